@@ -1,0 +1,32 @@
+"""Carbon intensity of electricity: where it comes from, how it varies, and what metered energy emits."""
+
+from greencore.carbon.accounting import Metered, PricedInterval, price
+from greencore.carbon.errors import (
+    CarbonError,
+    InvalidReading,
+    InvalidSpec,
+    InvalidTrace,
+    NoReading,
+    UnknownZone,
+)
+from greencore.carbon.opening import open_source
+from greencore.carbon.series import IntensitySeries, Reading, Signal, WeightedIntensity
+from greencore.carbon.source import Source
+
+__all__ = [
+    "CarbonError",
+    "IntensitySeries",
+    "InvalidReading",
+    "InvalidSpec",
+    "InvalidTrace",
+    "Metered",
+    "NoReading",
+    "PricedInterval",
+    "Reading",
+    "Signal",
+    "Source",
+    "UnknownZone",
+    "WeightedIntensity",
+    "open_source",
+    "price",
+]

@@ -1,0 +1,181 @@
+"""Carbon intensity over time: one reading, and a series of them that can be averaged."""
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Literal
+
+from greencore.carbon.errors import InvalidReading, NoReading
+
+Signal = Literal["average", "marginal"]
+
+SIGNALS: tuple[Signal, ...] = ("average", "marginal")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """The carbon intensity of one zone's electricity during `[start, end)`.
+
+    `gco2e_per_kwh` is finite and at least 0; all times are aware and in UTC; `start` lies before `end`.
+    `signal` tells the grid's average from the marginal plant's intensity, `estimated` a modelled value from a
+    measured one, and `fetched_at` when the source was asked. Raises InvalidReading, naming the field, where
+    this does not hold.
+    """
+
+    zone: str
+    start: datetime
+    end: datetime
+    gco2e_per_kwh: float
+    source: str
+    signal: Signal = "average"
+    estimated: bool = False
+    fetched_at: datetime
+
+    def __post_init__(self) -> None:
+        if not self.zone:
+            raise InvalidReading("zone is empty: expected the name of a grid zone")
+        for name, time in (("start", self.start), ("end", self.end), ("fetched_at", self.fetched_at)):
+            if time.utcoffset() != timedelta(0):
+                raise InvalidReading(f"{name} is {time.isoformat()}: expected an aware time in UTC")
+        if self.start >= self.end:
+            raise InvalidReading(
+                f"the reading runs from {self.start.isoformat()} to {self.end.isoformat()}: expected start before end"
+            )
+        if not math.isfinite(self.gco2e_per_kwh) or self.gco2e_per_kwh < 0:
+            raise InvalidReading(f"gco2e_per_kwh is {self.gco2e_per_kwh}: expected a finite number that is at least 0")
+        if self.signal not in SIGNALS:
+            raise InvalidReading(f"signal is {self.signal!r}: expected one of {', '.join(SIGNALS)}")
+
+    def age_seconds(self, now: datetime) -> float:
+        """Seconds from the start of the interval that the reading describes to `now`; at least 0."""
+        return max(0.0, (now - self.start).total_seconds())
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedIntensity:
+    """A time-weighted mean intensity in gCO2e/kWh, and how far readings back it.
+
+    `covered_share` is the share of the interval, in [0, 1], during which a reading was valid; `estimated` is
+    true where that is less than all of it, or where a reading that was used is itself an estimate. `sources`
+    names each source once, in the order of use.
+    """
+
+    gco2e_per_kwh: float
+    covered_share: float
+    estimated: bool
+    sources: tuple[str, ...]
+    signal: Signal
+
+
+class IntensitySeries:
+    """Readings of one zone and one signal, sorted by time and free of overlaps; immutable.
+
+    Gaps are allowed, and so is an empty series. Raises InvalidReading where zones or signals are mixed, or
+    where two readings overlap.
+    """
+
+    __slots__ = ("_ends", "_readings", "_starts")
+
+    def __init__(self, readings: Iterable[Reading] = ()) -> None:
+        self._readings = tuple(sorted(readings, key=lambda reading: reading.start))
+        self._starts = [reading.start for reading in self._readings]
+        self._ends = [reading.end for reading in self._readings]
+        for name, values in (
+            ("zones", {reading.zone for reading in self._readings}),
+            ("signals", {reading.signal for reading in self._readings}),
+        ):
+            if len(values) > 1:
+                raise InvalidReading(f"{name} {', '.join(sorted(values))} are mixed: expected one in a series")
+        for earlier, later in pairwise(self._readings):
+            if later.start < earlier.end:
+                raise InvalidReading(
+                    f"the reading from {later.start.isoformat()} begins before the one "
+                    f"from {earlier.start.isoformat()} ends: expected no overlap"
+                )
+
+    def __len__(self) -> int:
+        return len(self._readings)
+
+    def __iter__(self) -> Iterator[Reading]:
+        return iter(self._readings)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, IntensitySeries) and self._readings == other._readings
+
+    def __hash__(self) -> int:
+        return hash(self._readings)
+
+    def __repr__(self) -> str:
+        if not self._readings:
+            return "IntensitySeries(empty)"
+        first, last = self._readings[0], self._readings[-1]
+        return (
+            f"IntensitySeries({len(self)} readings, {first.zone}, {first.signal}, "
+            f"{first.start.isoformat()} to {last.end.isoformat()})"
+        )
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """The readings, earliest first."""
+        return self._readings
+
+    def at(self, time: datetime) -> Reading | None:
+        """The reading that covers `time` (start <= time < end), or None."""
+        reading = self._started_by(time)
+        return reading if reading is not None and time < reading.end else None
+
+    def latest_at(self, time: datetime) -> Reading | None:
+        """The reading that covers `time`, else the most recent that has ended by then, else None."""
+        return self._started_by(time)
+
+    def mean(self, start: datetime, end: datetime) -> WeightedIntensity:
+        """The time-weighted mean over `[start, end]`, in gCO2e/kWh: ∫c(t)dt / (end − start).
+
+        Parts that no reading covers are priced with the nearest earlier reading, or with the nearest later
+        one where there is none. An interval of no length takes the intensity of its instant by the same rule.
+        Raises NoReading on an empty series, ValueError where end lies before start or a time is naive.
+        """
+        for name, time in (("start", start), ("end", end)):
+            if time.utcoffset() is None:
+                raise ValueError(f"{name} is {time.isoformat()}: expected an aware time")
+        if end < start:
+            raise ValueError(f"the interval ends at {end.isoformat()}, before its start {start.isoformat()}")
+        if not self._readings:
+            raise NoReading(f"an empty series has no mean intensity from {start.isoformat()} to {end.isoformat()}")
+        if start == end:
+            reading = self._started_by(start) or self._readings[0]
+            pieces = [(reading, timedelta(seconds=1), reading.start <= start < reading.end)]
+        else:
+            pieces = list(self._pieces(start, end))
+        length = sum((piece for _, piece, _ in pieces), timedelta(0))
+        covered = sum((piece for _, piece, valid in pieces if valid), timedelta(0))
+        weighted = math.fsum(reading.gco2e_per_kwh * (piece / length) for reading, piece, _ in pieces)
+        return WeightedIntensity(
+            gco2e_per_kwh=weighted,
+            covered_share=covered / length,
+            estimated=covered < length or any(reading.estimated for reading, _, _ in pieces),
+            sources=tuple(dict.fromkeys(reading.source for reading, _, _ in pieces)),
+            signal=self._readings[0].signal,
+        )
+
+    def _started_by(self, time: datetime) -> Reading | None:
+        index = bisect_right(self._starts, time) - 1
+        return self._readings[index] if index >= 0 else None
+
+    def _pieces(self, start: datetime, end: datetime) -> Iterator[tuple[Reading, timedelta, bool]]:
+        """Cuts `[start, end]` into (reading to price it with, length, whether that reading covers it)."""
+        index = bisect_right(self._ends, start)
+        cursor = start
+        while cursor < end:
+            following = self._readings[index] if index < len(self._readings) else None
+            if following is not None and following.start <= cursor:
+                until = min(following.end, end)
+                yield following, until - cursor, True
+                index += 1
+            else:
+                until = min(following.start, end) if following is not None else end
+                yield self._readings[max(index - 1, 0)], until - cursor, False
+            cursor = until

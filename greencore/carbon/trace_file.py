@@ -1,0 +1,141 @@
+"""Reads a trace file: a CSV of carbon intensities at regular times."""
+
+import csv
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+
+from greencore.carbon.errors import InvalidTrace
+
+# Names of the project's own columns, then those of Electricity Maps' exports. Where an export has both of its
+# intensities, the life-cycle one is taken: it counts what building the plants and bringing the fuel emitted,
+# too.
+TIME_COLUMNS = ("datetime", "datetime (utc)")
+INTENSITY_COLUMNS = (
+    "gco2e_per_kwh",
+    "carbon intensity gco₂eq/kwh (lca)",
+    "carbon intensity gco₂eq/kwh (life cycle)",
+    "carbon intensity gco₂eq/kwh (direct)",
+)
+ESTIMATED_COLUMN = "data estimated"
+LABEL = "label:"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One interval of a trace: `[start, end)` in UTC, and its intensity in gCO2e/kWh."""
+
+    start: datetime
+    end: datetime
+    gco2e_per_kwh: float
+    estimated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A whole trace: its rows in ascending order, at least two, and the label that its comments give it."""
+
+    rows: tuple[Row, ...]
+    label: str | None
+
+
+def read_trace(file: Path) -> Trace:
+    """Reads `file`, whose rows end where the next begins, or after the usual spacing where rows are missing.
+
+    Columns: `datetime` (ISO 8601; a time without an offset is in UTC) and `gco2e_per_kwh` (finite, at least
+    0), or those of an Electricity Maps export. Lines that start with `#` are comments; `# label: TEXT` names
+    the trace. Raises InvalidTrace with the line where one cannot be read.
+    """
+    label: str | None = None
+    columns: _Columns | None = None
+    points: list[tuple[datetime, float, bool]] = []
+    for line, text in _lines(file):
+        if text.startswith("#"):
+            comment = text[1:].strip()
+            if comment.lower().startswith(LABEL):
+                label = comment[len(LABEL) :].strip() or None
+            continue
+        if not text.strip():
+            continue
+        cells = [cell.strip() for cell in next(csv.reader([text]))]
+        if columns is None:
+            columns = _Columns(file, line, cells)
+            continue
+        point = columns.point(line, cells)
+        if points and point[0] <= points[-1][0]:
+            raise InvalidTrace(
+                file,
+                line,
+                f"{point[0].isoformat()} does not come after {points[-1][0].isoformat()}, the row before",
+            )
+        points.append(point)
+    if columns is None:
+        raise InvalidTrace(file, None, "the file is empty: expected a header with datetime and gco2e_per_kwh")
+    if len(points) < 2:
+        raise InvalidTrace(file, None, f"{len(points)} row(s): expected at least two, to tell their spacing")
+    return Trace(_rows(points), label)
+
+
+class _Columns:
+    """Where a trace's header puts the columns that matter."""
+
+    def __init__(self, file: Path, line: int, header: list[str]) -> None:
+        self._file = file
+        self._names = header
+        places = {name.lower(): place for place, name in reversed(list(enumerate(header)))}
+        self._time = self._first(line, places, TIME_COLUMNS)
+        self._intensity = self._first(line, places, INTENSITY_COLUMNS)
+        self._estimated = places.get(ESTIMATED_COLUMN)
+
+    def _first(self, line: int, places: dict[str, int], names: tuple[str, ...]) -> int:
+        for name in names:
+            if name in places:
+                return places[name]
+        raise InvalidTrace(self._file, line, f"the header is {', '.join(self._names)}: expected a column {names[0]!r}")
+
+    def point(self, line: int, cells: list[str]) -> tuple[datetime, float, bool]:
+        """The time, intensity and estimated flag of one row; raises InvalidTrace naming the line."""
+        if len(cells) != len(self._names):
+            raise InvalidTrace(self._file, line, f"{len(cells)} columns: expected {len(self._names)}, as in the header")
+        time_text, intensity_text = cells[self._time], cells[self._intensity]
+        try:
+            time = datetime.fromisoformat(time_text)
+        except ValueError:
+            raise InvalidTrace(
+                self._file, line, f"{time_text!r} is no time: expected ISO 8601, such as 2026-11-23T10:00:00Z"
+            ) from None
+        time = time.replace(tzinfo=UTC) if time.utcoffset() is None else time.astimezone(UTC)
+        try:
+            intensity = float(intensity_text)
+        except ValueError:
+            intensity = math.nan
+        if not math.isfinite(intensity) or intensity < 0:
+            raise InvalidTrace(
+                self._file, line, f"{intensity_text!r} is no intensity: expected gCO2e/kWh that is at least 0"
+            )
+        return time, intensity, self._estimated is not None and cells[self._estimated].lower() == "true"
+
+
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InvalidTrace(file, None, "there is no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidTrace(file, None, f"the file cannot be read as UTF-8 text ({error})") from error
+    return enumerate(text.splitlines(), start=1)
+
+
+def _rows(points: list[tuple[datetime, float, bool]]) -> tuple[Row, ...]:
+    starts = [start for start, _, _ in points]
+    spacings = Counter(later - earlier for earlier, later in pairwise(starts))
+    usual: timedelta = min(spacings, key=lambda spacing: (-spacings[spacing], spacing))
+    followers: list[datetime] = [*starts[1:], starts[-1] + usual]
+    return tuple(
+        Row(start, min(start + usual, follower), intensity, estimated)
+        for (start, intensity, estimated), follower in zip(points, followers, strict=True)
+    )

@@ -1,0 +1,19 @@
+"""Text that every part can hold: the database, JSON and the tokenizers alike."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+
+def _storable(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("holds the character NUL, which cannot be stored")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"holds half a surrogate pair at position {error.start}, which is no character") from error
+    return text
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+"""Text of whole Unicode characters without NUL."""

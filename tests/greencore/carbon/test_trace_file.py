@@ -1,0 +1,122 @@
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from greencore.carbon import InvalidTrace
+from greencore.carbon.trace_file import read_trace
+
+EXPORT_HEADER = (
+    "Datetime (UTC),Country,Zone Name,Zone Id,Carbon Intensity gCO₂eq/kWh (direct),"
+    "Carbon Intensity gCO₂eq/kWh (LCA),Low Carbon Percentage,Renewable Percentage,Data Source,Data Estimated,"
+    "Data Estimation Method"
+)
+
+
+def write(folder: Path, text: str) -> Path:
+    file = folder / "trace.csv"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_times_without_an_offset_are_in_utc_and_others_are_converted(tmp_path: Path) -> None:
+    file = write(tmp_path, "datetime,gco2e_per_kwh\n2026-11-23T10:00,1\n2026-11-23T12:00+01:00,2\n")
+    first, second = read_trace(file).rows
+    assert first.start == datetime(2026, 11, 23, 10, tzinfo=UTC)
+    assert second.start == datetime(2026, 11, 23, 12, tzinfo=timezone(timedelta(hours=1)))
+    assert second.start.utcoffset() == timedelta(0)
+
+
+def test_an_electricity_maps_export_gives_its_life_cycle_values_and_estimates(tmp_path: Path) -> None:
+    file = write(
+        tmp_path,
+        f"{EXPORT_HEADER}\n"
+        "2022-01-01 00:00:00,Spain,Spain,ES,133.64,175.54,76.35,42.94,entsoe.eu,false,\n"
+        "2022-01-01 01:00:00,Spain,Spain,ES,139.1,181.54,75.69,41.62,entsoe.eu,true,TIME_SLICER\n",
+    )
+    rows = read_trace(file).rows
+    assert [(row.gco2e_per_kwh, row.estimated) for row in rows] == [(175.54, False), (181.54, True)]
+    assert rows[1].end == datetime(2022, 1, 1, 2, tzinfo=UTC)
+
+
+def test_an_export_with_direct_values_alone_gives_those(tmp_path: Path) -> None:
+    file = write(
+        tmp_path,
+        "Datetime (UTC),Carbon intensity gCO₂eq/kWh (direct)\n2022-01-01 00:00:00,133\n2022-01-01 01:00:00,139\n",
+    )
+    assert [row.gco2e_per_kwh for row in read_trace(file).rows] == [133, 139]
+
+
+def test_the_spacing_of_the_rows_is_their_length_and_a_missing_row_leaves_a_gap(tmp_path: Path) -> None:
+    file = write(
+        tmp_path,
+        "datetime,gco2e_per_kwh\n2026-01-01T00:00,1\n2026-01-01T00:30,2\n2026-01-01T02:00,3\n2026-01-01T02:30,4\n",
+    )
+    rows = read_trace(file).rows
+    assert [row.end - row.start for row in rows] == [timedelta(minutes=30)] * 4
+
+
+def test_comments_and_blank_lines_are_passed_over_and_a_label_is_kept(tmp_path: Path) -> None:
+    file = write(
+        tmp_path,
+        "\ufeff# two hours\n# label: synthetic\n\n"
+        "datetime,gco2e_per_kwh\n2026-01-01T00:00,1\n# more\n2026-01-01T01:00,2\n",
+    )
+    trace = read_trace(file)
+    assert trace.label == "synthetic"
+    assert len(trace.rows) == 2
+
+
+def test_a_trace_without_a_label_comment_has_none(tmp_path: Path) -> None:
+    file = write(tmp_path, "# synthetic\ndatetime,gco2e_per_kwh\n2026-01-01T00:00,1\n2026-01-01T01:00,2\n")
+    assert read_trace(file).label is None
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("yesterday,1", "'yesterday' is no time: expected ISO 8601"),
+        ("2026-01-01T02:00,", "'' is no intensity"),
+        ("2026-01-01T02:00,much", "'much' is no intensity"),
+        ("2026-01-01T02:00,-1", "'-1' is no intensity"),
+        ("2026-01-01T02:00,nan", "'nan' is no intensity"),
+        ("2026-01-01T02:00", "1 columns: expected 2"),
+        ("2026-01-01T02:00,1,2", "3 columns: expected 2"),
+        ("2026-01-01T01:00,1", "does not come after 2026-01-01T01:00:00"),
+        ("2026-01-01T00:30,1", "does not come after 2026-01-01T01:00:00"),
+    ],
+)
+def test_a_malformed_row_is_refused_with_file_and_line(tmp_path: Path, row: str, message: str) -> None:
+    file = write(
+        tmp_path,
+        f"# a comment\ndatetime,gco2e_per_kwh\n2026-01-01T00:00,1\n2026-01-01T01:00,1\n{row}\n2026-01-01T09:00,1\n",
+    )
+    with pytest.raises(InvalidTrace, match=message) as caught:
+        read_trace(file)
+    assert (caught.value.file, caught.value.line) == (file, 5)
+    assert str(caught.value).startswith(f"{file}, line 5: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("", None, "the file is empty"),
+        ("time,gco2e_per_kwh\n", 1, "expected a column 'datetime'"),
+        ("datetime,intensity\n", 1, "expected a column 'gco2e_per_kwh'"),
+        ("datetime,gco2e_per_kwh\n2026-01-01T00:00,1\n", None, "expected at least two"),
+    ],
+)
+def test_a_file_that_is_no_trace_is_refused(tmp_path: Path, text: str, line: int | None, message: str) -> None:
+    with pytest.raises(InvalidTrace, match=message) as caught:
+        read_trace(write(tmp_path, text))
+    assert caught.value.line == line
+
+
+def test_a_missing_or_binary_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidTrace, match=r"absent\.csv: there is no such file"):
+        read_trace(tmp_path / "absent.csv")
+    (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InvalidTrace, match=r"binary\.csv: the file cannot be read as UTF-8 text"):
+        read_trace(tmp_path / "binary.csv")
+    with pytest.raises(InvalidTrace, match="the file cannot be read"):
+        read_trace(tmp_path)
