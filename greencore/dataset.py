@@ -1,0 +1,118 @@
+"""Training rows as JSON Lines: what a row may be, and errors that name the line."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROW_FORMS = '{"prompt", "completion"}, {"messages": [{"role", "content"}, …]} or {"text"}'
+ROLES = ("system", "user", "assistant")
+
+
+class InvalidRow(ValueError):
+    """One row cannot be used; `line` counts from 1, `field` is None where the whole row is to blame."""
+
+    def __init__(self, line: int, field: str | None, message: str) -> None:
+        super().__init__(f"line {line}: {f'{field}: ' if field else ''}{message}")
+        self.line, self.field, self.message = line, field, message
+
+
+@dataclass(frozen=True)
+class PromptRow:
+    """A prompt and the completion that is to follow it; the loss is taken on the completion."""
+
+    prompt: str
+    completion: str
+
+
+@dataclass(frozen=True)
+class MessagesRow:
+    """A conversation of (role, content) that ends with the assistant, whose last message bears the loss."""
+
+    messages: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class TextRow:
+    """Plain text; the loss is taken on all of it."""
+
+    text: str
+
+
+Row = PromptRow | MessagesRow | TextRow
+
+
+def parse_row(line: str | bytes, number: int) -> Row:
+    """Read one line of JSON. Raises `InvalidRow` with the line number and the field."""
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InvalidRow(number, None, f"not JSON: {error.msg} at column {error.colno}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidRow(number, None, f"not UTF-8: byte {error.start} cannot be decoded") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets nested as deep
+        raise InvalidRow(number, None, f"not usable JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InvalidRow(number, None, f"expected an object, {ROW_FORMS}, got {type(value).__name__}")
+    if "messages" in value:
+        return _messages_row(value["messages"], number)
+    if "prompt" in value or "completion" in value:
+        prompt = _text(value, "prompt", number)
+        return PromptRow(prompt, _text(value, "completion", number, required=True))
+    if "text" in value:
+        return TextRow(_text(value, "text", number, required=True))
+    raise InvalidRow(number, None, f"expected {ROW_FORMS}, got the keys {sorted(value)}")
+
+
+def read_rows(lines: Iterable[str | bytes]) -> Iterator[Row]:
+    """Rows of JSON Lines; blank lines are skipped but counted. Raises `InvalidRow` at the first bad one."""
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield parse_row(line, number)
+
+
+def load_rows(path: Path) -> list[Row]:
+    """All rows of a file. Raises `InvalidRow`, and `ValueError` for a file without a row."""
+    with path.open("rb") as file:
+        rows = list(read_rows(file))
+    if not rows:
+        raise ValueError(f"{path.name} holds no row")
+    return rows
+
+
+def _text(value: dict[str, object], field: str, number: int, *, required: bool = False) -> str:
+    text = value.get(field)
+    if not isinstance(text, str):
+        raise InvalidRow(number, field, "is missing" if text is None else f"must be text, got {type(text).__name__}")
+    _check_characters(text, field, number)
+    if required and not text.strip():
+        raise InvalidRow(number, field, "is empty: there is nothing to learn from it")
+    return text
+
+
+def _check_characters(text: str, field: str, number: int) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRow(number, field, f"character {error.start} is half of a surrogate pair") from error
+
+
+def _messages_row(value: object, number: int) -> MessagesRow:
+    if not isinstance(value, list) or not value:
+        raise InvalidRow(number, "messages", "must be a list with at least one message")
+    messages = []
+    for index, message in enumerate(value):
+        field = f"messages[{index}]"
+        if not isinstance(message, dict):
+            raise InvalidRow(number, field, 'must be an object, {"role", "content"}')
+        role = message.get("role")
+        if role not in ROLES:
+            raise InvalidRow(number, f"{field}.role", f"must be one of {', '.join(ROLES)}, got {role!r}")
+        content = message.get("content")
+        if not isinstance(content, str) or not content.strip():
+            raise InvalidRow(number, f"{field}.content", "must be text that is not empty")
+        _check_characters(content, f"{field}.content", number)
+        messages.append((role, content))
+    if messages[-1][0] != "assistant":
+        raise InvalidRow(number, "messages", "must end with the assistant's message, which is what is learned")
+    return MessagesRow(tuple(messages))

@@ -1,0 +1,255 @@
+"""One fine-tuning run, from rows to a folder with the result: set up, evaluate, train, evaluate, save."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from greencore.dataset import Row
+from greencore.hyperparameters import Hyperparameters
+from greencore.training.callback import EpochReport, GreenTrainerCallback, Schedule
+from greencore.training.checkpoint import CheckpointedTrainer, latest_checkpoint, make_durable
+from greencore.training.evaluation import Evaluation, complete, evaluate
+from greencore.training.models import load_model, load_tokenizer
+from greencore.training.precision import bf16_pays, device
+from greencore.training.rows import Collator, Tokenised, split, tokenise
+
+
+class Listener:
+    """Told how a run comes along; every method may be left as it is."""
+
+    def started(self, *, steps: int, epochs_done: int, device: str, precision: str) -> None:
+        """Training begins, or goes on after `epochs_done` epochs that a checkpoint holds."""
+
+    def step(self, *, done: int, steps: int, loss: float) -> None:
+        """An optimiser step is done; `loss` is that step's."""
+
+    def epoch(self, report: EpochReport, *, train_loss: float, eval_loss: float | None) -> None:
+        """An epoch is over and its checkpoint is on disk."""
+
+    def stop(self) -> bool:
+        """Asked after every step: whether to stop here and leave the rest for later."""
+        return False
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One prompt's completion before and after training."""
+
+    prompt: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to. `completed` is False where the listener stopped it; then only checkpoints are there."""
+
+    completed: bool
+    artifact: Path | None
+    before: Evaluation | None
+    after: Evaluation | None
+    sample: Sample | None
+    epochs: tuple[EpochReport, ...]
+
+
+def fine_tune(
+    *,
+    model_folder: Path,
+    rows: Sequence[Row],
+    hyperparameters: Hyperparameters,
+    rho: Schedule,
+    folder: Path,
+    listener: Listener | None = None,
+) -> Result:
+    """Fine-tune the model in `model_folder` on `rows` with adaptive backpropagation at ρ, and save it under `folder`.
+
+    `rho` is in (0, 1] or a function from the epoch's number (from 0) to such a value; 1 is full fine-tuning. After
+    each epoch `folder` holds a checkpoint, from which a later call goes on; at the end `folder/artifacts` holds the
+    model and its tokenizer. Raises `greencore.backprop.BudgetTooSmall` where ρ is below the floor.
+    """
+    listener = listener or Listener()
+    transformers.set_seed(hyperparameters.seed)
+    transformers.utils.logging.disable_progress_bar()
+    tokenizer = load_tokenizer(model_folder)
+    model = load_model(model_folder)
+    model.to(device())  # type: ignore[arg-type]
+    training, held_out = split(rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed)
+    train_set = tokenise(training, tokenizer, max_length=hyperparameters.max_length)
+    examination = _Examination(model, tokenizer, held_out, hyperparameters)
+    before = examination.kept(folder / "before.json")
+
+    adaptive = GreenTrainerCallback(rho)
+    checkpoint = latest_checkpoint(folder)
+    trainer = CheckpointedTrainer(
+        model=model,
+        args=_arguments(folder, hyperparameters),
+        train_dataset=train_set.examples,
+        data_collator=Collator(tokenizer.pad_token_id),
+        callbacks=[adaptive, _Relay(listener, adaptive, examination)],
+    )
+    trainer.remove_callback(PrinterCallback)  # the listener is told instead
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    reports = tuple(adaptive.epochs)
+    if trainer.state.global_step < trainer.state.max_steps:
+        return Result(False, None, before.evaluation, None, None, reports)
+    after = examination.take()
+    sample = None
+    if hyperparameters.sample_prompt is not None:
+        sample = Sample(hyperparameters.sample_prompt, before.sample or "", after.sample or "")
+    artifact = _save(model, tokenizer, folder / "artifacts")
+    return Result(True, artifact, before.evaluation, after.evaluation, sample, reports)
+
+
+def _arguments(folder: Path, hyperparameters: Hyperparameters) -> TrainingArguments:
+    where = device()
+    return TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=hyperparameters.epochs,
+        per_device_train_batch_size=hyperparameters.batch_size,
+        learning_rate=hyperparameters.learning_rate,
+        weight_decay=hyperparameters.weight_decay,
+        lr_scheduler_type="linear",
+        seed=hyperparameters.seed,
+        bf16=bf16_pays(where.type),
+        use_cpu=where.type == "cpu",
+        dataloader_pin_memory=where.type == "cuda",
+        remove_unused_columns=False,
+        save_strategy="epoch",
+        logging_steps=1,
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+@dataclass(frozen=True)
+class _Marks:
+    """What an examination found: the held-out rows' figures, and the sample prompt's completion."""
+
+    evaluation: Evaluation | None
+    sample: str | None
+
+
+class _Examination:
+    """Asks a model the same questions before, between and after."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        rows: Sequence[Row],
+        hyperparameters: Hyperparameters,
+    ) -> None:
+        self._model, self._tokenizer, self._rows, self._settings = model, tokenizer, rows, hyperparameters
+        self._tokens: Tokenised = tokenise(rows, tokenizer, max_length=hyperparameters.max_length)
+
+    def take(self) -> _Marks:
+        settings = self._settings
+        evaluation, sample = None, None
+        if self._rows:
+            evaluation = evaluate(
+                self._model,
+                self._tokenizer,
+                self._rows,
+                self._tokens,
+                batch_size=settings.batch_size,
+                max_new_tokens=settings.max_new_tokens,
+            )
+        if settings.sample_prompt is not None:
+            [sample] = complete(
+                self._model, self._tokenizer, [settings.sample_prompt], max_new_tokens=settings.max_new_tokens
+            )
+        return _Marks(evaluation, sample)
+
+    def kept(self, file: Path) -> _Marks:
+        """The marks before training; a run that goes on has them from its first start."""
+        if file.is_file():
+            kept = json.loads(file.read_text())
+            return _Marks(Evaluation(**kept["evaluation"]) if kept["evaluation"] else None, kept["sample"])
+        marks = self.take()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        working = file.with_suffix(".part")
+        working.write_text(json.dumps(asdict(marks)))
+        working.rename(file)
+        return marks
+
+    def loss(self) -> float | None:
+        """The held-out loss alone, which costs no generation."""
+        if not self._rows:
+            return None
+        return evaluate(
+            self._model, self._tokenizer, [], self._tokens, batch_size=self._settings.batch_size, max_new_tokens=1
+        ).loss
+
+
+class _Relay(TrainerCallback):
+    """Passes the Trainer's events on to the listener, and the listener's wish to stop back."""
+
+    def __init__(self, listener: Listener, adaptive: GreenTrainerCallback, examination: _Examination) -> None:
+        self._listener, self._adaptive, self._examination = listener, adaptive, examination
+        self._losses: list[float] = []
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        precision = "bf16 autocast" if args.bf16 else "fp32"
+        self._listener.started(
+            steps=state.max_steps, epochs_done=round(state.epoch or 0), device=args.device.type, precision=precision
+        )
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._losses.clear()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if logs and "loss" in logs:
+            self._losses.append(logs["loss"])
+            self._listener.step(done=state.global_step, steps=state.max_steps, loss=logs["loss"])
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.global_step < state.max_steps and self._listener.stop():
+            control.should_training_stop = True
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if abs((state.epoch or 0) - round(state.epoch or 0)) > 1e-6:
+            control.should_save = False  # stopped within the epoch, which will be run again from its start
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        train_loss = sum(self._losses) / len(self._losses)
+        self._listener.epoch(self._adaptive.epochs[-1], train_loss=train_loss, eval_loss=self._examination.loss())
+
+
+def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, destination: Path) -> Path:
+    """Write the result aside, flush it, and rename it: it is whole or it is not there."""
+    working = destination.with_name(".artifacts")
+    shutil.rmtree(working, ignore_errors=True)
+    model.save_pretrained(working)
+    tokenizer.save_pretrained(working)
+    make_durable(working)
+    if destination.exists():
+        shutil.rmtree(destination)
+    working.rename(destination)
+    return destination

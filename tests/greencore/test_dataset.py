@@ -1,0 +1,59 @@
+"""Rows of JSON Lines, good and bad."""
+
+from pathlib import Path
+
+import pytest
+
+from greencore.dataset import InvalidRow, MessagesRow, PromptRow, TextRow, load_rows, parse_row, read_rows
+
+
+def test_the_three_forms_of_a_row() -> None:
+    lines: list[str | bytes] = [
+        '{"prompt": "2 + 2 =", "completion": " 4"}',
+        "",
+        '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}',
+        b'{"text": "Gr\xc3\xbcn"}',
+    ]
+    assert list(read_rows(lines)) == [
+        PromptRow("2 + 2 =", " 4"),
+        MessagesRow((("user", "Hi"), ("assistant", "Hello"))),
+        TextRow("Grün"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "field", "message"),
+    [
+        ("{", None, "not JSON"),
+        ("[1]", None, "expected an object"),
+        (b'{"text": "\xff"}', None, "not UTF-8"),
+        ("[" * 100_000, None, "not usable JSON"),
+        ('{"text": ' + "9" * 5000 + "}", None, "not usable JSON"),
+        ('{"text": "\\ud800"}', "text", "surrogate"),
+        ('{"text": 3}', "text", "must be text, got int"),
+        ('{"text": "  "}', "text", "is empty"),
+        ('{"prompt": "a"}', "completion", "is missing"),
+        ('{"prompt": "a", "completion": ""}', "completion", "is empty"),
+        ('{"completion": "a"}', "prompt", "is missing"),
+        ('{"question": "a"}', None, "got the keys"),
+        ('{"messages": []}', "messages", "at least one"),
+        ('{"messages": [{"role": "robot", "content": "x"}]}', "messages[0].role", "must be one of"),
+        ('{"messages": [{"role": "user", "content": "x"}]}', "messages", "must end with the assistant"),
+    ],
+)
+def test_a_bad_row_names_its_line_and_field(line: str | bytes, field: str | None, message: str) -> None:
+    with pytest.raises(InvalidRow, match=message) as refusal:
+        parse_row(line, 7)
+    assert (refusal.value.line, refusal.value.field) == (7, field)
+    assert str(refusal.value).startswith("line 7: ")
+
+
+def test_blank_lines_count() -> None:
+    with pytest.raises(InvalidRow, match="line 3: not JSON"):
+        list(read_rows(['{"text": "a"}', "", "oops"]))
+
+
+def test_a_file_without_a_row_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("\n\n")
+    with pytest.raises(ValueError, match=r"rows\.jsonl holds no row"):
+        load_rows(tmp_path / "rows.jsonl")

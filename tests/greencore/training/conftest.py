@@ -1,0 +1,50 @@
+"""A small model with a word tokenizer, saved as a folder like any other."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from greencore.dataset import PromptRow, Row
+
+WORDS = ["<end>", "<unknown>", *(f"w{number}" for number in range(62))]
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_model(tmp_path_factory.mktemp("model"))
+
+
+def small_model(folder: Path) -> Path:
+    """A decoder of six layers over 64 words, with random weights."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(WORDS),
+        hidden_size=64,
+        intermediate_size=192,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=0,
+        pad_token_id=0,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    words = Tokenizer(models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="<unknown>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>", unk_token="<unknown>").save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def rows() -> list[Row]:
+    """Rows of 10 to 44 words; the completion is always the same, so that it is soon learned."""
+    draw = torch.Generator().manual_seed(2)
+    made: list[Row] = []
+    for index in range(18):
+        words = [f"w{int(n)}" for n in torch.randint(62, (5 + 2 * index,), generator=draw)]
+        made.append(PromptRow(" ".join(words), " w7 w8 w9 w10"))
+    return made

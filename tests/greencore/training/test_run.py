@@ -1,0 +1,119 @@
+"""Whole runs: the result, its evaluation, and going on after a stop."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from greencore.dataset import Row
+from greencore.hyperparameters import Hyperparameters
+from greencore.training.callback import EpochReport
+from greencore.training.checkpoint import latest_checkpoint
+from greencore.training.models import ModelError, load_tokenizer, materialise
+from greencore.training.run import Listener, fine_tune
+
+HYPERPARAMETERS = Hyperparameters(
+    epochs=3, batch_size=4, learning_rate=1e-2, max_length=64, eval_share=0.2, max_new_tokens=6, sample_prompt="w1 w2"
+)
+RHO = [0.7, 0.5, 0.9]
+
+
+class Watch(Listener):
+    """Stops after so many steps, and remembers what it was told."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.stop_after, self.steps, self.epochs, self.epochs_done = stop_after, 0, list[EpochReport](), -1
+
+    def started(self, *, steps: int, epochs_done: int, device: str, precision: str) -> None:
+        self.epochs_done = epochs_done
+
+    def step(self, *, done: int, steps: int, loss: float) -> None:
+        self.steps = done
+
+    def epoch(self, report: EpochReport, *, train_loss: float, eval_loss: float | None) -> None:
+        assert eval_loss is not None
+        self.epochs.append(report)
+
+    def stop(self) -> bool:
+        return self.steps == self.stop_after
+
+
+def run(model_folder: Path, rows: list[Row], folder: Path, listener: Listener | None = None) -> bool:
+    return fine_tune(
+        model_folder=model_folder,
+        rows=rows,
+        hyperparameters=HYPERPARAMETERS,
+        rho=lambda epoch: RHO[epoch],
+        folder=folder,
+        listener=listener,
+    ).completed
+
+
+def test_the_result_loads_and_differs_only_where_it_was_trained(
+    model_folder: Path, rows: list[Row], tmp_path: Path
+) -> None:
+    watch = Watch()
+    assert run(model_folder, rows, tmp_path, watch)
+    tuned = AutoModelForCausalLM.from_pretrained(tmp_path / "artifacts")
+    AutoTokenizer.from_pretrained(tmp_path / "artifacts")
+    base = dict(AutoModelForCausalLM.from_pretrained(model_folder).named_parameters())
+    changed = {name for name, p in tuned.named_parameters() if not torch.equal(p, base[name])}
+    assert changed
+    assert changed <= {name for report in watch.epochs for name in report.tensors}
+    assert [report.rho for report in watch.epochs] == RHO
+
+
+def test_a_stopped_run_goes_on_from_its_last_epoch_to_the_same_weights(
+    model_folder: Path, rows: list[Row], tmp_path: Path
+) -> None:
+    assert run(model_folder, rows, tmp_path / "undisturbed")
+    first, second = Watch(stop_after=6), Watch()
+    assert not run(model_folder, rows, tmp_path / "stopped", first)
+    assert not (tmp_path / "stopped" / "artifacts").exists()
+    assert run(model_folder, rows, tmp_path / "stopped", second)
+    assert len(first.epochs) == second.epochs_done == 1
+    assert [report.epoch for report in second.epochs] == [1, 2]
+    expected = load_file(tmp_path / "undisturbed" / "artifacts" / "model.safetensors")
+    found = load_file(tmp_path / "stopped" / "artifacts" / "model.safetensors")
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_checkpoint_is_whole_and_holds_no_pickle(model_folder: Path, rows: list[Row], tmp_path: Path) -> None:
+    run(model_folder, rows, tmp_path, Watch(stop_after=6))
+    half_written = tmp_path / ".checkpoint"
+    half_written.mkdir()
+    checkpoint = latest_checkpoint(tmp_path)
+    assert checkpoint is not None
+    assert {path.suffix for path in checkpoint.iterdir()} == {".json", ".safetensors"}
+    assert json.loads((checkpoint / "trainer_state.json").read_text())["epoch"] == 1
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == [checkpoint.name]
+
+
+def test_evaluation_and_sample_are_given_before_and_after(model_folder: Path, rows: list[Row], tmp_path: Path) -> None:
+    result = fine_tune(model_folder=model_folder, rows=rows, hyperparameters=HYPERPARAMETERS, rho=0.6, folder=tmp_path)
+    assert result.before is not None
+    assert result.after is not None
+    assert result.after.loss < result.before.loss
+    assert result.after.rows == 4
+    assert result.after.rouge is not None
+    assert result.sample is not None
+    assert result.sample.before != result.sample.after
+
+
+def test_a_folder_without_safetensors_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80")
+    with pytest.raises(ModelError, match=r"no \.safetensors file"):
+        materialise(str(tmp_path), tmp_path / "converted")
+    with pytest.raises(ModelError, match="no model at"):
+        materialise(str(tmp_path / "nowhere"), tmp_path / "converted")
+    with pytest.raises(ModelError, match="not installed"):
+        materialise("package:no_such_package", tmp_path / "converted")
+
+
+def test_a_tokenizer_without_a_pad_token_pads_with_the_end_of_text(model_folder: Path) -> None:
+    tokenizer = load_tokenizer(model_folder)
+    assert tokenizer.pad_token == tokenizer.eos_token == "<end>"

@@ -1,0 +1,52 @@
+"""The budget of whole runs: it holds at every length and is used up."""
+
+from pathlib import Path
+
+import pytest
+
+from greencore.backprop import BudgetTooSmall
+from greencore.training.models import load_model, load_skeleton
+from greencore.training.step_costs import StepCosts
+
+
+@pytest.fixture(scope="module")
+def costs(model_folder: Path) -> StepCosts:
+    return StepCosts(load_model(model_folder), batch_size=4, shortest=8, longest=64)
+
+
+@pytest.mark.parametrize("rho", [0.5, 0.7, 0.9])
+def test_a_selection_stays_within_rho_at_every_length_by_either_count(costs: StepCosts, rho: float) -> None:
+    chosen = costs.select({name: 1.0 + index for index, name in enumerate(costs.tensors)}, rho)
+    for length in range(8, 65, 8):
+        profile = costs.at(length)
+        assert profile.share(chosen.names) <= rho
+        assert profile.matmul_step_flops(chosen.names) <= rho * profile.matmul_step_flops(costs.tensors)
+    assert rho - 0.02 < costs.worst_share(chosen.names) <= rho
+
+
+def test_what_harmless_tensors_leave_of_the_budget_goes_to_the_rest(costs: StepCosts) -> None:
+    best = costs.tensors[5]
+    importance = dict.fromkeys(costs.tensors, -1.0) | {best: 1.0}
+    chosen = costs.select(importance, 0.8)
+    assert best in chosen.names
+    assert 0.78 < costs.worst_share(chosen.names) <= 0.8
+
+
+def test_below_the_floor_the_error_states_the_floor_of_every_length(costs: StepCosts) -> None:
+    importance = dict.fromkeys(costs.tensors, 1.0)
+    with pytest.raises(BudgetTooSmall) as refusal:
+        costs.select(importance, costs.floor - 1e-6)
+    assert refusal.value.floor == costs.floor
+    assert costs.worst_share(costs.select(importance, costs.floor).names) == costs.floor
+
+
+def test_flops_of_an_epoch_add_up_over_its_batches(costs: StepCosts) -> None:
+    spent, full = costs.flops(costs.tensors, {(4, 16): 2, (2, 32): 1})
+    assert spent == full == round(2 * costs.at(16).full_flops + costs.at(32).full_flops / 2)
+
+
+def test_a_skeleton_without_weights_costs_nearly_the_same(costs: StepCosts, model_folder: Path) -> None:
+    """Only the attention kernel differs between devices."""
+    skeleton = StepCosts(load_skeleton(model_folder), batch_size=4, shortest=8, longest=64)
+    assert skeleton.tensors == costs.tensors
+    assert skeleton.floor == pytest.approx(costs.floor, rel=0.02)
