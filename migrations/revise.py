@@ -1,0 +1,11 @@
+"""`python -m migrations.revise "why"` writes the migration that a change of `store.tables` calls for."""
+
+import sys
+
+from migrations.upgrade import revise, upgrade
+from store.settings import get_settings
+
+if __name__ == "__main__":
+    url = get_settings().database_url
+    upgrade(url)
+    revise(url, " ".join(sys.argv[1:]))

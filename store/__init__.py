@@ -1,0 +1,1 @@
+"""What GreenTune keeps: tables, the allowed transitions, one repository per aggregate, settings."""

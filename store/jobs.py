@@ -1,0 +1,231 @@
+"""The job aggregate: submission, reading, and what the scheduler asks for."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session
+
+from store.database import wake_scheduler
+from store.ids import new_id
+from store.page import Page
+from store.status import HELD_BY_A_WORKER, JobStatus
+from store.tables import Artifact, EnergyInterval, Epoch, Event, Job
+from store.transitions import transition
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """What a submission fixes; every name in it has been checked by the API."""
+
+    model: str
+    dataset_id: str
+    method: str
+    policy_name: str | None
+    policy: Mapping[str, Any]
+    zone: str | None
+    deadline: datetime | None
+    priority: int
+    hyperparameters: Mapping[str, Any]
+    labels: Mapping[str, str]
+    epochs: int
+
+
+@dataclass(frozen=True)
+class EpochCost:
+    """Metered energy of one epoch, all attempts together, and its emissions.
+
+    `emissions_gco2e` is None where part of the energy has no price yet; `methods` says how each part was
+    measured.
+    """
+
+    cpu_kwh: float
+    gpu_kwh: float
+    ram_kwh: float
+    emissions_gco2e: float | None
+    methods: Mapping[str, str]
+
+    @property
+    def energy_kwh(self) -> float:
+        return self.cpu_kwh + self.gpu_kwh + self.ram_kwh
+
+
+@dataclass(frozen=True)
+class EmissionsBasis:
+    """How far a job's emissions are known: the energy that has no price yet, and what the rest was priced with.
+
+    `estimated` is true where an intensity behind the price is itself an estimate; `methods` says how the energy
+    of each component was found, every way that occurred.
+    """
+
+    unpriced_kwh: float
+    estimated: bool
+    sources: Sequence[str]
+    methods: Mapping[str, Sequence[str]]
+
+
+class JobRepository:
+    """Queries on jobs and on what belongs to them, inside the caller's transaction."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def add(self, new: NewJob, *, at: datetime) -> Job:
+        """Write a job as `validating`, its first event, and a wake-up for the scheduler."""
+        job = Job(
+            id=new_id("job"),
+            status=JobStatus.VALIDATING,
+            model=new.model,
+            dataset_id=new.dataset_id,
+            method=new.method,
+            policy_name=new.policy_name,
+            policy=dict(new.policy),
+            zone_asked=new.zone,
+            zone=new.zone,
+            deadline=new.deadline,
+            priority=new.priority,
+            hyperparameters=dict(new.hyperparameters),
+            labels=dict(new.labels),
+            epochs=new.epochs,
+            created_at=at,
+        )
+        self._session.add(job)
+        self._session.flush()
+        self.record(job.id, "job.submitted", at=at)
+        wake_scheduler(self._session)
+        return job
+
+    def record(self, job_id: str, event_type: str, *, at: datetime, **data: Any) -> None:
+        """Append an event to a job's history."""
+        self._session.add(Event(job_id=job_id, at=at, type=event_type, data=data))
+
+    def get(self, job_id: str) -> Job | None:
+        return self._session.get(Job, job_id)
+
+    def lock(self, job_id: str) -> Job | None:
+        """The job, held until the transaction ends, as it stands in the database now."""
+        query = select(Job).where(Job.id == job_id).with_for_update().execution_options(populate_existing=True)
+        return self._session.scalars(query).one_or_none()
+
+    def page(
+        self,
+        *,
+        limit: int,
+        after: str | None = None,
+        status: JobStatus | None = None,
+        zone: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Page[Job]:
+        """Jobs newest first, those older than the id `after`."""
+        query = select(Job).order_by(Job.id.desc()).limit(limit + 1)
+        if after is not None:
+            query = query.where(Job.id < after)
+        if status is not None:
+            query = query.where(Job.status == status)
+        if zone is not None:
+            query = query.where(Job.zone == zone)
+        if labels:
+            query = query.where(Job.labels.contains(dict(labels)))
+        return Page.cut(self._session.scalars(query).all(), limit)
+
+    def epochs(self, job_id: str) -> Sequence[Epoch]:
+        """A job's epochs in order."""
+        return self._session.scalars(select(Epoch).where(Epoch.job_id == job_id).order_by(Epoch.number)).all()
+
+    def epoch_costs(self, job_id: str) -> dict[int, EpochCost]:
+        """What each epoch cost, summed over its intervals; lost attempts burned energy, and count."""
+        intervals = self._session.scalars(
+            select(EnergyInterval).where(EnergyInterval.job_id == job_id).order_by(EnergyInterval.id)
+        ).all()
+        by_epoch: dict[int, list[EnergyInterval]] = {}
+        for interval in intervals:
+            by_epoch.setdefault(interval.epoch, []).append(interval)
+        return {epoch: _cost(rows) for epoch, rows in by_epoch.items()}
+
+    def emissions_basis(self, job_ids: Collection[str]) -> dict[str, EmissionsBasis]:
+        """What the emissions of each of these jobs rest on; jobs without metered energy are left out."""
+        energy_kwh = EnergyInterval.cpu_kwh + EnergyInterval.gpu_kwh + EnergyInterval.ram_kwh
+        query = (
+            select(
+                EnergyInterval.job_id,
+                func.coalesce(func.sum(energy_kwh).filter(EnergyInterval.emissions_gco2e.is_(None)), 0.0),
+                func.bool_or(EnergyInterval.intensity_estimated),
+                func.array_agg(EnergyInterval.intensity_source.distinct()),
+                func.array_agg(EnergyInterval.method.distinct()),
+            )
+            .where(EnergyInterval.job_id.in_(job_ids))
+            .group_by(EnergyInterval.job_id)
+        )
+        return {
+            job_id: EmissionsBasis(
+                unpriced_kwh=unpriced_kwh,
+                estimated=estimated,
+                sources=[source for source in sources if source is not None],
+                methods=_by_component(methods),
+            )
+            for job_id, unpriced_kwh, estimated, sources, methods in self._session.execute(query)
+        }
+
+    def events(self, job_id: str, *, limit: int, after: int | None = None) -> Page[Event]:
+        """A job's events newest first, those older than the id `after`."""
+        query = select(Event).where(Event.job_id == job_id).order_by(Event.id.desc()).limit(limit + 1)
+        if after is not None:
+            query = query.where(Event.id < after)
+        return Page.cut(self._session.scalars(query).all(), limit)
+
+    def artifacts(self, job_id: str) -> Sequence[Artifact]:
+        return self._session.scalars(select(Artifact).where(Artifact.job_id == job_id).order_by(Artifact.name)).all()
+
+    def artifact(self, job_id: str, name: str) -> Artifact | None:
+        return self._session.get(Artifact, (job_id, name))
+
+    def undispatched(self, status: JobStatus, *, sent_before: datetime, limit: int = 100) -> Sequence[Job]:
+        """Locked jobs of a status whose message was never sent, or was sent before the given time and not taken.
+
+        Highest priority first, then oldest; rows another transaction holds are skipped.
+        """
+        query = (
+            select(Job)
+            .where(
+                Job.status == status,
+                or_(Job.dispatched_at.is_(None), Job.dispatched_at < sent_before),
+            )
+            .order_by(Job.priority.desc(), Job.id)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        return self._session.scalars(query).all()
+
+    def lost(self, *, at: datetime) -> Sequence[Job]:
+        """Locked jobs whose worker has let its lease run out."""
+        query = (
+            select(Job)
+            .where(Job.status.in_(HELD_BY_A_WORKER), Job.lease_expires_at < at)
+            .with_for_update(skip_locked=True)
+        )
+        return self._session.scalars(query).all()
+
+    def fail(self, job: Job, *, at: datetime, error: Mapping[str, Any]) -> None:
+        """End a locked job with an error: `title`, `detail` and, where one is to blame, `field`."""
+        job.error = dict(error)
+        transition(self._session, job, JobStatus.FAILED, at=at, reason=str(error["detail"]))
+
+
+def _by_component(methods: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
+    components = sorted({component for method in methods for component in method})
+    return {
+        component: sorted({method[component] for method in methods if component in method}) for component in components
+    }
+
+
+def _cost(intervals: Sequence[EnergyInterval]) -> EpochCost:
+    prices = [interval.emissions_gco2e for interval in intervals]
+    return EpochCost(
+        cpu_kwh=sum(interval.cpu_kwh for interval in intervals),
+        gpu_kwh=sum(interval.gpu_kwh for interval in intervals),
+        ram_kwh=sum(interval.ram_kwh for interval in intervals),
+        emissions_gco2e=None if None in prices else sum(price for price in prices if price is not None),
+        methods=intervals[-1].method,
+    )

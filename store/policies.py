@@ -1,0 +1,37 @@
+"""The policy aggregate: named, versioned, never changed in place."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy.orm import Session
+
+from store.tables import Policy
+
+
+class PolicyRepository:
+    """Queries on policies, inside the caller's transaction."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def add_version(self, name: str, body: Mapping[str, Any], *, at: datetime) -> Policy:
+        """Store the next version of a policy; writers of one name take turns until their transactions end."""
+        self._session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
+        latest = self._session.scalar(select(func.max(Policy.version)).where(Policy.name == name))
+        policy = Policy(name=name, version=(latest or 0) + 1, body=dict(body), created_at=at)
+        self._session.add(policy)
+        self._session.flush()
+        return policy
+
+    def latest(self, name: str) -> Policy | None:
+        """The newest version of a policy."""
+        query = select(Policy).where(Policy.name == name).order_by(Policy.version.desc()).limit(1)
+        return self._session.scalars(query).one_or_none()
+
+    def all_latest(self) -> Sequence[Policy]:
+        """The newest version of every policy, by name."""
+        query = select(Policy).ext(distinct_on(Policy.name)).order_by(Policy.name, Policy.version.desc())
+        return self._session.scalars(query).all()

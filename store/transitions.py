@@ -1,0 +1,40 @@
+"""The one function that moves a job from one status to the next."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from store.status import ALLOWED, FINAL, HELD_BY_A_WORKER, JobStatus
+from store.tables import Event, Job
+
+
+class TransitionRefused(Exception):
+    """A job cannot go from where it stands to where it was sent."""
+
+    def __init__(self, job_id: str, current: JobStatus, wanted: JobStatus) -> None:
+        ways = ", ".join(sorted(ALLOWED[current])) or "nowhere"
+        super().__init__(f"{job_id} is {current}: it can go to {ways}, not to {wanted}")
+        self.job_id, self.current, self.wanted = job_id, current, wanted
+
+
+def transition(
+    session: Session, job: Job, to: JobStatus, *, at: datetime, reason: str | None = None, **data: Any
+) -> None:
+    """Move a job that this transaction has locked, and write the event beside it.
+
+    Clears the lease whenever the job leaves a worker. Raises `TransitionRefused` where `ALLOWED` has no such way.
+    """
+    if to not in ALLOWED[job.status]:
+        raise TransitionRefused(job.id, job.status, to)
+    event = Event(job_id=job.id, at=at, type=f"job.{to}", data={"from": job.status, "to": to, "reason": reason, **data})
+    session.add(event)
+    job.status, job.reason = to, reason
+    if to not in HELD_BY_A_WORKER:
+        job.lease_token = job.lease_expires_at = job.worker_id = None
+    if to is JobStatus.QUEUED:
+        job.queued_at, job.dispatched_at = at, None
+    if to is JobStatus.RUNNING:
+        job.started_at = job.started_at or at
+    if to in FINAL:
+        job.finished_at = at
