@@ -1,0 +1,27 @@
+"""`python -m scheduler`: run until SIGTERM or SIGINT."""
+
+import signal
+import sys
+import threading
+
+from greencore.carbon import CarbonError
+from scheduler.service import Scheduler
+from store.logs import configure_logs
+from store.settings import get_settings
+
+
+def main() -> None:
+    settings = get_settings()
+    configure_logs(settings)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        scheduler = Scheduler(settings)
+    except CarbonError as error:
+        sys.exit(str(error))
+    scheduler.run(stop)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,259 @@
+"""One tick after another on a real database and a real broker, with a clock that the test turns."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from greencore.carbon import CarbonError, Reading
+from scheduler import Scheduler
+from scheduler.leadership import Leadership
+from store.database import Database
+from store.grid import GridRepository
+from store.ids import new_id
+from store.jobs import JobRepository, NewJob
+from store.leases import LeaseLost, claim, renew
+from store.settings import Settings
+from store.status import JobStatus
+from store.tables import Dataset, Job
+from store.transitions import TransitionRefused, transition
+
+START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def turn(self, **by: float) -> None:
+        self.now += timedelta(**by)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    broker = redis.Redis.from_url(settings.redis_url)
+    broker.flushdb()
+    broker.close()
+    return settings.model_copy(update={"zones": {"FR": "static", "PL": "static"}})
+
+
+@pytest.fixture
+def scheduler(settings: Settings, clock: Clock) -> Iterator[Scheduler]:
+    with closing(Scheduler(settings, clock=clock)) as scheduler:
+        yield scheduler
+
+
+def messages(settings: Settings, queue: str) -> int:
+    broker = redis.Redis.from_url(settings.redis_url)
+    length = int(broker.llen(queue))
+    broker.close()
+    return length
+
+
+def add_job(database: Database, status: JobStatus = JobStatus.QUEUED, zone: str | None = None, **columns: Any) -> str:
+    with database.session() as session:
+        dataset = Dataset(id=new_id("ds"), name="rows", format="jsonl", rows=1, bytes=1, sha256="0", created_at=START)
+        session.add(dataset)
+        session.flush()
+        new = NewJob(
+            model="m",
+            dataset_id=dataset.id,
+            method="greentrainer",
+            policy_name=None,
+            policy={"kind": "constant", "rho": 0.6},
+            zone=zone,
+            deadline=None,
+            priority=0,
+            hyperparameters={},
+            labels={},
+            epochs=1,
+        )
+        job = JobRepository(session).add(new, at=START)
+        if status is not JobStatus.VALIDATING:
+            transition(session, job, JobStatus.QUEUED, at=START)
+        for column, value in columns.items():
+            setattr(job, column, value)
+        return job.id
+
+
+def get(database: Database, job_id: str) -> Job:
+    with database.session() as session:
+        job = JobRepository(session).get(job_id)
+    assert job is not None
+    return job
+
+
+def worker_in(database: Database, *zones: str, at: datetime) -> None:
+    with database.session() as session:
+        GridRepository(session).seen("worker_1", zones=zones, device="cpu", at=at)
+
+
+def test_a_new_job_is_sent_once_and_again_only_when_nobody_took_it(
+    scheduler: Scheduler, settings: Settings, database: Database, clock: Clock
+) -> None:
+    add_job(database, JobStatus.VALIDATING)
+    before = messages(settings, "prepare")
+    scheduler.tick()
+    sent = messages(settings, "prepare") - before
+    assert sent == 2  # the catalogue's measurement, and the job
+    scheduler.tick()
+    assert messages(settings, "prepare") == before + 2
+    clock.turn(seconds=settings.redispatch_seconds + 1)
+    scheduler.tick()
+    assert messages(settings, "prepare") == before + 3
+
+
+def test_a_job_without_a_zone_goes_to_the_greenest_with_a_live_worker(
+    scheduler: Scheduler, settings: Settings, database: Database, clock: Clock
+) -> None:
+    job_id = add_job(database)
+    worker_in(database, "PL", "FR", at=clock())
+    scheduler.tick()
+    assert get(database, job_id).zone == "FR"
+    assert messages(settings, "train.FR") == 1
+    assert messages(settings, "train.PL") == 0
+
+
+def test_a_job_whose_zone_has_no_worker_waits_and_says_so(
+    scheduler: Scheduler, settings: Settings, database: Database, clock: Clock
+) -> None:
+    job_id = add_job(database, zone="PL")
+    worker_in(database, "FR", at=clock())
+    scheduler.tick()
+    assert get(database, job_id).reason == "waits for a worker in zone PL: none is alive"
+    assert messages(settings, "train.PL") == 0
+    worker_in(database, "PL", at=clock())
+    scheduler.tick()
+    assert get(database, job_id).reason is None
+    assert messages(settings, "train.PL") == 1
+
+
+def test_a_worker_that_was_not_seen_for_a_lease_is_not_alive(
+    scheduler: Scheduler, settings: Settings, database: Database, clock: Clock
+) -> None:
+    job_id = add_job(database)
+    worker_in(database, "FR", at=clock() - timedelta(seconds=settings.lease_seconds + 1))
+    scheduler.tick()
+    assert get(database, job_id).dispatched_at is None
+
+
+def test_higher_priority_goes_first(scheduler: Scheduler, settings: Settings, database: Database, clock: Clock) -> None:
+    add_job(database)
+    urgent = add_job(database, priority=5)
+    worker_in(database, "FR", at=clock())
+    scheduler.tick()
+    broker = redis.Redis.from_url(settings.redis_url, decode_responses=True)
+    newest_last = broker.lrange("train.FR", 0, -1)
+    broker.close()
+    assert urgent in newest_last[-1]
+
+
+def test_a_lost_job_is_queued_again_and_fails_after_too_many_losses(
+    scheduler: Scheduler, settings: Settings, database: Database, clock: Clock
+) -> None:
+    job_id = add_job(database)
+    for loss in range(1, settings.max_attempts + 1):
+        with database.session() as session:
+            lease = claim(session, job_id, worker_id="w", device="cpu", at=clock(), lease_seconds=60)
+        assert lease is not None
+        assert lease.attempt == loss
+        clock.turn(seconds=59)
+        scheduler.tick()
+        assert get(database, job_id).status is JobStatus.RUNNING
+        clock.turn(seconds=2)
+        scheduler.tick()
+        with database.session() as session, pytest.raises(LeaseLost):
+            renew(session, lease, at=clock(), lease_seconds=60)
+    job = get(database, job_id)
+    assert job.status is JobStatus.FAILED
+    assert job.error is not None
+    assert "GREENTUNE_MAX_ATTEMPTS" in job.error["detail"]
+
+
+def test_a_job_is_claimed_by_one_worker_only(database: Database, clock: Clock) -> None:
+    job_id = add_job(database)
+    with database.session() as first, database.session() as second:
+        won = claim(first, job_id, worker_id="a", device="cpu", at=clock(), lease_seconds=60)
+        assert won is not None
+        assert claim(second, job_id, worker_id="b", device="cpu", at=clock(), lease_seconds=60) is None
+
+
+def test_a_transition_that_is_not_in_the_table_is_refused(database: Database, clock: Clock) -> None:
+    job_id = add_job(database)
+    with database.session() as session:
+        job = JobRepository(session).lock(job_id)
+        assert job is not None
+        with pytest.raises(TransitionRefused, match="is queued: it can go to"):
+            transition(session, job, JobStatus.SUCCEEDED, at=clock())
+
+
+def test_readings_are_stored_without_gaps(settings: Settings, database: Database, clock: Clock, tmp_path: Path) -> None:
+    trace = tmp_path / "day.csv"
+    lines = [f"2026-11-23T{hour:02d}:00:00Z,{100 + hour}" for hour in range(24)]
+    trace.write_text("datetime,gco2e_per_kwh\n" + "\n".join(lines) + "\n")
+    traced = settings.model_copy(update={"zones": {"X": f"trace:{trace}"}})
+    with closing(Scheduler(traced, clock=clock)) as scheduler:
+        scheduler.tick()
+        clock.turn(hours=5)
+        scheduler.tick()
+    with database.session() as session:
+        stored: list[Reading] = list(GridRepository(session).between("X", START, clock()))
+    assert [reading.gco2e_per_kwh for reading in stored] == [112, 113, 114, 115, 116, 117][: len(stored)]
+    assert len(stored) >= 5
+
+
+def test_a_zone_whose_source_is_wrong_is_named(settings: Settings) -> None:
+    with pytest.raises(CarbonError, match="GREENTUNE_ZONES: ATLANTIS"):
+        Scheduler(settings.model_copy(update={"zones": {"ATLANTIS": "static"}}))
+
+
+def test_one_scheduler_leads_and_the_next_takes_over(database: Database) -> None:
+    first, second = Leadership(database.url), Leadership(database.url)
+    assert first.leads()
+    assert first.leads()
+    assert not second.leads()
+    first.resign()
+    assert second.leads()
+    second.resign()
+
+
+def test_a_submission_wakes_the_scheduler(settings: Settings, database: Database) -> None:
+    slow = settings.model_copy(update={"tick_seconds": 30.0})
+    stop = threading.Event()
+    runner = threading.Thread(target=Scheduler(slow).run, args=(stop,))
+    runner.start()
+    try:
+        time.sleep(1.0)  # the first tick is over
+        job_id = add_job(database, JobStatus.VALIDATING)
+        deadline = time.monotonic() + 5
+        while get(database, job_id).dispatched_at is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        stop.set()
+        with database.session() as session:
+            session.connection().exec_driver_sql("NOTIFY greentune_wake")
+        runner.join()
+
+
+def test_without_a_broker_nothing_is_lost(settings: Settings, database: Database, clock: Clock) -> None:
+    job_id = add_job(database, JobStatus.VALIDATING)
+    down = settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
+    with closing(Scheduler(down, clock=clock)) as scheduler:
+        scheduler.tick()
+    job = get(database, job_id)
+    assert (job.status, job.dispatched_at) == (JobStatus.VALIDATING, None)

@@ -1,0 +1,47 @@
+"""`python -m worker prepare` and `python -m worker train`: one Celery worker each."""
+
+import os
+import sys
+
+from store.ids import new_id
+from store.logs import configure_logs
+from store.settings import get_settings
+from worker.app import PREPARE_QUEUE, app, train_queue
+from worker.presence import announce
+
+USAGE = "usage: python -m worker prepare|train"
+
+
+def main(arguments: list[str]) -> None:
+    """Run a worker until it is told to stop. Its child processes find its id in the environment."""
+    if arguments not in (["prepare"], ["train"]):
+        sys.exit(USAGE)
+    [role] = arguments
+    settings = get_settings()
+    configure_logs(settings)
+    worker_id = new_id("worker")
+    os.environ["GREENTUNE_WORKER_ID"] = worker_id
+    zones = settings.worker_zones or list(settings.zones)
+    unknown = set(zones) - set(settings.zones)
+    if unknown:
+        sys.exit(f"GREENTUNE_WORKER_ZONES: {', '.join(sorted(unknown))} is not in GREENTUNE_ZONES")
+    if role == "train":
+        announce(worker_id, zones, settings)
+    queues = [PREPARE_QUEUE] if role == "prepare" else [train_queue(zone) for zone in zones]
+    app.worker_main(
+        [
+            "worker",
+            "--hostname",
+            f"{role}-{worker_id}@%h",
+            "--queues",
+            ",".join(queues),
+            "--without-gossip",
+            "--without-mingle",
+            "--loglevel",
+            "INFO",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

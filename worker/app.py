@@ -1,0 +1,49 @@
+"""The Celery app: how a job's id reaches a worker. Light: it loads no task and no torch."""
+
+from typing import Any
+
+from celery import Celery
+
+from store.settings import Settings, get_settings
+
+PREPARE_QUEUE = "prepare"
+PREPARE = "worker.prepare"
+MEASURE_MODELS = "worker.measure_models"
+TRAIN = "worker.train"
+
+
+def train_queue(zone: str) -> str:
+    """The queue of a zone's training workers."""
+    return f"train.{zone}"
+
+
+def make_app(settings: Settings) -> Celery:
+    """A Celery app on the broker of `settings`.
+
+    A message is only a hint, acknowledged at once: the row in the database says what is to be done, and a lease who
+    does it. Each job runs in a process of its own (CUDA cannot be used after a fork), one at a time.
+    """
+    app = Celery("greentune", broker=settings.redis_url, include=["worker.tasks"])
+    app.conf.update(
+        task_ignore_result=True,
+        task_acks_late=False,
+        worker_pool="prefork",
+        worker_pool_start_method="spawn",
+        worker_concurrency=1,
+        worker_max_tasks_per_child=1,
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        broker_connection_retry_on_startup=True,
+        broker_transport_options={"socket_connect_timeout": 3, "socket_timeout": 10, "retry_on_timeout": True},
+    )
+    return app
+
+
+app = make_app(get_settings())
+
+
+def send(celery: Celery, task: str, *args: Any, queue: str) -> None:
+    """Send a message now or raise: the caller's next tick is the retry."""
+    celery.send_task(task, args=args, queue=queue, retry=False)

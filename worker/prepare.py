@@ -1,0 +1,148 @@
+"""Prepare a job: the model is there, the rows can be tokenised, ρ can be reached, and what it will take is known."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import structlog
+
+from greencore.backprop import BudgetTooSmall
+from greencore.clock import utc_now
+from greencore.dataset import load_rows
+from greencore.hyperparameters import Hyperparameters
+from greencore.policy import parse_policy
+from greencore.training.models import ModelError, load_skeleton, load_tokenizer, materialise
+from greencore.training.rows import PAD_TO_MULTIPLE, split, tokenise
+from greencore.training.step_costs import StepCosts
+from store.catalogue import read_catalogue
+from store.database import Database, wake_scheduler
+from store.jobs import JobRepository
+from store.models import ModelRepository
+from store.settings import Settings, get_settings
+from store.status import JobStatus
+from store.tables import Job
+from store.transitions import transition
+from worker.faults import explain
+
+log = structlog.get_logger()
+
+REFERENCE_LENGTHS = (64, 512)
+REFERENCE_ROWS = 4
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a job will take, before anything has run. FLOPs are those of full fine-tuning, all epochs together."""
+
+    training_rows: int
+    held_out_rows: int
+    shortened_prompts: int
+    shortened_completions: int
+    tokens_per_epoch: int
+    steps: int
+    full_flops: int
+    rho_floor: float
+    parameters: int
+    tensors: int
+
+
+def prepare_job(job_id: str) -> None:
+    """Move a job from `validating` to `queued`, or to `failed` with the field that is to blame; else do nothing."""
+    settings = get_settings()
+    database = Database(settings.database_url)
+    with database.session() as session:
+        job = JobRepository(session).get(job_id)
+    if job is None or job.status is not JobStatus.VALIDATING:
+        log.info("prepare.not_needed", job=job_id, status=job and job.status)
+        return
+    error, estimate = None, None
+    try:
+        estimate = estimate_job(job, settings)
+    except Exception as fault:
+        log.warning("prepare.failed", job=job_id, exc_info=fault)
+        error = explain(fault)
+    with database.session() as session:
+        jobs = JobRepository(session)
+        locked = jobs.lock(job_id)
+        if locked is None or locked.status is not JobStatus.VALIDATING:
+            return
+        if estimate is None:
+            assert error is not None
+            jobs.fail(locked, at=utc_now(), error=error)
+            return
+        locked.estimate, locked.steps = asdict(estimate), estimate.steps
+        transition(session, locked, JobStatus.QUEUED, at=utc_now())
+        wake_scheduler(session)
+        ModelRepository(session).put(
+            job.model,
+            parameters=estimate.parameters,
+            tensors=estimate.tensors,
+            rho_floor=estimate.rho_floor,
+            at=utc_now(),
+        )
+    log.info("job.prepared", job=job_id, steps=estimate.steps, rho_floor=round(estimate.rho_floor, 4))
+
+
+def estimate_job(job: Job, settings: Settings) -> Estimate:
+    """Tokenise a job's rows and trace its model on the meta device. Raises what `worker.faults` explains."""
+    hyperparameters = Hyperparameters.model_validate(job.hyperparameters)
+    folder = model_folder(job.model, settings)
+    rows = load_rows(settings.dataset_file(job.dataset_id))
+    tokenizer = load_tokenizer(folder)
+    training, held_out = split(rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed)
+    tokens = tokenise(training, tokenizer, max_length=hyperparameters.max_length)
+    skeleton = load_skeleton(folder)
+    costs = StepCosts(skeleton, batch_size=hyperparameters.batch_size, shortest=tokens.shortest, longest=tokens.longest)
+    if job.method == "greentrainer":
+        _, lowest = parse_policy(job.policy).lowest_rho()
+        if lowest < costs.floor:
+            raise BudgetTooSmall(lowest, costs.floor)
+    lengths = [-(-len(example.input_ids) // PAD_TO_MULTIPLE) * PAD_TO_MULTIPLE for example in tokens.examples]
+    steps = -(-len(lengths) // hyperparameters.batch_size)
+    mean = round(sum(lengths) / len(lengths))
+    _, per_epoch = costs.flops((), {(len(lengths), mean): 1})
+    return Estimate(
+        training_rows=len(training),
+        held_out_rows=len(held_out),
+        shortened_prompts=tokens.shortened_prompts,
+        shortened_completions=tokens.shortened_completions,
+        tokens_per_epoch=sum(lengths),
+        steps=steps * hyperparameters.epochs,
+        full_flops=per_epoch * hyperparameters.epochs,
+        rho_floor=costs.floor,
+        parameters=sum(parameter.numel() for parameter in skeleton.parameters()),
+        tensors=len(costs.tensors),
+    )
+
+
+def measure_catalogue() -> None:
+    """Fetch every model of the catalogue and note its size and floor, so that the API can refuse what cannot be."""
+    settings = get_settings()
+    database = Database(settings.database_url)
+    for name in read_catalogue(settings.catalogue):
+        with database.session() as session:
+            if ModelRepository(session).get(name) is not None:
+                continue
+        try:
+            skeleton = load_skeleton(model_folder(name, settings))
+        except ModelError as error:
+            log.warning("model.unusable", model=name, error=str(error))
+            continue
+        shortest, longest = REFERENCE_LENGTHS
+        costs = StepCosts(skeleton, batch_size=REFERENCE_ROWS, shortest=shortest, longest=longest)
+        with database.session() as session:
+            ModelRepository(session).put(
+                name,
+                parameters=sum(parameter.numel() for parameter in skeleton.parameters()),
+                tensors=len(costs.tensors),
+                rho_floor=costs.floor,
+                at=utc_now(),
+            )
+        log.info("model.measured", model=name, rho_floor=round(costs.floor, 4))
+
+
+def model_folder(name: str, settings: Settings) -> Path:
+    """The folder of a catalogue entry's safetensors. Raises `ModelError`."""
+    entries = read_catalogue(settings.catalogue)
+    if name not in entries:
+        raise ModelError(f"{name} is not in the catalogue any more; it holds {', '.join(sorted(entries))}")
+    return materialise(entries[name].source, settings.models_dir / name)
