@@ -1,0 +1,1 @@
+"""Uploading training rows, checked one by one."""

@@ -1,0 +1,60 @@
+"""Figures as a reader wants them on a page: few digits, a dash where nothing is known."""
+
+import json
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+UNKNOWN = "–"
+
+
+def value(given: Any) -> str:
+    """Whatever an event holds: numbers in few digits, the rest as it is."""
+    return number(given) if isinstance(given, float) else str(given)
+
+
+def json_text(given: Any) -> str:
+    """JSON to be read."""
+    return json.dumps(given, indent=2, ensure_ascii=False)
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number with so many significant digits; never in scientific notation above 10⁻⁶."""
+    if value is None or not math.isfinite(value):
+        return UNKNOWN if value is None else str(value)
+    if value == 0:
+        return "0"
+    magnitude = math.floor(math.log10(abs(value)))
+    if magnitude < -6:
+        return f"{value:.{digits - 1}e}"
+    decimals = max(0, digits - 1 - magnitude)
+    text = f"{value:.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def time(value: datetime | None) -> str:
+    """A time in UTC, to the second."""
+    return UNKNOWN if value is None else value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def duration(seconds: float | None) -> str:
+    """A length of time in its two largest units."""
+    if seconds is None:
+        return UNKNOWN
+    left = round(seconds)
+    parts = []
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, length)
+        if count:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2]) or "0 s"
+
+
+def size(count: int) -> str:
+    """A number of bytes in its largest unit."""
+    value, unit = float(count), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if value < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{number(value, 3)} {unit}"

@@ -1,0 +1,1 @@
+"""Submitting jobs and reading how they fare."""

@@ -1,0 +1,86 @@
+"""Checks a submission against everything that it names, and reports every fault at once."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from api.context import Context
+from api.jobs.schemas import JobRequest
+from api.policies.parsing import read_policy
+from api.problems import FieldProblem, Problem, invalid, invalid_fields
+from greencore.policy import Policy, parse_policy
+from store.datasets import DatasetRepository
+from store.jobs import NewJob
+from store.models import ModelRepository
+from store.policies import PolicyRepository
+
+LONGEST_WAIT = timedelta(days=366)
+
+
+def check(request: JobRequest, *, context: Context, session: Session, now: datetime) -> NewJob:
+    """The job that a submission asks for. Raises the 422 that names every field at fault."""
+    errors = list(_faults(request, context, session, now))
+    try:
+        policy = _policy(request, session)
+    except Problem as problem:
+        raise invalid_fields([*errors, *problem.errors]) from problem
+    errors += _floor_faults(request, policy, session)
+    if errors:
+        raise invalid_fields(errors)
+    return NewJob(
+        model=request.model,
+        dataset_id=request.dataset,
+        method=request.method,
+        policy_name=request.policy if isinstance(request.policy, str) else None,
+        policy=policy.body(),
+        zone=request.zone,
+        deadline=request.deadline,
+        priority=request.priority,
+        hyperparameters=request.hyperparameters.model_dump(mode="json"),
+        labels=request.metadata,
+        epochs=request.hyperparameters.epochs,
+    )
+
+
+def _faults(request: JobRequest, context: Context, session: Session, now: datetime) -> Iterator[FieldProblem]:
+    if request.model not in context.catalogue:
+        known = ", ".join(sorted(context.catalogue)) or "none"
+        yield FieldProblem(field="model", message=f"{request.model!r} is not in the catalogue: known are {known}")
+    if DatasetRepository(session).get(request.dataset) is None:
+        yield FieldProblem(field="dataset", message=f"there is no dataset {request.dataset!r}: upload one to /datasets")
+    if request.zone is not None and request.zone not in context.settings.zones:
+        known = ", ".join(sorted(context.settings.zones)) or "none"
+        yield FieldProblem(field="zone", message=f"there is no zone {request.zone!r}: known are {known}")
+    if request.deadline is not None:
+        if request.deadline <= now:
+            message = f"{request.deadline.isoformat()} has passed: it is {now.isoformat(timespec='seconds')}"
+            yield FieldProblem(field="deadline", message=message)
+        elif request.deadline > now + LONGEST_WAIT:
+            yield FieldProblem(field="deadline", message=f"lies more than {LONGEST_WAIT.days} days ahead")
+
+
+def _policy(request: JobRequest, session: Session) -> Policy:
+    if not isinstance(request.policy, str):
+        return read_policy(request.policy)
+    policies = PolicyRepository(session)
+    stored = policies.latest(request.policy)
+    if stored is None:
+        known = ", ".join(policy.name for policy in policies.all_latest()) or "none"
+        raise invalid("policy", f"there is no policy named {request.policy!r}: known are {known}")
+    return parse_policy(stored.body)
+
+
+def _floor_faults(request: JobRequest, policy: Policy, session: Session) -> Iterator[FieldProblem]:
+    """A ρ at which this model cannot train a single tensor; where the floor is not measured yet, preparing tells."""
+    if request.method == "full":
+        return
+    model = ModelRepository(session).get(request.model)
+    field, rho = policy.lowest_rho()
+    if model is None or rho >= model.rho_floor:
+        return
+    message = f"given {rho:g}: {request.model} needs at least {model.rho_floor:.4g} to train one tensor"
+    if isinstance(request.policy, str):
+        yield FieldProblem(field="policy", message=f"{field} of {request.policy!r}: {message}")
+    else:
+        yield FieldProblem(field=f"policy.{field}", message=message)

@@ -1,0 +1,89 @@
+"""The API as an ASGI application: `create_app` for given settings, `app` for `uvicorn api.main:app`."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+from starlette.staticfiles import StaticFiles
+
+from api import problems
+from api.body_limit import BodyLimit
+from api.context import Context
+from api.dashboard.endpoints import router as dashboard
+from api.datasets.endpoints import router as datasets
+from api.health.endpoints import router as health
+from api.jobs.endpoints import router as jobs
+from api.models.endpoints import router as models
+from api.policies.endpoints import router as policies
+from api.reference.endpoints import router as reference
+from api.security_headers import SecurityHeaders
+from api.zones.endpoints import router as zones
+from greencore.clock import Clock, utc_now
+from store.catalogue import read_catalogue
+from store.database import Database
+from store.settings import Settings, get_settings
+
+DESCRIPTION = """\
+Fine-tunes language models with adaptive backpropagation, and lets the carbon intensity of the grid decide \
+how much of each epoch's work is worth doing.\
+"""
+
+
+class Api(FastAPI):
+    """FastAPI whose OpenAPI description states problems by their own media type."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The description of the interface, made once."""
+        if self.openapi_schema is None:
+            problems.describe(super().openapi())
+        return super().openapi()
+
+
+def create_app(settings: Settings, *, clock: Clock = utc_now) -> FastAPI:
+    """The application for these settings; opens no connection before the first request.
+
+    Raises `store.catalogue.CatalogueError` where the catalogue cannot be read, and `ValueError` where the
+    database is not PostgreSQL.
+    """
+    database = Database(settings.database_url)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        database.dispose()
+
+    app = Api(
+        title="GreenTune",
+        description=DESCRIPTION,
+        version="1",
+        # Their pages load from elsewhere; `reference` has one that does not.
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+        middleware=[
+            Middleware(SecurityHeaders),
+            Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
+        ],
+        responses=problems.declared(HTTPStatus.UNPROCESSABLE_ENTITY),
+    )
+    app.state.context = Context(
+        settings=settings, database=database, catalogue=read_catalogue(settings.catalogue), clock=clock
+    )
+    problems.install(app)
+    for router in (jobs, datasets, policies, models, zones, health, dashboard, reference):
+        app.include_router(router)
+    app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
+    return app
+
+
+def __getattr__(name: str) -> FastAPI:
+    """Makes `app` when a server asks for it, so that importing this module reads no setting."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    app = globals()[name] = create_app(get_settings())
+    return app

@@ -1,0 +1,17 @@
+"""`/models`: the operator's catalogue; only what is in it can be trained."""
+
+from fastapi import APIRouter
+
+from api.context import ContextDep, SessionDep
+from api.listing import Listing, whole
+from api.models.schemas import ModelOut
+from store.models import ModelRepository
+
+router = APIRouter(prefix="/models", tags=["models"])
+
+
+@router.get("", summary="The models that jobs may name")
+def list_models(context: ContextDep, session: SessionDep) -> Listing[ModelOut]:
+    """The whole catalogue, in its own order."""
+    models = ModelRepository(session)
+    return whole([ModelOut.of(entry, models.get(entry.name)) for entry in context.catalogue.values()])

@@ -1,0 +1,29 @@
+"""The catalogue's models on the wire."""
+
+from pydantic import BaseModel, Field
+
+from store.catalogue import CatalogueEntry
+from store.tables import Model
+
+
+class ModelOut(BaseModel):
+    """A model that jobs may name; what was measured of it is null until its first job is prepared."""
+
+    name: str
+    licence: str
+    description: str
+    parameters: int | None = Field(description="Trainable parameters")
+    tensors: int | None = Field(description="Trainable tensors")
+    rho_floor: float | None = Field(description="Smallest ρ at which one tensor can be trained")
+
+    @classmethod
+    def of(cls, entry: CatalogueEntry, measured: Model | None) -> "ModelOut":
+        """A catalogue entry with what is known of it."""
+        return cls(
+            name=entry.name,
+            licence=entry.licence,
+            description=entry.description,
+            parameters=measured and measured.parameters,
+            tensors=measured and measured.tensors,
+            rho_floor=measured and measured.rho_floor,
+        )

@@ -1,0 +1,1 @@
+"""Storing named policies, version by version."""

@@ -1,0 +1,54 @@
+"""Policies on the wire."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+
+from greencore.policy import PolicyBody
+from store.tables import Policy
+
+PolicyName = Annotated[
+    str,
+    Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", description="Lower-case letters, digits, `.`, `_` and `-`"),
+]
+
+
+def _object(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError("expected a policy as an object")
+    return value
+
+
+def _name_or_object(value: object) -> str | dict[str, Any]:
+    if not isinstance(value, str | dict):
+        raise ValueError("expected the name of a stored policy, or a policy as an object")
+    return value
+
+
+# Only described here: `parse_policy` checks the body, since it names the field without the union's own parts.
+InlinePolicy = Annotated[dict[str, Any], PlainValidator(_object, json_schema_input_type=PolicyBody)]
+PolicyChoice = Annotated[str | dict[str, Any], PlainValidator(_name_or_object, json_schema_input_type=str | PolicyBody)]
+
+
+class NewPolicy(BaseModel):
+    """A policy to store under a name, as its next version."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: PolicyName
+    policy: InlinePolicy
+
+
+class PolicyOut(BaseModel):
+    """The newest version of a named policy; jobs keep the version that they were submitted with."""
+
+    name: str
+    version: int
+    policy: dict[str, Any]
+    created_at: datetime
+
+    @classmethod
+    def of(cls, policy: Policy) -> "PolicyOut":
+        """As stored."""
+        return cls(name=policy.name, version=policy.version, policy=policy.body, created_at=policy.created_at)

@@ -1,0 +1,162 @@
+"""Errors as RFC 9457 problem details: one exception to raise, and one shape for every error that leaves the API."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = 5
+
+
+class FieldProblem(BaseModel):
+    """One fault: the path of the field, such as `policy.steps[1].rho`, and what is expected there."""
+
+    field: str
+    message: str
+
+
+class ProblemBody(BaseModel):
+    """An error as RFC 9457 has it; `errors` lists what is wrong field by field."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldProblem] = []
+
+
+class Problem(HTTPException):
+    """An answer other than the one that was asked for."""
+
+    def __init__(
+        self,
+        status: HTTPStatus,
+        detail: str,
+        *,
+        errors: Sequence[FieldProblem] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(status, detail, headers)
+        self.errors = list(errors)
+
+
+class ProblemResponse(JSONResponse):
+    """A problem on its way out."""
+
+    media_type = MEDIA_TYPE
+
+
+def invalid(field: str, message: str) -> Problem:
+    """The 422 for one field."""
+    return invalid_fields([FieldProblem(field=field, message=message)])
+
+
+def invalid_fields(errors: Sequence[FieldProblem]) -> Problem:
+    """The 422 for several fields, at least one; its detail repeats the first."""
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"{errors[0].field}: {errors[0].message}{more}", errors=errors)
+
+
+def declared(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
+    """What a route says of the problems it answers with, for the OpenAPI description."""
+    return {status.value: {"model": ProblemBody, "description": status.phrase} for status in statuses}
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of the application as a problem."""
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(IntegrityError, _conflict)
+    app.add_exception_handler(DataError, _unstorable)
+    for error in (OperationalError, InterfaceError, PoolTimeoutError):
+        app.add_exception_handler(error, _unavailable)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def describe(openapi: dict[str, Any]) -> None:
+    """Put an OpenAPI description right: the media type of problems, and no 422 where nothing is taken in."""
+    for path in openapi["paths"].values():
+        for operation in path.values():
+            if not operation.get("parameters") and "requestBody" not in operation:
+                operation["responses"].pop("422", None)
+            operation["responses"] = dict(sorted(operation["responses"].items()))
+            for status, response in operation["responses"].items():
+                content = response.get("content", {})
+                if int(status) >= HTTPStatus.BAD_REQUEST and "application/json" in content:
+                    content[MEDIA_TYPE] = content.pop("application/json")
+
+
+def field_path(location: Sequence[int | str]) -> str:
+    """`("policy", "steps", 1, "rho")` as `policy.steps[1].rho`."""
+    path = ""
+    for part in location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+    return path
+
+
+def _answer(
+    status: int, detail: str, errors: Sequence[FieldProblem] = (), headers: Mapping[str, str] | None = None
+) -> ProblemResponse:
+    body = ProblemBody(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=list(errors))
+    return ProblemResponse(body.model_dump(exclude={"errors"} if not errors else None), status, headers)
+
+
+def _http(request: Request, error: Exception) -> ProblemResponse:
+    assert isinstance(error, HTTPException)
+    detail = error.detail
+    if not isinstance(error, Problem):
+        # Starlette's own errors repeat no more than the phrase of their status.
+        if error.status_code == HTTPStatus.NOT_FOUND:
+            detail = f"there is nothing at {request.url.path}"
+        elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            allowed = (error.headers or {}).get("Allow", "")
+            detail = f"{request.url.path} does not take {request.method}{f', only {allowed}' if allowed else ''}"
+    errors = error.errors if isinstance(error, Problem) else []
+    return _answer(error.status_code, detail, errors, error.headers)
+
+
+def _validation(request: Request, error: Exception) -> ProblemResponse:
+    assert isinstance(error, RequestValidationError)
+    problem = invalid_fields([_field_problem(details) for details in error.errors()])
+    return _answer(problem.status_code, problem.detail, problem.errors)
+
+
+def _field_problem(details: Mapping[str, Any]) -> FieldProblem:
+    source, *location = details["loc"]
+    if details["type"] == "json_invalid":
+        message = f"not JSON: {details['ctx']['error']} at character {location[0]}"
+        return FieldProblem(field="body", message=message)
+    if source == "body" and not location:
+        return FieldProblem(field="body", message="expected a JSON object, sent as application/json")
+    message = details["msg"].removeprefix("Value error, ")
+    return FieldProblem(field=field_path(location), message=message[0].lower() + message[1:])
+
+
+def _conflict(request: Request, error: Exception) -> ProblemResponse:
+    detail = "something that this request rests on was changed at the same time: look again, and repeat it"
+    return _answer(HTTPStatus.CONFLICT, detail)
+
+
+def _unstorable(request: Request, error: Exception) -> ProblemResponse:
+    detail = "the request holds a value that cannot be stored, such as the character NUL"
+    return _answer(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
+
+
+def _unavailable(request: Request, error: Exception) -> ProblemResponse:
+    detail = "the database does not answer: try again in a moment"
+    return _answer(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
+
+
+def _unexpected(request: Request, error: Exception) -> ProblemResponse:
+    # Starlette raises the error again once this is sent, so that the server's log holds it.
+    detail = "an unexpected error; the service's log tells more"
+    return _answer(HTTPStatus.INTERNAL_SERVER_ERROR, detail)

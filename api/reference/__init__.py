@@ -1,0 +1,1 @@
+"""The interface's own description, rendered on the server."""

@@ -1,0 +1,41 @@
+"""Pages from templates: everything is escaped, and a name that a template lacks is an error."""
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+from starlette.responses import HTMLResponse
+
+from api import figures
+
+
+def _code(text: str) -> Markup:
+    """Text in which what stands between backticks is set as code."""
+    parts = (escape(part) for part in text.split("`"))
+    return Markup().join(
+        Markup("<code>{}</code>").format(part) if index % 2 else part for index, part in enumerate(parts)
+    )
+
+
+_templates = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_templates.filters.update(
+    bytes=figures.size,
+    code=_code,
+    duration=figures.duration,
+    json=figures.json_text,
+    number=figures.number,
+    time=figures.time,
+    value=figures.value,
+)
+
+
+def render(template: str, **values: Any) -> HTMLResponse:
+    """A page; `values` are what its template names."""
+    return HTMLResponse(_templates.get_template(template).render(**values))

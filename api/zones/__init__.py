@@ -1,0 +1,1 @@
+"""What the grid's carbon intensity is now, zone by zone."""

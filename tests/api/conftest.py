@@ -1,0 +1,141 @@
+"""The real application on a real database, and jobs at every stage of their life."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from api.main import create_app
+from store.database import Database
+from store.settings import Settings
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+MODEL = "SmolLM2-135M-Instruct"
+
+Upload = Callable[..., Any]
+Submit = Callable[..., Any]
+
+
+@pytest.fixture
+def now() -> datetime:
+    """The time that the application's clock shows."""
+    return NOW
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[TestClient]:
+    with TestClient(create_app(settings, clock=lambda: NOW)) as client:
+        yield client
+
+
+@pytest.fixture
+def upload(client: TestClient) -> Upload:
+    """Upload a file's content, and give the response."""
+
+    def upload(content: bytes, filename: str = "rows.jsonl") -> Any:
+        return client.post("/datasets", files={"file": (filename, content)})
+
+    return upload
+
+
+@pytest.fixture
+def dataset_id(upload: Upload) -> str:
+    """A dataset of two rows."""
+    response = upload(b'{"prompt": "2 + 2 =", "completion": " 4"}\n{"text": "Leaves are green."}\n')
+    assert response.status_code == 201, response.text
+    return str(response.json()["id"])
+
+
+@pytest.fixture
+def submit(client: TestClient, dataset_id: str) -> Submit:
+    """Submit a job, and give the response; anything named replaces what the body holds."""
+
+    def submit(**changed: Any) -> Any:
+        return client.post("/jobs", json={"model": MODEL, "dataset": dataset_id, **changed})
+
+    return submit
+
+
+@pytest.fixture
+def job_id(submit: Submit) -> str:
+    """A job that has just been submitted."""
+    return str(submit(zone="FR").json()["id"])
+
+
+@pytest.fixture
+def finished_job_id(job_id: str, database: Database, settings: Settings) -> str:
+    """A job that ran for one epoch and succeeded; its texts hold markup."""
+    run_to_success(database, settings, job_id)
+    return job_id
+
+
+def run_to_success(database: Database, settings: Settings, job_id: str) -> None:
+    """Do what a scheduler and a worker would write about a job."""
+    from datetime import timedelta
+
+    from greencore.carbon import IntensitySeries, Reading, price
+    from greencore.energy import EnergyInterval
+    from greencore.policy import decide, parse_policy
+    from store.jobs import JobRepository
+    from store.leases import claim
+    from store.progress import add_energy, finish_epoch, report_step, start_epoch, succeed
+    from store.status import JobStatus
+    from store.tables import Artifact
+    from store.transitions import transition
+
+    reading = Reading(
+        zone="FR",
+        start=NOW - timedelta(minutes=30),
+        end=NOW + timedelta(minutes=30),
+        gco2e_per_kwh=212.0,
+        source="trace (synthetic)",
+        estimated=True,
+        fetched_at=NOW,
+    )
+    with database.session() as session:
+        job = JobRepository(session).lock(job_id)
+        assert job is not None
+        policy = parse_policy(job.policy)
+        transition(session, job, JobStatus.QUEUED, at=NOW)
+    with database.session() as session:
+        lease = claim(session, job_id, worker_id="worker_1", device="cpu", at=NOW, lease_seconds=60)
+    assert lease is not None
+    interval = EnergyInterval(
+        start=NOW,
+        end=NOW + timedelta(seconds=30),
+        cpu_kwh=0.0005,
+        gpu_kwh=0.0,
+        ram_kwh=0.0001,
+        cpu_method="TDP estimate",
+        gpu_method="none",
+        ram_method="capacity estimate",
+    )
+    result = settings.artifact_file(job_id, "model.safetensors")
+    result.parent.mkdir(parents=True)
+    result.write_bytes(b"weights")
+    (result.parent / "notes.txt").write_text("not an artifact")
+    with database.session() as session:
+        start_epoch(session, lease, 1, decide(policy, reading, now=NOW, previous_rho=None), at=NOW)
+        report_step(session, lease, steps=10, steps_done=10, loss=1.25)
+        add_energy(session, lease, 1, interval, price(interval, IntensitySeries([reading])))
+        measured = {
+            "rho_reached": 0.58,
+            "flops": 5.8e12,
+            "full_flops": 1e13,
+            "tensors_selected": 2,
+            "tensors_total": 3,
+            "selection": {"lm_head.weight": 0.5, "norm.weight": 0.25},
+            "train_loss": 1.25,
+            "eval_loss": float("nan"),
+        }
+        finish_epoch(session, lease, 1, at=NOW, measured=measured)
+        artifact = Artifact(job_id=job_id, name="model.safetensors", bytes=7, sha256="ab" * 32, created_at=NOW)
+        missing = Artifact(job_id=job_id, name="lost.json", bytes=2, sha256="cd" * 32, created_at=NOW)
+        evaluation = {
+            "sample": {"prompt": "Say <b>hi</b>", "before": "<script>alert(1)</script>", "after": "hi"},
+            "eval_loss": {"before": 2.5, "after": 1.2},
+            "rouge": {"after": {"rougeL": float("inf")}},
+        }
+        succeed(session, lease, at=NOW, artifacts=[artifact, missing], evaluation=evaluation)

@@ -1,0 +1,146 @@
+"""What can be read of jobs, of their epochs and events, and of their results."""
+
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from store.database import Database
+from store.jobs import JobRepository
+from store.status import JobStatus
+from store.transitions import transition
+
+
+def ids(response: Any) -> list[str]:
+    """The ids of a list, in its order."""
+    assert response.status_code == 200, response.text
+    return [item["id"] for item in response.json()["data"]]
+
+
+def test_jobs_are_listed_newest_first_and_page_by_page(submit: Any, client: TestClient) -> None:
+    first, second, third = (submit().json()["id"] for _ in range(3))
+
+    page = client.get("/jobs", params={"limit": 2})
+    assert ids(page) == [third, second]
+    assert page.json()["has_more"] is True
+
+    page = client.get("/jobs", params={"limit": 2, "after": second})
+    assert ids(page) == [first]
+    assert page.json()["has_more"] is False
+
+
+def test_jobs_are_filtered_by_zone_status_and_metadata(submit: Any, client: TestClient, database: Database) -> None:
+    french = submit(zone="FR", metadata={"team": "speech", "run": "1"}).json()["id"]
+    german = submit(zone="DE", metadata={"team": "vision"}).json()["id"]
+    with database.session() as session:
+        job = JobRepository(session).lock(german)
+        assert job is not None
+        transition(session, job, JobStatus.QUEUED, at=job.created_at)
+
+    assert ids(client.get("/jobs?zone=FR")) == [french]
+    assert ids(client.get("/jobs?status=queued")) == [german]
+    assert ids(client.get("/jobs?metadata[team]=speech&metadata[run]=1")) == [french]
+    assert ids(client.get("/jobs?metadata[team]=speech&metadata[run]=2")) == []
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=201", "status=asleep"])
+def test_a_faulty_query_is_refused_with_the_parameter_named(client: TestClient, query: str) -> None:
+    response = client.get(f"/jobs?{query}")
+
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["field"] == query.partition("=")[0]
+
+
+@pytest.mark.parametrize("path", ["", "/epochs", "/events", "/artifacts", "/artifacts/model.safetensors"])
+def test_nothing_is_found_of_a_job_that_does_not_exist(client: TestClient, path: str) -> None:
+    response = client.get(f"/jobs/job_0{path}")
+
+    assert response.status_code == 404
+    assert response.headers["content-type"] == "application/problem+json"
+    assert "job_0" in response.json()["detail"]
+
+
+def test_a_character_that_the_database_cannot_hold_is_the_clients_fault(client: TestClient) -> None:
+    assert client.get("/jobs/%00").status_code == 422
+    assert client.get("/jobs?metadata[a]=%00").status_code == 422
+
+
+def test_a_finished_job_tells_its_progress_its_cost_and_what_the_cost_rests_on(
+    finished_job_id: str, client: TestClient
+) -> None:
+    job = client.get(f"/jobs/{finished_job_id}").json()
+
+    assert job["status"] == "succeeded"
+    assert job["progress"]["share"] == 1
+    assert job["rho"] == 0.6
+    assert job["energy_kwh"] == pytest.approx(0.0006)
+    assert job["emissions_gco2e"] == pytest.approx(0.0006 * 212)
+    assert job["emissions_basis"] == {
+        "estimated": True,
+        "sources": ["trace (synthetic)"],
+        "unpriced_kwh": 0,
+        "energy_methods": {"cpu": ["TDP estimate"], "gpu": ["none"], "ram": ["capacity estimate"]},
+    }
+    assert job["evaluation"]["eval_loss"] == {"before": 2.5, "after": 1.2}
+    assert job["evaluation"]["rouge"] == {"after": {"rougeL": None}}
+    assert client.get(job["links"]["epochs"]).status_code == 200
+
+
+def test_an_epoch_tells_what_was_asked_why_and_at_what_cost(finished_job_id: str, client: TestClient) -> None:
+    listing = client.get(f"/jobs/{finished_job_id}/epochs").json()
+
+    assert listing["has_more"] is False
+    [epoch] = listing["data"]
+    assert epoch["rho_asked"] == 0.6
+    assert epoch["rho_reached"] == 0.58
+    assert epoch["tensors"] == ["lm_head.weight", "norm.weight"]
+    assert epoch["intensity"] == {
+        "gco2e_per_kwh": 212,
+        "source": "trace (synthetic)",
+        "age_seconds": 1800,
+        "estimated": True,
+    }
+    assert "212 gCO2e/kWh" in epoch["reason"]
+    assert epoch["energy"]["cpu_kwh"] == 0.0005
+    assert epoch["energy"]["total_kwh"] == pytest.approx(0.0006)
+    assert epoch["energy"]["methods"]["cpu"] == "TDP estimate"
+    assert epoch["emissions_gco2e"] == pytest.approx(0.0006 * 212)
+
+
+def test_a_loss_that_is_not_a_number_is_null_rather_than_broken_json(finished_job_id: str, client: TestClient) -> None:
+    assert client.get(f"/jobs/{finished_job_id}/epochs").json()["data"][0]["eval_loss"] is None
+
+
+def test_events_are_listed_newest_first_and_page_by_page(finished_job_id: str, client: TestClient) -> None:
+    page = client.get(f"/jobs/{finished_job_id}/events", params={"limit": 2}).json()
+    assert [event["type"] for event in page["data"]] == ["job.succeeded", "epoch.finished"]
+    assert page["has_more"] is True
+
+    rest = client.get(f"/jobs/{finished_job_id}/events", params={"after": page["data"][-1]["id"]}).json()
+    assert [event["type"] for event in rest["data"]] == [
+        "epoch.started",
+        "job.running",
+        "job.queued",
+        "job.submitted",
+    ]
+
+
+def test_a_recorded_artifact_is_downloaded_as_a_file(finished_job_id: str, client: TestClient) -> None:
+    artifacts = client.get(f"/jobs/{finished_job_id}/artifacts").json()["data"]
+    assert [artifact["name"] for artifact in artifacts] == ["lost.json", "model.safetensors"]
+
+    response = client.get(artifacts[1]["link"])
+
+    assert response.content == b"weights"
+    assert response.headers["content-type"] == "application/octet-stream"
+    assert 'filename="model.safetensors"' in response.headers["content-disposition"]
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "%2e%2e%2f%2e%2e%2fsecret", "lost.json"])
+def test_no_file_is_served_but_those_that_the_job_recorded_and_that_are_there(
+    finished_job_id: str, client: TestClient, name: str
+) -> None:
+    response = client.get(f"/jobs/{finished_job_id}/artifacts/{name}")
+
+    assert response.status_code == 404
+    assert response.headers["content-type"] == "application/problem+json"

@@ -1,0 +1,248 @@
+"""`POST /jobs`: what is stored, and what is refused with the field named."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import text
+
+from api.main import create_app
+from store.database import WAKE_CHANNEL, Database
+from store.jobs import JobRepository
+from store.models import ModelRepository
+from store.settings import Settings
+from store.status import JobStatus
+
+STEPS = {"kind": "steps", "steps": [{"up_to": 150, "rho": 1.0}, {"up_to": 300, "rho": 0.7}, {"rho": 0.2}]}
+
+
+def fields(response: Any) -> list[str]:
+    """The fields that a refusal names."""
+    assert response.status_code == 422, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    return [error["field"] for error in response.json()["errors"]]
+
+
+def message(response: Any) -> str:
+    """The first thing that a refusal says."""
+    return str(response.json()["errors"][0]["message"])
+
+
+def test_a_job_is_stored_as_validating_and_found_where_the_answer_says(submit: Any, client: TestClient) -> None:
+    response = submit()
+
+    assert response.status_code == 201
+    assert client.get(response.headers["location"]).json() == response.json()
+    job = response.json()
+    assert job["status"] == "validating"
+    assert job["id"].startswith("job_")
+    assert job["method"] == "greentrainer"
+    assert job["progress"] == {"epochs": 3, "epochs_done": 0, "steps": None, "steps_done": 0, "share": 0}
+
+
+def test_without_a_policy_a_job_takes_the_constant_that_the_paper_advises(submit: Any) -> None:
+    assert submit().json()["policy"] == {"kind": "constant", "rho": 0.6, "on_missing": "fallback"}
+
+
+def test_everything_that_was_submitted_is_given_back(submit: Any, now: datetime) -> None:
+    deadline = now + timedelta(hours=8)
+
+    job = submit(
+        method="full",
+        policy=STEPS,
+        zone="FR",
+        deadline=deadline.isoformat(),
+        priority=7,
+        hyperparameters={"epochs": 5, "seed": 3, "sample_prompt": "Hello"},
+        metadata={"team": "speech"},
+    ).json()
+
+    assert job["method"] == "full"
+    assert job["policy"]["steps"] == STEPS["steps"]
+    assert job["zone"] == "FR"
+    assert datetime.fromisoformat(job["deadline"]) == deadline
+    assert job["priority"] == 7
+    assert job["progress"]["epochs"] == 5
+    assert job["hyperparameters"] == {
+        "epochs": 5,
+        "batch_size": 4,
+        "learning_rate": 2e-5,
+        "weight_decay": 0.01,
+        "max_length": 512,
+        "seed": 3,
+        "eval_share": 0.1,
+        "max_new_tokens": 48,
+        "sample_prompt": "Hello",
+    }
+    assert job["metadata"] == {"team": "speech"}
+
+
+def test_a_submission_wakes_the_scheduler(submit: Any, database: Database) -> None:
+    with database.engine.connect() as connection:
+        connection.execute(text(f"LISTEN {WAKE_CHANNEL}"))
+        connection.commit()
+
+        submit()
+
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        assert len(list(driver.notifies(timeout=5, stop_after=1))) == 1
+
+
+def test_a_job_is_accepted_while_redis_is_down(settings: Settings, dataset_id: str) -> None:
+    without_redis = settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
+    with TestClient(create_app(without_redis)) as client:
+        response = client.post("/jobs", json={"model": "SmolLM2-135M-Instruct", "dataset": dataset_id})
+
+    assert response.status_code == 201
+
+
+def test_a_stored_policy_is_taken_by_name_and_kept_as_it_was(submit: Any, client: TestClient) -> None:
+    client.post("/policies", json={"name": "careful", "policy": {"kind": "constant", "rho": 0.5}})
+    job = submit(policy="careful").json()
+    client.post("/policies", json={"name": "careful", "policy": {"kind": "constant", "rho": 0.9}})
+
+    assert client.get(f"/jobs/{job['id']}").json()["policy"]["rho"] == 0.5
+    assert job["policy_name"] == "careful"
+    assert submit(policy="careful").json()["policy"]["rho"] == 0.9
+
+
+def test_every_name_that_is_unknown_is_reported_at_once(submit: Any) -> None:
+    response = submit(model="gpt-9", dataset="dataset_0", zone="XX", policy="nobody")
+
+    assert fields(response) == ["model", "dataset", "zone", "policy"]
+    messages = [error["message"] for error in response.json()["errors"]]
+    assert "SmolLM2-135M-Instruct" in messages[0]
+    assert "FR" in messages[2]
+
+
+@pytest.mark.parametrize(
+    ("deadline", "reason"),
+    [
+        ("2026-11-23T11:59:59Z", "has passed"),
+        ("2026-11-23T18:00:00", "no offset from UTC"),
+        ("2030-01-01T00:00:00Z", "days ahead"),
+        ("9999-12-31T23:59:59-12:00", "years 1 to 9999"),
+        ("tomorrow", "datetime"),
+    ],
+)
+def test_a_deadline_that_cannot_be_kept_is_refused(submit: Any, deadline: str, reason: str) -> None:
+    response = submit(deadline=deadline)
+
+    assert fields(response) == ["deadline"]
+    assert reason in message(response)
+
+
+@pytest.mark.parametrize("method", ["lora", "prefix", "top2", "bitfit"])
+def test_a_method_to_come_is_refused_as_not_supported_yet(submit: Any, method: str) -> None:
+    response = submit(method=method)
+
+    assert fields(response) == ["method"]
+    assert "not supported yet" in message(response)
+
+
+@pytest.mark.parametrize(
+    ("policy", "field"),
+    [
+        ({"kind": "steps", "steps": [{"up_to": 100, "rho": 1}, {"rho": 1.5}]}, "policy.steps[1].rho"),
+        ({"kind": "linear", "clean": 100, "dirty": 50, "rho_max": 1, "rho_min": 0.5}, "policy.dirty"),
+        ({"kind": "constant"}, "policy.rho"),
+        ({"kind": "constant", "rho": 0.5, "colour": "green"}, "policy.colour"),
+        ({"kind": "budget"}, "policy.kind"),
+        ({}, "policy.kind"),
+        (17, "policy"),
+    ],
+)
+def test_a_faulty_policy_is_refused_with_the_path_of_the_fault(submit: Any, policy: Any, field: str) -> None:
+    assert fields(submit(policy=policy)) == [field]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"colour": "green"}, "colour"),
+        ({"hyperparameters": {"epochs": 0}}, "hyperparameters.epochs"),
+        ({"hyperparameters": {"warmup_share": 0.1}}, "hyperparameters.warmup_share"),
+        ({"hyperparameters": {"learning_rate": 0}}, "hyperparameters.learning_rate"),
+        ({"priority": 1000}, "priority"),
+        ({"metadata": {"team": 5}}, "metadata.team"),
+        ({"metadata": {"team": "\0"}}, "metadata.team"),
+        ({"hyperparameters": {"sample_prompt": "a\0b"}}, "hyperparameters.sample_prompt"),
+        ({"dataset": "dataset_\0"}, "dataset"),
+        ({"model": None}, "model"),
+    ],
+)
+def test_a_field_out_of_bounds_is_named(submit: Any, body: dict[str, Any], field: str) -> None:
+    assert fields(submit(**body)) == [field]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b'{"model": "\\ud800", "dataset": "d"}', "model"),
+        (b'{"model": "m", "dataset": "d", "hyperparameters": {"learning_rate": Infinity}}', "hyperparameters"),
+        (b'{"model": "m", "dataset": "d", "policy": {"kind": "constant", "rho": NaN}}', "model"),
+        (b'{"model": ', "body"),
+        (b"[]", "body"),
+        (b"", "body"),
+    ],
+)
+def test_a_body_that_is_no_proper_json_is_refused(client: TestClient, body: bytes, field: str) -> None:
+    response = client.post("/jobs", content=body, headers={"content-type": "application/json"})
+
+    assert fields(response)[0].startswith(field)
+
+
+def test_a_body_that_is_not_called_json_is_refused(client: TestClient) -> None:
+    response = client.post("/jobs", content=b"{}", headers={"content-type": "text/plain"})
+
+    assert fields(response) == ["body"]
+    assert "application/json" in message(response)
+
+
+@pytest.fixture
+def measured_floor(database: Database) -> float:
+    """The model's floor of 0.45, as a prepare worker measured it."""
+    with database.session() as session:
+        ModelRepository(session).put(
+            "SmolLM2-135M-Instruct", parameters=134_515_008, tensors=272, rho_floor=0.45, at=datetime.now(UTC)
+        )
+    return 0.45
+
+
+@pytest.mark.usefixtures("measured_floor")
+def test_a_rho_below_the_measured_floor_is_refused_and_the_floor_stated(submit: Any, client: TestClient) -> None:
+    response = submit(policy=STEPS)
+    assert fields(response) == ["policy.steps[2].rho"]
+    assert "0.45" in message(response)
+
+    client.post("/policies", json={"name": "stepwise", "policy": STEPS})
+    response = submit(policy="stepwise")
+    assert fields(response) == ["policy"]
+    assert "steps[2].rho" in message(response)
+
+
+@pytest.mark.usefixtures("measured_floor")
+def test_full_fine_tuning_asks_for_no_rho_and_knows_no_floor(submit: Any) -> None:
+    assert submit(policy=STEPS, method="full").status_code == 201
+
+
+def test_a_floor_that_is_not_measured_yet_refuses_nothing(submit: Any) -> None:
+    assert submit(policy=STEPS).status_code == 201
+
+
+def test_a_refused_submission_leaves_nothing_behind(submit: Any, database: Database) -> None:
+    submit(zone="XX")
+
+    with database.session() as session:
+        assert JobRepository(session).page(limit=10).data == []
+
+
+def test_an_accepted_submission_is_committed_before_it_is_answered(submit: Any, database: Database) -> None:
+    job_id = submit().json()["id"]
+
+    with database.session() as session:
+        job = JobRepository(session).get(job_id)
+        assert job is not None
+        assert job.status is JobStatus.VALIDATING

@@ -1,0 +1,27 @@
+"""`/models`: the catalogue, and what was measured of it."""
+
+from datetime import UTC, datetime
+
+from fastapi.testclient import TestClient
+
+from store.database import Database
+from store.models import ModelRepository
+
+
+def test_a_model_that_was_never_prepared_is_listed_without_measurements(client: TestClient) -> None:
+    [model] = client.get("/models").json()["data"]
+
+    assert model["name"] == "SmolLM2-135M-Instruct"
+    assert model["licence"] == "Apache-2.0"
+    assert (model["parameters"], model["tensors"], model["rho_floor"]) == (None, None, None)
+
+
+def test_a_model_that_was_prepared_tells_its_size_and_its_floor(client: TestClient, database: Database) -> None:
+    with database.session() as session:
+        ModelRepository(session).put(
+            "SmolLM2-135M-Instruct", parameters=134_515_008, tensors=272, rho_floor=0.35, at=datetime.now(UTC)
+        )
+
+    [model] = client.get("/models").json()["data"]
+
+    assert (model["parameters"], model["tensors"], model["rho_floor"]) == (134_515_008, 272, 0.35)

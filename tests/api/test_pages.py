@@ -1,0 +1,87 @@
+"""What a browser is shown: nothing from elsewhere, nothing unescaped, estimates marked."""
+
+import re
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+REFRESH = '<meta http-equiv="refresh" content="3">'
+
+
+def page(client: TestClient, path: str) -> str:
+    """A page's markup, which may load nothing from elsewhere and run nothing."""
+    response = client.get(path)
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in response.headers["content-security-policy"]
+    assert not re.search(r"<script|<style| style=| on\w+=|(src|href)=.?(https?:)?//", response.text)
+    return response.text
+
+
+def test_the_front_page_says_how_to_begin_where_there_is_no_job(client: TestClient) -> None:
+    assert "No job here yet" in page(client, "/")
+
+
+def test_the_front_page_lists_jobs_and_renews_itself_while_one_is_not_final(job_id: str, client: TestClient) -> None:
+    markup = page(client, "/")
+
+    assert f'href="/dashboard/jobs/{job_id}"' in markup
+    assert "validating" in markup
+    assert REFRESH in markup
+
+
+def test_pages_of_jobs_that_have_ended_stay_as_they_are(finished_job_id: str, client: TestClient) -> None:
+    assert REFRESH not in page(client, "/")
+    assert REFRESH not in page(client, f"/dashboard/jobs/{finished_job_id}")
+
+
+def test_a_job_in_progress_renews_its_page(job_id: str, client: TestClient) -> None:
+    assert REFRESH in page(client, f"/dashboard/jobs/{job_id}")
+
+
+def test_a_finished_job_shows_its_epochs_its_files_and_its_history(finished_job_id: str, client: TestClient) -> None:
+    markup = page(client, f"/dashboard/jobs/{finished_job_id}")
+
+    for shown in ("212", "0.58", "2 of 3", "1.25", "0.0006", "0.1272", "gCO2e/kWh (trace (synthetic)", "job.running"):
+        assert shown in markup
+    assert f'href="/jobs/{finished_job_id}/artifacts/model.safetensors"' in markup
+
+
+def test_estimates_and_synthetic_sources_are_marked_as_such(finished_job_id: str, client: TestClient) -> None:
+    for path in ("/", f"/dashboard/jobs/{finished_job_id}"):
+        assert "an estimate, not a measurement" in page(client, path)
+    assert '<span class="source">trace (synthetic)</span>' in page(client, f"/dashboard/jobs/{finished_job_id}")
+
+
+def test_what_a_model_wrote_is_shown_as_text(finished_job_id: str, client: TestClient) -> None:
+    markup = page(client, f"/dashboard/jobs/{finished_job_id}")
+
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in markup
+    assert "Say &lt;b&gt;hi&lt;/b&gt;" in markup
+
+
+def test_a_job_page_of_nobody_is_not_found(client: TestClient) -> None:
+    assert client.get("/dashboard/jobs/job_0").status_code == 404
+
+
+@pytest.mark.parametrize("file", ["greentune.css", "leaf.svg"])
+def test_what_the_pages_load_is_served_from_here(client: TestClient, file: str) -> None:
+    assert client.get(f"/static/{file}").status_code == 200
+
+
+def test_the_reference_shows_every_operation_without_loading_anything(client: TestClient) -> None:
+    markup = page(client, "/docs")
+
+    for path in client.get("/openapi.json").json()["paths"]:
+        assert path in markup
+    assert "/openapi.json" in markup
+
+
+def test_the_description_states_problems_by_their_media_type(client: TestClient) -> None:
+    openapi: Any = client.get("/openapi.json").json()
+
+    responses = openapi["paths"]["/jobs"]["post"]["responses"]
+    assert list(responses["422"]["content"]) == ["application/problem+json"]
+    assert list(responses["201"]["content"]) == ["application/json"]
+    assert "Steps" in openapi["components"]["schemas"]
