@@ -1,0 +1,1 @@
+"""The `greentune` command and the embedded stack behind `greentune serve`."""

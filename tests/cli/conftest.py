@@ -1,0 +1,140 @@
+"""The command as a user runs it: a process of its own, in an environment that names no server."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+START_SECONDS = 90.0
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing comes from the environment of whoever runs the tests."""
+    for name in list(os.environ):
+        if name.startswith("GREENTUNE_") or name in {"DATABASE_URL", "REDIS_URL"}:
+            monkeypatch.delenv(name)
+
+
+class Greentune:
+    """A running `greentune` command and the lines that it has shown."""
+
+    def __init__(self, *arguments: str, environment: dict[str, str] | None = None) -> None:
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("GREENTUNE_") and name not in {"DATABASE_URL", "REDIS_URL"}
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "cli.main", *arguments],
+            cwd=Path(__file__).parents[2],
+            env={**inherited, **(environment or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def output(self) -> str:
+        return "\n".join(self.lines)
+
+    def wait_for(self, text: str) -> str:
+        """The first line that holds `text`."""
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            for line in list(self.lines):
+                if text in line:
+                    return line
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.05)
+        raise AssertionError(f"no line with {text!r} in:\n{self.output}")
+
+    def family(self) -> list[psutil.Process]:
+        """Every process that stands because of this one."""
+        return list(psutil.Process(self.process.pid).children(recursive=True))
+
+    def end(self, number: signal.Signals) -> int:
+        """Send a signal; the exit code that follows."""
+        self.process.send_signal(number)
+        code = self.process.wait(60)
+        self._reader.join(10)
+        return code
+
+    def finish(self) -> int:
+        """The exit code of a command that ends by itself."""
+        code = self.process.wait(60)
+        self._reader.join(10)
+        return code
+
+    def close(self) -> None:
+        """Kill it, if it still runs; its watchdog stops the rest."""
+        if self.process.poll() is None:
+            family = self.family()
+            self.process.kill()
+            self.process.wait()
+            assert_gone(family)
+        self._reader.join(10)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip("\n"))
+
+
+Run = Callable[..., Greentune]
+
+
+@pytest.fixture(scope="module")
+def greentune() -> Iterator[Run]:
+    """Start `greentune` with arguments; whatever the tests of a module start is gone after it."""
+    commands: list[Greentune] = []
+
+    def run(*arguments: str, environment: dict[str, str] | None = None) -> Greentune:
+        commands.append(Greentune(*arguments, environment=environment))
+        return commands[-1]
+
+    yield run
+    for command in commands:
+        command.close()
+
+
+@pytest.fixture(scope="session")
+def gone() -> Callable[[list[psutil.Process]], None]:
+    """Fails where one of the given processes is still at work after a while."""
+    return assert_gone
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder whose path leaves room for a Unix socket, which pytest's own may not."""
+    with tempfile.TemporaryDirectory(prefix="greentune-test-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def assert_gone(processes: list[psutil.Process], *, seconds: float = 30.0) -> None:
+    """Fail where one of the processes is still at work after a while; an unreaped one is not."""
+    deadline = time.monotonic() + seconds
+    while standing := [process for process in processes if _stands(process)]:
+        assert time.monotonic() < deadline, f"left behind: {[(p.pid, p.cmdline()) for p in standing]}"
+        time.sleep(0.05)
+
+
+def _stands(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,107 @@
+"""The embedded servers keep their data, and keep themselves to their owner."""
+
+import os
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+
+from cli.embedded import EmbeddedPostgres, EmbeddedValkey, redis_answers
+from cli.errors import ServiceFailed
+from cli.processes import Service, ServiceProcess, Watchdog
+
+
+@contextmanager
+def running(service: Service, folder: Path) -> Iterator[ServiceProcess]:
+    with Watchdog() as watchdog:
+        process = ServiceProcess(service, folder / f"{service.name}.log", watchdog)
+        process.start()
+        try:
+            deadline = time.monotonic() + 30
+            while not service.ready():
+                if not process.alive or time.monotonic() > deadline:
+                    raise process.failure("is not ready")
+                time.sleep(0.02)
+            yield process
+        finally:
+            process.request_stop()
+            process.wait_stopped(threading.Event())
+
+
+@contextmanager
+def postgres(folder: Path) -> Iterator[psycopg.Connection]:
+    server = EmbeddedPostgres(folder / "postgres")
+    server.prepare()
+    try:
+        with running(server.service(), folder), psycopg.connect(server.url, autocommit=True) as connection:
+            yield connection
+    finally:
+        server.close()
+
+
+def test_postgres_keeps_its_data_between_starts(short_path: Path) -> None:
+    with postgres(short_path) as connection:
+        connection.execute("CREATE TABLE kept (word text)")
+        connection.execute("INSERT INTO kept VALUES ('ρ')")
+    with postgres(short_path) as connection:
+        assert connection.execute("SELECT word FROM kept").fetchall() == [("ρ",)]
+
+
+def test_postgres_listens_on_no_network_and_lets_nobody_else_in(short_path: Path) -> None:
+    with postgres(short_path) as connection:
+        assert connection.execute("SHOW listen_addresses").fetchone() == ("",)
+        for folder in ("postgres", "postgres/run", "postgres/data"):
+            assert stat.S_IMODE((short_path / folder).stat().st_mode) & 0o077 == 0
+
+
+def test_postgres_finds_room_for_its_socket_where_the_path_is_too_long(short_path: Path) -> None:
+    folder = short_path / "a, folder: with everything" / ("x" * 100)
+    folder.mkdir(parents=True)
+    with postgres(folder) as connection:
+        borrowed = Path(connection.info.host)
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+        assert stat.S_IMODE(borrowed.stat().st_mode) == 0o700
+    assert not borrowed.exists()
+
+
+def test_an_interrupted_initdb_is_not_taken_for_a_cluster(short_path: Path) -> None:
+    draft = short_path / "postgres" / "draft-0000"
+    draft.mkdir(parents=True)
+    (draft / "PG_VERSION").write_text("18\n")
+    with postgres(short_path) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_postgres_says_why_it_cannot_use_its_data(short_path: Path) -> None:
+    with postgres(short_path):
+        pass
+    (short_path / "postgres" / "data" / "PG_VERSION").write_text("9\n")
+    with pytest.raises(ServiceFailed, match="initialized by PostgreSQL version 9"), postgres(short_path):
+        pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root needs an account for PostgreSQL")
+def test_root_opens_folders_to_pass_through_and_not_to_list(short_path: Path) -> None:
+    closed = short_path / "closed"
+    closed.mkdir(mode=0o700)
+    server = EmbeddedPostgres(closed / "postgres")
+    assert str(closed) in server.prepare()
+    assert stat.S_IMODE(closed.stat().st_mode) == 0o701
+
+
+def test_valkey_keeps_its_data_between_starts_and_asks_for_a_password(tmp_path: Path) -> None:
+    for expected in (None, b"1"):
+        server = EmbeddedValkey(tmp_path / "valkey")
+        server.prepare()
+        with running(server.service(), tmp_path), redis.Redis.from_url(server.url) as client:
+            assert client.get("kept") == expected
+            client.set("kept", 1)
+            without_password = server.url.replace(server.url.split("@")[0] + "@", "redis://")
+            assert "authenticate" in str(redis_answers(without_password))
+    assert stat.S_IMODE((tmp_path / "valkey" / "valkey.conf").stat().st_mode) == 0o600

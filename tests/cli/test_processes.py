@@ -1,0 +1,156 @@
+"""A service's process and its children start, die and stop together."""
+
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from cli.errors import ServiceFailed
+from cli.processes import QUICK_DEATHS, Service, ServiceProcess, Watchdog, python_environment
+
+# Starts a child that heeds no signal but SIGKILL, says so, and waits.
+WITH_A_CHILD = """
+import subprocess, sys, time
+stubborn = "import signal, time; [signal.signal(n, signal.SIG_IGN) for n in (2, 15)]; time.sleep(600)"
+print(subprocess.Popen([sys.executable, "-c", stubborn]).pid, flush=True)
+time.sleep(600)
+"""
+HEEDS_NOTHING = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+
+T = TypeVar("T")
+Start = Callable[..., ServiceProcess]
+Gone = Callable[[list[psutil.Process]], None]
+
+
+@pytest.fixture
+def watchdog() -> Iterator[Watchdog]:
+    with Watchdog() as watchdog:
+        yield watchdog
+
+
+@pytest.fixture
+def start(tmp_path: Path, watchdog: Watchdog) -> Iterator[Start]:
+    started: list[ServiceProcess] = []
+
+    def start(code: str, grace_seconds: float = 5.0) -> ServiceProcess:
+        service = Service(
+            name="program", command=[sys.executable, "-c", code], ready=lambda: True, grace_seconds=grace_seconds
+        )
+        process = ServiceProcess(service, tmp_path / "program.log", watchdog)
+        process.start()
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.request_stop()
+        process.wait_stopped(threading.Event())
+
+
+def test_stopping_a_process_stops_a_child_that_heeds_no_signal(start: Start, gone: Gone) -> None:
+    process = start(WITH_A_CHILD)
+    child = psutil.Process(int(first_line(process)))
+    process.request_stop()
+    process.wait_stopped(threading.Event())
+    assert not process.alive
+    gone([child])
+
+
+def test_the_child_of_a_killed_process_dies_with_it(start: Start, gone: Gone) -> None:
+    process = start(WITH_A_CHILD)
+    child = psutil.Process(int(first_line(process)))
+    psutil.Process(process.pid).kill()
+    assert wait_until(process.died) == "killed by SIGKILL"
+    gone([child])
+
+
+def test_a_process_that_outlasts_its_grace_is_killed(start: Start) -> None:
+    process = start(HEEDS_NOTHING, grace_seconds=0.3)
+    first_line(process)
+    process.request_stop()
+    process.wait_stopped(threading.Event())
+    assert not process.alive
+
+
+def test_hurry_cuts_the_grace_short(start: Start) -> None:
+    process = start(HEEDS_NOTHING, grace_seconds=60)
+    first_line(process)
+    hurry = threading.Event()
+    hurry.set()
+    begin = time.monotonic()
+    process.request_stop()
+    process.wait_stopped(hurry)
+    assert time.monotonic() - begin < 10
+
+
+def test_pauses_grow_with_each_quick_death_until_there_is_no_more_sense_in_it(start: Start) -> None:
+    process = start("print('no luck'); raise SystemExit(3)")
+    pauses = []
+    for _ in range(QUICK_DEATHS):
+        assert wait_until(process.died) == "exit code 3"
+        pauses.append(process.backoff_seconds())
+        process.start()
+    assert pauses == [0.5, 1.0, 2.0, 4.0, None]
+
+
+def test_a_failure_ends_with_what_the_process_wrote_in_its_last_run(start: Start) -> None:
+    process = start("print('first run')")
+    wait_until(process.died)
+    process.service = Service(name="program", command=[sys.executable, "-c", "print('second run')"], ready=bool)
+    process.start()
+    wait_until(process.died)
+    message = str(process.failure("does not stay up"))
+    assert message.startswith("program does not stay up; ")
+    assert message.endswith("second run")
+    assert "first run" not in message
+
+
+def test_a_program_that_does_not_exist_is_named(tmp_path: Path, watchdog: Watchdog) -> None:
+    service = Service(name="api", command=[str(tmp_path / "nothing")], ready=lambda: True)
+    with pytest.raises(ServiceFailed, match=r"api cannot be started.*nothing"):
+        ServiceProcess(service, tmp_path / "api.log", watchdog).start()
+
+
+def test_the_watchdog_stops_what_a_killed_stack_has_left(tmp_path: Path, gone: Gone) -> None:
+    code = f"""
+        import sys, time
+        from pathlib import Path
+        from cli.processes import Service, ServiceProcess, Watchdog
+        service = Service(name="program", command=[sys.executable, "-c", {WITH_A_CHILD!r}], ready=bool)
+        process = ServiceProcess(service, Path({str(tmp_path)!r}) / "program.log", Watchdog())
+        process.start()
+        print(process.pid, flush=True)
+        time.sleep(600)
+    """
+    stack = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], env=python_environment(), stdout=subprocess.PIPE, text=True
+    )
+    assert stack.stdout is not None
+    with stack, stack.stdout:
+        process = psutil.Process(int(stack.stdout.readline()))
+        [child] = wait_until(process.children)
+        watchdog = next(p for p in psutil.Process(stack.pid).children() if p != process)
+        stack.send_signal(signal.SIGKILL)
+    gone([process, child, watchdog])
+
+
+def first_line(process: ServiceProcess) -> str:
+    """The first line that a process writes."""
+    return str(wait_until(lambda: process.log.read_text() if process.log.read_text().endswith("\n") else "")).strip()
+
+
+def wait_until(look: Callable[[], T]) -> T:
+    """What `look` returns once that is true."""
+    deadline = time.monotonic() + 20
+    while not (seen := look()):
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.02)
+    return seen
