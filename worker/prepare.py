@@ -11,7 +11,7 @@ from greencore.dataset import load_rows
 from greencore.hyperparameters import Hyperparameters
 from greencore.policy import parse_policy
 from greencore.training.models import ModelError, load_skeleton, load_tokenizer, materialise
-from greencore.training.rows import PAD_TO_MULTIPLE, split, tokenise
+from greencore.training.rows import split, tokenise
 from greencore.training.step_costs import StepCosts
 from store.catalogue import read_catalogue
 from store.database import Database, wake_scheduler
@@ -91,12 +91,12 @@ def estimate_job(job: Job, settings: Settings) -> Estimate:
     training, held_out = split(rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed)
     tokens = tokenise(training, tokenizer, max_length=hyperparameters.max_length)
     skeleton = load_skeleton(folder)
-    costs = StepCosts(skeleton, batch_size=hyperparameters.batch_size, shortest=tokens.shortest, longest=tokens.longest)
+    lengths = tokens.lengths
+    costs = StepCosts(skeleton, batch_size=hyperparameters.batch_size, shortest=min(lengths), longest=max(lengths))
     if job.method == "greentrainer":
         _, lowest = parse_policy(job.policy).lowest_rho()
         if lowest < costs.floor:
             raise BudgetTooSmall(lowest, costs.floor)
-    lengths = [-(-len(example.input_ids) // PAD_TO_MULTIPLE) * PAD_TO_MULTIPLE for example in tokens.examples]
     steps = -(-len(lengths) // hyperparameters.batch_size)
     mean = round(sum(lengths) / len(lengths))
     _, per_epoch = costs.flops((), {(len(lengths), mean): 1})

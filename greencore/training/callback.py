@@ -179,13 +179,15 @@ def _shape(batch: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _lengths(dataloader: Any) -> tuple[int, int]:
-    """The shortest and the longest row, in tokens; of a stream without a length, those of its first batch."""
+    """The shortest and the longest that a batch can be, padding included; of a stream, its first batch's length."""
     dataset = dataloader.dataset
     if hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__"):
-        sizes = [len(dataset[index]["input_ids"]) for index in range(len(dataset))]
-        return min(sizes), max(sizes)
-    length = next(iter(dataloader))["input_ids"].shape[1]
-    return length, length
+        by_length = sorted(range(len(dataset)), key=lambda index: len(dataset[index]["input_ids"]))
+        ends = [dataloader.collate_fn([dataset[index]]) for index in (by_length[0], by_length[-1])]
+    else:
+        ends = [next(iter(dataloader))] * 2
+    shortest, longest = (_shape(batch)[1] for batch in ends)
+    return shortest, longest
 
 
 def _probe_batch(dataloader: Any, args: TrainingArguments, epoch: int) -> Mapping[str, Any]:

@@ -33,12 +33,14 @@ class Tokenised:
     shortened_completions: int
 
     @property
-    def longest(self) -> int:
-        return max(len(example.input_ids) for example in self.examples)
+    def lengths(self) -> tuple[int, ...]:
+        """Each example's length in tokens, as it takes part in a batch: padded."""
+        return tuple(padded(len(example.input_ids)) for example in self.examples)
 
-    @property
-    def shortest(self) -> int:
-        return min(len(example.input_ids) for example in self.examples)
+
+def padded(length: int) -> int:
+    """The length rounded up to a multiple of eight, which matrix units are made for."""
+    return -(-length // PAD_TO_MULTIPLE) * PAD_TO_MULTIPLE
 
 
 def prompt_and_completion(row: Row, tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
@@ -76,14 +78,14 @@ def tokenise(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, *, max_len
 
 
 class Collator:
-    """Pads a batch on the right to its own longest row, rounded up to a multiple of eight."""
+    """Pads a batch on the right to its own longest row (see `padded`)."""
 
     def __init__(self, pad_token_id: int) -> None:
         self._pad_token_id = pad_token_id
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         """`input_ids`, `attention_mask` and `labels`, each [batch, length]."""
-        length = -(-max(len(example.input_ids) for example in examples) // PAD_TO_MULTIPLE) * PAD_TO_MULTIPLE
+        length = padded(max(len(example.input_ids) for example in examples))
         ids = torch.full((len(examples), length), self._pad_token_id)
         mask = torch.zeros_like(ids)
         labels = torch.full_like(ids, IGNORED)

@@ -75,21 +75,37 @@ class StepCosts:
         What the tensors of positive importance leave of the budget goes to the others: on one batch a sign is often
         momentum's rather than the loss's, and whoever asks for ρ expects it to be used.
         """
-        asked, worth = rho, _at_least_a_little(importance)
-        for _ in range(8):
+        worth, margin = _at_least_a_little(importance), 0.0
+        while True:
             try:
-                chosen = select(self._long, worth, asked)
+                chosen = select(self._long, worth, rho - margin)
             except BudgetTooSmall:
-                break
+                return self._selection(self._fill([self._best_alone(importance, rho)], worth, rho), importance)
             excess = self.worst_share(chosen.names) - rho
             if rho >= 1 or excess <= 0:
-                return chosen
-            asked -= excess + 1e-9
-        single = [name for name in self.tensors if self.worst_share([name]) <= rho]
-        if not single:
+                return self._selection(self._fill(list(chosen.names), worth, rho), importance)
+            margin = max(2 * margin, rho - chosen.rho + excess)  # at least doubles, so that it comes to an end
+
+    def _best_alone(self, importance: Mapping[str, float], rho: float) -> str:
+        """The most important of the tensors that fit by themselves. Raises `BudgetTooSmall`."""
+        fitting = [name for name in self.tensors if self.worst_share([name]) <= rho]
+        if not fitting:
             raise BudgetTooSmall(rho, self.floor)
-        best = max(single, key=lambda name: importance[name])
-        return Selection((best,), importance[best], self._long.step_flops([best]), self._long.share([best]))
+        return max(fitting, key=lambda name: importance[name])
+
+    def _fill(self, names: list[str], worth: Mapping[str, float], rho: float) -> list[str]:
+        """Add what still fits at both ends by both counts, the most important for its own gradient's cost first."""
+        left = [tensor for tensor in self._long.tensors if tensor.name not in set(names)]
+        for tensor in sorted(left, key=lambda tensor: -worth[tensor.name] / max(tensor.t_dw, 1)):
+            if self.worst_share([*names, tensor.name]) <= rho:
+                names.append(tensor.name)
+        return names
+
+    def _selection(self, names: Collection[str], importance: Mapping[str, float]) -> Selection:
+        kept = set(names)
+        ordered = tuple(name for name in self.tensors if name in kept)
+        flops = self._long.step_flops(ordered)
+        return Selection(ordered, sum(importance[name] for name in ordered), flops, flops / self._long.full_flops)
 
 
 def _at_least_a_little(importance: Mapping[str, float]) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """The callback inside a plain transformers Trainer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 from greencore.backprop import BudgetTooSmall
-from greencore.dataset import Row
+from greencore.dataset import PromptRow, Row
 from greencore.training import GreenTrainerCallback
 from greencore.training.models import load_model, load_tokenizer
 from greencore.training.rows import Collator, tokenise
@@ -34,7 +34,7 @@ MakeTrainer = Callable[..., tuple[CountingTrainer, PreTrainedModel]]
 @pytest.fixture
 def make_trainer(model_folder: Path, rows: list[Row], tmp_path: Path) -> MakeTrainer:
     def make(
-        *callbacks: GreenTrainerCallback, epochs: int = 3, **options: Any
+        *callbacks: GreenTrainerCallback, epochs: int = 3, data: Sequence[Row] = rows, **options: Any
     ) -> tuple[CountingTrainer, PreTrainedModel]:
         tokenizer = load_tokenizer(model_folder)
         model = load_model(model_folder)
@@ -54,7 +54,7 @@ def make_trainer(model_folder: Path, rows: list[Row], tmp_path: Path) -> MakeTra
         trainer = CountingTrainer(
             model=model,
             args=arguments,
-            train_dataset=tokenise(rows, tokenizer, max_length=64).examples,
+            train_dataset=tokenise(data, tokenizer, max_length=64).examples,
             data_collator=Collator(0),
             callbacks=list(callbacks),
         )
@@ -80,6 +80,18 @@ def test_every_step_that_torch_counts_stays_within_rho_and_close_to_it(make_trai
         assert rho - 0.02 < sum(trainer.counted[part]) / sum(full.counted[part]) <= rho
         assert rho - 0.02 < green.epochs[epoch].share <= rho
         assert green.epochs[epoch].rho == rho
+
+
+@pytest.mark.parametrize("rho", [0.5, 0.7, 0.9])
+def test_padding_counts_towards_the_budget(make_trainer: MakeTrainer, rho: float) -> None:
+    data = [PromptRow("w1 w2", " w3"), PromptRow("w1 w2 w3", " w4 w5")] * 4  # batches are padded beyond every row
+    full, _ = make_trainer(epochs=3, data=data)
+    full.train()
+    green = GreenTrainerCallback(rho)
+    trainer, _ = make_trainer(green, epochs=3, data=data)
+    trainer.train()
+    assert max(step / whole for step, whole in zip(trainer.counted, full.counted, strict=True)) <= rho
+    assert all(rho - 0.02 < report.share <= rho for report in green.epochs)
 
 
 def test_only_tensors_that_some_epoch_selected_change(make_trainer: MakeTrainer, model_folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The budget of whole runs: it holds at every length and is used up."""
 
+import random
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,15 @@ def test_what_harmless_tensors_leave_of_the_budget_goes_to_the_rest(costs: StepC
     chosen = costs.select(importance, 0.8)
     assert best in chosen.names
     assert 0.78 < costs.worst_share(chosen.names) <= 0.8
+
+
+def test_the_budget_is_used_up_whatever_the_importances_look_like(costs: StepCosts) -> None:
+    """Signs and orders of magnitude are mixed, as in a real probe."""
+    draw = random.Random(0)
+    for _ in range(400):
+        importance = {name: draw.choice([-1, 1]) * 10 ** draw.gauss(0, 1) for name in costs.tensors}
+        rho = draw.uniform(0.42, 0.6)
+        assert rho - 0.02 < costs.worst_share(costs.select(importance, rho).names) <= rho
 
 
 def test_below_the_floor_the_error_states_the_floor_of_every_length(costs: StepCosts) -> None:
