@@ -36,7 +36,14 @@ def make_app(settings: Settings) -> Celery:
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
         broker_connection_retry_on_startup=True,
-        broker_transport_options={"socket_connect_timeout": 3, "socket_timeout": 10, "retry_on_timeout": True},
+        broker_transport_options={
+            "socket_connect_timeout": 3,
+            "socket_timeout": 10,
+            "retry_on_timeout": True,
+            # A sender is told at once that the broker is away; a worker's own connection is retried all the same.
+            "max_retries": 1,
+            "interval_start": 0,
+        },
     )
     return app
 

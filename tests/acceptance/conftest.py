@@ -6,8 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ def wait_until(what: str, ready: Callable[[], bool]) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not ready():
         assert time.monotonic() < deadline, f"waited {PATIENCE_SECONDS:g} s in vain until {what}"
-        time.sleep(1.0)  # each look takes time from two cores that train
+        time.sleep(0.25)
 
 
 class Service:
@@ -41,14 +40,14 @@ class Service:
         self.database = Database(settings.database_url)
         self.client = TestClient(create_app(settings))
         self._logs = logs
-        self._processes = ExitStack()
+        self._processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> "Service":
         self.client.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._processes.close()
+        end(self._processes)
         self.client.__exit__(None, None, None)
         self.database.dispose()
 
@@ -62,9 +61,9 @@ class Service:
             "REDIS_URL": values.pop("redis_url"),
             **{f"GREENTUNE_{name}".upper(): _variable(value) for name, value in values.items()},
         }
-        log = self._processes.enter_context((self._logs / f"{'-'.join(command)}.log").open("ab"))
-        process = subprocess.Popen([sys.executable, "-m", *command], env=environment, stdout=log, stderr=log)
-        self._processes.callback(_end, process)
+        with (self._logs / f"{'-'.join(command)}.log").open("ab") as log:
+            process = subprocess.Popen([sys.executable, "-m", *command], env=environment, stdout=log, stderr=log)
+        self._processes.append(process)
         return process
 
     def upload(self, rows: str) -> str:
@@ -134,16 +133,19 @@ def service(settings: Settings, tmp_path: Path) -> Iterator[Service]:
             yield service
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is not None:
-        return
-    below = children(process)
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(15)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+def end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Ask all of them to stop, and kill what has not stopped after a while."""
+    running = [process for process in processes if process.poll() is None]
+    below = [child for process in running for child in children(process)]
+    for process in running:
+        process.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + 15
+    for process in running:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
     for child in below:
         if child.is_running():
             child.kill()

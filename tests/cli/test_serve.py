@@ -4,6 +4,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -107,8 +108,14 @@ def test_it_goes_on_with_what_was_stored_and_a_kill_leaves_no_process_behind(
 
 
 def only(served: Served, words: str) -> psutil.Process:
-    [found] = [process for process in served.command.family() if words in " ".join(process.cmdline())]
-    return found
+    """The one running process with these words in its command line."""
+    found = []
+    for process in served.command.family():
+        with suppress(psutil.NoSuchProcess):  # ended meanwhile, or ended and not yet reaped
+            if words in " ".join(process.cmdline()):
+                found.append(process)
+    [process] = found
+    return process
 
 
 def get(url: str) -> httpx.Response:
