@@ -1,5 +1,6 @@
 """`greentune train`: one run in this process, without any service."""
 
+import shutil
 import warnings
 from collections import defaultdict
 from pathlib import Path
@@ -8,7 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from cli.errors import CommandError, SettingError
+from cli.errors import SettingError
+from cli.marks import rouge_line
 from greencore.backprop import BudgetTooSmall, NotFinite, TraceError
 from greencore.dataset import InvalidRow, Row, load_rows
 from greencore.energy import EnergyInterval, EnergyMeter
@@ -25,7 +27,7 @@ def train(
 ) -> None:
     """Fine-tune `model` (a catalogue name, a folder or a GGUF file) on the rows of `dataset`, and save it in `output`.
 
-    Raises `CommandError` with the option that is to blame.
+    Raises `SettingError` with the option that is to blame; a corrected command can then be given the same `output`.
     """
     if output.exists() and any(output.iterdir()):
         raise SettingError(f"--output: {output} is not empty: name a new folder, so that nothing is overwritten")
@@ -42,8 +44,11 @@ def train(
                 folder=output,
                 listener=display,
             )
-    except (BudgetTooSmall, NotFinite) as error:
-        raise SettingError(f"--rho: {error}" if isinstance(error, BudgetTooSmall) else str(error)) from error
+    except BudgetTooSmall as error:
+        shutil.rmtree(output, ignore_errors=True)  # nothing has been trained yet
+        raise SettingError(f"--rho: {error}") from error
+    except NotFinite as error:
+        raise SettingError(f"--learning-rate: {error}") from error
     except (ModelError, TraceError) as error:
         raise SettingError(f"--model: {error}") from error
     display.summarise(result)
@@ -65,7 +70,7 @@ def _model_folder(model: str, settings: Settings) -> Path:
     if model in catalogue:
         return materialise(catalogue[model].source, settings.models_dir / model)
     if not Path(model).exists():
-        raise CommandError(f"--model: {model} is neither in the catalogue ({', '.join(catalogue)}) nor a path")
+        raise SettingError(f"--model: {model} is neither in the catalogue ({', '.join(catalogue)}) nor a path")
     return materialise(model, settings.models_dir / Path(model).stem)
 
 
@@ -130,6 +135,6 @@ class _Display(Listener):
         self._console.print(table)
         self._console.print(f"energy: {sum(self._energy_kwh.values()):.6f} kWh in all ({self._methods})")
         if result.before and result.after and result.before.rouge and result.after.rouge:
-            scores = (f"{n} {result.before.rouge[n]:.1f} → {result.after.rouge[n]:.1f}" for n in result.after.rouge)
-            self._console.print(f"{', '.join(scores)} on {result.after.rows} held-out rows")
-        self._console.print(f"model: {result.artifact}")
+            marks = rouge_line(result.before.rouge, result.after.rouge)
+            self._console.print(f"{marks} on {result.after.rows} held-out rows", soft_wrap=True)
+        self._console.print(f"model: {result.artifact}", soft_wrap=True)

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cli.demo.client import Json
+from cli.marks import rouge_line
 
 
 def show_result(
@@ -71,9 +72,8 @@ def _table(job: Json, epochs: Sequence[Json], *, title: str) -> Table:
 def _show_learning(console: Console, evaluation: Json) -> None:
     rouge = evaluation.get("rouge")
     if rouge and rouge["before"] and rouge["after"]:
-        names = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
-        marks = [f"{name} {rouge['before'][key]:.1f} → {rouge['after'][key]:.1f}" for key, name in names.items()]
-        console.print(f"\nOn {evaluation['rows']} rows held back from training: {', '.join(marks)}.")
+        marks = rouge_line(rouge["before"], rouge["after"])
+        console.print(f"\nOn {evaluation['rows']} rows held back from training: {marks}.")
     sample = evaluation.get("sample")
     if sample:
         console.print("One prompt that was not among the rows:")

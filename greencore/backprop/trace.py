@@ -3,7 +3,7 @@
 The step runs under FakeTensorMode, so it costs no memory and picks the kernels of the model's own device. While a
 node of the autograd graph runs, every operator is noted together with the inputs that its result was computed from:
 at the node's end each input gradient names the operators behind it. An operator is executed in a real step if and
-only if some trained tensor is reachable through such an input (FACTS of autograd, not a rule per model family).
+only if some trained tensor is reachable through such an input, whatever the model family.
 """
 
 from collections.abc import Mapping

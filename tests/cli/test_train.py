@@ -1,0 +1,78 @@
+"""`greentune train`: a run without any service."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from transformers import AutoModelForCausalLM
+
+from cli.errors import SettingError
+from cli.train import train
+from greencore.hyperparameters import Hyperparameters
+from store.settings import Settings
+from tests.greencore.training.conftest import small_model
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Run
+
+ROWS = [{"prompt": f"w{number} w1", "completion": " w7 w8"} for number in range(12)]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(map(json.dumps, ROWS)))
+    return file
+
+
+def run(model: Path | str, dataset: Path, output: Path, *, rho: float = 0.6) -> None:
+    train(str(model), dataset, rho, Hyperparameters(epochs=1), output, Settings(data_dir=output.parent / "var"))
+
+
+def test_it_trains_shows_a_table_and_leaves_a_model(
+    greentune: "Run", model: Path, dataset: Path, tmp_path: Path
+) -> None:
+    options = {"--model": model, "--dataset": dataset, "--rho": 0.6, "--epochs": 2, "--output": tmp_path / "out"}
+    command = greentune("train", *(str(part) for option in options.items() for part in option))
+    assert command.finish() == 0, command.output
+    epochs = [line.split("│")[1:3] for line in command.lines if "0.60" in line]
+    assert [[cell.strip() for cell in cells] for cells in epochs] == [["1", "0.60"], ["2", "0.60"]]
+    assert "ROUGE-1 0.0 → " in command.output
+    assert "kWh in all (CPU: " in command.output
+    assert command.lines[-1] == f"model: {tmp_path / 'out' / 'artifacts'}"
+    AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "artifacts")
+
+
+def test_what_cannot_be_used_is_named(model: Path, dataset: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    with pytest.raises(SettingError, match="--model: nope is neither in the catalogue"):
+        run("nope", dataset, output)
+    with pytest.raises(SettingError, match=r"--dataset: .*nowhere\.jsonl: No such file"):
+        run(model, tmp_path / "nowhere.jsonl", output)
+    wrong = tmp_path / "wrong.jsonl"
+    wrong.write_text('{"prompt": "a", "completion": "b"}\nnot json\n')
+    with pytest.raises(SettingError, match=r"--dataset: .*wrong\.jsonl: line 2"):
+        run(model, wrong, output)
+    assert not output.exists()
+
+
+def test_after_a_rho_below_the_floor_the_corrected_command_runs(model: Path, dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"--rho: ρ = 0.1 pays for no tensor.* take 0\.\d+"):
+        run(model, dataset, tmp_path / "out", rho=0.1)
+    run(model, dataset, tmp_path / "out")
+    assert (tmp_path / "out" / "artifacts" / "model.safetensors").is_file()
+
+
+def test_an_output_folder_with_something_in_it_is_left_alone(model: Path, dataset: Path, tmp_path: Path) -> None:
+    precious = tmp_path / "out" / "precious"
+    precious.parent.mkdir()
+    precious.write_text("kept")
+    with pytest.raises(SettingError, match=r"--output: .* is not empty"):
+        run(model, dataset, precious.parent)
+    assert precious.read_text() == "kept"
