@@ -36,6 +36,7 @@ def make_app(settings: Settings) -> Celery:
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
         broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,  # a worker waits for its broker for as long as it takes
         broker_transport_options={
             "socket_connect_timeout": 3,
             "socket_timeout": 10,
