@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Self
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from cli.errors import ServiceFailed
 

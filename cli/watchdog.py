@@ -8,7 +8,7 @@ import signal
 import sys
 from contextlib import suppress
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from cli.processes import descendants, kill_all, kill_group, wait_gone
 

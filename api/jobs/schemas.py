@@ -227,7 +227,7 @@ class EpochOut(BaseModel):
     started_at: datetime
     finished_at: datetime | None
     rho_asked: float
-    rho_reached: float | None = Field(description="FLOPs of a step as selected, by those of a full step")
+    rho_reached: float | None = Field(description="FLOPs of its steps, as a share of those that train every tensor")
     reason: str
     intensity: EpochIntensity
     flops: float | None = Field(description="1 multiply-accumulate counts as 2")

@@ -8,8 +8,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from cli.demo.client import Client, Json
 from cli.errors import CommandError
+from store.status import FINAL
 
-FINAL = ("succeeded", "failed", "cancelled")
 # Reading a model for the first time is the longest that nothing is to be seen of a job.
 LONGEST_SILENCE_SECONDS = 600.0
 WHAT_HAPPENS = {

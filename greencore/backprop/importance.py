@@ -1,6 +1,6 @@
 """How much each tensor matters for the loss, measured with the run's own optimiser (paper §3.2, Eq. 10)."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import isfinite
 from typing import Any, Literal, get_args
@@ -148,8 +148,3 @@ def _positive(rate: Any) -> bool:
 
 def _copy(value: Any) -> Any:
     return value.clone() if isinstance(value, torch.Tensor) else value
-
-
-def mean_importance(samples: list[Mapping[str, float]]) -> dict[str, float]:
-    """The mean over several probes of the same tensors."""
-    return {name: sum(sample[name] for sample in samples) / len(samples) for name in samples[0]}

@@ -33,7 +33,7 @@ def evaluate(
     max_new_tokens: int,
 ) -> Evaluation:
     """Evaluate held-out rows and their tokenised form, greedily and without randomness."""
-    loss = _mean_loss(model, tokenizer, tokenised, batch_size)
+    loss = mean_loss(model, tokenizer, tokenised, batch_size=batch_size)
     asked = [prompt_and_completion(row, tokenizer) for row in rows if not isinstance(row, TextRow)]
     if not asked:
         return Evaluation(loss, None, len(rows))
@@ -75,9 +75,10 @@ def complete(
 
 
 @torch.inference_mode()
-def _mean_loss(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tokenised: Tokenised, batch_size: int
+def mean_loss(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tokenised: Tokenised, *, batch_size: int
 ) -> float:
+    """Mean loss per learned token, in nats."""
     collate = Collator(_pad_id(tokenizer))
     training = model.training
     model.eval()

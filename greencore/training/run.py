@@ -22,7 +22,7 @@ from greencore.dataset import Row
 from greencore.hyperparameters import Hyperparameters
 from greencore.training.callback import EpochReport, GreenTrainerCallback, Schedule
 from greencore.training.checkpoint import CheckpointedTrainer, latest_checkpoint, make_durable
-from greencore.training.evaluation import Evaluation, complete, evaluate
+from greencore.training.evaluation import Evaluation, complete, evaluate, mean_loss
 from greencore.training.models import load_model, load_tokenizer
 from greencore.training.precision import bf16_pays, device
 from greencore.training.rows import Collator, Tokenised, split, tokenise
@@ -190,9 +190,7 @@ class _Examination:
         """The held-out loss alone, which costs no generation."""
         if not self._rows:
             return None
-        return evaluate(
-            self._model, self._tokenizer, [], self._tokens, batch_size=self._settings.batch_size, max_new_tokens=1
-        ).loss
+        return mean_loss(self._model, self._tokenizer, self._tokens, batch_size=self._settings.batch_size)
 
 
 class _Relay(TrainerCallback):

@@ -63,11 +63,14 @@ class StepCosts:
         A step costs (a·L + b·L²) FLOPs, so its share is a ratio of two linear functions of L and largest at one of
         the two ends. Both counts bound it: all FLOPs, and the matrix products that torch's FlopCounterMode counts.
         """
-        everything = self.tensors
         return max(
-            max(ends.share(names), ends.matmul_step_flops(names) / ends.matmul_step_flops(everything))
-            for ends in (self._short, self._long)
+            max(end.share(names), end.matmul_step_flops(names) / full_matmul_flops)
+            for end, full_matmul_flops in zip((self._short, self._long), self._full_matmul_flops, strict=True)
         )
+
+    @cached_property
+    def _full_matmul_flops(self) -> tuple[int, int]:
+        return self._short.matmul_step_flops(self.tensors), self._long.matmul_step_flops(self.tensors)
 
     def select(self, importance: Mapping[str, float], rho: float) -> Selection:
         """The most important tensors that keep every step within ρ. Raises `BudgetTooSmall`.
@@ -95,7 +98,8 @@ class StepCosts:
 
     def _fill(self, names: list[str], worth: Mapping[str, float], rho: float) -> list[str]:
         """Add what still fits at both ends by both counts, the most important for its own gradient's cost first."""
-        left = [tensor for tensor in self._long.tensors if tensor.name not in set(names)]
+        taken = set(names)
+        left = [tensor for tensor in self._long.tensors if tensor.name not in taken]
         for tensor in sorted(left, key=lambda tensor: -worth[tensor.name] / max(tensor.t_dw, 1)):
             if self.worst_share([*names, tensor.name]) <= rho:
                 names.append(tensor.name)

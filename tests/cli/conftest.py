@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 
 START_SECONDS = 90.0
@@ -126,7 +126,10 @@ def short_path() -> Iterator[Path]:
 
 
 def assert_gone(processes: list[psutil.Process], *, seconds: float = 30.0) -> None:
-    """Fail where one of the processes is still at work after a while; an unreaped one is not."""
+    """Fail where one of the processes is still at work after a while; an unreaped one is not.
+
+    Judged apart from `cli.processes`, whose work this is the proof of.
+    """
     deadline = time.monotonic() + seconds
     while standing := [process for process in processes if _stands(process)]:
         assert time.monotonic() < deadline, f"left behind: {[(p.pid, p.cmdline()) for p in standing]}"

@@ -1,7 +1,6 @@
 """`greentune serve` as a whole: every process real, started once for the module."""
 
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -11,8 +10,10 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import httpx
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
+
+from cli.embedded import LOOPBACK, free_port
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Greentune, Run
@@ -49,7 +50,7 @@ def serve(greentune: "Run", data_dir: Path) -> Served:
         "--data-dir",
         str(data_dir),
         "--port",
-        str(free_port()),
+        str(free_port(LOOPBACK)),
         environment={"GREENTUNE_CATALOGUE": str(catalogue)},
     )
     line = command.wait_for("GreenTune is at ")
@@ -64,7 +65,7 @@ def test_it_is_ready_when_it_says_so(served: Served) -> None:
 
 
 def test_a_second_one_on_the_same_folder_is_refused(served: Served, greentune: "Run") -> None:
-    second = greentune("serve", "--data-dir", str(served.data_dir), "--port", str(free_port()))
+    second = greentune("serve", "--data-dir", str(served.data_dir), "--port", str(free_port(LOOPBACK)))
     assert second.finish() == 2
     assert f"--data-dir (GREENTUNE_DATA_DIR): {served.data_dir}" in second.output
     assert f"process {served.command.process.pid}" in second.output
@@ -127,9 +128,3 @@ def answers(url: str) -> bool:
         return get(url).is_success
     except httpx.HTTPError:
         return False
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -3,6 +3,7 @@ import multiprocessing
 import os
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -31,6 +32,20 @@ def joules(interval: EnergyInterval) -> float:
 
 def seconds(interval: EnergyInterval) -> float:
     return (interval.end - interval.start).total_seconds()
+
+
+def refusing_once() -> tuple[list[EnergyInterval], threading.Event, Callable[[EnergyInterval], None]]:
+    """What is taken, whether one was refused yet, and a taker that refuses its first interval."""
+    taken: list[EnergyInterval] = []
+    refused = threading.Event()
+
+    def refuse_once(interval: EnergyInterval) -> None:
+        if not refused.is_set():
+            refused.set()
+            raise OSError("the disk is full")
+        taken.append(interval)
+
+    return taken, refused, refuse_once
 
 
 @pytest.fixture(scope="module")
@@ -134,14 +149,7 @@ def test_no_thread_outlives_the_meter() -> None:
 
 
 def test_an_interval_that_could_not_be_handed_over_by_the_thread_is_raised_and_offered_again() -> None:
-    taken: list[EnergyInterval] = []
-    refused = threading.Event()
-
-    def refuse_once(interval: EnergyInterval) -> None:
-        if not refused.is_set():
-            refused.set()
-            raise OSError("the disk is full")
-        taken.append(interval)
+    taken, refused, refuse_once = refusing_once()
 
     with EnergyMeter(refuse_once, interval_seconds=0.2, cpu_power_w=40, ram_power_w=10) as running:
         assert refused.wait(5)
@@ -154,14 +162,7 @@ def test_an_interval_that_could_not_be_handed_over_by_the_thread_is_raised_and_o
 
 
 def test_an_error_kept_by_the_thread_is_raised_on_leaving() -> None:
-    taken: list[EnergyInterval] = []
-    refused = threading.Event()
-
-    def refuse_once(interval: EnergyInterval) -> None:
-        if not refused.is_set():
-            refused.set()
-            raise OSError("the disk is full")
-        taken.append(interval)
+    taken, refused, refuse_once = refusing_once()
 
     def train() -> None:
         with EnergyMeter(refuse_once, interval_seconds=0.2, cpu_power_w=40, ram_power_w=10):
