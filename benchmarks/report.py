@@ -1,0 +1,86 @@
+"""How every benchmark reports: a table on the terminal, and the same figures as JSON with machine and date."""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def publish(
+    name: str,
+    title: str,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    columns: Sequence[str] | None = None,
+    notes: Sequence[str] = (),
+    checks: Mapping[str, bool] | None = None,
+    folder: Path = RESULTS,
+) -> int:
+    """Print `rows` as a table, write them to `folder/NAME.json`, and return the exit status.
+
+    `columns` picks and orders what the table shows (default: the first row's keys); the JSON holds every value.
+    `checks` maps what must hold to whether it did; the status is 1 where one did not.
+    """
+    shown = list(columns or rows[0])
+    table = Table(*shown, title=title)
+    for row in rows:
+        table.add_row(*(_text(row.get(column)) for column in shown))
+    console = Console(width=max(100, Console().width))
+    console.print(table)
+    for note in notes:
+        console.print(note)
+    for check, held in (checks or {}).items():
+        console.print(f"{'holds ' if held else 'MISSED'}  {check}")
+    folder.mkdir(parents=True, exist_ok=True)
+    report = {
+        "benchmark": name,
+        "title": title,
+        "date": datetime.now(UTC).date().isoformat(),
+        "command": " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
+        "machine": machine(),
+        "rows": list(rows),
+        "notes": list(notes),
+        "checks": dict(checks or {}),
+    }
+    (folder / f"{name}.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    return 0 if all((checks or {}).values()) else 1
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": version("transformers"),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except FileNotFoundError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)
