@@ -15,7 +15,7 @@ from greencore.backprop import BudgetTooSmall, NotFinite, TraceError
 from greencore.dataset import InvalidRow, Row, load_rows
 from greencore.energy import EnergyInterval, EnergyMeter
 from greencore.hyperparameters import Hyperparameters
-from greencore.training.callback import EpochReport
+from greencore.training.ledger import EpochReport
 from greencore.training.models import ModelError, materialise
 from greencore.training.run import Listener, Result, fine_tune
 from store.catalogue import read_catalogue

@@ -12,6 +12,7 @@ from greencore.hyperparameters import Hyperparameters
 from greencore.policy import parse_policy
 from greencore.training.models import ModelError, load_skeleton, load_tokenizer, materialise
 from greencore.training.rows import split, tokenise
+from greencore.training.shapes import StepShape, encodes
 from greencore.training.step_costs import StepCosts
 from store.catalogue import read_catalogue
 from store.database import Database, wake_scheduler
@@ -92,14 +93,16 @@ def estimate_job(job: Job, settings: Settings) -> Estimate:
     tokens = tokenise(training, tokenizer, max_length=hyperparameters.max_length)
     skeleton = load_skeleton(folder)
     lengths = tokens.lengths
-    costs = StepCosts(skeleton, batch_size=hyperparameters.batch_size, shortest=min(lengths), longest=max(lengths))
+    costs = StepCosts(
+        skeleton, batch_size=hyperparameters.batch_size, shortest=(min(lengths),), longest=(max(lengths),)
+    )
     if job.method == "greentrainer":
         _, lowest = parse_policy(job.policy).lowest_rho()
         if lowest < costs.floor:
             raise BudgetTooSmall(lowest, costs.floor)
     steps = -(-len(lengths) // hyperparameters.batch_size)
     mean = round(sum(lengths) / len(lengths))
-    _, per_epoch = costs.flops((), {(len(lengths), mean): 1})
+    _, per_epoch = costs.flops((), {StepShape(len(lengths), (mean,)): 1})
     return Estimate(
         training_rows=len(training),
         held_out_rows=len(held_out),
@@ -127,7 +130,7 @@ def measure_catalogue() -> None:
         except ModelError as error:
             log.warning("model.unusable", model=name, error=str(error))
             continue
-        shortest, longest = REFERENCE_LENGTHS
+        shortest, longest = ((length,) * (2 if encodes(skeleton) else 1) for length in REFERENCE_LENGTHS)
         costs = StepCosts(skeleton, batch_size=REFERENCE_ROWS, shortest=shortest, longest=longest)
         with database.session() as session:
             ModelRepository(session).put(

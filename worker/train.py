@@ -15,7 +15,7 @@ from greencore.dataset import load_rows
 from greencore.energy import EnergyInterval, EnergyMeter
 from greencore.hyperparameters import Hyperparameters
 from greencore.policy import decide, parse_policy
-from greencore.training.callback import EpochReport
+from greencore.training.ledger import EpochReport
 from greencore.training.run import Listener, Result, fine_tune
 from store import progress
 from store.database import Database, wake_scheduler

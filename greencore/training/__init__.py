@@ -1,5 +1,6 @@
-"""Training with adaptive backpropagation: a callback for any Trainer, and whole runs."""
+"""Fine-tuning with adaptive backpropagation."""
 
-from greencore.training.callback import EpochReport, GreenTrainerCallback
+from greencore.training.callback import BaselineCallback, GreenTrainerCallback
+from greencore.training.ledger import EpochReport, Reselection
 
-__all__ = ["EpochReport", "GreenTrainerCallback"]
+__all__ = ["BaselineCallback", "EpochReport", "GreenTrainerCallback", "Reselection"]

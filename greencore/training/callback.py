@@ -1,56 +1,36 @@
-"""Adaptive backpropagation for any `transformers.Trainer`: probe, select and report, epoch by epoch."""
+"""Adaptive backpropagation, and the baselines it is compared with, for any `transformers.Trainer`."""
 
-import time
-from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from greencore.backprop import importance
+from greencore.backprop import BudgetTooSmall
 from greencore.backprop.importance import Metric
-from greencore.training.rows import to_device
-from greencore.training.step_costs import StepCosts
+from greencore.training.baselines import Baseline, trained_tensors
+from greencore.training.ledger import EpochLedger, EpochReport, Reselection
+from greencore.training.optimizer_state import OptimizerState
+from greencore.training.probe import Probe
+from greencore.training.selection_callback import SelectionCallback
+from greencore.training.shapes import StepShape, row_lengths
 
 Schedule = float | Callable[[int], float]
 
 
-@dataclass(frozen=True)
-class EpochReport:
-    """One epoch: the share ρ of FLOPs that was asked for, what was trained, and what it came to.
-
-    `share` is `flops / full_flops` over the epoch's own batches and at most `rho`; the probe's FLOPs and seconds
-    stand beside it. `importance` is raw (in units of the loss) and empty where everything is trained anyway.
-    """
-
-    epoch: int
-    rho: float
-    tensors: tuple[str, ...]
-    tensors_total: int
-    importance: Mapping[str, float]
-    flops: int
-    full_flops: int
-    probe_flops: int
-    probe_seconds: float
-
-    @property
-    def share(self) -> float:
-        return self.flops / self.full_flops if self.full_flops else 0.0
-
-
-class GreenTrainerCallback(TrainerCallback):
+class GreenTrainerCallback(SelectionCallback):
     """Trains, in each epoch, the most important tensors that a share ρ of full fine-tuning's FLOPs pays for.
 
-    `rho` is in (0, 1], or a function from the epoch's number (from 0) to such a value. At each epoch's start the
-    importance of every tensor that the optimiser holds is probed on one batch of the training rows (paper §3.2), the
-    best set within ρ is selected (§3.3), the others are frozen, and their optimiser state is freed: a tensor that
-    comes back starts with fresh moments. Every single step stays within ρ, whatever its length, in all FLOPs and in
-    the matrix products alone. `on_epoch` is called with the `EpochReport` at each epoch's end; `epochs` keeps them.
-    At the end of training every tensor is trainable again. Raises `greencore.backprop.BudgetTooSmall` at the start
-    of an epoch whose ρ is below the floor.
+    `rho` is in (0, 1], or a function from the epoch's number (from 0) to such a value. At each epoch's start, and
+    with `reselect_every` again after every so many optimiser steps within it, the importance of every tensor that the
+    budget can reach is probed on `probe_batches` batches of the training rows (paper §3.2), and the best set within ρ
+    is selected (§3.3). Every single step stays within ρ, whatever its length, in all FLOPs and in the matrix products
+    alone. With `charge_probe` the probes' own FLOPs are taken out of the epoch's budget, so that they and the steps
+    together stay within ρ; without it they are reported beside it.
+
+    `optimizer_state` says what becomes of a deselected tensor's optimiser state: "release" frees it, and a tensor
+    that comes back starts with fresh moments; "host" keeps it in host memory, which frees the device's; "keep" leaves
+    it where it is. Raises `greencore.backprop.BudgetTooSmall` at the start of an epoch whose ρ is below the floor,
+    and ValueError for a ρ outside (0, 1].
     """
 
     def __init__(
@@ -58,156 +38,109 @@ class GreenTrainerCallback(TrainerCallback):
         rho: Schedule,
         *,
         metric: Metric = "dw_grad",
+        probe_batches: int = 1,
+        reselect_every: int | None = None,
+        charge_probe: bool = False,
+        optimizer_state: OptimizerState = "release",
         on_epoch: Callable[[EpochReport], None] | None = None,
     ) -> None:
+        if reselect_every is not None and reselect_every < 1:
+            raise ValueError(f"reselect_every is {reselect_every}: expected at least 1 optimiser step, or None")
+        super().__init__(optimizer_state=optimizer_state, on_epoch=on_epoch)
         self._rho = rho
-        self._metric = metric
-        self._on_epoch = on_epoch
-        self._costs: StepCosts | None = None
-        self._parameters: dict[str, torch.nn.Parameter] = {}
-        self._hook: Any = None
-        self._watching = False
-        self._shapes: Counter[tuple[int, int]] = Counter()
-        self._current: _Plan | None = None
-        self.epochs: list[EpochReport] = []
+        self._probe = Probe(metric, probe_batches)
+        self._reselect_every = reselect_every
+        self._charge_probe = charge_probe
 
-    def on_train_begin(
+    def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        model, optimizer = kwargs["model"], kwargs["optimizer"]
-        held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-        self._parameters = {name: p for name, p in model.named_parameters() if id(p) in held}
-        if not self._parameters:
-            raise ValueError("the model has no trainable tensor: the optimiser holds none")
-        shortest, longest = _lengths(kwargs["train_dataloader"])
-        self._costs = StepCosts(
-            model,
-            batch_size=args.per_device_train_batch_size,
-            shortest=shortest,
-            longest=longest,
-            names=self._parameters,
-        )
-        self._hook = model.register_forward_pre_hook(self._count, with_kwargs=True)
+        ledger = self._open_ledger
+        due = self._reselect_every is not None and state.global_step - ledger.current.step >= self._reselect_every
+        if due and ledger.rho < 1:
+            self._select_within(ledger, args, state, kwargs)
+            self._apply(state, kwargs["optimizer"])
 
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        epoch = round(state.epoch or 0)
+    def _select(self, epoch: int, args: TrainingArguments, state: TrainerState, kwargs: Mapping[str, Any]) -> None:
         rho = self._rho(epoch) if callable(self._rho) else self._rho
         if not 0 < rho <= 1:
             raise ValueError(f"ρ of epoch {epoch} is {rho}: expected more than 0 and at most 1")
-        self._current = self._plan(epoch, rho, args, kwargs)
-        optimizer = getattr(kwargs["optimizer"], "optimizer", kwargs["optimizer"])
-        chosen = set(self._current.tensors)
-        for name, parameter in self._parameters.items():
-            parameter.requires_grad_(name in chosen)
-            if name not in chosen:
-                parameter.grad = None
-                optimizer.state.pop(parameter, None)
-        self._shapes.clear()
-        self._watching = True
-
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self._watching = False
-        assert self._current is not None
-        assert self._costs is not None
-        plan = self._current
-        flops, full = self._costs.flops(plan.tensors, self._shapes)
-        report = EpochReport(
-            epoch=plan.epoch,
-            rho=plan.rho,
-            tensors=plan.tensors,
-            tensors_total=len(self._costs.tensors),
-            importance=plan.importance,
-            flops=flops,
-            full_flops=full,
-            probe_flops=plan.probe_flops,
-            probe_seconds=plan.probe_seconds,
-        )
-        self.epochs.append(report)
-        if self._on_epoch:
-            self._on_epoch(report)
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self._hook.remove()
-        for parameter in self._parameters.values():
-            parameter.requires_grad_(True)
-
-    def _plan(self, epoch: int, rho: float, args: TrainingArguments, kwargs: Mapping[str, Any]) -> "_Plan":
-        costs = self._costs
-        assert costs is not None
+        self._ledger = ledger = EpochLedger(epoch, rho)
         if rho >= 1:
-            return _Plan(epoch, rho, costs.tensors, {}, 0, 0.0)
-        started = time.perf_counter()
-        batch = to_device(_probe_batch(kwargs["train_dataloader"], args, epoch), args.device)
-        with _evaluation_mode(kwargs["model"]):
-            measured = importance(
-                kwargs["model"],
-                batch,
-                kwargs["optimizer"],
-                self._metric,
-                max_grad_norm=args.max_grad_norm or None,
-            )
-        chosen = costs.select(measured, rho)
-        _, probe_flops = costs.flops((), {_shape(batch): 1})
-        return _Plan(epoch, rho, chosen.names, measured, probe_flops, time.perf_counter() - started)
+            ledger.select(Reselection(state.global_step, self._costs.tensors, {}, 0, 0.0))
+        else:
+            self._select_within(ledger, args, state, kwargs)
 
-    def _count(self, model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._watching and model.training and torch.is_grad_enabled():
-            self._shapes[_shape(kwargs)] += 1
+    def _select_within(
+        self, ledger: EpochLedger, args: TrainingArguments, state: TrainerState, kwargs: Mapping[str, Any]
+    ) -> None:
+        within_reach = self._costs.reachable(ledger.rho)
+        if not within_reach:
+            raise BudgetTooSmall(ledger.rho, self._costs.floor)
+        watching, self._watching = self._watching, False
+        probed = self._probe.measure(
+            kwargs["model"],
+            kwargs["optimizer"],
+            kwargs["train_dataloader"],
+            args,
+            names=within_reach,
+            number=state.global_step,
+            costs=self._costs,
+        )
+        self._watching = watching
+        charge = 0.0
+        if self._charge_probe:
+            charge = self._charge(ledger, probed.flops, within_reach, args, state, kwargs["train_dataloader"])
+        try:
+            chosen = self._costs.select(probed.importance, ledger.rho - charge)
+        except BudgetTooSmall as error:
+            raise BudgetTooSmall(ledger.rho, self._costs.floor + charge) from error
+        ledger.select(Reselection(state.global_step, chosen.names, probed.importance, probed.flops, probed.seconds))
 
+    def _charge(
+        self,
+        ledger: EpochLedger,
+        probe_flops: int,
+        within_reach: Collection[str],
+        args: TrainingArguments,
+        state: TrainerState,
+        dataloader: Any,
+    ) -> float:
+        """The share of an epoch that its probes take at most: those so far as counted, those to come as they may be.
 
-@dataclass(frozen=True)
-class _Plan:
-    """What was decided at an epoch's start."""
-
-    epoch: int
-    rho: float
-    tensors: tuple[str, ...]
-    importance: Mapping[str, float]
-    probe_flops: int
-    probe_seconds: float
-
-
-def _shape(batch: Mapping[str, Any]) -> tuple[int, int]:
-    rows, length = batch["input_ids"].shape[:2]
-    return int(rows), int(length)
-
-
-def _lengths(dataloader: Any) -> tuple[int, int]:
-    """The shortest and the longest that a batch can be, padding included; of a stream, its first batch's length."""
-    dataset = dataloader.dataset
-    if hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__"):
-        by_length = sorted(range(len(dataset)), key=lambda index: len(dataset[index]["input_ids"]))
-        ends = [dataloader.collate_fn([dataset[index]]) for index in (by_length[0], by_length[-1])]
-    else:
-        ends = [next(iter(dataloader))] * 2
-    shortest, longest = (_shape(batch)[1] for batch in ends)
-    return shortest, longest
-
-
-def _probe_batch(dataloader: Any, args: TrainingArguments, epoch: int) -> Mapping[str, Any]:
-    """Rows drawn for this epoch by a generator of their own, so that the run's random state is not touched."""
-    dataset = dataloader.dataset
-    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-        batch: Mapping[str, Any] = next(iter(dataloader))
-        return batch
-    generator = torch.Generator().manual_seed(args.seed * 1_000_003 + epoch)
-    rows = torch.randperm(len(dataset), generator=generator)[: args.per_device_train_batch_size]
-    probe: Mapping[str, Any] = dataloader.collate_fn([dataset[index] for index in rows.tolist()])
-    return probe
+        What the rows cost by themselves is the least that the epoch can cost, since padding only adds to it.
+        """
+        dataset = dataloader.dataset
+        if not hasattr(dataset, "__len__"):
+            raise ValueError("charge_probe needs a dataset of known length: a stream's epoch has no cost to share out")
+        rows = row_lengths(dataset, encoder=self._encoder)
+        epoch: float = sum(self._full_costs.full_flops(StepShape(1, lengths)) for lengths in rows) / args.world_size
+        steps = -(-state.max_steps // max(1, round(args.num_train_epochs)))
+        probes = 1 if self._reselect_every is None else -(-steps // self._reselect_every)
+        to_come = max(0, probes - len(ledger.selections) - 1)
+        so_far = probe_flops + sum(selection.probe_flops for selection in ledger.selections)
+        most = self._probe.most_flops(self._costs, within_reach, clipped=bool(args.max_grad_norm))
+        return (so_far + to_come * most) / epoch
 
 
-@contextmanager
-def _evaluation_mode(model: torch.nn.Module) -> Any:
-    """Probe without dropout, whose noise would enter every tensor's importance."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
+class BaselineCallback(SelectionCallback):
+    """Trains what a baseline of the paper's §4 trains, with its FLOPs counted as GreenTrainer's are.
+
+    For "lora" and "prefix" the model is first given its adapter by `greencore.training.baselines.with_adapter`, and
+    the adapter is what is trained.
+    """
+
+    def __init__(self, method: Baseline, *, on_epoch: Callable[[EpochReport], None] | None = None) -> None:
+        super().__init__(optimizer_state="keep", on_epoch=on_epoch)
+        self._method: Baseline = method
+
+    def _select(self, epoch: int, args: TrainingArguments, state: TrainerState, kwargs: Mapping[str, Any]) -> None:
+        names = tuple(self._parameters)
+        if self._method not in ("lora", "prefix"):
+            epochs = max(1, round(args.num_train_epochs))
+            wanted = set(trained_tensors(self._method, kwargs["model"], epoch=epoch, epochs=epochs))
+            names = tuple(name for name in self._parameters if name in wanted)
+        trained = set(names)
+        tensors = tuple(name for name in self._costs.tensors if name in trained)
+        self._ledger = EpochLedger(epoch, 1.0)
+        self._ledger.select(Reselection(state.global_step, tensors, {}, 0, 0.0))

@@ -20,9 +20,10 @@ from transformers import (
 
 from greencore.dataset import Row
 from greencore.hyperparameters import Hyperparameters
-from greencore.training.callback import EpochReport, GreenTrainerCallback, Schedule
+from greencore.training.callback import GreenTrainerCallback, Schedule
 from greencore.training.checkpoint import CheckpointedTrainer, latest_checkpoint, make_durable
 from greencore.training.evaluation import Evaluation, complete, evaluate, mean_loss
+from greencore.training.ledger import EpochReport
 from greencore.training.models import load_model, load_tokenizer
 from greencore.training.precision import bf16_pays, device
 from greencore.training.rows import Collator, Tokenised, split, tokenise

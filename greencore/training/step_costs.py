@@ -1,87 +1,102 @@
 """What steps of a run cost: batches differ in length, and the budget must hold for each of them."""
 
 from collections.abc import Collection, Mapping
+from contextlib import contextmanager
 from functools import cached_property
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from greencore.backprop import BudgetTooSmall, Profile, Selection, profile, select
-from greencore.backprop.profile import at_length
+from greencore.backprop import BudgetTooSmall, Selection, profile, select
+from greencore.backprop.lengths import Lengths, nodes, weights
+from greencore.training.shapes import StepShape, encodes
 
 
 class StepCosts:
-    """Profiles of one model at every sequence length, from two traces (see `greencore.backprop.profile.at_length`)."""
+    """FLOPs of one model's steps at every sequence length, from a few traces (see `greencore.backprop.lengths`)."""
 
     def __init__(
         self,
         model: torch.nn.Module,
         *,
         batch_size: int,
-        shortest: int,
-        longest: int,
+        shortest: Lengths,
+        longest: Lengths,
         names: Collection[str] | None = None,
     ) -> None:
-        """Trace batches of `batch_size` rows of the shortest and the longest length. Raises `TraceError`."""
-        if longest <= shortest:
-            longest = shortest + 1
+        """Trace batches of `batch_size` rows between the shortest and the longest length. Raises `TraceError`.
+
+        Lengths are (tokens,), or (source tokens, target tokens) for an encoder-decoder. The model is traced in
+        training mode, in which gradient checkpointing recomputes. `names` limits what counts as trainable.
+        """
         self._batch_size = batch_size
-        self._lengths = (shortest, longest)
+        self._nodes = nodes(shortest, longest)
         device = next(model.parameters()).device
-        self._short, self._long = (
-            profile(model, _shaped(batch_size, length, device), names=names) for length in self._lengths
-        )
-        self._profiles: dict[int, Profile] = {}
+        with _training_mode(model):
+            self._profiles = tuple(
+                profile(model, _shaped(batch_size, lengths, device, encoder=encodes(model)), names=names)
+                for lengths in self._nodes
+            )
+        self._longest = self._profiles[0]
+        self._bounds = _bounds(self._nodes, shortest, longest)
+        self._weights: dict[Lengths, NDArray[np.float64]] = {}
 
     @property
     def tensors(self) -> tuple[str, ...]:
         """Names of all trainable tensors, from output to input."""
-        return tuple(tensor.name for tensor in self._short.tensors)
+        return tuple(tensor.name for tensor in self._longest.tensors)
 
-    def at(self, length: int) -> Profile:
-        """The profile of a full batch of rows of one length."""
-        if length not in self._profiles:
-            self._profiles[length] = at_length(self._short, self._long, lengths=self._lengths, length=length)
-        return self._profiles[length]
+    def step_flops(self, names: Collection[str], shape: StepShape) -> float:
+        """FLOPs of one step of this shape that trains just these tensors."""
+        return self._at(shape, [profile.step_flops(names) for profile in self._profiles])
 
-    def flops(self, names: Collection[str], shapes: Mapping[tuple[int, int], int]) -> tuple[int, int]:
-        """FLOPs of steps of the given (rows, length) shapes, counted: with just `names` trained, and with all."""
-        spent = full = 0.0
-        for (rows, length), steps in shapes.items():
-            costs, part = self.at(length), steps * rows / self._batch_size
-            spent += part * costs.step_flops(names)
-            full += part * costs.full_flops
-        return round(spent), round(full)
+    def longest_step_flops(self, names: Collection[str]) -> int:
+        """FLOPs of one step of the longest rows that trains just these tensors."""
+        return self._longest.step_flops(names)
+
+    def full_flops(self, shape: StepShape) -> float:
+        """FLOPs of one step of this shape that trains every tensor."""
+        return self._at(shape, [profile.full_flops for profile in self._profiles])
+
+    def flops(self, names: Collection[str], shapes: Mapping[StepShape, int]) -> tuple[int, int]:
+        """FLOPs of the counted steps: with just `names` trained, and with all."""
+        spent, full = [p.step_flops(names) for p in self._profiles], [p.full_flops for p in self._profiles]
+        return (
+            round(sum(steps * self._at(shape, spent) for shape, steps in shapes.items())),
+            round(sum(steps * self._at(shape, full) for shape, steps in shapes.items())),
+        )
 
     @cached_property
     def floor(self) -> float:
         """The smallest ρ that leaves one tensor to train at every length."""
-        return min(self.worst_share([name]) for name in self.tensors)
+        return min(self._alone.values())
+
+    def reachable(self, rho: float) -> tuple[str, ...]:
+        """The tensors that fit within ρ by themselves, from output to input: nothing deeper need be probed (Eq. 12)."""
+        return tuple(name for name, share in self._alone.items() if share <= rho)
 
     def worst_share(self, names: Collection[str]) -> float:
         """The largest share of full fine-tuning's FLOPs that a step takes, at any length, by either count.
 
-        A step costs (a·L + b·L²) FLOPs, so its share is a ratio of two linear functions of L and largest at one of
-        the two ends. Both counts bound it: all FLOPs, and the matrix products that torch's FlopCounterMode counts.
+        Both counts bound it: all FLOPs, and the matrix products that torch's FlopCounterMode counts.
         """
-        return max(
-            max(end.share(names), end.matmul_step_flops(names) / full_matmul_flops)
-            for end, full_matmul_flops in zip((self._short, self._long), self._full_matmul_flops, strict=True)
-        )
-
-    @cached_property
-    def _full_matmul_flops(self) -> tuple[int, int]:
-        return self._short.matmul_step_flops(self.tensors), self._long.matmul_step_flops(self.tensors)
+        total = self._bounds @ [float(p.step_flops(names)) for p in self._profiles]
+        counted = self._bounds @ [float(p.matmul_step_flops(names)) for p in self._profiles]
+        return float(max((total / self._full_at_bounds[0]).max(), (counted / self._full_at_bounds[1]).max()))
 
     def select(self, importance: Mapping[str, float], rho: float) -> Selection:
         """The most important tensors that keep every step within ρ. Raises `BudgetTooSmall`.
 
-        What the tensors of positive importance leave of the budget goes to the others: on one batch a sign is often
-        momentum's rather than the loss's, and whoever asks for ρ expects it to be used.
+        `importance` holds at least the tensors that are `reachable`. What the tensors of positive importance leave of
+        the budget goes to the others: on one batch a sign is often momentum's rather than the loss's, and whoever
+        asks for ρ expects it to be used.
         """
-        worth, margin = _at_least_a_little(importance), 0.0
+        worth, margin = dict.fromkeys(self.tensors, 0.0) | _at_least_a_little(importance), 0.0
         while True:
             try:
-                chosen = select(self._long, worth, rho - margin)
+                chosen = select(self._longest, worth, rho - margin)
             except BudgetTooSmall:
                 return self._selection(self._fill([self._best_alone(importance, rho)], worth, rho), importance)
             excess = self.worst_share(chosen.names) - rho
@@ -89,17 +104,35 @@ class StepCosts:
                 return self._selection(self._fill(list(chosen.names), worth, rho), importance)
             margin = max(2 * margin, rho - chosen.rho + excess)  # at least doubles, so that it comes to an end
 
+    @cached_property
+    def _alone(self) -> dict[str, float]:
+        return {name: self.worst_share([name]) for name in self.tensors}
+
+    @cached_property
+    def _full_at_bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        total = self._bounds @ [float(profile.full_flops) for profile in self._profiles]
+        return total, self._bounds @ [float(p.matmul_step_flops(self.tensors)) for p in self._profiles]
+
+    def _at(self, shape: StepShape, flops_at_nodes: list[int]) -> float:
+        if shape.lengths in self._nodes:
+            flops = float(flops_at_nodes[self._nodes.index(shape.lengths)])
+        else:
+            if shape.lengths not in self._weights:
+                self._weights[shape.lengths] = weights(self._nodes, [shape.lengths])[0]
+            flops = float(self._weights[shape.lengths] @ flops_at_nodes)
+        return flops * shape.rows / self._batch_size
+
     def _best_alone(self, importance: Mapping[str, float], rho: float) -> str:
         """The most important of the tensors that fit by themselves. Raises `BudgetTooSmall`."""
-        fitting = [name for name in self.tensors if self.worst_share([name]) <= rho]
+        fitting = self.reachable(rho)
         if not fitting:
             raise BudgetTooSmall(rho, self.floor)
         return max(fitting, key=lambda name: importance[name])
 
     def _fill(self, names: list[str], worth: Mapping[str, float], rho: float) -> list[str]:
-        """Add what still fits at both ends by both counts, the most important for its own gradient's cost first."""
+        """Add what still fits at all lengths by both counts, the most important for its own gradient's cost first."""
         taken = set(names)
-        left = [tensor for tensor in self._long.tensors if tensor.name not in taken]
+        left = [t for t in self._longest.tensors if t.name not in taken and worth[t.name] > 0]
         for tensor in sorted(left, key=lambda tensor: -worth[tensor.name] / max(tensor.t_dw, 1)):
             if self.worst_share([*names, tensor.name]) <= rho:
                 names.append(tensor.name)
@@ -108,8 +141,9 @@ class StepCosts:
     def _selection(self, names: Collection[str], importance: Mapping[str, float]) -> Selection:
         kept = set(names)
         ordered = tuple(name for name in self.tensors if name in kept)
-        flops = self._long.step_flops(ordered)
-        return Selection(ordered, sum(importance[name] for name in ordered), flops, flops / self._long.full_flops)
+        flops = self._longest.step_flops(ordered)
+        total = sum(importance.get(name, 0.0) for name in ordered)
+        return Selection(ordered, total, flops, flops / self._longest.full_flops)
 
 
 def _at_least_a_little(importance: Mapping[str, float]) -> dict[str, float]:
@@ -118,6 +152,31 @@ def _at_least_a_little(importance: Mapping[str, float]) -> dict[str, float]:
     return {name: value if value > 0 else least * 1e-6 for name, value in importance.items()}
 
 
-def _shaped(rows: int, length: int, device: torch.device) -> dict[str, torch.Tensor]:
-    ids = torch.zeros(rows, length, dtype=torch.long, device=device)
-    return {"input_ids": ids, "labels": ids}
+def _bounds(traced: tuple[Lengths, ...], shortest: Lengths, longest: Lengths) -> NDArray[np.float64]:
+    """Weights of the traced costs at the lengths where a step's share can be largest.
+
+    In one length a share is a ratio of two linear functions and so largest at an end. In two it may be largest
+    anywhere, and every pair of lengths is looked at.
+    """
+    if len(traced[0]) == 1:
+        return np.eye(len(traced))
+    axes = [np.arange(low, high + 1) for low, high in zip(shortest, longest, strict=True)]
+    return weights(traced, [(int(source), int(target)) for source in axes[0] for target in axes[1]])
+
+
+def _shaped(rows: int, lengths: Lengths, device: torch.device, *, encoder: bool) -> dict[str, torch.Tensor]:
+    ids = torch.zeros(rows, lengths[0], dtype=torch.long, device=device)
+    labels = torch.zeros(rows, lengths[1], dtype=torch.long, device=device) if encoder else ids
+    return {"input_ids": ids, "labels": labels}
+
+
+@contextmanager
+def _training_mode(model: torch.nn.Module) -> Any:
+    """Trace as a step runs; the mode of every part comes back as it was."""
+    modes = {module: module.training for module in model.modules()}
+    model.train()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training

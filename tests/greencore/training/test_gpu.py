@@ -10,7 +10,7 @@ from greencore.backprop import profile
 from greencore.dataset import Row
 from greencore.energy import EnergyInterval, EnergyMeter
 from greencore.hyperparameters import Hyperparameters
-from greencore.training.callback import EpochReport
+from greencore.training.ledger import EpochReport
 from greencore.training.models import load_model
 from greencore.training.run import Listener, fine_tune
 

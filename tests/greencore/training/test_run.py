@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from greencore.dataset import Row
 from greencore.hyperparameters import Hyperparameters
-from greencore.training.callback import EpochReport
 from greencore.training.checkpoint import latest_checkpoint
+from greencore.training.ledger import EpochReport
 from greencore.training.models import ModelError, load_tokenizer, materialise
 from greencore.training.run import Listener, fine_tune
 

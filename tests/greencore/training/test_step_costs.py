@@ -4,24 +4,30 @@ import random
 from pathlib import Path
 
 import pytest
+import torch
 
-from greencore.backprop import BudgetTooSmall
+from greencore.backprop import BudgetTooSmall, profile
 from greencore.training.models import load_model, load_skeleton
+from greencore.training.shapes import StepShape
 from greencore.training.step_costs import StepCosts
 
 
 @pytest.fixture(scope="module")
 def costs(model_folder: Path) -> StepCosts:
-    return StepCosts(load_model(model_folder), batch_size=4, shortest=8, longest=64)
+    return StepCosts(load_model(model_folder), batch_size=4, shortest=(8,), longest=(64,))
 
 
 @pytest.mark.parametrize("rho", [0.5, 0.7, 0.9])
-def test_a_selection_stays_within_rho_at_every_length_by_either_count(costs: StepCosts, rho: float) -> None:
+def test_a_selection_stays_within_rho_at_every_length_by_either_count(
+    costs: StepCosts, model_folder: Path, rho: float
+) -> None:
     chosen = costs.select({name: 1.0 + index for index, name in enumerate(costs.tensors)}, rho)
+    model = load_model(model_folder)
     for length in range(8, 65, 8):
-        profile = costs.at(length)
-        assert profile.share(chosen.names) <= rho
-        assert profile.matmul_step_flops(chosen.names) <= rho * profile.matmul_step_flops(costs.tensors)
+        ids = torch.zeros(4, length, dtype=torch.long)
+        traced = profile(model, {"input_ids": ids, "labels": ids})
+        assert traced.share(chosen.names) <= rho
+        assert traced.matmul_step_flops(chosen.names) <= rho * traced.matmul_step_flops(costs.tensors)
     assert rho - 0.02 < costs.worst_share(chosen.names) <= rho
 
 
@@ -51,12 +57,14 @@ def test_below_the_floor_the_error_states_the_floor_of_every_length(costs: StepC
 
 
 def test_flops_of_an_epoch_add_up_over_its_batches(costs: StepCosts) -> None:
-    spent, full = costs.flops(costs.tensors, {(4, 16): 2, (2, 32): 1})
-    assert spent == full == round(2 * costs.at(16).full_flops + costs.at(32).full_flops / 2)
+    long, half = StepShape(4, (16,)), StepShape(2, (32,))
+    spent, full = costs.flops(costs.tensors, {long: 2, half: 1})
+    assert spent == full == round(2 * costs.full_flops(long) + costs.full_flops(half))
+    assert costs.full_flops(half) == pytest.approx(costs.full_flops(StepShape(4, (32,))) / 2)
 
 
 def test_a_skeleton_without_weights_costs_nearly_the_same(costs: StepCosts, model_folder: Path) -> None:
     """Only the attention kernel differs between devices."""
-    skeleton = StepCosts(load_skeleton(model_folder), batch_size=4, shortest=8, longest=64)
+    skeleton = StepCosts(load_skeleton(model_folder), batch_size=4, shortest=(8,), longest=(64,))
     assert skeleton.tensors == costs.tensors
     assert skeleton.floor == pytest.approx(costs.floor, rel=0.02)

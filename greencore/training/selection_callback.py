@@ -1,0 +1,176 @@
+"""What adaptive backpropagation and its baselines share inside a Trainer: freeze, count every step, report."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
+from typing import Any, cast, get_args
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from greencore.training.ledger import EpochLedger, EpochReport
+from greencore.training.optimizer_state import OptimizerState, set_aside
+from greencore.training.shapes import Shapes, encodes, shape_of, shapes_of
+from greencore.training.step_costs import StepCosts
+
+STATE_KEY = "greencore"  # of the ledger in the Trainer's own state, which every checkpoint holds as JSON
+
+
+class SelectionCallback(TrainerCallback, ABC):
+    """Trains in each stretch of a run just the tensors that `_select` names, counts every step, reports every epoch.
+
+    All others are frozen. `on_epoch` is called with the `EpochReport` at each epoch's end; `epochs` keeps them. FLOPs
+    are compared with full fine-tuning of the same model on the same batches, for an adapter too. A run resumed in the
+    middle of an epoch goes on with the selection that its checkpoint holds. With several processes (DDP) parameters
+    come and go, so `ddp_find_unused_parameters` must not be off. At the end of training every tensor is trainable
+    again.
+    """
+
+    def __init__(
+        self,
+        *,
+        optimizer_state: OptimizerState = "release",
+        on_epoch: Callable[[EpochReport], None] | None = None,
+    ) -> None:
+        if optimizer_state not in get_args(OptimizerState):
+            raise ValueError(
+                f"optimizer_state is one of {', '.join(get_args(OptimizerState))}, got {optimizer_state!r}"
+            )
+        self._optimizer_state: OptimizerState = optimizer_state
+        self._on_epoch = on_epoch
+        self._parameters: dict[str, torch.nn.Parameter] = {}
+        self._hook: Any = None
+        self._encoder = False
+        self._watching = False
+        self._ledger: EpochLedger | None = None
+        self.epochs: list[EpochReport] = []
+
+    @abstractmethod
+    def _select(self, epoch: int, args: TrainingArguments, state: TrainerState, kwargs: Mapping[str, Any]) -> None:
+        """Open the epoch's ledger (`_open`) or select anew within it."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        model, optimizer = kwargs["model"], kwargs["optimizer"]
+        held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        self._parameters = {name: p for name, p in model.named_parameters() if id(p) in held}
+        if not self._parameters:
+            raise ValueError("the model has no trainable tensor: the optimiser holds none")
+        self._encoder = encodes(model)
+        self._shapes = shapes_of(
+            kwargs["train_dataloader"],
+            batch_size=args.per_device_train_batch_size,
+            encoder=self._encoder,
+            longest_of_stream=_longest_of_stream(model),
+        )
+        self._costs = step_costs(model, self._shapes, self._parameters)
+        self._full_costs = self._costs_of_full_fine_tuning(model)
+        self._hook = model.register_forward_pre_hook(self._count, with_kwargs=True)
+        saved = _kept(state).get(STATE_KEY)
+        self._ledger = EpochLedger.from_json(saved) if saved else None
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        done = state.epoch or 0.0
+        epoch = int(done + 1e-6)
+        going_on = self._ledger is not None and self._ledger.epoch == epoch and done - epoch > 1e-6
+        if not going_on:
+            self._ledger = None
+            self._select(epoch, args, state, kwargs)
+        self._apply(state, kwargs["optimizer"])
+        self._watching = True
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._watching = False
+        report = self._report(args)
+        self.epochs.append(report)
+        if self._on_epoch:
+            self._on_epoch(report)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        _kept(state)[STATE_KEY] = self._open_ledger.to_json()
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._hook.remove()
+        for parameter in self._parameters.values():
+            parameter.requires_grad_(True)
+
+    @property
+    def _open_ledger(self) -> EpochLedger:
+        assert self._ledger is not None
+        return self._ledger
+
+    def _apply(self, state: TrainerState, optimizer: Any) -> None:
+        """Freeze what is not selected, and treat its optimiser state as configured."""
+        chosen = set(self._open_ledger.current.tensors)
+        for name, parameter in self._parameters.items():
+            parameter.requires_grad_(name in chosen)
+            if name not in chosen:
+                parameter.grad = None
+        set_aside(optimizer, self._parameters.values(), self._optimizer_state)
+        _kept(state)[STATE_KEY] = self._open_ledger.to_json()
+
+    def _costs_of_full_fine_tuning(self, model: torch.nn.Module) -> StepCosts:
+        """The same costs; for an adapter those of the model below it, with every tensor of its own trained."""
+        if not hasattr(model, "peft_config"):
+            return self._costs
+        own = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+        disabled = getattr(model, "disable_adapter", nullcontext)
+        with disabled():
+            return step_costs(model, self._shapes, own)
+
+    def _report(self, args: TrainingArguments) -> EpochReport:
+        ledger = self._open_ledger
+        trained = {name for selection in ledger.selections for name in selection.tensors}
+        spent, full = ledger.flops(self._costs, self._full_costs)
+        probes = sum(selection.probe_flops for selection in ledger.selections)
+        spent, full, probes = _summed((spent, full, probes), args)
+        return EpochReport(
+            epoch=ledger.epoch,
+            rho=ledger.rho,
+            tensors=tuple(name for name in self._costs.tensors if name in trained),
+            tensors_total=len(self._costs.tensors),
+            importance=ledger.current.importance,
+            flops=spent,
+            full_flops=full,
+            probe_flops=probes,
+            probe_seconds=sum(selection.probe_seconds for selection in ledger.selections),
+            selections=tuple(ledger.selections),
+        )
+
+    def _count(self, model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._watching and model.training and torch.is_grad_enabled():
+            batch = kwargs if "input_ids" in kwargs or not args else {**kwargs, "input_ids": args[0]}
+            self._open_ledger.step(shape_of(batch, encoder=self._encoder))
+
+
+def _kept(state: TrainerState) -> dict[str, Any]:
+    """What callbacks keep in a checkpoint: a mapping once the state is made, whatever its annotation says."""
+    return cast(dict[str, Any], state.stateful_callbacks)
+
+
+def step_costs(model: torch.nn.Module, shapes: Shapes, names: Iterable[str]) -> StepCosts:
+    return StepCosts(
+        model, batch_size=shapes.rows, shortest=shapes.shortest, longest=shapes.longest, names=tuple(names)
+    )
+
+
+def _longest_of_stream(model: torch.nn.Module) -> int:
+    """The model's window, the most that a row of unknown length can have."""
+    window = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    return int(window or 2048)
+
+
+def _summed(values: tuple[int, ...], args: TrainingArguments) -> tuple[int, ...]:
+    """The values added up over all processes."""
+    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+        return values
+    total = torch.tensor(values, dtype=torch.int64, device=args.device)
+    torch.distributed.all_reduce(total)
+    return tuple(int(value) for value in total)
