@@ -150,7 +150,8 @@ def _called(model: PreTrainedModel) -> list[nn.Module]:
 
 @torch.no_grad()
 def _pass_one_token(model: PreTrainedModel, *, use_cache: bool) -> Any:
-    token = torch.zeros((1, 1), dtype=torch.long, device=model.device)
+    visible = 1 if model.config.pad_token_id == 0 else 0  # a pad token alone draws a warning
+    token = torch.full((1, 1), visible, device=model.device)
     inputs = {"input_ids": token} | ({"decoder_input_ids": token} if model.config.is_encoder_decoder else {})
     training = [module for module in model.modules() if module.training]
     model.eval()
@@ -173,7 +174,7 @@ def _key_shape(model: PreTrainedModel) -> tuple[int, int, int]:
 
 
 def _head(model: PreTrainedModel) -> nn.Module:
-    head = model.get_output_embeddings()
+    head: nn.Module | None = model.get_output_embeddings()
     if head is None:
         raise ValueError(f"{type(model).__name__} has no output embedding: it is no language model")
     return head
@@ -189,5 +190,7 @@ def _projections(model: PreTrainedModel) -> list[str]:
     known = QUERY_AND_VALUE | FUSED_WITH_KEY
     found = [name for name in modules if name.rpartition(".")[2] in known]
     if not found:
-        raise ValueError(f"{type(model).__name__} has no module named like a query or value projection: {sorted(known)}")
+        raise ValueError(
+            f"{type(model).__name__} has no module named like a query or value projection: {sorted(known)}"
+        )
     return found

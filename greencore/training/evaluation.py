@@ -1,5 +1,7 @@
 """How well a model does on rows it was not trained on: loss on the completions, ROUGE of what it writes."""
 
+import math
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,10 +10,12 @@ import torch
 from rouge_score.rouge_scorer import RougeScorer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from greencore.dataset import Row, TextRow
-from greencore.training.rows import Collator, Tokenised, prompt_and_completion, to_device
+from greencore.dataset import PromptRow, Row, TextRow
+from greencore.training.formats import PLAIN, PromptFormat
+from greencore.training.rows import Collator, Tokenised, prompt_and_completion, prompt_tokens, to_device
 
 ROUGE = ("rouge1", "rouge2", "rougeL")
+BEAMS, NEW_TOKENS = 4, 64  # paper §4, for SciTLDR; DialogSum's summaries have up to 128 tokens
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,14 @@ class Evaluation:
     rouge: dict[str, float] | None
     rows: int
 
+    @property
+    def perplexity(self) -> float:
+        """exp(loss): among how many equally likely tokens the model is as unsure, per learned token."""
+        try:
+            return math.exp(self.loss)
+        except OverflowError:
+            return math.inf
+
 
 def evaluate(
     model: PreTrainedModel,
@@ -30,48 +42,70 @@ def evaluate(
     tokenised: Tokenised,
     *,
     batch_size: int,
-    max_new_tokens: int,
+    max_new_tokens: int = NEW_TOKENS,
+    beams: int = 1,
+    prompt_format: PromptFormat = PLAIN,
+    max_prompt_length: int | None = None,
+    references: Sequence[Sequence[str]] | None = None,
 ) -> Evaluation:
-    """Evaluate held-out rows and their tokenised form, greedily and without randomness."""
+    """Evaluate held-out rows and their tokenised form without randomness, greedily or with so many `beams`.
+
+    Prompts are put in `prompt_format` and shortened as in training, to `max_prompt_length` tokens; by default to what
+    the model's positions leave beside `max_new_tokens`. `references` are the texts that each of `rows` is compared
+    with, where it has others or more than its completion (see `rouge`).
+    """
     loss = mean_loss(model, tokenizer, tokenised, batch_size=batch_size)
-    asked = [prompt_and_completion(row, tokenizer) for row in rows if not isinstance(row, TextRow)]
+    asked = [index for index, row in enumerate(rows) if not isinstance(row, TextRow)]
     if not asked:
         return Evaluation(loss, None, len(rows))
-    written: list[str] = []
-    for start in range(0, len(asked), batch_size):
-        prompts = [prompt for prompt, _ in asked[start : start + batch_size]]
-        written += complete(model, tokenizer, prompts, max_new_tokens=max_new_tokens)
-    return Evaluation(loss, rouge([completion for _, completion in asked], written), len(rows))
+    longest = max_prompt_length or _room(model, max_new_tokens)
+    encoder = bool(model.config.is_encoder_decoder)
+    prompts = [
+        prompt_tokens(rows[index], tokenizer, max_length=longest, prompt_format=prompt_format, encoder=encoder)[0]
+        for index in asked
+    ]
+    written = _write(model, tokenizer, prompts, batch_size=batch_size, max_new_tokens=max_new_tokens, beams=beams)
+    expected: list[str | Sequence[str]] = [
+        prompt_and_completion(rows[index], tokenizer)[1] if references is None else references[index] for index in asked
+    ]
+    return Evaluation(loss, rouge(expected, written), len(rows))
 
 
-def rouge(references: Sequence[str], candidates: Sequence[str]) -> dict[str, float]:
-    """Mean ROUGE-1, -2 and -L F1 in per cent, with stemming as in the paper's evaluation; no bootstrap."""
+def rouge(references: Sequence[str | Sequence[str]], candidates: Sequence[str]) -> dict[str, float]:
+    """Mean ROUGE-1, -2 and -L F1 in per cent, with stemming as in the paper's evaluation; no bootstrap.
+
+    A row with several references counts, for each of the three, with the one that it comes closest to, as is usual
+    for SciTLDR (Cachola et al., 2020). Raises ValueError for a row without a reference, and for unequal numbers.
+    """
     scorer = RougeScorer(list(ROUGE), use_stemmer=True)
-    scores = [scorer.score(target, text) for target, text in zip(references, candidates, strict=True)]
-    return {name: 100 * sum(score[name].fmeasure for score in scores) / len(scores) for name in ROUGE}
+    totals = dict.fromkeys(ROUGE, 0.0)
+    for targets, text in zip(references, candidates, strict=True):
+        scores = [scorer.score(target, text) for target in ([targets] if isinstance(targets, str) else targets)]
+        if not scores:
+            raise ValueError("a row has no reference that a candidate could be compared with")
+        for name in ROUGE:
+            totals[name] += max(score[name].fmeasure for score in scores)
+    return {name: 100 * total / len(candidates) for name, total in totals.items()}
 
 
-@torch.inference_mode()
 def complete(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], *, max_new_tokens: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int = NEW_TOKENS,
+    beams: int = 1,
 ) -> list[str]:
-    """What the model writes after each prompt, greedily, up to the end of text or `max_new_tokens` tokens."""
-    tokens = tokenizer(list(prompts), add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt")
-    training = model.training
-    model.eval()
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*do_sample.*")  # the model's own sampling defaults are unused
-            written = model.generate(  # type: ignore[operator]
-                **to_device(tokens, model.device),
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-    finally:
-        model.train(training)
-    new = written[:, tokens["input_ids"].shape[1] :]
-    return [str(text) for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+    """What the model writes after each prompt, or for an encoder's each prompt, up to the end of text.
+
+    Greedy, or the best of so many `beams`; at most `max_new_tokens` tokens, of prompts that are shortened to what the
+    model's positions leave beside them.
+    """
+    longest, encoder = _room(model, max_new_tokens), bool(model.config.is_encoder_decoder)
+    tokens = [
+        prompt_tokens(PromptRow(prompt, ""), tokenizer, max_length=longest, encoder=encoder)[0] for prompt in prompts
+    ]
+    return _write(model, tokenizer, tokens, batch_size=max(1, len(prompts)), max_new_tokens=max_new_tokens, beams=beams)
 
 
 @torch.inference_mode()
@@ -86,12 +120,81 @@ def mean_loss(
     try:
         for start in range(0, len(tokenised.examples), batch_size):
             batch = collate(tokenised.examples[start : start + batch_size])
-            learned = int((batch["labels"][:, 1:] >= 0).sum())
+            # a decoder alone predicts each token from those before it, so that nothing predicts the first
+            labels = batch["labels"] if model.config.is_encoder_decoder else batch["labels"][:, 1:]
+            learned = int((labels >= 0).sum())
             total += learned * float(model(**to_device(batch, model.device)).loss)
             tokens += learned
     finally:
         model.train(training)
     return total / tokens
+
+
+@torch.inference_mode()
+def _write(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    *,
+    batch_size: int,
+    max_new_tokens: int,
+    beams: int,
+) -> list[str]:
+    """What the model writes for each tokenised prompt; prompts of like length go together, which pads them least."""
+    prompts = [prompt or [tokenizer.eos_token_id] for prompt in prompts]  # as a text's start follows another's end
+    written = [""] * len(prompts)
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    training = model.training
+    model.eval()
+    try:
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            texts = _write_batch(model, tokenizer, [prompts[index] for index in batch], max_new_tokens, beams)
+            for index, text in zip(batch, texts, strict=True):
+                written[index] = text
+    finally:
+        model.train(training)
+    return written
+
+
+def _write_batch(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    beams: int,
+) -> list[str]:
+    encoder, pad = model.config.is_encoder_decoder, _pad_id(tokenizer)
+    length = max(len(prompt) for prompt in prompts)
+    ids = torch.full((len(prompts), length), pad)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        # a decoder goes on where the prompt ends, so its padding stands in front
+        place = slice(0, len(prompt)) if encoder else slice(length - len(prompt), length)
+        ids[row, place] = torch.tensor(prompt, dtype=torch.long)
+        mask[row, place] = 1
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*do_sample.*")  # the model's own sampling defaults are unused
+        tokens = model.generate(  # type: ignore[operator]
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
+            max_new_tokens=max_new_tokens,
+            num_beams=beams,
+            do_sample=False,
+            pad_token_id=pad,
+        )
+    return [
+        str(text)
+        for text in tokenizer.batch_decode(tokens if encoder else tokens[:, length:], skip_special_tokens=True)
+    ]
+
+
+def _room(model: PreTrainedModel, max_new_tokens: int) -> int:
+    """The tokens that a prompt may have: a decoder's positions are shared with what it writes."""
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if not isinstance(positions, int):
+        return sys.maxsize  # relative positions, which have no end
+    return positions if model.config.is_encoder_decoder else max(1, positions - max_new_tokens)
 
 
 def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:

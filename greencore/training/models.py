@@ -1,19 +1,32 @@
-"""Models from a folder of safetensors, or from a GGUF file, which is converted to such a folder once."""
+"""Models from a folder of safetensors, the hub, or a GGUF file, which is converted to such a folder once."""
 
 import importlib.util
+import json
+import re
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError, HTTPError  # type: ignore[attr-defined]  # its client's own
+from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+INDEX = "model.safetensors.index.json"
 
 
 class ModelError(ValueError):
@@ -23,7 +36,9 @@ class ModelError(ValueError):
 def materialise(source: str, destination: Path) -> Path:
     """The folder of safetensors behind a model's source; a GGUF file is converted into `destination` first.
 
-    `source` is a folder, a GGUF file, or `package:NAME` for the GGUF file that an installed package carries. The
+    `source` is a folder; a GGUF file; `package:NAME` for the GGUF file that an installed package carries; or
+    `hub:OWNER/NAME@COMMIT` for a model of the Hugging Face hub at a commit of 40 hexadecimal digits. The hub's files
+    lie in its local cache; what is there is not fetched again, and nothing is where HF_HUB_OFFLINE is set. The
     conversion is done once: it is written beside `destination` and renamed, so a half-written folder is never seen.
     Raises `ModelError`.
     """
@@ -47,26 +62,42 @@ def materialise(source: str, destination: Path) -> Path:
 
 
 def load_model(folder: Path) -> PreTrainedModel:
-    """The model in full precision; safetensors only, and never code that comes with a model."""
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True
-    )
+    """The model in full precision; safetensors only, and never code that comes with a model.
+
+    A model with an encoder is loaded as such. Raises `ModelError` where the library has no class for it, or where
+    weights are missing.
+    """
+    with _refusals(folder):
+        model, report = _class(_config(folder)).from_pretrained(
+            folder,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    if report["missing_keys"]:
+        names = sorted(report["missing_keys"])
+        raise ModelError(f"{folder} lacks {len(names)} of the model's weights, {names[0]} among them")
     assert isinstance(model, PreTrainedModel)
     return model
 
 
 def load_skeleton(folder: Path) -> PreTrainedModel:
-    """The model on the meta device: every shape and no weights, to be profiled."""
-    config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    assert isinstance(model, PreTrainedModel)
+    """The model on the meta device: every shape and no weights, to be profiled. Raises `ModelError`."""
+    with _refusals(folder):
+        config = _config(folder)
+        with torch.device("meta"):
+            model = _class(config).from_config(config, trust_remote_code=False)
+        assert isinstance(model, PreTrainedModel)
+        _untie(model, folder)
     return model
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer, with a pad token (the end-of-text token where it has none of its own). Raises `ModelError`."""
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    with _refusals(folder):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
     if tokenizer.eos_token_id is None:
         raise ModelError(f"the tokenizer in {folder} has no end-of-text token, so a completion would never end")
@@ -75,7 +106,50 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def _config(folder: Path) -> PreTrainedConfig:
+    config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    return config
+
+
+def _class(config: PreTrainedConfig) -> Any:
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+
+
+@contextmanager
+def _refusals(place: Path) -> Iterator[None]:
+    """What transformers says of a model that it cannot load, its demand to run a model's own code included."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        if "trust_remote_code" in str(error):
+            raise ModelError(f"{place} asks for code of its own to be run, which is never done") from error
+        raise ModelError(f"{place} cannot be loaded: {error}") from error
+
+
+def _untie(model: PreTrainedModel, folder: Path) -> None:
+    """Part the weights that the configuration ties but the files hold apart, as loading them does: FLAN-T5's head."""
+    for tied, source in list(model.all_tied_weights_keys.items()):
+        tensors = [_tensor(folder, name) for name in (tied, source)]
+        if any(tensor is None for tensor in tensors) or torch.equal(*tensors):  # type: ignore[arg-type]
+            continue
+        module, _, name = tied.rpartition(".")
+        weight = model.get_parameter(source)
+        setattr(model.get_submodule(module), name, torch.nn.Parameter(torch.empty_like(weight)))
+        del model.all_tied_weights_keys[tied]
+
+
+def _tensor(folder: Path, name: str) -> torch.Tensor | None:
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "pt") as weights:
+            if name in weights.keys():  # noqa: SIM118 (it is no mapping)
+                tensor: torch.Tensor = weights.get_tensor(name)
+                return tensor
+    return None
+
+
 def _locate(source: str) -> Path:
+    if source.startswith("hub:"):
+        return _download(source)
     if not source.startswith("package:"):
         path = Path(source)
         if not path.exists():
@@ -91,19 +165,43 @@ def _locate(source: str) -> Path:
     return files[0]
 
 
+def _download(source: str) -> Path:
+    name, _, commit = source.removeprefix("hub:").partition("@")
+    if not COMMIT.fullmatch(commit):
+        raise ModelError(
+            f"{source}: expected hub:OWNER/NAME@COMMIT with a commit of 40 hexadecimal digits, since a branch or a tag"
+            " may be another model tomorrow"
+        )
+    try:
+        return Path(snapshot_download(name, revision=commit, allow_patterns=HUB_FILES, ignore_patterns=["*/*"]))
+    except HFValidationError as error:
+        raise ModelError(f"{source}: {error}") from error
+    except (OSError, HTTPError) as error:
+        raise ModelError(
+            f"{source} is neither in the local cache nor could it be fetched: {error}. Check the name, the commit and"
+            " the network; a gated model needs HF_TOKEN, and HF_HUB_OFFLINE=1 forbids fetching. A folder that holds"
+            " the model can be given instead"
+        ) from error
+
+
 def _checked_folder(folder: Path) -> Path:
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} holds no config.json: it is not a model's folder")
     if not any(folder.glob("*.safetensors")):
         raise ModelError(f"{folder} holds no .safetensors file; weights in pickle files are not loaded")
+    if (folder / INDEX).is_file():
+        parts = set(json.loads((folder / INDEX).read_text())["weight_map"].values())
+        if lost := sorted(part for part in parts if not (folder / part).is_file()):
+            raise ModelError(f"{folder} is not whole: its index names {lost[0]}, which is not there")
     return folder
 
 
 def _convert(file: Path, folder: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
-    quantised = AutoModelForCausalLM.from_pretrained(
-        file.parent, gguf_file=file.name, dtype=torch.float32, local_files_only=True
-    )
+    with _refusals(file):
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
+        quantised = AutoModelForCausalLM.from_pretrained(
+            file.parent, gguf_file=file.name, dtype=torch.float32, local_files_only=True
+        )
     config = quantised.config
     del config.quantization_config  # the weights are plain from here on
     plain = AutoModelForCausalLM.from_config(config)
