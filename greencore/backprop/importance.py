@@ -1,150 +1,282 @@
 """How much each tensor matters for the loss, measured with the run's own optimiser (paper §3.2, Eq. 10)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from math import isfinite
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 
+from greencore.backprop.one_step import StepTrial
 from greencore.backprop.trace import Batch
 
 Metric = Literal["dw_grad", "dw", "grad"]
+Average = Callable[[int, torch.Tensor], None]
+Tensors = Mapping[str, torch.nn.Parameter]
 
 
 class NotFinite(ValueError):
-    """The probe's loss, or a tensor's importance, is not a finite number."""
+    """The probe's loss, or a tensor's gradient or importance, is not a finite number."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """I_k by parameter name, and the number of forward and backward passes that finding it took."""
+
+    values: dict[str, float]
+    passes: int
 
 
 def importance(
     model: torch.nn.Module,
-    batch: Batch,
+    batch: Batch | Sequence[Batch],
     optimizer: torch.optim.Optimizer,
     metric: Metric = "dw_grad",
     *,
+    names: Collection[str] | None = None,
     max_grad_norm: float | None = None,
+    loss_scale: float = 1.0,
+    average: Average | None = None,
 ) -> dict[str, float]:
-    """Importance I_k of every tensor that `optimizer` holds, by parameter name, from one batch.
+    """Importance I_k by parameter name: `measure` without what it took."""
+    return measure(
+        model,
+        batch,
+        optimizer,
+        metric,
+        names=names,
+        max_grad_norm=max_grad_norm,
+        loss_scale=loss_scale,
+        average=average,
+    ).values
+
+
+def measure(
+    model: torch.nn.Module,
+    batch: Batch | Sequence[Batch],
+    optimizer: torch.optim.Optimizer,
+    metric: Metric = "dw_grad",
+    *,
+    names: Collection[str] | None = None,
+    max_grad_norm: float | None = None,
+    loss_scale: float = 1.0,
+    average: Average | None = None,
+) -> Measured:
+    """Importance I_k of the named tensors, or of all that `optimizer` holds; the mean over several batches' own.
 
     `"dw_grad"` is paper Eq. 10, I_k = −Σ Δw · ∂L/∂w with the gradient at c = 0, not scaled: the loss reduction that
     one step on tensor k alone predicts, in units of the loss. `"dw"` (Σ|Δw|) and `"grad"` (Σ|∂L/∂w|) are the
-    alternatives of Table 4. Δw comes from the optimiser's own step with its state, learning rate and weight decay; a
-    learning rate of zero, as at a warm-up's first step, is replaced by the group's initial one, since it would hide
-    every difference. With `max_grad_norm` a tensor's gradient is clipped by its own norm, as in a run that trains it
-    alone.
+    alternatives of Table 4. Δw comes from the optimiser's own step (`StepTrial`). All other tensors are frozen
+    meanwhile, so the backward pass ends at the deepest named one (Eq. 12).
 
-    The gradients are used and freed tensor by tensor as they arrive, so beyond the backward pass it takes the memory
-    of one tensor's copy and state. Weights, optimiser state, gradients, `requires_grad` and random state are
-    bit-identical afterwards; the model runs in the mode (train or eval) it is in. Raises `NotFinite` for a loss or an
-    importance that is not finite, `ValueError` for an optimiser that holds nothing of the model or a batch without
-    labels.
+    With `max_grad_norm`, Δw (and `"grad"`) come from gradients clipped by their norm over all named tensors, as
+    `torch.nn.utils.clip_grad_norm_` does. That norm is known only when all have gone by: where it is too large, the
+    batch's passes are run again with the same random numbers. The loss is multiplied by `loss_scale` (fp16 autocast)
+    and each gradient divided by it.
+
+    `average(batch_index, gradient)` turns a gradient in place into the mean over all processes, as each arrives and
+    again in a repeated pass. They arrive in the order of the autograd graph, so every process has to ask for the same
+    tensors of the same model on equally many batches. What is not finite is then looked for in the averaged gradients
+    alone, so that all processes raise or none does.
+
+    Each gradient is used and freed as it arrives: beyond the forward and backward pass it takes the memory of the
+    largest tensor's weights, gradient and state, and never that of a second model. Weights, buffers, optimiser state,
+    gradients, `requires_grad` and the random state of the model's devices are bit-identical afterwards, errors
+    included; the model runs in the mode (train or eval) it is in, under the autocast that the caller has set.
+
+    Raises `NotFinite` for a loss, gradient or importance that is not finite, `ValueError` for names that the model or
+    optimiser does not have, an optimiser that is not supported, a batch without labels, and a gradient that arrives in
+    parts (reentrant checkpointing of a shared tensor).
     """
     if metric not in get_args(Metric):
         raise ValueError(f"metric is one of {', '.join(get_args(Metric))}, got {metric!r}")
-    optimizer = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps the real one
-    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    names = {id(parameter): name for name, parameter in model.named_parameters() if id(parameter) in held}
-    if not names:
+    if max_grad_norm is not None and not max_grad_norm > 0:
+        raise ValueError(f"max_grad_norm is {max_grad_norm}: expected more than 0, or None for no clipping")
+    batches = [batch] if isinstance(batch, Mapping) else batch
+    if not batches:
+        raise ValueError("there is no batch to measure importance on")
+    trial = StepTrial(optimizer)
+    tensors = _named(model, trial, names)
+    probe = _Probe(model, tensors, trial, metric, max_grad_norm, loss_scale, average)
+    totals = dict.fromkeys(tensors, 0.0)
+    with _only_trainable(model, tensors), torch.random.fork_rng(devices=_gpus(model)), torch.enable_grad():
+        for index, one in enumerate(batches):
+            for name, value in probe.of_batch(index, one).items():
+                totals[name] += value
+    return Measured({name: total / len(batches) for name, total in totals.items()}, probe.passes)
+
+
+class _Probe:
+    """Measures batch by batch and counts the passes."""
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        tensors: Tensors,
+        trial: StepTrial,
+        metric: Metric,
+        max_grad_norm: float | None,
+        loss_scale: float,
+        average: Average | None,
+    ) -> None:
+        self.passes = 0
+        self._model, self._tensors, self._trial, self._metric = model, tensors, trial, metric
+        self._max_grad_norm, self._loss_scale, self._average = max_grad_norm, loss_scale, average
+        self._gpus = _gpus(model)
+
+    def of_batch(self, index: int, batch: Batch) -> dict[str, float]:
+        """I_k on one batch of every tensor whose gradient arrives; the others have no part in its loss."""
+        random = torch.get_rng_state(), [torch.cuda.get_rng_state(gpu) for gpu in self._gpus]
+        values, norms = self._pass(index, batch, 1.0)
+        coefficient = self._clipping(norms)
+        if coefficient < 1.0 and self._metric == "grad":
+            values = {name: value * coefficient for name, value in values.items()}
+        elif coefficient < 1.0:
+            torch.set_rng_state(random[0])
+            for gpu, state in zip(self._gpus, random[1], strict=True):
+                torch.cuda.set_rng_state(state, gpu)
+            values, _ = self._pass(index, batch, coefficient)
+        _check_finite("importance", values)
+        return values
+
+    def _pass(self, index: int, batch: Batch, coefficient: float) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+        """One forward and backward pass: I_k under gradients times `coefficient`, and the norms before that."""
+        names: dict[torch.Tensor, str] = {parameter: name for name, parameter in self._tensors.items()}
+        found: dict[str, torch.Tensor] = {}
+        norms: dict[str, torch.Tensor] = {}
+
+        def arrive(parameter: torch.Tensor) -> None:
+            name, gradient = names[parameter], parameter.grad
+            assert gradient is not None
+            parameter.grad = None
+            if name in found:
+                raise ValueError(f"the gradient of {name} arrives in parts: checkpoint with use_reentrant=False")
+            with torch.no_grad():
+                if self._loss_scale != 1.0:
+                    gradient.mul_(1.0 / self._loss_scale)
+                if self._average is not None:
+                    self._average(index, gradient)
+                if self._max_grad_norm is not None or self._loss_scale != 1.0:
+                    norms[name] = torch.linalg.vector_norm(gradient)
+                found[name] = self._importance(parameter, gradient, coefficient)
+
+        self.passes += 1
+        with _buffers_kept(self._model), _handed_over(self._tensors, arrive):
+            output = self._model(**batch)
+            loss = getattr(output, "loss", None)
+            if loss is None:
+                raise ValueError("the model returned no loss: the batch needs labels")
+            if self._average is None and not torch.isfinite(loss):
+                raise NotFinite(f"the probe's loss is {loss.item()}: nothing can be said about any tensor")
+            if loss.requires_grad:
+                # the optimiser's own arithmetic must not be autocast
+                with torch.autocast(loss.device.type, enabled=False):
+                    (loss * self._loss_scale).backward()
+        return _read(found), norms
+
+    def _importance(self, parameter: torch.Tensor, gradient: torch.Tensor, coefficient: float) -> torch.Tensor:
+        """I_k of one tensor, left on its device: reading it here would stall the backward pass on a GPU."""
+        if self._metric == "grad":
+            return gradient.abs().sum(dtype=torch.promote_types(gradient.dtype, torch.float32))
+        update = self._trial.update(parameter, gradient if coefficient == 1.0 else gradient * coefficient)
+        if self._metric == "dw":
+            return update.abs_().sum()
+        return -update.mul_(gradient).sum()
+
+    def _clipping(self, norms: dict[str, torch.Tensor]) -> float:
+        """What `clip_grad_norm_` multiplies gradients of these norms by: 1 where nothing is clipped."""
+        if not norms:
+            return 1.0
+        scaled = f" at a loss scale of {self._loss_scale:g}" if self._loss_scale != 1.0 else ""
+        _check_finite("gradient's norm", _read(norms), scaled)
+        if self._max_grad_norm is None:
+            return 1.0
+        first = next(iter(norms.values())).device
+        total = torch.linalg.vector_norm(torch.stack([norm.to(first) for norm in norms.values()]))
+        return min(1.0, float(self._max_grad_norm / (total + 1e-6)))
+
+
+def _named(model: torch.nn.Module, trial: StepTrial, names: Collection[str] | None) -> Tensors:
+    """The tensors to measure; a tied one stands once, under its first name."""
+    held = {name: parameter for name, parameter in model.named_parameters() if parameter in trial}
+    if not held:
         raise ValueError("the optimizer holds no parameter of this model")
-    tensors = [parameter for parameter in model.parameters() if id(parameter) in names]
-    found: dict[str, torch.Tensor] = {}
-
-    def measure(parameter: torch.Tensor) -> None:
-        gradient = parameter.grad
-        assert gradient is not None
-        found[names[id(parameter)]] = _importance(parameter, gradient, optimizer, metric, max_grad_norm)
-        parameter.grad = None
-
-    with _probing(tensors, measure):
-        output = model(**batch)
-        loss = getattr(output, "loss", None)
-        if loss is None:
-            raise ValueError("the model returned no loss: the batch needs labels")
-        if not torch.isfinite(loss):
-            raise NotFinite(f"the probe's loss is {loss.item()}: nothing can be said about any tensor")
-        loss.backward()
-    values = {name: float(value) for name, value in found.items()}
-    for name, value in values.items():
-        if not isfinite(value):
-            raise NotFinite(f"the importance of {name} is {value}")
-    return {name: values.get(name, 0.0) for name in names.values()}
-
-
-def _importance(
-    parameter: torch.Tensor,
-    gradient: torch.Tensor,
-    optimizer: torch.optim.Optimizer,
-    metric: Metric,
-    max_grad_norm: float | None,
-) -> torch.Tensor:
-    """I_k of one tensor, left on its device: reading it here would stall the backward pass on a GPU."""
-    if metric == "grad":
-        return gradient.detach().abs().sum(dtype=torch.float32)
-    kept = gradient.detach()
-    if max_grad_norm is not None:
-        norm = torch.linalg.vector_norm(kept.float())
-        parameter.grad = kept * torch.clamp(max_grad_norm / (norm + 1e-6), max=1.0).to(kept.dtype)
-    elif getattr(optimizer, "_step_supports_amp_scaling", False):
-        parameter.grad = kept.clone()  # fused kernels may unscale the gradient in place
-    with _one_step_undone(parameter, optimizer) as step:
-        update = step()
-        if metric == "dw":
-            return update.abs().sum(dtype=torch.float32)
-        return -(update.float() * kept.float()).sum()
+    if names is None:
+        return held
+    unknown = sorted(set(names) - held.keys())
+    if unknown:
+        raise ValueError(f"the model and its optimizer hold no tensor named {', '.join(unknown)}")
+    if not names:
+        raise ValueError("there is no tensor to measure: names is empty")
+    wanted = set(names)
+    return {name: parameter for name, parameter in held.items() if name in wanted}
 
 
 @contextmanager
-def _one_step_undone(parameter: torch.Tensor, optimizer: torch.optim.Optimizer) -> Iterator[Callable[[], torch.Tensor]]:
-    """Offer one real optimiser step on one tensor alone, and undo it: weights and state come back bit by bit."""
-    group = next(g for g in optimizer.param_groups if any(p is parameter for p in g["params"]))
-    rate = group["lr"] if _positive(group["lr"]) else group.get("initial_lr", group["lr"])
-    groups, weights = optimizer.param_groups, parameter.detach().clone()
-    had_state = parameter in optimizer.state
-    state = {key: _copy(value) for key, value in optimizer.state[parameter].items()} if had_state else {}
-
-    def step() -> torch.Tensor:
-        with torch.no_grad():
-            type(optimizer).step(optimizer)
-            return parameter.detach() - weights
-
-    optimizer.param_groups = [{**group, "params": [parameter], "lr": rate}]
+def _only_trainable(model: torch.nn.Module, tensors: Tensors) -> Iterator[None]:
+    """The given tensors trainable and without gradient, all others frozen; afterwards flags and gradients are back."""
+    kept = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
     try:
-        yield step
+        for parameter, _, _ in kept:
+            parameter.grad = None
+            parameter.requires_grad_(False)
+        for parameter in tensors.values():
+            parameter.requires_grad_(True)
+        torch.clear_autocast_cache()  # its casts remember who was trainable
+        yield
     finally:
-        optimizer.param_groups = groups
-        with torch.no_grad():
-            parameter.copy_(weights)
-        if had_state:
-            for key, value in state.items():
-                optimizer.state[parameter][key] = value
-        else:
-            optimizer.state.pop(parameter, None)
+        torch.clear_autocast_cache()
+        for parameter, requires_grad, gradient in kept:
+            parameter.requires_grad_(requires_grad)
+            parameter.grad = gradient
 
 
 @contextmanager
-def _probing(tensors: list[torch.nn.Parameter], measure: Callable[[torch.Tensor], None]) -> Iterator[None]:
-    """Every tensor trainable, its gradient handed to `measure`; afterwards gradients, flags and randomness are back."""
-    kept = [(tensor, tensor.requires_grad, tensor.grad) for tensor in tensors]
-    hooks = []
-    devices = sorted({tensor.device.index for tensor in tensors if tensor.device.type == "cuda"})
+def _handed_over(tensors: Tensors, arrive: Callable[[torch.Tensor], None]) -> Iterator[None]:
+    """Every tensor's gradient goes to `arrive` once it is complete."""
+    hooks = [parameter.register_post_accumulate_grad_hook(arrive) for parameter in tensors.values()]
     try:
-        for tensor in tensors:
-            tensor.grad = None
-            tensor.requires_grad_(True)
-            hooks.append(tensor.register_post_accumulate_grad_hook(measure))
-        with torch.random.fork_rng(devices=devices), torch.enable_grad():
-            yield
+        yield
     finally:
         for hook in hooks:
             hook.remove()
-        for tensor, requires_grad, grad in kept:
-            tensor.requires_grad_(requires_grad)
-            tensor.grad = grad
+        for parameter in tensors.values():
+            parameter.grad = None
 
 
-def _positive(rate: Any) -> bool:
-    return float(rate) > 0.0
+@contextmanager
+def _buffers_kept(model: torch.nn.Module) -> Iterator[None]:
+    """Buffers come back bit by bit, with the attributes that tell what they hold (dynamic rotary embeddings grow)."""
+    kept = [
+        (module, dict(vars(module)), {name: (buffer, buffer.clone()) for name, buffer in buffers.items()})
+        for module in model.modules()
+        if (buffers := dict(module.named_buffers(recurse=False)))
+    ]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for module, attributes, contents in kept:
+                vars(module).update(attributes)
+                for name, (buffer, content) in contents.items():
+                    setattr(module, name, buffer.copy_(content))
 
 
-def _copy(value: Any) -> Any:
-    return value.clone() if isinstance(value, torch.Tensor) else value
+def _gpus(model: torch.nn.Module) -> list[int]:
+    return sorted({parameter.device.index for parameter in model.parameters() if parameter.device.type == "cuda"})
+
+
+def _read(found: Mapping[str, torch.Tensor]) -> dict[str, float]:
+    """All numbers in one transfer per device instead of one wait per tensor."""
+    values: dict[str, float] = {}
+    for device in {value.device for value in found.values()}:
+        names = [name for name, value in found.items() if value.device == device]
+        values.update(zip(names, torch.stack([found[name] for name in names]).tolist(), strict=True))
+    return values
+
+
+def _check_finite(what: str, values: Mapping[str, float], where: str = "") -> None:
+    for name, value in values.items():
+        if not isfinite(value):
+            raise NotFinite(f"the {what} of {name} is {value}{where}")

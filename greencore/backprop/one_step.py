@@ -1,0 +1,106 @@
+"""One step of the run's own optimiser on one tensor alone, tried and undone (paper §3.2, Eq. 11)."""
+
+import copy
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+_READS_ONLY = (
+    torch.optim.Adadelta,
+    torch.optim.Adafactor,
+    torch.optim.Adagrad,
+    torch.optim.Adam,
+    torch.optim.Adamax,
+    torch.optim.AdamW,
+    torch.optim.NAdam,
+    torch.optim.RAdam,
+    torch.optim.RMSprop,
+    torch.optim.SGD,
+)  # their steps never write to the gradient
+
+
+class StepTrial:
+    """Tells what the optimiser's next step would change of a single tensor, and leaves everything as it was.
+
+    The step is the optimiser's own, with the tensor's state and its group's options (learning rate as the schedule has
+    set it, weight decay). A learning rate of zero, as at a warm-up's first step, is replaced by the group's initial
+    one, since it would hide every difference. Raises `ValueError` for an optimiser whose step needs a closure.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._optimizer = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps the real one
+        self._step = _bare_step(self._optimizer)
+        self._options: dict[torch.Tensor, dict[str, Any]] = {}
+        for group in self._optimizer.param_groups:
+            options = {key: value for key, value in group.items() if key not in ("params", "param_names")}
+            options["lr"] = _rate(group)
+            self._options.update(dict.fromkeys(group["params"], options))
+
+    def __contains__(self, parameter: torch.Tensor) -> bool:
+        return parameter in self._options
+
+    def update(self, parameter: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        """Δw = w_{t+1} − w_t of `parameter` under `gradient`, of its shape, in float32 or the weights' wider type.
+
+        Weights and state are never written to: the step works on copies, which makes one tensor's weights and state
+        the memory that it takes. `parameter.grad` is None afterwards. Raises `ValueError` where the optimiser cannot
+        step one tensor at a time.
+        """
+        optimizer, weights = self._optimizer, parameter.data
+        groups, state = optimizer.param_groups, optimizer.state.get(parameter)
+        if state is not None:
+            optimizer.state[parameter] = _copied(state)
+        optimizer.param_groups = [{**_copied(self._options[parameter]), "params": [parameter]}]
+        parameter.data = weights.clone()
+        parameter.grad = gradient if type(optimizer) in _READS_ONLY else gradient.clone()
+        try:
+            with torch.no_grad():
+                self._step(optimizer)
+            wide = torch.promote_types(weights.dtype, torch.float32)
+            return parameter.data.to(wide).sub_(weights)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            raise ValueError(_unsupported(optimizer, f"its step on one tensor alone failed: {error}")) from error
+        finally:
+            parameter.data, parameter.grad = weights, None
+            optimizer.param_groups = groups
+            if state is not None:
+                optimizer.state[parameter] = state
+            else:
+                optimizer.state.pop(parameter, None)
+
+
+def _bare_step(optimizer: torch.optim.Optimizer) -> Callable[[torch.optim.Optimizer], Any]:
+    """The class's own step: the instance's is wrapped by schedulers, which count, and torch's runs the user's hooks."""
+    step = type(optimizer).step
+    if getattr(step, "hooked", False):
+        step = inspect.unwrap(step, stop=lambda function: not getattr(function, "hooked", False))
+    closure = inspect.signature(step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise ValueError(_unsupported(optimizer, "its step evaluates the model again"))
+    return step
+
+
+def _rate(group: dict[str, Any]) -> Any:
+    """The group's learning rate; None where the optimiser finds its own (transformers' Adafactor)."""
+    rate = group.get("lr")
+    return rate if rate is None or float(rate) > 0.0 else group.get("initial_lr", rate)
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.clone()
+    if isinstance(value, dict):
+        return {key: _copied(entry) for key, entry in value.items()}
+    return copy.deepcopy(value)
+
+
+def _unsupported(optimizer: torch.optim.Optimizer, reason: str) -> str:
+    names = ", ".join(kind.__name__ for kind in _READS_ONLY)
+    return (
+        f"optimiser {type(optimizer).__name__} is not supported: {reason}. Supported are those that step each tensor "
+        f"by itself: torch's {names}, transformers' Adafactor"
+    )
