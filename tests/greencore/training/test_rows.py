@@ -4,11 +4,45 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import PreTrainedTokenizerBase
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from greencore.dataset import PromptRow, TextRow
-from greencore.training.models import load_tokenizer
+from greencore.dataset import MessagesRow, PromptRow, TextRow
+from greencore.training.formats import SUMMARIZE, TLDR, PromptFormat, prompt_format
+from greencore.training.models import ModelError, load_tokenizer
 from greencore.training.rows import IGNORED, Collator, split, tokenise
+
+SENTENCE = "the source says that the summary of a source is shorter than the source, TL;DR: summarize the summary "
+TEMPLATE = (
+    "<s>{% for turn in messages %}{{ turn.role }}: {{ turn.content }} {% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
+
+def subwords(*, opening: bool) -> PreTrainedTokenizerBase:
+    """A byte-pair tokenizer of a few merges, which with `opening` puts <s> before every text."""
+    pairs = Tokenizer(models.BPE())
+    pairs.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    pairs.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320, special_tokens=["<s>", "</s>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    pairs.train_from_iterator([SENTENCE], trainer)
+    if opening:
+        pairs.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=pairs, bos_token="<s>", eos_token="</s>", pad_token="</s>", chat_template=TEMPLATE
+    )
+
+
+SUBWORDS = subwords(opening=False)
+OPENED = subwords(opening=True)
+
+
+def encoded(text: str) -> tuple[int, ...]:
+    return tuple(SUBWORDS(text, add_special_tokens=False)["input_ids"])
 
 
 @pytest.fixture
@@ -63,3 +97,105 @@ def test_batches_keep_their_rows(tokenizer: PreTrainedTokenizerBase) -> None:
     batch = Collator(0)(examples)
     for index, example in enumerate(examples):
         assert torch.equal(batch["input_ids"][index, : len(example.input_ids)], torch.tensor(example.input_ids))
+
+
+@given(
+    source=st.text(st.sampled_from("the sourcmay,.é "), max_size=60),
+    prompt_format=st.sampled_from([TLDR, SUMMARIZE, PromptFormat("chat", "user: ", " assistant: ")]),
+    room=st.integers(1, 40),
+)
+def test_a_format_survives_and_the_source_loses_as_little_of_its_end_as_it_must(
+    source: str, prompt_format: PromptFormat, room: int
+) -> None:
+    completion = (*encoded(" a summary"), 1)
+    tokens = tokenise(
+        [PromptRow(source, " a summary")], SUBWORDS, max_length=room + len(completion), prompt_format=prompt_format
+    )
+    [example] = tokens.examples
+    prompt = example.input_ids[: -len(completion)]
+    assert example.input_ids[-len(completion) :] == completion
+    assert example.labels == (*[IGNORED] * len(prompt), *completion)
+    assert (tokens.shortened_prompts, tokens.shortened_completions) == (
+        len(encoded(prompt_format.around(source))) > room,
+        0,
+    )
+    fitting = [encoded(prompt_format.around(source[:end].rstrip())) for end in range(len(source))]
+    fitting = [kept for kept in [*fitting, encoded(prompt_format.around(source))] if len(kept) <= room]
+    if fitting:
+        assert prompt in fitting
+        assert len(prompt) >= max(map(len, fitting)) - 2  # a further letter may merge tokens into fewer
+    else:
+        assert prompt == encoded(prompt_format.around(""))[-room:]
+
+
+def test_the_papers_prompt_ends_in_its_marker_whatever_the_sources_length(tokenizer: PreTrainedTokenizerBase) -> None:
+    row = PromptRow("w1 w2 w3 w4", "w5 w6")
+    for length, prompt in [(8, (3, 4, 5, 6, 1)), (6, (3, 4, 1)), (4, (1,))]:
+        [example] = tokenise([row], tokenizer, max_length=length, prompt_format=TLDR).examples
+        assert example.input_ids == (*prompt, 7, 8, 0)
+
+
+def test_a_token_that_opens_every_text_stays_in_front_and_is_not_learned() -> None:
+    row, text = PromptRow("the source of the source", " a summary"), TextRow("a summary")
+    completion = (*encoded(" a summary"), 1)
+    [whole] = tokenise([row], OPENED, max_length=99).examples
+    assert whole.input_ids == (0, *encoded(row.prompt), *completion)
+    [short] = tokenise([row], OPENED, max_length=len(completion) + 3).examples
+    assert short.input_ids == (0, *encoded(row.prompt)[-2:], *completion)
+    assert short.labels[:3] == (IGNORED,) * 3
+    [plain] = tokenise([text], OPENED, max_length=99).examples
+    assert plain.input_ids == (0, *encoded(text.text), 1)
+    cut = tokenise([text], OPENED, max_length=2)
+    assert (cut.shortened_prompts, cut.shortened_completions) == (0, 1)
+
+
+def test_a_chat_prompt_is_the_same_as_a_conversation_of_one_turn() -> None:
+    chat = prompt_format("chat", OPENED)
+    prompt, conversation = (
+        tokenise([row], OPENED, max_length=99, prompt_format=chat)
+        for row in (PromptRow("the source", "a"), MessagesRow((("user", "the source"), ("assistant", "a"))))
+    )
+    assert prompt == conversation
+    assert prompt.examples[0].input_ids.count(0) == 1  # the template writes the opening token
+
+
+def test_a_long_conversation_loses_its_earlier_turns() -> None:
+    row = MessagesRow((("system", "the summary"), ("user", "the source"), ("assistant", " a")))
+    tokens = tokenise([row], SUBWORDS, max_length=12)
+    assert tokens.shortened_prompts == 1
+    assert SUBWORDS.decode(tokens.examples[0].input_ids).endswith("assistant:  a</s>")
+
+
+def test_an_encoder_reads_the_prompt_and_the_decoder_learns_the_completion(tokenizer: PreTrainedTokenizerBase) -> None:
+    rows = [PromptRow("w1 w2 w3 w4", "w5 w6"), PromptRow("w1", "w5 w6 w7 w8")]
+    tokens = tokenise(rows, tokenizer, max_length=5, prompt_format=SUMMARIZE, encoder=True, max_target_length=4)
+    long, short = tokens.examples
+    assert (long.input_ids, long.labels) == ((1, 3, 4, 5, 0), (7, 8, 0))
+    assert (short.input_ids, short.labels) == ((1, 3, 0), (7, 8, 9, 10))
+    assert (tokens.shortened_prompts, tokens.shortened_completions) == (1, 1)
+
+
+def test_what_an_encoder_reads_keeps_the_tokenizers_own_ends() -> None:
+    [example] = tokenise([PromptRow("the source", "a")], OPENED, max_length=99, encoder=True).examples
+    assert example.input_ids == (0, *encoded("the source"), 1)
+    [cut] = tokenise([PromptRow("the source", "a")], OPENED, max_length=3, encoder=True).examples
+    assert cut.input_ids == (0, *encoded("the"), 1)
+
+
+def test_an_encoder_has_nothing_to_read_in_plain_text(tokenizer: PreTrainedTokenizerBase) -> None:
+    with pytest.raises(ModelError, match="gives it no prompt"):
+        tokenise([TextRow("w1")], tokenizer, max_length=8, encoder=True)
+
+
+def test_a_tokenizer_without_an_end_of_text_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
+    tokenizer.eos_token = None
+    with pytest.raises(ModelError, match="would never end"):
+        tokenise([TextRow("w1")], tokenizer, max_length=8)
+
+
+def test_source_and_target_are_padded_apart(tokenizer: PreTrainedTokenizerBase) -> None:
+    rows = [PromptRow("w1 " * 9, "w2"), PromptRow("w3", "w4 w5")]
+    batch = Collator(0)(tokenise(rows, tokenizer, max_length=64, encoder=True).examples)
+    assert batch["input_ids"].shape == batch["attention_mask"].shape == (2, 16)
+    assert batch["attention_mask"].sum(1).tolist() == [10, 2]
+    assert batch["labels"].tolist() == [[4, 0, *[IGNORED] * 6], [6, 7, 0, *[IGNORED] * 5]]
