@@ -1,12 +1,15 @@
 """The fixed ways of fine-tuning that the paper compares with (§2.2, Table 1 and §4), for any model of transformers."""
 
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal, get_args
 
 import torch
-from peft import LoraConfig, PeftModel, PrefixTuningConfig, TaskType, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, PeftModelForSeq2SeqLM, PrefixTuningConfig, TaskType, get_peft_model
 from torch import nn
-from transformers import PreTrainedModel
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.pytorch_utils import Conv1D
 
@@ -83,29 +86,31 @@ def with_adapter(
     """
     task = TaskType.SEQ_2_SEQ_LM if model.config.is_encoder_decoder else TaskType.CAUSAL_LM
     if method == "lora":
-        names = _projections(model)
-        return get_peft_model(
-            model,
-            LoraConfig(
-                task_type=task,
-                r=rank,
-                lora_alpha=alpha,
-                lora_dropout=dropout,
-                target_modules=sorted({name.rpartition(".")[2] for name in names}),
-                fan_in_fan_out=isinstance(model.get_submodule(names[0]), Conv1D),
-            ),
+        projections = _projections(model)
+        settings: PeftConfig = LoraConfig(
+            task_type=task,
+            r=rank,
+            lora_alpha=alpha,
+            lora_dropout=dropout,
+            target_modules=sorted({name.rpartition(".")[2] for name in projections}),
+            fan_in_fan_out=isinstance(model.get_submodule(projections[0]), Conv1D),
         )
-    layers, heads, width = _key_shape(model)
-    return get_peft_model(
-        model,
-        PrefixTuningConfig(
+        adapted: Callable[..., PeftModel] = get_peft_model
+    else:
+        layers, heads, width = _key_shape(model)
+        settings = PrefixTuningConfig(
             task_type=task,
             num_virtual_tokens=prefix_tokens,
+            num_transformer_submodules=1,
             num_layers=layers,
             num_attention_heads=heads,
             token_dim=heads * width,
-        ),
-    )
+        )
+        adapted = _DecoderPrefix if model.config.is_encoder_decoder else get_peft_model
+    with warnings.catch_warnings():
+        # peft asks for it by the name that transformers has deprecated
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        return adapted(model, settings)
 
 
 def merged(model: PeftModel) -> PreTrainedModel:
@@ -115,6 +120,16 @@ def merged(model: PeftModel) -> PreTrainedModel:
     plain = model.merge_and_unload()
     assert isinstance(plain, PreTrainedModel)
     return plain
+
+
+class _DecoderPrefix(PeftModelForSeq2SeqLM):
+    """A prefix of its own for each block of a decoder that also attends to an encoder.
+
+    peft gives such a model's blocks the first half of the prefix twice and leaves the second half untrained.
+    """
+
+    def get_prompt(self, *args: Any, **kwargs: Any) -> EncoderDecoderCache:  # type: ignore[override]  # peft's as well
+        return EncoderDecoderCache(super().get_prompt(*args, **kwargs), DynamicCache())
 
 
 def _top_blocks(model: PreTrainedModel, *, epoch: int, epochs: int) -> list[nn.Parameter]:
@@ -151,12 +166,15 @@ def _called(model: PreTrainedModel) -> list[nn.Module]:
 @torch.no_grad()
 def _pass_one_token(model: PreTrainedModel, *, use_cache: bool) -> Any:
     visible = 1 if model.config.pad_token_id == 0 else 0  # a pad token alone draws a warning
-    token = torch.full((1, 1), visible, device=model.device)
-    inputs = {"input_ids": token} | ({"decoder_input_ids": token} if model.config.is_encoder_decoder else {})
     training = [module for module in model.modules() if module.training]
     model.eval()
+    # on the meta device transformers would ask for values, which it does not of a fake tensor
+    fake = FakeTensorMode(allow_non_fake_inputs=True) if model.device.type == "meta" else nullcontext()
     try:
-        return model(**inputs, use_cache=use_cache)
+        with fake:
+            token = torch.full((1, 1), visible, device=model.device)
+            inputs = {"input_ids": token} | ({"decoder_input_ids": token} if model.config.is_encoder_decoder else {})
+            return model(**inputs, use_cache=use_cache)
     finally:
         for module in training:
             module.training = True

@@ -29,7 +29,7 @@ def copy(model_folder: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def t5_folder(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    config = T5Config(vocab_size=64, d_model=16, d_kv=4, d_ff=32, num_layers=1, num_heads=2, decoder_start_token_id=0)
+    config = T5Config(vocab_size=64, d_model=16, d_kv=4, d_ff=32, num_layers=1, num_heads=2)
     T5ForConditionalGeneration(config).save_pretrained(tmp_path / "t5")
     return tmp_path / "t5"
 

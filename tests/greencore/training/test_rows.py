@@ -164,7 +164,7 @@ def test_a_long_conversation_loses_its_earlier_turns() -> None:
     row = MessagesRow((("system", "the summary"), ("user", "the source"), ("assistant", " a")))
     tokens = tokenise([row], SUBWORDS, max_length=12)
     assert tokens.shortened_prompts == 1
-    assert SUBWORDS.decode(tokens.examples[0].input_ids).endswith("assistant:  a</s>")
+    assert str(SUBWORDS.decode(list(tokens.examples[0].input_ids))).endswith("assistant:  a</s>")
 
 
 def test_an_encoder_reads_the_prompt_and_the_decoder_learns_the_completion(tokenizer: PreTrainedTokenizerBase) -> None:
