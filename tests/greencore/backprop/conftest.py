@@ -4,49 +4,17 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
+from benchmarks import families
 from greencore.backprop import Profile, profile
 
-
-def built(family: type[PreTrainedModel], config: PreTrainedConfig, attention: str) -> PreTrainedModel:
-    model = family._from_config(config, attn_implementation=attention)
-    assert isinstance(model, PreTrainedModel)
-    return model
-
-
-def llama(attention: str = "sdpa", *, tied: bool = False) -> PreTrainedModel:
-    config = LlamaConfig(
-        vocab_size=96,
-        hidden_size=32,
-        intermediate_size=80,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        tie_word_embeddings=tied,
-    )
-    return built(LlamaForCausalLM, config, attention)
-
-
-def opt(attention: str = "sdpa") -> PreTrainedModel:
-    config = OPTConfig(
-        vocab_size=96,
-        hidden_size=32,
-        word_embed_proj_dim=32,
-        ffn_dim=64,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        max_position_embeddings=64,
-    )
-    return built(OPTForCausalLM, config, attention)
-
-
 MODELS: dict[str, Callable[[], PreTrainedModel]] = {
-    "llama": llama,
-    "llama-tied": lambda: llama(tied=True),
-    "llama-eager": lambda: llama("eager"),
-    "opt": opt,
-    "opt-eager": lambda: opt("eager"),
+    "llama": lambda: families.family("llama", "sdpa"),
+    "llama-tied": lambda: families.family("llama-tied", "sdpa"),
+    "llama-eager": lambda: families.family("llama", "eager"),
+    "opt": lambda: families.family("opt", "sdpa"),
+    "opt-eager": lambda: families.family("opt", "eager"),
 }
 
 
