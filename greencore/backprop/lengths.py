@@ -1,0 +1,47 @@
+"""What a step costs at any sequence length, from a few traced lengths.
+
+Every operator of a dense transformer costs a polynomial of the lengths without a constant term: a·L + b·L² in a
+decoder, and a·S + b·T + c·S² + d·T² + e·S·T where an encoder reads S tokens and a decoder writes T. As many traces as
+there are terms give the cost at all other lengths, as a weighted sum of the traced ones.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Lengths = tuple[int, ...]
+"""(tokens,) of a decoder-only model's rows, or (source tokens, target tokens) of an encoder-decoder's."""
+
+
+def nodes(shortest: Lengths, longest: Lengths) -> tuple[Lengths, ...]:
+    """The lengths to trace, `longest` first, so that everything between two extremes follows from them.
+
+    Where both extremes agree the range is widened, since one length alone tells nothing of another. Raises
+    `ValueError` for anything but one length or two, each at least 1.
+    """
+    if len(shortest) != len(longest) or len(shortest) not in (1, 2) or min(*shortest, *longest) < 1:
+        raise ValueError(f"lengths are (tokens,) or (source tokens, target tokens), got {shortest} and {longest}")
+    low = tuple(min(pair) for pair in zip(shortest, longest, strict=True))
+    high = tuple(max(most, least + 2) for most, least in zip(longest, low, strict=True))
+    if len(low) == 1:
+        return high, low
+    (low_source, low_target), (high_source, high_target) = low, high
+    middle = (low_source + high_source) // 2  # at the shortest target: with the corners it settles all five terms
+    return high, (high_source, low_target), (low_source, high_target), low, (middle, low_target)
+
+
+def weights(traced: Sequence[Lengths], wanted: Sequence[Lengths]) -> NDArray[np.float64]:
+    """For each wanted length, the weights [wanted, traced] of the traced costs whose sum is its cost."""
+    scale = np.max(np.asarray(traced, dtype=np.float64), axis=0)
+    known = _terms(np.asarray(traced) / scale)
+    solved = np.linalg.solve(known.T, _terms(np.asarray(wanted, dtype=np.float64) / scale).T)
+    return np.asarray(solved.T, dtype=np.float64)
+
+
+def _terms(lengths: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The polynomial's terms [points, terms] at the given lengths [points, 1 or 2]."""
+    columns = [*lengths.T, *(lengths**2).T]
+    if lengths.shape[1] == 2:
+        columns.append(lengths[:, 0] * lengths[:, 1])
+    return np.stack(columns, axis=1)
