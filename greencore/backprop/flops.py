@@ -2,7 +2,8 @@
 
 One multiply-accumulate is 2 FLOPs. Outside matrix products every elementary operation on an element (add, multiply,
 exp, rsqrt, …) is one FLOP; a fused kernel counts as the elementary steps that it fuses. Moving, casting, comparing
-and indexing are free, and so is the embedding's gradient, which only assigns rows (paper Eq. 6).
+and indexing are free, and so is the embedding's gradient, which only assigns rows (paper Eq. 6). Free, too, is adding a
+weight's gradient to another one of the same weight, whether from another step or from another place of its use.
 """
 
 from collections.abc import Callable
@@ -17,28 +18,71 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class OpFlops:
-    """FLOPs of one executed operator; `counted` is the part that torch's FlopCounterMode counts."""
+    """FLOPs of executed operators: `total`, of which `products` are matrix products.
 
-    counted: int
-    total: int
+    `counted` is the part of the products that torch's FlopCounterMode counts.
+    """
+
+    counted: int = 0
+    products: int = 0
+    total: int = 0
+
+    def __add__(self, other: "OpFlops") -> "OpFlops":
+        return OpFlops(self.counted + other.counted, self.products + other.products, self.total + other.total)
+
+    def __neg__(self) -> "OpFlops":
+        return OpFlops(-self.counted, -self.products, -self.total)
 
 
-FREE = OpFlops(0, 0)
+FREE = OpFlops()
 
+# Operators that compute nothing: they move, cast, choose, count, draw or fill. Views need no entry.
 MOVES = {
+    aten._index_put_impl_,
     aten._to_copy,
+    aten._unsafe_view,
+    aten.bernoulli_,
+    aten.cat,
     aten.clone,
+    aten.constant_pad_nd,
     aten.copy_,
-    aten.where,
-    aten.masked_fill,
+    aten.embedding,
+    aten.embedding_dense_backward,
+    aten.empty,
+    aten.empty_like,
     aten.fill,
-    aten.zero_,
-    aten.ones_like,
-    aten.zeros_like,
-    aten.expand,
-    aten.detach,
-    aten.alias,
+    aten.fill_,
+    aten.full,
+    aten.full_like,
+    aten.gather,
+    aten.histc,
+    aten.index,
+    aten.index_put,
+    aten.index_put_,
+    aten.index_select,
     aten.lift_fresh,
+    aten.masked_fill,
+    aten.masked_fill_,
+    aten.new_empty,
+    aten.new_empty_strided,
+    aten.new_ones,
+    aten.new_zeros,
+    aten.nll_loss_backward,
+    aten.ones,
+    aten.ones_like,
+    aten.scalar_tensor,
+    aten.scatter,
+    aten.select_backward,
+    aten.slice_backward,
+    aten.sort,
+    aten.stack,
+    aten.topk,
+    aten.tril,
+    aten.triu,
+    aten.where,
+    aten.zero_,
+    aten.zeros,
+    aten.zeros_like,
 }
 
 # Elementary operations per element of the output.
@@ -53,9 +97,12 @@ STEPS_PER_OUTPUT = {
     aten.addcmul: 3,
     aten.addcdiv: 3,
     aten._softmax: 5,  # maximum, subtract, exp, sum, divide
+    aten._safe_softmax: 5,
     aten._softmax_backward_data: 4,  # multiply, sum, subtract, multiply
     aten._log_softmax: 5,
     aten._log_softmax_backward_data: 4,
+    aten.native_dropout: 1,
+    aten.native_dropout_backward: 1,
 }
 
 # Elementary operations per element of the first input.
@@ -70,6 +117,26 @@ STEPS_PER_INPUT = {
     aten._fused_rms_norm: 5,  # square, mean, normalise 2, scale
 }
 
+# A score of fused attention: scale, then the softmax's five; back: the score anew, the softmax's four, scale.
+ATTENTION_STEPS, ATTENTION_BACKWARD_STEPS = 6, 8
+
+FUSED_ATTENTION = {
+    aten._scaled_dot_product_flash_attention_for_cpu,
+    aten._scaled_dot_product_flash_attention,
+    aten._scaled_dot_product_efficient_attention,
+    aten._scaled_dot_product_cudnn_attention,
+    aten._flash_attention_forward,
+    aten._efficient_attention_forward,
+}
+FUSED_ATTENTION_BACKWARD = {
+    aten._scaled_dot_product_flash_attention_for_cpu_backward,
+    aten._scaled_dot_product_flash_attention_backward,
+    aten._scaled_dot_product_efficient_attention_backward,
+    aten._scaled_dot_product_cudnn_attention_backward,
+    aten._flash_attention_backward,
+    aten._efficient_attention_backward,
+}
+
 
 def _cpu_attention(args: tuple[Any, ...]) -> int:
     query, key, value = args[:3]
@@ -81,10 +148,18 @@ def _cpu_attention_backward(args: tuple[Any, ...]) -> int:
     return int(sdpa_backward_flop_count(grad_out.shape, query.shape, key.shape, value.shape))
 
 
-# torch's counter has no entry for the fused attention of the CPU, though it multiplies the same matrices.
+def _grouped_product(args: tuple[Any, ...]) -> int:
+    """Rows sorted into groups: each meets one group's matrix, whether to be multiplied by it or for its gradient."""
+    left, right = args[:2]
+    return 2 * int(left.numel()) * int(right.shape[-1])
+
+
+# torch's counter has no entry for the fused attention of the CPU and for grouped products of experts, though they
+# multiply the same matrices.
 UNCOUNTED_PRODUCTS: dict[Any, Callable[[tuple[Any, ...]], int]] = {
     aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _cpu_attention_backward,
+    aten._grouped_mm: _grouped_product,
 }
 
 
@@ -92,23 +167,12 @@ def op_flops(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any)
     """FLOPs of one call of an ATen overload, from the shapes of its arguments and result."""
     packet = func._overloadpacket
     if packet in flop_registry:
-        flops = int(flop_registry[packet](*args, **kwargs, out_val=out))
-        bias = out.numel() if packet is aten.addmm else 0
-        return OpFlops(flops, flops + bias)
-    if packet in UNCOUNTED_PRODUCTS:
-        return OpFlops(0, UNCOUNTED_PRODUCTS[packet](args))
-    if packet in MOVES:
-        return FREE
-    result = out[0] if isinstance(out, (tuple, list)) and out else out
-    if not isinstance(result, torch.Tensor) or not result.is_floating_point():
-        return FREE
-    if packet in STEPS_PER_OUTPUT:
-        return OpFlops(0, STEPS_PER_OUTPUT[packet] * result.numel())
-    if packet in STEPS_PER_INPUT:
-        return OpFlops(0, STEPS_PER_INPUT[packet] * args[0].numel())
-    if torch.Tag.pointwise in func.tags:
-        return OpFlops(0, result.numel())
-    return FREE
+        products = counted = int(flop_registry[packet](*args, **kwargs, out_val=out))
+    elif packet in UNCOUNTED_PRODUCTS:
+        products, counted = UNCOUNTED_PRODUCTS[packet](args), 0
+    else:
+        return OpFlops(total=_elementwise(func, packet, args, out))
+    return OpFlops(counted, products, products + _beside_products(packet, args, products, out))
 
 
 def layer_norm_backward_flops(grad: torch.Tensor) -> tuple[int, int, int]:
@@ -118,3 +182,38 @@ def layer_norm_backward_flops(grad: torch.Tensor) -> tuple[int, int, int]:
     """
     elements = grad.numel()
     return 8 * elements, 2 * elements, elements
+
+
+def _elementwise(func: Any, packet: Any, args: tuple[Any, ...], out: Any) -> int:
+    if packet in MOVES:
+        return 0
+    result = out[0] if isinstance(out, (tuple, list)) and out else out
+    if not isinstance(result, torch.Tensor) or not result.is_floating_point():
+        return 0
+    if packet is aten.native_layer_norm_backward:
+        parts = zip(layer_norm_backward_flops(args[0]), out, strict=True)
+        return sum(flops for flops, part in parts if part is not None)
+    if packet is aten.nll_loss_forward:
+        return int(args[1].numel())  # the mean of one log-probability a token
+    if packet in STEPS_PER_OUTPUT:
+        return STEPS_PER_OUTPUT[packet] * result.numel()
+    if packet in STEPS_PER_INPUT:
+        return STEPS_PER_INPUT[packet] * int(args[0].numel())
+    return result.numel() if torch.Tag.pointwise in func.tags else 0
+
+
+def _beside_products(packet: Any, args: tuple[Any, ...], products: int, out: Any) -> int:
+    """Elementwise FLOPs of a kernel that multiplies matrices: a bias added, a softmax between two products."""
+    if packet is aten.addmm:
+        return int(out.numel())
+    if packet is aten.baddbmm:
+        return 2 * int(out.numel())  # scaled and added
+    if packet in FUSED_ATTENTION:
+        query, value = args[0], args[2]
+        scores = products // (2 * (query.shape[-1] + value.shape[-1]))
+        return ATTENTION_STEPS * int(scores)
+    if packet in FUSED_ATTENTION_BACKWARD:
+        query, value = args[1], args[3]
+        scores = products // (2 * (3 * query.shape[-1] + 2 * value.shape[-1]))
+        return ATTENTION_BACKWARD_STEPS * int(scores)
+    return 0

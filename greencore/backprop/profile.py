@@ -8,6 +8,7 @@ from math import nextafter
 
 import torch
 
+from greencore.backprop.flops import OpFlops
 from greencore.backprop.trace import Batch, Trace, trace_step
 
 
@@ -34,11 +35,41 @@ class SharedCost:
 
 
 @dataclass(frozen=True)
+class ConditionalCost:
+    """FLOPs spent, or where negative saved, if any bit of `needed_by` and any bit of `when` is selected."""
+
+    when: int
+    needed_by: int
+    flops: int
+
+
+@dataclass(frozen=True)
+class CountedCost:
+    """One kind of FLOPs on its own: forward, and backward by the tensors that need them."""
+
+    forward: int
+    backward: tuple[SharedCost, ...]
+    conditional: tuple[ConditionalCost, ...] = ()
+
+    def of(self, mask: int) -> int:
+        """FLOPs of a step that trains the tensors of the bit mask."""
+        shared = sum(cost.flops for cost in self.backward if cost.needed_by & mask)
+        return self.forward + shared + _conditional(self.conditional, mask)
+
+
+@dataclass(frozen=True)
 class Profile:
     """Exact FLOPs of one training step, for every choice of trained tensors. Made by `profile`.
 
     `tensors` run from the model's output to its input, in the order in which a step completes their gradients. One
     multiply-accumulate is 2 FLOPs (the paper's "PFLOPs" are multiply-accumulates, so half of these).
+
+    A step costs `forward_flops`, the `exclusive` FLOPs of each selected tensor, every `shared` cost that a selected
+    tensor needs, and the `conditional` ones: some models run the same operators in another way for another selection.
+    Without the conditional ones a selection is never taken for cheaper than it is.
+
+    Matrix products are kept apart from everything else (normalisation, activation, softmax, bias, residual sums):
+    `product_step_flops` and `elementwise_step_flops` add up to `step_flops`.
     """
 
     tensors: tuple[TensorCost, ...]
@@ -46,18 +77,31 @@ class Profile:
     full_flops: int
     exclusive: tuple[int, ...]
     shared: tuple[SharedCost, ...]
-    counted: "CountedCost"
+    counted: CountedCost
+    products: CountedCost = CountedCost(0, ())
+    conditional: tuple[ConditionalCost, ...] = ()
 
     def step_flops(self, names: Collection[str]) -> int:
         """FLOPs of a step, forward and backward, that trains just these tensors. Raises `KeyError` for a stranger."""
         mask = self.mask(names)
         own = sum(cost for index, cost in enumerate(self.exclusive) if mask >> index & 1)
-        return self.forward_flops + own + sum(s.flops for s in self.shared if s.needed_by & mask)
+        shared = sum(cost.flops for cost in self.shared if cost.needed_by & mask)
+        return self.forward_flops + own + shared + _conditional(self.conditional, mask)
+
+    def product_step_flops(self, names: Collection[str]) -> int:
+        """The matrix products of `step_flops`, those inside fused attention and of grouped experts included."""
+        return self.products.of(self.mask(names))
+
+    def elementwise_step_flops(self, names: Collection[str]) -> int:
+        """The rest of `step_flops`: normalisation, activation, softmax, bias, residual sums, loss."""
+        return self.step_flops(names) - self.product_step_flops(names)
 
     def matmul_step_flops(self, names: Collection[str]) -> int:
-        """The part of `step_flops` that torch's FlopCounterMode counts on the model's device, for comparison."""
-        mask = self.mask(names)
-        return self.counted.forward + sum(s.flops for s in self.counted.backward if s.needed_by & mask)
+        """The part of `product_step_flops` that torch's FlopCounterMode counts on the model's device, for comparison.
+
+        It knows neither the CPU's fused attention nor the grouped products of experts.
+        """
+        return self.counted.of(self.mask(names))
 
     def share(self, names: Collection[str]) -> float:
         """`step_flops` as a share of full fine-tuning's: what ρ bounds (paper Eq. 4)."""
@@ -82,19 +126,12 @@ class Profile:
         return {tensor.name: index for index, tensor in enumerate(self.tensors)}
 
 
-@dataclass(frozen=True)
-class CountedCost:
-    """The operators that torch's FlopCounterMode knows, on their own."""
-
-    forward: int
-    backward: tuple[SharedCost, ...]
-
-
 def profile(model: torch.nn.Module, batch: Batch, *, names: Collection[str] | None = None) -> Profile:
     """Profile a training step of `model` from its traced autograd graph (paper §3.1), without a rule per family.
 
     `batch` maps the model's arguments, `labels` among them, to tensors; only their shapes matter. The model may live
-    on the meta device and is left untouched. `names` limits what counts as trainable (default: every floating-point
+    on the meta device and is left untouched. It is profiled in its present mode: in training mode, gradient
+    checkpointing costs what it recomputes. `names` limits what counts as trainable (default: every floating-point
     parameter); full fine-tuning trains them all. Raises `greencore.backprop.TraceError`.
     """
     trace = trace_step(model, batch, None if names is None else frozenset(names))
@@ -103,43 +140,81 @@ def profile(model: torch.nn.Module, batch: Batch, *, names: Collection[str] | No
 
 def _from_trace(trace: Trace) -> Profile:
     total: dict[int, int] = defaultdict(int)
+    products: dict[int, int] = defaultdict(int)
     counted: dict[int, int] = defaultdict(int)
-    for op in trace.backward:
-        total[op.needed_by] += op.flops.total
-        counted[op.needed_by] += op.flops.counted
+    conditional: dict[tuple[int, int], OpFlops] = defaultdict(OpFlops)
+    for cost in trace.backward:
+        if cost.when is not None:
+            conditional[cost.when, cost.needed_by] += cost.flops
+        elif cost.needed_by:
+            total[cost.needed_by] += cost.flops.total
+            products[cost.needed_by] += cost.flops.products
+            counted[cost.needed_by] += cost.flops.counted
     return assemble(
         trace.tensors,
         forward=trace.forward.total,
         total=total,
         counted=CountedCost(
-            trace.forward.counted, tuple(SharedCost(mask, flops) for mask, flops in counted.items() if flops)
+            trace.forward.counted,
+            _costs(counted),
+            _conditional_costs({key: flops.counted for key, flops in conditional.items()}),
         ),
+        products=CountedCost(
+            trace.forward.products,
+            _costs(products),
+            _conditional_costs({key: flops.products for key, flops in conditional.items()}),
+        ),
+        conditional=_conditional_costs({key: flops.total for key, flops in conditional.items()}),
     )
 
 
 def assemble(
-    tensors: tuple[tuple[str, int], ...], *, forward: int, total: Mapping[int, int], counted: CountedCost
+    tensors: tuple[tuple[str, int], ...],
+    *,
+    forward: int,
+    total: Mapping[int, int],
+    counted: CountedCost,
+    products: CountedCost | None = None,
+    conditional: tuple[ConditionalCost, ...] = (),
 ) -> Profile:
-    """A profile from backward FLOPs by the set of tensors (a bit mask) that needs them."""
+    """A profile from backward FLOPs by the set of tensors (a bit mask) that needs them.
+
+    `products` defaults to `counted`.
+    """
     exclusive = [0] * len(tensors)
     shared = []
     for mask, flops in total.items():
         if mask.bit_count() == 1:
             exclusive[mask.bit_length() - 1] = flops
-        else:
+        elif flops:
             shared.append(SharedCost(mask, flops))
     carried = _carried(len(tensors), shared)
+    everything = (1 << len(tensors)) - 1
     return Profile(
         tensors=tuple(
             TensorCost(name, t_dw=exclusive[index], t_dy=carried[index], params=params)
             for index, (name, params) in enumerate(tensors)
         ),
         forward_flops=forward,
-        full_flops=forward + sum(total.values()),
+        full_flops=forward + sum(total.values()) + _conditional(conditional, everything),
         exclusive=tuple(exclusive),
         shared=tuple(shared),
         counted=counted,
+        products=products or counted,
+        conditional=conditional,
     )
+
+
+def _conditional(costs: Iterable[ConditionalCost], mask: int) -> int:
+    return sum(cost.flops for cost in costs if cost.needed_by & mask and cost.when & mask)
+
+
+def _costs(flops: Mapping[int, int]) -> tuple[SharedCost, ...]:
+    return tuple(SharedCost(mask, cost) for mask, cost in flops.items() if cost)
+
+
+def _conditional_costs(flops: Mapping[tuple[int, int], int]) -> tuple[ConditionalCost, ...]:
+    return tuple(ConditionalCost(when, mask, cost) for (when, mask), cost in flops.items() if cost)
 
 
 def _carried(tensors: int, shared: Collection[SharedCost]) -> list[int]:
@@ -150,40 +225,3 @@ def _carried(tensors: int, shared: Collection[SharedCost]) -> list[int]:
         if first > 0:
             carried[first - 1] += cost.flops
     return carried
-
-
-def at_length(short: Profile, long: Profile, *, lengths: tuple[int, int], length: int) -> Profile:
-    """The profile at another sequence length, from two profiles of the same batch size.
-
-    In dense attention every operator's FLOPs are a·L + b·L², so two lengths give a and b and hence all others.
-    Raises `ValueError` where the two profiles are not of the same graph.
-    """
-    low, high = lengths
-    if low == high:
-        return short
-
-    def at(first: int, second: int) -> int:
-        slope, other = first / low, second / high
-        square = (other - slope) / (high - low)
-        return round(length * (slope + square * (length - low)))
-
-    def masks(profile: Profile) -> dict[int, int]:
-        costs = {1 << index: cost for index, cost in enumerate(profile.exclusive)}
-        return costs | {cost.needed_by: cost.flops for cost in profile.shared}
-
-    first, second = masks(short), masks(long)
-    counted_first = {cost.needed_by: cost.flops for cost in short.counted.backward}
-    counted_second = {cost.needed_by: cost.flops for cost in long.counted.backward}
-    tensors = tuple((tensor.name, tensor.params) for tensor in short.tensors)
-    same_tensors = tensors == tuple((tensor.name, tensor.params) for tensor in long.tensors)
-    if not same_tensors or first.keys() != second.keys() or counted_first.keys() != counted_second.keys():
-        raise ValueError("the graph changes with the sequence length: trace each length on its own")
-    return assemble(
-        tensors,
-        forward=at(short.forward_flops, long.forward_flops),
-        total={mask: at(flops, second[mask]) for mask, flops in first.items()},
-        counted=CountedCost(
-            at(short.counted.forward, long.counted.forward),
-            tuple(SharedCost(mask, at(flops, counted_second[mask])) for mask, flops in counted_first.items()),
-        ),
-    )

@@ -1,25 +1,26 @@
 """Trace one training step on tensors without data, and tell which gradients need which operators (paper §3.1).
 
-The step runs under FakeTensorMode, so it costs no memory and picks the kernels of the model's own device. While a
-node of the autograd graph runs, every operator is noted together with the inputs that its result was computed from:
-at the node's end each input gradient names the operators behind it. An operator is executed in a real step if and
-only if some trained tensor is reachable through such an input, whatever the model family.
+The step runs under FakeTensorMode, so it costs no memory and picks the kernels of the model's own device. An operator
+of the backward pass is executed in a real step if and only if some trained tensor is reachable through an input
+gradient that it helps to compute, whatever the model family.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torch.func import functional_call
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 
-from greencore.backprop.flops import OpFlops, layer_norm_backward_flops, op_flops
+from greencore.backprop.attention import BiasedAttention, ForwardWatch
+from greencore.backprop.experts import batched_experts
+from greencore.backprop.flops import FREE, OpFlops
+from greencore.backprop.graph import NeededFlops, Node, nodes_below, reached_tensors
+from greencore.backprop.recomputation import Block, checkpointed_blocks
+from greencore.backprop.recorder import Recorder
 
-aten = torch.ops.aten
+READS_VALUES = (DataDependentOutputException, DynamicOutputShapeException)
 Batch = Mapping[str, torch.Tensor]
 
 
@@ -28,85 +29,21 @@ class TraceError(ValueError):
 
 
 @dataclass(frozen=True)
-class BackwardOp:
-    """FLOPs of a backward operator and the tensors that need it, as a bit mask over `Trace.tensors`."""
-
-    flops: OpFlops
-    needed_by: int
-
-
-@dataclass(frozen=True)
 class Trace:
     """One step: `tensors` in the order in which their gradients become complete, from output to input."""
 
     tensors: tuple[tuple[str, int], ...]
     forward: OpFlops
-    backward: tuple[BackwardOp, ...]
-
-
-class _Recorder(TorchDispatchMode):
-    """Counts operators; between `begin` and `end` of a node it also keeps what each result was computed from."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.counted = self.total = 0
-        self.ops: list[OpFlops] = []
-        self.origins: dict[int, set[int]] = {}
-        self._alive: list[torch.Tensor] = []
-        self._inside = False
-
-    def begin(self) -> None:
-        self.origins, self._alive, self._inside = {}, [], True
-
-    def end(self) -> None:
-        self.origins, self._alive, self._inside = {}, [], False
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        out = func(*args, **kwargs)
-        if func.namespace != "aten":
-            return out
-        if not self._inside:
-            flops = op_flops(func, args, kwargs, out)
-            self.counted += flops.counted
-            self.total += flops.total
-            return out
-        origin: set[int] = set()
-        for value in tree_iter((args, kwargs)):
-            if isinstance(value, torch.Tensor):
-                origin |= self.origins.get(id(value), set())
-        if func._overloadpacket is aten.native_layer_norm_backward:
-            parts = layer_norm_backward_flops(args[0])
-            for result, flops_of_part in zip(out, parts, strict=True):
-                self._note(result, origin, OpFlops(0, flops_of_part))
-            return out
-        flops = op_flops(func, args, kwargs, out)
-        if flops.total:
-            self.ops.append(flops)
-            origin = origin | {len(self.ops) - 1}
-        for result in tree_iter(out):
-            if isinstance(result, torch.Tensor):
-                self._keep(result, origin)
-        return out
-
-    def _note(self, result: torch.Tensor | None, origin: set[int], flops: OpFlops) -> None:
-        if result is not None:
-            self.ops.append(flops)
-            self._keep(result, origin | {len(self.ops) - 1})
-
-    def _keep(self, result: torch.Tensor, origin: set[int]) -> None:
-        self._alive.append(result)  # an id names a tensor only for as long as it lives
-        self.origins[id(result)] = origin
+    backward: tuple[NeededFlops, ...]
 
 
 def trace_step(model: torch.nn.Module, batch: Batch, names: frozenset[str] | None = None) -> Trace:
     """Trace forward and backward of `model(**batch).loss` with the named parameters trained (None: all).
 
-    Only the shapes of `batch` matter; its attention mask is left out, since transformers reads values from it. The
-    model, which may live on the meta device, is left as it was. Raises `TraceError` where there is no loss, no
-    parameter to train, or a named parameter that the model lacks.
+    Only the shapes of `batch` matter; its attention masks are left out, since transformers reads values from them. The
+    model, which may live on the meta device, is left as it was and traced in its present mode: in training mode
+    checkpointed blocks count what they recompute. Raises `TraceError` where there is no loss, no parameter to train, a
+    named parameter that the model lacks, or a forward pass that depends on the values of its inputs.
     """
     parameters = dict(model.named_parameters())
     unknown = (names or frozenset()) - set(parameters)
@@ -121,8 +58,44 @@ def trace_step(model: torch.nn.Module, batch: Batch, names: frozenset[str] | Non
         raise TraceError("the model has no trainable tensor: nothing is left to profile")
     if batch.get("labels") is None:
         raise TraceError("the batch has no labels, so the model has no loss: add labels of the shape of input_ids")
+    try:
+        return _trace(model, batch, parameters, trained)
+    except READS_VALUES:
+        return _trace_without_values(model, batch, parameters, trained)
+    except TraceError:
+        raise
+    except Exception as error:
+        raise _untraceable(model, error) from error
 
-    recorder = _Recorder()
+
+def _trace_without_values(
+    model: torch.nn.Module, batch: Batch, parameters: Mapping[str, torch.nn.Parameter], trained: Sequence[str]
+) -> Trace:
+    """Trace a model that reads values: which expert a token goes to, or whether there is any padding."""
+    unmasked = {key: value for key, value in batch.items() if not key.endswith("attention_mask")}
+    with batched_experts(model):
+        try:
+            return _trace(model, batch, parameters, trained)
+        except READS_VALUES:
+            pass
+        try:
+            return _trace(model, unmasked, parameters, trained)
+        except READS_VALUES as error:
+            raise _untraceable(model, error) from error
+
+
+def _untraceable(model: torch.nn.Module, error: Exception) -> TraceError:
+    return TraceError(
+        f"the forward or backward pass of {type(model).__name__} cannot be traced on tensors without data"
+        f" ({type(error).__name__}: {error}): give it a batch of the arguments that it trains with, and operators that"
+        " need no values to know the shapes of their results"
+    )
+
+
+def _trace(
+    model: torch.nn.Module, batch: Batch, parameters: Mapping[str, torch.nn.Parameter], trained: Sequence[str]
+) -> Trace:
+    recorder = Recorder()
     completed: list[str] = []
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
         stand_ins = {name: fake.from_tensor(parameter.detach()) for name, parameter in parameters.items()}
@@ -130,88 +103,50 @@ def trace_step(model: torch.nn.Module, batch: Batch, names: frozenset[str] | Non
             stand_ins[name].requires_grad_(True)
         buffers = {name: fake.from_tensor(buffer) for name, buffer in model.named_buffers()}
         device = next(iter(parameters.values())).device
-        inputs = {
-            key: torch.empty(value.shape, dtype=value.dtype, device=device)
-            for key, value in batch.items()
-            if key != "attention_mask"
-        }
-        with torch.enable_grad(), _without_hooks(model), recorder:
-            output = functional_call(model, {**stand_ins, **buffers}, kwargs=inputs)
+        inputs = {key: torch.empty(value.shape, dtype=value.dtype, device=device) for key, value in batch.items()}
+        watch = ForwardWatch(recorder)
+        with torch.enable_grad(), _without_hooks(model), recorder, checkpointed_blocks(model, recorder) as blocks:
+            with watch:
+                output = functional_call(model, {**stand_ins, **buffers}, kwargs=inputs)
             loss = getattr(output, "loss", None)
             if loss is None or loss.grad_fn is None:
                 raise TraceError(f"{type(model).__name__} returns no loss that depends on a trained tensor")
-            forward = OpFlops(recorder.counted, recorder.total)
-            leaves = {id(stand_ins[name]): name for name in trained}
             for name in trained:
                 stand_ins[name].register_post_accumulate_grad_hook(lambda _, name=name: completed.append(name))
-            needed_by = _backward(loss, recorder, leaves, completed)
-    order = {name: index for index, name in enumerate(completed)}
-    return Trace(
-        tensors=tuple((name, parameters[name].numel()) for name in completed),
-        forward=forward,
-        backward=tuple(
-            BackwardOp(flops, sum(1 << order[name] for name in names_of))
-            for flops, names_of in zip(recorder.ops, needed_by, strict=True)
-            if names_of
-        ),
-    )
+            nodes = nodes_below([loss.grad_fn])
+            recorder.watch(nodes)
+            loss.backward()
+    bits = {id(stand_ins[name]): 1 << index for index, name in enumerate(completed)}
+    everything = (1 << len(completed)) - 1
+    reached = reached_tensors(nodes, bits, watch.pinned, everything)
+    forward, backward = _resolved(recorder, reached, blocks, watch.biased, everything)
+    return Trace(tuple((name, parameters[name].numel()) for name in completed), forward, tuple(backward))
 
 
-def _backward(
-    loss: torch.Tensor, recorder: _Recorder, leaves: Mapping[int, str], completed: list[str]
-) -> list[frozenset[str]]:
-    """Run the backward pass; for each recorded operator, the names of the tensors whose gradient needs it."""
-    assert loss.grad_fn is not None
-    reached = _reachable(loss.grad_fn, leaves)
-    needed_by: dict[int, frozenset[str]] = {}
-
-    def watch(node: Any) -> None:
-        def before(_: Any) -> None:
-            recorder.begin()
-
-        def after(grad_inputs: tuple[torch.Tensor | None, ...], _: Any) -> None:
-            for (child, _index), grad in zip(node.next_functions, grad_inputs, strict=False):
-                if child is None or grad is None:
-                    continue
-                for op in recorder.origins.get(id(grad), ()):
-                    needed_by[op] = needed_by.get(op, frozenset()) | reached[child]
-            recorder.end()
-
-        node.register_prehook(before)
-        node.register_hook(after)
-
-    for node in reached:
-        if not hasattr(node, "variable"):
-            watch(node)
-    loss.backward()
-    return [needed_by.get(op, frozenset()) for op in range(len(recorder.ops))]
-
-
-def _reachable(root: Any, leaves: Mapping[int, str]) -> dict[Any, frozenset[str]]:
-    """For every node of the graph, the trained tensors below it. Equal sets are one object, to keep unions cheap."""
-    reached: dict[Any, frozenset[str]] = {}
-    shared: dict[frozenset[str], frozenset[str]] = {}
-    stack = [(root, False)]
-    while stack:
-        node, expanded = stack.pop()
-        if node in reached:
-            continue
-        if hasattr(node, "variable"):
-            names = frozenset({leaves[id(node.variable)]} if id(node.variable) in leaves else ())
-            reached[node] = shared.setdefault(names, names)
-            continue
-        children = [child for child, _ in node.next_functions if child is not None]
-        if expanded:
-            names = frozenset().union(*(reached[child] for child in children))
-            reached[node] = shared.setdefault(names, names)
-        else:
-            stack.append((node, True))
-            stack.extend((child, False) for child in children if child not in reached)
-    return reached
+def _resolved(
+    recorder: Recorder,
+    reached: Mapping[Node, int],
+    blocks: Collection[Block],
+    biased: Collection[BiasedAttention],
+    everything: int,
+) -> tuple[OpFlops, list[NeededFlops]]:
+    """FLOPs of the forward pass, and all others with the tensors that need them."""
+    again: dict[int, int] = {}
+    for block in blocks:
+        again.update(enumerate(block.needed_by(recorder, reached), start=block.start))
+    switching = [call for call in biased if reached.get(call.bias, everything) != everything]
+    apart = {index for call in switching for index in range(call.start, call.stop)}
+    nodes_apart = {node for call in switching for node in call.nodes}
+    costs = [NeededFlops(recorder.forward[index], mask) for index, mask in again.items() if index not in apart]
+    costs += [NeededFlops(w.flops, w.needed_by(reached)) for w in recorder.backward if w.node not in nodes_apart]
+    for call in switching:
+        costs += call.costs(recorder, reached, again, everything)
+    forward = [flops for index, flops in enumerate(recorder.forward) if index not in apart]
+    return sum(forward + [call.fused_forward for call in switching], FREE), costs
 
 
 @contextmanager
-def _without_hooks(model: torch.nn.Module) -> Any:
+def _without_hooks(model: torch.nn.Module) -> Iterator[None]:
     """Run without the hooks on the root module: they are for real steps only."""
     pre, post = model._forward_pre_hooks.copy(), model._forward_hooks.copy()
     model._forward_pre_hooks.clear()

@@ -4,34 +4,22 @@ import random
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from greencore.backprop import Profile, TraceError, profile
-from greencore.backprop.profile import at_length
 from tests.greencore.backprop.conftest import MODELS
-
-Batch = dict[str, torch.Tensor]
-
-
-def counted_step(model: PreTrainedModel, batch: Batch, names: set[str]) -> int:
-    """FLOPs that torch counts in a real step which trains just these tensors."""
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in names)
-        parameter.grad = None
-    with FlopCounterMode(display=False) as counter:
-        model(**batch, attention_mask=torch.ones_like(batch["input_ids"])).loss.backward()
-    return int(counter.get_total_flops())
+from tests.greencore.backprop.executed import Batch, counted_step
 
 
 def test_matmul_flops_equal_what_torch_counts_for_any_selection(
     model: PreTrainedModel, batch: Batch, costs: Profile
 ) -> None:
     names = [tensor.name for tensor in costs.tensors]
+    unpadded = batch | {"attention_mask": torch.ones_like(batch["input_ids"])}
     draw = random.Random(3)
     for size in [1, 1, 1, 1, 2, 2, 3, 5, 9, len(names)]:
         chosen = set(draw.sample(names, size))
-        assert costs.matmul_step_flops(chosen) == counted_step(model, batch, chosen)
+        assert costs.matmul_step_flops(chosen) == counted_step(model, unpadded, chosen)
 
 
 @pytest.mark.parametrize("family", ["llama-eager", "opt-eager"], indirect=True)
@@ -75,20 +63,6 @@ def test_the_floor_is_the_cheapest_tensor(costs: Profile) -> None:
     cheapest = min(costs.step_flops([t.name]) for t in costs.tensors)
     assert cheapest <= costs.floor * costs.full_flops < cheapest + 1
     assert 1 / 3 < costs.floor < 0.6
-
-
-def test_two_lengths_give_every_other(model: PreTrainedModel) -> None:
-    def at(length: int) -> Batch:
-        ids = torch.zeros(2, length, dtype=torch.long)
-        return {"input_ids": ids, "labels": ids}
-
-    short, long = profile(model, at(8)), profile(model, at(40))
-    for length in (8, 24, 40):
-        exact = profile(model, at(length))
-        fitted = at_length(short, long, lengths=(8, 40), length=length)
-        for names in ([], [t.name for t in exact.tensors], [t.name for t in exact.tensors[:7]]):
-            assert fitted.step_flops(names) == pytest.approx(exact.step_flops(names), rel=1e-4)
-            assert fitted.matmul_step_flops(names) == pytest.approx(exact.matmul_step_flops(names), rel=1e-9)
 
 
 def test_profiling_leaves_the_model_alone(model: PreTrainedModel, batch: Batch) -> None:

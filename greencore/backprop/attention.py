@@ -1,0 +1,140 @@
+"""Attention under a learned bias, such as T5's relative positions, runs in another way while that bias is trained.
+
+torch's fused kernels of the CPU give the bias no gradient: with the bias trained, products and softmax run one by one,
+and without it they are fused, in the forward pass as well. So the choice of what is trained changes the cost of
+operators that serve other tensors. The trace runs such a call as the trained bias has it; here it is run once more
+without.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from greencore.backprop.flops import FREE, OpFlops
+from greencore.backprop.graph import NeededFlops, Node, node_of, nodes_below, reached_tensors
+from greencore.backprop.recorder import Recorder
+
+ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
+INPUTS = ("query", "key", "value")
+
+
+@dataclass(frozen=True)
+class Fused:
+    """One backward operator of the call without the bias's gradient, and the nodes whose gradients it serves."""
+
+    flops: OpFlops
+    serves: frozenset[Node]
+
+    def needed_by(self, reached: Mapping[Node, int]) -> int:
+        """The trained tensors whose gradient needs this operator, as a bit mask."""
+        mask = 0
+        for node in self.serves:
+            mask |= reached[node]
+        return mask
+
+
+@dataclass(frozen=True)
+class BiasedAttention:
+    """One call: it ran `forward[start:stop]` and, in the backward pass, `nodes`, since the bias of `bias` is trained.
+
+    `fused_forward` and `fused_backward` are what it runs while that is not trained.
+    """
+
+    bias: Node
+    start: int
+    stop: int
+    nodes: frozenset[Node]
+    fused_forward: OpFlops
+    fused_backward: tuple[Fused, ...]
+
+    def costs(
+        self, recorder: Recorder, reached: Mapping[Node, int], again: Mapping[int, int], everything: int
+    ) -> list[NeededFlops]:
+        """Everything but the fused forward pass, which is taken as paid; `again` has who needs what is recomputed.
+
+        The unconditional part is the fused call's, and so much on top for the bias that it is never too low; what
+        comes `when` the bias is trained corrects it to what then runs.
+        """
+        bias = reached[self.bias]
+        apart = [(flops, everything) for flops in recorder.forward[self.start : self.stop]]
+        apart += [(recorder.forward[index], again[index]) for index in range(self.start, self.stop) if index in again]
+        apart += [(work.flops, work.needed_by(reached)) for work in recorder.backward if work.node in self.nodes]
+        fused = [(op.flops, op.needed_by(reached)) for op in self.fused_backward]
+        if self.start in again:
+            fed = again[self.stop - 1]
+            for _, needed_by in fused:
+                fed |= needed_by
+            fused.append((self.fused_forward, fed))
+        surely_fused = self.fused_forward.total + sum(flops.total for flops, mask in fused if bias & ~mask == 0)
+        extra = OpFlops(total=max(0, sum(flops.total for flops, _ in apart) - surely_fused))
+        fixed = [NeededFlops(flops, mask) for flops, mask in [*fused, (extra, bias)]]
+        instead = [
+            (-self.fused_forward, everything),
+            *((-flops, mask) for flops, mask in fused),
+            (-extra, bias),
+            *apart,
+        ]
+        return fixed + [NeededFlops(flops, mask, when=bias) for flops, mask in instead]
+
+
+class ForwardWatch(TorchFunctionMode):
+    """Notes, in a forward pass, `pinned` nodes, which get a gradient whatever is trained, and `biased` attention."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self.pinned: set[Node] = set()
+        self.biased: list[BiasedAttention] = []
+        self._recorder = recorder
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.nn.functional.scaled_dot_product_attention:
+            return self._attention(func, dict(zip(ARGUMENTS, args, strict=False)) | kwargs)
+        out = func(*args, **kwargs)
+        if func is torch.Tensor.requires_grad_ and args[0].requires_grad and not args[0].is_leaf:
+            self.pinned.add(args[0].grad_fn)
+        return out
+
+    def _attention(self, func: Any, arguments: dict[str, Any]) -> Any:
+        start = len(self._recorder.forward)
+        out = func(**arguments)
+        mask = arguments.get("attn_mask")
+        if mask is None or not mask.requires_grad or not torch.is_grad_enabled():
+            return out
+        stop = len(self._recorder.forward)
+        fused = self._without_bias(func, arguments, self._recorder.forward[start:stop])
+        if fused is None:
+            return out
+        inputs = [node_of(value) for value in (*(arguments[name] for name in INPUTS), mask) if value.requires_grad]
+        nodes = frozenset(nodes_below([out.grad_fn], stop=inputs))
+        self.biased.append(BiasedAttention(node_of(mask), start, stop, nodes, *fused))
+        return out
+
+    def _without_bias(
+        self, func: Any, arguments: dict[str, Any], with_bias: list[OpFlops]
+    ) -> tuple[OpFlops, tuple[Fused, ...]] | None:
+        """What the call runs forward and backward when its bias takes no gradient; None if that is the same kernels."""
+        recorder = Recorder()
+        inputs = {name: arguments[name].detach().requires_grad_(arguments[name].requires_grad) for name in INPUTS}
+        with self._recorder.aside(), recorder:
+            out = func(**arguments | inputs | {"attn_mask": arguments["attn_mask"].detach()})
+            if recorder.forward == with_bias:
+                return None
+            forward = sum(recorder.forward, FREE)
+            if not out.requires_grad:
+                return forward, ()
+            nodes = nodes_below([out.grad_fn])
+            recorder.watch(nodes)
+            out.backward(torch.empty_like(out))
+        bits = {id(value): 1 << bit for bit, value in enumerate(inputs.values())}
+        reached = reached_tensors(nodes, bits, pinned=(), everything=0)
+        real = [node_of(arguments[name]) if arguments[name].requires_grad else None for name in INPUTS]
+        return forward, tuple(
+            Fused(work.flops, frozenset(node for bit, node in enumerate(real) if work.needed_by(reached) >> bit & 1))
+            for work in recorder.backward
+        )

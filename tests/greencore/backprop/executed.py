@@ -1,0 +1,68 @@
+"""What a real step executes: the yardstick for profiles."""
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from greencore.backprop.flops import FREE, MOVES, OpFlops, op_flops
+
+aten = torch.ops.aten
+Batch = dict[str, torch.Tensor]
+
+
+class Executed(TorchDispatchMode):
+    """FLOPs of every operator that runs, and the `unlisted` ones: free, though they make floats and are no moves."""
+
+    def __init__(self, embedding: torch.Size) -> None:
+        """`embedding` is the shape of the one kind of weight that is used twice: adding its gradients up is free."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._embedding = embedding
+        self.flops: OpFlops = FREE
+        self.unlisted: set[str] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if func.namespace == "aten":
+            flops = op_flops(func, args, kwargs, out)
+            if func is aten.add.Tensor and out.shape == self._embedding:
+                return out
+            self.flops += flops
+            floats = [leaf for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
+            moves = func.is_view or func._overloadpacket in MOVES
+            if floats and not moves and not flops.total and max(leaf.numel() for leaf in floats):
+                self.unlisted.add(str(func))
+        return out
+
+
+def train_only(model: torch.nn.Module, names: Collection[str]) -> None:
+    """Freeze everything else, and drop all gradients."""
+    unknown = set(names) - {name for name, _ in model.named_parameters()}
+    assert not unknown, unknown
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in names)
+        parameter.grad = None
+
+
+def executed_step(model: torch.nn.Module, batch: Batch, names: Collection[str]) -> OpFlops:
+    """Every FLOP of a real step that trains just these tensors."""
+    train_only(model, names)
+    embedding = model.get_input_embeddings().weight  # type: ignore[operator]
+    executed = Executed(embedding.shape)
+    with executed:
+        model(**batch).loss.backward()
+    return executed.flops
+
+
+def counted_step(model: torch.nn.Module, batch: Batch, names: Collection[str]) -> int:
+    """FLOPs that torch counts in a real step which trains just these tensors."""
+    train_only(model, names)
+    with FlopCounterMode(display=False) as counter:
+        model(**batch).loss.backward()
+    return int(counter.get_total_flops())
