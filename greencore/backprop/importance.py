@@ -179,7 +179,7 @@ class _Probe:
         """I_k of one tensor, left on its device: reading it here would stall the backward pass on a GPU."""
         if self._metric == "grad":
             return gradient.abs().sum(dtype=torch.promote_types(gradient.dtype, torch.float32))
-        update = self._trial.update(parameter, gradient if coefficient == 1.0 else gradient * coefficient)
+        update = self._trial.update(parameter, gradient, coefficient)
         if self._metric == "dw":
             return update.abs_().sum()
         return -update.mul_(gradient).sum()
@@ -223,10 +223,8 @@ def _only_trainable(model: torch.nn.Module, tensors: Tensors) -> Iterator[None]:
             parameter.requires_grad_(False)
         for parameter in tensors.values():
             parameter.requires_grad_(True)
-        torch.clear_autocast_cache()  # its casts remember who was trainable
         yield
     finally:
-        torch.clear_autocast_cache()
         for parameter, requires_grad, gradient in kept:
             parameter.requires_grad_(requires_grad)
             parameter.grad = gradient

@@ -32,6 +32,7 @@ class StepTrial:
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self._optimizer = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps the real one
         self._step = _bare_step(self._optimizer)
+        self._copies = _Copies()
         self._options: dict[torch.Tensor, dict[str, Any]] = {}
         for group in self._optimizer.param_groups:
             options = {key: value for key, value in group.items() if key not in ("params", "param_names")}
@@ -41,20 +42,23 @@ class StepTrial:
     def __contains__(self, parameter: torch.Tensor) -> bool:
         return parameter in self._options
 
-    def update(self, parameter: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-        """Δw = w_{t+1} − w_t of `parameter` under `gradient`, of its shape, in float32 or the weights' wider type.
+    def update(self, parameter: torch.Tensor, gradient: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+        """Δw = w_{t+1} − w_t of `parameter` under `gradient` times `scale`, in float32 or the weights' wider type.
 
-        Weights and state are never written to: the step works on copies, which makes one tensor's weights and state
-        the memory that it takes. `parameter.grad` is None afterwards. Raises `ValueError` where the optimiser cannot
-        step one tensor at a time.
+        It has the shape of `parameter` and is valid until the next call. Weights, state and `gradient` are never
+        written to: the step works on copies, so the memory that it takes is that of the largest tensor's weights,
+        gradient and state. `parameter.grad` is None afterwards. Raises `ValueError` where the optimiser cannot step
+        one tensor at a time.
         """
-        optimizer, weights = self._optimizer, parameter.data
+        optimizer, weights, copies = self._optimizer, parameter.data, self._copies
         groups, state = optimizer.param_groups, optimizer.state.get(parameter)
         if state is not None:
-            optimizer.state[parameter] = _copied(state)
-        optimizer.param_groups = [{**_copied(self._options[parameter]), "params": [parameter]}]
-        parameter.data = weights.clone()
-        parameter.grad = gradient if type(optimizer) in _READS_ONLY else gradient.clone()
+            optimizer.state[parameter] = {key: copies.of(value, "state", key) for key, value in state.items()}
+        options = {key: copies.of(value, "options", key) for key, value in self._options[parameter].items()}
+        optimizer.param_groups = [{**options, "params": [parameter]}]
+        parameter.data = copies.of(weights, "weights")
+        as_it_is = scale == 1.0 and type(optimizer) in _READS_ONLY
+        parameter.grad = gradient if as_it_is else copies.of(gradient, "gradient").mul_(scale)
         try:
             with torch.no_grad():
                 self._step(optimizer)
@@ -73,6 +77,27 @@ class StepTrial:
                 optimizer.state.pop(parameter, None)
 
 
+class _Copies:
+    """Copies, in memory that is used again: fresh pages from the system cost a CPU more than the copying."""
+
+    def __init__(self) -> None:
+        self._memory: dict[tuple[Any, ...], torch.Tensor] = {}
+
+    def of(self, value: Any, *role: Any) -> Any:
+        """A copy of `value`; that of a tensor is valid until the next in the same role."""
+        if not isinstance(value, torch.Tensor):
+            return copy.deepcopy(value)
+        if not value.is_contiguous():
+            return value.clone()
+        place = (*role, value.dtype, value.device)
+        memory = self._memory.pop(place, None)
+        if memory is None or memory.numel() < value.numel():
+            memory = None  # free before more is taken
+            memory = torch.empty(value.numel(), dtype=value.dtype, device=value.device)
+        self._memory[place] = memory
+        return memory[: value.numel()].view(value.shape).copy_(value)
+
+
 def _bare_step(optimizer: torch.optim.Optimizer) -> Callable[[torch.optim.Optimizer], Any]:
     """The class's own step: the instance's is wrapped by schedulers, which count, and torch's runs the user's hooks."""
     step = type(optimizer).step
@@ -88,14 +113,6 @@ def _rate(group: dict[str, Any]) -> Any:
     """The group's learning rate; None where the optimiser finds its own (transformers' Adafactor)."""
     rate = group.get("lr")
     return rate if rate is None or float(rate) > 0.0 else group.get("initial_lr", rate)
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.clone()
-    if isinstance(value, dict):
-        return {key: _copied(entry) for key, entry in value.items()}
-    return copy.deepcopy(value)
 
 
 def _unsupported(optimizer: torch.optim.Optimizer, reason: str) -> str:
