@@ -52,14 +52,16 @@ class StepTrial:
         """
         optimizer, weights, copies = self._optimizer, parameter.data, self._copies
         groups, state = optimizer.param_groups, optimizer.state.get(parameter)
-        if state is not None:
-            optimizer.state[parameter] = {key: copies.of(value, "state", key) for key, value in state.items()}
         options = {key: copies.of(value, "options", key) for key, value in self._options[parameter].items()}
-        optimizer.param_groups = [{**options, "params": [parameter]}]
-        parameter.data = copies.of(weights, "weights")
+        tried_state = {key: copies.of(value, "state", key) for key, value in (state or {}).items()}
+        tried_weights = copies.of(weights, "weights")
         as_it_is = scale == 1.0 and type(optimizer) in _READS_ONLY
-        parameter.grad = gradient if as_it_is else copies.of(gradient, "gradient").mul_(scale)
-        try:
+        tried_gradient = gradient if as_it_is else copies.of(gradient, "gradient").mul_(scale)
+        try:  # from here on nothing but the step allocates: a lack of memory above has changed nothing
+            optimizer.param_groups = [{**options, "params": [parameter]}]
+            if state is not None:
+                optimizer.state[parameter] = tried_state
+            parameter.data, parameter.grad = tried_weights, tried_gradient
             with torch.no_grad():
                 self._step(optimizer)
             wide = torch.promote_types(weights.dtype, torch.float32)
