@@ -92,7 +92,12 @@ FAMILIES: dict[str, Builder] = {
     "bloom": _builder(BloomForCausalLM, BloomConfig, **SPECIAL, hidden_size=32, n_layer=3, n_head=4),
     "t5": _builder(T5ForConditionalGeneration, T5Config, **T5, feed_forward_proj="relu"),
     "flan-t5": _builder(
-        T5ForConditionalGeneration, T5Config, **T5, feed_forward_proj="gated-gelu", tie_word_embeddings=False
+        T5ForConditionalGeneration,
+        T5Config,
+        **T5,
+        feed_forward_proj="gated-gelu",
+        tie_word_embeddings=False,
+        dropout_rate=0.0,
     ),
     "bart": _builder(BartForConditionalGeneration, BartConfig, **BART),
     "llama": _builder(LlamaForCausalLM, LlamaConfig, **GATED, tie_word_embeddings=False),

@@ -3,7 +3,7 @@
 One multiply-accumulate is 2 FLOPs. Outside matrix products every elementary operation on an element (add, multiply,
 exp, rsqrt, …) is one FLOP; a fused kernel counts as the elementary steps that it fuses. Moving, casting, comparing
 and indexing are free, and so is the embedding's gradient, which only assigns rows (paper Eq. 6). Free, too, is adding a
-weight's gradient to another one of the same weight, whether from another step or from another place of its use.
+weight's gradient to another one of the same weight, be it from another step or from another place of its use.
 """
 
 from collections.abc import Callable
@@ -187,12 +187,12 @@ def layer_norm_backward_flops(grad: torch.Tensor) -> tuple[int, int, int]:
 def _elementwise(func: Any, packet: Any, args: tuple[Any, ...], out: Any) -> int:
     if packet in MOVES:
         return 0
-    result = out[0] if isinstance(out, (tuple, list)) and out else out
-    if not isinstance(result, torch.Tensor) or not result.is_floating_point():
-        return 0
     if packet is aten.native_layer_norm_backward:
         parts = zip(layer_norm_backward_flops(args[0]), out, strict=True)
         return sum(flops for flops, part in parts if part is not None)
+    result = out[0] if isinstance(out, (tuple, list)) and out else out
+    if not isinstance(result, torch.Tensor) or not result.is_floating_point():
+        return 0
     if packet is aten.nll_loss_forward:
         return int(args[1].numel())  # the mean of one log-probability a token
     if packet in STEPS_PER_OUTPUT:

@@ -48,6 +48,7 @@ class Recorder(TorchDispatchMode):
         self.forward: list[OpFlops] = []
         self.backward: list[Work] = []
         self._watching = False
+        self._weights: frozenset[Node] = frozenset()
         self._aside = False
         self._node: Node | None = None
         # An id names a tensor only for as long as it lives: what is noted about one is kept together with it.
@@ -68,9 +69,10 @@ class Recorder(TorchDispatchMode):
         """Whether what runs now is not recorded."""
         return self._aside
 
-    def watch(self, nodes: Collection[Node]) -> None:
-        """Record the backward pass through these nodes, which is about to run."""
+    def watch(self, nodes: Collection[Node], *, weights: Collection[Node] = ()) -> None:
+        """Record the backward pass through these nodes, which is about to run; `weights` accumulate gradients free."""
         self._watching = True
+        self._weights = frozenset(weights)
         for node in nodes:
             if not is_leaf(node):
                 self._watch(node)
@@ -140,11 +142,11 @@ class Recorder(TorchDispatchMode):
                     self._note(result, origin)
 
     def _record_sum(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: torch.Tensor) -> None:
-        """Gradients that reach a node along several paths are added up between nodes; a leaf's are accumulated free."""
+        """Gradients that reach a node along several paths are added up between nodes."""
         receivers = [self._delivered[id(value)][1] for value in args[:2] if id(value) in self._delivered]
         if receivers:
             both = frozenset.intersection(*receivers) or receivers[0]
-            if not all(map(is_leaf, both)):
+            if not both <= self._weights:
                 self._append(op_flops(func, args, kwargs, out), None, both)
             self._delivered[id(out)] = out, both
 

@@ -6,17 +6,16 @@ gradient that it helps to compute, whatever the model family.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
-from torch.func import functional_call
 
 from greencore.backprop.attention import BiasedAttention, ForwardWatch
 from greencore.backprop.experts import batched_experts
 from greencore.backprop.flops import FREE, OpFlops
-from greencore.backprop.graph import NeededFlops, Node, nodes_below, reached_tensors
+from greencore.backprop.graph import NeededFlops, Node, is_leaf, nodes_below, reached_tensors
 from greencore.backprop.recomputation import Block, checkpointed_blocks
 from greencore.backprop.recorder import Recorder
 
@@ -101,20 +100,25 @@ def _trace(
         stand_ins = {name: fake.from_tensor(parameter.detach()) for name, parameter in parameters.items()}
         for name in trained:
             stand_ins[name].requires_grad_(True)
-        buffers = {name: fake.from_tensor(buffer) for name, buffer in model.named_buffers()}
+        replaced = {id(parameter): stand_ins[name] for name, parameter in parameters.items()}
+        replaced |= {id(buffer): fake.from_tensor(buffer) for buffer in model.buffers()}
         device = next(iter(parameters.values())).device
         inputs = {key: torch.empty(value.shape, dtype=value.dtype, device=device) for key, value in batch.items()}
         watch = ForwardWatch(recorder)
-        with torch.enable_grad(), _without_hooks(model), recorder, checkpointed_blocks(model, recorder) as blocks:
+        with ExitStack() as stack:
+            for context in (torch.enable_grad(), _without_hooks(model), _replaced(model, replaced), recorder):
+                stack.enter_context(context)
+            blocks = stack.enter_context(checkpointed_blocks(model, recorder))
             with watch:
-                output = functional_call(model, {**stand_ins, **buffers}, kwargs=inputs)
+                output = model(**inputs)
             loss = getattr(output, "loss", None)
             if loss is None or loss.grad_fn is None:
                 raise TraceError(f"{type(model).__name__} returns no loss that depends on a trained tensor")
             for name in trained:
                 stand_ins[name].register_post_accumulate_grad_hook(lambda _, name=name: completed.append(name))
             nodes = nodes_below([loss.grad_fn])
-            recorder.watch(nodes)
+            leaves = {id(stand_ins[name]) for name in trained}
+            recorder.watch(nodes, weights={n for n in nodes if is_leaf(n) and id(n.variable) in leaves})
             loss.backward()
     bits = {id(stand_ins[name]): 1 << index for index, name in enumerate(completed)}
     everything = (1 << len(completed)) - 1
@@ -143,6 +147,28 @@ def _resolved(
         costs += call.costs(recorder, reached, again, everything)
     forward = [flops for index, flops in enumerate(recorder.forward) if index not in apart]
     return sum(forward + [call.fused_forward for call in switching], FREE), costs
+
+
+@contextmanager
+def _replaced(model: torch.nn.Module, tensors: Mapping[int, torch.Tensor]) -> Iterator[None]:
+    """Run with other parameters and buffers, given by the `id` of the present one.
+
+    torch's `functional_call` leaves its stand-ins in a module that is registered in two places, as peft's prompts do.
+    """
+    present = [
+        (held, name, tensor)
+        for module in model.modules()
+        for held in (module._parameters, module._buffers)
+        for name, tensor in held.items()
+        if tensor is not None
+    ]
+    try:
+        for held, name, tensor in present:
+            held[name] = tensors[id(tensor)]  # type: ignore[assignment]
+        yield
+    finally:
+        for held, name, tensor in present:
+            held[name] = tensor  # type: ignore[assignment]
 
 
 @contextmanager
