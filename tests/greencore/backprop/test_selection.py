@@ -8,10 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, T5Config, T5ForConditionalGeneration
 
-from greencore.backprop import BudgetTooSmall, Profile, select
-from greencore.backprop.profile import CountedCost, assemble
+from greencore.backprop import BudgetTooSmall, Profile, chain, profile, select, selection
+from greencore.backprop.profile import ConditionalCost, CountedCost, assemble
+from greencore.backprop.variants import variants_of
 
 Batch = dict[str, torch.Tensor]
 
@@ -41,9 +42,77 @@ def profiles(draw: st.DrawFn) -> Profile:
     return assemble(tuple((name, 1) for name in tensors), forward=forward, total=costs, counted=CountedCost(0, ()))
 
 
-@given(profiles(), st.data())
-@settings(max_examples=200, deadline=None)
-def test_no_affordable_set_is_better(costs: Profile, data: st.DataObject) -> None:
+@st.composite
+def graphs(draw: st.DrawFn) -> Profile:
+    """Any graph at all: every node passes gradients on to later ones, and holds tensors or none."""
+    size = draw(st.integers(2, 8))
+    parents = [draw(st.sets(st.integers(0, node - 1), min_size=1, max_size=2)) for node in range(1, size)]
+    below = [{node} for node in range(size)]
+    for node in range(size - 1, 0, -1):
+        for parent in parents[node - 1]:
+            below[parent] |= below[node]
+    holders = [node for node in range(size) for _ in range(draw(st.integers(0, 2)))][:8] or [size - 1]
+    operators = [(below[node], draw(amount)) for node in range(1, size) for _ in parents[node - 1]]
+    return assembled(holders, operators, draw)
+
+
+@st.composite
+def encoder_decoders(draw: st.DrawFn) -> Profile:
+    """A chain of decoder blocks, each with one or two tensors on a side branch that leads to the encoder."""
+    blocks, encoder = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    holders: list[int] = []
+    operators: list[tuple[set[int], int]] = []
+    for block in range(blocks):
+        deeper = set(range(block + 1, blocks))
+        joined = set(range(100, 100 + encoder))
+        operators += [(deeper | {block, 10 + block} | joined, draw(amount)), (deeper, draw(amount))]
+        operators.append(({10 + block} | joined, draw(amount)))
+        holders += [block] * draw(st.integers(0, 1)) + [10 + block] * draw(st.integers(1, 2))
+    for layer in range(encoder):
+        operators.append((set(range(100 + layer, 100 + encoder)), draw(amount)))
+        holders.append(100 + layer)
+    if draw(st.booleans()):  # an embedding that encoder and decoder share needs everything
+        operators = [(served | {200}, flops) for served, flops in operators]
+        holders.append(200)
+    return assembled(holders, operators, draw)
+
+
+amount = st.integers(0, 60)
+
+
+def assembled(holders: list[int], operators: list[tuple[set[int], int]], draw: st.DrawFn) -> Profile:
+    """A profile of a tensor at each of the nodes `holders`, and of operators that serve tensors at some nodes."""
+    costs = {1 << tensor: draw(amount) for tensor in range(len(holders))}
+    for served, flops in operators:
+        mask = sum(1 << tensor for tensor, node in enumerate(holders) if node in served)
+        if mask:
+            costs[mask] = costs.get(mask, 0) + flops
+    tensors = tuple((f"t{tensor}", 1) for tensor in range(len(holders)))
+    return assemble(tensors, forward=draw(st.integers(1, 200)), total=costs, counted=CountedCost(0, ()))
+
+
+@st.composite
+def conditional(draw: st.DrawFn, plain: st.SearchStrategy[Profile]) -> Profile:
+    """A profile whose operators cost something else while one or two of its tensors are trained."""
+    base = draw(plain)
+    total = {cost.needed_by: cost.flops for cost in base.shared}
+    total |= {1 << tensor: flops for tensor, flops in enumerate(base.exclusive)}
+    conditions = {1 << draw(st.integers(0, len(base.tensors) - 1)) for _ in range(draw(st.integers(1, 2)))}
+    changes = tuple(
+        ConditionalCost(when, needed_by, draw(st.integers(-(flops // 2), 60)))
+        for when in conditions
+        for needed_by, flops in total.items()
+        if draw(st.booleans())
+    )
+    names = tuple((tensor.name, 1) for tensor in base.tensors)
+    return assemble(names, forward=base.forward_flops, total=total, counted=CountedCost(0, ()), conditional=changes)
+
+
+@given(
+    st.one_of(profiles(), graphs(), encoder_decoders(), conditional(graphs())), st.data(), st.sampled_from([1, 3, 10])
+)
+@settings(max_examples=400, deadline=None)
+def test_no_affordable_set_is_better(costs: Profile, data: st.DataObject, widest: int) -> None:
     names = [tensor.name for tensor in costs.tensors]
     worth = {name: data.draw(st.integers(-5, 100), label=name) for name in names}
     rho = data.draw(st.floats(0.05, 0.999), label="rho")
@@ -59,10 +128,41 @@ def test_no_affordable_set_is_better(costs: Profile, data: st.DataObject) -> Non
             select(costs, worth, rho)
         assert refusal.value.floor == costs.floor > rho
         return
-    chosen = select(costs, worth, rho)
-    best = max(sum(worth[name] for name in subset) for subset in affordable)
+    with pytest.MonkeyPatch.context() as narrow:
+        narrow.setattr(chain, "WIDEST", widest)  # a stretch that is wider makes the way fork
+        chosen = select(costs, worth, rho)
+    best = max(sum(worth[name] for name in subset) for subset in _wanted(affordable, worth))
     assert costs.step_flops(chosen.names) == chosen.flops <= budget
     assert chosen.importance == pytest.approx(best)
+
+
+def _wanted(affordable: list[tuple[str, ...]], worth: dict[str, int]) -> list[tuple[str, ...]]:
+    """The sets that hold nothing harmful; where there are none, the tensors by themselves."""
+    harmless = [subset for subset in affordable if all(worth[name] > 0 for name in subset)]
+    return harmless or [subset for subset in affordable if len(subset) == 1]
+
+
+@given(st.one_of(profiles(), graphs(), encoder_decoders()), st.data())
+@settings(max_examples=200, deadline=None)
+def test_however_few_pairs_are_kept_no_budget_is_exceeded(costs: Profile, data: st.DataObject) -> None:
+    worth = {tensor.name: data.draw(st.integers(1, 100)) for tensor in costs.tensors}
+    rho = data.draw(st.floats(costs.floor, 1.0))
+    with pytest.MonkeyPatch.context() as few:
+        few.setattr(selection, "FRONTIERS", (2,))
+        few.setattr(chain, "MOST_FORKS", 0)
+        few.setattr(chain, "WIDEST", 1)
+        chosen = select(costs, worth, rho)
+    assert costs.step_flops(chosen.names) == chosen.flops <= rho * costs.full_flops
+
+
+@pytest.mark.parametrize("rho", [0.45, 0.6, 0.75, 0.9])
+def test_thinning_costs_less_than_a_thousandth(costs: Profile, rho: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = random.Random(3)
+    worth = {tensor.name: draw.lognormvariate(0, 1) * tensor.params for tensor in costs.tensors}
+    thin = select(costs, worth, rho).importance
+    monkeypatch.setattr(selection, "FRONTIERS", (1 << 30,))
+    monkeypatch.setattr(selection, "TOLERANCE", 0.0)
+    assert thin >= (1 - 0.001) * select(costs, worth, rho).importance
 
 
 @pytest.mark.parametrize("rho", [0.45, 0.5, 0.7, 0.97])
@@ -115,3 +215,35 @@ def test_importance_must_be_complete_and_finite(costs: Profile) -> None:
     del worth[name]
     with pytest.raises(ValueError, match=f"no entry for {name}"):
         select(costs, worth, 0.5)
+
+
+def test_importance_may_lack_what_does_not_fit_by_itself(costs: Profile) -> None:
+    rho = costs.floor + 0.1
+    worth = {tensor.name: 1.0 for tensor in costs.tensors}
+    measured = {name: value for name, value in worth.items() if costs.share([name]) <= rho}
+    assert 0 < len(measured) < len(worth)
+    assert select(costs, measured, rho) == select(costs, worth, rho)
+    with pytest.raises(ValueError, match="no entry for"):
+        select(costs, measured, 1.0)
+
+
+def test_an_encoder_beside_a_deep_decoder_takes_few_choices() -> None:
+    """Keys of every cross-attention lead to the encoder: the sets of operators that can be needed are 4 ** 24."""
+    config = T5Config(
+        vocab_size=96, d_model=16, d_kv=8, d_ff=32, num_layers=24, num_heads=2, feed_forward_proj="gated-gelu"
+    )
+    config.decoder_start_token_id = config.pad_token_id = 0
+    with torch.device("meta"):
+        model = T5ForConditionalGeneration._from_config(config)
+        ids = torch.zeros(1, 8, dtype=torch.long)
+    deep = profile(model, {"input_ids": ids, "labels": ids})
+    (variant,) = variants_of(deep)
+    assert len(deep.tensors) > 500
+    assert _choices(variant.way) < 2 * len(deep.tensors)
+    chosen = select(deep, {tensor.name: float(tensor.params) for tensor in deep.tensors}, 0.6)
+    assert chosen.rho == pytest.approx(0.6, abs=0.002)
+    assert chosen.rho <= 0.6
+
+
+def _choices(way: chain.Way) -> int:
+    return len(way.choices) + sum(_choices(fork) for _, fork in way.forks)

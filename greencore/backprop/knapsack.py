@@ -1,0 +1,114 @@
+"""A 0/1 knapsack carried item by item: the (cost, value) pairs that nothing cheaper beats, with costs unrounded."""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import inf
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Option:
+    """One way to take something: `picked` is the tensors taken, as a bit mask."""
+
+    picked: int
+    cost: int
+    value: float
+
+
+@dataclass
+class _History:
+    """How each pair came about: node k is its parent node and what was picked on top of that. Node 0 is nothing."""
+
+    starts: list[int] = field(default_factory=lambda: [0])
+    parents: list[NDArray[np.int64]] = field(default_factory=lambda: [np.zeros(1, dtype=np.int64)])
+    picked: list[int] = field(default_factory=lambda: [0])
+    size: int = 1
+    thinned: bool = False
+
+    def add(self, parents: NDArray[np.int64], picked: int) -> NDArray[np.int64]:
+        """New nodes, one for each parent."""
+        start, self.size = self.size, self.size + len(parents)
+        self.starts.append(start)
+        self.parents.append(parents)
+        self.picked.append(picked)
+        return np.arange(start, self.size)
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """Pairs of (cost, value), both rising strictly, that some choice reaches and none beats; `node` is its history.
+
+    A frontier that outgrows `limit` pairs is thinned: every pair stays exact, only some with close neighbours go.
+    """
+
+    cost: NDArray[np.int64]
+    value: NDArray[np.float64]
+    limit: int
+    _node: NDArray[np.int64]
+    _history: _History
+
+    @classmethod
+    def empty(cls, limit: int) -> "Frontier":
+        """The choice of nothing."""
+        zero = np.zeros(1, dtype=np.int64)
+        return cls(zero, np.zeros(1), limit, zero, _History())
+
+    def offer(self, options: Sequence[Option], room: int, *, price: float = 0.0, least: float = -inf) -> "Frontier":
+        """The frontier when each pair may take one of `options`, or none of them.
+
+        Left out is what costs more than `room`, and whatever has not more than `least` of `value - price * cost`.
+        """
+        costs = [self.cost, *(self.cost + option.cost for option in options)]
+        values = [self.value, *(self.value + option.value for option in options)]
+        nodes = [self._node, *(self._history.add(self._node, option.picked) for option in options)]
+        cost, value, node = np.concatenate(costs), np.concatenate(values), np.concatenate(nodes)
+        useful = np.flatnonzero((value - price * cost > least) & (cost <= room))
+        cost, value = cost[useful], value[useful]
+        keep = undominated(cost, value) if len(useful) else useful
+        if len(keep) > self.limit:
+            keep = keep[_thinned(cost[keep], self.limit)]
+            self._history.thinned = True
+        return Frontier(cost[keep], value[keep], self.limit, node[useful[keep]], self._history)
+
+    @property
+    def thinned(self) -> bool:
+        """Whether any pair was left out for being one too many."""
+        return self._history.thinned
+
+    def picked(self, pair: int) -> int:
+        """Everything that was picked for a pair, as a bit mask."""
+        mask, node, history = 0, int(self._node[pair]), self._history
+        while node:
+            entry = bisect_right(history.starts, node) - 1
+            mask |= history.picked[entry]
+            node = int(history.parents[entry][node - history.starts[entry]])
+        return mask
+
+
+def undominated(cost: NDArray[np.int64], value: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Positions of the pairs that are worth more than all cheaper ones, by rising cost."""
+    order = cost.argsort(kind="stable")  # linear in sorted runs
+    ranked = value[order]
+    best = np.maximum.accumulate(ranked)
+    better = np.ones(len(order), dtype=np.bool_)
+    np.greater(best[1:], best[:-1], out=better[1:])
+    order = order[better]
+    spent = cost[order]
+    last = np.ones(len(order), dtype=np.bool_)
+    np.not_equal(spent[1:], spent[:-1], out=last[:-1])
+    return order[last]
+
+
+def _thinned(cost: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
+    """Positions of the cheapest and the most valuable pair in each of `limit / 2` equal steps of cost.
+
+    The cheapest stay for the sake of a large tensor that just fits on top of them.
+    """
+    step = ((cost - cost[0]) * (limit / 2 / (int(cost[-1] - cost[0]) + 1))).astype(np.int64)
+    keep = np.ones(len(cost), dtype=np.bool_)
+    new = step[1:] != step[:-1]
+    keep[1:-1] = new[:-1] | new[1:]
+    return np.flatnonzero(keep)
