@@ -5,6 +5,7 @@ import random
 import pytest
 import torch
 from transformers import PreTrainedModel
+from transformers.utils.generic import ModelOutput
 
 from greencore.backprop import Profile, TraceError, profile
 from tests.greencore.backprop.conftest import MODELS
@@ -59,6 +60,67 @@ def test_biases_and_norms_cost_no_matrix_product(costs: Profile) -> None:
     assert all(0 < t.t_dw < projection / 5 for t in small)
 
 
+ROWS, SCORES = 2 * 12, 2 * 4 * 12 * 12  # of `batch`: tokens, and attention scores of four heads
+PROJECTION, NARROW = 2 * ROWS * 32 * 32, 2 * ROWS * 32 * 16  # Llama's W_Q and W_O; W_K and W_V with half the heads
+ATTENTION = 2 * SCORES * 8  # one of attention's products
+
+
+def layer_0(costs: Profile, *parts: str) -> int:
+    """Matrix products of a step that trains these parts of Llama's deepest layer."""
+    return costs.product_step_flops([f"model.layers.0.{part}.weight" for part in parts])
+
+
+@pytest.mark.parametrize("family", ["llama-eager"], indirect=True)
+def test_queries_keys_and_values_are_branches(costs: Profile) -> None:
+    output = layer_0(costs, "self_attn.o_proj") - PROJECTION  # with its own gradient left out
+    carried = output + PROJECTION  # and with the gradient that goes down through it
+    queries, keys, values = (f"self_attn.{kind}_proj" for kind in "qkv")
+    assert layer_0(costs, values) == carried + ATTENTION + NARROW  # Pᵀ·dO
+    assert layer_0(costs, queries) == carried + 2 * ATTENTION + PROJECTION  # dO·Vᵀ and dS·K
+    assert layer_0(costs, keys) == carried + 2 * ATTENTION + NARROW  # dO·Vᵀ and dSᵀ·Q
+    assert layer_0(costs, queries, keys) == carried + 3 * ATTENTION + PROJECTION + NARROW
+    assert layer_0(costs, queries, keys, values) == carried + 4 * ATTENTION + PROJECTION + 2 * NARROW
+
+
+@pytest.mark.parametrize("family", ["llama-eager"], indirect=True)
+def test_values_alone_need_no_gradient_of_the_softmax(costs: Profile) -> None:
+    def elementwise(part: str) -> int:
+        return costs.elementwise_step_flops([f"model.layers.0.self_attn.{part}_proj.weight"])
+
+    assert elementwise("v") - elementwise("o") < SCORES
+    assert elementwise("q") - elementwise("o") >= 4 * SCORES
+
+
+@pytest.mark.parametrize("family", ["llama-eager"], indirect=True)
+def test_the_deepest_tensor_passes_no_gradient_on(costs: Profile) -> None:
+    branches = [f"self_attn.{kind}_proj" for kind in "qkv"]
+    with_norm = layer_0(costs, *branches, "input_layernorm") - layer_0(costs, *branches)
+    assert with_norm == PROJECTION + 2 * NARROW  # the input gradients of all three
+    assert costs.tensors[-1].t_dy == 0
+    embeddings = costs.step_flops([costs.tensors[-1].name])
+    assert embeddings > costs.step_flops(["model.layers.0.input_layernorm.weight"])
+
+
+@pytest.mark.parametrize("family", ["llama-tied"], indirect=True)
+def test_tied_embeddings_are_charged_down_to_the_input(costs: Profile) -> None:
+    tied, rest = costs.tensors[-1], costs.tensors[:-1]
+    assert tied.name == "model.embed_tokens.weight"
+    assert costs.full_flops - costs.step_flops([tied.name]) == sum(tensor.t_dw for tensor in rest)
+    assert 0 <= tied.t_dw - 2 * ROWS * 32 * 96 < 0.1 * tied.t_dw  # beside it, the first normalisation's input gradient
+
+
+def test_products_and_everything_else_are_kept_apart(costs: Profile) -> None:
+    names = [tensor.name for tensor in costs.tensors]
+    norms = [name for name in names if "norm" in name]
+    for chosen in ([], norms, names):
+        elementwise = costs.elementwise_step_flops(chosen)
+        assert costs.product_step_flops(chosen) + elementwise == costs.step_flops(chosen)
+        assert 0 < elementwise < 0.3 * costs.step_flops(chosen)
+        assert costs.matmul_step_flops(chosen) <= costs.product_step_flops(chosen)
+    above_all = costs.product_step_flops(norms[:1]) - costs.product_step_flops([])
+    assert above_all == 2 * ROWS * 32 * 96  # a norm's own gradient takes no product: this one carries the head's
+
+
 def test_the_floor_is_the_cheapest_tensor(costs: Profile) -> None:
     cheapest = min(costs.step_flops([t.name]) for t in costs.tensors)
     assert cheapest <= costs.floor * costs.full_flops < cheapest + 1
@@ -90,5 +152,39 @@ def test_faults_are_named(model: PreTrainedModel, batch: Batch) -> None:
         profile(model, batch, names=["wrong"])
     with pytest.raises(TraceError, match="no trainable tensor"):
         profile(torch.nn.Dropout(), batch)
+    with pytest.raises(TraceError, match=r"cannot be traced.*ValueError.*arguments that it trains with"):
+        profile(model, batch | {"labels": torch.zeros(2, 5, dtype=torch.long)})
+    with pytest.raises(TraceError, match="returns no loss"):
+        profile(Reading("ids"), batch | {"labels": torch.zeros(1)}, names=["unused"])
     with pytest.raises(KeyError, match="wrong"):
         profile(model, batch).step_flops(["wrong"])
+
+
+class Reading(torch.nn.Module):
+    """A model that reads values: of the mask, as it may, or of the ids."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.what = what
+        self.used = torch.nn.Linear(8, 8)
+        self.unused = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(
+        self, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> ModelOutput:
+        read = attention_mask if self.what == "mask" else input_ids if labels.dim() == 2 else None
+        if read is not None and not bool(read.all()):
+            return ModelOutput(loss=None)
+        return ModelOutput(loss=self.used(input_ids[..., :8].float()).sum())
+
+
+def test_a_model_that_reads_its_mask_is_traced_without_one(batch: Batch) -> None:
+    masked = batch | {"attention_mask": torch.ones_like(batch["input_ids"])}
+    costs = profile(Reading("mask"), masked)
+    assert costs.product_step_flops([]) == 2 * 2 * 8 * 8
+    assert {tensor.name for tensor in costs.tensors} == {"used.weight", "used.bias"}
+
+
+def test_a_model_that_reads_its_input_cannot_be_traced(batch: Batch) -> None:
+    with pytest.raises(TraceError, match="Reading cannot be traced on tensors without data"):
+        profile(Reading("ids"), batch)
