@@ -17,6 +17,10 @@ class Option:
     cost: int
     value: float
 
+    def with_(self, other: "Option") -> "Option":
+        """Both at once."""
+        return Option(self.picked | other.picked, self.cost + other.cost, self.value + other.value)
+
 
 @dataclass
 class _History:

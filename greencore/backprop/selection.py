@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from greencore.backprop.bounds import Bounds
+from greencore.backprop.chain import bits
 from greencore.backprop.knapsack import Frontier
 from greencore.backprop.profile import Profile
 from greencore.backprop.variants import Variant, alone, wanted_variants
@@ -56,19 +57,28 @@ def select(profile: Profile, importance: Mapping[str, float], rho: float) -> Sel
     the most pairs that are tried; what is left free is filled with the tensors that still fit. ρ >= 1 trains
     everything. Raises `BudgetTooSmall`, and `ValueError` for an importance that is missing or not a finite number.
     """
+    return select_with_bound(profile, importance, rho)[0]
+
+
+def select_with_bound(profile: Profile, importance: Mapping[str, float], rho: float) -> tuple[Selection, float]:
+    """`select`, and an importance that no selection within ρ exceeds: its own, where it is proven to be the best."""
     room = profile.full_flops if rho >= 1 else floor(rho * profile.full_flops) - profile.forward_flops
     fits = alone(profile) <= room
     values = values_of(profile, importance, fits)
     if rho >= 1:
-        return _selection(profile, values, (1 << len(values)) - 1)
+        everything = _selection(profile, values, (1 << len(values)) - 1)
+        return everything, everything.importance
     if not fits.any():
         raise BudgetTooSmall(rho, profile.floor)
     best_alone = int(np.where(fits, values, -np.inf).argmax())
+    single = _selection(profile, values, 1 << best_alone)
     if values[best_alone] <= 0:
-        return _selection(profile, values, 1 << best_alone)
+        return single, single.importance
     variants = wanted_variants(profile, values, room)
-    masks = [1 << best_alone, *(_best(variant, variant.within(room, values), room) for variant in variants)]
-    return max((_selection(profile, values, mask) for mask in masks), key=lambda selection: selection.importance)
+    found = [_best(variant, variant.within(room, values), room) for variant in variants]
+    chosen = max((single, *(_selection(profile, values, mask) for mask, _ in found)), key=lambda s: s.importance)
+    bounds = [bound + sum(values[t] for t in bits(v.forced)) for v, (_, bound) in zip(variants, found, strict=True)]
+    return chosen, max(chosen.importance, *bounds)
 
 
 def values_of(profile: Profile, importance: Mapping[str, float], wanted: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -85,8 +95,8 @@ def values_of(profile: Profile, importance: Mapping[str, float], wanted: NDArray
     return values
 
 
-def _best(variant: Variant, values: NDArray[np.float64], room: int) -> int:
-    """The best selection, as a mask."""
+def _best(variant: Variant, values: NDArray[np.float64], room: int) -> tuple[int, float]:
+    """The best selection, as a mask, and what the importance of its free tensors can be at most."""
     bounds = Bounds(variant.way, values, room - variant.base)
     target = bounds.reached
     best, found = -1.0, 0
@@ -102,7 +112,7 @@ def _best(variant: Variant, values: NDArray[np.float64], room: int) -> int:
         if not frontier.thinned or best >= bounds.top * (1 - TOLERANCE):
             break
         target = max(target, best)
-    return _filled(variant.forced | found, variant, values, room)
+    return _filled(variant.forced | found, variant, values, room), bounds.top if frontier.thinned else best
 
 
 def _filled(mask: int, variant: Variant, values: NDArray[np.float64], room: int) -> int:

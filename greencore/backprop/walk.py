@@ -1,5 +1,6 @@
 """The walk from output to input that carries a knapsack along, and every place where a selection may stop."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -7,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from greencore.backprop.bounds import Guide
-from greencore.backprop.chain import Choice, Halt, Way
+from greencore.backprop.chain import Choice, Way
 from greencore.backprop.knapsack import Frontier, Option, undominated
 from greencore.backprop.subsets import mask_of, subset_values
+
+TOGETHER = 3  # options after which choices are made
 
 
 @dataclass(frozen=True)
@@ -32,23 +35,33 @@ class Stop:
 
 def stops(way: Way, values: NDArray[np.float64], guide: Guide, frontier: Frontier, spent: int = 0) -> Iterator[Stop]:
     """Every place to stop along a way that the guide holds open; only tensors of positive value are taken."""
-    halts = iter(zip(way.halts, guide.open, strict=True))
-    halt, open_ = next(halts)
-    for made in range(len(way.choices) + 1):
-        if made:
-            options = _options(way.choices[made - 1], values)
-            frontier = frontier.offer(options, guide.room[made], price=guide.price, least=guide.least[made])
+    made = 0
+    for halt in itertools.compress(way.halts, guide.open):
+        frontier, made = _carried(frontier, way, values, guide, made, halt.after), halt.after
         if not len(frontier.cost):
             return
-        while halt.after == made:
-            if open_:
-                yield Stop(frontier, halt.members, spent + halt.cost, subset_values(values[list(halt.members)]))
-            halt, open_ = next(halts, (_NONE, False))
+        yield Stop(frontier, halt.members, spent + halt.cost, subset_values(values[list(halt.members)]))
+    if guide.forks:
+        frontier = _carried(frontier, way, values, guide, made, len(way.choices))
     for paid, fork, onward in guide.forks:
         yield from stops(fork, values, onward, frontier, spent + paid)
 
 
-_NONE = Halt(-1, (), np.zeros(0, dtype=np.int64))
+def _carried(
+    frontier: Frontier, way: Way, values: NDArray[np.float64], guide: Guide, made: int, until: int
+) -> Frontier:
+    """The frontier once the choices from `made` to `until` are made, a few at a time: it costs less than one by one."""
+    options: list[Option] = []
+    for position in range(made, until):
+        more = _options(way.choices[position], values)
+        options = [*options, *more, *(first.with_(second) for first in options for second in more)]
+        done = position + 1
+        if done == until or len(options) >= TOGETHER:
+            frontier = frontier.offer(options, guide.room[done], price=guide.price, least=guide.least[done])
+            options = []
+            if not len(frontier.cost):
+                break
+    return frontier
 
 
 def _options(choice: Choice, values: NDArray[np.float64]) -> list[Option]:
