@@ -88,6 +88,7 @@ class ForwardWatch(TorchFunctionMode):
         self.pinned: set[Node] = set()
         self.biased: list[BiasedAttention] = []
         self._recorder = recorder
+        self._kernels: dict[tuple[Any, ...], _Kernels | None] = {}  # by the shapes of a call: most layers are alike
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -107,18 +108,26 @@ class ForwardWatch(TorchFunctionMode):
         if mask is None or not mask.requires_grad or not torch.is_grad_enabled():
             return out
         stop = len(self._recorder.forward)
-        fused = self._without_bias(func, arguments, self._recorder.forward[start:stop])
-        if fused is None:
+        call = tuple(
+            (name, value.shape, value.dtype, value.requires_grad) if isinstance(value, torch.Tensor) else (name, value)
+            for name, value in arguments.items()
+        )
+        if call not in self._kernels:
+            self._kernels[call] = self._without_bias(func, arguments, self._recorder.forward[start:stop])
+        kernels = self._kernels[call]
+        if kernels is None:
             return out
-        inputs = [node_of(value) for value in (*(arguments[name] for name in INPUTS), mask) if value.requires_grad]
-        nodes = frozenset(nodes_below([out.grad_fn], stop=inputs))
-        self.biased.append(BiasedAttention(node_of(mask), start, stop, nodes, *fused))
+        inputs = [node_of(arguments[name]) if arguments[name].requires_grad else None for name in INPUTS]
+        fused = tuple(
+            Fused(flops, frozenset(node for bit, node in enumerate(inputs) if serves >> bit & 1))
+            for flops, serves in kernels.backward
+        )
+        nodes = frozenset(nodes_below([out.grad_fn], stop={*inputs, node_of(mask)}))
+        self.biased.append(BiasedAttention(node_of(mask), start, stop, nodes, kernels.forward, fused))
         return out
 
-    def _without_bias(
-        self, func: Any, arguments: dict[str, Any], with_bias: list[OpFlops]
-    ) -> tuple[OpFlops, tuple[Fused, ...]] | None:
-        """What the call runs forward and backward when its bias takes no gradient; None if that is the same kernels."""
+    def _without_bias(self, func: Any, arguments: dict[str, Any], with_bias: list[OpFlops]) -> "_Kernels | None":
+        """What the call runs when its bias takes no gradient; None if that is the same."""
         recorder = Recorder()
         inputs = {name: arguments[name].detach().requires_grad_(arguments[name].requires_grad) for name in INPUTS}
         with self._recorder.aside(), recorder:
@@ -127,14 +136,18 @@ class ForwardWatch(TorchFunctionMode):
                 return None
             forward = sum(recorder.forward, FREE)
             if not out.requires_grad:
-                return forward, ()
+                return _Kernels(forward, ())
             nodes = nodes_below([out.grad_fn])
             recorder.watch(nodes)
             out.backward(torch.empty_like(out))
         bits = {id(value): 1 << bit for bit, value in enumerate(inputs.values())}
         reached = reached_tensors(nodes, bits, pinned=(), everything=0)
-        real = [node_of(arguments[name]) if arguments[name].requires_grad else None for name in INPUTS]
-        return forward, tuple(
-            Fused(work.flops, frozenset(node for bit, node in enumerate(real) if work.needed_by(reached) >> bit & 1))
-            for work in recorder.backward
-        )
+        return _Kernels(forward, tuple((work.flops, work.needed_by(reached)) for work in recorder.backward))
+
+
+@dataclass(frozen=True)
+class _Kernels:
+    """FLOPs of one call forward, and backward with a bit for each of `INPUTS` whose gradient they serve."""
+
+    forward: OpFlops
+    backward: tuple[tuple[OpFlops, int], ...]

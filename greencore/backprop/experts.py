@@ -8,9 +8,9 @@ batched products do, which therefore stand in for it.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 
 
 def grouped_product(left: torch.Tensor, right: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
@@ -28,14 +28,15 @@ def grouped_product(left: torch.Tensor, right: torch.Tensor, offsets: torch.Tens
 
 
 @contextmanager
-def batched_experts(model: torch.nn.Module) -> Iterator[bool]:
-    """Let experts run as batched products; gives whether the model has any that ran otherwise."""
-    parts = [part for part in model.modules() if isinstance(part, PreTrainedModel)][:1]
-    before = [part.get_experts_implementation() for part in parts]
+def batched_experts(model: torch.nn.Module) -> Iterator[None]:
+    """Let the experts of a model of transformers, if it has any, run as batched products."""
+    outermost: Any = next((part for part in model.modules() if hasattr(part, "set_experts_implementation")), None)
+    if outermost is None:
+        yield
+        return
+    before = outermost.get_experts_implementation()
+    outermost.set_experts_implementation("batched_mm")
     try:
-        for part in parts:
-            part.set_experts_implementation("batched_mm")
-        yield before != [part.get_experts_implementation() for part in parts]
+        yield
     finally:
-        for part, implementation in zip(parts, before, strict=True):
-            part.set_experts_implementation(implementation)
+        outermost.set_experts_implementation(before)

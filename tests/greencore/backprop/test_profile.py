@@ -1,10 +1,12 @@
 """Profiles against what a real step executes."""
 
 import random
+import time
+from typing import Any
 
 import pytest
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, T5Config, T5ForConditionalGeneration
 from transformers.utils.generic import ModelOutput
 
 from greencore.backprop import Profile, TraceError, profile
@@ -158,6 +160,26 @@ def test_faults_are_named(model: PreTrainedModel, batch: Batch) -> None:
         profile(Reading("ids"), batch | {"labels": torch.zeros(1)}, names=["unused"])
     with pytest.raises(KeyError, match="wrong"):
         profile(model, batch).step_flops(["wrong"])
+
+
+def test_a_model_of_hundreds_of_tensors_is_profiled_in_seconds() -> None:
+    settings: dict[str, Any] = {"tie_word_embeddings": False, "decoder_start_token_id": 0}
+    config = T5Config(
+        **settings,
+        d_model=2048,
+        d_kv=64,
+        d_ff=5120,
+        num_layers=24,
+        num_heads=32,
+        feed_forward_proj="gated-gelu",
+    )
+    with torch.device("meta"):
+        model = T5ForConditionalGeneration(config)
+    ids = torch.zeros(4, 512, dtype=torch.long, device="meta")
+    start = time.process_time()
+    costs = profile(model, {"input_ids": ids, "labels": ids})
+    assert time.process_time() - start < 15
+    assert len(costs.tensors) == 557
 
 
 class Reading(torch.nn.Module):
