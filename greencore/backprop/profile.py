@@ -129,7 +129,8 @@ class Profile:
 def profile(model: torch.nn.Module, batch: Batch, *, names: Collection[str] | None = None) -> Profile:
     """Profile a training step of `model` from its traced autograd graph (paper §3.1), without a rule per family.
 
-    `batch` maps the model's arguments, `labels` among them, to tensors; only their shapes matter. The model may live
+    `batch` maps the model's arguments, `labels` among them, to tensors; only their shapes matter. With an
+    `attention_mask` it is costed as a padded batch, without one as the model runs when it gets none. The model may live
     on the meta device and is left untouched. It is profiled in its present mode: in training mode, gradient
     checkpointing costs what it recomputes. `names` limits what counts as trainable (default: every floating-point
     parameter); full fine-tuning trains them all. Raises `greencore.backprop.TraceError`.

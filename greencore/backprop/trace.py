@@ -39,10 +39,10 @@ class Trace:
 def trace_step(model: torch.nn.Module, batch: Batch, names: frozenset[str] | None = None) -> Trace:
     """Trace forward and backward of `model(**batch).loss` with the named parameters trained (None: all).
 
-    Only the shapes of `batch` matter; its attention masks are left out, since transformers reads values from them. The
-    model, which may live on the meta device, is left as it was and traced in its present mode: in training mode
-    checkpointed blocks count what they recompute. Raises `TraceError` where there is no loss, no parameter to train, a
-    named parameter that the model lacks, or a forward pass that depends on the values of its inputs.
+    Only the shapes of `batch` matter: an attention mask stands for one with padding in it, and is left out where the
+    model reads its values. The model, which may live on the meta device, is left as it was and traced in its present
+    mode: in training mode checkpointed blocks count what they recompute. Raises `TraceError` where there is no loss,
+    no parameter to train, a named parameter that the model lacks, or a step that fails or reads values of its inputs.
     """
     parameters = dict(model.named_parameters())
     unknown = (names or frozenset()) - set(parameters)
@@ -58,9 +58,10 @@ def trace_step(model: torch.nn.Module, batch: Batch, names: frozenset[str] | Non
     if batch.get("labels") is None:
         raise TraceError("the batch has no labels, so the model has no loss: add labels of the shape of input_ids")
     try:
-        return _trace(model, batch, parameters, trained)
-    except READS_VALUES:
-        return _trace_without_values(model, batch, parameters, trained)
+        try:
+            return _trace(model, batch, parameters, trained)
+        except READS_VALUES:
+            return _trace_without_values(model, batch, parameters, trained)
     except TraceError:
         raise
     except Exception as error:
@@ -76,11 +77,7 @@ def _trace_without_values(
         try:
             return _trace(model, batch, parameters, trained)
         except READS_VALUES:
-            pass
-        try:
             return _trace(model, unmasked, parameters, trained)
-        except READS_VALUES as error:
-            raise _untraceable(model, error) from error
 
 
 def _untraceable(model: torch.nn.Module, error: Exception) -> TraceError:
