@@ -83,7 +83,7 @@ def importance_curve(profile: Profile, importance: Mapping[str, float], *, up_to
     `importance` is as `select` takes it at ρ = `up_to`; a tensor of importance <= 0 counts only where nothing else
     fits. It is the same table as `select`'s, carried once for all budgets. It is exact while no more than `FRONTIER`
     pairs are open at a time; beyond, a budget is resolved to a thousandth of its size or finer, which left it
-    within 0.1 % of `select` on every model measured (`benchmarks/selector.py`). Raises `BudgetTooSmall` where
+    within 0.2 % of `select` on every model measured (`benchmarks/selector.py`). Raises `BudgetTooSmall` where
     `up_to` is below the floor, and `ValueError` as `select` does.
     """
     room = floor(min(up_to, 1.0) * profile.full_flops) - profile.forward_flops

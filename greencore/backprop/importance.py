@@ -22,10 +22,10 @@ class NotFinite(ValueError):
 
 @dataclass(frozen=True)
 class Measured:
-    """I_k by parameter name, and the number of forward and backward passes that finding it took."""
+    """I_k by parameter name, and how many forward and backward passes each batch took: one, or two where it clips."""
 
     values: dict[str, float]
-    passes: int
+    passes: tuple[int, ...]
 
 
 def importance(
@@ -104,11 +104,11 @@ def measure(
         for index, one in enumerate(batches):
             for name, value in probe.of_batch(index, one).items():
                 totals[name] += value
-    return Measured({name: total / len(batches) for name, total in totals.items()}, probe.passes)
+    return Measured({name: total / len(batches) for name, total in totals.items()}, tuple(probe.passes))
 
 
 class _Probe:
-    """Measures batch by batch and counts the passes."""
+    """Measures batch by batch and counts the passes of each."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class _Probe:
         loss_scale: float,
         average: Average | None,
     ) -> None:
-        self.passes = 0
+        self.passes: list[int] = []
         self._model, self._tensors, self._trial, self._metric = model, tensors, trial, metric
         self._max_grad_norm, self._loss_scale, self._average = max_grad_norm, loss_scale, average
         self._gpus = _gpus(model)
@@ -128,6 +128,7 @@ class _Probe:
     def of_batch(self, index: int, batch: Batch) -> dict[str, float]:
         """I_k on one batch of every tensor whose gradient arrives; the others have no part in its loss."""
         random = torch.get_rng_state(), [torch.cuda.get_rng_state(gpu) for gpu in self._gpus]
+        self.passes.append(0)
         values, norms = self._pass(index, batch, 1.0)
         coefficient = self._clipping(norms)
         if coefficient < 1.0 and self._metric == "grad":
@@ -161,7 +162,7 @@ class _Probe:
                     norms[name] = torch.linalg.vector_norm(gradient)
                 found[name] = self._importance(parameter, gradient, coefficient)
 
-        self.passes += 1
+        self.passes[index] += 1
         with _buffers_kept(self._model), _handed_over(self._tensors, arrive):
             output = self._model(**batch)
             loss = getattr(output, "loss", None)

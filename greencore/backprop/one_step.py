@@ -53,7 +53,11 @@ class StepTrial:
         optimizer, weights, copies = self._optimizer, parameter.data, self._copies
         groups, state = optimizer.param_groups, optimizer.state.get(parameter)
         options = {key: copies.of(value, "options", key) for key, value in self._options[parameter].items()}
-        tried_state = {key: copies.of(value, "state", key) for key, value in (state or {}).items()}
+        tried_state = {
+            # the state of a tensor that is not trained for a while may lie in host memory; step counters stay there
+            key: copies.of(value, "state", key, device=weights.device if getattr(value, "ndim", 0) else None)
+            for key, value in (state or {}).items()
+        }
         tried_weights = copies.of(weights, "weights")
         as_it_is = scale == 1.0 and type(optimizer) in _READS_ONLY
         tried_gradient = gradient if as_it_is else copies.of(gradient, "gradient").mul_(scale)
@@ -85,17 +89,18 @@ class _Copies:
     def __init__(self) -> None:
         self._memory: dict[tuple[Any, ...], torch.Tensor] = {}
 
-    def of(self, value: Any, *role: Any) -> Any:
-        """A copy of `value`; that of a tensor is valid until the next in the same role."""
+    def of(self, value: Any, *role: Any, device: torch.device | None = None) -> Any:
+        """A copy of `value`, on `device` if that is given; that of a tensor is valid until the next in its role."""
         if not isinstance(value, torch.Tensor):
             return copy.deepcopy(value)
+        device = device or value.device
         if not value.is_contiguous():
-            return value.clone()
-        place = (*role, value.dtype, value.device)
+            return value.to(device, copy=True)
+        place = (*role, value.dtype, device)
         memory = self._memory.pop(place, None)
         if memory is None or memory.numel() < value.numel():
             memory = None  # free before more is taken
-            memory = torch.empty(value.numel(), dtype=value.dtype, device=value.device)
+            memory = torch.empty(value.numel(), dtype=value.dtype, device=device)
         self._memory[place] = memory
         return memory[: value.numel()].view(value.shape).copy_(value)
 

@@ -75,7 +75,7 @@ class Probe:
         encoder = encodes(model)
         flops = sum(
             passes * costs.step_flops(names, shape_of(batch, encoder=encoder))
-            for batch, passes in zip(batches, [measured.passes], strict=True)
+            for batch, passes in zip(batches, measured.passes, strict=True)
         )
         return Probed(measured.values, round(flops), time.perf_counter() - started)
 
