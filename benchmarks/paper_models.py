@@ -1,0 +1,93 @@
+"""The paper's models at full size, and two Llamas, from configs alone, on the meta device: they take no memory."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+
+def _opt(layers: int, width: int, heads: int, *, embedded: int | None = None) -> PreTrainedModel:
+    return _on_meta(
+        OPTForCausalLM,
+        OPTConfig(
+            vocab_size=50272,
+            hidden_size=width,
+            ffn_dim=4 * width,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            word_embed_proj_dim=embedded or width,
+            do_layer_norm_before=embedded is None,  # OPT-350M alone embeds narrowly and normalises afterwards
+            max_position_embeddings=2048,
+        ),
+    )
+
+
+def _bloomz_3b() -> PreTrainedModel:
+    return _on_meta(BloomForCausalLM, BloomConfig(vocab_size=250880, hidden_size=2560, n_layer=30, n_head=32))
+
+
+def _flan_t5_xl() -> PreTrainedModel:
+    config = T5Config(
+        vocab_size=32128,
+        d_model=2048,
+        d_kv=64,
+        d_ff=5120,
+        num_layers=24,
+        num_heads=32,
+        feed_forward_proj="gated-gelu",
+    )
+    config.decoder_start_token_id = config.pad_token_id = 0
+    config.tie_word_embeddings = False  # the constructor ties them whatever it is told
+    model = _on_meta(T5ForConditionalGeneration, config)
+    model.set_input_embeddings(model.get_input_embeddings())  # encoder and decoder still share theirs
+    return model
+
+
+def _llama(layers: int, *, vocabulary: int, width: int, inner: int, heads: int, tied: bool) -> PreTrainedModel:
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads // 3,
+        tie_word_embeddings=tied,
+    )
+    return _on_meta(LlamaForCausalLM, config)
+
+
+def _on_meta(model: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrainedModel:
+    with torch.device("meta"):
+        built = model._from_config(config)
+    assert isinstance(built, PreTrainedModel)
+    return built
+
+
+MODELS: Mapping[str, Callable[[], PreTrainedModel]] = {
+    "OPT-350M": lambda: _opt(24, 1024, 16, embedded=512),
+    "OPT-1.3B": lambda: _opt(24, 2048, 32),
+    "OPT-2.7B": lambda: _opt(32, 2560, 32),
+    "OPT-6.7B": lambda: _opt(32, 4096, 32),
+    "BLOOMZ-3B": _bloomz_3b,
+    "FLAN-T5-XL": _flan_t5_xl,
+    "SmolLM2-135M": lambda: _llama(30, vocabulary=49152, width=576, inner=1536, heads=9, tied=True),
+    "a Llama of 166 layers": lambda: _llama(166, vocabulary=32000, width=2304, inner=6144, heads=18, tied=False),
+}
+
+
+def a_batch(model: PreTrainedModel, *, rows: int, tokens: int, target: int | None = None) -> dict[str, torch.Tensor]:
+    """A batch on the meta device: only its shape counts. `target` is the length of an encoder-decoder's labels."""
+    ids = torch.zeros(rows, tokens, dtype=torch.long, device="meta")
+    labels = ids if target is None else torch.zeros(rows, target, dtype=torch.long, device="meta")
+    return {"input_ids": ids, "labels": labels}
