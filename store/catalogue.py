@@ -39,7 +39,7 @@ def read_catalogue(path: Path | None = None) -> dict[str, CatalogueEntry]:
         if unknown or not {"source", "licence"} <= set(table):
             raise CatalogueError(f"{where}: [{name}] takes source, licence and, if you like, description")
         source = table["source"]
-        if path and not source.startswith("package:"):
+        if path and not source.startswith(("package:", "hub:")):
             source = str(path.parent / source)
         entries[name] = CatalogueEntry(name, source, table["licence"], table.get("description", ""))
     return entries

@@ -166,9 +166,9 @@ def split(rows: Sequence[Row], *, eval_share: float, seed: int) -> tuple[list[Ro
     )
 
 
-def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, torch.Tensor]:
-    """The tensors of a batch, on a device."""
-    return {key: value.to(device) for key, value in batch.items() if isinstance(value, torch.Tensor)}
+def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """The batch with its tensors on a device."""
+    return {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
 
 
 def _learned(row: Row) -> str:

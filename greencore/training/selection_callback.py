@@ -7,6 +7,7 @@ from typing import Any, cast, get_args
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from greencore.training.ledger import EpochLedger, EpochReport
 from greencore.training.optimizer_state import OptimizerState, set_aside
@@ -22,8 +23,9 @@ class SelectionCallback(TrainerCallback, ABC):
     All others are frozen. `on_epoch` is called with the `EpochReport` at each epoch's end; `epochs` keeps them. FLOPs
     are compared with full fine-tuning of the same model on the same batches, for an adapter too. A run resumed in the
     middle of an epoch goes on with the selection that its checkpoint holds. With several processes (DDP) parameters
-    come and go, so `ddp_find_unused_parameters` must not be off. At the end of training every tensor is trainable
-    again.
+    come and go, so `ddp_find_unused_parameters` must not be off. FLOPs are those of the model's own loss: TRL's
+    SFTTrainer computes the output embedding's logits once more in its backward pass, for every method alike. At the
+    end of training every tensor is trainable again.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class SelectionCallback(TrainerCallback, ABC):
         self._parameters = {name: p for name, p in model.named_parameters() if id(p) in held}
         if not self._parameters:
             raise ValueError("the model has no trainable tensor: the optimiser holds none")
+        _let_frozen_embeddings_rest(model)
         self._encoder = encodes(model)
         self._shapes = shapes_of(
             kwargs["train_dataloader"],
@@ -159,6 +162,18 @@ def step_costs(model: torch.nn.Module, shapes: Shapes, names: Iterable[str]) -> 
     return StepCosts(
         model, batch_size=shapes.rows, shortest=shapes.shortest, longest=shapes.longest, names=tuple(names)
     )
+
+
+def _let_frozen_embeddings_rest(model: torch.nn.Module) -> None:
+    """Take back what transformers does for reentrant checkpointing alone: gradients for the embeddings' outputs.
+
+    With them every selection would pay for the whole backward pass.
+    """
+    blocks = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    recomputing = [block._gradient_checkpointing_func for block in blocks if block.gradient_checkpointing]
+    reentrant = [getattr(recompute, "keywords", {}).get("use_reentrant", True) for recompute in recomputing]
+    if recomputing and not any(reentrant):
+        getattr(model, "disable_input_require_grads", lambda: None)()
 
 
 def _longest_of_stream(model: torch.nn.Module) -> int:

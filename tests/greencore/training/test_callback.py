@@ -6,27 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import PreTrainedModel
 
 from greencore.backprop import BudgetTooSmall
 from greencore.dataset import PromptRow, Row
 from greencore.training import GreenTrainerCallback
-from greencore.training.models import load_model, load_tokenizer
-from greencore.training.rows import Collator, tokenise
-
-
-class CountingTrainer(Trainer):
-    """Notes the FLOPs that torch counts in every real step, and how many steps each epoch had."""
-
-    counted: list[int]
-
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        with FlopCounterMode(display=False) as counter:
-            loss = super().training_step(*args, **kwargs)
-        self.counted.append(counter.get_total_flops())
-        return loss
-
+from greencore.training.models import load_model
+from tests.greencore.training.trainers import CountingTrainer, counting_trainer
 
 MakeTrainer = Callable[..., tuple[CountingTrainer, PreTrainedModel]]
 
@@ -34,32 +20,9 @@ MakeTrainer = Callable[..., tuple[CountingTrainer, PreTrainedModel]]
 @pytest.fixture
 def make_trainer(model_folder: Path, rows: list[Row], tmp_path: Path) -> MakeTrainer:
     def make(
-        *callbacks: GreenTrainerCallback, epochs: int = 3, data: Sequence[Row] = rows, **options: Any
+        *callbacks: GreenTrainerCallback, data: Sequence[Row] = rows, **options: Any
     ) -> tuple[CountingTrainer, PreTrainedModel]:
-        tokenizer = load_tokenizer(model_folder)
-        model = load_model(model_folder)
-        arguments = TrainingArguments(
-            output_dir=str(tmp_path / "run"),
-            num_train_epochs=epochs,
-            per_device_train_batch_size=4,
-            learning_rate=1e-3,
-            use_cpu=True,
-            dataloader_pin_memory=False,
-            remove_unused_columns=False,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            **options,
-        )
-        trainer = CountingTrainer(
-            model=model,
-            args=arguments,
-            train_dataset=tokenise(data, tokenizer, max_length=64).examples,
-            data_collator=Collator(0),
-            callbacks=list(callbacks),
-        )
-        trainer.counted = []
-        return trainer, model
+        return counting_trainer(model_folder, tmp_path / "run", data, callbacks, **options)
 
     return make
 
