@@ -60,10 +60,16 @@ def demo(data_dir: DataDir = None) -> None:
 
 @app.command()
 def train(
-    model: Annotated[str, typer.Option(help="A name in the catalogue, a model's folder, or a GGUF file.")],
+    model: Annotated[
+        str, typer.Option(help="A name in the catalogue, a model's folder, a GGUF file, or hub:NAME@COMMIT.")
+    ],
     dataset: Annotated[Path, typer.Option(help="Rows as JSON Lines.")],
     rho: Annotated[float, typer.Option(help="Share of full fine-tuning's FLOPs, above 0 and at most 1.")] = 0.6,
     output: Annotated[Path, typer.Option(help="New folder for checkpoints and the result.")] = Path("out"),
+    method: Annotated[str, typer.Option(help="greentrainer, or one of the baselines that the paper compares with.")] = (
+        "greentrainer"
+    ),
+    prompt_format: Annotated[str | None, typer.Option(help="plain, tldr, summarize or chat.")] = None,
     epochs: Annotated[int | None, typer.Option()] = None,
     batch_size: Annotated[int | None, typer.Option()] = None,
     learning_rate: Annotated[float | None, typer.Option()] = None,
@@ -80,12 +86,14 @@ def train(
         batch_size=batch_size,
         learning_rate=learning_rate,
         max_length=max_length,
+        prompt_format=prompt_format,
         eval_share=eval_share,
         seed=seed,
     )
+    from cli.train import method_named
     from cli.train import train as run
 
-    run(model, dataset, rho, hyperparameters, output, read_settings(data_dir=data_dir))
+    run(model, dataset, rho, hyperparameters, output, read_settings(data_dir=data_dir), method=method_named(method))
 
 
 @app.command()

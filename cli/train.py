@@ -4,6 +4,7 @@ import shutil
 import warnings
 from collections import defaultdict
 from pathlib import Path
+from typing import cast, get_args
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -15,17 +16,27 @@ from greencore.backprop import BudgetTooSmall, NotFinite, TraceError
 from greencore.dataset import InvalidRow, Row, load_rows
 from greencore.energy import EnergyInterval, EnergyMeter
 from greencore.hyperparameters import Hyperparameters
+from greencore.training.baselines import Baseline, BaselineError
 from greencore.training.ledger import EpochReport
 from greencore.training.models import ModelError, materialise
-from greencore.training.run import Listener, Result, fine_tune
+from greencore.training.run import Listener, Method, Result, fine_tune
 from store.catalogue import read_catalogue
 from store.settings import Settings
 
 
 def train(
-    model: str, dataset: Path, rho: float, hyperparameters: Hyperparameters, output: Path, settings: Settings
+    model: str,
+    dataset: Path,
+    rho: float,
+    hyperparameters: Hyperparameters,
+    output: Path,
+    settings: Settings,
+    *,
+    method: Method = "greentrainer",
 ) -> None:
-    """Fine-tune `model` (a catalogue name, a folder or a GGUF file) on the rows of `dataset`, and save it in `output`.
+    """Fine-tune `model` on the rows of `dataset`, and save it in `output`.
+
+    `model` is a catalogue name, a folder, a GGUF file or hub:NAME@COMMIT.
 
     Raises `SettingError` with the option that is to blame; a corrected command can then be given the same `output`.
     """
@@ -41,17 +52,29 @@ def train(
                 rows=rows,
                 hyperparameters=hyperparameters,
                 rho=rho,
+                method=method,
                 folder=output,
                 listener=display,
             )
     except BudgetTooSmall as error:
         shutil.rmtree(output, ignore_errors=True)  # nothing has been trained yet
         raise SettingError(f"--rho: {error}") from error
+    except BaselineError as error:
+        shutil.rmtree(output, ignore_errors=True)
+        raise SettingError(f"--method: {error}") from error
     except NotFinite as error:
         raise SettingError(f"--learning-rate: {error}") from error
     except (ModelError, TraceError) as error:
         raise SettingError(f"--model: {error}") from error
     display.summarise(result)
+
+
+def method_named(name: str) -> Method:
+    """Raises `SettingError` for a method that there is none of."""
+    methods = ("greentrainer", *get_args(Baseline))
+    if name not in methods:
+        raise SettingError(f"--method: {name!r} is not one of {', '.join(methods)}")
+    return cast(Method, name)
 
 
 def _rows(dataset: Path) -> list[Row]:
@@ -69,6 +92,8 @@ def _model_folder(model: str, settings: Settings) -> Path:
     catalogue = read_catalogue(settings.catalogue)
     if model in catalogue:
         return materialise(catalogue[model].source, settings.models_dir / model)
+    if model.startswith("hub:"):
+        return materialise(model, settings.models_dir / model.removeprefix("hub:").replace("/", "--"))
     if not Path(model).exists():
         raise SettingError(f"--model: {model} is neither in the catalogue ({', '.join(catalogue)}) nor a path")
     return materialise(model, settings.models_dir / Path(model).stem)

@@ -11,8 +11,9 @@ from greencore.dataset import load_rows
 from greencore.hyperparameters import Hyperparameters
 from greencore.policy import parse_policy
 from greencore.training.models import ModelError, load_skeleton, load_tokenizer, materialise
-from greencore.training.rows import split, tokenise
-from greencore.training.shapes import StepShape, encodes
+from greencore.training.rows import padded, split
+from greencore.training.run import tokenised
+from greencore.training.shapes import StepShape, encodes, row_lengths
 from greencore.training.step_costs import StepCosts
 from store.catalogue import read_catalogue
 from store.database import Database, wake_scheduler
@@ -90,25 +91,28 @@ def estimate_job(job: Job, settings: Settings) -> Estimate:
     rows = load_rows(settings.dataset_file(job.dataset_id))
     tokenizer = load_tokenizer(folder)
     training, held_out = split(rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed)
-    tokens = tokenise(training, tokenizer, max_length=hyperparameters.max_length)
     skeleton = load_skeleton(folder)
-    lengths = tokens.lengths
+    tokens = tokenised(training, tokenizer, hyperparameters, encoder=encodes(skeleton))
+    lengths = [tuple(map(padded, row)) for row in row_lengths(tokens.examples, encoder=encodes(skeleton))]
     costs = StepCosts(
-        skeleton, batch_size=hyperparameters.batch_size, shortest=(min(lengths),), longest=(max(lengths),)
+        skeleton,
+        batch_size=hyperparameters.batch_size,
+        shortest=tuple(min(part) for part in zip(*lengths, strict=True)),
+        longest=tuple(max(part) for part in zip(*lengths, strict=True)),
     )
     if job.method == "greentrainer":
         _, lowest = parse_policy(job.policy).lowest_rho()
         if lowest < costs.floor:
             raise BudgetTooSmall(lowest, costs.floor)
     steps = -(-len(lengths) // hyperparameters.batch_size)
-    mean = round(sum(lengths) / len(lengths))
-    _, per_epoch = costs.flops((), {StepShape(len(lengths), (mean,)): 1})
+    mean = tuple(round(sum(part) / len(lengths)) for part in zip(*lengths, strict=True))
+    _, per_epoch = costs.flops((), {StepShape(len(lengths), mean): 1})
     return Estimate(
         training_rows=len(training),
         held_out_rows=len(held_out),
         shortened_prompts=tokens.shortened_prompts,
         shortened_completions=tokens.shortened_completions,
-        tokens_per_epoch=sum(lengths),
+        tokens_per_epoch=sum(sum(row) for row in lengths),
         steps=steps * hyperparameters.epochs,
         full_flops=per_epoch * hyperparameters.epochs,
         rho_floor=costs.floor,

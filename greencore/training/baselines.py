@@ -15,6 +15,11 @@ from transformers.pytorch_utils import Conv1D
 
 Baseline = Literal["full", "top2", "lora", "prefix", "bitfit", "layernorm", "qv", "progressive"]
 
+
+class BaselineError(ValueError):
+    """The model has nothing that the baseline trains, or the baseline is asked for in a way that it has not."""
+
+
 QUERY_AND_VALUE = {"q", "v", "q_proj", "v_proj", "query", "value", "q_attn"}
 FUSED_WITH_KEY = {"query_key_value", "c_attn", "qkv_proj", "Wqkv"}
 
@@ -34,12 +39,12 @@ def trained_tensors(method: Baseline, model: PreTrainedModel, *, epoch: int, epo
         encoder's before its decoder's, with what runs after them, the output embedding included; in the last epoch
         every parameter.
 
-    What runs when is seen from a pass over one token, not from names. Raises ValueError for a model that has none of
-    the tensors asked for, for an epoch outside the run, and for "lora" and "prefix", which train an adapter: see
-    `with_adapter`.
+    What runs when is seen from a pass over one token, not from names. Raises `BaselineError` for a model that has
+    none of the tensors asked for, for an epoch outside the run, and for "lora" and "prefix", which train an adapter:
+    see `with_adapter`.
     """
     if not 0 <= epoch < epochs:
-        raise ValueError(f"epoch {epoch} is outside a run of {epochs} epochs, which are counted from 0")
+        raise BaselineError(f"epoch {epoch} is outside a run of {epochs} epochs, which are counted from 0")
     match method:
         case "full":
             parameters: Iterable[nn.Parameter] = model.parameters()
@@ -55,14 +60,14 @@ def trained_tensors(method: Baseline, model: PreTrainedModel, *, epoch: int, epo
         case "progressive":
             parameters = _top_blocks(model, epoch=epoch, epochs=epochs)
         case _:
-            raise ValueError(
+            raise BaselineError(
                 f"{method!r} trains an adapter: with_adapter(...) gives the model one"
                 if method in get_args(Baseline)
                 else f"there is no baseline {method!r}: expected one of {', '.join(get_args(Baseline))}"
             )
     wanted = {id(parameter) for parameter in parameters}
     if not wanted:
-        raise ValueError(f"{type(model).__name__} has no tensor that {method!r} trains")
+        raise BaselineError(f"{type(model).__name__} has no tensor that {method!r} trains")
     return tuple(name for name, parameter in model.named_parameters() if id(parameter) in wanted)
 
 
@@ -82,7 +87,7 @@ def with_adapter(
     prefix (Li & Liang, 2021): `prefix_tokens` trained keys and values in front of each block's own; of an
         encoder-decoder model in the decoder's self-attention only (§4).
 
-    The model is changed in place. Raises ValueError where it has no such projection, or blocks whose keys differ.
+    The model is changed in place. Raises `BaselineError` where it has no such projection, or blocks whose keys differ.
     """
     task = TaskType.SEQ_2_SEQ_LM if model.config.is_encoder_decoder else TaskType.CAUSAL_LM
     if method == "lora":
@@ -114,9 +119,9 @@ def with_adapter(
 
 
 def merged(model: PeftModel) -> PreTrainedModel:
-    """The plain model with its LoRA adapter added into its weights. Raises ValueError for a prefix, which has none."""
+    """The plain model with its LoRA adapter added into its weights. Raises `BaselineError` for a prefix."""
     if model.active_peft_config.is_prompt_learning:
-        raise ValueError("a prefix is not part of any weight: keep it beside the model with save_pretrained")
+        raise BaselineError("a prefix is not part of any weight: keep it beside the model with save_pretrained")
     plain = model.merge_and_unload()
     assert isinstance(plain, PreTrainedModel)
     return plain
@@ -138,7 +143,7 @@ def _top_blocks(model: PreTrainedModel, *, epoch: int, epochs: int) -> list[nn.P
     called = _called(model)
     blocks = [module for module in called if isinstance(module, GradientCheckpointingLayer)]
     if not blocks:
-        raise ValueError(f"{type(model).__name__} is not made of blocks that transformers marks as such")
+        raise BaselineError(f"{type(model).__name__} is not made of blocks that transformers marks as such")
     deepest = blocks[-(-len(blocks) * (epoch + 1) // epochs) * -1]
     after = called[called.index(deepest) :]
     # an embedding that runs late, a decoder's, is still an input
@@ -186,7 +191,7 @@ def _key_shape(model: PreTrainedModel) -> tuple[int, int, int]:
     layers: Sequence[Any] = getattr(cache, "self_attention_cache", cache).layers
     shapes = {(layer.keys.shape[1], layer.keys.shape[3]) for layer in layers}
     if len(shapes) != 1:
-        raise ValueError(f"the blocks of {type(model).__name__} cache keys of different shapes, {sorted(shapes)}")
+        raise BaselineError(f"the blocks of {type(model).__name__} cache keys of different shapes, {sorted(shapes)}")
     [(heads, width)] = shapes
     return len(layers), heads, width
 
@@ -194,7 +199,7 @@ def _key_shape(model: PreTrainedModel) -> tuple[int, int, int]:
 def _head(model: PreTrainedModel) -> nn.Module:
     head: nn.Module | None = model.get_output_embeddings()
     if head is None:
-        raise ValueError(f"{type(model).__name__} has no output embedding: it is no language model")
+        raise BaselineError(f"{type(model).__name__} has no output embedding: it is no language model")
     return head
 
 
@@ -203,12 +208,12 @@ def _is_norm(module: nn.Module) -> bool:
 
 
 def _projections(model: PreTrainedModel) -> list[str]:
-    """The modules that make queries and values. Raises ValueError where there is none of a known name."""
+    """The modules that make queries and values. Raises `BaselineError` where there is none of a known name."""
     modules = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
     known = QUERY_AND_VALUE | FUSED_WITH_KEY
     found = [name for name in modules if name.rpartition(".")[2] in known]
     if not found:
-        raise ValueError(
+        raise BaselineError(
             f"{type(model).__name__} has no module named like a query or value projection: {sorted(known)}"
         )
     return found

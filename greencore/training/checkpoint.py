@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from peft import PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from transformers import Trainer
 
@@ -52,6 +53,9 @@ class CheckpointedTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         target = model or self.model
         assert isinstance(target, torch.nn.Module)
+        if isinstance(target, PeftModel):
+            set_peft_model_state_dict(target, load_file(Path(resume_from_checkpoint) / "adapter_model.safetensors"))
+            return
         missing = set(target.state_dict()) - set(getattr(target, "all_tied_weights_keys", ()))
         for file in sorted(Path(resume_from_checkpoint).glob("model*.safetensors")):
             weights = load_file(file)

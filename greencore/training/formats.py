@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from greencore.hyperparameters import FormatName
 from greencore.training.models import ModelError
-
-FormatName = Literal["plain", "tldr", "summarize", "chat"]
 
 _SOURCE = "⟦source⟧"
 

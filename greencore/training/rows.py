@@ -39,11 +39,6 @@ class Tokenised:
     shortened_prompts: int
     shortened_completions: int
 
-    @property
-    def lengths(self) -> tuple[int, ...]:
-        """Each example's `input_ids` in tokens, as they take part in a batch: padded."""
-        return tuple(padded(len(example.input_ids)) for example in self.examples)
-
 
 def padded(length: int) -> int:
     """The length rounded up to a multiple of eight, which matrix units are made for."""

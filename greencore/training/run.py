@@ -5,9 +5,10 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import transformers
+from peft import PeftModel
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -20,13 +21,19 @@ from transformers import (
 
 from greencore.dataset import Row
 from greencore.hyperparameters import Hyperparameters
-from greencore.training.callback import GreenTrainerCallback, Schedule
+from greencore.training.baselines import Baseline, merged, with_adapter
+from greencore.training.callback import BaselineCallback, GreenTrainerCallback, Schedule
 from greencore.training.checkpoint import CheckpointedTrainer, latest_checkpoint, make_durable
 from greencore.training.evaluation import Evaluation, complete, evaluate, mean_loss
+from greencore.training.formats import prompt_format
 from greencore.training.ledger import EpochReport
 from greencore.training.models import load_model, load_tokenizer
 from greencore.training.precision import bf16_pays, device
 from greencore.training.rows import Collator, Tokenised, split, tokenise
+from greencore.training.selection_callback import SelectionCallback
+from greencore.training.shapes import encodes
+
+Method = Literal["greentrainer"] | Baseline
 
 
 class Listener:
@@ -72,15 +79,18 @@ def fine_tune(
     model_folder: Path,
     rows: Sequence[Row],
     hyperparameters: Hyperparameters,
-    rho: Schedule,
+    rho: Schedule = 1.0,
+    method: Method = "greentrainer",
     folder: Path,
     listener: Listener | None = None,
 ) -> Result:
-    """Fine-tune the model in `model_folder` on `rows` with adaptive backpropagation at ρ, and save it under `folder`.
+    """Fine-tune the model in `model_folder` on `rows` by `method`, and save it under `folder`.
 
-    `rho` is in (0, 1] or a function from the epoch's number (from 0) to such a value; 1 is full fine-tuning. After
-    each epoch `folder` holds a checkpoint, from which a later call goes on; at the end `folder/artifacts` holds the
-    model and its tokenizer. Raises `greencore.backprop.BudgetTooSmall` where ρ is below the floor.
+    With "greentrainer" `rho` is in (0, 1] or a function from the epoch's number (from 0) to such a value; 1 is full
+    fine-tuning. The other methods are the paper's baselines, for which `rho` means nothing. After each epoch `folder`
+    holds a checkpoint, from which a later call goes on; at the end `folder/artifacts` holds the model and its
+    tokenizer, a LoRA merged into it, or with "prefix" the adapter alone. Raises `greencore.backprop.BudgetTooSmall`
+    where ρ is below the floor, ValueError for a baseline that the model has no tensor for.
     """
     listener = listener or Listener()
     transformers.set_seed(hyperparameters.seed)
@@ -89,11 +99,13 @@ def fine_tune(
     model = load_model(model_folder)
     model.to(device())  # type: ignore[arg-type]
     training, held_out = split(rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed)
-    train_set = tokenise(training, tokenizer, max_length=hyperparameters.max_length)
-    examination = _Examination(model, tokenizer, held_out, hyperparameters)
-    before = examination.kept(folder / "before.json")
+    train_set = tokenised(training, tokenizer, hyperparameters, encoder=encodes(model))
+    before = _Examination(model, tokenizer, held_out, hyperparameters).kept(folder / "before.json")
 
-    adaptive = GreenTrainerCallback(rho)
+    if method in ("lora", "prefix"):
+        model = cast(PreTrainedModel, with_adapter(method, model))
+    adaptive = GreenTrainerCallback(rho) if method == "greentrainer" else BaselineCallback(method)
+    examination = _Examination(model, tokenizer, held_out, hyperparameters)
     checkpoint = latest_checkpoint(folder)
     trainer = CheckpointedTrainer(
         model=model,
@@ -111,8 +123,23 @@ def fine_tune(
     sample = None
     if hyperparameters.sample_prompt is not None:
         sample = Sample(hyperparameters.sample_prompt, before.sample or "", after.sample or "")
+    if method == "lora":
+        model = merged(cast(PeftModel, model))
     artifact = _save(model, tokenizer, folder / "artifacts")
     return Result(True, artifact, before.evaluation, after.evaluation, sample, reports)
+
+
+def tokenised(
+    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, hyperparameters: Hyperparameters, *, encoder: bool
+) -> Tokenised:
+    """Rows as a run with these hyperparameters trains them. Raises `ModelError`."""
+    return tokenise(
+        rows,
+        tokenizer,
+        max_length=hyperparameters.max_length,
+        prompt_format=prompt_format(hyperparameters.prompt_format, tokenizer),
+        encoder=encoder,
+    )
 
 
 def _arguments(folder: Path, hyperparameters: Hyperparameters) -> TrainingArguments:
@@ -155,7 +182,7 @@ class _Examination:
         hyperparameters: Hyperparameters,
     ) -> None:
         self._model, self._tokenizer, self._rows, self._settings = model, tokenizer, rows, hyperparameters
-        self._tokens: Tokenised = tokenise(rows, tokenizer, max_length=hyperparameters.max_length)
+        self._tokens = tokenised(rows, tokenizer, hyperparameters, encoder=encodes(model))
 
     def take(self) -> _Marks:
         settings = self._settings
@@ -168,6 +195,8 @@ class _Examination:
                 self._tokens,
                 batch_size=settings.batch_size,
                 max_new_tokens=settings.max_new_tokens,
+                prompt_format=prompt_format(settings.prompt_format, self._tokenizer),
+                max_prompt_length=settings.max_length,
             )
         if settings.sample_prompt is not None:
             [sample] = complete(
@@ -197,7 +226,7 @@ class _Examination:
 class _Relay(TrainerCallback):
     """Passes the Trainer's events on to the listener, and the listener's wish to stop back."""
 
-    def __init__(self, listener: Listener, adaptive: GreenTrainerCallback, examination: _Examination) -> None:
+    def __init__(self, listener: Listener, adaptive: SelectionCallback, examination: _Examination) -> None:
         self._listener, self._adaptive, self._examination = listener, adaptive, examination
         self._losses: list[float] = []
 

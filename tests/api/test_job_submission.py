@@ -70,6 +70,7 @@ def test_everything_that_was_submitted_is_given_back(submit: Any, now: datetime)
         "learning_rate": 2e-5,
         "weight_decay": 0.01,
         "max_length": 512,
+        "prompt_format": "plain",
         "seed": 3,
         "eval_share": 0.1,
         "max_new_tokens": 48,

@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from cli.errors import SettingError
-from cli.train import train
+from cli.train import method_named, train
 from greencore.hyperparameters import Hyperparameters
 from store.settings import Settings
 from tests.greencore.training.conftest import small_model
@@ -31,8 +31,16 @@ def dataset(tmp_path: Path) -> Path:
     return file
 
 
-def run(model: Path | str, dataset: Path, output: Path, *, rho: float = 0.6) -> None:
-    train(str(model), dataset, rho, Hyperparameters(epochs=1), output, Settings(data_dir=output.parent / "var"))
+def run(model: Path | str, dataset: Path, output: Path, *, rho: float = 0.6, method: str = "greentrainer") -> None:
+    train(
+        str(model),
+        dataset,
+        rho,
+        Hyperparameters(epochs=1),
+        output,
+        Settings(data_dir=output.parent / "var"),
+        method=method_named(method),
+    )
 
 
 def test_it_trains_shows_a_table_and_leaves_a_model(
@@ -66,6 +74,15 @@ def test_after_a_rho_below_the_floor_the_corrected_command_runs(model: Path, dat
     with pytest.raises(SettingError, match=r"--rho: ρ = 0.1 pays for no tensor.* take 0\.\d+"):
         run(model, dataset, tmp_path / "out", rho=0.1)
     run(model, dataset, tmp_path / "out")
+    assert (tmp_path / "out" / "artifacts" / "model.safetensors").is_file()
+
+
+def test_a_baseline_that_the_model_cannot_have_is_named(model: Path, dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="--method: 'lorra' is not one of greentrainer, full, "):
+        run(model, dataset, tmp_path / "out", method="lorra")
+    with pytest.raises(SettingError, match="--method: LlamaForCausalLM has no tensor that 'bitfit' trains"):
+        run(model, dataset, tmp_path / "out", method="bitfit")
+    run(model, dataset, tmp_path / "out", method="top2")
     assert (tmp_path / "out" / "artifacts" / "model.safetensors").is_file()
 
 

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -12,7 +11,6 @@ from greencore.dataset import Row
 from greencore.hyperparameters import Hyperparameters
 from greencore.training.checkpoint import latest_checkpoint
 from greencore.training.ledger import EpochReport
-from greencore.training.models import ModelError, load_tokenizer, materialise
 from greencore.training.run import Listener, fine_tune
 
 HYPERPARAMETERS = Hyperparameters(
@@ -103,17 +101,41 @@ def test_evaluation_and_sample_are_given_before_and_after(model_folder: Path, ro
     assert result.sample.before != result.sample.after
 
 
-def test_a_folder_without_safetensors_is_no_model(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80")
-    with pytest.raises(ModelError, match=r"no \.safetensors file"):
-        materialise(str(tmp_path), tmp_path / "converted")
-    with pytest.raises(ModelError, match="no model at"):
-        materialise(str(tmp_path / "nowhere"), tmp_path / "converted")
-    with pytest.raises(ModelError, match="not installed"):
-        materialise("package:no_such_package", tmp_path / "converted")
+def test_a_lora_ends_in_a_plain_model_and_goes_on_from_its_checkpoint(
+    model_folder: Path, rows: list[Row], tmp_path: Path
+) -> None:
+    def lora(folder: Path, listener: Listener | None = None) -> bool:
+        return fine_tune(
+            model_folder=model_folder,
+            rows=rows,
+            hyperparameters=HYPERPARAMETERS,
+            method="lora",
+            folder=folder,
+            listener=listener,
+        ).completed
+
+    assert lora(tmp_path / "whole")
+    assert not lora(tmp_path / "stopped", Watch(stop_after=6))
+    assert lora(tmp_path / "stopped")
+    expected, found = (load_file(tmp_path / part / "artifacts" / "model.safetensors") for part in ("whole", "stopped"))
+    base = load_file(model_folder / "model.safetensors")
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    changed = {name for name in base if not torch.equal(base[name], found[name])}
+    assert changed == {name for name in base if name.endswith(("q_proj.weight", "v_proj.weight"))}
 
 
-def test_a_tokenizer_without_a_pad_token_pads_with_the_end_of_text(model_folder: Path) -> None:
-    tokenizer = load_tokenizer(model_folder)
-    assert tokenizer.pad_token == tokenizer.eos_token == "<end>"
+def test_a_prompt_format_stands_in_training_and_in_evaluation_alike(
+    model_folder: Path, rows: list[Row], tmp_path: Path
+) -> None:
+    def loss(prompt_format: str, folder: Path) -> float:
+        result = fine_tune(
+            model_folder=model_folder,
+            rows=rows,
+            hyperparameters=HYPERPARAMETERS.model_copy(update={"prompt_format": prompt_format, "epochs": 1}),
+            rho=0.6,
+            folder=folder,
+        )
+        assert result.before is not None
+        return result.before.loss
+
+    assert loss("plain", tmp_path / "plain") != loss("tldr", tmp_path / "tldr")
