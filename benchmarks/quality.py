@@ -86,7 +86,8 @@ class Comparison:
     def __init__(self, model_folder: Path, data: Data, scale: Scale, work: Path) -> None:
         self._model_folder, self._data, self._scale, self._work = model_folder, data, scale, work
         self._tokenizer = load_tokenizer(model_folder)
-        self.full_steps = -(-len(data.train.examples) // scale.batch_size) * scale.epochs
+        self.train_rows = len(data.train.examples)
+        self.full_steps = -(-self.train_rows // scale.batch_size) * scale.epochs
 
     def choose_learning_rate(self, arm: Arm) -> float:
         """The rate of the grid with the least validation loss after as many epochs as full fine-tuning has."""
@@ -248,6 +249,13 @@ def _rows(file: Path, amount: int | None) -> list[dict[str, Any]]:
     return rows
 
 
+def comparison_of(data: Path, scale: Scale, work: Path) -> Comparison:
+    """A comparison on the data in a folder. Raises ValueError naming what is not as expected."""
+    transformers.utils.logging.disable_progress_bar()
+    model_folder = materialise(read_catalogue()[MODEL].source, Path("var/models") / MODEL)
+    return Comparison(model_folder, read(data, load_tokenizer(model_folder), scale), scale, work)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality")
     parser.add_argument("--data", type=Path, required=True, help="folder with train, validation and test .jsonl")
@@ -255,17 +263,14 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=Path("build/quality"), help="where finished runs are kept")
     options = parser.parse_args()
     scale = QUICK if options.quick else PAPER
-    model_folder = materialise(read_catalogue()[MODEL].source, Path("var/models") / MODEL)
-    transformers.utils.logging.disable_progress_bar()
-    data = read(options.data, load_tokenizer(model_folder), scale)
-    comparison = Comparison(model_folder, data, scale, options.work)
+    comparison = comparison_of(options.data, scale, options.work)
     zero_shot = comparison.untrained()
     rows = compare(comparison, scale.seeds)
     before = mean(zero_shot[score] for score in ROUGE)
     plot(rows, before, RESULTS / "quality.svg")
     return publish(
         "quality",
-        f"{MODEL}, {len(data.train.examples)} rows, {scale.epochs} epochs",
+        f"{MODEL}, {comparison.train_rows} rows, {scale.epochs} epochs",
         rows,
         columns=[
             "arm",
