@@ -53,6 +53,7 @@ def main() -> int:
         f"GT-{RHO:g}, {comparison.full_steps} steps in 2 epochs, learning rate {options.rate:g}, {len(SEEDS)} seeds",
         rows,
         columns=["arm", "validation loss", "perplexity", "ROUGE", "share", "share with probes", "CPU seconds"],
+        options=f"--data FOLDER --rate {options.rate:g}",
     )
 
 

@@ -286,6 +286,7 @@ def main() -> int:
             "Wh",
         ],
         notes=[f"Zero-shot: ROUGE {before:.2f}, perplexity {zero_shot['test_perplexity']:.2f}.", *findings(rows)],
+        options="--data FOLDER --quick" if options.quick else "--data FOLDER",
     )
 
 

@@ -25,17 +25,19 @@ def publish(
     columns: Sequence[str] | None = None,
     notes: Sequence[str] = (),
     checks: Mapping[str, bool] | None = None,
+    options: str | None = None,
     folder: Path = RESULTS,
 ) -> int:
     """Print `rows` as a table, write them to `folder/NAME.json`, and return the exit status.
 
     `columns` picks and orders what the table shows (default: the first row's keys); the JSON holds every value.
-    `checks` maps what must hold to whether it did; the status is 1 where one did not.
+    `checks` maps what must hold to whether it did; the status is 1 where one did not. `options` are those of the
+    command as another machine would give them (default: as they were given).
     """
     shown = list(columns or rows[0])
     table = Table(*shown, title=title)
     for row in rows:
-        table.add_row(*(_text(row.get(column)) for column in shown))
+        table.add_row(*(text(row.get(column)) for column in shown))
     console = Console(width=max(100, Console().width))
     console.print(table)
     for note in notes:
@@ -47,8 +49,9 @@ def publish(
         "benchmark": name,
         "title": title,
         "date": datetime.now(UTC).date().isoformat(),
-        "command": " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
+        "command": " ".join(["python", "-m", f"benchmarks.{name}", *([options] if options else sys.argv[1:])]),
         "machine": machine(),
+        "columns": shown,
         "rows": list(rows),
         "notes": list(notes),
         "checks": dict(checks or {}),
@@ -69,6 +72,15 @@ def machine() -> dict[str, Any]:
     }
 
 
+def text(value: Any) -> str:
+    """A figure as tables show it."""
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return "0" if abs(value) < 1e-9 else f"{value:.4g}"  # rounding errors are no figures
+    return str(value)
+
+
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -76,11 +88,3 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return str(value)

@@ -1,0 +1,76 @@
+"""Writes docs/benchmarks.md from the results of the benchmarks, so that no figure is copied by hand.
+
+python -m benchmarks.page
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import RESULTS, text
+
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+
+INTRODUCTION = """# Benchmarks
+
+Each of these is one command, which prints its table, writes `benchmarks/results/NAME.json` and ends with status 1
+where something that must hold does not. `python -m benchmarks.page` makes this page of them. FLOPs count a
+multiply-accumulate as 2; ρ is the share of full fine-tuning's FLOPs that is asked for.
+"""
+
+SECTIONS = {
+    "budget": "Asked ρ against what real steps take. Adaptive backpropagation must never spend more, and use it up.",
+    "selector": "How long the selection takes, and how close it comes to the optimum. The reference's figures are those"
+    " of the paper's published implementation on 2 cores.",
+    "paper_costs": "The cost columns of the paper's Tables 2, 3 and 5, from models on the meta device at its settings.",
+    "time_memory": "Time and memory of one epoch, probe and selection included.",
+    "quality": "Summaries of scientific papers at equal epochs and at equal FLOPs, every arm at the learning rate of"
+    " one small grid that does best on the validation part; mean of three seeds.",
+    "ablations": "The options of adaptive backpropagation, one changed at a time.",
+}
+
+
+def page(results: Path = RESULTS) -> str:
+    """The page as Markdown, with a section for each result there is."""
+    sections = [
+        _section(name, introduction, json.loads((results / f"{name}.json").read_text()))
+        for name, introduction in SECTIONS.items()
+        if (results / f"{name}.json").is_file()
+    ]
+    return "\n".join([INTRODUCTION, *sections])
+
+
+def _section(name: str, introduction: str, result: Mapping[str, Any]) -> str:
+    columns = result["columns"]
+    machine = result["machine"]
+    lines = [
+        f"## {result['title']}",
+        "",
+        introduction,
+        "",
+        f"`{result['command']}`, {result['date']}, {machine['processor']} with {machine['cores']} cores, "
+        f"{machine['gpu'] or 'no GPU'}, Python {machine['python']}, torch {machine['torch']}, "
+        f"transformers {machine['transformers']}.",
+        "",
+        f"| {' | '.join(columns)} |",
+        f"|{'---|' * len(columns)}",
+        *(f"| {' | '.join(text(row.get(column)) for column in columns)} |" for row in result["rows"]),
+        "",
+        *(f"- {note}" for note in result["notes"]),
+        *(f"- {'Holds' if held else '**Missed**'}: {check}." for check, held in result["checks"].items()),
+    ]
+    if (RESULTS / f"{name}.svg").is_file():
+        lines += ["", f"![{result['title']}](../benchmarks/results/{name}.svg)"]
+    return "\n".join([*lines, ""])
+
+
+def main() -> int:
+    PAGE.parent.mkdir(parents=True, exist_ok=True)
+    PAGE.write_text(page())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
