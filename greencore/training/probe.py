@@ -11,7 +11,7 @@ import torch.distributed
 from transformers import TrainingArguments
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from greencore.backprop.importance import Metric, measure
+from greencore.backprop.importance import Metric, NotFinite, measure
 from greencore.training.rows import to_device
 from greencore.training.shapes import encodes, shape_of
 from greencore.training.step_costs import StepCosts
@@ -61,23 +61,29 @@ class Probe:
         batches = [
             to_device(batch, args.device) for batch in _batches(dataloader, args, number=number, amount=self._batches)
         ]
-        with _without_dropout(model):
-            measured = measure(
-                model,
-                batches,
-                optimizer,
-                self._metric,
-                names=names,
-                max_grad_norm=args.max_grad_norm or None,
-                loss_scale=_loss_scale(optimizer),
-                average=_averages(batches) if _processes() > 1 else None,
-            )
-        encoder = encodes(model)
-        flops = sum(
-            passes * costs.step_flops(names, shape_of(batch, encoder=encoder))
-            for batch, passes in zip(batches, measured.passes, strict=True)
-        )
-        return Probed(measured.values, round(flops), time.perf_counter() - started)
+        encoder, wasted, scale = encodes(model), 0.0, _loss_scale(optimizer)
+        pass_flops = [costs.step_flops(names, shape_of(batch, encoder=encoder)) for batch in batches]
+        while True:
+            try:
+                with _without_dropout(model):
+                    measured = measure(
+                        model,
+                        batches,
+                        optimizer,
+                        self._metric,
+                        names=names,
+                        max_grad_norm=args.max_grad_norm or None,
+                        loss_scale=scale,
+                        average=_averages(batches) if _processes() > 1 else None,
+                    )
+                break
+            except NotFinite:
+                if scale <= 1:
+                    raise
+                # fp16 has overflown at the scaler's present scale; the run itself would skip the step and halve it
+                scale, wasted = scale / 2, wasted + pass_flops[0]
+        spent = sum(passes * flops for passes, flops in zip(measured.passes, pass_flops, strict=True))
+        return Probed(measured.values, round(wasted + spent), time.perf_counter() - started)
 
 
 def _batches(dataloader: Any, args: TrainingArguments, *, number: int, amount: int) -> Iterator[Mapping[str, Any]]:

@@ -1,6 +1,7 @@
 """What only a GPU can show: the same promises on its kernels, and its energy."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,9 +11,11 @@ from greencore.backprop import profile
 from greencore.dataset import Row
 from greencore.energy import EnergyInterval, EnergyMeter
 from greencore.hyperparameters import Hyperparameters
+from greencore.training import GreenTrainerCallback
 from greencore.training.ledger import EpochReport
 from greencore.training.models import load_model
 from greencore.training.run import Listener, fine_tune
+from tests.greencore.training.trainers import counting_trainer
 
 pytestmark = pytest.mark.gpu
 
@@ -60,3 +63,18 @@ def test_a_run_trains_on_the_gpu_within_rho_and_meters_it(model_folder: Path, ro
     assert all(0.68 < report.share <= 0.7 for report in notes.epochs)
     assert {interval.gpu_method for interval in metered} == {"NVML"}
     assert sum(interval.gpu_kwh for interval in metered) > 0
+
+
+@pytest.mark.parametrize("options", [{"fp16": True}, {"bf16": True}, {"activation_checkpointing": True}], ids=str)
+def test_every_real_step_on_the_gpu_stays_within_rho(
+    model_folder: Path, rows: list[Row], tmp_path: Path, options: dict[str, Any]
+) -> None:
+    def counted(*callbacks: GreenTrainerCallback) -> list[int]:
+        trainer, _ = counting_trainer(model_folder, tmp_path, rows, callbacks, epochs=2, use_cpu=False, **options)
+        trainer.train()
+        return trainer.counted
+
+    full, green = counted(), GreenTrainerCallback(lambda epoch: [0.8, 0.6][epoch], optimizer_state="host")
+    spent = counted(green)
+    assert max(step / whole for step, whole in zip(spent, full, strict=True)) <= 0.8
+    assert all(report.rho - 0.03 < report.share <= report.rho for report in green.epochs)

@@ -47,12 +47,12 @@ def counting_trainer(
         "per_device_train_batch_size": 4,
         "learning_rate": 1e-3,
         "save_strategy": "no",
+        "use_cpu": True,
     }
     trainer = CountingTrainer(
         model=model,
         args=TrainingArguments(
             output_dir=str(output),
-            use_cpu=True,
             dataloader_pin_memory=False,
             remove_unused_columns=False,
             report_to="none",
