@@ -8,15 +8,25 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import transformers
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from greencore.energy import EnergyInterval, EnergyMeter
 from greencore.training import BaselineCallback, GreenTrainerCallback
 from greencore.training.baselines import Baseline, with_adapter
-from greencore.training.models import load_model
+from greencore.training.models import load_model, materialise
 from greencore.training.precision import bf16_pays, device
 from greencore.training.rows import Collator, Example
 from greencore.training.selection_callback import SelectionCallback
+from store.catalogue import read_catalogue
+
+MODEL = "SmolLM2-135M-Instruct"
 
 
 @dataclass(frozen=True)
@@ -60,9 +70,14 @@ class Cost:
         return (self.flops + self.probe_flops) / self.full_flops
 
 
+def model_folder() -> Path:
+    """The folder of the model that all of them train, converted once."""
+    return materialise(read_catalogue()[MODEL].source, Path("var/models") / MODEL)
+
+
 def fine_tuned(
     arm: Arm,
-    model_folder: Path,
+    folder: Path,
     tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[Example],
     *,
@@ -70,11 +85,15 @@ def fine_tuned(
     seed: int,
     steps: int,
     batch_size: int,
+    before: Sequence[TrainerCallback] = (),
 ) -> tuple[PreTrainedModel, Cost]:
-    """Train for so many optimiser steps with the paper's settings (§4): AdamW, linear schedule, weight decay 0.01."""
+    """Train for so many optimiser steps with the paper's settings (§4): AdamW, linear schedule, weight decay 0.01.
+
+    The callbacks `before` are called before the arm's own.
+    """
     transformers.set_seed(seed)
     where = device()
-    model = load_model(model_folder)
+    model = load_model(folder)
     model.to(where)  # type: ignore[arg-type]
     model = arm.prepare(model)
     callback = arm.callback()
@@ -102,7 +121,7 @@ def fine_tuned(
             ),
             train_dataset=cast(Any, examples),
             data_collator=Collator(tokenizer.pad_token_id),
-            callbacks=[callback],
+            callbacks=[*before, callback],
         )
         trainer.remove_callback(PrinterCallback)
         metered = list[EnergyInterval]()

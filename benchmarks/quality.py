@@ -22,16 +22,13 @@ import transformers
 from matplotlib import pyplot
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from benchmarks.finetuning import Arm, fine_tuned
+from benchmarks.finetuning import MODEL, Arm, fine_tuned, model_folder
 from benchmarks.report import RESULTS, publish
 from greencore.dataset import PromptRow
 from greencore.training.evaluation import ROUGE, evaluate, mean_loss
 from greencore.training.formats import TLDR
-from greencore.training.models import load_model, load_tokenizer, materialise
+from greencore.training.models import load_model, load_tokenizer
 from greencore.training.rows import Tokenised, tokenise
-from store.catalogue import read_catalogue
-
-MODEL = "SmolLM2-135M-Instruct"
 
 # The paper's GT-0.4 is below this model's floor of 0.404: a fifth of its FLOPs are the output embedding's, whose input
 # gradient any other tensor needs.
@@ -252,8 +249,8 @@ def _rows(file: Path, amount: int | None) -> list[dict[str, Any]]:
 def comparison_of(data: Path, scale: Scale, work: Path) -> Comparison:
     """A comparison on the data in a folder. Raises ValueError naming what is not as expected."""
     transformers.utils.logging.disable_progress_bar()
-    model_folder = materialise(read_catalogue()[MODEL].source, Path("var/models") / MODEL)
-    return Comparison(model_folder, read(data, load_tokenizer(model_folder), scale), scale, work)
+    folder = model_folder()
+    return Comparison(folder, read(data, load_tokenizer(folder), scale), scale, work)
 
 
 def main() -> int:
