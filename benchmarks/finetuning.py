@@ -19,7 +19,8 @@ from transformers import (
 
 from greencore.energy import EnergyInterval, EnergyMeter
 from greencore.training import BaselineCallback, GreenTrainerCallback
-from greencore.training.baselines import Baseline, with_adapter
+from greencore.training.adapters import with_adapter
+from greencore.training.baselines import Baseline
 from greencore.training.models import load_model, materialise
 from greencore.training.precision import bf16_pays, device
 from greencore.training.rows import Collator, Example

@@ -1,15 +1,13 @@
 """The fixed ways of fine-tuning that the paper compares with (§2.2, Table 1 and §4), for any model of transformers."""
 
-import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import nullcontext
 from typing import Any, Literal, get_args
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, PeftModelForSeq2SeqLM, PrefixTuningConfig, TaskType, get_peft_model
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.pytorch_utils import Conv1D
 
@@ -41,7 +39,7 @@ def trained_tensors(method: Baseline, model: PreTrainedModel, *, epoch: int, epo
 
     What runs when is seen from a pass over one token, not from names. Raises `BaselineError` for a model that has
     none of the tensors asked for, for an epoch outside the run, and for "lora" and "prefix", which train an adapter:
-    see `with_adapter`.
+    see `greencore.training.adapters`.
     """
     if not 0 <= epoch < epochs:
         raise BaselineError(f"epoch {epoch} is outside a run of {epochs} epochs, which are counted from 0")
@@ -56,7 +54,7 @@ def trained_tensors(method: Baseline, model: PreTrainedModel, *, epoch: int, epo
         case "layernorm":
             parameters = [p for module in model.modules() if _is_norm(module) for p in module.parameters()]
         case "qv":
-            parameters = [model.get_submodule(name).weight for name in _projections(model)]  # type: ignore[misc]
+            parameters = [model.get_submodule(name).weight for name in projections(model)]  # type: ignore[misc]
         case "progressive":
             parameters = _top_blocks(model, epoch=epoch, epochs=epochs)
         case _:
@@ -69,72 +67,6 @@ def trained_tensors(method: Baseline, model: PreTrainedModel, *, epoch: int, epo
     if not wanted:
         raise BaselineError(f"{type(model).__name__} has no tensor that {method!r} trains")
     return tuple(name for name, parameter in model.named_parameters() if id(parameter) in wanted)
-
-
-def with_adapter(
-    method: Literal["lora", "prefix"],
-    model: PreTrainedModel,
-    *,
-    rank: int = 8,
-    alpha: int = 32,
-    dropout: float = 0.1,
-    prefix_tokens: int = 20,
-) -> PeftModel:
-    """The model frozen, with a trainable adapter in it; the defaults are those of the paper's own implementation.
-
-    lora (Hu et al., 2021): W + alpha / rank · BA on the query and value projections, or on the tensor that fuses
-        them, with `dropout` in front of A.
-    prefix (Li & Liang, 2021): `prefix_tokens` trained keys and values in front of each block's own; of an
-        encoder-decoder model in the decoder's self-attention only (§4).
-
-    The model is changed in place. Raises `BaselineError` where it has no such projection, or blocks whose keys differ.
-    """
-    task = TaskType.SEQ_2_SEQ_LM if model.config.is_encoder_decoder else TaskType.CAUSAL_LM
-    if method == "lora":
-        projections = _projections(model)
-        settings: PeftConfig = LoraConfig(
-            task_type=task,
-            r=rank,
-            lora_alpha=alpha,
-            lora_dropout=dropout,
-            target_modules=sorted({name.rpartition(".")[2] for name in projections}),
-            fan_in_fan_out=isinstance(model.get_submodule(projections[0]), Conv1D),
-        )
-        adapted: Callable[..., PeftModel] = get_peft_model
-    else:
-        layers, heads, width = _key_shape(model)
-        settings = PrefixTuningConfig(
-            task_type=task,
-            num_virtual_tokens=prefix_tokens,
-            num_transformer_submodules=1,
-            num_layers=layers,
-            num_attention_heads=heads,
-            token_dim=heads * width,
-        )
-        adapted = _DecoderPrefix if model.config.is_encoder_decoder else get_peft_model
-    with warnings.catch_warnings():
-        # peft asks for it by the name that transformers has deprecated
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
-        return adapted(model, settings)
-
-
-def merged(model: PeftModel) -> PreTrainedModel:
-    """The plain model with its LoRA adapter added into its weights. Raises `BaselineError` for a prefix."""
-    if model.active_peft_config.is_prompt_learning:
-        raise BaselineError("a prefix is not part of any weight: keep it beside the model with save_pretrained")
-    plain = model.merge_and_unload()
-    assert isinstance(plain, PreTrainedModel)
-    return plain
-
-
-class _DecoderPrefix(PeftModelForSeq2SeqLM):
-    """A prefix of its own for each block of a decoder that also attends to an encoder.
-
-    peft gives such a model's blocks the first half of the prefix twice and leaves the second half untrained.
-    """
-
-    def get_prompt(self, *args: Any, **kwargs: Any) -> EncoderDecoderCache:  # type: ignore[override]  # peft's as well
-        return EncoderDecoderCache(super().get_prompt(*args, **kwargs), DynamicCache())
 
 
 def _top_blocks(model: PreTrainedModel, *, epoch: int, epochs: int) -> list[nn.Parameter]:
@@ -161,7 +93,7 @@ def _called(model: PreTrainedModel) -> list[nn.Module]:
     watched = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer) or not any(m.children())]
     hooks = [module.register_forward_pre_hook(note) for module in watched]
     try:
-        _pass_one_token(model, use_cache=False)
+        pass_one_token(model, use_cache=False)
     finally:
         for hook in hooks:
             hook.remove()
@@ -169,7 +101,7 @@ def _called(model: PreTrainedModel) -> list[nn.Module]:
 
 
 @torch.no_grad()
-def _pass_one_token(model: PreTrainedModel, *, use_cache: bool) -> Any:
+def pass_one_token(model: PreTrainedModel, *, use_cache: bool) -> Any:
     visible = 1 if model.config.pad_token_id == 0 else 0  # a pad token alone draws a warning
     training = [module for module in model.modules() if module.training]
     model.eval()
@@ -185,17 +117,6 @@ def _pass_one_token(model: PreTrainedModel, *, use_cache: bool) -> Any:
             module.training = True
 
 
-def _key_shape(model: PreTrainedModel) -> tuple[int, int, int]:
-    """How many blocks cache keys, in how many heads of what width, as seen in the cache of one token."""
-    cache = _pass_one_token(model, use_cache=True).past_key_values
-    layers: Sequence[Any] = getattr(cache, "self_attention_cache", cache).layers
-    shapes = {(layer.keys.shape[1], layer.keys.shape[3]) for layer in layers}
-    if len(shapes) != 1:
-        raise BaselineError(f"the blocks of {type(model).__name__} cache keys of different shapes, {sorted(shapes)}")
-    [(heads, width)] = shapes
-    return len(layers), heads, width
-
-
 def _head(model: PreTrainedModel) -> nn.Module:
     head: nn.Module | None = model.get_output_embeddings()
     if head is None:
@@ -207,7 +128,7 @@ def _is_norm(module: nn.Module) -> bool:
     return type(module).__name__.endswith("Norm")
 
 
-def _projections(model: PreTrainedModel) -> list[str]:
+def projections(model: PreTrainedModel) -> list[str]:
     """The modules that make queries and values. Raises `BaselineError` where there is none of a known name."""
     modules = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
     known = QUERY_AND_VALUE | FUSED_WITH_KEY

@@ -132,7 +132,7 @@ class GreenTrainerCallback(SelectionCallback):
 class BaselineCallback(SelectionCallback):
     """Trains what a baseline of the paper's §4 trains, with its FLOPs counted as GreenTrainer's are.
 
-    For "lora" and "prefix" the model is first given its adapter by `greencore.training.baselines.with_adapter`, and
+    For "lora" and "prefix" the model is first given its adapter by `greencore.training.adapters.with_adapter`, and
     the adapter is what is trained.
     """
 

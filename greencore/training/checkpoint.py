@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from peft import PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from transformers import Trainer
 
@@ -53,8 +52,10 @@ class CheckpointedTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         target = model or self.model
         assert isinstance(target, torch.nn.Module)
-        if isinstance(target, PeftModel):
-            set_peft_model_state_dict(target, load_file(Path(resume_from_checkpoint) / "adapter_model.safetensors"))
+        if hasattr(target, "peft_config"):
+            from greencore.training.adapters import load_adapter
+
+            load_adapter(target, Path(resume_from_checkpoint))  # type: ignore[arg-type]
             return
         missing = set(target.state_dict()) - set(getattr(target, "all_tied_weights_keys", ()))
         for file in sorted(Path(resume_from_checkpoint).glob("model*.safetensors")):

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import transformers
-from peft import PeftModel
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -21,7 +20,7 @@ from transformers import (
 
 from greencore.dataset import Row
 from greencore.hyperparameters import Hyperparameters
-from greencore.training.baselines import Baseline, merged, with_adapter
+from greencore.training.baselines import Baseline
 from greencore.training.callback import BaselineCallback, GreenTrainerCallback, Schedule
 from greencore.training.checkpoint import CheckpointedTrainer, latest_checkpoint, make_durable
 from greencore.training.evaluation import Evaluation, complete, evaluate, mean_loss
@@ -103,6 +102,8 @@ def fine_tune(
     before = _Examination(model, tokenizer, held_out, hyperparameters).kept(folder / "before.json")
 
     if method in ("lora", "prefix"):
+        from greencore.training.adapters import with_adapter
+
         model = cast(PreTrainedModel, with_adapter(method, model))
     adaptive = GreenTrainerCallback(rho) if method == "greentrainer" else BaselineCallback(method)
     examination = _Examination(model, tokenizer, held_out, hyperparameters)
@@ -124,7 +125,9 @@ def fine_tune(
     if hyperparameters.sample_prompt is not None:
         sample = Sample(hyperparameters.sample_prompt, before.sample or "", after.sample or "")
     if method == "lora":
-        model = merged(cast(PeftModel, model))
+        from greencore.training.adapters import merged
+
+        model = merged(cast(Any, model))
     artifact = _save(model, tokenizer, folder / "artifacts")
     return Result(True, artifact, before.evaluation, after.evaluation, sample, reports)
 

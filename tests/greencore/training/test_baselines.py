@@ -21,7 +21,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from greencore.training.baselines import Baseline, merged, trained_tensors, with_adapter
+from greencore.training.adapters import merged, with_adapter
+from greencore.training.baselines import Baseline, trained_tensors
 
 BLOCKS = 3
 

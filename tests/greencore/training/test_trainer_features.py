@@ -11,7 +11,8 @@ from transformers import EarlyStoppingCallback, PreTrainedModel, T5Config, T5For
 from greencore.backprop import profile
 from greencore.dataset import PromptRow, Row
 from greencore.training import BaselineCallback, GreenTrainerCallback
-from greencore.training.baselines import Baseline, with_adapter
+from greencore.training.adapters import with_adapter
+from greencore.training.baselines import Baseline
 from greencore.training.models import load_model
 from greencore.training.packing import PackedCollator
 from greencore.training.rows import Collator, Example
