@@ -1,6 +1,8 @@
 """The page about the method: its example runs, and what it names is there."""
 
 import importlib
+import inspect
+import json
 import re
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 import torch
 
 from greencore.dataset import PromptRow
+from greencore.training import GreenTrainerCallback
 from greencore.training.models import load_model, load_tokenizer
 from greencore.training.rows import tokenise
 from tests.greencore.training.conftest import small_model
@@ -37,8 +40,28 @@ def test_the_example_works_with_a_plain_trainer(
     assert all(0.45 < float(line.split()[-4]) <= 0.5 for line in printed)
 
 
-def test_every_option_of_the_callback_is_explained() -> None:
-    callback = importlib.import_module("greencore.training").GreenTrainerCallback
-    options = set(callback.__init__.__annotations__) - {"return"}
-    explained = set(re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE))
-    assert options == explained
+def test_every_option_of_the_callback_is_explained_with_its_default() -> None:
+    options = dict(inspect.signature(GreenTrainerCallback).parameters)
+    defaults = {name: "–" if o.default is o.empty else json.dumps(o.default) for name, o in options.items()}
+    as_python = {"null": "None", "false": "False", "true": "True"}
+    explained = dict(re.findall(r"^\| `(\w+)` \| `?([^|`]+)`? \|", PAGE, re.MULTILINE))
+    assert {name: as_python.get(default, default) for name, default in defaults.items()} == explained
+
+
+ROWS_OF_EQUATIONS = re.findall(r"^\| Eq\. [^|]*\|[^|]*\|([^|]*)\| `([^`|]*)` \|$", PAGE, re.MULTILINE)
+
+
+def test_every_equation_has_its_row() -> None:
+    assert len(ROWS_OF_EQUATIONS) == len(re.findall(r"^\| Eq\.", PAGE, re.MULTILINE)) > 0
+
+
+@pytest.mark.parametrize(("functions", "file"), ROWS_OF_EQUATIONS)
+def test_every_function_is_in_the_file_that_the_page_names(functions: str, file: str) -> None:
+    module = importlib.import_module("greencore." + file.removesuffix(".py").replace("/", "."))
+    named = re.findall(r"`([\w.]+)`", functions)
+    assert named
+    for name in named:
+        owner, _, member = name.partition(".")
+        found = getattr(module, owner)
+        assert found.__module__ == module.__name__, f"{owner} is only imported in {file}"
+        assert not member or hasattr(found, member) or member in found.__dataclass_fields__
