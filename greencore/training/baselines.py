@@ -11,6 +11,8 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.pytorch_utils import Conv1D
 
+from greencore.training.modes import in_evaluation_mode
+
 Baseline = Literal["full", "top2", "lora", "prefix", "bitfit", "layernorm", "qv", "progressive"]
 
 
@@ -103,18 +105,12 @@ def _called(model: PreTrainedModel) -> list[nn.Module]:
 @torch.no_grad()
 def pass_one_token(model: PreTrainedModel, *, use_cache: bool) -> Any:
     visible = 1 if model.config.pad_token_id == 0 else 0  # a pad token alone draws a warning
-    training = [module for module in model.modules() if module.training]
-    model.eval()
     # on the meta device transformers would ask for values, which it does not of a fake tensor
     fake = FakeTensorMode(allow_non_fake_inputs=True) if model.device.type == "meta" else nullcontext()
-    try:
-        with fake:
-            token = torch.full((1, 1), visible, device=model.device)
-            inputs = {"input_ids": token} | ({"decoder_input_ids": token} if model.config.is_encoder_decoder else {})
-            return model(**inputs, use_cache=use_cache)
-    finally:
-        for module in training:
-            module.training = True
+    with in_evaluation_mode(model), fake:
+        token = torch.full((1, 1), visible, device=model.device)
+        inputs = {"input_ids": token} | ({"decoder_input_ids": token} if model.config.is_encoder_decoder else {})
+        return model(**inputs, use_cache=use_cache)
 
 
 def _head(model: PreTrainedModel) -> nn.Module:

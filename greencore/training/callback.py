@@ -12,7 +12,7 @@ from greencore.training.ledger import EpochLedger, EpochReport, Reselection
 from greencore.training.optimizer_state import OptimizerState
 from greencore.training.probe import Probe
 from greencore.training.selection_callback import SelectionCallback
-from greencore.training.shapes import StepShape, row_lengths
+from greencore.training.shapes import StepShape
 
 Schedule = float | Callable[[int], float]
 
@@ -67,15 +67,18 @@ class GreenTrainerCallback(SelectionCallback):
             self._select_within(ledger, args, state, kwargs)
             self._apply(state, kwargs["optimizer"])
 
-    def _select(self, epoch: int, args: TrainingArguments, state: TrainerState, kwargs: Mapping[str, Any]) -> None:
+    def _select(
+        self, epoch: int, args: TrainingArguments, state: TrainerState, kwargs: Mapping[str, Any]
+    ) -> EpochLedger:
         rho = self._rho(epoch) if callable(self._rho) else self._rho
         if not 0 < rho <= 1:
             raise ValueError(f"ρ of epoch {epoch} is {rho}: expected more than 0 and at most 1")
-        self._ledger = ledger = EpochLedger(epoch, rho)
+        ledger = EpochLedger(epoch, rho)
         if rho >= 1:
             ledger.select(Reselection(state.global_step, self._costs.tensors, {}, 0, 0.0))
         else:
             self._select_within(ledger, args, state, kwargs)
+        return ledger
 
     def _select_within(
         self, ledger: EpochLedger, args: TrainingArguments, state: TrainerState, kwargs: Mapping[str, Any]
@@ -83,7 +86,6 @@ class GreenTrainerCallback(SelectionCallback):
         within_reach = self._costs.reachable(ledger.rho)
         if not within_reach:
             raise BudgetTooSmall(ledger.rho, self._costs.floor)
-        watching, self._watching = self._watching, False
         probed = self._probe.measure(
             kwargs["model"],
             kwargs["optimizer"],
@@ -93,10 +95,7 @@ class GreenTrainerCallback(SelectionCallback):
             number=state.global_step,
             costs=self._costs,
         )
-        self._watching = watching
-        charge = 0.0
-        if self._charge_probe:
-            charge = self._charge(ledger, probed.flops, within_reach, args, state, kwargs["train_dataloader"])
+        charge = self._charge(ledger, probed.flops, within_reach, args, state) if self._charge_probe else 0.0
         try:
             chosen = self._costs.select(probed.importance, ledger.rho - charge)
         except BudgetTooSmall as error:
@@ -110,17 +109,16 @@ class GreenTrainerCallback(SelectionCallback):
         within_reach: Collection[str],
         args: TrainingArguments,
         state: TrainerState,
-        dataloader: Any,
     ) -> float:
         """The share of an epoch that its probes take at most: those so far as counted, those to come as they may be.
 
         What the rows cost by themselves is the least that the epoch can cost, since padding only adds to it.
         """
-        dataset = dataloader.dataset
-        if not hasattr(dataset, "__len__"):
+        if self._shapes.rows_of is None:
             raise ValueError("charge_probe needs a dataset of known length: a stream's epoch has no cost to share out")
-        rows = row_lengths(dataset, encoder=self._encoder)
-        epoch: float = sum(self._full_costs.full_flops(StepShape(1, lengths)) for lengths in rows) / args.world_size
+        rows = self._shapes.rows_of.items()
+        epoch: float = sum(amount * self._full_costs.full_flops(StepShape(1, lengths)) for lengths, amount in rows)
+        epoch /= args.world_size
         steps = -(-state.max_steps // max(1, round(args.num_train_epochs)))
         probes = 1 if self._reselect_every is None else -(-steps // self._reselect_every)
         to_come = max(0, probes - len(ledger.selections) - 1)
@@ -140,7 +138,9 @@ class BaselineCallback(SelectionCallback):
         super().__init__(optimizer_state="keep", on_epoch=on_epoch)
         self._method: Baseline = method
 
-    def _select(self, epoch: int, args: TrainingArguments, state: TrainerState, kwargs: Mapping[str, Any]) -> None:
+    def _select(
+        self, epoch: int, args: TrainingArguments, state: TrainerState, kwargs: Mapping[str, Any]
+    ) -> EpochLedger:
         names = tuple(self._parameters)
         if self._method not in ("lora", "prefix"):
             epochs = max(1, round(args.num_train_epochs))
@@ -148,5 +148,6 @@ class BaselineCallback(SelectionCallback):
             names = tuple(name for name in self._parameters if name in wanted)
         trained = set(names)
         tensors = tuple(name for name in self._costs.tensors if name in trained)
-        self._ledger = EpochLedger(epoch, 1.0)
-        self._ledger.select(Reselection(state.global_step, tensors, {}, 0, 0.0))
+        ledger = EpochLedger(epoch, 1.0)
+        ledger.select(Reselection(state.global_step, tensors, {}, 0, 0.0))
+        return ledger

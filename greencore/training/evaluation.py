@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from greencore.dataset import PromptRow, Row, TextRow
 from greencore.training.formats import PLAIN, PromptFormat
+from greencore.training.modes import in_evaluation_mode
 from greencore.training.rows import Collator, Tokenised, prompt_and_completion, prompt_tokens, to_device
 
 ROUGE = ("rouge1", "rouge2", "rougeL")
@@ -114,10 +115,8 @@ def mean_loss(
 ) -> float:
     """Mean loss per learned token, in nats."""
     collate = Collator(_pad_id(tokenizer))
-    training = model.training
-    model.eval()
     total, tokens = 0.0, 0
-    try:
+    with in_evaluation_mode(model):
         for start in range(0, len(tokenised.examples), batch_size):
             batch = collate(tokenised.examples[start : start + batch_size])
             # a decoder alone predicts each token from those before it, so that nothing predicts the first
@@ -125,8 +124,6 @@ def mean_loss(
             learned = int((labels >= 0).sum())
             total += learned * float(model(**to_device(batch, model.device)).loss)
             tokens += learned
-    finally:
-        model.train(training)
     return total / tokens
 
 
@@ -144,16 +141,12 @@ def _write(
     prompts = [prompt or [tokenizer.eos_token_id] for prompt in prompts]  # as a text's start follows another's end
     written = [""] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    training = model.training
-    model.eval()
-    try:
+    with in_evaluation_mode(model):
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
             texts = _write_batch(model, tokenizer, [prompts[index] for index in batch], max_new_tokens, beams)
             for index, text in zip(batch, texts, strict=True):
                 written[index] = text
-    finally:
-        model.train(training)
     return written
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import DataCollatorWithFlattening, PreTrainedModel
 
+from greencore.training.modes import in_evaluation_mode
 from greencore.training.rows import IGNORED, Example, padded
 
 _LEAK = 1e-3  # of what a token does to its own example; rounding alone is far less
@@ -65,16 +66,11 @@ def _leak(model: PreTrainedModel, mask_dtype: torch.dtype | None) -> float:
     ids = torch.arange(1, 9, device=model.device)[None]
     other = ids.clone()
     other[0, 0] = 9
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
+    with in_evaluation_mode(model):
         one, two = (
             model(input_ids=row, position_ids=positions, attention_mask=mask, use_cache=False).logits
             for row in (ids, other)
         )
-    finally:
-        for module in training:
-            module.training = True
     change = (one - two).abs()[0]
     return float(change[4:].max() / change[1:4].max())
 

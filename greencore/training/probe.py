@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from greencore.backprop.importance import Metric, NotFinite, measure
+from greencore.training.modes import in_evaluation_mode
 from greencore.training.rows import to_device
 from greencore.training.shapes import encodes, shape_of
 from greencore.training.step_costs import StepCosts
@@ -74,7 +75,7 @@ class Probe:
                         names=names,
                         max_grad_norm=args.max_grad_norm or None,
                         loss_scale=scale,
-                        average=_averages(batches) if _processes() > 1 else None,
+                        average=_averages(batches) if args.world_size > 1 else None,
                     )
                 break
             except NotFinite:
@@ -94,7 +95,7 @@ def _batches(dataloader: Any, args: TrainingArguments, *, number: int, amount: i
         for _ in range(amount):
             yield next(stream)
         return
-    rows, processes = args.per_device_train_batch_size, _processes()
+    rows, processes = args.per_device_train_batch_size, args.world_size
     generator = torch.Generator().manual_seed(args.seed * 1_000_003 + number)
     drawn = torch.randperm(len(dataset), generator=generator).tolist()
     wanted = amount * processes * rows
@@ -102,10 +103,6 @@ def _batches(dataloader: Any, args: TrainingArguments, *, number: int, amount: i
     for start in range(0, len(drawn), processes * rows):
         own = start + args.process_index * rows
         yield dataloader.collate_fn([dataset[index] for index in drawn[own : own + rows]])
-
-
-def _processes() -> int:
-    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
 
 
 def _averages(batches: list[dict[str, torch.Tensor]]) -> Any:
@@ -133,23 +130,24 @@ def _loss_scale(optimizer: Any) -> float:
 @contextmanager
 def _without_dropout(model: torch.nn.Module) -> Iterator[None]:
     """Evaluation mode, except that blocks which recompute their activations go on doing so, without dropout."""
-    modes = {module: module.training for module in model.modules()}
-    rates: list[tuple[torch.nn.Module, str, float]] = []
-    model.eval()
-    for module in modes:
-        if isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing and modes[module]:
+    recomputing = [
+        module
+        for module in model.modules()
+        if isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing and module.training
+    ]
+    rates = [
+        (module, name, rate)
+        for module in recomputing
+        for name, rate in vars(module).items()
+        if "dropout" in name and isinstance(rate, float)
+    ]
+    with in_evaluation_mode(model):
+        for module in recomputing:
             module.training = True  # of this module alone: it asks its own flag whether to recompute
-            rates += [
-                (module, name, rate)
-                for name, rate in vars(module).items()
-                if "dropout" in name and isinstance(rate, float)
-            ]
-    for module, name, _ in rates:
-        setattr(module, name, 0.0)
-    try:
-        yield
-    finally:
-        for module, name, rate in rates:
-            setattr(module, name, rate)
-        for module, training in modes.items():
-            module.training = training
+        for module, name, _ in rates:
+            setattr(module, name, 0.0)
+        try:
+            yield
+        finally:
+            for module, name, rate in rates:
+                setattr(module, name, rate)

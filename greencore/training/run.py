@@ -99,14 +99,14 @@ def fine_tune(
     model.to(device())  # type: ignore[arg-type]
     training, held_out = split(rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed)
     train_set = tokenised(training, tokenizer, hyperparameters, encoder=encodes(model))
-    before = _Examination(model, tokenizer, held_out, hyperparameters).kept(folder / "before.json")
+    examination = _Examination(tokenizer, held_out, hyperparameters, encoder=encodes(model))
+    before = examination.kept(model, folder / "before.json")
 
     if method in ("lora", "prefix"):
         from greencore.training.adapters import with_adapter
 
         model = cast(PreTrainedModel, with_adapter(method, model))
     adaptive = GreenTrainerCallback(rho) if method == "greentrainer" else BaselineCallback(method)
-    examination = _Examination(model, tokenizer, held_out, hyperparameters)
     checkpoint = latest_checkpoint(folder)
     trainer = CheckpointedTrainer(
         model=model,
@@ -120,7 +120,7 @@ def fine_tune(
     reports = tuple(adaptive.epochs)
     if trainer.state.global_step < trainer.state.max_steps:
         return Result(False, None, before.evaluation, None, None, reports)
-    after = examination.take()
+    after = examination.take(model)
     sample = None
     if hyperparameters.sample_prompt is not None:
         sample = Sample(hyperparameters.sample_prompt, before.sample or "", after.sample or "")
@@ -175,24 +175,25 @@ class _Marks:
 
 
 class _Examination:
-    """Asks a model the same questions before, between and after."""
+    """Asks the same questions before, between and after."""
 
     def __init__(
         self,
-        model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         rows: Sequence[Row],
         hyperparameters: Hyperparameters,
+        *,
+        encoder: bool,
     ) -> None:
-        self._model, self._tokenizer, self._rows, self._settings = model, tokenizer, rows, hyperparameters
-        self._tokens = tokenised(rows, tokenizer, hyperparameters, encoder=encodes(model))
+        self._tokenizer, self._rows, self._settings = tokenizer, rows, hyperparameters
+        self._tokens = tokenised(rows, tokenizer, hyperparameters, encoder=encoder)
 
-    def take(self) -> _Marks:
+    def take(self, model: PreTrainedModel) -> _Marks:
         settings = self._settings
         evaluation, sample = None, None
         if self._rows:
             evaluation = evaluate(
-                self._model,
+                model,
                 self._tokenizer,
                 self._rows,
                 self._tokens,
@@ -203,27 +204,27 @@ class _Examination:
             )
         if settings.sample_prompt is not None:
             [sample] = complete(
-                self._model, self._tokenizer, [settings.sample_prompt], max_new_tokens=settings.max_new_tokens
+                model, self._tokenizer, [settings.sample_prompt], max_new_tokens=settings.max_new_tokens
             )
         return _Marks(evaluation, sample)
 
-    def kept(self, file: Path) -> _Marks:
+    def kept(self, model: PreTrainedModel, file: Path) -> _Marks:
         """The marks before training; a run that goes on has them from its first start."""
         if file.is_file():
             kept = json.loads(file.read_text())
             return _Marks(Evaluation(**kept["evaluation"]) if kept["evaluation"] else None, kept["sample"])
-        marks = self.take()
+        marks = self.take(model)
         file.parent.mkdir(parents=True, exist_ok=True)
         working = file.with_suffix(".part")
         working.write_text(json.dumps(asdict(marks)))
         working.rename(file)
         return marks
 
-    def loss(self) -> float | None:
+    def loss(self, model: PreTrainedModel) -> float | None:
         """The held-out loss alone, which costs no generation."""
         if not self._rows:
             return None
-        return mean_loss(self._model, self._tokenizer, self._tokens, batch_size=self._settings.batch_size)
+        return mean_loss(model, self._tokenizer, self._tokens, batch_size=self._settings.batch_size)
 
 
 class _Relay(TrainerCallback):
@@ -270,7 +271,8 @@ class _Relay(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         train_loss = sum(self._losses) / len(self._losses)
-        self._listener.epoch(self._adaptive.epochs[-1], train_loss=train_loss, eval_loss=self._examination.loss())
+        eval_loss = self._examination.loss(kwargs["model"])
+        self._listener.epoch(self._adaptive.epochs[-1], train_loss=train_loss, eval_loss=eval_loss)
 
 
 def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, destination: Path) -> Path:

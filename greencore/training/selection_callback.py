@@ -48,8 +48,10 @@ class SelectionCallback(TrainerCallback, ABC):
         self.epochs: list[EpochReport] = []
 
     @abstractmethod
-    def _select(self, epoch: int, args: TrainingArguments, state: TrainerState, kwargs: Mapping[str, Any]) -> None:
-        """Open the epoch's ledger (`_open`) or select anew within it."""
+    def _select(
+        self, epoch: int, args: TrainingArguments, state: TrainerState, kwargs: Mapping[str, Any]
+    ) -> EpochLedger:
+        """The ledger of the epoch that begins, with its first selection."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -80,8 +82,7 @@ class SelectionCallback(TrainerCallback, ABC):
         epoch = int(done + 1e-6)
         going_on = self._ledger is not None and self._ledger.epoch == epoch and done - epoch > 1e-6
         if not going_on:
-            self._ledger = None
-            self._select(epoch, args, state, kwargs)
+            self._ledger = self._select(epoch, args, state, kwargs)
         self._apply(state, kwargs["optimizer"])
         self._watching = True
 
@@ -159,6 +160,7 @@ def _kept(state: TrainerState) -> dict[str, Any]:
 
 
 def step_costs(model: torch.nn.Module, shapes: Shapes, names: Iterable[str]) -> StepCosts:
+    """The costs of batches of these shapes, with the named tensors trainable. Raises `TraceError`."""
     return StepCosts(
         model, batch_size=shapes.rows, shortest=shapes.shortest, longest=shapes.longest, names=tuple(names)
     )
@@ -184,7 +186,7 @@ def _longest_of_stream(model: torch.nn.Module) -> int:
 
 def _summed(values: tuple[int, ...], args: TrainingArguments) -> tuple[int, ...]:
     """The values added up over all processes."""
-    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+    if args.world_size == 1:
         return values
     total = torch.tensor(values, dtype=torch.int64, device=args.device)
     torch.distributed.all_reduce(total)

@@ -1,5 +1,6 @@
 """The shapes of training steps: how many rows, and how long they are once they are padded."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,11 +18,15 @@ class StepShape:
 
 @dataclass(frozen=True)
 class Shapes:
-    """What the batches of a run look like: `rows` of a full one, and the extremes of its lengths."""
+    """What the batches of a run look like: `rows` of a full one, and the extremes of its lengths.
+
+    `rows_of` tells how many rows of the data have which lengths, unpadded; None of a stream.
+    """
 
     rows: int
     shortest: Lengths
     longest: Lengths
+    rows_of: Mapping[Lengths, int] | None = None
 
 
 def encodes(model: Any) -> bool:
@@ -59,6 +64,7 @@ def shapes_of(dataloader: Any, *, batch_size: int, encoder: bool, longest_of_str
         rows=ends[1].rows,
         shortest=tuple(min(lengths) for lengths in lengths_of_ends),
         longest=tuple(max(lengths) for lengths in lengths_of_ends),
+        rows_of=Counter(rows_lengths),
     )
 
 

@@ -1,9 +1,7 @@
 """What steps of a run cost: batches differ in length, and the budget must hold for each of them."""
 
 from collections.abc import Collection, Mapping
-from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +9,7 @@ from numpy.typing import NDArray
 
 from greencore.backprop import BudgetTooSmall, Selection, profile, select
 from greencore.backprop.lengths import Lengths, nodes, weights
+from greencore.training.modes import modes_kept
 from greencore.training.shapes import StepShape, encodes
 
 
@@ -34,7 +33,8 @@ class StepCosts:
         self._batch_size = batch_size
         self._nodes = nodes(shortest, longest)
         device = next(model.parameters()).device
-        with _training_mode(model):
+        with modes_kept(model):
+            model.train()  # traced as a step runs
             self._profiles = tuple(
                 profile(model, _shaped(batch_size, lengths, device, encoder=encodes(model)), names=names)
                 for lengths in self._nodes
@@ -168,15 +168,3 @@ def _shaped(rows: int, lengths: Lengths, device: torch.device, *, encoder: bool)
     ids = torch.zeros(rows, lengths[0], dtype=torch.long, device=device)
     labels = torch.zeros(rows, lengths[1], dtype=torch.long, device=device) if encoder else ids
     return {"input_ids": ids, "labels": labels}
-
-
-@contextmanager
-def _training_mode(model: torch.nn.Module) -> Any:
-    """Trace as a step runs; the mode of every part comes back as it was."""
-    modes = {module: module.training for module in model.modules()}
-    model.train()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
