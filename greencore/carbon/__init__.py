@@ -10,11 +10,12 @@ from greencore.carbon.errors import (
     UnknownZone,
 )
 from greencore.carbon.opening import open_source
-from greencore.carbon.series import IntensitySeries, Reading, Signal, WeightedIntensity
+from greencore.carbon.series import EmissionFactors, IntensitySeries, Reading, Signal, WeightedIntensity
 from greencore.carbon.source import Source
 
 __all__ = [
     "CarbonError",
+    "EmissionFactors",
     "IntensitySeries",
     "InvalidReading",
     "InvalidSpec",

@@ -14,15 +14,20 @@ Signal = Literal["average", "marginal"]
 
 SIGNALS: tuple[Signal, ...] = ("average", "marginal")
 
+EmissionFactors = Literal["lifecycle", "direct"]
+
+EMISSION_FACTORS: tuple[EmissionFactors, ...] = ("lifecycle", "direct")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """The carbon intensity of one zone's electricity during `[start, end)`.
 
     `gco2e_per_kwh` is finite and at least 0; all times are aware and in UTC; `start` lies before `end`.
-    `signal` tells the grid's average from the marginal plant's intensity, `estimated` a modelled value from a
-    measured one, and `fetched_at` when the source was asked. Raises InvalidReading, naming the field, where
-    this does not hold.
+    `signal` tells the grid's average from the marginal plant's intensity, `emission_factors` whether building the
+    plants and bringing the fuel counts ("lifecycle") or only what they burn ("direct"), `estimated` a modelled or
+    forecast value from a measured one, and `fetched_at` when the source was asked. Raises InvalidReading, naming the
+    field, where this does not hold.
     """
 
     zone: str
@@ -31,6 +36,7 @@ class Reading:
     gco2e_per_kwh: float
     source: str
     signal: Signal = "average"
+    emission_factors: EmissionFactors = "lifecycle"
     estimated: bool = False
     fetched_at: datetime
 
@@ -46,8 +52,12 @@ class Reading:
             )
         if not math.isfinite(self.gco2e_per_kwh) or self.gco2e_per_kwh < 0:
             raise InvalidReading(f"gco2e_per_kwh is {self.gco2e_per_kwh}: expected a finite number that is at least 0")
-        if self.signal not in SIGNALS:
-            raise InvalidReading(f"signal is {self.signal!r}: expected one of {', '.join(SIGNALS)}")
+        for name, value, known in (
+            ("signal", self.signal, SIGNALS),
+            ("emission_factors", self.emission_factors, EMISSION_FACTORS),
+        ):
+            if value not in known:
+                raise InvalidReading(f"{name} is {value!r}: expected one of {', '.join(known)}")
 
     def age_seconds(self, now: datetime) -> float:
         """Seconds from the start of the interval that the reading describes to `now`; at least 0."""

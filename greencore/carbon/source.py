@@ -4,7 +4,7 @@ import math
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from greencore.carbon.series import IntensitySeries, Reading
+from greencore.carbon.series import IntensitySeries, Reading, Signal
 
 
 class Source(Protocol):
@@ -13,6 +13,10 @@ class Source(Protocol):
     @property
     def zone(self) -> str:
         """The zone that the readings are of, as it was asked for."""
+
+    @property
+    def signal(self) -> Signal:
+        """Whether every reading is of the grid's average or of its marginal intensity."""
 
     def latest(self) -> Reading:
         """The reading that covers the present, else the most recent one.

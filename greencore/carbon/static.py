@@ -9,7 +9,7 @@ from pathlib import Path
 import pycountry
 
 from greencore.carbon.errors import CarbonError, UnknownZone
-from greencore.carbon.series import IntensitySeries, Reading
+from greencore.carbon.series import IntensitySeries, Reading, Signal
 from greencore.carbon.source import check_window, forecast_end
 from greencore.clock import Clock, utc_now
 
@@ -33,6 +33,11 @@ class StaticSource:
     def zone(self) -> str:
         """The zone as it was asked for."""
         return self._zone
+
+    @property
+    def signal(self) -> Signal:
+        """The grid's average."""
+        return "average"
 
     def latest(self) -> Reading:
         """The yearly mean as the reading of the current hour."""

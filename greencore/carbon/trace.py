@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 from greencore.carbon.errors import InvalidSpec, NoReading
-from greencore.carbon.series import IntensitySeries, Reading
+from greencore.carbon.series import IntensitySeries, Reading, Signal
 from greencore.carbon.source import check_window, forecast_end
 from greencore.carbon.trace_file import Row, read_trace
 from greencore.clock import Clock, utc_now
@@ -94,6 +94,11 @@ class TraceSource:
     def zone(self) -> str:
         """The zone that the trace stands for."""
         return self._zone
+
+    @property
+    def signal(self) -> Signal:
+        """The grid's average."""
+        return "average"
 
     def latest(self) -> Reading:
         """The reading that covers the present, else, in a gap of the trace, the one before it.
