@@ -1,0 +1,155 @@
+"""Where in the hours ahead a run should be put: the cheapest hours, or the best window in one piece.
+
+Everything works on many runs at once. A run is a row; its slots ahead are columns, the first of which begins now.
+`intensity` [runs, slots] is what is expected in gCO2e/kWh, `hours` [runs, slots] a slot's length (0 beyond the
+deadline), `rho` [runs, slots] the ρ at which a slot would be used, and `work` [runs] what is left to do, in hours at
+ρ = 1: an hour at ρ does 1/ρ of it. Power is taken to be constant while a run computes, so emissions are compared as
+∫c dt, in (gCO2e/kWh)·h.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class PausePlan:
+    """The cheapest slots that together do the work.
+
+    `share` [runs, slots] of each slot that is used, in [0, 1]; `marginal` [runs] the intensity of the dirtiest slot
+    that is used; `emissions` [runs] as ∫c dt of the plan, and `straight` [runs] that of running through from now.
+    """
+
+    share: Floats
+    marginal: Floats
+    emissions: Floats
+    straight: Floats
+
+    @property
+    def saving(self) -> Floats:
+        """The share of the emissions that the plan avoids; 0 where there are none."""
+        return _saving(self.emissions, self.straight)
+
+
+@dataclass(frozen=True)
+class Window:
+    """The best window in one piece: it begins `delay_hours` [runs] from now; emissions as in `PausePlan`."""
+
+    delay_hours: Floats
+    emissions: Floats
+    straight: Floats
+
+    @property
+    def saving(self) -> Floats:
+        """The share of the emissions that waiting for the window avoids; 0 where there are none."""
+        return _saving(self.emissions, self.straight)
+
+
+def cheapest_slots(intensity: Floats, hours: Floats, rho: Floats, work: Floats) -> PausePlan:
+    """Fills the cleanest slots first, the earlier of equals, until the work is done.
+
+    Exact where power is constant and a pause is free. Where the slots cannot do the work, all of them are used.
+    """
+    order = np.argsort(np.where(hours > 0, intensity, np.inf), axis=1, kind="stable")
+    capacity = np.take_along_axis(hours / rho, order, axis=1)
+    before = np.cumsum(capacity, axis=1) - capacity
+    with np.errstate(invalid="ignore", divide="ignore"):
+        used = np.clip((work[:, None] - before) / capacity, 0.0, 1.0)
+    used = np.where(capacity > 0, used, 0.0)
+    # What rounding leaves of a slot is no reason to stay up for it.
+    used = np.where(used < 1e-9, 0.0, used)
+    share = np.empty_like(used)
+    np.put_along_axis(share, order, used, axis=1)
+    marginal = np.where(share > 0, intensity, -np.inf).max(axis=1)
+    return PausePlan(share, marginal, (share * hours * intensity).sum(axis=1), _straight(intensity, hours, rho, work))
+
+
+def best_window(intensity: Floats, hours: Floats, rho: Floats, work: Floats) -> Window:
+    """The window in one piece that emits least, the earliest of equals, to the minute.
+
+    With w the work that could have been done by a time, the emissions of a window that begins at w are
+    G(w + work) − G(w), where G is piecewise linear: the least lies where one of its ends meets a slot's edge.
+    """
+    done = _from_zero(hours / rho)
+    total = _from_zero(hours * intensity)
+    last = np.maximum(done[:, -1:] - work[:, None], 0.0)
+    begins = np.concatenate([done, done - work[:, None]], axis=1)
+    begins = np.sort(np.clip(begins, 0.0, last), axis=1)
+    emissions = _rows_interp(begins + work[:, None], done, total) - _rows_interp(begins, done, total)
+    # Differences in the last digits are no reason to wait.
+    best = np.argmax(emissions <= emissions.min(axis=1, keepdims=True) * (1 + 1e-12) + 1e-12, axis=1)[:, None]
+    start = np.take_along_axis(begins, best, axis=1)
+    return Window(
+        delay_hours=_rows_interp(start, done, _from_zero(hours))[:, 0],
+        emissions=np.take_along_axis(emissions, best, axis=1)[:, 0],
+        straight=_straight(intensity, hours, rho, work),
+    )
+
+
+def with_hysteresis(
+    plan: PausePlan, intensity: Floats, hours: Floats, *, running: Bools, switch_hours: Floats
+) -> Bools:
+    """Whether each run computes in its first slot, given whether it does so now.
+
+    `switch_hours` [runs] is what a checkpoint and a reload cost, in hours of computing. A running job pauses only
+    where the pause that lies ahead saves more than that, and a waiting one goes on only where the stretch ahead does.
+    """
+    wanted = plan.share[:, 0] > 0
+    gain = np.abs(intensity - plan.marginal[:, None]) * hours
+    same = (plan.share > 0) == wanted[:, None]
+    ahead = np.logical_and.accumulate(same, axis=1)
+    gains = np.where(ahead, gain, 0.0).sum(axis=1)
+    pays = gains > switch_hours * intensity[:, 0]
+    changes = wanted != running
+    decided: Bools = np.where(changes & ~pays & (switch_hours > 0), running, wanted)
+    return decided
+
+
+def hours_needed(hours: Floats, rho: Floats, work: Floats) -> Floats:
+    """Hours [runs] that the work takes when it is begun now and not interrupted, at the slots' own ρ."""
+    done, elapsed = _from_zero(hours / rho), _from_zero(hours)
+    return _rows_interp(work[:, None], done, elapsed)[:, 0]
+
+
+def window_means(intensity: Floats, hours: Floats, starts: Floats, ends: Floats) -> Floats:
+    """Mean expected intensity [runs, windows] between times in hours from now; beyond the slots the last one holds."""
+    edges, total = _from_zero(hours), _from_zero(hours * intensity)
+    reach = edges[:, -1:]
+    beyond = intensity[np.arange(len(intensity)), np.maximum((hours > 0).sum(axis=1) - 1, 0)][:, None]
+
+    def integral(times: Floats) -> Floats:
+        within = _rows_interp(np.minimum(times, reach), edges, total)
+        return within + np.maximum(times - reach, 0.0) * beyond
+
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = (integral(ends) - integral(starts)) / (ends - starts)
+    return np.where(ends > starts, means, beyond)
+
+
+def _straight(intensity: Floats, hours: Floats, rho: Floats, work: Floats) -> Floats:
+    done, total = _from_zero(hours / rho), _from_zero(hours * intensity)
+    return _rows_interp(work[:, None], done, total)[:, 0]
+
+
+def _saving(emissions: Floats, straight: Floats) -> Floats:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(straight > 0, 1.0 - emissions / straight, 0.0)
+
+
+def _from_zero(steps: Floats) -> Floats:
+    return np.concatenate([np.zeros((len(steps), 1)), np.cumsum(steps, axis=1)], axis=1)
+
+
+def _rows_interp(x: Floats, xp: Floats, fp: Floats) -> Floats:
+    """`np.interp` row by row; `xp` begins at 0 and does not fall, and x is at least 0."""
+    rows = len(xp)
+    # All rows as one long curve, each beyond the end of the one before.
+    span = max(float(xp[:, -1].max()), float(x.max(initial=0.0))) + 1.0
+    offset = np.arange(rows)[:, None] * span
+    capped = np.minimum(x, xp[:, -1:])
+    flat: Floats = np.interp((capped + offset).ravel(), (xp + offset).ravel(), fp.ravel())
+    return flat.reshape(x.shape)
