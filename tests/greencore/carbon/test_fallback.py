@@ -1,0 +1,246 @@
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypedDict
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from greencore.carbon import IntensitySeries, InvalidReading, Reading
+from greencore.carbon.fallback import STEPS, Known, filled, resolve
+from greencore.carbon.series import Signal
+
+MIDNIGHT = datetime(2026, 11, 23, tzinfo=UTC)
+EMPTY = IntensitySeries()
+
+
+class Chain(TypedDict):
+    readings: IntensitySeries
+    forecast: IntensitySeries
+    static: Reading | None
+    stale_limit: timedelta
+    signal: Signal
+
+
+def at(hours: float) -> datetime:
+    return MIDNIGHT + timedelta(hours=hours)
+
+
+def reading(start: float, value: float, *, hours: float = 1, **fields: Any) -> Reading:
+    given_fields: dict[str, Any] = {
+        "zone": "ES",
+        "start": at(start),
+        "end": at(start + hours),
+        "gco2e_per_kwh": value,
+        "source": "uk",
+        "fetched_at": at(start),
+    }
+    return Reading(**(given_fields | fields))
+
+
+def chain(*readings: Reading, forecast: IntensitySeries = EMPTY, static: Reading | None = None, **more: Any) -> Chain:
+    settings: Chain = {
+        "readings": IntensitySeries(readings),
+        "forecast": forecast,
+        "static": static,
+        "stale_limit": timedelta(hours=more.pop("stale_hours", 2)),
+        "signal": more.pop("signal", "average"),
+    }
+    assert not more
+    return settings
+
+
+EXPECTED = reading(200, 30, source="own forecast", estimated=True)
+MEAN = reading(0, 60, source="static", estimated=True)
+
+
+@pytest.mark.parametrize(
+    ("known", "step", "value"),
+    [
+        ((reading(200, 10), reading(198.5, 20), reading(176, 40), reading(32, 50)), "fresh", 10),
+        ((reading(198.5, 20), reading(176, 40), reading(32, 50)), "stale", 20),
+        ((reading(176, 40), reading(32, 50)), "forecast", 30),
+    ],
+)
+def test_the_first_step_that_knows_something_decides(known: tuple[Reading, ...], step: str, value: float) -> None:
+    found = resolve(at(200.5), **chain(*known, forecast=IntensitySeries([EXPECTED]), static=MEAN))
+    assert found is not None
+    assert (found.step, found.reading.gco2e_per_kwh) == (step, value)
+
+
+@pytest.mark.parametrize(
+    ("known", "step", "value"),
+    [
+        ((reading(176, 40), reading(32, 50)), "yesterday", 40),
+        ((reading(175, 40), reading(32, 50)), "last week", 50),
+        ((reading(175, 40), reading(33, 50)), "static", 60),
+        ((), "static", 60),
+    ],
+)
+def test_without_a_forecast_for_the_time_past_days_decide_then_the_yearly_mean(
+    known: tuple[Reading, ...], step: str, value: float
+) -> None:
+    too_early = IntensitySeries([replace(EXPECTED, start=at(199), end=at(200))])
+    found = resolve(at(200.5), **chain(*known, forecast=too_early, static=MEAN))
+    assert found is not None
+    assert (found.step, found.reading.gco2e_per_kwh) == (step, value)
+
+
+def test_the_steps_are_named_in_the_order_in_which_they_are_taken() -> None:
+    assert STEPS == ("fresh", "stale", "forecast", "yesterday", "last week", "static")
+
+
+def test_a_reading_covers_its_start_and_not_its_end() -> None:
+    only = chain(reading(5, 10), stale_hours=0)
+    assert resolve(at(5), **only) == Known(reading(5, 10), "fresh")
+    assert resolve(at(6), **only) == Known(reading(5, 10), "stale")
+    assert resolve(at(6) + timedelta(microseconds=1), **only) is None
+
+
+def test_a_reading_is_stale_up_to_the_limit_inclusive_counted_from_its_end() -> None:
+    only = chain(reading(5, 10), stale_hours=3)
+    assert resolve(at(9), **only) == Known(reading(5, 10), "stale")
+    assert resolve(at(9) + timedelta(microseconds=1), **only) is None
+
+
+def test_the_newest_reading_that_has_ended_is_the_stale_one_and_a_later_one_is_never_used() -> None:
+    known = chain(reading(1, 10), reading(3, 20), reading(6, 30))
+    found = resolve(at(4.5), **known)
+    assert found == Known(reading(3, 20), "stale")
+    assert resolve(at(0.5), **known) is None
+
+
+def test_where_nothing_is_known_nothing_is_made_up() -> None:
+    assert resolve(at(0), **chain()) is None
+    assert filled(at(0), at(3), **chain()) == EMPTY
+
+
+def test_only_a_measured_reading_that_covers_the_time_counts_as_measured() -> None:
+    measured, guessed = reading(0, 10), reading(0, 10, estimated=True)
+    assert not Known(measured, "fresh").estimated
+    assert Known(guessed, "fresh").estimated
+    assert all(Known(measured, step).estimated for step in STEPS[1:])
+
+
+def test_a_labelled_reading_names_its_step_and_keeps_its_times() -> None:
+    stored = reading(0, 10)
+    assert Known(stored, "fresh").labelled() == stored
+    assert Known(stored, "last week").labelled() == replace(stored, source="last week (uk)", estimated=True)
+    assert Known(EXPECTED, "forecast").source == "forecast (own forecast)"
+    assert Known(MEAN, "static").source == "static"
+
+
+def test_an_average_static_reading_is_passed_over_where_marginal_intensity_is_wanted() -> None:
+    marginal = reading(5, 10, signal="marginal")
+    assert resolve(at(9), **chain(marginal, static=MEAN, signal="marginal")) is None
+    assert filled(at(5), at(9), **chain(marginal, static=MEAN, signal="marginal", stale_hours=1)) == IntensitySeries(
+        [marginal, replace(marginal, start=at(6), end=at(7), source="stale (uk)", estimated=True)]
+    )
+    found = resolve(at(5.5), **chain(marginal, static=MEAN, signal="marginal"))
+    assert found == Known(marginal, "fresh")
+
+
+@pytest.mark.parametrize("ask", [lambda given: resolve(at(9), **given), lambda given: filled(at(0), at(9), **given)])
+def test_average_and_marginal_are_never_mixed(ask: Any) -> None:
+    marginal = IntensitySeries([reading(8, 1, signal="marginal")])
+    with pytest.raises(InvalidReading, match="the forecast are marginal: expected average"):
+        ask(chain(reading(8, 10), forecast=marginal))
+    with pytest.raises(InvalidReading, match="the readings are average: expected marginal"):
+        ask(chain(reading(8, 10), signal="marginal"))
+
+
+def test_readings_and_forecast_of_two_zones_are_refused() -> None:
+    with pytest.raises(InvalidReading, match="zones ES, FR are mixed"):
+        resolve(at(9), **chain(reading(8, 10), forecast=IntensitySeries([reading(9, 10, zone="FR")])))
+
+
+def test_a_naive_time_and_a_negative_limit_are_refused() -> None:
+    with pytest.raises(ValueError, match="expected an aware time"):
+        resolve(at(9).replace(tzinfo=None), **chain())
+    with pytest.raises(ValueError, match=r"stale_limit is .*: expected at least 0"):
+        resolve(at(9), **chain(stale_hours=-1))
+    with pytest.raises(ValueError, match="before its start"):
+        filled(at(9), at(8), **chain())
+
+
+def test_a_gap_is_filled_piece_by_piece_each_with_the_name_of_its_step() -> None:
+    before = [reading(hour, 100 + hour) for hour in range(3)]
+    after = reading(31, 5)
+    series = filled(
+        at(1.5),
+        at(31.5),
+        **chain(*before, after, forecast=IntensitySeries([replace(EXPECTED, start=at(4), end=at(6))])),
+    )
+    assert series.readings[:2] == (before[1], before[2])
+    assert series.readings[-1] == after
+    pieces = [(piece.start, piece.end, piece.gco2e_per_kwh, piece.source) for piece in series.readings[2:-1]]
+    assert pieces == [
+        (at(3), at(5), 102, "stale (uk)"),
+        (at(5), at(6), 30, "forecast (own forecast)"),
+        (at(24), at(25), 100, "yesterday (uk)"),
+        (at(25), at(26), 101, "yesterday (uk)"),
+        (at(26), at(27), 102, "yesterday (uk)"),
+    ]
+    assert all(piece.estimated for piece in series.readings[2:-1])
+
+
+def test_half_hourly_readings_fill_half_hours_of_the_day_after() -> None:
+    known = [reading(hour / 2, 10 * hour, hours=0.5) for hour in range(4)]
+    series = filled(at(24.25), at(25.25), **chain(*known))
+    assert [(piece.start, piece.end, piece.gco2e_per_kwh) for piece in series] == [
+        (at(24.25), at(24.5), 0),
+        (at(24.5), at(25), 10),
+        (at(25), at(25.25), 20),
+    ]
+
+
+def test_a_yearly_mean_of_the_country_fills_the_gaps_of_a_zone_within_it() -> None:
+    series = filled(at(0), at(4), **chain(reading(1, 10), static=replace(MEAN, zone="ESP"), stale_hours=0))
+    assert [(piece.zone, piece.source, piece.start, piece.end) for piece in series] == [
+        ("ES", "static", at(0), at(1)),
+        ("ES", "uk", at(1), at(2)),
+        ("ES", "static", at(2), at(4)),
+    ]
+
+
+def series_of(hours: list[tuple[int, int]], **fields: Any) -> list[Reading]:
+    """Readings at the given (half-hour, value) places, half an hour each."""
+    return [reading(place / 2, value, hours=0.5, **fields) for place, value in hours]
+
+
+places = st.lists(st.tuples(st.integers(0, 8 * 48), st.integers(0, 9)), unique_by=lambda one: one[0], max_size=40)
+
+
+@given(
+    places,
+    places,
+    st.booleans(),
+    st.integers(0, 40),
+    st.integers(0, 8 * 96),
+    st.integers(0, 60),
+)
+def test_a_filled_series_says_at_every_moment_what_the_chain_says(
+    known: list[tuple[int, int]],
+    expected: list[tuple[int, int]],
+    mean_known: bool,
+    stale_quarters: int,
+    first: int,
+    quarters: int,
+) -> None:
+    settings = chain(
+        *series_of(known),
+        forecast=IntensitySeries(series_of(expected, source="own forecast")),
+        static=MEAN if mean_known else None,
+        stale_hours=stale_quarters / 4,
+    )
+    series = filled(at(first / 4), at((first + quarters) / 4), **settings)
+    for quarter in range(first, first + quarters):
+        moment = at(quarter / 4 + 0.1)
+        found, got = resolve(moment, **settings), series.at(moment)
+        assert (found is None) == (got is None)
+        if found is not None and got is not None:
+            assert (got.gco2e_per_kwh, got.source, got.estimated) == (
+                found.reading.gco2e_per_kwh,
+                found.source,
+                found.estimated,
+            )
