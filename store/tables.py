@@ -14,6 +14,7 @@ from sqlalchemy import (
     Index,
     MetaData,
     Text,
+    text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -82,7 +83,13 @@ class Model(Table):
 
 
 class Job(Table):
-    """One fine-tuning run, from submission to its end. The row is the outbox: nothing else holds the job."""
+    """One fine-tuning run, from submission to its end. The row is the outbox: nothing else holds the job.
+
+    `ready_at` is when it could first have run, `not_before` when its gate is looked at again, `signal` the kind of
+    intensity that it is steered and priced by, `gate` what its gate said last, `utility` the importance that its
+    newest probe found for each ρ, `tracker_kwh` CodeCarbon's own count of the energy, and `settled_at` when the price
+    of all of it became final.
+    """
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -110,7 +117,9 @@ class Job(Table):
     labels: Mapped[Json] = mapped_column("metadata")
 
     created_at: Mapped[datetime]
+    ready_at: Mapped[datetime | None]
     queued_at: Mapped[datetime | None]
+    not_before: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     dispatched_at: Mapped[datetime | None]
@@ -134,6 +143,13 @@ class Job(Table):
     device: Mapped[str | None]
     evaluation: Mapped[Json | None]
 
+    signal: Mapped[str | None]
+    gate: Mapped[Json | None]
+    utility: Mapped[Json | None]
+    tracker_kwh: Mapped[float | None]
+    settled_at: Mapped[datetime | None]
+    counterfactuals: Mapped[Json | None]
+
 
 class Epoch(Table):
     """One epoch of a job: what was asked, why, what was reached and what it cost."""
@@ -150,6 +166,7 @@ class Epoch(Table):
     reason: Mapped[str]
     intensity_gco2e_per_kwh: Mapped[float | None]
     intensity_source: Mapped[str | None]
+    intensity_step: Mapped[str | None]
     intensity_age_seconds: Mapped[float | None]
     intensity_estimated: Mapped[bool]
 
@@ -167,10 +184,16 @@ class Epoch(Table):
 
 
 class EnergyInterval(Table):
-    """Metered energy over at most a minute and its price in emissions; lost attempts keep theirs."""
+    """Metered energy over at most a minute, all of it at one intensity, and its price; lost attempts keep theirs.
+
+    `settled` is false while the price is provisional: until the source has published what it measured.
+    """
 
     __tablename__ = "energy_intervals"
-    __table_args__ = (Index("ix_energy_intervals_job_id_epoch", "job_id", "epoch"),)
+    __table_args__ = (
+        Index("ix_energy_intervals_job_id_epoch", "job_id", "epoch"),
+        Index("ix_energy_intervals_provisional", "finished_at", postgresql_where=text("NOT settled")),
+    )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
@@ -185,7 +208,9 @@ class EnergyInterval(Table):
     intensity_gco2e_per_kwh: Mapped[float | None]
     intensity_source: Mapped[str | None]
     intensity_estimated: Mapped[bool]
+    pue: Mapped[float] = mapped_column(default=1.0)
     emissions_gco2e: Mapped[float | None]
+    settled: Mapped[bool] = mapped_column(default=False)
 
 
 class Event(Table):
@@ -213,19 +238,30 @@ class Artifact(Table):
     created_at: Mapped[datetime]
 
 
-class IntensityReading(Table):
-    """The grid's carbon intensity over one interval of a zone, as a source gave it."""
-
-    __tablename__ = "intensity_readings"
+class _Intensity:
+    """The grid's carbon intensity over one interval of a zone; average and marginal are kept apart."""
 
     zone: Mapped[str] = mapped_column(primary_key=True)
+    signal: Mapped[str] = mapped_column(primary_key=True)
     start: Mapped[datetime] = mapped_column(primary_key=True)
     end: Mapped[datetime]
     gco2e_per_kwh: Mapped[float]
     source: Mapped[str]
-    signal: Mapped[str]
+    emission_factors: Mapped[str]
     estimated: Mapped[bool]
     fetched_at: Mapped[datetime]
+
+
+class IntensityReading(_Intensity, Table):
+    """What a source said of an interval that has begun."""
+
+    __tablename__ = "intensity_readings"
+
+
+class IntensityForecast(_Intensity, Table):
+    """What was last expected of an interval, by the provider or by our own forecast; past ones stay as a record."""
+
+    __tablename__ = "intensity_forecasts"
 
 
 class Worker(Table):

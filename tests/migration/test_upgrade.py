@@ -60,3 +60,29 @@ def test_processes_that_upgrade_at_the_same_time_take_turns(empty_database_url: 
         thread.join()
 
     assert errors == []
+
+
+def test_rows_of_the_first_schema_come_through_to_the_newest_and_back(empty_database_url: str) -> None:
+    upgrade(empty_database_url, "0001")
+    database = Database(empty_database_url)
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO intensity_readings VALUES "
+            "('FR', '2026-01-01T00:00Z', '2026-01-01T01:00Z', 56, 'static', 'average', true, '2026-01-01T00:00Z')"
+        )
+
+    upgrade(empty_database_url)
+    with database.engine.begin() as connection:
+        found = connection.exec_driver_sql("SELECT zone, gco2e_per_kwh, emission_factors FROM intensity_readings")
+        assert found.all() == [("FR", 56.0, "lifecycle")]
+        connection.exec_driver_sql(
+            'INSERT INTO intensity_readings (zone, signal, start, "end", gco2e_per_kwh, source, emission_factors, '
+            "estimated, fetched_at) VALUES ('FR', 'marginal', '2026-01-01T00:00Z', '2026-01-01T01:00Z', 300, "
+            "'watttime', 'direct', false, '2026-01-01T00:00Z')"
+        )
+
+    downgrade(empty_database_url, "0001")
+    with database.engine.begin() as connection:
+        found = connection.exec_driver_sql("SELECT zone, gco2e_per_kwh, signal FROM intensity_readings")
+        assert found.all() == [("FR", 56.0, "average")]
+    database.dispose()
