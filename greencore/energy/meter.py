@@ -3,70 +3,39 @@
 CodeCarbon measures; what it makes of the energy is left aside, since it prices all of it at one intensity.
 """
 
-import logging
 import math
 import os
-import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from greencore.clock import Clock, utc_now
+from greencore.energy.devices import GpuId, Selection
+from greencore.energy.interval import EnergyInterval
+from greencore.energy.methods import CONFIGURED, cpu_method, gpu_method, ram_method
+from greencore.energy.tracker import open_tracker
 
 LONGEST_INTERVAL_SECONDS = 60.0
-CONFIGURED = "configured power"
-NONE = "none"
 TASK = "training"
 
 
-@dataclass(frozen=True, slots=True)
-class EnergyInterval:
-    """Energy in kWh (at least 0) that CPU, GPU and memory used from `start` to `end` (UTC, start <= end).
-
-    Each `*_method` says how it was found: "RAPL", "NVML", "TDP estimate", "configured power", "none" and the
-    like. Raises ValueError, naming the field, where this does not hold.
-    """
-
-    start: datetime
-    end: datetime
-    cpu_kwh: float
-    gpu_kwh: float
-    ram_kwh: float
-    cpu_method: str
-    gpu_method: str
-    ram_method: str
-
-    def __post_init__(self) -> None:
-        for name, time_ in (("start", self.start), ("end", self.end)):
-            if time_.utcoffset() != timedelta(0):
-                raise ValueError(f"{name} is {time_.isoformat()}: expected an aware time in UTC")
-        if self.end < self.start:
-            raise ValueError(f"end is {self.end.isoformat()}: expected no earlier than {self.start.isoformat()}")
-        for name, energy in (("cpu_kwh", self.cpu_kwh), ("gpu_kwh", self.gpu_kwh), ("ram_kwh", self.ram_kwh)):
-            if not math.isfinite(energy) or energy < 0:
-                raise ValueError(f"{name} is {energy}: expected a finite number that is at least 0")
-
-    @property
-    def energy_kwh(self) -> float:
-        """CPU, GPU and memory together, in kWh."""
-        return self.cpu_kwh + self.gpu_kwh + self.ram_kwh
-
-
 class EnergyMeter:
-    """Meters the whole machine while it is open, and hands each closed interval to `on_interval`.
+    """Meters the machine and the job's own GPUs while it is open, and hands each closed interval to `on_interval`.
 
     Intervals follow one another without a gap. One is closed every `interval_seconds` (in (0, 60]) by a thread of the
     meter, by `cut()`, and on leaving the context; they are handed over one at a time and in order. Where
     `on_interval` raises, its interval stays first in line and is offered again with the next one, so it should take
     an interval wholly or not at all; the error of the meter's thread is raised by the next `cut()` or on leaving.
 
-    `cpu_power_w` and `ram_power_w`, where given, are taken as drawn all the time instead of being measured. Open the
-    meter in the process that trains (a fork of it measures nothing), and run one per machine: it bills all of it.
+    `cpu_power_w` and `ram_power_w`, where given, are taken as drawn all the time instead of being measured; without
+    them the processor is read by RAPL where there is one, or estimated from its thermal design power, and the memory
+    from its capacity. Of the GPUs only those in `gpu_ids` are billed (indices as nvidia-smi counts them, or UUIDs), by
+    default those that the process can see (`greencore.energy.devices.visible`). Open the meter in the process that
+    trains (a fork of it measures nothing), and run one at a time on a machine: it bills all of its processors and
+    memory. Raises ValueError where a setting is out of its range, or, on opening, where there is no such GPU.
     """
 
     def __init__(
@@ -76,6 +45,7 @@ class EnergyMeter:
         interval_seconds: float = 30.0,
         cpu_power_w: float | None = None,
         ram_power_w: float | None = None,
+        gpu_ids: Sequence[GpuId] | None = None,
         clock: Clock = utc_now,
     ) -> None:
         if not 0 < interval_seconds <= LONGEST_INTERVAL_SECONDS:
@@ -89,11 +59,13 @@ class EnergyMeter:
         self._interval_seconds = interval_seconds
         self._cpu_power_w = cpu_power_w
         self._ram_power_w = ram_power_w
+        self._gpu_ids = gpu_ids
         self._clock = clock
         self._lock = threading.RLock()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         self._tracker: Any = None
+        self._gpus = Selection(())
         self._process_id: int | None = None
         self._pending: deque[EnergyInterval] = deque()
         self._error: Exception | None = None
@@ -102,14 +74,19 @@ class EnergyMeter:
 
     @property
     def tracker_total_kwh(self) -> float | None:
-        """CodeCarbon's own total in kWh, as a check on the sum of intervals; None until the meter closes."""
+        """CodeCarbon's own total in kWh, as a check on the sum of intervals; None until the meter closes.
+
+        Configured power and the choice of GPUs are set in CodeCarbon itself, and its power usage effectiveness is 1,
+        so the total is of the same parts, found in the same way, as the intervals: it differs only where some of them
+        went missing.
+        """
         return self._tracker_total_kwh
 
     def __enter__(self) -> Self:
         if self._process_id is not None:
             raise RuntimeError("this EnergyMeter was opened before: create a new one")
         self._process_id = os.getpid()
-        self._tracker = _open_tracker(self._cpu_power_w, self._ram_power_w)
+        self._tracker, self._gpus = open_tracker(self._cpu_power_w, self._ram_power_w, self._gpu_ids)
         self._tracker.start_task(TASK)
         if self._tracker._active_task != TASK:
             raise RuntimeError("CodeCarbon did not start to measure: its log says why")
@@ -205,9 +182,9 @@ class EnergyMeter:
             cpu_kwh=cpu_kwh,
             gpu_kwh=gpu_kwh,
             ram_kwh=ram_kwh,
-            cpu_method=CONFIGURED if self._cpu_power_w is not None else _cpu_method(hardware),
-            gpu_method=_gpu_method(hardware),
-            ram_method=CONFIGURED if self._ram_power_w is not None else _ram_method(hardware),
+            cpu_method=CONFIGURED if self._cpu_power_w is not None else cpu_method(hardware),
+            gpu_method=gpu_method(hardware, self._gpus.notes),
+            ram_method=CONFIGURED if self._ram_power_w is not None else ram_method(hardware),
         )
         self._pending.append(interval)
         self._billed = totals
@@ -219,83 +196,3 @@ class EnergyMeter:
         while self._pending:
             self._on_interval(self._pending[0])
             self._pending.popleft()
-
-
-def _open_tracker(cpu_power_w: float | None, ram_power_w: float | None) -> Any:
-    """A CodeCarbon tracker that asks no network, writes no file, and is ready to start a task."""
-    # Imported here because it takes a second, which only a training process should pay.
-    from codecarbon import OfflineEmissionsTracker
-    from codecarbon.external.hardware import CONSUMPTION_PERCENTAGE_CONSTANT, CPU
-
-    # The level given to the tracker counts only after its first warnings.
-    logging.getLogger("codecarbon").setLevel(logging.ERROR)
-    # Whatever is not given here, CodeCarbon takes from its configuration files and environment variables,
-    # where a power usage effectiveness, an output or an online service may be set.
-    tracker: Any = OfflineEmissionsTracker(
-        allow_multiple_runs=True,
-        cloud_provider=None,
-        cloud_region=None,
-        country_iso_code=None,
-        emissions_endpoint=None,
-        force_carbon_intensity_g_co2e_kwh=0.0,
-        force_cpu_power=cpu_power_w,
-        force_mode_cpu_load=False,
-        force_ram_power=ram_power_w,
-        log_level="error",
-        output_dir=tempfile.gettempdir(),
-        output_handlers=[],
-        output_methods=[],
-        pue=1.0,
-        tracking_mode="machine",
-        wue=0.0,
-    )
-    tracker.get_detected_hardware()
-    if cpu_power_w is not None:
-        # CodeCarbon takes a forced power for the one at full load, and bills a tenth of it while the processor idles.
-        # In its constant mode it bills a fixed share of the nominal power, whatever the load.
-        processors: list[Any] = [part for part in tracker._hardware if isinstance(part, CPU)]
-        for processor in processors:
-            processor._mode = "constant"
-            processor._tdp = cpu_power_w / CONSUMPTION_PERCENTAGE_CONSTANT
-    return tracker
-
-
-def _cpu_method(hardware: list[Any]) -> str:
-    modes = {
-        "intel_rapl": "RAPL",
-        "intel_power_gadget": "Intel Power Gadget",
-        "windows_emi": "Windows EMI",
-        "cpu_load": "TDP estimate",
-        "constant": "TDP estimate",
-    }
-    for part in hardware:
-        match type(part).__name__:
-            case "CPU":
-                return modes.get(part._mode, str(part._mode))
-            case "AppleSiliconChip" if part.chip_part == "CPU":
-                return "powermetrics"
-            case "Raspberry" if part.chip_part == "CPU":
-                return "PMIC"
-    return NONE
-
-
-def _gpu_method(hardware: list[Any]) -> str:
-    for part in hardware:
-        match type(part).__name__:
-            case "GPU":
-                makers = {"NvidiaGPUDevice": "NVML", "AMDGPUDevice": "AMD SMI"}
-                names = {makers.get(type(device).__name__, "unknown") for device in part.devices.devices}
-                return ", ".join(sorted(names)) or NONE
-            case "AppleSiliconChip" if part.chip_part == "GPU":
-                return "powermetrics"
-    return NONE
-
-
-def _ram_method(hardware: list[Any]) -> str:
-    for part in hardware:
-        match type(part).__name__:
-            case "RAM":
-                return "capacity estimate"
-            case "Raspberry" if part.chip_part == "RAM":
-                return "PMIC"
-    return NONE

@@ -1,0 +1,60 @@
+"""One interval of metered energy."""
+
+import math
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyInterval:
+    """Energy in kWh (at least 0) that CPU, GPU and memory used from `start` to `end` (UTC, start <= end).
+
+    Each `*_method` says how it was found, in the words of `greencore.energy.methods`: "RAPL", "NVML energy counter",
+    "TDP estimate", "configured power", "none" and the like. Raises ValueError, naming the field, where this does not
+    hold.
+    """
+
+    start: datetime
+    end: datetime
+    cpu_kwh: float
+    gpu_kwh: float
+    ram_kwh: float
+    cpu_method: str
+    gpu_method: str
+    ram_method: str
+
+    def __post_init__(self) -> None:
+        for name, time in (("start", self.start), ("end", self.end)):
+            if time.utcoffset() != timedelta(0):
+                raise ValueError(f"{name} is {time.isoformat()}: expected an aware time in UTC")
+        if self.end < self.start:
+            raise ValueError(f"end is {self.end.isoformat()}: expected no earlier than {self.start.isoformat()}")
+        for name, energy in (("cpu_kwh", self.cpu_kwh), ("gpu_kwh", self.gpu_kwh), ("ram_kwh", self.ram_kwh)):
+            if not math.isfinite(energy) or energy < 0:
+                raise ValueError(f"{name} is {energy}: expected a finite number that is at least 0")
+
+    @property
+    def energy_kwh(self) -> float:
+        """CPU, GPU and memory together, in kWh."""
+        return self.cpu_kwh + self.gpu_kwh + self.ram_kwh
+
+    def part(self, start: datetime, end: datetime) -> "EnergyInterval":
+        """What was used from `start` to `end`, as if the power were constant, in shares of the interval's length.
+
+        The energy of an interval of no length is all in its one part. Raises ValueError where the part does not lie
+        within the interval.
+        """
+        if not self.start <= start <= end <= self.end:
+            raise ValueError(
+                f"a part from {start.isoformat()} to {end.isoformat()}: expected it within the interval, "
+                f"{self.start.isoformat()} to {self.end.isoformat()}"
+            )
+        share = 1.0 if self.start == self.end else (end - start) / (self.end - self.start)
+        return replace(
+            self,
+            start=start,
+            end=end,
+            cpu_kwh=self.cpu_kwh * share,
+            gpu_kwh=self.gpu_kwh * share,
+            ram_kwh=self.ram_kwh * share,
+        )

@@ -1,0 +1,112 @@
+import pytest
+
+from greencore.energy.devices import Gpu, GpuId, Selection, chosen, visible
+
+GPUS = [Gpu(0, "GPU-aa11", "H100"), Gpu(1, "GPU-aa22", "H100"), Gpu(2, "GPU-bb33", "H100")]
+MIXED = [Gpu(0, "GPU-aa11", "T4"), Gpu(1, "GPU-bb22", "H100")]
+WHOLE = ("the whole GPU of a MIG instance",)
+ASSUMED = ("device order assumed",)
+
+
+def mig_parent(uuid: str) -> int | None:
+    return {"MIG-55": 1, "MIG-66": 1}.get(uuid)
+
+
+@pytest.mark.parametrize(
+    ("listed", "indices"),
+    [
+        ("0", (0,)),
+        ("2,0", (0, 2)),
+        (" 1 , 2 ", (1, 2)),
+        ("GPU-aa22", (1,)),
+        ("GPU-bb", (2,)),
+        ("GPU-aa22,0", (0, 1)),
+        ("", ()),
+        ("-1", ()),
+        ("0,-1,1", (0,)),
+        ("0,7,1", (0,)),
+        ("GPU-aa", ()),
+        ("GPU-", ()),
+        ("GPU-cc,0", ()),
+        ("NoDevFiles", ()),
+        ("1,1", ()),
+        ("GPU-aa22,GPU-aa22", ()),
+    ],
+)
+def test_a_process_sees_what_cuda_visible_devices_lists_up_to_the_first_that_is_not_there(
+    listed: str, indices: tuple[int, ...]
+) -> None:
+    assert visible({"CUDA_VISIBLE_DEVICES": listed}, GPUS, mig_parent=mig_parent) == Selection(indices)
+
+
+def test_a_process_sees_all_where_nothing_is_said_and_none_where_there_are_none() -> None:
+    assert visible({}, GPUS, mig_parent=mig_parent) == Selection((0, 1, 2))
+    assert visible({}, [], mig_parent=mig_parent) == Selection(())
+    assert visible({"CUDA_VISIBLE_DEVICES": "0"}, [], mig_parent=mig_parent) == Selection(())
+
+
+@pytest.mark.parametrize(
+    ("listed", "selection"),
+    [
+        ("MIG-55", Selection((1,), WHOLE)),
+        ("MIG-55,MIG-66", Selection((1,), WHOLE)),
+        ("MIG-GPU-bb33/1/0", Selection((2,), WHOLE)),
+        ("MIG-77,0", Selection(())),
+    ],
+)
+def test_a_mig_instance_stands_for_its_whole_gpu_and_that_is_said(listed: str, selection: Selection) -> None:
+    assert visible({"CUDA_VISIBLE_DEVICES": listed}, GPUS, mig_parent=mig_parent) == selection
+
+
+@pytest.mark.parametrize(
+    ("environment", "selection"),
+    [
+        ({"CUDA_VISIBLE_DEVICES": "0"}, Selection((0,), ASSUMED)),
+        ({"CUDA_VISIBLE_DEVICES": "0", "CUDA_DEVICE_ORDER": "FASTEST_FIRST"}, Selection((0,), ASSUMED)),
+        ({"CUDA_VISIBLE_DEVICES": "0", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, Selection((0,))),
+        ({"CUDA_VISIBLE_DEVICES": "1,0"}, Selection((0, 1))),
+        ({"CUDA_VISIBLE_DEVICES": "GPU-bb22"}, Selection((1,))),
+    ],
+)
+def test_among_several_models_a_choice_by_index_is_an_assumption_unless_the_order_is_known(
+    environment: dict[str, str], selection: Selection
+) -> None:
+    assert visible(environment, MIXED, mig_parent=mig_parent) == selection
+
+
+@pytest.mark.parametrize(
+    ("environment", "indices"),
+    [
+        ({"HIP_VISIBLE_DEVICES": "1", "ROCR_VISIBLE_DEVICES": "2"}, (1,)),
+        ({"ROCR_VISIBLE_DEVICES": "2"}, (2,)),
+        ({"CUDA_VISIBLE_DEVICES": "0"}, (0,)),
+    ],
+)
+def test_amd_has_variables_of_its_own(environment: dict[str, str], indices: tuple[int, ...]) -> None:
+    assert visible(environment, GPUS, mig_parent=mig_parent, amd=True) == Selection(indices)
+    assert visible({"HIP_VISIBLE_DEVICES": "1"}, GPUS, mig_parent=mig_parent) == Selection((0, 1, 2))
+
+
+@pytest.mark.parametrize(
+    ("gpu_ids", "selection"),
+    [
+        ([], Selection(())),
+        ([2, 0, 2], Selection((0, 2))),
+        (["GPU-aa22"], Selection((1,))),
+        (["bb33"], Selection((2,))),
+        (["MIG-66", 0], Selection((0, 1), WHOLE)),
+    ],
+)
+def test_a_caller_chooses_by_index_or_by_uuid(gpu_ids: list[GpuId], selection: Selection) -> None:
+    assert chosen(gpu_ids, GPUS, mig_parent=mig_parent) == selection
+
+
+@pytest.mark.parametrize("gpu_id", [3, -1, "GPU-cc", "GPU-aa", "", "MIG-77"])
+def test_a_chosen_gpu_that_is_not_there_is_refused_with_those_that_are(gpu_id: GpuId) -> None:
+    with pytest.raises(ValueError, match=r"gpu_ids\[1\] is .*: expected .* which are 0 \(GPU-aa11\), 1 \(GPU-aa22\)"):
+        chosen([0, gpu_id], GPUS, mig_parent=mig_parent)
+
+
+def test_a_chosen_gpu_on_a_machine_without_any_is_refused() -> None:
+    with pytest.raises(ValueError, match="which are none"):
+        chosen([0], [], mig_parent=mig_parent)
