@@ -1,5 +1,6 @@
 """What can go wrong between a grid's carbon intensity and whoever asks for it."""
 
+from datetime import datetime
 from pathlib import Path
 
 
@@ -43,3 +44,29 @@ class InvalidTrace(CarbonError, ValueError):
         self.file = file
         self.line = line
         self.message = message
+
+
+class BadAnswer(CarbonError):
+    """A provider answered something that is not what its protocol says; the message names the field."""
+
+
+class SourceUnavailable(CarbonError):
+    """A provider cannot be asked, or gave no usable answer.
+
+    `.retry_at` is when it will be asked again, in UTC, or None where the next call asks it.
+    """
+
+    def __init__(self, message: str, *, retry_at: datetime | None = None) -> None:
+        super().__init__(message)
+        self.retry_at = retry_at
+
+
+class AccessRefused(CarbonError):
+    """A provider refused the key (401) or what was asked for under it (403).
+
+    `.retry_at` is when it will be asked again, in UTC.
+    """
+
+    def __init__(self, message: str, *, retry_at: datetime | None = None) -> None:
+        super().__init__(message)
+        self.retry_at = retry_at

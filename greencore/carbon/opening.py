@@ -1,37 +1,72 @@
-"""Opens a source from its specification, such as `static` or `trace:es.csv?speed=480&anchor=...`."""
+"""Opens a source from its specification, such as `static`, `trace:es.csv?speed=480&anchor=...` or `uk?region=13`."""
 
 from collections.abc import Callable
 
+from greencore.carbon.credentials import Credentials
 from greencore.carbon.errors import InvalidSpec
+from greencore.carbon.http import HttpLimits
+from greencore.carbon.live import LiveSource, Provider
+from greencore.carbon.providers.carbon_aware_sdk import open_carbon_aware_sdk
+from greencore.carbon.providers.electricity_maps import open_electricity_maps
+from greencore.carbon.providers.energy_charts import open_energy_charts
+from greencore.carbon.providers.uk import open_uk
+from greencore.carbon.providers.watttime import open_watttime
 from greencore.carbon.source import Source
 from greencore.carbon.static import StaticSource
 from greencore.carbon.trace import open_trace
 from greencore.clock import Clock, utc_now
 
+STATIC = "static"
+TRACE = "trace"
 
-def open_source(spec: str, zone: str, *, clock: Clock = utc_now) -> Source:
+_PROVIDERS: dict[str, Callable[[str, str, Credentials], Provider]] = {
+    "uk": open_uk,
+    "electricity-maps": open_electricity_maps,
+    "watttime": open_watttime,
+    "energy-charts": open_energy_charts,
+    "carbon-aware-sdk": open_carbon_aware_sdk,
+}
+
+KNOWN = (STATIC, f"{TRACE}:FILE", *_PROVIDERS)
+
+
+def open_source(
+    spec: str,
+    zone: str,
+    *,
+    clock: Clock = utc_now,
+    credentials: Credentials | None = None,
+    limits: HttpLimits | None = None,
+) -> Source:
     """Opens the source that `spec` names, for `zone`; `clock` tells it the present.
 
-    `static` takes no argument; `trace:FILE` takes a CSV file, and `?speed=` and `&anchor=` after it. Raises
-    InvalidSpec, listing what is known, for any other name; UnknownZone, InvalidTrace as the sources do.
+    `static` takes no argument; `trace:FILE` takes a CSV file, and `?speed=` and `&anchor=` after it. A provider
+    takes its own options after `?`, `url=` among them for another address; its keys come from `credentials`
+    alone, and `limits` bounds its requests. Nothing is asked yet. Raises InvalidSpec, listing what is known, for
+    any other name, for an option that does not fit and for a key that is missing; UnknownZone and InvalidTrace as
+    the sources do.
     """
-    name, colon, argument = spec.partition(":")
-    opener = _OPENERS.get(name)
+    name, mark, argument = _parted(spec)
+    if name == STATIC:
+        if mark:
+            raise InvalidSpec(f"the source static takes no argument, but was given {argument!r}")
+        return StaticSource(zone, clock=clock)
+    if name == TRACE and mark != "?":
+        return open_trace(argument, zone, clock=clock)
+    opener = _PROVIDERS.get(name)
     if opener is None:
-        raise InvalidSpec(f"unknown carbon source {spec!r}: expected one of {', '.join(KNOWN)}")
-    return opener(argument if colon else None, zone, clock)
+        raise InvalidSpec(f"unknown carbon source {name!r}: expected one of {', '.join(KNOWN)}")
+    if mark == ":":
+        raise InvalidSpec(f"the source {name} takes its options after '?', not after ':'")
+    if not zone:
+        raise InvalidSpec("zone is empty: expected the name of a grid zone")
+    provider = opener(argument, zone, credentials or Credentials())
+    return LiveSource(provider, zone, clock=clock, limits=limits or HttpLimits())
 
 
-def _static(argument: str | None, zone: str, clock: Clock) -> Source:
-    if argument is not None:
-        raise InvalidSpec(f"the source static takes no argument, but was given {argument!r}")
-    return StaticSource(zone, clock=clock)
-
-
-def _trace(argument: str | None, zone: str, clock: Clock) -> Source:
-    return open_trace(argument or "", zone, clock=clock)
-
-
-KNOWN = ("static", "trace:FILE")
-
-_OPENERS: dict[str, Callable[[str | None, str, Clock], Source]] = {"static": _static, "trace": _trace}
+def _parted(spec: str) -> tuple[str, str, str]:
+    """The name before the first ":" or "?", that mark, and what follows it."""
+    for place, letter in enumerate(spec):
+        if letter in ":?":
+            return spec[:place], letter, spec[place + 1 :]
+    return spec, "", ""

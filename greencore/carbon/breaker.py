@@ -1,0 +1,90 @@
+"""Decides when a provider that fails or refuses may be asked again."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+FAILURES_BEFORE_OPENING = 5
+AFTER_FAILURES = timedelta(minutes=1)
+LONGEST_AFTER_FAILURES = timedelta(minutes=15)
+AFTER_RATE_LIMIT = timedelta(minutes=1)
+LONGEST_AFTER_RATE_LIMIT = timedelta(hours=1)
+AFTER_REFUSAL = timedelta(minutes=15)
+# A provider that asks for more is asked again all the same: its clock may be wrong.
+LONGEST_RETRY_AFTER = timedelta(hours=24)
+SHORTEST_RETRY_AFTER = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """From when until when, in UTC, the provider is left alone, and the reason."""
+
+    since: datetime
+    until: datetime
+    reason: str
+
+
+class CircuitBreaker:
+    """Closed while all is well; open after failures; half open once its time has passed.
+
+    Half open means that one request is let through: success closes the breaker, failure opens it for twice as
+    long. Every `now` is in UTC. Not safe between threads: its owner asks under a lock.
+    """
+
+    def __init__(self) -> None:
+        self._open: Open | None = None
+        self._failures = 0
+        self._openings = 0
+        self._rate_limits = 0
+
+    def waiting(self, now: datetime) -> Open | None:
+        """Until when and why the provider may not be asked; None where it may."""
+        # A clock that was turned back must not keep the breaker open for longer than was meant.
+        if self._open is not None and self._open.since <= now < self._open.until:
+            return self._open
+        return None
+
+    @property
+    def half_open(self) -> bool:
+        """Whether the next request is the one that decides; meant to be asked where nothing is waiting."""
+        return self._open is not None
+
+    def succeeded(self) -> None:
+        """Closes the breaker."""
+        self._open = None
+        self._failures = self._openings = self._rate_limits = 0
+
+    def failed(self, now: datetime, reason: str) -> datetime | None:
+        """Counts a failure; returns until when the breaker is open now, None where it stays closed.
+
+        It opens after 5 in a row, for 1 minute, doubling to 15 minutes each time that it fails again.
+        """
+        self._failures += 1
+        if self._failures < FAILURES_BEFORE_OPENING and not self.half_open:
+            return None
+        self._openings += 1
+        return self._opened(now, _doubled(AFTER_FAILURES, self._openings, LONGEST_AFTER_FAILURES), reason)
+
+    def rate_limited(self, now: datetime, reason: str, retry_after: timedelta | None) -> datetime:
+        """Opens the breaker for `retry_after` (1 s to 24 h), else for 1 minute, doubling to 1 hour; until when."""
+        self._rate_limits += 1
+        delay = _doubled(AFTER_RATE_LIMIT, self._rate_limits, LONGEST_AFTER_RATE_LIMIT)
+        return self._opened(now, _asked(retry_after, delay), reason)
+
+    def refused(self, now: datetime, reason: str, retry_after: timedelta | None) -> datetime:
+        """Opens the breaker for `retry_after` (1 s to 24 h), else for 15 minutes; returns until when."""
+        return self._opened(now, _asked(retry_after, AFTER_REFUSAL), reason)
+
+    def _opened(self, now: datetime, delay: timedelta, reason: str) -> datetime:
+        self._open = Open(now, now + delay, reason)
+        return self._open.until
+
+
+def _asked(retry_after: timedelta | None, otherwise: timedelta) -> timedelta:
+    if retry_after is None:
+        return otherwise
+    return min(max(retry_after, SHORTEST_RETRY_AFTER), LONGEST_RETRY_AFTER)
+
+
+def _doubled(first: timedelta, times: int, longest: timedelta) -> timedelta:
+    # The exponent is bounded: a provider that is away for weeks would overflow a timedelta.
+    return min(first * (1 << min(times - 1, 16)), longest)

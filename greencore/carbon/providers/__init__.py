@@ -1,0 +1,1 @@
+"""The carbon-intensity providers, one module each: which questions they are asked, what their answers mean."""

@@ -1,0 +1,102 @@
+"""The Carbon Aware SDK's WebApi, which the operator runs: whatever its own data source gives, in g/kWh.
+
+Protocol: https://carbon-aware-sdk.greensoftware.foundation. It does not say whether its values are average or
+marginal: the specification does.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from greencore.carbon.answers import Answer
+from greencore.carbon.cleaning import Point
+from greencore.carbon.credentials import Credentials
+from greencore.carbon.http import Refused
+from greencore.carbon.live import Ask
+from greencore.carbon.options import address, choice, read_options
+from greencore.carbon.series import EMISSION_FACTORS, SIGNALS, EmissionFactors, Signal
+
+NAME = "carbon-aware-sdk"
+OPTIONS = ("url", "location", "signal", "emission_factors")
+BEFORE_LATEST = timedelta(hours=24)
+LONGEST_HORIZON_HOURS = 96.0
+
+
+@dataclass(frozen=True, slots=True)
+class CarbonAwareSdkProvider:
+    """One location, by the SDK's own name for it."""
+
+    url: str
+    zone: str
+    location: str
+    signal: Signal
+    emission_factors: EmissionFactors
+
+    name: str = NAME
+    period: timedelta = timedelta(minutes=15)
+    longest_window: timedelta = timedelta(days=10)
+
+    def secrets(self) -> Iterable[str]:
+        """None."""
+        return ()
+
+    def horizon(self, hours: float) -> float:
+        """All that it has: it refuses bounds that lie outside its own forecast."""
+        return LONGEST_HORIZON_HOURS
+
+    def latest(self, ask: Ask, now: datetime) -> list[Point]:
+        """The last 24 hours, as its data source may lag."""
+        return self._emissions(ask, now - BEFORE_LATEST, now)
+
+    def forecast(self, ask: Ask, now: datetime, hours: float) -> list[Point]:
+        """The current forecast, all estimated."""
+        answer = ask("/emissions/forecasts/current", {"location": self.location}, None)
+        if answer is None:
+            return []
+        return [point for forecast in answer.items() for point in _forecast(forecast)]
+
+    def history(self, ask: Ask, start: datetime, end: datetime, now: datetime) -> list[Point]:
+        """The window, and the hour before it, in which its first interval may have begun."""
+        return self._emissions(ask, start - timedelta(hours=1), end)
+
+    def knows_no_zone(self, refusal: Refused) -> bool:
+        """A 400 or 404 that speaks of the location."""
+        return refusal.status in (400, 404) and "location" in refusal.detail.lower()
+
+    def _emissions(self, ask: Ask, start: datetime, end: datetime) -> list[Point]:
+        window = {"time": start.isoformat(), "toTime": end.isoformat()}
+        answer = ask("/emissions/bylocation", {"location": self.location, **window}, None)
+        if answer is None:
+            return []
+        return [
+            Point(record.field("time").time(), None, record.field("rating").number(), estimated=False)
+            for record in answer.items()
+        ]
+
+
+def open_carbon_aware_sdk(query: str, zone: str, credentials: Credentials) -> CarbonAwareSdkProvider:
+    """Reads the options `url` (needed), `location` (else the zone), `signal` and `emission_factors`.
+
+    `signal` is average unless it is said to be marginal; the emission factors are those of the life cycle for an
+    average and direct for a marginal signal, unless they are given. Raises InvalidSpec naming the option.
+    """
+    options = read_options(NAME, query, OPTIONS)
+    signal = choice(NAME, options, "signal", SIGNALS, "average")
+    usual: EmissionFactors = "direct" if signal == "marginal" else "lifecycle"
+    return CarbonAwareSdkProvider(
+        url=address(NAME, options, None),
+        zone=zone,
+        location=options.get("location", zone),
+        signal=signal,
+        emission_factors=choice(NAME, options, "emission_factors", EMISSION_FACTORS, usual),
+    )
+
+
+def _forecast(forecast: Answer) -> Iterable[Point]:
+    for record in forecast.field("forecastData").items():
+        start = record.field("timestamp").time()
+        told = record.maybe("duration")
+        minutes = None if told is None else told.number()
+        usable = minutes is not None and 0 < minutes <= timedelta(hours=24) / timedelta(minutes=1)
+        end = start + timedelta(minutes=minutes) if minutes is not None and usable else None
+        yield Point(start, end, record.field("value").number(), estimated=True)

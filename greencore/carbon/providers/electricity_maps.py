@@ -1,0 +1,137 @@
+"""Electricity Maps, versions 3 and 4: hourly, of the whole life cycle or of operation alone, with a token.
+
+Protocol: https://app.electricitymaps.com/developer-hub/api/reference. It has been seen to answer 401 to too many
+requests.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from greencore.carbon.answers import Answer
+from greencore.carbon.cleaning import Point
+from greencore.carbon.credentials import Credentials
+from greencore.carbon.errors import BadAnswer, UnknownZone
+from greencore.carbon.http import Refused
+from greencore.carbon.live import Ask
+from greencore.carbon.options import address, choice, read_options
+from greencore.carbon.series import EMISSION_FACTORS, EmissionFactors, Signal
+
+NAME = "electricity-maps"
+URL = "https://api.electricitymaps.com"
+OPTIONS = ("zone", "version", "emission_factors", "url")
+VERSIONS = ("v3", "v4")
+HORIZONS_HOURS = (6.0, 24.0, 48.0, 72.0)
+# `history` is in every plan, `past-range` is not.
+RECENT = timedelta(hours=24)
+GRANULARITIES = {
+    "5_minutes": timedelta(minutes=5),
+    "15_minutes": timedelta(minutes=15),
+    "hourly": timedelta(hours=1),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ElectricityMapsProvider:
+    """One zone, by Electricity Maps' own name for it."""
+
+    url: str
+    zone: str
+    asked_zone: str
+    token: str = field(repr=False)
+    version: str = "v3"
+    emission_factors: EmissionFactors = "lifecycle"
+
+    name: str = NAME
+    signal: Signal = "average"
+    period: timedelta = timedelta(hours=1)
+    longest_window: timedelta = timedelta(days=10)
+
+    def secrets(self) -> Iterable[str]:
+        """The token."""
+        return (self.token,)
+
+    def horizon(self, hours: float) -> float:
+        """The shortest of 6, 24, 48 and 72 hours that will do; 72 where none does."""
+        return next((known for known in HORIZONS_HOURS if known >= hours), HORIZONS_HOURS[-1])
+
+    def latest(self, ask: Ask, now: datetime) -> list[Point]:
+        """The current hour."""
+        answer = self._asked(ask, "latest")
+        return [] if answer is None else [self._point(answer, answer)]
+
+    def forecast(self, ask: Ask, now: datetime, hours: float) -> list[Point]:
+        """The hours ahead, all estimated."""
+        return list(self._listed(self._asked(ask, "forecast", horizonHours=f"{hours:.0f}"), "forecast", estimated=True))
+
+    def history(self, ask: Ask, start: datetime, end: datetime, now: datetime) -> list[Point]:
+        """The hours of the window; from the last 24 hours' history where that holds all of it."""
+        if start >= now - RECENT + self.period:
+            return list(self._listed(self._asked(ask, "history"), "history"))
+        # The hour that holds `start` began before it.
+        window = {"start": _iso(start - self.period), "end": _iso(end), "temporalGranularity": "hourly"}
+        return list(self._listed(self._asked(ask, "past-range", **window), "data"))
+
+    def knows_no_zone(self, refusal: Refused) -> bool:
+        """A 400 or 404 that speaks of the zone, or of data that there is none of."""
+        told = refusal.detail.lower()
+        return refusal.status == 404 or (refusal.status == 400 and ("zone" in told or "no data" in told))
+
+    def _asked(self, ask: Ask, question: str, **parameters: str) -> Answer | None:
+        """The answer, once its zone is the one that was asked for; None where it says that there is no data."""
+        # An unknown zone would otherwise silently become the one that the caller's address lies in.
+        parameters |= {"zone": self.asked_zone, "disableCallerLookup": "true"}
+        if self.emission_factors != "lifecycle":
+            parameters["emissionFactorType"] = self.emission_factors
+        path = f"/{self.version}/carbon-intensity/{question}"
+        answer = ask(path, parameters, {"auth-token": self.token})
+        if answer is None:
+            return None
+        status = answer.maybe("status")
+        if status is not None and status.value == "no-data":
+            return None
+        zone = answer.field("zone").text()
+        if zone != self.asked_zone:
+            raise UnknownZone(self.zone, f"{NAME} was asked for {self.asked_zone!r}, but answered {zone!r}")
+        return answer
+
+    def _listed(self, answer: Answer | None, name: str, *, estimated: bool | None = None) -> Iterator[Point]:
+        if answer is not None:
+            for record in answer.field(name).items():
+                yield self._point(record, answer, estimated=estimated)
+
+    def _point(self, record: Answer, whole: Answer, *, estimated: bool | None = None) -> Point:
+        for told in (record.maybe("emissionFactorType"), whole.maybe("emissionFactorType")):
+            if told is not None and told.text() != self.emission_factors:
+                raise BadAnswer(f"{told.place} is {told.text()!r}: expected {self.emission_factors!r}, as asked for")
+        start = record.field("datetime").time()
+        granularity = whole.maybe("temporalGranularity")
+        length = None if granularity is None else GRANULARITIES.get(granularity.text())
+        if granularity is not None and length is None:
+            raise BadAnswer(f"{granularity.place} is {granularity.text()!r}: expected {' or '.join(GRANULARITIES)}")
+        if estimated is None:
+            flag = record.maybe("isEstimated")
+            # What is not said to be measured is taken as an estimate.
+            estimated = flag is None or flag.flag()
+        end = None if length is None else start + length
+        return Point(start, end, record.field("carbonIntensity").number(), estimated)
+
+
+def open_electricity_maps(query: str, zone: str, credentials: Credentials) -> ElectricityMapsProvider:
+    """Reads the options `zone`, `version` (v3 or v4), `emission_factors` (lifecycle or direct) and `url`.
+
+    Raises InvalidSpec naming the option, or the key `electricity_maps_token` where it is missing.
+    """
+    options = read_options(NAME, query, OPTIONS)
+    return ElectricityMapsProvider(
+        url=address(NAME, options, URL),
+        zone=zone,
+        asked_zone=options.get("zone", zone),
+        token=credentials.need("electricity_maps_token", NAME),
+        version=choice(NAME, options, "version", VERSIONS, "v3"),
+        emission_factors=choice(NAME, options, "emission_factors", EMISSION_FACTORS, "lifecycle"),
+    )
+
+
+def _iso(time: datetime) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ")

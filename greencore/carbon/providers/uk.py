@@ -1,0 +1,146 @@
+"""Great Britain's Carbon Intensity API: half-hourly, national or of one region, without a key.
+
+Protocol: https://carbon-intensity.github.io/api-definitions/ (data under CC BY 4.0). Only what power stations
+emit as they run is counted. National readings of the past are measured, all others and all regional ones are
+the operator's forecast.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from urllib.parse import quote
+
+from greencore.carbon.answers import Answer
+from greencore.carbon.cleaning import Point
+from greencore.carbon.credentials import Credentials
+from greencore.carbon.errors import InvalidSpec, UnknownZone
+from greencore.carbon.http import Refused
+from greencore.carbon.live import Ask
+from greencore.carbon.options import address, read_options
+from greencore.carbon.series import EmissionFactors, Signal
+
+NAME = "uk"
+URL = "https://api.carbonintensity.org.uk"
+OPTIONS = ("region", "postcode", "url")
+HALF_HOUR = timedelta(minutes=30)
+HORIZON_HOURS = 48.0
+REGIONS = range(1, 18)
+NATIONS = {"england": "15", "scotland": "16", "wales": "17"}
+
+
+@dataclass(frozen=True, slots=True)
+class UkProvider:
+    """The country's mean, or one of its 17 regions (by id), or the region around an outward postcode."""
+
+    url: str
+    zone: str
+    region: str | None = None
+    postcode: str | None = None
+
+    name: str = NAME
+    signal: Signal = "average"
+    emission_factors: EmissionFactors = "direct"
+    period: timedelta = HALF_HOUR
+    longest_window: timedelta = timedelta(days=14)
+
+    def secrets(self) -> Iterable[str]:
+        """None."""
+        return ()
+
+    def horizon(self, hours: float) -> float:
+        """Always 48 hours: there is one answer for all."""
+        return HORIZON_HOURS
+
+    def latest(self, ask: Ask, now: datetime) -> list[Point]:
+        """The current half hour."""
+        place = self._place()
+        return self._points(ask(f"/regional/{place}" if place else "/intensity"))
+
+    def forecast(self, ask: Ask, now: datetime, hours: float) -> list[Point]:
+        """48 hours from the current half hour on."""
+        return self._points(ask(self._path(f"{_half_hour(now)}/fw48h")))
+
+    def history(self, ask: Ask, start: datetime, end: datetime, now: datetime) -> list[Point]:
+        """All half hours from the one that holds `start` to the one that holds `end`."""
+        return self._points(ask(self._path(f"{_half_hour(start)}/{_half_hour(end + HALF_HOUR)}")))
+
+    def knows_no_zone(self, refusal: Refused) -> bool:
+        """A 400 or 404 that speaks of the region or the postcode."""
+        told = refusal.detail.lower()
+        return refusal.status in (400, 404) and ("region" in told or "postcode" in told)
+
+    def _place(self) -> str | None:
+        if self.region is not None:
+            return f"regionid/{self.region}"
+        return f"postcode/{quote(self.postcode, safe='')}" if self.postcode is not None else None
+
+    def _path(self, times: str) -> str:
+        place = self._place()
+        return f"/regional/intensity/{times}/{place}" if place else f"/intensity/{times}"
+
+    def _points(self, answer: Answer | None) -> list[Point]:
+        if answer is None:
+            return []
+        return [_point(record) for record in self._records(answer.field("data"))]
+
+    def _records(self, data: Answer) -> Iterator[Answer]:
+        """The records in any of four shapes.
+
+        National answers are a list of records; regional ones a list of times that each hold every region, an
+        object that holds the one region's records, or a list with that object in it.
+        """
+        if data.holds("data"):
+            self._check_region(data)
+            yield from data.field("data").items()
+            return
+        for entry in data.items():
+            if entry.holds("regions"):
+                yield from self._of_all_regions(entry)
+            elif entry.holds("data"):
+                self._check_region(entry)
+                yield from entry.field("data").items()
+            else:
+                yield entry
+
+    def _of_all_regions(self, entry: Answer) -> Iterator[Answer]:
+        regions = list(entry.field("regions").items())
+        for region in regions:
+            if len(regions) == 1 or str(region.field("regionid").value) == self.region:
+                self._check_region(region)
+                times = {name: entry.field(name).value for name in ("from", "to")}
+                yield Answer({**times, "intensity": region.field("intensity").value}, region.place)
+                return
+        raise UnknownZone(self.zone, f"{NAME} answered {len(regions)} regions, none of them region {self.region}")
+
+    def _check_region(self, region: Answer) -> None:
+        answered = region.maybe("regionid")
+        if self.region is not None and answered is not None and str(answered.value) != self.region:
+            raise UnknownZone(self.zone, f"{NAME} was asked for region {self.region}, but answered {answered.value!r}")
+
+
+def open_uk(query: str, zone: str, credentials: Credentials) -> UkProvider:
+    """Reads the options `region` (1 to 17, england, scotland or wales), `postcode` (outward) and `url`.
+
+    Without a region or a postcode it is the country's mean, whatever the zone is called. Raises InvalidSpec.
+    """
+    options = read_options(NAME, query, OPTIONS)
+    region, postcode = options.get("region"), options.get("postcode")
+    if region is not None and postcode is not None:
+        raise InvalidSpec(f"the options 'region' and 'postcode' of {NAME} are both given: expected one of them")
+    if region is not None:
+        region = NATIONS.get(region.lower(), region)
+        if region not in {str(known) for known in REGIONS}:
+            raise InvalidSpec(f"the option 'region' of {NAME} is unknown: expected 1 to 17, {', '.join(NATIONS)}")
+    return UkProvider(address(NAME, options, URL), zone, region, postcode)
+
+
+def _point(record: Answer) -> Point:
+    intensity = record.field("intensity")
+    actual = intensity.maybe("actual")
+    value = actual or intensity.field("forecast")
+    return Point(record.field("from").time(), record.field("to").time(), value.number(), estimated=actual is None)
+
+
+def _half_hour(time: datetime) -> str:
+    whole = time.replace(minute=time.minute // 30 * 30, second=0, microsecond=0)
+    return whole.strftime("%Y-%m-%dT%H:%MZ")

@@ -1,0 +1,144 @@
+"""WattTime, version 3: the marginal operating emissions rate (MOER) in steps of 5 minutes, with a login.
+
+Protocol: https://docs.watttime.org. MOER counts what the plant that answers one more kWh emits as it runs; it
+comes in pounds of CO2 per MWh: g/kWh = lbs/MWh × 0.45359237.
+"""
+
+import base64
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from math import ceil
+
+from greencore.carbon.answers import Answer
+from greencore.carbon.cleaning import Point
+from greencore.carbon.credentials import Credentials
+from greencore.carbon.errors import BadAnswer, UnknownZone
+from greencore.carbon.http import Refused
+from greencore.carbon.live import Ask
+from greencore.carbon.options import address, read_options
+from greencore.carbon.series import EmissionFactors, Signal
+
+NAME = "watttime"
+URL = "https://api.watttime.org"
+OPTIONS = ("region", "url")
+SIGNAL_TYPE = "co2_moer"
+UNITS = "lbs_co2_per_mwh"
+G_PER_KWH_IN_LBS_PER_MWH = 0.45359237
+LONGEST_HORIZON_HOURS = 72.0
+REFUSED_TOKEN = 401
+
+
+@dataclass(slots=True)
+class WattTimeProvider:
+    """One of WattTime's regions; holds the token that its login gave, which serves for 30 minutes.
+
+    Its owner asks one question at a time.
+    """
+
+    url: str
+    zone: str
+    region: str
+    user: str = field(repr=False)
+    password: str = field(repr=False)
+
+    name: str = NAME
+    signal: Signal = "marginal"
+    emission_factors: EmissionFactors = "direct"
+    period: timedelta = timedelta(minutes=5)
+    longest_window: timedelta = timedelta(days=32)
+
+    _token: str | None = field(default=None, repr=False)
+
+    def secrets(self) -> Iterable[str]:
+        """The user's name, the password, how the login spells both, and the token."""
+        return (self._basic(), self.password, self.user, *([self._token] if self._token else []))
+
+    def horizon(self, hours: float) -> float:
+        """Whole hours, at most 72."""
+        return min(float(ceil(hours)), LONGEST_HORIZON_HOURS)
+
+    def latest(self, ask: Ask, now: datetime) -> list[Point]:
+        """The first points of the forecast: the first one holds for the present, and is always there."""
+        return self.forecast(ask, now, 1.0)
+
+    def forecast(self, ask: Ask, now: datetime, hours: float) -> list[Point]:
+        """The hours ahead, all estimated."""
+        answer = self._asked(ask, "/v3/forecast", horizon_hours=f"{hours:.0f}")
+        return [] if answer is None else self._points(answer, estimated=True)
+
+    def history(self, ask: Ask, start: datetime, end: datetime, now: datetime) -> list[Point]:
+        """The points of the window, modelled from what was measured."""
+        window = {"start": (start - self.period).isoformat(), "end": end.isoformat()}
+        answer = self._asked(ask, "/v3/historical", **window)
+        return [] if answer is None else self._points(answer, estimated=False)
+
+    def knows_no_zone(self, refusal: Refused) -> bool:
+        """A 400, 404 or 422 that speaks of the region."""
+        return refusal.status in (400, 404, 422) and "region" in refusal.detail.lower()
+
+    def _asked(self, ask: Ask, path: str, **parameters: str) -> Answer | None:
+        """The answer under the token at hand, which is renewed once where it has run out."""
+        parameters |= {"region": self.region, "signal_type": SIGNAL_TYPE}
+        if self._token is not None:
+            try:
+                return ask(path, parameters, self._bearer(self._token))
+            except Refused as refusal:
+                if refusal.status != REFUSED_TOKEN:
+                    raise
+                self._token = None
+        token = self._login(ask)
+        answer = ask(path, parameters, self._bearer(token))
+        # Kept once it has served: a fresh token that is refused means something else than an old one.
+        self._token = token
+        return answer
+
+    def _login(self, ask: Ask) -> str:
+        answer = ask("/login", None, {"authorization": f"Basic {self._basic()}"})
+        if answer is None:
+            raise BadAnswer(f"{NAME} answered nothing to its login: expected a token")
+        token = answer.field("token").text()
+        if not token or not (token.isascii() and token.isprintable()):
+            raise BadAnswer(f"{NAME}: token is no token: expected printable ASCII")
+        return token
+
+    def _basic(self) -> str:
+        return base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
+
+    @staticmethod
+    def _bearer(token: str) -> dict[str, str]:
+        return {"authorization": f"Bearer {token}"}
+
+    def _points(self, answer: Answer, *, estimated: bool) -> list[Point]:
+        meta = answer.field("meta")
+        region, units = meta.field("region").text(), meta.field("units").text()
+        if region != self.region:
+            raise UnknownZone(self.zone, f"{NAME} was asked for {self.region!r}, but answered {region!r}")
+        if units != UNITS:
+            raise BadAnswer(f"{meta.place}.units is {units!r}: expected {UNITS!r}")
+        told = meta.maybe("data_point_period_seconds")
+        seconds = self.period.total_seconds() if told is None else told.number()
+        if seconds is None or not 0 < seconds <= timedelta(hours=1).total_seconds():
+            raise BadAnswer(f"{meta.place}.data_point_period_seconds is {seconds}: expected seconds, up to 3600")
+        length = timedelta(seconds=seconds)
+        points: list[Point] = []
+        for record in answer.field("data").items():
+            start, pounds_per_mwh = record.field("point_time").time(), record.field("value").number()
+            grams = None if pounds_per_mwh is None else pounds_per_mwh * G_PER_KWH_IN_LBS_PER_MWH
+            points.append(Point(start, start + length, grams, estimated))
+        return points
+
+
+def open_watttime(query: str, zone: str, credentials: Credentials) -> WattTimeProvider:
+    """Reads the options `region` and `url`.
+
+    Raises InvalidSpec naming the option, or the key `watttime_user` or `watttime_password` where it is missing.
+    """
+    options = read_options(NAME, query, OPTIONS)
+    return WattTimeProvider(
+        url=address(NAME, options, URL),
+        zone=zone,
+        region=options.get("region", zone),
+        user=credentials.need("watttime_user", NAME),
+        password=credentials.need("watttime_password", NAME),
+    )
