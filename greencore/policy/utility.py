@@ -1,0 +1,161 @@
+"""What a share of an epoch's FLOPs is worth: a concave curve that planners weigh gCO2e against."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+POINTS_STORED = 64
+# Slopes are differences of rounded numbers: this part of the steepest is no evidence of a bend the wrong way.
+SLOPE_ROUNDING = 1e-9
+# A point this close to a bound of ρ gives way to the bound, as a slope between the two would be mostly rounding.
+SHORTEST_SEGMENT = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class UtilityCurve:
+    """A piecewise linear, concave, non-decreasing value of ρ, in any unit; immutable.
+
+    `rho` [points] ascends within (0, 1], `value` [points] is finite; at least 2 points. Below the first point the
+    first segment goes on straight, above the last the curve is flat. Raises ValueError where this does not hold.
+    """
+
+    rho: Floats
+    value: Floats
+
+    def __post_init__(self) -> None:
+        for name in ("rho", "value"):
+            array = np.array(getattr(self, name), dtype=np.float64)
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
+        if self.rho.ndim != 1 or self.rho.shape != self.value.shape or len(self.rho) < 2:
+            raise ValueError(
+                f"rho has the shape {self.rho.shape} and value {self.value.shape}: "
+                "expected two lists of equal length, with at least 2 points"
+            )
+        if not (np.isfinite(self.rho).all() and np.isfinite(self.value).all()):
+            raise ValueError("rho and value: expected finite numbers")
+        if self.rho[0] <= 0 or self.rho[-1] > 1 or (np.diff(self.rho) <= 0).any():
+            raise ValueError(f"rho runs from {self.rho[0]:g} to {self.rho[-1]:g}: expected it to ascend within (0, 1]")
+        slopes = np.diff(self.value) / np.diff(self.rho)
+        slack = SLOPE_ROUNDING * float(np.abs(slopes).max())
+        if (slopes < -slack).any():
+            raise ValueError("value falls as rho rises: expected it never to fall")
+        if (np.diff(slopes) > slack).any():
+            raise ValueError("value gets steeper as rho rises: expected a concave curve")
+
+    @classmethod
+    def through(cls, rho: ArrayLike, value: ArrayLike, *, points: int = POINTS_STORED) -> "UtilityCurve":
+        """The concave hull of at most `points` of the given ones, the first and the last among them.
+
+        Those that are kept lie evenly along the curve. Each lies on the given curve, and the hull below it by little.
+        Raises ValueError where fewer than 2 points are given, or as the constructor does.
+        """
+        shares, values = np.asarray(rho, dtype=np.float64), np.asarray(value, dtype=np.float64)
+        if shares.ndim != 1 or shares.shape != values.shape or len(shares) < 2:
+            raise ValueError("expected two lists of equal length, with at least 2 points")
+        kept = _evenly(shares, values, points)
+        hull: list[int] = []
+        for point in kept.tolist():
+            while len(hull) > 1 and _below(shares, values, hull[-2], hull[-1], point):
+                hull.pop()
+            hull.append(point)
+        return cls(shares[hull], values[hull])
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, object]) -> "UtilityCurve":
+        """The curve that `to_json` wrote. Raises ValueError where it is none."""
+        try:
+            rho, value = (np.array(body[name], dtype=np.float64) for name in ("rho", "value"))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"a curve has two lists of numbers, rho and value: {error!r}") from error
+        return cls(rho, value)
+
+    def to_json(self) -> dict[str, list[float]]:
+        """`{"rho": [...], "value": [...]}`, with at most 64 points."""
+        curve = self if len(self.rho) <= POINTS_STORED else UtilityCurve.through(self.rho, self.value)
+        return {"rho": curve.rho.tolist(), "value": curve.value.tolist()}
+
+    @property
+    def slopes(self) -> Floats:
+        """The value that one more unit of ρ brings between two points [points - 1]; at least 0, never rising."""
+        slopes = np.diff(self.value) / np.diff(self.rho)
+        falling: Floats = np.maximum(np.minimum.accumulate(slopes), 0.0)
+        return falling
+
+    def at(self, rho: ArrayLike) -> Floats:
+        """The value at each ρ; the shape of `rho`."""
+        shares = np.asarray(rho, dtype=np.float64)
+        below = np.minimum(shares - self.rho[0], 0.0) * self.slopes[0]
+        values: Floats = np.interp(shares, self.rho, self.value) + below
+        return values
+
+    def rho_at(self, price: ArrayLike) -> Floats:
+        """The ρ that maximises value(ρ) − price · ρ, for each price (at least 0); the shape of `price`.
+
+        Of equals it is the smaller; what costs nothing gets the last point.
+        """
+        prices = np.asarray(price, dtype=np.float64)
+        return np.asarray(self.rho[bought(self.slopes, prices)])
+
+    def clipped(self, rho_min: float, rho_max: float) -> "UtilityCurve":
+        """The curve from `rho_min` to `rho_max`, and those its first and last point.
+
+        Raises ValueError unless 0 < rho_min < rho_max <= 1, at least a millionth apart.
+        """
+        if not 0 < rho_min < rho_min + SHORTEST_SEGMENT <= rho_max <= 1:
+            raise ValueError(f"given ρ from {rho_min:g} to {rho_max:g}: expected a range within (0, 1]")
+        inside = (self.rho > rho_min + SHORTEST_SEGMENT / 2) & (self.rho < rho_max - SHORTEST_SEGMENT / 2)
+        rho = np.concatenate([[rho_min], self.rho[inside], [rho_max]])
+        return UtilityCurve(rho, self.at(rho))
+
+    def scaled(self, factor: float) -> "UtilityCurve":
+        """The curve with every value times `factor`, which is at least 0 (ValueError)."""
+        if not factor >= 0:
+            raise ValueError(f"factor is {factor}: expected at least 0")
+        return UtilityCurve(self.rho, self.value * factor)
+
+    def normalised(self) -> "UtilityCurve":
+        """The curve scaled so that it is 1 at ρ = 1; one that is worth nothing there becomes 0 throughout."""
+        whole = float(self.at(1.0))
+        return UtilityCurve(self.rho, self.value / whole if whole > 0 else np.zeros_like(self.value))
+
+
+def bought(slopes: Floats, price: Floats) -> NDArray[np.int64]:
+    """How many segments, with falling `slopes`, are worth more than a price per unit of ρ; all where it is 0."""
+    count = np.searchsorted(-slopes, -price, side="left")
+    return np.where(price <= 0, len(slopes), count)
+
+
+def _evenly(rho: Floats, value: Floats, points: int) -> NDArray[np.int64]:
+    """Indices of at most `points` points, evenly spaced in ρ and value taken together."""
+    way = (rho - rho[0]) / (rho[-1] - rho[0])
+    if value[-1] > value[0]:
+        way = way + (value - value[0]) / (value[-1] - value[0])
+    nearest = np.searchsorted(way, np.linspace(0.0, way[-1], points))
+    return np.unique(np.minimum(nearest, len(rho) - 1))
+
+
+def _below(rho: Floats, value: Floats, first: int, middle: int, last: int) -> bool:
+    """Whether the middle point lies on or below the line from the first to the last."""
+    rise = (value[middle] - value[first]) * (rho[last] - rho[first])
+    return bool(rise <= (value[last] - value[first]) * (rho[middle] - rho[first]))
+
+
+def _square_root(floor: float) -> UtilityCurve:
+    # Evenly spaced in value, so that the steep beginning is resolved as finely as the rest.
+    value = np.linspace(0.0, 1.0, POINTS_STORED)
+    rho = floor + (1.0 - floor) * value**2
+    rho[-1] = 1.0
+    return UtilityCurve(rho, value)
+
+
+DEFAULT_UTILITY = _square_root(1 / 3)
+"""What stands in until a run has probed its tensors: value(ρ) = √((ρ − ρ₀)/(1 − ρ₀)) with ρ₀ = 1/3.
+
+At ρ₀ only the forward pass is paid, which is always paid, so nothing can be learnt there; the first FLOPs beyond go to
+the most important tensors. An assumption, not a measurement; sampled at 64 points.
+"""
