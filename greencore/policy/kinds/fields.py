@@ -1,0 +1,103 @@
+"""What the fields of every kind of policy are made of: ρ, intensities, gate, smoothing and `on_missing`."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
+
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Rho = Annotated[Number, Field(gt=0, le=1, description="Share of a full step's FLOPs")]
+Intensity = Annotated[Number, Field(ge=0, description="In gCO2e/kWh")]
+Hours = Annotated[Number, Field(gt=0, description="In hours")]
+
+RESUME_SHARE = 0.9
+HOURS_OF_A_YEAR = 8760
+
+
+class Model(BaseModel):
+    """A part of a policy: immutable, without unknown fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FixedRho(Model):
+    """The ρ to use while no intensity is known."""
+
+    rho: Rho
+
+
+def _on_missing_form(value: object) -> str | None:
+    if isinstance(value, str):
+        return "rule"
+    return "rho" if isinstance(value, Mapping | FixedRho) else None
+
+
+OnMissing = Annotated[
+    Annotated[Literal["fallback", "hold", "fail"], Tag("rule")] | Annotated[FixedRho, Tag("rho")],
+    Discriminator(
+        _on_missing_form,
+        custom_error_type="on_missing",
+        custom_error_message='expected "fallback", "hold", "fail" or an object such as {"rho": 0.6}',
+    ),
+]
+
+
+class Gate(Model):
+    """When a job may run: "none" at once, "defer" from the best window on, "pause" in the cleanest hours alone.
+
+    A plan is followed where it saves more than the share `min_saving` of the emissions; without a deadline a job may
+    end up to `max_delay_hours` later than its run length. Whatever the plan says, a job pauses above `pause_above`
+    gCO2e/kWh and goes on at `resume_below` or less. `pause_above` alone sets `resume_below` to 0.9 of itself;
+    `resume_below` alone is a fault.
+    """
+
+    mode: Literal["none", "defer", "pause"] = "none"
+    min_saving: Annotated[Number, Field(ge=0, lt=1, description="Share of the emissions")] = 0.05
+    max_delay_hours: Hours = 24.0
+    pause_above: Annotated[Intensity, Field(gt=0)] | None = None
+    resume_below: Intensity | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _both_thresholds(cls, given: object) -> object:
+        if not isinstance(given, Mapping) or given.get("resume_below") is not None:
+            return given
+        above = given.get("pause_above")
+        if isinstance(above, bool) or not isinstance(above, int | float):
+            return given
+        # Whether it is a proper intensity is for the field to say.
+        return {**given, "resume_below": max(0.0, above * RESUME_SHARE) if above < float("inf") else None}
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        if self.resume_below is None:
+            return self
+        if self.pause_above is None:
+            raise fault("resume_below", f"given {self.resume_below:g} alone: expected pause_above, too")
+        if self.resume_below >= self.pause_above:
+            expected = f"expected less than pause_above, which is {self.pause_above:g}"
+            raise fault("resume_below", f"given {self.resume_below:g}: {expected}")
+        return self
+
+    @property
+    def resume_threshold(self) -> float:
+        """`resume_below`; infinite where there are no thresholds."""
+        return float("inf") if self.resume_below is None else self.resume_below
+
+
+class Smoothing(Model):
+    """How calmly ρ follows the grid from one epoch to the next.
+
+    A change of less than `deadband` is left out, a ρ is kept for `min_epochs` epochs at least, and changes by
+    `max_change` at most from an epoch to the next.
+    """
+
+    deadband: Annotated[Number, Field(ge=0, description="In ρ")] = 0.05
+    min_epochs: Annotated[int, Field(ge=1, strict=True)] = 1
+    max_change: Annotated[Number, Field(gt=0, le=1, description="In ρ, per epoch")] = 1.0
+
+
+def fault(field: str, message: str) -> PydanticCustomError:
+    """A fault between fields, which pydantic would place on the whole model: the context names its field."""
+    return PydanticCustomError("policy", "{message}", {"field": field, "message": message})

@@ -1,0 +1,22 @@
+"""The kinds that weigh what an epoch emits against what it is worth: budget and price."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from greencore.policy.kinds.fields import Number
+from greencore.policy.kinds.policy import Ranged
+
+
+class Budget(Ranged):
+    """As much learning as `budget_gco2e` gCO2e allow for the whole run."""
+
+    kind: Literal["budget"]
+    budget_gco2e: Annotated[Number, Field(gt=0, description="In gCO2e")]
+
+
+class Price(Ranged):
+    """As many FLOPs as pay, where 1 off the loss is worth `gco2e_per_loss` gCO2e."""
+
+    kind: Literal["price"]
+    gco2e_per_loss: Annotated[Number, Field(gt=0, description="In gCO2e")]

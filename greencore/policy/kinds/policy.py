@@ -1,0 +1,68 @@
+"""What every kind of policy offers."""
+
+from abc import ABC, abstractmethod
+from typing import Self
+
+from pydantic import model_validator
+
+from greencore.policy.kinds.fields import FixedRho, Gate, Model, OnMissing, Rho, Smoothing, fault
+
+
+class Policy(Model, ABC):
+    """A validated policy; `kind` tells which.
+
+    `on_missing` says what to do without an intensity: "fallback" takes ρ at the dirtiest one, "hold" the previous
+    ρ, `{"rho": ...}` that one, and "fail" raises. `gate` says when to run, `smoothing` how calmly ρ changes.
+    """
+
+    on_missing: OnMissing = "fallback"
+    gate: Gate = Gate()
+    smoothing: Smoothing = Smoothing()
+
+    @property
+    @abstractmethod
+    def dirtiest_rho(self) -> float:
+        """ρ at the highest intensity that the policy tells apart."""
+
+    @abstractmethod
+    def _rho_fields(self) -> list[tuple[str, float]]:
+        """Each field that sets a ρ, with its value; the lower of a pair first."""
+
+    def lowest_rho(self) -> tuple[str, float]:
+        """The smallest ρ that the policy can ever ask for, after the path of the field that sets it."""
+        return min(self._all_rho_fields(), key=lambda field: field[1])
+
+    @property
+    def rho_range(self) -> tuple[float, float]:
+        """The lowest and the highest ρ that the policy can ever ask for, `on_missing` included."""
+        values = [value for _, value in self._all_rho_fields()]
+        return min(values), max(values)
+
+    def body(self) -> dict[str, object]:
+        """The policy as JSON values, defaults spelt out; `parse_policy` reads the same policy from it."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    def _all_rho_fields(self) -> list[tuple[str, float]]:
+        fixed = [("on_missing.rho", self.on_missing.rho)] if isinstance(self.on_missing, FixedRho) else []
+        return self._rho_fields() + fixed
+
+
+class Ranged(Policy, ABC):
+    """A policy that moves ρ between two bounds, which it may reach."""
+
+    rho_max: Rho
+    rho_min: Rho
+
+    @model_validator(mode="after")
+    def _a_range(self) -> Self:
+        if self.rho_min > self.rho_max:
+            raise fault("rho_min", f"given {self.rho_min:g}: expected at most rho_max, which is {self.rho_max:g}")
+        return self
+
+    @property
+    def dirtiest_rho(self) -> float:
+        """`rho_min`."""
+        return self.rho_min
+
+    def _rho_fields(self) -> list[tuple[str, float]]:
+        return [("rho_min", self.rho_min), ("rho_max", self.rho_max)]
