@@ -1,0 +1,84 @@
+"""Lets ρ follow the grid calmly: no small changes, no quick ones, no large ones at once."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from greencore.policy.kinds.fields import Smoothing
+
+Floats = NDArray[np.float64]
+
+# 0.65 − 0.6 is a little more than 0.05, and 0.6 − 0.55 a little less.
+ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Previous:
+    """The ρ of the epoch before, and for how many epochs in a row it has been used (at least 1)."""
+
+    rho: float
+    epochs: int
+
+
+def smoothed(
+    rho: float, previous: Previous | None, smoothing: Smoothing, rho_range: tuple[float, float]
+) -> tuple[float, str | None]:
+    """ρ of the epoch to come where the policy asks for `rho`, and what was changed about it, in words; None if nothing.
+
+    At the first epoch there is nothing to be smoothed. A ρ is kept for `min_epochs` epochs, and where the change would
+    be less than `deadband`; it moves by `max_change` at most, and stays within `rho_range` in any case.
+    """
+    if previous is None:
+        return rho, None
+    chosen, rule = _smoothed(
+        np.array([rho]), np.array([previous.rho]), np.array([previous.epochs]), smoothing, rho_range
+    )
+    result = float(chosen[0])
+    if result == rho:
+        return rho, None
+    words = {
+        _MIN_EPOCHS: f"a ρ is kept for {smoothing.min_epochs} epochs, this one has been for {previous.epochs}",
+        _DEADBAND: f"the change is less than the deadband of {smoothing.deadband:g}",
+        _MAX_CHANGE: f"ρ changes by {smoothing.max_change:g} an epoch at most",
+        _RANGE: f"ρ stays within {rho_range[0]:.4g} to {rho_range[1]:.4g}",
+    }
+    return result, words[int(rule[0])]
+
+
+def smoothed_rhos(
+    rho: Floats,
+    previous_rho: Floats,
+    epochs: NDArray[np.int64],
+    smoothing: Smoothing,
+    rho_range: tuple[ArrayLike, ArrayLike],
+) -> Floats:
+    """`smoothed` for many runs at once: the very numbers that it has for each.
+
+    All arrays have one shape; `previous_rho` is NaN where there is none, and so is the result where `rho` is NaN. The
+    bounds of `rho_range` may be arrays, too.
+    """
+    return _smoothed(rho, previous_rho, epochs, smoothing, rho_range)[0]
+
+
+_NOTHING, _MIN_EPOCHS, _DEADBAND, _MAX_CHANGE, _RANGE = range(5)
+
+
+def _smoothed(
+    rho: Floats,
+    previous_rho: Floats,
+    epochs: NDArray[np.int64],
+    smoothing: Smoothing,
+    rho_range: tuple[ArrayLike, ArrayLike],
+) -> tuple[Floats, NDArray[np.int64]]:
+    """The smoothed ρ, and which rule made it what it is."""
+    change = rho - previous_rho
+    early = epochs < smoothing.min_epochs
+    small = np.abs(change) < smoothing.deadband - ROUNDING
+    large = np.abs(change) > smoothing.max_change + ROUNDING
+    rule = np.select([early, small, large], [_MIN_EPOCHS, _DEADBAND, _MAX_CHANGE], _NOTHING)
+    moved = previous_rho + np.clip(change, -smoothing.max_change, smoothing.max_change)
+    wanted = np.select([early | small, large], [previous_rho, moved], rho)
+    within = np.clip(wanted, *rho_range)
+    first = np.isnan(previous_rho)
+    return np.where(first, rho, within), np.where(within != wanted, _RANGE, rule)
