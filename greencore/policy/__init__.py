@@ -1,22 +1,52 @@
 """From carbon intensity to a decision: how much of an epoch's work is worth doing."""
 
+from greencore.policy.budget import BudgetPlan, budget_rhos, price_rho, smallest_budget_gco2e
+from greencore.policy.circumstances import Circumstances
 from greencore.policy.decision import Decision, decide
 from greencore.policy.errors import FieldError, IntensityMissing, PolicyError
-from greencore.policy.models import Constant, FixedRho, Linear, Policy, PolicyBody, Step, Steps
+from greencore.policy.models import (
+    Budget,
+    Constant,
+    FixedRho,
+    Gate,
+    Linear,
+    Percentile,
+    Policy,
+    PolicyBody,
+    Price,
+    Smoothing,
+    Step,
+    Steps,
+)
 from greencore.policy.parsing import parse_policy
+from greencore.policy.smoothing import Previous
+from greencore.policy.utility import DEFAULT_UTILITY, UtilityCurve
 
 __all__ = [
+    "DEFAULT_UTILITY",
+    "Budget",
+    "BudgetPlan",
+    "Circumstances",
     "Constant",
     "Decision",
     "FieldError",
     "FixedRho",
+    "Gate",
     "IntensityMissing",
     "Linear",
+    "Percentile",
     "Policy",
     "PolicyBody",
     "PolicyError",
+    "Previous",
+    "Price",
+    "Smoothing",
     "Step",
     "Steps",
+    "UtilityCurve",
+    "budget_rhos",
     "decide",
     "parse_policy",
+    "price_rho",
+    "smallest_budget_gco2e",
 ]

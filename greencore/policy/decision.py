@@ -1,64 +1,126 @@
-"""Turns a policy and the newest intensity into ρ, with the reason in plain words."""
+"""Turns a policy and the circumstances of an epoch into ρ, with the reason in plain words."""
 
 from dataclasses import dataclass
 from datetime import datetime
 
 from greencore.carbon.series import Reading
+from greencore.policy.choices import Choice, Unknown, choose
+from greencore.policy.circumstances import Circumstances
 from greencore.policy.errors import IntensityMissing
 from greencore.policy.models import FixedRho, Policy
+from greencore.policy.smoothing import Previous, smoothed
+
+STEP_IN_WORDS = {
+    "stale": "no longer fresh",
+    "forecast": "forecast",
+    "yesterday": "same hour yesterday",
+    "last week": "same hour last week",
+    "static": "yearly mean",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
     """ρ in (0, 1] for one epoch, and what it rests on.
 
-    `intensity_gco2e_per_kwh`, `source` and `age_seconds` (since the reading's interval began) are None where
-    there was no reading; `estimated` is true there, too, as the ρ then rests on no measurement.
+    `intensity_gco2e_per_kwh`, `source`, `step` (of the fallback chain) and `age_seconds` (since the reading's interval
+    began) are None where no intensity is known at all; `estimated` is true there, too, as the ρ then rests on no
+    measurement. `ends_run`: the budget does not last for this epoch, which must not begin. `price_gco2e` is what the
+    learning of a whole epoch may emit at the margin, under the kinds that weigh the two.
     """
 
     rho: float
     reason: str
     intensity_gco2e_per_kwh: float | None
     source: str | None
+    step: str | None
     age_seconds: float | None
     estimated: bool
+    ends_run: bool = False
+    price_gco2e: float | None = None
 
 
-def decide(policy: Policy, reading: Reading | None, *, now: datetime, previous_rho: float | None) -> Decision:
-    """ρ for the epoch that begins at `now` (aware), by the newest reading.
+def decide(policy: Policy, circumstances: Circumstances) -> Decision:
+    """ρ for the epoch that is about to begin.
 
-    Without a reading the policy's `on_missing` decides. "fallback" is the careful choice: ρ as at the
-    dirtiest intensity, since what is not known may be dirty. "hold" keeps `previous_rho`, and falls back
-    where there is none. Raises IntensityMissing where it is "fail".
+    What the policy asks for is smoothed, but never above what a budget has left. Without an intensity (and for
+    `percentile` without any reading in its window) `on_missing` decides, unsmoothed: "fallback" is the careful choice,
+    ρ as at the dirtiest intensity, since what is not known may be dirty; "hold" keeps the previous ρ, and falls
+    back where there is none. `budget` and `price` also go by the outlook alone, and ask for `rho_min` while an epoch's
+    energy is unknown. Raises IntensityMissing where `on_missing` is "fail".
     """
-    if reading is None:
-        rho, why = _without_reading(policy, previous_rho)
-        return Decision(rho, f"no intensity reading: {why} ρ = {rho:.4g}", None, None, None, estimated=True)
-    intensity = reading.gco2e_per_kwh
-    age_seconds = reading.age_seconds(now)
-    rho = policy.rho_at(intensity)
-    about = [reading.source, *(["estimated"] if reading.estimated else []), f"{_duration(age_seconds)} old"]
-    described = f"{intensity:.6g} gCO2e/kWh ({', '.join(about)})"
+    known, step = _in_force(circumstances)
+    choice = choose(policy, circumstances)
+    described = None if known is None else _described(known, step, circumstances)
+    if isinstance(choice, Unknown):
+        missing = choice.missing if described is None else f"{described}, but {choice.missing}"
+        rho, reason = _without(policy, circumstances.previous, missing, choice.ends_run)
+    else:
+        rho, reason = _smoothed(policy, circumstances.previous, choice, described or "")
     return Decision(
         rho=rho,
-        reason=f"{described} {policy.reason_at(intensity)}, so ρ = {rho:.4g}",
-        intensity_gco2e_per_kwh=intensity,
-        source=reading.source,
-        age_seconds=age_seconds,
-        estimated=reading.estimated,
+        reason=reason,
+        intensity_gco2e_per_kwh=None if known is None else known.gco2e_per_kwh,
+        source=None if known is None else known.source,
+        step=step,
+        age_seconds=None if known is None else known.age_seconds(circumstances.now),
+        estimated=known is None or known.estimated or circumstances.reading is None,
+        ends_run=choice.ends_run,
+        price_gco2e=choice.price_gco2e if isinstance(choice, Choice) else None,
     )
 
 
-def _without_reading(policy: Policy, previous_rho: float | None) -> tuple[float, str]:
+def _in_force(circumstances: Circumstances) -> tuple[Reading | None, str | None]:
+    """The intensity that is shown with the decision, and the step that found it."""
+    if circumstances.reading is not None:
+        return circumstances.reading, circumstances.step
+    outlook = circumstances.outlook
+    if not len(outlook):
+        return None, None
+    return outlook.latest_at(circumstances.now) or outlook.readings[0], "forecast"
+
+
+def _smoothed(policy: Policy, previous: Previous | None, choice: Choice, described: str) -> tuple[float, str]:
+    if choice.ends_run:
+        return choice.rho, f"{described} {choice.why}"
+    lowest, highest = policy.rho_range
+    rho, change = smoothed(choice.rho, previous, policy.smoothing, (lowest, min(highest, choice.most)))
+    reason = f"{described} {choice.why}, so ρ = {choice.rho:.4g}"
+    return rho, reason if change is None else f"{reason}, smoothed to {rho:.4g}: {change}"
+
+
+def _without(policy: Policy, previous: Previous | None, missing: str, ends_run: bool) -> tuple[float, str]:
     rule = policy.on_missing
+    if ends_run:
+        return policy.dirtiest_rho, f"{missing}: the run ends before this epoch"
     if isinstance(rule, FixedRho):
-        return rule.rho, "the policy's on_missing sets"
-    if rule == "fail":
-        raise IntensityMissing('there is no intensity reading, and the policy\'s on_missing is "fail"')
-    if rule == "hold" and previous_rho is not None:
-        return previous_rho, "the policy holds the previous"
-    nothing_held = "there is no previous ρ to hold, and " if rule == "hold" else ""
-    return policy.dirtiest_rho, f"{nothing_held}the policy falls back to its choice for the dirtiest grid,"
+        rho, why = rule.rho, "the policy's on_missing sets"
+    elif rule == "fail":
+        raise IntensityMissing(f'{missing}, and the policy\'s on_missing is "fail"')
+    elif rule == "hold" and previous is not None:
+        rho, why = previous.rho, "the policy holds the previous"
+    else:
+        nothing_held = "there is no previous ρ to hold, and " if rule == "hold" else ""
+        rho, why = policy.dirtiest_rho, f"{nothing_held}the policy falls back to its choice for the dirtiest grid,"
+    return rho, f"{missing}: {why} ρ = {rho:.4g}"
+
+
+def _described(reading: Reading, step: str | None, circumstances: Circumstances) -> str:
+    now = circumstances.now
+    about = [
+        reading.source,
+        *([STEP_IN_WORDS.get(step, step)] if step is not None and step != "fresh" else []),
+        *(["estimated"] if reading.estimated else []),
+        _age(reading, now),
+    ]
+    described = f"{reading.gco2e_per_kwh:.6g} gCO2e/kWh ({', '.join(about)})"
+    return described if circumstances.reading is not None else f"no intensity reading, but an outlook of {described}"
+
+
+def _age(reading: Reading, now: datetime) -> str:
+    if reading.start > now:
+        return f"in {_duration((reading.start - now).total_seconds())}"
+    return f"{_duration(reading.age_seconds(now))} old"
 
 
 def _duration(seconds: float) -> str:
