@@ -167,7 +167,7 @@ def test_the_pieces_add_up_to_the_interval_and_each_is_priced_as_its_own_time(
     pieces = split(used, series)
     assert (pieces[0].start, pieces[-1].end) == (used.start, used.end)
     assert all(earlier.end == later.start for earlier, later in pairwise(pieces))
-    assert math.fsum(piece.energy_kwh for piece in pieces) == pytest.approx(energy_kwh, rel=1e-12, abs=0)
+    assert math.fsum(piece.energy_kwh for piece in pieces) == pytest.approx(energy_kwh, rel=1e-12, abs=1e-300)
     for piece in pieces:
         middle = series.at(piece.start + (piece.end - piece.start) / 2)
         assert piece.intensity_gco2e_per_kwh == (None if middle is None else middle.gco2e_per_kwh)
