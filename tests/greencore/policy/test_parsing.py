@@ -1,10 +1,11 @@
+import json
 from collections.abc import Mapping
 from typing import Any, cast
 
 import pytest
 from pydantic import TypeAdapter
 
-from greencore.policy import Constant, Linear, PolicyBody, PolicyError, Steps, parse_policy
+from greencore.policy import Budget, Constant, Linear, Percentile, PolicyBody, PolicyError, Price, Steps, parse_policy
 
 CONSTANT: dict[str, Any] = {"kind": "constant", "rho": 0.6}
 STEPS: dict[str, Any] = {
@@ -12,28 +13,57 @@ STEPS: dict[str, Any] = {
     "steps": [{"up_to": 150, "rho": 1.0}, {"up_to": 300, "rho": 0.7}, {"rho": 0.5}],
 }
 LINEAR: dict[str, Any] = {"kind": "linear", "clean": 100, "dirty": 400, "rho_max": 1.0, "rho_min": 0.4}
+PERCENTILE: dict[str, Any] = {"kind": "percentile", "window_hours": 168, "gamma": 2.0, "rho_max": 1.0, "rho_min": 0.4}
+BUDGET: dict[str, Any] = {"kind": "budget", "budget_gco2e": 500, "rho_max": 1.0, "rho_min": 0.4}
+PRICE: dict[str, Any] = {"kind": "price", "gco2e_per_loss": 50, "rho_max": 1.0, "rho_min": 0.4}
+MODELS = {Constant: CONSTANT, Steps: STEPS, Linear: LINEAR, Percentile: PERCENTILE, Budget: BUDGET, Price: PRICE}
+KINDS = "constant, steps, linear, percentile, budget, price"
+GATE: dict[str, Any] = {
+    "mode": "pause",
+    "min_saving": 0.1,
+    "max_delay_hours": 12,
+    "pause_above": 450,
+    "resume_below": 400,
+}
+SMOOTHING: dict[str, Any] = {"deadband": 0.02, "min_epochs": 2, "max_change": 0.3}
 
 
-@pytest.mark.parametrize(
-    ("body", "model"), [(CONSTANT, Constant), (STEPS, Steps), (LINEAR, Linear)], ids=["constant", "steps", "linear"]
-)
+@pytest.mark.parametrize(("model", "body"), MODELS.items(), ids=[model.__name__ for model in MODELS])
 @pytest.mark.parametrize("on_missing", ["fallback", "hold", "fail", {"rho": 0.6}])
 def test_a_policy_comes_back_as_it_went_in(body: dict[str, Any], model: type, on_missing: object) -> None:
-    policy = parse_policy(body | {"on_missing": on_missing})
+    full = body | {"on_missing": on_missing, "gate": GATE, "smoothing": SMOOTHING}
+    policy = parse_policy(full)
     assert isinstance(policy, model)
-    assert policy.body() == body | {"on_missing": on_missing}
+    assert policy.body() == full
+    assert parse_policy(json.loads(json.dumps(policy.body()))) == policy
+
+
+def test_the_defaults_are_spelt_out() -> None:
+    assert parse_policy(CONSTANT).body() == CONSTANT | {
+        "on_missing": "fallback",
+        "gate": {"mode": "none", "min_saving": 0.05, "max_delay_hours": 24},
+        "smoothing": {"deadband": 0.05, "min_epochs": 1, "max_change": 1},
+    }
+    assert parse_policy({key: PERCENTILE[key] for key in PERCENTILE if key != "gamma"}).body()["gamma"] == 1
+
+
+@pytest.mark.parametrize("resume_below", [{}, {"resume_below": None}])
+def test_pause_above_alone_resumes_at_nine_tenths_of_it(resume_below: dict[str, None]) -> None:
+    policy = parse_policy(CONSTANT | {"gate": {"pause_above": 400} | resume_below})
+    assert policy.gate.resume_below == pytest.approx(360)
+    assert policy.gate.resume_threshold == policy.gate.resume_below
     assert parse_policy(policy.body()) == policy
 
 
-def test_the_default_on_missing_is_spelt_out() -> None:
-    assert parse_policy(CONSTANT).body() == CONSTANT | {"on_missing": "fallback"}
+def test_without_thresholds_nothing_keeps_a_job_from_going_on() -> None:
+    assert parse_policy(CONSTANT).gate.resume_threshold == float("inf")
 
 
 @pytest.mark.parametrize(
     ("body", "field", "message"),
     [
-        ({}, "kind", "missing: expected one of constant, steps, linear"),
-        ({"kind": "magic"}, "kind", "given 'magic': expected one of constant, steps, linear"),
+        ({}, "kind", f"missing: expected one of {KINDS}"),
+        ({"kind": "magic"}, "kind", f"given 'magic': expected one of {KINDS}"),
         ({"kind": "constant"}, "rho", "field required"),
         (CONSTANT | {"rho": 0}, "rho", "given 0: input should be greater than 0"),
         (CONSTANT | {"rho": 1.01}, "rho", "given 1.01: input should be less than or equal to 1"),
@@ -66,6 +96,54 @@ def test_the_default_on_missing_is_spelt_out() -> None:
         (CONSTANT | {"on_missing": 3}, "on_missing", 'given 3: expected "fallback", "hold", "fail" or an object'),
         (CONSTANT | {"on_missing": {"rho": 3}}, "on_missing.rho", "given 3: input should be less than or equal to 1"),
         (CONSTANT | {"on_missing": {}}, "on_missing.rho", "field required"),
+        (PERCENTILE | {"window_hours": 0}, "window_hours", "given 0: input should be greater than 0"),
+        (PERCENTILE | {"window_hours": 8761}, "window_hours", "given 8761: input should be less than or equal to 8760"),
+        (PERCENTILE | {"gamma": 0}, "gamma", "given 0: input should be greater than 0"),
+        (PERCENTILE | {"rho_min": 1, "rho_max": 0.9}, "rho_min", "given 1: expected at most rho_max, which is 0.9"),
+        (BUDGET | {"budget_gco2e": 0}, "budget_gco2e", "given 0: input should be greater than 0"),
+        (BUDGET | {"budget_gco2e": float("inf")}, "budget_gco2e", "given inf: input should be a finite number"),
+        (BUDGET | {"budget": 5}, "budget", "given 5: extra inputs are not permitted"),
+        (PRICE | {"gco2e_per_loss": -1}, "gco2e_per_loss", "given -1: input should be greater than 0"),
+        ({key: PRICE[key] for key in PRICE if key != "rho_max"}, "rho_max", "field required"),
+        (CONSTANT | {"gate": None}, "gate", "given None: expected an object"),
+        (CONSTANT | {"gate": 3}, "gate", "given 3: expected an object"),
+        (
+            CONSTANT | {"gate": {"mode": "wait"}},
+            "gate.mode",
+            "given 'wait': input should be 'none', 'defer' or 'pause'",
+        ),
+        (CONSTANT | {"gate": {"min_saving": 1}}, "gate.min_saving", "given 1: input should be less than 1"),
+        (CONSTANT | {"gate": {"min_saving": -0.1}}, "gate.min_saving", "given -0.1: input should be greater than or"),
+        (
+            CONSTANT | {"gate": {"max_delay_hours": 0}},
+            "gate.max_delay_hours",
+            "given 0: input should be greater than 0",
+        ),
+        (CONSTANT | {"gate": {"pause_above": 0}}, "gate.pause_above", "given 0: input should be greater than 0"),
+        (CONSTANT | {"gate": {"pause_above": "9"}}, "gate.pause_above", "given '9': input should be a valid number"),
+        (CONSTANT | {"gate": {"pause_above": -9}}, "gate.pause_above", "given -9: input should be greater than"),
+        (CONSTANT | {"gate": {"pause_above": float("inf")}}, "gate.pause_above", "given inf: input should be a finite"),
+        (CONSTANT | {"gate": {"resume_below": 9}}, "gate.resume_below", "given 9 alone: expected pause_above, too"),
+        (
+            CONSTANT | {"gate": {"pause_above": 9, "resume_below": 9}},
+            "gate.resume_below",
+            "given 9: expected less than pause_above, which is 9",
+        ),
+        (CONSTANT | {"gate": {"until": 9}}, "gate.until", "given 9: extra inputs are not permitted"),
+        (CONSTANT | {"smoothing": []}, "smoothing", "expected an object"),
+        (CONSTANT | {"smoothing": {"deadband": -1}}, "smoothing.deadband", "given -1: input should be greater than or"),
+        (CONSTANT | {"smoothing": {"min_epochs": 0}}, "smoothing.min_epochs", "given 0: input should be greater than"),
+        (
+            CONSTANT | {"smoothing": {"min_epochs": 1.5}},
+            "smoothing.min_epochs",
+            "given 1.5: input should be a valid int",
+        ),
+        (
+            CONSTANT | {"smoothing": {"max_change": 0}},
+            "smoothing.max_change",
+            "given 0: input should be greater than 0",
+        ),
+        (CONSTANT | {"smoothing": {"max_change": 1.1}}, "smoothing.max_change", "given 1.1: input should be less than"),
     ],
 )
 def test_a_fault_is_placed_on_its_field(body: dict[str, Any], field: str, message: str) -> None:
@@ -77,22 +155,11 @@ def test_a_fault_is_placed_on_its_field(body: dict[str, Any], field: str, messag
     assert str(caught.value) == f"{field}: {error.message}"
 
 
-@pytest.mark.parametrize("kind", ["percentile", "budget", "price"])
-def test_a_kind_that_is_to_come_is_not_supported_yet(kind: str) -> None:
-    with pytest.raises(PolicyError, match=f"kind: '{kind}' is not supported yet: expected one of constant, "):
-        parse_policy({"kind": kind, "rho_max": 1.0, "rho_min": 0.4})
-
-
-@pytest.mark.parametrize("field", ["gate", "smoothing"])
-def test_a_field_that_is_to_come_is_not_supported_yet(field: str) -> None:
-    with pytest.raises(PolicyError, match=f"{field}: not supported yet"):
-        parse_policy(CONSTANT | {field: {}})
-
-
 def test_every_fault_is_reported_at_once() -> None:
     with pytest.raises(PolicyError) as caught:
-        parse_policy(LINEAR | {"rho_max": 2, "rho_min": 0, "gate": {}, "colour": "green"})
-    assert [error.field for error in caught.value.errors] == ["rho_max", "rho_min", "colour", "gate"]
+        parse_policy(LINEAR | {"rho_max": 2, "rho_min": 0, "gate": {"mode": 1, "min_saving": 2}, "colour": "green"})
+    faulty = ["gate.mode", "gate.min_saving", "rho_max", "rho_min", "colour"]
+    assert [error.field for error in caught.value.errors] == faulty
 
 
 @pytest.mark.parametrize("body", [None, [], "constant", 0.6])
@@ -110,15 +177,34 @@ def test_a_body_that_is_no_object_is_refused(body: object) -> None:
         (LINEAR, ("rho_min", 0.4)),
         (LINEAR | {"on_missing": {"rho": 0.35}}, ("on_missing.rho", 0.35)),
         (LINEAR | {"on_missing": {"rho": 0.9}}, ("rho_min", 0.4)),
+        (LINEAR | {"rho_max": 0.4}, ("rho_min", 0.4)),
+        (PERCENTILE, ("rho_min", 0.4)),
+        (BUDGET, ("rho_min", 0.4)),
+        (PRICE | {"on_missing": {"rho": 0.35}}, ("on_missing.rho", 0.35)),
     ],
 )
 def test_the_lowest_rho_is_named_by_its_field(body: dict[str, Any], lowest: tuple[str, float]) -> None:
     assert parse_policy(body).lowest_rho() == lowest
 
 
+@pytest.mark.parametrize(
+    ("body", "rho_range"),
+    [
+        (CONSTANT, (0.6, 0.6)),
+        (CONSTANT | {"on_missing": {"rho": 0.9}}, (0.6, 0.9)),
+        (STEPS, (0.5, 1.0)),
+        ({"kind": "steps", "steps": [{"up_to": 9, "rho": 0.3}, {"rho": 0.5}]}, (0.3, 0.5)),
+        (LINEAR, (0.4, 1.0)),
+        (BUDGET | {"on_missing": {"rho": 0.35}}, (0.35, 1.0)),
+    ],
+)
+def test_the_range_spans_every_rho_that_can_be_asked(body: dict[str, Any], rho_range: tuple[float, float]) -> None:
+    assert parse_policy(body).rho_range == rho_range
+
+
 def test_the_bodies_form_one_schema_told_apart_by_kind() -> None:
     adapter: TypeAdapter[object] = TypeAdapter(PolicyBody)
     schema = adapter.json_schema()
     assert schema["discriminator"]["propertyName"] == "kind"
-    assert set(schema["discriminator"]["mapping"]) == {"constant", "steps", "linear"}
+    assert set(schema["discriminator"]["mapping"]) == set(KINDS.split(", "))
     assert adapter.validate_json('{"kind": "constant", "rho": 0.6}') == parse_policy(CONSTANT)
