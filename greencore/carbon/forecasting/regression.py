@@ -1,0 +1,136 @@
+"""Forecasts hourly intensities by one ridge regression per horizon, solved anew each day on the past alone.
+
+A regression forecasts by how much an hour will differ from what the pattern expects (`Design.expected`), in units of
+the zone's own spread. Its normal equations grow by one day at a time, so a refit costs one small linear solve for each
+day ahead; older days weigh less. Ridge regression: A. E. Hoerl, R. W. Kennard, Technometrics 12 (1970) 55-67.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from greencore.carbon.forecasting.design import FURTHEST_SPREADS, Design, design
+from greencore.carbon.forecasting.pattern import DAY, Array
+
+LONGEST_HOURS = 168
+
+RIDGE = 100.0
+MEMORY_DAYS = 365.0
+SKIPPED_HOURS = 72
+LEAST_DAYS = 7
+
+
+def rolling_forecasts(values: Array, hours: int, *, first_hour_utc: int = 0) -> Array:
+    """Forecasts each of the next `hours` hours from every hour of a past, as if it were the present.
+
+    `values` [n] are hourly intensities in gCO2e/kWh, finite and at least 0, without gaps, the first of the hour of
+    day `first_hour_utc` (0 to 23). The answer F is [n + 1, hours]: F[t, h] forecasts values[t + h] from values[:t]
+    only, in gCO2e/kWh, at least 0. F[0], which has no past, is NaN. Raises ValueError, naming the argument, where
+    `hours` is not in 1 to LONGEST_HOURS or another argument is not as said.
+    """
+    if not 1 <= hours <= LONGEST_HOURS:
+        raise ValueError(f"hours is {hours}: expected 1 to {LONGEST_HOURS}")
+    _check(values, first_hour_utc)
+    forecasts = np.full((len(values) + 1, hours), np.nan)
+    if len(values) == 0:
+        return forecasts
+    known = design(values, first_hour_utc)
+    for ahead in _days_ahead(hours):
+        equations = _Equations(known, values, ahead)
+        for today in range(int(known.day[-1]) + 1):
+            equations.add(today)
+            at = np.flatnonzero(known.day == today)
+            forecasts[at, ahead[0] : ahead[-1] + 1] = equations.forecast(at)
+    forecasts[0] = np.nan
+    return forecasts
+
+
+def forecast_from_end(values: Array, hours: int, *, first_hour_utc: int = 0) -> Array:
+    """The last row of `rolling_forecasts` alone, [hours], at the cost of one fit.
+
+    `hours` may be any number from 1: past LONGEST_HOURS the pattern repeats. Raises ValueError as
+    `rolling_forecasts` does, and where `values` is empty.
+    """
+    _check(values, first_hour_utc)
+    if hours < 1:
+        raise ValueError(f"hours is {hours}: expected at least 1")
+    if len(values) == 0:
+        raise ValueError("values is empty: expected at least one hour")
+    known = design(values, first_hour_utc)
+    now = np.array([len(values)])
+    parts = []
+    for ahead in _days_ahead(min(hours, LONGEST_HOURS)):
+        equations = _Equations(known, values, ahead)
+        equations.add_all(int(known.day[-1]))
+        parts.append(equations.forecast(now)[0])
+    parts.append(known.expected(now, np.arange(LONGEST_HOURS, max(hours, LONGEST_HOURS)))[0])
+    return np.concatenate(parts)
+
+
+class _Equations:
+    """The normal equations of the regressions for one day ahead, [regressors, regressors] and [regressors, hours]."""
+
+    def __init__(self, known: Design, values: Array, ahead: NDArray[np.int64]) -> None:
+        self._known = known
+        self._values = values
+        self._day = known.day
+        self._ahead = ahead
+        # Rows of a day may be learnt from once the last hour that they forecast has ended, at a midnight.
+        self._delay = 2 + int(ahead[0]) // DAY
+        regressors = known.rows.shape[1]
+        self._gram = np.zeros((regressors, regressors))
+        self._moment = np.zeros((regressors, len(ahead)))
+        self._count = 0
+
+    def add(self, today: int) -> None:
+        """Learn from the one day of rows whose outcome was known by the midnight that began `today`."""
+        kept = np.exp(-1 / MEMORY_DAYS)
+        self._gram *= kept
+        self._moment *= kept
+        self._learn(self._of_day(today - self._delay, today - self._delay))
+
+    def add_all(self, today: int) -> None:
+        """Learn from every day that the calls of `add` up to `today` would have learnt from."""
+        self._learn(self._of_day(0, today - self._delay), newest=today - self._delay)
+
+    def forecast(self, at: NDArray[np.int64]) -> Array:
+        """Forecasts in gCO2e/kWh for the hours ahead, from each of the rows `at`: [rows, hours]."""
+        known = self._known
+        forecasts = known.expected(at, self._ahead)
+        if self._count >= LEAST_DAYS * DAY:
+            penalised = self._gram + RIDGE * np.eye(len(self._gram))
+            forecasts = forecasts + known.spread[at, None] * (known.rows[at] @ np.linalg.solve(penalised, self._moment))
+        return np.clip(forecasts, known.lowest[at, None], known.highest[at, None])
+
+    def _of_day(self, first: int, last: int) -> NDArray[np.int64]:
+        begin, end = np.searchsorted(self._day, [first, last + 1])
+        return np.arange(max(int(begin), SKIPPED_HOURS), int(end))
+
+    def _learn(self, at: NDArray[np.int64], newest: int | None = None) -> None:
+        if len(at) == 0:
+            return
+        known = self._known
+        outcome = self._values[at[:, None] + self._ahead[None, :]]
+        target = (outcome - known.expected(at, self._ahead)) / known.spread[at, None]
+        rows = known.rows[at]
+        weighted = rows
+        if newest is not None:
+            weighted = rows * np.exp((self._day[at] - newest) / MEMORY_DAYS)[:, None]
+        self._gram += weighted.T @ rows
+        self._moment += weighted.T @ np.clip(target, -FURTHEST_SPREADS, FURTHEST_SPREADS)
+        self._count += len(at)
+
+
+def _days_ahead(hours: int) -> list[NDArray[np.int64]]:
+    return [np.arange(begin, min(begin + DAY, hours)) for begin in range(0, hours, DAY)]
+
+
+def _check(values: Array, first_hour_utc: int) -> None:
+    if not 0 <= first_hour_utc < DAY:
+        raise ValueError(f"first_hour_utc is {first_hour_utc}: expected 0 to {DAY - 1}")
+    if values.ndim != 1:
+        raise ValueError(f"values has {values.ndim} dimensions: expected 1")
+    wrong = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
+    if len(wrong) > 0:
+        raise ValueError(
+            f"values[{wrong[0]}] is {values[wrong[0]]}: expected a finite intensity in gCO2e/kWh that is at least 0"
+        )
