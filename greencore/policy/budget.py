@@ -115,18 +115,20 @@ def _bisect(rho: Floats, slopes: Floats, cost: Floats, budget: Floats) -> tuple[
         dear[keeps], cheap[~keeps] = lowest[keeps], lowest[~keeps]
         rows = np.flatnonzero(~keeps)
         while len(rows):
-            price = np.sqrt(low[rows] * high[rows])
-            point = bought(slopes, price[:, None] * cost[rows])
+            middle = np.sqrt(low[rows] * high[rows])
+            point = bought(slopes, middle[:, None] * cost[rows])
             fits = (rho[point] * cost[rows]).sum(axis=1) <= budget[rows]
-            dear[rows[fits]], high[rows[fits]] = point[fits], price[fits]
-            cheap[rows[~fits]], low[rows[~fits]] = point[~fits], price[~fits]
+            dear[rows[fits]], high[rows[fits]] = point[fits], middle[fits]
+            cheap[rows[~fits]], low[rows[~fits]] = point[~fits], middle[~fits]
             apart = (cheap[rows] - dear[rows]).sum(axis=1) > 1
             rows = rows[apart & (high[rows] > low[rows] * (1 + NARROWEST))]
     spent = (rho[dear] * cost).sum(axis=1)
     between = ((rho[cheap] - rho[dear]) * cost).sum(axis=1)
     share = np.divide(np.maximum(budget - spent, 0.0), between, out=np.zeros_like(between), where=between > 0)
     chosen = rho[dear] + (rho[cheap] - rho[dear]) * np.minimum(share, 1.0)[:, None]
-    return chosen, _marginal(slopes, dear, cheap, cost) / scale
+    with np.errstate(over="ignore"):  # the price of less than 1e-300 gCO2e may be infinite
+        price = _marginal(slopes, dear, cheap, cost) / scale
+    return chosen, price
 
 
 def _marginal(slopes: Floats, dear: Ints, cheap: Ints, cost: Floats) -> Floats:
