@@ -2,11 +2,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from greencore.carbon import Reading
-from greencore.policy import Decision, IntensityMissing, Policy, decide, parse_policy
+from greencore.carbon import IntensitySeries, Reading
+from greencore.policy import Circumstances, Decision, IntensityMissing, Previous, decide, parse_policy
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 STEPS: dict[str, Any] = {
@@ -15,6 +13,11 @@ STEPS: dict[str, Any] = {
 }
 LINEAR: dict[str, Any] = {"kind": "linear", "clean": 100, "dirty": 400, "rho_max": 1.0, "rho_min": 0.4}
 CONSTANT: dict[str, Any] = {"kind": "constant", "rho": 0.6}
+PERCENTILE: dict[str, Any] = {"kind": "percentile", "window_hours": 4, "rho_max": 1.0, "rho_min": 0.4}
+BUDGET: dict[str, Any] = {"kind": "budget", "budget_gco2e": 500, "rho_max": 1.0, "rho_min": 0.4}
+PRICE: dict[str, Any] = {"kind": "price", "gco2e_per_loss": 50, "rho_max": 1.0, "rho_min": 0.4}
+DIRTIEST = [(CONSTANT, 0.6), (STEPS, 0.5), (LINEAR, 0.4), (PERCENTILE, 0.4), (BUDGET, 0.4), (PRICE, 0.4)]
+EVERY_KIND = pytest.mark.parametrize(("body", "dirtiest"), DIRTIEST, ids=[body["kind"] for body, _ in DIRTIEST])
 
 
 def reading(gco2e_per_kwh: float, *, age_seconds: float = 4, estimated: bool = False) -> Reading:
@@ -30,67 +33,20 @@ def reading(gco2e_per_kwh: float, *, age_seconds: float = 4, estimated: bool = F
     )
 
 
-def decided(body: dict[str, Any], gco2e_per_kwh: float, **about: Any) -> Decision:
-    return decide(parse_policy(body), reading(gco2e_per_kwh, **about), now=NOW, previous_rho=None)
+def decided(
+    body: dict[str, Any],
+    gco2e_per_kwh: float,
+    *,
+    step: str | None = None,
+    previous: Previous | None = None,
+    **about: Any,
+) -> Decision:
+    circumstances = Circumstances(now=NOW, reading=reading(gco2e_per_kwh, **about), step=step, previous=previous)
+    return decide(parse_policy(body), circumstances)
 
 
-@pytest.mark.parametrize(
-    ("gco2e_per_kwh", "rho"),
-    [(0, 1.0), (149.9, 1.0), (150, 1.0), (150.1, 0.7), (300, 0.7), (300.1, 0.5), (99_999, 0.5)],
-)
-def test_steps_hold_up_to_and_including_their_bound(gco2e_per_kwh: float, rho: float) -> None:
-    assert decided(STEPS, gco2e_per_kwh).rho == rho
-
-
-@pytest.mark.parametrize(
-    ("gco2e_per_kwh", "rho"), [(0, 1.0), (100, 1.0), (250, 0.7), (325, 0.55), (400, 0.4), (99_999, 0.4)]
-)
-def test_linear_falls_between_clean_and_dirty_and_is_flat_beyond(gco2e_per_kwh: float, rho: float) -> None:
-    assert decided(LINEAR, gco2e_per_kwh).rho == pytest.approx(rho)
-
-
-@pytest.mark.parametrize("body", [CONSTANT, STEPS, LINEAR], ids=["constant", "steps", "linear"])
-def test_an_intensity_of_zero_is_the_cleanest(body: dict[str, Any]) -> None:
-    assert decided(body, 0).rho == max(decided(body, c).rho for c in range(0, 1000, 10))
-
-
-@st.composite
-def linear_policies(draw: st.DrawFn) -> Policy:
-    clean, dirty = sorted(draw(st.lists(st.floats(0, 2000), min_size=2, max_size=2, unique=True)))
-    rho_min, rho_max = sorted(draw(st.lists(st.floats(0.01, 1), min_size=2, max_size=2)))
-    return parse_policy({"kind": "linear", "clean": clean, "dirty": dirty, "rho_max": rho_max, "rho_min": rho_min})
-
-
-@given(policy=linear_policies(), intensities=st.lists(st.floats(0, 3000), min_size=2, max_size=2))
-def test_a_dirtier_grid_never_gets_a_larger_rho(policy: Policy, intensities: list[float]) -> None:
-    cleaner, dirtier = sorted(intensities)
-    assert policy.rho_at(cleaner) >= policy.rho_at(dirtier)
-
-
-@given(policy=linear_policies(), intensity=st.floats(0, 3000))
-def test_linear_stays_within_its_bounds(policy: Policy, intensity: float) -> None:
-    body: dict[str, Any] = policy.body()
-    assert body["rho_min"] <= policy.rho_at(intensity) <= body["rho_max"]
-    assert policy.rho_at(body["clean"]) == body["rho_max"]
-    assert policy.rho_at(body["dirty"]) == body["rho_min"]
-    assert policy.lowest_rho()[1] <= policy.rho_at(intensity)
-
-
-@given(
-    bounds=st.lists(st.floats(0, 2000), max_size=5, unique=True).map(sorted),
-    intensity=st.floats(0, 3000),
-    data=st.data(),
-)
-def test_a_step_is_the_first_whose_bound_is_not_exceeded(
-    bounds: list[float], intensity: float, data: st.DataObject
-) -> None:
-    rhos = data.draw(st.lists(st.floats(0.01, 1), min_size=len(bounds) + 1, max_size=len(bounds) + 1))
-    steps: list[dict[str, float]] = [{"up_to": bound, "rho": rho} for bound, rho in zip(bounds, rhos, strict=False)]
-    policy = parse_policy({"kind": "steps", "steps": [*steps, {"rho": rhos[-1]}]})
-    exceeded = sum(intensity > bound for bound in bounds)
-    assert policy.rho_at(intensity) == rhos[exceeded]
-    for bound, rho in zip(bounds, rhos, strict=False):
-        assert policy.rho_at(bound) == rho
+def without_reading(body: dict[str, Any], previous: Previous | None = None) -> Decision:
+    return decide(parse_policy(body), Circumstances(now=NOW, reading=None, previous=previous))
 
 
 @pytest.mark.parametrize(
@@ -120,12 +76,13 @@ def test_the_reason_says_what_was_read_and_where_it_stands(
 
 
 def test_the_decision_keeps_the_reading_behind_it() -> None:
-    decision = decided(STEPS, 212, age_seconds=600, estimated=True)
+    decision = decided(STEPS, 212, age_seconds=600, estimated=True, step="stale")
     assert decision == Decision(
         rho=0.7,
-        reason="212 gCO2e/kWh (trace (synthetic), estimated, 10 min old) is at most 300, so ρ = 0.7",
+        reason="212 gCO2e/kWh (trace (synthetic), no longer fresh, estimated, 10 min old) is at most 300, so ρ = 0.7",
         intensity_gco2e_per_kwh=212,
         source="trace (synthetic)",
+        step="stale",
         age_seconds=600,
         estimated=True,
     )
@@ -139,34 +96,131 @@ def test_an_age_is_told_in_its_own_unit(age_seconds: float, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("on_missing", "previous_rho", "rho", "reason"),
+    ("step", "words"),
     [
-        ("fallback", 0.9, 0.5, "the policy falls back to its choice for the dirtiest grid, ρ = 0.5"),
-        ("hold", 0.9, 0.9, "the policy holds the previous ρ = 0.9"),
+        ("fresh", "(trace (synthetic), 24 h old)"),
+        ("stale", "(trace (synthetic), no longer fresh, 24 h old)"),
+        ("forecast", "(trace (synthetic), forecast, 24 h old)"),
+        ("yesterday", "(trace (synthetic), same hour yesterday, 24 h old)"),
+        ("last week", "(trace (synthetic), same hour last week, 24 h old)"),
+        ("static", "(trace (synthetic), yearly mean, 24 h old)"),
+    ],
+)
+def test_a_reading_that_is_not_fresh_says_where_it_comes_from(step: str, words: str) -> None:
+    decision = decided(STEPS, 212, step=step, age_seconds=86_400)
+    assert decision.reason.startswith(f"212 gCO2e/kWh {words} is at most 300")
+    assert (decision.step, decision.age_seconds) == (step, 86_400)
+
+
+@pytest.mark.parametrize(
+    ("on_missing", "previous", "rho", "reason"),
+    [
+        ("fallback", Previous(0.9, 1), 0.5, "the policy falls back to its choice for the dirtiest grid, ρ = 0.5"),
+        ("hold", Previous(0.9, 1), 0.9, "the policy holds the previous ρ = 0.9"),
         (
             "hold",
             None,
             0.5,
             "there is no previous ρ to hold, and the policy falls back to its choice for the dirtiest grid, ρ = 0.5",
         ),
-        ({"rho": 0.65}, 0.9, 0.65, "the policy's on_missing sets ρ = 0.65"),
+        ({"rho": 0.65}, Previous(0.9, 1), 0.65, "the policy's on_missing sets ρ = 0.65"),
     ],
 )
 def test_without_a_reading_on_missing_decides(
-    on_missing: object, previous_rho: float | None, rho: float, reason: str
+    on_missing: object, previous: Previous | None, rho: float, reason: str
 ) -> None:
-    policy = parse_policy(STEPS | {"on_missing": on_missing})
-    decision = decide(policy, None, now=NOW, previous_rho=previous_rho)
-    assert decision == Decision(rho, f"no intensity reading: {reason}", None, None, None, estimated=True)
+    decision = without_reading(STEPS | {"on_missing": on_missing}, previous)
+    assert decision == Decision(rho, f"no intensity reading: {reason}", None, None, None, None, estimated=True)
+
+
+@EVERY_KIND
+def test_the_fallback_is_the_choice_for_the_dirtiest_grid(body: dict[str, Any], dirtiest: float) -> None:
+    decision = without_reading(body, Previous(1.0, 1))
+    assert decision.rho == dirtiest
+    assert "the policy falls back to its choice for the dirtiest grid" in decision.reason
+
+
+@EVERY_KIND
+def test_hold_keeps_the_previous_rho_under_every_kind(body: dict[str, Any], dirtiest: float) -> None:
+    assert without_reading(body | {"on_missing": "hold"}, Previous(0.77, 1)).rho == 0.77
+    assert without_reading(body | {"on_missing": "hold"}).rho == dirtiest
+
+
+@EVERY_KIND
+def test_a_fixed_rho_is_taken_under_every_kind(body: dict[str, Any], dirtiest: float) -> None:
+    assert without_reading(body | {"on_missing": {"rho": 0.77}}, Previous(0.5, 1)).rho == 0.77
+
+
+@EVERY_KIND
+def test_without_a_reading_fail_raises_under_every_kind(body: dict[str, Any], dirtiest: float) -> None:
+    with pytest.raises(IntensityMissing, match='on_missing is "fail"'):
+        without_reading(body | {"on_missing": "fail"}, Previous(0.9, 1))
+
+
+def past(*values: float) -> IntensitySeries:
+    """Readings of an hour each, the last of which ends now."""
+    return IntensitySeries(reading(v, age_seconds=3600 * (len(values) - i)) for i, v in enumerate(values))
+
+
+def ranked(gco2e_per_kwh: float, window: IntensitySeries, **policy: Any) -> Decision:
+    circumstances = Circumstances(now=NOW, reading=reading(gco2e_per_kwh), window=window, previous=Previous(0.9, 1))
+    return decide(parse_policy(PERCENTILE | policy), circumstances)
 
 
 @pytest.mark.parametrize(
-    ("body", "rho"), [(CONSTANT, 0.6), (STEPS, 0.5), (LINEAR, 0.4)], ids=["constant", "steps", "linear"]
+    ("gco2e_per_kwh", "rho", "rank"), [(0, 1.0, "0%"), (100, 0.925, "12%"), (250, 0.7, "50%"), (999, 0.4, "100%")]
 )
-def test_the_fallback_is_the_choice_for_the_dirtiest_grid(body: dict[str, Any], rho: float) -> None:
-    assert decide(parse_policy(body), None, now=NOW, previous_rho=1.0).rho == rho
+def test_a_percentile_ranks_the_reading_in_its_window(gco2e_per_kwh: float, rho: float, rank: str) -> None:
+    decision = ranked(gco2e_per_kwh, past(200, 100, 300, 400), smoothing={"deadband": 0})
+    assert decision.rho == pytest.approx(rho)
+    assert f" ranks at {rank} of the last 4 h, so ρ = " in decision.reason
 
 
-def test_without_a_reading_fail_raises() -> None:
-    with pytest.raises(IntensityMissing, match='on_missing is "fail"'):
-        decide(parse_policy(STEPS | {"on_missing": "fail"}), None, now=NOW, previous_rho=0.9)
+def test_a_percentile_says_how_much_of_its_window_is_stored() -> None:
+    decision = ranked(100, past(200, 300))
+    assert "ranks at 0% of the last 4 h, of which 2 h are stored, so ρ = 1" in decision.reason
+
+
+@pytest.mark.parametrize("gco2e_per_kwh", [0.0, 200.0])
+def test_a_flat_window_asks_for_the_middle(gco2e_per_kwh: float) -> None:
+    assert ranked(gco2e_per_kwh, past(*[gco2e_per_kwh] * 4)).rho == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize(("on_missing", "rho"), [("fallback", 0.4), ("hold", 0.9), ({"rho": 0.65}, 0.65)])
+def test_with_an_empty_window_on_missing_decides(on_missing: object, rho: float) -> None:
+    decision = ranked(212, IntensitySeries(), on_missing=on_missing)
+    assert decision.rho == rho
+    assert decision.intensity_gco2e_per_kwh == 212
+    start = "212 gCO2e/kWh (trace (synthetic), 4 s old), but no readings of the last 4 h to rank it among: the policy"
+    assert decision.reason.startswith(start)
+
+
+def test_with_an_empty_window_fail_raises() -> None:
+    with pytest.raises(IntensityMissing, match=r"no readings of the last 4 h .* on_missing is \"fail\""):
+        ranked(212, IntensitySeries(), on_missing="fail")
+
+
+def test_a_decision_is_smoothed_and_says_what_was_asked() -> None:
+    decision = decided(LINEAR | {"smoothing": {"max_change": 0.2}}, 400, previous=Previous(1.0, 1))
+    assert decision.rho == pytest.approx(0.8)
+    assert decision.reason.endswith("is at least 400, so ρ = 0.4, smoothed to 0.8: ρ changes by 0.2 an epoch at most")
+
+
+def test_what_on_missing_says_is_not_smoothed() -> None:
+    calm = {"smoothing": {"max_change": 0.1, "min_epochs": 9}}
+    assert without_reading(LINEAR | calm, Previous(1.0, 1)).rho == 0.4
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"now": NOW.replace(tzinfo=None)}, "now is .*: expected an aware time"),
+        ({"epochs_left": 0}, "epochs_left is 0"),
+        ({"epoch_kwh": -1.0}, "epoch_kwh is -1"),
+        ({"epoch_hours": float("nan")}, "epoch_hours is nan"),
+        ({"spent_gco2e": float("inf")}, "spent_gco2e is inf"),
+    ],
+)
+def test_circumstances_that_cannot_be_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Circumstances(**({"now": NOW, "reading": None} | fields))
