@@ -19,7 +19,6 @@ from greencore.carbon.answers import Answer
 from greencore.carbon.errors import BadAnswer, CarbonError, SourceUnavailable
 
 DETAIL_CHARACTERS = 200
-CHUNK_BYTES = 65_536
 
 _log = logging.getLogger(__name__)
 
@@ -153,7 +152,8 @@ class JsonClient:
 
     def _body(self, response: httpx.Response, deadline: float) -> bytes:
         body = bytearray()
-        for chunk in response.iter_bytes(CHUNK_BYTES):
+        # As it comes: chunks of a given size would be waited for without a look at the time.
+        for chunk in response.iter_bytes():
             body += chunk
             if len(body) > self._limits.largest_bytes:
                 raise BadAnswer(f"{self._source} answered more than {self._limits.largest_bytes} bytes")

@@ -64,7 +64,7 @@ class CarbonAwareSdkProvider:
         return refusal.status in (400, 404) and "location" in refusal.detail.lower()
 
     def _emissions(self, ask: Ask, start: datetime, end: datetime) -> list[Point]:
-        window = {"time": start.isoformat(), "toTime": end.isoformat()}
+        window = {"time": start.isoformat(timespec="seconds"), "toTime": end.isoformat(timespec="seconds")}
         answer = ask("/emissions/bylocation", {"location": self.location, **window}, None)
         if answer is None:
             return []

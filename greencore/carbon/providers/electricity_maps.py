@@ -4,6 +4,7 @@ Protocol: https://app.electricitymaps.com/developer-hub/api/reference. It has be
 requests.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -24,6 +25,8 @@ VERSIONS = ("v3", "v4")
 HORIZONS_HOURS = (6.0, 24.0, 48.0, 72.0)
 # `history` is in every plan, `past-range` is not.
 RECENT = timedelta(hours=24)
+NOT_FOUND = 404
+NO_DATA = re.compile(r"\bno\b.*\bdata\b", re.IGNORECASE)
 GRANULARITIES = {
     "5_minutes": timedelta(minutes=5),
     "15_minutes": timedelta(minutes=15),
@@ -45,7 +48,8 @@ class ElectricityMapsProvider:
     name: str = NAME
     signal: Signal = "average"
     period: timedelta = timedelta(hours=1)
-    longest_window: timedelta = timedelta(days=10)
+    # One day less than is allowed: the hour before the window is asked for too.
+    longest_window: timedelta = timedelta(days=9)
 
     def secrets(self) -> Iterable[str]:
         """The token."""
@@ -73,9 +77,8 @@ class ElectricityMapsProvider:
         return list(self._listed(self._asked(ask, "past-range", **window), "data"))
 
     def knows_no_zone(self, refusal: Refused) -> bool:
-        """A 400 or 404 that speaks of the zone, or of data that there is none of."""
-        told = refusal.detail.lower()
-        return refusal.status == 404 or (refusal.status == 400 and ("zone" in told or "no data" in told))
+        """A 400 or 404 that speaks of the zone."""
+        return refusal.status in (400, 404) and "zone" in refusal.detail.lower()
 
     def _asked(self, ask: Ask, question: str, **parameters: str) -> Answer | None:
         """The answer, once its zone is the one that was asked for; None where it says that there is no data."""
@@ -84,7 +87,12 @@ class ElectricityMapsProvider:
         if self.emission_factors != "lifecycle":
             parameters["emissionFactorType"] = self.emission_factors
         path = f"/{self.version}/carbon-intensity/{question}"
-        answer = ask(path, parameters, {"auth-token": self.token})
+        try:
+            answer = ask(path, parameters, {"auth-token": self.token})
+        except Refused as refusal:
+            if refusal.status == NOT_FOUND and NO_DATA.search(refusal.detail):
+                return None
+            raise
         if answer is None:
             return None
         status = answer.maybe("status")

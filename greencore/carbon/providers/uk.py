@@ -41,7 +41,8 @@ class UkProvider:
     signal: Signal = "average"
     emission_factors: EmissionFactors = "direct"
     period: timedelta = HALF_HOUR
-    longest_window: timedelta = timedelta(days=14)
+    # One day less than is allowed: the window is widened to whole half hours.
+    longest_window: timedelta = timedelta(days=13)
 
     def secrets(self) -> Iterable[str]:
         """None."""

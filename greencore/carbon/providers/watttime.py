@@ -26,6 +26,7 @@ SIGNAL_TYPE = "co2_moer"
 UNITS = "lbs_co2_per_mwh"
 G_PER_KWH_IN_LBS_PER_MWH = 0.45359237
 LONGEST_HORIZON_HOURS = 72.0
+LONGEST_STEP = timedelta(hours=1)
 REFUSED_TOKEN = 401
 
 
@@ -46,7 +47,8 @@ class WattTimeProvider:
     signal: Signal = "marginal"
     emission_factors: EmissionFactors = "direct"
     period: timedelta = timedelta(minutes=5)
-    longest_window: timedelta = timedelta(days=32)
+    # One day less than is allowed: what may reach into the window from before it is asked for too.
+    longest_window: timedelta = timedelta(days=31)
 
     _token: str | None = field(default=None, repr=False)
 
@@ -69,7 +71,7 @@ class WattTimeProvider:
 
     def history(self, ask: Ask, start: datetime, end: datetime, now: datetime) -> list[Point]:
         """The points of the window, modelled from what was measured."""
-        window = {"start": (start - self.period).isoformat(), "end": end.isoformat()}
+        window = {"start": _iso(start - LONGEST_STEP), "end": _iso(end)}
         answer = self._asked(ask, "/v3/historical", **window)
         return [] if answer is None else self._points(answer, estimated=False)
 
@@ -118,7 +120,7 @@ class WattTimeProvider:
             raise BadAnswer(f"{meta.place}.units is {units!r}: expected {UNITS!r}")
         told = meta.maybe("data_point_period_seconds")
         seconds = self.period.total_seconds() if told is None else told.number()
-        if seconds is None or not 0 < seconds <= timedelta(hours=1).total_seconds():
+        if seconds is None or not 0 < seconds <= LONGEST_STEP.total_seconds():
             raise BadAnswer(f"{meta.place}.data_point_period_seconds is {seconds}: expected seconds, up to 3600")
         length = timedelta(seconds=seconds)
         points: list[Point] = []
@@ -142,3 +144,7 @@ def open_watttime(query: str, zone: str, credentials: Credentials) -> WattTimePr
         user=credentials.need("watttime_user", NAME),
         password=credentials.need("watttime_password", NAME),
     )
+
+
+def _iso(time: datetime) -> str:
+    return time.isoformat(timespec="seconds")

@@ -1,0 +1,49 @@
+"""A turned clock and a provider server whose grid is known: at hour h of the day it has 100 + h g/kWh."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from greencore.carbon.http import HttpLimits
+from greencore.carbon.opening import open_source
+from greencore.carbon.source import Source
+from tests.carbon_provider_server import ProviderServer, TurnedClock, rows
+
+NOW = datetime(2026, 11, 24, 12, 10, tzinfo=UTC)
+
+
+@pytest.fixture
+def clock() -> TurnedClock:
+    return TurnedClock(NOW)
+
+
+@pytest.fixture
+def server(clock: TurnedClock) -> Iterator[ProviderServer]:
+    """Half hours from two days ago to two days ahead."""
+    with ProviderServer(clock=clock) as server:
+        server.rows = rows(
+            NOW.replace(minute=0) - timedelta(hours=48),
+            hours=96,
+            measured_until=NOW,
+            value=lambda time: 100.0 + time.hour,
+        )
+        yield server
+
+
+@pytest.fixture
+def limits() -> HttpLimits:
+    """No waiting between tries."""
+    return HttpLimits(uniform=lambda low, high: low)
+
+
+@pytest.fixture
+def opened(server: ProviderServer, clock: TurnedClock, limits: HttpLimits) -> Callable[..., Source]:
+    """Opens a provider on the server, for the zone Z."""
+
+    def open_provider(provider: str, limits: HttpLimits = limits, **options: str) -> Source:
+        return open_source(
+            server.spec(provider, **options), "Z", clock=clock, credentials=server.credentials(), limits=limits
+        )
+
+    return open_provider
