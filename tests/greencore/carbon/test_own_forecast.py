@@ -125,6 +125,18 @@ class TestRollingForecasts:
         assert (forecasts[1:] >= 0).all()
         assert forecasts[-1].mean() == pytest.approx(300, abs=60)
 
+    def test_zeros_of_long_ago_do_no_harm(self) -> None:
+        values = solar_and_wind(24 * 120)
+        zeros = values.copy()
+        zeros[: 24 * 40] = 0
+        usual = error(rolling_forecasts(values, 34), values, 24 * 70)
+        assert error(rolling_forecasts(zeros, 34), zeros, 24 * 70) < 1.1 * usual
+
+    def test_what_the_mean_day_cannot_tell_is_learnt(self) -> None:
+        days = np.repeat(np.tile([250.0, 150.0], 60), 24)
+        values = days + np.random.default_rng(0).normal(0, 10, len(days))
+        assert error(rolling_forecasts(values, 24), values, 24 * 80) < 20
+
     def test_spike_is_forgotten(self) -> None:
         values = solar_and_wind(24 * 80)
         spiked = values.copy()
