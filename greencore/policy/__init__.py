@@ -1,5 +1,6 @@
 """From carbon intensity to a decision: how much of an epoch's work is worth doing."""
 
+from greencore.policy.backtest import BacktestDecision, BacktestError, BacktestResult, Spread, backtest
 from greencore.policy.budget import BudgetPlan, budget_rhos, price_rho, smallest_budget_gco2e
 from greencore.policy.circumstances import Circumstances
 from greencore.policy.decision import Decision, decide
@@ -24,6 +25,9 @@ from greencore.policy.utility import DEFAULT_UTILITY, UtilityCurve
 
 __all__ = [
     "DEFAULT_UTILITY",
+    "BacktestDecision",
+    "BacktestError",
+    "BacktestResult",
     "Budget",
     "BudgetPlan",
     "Circumstances",
@@ -41,9 +45,11 @@ __all__ = [
     "Previous",
     "Price",
     "Smoothing",
+    "Spread",
     "Step",
     "Steps",
     "UtilityCurve",
+    "backtest",
     "budget_rhos",
     "decide",
     "parse_policy",

@@ -21,7 +21,7 @@ class PausePlan:
     """The cheapest slots that together do the work.
 
     `share` [runs, slots] of each slot that is used, in [0, 1]; `marginal` [runs] the intensity of the dirtiest slot
-    that is used; `emissions` [runs] as ∫c dt of the plan, and `straight` [runs] that of running through from now.
+    that is used (0 where none is); `emissions` [runs] as ∫c dt of the plan, and `straight` [runs] that of running through from now.
     """
 
     share: Floats
@@ -64,7 +64,7 @@ def cheapest_slots(intensity: Floats, hours: Floats, rho: Floats, work: Floats) 
     used = np.where(used < 1e-9, 0.0, used)
     share = np.empty_like(used)
     np.put_along_axis(share, order, used, axis=1)
-    marginal = np.where(share > 0, intensity, -np.inf).max(axis=1)
+    marginal = np.where(share > 0, intensity, 0.0).max(axis=1)
     return PausePlan(share, marginal, (share * hours * intensity).sum(axis=1), _straight(intensity, hours, rho, work))
 
 
@@ -109,12 +109,6 @@ def with_hysteresis(
     return decided
 
 
-def hours_needed(hours: Floats, rho: Floats, work: Floats) -> Floats:
-    """Hours [runs] that the work takes when it is begun now and not interrupted, at the slots' own ρ."""
-    done, elapsed = _from_zero(hours / rho), _from_zero(hours)
-    return _rows_interp(work[:, None], done, elapsed)[:, 0]
-
-
 def window_means(intensity: Floats, hours: Floats, starts: Floats, ends: Floats) -> Floats:
     """Mean expected intensity [runs, windows] between times in hours from now; beyond the slots the last one holds."""
     edges, total = _from_zero(hours), _from_zero(hours * intensity)
@@ -122,12 +116,23 @@ def window_means(intensity: Floats, hours: Floats, starts: Floats, ends: Floats)
     beyond = intensity[np.arange(len(intensity)), np.maximum((hours > 0).sum(axis=1) - 1, 0)][:, None]
 
     def integral(times: Floats) -> Floats:
-        within = _rows_interp(np.minimum(times, reach), edges, total)
-        return within + np.maximum(times - reach, 0.0) * beyond
+        up_to: Floats = _rows_interp(times, edges, total) + np.maximum(times - reach, 0.0) * beyond
+        return up_to
 
     with np.errstate(invalid="ignore", divide="ignore"):
-        means = (integral(ends) - integral(starts)) / (ends - starts)
-    return np.where(ends > starts, means, beyond)
+        means: Floats = np.where(ends > starts, (integral(ends) - integral(starts)) / (ends - starts), beyond)
+    return means
+
+
+def bridged(intensity: Floats) -> tuple[Floats, Bools]:
+    """Intensities [runs, slots] without NaN, and which slots lie before the end of what is known.
+
+    A gap takes the value before it, one at the beginning the first that is known, and what nothing is known of is 0.
+    """
+    known, places = np.isfinite(intensity), np.arange(intensity.shape[1])
+    before = np.maximum.accumulate(np.where(known, places, -1), axis=1)
+    source = np.where(before >= 0, before, np.argmax(known, axis=1)[:, None])
+    return np.nan_to_num(np.take_along_axis(intensity, source, axis=1)), places <= before[:, -1:]
 
 
 def _straight(intensity: Floats, hours: Floats, rho: Floats, work: Floats) -> Floats:

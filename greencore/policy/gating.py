@@ -1,0 +1,223 @@
+"""Whether a run computes now, waits or pauses: a policy's gate, held against what is expected of the hours ahead."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+
+from greencore.carbon.series import IntensitySeries
+from greencore.policy.models import ByIntensity, Gate, Policy
+from greencore.policy.planning import Bools, Floats, best_window, bridged, cheapest_slots, with_hysteresis
+
+HOUR = timedelta(hours=1)
+NOTHING_HOURS = 1e-9  # what rounding leaves
+
+
+@dataclass(frozen=True)
+class GatePlans:
+    """What a gate plans for many runs: when each computes, what that saves, and whether it is now bound to the plan.
+
+    `share` [runs, slots] of each slot that is used; `delay_hours` [runs] until the first of them; `saving` [runs] as
+    a share of what running through from now would emit; `committed` [runs]: the saving once exceeded `min_saving`,
+    from when on the plan is followed to its end, however little the rest of it saves.
+    """
+
+    share: Floats
+    delay_hours: Floats
+    saving: Floats
+    committed: Bools
+
+
+def plan(
+    gate: Gate,
+    intensity: Floats,
+    hours: Floats,
+    rho: Floats,
+    work: Floats,
+    *,
+    committed: Bools,
+    begun: Bools,
+    computing: Bools,
+    switch_hours: float,
+) -> GatePlans:
+    """Plans many runs at once; arrays as in `greencore.policy.planning`, with NaN where no intensity is known.
+
+    A gap between known intensities takes the one before it; beyond the last one nothing is planned. A run goes ahead
+    at once where its gate is "none" or "defer" and it has begun, where the slots with a known intensity cannot do
+    the work, and as long as no plan has promised to save more than `min_saving`.
+    """
+    intensity, reached = bridged(intensity)
+    hours = hours * reached
+    through = (hours / rho).sum(axis=1) < work - NOTHING_HOURS
+    if gate.mode == "none":
+        through |= True
+    elif gate.mode == "defer":
+        through = through | begun
+    if gate.mode == "pause":
+        cheapest = cheapest_slots(intensity, hours, rho, work)
+        share, saving = cheapest.share, cheapest.saving
+        first = with_hysteresis(
+            cheapest, intensity, hours, running=computing, switch_hours=np.where(begun, switch_hours, 0.0)
+        )
+        share[:, 0] = np.where(first, np.where(share[:, 0] > 0, share[:, 0], 1.0), 0.0)
+    else:
+        window = best_window(intensity, hours, rho, work)
+        ends = np.cumsum(hours, axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            share = np.clip((ends - window.delay_hours[:, None]) / hours, 0.0, 1.0)
+        share, saving = np.where(hours > 0, share, 0.0), window.saving
+    committed = committed | ((saving > gate.min_saving) & ~through)
+    share = np.where((committed & ~through)[:, None], share, 1.0)
+    return GatePlans(share, _delay(share, hours, gate), saving, committed)
+
+
+def planned_rho(policy: Policy, intensity: Floats, current: Floats) -> Floats:
+    """ρ [runs, slots] that a plan reckons with at expected intensities [runs, slots].
+
+    The kinds that look at the intensity alone say it for each; the others are taken to keep `current` [runs] (NaN
+    before the first epoch: then the middle of their range), and are planned anew as their ρ changes.
+    """
+    if isinstance(policy, ByIntensity):
+        return policy.rho_over(np.nan_to_num(intensity))
+    rho = np.nan_to_num(current, nan=sum(policy.rho_range) / 2)
+    return np.repeat(rho[:, None], intensity.shape[1], axis=1)
+
+
+def shut(gate: Gate, intensity: Floats, before: Bools) -> Bools:
+    """Where the gate's two thresholds forbid to compute: above one, and from there until not above the other."""
+    if gate.pause_above is None:
+        return np.zeros(len(intensity), dtype=bool)
+    return (intensity > gate.pause_above) | (before & (intensity > gate.resume_threshold))
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come, as its gate has to know it.
+
+    `epoch_left_hours` is what the running epoch still takes at its own ρ (0 between epochs), `work_left_hours` what
+    the epochs after it take at ρ = 1; `rho` is the newest, None before the first epoch. `switch_hours` is what a
+    checkpoint and a reload cost, in hours of computing. `committed` and `shut` are what the last look said.
+    """
+
+    epoch_left_hours: float
+    work_left_hours: float
+    rho: float | None
+    begun: bool
+    computing: bool
+    switch_hours: float = 0.0
+    committed: bool = False
+    shut: bool = False
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the gate says now: whether the run may compute, and if not, when to expect it.
+
+    `until` is None while it is open. `saving` is the share of the emissions of running through from now that the plan
+    avoids. `forced`: the slack is used up, and the deadline beats the gate. `committed` and `shut` go into the next
+    look's `Progress`.
+    """
+
+    opens: bool
+    until: datetime | None
+    saving: float
+    forced: bool
+    committed: bool
+    shut: bool
+    reason: str
+
+
+def look(
+    policy: Policy,
+    progress: Progress,
+    *,
+    now: datetime,
+    deadline: datetime,
+    outlook: IntensitySeries,
+    intensity_gco2e_per_kwh: float | None,
+) -> Look:
+    """Plans over `outlook` up to `deadline`, and says whether the run may compute now.
+
+    `intensity_gco2e_per_kwh` is the one in force, for the two thresholds; None where it is not known, which shuts
+    nothing. Whatever the plan says, a run whose slack is used up goes ahead: its deadline beats the gate.
+    """
+    gate = policy.gate
+    _, rho_max = policy.rho_range
+    slack_hours = (deadline - now) / HOUR - progress.epoch_left_hours - progress.work_left_hours * rho_max
+    edges, intensity = _slots(outlook, now, deadline)
+    hours = np.diff(edges)[None, :]
+    rho = planned_rho(policy, intensity, np.array([np.nan if progress.rho is None else progress.rho]))
+    plans = plan(
+        gate,
+        intensity,
+        hours,
+        rho,
+        np.array([progress.epoch_left_hours / rho[0, 0] + progress.work_left_hours]),
+        committed=np.array([progress.committed]),
+        begun=np.array([progress.begun]),
+        computing=np.array([progress.computing]),
+        switch_hours=progress.switch_hours,
+    )
+    is_shut = False
+    if intensity_gco2e_per_kwh is not None and gate.mode != "none" and not (gate.mode == "defer" and progress.begun):
+        [is_shut] = shut(gate, np.array([intensity_gco2e_per_kwh]), np.array([progress.shut])).tolist()
+    saving, delay, committed = float(plans.saving[0]), float(plans.delay_hours[0]), bool(plans.committed[0])
+    waits = delay > NOTHING_HOURS
+    forced = (waits or is_shut) and slack_hours <= NOTHING_HOURS
+    if forced or not (waits or is_shut):
+        why = "no gate" if gate.mode == "none" else _why_open(gate, progress, saving, committed)
+        if forced:
+            why = f"the slack before the deadline {_clock(deadline)} is used up, so it runs regardless"
+        return Look(True, None, saving, forced, committed, is_shut, why)
+    last = now + max(slack_hours, 0.0) * HOUR
+    if is_shut:
+        assert intensity_gco2e_per_kwh is not None
+        bound = f"above pause_above {gate.pause_above:g}"
+        if intensity_gco2e_per_kwh <= (gate.pause_above or 0.0):
+            bound = f"still above resume_below {gate.resume_threshold:g}"
+        reason = f"{intensity_gco2e_per_kwh:.4g} gCO2e/kWh is {bound}; it runs by {_clock(last)} in any case"
+        return Look(False, last, saving, False, committed, True, reason)
+    until = min(now + delay * HOUR, last)
+    what = "the best window begins" if gate.mode == "defer" else "the planned clean hours begin"
+    return Look(False, until, saving, False, committed, False, f"{what} at {_clock(until)} and save {saving:.1%}")
+
+
+def _why_open(gate: Gate, progress: Progress, saving: float, committed: bool) -> str:
+    if gate.mode == "defer" and progress.begun:
+        return "it has begun, and runs through"
+    if committed:
+        return "now is in the planned clean hours" if gate.mode == "pause" else "now is the best window"
+    return f"waiting would save {max(saving, 0.0):.1%}, not more than min_saving {gate.min_saving:.1%}"
+
+
+def _slots(outlook: IntensitySeries, now: datetime, deadline: datetime) -> tuple[Floats, Floats]:
+    """Edges in hours from `now` and intensities [1, slots] up to the deadline; NaN where the outlook has none."""
+    edges, values = [0.0], []
+    for reading in outlook:
+        begins, ends = (reading.start - now) / HOUR, (min(reading.end, deadline) - now) / HOUR
+        if ends <= edges[-1]:
+            continue
+        if begins > edges[-1]:
+            edges.append(begins)
+            values.append(np.nan)
+        edges.append(ends)
+        values.append(reading.gco2e_per_kwh)
+    until = max((deadline - now) / HOUR, 0.0)
+    if until > edges[-1] or not values:
+        edges.append(max(until, edges[-1]))
+        values.append(np.nan)
+    return np.array(edges), np.array([values])
+
+
+def _delay(share: Floats, hours: Floats, gate: Gate) -> Floats:
+    """Hours until the first slot that is used; within it, defer begins late and pause begins at once."""
+    begins = np.cumsum(hours, axis=1) - hours
+    used = (share > 0) & (hours > 0)
+    late = (1.0 - share) * hours if gate.mode == "defer" else np.zeros_like(hours)
+    first = np.argmax(used, axis=1)[:, None]
+    delay = np.take_along_axis(begins + late, first, axis=1)[:, 0]
+    return np.where(used.any(axis=1), delay, 0.0)
+
+
+def _clock(time: datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M} UTC"

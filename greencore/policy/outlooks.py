@@ -1,0 +1,80 @@
+"""What a backtest may know of the hours ahead: everything, or what the past alone tells."""
+
+from typing import Literal, Protocol
+
+import numpy as np
+
+from greencore.carbon.forecasting import LONGEST_HOURS, rolling_forecasts
+from greencore.policy.slots import Floats, Ints, Slots
+
+ForecastKind = Literal["own", "persistence", "perfect"]
+FORECASTS: tuple[ForecastKind, ...] = ("own", "persistence", "perfect")
+
+DAY_HOURS = 24
+
+
+class Outlook(Protocol):
+    """Expected intensities, as they could be known at a time."""
+
+    def ahead(self, now: Ints, count: int) -> Floats:
+        """[runs, count] gCO2e/kWh of the slots `now`[run], `now`[run] + 1 …, as known when `now`[run] begins.
+
+        NaN where nothing is known, and beyond the series.
+        """
+
+
+class Perfect:
+    """The series itself."""
+
+    def __init__(self, slots: Slots) -> None:
+        self._intensity = slots.intensity
+
+    def ahead(self, now: Ints, count: int) -> Floats:
+        """What will come."""
+        return _taken(self._intensity, now[:, None] + np.arange(count))
+
+
+class Persistence:
+    """The same hour of the last day that is over at that hour."""
+
+    def __init__(self, slots: Slots) -> None:
+        self._intensity = slots.intensity
+        self._day = DAY_HOURS * slots.per_hour
+
+    def ahead(self, now: Ints, count: int) -> Floats:
+        """Each slot as it was a day, or as many days as it takes, before."""
+        steps = np.arange(count)
+        days_back = steps // self._day + 1
+        return _taken(self._intensity, now[:, None] + (steps - days_back * self._day))
+
+
+class Own:
+    """Our own forecast, made anew at each hour from the hours that are over."""
+
+    def __init__(self, slots: Slots, hours: int) -> None:
+        self._forecasts = rolling_forecasts(slots.hourly(), min(hours, LONGEST_HOURS), first_hour_utc=slots.origin.hour)
+        self._per_hour = slots.per_hour
+        self._length = len(slots.intensity)
+
+    def ahead(self, now: Ints, count: int) -> Floats:
+        """The mean of the hour in which each slot lies."""
+        hour = now // self._per_hour
+        slot = now[:, None] + np.arange(count)
+        ahead = slot // self._per_hour - hour[:, None]
+        issued, hours = self._forecasts.shape
+        expected = self._forecasts[np.minimum(hour, issued - 1)[:, None], np.minimum(ahead, hours - 1)]
+        return np.where(slot < self._length, expected, np.nan)
+
+
+def outlook(kind: ForecastKind, slots: Slots, hours: int) -> Outlook:
+    """The outlook of a kind, for up to `hours` ahead."""
+    if kind == "perfect":
+        return Perfect(slots)
+    if kind == "persistence":
+        return Persistence(slots)
+    return Own(slots, hours)
+
+
+def _taken(values: Floats, index: Ints) -> Floats:
+    inside = (index >= 0) & (index < len(values))
+    return np.where(inside, values[np.clip(index, 0, len(values) - 1)], np.nan)

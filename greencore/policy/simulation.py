@@ -1,0 +1,257 @@
+"""Lives many runs through under one policy, slot by slot: when each computes, at which ρ, and what it emits."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from greencore.policy.gating import NOTHING_HOURS, plan, planned_rho, shut
+from greencore.policy.models import Policy
+from greencore.policy.outlooks import Outlook
+from greencore.policy.rho_rules import EpochStart, RhoRule
+from greencore.policy.slots import Floats, Ints, Slots
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What each run has to do, and what it draws.
+
+    `work_hours` at ρ = 1 in `epochs` equal parts; power in kW while it computes, and while it waits after its start;
+    `switch_hours` is what a checkpoint and a reload cost, in hours of computing.
+    """
+
+    work_hours: float
+    epochs: int
+    power_kw: float
+    idle_power_kw: float
+    switch_hours: float = 0.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one run did from a moment on: "run", "wait" (not begun yet) or "pause", or began an "epoch" at `rho`."""
+
+    position: float
+    action: str
+    rho: float | None
+    reason: str
+
+
+@dataclass
+class Runs:
+    """All runs, one entry each: where they start (in slots), and what became of them.
+
+    `computing_hours`, `finish_hours` and `deadline_hours` count from the start; `emissions_g` in gCO2e. `steps` tells
+    the story of the first run, where that was asked for.
+    """
+
+    starts: Floats
+    deadline_hours: Floats
+    computing_hours: Floats
+    finish_hours: Floats
+    emissions_g: Floats
+    epochs_run: Ints
+    steps: list[Step] = field(default_factory=list)
+
+
+def latest_finish_hours(policy: Policy, work: Workload, deadline_hours: float | None) -> tuple[float, float]:
+    """The deadline in hours from the start, and the time that a run may take at most, deadline or not."""
+    _, rho_max = policy.rho_range
+    longest = work.work_hours * rho_max
+    deadline = longest + policy.gate.max_delay_hours if deadline_hours is None else deadline_hours
+    return deadline, max(deadline, longest)
+
+
+def simulate(
+    policy: Policy,
+    slots: Slots,
+    outlook: Outlook,
+    rule: RhoRule,
+    starts: Floats,
+    work: Workload,
+    *,
+    deadline_hours: float | None,
+    tell: bool = False,
+) -> Runs:
+    """Runs that start at the positions `starts` on the grid, each by itself.
+
+    The gate plans anew at each full hour, by what `outlook` tells then; ρ and the two thresholds look at the
+    intensity in force. A run whose slack is used up computes whatever the plan says.
+    """
+    deadline, _ = latest_finish_hours(policy, work, deadline_hours)
+    return _Simulation(policy, slots, outlook, rule, starts, work, deadline, tell).run()
+
+
+class _Simulation:
+    def __init__(
+        self,
+        policy: Policy,
+        slots: Slots,
+        outlook: Outlook,
+        rule: RhoRule,
+        starts: Floats,
+        work: Workload,
+        deadline_hours: float,
+        tell: bool,
+    ) -> None:
+        count = len(starts)
+        self._policy, self._slots, self._outlook, self._rule, self._work = policy, slots, outlook, rule, work
+        _, self._rho_max = policy.rho_range
+        self._tell = tell
+        self._first = np.floor(starts + NOTHING_HOURS).astype(np.int64)
+        self._offset_hours = np.maximum(starts - self._first, 0.0) * slots.step_hours
+        self._runs = Runs(
+            starts=starts,
+            deadline_hours=np.full(count, deadline_hours),
+            computing_hours=np.zeros(count),
+            finish_hours=np.full(count, np.nan),
+            emissions_g=np.zeros(count),
+            epochs_run=np.zeros(count, dtype=np.int64),
+        )
+        self._epoch_work = work.work_hours / work.epochs
+        self._epoch_left = np.zeros(count)  # of the epoch that runs, in hours at ρ = 1
+        self._epochs_left = np.full(count, work.epochs)  # not begun yet
+        self._rho = np.full(count, np.nan)
+        self._epochs_at_rho = np.zeros(count, dtype=np.int64)
+        self._active = np.ones(count, dtype=bool)
+        self._begun = np.zeros(count, dtype=bool)
+        self._computing = np.zeros(count, dtype=bool)  # at the end of the last slot
+        self._committed = np.zeros(count, dtype=bool)  # to waiting, which once promised to be worth it
+        self._shut = np.zeros(count, dtype=bool)  # by pause_above
+        self._plan = np.ones((count, slots.per_hour))  # shares of the slots up to the next full hour
+        self._why = ""
+
+    def run(self) -> Runs:
+        """Slot by slot, until every run is over."""
+        index, elapsed = 0, np.zeros(len(self._first))
+        while self._active.any():
+            slot = self._first + index
+            begins = self._offset_hours if index == 0 else np.zeros(len(slot))
+            length = self._slots.step_hours - begins
+            self._step(slot, begins, length, elapsed)
+            elapsed = elapsed + length
+            index += 1
+        return self._runs
+
+    def _step(self, slot: Ints, begins: Floats, length: Floats, elapsed: Floats) -> None:
+        intensity = self._slots.intensity[np.minimum(slot, len(self._slots.intensity) - 1)]
+        slack = self._runs.deadline_hours - elapsed - self._longest_left()
+        wanted = self._wanted_hours(slot, length, elapsed, intensity)
+        # What cannot wait any longer runs: idling may use up the slack and no more.
+        forced = np.clip(length - np.maximum(slack, 0.0), 0.0, length)
+        forced = np.where(forced > NOTHING_HOURS, forced, 0.0)
+        hours = np.where(self._active, np.maximum(wanted, forced), 0.0)
+        if self._tell and self._active[0]:
+            self._record(slot[0], begins[0], hours[0], forced[0] > wanted[0])
+        # Before a window that defer has chosen the wait comes first; a pause comes after what is left of the plan.
+        idle_first = np.where(self._policy.gate.mode == "defer", length - hours, 0.0)
+        computed = self._compute(slot, begins + idle_first, hours, elapsed + idle_first, intensity)
+        over = ~self._active
+        idle = np.where(over, np.where(computed > 0, idle_first, 0.0), length - hours)
+        self._runs.emissions_g += intensity * idle * self._work.idle_power_kw
+        self._computing = self._active & (hours > 0)
+
+    def _longest_left(self) -> Floats:
+        """Hours that the rest takes where every epoch to come takes the most."""
+        this = self._epoch_left * np.where(np.isnan(self._rho), self._rho_max, self._rho)
+        longest: Floats = this + self._epochs_left * self._epoch_work * self._rho_max
+        return longest
+
+    def _wanted_hours(self, slot: Ints, length: Floats, elapsed: Floats, intensity: Floats) -> Floats:
+        """Hours of this slot that the gate lets each run compute."""
+        gate = self._policy.gate
+        if gate.mode == "none":
+            return length
+        replan = self._active & ((slot % self._slots.per_hour == 0) | (elapsed == 0))
+        if replan.any():
+            self._replan(np.flatnonzero(replan), slot, length, elapsed)
+        self._shut = shut(gate, intensity, self._shut)
+        if gate.mode == "defer":
+            self._shut &= ~self._begun
+        wanted = self._plan[np.arange(len(slot)), slot % self._slots.per_hour] * length
+        return np.where(~self._shut & (wanted > NOTHING_HOURS), wanted, 0.0)
+
+    def _replan(self, runs: Ints, slot: Ints, length: Floats, elapsed: Floats) -> None:
+        step, per_hour = self._slots.step_hours, self._slots.per_hour
+        left = np.maximum(self._runs.deadline_hours - elapsed, 0.0)[runs]
+        count = int(np.ceil(left.max() / step - NOTHING_HOURS)) + 1
+        expected = self._outlook.ahead(slot[runs], count)
+        lengths = np.full((len(runs), count), step)
+        lengths[:, 0] = length[runs]
+        hours = np.clip(left[:, None] - (np.cumsum(lengths, axis=1) - lengths), 0.0, lengths)
+        rho = planned_rho(self._policy, expected, self._rho[runs])
+        current = self._epoch_left * np.nan_to_num(self._rho, nan=self._rho_max)
+        plans = plan(
+            self._policy.gate,
+            expected,
+            hours,
+            rho,
+            current[runs] / rho[:, 0] + self._epochs_left[runs] * self._epoch_work,
+            committed=self._committed[runs],
+            begun=self._begun[runs],
+            computing=self._computing[runs],
+            switch_hours=self._work.switch_hours,
+        )
+        self._committed[runs] = plans.committed
+        for column in range(min(per_hour, count)):
+            self._plan[runs, (slot[runs] + column) % per_hour] = plans.share[:, column]
+        if self._tell and runs[0] == 0:
+            self._why = f"waiting saves {max(plans.saving[0], 0.0):.1%} of what would be emitted from now on"
+
+    def _compute(self, slot: Ints, within: Floats, hours: Floats, elapsed: Floats, intensity: Floats) -> Floats:
+        """Computes for `hours` from `elapsed` on, epoch after epoch; gives the hours that were used."""
+        todo, used = hours.copy(), np.zeros_like(hours)
+        while True:
+            ready = self._active & (todo > NOTHING_HOURS)
+            if not ready.any():
+                return used
+            fresh = np.flatnonzero(ready & (self._epoch_left <= NOTHING_HOURS))
+            if len(fresh):
+                self._begin_epochs(fresh, slot, within + used, elapsed + used)
+                ready &= self._active
+            rho = np.nan_to_num(self._rho, nan=1.0)
+            spent = np.where(ready, np.minimum(todo, self._epoch_left * rho), 0.0)
+            todo -= spent
+            used += spent
+            self._begun |= spent > 0
+            self._epoch_left -= spent / rho
+            self._runs.computing_hours += spent
+            self._runs.emissions_g += intensity * spent * self._work.power_kw
+            done = ready & (self._epoch_left <= NOTHING_HOURS)
+            self._runs.epochs_run += done
+            finished = done & (self._epochs_left == 0)
+            self._runs.finish_hours[finished] = (elapsed + used)[finished]
+            self._active &= ~finished
+
+    def _begin_epochs(self, runs: Ints, slot: Ints, within: Floats, elapsed: Floats) -> None:
+        start = EpochStart(
+            slot=slot[runs],
+            within_hours=within[runs],
+            epochs_left=self._epochs_left[runs],
+            spent_g=self._runs.emissions_g[runs],
+            previous_rho=self._rho[runs],
+            epochs_at_rho=self._epochs_at_rho[runs],
+        )
+        rho = self._rule.decide(start)
+        ends = np.isnan(rho)  # a budget that is used up
+        self._epochs_at_rho[runs] = np.where(rho == self._rho[runs], self._epochs_at_rho[runs] + 1, 1)
+        self._rho[runs] = np.where(ends, self._rho[runs], rho)
+        self._epoch_left[runs] = np.where(ends, 0.0, self._epoch_work)
+        self._epochs_left[runs] -= np.where(ends, 0, 1)
+        ended = runs[ends]
+        self._active[ended] = False
+        self._runs.finish_hours[ended] = elapsed[ended]
+        self._epochs_left[ended] = 0
+        if self._tell and runs[0] == 0:
+            number = int(self._runs.epochs_run[0]) + 1
+            position = slot[0] + within[0] / self._slots.step_hours
+            why = f"epoch {number}" if not ends[0] else "the budget is used up: the run ends"
+            self._runs.steps.append(Step(position, "end" if ends[0] else "epoch", None if ends[0] else rho[0], why))
+
+    def _record(self, slot: int, begins: float, hours: float, forced: bool) -> None:
+        position = slot + begins / self._slots.step_hours
+        if hours > 0:
+            why = "the slack is used up" if forced else self._why or "no gate"
+            self._runs.steps.append(Step(position, "run", None, why))
+        else:
+            why = "above pause_above" if self._shut[0] else self._why
+            self._runs.steps.append(Step(position, "pause" if self._begun[0] else "wait", None, why))
