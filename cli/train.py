@@ -127,7 +127,7 @@ class _Display(Listener):
         self._progress.stop()
         self._meter.__exit__(*error)  # type: ignore[arg-type]
 
-    def started(self, *, steps: int, epochs_done: int, device: str, precision: str) -> None:
+    def started(self, *, steps: int, steps_done: int, epochs_done: int, device: str, precision: str) -> None:
         self._meter.cut()
         self._epoch = epochs_done
         self._progress.update(self._task, total=steps, description=f"training on {device}, {precision}")

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from greencore.backprop.curve import ConcaveCurve
 from greencore.training.shapes import StepShape
 from greencore.training.step_costs import StepCosts
 
@@ -30,7 +31,8 @@ class EpochReport:
 
     `share` is `flops / full_flops` over the epoch's own batches and at most `rho`; the probes' FLOPs and seconds
     stand beside it. `tensors` are all that some selection of the epoch trained, from output to input; `importance` is
-    the last probe's. With several processes `flops`, `full_flops` and `probe_flops` are the sums over all of them.
+    the last probe's, and `curve` what each share up to ρ would have brought by it; None where nothing had to be probed.
+    With several processes `flops`, `full_flops` and `probe_flops` are the sums over all of them.
     """
 
     epoch: int
@@ -43,6 +45,7 @@ class EpochReport:
     probe_flops: int
     probe_seconds: float
     selections: tuple[Reselection, ...] = ()
+    curve: ConcaveCurve | None = None
 
     @property
     def share(self) -> float:

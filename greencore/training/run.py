@@ -38,8 +38,8 @@ Method = Literal["greentrainer"] | Baseline
 class Listener:
     """Told how a run comes along; every method may be left as it is."""
 
-    def started(self, *, steps: int, epochs_done: int, device: str, precision: str) -> None:
-        """Training begins, or goes on after `epochs_done` epochs that a checkpoint holds."""
+    def started(self, *, steps: int, steps_done: int, epochs_done: int, device: str, precision: str) -> None:
+        """Training begins, or goes on after the steps and whole epochs that a checkpoint holds."""
 
     def step(self, *, done: int, steps: int, loss: float) -> None:
         """An optimiser step is done; `loss` is that step's."""
@@ -48,7 +48,11 @@ class Listener:
         """An epoch is over and its checkpoint is on disk."""
 
     def stop(self) -> bool:
-        """Asked after every step: whether to stop here and leave the rest for later."""
+        """Asked after every step: whether to stop here, with a checkpoint, and leave the rest for later."""
+        return False
+
+    def ends_after(self, epoch: int) -> bool:
+        """Asked after every epoch (numbered from 0) but the last: whether the run is over with it."""
         return False
 
 
@@ -86,10 +90,11 @@ def fine_tune(
     """Fine-tune the model in `model_folder` on `rows` by `method`, and save it under `folder`.
 
     With "greentrainer" `rho` is in (0, 1] or a function from the epoch's number (from 0) to such a value; 1 is full
-    fine-tuning. The other methods are the paper's baselines, for which `rho` means nothing. After each epoch `folder`
-    holds a checkpoint, from which a later call goes on; at the end `folder/artifacts` holds the model and its
-    tokenizer, a LoRA merged into it, or with "prefix" the adapter alone. Raises `greencore.backprop.BudgetTooSmall`
-    where ρ is below the floor, ValueError for a baseline that the model has no tensor for.
+    fine-tuning. The other methods are the paper's baselines, for which `rho` means nothing. After each epoch, and
+    where the listener stops the run, `folder` holds a checkpoint, from which a later call goes on; at the end
+    `folder/artifacts` holds the model and its tokenizer, a LoRA merged into it, or with "prefix" the adapter alone.
+    Raises `greencore.backprop.BudgetTooSmall` where ρ is below the floor, ValueError for a baseline that the model has
+    no tensor for.
     """
     listener = listener or Listener()
     transformers.set_seed(hyperparameters.seed)
@@ -108,17 +113,18 @@ def fine_tune(
         model = cast(PreTrainedModel, with_adapter(method, model))
     adaptive = GreenTrainerCallback(rho) if method == "greentrainer" else BaselineCallback(method)
     checkpoint = latest_checkpoint(folder)
+    relay = _Relay(listener, adaptive, examination)
     trainer = CheckpointedTrainer(
         model=model,
         args=_arguments(folder, hyperparameters),
         train_dataset=train_set.examples,
         data_collator=Collator(tokenizer.pad_token_id),
-        callbacks=[adaptive, _Relay(listener, adaptive, examination)],
+        callbacks=[adaptive, relay],
     )
     trainer.remove_callback(PrinterCallback)  # the listener is told instead
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     reports = tuple(adaptive.epochs)
-    if trainer.state.global_step < trainer.state.max_steps:
+    if trainer.state.global_step < trainer.state.max_steps and not relay.ended_early:
         return Result(False, None, before.evaluation, None, None, reports)
     after = examination.take(model)
     sample = None
@@ -233,13 +239,19 @@ class _Relay(TrainerCallback):
     def __init__(self, listener: Listener, adaptive: SelectionCallback, examination: _Examination) -> None:
         self._listener, self._adaptive, self._examination = listener, adaptive, examination
         self._losses: list[float] = []
+        self._epochs_told = 0
+        self.ended_early = False
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         precision = "bf16 autocast" if args.bf16 else "fp32"
         self._listener.started(
-            steps=state.max_steps, epochs_done=round(state.epoch or 0), device=args.device.type, precision=precision
+            steps=state.max_steps,
+            steps_done=state.global_step,
+            epochs_done=_whole_epochs(state),
+            device=args.device.type,
+            precision=precision,
         )
 
     def on_epoch_begin(
@@ -262,17 +274,33 @@ class _Relay(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step < state.max_steps and self._listener.stop():
             control.should_training_stop = True
+            control.should_save = True
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if abs((state.epoch or 0) - round(state.epoch or 0)) > 1e-6:
-            control.should_save = False  # stopped within the epoch, which will be run again from its start
+        if _within_an_epoch(state):
+            control.should_save = False  # stopped within the epoch: its checkpoint is there already
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        train_loss = sum(self._losses) / len(self._losses)
+        if _within_an_epoch(state) or len(self._adaptive.epochs) == self._epochs_told:
+            return  # a stop, of which the listener knows
+        self._epochs_told = len(self._adaptive.epochs)
+        report = self._adaptive.epochs[-1]
+        # A run that goes on after a stop in the epoch's last step has nothing left of it to average.
+        train_loss = sum(self._losses) / len(self._losses) if self._losses else float("nan")
         eval_loss = self._examination.loss(kwargs["model"])
-        self._listener.epoch(self._adaptive.epochs[-1], train_loss=train_loss, eval_loss=eval_loss)
+        self._listener.epoch(report, train_loss=train_loss, eval_loss=eval_loss)
+        if state.global_step < state.max_steps and self._listener.ends_after(report.epoch):
+            control.should_training_stop = self.ended_early = True
+
+
+def _whole_epochs(state: TrainerState) -> int:
+    return int((state.epoch or 0.0) + 1e-6)
+
+
+def _within_an_epoch(state: TrainerState) -> bool:
+    return abs((state.epoch or 0.0) - round(state.epoch or 0.0)) > 1e-6
 
 
 def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, destination: Path) -> Path:

@@ -9,6 +9,8 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from greencore.backprop import BudgetTooSmall
+from greencore.backprop.curve import ConcaveCurve
 from greencore.training.ledger import EpochLedger, EpochReport
 from greencore.training.optimizer_state import OptimizerState, set_aside
 from greencore.training.shapes import Shapes, encodes, shape_of, shapes_of
@@ -146,7 +148,15 @@ class SelectionCallback(TrainerCallback, ABC):
             probe_flops=probes,
             probe_seconds=sum(selection.probe_seconds for selection in ledger.selections),
             selections=tuple(ledger.selections),
+            curve=self._curve(ledger),
         )
+
+    def _curve(self, ledger: EpochLedger) -> ConcaveCurve | None:
+        """What each share of the FLOPs would have brought; None where nothing was probed."""
+        try:
+            return self._costs.curve(ledger.current.importance, ledger.rho) if ledger.current.importance else None
+        except BudgetTooSmall:
+            return None  # the longest rows alone fit nothing within this ρ
 
     def _count(self, model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._watching and model.training and torch.is_grad_enabled():

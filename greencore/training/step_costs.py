@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from greencore.backprop import BudgetTooSmall, Selection, profile, select
+from greencore.backprop.curve import ConcaveCurve, importance_curve
 from greencore.backprop.lengths import Lengths, nodes, weights
 from greencore.training.modes import modes_kept
 from greencore.training.shapes import StepShape, encodes
@@ -103,6 +104,10 @@ class StepCosts:
             if rho >= 1 or excess <= 0:
                 return self._selection(self._fill(list(chosen.names), worth, rho), importance)
             margin = max(2 * margin, rho - chosen.rho + excess)  # at least doubles, so that it comes to an end
+
+    def curve(self, importance: Mapping[str, float], rho: float) -> ConcaveCurve:
+        """What each share of the longest step's FLOPs up to ρ would bring; `importance` as for `select`."""
+        return importance_curve(self._longest, importance, up_to=rho).concave()
 
     @cached_property
     def _alone(self) -> dict[str, float]:

@@ -28,7 +28,7 @@ class Notes(Listener):
     def __init__(self) -> None:
         self.epochs: list[EpochReport] = []
 
-    def started(self, *, steps: int, epochs_done: int, device: str, precision: str) -> None:
+    def started(self, *, steps: int, steps_done: int, epochs_done: int, device: str, precision: str) -> None:
         self.device = device
 
     def epoch(self, report: EpochReport, *, train_loss: float, eval_loss: float | None) -> None:
@@ -61,7 +61,7 @@ def test_a_run_trains_on_the_gpu_within_rho_and_meters_it(model_folder: Path, ro
     assert result.completed
     assert notes.device == "cuda"
     assert all(0.68 < report.share <= 0.7 for report in notes.epochs)
-    assert {interval.gpu_method for interval in metered} == {"NVML"}
+    assert {interval.gpu_method for interval in metered} == {"NVML energy counter"}
     assert sum(interval.gpu_kwh for interval in metered) > 0
 
 

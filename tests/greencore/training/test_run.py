@@ -25,7 +25,7 @@ class Watch(Listener):
     def __init__(self, stop_after: int | None = None) -> None:
         self.stop_after, self.steps, self.epochs, self.epochs_done = stop_after, 0, list[EpochReport](), -1
 
-    def started(self, *, steps: int, epochs_done: int, device: str, precision: str) -> None:
+    def started(self, *, steps: int, steps_done: int, epochs_done: int, device: str, precision: str) -> None:
         self.epochs_done = epochs_done
 
     def step(self, *, done: int, steps: int, loss: float) -> None:
@@ -86,7 +86,7 @@ def test_a_checkpoint_is_whole_and_holds_no_pickle(model_folder: Path, rows: lis
     checkpoint = latest_checkpoint(tmp_path)
     assert checkpoint is not None
     assert {path.suffix for path in checkpoint.iterdir()} == {".json", ".safetensors"}
-    assert json.loads((checkpoint / "trainer_state.json").read_text())["epoch"] == 1
+    assert json.loads((checkpoint / "trainer_state.json").read_text())["epoch"] == 1.75
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == [checkpoint.name]
 
 
