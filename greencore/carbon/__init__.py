@@ -1,6 +1,7 @@
 """Carbon intensity of electricity: where it comes from, how it varies, and what metered energy emits."""
 
 from greencore.carbon.accounting import Metered, PricedInterval, price
+from greencore.carbon.credentials import Credentials
 from greencore.carbon.errors import (
     CarbonError,
     InvalidReading,
@@ -15,6 +16,7 @@ from greencore.carbon.source import Source
 
 __all__ = [
     "CarbonError",
+    "Credentials",
     "EmissionFactors",
     "IntensitySeries",
     "InvalidReading",

@@ -1,6 +1,7 @@
 """The `static` source: each country's yearly mean intensity, as CodeCarbon bundles it."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib.util import find_spec
@@ -76,6 +77,18 @@ class StaticSource:
             )
             hour += HOUR
         return readings
+
+
+def static_reading(zone: str, at: datetime) -> Reading | None:
+    """The yearly mean of the country in which a zone lies, as the reading of the hour that holds `at`; None where
+    none is known. A zone such as "US-CAL-CISO" lies in the country that its name begins with.
+    """
+    for name in (zone, zone.partition("-")[0]):
+        try:
+            return replace(StaticSource(name, clock=lambda: at).latest(), zone=zone)
+        except UnknownZone:
+            continue
+    return None
 
 
 def yearly_mean(zone: str) -> float:
