@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import json
 import os
 import socket
 import sys
@@ -233,14 +232,13 @@ class Stack:
 
     def _environment(self) -> dict[str, str]:
         """This stack's settings, all of them, as its Python programs read them; nothing may reach a model hub."""
-        values = {f"GREENTUNE_{name}".upper(): value for name, value in self.settings.model_dump(mode="json").items()}
-        del values["GREENTUNE_DATABASE_URL"], values["GREENTUNE_REDIS_URL"]
-        values |= {"GREENTUNE_DATA_DIR": str(self.data_dir), "DATABASE_URL": self.database_url}
-        values |= {"REDIS_URL": self.redis_url, "HF_HUB_OFFLINE": "1", **python_environment()}
         return {
-            name: value if isinstance(value, str) else json.dumps(value)
-            for name, value in values.items()
-            if value is not None
+            **self.settings.environment(),
+            "GREENTUNE_DATA_DIR": str(self.data_dir),
+            "DATABASE_URL": self.database_url,
+            "REDIS_URL": self.redis_url,
+            "HF_HUB_OFFLINE": "1",
+            **python_environment(),
         }
 
     def _launch(self, services: Sequence[Service]) -> None:

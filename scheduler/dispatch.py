@@ -1,6 +1,6 @@
 """Sends jobs to workers: new ones to be prepared, queued ones to be trained in their zone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import structlog
@@ -8,12 +8,18 @@ from celery import Celery
 from kombu.exceptions import OperationalError as BrokerDown
 from sqlalchemy.orm import Session
 
+from greencore.carbon import Signal
+from greencore.policy.gating import Look
+from scheduler.gates import is_gated, look_at_gate
+from scheduler.placement import place, zones_of
 from store.database import Database
-from store.grid import GridRepository
 from store.jobs import JobRepository
+from store.pace import pace
 from store.settings import Settings
 from store.status import JobStatus
 from store.tables import Job, Worker
+from store.transitions import transition
+from store.workers import WorkerRepository
 from worker.app import PREPARE, PREPARE_QUEUE, TRAIN, send, train_queue
 
 log = structlog.get_logger()
@@ -29,38 +35,101 @@ def dispatch_new_jobs(database: Database, celery: Celery, settings: Settings, *,
     _dispatch(database, settings, JobStatus.VALIDATING, to_prepare, at=at)
 
 
-def dispatch_queued_jobs(database: Database, celery: Celery, settings: Settings, *, at: datetime) -> None:
-    """Send every queued job to a worker of its zone; one that left its zone open gets the greenest.
+def dispatch_queued_jobs(
+    database: Database, celery: Celery, settings: Settings, signals: Mapping[str, Signal], *, at: datetime
+) -> None:
+    """Send every queued job whose gate is open to a worker of its zone; defer the others, and say until when.
 
-    A job whose zone has no live worker stays queued and says so.
+    A job that left its zone open gets the one that is expected to be greenest. One whose zone has no live worker
+    stays queued and says so. A deferred job is looked at again when its time has come.
     """
     with database.session() as session:
-        seen_since = at - timedelta(seconds=settings.lease_seconds)
-        workers = GridRepository(session).live_workers(since=seen_since)
+        workers = live_workers(session, settings, at=at)
+        for job in JobRepository(session).deferred(due=at):
+            found = _look(session, job, workers, settings, signals, at=at)
+            if found is None or found.opens:
+                transition(session, job, JobStatus.QUEUED, at=at, reason=None if found is None else found.reason)
+            else:
+                job.reason = found.reason
 
     def to_train(session: Session, job: Job) -> bool:
-        zone = job.zone_asked or greenest_zone(session, workers, at=at)
-        if zone is None or not any(zone in worker.zones for worker in workers):
-            job.reason = f"waits for a worker{f' in zone {zone}' if zone else ''}: none is alive"
+        found = _look(session, job, workers, settings, signals, at=at)
+        if found is None:
             return False
-        job.zone, job.reason = zone, None
-        send(celery, TRAIN, job.id, queue=train_queue(zone))
-        JobRepository(session).record(job.id, "job.dispatched", at=at, zone=zone)
+        if not found.opens:
+            transition(session, job, JobStatus.DEFERRED, at=at, reason=found.reason, saving=found.saving)
+            log.info("job.deferred", job=job.id, until=found.until and found.until.isoformat(), reason=found.reason)
+            return False
+        assert job.zone is not None
+        job.reason = found.reason if is_gated(job) else None
+        send(celery, TRAIN, job.id, queue=train_queue(job.zone))
+        JobRepository(session).record(
+            job.id, "job.dispatched", at=at, zone=job.zone, reason=job.reason, forced=found.forced or None
+        )
         return True
 
     _dispatch(database, settings, JobStatus.QUEUED, to_train, at=at)
 
 
-def greenest_zone(session: Session, workers: Sequence[Worker], *, at: datetime) -> str | None:
-    """Of the zones with a live worker, the one with the lowest intensity now; without any reading, the first."""
-    zones = sorted({zone for worker in workers for zone in worker.zones})
-    grid = GridRepository(session)
+def pause_running_jobs(database: Database, settings: Settings, signals: Mapping[str, Signal], *, at: datetime) -> None:
+    """Ask running jobs to stop at their next step where their gate closes; they go back to the queue, and wait there.
 
-    def intensity(zone: str) -> float:
-        reading = grid.newest(zone, at=at)
-        return float("inf") if reading is None else reading.gco2e_per_kwh
+    Only a gate of the mode "pause" closes on a job that has begun.
+    """
+    with database.session() as session:
+        for job in JobRepository(session).running_to_look_at(due=at):
+            assert job.zone is not None
+            expected = pace(session, job, settings, device=job.device)
+            found = look_at_gate(
+                session, job, expected, settings, zone=job.zone, signal=_signal(job, signals), computing=True, at=at
+            )
+            if not found.opens:
+                job.control = "defer"
+                JobRepository(session).record(job.id, "gate.closed", at=at, reason=found.reason, saving=found.saving)
+                log.info("gate.closed", job=job.id, reason=found.reason)
 
-    return min(zones, key=intensity, default=None)
+
+def live_workers(session: Session, settings: Settings, *, at: datetime) -> Sequence[Worker]:
+    """The training workers that were seen within the time of a lease."""
+    return WorkerRepository(session).alive(since=at - timedelta(seconds=settings.lease_seconds))
+
+
+def _look(
+    session: Session,
+    job: Job,
+    workers: Sequence[Worker],
+    settings: Settings,
+    signals: Mapping[str, Signal],
+    *,
+    at: datetime,
+) -> Look | None:
+    """Place a job and look at its gate; None, with the reason in the job, where no worker could run it."""
+    expected = pace(session, job, settings, device=job.device or next((worker.device for worker in workers), None))
+    zones = [zone for zone in zones_of(workers) if zone in signals]
+    if job.zone_asked is None:
+        # What has been priced by one signal stays with it.
+        zones = [zone for zone in zones if job.signal in (None, signals[zone])]
+        placement = place(session, zones, signals, expected, job.epochs, at=at)
+        zone, why = (None, None) if placement is None else (placement.zone, placement.reason)
+    else:
+        zone, why = job.zone_asked, None
+    if zone is None or zone not in zones:
+        job.reason = f"waits for a worker{f' in zone {zone}' if zone else ''}: none is alive"
+        return None
+    job.zone = zone
+    job.signal = job.signal or signals[zone]
+    if not is_gated(job):
+        return Look(True, None, 0.0, False, False, False, why or "no gate")
+    return look_at_gate(
+        session, job, expected, settings, zone=zone, signal=_signal(job, signals), computing=False, at=at
+    )
+
+
+def _signal(job: Job, signals: Mapping[str, Signal]) -> Signal:
+    if job.signal is not None:
+        return "marginal" if job.signal == "marginal" else "average"
+    assert job.zone is not None
+    return signals[job.zone]
 
 
 def _dispatch(

@@ -1,102 +1,185 @@
-"""Carbon-intensity readings and the workers that stand in each zone."""
+"""Carbon-intensity readings and forecasts, zone by zone; average and marginal ones are never mixed."""
 
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import delete, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from greencore.carbon import Reading
-from store.tables import IntensityReading, Worker
+from greencore.carbon import IntensitySeries, Reading, Signal
+from greencore.carbon.merging import merged
+from store.tables import IntensityForecast, IntensityReading
+
+# The fallback chain looks back to the same hour of last week.
+LOOK_BACK = timedelta(days=8)
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What is stored of a zone around a time: readings up to it, and what is expected."""
+
+    readings: IntensitySeries
+    forecast: IntensitySeries
 
 
 class GridRepository:
-    """Queries on readings and workers, inside the caller's transaction."""
+    """Queries on readings and forecasts, inside the caller's transaction."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
 
     def put(self, readings: Iterable[Reading]) -> None:
-        """Store readings; one that is there already for the same zone and start is replaced."""
-        for reading in readings:
-            values = {
-                "zone": reading.zone,
-                "start": reading.start,
-                "end": reading.end,
-                "gco2e_per_kwh": reading.gco2e_per_kwh,
-                "source": reading.source,
-                "signal": reading.signal,
-                "estimated": reading.estimated,
-                "fetched_at": reading.fetched_at,
-            }
-            changed = {key: value for key, value in values.items() if key not in {"zone", "start"}}
+        """Store readings. One that is there for the same zone, signal and start is replaced, unless it was measured
+        and the new one is an estimate."""
+        rows = list({(r.zone, r.signal, r.start): _row(r) for r in readings}.values())
+        if not rows:
+            return
+        statement = insert(IntensityReading)
+        changed = {name: statement.excluded[name] for name in rows[0] if name not in {"zone", "signal", "start"}}
+        self._session.execute(
+            statement.on_conflict_do_update(
+                index_elements=["zone", "signal", "start"],
+                set_=changed,
+                where=or_(IntensityReading.estimated, ~statement.excluded.estimated),
+            ),
+            rows,
+        )
+
+    def put_forecast(self, zone: str, signal: Signal, readings: Iterable[Reading], *, at: datetime) -> None:
+        """Store what is expected from `at` on, in place of what was expected before; the past stays as it is."""
+        self._session.execute(
+            delete(IntensityForecast).where(
+                IntensityForecast.zone == zone, IntensityForecast.signal == signal, IntensityForecast.end > at
+            )
+        )
+        rows = [_row(reading) for reading in readings if reading.end > at]
+        if rows:
+            statement = insert(IntensityForecast)
+            changed = {name: statement.excluded[name] for name in rows[0] if name not in {"zone", "signal", "start"}}
             self._session.execute(
-                insert(IntensityReading)
-                .values(values)
-                .on_conflict_do_update(index_elements=["zone", "start"], set_=changed)
+                statement.on_conflict_do_update(index_elements=["zone", "signal", "start"], set_=changed), rows
             )
 
-    def newest(self, zone: str, *, at: datetime) -> Reading | None:
-        """The reading in force at a time: the last that had begun."""
+    def newest(self, zone: str, *, at: datetime, signal: Signal | None = None) -> Reading | None:
+        """The last reading that had begun by a time; without a signal, of the one that was fetched last."""
+        signal = signal or self.signal(zone)
         query = (
             select(IntensityReading)
-            .where(IntensityReading.zone == zone, IntensityReading.start <= at)
+            .where(IntensityReading.zone == zone, IntensityReading.signal == signal, IntensityReading.start <= at)
             .order_by(IntensityReading.start.desc())
             .limit(1)
         )
         row = self._session.scalars(query).one_or_none()
         return None if row is None else _reading(row)
 
-    def between(self, zone: str, start: datetime, end: datetime) -> Sequence[Reading]:
-        """Readings that touch `[start, end)`, and the last one before it, in order."""
-        first = (
-            select(IntensityReading.start)
-            .where(IntensityReading.zone == zone, IntensityReading.start <= start)
-            .order_by(IntensityReading.start.desc())
-            .limit(1)
-            .scalar_subquery()
-        )
+    def first(self, zone: str, signal: Signal) -> Reading | None:
+        """The earliest reading."""
         query = (
             select(IntensityReading)
-            .where(
-                IntensityReading.zone == zone,
-                IntensityReading.start < end,
-                (first.is_(None)) | (IntensityReading.start >= first),
-            )
+            .where(IntensityReading.zone == zone, IntensityReading.signal == signal)
             .order_by(IntensityReading.start)
+            .limit(1)
         )
-        return [_reading(row) for row in self._session.scalars(query)]
+        row = self._session.scalars(query).one_or_none()
+        return None if row is None else _reading(row)
 
-    def seen(self, worker_id: str, *, zones: Sequence[str], device: str, at: datetime) -> None:
-        """Note that a training worker is alive."""
-        statement = insert(Worker).values(
-            id=worker_id, zones=list(zones), device=device, started_at=at, last_seen_at=at
+    def signal(self, zone: str) -> Signal | None:
+        """The signal of the zone's reading that was fetched last; None where there is none."""
+        query = (
+            select(IntensityReading.signal)
+            .where(IntensityReading.zone == zone)
+            .order_by(IntensityReading.fetched_at.desc())
+            .limit(1)
         )
-        self._session.execute(
-            statement.on_conflict_do_update(
-                index_elements=["id"], set_={"zones": list(zones), "device": device, "last_seen_at": at}
-            )
+        found = self._session.scalar(query)
+        return None if found is None else _signal(found)
+
+    def between(self, zone: str, signal: Signal, start: datetime, end: datetime) -> IntensitySeries:
+        """Readings that touch `[start, end)`, without overlaps."""
+        return self._series(IntensityReading, zone, signal, start, end)
+
+    def forecast(self, zone: str, signal: Signal, start: datetime, end: datetime) -> IntensitySeries:
+        """What was last expected of `[start, end)`."""
+        return self._series(IntensityForecast, zone, signal, start, end)
+
+    def forecast_made(self, zone: str, signal: Signal) -> tuple[datetime, datetime] | None:
+        """When the newest forecast was fetched, and how far it reaches; None where there is none."""
+        query = (
+            select(IntensityForecast.fetched_at, IntensityForecast.end)
+            .where(IntensityForecast.zone == zone, IntensityForecast.signal == signal)
+            .order_by(IntensityForecast.start.desc())
+            .limit(1)
+        )
+        row = self._session.execute(query).one_or_none()
+        return None if row is None else (row.fetched_at, row.end)
+
+    def knowledge(self, zone: str, signal: Signal, start: datetime, end: datetime) -> Knowledge:
+        """What the fallback chain needs to say the intensity of any time in `[start, end)`."""
+        return Knowledge(
+            readings=self.between(zone, signal, start - LOOK_BACK, end),
+            forecast=self.forecast(zone, signal, start, end),
         )
 
-    def gone(self, worker_id: str) -> None:
-        """Forget a worker that has stopped in order."""
-        worker = self._session.get(Worker, worker_id)
-        if worker is not None:
-            self._session.delete(worker)
+    def _series(
+        self,
+        table: type[IntensityReading] | type[IntensityForecast],
+        zone: str,
+        signal: Signal,
+        start: datetime,
+        end: datetime,
+    ) -> IntensitySeries:
+        query = (
+            select(table)
+            .where(table.zone == zone, table.signal == signal, table.start < end, table.end > start)
+            .order_by(table.start)
+        )
+        rows: Iterable[IntensityReading | IntensityForecast] = self._session.scalars(query)
+        return merged(map(_reading, rows))
 
-    def live_workers(self, *, since: datetime) -> Sequence[Worker]:
-        return self._session.scalars(select(Worker).where(Worker.last_seen_at >= since).order_by(Worker.id)).all()
+
+def outlook_of(readings: IntensitySeries, forecast: IntensitySeries, *, now: datetime) -> IntensitySeries:
+    """What is expected from now on: the reading in force, then the forecast."""
+    in_force = readings.at(now)
+    if in_force is None:
+        return forecast
+    later = [_from(reading, in_force.end) for reading in forecast if reading.end > in_force.end]
+    return IntensitySeries([in_force, *later])
 
 
-def _reading(row: IntensityReading) -> Reading:
+def _from(reading: Reading, start: datetime) -> Reading:
+    return reading if reading.start >= start else replace(reading, start=start)
+
+
+def _row(reading: Reading) -> dict[str, Any]:
+    return {
+        "zone": reading.zone,
+        "signal": reading.signal,
+        "start": reading.start,
+        "end": reading.end,
+        "gco2e_per_kwh": reading.gco2e_per_kwh,
+        "source": reading.source,
+        "emission_factors": reading.emission_factors,
+        "estimated": reading.estimated,
+        "fetched_at": reading.fetched_at,
+    }
+
+
+def _reading(row: IntensityReading | IntensityForecast) -> Reading:
     return Reading(
         zone=row.zone,
         start=row.start,
         end=row.end,
         gco2e_per_kwh=row.gco2e_per_kwh,
         source=row.source,
-        signal="marginal" if row.signal == "marginal" else "average",
+        signal=_signal(row.signal),
+        emission_factors="direct" if row.emission_factors == "direct" else "lifecycle",
         estimated=row.estimated,
         fetched_at=row.fetched_at,
     )
+
+
+def _signal(value: str) -> Signal:
+    return "marginal" if value == "marginal" else "average"

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
+from greencore.policy import Policy, parse_policy
 from store.database import wake_scheduler
 from store.ids import new_id
 from store.page import Page
-from store.status import HELD_BY_A_WORKER, JobStatus
+from store.status import FINAL, HELD_BY_A_WORKER, JobStatus
 from store.tables import Artifact, EnergyInterval, Epoch, Event, Job
 from store.transitions import transition
 
@@ -64,6 +65,13 @@ class EmissionsBasis:
     estimated: bool
     sources: Sequence[str]
     methods: Mapping[str, Sequence[str]]
+
+
+def policy_of(job: Job) -> Policy:
+    """The policy as it was at submission; a method that is not adaptive keeps its gate and trains all (ρ = 1)."""
+    if job.method == "greentrainer":
+        return parse_policy(job.policy)
+    return parse_policy({"kind": "constant", "rho": 1.0, "gate": job.policy.get("gate", {})})
 
 
 class JobRepository:
@@ -197,6 +205,29 @@ class JobRepository:
             .with_for_update(skip_locked=True)
         )
         return self._session.scalars(query).all()
+
+    def deferred(self, *, due: datetime) -> Sequence[Job]:
+        """Locked jobs that wait for their gate, and whose next look is due."""
+        return self._due(JobStatus.DEFERRED, due)
+
+    def running_to_look_at(self, *, due: datetime) -> Sequence[Job]:
+        """Locked jobs that run undisturbed, and whose gate may pause them and is due for a look."""
+        may_pause = Job.policy["gate"]["mode"].astext == "pause"
+        return self._due(JobStatus.RUNNING, due, may_pause, Job.control == "run")
+
+    def _due(self, status: JobStatus, due: datetime, *conditions: ColumnElement[bool]) -> Sequence[Job]:
+        query = (
+            select(Job)
+            .where(Job.status == status, or_(Job.not_before.is_(None), Job.not_before <= due), *conditions)
+            .order_by(Job.priority.desc(), Job.id)
+            .with_for_update(skip_locked=True)
+        )
+        return self._session.scalars(query).all()
+
+    def open_zones(self) -> set[str]:
+        """The zones of the jobs that are not over."""
+        query = select(Job.zone).where(Job.status.not_in(FINAL), Job.zone.is_not(None)).distinct()
+        return {zone for zone in self._session.scalars(query) if zone is not None}
 
     def lost(self, *, at: datetime) -> Sequence[Job]:
         """Locked jobs whose worker has let its lease run out."""

@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from greencore.carbon import PricedInterval
+from greencore.carbon.accounting import TRACKER_TOLERANCE, tracker_difference
 from greencore.energy import EnergyInterval as MeteredInterval
 from greencore.policy import Decision
 from store.jobs import JobRepository
@@ -17,15 +19,28 @@ from store.transitions import transition
 
 
 def start_training(
-    session: Session, lease: Lease, *, at: datetime, steps: int, epochs_done: int, precision: str
+    session: Session, lease: Lease, *, at: datetime, steps: int, steps_done: int, epochs_done: int, precision: str
 ) -> None:
-    """Note that the model is loaded, and after which epoch the run goes on: the last one with a checkpoint."""
+    """Note that the model is loaded, and after which step the run goes on: that of its last checkpoint."""
     job = held(session, lease)
-    job.steps, job.epochs_done = steps, epochs_done
-    job.steps_done = steps * epochs_done // job.epochs
+    job.steps, job.steps_done, job.epochs_done = steps, steps_done, epochs_done
     JobRepository(session).record(
-        job.id, "training.started", at=at, attempt=lease.attempt, epochs_done=epochs_done, precision=precision
+        job.id,
+        "training.started",
+        at=at,
+        attempt=lease.attempt,
+        steps_done=steps_done,
+        epochs_done=epochs_done,
+        precision=precision,
     )
+
+
+def resume_epoch(session: Session, lease: Lease, number: int) -> None:
+    """Note that this attempt goes on within an epoch; its decision stands."""
+    held(session, lease)
+    epoch = session.get(Epoch, (lease.job_id, number))
+    if epoch is not None:
+        epoch.attempt = lease.attempt
 
 
 def start_epoch(session: Session, lease: Lease, number: int, decision: Decision, *, at: datetime) -> None:
@@ -47,6 +62,7 @@ def start_epoch(session: Session, lease: Lease, number: int, decision: Decision,
             reason=decision.reason,
             intensity_gco2e_per_kwh=decision.intensity_gco2e_per_kwh,
             intensity_source=decision.source,
+            intensity_step=decision.step,
             intensity_age_seconds=decision.age_seconds,
             intensity_estimated=decision.estimated,
         )
@@ -64,9 +80,19 @@ def report_step(session: Session, lease: Lease, *, steps: int, steps_done: int, 
         job.loss = loss
 
 
-def finish_epoch(session: Session, lease: Lease, number: int, *, at: datetime, measured: Mapping[str, Any]) -> None:
-    """Close an epoch with what was measured of it (columns of `Epoch` by name)."""
+def finish_epoch(
+    session: Session,
+    lease: Lease,
+    number: int,
+    *,
+    at: datetime,
+    measured: Mapping[str, Any],
+    utility: Mapping[str, Any] | None,
+) -> None:
+    """Close an epoch with what was measured of it (columns of `Epoch` by name), and what ρ would have been worth."""
     job = held(session, lease)
+    if utility is not None:
+        job.utility = dict(utility)
     epoch = session.get_one(Epoch, (lease.job_id, number))
     for column, value in measured.items():
         setattr(epoch, column, value)
@@ -78,33 +104,61 @@ def finish_epoch(session: Session, lease: Lease, number: int, *, at: datetime, m
 
 
 def add_energy(
-    session: Session, lease: Lease, epoch: int, interval: MeteredInterval, price: PricedInterval | None
+    session: Session, lease: Lease, epoch: int, interval: MeteredInterval, pieces: Sequence[PricedInterval]
 ) -> None:
-    """Store a metered interval with its price, and add both to the job's totals.
+    """Store a metered interval in pieces of one intensity each (see `greencore.carbon.split`), and add to the totals.
 
-    `price` is None where no intensity is known yet: the energy counts, its emissions wait for a price.
+    A piece without a price counts as energy, and its emissions wait for a price.
     """
     job = held(session, lease)
-    session.add(
-        EnergyInterval(
-            job_id=lease.job_id,
-            epoch=epoch,
-            attempt=lease.attempt,
-            started_at=interval.start,
-            finished_at=interval.end,
-            cpu_kwh=interval.cpu_kwh,
-            gpu_kwh=interval.gpu_kwh,
-            ram_kwh=interval.ram_kwh,
-            method={"cpu": interval.cpu_method, "gpu": interval.gpu_method, "ram": interval.ram_method},
-            intensity_gco2e_per_kwh=None if price is None else price.intensity_gco2e_per_kwh,
-            intensity_source=None if price is None else ", ".join(price.sources),
-            intensity_estimated=price is None or price.estimated,
-            emissions_gco2e=None if price is None else price.emissions_gco2e,
+    for piece in pieces:
+        share = piece.energy_kwh / interval.energy_kwh if interval.energy_kwh else 1 / len(pieces)
+        session.add(
+            EnergyInterval(
+                job_id=lease.job_id,
+                epoch=epoch,
+                attempt=lease.attempt,
+                started_at=piece.start,
+                finished_at=piece.end,
+                cpu_kwh=interval.cpu_kwh * share,
+                gpu_kwh=interval.gpu_kwh * share,
+                ram_kwh=interval.ram_kwh * share,
+                method={"cpu": interval.cpu_method, "gpu": interval.gpu_method, "ram": interval.ram_method},
+                intensity_gco2e_per_kwh=piece.intensity_gco2e_per_kwh,
+                intensity_source=", ".join(piece.sources) or None,
+                intensity_estimated=piece.estimated,
+                pue=piece.pue,
+                emissions_gco2e=piece.emissions_gco2e,
+            )
+        )
+        job.emissions_gco2e += piece.emissions_gco2e or 0.0
+    job.energy_kwh += interval.energy_kwh
+
+
+def add_tracker_total(session: Session, lease: Lease, *, at: datetime, tracker_kwh: float | None) -> None:
+    """Keep CodeCarbon's own count of an attempt's energy beside ours, and warn where the two differ too much."""
+    job = held(session, lease)
+    kwh = EnergyInterval.cpu_kwh + EnergyInterval.gpu_kwh + EnergyInterval.ram_kwh
+    ours_kwh = session.scalar(
+        select(func.coalesce(func.sum(kwh), 0.0)).where(
+            EnergyInterval.job_id == job.id, EnergyInterval.attempt == lease.attempt
         )
     )
-    job.energy_kwh += interval.energy_kwh
-    if price is not None:
-        job.emissions_gco2e += price.emissions_gco2e
+    assert ours_kwh is not None
+    if tracker_kwh is not None:
+        job.tracker_kwh = (job.tracker_kwh or 0.0) + tracker_kwh
+    difference = tracker_difference(ours_kwh, tracker_kwh)
+    if difference is not None and abs(difference) > TRACKER_TOLERANCE:
+        JobRepository(session).record(
+            job.id,
+            "energy.differs",
+            at=at,
+            attempt=lease.attempt,
+            ours_kwh=ours_kwh,
+            tracker_kwh=tracker_kwh,
+            difference=difference,
+            reason=f"our intervals and CodeCarbon's own total differ by {difference:+.1%}: some may have been lost",
+        )
 
 
 def succeed(

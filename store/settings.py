@@ -1,10 +1,14 @@
 """The one settings object: every process reads the same environment."""
 
+import json
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from greencore.carbon import Credentials
 
 STATIC_ZONES = dict.fromkeys(("DE", "FR", "GB", "NO", "PL", "SE", "US"), "static")
 
@@ -25,6 +29,14 @@ class Settings(BaseSettings):
     max_dataset_rows: PositiveInt = 1_000_000
 
     zones: dict[str, str] = Field(default=STATIC_ZONES, description='carbon source of each zone, {"FR": "static"}')
+    electricity_maps_token: SecretStr | None = None
+    watttime_user: SecretStr | None = None
+    watttime_password: SecretStr | None = None
+    stale_limit_hours: float = Field(default=2.0, ge=0, description="a reading that ended longer ago is not used")
+    history_days: float = Field(default=90.0, ge=0, le=400, description="fetched of a zone that is new")
+    settle_after_hours: PositiveFloat = Field(default=72.0, description="a price that is provisional for so long stays")
+    pue: float = Field(default=1.0, ge=1, le=10, description="what the site draws for each kWh that its machines use")
+
     worker_zones: list[str] = Field(default=[], description="zones this worker serves; empty: all")
 
     tick_seconds: PositiveFloat = Field(default=2.0, description="the scheduler's safety net beside NOTIFY")
@@ -36,8 +48,35 @@ class Settings(BaseSettings):
     energy_interval_seconds: float = Field(default=60.0, gt=0, le=60)
     cpu_power_w: PositiveFloat | None = Field(default=None, description="instead of CodeCarbon's estimate")
     ram_power_w: PositiveFloat | None = None
+    assumed_tflops: PositiveFloat | None = Field(default=None, description="of a device that has not run a job yet")
+    assumed_power_w: PositiveFloat | None = None
 
     log_format: str = Field(default="console", pattern="^(console|json)$")
+
+    @property
+    def credentials(self) -> Credentials:
+        """The keys of the carbon providers."""
+        return Credentials(
+            electricity_maps_token=_revealed(self.electricity_maps_token),
+            watttime_user=_revealed(self.watttime_user),
+            watttime_password=_revealed(self.watttime_password),
+        )
+
+    @property
+    def stale_limit(self) -> timedelta:
+        """How long ago a reading may have ended to be used still."""
+        return timedelta(hours=self.stale_limit_hours)
+
+    def environment(self) -> dict[str, str]:
+        """These settings, keys included, as the variables from which another process reads the same."""
+        variables = {}
+        for name in type(self).model_fields:
+            variable = name.upper() if name in ("database_url", "redis_url") else f"GREENTUNE_{name}".upper()
+            value = getattr(self, name)
+            value = _revealed(value) if isinstance(value, SecretStr) else value
+            if value is not None:
+                variables[variable] = json.dumps(value) if isinstance(value, dict | list) else str(value)
+        return variables
 
     @property
     def datasets_dir(self) -> Path:
@@ -58,6 +97,10 @@ class Settings(BaseSettings):
     def artifact_file(self, job_id: str, name: str) -> Path:
         """Where one file of a finished job's result lies; `name` as in the artifacts table."""
         return self.job_dir(job_id) / "artifacts" / name
+
+
+def _revealed(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
 
 
 @lru_cache(maxsize=1)

@@ -34,6 +34,7 @@ def transition(
         job.lease_token = job.lease_expires_at = job.worker_id = None
     if to is JobStatus.QUEUED:
         job.queued_at, job.dispatched_at = at, None
+        job.ready_at = job.ready_at or at
     if to is JobStatus.RUNNING:
         job.started_at = job.started_at or at
     if to in FINAL:

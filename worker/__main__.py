@@ -21,6 +21,8 @@ def main(arguments: list[str]) -> None:
     configure_logs(settings)
     worker_id = new_id("worker")
     os.environ["GREENTUNE_WORKER_ID"] = worker_id
+    # As NVML numbers them: energy is metered of the very GPU that trains.
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     zones = settings.worker_zones or list(settings.zones)
     unknown = set(zones) - set(settings.zones)
     if unknown:

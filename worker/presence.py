@@ -9,9 +9,9 @@ from sqlalchemy.exc import OperationalError
 
 from greencore.clock import utc_now
 from store.database import Database
-from store.grid import GridRepository
 from store.leases import drain
 from store.settings import Settings
+from store.workers import WorkerRepository
 
 log = structlog.get_logger()
 
@@ -25,7 +25,7 @@ def announce(worker_id: str, zones: Sequence[str], settings: Settings) -> None:
         while True:
             try:
                 with database.session() as session:
-                    GridRepository(session).seen(worker_id, zones=zones, device=device_name(), at=utc_now())
+                    WorkerRepository(session).seen(worker_id, zones=zones, device=device_name(), at=utc_now())
             except OperationalError as error:
                 log.warning("worker.unseen", worker=worker_id, error=str(error.orig))
             if stopped.wait(settings.heartbeat_seconds):
@@ -46,7 +46,7 @@ def announce(worker_id: str, zones: Sequence[str], settings: Settings) -> None:
     def shutdown(**_: object) -> None:
         stopped.set()
         with database.session() as session:
-            GridRepository(session).gone(worker_id)
+            WorkerRepository(session).gone(worker_id)
         database.dispose()
 
 

@@ -1,31 +1,40 @@
 """Run one attempt of a job: claim it, train under its lease, meter the energy, store what came of it."""
 
 import hashlib
+import math
 import os
 import platform
 from dataclasses import asdict
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import structlog
+from sqlalchemy.orm import Session
 
-from greencore.carbon import IntensitySeries, price
+from greencore.backprop.curve import ConcaveCurve
+from greencore.carbon import Signal
+from greencore.carbon.accounting import split
+from greencore.carbon.fallback import filled
+from greencore.carbon.static import static_reading
 from greencore.clock import utc_now
 from greencore.dataset import load_rows
 from greencore.energy import EnergyInterval, EnergyMeter
 from greencore.hyperparameters import Hyperparameters
-from greencore.policy import decide, parse_policy
+from greencore.policy import Decision, decide
+from greencore.policy.utility import DEFAULT_UTILITY, UtilityCurve
 from greencore.training.ledger import EpochReport
 from greencore.training.run import Listener, Result, fine_tune
 from store import progress
 from store.database import Database, wake_scheduler
 from store.grid import GridRepository
-from store.jobs import JobRepository
+from store.jobs import JobRepository, policy_of
 from store.leases import Lease, LeaseLost, claim, held
 from store.settings import Settings, get_settings
 from store.status import JobStatus
 from store.tables import Artifact, Job
 from store.transitions import transition
+from worker.circumstances import circumstances
 from worker.faults import explain
 from worker.heartbeat import Heartbeat
 from worker.prepare import model_folder
@@ -33,9 +42,14 @@ from worker.presence import device_name
 
 log = structlog.get_logger()
 
-FULL_FINE_TUNING = {"kind": "constant", "rho": 1.0}
-WHERE_TO = {"drain": JobStatus.QUEUED, "pause": JobStatus.PAUSED, "cancel": JobStatus.CANCELLED}
+WHERE_TO = {
+    "drain": JobStatus.QUEUED,
+    "defer": JobStatus.QUEUED,  # the scheduler, who closed the gate, opens it again
+    "pause": JobStatus.PAUSED,
+    "cancel": JobStatus.CANCELLED,
+}
 STEP_REPORT_SECONDS = 1.0
+INSTANT = timedelta(microseconds=1)
 
 
 def train_job(job_id: str) -> None:
@@ -86,8 +100,8 @@ class _Attempt(Listener):
             self._job: Job = held(session, lease)
         assert self._job.zone is not None
         self._zone = self._job.zone
-        self._policy = parse_policy(self._job.policy if self._job.method == "greentrainer" else FULL_FINE_TUNING)
-        self._previous_rho = self._job.rho
+        self._signal: Signal = "marginal" if self._job.signal == "marginal" else "average"
+        self._policy = policy_of(self._job)
         self._epoch = 0  # numbered from 1; 0 is what lies outside the epochs
         self._reported = utc_now()
         self._meter: EnergyMeter
@@ -108,6 +122,8 @@ class _Attempt(Listener):
                 folder=self._settings.job_dir(self._job.id),
                 listener=self,
             )
+        with self._database.session() as session:
+            progress.add_tracker_total(session, self._lease, at=utc_now(), tracker_kwh=self._meter.tracker_total_kwh)
         self._store_result(result)
 
     def decide_rho(self, index: int) -> float:
@@ -115,18 +131,44 @@ class _Attempt(Listener):
         self._meter.cut()
         self._epoch, now = index + 1, utc_now()
         with self._database.session() as session:
-            reading = GridRepository(session).newest(self._zone, at=now)
-            decision = decide(self._policy, reading, now=now, previous_rho=self._previous_rho)
+            decision = self._decide(held(session, self._lease), session, index, now)
             progress.start_epoch(session, self._lease, self._epoch, decision, at=now)
-        self._previous_rho = decision.rho
         log.info("epoch.started", epoch=self._epoch, rho=decision.rho, reason=decision.reason)
         return decision.rho
 
-    def started(self, *, steps: int, epochs_done: int, device: str, precision: str) -> None:
+    def _decide(self, job: Job, session: Session, index: int, now: datetime) -> Decision:
+        known = circumstances(session, job, self._policy, self._settings, epochs_left=job.epochs - index, at=now)
+        return decide(self._policy, known)
+
+    def ends_after(self, epoch: int) -> bool:
+        """Whether what is left of a budget does not pay for another epoch."""
+        now = utc_now()
+        with self._database.session() as session:
+            job = held(session, self._lease)
+            decision = self._decide(job, session, epoch + 1, now)
+            if decision.ends_run:
+                JobRepository(session).record(
+                    job.id, "budget.exhausted", at=now, epochs_done=epoch + 1, reason=decision.reason
+                )
+        return decision.ends_run
+
+    def started(self, *, steps: int, steps_done: int, epochs_done: int, device: str, precision: str) -> None:
+        within = steps_done * self._job.epochs > epochs_done * steps
         with self._database.session() as session:
             progress.start_training(
-                session, self._lease, at=utc_now(), steps=steps, epochs_done=epochs_done, precision=precision
+                session,
+                self._lease,
+                at=utc_now(),
+                steps=steps,
+                steps_done=steps_done,
+                epochs_done=epochs_done,
+                precision=precision,
             )
+            if within:
+                progress.resume_epoch(session, self._lease, epochs_done + 1)
+        if within:
+            self._meter.cut()
+            self._epoch = epochs_done + 1
         log.info("training.started", steps=steps, epochs_done=epochs_done, device=device, precision=precision)
 
     def step(self, *, done: int, steps: int, loss: float) -> None:
@@ -148,11 +190,14 @@ class _Attempt(Listener):
             "tensors_selected": len(report.tensors),
             "tensors_total": report.tensors_total,
             "selection": {name: report.importance.get(name) for name in report.tensors},
-            "train_loss": train_loss,
+            "train_loss": train_loss if math.isfinite(train_loss) else None,
             "eval_loss": eval_loss,
         }
+        utility = None if report.curve is None else _utility(report.curve)
         with self._database.session() as session:
-            progress.finish_epoch(session, self._lease, report.epoch + 1, at=utc_now(), measured=measured)
+            progress.finish_epoch(
+                session, self._lease, report.epoch + 1, at=utc_now(), measured=measured, utility=utility
+            )
         log.info("epoch.finished", epoch=report.epoch + 1, rho_reached=round(report.share, 4), loss=train_loss)
         self._epoch = 0
 
@@ -161,9 +206,21 @@ class _Attempt(Listener):
 
     def _store_energy(self, interval: EnergyInterval) -> None:
         with self._database.session() as session:
-            readings = GridRepository(session).between(self._zone, interval.start, interval.end)
-            priced = price(interval, IntensitySeries(readings)) if readings else None
-            progress.add_energy(session, self._lease, self._epoch, interval, priced)
+            # A job without any energy is over in no time, and an instant has no window.
+            end = max(interval.end, interval.start + INSTANT)
+            known = GridRepository(session).knowledge(self._zone, self._signal, interval.start, end)
+            series = filled(
+                interval.start,
+                end,
+                readings=known.readings,
+                forecast=known.forecast,
+                static=static_reading(self._zone, end),
+                stale_limit=self._settings.stale_limit,
+                signal=self._signal,
+            )
+            progress.add_energy(
+                session, self._lease, self._epoch, interval, split(interval, series, pue=self._settings.pue)
+            )
 
     def _store_result(self, result: Result) -> None:
         now = utc_now()
@@ -171,7 +228,8 @@ class _Attempt(Listener):
             wanted = self._heartbeat.control
             with self._database.session() as session:
                 job = held(session, self._lease)
-                transition(session, job, WHERE_TO[wanted], at=now, reason=f"stopped by its worker: {wanted}")
+                reason = (job.gate or {}).get("reason") if wanted == "defer" else None
+                transition(session, job, WHERE_TO[wanted], at=now, reason=reason or f"stopped by its worker: {wanted}")
                 wake_scheduler(session)
             log.info("attempt.stopped", control=wanted)
             return
@@ -182,6 +240,22 @@ class _Attempt(Listener):
             energy = JobRepository(session).get(self._job.id)
         assert energy is not None
         log.info("job.succeeded", energy_kwh=energy.energy_kwh, emissions_gco2e=energy.emissions_gco2e)
+
+
+def _utility(curve: ConcaveCurve) -> dict[str, Any] | None:
+    """What a share of an epoch's FLOPs is worth, by the newest probe; None where it found no difference.
+
+    The probe reaches as far as the epoch's ρ. Beyond, the default curve goes on from there: an assumption.
+    """
+    if len(curve.rho) < 2:
+        return None
+    reached = float(curve.rho[-1])
+    beyond = DEFAULT_UTILITY.rho[DEFAULT_UTILITY.rho > reached + 1e-6]
+    scale = float(curve.importance[-1]) / float(DEFAULT_UTILITY.at(reached))
+    if beyond.size == 0 or scale <= 0:
+        return UtilityCurve.through(curve.rho, curve.importance).to_json()
+    further = DEFAULT_UTILITY.at(beyond) * scale
+    return UtilityCurve.through([*curve.rho, *beyond], [*curve.importance, *further]).to_json()
 
 
 def _artifact(job_id: str, path: Path, folder: Path) -> Artifact:

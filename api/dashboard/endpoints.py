@@ -10,6 +10,7 @@ from api.context import NowDep, SessionDep
 from api.jobs.endpoints import JobDep
 from api.jobs.schemas import ArtifactOut, EpochOut, EventOut, JobOut
 from api.templating import render
+from greencore.energy import is_estimate
 from store.jobs import JobRepository
 from store.status import FINAL
 
@@ -66,4 +67,4 @@ def _ways(job: JobOut) -> Iterable[str]:
 
 def _any_estimate(methods: Iterable[str]) -> bool:
     """Whether any part of the energy was reckoned instead of read from a meter."""
-    return any("estimate" in method or method == "configured power" for method in methods)
+    return any(map(is_estimate, methods))

@@ -1,6 +1,5 @@
 """The service as it runs in production: scheduler and workers as processes of their own, the API over HTTP."""
 
-import json
 import os
 import signal
 import subprocess
@@ -53,13 +52,10 @@ class Service:
 
     def start(self, *command: str) -> subprocess.Popen[bytes]:
         """Start `python -m …` with this service's settings."""
-        values = self.settings.model_dump(mode="json", exclude_none=True)
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("GREENTUNE_")},
             "HF_HUB_OFFLINE": "1",
-            "DATABASE_URL": values.pop("database_url"),
-            "REDIS_URL": values.pop("redis_url"),
-            **{f"GREENTUNE_{name}".upper(): _variable(value) for name, value in values.items()},
+            **self.settings.environment(),
         }
         with (self._logs / f"{'-'.join(command)}.log").open("ab") as log:
             process = subprocess.Popen([sys.executable, "-m", *command], env=environment, stdout=log, stderr=log)
@@ -150,6 +146,3 @@ def end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
         if child.is_running():
             child.kill()
 
-
-def _variable(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,109 @@
+"""Looks at a job's gate: whether it may compute now, and when to look again."""
+
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from greencore.carbon import Signal
+from greencore.carbon.fallback import resolve
+from greencore.carbon.static import static_reading
+from greencore.policy.gating import Look, Progress, look
+from store.grid import GridRepository, outlook_of
+from store.jobs import policy_of
+from store.pace import Pace
+from store.settings import Settings
+from store.tables import Job
+
+HOUR = timedelta(hours=1)
+# The forecast is renewed as often; where readings are shorter, each new one is looked at.
+LOOK_EVERY = timedelta(minutes=15)
+
+
+def is_gated(job: Job) -> bool:
+    """Whether the job's policy has a gate at all; only adaptive jobs follow a policy."""
+    return bool(job.policy.get("gate", {}).get("mode", "none") != "none")
+
+
+def look_at_gate(
+    session: Session,
+    job: Job,
+    pace: Pace | None,
+    settings: Settings,
+    *,
+    zone: str,
+    signal: Signal,
+    computing: bool,
+    at: datetime,
+) -> Look:
+    """Holds a locked job's gate against what is expected of its zone, and keeps what was said in `job.gate`.
+
+    `job.not_before` becomes the time of the next look. A job whose pace is not known yet runs: it cannot be planned.
+    """
+    if pace is None:
+        return Look(True, None, 0.0, False, False, False, "its duration is not known yet")
+    policy = policy_of(job)
+    before: dict[str, Any] = job.gate or {}
+    _, rho_max = policy.rho_range
+    progress = _progress(job, pace, before, computing=computing)
+    deadline = _deadline(job, before, job.epochs * pace.epoch_hours * rho_max, policy.gate.max_delay_hours, at)
+    # Begun when the plan's slack ends, it must still load its model before it trains.
+    latest_end = deadline - (timedelta(0) if computing else pace.startup_hours * HOUR)
+    grid = GridRepository(session)
+    known = grid.knowledge(zone, signal, at, max(latest_end, at))
+    in_force = resolve(
+        at,
+        readings=known.readings,
+        forecast=known.forecast,
+        static=static_reading(zone, at),
+        stale_limit=settings.stale_limit,
+        signal=signal,
+    )
+    outlook = outlook_of(known.readings, known.forecast, now=at)
+    found = look(
+        policy,
+        progress,
+        now=at,
+        deadline=latest_end,
+        outlook=outlook,
+        intensity_gco2e_per_kwh=None if in_force is None else in_force.reading.gco2e_per_kwh,
+    )
+    current = outlook.at(at)
+    looks = [at + LOOK_EVERY, *([current.end] if current is not None else [])]
+    job.not_before = min([*looks, *([found.until] if found.until is not None else [])])
+    job.gate = {
+        **{name: value for name, value in asdict(found).items() if name != "until"},
+        "at": at.isoformat(),
+        "until": None if found.until is None else found.until.isoformat(),
+        "deadline": deadline.isoformat(),
+        "pace": asdict(pace),
+    }
+    return found
+
+
+def _progress(job: Job, pace: Pace, before: dict[str, Any], *, computing: bool) -> Progress:
+    done = job.steps_done / job.steps * job.epochs if job.steps else float(job.epochs_done)
+    within = min(max(done - job.epochs_done, 0.0), 1.0)
+    rho = job.rho if job.rho is not None else None
+    current = (1.0 - within) * pace.epoch_hours * rho if within > 0 and rho is not None else 0.0
+    whole = job.epochs - job.epochs_done - (1 if current > 0 else 0)
+    return Progress(
+        epoch_left_hours=current,
+        work_left_hours=max(whole, 0) * pace.epoch_hours,
+        rho=rho,
+        begun=job.started_at is not None,
+        computing=computing,
+        switch_hours=pace.startup_hours,
+        committed=bool(before.get("committed", False)),
+        shut=bool(before.get("shut", False)),
+    )
+
+
+def _deadline(job: Job, before: dict[str, Any], run_hours: float, max_delay_hours: float, at: datetime) -> datetime:
+    """The job's own, or the one that its first look set: its run length and the longest delay after it was ready."""
+    if job.deadline is not None:
+        return job.deadline
+    if "deadline" in before:
+        return datetime.fromisoformat(before["deadline"])
+    return (job.ready_at or at) + (run_hours + max_delay_hours) * HOUR

@@ -1,0 +1,204 @@
+"""Keeps what is known of each zone's intensity up to date: readings without gaps, and a forecast."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+import structlog
+
+from greencore.carbon import CarbonError, IntensitySeries, NoReading, Reading, Source, open_source
+from greencore.carbon.forecasting import OwnForecast
+from greencore.carbon.static import StaticSource
+from greencore.clock import Clock
+from store.database import Database
+from store.grid import GridRepository
+from store.settings import Settings
+
+log = structlog.get_logger()
+
+HORIZON = timedelta(hours=72)
+# A source of five-minute readings has as many in 72 hours; a replayed trace may be faster by far.
+MOST_FORECAST_READINGS = 864
+MOST_HISTORY_READINGS = 3000
+FORECAST_EVERY = timedelta(minutes=15)
+REPAIR_EVERY = timedelta(hours=1)
+REPAIRED = timedelta(days=7)
+RETRY_AFTER = timedelta(seconds=30)
+# Our own forecast is hourly: it has nothing to say of a trace that runs through a day in minutes.
+SHORTEST_FOR_OWN_FORECAST = timedelta(minutes=5)
+TRAINED_ON = timedelta(days=90)
+THREADS = 4
+# What a tick waits for: local sources answer at once, and no provider may hold up the jobs.
+PATIENCE_SECONDS = 1.0
+
+
+def open_sources(settings: Settings, *, clock: Clock) -> dict[str, Source]:
+    """A source for each zone. Raises `CarbonError` that names the zone whose setting is wrong."""
+    sources = {}
+    for zone, spec in settings.zones.items():
+        try:
+            sources[zone] = open_source(spec, zone, clock=clock, credentials=settings.credentials)
+        except CarbonError as error:
+            raise CarbonError(f"GREENTUNE_ZONES: {zone}: {error}") from error
+    return sources
+
+
+@dataclass
+class _Zone:
+    """When a zone is looked at next, and for what."""
+
+    source: Source
+    next_look: datetime | None = None
+    next_repair: datetime | None = None
+    unfilled: datetime | None = None
+    running: Future[None] | None = None
+    failing: set[str] = field(default_factory=set)
+
+
+class GridWatch:
+    """Asks the zones' sources in the background, one question at a time per zone, and stores what they say."""
+
+    def __init__(self, database: Database, settings: Settings, sources: Mapping[str, Source], *, clock: Clock) -> None:
+        self._database, self._settings, self._clock = database, settings, clock
+        self._zones = {zone: _Zone(source) for zone, source in sources.items()}
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="grid")
+
+    def refresh(self, zones: Collection[str]) -> None:
+        """Have each of these zones looked at, unless its last look is still under way.
+
+        Returns when all are done, or after a second: a slow source is waited for by nobody.
+        """
+        now = self._clock()
+        for name in zones:
+            zone = self._zones.get(name)
+            if zone is None or (zone.running is not None and not zone.running.done()):
+                continue
+            if zone.next_look is None or now >= zone.next_look:
+                zone.running = self._pool.submit(self._look, name, zone)
+        wait([zone.running for zone in self._zones.values() if zone.running is not None], PATIENCE_SECONDS)
+
+    def close(self) -> None:
+        """Stop asking; what is under way may end on its own."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _look(self, name: str, zone: _Zone) -> None:
+        try:
+            now = self._clock()
+            parts = (
+                ("latest", lambda: self._store_latest(name, zone.source, now)),
+                ("history", lambda: self._fill_history(name, zone, now)),
+                ("forecast", lambda: self._store_forecast(name, zone.source, now)),
+            )
+            # Each part stands on its own: without an answer to one, the others are asked all the same.
+            failed = [part for part, ask in parts if not self._asked(name, zone, part, ask)]
+            zone.next_look = now + RETRY_AFTER if failed else None
+        except Exception as fault:  # a thread's fault would be seen by nobody
+            log.exception("grid.failed", zone=name, exc_info=fault)
+            zone.next_look = self._clock() + RETRY_AFTER
+
+    def _asked(self, name: str, zone: _Zone, part: str, ask: Callable[[], None]) -> bool:
+        try:
+            ask()
+        except CarbonError as error:
+            if part not in zone.failing:
+                log.warning("intensity.unavailable", zone=name, part=part, error=str(error))
+            zone.failing.add(part)
+            return False
+        if part in zone.failing:
+            log.info("intensity.available", zone=name, part=part)
+        zone.failing.discard(part)
+        return True
+
+    def _store_latest(self, name: str, source: Source, now: datetime) -> None:
+        with self._database.session() as session:
+            stored = GridRepository(session).newest(name, at=now, signal=source.signal)
+        may_change = stored is not None and stored.estimated and not isinstance(source, StaticSource)
+        if stored is None or now >= stored.end or may_change:
+            latest = source.latest()
+            if latest != stored:
+                self._put([latest])
+
+    def _fill_history(self, name: str, zone: _Zone, now: datetime) -> None:
+        """Fetch what is missing, or was an estimate, of the last days; all that there is of a zone that is new."""
+        signal = zone.source.signal
+        with self._database.session() as session:
+            grid = GridRepository(session)
+            newest = grid.newest(name, at=now, signal=signal)
+            if newest is None or isinstance(zone.source, StaticSource):
+                return
+            first = grid.first(name, signal)
+            recent = grid.between(name, signal, now - REPAIRED, now)
+        assert first is not None
+        length = newest.end - newest.start
+        due = zone.next_repair is None or now >= zone.next_repair
+        if first.start == newest.start:
+            start = now - min(timedelta(days=self._settings.history_days), MOST_HISTORY_READINGS * length)
+            # A source may have no history at all.
+            wanted = due
+        else:
+            gap, estimate = _first_open(recent, max(first.start, now - REPAIRED), newest.start)
+            start = min(time for time in (gap, estimate, newest.start) if time is not None)
+            # A gap that the source could not fill, and an estimate that it has not replaced yet, can wait.
+            wanted = due or (gap is not None and gap != zone.unfilled)
+            zone.unfilled = gap
+        if wanted:
+            zone.next_repair = now + REPAIR_EVERY
+            if start < newest.start:
+                self._put(zone.source.history(start, newest.start))
+
+    def _store_forecast(self, name: str, source: Source, now: datetime) -> None:
+        signal = source.signal
+        with self._database.session() as session:
+            grid = GridRepository(session)
+            newest = grid.newest(name, at=now, signal=signal)
+            made = grid.forecast_made(name, signal)
+        length = timedelta(hours=1) if newest is None else newest.end - newest.start
+        horizon = min(HORIZON, MOST_FORECAST_READINGS * length)
+        if made is not None and now < made[0] + FORECAST_EVERY and made[1] > now + horizon / 2:
+            return
+        error: CarbonError | None = None
+        try:
+            expected = list(source.forecast(horizon / timedelta(hours=1)))
+        except CarbonError as failure:
+            error, expected = failure, []
+        reaches = expected[-1].end if expected else now
+        if reaches < now + horizon and length >= SHORTEST_FOR_OWN_FORECAST:
+            expected += self._own_forecast(name, source, reaches, now, horizon)
+        if expected or error is None:
+            with self._database.session() as session:
+                GridRepository(session).put_forecast(name, signal, expected, at=now)
+        if error is not None:
+            raise error
+
+    def _own_forecast(
+        self, name: str, source: Source, begins: datetime, now: datetime, horizon: timedelta
+    ) -> list[Reading]:
+        """What the zone's own past says of the time after the provider's forecast."""
+        if isinstance(source, StaticSource):
+            return []
+        with self._database.session() as session:
+            history = GridRepository(session).between(name, source.signal, now - TRAINED_ON, now)
+        try:
+            own = OwnForecast.fit(history, now=now).forecast(horizon / timedelta(hours=1))
+        except NoReading:
+            return []
+        return [replace(reading, start=max(reading.start, begins)) for reading in own if reading.end > begins]
+
+    def _put(self, readings: Iterable[Reading]) -> None:
+        with self._database.session() as session:
+            GridRepository(session).put(readings)
+
+
+def _first_open(recent: IntensitySeries, start: datetime, end: datetime) -> tuple[datetime | None, datetime | None]:
+    """Where in `[start, end)` the first gap begins, and where the first estimate; None where there is none."""
+    reached, gap, estimate = start, None, None
+    for reading in recent:
+        if reading.start >= end:
+            break
+        if gap is None and reading.start > reached:
+            gap = reached
+        if estimate is None and reading.estimated:
+            estimate = max(reading.start, start)
+        reached = max(reached, reading.end)
+    return gap if gap is not None or reached >= end else reached, estimate

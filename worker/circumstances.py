@@ -1,0 +1,85 @@
+"""What a job's policy may look at as an epoch begins: the grid as it is stored, and the run so far."""
+
+import math
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from greencore.carbon import IntensitySeries, Signal
+from greencore.carbon.fallback import resolve
+from greencore.carbon.static import static_reading
+from greencore.policy import Circumstances, Percentile, Policy, Previous
+from greencore.policy.utility import UtilityCurve
+from store.grid import GridRepository, outlook_of
+from store.jobs import JobRepository
+from store.pace import pace
+from store.settings import Settings
+from store.tables import Epoch, Job
+
+SHORTEST_OUTLOOK = timedelta(hours=1)
+LONGEST_OUTLOOK = timedelta(days=7)
+
+
+def circumstances(
+    session: Session, job: Job, policy: Policy, settings: Settings, *, epochs_left: int, at: datetime
+) -> Circumstances:
+    """What is known at `at`, before an epoch after which `epochs_left` − 1 are to come."""
+    assert job.zone is not None
+    signal: Signal = "marginal" if job.signal == "marginal" else "average"
+    expected = pace(session, job, settings, device=job.device)
+    span = timedelta(hours=epochs_left * expected.epoch_hours) if expected is not None else SHORTEST_OUTLOOK
+    grid = GridRepository(session)
+    known = grid.knowledge(job.zone, signal, at, at + min(max(span, SHORTEST_OUTLOOK), LONGEST_OUTLOOK))
+    found = resolve(
+        at,
+        readings=known.readings,
+        forecast=known.forecast,
+        static=static_reading(job.zone, at),
+        stale_limit=settings.stale_limit,
+        signal=signal,
+    )
+    epochs = [epoch for epoch in JobRepository(session).epochs(job.id) if epoch.finished_at is not None]
+    utility = UtilityCurve.from_json(job.utility) if job.utility else None
+    return Circumstances(
+        now=at,
+        reading=None if found is None else found.labelled(),
+        step=None if found is None else found.step,
+        window=_window(grid, job.zone, signal, policy, at),
+        outlook=outlook_of(known.readings, known.forecast, now=at),
+        previous=_previous(epochs),
+        epochs_left=epochs_left,
+        epoch_hours=None if expected is None else expected.epoch_hours,
+        epoch_kwh=None if expected is None else expected.epoch_kwh * settings.pue,
+        spent_gco2e=job.emissions_gco2e,
+        utility=utility,
+        loss_per_epoch=_loss_per_epoch(epochs, utility),
+    )
+
+
+def _window(grid: GridRepository, zone: str, signal: Signal, policy: Policy, at: datetime) -> IntensitySeries:
+    if not isinstance(policy, Percentile):
+        return IntensitySeries()
+    return grid.between(zone, signal, at - timedelta(hours=policy.window_hours), at)
+
+
+def _previous(epochs: Sequence[Epoch]) -> Previous | None:
+    """The last epoch's ρ, and how many epochs in a row have had it."""
+    if not epochs:
+        return None
+    rho, count = epochs[-1].rho_asked, 0
+    for epoch in reversed(epochs):
+        if epoch.rho_asked != rho:
+            break
+        count += 1
+    return Previous(rho, count)
+
+
+def _loss_per_epoch(epochs: Sequence[Epoch], utility: UtilityCurve | None) -> float | None:
+    """What an epoch at ρ = 1 takes off the loss, by the last one's; None where there is nothing to go by."""
+    losses = [epoch.train_loss for epoch in epochs[-2:] if epoch.train_loss is not None]
+    if utility is None or len(losses) < 2 or not all(map(math.isfinite, losses)):
+        return None
+    fall = losses[0] - losses[1]
+    share = float(utility.normalised().at(epochs[-1].rho_asked))
+    return fall / share if fall > 0 and share > 0 else None
