@@ -125,7 +125,7 @@ class Linear(Ranged, ByIntensity):
         share = (within - self.clean) / (self.dirty - self.clean)
         # Rounding may lead past rho_min, and miss it where it should be met.
         falling = np.maximum(self.rho_min, self.rho_max - (self.rho_max - self.rho_min) * share)
-        return np.where(within > self.dirty, self.rho_min, falling)
+        return np.where(within >= self.dirty, self.rho_min, falling)
 
     def reason_at(self, intensity_gco2e_per_kwh: float) -> str:
         """On which side of `clean` and `dirty` the intensity lies."""
