@@ -90,6 +90,7 @@ def test_rank_and_rho_follow_their_definition(values: list[float], intensity: fl
     policy = percentile(window_hours=len(values), gamma=gamma)
     rank = policy.rank(intensity, hourly(values), NOW)
     wanted = (sum(v < intensity for v in values) + sum(v == intensity for v in values) / 2) / len(values)
+    assert rank is not None
     assert rank == pytest.approx(wanted)
     assert policy.rho_at_rank(rank) == pytest.approx(1.0 - 0.6 * wanted**gamma)
 
