@@ -22,8 +22,9 @@ LOOK_EVERY = timedelta(minutes=15)
 
 
 def is_gated(job: Job) -> bool:
-    """Whether the job's policy has a gate at all; only adaptive jobs follow a policy."""
-    return bool(job.policy.get("gate", {}).get("mode", "none") != "none")
+    """Whether the job's policy has a gate that may close."""
+    gate = job.policy.get("gate", {})
+    return bool(gate.get("mode", "none") != "none" or gate.get("pause_above") is not None)
 
 
 def look_at_gate(

@@ -212,7 +212,11 @@ class JobRepository:
 
     def running_to_look_at(self, *, due: datetime) -> Sequence[Job]:
         """Locked jobs that run undisturbed, and whose gate may pause them and is due for a look."""
-        may_pause = Job.policy["gate"]["mode"].astext == "pause"
+        gate = Job.policy["gate"]
+        may_pause = or_(
+            gate["mode"].astext == "pause",
+            (gate["mode"].astext == "none") & gate["pause_above"].astext.is_not(None),
+        )
         return self._due(JobStatus.RUNNING, due, may_pause, Job.control == "run")
 
     def _due(self, status: JobStatus, due: datetime, *conditions: ColumnElement[bool]) -> Sequence[Job]:

@@ -159,13 +159,13 @@ def look(
         switch_hours=progress.switch_hours,
     )
     is_shut = False
-    if intensity_gco2e_per_kwh is not None and gate.mode != "none" and not (gate.mode == "defer" and progress.begun):
+    if intensity_gco2e_per_kwh is not None and not (gate.mode == "defer" and progress.begun):
         [is_shut] = shut(gate, np.array([intensity_gco2e_per_kwh]), np.array([progress.shut])).tolist()
     saving, delay, committed = float(plans.saving[0]), float(plans.delay_hours[0]), bool(plans.committed[0])
     waits = delay > NOTHING_HOURS
     forced = (waits or is_shut) and slack_hours <= NOTHING_HOURS
     if forced or not (waits or is_shut):
-        why = "no gate" if gate.mode == "none" else _why_open(gate, progress, saving, committed)
+        why = "the gate is open" if gate.mode == "none" else _why_open(gate, progress, saving, committed)
         if forced:
             why = f"the slack before the deadline {_clock(deadline)} is used up, so it runs regardless"
         return Look(True, None, saving, forced, committed, is_shut, why)
@@ -179,7 +179,7 @@ def look(
         return Look(False, last, saving, False, committed, True, reason)
     until = min(now + delay * HOUR, last)
     what = "the best window begins" if gate.mode == "defer" else "the planned clean hours begin"
-    return Look(False, until, saving, False, committed, False, f"{what} at {_clock(until)} and save {saving:.1%}")
+    return Look(False, until, saving, False, committed, False, f"{what} at {_clock(until)}, which saves {saving:.1%}")
 
 
 def _why_open(gate: Gate, progress: Progress, saving: float, committed: bool) -> str:

@@ -159,9 +159,7 @@ class _Simulation:
     def _wanted_hours(self, slot: Ints, length: Floats, elapsed: Floats, intensity: Floats) -> Floats:
         """Hours of this slot that the gate lets each run compute."""
         gate = self._policy.gate
-        if gate.mode == "none":
-            return length
-        replan = self._active & ((slot % self._slots.per_hour == 0) | (elapsed == 0))
+        replan = self._active & ((slot % self._slots.per_hour == 0) | (elapsed == 0)) & (gate.mode != "none")
         if replan.any():
             self._replan(np.flatnonzero(replan), slot, length, elapsed)
         self._shut = shut(gate, intensity, self._shut)

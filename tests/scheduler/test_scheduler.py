@@ -4,9 +4,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
@@ -16,33 +15,18 @@ from scheduler import Scheduler
 from scheduler.leadership import Leadership
 from store.database import Database
 from store.grid import GridRepository
-from store.ids import new_id
-from store.jobs import JobRepository, NewJob
+from store.jobs import JobRepository
 from store.leases import LeaseLost, claim, renew
 from store.settings import Settings
 from store.status import JobStatus
-from store.tables import Dataset, Job
 from store.transitions import TransitionRefused, transition
-from store.workers import WorkerRepository
-
-START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
-HOUR = timedelta(hours=1)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = START
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def turn(self, **by: float) -> None:
-        self.now += timedelta(**by)
+from tests.carbon_provider_server import TurnedClock
+from tests.scheduler.stage import HOUR, START, add_job, get, worker_in
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> TurnedClock:
+    return TurnedClock(START)
 
 
 @pytest.fixture
@@ -54,7 +38,7 @@ def settings(settings: Settings) -> Settings:
 
 
 @pytest.fixture
-def scheduler(settings: Settings, clock: Clock) -> Iterator[Scheduler]:
+def scheduler(settings: Settings, clock: TurnedClock) -> Iterator[Scheduler]:
     with closing(Scheduler(settings, clock=clock)) as scheduler:
         yield scheduler
 
@@ -66,46 +50,8 @@ def messages(settings: Settings, queue: str) -> int:
     return length
 
 
-def add_job(database: Database, status: JobStatus = JobStatus.QUEUED, zone: str | None = None, **columns: Any) -> str:
-    with database.session() as session:
-        dataset = Dataset(id=new_id("ds"), name="rows", format="jsonl", rows=1, bytes=1, sha256="0", created_at=START)
-        session.add(dataset)
-        session.flush()
-        new = NewJob(
-            model="m",
-            dataset_id=dataset.id,
-            method="greentrainer",
-            policy_name=None,
-            policy={"kind": "constant", "rho": 0.6},
-            zone=zone,
-            deadline=None,
-            priority=0,
-            hyperparameters={},
-            labels={},
-            epochs=1,
-        )
-        job = JobRepository(session).add(new, at=START)
-        if status is not JobStatus.VALIDATING:
-            transition(session, job, JobStatus.QUEUED, at=START)
-        for column, value in columns.items():
-            setattr(job, column, value)
-        return job.id
-
-
-def get(database: Database, job_id: str) -> Job:
-    with database.session() as session:
-        job = JobRepository(session).get(job_id)
-    assert job is not None
-    return job
-
-
-def worker_in(database: Database, *zones: str, at: datetime) -> None:
-    with database.session() as session:
-        WorkerRepository(session).seen("worker_1", zones=zones, device="cpu", at=at)
-
-
 def test_a_new_job_is_sent_once_and_again_only_when_nobody_took_it(
-    scheduler: Scheduler, settings: Settings, database: Database, clock: Clock
+    scheduler: Scheduler, settings: Settings, database: Database, clock: TurnedClock
 ) -> None:
     add_job(database, JobStatus.VALIDATING)
     before = messages(settings, "prepare")
@@ -120,7 +66,7 @@ def test_a_new_job_is_sent_once_and_again_only_when_nobody_took_it(
 
 
 def test_a_job_without_a_zone_goes_to_the_greenest_with_a_live_worker(
-    scheduler: Scheduler, settings: Settings, database: Database, clock: Clock
+    scheduler: Scheduler, settings: Settings, database: Database, clock: TurnedClock
 ) -> None:
     job_id = add_job(database)
     worker_in(database, "PL", "FR", at=clock())
@@ -131,7 +77,7 @@ def test_a_job_without_a_zone_goes_to_the_greenest_with_a_live_worker(
 
 
 def test_a_job_whose_zone_has_no_worker_waits_and_says_so(
-    scheduler: Scheduler, settings: Settings, database: Database, clock: Clock
+    scheduler: Scheduler, settings: Settings, database: Database, clock: TurnedClock
 ) -> None:
     job_id = add_job(database, zone="PL")
     worker_in(database, "FR", at=clock())
@@ -145,7 +91,7 @@ def test_a_job_whose_zone_has_no_worker_waits_and_says_so(
 
 
 def test_a_worker_that_was_not_seen_for_a_lease_is_not_alive(
-    scheduler: Scheduler, settings: Settings, database: Database, clock: Clock
+    scheduler: Scheduler, settings: Settings, database: Database, clock: TurnedClock
 ) -> None:
     job_id = add_job(database)
     worker_in(database, "FR", at=clock() - timedelta(seconds=settings.lease_seconds + 1))
@@ -153,7 +99,9 @@ def test_a_worker_that_was_not_seen_for_a_lease_is_not_alive(
     assert get(database, job_id).dispatched_at is None
 
 
-def test_higher_priority_goes_first(scheduler: Scheduler, settings: Settings, database: Database, clock: Clock) -> None:
+def test_higher_priority_goes_first(
+    scheduler: Scheduler, settings: Settings, database: Database, clock: TurnedClock
+) -> None:
     add_job(database)
     urgent = add_job(database, priority=5)
     worker_in(database, "FR", at=clock())
@@ -165,7 +113,7 @@ def test_higher_priority_goes_first(scheduler: Scheduler, settings: Settings, da
 
 
 def test_a_lost_job_is_queued_again_and_fails_after_too_many_losses(
-    scheduler: Scheduler, settings: Settings, database: Database, clock: Clock
+    scheduler: Scheduler, settings: Settings, database: Database, clock: TurnedClock
 ) -> None:
     job_id = add_job(database)
     for loss in range(1, settings.max_attempts + 1):
@@ -186,7 +134,7 @@ def test_a_lost_job_is_queued_again_and_fails_after_too_many_losses(
     assert "GREENTUNE_MAX_ATTEMPTS" in job.error["detail"]
 
 
-def test_a_job_is_claimed_by_one_worker_only(database: Database, clock: Clock) -> None:
+def test_a_job_is_claimed_by_one_worker_only(database: Database, clock: TurnedClock) -> None:
     job_id = add_job(database)
     with database.session() as first, database.session() as second:
         won = claim(first, job_id, worker_id="a", device="cpu", at=clock(), lease_seconds=60)
@@ -194,7 +142,7 @@ def test_a_job_is_claimed_by_one_worker_only(database: Database, clock: Clock) -
         assert claim(second, job_id, worker_id="b", device="cpu", at=clock(), lease_seconds=60) is None
 
 
-def test_a_transition_that_is_not_in_the_table_is_refused(database: Database, clock: Clock) -> None:
+def test_a_transition_that_is_not_in_the_table_is_refused(database: Database, clock: TurnedClock) -> None:
     job_id = add_job(database)
     with database.session() as session:
         job = JobRepository(session).lock(job_id)
@@ -203,7 +151,9 @@ def test_a_transition_that_is_not_in_the_table_is_refused(database: Database, cl
             transition(session, job, JobStatus.SUCCEEDED, at=clock())
 
 
-def test_readings_are_stored_without_gaps(settings: Settings, database: Database, clock: Clock, tmp_path: Path) -> None:
+def test_readings_are_stored_without_gaps(
+    settings: Settings, database: Database, clock: TurnedClock, tmp_path: Path
+) -> None:
     trace = tmp_path / "day.csv"
     lines = [f"2026-11-23T{hour:02d}:00:00Z,{100 + hour}" for hour in range(24)]
     trace.write_text("datetime,gco2e_per_kwh\n" + "\n".join(lines) + "\n")
@@ -252,7 +202,7 @@ def test_a_submission_wakes_the_scheduler(settings: Settings, database: Database
         runner.join()
 
 
-def test_without_a_broker_nothing_is_lost(settings: Settings, database: Database, clock: Clock) -> None:
+def test_without_a_broker_nothing_is_lost(settings: Settings, database: Database, clock: TurnedClock) -> None:
     job_id = add_job(database, JobStatus.VALIDATING)
     down = settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
     with closing(Scheduler(down, clock=clock)) as scheduler:

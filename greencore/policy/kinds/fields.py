@@ -48,7 +48,7 @@ class Gate(Model):
 
     A plan is followed where it saves more than the share `min_saving` of the emissions; without a deadline a job may
     end up to `max_delay_hours` later than its run length. Whatever the plan says, a job pauses above `pause_above`
-    gCO2e/kWh and goes on at `resume_below` or less. `pause_above` alone sets `resume_below` to 0.9 of itself;
+    gCO2e/kWh and goes on at `resume_below` or less, in the mode "none", too. `pause_above` alone sets `resume_below` to 0.9 of itself;
     `resume_below` alone is a fault.
     """
 
@@ -95,7 +95,10 @@ class Smoothing(Model):
 
     deadband: Annotated[Number, Field(ge=0, description="In ρ")] = 0.05
     min_epochs: Annotated[int, Field(ge=1, strict=True)] = 1
-    max_change: Annotated[Number, Field(gt=0, le=1, description="In ρ, per epoch")] = 1.0
+    max_change: Annotated[Number, Field(gt=0, le=1, description="In ρ, per epoch")] = 0.3
+
+
+NO_SMOOTHING = Smoothing(deadband=0.0, min_epochs=1, max_change=1.0)
 
 
 def fault(field: str, message: str) -> PydanticCustomError:

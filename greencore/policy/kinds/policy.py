@@ -5,19 +5,20 @@ from typing import Self
 
 from pydantic import model_validator
 
-from greencore.policy.kinds.fields import FixedRho, Gate, Model, OnMissing, Rho, Smoothing, fault
+from greencore.policy.kinds.fields import NO_SMOOTHING, FixedRho, Gate, Model, OnMissing, Rho, Smoothing, fault
 
 
 class Policy(Model, ABC):
     """A validated policy; `kind` tells which.
 
     `on_missing` says what to do without an intensity: "fallback" takes ρ at the dirtiest one, "hold" the previous
-    ρ, `{"rho": ...}` that one, and "fail" raises. `gate` says when to run, `smoothing` how calmly ρ changes.
+    ρ, `{"rho": ...}` that one, and "fail" raises. `gate` says when to run, `smoothing` how calmly ρ changes:
+    without it, as the policy says.
     """
 
     on_missing: OnMissing = "fallback"
     gate: Gate = Gate()
-    smoothing: Smoothing = Smoothing()
+    smoothing: Smoothing = NO_SMOOTHING
 
     @property
     @abstractmethod

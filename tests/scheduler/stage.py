@@ -1,0 +1,93 @@
+"""Jobs, workers and grids to set a scheduler's test up with."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from store.database import Database
+from store.ids import new_id
+from store.jobs import JobRepository, NewJob
+from store.leases import Lease, claim
+from store.status import JobStatus
+from store.tables import Dataset, Event, Job
+from store.transitions import transition
+from store.workers import WorkerRepository
+
+START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+# What the CPU is assumed to sustain: a job of `hours` takes so many FLOPs.
+FLOPS_PER_HOUR = 0.05e12 * 3600
+
+
+def add_job(
+    database: Database,
+    status: JobStatus = JobStatus.QUEUED,
+    zone: str | None = None,
+    *,
+    policy: dict[str, Any] | None = None,
+    hours: float | None = None,
+    epochs: int = 1,
+    at: datetime = START,
+    **columns: Any,
+) -> str:
+    """A job that stands at `status`; `hours` is how long it is expected to take on the CPU at ρ = 1."""
+    with database.session() as session:
+        dataset = Dataset(id=new_id("ds"), name="rows", format="jsonl", rows=1, bytes=1, sha256="0", created_at=START)
+        session.add(dataset)
+        session.flush()
+        new = NewJob(
+            model="m",
+            dataset_id=dataset.id,
+            method="greentrainer",
+            policy_name=None,
+            policy=policy or {"kind": "constant", "rho": 0.6},
+            zone=zone,
+            deadline=columns.pop("deadline", None),
+            priority=0,
+            hyperparameters={},
+            labels={},
+            epochs=epochs,
+        )
+        job = JobRepository(session).add(new, at=at)
+        if hours is not None:
+            job.estimate = {"full_flops": hours * FLOPS_PER_HOUR}
+        if status is not JobStatus.VALIDATING:
+            transition(session, job, JobStatus.QUEUED, at=at)
+        for column, value in columns.items():
+            setattr(job, column, value)
+        return job.id
+
+
+def get(database: Database, job_id: str) -> Job:
+    with database.session() as session:
+        job = JobRepository(session).get(job_id)
+    assert job is not None
+    return job
+
+
+def events(database: Database, job_id: str) -> list[Event]:
+    """What happened to a job, oldest first."""
+    with database.session() as session:
+        return list(reversed(JobRepository(session).events(job_id, limit=100).data))
+
+
+def worker_in(database: Database, *zones: str, at: datetime) -> None:
+    with database.session() as session:
+        WorkerRepository(session).seen("worker_1", zones=zones, device="cpu", at=at)
+
+
+def claimed(database: Database, job_id: str, *, at: datetime) -> Lease:
+    """The job, taken up by a worker for a week."""
+    with database.session() as session:
+        lease = claim(session, job_id, worker_id="worker_1", device="cpu", at=at, lease_seconds=7 * 86_400)
+    assert lease is not None
+    return lease
+
+
+def trace(folder: Path, values: Sequence[float], *, start: datetime = START, name: str = "grid") -> str:
+    """The specification of a trace with one value an hour."""
+    lines = [f"{(start + hour * HOUR).isoformat()},{value}" for hour, value in enumerate(values)]
+    file = folder / f"{name}.csv"
+    file.write_text("datetime,gco2e_per_kwh\n" + "\n".join(lines) + "\n")
+    return f"trace:{file}"
