@@ -103,7 +103,6 @@ points = st.builds(
 
 @given(st.lists(points, max_size=30))
 def test_whatever_is_answered_becomes_a_series_that_prefers_measurements(given_points: list[Point]) -> None:
-    logging.getLogger("greencore.carbon.cleaning").setLevel(logging.ERROR)
     series = IntensitySeries(cleaned(*given_points))
     assert all(earlier.end <= later.start for earlier, later in pairwise(series))
     usable = [point for point in given_points if point.gco2e_per_kwh is not None and point.gco2e_per_kwh >= 0]

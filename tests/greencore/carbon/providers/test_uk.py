@@ -6,7 +6,7 @@ import pytest
 
 from greencore.carbon import Source, UnknownZone
 from greencore.carbon.errors import BadAnswer
-from tests.carbon_provider_server import ProviderServer, Reply
+from tests.carbon_provider_server import ProviderServer, Reply, rows
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 Opened = Callable[..., Source]
@@ -107,3 +107,10 @@ def test_a_refusal_that_is_not_about_the_place_is_quoted(opened: Opened, server:
     server.standing_reply = Reply(status=400, body=body)
     with pytest.raises(BadAnswer, match=r"uk answered 400: .*The date range is wrong"):
         opened("uk").latest()
+
+
+def test_history_leaves_out_what_has_not_begun(opened: Opened, server: ProviderServer) -> None:
+    five = timedelta(minutes=5)
+    server.rows = rows(NOON, hours=1, measured_until=NOON, value=lambda time: 90.0, step=five)
+    series = opened("uk").history(NOON, NOON + timedelta(hours=1))
+    assert [reading.start for reading in series] == [NOON, NOON + five, NOON + 2 * five]
