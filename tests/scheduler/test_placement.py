@@ -1,0 +1,79 @@
+"""Jobs that leave their zone open: where they are sent."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import redis
+
+from scheduler import Scheduler
+from scheduler.placement import place
+from store.database import Database
+from store.settings import Settings
+from tests.carbon_provider_server import TurnedClock
+from tests.scheduler.stage import HOUR, START, add_job, get, trace, worker_in
+
+
+@pytest.fixture
+def clock() -> TurnedClock:
+    return TurnedClock(START)
+
+
+@pytest.fixture
+def scheduler(settings: Settings, database: Database, clock: TurnedClock, tmp_path: Path) -> Iterator[Scheduler]:
+    """CLEAN_NOW is cleaner for two hours, CLEAN_LATER from then on."""
+    broker = redis.Redis.from_url(settings.redis_url)
+    broker.flushdb()
+    broker.close()
+    zones = {
+        "CLEAN_NOW": trace(tmp_path, [100.0] * 2 + [500.0] * 40, name="now"),
+        "CLEAN_LATER": trace(tmp_path, [200.0] * 2 + [100.0] * 40, name="later"),
+    }
+    worker_in(database, *zones, at=clock() + HOUR)
+    with closing(Scheduler(settings.model_copy(update={"zones": zones}), clock=clock)) as scheduler:
+        yield scheduler
+
+
+@pytest.mark.parametrize(("hours", "zone"), [(1, "CLEAN_NOW"), (8, "CLEAN_LATER"), (None, "CLEAN_NOW")])
+def test_the_zone_is_the_one_that_is_cleanest_over_the_jobs_duration(
+    scheduler: Scheduler, database: Database, hours: float | None, zone: str
+) -> None:
+    job_id = add_job(database, hours=hours)
+    scheduler.tick()
+    assert get(database, job_id).zone == zone
+
+
+def test_the_reason_has_the_figures(scheduler: Scheduler, database: Database) -> None:
+    add_job(database)
+    scheduler.tick()
+    with database.session() as session:
+        found = place(
+            session,
+            ["CLEAN_NOW", "CLEAN_LATER"],
+            {"CLEAN_NOW": "average", "CLEAN_LATER": "average"},
+            None,
+            1,
+            at=START,
+        )
+    assert found is not None
+    assert found.reason == "100 gCO2e/kWh expected now: the lowest of 2 zones"
+
+
+def test_average_and_marginal_zones_are_not_compared(scheduler: Scheduler, database: Database) -> None:
+    add_job(database)
+    scheduler.tick()
+    with database.session() as session:
+        zones = ["CLEAN_NOW", "CLEAN_LATER"]
+        found = place(session, zones, {"CLEAN_NOW": "marginal", "CLEAN_LATER": "average"}, None, 1, at=START)
+        assert found is not None
+        assert found.zone == "CLEAN_LATER"
+        assert place(session, [], {}, None, 1, at=START) is None
+
+
+def test_a_job_that_was_priced_by_the_average_stays_with_it(scheduler: Scheduler, database: Database) -> None:
+    job_id = add_job(database, signal="marginal")
+    scheduler.tick()
+    job = get(database, job_id)
+    assert job.dispatched_at is None
+    assert job.reason == "waits for a worker: none is alive"
