@@ -114,7 +114,8 @@ def _look(
     else:
         zone, why = job.zone_asked, None
     if zone is None or zone not in zones:
-        job.reason = f"waits for a worker{f' in zone {zone}' if zone else ''}: none is alive"
+        kind = f" of a zone with a {job.signal} intensity" if zone is None and job.signal is not None else ""
+        job.reason = f"waits for a worker{f' in zone {zone}' if zone else kind}: none is alive"
         return None
     job.zone = zone
     job.signal = job.signal or signals[zone]

@@ -23,13 +23,14 @@ ASSUMED_STARTUP_HOURS = 1 / 60
 class Pace:
     """One epoch at ρ = 1: hours of computing and kWh (before PUE); `startup_hours` until a started job trains.
 
-    `basis` says in words what the figures rest on.
+    `basis` says in words what the figures rest on, `assumed` that nothing was measured yet.
     """
 
     epoch_hours: float
     epoch_kwh: float
     startup_hours: float
     basis: str
+    assumed: bool = False
 
 
 def pace(session: Session, job: Job, settings: Settings, *, device: str | None) -> Pace | None:
@@ -56,7 +57,7 @@ def pace(session: Session, job: Job, settings: Settings, *, device: str | None) 
     tflops = settings.assumed_tflops or ASSUMED_TFLOPS[kind]
     power_w = settings.assumed_power_w or ASSUMED_POWER_W[kind]
     hours = epoch_flops / (tflops * 1e12) / 3600
-    return Pace(hours, hours * power_w / 1000, startup, f"assumed: {tflops:g} TFLOP/s and {power_w:g} W")
+    return Pace(hours, hours * power_w / 1000, startup, f"what is assumed: {tflops:g} TFLOP/s, {power_w:g} W", True)
 
 
 def _measured(session: Session, conditions: list[ColumnElement[bool]]) -> tuple[float, float] | None:

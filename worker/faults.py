@@ -8,9 +8,11 @@ from greencore.backprop import BudgetTooSmall, NotFinite, TraceError
 from greencore.dataset import InvalidRow
 from greencore.policy import IntensityMissing
 from greencore.training.models import ModelError
+from worker.budget import BudgetImpossible
 
 FIELDS: tuple[tuple[type[Exception], str, str], ...] = (
     (BudgetTooSmall, "ρ is below the model's floor", "policy"),
+    (BudgetImpossible, "The budget cannot be kept", "policy.budget_gco2e"),
     (IntensityMissing, "No carbon intensity to decide by", "policy.on_missing"),
     (InvalidRow, "A row of the dataset cannot be used", "dataset"),
     (ModelError, "The model cannot be used", "model"),

@@ -23,6 +23,7 @@ from store.settings import Settings, get_settings
 from store.status import JobStatus
 from store.tables import Job
 from store.transitions import transition
+from worker.budget import check_budget
 from worker.faults import explain
 
 log = structlog.get_logger()
@@ -59,6 +60,9 @@ def prepare_job(job_id: str) -> None:
     error, estimate = None, None
     try:
         estimate = estimate_job(job, settings)
+        job.estimate = asdict(estimate)
+        with database.session() as session:
+            check_budget(session, job, settings, at=utc_now())
     except Exception as fault:
         log.warning("prepare.failed", job=job_id, exc_info=fault)
         error = explain(fault)
@@ -67,11 +71,11 @@ def prepare_job(job_id: str) -> None:
         locked = jobs.lock(job_id)
         if locked is None or locked.status is not JobStatus.VALIDATING:
             return
-        if estimate is None:
+        if estimate is None or error is not None:
             assert error is not None
             jobs.fail(locked, at=utc_now(), error=error)
             return
-        locked.estimate, locked.steps = asdict(estimate), estimate.steps
+        locked.estimate, locked.steps = job.estimate, estimate.steps
         transition(session, locked, JobStatus.QUEUED, at=utc_now())
         wake_scheduler(session)
         ModelRepository(session).put(

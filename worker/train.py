@@ -34,6 +34,7 @@ from store.settings import Settings, get_settings
 from store.status import JobStatus
 from store.tables import Artifact, Job
 from store.transitions import transition
+from worker.budget import check_budget
 from worker.circumstances import circumstances
 from worker.faults import explain
 from worker.heartbeat import Heartbeat
@@ -131,7 +132,10 @@ class _Attempt(Listener):
         self._meter.cut()
         self._epoch, now = index + 1, utc_now()
         with self._database.session() as session:
-            decision = self._decide(held(session, self._lease), session, index, now)
+            job = held(session, self._lease)
+            decision = self._decide(job, session, index, now)
+            if decision.ends_run and index == 0:
+                check_budget(session, job, self._settings, at=now)
             progress.start_epoch(session, self._lease, self._epoch, decision, at=now)
         log.info("epoch.started", epoch=self._epoch, rho=decision.rho, reason=decision.reason)
         return decision.rho

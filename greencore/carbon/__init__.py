@@ -3,11 +3,14 @@
 from greencore.carbon.accounting import Metered, PricedInterval, price
 from greencore.carbon.credentials import Credentials
 from greencore.carbon.errors import (
+    AccessRefused,
+    BadAnswer,
     CarbonError,
     InvalidReading,
     InvalidSpec,
     InvalidTrace,
     NoReading,
+    SourceUnavailable,
     UnknownZone,
 )
 from greencore.carbon.opening import open_source
@@ -15,6 +18,8 @@ from greencore.carbon.series import EmissionFactors, IntensitySeries, Reading, S
 from greencore.carbon.source import Source
 
 __all__ = [
+    "AccessRefused",
+    "BadAnswer",
     "CarbonError",
     "Credentials",
     "EmissionFactors",
@@ -28,6 +33,7 @@ __all__ = [
     "Reading",
     "Signal",
     "Source",
+    "SourceUnavailable",
     "UnknownZone",
     "WeightedIntensity",
     "open_source",

@@ -76,4 +76,4 @@ def test_a_job_that_was_priced_by_the_average_stays_with_it(scheduler: Scheduler
     scheduler.tick()
     job = get(database, job_id)
     assert job.dispatched_at is None
-    assert job.reason == "waits for a worker: none is alive"
+    assert job.reason == "waits for a worker of a zone with a marginal intensity: none is alive"

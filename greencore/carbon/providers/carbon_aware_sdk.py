@@ -20,6 +20,9 @@ NAME = "carbon-aware-sdk"
 OPTIONS = ("url", "location", "signal", "emission_factors")
 BEFORE_LATEST = timedelta(hours=24)
 LONGEST_HORIZON_HOURS = 96.0
+# Some installations serve the forecast without the prefix.
+FORECAST, FORECAST_ELSEWHERE = "/emissions/forecasts/current", "/forecasts/current"
+NOT_FOUND = 404
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ class CarbonAwareSdkProvider:
 
     def forecast(self, ask: Ask, now: datetime, hours: float) -> list[Point]:
         """The current forecast, all estimated."""
-        answer = ask("/emissions/forecasts/current", {"location": self.location}, None)
+        answer = self._current_forecast(ask)
         if answer is None:
             return []
         return [point for forecast in answer.items() for point in _forecast(forecast)]
@@ -62,6 +65,15 @@ class CarbonAwareSdkProvider:
     def knows_no_zone(self, refusal: Refused) -> bool:
         """A 400 or 404 that speaks of the location."""
         return refusal.status in (400, 404) and "location" in refusal.detail.lower()
+
+    def _current_forecast(self, ask: Ask) -> Answer | None:
+        asked = {"location": self.location}
+        try:
+            return ask(FORECAST, asked, None)
+        except Refused as refusal:
+            if refusal.status != NOT_FOUND or self.knows_no_zone(refusal):
+                raise
+            return ask(FORECAST_ELSEWHERE, asked, None)
 
     def _emissions(self, ask: Ask, start: datetime, end: datetime) -> list[Point]:
         window = {"time": start.isoformat(timespec="seconds"), "toTime": end.isoformat(timespec="seconds")}

@@ -167,7 +167,7 @@ def test_a_trace_needs_a_file(spec: str) -> None:
         open_source(spec, "ES")
 
 
-@pytest.mark.parametrize("spec", ["", "uk", "Static", "trace.csv"])
+@pytest.mark.parametrize("spec", ["", "gb", "Static", "trace.csv"])
 def test_an_unknown_source_is_answered_with_the_known_ones(spec: str) -> None:
     with pytest.raises(InvalidSpec, match=f"unknown carbon source '{spec}': expected one of static, trace:FILE"):
         open_source(spec, "ES")

@@ -45,6 +45,18 @@ def test_a_forecast_says_how_long_its_points_last(opened: Opened, server: Provid
     assert server.log[0].path == "/emissions/forecasts/current"
 
 
+def test_the_forecast_is_found_without_its_prefix(opened: Opened, server: ProviderServer) -> None:
+    server.replies.append(Reply(status=404, body=b"not found"))
+    server.replies.append(
+        Reply(
+            body=b"""[{"forecastData": [
+            {"location": "IE", "timestamp": "2026-11-24T12:10:00Z", "duration": 10, "value": 5}]}]"""
+        )
+    )
+    assert [reading.gco2e_per_kwh for reading in opened("carbon-aware-sdk").forecast(1)] == [5]
+    assert server.paths == ["/emissions/forecasts/current", "/forecasts/current"]
+
+
 def test_an_empty_answer_without_content_is_no_data(opened: Opened, server: ProviderServer) -> None:
     server.standing_reply = Reply(status=204, body=b"")
     assert len(opened("carbon-aware-sdk").forecast(1)) == 0
