@@ -75,12 +75,13 @@ def run_to_success(database: Database, settings: Settings, job_id: str) -> None:
     """Do what a scheduler and a worker would write about a job."""
     from datetime import timedelta
 
-    from greencore.carbon import IntensitySeries, Reading, price
+    from greencore.carbon import IntensitySeries, Reading
+    from greencore.carbon.accounting import split
     from greencore.energy import EnergyInterval
-    from greencore.policy import decide, parse_policy
+    from greencore.policy import Circumstances, decide, parse_policy
     from store.jobs import JobRepository
     from store.leases import claim
-    from store.progress import add_energy, finish_epoch, report_step, start_epoch, succeed
+    from store.progress import add_energy, add_tracker_total, finish_epoch, report_step, start_epoch, succeed
     from store.status import JobStatus
     from store.tables import Artifact
     from store.transitions import transition
@@ -117,9 +118,10 @@ def run_to_success(database: Database, settings: Settings, job_id: str) -> None:
     result.write_bytes(b"weights")
     (result.parent / "notes.txt").write_text("not an artifact")
     with database.session() as session:
-        start_epoch(session, lease, 1, decide(policy, reading, now=NOW, previous_rho=None), at=NOW)
+        decision = decide(policy, Circumstances(now=NOW, reading=reading, step="fresh"))
+        start_epoch(session, lease, 1, decision, at=NOW)
         report_step(session, lease, steps=10, steps_done=10, loss=1.25)
-        add_energy(session, lease, 1, interval, price(interval, IntensitySeries([reading])))
+        add_energy(session, lease, 1, interval, split(interval, IntensitySeries([reading]), pue=1.2))
         measured = {
             "rho_reached": 0.58,
             "flops": 5.8e12,
@@ -130,7 +132,8 @@ def run_to_success(database: Database, settings: Settings, job_id: str) -> None:
             "train_loss": 1.25,
             "eval_loss": float("nan"),
         }
-        finish_epoch(session, lease, 1, at=NOW, measured=measured)
+        finish_epoch(session, lease, 1, at=NOW, measured=measured, utility=None)
+        add_tracker_total(session, lease, at=NOW, tracker_kwh=0.00062)
         artifact = Artifact(job_id=job_id, name="model.safetensors", bytes=7, sha256="ab" * 32, created_at=NOW)
         missing = Artifact(job_id=job_id, name="lost.json", bytes=2, sha256="cd" * 32, created_at=NOW)
         evaluation = {

@@ -6,7 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api.main import create_app
-from migrations.upgrade import downgrade
+from migrations.upgrade import downgrade, expected_revision
 from store.settings import Settings
 
 
@@ -42,7 +42,7 @@ def test_a_database_that_was_not_migrated_is_named_with_what_is_needed(settings:
     response = ask(settings, "/readyz")
 
     assert response.status_code == 503
-    assert "0001" in response.json()["errors"][0]["message"]
+    assert expected_revision() in response.json()["errors"][0]["message"]
 
 
 def test_a_process_lives_even_where_nothing_else_does(settings: Settings) -> None:

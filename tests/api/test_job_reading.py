@@ -74,7 +74,7 @@ def test_a_finished_job_tells_its_progress_its_cost_and_what_the_cost_rests_on(
     assert job["progress"]["share"] == 1
     assert job["rho"] == 0.6
     assert job["energy_kwh"] == pytest.approx(0.0006)
-    assert job["emissions_gco2e"] == pytest.approx(0.0006 * 212)
+    assert job["emissions_gco2e"] == pytest.approx(0.0006 * 1.2 * 212)
     assert job["emissions_basis"] == {
         "estimated": True,
         "sources": ["trace (synthetic)"],
@@ -104,7 +104,7 @@ def test_an_epoch_tells_what_was_asked_why_and_at_what_cost(finished_job_id: str
     assert epoch["energy"]["cpu_kwh"] == 0.0005
     assert epoch["energy"]["total_kwh"] == pytest.approx(0.0006)
     assert epoch["energy"]["methods"]["cpu"] == "TDP estimate"
-    assert epoch["emissions_gco2e"] == pytest.approx(0.0006 * 212)
+    assert epoch["emissions_gco2e"] == pytest.approx(0.0006 * 1.2 * 212)
 
 
 def test_a_loss_that_is_not_a_number_is_null_rather_than_broken_json(finished_job_id: str, client: TestClient) -> None:

@@ -42,7 +42,10 @@ def test_a_job_is_stored_as_validating_and_found_where_the_answer_says(submit: A
 
 
 def test_without_a_policy_a_job_takes_the_constant_that_the_paper_advises(submit: Any) -> None:
-    assert submit().json()["policy"] == {"kind": "constant", "rho": 0.6, "on_missing": "fallback"}
+    policy = submit().json()["policy"]
+
+    assert (policy["kind"], policy["rho"], policy["on_missing"]) == ("constant", 0.6, "fallback")
+    assert policy["gate"]["mode"] == "none"
 
 
 def test_everything_that_was_submitted_is_given_back(submit: Any, now: datetime) -> None:
@@ -135,6 +138,36 @@ def test_a_deadline_that_cannot_be_kept_is_refused(submit: Any, deadline: str, r
     assert reason in message(response)
 
 
+@pytest.mark.parametrize(
+    "policy",
+    [
+        STEPS,
+        {"kind": "linear", "clean": 100, "dirty": 400, "rho_max": 1.0, "rho_min": 0.4},
+        {"kind": "percentile", "window_hours": 168, "gamma": 1.0, "rho_max": 1.0, "rho_min": 0.4},
+        {"kind": "budget", "budget_gco2e": 500, "rho_max": 1.0, "rho_min": 0.4},
+        {"kind": "price", "gco2e_per_loss": 50, "rho_max": 1.0, "rho_min": 0.4},
+    ],
+    ids=lambda policy: policy["kind"],
+)
+@pytest.mark.parametrize("gate", [{"mode": "defer"}, {"mode": "pause", "pause_above": 450, "resume_below": 400}])
+def test_every_kind_is_taken_with_either_gate_and_kept_with_its_defaults(
+    submit: Any, policy: dict[str, Any], gate: dict[str, Any]
+) -> None:
+    response = submit(policy={**policy, "gate": gate})
+
+    assert response.status_code == 201, response.text
+    kept = response.json()["policy"]
+    assert kept.items() >= policy.items()
+    assert kept["gate"] == {"min_saving": 0.05, "max_delay_hours": 24, **gate}
+    assert kept["smoothing"]["min_epochs"] == 1
+
+
+def test_a_deadline_before_the_run_can_end_is_taken_since_it_only_makes_the_run_begin_at_once(
+    submit: Any, now: datetime
+) -> None:
+    assert submit(deadline=(now + timedelta(seconds=1)).isoformat()).status_code == 201
+
+
 @pytest.mark.parametrize("method", ["lora", "prefix", "top2", "bitfit"])
 def test_a_method_to_come_is_refused_as_not_supported_yet(submit: Any, method: str) -> None:
     response = submit(method=method)
@@ -150,7 +183,11 @@ def test_a_method_to_come_is_refused_as_not_supported_yet(submit: Any, method: s
         ({"kind": "linear", "clean": 100, "dirty": 50, "rho_max": 1, "rho_min": 0.5}, "policy.dirty"),
         ({"kind": "constant"}, "policy.rho"),
         ({"kind": "constant", "rho": 0.5, "colour": "green"}, "policy.colour"),
-        ({"kind": "budget"}, "policy.kind"),
+        ({"kind": "quota"}, "policy.kind"),
+        ({"kind": "budget", "budget_gco2e": 0, "rho_max": 1, "rho_min": 0.4}, "policy.budget_gco2e"),
+        ({"kind": "constant", "rho": 0.5, "gate": {"mode": "wait"}}, "policy.gate.mode"),
+        ({"kind": "constant", "rho": 0.5, "gate": {"resume_below": 90}}, "policy.gate.resume_below"),
+        ({"kind": "constant", "rho": 0.5, "smoothing": {"min_epochs": 0}}, "policy.smoothing.min_epochs"),
         ({}, "policy.kind"),
         (17, "policy"),
     ],

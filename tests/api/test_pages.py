@@ -43,7 +43,7 @@ def test_a_job_in_progress_renews_its_page(job_id: str, client: TestClient) -> N
 def test_a_finished_job_shows_its_epochs_its_files_and_its_history(finished_job_id: str, client: TestClient) -> None:
     markup = page(client, f"/dashboard/jobs/{finished_job_id}")
 
-    for shown in ("212", "0.58", "2 of 3", "1.25", "0.0006", "0.1272", "gCO2e/kWh (trace (synthetic)", "job.running"):
+    for shown in ("212", "0.58", "2 of 3", "1.25", "0.0006", "0.1526", "gCO2e/kWh (trace (synthetic)", "job.running"):
         assert shown in markup
     assert f'href="/jobs/{finished_job_id}/artifacts/model.safetensors"' in markup
 

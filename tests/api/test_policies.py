@@ -18,7 +18,7 @@ def test_storing_a_policy_again_makes_its_next_version(client: TestClient) -> No
 
     assert response.status_code == 201
     assert response.json()["version"] == 2
-    assert response.json()["policy"] == {"kind": "constant", "rho": 0.7, "on_missing": "fallback"}
+    assert response.json()["policy"].items() >= {"kind": "constant", "rho": 0.7, "on_missing": "fallback"}.items()
     assert client.get(response.headers["location"]).json() == response.json()
 
 
