@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,20 +75,17 @@ class Slots:
 
 
 def _means(series: IntensitySeries, origin: datetime, step: int, count: int) -> Floats:
-    """The time-weighted mean of each slot, by the integral of the series up to each of the grid's edges."""
-    edges: list[float] = []
-    heights: list[float] = []
-    for reading, follower in pairwise([*series.readings, None]):
-        assert reading is not None
-        edges.append((reading.start - origin).total_seconds())
-        heights.append(reading.gco2e_per_kwh)
-        if follower is None:
-            edges.append((reading.end - origin).total_seconds())
+    """The time-weighted mean of each slot; one that lies within a reading has that reading's very value."""
+    values = np.array([reading.gco2e_per_kwh for reading in series])
+    edges = np.array([(reading.start - origin).total_seconds() for reading in series])
     # Before the first reading, within its hour, the first reading holds.
     edges[0] = 0.0
-    edges[-1] = max(edges[-1], float(count * step))
-    integral = np.concatenate([[0.0], np.cumsum(np.diff(edges) * heights)])
-    at = np.interp(np.arange(count + 1) * float(step), edges, integral)
-    means: Floats = np.diff(at) / step
-    # A difference of integrals leaves rounding, which must not turn a 0 into less.
-    return np.maximum(np.round(means, 9), 0.0)
+    grid = np.arange(count + 1) * float(step)
+    first = np.searchsorted(edges, grid[:-1], side="right") - 1
+    last = np.searchsorted(edges, grid[1:], side="left") - 1
+    integral = np.concatenate([[0.0], np.cumsum(np.diff(edges) * values[:-1])])
+    up_to = np.interp(grid, edges, integral) + np.maximum(grid - edges[-1], 0.0) * values[-1]
+    # A difference of integrals leaves rounding: it must not move what is exactly at a bound, nor turn a 0 into less.
+    mixed = np.maximum(np.diff(up_to) / step, 0.0)
+    means: Floats = np.where(first == last, values[first], mixed)
+    return means
