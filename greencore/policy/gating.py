@@ -18,13 +18,15 @@ class GatePlans:
     """What a gate plans for many runs: when each computes, what that saves, and whether it is now bound to the plan.
 
     `share` [runs, slots] of each slot that is used; `delay_hours` [runs] until the first of them; `saving` [runs] as
-    a share of what running through from now would emit; `committed` [runs]: the saving once exceeded `min_saving`,
-    from when on the plan is followed to its end, however little the rest of it saves.
+    a share of what running through from now would emit; `planned` [runs]: there was something to be planned, and far
+    enough to look; `committed` [runs]: the saving once exceeded `min_saving`, from when on the plan is followed to its
+    end, however little the rest of it saves.
     """
 
     share: Floats
     delay_hours: Floats
     saving: Floats
+    planned: Bools
     committed: Bools
 
 
@@ -39,12 +41,15 @@ def plan(
     begun: Bools,
     computing: Bools,
     switch_hours: float,
+    followed: int = 1,
 ) -> GatePlans:
     """Plans many runs at once; arrays as in `greencore.policy.planning`, with NaN where no intensity is known.
 
     A gap between known intensities takes the one before it; beyond the last one nothing is planned. A run goes ahead
     at once where its gate is "none" or "defer" and it has begun, where the slots with a known intensity cannot do
-    the work, and as long as no plan has promised to save more than `min_saving`.
+    the work, and as long as no plan has promised to save more than `min_saving`. The first `followed` slots are
+    those before the next plan: in them a run changes between computing and pausing only where that is worth
+    `switch_hours`.
     """
     intensity, reached = bridged(intensity)
     hours = hours * reached
@@ -55,11 +60,15 @@ def plan(
         through = through | begun
     if gate.mode == "pause":
         cheapest = cheapest_slots(intensity, hours, rho, work)
-        share, saving = cheapest.share, cheapest.saving
-        first = with_hysteresis(
-            cheapest, intensity, hours, running=computing, switch_hours=np.where(begun, switch_hours, 0.0)
+        saving = cheapest.saving
+        share = with_hysteresis(
+            cheapest,
+            intensity,
+            hours,
+            running=computing,
+            switch_hours=np.where(begun, switch_hours, 0.0),
+            slots=followed,
         )
-        share[:, 0] = np.where(first, np.where(share[:, 0] > 0, share[:, 0], 1.0), 0.0)
     else:
         window = best_window(intensity, hours, rho, work)
         ends = np.cumsum(hours, axis=1)
@@ -68,17 +77,18 @@ def plan(
         share, saving = np.where(hours > 0, share, 0.0), window.saving
     committed = committed | ((saving > gate.min_saving) & ~through)
     share = np.where((committed & ~through)[:, None], share, 1.0)
-    return GatePlans(share, _delay(share, hours, gate), saving, committed)
+    return GatePlans(share, _delay(share, hours, gate), saving, ~through, committed)
 
 
 def planned_rho(policy: Policy, intensity: Floats, current: Floats) -> Floats:
     """ρ [runs, slots] that a plan reckons with at expected intensities [runs, slots].
 
     The kinds that look at the intensity alone say it for each; the others are taken to keep `current` [runs] (NaN
-    before the first epoch: then the middle of their range), and are planned anew as their ρ changes.
+    before the first epoch: then the middle of their range), and are planned anew as their ρ changes. NaN intensities
+    are bridged as in `plan`.
     """
     if isinstance(policy, ByIntensity):
-        return policy.rho_over(np.nan_to_num(intensity))
+        return policy.rho_over(bridged(intensity)[0])
     rho = np.nan_to_num(current, nan=sum(policy.rho_range) / 2)
     return np.repeat(rho[:, None], intensity.shape[1], axis=1)
 
@@ -158,23 +168,22 @@ def look(
         computing=np.array([progress.computing]),
         switch_hours=progress.switch_hours,
     )
+    bound_by_gate = not (gate.mode == "defer" and progress.begun)
     is_shut = False
-    if intensity_gco2e_per_kwh is not None and not (gate.mode == "defer" and progress.begun):
+    if intensity_gco2e_per_kwh is not None and bound_by_gate:
         [is_shut] = shut(gate, np.array([intensity_gco2e_per_kwh]), np.array([progress.shut])).tolist()
     saving, delay, committed = float(plans.saving[0]), float(plans.delay_hours[0]), bool(plans.committed[0])
     waits = delay > NOTHING_HOURS
-    forced = (waits or is_shut) and slack_hours <= NOTHING_HOURS
+    forced = (is_shut or (gate.mode != "none" and bound_by_gate)) and slack_hours <= NOTHING_HOURS
     if forced or not (waits or is_shut):
-        why = "the gate is open" if gate.mode == "none" else _why_open(gate, progress, saving, committed)
+        why = why_open(gate, plans, begun=progress.begun)
         if forced:
             why = f"the slack before the deadline {_clock(deadline)} is used up, so it runs regardless"
         return Look(True, None, saving, forced, committed, is_shut, why)
-    last = now + max(slack_hours, 0.0) * HOUR
+    last = now + slack_hours * HOUR
     if is_shut:
         assert intensity_gco2e_per_kwh is not None
-        bound = f"above pause_above {gate.pause_above:g}"
-        if intensity_gco2e_per_kwh <= (gate.pause_above or 0.0):
-            bound = f"still above resume_below {gate.resume_threshold:g}"
+        bound = why_shut(gate, intensity_gco2e_per_kwh)
         reason = f"{intensity_gco2e_per_kwh:.4g} gCO2e/kWh is {bound}; it runs by {_clock(last)} in any case"
         return Look(False, last, saving, False, committed, True, reason)
     until = min(now + delay * HOUR, last)
@@ -182,18 +191,33 @@ def look(
     return Look(False, until, saving, False, committed, False, f"{what} at {_clock(until)}, which saves {saving:.1%}")
 
 
-def _why_open(gate: Gate, progress: Progress, saving: float, committed: bool) -> str:
-    if gate.mode == "defer" and progress.begun:
+def why_open(gate: Gate, plans: GatePlans, *, begun: bool) -> str:
+    """Why the first of the planned runs may compute now, in words."""
+    if gate.mode == "none":
+        return "the gate is open"
+    if gate.mode == "defer" and begun:
         return "it has begun, and runs through"
-    if committed:
+    if not plans.planned[0]:
+        return "the outlook does not reach far enough to plan"
+    if plans.committed[0]:
         return "now is in the planned clean hours" if gate.mode == "pause" else "now is the best window"
-    return f"waiting would save {max(saving, 0.0):.1%}, not more than min_saving {gate.min_saving:.1%}"
+    return f"waiting would save {max(plans.saving[0], 0.0):.1%}, not more than min_saving {gate.min_saving:.1%}"
+
+
+def why_shut(gate: Gate, intensity_gco2e_per_kwh: float) -> str:
+    """Which of its thresholds keeps the gate shut at an intensity, in words that follow on from "it is"."""
+    assert gate.pause_above is not None
+    if intensity_gco2e_per_kwh > gate.pause_above:
+        return f"above pause_above {gate.pause_above:g}"
+    return f"still above resume_below {gate.resume_threshold:g}"
 
 
 def _slots(outlook: IntensitySeries, now: datetime, deadline: datetime) -> tuple[Floats, Floats]:
     """Edges in hours from `now` and intensities [1, slots] up to the deadline; NaN where the outlook has none."""
     edges, values = [0.0], []
     for reading in outlook:
+        if reading.start >= deadline:
+            break
         begins, ends = (reading.start - now) / HOUR, (min(reading.end, deadline) - now) / HOUR
         if ends <= edges[-1]:
             continue

@@ -21,7 +21,8 @@ class PausePlan:
     """The cheapest slots that together do the work.
 
     `share` [runs, slots] of each slot that is used, in [0, 1]; `marginal` [runs] the intensity of the dirtiest slot
-    that is used (0 where none is); `emissions` [runs] as ∫c dt of the plan, and `straight` [runs] that of running through from now.
+    that is used (0 where none is); `emissions` [runs] as ∫c dt of the plan, and `straight` [runs] that of running
+    through from now.
     """
 
     share: Floats
@@ -91,26 +92,43 @@ def best_window(intensity: Floats, hours: Floats, rho: Floats, work: Floats) -> 
 
 
 def with_hysteresis(
-    plan: PausePlan, intensity: Floats, hours: Floats, *, running: Bools, switch_hours: Floats
-) -> Bools:
-    """Whether each run computes in its first slot, given whether it does so now.
+    plan: PausePlan, intensity: Floats, hours: Floats, *, running: Bools, switch_hours: Floats, slots: int = 1
+) -> Floats:
+    """The plan's `share` [runs, slots], with the first `slots` of them freed of changes that do not pay.
 
-    `switch_hours` [runs] is what a checkpoint and a reload cost, in hours of computing. A running job pauses only
-    where the pause that lies ahead saves more than that, and a waiting one goes on only where the stretch ahead does.
+    `running` says whether each run computes now, `switch_hours` [runs] what a pause costs by its checkpoint and reload,
+    in hours of computing. A running job pauses only where the pause that lies ahead saves more than that. One that
+    waits has to go on some time: it does so for the last stretch in any case, and for one that another pause follows
+    only where running there, rather than in the dirtiest slot of the plan, saves more than that.
     """
-    wanted = plan.share[:, 0] > 0
-    gain = np.abs(intensity - plan.marginal[:, None]) * hours
-    same = (plan.share > 0) == wanted[:, None]
-    ahead = np.logical_and.accumulate(same, axis=1)
-    gains = np.where(ahead, gain, 0.0).sum(axis=1)
-    pays = gains > switch_hours * intensity[:, 0]
-    changes = wanted != running
-    decided: Bools = np.where(changes & ~pays & (switch_hours > 0), running, wanted)
-    return decided
+    share, running = plan.share.copy(), running.copy()
+    matters = switch_hours > 0
+    if not matters.any():
+        return share
+    used, absent = plan.share > 0, hours <= 0
+    gain = np.abs(intensity - plan.marginal[:, None])
+    planned = (plan.share * hours).sum(axis=1)
+    for slot in range(min(slots, share.shape[1])):
+        cost = switch_hours * intensity[:, slot]
+        wanted, goes_on = used[:, slot], used[:, slot + 1 :].any(axis=1)
+        same = np.logical_and.accumulate((used[:, slot:] == wanted[:, None]) | absent[:, slot:], axis=1)
+        pays = _gained(gain[:, slot:], hours[:, slot:], same, planned) > cost
+        pays |= wanted & ~(used[:, slot:] & ~same).any(axis=1)
+        computes = np.where((wanted != running) & ~pays & matters, running, wanted)
+        # Where the plan uses a part of a slot, and more later, a pause begins within the slot.
+        pause = np.logical_and.accumulate(~used[:, slot + 1 :], axis=1)
+        pause_pays = _gained(gain[:, slot + 1 :], hours[:, slot + 1 :], pause, planned) > cost
+        through = computes & (~wanted | (goes_on & ~pause_pays & matters))
+        share[:, slot] = np.where(through, 1.0, np.where(computes, share[:, slot], 0.0))
+        running = computes & (share[:, slot] >= 1)
+    return share
 
 
 def window_means(intensity: Floats, hours: Floats, starts: Floats, ends: Floats) -> Floats:
-    """Mean expected intensity [runs, windows] between times in hours from now; beyond the slots the last one holds."""
+    """Mean expected intensity [runs, windows] between times in hours from now; beyond the slots the last one holds.
+
+    `ends` lie after `starts` (both [runs, windows]); a window of no length takes the last slot's.
+    """
     edges, total = _from_zero(hours), _from_zero(hours * intensity)
     reach = edges[:, -1:]
     beyond = intensity[np.arange(len(intensity)), np.maximum((hours > 0).sum(axis=1) - 1, 0)][:, None]
@@ -135,6 +153,14 @@ def bridged(intensity: Floats) -> tuple[Floats, Bools]:
     return np.nan_to_num(np.take_along_axis(intensity, source, axis=1)), places <= before[:, -1:]
 
 
+def _gained(gain: Floats, hours: Floats, stretch: Bools, planned: Floats) -> Floats:
+    """What a stretch [runs, slots] of pausing or computing gains, for no longer than the work lasts [runs]."""
+    before = np.cumsum(hours, axis=1) - hours
+    lasting = np.clip(planned[:, None] - before, 0.0, hours)
+    gained: Floats = np.where(stretch, gain * lasting, 0.0).sum(axis=1)
+    return gained
+
+
 def _straight(intensity: Floats, hours: Floats, rho: Floats, work: Floats) -> Floats:
     done, total = _from_zero(hours / rho), _from_zero(hours * intensity)
     return _rows_interp(work[:, None], done, total)[:, 0]
@@ -151,10 +177,21 @@ def _from_zero(steps: Floats) -> Floats:
 
 def _rows_interp(x: Floats, xp: Floats, fp: Floats) -> Floats:
     """`np.interp` row by row; `xp` begins at 0 and does not fall, and x is at least 0."""
-    rows = len(xp)
-    # All rows as one long curve, each beyond the end of the one before.
+    rows, points = xp.shape
+    # All rows as one long curve, each beyond the end of the one before, to find the segments at once.
     span = max(float(xp[:, -1].max()), float(x.max(initial=0.0))) + 1.0
     offset = np.arange(rows)[:, None] * span
-    capped = np.minimum(x, xp[:, -1:])
-    flat: Floats = np.interp((capped + offset).ravel(), (xp + offset).ravel(), fp.ravel())
-    return flat.reshape(x.shape)
+    x = np.minimum(x, xp[:, -1:])
+    found = np.searchsorted((xp + offset).ravel(), (x + offset).ravel(), side="right").reshape(x.shape)
+    last = np.maximum(points - 2, 0)
+    segment = np.clip(found - 1 - np.arange(rows)[:, None] * points, 0, last)
+    # The offset costs digits: a time at an edge may have been found on its wrong side.
+    segment -= x < np.take_along_axis(xp, segment, axis=1)
+    segment = np.clip(segment + (x >= np.take_along_axis(xp, segment + 1, axis=1)), 0, last)
+    left, bottom = np.take_along_axis(xp, segment, axis=1), np.take_along_axis(fp, segment, axis=1)
+    width = np.take_along_axis(xp, segment + 1, axis=1) - left
+    height = np.take_along_axis(fp, segment + 1, axis=1) - bottom
+    share = np.divide(x - left, width, out=np.zeros_like(x), where=width > 0)
+    # The upper end is met exactly, too.
+    values: Floats = np.where(share < 1, bottom + share * height, bottom + height)
+    return values

@@ -1,10 +1,11 @@
 """Lives many runs through under one policy, slot by slot: when each computes, at which ρ, and what it emits."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from greencore.policy.gating import NOTHING_HOURS, plan, planned_rho, shut
+from greencore.policy.gating import NOTHING_HOURS, plan, planned_rho, shut, why_open, why_shut
 from greencore.policy.models import Policy
 from greencore.policy.outlooks import Outlook
 from greencore.policy.rho_rules import EpochStart, RhoRule
@@ -81,6 +82,13 @@ def simulate(
     return _Simulation(policy, slots, outlook, rule, starts, work, deadline, tell).run()
 
 
+def joined(parts: Sequence[Runs]) -> Runs:
+    """The runs of several simulations, in order; at least one."""
+    fields = ("starts", "deadline_hours", "computing_hours", "finish_hours", "emissions_g", "epochs_run")
+    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in fields}
+    return Runs(**arrays, steps=parts[0].steps)
+
+
 class _Simulation:
     def __init__(
         self,
@@ -114,11 +122,11 @@ class _Simulation:
         self._epochs_at_rho = np.zeros(count, dtype=np.int64)
         self._active = np.ones(count, dtype=bool)
         self._begun = np.zeros(count, dtype=bool)
-        self._computing = np.zeros(count, dtype=bool)  # at the end of the last slot
+        self._computing = np.zeros(count, dtype=bool)  # as the last slot ended
         self._committed = np.zeros(count, dtype=bool)  # to waiting, which once promised to be worth it
         self._shut = np.zeros(count, dtype=bool)  # by pause_above
         self._plan = np.ones((count, slots.per_hour))  # shares of the slots up to the next full hour
-        self._why = ""
+        self._why_runs, self._why_waits = "the gate is open", ""
 
     def run(self) -> Runs:
         """Slot by slot, until every run is over."""
@@ -140,15 +148,21 @@ class _Simulation:
         forced = np.clip(length - np.maximum(slack, 0.0), 0.0, length)
         forced = np.where(forced > NOTHING_HOURS, forced, 0.0)
         hours = np.where(self._active, np.maximum(wanted, forced), 0.0)
-        if self._tell and self._active[0]:
-            self._record(slot[0], begins[0], hours[0], forced[0] > wanted[0])
-        # Before a window that defer has chosen the wait comes first; a pause comes after what is left of the plan.
-        idle_first = np.where(self._policy.gate.mode == "defer", length - hours, 0.0)
-        computed = self._compute(slot, begins + idle_first, hours, elapsed + idle_first, intensity)
-        over = ~self._active
-        idle = np.where(over, np.where(computed > 0, idle_first, 0.0), length - hours)
-        self._runs.emissions_g += intensity * idle * self._work.idle_power_kw
-        self._computing = self._active & (hours > 0)
+        # A window that defer has chosen begins late in its slot, and so does what the deadline forces; a plan to pause
+        # uses a slot from its beginning on.
+        idle_first = np.where((self._policy.gate.mode == "defer") | (wanted <= 0), length - hours, 0.0)
+        lived = self._active.copy()
+        starts = slot[0] + (begins[0] + idle_first[0]) / self._slots.step_hours
+        if idle_first[0] > 0:
+            self._record(slot[0] + begins[0] / self._slots.step_hours, runs=False, forced=False)
+        if hours[0] > 0:
+            self._record(starts, runs=True, forced=forced[0] > 0)
+        self._compute(slot, begins + idle_first, hours, elapsed + idle_first, intensity)
+        if 0 < hours[0] < length[0] - idle_first[0] - NOTHING_HOURS:
+            self._record(starts + hours[0] / self._slots.step_hours, runs=False, forced=False)
+        idle = np.where(self._active, length - hours, idle_first)
+        self._runs.emissions_g += intensity * np.where(lived, idle, 0.0) * self._work.idle_power_kw
+        self._computing = self._active & (hours > 0) & ((hours >= length - NOTHING_HOURS) | (idle_first > 0))
 
     def _longest_left(self) -> Floats:
         """Hours that the rest takes where every epoch to come takes the most."""
@@ -188,20 +202,23 @@ class _Simulation:
             begun=self._begun[runs],
             computing=self._computing[runs],
             switch_hours=self._work.switch_hours,
+            followed=per_hour,
         )
         self._committed[runs] = plans.committed
         for column in range(min(per_hour, count)):
             self._plan[runs, (slot[runs] + column) % per_hour] = plans.share[:, column]
         if self._tell and runs[0] == 0:
-            self._why = f"waiting saves {max(plans.saving[0], 0.0):.1%} of what would be emitted from now on"
+            self._why_runs = why_open(self._policy.gate, plans, begun=bool(self._begun[0]))
+            ahead = "the best window lies" if self._policy.gate.mode == "defer" else "cleaner hours lie"
+            self._why_waits = f"{ahead} ahead, which saves {max(plans.saving[0], 0.0):.1%}"
 
-    def _compute(self, slot: Ints, within: Floats, hours: Floats, elapsed: Floats, intensity: Floats) -> Floats:
-        """Computes for `hours` from `elapsed` on, epoch after epoch; gives the hours that were used."""
+    def _compute(self, slot: Ints, within: Floats, hours: Floats, elapsed: Floats, intensity: Floats) -> None:
+        """Computes for `hours` from `elapsed` on, epoch after epoch."""
         todo, used = hours.copy(), np.zeros_like(hours)
         while True:
             ready = self._active & (todo > NOTHING_HOURS)
             if not ready.any():
-                return used
+                return
             fresh = np.flatnonzero(ready & (self._epoch_left <= NOTHING_HOURS))
             if len(fresh):
                 self._begin_epochs(fresh, slot, within + used, elapsed + used)
@@ -245,11 +262,17 @@ class _Simulation:
             why = f"epoch {number}" if not ends[0] else "the budget is used up: the run ends"
             self._runs.steps.append(Step(position, "end" if ends[0] else "epoch", None if ends[0] else rho[0], why))
 
-    def _record(self, slot: int, begins: float, hours: float, forced: bool) -> None:
-        position = slot + begins / self._slots.step_hours
-        if hours > 0:
-            why = "the slack is used up" if forced else self._why or "no gate"
-            self._runs.steps.append(Step(position, "run", None, why))
+    def _record(self, position: float, *, runs: bool, forced: bool) -> None:
+        if not self._tell or not self._active[0]:
+            return
+        gate, begun = self._policy.gate, bool(self._begun[0])
+        held = bool(self._shut[0]) or (gate.mode != "none" and not (gate.mode == "defer" and begun))
+        if not runs:
+            slot = min(int(position + NOTHING_HOURS), len(self._slots.intensity) - 1)
+            why = why_shut(gate, float(self._slots.intensity[slot])) if self._shut[0] else self._why_waits
+        elif forced and held:
+            why = "the slack before the deadline is used up, so it runs regardless"
         else:
-            why = "above pause_above" if self._shut[0] else self._why
-            self._runs.steps.append(Step(position, "pause" if self._begun[0] else "wait", None, why))
+            why = self._why_runs
+        action = "run" if runs else "pause" if begun else "wait"
+        self._runs.steps.append(Step(position, action, None, why))
