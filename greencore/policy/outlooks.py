@@ -57,13 +57,13 @@ class Own:
         self._length = len(slots.intensity)
 
     def ahead(self, now: Ints, count: int) -> Floats:
-        """The mean of the hour in which each slot lies."""
+        """The forecast of the hour that each slot lies in; the first hour of all has no past to forecast from."""
         hour = now // self._per_hour
         slot = now[:, None] + np.arange(count)
         ahead = slot // self._per_hour - hour[:, None]
         issued, hours = self._forecasts.shape
         expected = self._forecasts[np.minimum(hour, issued - 1)[:, None], np.minimum(ahead, hours - 1)]
-        return np.where(slot < self._length, expected, np.nan)
+        return np.where((slot < self._length) & (ahead < hours), expected, np.nan)
 
 
 def outlook(kind: ForecastKind, slots: Slots, hours: int) -> Outlook:

@@ -8,7 +8,7 @@ import numpy as np
 from greencore.policy.budget import ROUNDING, budget_rhos, price_rho, smallest_budget_gco2e
 from greencore.policy.choices import HALVINGS, ROUNDS
 from greencore.policy.circumstances import ASSUMED_LOSS_PER_EPOCH
-from greencore.policy.models import Budget, ByIntensity, Percentile, Policy, Price
+from greencore.policy.models import Budget, ByIntensity, FixedRho, Percentile, Policy, Price
 from greencore.policy.outlooks import Outlook
 from greencore.policy.planning import Bools, bridged, window_means
 from greencore.policy.slots import Floats, Ints, Slots
@@ -131,8 +131,12 @@ class _RankRule(RhoRule):
             cleaner = cleaner + there * self._share(np.maximum(slot - back, 0), slot)
         with np.errstate(invalid="ignore", divide="ignore"):
             rank = np.where(total > 0, cleaner / total, 0.0)
-        # Nothing came before the first moment of a series.
-        return _free(np.where(total > 0, self._policy.rho_over_ranks(rank), self._policy.dirtiest_rho))
+        return _free(np.where(total > 0, self._policy.rho_over_ranks(rank), self._without_past()))
+
+    def _without_past(self) -> float:
+        """ρ at the first moment of a series, before which nothing came; "fail" falls back, too."""
+        rule = self._policy.on_missing
+        return rule.rho if isinstance(rule, FixedRho) else self._policy.dirtiest_rho
 
     def _add_up(self, slot: Ints) -> None:
         width = max(self._whole - 1, 0)
