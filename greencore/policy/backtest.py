@@ -12,10 +12,12 @@ from greencore.policy.models import Policy
 from greencore.policy.outlooks import FORECASTS, ForecastKind, outlook
 from greencore.policy.planning import cheapest_slots
 from greencore.policy.rho_rules import rule_of
-from greencore.policy.simulation import Runs, Workload, latest_finish_hours, simulate
+from greencore.policy.simulation import Runs, Workload, joined, latest_finish_hours, simulate
 from greencore.policy.slots import Floats, Ints, Slots
 
 NO_SAVING = 1e-9  # a share that is rounding
+ROUNDING_HOURS = 1e-6
+MOST_VALUES = 2_000_000  # slots or epochs ahead, of all runs that are simulated at a time
 SPREAD = (0.05, 0.5, 0.95)
 
 
@@ -118,21 +120,32 @@ def backtest(
     Raises BacktestError naming the argument that is out of range, or where the series does not cover a start's window.
     """
     _check(work_hours, epochs, deadline_hours, forecast, power_w, idle_power_w, switch_hours)
-    grid = _grid(series)
+    if not len(series):
+        raise BacktestError("series", "it is empty: expected the readings of the time to be simulated")
+    grid = Slots.of(series)
     work = Workload(work_hours, epochs, power_w / 1000, idle_power_w / 1000, switch_hours)
     deadline, longest = latest_finish_hours(policy, work, deadline_hours)
-    starts = _starts(grid, start, max(longest, work_hours))
-    seen = outlook(forecast, grid, math.ceil(max(longest, work_hours)) + 1)
+    window = max(longest, work_hours)
+    starts = _starts(grid, series, start, window)
+    seen = outlook(forecast, grid, math.ceil(window) + 1)
     rule = rule_of(policy, grid, seen, epoch_hours=work_hours / epochs, epoch_kwh=work_hours / epochs * work.power_kw)
     single = isinstance(start, datetime)
-    runs = simulate(policy, grid, seen, rule, starts, work, deadline_hours=deadline, tell=single)
-    return _result(grid, runs, work, single=single)
+    at_a_time = max(1, MOST_VALUES // max(math.ceil(window / grid.step_hours), epochs))
+    parts = []
+    for first in range(0, len(starts), at_a_time):
+        some = starts[first : first + at_a_time]
+        runs = simulate(policy, grid, seen, rule, some, work, deadline_hours=deadline, tell=single)
+        parts.append((runs, _oracle(grid, runs)))
+    return _result(
+        grid, [runs for runs, _ in parts], np.concatenate([oracle for _, oracle in parts]), work, single=single
+    )
 
 
-def _result(grid: Slots, runs: Runs, work: Workload, *, single: bool) -> BacktestResult:
+def _result(grid: Slots, parts: list[Runs], oracle: Floats, work: Workload, *, single: bool) -> BacktestResult:
+    runs = joined(parts)
     baseline = _straight(grid, runs.starts, np.full(len(runs.starts), work.work_hours)) * work.power_kw
     constant = _straight(grid, runs.starts, runs.computing_hours) * work.power_kw
-    oracle = _oracle(grid, runs) * work.power_kw
+    oracle = oracle * work.power_kw
     less_work, moved = _shares(baseline - constant, baseline), _shares(constant - runs.emissions_g, baseline)
     means = [float(values.mean()) for values in (runs.emissions_g, baseline, constant, oracle)]
     emissions_g, baseline_g, constant_g, oracle_g = means
@@ -145,7 +158,7 @@ def _result(grid: Slots, runs: Runs, work: Workload, *, single: bool) -> Backtes
         moved_in_time_saving=_share(constant_g - emissions_g, baseline_g),
         work_share=float(runs.computing_hours.mean()) / work.work_hours,
         epochs_run=float(runs.epochs_run.mean()),
-        on_time_share=float((runs.finish_hours <= runs.deadline_hours + 1e-6).mean()),
+        on_time_share=float((runs.finish_hours <= runs.deadline_hours + ROUNDING_HOURS).mean()),
         starts=len(runs.starts),
         finish=_finish(grid, runs) if single else None,
         decisions=_story(grid, runs) if single else (),
@@ -159,35 +172,30 @@ def _result(grid: Slots, runs: Runs, work: Workload, *, single: bool) -> Backtes
     )
 
 
-def _grid(series: IntensitySeries) -> Slots:
-    if not len(series):
-        raise BacktestError("series", "it is empty: expected the readings of the time to be simulated")
-    return Slots.of(series)
-
-
-def _starts(grid: Slots, start: datetime | Sequence[datetime] | None, hours: float) -> Floats:
-    """Positions on the grid; every window of `hours` from there on lies within it."""
-    room = len(grid.intensity) * grid.step_hours
+def _starts(grid: Slots, series: IntensitySeries, start: datetime | Sequence[datetime] | None, hours: float) -> Floats:
+    """Positions on the grid; the series covers every window of `hours` from there on."""
+    first, last = series.readings[0].start, series.readings[-1].end
+    covered = f"it covers {first.isoformat()} to {last.isoformat()}"
     if start is None:
-        last = math.floor(room - hours + 1e-9)
-        if last < 0:
-            raise BacktestError(
-                "series", f"it covers {room:g} h: expected at least the {hours:g} h of one run's window"
-            )
-        return np.arange(last + 1, dtype=np.float64) * grid.per_hour
+        earliest = math.ceil(grid.position(first) * grid.step_hours)
+        latest = math.floor(grid.position(last) * grid.step_hours - hours + ROUNDING_HOURS)
+        if latest < earliest:
+            raise BacktestError("series", f"{covered}: expected at least the {hours:g} h of one run's window")
+        return np.arange(earliest, latest + 1, dtype=np.float64) * grid.per_hour
     times = [start] if isinstance(start, datetime) else list(start)
     if not times:
         raise BacktestError("start", "given none: expected at least one time")
     for time in times:
         if time.utcoffset() is None:
-            raise BacktestError("start", f"{time.isoformat()} has no offset from UTC")
-        if time < grid.origin or time + timedelta(hours=hours) > grid.end + timedelta(seconds=1):
+            raise BacktestError("start", f"{time.isoformat()} has no offset from UTC: expected an aware time")
+    # In UTC first: elsewhere a day may have 23 hours.
+    utc = [time.astimezone(UTC) for time in times]
+    for time in utc:
+        if time < first or time + timedelta(hours=hours - ROUNDING_HOURS) > last:
             raise BacktestError(
-                "start",
-                f"{time.isoformat()} needs the series for {hours:g} h from there on, "
-                f"which covers {grid.origin.isoformat()} to {grid.end.isoformat()}",
+                "start", f"{time.isoformat()} needs the series for {hours:g} h from there on; {covered}"
             )
-    return np.array([grid.position(time.astimezone(UTC)) for time in times])
+    return np.array([grid.position(time) for time in utc])
 
 
 def _straight(grid: Slots, starts: Floats, hours: Floats) -> Floats:
@@ -239,7 +247,7 @@ def _story(grid: Slots, runs: Runs) -> tuple[BacktestDecision, ...]:
     steps = [told(step.position, step.action, step.rho, step.reason) for step in runs.steps]
     end = grid.position(_finish(grid, runs))
     late = runs.finish_hours[0] - runs.deadline_hours[0]
-    why = f"{late:.3g} h after the deadline" if late > 1e-6 else f"{-late:.3g} h before the deadline"
+    why = f"{late:.3g} h after the deadline" if late > ROUNDING_HOURS else f"{-late:.3g} h before the deadline"
     return (*steps, told(end, "finish", None, why))
 
 
