@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
@@ -19,12 +19,18 @@ class PolicyRepository:
 
     def add_version(self, name: str, body: Mapping[str, Any], *, at: datetime) -> Policy:
         """Store the next version of a policy; writers of one name take turns until their transactions end."""
-        self._session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
+        self._take_turns(name)
         latest = self._session.scalar(select(func.max(Policy.version)).where(Policy.name == name))
         policy = Policy(name=name, version=(latest or 0) + 1, body=dict(body), created_at=at)
         self._session.add(policy)
         self._session.flush()
         return policy
+
+    def delete(self, name: str) -> bool:
+        """Delete every version of a policy; False where there is none. Jobs keep what they were submitted with."""
+        self._take_turns(name)
+        query = delete(Policy).where(Policy.name == name).returning(Policy.version)
+        return len(self._session.scalars(query).all()) > 0
 
     def latest(self, name: str) -> Policy | None:
         """The newest version of a policy."""
@@ -35,3 +41,7 @@ class PolicyRepository:
         """The newest version of every policy, by name."""
         query = select(Policy).ext(distinct_on(Policy.name)).order_by(Policy.name, Policy.version.desc())
         return self._session.scalars(query).all()
+
+    def _take_turns(self, name: str) -> None:
+        """Wait for every other writer of this name; the next one waits until this transaction ends."""
+        self._session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))

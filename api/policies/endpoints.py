@@ -7,11 +7,13 @@ from fastapi import APIRouter, Response
 from api.context import NowDep, SessionDep
 from api.listing import Listing, whole
 from api.policies.parsing import read_policy
-from api.policies.schemas import NewPolicy, PolicyOut
+from api.policies.schemas import NewPolicy, NextPolicy, PolicyName, PolicyOut
 from api.problems import Problem, declared
 from store.policies import PolicyRepository
 
 router = APIRouter(prefix="/policies", tags=["policies"])
+
+NOT_FOUND = declared(HTTPStatus.NOT_FOUND)
 
 
 @router.post("", status_code=HTTPStatus.CREATED, summary="Store the next version of a policy")
@@ -28,10 +30,37 @@ def list_policies(session: SessionDep) -> Listing[PolicyOut]:
     return whole([PolicyOut.of(policy) for policy in PolicyRepository(session).all_latest()])
 
 
-@router.get("/{name}", summary="The newest version of a policy", responses=declared(HTTPStatus.NOT_FOUND))
+@router.get("/{name}", summary="The newest version of a policy", responses=NOT_FOUND)
 def get_policy(name: str, session: SessionDep) -> PolicyOut:
     """As it would apply to a job that is submitted now."""
     policy = PolicyRepository(session).latest(name)
     if policy is None:
-        raise Problem(HTTPStatus.NOT_FOUND, f"there is no policy named {name!r}")
+        raise _not_found(name)
     return PolicyOut.of(policy)
+
+
+@router.put(
+    "/{name}",
+    summary="Store the next version of the policy of a name",
+    responses={HTTPStatus.CREATED.value: {"model": PolicyOut, "description": "There was no policy of this name"}},
+)
+def put_policy(name: PolicyName, new: NextPolicy, response: Response, session: SessionDep, now: NowDep) -> PolicyOut:
+    """The first version where there is none yet. Jobs keep the version that they were submitted with."""
+    policy = PolicyRepository(session).add_version(name, read_policy(new.policy).body(), at=now)
+    if policy.version == 1:
+        response.status_code = HTTPStatus.CREATED
+        response.headers["Location"] = f"/policies/{name}"
+    return PolicyOut.of(policy)
+
+
+@router.delete(
+    "/{name}", status_code=HTTPStatus.NO_CONTENT, summary="Delete every version of a policy", responses=NOT_FOUND
+)
+def delete_policy(name: str, session: SessionDep) -> None:
+    """Jobs keep the policy that they were submitted with, those that still wait included."""
+    if not PolicyRepository(session).delete(name):
+        raise _not_found(name)
+
+
+def _not_found(name: str) -> Problem:
+    return Problem(HTTPStatus.NOT_FOUND, f"there is no policy named {name!r}")

@@ -40,6 +40,14 @@ class NewPolicy(BaseModel):
     policy: InlinePolicy
 
 
+class NextPolicy(BaseModel):
+    """The next version of the policy that the path names."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    policy: InlinePolicy
+
+
 class PolicyOut(BaseModel):
     """The newest version of a named policy; jobs keep the version that they were submitted with."""
 

@@ -56,3 +56,44 @@ def test_a_faulty_policy_is_refused_with_the_field_named(client: TestClient, bod
 
 def test_a_policy_that_does_not_exist_is_not_found(client: TestClient) -> None:
     assert client.get("/policies/nobody").status_code == 404
+
+
+def test_putting_a_policy_makes_its_first_and_then_its_next_version(client: TestClient) -> None:
+    first = client.put("/policies/careful", json={"policy": {"kind": "constant", "rho": 0.5}})
+    assert (first.status_code, first.json()["version"]) == (201, 1)
+    assert client.get(first.headers["location"]).json() == first.json()
+
+    second = client.put("/policies/careful", json={"policy": {"kind": "constant", "rho": 0.7}})
+    assert (second.status_code, second.json()["version"]) == (200, 2)
+    assert client.get("/policies/careful").json()["policy"]["rho"] == 0.7
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/policies/Bad%20Name", {"policy": {"kind": "constant", "rho": 0.5}}, "name"),
+        ("/policies/a", {"policy": {"kind": "constant", "rho": 2}}, "policy.rho"),
+        ("/policies/a", {"kind": "constant", "rho": 0.5}, "policy"),
+    ],
+)
+def test_a_faulty_policy_is_not_put(client: TestClient, path: str, body: dict[str, Any], field: str) -> None:
+    response = client.put(path, json=body)
+
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["field"] == field
+    assert client.get("/policies").json()["data"] == []
+
+
+def test_a_deleted_policy_is_gone_with_all_its_versions_and_its_jobs_keep_it(client: TestClient, submit: Any) -> None:
+    for rho in (0.5, 0.7):
+        store(client, "careful", rho)
+    job = submit(policy="careful").json()
+
+    response = client.delete("/policies/careful")
+
+    assert (response.status_code, response.content) == (204, b"")
+    assert client.get("/policies/careful").status_code == 404
+    assert client.delete("/policies/careful").status_code == 404
+    assert client.get(f"/jobs/{job['id']}").json()["policy"]["rho"] == 0.7
+    assert submit(policy="careful").status_code == 422
+    assert store(client, "careful", 0.9).json()["version"] == 1
