@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, or_, select
+from sqlalchemy import delete, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -100,6 +100,16 @@ class GridRepository:
     def between(self, zone: str, signal: Signal, start: datetime, end: datetime) -> IntensitySeries:
         """Readings that touch `[start, end)`, without overlaps."""
         return self._series(IntensityReading, zone, signal, start, end)
+
+    def count(self, zone: str, signal: Signal, start: datetime, end: datetime) -> int:
+        """How many readings touch `[start, end)`."""
+        query = select(func.count()).where(
+            IntensityReading.zone == zone,
+            IntensityReading.signal == signal,
+            IntensityReading.start < end,
+            IntensityReading.end > start,
+        )
+        return int(self._session.scalar(query) or 0)
 
     def forecast(self, zone: str, signal: Signal, start: datetime, end: datetime) -> IntensitySeries:
         """What was last expected of `[start, end)`."""

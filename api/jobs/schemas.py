@@ -1,13 +1,14 @@
 """Jobs on the wire: what is submitted, and what can be read of a job and of what belongs to it."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 from urllib.parse import quote
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from api.policies.schemas import PolicyChoice
+from api.times import UtcDatetime
 from greencore.hyperparameters import Hyperparameters
 from greencore.text import Text
 from store.jobs import EmissionsBasis, EpochCost
@@ -29,17 +30,7 @@ def _supported(method: str) -> str:
     return method
 
 
-def _utc(time: datetime) -> datetime:
-    if time.utcoffset() is None:
-        raise ValueError("has no offset from UTC: expected a time such as 2026-11-23T18:00:00Z")
-    try:
-        return time.astimezone(UTC)
-    except OverflowError as error:
-        raise ValueError("lies outside the years 1 to 9999") from error
-
-
 Method = Annotated[str, AfterValidator(_supported), Field(json_schema_extra={"enum": list(METHODS)})]
-UtcDatetime = Annotated[datetime, AfterValidator(_utc)]
 MetadataKey = Annotated[Text, Field(min_length=1, max_length=64)]
 MetadataValue = Annotated[Text, Field(max_length=512)]
 

@@ -1,15 +1,62 @@
 """`/zones`: the grid, as the scheduler last heard of it."""
 
+from collections import Counter
+from datetime import datetime, timedelta
 from http import HTTPStatus
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends, Query
+from sqlalchemy.orm import Session
 
 from api.context import ContextDep, NowDep, SessionDep
-from api.problems import RETRY_AFTER_SECONDS, Problem, declared
-from api.zones.schemas import IntensityOut
+from api.listing import Listing, whole
+from api.problems import RETRY_AFTER_SECONDS, Problem, declared, invalid
+from api.times import RecordedTime
+from api.zones.schemas import ForecastOut, ForecastReach, HistoryOut, IntensityOut, ReadingOut, ZoneOut
+from greencore.carbon import IntensitySeries
+from greencore.carbon.fallback import resolve
+from greencore.carbon.static import static_reading
 from store.grid import GridRepository
+from store.workers import WorkerRepository
+
+MOST_READINGS = 10_000
+MOST_FORECAST_HOURS = 168
 
 router = APIRouter(prefix="/zones", tags=["zones"])
+
+
+def _known(zone: str, context: ContextDep) -> str:
+    zones = context.settings.zones
+    if zone not in zones:
+        raise Problem(HTTPStatus.NOT_FOUND, f"there is no zone {zone!r}: known are {', '.join(sorted(zones))}")
+    return zone
+
+
+ZoneDep = Annotated[str, Depends(_known)]
+NOT_FOUND = declared(HTTPStatus.NOT_FOUND)
+
+
+@router.get("", summary="The zones, and what is known of each")
+def list_zones(context: ContextDep, session: SessionDep, now: NowDep) -> Listing[ZoneOut]:
+    """All that are configured, by name."""
+    alive = WorkerRepository(session).alive(since=now - timedelta(seconds=context.settings.lease_seconds))
+    workers = Counter(zone for worker in alive for zone in set(worker.zones))
+    return whole([_zone(zone, session, workers[zone], now) for zone in sorted(context.settings.zones)])
+
+
+def _zone(zone: str, session: Session, workers: int, now: datetime) -> ZoneOut:
+    grid = GridRepository(session)
+    signal = grid.signal(zone)
+    newest = grid.newest(zone, at=now, signal=signal)
+    made = None if signal is None else grid.forecast_made(zone, signal)
+    return ZoneOut(
+        zone=zone,
+        signal=signal,
+        newest=newest and ReadingOut.of(newest),
+        age_seconds=newest and newest.age_seconds(now),
+        forecast=ForecastReach(made_at=made[0], until=made[1]) if made is not None and made[1] > now else None,
+        workers=workers,
+    )
 
 
 @router.get(
@@ -17,16 +64,63 @@ router = APIRouter(prefix="/zones", tags=["zones"])
     summary="The carbon intensity in force in a zone",
     responses=declared(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE),
 )
-def get_intensity(zone: str, context: ContextDep, session: SessionDep, now: NowDep) -> IntensityOut:
-    """The newest reading that the scheduler stored, with its source and its age."""
-    zones = context.settings.zones
-    if zone not in zones:
-        raise Problem(HTTPStatus.NOT_FOUND, f"there is no zone {zone!r}: known are {', '.join(sorted(zones))}")
-    reading = GridRepository(session).newest(zone, at=now)
-    if reading is None:
+def get_intensity(zone: ZoneDep, context: ContextDep, session: SessionDep, now: NowDep) -> IntensityOut:
+    """A reading that covers this time, else the best of what else is known: `step` says which.
+
+    It is what a job's ρ would be decided by now.
+    """
+    grid = GridRepository(session)
+    signal = grid.signal(zone) or "average"
+    stored = grid.knowledge(zone, signal, now, now + timedelta(hours=1))
+    known = resolve(
+        now,
+        readings=stored.readings,
+        forecast=stored.forecast,
+        static=static_reading(zone, now),
+        stale_limit=context.settings.stale_limit,
+        signal=signal,
+    )
+    if known is None:
         raise Problem(
             HTTPStatus.SERVICE_UNAVAILABLE,
-            f"no reading of {zone} is stored yet: the scheduler asks its source, and stores what it says",
+            f"nothing is known of {zone} yet: the scheduler asks its source, and stores what it says",
             headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
         )
-    return IntensityOut.of(reading, now=now)
+    return IntensityOut.of(known, zone=zone, now=now)
+
+
+@router.get("/{zone}/forecast", summary="What is expected of a zone", responses=NOT_FOUND)
+def get_forecast(
+    zone: ZoneDep,
+    session: SessionDep,
+    now: NowDep,
+    hours: Annotated[float, Query(gt=0, le=MOST_FORECAST_HOURS, description="From now on")] = 24,
+) -> ForecastOut:
+    """The newest stored forecast: the provider's, and our own from stored readings where that ends or is missing."""
+    grid = GridRepository(session)
+    signal = grid.signal(zone)
+    expected = IntensitySeries() if signal is None else grid.forecast(zone, signal, now, now + timedelta(hours=hours))
+    return ForecastOut.of(zone, signal, expected.readings)
+
+
+@router.get("/{zone}/history", summary="Stored readings of a zone", responses=NOT_FOUND)
+def get_history(
+    zone: ZoneDep,
+    session: SessionDep,
+    now: NowDep,
+    start: Annotated[RecordedTime | None, Query(description="A day before the end where it is left out")] = None,
+    end: Annotated[RecordedTime | None, Query(description="Now where it is left out")] = None,
+) -> HistoryOut:
+    """Those that touch the time from `start` to `end`, earliest first, at most 10,000."""
+    until = end or now
+    begin = start or until - timedelta(days=1)
+    if begin >= until:
+        raise invalid("start", f"given {begin.isoformat()}: expected a time before {until.isoformat()}, the end")
+    grid = GridRepository(session)
+    signal = grid.signal(zone)
+    if signal is None:
+        return HistoryOut.of(zone, None, IntensitySeries(), start=begin, end=until)
+    count = grid.count(zone, signal, begin, until)
+    if count > MOST_READINGS:
+        raise invalid("start", f"there are {count:,} readings from there on: expected at most {MOST_READINGS:,}")
+    return HistoryOut.of(zone, signal, grid.between(zone, signal, begin, until), start=begin, end=until)

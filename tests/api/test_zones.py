@@ -1,55 +1,219 @@
-"""`/zones/{zone}/intensity`: the newest reading, with its source and its age."""
+"""`/zones`: what is known of the grid, where it comes from, and how old it is."""
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
+from typing import Any
 
+import pytest
 from fastapi.testclient import TestClient
 
+from api.main import create_app
 from greencore.carbon import Reading
 from store.database import Database
 from store.grid import GridRepository
+from store.settings import Settings
+from store.workers import WorkerRepository
+
+HOUR = timedelta(hours=1)
+
+
+def reading(start: datetime, intensity: float, **fields: Any) -> Reading:
+    defaults = {"zone": "FR", "end": start + HOUR, "source": "uk", "estimated": False, "fetched_at": start}
+    return Reading(start=start, gco2e_per_kwh=intensity, **{**defaults, **fields})
+
+
+def put(database: Database, *readings: Reading) -> None:
+    with database.session() as session:
+        GridRepository(session).put(readings)
+
+
+def put_forecast(database: Database, *readings: Reading, at: datetime) -> None:
+    with database.session() as session:
+        GridRepository(session).put_forecast("FR", readings[0].signal, readings, at=at)
+
+
+@pytest.fixture
+def martian(settings: Settings, now: datetime) -> Iterator[TestClient]:
+    """A service whose only zone has no yearly mean to fall back to."""
+    zones = {"MARS": "uk"}
+    with TestClient(create_app(settings.model_copy(update={"zones": zones}), clock=lambda: now)) as client:
+        yield client
 
 
 def test_the_reading_in_force_is_given_with_its_source_and_its_age(
     client: TestClient, database: Database, now: datetime
 ) -> None:
-    def reading(start: datetime, intensity: float) -> Reading:
-        return Reading(
-            zone="FR",
-            start=start,
-            end=start + timedelta(hours=1),
-            gco2e_per_kwh=intensity,
-            source="static",
-            estimated=True,
-            fetched_at=now,
-        )
-
-    with database.session() as session:
-        GridRepository(session).put(
-            [
-                reading(now - timedelta(minutes=90), 40.0),
-                reading(now - timedelta(minutes=30), 56.0),
-                reading(now + timedelta(minutes=30), 70.0),
-            ]
-        )
+    half = timedelta(minutes=30)
+    put(database, reading(now - 3 * half, 40.0), reading(now - half, 56.0), reading(now + half, 70.0))
 
     intensity = client.get("/zones/FR/intensity").json()
 
     assert intensity["gco2e_per_kwh"] == 56.0
     assert intensity["age_seconds"] == 1800
-    assert (intensity["source"], intensity["signal"], intensity["estimated"]) == ("static", "average", True)
-    assert datetime.fromisoformat(intensity["end"]) == now + timedelta(minutes=30)
+    assert (intensity["step"], intensity["source"], intensity["estimated"]) == ("fresh", "uk", False)
+    assert (intensity["signal"], intensity["emission_factors"]) == ("average", "lifecycle")
+    assert datetime.fromisoformat(intensity["end"]) == now + half
 
 
-def test_an_unknown_zone_is_not_found_and_the_known_ones_are_named(client: TestClient) -> None:
-    response = client.get("/zones/XX/intensity")
+@pytest.mark.parametrize(
+    ("hours_ago", "step", "source"),
+    [
+        (2, "stale", "stale (uk)"),
+        (24, "yesterday", "yesterday (uk)"),
+        (168, "last week", "last week (uk)"),
+        (500, "static", "static"),
+    ],
+)
+def test_without_a_fresh_reading_the_chain_says_what_it_took_instead_and_how_old_it_is(
+    client: TestClient, database: Database, now: datetime, hours_ago: int, step: str, source: str
+) -> None:
+    put(database, reading(now - hours_ago * HOUR, 123.0))
+
+    intensity = client.get("/zones/FR/intensity").json()
+
+    assert (intensity["step"], intensity["source"], intensity["estimated"]) == (step, source, True)
+    if step != "static":
+        assert intensity["gco2e_per_kwh"] == 123.0
+        assert intensity["age_seconds"] == hours_ago * 3600
+
+
+def test_a_stored_forecast_goes_before_yesterday(client: TestClient, database: Database, now: datetime) -> None:
+    put(database, reading(now - 24 * HOUR, 123.0))
+    put_forecast(database, reading(now, 99.0, estimated=True), at=now)
+
+    intensity = client.get("/zones/FR/intensity").json()
+
+    assert (intensity["step"], intensity["gco2e_per_kwh"]) == ("forecast", 99.0)
+
+
+def test_a_marginal_zone_never_falls_back_to_an_average(client: TestClient, database: Database, now: datetime) -> None:
+    average = reading(now - 24 * HOUR, 40.0, fetched_at=now - 600 * HOUR)
+    put(database, reading(now - 500 * HOUR, 700.0, signal="marginal"), average)
+
+    assert client.get("/zones/FR/intensity").status_code == 503
+
+
+@pytest.mark.parametrize("path", ["intensity", "forecast", "history"])
+def test_an_unknown_zone_is_not_found_and_the_known_ones_are_named(client: TestClient, path: str) -> None:
+    response = client.get(f"/zones/XX/{path}")
 
     assert response.status_code == 404
     assert "FR" in response.json()["detail"]
 
 
-def test_a_zone_that_has_no_reading_yet_asks_to_come_back(client: TestClient) -> None:
-    response = client.get("/zones/FR/intensity")
+def test_a_zone_of_which_nothing_is_known_asks_to_come_back(martian: TestClient) -> None:
+    response = martian.get("/zones/MARS/intensity")
 
     assert response.status_code == 503
     assert response.headers["content-type"] == "application/problem+json"
     assert int(response.headers["retry-after"]) > 0
+
+
+def test_the_zones_are_listed_with_what_is_known_of_each(
+    client: TestClient, database: Database, settings: Settings, now: datetime
+) -> None:
+    put(database, reading(now - HOUR / 2, 56.0))
+    put_forecast(database, reading(now + HOUR / 2, 60.0, estimated=True, fetched_at=now), at=now)
+    with database.session() as session:
+        workers = WorkerRepository(session)
+        workers.seen("worker_1", zones=["FR", "DE"], device="cpu", at=now)
+        workers.seen("worker_2", zones=["FR"], device="cpu", at=now)
+        silent = now - timedelta(seconds=settings.lease_seconds + 1)
+        workers.seen("worker_3", zones=["FR"], device="cpu", at=silent)
+
+    zones = {zone["zone"]: zone for zone in client.get("/zones").json()["data"]}
+
+    assert sorted(zones) == sorted(settings.zones)
+    french = zones["FR"]
+    assert (french["signal"], french["workers"], french["age_seconds"]) == ("average", 2, 1800)
+    assert (french["newest"]["source"], french["newest"]["estimated"]) == ("uk", False)
+    assert datetime.fromisoformat(french["forecast"]["until"]) == now + 1.5 * HOUR
+    german = zones["DE"]
+    assert german == {
+        "zone": "DE",
+        "signal": None,
+        "newest": None,
+        "age_seconds": None,
+        "forecast": None,
+        "workers": 1,
+    }
+
+
+def test_a_forecast_that_lies_in_the_past_is_none(client: TestClient, database: Database, now: datetime) -> None:
+    put(database, reading(now - 3 * HOUR, 56.0))
+    put_forecast(database, reading(now - 2 * HOUR, 60.0), at=now - 2 * HOUR)
+
+    [french] = [zone for zone in client.get("/zones").json()["data"] if zone["zone"] == "FR"]
+
+    assert french["forecast"] is None
+    assert client.get("/zones/FR/forecast").json()["data"] == []
+
+
+def test_a_forecast_says_where_the_providers_part_ends_and_our_own_begins(
+    client: TestClient, database: Database, now: datetime
+) -> None:
+    put(database, reading(now - HOUR / 2, 56.0))
+    expected = [
+        reading(now + hour * HOUR, 60.0 + hour, source="uk" if hour < 3 else "own forecast", estimated=True)
+        for hour in range(8)
+    ]
+    put_forecast(database, *expected, at=now)
+
+    forecast = client.get("/zones/FR/forecast?hours=6").json()
+
+    assert [hour["gco2e_per_kwh"] for hour in forecast["data"]] == [60, 61, 62, 63, 64, 65]
+    assert [hour["source"] for hour in forecast["data"]] == ["uk"] * 3 + ["own forecast"] * 3
+    assert datetime.fromisoformat(forecast["provider_until"]) == now + 3 * HOUR
+    assert datetime.fromisoformat(forecast["until"]) == now + 6 * HOUR
+    assert datetime.fromisoformat(forecast["made_at"]) == expected[5].fetched_at
+    assert forecast["signal"] == "average"
+
+
+@pytest.mark.parametrize("hours", ["0", "-1", "169", "nan", "many"])
+def test_a_forecast_reaches_over_a_sensible_number_of_hours(client: TestClient, hours: str) -> None:
+    response = client.get(f"/zones/FR/forecast?hours={hours}")
+
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["field"] == "hours"
+
+
+def test_history_is_given_earliest_first_with_the_share_that_it_covers(
+    client: TestClient, database: Database, now: datetime
+) -> None:
+    put(database, *(reading(now - hours * HOUR, hours) for hours in (3, 2, 1, 30)))
+
+    history = client.get("/zones/FR/history", params={"start": (now - 4 * HOUR).isoformat()}).json()
+
+    assert [hour["gco2e_per_kwh"] for hour in history["data"]] == [3, 2, 1]
+    assert history["covered_share"] == 0.75
+    assert len(client.get("/zones/FR/history").json()["data"]) == 3
+    assert client.get("/zones/DE/history").json()["data"] == []
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ({"start": "2026-11-24T00:00:00Z"}, "start"),
+        ({"end": "2026-11-23T00:00:00"}, "end"),
+        ({"end": "0001-01-01T00:00:00Z"}, "end"),
+    ],
+)
+def test_a_span_of_history_that_makes_no_sense_is_refused(
+    client: TestClient, query: dict[str, str], field: str
+) -> None:
+    response = client.get("/zones/FR/history", params=query)
+
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["field"] == field
+
+
+def test_more_history_than_a_page_can_hold_is_refused(
+    client: TestClient, database: Database, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.zones.endpoints.MOST_READINGS", 2)
+    put(database, *(reading(now - hours * HOUR, hours) for hours in (3, 2, 1)))
+
+    response = client.get("/zones/FR/history")
+
+    assert response.status_code == 422
+    assert "3 readings" in response.json()["detail"]
