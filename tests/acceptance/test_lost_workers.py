@@ -9,8 +9,7 @@ import psutil
 import pytest
 
 from store.settings import Settings
-from tests.acceptance.conftest import Service, children, wait_until
-from tests.greencore.training.conftest import small_model
+from tests.acceptance.conftest import Service, children, small_catalogue, wait_until
 from worker.app import TRAIN, make_app, send, train_queue
 
 ROWS = "\n".join(json.dumps({"prompt": f"w{n % 60} w1 w2 " * 4, "completion": " w7 w8 w9"}) for n in range(240))
@@ -20,10 +19,7 @@ HYPERPARAMETERS = {"epochs": 6, "eval_share": 0.02, "max_new_tokens": 4, "learni
 @pytest.fixture
 def settings(settings: Settings, tmp_path: Path) -> Settings:
     """A catalogue with one model, so small that an epoch takes a few seconds."""
-    small_model(tmp_path / "small")
-    catalogue = tmp_path / "catalogue.toml"
-    catalogue.write_text('[small]\nsource = "small"\nlicence = "none"\n')
-    return settings.model_copy(update={"catalogue": catalogue})
+    return settings.model_copy(update={"catalogue": small_catalogue(tmp_path)})
 
 
 def submit(service: Service) -> str:
