@@ -53,7 +53,8 @@ class Window:
 def cheapest_slots(intensity: Floats, hours: Floats, rho: Floats, work: Floats) -> PausePlan:
     """Fills the cleanest slots first, the earlier of equals, until the work is done.
 
-    Exact where power is constant and a pause is free. Where the slots cannot do the work, all of them are used.
+    Nothing emits less where power and ρ are constant and a pause is free. Where ρ rises as the grid gets cleaner, the
+    cleanest slots are where most is learnt. Where the slots cannot do the work, all of them are used.
     """
     order = np.argsort(np.where(hours > 0, intensity, np.inf), axis=1, kind="stable")
     capacity = np.take_along_axis(hours / rho, order, axis=1)
