@@ -18,7 +18,7 @@ from cli.errors import CommandError
 from greencore.carbon import open_source
 from greencore.dataset import PromptRow, load_rows
 from greencore.hyperparameters import Hyperparameters
-from greencore.policy import decide, parse_policy
+from greencore.policy import Circumstances, decide, parse_policy
 
 HERE = Path(cli.demo.__file__).parent
 
@@ -43,7 +43,7 @@ def test_the_day_is_labelled_synthetic_and_asks_for_every_rho() -> None:
     assert len(readings) == 24
     assert {reading.source for reading in readings} == {"trace (synthetic)"}
     policy = parse_policy(POLICY)
-    asked = [decide(policy, reading, now=reading.start, previous_rho=None).rho for reading in readings]
+    asked = [decide(policy, Circumstances(now=reading.start, reading=reading)).rho for reading in readings]
     assert set(asked) == {0.5, 0.7, 1.0}
     # So that a run of a few hours of this day never sees one ρ alone.
     assert max(len(run) for run in "".join({0.5: "a", 0.7: "b", 1.0: "c"}[rho] for rho in asked * 2).split("b")) <= 4
