@@ -9,6 +9,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from benchmarks.policy_tables import FULL as FULL_NAME
+from benchmarks.policy_tables import measured
 from benchmarks.report import publish
 from greencore.carbon import IntensitySeries, open_source
 from greencore.policy import BacktestResult, backtest, parse_policy
@@ -143,7 +145,7 @@ def _row(
     seconds = time.perf_counter() - began
     return {
         "grid": grid,
-        "policy": "ρ = 1" if body is FULL else body["kind"],
+        "policy": FULL_NAME if body is FULL else body["kind"],
         "gate": policy.gate.mode,
         "min_saving": policy.gate.min_saving,
         "forecast": forecast,
@@ -172,14 +174,8 @@ def _figures(result: BacktestResult) -> dict[str, Any]:
     }
 
 
-def found(rows: list[dict[str, Any]], **wanted: Any) -> dict[str, Any]:
-    """The one row with these values."""
-    [row] = [row for row in rows if all(row[name] == value for name, value in wanted.items())]
-    return row
-
-
 def _checks(rows: list[dict[str, Any]]) -> dict[str, bool]:
-    paused = [row for row in rows if row["policy"] == "ρ = 1" and row["gate"] == "pause"]
+    paused = [row for row in rows if row["policy"] == FULL_NAME and row["gate"] == "pause"]
     perfect = [row["emissions_g"] / row["oracle_g"] for row in paused if row["forecast"] == "perfect"]
     own = [row["oracle_share"] for row in paused if row["forecast"] == "own"]
     ungated = [row for row in rows if row["gate"] == "none"]
@@ -236,7 +232,8 @@ def _against_aim(rows: list[dict[str, Any]], grid: str) -> str:
 
 
 def _paused(rows: list[dict[str, Any]], grid: str, forecast: str, min_saving: float) -> dict[str, Any]:
-    return found(rows, grid=grid, policy="ρ = 1", gate="pause", forecast=forecast, min_saving=min_saving)
+    row: dict[str, Any] = measured(rows, grid, FULL_NAME, "pause", forecast, min_saving)
+    return row
 
 
 def _whole(file: Path, grid: str) -> IntensitySeries:
