@@ -32,6 +32,11 @@ def number(value: float | None, digits: int = 4) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def percent(share: float | None) -> str:
+    """A share in per cent, to a tenth."""
+    return UNKNOWN if share is None else f"{share * 100:.1f} %".replace("-", "−")
+
+
 def time(value: datetime | None) -> str:
     """A time in UTC, to the second."""
     return UNKNOWN if value is None else value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -31,6 +31,7 @@ _templates.filters.update(
     duration=figures.duration,
     json=figures.json_text,
     number=figures.number,
+    percent=figures.percent,
     time=figures.time,
     value=figures.value,
 )

@@ -99,14 +99,15 @@ class EmissionsRepository:
         return Metered(float(kwh or 0), float(total_seconds) / 3600, float(flops or 0), float(full_flops or 0))
 
     def by_settlement(self, job_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """The settled and the provisional emissions of each job in gCO2e."""
+        """Of each job the emissions whose price is final in gCO2e, whether all are, and the mean PUE of its energy."""
         settled = func.coalesce(func.sum(EnergyInterval.emissions_gco2e).filter(EnergyInterval.settled), 0.0)
+        pue = func.coalesce(func.sum(KWH * EnergyInterval.pue) / func.nullif(func.sum(KWH), 0.0), 1.0)
         query = (
-            select(EnergyInterval.job_id, settled, func.bool_and(EnergyInterval.settled))
+            select(EnergyInterval.job_id, settled, func.bool_and(EnergyInterval.settled), pue)
             .where(EnergyInterval.job_id.in_(job_ids))
             .group_by(EnergyInterval.job_id)
         )
         return {
-            job_id: {"settled_gco2e": float(total or 0.0), "settled": bool(whole)}
-            for job_id, total, whole in self._session.execute(query)
+            job_id: {"settled_gco2e": float(total or 0.0), "settled": bool(whole), "pue": float(mean_pue)}
+            for job_id, total, whole, mean_pue in self._session.execute(query)
         }

@@ -9,7 +9,8 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import FileResponse
 
 from api.context import ContextDep, NowDep, SessionDep
-from api.jobs.schemas import ArtifactOut, EpochOut, EventOut, JobOut, JobRequest
+from api.jobs.request import JobRequest
+from api.jobs.schemas import ArtifactOut, EpochOut, EventOut, JobOut, jobs_out
 from api.jobs.submission import check
 from api.listing import Limit, Listing, whole
 from api.listing import listing as as_listing
@@ -49,7 +50,7 @@ def create_job(
     """Answered as soon as the job is stored; preparing it, and waiting for a green hour, come after."""
     job = JobRepository(session).add(check(request, context=context, session=session, now=now), at=now)
     response.headers["Location"] = f"/jobs/{job.id}"
-    return JobOut.of(job, None)
+    return JobOut.of_job(job, None)
 
 
 @router.get("", summary="The jobs, newest first", openapi_extra={"parameters": [METADATA_PARAMETER]})
@@ -67,16 +68,14 @@ def list_jobs(
         for name, value in request.query_params.multi_items()
         if (match := METADATA_FILTER.fullmatch(name))
     }
-    jobs = JobRepository(session)
-    page = jobs.page(limit=limit, after=after, status=status, zone=zone, labels=labels)
-    bases = jobs.emissions_basis([job.id for job in page.data])
-    return as_listing(page, lambda job: JobOut.of(job, bases.get(job.id)))
+    page = JobRepository(session).page(limit=limit, after=after, status=status, zone=zone, labels=labels)
+    return Listing(data=jobs_out(session, page.data), has_more=page.has_more)
 
 
 @router.get("/{job_id}", summary="One job", responses=NOT_FOUND)
 def get_job(job: JobDep, session: SessionDep) -> JobOut:
-    """Its progress, its ρ, its energy and emissions, and its evaluation once it has ended."""
-    return JobOut.of(job, JobRepository(session).emissions_basis([job.id]).get(job.id))
+    """Its progress, its gate, its ρ, its energy and emissions; what it saved and its evaluation once it has ended."""
+    return jobs_out(session, [job])[0]
 
 
 @router.get("/{job_id}/epochs", summary="What each epoch did, why, and at what cost", responses=NOT_FOUND)

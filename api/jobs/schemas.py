@@ -1,72 +1,20 @@
-"""Jobs on the wire: what is submitted, and what can be read of a job and of what belongs to it."""
+"""What can be read of a job and of what belongs to it, on the wire."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import quote
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
+from sqlalchemy.orm import Session
 
-from api.policies.schemas import PolicyChoice
-from api.times import UtcDatetime
-from greencore.hyperparameters import Hyperparameters
-from greencore.text import Text
-from store.jobs import EmissionsBasis, EpochCost
+from api.jobs.emissions import CounterfactualsOut, EmissionsBasisOut
+from greencore.carbon import Signal
+from greencore.energy import is_estimate
+from store.emissions import EmissionsRepository
+from store.jobs import EpochCost, JobRepository
 from store.status import JobStatus
 from store.tables import Artifact, Epoch, Event, Job
-
-METHODS = ("greentrainer", "full")
-METHODS_TO_COME = ("lora", "prefix", "top2", "bitfit")
-# The paper's advice (§4.2): about 40 % of the training cost saved without a noticeable risk to accuracy.
-DEFAULT_POLICY: Mapping[str, Any] = {"kind": "constant", "rho": 0.6}
-
-
-def _supported(method: str) -> str:
-    expected = f"expected one of {', '.join(METHODS)}"
-    if method in METHODS_TO_COME:
-        raise ValueError(f"{method!r} is not supported yet: {expected}")
-    if method not in METHODS:
-        raise ValueError(f"given {method!r}: {expected}")
-    return method
-
-
-Method = Annotated[str, AfterValidator(_supported), Field(json_schema_extra={"enum": list(METHODS)})]
-MetadataKey = Annotated[Text, Field(min_length=1, max_length=64)]
-MetadataValue = Annotated[Text, Field(max_length=512)]
-
-
-class JobRequest(BaseModel):
-    """A fine-tuning run to be done."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={
-            "examples": [
-                {
-                    "model": "SmolLM2-135M-Instruct",
-                    "dataset": "dataset_0197c1d2e3f47a5b8c9d0e1f2a3b4c5d",
-                    "policy": {
-                        "kind": "steps",
-                        "steps": [{"up_to": 150, "rho": 1.0}, {"up_to": 300, "rho": 0.7}, {"rho": 0.5}],
-                    },
-                    "zone": "FR",
-                    "hyperparameters": {"epochs": 3},
-                }
-            ]
-        },
-    )
-
-    model: Text = Field(description="A name from `GET /models`")
-    dataset: Text = Field(description="The id of an uploaded dataset")
-    method: Method = "greentrainer"
-    policy: PolicyChoice = Field(
-        default=dict(DEFAULT_POLICY), description="The name of a stored policy, or a policy as an object"
-    )
-    zone: Text | None = Field(default=None, description="Where to run; any zone with a worker where it is null")
-    deadline: UtcDatetime | None = Field(default=None, description="When the run has to be over")
-    priority: int = Field(default=0, ge=-100, le=100, description="Jobs of a higher priority start first")
-    hyperparameters: Hyperparameters = Hyperparameters()
-    metadata: dict[MetadataKey, MetadataValue] = Field(default={}, max_length=50, description="For your own use")
 
 
 class Progress(BaseModel):
@@ -79,13 +27,22 @@ class Progress(BaseModel):
     share: float = Field(description="In [0, 1]")
 
 
-class EmissionsBasisOut(BaseModel):
-    """What the emissions rest on."""
+class GateOut(BaseModel):
+    """What a job's gate said when it was last looked at."""
 
-    estimated: bool = Field(description="True where an intensity behind the price is itself an estimate")
-    sources: list[str] = Field(description="The sources of those intensities")
-    unpriced_kwh: float = Field(description="Energy whose intensity is not known yet: it is not in the emissions")
-    energy_methods: dict[str, list[str]] = Field(description="How each component's energy was found")
+    opens: bool = Field(description="Whether the job might compute")
+    until: datetime | None = Field(description="When it is expected to open; null while it is open, or where unknown")
+    reason: str
+    saving: float = Field(description="Expected share of the emissions that the plan avoids; an estimate")
+    forced: bool = Field(description="True where the slack is used up and the deadline beats the gate")
+    deadline: datetime = Field(description="The job's own, or what `max_delay_hours` allows")
+    at: datetime = Field(description="When it was looked at")
+    basis: str | None = Field(description="What the expected duration rests on")
+
+    @classmethod
+    def of(cls, gate: Mapping[str, Any]) -> "GateOut":
+        """As the scheduler stored it."""
+        return cls.model_validate({**gate, "basis": (gate.get("pace") or {}).get("basis")})
 
 
 class JobLinks(BaseModel):
@@ -116,25 +73,39 @@ class JobOut(BaseModel):
     hyperparameters: dict[str, Any]
     metadata: dict[str, str]
     created_at: datetime
+    ready_at: datetime | None = Field(description="When it could first have run")
     queued_at: datetime | None
+    not_before: datetime | None = Field(description="When its gate is looked at again")
     started_at: datetime | None
     finished_at: datetime | None
     attempts: int
     device: str | None
+    signal: Signal | None = Field(description="The kind of intensity that it is steered and priced by")
+    gate: GateOut | None = Field(description="Null until its gate is looked at, and where its policy has none")
     progress: Progress
     rho: float | None = Field(description="Of the newest epoch, as asked for")
     loss: float | None
     energy_kwh: float
     emissions_gco2e: float
     emissions_basis: EmissionsBasisOut | None
+    less_work_saving: float | None = Field(
+        description="The share of `full_now`'s emissions that was saved by the FLOPs left out; an estimate, below 0 "
+        "where more was emitted"
+    )
+    moved_in_time_saving: float | None = Field(
+        description="The share that was saved by when the rest was run; an estimate, likewise"
+    )
+    counterfactuals: CounterfactualsOut | None = Field(description="Null until the job is over")
+    counterfactuals_missing: str | None = Field(description="Why there are none, though it is over")
     estimate: dict[str, Any] | None
     evaluation: dict[str, Any] | None
     links: JobLinks
 
     @classmethod
-    def of(cls, job: Job, basis: EmissionsBasis | None) -> "JobOut":
+    def of_job(cls, job: Job, basis: EmissionsBasisOut | None) -> "JobOut":
         """A job, with what its emissions rest on where any energy was metered."""
         link = f"/jobs/{job.id}"
+        stored = job.counterfactuals or {}
         return cls(
             id=job.id,
             status=job.status,
@@ -151,23 +122,25 @@ class JobOut(BaseModel):
             hyperparameters=job.hyperparameters,
             metadata=job.labels,
             created_at=job.created_at,
+            ready_at=job.ready_at,
             queued_at=job.queued_at,
+            not_before=job.not_before,
             started_at=job.started_at,
             finished_at=job.finished_at,
             attempts=job.attempts,
             device=job.device,
+            signal=job.signal,
+            gate=job.gate and GateOut.of(job.gate),
             progress=_progress(job),
             rho=job.rho,
             loss=job.loss,
             energy_kwh=job.energy_kwh,
             emissions_gco2e=job.emissions_gco2e,
-            emissions_basis=basis
-            and EmissionsBasisOut(
-                estimated=basis.estimated,
-                sources=list(basis.sources),
-                unpriced_kwh=basis.unpriced_kwh,
-                energy_methods={component: list(ways) for component, ways in basis.methods.items()},
-            ),
+            emissions_basis=basis,
+            less_work_saving=stored.get("less_work_saving"),
+            moved_in_time_saving=stored.get("moved_in_time_saving"),
+            counterfactuals=CounterfactualsOut.of(job),
+            counterfactuals_missing=stored.get("missing"),
             estimate=job.estimate,
             evaluation=job.evaluation,
             links=JobLinks(
@@ -178,6 +151,20 @@ class JobOut(BaseModel):
                 page=f"/dashboard/jobs/{job.id}",
             ),
         )
+
+
+def jobs_out(session: Session, jobs: Sequence[Job]) -> list[JobOut]:
+    """Jobs as they leave the API, in their order."""
+    ids = [job.id for job in jobs]
+    bases = JobRepository(session).emissions_basis(ids)
+    settlements = EmissionsRepository(session).by_settlement(ids)
+    return [
+        JobOut.of_job(
+            job,
+            EmissionsBasisOut.of(job, bases[job.id], settlements[job.id]) if job.id in bases else None,
+        )
+        for job in jobs
+    ]
 
 
 def _progress(job: Job) -> Progress:
@@ -196,6 +183,7 @@ class EpochIntensity(BaseModel):
 
     gco2e_per_kwh: float | None
     source: str | None
+    step: str | None = Field(description="Of the fallback chain: fresh, or what stood in for a fresh reading")
     age_seconds: float | None
     estimated: bool
 
@@ -208,6 +196,7 @@ class EpochEnergy(BaseModel):
     ram_kwh: float
     total_kwh: float
     methods: dict[str, str]
+    estimated: bool = Field(description="True where any of them reckons instead of reading a meter")
 
 
 class EpochOut(BaseModel):
@@ -247,6 +236,7 @@ class EpochOut(BaseModel):
             intensity=EpochIntensity(
                 gco2e_per_kwh=epoch.intensity_gco2e_per_kwh,
                 source=epoch.intensity_source,
+                step=epoch.intensity_step,
                 age_seconds=epoch.intensity_age_seconds,
                 estimated=epoch.intensity_estimated,
             ),
@@ -266,6 +256,7 @@ class EpochOut(BaseModel):
                 ram_kwh=cost.ram_kwh,
                 total_kwh=cost.energy_kwh,
                 methods=dict(cost.methods),
+                estimated=any(map(is_estimate, cost.methods.values())),
             ),
             emissions_gco2e=cost and cost.emissions_gco2e,
         )

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from sqlalchemy.orm import Session
 
 from api.context import Context
-from api.jobs.schemas import JobRequest
+from api.jobs.request import JobRequest
 from api.policies.parsing import read_policy
 from api.problems import FieldProblem, Problem, invalid, invalid_fields
 from greencore.policy import Policy, parse_policy

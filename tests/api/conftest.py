@@ -71,6 +71,75 @@ def finished_job_id(job_id: str, database: Database, settings: Settings) -> str:
     return job_id
 
 
+@pytest.fixture
+def deferred_job_id(submit: Submit, database: Database, settings: Settings) -> str:
+    """A job of a defer gate whose cleanest window begins in three hours, as a scheduler's first look leaves it."""
+    from datetime import timedelta
+
+    from greencore.carbon import Reading
+    from scheduler.gates import look_at_gate
+    from store.grid import GridRepository
+    from store.jobs import JobRepository
+    from store.pace import Pace
+    from store.status import JobStatus
+    from store.transitions import transition
+
+    policy = {"kind": "constant", "rho": 1.0, "gate": {"mode": "defer", "max_delay_hours": 12}}
+    job_id = str(submit(zone="FR", policy=policy, hyperparameters={"epochs": 1}).json()["id"])
+
+    def hour(offset: int) -> Reading:
+        return Reading(
+            zone="FR",
+            start=NOW + timedelta(hours=offset),
+            end=NOW + timedelta(hours=offset + 1),
+            gco2e_per_kwh=50.0 if offset == 3 else 300.0,
+            source="uk",
+            estimated=offset > 0,
+            fetched_at=NOW,
+        )
+
+    pace = Pace(epoch_hours=0.5, epoch_kwh=0.1, startup_hours=0.01, basis="its own epochs")
+    with database.session() as session:
+        GridRepository(session).put([hour(0)])
+        GridRepository(session).put_forecast("FR", "average", [hour(offset) for offset in range(1, 24)], at=NOW)
+        job = JobRepository(session).lock(job_id)
+        assert job is not None
+        transition(session, job, JobStatus.QUEUED, at=NOW)
+        job.signal = "average"
+        look = look_at_gate(session, job, pace, settings, zone="FR", signal="average", computing=False, at=NOW)
+        assert not look.opens
+        transition(session, job, JobStatus.DEFERRED, at=NOW, reason=look.reason)
+    return job_id
+
+
+@pytest.fixture
+def settled_job_id(finished_job_id: str, database: Database, settings: Settings) -> str:
+    """The finished job, after the source has published what it measured: 200 gCO2e/kWh."""
+    from datetime import timedelta
+
+    from greencore.carbon import Reading
+    from scheduler.settle import account, settle_prices
+    from store.grid import GridRepository
+    from store.jobs import JobRepository
+
+    measured = Reading(
+        zone="FR",
+        start=NOW - timedelta(hours=1),
+        end=NOW + timedelta(hours=1),
+        gco2e_per_kwh=200.0,
+        source="uk",
+        fetched_at=NOW + timedelta(hours=1),
+    )
+    with database.session() as session:
+        GridRepository(session).put([measured])
+        job = JobRepository(session).lock(finished_job_id)
+        assert job is not None
+        job.signal = "average"
+    settle_prices(database, settings, at=NOW + timedelta(hours=1))
+    account(database, settings, at=NOW + timedelta(hours=1))
+    return finished_job_id
+
+
 def run_to_success(database: Database, settings: Settings, job_id: str) -> None:
     """Do what a scheduler and a worker would write about a job."""
     from datetime import timedelta

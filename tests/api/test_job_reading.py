@@ -1,5 +1,6 @@
 """What can be read of jobs, of their epochs and events, and of their results."""
 
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -76,14 +77,85 @@ def test_a_finished_job_tells_its_progress_its_cost_and_what_the_cost_rests_on(
     assert job["energy_kwh"] == pytest.approx(0.0006)
     assert job["emissions_gco2e"] == pytest.approx(0.0006 * 1.2 * 212)
     assert job["emissions_basis"] == {
+        "status": "provisional",
+        "settled_gco2e": 0,
+        "pue": pytest.approx(1.2),
         "estimated": True,
         "sources": ["trace (synthetic)"],
         "unpriced_kwh": 0,
         "energy_methods": {"cpu": ["TDP estimate"], "gpu": ["none"], "ram": ["capacity estimate"]},
+        "energy_estimated": True,
+        "tracker_kwh": 0.00062,
     }
     assert job["evaluation"]["eval_loss"] == {"before": 2.5, "after": 1.2}
     assert job["evaluation"]["rouge"] == {"after": {"rougeL": None}}
     assert client.get(job["links"]["epochs"]).status_code == 200
+
+
+def test_a_price_that_is_final_is_called_settled_and_replaces_the_provisional_one(
+    settled_job_id: str, client: TestClient
+) -> None:
+    job = client.get(f"/jobs/{settled_job_id}").json()
+
+    assert job["emissions_gco2e"] == pytest.approx(0.0006 * 1.2 * 200)
+    basis = job["emissions_basis"]
+    assert basis["status"] == "settled"
+    assert basis["settled_gco2e"] == job["emissions_gco2e"]
+    assert (basis["estimated"], basis["sources"]) == (False, ["uk"])
+    assert basis["energy_estimated"] is True
+
+
+def test_what_was_saved_is_told_in_two_parts_beside_what_it_is_compared_with(
+    settled_job_id: str, client: TestClient
+) -> None:
+    job = client.get(f"/jobs/{settled_job_id}").json()
+
+    others = job["counterfactuals"]
+    assert sorted(others) == ["constant_now", "full_now", "oracle"]
+    for other in others.values():
+        assert other["estimated"] is True
+        assert other["assumption"]
+    full = others["full_now"]
+    assert full["energy_kwh"] == pytest.approx(0.0006 / 0.58)
+    assert job["less_work_saving"] == pytest.approx(0.42)
+    whole = (full["emissions_gco2e"] - job["emissions_gco2e"]) / full["emissions_gco2e"]
+    assert job["less_work_saving"] + job["moved_in_time_saving"] == pytest.approx(whole)
+
+
+def test_a_job_that_is_not_over_is_compared_with_nothing(job_id: str, client: TestClient) -> None:
+    job = client.get(f"/jobs/{job_id}").json()
+
+    assert job["counterfactuals"] is job["less_work_saving"] is job["moved_in_time_saving"] is None
+    assert job["emissions_basis"] is job["gate"] is None
+
+
+def test_a_job_that_cannot_be_compared_says_why(finished_job_id: str, client: TestClient, database: Database) -> None:
+    with database.session() as session:
+        job = JobRepository(session).lock(finished_job_id)
+        assert job is not None
+        job.counterfactuals = {"missing": "no epoch was finished"}
+
+    shown = client.get(f"/jobs/{finished_job_id}").json()
+
+    assert shown["counterfactuals"] is None
+    assert shown["counterfactuals_missing"] == "no epoch was finished"
+
+
+def test_a_job_that_waits_tells_what_its_gate_said_last_and_when_it_looks_again(
+    deferred_job_id: str, client: TestClient, now: datetime
+) -> None:
+    job = client.get(f"/jobs/{deferred_job_id}").json()
+
+    assert job["status"] == "deferred"
+    gate = job["gate"]
+    assert (gate["opens"], gate["forced"], gate["basis"]) == (False, False, "its own epochs")
+    assert now + timedelta(hours=2) < datetime.fromisoformat(gate["until"]) <= now + timedelta(hours=3.5)
+    assert gate["saving"] > 0.5
+    assert gate["reason"] == job["reason"]
+    assert datetime.fromisoformat(gate["at"]) == now
+    assert datetime.fromisoformat(gate["deadline"]) == now + timedelta(hours=12.5)
+    assert now < datetime.fromisoformat(job["not_before"]) <= now + timedelta(hours=1)
+    assert (job["signal"], job["deadline"]) == ("average", None)
 
 
 def test_an_epoch_tells_what_was_asked_why_and_at_what_cost(finished_job_id: str, client: TestClient) -> None:
@@ -97,6 +169,7 @@ def test_an_epoch_tells_what_was_asked_why_and_at_what_cost(finished_job_id: str
     assert epoch["intensity"] == {
         "gco2e_per_kwh": 212,
         "source": "trace (synthetic)",
+        "step": "fresh",
         "age_seconds": 1800,
         "estimated": True,
     }

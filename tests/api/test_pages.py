@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from store.database import Database
+from store.tables import Epoch
+
 REFRESH = '<meta http-equiv="refresh" content="3">'
 
 
@@ -52,6 +55,60 @@ def test_estimates_and_synthetic_sources_are_marked_as_such(finished_job_id: str
     for path in ("/", f"/dashboard/jobs/{finished_job_id}"):
         assert "an estimate, not a measurement" in page(client, path)
     assert '<span class="source">trace (synthetic)</span>' in page(client, f"/dashboard/jobs/{finished_job_id}")
+
+
+def test_a_waiting_job_shows_when_its_gate_is_expected_to_open(deferred_job_id: str, client: TestClient) -> None:
+    for path in ("/", f"/dashboard/jobs/{deferred_job_id}"):
+        markup = page(client, path)
+        assert "gate closed, expected to open 2026-11-23 1" in markup
+        assert "deferred" in markup
+    assert "by the policy's max_delay_hours" in markup
+
+
+def test_a_price_is_shown_as_provisional_until_it_is_settled(finished_job_id: str, client: TestClient) -> None:
+    for path in ("/", f"/dashboard/jobs/{finished_job_id}"):
+        assert ">provisional<" in page(client, path)
+        assert ">settled<" not in page(client, path)
+
+
+def test_a_settled_price_and_the_two_savings_are_shown_apart_with_what_they_assume(
+    settled_job_id: str, client: TestClient
+) -> None:
+    assert "less work 42.0 %, moved in time" in page(client, "/")
+    for path in ("/", f"/dashboard/jobs/{settled_job_id}"):
+        assert ">settled<" in page(client, path)
+        assert ">provisional<" not in page(client, path)
+    markup = page(client, f"/dashboard/jobs/{settled_job_id}")
+    for shown in ("By less work", "By moving it in time", "every tensor trained (ρ = 1)", "all known beforehand"):
+        assert shown in markup
+
+
+def test_emissions_of_energy_that_was_reckoned_are_an_estimate_though_the_intensity_was_measured(
+    settled_job_id: str, client: TestClient
+) -> None:
+    markup = page(client, f"/dashboard/jobs/{settled_job_id}")
+
+    emissions = markup[markup.index("<dt>Emissions</dt>") : markup.index("<dt>Running</dt>")]
+    assert "an estimate, not a measurement" in emissions
+
+
+def test_codecarbons_own_total_stands_beside_ours_and_so_does_what_the_site_draws(
+    finished_job_id: str, client: TestClient
+) -> None:
+    markup = page(client, f"/dashboard/jobs/{finished_job_id}")
+
+    assert "CodeCarbon's own total: 0.00062 kWh (ours differs by −3.2 %)" in markup
+    assert "at 1.2 kWh drawn by the site" in markup
+
+
+def test_an_intensity_that_stood_in_for_a_fresh_reading_names_its_step(
+    finished_job_id: str, client: TestClient, database: Database
+) -> None:
+    assert 'class="step"' not in page(client, f"/dashboard/jobs/{finished_job_id}")
+    with database.session() as session:
+        session.get_one(Epoch, (finished_job_id, 1)).intensity_step = "yesterday"
+
+    assert '<span class="step">yesterday</span>' in page(client, f"/dashboard/jobs/{finished_job_id}")
 
 
 def test_what_a_model_wrote_is_shown_as_text(finished_job_id: str, client: TestClient) -> None:

@@ -1,0 +1,64 @@
+"""What is submitted as a job."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from api.policies.schemas import PolicyChoice
+from api.times import UtcDatetime
+from greencore.hyperparameters import Hyperparameters
+from greencore.text import Text
+
+METHODS = ("greentrainer", "full")
+METHODS_TO_COME = ("lora", "prefix", "top2", "bitfit")
+# The paper's advice (§4.2): about 40 % of the training cost saved without a noticeable risk to accuracy.
+DEFAULT_POLICY: Mapping[str, Any] = {"kind": "constant", "rho": 0.6}
+
+
+def _supported(method: str) -> str:
+    expected = f"expected one of {', '.join(METHODS)}"
+    if method in METHODS_TO_COME:
+        raise ValueError(f"{method!r} is not supported yet: {expected}")
+    if method not in METHODS:
+        raise ValueError(f"given {method!r}: {expected}")
+    return method
+
+
+Method = Annotated[str, AfterValidator(_supported), Field(json_schema_extra={"enum": list(METHODS)})]
+MetadataKey = Annotated[Text, Field(min_length=1, max_length=64)]
+MetadataValue = Annotated[Text, Field(max_length=512)]
+
+
+class JobRequest(BaseModel):
+    """A fine-tuning run to be done."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "SmolLM2-135M-Instruct",
+                    "dataset": "dataset_0197c1d2e3f47a5b8c9d0e1f2a3b4c5d",
+                    "policy": {
+                        "kind": "steps",
+                        "steps": [{"up_to": 150, "rho": 1.0}, {"up_to": 300, "rho": 0.7}, {"rho": 0.5}],
+                    },
+                    "zone": "FR",
+                    "hyperparameters": {"epochs": 3},
+                }
+            ]
+        },
+    )
+
+    model: Text = Field(description="A name from `GET /models`")
+    dataset: Text = Field(description="The id of an uploaded dataset")
+    method: Method = "greentrainer"
+    policy: PolicyChoice = Field(
+        default=dict(DEFAULT_POLICY), description="The name of a stored policy, or a policy as an object"
+    )
+    zone: Text | None = Field(default=None, description="Where to run; any zone with a worker where it is null")
+    deadline: UtcDatetime | None = Field(default=None, description="When the run has to be over")
+    priority: int = Field(default=0, ge=-100, le=100, description="Jobs of a higher priority start first")
+    hyperparameters: Hyperparameters = Hyperparameters()
+    metadata: dict[MetadataKey, MetadataValue] = Field(default={}, max_length=50, description="For your own use")
