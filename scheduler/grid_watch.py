@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import structlog
+from sqlalchemy.exc import OperationalError
 
 from greencore.carbon import CarbonError, IntensitySeries, NoReading, Reading, Source, open_source
 from greencore.carbon.forecasting import OwnForecast
@@ -62,6 +63,7 @@ class GridWatch:
     def __init__(self, database: Database, settings: Settings, sources: Mapping[str, Source], *, clock: Clock) -> None:
         self._database, self._settings, self._clock = database, settings, clock
         self._zones = {zone: _Zone(source) for zone, source in sources.items()}
+        self._closed = False
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="grid")
 
     def refresh(self, zones: Collection[str]) -> None:
@@ -79,7 +81,8 @@ class GridWatch:
         wait([zone.running for zone in self._zones.values() if zone.running is not None], PATIENCE_SECONDS)
 
     def close(self) -> None:
-        """Stop asking; what is under way may end on its own."""
+        """Stop asking; what is under way may end on its own, unheard."""
+        self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _look(self, name: str, zone: _Zone) -> None:
@@ -94,8 +97,12 @@ class GridWatch:
             failed = [part for part, ask in parts if not self._asked(name, zone, part, ask)]
             zone.next_look = now + RETRY_AFTER if failed else None
         except Exception as fault:  # a thread's fault would be seen by nobody
-            log.exception("grid.failed", zone=name, exc_info=fault)
             zone.next_look = self._clock() + RETRY_AFTER
+            if isinstance(fault, OperationalError):
+                if not self._closed:
+                    log.warning("database.unreachable", zone=name, error=str(fault.orig).strip())
+            else:
+                log.exception("grid.failed", zone=name, exc_info=fault)
 
     def _asked(self, name: str, zone: _Zone, part: str, ask: Callable[[], None]) -> bool:
         try:
@@ -179,8 +186,10 @@ class GridWatch:
             return []
         with self._database.session() as session:
             history = GridRepository(session).between(name, source.signal, now - TRAINED_ON, now)
+        # The reading in force is taken at its word up to its end: what comes after is forecast from it, too.
+        known_until = max([now, *(reading.end for reading in history.readings[-1:])])
         try:
-            own = OwnForecast.fit(history, now=now).forecast(horizon / timedelta(hours=1))
+            own = OwnForecast.fit(history, now=known_until).forecast(horizon / timedelta(hours=1))
         except NoReading:
             return []
         return [replace(reading, start=max(reading.start, begins)) for reading in own if reading.end > begins]
