@@ -1,6 +1,7 @@
 """Carbon: forecasts, average and marginal intensities apart, gates, and prices that settle."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,7 +12,7 @@ down_revision: str | None = "0001"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
-JOB_COLUMNS: tuple[tuple[str, sa.types.TypeEngine[object]], ...] = (
+JOB_COLUMNS: tuple[tuple[str, sa.types.TypeEngine[Any]], ...] = (
     ("ready_at", sa.DateTime(timezone=True)),
     ("not_before", sa.DateTime(timezone=True)),
     ("signal", sa.Text()),
