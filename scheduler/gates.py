@@ -48,9 +48,9 @@ def look_at_gate(
     before: dict[str, Any] = job.gate or {}
     _, rho_max = policy.rho_range
     progress = _progress(job, pace, before, computing=computing)
-    deadline = _deadline(job, before, job.epochs * pace.epoch_hours * rho_max, policy.gate.max_delay_hours, at)
-    # Begun when the plan's slack ends, it must still load its model before it trains.
-    latest_end = deadline - (timedelta(0) if computing else pace.startup_hours * HOUR)
+    deadline = _deadline(job, job.epochs * pace.epoch_hours * rho_max + policy.gate.max_delay_hours, at)
+    # When the plan's slack is used up, the model must still be loaded before it trains.
+    latest_end = deadline - pace.startup_hours * HOUR
     grid = GridRepository(session)
     known = grid.knowledge(zone, signal, at, max(latest_end, at))
     in_force = resolve(
@@ -101,10 +101,6 @@ def _progress(job: Job, pace: Pace, before: dict[str, Any], *, computing: bool) 
     )
 
 
-def _deadline(job: Job, before: dict[str, Any], run_hours: float, max_delay_hours: float, at: datetime) -> datetime:
-    """The job's own, or the one that its first look set: its run length and the longest delay after it was ready."""
-    if job.deadline is not None:
-        return job.deadline
-    if "deadline" in before:
-        return datetime.fromisoformat(before["deadline"])
-    return (job.ready_at or at) + (run_hours + max_delay_hours) * HOUR
+def _deadline(job: Job, longest_hours: float, at: datetime) -> datetime:
+    """The job's own, or, without one, its run length and the longest delay after it was ready."""
+    return job.deadline if job.deadline is not None else (job.ready_at or at) + longest_hours * HOUR

@@ -19,7 +19,7 @@ class Outlook(Protocol):
     def ahead(self, now: Ints, count: int) -> Floats:
         """[runs, count] gCO2e/kWh of the slots `now`[run], `now`[run] + 1 …, as known when `now`[run] begins.
 
-        NaN where nothing is known, and beyond the series.
+        NaN where nothing is known.
         """
 
 
@@ -54,7 +54,6 @@ class Own:
     def __init__(self, slots: Slots, hours: int) -> None:
         self._forecasts = rolling_forecasts(slots.hourly(), min(hours, LONGEST_HOURS), first_hour_utc=slots.origin.hour)
         self._per_hour = slots.per_hour
-        self._length = len(slots.intensity)
 
     def ahead(self, now: Ints, count: int) -> Floats:
         """The forecast of the hour that each slot lies in; the first hour of all has no past to forecast from."""
@@ -63,7 +62,7 @@ class Own:
         ahead = slot // self._per_hour - hour[:, None]
         issued, hours = self._forecasts.shape
         expected = self._forecasts[np.minimum(hour, issued - 1)[:, None], np.minimum(ahead, hours - 1)]
-        return np.where((slot < self._length) & (ahead < hours), expected, np.nan)
+        return np.where(ahead < hours, expected, np.nan)
 
 
 def outlook(kind: ForecastKind, slots: Slots, hours: int) -> Outlook:
