@@ -28,7 +28,7 @@ REPAIRED = timedelta(days=7)
 RETRY_AFTER = timedelta(seconds=30)
 # Our own forecast is hourly: it has nothing to say of a trace that runs through a day in minutes.
 SHORTEST_FOR_OWN_FORECAST = timedelta(minutes=5)
-TRAINED_ON = timedelta(days=90)
+TRAINED_ON = timedelta(days=365)
 THREADS = 4
 # What a tick waits for: local sources answer at once, and no provider may hold up the jobs.
 PATIENCE_SECONDS = 1.0

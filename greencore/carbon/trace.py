@@ -81,6 +81,7 @@ class TraceSource:
         self._period = trace.rows[-1].end - self._origin
         self._speed = spec.speed
         self._anchor = spec.anchor
+        self._emission_factors = trace.emission_factors
         self._source = f"trace ({trace.label})" if trace.label else "trace"
         shortest = min(row.end - row.start for row in trace.rows)
         if shortest / self._speed < SHORTEST_READING:
@@ -161,6 +162,7 @@ class TraceSource:
             end=end,
             gco2e_per_kwh=row.gco2e_per_kwh,
             source=self._source,
+            emission_factors=self._emission_factors,
             estimated=row.estimated,
             fetched_at=fetched_at,
         )

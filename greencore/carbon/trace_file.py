@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from greencore.carbon.errors import InvalidTrace
+from greencore.carbon.series import EmissionFactors
 
 # Names of the project's own columns, then those of Electricity Maps' exports. Where an export has both of its
 # intensities, the life-cycle one is taken: it counts what building the plants and bringing the fuel emitted,
@@ -37,10 +38,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """A whole trace: its rows in ascending order, at least two, and the label that its comments give it."""
+    """A whole trace: its rows in ascending order, at least two, the label that its comments give it, and what counts.
+
+    Only a column that says so itself holds direct emissions.
+    """
 
     rows: tuple[Row, ...]
     label: str | None
+    emission_factors: EmissionFactors = "lifecycle"
 
 
 def read_trace(file: Path) -> Trace:
@@ -77,7 +82,8 @@ def read_trace(file: Path) -> Trace:
         raise InvalidTrace(file, None, "the file is empty: expected a header with datetime and gco2e_per_kwh")
     if len(points) < 2:
         raise InvalidTrace(file, None, f"{len(points)} row(s): expected at least two, to tell their spacing")
-    return Trace(_rows(points), label)
+    assert columns is not None
+    return Trace(_rows(points), label, columns.emission_factors)
 
 
 class _Columns:
@@ -90,6 +96,8 @@ class _Columns:
         self._time = self._first(line, places, TIME_COLUMNS)
         self._intensity = self._first(line, places, INTENSITY_COLUMNS)
         self._estimated = places.get(ESTIMATED_COLUMN)
+        direct = "(direct)" in header[self._intensity].lower()
+        self.emission_factors: EmissionFactors = "direct" if direct else "lifecycle"
 
     def _first(self, line: int, places: dict[str, int], names: tuple[str, ...]) -> int:
         for name in names:

@@ -176,3 +176,18 @@ def test_an_unknown_source_is_answered_with_the_known_ones(spec: str) -> None:
 def test_static_takes_no_argument() -> None:
     with pytest.raises(InvalidSpec, match="static takes no argument, but was given 'FR'"):
         open_source("static:FR", "FR")
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        ("gco2e_per_kwh", "lifecycle"),
+        ("Carbon Intensity gCO₂eq/kWh (direct)", "direct"),
+        ("Carbon Intensity gCO₂eq/kWh (LCA)", "lifecycle"),
+    ],
+)
+def test_readings_say_which_emission_factors_their_column_holds(tmp_path: Path, column: str, expected: str) -> None:
+    file = tmp_path / "trace.csv"
+    file.write_text(f"datetime,{column}\n2026-01-01T00:00Z,100\n2026-01-01T01:00Z,110\n")
+    source = open_source(f"trace:{file}", "X", clock=lambda: datetime(2026, 1, 1, 0, 30, tzinfo=UTC))
+    assert source.latest().emission_factors == expected
