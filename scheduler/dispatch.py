@@ -104,8 +104,10 @@ def _look(
     at: datetime,
 ) -> Look | None:
     """Place a job and look at its gate; None, with the reason in the job, where no worker could run it."""
-    expected = pace(session, job, settings, device=job.device or next((worker.device for worker in workers), None))
     zones = [zone for zone in zones_of(workers) if zone in signals]
+    expected = None
+    if zones:
+        expected = pace(session, job, settings, device=job.device or next(worker.device for worker in workers))
     if job.zone_asked is None:
         # What has been priced by one signal stays with it.
         zones = [zone for zone in zones if job.signal in (None, signals[zone])]
