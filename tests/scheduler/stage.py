@@ -78,9 +78,9 @@ def worker_in(database: Database, *zones: str, at: datetime) -> None:
 
 
 def claimed(database: Database, job_id: str, *, at: datetime) -> Lease:
-    """The job, taken up by a worker for a week."""
+    """The job, taken up by a worker for a month."""
     with database.session() as session:
-        lease = claim(session, job_id, worker_id="worker_1", device="cpu", at=at, lease_seconds=7 * 86_400)
+        lease = claim(session, job_id, worker_id="worker_1", device="cpu", at=at, lease_seconds=30 * 86_400)
     assert lease is not None
     return lease
 
