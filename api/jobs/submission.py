@@ -7,13 +7,12 @@ from sqlalchemy.orm import Session
 
 from api.context import Context
 from api.jobs.request import JobRequest
-from api.policies.parsing import read_policy
-from api.problems import FieldProblem, Problem, invalid, invalid_fields
-from greencore.policy import Policy, parse_policy
+from api.policies.parsing import chosen_policy
+from api.problems import FieldProblem, Problem, invalid_fields
+from greencore.policy import Policy
 from store.datasets import DatasetRepository
 from store.jobs import NewJob
 from store.models import ModelRepository
-from store.policies import PolicyRepository
 
 LONGEST_WAIT = timedelta(days=366)
 
@@ -22,7 +21,7 @@ def check(request: JobRequest, *, context: Context, session: Session, now: datet
     """The job that a submission asks for. Raises the 422 that names every field at fault."""
     errors = list(_faults(request, context, session, now))
     try:
-        policy = _policy(request, session)
+        policy = chosen_policy(request.policy, session)
     except Problem as problem:
         raise invalid_fields([*errors, *problem.errors]) from problem
     errors += _floor_faults(request, policy, session)
@@ -58,17 +57,6 @@ def _faults(request: JobRequest, context: Context, session: Session, now: dateti
             yield FieldProblem(field="deadline", message=message)
         elif request.deadline > now + LONGEST_WAIT:
             yield FieldProblem(field="deadline", message=f"lies more than {LONGEST_WAIT.days} days ahead")
-
-
-def _policy(request: JobRequest, session: Session) -> Policy:
-    if not isinstance(request.policy, str):
-        return read_policy(request.policy)
-    policies = PolicyRepository(session)
-    stored = policies.latest(request.policy)
-    if stored is None:
-        known = ", ".join(policy.name for policy in policies.all_latest()) or "none"
-        raise invalid("policy", f"there is no policy named {request.policy!r}: known are {known}")
-    return parse_policy(stored.body)
 
 
 def _floor_faults(request: JobRequest, policy: Policy, session: Session) -> Iterator[FieldProblem]:

@@ -4,10 +4,13 @@ from http import HTTPStatus
 
 from fastapi import APIRouter, Response
 
-from api.context import NowDep, SessionDep
+from api.context import ContextDep, NowDep, SessionDep
 from api.listing import Listing, whole
 from api.policies.parsing import read_policy
 from api.policies.schemas import NewPolicy, NextPolicy, PolicyName, PolicyOut
+from api.policies.simulated import SimulationOut
+from api.policies.simulation import simulate
+from api.policies.simulation_request import SimulationRequest
 from api.problems import Problem, declared
 from store.policies import PolicyRepository
 
@@ -28,6 +31,19 @@ def create_policy(new: NewPolicy, response: Response, session: SessionDep, now: 
 def list_policies(session: SessionDep) -> Listing[PolicyOut]:
     """The whole list at once: operators write policies by hand, so it is short."""
     return whole([PolicyOut.of(policy) for policy in PolicyRepository(session).all_latest()])
+
+
+@router.post(
+    "/simulate",
+    summary="What a policy would have emitted on a grid's past",
+    responses=declared(HTTPStatus.SERVICE_UNAVAILABLE),
+)
+def simulate_policy(request: SimulationRequest, context: ContextDep, now: NowDep) -> SimulationOut:
+    """A backtest on the stored readings of a zone or on uploaded ones, from one start or from every full hour.
+
+    All of it is an estimate; `basis` says what it rests on. Nothing is stored.
+    """
+    return simulate(request, context, now=now)
 
 
 @router.get("/{name}", summary="The newest version of a policy", responses=NOT_FOUND)

@@ -1,10 +1,13 @@
-"""Reads an inline policy, and places its faults in the request."""
+"""Reads the policy that a request holds or names, and places its faults in the request."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from api.problems import FieldProblem, invalid_fields
+from sqlalchemy.orm import Session
+
+from api.problems import FieldProblem, invalid, invalid_fields
 from greencore.policy import Policy, PolicyError, parse_policy
+from store.policies import PolicyRepository
 
 
 def read_policy(body: Mapping[str, Any]) -> Policy:
@@ -15,3 +18,15 @@ def read_policy(body: Mapping[str, Any]) -> Policy:
         raise invalid_fields(
             [FieldProblem(field=f"policy.{fault.field}", message=fault.message) for fault in error.errors]
         ) from error
+
+
+def chosen_policy(choice: str | Mapping[str, Any], session: Session) -> Policy:
+    """The policy that a request's field `policy` holds, or names; raises the 422 that says what is wrong with it."""
+    if not isinstance(choice, str):
+        return read_policy(choice)
+    policies = PolicyRepository(session)
+    stored = policies.latest(choice)
+    if stored is None:
+        known = ", ".join(policy.name for policy in policies.all_latest()) or "none"
+        raise invalid("policy", f"there is no policy named {choice!r}: known are {known}")
+    return parse_policy(stored.body)

@@ -1,0 +1,190 @@
+"""The past that a simulation is held against: stored readings of a zone, or uploaded ones."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy.orm import Session
+
+from api.context import Context
+from api.policies.simulation_request import MOST_READINGS, SimulationRequest, UploadedReading
+from api.problems import invalid
+from greencore.carbon import IntensitySeries, Reading, Signal
+from store.grid import GridRepository
+
+A_YEAR = timedelta(days=365)
+HOUR = timedelta(hours=1)
+# Our own forecast looks back three years.
+LONGEST_SPAN = timedelta(days=3 * 365 + 1)
+LEAST_COVERED = 0.5
+MOST_FAULTS = 100
+UPLOADED = "uploaded"
+
+_UPLOADED: TypeAdapter[list[UploadedReading]] = TypeAdapter(list[UploadedReading])
+
+
+@dataclass(frozen=True)
+class History:
+    """Readings, the field of the request that they came by, the zone that they are of, and the share of their time
+    that they cover."""
+
+    series: IntensitySeries
+    field: str
+    zone: str | None
+    covered_share: float
+
+
+def history(
+    request: SimulationRequest, context: Context, session: Session, *, window_hours: float, now: datetime
+) -> History:
+    """The readings that a request names. Raises the 422 that names the field at fault.
+
+    `window_hours` is what one run needs from its start on.
+    """
+    if request.series is not None:
+        _only_with_a_zone(request)
+        series, field, zone = uploaded(request.series, now=now), "series", None
+    elif request.zone is None:
+        raise invalid("zone", "missing: expected a zone whose readings are stored, or readings in series")
+    else:
+        series, field, zone = _stored(request, request.zone, context, session, window_hours, now), "zone", request.zone
+    start, end = span(series)
+    if end - start > LONGEST_SPAN:
+        raise invalid(field, f"the readings span {(end - start).days} days: expected at most {LONGEST_SPAN.days}")
+    covered = series.mean(start, end).covered_share
+    if covered < LEAST_COVERED:
+        raise invalid(
+            field,
+            f"the readings cover {covered:.0%} of the time from {start.isoformat()} to {end.isoformat()}: "
+            f"expected at least {LEAST_COVERED:.0%}",
+        )
+    return History(series, field, zone, covered)
+
+
+def span(series: IntensitySeries) -> tuple[datetime, datetime]:
+    """From the first reading's start to the last one's end; of a series that is not empty."""
+    return series.readings[0].start, series.readings[-1].end
+
+
+def uploaded(given: Sequence[Any], *, now: datetime) -> IntensitySeries:
+    """The series that uploaded readings make. Raises the 422 that names each reading at fault."""
+    try:
+        readings = _UPLOADED.validate_python(given)
+    except ValidationError as error:
+        faults = error.errors()[:MOST_FAULTS]
+        raise RequestValidationError(
+            [{**fault, "loc": ("body", "series", *fault["loc"])} for fault in faults]
+        ) from error
+    if not readings:
+        raise invalid("series", "it is empty: expected readings of the time to be simulated")
+    _check_order(readings)
+    return IntensitySeries(
+        Reading(
+            zone=UPLOADED,
+            start=reading.start,
+            end=end,
+            gco2e_per_kwh=reading.gco2e_per_kwh,
+            source=UPLOADED,
+            signal=reading.signal,
+            estimated=reading.estimated,
+            fetched_at=now,
+        )
+        for reading, end in zip(readings, _ends(readings), strict=True)
+    )
+
+
+def _check_order(readings: Sequence[UploadedReading]) -> None:
+    for index, (earlier, later) in enumerate(pairwise(readings), start=1):
+        if later.signal != readings[0].signal:
+            raise invalid(
+                f"series[{index}].signal",
+                f"given {later.signal}, after {readings[0].signal}: the two are never mixed in one series",
+            )
+        if later.start <= earlier.start:
+            raise invalid(
+                f"series[{index}].start",
+                f"given {later.start.isoformat()}: expected a time after {earlier.start.isoformat()}, the one before",
+            )
+        if earlier.end is not None and later.start < earlier.end:
+            raise invalid(
+                f"series[{index}].start",
+                f"given {later.start.isoformat()}, before the reading before it ends ({earlier.end.isoformat()}): "
+                "expected no overlap",
+            )
+    for index, reading in enumerate(readings):
+        if reading.end is not None and reading.end <= reading.start:
+            raise invalid(
+                f"series[{index}].end",
+                f"given {reading.end.isoformat()}: expected a time after {reading.start.isoformat()}, its start",
+            )
+
+
+def _ends(readings: Sequence[UploadedReading]) -> list[datetime]:
+    """Where each ends: a reading without an end does not stretch over a gap."""
+    spacings = Counter(later.start - earlier.start for earlier, later in pairwise(readings))
+    if not spacings:
+        only = readings[0]
+        if only.end is None:
+            raise invalid("series[0].end", "missing: the end of a single reading cannot be told from the next one")
+        return [only.end]
+    usual = min(spacings, key=lambda spacing: (-spacings[spacing], spacing))
+    longest = max(usual, HOUR)
+    followers = [reading.start for reading in readings[1:]]
+    ends = [
+        reading.end or min(follower, reading.start + longest)
+        for reading, follower in zip(readings, followers, strict=False)
+    ]
+    return [*ends, readings[-1].end or readings[-1].start + usual]
+
+
+def _only_with_a_zone(request: SimulationRequest) -> None:
+    for field, value in (
+        ("zone", request.zone),
+        ("signal", request.signal),
+        ("from", request.from_),
+        ("to", request.to),
+    ):
+        if value is not None:
+            raise invalid(field, "given with series: expected a zone's stored readings or uploaded ones, not both")
+
+
+def _stored(
+    request: SimulationRequest, zone: str, context: Context, session: Session, window_hours: float, now: datetime
+) -> IntensitySeries:
+    grid = GridRepository(session)
+    signal = request.signal or grid.signal(zone)
+    first = None if signal is None else grid.first(zone, signal)
+    if signal is None or first is None:
+        raise invalid("zone", _nothing_stored(zone, request.signal, context))
+    end = request.to or now
+    if request.to is None and request.start is not None:
+        # The hour more is what a forecast is made from as the window ends.
+        end = min(end, request.start + timedelta(hours=window_hours) + HOUR)
+    start = request.from_ or end - A_YEAR
+    if start >= end:
+        raise invalid("from", f"given {start.isoformat()}: expected a time before {end.isoformat()}, the end")
+    count = grid.count(zone, signal, start, end)
+    if count > MOST_READINGS:
+        raise invalid("from", f"there are {count:,} readings from there on: expected at most {MOST_READINGS:,}")
+    if count == 0:
+        newest = grid.newest(zone, at=now, signal=signal)
+        reach = "" if newest is None else f": those of {zone} reach from {_day(first.start)} to {_day(newest.end)}"
+        raise invalid("zone", f"no reading is stored from {_day(start)} to {_day(end)}{reach}")
+    return grid.between(zone, signal, start, end)
+
+
+def _nothing_stored(zone: str, signal: Signal | None, context: Context) -> str:
+    known = context.settings.zones
+    if zone not in known:
+        return f"there is no zone {zone!r}: known are {', '.join(sorted(known)) or 'none'}"
+    kind = "" if signal is None else f" {signal}"
+    return f"no{kind} reading of {zone} is stored yet: upload readings in series instead"
+
+
+def _day(time: datetime) -> str:
+    return time.isoformat(timespec="minutes")

@@ -1,0 +1,176 @@
+"""What a simulation found, and what that rests on, on the wire."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from greencore.carbon import EmissionFactors, IntensitySeries, Signal
+from greencore.policy import BacktestDecision, BacktestResult, Policy
+from greencore.policy.models import Budget, Price
+from greencore.policy.outlooks import ForecastKind
+
+PLANNED_BY: dict[ForecastKind, str] = {
+    "own": "the gate plans by our own forecast, made anew every hour from readings of the hours before",
+    "persistence": "the gate plans as if each hour were to be like the same hour of the day before",
+    "perfect": "the gate knows what will come: this is what a perfect forecast would save, which no forecast does",
+}
+
+
+class DecisionOut(BaseModel):
+    """What the run did from a time on, and why."""
+
+    time: datetime
+    intensity: float = Field(description="In gCO2e/kWh")
+    action: str = Field(description="run, wait, pause, epoch, end or finish")
+    rho: float | None = Field(description="Of the epoch that begins")
+    reason: str
+
+    @classmethod
+    def of(cls, decision: BacktestDecision) -> "DecisionOut":
+        """As simulated."""
+        return cls(
+            time=decision.time,
+            intensity=decision.intensity,
+            action=decision.action,
+            rho=decision.rho,
+            reason=decision.reason,
+        )
+
+
+class Quantiles(BaseModel):
+    """How one figure differs from start to start: 5, 50 and 95 % of the starts have at most this."""
+
+    p05: float
+    p50: float
+    p95: float
+
+    @classmethod
+    def of(cls, low_middle_high: tuple[float, float, float]) -> "Quantiles":
+        """In ascending order."""
+        low, middle, high = low_middle_high
+        return cls(p05=low, p50=middle, p95=high)
+
+
+class SpreadOut(BaseModel):
+    """How the starts differ."""
+
+    emissions_g: Quantiles
+    less_work_saving: Quantiles
+    moved_in_time_saving: Quantiles
+
+
+class SimulationBasis(BaseModel):
+    """What a simulation rests on."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    estimated: Literal[True] = Field(default=True, description="All of it: no run was metered")
+    zone: str | None
+    sources: list[str]
+    signal: Signal
+    emission_factors: list[EmissionFactors]
+    from_: datetime = Field(alias="from")
+    to: datetime
+    readings: int
+    estimated_readings: int = Field(description="Those that are themselves estimates")
+    covered_share: float = Field(description="Share of that time within a reading; the rest takes the one before it")
+    forecast: ForecastKind
+    assumptions: list[str]
+
+
+class SimulationOut(BaseModel):
+    """What a policy would have emitted, beside what it is compared with; means where there are many starts."""
+
+    emissions_g: float = Field(description="Under the policy, in gCO2e")
+    baseline_g: float = Field(description="At ρ = 1, begun at once, without a pause")
+    constant_g: float = Field(description="With the same total FLOPs at a constant ρ, begun at once")
+    oracle_g: float = Field(description="With the same total FLOPs in the cleanest hours before the deadline")
+    less_work_saving: float = Field(description="(baseline − constant) / baseline")
+    moved_in_time_saving: float = Field(description="(constant − emissions) / baseline")
+    oracle_share: float | None = Field(description="Of the oracle's saving by timing, the share that was reached")
+    work_share: float = Field(description="Of the baseline's FLOPs")
+    epochs_run: float = Field(description="Fewer than asked for where a budget was used up")
+    on_time_share: float = Field(description="Of the starts")
+    starts: int
+    finish: datetime | None = Field(description="Of a single start")
+    spread: SpreadOut | None = Field(description="Of many starts")
+    decisions: list[DecisionOut] = Field(description="Of a single start")
+    basis: SimulationBasis
+
+    @classmethod
+    def of(
+        cls,
+        result: BacktestResult,
+        series: IntensitySeries,
+        *,
+        policy: Policy,
+        zone: str | None,
+        forecast: ForecastKind,
+        deadline_hours: float | None,
+        power_w: float,
+        idle_power_w: float,
+    ) -> "SimulationOut":
+        """A backtest's result, and the readings and arguments that it was made with."""
+        spread = result.spread
+        assumptions = list(_assumptions(policy, forecast, deadline_hours, power_w, idle_power_w))
+        return cls(
+            emissions_g=result.emissions_g,
+            baseline_g=result.baseline_g,
+            constant_g=result.constant_g,
+            oracle_g=result.oracle_g,
+            less_work_saving=result.less_work_saving,
+            moved_in_time_saving=result.moved_in_time_saving,
+            oracle_share=result.oracle_share,
+            work_share=result.work_share,
+            epochs_run=result.epochs_run,
+            on_time_share=result.on_time_share,
+            starts=result.starts,
+            finish=result.finish,
+            spread=spread
+            and SpreadOut(
+                emissions_g=Quantiles.of(spread.emissions_g),
+                less_work_saving=Quantiles.of(spread.less_work_saving),
+                moved_in_time_saving=Quantiles.of(spread.moved_in_time_saving),
+            ),
+            decisions=[DecisionOut.of(decision) for decision in result.decisions],
+            basis=_basis(series, zone, forecast, assumptions),
+        )
+
+
+def _basis(
+    series: IntensitySeries, zone: str | None, forecast: ForecastKind, assumptions: list[str]
+) -> SimulationBasis:
+    readings = series.readings
+    start, end = readings[0].start, readings[-1].end
+    factors = sorted({reading.emission_factors for reading in readings})
+    if len(factors) > 1:
+        assumptions = [*assumptions, "readings of direct and of life-cycle emission factors stand side by side"]
+    return SimulationBasis(
+        zone=zone,
+        sources=sorted({reading.source for reading in readings}),
+        signal=readings[0].signal,
+        emission_factors=factors,
+        from_=start,
+        to=end,
+        readings=len(readings),
+        estimated_readings=sum(reading.estimated for reading in readings),
+        covered_share=series.mean(start, end).covered_share,
+        forecast=forecast,
+        assumptions=assumptions,
+    )
+
+
+def _assumptions(
+    policy: Policy, forecast: ForecastKind, deadline_hours: float | None, power_w: float, idle_power_w: float
+) -> Iterator[str]:
+    yield f"{power_w:g} W while it computes, whatever ρ, and {idle_power_w:g} W while it waits; the site draws no more"
+    yield "an epoch at ρ takes that share of its time at ρ = 1, and a pause costs nothing"
+    if policy.gate.mode != "none":
+        yield PLANNED_BY[forecast]
+        if deadline_hours is None:
+            delay = policy.gate.max_delay_hours
+            yield f"without a deadline a run may end {delay:g} h later than its length at the policy's highest ρ"
+    if isinstance(policy, Budget | Price):
+        yield "the importance per FLOP follows the default curve, since no run has been probed"

@@ -1,0 +1,105 @@
+"""Runs a simulation within bounds: what would hold up everybody else is refused, with what to do instead."""
+
+import threading
+from datetime import datetime
+from http import HTTPStatus
+
+from api.context import Context
+from api.policies.history import History, history, span
+from api.policies.parsing import chosen_policy
+from api.policies.simulated import SimulationOut
+from api.policies.simulation_request import SimulationRequest
+from api.problems import RETRY_AFTER_SECONDS, Problem, invalid
+from greencore.policy import BacktestError, Policy, backtest
+from greencore.policy.models import Budget
+from greencore.policy.simulation import Workload, latest_finish_hours
+from greencore.policy.slots import Slots
+
+MOST_AT_ONCE = 2
+# Measured in steps of a gate's plan, of which a core does about ten million a second.
+MOST_EFFORT = 1e8
+EFFORT_WITHOUT_GATE = 10  # hours of planning that computing through takes as long as
+EFFORT_OF_A_BUDGET = 20  # for each epoch that is planned, at each epoch
+
+_places = threading.BoundedSemaphore(MOST_AT_ONCE)
+
+
+def simulate(request: SimulationRequest, context: Context, *, now: datetime) -> SimulationOut:
+    """What a policy would have emitted. Raises the 422 that names the field at fault, and 503 where too many ask.
+
+    No transaction is open while it reckons.
+    """
+    with context.database.session() as session:
+        policy = chosen_policy(request.policy, session)
+        window_hours = _window_hours(request, policy)
+        past = history(request, context, session, window_hours=window_hours, now=now)
+    _check_effort(request, policy, past, window_hours)
+    if not _places.acquire(blocking=False):
+        raise Problem(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            f"{MOST_AT_ONCE} simulations are under way, and this service does no more at once: try again in a moment",
+            headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+        )
+    try:
+        result = backtest(
+            policy,
+            past.series,
+            start=request.start,
+            work_hours=request.work_hours,
+            epochs=request.epochs,
+            deadline_hours=request.deadline_hours,
+            forecast=request.forecast,
+            power_w=request.power_w,
+            idle_power_w=request.idle_power_w,
+        )
+    except BacktestError as error:
+        raise _fault(error, past, window_hours) from error
+    finally:
+        _places.release()
+    return SimulationOut.of(
+        result,
+        past.series,
+        policy=policy,
+        zone=past.zone,
+        forecast=request.forecast,
+        deadline_hours=request.deadline_hours,
+        power_w=request.power_w,
+        idle_power_w=request.idle_power_w,
+    )
+
+
+def _window_hours(request: SimulationRequest, policy: Policy) -> float:
+    """What one run needs of the readings, from its start on."""
+    work = Workload(request.work_hours, request.epochs, request.power_w / 1000, request.idle_power_w / 1000)
+    _, longest = latest_finish_hours(policy, work, request.deadline_hours)
+    return max(longest, request.work_hours)
+
+
+def _check_effort(request: SimulationRequest, policy: Policy, past: History, window_hours: float) -> None:
+    slots = Slots.of(past.series)
+    start, end = span(past.series)
+    hours = (end - start).total_seconds() / 3600
+    starts = 1.0 if request.start is not None else max(1.0, hours - window_hours)
+    planning = window_hours if policy.gate.mode != "none" else EFFORT_WITHOUT_GATE
+    effort = starts * window_hours / slots.step_hours * planning
+    if isinstance(policy, Budget):
+        effort += starts * request.epochs**2 * EFFORT_OF_A_BUDGET
+    if effort > MOST_EFFORT:
+        window = f"up to {window_hours:,.4g} h in slots of {slots.step_hours * 60:g} minutes"
+        raise invalid(
+            "start" if request.start is None else "deadline_hours" if request.deadline_hours else "work_hours",
+            f"{starts:,.0f} start(s) of {window} are {effort / MOST_EFFORT:.1f} times what one request may ask for: "
+            "give one start, fewer or coarser readings or an earlier deadline; `greentune policy simulate` has no bound",
+        )
+
+
+def _fault(error: BacktestError, past: History, window_hours: float) -> Problem:
+    if error.field != "series":
+        return invalid(error.field, error.message)
+    start, end = span(past.series)
+    there = (end - start).total_seconds() / 3600
+    return invalid(
+        past.field,
+        f"there are readings of {there:,.4g} h, from {start.isoformat()} to {end.isoformat()}: "
+        f"expected at least {window_hours:,.4g} h, the window of one run",
+    )
