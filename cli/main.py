@@ -34,9 +34,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+policy_app = typer.Typer(help="Check a policy, and hold it against a recorded past.", no_args_is_help=True)
+app.add_typer(policy_app, name="policy")
+
 Host = Annotated[str | None, typer.Option(help="Address to listen on (GREENTUNE_HOST).")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on (GREENTUNE_PORT).", min=1, max=65535)]
 DataDir = Annotated[Path | None, typer.Option(help="Folder that keeps everything (GREENTUNE_DATA_DIR).")]
+PolicyArgument = Annotated[str, typer.Argument(metavar="POLICY", help="A JSON file, or JSON in braces.")]
 
 
 @app.command()
@@ -110,6 +114,48 @@ def migrate() -> None:
     except OperationalError as error:
         raise SettingError(f"DATABASE_URL: PostgreSQL cannot be used: {error.orig}") from error
     say("database: migrated")
+
+
+@policy_app.command("check")
+def check_policy(policy: PolicyArgument) -> None:
+    """Show a policy with its defaults, or every fault in it."""
+    from cli.policy import check
+
+    check(policy)
+
+
+@policy_app.command("simulate")
+def simulate_policy(
+    policy: PolicyArgument,
+    trace: Annotated[Path, typer.Option(help="CSV of intensities: datetime, gco2e_per_kwh; or Electricity Maps'.")],
+    work_hours: Annotated[float, typer.Option(help="The run's length at ρ = 1.")],
+    epochs: Annotated[int, typer.Option(help="Equal parts of the run.")],
+    zone: Annotated[str | None, typer.Option(help="What to call the trace's zone.")] = None,
+    deadline_hours: Annotated[
+        float | None, typer.Option(help="From the start; without it the gate's max_delay_hours count.")
+    ] = None,
+    start: Annotated[str | None, typer.Option(help="A time; without it every full hour of the trace.")] = None,
+    forecast: Annotated[str, typer.Option(help="What the gate plans by: own, persistence or perfect.")] = "own",
+    power_w: Annotated[float, typer.Option(help="Drawn while it computes.")] = 300.0,
+    idle_power_w: Annotated[float, typer.Option(help="Drawn while it waits or pauses.")] = 0.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Show what POST /policies/simulate answers.")] = False,
+) -> None:
+    """Say what a policy would have emitted on a recorded past. Needs no service."""
+    from cli.policy import simulate
+
+    simulate(
+        policy,
+        trace,
+        zone=zone,
+        work_hours=work_hours,
+        epochs=epochs,
+        deadline_hours=deadline_hours,
+        start=start,
+        forecast=forecast,
+        power_w=power_w,
+        idle_power_w=idle_power_w,
+        as_json=as_json,
+    )
 
 
 def read_settings(**options: Any) -> Settings:

@@ -89,7 +89,7 @@ def _check_effort(request: SimulationRequest, policy: Policy, past: History, win
         raise invalid(
             "start" if request.start is None else "deadline_hours" if request.deadline_hours else "work_hours",
             f"{starts:,.0f} start(s) of {window} are {effort / MOST_EFFORT:.1f} times what one request may ask for: "
-            "give one start, fewer or coarser readings or an earlier deadline; `greentune policy simulate` has no bound",
+            "give one start, fewer or coarser readings, or less time; `greentune policy simulate` has no bound",
         )
 
 
