@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from api.policies.simulated import Quantiles, SimulationOut
@@ -156,7 +157,7 @@ def _show(console: Console, found: SimulationOut) -> None:
 
 
 def _figures(found: SimulationOut) -> Table:
-    of = f" in {found.basis.zone}" if found.basis.zone else ""
+    of = f" in {escape(found.basis.zone)}" if found.basis.zone else ""
     spread = found.spread
     if spread is None:
         title = f"One run{of}, ended {found.finish:%Y-%m-%d %H:%M} UTC"
