@@ -117,6 +117,7 @@ def _series(trace: Path, zone: str) -> IntensitySeries:
             end=row.end,
             gco2e_per_kwh=row.gco2e_per_kwh,
             source=source,
+            emission_factors=recorded.emission_factors,
             estimated=row.estimated,
             fetched_at=row.end,
         )

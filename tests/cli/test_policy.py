@@ -83,6 +83,14 @@ def test_json_is_what_the_service_would_answer(trace: Path) -> None:
     assert any("600 W" in assumption for assumption in found["basis"]["assumptions"])
 
 
+def test_what_a_trace_counts_is_told(trace: Path) -> None:
+    direct = trace.with_name("direct.csv")
+    direct.write_text(trace.read_text().replace("gco2e_per_kwh", "Carbon Intensity gCO₂eq/kWh (direct)"))
+
+    assert simulated(PAUSE, "--trace", str(trace), *RUN)["basis"]["emission_factors"] == ["lifecycle"]
+    assert simulated(PAUSE, "--trace", str(direct), *RUN)["basis"]["emission_factors"] == ["direct"]
+
+
 def test_a_policy_is_read_from_a_file_too(trace: Path, tmp_path: Path) -> None:
     file = tmp_path / "pause.json"
     file.write_text(PAUSE)
