@@ -11,6 +11,7 @@ from greencore.policy.planning import Bools, Floats, best_window, bridged, cheap
 
 HOUR = timedelta(hours=1)
 NOTHING_HOURS = 1e-9  # what rounding leaves
+NO_SAVING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,17 @@ def plan(
             switch_hours=np.where(begun, switch_hours, 0.0),
             slots=followed,
         )
+        # After the last slot that is used there is nothing to pause for, should the work take a little longer.
+        goes_on = np.zeros(share.shape, dtype=bool)
+        goes_on[:, :-1] = np.logical_or.accumulate(share[:, :0:-1] > 0, axis=1)[:, ::-1]
+        share = np.where((share > 0) & ~goes_on, 1.0, share)
     else:
         window = best_window(intensity, hours, rho, work)
         ends = np.cumsum(hours, axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
             share = np.clip((ends - window.delay_hours[:, None]) / hours, 0.0, 1.0)
         share, saving = np.where(hours > 0, share, 0.0), window.saving
-    committed = committed | ((saving > gate.min_saving) & ~through)
+    committed = committed | ((saving > gate.min_saving + NO_SAVING) & ~through)
     share = np.where((committed & ~through)[:, None], share, 1.0)
     return GatePlans(share, _delay(share, hours, gate), saving, ~through, committed)
 
