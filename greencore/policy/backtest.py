@@ -247,7 +247,9 @@ def _story(grid: Slots, runs: Runs) -> tuple[BacktestDecision, ...]:
     steps = [told(step.position, step.action, step.rho, step.reason) for step in runs.steps]
     end = grid.position(_finish(grid, runs))
     late = runs.finish_hours[0] - runs.deadline_hours[0]
-    why = f"{late:.3g} h after the deadline" if late > ROUNDING_HOURS else f"{-late:.3g} h before the deadline"
+    why = f"{abs(late):.3g} h {'after' if late > 0 else 'before'} the deadline"
+    if abs(late) <= ROUNDING_HOURS:
+        why = "at the deadline"
     return (*steps, told(end, "finish", None, why))
 
 
