@@ -12,6 +12,7 @@ from greencore.policy.planning import Bools, Floats, best_window, bridged, cheap
 HOUR = timedelta(hours=1)
 NOTHING_HOURS = 1e-9  # what rounding leaves
 NO_SAVING = 1e-12
+RUNS_THROUGH = "it has begun, and runs through"
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,7 @@ def why_open(gate: Gate, plans: GatePlans, *, begun: bool) -> str:
     if gate.mode == "none":
         return "the gate is open"
     if gate.mode == "defer" and begun:
-        return "it has begun, and runs through"
+        return RUNS_THROUGH
     if not plans.planned[0]:
         return "the outlook does not reach far enough to plan"
     if plans.committed[0]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from greencore.policy.gating import NOTHING_HOURS, plan, planned_rho, shut, why_open, why_shut
+from greencore.policy.gating import NOTHING_HOURS, RUNS_THROUGH, plan, planned_rho, shut, why_open, why_shut
 from greencore.policy.models import Policy
 from greencore.policy.outlooks import Outlook
 from greencore.policy.rho_rules import EpochStart, RhoRule
@@ -174,6 +174,10 @@ class _Simulation:
         """Hours of this slot that the gate lets each run compute."""
         gate = self._policy.gate
         replan = self._active & ((slot % self._slots.per_hour == 0) | (elapsed == 0)) & (gate.mode != "none")
+        if gate.mode == "defer":
+            # What runs through needs no plan any more.
+            self._plan[self._begun] = 1.0
+            replan &= ~self._begun
         if replan.any():
             self._replan(np.flatnonzero(replan), slot, length, elapsed)
         self._shut = shut(gate, intensity, self._shut)
@@ -272,6 +276,8 @@ class _Simulation:
             why = why_shut(gate, float(self._slots.intensity[slot])) if self._shut[0] else self._why_waits
         elif forced and held:
             why = "the slack before the deadline is used up, so it runs regardless"
+        elif gate.mode == "defer" and begun:
+            why = RUNS_THROUGH
         else:
             why = self._why_runs
         action = "run" if runs else "pause" if begun else "wait"
