@@ -44,6 +44,12 @@ def grid() -> IntensitySeries:
 
 
 @cache
+def days() -> IntensitySeries:
+    """Its first 4 days."""
+    return series(year(24 * 4), origin=YEAR_START)
+
+
+@cache
 def month() -> IntensitySeries:
     """Its first 30 days."""
     return series(year(24 * 30), origin=YEAR_START)
@@ -204,16 +210,15 @@ def test_no_decision_knows_an_hour_that_is_not_over(body: dict[str, Any], foreca
     changed = values[:changed_from] + [1.5 * value + 100 for value in values[changed_from:]]
     changed_budget = {"budget_gco2e": 2000} if body is BUDGET else {}
     policy = with_gate({**body, **changed_budget}, mode, pause_above=260, resume_below=250)
-    for start in (at(414.0), at(417.5)):
-        told = [
-            simulated(
-                policy, series(known), start=start, work_hours=12.0, epochs=24, forecast=forecast, deadline_hours=30.0
-            )
-            for known in (values, changed)
-        ]
-        before, after = ([step for step in result.decisions if step.time < at(changed_from)] for result in told)
-        assert len(before) >= 3
-        assert before == after
+    told = [
+        simulated(
+            policy, series(known), start=at(414.5), work_hours=16.0, epochs=16, forecast=forecast, deadline_hours=40.0
+        )
+        for known in (values, changed)
+    ]
+    before, after = ([step for step in result.decisions if step.time < at(changed_from)] for result in told)
+    assert len(before) > 5
+    assert before == after
     assert told[0].emissions_g != told[1].emissions_g
 
 
@@ -233,7 +238,7 @@ def test_back_to_back_epochs_move_nothing_in_time_however_rho_varies(body: dict[
 @EVERY_KIND
 @EVERY_MODE
 def test_the_two_savings_add_up_to_the_whole(body: dict[str, Any], mode: str) -> None:
-    result = simulated(with_gate(body, mode), month(), forecast="persistence", idle_power_w=20.0)
+    result = simulated(with_gate(body, mode), days(), forecast="persistence", idle_power_w=20.0)
     whole = 1 - result.emissions_g / result.baseline_g
     assert result.less_work_saving + result.moved_in_time_saving == pytest.approx(whole, abs=1e-9)
 
@@ -259,7 +264,7 @@ def test_on_a_flat_grid_nothing_is_moved_and_nothing_waits() -> None:
 
 
 @EVERY_MODE
-@pytest.mark.parametrize("budget_gco2e", [400.0, 900.0, 1500.0])
+@pytest.mark.parametrize("budget_gco2e", [400.0, 1500.0])
 def test_with_perfect_knowledge_a_budget_is_never_overspent(mode: str, budget_gco2e: float) -> None:
     policy = with_gate({**BUDGET, "budget_gco2e": budget_gco2e}, mode)
     for start in range(0, 600, 41):
@@ -307,7 +312,7 @@ def test_a_budget_that_is_used_up_ends_the_run() -> None:
 
 @pytest.mark.parametrize(
     ("body", "mode", "forecast", "hours"),
-    [(LINEAR, "pause", "own", 240), (STEPS, "defer", "perfect", 120), (BUDGET, "defer", "persistence", 72)],
+    [(LINEAR, "pause", "own", 200), (STEPS, "defer", "perfect", 100), (BUDGET, "defer", "persistence", 48)],
 )
 def test_every_start_counts_the_same(body: dict[str, Any], mode: str, forecast: ForecastKind, hours: int) -> None:
     policy, readings = with_gate(body, mode), series(year(hours), origin=YEAR_START)
@@ -355,10 +360,10 @@ GATES: list[dict[str, Any]] = [
 def test_every_start_meets_a_deadline_that_can_be_met(body: dict[str, Any], gate: dict[str, Any]) -> None:
     policy = parse_policy({**body, "gate": gate})
     _, rho_max = policy.rho_range
-    for slack_hours in (0.0, 0.3, 20.0):
+    for slack_hours in (0.0, 20.0):
         result = simulated(
             policy,
-            month(),
+            days(),
             work_hours=9.3,
             epochs=4,
             deadline_hours=9.3 * rho_max + slack_hours,
