@@ -21,8 +21,8 @@ class PausePlan:
     """The cheapest slots that together do the work.
 
     `share` [runs, slots] of each slot that is used, in [0, 1]; `marginal` [runs] the intensity of the dirtiest slot
-    that is used (0 where none is); `emissions` [runs] as ∫c dt of the plan, and `straight` [runs] that of running
-    through from now.
+    that is used (0 where none is); `emissions` [runs] as ∫c dt of the plan, and `straight` [runs] that of as many hours
+    of computing run through from now: the same FLOPs, moved nowhere.
     """
 
     share: Floats
@@ -67,28 +67,34 @@ def cheapest_slots(intensity: Floats, hours: Floats, rho: Floats, work: Floats) 
     share = np.empty_like(used)
     np.put_along_axis(share, order, used, axis=1)
     marginal = np.where(share > 0, intensity, 0.0).max(axis=1)
-    return PausePlan(share, marginal, (share * hours * intensity).sum(axis=1), _straight(intensity, hours, rho, work))
+    used_hours = share * hours
+    straight = _straight(intensity, hours, used_hours.sum(axis=1))
+    return PausePlan(share, marginal, (used_hours * intensity).sum(axis=1), straight)
 
 
 def best_window(intensity: Floats, hours: Floats, rho: Floats, work: Floats) -> Window:
-    """The window in one piece that emits least, the earliest of equals, to the minute.
+    """The window in one piece with the lowest mean intensity, the earliest of equals, to the minute.
 
-    With w the work that could have been done by a time, the emissions of a window that begins at w are
-    G(w + work) − G(w), where G is piecewise linear: the least lies where one of its ends meets a slot's edge.
+    At a constant ρ that is the one that emits least. With w the work that could have been done by a time, a window
+    that begins at w emits G(w + work) − G(w) and takes H(w + work) − H(w) hours, where G and H are piecewise linear:
+    their quotient is lowest where one of the window's ends meets a slot's edge.
     """
     done = _from_zero(hours / rho)
-    total = _from_zero(hours * intensity)
+    elapsed, total = _from_zero(hours), _from_zero(hours * intensity)
     last = np.maximum(done[:, -1:] - work[:, None], 0.0)
     begins = np.concatenate([done, done - work[:, None]], axis=1)
     begins = np.sort(np.clip(begins, 0.0, last), axis=1)
-    emissions = _rows_interp(begins + work[:, None], done, total) - _rows_interp(begins, done, total)
+    ends = begins + work[:, None]
+    emissions = _rows_interp(ends, done, total) - _rows_interp(begins, done, total)
+    taken = _rows_interp(ends, done, elapsed) - _rows_interp(begins, done, elapsed)
+    mean = np.divide(emissions, taken, out=np.zeros_like(emissions), where=taken > 0)
     # Differences in the last digits are no reason to wait.
-    best = np.argmax(emissions <= emissions.min(axis=1, keepdims=True) * (1 + 1e-12) + 1e-12, axis=1)[:, None]
+    best = np.argmax(mean <= mean.min(axis=1, keepdims=True) * (1 + 1e-12) + 1e-12, axis=1)[:, None]
     start = np.take_along_axis(begins, best, axis=1)
     return Window(
-        delay_hours=_rows_interp(start, done, _from_zero(hours))[:, 0],
+        delay_hours=_rows_interp(start, done, elapsed)[:, 0],
         emissions=np.take_along_axis(emissions, best, axis=1)[:, 0],
-        straight=_straight(intensity, hours, rho, work),
+        straight=_straight(intensity, hours, np.take_along_axis(taken, best, axis=1)[:, 0]),
     )
 
 
@@ -162,9 +168,9 @@ def _gained(gain: Floats, hours: Floats, stretch: Bools, planned: Floats) -> Flo
     return gained
 
 
-def _straight(intensity: Floats, hours: Floats, rho: Floats, work: Floats) -> Floats:
-    done, total = _from_zero(hours / rho), _from_zero(hours * intensity)
-    return _rows_interp(work[:, None], done, total)[:, 0]
+def _straight(intensity: Floats, hours: Floats, computing_hours: Floats) -> Floats:
+    """∫c dt [runs] of so many hours of computing from now on."""
+    return _rows_interp(computing_hours[:, None], _from_zero(hours), _from_zero(hours * intensity))[:, 0]
 
 
 def _saving(emissions: Floats, straight: Floats) -> Floats:

@@ -48,8 +48,8 @@ class Gate(Model):
 
     A plan is followed where it saves more than the share `min_saving` of the emissions; without a deadline a job may
     end up to `max_delay_hours` later than its run length. Whatever the plan says, a job pauses above `pause_above`
-    gCO2e/kWh and goes on at `resume_below` or less, in the mode "none", too. `pause_above` alone sets `resume_below` to 0.9 of itself;
-    `resume_below` alone is a fault.
+    gCO2e/kWh and goes on at `resume_below` or less, in the mode "none", too. `pause_above` alone sets `resume_below`
+    to 0.9 of itself; `resume_below` alone is a fault.
     """
 
     mode: Literal["none", "defer", "pause"] = "none"

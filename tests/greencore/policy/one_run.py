@@ -177,13 +177,14 @@ class OneRun:
         if sum(hours / rho for _, hours, rho in pieces) < work - TINY or (gate.mode == "defer" and self.begun):
             return
         shares = cheapest_shares(pieces, work)
-        planned = _emissions(pieces, shares)
+        planned, computing = _emissions(pieces, shares), _hours(pieces, shares)
         if gate.mode == "defer":
-            planned, shares = best_window(pieces, work)
+            planned, computing, shares = best_window(pieces, work)
         else:
             # There is nothing to stay up for after the last of them: it ends with the work.
             shares[max(index for index, share in enumerate(shares) if share > 0)] = 1.0
-        straight = _emissions(pieces, straight_shares(pieces, work))
+        # The same FLOPs from now on: as many hours of computing.
+        straight = _emissions(pieces, straight_shares([(c, hours, 1.0) for c, hours, _ in pieces], computing))
         saving = 1 - planned / straight if straight > 0 else 0.0
         self.committed = self.committed or saving > gate.min_saving
         if self.committed:
@@ -219,8 +220,8 @@ def straight_shares(pieces: Pieces, work: float, skip_hours: float = 0.0) -> lis
     return shares
 
 
-def best_window(pieces: Pieces, work: float) -> tuple[float, list[float]]:
-    """What the best window emits; and the shares of the pieces from its beginning on, all that come after included."""
+def best_window(pieces: Pieces, work: float) -> tuple[float, float, list[float]]:
+    """What the cleanest window emits and how long it takes; and the shares of all pieces from its beginning on."""
     edges = [sum(hours for _, hours, _ in pieces[:index]) for index in range(len(pieces) + 1)]
     starts = list(edges)
     for index in range(len(edges)):
@@ -234,10 +235,14 @@ def best_window(pieces: Pieces, work: float) -> tuple[float, list[float]]:
         shares = straight_shares(pieces, work, start)
         done = sum(share * hours / rho for share, (_, hours, rho) in zip(shares, pieces, strict=True))
         if done > work - 1e-8:
-            found.append((_emissions(pieces, shares), start))
-    least = min(emissions for emissions, _ in found)
-    start = next(start for emissions, start in found if emissions <= least + 1e-8)
-    return least, [min(1.0, max(0.0, (end - start) / (end - begin))) for begin, end in pairwise(edges)]
+            found.append((_emissions(pieces, shares), _hours(pieces, shares), start))
+    least = min(emissions / hours for emissions, hours, _ in found)
+    emissions, hours, start = next(window for window in found if window[0] / window[1] <= least + 1e-8)
+    return emissions, hours, [min(1.0, max(0.0, (end - start) / (end - begin))) for begin, end in pairwise(edges)]
+
+
+def _hours(pieces: Pieces, shares: list[float]) -> float:
+    return sum(hours * share for (_, hours, _), share in zip(pieces, shares, strict=True))
 
 
 def _emissions(pieces: Pieces, shares: list[float]) -> float:

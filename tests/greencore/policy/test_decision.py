@@ -171,7 +171,7 @@ def ranked(gco2e_per_kwh: float, window: IntensitySeries, **policy: Any) -> Deci
     ("gco2e_per_kwh", "rho", "rank"), [(0, 1.0, "0%"), (100, 0.925, "12%"), (250, 0.7, "50%"), (999, 0.4, "100%")]
 )
 def test_a_percentile_ranks_the_reading_in_its_window(gco2e_per_kwh: float, rho: float, rank: str) -> None:
-    decision = ranked(gco2e_per_kwh, past(200, 100, 300, 400), smoothing={"deadband": 0})
+    decision = ranked(gco2e_per_kwh, past(200, 100, 300, 400), smoothing={"deadband": 0, "max_change": 1.0})
     assert decision.rho == pytest.approx(rho)
     assert f" ranks at {rank} of the last 4 h, so ρ = " in decision.reason
 

@@ -42,8 +42,10 @@ def test_the_defaults_are_spelt_out() -> None:
     assert parse_policy(CONSTANT).body() == CONSTANT | {
         "on_missing": "fallback",
         "gate": {"mode": "none", "min_saving": 0.05, "max_delay_hours": 24},
-        "smoothing": {"deadband": 0.05, "min_epochs": 1, "max_change": 1},
+        "smoothing": {"deadband": 0, "min_epochs": 1, "max_change": 1},
     }
+    calm = {"deadband": 0.05, "min_epochs": 1, "max_change": 0.3}
+    assert parse_policy(CONSTANT | {"smoothing": {}}).body()["smoothing"] == calm
     assert parse_policy({key: PERCENTILE[key] for key in PERCENTILE if key != "gamma"}).body()["gamma"] == 1
 
 

@@ -31,7 +31,7 @@ def test_a_deadband_of_zero_lets_every_change_pass() -> None:
 
 @pytest.mark.parametrize(("epochs", "rho"), [(1, 0.6), (2, 0.6), (3, 1.0), (4, 1.0)])
 def test_a_rho_is_kept_for_its_number_of_epochs(epochs: int, rho: float) -> None:
-    result, why = after(1.0, 0.6, epochs=epochs, min_epochs=3)
+    result, why = after(1.0, 0.6, epochs=epochs, min_epochs=3, max_change=1.0)
     assert result == rho
     assert why == (None if rho == 1.0 else f"a ρ is kept for 3 epochs, this one has been for {epochs}")
 
