@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 
 from scheduler import Scheduler
 from store.database import Database
@@ -26,23 +25,15 @@ Opened = Callable[..., Scheduler]
 
 
 @pytest.fixture
-def clock() -> TurnedClock:
-    return TurnedClock(START)
-
-
-@pytest.fixture
-def opened(settings: Settings, database: Database, clock: TurnedClock, tmp_path: Path) -> Iterator[Opened]:
+def opened(empty_broker: Settings, database: Database, clock: TurnedClock, tmp_path: Path) -> Iterator[Opened]:
     """Opens a scheduler over a zone X whose grid has these values from START on, with a worker in it."""
-    broker = redis.Redis.from_url(settings.redis_url)
-    broker.flushdb()
-    broker.close()
     with ExitStack() as stack:
 
         def open_(values: Sequence[float] = DAY, **changed: Any) -> Scheduler:
             zones = {"X": trace(tmp_path, values)}
             worker_in(database, "X", at=clock() + 30 * 24 * HOUR)
             return stack.enter_context(
-                closing(Scheduler(settings.model_copy(update={"zones": zones, **changed}), clock=clock))
+                closing(Scheduler(empty_broker.model_copy(update={"zones": zones, **changed}), clock=clock))
             )
 
         yield open_

@@ -22,11 +22,6 @@ HALF_HOUR = HOUR / 2
 
 
 @pytest.fixture
-def clock() -> TurnedClock:
-    return TurnedClock(START)
-
-
-@pytest.fixture
 def provider(clock: TurnedClock) -> Iterator[ProviderServer]:
     with ProviderServer(clock=clock) as server:
         publish(server, clock)

@@ -5,7 +5,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-import redis
 
 from scheduler import Scheduler
 from scheduler.placement import place
@@ -16,22 +15,14 @@ from tests.scheduler.stage import HOUR, START, add_job, get, trace, worker_in
 
 
 @pytest.fixture
-def clock() -> TurnedClock:
-    return TurnedClock(START)
-
-
-@pytest.fixture
-def scheduler(settings: Settings, database: Database, clock: TurnedClock, tmp_path: Path) -> Iterator[Scheduler]:
+def scheduler(empty_broker: Settings, database: Database, clock: TurnedClock, tmp_path: Path) -> Iterator[Scheduler]:
     """CLEAN_NOW is cleaner for two hours, CLEAN_LATER from then on."""
-    broker = redis.Redis.from_url(settings.redis_url)
-    broker.flushdb()
-    broker.close()
     zones = {
         "CLEAN_NOW": trace(tmp_path, [100.0] * 2 + [500.0] * 40, name="now"),
         "CLEAN_LATER": trace(tmp_path, [200.0] * 2 + [100.0] * 40, name="later"),
     }
     worker_in(database, *zones, at=clock() + HOUR)
-    with closing(Scheduler(settings.model_copy(update={"zones": zones}), clock=clock)) as scheduler:
+    with closing(Scheduler(empty_broker.model_copy(update={"zones": zones}), clock=clock)) as scheduler:
         yield scheduler
 
 

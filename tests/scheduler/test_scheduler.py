@@ -25,16 +25,8 @@ from tests.scheduler.stage import HOUR, START, add_job, get, worker_in
 
 
 @pytest.fixture
-def clock() -> TurnedClock:
-    return TurnedClock(START)
-
-
-@pytest.fixture
-def settings(settings: Settings) -> Settings:
-    broker = redis.Redis.from_url(settings.redis_url)
-    broker.flushdb()
-    broker.close()
-    return settings.model_copy(update={"zones": {"FR": "static", "PL": "static"}})
+def settings(empty_broker: Settings) -> Settings:
+    return empty_broker.model_copy(update={"zones": {"FR": "static", "PL": "static"}})
 
 
 @pytest.fixture

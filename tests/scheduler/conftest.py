@@ -1,0 +1,22 @@
+"""A clock that tests turn, and a broker without messages of an earlier test."""
+
+import pytest
+import redis
+
+from store.settings import Settings
+from tests.carbon_provider_server import TurnedClock
+from tests.scheduler.stage import START
+
+
+@pytest.fixture
+def clock() -> TurnedClock:
+    return TurnedClock(START)
+
+
+@pytest.fixture
+def empty_broker(settings: Settings) -> Settings:
+    """The settings, once their broker holds no message."""
+    broker = redis.Redis.from_url(settings.redis_url)
+    broker.flushdb()
+    broker.close()
+    return settings
