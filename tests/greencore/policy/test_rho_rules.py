@@ -121,7 +121,7 @@ def expected(grid: Grid, kind: ForecastKind, slot: int, now: datetime) -> Intens
     """The reading in force, then what is known of the slots after it."""
     in_force = grid.readings.at(now)
     assert in_force is not None
-    ahead = outlook(kind, grid.slots, 48).ahead(np.array([slot]), 30)[0].tolist()
+    ahead = outlook(kind, grid.slots, 48).ahead(np.array([slot]), 60)[0].tolist()
     length = timedelta(hours=grid.slots.step_hours)
     later = [
         reading(grid.slots.time(slot) + index * length, grid.slots.time(slot) + (index + 1) * length, value)
