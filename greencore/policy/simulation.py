@@ -157,11 +157,12 @@ class _Simulation:
             self._record(slot[0] + begins[0] / self._slots.step_hours, runs=False, forced=False)
         if hours[0] > 0:
             self._record(starts, runs=True, forced=forced[0] > 0)
+        self._runs.emissions_g += intensity * np.where(lived, idle_first, 0.0) * self._work.idle_power_kw
         self._compute(slot, begins + idle_first, hours, elapsed + idle_first, intensity)
         if 0 < hours[0] < length[0] - idle_first[0] - NOTHING_HOURS:
             self._record(starts + hours[0] / self._slots.step_hours, runs=False, forced=False)
-        idle = np.where(self._active, length - hours, idle_first)
-        self._runs.emissions_g += intensity * np.where(lived, idle, 0.0) * self._work.idle_power_kw
+        idle_last = np.where(self._active, length - hours - idle_first, 0.0)
+        self._runs.emissions_g += intensity * idle_last * self._work.idle_power_kw
         self._computing = self._active & (hours > 0) & ((hours >= length - NOTHING_HOURS) | (idle_first > 0))
 
     def _longest_left(self) -> Floats:
@@ -264,7 +265,9 @@ class _Simulation:
             number = int(self._runs.epochs_run[0]) + 1
             position = slot[0] + within[0] / self._slots.step_hours
             why = f"epoch {number}" if not ends[0] else "the budget is used up: the run ends"
-            self._runs.steps.append(Step(position, "end" if ends[0] else "epoch", None if ends[0] else rho[0], why))
+            self._runs.steps.append(
+                Step(position, "end" if ends[0] else "epoch", None if ends[0] else float(rho[0]), why)
+            )
 
     def _record(self, position: float, *, runs: bool, forced: bool) -> None:
         if not self._tell or not self._active[0]:

@@ -62,7 +62,7 @@ class OneRun:
             assert gate.resume_below is not None
             self.shut = c > gate.pause_above or (self.shut and c > gate.resume_below)
         if gate.mode == "defer" and self.begun:
-            self.shut = False
+            self.shut, self.shares = False, {}
         wanted = 0.0 if self.shut else self.shares.get(slot, 1.0) * length
         slack = self.start_hours + self.deadline_hours - now - self._longest_left()
         hours = max(wanted, length - max(slack, 0.0))

@@ -80,7 +80,9 @@ def single_runs(draw: st.DrawFn) -> OneRun:
     count = 50 * 60 // minutes
     values = draw(st.lists(st.integers(0, 12).map(lambda tens: tens * 37.0), min_size=count, max_size=count))
     work_hours = draw(st.integers(2, 24)) / 4
-    policy = draw(st.sampled_from([*KINDS, {**LINEAR, "smoothing": {"deadband": 0.1, "max_change": 0.3}}]))
+    policy = draw(
+        st.sampled_from([*KINDS, {**LINEAR, "smoothing": {"deadband": 0.1, "min_epochs": 2, "max_change": 0.3}}])
+    )
     thresholds = draw(st.sampled_from([{}, {}, {"pause_above": 300, "resume_below": 148}, {"pause_above": 111}]))
     gate = {"mode": draw(st.sampled_from(MODES)), "min_saving": draw(st.sampled_from([0.0, 0.05])), **thresholds}
     return OneRun(
@@ -89,7 +91,7 @@ def single_runs(draw: st.DrawFn) -> OneRun:
         step_hours=minutes / 60,
         start_hours=24 + draw(st.sampled_from([0, 0, 7, 30, 45])) / 60,
         work_hours=work_hours,
-        epochs=draw(st.integers(1, 5)),
+        epochs=draw(st.integers(1, 6)),
         deadline_hours=work_hours * draw(st.sampled_from([0.5, 1.0, 1.5, 2.0, 3.0])),
         forecast=draw(st.sampled_from(["perfect", "persistence", "own"])),
         power_kw=0.3,

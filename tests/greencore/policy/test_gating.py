@@ -149,8 +149,11 @@ def test_a_gap_takes_the_reading_before_it(mode: str) -> None:
 
 @BOTH
 def test_what_begins_after_a_gap_beyond_the_deadline_does_not_matter(mode: str) -> None:
-    found = looked(policy(mode), waiting(1), pieces((0, 2, 300.0), (2, 4, 100.0), (40, 41, 1.0)), hours=5)
-    assert found.until == at(2)
+    known = [(0, 2, 300.0), (2, 4, 100.0)]
+    for work_hours in (1.0, 3.0):
+        found = looked(policy(mode), waiting(work_hours), pieces(*known, (40, 41, 1.0)), hours=5)
+        assert found == looked(policy(mode), waiting(work_hours), pieces(*known), hours=5)
+        assert found.opens == (mode == "pause" and work_hours == 3)
 
 
 @BOTH
@@ -194,6 +197,14 @@ def test_the_slack_is_reckoned_at_the_highest_rho(mode: str) -> None:
     # At 400 gCO2e/kWh an hour of work takes 0.4 h, but at 100 it takes the whole.
     assert looked(eager, waiting(3), [400.0] * 24, hours=3).forced
     assert not looked(eager, waiting(3), [400.0] * 24, hours=3.1).forced
+
+
+@BOTH
+def test_it_waits_no_longer_than_the_slack_lasts_at_the_highest_rho(mode: str) -> None:
+    # The cleanest hours are the last; at their ρ of 0.4 the work takes 1.2 h, but it might take 3 h.
+    eager = parse_policy({**LINEAR, "gate": {"mode": mode, "min_saving": 0.0}})
+    found = looked(eager, waiting(3), [500.0 - hour for hour in range(24)])
+    assert found.until == at(21)
 
 
 def test_the_running_epoch_takes_what_it_takes_at_its_own_rho() -> None:

@@ -186,6 +186,17 @@ def test_ten_thousand_runs_on_a_flat_grid_all_begin_at_once() -> None:
     assert window.emissions == pytest.approx(work * 0.7 * 123.45)
 
 
+def test_ten_thousand_runs_find_the_edges_of_their_slots() -> None:
+    runs = 10_000
+    hours = np.ones((runs, 30))
+    hours[:, 0] = np.linspace(0.01, 1.0, runs)
+    intensity = np.tile([0.0, 987.65], (runs, 15))
+    edges = np.concatenate([np.zeros((runs, 1)), np.cumsum(hours, axis=1)], axis=1)
+    means = window_means(intensity, hours, edges[:, :-1], edges[:, 1:])
+    assert (means[:, ::2] == 0).all()
+    assert means[:, 1::2] == pytest.approx(987.65)
+
+
 def damped(
     share: list[float],
     intensity: list[float],

@@ -63,7 +63,7 @@ def test_an_empty_series_is_refused() -> None:
 
 @pytest.mark.parametrize("minutes", [60, 5])
 def test_a_slot_within_a_reading_has_its_very_value_even_a_year_on(minutes: int) -> None:
-    values = np.tile([123.45, 0.1, 0.0, 678.9], 8760 // 4 if minutes == 60 else 12_000)
+    values = np.tile([123.456789, 1 / 3, 0.0, 678.9], 8760 // 4 if minutes == 60 else 12_000)
     assert np.array_equal(Slots.of(series(values.tolist(), minutes=minutes)).intensity, values)
 
 
