@@ -192,9 +192,8 @@ def _rows_interp(x: Floats, xp: Floats, fp: Floats) -> Floats:
     found = np.searchsorted((xp + offset).ravel(), (x + offset).ravel(), side="right").reshape(x.shape)
     last = np.maximum(points - 2, 0)
     segment = np.clip(found - 1 - np.arange(rows)[:, None] * points, 0, last)
-    # The offset costs digits: a time at an edge may have been found on its wrong side.
-    segment -= x < np.take_along_axis(xp, segment, axis=1)
-    segment = np.clip(segment + (x >= np.take_along_axis(xp, segment + 1, axis=1)), 0, last)
+    # The offset costs digits: what lies just before an edge may have been found behind it.
+    segment = np.maximum(segment - (x < np.take_along_axis(xp, segment, axis=1)), 0)
     left, bottom = np.take_along_axis(xp, segment, axis=1), np.take_along_axis(fp, segment, axis=1)
     width = np.take_along_axis(xp, segment + 1, axis=1) - left
     height = np.take_along_axis(fp, segment + 1, axis=1) - bottom

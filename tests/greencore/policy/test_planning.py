@@ -192,9 +192,10 @@ def test_ten_thousand_runs_find_the_edges_of_their_slots() -> None:
     hours[:, 0] = np.linspace(0.01, 1.0, runs)
     intensity = np.tile([0.0, 987.65], (runs, 15))
     edges = np.concatenate([np.zeros((runs, 1)), np.cumsum(hours, axis=1)], axis=1)
-    means = window_means(intensity, hours, edges[:, :-1], edges[:, 1:])
-    assert (means[:, ::2] == 0).all()
-    assert means[:, 1::2] == pytest.approx(987.65)
+    for ends in (edges[:, 1:], np.nextafter(edges[:, 1:], 0.0)):
+        means = window_means(intensity, hours, edges[:, :-1], ends)
+        assert (means[:, ::2] == 0).all()
+        assert means[:, 1::2] == pytest.approx(987.65)
 
 
 def damped(
