@@ -1,5 +1,7 @@
 """Several schedulers may run, one acts: a PostgreSQL advisory lock elects it, and NOTIFY wakes it."""
 
+from contextlib import suppress
+
 import psycopg
 import structlog
 from sqlalchemy import URL
@@ -45,7 +47,10 @@ class Leadership:
                 pass
 
     def resign(self) -> None:
-        """Give the lock up."""
+        """Give the lock up, so that another can have it at once."""
         if self._connection is not None:
+            # A closed connection alone is noticed by the server in its own time.
+            with suppress(psycopg.Error):
+                self._connection.execute("SELECT pg_advisory_unlock_all()")
             self._connection.close()
             self._connection = None

@@ -107,7 +107,8 @@ class StepCosts:
 
     def curve(self, importance: Mapping[str, float], rho: float) -> ConcaveCurve:
         """What each share of the longest step's FLOPs up to ρ would bring; `importance` as for `select`."""
-        return importance_curve(self._longest, importance, up_to=rho).concave()
+        worth = dict.fromkeys(self.tensors, 0.0) | dict(importance)
+        return importance_curve(self._longest, worth, up_to=rho).concave()
 
     @cached_property
     def _alone(self) -> dict[str, float]:

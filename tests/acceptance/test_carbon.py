@@ -65,7 +65,7 @@ def test_a_gate_pauses_a_running_job_which_goes_on_from_that_very_step(service: 
 
 
 def test_a_budget_is_refused_where_it_cannot_be_kept_and_kept_where_it_can(service: Service) -> None:
-    dataset = service.upload(ROWS)
+    dataset = service.upload("\n".join(ROWS.splitlines()[:80]))
     first = submit(service, dataset, {"kind": "constant", "rho": 0.6}, epochs=3)
     measured = service.wait_for(first, "succeeded")
     an_epoch_gco2e = measured["emissions_gco2e"] / 3 / 0.6

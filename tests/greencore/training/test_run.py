@@ -79,6 +79,33 @@ def test_a_stopped_run_goes_on_from_its_last_epoch_to_the_same_weights(
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
+class EndsAfterTwo(Watch):
+    """Wants no third epoch."""
+
+    def ends_after(self, epoch: int) -> bool:
+        return epoch == 1
+
+
+def test_a_listener_can_end_a_run_after_an_epoch_with_its_result(
+    model_folder: Path, rows: list[Row], tmp_path: Path
+) -> None:
+    watch = EndsAfterTwo()
+    assert run(model_folder, rows, tmp_path, watch)
+    assert [report.epoch for report in watch.epochs] == [0, 1]
+    assert (tmp_path / "artifacts" / "model.safetensors").is_file()
+
+
+def test_a_report_says_what_other_shares_would_have_brought(
+    model_folder: Path, rows: list[Row], tmp_path: Path
+) -> None:
+    watch = Watch()
+    assert run(model_folder, rows, tmp_path, watch)
+    for report in watch.epochs:
+        assert report.curve is not None
+        assert report.curve.rho[-1] <= report.rho
+        assert (report.curve.per_flop[1:] <= report.curve.per_flop[:-1]).all()
+
+
 def test_a_checkpoint_is_whole_and_holds_no_pickle(model_folder: Path, rows: list[Row], tmp_path: Path) -> None:
     run(model_folder, rows, tmp_path, Watch(stop_after=6))
     half_written = tmp_path / ".checkpoint"
