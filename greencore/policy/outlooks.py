@@ -1,5 +1,6 @@
 """What a backtest may know of the hours ahead: everything, or what the past alone tells."""
 
+from functools import lru_cache
 from typing import Literal, Protocol
 
 import numpy as np
@@ -52,7 +53,8 @@ class Own:
     """Our own forecast, made anew at each hour from the hours that are over."""
 
     def __init__(self, slots: Slots, hours: int) -> None:
-        self._forecasts = rolling_forecasts(slots.hourly(), min(hours, LONGEST_HOURS), first_hour_utc=slots.origin.hour)
+        hourly = slots.hourly()
+        self._forecasts = _forecasts(hourly.tobytes(), min(hours, LONGEST_HOURS), slots.origin.hour)
         self._per_hour = slots.per_hour
 
     def ahead(self, now: Ints, count: int) -> Floats:
@@ -72,6 +74,14 @@ def outlook(kind: ForecastKind, slots: Slots, hours: int) -> Outlook:
     if kind == "persistence":
         return Persistence(slots)
     return Own(slots, hours)
+
+
+@lru_cache(maxsize=4)
+def _forecasts(hourly: bytes, hours: int, first_hour_utc: int) -> Floats:
+    """Forecasts of a whole series, kept: policies are compared, and starts tried one by one, on the same one."""
+    forecasts = rolling_forecasts(np.frombuffer(hourly), hours, first_hour_utc=first_hour_utc)
+    forecasts.setflags(write=False)
+    return forecasts
 
 
 def _taken(values: Floats, index: Ints) -> Floats:
