@@ -23,7 +23,7 @@ serve: setup ## the service, with its own PostgreSQL and Valkey, until Ctrl-C
 	@$(BIN)/greentune serve
 
 test: setup ## the whole test suite
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 lint: setup ## formatting, lint, types, and who may import whom
 	$(BIN)/ruff check .
