@@ -13,6 +13,7 @@ from greencore.policy.gating import Look
 from scheduler.gates import is_gated, look_at_gate
 from scheduler.placement import place, zones_of
 from store.database import Database
+from store.grid import signal_named
 from store.jobs import JobRepository
 from store.pace import pace
 from store.settings import Settings
@@ -71,7 +72,7 @@ def dispatch_queued_jobs(
     _dispatch(database, settings, JobStatus.QUEUED, to_train, at=at)
 
 
-def pause_running_jobs(database: Database, settings: Settings, signals: Mapping[str, Signal], *, at: datetime) -> None:
+def pause_running_jobs(database: Database, settings: Settings, *, at: datetime) -> None:
     """Ask running jobs to stop at their next step where their gate closes; they go back to the queue, and wait there.
 
     Only a gate of the mode "pause" closes on a job that has begun.
@@ -81,7 +82,7 @@ def pause_running_jobs(database: Database, settings: Settings, signals: Mapping[
             assert job.zone is not None
             expected = pace(session, job, settings, device=job.device)
             found = look_at_gate(
-                session, job, expected, settings, zone=job.zone, signal=_signal(job, signals), computing=True, at=at
+                session, job, expected, settings, zone=job.zone, signal=signal_named(job.signal), computing=True, at=at
             )
             if not found.opens:
                 job.control = "defer"
@@ -124,15 +125,8 @@ def _look(
     if not is_gated(job):
         return Look(True, None, 0.0, False, False, False, why or "no gate")
     return look_at_gate(
-        session, job, expected, settings, zone=zone, signal=_signal(job, signals), computing=False, at=at
+        session, job, expected, settings, zone=zone, signal=signal_named(job.signal), computing=False, at=at
     )
-
-
-def _signal(job: Job, signals: Mapping[str, Signal]) -> Signal:
-    if job.signal is not None:
-        return "marginal" if job.signal == "marginal" else "average"
-    assert job.zone is not None
-    return signals[job.zone]
 
 
 def _dispatch(

@@ -7,10 +7,8 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from greencore.carbon import Signal
-from greencore.carbon.fallback import resolve
-from greencore.carbon.static import static_reading
 from greencore.policy.gating import Look, Progress, look
-from store.grid import GridRepository, outlook_of
+from store.grid import GridRepository
 from store.jobs import policy_of
 from store.pace import Pace
 from store.settings import Settings
@@ -51,17 +49,8 @@ def look_at_gate(
     deadline = _deadline(job, job.epochs * pace.epoch_hours * rho_max + policy.gate.max_delay_hours, at)
     # When the plan's slack is used up, the model must still be loaded before it trains.
     latest_end = deadline - pace.startup_hours * HOUR
-    grid = GridRepository(session)
-    known = grid.knowledge(zone, signal, at, max(latest_end, at))
-    in_force = resolve(
-        at,
-        readings=known.readings,
-        forecast=known.forecast,
-        static=static_reading(zone, at),
-        stale_limit=settings.stale_limit,
-        signal=signal,
-    )
-    outlook = outlook_of(known.readings, known.forecast, now=at)
+    known = GridRepository(session).knowledge(zone, signal, at, max(latest_end, at))
+    in_force, outlook = known.in_force(at, stale_limit=settings.stale_limit), known.outlook(at)
     found = look(
         policy,
         progress,

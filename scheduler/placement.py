@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
-from greencore.carbon import IntensitySeries, Signal
-from store.grid import GridRepository, outlook_of
+from greencore.carbon import Signal
+from store.grid import GridRepository
 from store.pace import Pace
 from store.tables import Worker
 
@@ -58,9 +58,5 @@ def place(
 
 
 def _expected(session: Session, zone: str, signal: Signal, start: datetime, end: datetime) -> float | None:
-    known = GridRepository(session).knowledge(zone, signal, start, end)
-    outlook = outlook_of(known.readings, known.forecast, now=start)
-    if not len(outlook):
-        newest = known.readings.latest_at(start)
-        outlook = IntensitySeries([newest] if newest is not None else [])
+    outlook = GridRepository(session).knowledge(zone, signal, start, end).outlook_or_newest(start)
     return outlook.mean(start, end).gco2e_per_kwh if len(outlook) else None

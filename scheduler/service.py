@@ -68,7 +68,7 @@ class Scheduler:
         reclaim_lost_jobs(database, settings, at=now)
         self._ask_for_models()
         dispatch_new_jobs(database, self._celery, settings, at=now)
-        pause_running_jobs(database, settings, self._signals, at=now)
+        pause_running_jobs(database, settings, at=now)
         dispatch_queued_jobs(database, self._celery, settings, self._signals, at=now)
         if now >= self._settle_at:
             settle_prices(database, settings, at=now)

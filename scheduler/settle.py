@@ -7,14 +7,12 @@ from itertools import groupby
 import structlog
 from sqlalchemy.orm import Session
 
-from greencore.carbon import IntensitySeries, NoReading, Signal, price
+from greencore.carbon import IntensitySeries, NoReading, price
 from greencore.carbon.accounting import settled
 from greencore.carbon.counterfactuals import counterfactuals, savings
-from greencore.carbon.fallback import filled
-from greencore.carbon.static import static_reading
 from store.database import Database
 from store.emissions import EmissionsRepository
-from store.grid import GridRepository
+from store.grid import GridRepository, signal_named
 from store.jobs import JobRepository
 from store.settings import Settings
 from store.tables import EnergyInterval, Job
@@ -69,8 +67,7 @@ def _price(
     if not len(series):
         return
     for interval in intervals:
-        kwh = interval.cpu_kwh + interval.gpu_kwh + interval.ram_kwh
-        span = _Span(interval.started_at, interval.finished_at, kwh)
+        span = _Span(interval.started_at, interval.finished_at, interval.energy_kwh)
         is_settled = settled(span, series)
         covered = series.mean(span.start, span.end).covered_share
         if covered < 1 and not interval.finished_at < final_before:
@@ -87,17 +84,8 @@ def _price(
 def known_series(session: Session, job: Job, start: datetime, end: datetime, settings: Settings) -> IntensitySeries:
     """What the fallback chain knows of a job's zone from `start` to `end`; times to come by the forecast."""
     assert job.zone is not None
-    signal: Signal = "marginal" if job.signal == "marginal" else "average"
-    known = GridRepository(session).knowledge(job.zone, signal, start, end)
-    return filled(
-        start,
-        end,
-        readings=known.readings,
-        forecast=known.forecast,
-        static=static_reading(job.zone, end),
-        stale_limit=settings.stale_limit,
-        signal=signal,
-    )
+    signal = signal_named(job.signal)
+    return GridRepository(session).filled(job.zone, signal, start, end, stale_limit=settings.stale_limit)
 
 
 def _counterfactuals(session: Session, job: Job, settings: Settings) -> dict[str, object]:

@@ -11,8 +11,6 @@ from sqlalchemy.orm import Session
 from store.status import FINAL
 from store.tables import EnergyInterval, Epoch, IntensityReading, Job
 
-KWH = EnergyInterval.cpu_kwh + EnergyInterval.gpu_kwh + EnergyInterval.ram_kwh
-
 
 @dataclass(frozen=True)
 class Metered:
@@ -88,9 +86,9 @@ class EmissionsRepository:
     def metered(self, job_id: str) -> Metered:
         """What all attempts used together."""
         seconds = func.extract("epoch", EnergyInterval.finished_at - EnergyInterval.started_at)
-        energy = select(func.coalesce(func.sum(KWH), 0.0), func.coalesce(func.sum(seconds), 0.0)).where(
-            EnergyInterval.job_id == job_id
-        )
+        energy = select(
+            func.coalesce(func.sum(EnergyInterval.energy_kwh), 0.0), func.coalesce(func.sum(seconds), 0.0)
+        ).where(EnergyInterval.job_id == job_id)
         kwh, total_seconds = self._session.execute(energy).one()
         work = select(func.coalesce(func.sum(Epoch.flops), 0.0), func.coalesce(func.sum(Epoch.full_flops), 0.0)).where(
             Epoch.job_id == job_id
@@ -101,7 +99,9 @@ class EmissionsRepository:
     def by_settlement(self, job_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Of each job the emissions whose price is final in gCO2e, whether all are, and the mean PUE of its energy."""
         settled = func.coalesce(func.sum(EnergyInterval.emissions_gco2e).filter(EnergyInterval.settled), 0.0)
-        pue = func.coalesce(func.sum(KWH * EnergyInterval.pue) / func.nullif(func.sum(KWH), 0.0), 1.0)
+        energy_kwh = func.sum(EnergyInterval.energy_kwh)
+        drawn_kwh = func.sum(EnergyInterval.energy_kwh * EnergyInterval.pue)
+        pue = func.coalesce(drawn_kwh / func.nullif(energy_kwh, 0.0), 1.0)
         query = (
             select(EnergyInterval.job_id, settled, func.bool_and(EnergyInterval.settled), pue)
             .where(EnergyInterval.job_id.in_(job_ids))

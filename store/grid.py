@@ -1,7 +1,6 @@
 """Carbon-intensity readings and forecasts, zone by zone; average and marginal ones are never mixed."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,18 +10,11 @@ from sqlalchemy.orm import Session
 
 from greencore.carbon import IntensitySeries, Reading, Signal
 from greencore.carbon.merging import merged
+from store.knowledge import Knowledge
 from store.tables import IntensityForecast, IntensityReading
 
 # The fallback chain looks back to the same hour of last week.
 LOOK_BACK = timedelta(days=8)
-
-
-@dataclass(frozen=True)
-class Knowledge:
-    """What is stored of a zone around a time: readings up to it, and what is expected."""
-
-    readings: IntensitySeries
-    forecast: IntensitySeries
 
 
 class GridRepository:
@@ -34,19 +26,8 @@ class GridRepository:
     def put(self, readings: Iterable[Reading]) -> None:
         """Store readings. One that is there for the same zone, signal and start is replaced, unless it was measured
         and the new one is an estimate."""
-        rows = list({(r.zone, r.signal, r.start): _row(r) for r in readings}.values())
-        if not rows:
-            return
-        statement = insert(IntensityReading)
-        changed = {name: statement.excluded[name] for name in rows[0] if name not in {"zone", "signal", "start"}}
-        self._session.execute(
-            statement.on_conflict_do_update(
-                index_elements=["zone", "signal", "start"],
-                set_=changed,
-                where=or_(IntensityReading.estimated, ~statement.excluded.estimated),
-            ),
-            rows,
-        )
+        last_of_each = {(reading.zone, reading.signal, reading.start): reading for reading in readings}
+        self._upsert(IntensityReading, last_of_each.values(), keep_measured=True)
 
     def put_forecast(self, zone: str, signal: Signal, readings: Iterable[Reading], *, at: datetime) -> None:
         """Store what is expected from `at` on, in place of what was expected before; the past stays as it is."""
@@ -55,13 +36,7 @@ class GridRepository:
                 IntensityForecast.zone == zone, IntensityForecast.signal == signal, IntensityForecast.end > at
             )
         )
-        rows = [_row(reading) for reading in readings if reading.end > at]
-        if rows:
-            statement = insert(IntensityForecast)
-            changed = {name: statement.excluded[name] for name in rows[0] if name not in {"zone", "signal", "start"}}
-            self._session.execute(
-                statement.on_conflict_do_update(index_elements=["zone", "signal", "start"], set_=changed), rows
-            )
+        self._upsert(IntensityForecast, [reading for reading in readings if reading.end > at])
 
     def newest(self, zone: str, *, at: datetime, signal: Signal | None = None) -> Reading | None:
         """The last reading that had begun by a time; without a signal, of the one that was fetched last."""
@@ -95,7 +70,7 @@ class GridRepository:
             .limit(1)
         )
         found = self._session.scalar(query)
-        return None if found is None else _signal(found)
+        return None if found is None else signal_named(found)
 
     def between(self, zone: str, signal: Signal, start: datetime, end: datetime) -> IntensitySeries:
         """Readings that touch `[start, end)`, without overlaps."""
@@ -129,9 +104,42 @@ class GridRepository:
     def knowledge(self, zone: str, signal: Signal, start: datetime, end: datetime) -> Knowledge:
         """What the fallback chain needs to say the intensity of any time in `[start, end)`."""
         return Knowledge(
+            zone,
+            signal,
             readings=self.between(zone, signal, start - LOOK_BACK, end),
             forecast=self.forecast(zone, signal, start, end),
         )
+
+    def filled(
+        self, zone: str, signal: Signal, start: datetime, end: datetime, *, stale_limit: timedelta
+    ) -> IntensitySeries:
+        """What the time from `start` to `end` (later) is priced by: its readings, and the chain of fallbacks in gaps."""
+        readings = self.between(zone, signal, start, end)
+        # As a rule nothing is missing, and the days that a gap is filled from need not be read.
+        if len(readings) and readings.mean(start, end).covered_share == 1:
+            return readings
+        return self.knowledge(zone, signal, start, end).filled(start, end, stale_limit=stale_limit)
+
+    def _upsert(
+        self,
+        table: type[IntensityReading] | type[IntensityForecast],
+        readings: Iterable[Reading],
+        *,
+        keep_measured: bool = False,
+    ) -> None:
+        """Insert readings, in place of those that are there for the same zone, signal and start."""
+        rows = [_row(reading) for reading in readings]
+        if not rows:
+            return
+        key = ["zone", "signal", "start"]
+        statement = insert(table)
+        new = statement.excluded
+        upsert = statement.on_conflict_do_update(
+            index_elements=key,
+            set_={name: new[name] for name in rows[0] if name not in key},
+            where=or_(table.estimated, ~new.estimated) if keep_measured else None,
+        )
+        self._session.execute(upsert, rows)
 
     def _series(
         self,
@@ -148,19 +156,6 @@ class GridRepository:
         )
         rows: Iterable[IntensityReading | IntensityForecast] = self._session.scalars(query)
         return merged(map(_reading, rows))
-
-
-def outlook_of(readings: IntensitySeries, forecast: IntensitySeries, *, now: datetime) -> IntensitySeries:
-    """What is expected from now on: the reading in force, then the forecast."""
-    in_force = readings.at(now)
-    if in_force is None:
-        return forecast
-    later = [_from(reading, in_force.end) for reading in forecast if reading.end > in_force.end]
-    return IntensitySeries([in_force, *later])
-
-
-def _from(reading: Reading, start: datetime) -> Reading:
-    return reading if reading.start >= start else replace(reading, start=start)
 
 
 def _row(reading: Reading) -> dict[str, Any]:
@@ -184,12 +179,13 @@ def _reading(row: IntensityReading | IntensityForecast) -> Reading:
         end=row.end,
         gco2e_per_kwh=row.gco2e_per_kwh,
         source=row.source,
-        signal=_signal(row.signal),
+        signal=signal_named(row.signal),
         emission_factors="direct" if row.emission_factors == "direct" else "lifecycle",
         estimated=row.estimated,
         fetched_at=row.fetched_at,
     )
 
 
-def _signal(value: str) -> Signal:
+def signal_named(value: str | None) -> Signal:
+    """The signal as it is stored; the grid's average unless it says otherwise."""
     return "marginal" if value == "marginal" else "average"

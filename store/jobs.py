@@ -154,11 +154,12 @@ class JobRepository:
 
     def emissions_basis(self, job_ids: Collection[str]) -> dict[str, EmissionsBasis]:
         """What the emissions of each of these jobs rest on; jobs without metered energy are left out."""
-        energy_kwh = EnergyInterval.cpu_kwh + EnergyInterval.gpu_kwh + EnergyInterval.ram_kwh
         query = (
             select(
                 EnergyInterval.job_id,
-                func.coalesce(func.sum(energy_kwh).filter(EnergyInterval.emissions_gco2e.is_(None)), 0.0),
+                func.coalesce(
+                    func.sum(EnergyInterval.energy_kwh).filter(EnergyInterval.emissions_gco2e.is_(None)), 0.0
+                ),
                 func.bool_or(EnergyInterval.intensity_estimated),
                 func.array_agg(EnergyInterval.intensity_source.distinct()),
                 func.array_agg(EnergyInterval.method.distinct()),

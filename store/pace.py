@@ -71,9 +71,8 @@ def _measured(session: Session, conditions: list[ColumnElement[bool]]) -> tuple[
         .subquery()
     )
     seconds = func.extract("epoch", EnergyInterval.finished_at - EnergyInterval.started_at)
-    kwh = EnergyInterval.cpu_kwh + EnergyInterval.gpu_kwh + EnergyInterval.ram_kwh
     metered = (
-        select(recent.c.flops, func.sum(seconds).label("seconds"), func.sum(kwh).label("kwh"))
+        select(recent.c.flops, func.sum(seconds).label("seconds"), func.sum(EnergyInterval.energy_kwh).label("kwh"))
         .join(EnergyInterval, (EnergyInterval.job_id == recent.c.job_id) & (EnergyInterval.epoch == recent.c.number))
         .group_by(recent.c.job_id, recent.c.number, recent.c.flops)
         .subquery()

@@ -138,9 +138,8 @@ def add_energy(
 def add_tracker_total(session: Session, lease: Lease, *, at: datetime, tracker_kwh: float | None) -> None:
     """Keep CodeCarbon's own count of an attempt's energy beside ours, and warn where the two differ too much."""
     job = held(session, lease)
-    kwh = EnergyInterval.cpu_kwh + EnergyInterval.gpu_kwh + EnergyInterval.ram_kwh
     ours_kwh = session.scalar(
-        select(func.coalesce(func.sum(kwh), 0.0)).where(
+        select(func.coalesce(func.sum(EnergyInterval.energy_kwh), 0.0)).where(
             EnergyInterval.job_id == job.id, EnergyInterval.attempt == lease.attempt
         )
     )

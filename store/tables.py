@@ -17,6 +17,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from store.status import JobStatus
@@ -211,6 +212,11 @@ class EnergyInterval(Table):
     pue: Mapped[float] = mapped_column(default=1.0)
     emissions_gco2e: Mapped[float | None]
     settled: Mapped[bool] = mapped_column(default=False)
+
+    @hybrid_property
+    def energy_kwh(self) -> float:
+        """CPU, GPU and memory together."""
+        return self.cpu_kwh + self.gpu_kwh + self.ram_kwh
 
 
 class Event(Table):

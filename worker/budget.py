@@ -4,10 +4,10 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
-from greencore.carbon import IntensitySeries, NoReading, Signal
+from greencore.carbon import NoReading
 from greencore.carbon.counterfactuals import cleanest_mean
 from greencore.policy import Budget
-from store.grid import GridRepository, outlook_of
+from store.grid import GridRepository
 from store.jobs import policy_of
 from store.pace import Pace, pace
 from store.settings import Settings
@@ -62,15 +62,11 @@ def check_budget(session: Session, job: Job, settings: Settings, *, at: datetime
 def _least(session: Session, zone: str, at: datetime, hours: float, span: float) -> float | None:
     """The lowest mean intensity that `hours` of computing within `span` hours can have; None where none is known."""
     grid = GridRepository(session)
-    signal: Signal | None = grid.signal(zone)
+    signal = grid.signal(zone)
     if signal is None:
         return None
     end = at + span * HOUR
-    known = grid.knowledge(zone, signal, at, end)
-    outlook = outlook_of(known.readings, known.forecast, now=at)
-    if not len(outlook):
-        newest = known.readings.latest_at(at)
-        outlook = IntensitySeries([newest] if newest is not None else [])
+    outlook = grid.knowledge(zone, signal, at, end).outlook_or_newest(at)
     try:
         return cleanest_mean(outlook, at, end, hours).gco2e_per_kwh if hours > 0 else None
     except NoReading:

@@ -7,11 +7,9 @@ from datetime import datetime, timedelta
 from sqlalchemy.orm import Session
 
 from greencore.carbon import IntensitySeries, Signal
-from greencore.carbon.fallback import resolve
-from greencore.carbon.static import static_reading
 from greencore.policy import Circumstances, Percentile, Policy, Previous
 from greencore.policy.utility import UtilityCurve
-from store.grid import GridRepository, outlook_of
+from store.grid import GridRepository, signal_named
 from store.jobs import JobRepository
 from store.pace import pace
 from store.settings import Settings
@@ -26,19 +24,12 @@ def circumstances(
 ) -> Circumstances:
     """What is known at `at`, before an epoch after which `epochs_left` − 1 are to come."""
     assert job.zone is not None
-    signal: Signal = "marginal" if job.signal == "marginal" else "average"
+    signal = signal_named(job.signal)
     expected = pace(session, job, settings, device=job.device)
     span = timedelta(hours=epochs_left * expected.epoch_hours) if expected is not None else SHORTEST_OUTLOOK
     grid = GridRepository(session)
     known = grid.knowledge(job.zone, signal, at, at + min(max(span, SHORTEST_OUTLOOK), LONGEST_OUTLOOK))
-    found = resolve(
-        at,
-        readings=known.readings,
-        forecast=known.forecast,
-        static=static_reading(job.zone, at),
-        stale_limit=settings.stale_limit,
-        signal=signal,
-    )
+    found = known.in_force(at, stale_limit=settings.stale_limit)
     epochs = [epoch for epoch in JobRepository(session).epochs(job.id) if epoch.finished_at is not None]
     utility = UtilityCurve.from_json(job.utility) if job.utility else None
     return Circumstances(
@@ -46,7 +37,7 @@ def circumstances(
         reading=None if found is None else found.labelled(),
         step=None if found is None else found.step,
         window=_window(grid, job.zone, signal, policy, at),
-        outlook=outlook_of(known.readings, known.forecast, now=at),
+        outlook=known.outlook(at),
         previous=_previous(epochs),
         epochs_left=epochs_left,
         epoch_hours=None if expected is None else expected.epoch_hours,

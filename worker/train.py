@@ -13,10 +13,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from greencore.backprop.curve import ConcaveCurve
-from greencore.carbon import Signal
 from greencore.carbon.accounting import split
-from greencore.carbon.fallback import filled
-from greencore.carbon.static import static_reading
 from greencore.clock import utc_now
 from greencore.dataset import load_rows
 from greencore.energy import EnergyInterval, EnergyMeter
@@ -27,7 +24,7 @@ from greencore.training.ledger import EpochReport
 from greencore.training.run import Listener, Result, fine_tune
 from store import progress
 from store.database import Database, wake_scheduler
-from store.grid import GridRepository
+from store.grid import GridRepository, signal_named
 from store.jobs import JobRepository, policy_of
 from store.leases import Lease, LeaseLost, claim, held
 from store.settings import Settings, get_settings
@@ -101,7 +98,7 @@ class _Attempt(Listener):
             self._job: Job = held(session, lease)
         assert self._job.zone is not None
         self._zone = self._job.zone
-        self._signal: Signal = "marginal" if self._job.signal == "marginal" else "average"
+        self._signal = signal_named(self._job.signal)
         self._policy = policy_of(self._job)
         self._epoch = 0  # numbered from 1; 0 is what lies outside the epochs
         self._reported = utc_now()
@@ -212,15 +209,8 @@ class _Attempt(Listener):
         with self._database.session() as session:
             # A job without any energy is over in no time, and an instant has no window.
             end = max(interval.end, interval.start + INSTANT)
-            known = GridRepository(session).knowledge(self._zone, self._signal, interval.start, end)
-            series = filled(
-                interval.start,
-                end,
-                readings=known.readings,
-                forecast=known.forecast,
-                static=static_reading(self._zone, end),
-                stale_limit=self._settings.stale_limit,
-                signal=self._signal,
+            series = GridRepository(session).filled(
+                self._zone, self._signal, interval.start, end, stale_limit=self._settings.stale_limit
             )
             progress.add_energy(
                 session, self._lease, self._epoch, interval, split(interval, series, pue=self._settings.pue)

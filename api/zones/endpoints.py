@@ -14,8 +14,6 @@ from api.problems import RETRY_AFTER_SECONDS, Problem, declared, invalid
 from api.times import RecordedTime
 from api.zones.schemas import ForecastOut, ForecastReach, HistoryOut, IntensityOut, ReadingOut, ZoneOut
 from greencore.carbon import IntensitySeries
-from greencore.carbon.fallback import resolve
-from greencore.carbon.static import static_reading
 from store.grid import GridRepository
 from store.workers import WorkerRepository
 
@@ -72,14 +70,7 @@ def get_intensity(zone: ZoneDep, context: ContextDep, session: SessionDep, now: 
     grid = GridRepository(session)
     signal = grid.signal(zone) or "average"
     stored = grid.knowledge(zone, signal, now, now + timedelta(hours=1))
-    known = resolve(
-        now,
-        readings=stored.readings,
-        forecast=stored.forecast,
-        static=static_reading(zone, now),
-        stale_limit=context.settings.stale_limit,
-        signal=signal,
-    )
+    known = stored.in_force(now, stale_limit=context.settings.stale_limit)
     if known is None:
         raise Problem(
             HTTPStatus.SERVICE_UNAVAILABLE,

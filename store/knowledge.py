@@ -1,0 +1,58 @@
+"""What is stored of a zone's intensity around a time, and what that says of past, present and future."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from greencore.carbon import IntensitySeries, Reading, Signal
+from greencore.carbon.fallback import Known, filled, resolve
+from greencore.carbon.static import static_reading
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """Readings of a zone, and what was last expected of it, all of one signal."""
+
+    zone: str
+    signal: Signal
+    readings: IntensitySeries
+    forecast: IntensitySeries
+
+    def in_force(self, at: datetime, *, stale_limit: timedelta) -> Known | None:
+        """What the fallback chain takes for the intensity at a time; None where it knows nothing."""
+        return resolve(
+            at,
+            readings=self.readings,
+            forecast=self.forecast,
+            static=static_reading(self.zone, at),
+            stale_limit=stale_limit,
+            signal=self.signal,
+        )
+
+    def filled(self, start: datetime, end: datetime, *, stale_limit: timedelta) -> IntensitySeries:
+        """All that the fallback chain knows from `start` to `end`, as one series: what has passed is priced by it."""
+        return filled(
+            start,
+            end,
+            readings=self.readings,
+            forecast=self.forecast,
+            static=static_reading(self.zone, end),
+            stale_limit=stale_limit,
+            signal=self.signal,
+        )
+
+    def outlook(self, now: datetime) -> IntensitySeries:
+        """What is expected from now on: the reading in force, then the forecast."""
+        in_force = self.readings.at(now)
+        if in_force is None:
+            return self.forecast
+        later = [_from(reading, in_force.end) for reading in self.forecast if reading.end > in_force.end]
+        return IntensitySeries([in_force, *later])
+
+    def outlook_or_newest(self, now: datetime) -> IntensitySeries:
+        """The outlook; where there is none, the newest reading, which is then taken to stay; else empty."""
+        outlook, newest = self.outlook(now), self.readings.latest_at(now)
+        return outlook if len(outlook) or newest is None else IntensitySeries([newest])
+
+
+def _from(reading: Reading, start: datetime) -> Reading:
+    return reading if reading.start >= start else replace(reading, start=start)
