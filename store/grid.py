@@ -113,7 +113,7 @@ class GridRepository:
     def filled(
         self, zone: str, signal: Signal, start: datetime, end: datetime, *, stale_limit: timedelta
     ) -> IntensitySeries:
-        """What the time from `start` to `end` (later) is priced by: its readings, and the chain of fallbacks in gaps."""
+        """What the time from `start` to `end` (later) is priced by: its readings, and the fallback chain in gaps."""
         readings = self.between(zone, signal, start, end)
         # As a rule nothing is missing, and the days that a gap is filled from need not be read.
         if len(readings) and readings.mean(start, end).covered_share == 1:
