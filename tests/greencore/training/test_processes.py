@@ -80,3 +80,6 @@ def test_two_processes_select_the_same_and_end_where_one_ends(model_folder: Path
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    if torch.distributed.is_initialized():
+        # Left to the interpreter's end, the group's threads may be torn down while they run, which aborts the process.
+        torch.distributed.destroy_process_group()
