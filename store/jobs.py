@@ -21,6 +21,7 @@ from store.transitions import transition
 class NewJob:
     """What a submission fixes; every name in it has been checked by the API."""
 
+    owner: str | None
     model: str
     dataset_id: str
     method: str
@@ -85,6 +86,7 @@ class JobRepository:
         job = Job(
             id=new_id("job"),
             status=JobStatus.VALIDATING,
+            owner=new.owner,
             model=new.model,
             dataset_id=new.dataset_id,
             method=new.method,
@@ -122,12 +124,15 @@ class JobRepository:
         *,
         limit: int,
         after: str | None = None,
+        owner: str | None = None,
         status: JobStatus | None = None,
         zone: str | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> Page[Job]:
-        """Jobs newest first, those older than the id `after`."""
+        """Jobs newest first, those older than the id `after`; without an owner, those of all."""
         query = select(Job).order_by(Job.id.desc()).limit(limit + 1)
+        if owner is not None:
+            query = query.where(Job.owner == owner)
         if after is not None:
             query = query.where(Job.id < after)
         if status is not None:

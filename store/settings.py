@@ -25,8 +25,26 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
-    max_body_bytes: PositiveInt = Field(default=64 * 2**20, description="largest request body")
+    max_body_bytes: PositiveInt = Field(default=16 * 2**20, description="largest request body but an upload")
+    max_upload_bytes: PositiveInt = Field(default=2**30, description="largest dataset")
     max_dataset_rows: PositiveInt = 1_000_000
+    max_row_bytes: PositiveInt = Field(default=2**20, description="longest line of a dataset")
+
+    secret_key: SecretStr | None = Field(
+        default=None, min_length=32, description="what keys, sessions and webhooks are signed with; workers lack it"
+    )
+    open_on_loopback: bool = Field(
+        default=False, description="whoever reaches the API from this machine is an operator without a key"
+    )
+    rate_limit_per_minute: PositiveInt = Field(default=1200, description="requests of one key at one API process")
+    session_hours: PositiveFloat = Field(default=12.0, description="how long a browser stays signed in")
+    idempotency_hours: PositiveFloat = Field(default=24.0, description="how long a first answer is kept")
+    max_event_streams: PositiveInt = Field(default=500, description="open event streams of one API process")
+    max_event_streams_per_owner: PositiveInt = 50
+    webhook_private_networks: list[str] = Field(
+        default=[], description="networks that webhooks may reach though they are private, as 10.1.0.0/16"
+    )
+    webhook_max_attempts: PositiveInt = Field(default=8, description="deliveries are tried for about a day")
 
     zones: dict[str, str] = Field(default=STATIC_ZONES, description='carbon source of each zone, {"FR": "static"}')
     electricity_maps_token: SecretStr | None = None
@@ -44,6 +62,14 @@ class Settings(BaseSettings):
     lease_seconds: PositiveFloat = Field(default=60.0, description="a worker silent for this long is lost")
     redispatch_seconds: PositiveFloat = Field(default=300.0, description="an unclaimed message is sent again")
     max_attempts: PositiveInt = 3
+    cancel_grace_seconds: PositiveFloat = Field(
+        default=60.0, description="a job that is asked to stop and does not is terminated after so long"
+    )
+
+    artifact_retention_days: PositiveFloat | None = Field(default=None, description="results older are deleted")
+    checkpoint_retention_days: PositiveFloat | None = Field(
+        default=30.0, description="checkpoints of jobs that ended longer ago are deleted"
+    )
 
     energy_interval_seconds: float = Field(default=60.0, gt=0, le=60)
     cpu_power_w: PositiveFloat | None = Field(default=None, description="instead of CodeCarbon's estimate")
@@ -52,6 +78,9 @@ class Settings(BaseSettings):
     assumed_power_w: PositiveFloat | None = None
 
     log_format: str = Field(default="console", pattern="^(console|json)$")
+    otlp_endpoint: str | None = Field(
+        default=None, description="an OpenTelemetry collector over HTTP, such as http://localhost:4318"
+    )
 
     @property
     def credentials(self) -> Credentials:
@@ -82,9 +111,9 @@ class Settings(BaseSettings):
     def datasets_dir(self) -> Path:
         return self.data_dir / "datasets"
 
-    def dataset_file(self, dataset_id: str) -> Path:
-        """Where a dataset's rows lie, as JSON Lines."""
-        return self.datasets_dir / f"{dataset_id}.jsonl"
+    def dataset_file(self, blob: str) -> Path:
+        """Where the rows of `Dataset.blob` lie, as JSON Lines."""
+        return self.datasets_dir / f"{blob}.jsonl"
 
     @property
     def models_dir(self) -> Path:

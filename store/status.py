@@ -27,9 +27,10 @@ ALLOWED: dict[JobStatus, frozenset[JobStatus]] = {
     S.PAUSING: frozenset({S.PAUSED, S.SUCCEEDED, S.FAILED, S.CANCELLING, S.QUEUED}),
     S.PAUSED: frozenset({S.QUEUED, S.CANCELLED}),
     S.CANCELLING: frozenset({S.CANCELLED, S.SUCCEEDED, S.FAILED}),
-    S.CANCELLED: frozenset(),
+    S.CANCELLED: frozenset({S.VALIDATING, S.QUEUED}),
     S.SUCCEEDED: frozenset(),
-    S.FAILED: frozenset(),
+    S.FAILED: frozenset({S.VALIDATING, S.QUEUED}),
 }
-FINAL = frozenset(status for status, ways in ALLOWED.items() if not ways)
+# Over, unless somebody asks for another try: only that leads out of it.
+FINAL = frozenset({S.SUCCEEDED, S.FAILED, S.CANCELLED})
 HELD_BY_A_WORKER = frozenset({S.RUNNING, S.PAUSING, S.CANCELLING})

@@ -1,13 +1,16 @@
-"""The training workers that are alive, and the zones in which they stand."""
+"""The processes that are alive: training workers with the zones in which they stand, prepare workers, schedulers."""
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Literal
 
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from store.tables import Worker
+
+Role = Literal["train", "prepare", "scheduler"]
 
 
 class WorkerRepository:
@@ -16,10 +19,12 @@ class WorkerRepository:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def seen(self, worker_id: str, *, zones: Sequence[str], device: str, at: datetime) -> None:
-        """Note that a training worker is alive."""
+    def seen(
+        self, worker_id: str, *, at: datetime, role: Role = "train", zones: Sequence[str] = (), device: str = "cpu"
+    ) -> None:
+        """Note that a process is alive."""
         statement = insert(Worker).values(
-            id=worker_id, zones=list(zones), device=device, started_at=at, last_seen_at=at
+            id=worker_id, role=role, zones=list(zones), device=device, started_at=at, last_seen_at=at
         )
         self._session.execute(
             statement.on_conflict_do_update(
@@ -33,6 +38,7 @@ class WorkerRepository:
         if worker is not None:
             self._session.delete(worker)
 
-    def alive(self, *, since: datetime) -> Sequence[Worker]:
-        """The workers that were seen after a time."""
-        return self._session.scalars(select(Worker).where(Worker.last_seen_at >= since).order_by(Worker.id)).all()
+    def alive(self, *, since: datetime, role: Role = "train") -> Sequence[Worker]:
+        """The processes of a role that were seen after a time."""
+        query = select(Worker).where(Worker.role == role, Worker.last_seen_at >= since).order_by(Worker.id)
+        return self._session.scalars(query).all()

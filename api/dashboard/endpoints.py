@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
 
+from api.access.principal import PrincipalDep
 from api.context import NowDep, SessionDep
 from api.jobs.endpoints import JobDep
 from api.jobs.schemas import ArtifactOut, EpochOut, EventOut, jobs_out
@@ -21,9 +22,9 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.get("/")
-def jobs_page(session: SessionDep, after: Annotated[str | None, Query()] = None) -> HTMLResponse:
+def jobs_page(principal: PrincipalDep, session: SessionDep, after: Annotated[str | None, Query()] = None) -> HTMLResponse:
     """The jobs, newest first; it renews itself while one of those shown has not ended."""
-    page = JobRepository(session).page(limit=JOBS_ON_A_PAGE, after=after)
+    page = JobRepository(session).page(limit=JOBS_ON_A_PAGE, after=after, owner=principal.scope)
     jobs = jobs_out(session, page.data)
     return render(
         "jobs.html",

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response, UploadFile
 
+from api.access.principal import PrincipalDep
 from api.context import ContextDep, NowDep, SessionDep
 from api.datasets.schemas import DatasetOut
 from api.datasets.upload import receive
@@ -26,7 +27,12 @@ router = APIRouter(prefix="/datasets", tags=["datasets"])
     responses=declared(HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
 )
 def create_dataset(
-    file: UploadFile, response: Response, context: ContextDep, session: SessionDep, now: NowDep
+    file: UploadFile,
+    response: Response,
+    principal: PrincipalDep,
+    context: ContextDep,
+    session: SessionDep,
+    now: NowDep,
 ) -> DatasetOut:
     """JSON Lines; each row `{"prompt", "completion"}`, `{"messages": [{"role", "content"}, …]}` or `{"text"}`.
 
@@ -37,11 +43,13 @@ def create_dataset(
     with receive(file.file, target, max_rows=context.settings.max_dataset_rows) as checked:
         dataset = Dataset(
             id=dataset_id,
+            owner=principal.owner,
             name=_display_name(file.filename or ""),
             format="jsonl",
             rows=checked.rows,
             bytes=checked.bytes,
             sha256=checked.sha256,
+            blob=dataset_id,
             created_at=now,
         )
         DatasetRepository(session).add(dataset)
@@ -51,19 +59,20 @@ def create_dataset(
 
 @router.get("", summary="The datasets, newest first")
 def list_datasets(
+    principal: PrincipalDep,
     session: SessionDep,
     limit: Limit = 50,
     after: Annotated[str | None, Query(description="Only those older than this id")] = None,
 ) -> Listing[DatasetOut]:
     """What was uploaded, without the rows."""
-    return listing(DatasetRepository(session).page(limit=limit, after=after), DatasetOut.of)
+    return listing(DatasetRepository(session).page(limit=limit, after=after, owner=principal.scope), DatasetOut.of)
 
 
 @router.get("/{dataset_id}", summary="One dataset", responses=declared(HTTPStatus.NOT_FOUND))
-def get_dataset(dataset_id: str, session: SessionDep) -> DatasetOut:
+def get_dataset(dataset_id: str, principal: PrincipalDep, session: SessionDep) -> DatasetOut:
     """What was uploaded, without the rows."""
     dataset = DatasetRepository(session).get(dataset_id)
-    if dataset is None:
+    if dataset is None or not principal.sees(dataset.owner):
         raise Problem(HTTPStatus.NOT_FOUND, f"there is no dataset {dataset_id!r}")
     return DatasetOut.of(dataset)
 

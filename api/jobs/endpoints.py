@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import FileResponse
 
+from api.access.principal import PrincipalDep
 from api.context import ContextDep, NowDep, SessionDep
 from api.jobs.request import JobRequest
 from api.jobs.schemas import ArtifactOut, EpochOut, EventOut, JobOut, jobs_out
@@ -32,9 +33,9 @@ METADATA_PARAMETER = {
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 
-def _job(job_id: str, session: SessionDep) -> Job:
+def _job(job_id: str, principal: PrincipalDep, session: SessionDep) -> Job:
     job = JobRepository(session).get(job_id)
-    if job is None:
+    if job is None or not principal.sees(job.owner):
         raise Problem(HTTPStatus.NOT_FOUND, f"there is no job {job_id!r}")
     return job
 
@@ -45,10 +46,16 @@ NOT_FOUND = declared(HTTPStatus.NOT_FOUND)
 
 @router.post("", status_code=HTTPStatus.CREATED, summary="Submit a fine-tuning run")
 def create_job(
-    request: JobRequest, response: Response, context: ContextDep, session: SessionDep, now: NowDep
+    request: JobRequest,
+    response: Response,
+    principal: PrincipalDep,
+    context: ContextDep,
+    session: SessionDep,
+    now: NowDep,
 ) -> JobOut:
     """Answered as soon as the job is stored; preparing it, and waiting for a green hour, come after."""
-    job = JobRepository(session).add(check(request, context=context, session=session, now=now), at=now)
+    new = check(request, principal=principal, context=context, session=session, now=now)
+    job = JobRepository(session).add(new, at=now)
     response.headers["Location"] = f"/jobs/{job.id}"
     return JobOut.of_job(job, None)
 
@@ -56,6 +63,7 @@ def create_job(
 @router.get("", summary="The jobs, newest first", openapi_extra={"parameters": [METADATA_PARAMETER]})
 def list_jobs(
     request: Request,
+    principal: PrincipalDep,
     session: SessionDep,
     status: JobStatus | None = None,
     zone: str | None = None,
@@ -68,7 +76,9 @@ def list_jobs(
         for name, value in request.query_params.multi_items()
         if (match := METADATA_FILTER.fullmatch(name))
     }
-    page = JobRepository(session).page(limit=limit, after=after, status=status, zone=zone, labels=labels)
+    page = JobRepository(session).page(
+        limit=limit, after=after, owner=principal.scope, status=status, zone=zone, labels=labels
+    )
     return Listing(data=jobs_out(session, page.data), has_more=page.has_more)
 
 

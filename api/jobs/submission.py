@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
+from api.access.principal import Principal
 from api.context import Context
 from api.jobs.request import JobRequest
 from api.policies.parsing import chosen_policy
@@ -17,9 +18,11 @@ from store.models import ModelRepository
 LONGEST_WAIT = timedelta(days=366)
 
 
-def check(request: JobRequest, *, context: Context, session: Session, now: datetime) -> NewJob:
+def check(
+    request: JobRequest, *, principal: Principal, context: Context, session: Session, now: datetime
+) -> NewJob:
     """The job that a submission asks for. Raises the 422 that names every field at fault."""
-    errors = list(_faults(request, context, session, now))
+    errors = list(_faults(request, principal, context, session, now))
     try:
         policy = chosen_policy(request.policy, session)
     except Problem as problem:
@@ -28,6 +31,7 @@ def check(request: JobRequest, *, context: Context, session: Session, now: datet
     if errors:
         raise invalid_fields(errors)
     return NewJob(
+        owner=principal.owner,
         model=request.model,
         dataset_id=request.dataset,
         method=request.method,
@@ -42,11 +46,14 @@ def check(request: JobRequest, *, context: Context, session: Session, now: datet
     )
 
 
-def _faults(request: JobRequest, context: Context, session: Session, now: datetime) -> Iterator[FieldProblem]:
+def _faults(
+    request: JobRequest, principal: Principal, context: Context, session: Session, now: datetime
+) -> Iterator[FieldProblem]:
     if request.model not in context.catalogue:
         known = ", ".join(sorted(context.catalogue)) or "none"
         yield FieldProblem(field="model", message=f"{request.model!r} is not in the catalogue: known are {known}")
-    if DatasetRepository(session).get(request.dataset) is None:
+    dataset = DatasetRepository(session).get(request.dataset)
+    if dataset is None or not principal.sees(dataset.owner):
         yield FieldProblem(field="dataset", message=f"there is no dataset {request.dataset!r}: upload one to /datasets")
     if request.zone is not None and request.zone not in context.settings.zones:
         known = ", ".join(sorted(context.settings.zones)) or "none"

@@ -41,6 +41,9 @@ class Listener:
     def started(self, *, steps: int, steps_done: int, epochs_done: int, device: str, precision: str) -> None:
         """Training begins, or goes on after the steps and whole epochs that a checkpoint holds."""
 
+    def epoch_begins(self, epoch: int) -> None:
+        """An epoch (numbered from 0) begins with its first step; one that is gone on with is not told again."""
+
     def step(self, *, done: int, steps: int, loss: float) -> None:
         """An optimiser step is done; `loss` is that step's."""
 
@@ -258,6 +261,8 @@ class _Relay(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._losses.clear()
+        if not _within_an_epoch(state):
+            self._listener.epoch_begins(_whole_epochs(state))
 
     def on_log(
         self,

@@ -33,10 +33,13 @@ def add_job(
 ) -> str:
     """A job that stands at `status`; `hours` is how long it is expected to take on the CPU at ρ = 1."""
     with database.session() as session:
-        dataset = Dataset(id=new_id("ds"), name="rows", format="jsonl", rows=1, bytes=1, sha256="0", created_at=START)
+        dataset = Dataset(
+            id=new_id("ds"), name="rows", format="jsonl", rows=1, bytes=1, sha256="0", blob="0", created_at=START
+        )
         session.add(dataset)
         session.flush()
         new = NewJob(
+            owner="alice",
             model="m",
             dataset_id=dataset.id,
             method="greentrainer",

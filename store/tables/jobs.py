@@ -1,86 +1,13 @@
-"""The tables, as SQLAlchemy models; times are UTC, energy kWh, intensity gCO2e/kWh, emissions gCO2e."""
+"""Jobs, and all that belongs to them; times are UTC, energy kWh, intensity gCO2e/kWh, emissions gCO2e."""
 
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    CheckConstraint,
-    DateTime,
-    Double,
-    Enum,
-    ForeignKey,
-    Identity,
-    Index,
-    MetaData,
-    Text,
-    text,
-)
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy import BigInteger, CheckConstraint, Enum, ForeignKey, Identity, Index, text
 from sqlalchemy.ext.hybrid import hybrid_property
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
 from store.status import JobStatus
-
-Json = dict[str, Any]
-
-
-class Table(DeclarativeBase):
-    """Declarative root; constraint names are fixed so that migrations can name them."""
-
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    type_annotation_map = {  # noqa: RUF012  (SQLAlchemy reads it from the class)
-        str: Text,
-        float: Double,
-        datetime: DateTime(timezone=True),
-        Json: JSONB,
-        list[str]: ARRAY(Text),
-    }
-
-
-class Dataset(Table):
-    """An uploaded file of training rows, kept under the data directory by its id."""
-
-    __tablename__ = "datasets"
-
-    id: Mapped[str] = mapped_column(primary_key=True)
-    name: Mapped[str]
-    format: Mapped[str]
-    rows: Mapped[int]
-    bytes: Mapped[int] = mapped_column(BigInteger)
-    sha256: Mapped[str]
-    created_at: Mapped[datetime]
-
-
-class Policy(Table):
-    """One version of a named policy; a job keeps a snapshot, so a new version changes no running job."""
-
-    __tablename__ = "policies"
-
-    name: Mapped[str] = mapped_column(primary_key=True)
-    version: Mapped[int] = mapped_column(primary_key=True)
-    body: Mapped[Json]
-    created_at: Mapped[datetime]
-
-
-class Model(Table):
-    """What a prepare worker measured of a catalogue entry."""
-
-    __tablename__ = "models"
-
-    name: Mapped[str] = mapped_column(primary_key=True)
-    parameters: Mapped[int] = mapped_column(BigInteger)
-    tensors: Mapped[int]
-    rho_floor: Mapped[float]
-    measured_at: Mapped[datetime]
+from store.tables.table import Json, Table
 
 
 class Job(Table):
@@ -89,14 +16,23 @@ class Job(Table):
     `ready_at` is when it could first have run, `not_before` when its gate is looked at again, `signal` the kind of
     intensity that it is steered and priced by, `gate` what its gate said last, `utility` the importance that its
     newest probe found for each ρ, `tracker_kwh` CodeCarbon's own count of the energy, and `settled_at` when the price
-    of all of it became final.
+    of all of it became final. `owner` is None for what was submitted without a key. `revision` grows with every write
+    of what a reader may see; a write of anything else keeps it by setting it to itself. `task_id` names the message
+    that was claimed, `control_at` when `control` was asked for, `eta` what was last expected of the job's end.
     """
 
     __tablename__ = "jobs"
     __table_args__ = (
         Index("ix_jobs_status_priority", "status", "priority", "id"),
+        Index("ix_jobs_status_id", "status", "id"),
+        Index("ix_jobs_zone_id", "zone", "id"),
+        Index("ix_jobs_owner_id", "owner", "id"),
+        Index("ix_jobs_owner_status_id", "owner", "status", "id"),
+        Index("ix_jobs_metadata", "metadata", postgresql_using="gin", postgresql_ops={"metadata": "jsonb_path_ops"}),
         CheckConstraint("epochs_done >= 0 AND epochs_done <= epochs", name="epochs_done"),
     )
+    # What a write has set in the database is read back at once: a job outlives its session.
+    __mapper_args__ = {"eager_defaults": True}  # noqa: RUF012
 
     id: Mapped[str] = mapped_column(primary_key=True)
     status: Mapped[JobStatus] = mapped_column(
@@ -104,6 +40,8 @@ class Job(Table):
     )
     reason: Mapped[str | None]
     error: Mapped[Json | None]
+    owner: Mapped[str | None]
+    revision: Mapped[int] = mapped_column(BigInteger, default=1, onupdate=text("revision + 1"))
 
     model: Mapped[str]
     dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
@@ -130,9 +68,12 @@ class Job(Table):
     lease_token: Mapped[str | None]
     lease_expires_at: Mapped[datetime | None] = mapped_column(index=True)
     worker_id: Mapped[str | None]
+    task_id: Mapped[str | None]
     control: Mapped[str] = mapped_column(default="run")
+    control_at: Mapped[datetime | None]
 
     estimate: Mapped[Json | None]
+    eta: Mapped[Json | None]
     epochs: Mapped[int]
     epochs_done: Mapped[int] = mapped_column(default=0)
     steps: Mapped[int | None]
@@ -150,6 +91,9 @@ class Job(Table):
     tracker_kwh: Mapped[float | None]
     settled_at: Mapped[datetime | None]
     counterfactuals: Mapped[Json | None]
+
+    traceparent: Mapped[str | None]
+    files_removed_at: Mapped[datetime | None]
 
 
 class Epoch(Table):
@@ -182,6 +126,17 @@ class Epoch(Table):
 
     train_loss: Mapped[float | None]
     eval_loss: Mapped[float | None]
+
+
+class Step(Table):
+    """One optimiser step of a job, and its loss; a step that was lost with its attempt is taken again."""
+
+    __tablename__ = "steps"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
+    loss: Mapped[float]
 
 
 class EnergyInterval(Table):
@@ -232,6 +187,20 @@ class Event(Table):
     data: Mapped[Json]
 
 
+class Checkpoint(Table):
+    """A checkpoint that is complete on disk, under `name` in the job's folder; only such a one is gone on from."""
+
+    __tablename__ = "checkpoints"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    attempt: Mapped[int]
+    step: Mapped[int]
+    epochs_done: Mapped[int]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime]
+
+
 class Artifact(Table):
     """One file of a finished job's result."""
 
@@ -242,41 +211,3 @@ class Artifact(Table):
     bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str]
     created_at: Mapped[datetime]
-
-
-class _Intensity:
-    """The grid's carbon intensity over one interval of a zone; average and marginal are kept apart."""
-
-    zone: Mapped[str] = mapped_column(primary_key=True)
-    signal: Mapped[str] = mapped_column(primary_key=True)
-    start: Mapped[datetime] = mapped_column(primary_key=True)
-    end: Mapped[datetime]
-    gco2e_per_kwh: Mapped[float]
-    source: Mapped[str]
-    emission_factors: Mapped[str]
-    estimated: Mapped[bool]
-    fetched_at: Mapped[datetime]
-
-
-class IntensityReading(_Intensity, Table):
-    """What a source said of an interval that has begun."""
-
-    __tablename__ = "intensity_readings"
-
-
-class IntensityForecast(_Intensity, Table):
-    """What was last expected of an interval, by the provider or by our own forecast; past ones stay as a record."""
-
-    __tablename__ = "intensity_forecasts"
-
-
-class Worker(Table):
-    """A live training worker: which zones it serves, on which device, when it was last seen."""
-
-    __tablename__ = "workers"
-
-    id: Mapped[str] = mapped_column(primary_key=True)
-    zones: Mapped[list[str]]
-    device: Mapped[str]
-    started_at: Mapped[datetime]
-    last_seen_at: Mapped[datetime]

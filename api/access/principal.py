@@ -1,0 +1,49 @@
+"""On whose behalf a request is made; what it may see and do follows from that alone."""
+
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Annotated, Literal
+
+from fastapi import Depends
+
+from api.problems import Problem
+
+Role = Literal["user", "operator"]
+
+
+@dataclass(frozen=True)
+class Principal:
+    """An owner, by one of their keys. Users see what is theirs; operators see everything."""
+
+    owner: str
+    role: Role
+    key_id: str | None = None
+
+    @property
+    def is_operator(self) -> bool:
+        return self.role == "operator"
+
+    @property
+    def scope(self) -> str | None:
+        """The owner to whom a list is to be cut; None where there is no cut to make."""
+        return None if self.is_operator else self.owner
+
+    def sees(self, owner: str | None) -> bool:
+        """Whether what belongs to `owner` exists for this principal."""
+        return self.is_operator or owner == self.owner
+
+
+def _principal() -> Principal:
+    return Principal("local", "operator")
+
+
+PrincipalDep = Annotated[Principal, Depends(_principal)]
+
+
+def _operator(principal: PrincipalDep) -> Principal:
+    if not principal.is_operator:
+        raise Problem(HTTPStatus.FORBIDDEN, "this is for operators: the key given is a user's")
+    return principal
+
+
+OperatorDep = Annotated[Principal, Depends(_operator)]

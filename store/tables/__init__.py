@@ -1,0 +1,33 @@
+"""The tables, as SQLAlchemy models; times are UTC, energy kWh, intensity gCO2e/kWh, emissions gCO2e."""
+
+from store.tables.access import ApiKey, AuditEntry, Delivery, IdempotencyKey, Webhook
+from store.tables.fleet import Worker
+from store.tables.grid import IntensityForecast, IntensityReading, Provider
+from store.tables.inputs import Dataset, Model, Policy, TokenStatistics
+from store.tables.jobs import Artifact, Checkpoint, EnergyInterval, Epoch, Event, Job, Step
+from store.tables.table import Json, Table
+
+__all__ = [
+    "ApiKey",
+    "Artifact",
+    "AuditEntry",
+    "Checkpoint",
+    "Dataset",
+    "Delivery",
+    "EnergyInterval",
+    "Epoch",
+    "Event",
+    "IdempotencyKey",
+    "IntensityForecast",
+    "IntensityReading",
+    "Job",
+    "Json",
+    "Model",
+    "Policy",
+    "Provider",
+    "Step",
+    "Table",
+    "TokenStatistics",
+    "Webhook",
+    "Worker",
+]

@@ -1,0 +1,31 @@
+"""The declarative root of every table."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import DateTime, Double, MetaData, Text
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.orm import DeclarativeBase
+
+Json = dict[str, Any]
+
+
+class Table(DeclarativeBase):
+    """Declarative root; constraint names are fixed so that migrations can name them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012  (SQLAlchemy reads it from the class)
+        str: Text,
+        float: Double,
+        datetime: DateTime(timezone=True),
+        Json: JSONB,
+        list[str]: ARRAY(Text),
+    }
