@@ -22,7 +22,9 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.get("/")
-def jobs_page(principal: PrincipalDep, session: SessionDep, after: Annotated[str | None, Query()] = None) -> HTMLResponse:
+def jobs_page(
+    principal: PrincipalDep, session: SessionDep, after: Annotated[str | None, Query()] = None
+) -> HTMLResponse:
     """The jobs, newest first; it renews itself while one of those shown has not ended."""
     page = JobRepository(session).page(limit=JOBS_ON_A_PAGE, after=after, owner=principal.scope)
     jobs = jobs_out(session, page.data)

@@ -18,9 +18,7 @@ from store.models import ModelRepository
 LONGEST_WAIT = timedelta(days=366)
 
 
-def check(
-    request: JobRequest, *, principal: Principal, context: Context, session: Session, now: datetime
-) -> NewJob:
+def check(request: JobRequest, *, principal: Principal, context: Context, session: Session, now: datetime) -> NewJob:
     """The job that a submission asks for. Raises the 422 that names every field at fault."""
     errors = list(_faults(request, principal, context, session, now))
     try:
