@@ -9,7 +9,7 @@ STAMP  := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve test lint lock
+.PHONY: help setup run serve test chaos lint lock
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "%-8s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ serve: setup ## the service, with its own PostgreSQL and Valkey, until Ctrl-C
 
 test: setup ## the whole test suite
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+
+chaos: setup ## faults in earnest: workers killed 50 times, servers gone for a minute; `make test` does a little of it
+	CHAOS=full $(BIN)/python -m pytest tests/chaos -n 2 --dist loadfile
 
 lint: setup ## formatting, lint, types, and who may import whom
 	$(BIN)/ruff check .
