@@ -17,6 +17,7 @@ from greencore.training.shapes import StepShape, encodes, row_lengths
 from greencore.training.step_costs import StepCosts
 from store.catalogue import read_catalogue
 from store.database import Database, wake_scheduler
+from store.datasets import rows_file
 from store.jobs import JobRepository
 from store.models import ModelRepository
 from store.settings import Settings, get_settings
@@ -59,7 +60,9 @@ def prepare_job(job_id: str) -> None:
         return
     error, estimate = None, None
     try:
-        estimate = estimate_job(job, settings)
+        with database.session() as session:
+            rows_in = rows_file(session, job.dataset_id, settings)
+        estimate = estimate_job(job, rows_in, settings)
         job.estimate = asdict(estimate)
         with database.session() as session:
             check_budget(session, job, settings, at=utc_now())
@@ -88,11 +91,11 @@ def prepare_job(job_id: str) -> None:
     log.info("job.prepared", job=job_id, steps=estimate.steps, rho_floor=round(estimate.rho_floor, 4))
 
 
-def estimate_job(job: Job, settings: Settings) -> Estimate:
+def estimate_job(job: Job, rows_in: Path, settings: Settings) -> Estimate:
     """Tokenise a job's rows and trace its model on the meta device. Raises what `worker.faults` explains."""
     hyperparameters = Hyperparameters.model_validate(job.hyperparameters)
     folder = model_folder(job.model, settings)
-    rows = load_rows(settings.dataset_file(job.dataset_id))
+    rows = load_rows(rows_in)
     tokenizer = load_tokenizer(folder)
     training, held_out = split(rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed)
     skeleton = load_skeleton(folder)

@@ -24,6 +24,7 @@ from greencore.training.ledger import EpochReport
 from greencore.training.run import Listener, Result, fine_tune
 from store import progress
 from store.database import Database, wake_scheduler
+from store.datasets import rows_file
 from store.grid import GridRepository, signal_named
 from store.jobs import JobRepository, policy_of
 from store.leases import Lease, LeaseLost, claim, held
@@ -96,6 +97,7 @@ class _Attempt(Listener):
         self._database, self._settings, self._lease, self._heartbeat = database, settings, lease, heartbeat
         with database.session() as session:
             self._job: Job = held(session, lease)
+            self._rows_in = rows_file(session, self._job.dataset_id, settings)
         assert self._job.zone is not None
         self._zone = self._job.zone
         self._signal = signal_named(self._job.signal)
@@ -114,7 +116,7 @@ class _Attempt(Listener):
         ) as self._meter:
             result = fine_tune(
                 model_folder=model_folder(self._job.model, self._settings),
-                rows=load_rows(self._settings.dataset_file(self._job.dataset_id)),
+                rows=load_rows(self._rows_in),
                 hyperparameters=hyperparameters,
                 rho=self.decide_rho,
                 folder=self._settings.job_dir(self._job.id),

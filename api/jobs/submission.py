@@ -50,7 +50,7 @@ def _faults(
     if request.model not in context.catalogue:
         known = ", ".join(sorted(context.catalogue)) or "none"
         yield FieldProblem(field="model", message=f"{request.model!r} is not in the catalogue: known are {known}")
-    dataset = DatasetRepository(session).get(request.dataset)
+    dataset = DatasetRepository(session).usable(request.dataset)
     if dataset is None or not principal.sees(dataset.owner):
         yield FieldProblem(field="dataset", message=f"there is no dataset {request.dataset!r}: upload one to /datasets")
     if request.zone is not None and request.zone not in context.settings.zones:

@@ -11,7 +11,8 @@ from store.tables.table import Json, Table
 class Dataset(Table):
     """An uploaded file of training rows. `blob` names the content, which equal files share; `sha256` is the upload's.
 
-    `contents` says what the rows are: their forms, and the characters that they hold.
+    `contents` says what the rows are: their forms, and the characters that they hold. A deleted dataset keeps its row,
+    which jobs that are over go on naming.
     """
 
     __tablename__ = "datasets"
@@ -27,6 +28,7 @@ class Dataset(Table):
     blob: Mapped[str]
     contents: Mapped[Json | None]
     created_at: Mapped[datetime]
+    deleted_at: Mapped[datetime | None]
 
 
 class TokenStatistics(Table):
