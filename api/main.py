@@ -16,6 +16,7 @@ from api.context import Context
 from api.dashboard.endpoints import router as dashboard
 from api.datasets.endpoints import router as datasets
 from api.health.endpoints import router as health
+from api.jobs.artifacts import router as artifacts
 from api.jobs.endpoints import router as jobs
 from api.models.endpoints import router as models
 from api.policies.endpoints import router as policies
@@ -75,7 +76,7 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> FastAPI:
         settings=settings, database=database, catalogue=read_catalogue(settings.catalogue), clock=clock
     )
     problems.install(app)
-    for router in (jobs, datasets, policies, models, zones, health, dashboard, reference):
+    for router in (jobs, artifacts, datasets, policies, models, zones, health, dashboard, reference):
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
     return app

@@ -2,16 +2,14 @@
 
 import re
 from http import HTTPStatus
-from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.responses import FileResponse
 
 from api.access.principal import PrincipalDep
 from api.context import ContextDep, NowDep, SessionDep
 from api.jobs.request import JobRequest
-from api.jobs.schemas import ArtifactOut, EpochOut, EventOut, JobOut, jobs_out
+from api.jobs.schemas import EpochOut, EventOut, JobOut, jobs_out
 from api.jobs.submission import check
 from api.listing import Limit, Listing, whole
 from api.listing import listing as as_listing
@@ -105,26 +103,3 @@ def list_events(
 ) -> Listing[EventOut]:
     """One event for each change of status, and for each thing worth telling in between."""
     return as_listing(JobRepository(session).events(job.id, limit=limit, after=after), EventOut.of)
-
-
-@router.get("/{job_id}/artifacts", summary="The files of a job's result", responses=NOT_FOUND)
-def list_artifacts(job: JobDep, session: SessionDep) -> Listing[ArtifactOut]:
-    """Empty until the job has succeeded."""
-    return whole([ArtifactOut.of(artifact) for artifact in JobRepository(session).artifacts(job.id)])
-
-
-@router.get(
-    "/{job_id}/artifacts/{name:path}",
-    summary="Download one file of a job's result",
-    response_class=FileResponse,
-    responses=NOT_FOUND,
-)
-def download_artifact(job: JobDep, name: str, context: ContextDep, session: SessionDep) -> FileResponse:
-    """Only files that the job has recorded are served, whatever else lies beside them."""
-    artifact = JobRepository(session).artifact(job.id, name)
-    if artifact is None:
-        raise Problem(HTTPStatus.NOT_FOUND, f"{job.id} has no artifact {name!r}")
-    file = context.settings.artifact_file(job.id, artifact.name)
-    if not file.is_file():
-        raise Problem(HTTPStatus.NOT_FOUND, f"the file of artifact {name!r} is missing from this service's data")
-    return FileResponse(file, media_type="application/octet-stream", filename=Path(name).name)

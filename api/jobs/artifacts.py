@@ -1,0 +1,83 @@
+"""`/jobs/{id}/artifacts`: the files of a job's result, whole or from where a download broke off."""
+
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header
+from fastapi.responses import FileResponse
+
+from api.context import ContextDep, SessionDep
+from api.jobs.byte_range import requested_bytes
+from api.jobs.endpoints import JobDep
+from api.jobs.schemas import ArtifactOut
+from api.listing import Listing, whole
+from api.problems import Problem, declared
+from store.jobs import JobRepository
+from store.tables import Artifact, Job
+
+BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+FILE: dict[int | str, dict[str, Any]] = {
+    HTTPStatus.OK.value: {"description": "The whole file; its `ETag` is its SHA-256", "content": BYTES},
+    HTTPStatus.PARTIAL_CONTENT.value: {"description": "The part asked for by `Range`", "content": BYTES},
+}
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+
+@router.get("/{job_id}/artifacts", summary="The files of a job's result", responses=declared(HTTPStatus.NOT_FOUND))
+def list_artifacts(job: JobDep, session: SessionDep) -> Listing[ArtifactOut]:
+    """Empty until the job has succeeded."""
+    return whole([ArtifactOut.of(artifact) for artifact in JobRepository(session).artifacts(job.id)])
+
+
+@router.get(
+    "/{job_id}/artifacts/{name:path}",
+    summary="Download one file of a job's result",
+    response_class=FileResponse,
+    responses=FILE | declared(HTTPStatus.NOT_FOUND, HTTPStatus.GONE, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE),
+)
+def download_artifact(
+    job: JobDep,
+    name: str,
+    context: ContextDep,
+    session: SessionDep,
+    range_: Annotated[
+        str | None, Header(alias="Range", description="One range of bytes, such as `bytes=1048576-`")
+    ] = None,
+    if_range: Annotated[
+        str | None, Header(alias="If-Range", description="An `ETag`: where it is another by now, all is sent")
+    ] = None,
+) -> FileResponse:
+    """Only files that the job has recorded are served, whatever else lies beside them."""
+    del range_, if_range  # named for the description; the response itself acts on them
+    artifact = JobRepository(session).artifact(job.id, name)
+    if artifact is None:
+        raise Problem(HTTPStatus.NOT_FOUND, f"{job.id} has no artifact {name!r}")
+    folder = context.settings.job_dir(job.id).resolve()
+    file = context.settings.artifact_file(job.id, artifact.name).resolve()
+    if not file.is_relative_to(folder) or not file.is_file():
+        raise _missing(job, artifact)
+    return _Part(
+        file,
+        media_type="application/octet-stream",
+        filename=Path(artifact.name).name,
+        headers={"ETag": f'"{artifact.sha256}"', "Cache-Control": "private, no-cache"},
+    )
+
+
+def _missing(job: Job, artifact: Artifact) -> Problem:
+    if job.files_removed_at is not None:
+        when = job.files_removed_at.isoformat(timespec="seconds")
+        detail = f"{artifact.name!r} was removed {when}: this service keeps results for a limited time"
+        return Problem(HTTPStatus.GONE, detail)
+    return Problem(HTTPStatus.NOT_FOUND, f"the file of artifact {artifact.name!r} is missing from this service's data")
+
+
+class _Part(FileResponse):
+    """Starlette's, with its reading of `Range` replaced: it refuses what RFC 9110 says to ignore, and in plain text."""
+
+    @classmethod
+    def _parse_range_header(cls, http_range: str, file_size: int) -> list[tuple[int, int]]:
+        part = requested_bytes(http_range, file_size)
+        return [] if part is None else [part]
