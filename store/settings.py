@@ -1,6 +1,7 @@
 """The one settings object: every process reads the same environment."""
 
 import json
+from collections.abc import Collection
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +12,20 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from greencore.carbon import Credentials
 
 STATIC_ZONES = dict.fromkeys(("DE", "FR", "GB", "NO", "PL", "SE", "US"), "static")
+
+PROVIDER_SECRETS = frozenset({"electricity_maps_token", "watttime_user", "watttime_password"})
+# A worker runs on rows and models of others: what it does not need it is not told.
+KEPT_FROM_WORKERS = PROVIDER_SECRETS | {"secret_key"}
+
+
+class SecretKeyMissing(ValueError):
+    """There is nothing to sign with."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "GREENTUNE_SECRET_KEY is not set: expected at least 32 random characters, the same for the API, the "
+            "scheduler and `greentune keys`; `openssl rand -hex 32` makes some"
+        )
 
 
 class Settings(BaseSettings):
@@ -96,10 +111,22 @@ class Settings(BaseSettings):
         """How long ago a reading may have ended to be used still."""
         return timedelta(hours=self.stale_limit_hours)
 
-    def environment(self) -> dict[str, str]:
-        """These settings, keys included, as the variables from which another process reads the same."""
+    @property
+    def secret(self) -> str:
+        """What keys, sessions and webhooks are signed with. Raises `SecretKeyMissing` where there is none."""
+        if self.secret_key is None:
+            raise SecretKeyMissing
+        return self.secret_key.get_secret_value()
+
+    def environment(self, *, without: Collection[str] = ()) -> dict[str, str]:
+        """These settings, secrets included, as the variables from which another process reads the same.
+
+        `without` names settings that it must not know, such as `KEPT_FROM_WORKERS`.
+        """
         variables = {}
         for name in type(self).model_fields:
+            if name in without:
+                continue
             variable = name.upper() if name in ("database_url", "redis_url") else f"GREENTUNE_{name}".upper()
             value = getattr(self, name)
             value = _revealed(value) if isinstance(value, SecretStr) else value

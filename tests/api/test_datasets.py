@@ -8,6 +8,7 @@ from fastapi.testclient import TestClient
 
 from api.main import create_app
 from store.settings import Settings
+from tests.keys import bearer
 
 GOOD = b'{"prompt": "2 + 2 =", "completion": " 4"}\n'
 
@@ -72,9 +73,9 @@ def test_a_file_without_a_row_is_refused(upload: Any, settings: Settings, conten
     assert files(settings) == []
 
 
-def test_a_file_with_too_many_rows_is_refused(settings: Settings) -> None:
+def test_a_file_with_too_many_rows_is_refused(settings: Settings, operator_key: str) -> None:
     strict = settings.model_copy(update={"max_dataset_rows": 2})
-    with TestClient(create_app(strict)) as client:
+    with TestClient(create_app(strict), headers=bearer(operator_key)) as client:
         assert client.post("/datasets", files={"file": ("a", GOOD * 2)}).status_code == 201
         response = client.post("/datasets", files={"file": ("a", GOOD * 3)})
 

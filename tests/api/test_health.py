@@ -8,10 +8,11 @@ from fastapi.testclient import TestClient
 from api.main import create_app
 from migrations.upgrade import downgrade, expected_revision
 from store.settings import Settings
+from tests.keys import bearer
 
 
-def ask(settings: Settings, path: str) -> Any:
-    with TestClient(create_app(settings)) as client:
+def ask(settings: Settings, path: str, *, key: str | None = None) -> Any:
+    with TestClient(create_app(settings), headers=bearer(key) if key else None) as client:
         return client.get(path)
 
 
@@ -53,8 +54,10 @@ def test_a_process_lives_even_where_nothing_else_does(settings: Settings) -> Non
     assert ask(alone, "/livez").status_code == 200
 
 
-def test_a_request_that_needs_the_database_says_when_it_is_down(settings: Settings) -> None:
-    response = ask(settings.model_copy(update={"database_url": "postgresql://nobody@127.0.0.1:1/none"}), "/jobs")
+def test_a_request_that_needs_the_database_says_when_it_is_down(settings: Settings, operator_key: str) -> None:
+    broken = settings.model_copy(update={"database_url": "postgresql://nobody@127.0.0.1:1/none"})
+
+    response = ask(broken, "/jobs", key=operator_key)
 
     assert response.status_code == 503
     assert int(response.headers["retry-after"]) > 0

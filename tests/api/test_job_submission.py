@@ -13,6 +13,7 @@ from store.jobs import JobRepository
 from store.models import ModelRepository
 from store.settings import Settings
 from store.status import JobStatus
+from tests.keys import bearer
 
 STEPS = {"kind": "steps", "steps": [{"up_to": 150, "rho": 1.0}, {"up_to": 300, "rho": 0.7}, {"rho": 0.2}]}
 
@@ -94,9 +95,9 @@ def test_a_submission_wakes_the_scheduler(submit: Any, database: Database) -> No
         assert len(list(driver.notifies(timeout=5, stop_after=1))) == 1
 
 
-def test_a_job_is_accepted_while_redis_is_down(settings: Settings, dataset_id: str) -> None:
+def test_a_job_is_accepted_while_redis_is_down(settings: Settings, dataset_id: str, operator_key: str) -> None:
     without_redis = settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
-    with TestClient(create_app(without_redis)) as client:
+    with TestClient(create_app(without_redis), headers=bearer(operator_key)) as client:
         response = client.post("/jobs", json={"model": "SmolLM2-135M-Instruct", "dataset": dataset_id})
 
     assert response.status_code == 201

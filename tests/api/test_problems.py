@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 
 from api.main import create_app
 from store.settings import Settings
+from tests.keys import bearer
 
 
 @pytest.fixture
@@ -18,9 +19,9 @@ def app(settings: Settings) -> FastAPI:
 
 
 @pytest.fixture
-def small(app: FastAPI) -> Iterator[TestClient]:
+def small(app: FastAPI, operator_key: str) -> Iterator[TestClient]:
     """A service that takes bodies of at most 1000 bytes, and whose unexpected errors are answered."""
-    with TestClient(app, raise_server_exceptions=False) as client:
+    with TestClient(app, headers=bearer(operator_key), raise_server_exceptions=False) as client:
         yield client
 
 

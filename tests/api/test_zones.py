@@ -13,6 +13,7 @@ from store.database import Database
 from store.grid import GridRepository
 from store.settings import Settings
 from store.workers import WorkerRepository
+from tests.keys import bearer
 
 HOUR = timedelta(hours=1)
 
@@ -33,10 +34,10 @@ def put_forecast(database: Database, *readings: Reading, at: datetime) -> None:
 
 
 @pytest.fixture
-def martian(settings: Settings, now: datetime) -> Iterator[TestClient]:
+def martian(settings: Settings, now: datetime, operator_key: str) -> Iterator[TestClient]:
     """A service whose only zone has no yearly mean to fall back to."""
-    zones = {"MARS": "uk"}
-    with TestClient(create_app(settings.model_copy(update={"zones": zones}), clock=lambda: now)) as client:
+    app = create_app(settings.model_copy(update={"zones": {"MARS": "uk"}}), clock=lambda: now)
+    with TestClient(app, headers=bearer(operator_key)) as client:
         yield client
 
 

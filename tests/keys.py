@@ -1,0 +1,25 @@
+"""Keys as a deployment issues them, for the clients of tests."""
+
+from datetime import datetime
+
+from api.access.keys import issue
+from greencore.clock import utc_now
+from store.database import Database
+from store.keys import Role
+from store.settings import Settings
+
+
+def new_key(
+    settings: Settings, owner: str = "ops", role: Role = "operator", *, expires_at: datetime | None = None
+) -> str:
+    """The text of a new key in the database of these settings."""
+    database = Database(settings.database_url)
+    with database.session() as session:
+        _, text = issue(session, settings.secret, owner=owner, role=role, at=utc_now(), expires_at=expires_at)
+    database.dispose()
+    return text
+
+
+def bearer(key: str) -> dict[str, str]:
+    """The header that carries a key."""
+    return {"Authorization": f"Bearer {key}"}
