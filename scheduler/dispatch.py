@@ -11,11 +11,11 @@ from sqlalchemy.orm import Session
 from greencore.carbon import Signal
 from greencore.policy.gating import Look
 from scheduler.gates import is_gated, look_at_gate
-from scheduler.placement import place, zones_of
 from store.database import Database
 from store.grid import signal_named
 from store.jobs import JobRepository
 from store.pace import pace
+from store.placement import place, zones_of
 from store.settings import Settings
 from store.status import JobStatus
 from store.tables import Job, Worker

@@ -13,11 +13,11 @@ from greencore.clock import Clock, utc_now
 from scheduler.dispatch import dispatch_new_jobs, dispatch_queued_jobs, live_workers, pause_running_jobs
 from scheduler.grid_watch import GridWatch, open_sources
 from scheduler.leadership import Leadership
-from scheduler.placement import zones_of
 from scheduler.reclaim import reclaim_lost_jobs
 from scheduler.settle import account, settle_prices
 from store.database import Database
 from store.jobs import JobRepository
+from store.placement import zones_of
 from store.settings import Settings
 from worker.app import MEASURE_MODELS, PREPARE_QUEUE, make_app, send
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from scheduler import Scheduler
-from scheduler.placement import place
 from store.database import Database
+from store.placement import place
 from store.settings import Settings
 from tests.carbon_provider_server import TurnedClock
 from tests.scheduler.stage import HOUR, START, add_job, get, trace, worker_in
