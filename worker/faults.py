@@ -7,11 +7,13 @@ import torch
 from greencore.backprop import BudgetTooSmall, NotFinite, TraceError
 from greencore.dataset import InvalidRow
 from greencore.policy import IntensityMissing
+from greencore.training.baselines import BaselineError
 from greencore.training.models import ModelError
 from worker.budget import BudgetImpossible
 
 FIELDS: tuple[tuple[type[Exception], str, str], ...] = (
     (BudgetTooSmall, "ρ is below the model's floor", "policy"),
+    (BaselineError, "The method cannot train this model", "method"),
     (BudgetImpossible, "The budget cannot be kept", "policy.budget_gco2e"),
     (IntensityMissing, "No carbon intensity to decide by", "policy.on_missing"),
     (InvalidRow, "A row of the dataset cannot be used", "dataset"),

@@ -1,7 +1,8 @@
 """Prepare a job: the model is there, the rows can be tokenised, ρ can be reached, and what it will take is known."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import structlog
 
@@ -10,6 +11,8 @@ from greencore.clock import utc_now
 from greencore.dataset import load_rows
 from greencore.hyperparameters import Hyperparameters
 from greencore.policy import parse_policy
+from greencore.training.baselines import Baseline
+from greencore.training.method_costs import method_flops
 from greencore.training.models import ModelError, load_skeleton, load_tokenizer, materialise
 from greencore.training.rows import padded, split
 from greencore.training.run import tokenised
@@ -35,7 +38,10 @@ REFERENCE_ROWS = 4
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a job will take, before anything has run. FLOPs are those of full fine-tuning, all epochs together."""
+    """What a job will take, before anything has run. FLOPs are of all epochs together, and of full fine-tuning.
+
+    `method_flops` are those of a baseline's own steps; None for "greentrainer", whose ρ decides.
+    """
 
     training_rows: int
     held_out_rows: int
@@ -47,6 +53,7 @@ class Estimate:
     rho_floor: float
     parameters: int
     tensors: int
+    method_flops: int | None = None
 
 
 def prepare_job(job_id: str) -> None:
@@ -101,20 +108,17 @@ def estimate_job(job: Job, rows_in: Path, settings: Settings) -> Estimate:
     skeleton = load_skeleton(folder)
     tokens = tokenised(training, tokenizer, hyperparameters, encoder=encodes(skeleton))
     lengths = [tuple(map(padded, row)) for row in row_lengths(tokens.examples, encoder=encodes(skeleton))]
-    costs = StepCosts(
-        skeleton,
-        batch_size=hyperparameters.batch_size,
-        shortest=tuple(min(part) for part in zip(*lengths, strict=True)),
-        longest=tuple(max(part) for part in zip(*lengths, strict=True)),
-    )
+    shortest, longest = (tuple(end(part) for part in zip(*lengths, strict=True)) for end in (min, max))
+    costs = StepCosts(skeleton, batch_size=hyperparameters.batch_size, shortest=shortest, longest=longest)
     if job.method == "greentrainer":
         _, lowest = parse_policy(job.policy).lowest_rho()
         if lowest < costs.floor:
             raise BudgetTooSmall(lowest, costs.floor)
     steps = -(-len(lengths) // hyperparameters.batch_size)
     mean = tuple(round(sum(part) / len(lengths)) for part in zip(*lengths, strict=True))
-    _, per_epoch = costs.flops((), {StepShape(len(lengths), mean): 1})
-    return Estimate(
+    shapes = {StepShape(len(lengths), mean): 1}
+    _, per_epoch = costs.flops((), shapes)
+    estimate = Estimate(
         training_rows=len(training),
         held_out_rows=len(held_out),
         shortened_prompts=tokens.shortened_prompts,
@@ -126,6 +130,18 @@ def estimate_job(job: Job, rows_in: Path, settings: Settings) -> Estimate:
         parameters=sum(parameter.numel() for parameter in skeleton.parameters()),
         tensors=len(costs.tensors),
     )
+    if job.method == "greentrainer":
+        return estimate
+    spent = method_flops(
+        cast(Baseline, job.method),
+        skeleton,
+        costs,
+        shapes,
+        batch_size=hyperparameters.batch_size,
+        shortest=shortest,
+        longest=longest,
+    )
+    return replace(estimate, method_flops=spent * hyperparameters.epochs)
 
 
 def measure_catalogue() -> None:

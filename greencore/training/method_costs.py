@@ -1,0 +1,38 @@
+"""What a baseline's steps cost beside full fine-tuning's, before anything is trained."""
+
+from collections.abc import Mapping
+from typing import cast
+
+from transformers import PreTrainedModel
+
+from greencore.backprop.lengths import Lengths
+from greencore.training.baselines import Baseline, trained_tensors
+from greencore.training.shapes import StepShape
+from greencore.training.step_costs import StepCosts
+
+
+def method_flops(
+    method: Baseline,
+    model: PreTrainedModel,
+    full_costs: StepCosts,
+    shapes: Mapping[StepShape, int],
+    *,
+    batch_size: int,
+    shortest: Lengths,
+    longest: Lengths,
+) -> int:
+    """FLOPs of the counted steps by `method`; `full_costs` are those of the model, which may live on the meta device.
+
+    "lora" and "prefix" put their adapter into the model. "progressive" counts as in its last epoch, its dearest.
+    Raises `BaselineError` for a model that has nothing for the method to train.
+    """
+    if method not in ("lora", "prefix"):
+        return full_costs.flops(trained_tensors(method, model, epoch=0, epochs=1), shapes)[0]
+    from greencore.training.adapters import with_adapter
+
+    adapted = with_adapter(method, model)
+    own = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
+    costs = StepCosts(
+        cast(PreTrainedModel, adapted), batch_size=batch_size, shortest=shortest, longest=longest, names=own
+    )
+    return costs.flops(own, shapes)[0]
