@@ -26,6 +26,7 @@ def check(request: JobRequest, *, principal: Principal, context: Context, sessio
     except Problem as problem:
         raise invalid_fields([*errors, *problem.errors]) from problem
     errors += _floor_faults(request, policy, session)
+    errors += _method_faults(request, session)
     if errors:
         raise invalid_fields(errors)
     return NewJob(
@@ -66,7 +67,7 @@ def _faults(
 
 def _floor_faults(request: JobRequest, policy: Policy, session: Session) -> Iterator[FieldProblem]:
     """A ρ at which this model cannot train a single tensor; where the floor is not measured yet, preparing tells."""
-    if request.method == "full":
+    if request.method != "greentrainer":
         return
     model = ModelRepository(session).get(request.model)
     field, rho = policy.lowest_rho()
@@ -77,3 +78,12 @@ def _floor_faults(request: JobRequest, policy: Policy, session: Session) -> Iter
         yield FieldProblem(field="policy", message=f"{field} of {request.policy!r}: {message}")
     else:
         yield FieldProblem(field=f"policy.{field}", message=message)
+
+
+def _method_faults(request: JobRequest, session: Session) -> Iterator[FieldProblem]:
+    """A method that has nothing to train in this model, as far as that has been measured."""
+    model = ModelRepository(session).get(request.model)
+    share = ((model.costs if model else None) or {}).get("methods", {}).get(request.method)
+    if isinstance(share, str):
+        message = f"given {request.method!r}, which {request.model} cannot be trained by: {share}"
+        yield FieldProblem(field="method", message=message)

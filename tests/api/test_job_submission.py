@@ -9,10 +9,12 @@ from sqlalchemy import text
 
 from api.main import create_app
 from store.database import WAKE_CHANNEL, Database
-from store.jobs import JobRepository
+from store.jobs import JobRepository, policy_of
 from store.models import ModelRepository
 from store.settings import Settings
 from store.status import JobStatus
+from store.tables import Model
+from tests.api.conftest import MODEL, NOW
 from tests.keys import bearer
 
 STEPS = {"kind": "steps", "steps": [{"up_to": 150, "rho": 1.0}, {"up_to": 300, "rho": 0.7}, {"rho": 0.2}]}
@@ -170,11 +172,40 @@ def test_a_deadline_before_the_run_can_end_is_taken_since_it_only_makes_the_run_
 
 
 @pytest.mark.parametrize("method", ["lora", "prefix", "top2", "bitfit"])
-def test_a_method_to_come_is_refused_as_not_supported_yet(submit: Any, method: str) -> None:
-    response = submit(method=method)
+def test_a_method_without_a_rho_is_accepted_whatever_its_policy_asks_for(
+    submit: Any, method: str, database: Database
+) -> None:
+    with database.session() as session:
+        session.add(Model(name=MODEL, parameters=1, tensors=1, rho_floor=0.5, costs=None, measured_at=NOW))
+    response = submit(method=method, policy={"kind": "constant", "rho": 0.1, "gate": {"mode": "defer"}})
+
+    assert response.status_code == 201
+    assert response.json()["method"] == method
+    with database.session() as session:
+        [job] = JobRepository(session).page(limit=1).data
+    policy = policy_of(job)
+    assert (policy.lowest_rho()[1], policy.gate.mode) == (1.0, "defer")
+
+
+def test_a_method_that_the_model_has_nothing_for_is_refused_where_that_is_known(
+    submit: Any, database: Database
+) -> None:
+    costs = {"methods": {"bitfit": "unavailable: LlamaForCausalLM has no tensor that 'bitfit' trains", "lora": 0.7}}
+    with database.session() as session:
+        session.add(Model(name=MODEL, parameters=1, tensors=1, rho_floor=0.5, costs=costs, measured_at=NOW))
+
+    response = submit(method="bitfit")
 
     assert fields(response) == ["method"]
-    assert "not supported yet" in message(response)
+    assert "has no tensor" in message(response)
+    assert submit(method="lora").status_code == 201
+
+
+def test_a_method_that_there_is_none_of_is_refused_with_those_that_there_are(submit: Any) -> None:
+    response = submit(method="qlora")
+
+    assert fields(response) == ["method"]
+    assert "'lora'" in message(response)
 
 
 @pytest.mark.parametrize(
