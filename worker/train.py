@@ -7,7 +7,7 @@ import platform
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from sqlalchemy.orm import Session
@@ -21,7 +21,7 @@ from greencore.hyperparameters import Hyperparameters
 from greencore.policy import Decision, decide
 from greencore.policy.utility import DEFAULT_UTILITY, UtilityCurve
 from greencore.training.ledger import EpochReport
-from greencore.training.run import Listener, Result, fine_tune
+from greencore.training.run import Listener, Method, Result, fine_tune
 from store import progress
 from store.database import Database, wake_scheduler
 from store.datasets import rows_file
@@ -32,6 +32,7 @@ from store.settings import Settings, get_settings
 from store.status import JobStatus
 from store.tables import Artifact, Job
 from store.transitions import transition
+from worker.baselines import without_rho
 from worker.budget import check_budget
 from worker.circumstances import circumstances
 from worker.faults import explain
@@ -119,6 +120,7 @@ class _Attempt(Listener):
                 rows=load_rows(self._rows_in),
                 hyperparameters=hyperparameters,
                 rho=self.decide_rho,
+                method=cast(Method, self._job.method),
                 folder=self._settings.job_dir(self._job.id),
                 listener=self,
             )
@@ -128,16 +130,23 @@ class _Attempt(Listener):
 
     def decide_rho(self, index: int) -> float:
         """ρ of the epoch that now begins, from the newest intensity that the scheduler has stored."""
+        return self._begin_epoch(index).rho
+
+    def epoch_begins(self, epoch: int) -> None:
+        if self._job.method != "greentrainer":  # which has asked for its ρ
+            self._begin_epoch(epoch)
+
+    def _begin_epoch(self, index: int) -> Decision:
         self._meter.cut()
         self._epoch, now = index + 1, utc_now()
         with self._database.session() as session:
             job = held(session, self._lease)
-            decision = self._decide(job, session, index, now)
+            decision = without_rho(job, self._decide(job, session, index, now))
             if decision.ends_run and index == 0:
                 check_budget(session, job, self._settings, at=now)
             progress.start_epoch(session, self._lease, self._epoch, decision, at=now)
         log.info("epoch.started", epoch=self._epoch, rho=decision.rho, reason=decision.reason)
-        return decision.rho
+        return decision
 
     def _decide(self, job: Job, session: Session, index: int, now: datetime) -> Decision:
         known = circumstances(session, job, self._policy, self._settings, epochs_left=job.epochs - index, at=now)
