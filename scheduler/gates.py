@@ -91,5 +91,6 @@ def _progress(job: Job, pace: Pace, before: dict[str, Any], *, computing: bool) 
 
 
 def _deadline(job: Job, longest_hours: float, at: datetime) -> datetime:
-    """The job's own, or, without one, its run length and the longest delay after it was ready."""
-    return job.deadline if job.deadline is not None else (job.ready_at or at) + longest_hours * HOUR
+    """The job's own, or, without one, its run length and the longest delay after its owner let go of it last."""
+    since = job.released_at or job.ready_at or at
+    return job.deadline if job.deadline is not None else since + longest_hours * HOUR

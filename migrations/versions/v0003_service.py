@@ -50,7 +50,7 @@ def upgrade() -> None:
         sa.Column("request_sha256", sa.Text(), nullable=False),
         sa.Column("status", sa.Integer(), nullable=False),
         sa.Column("headers", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
-        sa.Column("body", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("owner", "key", name=op.f("pk_idempotency_keys")),
     )
@@ -139,6 +139,18 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_steps_job_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("job_id", "number", name=op.f("pk_steps")),
     )
+    op.create_table(
+        "tensors",
+        sa.Column("job_id", sa.Text(), nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("parameters", sa.BigInteger(), nullable=False),
+        sa.Column("t_dw_flops", sa.BigInteger(), nullable=False),
+        sa.Column("t_dy_flops", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_tensors_job_id"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("job_id", "position", name=op.f("pk_tensors")),
+    )
+    op.add_column("epochs", sa.Column("importance", sa.ARRAY(sa.Double()), nullable=True))
     op.add_column("datasets", sa.Column("owner", sa.Text(), nullable=True))
     # So far each file lies under its dataset's id.
     op.add_column("datasets", sa.Column("blob", sa.Text(), nullable=True))
@@ -151,6 +163,7 @@ def upgrade() -> None:
     op.add_column("jobs", sa.Column("owner", sa.Text(), nullable=True))
     op.add_column("jobs", sa.Column("revision", sa.BigInteger(), nullable=False, server_default="1"))
     op.alter_column("jobs", "revision", server_default=None)
+    op.add_column("jobs", sa.Column("released_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("jobs", sa.Column("task_id", sa.Text(), nullable=True))
     op.add_column("jobs", sa.Column("control_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("jobs", sa.Column("eta", postgresql.JSONB(astext_type=sa.Text()), nullable=True))
@@ -189,6 +202,7 @@ def downgrade() -> None:
     op.drop_column("jobs", "eta")
     op.drop_column("jobs", "control_at")
     op.drop_column("jobs", "task_id")
+    op.drop_column("jobs", "released_at")
     op.drop_column("jobs", "revision")
     op.drop_column("jobs", "owner")
     op.drop_index("ix_datasets_owner_id", table_name="datasets")
@@ -197,6 +211,8 @@ def downgrade() -> None:
     op.drop_column("datasets", "contents")
     op.drop_column("datasets", "blob")
     op.drop_column("datasets", "owner")
+    op.drop_column("epochs", "importance")
+    op.drop_table("tensors")
     op.drop_table("steps")
     op.drop_index("ix_deliveries_webhook_id_id", table_name="deliveries")
     op.drop_index("ix_deliveries_due", table_name="deliveries", postgresql_where=sa.text("next_attempt_at IS NOT NULL"))

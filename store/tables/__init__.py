@@ -4,7 +4,7 @@ from store.tables.access import ApiKey, AuditEntry, Delivery, IdempotencyKey, We
 from store.tables.fleet import Worker
 from store.tables.grid import IntensityForecast, IntensityReading, Provider
 from store.tables.inputs import Dataset, Model, Policy, TokenStatistics
-from store.tables.jobs import Artifact, Checkpoint, EnergyInterval, Epoch, Event, Job, Step
+from store.tables.jobs import Artifact, Checkpoint, EnergyInterval, Epoch, Event, Job, Step, Tensor
 from store.tables.table import Json, Table
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Provider",
     "Step",
     "Table",
+    "Tensor",
     "TokenStatistics",
     "Webhook",
     "Worker",

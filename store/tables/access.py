@@ -53,7 +53,7 @@ class IdempotencyKey(Table):
     request_sha256: Mapped[str]
     status: Mapped[int]
     headers: Mapped[Json]
-    body: Mapped[Json]
+    body: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(index=True)
 
 

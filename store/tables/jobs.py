@@ -2,18 +2,34 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, CheckConstraint, Enum, ForeignKey, Identity, Index, text
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    Connection,
+    Double,
+    Enum,
+    ForeignKey,
+    Identity,
+    Index,
+    event,
+    func,
+    text,
+)
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column
 
 from store.status import JobStatus
 from store.tables.table import Json, Table
 
+EVENT_CHANNEL = "greentune_events"
+
 
 class Job(Table):
     """One fine-tuning run, from submission to its end. The row is the outbox: nothing else holds the job.
 
-    `ready_at` is when it could first have run, `not_before` when its gate is looked at again, `signal` the kind of
+    `ready_at` is when it could first have run, `released_at` when its owner resumed it or asked for another try (from
+    then on its gate's longest delay counts), `not_before` when its gate is looked at again, `signal` the kind of
     intensity that it is steered and priced by, `gate` what its gate said last, `utility` the importance that its
     newest probe found for each ρ, `tracker_kwh` CodeCarbon's own count of the energy, and `settled_at` when the price
     of all of it became final. `owner` is None for what was submitted without a key. `revision` grows with every write
@@ -57,6 +73,7 @@ class Job(Table):
 
     created_at: Mapped[datetime]
     ready_at: Mapped[datetime | None]
+    released_at: Mapped[datetime | None]
     queued_at: Mapped[datetime | None]
     not_before: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
@@ -97,7 +114,11 @@ class Job(Table):
 
 
 class Epoch(Table):
-    """One epoch of a job: what was asked, why, what was reached and what it cost."""
+    """One epoch of a job: what was asked, why, what was reached and what it cost.
+
+    `selection` names the tensors that were trained; `importance` is the probe's find for each of the job's tensors by
+    their `position`, with None for those that the budget could not reach, and None as a whole where nothing was probed.
+    """
 
     __tablename__ = "epochs"
 
@@ -123,9 +144,26 @@ class Epoch(Table):
     tensors_selected: Mapped[int | None]
     tensors_total: Mapped[int | None]
     selection: Mapped[Json | None]
+    importance: Mapped[list[float | None] | None] = mapped_column(ARRAY(Double))
 
     train_loss: Mapped[float | None]
     eval_loss: Mapped[float | None]
+
+
+class Tensor(Table):
+    """One weight tensor that a job may train, and the FLOPs of its gradients in one step of the longest rows.
+
+    `position` counts from the model's output to its input.
+    """
+
+    __tablename__ = "tensors"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    parameters: Mapped[int] = mapped_column(BigInteger)
+    t_dw_flops: Mapped[int] = mapped_column(BigInteger)
+    t_dy_flops: Mapped[int] = mapped_column(BigInteger)
 
 
 class Step(Table):
@@ -175,7 +213,10 @@ class EnergyInterval(Table):
 
 
 class Event(Table):
-    """The history of a job: one row for each transition and each thing worth telling."""
+    """The history of a job: one row for each transition and each thing worth telling.
+
+    Written by whoever holds the job's row locked, so that the ids of one job become visible in their order.
+    """
 
     __tablename__ = "events"
     __table_args__ = (Index("ix_events_job_id_id", "job_id", "id"),)
@@ -211,3 +252,9 @@ class Artifact(Table):
     bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str]
     created_at: Mapped[datetime]
+
+
+@event.listens_for(Event, "after_insert")
+def _tell_followers(_: object, connection: Connection, row: Event) -> None:
+    """Whoever follows the job hears of its event when the transaction commits, whoever wrote it."""
+    connection.execute(func.pg_notify(EVENT_CHANNEL, row.job_id).select())
