@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from greencore.text import Text
 
 FormatName = Literal["plain", "tldr", "summarize", "chat"]
+ResultForm = Literal["full", "delta"]
 
 
 class Hyperparameters(BaseModel):
@@ -28,4 +29,8 @@ class Hyperparameters(BaseModel):
     max_new_tokens: int = Field(default=48, ge=1, le=4096, description="Tokens of a completion during evaluation")
     sample_prompt: Text | None = Field(
         default=None, max_length=4000, description="A prompt whose completion is shown before and after training"
+    )
+    result: ResultForm = Field(
+        default="full",
+        description="What is kept in the end: the whole model, or what changed, for `greentune apply-delta`",
     )

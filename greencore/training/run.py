@@ -23,6 +23,7 @@ from greencore.hyperparameters import Hyperparameters
 from greencore.training.baselines import Baseline
 from greencore.training.callback import BaselineCallback, GreenTrainerCallback, Schedule
 from greencore.training.checkpoint import CheckpointedTrainer, latest_checkpoint, make_durable
+from greencore.training.delta import FILE_NAME, write_delta
 from greencore.training.evaluation import Evaluation, complete, evaluate, mean_loss
 from greencore.training.formats import prompt_format
 from greencore.training.ledger import EpochReport
@@ -83,6 +84,7 @@ class Result:
 def fine_tune(
     *,
     model_folder: Path,
+    model_name: str | None = None,
     rows: Sequence[Row],
     hyperparameters: Hyperparameters,
     rho: Schedule = 1.0,
@@ -95,7 +97,9 @@ def fine_tune(
     With "greentrainer" `rho` is in (0, 1] or a function from the epoch's number (from 0) to such a value; 1 is full
     fine-tuning. The other methods are the paper's baselines, for which `rho` means nothing. After each epoch, and
     where the listener stops the run, `folder` holds a checkpoint, from which a later call goes on; at the end
-    `folder/artifacts` holds the model and its tokenizer, a LoRA merged into it, or with "prefix" the adapter alone.
+    `folder/artifacts` holds the model and its tokenizer, a LoRA merged into it, or with "prefix" the adapter alone;
+    where the hyperparameters ask for a delta, the changed tensors in the model's place. There the base is called
+    `model_name`, or as its folder is.
     Raises `greencore.backprop.BudgetTooSmall` where ρ is below the floor, ValueError for a baseline that the model has
     no tensor for.
     """
@@ -105,6 +109,7 @@ def fine_tune(
     tokenizer = load_tokenizer(model_folder)
     model = load_model(model_folder)
     model.to(device())  # type: ignore[arg-type]
+    config, use_cache = model.config, getattr(model.config, "use_cache", None)
     training, held_out = split(rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed)
     train_set = tokenised(training, tokenizer, hyperparameters, encoder=encodes(model))
     examination = _Examination(tokenizer, held_out, hyperparameters, encoder=encodes(model))
@@ -137,7 +142,11 @@ def fine_tune(
         from greencore.training.adapters import merged
 
         model = merged(cast(Any, model))
-    artifact = _save(model, tokenizer, folder / "artifacts")
+    if use_cache is not None:
+        config.use_cache = use_cache  # which the Trainer has switched off, and generation wants
+    base = model_folder if hyperparameters.result == "delta" and method != "prefix" else None
+    name = model_name or model_folder.name
+    artifact = _save(model, tokenizer, folder / "artifacts", base=base, base_name=name)
     return Result(True, artifact, before.evaluation, after.evaluation, sample, reports)
 
 
@@ -308,14 +317,32 @@ def _within_an_epoch(state: TrainerState) -> bool:
     return abs((state.epoch or 0.0) - round(state.epoch or 0.0)) > 1e-6
 
 
-def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, destination: Path) -> Path:
-    """Write the result aside, flush it, and rename it: it is whole or it is not there."""
+def _save(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, destination: Path, *, base: Path | None, base_name: str
+) -> Path:
+    """Write the result aside, flush it, and rename it: it is whole or it is not there.
+
+    With `base`, what differs from it; what is saved speaks of the base by its name, not by where it lay.
+    """
     working = destination.with_name(".artifacts")
     shutil.rmtree(working, ignore_errors=True)
-    model.save_pretrained(working)
+    working.mkdir(parents=True)
+    if base is not None:
+        write_delta(model, base, working / FILE_NAME, base_name=base_name)
+    else:
+        model.save_pretrained(working)
+        if hasattr(model, "peft_config"):
+            _name_base(working / "adapter_config.json", base_name)
+            (working / "README.md").unlink(missing_ok=True)  # peft's, which knows nothing of the run
     tokenizer.save_pretrained(working)
     make_durable(working)
     if destination.exists():
         shutil.rmtree(destination)
     working.rename(destination)
     return destination
+
+
+def _name_base(adapter_config: Path, base_name: str) -> None:
+    """Done in the file: told another name, peft looks for it on the hub as it saves."""
+    config = json.loads(adapter_config.read_text())
+    adapter_config.write_text(json.dumps(config | {"base_model_name_or_path": base_name}, indent=2) + "\n")
