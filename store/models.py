@@ -2,10 +2,11 @@
 
 from datetime import datetime
 
-from sqlalchemy import func
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import func, literal, update
+from sqlalchemy.dialects.postgresql import JSONB, array, insert
 from sqlalchemy.orm import Session
 
+from store.costs import RowCosts
 from store.tables import Model
 
 
@@ -18,10 +19,24 @@ class ModelRepository:
     def get(self, name: str) -> Model | None:
         return self._session.get(Model, name)
 
-    def put(self, name: str, *, parameters: int, tensors: int, rho_floor: float, at: datetime) -> None:
-        """Store a measurement; the lowest floor seen over all batch shapes is the one that is kept."""
+    def put(
+        self,
+        name: str,
+        *,
+        parameters: int,
+        tensors: int,
+        rho_floor: float,
+        at: datetime,
+        costs: RowCosts | None = None,
+    ) -> None:
+        """Store a measurement; the lowest floor seen over all batch shapes is kept, and so are costs not given anew."""
         row = insert(Model).values(
-            name=name, parameters=parameters, tensors=tensors, rho_floor=rho_floor, measured_at=at
+            name=name,
+            parameters=parameters,
+            tensors=tensors,
+            rho_floor=rho_floor,
+            costs=None if costs is None else costs.to_json(),
+            measured_at=at,
         )
         self._session.execute(
             row.on_conflict_do_update(
@@ -30,7 +45,13 @@ class ModelRepository:
                     "parameters": parameters,
                     "tensors": tensors,
                     "rho_floor": func.least(Model.rho_floor, row.excluded.rho_floor),
+                    "costs": func.coalesce(row.excluded.costs, Model.costs),
                     "measured_at": at,
                 },
             )
         )
+
+    def put_method_share(self, name: str, method: str, share: float) -> None:
+        """Store the share of full fine-tuning's FLOPs that a method was found to take; nothing without costs."""
+        costs = func.jsonb_set(Model.costs, array(["methods", method]), literal(share, JSONB))
+        self._session.execute(update(Model).where(Model.name == name, Model.costs.is_not(None)).values(costs=costs))

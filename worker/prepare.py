@@ -1,12 +1,16 @@
 """Prepare a job: the model is there, the rows can be tokenised, ρ can be reached, and what it will take is known."""
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import structlog
 
 from greencore.backprop import BudgetTooSmall
+from greencore.backprop.lengths import Lengths
 from greencore.clock import utc_now
 from greencore.dataset import load_rows
 from greencore.hyperparameters import Hyperparameters
@@ -29,16 +33,18 @@ from store.tables import Job
 from store.transitions import transition
 from worker.budget import check_budget
 from worker.faults import explain
+from worker.model_costs import REFERENCE_LENGTHS, REFERENCE_ROWS, row_costs
 
 log = structlog.get_logger()
 
-REFERENCE_LENGTHS = (64, 512)
-REFERENCE_ROWS = 4
+SHUFFLED_ROWS = 20_000  # so many rows are put into batches at the least: a small dataset is shuffled often
 
 
 @dataclass(frozen=True)
 class Estimate:
     """What a job will take, before anything has run. FLOPs are of all epochs together, and of full fine-tuning.
+
+    They hold the padding that batches of shuffled rows have on the average.
 
     `method_flops` are those of a baseline's own steps; None for "greentrainer", whose ρ decides.
     """
@@ -88,13 +94,16 @@ def prepare_job(job_id: str) -> None:
         locked.estimate, locked.steps = job.estimate, estimate.steps
         transition(session, locked, JobStatus.QUEUED, at=utc_now())
         wake_scheduler(session)
-        ModelRepository(session).put(
+        models = ModelRepository(session)
+        models.put(
             job.model,
             parameters=estimate.parameters,
             tensors=estimate.tensors,
             rho_floor=estimate.rho_floor,
             at=utc_now(),
         )
+        if estimate.method_flops is not None:
+            models.put_method_share(job.model, job.method, estimate.method_flops / estimate.full_flops)
     log.info("job.prepared", job=job_id, steps=estimate.steps, rho_floor=round(estimate.rho_floor, 4))
 
 
@@ -115,9 +124,9 @@ def estimate_job(job: Job, rows_in: Path, settings: Settings) -> Estimate:
         if lowest < costs.floor:
             raise BudgetTooSmall(lowest, costs.floor)
     steps = -(-len(lengths) // hyperparameters.batch_size)
-    mean = tuple(round(sum(part) / len(lengths)) for part in zip(*lengths, strict=True))
-    shapes = {StepShape(len(lengths), mean): 1}
-    _, per_epoch = costs.flops((), shapes)
+    shapes, shuffles = shuffled_batches(lengths, hyperparameters.batch_size)
+    _, full = costs.flops((), shapes)
+    per_epoch = full / shuffles
     estimate = Estimate(
         training_rows=len(training),
         held_out_rows=len(held_out),
@@ -125,7 +134,7 @@ def estimate_job(job: Job, rows_in: Path, settings: Settings) -> Estimate:
         shortened_completions=tokens.shortened_completions,
         tokens_per_epoch=sum(sum(row) for row in lengths),
         steps=steps * hyperparameters.epochs,
-        full_flops=per_epoch * hyperparameters.epochs,
+        full_flops=round(per_epoch * hyperparameters.epochs),
         rho_floor=costs.floor,
         parameters=sum(parameter.numel() for parameter in skeleton.parameters()),
         tensors=len(costs.tensors),
@@ -141,16 +150,34 @@ def estimate_job(job: Job, rows_in: Path, settings: Settings) -> Estimate:
         shortest=shortest,
         longest=longest,
     )
-    return replace(estimate, method_flops=spent * hyperparameters.epochs)
+    return replace(estimate, method_flops=round(spent / shuffles * hyperparameters.epochs))
+
+
+def shuffled_batches(lengths: Sequence[Lengths], batch_size: int) -> tuple[Mapping[StepShape, int], int]:
+    """The batches of shuffled rows, each as long as its longest row, and how many epochs of them were counted."""
+    rows, counted = np.array(lengths), Counter[StepShape]()
+    generator, shuffles = np.random.default_rng(0), -(-SHUFFLED_ROWS // len(lengths))
+    for _ in range(shuffles):
+        shuffled = generator.permutation(rows)
+        longest = np.maximum.reduceat(shuffled, np.arange(0, len(rows), batch_size), axis=0)
+        rest = len(rows) % batch_size
+        if rest:
+            counted[StepShape(rest, tuple(longest[-1].tolist()))] += 1
+            longest = longest[:-1]
+        shapes, counts = np.unique(longest, axis=0, return_counts=True)
+        for shape, count in zip(shapes.tolist(), counts.tolist(), strict=True):
+            counted[StepShape(batch_size, tuple(shape))] += count
+    return counted, shuffles
 
 
 def measure_catalogue() -> None:
-    """Fetch every model of the catalogue and note its size and floor, so that the API can refuse what cannot be."""
+    """Fetch every model of the catalogue and note its size, floor and FLOPs: the API works with them without torch."""
     settings = get_settings()
     database = Database(settings.database_url)
     for name in read_catalogue(settings.catalogue):
         with database.session() as session:
-            if ModelRepository(session).get(name) is not None:
+            known = ModelRepository(session).get(name)
+            if known is not None and known.costs is not None:
                 continue
         try:
             skeleton = load_skeleton(model_folder(name, settings))
@@ -165,6 +192,7 @@ def measure_catalogue() -> None:
                 parameters=sum(parameter.numel() for parameter in skeleton.parameters()),
                 tensors=len(costs.tensors),
                 rho_floor=costs.floor,
+                costs=row_costs(skeleton, costs),
                 at=utc_now(),
             )
         log.info("model.measured", model=name, rho_floor=round(costs.floor, 4))

@@ -39,6 +39,16 @@ def weights(traced: Sequence[Lengths], wanted: Sequence[Lengths]) -> NDArray[np.
     return np.asarray(solved.T, dtype=np.float64)
 
 
+def coefficients(traced: Sequence[Lengths], costs: Sequence[float]) -> tuple[float, ...]:
+    """What the cost of each traced length amounts to in the polynomial's terms: (L, L²), or (S, T, S², T², S·T).
+
+    `traced` are the lengths that `nodes` gives, or as many others that settle every term.
+    """
+    scale = np.max(np.asarray(traced, dtype=np.float64), axis=0)
+    solved = np.linalg.solve(_terms(np.asarray(traced) / scale), np.asarray(costs, dtype=np.float64))
+    return tuple(float(value) for value in solved / _terms(scale[None, :])[0])
+
+
 def _terms(lengths: NDArray[np.float64]) -> NDArray[np.float64]:
     """The polynomial's terms [points, terms] at the given lengths [points, 1 or 2]."""
     columns = [*lengths.T, *(lengths**2).T]

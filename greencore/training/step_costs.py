@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from greencore.backprop import BudgetTooSmall, Selection, profile, select
 from greencore.backprop.curve import ConcaveCurve, importance_curve
-from greencore.backprop.lengths import Lengths, nodes, weights
+from greencore.backprop.lengths import Lengths, coefficients, nodes, weights
 from greencore.training.modes import modes_kept
 from greencore.training.shapes import StepShape, encodes
 
@@ -68,6 +68,14 @@ class StepCosts:
             round(sum(steps * self._at(shape, spent) for shape, steps in shapes.items())),
             round(sum(steps * self._at(shape, full) for shape, steps in shapes.items())),
         )
+
+    def row_terms(self, names: Collection[str]) -> tuple[float, ...]:
+        """FLOPs of a row in a step that trains just these tensors, by `greencore.backprop.lengths.coefficients`.
+
+        Without a name it is the forward pass alone.
+        """
+        flops = [p.step_flops(names) if names else p.forward_flops for p in self._profiles]
+        return coefficients(self._nodes, [value / self._batch_size for value in flops])
 
     @cached_property
     def floor(self) -> float:

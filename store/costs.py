@@ -1,0 +1,204 @@
+"""What a job's epochs compute, as far as it is known without torch: from measured models and counted tokens."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from greencore.hyperparameters import Hyperparameters
+from store.tables import Dataset, Job, Json, Model, TokenStatistics
+
+PAD_TO_MULTIPLE = 8
+# English text in the vocabularies of the catalogue's models; other languages and code take more tokens.
+CHARACTERS_PER_TOKEN = 4.0
+# What JSON adds to the text of a row, where only the file's size is known.
+TEXT_SHARE_OF_BYTES = 0.8
+
+SPREAD_OF_SHUFFLES = 1.02  # which rows meet in a batch, and so how much is padded, differs from epoch to epoch
+SPREAD_OF_OTHER_BATCHES = 1.15
+SPREAD_OF_COUNTED_TOKENS = 1.15
+SPREAD_OF_CHARACTERS = 1.4
+SPREAD_OF_BYTES = 1.6
+
+# What the rows of a run are, and how they fall into batches: jobs that agree in these compute the same.
+SAME_ROWS = ("max_length", "prompt_format", "eval_share")
+SAME_BATCHES = ("batch_size", "seed")
+
+
+@dataclass(frozen=True)
+class RowCosts:
+    """FLOPs of one row of a training step by its lengths, 1 multiply-accumulate counting as 2.
+
+    `forward` and `full` (every tensor trained) are coefficients of (L, L²), or of (S, T, S², T², S·T) where an encoder
+    reads S tokens and a decoder writes T. `methods` has the share of `full` that each other way of fine-tuning takes,
+    or why the model does not allow it.
+    """
+
+    forward: tuple[float, ...]
+    full: tuple[float, ...]
+    methods: Mapping[str, float | str]
+
+    @classmethod
+    def of(cls, stored: Json) -> "RowCosts":
+        """From `models.costs`."""
+        return cls(tuple(stored["forward"]), tuple(stored["full"]), stored.get("methods", {}))
+
+    def to_json(self) -> Json:
+        """For `models.costs`."""
+        return {"forward": list(self.forward), "full": list(self.full), "methods": dict(self.methods)}
+
+    @property
+    def encodes(self) -> bool:
+        """Whether the model has an encoder beside its decoder."""
+        return len(self.full) > 2
+
+    def full_flops(self, *lengths: float) -> float:
+        """Of a row of (L,) or (S, T) padded tokens, with every tensor trained."""
+        return _at(self.full, lengths)
+
+    def forward_flops(self, *lengths: float) -> float:
+        """Of the forward pass alone, likewise."""
+        return _at(self.forward, lengths)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one epoch computes with every tensor trained, in FLOPs; the truth lies within `spread` times either way.
+
+    `share` of it is what the job's method takes (1 for GreenTrainer, whose ρ comes on top). `exact`: the rows were
+    tokenised as this job tokenises them. `basis` says in words what the figures rest on.
+    """
+
+    epoch_flops: float
+    epoch_tokens: float
+    training_rows: int
+    share: float
+    spread: float
+    exact: bool
+    basis: str
+
+
+class WorkUnknown(ValueError):
+    """Nothing can be said of what a job computes; the message says why, and until when."""
+
+
+def work(session: Session, dataset: Dataset, model: str, method: str, hyperparameters: Hyperparameters) -> Work:
+    """What an epoch of a job that does not exist yet computes, from the best that is known.
+
+    A job with the same model, rows and batches that was prepared knows it; else the dataset's tokens, counted for this
+    model, and else its characters, through the model's measured costs. Raises `WorkUnknown` where the model was not
+    measured yet.
+    """
+    stored = session.get(Model, model)
+    costs = RowCosts.of(stored.costs) if stored is not None and stored.costs else None
+    share, share_basis = _share(method, costs)
+    prepared = _prepared(session, dataset, model, hyperparameters)
+    if prepared is not None:
+        estimate, alike = prepared
+        return Work(
+            epoch_flops=estimate["full_flops"] / estimate["epochs"],
+            epoch_tokens=estimate["tokens_per_epoch"],
+            training_rows=estimate["training_rows"],
+            share=share,
+            spread=SPREAD_OF_SHUFFLES if alike else SPREAD_OF_OTHER_BATCHES,
+            exact=alike,
+            basis="a job with the same model and rows that was prepared"
+            + ("" if alike else ", in other batches")
+            + share_basis,
+        )
+    if costs is None:
+        raise WorkUnknown(f"the FLOPs of {model} are not measured yet: a prepare worker does so once it has started")
+    rows = _training_rows(dataset.rows, hyperparameters.eval_share)
+    mean, deviation, spread, basis = _tokens(session, dataset, model, costs)
+    mean, deviation = min(mean, hyperparameters.max_length), deviation if mean < hyperparameters.max_length else 0.0
+    longest = _longest_of(min(hyperparameters.batch_size, rows), mean, deviation, hyperparameters.max_length)
+    lengths = (longest / 2, longest / 2) if costs.encodes else (longest,)
+    return Work(
+        epoch_flops=rows * costs.full_flops(*lengths),
+        epoch_tokens=rows * mean,
+        training_rows=rows,
+        share=share,
+        spread=spread,
+        exact=False,
+        basis=basis + share_basis,
+    )
+
+
+def _at(terms: Sequence[float], lengths: Sequence[float]) -> float:
+    values = [*lengths, *(length**2 for length in lengths)]
+    if len(lengths) == 2:
+        values.append(lengths[0] * lengths[1])
+    return sum(term * value for term, value in zip(terms, values, strict=True))
+
+
+def _share(method: str, costs: RowCosts | None) -> tuple[float, str]:
+    if method in ("greentrainer", "full"):
+        return 1.0, ""
+    share = None if costs is None else costs.methods.get(method)
+    if isinstance(share, int | float):
+        return float(share), f"; {method} takes {share:.3g} of full fine-tuning's FLOPs"
+    return 1.0, f"; what {method} takes is not measured, and all of full fine-tuning's FLOPs are assumed"
+
+
+def _prepared(
+    session: Session, dataset: Dataset, model: str, hyperparameters: Hyperparameters
+) -> tuple[dict[str, Any], bool] | None:
+    """The estimate of the newest job that trains the same rows of this dataset, and whether its batches are alike."""
+    wanted = hyperparameters.model_dump(mode="json")
+    same_data = select(Dataset.id).where(Dataset.blob == dataset.blob)
+    query = (
+        select(Job.hyperparameters, Job.estimate, Job.epochs)
+        .where(Job.dataset_id.in_(same_data), Job.model == model, Job.estimate.is_not(None))
+        .order_by(Job.id.desc())
+        .limit(20)
+    )
+    found = None
+    for stored, estimate, epochs in session.execute(query):
+        assert estimate is not None
+        given = Hyperparameters.model_validate(stored).model_dump(mode="json")
+        if any(given[name] != wanted[name] for name in SAME_ROWS) or "training_rows" not in estimate:
+            continue
+        known = {**estimate, "epochs": epochs}
+        if all(given[name] == wanted[name] for name in SAME_BATCHES):
+            return known, True
+        found = found or (known, False)
+    return found
+
+
+def _tokens(session: Session, dataset: Dataset, model: str, costs: RowCosts) -> tuple[float, float, float, str]:
+    """Mean and standard deviation of a row's tokens, the spread of FLOPs that follows, and the basis in words."""
+    counted = session.get(TokenStatistics, (dataset.id, model))
+    counts = (counted.counts if counted is not None else None) or {}
+    if "tokens_total" in counts:
+        mean = counts["tokens_total"] / counts["rows"]
+        variance = max(counts["tokens_squared_total"] / counts["rows"] - mean**2, 0.0)
+        # How the tokens of a row are shared between encoder and decoder was not counted.
+        spread = SPREAD_OF_CHARACTERS if costs.encodes else SPREAD_OF_COUNTED_TOKENS
+        return mean, math.sqrt(variance), spread, f"the dataset's tokens as counted for {model}"
+    characters = ((dataset.contents or {}).get("characters") or {}).get("total")
+    if characters is not None:
+        mean = characters / CHARACTERS_PER_TOKEN / dataset.rows
+        basis = f"the dataset's characters, {CHARACTERS_PER_TOKEN:g} to a token"
+        return mean, 0.0, SPREAD_OF_CHARACTERS, basis
+    mean = dataset.bytes * TEXT_SHARE_OF_BYTES / CHARACTERS_PER_TOKEN / dataset.rows
+    basis = (
+        f"the dataset's size, {TEXT_SHARE_OF_BYTES:.0%} of it text of {CHARACTERS_PER_TOKEN:g} characters to a token"
+    )
+    return mean, 0.0, SPREAD_OF_BYTES, basis
+
+
+def _training_rows(rows: int, eval_share: float) -> int:
+    """As `greencore.training.rows.split` leaves them."""
+    held_out = min(round(rows * eval_share), rows - 1)
+    return rows - (1 if eval_share > 0 and held_out == 0 and rows > 1 else held_out)
+
+
+def _longest_of(batch: int, mean: float, deviation: float, max_length: int) -> float:
+    """The padded length of a batch of rows whose lengths are about normal: its longest row's (Blom, 1958)."""
+    above = NormalDist().inv_cdf((batch - 0.375) / (batch + 0.25)) if batch > 1 else 0.0
+    longest = min(mean + above * deviation, max_length)
+    return longest + (PAD_TO_MULTIPLE - 1) / 2
