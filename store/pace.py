@@ -1,29 +1,41 @@
 """How long an epoch of a job takes and what energy it needs: measured where it can be, assumed where it cannot."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
+from statistics import stdev
 
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from store.settings import Settings
+from store.status import JobStatus
 from store.tables import EnergyInterval, Epoch, Event, Job
 
 HOUR = timedelta(hours=1)
 RECENT_EPOCHS = 20
+RECENT_JOBS = 5
 # Orders of magnitude for a device that has not run anything yet: what a data-centre GPU, and a few cores, sustain in
 # training a transformer. `GREENTUNE_ASSUMED_TFLOPS` and `GREENTUNE_ASSUMED_POWER_W` put the operator's in their place.
 ASSUMED_TFLOPS = {"gpu": 100.0, "cpu": 0.05}
 ASSUMED_POWER_W = {"gpu": 500.0, "cpu": 60.0}
 ASSUMED_STARTUP_HOURS = 1 / 60
+# What is assumed of a device that has not run anything may be wrong by as much.
+DOUBT = 10.0
+# The 95 % quantile of Student's t by degrees of freedom: nine epochs in ten lie within, by so few measurements.
+STUDENT_T = (6.31, 2.92, 2.35, 2.13, 2.02, 1.94, 1.89, 1.86, 1.83, 1.81)
+STUDENT_T_BEYOND = 1.72
 
 
 @dataclass(frozen=True)
 class Pace:
     """One epoch at ρ = 1: hours of computing and kWh (before PUE); `startup_hours` until a started job trains.
 
-    `basis` says in words what the figures rest on, `assumed` that nothing was measured yet.
+    `outside_hours` and `outside_kwh` is what a whole job takes beside its epochs: to load, to evaluate, to save.
+    `basis` says in words what the figures rest on, `assumed` that nothing was measured yet. Hours and kWh are expected
+    within `spread` (at least 1) times either way, in nine cases of ten.
     """
 
     epoch_hours: float
@@ -31,6 +43,19 @@ class Pace:
     startup_hours: float
     basis: str
     assumed: bool = False
+    spread: float = 1.0
+    outside_hours: float = 0.0
+    outside_kwh: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Way:
+    """Whose epochs to go by, and the least and, by a single epoch, the usual spread of what they predict."""
+
+    basis: str
+    conditions: Sequence[ColumnElement[bool]]
+    least_spread: float
+    single_spread: float
 
 
 def pace(session: Session, job: Job, settings: Settings, *, device: str | None) -> Pace | None:
@@ -41,47 +66,108 @@ def pace(session: Session, job: Job, settings: Settings, *, device: str | None) 
     """
     if not job.estimate:
         return None
-    epoch_flops = job.estimate["full_flops"] / job.epochs
-    where = device or job.device
-    ways: list[tuple[str, list[ColumnElement[bool]]]] = [("its own epochs", [Job.id == job.id])]
-    if where is not None:
-        ways.append(("recent epochs of its model on this device", [Job.model == job.model, Job.device == where]))
-        ways.append(("recent epochs of other models on this device", [Job.device == where]))
+    own = _Way("its own epochs", [Job.id == job.id], 1.05, 1.2)
     startup = _startup_hours(session, job)
-    for basis, conditions in ways:
-        measured = _measured(session, conditions)
+    return _pace(
+        session, settings, job.model, job.estimate["full_flops"] / job.epochs, device or job.device, startup, own
+    )
+
+
+def pace_of(session: Session, settings: Settings, *, model: str, epoch_flops: float, device: str | None) -> Pace:
+    """The pace of a job that does not exist yet, whose epochs take `epoch_flops` with every tensor trained."""
+    return _pace(session, settings, model, epoch_flops, device, ASSUMED_STARTUP_HOURS)
+
+
+def _pace(
+    session: Session,
+    settings: Settings,
+    model: str,
+    epoch_flops: float,
+    device: str | None,
+    startup_hours: float,
+    *first: _Way,
+) -> Pace:
+    ways = [*first]
+    if device is not None:
+        on_it = Job.device == device
+        ways.append(_Way("recent epochs of its model on this device", [Job.model == model, on_it], 1.1, 1.5))
+        ways.append(_Way("recent epochs of other models on this device", [on_it], 2.0, 3.0))
+    for way in ways:
+        measured = _measured(session, way)
         if measured is not None:
-            hours_per_flop, kwh_per_flop = measured
-            return Pace(epoch_flops * hours_per_flop, epoch_flops * kwh_per_flop, startup, basis)
-    kind = "cpu" if where in (None, "cpu") else "gpu"
+            hours_per_flop, kwh_per_flop, spread = measured
+            hours, kwh = epoch_flops * hours_per_flop, epoch_flops * kwh_per_flop
+            outside = _outside(session, model, device) or (startup_hours, startup_hours * kwh / hours)
+            return Pace(hours, kwh, startup_hours, way.basis, False, spread, *outside)
+    kind = "cpu" if device in (None, "cpu") else "gpu"
     tflops = settings.assumed_tflops or ASSUMED_TFLOPS[kind]
     power_w = settings.assumed_power_w or ASSUMED_POWER_W[kind]
     hours = epoch_flops / (tflops * 1e12) / 3600
-    return Pace(hours, hours * power_w / 1000, startup, f"what is assumed: {tflops:g} TFLOP/s, {power_w:g} W", True)
+    return Pace(
+        hours,
+        hours * power_w / 1000,
+        startup_hours,
+        f"what is assumed: {tflops:g} TFLOP/s, {power_w:g} W",
+        True,
+        DOUBT,
+        startup_hours,
+        startup_hours * power_w / 1000,
+    )
 
 
-def _measured(session: Session, conditions: list[ColumnElement[bool]]) -> tuple[float, float] | None:
-    """Hours and kWh per FLOP over the newest finished epochs; metered time, in which a pause does not count."""
+def _measured(session: Session, way: _Way) -> tuple[float, float, float] | None:
+    """Hours and kWh per FLOP over the newest finished epochs, and their spread; a pause does not count as time."""
     recent = (
         select(Epoch.job_id, Epoch.number, (Epoch.flops + func.coalesce(Epoch.probe_flops, 0.0)).label("flops"))
         .join(Job, Job.id == Epoch.job_id)
-        .where(Epoch.finished_at.is_not(None), Epoch.flops > 0, *conditions)
+        .where(Epoch.finished_at.is_not(None), Epoch.flops > 0, *way.conditions)
         .order_by(Epoch.finished_at.desc())
         .limit(RECENT_EPOCHS)
         .subquery()
     )
-    seconds = func.extract("epoch", EnergyInterval.finished_at - EnergyInterval.started_at)
     metered = (
-        select(recent.c.flops, func.sum(seconds).label("seconds"), func.sum(EnergyInterval.energy_kwh).label("kwh"))
+        select(recent.c.flops, func.sum(_SECONDS), func.sum(EnergyInterval.energy_kwh))
         .join(EnergyInterval, (EnergyInterval.job_id == recent.c.job_id) & (EnergyInterval.epoch == recent.c.number))
         .group_by(recent.c.job_id, recent.c.number, recent.c.flops)
-        .subquery()
     )
-    totals = select(func.sum(metered.c.flops), func.sum(metered.c.seconds), func.sum(metered.c.kwh))
-    flops, total_seconds, total_kwh = session.execute(totals).one()
-    if not flops or not total_seconds:
+    epochs = [(flops, float(seconds), kwh) for flops, seconds, kwh in session.execute(metered)]
+    total_flops, total_seconds, total_kwh = (
+        (sum(values) for values in zip(*epochs, strict=True)) if epochs else (0, 0, 0)
+    )
+    if not total_flops or not total_seconds:
         return None
-    return float(total_seconds) / 3600 / flops, float(total_kwh) / flops
+    spread = max(
+        _spread([seconds / flops for flops, seconds, _ in epochs], way),
+        _spread([kwh / flops for flops, _, kwh in epochs], way),
+    )
+    return total_seconds / 3600 / total_flops, total_kwh / total_flops, spread
+
+
+def _spread(values: Sequence[float], way: _Way) -> float:
+    """The factor by which the next value may differ from the mean of these, which differ by factors themselves."""
+    logarithms = [math.log(value) for value in values if value > 0]
+    count = len(logarithms)
+    if count < 2:
+        return way.single_spread
+    quantile = STUDENT_T[count - 2] if count - 2 < len(STUDENT_T) else STUDENT_T_BEYOND
+    return min(max(math.exp(quantile * stdev(logarithms) * math.sqrt(1 + 1 / count)), way.least_spread), DOUBT)
+
+
+def _outside(session: Session, model: str, device: str | None) -> tuple[float, float] | None:
+    """Hours and kWh that a job of this model has taken beside its epochs, on the average of the newest ones."""
+    recent = (
+        select(Job.id)
+        .where(Job.model == model, Job.device == device, Job.status == JobStatus.SUCCEEDED)
+        .order_by(Job.finished_at.desc())
+        .limit(RECENT_JOBS)
+    )
+    totals = select(
+        func.count(EnergyInterval.job_id.distinct()), func.sum(_SECONDS), func.sum(EnergyInterval.energy_kwh)
+    )
+    jobs, seconds, kwh = session.execute(
+        totals.where(EnergyInterval.job_id.in_(recent), EnergyInterval.epoch == 0)
+    ).one()
+    return (float(seconds) / jobs / 3600, kwh / jobs) if jobs else None
 
 
 def _startup_hours(session: Session, job: Job) -> float:
@@ -97,3 +183,6 @@ def _startup_hours(session: Session, job: Job) -> float:
         if (earlier, later) == ("job.running", "training.started"):
             return float((ended - began) / HOUR)
     return ASSUMED_STARTUP_HOURS
+
+
+_SECONDS = func.extract("epoch", EnergyInterval.finished_at - EnergyInterval.started_at)
