@@ -40,9 +40,11 @@ def settle_prices(database: Database, settings: Settings, *, at: datetime) -> No
             job = JobRepository(session).lock(job_id)
             if job is None or job.zone is None:
                 continue
-            _price(session, job, [interval for interval, _ in rows], settings, final_before=final_before)
-            session.flush()
-            emissions.add_up(job)
+            intervals = [interval for interval, _ in rows]
+            _price(session, job, intervals, settings, final_before=final_before)
+            if any(session.is_modified(interval) for interval in intervals):
+                session.flush()
+                emissions.add_up(job)
 
 
 def account(database: Database, settings: Settings, *, at: datetime) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import and_, exists, func, or_, select
 from sqlalchemy.orm import Session
 
+from store.jobs import JobRepository
 from store.status import FINAL
 from store.tables import EnergyInterval, Epoch, IntensityReading, Job
 
@@ -56,11 +57,13 @@ class EmissionsRepository:
         return [(interval, job) for interval, job in self._session.execute(query)]
 
     def add_up(self, job: Job) -> None:
-        """Make a locked job's emissions the sum of its intervals'."""
+        """Make a locked job's emissions the sum of its intervals', of which some have a new price or a final one."""
         total = select(func.coalesce(func.sum(EnergyInterval.emissions_gco2e), 0.0)).where(
             EnergyInterval.job_id == job.id
         )
         job.emissions_gco2e = float(self._session.scalar(total) or 0.0)
+        # The sum may be the same, and how much of it is final is not.
+        JobRepository(self._session).touch(job)
 
     def to_account(self) -> Sequence[Job]:
         """Locked jobs that are over and have used energy, without an account, or settled since it was made."""

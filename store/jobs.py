@@ -3,9 +3,9 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple, TypedDict, TypeVar, Unpack
 
-from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy import ColumnElement, Select, func, or_, select
 from sqlalchemy.orm import Session
 
 from greencore.policy import Policy, parse_policy
@@ -15,6 +15,8 @@ from store.page import Page
 from store.status import FINAL, HELD_BY_A_WORKER, JobStatus
 from store.tables import Artifact, EnergyInterval, Epoch, Event, Job
 from store.transitions import transition
+
+Query = TypeVar("Query", bound=Select[*tuple[Any, ...]])
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,23 @@ class NewJob:
     hyperparameters: Mapping[str, Any]
     labels: Mapping[str, str]
     epochs: int
+
+
+class JobFilter(TypedDict, total=False):
+    """Which jobs a list holds: those that meet all that is given. `after` is an id; those older than it are meant."""
+
+    after: str | None
+    owner: str | None
+    status: JobStatus | None
+    zone: str | None
+    labels: Mapping[str, str] | None
+
+
+class Revision(NamedTuple):
+    """Whose a job is, and how often what can be read of it has changed."""
+
+    owner: str | None
+    number: int
 
 
 @dataclass(frozen=True)
@@ -69,10 +88,22 @@ class EmissionsBasis:
 
 
 def policy_of(job: Job) -> Policy:
-    """The policy as it was at submission; a method that is not adaptive keeps its gate and trains all (ρ = 1)."""
-    if job.method == "greentrainer":
-        return parse_policy(job.policy)
-    return parse_policy({"kind": "constant", "rho": 1.0, "gate": job.policy.get("gate", {})})
+    """The policy as it was at submission; see `policy_for`."""
+    return policy_for(job.method, job.policy, share=method_share(job))
+
+
+def policy_for(method: str, body: Mapping[str, Any], *, share: float) -> Policy:
+    """A policy as a method follows it: one that is not adaptive keeps its gate, and `share` of all FLOPs as its ρ."""
+    if method == "greentrainer":
+        return parse_policy(body)
+    return parse_policy({"kind": "constant", "rho": min(share, 1.0), "gate": body.get("gate", {})})
+
+
+def method_share(job: Job) -> float:
+    """The share of full fine-tuning's FLOPs that the job's method takes, as preparing it found; 1 for GreenTrainer."""
+    estimate = job.estimate or {}
+    spent, full = estimate.get("method_flops"), estimate.get("full_flops")
+    return spent / full if spent and full else 1.0
 
 
 class JobRepository:
@@ -119,29 +150,23 @@ class JobRepository:
         query = select(Job).where(Job.id == job_id).with_for_update().execution_options(populate_existing=True)
         return self._session.scalars(query).one_or_none()
 
-    def page(
-        self,
-        *,
-        limit: int,
-        after: str | None = None,
-        owner: str | None = None,
-        status: JobStatus | None = None,
-        zone: str | None = None,
-        labels: Mapping[str, str] | None = None,
-    ) -> Page[Job]:
-        """Jobs newest first, those older than the id `after`; without an owner, those of all."""
-        query = select(Job).order_by(Job.id.desc()).limit(limit + 1)
-        if owner is not None:
-            query = query.where(Job.owner == owner)
-        if after is not None:
-            query = query.where(Job.id < after)
-        if status is not None:
-            query = query.where(Job.status == status)
-        if zone is not None:
-            query = query.where(Job.zone == zone)
-        if labels:
-            query = query.where(Job.labels.contains(dict(labels)))
-        return Page.cut(self._session.scalars(query).all(), limit)
+    def page(self, *, limit: int, **which: Unpack[JobFilter]) -> Page[Job]:
+        """Jobs newest first."""
+        return Page.cut(self._session.scalars(_page(select(Job), limit, which)).all(), limit)
+
+    def revisions(self, *, limit: int, **which: Unpack[JobFilter]) -> Page[tuple[str, int]]:
+        """The ids and revisions of the jobs that `page` gives: they change with anything that can be read there."""
+        rows = self._session.execute(_page(select(Job.id, Job.revision), limit, which))
+        return Page.cut([(job_id, revision) for job_id, revision in rows], limit)
+
+    def revision(self, job_id: str) -> Revision | None:
+        """What there is to know of a job before it is read."""
+        found = self._session.execute(select(Job.owner, Job.revision).where(Job.id == job_id)).one_or_none()
+        return None if found is None else Revision(*found)
+
+    def touch(self, job: Job) -> None:
+        """Count a change of what is read with a locked job, but lies in other tables."""
+        job.revision = Job.revision + 1
 
     def epochs(self, job_id: str) -> Sequence[Epoch]:
         """A job's epochs in order."""
@@ -252,6 +277,17 @@ class JobRepository:
         """End a locked job with an error: `title`, `detail` and, where one is to blame, `field`."""
         job.error = dict(error)
         transition(self._session, job, JobStatus.FAILED, at=at, reason=str(error["detail"]))
+
+
+def _page(query: Query, limit: int, which: JobFilter) -> Query:
+    """One row more than a page holds, newest first."""
+    same = {Job.owner: which.get("owner"), Job.status: which.get("status"), Job.zone: which.get("zone")}
+    query = query.where(*(column == value for column, value in same.items() if value is not None))
+    if (after := which.get("after")) is not None:
+        query = query.where(Job.id < after)
+    if labels := which.get("labels"):
+        query = query.where(Job.labels.contains(dict(labels)))
+    return query.order_by(Job.id.desc()).limit(limit + 1)
 
 
 def _by_component(methods: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:

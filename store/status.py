@@ -1,5 +1,6 @@
-"""Where a job can stand, and the one table of allowed transitions."""
+"""Where a job can stand, the one table of allowed transitions, and which of them may be asked for."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 
@@ -34,3 +35,29 @@ ALLOWED: dict[JobStatus, frozenset[JobStatus]] = {
 # Over, unless somebody asks for another try: only that leads out of it.
 FINAL = frozenset({S.SUCCEEDED, S.FAILED, S.CANCELLED})
 HELD_BY_A_WORKER = frozenset({S.RUNNING, S.PAUSING, S.CANCELLING})
+
+
+class Action(StrEnum):
+    """What may be asked for of a job."""
+
+    CANCEL = "cancel"
+    PAUSE = "pause"
+    RESUME = "resume"
+    RETRY = "retry"
+
+
+# Where each action leads at once. A worker that holds the job is asked first, and takes it the rest of the way; a
+# retried job that has no estimate yet is validated anew.
+ASKED: Mapping[Action, Mapping[JobStatus, JobStatus]] = {
+    Action.CANCEL: {
+        S.VALIDATING: S.CANCELLED,
+        S.QUEUED: S.CANCELLED,
+        S.DEFERRED: S.CANCELLED,
+        S.PAUSED: S.CANCELLED,
+        S.RUNNING: S.CANCELLING,
+        S.PAUSING: S.CANCELLING,
+    },
+    Action.PAUSE: {S.QUEUED: S.PAUSED, S.DEFERRED: S.PAUSED, S.RUNNING: S.PAUSING},
+    Action.RESUME: {S.PAUSED: S.QUEUED},
+    Action.RETRY: {S.FAILED: S.QUEUED, S.CANCELLED: S.QUEUED},
+}

@@ -23,7 +23,8 @@ def transition(
 ) -> None:
     """Move a job that this transaction has locked, and write the event beside it.
 
-    Clears the lease whenever the job leaves a worker. Raises `TransitionRefused` where `ALLOWED` has no such way.
+    Clears the lease, and what its worker was asked for, whenever the job leaves a worker. Raises
+    `TransitionRefused` where `ALLOWED` has no such way.
     """
     if to not in ALLOWED[job.status]:
         raise TransitionRefused(job.id, job.status, to)
@@ -32,10 +33,12 @@ def transition(
     job.status, job.reason = to, reason
     if to not in HELD_BY_A_WORKER:
         job.lease_token = job.lease_expires_at = job.worker_id = None
+        job.control, job.control_at = "run", None
+    if to in (JobStatus.VALIDATING, JobStatus.QUEUED):
+        job.dispatched_at = None
     if to is JobStatus.QUEUED:
-        job.queued_at, job.dispatched_at = at, None
+        job.queued_at = at
         job.ready_at = job.ready_at or at
     if to is JobStatus.RUNNING:
         job.started_at = job.started_at or at
-    if to in FINAL:
-        job.finished_at = at
+    job.finished_at = at if to in FINAL else None

@@ -8,13 +8,16 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from api.access.principal import PrincipalDep
 from api.context import ContextDep, NowDep, SessionDep
+from api.idempotency import OnceDep, created
+from api.jobs import caching
+from api.jobs.caching import CACHED, IfNoneMatch
 from api.jobs.request import JobRequest
 from api.jobs.schemas import EpochOut, EventOut, JobOut, jobs_out
 from api.jobs.submission import check
 from api.listing import Limit, Listing, whole
 from api.listing import listing as as_listing
 from api.problems import Problem, declared
-from store.jobs import JobRepository
+from store.jobs import JobFilter, JobRepository
 from store.status import JobStatus
 from store.tables import Job
 
@@ -42,47 +45,77 @@ JobDep = Annotated[Job, Depends(_job)]
 NOT_FOUND = declared(HTTPStatus.NOT_FOUND)
 
 
-@router.post("", status_code=HTTPStatus.CREATED, summary="Submit a fine-tuning run")
+@router.post("", status_code=HTTPStatus.CREATED, summary="Submit a fine-tuning run", responses=created(JobOut))
 def create_job(
     request: JobRequest,
-    response: Response,
+    once: OnceDep,
     principal: PrincipalDep,
     context: ContextDep,
     session: SessionDep,
     now: NowDep,
-) -> JobOut:
+) -> Response:
     """Answered as soon as the job is stored; preparing it, and waiting for a green hour, come after."""
+    if (first := once.first_answer()) is not None:
+        return first
     new = check(request, principal=principal, context=context, session=session, now=now)
     job = JobRepository(session).add(new, at=now)
-    response.headers["Location"] = f"/jobs/{job.id}"
-    return JobOut.of_job(job, None)
+    return once.answer(JobOut.of_job(job, None), status=HTTPStatus.CREATED, headers={"Location": f"/jobs/{job.id}"})
 
 
-@router.get("", summary="The jobs, newest first", openapi_extra={"parameters": [METADATA_PARAMETER]})
+@router.get(
+    "",
+    summary="The jobs, newest first",
+    response_model=Listing[JobOut],
+    responses=CACHED,
+    openapi_extra={"parameters": [METADATA_PARAMETER]},
+)
 def list_jobs(
     request: Request,
+    response: Response,
     principal: PrincipalDep,
     session: SessionDep,
     status: JobStatus | None = None,
     zone: str | None = None,
     limit: Limit = 50,
     after: Annotated[str | None, Query(description="Only those older than this id")] = None,
-) -> Listing[JobOut]:
+    if_none_match: IfNoneMatch = None,
+) -> Response | Listing[JobOut]:
     """All filters have to hold."""
     labels = {
         match[1]: value
         for name, value in request.query_params.multi_items()
         if (match := METADATA_FILTER.fullmatch(name))
     }
-    page = JobRepository(session).page(
-        limit=limit, after=after, owner=principal.scope, status=status, zone=zone, labels=labels
-    )
+    which = JobFilter(after=after, owner=principal.scope, status=status, zone=zone, labels=labels)
+    jobs = JobRepository(session)
+    if if_none_match is not None:
+        known = jobs.revisions(limit=limit, **which)
+        tag = caching.page_tag(known.data, has_more=known.has_more)
+        if caching.matches(if_none_match, tag):
+            return caching.not_modified(tag)
+    page = jobs.page(limit=limit, **which)
+    tag = caching.page_tag([(job.id, job.revision) for job in page.data], has_more=page.has_more)
+    response.headers.update(caching.headers(tag))
     return Listing(data=jobs_out(session, page.data), has_more=page.has_more)
 
 
-@router.get("/{job_id}", summary="One job", responses=NOT_FOUND)
-def get_job(job: JobDep, session: SessionDep) -> JobOut:
+@router.get("/{job_id}", summary="One job", response_model=JobOut, responses={**NOT_FOUND, **CACHED})
+def get_job(
+    job_id: str,
+    response: Response,
+    principal: PrincipalDep,
+    session: SessionDep,
+    if_none_match: IfNoneMatch = None,
+) -> Response | JobOut:
     """Its progress, its gate, its ρ, its energy and emissions; what it saved and its evaluation once it has ended."""
+    if if_none_match is not None:
+        revision = JobRepository(session).revision(job_id)
+        if revision is not None and principal.sees(revision.owner):
+            tag = caching.job_tag(revision.number)
+            if caching.matches(if_none_match, tag):
+                return caching.not_modified(tag)
+    job = _job(job_id, principal, session)
+    response.headers.update(caching.headers(caching.job_tag(job.revision)))
     return jobs_out(session, [job])[0]
 
 

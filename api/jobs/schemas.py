@@ -11,9 +11,10 @@ from sqlalchemy.orm import Session
 from api.jobs.emissions import CounterfactualsOut, EmissionsBasisOut
 from greencore.carbon import Signal
 from greencore.energy import is_estimate
+from store.actions import possible
 from store.emissions import EmissionsRepository
 from store.jobs import EpochCost, JobRepository
-from store.status import JobStatus
+from store.status import Action, JobStatus
 from store.tables import Artifact, Epoch, Event, Job
 
 
@@ -51,6 +52,9 @@ class JobLinks(BaseModel):
     self: str
     epochs: str
     events: str
+    series: str
+    selection: str
+    checkpoints: str
     artifacts: str
     page: str
 
@@ -59,8 +63,10 @@ class JobOut(BaseModel):
     """One fine-tuning run; energy in kWh, emissions in gCO2e, times in UTC."""
 
     id: str
+    owner: str | None = Field(description="Who submitted it; null where that was done without a key")
     status: JobStatus
     reason: str | None = Field(description="Why it stands where it stands, in words")
+    actions: list[Action] = Field(description="What can be asked of it now, each by `POST /jobs/{id}/<action>`")
     error: dict[str, Any] | None
     model: str
     dataset: str
@@ -108,8 +114,10 @@ class JobOut(BaseModel):
         stored = job.counterfactuals or {}
         return cls(
             id=job.id,
+            owner=job.owner,
             status=job.status,
             reason=job.reason,
+            actions=list(possible(job)),
             error=job.error,
             model=job.model,
             dataset=job.dataset_id,
@@ -147,6 +155,9 @@ class JobOut(BaseModel):
                 self=link,
                 epochs=f"{link}/epochs",
                 events=f"{link}/events",
+                series=f"{link}/series",
+                selection=f"{link}/selection",
+                checkpoints=f"{link}/checkpoints",
                 artifacts=f"{link}/artifacts",
                 page=f"/dashboard/jobs/{job.id}",
             ),

@@ -1,0 +1,124 @@
+"""`Idempotency-Key`: a request that is repeated under its key is done once, and gets the first answer again."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import Depends, Header, Request, Response
+from pydantic import BaseModel
+from sqlalchemy.orm import Session
+
+from api.access.principal import PrincipalDep
+from api.context import ContextDep, NowDep, SessionDep
+from api.problems import invalid
+from store.idempotency import IdempotencyRepository
+
+HEADER = "Idempotency-Key"
+REPLAYED = "Idempotency-Replayed"
+
+Key = Annotated[
+    str | None,
+    Header(
+        alias=HEADER,
+        min_length=1,
+        max_length=255,
+        pattern=r"^[ -~]+$",
+        description="Any text of your own; a repeat of this request under it gets the first answer, and does nothing",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Once:
+    """A request that creates something, once for each of its owner's keys; as often as it is sent without a key.
+
+    Only what succeeds is kept: what was refused may be put right, and sent again under the same key.
+    """
+
+    session: Session
+    owner: str
+    key: str | None
+    request_sha256: str
+    now: datetime
+    kept_for: timedelta
+
+    def first_answer(self) -> Response | None:
+        """The answer that this key got before, byte for byte; None where the request is to be done now.
+
+        Raises the 422 where the key was used for another request.
+        """
+        if self.key is None:
+            return None
+        since = self.now - self.kept_for
+        first = IdempotencyRepository(self.session).first_answer(self.owner, self.key, since=since)
+        if first is None:
+            return None
+        if first.request_sha256 != self.request_sha256:
+            used = first.created_at.isoformat(timespec="seconds")
+            raise invalid(HEADER, f"was used at {used} for another request: expected the same one, or a key of its own")
+        return _json(first.body, first.status, {**first.headers, REPLAYED: "true"})
+
+    def answer(self, body: BaseModel, *, status: HTTPStatus, headers: Mapping[str, str]) -> Response:
+        """An answer of success, kept in the transaction that did what it says."""
+        text = body.model_dump_json()
+        if self.key is not None:
+            IdempotencyRepository(self.session).keep(
+                self.owner,
+                self.key,
+                request_sha256=self.request_sha256,
+                status=status,
+                headers=headers,
+                body=text,
+                at=self.now,
+            )
+        return _json(text, status, headers)
+
+
+def created(what: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    """What a route that answers through `Once` says of its 201, for the OpenAPI description."""
+    return {
+        HTTPStatus.CREATED.value: {
+            "model": what,
+            "headers": {
+                "Location": {"description": "Where it can be read", "schema": {"type": "string"}},
+                REPLAYED: {
+                    "description": "Present where this is the first answer once more",
+                    "schema": {"type": "string", "enum": ["true"]},
+                },
+            },
+        }
+    }
+
+
+async def _once(
+    request: Request,
+    principal: PrincipalDep,
+    context: ContextDep,
+    session: SessionDep,
+    now: NowDep,
+    key: Key = None,
+) -> Once:
+    digest = "" if key is None else _digest(request, await request.body())
+    kept_for = timedelta(hours=context.settings.idempotency_hours)
+    return Once(session, principal.owner, key, digest, now, kept_for)
+
+
+# Reads the body, which FastAPI has kept where it is JSON: not for forms.
+OnceDep = Annotated[Once, Depends(_once)]
+
+
+def _digest(request: Request, body: bytes) -> str:
+    """One for all ways to write the same JSON."""
+    with suppress(ValueError, RecursionError):  # not JSON, which the route refuses
+        body = json.dumps(json.loads(body), sort_keys=True, separators=(",", ":")).encode()
+    target = f"{request.method} {request.url.path}\n".encode()
+    return hashlib.sha256(target + body).hexdigest()
+
+
+def _json(body: str, status: int, headers: Mapping[str, str]) -> Response:
+    return Response(body, status, headers, media_type="application/json")
