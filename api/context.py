@@ -8,6 +8,9 @@ from typing import Annotated
 from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
+from api.access.authenticator import Authenticator
+from api.access.rate_limits import RateLimits
+from api.access.sessions import Sessions
 from greencore.clock import Clock
 from store.catalogue import CatalogueEntry
 from store.database import Database
@@ -22,6 +25,9 @@ class Context:
     database: Database
     catalogue: Mapping[str, CatalogueEntry]
     clock: Clock
+    authenticator: Authenticator
+    sessions: Sessions
+    limits: RateLimits
 
 
 def _context(request: Request) -> Context:

@@ -11,17 +11,29 @@ from starlette.middleware import Middleware
 from starlette.staticfiles import StaticFiles
 
 from api import problems
+from api.access.audit import Audit
+from api.access.authentication import Authentication
+from api.access.authenticator import Authenticator
+from api.access.description import describe as describe_access
+from api.access.endpoints import router as access
+from api.access.rate_limits import RateLimits
+from api.access.sessions import Sessions
+from api.access.sign_in import router as sign_in
 from api.body_limit import BodyLimit
 from api.context import Context
 from api.dashboard.endpoints import router as dashboard
+from api.datasets.contents import router as dataset_contents
 from api.datasets.endpoints import router as datasets
 from api.health.endpoints import router as health
+from api.jobs.actions import router as job_actions
 from api.jobs.artifacts import router as artifacts
 from api.jobs.endpoints import router as jobs
 from api.models.endpoints import router as models
 from api.policies.endpoints import router as policies
 from api.reference.endpoints import router as reference
+from api.request_id import RequestId
 from api.security_headers import SecurityHeaders
+from api.workers.endpoints import router as workers
 from api.zones.endpoints import router as zones
 from greencore.clock import Clock, utc_now
 from store.catalogue import read_catalogue
@@ -32,6 +44,8 @@ DESCRIPTION = """\
 Fine-tunes language models with adaptive backpropagation, and lets the carbon intensity of the grid decide \
 how much of each epoch's work is worth doing.\
 """
+UPLOAD = ("POST", "/datasets")
+FORM_BYTES = 64 * 2**10  # what a form may add to the file in it
 
 
 class Api(FastAPI):
@@ -40,17 +54,23 @@ class Api(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """The description of the interface, made once."""
         if self.openapi_schema is None:
-            problems.describe(super().openapi())
+            description = super().openapi()
+            problems.describe(description)
+            describe_access(description)
         return super().openapi()
 
 
 def create_app(settings: Settings, *, clock: Clock = utc_now) -> FastAPI:
     """The application for these settings; opens no connection before the first request.
 
-    Raises `store.catalogue.CatalogueError` where the catalogue cannot be read, and `ValueError` where the
-    database is not PostgreSQL.
+    Raises `store.catalogue.CatalogueError` where the catalogue cannot be read, `store.settings.SecretKeyMissing`
+    where there is no secret, and `ValueError` where the database is not PostgreSQL.
     """
     database = Database(settings.database_url)
+    authenticator = Authenticator(database, settings.secret, clock)
+    sessions = Sessions(settings.secret, hours=settings.session_hours, clock=clock)
+    largest_upload = settings.max_upload_bytes + FORM_BYTES
+    limits = RateLimits(per_minute=settings.rate_limit_per_minute)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -67,16 +87,34 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> FastAPI:
         redirect_slashes=False,
         lifespan=lifespan,
         middleware=[
+            Middleware(RequestId),
             Middleware(SecurityHeaders),
-            Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
+            Middleware(Audit, database=database, clock=clock),
+            Middleware(
+                Authentication,
+                authenticator=authenticator,
+                sessions=sessions,
+                limits=limits,
+                open_on_loopback=settings.open_on_loopback,
+            ),
+            Middleware(BodyLimit, max_bytes=settings.max_body_bytes, others={UPLOAD: largest_upload}),
         ],
-        responses=problems.declared(HTTPStatus.UNPROCESSABLE_ENTITY),
+        responses=problems.declared(
+            HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.TOO_MANY_REQUESTS
+        ),
     )
     app.state.context = Context(
-        settings=settings, database=database, catalogue=read_catalogue(settings.catalogue), clock=clock
+        settings=settings,
+        database=database,
+        catalogue=read_catalogue(settings.catalogue),
+        clock=clock,
+        authenticator=authenticator,
+        sessions=sessions,
+        limits=limits,
     )
     problems.install(app)
-    for router in (jobs, artifacts, datasets, policies, models, zones, health, dashboard, reference):
+    resources = (jobs, job_actions, artifacts, datasets, dataset_contents, policies, models, zones, workers, access)
+    for router in (*resources, health, dashboard, sign_in, reference):
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
     return app

@@ -1,6 +1,6 @@
 """Errors as RFC 9457 problem details: one exception to raise, and one shape for every error that leaves the API."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 MEDIA_TYPE = "application/problem+json"
+REQUEST_ID_HEADER = "X-Request-Id"
 RETRY_AFTER_SECONDS = 5
 
 
@@ -25,13 +26,17 @@ class FieldProblem(BaseModel):
 
 
 class ProblemBody(BaseModel):
-    """An error as RFC 9457 has it; `errors` lists what is wrong field by field."""
+    """An error as RFC 9457 has it; `errors` lists what is wrong field by field.
+
+    `request_id` comes with the service's own faults: what its log holds of them carries the same.
+    """
 
     type: str = "about:blank"
     title: str
     status: int
     detail: str
     errors: list[FieldProblem] = []
+    request_id: str | None = None
 
 
 class Problem(HTTPException):
@@ -73,13 +78,17 @@ def declared(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
 
 def install(app: FastAPI) -> None:
     """Answer every error of the application as a problem."""
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(RequestValidationError, _validation)
-    app.add_exception_handler(IntegrityError, _conflict)
-    app.add_exception_handler(DataError, _unstorable)
-    for error in (OperationalError, InterfaceError, PoolTimeoutError):
-        app.add_exception_handler(error, _unavailable)
+    for error, handler in HANDLERS.items():
+        app.add_exception_handler(error, handler)
     app.add_exception_handler(Exception, _unexpected)
+
+
+def answer(request: Request, error: Exception) -> ProblemResponse:
+    """The answer to an error that a middleware met, out of the reach of the handlers; raises it where it is a fault."""
+    for kind, handler in HANDLERS.items():
+        if isinstance(error, kind):
+            return handler(request, error)
+    raise error
 
 
 def describe(openapi: dict[str, Any]) -> None:
@@ -104,10 +113,19 @@ def field_path(location: Sequence[int | str]) -> str:
 
 
 def _answer(
-    status: int, detail: str, errors: Sequence[FieldProblem] = (), headers: Mapping[str, str] | None = None
+    request: Request,
+    status: int,
+    detail: str,
+    errors: Sequence[FieldProblem] = (),
+    headers: Mapping[str, str] | None = None,
 ) -> ProblemResponse:
     body = ProblemBody(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=list(errors))
-    return ProblemResponse(body.model_dump(exclude={"errors"} if not errors else None), status, headers)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and hasattr(request.state, "request_id"):
+        body.request_id = request.state.request_id
+        # The answer to an unexpected error passes by the middleware that would set it.
+        headers = {**(headers or {}), REQUEST_ID_HEADER: request.state.request_id}
+    left_out = {name for name in ("errors", "request_id") if not getattr(body, name)}
+    return ProblemResponse(body.model_dump(exclude=left_out), status, headers)
 
 
 def _http(request: Request, error: Exception) -> ProblemResponse:
@@ -121,13 +139,13 @@ def _http(request: Request, error: Exception) -> ProblemResponse:
             allowed = (error.headers or {}).get("Allow", "")
             detail = f"{request.url.path} does not take {request.method}{f', only {allowed}' if allowed else ''}"
     errors = error.errors if isinstance(error, Problem) else []
-    return _answer(error.status_code, detail, errors, error.headers)
+    return _answer(request, error.status_code, detail, errors, error.headers)
 
 
 def _validation(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, RequestValidationError)
     problem = invalid_fields([_field_problem(details) for details in error.errors()])
-    return _answer(problem.status_code, problem.detail, problem.errors)
+    return _answer(request, problem.status_code, problem.detail, problem.errors)
 
 
 def _field_problem(details: Mapping[str, Any]) -> FieldProblem:
@@ -143,20 +161,31 @@ def _field_problem(details: Mapping[str, Any]) -> FieldProblem:
 
 def _conflict(request: Request, error: Exception) -> ProblemResponse:
     detail = "something that this request rests on was changed at the same time: look again, and repeat it"
-    return _answer(HTTPStatus.CONFLICT, detail)
+    return _answer(request, HTTPStatus.CONFLICT, detail)
 
 
 def _unstorable(request: Request, error: Exception) -> ProblemResponse:
     detail = "the request holds a value that cannot be stored, such as the character NUL"
-    return _answer(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
+    return _answer(request, HTTPStatus.UNPROCESSABLE_ENTITY, detail)
 
 
 def _unavailable(request: Request, error: Exception) -> ProblemResponse:
     detail = "the database does not answer: try again in a moment"
-    return _answer(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
+    return _answer(request, HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
 
 
 def _unexpected(request: Request, error: Exception) -> ProblemResponse:
     # Starlette raises the error again once this is sent, so that the server's log holds it.
     detail = "an unexpected error; the service's log tells more"
-    return _answer(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
+    return _answer(request, HTTPStatus.INTERNAL_SERVER_ERROR, detail)
+
+
+HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], ProblemResponse]] = {
+    HTTPException: _http,
+    RequestValidationError: _validation,
+    IntegrityError: _conflict,
+    DataError: _unstorable,
+    OperationalError: _unavailable,
+    InterfaceError: _unavailable,
+    PoolTimeoutError: _unavailable,
+}

@@ -8,7 +8,8 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from store.tables import Worker
+from store.status import HELD_BY_A_WORKER
+from store.tables import Job, Worker
 
 Role = Literal["train", "prepare", "scheduler"]
 
@@ -37,6 +38,16 @@ class WorkerRepository:
         worker = self._session.get(Worker, worker_id)
         if worker is not None:
             self._session.delete(worker)
+
+    def with_jobs(self, *, since: datetime) -> Sequence[tuple[Worker, Job | None]]:
+        """The processes of every role that were seen after a time, each with the job that it holds, by id."""
+        query = (
+            select(Worker, Job)
+            .outerjoin(Job, (Job.worker_id == Worker.id) & Job.status.in_(HELD_BY_A_WORKER))
+            .where(Worker.last_seen_at >= since)
+            .order_by(Worker.id)
+        )
+        return [(worker, job) for worker, job in self._session.execute(query)]
 
     def alive(self, *, since: datetime, role: Role = "train") -> Sequence[Worker]:
         """The processes of a role that were seen after a time."""

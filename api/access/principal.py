@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import Depends
+from fastapi import Depends, Request
 
 from api.problems import Problem
 from store.keys import Role
@@ -32,8 +32,10 @@ class Principal:
         return self.is_operator or owner == self.owner
 
 
-def _principal() -> Principal:
-    return Principal("local", "operator")
+def _principal(request: Request) -> Principal:
+    principal = getattr(request.state, "principal", None)
+    assert isinstance(principal, Principal), "`Authentication` lets nobody else through to a route that asks for one"
+    return principal
 
 
 PrincipalDep = Annotated[Principal, Depends(_principal)]

@@ -31,6 +31,7 @@ def jobs_page(
     return render(
         "jobs.html",
         title="Jobs",
+        principal=principal,
         jobs=jobs,
         older=jobs[-1].id if page.has_more else None,
         refresh=any(job.status not in FINAL for job in jobs),
@@ -38,7 +39,7 @@ def jobs_page(
 
 
 @router.get("/dashboard/jobs/{job_id}")
-def job_page(row: JobDep, session: SessionDep, now: NowDep) -> HTMLResponse:
+def job_page(row: JobDep, principal: PrincipalDep, session: SessionDep, now: NowDep) -> HTMLResponse:
     """One job with its epochs, its history and its result; it renews itself until the job has ended."""
     repository = JobRepository(session)
     [job] = jobs_out(session, [row])
@@ -47,6 +48,7 @@ def job_page(row: JobDep, session: SessionDep, now: NowDep) -> HTMLResponse:
     return render(
         "job.html",
         title=job.id,
+        principal=principal,
         job=job,
         epochs=epochs,
         tracker_difference=_tracker_difference(row),

@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter
 
+from api.access.principal import PrincipalDep
 from api.context import ContextDep, SessionDep
 from api.listing import Listing, whole
 from api.models.schemas import ModelOut
@@ -11,7 +12,7 @@ router = APIRouter(prefix="/models", tags=["models"])
 
 
 @router.get("", summary="The models that jobs may name")
-def list_models(context: ContextDep, session: SessionDep) -> Listing[ModelOut]:
+def list_models(principal: PrincipalDep, context: ContextDep, session: SessionDep) -> Listing[ModelOut]:
     """The whole catalogue, in its own order."""
     models = ModelRepository(session)
     return whole([ModelOut.of(entry, models.get(entry.name)) for entry in context.catalogue.values()])

@@ -1,9 +1,10 @@
-"""`/policies`: named and versioned."""
+"""`/policies`: named and versioned, written by operators and shared by all."""
 
 from http import HTTPStatus
 
 from fastapi import APIRouter, Response
 
+from api.access.principal import OperatorDep, PrincipalDep
 from api.context import ContextDep, NowDep, SessionDep
 from api.listing import Listing, whole
 from api.policies.parsing import read_policy
@@ -17,10 +18,15 @@ from store.policies import PolicyRepository
 router = APIRouter(prefix="/policies", tags=["policies"])
 
 NOT_FOUND = declared(HTTPStatus.NOT_FOUND)
+FORBIDDEN = declared(HTTPStatus.FORBIDDEN)
 
 
-@router.post("", status_code=HTTPStatus.CREATED, summary="Store the next version of a policy")
-def create_policy(new: NewPolicy, response: Response, session: SessionDep, now: NowDep) -> PolicyOut:
+@router.post(
+    "", status_code=HTTPStatus.CREATED, summary="Store the next version of a policy (operators)", responses=FORBIDDEN
+)
+def create_policy(
+    new: NewPolicy, response: Response, operator: OperatorDep, session: SessionDep, now: NowDep
+) -> PolicyOut:
     """Jobs that run already keep the version that they were submitted with."""
     policy = PolicyRepository(session).add_version(new.name, read_policy(new.policy).body(), at=now)
     response.headers["Location"] = f"/policies/{policy.name}"
@@ -28,7 +34,7 @@ def create_policy(new: NewPolicy, response: Response, session: SessionDep, now: 
 
 
 @router.get("", summary="The newest version of every policy, by name")
-def list_policies(session: SessionDep) -> Listing[PolicyOut]:
+def list_policies(principal: PrincipalDep, session: SessionDep) -> Listing[PolicyOut]:
     """The whole list at once: operators write policies by hand, so it is short."""
     return whole([PolicyOut.of(policy) for policy in PolicyRepository(session).all_latest()])
 
@@ -38,7 +44,9 @@ def list_policies(session: SessionDep) -> Listing[PolicyOut]:
     summary="What a policy would have emitted on a grid's past",
     responses=declared(HTTPStatus.SERVICE_UNAVAILABLE),
 )
-def simulate_policy(request: SimulationRequest, context: ContextDep, now: NowDep) -> SimulationOut:
+def simulate_policy(
+    request: SimulationRequest, principal: PrincipalDep, context: ContextDep, now: NowDep
+) -> SimulationOut:
     """A backtest on the stored readings of a zone or on uploaded ones, from one start or from every full hour.
 
     All of it is an estimate; `basis` says what it rests on. Nothing is stored.
@@ -47,7 +55,7 @@ def simulate_policy(request: SimulationRequest, context: ContextDep, now: NowDep
 
 
 @router.get("/{name}", summary="The newest version of a policy", responses=NOT_FOUND)
-def get_policy(name: str, session: SessionDep) -> PolicyOut:
+def get_policy(name: str, principal: PrincipalDep, session: SessionDep) -> PolicyOut:
     """As it would apply to a job that is submitted now."""
     policy = PolicyRepository(session).latest(name)
     if policy is None:
@@ -57,10 +65,15 @@ def get_policy(name: str, session: SessionDep) -> PolicyOut:
 
 @router.put(
     "/{name}",
-    summary="Store the next version of the policy of a name",
-    responses={HTTPStatus.CREATED.value: {"model": PolicyOut, "description": "There was no policy of this name"}},
+    summary="Store the next version of the policy of a name (operators)",
+    responses={
+        HTTPStatus.CREATED.value: {"model": PolicyOut, "description": "There was no policy of this name"},
+        **FORBIDDEN,
+    },
 )
-def put_policy(name: PolicyName, new: NextPolicy, response: Response, session: SessionDep, now: NowDep) -> PolicyOut:
+def put_policy(
+    name: PolicyName, new: NextPolicy, response: Response, operator: OperatorDep, session: SessionDep, now: NowDep
+) -> PolicyOut:
     """The first version where there is none yet. Jobs keep the version that they were submitted with."""
     policy = PolicyRepository(session).add_version(name, read_policy(new.policy).body(), at=now)
     if policy.version == 1:
@@ -70,9 +83,12 @@ def put_policy(name: PolicyName, new: NextPolicy, response: Response, session: S
 
 
 @router.delete(
-    "/{name}", status_code=HTTPStatus.NO_CONTENT, summary="Delete every version of a policy", responses=NOT_FOUND
+    "/{name}",
+    status_code=HTTPStatus.NO_CONTENT,
+    summary="Delete every version of a policy (operators)",
+    responses=NOT_FOUND | FORBIDDEN,
 )
-def delete_policy(name: str, session: SessionDep) -> None:
+def delete_policy(name: str, operator: OperatorDep, session: SessionDep) -> None:
     """Jobs keep the policy that they were submitted with, those that still wait included."""
     if not PolicyRepository(session).delete(name):
         raise _not_found(name)

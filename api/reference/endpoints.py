@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
+from api.access.principal import PrincipalDep
 from api.reference.operations import operations, shapes
 from api.templating import render
 
@@ -10,12 +11,13 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.get("/docs")
-def reference(request: Request) -> HTMLResponse:
+def reference(principal: PrincipalDep, request: Request) -> HTMLResponse:
     """Every operation with its parameters, its body and its answers."""
     description = request.app.openapi()
     return render(
         "reference.html",
         title="Reference",
+        principal=principal,
         description=description["info"]["description"],
         groups=operations(description),
         schemas=shapes(description),

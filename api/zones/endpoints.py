@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 from sqlalchemy.orm import Session
 
+from api.access.principal import PrincipalDep
 from api.context import ContextDep, NowDep, SessionDep
 from api.listing import Listing, whole
 from api.problems import RETRY_AFTER_SECONDS, Problem, declared, invalid
@@ -23,7 +24,7 @@ MOST_FORECAST_HOURS = 168
 router = APIRouter(prefix="/zones", tags=["zones"])
 
 
-def _known(zone: str, context: ContextDep) -> str:
+def _known(zone: str, principal: PrincipalDep, context: ContextDep) -> str:
     zones = context.settings.zones
     if zone not in zones:
         raise Problem(HTTPStatus.NOT_FOUND, f"there is no zone {zone!r}: known are {', '.join(sorted(zones))}")
@@ -35,7 +36,7 @@ NOT_FOUND = declared(HTTPStatus.NOT_FOUND)
 
 
 @router.get("", summary="The zones, and what is known of each")
-def list_zones(context: ContextDep, session: SessionDep, now: NowDep) -> Listing[ZoneOut]:
+def list_zones(principal: PrincipalDep, context: ContextDep, session: SessionDep, now: NowDep) -> Listing[ZoneOut]:
     """All that are configured, by name."""
     alive = WorkerRepository(session).alive(since=now - timedelta(seconds=context.settings.lease_seconds))
     workers = Counter(zone for worker in alive for zone in set(worker.zones))

@@ -1,0 +1,91 @@
+"""Writes down each request that was to change something, and each key or session that was refused."""
+
+from http import HTTPStatus
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.access.principal import Principal
+from api.access.provenance import address_of, is_safe, requested_path
+from greencore.clock import Clock
+from store.audit import AuditRepository, Deed
+from store.database import Database
+
+LONGEST_TARGET = 500
+REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+
+log = structlog.get_logger()
+
+
+class Audit:
+    """Middleware that writes a row once the status of the answer is known, and before anybody else knows it.
+
+    The row has a transaction of its own: it stays where the request's own is rolled back. What a rate limit turned
+    away is not written down, since it was not looked at, and rows must not be the way to fill a disk. A row that cannot
+    be written is logged, with all that it would have held; the answer goes out nevertheless.
+    """
+
+    def __init__(self, app: ASGIApp, *, database: Database, clock: Clock) -> None:
+        self._app = app
+        self._database = database
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        written = False
+
+        async def write(status: int) -> None:
+            nonlocal written
+            if not written and _is_notable(request, status):
+                await run_in_threadpool(self._write, request, status)
+            written = True
+
+        async def send_after_writing(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await write(message["status"])
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_after_writing)
+        except Exception:
+            await write(HTTPStatus.INTERNAL_SERVER_ERROR)
+            raise
+
+    def _write(self, request: Request, status: int) -> None:
+        principal = _principal(request)
+        route = request.scope.get("route")
+        deed = Deed(
+            at=self._clock(),
+            key_id=principal.key_id if principal else getattr(request.state, "refused_key_id", None),
+            owner=principal.owner if principal else None,
+            role=principal.role if principal else None,
+            action=f"{request.method} {getattr(route, 'path', '')}".rstrip(),
+            target=requested_path(request).partition("?")[0][:LONGEST_TARGET],
+            status=status,
+            request_id=request.state.request_id,
+            address=address_of(request),
+        )
+        try:
+            with self._database.session() as session:
+                AuditRepository(session).add(deed)
+        except SQLAlchemyError as error:
+            log.error("audit.unwritten", error=type(error).__name__, deed=deed)
+
+
+def _is_notable(request: Request, status: int) -> bool:
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return False
+    if _principal(request) is not None and not is_safe(request):
+        return True
+    return status in REFUSED and getattr(request.state, "named", False) is True
+
+
+def _principal(request: Request) -> Principal | None:
+    principal = getattr(request.state, "principal", None)
+    return principal if isinstance(principal, Principal) else None

@@ -1,0 +1,154 @@
+"""Lets nobody in without a key, a session, or an open door: the default for every path that is not named here."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from urllib.parse import quote
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api import problems
+from api.access import provenance
+from api.access.authenticator import Authenticator, KeyRefused
+from api.access.principal import Principal
+from api.access.rate_limits import RateLimits, network_of
+from api.access.sessions import COOKIE, Sessions
+from api.problems import Problem
+
+# Whoever keeps this process alive, and what a page needs before anybody has signed in.
+UNLIMITED = ("/livez", "/readyz")
+SIGN_IN = "/sign-in"
+STATIC = "/static/"
+LOCAL = Principal("local", "operator")
+
+
+class Authentication:
+    """Middleware that knows the principal before anything of the body is read: `request.state.principal`.
+
+    A request without one is answered 401, or, where a browser asks for a page, sent to `/sign-in`. Counts requests
+    against the rate limits, and keeps answers that depend on the principal out of caches where a route says nothing.
+    `request.state.named` tells the audit log that a key or a session was presented.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        authenticator: Authenticator,
+        sessions: Sessions,
+        limits: RateLimits,
+        open_on_loopback: bool,
+    ) -> None:
+        self._app = app
+        self._authenticator = authenticator
+        self._sessions = sessions
+        self._limits = limits
+        self._open_on_loopback = open_on_loopback
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in UNLIMITED or scope["path"].startswith(STATIC):
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        headers: Mapping[str, str] = {}
+        refusal: Response | None = None
+        try:
+            if request.url.path != SIGN_IN:
+                request.state.principal = await self._principal(request)
+            headers = self._limits.take(_caller(request)).headers
+        except Exception as error:  # noqa: BLE001  (raised again unless it is an answer)
+            refusal = self._refusal(request, error)
+
+        async def send_uncached(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                own = MutableHeaders(scope=message)
+                own.setdefault("Cache-Control", "no-store")
+                for name, value in headers.items():
+                    own.setdefault(name, value)
+            await send(message)
+
+        await (refusal or self._app)(scope, receive, send_uncached)
+
+    async def _principal(self, request: Request) -> Principal:
+        """Raises the 401, 403 or 429 for a request that nobody answers for."""
+        address = network_of(provenance.address_of(request))
+        authorization, cookie = request.headers.get("authorization"), request.cookies.get(COOKIE)
+        request.state.named = authorization is not None or cookie is not None
+        try:
+            if authorization is not None:
+                return await self._by_key(authorization, address)
+            if cookie is not None:
+                return await self._by_session(request, cookie, address)
+        except KeyRefused as refused:
+            self._limits.failed(address)
+            if authorization is not None or not self._is_open(request):
+                request.state.refused_key_id = refused.key_id
+                raise _unauthorized(str(refused), error="invalid_token") from refused
+        if self._is_open(request):
+            return LOCAL
+        raise _unauthorized("send a key as `Authorization: Bearer gtk_…`: operators make them with POST /keys")
+
+    async def _by_key(self, authorization: str, address: str) -> Principal:
+        scheme, _, text = authorization.partition(" ")
+        if scheme.lower() != "bearer":
+            raise KeyRefused(f"expected `Authorization: Bearer gtk_…`, not the scheme {scheme[:20]!r}")
+        known = self._authenticator.remembered(text.strip())
+        if known is not None:
+            return known
+        self._limits.check_failures(address)
+        return await run_in_threadpool(self._authenticator.by_text, text.strip())
+
+    async def _by_session(self, request: Request, cookie: str, address: str) -> Principal:
+        key_id = self._sessions.key_id(cookie)
+        if key_id is None:
+            raise KeyRefused("this session is over: sign in again at /sign-in")
+        principal = self._authenticator.remembered(key_id)
+        if principal is None:
+            self._limits.check_failures(address)
+            principal = await run_in_threadpool(self._authenticator.by_id, key_id)
+        if not provenance.is_safe(request) and not provenance.from_own_page(request):
+            request.state.refused_key_id = principal.key_id
+            raise Problem(
+                HTTPStatus.FORBIDDEN,
+                "a session changes something only from a page of this service: programs send a key as "
+                "`Authorization: Bearer gtk_…`",
+            )
+        return principal
+
+    def _is_open(self, request: Request) -> bool:
+        return self._open_on_loopback and provenance.from_this_machine(request)
+
+    def _refusal(self, request: Request, error: Exception) -> Response:
+        """The answer to whoever was not let in; counts those of whom no key is known by their address."""
+        unauthorized = isinstance(error, Problem) and error.status_code == HTTPStatus.UNAUTHORIZED
+        if unauthorized:
+            try:
+                self._limits.take(_caller(request))
+            except Problem as too_many:
+                return problems.answer(request, too_many)
+        if unauthorized and "authorization" not in request.headers and _wants_a_page(request):
+            onwards = provenance.requested_path(request) if provenance.is_safe(request) else "/"
+            return RedirectResponse(f"{SIGN_IN}?next={quote(onwards, safe='')}", HTTPStatus.SEE_OTHER)
+        return problems.answer(request, error)
+
+
+def _caller(request: Request) -> str:
+    """Whose requests are counted together: a key's, else an address's."""
+    principal: Principal | None = getattr(request.state, "principal", None)
+    if principal is not None and principal.key_id is not None:
+        return principal.key_id
+    return network_of(provenance.address_of(request))
+
+
+def _wants_a_page(request: Request) -> bool:
+    path = request.url.path
+    pages = path in ("/", "/docs") or path.startswith("/dashboard/")
+    return (pages and request.method == "GET") or "text/html" in request.headers.get("accept", "")
+
+
+def _unauthorized(detail: str, *, error: str | None = None) -> Problem:
+    challenge = 'Bearer realm="greentune"' + (f', error="{error}"' if error else "")
+    return Problem(HTTPStatus.UNAUTHORIZED, detail, headers={"WWW-Authenticate": challenge})

@@ -1,0 +1,69 @@
+"""Where a request comes from: this machine itself, a page of our own, or who knows."""
+
+from ipaddress import ip_address
+from urllib.parse import quote, urlsplit
+
+from starlette.requests import Request
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+
+
+def address_of(request: Request) -> str:
+    """The peer's address, "unknown" where the server does not tell it."""
+    return request.client.host if request.client is not None else "unknown"
+
+
+def is_safe(request: Request) -> bool:
+    """Whether the method promises to change nothing."""
+    return request.method in SAFE_METHODS
+
+
+def from_own_page(request: Request) -> bool:
+    """Whether a browser says that a page of this very service sent the request."""
+    site = request.headers.get("sec-fetch-site")
+    return site == "same-origin" if site is not None else _origin_matches(request)
+
+
+def from_another_page(request: Request) -> bool:
+    """Whether a browser says that some other site's page sent the request; other programs say nothing."""
+    site = request.headers.get("sec-fetch-site")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    return "origin" in request.headers and not _origin_matches(request)
+
+
+def from_this_machine(request: Request) -> bool:
+    """Whether a program or a page of this machine itself sent the request, to an address of this machine.
+
+    Not where a proxy says that it speaks for somebody else, and not where a page from elsewhere has had its name
+    point here, or sends what changes something.
+    """
+    forwarded = any(name.startswith("x-forwarded-") or name in ("forwarded", "x-real-ip") for name in request.headers)
+    if forwarded or not _is_loopback(address_of(request)) or not _is_loopback(request.url.hostname or ""):
+        return False
+    return is_safe(request) or not from_another_page(request)
+
+
+def local_path(text: str) -> str:
+    """`text` where it is a path on this service, else `/`: what a link may name as the page to go on to."""
+    printable = text.isprintable() and "\\" not in text
+    return text if printable and text.startswith("/") and not text.startswith("//") else "/"
+
+
+def requested_path(request: Request) -> str:
+    """The path and query of a request in plain ASCII."""
+    path = quote(request.url.path, safe="/:@!$&'()*+,;=~-._")
+    return f"{path}?{request.url.query}" if request.url.query else path
+
+
+def _origin_matches(request: Request) -> bool:
+    return urlsplit(request.headers.get("origin", "")).netloc == request.headers.get("host", "")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

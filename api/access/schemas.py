@@ -1,0 +1,75 @@
+"""Keys and audit entries as they enter and leave the API."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from api.times import UtcDatetime
+from store.tables import ApiKey, AuditEntry
+
+RoleName = Literal["user", "operator"]
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable() or text != text.strip():
+        raise ValueError("holds characters that cannot be shown, or spaces around it")
+    return text
+
+
+Owner = Annotated[str, AfterValidator(_printable), Field(min_length=1, max_length=100)]
+KeyName = Annotated[str, AfterValidator(_printable), Field(max_length=100)]
+
+
+class NewKeyRequest(BaseModel):
+    """Whom a key is to act for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    owner: Owner = Field(description="Whose jobs and datasets the key sees; several keys may share an owner")
+    role: RoleName = Field(default="user", description="An operator's key sees everything, and makes keys")
+    name: KeyName = Field(default="", description="What the key is for")
+    expires_at: UtcDatetime | None = Field(default=None, description="It works until then; null: until it is revoked")
+
+
+class KeyOut(BaseModel):
+    """A key without its text; `hint` holds the first characters of it."""
+
+    id: str
+    owner: str
+    role: RoleName
+    name: str
+    hint: str
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+
+    @classmethod
+    def of(cls, key: ApiKey) -> "KeyOut":
+        return cls.model_validate(key, from_attributes=True)
+
+
+class IssuedKeyOut(KeyOut):
+    """A new key with its text, `key`, which is shown this once."""
+
+    key: str
+
+
+class AuditEntryOut(BaseModel):
+    """A request that changed something, or was refused the right to: who, what, and how it ended."""
+
+    id: int
+    at: datetime
+    key_id: str | None
+    owner: str | None
+    role: RoleName | None
+    action: str
+    target: str
+    status: int
+    request_id: str
+    address: str | None
+
+    @classmethod
+    def of(cls, entry: AuditEntry) -> "AuditEntryOut":
+        return cls.model_validate(entry, from_attributes=True)

@@ -1,0 +1,23 @@
+"""`/workers`: the processes that do the work."""
+
+from datetime import timedelta
+
+from fastapi import APIRouter
+
+from api.access.principal import PrincipalDep
+from api.context import ContextDep, NowDep, SessionDep
+from api.listing import Listing, whole
+from api.workers.schemas import WorkerOut
+from store.workers import WorkerRepository
+
+SHOWN_AFTER_LOSS = timedelta(hours=1)
+
+router = APIRouter(prefix="/workers", tags=["workers"])
+
+
+@router.get("", summary="The workers, and what each is at")
+def list_workers(principal: PrincipalDep, context: ContextDep, session: SessionDep, now: NowDep) -> Listing[WorkerOut]:
+    """Those that are alive, and those that were lost within the last hour; one that stopped in order is gone."""
+    alive_since = now - timedelta(seconds=context.settings.lease_seconds)
+    seen = WorkerRepository(session).with_jobs(since=alive_since - SHOWN_AFTER_LOSS)
+    return whole([WorkerOut.of(worker, job, principal=principal, alive_since=alive_since) for worker, job in seen])

@@ -1,0 +1,41 @@
+"""Workers as they leave the API."""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from api.access.principal import Principal
+from store.tables import Job, Worker
+from store.workers import Role
+
+
+class WorkerOut(BaseModel):
+    """One process. Of `job`, the job that it holds, only those who see that job are told."""
+
+    id: str
+    role: Role
+    zones: list[str] = Field(description="The zones that a training worker serves")
+    device: str
+    state: Literal["idle", "busy", "running", "lost"] = Field(
+        description="A training worker is idle or busy, any other process running; lost: silent for too long"
+    )
+    job: str | None
+    started_at: datetime
+    last_seen_at: datetime
+
+    @classmethod
+    def of(cls, worker: Worker, job: Job | None, *, principal: Principal, alive_since: datetime) -> "WorkerOut":
+        state = "running" if worker.role != "train" else "idle" if job is None else "busy"
+        return cls.model_validate(
+            {
+                "id": worker.id,
+                "role": worker.role,
+                "zones": worker.zones,
+                "device": worker.device,
+                "state": "lost" if worker.last_seen_at < alive_since else state,
+                "job": job.id if job is not None and principal.sees(job.owner) else None,
+                "started_at": worker.started_at,
+                "last_seen_at": worker.last_seen_at,
+            }
+        )
