@@ -1,16 +1,21 @@
 """Training rows as JSON Lines: what a row may be, and errors that name the line."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 ROW_FORMS = '{"prompt", "completion"}, {"messages": [{"role", "content"}, …]} or {"text"}'
 ROLES = ("system", "user", "assistant")
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+LONGEST_SHOWN = 120  # of whatever a row holds, in an error
 
 
 class InvalidRow(ValueError):
-    """One row cannot be used; `line` counts from 1, `field` is None where the whole row is to blame."""
+    """One row cannot be used; `line` counts from 1, `field` is None where the whole row is to blame.
+
+    `field` and `message` are short, and hold only characters that can be shown, whatever the row holds.
+    """
 
     def __init__(self, line: int, field: str | None, message: str) -> None:
         super().__init__(f"line {line}: {f'{field}: ' if field else ''}{message}")
@@ -44,8 +49,13 @@ Row = PromptRow | MessagesRow | TextRow
 
 def parse_row(line: str | bytes, number: int) -> Row:
     """Read one line of JSON. Raises `InvalidRow` with the line number and the field."""
+    return to_row(parse_object(line, number), number)
+
+
+def parse_object(line: str | bytes, number: int) -> Mapping[str, object]:
+    """One line of JSON that holds an object, in UTF-8. Raises `InvalidRow` with the line number."""
     try:
-        value = json.loads(line)
+        value = json.loads(line if isinstance(line, str) else line.decode())
     except json.JSONDecodeError as error:
         raise InvalidRow(number, None, f"not JSON: {error.msg} at column {error.colno}") from error
     except UnicodeDecodeError as error:
@@ -54,6 +64,11 @@ def parse_row(line: str | bytes, number: int) -> Row:
         raise InvalidRow(number, None, f"not usable JSON: {error}") from error
     if not isinstance(value, dict):
         raise InvalidRow(number, None, f"expected an object, {ROW_FORMS}, got {type(value).__name__}")
+    return value
+
+
+def to_row(value: Mapping[str, object], number: int) -> Row:
+    """The row that an object stands for. Raises `InvalidRow` with the number and the field."""
     if "messages" in value:
         return _messages_row(value["messages"], number)
     if "prompt" in value or "completion" in value:
@@ -61,14 +76,32 @@ def parse_row(line: str | bytes, number: int) -> Row:
         return PromptRow(prompt, _text(value, "completion", number, required=True))
     if "text" in value:
         return TextRow(_text(value, "text", number, required=True))
-    raise InvalidRow(number, None, f"expected {ROW_FORMS}, got the keys {sorted(value)}")
+    raise InvalidRow(number, None, f"expected {ROW_FORMS}, got the keys {_shown(', '.join(sorted(value)))}")
+
+
+def to_object(row: Row) -> dict[str, object]:
+    """The object that stands for a row: `to_row` the other way round."""
+    if isinstance(row, MessagesRow):
+        return {"messages": [{"role": role, "content": content} for role, content in row.messages]}
+    if isinstance(row, PromptRow):
+        return {"prompt": row.prompt, "completion": row.completion}
+    return {"text": row.text}
 
 
 def read_rows(lines: Iterable[str | bytes]) -> Iterator[Row]:
-    """Rows of JSON Lines; blank lines are skipped but counted. Raises `InvalidRow` at the first bad one."""
+    """Rows of JSON Lines; blank lines are skipped but counted, and a byte order mark may come first.
+
+    Raises `InvalidRow` at the first bad one.
+    """
+    return (row for _, row in number_rows(lines))
+
+
+def number_rows(lines: Iterable[str | bytes]) -> Iterator[tuple[int, Row]]:
+    """`read_rows`, each row with the number of its line, from 1."""
     for number, line in enumerate(lines, start=1):
-        if line.strip():
-            yield parse_row(line, number)
+        content = line.removeprefix(BYTE_ORDER_MARK) if number == 1 and isinstance(line, bytes) else line
+        if content.strip():
+            yield number, parse_row(content, number)
 
 
 def load_rows(path: Path) -> list[Row]:
@@ -80,7 +113,7 @@ def load_rows(path: Path) -> list[Row]:
     return rows
 
 
-def _text(value: dict[str, object], field: str, number: int, *, required: bool = False) -> str:
+def _text(value: Mapping[str, object], field: str, number: int, *, required: bool = False) -> str:
     text = value.get(field)
     if not isinstance(text, str):
         raise InvalidRow(number, field, "is missing" if text is None else f"must be text, got {type(text).__name__}")
@@ -95,6 +128,8 @@ def _check_characters(text: str, field: str, number: int) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise InvalidRow(number, field, f"character {error.start} is half of a surrogate pair") from error
+    if "\0" in text:
+        raise InvalidRow(number, field, f"character {text.index(chr(0))} is NUL, which cannot be stored")
 
 
 def _messages_row(value: object, number: int) -> MessagesRow:
@@ -107,7 +142,7 @@ def _messages_row(value: object, number: int) -> MessagesRow:
             raise InvalidRow(number, field, 'must be an object, {"role", "content"}')
         role = message.get("role")
         if role not in ROLES:
-            raise InvalidRow(number, f"{field}.role", f"must be one of {', '.join(ROLES)}, got {role!r}")
+            raise InvalidRow(number, f"{field}.role", f"must be one of {', '.join(ROLES)}, got {_shown(role)}")
         content = message.get("content")
         if not isinstance(content, str) or not content.strip():
             raise InvalidRow(number, f"{field}.content", "must be text that is not empty")
@@ -116,3 +151,10 @@ def _messages_row(value: object, number: int) -> MessagesRow:
     if messages[-1][0] != "assistant":
         raise InvalidRow(number, "messages", "must end with the assistant's message, which is what is learned")
     return MessagesRow(tuple(messages))
+
+
+def _shown(value: object) -> str:
+    """Text in quotes and shortened, anything else by its type: what a row holds may be long, and nested deeply."""
+    if not isinstance(value, str):
+        return type(value).__name__
+    return ascii(value) if len(value) <= LONGEST_SHOWN else f"{value[:LONGEST_SHOWN]!a}…"

@@ -15,6 +15,7 @@ from scheduler.grid_watch import GridWatch, open_sources
 from scheduler.leadership import Leadership
 from scheduler.reclaim import reclaim_lost_jobs
 from scheduler.settle import account, settle_prices
+from scheduler.token_counts import dispatch_token_counts
 from store.database import Database
 from store.jobs import JobRepository
 from store.placement import zones_of
@@ -68,6 +69,7 @@ class Scheduler:
         reclaim_lost_jobs(database, settings, at=now)
         self._ask_for_models()
         dispatch_new_jobs(database, self._celery, settings, at=now)
+        dispatch_token_counts(database, self._celery, settings, at=now)
         pause_running_jobs(database, settings, at=now)
         dispatch_queued_jobs(database, self._celery, settings, self._signals, at=now)
         if now >= self._settle_at:

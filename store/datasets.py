@@ -1,15 +1,16 @@
 """The dataset aggregate: rows of a table, and the files of training rows that several of them may share."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from store.page import Page
 from store.settings import Settings
 from store.status import FINAL
-from store.tables import Dataset, Job
+from store.tables import Dataset, Job, TokenStatistics
 
 BLOB_LOCKS = 0x6EE7_0002  # the namespace of the advisory locks on blobs
 
@@ -35,6 +36,11 @@ class DatasetRepository:
     def to_delete(self, dataset_id: str) -> Dataset | None:
         """The dataset, once every submission that names it at this moment is through; no new one can begin."""
         return self._locked(dataset_id, read=False)
+
+    def mark_deleted(self, dataset: Dataset, *, at: datetime) -> None:
+        """From here on only jobs that are over name it; the tokens that were counted of it are forgotten."""
+        dataset.deleted_at = at
+        self._session.execute(delete(TokenStatistics).where(TokenStatistics.dataset_id == dataset.id))
 
     def open_jobs(self, dataset_id: str, *, limit: int) -> Sequence[str]:
         """The ids of the oldest jobs that need the dataset's rows: those that are not over."""

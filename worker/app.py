@@ -9,6 +9,7 @@ from store.settings import Settings, get_settings
 PREPARE_QUEUE = "prepare"
 PREPARE = "worker.prepare"
 MEASURE_MODELS = "worker.measure_models"
+COUNT_TOKENS = "worker.count_tokens"
 TRAIN = "worker.train"
 
 

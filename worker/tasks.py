@@ -4,7 +4,7 @@ from celery.signals import worker_process_init
 
 from store.logs import configure_logs
 from store.settings import get_settings
-from worker.app import MEASURE_MODELS, PREPARE, TRAIN, app
+from worker.app import COUNT_TOKENS, MEASURE_MODELS, PREPARE, TRAIN, app
 
 
 @worker_process_init.connect(weak=False)
@@ -27,6 +27,14 @@ def measure_models() -> None:
     from worker.prepare import measure_catalogue
 
     measure_catalogue()
+
+
+@app.task(name=COUNT_TOKENS)
+def count_tokens(dataset_id: str, model: str) -> None:
+    """Count the tokens of a dataset's rows for a model, if that has not been done."""
+    from worker.token_counts import count_dataset
+
+    count_dataset(dataset_id, model)
 
 
 @app.task(name=TRAIN)

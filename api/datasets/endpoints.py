@@ -1,58 +1,90 @@
 """`/datasets`: training rows that jobs may name."""
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response, UploadFile
+from anyio import CapacityLimiter, to_thread
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 
 from api.access.principal import PrincipalDep
 from api.context import ContextDep, NowDep, SessionDep
-from api.datasets.schemas import DatasetOut
-from api.datasets.upload import receive
+from api.datasets.checking import check
+from api.datasets.receiving import incoming, receive
+from api.datasets.schemas import UPLOAD, DatasetOut
+from api.datasets.storing import discard, store
+from api.datasets.tally import Limits
 from api.listing import Limit, Listing, listing
 from api.problems import Problem, declared
 from store.datasets import DatasetRepository
 from store.ids import new_id
 from store.tables import Dataset
 
-LONGEST_NAME = 200
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+JOBS_NAMED = 10
+# Checking keeps a core busy: the threads that answer everything else must not all be at it.
+checks = CapacityLimiter(2)
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
+
+
+def _dataset(dataset_id: str, principal: PrincipalDep, session: SessionDep) -> Dataset:
+    dataset = DatasetRepository(session).get(dataset_id)
+    if dataset is None or not principal.sees(dataset.owner):
+        raise _no_dataset(dataset_id)
+    return dataset
+
+
+DatasetDep = Annotated[Dataset, Depends(_dataset)]
 
 
 @router.post(
     "",
     status_code=HTTPStatus.CREATED,
     summary="Upload training rows",
-    responses=declared(HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    openapi_extra={"requestBody": UPLOAD},
+    responses=declared(
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.REQUEST_TIMEOUT,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        HTTPStatus.INSUFFICIENT_STORAGE,
+    ),
 )
-def create_dataset(
-    file: UploadFile,
+async def create_dataset(
+    request: Request,
     response: Response,
     principal: PrincipalDep,
     context: ContextDep,
-    session: SessionDep,
     now: NowDep,
+    name: Annotated[str | None, Query(description="To be shown; otherwise the name of the form's file")] = None,
 ) -> DatasetOut:
-    """JSON Lines; each row `{"prompt", "completion"}`, `{"messages": [{"role", "content"}, …]}` or `{"text"}`.
+    """JSON Lines or Parquet, told apart by their content; the fields of a row are the columns of a Parquet file.
 
-    Every row is checked; errors name the line, up to the first hundred.
+    Each row is `{"prompt", "completion"}`, `{"messages": [{"role", "content"}, …]}` or `{"text"}`. Every one is checked;
+    errors name the line, up to the first hundred.
     """
-    dataset_id = new_id("dataset")
-    target = context.settings.dataset_file(dataset_id)
-    with receive(file.file, target, max_rows=context.settings.max_dataset_rows) as checked:
+    settings = context.settings
+    limits = Limits(settings.max_dataset_rows, settings.max_row_bytes, settings.max_upload_bytes)
+    with _room(), incoming(settings) as folder:
+        received = await receive(request, folder, name=name, max_bytes=settings.max_upload_bytes)
+        checked = await to_thread.run_sync(check, received, limits, limiter=checks)
         dataset = Dataset(
-            id=dataset_id,
+            id=new_id("dataset"),
             owner=principal.owner,
-            name=_display_name(file.filename or ""),
-            format="jsonl",
+            name=received.name,
+            format=checked.format,
             rows=checked.rows,
-            bytes=checked.bytes,
-            sha256=checked.sha256,
-            blob=dataset_id,
+            bytes=received.bytes,
+            sha256=received.sha256,
+            blob=checked.blob,
+            contents=checked.contents,
             created_at=now,
         )
-        DatasetRepository(session).add(dataset)
+        await run_in_threadpool(store, context.database, settings, dataset, checked.file)
     response.headers["Location"] = f"/datasets/{dataset.id}"
     return DatasetOut.of(dataset)
 
@@ -69,15 +101,45 @@ def list_datasets(
 
 
 @router.get("/{dataset_id}", summary="One dataset", responses=declared(HTTPStatus.NOT_FOUND))
-def get_dataset(dataset_id: str, principal: PrincipalDep, session: SessionDep) -> DatasetOut:
+def get_dataset(dataset: DatasetDep) -> DatasetOut:
     """What was uploaded, without the rows."""
-    dataset = DatasetRepository(session).get(dataset_id)
-    if dataset is None or not principal.sees(dataset.owner):
-        raise Problem(HTTPStatus.NOT_FOUND, f"there is no dataset {dataset_id!r}")
     return DatasetOut.of(dataset)
 
 
-def _display_name(filename: str) -> str:
-    """The last part of whatever path the client sent, fit to be shown; the file itself lies under its id."""
-    name = filename.replace("\\", "/").rsplit("/", 1)[-1]
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in name)[:LONGEST_NAME]
+@router.delete(
+    "/{dataset_id}",
+    status_code=HTTPStatus.NO_CONTENT,
+    summary="Delete a dataset",
+    responses=declared(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
+)
+def delete_dataset(dataset_id: str, principal: PrincipalDep, context: ContextDep, now: NowDep) -> None:
+    """Refused while a job that is not over needs its rows. Jobs that are over stay, and cannot be tried again."""
+    with context.database.session() as session:
+        datasets = DatasetRepository(session)
+        dataset = datasets.to_delete(dataset_id)
+        if dataset is None or not principal.sees(dataset.owner):
+            raise _no_dataset(dataset_id)
+        jobs = datasets.open_jobs(dataset_id, limit=JOBS_NAMED + 1)
+        if jobs:
+            named = ", ".join(jobs[:JOBS_NAMED]) + (" and more" if len(jobs) > JOBS_NAMED else "")
+            detail = f"{dataset_id} is needed by jobs that are not over: {named}; cancel them, or wait for their end"
+            raise Problem(HTTPStatus.CONFLICT, detail)
+        datasets.mark_deleted(dataset, at=now)
+    # After the row: a file that nobody names does no harm, and a dataset without its file would.
+    discard(context.database, context.settings, dataset.blob)
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    """Tells of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        detail = f"there is no room for this file: {error.strerror}; delete datasets, or ask the operator for more"
+        raise Problem(HTTPStatus.INSUFFICIENT_STORAGE, detail, headers={"Connection": "close"}) from error
+
+
+def _no_dataset(dataset_id: str) -> Problem:
+    return Problem(HTTPStatus.NOT_FOUND, f"there is no dataset {dataset_id!r}")

@@ -1,10 +1,50 @@
 """Datasets on the wire."""
 
 from datetime import datetime
+from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
+from api.datasets.receiving import FORM, RAW
+from api.datasets.tally import form_of
+from greencore.dataset import MessagesRow, PromptRow, Row
 from store.tables import Dataset
+
+LONGEST_EXCERPT = 500
+MOST_MESSAGES = 100
+
+UPLOAD: dict[str, Any] = {
+    "required": True,
+    "content": {
+        FORM: {
+            "schema": {
+                "type": "object",
+                "required": ["file"],
+                "properties": {
+                    "file": {"type": "string", "format": "binary", "description": "JSON Lines or Parquet"},
+                },
+            }
+        },
+        **{kind: {"schema": {"type": "string", "format": "binary"}} for kind in RAW},
+    },
+}
+
+
+class CharactersOut(BaseModel):
+    """How many characters a row holds, all its texts together."""
+
+    total: int
+    mean: float
+    median: int
+    max: int
+
+
+class ContentsOut(BaseModel):
+    """What the rows are."""
+
+    forms: dict[str, int] = Field(description="rows of each form: prompt, messages, text")
+    characters: CharactersOut
+    ignored_fields: list[str] = Field(description="fields or columns that no row is made of; at most twenty are named")
 
 
 class DatasetOut(BaseModel):
@@ -16,6 +56,7 @@ class DatasetOut(BaseModel):
     rows: int
     bytes: int
     sha256: str
+    contents: ContentsOut | None = Field(description="null for datasets from before this was counted")
     created_at: datetime
 
     @classmethod
@@ -28,5 +69,86 @@ class DatasetOut(BaseModel):
             rows=dataset.rows,
             bytes=dataset.bytes,
             sha256=dataset.sha256,
+            contents=None if dataset.contents is None else ContentsOut.model_validate(dataset.contents),
             created_at=dataset.created_at,
         )
+
+
+class ExcerptOut(BaseModel):
+    """One text of a row: its first `LONGEST_EXCERPT` characters, and how many it has."""
+
+    field: str
+    role: str | None
+    text: str
+    characters: int
+    cut: bool
+
+    @classmethod
+    def of(cls, field: str, text: str, role: str | None = None) -> "ExcerptOut":
+        return cls(
+            field=field,
+            role=role,
+            text=text[:LONGEST_EXCERPT],
+            characters=len(text),
+            cut=len(text) > LONGEST_EXCERPT,
+        )
+
+
+class RowOut(BaseModel):
+    """One row to look at. `number` is its line, or its row in a Parquet file, from 1."""
+
+    number: int
+    form: str
+    texts: list[ExcerptOut] = Field(description="of a long conversation, the first hundred")
+
+    @classmethod
+    def of(cls, number: int, row: Row) -> "RowOut":
+        """With long texts cut."""
+        if isinstance(row, MessagesRow):
+            texts = [
+                ExcerptOut.of(f"messages[{index}].content", content, role)
+                for index, (role, content) in enumerate(row.messages[:MOST_MESSAGES])
+            ]
+        elif isinstance(row, PromptRow):
+            texts = [ExcerptOut.of("prompt", row.prompt), ExcerptOut.of("completion", row.completion)]
+        else:
+            texts = [ExcerptOut.of("text", row.text)]
+        return cls(number=number, form=form_of(row), texts=texts)
+
+
+class TokenDistributionOut(BaseModel):
+    """Tokens per row. A percentile is the smallest number that so many percent of the rows do not exceed."""
+
+    total: int
+    mean: float
+    median: int
+    p90: int
+    p99: int
+    max: int
+
+
+class TokenBinOut(BaseModel):
+    """The rows of more tokens than the bin before has as its bound, and of at most `up_to`."""
+
+    up_to: int
+    rows: int
+
+
+class TokenCountsOut(BaseModel):
+    """How long the rows are in a model's tokens, the end of text included, with nothing shortened."""
+
+    model: str
+    counted_at: datetime
+    rows: int
+    tokens: TokenDistributionOut
+    prompt: TokenDistributionOut = Field(description="what is given: of a conversation all but the last message")
+    completion: TokenDistributionOut = Field(description="what is learned")
+    longer_than: dict[str, int] = Field(description="rows of more than 512, 1024 and 2048 tokens")
+    histogram: list[TokenBinOut]
+
+
+class CountingOut(BaseModel):
+    """The tokens are being counted: ask again."""
+
+    model: str
+    asked_at: datetime

@@ -114,13 +114,19 @@ def _operation(method: str, path: str, operation: Schema, schemas: Schema) -> Op
 
 def _body(operation: Schema, schemas: Schema) -> list[Field]:
     contents = operation.get("requestBody", {}).get("content", {}).values()
-    return [field for content in contents for field in _fields(schemas[type_name(content["schema"])])]
+    return [field for content in contents for field in _fields(_resolved(content["schema"], schemas))]
+
+
+def _resolved(schema: Schema, schemas: Schema) -> Schema:
+    found: Schema = schemas[type_name(schema)] if "$ref" in schema else schema
+    return found
 
 
 def _fields(schema: Schema) -> list[Field]:
     required = schema.get("required", [])
     return [
-        Field(name, type_name(field), name in required, _about(field)) for name, field in schema["properties"].items()
+        Field(name, type_name(field), name in required, _about(field))
+        for name, field in schema.get("properties", {}).items()
     ]
 
 

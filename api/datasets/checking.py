@@ -1,0 +1,55 @@
+"""Checks an upload on the disk, and makes JSON Lines of it where it is something else."""
+
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from api.datasets.json_lines import check_json_lines
+from api.datasets.parquet import convert, is_parquet
+from api.datasets.receiving import Received
+from api.datasets.tally import Limits, Refused, Summary
+from api.problems import FieldProblem, Problem, invalid, invalid_fields
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Rows that can be trained on: the file of JSON Lines, the name of its content, and what it holds."""
+
+    file: Path
+    blob: str
+    format: str
+    rows: int
+    contents: dict[str, Any]
+
+
+def check(received: Received, limits: Limits) -> Checked:
+    """The upload as it can be stored; what is written lies beside it.
+
+    The format is told by the content. Raises the 422 that names the first hundred faulty rows, or says what is wrong
+    with the file; OSError for a full disk.
+    """
+    try:
+        if is_parquet(received.file):
+            file = received.file.with_name("converted")
+            converted = convert(received.file, file, limits)
+            summary, blob, kind = converted.summary, converted.sha256, "parquet"
+        else:
+            file = received.file
+            summary, blob, kind = check_json_lines(file, limits), received.sha256, "jsonl"
+    except Refused as refused:
+        raise invalid("file", str(refused)) from refused
+    if summary.faults:
+        raise _faulty(summary)
+    return Checked(file, blob, kind, summary.rows, summary.contents)
+
+
+def _faulty(summary: Summary) -> Problem:
+    errors = [FieldProblem(field=fault.field, message=fault.message) for fault in summary.faults]
+    if summary.fault_count == len(errors):
+        return invalid_fields(errors)
+    detail = (
+        f"{errors[0].field}: {errors[0].message} (and {summary.fault_count - 1} more, of which the first "
+        f"{len(errors)} are listed)"
+    )
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=errors)

@@ -1,0 +1,82 @@
+"""`/datasets/{id}/preview` and `/datasets/{id}/tokens`: what a dataset's rows are like."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from http import HTTPStatus
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from fastapi.responses import JSONResponse
+
+from api.context import ContextDep, NowDep, SessionDep
+from api.datasets.endpoints import DatasetDep
+from api.datasets.schemas import CountingOut, RowOut, TokenCountsOut
+from api.listing import Listing
+from api.problems import Problem, declared, invalid
+from greencore.dataset import InvalidRow, number_rows
+from store.token_statistics import TokenStatisticsRepository
+
+RETRY_AFTER_SECONDS = 2
+# Counted anew only after so long: what kept the tokens from being counted may be over then.
+AN_ERROR_STANDS = timedelta(minutes=5)
+
+router = APIRouter(prefix="/datasets/{dataset_id}", tags=["datasets"])
+
+
+@router.get("/preview", summary="A dataset's first rows", responses=declared(HTTPStatus.NOT_FOUND))
+def preview_dataset(
+    dataset: DatasetDep,
+    context: ContextDep,
+    limit: Annotated[int, Query(ge=1, le=100, description="At most this many")] = 10,
+) -> Listing[RowOut]:
+    """Long texts are cut, and say how long they are."""
+    rows = list(islice(_rows(context.settings.dataset_file(dataset.blob)), limit + 1))
+    return Listing(data=rows[:limit], has_more=len(rows) > limit)
+
+
+@router.get(
+    "/tokens",
+    summary="How long a dataset's rows are for a model",
+    response_model=TokenCountsOut,
+    responses={
+        HTTPStatus.ACCEPTED.value: {"model": CountingOut, "description": "Being counted; ask again"},
+        **declared(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
+    },
+)
+def count_tokens(
+    dataset: DatasetDep,
+    model: Annotated[str, Query(description="A name from `GET /models`")],
+    context: ContextDep,
+    session: SessionDep,
+    now: NowDep,
+) -> TokenCountsOut | JSONResponse:
+    """The first call has the tokens counted, as training with no limit on a row's length would see them."""
+    if model not in context.catalogue:
+        known = ", ".join(sorted(context.catalogue)) or "none"
+        raise invalid("model", f"{model!r} is not in the catalogue: known are {known}")
+    found = TokenStatisticsRepository(session).ask(dataset.id, model, at=now, error_stands=AN_ERROR_STANDS)
+    if found.error is not None:
+        raise Problem(HTTPStatus.CONFLICT, f"the tokens cannot be counted: {found.error}")
+    if found.counts is not None and found.counted_at is not None:
+        return TokenCountsOut(model=model, counted_at=found.counted_at, **found.counts)
+    counting = CountingOut(model=model, asked_at=found.asked_at)
+    return JSONResponse(
+        counting.model_dump(mode="json"),
+        status_code=HTTPStatus.ACCEPTED,
+        headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+    )
+
+
+def _rows(file: Path) -> Iterator[RowOut]:
+    try:
+        with file.open("rb") as lines:
+            for number, row in number_rows(lines):
+                yield RowOut.of(number, row)
+    except FileNotFoundError as error:
+        detail = "the rows of this dataset are missing from this service's data: upload them again"
+        raise Problem(HTTPStatus.NOT_FOUND, detail) from error
+    except InvalidRow as error:
+        detail = f"the rows of this dataset are damaged in this service's data: {error}; upload them again"
+        raise Problem(HTTPStatus.NOT_FOUND, detail) from error

@@ -1,0 +1,98 @@
+"""Reads the one file out of a multipart form, piece by piece."""
+
+from http import HTTPStatus
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from api.problems import Problem, invalid
+
+FIELD = b"file"
+MOST_PARTS = 20
+
+
+class FileInForm:
+    """Fed with a form's bytes, gives those of its field `file`; what the other fields hold is passed over.
+
+    Raises the 400 that says what cannot be read, and the 422 for a second file. (Starlette's own reader puts the whole
+    file into the system's temporary folder before anybody sees it.)
+    """
+
+    def __init__(self, boundary: bytes) -> None:
+        self.found, self.filename = False, ""
+        self._parts, self._ended, self._in_file = 0, False, False
+        self._header_name, self._header_value, self._disposition = b"", b"", b""
+        self._pieces: list[bytes] = []
+        if not boundary:
+            raise _unreadable("its content type names no boundary")
+        try:
+            self._parser = MultipartParser(
+                boundary,
+                {
+                    "on_part_begin": self._part_begins,
+                    "on_header_field": self._header_field,
+                    "on_header_value": self._header_value_piece,
+                    "on_header_end": self._header_ends,
+                    "on_headers_finished": self._headers_end,
+                    "on_part_data": self._part_data,
+                    "on_part_end": self._part_ends,
+                    "on_end": self._form_ends,
+                },
+            )
+        except FormParserError as error:
+            raise _unreadable(str(error)) from error
+
+    def read(self, chunk: bytes) -> list[bytes]:
+        """The file's bytes in the form's next bytes."""
+        try:
+            self._parser.write(chunk)
+        except FormParserError as error:
+            raise _unreadable(str(error)) from error
+        pieces, self._pieces = self._pieces, []
+        return pieces
+
+    def end(self) -> None:
+        """The form has been fed whole."""
+        if not self._ended:
+            raise _unreadable("it breaks off before its closing boundary")
+
+    def _part_begins(self) -> None:
+        self._parts += 1
+        self._disposition = b""
+        if self._parts > MOST_PARTS:
+            raise _unreadable(f"it has more than {MOST_PARTS} fields")
+
+    def _header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header_name += data[start:end]
+
+    def _header_value_piece(self, data: bytes, start: int, end: int) -> None:
+        self._header_value += data[start:end]
+
+    def _header_ends(self) -> None:
+        if self._header_name.lower() == b"content-disposition":
+            self._disposition = self._header_value
+        self._header_name = self._header_value = b""
+
+    def _headers_end(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        if options.get(b"name") != FIELD:
+            return
+        if self.found:
+            raise invalid("file", "is given twice: expected one file")
+        self.found = self._in_file = True
+        self.filename = options.get(b"filename", b"").decode(errors="replace")
+
+    def _part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._in_file:
+            self._pieces.append(data[start:end])
+
+    def _part_ends(self) -> None:
+        self._in_file = False
+
+    def _form_ends(self) -> None:
+        self._ended = True
+
+
+def _unreadable(why: str) -> Problem:
+    detail = f"the form cannot be read: {why}"
+    return Problem(HTTPStatus.BAD_REQUEST, detail, headers={"Connection": "close"})

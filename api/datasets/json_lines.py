@@ -1,0 +1,45 @@
+"""Checks a file of JSON Lines row by row; no more than one row is ever in memory."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from api.datasets.tally import Limits, Summary, Tally
+from greencore.dataset import BYTE_ORDER_MARK, InvalidRow, parse_object, to_row
+
+CHUNK_BYTES = 2**20
+
+
+def check_json_lines(file: Path, limits: Limits) -> Summary:
+    """What the rows come to; a byte order mark may come first. Raises `Refused` for no row, or too many."""
+    tally = Tally("line", limits)
+    with file.open("rb") as lines:
+        if lines.read(len(BYTE_ORDER_MARK)) != BYTE_ORDER_MARK:
+            lines.seek(0)
+        for number, line in enumerate(_lines(lines, limits.row_bytes), start=1):
+            if line is None:
+                tally.begin_row()
+                tally.too_long(number)
+            elif line.strip():
+                tally.begin_row()
+                try:
+                    value = parse_object(line, number)
+                    row = to_row(value, number)
+                except InvalidRow as error:
+                    tally.bad(error)
+                else:
+                    tally.good(row, value)
+    return tally.summary()
+
+
+def _lines(file: BinaryIO, longest: int) -> Iterator[bytes | None]:
+    """Lines without their end; None for one of more than `longest` bytes, which is read past piece by piece."""
+    most = longest + len(b"\r\n")
+    while line := file.readline(most):
+        if line.endswith(b"\n") or len(line) < most:
+            content = line.rstrip(b"\r\n")
+            yield content if len(content) <= longest else None
+        else:
+            yield None
+            while line and not line.endswith(b"\n"):
+                line = file.readline(CHUNK_BYTES)

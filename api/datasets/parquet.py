@@ -1,0 +1,178 @@
+"""Turns a Parquet file into JSON Lines, in a process of its own with bounded memory: `python -m api.datasets.parquet`.
+
+A Parquet file can claim any size of itself and unfold to a thousand times its length. Whatever it does to its reader,
+the API goes on.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from api.datasets.tally import Fault, Limits, Refused, Summary, Tally
+from greencore.dataset import ROW_FORMS, InvalidRow, to_object, to_row
+
+log = structlog.get_logger()
+
+MAGIC, MAGIC_ENCRYPTED = b"PAR1", b"PARE"
+COLUMNS = ("prompt", "completion", "messages", "text")
+BATCH_ROWS = 128
+MEMORY_BYTES = 2 * 2**30  # of addresses: the libraries themselves take 0.3 GiB of them
+CPU_SECONDS = 600
+BROKEN = "is not a Parquet file that can be read"
+
+
+@dataclass(frozen=True)
+class Converted:
+    """The rows as JSON Lines in a file of `bytes` bytes."""
+
+    summary: Summary
+    bytes: int
+    sha256: str
+
+
+def is_parquet(file: Path) -> bool:
+    """Whether a file's content says that it is Parquet, whatever its name."""
+    with file.open("rb") as content:
+        return content.read(len(MAGIC)) in (MAGIC, MAGIC_ENCRYPTED)
+
+
+def convert(source: Path, target: Path, limits: Limits) -> Converted:
+    """Write the rows of a Parquet file to `target`, in another process.
+
+    Raises `Refused` for a file that cannot be read within bounds, holds no row, or too many; OSError for a full disk.
+    """
+    _check_ends(source)
+    command = [sys.executable, "-m", "api.datasets.parquet"]
+    command += [str(source.resolve()), str(target.resolve()), json.dumps(asdict(limits))]
+    bounds = {"ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+    # Nothing of the service's settings and keys.
+    environment = {name: os.environ[name] for name in ("PATH", "LANG", "PYTHONPATH") if name in os.environ} | bounds
+    root = Path(__file__).parents[2]
+    try:
+        done = subprocess.run(
+            command, cwd=root, env=environment, capture_output=True, timeout=2 * CPU_SECONDS, check=False
+        )
+        answer = json.loads(done.stdout)
+    except (subprocess.TimeoutExpired, ValueError) as error:
+        log.warning("parquet.reader_died", error=str(error))
+        raise Refused(f"{BROKEN} within {MEMORY_BYTES >> 20} MiB of memory and {CPU_SECONDS} s") from error
+    if "errno" in answer:
+        raise OSError(answer["errno"], os.strerror(answer["errno"]))
+    if "refused" in answer:
+        raise Refused(answer["refused"])
+    summary = answer["summary"]
+    faults = [Fault(**fault) for fault in summary.pop("faults")]
+    return Converted(Summary(**summary, faults=faults), answer["bytes"], answer["sha256"])
+
+
+def convert_here(source: Path, target: Path, limits: Limits) -> Converted:
+    """`convert` in this very process, which a hostile file may exhaust."""
+    import pyarrow
+
+    try:
+        return _write(source, target, limits)
+    except (MemoryError, OverflowError) as error:
+        raise Refused(f"{BROKEN} within {MEMORY_BYTES >> 20} MiB of memory") from error
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+            raise
+        raise Refused(f"{BROKEN}: {ascii(str(error))[1:200]}") from error
+
+
+def _write(source: Path, target: Path, limits: Limits) -> Converted:
+    tally, digest, size = Tally("row", limits), hashlib.sha256(), 0
+    with target.open("xb") as file:
+        for number, value in enumerate(_values(source, limits), start=1):
+            tally.begin_row()
+            try:
+                if isinstance(value, UnicodeDecodeError):
+                    raise InvalidRow(number, None, "not UTF-8")
+                row = to_row(value, number)
+            except InvalidRow as error:
+                tally.bad(error)
+                continue
+            tally.good(row, value)
+            line = json.dumps(to_object(row), ensure_ascii=False, separators=(",", ":")).encode()
+            if len(line) > limits.row_bytes:
+                tally.too_long(number)
+                continue
+            size += len(line) + 1
+            if size > limits.bytes:
+                raise Refused(f"unfolds to more than {limits.bytes} bytes, the most that this service takes")
+            digest.update(line + b"\n")
+            file.write(line + b"\n")
+    return Converted(tally.summary(), size, digest.hexdigest())
+
+
+def _values(source: Path, limits: Limits) -> Iterator[Mapping[str, Any] | UnicodeDecodeError]:
+    """The rows, each as the object that a line of JSON would be, or the reason why it is none."""
+    import pyarrow.parquet
+
+    # Pages are read one by one: neither a row group nor a column is in memory as a whole.
+    with pyarrow.parquet.ParquetFile(source, pre_buffer=False, buffer_size=2**20) as file:
+        if file.metadata.num_rows > limits.rows:
+            raise Refused(f"holds more than {limits.rows} rows, the most that this service takes")
+        names = file.schema_arrow.names
+        wanted = [name for name in COLUMNS if name in names]
+        if not wanted:
+            raise Refused(f"has no column of {ROW_FORMS}: its columns are {ascii(names)[:200]}")
+        others = dict.fromkeys(name for name in names if name not in COLUMNS)
+        for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=wanted, use_threads=False):
+            for row in _decoded(batch):
+                if isinstance(row, UnicodeDecodeError):
+                    yield row
+                else:
+                    # What is null in a column is not there: rows of several forms may lie in one file.
+                    yield others | {name: value for name, value in row.items() if value is not None}
+
+
+def _decoded(batch: Any) -> list[Any]:
+    try:
+        return list(batch.to_pylist())
+    except UnicodeDecodeError as error:
+        if batch.num_rows == 1:
+            return [error]
+        return [row for index in range(batch.num_rows) for row in _decoded(batch.slice(index, 1))]
+
+
+def _check_ends(source: Path) -> None:
+    """The faults that can be seen without reading the file."""
+    with source.open("rb") as file:
+        start, size = file.read(4), file.seek(0, os.SEEK_END)
+        if size < 12:
+            raise Refused(f"{BROKEN}: it ends after {size} bytes")
+        file.seek(-8, os.SEEK_END)
+        footer, end = int.from_bytes(file.read(4), "little"), file.read(4)
+    if MAGIC_ENCRYPTED in (start, end):
+        raise Refused("is encrypted: expected Parquet that can be read without a key")
+    if end != MAGIC or footer > size - 12:
+        raise Refused(f"{BROKEN}: its end is missing or garbled")
+
+
+def main(arguments: list[str]) -> None:
+    """Convert, and print what came of it as JSON."""
+    source, target, limits = Path(arguments[0]), Path(arguments[1]), Limits(**json.loads(arguments[2]))
+    if sys.platform == "linux":  # macOS knows the bound and refuses to set it
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+    try:
+        answer = asdict(convert_here(source, target, limits))
+    except Refused as refused:
+        answer = {"refused": str(refused)}
+    except OSError as error:
+        answer = {"errno": error.errno}
+    sys.stdout.write(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,146 @@
+"""Takes in an upload as it arrives: straight to the disk, within its limit, and gone again unless it is stored."""
+
+import asyncio
+import hashlib
+import shutil
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+
+from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
+from python_multipart.multipart import parse_options_header
+from starlette.requests import ClientDisconnect
+
+from api.datasets.form import FileInForm
+from api.problems import Problem, invalid
+from store.ids import new_id
+from store.settings import Settings
+
+FORM = "multipart/form-data"
+RAW = ("application/x-ndjson", "application/jsonl", "application/vnd.apache.parquet", "application/octet-stream")
+IDLE_SECONDS = 60.0
+WRITE_BYTES = 2**20
+LONGEST_NAME = 200
+# Of a process that was killed: a living upload writes at least every IDLE_SECONDS, and is checked within minutes.
+ABANDONED_SECONDS = 6 * 3600.0
+
+
+@dataclass(frozen=True)
+class Received:
+    """An upload on the disk, just as it was sent; `name` is for display only, and never a path."""
+
+    file: Path
+    name: str
+    bytes: int
+    sha256: str
+
+
+@contextmanager
+def incoming(settings: Settings) -> Iterator[Path]:
+    """A folder for one upload, on the same disk as the datasets; at the end it is removed with all that is in it."""
+    parent = settings.datasets_dir / "incoming"
+    folder = parent / new_id("upload")
+    folder.mkdir(parents=True)
+    try:
+        _remove_abandoned(parent)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def receive(request: Request, folder: Path, *, name: str | None, max_bytes: int) -> Received:
+    """Write the file that a request carries into `folder`.
+
+    It is the field `file` of a form, or else the whole body. Raises the problem that tells what is wrong: 400 for a
+    form that cannot be read or breaks off, 408 where nothing comes for a minute, 413, 415, and 422 without a file.
+    """
+    media_type, options = parse_options_header(request.headers.get("content-type"))
+    kind = media_type.decode("latin-1").lower()
+    if kind == FORM:
+        form = FileInForm(options.get(b"boundary", b""))
+        pieces = _pieces_of_form(request, form)
+    elif kind in RAW:
+        form, pieces = None, _chunks(request)
+    else:
+        expected = ", ".join((FORM, *RAW))
+        given = ascii(kind[:100]) if kind else "none"
+        raise _refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"given the content type {given}: expected {expected}")
+    target = folder / "received"
+    size, digest = await _write(pieces, target, max_bytes)
+    if form is not None and not form.found:
+        raise invalid("file", "is missing: send the rows in a form's field of this name, or as the whole body")
+    sent_name = form.filename if form is not None else ""
+    return Received(target, _display_name(name or sent_name), size, digest)
+
+
+async def _write(pieces: AsyncIterator[bytes], target: Path, max_bytes: int) -> tuple[int, str]:
+    size, digest, waiting = 0, hashlib.sha256(), bytearray()
+    with target.open("xb", buffering=0) as file:
+
+        def flush() -> None:
+            digest.update(waiting)
+            view = memoryview(waiting)
+            while view:
+                view = view[file.write(view) :]
+
+        async for piece in pieces:
+            size += len(piece)
+            if size > max_bytes:
+                detail = f"the file is larger than {max_bytes} bytes, the most that this service takes"
+                raise _refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
+            waiting += piece
+            if len(waiting) >= WRITE_BYTES:
+                await run_in_threadpool(flush)
+                waiting = bytearray()
+        await run_in_threadpool(flush)
+    return size, digest.hexdigest()
+
+
+async def _pieces_of_form(request: Request, form: FileInForm) -> AsyncIterator[bytes]:
+    async for chunk in _chunks(request):
+        for piece in form.read(chunk):
+            yield piece
+    form.end()
+
+
+async def _chunks(request: Request) -> AsyncIterator[bytes]:
+    """The body as it arrives."""
+    stream = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(IDLE_SECONDS):
+                chunk = await anext(stream, None)
+        except TimeoutError as error:
+            detail = f"nothing arrived for {IDLE_SECONDS:g} seconds"
+            raise _refused(HTTPStatus.REQUEST_TIMEOUT, detail) from error
+        except ClientDisconnect as error:
+            raise Problem(HTTPStatus.BAD_REQUEST, "the upload broke off") from error
+        if chunk is None:
+            return
+        yield chunk
+
+
+def _refused(status: HTTPStatus, detail: str) -> Problem:
+    """What is left of the body is not read, so the connection cannot carry another request."""
+    return Problem(status, detail, headers={"Connection": "close"})
+
+
+def _remove_abandoned(parent: Path) -> None:
+    before = time.time() - ABANDONED_SECONDS
+    for folder in parent.iterdir():
+        try:
+            newest = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+        except FileNotFoundError:
+            continue  # it has just ended
+        if newest < before:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _display_name(sent: str) -> str:
+    """The last part of whatever path the client sent, fit to be shown; no file is ever called so."""
+    name = sent.replace("\\", "/").rsplit("/", 1)[-1]
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in name)[:LONGEST_NAME]

@@ -1,0 +1,77 @@
+"""How long datasets are in models' tokens: asked for by readers, sent out by the scheduler, counted by a worker."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from store.database import wake_scheduler
+from store.tables import TokenStatistics
+
+# Sent out again and again for no longer than this after somebody asked: what they are counted from may kill a worker.
+ASKED_FOR = timedelta(hours=1)
+
+
+class TokenStatisticsRepository:
+    """Queries on token statistics, inside the caller's transaction."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def ask(self, dataset_id: str, model: str, *, at: datetime, error_stands: timedelta) -> TokenStatistics:
+        """What is known. The scheduler is told to have it counted where nobody has asked, or not for long.
+
+        An error is taken for the answer for as long as `error_stands`.
+        """
+        new = insert(TokenStatistics).values(dataset_id=dataset_id, model=model, asked_at=at)
+        outdated = or_(
+            TokenStatistics.error.is_not(None) & (TokenStatistics.counted_at < at - error_stands),
+            TokenStatistics.counted_at.is_(None) & (TokenStatistics.asked_at < at - ASKED_FOR),
+        )
+        asked = new.on_conflict_do_update(
+            index_elements=["dataset_id", "model"],
+            set_={"asked_at": at, "dispatched_at": None, "counted_at": None, "error": None},
+            where=outdated,
+        ).returning(TokenStatistics.model)
+        if self._session.scalar(asked) is not None:
+            wake_scheduler(self._session)
+        return self._session.get_one(TokenStatistics, (dataset_id, model), populate_existing=True)
+
+    def unsent(self, *, sent_before: datetime, asked_since: datetime, limit: int = 100) -> Sequence[TokenStatistics]:
+        """Locked: those to be counted whose message was never sent, or before the given time and without effect."""
+        query = (
+            select(TokenStatistics)
+            .where(
+                TokenStatistics.counted_at.is_(None),
+                TokenStatistics.asked_at >= asked_since,
+                or_(TokenStatistics.dispatched_at.is_(None), TokenStatistics.dispatched_at < sent_before),
+            )
+            .order_by(TokenStatistics.asked_at)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        return self._session.scalars(query).all()
+
+    def is_wanted(self, dataset_id: str, model: str) -> bool:
+        """Whether these are still to be counted."""
+        found = self._session.get(TokenStatistics, (dataset_id, model))
+        return found is not None and found.counted_at is None
+
+    def put(
+        self,
+        dataset_id: str,
+        model: str,
+        *,
+        at: datetime,
+        counts: Mapping[str, Any] | None = None,
+        error: str | None = None,
+    ) -> None:
+        """Store counts, or why there are none. Those of a dataset that was deleted meanwhile are dropped."""
+        self._session.execute(
+            update(TokenStatistics)
+            .where(TokenStatistics.dataset_id == dataset_id, TokenStatistics.model == model)
+            .values(counted_at=at, counts=counts, error=error)
+        )

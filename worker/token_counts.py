@@ -1,0 +1,83 @@
+"""Counts the tokens of a dataset's rows, as training would see them without a limit on their length."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from itertools import islice
+from typing import Any
+
+import structlog
+from transformers import PreTrainedTokenizerBase
+
+from greencore.clock import utc_now
+from greencore.dataset import Row, read_rows
+from greencore.lengths import Lengths
+from greencore.training.models import load_skeleton, load_tokenizer
+from greencore.training.rows import tokenise
+from greencore.training.shapes import encodes
+from store.database import Database
+from store.datasets import rows_file
+from store.settings import get_settings
+from store.token_statistics import TokenStatisticsRepository
+from worker.faults import explain
+from worker.prepare import model_folder
+
+log = structlog.get_logger()
+
+BOUNDS = (512, 1024, 2048)
+BATCH_ROWS = 1000
+UNLIMITED = 2**31
+
+
+def count_dataset(dataset_id: str, model: str) -> None:
+    """Count and store, or store why it cannot be done; nothing where it has been done already."""
+    database = Database(get_settings().database_url)
+    with database.session() as session:
+        if not TokenStatisticsRepository(session).is_wanted(dataset_id, model):
+            log.info("token_counts.not_needed", dataset=dataset_id, model=model)
+            return
+    counts, error = None, None
+    try:
+        settings = get_settings()
+        with database.session() as session:
+            file = rows_file(session, dataset_id, settings)
+        folder = model_folder(model, settings)
+        with file.open("rb") as lines:
+            counts = count(read_rows(lines), load_tokenizer(folder), encoder=encodes(load_skeleton(folder)))
+    except Exception as fault:
+        log.warning("token_counts.failed", dataset=dataset_id, model=model, exc_info=fault)
+        error = explain(fault)["detail"]
+    with database.session() as session:
+        TokenStatisticsRepository(session).put(dataset_id, model, at=utc_now(), counts=counts, error=error)
+    database.dispose()
+    log.info("token_counts.stored", dataset=dataset_id, model=model, error=error)
+
+
+def count(rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase, *, encoder: bool = False) -> dict[str, Any]:
+    """Figures about the rows' tokens, prompt and completion apart; `encoder` as in `tokenise`, whose errors it raises.
+
+    The prompt's include the token that the tokenizer opens a text with, the completion's the end of text.
+    """
+    together, prompts, completions = Lengths(), Lengths(), Lengths()
+    for batch in _batches(iter(rows)):
+        for example in tokenise(batch, tokenizer, max_length=UNLIMITED, encoder=encoder).examples:
+            if encoder:
+                prompt, completion = len(example.input_ids), len(example.labels)
+            else:
+                completion = sum(label >= 0 for label in example.labels)
+                prompt = len(example.labels) - completion
+            together.add(prompt + completion)
+            prompts.add(prompt)
+            completions.add(completion)
+    return {
+        "rows": len(together),
+        "tokens": asdict(together.distribution()),
+        "prompt": asdict(prompts.distribution()),
+        "completion": asdict(completions.distribution()),
+        "longer_than": {str(bound): together.longer_than(bound) for bound in BOUNDS},
+        "histogram": [{"up_to": bound, "rows": number} for bound, number in together.histogram()],
+    }
+
+
+def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    while batch := list(islice(rows, BATCH_ROWS)):
+        yield batch
