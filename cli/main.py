@@ -3,7 +3,7 @@
 import re
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from pydantic import ValidationError
@@ -36,6 +36,12 @@ app = typer.Typer(
 
 policy_app = typer.Typer(help="Check a policy, and hold it against a recorded past.", no_args_is_help=True)
 app.add_typer(policy_app, name="policy")
+
+keys_app = typer.Typer(
+    help="Make, list and revoke API keys: at DATABASE_URL with GREENTUNE_SECRET_KEY, or beside a running `serve`.",
+    no_args_is_help=True,
+)
+app.add_typer(keys_app, name="keys")
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on (GREENTUNE_HOST).")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on (GREENTUNE_PORT).", min=1, max=65535)]
@@ -80,6 +86,7 @@ def train(
     max_length: Annotated[int | None, typer.Option(help="Tokens of a row.")] = None,
     eval_share: Annotated[float | None, typer.Option(help="Share of rows held out for evaluation.")] = None,
     seed: Annotated[int | None, typer.Option()] = None,
+    result: Annotated[str | None, typer.Option(help="full, or delta: only what changed, for apply-delta.")] = None,
     data_dir: DataDir = None,
 ) -> None:
     """Fine-tune in this process, without any service."""
@@ -93,11 +100,25 @@ def train(
         prompt_format=prompt_format,
         eval_share=eval_share,
         seed=seed,
+        result=result,
     )
     from cli.train import method_named
     from cli.train import train as run
 
     run(model, dataset, rho, hyperparameters, output, read_settings(data_dir=data_dir), method=method_named(method))
+
+
+@app.command("apply-delta")
+def apply_delta(
+    base: Annotated[str, typer.Option(help="The model that was trained, named as for `train`.")],
+    delta: Annotated[Path, typer.Option(help="The delta.safetensors of a result.")],
+    output: Annotated[Path, typer.Option(help="New folder for the whole model.")],
+    data_dir: DataDir = None,
+) -> None:
+    """Make the whole fine-tuned model of its base and a delta, bit by bit what the run would have saved."""
+    from cli.apply_delta import apply
+
+    apply(base, delta, output, read_settings(data_dir=data_dir))
 
 
 @app.command()
@@ -156,6 +177,41 @@ def simulate_policy(
         idle_power_w=idle_power_w,
         as_json=as_json,
     )
+
+
+@keys_app.command("create")
+def create_key(
+    owner: Annotated[str, typer.Option(help="Whose jobs and datasets the key sees.")],
+    role: Annotated[
+        Literal["user", "operator"], typer.Option(help="An operator's key sees everything, and makes keys.")
+    ] = "user",
+    name: Annotated[str, typer.Option(help="What the key is for.")] = "",
+    days: Annotated[float | None, typer.Option(help="It works for so long; without it, until it is revoked.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Make a key, and show it this once."""
+    from cli.keys import create
+
+    create(read_settings(data_dir=data_dir), owner=owner, role=role, name=name, days=days)
+
+
+@keys_app.command("list")
+def list_keys(data_dir: DataDir = None) -> None:
+    """Show every key without its text: id, first characters, role, owner, and whether it can be used."""
+    from cli.keys import show
+
+    show(read_settings(data_dir=data_dir))
+
+
+@keys_app.command("revoke")
+def revoke_key(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="As `greentune keys list` shows it.")],
+    data_dir: DataDir = None,
+) -> None:
+    """Take a key out of use for good."""
+    from cli.keys import revoke
+
+    revoke(read_settings(data_dir=data_dir), key_id)
 
 
 def read_settings(**options: Any) -> Settings:

@@ -18,8 +18,9 @@ from greencore.energy import EnergyInterval, EnergyMeter
 from greencore.hyperparameters import Hyperparameters
 from greencore.training.baselines import Baseline, BaselineError
 from greencore.training.ledger import EpochReport
+from greencore.training.listener import Listener
 from greencore.training.models import ModelError, materialise
-from greencore.training.run import Listener, Method, Result, fine_tune
+from greencore.training.run import Method, Result, fine_tune
 from store.catalogue import read_catalogue
 from store.settings import Settings
 
@@ -48,7 +49,8 @@ def train(
         with warnings.catch_warnings(), _Display(console, settings) as display:
             warnings.simplefilter("ignore")
             result = fine_tune(
-                model_folder=_model_folder(model, settings),
+                model_folder=model_folder(model, settings),
+                model_name=model,
                 rows=rows,
                 hyperparameters=hyperparameters,
                 rho=rho,
@@ -88,14 +90,15 @@ def _rows(dataset: Path) -> list[Row]:
         raise SettingError(f"--dataset: {dataset}: {error.strerror}") from error
 
 
-def _model_folder(model: str, settings: Settings) -> Path:
+def model_folder(model: str, settings: Settings, *, option: str = "--model") -> Path:
+    """The folder of safetensors behind what an option names. Raises `SettingError`, and `ModelError`."""
     catalogue = read_catalogue(settings.catalogue)
     if model in catalogue:
         return materialise(catalogue[model].source, settings.models_dir / model)
     if model.startswith("hub:"):
         return materialise(model, settings.models_dir / model.removeprefix("hub:").replace("/", "--"))
     if not Path(model).exists():
-        raise SettingError(f"--model: {model} is neither in the catalogue ({', '.join(catalogue)}) nor a path")
+        raise SettingError(f"{option}: {model} is neither in the catalogue ({', '.join(catalogue)}) nor a path")
     return materialise(model, settings.models_dir / Path(model).stem)
 
 
