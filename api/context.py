@@ -11,9 +11,11 @@ from sqlalchemy.orm import Session
 from api.access.authenticator import Authenticator
 from api.access.rate_limits import RateLimits
 from api.access.sessions import Sessions
+from api.event_seats import EventSeats
 from greencore.clock import Clock
 from store.catalogue import CatalogueEntry
 from store.database import Database
+from store.event_feed import EventFeed
 from store.settings import Settings
 
 
@@ -28,6 +30,8 @@ class Context:
     authenticator: Authenticator
     sessions: Sessions
     limits: RateLimits
+    event_feed: EventFeed
+    event_seats: EventSeats
 
 
 def _context(request: Request) -> Context:

@@ -24,20 +24,27 @@ from api.context import Context
 from api.dashboard.endpoints import router as dashboard
 from api.datasets.contents import router as dataset_contents
 from api.datasets.endpoints import router as datasets
+from api.event_seats import EventSeats
 from api.health.endpoints import router as health
 from api.jobs.actions import router as job_actions
 from api.jobs.artifacts import router as artifacts
+from api.jobs.checkpoints import router as checkpoints
 from api.jobs.endpoints import router as jobs
+from api.jobs.event_stream import router as event_stream
+from api.jobs.selection import router as selection
+from api.jobs.series import router as series
 from api.models.endpoints import router as models
 from api.policies.endpoints import router as policies
 from api.reference.endpoints import router as reference
 from api.request_id import RequestId
 from api.security_headers import SecurityHeaders
+from api.shutdown import on_stop_signal
 from api.workers.endpoints import router as workers
 from api.zones.endpoints import router as zones
 from greencore.clock import Clock, utc_now
 from store.catalogue import read_catalogue
 from store.database import Database
+from store.event_feed import EventFeed
 from store.settings import Settings, get_settings
 
 DESCRIPTION = """\
@@ -71,10 +78,12 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> FastAPI:
     sessions = Sessions(settings.secret, hours=settings.session_hours, clock=clock)
     largest_upload = settings.max_upload_bytes + FORM_BYTES
     limits = RateLimits(per_minute=settings.rate_limit_per_minute)
+    event_feed = EventFeed(database)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
+        with on_stop_signal(event_feed.close):
+            yield
         database.dispose()
 
     app = Api(
@@ -111,9 +120,12 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> FastAPI:
         authenticator=authenticator,
         sessions=sessions,
         limits=limits,
+        event_feed=event_feed,
+        event_seats=EventSeats(total=settings.max_event_streams, per_owner=settings.max_event_streams_per_owner),
     )
     problems.install(app)
-    resources = (jobs, job_actions, artifacts, datasets, dataset_contents, policies, models, zones, workers, access)
+    of_jobs = (jobs, job_actions, event_stream, series, selection, checkpoints, artifacts)
+    resources = (*of_jobs, datasets, dataset_contents, policies, models, zones, workers, access)
     for router in (*resources, health, dashboard, sign_in, reference):
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")

@@ -214,6 +214,10 @@ class JobRepository:
             query = query.where(Event.id < after)
         return Page.cut(self._session.scalars(query).all(), limit)
 
+    def newest_event(self, job_id: str) -> int:
+        """The id of the newest of a job's events; 0 where there is none."""
+        return self._session.scalar(select(func.max(Event.id)).where(Event.job_id == job_id)) or 0
+
     def artifacts(self, job_id: str) -> Sequence[Artifact]:
         return self._session.scalars(select(Artifact).where(Artifact.job_id == job_id).order_by(Artifact.name)).all()
 

@@ -12,10 +12,9 @@ from api.idempotency import OnceDep, created
 from api.jobs import caching
 from api.jobs.caching import CACHED, IfNoneMatch
 from api.jobs.request import JobRequest
-from api.jobs.schemas import EpochOut, EventOut, JobOut, jobs_out
+from api.jobs.schemas import EpochOut, JobOut, jobs_out
 from api.jobs.submission import check
 from api.listing import Limit, Listing, whole
-from api.listing import listing as as_listing
 from api.problems import Problem, declared
 from store.jobs import JobFilter, JobRepository
 from store.status import JobStatus
@@ -125,14 +124,3 @@ def list_epochs(job: JobDep, session: SessionDep) -> Listing[EpochOut]:
     jobs = JobRepository(session)
     costs = jobs.epoch_costs(job.id)
     return whole([EpochOut.of(epoch, costs.get(epoch.number)) for epoch in jobs.epochs(job.id)])
-
-
-@router.get("/{job_id}/events", summary="A job's history, newest first", responses=NOT_FOUND)
-def list_events(
-    job: JobDep,
-    session: SessionDep,
-    limit: Limit = 50,
-    after: Annotated[int | None, Query(ge=0, lt=2**63, description="Only those older than this id")] = None,
-) -> Listing[EventOut]:
-    """One event for each change of status, and for each thing worth telling in between."""
-    return as_listing(JobRepository(session).events(job.id, limit=limit, after=after), EventOut.of)

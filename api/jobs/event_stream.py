@@ -1,0 +1,123 @@
+"""`/jobs/{id}/events`: a job's history, as a list, or as a stream that stays open and tells what happens next."""
+
+import random
+import time
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
+from starlette.types import Receive, Scope, Send
+
+from api.access.principal import PrincipalDep
+from api.context import Context, ContextDep, SessionDep
+from api.jobs.endpoints import NOT_FOUND, JobDep
+from api.jobs.schemas import EventOut
+from api.listing import Limit, Listing
+from api.listing import listing as as_listing
+from api.problems import declared
+from store.event_feed import EventFeed
+from store.jobs import JobRepository
+from store.status import FINAL
+
+EVENT_STREAM = "text/event-stream"
+KEEP_ALIVE_SECONDS = 15.0
+LIFE_SECONDS = 3600.0
+RETRY_MS = 2000
+END_EVENT = "stream.end"
+LAST_EVENT = "The id of the last event that you have: the stream goes on after it"
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+EventId = Annotated[int | None, Query(ge=0, lt=2**63, description="Only those older than this id")]
+STREAM: dict[int | str, dict[str, Any]] = {
+    HTTPStatus.OK.value: {
+        "content": {
+            EVENT_STREAM: {
+                "schema": {
+                    "type": "string",
+                    "description": "Each message has `id`, `event` (the type) and `data` (the event as in the list). "
+                    f"`{END_EVENT}` with the job's status is the last one: close the stream then",
+                }
+            }
+        }
+    },
+    HTTPStatus.NO_CONTENT.value: {"description": "The job is over, and `Last-Event-ID` was its last event"},
+}
+
+
+def _wants_stream(request: Request) -> bool:
+    accepted = request.headers.get("accept", "").lower().split(",")
+    return any(media_type.split(";")[0].strip() == EVENT_STREAM for media_type in accepted)
+
+
+StreamWanted = Annotated[bool, Depends(_wants_stream)]
+
+
+@router.get(
+    "/{job_id}/events",
+    summary="A job's history: newest first, or as it happens",
+    response_model=Listing[EventOut],
+    responses={
+        **STREAM,
+        **NOT_FOUND,
+        **declared(HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE),
+    },
+)
+def list_events(
+    job: JobDep,
+    session: SessionDep,
+    principal: PrincipalDep,
+    context: ContextDep,
+    wanted: StreamWanted,
+    limit: Limit = 50,
+    after: EventId = None,
+    last_event_id: Annotated[
+        int | None, Header(alias="Last-Event-ID", ge=0, lt=2**63, description=f"{LAST_EVENT}; sent by browsers")
+    ] = None,
+    last_event: Annotated[
+        int | None, Query(alias="last_event_id", ge=0, lt=2**63, description=f"{LAST_EVENT}; the header goes first")
+    ] = None,
+) -> Listing[EventOut] | Response:
+    """One event for each change of status, and for each thing worth telling in between.
+
+    With `Accept: text/event-stream` it is a stream: the whole history in order, or what follows `Last-Event-ID`, then
+    every event as it is written, until the job is over. `limit` and `after` are for the list.
+    """
+    if not wanted:
+        return as_listing(JobRepository(session).events(job.id, limit=limit, after=after), EventOut.of)
+    had = last_event if last_event_id is None else last_event_id
+    if had is not None and job.status in FINAL and JobRepository(session).newest_event(job.id) <= had:
+        return Response(status_code=HTTPStatus.NO_CONTENT)  # a browser's EventSource stops at nothing else
+    return _EventStream(context, principal.owner, job.id, after=had or 0)
+
+
+class _EventStream(EventSourceResponse):
+    """A stream that takes its seat when it is sent, and gives it back when all is sent or its client is gone."""
+
+    def __init__(self, context: Context, owner: str, job_id: str, *, after: int) -> None:
+        super().__init__(
+            _messages(context.event_feed, job_id, after=after),
+            headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+        )
+        self._context, self._owner, self._job_id = context, owner, job_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._context.event_seats.take(self._owner), self._context.event_feed.following(self._job_id):
+            await super().__call__(scope, receive, send)
+
+
+async def _messages(feed: EventFeed, job_id: str, *, after: int) -> AsyncIterator[bytes]:
+    """The stream on the wire; it ends after about an hour at the latest, and its client comes back for the rest."""
+    over_at = time.monotonic() + LIFE_SECONDS * random.uniform(0.9, 1.1)  # noqa: S311  (no secret)
+    yield format_sse_event(retry=RETRY_MS)
+    async for news in feed.news(job_id, after=after, quiet_seconds=KEEP_ALIVE_SECONDS):
+        for event in news.events:
+            data = EventOut.of(event).model_dump_json()
+            yield format_sse_event(id=str(event.id), event=event.type, data_str=data)
+        if news.ended:
+            yield format_sse_event(event=END_EVENT, data_str=f'{{"status":"{news.ended}"}}')
+        elif not news.events:
+            yield KEEPALIVE_COMMENT
+        if time.monotonic() > over_at:
+            return

@@ -1,0 +1,123 @@
+"""`/jobs/{id}/selection`: which tensors were trained in which epoch, how important they were, what they cost."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, Field
+
+from api.context import SessionDep
+from api.jobs.caching import CACHED, IfNoneMatch, headers, matches, not_modified
+from api.jobs.endpoints import NOT_FOUND, JobDep
+from api.listing import Limit
+from greencore.tensor_names import place
+from store.jobs import JobRepository
+from store.selection import SelectionRepository
+from store.tables import Epoch, Tensor
+
+VERSION = "t1"  # of what is below: a job's revision knows nothing of it
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+
+class TensorOut(BaseModel):
+    """A weight tensor that the job may train. Costs are null for a job whose costs were not kept."""
+
+    name: str
+    stack: str | None = Field(description="encoder or decoder, where the model has both")
+    layer: int | None = Field(description="The block of its stack, from 0; null outside of the blocks")
+    kind: str = Field(description="Its part in the block, alike in all of them, such as self_attn.q_proj")
+    parameters: int | None
+    t_dw_flops: int | None = Field(
+        description="Of its own gradient, in one step of the longest rows; 1 multiply-accumulate counts as 2"
+    )
+    t_dy_flops: int | None = Field(description="Of carrying the gradient on to the tensors below it, likewise")
+
+    @classmethod
+    def of(cls, name: str, tensor: Tensor | None) -> "TensorOut":
+        """As recorded; where it was not, only what the name tells."""
+        where = place(name)
+        return cls(
+            name=name,
+            stack=where.stack,
+            layer=where.layer,
+            kind=where.kind,
+            parameters=tensor and tensor.parameters,
+            t_dw_flops=tensor and tensor.t_dw_flops,
+            t_dy_flops=tensor and tensor.t_dy_flops,
+        )
+
+
+class EpochSelectionOut(BaseModel):
+    """What one epoch trained; numbers of tensors are indices into `tensors`."""
+
+    number: int
+    rho_asked: float
+    rho_reached: float | None
+    trained: list[int]
+    importance: list[float | None] | None = Field(
+        description="The loss reduction that a step on each tensor alone promises, as last probed; null for those "
+        "that the budget could not reach, and null as a whole where nothing was probed: at ρ = 1, and for methods "
+        "that always train the same"
+    )
+
+
+class SelectionOut(BaseModel):
+    """The tensors from the model's output to its input, and the epochs newest first."""
+
+    tensors: list[TensorOut]
+    data: list[EpochSelectionOut]
+    has_more: bool
+
+    @classmethod
+    def of(cls, tensors: Sequence[Tensor], epochs: Sequence[Epoch], *, has_more: bool) -> "SelectionOut":
+        """As recorded."""
+        known = {tensor.name: tensor for tensor in tensors}
+        names = list(dict.fromkeys([*known, *(name for epoch in epochs for name in epoch.selection or {})]))
+        number = {name: index for index, name in enumerate(names)}
+        return cls(
+            tensors=[TensorOut.of(name, known.get(name)) for name in names],
+            data=[_epoch(epoch, number) for epoch in epochs],
+            has_more=has_more,
+        )
+
+
+@router.get(
+    "/{job_id}/selection",
+    summary="Which tensors were trained in which epoch",
+    response_model=SelectionOut,
+    responses={**NOT_FOUND, **CACHED},
+)
+def get_selection(
+    job: JobDep,
+    session: SessionDep,
+    response: Response,
+    limit: Limit = 50,
+    after: Annotated[int | None, Query(ge=0, lt=2**31, description="Only epochs before this number")] = None,
+    if_none_match: IfNoneMatch = None,
+) -> SelectionOut | Response:
+    """Epochs that are over, newest first, with the importance and the cost of every tensor."""
+    selections = SelectionRepository(session)
+    tag = f'"{VERSION}-{job.revision}-{JobRepository(session).newest_event(job.id)}-{limit}-{after}"'
+    if if_none_match is not None and matches(if_none_match, tag):
+        return not_modified(tag)
+    response.headers.update(headers(tag))
+    page = selections.epochs(job.id, limit=limit, after=after)
+    return SelectionOut.of(selections.tensors(job.id), page.data, has_more=page.has_more)
+
+
+def _epoch(epoch: Epoch, number: Mapping[str, int]) -> EpochSelectionOut:
+    trained = epoch.selection or {}
+    importance = epoch.importance
+    if importance is None and any(value is not None for value in trained.values()):
+        # Of an epoch from before: only what was found of the tensors that were chosen.
+        importance = [trained.get(name) for name in number]
+    return EpochSelectionOut(
+        number=epoch.number,
+        rho_asked=epoch.rho_asked,
+        rho_reached=epoch.rho_reached,
+        trained=sorted(number[name] for name in trained),
+        importance=importance
+        and [None if value is None or not math.isfinite(value) else value for value in importance],
+    )

@@ -1,0 +1,95 @@
+"""`/jobs/{id}/series`: how a job fared over time, in few enough points to be drawn."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, Field
+
+from api.context import SessionDep
+from api.jobs.caching import CACHED, IfNoneMatch, headers, matches, not_modified
+from api.jobs.endpoints import NOT_FOUND, JobDep
+from store.jobs import JobRepository
+from store.series import EnergySeries, LossSeries, RhoSeries, SeriesRepository
+
+VERSION = "s1"  # of what is below: a job's revision knows nothing of it
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+
+class LossOut(BaseModel):
+    """One entry for each optimiser step that is kept: the lowest and the highest loss of every stretch."""
+
+    step: list[int]
+    at: list[int]
+    value: list[float | None] = Field(description="Null where the loss was not finite")
+
+
+class EnergyOut(BaseModel):
+    """One entry for each stretch of metered time; where no worker ran, the next begins after the last one's end."""
+
+    start: list[int]
+    end: list[int]
+    power_w: list[float]
+    intensity_gco2e_per_kwh: list[float | None] = Field(description="Null where it is not known yet")
+    energy_kwh: list[float] = Field(description="All that the job had used by the end of the stretch")
+    emissions_gco2e: list[float] = Field(description="All that it had emitted by then, as far as it is priced")
+
+
+class RhoOut(BaseModel):
+    """One entry for each epoch."""
+
+    epoch: list[int]
+    start: list[int]
+    end: list[int | None]
+    asked: list[float]
+    reached: list[float | None]
+
+
+class SeriesOut(BaseModel):
+    """Curves by column: the entries at one index belong together. Times are milliseconds since 1970, in UTC."""
+
+    start: datetime | None = Field(description="The earliest time in any of them")
+    end: datetime | None = Field(description="The latest time in any of them")
+    loss: LossOut
+    energy: EnergyOut
+    rho: RhoOut
+
+    @classmethod
+    def of(cls, loss: LossSeries, energy: EnergySeries, rho: RhoSeries) -> "SeriesOut":
+        """As the store gives them."""
+        times = [*loss.at[:1], *loss.at[-1:], *energy.start[:1], *energy.end[-1:], *rho.start]
+        times += [end for end in rho.end if end is not None]
+        return cls(
+            start=_iso(min(times)) if times else None,
+            end=_iso(max(times)) if times else None,
+            loss=LossOut(**vars(loss)),
+            energy=EnergyOut(**vars(energy)),
+            rho=RhoOut(**vars(rho)),
+        )
+
+
+@router.get(
+    "/{job_id}/series",
+    summary="Loss, power, intensity, energy and emissions over time",
+    response_model=SeriesOut,
+    responses={**NOT_FOUND, **CACHED},
+)
+def get_series(
+    job: JobDep,
+    session: SessionDep,
+    response: Response,
+    points: Annotated[int, Query(ge=10, le=5000, description="About so many of each curve, at most")] = 500,
+    if_none_match: IfNoneMatch = None,
+) -> SeriesOut | Response:
+    """Thinned out so that no peak and no trough is lost; a stretch without a worker stays a gap."""
+    tag = f'"{VERSION}-{job.revision}-{JobRepository(session).newest_event(job.id)}-{points}"'
+    if if_none_match is not None and matches(if_none_match, tag):
+        return not_modified(tag)
+    response.headers.update(headers(tag))
+    series = SeriesRepository(session)
+    return SeriesOut.of(series.loss(job.id, points=points), series.energy(job.id, points=points), series.rho(job.id))
+
+
+def _iso(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
