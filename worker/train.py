@@ -4,6 +4,7 @@ import hashlib
 import math
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, cast
 import structlog
 from sqlalchemy.orm import Session
 
+from greencore.backprop import TensorCost
 from greencore.backprop.curve import ConcaveCurve
 from greencore.carbon.accounting import split
 from greencore.clock import utc_now
@@ -28,6 +30,7 @@ from store.datasets import rows_file
 from store.grid import GridRepository, signal_named
 from store.jobs import JobRepository, policy_of
 from store.leases import Lease, LeaseLost, claim, held
+from store.selection import put_tensors
 from store.settings import Settings, get_settings
 from store.status import JobStatus
 from store.tables import Artifact, Job
@@ -105,6 +108,7 @@ class _Attempt(Listener):
         self._policy = policy_of(self._job)
         self._epoch = 0  # numbered from 1; 0 is what lies outside the epochs
         self._reported = utc_now()
+        self._tensors: Sequence[str] = ()
         self._meter: EnergyMeter
 
     def run(self) -> None:
@@ -183,6 +187,11 @@ class _Attempt(Listener):
             self._epoch = epochs_done + 1
         log.info("training.started", steps=steps, epochs_done=epochs_done, device=device, precision=precision)
 
+    def tensors(self, costs: Sequence[TensorCost]) -> None:
+        self._tensors = [cost.name for cost in costs]
+        with self._database.session() as session:
+            put_tensors(session, self._lease, costs)
+
     def step(self, *, done: int, steps: int, loss: float) -> None:
         now = utc_now()
         if done < steps and (now - self._reported).total_seconds() < STEP_REPORT_SECONDS:
@@ -202,6 +211,7 @@ class _Attempt(Listener):
             "tensors_selected": len(report.tensors),
             "tensors_total": report.tensors_total,
             "selection": {name: report.importance.get(name) for name in report.tensors},
+            "importance": [report.importance.get(name) for name in self._tensors] if report.importance else None,
             "train_loss": train_loss if math.isfinite(train_loss) else None,
             "eval_loss": eval_loss,
         }

@@ -9,7 +9,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from greencore.backprop import BudgetTooSmall
+from greencore.backprop import BudgetTooSmall, TensorCost
 from greencore.backprop.curve import ConcaveCurve
 from greencore.training.ledger import EpochLedger, EpochReport
 from greencore.training.optimizer_state import OptimizerState, set_aside
@@ -106,6 +106,11 @@ class SelectionCallback(TrainerCallback, ABC):
         self._hook.remove()
         for parameter in self._parameters.values():
             parameter.requires_grad_(True)
+
+    @property
+    def tensor_costs(self) -> tuple[TensorCost, ...]:
+        """What each tensor's gradients cost in one step of the longest rows, from output to input, once begun."""
+        return self._costs.tensor_costs
 
     @property
     def _open_ledger(self) -> EpochLedger:

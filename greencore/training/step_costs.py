@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from greencore.backprop import BudgetTooSmall, Selection, profile, select
+from greencore.backprop import BudgetTooSmall, Selection, TensorCost, profile, select
 from greencore.backprop.curve import ConcaveCurve, importance_curve
 from greencore.backprop.lengths import Lengths, coefficients, nodes, weights
 from greencore.training.modes import modes_kept
@@ -48,6 +48,11 @@ class StepCosts:
     def tensors(self) -> tuple[str, ...]:
         """Names of all trainable tensors, from output to input."""
         return tuple(tensor.name for tensor in self._longest.tensors)
+
+    @property
+    def tensor_costs(self) -> tuple[TensorCost, ...]:
+        """What each tensor's gradients cost in one step of the longest rows, from output to input."""
+        return self._longest.tensors
 
     def step_flops(self, names: Collection[str], shape: StepShape) -> float:
         """FLOPs of one step of this shape that trains just these tensors."""
