@@ -12,6 +12,7 @@ from greencore.carbon import Signal
 from greencore.policy.gating import Look
 from scheduler.gates import is_gated, look_at_gate
 from store.database import Database
+from store.eta import expected_end_of_waiting, keep
 from store.grid import signal_named
 from store.jobs import JobRepository
 from store.pace import pace
@@ -122,11 +123,13 @@ def _look(
         return None
     job.zone = zone
     job.signal = job.signal or signals[zone]
-    if not is_gated(job):
-        return Look(True, None, 0.0, False, False, False, why or "no gate")
-    return look_at_gate(
-        session, job, expected, settings, zone=zone, signal=signal_named(job.signal), computing=False, at=at
-    )
+    found = Look(True, None, 0.0, False, False, False, why or "no gate")
+    if is_gated(job):
+        signal = signal_named(job.signal)
+        found = look_at_gate(session, job, expected, settings, zone=zone, signal=signal, computing=False, at=at)
+    there = sum(zone in worker.zones for worker in workers)
+    keep(job, expected_end_of_waiting(session, job, expected, workers=there, at=at))
+    return found
 
 
 def _dispatch(

@@ -42,3 +42,5 @@ def transition(
     if to is JobStatus.RUNNING:
         job.started_at = job.started_at or at
     job.finished_at = at if to in FINAL else None
+    if to in FINAL or to is JobStatus.PAUSED:
+        job.eta = None

@@ -46,6 +46,16 @@ class GateOut(BaseModel):
         return cls.model_validate({**gate, "basis": (gate.get("pace") or {}).get("basis")})
 
 
+class EtaOut(BaseModel):
+    """When a job is expected to be over."""
+
+    finishes_at: datetime
+    earliest: datetime = Field(description="In nine cases of ten it is over between this and `latest`")
+    latest: datetime
+    basis: str = Field(description="What the expectation rests on, in words")
+    at: datetime = Field(description="When it was found; it is found anew all the time, and written where it moved")
+
+
 class JobLinks(BaseModel):
     """Where the rest is."""
 
@@ -89,6 +99,7 @@ class JobOut(BaseModel):
     signal: Signal | None = Field(description="The kind of intensity that it is steered and priced by")
     gate: GateOut | None = Field(description="Null until its gate is looked at, and where its policy has none")
     progress: Progress
+    eta: EtaOut | None = Field(description="Null before the job is prepared, while it is paused, and once it is over")
     rho: float | None = Field(description="Of the newest epoch, as asked for")
     loss: float | None
     energy_kwh: float
@@ -140,6 +151,7 @@ class JobOut(BaseModel):
             signal=job.signal,
             gate=job.gate and GateOut.of(job.gate),
             progress=_progress(job),
+            eta=job.eta,
             rho=job.rho,
             loss=job.loss,
             energy_kwh=job.energy_kwh,
