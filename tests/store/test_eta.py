@@ -37,7 +37,7 @@ def live(database: Database, job_id: str, generator: random.Random, *, mean: flo
         assert job.steps is not None
         now, found, per_epoch = START, [], job.steps // job.epochs
         # Machines have slow and fast stretches: each fifth of a run has its own speed.
-        stretches = [generator.lognormvariate(0, 0.05) for _ in range(6)]
+        stretches = [generator.lognormvariate(0, 0.08) for _ in range(6)]
         for number in range(1, job.steps + 1):
             stretch = stretches[number * 5 // job.steps]
             now += mean * stretch * generator.lognormvariate(0, 0.2) * SECOND
@@ -58,7 +58,7 @@ def test_the_interval_holds_the_real_end_of_most_runs_and_the_error_shrinks(data
     generator, held, asked, early, late = random.Random(7), 0, 0, [], []
     for _ in range(12):
         job_id = run_of(database, epochs=3, steps=90)
-        found = live(database, job_id, generator, mean=2.0, end_of_epoch=6.0)
+        found = live(database, job_id, generator, mean=20.0, end_of_epoch=30.0)
         # The end evaluates, as the start did.
         end = found[-1].at + generator.uniform(2, 8) * SECOND
         held += sum(eta.earliest <= end <= eta.latest for eta in found)
