@@ -1,7 +1,6 @@
 """A request that is repeated under its `Idempotency-Key` is done once, and gets the first answer again."""
 
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -136,7 +135,7 @@ def test_of_many_at_the_same_time_one_makes_the_job_and_the_others_get_its_answe
 
 
 @pytest.fixture
-def cut_off(app: FastAPI, operator_key: str) -> Iterator[TestClient]:
+def cut_off(app: FastAPI, operator_key: str) -> TestClient:
     """A client whose connection is gone when the answer comes."""
 
     async def lossy(scope: Scope, receive: Receive, send: Send) -> None:
@@ -147,7 +146,7 @@ def cut_off(app: FastAPI, operator_key: str) -> Iterator[TestClient]:
 
         await app(scope, receive, lose)
 
-    yield TestClient(lossy, headers=bearer(operator_key))
+    return TestClient(lossy, headers=bearer(operator_key))
 
 
 def test_an_answer_that_never_arrived_is_given_to_the_repeat(
