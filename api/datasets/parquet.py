@@ -46,14 +46,14 @@ def is_parquet(file: Path) -> bool:
         return content.read(len(MAGIC)) in (MAGIC, MAGIC_ENCRYPTED)
 
 
-def convert(source: Path, target: Path, limits: Limits) -> Converted:
+def convert(source: Path, target: Path, limits: Limits, *, memory_bytes: int = MEMORY_BYTES) -> Converted:
     """Write the rows of a Parquet file to `target`, in another process.
 
     Raises `Refused` for a file that cannot be read within bounds, holds no row, or too many; OSError for a full disk.
     """
     _check_ends(source)
     command = [sys.executable, "-m", "api.datasets.parquet"]
-    command += [str(source.resolve()), str(target.resolve()), json.dumps(asdict(limits))]
+    command += [str(source.resolve()), str(target.resolve()), json.dumps(asdict(limits)), str(memory_bytes)]
     bounds = {"ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
     # Nothing of the service's settings and keys.
     environment = {name: os.environ[name] for name in ("PATH", "LANG", "PYTHONPATH") if name in os.environ} | bounds
@@ -65,7 +65,7 @@ def convert(source: Path, target: Path, limits: Limits) -> Converted:
         answer = json.loads(done.stdout)
     except (subprocess.TimeoutExpired, ValueError) as error:
         log.warning("parquet.reader_died", error=str(error))
-        raise Refused(f"{BROKEN} within {MEMORY_BYTES >> 20} MiB of memory and {CPU_SECONDS} s") from error
+        raise Refused(f"{BROKEN} within {memory_bytes >> 20} MiB of memory and {CPU_SECONDS} s") from error
     if "errno" in answer:
         raise OSError(answer["errno"], os.strerror(answer["errno"]))
     if "refused" in answer:
@@ -82,7 +82,7 @@ def convert_here(source: Path, target: Path, limits: Limits) -> Converted:
     try:
         return _write(source, target, limits)
     except (MemoryError, OverflowError) as error:
-        raise Refused(f"{BROKEN} within {MEMORY_BYTES >> 20} MiB of memory") from error
+        raise Refused(f"{BROKEN} within the memory allowed") from error
     except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
             raise
@@ -162,8 +162,9 @@ def _check_ends(source: Path) -> None:
 def main(arguments: list[str]) -> None:
     """Convert, and print what came of it as JSON."""
     source, target, limits = Path(arguments[0]), Path(arguments[1]), Limits(**json.loads(arguments[2]))
+    memory_bytes = int(arguments[3])
     if sys.platform == "linux":  # macOS knows the bound and refuses to set it
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     try:
         answer = asdict(convert_here(source, target, limits))
