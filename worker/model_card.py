@@ -1,0 +1,280 @@
+"""The model card of a result: what was trained on what, how, at which cost, and how that is known."""
+
+import json
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCardData
+from sqlalchemy.orm import Session
+
+from greencore.energy import is_estimate
+from greencore.training.delta import FILE_NAME as DELTA
+from store.catalogue import CatalogueEntry
+from store.emissions import EmissionsRepository
+from store.jobs import EmissionsBasis, EpochCost, JobRepository
+from store.tables import Dataset, Epoch, Job
+from worker.markdown import code, one_line, table
+
+FILE_NAME = "README.md"
+LIBRARIES = ("torch", "transformers", "peft", "safetensors", "codecarbon")
+NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """All that a card is made of: `files` are the result's, `pue` and `settled_gco2e` those of its energy so far."""
+
+    job: Job
+    entry: CatalogueEntry | None
+    dataset: Dataset
+    epochs: Sequence[Epoch]
+    costs: Mapping[int, EpochCost]
+    basis: EmissionsBasis | None
+    pue: float
+    settled_gco2e: float
+    evaluation: Mapping[str, Any]
+    files: frozenset[str]
+    at: datetime
+
+
+def write_model_card(
+    session: Session,
+    job: Job,
+    folder: Path,
+    *,
+    entry: CatalogueEntry | None,
+    evaluation: Mapping[str, Any],
+    at: datetime,
+) -> None:
+    """Write the card of a job, whose energy has been metered to its end, into the folder of its result."""
+    jobs = JobRepository(session)
+    settlement = EmissionsRepository(session).by_settlement([job.id]).get(job.id, {})
+    facts = CardFacts(
+        job=job,
+        entry=entry,
+        dataset=session.get_one(Dataset, job.dataset_id),
+        epochs=jobs.epochs(job.id),
+        costs=jobs.epoch_costs(job.id),
+        basis=jobs.emissions_basis([job.id]).get(job.id),
+        pue=settlement.get("pue", 1.0),
+        settled_gco2e=settlement.get("settled_gco2e", 0.0),
+        evaluation=evaluation,
+        files=frozenset(path.name for path in folder.iterdir()),
+        at=at,
+    )
+    (folder / FILE_NAME).write_text(model_card(facts), encoding="utf-8")
+
+
+def model_card(facts: CardFacts) -> str:
+    """The card as Markdown, with the front matter that the Hugging Face hub reads."""
+    sections = [
+        f"# {code(facts.job.model)}, fine-tuned\n\n{_what(facts)}",
+        f"## How to load it\n\n{_loading(facts)}",
+        f"## Training\n\n{_training(facts)}",
+        f"## Epochs\n\n{_epochs(facts)}",
+        f"## Evaluation\n\n{_evaluation(facts.evaluation)}",
+        f"## Energy and emissions\n\n{_energy(facts)}\n\n{_emissions(facts)}",
+        f"## Software\n\n{_software()}",
+    ]
+    return f"---\n{_front_matter(facts)}\n---\n\n" + "\n\n".join(sections) + "\n"
+
+
+def _front_matter(facts: CardFacts) -> str:
+    job, adapter = facts.job, _is_adapter(facts)
+    licence = one_line(facts.entry.licence if facts.entry else "unknown")
+    identifier = _identifier(licence)
+    data = ModelCardData(
+        base_model=_base_model(facts),
+        base_model_relation="adapter" if adapter else "finetune",
+        library_name="peft" if adapter else "transformers",
+        tags=["greentune", job.method],
+        co2_eq_emissions={
+            "emissions": job.emissions_gco2e,  # in grams
+            "source": "GreenTune: energy metered with CodeCarbon, priced interval by interval",
+            "training_type": "fine-tuning",
+            "geographical_location": one_line(job.zone or "unknown"),
+            "hardware_used": one_line(job.device or "unknown"),
+        },
+        license=identifier or "other",
+        license_name=None if identifier else licence,
+    )
+    return data.to_yaml().strip()
+
+
+def _identifier(licence: str) -> str | None:
+    """A licence by the hub's own kind of name, in small letters; None where it is no such name."""
+    return licence.lower() if re.fullmatch(r"[A-Za-z0-9.-]+", licence) else None
+
+
+def _base_model(facts: CardFacts) -> str:
+    """The hub's name of the base where it comes from there, else the catalogue's."""
+    source = facts.entry.source if facts.entry else ""
+    return one_line(source.removeprefix("hub:").partition("@")[0] if source.startswith("hub:") else facts.job.model)
+
+
+def _is_adapter(facts: CardFacts) -> bool:
+    return "adapter_config.json" in facts.files
+
+
+def _what(facts: CardFacts) -> str:
+    job, dataset, entry = facts.job, facts.dataset, facts.entry
+    rows = [
+        ("base model", f"{code(job.model)} (licence: {code(entry.licence if entry else 'unknown')})"),
+        ("dataset", f"{code(dataset.name)}, {dataset.rows} rows, SHA-256 {code(dataset.sha256)}"),
+        ("method", code(job.method)),
+        ("job", f"{code(job.id)}, submitted {_time(job.created_at)}"),
+        *(("metadata", f"{code(key)}: {code(value)}") for key, value in sorted(job.labels.items())),
+    ]
+    return table(("", ""), rows)
+
+
+def _loading(facts: CardFacts) -> str:
+    name = one_line(facts.job.model)
+    if DELTA in facts.files:
+        return (
+            "This folder holds the changed tensors alone. The whole model is made of them and of the base, exactly as "
+            f"it was trained, by\n\n    greentune apply-delta --base BASE --delta {DELTA} --output FOLDER\n\n"
+            f"where BASE is {code(name)}: a name in GreenTune's catalogue, or where that model lies."
+        )
+    if _is_adapter(facts):
+        return (
+            f"This folder holds a prefix, to be put in front of {code(name)}:\n\n"
+            "    from pathlib import Path\n"
+            "    from greencore.training.adapters import load_adapter, with_adapter\n\n"
+            '    model = with_adapter("prefix", base)  # base: the model as transformers loads it\n'
+            '    load_adapter(model, Path("FOLDER"))'
+        )
+    return (
+        "    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer\n\n"
+        '    encoder = AutoConfig.from_pretrained("FOLDER").is_encoder_decoder\n'
+        '    model = (AutoModelForSeq2SeqLM if encoder else AutoModelForCausalLM).from_pretrained("FOLDER")\n'
+        '    tokenizer = AutoTokenizer.from_pretrained("FOLDER")'
+    )
+
+
+def _training(facts: CardFacts) -> str:
+    job = facts.job
+    settings = {name: value for name, value in job.hyperparameters.items() if name != "sample_prompt"}
+    parameters = table(("hyperparameter", "value"), ((code(name), code(value)) for name, value in settings.items()))
+    policy = code(json.dumps(job.policy, ensure_ascii=False))
+    named = f" ({code(job.policy_name)})" if job.policy_name else ""
+    if job.method == "greentrainer":
+        steered = f"ρ, the share of full fine-tuning's FLOPs, was set before each epoch by the policy{named} {policy}."
+    else:
+        steered = f"This method has no ρ to set: of the policy{named} {policy} the gate alone counted."
+    return f"{parameters}\n\n{steered}\n\n{_flops(facts)}"
+
+
+def _flops(facts: CardFacts) -> str:
+    spent, full, probes = (
+        sum(getattr(epoch, column) or 0.0 for epoch in facts.epochs)
+        for column in ("flops", "full_flops", "probe_flops")
+    )
+    share = f" ({spent / full:.1%} of the {full:.4g} of full fine-tuning on the same batches)" if full else ""
+    return (
+        f"The optimiser steps took {spent:.4g} FLOPs{share}, and finding out which tensors matter {probes:.4g} more. "
+        "1 multiply-accumulate counts as 2 FLOPs; where a paper counts it as 1, these are twice its figures."
+    )
+
+
+def _epochs(facts: CardFacts) -> str:
+    header = (
+        "epoch", "ρ asked", "ρ reached", "intensity, gCO2e/kWh", "source", "FLOPs", "tensors", "loss", "held-out loss",
+        "kWh", "gCO2e",
+    )  # fmt: skip
+    return table(header, [_epoch(epoch, facts.costs.get(epoch.number)) for epoch in facts.epochs])
+
+
+def _epoch(epoch: Epoch, cost: EpochCost | None) -> list[str]:
+    about = [epoch.intensity_source, epoch.intensity_step, "estimated" if epoch.intensity_estimated else None]
+    return [
+        str(epoch.number),
+        _number(epoch.rho_asked),
+        _number(epoch.rho_reached),
+        _number(epoch.intensity_gco2e_per_kwh),
+        code(", ".join(part for part in about if part)),
+        _number(epoch.flops),
+        f"{epoch.tensors_selected}/{epoch.tensors_total}" if epoch.tensors_total else NOTHING,
+        _number(epoch.train_loss),
+        _number(epoch.eval_loss),
+        _number(cost.energy_kwh if cost else None),
+        _number(cost.emissions_gco2e if cost else None),
+    ]
+
+
+def _evaluation(evaluation: Mapping[str, Any]) -> str:
+    loss, rouge = evaluation.get("eval_loss") or {}, evaluation.get("rouge") or {}
+    if not loss:
+        return "No rows were held back for it."
+    before, after = (rouge.get(when) or {} for when in ("before", "after"))
+    rows = [("loss", _number(loss.get("before")), _number(loss.get("after")))]
+    rows += [(code(name), _number(before.get(name)), _number(after.get(name))) for name in sorted(before | after)]
+    held_out = f"On {evaluation.get('rows')} rows that were not trained; ROUGE is in per cent."
+    return f"{held_out}\n\n{table(('', 'before', 'after'), rows)}"
+
+
+def _energy(facts: CardFacts) -> str:
+    ways: Mapping[str, Sequence[str]] = facts.basis.methods if facts.basis else {}
+    rows = [
+        (title, _number(sum(getattr(cost, f"{key}_kwh") for cost in facts.costs.values())), *_found(ways.get(key, ())))
+        for key, title in (("cpu", "processor"), ("gpu", "GPU"), ("ram", "memory"))
+    ]
+    rows.append(("in all", _number(facts.job.energy_kwh), "", ""))
+    attempts = facts.job.attempts
+    lost = f" All {attempts} attempts are in it." if attempts > 1 else ""
+    known = f"Loading the model and evaluating it are in the total, not in the epochs.{lost}"
+    return f"{table(('component', 'kWh', 'found by', 'kind'), rows)}\n\n{known}"
+
+
+def _found(ways: Sequence[str]) -> tuple[str, str]:
+    if not ways:
+        return NOTHING, NOTHING
+    kinds = {"estimate" if is_estimate(way) else "meter" for way in ways if way != "none"}
+    return ", ".join(map(code, ways)), " and ".join(sorted(kinds)) or NOTHING
+
+
+def _emissions(facts: CardFacts) -> str:
+    job, basis = facts.job, facts.basis
+    sources = ", ".join(map(code, basis.sources)) if basis and basis.sources else "no source"
+    rough = ", estimates among them" if basis and basis.estimated else ""
+    unpriced = (
+        f" {basis.unpriced_kwh:.4g} kWh have no price yet, and are not in it." if basis and basis.unpriced_kwh else ""
+    )
+    return (
+        f"**{job.emissions_gco2e:.4g} gCO2e** in zone {code(job.zone or 'unknown')} on "
+        f"{code(job.device or 'unknown')}: each interval's energy times a PUE of {facts.pue:.4g} (what the site draws "
+        "for each kWh of its machines) times "
+        f"the intensity of that time ({code(job.signal or 'average')} signal), from {sources}{rough}.{unpriced}\n\n"
+        f"{_finality(facts)}"
+    )
+
+
+def _finality(facts: CardFacts) -> str:
+    total = facts.job.emissions_gco2e
+    link = code(f"GET /jobs/{facts.job.id}")
+    if facts.job.energy_kwh and facts.basis and not facts.basis.unpriced_kwh and facts.settled_gco2e >= total > 0:
+        return f"The figure was settled {_time(facts.at)}."
+    return (
+        f"The figure is provisional, as of {_time(facts.at)}: {facts.settled_gco2e:.4g} of {total:.4g} gCO2e had their "
+        f"final price. This file stays as it is; {link} tells the settled figure and when it was settled."
+    )
+
+
+def _software() -> str:
+    rows = [("greentune", version("greentune")), ("Python", platform.python_version())]
+    rows += [(name, version(name)) for name in LIBRARIES]
+    return table(("", "version"), ((code(name), code(number)) for name, number in rows))
+
+
+def _number(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.4g}"
+
+
+def _time(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M} UTC"
