@@ -186,7 +186,9 @@ def create_key(
         Literal["user", "operator"], typer.Option(help="An operator's key sees everything, and makes keys.")
     ] = "user",
     name: Annotated[str, typer.Option(help="What the key is for.")] = "",
-    days: Annotated[float | None, typer.Option(help="It works for so long; without it, until it is revoked.")] = None,
+    days: Annotated[
+        float | None, typer.Option(help="It works for so long; without it, until it is revoked.", min=0, max=36500)
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
     """Make a key, and show it this once."""

@@ -78,7 +78,7 @@ class ServiceProcess:
             try:
                 self._popen = subprocess.Popen(
                     service.command,
-                    env={**os.environ, **service.environment},
+                    env={**inherited_environment(), **service.environment},
                     cwd=service.directory,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -158,7 +158,7 @@ class Watchdog:
     def __init__(self) -> None:
         self._popen = subprocess.Popen(
             [sys.executable, "-P", "-m", "cli.watchdog"],
-            env={**os.environ, **python_environment()},
+            env={**inherited_environment(), **python_environment()},
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -196,6 +196,15 @@ class Watchdog:
         with suppress(BrokenPipeError):
             self._pipe.write(line.encode())
             self._pipe.flush()
+
+
+def inherited_environment() -> dict[str, str]:
+    """This process's environment but for the settings: each program is told those that it needs, and no secret else."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("GREENTUNE_") and name not in ("DATABASE_URL", "REDIS_URL")
+    }
 
 
 def python_environment() -> dict[str, str]:

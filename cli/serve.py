@@ -2,8 +2,12 @@
 
 import threading
 
+from api.access.keys import issue
 from cli.signals import stop_signals
 from cli.stack import Interrupted, Say, Stack
+from greencore.clock import utc_now
+from store.database import Database
+from store.keys import KeyRepository
 from store.settings import Settings
 
 
@@ -16,9 +20,27 @@ def serve(settings: Settings, *, say: Say) -> None:
     with stop_signals(stop, hurry), Stack(settings, say=say, stop=stop, hurry=hurry) as stack:
         try:
             stack.start()
+            _show_first_key(stack, say)
             say(f"GreenTune is at {stack.url} (interface: {stack.url}/docs; logs: {stack.logs}); Ctrl-C stops it")
             stack.watch()
         except Interrupted:
             pass
         say("stopping: a running job is written to a checkpoint first; Ctrl-C again stops at once")
     say("stopped")
+
+
+def _show_first_key(stack: Stack, say: Say) -> None:
+    """Make an operator's key where none can be used, and show it this once."""
+    database = Database(stack.database_url)
+    try:
+        with database.session() as session:
+            now = utc_now()
+            if KeyRepository(session).has_operator(at=now) and not stack.secret_is_new:
+                return
+            _, text = issue(
+                session, stack.settings.secret, owner="operator", role="operator", name="the first key", at=now
+            )
+            # Before it is stored: one shown in vain is replaced at the next start, one that nobody saw is not.
+            say(f"the first operator key, shown this once: {text}")
+    finally:
+        database.dispose()

@@ -7,7 +7,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -18,9 +18,10 @@ from cli.embedded import EmbeddedPostgres, EmbeddedValkey, redis_answers
 from cli.errors import CommandError, SettingError
 from cli.processes import POLL_SECONDS, Service, ServiceProcess, Watchdog, python_environment
 from cli.readiness import worker_answers
+from cli.secret import make_secret, read_secret
 from migrations.upgrade import upgrade
 from store.database import Database
-from store.settings import Settings
+from store.settings import KEPT_FROM_WORKERS, PROVIDER_SECRETS, Settings
 
 READY_SECONDS = 120.0
 # A running job is given this long to reach its next optimiser step and write a checkpoint.
@@ -59,6 +60,8 @@ class Stack:
         self.logs = self.data_dir / "logs"
         self.database_url = settings.database_url
         self.redis_url = settings.redis_url
+        # Then no key that was made before is of use any more.
+        self.secret_is_new = False
         self._say = say
         self._drain_seconds = drain_seconds
         # Those that were named, rather than left at their defaults, are used as they are.
@@ -84,6 +87,7 @@ class Stack:
         check_port(self.settings.host, self.settings.port)
         with self._resources:
             self._resources.enter_context(_only_stack_on(self.data_dir))
+            self._take_secret()
             self.logs.mkdir(exist_ok=True)
             self._watchdog = self._resources.enter_context(Watchdog())
             self._resources = self._resources.pop_all()
@@ -174,6 +178,13 @@ class Stack:
             for process in processes:
                 process.wait_stopped(hurry)
 
+    def _take_secret(self) -> None:
+        """Sign with the secret that was set, else with the one in the data folder, which is made the first time."""
+        if self.settings.secret_key is None:
+            kept = read_secret(self.data_dir)
+            self.secret_is_new = kept is None
+            self.settings = self.settings.model_copy(update={"secret_key": kept or make_secret(self.data_dir)})
+
     def _start_servers(self) -> None:
         """Start the embedded servers, or check that those named in the environment answer."""
         services = []
@@ -196,13 +207,17 @@ class Stack:
         self._launch(services)
 
     def _programs(self) -> Sequence[Service]:
-        environment = self._environment()
-
-        def program(name: str, *arguments: str, ready: Callable[[], bool], grace_seconds: float) -> Service:
+        def program(
+            name: str,
+            *arguments: str,
+            ready: Callable[[], bool],
+            grace_seconds: float,
+            without: Collection[str] = (),
+        ) -> Service:
             return Service(
                 name=name,
                 command=[sys.executable, "-m", *arguments],
-                environment=environment,
+                environment=self._environment(without),
                 ready=ready,
                 grace_seconds=grace_seconds,
                 ready_seconds=READY_SECONDS,
@@ -211,7 +226,13 @@ class Stack:
         api = ["uvicorn", "api.main:app", "--host", self.settings.host, "--port", str(self.settings.port)]
         api += ["--timeout-graceful-shutdown", "3"]
         return [
-            program("api", *api, ready=lambda: _answers(f"{self.url}/livez"), grace_seconds=8),
+            program(
+                "api",
+                *api,
+                ready=lambda: _answers(f"{self.url}/livez"),
+                grace_seconds=8,
+                without=PROVIDER_SECRETS,
+            ),
             program("scheduler", "scheduler", ready=lambda: True, grace_seconds=8),
             program(
                 "prepare-worker",
@@ -220,6 +241,7 @@ class Stack:
                 ready=lambda: worker_answers("prepare", self.redis_url),
                 # Preparing a job is begun anew at no loss.
                 grace_seconds=5,
+                without=KEPT_FROM_WORKERS,
             ),
             program(
                 "train-worker",
@@ -227,13 +249,14 @@ class Stack:
                 "train",
                 ready=lambda: worker_answers("train", self.redis_url),
                 grace_seconds=self._drain_seconds,
+                without=KEPT_FROM_WORKERS,
             ),
         ]
 
-    def _environment(self) -> dict[str, str]:
-        """This stack's settings, all of them, as its Python programs read them; nothing may reach a model hub."""
+    def _environment(self, without: Collection[str]) -> dict[str, str]:
+        """This stack's settings but for some, as its Python programs read them; nothing may reach a model hub."""
         return {
-            **self.settings.environment(),
+            **self.settings.environment(without=without),
             "GREENTUNE_DATA_DIR": str(self.data_dir),
             "DATABASE_URL": self.database_url,
             "REDIS_URL": self.redis_url,

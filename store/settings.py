@@ -31,7 +31,7 @@ class SecretKeyMissing(ValueError):
 class Settings(BaseSettings):
     """Settings from `GREENTUNE_*` variables; `DATABASE_URL` and `REDIS_URL` go by their usual names."""
 
-    model_config = SettingsConfigDict(env_prefix="GREENTUNE_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="GREENTUNE_", extra="ignore", frozen=True, hide_input_in_errors=True)
 
     database_url: str = Field(default="postgresql://greentune@localhost/greentune", validation_alias="DATABASE_URL")
     redis_url: str = Field(default="redis://localhost:6379/0", validation_alias="REDIS_URL")

@@ -15,11 +15,12 @@ class RequestRefused(CommandError):
 
 
 class Client:
-    """Talks to the API at `url`; every method raises `CommandError` where it does not get what it asked for."""
+    """Talks to the API at `url` with a key. Methods raise `CommandError` where they do not get what they ask for."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, key: str = "") -> None:
         # Loopback: a proxy that the environment may name has no part in it.
-        self._http = httpx.Client(base_url=url, timeout=30, trust_env=False)
+        headers = {"Authorization": f"Bearer {key}"} if key else None
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=30, trust_env=False)
 
     def __enter__(self) -> "Client":
         return self

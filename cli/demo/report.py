@@ -34,8 +34,12 @@ def show_result(
     console.print("To load it:")
     console.print("  from transformers import AutoModelForCausalLM")
     console.print(f'  AutoModelForCausalLM.from_pretrained("{folder}")')
-    console.print("To download it, start the service with `greentune serve`, then for each of those files:")
-    console.print(f"  curl -O http://127.0.0.1:8000/jobs/{job['id']}/artifacts/model.safetensors")
+    console.print(
+        "To download it, start the service with `greentune serve`; then, with a key, for each of those files:"
+    )
+    console.print(
+        f"  curl -O -H 'Authorization: Bearer gtk_…' http://127.0.0.1:8000/jobs/{job['id']}/artifacts/model.safetensors"
+    )
 
 
 def _table(job: Json, epochs: Sequence[Json], *, title: str) -> Table:

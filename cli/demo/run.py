@@ -1,12 +1,15 @@
 """`greentune demo`: start the stack, run one job through the REST interface, show what came of it, stop the stack."""
 
 import threading
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from importlib.resources import as_file, files
 from pathlib import Path
 
 from rich.console import Console
 
+from api.access.keys import issue
 from cli.demo.client import Client
 from cli.demo.follow import follow
 from cli.demo.report import show_result
@@ -14,6 +17,9 @@ from cli.embedded import LOOPBACK, free_port
 from cli.errors import CommandError
 from cli.signals import stop_signals
 from cli.stack import Say, Stack, running_stack
+from greencore.clock import utc_now
+from store.database import Database
+from store.keys import KeyRepository
 from store.settings import Settings
 from worker.presence import device_name
 
@@ -28,6 +34,8 @@ HOUR_SECONDS_GPU = 1.0
 DRAIN_SECONDS = 5.0
 # Seldom enough to leave two cores to the training.
 LOOK_SECONDS = 1.0
+# Should the demonstration be killed, its key ends by itself.
+KEY_LASTS = timedelta(days=1)
 
 
 def run(settings: Settings) -> None:
@@ -53,7 +61,7 @@ def run(settings: Settings) -> None:
 
 
 def _run_job(console: Console, stack: Stack, zone: str, dataset: Path) -> None:
-    with Client(stack.url) as client:
+    with _own_key(stack) as key, Client(stack.url, key=key) as client:
         uploaded = client.upload_dataset(dataset)
         console.print(f"Uploaded {uploaded['name']}: {uploaded['rows']} rows")
         job = client.submit_job(
@@ -78,6 +86,25 @@ def _run_job(console: Console, stack: Stack, zone: str, dataset: Path) -> None:
     show_result(console, job, epochs, artifacts, folder=folder, curve="a synthetic day, not a real grid")
 
 
+@contextmanager
+def _own_key(stack: Stack) -> Iterator[str]:
+    """A user's key for as long as the block runs; nobody is shown it."""
+    database = Database(stack.database_url)
+    now = utc_now()
+    try:
+        with database.session() as session:
+            key, text = issue(
+                session, stack.settings.secret, owner="demo", role="user", at=now, expires_at=now + KEY_LASTS
+            )
+        try:
+            yield text
+        finally:
+            with database.session() as session:
+                KeyRepository(session).revoke(key.id, at=utc_now())
+    finally:
+        database.dispose()
+
+
 def _demo_settings(settings: Settings, zone: str, day: Path) -> Settings:
     """A zone of this run's own: readings of an earlier run have no place on this run's day."""
     hour_seconds = HOUR_SECONDS_CPU if device_name() == "cpu" else HOUR_SECONDS_GPU
@@ -89,6 +116,8 @@ def _demo_settings(settings: Settings, zone: str, day: Path) -> Settings:
             "catalogue": None,
             "zones": {zone: source},
             "worker_zones": [],
+            # So that its page opens in a browser on this machine without a key.
+            "open_on_loopback": True,
             "tick_seconds": 1.0,
             "energy_interval_seconds": 5.0,
         }

@@ -14,9 +14,12 @@ import psutil
 import pytest
 
 from cli.embedded import LOOPBACK, free_port
+from tests.keys import bearer
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Greentune, Run
+
+FIRST_KEY = "the first operator key, shown this once: "
 
 Gone = Callable[[list[psutil.Process]], None]
 
@@ -28,6 +31,7 @@ class Served:
     command: "Greentune"
     url: str
     data_dir: Path
+    key: str
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +55,15 @@ def serve(greentune: "Run", data_dir: Path) -> Served:
         str(data_dir),
         "--port",
         str(free_port(LOOPBACK)),
-        environment={"GREENTUNE_CATALOGUE": str(catalogue)},
+        environment={
+            "GREENTUNE_CATALOGUE": str(catalogue),
+            "GREENTUNE_ELECTRICITY_MAPS_TOKEN": "a provider's token",
+        },
     )
     line = command.wait_for("GreenTune is at ")
-    return Served(command, line.split("GreenTune is at ")[1].split()[0], data_dir)
+    shown = [line for line in command.lines if FIRST_KEY in line]
+    key = shown[0].removeprefix(FIRST_KEY) if shown else ""
+    return Served(command, line.split("GreenTune is at ")[1].split()[0], data_dir, key)
 
 
 def test_it_is_ready_when_it_says_so(served: Served) -> None:
@@ -62,6 +71,48 @@ def test_it_is_ready_when_it_says_so(served: Served) -> None:
     for name in ("postgres", "valkey", "api", "scheduler", "prepare-worker", "train-worker"):
         assert f"{name}: ready after" in served.command.output
         assert (served.data_dir / "logs" / f"{name}.log").is_file()
+
+
+def test_the_first_key_is_shown_once_and_written_nowhere(served: Served) -> None:
+    assert [line for line in served.command.lines if "gtk_" in line] == [FIRST_KEY + served.key]
+    assert get(f"{served.url}/keys", served.key).status_code == 200
+    assert get(f"{served.url}/keys").status_code == 401
+    for log in (served.data_dir / "logs").iterdir():
+        assert "gtk_" not in log.read_text(errors="replace")
+
+
+def test_workers_are_started_without_any_secret(served: Served) -> None:
+    secret = served.data_dir / "secret-key"
+    assert secret.stat().st_mode & 0o077 == 0
+    for name, is_told in (
+        ("uvicorn", True),
+        ("-m scheduler", True),
+        ("worker prepare", False),
+        ("worker train", False),
+    ):
+        told = "\n".join(f"{key}={value}" for key, value in running(served, name)[0].environ().items())
+        assert (secret.read_text().strip() in told) is is_told, name
+        assert ("a provider's token" in told) is (name == "-m scheduler"), name
+
+
+def test_keys_are_made_and_revoked_beside_a_running_service(served: Served, greentune: "Run") -> None:
+    folder = ("--data-dir", str(served.data_dir))
+    create = greentune("keys", "create", "--owner", "carol", *folder)
+    assert create.finish() == 0, create.output
+    key = next(line for line in create.lines if line.startswith("gtk_"))
+    assert get(f"{served.url}/jobs", key).status_code == 200
+    assert get(f"{served.url}/keys", key).status_code == 403
+
+    listed = greentune("keys", "list", *folder)
+    assert listed.finish() == 0, listed.output
+    [line] = [line for line in listed.lines if "\tcarol\t" in line]
+    assert key not in listed.output
+
+    assert greentune("keys", "revoke", line.split("\t")[0], *folder).finish() == 0
+    deadline = time.monotonic() + 10
+    while get(f"{served.url}/jobs", key).status_code != 401:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 def test_a_second_one_on_the_same_folder_is_refused(served: Served, greentune: "Run") -> None:
@@ -88,7 +139,7 @@ def test_a_killed_process_is_started_again(served: Served) -> None:
 
 def test_ctrl_c_ends_it_in_order_and_leaves_no_process_behind(served: Served, gone: Gone) -> None:
     policy = {"name": "kept", "policy": {"kind": "constant", "rho": 0.6}}
-    answer = httpx.post(f"{served.url}/policies", json=policy, trust_env=False)
+    answer = httpx.post(f"{served.url}/policies", json=policy, headers=bearer(served.key), trust_env=False)
     assert answer.status_code == 201, answer.text
     family = served.command.family()
     assert {"postgres", "valkey-server"} <= {process.name() for process in family}
@@ -102,7 +153,8 @@ def test_it_goes_on_with_what_was_stored_and_a_kill_leaves_no_process_behind(
     served: Served, greentune: "Run", gone: Gone
 ) -> None:
     again = serve(greentune, served.data_dir)
-    assert "kept" in get(f"{again.url}/policies").text
+    assert again.key == "", "the first key is shown once"
+    assert "kept" in get(f"{again.url}/policies", served.key).text
     family = again.command.family()
     again.command.end(signal.SIGKILL)
     gone(family)
@@ -110,17 +162,22 @@ def test_it_goes_on_with_what_was_stored_and_a_kill_leaves_no_process_behind(
 
 def only(served: Served, words: str) -> psutil.Process:
     """The one running process with these words in its command line."""
+    [process] = running(served, words)
+    return process
+
+
+def running(served: Served, words: str) -> list[psutil.Process]:
+    """The running processes with these words in their command line, parents first."""
     found = []
     for process in served.command.family():
         with suppress(psutil.NoSuchProcess):  # ended meanwhile, or ended and not yet reaped
             if words in " ".join(process.cmdline()):
                 found.append(process)
-    [process] = found
-    return process
+    return found
 
 
-def get(url: str) -> httpx.Response:
-    return httpx.get(url, timeout=10, trust_env=False)
+def get(url: str, key: str = "") -> httpx.Response:
+    return httpx.get(url, headers=bearer(key) if key else None, timeout=10, trust_env=False)
 
 
 def answers(url: str) -> bool:
