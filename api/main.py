@@ -30,6 +30,7 @@ from api.jobs.actions import router as job_actions
 from api.jobs.artifacts import router as artifacts
 from api.jobs.checkpoints import router as checkpoints
 from api.jobs.endpoints import router as jobs
+from api.jobs.estimate import router as estimate
 from api.jobs.event_stream import router as event_stream
 from api.jobs.selection import router as selection
 from api.jobs.series import router as series
@@ -124,7 +125,7 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> FastAPI:
         event_seats=EventSeats(total=settings.max_event_streams, per_owner=settings.max_event_streams_per_owner),
     )
     problems.install(app)
-    of_jobs = (jobs, job_actions, event_stream, series, selection, checkpoints, artifacts)
+    of_jobs = (jobs, estimate, job_actions, event_stream, series, selection, checkpoints, artifacts)
     resources = (*of_jobs, datasets, dataset_contents, policies, models, zones, workers, access)
     for router in (*resources, health, dashboard, sign_in, reference):
         app.include_router(router)

@@ -19,6 +19,7 @@ from store.status import HELD_BY_A_WORKER, JobStatus
 from store.tables import Event, Job, Json, Step
 
 HOUR = timedelta(hours=1)
+MOST_HOURS = 1e6
 # Moves smaller than this are not worth telling; the share is of the time that is left.
 LEAST_MOVE = timedelta(seconds=5)
 LEAST_MOVE_SHARE = 0.03
@@ -143,18 +144,18 @@ def expected_end_of_waiting(session: Session, job: Job, pace: Pace | None, *, wo
     low, high = policy_of(job).rho_range
     done = job.steps_done / job.steps if job.steps else 0.0
     whole, outside = job.epochs * pace.epoch_hours * (1 - done), max(pace.outside_hours, pace.startup_hours)
-    start = max(at + wait * HOUR, opens or at)
+    start = max(at + _hours(wait), opens or at)
     basis = [f"{pace.basis}"]
     if queue.running + queue.ahead:
         basis.append(f"{queue.running} jobs that run and {queue.ahead} that wait before it, on {workers} workers")
     if opens is not None:
         basis.append("the plan of its gate")
-    latest = start + (wait * (pace.spread - 1) + (whole * high + outside) * pace.spread) * HOUR
+    latest = start + _hours(wait * (pace.spread - 1) + (whole * high + outside) * pace.spread)
     if opens is not None:
         latest = max(latest, _time(gate.get("deadline")) or latest)
     return Eta(
-        finishes_at=start + (whole * (low + high) / 2 + outside) * HOUR,
-        earliest=at + (wait + whole * low + outside) / pace.spread * HOUR,
+        finishes_at=start + _hours(whole * (low + high) / 2 + outside),
+        earliest=at + _hours((wait + whole * low + outside) / pace.spread),
         latest=latest,
         basis="; ".join(basis),
         at=at,
@@ -212,6 +213,11 @@ def _ending_seconds(session: Session, job: Job) -> float:
         if (earlier.type, later.type) == ("job.running", "training.started")
     ]
     return max(starts, default=ASSUMED_STARTUP_HOURS * 3600)
+
+
+def _hours(hours: float) -> timedelta:
+    """What is assumed of a slow device may come to more than a date can hold."""
+    return min(hours, MOST_HOURS) * HOUR
 
 
 def _time(stored: str | None) -> datetime | None:

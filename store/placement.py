@@ -13,6 +13,7 @@ from store.tables import Worker
 
 HOUR = timedelta(hours=1)
 SHORTEST_RUN = timedelta(minutes=5)
+LONGEST_LOOK = timedelta(days=14)  # no forecast reaches further
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def place(
     if not known:
         return None
     comparable = [zone for zone in known if signals[zone] == "average"] or known
-    hours = max(pace.epoch_hours * epochs * HOUR, SHORTEST_RUN) if pace is not None else SHORTEST_RUN
+    hours = max(min(pace.epoch_hours * epochs, LONGEST_LOOK / HOUR) * HOUR, SHORTEST_RUN) if pace else SHORTEST_RUN
     expected = {zone: _expected(session, zone, signals[zone], at, at + hours) for zone in comparable}
     best = min(comparable, key=lambda zone: (expected[zone] is None, expected[zone] or 0.0, zone))
     intensity = expected[best]

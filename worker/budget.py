@@ -4,19 +4,13 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
-from greencore.carbon import NoReading
-from greencore.carbon.counterfactuals import cleanest_mean
 from greencore.policy import Budget
-from store.grid import GridRepository
+from store.budget import smallest_budget
 from store.jobs import policy_of
-from store.pace import Pace, pace
+from store.pace import pace
 from store.settings import Settings
 from store.tables import Job
 from store.workers import WorkerRepository
-
-HOUR = timedelta(hours=1)
-# What is assumed of a device that has not run anything may be wrong by as much.
-DOUBT = 10.0
 
 
 class BudgetImpossible(ValueError):
@@ -47,31 +41,15 @@ def check_budget(session: Session, job: Job, settings: Settings, *, at: datetime
     if expected is None:
         return
     zones = [job.zone_asked] if job.zone_asked is not None else list(settings.zones)
-    hours = expected.epoch_hours * job.epochs * policy.rho_min
-    span = hours
-    if policy.gate.mode != "none":
-        span = (job.deadline - at) / HOUR if job.deadline is not None else hours + policy.gate.max_delay_hours
-    found = [least for zone in zones if (least := _least(session, zone, at, hours, max(span, hours))) is not None]
-    if not found:
-        return
-    smallest = min(found) * expected.epoch_kwh * job.epochs * policy.rho_min * settings.pue
-    if policy.budget_gco2e < (smallest / DOUBT if expected.assumed else smallest):
-        raise BudgetImpossible(policy.budget_gco2e, smallest, _basis(expected, min(found)))
-
-
-def _least(session: Session, zone: str, at: datetime, hours: float, span: float) -> float | None:
-    """The lowest mean intensity that `hours` of computing within `span` hours can have; None where none is known."""
-    grid = GridRepository(session)
-    signal = grid.signal(zone)
-    if signal is None:
-        return None
-    end = at + span * HOUR
-    outlook = grid.knowledge(zone, signal, at, end).outlook_or_newest(at)
-    try:
-        return cleanest_mean(outlook, at, end, hours).gco2e_per_kwh if hours > 0 else None
-    except NoReading:
-        return None
-
-
-def _basis(expected: Pace, intensity: float) -> str:
-    return f"{intensity:.4g} gCO2e/kWh; {expected.epoch_kwh:.4g} kWh an epoch at ρ = 1, from {expected.basis}"
+    smallest = smallest_budget(
+        session,
+        policy,
+        expected,
+        epochs=job.epochs,
+        zones=zones,
+        deadline=job.deadline,
+        pue=settings.pue,
+        at=at,
+    )
+    if smallest is not None and policy.budget_gco2e < smallest.certain_gco2e:
+        raise BudgetImpossible(policy.budget_gco2e, smallest.gco2e, smallest.basis)

@@ -10,6 +10,7 @@ from api.access.principal import PrincipalDep
 from api.context import ContextDep, NowDep, SessionDep
 from api.idempotency import OnceDep, created
 from api.jobs import caching
+from api.jobs.budget import refuse_impossible_budget
 from api.jobs.caching import CACHED, IfNoneMatch
 from api.jobs.request import JobRequest
 from api.jobs.schemas import EpochOut, JobOut, jobs_out
@@ -57,6 +58,7 @@ def create_job(
     if (first := once.first_answer()) is not None:
         return first
     new = check(request, principal=principal, context=context, session=session, now=now)
+    refuse_impossible_budget(session, context.settings, new, at=now)
     job = JobRepository(session).add(new, at=now)
     return once.answer(JobOut.of_job(job, None), status=HTTPStatus.CREATED, headers={"Location": f"/jobs/{job.id}"})
 

@@ -26,6 +26,6 @@ class Table(DeclarativeBase):
         str: Text,
         float: Double,
         datetime: DateTime(timezone=True),
-        Json: JSONB,
+        Json: JSONB(none_as_null=True),
         list[str]: ARRAY(Text),
     }

@@ -1,0 +1,80 @@
+"""Whether a submitted job's budget can be kept: what is certain not to be is refused, the rest is told."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from api.jobs.estimate_schemas import BudgetOut
+from api.jobs.expected_place import placed
+from api.problems import invalid
+from greencore.hyperparameters import Hyperparameters
+from greencore.policy import Budget, Policy
+from store.budget import SmallestBudget, smallest_budget
+from store.costs import Work, WorkUnknown, work
+from store.datasets import DatasetRepository
+from store.jobs import NewJob, policy_for
+from store.pace import Pace
+from store.settings import Settings
+
+
+def refuse_impossible_budget(session: Session, settings: Settings, new: NewJob, *, at: datetime) -> None:
+    """Raises the 422 that names the smallest budget, where the one given can certainly not be kept.
+
+    Certain is what rests on a measured pace and on rows that were tokenised as this job tokenises them.
+    """
+    if new.method != "greentrainer" or new.policy["kind"] != "budget":
+        return
+    try:
+        todo = work_of(session, new)
+    except WorkUnknown:
+        return
+    policy = policy_for(new.method, new.policy, share=todo.share)
+    assert isinstance(policy, Budget)
+    _, pace = placed(session, settings, new, policy, todo, at=at)
+    smallest = _smallest(session, settings, new, policy, pace, at)
+    if smallest is None or not todo.exact or pace.assumed:
+        return
+    if policy.budget_gco2e < smallest.gco2e / (todo.spread * pace.spread):
+        message = (
+            f"given {policy.budget_gco2e:g}: the smallest that can be kept is {smallest.gco2e:.4g} ({smallest.basis})"
+        )
+        if new.policy_name is not None:
+            raise invalid("policy", f"budget_gco2e of {new.policy_name!r}: {message}")
+        raise invalid("policy.budget_gco2e", message)
+
+
+def budget_out(
+    session: Session, settings: Settings, new: NewJob, policy: Policy, todo: Work, pace: Pace, *, at: datetime
+) -> BudgetOut | None:
+    """What is known of a budget; None of another policy."""
+    if not isinstance(policy, Budget):
+        return None
+    given, smallest = policy.budget_gco2e, _smallest(session, settings, new, policy, pace, at)
+    if smallest is None:
+        basis = "no reading of any zone is stored yet"
+        return BudgetOut(given_gco2e=given, smallest_gco2e=None, can_be_kept=None, basis=basis)
+    doubt = todo.spread * pace.spread
+    tell = not smallest.gco2e / doubt <= given < smallest.gco2e * doubt
+    return BudgetOut(
+        given_gco2e=given,
+        smallest_gco2e=smallest.gco2e,
+        can_be_kept=given >= smallest.gco2e if tell else None,
+        basis=smallest.basis if tell else f"too close to tell: {smallest.basis}",
+    )
+
+
+def work_of(session: Session, new: NewJob) -> Work:
+    """What an epoch of a checked submission computes. Raises `WorkUnknown`."""
+    dataset = DatasetRepository(session).get(new.dataset_id)
+    assert dataset is not None
+    return work(session, dataset, new.model, new.method, Hyperparameters.model_validate(new.hyperparameters))
+
+
+def _smallest(
+    session: Session, settings: Settings, new: NewJob, policy: Budget, pace: Pace, at: datetime
+) -> SmallestBudget | None:
+    zones: Sequence[str] = [new.zone] if new.zone is not None else list(settings.zones)
+    return smallest_budget(
+        session, policy, pace, epochs=new.epochs, zones=zones, deadline=new.deadline, pue=settings.pue, at=at
+    )

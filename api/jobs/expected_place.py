@@ -1,0 +1,116 @@
+"""Where a job that is not there yet would run, how fast, and what is expected of the intensity there."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from greencore.carbon import IntensitySeries, Signal
+from greencore.carbon.fallback import Known
+from greencore.policy import Percentile, Policy
+from greencore.policy.ahead import LONGEST_HOURS
+from store.costs import Work
+from store.grid import GridRepository
+from store.jobs import NewJob
+from store.pace import Pace, pace_of
+from store.placement import place, zones_of
+from store.settings import Settings
+from store.workers import WorkerRepository
+
+HOUR = timedelta(hours=1)
+# Assumed: how far an intensity may turn out to lie from what is expected of it.
+SPREAD_OF_FORECAST = 1.15
+SPREAD_BEYOND_FORECAST = 1.3
+SPREAD_OF_STAND_IN = 1.5
+
+
+@dataclass(frozen=True)
+class Place:
+    """A zone, its live workers, the device of one of them, and what is expected of its intensity from now on.
+
+    `forecast` is false where the intensity in force alone is known, and taken to stay; `past` holds the readings that
+    the policy ranks by.
+    """
+
+    zone: str
+    reason: str
+    signal: Signal
+    live_workers: int
+    device: str | None
+    in_force: Known | None
+    outlook: IntensitySeries
+    forecast: bool
+    past: IntensitySeries
+
+    def spread(self, until: datetime) -> float:
+        """The factor by which the mean intensity of a run that ends by `until` may differ from what is expected."""
+        if not self.forecast:
+            return SPREAD_OF_STAND_IN
+        return SPREAD_OF_FORECAST if self.outlook.readings[-1].end >= until else SPREAD_BEYOND_FORECAST
+
+    @property
+    def basis(self) -> str:
+        """What the intensities rest on, in words."""
+        if not len(self.outlook):
+            return "nothing is known of this zone: emissions are null"
+        if not self.forecast:
+            within = f"{SPREAD_OF_STAND_IN:g} times either way"
+            return f"there is no forecast: the intensity in force is taken to stay, within {within} (assumed)"
+        return (
+            f"the reading in force and the stored forecast, within {SPREAD_OF_FORECAST:g} times either way, and beyond "
+            f"its end its last value, within {SPREAD_BEYOND_FORECAST:g} times (both assumed)"
+        )
+
+
+def placed(
+    session: Session, settings: Settings, new: NewJob, policy: Policy, todo: Work, *, at: datetime
+) -> tuple[Place, Pace]:
+    """Where the job would run, as the scheduler would choose it, and its pace on a worker there."""
+    workers = WorkerRepository(session).alive(since=at - timedelta(seconds=settings.lease_seconds))
+    grid = GridRepository(session)
+
+    def pace_on(device: str | None) -> Pace:
+        return pace_of(session, settings, model=new.model, epoch_flops=todo.epoch_flops, device=device)
+
+    if new.zone is not None:
+        zone, reason = new.zone, "asked for"
+    else:
+        served = [zone for zone in zones_of(workers) if zone in settings.zones]
+        zones = served or sorted(settings.zones)
+        signals: Mapping[str, Signal] = {zone: signal for zone in zones if (signal := grid.signal(zone)) is not None}
+        there = pace_on(next((worker.device for worker in workers), None))
+        found = place(session, zones, signals, there, new.epochs, at=at)
+        zone = found.zone if found is not None else zones[0]
+        reason = found.reason if found is not None else f"of {len(zones)} zones none has a reading, and it is the first"
+    serving = [worker for worker in workers if zone in worker.zones]
+    device = serving[0].device if serving else None
+    signal = grid.signal(zone) or "average"
+    known = grid.knowledge(zone, signal, at, at + LONGEST_HOURS * HOUR)
+    in_force, outlook = known.in_force(at, stale_limit=settings.stale_limit), known.outlook(at)
+    where = Place(
+        zone=zone,
+        reason=reason,
+        signal=signal,
+        live_workers=len(serving),
+        device=device,
+        in_force=in_force,
+        outlook=_from_now(outlook, in_force, zone, at),
+        forecast=any(reading.start > at for reading in outlook),
+        past=_window(grid, zone, signal, policy, at),
+    )
+    return where, pace_on(device)
+
+
+def _from_now(outlook: IntensitySeries, in_force: Known | None, zone: str, at: datetime) -> IntensitySeries:
+    """The outlook, with what stands in for a reading before it begins."""
+    begins = outlook.readings[0].start if len(outlook) else at + HOUR
+    if in_force is None or begins <= at:
+        return outlook
+    return IntensitySeries([replace(in_force.labelled(), zone=zone, start=at, end=begins), *outlook])
+
+
+def _window(grid: GridRepository, zone: str, signal: Signal, policy: Policy, at: datetime) -> IntensitySeries:
+    if not isinstance(policy, Percentile):
+        return IntensitySeries()
+    return grid.between(zone, signal, at - policy.window_hours * HOUR, at)

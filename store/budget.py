@@ -1,0 +1,66 @@
+"""What a job under a budget emits at the least: whether its budget can be kept at all."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from greencore.carbon import NoReading
+from greencore.carbon.counterfactuals import cleanest_mean
+from greencore.policy import Budget
+from store.grid import GridRepository
+from store.pace import DOUBT, Pace
+
+HOUR = timedelta(hours=1)
+LONGEST_LOOK_HOURS = 366 * 24.0  # no deadline lies further ahead
+
+
+@dataclass(frozen=True)
+class SmallestBudget:
+    """What every epoch at `rho_min` emits, begun now or in the best hours that the gate may wait for, in gCO2e.
+
+    `certain_gco2e` is the least that it is, should all that is not known turn out well. `basis` in words.
+    """
+
+    gco2e: float
+    certain_gco2e: float
+    basis: str
+
+
+def smallest_budget(
+    session: Session,
+    policy: Budget,
+    pace: Pace,
+    *,
+    epochs: int,
+    zones: Sequence[str],
+    deadline: datetime | None,
+    pue: float,
+    at: datetime,
+) -> SmallestBudget | None:
+    """The smallest budget that could be kept in the best of `zones`; None where no intensity is known of any."""
+    hours = min(pace.epoch_hours * epochs * policy.rho_min, LONGEST_LOOK_HOURS)
+    span = hours
+    if policy.gate.mode != "none":
+        span = (deadline - at) / HOUR if deadline is not None else hours + policy.gate.max_delay_hours
+    found = [least for zone in zones if (least := _least(session, zone, at, hours, max(span, hours))) is not None]
+    if not found:
+        return None
+    gco2e = min(found) * pace.epoch_kwh * epochs * policy.rho_min * pue
+    basis = f"{min(found):.4g} gCO2e/kWh; {pace.epoch_kwh:.4g} kWh an epoch at ρ = 1, from {pace.basis}"
+    return SmallestBudget(gco2e, gco2e / DOUBT if pace.assumed else gco2e, basis)
+
+
+def _least(session: Session, zone: str, at: datetime, hours: float, span: float) -> float | None:
+    """The lowest mean intensity that `hours` of computing within `span` hours can have; None where none is known."""
+    grid = GridRepository(session)
+    signal = grid.signal(zone)
+    if signal is None or hours <= 0:
+        return None
+    end = at + span * HOUR
+    outlook = grid.knowledge(zone, signal, at, end).outlook_or_newest(at)
+    try:
+        return cleanest_mean(outlook, at, end, hours).gco2e_per_kwh
+    except NoReading:
+        return None
