@@ -1,10 +1,11 @@
 """What every endpoint may ask for: settings, catalogue, clock, and a session that the request owns."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated
 
+from anyio import Semaphore
 from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
@@ -17,6 +18,10 @@ from store.catalogue import CatalogueEntry
 from store.database import Database
 from store.event_feed import EventFeed
 from store.settings import Settings
+
+# A request keeps its connection while it waits for a thread. Without a bound below the pool's size (15) a burst of
+# requests would hold all connections and wait for threads, and all threads would wait for connections.
+SESSIONS_AT_ONCE = 10
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class Context:
     limits: RateLimits
     event_feed: EventFeed
     event_seats: EventSeats
+    turns: Semaphore = field(default_factory=lambda: Semaphore(SESSIONS_AT_ONCE))
 
 
 def _context(request: Request) -> Context:
@@ -43,7 +49,12 @@ def _context(request: Request) -> Context:
 ContextDep = Annotated[Context, Depends(_context)]
 
 
-def _session(context: ContextDep) -> Iterator[Session]:
+async def _turn(context: ContextDep) -> AsyncIterator[None]:
+    async with context.turns:
+        yield
+
+
+def _session(context: ContextDep, _: Annotated[None, Depends(_turn, scope="function")]) -> Iterator[Session]:
     with context.database.session() as session:
         yield session
 
