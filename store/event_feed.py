@@ -168,7 +168,9 @@ class EventFeed:
                 await self._listen_on_one_connection()
             except (psycopg.Error, SQLAlchemyError) as error:
                 log.warning("events.unheard", error=str(error).strip())
-                await asyncio.sleep(_about(RECONNECT_SECONDS))
+            except Exception:
+                log.exception("events.unheard")
+            await asyncio.sleep(_about(RECONNECT_SECONDS))
 
     async def _listen_on_one_connection(self) -> None:
         connection = await psycopg.AsyncConnection.connect(
@@ -193,9 +195,13 @@ class EventFeed:
                 followed.wake()
 
     def _newest(self, job_ids: Collection[str]) -> dict[str, int]:
-        query = select(Event.job_id, func.max(Event.id)).where(Event.job_id.in_(job_ids)).group_by(Event.job_id)
+        query = (
+            select(Event.job_id, func.max(Event.id).label("newest"))
+            .where(Event.job_id.in_(job_ids))
+            .group_by(Event.job_id)
+        )
         with self._database.session() as session:
-            return dict(session.execute(query).tuples().all())
+            return {row.job_id: row.newest for row in session.execute(query)}
 
 
 def _about(seconds: float) -> float:
