@@ -64,8 +64,8 @@ async def create_dataset(
 ) -> DatasetOut:
     """JSON Lines or Parquet, told apart by their content; the fields of a row are the columns of a Parquet file.
 
-    Each row is `{"prompt", "completion"}`, `{"messages": [{"role", "content"}, …]}` or `{"text"}`. Every one is checked;
-    errors name the line, up to the first hundred.
+    Each row is `{"prompt", "completion"}`, `{"messages": [{"role", "content"}, …]}` or `{"text"}`. All of them are
+    checked; errors name the line, up to the first hundred.
     """
     settings = context.settings
     limits = Limits(settings.max_dataset_rows, settings.max_row_bytes, settings.max_upload_bytes)
