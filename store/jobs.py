@@ -5,18 +5,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, TypedDict, TypeVar, Unpack
 
-from sqlalchemy import ColumnElement, Select, func, or_, select
+from sqlalchemy import ARRAY, Select, any_, func, literal, select
 from sqlalchemy.orm import Session
 
 from greencore.policy import Policy, parse_policy
 from store.database import wake_scheduler
 from store.ids import new_id
 from store.page import Page
-from store.status import FINAL, HELD_BY_A_WORKER, JobStatus
+from store.status import FINAL, JobStatus
 from store.tables import Artifact, EnergyInterval, Epoch, Event, Job
 from store.transitions import transition
 
 Query = TypeVar("Query", bound=Select[*tuple[Any, ...]])
+
+# What jobs can be listed by in the order of their ids; the first whose columns are all asked for is taken.
+LIST_INDEXES = (("owner", "status"), ("owner", "zone"), ("owner",), ("status",), ("zone",), ())
 
 
 @dataclass(frozen=True)
@@ -224,58 +227,10 @@ class JobRepository:
     def artifact(self, job_id: str, name: str) -> Artifact | None:
         return self._session.get(Artifact, (job_id, name))
 
-    def undispatched(self, status: JobStatus, *, sent_before: datetime, limit: int = 100) -> Sequence[Job]:
-        """Locked jobs of a status whose message was never sent, or was sent before the given time and not taken.
-
-        Highest priority first, then oldest; rows another transaction holds are skipped.
-        """
-        query = (
-            select(Job)
-            .where(
-                Job.status == status,
-                or_(Job.dispatched_at.is_(None), Job.dispatched_at < sent_before),
-            )
-            .order_by(Job.priority.desc(), Job.id)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
-        return self._session.scalars(query).all()
-
-    def deferred(self, *, due: datetime) -> Sequence[Job]:
-        """Locked jobs that wait for their gate, and whose next look is due."""
-        return self._due(JobStatus.DEFERRED, due)
-
-    def running_to_look_at(self, *, due: datetime) -> Sequence[Job]:
-        """Locked jobs that run undisturbed, and whose gate may pause them and is due for a look."""
-        gate = Job.policy["gate"]
-        may_pause = or_(
-            gate["mode"].astext == "pause",
-            (gate["mode"].astext == "none") & gate["pause_above"].astext.is_not(None),
-        )
-        return self._due(JobStatus.RUNNING, due, may_pause, Job.control == "run")
-
-    def _due(self, status: JobStatus, due: datetime, *conditions: ColumnElement[bool]) -> Sequence[Job]:
-        query = (
-            select(Job)
-            .where(Job.status == status, or_(Job.not_before.is_(None), Job.not_before <= due), *conditions)
-            .order_by(Job.priority.desc(), Job.id)
-            .with_for_update(skip_locked=True)
-        )
-        return self._session.scalars(query).all()
-
     def open_zones(self) -> set[str]:
         """The zones of the jobs that are not over."""
         query = select(Job.zone).where(Job.status.not_in(FINAL), Job.zone.is_not(None)).distinct()
         return {zone for zone in self._session.scalars(query) if zone is not None}
-
-    def lost(self, *, at: datetime) -> Sequence[Job]:
-        """Locked jobs whose worker has let its lease run out."""
-        query = (
-            select(Job)
-            .where(Job.status.in_(HELD_BY_A_WORKER), Job.lease_expires_at < at)
-            .with_for_update(skip_locked=True)
-        )
-        return self._session.scalars(query).all()
 
     def fail(self, job: Job, *, at: datetime, error: Mapping[str, Any]) -> None:
         """End a locked job with an error: `title`, `detail` and, where one is to blame, `field`."""
@@ -284,14 +239,23 @@ class JobRepository:
 
 
 def _page(query: Query, limit: int, which: JobFilter) -> Query:
-    """One row more than a page holds, newest first."""
-    same = {Job.owner: which.get("owner"), Job.status: which.get("status"), Job.zone: which.get("zone")}
-    query = query.where(*(column == value for column, value in same.items() if value is not None))
+    """One row more than a page holds, newest first.
+
+    Left to itself, PostgreSQL goes through all jobs from the newest on as long as it expects to meet enough of those
+    meant, and an owner's may all be old. As one of an array, and named in the order, what is asked for leaves only the
+    index that has both.
+    """
+    given = {name: value for name in ("owner", "status", "zone") if (value := which.get(name)) is not None}
+    index = next(names for names in LIST_INDEXES if given.keys() >= set(names))
+    for name, value in given.items():
+        column = Job.__table__.c[name]
+        wanted = any_(literal([value], ARRAY(column.type))) if name in index else value
+        query = query.where(column == wanted)
     if (after := which.get("after")) is not None:
         query = query.where(Job.id < after)
     if labels := which.get("labels"):
         query = query.where(Job.labels.contains(dict(labels)))
-    return query.order_by(Job.id.desc()).limit(limit + 1)
+    return query.order_by(*(Job.__table__.c[name].desc() for name in index), Job.id.desc()).limit(limit + 1)
 
 
 def _by_component(methods: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:

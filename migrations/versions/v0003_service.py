@@ -179,6 +179,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_jobs_owner_id", "jobs", ["owner", "id"], unique=False)
     op.create_index("ix_jobs_owner_status_id", "jobs", ["owner", "status", "id"], unique=False)
+    op.create_index("ix_jobs_owner_zone_id", "jobs", ["owner", "zone", "id"], unique=False)
     op.create_index("ix_jobs_status_id", "jobs", ["status", "id"], unique=False)
     op.create_index("ix_jobs_zone_id", "jobs", ["zone", "id"], unique=False)
     op.add_column("models", sa.Column("costs", postgresql.JSONB(astext_type=sa.Text()), nullable=True))
@@ -192,6 +193,7 @@ def downgrade() -> None:
     op.drop_column("models", "costs")
     op.drop_index("ix_jobs_zone_id", table_name="jobs")
     op.drop_index("ix_jobs_status_id", table_name="jobs")
+    op.drop_index("ix_jobs_owner_zone_id", table_name="jobs")
     op.drop_index("ix_jobs_owner_status_id", table_name="jobs")
     op.drop_index("ix_jobs_owner_id", table_name="jobs")
     op.drop_index(

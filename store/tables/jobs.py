@@ -44,6 +44,7 @@ class Job(Table):
         Index("ix_jobs_zone_id", "zone", "id"),
         Index("ix_jobs_owner_id", "owner", "id"),
         Index("ix_jobs_owner_status_id", "owner", "status", "id"),
+        Index("ix_jobs_owner_zone_id", "owner", "zone", "id"),
         Index("ix_jobs_metadata", "metadata", postgresql_using="gin", postgresql_ops={"metadata": "jsonb_path_ops"}),
         CheckConstraint("epochs_done >= 0 AND epochs_done <= epochs", name="epochs_done"),
     )

@@ -109,7 +109,7 @@ def test_a_retried_job_forgets_its_end_and_keeps_what_it_has_done_and_used(datab
     do(database, job_id, Action.RETRY)
     job = get(database, job_id)
     assert job.status is JobStatus.QUEUED
-    assert job.error is job.finished_at is job.settled_at is job.counterfactuals is None
+    assert (job.error, job.finished_at, job.settled_at, job.counterfactuals) == (None, None, None, None)
     assert (job.lost_attempts, job.attempts, job.steps_done, job.energy_kwh) == (0, 1, 4, 0.5)
     assert (job.ready_at, job.released_at) == (START, LATER)
     assert claimed(database, job_id, at=LATER).attempt == 2
