@@ -1,9 +1,7 @@
-"""Checkpoints that are complete or absent, in safetensors and JSON only."""
+"""A Trainer whose checkpoints hold no pickle: safetensors and JSON only."""
 
 import json
-import os
 import random
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,42 +10,35 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Trainer
 
+from greencore.training.checkpoint_folder import CheckpointFolder
+
 OPTIMIZER, SCHEDULER, RANDOM = "optimizer", "scheduler", "random"
-PREFIX = "checkpoint-"
-
-
-def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint of a run; a half-written one never has its final name."""
-    found = [path for path in folder.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()]
-    return max(found, key=lambda path: int(path.name.removeprefix(PREFIX)), default=None)
 
 
 class CheckpointedTrainer(Trainer):
-    """A Trainer whose checkpoints are written aside, flushed to disk, and renamed, without a pickle in them.
+    """A Trainer that writes its checkpoints into a `CheckpointFolder`.
 
-    A checkpoint holds weights, optimiser, schedule, random state and the position in the data. Once a new one is
-    complete, the older ones are removed.
+    A checkpoint holds weights, optimiser, schedule, random state and the position in the data.
     """
 
+    def __init__(self, *, checkpoints: CheckpointFolder, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._checkpoints = checkpoints
+
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        assert self.args.output_dir is not None
-        run = Path(self.args.output_dir)
-        final, working = run / f"{PREFIX}{self.state.global_step}", run / ".checkpoint"
-        shutil.rmtree(working, ignore_errors=True)
-        working.mkdir(parents=True)
+        epochs_done = int((self.state.epoch or 0.0) + 1e-6)
+        self._checkpoints.write(self.state.global_step, epochs_done, self._fill)
+
+    def _fill(self, folder: Path) -> None:
         assert self.model is not None
-        self.accelerator.unwrap_model(self.model).save_pretrained(working)
-        self._save_optimizer_and_scheduler(str(working))
-        self._save_rng_state(str(working))
-        self.state.save_to_json(str(working / "trainer_state.json"))
-        make_durable(working)
-        if final.exists():
-            shutil.rmtree(final)
-        working.rename(final)
-        _flush(run)
-        for path in run.glob(f"{PREFIX}*"):
-            if path != final:
-                shutil.rmtree(path)
+        self.accelerator.unwrap_model(self.model).save_pretrained(folder)
+        self._save_optimizer_and_scheduler(str(folder))
+        self._save_rng_state(str(folder))
+        self.state.save_to_json(str(folder / "trainer_state.json"))
+
+    def restore_weights(self, checkpoint: Path) -> None:
+        """Take a checkpoint's weights alone, with which there is nothing left to train."""
+        self._load_from_checkpoint(str(checkpoint))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         target = model or self.model
@@ -122,20 +113,6 @@ class CheckpointedTrainer(Trainer):
         torch.set_rng_state(tensors["cpu"])
         if torch.cuda.is_available() and "cuda" in tensors:
             torch.cuda.set_rng_state(tensors["cuda"])
-
-
-def make_durable(folder: Path) -> None:
-    """Flush every file below a folder, and the folder itself, to the disk."""
-    for path in [*folder.rglob("*"), folder]:
-        _flush(path)
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -14,7 +14,8 @@ from greencore.hyperparameters import Hyperparameters
 from greencore.training import GreenTrainerCallback
 from greencore.training.ledger import EpochReport
 from greencore.training.models import load_model
-from greencore.training.run import Listener, fine_tune
+from greencore.training.listener import Listener
+from greencore.training.run import fine_tune
 from tests.greencore.training.trainers import counting_trainer
 
 pytestmark = pytest.mark.gpu

@@ -9,9 +9,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from greencore.dataset import Row
 from greencore.hyperparameters import Hyperparameters
-from greencore.training.checkpoint import latest_checkpoint
+from greencore.training.checkpoint_folder import latest_checkpoint
 from greencore.training.ledger import EpochReport
-from greencore.training.run import Listener, fine_tune
+from greencore.training.listener import Listener
+from greencore.training.run import fine_tune
 
 HYPERPARAMETERS = Hyperparameters(
     epochs=3, batch_size=4, learning_rate=1e-2, max_length=64, eval_share=0.2, max_new_tokens=6, sample_prompt="w1 w2"
