@@ -10,23 +10,30 @@ from sqlalchemy.orm import Session, sessionmaker
 
 WAKE_CHANNEL = "greentune_wake"
 CONNECT_TIMEOUT_SECONDS = 5
+# A server that is gone without a word is noticed within about half a minute instead of a quarter of an hour.
+TCP = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
 
 
 class Database:
     """A PostgreSQL database; `session()` commits at its end and rolls back on an error."""
 
-    def __init__(self, url: str) -> None:
-        """`url` is `postgresql://…`; raises `ValueError` for any other kind of database."""
+    def __init__(self, url: str, *, statement_timeout_seconds: float | None = None) -> None:
+        """`url` is `postgresql://…`; raises `ValueError` for any other kind of database.
+
+        A statement that takes longer than `statement_timeout_seconds`, waits for locks included, is given up.
+        """
         self.url = make_url(url)
         if not self.url.drivername.startswith("postgresql"):
             raise ValueError(f"DATABASE_URL: GreenTune keeps its data in PostgreSQL, not {self.url.drivername}")
         # Times come back in the zone of the connection, and everything here reckons in UTC.
         options = f"{self.url.query.get('options', '')} -c timezone=UTC".strip()
+        if statement_timeout_seconds is not None:
+            options += f" -c statement_timeout={round(1000 * statement_timeout_seconds)}"
         self.engine: Engine = create_engine(
             self.url,
             pool_pre_ping=True,
             json_serializer=_json,
-            connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS, "options": options},
+            connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS, **TCP, "options": options},
         )
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
 

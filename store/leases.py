@@ -1,11 +1,13 @@
-"""Leases: a worker owns a job by a token that every one of its later writes must carry."""
+"""Leases: a worker owns a job by a token that every one of its later writes must carry.
+
+How long a lease lasts goes by the database's clock alone, which those who take and those who reclaim share.
+"""
 
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from store.status import HELD_BY_A_WORKER, JobStatus
@@ -27,9 +29,19 @@ class Lease:
 
 
 def claim(
-    session: Session, job_id: str, *, worker_id: str, device: str, at: datetime, lease_seconds: float
+    session: Session,
+    job_id: str,
+    *,
+    worker_id: str,
+    device: str,
+    at: datetime,
+    lease_seconds: float,
+    task_id: str | None = None,
 ) -> Lease | None:
-    """Take a queued job. None where it is not queued (a second message, a cancelled job): then do nothing."""
+    """Take a queued job. None where it is not queued (a second message, a cancelled job): then do nothing.
+
+    `task_id` is the message's, `at` the time of the event; the lease runs from the database's own now.
+    """
     query = (
         select(Job)
         .where(Job.id == job_id, Job.status == JobStatus.QUEUED)
@@ -42,17 +54,22 @@ def claim(
     job.attempts += 1
     transition(session, job, JobStatus.RUNNING, at=at, worker=worker_id, attempt=job.attempts)
     job.lease_token = secrets.token_hex(16)
-    job.lease_expires_at = at + timedelta(seconds=lease_seconds)
-    job.worker_id, job.device, job.control = worker_id, device, "run"
+    job.lease_expires_at = func.now() + timedelta(seconds=lease_seconds)
+    job.worker_id, job.task_id, job.device = worker_id, task_id, device
+    job.control, job.control_at = "run", None
+    session.flush()
     return Lease(job_id, job.lease_token, job.attempts)
 
 
-def renew(session: Session, lease: Lease, *, at: datetime, lease_seconds: float) -> str:
-    """Keep the lease for `lease_seconds` more, and bring back the control flag. Raises `LeaseLost`."""
+def renew(session: Session, lease: Lease, *, lease_seconds: float) -> str:
+    """Keep the lease for `lease_seconds` from now, and bring back the control flag. Raises `LeaseLost`.
+
+    One that has run out is kept all the same, as long as nobody has taken the job back.
+    """
     control: str | None = session.scalar(
         update(Job)
         .where(Job.id == lease.job_id, Job.lease_token == lease.token)
-        .values(lease_expires_at=at + timedelta(seconds=lease_seconds))
+        .values(lease_expires_at=func.now() + timedelta(seconds=lease_seconds), revision=Job.revision)
         .returning(Job.control)
     )
     if control is None:
@@ -72,14 +89,3 @@ def held(session: Session, lease: Lease) -> Job:
     if job is None:
         raise LeaseLost(lease.job_id)
     return job
-
-
-def drain(session: Session, worker_id: str) -> Sequence[str]:
-    """Ask the jobs that a worker holds to stop at their next step and go back to the queue; gives their ids."""
-    asked = (
-        update(Job)
-        .where(Job.worker_id == worker_id, Job.status.in_(HELD_BY_A_WORKER), Job.control == "run")
-        .values(control="drain")
-        .returning(Job.id)
-    )
-    return session.scalars(asked).all()

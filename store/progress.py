@@ -1,29 +1,49 @@
 """What a worker writes about a job it holds: decisions, progress, energy, results. All raise `LeaseLost`."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from greencore.carbon import PricedInterval
 from greencore.carbon.accounting import TRACKER_TOLERANCE, tracker_difference
 from greencore.energy import EnergyInterval as MeteredInterval
 from greencore.policy import Decision
+from store.database import wake_scheduler
+from store.eta import expected_end, keep
 from store.jobs import JobRepository
 from store.leases import Lease, held
 from store.status import JobStatus
-from store.tables import Artifact, EnergyInterval, Epoch
+from store.tables import Artifact, EnergyInterval, Epoch, Step
 from store.transitions import transition
+
+# Whoever is asked to stop and was to be neither paused nor cancelled goes back to the queue.
+STOPPED = {JobStatus.PAUSING: JobStatus.PAUSED, JobStatus.CANCELLING: JobStatus.CANCELLED}
+
+
+@dataclass(frozen=True)
+class StepLoss:
+    """One optimiser step (numbered from 1), when it was done, and its loss, which is finite."""
+
+    number: int
+    at: datetime
+    loss: float
 
 
 def start_training(
     session: Session, lease: Lease, *, at: datetime, steps: int, steps_done: int, epochs_done: int, precision: str
 ) -> None:
-    """Note that the model is loaded, and after which step the run goes on: that of its last checkpoint."""
+    """Note that the model is loaded, and after which step the run goes on: that of its last checkpoint.
+
+    Steps beyond it were lost with their attempt, and are taken again.
+    """
     job = held(session, lease)
     job.steps, job.steps_done, job.epochs_done = steps, steps_done, epochs_done
+    session.execute(delete(Step).where(Step.job_id == lease.job_id, Step.number > steps_done))
     JobRepository(session).record(
         job.id,
         "training.started",
@@ -72,12 +92,20 @@ def start_epoch(session: Session, lease: Lease, number: int, decision: Decision,
     )
 
 
-def report_step(session: Session, lease: Lease, *, steps: int, steps_done: int, loss: float | None) -> None:
-    """Note how far the run has come, for whoever watches it."""
+def report_step(
+    session: Session, lease: Lease, *, steps: int, steps_done: int, loss: float | None, taken: Sequence[StepLoss] = ()
+) -> None:
+    """Note how far the run has come, for whoever watches it, and the steps `taken` since the last report."""
     job = held(session, lease)
     job.steps, job.steps_done = steps, steps_done
     if loss is not None:
         job.loss = loss
+    rows = [{"job_id": lease.job_id, "number": step.number, "at": step.at, "loss": step.loss} for step in taken]
+    if rows:
+        statement = insert(Step).values(rows)
+        new = {"at": statement.excluded.at, "loss": statement.excluded.loss}
+        session.execute(statement.on_conflict_do_update(index_elements=["job_id", "number"], set_=new))
+        keep(job, expected_end(session, job, at=taken[-1].at))
 
 
 def finish_epoch(
@@ -108,9 +136,20 @@ def add_energy(
 ) -> None:
     """Store a metered interval in pieces of one intensity each (see `greencore.carbon.split`), and add to the totals.
 
-    A piece without a price counts as energy, and its emissions wait for a price.
+    A piece without a price counts as energy, and its emissions wait for a price. An interval that is there already,
+    because its writer never heard that it was committed, is not counted twice.
     """
     job = held(session, lease)
+    known = select(EnergyInterval.id).where(
+        EnergyInterval.job_id == lease.job_id,
+        EnergyInterval.epoch == epoch,
+        EnergyInterval.attempt == lease.attempt,
+        EnergyInterval.started_at == pieces[0].start,
+        EnergyInterval.finished_at == pieces[0].end,
+    )
+    lasted = pieces[0].end > pieces[0].start  # while a clock that was turned back stands, intervals are told by nothing
+    if lasted and session.scalar(known.limit(1)) is not None:
+        return
     for piece in pieces:
         share = piece.energy_kwh / interval.energy_kwh if interval.energy_kwh else 1 / len(pieces)
         session.add(
@@ -133,6 +172,7 @@ def add_energy(
         )
         job.emissions_gco2e += piece.emissions_gco2e or 0.0
     job.energy_kwh += interval.energy_kwh
+    JobRepository(session).touch(job)
 
 
 def add_tracker_total(session: Session, lease: Lease, *, at: datetime, tracker_kwh: float | None) -> None:
@@ -174,8 +214,31 @@ def succeed(
         session.merge(artifact)
     job.evaluation = dict(evaluation)
     transition(session, job, JobStatus.SUCCEEDED, at=at, artifacts=len(artifacts))
+    wake_scheduler(session)
 
 
 def fail(session: Session, lease: Lease, *, at: datetime, error: Mapping[str, Any]) -> None:
     """End a job with an error: `title`, `detail` and, where one is to blame, `field`."""
     JobRepository(session).fail(held(session, lease), at=at, error=error)
+    wake_scheduler(session)
+
+
+def give_back(session: Session, lease: Lease, *, at: datetime) -> JobStatus:
+    """End an attempt that was stopped, and give where its job stands now.
+
+    What the row says under its lock decides, not what the worker last heard: a pause may have become a cancel.
+    """
+    job = held(session, lease)
+    wanted = "drain" if job.control == "run" else job.control
+    reason = (job.gate or {}).get("reason") if wanted == "defer" else None
+    to = STOPPED.get(job.status, JobStatus.QUEUED)
+    transition(session, job, to, at=at, reason=reason or f"stopped by its worker: {wanted}")
+    wake_scheduler(session)
+    return to
+
+
+def terminate(session: Session, lease: Lease, *, at: datetime, after_seconds: float) -> None:
+    """Cancel a job whose process has not come to its end by itself."""
+    reason = f"did not stop within {after_seconds:g} s, and was terminated"
+    transition(session, held(session, lease), JobStatus.CANCELLED, at=at, reason=reason)
+    wake_scheduler(session)

@@ -7,9 +7,11 @@ from store.ids import new_id
 from store.logs import configure_logs
 from store.settings import get_settings
 from worker.app import PREPARE_QUEUE, app, train_queue
-from worker.presence import announce
+from worker.presence import announce, drain_on_shutdown
 
 USAGE = "usage: python -m worker prepare|train"
+# To train is to hold a GPU, which only the end of a process gives back for sure; what prepares keeps torch loaded.
+TASKS_PER_PROCESS = {"train": 1, "prepare": 100}
 
 
 def main(arguments: list[str]) -> None:
@@ -28,7 +30,10 @@ def main(arguments: list[str]) -> None:
     if unknown:
         sys.exit(f"GREENTUNE_WORKER_ZONES: {', '.join(sorted(unknown))} is not in GREENTUNE_ZONES")
     if role == "train":
-        announce(worker_id, zones, settings)
+        announce(worker_id, "train", zones, settings)
+        drain_on_shutdown()
+    else:
+        announce(worker_id, "prepare", (), settings)
     queues = [PREPARE_QUEUE] if role == "prepare" else [train_queue(zone) for zone in zones]
     app.worker_main(
         [
@@ -37,6 +42,8 @@ def main(arguments: list[str]) -> None:
             f"{role}-{worker_id}@%h",
             "--queues",
             ",".join(queues),
+            "--max-tasks-per-child",
+            str(TASKS_PER_PROCESS[role]),
             "--without-gossip",
             "--without-mingle",
             "--loglevel",

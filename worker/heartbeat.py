@@ -1,58 +1,134 @@
-"""Keeps a lease alive while a job runs, and brings back what its owner wants of it."""
+"""Keeps a lease alive while a job runs, brings back what its owner wants of it, and ends a process that goes on."""
 
+import os
+import sys
 import threading
+import time
 from types import TracebackType
 from typing import Self
 
+import psutil
 import structlog
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from greencore.clock import utc_now
+from store import progress
 from store.database import Database
 from store.leases import Lease, LeaseLost, renew
+from store.settings import Settings
 
 log = structlog.get_logger()
 
+# A process that may write nothing more is given so long to notice by itself.
+LOST_GRACE_SECONDS = 5.0
+WATCH_SECONDS = 0.5
+CLOSE_SECONDS = 5.0
+
 
 class Heartbeat:
-    """Renews a lease every `interval_seconds` while it is open.
+    """Renews a lease while it is open, and watches that the process obeys.
 
-    `control` is the newest wish: `run`, `drain`, `pause` or `cancel`. `lost` is True once somebody else owns the job,
-    or once the database could not be reached for as long as the lease lasts: then nothing more may be written.
+    `control` is the newest wish: `run`, `drain`, `defer`, `pause` or `cancel`. `lost` is True once somebody else owns
+    the job, or once the database could not be reached for as long as the lease lasts: then nothing more may be
+    written, and the process is ended where it does not end by itself. One that is to be cancelled, and is not done
+    within the grace period, is ended as well, and its job cancelled. Silence is measured on the machine's monotonic
+    clock, the lease on the database's.
     """
 
-    def __init__(self, database: Database, lease: Lease, *, interval_seconds: float, lease_seconds: float) -> None:
-        self._database, self._lease = database, lease
-        self._interval_seconds, self._lease_seconds = interval_seconds, lease_seconds
+    def __init__(self, database: Database, lease: Lease, settings: Settings) -> None:
+        self._database, self._lease, self._settings = database, lease, settings
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
-        self.control = "run"
+        self._threads = [
+            threading.Thread(target=target, name=name, daemon=True)
+            for target, name in ((self._beat, "heartbeat"), (self._watch, "watchdog"))
+        ]
+        self._renewed = time.monotonic()
+        self._control = "run"
+        self._cancel_heard: float | None = None
+        self.drained_at: float | None = None
         self.lost = False
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closing.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join(CLOSE_SECONDS)
+
+    @property
+    def control(self) -> str:
+        if self._control == "run" and self.drained_at is not None:
+            return "drain"
+        return self._control
+
+    def drain(self) -> None:
+        """The worker itself is asked to stop; nothing but a flag is set, so that a signal's handler may call this."""
+        if self.drained_at is None:
+            self.drained_at = time.monotonic()
 
     def _beat(self) -> None:
-        renewed = utc_now()
-        while not self._closing.wait(self._interval_seconds):
+        while not self._closing.wait(self._pause()):
             try:
                 with self._database.session() as session:
-                    self.control = renew(session, self._lease, at=utc_now(), lease_seconds=self._lease_seconds)
-                renewed = utc_now()
+                    self._control = renew(session, self._lease, lease_seconds=self._settings.lease_seconds)
+                self._renewed = time.monotonic()
+                self._obey_cancel()
             except LeaseLost:
                 log.warning("lease.lost", job=self._lease.job_id, attempt=self._lease.attempt)
                 self.lost = True
                 return
-            except OperationalError as error:
-                silent = (utc_now() - renewed).total_seconds()
-                log.warning("heartbeat.failed", job=self._lease.job_id, silent_s=silent, error=str(error.orig))
-                if silent > self._lease_seconds:
-                    self.lost = True
-                    return
+            except DBAPIError as error:
+                silent = time.monotonic() - self._renewed
+                log.warning(
+                    "heartbeat.failed", job=self._lease.job_id, silent_s=round(silent, 1), error=str(error.orig)
+                )
+
+    def _pause(self) -> float:
+        """Until the next beat, in seconds; the end of a grace period is not slept through."""
+        pause = self._settings.heartbeat_seconds
+        if self._cancel_heard is not None:
+            left = self._cancel_heard + self._settings.cancel_grace_seconds - time.monotonic()
+            pause = min(pause, max(left, 0.1))
+        return pause
+
+    def _obey_cancel(self) -> None:
+        if self._control != "cancel":
+            self._cancel_heard = None
+            return
+        now = time.monotonic()
+        if self._cancel_heard is None:
+            self._cancel_heard = now
+        if now - self._cancel_heard < self._settings.cancel_grace_seconds or self._closing.is_set():
+            return
+        with self._database.session() as session:
+            grace_seconds = self._settings.cancel_grace_seconds
+            progress.terminate(session, self._lease, at=utc_now(), after_seconds=grace_seconds)
+        log.warning("job.terminated", job=self._lease.job_id, attempt=self._lease.attempt)
+        end_process()
+
+    def _watch(self) -> None:
+        """Apart from the beat, which may hang in the database for as long as that hangs."""
+        lost_at: float | None = None
+        while not self._closing.wait(min(WATCH_SECONDS, self._settings.heartbeat_seconds)):
+            now = time.monotonic()
+            if now - self._renewed > self._settings.lease_seconds:
+                self.lost = True
+            if self.lost:
+                lost_at = now if lost_at is None else lost_at
+                if now - lost_at > LOST_GRACE_SECONDS:
+                    log.warning("attempt.ended", job=self._lease.job_id, reason="it went on without its lease")
+                    end_process()
+
+
+def end_process() -> None:
+    """End this process and those that it started, at once, whatever they are doing."""
+    for child in psutil.Process().children(recursive=True):
+        child.kill()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)

@@ -34,6 +34,7 @@ from store.transitions import transition
 from worker.budget import check_budget
 from worker.faults import explain
 from worker.model_costs import REFERENCE_LENGTHS, REFERENCE_ROWS, row_costs
+from worker.outages import DATABASE_AWAY
 
 log = structlog.get_logger()
 
@@ -79,6 +80,8 @@ def prepare_job(job_id: str) -> None:
         job.estimate = asdict(estimate)
         with database.session() as session:
             check_budget(session, job, settings, at=utc_now())
+    except DATABASE_AWAY:
+        raise
     except Exception as fault:
         log.warning("prepare.failed", job=job_id, exc_info=fault)
         error = explain(fault)

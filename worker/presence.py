@@ -1,32 +1,41 @@
-"""A training worker's sign of life, and its last wish: that the job it runs is drained."""
+"""A worker's sign of life, and what it passes on as it stops: that the job it runs is drained."""
 
+import os
+import signal
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import lru_cache
 
 import structlog
 from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
-from sqlalchemy.exc import OperationalError
+from celery.worker import state
+from sqlalchemy.exc import DBAPIError
 
 from greencore.clock import utc_now
 from store.database import Database
-from store.leases import drain
 from store.settings import Settings
-from store.workers import WorkerRepository
+from store.workers import Role, WorkerRepository
+from worker.outages import STATEMENT_SECONDS
 
 log = structlog.get_logger()
 
+DRAIN_SECONDS = 0.2
 
-def announce(worker_id: str, zones: Sequence[str], settings: Settings) -> None:
+
+def announce(worker_id: str, role: Role, zones: Sequence[str], settings: Settings) -> None:
     """Have this process tell the database that it is alive, from the moment it takes jobs until it stops."""
-    database = Database(settings.database_url)
+    database = Database(settings.database_url, statement_timeout_seconds=STATEMENT_SECONDS)
     stopped = threading.Event()
 
     def beat() -> None:
         while True:
             try:
                 with database.session() as session:
-                    WorkerRepository(session).seen(worker_id, zones=zones, device=device_name(), at=utc_now())
-            except OperationalError as error:
+                    WorkerRepository(session).seen(
+                        worker_id, role=role, zones=zones, device=device_name(), at=utc_now()
+                    )
+            except DBAPIError as error:
                 log.warning("worker.unseen", worker=worker_id, error=str(error.orig))
             if stopped.wait(settings.heartbeat_seconds):
                 return
@@ -34,22 +43,51 @@ def announce(worker_id: str, zones: Sequence[str], settings: Settings) -> None:
     @worker_ready.connect(weak=False)
     def ready(**_: object) -> None:
         threading.Thread(target=beat, name="presence", daemon=True).start()
-        log.info("worker.ready", worker=worker_id, zones=list(zones), device=device_name())
-
-    @worker_shutting_down.connect(weak=False)
-    def shutting_down(**_: object) -> None:
-        with database.session() as session:
-            for job_id in drain(session, worker_id):
-                log.info("job.draining", job=job_id, worker=worker_id)
+        log.info("worker.ready", worker=worker_id, role=role, zones=list(zones), device=device_name())
 
     @worker_shutdown.connect(weak=False)
     def shutdown(**_: object) -> None:
         stopped.set()
-        with database.session() as session:
-            WorkerRepository(session).gone(worker_id)
+        try:
+            with database.session() as session:
+                WorkerRepository(session).gone(worker_id)
+        except DBAPIError as error:
+            log.warning("worker.not_signed_off", worker=worker_id, error=str(error.orig))
         database.dispose()
 
 
+def drain_on_shutdown() -> None:
+    """Have a worker that is asked to stop ask the processes that run its tasks, which Celery leaves running.
+
+    By a signal, which reaches them though the database be away.
+    """
+    stopped = threading.Event()
+
+    def pass_on() -> None:
+        told: set[int] = set()
+        while not stopped.wait(DRAIN_SECONDS):
+            for request in list(state.active_requests):
+                pid = request.worker_pid
+                if pid and pid not in told:  # one whose task has only just begun is told in the next round
+                    told.add(pid)
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGTERM)
+                    log.info("task.draining", task=request.id, pid=pid)
+
+    draining: list[threading.Thread] = []
+
+    @worker_shutting_down.connect(weak=False)
+    def shutting_down(**_: object) -> None:
+        if not draining:
+            draining.append(threading.Thread(target=pass_on, name="drain", daemon=True))
+            draining[0].start()
+
+    @worker_shutdown.connect(weak=False)
+    def shutdown(**_: object) -> None:
+        stopped.set()
+
+
+@lru_cache(maxsize=1)
 def device_name() -> str:
     """The first GPU's name, or "cpu"; asked of the driver, since this process never loads torch."""
     import pynvml

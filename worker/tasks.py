@@ -1,16 +1,22 @@
 """The tasks that messages name. torch is loaded in the process that runs one, not in the worker that waits."""
 
+from typing import Any
+
 from celery.signals import worker_process_init
 
 from store.logs import configure_logs
 from store.settings import get_settings
 from worker.app import COUNT_TOKENS, MEASURE_MODELS, PREPARE, TRAIN, app
+from worker.outages import sit_out
+from worker.presence import device_name
+from worker.train import train_job
 
 
 @worker_process_init.connect(weak=False)
 def child_started(**_: object) -> None:
-    """A spawned process inherits no logging."""
+    """A spawned process inherits no logging; and what a claim has to know is asked before there is one to make."""
     configure_logs(get_settings())
+    device_name()
 
 
 @app.task(name=PREPARE)
@@ -18,7 +24,7 @@ def prepare(job_id: str) -> None:
     """Check a submitted job against its model and data, estimate it, and queue it."""
     from worker.prepare import prepare_job
 
-    prepare_job(job_id)
+    sit_out(lambda: prepare_job(job_id), patience_seconds=get_settings().lease_seconds)
 
 
 @app.task(name=MEASURE_MODELS)
@@ -37,9 +43,7 @@ def count_tokens(dataset_id: str, model: str) -> None:
     count_dataset(dataset_id, model)
 
 
-@app.task(name=TRAIN)
-def train(job_id: str) -> None:
+@app.task(name=TRAIN, bind=True)
+def train(self: Any, job_id: str) -> None:
     """Run one attempt of a job, if it can be claimed."""
-    from worker.train import train_job
-
-    train_job(job_id)
+    train_job(job_id, task_id=self.request.id)

@@ -76,7 +76,7 @@ def test_a_job_survives_sigkill_and_drain_and_runs_once_at_a_time(service: Servi
     epochs = service.get(f"/jobs/{job_id}/epochs")["data"]
     assert sorted(row["number"] for row in epochs) == [1, 2, 3, 4, 5, 6]
     assert all(row["finished_at"] for row in epochs)
-    assert len(list(service.settings.job_dir(job_id).glob("checkpoint-*"))) == 1
+    assert len(list(service.settings.job_dir(job_id).glob("checkpoint-*"))) == 2
 
 
 def test_a_job_whose_dataset_is_gone_fails_with_the_field(service: Service) -> None:

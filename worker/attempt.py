@@ -1,0 +1,221 @@
+"""One attempt of a job: decides ρ at each epoch's start, meters the energy, and writes down what happens."""
+
+import math
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+import structlog
+from sqlalchemy.orm import Session
+
+from greencore.backprop import TensorCost
+from greencore.backprop.curve import ConcaveCurve
+from greencore.carbon.accounting import split
+from greencore.clock import utc_now
+from greencore.dataset import load_rows
+from greencore.energy import EnergyInterval, EnergyMeter
+from greencore.hyperparameters import Hyperparameters
+from greencore.policy import Decision, decide
+from greencore.policy.utility import DEFAULT_UTILITY, UtilityCurve
+from greencore.training.ledger import EpochReport
+from greencore.training.listener import Listener
+from greencore.training.run import Method, Result, fine_tune
+from store import progress
+from store.datasets import rows_file
+from store.grid import GridRepository, signal_named
+from store.jobs import JobRepository, policy_of
+from store.leases import held
+from store.selection import put_tensors
+from store.settings import Settings
+from store.tables import Job
+from worker.baselines import without_rho
+from worker.budget import check_budget
+from worker.circumstances import circumstances
+from worker.journal import Journal
+from worker.outcome import give_back, keep_result
+from worker.prepare import model_folder
+from worker.registered_checkpoints import RegisteredCheckpoints
+from worker.step_log import StepLog
+
+log = structlog.get_logger()
+
+INSTANT = timedelta(microseconds=1)
+
+
+class Attempt(Listener):
+    """Runs a claimed job once. Raises `LeaseLost` where it is another's by now; what else it raises ends the job."""
+
+    def __init__(self, journal: Journal, settings: Settings) -> None:
+        self._journal, self._settings, self._lease = journal, settings, journal.lease
+        self._job: Job = journal.write(lambda session: held(session, self._lease))
+        assert self._job.zone is not None
+        self._zone = self._job.zone
+        self._signal = signal_named(self._job.signal)
+        self._policy = policy_of(self._job)
+        self._steps = StepLog(journal)
+        self._epoch = 0  # numbered from 1; 0 is what lies outside the epochs
+        self._tensors: Sequence[str] = ()
+        self._meter: EnergyMeter
+
+    def run(self) -> None:
+        """Train to the end, or until the job is wanted back, and store what came of it."""
+        with EnergyMeter(
+            self._store_energy,
+            interval_seconds=self._settings.energy_interval_seconds,
+            cpu_power_w=self._settings.cpu_power_w,
+            ram_power_w=self._settings.ram_power_w,
+        ) as self._meter:
+            result = None if self.stop() else self._train()
+        tracker_kwh = self._meter.tracker_total_kwh
+        self._journal.write(
+            lambda session: progress.add_tracker_total(session, self._lease, at=utc_now(), tracker_kwh=tracker_kwh)
+        )
+        if result is None or not result.completed:
+            give_back(self._journal)
+        else:
+            keep_result(self._journal, self._settings, self._job, result)
+
+    def _train(self) -> Result:
+        folder = self._settings.job_dir(self._job.id)
+        rows_in = self._journal.write(lambda session: rows_file(session, self._job.dataset_id, self._settings))
+        return fine_tune(
+            model_folder=model_folder(self._job.model, self._settings),
+            model_name=self._job.model,
+            rows=load_rows(rows_in),
+            hyperparameters=Hyperparameters.model_validate(self._job.hyperparameters),
+            rho=self.decide_rho,
+            method=cast(Method, self._job.method),
+            folder=folder,
+            result_folder=folder / f"result-{self._lease.attempt}",
+            checkpoints=RegisteredCheckpoints(folder, self._journal, before=self._steps.flush),
+            listener=self,
+        )
+
+    def decide_rho(self, index: int) -> float:
+        """ρ of the epoch that now begins, from the newest intensity that the scheduler has stored."""
+        return self._begin_epoch(index).rho
+
+    def epoch_begins(self, epoch: int) -> None:
+        if self._job.method != "greentrainer":  # which has asked for its ρ
+            self._begin_epoch(epoch)
+
+    def _begin_epoch(self, index: int) -> Decision:
+        self._meter.cut()
+        self._epoch = index + 1
+
+        def begin(session: Session) -> Decision:
+            job, now = held(session, self._lease), utc_now()
+            decision = without_rho(job, self._decide(job, session, index, now))
+            if decision.ends_run and index == 0:
+                check_budget(session, job, self._settings, at=now)
+            progress.start_epoch(session, self._lease, self._epoch, decision, at=now)
+            return decision
+
+        decision = self._journal.write(begin)
+        log.info("epoch.started", epoch=self._epoch, rho=decision.rho, reason=decision.reason)
+        return decision
+
+    def _decide(self, job: Job, session: Session, index: int, now: datetime) -> Decision:
+        known = circumstances(session, job, self._policy, self._settings, epochs_left=job.epochs - index, at=now)
+        return decide(self._policy, known)
+
+    def ends_after(self, epoch: int) -> bool:
+        """Whether what is left of a budget does not pay for another epoch."""
+
+        def ask(session: Session) -> bool:
+            job, now = held(session, self._lease), utc_now()
+            decision = self._decide(job, session, epoch + 1, now)
+            if decision.ends_run:
+                JobRepository(session).record(
+                    job.id, "budget.exhausted", at=now, epochs_done=epoch + 1, reason=decision.reason
+                )
+            return decision.ends_run
+
+        return self._journal.write(ask)
+
+    def started(self, *, steps: int, steps_done: int, epochs_done: int, device: str, precision: str) -> None:
+        within = steps_done * self._job.epochs > epochs_done * steps
+
+        def start(session: Session) -> None:
+            progress.start_training(
+                session,
+                self._lease,
+                at=utc_now(),
+                steps=steps,
+                steps_done=steps_done,
+                epochs_done=epochs_done,
+                precision=precision,
+            )
+            if within:
+                progress.resume_epoch(session, self._lease, epochs_done + 1)
+
+        self._journal.write(start)
+        if within:
+            self._meter.cut()
+            self._epoch = epochs_done + 1
+        log.info("training.started", steps=steps, epochs_done=epochs_done, device=device, precision=precision)
+
+    def tensors(self, costs: Sequence[TensorCost]) -> None:
+        self._tensors = [cost.name for cost in costs]
+        self._journal.write(lambda session: put_tensors(session, self._lease, costs))
+
+    def step(self, *, done: int, steps: int, loss: float) -> None:
+        self._steps.add(done=done, steps=steps, loss=loss)
+
+    def epoch(self, report: EpochReport, *, train_loss: float, eval_loss: float | None) -> None:
+        self._steps.flush()
+        self._meter.cut()
+        measured: dict[str, Any] = {
+            "rho_reached": report.share,
+            "flops": report.flops,
+            "full_flops": report.full_flops,
+            "probe_flops": report.probe_flops,
+            "probe_seconds": report.probe_seconds,
+            "tensors_selected": len(report.tensors),
+            "tensors_total": report.tensors_total,
+            "selection": {name: report.importance.get(name) for name in report.tensors},
+            "importance": [report.importance.get(name) for name in self._tensors] if report.importance else None,
+            "train_loss": train_loss if math.isfinite(train_loss) else None,
+            "eval_loss": eval_loss,
+        }
+        utility = None if report.curve is None else _utility(report.curve)
+        self._journal.write(
+            lambda session: progress.finish_epoch(
+                session, self._lease, report.epoch + 1, at=utc_now(), measured=measured, utility=utility
+            )
+        )
+        log.info("epoch.finished", epoch=report.epoch + 1, rho_reached=round(report.share, 4), loss=train_loss)
+        self._epoch = 0
+
+    def stop(self) -> bool:
+        self._journal.check()
+        return self._journal.heartbeat.control != "run"
+
+    def _store_energy(self, interval: EnergyInterval) -> None:
+        # A job without any energy is over in no time, and an instant has no window.
+        end = max(interval.end, interval.start + INSTANT)
+
+        def store(session: Session) -> None:
+            series = GridRepository(session).filled(
+                self._zone, self._signal, interval.start, end, stale_limit=self._settings.stale_limit
+            )
+            priced = split(interval, series, pue=self._settings.pue)
+            progress.add_energy(session, self._lease, self._epoch, interval, priced)
+
+        self._journal.write(store)
+
+
+def _utility(curve: ConcaveCurve) -> dict[str, Any] | None:
+    """What a share of an epoch's FLOPs is worth, by the newest probe; None where it found no difference.
+
+    The probe reaches as far as the epoch's ρ. Beyond, the default curve goes on from there: an assumption.
+    """
+    if len(curve.rho) < 2:
+        return None
+    reached = float(curve.rho[-1])
+    beyond = DEFAULT_UTILITY.rho[DEFAULT_UTILITY.rho > reached + 1e-6]
+    scale = float(curve.importance[-1]) / float(DEFAULT_UTILITY.at(reached))
+    if beyond.size == 0 or scale <= 0:
+        return UtilityCurve.through(curve.rho, curve.importance).to_json()
+    further = DEFAULT_UTILITY.at(beyond) * scale
+    return UtilityCurve.through([*curve.rho, *beyond], [*curve.importance, *further]).to_json()

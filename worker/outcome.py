@@ -1,0 +1,81 @@
+"""What becomes of an attempt: its result is kept, or its job goes back to where it is wanted."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import structlog
+from sqlalchemy.orm import Session
+
+from greencore.clock import utc_now
+from greencore.training.checkpoint_folder import DiskFull, flush, is_disk_full
+from greencore.training.run import Result
+from store import progress
+from store.catalogue import read_catalogue
+from store.leases import held
+from store.settings import Settings
+from store.tables import Job
+from worker.artifacts import recorded
+from worker.journal import Journal
+from worker.model_card import FILE_NAME as CARD
+from worker.model_card import write_model_card
+
+log = structlog.get_logger()
+
+
+def give_back(journal: Journal) -> None:
+    """End an attempt that was stopped before its run was over."""
+    status = journal.write(lambda session: progress.give_back(session, journal.lease, at=utc_now()))
+    log.info("attempt.stopped", now=status)
+
+
+def keep_result(journal: Journal, settings: Settings, job: Job, result: Result) -> None:
+    """Make an attempt's result the job's, which succeeds. Raises `LeaseLost`, and then touches no other's result."""
+    assert result.artifact is not None
+    written, destination = result.artifact, settings.job_dir(job.id) / "artifacts"
+    evaluation = _evaluation(result)
+    journal.write(lambda session: _write_card(session, journal, settings, written, evaluation))
+    artifacts = recorded(job.id, written, at=utc_now())
+
+    def succeed(session: Session) -> Job:
+        leased = held(session, journal.lease)  # locked, so that nobody takes the job while its result gets its name
+        if written.exists():  # unless it has it, from a try whose commit was not heard of
+            if destination.exists():  # of an attempt that died, or of one that has won: then this raises
+                held(session, journal.lease)
+                shutil.rmtree(destination)
+            written.rename(destination)
+            flush(destination.parent)
+        progress.succeed(session, journal.lease, at=utc_now(), artifacts=artifacts, evaluation=evaluation)
+        return leased
+
+    done = journal.write(succeed)
+    log.info("job.succeeded", energy_kwh=done.energy_kwh, emissions_gco2e=done.emissions_gco2e)
+
+
+def _write_card(
+    session: Session, journal: Journal, settings: Settings, folder: Path, evaluation: Mapping[str, Any]
+) -> None:
+    """Written once the meter is closed, so that the card holds all of the energy, and before the files are hashed."""
+    job = held(session, journal.lease)
+    entry = read_catalogue(settings.catalogue).get(job.model)
+    try:
+        write_model_card(session, job, folder, entry=entry, evaluation=evaluation, at=utc_now())
+        flush(folder / CARD)
+    except OSError as error:
+        if is_disk_full(error):
+            raise DiskFull(f"there is no room for the model card: {error}") from error
+        raise
+
+
+def _evaluation(result: Result) -> dict[str, Any]:
+    """The part of a result that is stored with the job."""
+    found: dict[str, Any] = {}
+    if result.sample:
+        found["sample"] = asdict(result.sample)
+    if result.before and result.after:
+        found["rows"] = result.after.rows
+        found["eval_loss"] = {"before": result.before.loss, "after": result.after.loss}
+        found["rouge"] = {"before": result.before.rouge, "after": result.after.rouge}
+    return found

@@ -1,0 +1,112 @@
+"""The checkpoints of a job: an attempt goes on only from one that was registered under a lease."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+from sqlalchemy.orm import Session
+
+from greencore.clock import utc_now
+from greencore.training.checkpoint_folder import (
+    PREFIX,
+    CheckpointDamaged,
+    CheckpointFolder,
+    DiskFull,
+    latest_checkpoint,
+    verify,
+)
+from store import checkpoints
+from store.leases import LeaseLost
+from worker.journal import Journal
+
+log = structlog.get_logger()
+
+# What an attempt leaves in the job's folder, under names of its own.
+TRACES = (f"{PREFIX}*", f".{PREFIX}*", "result-*", ".result-*", "artifacts", ".artifacts")
+
+
+class RegisteredCheckpoints(CheckpointFolder):
+    """The checkpoints of one attempt, named after it: a worker that lost its lease can touch none of another's.
+
+    `before` is called before each is registered, with all that the checkpoint stands for still to be written down.
+    """
+
+    def __init__(self, folder: Path, journal: Journal, *, before: Callable[[], None]) -> None:
+        super().__init__(folder)
+        self._journal, self._before = journal, before
+
+    def newest(self) -> Path | None:
+        """The furthest that is whole. What no register holds is removed: attempts that died have left it."""
+        job_id = self._journal.lease.job_id
+        found, known = None, self._journal.write(lambda session: checkpoints.registered(session, job_id))
+        kept = set()
+        for row in known:
+            path = self.folder / row.name
+            try:
+                verify(path)
+            except CheckpointDamaged as damage:
+                self._strike_off(row.name, str(damage))
+            else:
+                kept.add(row.name)
+                found = found or path
+        if not known and self._journal.lease.attempt > 1:
+            found = latest_checkpoint(self.folder)  # of a time before there was a register
+            kept |= {found.name} if found else set()
+        self._remove_all_but(kept)
+        return found
+
+    def name(self, step: int) -> str:
+        return f"{super().name(step)}-{self._journal.lease.attempt}"
+
+    def write(self, step: int, epochs_done: int, fill: Callable[[Path], None]) -> None:
+        self._journal.check()
+        super().write(step, epochs_done, fill)
+
+    def complete(self, checkpoint: Path, step: int, epochs_done: int) -> None:
+        size_bytes = sum(file.stat().st_size for file in checkpoint.rglob("*") if file.is_file())
+
+        def register(session: Session) -> None:
+            checkpoints.register(
+                session,
+                self._journal.lease,
+                name=checkpoint.name,
+                step=step,
+                epochs_done=epochs_done,
+                size_bytes=size_bytes,
+                at=utc_now(),
+            )
+
+        try:
+            self._before()
+            self._journal.write(register)
+        except LeaseLost:
+            shutil.rmtree(checkpoint, ignore_errors=True)
+            raise
+        job_id = self._journal.lease.job_id
+        kept = {row.name for row in self._journal.write(lambda session: checkpoints.registered(session, job_id))}
+        for path in self.folder.glob(f"{PREFIX}*"):
+            if path.name not in kept:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def failed(self, step: int, error: DiskFull) -> None:
+        """The run goes on: the one before it is there still, and the next may find room."""
+        log.warning("checkpoint.failed", step=step, error=str(error))
+        lease = self._journal.lease
+        self._journal.write(
+            lambda session: checkpoints.note_failure(session, lease, step=step, reason=str(error), at=utc_now())
+        )
+
+    def _strike_off(self, name: str, reason: str) -> None:
+        log.warning("checkpoint.damaged", checkpoint=name, reason=reason)
+        lease = self._journal.lease
+        self._journal.write(
+            lambda session: checkpoints.strike_off_damaged(session, lease, name=name, reason=reason, at=utc_now())
+        )
+
+    def _remove_all_but(self, kept: set[str]) -> None:
+        self._journal.check()
+        for pattern in TRACES:
+            for path in self.folder.glob(pattern):
+                if path.name not in kept:
+                    shutil.rmtree(path, ignore_errors=True)
