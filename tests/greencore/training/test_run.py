@@ -152,6 +152,41 @@ def test_a_lora_ends_in_a_plain_model_and_goes_on_from_its_checkpoint(
     assert changed == {name for name in base if name.endswith(("q_proj.weight", "v_proj.weight"))}
 
 
+def test_a_prefix_goes_on_from_its_checkpoint_to_the_same_adapter(
+    model_folder: Path, rows: list[Row], tmp_path: Path
+) -> None:
+    def prefix(folder: Path, listener: Listener | None = None) -> bool:
+        return fine_tune(
+            model_folder=model_folder,
+            rows=rows,
+            hyperparameters=HYPERPARAMETERS.model_copy(update={"epochs": 2, "eval_share": 0.0}),
+            method="prefix",
+            folder=folder,
+            listener=listener,
+        ).completed
+
+    assert prefix(tmp_path / "whole")
+    assert not prefix(tmp_path / "stopped", Stops(after=6))
+    assert prefix(tmp_path / "stopped")
+    expected, found = (
+        load_file(tmp_path / part / "artifacts" / "adapter_model.safetensors") for part in ("whole", "stopped")
+    )
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+class Stops(Listener):
+    """Wants the run to stop after so many steps."""
+
+    def __init__(self, *, after: int) -> None:
+        self._after, self._steps = after, 0
+
+    def step(self, *, done: int, steps: int, loss: float) -> None:
+        self._steps = done
+
+    def stop(self) -> bool:
+        return self._steps == self._after
+
+
 def test_a_prompt_format_stands_in_training_and_in_evaluation_alike(
     model_folder: Path, rows: list[Row], tmp_path: Path
 ) -> None:
