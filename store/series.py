@@ -155,7 +155,7 @@ def _energy_series(
         stretches = max(1, points // 4)
         chosen = [extremes(power_w, stretches), extremes(intensity, stretches), np.flatnonzero(begins)]
         kept = np.unique(np.concatenate(chosen))
-    covered = np.append(kept[1:], start.size) - 1  # the last interval before the next that is kept
+    covered = np.append(kept, start.size)[1:] - 1  # the last interval before the next that is kept
     return EnergySeries(
         start=[round(value) for value in start[kept].tolist()],
         end=[round(value) for value in latest[covered].tolist()],

@@ -1,0 +1,30 @@
+"""Where a tensor sits, by its name in models that transformers and peft really make."""
+
+import pytest
+
+from greencore.tensor_names import Place, place
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("model.layers.3.mlp.down_proj.weight", Place(None, 3, "mlp.down_proj")),
+        ("model.layers.11.input_layernorm.weight", Place(None, 11, "input_layernorm")),
+        ("model.norm.weight", Place(None, None, "norm")),
+        ("lm_head.weight", Place(None, None, "lm_head")),
+        ("transformer.wte.weight", Place(None, None, "wte")),
+        ("transformer.h.5.attn.c_attn.bias", Place(None, 5, "attn.c_attn.bias")),
+        ("model.decoder.layers.0.self_attn.k_proj.bias", Place("decoder", 0, "self_attn.k_proj.bias")),
+        ("encoder.block.0.layer.0.SelfAttention.q.weight", Place("encoder", 0, "SelfAttention.q")),
+        ("decoder.block.2.layer.1.EncDecAttention.v.weight", Place("decoder", 2, "EncDecAttention.v")),
+        ("encoder.final_layer_norm.weight", Place("encoder", None, "final_layer_norm")),
+        (
+            "base_model.model.model.layers.7.self_attn.q_proj.lora_A.default.weight",
+            Place(None, 7, "self_attn.q_proj.lora_A"),
+        ),
+        ("prompt_encoder.default.embedding.weight", Place(None, None, "prompt_encoder.embedding")),
+        ("weight", Place(None, None, "weight")),
+    ],
+)
+def test_a_name_tells_the_stack_the_block_and_the_part(name: str, expected: Place) -> None:
+    assert place(name) == expected
