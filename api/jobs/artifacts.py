@@ -4,11 +4,12 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header
+from fastapi import APIRouter, Header, Response
 from fastapi.responses import FileResponse
 
 from api.context import ContextDep, SessionDep
 from api.jobs.byte_range import requested_bytes
+from api.jobs.caching import IfNoneMatch, headers, matches, not_modified
 from api.jobs.endpoints import JobDep
 from api.jobs.schemas import ArtifactOut
 from api.listing import Listing, whole
@@ -19,6 +20,7 @@ from store.tables import Artifact, Job
 BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 FILE: dict[int | str, dict[str, Any]] = {
     HTTPStatus.OK.value: {"description": "The whole file; its `ETag` is its SHA-256", "content": BYTES},
+    HTTPStatus.NOT_MODIFIED.value: {"description": "The file that you hold is this one"},
     HTTPStatus.PARTIAL_CONTENT.value: {"description": "The part asked for by `Range`", "content": BYTES},
 }
 
@@ -42,13 +44,14 @@ def download_artifact(
     name: str,
     context: ContextDep,
     session: SessionDep,
+    if_none_match: IfNoneMatch = None,
     range_: Annotated[
         str | None, Header(alias="Range", description="One range of bytes, such as `bytes=1048576-`")
     ] = None,
     if_range: Annotated[
         str | None, Header(alias="If-Range", description="An `ETag`: where it is another by now, all is sent")
     ] = None,
-) -> FileResponse:
+) -> Response:
     """Only files that the job has recorded are served, whatever else lies beside them."""
     del range_, if_range  # named for the description; the response itself acts on them
     artifact = JobRepository(session).artifact(job.id, name)
@@ -58,11 +61,14 @@ def download_artifact(
     file = context.settings.artifact_file(job.id, artifact.name).resolve()
     if not file.is_relative_to(folder) or not file.is_file():
         raise _missing(job, artifact)
+    tag = f'"{artifact.sha256}"'
+    if if_none_match is not None and matches(if_none_match, tag):
+        return not_modified(tag)
     return _Part(
         file,
         media_type="application/octet-stream",
         filename=Path(artifact.name).name,
-        headers={"ETag": f'"{artifact.sha256}"', "Cache-Control": "private, no-cache"},
+        headers=headers(tag),
     )
 
 

@@ -78,6 +78,12 @@ def test_a_download_that_broke_off_goes_on_where_it_stopped(link: str, client: T
     assert rest.headers["etag"] == whole.headers["etag"]
 
 
+def test_a_file_that_is_held_already_is_not_sent_again(link: str, client: TestClient) -> None:
+    held = client.get(link, headers={"If-None-Match": f'"other", "{DIGEST}"'})
+    assert (held.status_code, held.content) == (304, b"")
+    assert client.get(link, headers={"If-None-Match": '"other"'}).status_code == 200
+
+
 @pytest.mark.parametrize("header", ["bytes=5-1", "pages=1-2", "bytes=0-1,3-4", "nonsense"])
 def test_a_range_that_cannot_be_read_is_ignored(link: str, client: TestClient, header: str) -> None:
     response = client.get(link, headers={"Range": header})
