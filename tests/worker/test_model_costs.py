@@ -37,8 +37,8 @@ def test_the_flops_of_any_row_follow_from_the_measured_terms(model: PreTrainedMo
         labels = torch.zeros(rows, target, dtype=torch.long, device="meta") if encoder else ids
         traced = profile(model.train(), {"input_ids": ids, "labels": labels})
         lengths = (source, target) if encoder else (source,)
-        assert rows * costs.full_flops(*lengths) == pytest.approx(traced.full_flops, rel=1e-4)
-        assert rows * costs.forward_flops(*lengths) == pytest.approx(traced.forward_flops, rel=1e-4)
+        assert rows * costs.full_flops(*lengths) == pytest.approx(traced.full_flops, rel=1e-3)
+        assert rows * costs.forward_flops(*lengths) == pytest.approx(traced.forward_flops, rel=1e-3)
     assert costs.encodes == encoder
 
 
