@@ -1,5 +1,6 @@
 """Keeps what is known of each zone's intensity up to date: readings without gaps, and a forecast."""
 
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from greencore.carbon.static import StaticSource
 from greencore.clock import Clock
 from store.database import Database
 from store.grid import GridRepository
+from store.providers import ProviderRepository
 from store.settings import Settings
 
 log = structlog.get_logger()
@@ -54,6 +56,7 @@ class _Zone:
     next_repair: datetime | None = None
     unfilled: datetime | None = None
     running: Future[None] | None = None
+    is_slow: bool = False
     failing: set[str] = field(default_factory=set)
 
 
@@ -67,10 +70,7 @@ class GridWatch:
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="grid")
 
     def refresh(self, zones: Collection[str]) -> None:
-        """Have each of these zones looked at, unless its last look is still under way.
-
-        Returns when all are done, or after a second: a slow source is waited for by nobody.
-        """
+        """Have each of these zones looked at, unless its last look is still under way. Waits for none of them."""
         now = self._clock()
         for name in zones:
             zone = self._zones.get(name)
@@ -78,14 +78,24 @@ class GridWatch:
                 continue
             if zone.next_look is None or now >= zone.next_look:
                 zone.running = self._pool.submit(self._look, name, zone)
-        wait([zone.running for zone in self._zones.values() if zone.running is not None], PATIENCE_SECONDS)
+
+    def settle(self) -> None:
+        """Return when the looks under way are done, at the latest after a second.
+
+        A source that took longer than that is not waited for again until it has answered in time.
+        """
+        running = {zone.running: zone for zone in self._zones.values() if zone.running and not zone.is_slow}
+        for late in wait(running, PATIENCE_SECONDS).not_done:
+            running[late].is_slow = True
 
     def close(self) -> None:
-        """Stop asking; what is under way may end on its own, unheard."""
+        """Stop asking; what is under way has a moment to end, and else may end on its own, unheard."""
         self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
+        wait([zone.running for zone in self._zones.values() if zone.running is not None], PATIENCE_SECONDS)
 
     def _look(self, name: str, zone: _Zone) -> None:
+        began = time.monotonic()
         try:
             now = self._clock()
             parts = (
@@ -103,11 +113,21 @@ class GridWatch:
                     log.warning("database.unreachable", zone=name, error=str(fault.orig).strip())
             else:
                 log.exception("grid.failed", zone=name, exc_info=fault)
+        if time.monotonic() - began < PATIENCE_SECONDS:
+            zone.is_slow = False
 
-    def _asked(self, name: str, zone: _Zone, part: str, ask: Callable[[], None]) -> bool:
+    def _asked(self, name: str, zone: _Zone, part: str, ask: Callable[[], bool]) -> bool:
+        """Whether a part of what is to be known of a zone is there; how its source answered, if asked, is noted."""
+        now = self._clock()
         try:
-            ask()
+            if ask():
+                with self._database.session() as session:
+                    ProviderRepository(session).answered(name, _kind(self._settings.zones[name]), at=now)
         except CarbonError as error:
+            with self._database.session() as session:
+                ProviderRepository(session).failed(
+                    name, _kind(self._settings.zones[name]), at=now, error=f"{part}: {error}"
+                )
             if part not in zone.failing:
                 log.warning("intensity.unavailable", zone=name, part=part, error=str(error))
             zone.failing.add(part)
@@ -117,23 +137,29 @@ class GridWatch:
         zone.failing.discard(part)
         return True
 
-    def _store_latest(self, name: str, source: Source, now: datetime) -> None:
+    def _store_latest(self, name: str, source: Source, now: datetime) -> bool:
+        """Fetch the reading in force; False where what is stored is it, and the source was not asked."""
         with self._database.session() as session:
             stored = GridRepository(session).newest(name, at=now, signal=source.signal)
         may_change = stored is not None and stored.estimated and not isinstance(source, StaticSource)
-        if stored is None or now >= stored.end or may_change:
-            latest = source.latest()
-            if latest != stored:
-                self._put([latest])
+        if stored is not None and now < stored.end and not may_change:
+            return False
+        latest = source.latest()
+        if latest != stored:
+            self._put([latest])
+        return True
 
-    def _fill_history(self, name: str, zone: _Zone, now: datetime) -> None:
-        """Fetch what is missing, or was an estimate, of the last days; all that there is of a zone that is new."""
+    def _fill_history(self, name: str, zone: _Zone, now: datetime) -> bool:
+        """Fetch what is missing, or was an estimate, of the last days; all that there is of a zone that is new.
+
+        False where the source was not asked.
+        """
         signal = zone.source.signal
         with self._database.session() as session:
             grid = GridRepository(session)
             newest = grid.newest(name, at=now, signal=signal)
             if newest is None or isinstance(zone.source, StaticSource):
-                return
+                return False
             first = grid.first(name, signal)
             recent = grid.between(name, signal, now - REPAIRED, now)
         assert first is not None
@@ -149,12 +175,16 @@ class GridWatch:
             # A gap that the source could not fill, and an estimate that it has not replaced yet, can wait.
             wanted = due or (gap is not None and gap != zone.unfilled)
             zone.unfilled = gap
-        if wanted:
-            zone.next_repair = now + REPAIR_EVERY
-            if start < newest.start:
-                self._put(zone.source.history(start, newest.start))
+        if not wanted:
+            return False
+        zone.next_repair = now + REPAIR_EVERY
+        if start >= newest.start:
+            return False
+        self._put(zone.source.history(start, newest.start))
+        return True
 
-    def _store_forecast(self, name: str, source: Source, now: datetime) -> None:
+    def _store_forecast(self, name: str, source: Source, now: datetime) -> bool:
+        """Fetch a forecast where the stored one is old, and add our own; False where the source was not asked."""
         signal = source.signal
         with self._database.session() as session:
             grid = GridRepository(session)
@@ -163,7 +193,7 @@ class GridWatch:
         length = timedelta(hours=1) if newest is None else newest.end - newest.start
         horizon = min(HORIZON, MOST_FORECAST_READINGS * length)
         if made is not None and now < made[0] + FORECAST_EVERY and made[1] > now + horizon / 2:
-            return
+            return False
         error: CarbonError | None = None
         try:
             expected = list(source.forecast(horizon / timedelta(hours=1)))
@@ -177,6 +207,7 @@ class GridWatch:
                 GridRepository(session).put_forecast(name, signal, expected, at=now)
         if error is not None:
             raise error
+        return True
 
     def _own_forecast(
         self, name: str, source: Source, begins: datetime, now: datetime, horizon: timedelta
@@ -197,6 +228,11 @@ class GridWatch:
     def _put(self, readings: Iterable[Reading]) -> None:
         with self._database.session() as session:
             GridRepository(session).put(readings)
+
+
+def _kind(spec: str) -> str:
+    """The source that a specification names, without its file, address and options."""
+    return spec.partition("?")[0].partition(":")[0]
 
 
 def _first_open(recent: IntensitySeries, start: datetime, end: datetime) -> tuple[datetime | None, datetime | None]:

@@ -1,43 +1,59 @@
 """Several schedulers may run, one acts: a PostgreSQL advisory lock elects it, and NOTIFY wakes it."""
 
 from contextlib import suppress
+from typing import Any
 
 import psycopg
 import structlog
 from sqlalchemy import URL
 
-from store.database import WAKE_CHANNEL
+from store.database import TCP, WAKE_CHANNEL
 
 log = structlog.get_logger()
 
 LOCK = 0x6EE7_0001  # any number that nothing else in this database locks
+# The server gives up the lock of a leader whose machine is gone without a word within about half a minute.
+SERVER_TCP = " ".join(f"-c tcp_{name.removeprefix('tcp_')}={value}" for name, value in TCP.items())
+HELD = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND pid = pg_backend_pid() AND granted"
+# The leader asks for its lock at every tick: one that has not for so long hangs, or was stopped.
+END_SILENT_LEADER = """
+    SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_stat_activity USING (pid)
+    WHERE locktype = 'advisory' AND objid = %s AND granted AND pid <> pg_backend_pid()
+      AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND state_change < clock_timestamp() - make_interval(secs => %s)
+"""
 
 
 class Leadership:
-    """One connection that holds the lock, or waits for it, and listens. Losing the connection loses both."""
+    """One connection that holds the lock, or waits for it, and listens. Losing the connection loses both.
 
-    def __init__(self, url: URL) -> None:
+    A leader that is not heard for `patience_seconds` is deposed. It may still be in the middle of a tick when it wakes:
+    whatever a tick does is safe to do beside another's.
+    """
+
+    def __init__(self, url: URL, *, patience_seconds: float = 60.0) -> None:
         self._dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
-        self._connection: psycopg.Connection | None = None
+        self._server_options = f"{url.query.get('options', '')} {SERVER_TCP}".strip()
+        self._patience_seconds = patience_seconds
+        self._connection: psycopg.Connection[Any] | None = None
 
     def leads(self) -> bool:
         """Whether this process leads: the lock is taken, or was taken and its connection still stands.
 
-        Raises `psycopg.OperationalError` where the database cannot be reached.
+        Raises `psycopg.OperationalError` where the database cannot be reached, or this leader was deposed.
         """
         if self._connection is None or self._connection.closed:
-            self._connection = psycopg.connect(self._dsn, autocommit=True, connect_timeout=5)
+            parameters: dict[str, Any] = {**TCP, "options": self._server_options}
+            self._connection = psycopg.connect(self._dsn, autocommit=True, connect_timeout=5, **parameters)
             self._connection.execute(f"LISTEN {WAKE_CHANNEL}")
-        held = self._connection.execute(
-            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND pid = pg_backend_pid()",
-            (LOCK,),
-        ).fetchone()
+        held = self._connection.execute(HELD, (LOCK,)).fetchone()
         if held and held[0]:
             return True
-        won = self._connection.execute("SELECT pg_try_advisory_lock(%s)", (LOCK,)).fetchone()
-        if won and won[0]:
-            log.info("scheduler.leads")
+        if self._try_lock(self._connection):
             return True
+        deposed = self._connection.execute(END_SILENT_LEADER, (LOCK, self._patience_seconds)).fetchall()
+        if deposed:
+            log.warning("scheduler.deposed_another", silent_for_s=self._patience_seconds)
         return False
 
     def wait(self, seconds: float) -> None:
@@ -54,3 +70,10 @@ class Leadership:
                 self._connection.execute("SELECT pg_advisory_unlock_all()")
             self._connection.close()
             self._connection = None
+
+    def _try_lock(self, connection: psycopg.Connection[Any]) -> bool:
+        won = connection.execute("SELECT pg_try_advisory_lock(%s)", (LOCK,)).fetchone()
+        if won and won[0]:
+            log.info("scheduler.leads")
+            return True
+        return False

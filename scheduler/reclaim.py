@@ -1,32 +1,102 @@
-"""Takes back the jobs of workers that have fallen silent."""
+"""Takes back the jobs of workers that have fallen silent, and kills what does not stop when it is asked to."""
 
-from datetime import datetime
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
 
 import structlog
+from kombu.exceptions import OperationalError as BrokerDown
+from sqlalchemy.orm import Session
 
+from scheduler.broker import Broker
 from store.database import Database
 from store.jobs import JobRepository
+from store.queue import QueueRepository
 from store.settings import Settings
 from store.status import JobStatus
+from store.tables import Job
 from store.transitions import transition
 
 log = structlog.get_logger()
 
+# A tick may take as long on a busy machine without anything being wrong.
+SLOW_TICK_SECONDS = 5.0
+# What a pause interrupts is worth waiting for; whoever cancels wants it no more.
+PAUSE_GRACES = 10
+
+
+class Vigil:
+    """Whether this process has heard the database for long enough to tell a lost worker from one that was unheard.
+
+    Where the database was away, or this process stood still, no worker can be blamed for its silence: for the length
+    of a lease everybody may renew theirs first.
+    """
+
+    def __init__(self, lease_seconds: float, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._lease_seconds, self._monotonic = lease_seconds, monotonic
+        self._longest_gap = max(lease_seconds / 2, SLOW_TICK_SECONDS)
+        self._heard: float | None = None
+        self._blind_until = float("-inf")
+
+    def hear(self) -> bool:
+        """Note that the database answers; False for a lease after it has not for half of one."""
+        now = self._monotonic()
+        gap = 0.0 if self._heard is None else now - self._heard
+        self._heard = now
+        if gap > self._longest_gap:
+            self._blind_until = now + self._lease_seconds
+            log.warning("scheduler.was_away", seconds=round(gap, 1), reclaims_in_s=self._lease_seconds)
+        return now >= self._blind_until
+
 
 def reclaim_lost_jobs(database: Database, settings: Settings, *, at: datetime) -> None:
-    """Queue every job whose lease has run out, to go on from its last checkpoint; fail one that was lost too often."""
+    """Take every job whose lease has run out to where its worker would have, to go on from its last checkpoint."""
     with database.session() as session:
-        jobs = JobRepository(session)
-        for job in jobs.lost(at=at):
-            job.lost_attempts += 1
+        for job in QueueRepository(session).lost():
             worker = job.worker_id
-            if job.status is JobStatus.CANCELLING:
-                transition(session, job, JobStatus.CANCELLED, at=at, reason=f"worker {worker} fell silent")
-            elif job.lost_attempts >= settings.max_attempts:
-                detail = f"its worker fell silent {job.lost_attempts} times, all that GREENTUNE_MAX_ATTEMPTS allows"
-                jobs.fail(job, at=at, error={"title": "The workers of this job keep dying", "detail": detail})
-            else:
-                transition(
-                    session, job, JobStatus.QUEUED, at=at, reason=f"worker {worker} fell silent", lost=job.lost_attempts
-                )
+            job.lost_attempts += 1
+            _take_back(session, job, settings, at=at)
             log.warning("job.reclaimed", job=job.id, worker=worker, lost_attempts=job.lost_attempts, now=job.status)
+
+
+def terminate_disobedient_jobs(database: Database, broker: Broker, settings: Settings, *, at: datetime) -> None:
+    """Have the process of a job killed that was asked to stop a grace period ago, and again after each further one.
+
+    Its lease then runs out, and it is taken back. One that is to pause has ten times as long.
+    """
+    grace = timedelta(seconds=settings.cancel_grace_seconds)
+    tasks = []
+    with database.session() as session:
+        disobedient = QueueRepository(session).disobedient(
+            cancelled_before=at - grace, paused_before=at - PAUSE_GRACES * grace
+        )
+        for job in disobedient:
+            assert job.control_at is not None
+            asked = f"asked to {job.control} {(at - job.control_at).total_seconds():.0f} s ago, and still there"
+            JobRepository(session).record(job.id, "job.terminated", at=at, worker=job.worker_id, reason=asked)
+            log.warning("job.terminated", job=job.id, worker=job.worker_id, task=job.task_id, reason=asked)
+            job.control_at = at
+            if job.task_id is not None:
+                tasks.append(job.task_id)
+    try:
+        for task in tasks:
+            broker.terminate(task)
+    except BrokerDown as error:
+        log.warning("broker.unreachable", tasks=len(tasks), error=str(error))
+
+
+def _take_back(session: Session, job: Job, settings: Settings, *, at: datetime) -> None:
+    silent = f"worker {job.worker_id} fell silent"
+    if job.status is JobStatus.CANCELLING:
+        transition(session, job, JobStatus.CANCELLED, at=at, reason=silent, lost=job.lost_attempts)
+    elif job.status is JobStatus.PAUSING:
+        transition(session, job, JobStatus.PAUSED, at=at, reason=silent, lost=job.lost_attempts)
+    elif job.lost_attempts >= settings.max_attempts:
+        times = f"{job.lost_attempts} times" if job.lost_attempts > 1 else "once"
+        detail = (
+            f"its worker fell silent {times}, all that GREENTUNE_MAX_ATTEMPTS allows: it may need more memory than "
+            "there is; a retry goes on from its last checkpoint"
+        )
+        JobRepository(session).fail(job, at=at, error={"title": "The workers of this job keep dying", "detail": detail})
+    else:
+        transition(session, job, JobStatus.QUEUED, at=at, reason=silent, lost=job.lost_attempts)

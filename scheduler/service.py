@@ -1,30 +1,38 @@
 """The scheduler's loop: one tick does everything that is due."""
 
 import threading
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import psycopg
 import structlog
-from celery import Celery
 from kombu.exceptions import OperationalError as BrokerDown
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from greencore.clock import Clock, utc_now
-from scheduler.dispatch import dispatch_new_jobs, dispatch_queued_jobs, live_workers, pause_running_jobs
+from scheduler.broker import Broker
+from scheduler.cadence import Cadence
+from scheduler.dispatch import dispatch_new_jobs
+from scheduler.gatekeeping import pause_running_jobs, release_deferred_jobs
 from scheduler.grid_watch import GridWatch, open_sources
 from scheduler.leadership import Leadership
-from scheduler.reclaim import reclaim_lost_jobs
+from scheduler.placing import Fleet, live_workers
+from scheduler.presence import Presence, forget_silent_processes
+from scheduler.reclaim import Vigil, reclaim_lost_jobs, terminate_disobedient_jobs
+from scheduler.retention import Retention
 from scheduler.settle import account, settle_prices
 from scheduler.token_counts import dispatch_token_counts
+from scheduler.training_dispatch import TrainingDispatch
 from store.database import Database
 from store.jobs import JobRepository
-from store.placement import zones_of
+from store.queue import QueueRepository
 from store.settings import Settings
-from worker.app import MEASURE_MODELS, PREPARE_QUEUE, make_app, send
+from worker.app import MEASURE_MODELS, PREPARE_QUEUE
 
 log = structlog.get_logger()
 
 SETTLE_EVERY = timedelta(seconds=5)
+CLEAR_UP_EVERY = timedelta(hours=1)
 
 
 class Scheduler:
@@ -37,10 +45,16 @@ class Scheduler:
         self._signals = {zone: source.signal for zone, source in sources.items()}
         self._database = Database(settings.database_url)
         self._watch = GridWatch(self._database, settings, sources, clock=clock)
-        self._celery: Celery = make_app(settings)
-        self._leadership = Leadership(self._database.url)
+        self._broker = Broker(settings)
+        self._training = TrainingDispatch(self._database, self._broker, settings)
+        self._retention = Retention(self._database, settings)
+        self._presence = Presence(self._database, settings)
+        self._vigil = Vigil(settings.lease_seconds)
+        patience = max(settings.lease_seconds, 3 * settings.tick_seconds)
+        self._leadership = Leadership(self._database.url, patience_seconds=patience)
         self._models_asked_for = False
-        self._settle_at = clock()
+        self._refresh = Cadence(timedelta(seconds=settings.tick_seconds))
+        self._settle, self._clear_up = Cadence(SETTLE_EVERY), Cadence(CLEAR_UP_EVERY)
 
     def run(self, stop: threading.Event) -> None:
         """Tick until `stop` is set. A database that is away is waited for: nothing is lost meanwhile."""
@@ -48,8 +62,11 @@ class Scheduler:
             try:
                 if self._leadership.leads():
                     self.tick()
+                else:
+                    self._vigil.hear()
+                self._presence.show()
                 self._leadership.wait(self._settings.tick_seconds)
-            except (OperationalError, psycopg.OperationalError) as error:
+            except (DBAPIError, psycopg.Error) as error:
                 log.warning("database.unreachable", error=str(error).strip())
                 self._leadership.resign()
                 stop.wait(self._settings.tick_seconds)
@@ -58,37 +75,73 @@ class Scheduler:
     def close(self) -> None:
         """Give up the lead and every connection."""
         self._leadership.resign()
+        self._retention.close()
         self._watch.close()
-        self._celery.close()
+        self._broker.close()
+        try:
+            self._presence.leave()
+        except DBAPIError as error:
+            log.warning("database.unreachable", error=str(error).strip())
         self._database.dispose()
 
     def tick(self) -> None:
-        """Everything that is due now, once."""
+        """Everything that is due now, once. What fails is logged, and keeps nothing else from being done."""
         settings, database, now = self._settings, self._database, self._clock()
-        self._watch.refresh(self._zones_in_use(now))
-        reclaim_lost_jobs(database, settings, at=now)
-        self._ask_for_models()
-        dispatch_new_jobs(database, self._celery, settings, at=now)
-        dispatch_token_counts(database, self._celery, settings, at=now)
-        pause_running_jobs(database, settings, at=now)
-        dispatch_queued_jobs(database, self._celery, settings, self._signals, at=now)
-        if now >= self._settle_at:
-            settle_prices(database, settings, at=now)
-            account(database, settings, at=now)
-            self._settle_at = now + SETTLE_EVERY
+        with database.session() as session:
+            fleet = Fleet(live_workers(session, settings), self._signals)
+            in_use = {*fleet.zones(), *JobRepository(session).open_zones()}
+        if self._refresh.due(now):
+            self._watch.refresh(in_use)
+        if self._vigil.hear():
+            self._do(lambda: reclaim_lost_jobs(database, settings, at=now))
+        if self._broker.answers():
+            self._do(self._notice_lost_messages)
+            self._do(self._ask_for_models)
+            self._do(lambda: terminate_disobedient_jobs(database, self._broker, settings, at=now))
+            self._do(lambda: dispatch_new_jobs(database, self._broker, settings, at=now))
+            self._do(lambda: dispatch_token_counts(database, self._broker, settings, at=now))
+        self._wait_for_the_grid(now)
+        self._do(lambda: pause_running_jobs(database, settings, at=now))
+        self._do(lambda: release_deferred_jobs(database, fleet, settings, at=now))
+        if self._broker.answers():
+            self._do(lambda: self._training.dispatch(fleet, at=now))
+        if self._settle.due(now):
+            self._do(lambda: settle_prices(database, settings, at=now))
+            self._do(lambda: account(database, settings, at=now))
+        if self._clear_up.due(now):
+            self._do(lambda: forget_silent_processes(database))
+            self._retention.begin(at=now)
 
-    def _zones_in_use(self, now: datetime) -> set[str]:
-        """The zones with a live worker or an open job; no other is asked about."""
+    def _do(self, part: Callable[[], None]) -> None:
+        """One part of a tick. Raises `DBAPIError` alone: without the database nothing else can be done either."""
+        try:
+            part()
+        except BrokerDown as error:
+            log.warning("broker.unreachable", error=str(error))
+        except DBAPIError:
+            raise
+        except Exception as fault:  # no fault in one part may keep the others from being done
+            log.exception("tick.failed", exc_info=fault)
+
+    def _wait_for_the_grid(self, now: datetime) -> None:
+        """Local sources answer at once, and no job that goes by the grid is to run past what they say."""
+        sent_for = timedelta(seconds=self._settings.redispatch_seconds)
         with self._database.session() as session:
-            return {*zones_of(live_workers(session, self._settings, at=now)), *JobRepository(session).open_zones()}
+            concerned = QueueRepository(session).goes_by_the_grid(at=now, sent_for=sent_for)
+        if concerned:
+            self._watch.settle()
+
+    def _notice_lost_messages(self) -> None:
+        """Where the broker was emptied, take every message that nobody has taken up yet for lost."""
+        if self._broker.was_emptied():
+            with self._database.session() as session:
+                QueueRepository(session).unsend()
+            self._broker.mark()
+            self._models_asked_for = False
+            log.info("broker.emptied")
 
     def _ask_for_models(self) -> None:
         """Once, have the catalogue's models measured, so that submissions can be checked against their floor."""
-        if self._models_asked_for:
-            return
-        try:
-            send(self._celery, MEASURE_MODELS, queue=PREPARE_QUEUE)
-        except BrokerDown as error:
-            log.warning("broker.unreachable", error=str(error))
-            return
-        self._models_asked_for = True
+        if not self._models_asked_for:
+            self._broker.send(MEASURE_MODELS, queue=PREPARE_QUEUE)
+            self._models_asked_for = True

@@ -1,26 +1,27 @@
 """Sends datasets whose tokens somebody wants counted to a prepare worker."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import structlog
-from celery import Celery
 from kombu.exceptions import OperationalError as BrokerDown
 
+from scheduler.broker import Broker
+from scheduler.dispatch import preparing_time
 from store.database import Database
 from store.settings import Settings
 from store.token_statistics import ASKED_FOR, TokenStatisticsRepository
-from worker.app import COUNT_TOKENS, PREPARE_QUEUE, send
+from worker.app import COUNT_TOKENS, PREPARE_QUEUE
 
 log = structlog.get_logger()
 
 
-def dispatch_token_counts(database: Database, celery: Celery, settings: Settings, *, at: datetime) -> None:
+def dispatch_token_counts(database: Database, broker: Broker, settings: Settings, *, at: datetime) -> None:
     """Send what has not been sent, and once more what was sent long ago and came to nothing."""
-    overdue = at - timedelta(seconds=settings.redispatch_seconds)
+    overdue = at - preparing_time(settings)
     with database.session() as session:
         for wanted in TokenStatisticsRepository(session).unsent(sent_before=overdue, asked_since=at - ASKED_FOR):
             try:
-                send(celery, COUNT_TOKENS, wanted.dataset_id, wanted.model, queue=PREPARE_QUEUE)
+                broker.send(COUNT_TOKENS, wanted.dataset_id, wanted.model, queue=PREPARE_QUEUE)
             except BrokerDown as error:
                 log.warning("broker.unreachable", dataset=wanted.dataset_id, error=str(error))
                 return

@@ -229,7 +229,7 @@ class JobRepository:
 
     def open_zones(self) -> set[str]:
         """The zones of the jobs that are not over."""
-        query = select(Job.zone).where(Job.status.not_in(FINAL), Job.zone.is_not(None)).distinct()
+        query = select(Job.zone).where(Job.status.in_(set(JobStatus) - FINAL), Job.zone.is_not(None)).distinct()
         return {zone for zone in self._session.scalars(query) if zone is not None}
 
     def fail(self, job: Job, *, at: datetime, error: Mapping[str, Any]) -> None:

@@ -75,7 +75,9 @@ class Settings(BaseSettings):
     tick_seconds: PositiveFloat = Field(default=2.0, description="the scheduler's safety net beside NOTIFY")
     heartbeat_seconds: PositiveFloat = 10.0
     lease_seconds: PositiveFloat = Field(default=60.0, description="a worker silent for this long is lost")
-    redispatch_seconds: PositiveFloat = Field(default=300.0, description="an unclaimed message is sent again")
+    redispatch_seconds: PositiveFloat = Field(
+        default=15.0, description="a job that no idle worker has taken up for so long is sent again"
+    )
     max_attempts: PositiveInt = 3
     cancel_grace_seconds: PositiveFloat = Field(
         default=60.0, description="a job that is asked to stop and does not is terminated after so long"

@@ -1,10 +1,10 @@
 """The processes that are alive: training workers with the zones in which they stand, prepare workers, schedulers."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
-from sqlalchemy import select
+from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -21,15 +21,22 @@ class WorkerRepository:
         self._session = session
 
     def seen(
-        self, worker_id: str, *, at: datetime, role: Role = "train", zones: Sequence[str] = (), device: str = "cpu"
+        self,
+        worker_id: str,
+        *,
+        at: datetime | None = None,
+        role: Role = "train",
+        zones: Sequence[str] = (),
+        device: str = "cpu",
     ) -> None:
-        """Note that a process is alive."""
+        """Note that a process is alive: now, by the database's clock, which all share, unless `at` is given."""
+        now = func.now() if at is None else at
         statement = insert(Worker).values(
-            id=worker_id, role=role, zones=list(zones), device=device, started_at=at, last_seen_at=at
+            id=worker_id, role=role, zones=list(zones), device=device, started_at=now, last_seen_at=now
         )
         self._session.execute(
             statement.on_conflict_do_update(
-                index_elements=["id"], set_={"zones": list(zones), "device": device, "last_seen_at": at}
+                index_elements=["id"], set_={"zones": list(zones), "device": device, "last_seen_at": now}
             )
         )
 
@@ -48,6 +55,15 @@ class WorkerRepository:
             .order_by(Worker.id)
         )
         return [(worker, job) for worker, job in self._session.execute(query)]
+
+    def live(self, *, within: timedelta, role: Role = "train") -> Sequence[Worker]:
+        """The processes of a role that were seen within a time, by the database's clock."""
+        seen = Worker.last_seen_at.between(func.now() - within, func.now() + within)
+        return self._session.scalars(select(Worker).where(Worker.role == role, seen).order_by(Worker.id)).all()
+
+    def forget(self, *, silent_for: timedelta) -> None:
+        """Delete the processes of every role that were not seen for so long."""
+        self._session.execute(delete(Worker).where(Worker.last_seen_at < func.now() - silent_for))
 
     def alive(self, *, since: datetime, role: Role = "train") -> Sequence[Worker]:
         """The processes of a role that were seen after a time."""

@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import func
+
 from store.database import Database
 from store.ids import new_id
 from store.jobs import JobRepository, NewJob
@@ -26,6 +28,7 @@ def add_job(
     zone: str | None = None,
     *,
     policy: dict[str, Any] | None = None,
+    owner: str | None = "alice",
     hours: float | None = None,
     epochs: int = 1,
     at: datetime = START,
@@ -39,7 +42,7 @@ def add_job(
         session.add(dataset)
         session.flush()
         new = NewJob(
-            owner="alice",
+            owner=owner,
             model="m",
             dataset_id=dataset.id,
             method="greentrainer",
@@ -75,15 +78,24 @@ def events(database: Database, job_id: str) -> list[Event]:
         return list(reversed(JobRepository(session).events(job_id, limit=100).data))
 
 
-def worker_in(database: Database, *zones: str, at: datetime) -> None:
+def worker_in(database: Database, *zones: str, name: str = "worker_1") -> None:
+    """A live training worker: it was seen just now by the database's clock, which no test turns."""
     with database.session() as session:
-        WorkerRepository(session).seen("worker_1", zones=zones, device="cpu", at=at)
+        WorkerRepository(session).seen(name, zones=zones, device="cpu")
 
 
-def claimed(database: Database, job_id: str, *, at: datetime) -> Lease:
+def fall_silent(database: Database, job_id: str) -> None:
+    """Let the lease of a job's worker run out."""
+    with database.session() as session:
+        job = JobRepository(session).lock(job_id)
+        assert job is not None
+        job.lease_expires_at = func.now() - timedelta(seconds=1)
+
+
+def claimed(database: Database, job_id: str, *, at: datetime, worker: str = "worker_1") -> Lease:
     """The job, taken up by a worker for a month."""
     with database.session() as session:
-        lease = claim(session, job_id, worker_id="worker_1", device="cpu", at=at, lease_seconds=30 * 86_400)
+        lease = claim(session, job_id, worker_id=worker, device="cpu", at=at, lease_seconds=30 * 86_400)
     assert lease is not None
     return lease
 

@@ -31,7 +31,8 @@ def opened(empty_broker: Settings, database: Database, clock: TurnedClock, tmp_p
 
         def open_(values: Sequence[float] = DAY, **changed: Any) -> Scheduler:
             zones = {"X": trace(tmp_path, values)}
-            worker_in(database, "X", at=clock() + 30 * 24 * HOUR)
+            worker_in(database, "X")
+            worker_in(database, "X", name="worker_2")
             return stack.enter_context(
                 closing(Scheduler(empty_broker.model_copy(update={"zones": zones, **changed}), clock=clock))
             )
@@ -152,7 +153,7 @@ def test_a_pause_that_costs_more_than_it_saves_is_not_made(
 
 def test_an_unknown_forecast_holds_nobody_up(opened: Opened, database: Database) -> None:
     scheduler = opened(zones={"FR": "static"})
-    worker_in(database, "FR", at=START + 24 * HOUR)
+    worker_in(database, "FR")
     job_id = add_job(database, zone="FR", policy=PAUSE, hours=2)
     scheduler.tick()
     job = get(database, job_id)

@@ -158,7 +158,7 @@ def test_a_slow_provider_holds_up_no_tick_and_is_asked_once_at_a_time(
     watched: Settings, provider: ProviderServer, database: Database, clock: TurnedClock
 ) -> None:
     provider.standing_reply = Reply(seconds=4.0)
-    worker_in(database, "GB", at=clock())
+    worker_in(database, "GB")
     job_id = add_job(database, zone="GB", hours=1)
     with closing(Scheduler(watched, clock=clock)) as scheduler:
         began = time.monotonic()
@@ -179,7 +179,9 @@ def test_only_zones_with_a_worker_or_an_open_job_are_asked_about(
         scheduler.tick()
         assert provider.log == []
         add_job(database, zone="GB")
+        clock.turn(seconds=5)
         scheduler.tick()
+        scheduler._watch.settle()
         assert provider.log != []
     with database.session() as session:
         assert GridRepository(session).newest("FR", at=clock()) is None

@@ -11,7 +11,7 @@ from store.database import Database
 from store.placement import place
 from store.settings import Settings
 from tests.carbon_provider_server import TurnedClock
-from tests.scheduler.stage import HOUR, START, add_job, get, trace, worker_in
+from tests.scheduler.stage import START, add_job, get, trace, worker_in
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def scheduler(empty_broker: Settings, database: Database, clock: TurnedClock, tm
         "CLEAN_NOW": trace(tmp_path, [100.0] * 2 + [500.0] * 40, name="now"),
         "CLEAN_LATER": trace(tmp_path, [200.0] * 2 + [100.0] * 40, name="later"),
     }
-    worker_in(database, *zones, at=clock() + HOUR)
+    worker_in(database, *zones)
     with closing(Scheduler(empty_broker.model_copy(update={"zones": zones}), clock=clock)) as scheduler:
         yield scheduler
 

@@ -80,7 +80,7 @@ def scheduler(
     settings: Settings, database: Database, provider: ProviderServer, clock: TurnedClock
 ) -> Iterator[Scheduler]:
     zones = {"GB": provider.spec("uk")}
-    worker_in(database, "GB", at=clock() + 10 * 24 * HOUR)
+    worker_in(database, "GB")
     changed = settings.model_copy(update={"zones": zones, "history_days": 9.0})
     with closing(Scheduler(changed, clock=clock)) as scheduler:
         yield scheduler

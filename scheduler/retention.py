@@ -1,0 +1,162 @@
+"""Removes what has been kept for long enough: results, checkpoints, stray files, first answers and old deliveries."""
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+
+from store.database import Database
+from store.ids import new_id
+from store.retention import Ended, RetentionRepository
+from store.settings import Settings
+
+log = structlog.get_logger()
+
+# A success leaves nothing to go on from. Whoever looks at the job as it ends still finds all of it.
+CHECKPOINTS_AFTER_SUCCESS = timedelta(hours=1)
+ABANDONED_AFTER = timedelta(days=1)
+DELIVERIES_KEPT = timedelta(days=30)
+FOLDERS_AT_ONCE = 100
+RESULT = "artifacts"
+
+
+class Retention:
+    """Clears up in a thread of its own: removing files may take long, and no job waits for it."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database, self._settings = database, settings
+        self._closed = False
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="retention")
+        self._running: Future[None] | None = None
+
+    def begin(self, *, at: datetime) -> None:
+        """Have everything that is due removed, unless the last round is still under way."""
+        if self._running is None or self._running.done():
+            self._running = self._pool.submit(self._round, at)
+
+    def close(self) -> None:
+        """Stop after what is being removed now."""
+        self._closed = True
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _round(self, at: datetime) -> None:
+        try:
+            remove_old_rows(self._database, self._settings, at=at)
+            remove_abandoned_uploads(self._settings, at=at)
+            remove_old_files(self._database, self._settings, at=at, stopped=lambda: self._closed)
+        except Exception as fault:  # a thread's fault would be seen by nobody
+            if isinstance(fault, DBAPIError | OSError):
+                log.warning("retention.failed", error=str(fault).strip())
+            else:
+                log.exception("retention.failed", exc_info=fault)
+
+
+def remove_old_rows(database: Database, settings: Settings, *, at: datetime) -> None:
+    """Forget first answers after `idempotency_hours`, and deliveries a month after they were made or given up."""
+    with database.session() as session:
+        rows = RetentionRepository(session)
+        rows.forget_answers(before=at - timedelta(hours=settings.idempotency_hours))
+        rows.forget_deliveries(before=at - DELIVERIES_KEPT)
+
+
+def remove_abandoned_uploads(settings: Settings, *, at: datetime) -> None:
+    """Remove what is left of uploads that broke off more than a day ago."""
+    for pattern in ("*.part", "incoming/*"):
+        for path in settings.datasets_dir.glob(pattern):
+            if _changed(path) < at - ABANDONED_AFTER:
+                _remove(path)
+                log.info("upload.removed", file=path.name)
+
+
+def remove_old_files(
+    database: Database, settings: Settings, *, at: datetime, stopped: Callable[[], bool] = lambda: False
+) -> None:
+    """Remove results, checkpoints and folders of jobs that are gone, as far as their time has come.
+
+    What lies on the disk is compared with the rows, so that whatever a crash has left behind is found the next time.
+    """
+    jobs_dir, aside = settings.data_dir / "jobs", settings.data_dir / "removed"
+    for left in _inside(aside):
+        _remove(left)
+    everything = list(_inside(jobs_dir))
+    for begin in range(0, len(everything), FOLDERS_AT_ONCE):
+        if stopped():
+            return
+        folders = everything[begin : begin + FOLDERS_AT_ONCE]
+        with database.session() as session:
+            known = RetentionRepository(session).known([folder.name for folder in folders])
+        for folder in folders:
+            job = known.get(folder.name)
+            if job is None:
+                # A job's row is written before its folder; a folder this new may be of a row that was read too early.
+                if folder.is_dir() and _changed(folder) < at - ABANDONED_AFTER:
+                    _remove(_set_aside([folder], aside))
+                    log.info("files.removed", job=folder.name, what=["job"])
+            elif _due(folder, job, settings, at=at):
+                _remove_files(database, settings, folder, aside, at=at)
+
+
+def _due(folder: Path, job: Ended, settings: Settings, *, at: datetime) -> Sequence[Path]:
+    """What lies in a job's folder and is not to be kept any longer."""
+    if not job.over or job.finished_at is None:
+        return []
+    age = at - job.finished_at
+    result_days, checkpoint_days = settings.artifact_retention_days, settings.checkpoint_retention_days
+    result = job.succeeded and (job.files_removed or _older(age, result_days))
+    others = age > CHECKPOINTS_AFTER_SUCCESS if job.succeeded else _older(age, checkpoint_days)
+    return [path for path in _inside(folder) if (result if job.succeeded and path.name == RESULT else others)]
+
+
+def _remove_files(database: Database, settings: Settings, folder: Path, aside: Path, *, at: datetime) -> None:
+    """Move a job's files out of its folder together with their rows, then delete them.
+
+    The job is locked meanwhile, so that no retry begins among files that are about to go. After a crash in between,
+    rows whose files are gone are found again with the folder, or by whoever misses the files.
+    """
+    with database.session() as session:
+        rows = RetentionRepository(session)
+        job = rows.lock_ended(folder.name)
+        ended = rows.known([folder.name]).get(folder.name)
+        due = [] if job is None or ended is None else _due(folder, ended, settings, at=at)
+        if job is None or not due:
+            return
+        what = {"result" if path.name == RESULT else "checkpoints" for path in due}
+        if "checkpoints" in what:
+            rows.strike_off_checkpoints(job.id)
+        rows.note_removal(job, what, at=at)
+        session.flush()
+        removed = _set_aside(due, aside)
+    _remove(removed)
+    log.info("files.removed", job=folder.name, what=sorted(what))
+
+
+def _older(age: timedelta, days: float | None) -> bool:
+    return days is not None and age > timedelta(days=days)
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    yield from sorted(folder.iterdir()) if folder.is_dir() else ()
+
+
+def _set_aside(paths: Sequence[Path], aside: Path) -> Path:
+    """Move these paths into a new folder below `aside`, on the same disk: at once, however large they are."""
+    folder = aside / new_id("removed")
+    folder.mkdir(parents=True)
+    for path in paths:
+        path.rename(folder / path.name)
+    return folder
+
+
+def _changed(path: Path) -> datetime:
+    return datetime.fromtimestamp(path.lstat().st_mtime, UTC)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

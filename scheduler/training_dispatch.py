@@ -1,0 +1,148 @@
+"""Sends queued jobs to be trained: one for each free worker, in turn, and only through an open gate."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from greencore.policy.gating import Look
+from scheduler.broker import Broker
+from scheduler.capacity import Capacity
+from scheduler.dispatch import send_all
+from scheduler.gates import is_gated
+from scheduler.placing import Fleet, look_at_waiting
+from store.database import Database
+from store.jobs import JobRepository
+from store.queue import QueueRepository, Waiting, in_turn
+from store.settings import Settings
+from store.status import JobStatus
+from store.tables import Job
+from store.transitions import transition
+from worker.app import TRAIN, train_queue
+
+log = structlog.get_logger()
+
+# A job for which no worker is free is looked at as often: where it would run, and when it would be over.
+LOOK_AGAIN = timedelta(seconds=30)
+# A tick must not be long; what is left over is due at the next.
+LOOKS_PER_TICK = 20
+# Each position that changes is a row to write and an answer that is not as it was; far back, nobody counts them.
+FURTHEST_POSITION = 100
+
+
+class TrainingDispatch:
+    """Knows when it looked at each waiting job, so that a long queue is not looked at over and over."""
+
+    def __init__(self, database: Database, broker: Broker, settings: Settings) -> None:
+        self._database, self._broker, self._settings = database, broker, settings
+        self._sent_for = timedelta(seconds=settings.redispatch_seconds)
+        self._looked: dict[str, datetime] = {}
+
+    def dispatch(self, fleet: Fleet, *, at: datetime) -> None:
+        """Send the jobs whose turn it is to workers that are free; defer those whose gate is closed.
+
+        Free is a live worker without a job, and without a message that may still be on its way to it: one that was
+        not taken up within `redispatch_seconds` is taken for lost. What stays in the queue says why.
+        """
+        messages: dict[str, tuple[str, str]] = {}
+        served = fleet.zones()
+        with self._database.session() as session:
+            queue = QueueRepository(session)
+            if not queue.try_lock():
+                return
+            queue.note_unserved_zones(served, at=at, sent_for=self._sent_for)
+            waiting = queue.waiting(JobStatus.QUEUED, at=at, sent_for=self._sent_for, zones=served)
+            self._looked = {job.id: self._looked[job.id] for job in waiting if job.id in self._looked}
+            if not waiting:
+                return
+            under_way = queue.sent(JobStatus.QUEUED, at=at, sent_for=self._sent_for)
+            free = _free(queue.busy_workers(), [zone for _, zone in under_way], fleet)
+            held = queue.held_by_owner() + Counter(owner for owner, _ in under_way)
+            left: list[Waiting] = []
+            looks = LOOKS_PER_TICK
+            for job in in_turn(waiting, held):
+                zones = [job.zone] if job.zone in served else served
+                if not free.has_any(zones):
+                    looks -= 1 if self._is_due(job, at) else 0
+                    if looks < 0 or not self._is_due(job, at):
+                        left.append(job)
+                        continue
+                row = queue.lock(job.id, JobStatus.QUEUED)
+                found = None if row is None else self._open_look(session, row, fleet, at=at)
+                if row is None or row.zone is None or found is None:
+                    continue
+                if not free.take(row.zone):
+                    left.append(replace(job, zone=row.zone))
+                    continue
+                _mark_sent(session, row, found, at=at)
+                messages[job.id] = (TRAIN, train_queue(row.zone))
+                held[job.owner] += 1
+            session.flush()
+            queue.give_reasons(_reasons(left, held, fleet.rivals()))
+        send_all(self._database, self._broker, messages)
+
+    def _is_due(self, job: Waiting, at: datetime) -> bool:
+        looked = self._looked.get(job.id)
+        return looked is None or not looked <= at < looked + LOOK_AGAIN
+
+    def _open_look(self, session: Session, job: Job, fleet: Fleet, *, at: datetime) -> Look | None:
+        """What is seen of a locked job that may go. If it may not, it says why, and is deferred by a closed gate."""
+        self._looked[job.id] = at
+        try:
+            with session.begin_nested():
+                found = look_at_waiting(session, job, fleet, self._settings, at=at)
+        except DBAPIError:
+            raise
+        except Exception as fault:  # no job may hold up the others
+            log.exception("job.not_looked_at", job=job.id, exc_info=fault)
+            job.reason = "waits: its gate could not be looked at, which is tried again"
+            return None
+        if found is not None and not found.opens:
+            transition(session, job, JobStatus.DEFERRED, at=at, reason=found.reason, saving=found.saving)
+            log.info("job.deferred", job=job.id, until=found.until and found.until.isoformat(), reason=found.reason)
+            return None
+        return found
+
+
+def _free(busy: set[str], under_way: Sequence[str | None], fleet: Fleet) -> Capacity:
+    """The workers that have no job and, as far as is known, none on its way."""
+    free = Capacity({worker.id: worker.zones for worker in fleet.workers if worker.id not in busy})
+    for zone in under_way:
+        if zone is not None:
+            free.take(zone)
+    return free
+
+
+def _mark_sent(session: Session, job: Job, found: Look, *, at: datetime) -> None:
+    job.dispatched_at = at
+    job.reason = found.reason if is_gated(job) else None
+    JobRepository(session).record(
+        job.id, "job.dispatched", at=at, zone=job.zone, reason=job.reason, forced=found.forced or None
+    )
+
+
+def _reasons(left: Sequence[Waiting], held: Counter[str | None], rivals: Mapping[str, str]) -> dict[str, str]:
+    """What each job that stays in the queue waits for, where it has not said so already.
+
+    Before it are those that are to be served first, by workers that could run it or run what else those could.
+    """
+    held, before = held.copy(), Counter[str | None]()
+    reasons = {}
+    for job in in_turn(left, held):
+        held[job.owner] += 1
+        pool = None if job.zone is None else rivals.get(job.zone)
+        reason = f"waits for a free worker: {_position(before[pool])}"
+        before[pool] += 1
+        if job.reason != reason:
+            reasons[job.id] = reason
+    return reasons
+
+
+def _position(ahead: int) -> str:
+    if ahead > FURTHEST_POSITION:
+        return f"more than {FURTHEST_POSITION} jobs are ahead of it"
+    return {0: "it is next", 1: "1 job is ahead of it"}.get(ahead, f"{ahead} jobs are ahead of it")

@@ -1,0 +1,50 @@
+"""How the sources of carbon intensity answer, zone by zone: what an operator asks when readings stay away."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from store.tables import Provider
+
+
+class ProviderRepository:
+    """Queries on providers, inside the caller's transaction."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def answered(self, zone: str, source: str, *, at: datetime) -> None:
+        """Note that the source of a zone has answered; failures that went before are no longer in a row."""
+        added = insert(Provider).values(
+            zone=zone, source=source, failures=0, consecutive_failures=0, last_success_at=at
+        )
+        self._session.execute(
+            added.on_conflict_do_update(
+                index_elements=["zone"], set_={"source": source, "consecutive_failures": 0, "last_success_at": at}
+            )
+        )
+
+    def failed(self, zone: str, source: str, *, at: datetime, error: str) -> None:
+        """Count a failure; `error` must hold no secret, as no `CarbonError` does."""
+        added = insert(Provider).values(
+            zone=zone, source=source, failures=1, consecutive_failures=1, last_failure_at=at, last_error=error
+        )
+        self._session.execute(
+            added.on_conflict_do_update(
+                index_elements=["zone"],
+                set_={
+                    "source": source,
+                    "failures": Provider.failures + 1,
+                    "consecutive_failures": Provider.consecutive_failures + 1,
+                    "last_failure_at": at,
+                    "last_error": error,
+                },
+            )
+        )
+
+    def all(self) -> Sequence[Provider]:
+        """What is known of every zone's source, by zone."""
+        return self._session.scalars(select(Provider).order_by(Provider.zone)).all()
