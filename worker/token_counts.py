@@ -16,7 +16,7 @@ from greencore.training.rows import tokenise
 from greencore.training.shapes import encodes
 from store.database import Database
 from store.datasets import rows_file
-from store.settings import get_settings
+from store.settings import Settings, get_settings
 from store.token_statistics import TokenStatisticsRepository
 from worker.faults import explain
 from worker.prepare import model_folder
@@ -30,26 +30,24 @@ UNLIMITED = 2**31
 
 def count_dataset(dataset_id: str, model: str) -> None:
     """Count and store, or store why it cannot be done; nothing where it has been done already."""
-    database = Database(get_settings().database_url)
-    with database.session() as session:
-        if not TokenStatisticsRepository(session).is_wanted(dataset_id, model):
-            log.info("token_counts.not_needed", dataset=dataset_id, model=model)
-            return
-    counts, error = None, None
+    settings = get_settings()
+    database = Database(settings.database_url)
     try:
-        settings = get_settings()
         with database.session() as session:
-            file = rows_file(session, dataset_id, settings)
-        folder = model_folder(model, settings)
-        with file.open("rb") as lines:
-            counts = count(read_rows(lines), load_tokenizer(folder), encoder=encodes(load_skeleton(folder)))
-    except Exception as fault:
-        log.warning("token_counts.failed", dataset=dataset_id, model=model, exc_info=fault)
-        error = explain(fault)["detail"]
-    with database.session() as session:
-        TokenStatisticsRepository(session).put(dataset_id, model, at=utc_now(), counts=counts, error=error)
-    database.dispose()
-    log.info("token_counts.stored", dataset=dataset_id, model=model, error=error)
+            if not TokenStatisticsRepository(session).is_wanted(dataset_id, model):
+                log.info("token_counts.not_needed", dataset=dataset_id, model=model)
+                return
+        counts, error = None, None
+        try:
+            counts = _counts(database, settings, dataset_id, model)
+        except Exception as fault:
+            log.warning("token_counts.failed", dataset=dataset_id, model=model, exc_info=fault)
+            error = explain(fault)["detail"]
+        with database.session() as session:
+            TokenStatisticsRepository(session).put(dataset_id, model, at=utc_now(), counts=counts, error=error)
+        log.info("token_counts.stored", dataset=dataset_id, model=model, error=error)
+    finally:
+        database.dispose()
 
 
 def count(rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase, *, encoder: bool = False) -> dict[str, Any]:
@@ -76,6 +74,14 @@ def count(rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase, *, encoder: b
         "longer_than": {str(bound): together.longer_than(bound) for bound in BOUNDS},
         "histogram": [{"up_to": bound, "rows": number} for bound, number in together.histogram()],
     }
+
+
+def _counts(database: Database, settings: Settings, dataset_id: str, model: str) -> dict[str, Any]:
+    with database.session() as session:
+        file = rows_file(session, dataset_id, settings)
+    folder = model_folder(model, settings)
+    with file.open("rb") as lines:
+        return count(read_rows(lines), load_tokenizer(folder), encoder=encodes(load_skeleton(folder)))
 
 
 def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:

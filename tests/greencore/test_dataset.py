@@ -4,7 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from greencore.dataset import InvalidRow, MessagesRow, PromptRow, TextRow, load_rows, parse_row, read_rows
+from greencore.dataset import (
+    InvalidRow,
+    MessagesRow,
+    PromptRow,
+    Row,
+    TextRow,
+    load_rows,
+    number_rows,
+    parse_row,
+    read_rows,
+    to_object,
+    to_row,
+)
 
 
 def test_the_three_forms_of_a_row() -> None:
@@ -30,6 +42,8 @@ def test_the_three_forms_of_a_row() -> None:
         ("[" * 100_000, None, "not usable JSON"),
         ('{"text": ' + "9" * 5000 + "}", None, "not usable JSON"),
         ('{"text": "\\ud800"}', "text", "surrogate"),
+        ('{"text": "a\\u0000"}', "text", "character 1 is NUL"),
+        ('{"text": "a"}'.encode("utf-16-be"), None, "not JSON"),
         ('{"text": 3}', "text", "must be text, got int"),
         ('{"text": "  "}', "text", "is empty"),
         ('{"prompt": "a"}', "completion", "is missing"),
@@ -48,6 +62,31 @@ def test_a_bad_row_names_its_line_and_field(line: str | bytes, field: str | None
         parse_row(line, 7)
     assert (refusal.value.line, refusal.value.field) == (7, field)
     assert str(refusal.value).startswith("line 7: ")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [PromptRow("", "b"), TextRow("a"), MessagesRow((("system", "s"), ("user", "u"), ("assistant", "a")))],
+)
+def test_a_row_comes_back_from_the_object_that_stands_for_it(row: Row) -> None:
+    assert to_row(to_object(row), 1) == row
+
+
+def test_an_error_is_short_however_long_the_row_and_nested_its_values() -> None:
+    nested: object = "x"
+    for _ in range(100_000):
+        nested = [nested]
+    for value in ({"k" * 10_000: 1}, {"messages": [{"role": "r" * 10_000}]}, {"messages": [{"role": nested}]}):
+        with pytest.raises(InvalidRow) as refusal:
+            to_row(value, 1)
+        assert len(str(refusal.value)) < 300
+
+
+def test_a_byte_order_mark_may_come_first_and_nowhere_else() -> None:
+    line = b'\xef\xbb\xbf{"text": "a"}'
+    assert list(number_rows([line])) == [(1, TextRow("a"))]
+    with pytest.raises(InvalidRow, match="line 2: not JSON"):
+        list(read_rows([line, line]))
 
 
 def test_blank_lines_count() -> None:
