@@ -1,0 +1,75 @@
+"""The page about jobs: what it names is there, and nothing is missing in it."""
+
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from typer.testing import CliRunner
+
+from api.jobs.event_stream import END_EVENT
+from api.jobs.request import JobRequest, Method
+from api.main import Api
+from cli.main import app
+from greencore.hyperparameters import Hyperparameters, ResultForm
+from greencore.training.delta import FILE_NAME
+from store.settings import Settings
+from store.status import ALLOWED, FINAL, JobStatus
+
+PAGE = (Path(__file__).parents[2] / "docs" / "jobs.md").read_text()
+
+
+def section(title: str) -> str:
+    return re.split(r"^#+ ", PAGE.split(f"# {title}\n", 1)[1], flags=re.MULTILINE)[0]
+
+
+def first_cells(title: str) -> list[str]:
+    """The names in the first column of a section's table."""
+    lines = [line for line in section(title).splitlines() if line.startswith("| ")][1:]
+    return [name for line in lines for name in re.findall(r"`([^`]+)`", line.split("|")[1])]
+
+
+def test_every_status_is_explained_and_the_final_ones_lead_on_by_a_retry_alone() -> None:
+    assert sorted(first_cells("Where a job can stand")) == sorted(JobStatus)
+    assert {status for status in FINAL if ALLOWED[status]} == {JobStatus.FAILED, JobStatus.CANCELLED}
+
+
+def test_every_method_and_every_form_of_a_result_is_explained() -> None:
+    assert first_cells("Methods") == list(get_args(Method))
+    assert {name for name in first_cells("Results") if name in get_args(ResultForm)} == set(get_args(ResultForm))
+    assert FILE_NAME in section("Results")
+
+
+def test_the_example_is_a_job() -> None:
+    [body] = re.findall(r"-d '(\{.*\})' ", PAGE, flags=re.DOTALL)
+    request = JobRequest.model_validate_json(body.replace("'$DATASET'", "ds_1"))
+    assert request.hyperparameters == Hyperparameters(epochs=3, result="delta")
+
+
+def test_the_commands_options_are_those_that_there_are() -> None:
+    described = CliRunner().invoke(app, ["apply-delta", "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).output
+    [command] = re.findall(r"greentune apply-delta .*", PAGE)
+    options = re.findall(r"--[a-z-]+", command)
+    assert options
+    assert all(option in described for option in options)
+
+
+@pytest.mark.parametrize("variable", re.findall(r"GREENTUNE_[A-Z_]+", section("How long things are kept")))
+def test_every_setting_is_one(variable: str) -> None:
+    assert variable.removeprefix("GREENTUNE_").lower() in Settings.model_fields
+
+
+def test_the_last_message_of_a_stream_has_its_name() -> None:
+    assert f"`{END_EVENT}`" in section("Following a job")
+
+
+def test_every_path_is_one_of_the_api(settings: Settings) -> None:
+    from api.main import create_app
+
+    application = create_app(settings)
+    assert isinstance(application, Api)
+    served = {re.sub(r"\{\w+\}", "{}", path) for path in application.openapi()["paths"]}
+    named = re.findall(r"`(?:GET|POST) (/[^`]*)`", PAGE)
+    assert named
+    for path in named:
+        assert re.sub(r"\{\w+\}", "{}", path) in served, path
