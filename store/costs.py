@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 from sqlalchemy import select
@@ -13,6 +12,8 @@ from greencore.hyperparameters import Hyperparameters
 from store.tables import Dataset, Job, Json, Model, TokenStatistics
 
 PAD_TO_MULTIPLE = 8
+PARTS_OF_BUCKET = 4
+LEARNED_SHARE = 0.5  # of a row that nobody counted; with an encoder the rest is what it reads
 # English text in the vocabularies of the catalogue's models; other languages and code take more tokens.
 CHARACTERS_PER_TOKEN = 4.0
 # What JSON adds to the text of a row, where only the file's size is known.
@@ -113,13 +114,11 @@ def work(session: Session, dataset: Dataset, model: str, method: str, hyperparam
     if costs is None:
         raise WorkUnknown(f"the FLOPs of {model} are not measured yet: a prepare worker does so once it has started")
     rows = _training_rows(dataset.rows, hyperparameters.eval_share)
-    mean, deviation, spread, basis = _tokens(session, dataset, model, costs)
-    mean, deviation = min(mean, hyperparameters.max_length), deviation if mean < hyperparameters.max_length else 0.0
-    longest = _longest_of(min(hyperparameters.batch_size, rows), mean, deviation, hyperparameters.max_length)
-    lengths = (longest / 2, longest / 2) if costs.encodes else (longest,)
+    lengths, spread, basis = _lengths(session, dataset, model, hyperparameters.max_length)
+    batch = min(hyperparameters.batch_size, rows)
     return Work(
-        epoch_flops=rows * costs.full_flops(*lengths),
-        epoch_tokens=rows * mean,
+        epoch_flops=rows * lengths.flops(costs, batch),
+        epoch_tokens=rows * lengths.mean,
         training_rows=rows,
         share=share,
         spread=spread,
@@ -169,36 +168,59 @@ def _prepared(
     return found
 
 
-def _tokens(session: Session, dataset: Dataset, model: str, costs: RowCosts) -> tuple[float, float, float, str]:
-    """Mean and standard deviation of a row's tokens, the spread of FLOPs that follows, and the basis in words."""
+@dataclass(frozen=True)
+class _Lengths:
+    """How long rows are: (tokens, weight) of some lengths, shortest first; `learned` is the completions' share."""
+
+    points: Sequence[tuple[float, float]]
+    learned: float
+
+    @property
+    def mean(self) -> float:
+        return sum(tokens * weight for tokens, weight in self.points) / sum(weight for _, weight in self.points)
+
+    def flops(self, costs: RowCosts, batch: int) -> float:
+        """Of a row in a batch of so many, each as long as the longest of them, on the average."""
+        total, below, flops = sum(weight for _, weight in self.points), 0.0, 0.0
+        for tokens, weight in self.points:
+            up_to = min(below + weight / total, 1.0)
+            parts = (tokens * (1 - self.learned), tokens * self.learned) if costs.encodes else (tokens,)
+            padded = [math.ceil(part / PAD_TO_MULTIPLE) * PAD_TO_MULTIPLE for part in parts]
+            flops += (up_to**batch - below**batch) * costs.full_flops(*padded)
+            below = up_to
+        return flops
+
+
+def _lengths(session: Session, dataset: Dataset, model: str, max_length: int) -> tuple[_Lengths, float, str]:
+    """The lengths of a dataset's rows, cut off, with the spread of the FLOPs that follow and the basis in words."""
     counted = session.get(TokenStatistics, (dataset.id, model))
-    counts = (counted.counts if counted is not None else None) or {}
-    if "tokens_total" in counts:
-        mean = counts["tokens_total"] / counts["rows"]
-        variance = max(counts["tokens_squared_total"] / counts["rows"] - mean**2, 0.0)
-        # How the tokens of a row are shared between encoder and decoder was not counted.
-        spread = SPREAD_OF_CHARACTERS if costs.encodes else SPREAD_OF_COUNTED_TOKENS
-        return mean, math.sqrt(variance), spread, f"the dataset's tokens as counted for {model}"
-    characters = ((dataset.contents or {}).get("characters") or {}).get("total")
-    if characters is not None:
-        mean = characters / CHARACTERS_PER_TOKEN / dataset.rows
-        basis = f"the dataset's characters, {CHARACTERS_PER_TOKEN:g} to a token"
-        return mean, 0.0, SPREAD_OF_CHARACTERS, basis
-    mean = dataset.bytes * TEXT_SHARE_OF_BYTES / CHARACTERS_PER_TOKEN / dataset.rows
-    basis = (
-        f"the dataset's size, {TEXT_SHARE_OF_BYTES:.0%} of it text of {CHARACTERS_PER_TOKEN:g} characters to a token"
-    )
-    return mean, 0.0, SPREAD_OF_BYTES, basis
+    if counted is not None and counted.counts:
+        basis = f"the dataset's tokens as counted for {model}"
+        return _counted(counted.counts, max_length), SPREAD_OF_COUNTED_TOKENS, basis
+    total = ((dataset.contents or {}).get("characters") or {}).get("total")
+    spread, basis = SPREAD_OF_CHARACTERS, f"the dataset's characters, {CHARACTERS_PER_TOKEN:g} to a token"
+    if total is None:
+        total, spread = dataset.bytes * TEXT_SHARE_OF_BYTES, SPREAD_OF_BYTES
+        basis = f"the dataset's size, {TEXT_SHARE_OF_BYTES:.0%} of it text, {CHARACTERS_PER_TOKEN:g} characters a token"
+    mean = total / CHARACTERS_PER_TOKEN / dataset.rows
+    return _Lengths([(min(mean, max_length), 1.0)], LEARNED_SHARE), spread, basis
+
+
+def _counted(counts: Json, max_length: int) -> _Lengths:
+    """From a histogram whose bounds are powers of two: even within each, and in sum as many tokens as were counted."""
+    total, most = counts["tokens"]["total"], counts["tokens"]["max"]
+    points = [
+        (bucket["up_to"] * (0.5 + (part + 0.5) / (2 * PARTS_OF_BUCKET)), bucket["rows"] / PARTS_OF_BUCKET)
+        for bucket in counts["histogram"]
+        for part in range(PARTS_OF_BUCKET)
+        if bucket["rows"]
+    ]
+    scale = total / sum(tokens * rows for tokens, rows in points)
+    cut = [(min(tokens * scale, most, max_length), rows) for tokens, rows in points]
+    return _Lengths(cut, counts["completion"]["total"] / total)
 
 
 def _training_rows(rows: int, eval_share: float) -> int:
     """As `greencore.training.rows.split` leaves them."""
     held_out = min(round(rows * eval_share), rows - 1)
     return rows - (1 if eval_share > 0 and held_out == 0 and rows > 1 else held_out)
-
-
-def _longest_of(batch: int, mean: float, deviation: float, max_length: int) -> float:
-    """The padded length of a batch of rows whose lengths are about normal: its longest row's (Blom, 1958)."""
-    above = NormalDist().inv_cdf((batch - 0.375) / (batch + 0.25)) if batch > 1 else 0.0
-    longest = min(mean + above * deviation, max_length)
-    return longest + (PAD_TO_MULTIPLE - 1) / 2

@@ -218,11 +218,12 @@ def test_a_deadline_bounds_the_window(
 
 
 @pytest.mark.parametrize(
-    ("counts", "tokens", "spread"),
+    ("counts", "tokens", "padded", "spread"),
     [
         # The fixture's rows hold 34 characters; one of the two is trained on.
-        (None, 34 / 4 / 2, 1.4),
-        ({"rows": 2, "tokens_total": 40, "tokens_squared_total": 1000}, 20.0, 1.15),
+        (None, 34 / 4 / 2, 8, 1.4),
+        # In quarters 18, 22, 26 and 30 tokens, scaled to a mean of 20: 15, 18.3, 21.7 and 25, padded to 24 in the mean.
+        ([{"up_to": 32, "rows": 2}], 20.0, 24, 1.15),
     ],
 )
 def test_tokens_are_counted_or_reckoned_from_characters(
@@ -230,22 +231,24 @@ def test_tokens_are_counted_or_reckoned_from_characters(
     database: Database,
     dataset_id: str,
     measured: None,
-    counts: dict[str, int] | None,
+    counts: list[dict[str, int]] | None,
     tokens: float,
+    padded: int,
     spread: float,
 ) -> None:
     with database.session() as session:
         dataset = session.get_one(Dataset, dataset_id)
         dataset.contents = {"characters": {"total": 34}}
         if counts is not None:
-            row = TokenStatistics(dataset_id=dataset_id, model=MODEL, asked_at=NOW, counted_at=NOW, counts=counts)
+            figures = {"tokens": {"total": 40, "max": 25}, "completion": {"total": 10}, "histogram": counts}
+            row = TokenStatistics(dataset_id=dataset_id, model=MODEL, asked_at=NOW, counted_at=NOW, counts=figures)
             session.add(row)
 
     found = estimate().json()["work"]
 
     assert found["training_rows"] == 1
     assert found["tokens_per_epoch"] == pytest.approx(tokens)
-    assert found["full_flops"]["expected"] == pytest.approx(2 * 6e8 * (tokens + 3.5))
+    assert found["full_flops"]["expected"] == pytest.approx(2 * 6e8 * padded)
     assert found["full_flops"]["high"] / found["full_flops"]["expected"] == pytest.approx(spread)
     assert ("counted" in found["basis"]) == (counts is not None)
 

