@@ -21,26 +21,20 @@ from worker.presence import device_name
 log = structlog.get_logger()
 
 
-def train_job(job_id: str, *, task_id: str | None = None) -> None:
+def train_job(job_id: str, *, task_id: str | None = None, settings: Settings | None = None) -> None:
     """Run an attempt of a queued job to its end, or until its owner wants it back. A job not to be had is left.
 
     Where the database stays away, or the job is somebody else's by now, nothing is written: the lease runs out.
     """
-    settings = get_settings()
+    settings = settings or get_settings()
     database = Database(settings.database_url, statement_timeout_seconds=STATEMENT_SECONDS)
-    lease = _claim(database, settings, job_id, task_id)
-    if lease is None:
-        return
-    structlog.contextvars.bind_contextvars(job=job_id, attempt=lease.attempt)
-    with Heartbeat(database, lease, settings) as heartbeat, _drained_by_sigterm(heartbeat):
-        journal = Journal(database, lease, heartbeat, lease_seconds=settings.lease_seconds)
-        try:
-            _run(journal, settings)
-        except LeaseLost as lost:
-            log.warning("attempt.abandoned", reason=str(lost))
-        except DATABASE_AWAY as error:
-            log.warning("attempt.abandoned", reason=str(error.orig))
-    structlog.contextvars.unbind_contextvars("job", "attempt")
+    try:
+        lease = _claim(database, settings, job_id, task_id)
+        if lease is not None:
+            with structlog.contextvars.bound_contextvars(job=job_id, attempt=lease.attempt):
+                _run_under(lease, database, settings)
+    finally:
+        database.dispose()
 
 
 def _claim(database: Database, settings: Settings, job_id: str, task_id: str | None) -> Lease | None:
@@ -66,6 +60,17 @@ def _claim(database: Database, settings: Settings, job_id: str, task_id: str | N
         return None
     log.info("claim.refused" if lease is None else "job.claimed", job=job_id, worker=worker_id)
     return lease
+
+
+def _run_under(lease: Lease, database: Database, settings: Settings) -> None:
+    with Heartbeat(database, lease, settings) as heartbeat, _drained_by_sigterm(heartbeat):
+        journal = Journal(database, lease, heartbeat, lease_seconds=settings.lease_seconds)
+        try:
+            _run(journal, settings)
+        except LeaseLost:
+            log.warning("attempt.abandoned", reason="its lease is lost")
+        except DATABASE_AWAY as error:
+            log.warning("attempt.abandoned", reason=str(error.orig))
 
 
 def _run(journal: Journal, settings: Settings) -> None:

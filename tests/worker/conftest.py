@@ -1,0 +1,19 @@
+"""Settings of a worker of zone X, whose catalogue holds one small model."""
+
+from pathlib import Path
+
+import pytest
+
+from store.settings import Settings
+from tests.acceptance.conftest import small_catalogue
+
+
+@pytest.fixture(scope="session")
+def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_catalogue(tmp_path_factory.mktemp("catalogue"))
+
+
+@pytest.fixture
+def worker_settings(settings: Settings, catalogue: Path) -> Settings:
+    """The heartbeats are quick, and the lease is long enough for any test."""
+    return settings.model_copy(update={"zones": {"X": "static"}, "catalogue": catalogue, "heartbeat_seconds": 0.1})

@@ -1,0 +1,150 @@
+"""Jobs that a worker could train, and what is known of them afterwards."""
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import select
+
+from greencore.carbon import Reading
+from greencore.clock import utc_now
+from store.database import Database
+from store.grid import GridRepository
+from store.ids import new_id
+from store.jobs import JobRepository, NewJob
+from store.leases import Lease, claim
+from store.settings import Settings
+from store.status import JobStatus
+from store.tables import Artifact, Checkpoint, Dataset, Event, Job, Step
+from store.transitions import transition
+from tests.scheduler.stage import HOUR
+
+ROWS = "\n".join(json.dumps({"prompt": f"w{n % 60} w1 w2 " * 4, "completion": " w7 w8 w9"}) for n in range(40))
+HYPERPARAMETERS = {"epochs": 3, "batch_size": 4, "eval_share": 0.1, "max_new_tokens": 2, "learning_rate": 1e-3}
+STEPS = 27  # 9 of an epoch's 36 rows
+
+
+def queued_job(database: Database, settings: Settings, **hyperparameters: object) -> str:
+    """A job on the small model that waits for a worker of zone X."""
+    settings.datasets_dir.mkdir(parents=True, exist_ok=True)
+    settings.dataset_file("rows").write_text(ROWS)
+    with database.session() as session:
+        now = utc_now()
+        reading = Reading(
+            zone="X", start=now - HOUR, end=now + HOUR, gco2e_per_kwh=100.0, source="test", fetched_at=now
+        )
+        GridRepository(session).put([reading])
+        dataset = Dataset(
+            id=new_id("ds"), name="rows", format="jsonl", rows=40, bytes=1, sha256="0", blob="rows", created_at=now
+        )
+        session.add(dataset)
+        session.flush()
+        new = NewJob(
+            owner="alice",
+            model="small",
+            dataset_id=dataset.id,
+            method="greentrainer",
+            policy_name=None,
+            policy={"kind": "constant", "rho": 0.6},
+            zone="X",
+            deadline=None,
+            priority=0,
+            hyperparameters=HYPERPARAMETERS | hyperparameters,
+            labels={},
+            epochs=3,
+        )
+        job = JobRepository(session).add(new, at=now)
+        job.signal = "average"
+        transition(session, job, JobStatus.QUEUED, at=now)
+        return job.id
+
+
+def take(database: Database, job_id: str, *, lease_seconds: float = 60.0) -> Lease:
+    """Claim a queued job."""
+    with database.session() as session:
+        lease = claim(session, job_id, worker_id="w", device="cpu", at=utc_now(), lease_seconds=lease_seconds)
+    assert lease is not None
+    return lease
+
+
+def take_back(database: Database, job_id: str) -> None:
+    """What the scheduler does with a job whose worker has fallen silent."""
+    move(database, job_id, JobStatus.QUEUED)
+
+
+def move(database: Database, job_id: str, to: JobStatus, *, control: str | None = None) -> None:
+    with database.session() as session:
+        job = JobRepository(session).lock(job_id)
+        assert job is not None
+        transition(session, job, to, at=utc_now())
+        if control is not None:
+            job.control = control
+
+
+def job_of(database: Database, job_id: str) -> Job:
+    with database.session() as session:
+        return session.get_one(Job, job_id)
+
+
+def event_types(database: Database, job_id: str) -> list[str]:
+    return [event.type for event in events(database, job_id)]
+
+
+def events(database: Database, job_id: str) -> list[Event]:
+    with database.session() as session:
+        return list(session.scalars(select(Event).where(Event.job_id == job_id).order_by(Event.id)))
+
+
+def steps(database: Database, job_id: str) -> list[int]:
+    with database.session() as session:
+        return list(session.scalars(select(Step.number).where(Step.job_id == job_id).order_by(Step.number)))
+
+
+def checkpoint_names(database: Database, job_id: str) -> set[str]:
+    with database.session() as session:
+        return set(session.scalars(select(Checkpoint.name).where(Checkpoint.job_id == job_id)))
+
+
+def weights(database: Database, job_id: str) -> str:
+    with database.session() as session:
+        return session.get_one(Artifact, (job_id, "model.safetensors")).sha256
+
+
+@contextmanager
+def once(ready: Callable[[], bool], act: Callable[[], object]) -> Iterator[None]:
+    """While the block runs, do something as soon as something else is so."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.01):
+            if ready():
+                act()
+                return
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def sigterm() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def wait_until(ready: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < deadline, f"waited {seconds:g} s in vain"
+        time.sleep(0.02)
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()

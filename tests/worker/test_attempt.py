@@ -1,0 +1,153 @@
+"""Whole attempts on a small model: stopped, gone on with, out of room, without their files."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from greencore.training.run import Result
+from store.database import Database
+from store.jobs import JobRepository
+from store.leases import LeaseLost
+from store.settings import Settings
+from store.status import JobStatus
+from tests.worker.stage import (
+    STEPS,
+    checkpoint_names,
+    event_types,
+    events,
+    job_of,
+    move,
+    names,
+    once,
+    queued_job,
+    sigterm,
+    steps,
+    take,
+    take_back,
+    weights,
+)
+from tests.worker.test_registered_checkpoints import no_room
+from worker.heartbeat import Heartbeat
+from worker.journal import Journal
+from worker.outcome import keep_result
+from worker.train import train_job
+
+
+def reaches(database: Database, job_id: str, step: int) -> bool:
+    return job_of(database, job_id).steps_done >= step
+
+
+def test_a_claim_needs_no_torch() -> None:
+    loaded = "import sys, worker.tasks; print(sorted({'torch', 'transformers'} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"
+
+
+def test_a_drained_and_a_damaged_run_end_with_the_weights_of_an_undisturbed_one(
+    database: Database, worker_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.step_log.REPORT_SECONDS", 0.0)
+    undisturbed = queued_job(database, worker_settings)
+    train_job(undisturbed, settings=worker_settings)
+
+    job_id = queued_job(database, worker_settings)
+    with once(lambda: reaches(database, job_id, 12), sigterm):
+        train_job(job_id, settings=worker_settings)
+    assert job_of(database, job_id).status is JobStatus.QUEUED
+    kept = checkpoint_names(database, job_id)
+    assert len(kept) == 2
+    newest = max(kept, key=lambda name: int(name.split("-")[1]))
+    stopped_after = int(newest.split("-")[1])
+    assert 12 <= stopped_after < STEPS
+    assert steps(database, job_id) == list(range(1, stopped_after + 1))
+
+    shutil.copytree(worker_settings.job_dir(job_id), worker_settings.data_dir / "copy")
+    train_job(job_id, settings=worker_settings)
+    assert weights(database, job_id) == weights(database, undisturbed)
+    assert steps(database, job_id) == list(range(1, STEPS + 1))
+    assert job_of(database, job_id).attempts == 2
+    assert names(worker_settings.job_dir(job_id)) == {*checkpoint_names(database, job_id), "artifacts", "before.json"}
+
+    # The same once more, with the checkpoint of the stop broken: the epoch before it is gone on from.
+    with database.session() as session:
+        job = JobRepository(session).lock(job_id)
+        assert job is not None
+        job.status = JobStatus.FAILED
+    move(database, job_id, JobStatus.QUEUED)
+    shutil.rmtree(worker_settings.job_dir(job_id) / f"checkpoint-{STEPS}-2")
+    train_job(job_id, settings=worker_settings)
+    assert "checkpoint.damaged" in event_types(database, job_id)
+    assert weights(database, job_id) == weights(database, undisturbed)
+    started = [event.data["steps_done"] for event in events(database, job_id) if event.type == "training.started"]
+    assert started == [0, stopped_after, 18]
+
+
+def test_a_job_is_handed_back_at_once_while_its_model_is_loaded(database: Database, worker_settings: Settings) -> None:
+    job_id = queued_job(database, worker_settings)
+    with once(lambda: job_of(database, job_id).status is JobStatus.RUNNING, sigterm):
+        train_job(job_id, settings=worker_settings)
+    assert job_of(database, job_id).status is JobStatus.QUEUED
+    assert "training.started" not in event_types(database, job_id)
+    assert not checkpoint_names(database, job_id)
+
+
+def test_a_run_without_room_says_so_and_a_retry_has_its_result(database: Database, worker_settings: Settings) -> None:
+    job_id = queued_job(database, worker_settings)
+    with no_room():
+        train_job(job_id, settings=worker_settings)
+    job = job_of(database, job_id)
+    assert job.status is JobStatus.FAILED
+    assert job.error is not None
+    assert job.error["title"] == "The disk is full"
+    assert job.error["field"] is None
+    assert event_types(database, job_id).count("checkpoint.failed") == 3
+    assert names(worker_settings.job_dir(job_id)) == {"before.json"}
+    move(database, job_id, JobStatus.QUEUED)
+    train_job(job_id, settings=worker_settings)
+    assert job_of(database, job_id).status is JobStatus.SUCCEEDED
+
+
+@pytest.mark.parametrize("gone", ["dataset", "model"])
+def test_a_file_removed_behind_its_back_fails_the_job_by_its_field(
+    database: Database, worker_settings: Settings, tmp_path: Path, gone: str
+) -> None:
+    job_id = queued_job(database, worker_settings)
+    settings = worker_settings
+    if gone == "dataset":
+        settings.dataset_file("rows").unlink()
+    else:
+        catalogue = tmp_path / "catalogue.toml"
+        catalogue.write_text('[small]\nsource = "nowhere"\nlicence = "none"\n')
+        settings = settings.model_copy(update={"catalogue": catalogue})
+    train_job(job_id, settings=settings)
+    job = job_of(database, job_id)
+    assert job.status is JobStatus.FAILED
+    assert job.error is not None
+    assert job.error["field"] == gone
+
+
+def test_a_result_is_never_replaced_by_that_of_a_lost_attempt(database: Database, worker_settings: Settings) -> None:
+    job_id = queued_job(database, worker_settings)
+    folder = worker_settings.job_dir(job_id)
+
+    def finish(journal: Journal, text: str) -> None:
+        written = folder / f"result-{journal.lease.attempt}"
+        written.mkdir(parents=True)
+        (written / "model.safetensors").write_text(text)
+        result = Result(True, written, None, None, None, ())
+        keep_result(journal, worker_settings, job_of(database, job_id), result)
+
+    def journal() -> Journal:
+        lease = take(database, job_id)
+        return Journal(database, lease, Heartbeat(database, lease, worker_settings), lease_seconds=1.0)
+
+    loser = journal()
+    take_back(database, job_id)
+    finish(journal(), "the winner's")
+    with pytest.raises(LeaseLost):
+        finish(loser, "the loser's")
+    assert (folder / "artifacts" / "model.safetensors").read_text() == "the winner's"
+    assert job_of(database, job_id).status is JobStatus.SUCCEEDED
