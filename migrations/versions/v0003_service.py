@@ -177,6 +177,7 @@ def upgrade() -> None:
         postgresql_using="gin",
         postgresql_ops={"metadata": "jsonb_path_ops"},
     )
+    op.create_index("ix_jobs_dataset_id_id", "jobs", ["dataset_id", "id"], unique=False)
     op.create_index("ix_jobs_owner_id", "jobs", ["owner", "id"], unique=False)
     op.create_index("ix_jobs_owner_status_id", "jobs", ["owner", "status", "id"], unique=False)
     op.create_index("ix_jobs_owner_zone_id", "jobs", ["owner", "zone", "id"], unique=False)
@@ -196,6 +197,7 @@ def downgrade() -> None:
     op.drop_index("ix_jobs_owner_zone_id", table_name="jobs")
     op.drop_index("ix_jobs_owner_status_id", table_name="jobs")
     op.drop_index("ix_jobs_owner_id", table_name="jobs")
+    op.drop_index("ix_jobs_dataset_id_id", table_name="jobs")
     op.drop_index(
         "ix_jobs_metadata", table_name="jobs", postgresql_using="gin", postgresql_ops={"metadata": "jsonb_path_ops"}
     )

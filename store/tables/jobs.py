@@ -42,6 +42,7 @@ class Job(Table):
         Index("ix_jobs_status_priority", "status", "priority", "id"),
         Index("ix_jobs_status_id", "status", "id"),
         Index("ix_jobs_zone_id", "zone", "id"),
+        Index("ix_jobs_dataset_id_id", "dataset_id", "id"),
         Index("ix_jobs_owner_id", "owner", "id"),
         Index("ix_jobs_owner_status_id", "owner", "status", "id"),
         Index("ix_jobs_owner_zone_id", "owner", "zone", "id"),
