@@ -147,7 +147,12 @@ def test_a_file_without_a_row_is_refused(upload: Any, settings: Settings, conten
 
 def test_limits_of_rows_of_a_row_and_of_the_file(settings: Settings, operator_key: str) -> None:
     with service(
-        settings, operator_key, max_dataset_rows=2, max_row_bytes=len(GOOD), max_upload_bytes=1000, max_body_bytes=10
+        settings,
+        operator_key,
+        max_dataset_rows=2,
+        max_row_bytes=len(GOOD) - 1,
+        max_upload_bytes=1000,
+        max_body_bytes=10,
     ) as client:
 
         def refused(content: bytes) -> tuple[int, str]:
@@ -156,11 +161,11 @@ def test_limits_of_rows_of_a_row_and_of_the_file(settings: Settings, operator_ke
 
         assert client.post("/datasets", files={"file": ("a", GOOD * 2)}).status_code == 201
         assert refused(GOOD * 3) == (422, "file: holds more than 2 rows, the most that this service takes")
-        longer = GOOD.replace(b"4", b"4" + b" " * 200) + b"\n{oops\n"
-        status, detail = refused(longer)
-        assert status == 422
-        assert detail.startswith(f"line 1: is longer than {len(GOOD)} bytes")
-        assert detail.endswith("(and 1 more)")
+        for spaces in (1, 2, 3, 200):
+            status, detail = refused(GOOD.replace(b"4", b"4" + b" " * spaces) + b"\n{oops\n")
+            assert status == 422
+            assert detail.startswith(f"line 1: is longer than {len(GOOD) - 1} bytes")
+            assert detail.endswith("(and 1 more)")
         status, detail = refused(b"x" * 1001)
         assert status == 413
         assert "1000 bytes" in detail

@@ -103,7 +103,7 @@ def test_a_thousand_malformed_uploads_are_refused_and_leave_nothing(settings: Se
         for number in range(1000):
             row = ROWS[number % len(ROWS)](dice)
             kind, body = dice.choice(FORMS)(dice, GOOD * dice.randrange(3) + row if row[:3] != b"PAR" else row)
-            response = client.post("/datasets", content=body, headers={"content-type": kind.encode("latin-1")})
+            response = client.post("/datasets", content=body, headers={b"content-type": kind.encode("latin-1")})
             assert 400 <= response.status_code < 500, (kind, body[:300], response.text)
             assert response.headers["content-type"] == "application/problem+json"
             seen.add(response.status_code)
@@ -115,7 +115,7 @@ def test_a_thousand_malformed_uploads_are_refused_and_leave_nothing(settings: Se
 def test_an_upload_that_breaks_off_leaves_nothing(
     app: FastAPI, operator_key: str, settings: Settings, content_type: str
 ) -> None:
-    messages = iter(
+    messages: Iterator[Message] = iter(
         [
             {"type": "http.request", "body": form(GOOD * 50_000, end=b""), "more_body": True},
             {"type": "http.disconnect"},

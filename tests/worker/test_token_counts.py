@@ -16,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from api.main import create_app
 from greencore.clock import utc_now
-from greencore.dataset import PromptRow, TextRow
+from greencore.dataset import PromptRow, Row, TextRow
 from scheduler.broker import Broker
 from scheduler.dispatch import preparing_time
 from scheduler.token_counts import dispatch_token_counts
@@ -75,11 +75,11 @@ def clock() -> TurnedClock:
 def sent(settings: Settings) -> int:
     """How many messages lie in the queue of the prepare workers."""
     with closing(redis.Redis.from_url(settings.redis_url)) as server:
-        return int(server.llen(PREPARE_QUEUE))  # type: ignore[arg-type]
+        return int(server.llen(PREPARE_QUEUE))
 
 
 def test_rows_are_counted_with_the_end_of_text_prompt_and_completion_apart() -> None:
-    rows = [PromptRow("a b", "c"), PromptRow("a", "b c a"), TextRow("a " * 600)]
+    rows: list[Row] = [PromptRow("a b", "c"), PromptRow("a", "b c a"), TextRow("a " * 600)]
 
     counts = count(rows, words())
 
