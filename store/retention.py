@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import delete, or_, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from store.jobs import JobRepository
@@ -65,6 +65,6 @@ class RetentionRepository:
 
     def forget_deliveries(self, *, before: datetime) -> None:
         """Delete deliveries that were made before a time, or given up and older, a limited number at once."""
-        over = or_(Delivery.delivered_at < before, Delivery.next_attempt_at.is_(None) & (Delivery.created_at < before))
-        old = select(Delivery.id).where(over).limit(AT_ONCE)
+        over = Delivery.next_attempt_at.is_(None), func.coalesce(Delivery.delivered_at, Delivery.created_at) < before
+        old = select(Delivery.id).where(*over).limit(AT_ONCE)
         self._session.execute(delete(Delivery).where(Delivery.id.in_(old)).execution_options(synchronize_session=False))

@@ -14,7 +14,9 @@ from scheduler import Scheduler
 from scheduler.grid_watch import GridWatch, open_sources
 from store.database import Database
 from store.grid import GridRepository
+from store.providers import ProviderRepository
 from store.settings import Settings
+from store.tables import Provider
 from tests.carbon_provider_server import ProviderServer, Reply, TurnedClock, rows
 from tests.scheduler.stage import HOUR, START, add_job, get, trace, worker_in
 
@@ -169,6 +171,50 @@ def test_a_slow_provider_holds_up_no_tick_and_is_asked_once_at_a_time(
         assert took < 3.5
         assert get(database, job_id).dispatched_at == START
         assert provider.most_in_flight == 1
+
+
+def test_how_a_zones_source_answers_is_on_record(
+    watch: GridWatch, provider: ProviderServer, database: Database, clock: TurnedClock
+) -> None:
+    def record() -> Provider:
+        with database.session() as session:
+            [known] = ProviderRepository(session).all()
+        return known
+
+    look(watch)
+    known = record()
+    assert (known.zone, known.source, known.failures, known.last_success_at) == ("GB", "uk", 0, START)
+    provider.standing_reply = Reply(status=500, body=b"oops")
+    for failures in (1, 2):
+        clock.turn(hours=1)
+        look(watch)
+        known = record()
+        assert known.consecutive_failures >= failures
+        assert known.last_failure_at == clock()
+    assert known.last_success_at == START
+    assert known.last_error is not None
+    assert "answered 500" in known.last_error or "not asked" in known.last_error
+    total = known.failures
+    provider.standing_reply = None
+    publish(provider, clock)
+    clock.turn(hours=1)
+    look(watch)
+    known = record()
+    assert (known.failures, known.consecutive_failures, known.last_success_at) == (total, 0, clock())
+
+
+def test_a_source_that_was_slow_is_not_waited_for_again(
+    watch: GridWatch, provider: ProviderServer, clock: TurnedClock
+) -> None:
+    provider.standing_reply = Reply(seconds=3.0)
+    took = []
+    for _ in range(2):
+        began = time.monotonic()
+        watch.refresh(["GB"])
+        watch.settle()
+        took.append(time.monotonic() - began)
+    assert 0.9 < took[0] < 2
+    assert took[1] < 0.5
 
 
 def test_only_zones_with_a_worker_or_an_open_job_are_asked_about(

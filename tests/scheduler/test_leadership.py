@@ -1,0 +1,98 @@
+"""Which of several schedulers acts, and who follows one that is gone, cut off or stopped."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import psycopg
+import pytest
+from sqlalchemy import text
+
+from scheduler.leadership import LOCK, Leadership
+from store.database import Database
+
+# Without our own code, which takes seconds to load: a connection with the lock, and nothing that asks for it.
+LEADER = f"""
+import sys, time, psycopg
+with psycopg.connect(sys.argv[1], autocommit=True) as connection:
+    connection.execute("SELECT pg_advisory_lock({LOCK})")
+    print("leads", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def pair(database: Database) -> Iterator[tuple[Leadership, Leadership]]:
+    with ExitStack() as stack:
+        both = [Leadership(database.url, patience_seconds=0.5) for _ in range(2)]
+        for leadership in both:
+            stack.callback(leadership.resign)
+        yield both[0], both[1]
+
+
+@pytest.fixture
+def leading_process(database: Database) -> Iterator[subprocess.Popen[str]]:
+    url = database.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with subprocess.Popen([sys.executable, "-c", LEADER, url], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "leads\n"
+        yield process
+        process.kill()
+
+
+def takes_over(leadership: Leadership, *, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if leadership.leads():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_one_scheduler_leads_and_the_next_takes_over(pair: tuple[Leadership, Leadership]) -> None:
+    first, second = pair
+    assert first.leads()
+    assert first.leads()
+    assert not second.leads()
+    first.resign()
+    assert second.leads()
+
+
+def test_a_leader_that_loses_its_connection_is_followed_and_does_not_lead_on(
+    database: Database, pair: tuple[Leadership, Leadership]
+) -> None:
+    first, second = pair
+    assert first.leads()
+    assert not second.leads()
+    with database.session() as session:
+        cut = text(
+            "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND pid <> pg_backend_pid()"
+        )
+        session.execute(cut)
+    assert takes_over(second, seconds=2)
+    with pytest.raises(psycopg.OperationalError):
+        first.leads()
+    assert not first.leads()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+def test_a_leader_that_is_killed_or_stopped_is_followed(
+    leading_process: subprocess.Popen[str], pair: tuple[Leadership, Leadership], how: signal.Signals
+) -> None:
+    assert not pair[0].leads()
+    os.kill(leading_process.pid, how)
+    assert takes_over(pair[0], seconds=5)
+
+
+def test_a_leader_that_ticks_is_not_deposed(pair: tuple[Leadership, Leadership]) -> None:
+    first, second = pair
+    assert first.leads()
+    until = time.monotonic() + 1.0
+    while time.monotonic() < until:
+        assert not second.leads()
+        assert first.leads()
+        time.sleep(0.05)

@@ -1,0 +1,167 @@
+"""What becomes of jobs whose worker falls silent or does not obey, and whom nobody blames for it."""
+
+import base64
+import json
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+import redis
+
+from scheduler import Scheduler
+from scheduler.broker import Broker
+from scheduler.reclaim import Vigil, reclaim_lost_jobs, terminate_disobedient_jobs
+from store.actions import ask
+from store.database import Database
+from store.jobs import JobRepository
+from store.leases import LeaseLost, renew
+from store.settings import Settings
+from store.status import Action, JobStatus
+from tests.carbon_provider_server import TurnedClock
+from tests.scheduler.stage import START, add_job, claimed, events, fall_silent, get
+
+
+@pytest.fixture
+def broker(empty_broker: Settings) -> Iterator[Broker]:
+    with closing(Broker(empty_broker)) as broker:
+        yield broker
+
+
+def asked(database: Database, job_id: str, action: Action) -> None:
+    with database.session() as session:
+        job = JobRepository(session).lock(job_id)
+        assert job is not None
+        ask(session, job, action, by="alice", at=START)
+
+
+def test_a_lost_job_is_queued_again_and_fails_after_too_many_losses(database: Database, settings: Settings) -> None:
+    poisonous, other = add_job(database), add_job(database)
+    held = claimed(database, other, at=START, worker="worker_2")
+    for loss in range(1, settings.max_attempts + 1):
+        lease = claimed(database, poisonous, at=START)
+        assert lease.attempt == loss
+        reclaim_lost_jobs(database, settings, at=START)
+        assert get(database, poisonous).status is JobStatus.RUNNING
+        fall_silent(database, poisonous)
+        reclaim_lost_jobs(database, settings, at=START)
+        with database.session() as session, pytest.raises(LeaseLost):
+            renew(session, lease, lease_seconds=60)
+    job = get(database, poisonous)
+    assert job.status is JobStatus.FAILED
+    assert job.error is not None
+    assert "GREENTUNE_MAX_ATTEMPTS" in job.error["detail"]
+    with database.session() as session:
+        assert renew(session, held, lease_seconds=60) == "run"
+
+
+@pytest.mark.parametrize(
+    ("action", "becomes"), [(Action.PAUSE, JobStatus.PAUSED), (Action.CANCEL, JobStatus.CANCELLED)]
+)
+def test_a_job_that_was_asked_to_stop_and_is_lost_goes_where_it_was_to_go(
+    database: Database, settings: Settings, action: Action, becomes: JobStatus
+) -> None:
+    job_id = add_job(database)
+    claimed(database, job_id, at=START)
+    asked(database, job_id, action)
+    fall_silent(database, job_id)
+    reclaim_lost_jobs(database, settings, at=START)
+    job = get(database, job_id)
+    assert (job.status, job.control, job.lease_token) == (becomes, "run", None)
+    assert job.reason == "worker worker_1 fell silent"
+
+
+def test_a_scheduler_whose_clock_is_ahead_takes_no_job_back(
+    empty_broker: Settings, database: Database, clock: TurnedClock
+) -> None:
+    job_id = add_job(database)
+    claimed(database, job_id, at=START)
+    clock.turn(hours=24 * 365)
+    with closing(Scheduler(empty_broker, clock=clock)) as scheduler:
+        scheduler.tick()
+    assert get(database, job_id).status is JobStatus.RUNNING
+
+
+def test_after_an_absence_no_worker_is_blamed_until_each_could_have_renewed_its_lease() -> None:
+    now = 0.0
+    vigil = Vigil(60, monotonic=lambda: now)
+    assert vigil.hear()
+    now = 29
+    assert vigil.hear()
+    now = 29 + 31
+    assert not vigil.hear()
+    now = 85
+    assert not vigil.hear()
+    now = 110
+    assert not vigil.hear()
+    now = 120
+    assert vigil.hear()
+
+
+def test_a_scheduler_that_stood_still_reclaims_only_a_lease_later(
+    empty_broker: Settings, database: Database, clock: TurnedClock
+) -> None:
+    job_id = add_job(database)
+    claimed(database, job_id, at=START)
+    now = 0.0
+    with closing(Scheduler(empty_broker, clock=clock)) as scheduler:
+        scheduler._vigil = Vigil(60, monotonic=lambda: now)
+        scheduler.tick()
+        fall_silent(database, job_id)
+        now = 40.0
+        scheduler.tick()
+        assert get(database, job_id).status is JobStatus.RUNNING
+        now = 65.0
+        scheduler.tick()
+        now = 90.0
+        scheduler.tick()
+        assert get(database, job_id).status is JobStatus.RUNNING
+        now = 100.0
+        scheduler.tick()
+    assert get(database, job_id).status is JobStatus.QUEUED
+
+
+def test_a_cancel_that_is_not_obeyed_is_enforced_after_the_grace_and_again_after_each_further_one(
+    empty_broker: Settings, broker: Broker, database: Database, clock: TurnedClock
+) -> None:
+    job_id = add_job(database)
+    claimed(database, job_id, at=START)
+    with database.session() as session:
+        job = JobRepository(session).lock(job_id)
+        assert job is not None
+        job.task_id = "task-1"
+    asked(database, job_id, Action.CANCEL)
+    grace = empty_broker.cancel_grace_seconds
+    with closing(redis.Redis.from_url(empty_broker.redis_url)) as listener, closing(listener.pubsub()) as heard:  # type: ignore[no-untyped-call]
+        heard.psubscribe("*celery.pidbox")
+        told = []
+        for seconds in (grace - 1, 2, 1, grace):
+            clock.turn(seconds=seconds)
+            terminate_disobedient_jobs(database, broker, empty_broker, at=clock())
+            told.append([event.type for event in events(database, job_id)].count("job.terminated"))
+        assert told == [0, 1, 1, 2]
+        orders: list[dict[str, Any]] = []
+        deadline = time.monotonic() + 5
+        while len(orders) < 2:
+            assert time.monotonic() < deadline
+            message = heard.get_message(ignore_subscribe_messages=True, timeout=1)
+            orders += [] if message is None else [json.loads(base64.b64decode(json.loads(message["data"])["body"]))]
+    for order in orders:
+        assert order["method"] == "revoke"
+        assert order["arguments"] == {"task_id": "task-1", "terminate": True, "signal": "SIGKILL"}
+    fall_silent(database, job_id)
+    reclaim_lost_jobs(database, empty_broker, at=clock())
+    assert get(database, job_id).status is JobStatus.CANCELLED
+
+
+def test_a_pause_is_enforced_much_later(
+    empty_broker: Settings, broker: Broker, database: Database, clock: TurnedClock
+) -> None:
+    job_id = add_job(database)
+    claimed(database, job_id, at=START)
+    asked(database, job_id, Action.PAUSE)
+    for graces, told in ((9, 0), (2, 1)):
+        clock.turn(seconds=graces * empty_broker.cancel_grace_seconds)
+        terminate_disobedient_jobs(database, broker, empty_broker, at=clock())
+        assert [event.type for event in events(database, job_id)].count("job.terminated") == told

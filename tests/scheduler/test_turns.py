@@ -1,0 +1,98 @@
+"""Whose turn it is, and how many workers are free: against brute force, and on a real queue."""
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from itertools import permutations
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import text
+
+from scheduler.broker import Broker
+from scheduler.capacity import Capacity
+from scheduler.placing import Fleet, live_workers
+from scheduler.training_dispatch import TrainingDispatch
+from store.database import Database
+from store.queue import Waiting, in_turn
+from store.settings import Settings
+from store.status import JobStatus
+from store.tables import Job
+from tests.scheduler.stage import START, add_job, claimed, worker_in
+
+OWNERS = st.sampled_from(["alice", "bob", "carol", None])
+ZONES = ["A", "B", "C"]
+
+
+def waiting(number: int, owner: str | None, priority: int) -> Waiting:
+    return Waiting(f"job_{number:03d}", owner, priority, "A", "A", None, None, False)
+
+
+@given(
+    jobs=st.lists(st.tuples(OWNERS, st.integers(0, 2)), max_size=12), held=st.dictionaries(OWNERS, st.integers(0, 3))
+)
+def test_each_turn_is_the_highest_priority_then_the_owner_who_holds_least_then_the_oldest(
+    jobs: Sequence[tuple[str | None, int]], held: dict[str | None, int]
+) -> None:
+    left = [waiting(number, owner, priority) for number, (owner, priority) in enumerate(jobs)]
+    counted = Counter(held)
+    for job in in_turn(left, counted):
+        assert job == min(left, key=lambda other: (-other.priority, counted[other.owner], other.id))
+        left.remove(job)
+        counted[job.owner] += 1
+    assert left == []
+
+
+@given(
+    workers=st.lists(st.lists(st.sampled_from(ZONES), min_size=1, unique=True), max_size=4),
+    asked=st.lists(st.sampled_from(ZONES), max_size=6),
+)
+def test_a_job_is_taken_exactly_if_all_that_were_taken_can_run_beside_it(
+    workers: Sequence[Sequence[str]], asked: Sequence[str]
+) -> None:
+    free = Capacity({f"worker_{number}": zones for number, zones in enumerate(workers)})
+    taken: list[str] = []
+    for zone in asked:
+        fits = any(
+            all(want in zones for want, zones in zip([*taken, zone], order, strict=False))
+            for order in permutations(workers, len(taken) + 1)
+        )
+        assert free.has(zone) is fits
+        assert free.take(zone) is fits
+        taken += [zone] if fits else []
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    queued=st.lists(st.tuples(st.sampled_from(["alice", "bob", "carol"]), st.integers(0, 1)), min_size=1, max_size=7),
+    workers=st.integers(1, 4),
+    busy_for=st.sampled_from([None, "alice"]),
+)
+def test_no_owner_gets_a_second_worker_while_another_waits_and_no_priority_is_inverted(
+    empty_broker: Settings, database: Database, queued: list[tuple[str, int]], workers: int, busy_for: str | None
+) -> None:
+    with database.session() as session:
+        session.execute(text("TRUNCATE jobs, workers CASCADE"))
+    for number in range(workers):
+        worker_in(database, "FR", name=f"worker_{number}")
+    held: Counter[str] = Counter()
+    if busy_for is not None:
+        claimed(database, add_job(database, zone="FR", owner=busy_for), at=START, worker="worker_0")
+        held[busy_for] += 1
+    for owner, priority in queued:
+        add_job(database, zone="FR", owner=owner, priority=priority)
+    with closing(Broker(empty_broker)) as broker, database.session() as session:
+        fleet = Fleet(live_workers(session, empty_broker), {"FR": "average"})
+        TrainingDispatch(database, broker, empty_broker).dispatch(fleet, at=START)
+    with database.session() as session:
+        jobs = session.query(Job).where(Job.status == JobStatus.QUEUED).all()
+    sent = [job for job in jobs if job.dispatched_at is not None]
+    left = [job for job in jobs if job.dispatched_at is None]
+    assert len(sent) == min(len(jobs), workers - held.total())
+    assert all(job.reason is not None and job.reason.startswith("waits for a free worker: ") for job in left)
+    assert not left or min((job.priority for job in sent), default=1) >= max(job.priority for job in left)
+    for rank in (0, 1):
+        holds = held + Counter(job.owner for job in sent if job.priority >= rank)
+        for waits in (job for job in left if job.priority == rank):
+            for other in (job for job in sent if job.priority == rank and job.owner != waits.owner):
+                assert holds[other.owner] <= holds[waits.owner] + 1
