@@ -1,12 +1,14 @@
 """Whole runs: the result, its evaluation, and going on after a stop."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from greencore.backprop import TensorCost
 from greencore.dataset import Row
 from greencore.hyperparameters import Hyperparameters
 from greencore.training.checkpoint_folder import latest_checkpoint
@@ -28,6 +30,9 @@ class Watch(Listener):
 
     def started(self, *, steps: int, steps_done: int, epochs_done: int, device: str, precision: str) -> None:
         self.epochs_done = epochs_done
+
+    def tensors(self, costs: Sequence[TensorCost]) -> None:
+        self.costs = costs
 
     def step(self, *, done: int, steps: int, loss: float) -> None:
         self.steps = done
@@ -63,6 +68,8 @@ def test_the_result_loads_and_differs_only_where_it_was_trained(
     assert changed
     assert changed <= {name for report in watch.epochs for name in report.tensors}
     assert [report.rho for report in watch.epochs] == RHO
+    assert {cost.name for cost in watch.costs} == set(base)
+    assert watch.epochs[0].importance.keys() <= set(base)
 
 
 def test_a_stopped_run_goes_on_from_its_last_epoch_to_the_same_weights(
