@@ -6,6 +6,7 @@ from fastapi import APIRouter, Response
 
 from api.access.principal import OperatorDep, PrincipalDep
 from api.context import ContextDep, NowDep, SessionDep
+from api.idempotency import OnceDep, created
 from api.listing import Listing, whole
 from api.policies.parsing import read_policy
 from api.policies.schemas import NewPolicy, NextPolicy, PolicyName, PolicyOut
@@ -22,15 +23,18 @@ FORBIDDEN = declared(HTTPStatus.FORBIDDEN)
 
 
 @router.post(
-    "", status_code=HTTPStatus.CREATED, summary="Store the next version of a policy (operators)", responses=FORBIDDEN
+    "",
+    status_code=HTTPStatus.CREATED,
+    summary="Store the next version of a policy (operators)",
+    responses={**FORBIDDEN, **created(PolicyOut)},
 )
-def create_policy(
-    new: NewPolicy, response: Response, operator: OperatorDep, session: SessionDep, now: NowDep
-) -> PolicyOut:
+def create_policy(new: NewPolicy, once: OnceDep, operator: OperatorDep, session: SessionDep, now: NowDep) -> Response:
     """Jobs that run already keep the version that they were submitted with."""
+    if (first := once.first_answer()) is not None:
+        return first
     policy = PolicyRepository(session).add_version(new.name, read_policy(new.policy).body(), at=now)
-    response.headers["Location"] = f"/policies/{policy.name}"
-    return PolicyOut.of(policy)
+    location = f"/policies/{policy.name}"
+    return once.answer(PolicyOut.of(policy), status=HTTPStatus.CREATED, headers={"Location": location})
 
 
 @router.get("", summary="The newest version of every policy, by name")

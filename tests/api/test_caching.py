@@ -141,6 +141,14 @@ def test_a_page_changes_with_each_of_its_jobs_and_with_what_follows_it(
     assert etag(client, "/jobs?limit=1") == tags[1]
 
 
+def test_a_page_changes_when_more_begins_to_follow_it(job_id: str, submit: Any, client: TestClient) -> None:
+    submit()
+    path = "/jobs?status=validating&limit=1"
+    tag = etag(client, path)
+    client.post(f"/jobs/{job_id}/cancel")
+    assert client.get(path, headers={"If-None-Match": tag}).status_code == 200
+
+
 def test_every_writer_changes_the_etag_of_what_it_changes(
     job_id: str, client: TestClient, database: Database, settings: Settings
 ) -> None:

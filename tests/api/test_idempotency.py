@@ -69,6 +69,14 @@ def test_a_key_that_was_used_for_another_request_is_refused(body: Any, client: T
     assert job_count(client) == 1
 
 
+def test_a_policy_is_stored_once_and_its_key_is_none_of_a_jobs(body: Any, client: TestClient) -> None:
+    policy = {"name": "night", "policy": {"kind": "constant", "rho": 0.5}}
+    first, again = (client.post("/policies", json=policy, headers=HEADERS) for _ in range(2))
+    assert (again.status_code, again.content, first.json()["version"]) == (201, first.content, 1)
+    assert client.get("/policies/night").json()["version"] == 1
+    assert client.post("/jobs", json=body, headers=HEADERS).status_code == 422
+
+
 def test_without_a_key_every_submission_is_another_job(body: Any, client: TestClient) -> None:
     assert client.post("/jobs", json=body).json()["id"] != client.post("/jobs", json=body).json()["id"]
 

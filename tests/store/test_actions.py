@@ -9,11 +9,14 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
+from scheduler.gates import look_at_gate
 from store import progress
 from store.actions import ActionRefused, ask, possible
 from store.database import Database
 from store.jobs import JobRepository
 from store.leases import Lease, LeaseLost, claim
+from store.pace import Pace
+from store.settings import Settings
 from store.status import ALLOWED, ASKED, FINAL, HELD_BY_A_WORKER, Action, JobStatus
 from store.tables import Dataset, Job
 from store.transitions import TransitionRefused, transition
@@ -95,6 +98,21 @@ def test_a_resumed_jobs_gate_plans_anew_and_the_time_in_its_owners_hands_is_none
     job = get(database, job_id)
     assert (job.status, job.gate, job.not_before, job.dispatched_at) == (JobStatus.QUEUED, None, None, None)
     assert (job.released_at, job.ready_at, job.queued_at) == (LATER, START, LATER)
+
+
+def test_a_gates_longest_delay_counts_from_when_the_job_was_resumed(database: Database, settings: Settings) -> None:
+    policy = {"kind": "constant", "rho": 1.0, "gate": {"mode": "defer", "max_delay_hours": 12}}
+    job_id = add_job(database, policy=policy)
+    put(database, job_id, started_at=START)
+    do(database, job_id, Action.PAUSE)
+    do(database, job_id, Action.RESUME)
+    pace = Pace(epoch_hours=2.0, epoch_kwh=0.1, startup_hours=0.0, basis="its own epochs")
+    with database.session() as session:
+        job = JobRepository(session).lock(job_id)
+        assert job is not None
+        look_at_gate(session, job, pace, settings, zone="FR", signal="average", computing=False, at=LATER)
+        assert job.gate is not None
+        assert job.gate["deadline"] == (LATER + 14 * HOUR).isoformat()
 
 
 def test_a_job_that_had_not_begun_is_ready_when_it_is_resumed(database: Database) -> None:
