@@ -1,6 +1,7 @@
 """What is measured of a model for the API: it gives the FLOPs of any row, and of a shuffled epoch."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -17,14 +18,11 @@ from worker.prepare import shuffled_batches
 def model(request: pytest.FixtureRequest) -> Iterator[PreTrainedModel]:
     with torch.device("meta"):
         if request.param == "decoder":
-            sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+            sizes: Any = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
             yield LlamaForCausalLM(LlamaConfig(vocab_size=96, **sizes))
         else:
-            yield T5ForConditionalGeneration(
-                T5Config(
-                    vocab_size=96, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, decoder_start_token_id=0
-                )
-            )
+            sizes = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0}
+            yield T5ForConditionalGeneration(T5Config(vocab_size=96, **sizes))
 
 
 def test_the_flops_of_any_row_follow_from_the_measured_terms(model: PreTrainedModel) -> None:
