@@ -7,18 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 from rich.console import Console
 
 import cli.demo
+from api.main import create_app
 from cli.demo.client import Client, RequestRefused
 from cli.demo.follow import follow
 from cli.demo.report import show_result
 from cli.demo.run import HYPERPARAMETERS, POLICY, SAMPLE_PROMPT
 from cli.errors import CommandError
+from cli.stack import Stack
 from greencore.carbon import open_source
 from greencore.dataset import PromptRow, load_rows
 from greencore.hyperparameters import Hyperparameters
 from greencore.policy import Circumstances, decide, parse_policy
+from store.settings import Settings
+from tests.keys import bearer
 
 HERE = Path(cli.demo.__file__).parent
 
@@ -177,3 +182,14 @@ def test_a_problem_is_told_with_its_fields() -> None:
 def test_a_service_that_does_not_answer_is_told_as_that() -> None:
     with Client("http://127.0.0.1:1") as client, pytest.raises(CommandError, match="GET /jobs/x: the service does not"):
         client.job("x")
+
+
+def test_its_key_is_a_users_and_is_of_no_use_afterwards(settings: Settings) -> None:
+    from cli.demo.run import _own_key
+
+    with TestClient(create_app(settings)) as client, _own_key(Stack(settings, say=print)) as key:
+        assert client.get("/jobs", headers=bearer(key)).status_code == 200
+        assert client.get("/keys", headers=bearer(key)).status_code == 403
+    # Revoked by another process: a new API asks at once, this one within seconds.
+    with TestClient(create_app(settings)) as later:
+        assert later.get("/jobs", headers=bearer(key)).status_code == 401

@@ -8,7 +8,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cli.embedded import LOOPBACK, free_port
+from cli.errors import SettingError
 from cli.main import app
+from cli.secret import make_secret, read_secret
+from store.settings import KEPT_FROM_WORKERS, Settings
 
 
 @pytest.fixture(autouse=True)
@@ -91,3 +94,30 @@ def test_migrate_names_the_database_that_it_cannot_reach(monkeypatch: pytest.Mon
 
 def test_a_port_outside_of_the_range_is_refused() -> None:
     assert greentune("serve", "--port", "70000").exit_code == 2
+
+
+def test_keys_name_the_secret_that_they_lack(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert_refused(greentune("keys", "create", "--owner", "carol"), "GREENTUNE_SECRET_KEY is not set", "secret-key")
+    monkeypatch.setenv("GREENTUNE_SECRET_KEY", "too short")
+    result = greentune("keys", "list")
+    assert_refused(result, "GREENTUNE_SECRET_KEY")
+    assert "too short" not in result.stderr
+
+
+def test_a_secret_that_is_kept_is_read_again_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+    made = make_secret(tmp_path)
+    assert read_secret(tmp_path) == made
+    assert (tmp_path / "secret-key").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "secret-key").write_text("half of")
+    with pytest.raises(SettingError, match="secret-key holds no secret"):
+        read_secret(tmp_path)
+
+
+def test_the_environment_of_a_worker_holds_no_secret_and_all_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = {"SECRET_KEY": "s" * 32, "ELECTRICITY_MAPS_TOKEN": "t", "WATTTIME_USER": "u", "WATTTIME_PASSWORD": "p"}
+    for name, value in secrets.items():
+        monkeypatch.setenv(f"GREENTUNE_{name}", value)
+    everything = Settings().environment()
+    told = Settings().environment(without=KEPT_FROM_WORKERS)
+    assert set(everything) - set(told) == {f"GREENTUNE_{name}" for name in secrets}
+    assert told.items() <= everything.items()
