@@ -12,7 +12,6 @@ from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 from celery.worker import state
 from sqlalchemy.exc import DBAPIError
 
-from greencore.clock import utc_now
 from store.database import Database
 from store.settings import Settings
 from store.workers import Role, WorkerRepository
@@ -32,9 +31,7 @@ def announce(worker_id: str, role: Role, zones: Sequence[str], settings: Setting
         while True:
             try:
                 with database.session() as session:
-                    WorkerRepository(session).seen(
-                        worker_id, role=role, zones=zones, device=device_name(), at=utc_now()
-                    )
+                    WorkerRepository(session).seen(worker_id, role=role, zones=zones, device=device_name())
             except DBAPIError as error:
                 log.warning("worker.unseen", worker=worker_id, error=str(error.orig))
             if stopped.wait(settings.heartbeat_seconds):

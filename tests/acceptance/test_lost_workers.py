@@ -81,7 +81,7 @@ def test_a_job_survives_sigkill_and_drain_and_runs_once_at_a_time(service: Servi
 
 def test_a_job_whose_dataset_is_gone_fails_with_the_field(service: Service) -> None:
     job_id = submit(service)
-    for file in service.settings.datasets_dir.iterdir():
+    for file in service.settings.datasets_dir.glob("*.jsonl"):
         file.unlink()
     service.start("scheduler")
     service.start("worker", "prepare")
