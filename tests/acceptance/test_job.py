@@ -79,10 +79,17 @@ def test_a_job_is_trained_under_its_policy_and_its_result_can_be_downloaded(
     tuned = AutoModelForCausalLM.from_pretrained(tmp_path / "downloaded")
     base = dict(AutoModelForCausalLM.from_pretrained(pretrained).named_parameters())
     changed = {name for name, p in tuned.named_parameters() if not torch.equal(p, base[name])}
-    with service.database.engine.connect() as connection:
-        selections = connection.exec_driver_sql("SELECT selection FROM epochs").scalars().all()
     assert changed
-    assert changed <= {name for selection in selections for name in selection}
+
+    selection = service.get(f"/jobs/{job_id}/selection")
+    names = [tensor["name"] for tensor in selection["tensors"]]
+    assert set(names) == set(base)
+    assert changed <= {names[index] for epoch in selection["data"] for index in epoch["trained"]}
+    for epoch in selection["data"]:
+        assert (epoch["importance"] is None) == (epoch["rho_asked"] == 1.0)
+    series = service.get(f"/jobs/{job_id}/series")
+    assert series["loss"]["step"] == list(range(1, job["progress"]["steps"] + 1))
+    assert series["energy"]["energy_kwh"][-1] == pytest.approx(job["energy_kwh"], rel=1e-4)
 
     # The model's floor has been measured along the way: what is below it is refused at submission.
     answer = service.client.post(
