@@ -7,8 +7,11 @@ from fastapi.responses import HTMLResponse
 
 from api.access.principal import PrincipalDep
 from api.context import NowDep, SessionDep
+from api.jobs.artifacts import ArtifactOut
 from api.jobs.endpoints import JobDep
-from api.jobs.schemas import ArtifactOut, EpochOut, EventOut, jobs_out
+from api.jobs.epoch_schemas import EpochOut
+from api.jobs.event_schemas import EventOut
+from api.jobs.schemas import jobs_out
 from api.templating import render
 from greencore.carbon.accounting import tracker_difference
 from store.jobs import JobRepository

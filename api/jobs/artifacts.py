@@ -1,17 +1,19 @@
 """`/jobs/{id}/artifacts`: the files of a job's result, whole or from where a download broke off."""
 
+from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Response
 from fastapi.responses import FileResponse
+from pydantic import BaseModel
 
 from api.context import ContextDep, SessionDep
 from api.jobs.byte_range import requested_bytes
 from api.jobs.caching import IfNoneMatch, headers, matches, not_modified
 from api.jobs.endpoints import JobDep
-from api.jobs.schemas import ArtifactOut
 from api.listing import Listing, whole
 from api.problems import Problem, declared
 from store.jobs import JobRepository
@@ -25,6 +27,27 @@ FILE: dict[int | str, dict[str, Any]] = {
 }
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+
+class ArtifactOut(BaseModel):
+    """One file of a finished job's result."""
+
+    name: str
+    bytes: int
+    sha256: str
+    created_at: datetime
+    link: str
+
+    @classmethod
+    def of(cls, artifact: Artifact) -> "ArtifactOut":
+        """As recorded, and where to download it."""
+        return cls(
+            name=artifact.name,
+            bytes=artifact.bytes,
+            sha256=artifact.sha256,
+            created_at=artifact.created_at,
+            link=f"/jobs/{artifact.job_id}/artifacts/{quote(artifact.name)}",
+        )
 
 
 @router.get("/{job_id}/artifacts", summary="The files of a job's result", responses=declared(HTTPStatus.NOT_FOUND))

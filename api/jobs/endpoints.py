@@ -12,8 +12,9 @@ from api.idempotency import OnceDep, created
 from api.jobs import caching
 from api.jobs.budget import refuse_impossible_budget
 from api.jobs.caching import CACHED, IfNoneMatch
+from api.jobs.epoch_schemas import EpochOut
 from api.jobs.request import JobRequest
-from api.jobs.schemas import EpochOut, JobOut, jobs_out
+from api.jobs.schemas import JobOut, jobs_out
 from api.jobs.submission import check
 from api.listing import Limit, Listing, whole
 from api.problems import Problem, declared

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from api.access.principal import PrincipalDep
 from api.context import Context, ContextDep, SessionDep
 from api.jobs.endpoints import NOT_FOUND, JobDep
-from api.jobs.schemas import EventOut
+from api.jobs.event_schemas import EventOut
 from api.listing import Limit, Listing
 from api.listing import listing as as_listing
 from api.problems import declared

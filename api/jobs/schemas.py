@@ -1,21 +1,19 @@
-"""What can be read of a job and of what belongs to it, on the wire."""
+"""What can be read of a job, on the wire."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
-from urllib.parse import quote
 
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from api.jobs.emissions import CounterfactualsOut, EmissionsBasisOut
 from greencore.carbon import Signal
-from greencore.energy import is_estimate
 from store.actions import possible
 from store.emissions import EmissionsRepository
-from store.jobs import EpochCost, JobRepository
+from store.jobs import JobRepository
 from store.status import Action, JobStatus
-from store.tables import Artifact, Epoch, Event, Job
+from store.tables import Job
 
 
 class Progress(BaseModel):
@@ -199,126 +197,3 @@ def _progress(job: Job) -> Progress:
         steps_done=job.steps_done,
         share=min(1.0, done / of),
     )
-
-
-class EpochIntensity(BaseModel):
-    """The reading that an epoch's ρ was decided by; all null where there was none."""
-
-    gco2e_per_kwh: float | None
-    source: str | None
-    step: str | None = Field(description="Of the fallback chain: fresh, or what stood in for a fresh reading")
-    age_seconds: float | None
-    estimated: bool
-
-
-class EpochEnergy(BaseModel):
-    """Metered energy in kWh by component, lost attempts included, and how each was found."""
-
-    cpu_kwh: float
-    gpu_kwh: float
-    ram_kwh: float
-    total_kwh: float
-    methods: dict[str, str]
-    estimated: bool = Field(description="True where any of them reckons instead of reading a meter")
-
-
-class EpochOut(BaseModel):
-    """One epoch: what was asked and why, what was reached, and what it cost."""
-
-    number: int
-    attempt: int
-    started_at: datetime
-    finished_at: datetime | None
-    rho_asked: float
-    rho_reached: float | None = Field(description="FLOPs of its steps, as a share of those that train every tensor")
-    reason: str
-    intensity: EpochIntensity
-    flops: float | None = Field(description="1 multiply-accumulate counts as 2")
-    full_flops: float | None = Field(description="With every tensor trained")
-    probe_flops: float | None = Field(description="Spent on finding the tensors' importance")
-    probe_seconds: float | None
-    tensors_selected: int | None
-    tensors_total: int | None
-    tensors: list[str] | None = Field(description="Those that are trained, the most important first")
-    train_loss: float | None
-    eval_loss: float | None
-    energy: EpochEnergy | None
-    emissions_gco2e: float | None = Field(description="Null while part of the energy has no price")
-
-    @classmethod
-    def of(cls, epoch: Epoch, cost: EpochCost | None) -> "EpochOut":
-        """An epoch, with its cost where any of it was metered."""
-        return cls(
-            number=epoch.number,
-            attempt=epoch.attempt,
-            started_at=epoch.started_at,
-            finished_at=epoch.finished_at,
-            rho_asked=epoch.rho_asked,
-            rho_reached=epoch.rho_reached,
-            reason=epoch.reason,
-            intensity=EpochIntensity(
-                gco2e_per_kwh=epoch.intensity_gco2e_per_kwh,
-                source=epoch.intensity_source,
-                step=epoch.intensity_step,
-                age_seconds=epoch.intensity_age_seconds,
-                estimated=epoch.intensity_estimated,
-            ),
-            flops=epoch.flops,
-            full_flops=epoch.full_flops,
-            probe_flops=epoch.probe_flops,
-            probe_seconds=epoch.probe_seconds,
-            tensors_selected=epoch.tensors_selected,
-            tensors_total=epoch.tensors_total,
-            tensors=_by_importance(epoch.selection),
-            train_loss=epoch.train_loss,
-            eval_loss=epoch.eval_loss,
-            energy=cost
-            and EpochEnergy(
-                cpu_kwh=cost.cpu_kwh,
-                gpu_kwh=cost.gpu_kwh,
-                ram_kwh=cost.ram_kwh,
-                total_kwh=cost.energy_kwh,
-                methods=dict(cost.methods),
-                estimated=any(map(is_estimate, cost.methods.values())),
-            ),
-            emissions_gco2e=cost and cost.emissions_gco2e,
-        )
-
-
-def _by_importance(selection: Mapping[str, float] | None) -> list[str] | None:
-    return None if selection is None else sorted(selection, key=lambda name: selection[name] or 0.0, reverse=True)
-
-
-class EventOut(BaseModel):
-    """One thing that happened to a job."""
-
-    id: int
-    at: datetime
-    type: str
-    data: dict[str, Any]
-
-    @classmethod
-    def of(cls, event: Event) -> "EventOut":
-        """As recorded."""
-        return cls(id=event.id, at=event.at, type=event.type, data=event.data)
-
-
-class ArtifactOut(BaseModel):
-    """One file of a finished job's result."""
-
-    name: str
-    bytes: int
-    sha256: str
-    created_at: datetime
-    link: str
-
-    @classmethod
-    def of(cls, artifact: Artifact) -> "ArtifactOut":
-        """As recorded, and where to download it."""
-        return cls(
-            name=artifact.name,
-            bytes=artifact.bytes,
-            sha256=artifact.sha256,
-            created_at=artifact.created_at,
-            link=f"/jobs/{artifact.job_id}/artifacts/{quote(artifact.name)}",
-        )
