@@ -1,9 +1,11 @@
 """Looks at a job that waits: the zone where it would run, whether its gate lets it, and when it would be over."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import structlog
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from greencore.carbon import Signal
@@ -16,6 +18,10 @@ from store.placement import place, zones_of
 from store.settings import Settings
 from store.tables import Job, Worker
 from store.workers import WorkerRepository
+
+log = structlog.get_logger()
+
+NOT_LOOKED_AT = "its gate could not be looked at, which is tried again"
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,20 @@ def nobody_serves(zone_asked: str | None, signal: str | None) -> str:
     if zone_asked is not None:
         return f"waits for a worker in zone {zone_asked}: none is alive"
     return f"waits for a worker{f' of a zone with a {signal} intensity' if signal is not None else ''}: none is alive"
+
+
+def guarded(session: Session, job: Job, look: Callable[[], Look | None]) -> Look | None:
+    """What a look at one job finds. No job may hold up the others: one whose look fails is left as it was, with a
+    reason, and found to be None. Raises `DBAPIError` alone."""
+    try:
+        with session.begin_nested():
+            return look()
+    except DBAPIError:
+        raise
+    except Exception as fault:
+        log.exception("job.not_looked_at", job=job.id, exc_info=fault)
+        job.reason = NOT_LOOKED_AT
+        return None
 
 
 def look_at_waiting(session: Session, job: Job, fleet: Fleet, settings: Settings, *, at: datetime) -> Look | None:

@@ -6,7 +6,6 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from greencore.policy.gating import Look
@@ -14,7 +13,7 @@ from scheduler.broker import Broker
 from scheduler.capacity import Capacity
 from scheduler.dispatch import send_all
 from scheduler.gates import is_gated
-from scheduler.placing import Fleet, look_at_waiting
+from scheduler.placing import NOT_LOOKED_AT, Fleet, guarded, look_at_waiting
 from store.database import Database
 from store.jobs import JobRepository
 from store.queue import QueueRepository, Waiting, in_turn
@@ -65,6 +64,8 @@ class TrainingDispatch:
             left: list[Waiting] = []
             looks = LOOKS_PER_TICK
             for job in in_turn(waiting, held):
+                if job.reason == NOT_LOOKED_AT and not self._is_due(job, at):
+                    continue
                 zones = [job.zone] if job.zone in served else served
                 if not free.has_any(zones):
                     looks -= 1 if self._is_due(job, at) else 0
@@ -92,15 +93,7 @@ class TrainingDispatch:
     def _open_look(self, session: Session, job: Job, fleet: Fleet, *, at: datetime) -> Look | None:
         """What is seen of a locked job that may go. If it may not, it says why, and is deferred by a closed gate."""
         self._looked[job.id] = at
-        try:
-            with session.begin_nested():
-                found = look_at_waiting(session, job, fleet, self._settings, at=at)
-        except DBAPIError:
-            raise
-        except Exception as fault:  # no job may hold up the others
-            log.exception("job.not_looked_at", job=job.id, exc_info=fault)
-            job.reason = "waits: its gate could not be looked at, which is tried again"
-            return None
+        found = guarded(session, job, lambda: look_at_waiting(session, job, fleet, self._settings, at=at))
         if found is not None and not found.opens:
             transition(session, job, JobStatus.DEFERRED, at=at, reason=found.reason, saving=found.saving)
             log.info("job.deferred", job=job.id, until=found.until and found.until.isoformat(), reason=found.reason)

@@ -9,9 +9,11 @@ import pytest
 import redis
 
 from scheduler import Scheduler
+from scheduler.placing import NOT_LOOKED_AT
 from store.database import Database
 from store.settings import Settings
 from store.status import JobStatus
+from store.tables import Job
 from tests.carbon_provider_server import TurnedClock
 from tests.scheduler.stage import add_job, claimed, events, get, worker_in
 
@@ -154,10 +156,19 @@ def test_one_job_that_cannot_be_looked_at_holds_up_no_other(
     scheduler: Scheduler, database: Database, clock: TurnedClock
 ) -> None:
     worker_in(database, "FR")
-    broken = add_job(database, zone="FR", policy={"kind": "unheard of", "gate": {"mode": "defer"}}, hours=1)
-    job = add_job(database, zone="FR")
+    policy = {"kind": "unheard of", "gate": {"mode": "pause"}}
+    broken = [add_job(database, zone="FR", policy=policy, hours=1) for _ in range(3)]
+    for job_id, status in zip(broken[1:], (JobStatus.DEFERRED, JobStatus.RUNNING), strict=True):
+        with database.session() as session:
+            session.get_one(Job, job_id).status = status
+    deferred = add_job(database, zone="FR", policy={"kind": "constant", "rho": 1.0, "gate": {"mode": "defer"}}, hours=1)
+    with database.session() as session:
+        session.get_one(Job, deferred).status = JobStatus.DEFERRED
+    job = add_job(database, zone="FR", priority=1)
     scheduler.tick()
-    assert get(database, broken).reason == "waits: its gate could not be looked at, which is tried again"
+    assert {get(database, job_id).reason for job_id in broken} == {NOT_LOOKED_AT}
+    assert [get(database, job_id).status for job_id in broken[1:]] == [JobStatus.DEFERRED, JobStatus.RUNNING]
+    assert get(database, deferred).status is JobStatus.QUEUED
     assert get(database, job).dispatched_at == clock()
 
 

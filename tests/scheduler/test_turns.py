@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from itertools import permutations
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
@@ -62,7 +62,10 @@ def test_a_job_is_taken_exactly_if_all_that_were_taken_can_run_beside_it(
         taken += [zone] if fits else []
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(queued=[("alice", 0), ("alice", 0), ("bob", 0)], workers=2, busy_for=None)
+@example(queued=[("alice", 0), ("bob", 0), ("bob", 0)], workers=3, busy_for="alice")
+@example(queued=[("alice", 0), ("alice", 1)], workers=1, busy_for=None)
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     queued=st.lists(st.tuples(st.sampled_from(["alice", "bob", "carol"]), st.integers(0, 1)), min_size=1, max_size=7),
     workers=st.integers(1, 4),
