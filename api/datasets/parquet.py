@@ -28,6 +28,7 @@ COLUMNS = ("prompt", "completion", "messages", "text")
 BATCH_ROWS = 128
 MEMORY_BYTES = 2 * 2**30  # of addresses: the libraries themselves take 0.3 GiB of them
 CPU_SECONDS = 600
+DISK_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 BROKEN = "is not a Parquet file that can be read"
 
 
@@ -84,7 +85,7 @@ def convert_here(source: Path, target: Path, limits: Limits) -> Converted:
     except (MemoryError, OverflowError) as error:
         raise Refused(f"{BROKEN} within the memory allowed") from error
     except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
             raise
         raise Refused(f"{BROKEN}: {ascii(str(error))[1:200]}") from error
 
@@ -171,7 +172,8 @@ def main(arguments: list[str]) -> None:
     except Refused as refused:
         answer = {"refused": str(refused)}
     except OSError as error:
-        answer = {"errno": error.errno}
+        # Short of memory, the libraries cannot even be loaded.
+        answer = {"errno": error.errno} if error.errno in DISK_FULL else {"refused": f"{BROKEN}: {error.strerror}"}
     sys.stdout.write(json.dumps(answer))
 
 

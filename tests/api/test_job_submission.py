@@ -81,6 +81,7 @@ def test_everything_that_was_submitted_is_given_back(submit: Any, now: datetime)
         "eval_share": 0.1,
         "max_new_tokens": 48,
         "sample_prompt": "Hello",
+        "result": "full",
     }
     assert job["metadata"] == {"team": "speech"}
 
