@@ -172,8 +172,9 @@ def main(arguments: list[str]) -> None:
     except Refused as refused:
         answer = {"refused": str(refused)}
     except OSError as error:
-        # Short of memory, the libraries cannot even be loaded.
-        answer = {"errno": error.errno} if error.errno in DISK_FULL else {"refused": f"{BROKEN}: {error.strerror}"}
+        if error.errno not in DISK_FULL:
+            raise  # short of memory, the libraries cannot even be loaded: the caller sees a reader that died
+        answer = {"errno": error.errno}
     sys.stdout.write(json.dumps(answer))
 
 
