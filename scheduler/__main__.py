@@ -7,7 +7,7 @@ import threading
 from greencore.carbon import CarbonError
 from scheduler.service import Scheduler
 from store.logs import configure_logs
-from store.settings import get_settings
+from store.settings import SecretKeyMissing, get_settings
 
 
 def main() -> None:
@@ -18,7 +18,7 @@ def main() -> None:
         signal.signal(number, lambda *_: stop.set())
     try:
         scheduler = Scheduler(settings)
-    except CarbonError as error:
+    except (CarbonError, SecretKeyMissing) as error:
         sys.exit(str(error))
     scheduler.run(stop)
 

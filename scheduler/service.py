@@ -23,6 +23,7 @@ from scheduler.retention import Retention
 from scheduler.settle import account, settle_prices
 from scheduler.token_counts import dispatch_token_counts
 from scheduler.training_dispatch import TrainingDispatch
+from scheduler.webhooks import WebhookDelivery
 from store.database import Database
 from store.jobs import JobRepository
 from store.queue import QueueRepository
@@ -39,7 +40,8 @@ class Scheduler:
     """Ticks whenever it is woken, and every `tick_seconds`; only the leader among several acts."""
 
     def __init__(self, settings: Settings, *, clock: Clock = utc_now) -> None:
-        """Raises `greencore.carbon.CarbonError` where a zone's source cannot be opened."""
+        """Raises `greencore.carbon.CarbonError` where a zone's source cannot be opened, and
+        `store.settings.SecretKeyMissing` where there is nothing to sign webhooks with."""
         self._settings, self._clock = settings, clock
         sources = open_sources(settings, clock=clock)
         self._signals = {zone: source.signal for zone, source in sources.items()}
@@ -48,6 +50,7 @@ class Scheduler:
         self._broker = Broker(settings)
         self._training = TrainingDispatch(self._database, self._broker, settings)
         self._retention = Retention(self._database, settings)
+        self._webhooks = WebhookDelivery(self._database, settings)
         self._presence = Presence(self._database, settings)
         self._vigil = Vigil(settings.lease_seconds)
         patience = max(settings.lease_seconds, 3 * settings.tick_seconds)
@@ -75,6 +78,7 @@ class Scheduler:
     def close(self) -> None:
         """Give up the lead and every connection."""
         self._leadership.resign()
+        self._webhooks.close()
         self._retention.close()
         self._watch.close()
         self._broker.close()
@@ -90,6 +94,7 @@ class Scheduler:
         with database.session() as session:
             fleet = Fleet(live_workers(session, settings), self._signals)
             in_use = {*fleet.zones(), *JobRepository(session).open_zones()}
+        self._webhooks.begin()
         if self._refresh.due(now):
             self._watch.refresh(in_use)
         if self._vigil.hear():

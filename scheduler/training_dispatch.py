@@ -28,7 +28,7 @@ log = structlog.get_logger()
 # A job for which no worker is free is looked at as often: where it would run, and when it would be over.
 LOOK_AGAIN = timedelta(seconds=30)
 # A tick must not be long; what is left over is due at the next.
-LOOKS_PER_TICK = 20
+LOOKS_PER_TICK = 10
 # Each position that changes is a row to write and an answer that is not as it was; far back, nobody counts them.
 FURTHEST_POSITION = 100
 
