@@ -45,6 +45,13 @@ class Watch(Listener):
         return self.steps == self.stop_after
 
 
+class StopsAfterTraining(Watch):
+    """Stops once every epoch is told."""
+
+    def stop(self) -> bool:
+        return len(self.epochs) == len(RHO)
+
+
 def run(model_folder: Path, rows: list[Row], folder: Path, listener: Listener | None = None) -> bool:
     return fine_tune(
         model_folder=model_folder,
@@ -82,9 +89,21 @@ def test_a_stopped_run_goes_on_from_its_last_epoch_to_the_same_weights(
     assert run(model_folder, rows, tmp_path / "stopped", second)
     assert len(first.epochs) == second.epochs_done == 1
     assert [report.epoch for report in second.epochs] == [1, 2]
+    # A stop while the result is evaluated leaves nothing to train.
+    assert not run(model_folder, rows, tmp_path / "evaluated", StopsAfterTraining())
+    assert latest_checkpoint(tmp_path / "evaluated") is not None
+    third = Watch()
+    assert run(model_folder, rows, tmp_path / "evaluated", third)
+    assert third.steps == 0
     expected = load_file(tmp_path / "undisturbed" / "artifacts" / "model.safetensors")
-    found = load_file(tmp_path / "stopped" / "artifacts" / "model.safetensors")
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    for folder in ("stopped", "evaluated"):
+        found = load_file(tmp_path / folder / "artifacts" / "model.safetensors")
+        assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_stop_breaks_off_the_evaluation_before_training(model_folder: Path, rows: list[Row], tmp_path: Path) -> None:
+    assert not run(model_folder, rows, tmp_path, Watch(stop_after=0))
+    assert not list(tmp_path.iterdir())
 
 
 class EndsAfterTwo(Watch):
