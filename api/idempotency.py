@@ -85,7 +85,6 @@ def created(what: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
         HTTPStatus.CREATED.value: {
             "model": what,
             "headers": {
-                "Location": {"description": "Where it can be read", "schema": {"type": "string"}},
                 REPLAYED: {
                     "description": "Present where this is the first answer once more",
                     "schema": {"type": "string", "enum": ["true"]},

@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel
 from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -92,16 +93,19 @@ def answer(request: Request, error: Exception) -> ProblemResponse:
 
 
 def describe(openapi: dict[str, Any]) -> None:
-    """Put an OpenAPI description right: the media type of problems, and no 422 where nothing is taken in."""
+    """Put an OpenAPI description right: the media type of problems, 413 where a body is taken, 422 where anything."""
     for path in openapi["paths"].values():
         for operation in path.values():
             if not operation.get("parameters") and "requestBody" not in operation:
                 operation["responses"].pop("422", None)
-            operation["responses"] = dict(sorted(operation["responses"].items()))
+            if "requestBody" in operation:
+                too_large = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+                answer = {**operation["responses"]["422"], "description": too_large.phrase}
+                operation["responses"].setdefault(str(too_large.value), answer)
             for status, response in operation["responses"].items():
                 content = response.get("content", {})
                 if int(status) >= HTTPStatus.BAD_REQUEST and "application/json" in content:
-                    content[MEDIA_TYPE] = content.pop("application/json")
+                    response["content"] = {MEDIA_TYPE: content["application/json"]}
 
 
 def field_path(location: Sequence[int | str]) -> str:
@@ -136,10 +140,18 @@ def _http(request: Request, error: Exception) -> ProblemResponse:
         if error.status_code == HTTPStatus.NOT_FOUND:
             detail = f"there is nothing at {request.url.path}"
         elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            allowed = (error.headers or {}).get("Allow", "")
-            detail = f"{request.url.path} does not take {request.method}{f', only {allowed}' if allowed else ''}"
+            allowed = _allowed(request)
+            detail = f"{request.url.path} does not take {request.method}, only {allowed}"
+            return _answer(request, error.status_code, detail, headers={"Allow": allowed})
     errors = error.errors if isinstance(error, Problem) else []
     return _answer(request, error.status_code, detail, errors, error.headers)
+
+
+def _allowed(request: Request) -> str:
+    """The methods of all routes at the path of a request; Starlette names those of the first one alone."""
+    routes = iter_route_contexts(request.app.routes)
+    here = [route for route in routes if route.methods and route.path_regex.match(request.url.path)]
+    return ", ".join(sorted({method for route in here for method in route.methods or ()}))
 
 
 def _validation(request: Request, error: Exception) -> ProblemResponse:

@@ -24,7 +24,9 @@ KeyName = Annotated[str, AfterValidator(_printable), Field(max_length=100)]
 class NewKeyRequest(BaseModel):
     """Whom a key is to act for."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"owner": "alice", "role": "user", "name": "Alice's notebook"}]}
+    )
 
     owner: Owner = Field(description="Whose jobs and datasets the key sees; several keys may share an owner")
     role: RoleName = Field(default="user", description="An operator's key sees everything, and makes keys")

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from api.context import ContextDep, NowDep, SessionDep
 from api.datasets.endpoints import DatasetDep
 from api.datasets.schemas import CountingOut, RowOut, TokenCountsOut
+from api.description import SECONDS
 from api.listing import Listing
 from api.problems import Problem, declared, invalid
 from greencore.dataset import InvalidRow, number_rows
@@ -41,7 +42,11 @@ def preview_dataset(
     summary="How long a dataset's rows are for a model",
     response_model=TokenCountsOut,
     responses={
-        HTTPStatus.ACCEPTED.value: {"model": CountingOut, "description": "Being counted; ask again"},
+        HTTPStatus.ACCEPTED.value: {
+            "model": CountingOut,
+            "description": "Being counted; ask again",
+            "headers": {"Retry-After": {"description": "Seconds to wait", "schema": SECONDS}},
+        },
         **declared(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
     },
 )

@@ -20,10 +20,20 @@ from store.jobs import JobRepository
 from store.tables import Artifact, Job
 
 BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+TEXT = {"type": "string"}
+TAG = {"ETag": {"description": "The file's SHA-256", "schema": TEXT}}
+OF_FILE = {**TAG, "Accept-Ranges": {"schema": {**TEXT, "enum": ["bytes"]}}}
 FILE: dict[int | str, dict[str, Any]] = {
-    HTTPStatus.OK.value: {"description": "The whole file; its `ETag` is its SHA-256", "content": BYTES},
-    HTTPStatus.NOT_MODIFIED.value: {"description": "The file that you hold is this one"},
-    HTTPStatus.PARTIAL_CONTENT.value: {"description": "The part asked for by `Range`", "content": BYTES},
+    HTTPStatus.OK.value: {"description": "The whole file", "content": BYTES, "headers": OF_FILE},
+    HTTPStatus.NOT_MODIFIED.value: {"description": "The file that you hold is this one", "headers": TAG},
+    HTTPStatus.PARTIAL_CONTENT.value: {
+        "description": "The part asked for by `Range`",
+        "content": BYTES,
+        "headers": {
+            **OF_FILE,
+            "Content-Range": {"description": "Its first and last byte, and the file's size", "schema": TEXT},
+        },
+    },
 }
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])

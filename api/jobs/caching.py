@@ -20,10 +20,10 @@ IfNoneMatch = Annotated[
     str | None,
     Header(alias="If-None-Match", description="ETags of what you hold: where one is right still, the answer is 304"),
 ]
-_ETAG = {"ETag": {"description": "Changes with anything in this answer", "schema": {"type": "string"}}}
+ETAG = {"ETag": {"description": "Changes with anything in this answer", "schema": {"type": "string"}}}
 CACHED: dict[int | str, dict[str, Any]] = {
-    HTTPStatus.OK.value: {"headers": _ETAG},
-    HTTPStatus.NOT_MODIFIED.value: {"description": "What you hold is right still", "headers": _ETAG},
+    HTTPStatus.OK.value: {"headers": ETAG},
+    HTTPStatus.NOT_MODIFIED.value: {"description": "What you hold is right still", "headers": ETAG},
 }
 
 

@@ -20,13 +20,14 @@ router = APIRouter(prefix="/policies", tags=["policies"])
 
 NOT_FOUND = declared(HTTPStatus.NOT_FOUND)
 FORBIDDEN = declared(HTTPStatus.FORBIDDEN)
+CONFLICT = declared(HTTPStatus.CONFLICT)  # two at once would be the same version
 
 
 @router.post(
     "",
     status_code=HTTPStatus.CREATED,
     summary="Store the next version of a policy (operators)",
-    responses={**FORBIDDEN, **created(PolicyOut)},
+    responses={**FORBIDDEN, **CONFLICT, **created(PolicyOut)},
 )
 def create_policy(new: NewPolicy, once: OnceDep, operator: OperatorDep, session: SessionDep, now: NowDep) -> Response:
     """Jobs that run already keep the version that they were submitted with."""
@@ -73,6 +74,7 @@ def get_policy(name: str, principal: PrincipalDep, session: SessionDep) -> Polic
     responses={
         HTTPStatus.CREATED.value: {"model": PolicyOut, "description": "There was no policy of this name"},
         **FORBIDDEN,
+        **CONFLICT,
     },
 )
 def put_policy(

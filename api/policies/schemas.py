@@ -29,12 +29,22 @@ def _name_or_object(value: object) -> str | dict[str, Any]:
 # Only described here: `parse_policy` checks the body, since it names the field without the union's own parts.
 InlinePolicy = Annotated[dict[str, Any], PlainValidator(_object, json_schema_input_type=PolicyBody)]
 PolicyChoice = Annotated[str | dict[str, Any], PlainValidator(_name_or_object, json_schema_input_type=str | PolicyBody)]
+EXAMPLE: dict[str, Any] = {
+    "kind": "linear",
+    "clean": 100,
+    "dirty": 400,
+    "rho_max": 1.0,
+    "rho_min": 0.4,
+    "gate": {"mode": "defer", "max_delay_hours": 12},
+}
 
 
 class NewPolicy(BaseModel):
     """A policy to store under a name, as its next version."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"name": "green-nights", "policy": EXAMPLE}]}
+    )
 
     name: PolicyName
     policy: InlinePolicy
@@ -43,7 +53,7 @@ class NewPolicy(BaseModel):
 class NextPolicy(BaseModel):
     """The next version of the policy that the path names."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"policy": EXAMPLE}]})
 
     policy: InlinePolicy
 

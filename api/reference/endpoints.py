@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from api.access.principal import PrincipalDep
-from api.reference.operations import operations, shapes
+from api.reference.operations import answers_of_all, operations, shapes, ways_in
 from api.templating import render
 
 router = APIRouter(include_in_schema=False)
@@ -20,5 +20,7 @@ def reference(principal: PrincipalDep, request: Request) -> HTMLResponse:
         principal=principal,
         description=description["info"]["description"],
         groups=operations(description),
+        shared=answers_of_all(description),
+        ways_in=ways_in(description),
         schemas=shapes(description),
     )

@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import Any
 
 Schema = Mapping[str, Any]
+ON_EVERY_ANSWER = ("X-Request-Id", "RateLimit-")  # said once
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Answer:
 
     status: str
     description: str
+    headers: str
     type: str
 
 
@@ -40,17 +42,38 @@ class Operation:
     parameters: list[Field]
     body: list[Field]
     answers: list[Answer]
+    open: bool
 
 
 def operations(openapi: Schema) -> list[tuple[str, list[Operation]]]:
-    """Every operation, in the order of the routes, grouped by tag."""
-    schemas = openapi["components"]["schemas"]
+    """Every operation, grouped by tag, in the order of the tags; without the answers that all calls have."""
+    shared = {answer.status for answer in answers_of_all(openapi)}
     found = [
-        _operation(method, path, operation, schemas)
+        _operation(method, path, operation, openapi, shared)
         for path, methods in openapi["paths"].items()
         for method, operation in methods.items()
     ]
+    order = [tag["name"] for tag in openapi.get("tags", [])]
+    found.sort(key=lambda operation: order.index(operation.group) if operation.group in order else len(order))
     return [(group, list(members)) for group, members in groupby(found, key=lambda operation: operation.group)]
+
+
+def answers_of_all(openapi: Schema) -> list[Answer]:
+    """The answers that every call gives which needs a key."""
+    with_key = [
+        operation["responses"]
+        for methods in openapi["paths"].values()
+        for operation in methods.values()
+        if not _is_open(operation)
+    ]
+    shared = set.intersection(*(set(responses) for responses in with_key)) if len(with_key) > 1 else set()
+    return [_answer(status, with_key[0][status], openapi) for status in sorted(shared)]
+
+
+def ways_in(openapi: Schema) -> list[tuple[str, str]]:
+    """How a caller says who it is: the name of each way, and what to send."""
+    schemes = openapi["components"].get("securitySchemes", {})
+    return [(name, scheme.get("description", "")) for name, scheme in schemes.items()]
 
 
 @dataclass(frozen=True)
@@ -88,7 +111,8 @@ def type_name(schema: Schema) -> str:
     return str(schema.get("format") or schema.get("type") or "any")
 
 
-def _operation(method: str, path: str, operation: Schema, schemas: Schema) -> Operation:
+def _operation(method: str, path: str, operation: Schema, openapi: Schema, shared: set[str]) -> Operation:
+    is_open = _is_open(operation)
     return Operation(
         group=operation["tags"][0],
         method=method.upper(),
@@ -104,22 +128,38 @@ def _operation(method: str, path: str, operation: Schema, schemas: Schema) -> Op
             )
             for parameter in operation.get("parameters", [])
         ],
-        body=_body(operation, schemas),
+        body=_body(operation, openapi),
         answers=[
-            Answer(status, response["description"], _content_type_name(response))
+            _answer(status, response, openapi)
             for status, response in operation["responses"].items()
+            if is_open or status not in shared
         ],
+        open=is_open,
     )
 
 
-def _body(operation: Schema, schemas: Schema) -> list[Field]:
+def _is_open(operation: Schema) -> bool:
+    return operation.get("security") == []
+
+
+def _answer(status: str, response: Schema, openapi: Schema) -> Answer:
+    answer = _resolved(response, openapi)
+    telling = [name for name in answer.get("headers", {}) if not name.startswith(ON_EVERY_ANSWER)]
+    return Answer(status, answer["description"], ", ".join(telling), _content_type_name(answer))
+
+
+def _body(operation: Schema, openapi: Schema) -> list[Field]:
     contents = operation.get("requestBody", {}).get("content", {}).values()
-    return [field for content in contents for field in _fields(_resolved(content["schema"], schemas))]
+    return [field for content in contents for field in _fields(_resolved(content["schema"], openapi))]
 
 
-def _resolved(schema: Schema, schemas: Schema) -> Schema:
-    found: Schema = schemas[type_name(schema)] if "$ref" in schema else schema
-    return found
+def _resolved(part: Schema, openapi: Schema) -> Schema:
+    """What a reference such as `#/components/schemas/JobOut` stands for, else the part itself."""
+    found: Any = openapi if "$ref" in part else part
+    for step in part.get("$ref", "").split("/")[1:]:
+        found = found[step]
+    resolved: Schema = found
+    return resolved
 
 
 def _fields(schema: Schema) -> list[Field]:
@@ -139,6 +179,5 @@ def _about(field: Schema) -> str:
 
 
 def _content_type_name(response: Schema) -> str:
-    for content in response.get("content", {}).values():
-        return type_name(content.get("schema", {}))
-    return ""
+    contents = response.get("content", {})
+    return " or ".join(f"{type_name(content.get('schema', {}))} ({kind})" for kind, content in contents.items())
