@@ -40,6 +40,7 @@ from api.reference.endpoints import router as reference
 from api.request_id import RequestId
 from api.security_headers import SecurityHeaders
 from api.shutdown import on_stop_signal
+from api.webhooks.endpoints import router as webhooks
 from api.workers.endpoints import router as workers
 from api.zones.endpoints import router as zones
 from greencore.clock import Clock, utc_now
@@ -126,7 +127,7 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> FastAPI:
     )
     problems.install(app)
     of_jobs = (jobs, estimate, job_actions, event_stream, series, selection, checkpoints, artifacts)
-    resources = (*of_jobs, datasets, dataset_contents, policies, models, zones, workers, access)
+    resources = (*of_jobs, datasets, dataset_contents, policies, models, zones, workers, webhooks, access)
     for router in (*resources, health, dashboard, sign_in, reference):
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")

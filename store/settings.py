@@ -4,9 +4,11 @@ import json
 from collections.abc import Collection
 from datetime import timedelta
 from functools import lru_cache
+from ipaddress import ip_network
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, PositiveFloat, PositiveInt, SecretStr
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from greencore.carbon import Credentials
@@ -26,6 +28,14 @@ class SecretKeyMissing(ValueError):
             "GREENTUNE_SECRET_KEY is not set: expected at least 32 random characters, the same for the API, the "
             "scheduler and `greentune keys`; `openssl rand -hex 32` makes some"
         )
+
+
+def _network(text: str) -> str:
+    try:
+        ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"{error}: expected a network such as 10.1.0.0/16") from None
+    return text
 
 
 class Settings(BaseSettings):
@@ -56,7 +66,7 @@ class Settings(BaseSettings):
     idempotency_hours: PositiveFloat = Field(default=24.0, description="how long a first answer is kept")
     max_event_streams: PositiveInt = Field(default=500, description="open event streams of one API process")
     max_event_streams_per_owner: PositiveInt = 50
-    webhook_private_networks: list[str] = Field(
+    webhook_private_networks: list[Annotated[str, AfterValidator(_network)]] = Field(
         default=[], description="networks that webhooks may reach though they are private, as 10.1.0.0/16"
     )
     webhook_max_attempts: PositiveInt = Field(default=8, description="deliveries are tried for about a day")

@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from store.deliveries import announce_end
 from store.status import ALLOWED, FINAL, HELD_BY_A_WORKER, JobStatus
 from store.tables import Event, Job
 
@@ -21,7 +22,8 @@ class TransitionRefused(Exception):
 def transition(
     session: Session, job: Job, to: JobStatus, *, at: datetime, reason: str | None = None, **data: Any
 ) -> None:
-    """Move a job that this transaction has locked, and write the event beside it.
+    """Move a job that this transaction has locked, and write the event beside it, and at its end to its owner's
+    webhooks.
 
     Clears the lease, and what its worker was asked for, whenever the job leaves a worker. Raises
     `TransitionRefused` where `ALLOWED` has no such way.
@@ -44,3 +46,5 @@ def transition(
     job.finished_at = at if to in FINAL else None
     if to in FINAL or to is JobStatus.PAUSED:
         job.eta = None
+    if to in FINAL:
+        announce_end(session, job, at=at)

@@ -2,13 +2,11 @@
 
 import json
 import logging
-import math
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import timedelta
 from functools import cache
 from ssl import SSLContext
 from urllib.parse import urlsplit
@@ -17,6 +15,7 @@ import httpx
 
 from greencore.carbon.answers import Answer
 from greencore.carbon.errors import BadAnswer, CarbonError, SourceUnavailable
+from greencore.retry_after import retry_after
 
 DETAIL_CHARACTERS = 200
 
@@ -138,7 +137,7 @@ class JsonClient:
         if response.status_code >= 500 and "retry-after" not in response.headers:
             raise SourceUnavailable(f"{self._source} at {self._host} answered {response.status_code}")
         if not response.is_success:
-            raise Refused(self._source, response.status_code, self._detail(body), _retry_after(response.headers))
+            raise Refused(self._source, response.status_code, self._detail(body), retry_after(response.headers))
         if response.status_code == httpx.codes.NO_CONTENT:
             return None
         try:
@@ -185,22 +184,3 @@ def _named(error: httpx.HTTPError) -> str:
     if isinstance(error, httpx.ConnectError):
         return "no connection"
     return f"the connection failed ({type(error).__name__})"
-
-
-def _retry_after(headers: httpx.Headers) -> timedelta | None:
-    """The time that Retry-After asks for, in seconds or as a date; None where it is absent or makes no sense."""
-    given = headers.get("retry-after", "").strip()
-    try:
-        seconds = float(given)
-    except ValueError:
-        try:
-            until = parsedate_to_datetime(given)
-            # The date is by the provider's clock, so it is taken from what that clock says now.
-            now = parsedate_to_datetime(headers["date"]) if "date" in headers else datetime.now(UTC)
-            seconds = (until - now).total_seconds()
-        except (ValueError, TypeError):
-            return None
-        return timedelta(seconds=max(seconds, 0.0))
-    if not math.isfinite(seconds) or not 0 <= seconds < timedelta.max.total_seconds():
-        return None
-    return timedelta(seconds=seconds)

@@ -72,7 +72,10 @@ class Webhook(Table):
 
 
 class Delivery(Table):
-    """A message to a webhook; the row is the outbox. `next_attempt_at` is None once it is over."""
+    """A message to a webhook; the row is the outbox. `next_attempt_at` is None once it is over.
+
+    `job_id` is None where it is a test.
+    """
 
     __tablename__ = "deliveries"
     __table_args__ = (
@@ -82,7 +85,7 @@ class Delivery(Table):
 
     id: Mapped[str] = mapped_column(primary_key=True)
     webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
-    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     type: Mapped[str]
     payload: Mapped[Json]
     created_at: Mapped[datetime]

@@ -1,0 +1,1 @@
+"""Tells owners when their jobs have ended, at a URL of theirs."""

@@ -1,0 +1,105 @@
+"""`/webhooks`: be told when a job ends, and see what was told."""
+
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Response
+
+from api.access.principal import PrincipalDep
+from api.context import ContextDep, NowDep, SessionDep
+from api.listing import Limit, Listing, listing
+from api.problems import Problem, declared, invalid
+from api.webhooks.schemas import DeliveryOut, IssuedWebhookOut, NewWebhook, WebhookOut
+from store.deliveries import DeliveryRepository, TestUnderWay
+from store.tables import Webhook
+from store.webhook_url import UrlRefused, networks, parse_url, refuse_private
+from store.webhooks import MOST_PER_OWNER, TooManyWebhooks, WebhookRepository, signing_secret
+
+router = APIRouter(prefix="/webhooks", tags=["webhooks"])
+
+NOT_FOUND = declared(HTTPStatus.NOT_FOUND)
+CONFLICT = declared(HTTPStatus.CONFLICT)
+After = Annotated[str | None, Query(description="Only those older than this id")]
+
+
+def _webhook(webhook_id: str, principal: PrincipalDep, session: SessionDep) -> Webhook:
+    webhook = WebhookRepository(session).get(webhook_id)
+    if webhook is None or not principal.sees(webhook.owner):
+        raise Problem(HTTPStatus.NOT_FOUND, f"there is no webhook {webhook_id!r}")
+    return webhook
+
+
+WebhookDep = Annotated[Webhook, Depends(_webhook)]
+
+
+@router.post("", status_code=HTTPStatus.CREATED, summary="Have the ends of jobs told to a URL", responses=CONFLICT)
+def create_webhook(
+    new: NewWebhook,
+    response: Response,
+    principal: PrincipalDep,
+    context: ContextDep,
+    session: SessionDep,
+    now: NowDep,
+) -> IssuedWebhookOut:
+    """The secret to verify messages with is in this answer alone. Told are the ends of jobs of the key's owner."""
+    try:
+        target = parse_url(new.url)
+        refuse_private(target, networks(context.settings.webhook_private_networks))
+    except UrlRefused as error:
+        raise invalid("url", str(error)) from None
+    try:
+        webhook = WebhookRepository(session).add(owner=principal.owner, url=target.url, at=now)
+    except TooManyWebhooks:
+        detail = f"{principal.owner} has {MOST_PER_OWNER} webhooks already, the most there may be: delete one first"
+        raise Problem(HTTPStatus.CONFLICT, detail) from None
+    response.headers["Location"] = f"/webhooks/{webhook.id}"
+    secret = signing_secret(context.settings.secret, webhook.id)
+    return IssuedWebhookOut(**WebhookOut.of(webhook).model_dump(), secret=secret)
+
+
+@router.get("", summary="The webhooks, newest first")
+def list_webhooks(
+    principal: PrincipalDep, session: SessionDep, limit: Limit = 50, after: After = None
+) -> Listing[WebhookOut]:
+    """Those that are disabled included."""
+    page = WebhookRepository(session).page(owner=principal.scope, limit=limit, after=after)
+    return listing(page, WebhookOut.of)
+
+
+@router.get("/{webhook_id}", summary="One webhook", responses=NOT_FOUND)
+def get_webhook(webhook: WebhookDep) -> WebhookOut:
+    """Where it leads, and whether it is in use; never its secret."""
+    return WebhookOut.of(webhook)
+
+
+@router.delete("/{webhook_id}", status_code=HTTPStatus.NO_CONTENT, summary="Delete a webhook", responses=NOT_FOUND)
+def delete_webhook(webhook: WebhookDep, session: SessionDep) -> None:
+    """Messages that are still to be sent are not; its secret is good for nothing any more."""
+    WebhookRepository(session).delete(webhook)
+
+
+@router.get("/{webhook_id}/deliveries", summary="What a webhook was told, newest first", responses=NOT_FOUND)
+def list_deliveries(
+    webhook: WebhookDep, session: SessionDep, limit: Limit = 50, after: After = None
+) -> Listing[DeliveryOut]:
+    """And what it is still to be told; what is over is kept for a month."""
+    return listing(DeliveryRepository(session).page(webhook.id, limit=limit, after=after), DeliveryOut.of)
+
+
+@router.post(
+    "/{webhook_id}/test",
+    status_code=HTTPStatus.ACCEPTED,
+    summary="Send a message that tells of nothing",
+    responses=NOT_FOUND | CONFLICT,
+)
+def send_test(webhook: WebhookDep, session: SessionDep, now: NowDep) -> DeliveryOut:
+    """Signed and tried like any other; look at the deliveries for how it went."""
+    if webhook.disabled_at is not None:
+        raise Problem(
+            HTTPStatus.CONFLICT, f"{webhook.id} is disabled ({webhook.disabled_reason}): register its URL anew"
+        )
+    try:
+        return DeliveryOut.of(DeliveryRepository(session).add_test(webhook, at=now))
+    except TestUnderWay:
+        detail = f"a test of {webhook.id} is still tried: look at /webhooks/{webhook.id}/deliveries"
+        raise Problem(HTTPStatus.CONFLICT, detail) from None

@@ -1,0 +1,74 @@
+"""Webhooks and their deliveries as they enter and leave the API."""
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from store.tables import Delivery, Webhook
+from store.webhook_url import LONGEST_URL
+
+
+class NewWebhook(BaseModel):
+    """Where to send messages."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    url: str = Field(
+        max_length=LONGEST_URL,
+        description="An https:// URL of a public host; nothing else is ever connected to, and no redirect followed",
+        examples=["https://example.com/greentune"],
+    )
+
+
+class WebhookOut(BaseModel):
+    """An address that is told when a job of its owner ends."""
+
+    id: str
+    owner: str
+    url: str
+    created_at: datetime
+    disabled_at: datetime | None = Field(description="From then on nothing is sent any more; null while it is in use")
+    disabled_reason: str | None
+
+    @classmethod
+    def of(cls, webhook: Webhook) -> "WebhookOut":
+        return cls.model_validate(webhook, from_attributes=True)
+
+
+class IssuedWebhookOut(WebhookOut):
+    """A new webhook with the secret to verify its messages with, which is shown this once."""
+
+    secret: str
+
+
+class DeliveryOut(BaseModel):
+    """A message to a webhook, and how far it has come; its id is the `webhook-id` of every attempt."""
+
+    id: str
+    webhook: str
+    job: str | None = Field(description="The job that has ended; null in a test")
+    type: str
+    payload: dict[str, Any]
+    created_at: datetime
+    attempts: int
+    next_attempt_at: datetime | None = Field(description="Null once it is delivered or given up")
+    delivered_at: datetime | None
+    last_status: int | None = Field(description="The HTTP status of the last answer")
+    last_error: str | None = Field(description="Why the last attempt was none, in words")
+
+    @classmethod
+    def of(cls, delivery: Delivery) -> "DeliveryOut":
+        return cls(
+            id=delivery.id,
+            webhook=delivery.webhook_id,
+            job=delivery.job_id,
+            type=delivery.type,
+            payload=delivery.payload,
+            created_at=delivery.created_at,
+            attempts=delivery.attempts,
+            next_attempt_at=delivery.next_attempt_at,
+            delivered_at=delivery.delivered_at,
+            last_status=delivery.last_status,
+            last_error=delivery.last_error,
+        )
