@@ -13,6 +13,8 @@ from api.access.authenticator import Authenticator
 from api.access.rate_limits import RateLimits
 from api.access.sessions import Sessions
 from api.event_seats import EventSeats
+from api.health.readiness import Readiness
+from api.metrics.requests import RequestMetrics
 from greencore.clock import Clock
 from store.catalogue import CatalogueEntry
 from store.database import Database
@@ -37,6 +39,8 @@ class Context:
     limits: RateLimits
     event_feed: EventFeed
     event_seats: EventSeats
+    request_metrics: RequestMetrics
+    readiness: Readiness
     turns: Semaphore = field(default_factory=lambda: Semaphore(SESSIONS_AT_ONCE))
 
 

@@ -17,6 +17,11 @@ class EventSeats:
         self._total, self._per_owner = total, per_owner
         self._taken: Counter[str] = Counter()
 
+    @property
+    def taken(self) -> int:
+        """How many streams are open."""
+        return self._taken.total()
+
     @contextmanager
     def take(self, owner: str) -> Iterator[None]:
         """Hold a seat until this is left. Raises the 429 of an owner who has too many, and the 503 where all are."""

@@ -31,5 +31,7 @@ class RequestId:
                 MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            await self._app(scope, receive, send_with_id)
+        # After an error the id stays bound: the server logs that one in this very context, once it comes by here.
+        tokens = structlog.contextvars.bind_contextvars(request_id=request_id)
+        await self._app(scope, receive, send_with_id)
+        structlog.contextvars.reset_contextvars(**tokens)

@@ -8,11 +8,13 @@ from greencore.carbon import CarbonError
 from scheduler.service import Scheduler
 from store.logs import configure_logs
 from store.settings import SecretKeyMissing, get_settings
+from store.tracing import configure_tracing, stop_tracing
 
 
 def main() -> None:
     settings = get_settings()
     configure_logs(settings)
+    configure_tracing(settings, "scheduler")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -21,6 +23,7 @@ def main() -> None:
     except (CarbonError, SecretKeyMissing) as error:
         sys.exit(str(error))
     scheduler.run(stop)
+    stop_tracing()
 
 
 if __name__ == "__main__":

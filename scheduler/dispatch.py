@@ -11,6 +11,7 @@ from store.database import Database
 from store.queue import QueueRepository, in_turn
 from store.settings import Settings
 from store.status import JobStatus
+from store.tracing import add_event
 from store.workers import WorkerRepository
 from worker.app import PREPARE, PREPARE_QUEUE
 
@@ -63,6 +64,7 @@ def send_all(database: Database, broker: Broker, messages: dict[str, tuple[str, 
         for job_id, (task, queue) in messages.items():
             broker.send(task, job_id, queue=queue)
             del left[job_id]
+            add_event("job.dispatched", greentune__job=job_id)
             log.info("job.dispatched", job=job_id, queue=queue)
     except BrokerDown as error:
         log.warning("broker.unreachable", jobs=len(left), error=str(error))

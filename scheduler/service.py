@@ -28,6 +28,7 @@ from store.database import Database
 from store.jobs import JobRepository
 from store.queue import QueueRepository
 from store.settings import Settings
+from store.tracing import span
 from worker.app import MEASURE_MODELS, PREPARE_QUEUE
 
 log = structlog.get_logger()
@@ -90,6 +91,10 @@ class Scheduler:
 
     def tick(self) -> None:
         """Everything that is due now, once. What fails is logged, and keeps nothing else from being done."""
+        with span("tick", only_with_events=True):
+            self._do_what_is_due()
+
+    def _do_what_is_due(self) -> None:
         settings, database, now = self._settings, self._database, self._clock()
         with database.session() as session:
             fleet = Fleet(live_workers(session, settings), self._signals)

@@ -14,6 +14,7 @@ from store.ids import new_id
 from store.page import Page
 from store.status import FINAL, JobStatus
 from store.tables import Artifact, EnergyInterval, Epoch, Event, Job
+from store.tracing import traceparent
 from store.transitions import transition
 
 Query = TypeVar("Query", bound=Select[*tuple[Any, ...]])
@@ -134,6 +135,7 @@ class JobRepository:
             labels=dict(new.labels),
             epochs=new.epochs,
             created_at=at,
+            traceparent=traceparent(),
         )
         self._session.add(job)
         self._session.flush()

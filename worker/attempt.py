@@ -1,6 +1,7 @@
 """One attempt of a job: decides ρ at each epoch's start, meters the energy, and writes down what happens."""
 
 import math
+import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -28,6 +29,7 @@ from store.leases import held
 from store.selection import put_tensors
 from store.settings import Settings
 from store.tables import Job
+from store.tracing import record_span
 from worker.baselines import without_rho
 from worker.budget import check_budget
 from worker.circumstances import circumstances
@@ -54,8 +56,14 @@ class Attempt(Listener):
         self._policy = policy_of(self._job)
         self._steps = StepLog(journal)
         self._epoch = 0  # numbered from 1; 0 is what lies outside the epochs
+        self._epoch_began = time.monotonic()
         self._tensors: Sequence[str] = ()
         self._meter: EnergyMeter
+
+    @property
+    def traceparent(self) -> str | None:
+        """The request that submitted the job, where it was traced."""
+        return self._job.traceparent
 
     def run(self) -> None:
         """Train to the end, or until the job is wanted back, and store what came of it."""
@@ -101,7 +109,7 @@ class Attempt(Listener):
 
     def _begin_epoch(self, index: int) -> Decision:
         self._meter.cut()
-        self._epoch = index + 1
+        self._epoch, self._epoch_began = index + 1, time.monotonic()
 
         def begin(session: Session) -> Decision:
             job, now = held(session, self._lease), utc_now()
@@ -152,7 +160,7 @@ class Attempt(Listener):
         self._journal.write(start)
         if within:
             self._meter.cut()
-            self._epoch = epochs_done + 1
+            self._epoch, self._epoch_began = epochs_done + 1, time.monotonic()
         log.info("training.started", steps=steps, epochs_done=epochs_done, device=device, precision=precision)
 
     def tensors(self, costs: Sequence[TensorCost]) -> None:
@@ -183,6 +191,12 @@ class Attempt(Listener):
             lambda session: progress.finish_epoch(
                 session, self._lease, report.epoch + 1, at=utc_now(), measured=measured, utility=utility
             )
+        )
+        record_span(
+            "epoch",
+            seconds=time.monotonic() - self._epoch_began,
+            greentune__epoch=report.epoch + 1,
+            greentune__rho_reached=report.share,
         )
         log.info("epoch.finished", epoch=report.epoch + 1, rho_reached=round(report.share, 4), loss=train_loss)
         self._epoch = 0

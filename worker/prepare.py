@@ -30,6 +30,7 @@ from store.models import ModelRepository
 from store.settings import Settings, get_settings
 from store.status import JobStatus
 from store.tables import Job
+from store.tracing import span
 from store.transitions import transition
 from worker.budget import check_budget
 from worker.faults import explain
@@ -72,6 +73,11 @@ def prepare_job(job_id: str) -> None:
     if job is None or job.status is not JobStatus.VALIDATING:
         log.info("prepare.not_needed", job=job_id, status=job and job.status)
         return
+    with span("prepare", kind="consumer", parent=job.traceparent, greentune__job=job_id):
+        _prepare(job, database, settings)
+
+
+def _prepare(job: Job, database: Database, settings: Settings) -> None:
     error, estimate = None, None
     try:
         with database.session() as session:
@@ -83,11 +89,11 @@ def prepare_job(job_id: str) -> None:
     except DATABASE_AWAY:
         raise
     except Exception as fault:
-        log.warning("prepare.failed", job=job_id, exc_info=fault)
+        log.warning("prepare.failed", job=job.id, exc_info=fault)
         error = explain(fault)
     with database.session() as session:
         jobs = JobRepository(session)
-        locked = jobs.lock(job_id)
+        locked = jobs.lock(job.id)
         if locked is None or locked.status is not JobStatus.VALIDATING:
             return
         if estimate is None or error is not None:
@@ -107,7 +113,7 @@ def prepare_job(job_id: str) -> None:
         )
         if estimate.method_flops is not None:
             models.put_method_share(job.model, job.method, estimate.method_flops / estimate.full_flops)
-    log.info("job.prepared", job=job_id, steps=estimate.steps, rho_floor=round(estimate.rho_floor, 4))
+    log.info("job.prepared", job=job.id, steps=estimate.steps, rho_floor=round(estimate.rho_floor, 4))
 
 
 def estimate_job(job: Job, rows_in: Path, settings: Settings) -> Estimate:

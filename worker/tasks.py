@@ -2,10 +2,12 @@
 
 from typing import Any
 
-from celery.signals import worker_process_init
+import structlog
+from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
 
 from store.logs import configure_logs
 from store.settings import get_settings
+from store.tracing import configure_tracing, flush_traces, stop_tracing
 from worker.app import COUNT_TOKENS, MEASURE_MODELS, PREPARE, TRAIN, app
 from worker.outages import sit_out
 from worker.presence import device_name
@@ -16,7 +18,18 @@ from worker.train import train_job
 def child_started(**_: object) -> None:
     """A spawned process inherits no logging; and what a claim has to know is asked before there is one to make."""
     configure_logs(get_settings())
+    configure_tracing(get_settings(), "worker")
     device_name()
+
+
+@worker_process_shutdown.connect(weak=False)
+def child_stops(**_: object) -> None:
+    stop_tracing()
+
+
+@setup_logging.connect(weak=False)
+def logging_is_set_up(**_: object) -> None:
+    """Whoever listens here keeps Celery from setting up its own."""
 
 
 @app.task(name=PREPARE)
@@ -24,7 +37,9 @@ def prepare(job_id: str) -> None:
     """Check a submitted job against its model and data, estimate it, and queue it."""
     from worker.prepare import prepare_job
 
-    sit_out(lambda: prepare_job(job_id), patience_seconds=get_settings().lease_seconds)
+    with structlog.contextvars.bound_contextvars(job=job_id):
+        sit_out(lambda: prepare_job(job_id), patience_seconds=get_settings().lease_seconds)
+    flush_traces()
 
 
 @app.task(name=MEASURE_MODELS)
@@ -46,4 +61,6 @@ def count_tokens(dataset_id: str, model: str) -> None:
 @app.task(name=TRAIN, bind=True)
 def train(self: Any, job_id: str) -> None:
     """Run one attempt of a job, if it can be claimed."""
-    train_job(job_id, task_id=self.request.id)
+    with structlog.contextvars.bound_contextvars(job=job_id):
+        train_job(job_id, task_id=self.request.id)
+    flush_traces()

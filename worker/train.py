@@ -13,6 +13,7 @@ from store import progress
 from store.database import Database
 from store.leases import Lease, LeaseLost, claim
 from store.settings import Settings, get_settings
+from store.tracing import span
 from worker.heartbeat import Heartbeat
 from worker.journal import Journal
 from worker.outages import DATABASE_AWAY, STATEMENT_SECONDS, sit_out
@@ -79,7 +80,10 @@ def _run(journal: Journal, settings: Settings) -> None:
     from worker.faults import explain
 
     try:
-        Attempt(journal, settings).run()
+        attempt, lease = Attempt(journal, settings), journal.lease
+        with span("attempt", kind="consumer", parent=attempt.traceparent) as opened:
+            opened.set(greentune__job=lease.job_id, greentune__attempt=lease.attempt)
+            attempt.run()
     except (LeaseLost, *DATABASE_AWAY):
         raise
     except Exception as fault:

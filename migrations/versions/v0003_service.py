@@ -67,6 +67,19 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("zone", name=op.f("pk_providers")),
     )
     op.create_table(
+        "energy_totals",
+        sa.Column("zone", sa.Text(), nullable=False),
+        sa.Column("component", sa.Text(), nullable=False),
+        sa.Column("kwh", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("zone", "component", name=op.f("pk_energy_totals")),
+    )
+    op.execute(
+        "INSERT INTO energy_totals "
+        "SELECT jobs.zone, part.component, sum(part.kwh) FROM energy_intervals JOIN jobs ON jobs.id = job_id "
+        "CROSS JOIN LATERAL (VALUES ('cpu', cpu_kwh), ('gpu', gpu_kwh), ('ram', ram_kwh)) AS part(component, kwh) "
+        "WHERE jobs.zone IS NOT NULL GROUP BY 1, 2"
+    )
+    op.create_table(
         "webhooks",
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("owner", sa.Text(), nullable=False),
@@ -226,6 +239,7 @@ def downgrade() -> None:
     op.drop_index("ix_webhooks_owner_id", table_name="webhooks")
     op.drop_table("webhooks")
     op.drop_table("providers")
+    op.drop_table("energy_totals")
     op.drop_index(op.f("ix_idempotency_keys_created_at"), table_name="idempotency_keys")
     op.drop_table("idempotency_keys")
     op.drop_index("ix_audit_owner_id", table_name="audit")

@@ -4,7 +4,7 @@ from store.tables.access import ApiKey, AuditEntry, Delivery, IdempotencyKey, We
 from store.tables.fleet import Worker
 from store.tables.grid import IntensityForecast, IntensityReading, Provider
 from store.tables.inputs import Dataset, Model, Policy, TokenStatistics
-from store.tables.jobs import Artifact, Checkpoint, EnergyInterval, Epoch, Event, Job, Step, Tensor
+from store.tables.jobs import Artifact, Checkpoint, EnergyInterval, EnergyTotal, Epoch, Event, Job, Step, Tensor
 from store.tables.table import Json, Table
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Dataset",
     "Delivery",
     "EnergyInterval",
+    "EnergyTotal",
     "Epoch",
     "Event",
     "IdempotencyKey",

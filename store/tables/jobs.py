@@ -214,6 +214,16 @@ class EnergyInterval(Table):
         return self.cpu_kwh + self.gpu_kwh + self.ram_kwh
 
 
+class EnergyTotal(Table):
+    """All the energy ever metered in a zone, by component: cpu, gpu, ram. It never falls, whatever is deleted."""
+
+    __tablename__ = "energy_totals"
+
+    zone: Mapped[str] = mapped_column(primary_key=True)
+    component: Mapped[str] = mapped_column(primary_key=True)
+    kwh: Mapped[float]
+
+
 class Event(Table):
     """The history of a job: one row for each transition and each thing worth telling.
 

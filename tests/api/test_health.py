@@ -1,13 +1,25 @@
 """`/livez` and `/readyz`: readiness names what is missing."""
 
+import socket
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
+from api.health.readiness import Readiness
 from api.main import create_app
+from greencore.clock import utc_now
 from migrations.upgrade import downgrade, expected_revision
+from store.database import Database
 from store.settings import Settings
+from store.status import JobStatus
+from store.tables import Job, Worker
+from store.workers import WorkerRepository
 from tests.keys import bearer
 
 
@@ -17,7 +29,13 @@ def ask(settings: Settings, path: str, *, key: str | None = None) -> Any:
 
 
 def test_a_service_with_everything_it_needs_is_ready(settings: Settings) -> None:
-    assert ask(settings, "/readyz").json() == {"status": "ok"}
+    database = Database(settings.database_url)
+    with database.session() as session:
+        for role in ("scheduler", "prepare"):
+            WorkerRepository(session).seen(f"{role}_1", role=role)
+    database.dispose()
+
+    assert ask(settings, "/readyz").json() == {"status": "ok", "warnings": []}
 
 
 @pytest.mark.parametrize(
@@ -61,3 +79,66 @@ def test_a_request_that_needs_the_database_says_when_it_is_down(settings: Settin
 
     assert response.status_code == 503
     assert int(response.headers["retry-after"]) > 0
+
+
+def warnings(client: TestClient) -> dict[str, str]:
+    answer = client.get("/readyz")
+    assert answer.status_code == 200, answer.text
+    return {warning["part"]: warning["message"] for warning in answer.json()["warnings"]}
+
+
+def test_what_keeps_jobs_waiting_is_named_and_takes_no_api_out_of_service(
+    database: Database, settings: Settings, job_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.health.readiness.KEPT_SECONDS", 0.0)
+    catalogue = tmp_path / "catalogue.toml"
+    catalogue.write_text("[m]\nsource = '.'\nlicence = 'none'\n")
+    lacking = settings.model_copy(update={"catalogue": catalogue, "data_dir": tmp_path / "file" / "var"})
+    (tmp_path / "file").write_text("no folder can be made in this")
+    with database.session() as session:
+        job = session.get_one(Job, job_id)
+        job.status, job.zone_asked = JobStatus.QUEUED, "FR"
+    with TestClient(create_app(lacking)) as client:
+        catalogue.write_text("")
+        found = warnings(client)
+        assert set(found) == {"scheduler", "prepare_worker", "training_worker", "data_folder", "catalogue"}
+        assert "1 in FR" in found["training_worker"]
+        assert not any(str(tmp_path) in message for message in found.values())
+
+        with database.session() as session:
+            for role in ("scheduler", "prepare"):
+                WorkerRepository(session).seen(f"{role}_1", role=role)
+            WorkerRepository(session).seen("worker_1", zones=["DE"])
+        assert set(warnings(client)) == {"training_worker", "data_folder", "catalogue"}
+
+        with database.session() as session:
+            WorkerRepository(session).seen("worker_1", zones=["DE", "FR"])
+            long_ago = utc_now() - timedelta(hours=1)
+            session.get_one(Worker, "prepare_1").last_seen_at = long_ago
+        assert set(warnings(client)) == {"prepare_worker", "data_folder", "catalogue"}
+
+
+def test_a_server_that_hangs_is_waited_for_no_longer_than_a_moment(settings: Settings) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        begun = time.monotonic()
+        response = ask(settings.model_copy(update={"redis_url": url}), "/readyz")
+
+    assert response.status_code == 503
+    assert time.monotonic() - begun < 5
+
+
+def test_many_who_ask_at_once_hear_one_answer(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[object] = []
+    seen = Readiness._catalogue_faults
+
+    def look(readiness: Readiness) -> Mapping[str, str]:
+        looked.append(readiness)
+        return seen(readiness)
+
+    monkeypatch.setattr(Readiness, "_catalogue_faults", look)
+    with TestClient(create_app(settings)) as client, ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: client.get("/readyz").status_code, range(16)))
+
+    assert answers == [200] * 16
+    assert len(looked) == 1

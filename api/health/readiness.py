@@ -1,0 +1,138 @@
+"""What the service lacks to do its work: without some of it the API can serve nobody, without the rest jobs wait."""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from anyio import CapacityLimiter, Lock, create_task_group, move_on_after, to_thread
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from migrations.upgrade import current_revision, expected_revision
+from store.catalogue import CatalogueError, read_catalogue
+from store.database import Database
+from store.metrics import MetricsRepository
+from store.settings import Settings
+from store.workers import WorkerRepository
+
+TIMEOUT_SECONDS = 2
+# Whoever probes more often than this, or from several places at once, hears the last answer again.
+KEPT_SECONDS = 1.0
+
+Faults = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is missing, by the name of the part. `errors` keep this API from serving; `warnings` keep jobs waiting."""
+
+    errors: Faults
+    warnings: Faults
+
+
+class Readiness:
+    """Looks at everything at once, for no longer than `TIMEOUT_SECONDS` and a little.
+
+    A missing worker or scheduler is no reason to take the API out of service: jobs are accepted, and wait. Nor is a
+    full disk: all but uploads can be answered.
+    """
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database, self._settings = database, settings
+        self._last: tuple[float, Report] | None = None
+        self._turn = Lock()
+        # Threads of its own, so that a busy API is not taken for one that is down.
+        self._threads = CapacityLimiter(8)
+
+    async def report(self) -> Report:
+        """What is missing now, or was at most `KEPT_SECONDS` ago."""
+        async with self._turn:
+            if self._last is None or time.monotonic() - self._last[0] > KEPT_SECONDS:
+                self._last = time.monotonic(), await self._look()
+            return self._last[1]
+
+    async def _look(self) -> Report:
+        found: dict[str, Faults] = {}
+        looks: Mapping[str, Callable[[], Faults]] = {
+            "database": self._database_faults,
+            "redis": self._redis_faults,
+            "data_folder": self._folder_faults,
+            "catalogue": self._catalogue_faults,
+        }
+
+        async def look(part: str, see: Callable[[], Faults]) -> None:
+            found[part] = {part: f"does not answer within {TIMEOUT_SECONDS} s"}
+            with move_on_after(TIMEOUT_SECONDS + 0.5):
+                found[part] = await to_thread.run_sync(see, abandon_on_cancel=True, limiter=self._threads)
+
+        async with create_task_group() as group:
+            for part, see in looks.items():
+                group.start_soon(look, part, see)
+        faults = {name: fault for part in looks for name, fault in found[part].items()}
+        needed = ("database", "redis")
+        return Report(
+            errors={name: fault for name, fault in faults.items() if name in needed},
+            warnings={name: fault for name, fault in faults.items() if name not in needed},
+        )
+
+    def _database_faults(self) -> Faults:
+        try:
+            with self._database.session() as session:
+                session.execute(text(f"SET LOCAL statement_timeout = '{TIMEOUT_SECONDS}s'"))
+                revision = current_revision(session.connection())
+                if revision != expected_revision():
+                    needed = f"is at revision {revision or 'none'}, but {expected_revision()} is needed"
+                    return {"database": f"{needed}: run the migrations"}
+                workers, faults = WorkerRepository(session), {}
+                within = timedelta(seconds=self._settings.lease_seconds)
+                if not workers.live(within=within, role="scheduler"):
+                    faults["scheduler"] = "none is alive: jobs are accepted, but wait"
+                if not workers.live(within=within, role="prepare"):
+                    faults["prepare_worker"] = "none is alive: new jobs are not validated"
+                unserved = MetricsRepository(session).unserved_zones(lease_seconds=self._settings.lease_seconds)
+                if unserved:
+                    waiting = ", ".join(f"{count} in {zone or 'any zone'}" for zone, count in unserved.items())
+                    faults["training_worker"] = f"none is alive where jobs are queued: {waiting}"
+                return faults
+        except SQLAlchemyError as error:
+            return {"database": f"does not answer ({type(error).__name__})"}
+
+    def _redis_faults(self) -> Faults:
+        client = Redis.from_url(
+            self._settings.redis_url,
+            socket_connect_timeout=TIMEOUT_SECONDS,
+            socket_timeout=TIMEOUT_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+        )
+        try:
+            client.ping()
+        except RedisError as error:
+            return {"redis": f"does not answer ({type(error).__name__}): jobs are accepted, but wait"}
+        finally:
+            client.close()
+        return {}
+
+    def _folder_faults(self) -> Faults:
+        folder = self._settings.data_dir
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as probe:
+                probe.write(b"\0" * 4096)
+                probe.flush()
+        except OSError as error:
+            return {"data_folder": f"cannot be written ({os.strerror(error.errno or 0)}): uploads are refused"}
+        return {}
+
+    def _catalogue_faults(self) -> Faults:
+        try:
+            entries = read_catalogue(self._settings.catalogue)
+        except CatalogueError as error:
+            return {"catalogue": f"cannot be read ({type(error).__name__}): new jobs fail"}
+        return {} if entries else {"catalogue": "holds no model: every submission is refused"}

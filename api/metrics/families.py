@@ -1,0 +1,141 @@
+"""The database's figures as Prometheus' metric families."""
+
+from collections.abc import Collection, Iterator, Sequence
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from store.metrics import WAITING, Figures
+from store.status import JobStatus
+from store.tables import Provider
+
+
+def families(figures: Figures, *, zones: Collection[str], lease_seconds: float) -> Iterator[Metric]:
+    """Every family, with a 0 where a zone has none, so that an alert sees a number fall rather than vanish."""
+    yield from _jobs(figures, zones, lease_seconds)
+    yield from _emissions(figures)
+    yield from _intensities(figures)
+    yield from _providers(figures.providers, now=figures.at.timestamp())
+    yield from _processes(figures, zones)
+
+
+def _jobs(figures: Figures, zones: Collection[str], lease_seconds: float) -> Iterator[Metric]:
+    jobs = GaugeMetricFamily(
+        "greentune_jobs", "Jobs by zone and status; no zone: not placed yet", labels=["zone", "status"]
+    )
+    counts = {(zone, status): 0 for zone in (*zones, "") for status in JobStatus}
+    counts.update({(found.zone, found.status): found.jobs for found in figures.counts})
+    for (zone, status), number in sorted(counts.items()):
+        jobs.add_metric([zone, status], number)
+    yield jobs
+
+    oldest = GaugeMetricFamily(
+        "greentune_oldest_waiting_job_age_seconds",
+        "How long the oldest job has been validating, queued or deferred, since it was submitted or last queued",
+        labels=["zone", "status"],
+    )
+    ages = {(zone, status): 0.0 for zone in (*zones, "") for status in WAITING}
+    ages.update({(found.zone, found.status): found.oldest_seconds for found in figures.open_jobs})
+    for (zone, status), age in sorted(ages.items()):
+        if status in WAITING:
+            oldest.add_metric([zone, status], age)
+    yield oldest
+
+    # Of a zone, not of a job: a label for each job would be a series for each, for ever.
+    rho = GaugeMetricFamily("greentune_job_rho", "Mean ρ of the running jobs of a zone", labels=["zone"])
+    for found in figures.open_jobs:
+        if found.status is JobStatus.RUNNING and found.rho is not None:
+            rho.add_metric([found.zone], found.rho)
+    yield rho
+
+    lease = GaugeMetricFamily(
+        "greentune_lease_age_seconds",
+        "Seconds since the heartbeat of the running, pausing or cancelling job whose worker has been silent longest",
+        labels=["zone"],
+    )
+    silences: dict[str, float] = {}
+    for found in figures.open_jobs:
+        if found.lease_seconds_left is not None:
+            age = max(0.0, lease_seconds - found.lease_seconds_left)
+            silences[found.zone] = max(silences.get(found.zone, 0.0), age)
+    for zone, age in sorted(silences.items()):
+        lease.add_metric([zone], age)
+    yield lease
+
+
+def _emissions(figures: Figures) -> Iterator[Metric]:
+    energy = CounterMetricFamily(
+        "greentune_energy_kwh", "Metered energy of all jobs, lost attempts included", labels=["zone", "component"]
+    )
+    for total in figures.energy:
+        energy.add_metric([total.zone, total.component], total.kwh)
+    yield energy
+
+    emissions = GaugeMetricFamily(
+        "greentune_emissions_gco2e",
+        "Emissions of all jobs as priced now: a settled price may lower what a provisional one had raised",
+        labels=["zone"],
+    )
+    sums: dict[str, float] = {}
+    for found in figures.counts:
+        sums[found.zone] = sums.get(found.zone, 0.0) + found.emissions_gco2e
+    for zone, gco2e in sorted(sums.items()):
+        emissions.add_metric([zone], gco2e)
+    yield emissions
+
+
+def _intensities(figures: Figures) -> Iterator[Metric]:
+    labels = ["zone", "source", "signal"]
+    intensity = GaugeMetricFamily(
+        "greentune_carbon_intensity_gco2e_per_kwh", "The newest reading of a zone's grid", labels=labels
+    )
+    age = GaugeMetricFamily(
+        "greentune_carbon_intensity_age_seconds", "Seconds since that reading's interval began", labels=labels
+    )
+    for found in figures.intensities:
+        # A source may name the file or the step that a reading is from: what stands before that is its kind.
+        values = [found.zone, found.source.split(" ")[0], found.signal]
+        intensity.add_metric(values, found.gco2e_per_kwh)
+        age.add_metric(values, found.age_seconds)
+    yield intensity
+    yield age
+
+
+def _providers(providers: Sequence[Provider], *, now: float) -> Iterator[Metric]:
+    failures = CounterMetricFamily(
+        "greentune_provider_failures", "Failed requests to the source of a zone's intensity", labels=["zone"]
+    )
+    in_a_row = GaugeMetricFamily(
+        "greentune_provider_consecutive_failures", "Failures since the source last answered", labels=["zone"]
+    )
+    success = GaugeMetricFamily(
+        "greentune_provider_last_success_age_seconds", "Seconds since the source last answered", labels=["zone"]
+    )
+    for provider in providers:
+        failures.add_metric([provider.zone], provider.failures)
+        in_a_row.add_metric([provider.zone], provider.consecutive_failures)
+        if provider.last_success_at is not None:
+            success.add_metric([provider.zone], max(0.0, now - provider.last_success_at.timestamp()))
+    yield from (failures, in_a_row, success)
+
+
+def _processes(figures: Figures, zones: Collection[str]) -> Iterator[Metric]:
+    labels = ["zone", "role"]
+    alive = GaugeMetricFamily("greentune_workers", "Live processes; only training workers have a zone", labels=labels)
+    silent = GaugeMetricFamily(
+        "greentune_workers_silent", "Processes that have given no sign of life for a lease's time", labels=labels
+    )
+    silence = GaugeMetricFamily(
+        "greentune_worker_heartbeat_age_seconds",
+        "Seconds since the heartbeat of the process that has been silent longest",
+        labels=labels,
+    )
+    expected = [*((zone, "train") for zone in zones), ("", "prepare"), ("", "scheduler")]
+    counts = dict.fromkeys(expected, (0, 0))
+    for found in figures.processes:
+        counts[found.zone, found.role] = (found.alive, found.silent)
+        silence.add_metric([found.zone, found.role], found.longest_silence_seconds)
+    for (zone, role), (living, lost) in sorted(counts.items()):
+        alive.add_metric([zone, role], living)
+        silent.add_metric([zone, role], lost)
+    yield from (alive, silent, silence)

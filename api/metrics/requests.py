@@ -1,0 +1,30 @@
+"""What this process knows of its own requests; each API process has its own figures."""
+
+from prometheus_client import CollectorRegistry, Gauge, Histogram
+
+# From an answer out of memory to an upload: below are the polls, above the simulations.
+BUCKETS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class RequestMetrics:
+    """Latency, requests in hand and open event streams, in a registry of one application's own."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self._latency = Histogram(
+            "greentune_http_request_duration_seconds",
+            "Time from a request to the start of its answer, by method, route template and class of status",
+            ["method", "route", "status"],
+            buckets=BUCKETS,
+            registry=registry,
+        )
+        self.in_flight = Gauge(
+            "greentune_http_requests_in_flight", "Requests whose answer has not begun", registry=registry
+        )
+        self.event_streams = Gauge(
+            "greentune_event_streams", "Event streams that are open at this process", registry=registry
+        )
+
+    def answered(self, method: str, route: str, status: int, *, seconds: float) -> None:
+        """Count an answer; `method` and `route`, a template, are from short lists: no client makes series."""
+        self._latency.labels(method, route, f"{status // 100}xx").observe(seconds)
