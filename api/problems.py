@@ -1,5 +1,6 @@
 """Errors as RFC 9457 problem details: one exception to raise, and one shape for every error that leaves the API."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -59,6 +60,10 @@ class ProblemResponse(JSONResponse):
     """A problem on its way out."""
 
     media_type = MEDIA_TYPE
+
+    def render(self, content: Any) -> bytes:
+        """As JSON in UTF-8; half a surrogate pair, which a field's name may hold, becomes a question mark."""
+        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
 def invalid(field: str, message: str) -> Problem:

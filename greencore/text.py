@@ -5,7 +5,8 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
+    """The text itself. Raises ValueError where it holds NUL or half a surrogate pair."""
     if "\0" in text:
         raise ValueError("holds the character NUL, which cannot be stored")
     try:
@@ -15,5 +16,5 @@ def _storable(text: str) -> str:
     return text
 
 
-Text = Annotated[str, AfterValidator(_storable)]
+Text = Annotated[str, AfterValidator(storable)]
 """Text of whole Unicode characters without NUL."""

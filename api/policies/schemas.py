@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
 from greencore.policy import PolicyBody
+from greencore.text import storable
 from store.tables import Policy
 
 PolicyName = Annotated[
@@ -23,7 +24,7 @@ def _object(value: object) -> dict[str, Any]:
 def _name_or_object(value: object) -> str | dict[str, Any]:
     if not isinstance(value, str | dict):
         raise ValueError("expected the name of a stored policy, or a policy as an object")
-    return value
+    return storable(value) if isinstance(value, str) else value
 
 
 # Only described here: `parse_policy` checks the body, since it names the field without the union's own parts.
