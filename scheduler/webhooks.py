@@ -72,7 +72,7 @@ class WebhookDelivery:
             wait(rounds)
 
     def close(self) -> None:
-        """Stop after what is being sent, or in the midst of it where that takes long; the next leader sends it again."""
+        """Stop after what is being sent, or amidst it where that takes long: the next leader sends it again."""
         with self._lock:
             self._closed = True
             rounds = set(self._rounds)

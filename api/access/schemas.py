@@ -25,7 +25,7 @@ class NewKeyRequest(BaseModel):
     """Whom a key is to act for."""
 
     model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"owner": "alice", "role": "user", "name": "Alice's notebook"}]}
+        extra="forbid", json_schema_extra={"examples": [{"owner": "carol", "role": "user", "name": "Carol's notebook"}]}
     )
 
     owner: Owner = Field(description="Whose jobs and datasets the key sees; several keys may share an owner")

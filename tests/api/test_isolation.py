@@ -89,6 +89,7 @@ def calls(app: FastAPI) -> list[Call]:
 def hers(alice: TestClient, client: TestClient, database: Database, settings: Settings) -> Hers:
     """Things of Alice's of every kind, among them a job that has ended and one that runs."""
     dataset = alice.post("/datasets", files={"file": ("alices-diary.jsonl", ROWS)}).json()
+    webhook = alice.post("/webhooks", json={"url": "https://hooks.example.com/for-alice"}).json()
     asked = {
         "model": MODEL,
         "dataset": dataset["id"],
@@ -113,13 +114,14 @@ def hers(alice: TestClient, client: TestClient, database: Database, settings: Se
     ids = {
         "job_id": ended["id"],
         "dataset_id": dataset["id"],
+        "webhook_id": webhook["id"],
         "key_id": key_id,
         "artifact": "model.safetensors",
         "name": "shared",
         "zone": "FR",
         "owner": "alice",
     }
-    words = [*(ids[name] for name in ("job_id", "dataset_id", "key_id")), running["id"], dataset["sha256"]]
+    words = [*(ids[name] for name in ("job_id", "dataset_id", "webhook_id", "key_id")), running["id"], dataset["sha256"]]
     return Hers(ids, [*words, "alice", "Alice", "aardvark", "attic", "Whisper"])
 
 
@@ -152,7 +154,7 @@ def test_a_users_key_reaches_nothing_of_another_users(
     app: FastAPI, alice: TestClient, bob: TestClient, hers: Hers
 ) -> None:
     job, dataset = f"/jobs/{hers.ids['job_id']}", f"/datasets/{hers.ids['dataset_id']}"
-    before = {path: alice.get(path) for path in (job, dataset, "/jobs", "/datasets")}
+    before = {path: alice.get(path) for path in (job, dataset, "/jobs", "/datasets", "/webhooks")}
     etag = before[job].headers.get("etag", '"none"')
 
     for call in calls(app):
@@ -173,7 +175,7 @@ def test_a_users_key_reaches_nothing_of_another_users(
 
 def test_lists_do_not_begin_or_end_at_what_is_another_users(bob: TestClient, hers: Hers) -> None:
     newest = "job_" + "f" * 32
-    for path in ("/jobs", "/datasets"):
+    for path in ("/jobs", "/datasets", "/webhooks"):
         for query in (
             {},
             {"after": newest},

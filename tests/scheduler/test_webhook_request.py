@@ -248,7 +248,7 @@ def test_the_certificate_has_to_be_the_hosts_and_from_somebody_who_is_trusted(tm
     trusting = replace(ROUTE, resolve=lambda *_: ["127.0.0.1"], trust=ssl.create_default_context(cafile=file))
     with Receiver(tls=server_side) as receiver:
         url = f"https://hooks.example.com:{receiver.port}/"
-        with pytest.raises(Undeliverable, match="certificate .* self-signed"):
+        with pytest.raises(Undeliverable, match=r"certificate .* self-signed"):
             post(url, replace(trusting, trust=None))
         with pytest.raises(Undeliverable, match=r"not one of other\.example\.com: .*mismatch"):
             post(f"https://other.example.com:{receiver.port}/", trusting)
