@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 from starlette.middleware import Middleware
 from starlette.staticfiles import StaticFiles
 
@@ -24,8 +25,10 @@ from api.context import Context
 from api.dashboard.endpoints import router as dashboard
 from api.datasets.contents import router as dataset_contents
 from api.datasets.endpoints import router as datasets
+from api.description import complete, operation_id
 from api.event_seats import EventSeats
 from api.health.endpoints import router as health
+from api.health.readiness import Readiness
 from api.jobs.actions import router as job_actions
 from api.jobs.artifacts import router as artifacts
 from api.jobs.checkpoints import router as checkpoints
@@ -34,7 +37,10 @@ from api.jobs.estimate import router as estimate
 from api.jobs.event_stream import router as event_stream
 from api.jobs.selection import router as selection
 from api.jobs.series import router as series
+from api.metrics.endpoints import router as metrics
+from api.metrics.requests import RequestMetrics
 from api.models.endpoints import router as models
+from api.observation import Observation
 from api.policies.endpoints import router as policies
 from api.reference.endpoints import router as reference
 from api.request_id import RequestId
@@ -47,7 +53,9 @@ from greencore.clock import Clock, utc_now
 from store.catalogue import read_catalogue
 from store.database import Database
 from store.event_feed import EventFeed
+from store.logs import configure_logs
 from store.settings import Settings, get_settings
+from store.tracing import configure_tracing, flush_traces
 
 DESCRIPTION = """\
 Fine-tunes language models with adaptive backpropagation, and lets the carbon intensity of the grid decide \
@@ -66,6 +74,7 @@ class Api(FastAPI):
             description = super().openapi()
             problems.describe(description)
             describe_access(description)
+            complete(description)
         return super().openapi()
 
 
@@ -81,11 +90,13 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> FastAPI:
     largest_upload = settings.max_upload_bytes + FORM_BYTES
     limits = RateLimits(per_minute=settings.rate_limit_per_minute)
     event_feed = EventFeed(database)
+    request_metrics = RequestMetrics(CollectorRegistry())
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         with on_stop_signal(event_feed.close):
             yield
+        flush_traces()
         database.dispose()
 
     app = Api(
@@ -96,9 +107,11 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=operation_id,
         lifespan=lifespan,
         middleware=[
             Middleware(RequestId),
+            Middleware(Observation, metrics=request_metrics),
             Middleware(SecurityHeaders),
             Middleware(Audit, database=database, clock=clock),
             Middleware(
@@ -124,11 +137,13 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> FastAPI:
         limits=limits,
         event_feed=event_feed,
         event_seats=EventSeats(total=settings.max_event_streams, per_owner=settings.max_event_streams_per_owner),
+        request_metrics=request_metrics,
+        readiness=Readiness(database, settings),
     )
     problems.install(app)
     of_jobs = (jobs, estimate, job_actions, event_stream, series, selection, checkpoints, artifacts)
     resources = (*of_jobs, datasets, dataset_contents, policies, models, zones, workers, webhooks, access)
-    for router in (*resources, health, dashboard, sign_in, reference):
+    for router in (*resources, health, metrics, dashboard, sign_in, reference):
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
     return app
@@ -138,5 +153,8 @@ def __getattr__(name: str) -> FastAPI:
     """Makes `app` when a server asks for it, so that importing this module reads no setting."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    app = globals()[name] = create_app(get_settings())
+    settings = get_settings()
+    configure_logs(settings)
+    configure_tracing(settings, "api")
+    app = globals()[name] = create_app(settings)
     return app

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from store.deliveries import announce_end
 from store.status import ALLOWED, FINAL, HELD_BY_A_WORKER, JobStatus
 from store.tables import Event, Job
+from store.tracing import add_event
 
 
 class TransitionRefused(Exception):
@@ -32,6 +33,7 @@ def transition(
         raise TransitionRefused(job.id, job.status, to)
     event = Event(job_id=job.id, at=at, type=f"job.{to}", data={"from": job.status, "to": to, "reason": reason, **data})
     session.add(event)
+    add_event(event.type, greentune__job=job.id)
     job.status, job.reason = to, reason
     if to not in HELD_BY_A_WORKER:
         job.lease_token = job.lease_expires_at = job.worker_id = None
