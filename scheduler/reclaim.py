@@ -60,11 +60,13 @@ def reclaim_lost_jobs(database: Database, settings: Settings, *, at: datetime) -
 
 
 def terminate_disobedient_jobs(database: Database, broker: Broker, settings: Settings, *, at: datetime) -> None:
-    """Have the process of a job killed that was asked to stop a grace period ago, and again after each further one.
+    """Have the process of a job killed that neither stopped nor ended itself within the grace period.
 
-    Its lease then runs out, and it is taken back. One that is to pause has ten times as long.
+    The process itself is the first to end a job that is to be cancelled, so it has a lease's time more; the order is
+    repeated each time that as much has passed again. The lease then runs out, and the job is taken back. One that is to
+    pause has ten times as long.
     """
-    grace = timedelta(seconds=settings.cancel_grace_seconds)
+    grace = timedelta(seconds=settings.cancel_grace_seconds + settings.lease_seconds)
     tasks = []
     with database.session() as session:
         disobedient = QueueRepository(session).disobedient(

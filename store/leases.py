@@ -45,7 +45,8 @@ def claim(
     query = (
         select(Job)
         .where(Job.id == job_id, Job.status == JobStatus.QUEUED)
-        .with_for_update(skip_locked=True)
+        # Whoever holds the row holds it for a moment: what it is then decides, and a message is not taken in vain.
+        .with_for_update()
         .execution_options(populate_existing=True)
     )
     job = session.scalars(query).one_or_none()

@@ -68,13 +68,16 @@ def prepare_job(job_id: str) -> None:
     """Move a job from `validating` to `queued`, or to `failed` with the field that is to blame; else do nothing."""
     settings = get_settings()
     database = Database(settings.database_url)
-    with database.session() as session:
-        job = JobRepository(session).get(job_id)
-    if job is None or job.status is not JobStatus.VALIDATING:
-        log.info("prepare.not_needed", job=job_id, status=job and job.status)
-        return
-    with span("prepare", kind="consumer", parent=job.traceparent, greentune__job=job_id):
-        _prepare(job, database, settings)
+    try:
+        with database.session() as session:
+            job = JobRepository(session).get(job_id)
+        if job is None or job.status is not JobStatus.VALIDATING:
+            log.info("prepare.not_needed", job=job_id, status=job and job.status)
+            return
+        with span("prepare", kind="consumer", parent=job.traceparent, greentune__job=job_id):
+            _prepare(job, database, settings)
+    finally:
+        database.dispose()
 
 
 def _prepare(job: Job, database: Database, settings: Settings) -> None:
@@ -99,6 +102,7 @@ def _prepare(job: Job, database: Database, settings: Settings) -> None:
         if estimate is None or error is not None:
             assert error is not None
             jobs.fail(locked, at=utc_now(), error=error)
+            wake_scheduler(session)
             return
         locked.estimate, locked.steps = job.estimate, estimate.steps
         transition(session, locked, JobStatus.QUEUED, at=utc_now())
