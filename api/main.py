@@ -107,6 +107,8 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        # `Observation` makes the spans: these would hold queries and messages, and so texts of users.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         generate_unique_id_function=operation_id,
         lifespan=lifespan,
         middleware=[

@@ -11,7 +11,16 @@ from store.redaction import Redaction
 from store.settings import Settings
 
 # They bring handlers of their own, which know no redaction.
-TAKEN_OVER = ("uvicorn", "uvicorn.error", "uvicorn.asgi", "celery", "celery.task", "celery.redirected", "kombu")
+TAKEN_OVER = (
+    "uvicorn",
+    "uvicorn.error",
+    "uvicorn.asgi",
+    "celery",
+    "celery.task",
+    "celery.redirected",
+    "kombu",
+    "multiprocessing",
+)
 # Each request of the API has its own event, and each of a carbon provider's client is told where it matters.
 SILENT = ("uvicorn.access",)
 QUIET = ("httpx", "httpcore", "urllib3")

@@ -1,9 +1,10 @@
 """The tasks that messages name. torch is loaded in the process that runs one, not in the worker that waits."""
 
+import os
 from typing import Any
 
 import structlog
-from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
+from celery.signals import celeryd_after_setup, setup_logging, worker_process_init, worker_process_shutdown
 
 from store.logs import configure_logs
 from store.settings import get_settings
@@ -30,6 +31,12 @@ def child_stops(**_: object) -> None:
 @setup_logging.connect(weak=False)
 def logging_is_set_up(**_: object) -> None:
     """Whoever listens here keeps Celery from setting up its own."""
+
+
+@celeryd_after_setup.connect(weak=False)
+def worker_is_set_up(**_: object) -> None:
+    """Without this, which Celery sets nevertheless, a child logs in a form of its own until it is configured."""
+    os.environ.pop("_MP_FORK_LOGLEVEL_", None)
 
 
 @app.task(name=PREPARE)
