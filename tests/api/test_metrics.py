@@ -191,6 +191,13 @@ def test_openmetrics_is_spoken_where_it_is_asked_for(client: TestClient, finishe
     assert all(name.startswith("greentune_") for name in types)
 
 
+@pytest.mark.parametrize(
+    "accept", ["application/openmetrics-text;version=abc", "text/plain;version=x;escaping=y", "*/*", ""]
+)
+def test_an_odd_accept_header_is_answered(client: TestClient, accept: str) -> None:
+    assert client.get("/metrics", headers={"Accept": accept}).status_code == 200
+
+
 def test_a_scrape_takes_as_many_queries_however_many_jobs_and_zones_there_are(
     app: FastAPI, client: TestClient, submit: Submit
 ) -> None:
