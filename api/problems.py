@@ -141,6 +141,9 @@ def _http(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, HTTPException)
     detail = error.detail
     if not isinstance(error, Problem):
+        if error.status_code == HTTPStatus.BAD_REQUEST and isinstance(error.__cause__, ValueError | RecursionError):
+            # FastAPI's, for what is no text, nested too deeply, or holds a number of thousands of digits.
+            return _http(request, invalid("body", f"not JSON that can be read: {error.__cause__}"))
         # Starlette's own errors repeat no more than the phrase of their status.
         if error.status_code == HTTPStatus.NOT_FOUND:
             detail = f"there is nothing at {request.url.path}"

@@ -3,7 +3,14 @@
 from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator
+
+
+def _written(given: object) -> object:
+    # Numbers would be taken for seconds since 1970, or for milliseconds where they are large.
+    if isinstance(given, datetime) or (isinstance(given, str) and ":" in given):
+        return given
+    raise ValueError("expected a time such as 2026-11-23T18:00:00Z")
 
 
 def _utc(time: datetime) -> datetime:
@@ -21,6 +28,6 @@ def _recorded(time: datetime) -> datetime:
     return time
 
 
-UtcDatetime = Annotated[datetime, AfterValidator(_utc)]
+UtcDatetime = Annotated[datetime, BeforeValidator(_written), AfterValidator(_utc)]
 # Of a reading: so far from the ends of the calendar that a year may be added or taken away.
 RecordedTime = Annotated[UtcDatetime, AfterValidator(_recorded)]

@@ -162,12 +162,12 @@ def test_malformed_bodies_and_uploads_are_refused_and_never_a_fault(
         if "application/json" in operation.get("requestBody", {}).get("content", {})
     }
     assert documented == set(valid), "give each call that takes JSON a valid body here"
-    for (method, path), body in valid.items():
-        taken = client.request(method, path, json=body)
+    for (method, path), given in valid.items():
+        taken = client.request(method, path, json=given)
         assert taken.status_code < 300 or path == "/jobs/estimate", f"{method} {path}: {taken.text}"
     before = client.get("/jobs").json()["data"], client.get("/policies").json(), client.get("/datasets").json()
     rng = random.Random(SEED)
-    bodies = [wrong_bodies(rng, method, path, body) for (method, path), body in valid.items()]
+    bodies = [wrong_bodies(rng, method, path, given) for (method, path), given in valid.items()]
     requests = [next(source) for source in islice(cycle(bodies), BODIES)]
     requests += islice(wrong_uploads(rng, "/datasets"), UPLOADS)
 
