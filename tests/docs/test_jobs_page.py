@@ -1,10 +1,13 @@
 """The page about jobs: what it names is there, and nothing is missing in it."""
 
+import json
 import re
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
+from standardwebhooks import Webhook
 from typer.testing import CliRunner
 
 from api.jobs.event_stream import END_EVENT
@@ -13,8 +16,11 @@ from api.main import Api
 from cli.main import app
 from greencore.hyperparameters import Hyperparameters, ResultForm
 from greencore.training.delta import FILE_NAME
+from scheduler.webhooks import FIRST_PAUSE, PAUSE_FACTOR
+from store.deliveries import GIVEN_UP_UNTIL_DISABLED
 from store.settings import Settings
 from store.status import ALLOWED, FINAL, JobStatus
+from store.webhooks import MOST_PER_OWNER, signing_secret
 
 PAGE = (Path(__file__).parents[2] / "docs" / "jobs.md").read_text()
 
@@ -54,9 +60,35 @@ def test_the_commands_options_are_those_that_there_are() -> None:
     assert all(option in described for option in options)
 
 
-@pytest.mark.parametrize("variable", re.findall(r"GREENTUNE_[A-Z_]+", section("How long things are kept")))
+@pytest.mark.parametrize("variable", re.findall(r"GREENTUNE_[A-Z_]+", PAGE))
 def test_every_setting_is_one(variable: str) -> None:
     assert variable.removeprefix("GREENTUNE_").lower() in Settings.model_fields
+
+
+def test_the_receiver_of_webhooks_takes_what_is_signed_and_nothing_else() -> None:
+    text = section("Webhooks")
+    [code] = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    [message] = re.findall(r"```json\n(.*?)```", text, flags=re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    secret, now = signing_secret("s" * 32, "wh_1"), datetime.now(UTC)
+    headers = {
+        "webhook-id": "msg_1",
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": Webhook(secret).sign("msg_1", now, message),
+    }
+    assert names["receive"](secret, headers, message.encode()) == json.loads(message)
+    assert names["receive"](signing_secret("s" * 32, "wh_2"), headers, message.encode()) is None
+
+
+def test_the_page_tells_the_webhooks_figures() -> None:
+    text = section("Webhooks")
+    pauses = [FIRST_PAUSE.total_seconds() * PAUSE_FACTOR**n for n in range(7)]
+    minutes = ", ".join(f"{pause / 60:.0f}" for pause in pauses[1:4]) + f" and {pauses[4] / 60:.0f} minutes"
+    assert f"after {pauses[0]:.0f} s, then {minutes}, {pauses[5] / 3600:.1f} and {pauses[6] / 3600:.0f} hours" in text
+    assert Settings.model_fields["webhook_max_attempts"].default == len(pauses) + 1
+    assert f"at most {MOST_PER_OWNER} webhooks" in text
+    assert GIVEN_UP_UNTIL_DISABLED == 10
 
 
 def test_the_last_message_of_a_stream_has_its_name() -> None:
@@ -69,7 +101,7 @@ def test_every_path_is_one_of_the_api(settings: Settings) -> None:
     application = create_app(settings)
     assert isinstance(application, Api)
     served = {re.sub(r"\{\w+\}", "{}", path) for path in application.openapi()["paths"]}
-    named = re.findall(r"`(?:GET|POST) (/[^`]*)`", PAGE)
+    named = re.findall(r"`(?:GET|POST)\s(/[^`]*)`", PAGE)
     assert named
     for path in named:
         assert re.sub(r"\{\w+\}", "{}", path) in served, path
