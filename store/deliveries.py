@@ -46,9 +46,7 @@ def announce_end(session: Session, job: Job, *, at: datetime) -> None:
     """Write to the webhooks of a job's owner that it has ended, in the transaction that ends it."""
     if job.owner is None:
         return
-    # The caller has not said all of the job yet, and each flush counts as a change of it.
-    with session.no_autoflush:
-        webhooks = WebhookRepository(session).to_tell(job.owner)
+    webhooks = WebhookRepository(session).to_tell(job.owner)
     if not webhooks:
         return
     link = f"/jobs/{job.id}"

@@ -121,8 +121,8 @@ def hers(alice: TestClient, client: TestClient, database: Database, settings: Se
         "zone": "FR",
         "owner": "alice",
     }
-    words = [*(ids[name] for name in ("job_id", "dataset_id", "webhook_id", "key_id")), running["id"], dataset["sha256"]]
-    return Hers(ids, [*words, "alice", "Alice", "aardvark", "attic", "Whisper"])
+    words = [*(ids[name] for name in ("job_id", "dataset_id", "webhook_id", "key_id")), running["id"]]
+    return Hers(ids, [*words, dataset["sha256"], "alice", "Alice", "aardvark", "attic", "Whisper"])
 
 
 def ask(client: TestClient, call: Call, hers: Hers, app: FastAPI, **headers: str) -> tuple[Any, str]:

@@ -253,7 +253,7 @@ def test_a_webhook_is_disabled_once_too_many_messages_in_a_row_were_given_up(
     webhook_id = register(database, receiver.url)
     once = settings.model_copy(update={"webhook_max_attempts": 1})
     with closing(WebhookDelivery(database, once, route=ROUTE)) as delivery:
-        for number in range(GIVEN_UP_UNTIL_DISABLED):
+        for number in range(GIVEN_UP_UNTIL_DISABLED + (0 if taken is None else 2)):
             receiver.replies.append(Reply(204 if number == taken else 500))
             end_job(database)
             send(delivery)
@@ -332,7 +332,8 @@ def test_so_many_are_sent_at_once_to_a_host_of_an_owner_and_in_all(
         write_tests(database, register(database, url, owner=f"owner-{number % owners}"), 2)
     receiver.held.clear()
     delivery.begin()
-    wait_until(lambda: receiver.now == most)
+    wait_until(lambda: receiver.now >= most)
+    threading.Event().wait(0.2)  # for one that is too many
     receiver.held.set()
     delivery.wait()
     assert receiver.most_at_once == most
@@ -443,6 +444,7 @@ def test_the_scheduler_hears_of_a_message_and_sends_it_at_once(
     database: Database, settings: Settings, empty_broker: Settings, receiver: Receiver
 ) -> None:
     webhook_id = register(database, receiver.url)
+    job_id = add_job(database, owner="alice")
     calm = settings.model_copy(update={"zones": {"FR": "static"}, "tick_seconds": 60.0})
     stop = threading.Event()
     scheduler = Scheduler(calm)
@@ -450,7 +452,8 @@ def test_the_scheduler_hears_of_a_message_and_sends_it_at_once(
     running.start()
     try:
         wait_until(lambda: webhooks_looked_at(database))
-        end_job(database)
+        with database.session() as session:
+            transition(session, session.get_one(Job, job_id), JobStatus.CANCELLED, at=START)
         wait_until(lambda: deliveries(database, webhook_id)[0].delivered_at is not None)
     finally:
         stop.set()
