@@ -111,10 +111,9 @@ def test_the_grid_its_sources_and_the_workers_are_told_of(client: TestClient, da
             end=now - timedelta(minutes=minutes - 30),
             gco2e_per_kwh=gco2e,
             source="trace (synthetic)",
-            signal=signal,
             fetched_at=now,
         )
-        for minutes, gco2e, signal in ((70, 80.0, "average"), (10, 56.0, "average"), (-20, 99.0, "average"))
+        for minutes, gco2e in ((70, 80.0), (10, 56.0), (-20, 99.0))
     ]
     with database.session() as session:
         GridRepository(session).put(readings)
