@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, TypedDict, TypeVar, Unpack
 
-from sqlalchemy import ARRAY, Select, any_, func, literal, select
+from sqlalchemy import ARRAY, Select, any_, case, func, literal, select
 from sqlalchemy.orm import Session
 
 from greencore.policy import Policy, parse_policy
@@ -177,15 +177,32 @@ class JobRepository:
         """A job's epochs in order."""
         return self._session.scalars(select(Epoch).where(Epoch.job_id == job_id).order_by(Epoch.number)).all()
 
-    def epoch_costs(self, job_id: str) -> dict[int, EpochCost]:
-        """What each epoch cost, summed over its intervals; lost attempts burned energy, and count."""
-        intervals = self._session.scalars(
-            select(EnergyInterval).where(EnergyInterval.job_id == job_id).order_by(EnergyInterval.id)
-        ).all()
-        by_epoch: dict[int, list[EnergyInterval]] = {}
-        for interval in intervals:
-            by_epoch.setdefault(interval.epoch, []).append(interval)
-        return {epoch: _cost(rows) for epoch, rows in by_epoch.items()}
+    def epoch_page(self, job_id: str, *, limit: int, after: int = 0) -> Page[Epoch]:
+        """A job's epochs in order, those after the number `after`."""
+        query = select(Epoch).where(Epoch.job_id == job_id, Epoch.number > after).order_by(Epoch.number)
+        return Page.cut(self._session.scalars(query.limit(limit + 1)).all(), limit)
+
+    def epoch_costs(self, job_id: str, *, epochs: Collection[int] | None = None) -> dict[int, EpochCost]:
+        """What each epoch cost, all or these, summed over its intervals; lost attempts burned energy, and count."""
+        price = EnergyInterval.emissions_gco2e
+        query = select(
+            EnergyInterval.epoch,
+            func.sum(EnergyInterval.cpu_kwh),
+            func.sum(EnergyInterval.gpu_kwh),
+            func.sum(EnergyInterval.ram_kwh),
+            case((func.bool_and(price.is_not(None)), func.sum(price))),
+            func.max(EnergyInterval.id),
+        ).where(EnergyInterval.job_id == job_id)
+        if epochs is not None:
+            query = query.where(EnergyInterval.epoch.in_(epochs))
+        found = self._session.execute(query.group_by(EnergyInterval.epoch)).all()
+        newest = [newest for *_, newest in found]
+        methods = select(EnergyInterval.id, EnergyInterval.method).where(EnergyInterval.id.in_(newest))
+        how = {row.id: row.method for row in self._session.execute(methods)}
+        return {
+            epoch: EpochCost(cpu_kwh, gpu_kwh, ram_kwh, emissions_gco2e, how[newest])
+            for epoch, cpu_kwh, gpu_kwh, ram_kwh, emissions_gco2e, newest in found
+        }
 
     def emissions_basis(self, job_ids: Collection[str]) -> dict[str, EmissionsBasis]:
         """What the emissions of each of these jobs rest on; jobs without metered energy are left out."""
@@ -265,14 +282,3 @@ def _by_component(methods: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
     return {
         component: sorted({method[component] for method in methods if component in method}) for component in components
     }
-
-
-def _cost(intervals: Sequence[EnergyInterval]) -> EpochCost:
-    prices = [interval.emissions_gco2e for interval in intervals]
-    return EpochCost(
-        cpu_kwh=sum(interval.cpu_kwh for interval in intervals),
-        gpu_kwh=sum(interval.gpu_kwh for interval in intervals),
-        ram_kwh=sum(interval.ram_kwh for interval in intervals),
-        emissions_gco2e=None if None in prices else sum(price for price in prices if price is not None),
-        methods=intervals[-1].method,
-    )

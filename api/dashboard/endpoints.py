@@ -20,6 +20,7 @@ from store.tables import Job
 
 JOBS_ON_A_PAGE = 50
 EVENTS_ON_A_PAGE = 100
+EPOCHS_ON_A_PAGE = 200  # the newest, the one that runs included
 
 router = APIRouter(include_in_schema=False)
 
@@ -46,8 +47,9 @@ def job_page(row: JobDep, principal: PrincipalDep, session: SessionDep, now: Now
     """One job with its epochs, its history and its result; it renews itself until the job has ended."""
     repository = JobRepository(session)
     [job] = jobs_out(session, [row])
-    costs = repository.epoch_costs(job.id)
-    epochs = [EpochOut.of(epoch, costs.get(epoch.number)) for epoch in repository.epochs(job.id)]
+    shown = repository.epoch_page(job.id, limit=EPOCHS_ON_A_PAGE, after=max(0, row.epochs_done + 1 - EPOCHS_ON_A_PAGE))
+    costs = repository.epoch_costs(job.id, epochs=[epoch.number for epoch in shown.data])
+    epochs = [EpochOut.of(epoch, costs.get(epoch.number)) for epoch in shown.data]
     return render(
         "job.html",
         title=job.id,

@@ -16,7 +16,7 @@ from api.jobs.epoch_schemas import EpochOut
 from api.jobs.request import JobRequest
 from api.jobs.schemas import JobOut, jobs_out
 from api.jobs.submission import check
-from api.listing import Limit, Listing, whole
+from api.listing import Limit, Listing, listing
 from api.problems import Problem, declared
 from store.jobs import JobFilter, JobRepository
 from store.status import JobStatus
@@ -122,8 +122,14 @@ def get_job(
 
 
 @router.get("/{job_id}/epochs", summary="What each epoch did, why, and at what cost", responses=NOT_FOUND)
-def list_epochs(job: JobDep, session: SessionDep) -> Listing[EpochOut]:
-    """All of them at once, in order."""
+def list_epochs(
+    job: JobDep,
+    session: SessionDep,
+    limit: Limit = 200,
+    after: Annotated[int, Query(ge=0, lt=2**31, description="Only epochs after this number")] = 0,
+) -> Listing[EpochOut]:
+    """In order, the first one first."""
     jobs = JobRepository(session)
-    costs = jobs.epoch_costs(job.id)
-    return whole([EpochOut.of(epoch, costs.get(epoch.number)) for epoch in jobs.epochs(job.id)])
+    page = jobs.epoch_page(job.id, limit=limit, after=after)
+    costs = jobs.epoch_costs(job.id, epochs=[epoch.number for epoch in page.data])
+    return listing(page, lambda epoch: EpochOut.of(epoch, costs.get(epoch.number)))
