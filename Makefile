@@ -9,10 +9,10 @@ STAMP  := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve test chaos lint lock
+.PHONY: help setup run serve test chaos malformed schemathesis lint lock
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "%-8s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "%-13s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## a virtual environment in .venv with the exact versions of requirements.lock
 
@@ -27,6 +27,12 @@ test: setup ## the whole test suite
 
 chaos: setup ## faults in earnest: workers killed 50 times, servers gone for a minute; `make test` does a little of it
 	CHAOS=full $(BIN)/python -m pytest tests/chaos -n 2 --dist loadfile
+
+malformed: setup ## 10,000 malformed bodies and uploads, and garbage in headers; `make test` does a tenth of it
+	MALFORMED=full $(BIN)/python -m pytest tests/api/test_malformed.py
+
+schemathesis: setup ## the running service against its OpenAPI description, for minutes; `make test` does a little of it
+	SCHEMATHESIS=full $(BIN)/python -m pytest tests/api/test_schemathesis.py -n 2
 
 lint: setup ## formatting, lint, types, and who may import whom
 	$(BIN)/ruff check .
