@@ -18,6 +18,14 @@ TAGS = [
     {"name": "access", "description": "Keys, and what was done with them; for operators"},
     {"name": "health", "description": "For whoever runs this service"},
 ]
+PATH_PARAMETERS = {
+    "job_id": "As `POST /jobs` gave it: `job_…`",
+    "dataset_id": "As `POST /datasets` gave it: `dataset_…`",
+    "webhook_id": "As `POST /webhooks` gave it",
+    "key_id": "Of the key, which is not its text: `key_…`",
+    "zone": "One of `GET /zones`",
+    "name": "As the list of them has it",
+}
 SECONDS = {"type": "integer", "minimum": 0}
 OF_EVERY_ANSWER: dict[str, Any] = {
     REQUEST_ID_HEADER: {
@@ -45,6 +53,9 @@ def complete(openapi: dict[str, Any]) -> None:
     answers: dict[str, Any] = {}
     for path in openapi["paths"].values():
         for operation in path.values():
+            for parameter in operation.get("parameters", []):
+                if parameter["in"] == "path":
+                    parameter.setdefault("description", PATH_PARAMETERS[parameter["name"]])
             found = sorted(operation["responses"].items())
             operation["responses"] = {status: _answer(status, answer, headers, answers) for status, answer in found}
     openapi["components"] |= {"headers": headers, "responses": answers}

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Generic, TypeVar
 
 from fastapi import Query
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from store.page import Page
 
@@ -16,6 +16,9 @@ Limit = Annotated[int, Query(ge=1, le=200, description="At most this many")]
 
 class Listing(BaseModel, Generic[Item]):
     """A part of a list, and whether more follows it."""
+
+    # A generic model does not hand its docstring on.
+    model_config = ConfigDict(json_schema_extra={"description": "A part of a list, and whether more follows it"})
 
     data: list[Item]
     has_more: bool

@@ -52,7 +52,10 @@ def test_every_operation_is_named_told_and_grouped(openapi: dict[str, Any]) -> N
         assert operation["operationId"].isidentifier(), call
         assert operation["summary"], call
         assert operation["description"], call
+        untold = [given["name"] for given in operation.get("parameters", []) if not given.get("description")]
+        assert untold == [], call
         assert set(operation["tags"]) <= tags, f"{call}: say in api/description.py what its tag stands for"
+    assert [name for name, schema in openapi["components"]["schemas"].items() if not schema.get("description")] == []
 
 
 def test_every_operation_states_how_its_callers_are_refused(openapi: dict[str, Any]) -> None:
