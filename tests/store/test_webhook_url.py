@@ -6,7 +6,9 @@ from ipaddress import ip_address
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from store.settings import Settings
 from store.webhook_url import LONGEST_URL, UrlRefused, may_reach, networks, parse_url, refuse_private
 
 PRIVATE = [
@@ -155,6 +157,12 @@ def test_a_url_has_one_normal_form_which_stays_as_it_is(given: str, normal: str)
     refuse_private(parse_url(given), [])
     assert parse_url(given).url == normal
     assert parse_url(normal).url == normal
+
+
+@pytest.mark.parametrize("network", ["inside", "10.1.0.5/16", "10.0.0.0/33"])
+def test_a_setting_that_names_no_network_is_refused(network: str) -> None:
+    with pytest.raises(ValidationError, match=r"expected a network such as 10\.1\.0\.0/16"):
+        Settings(webhook_private_networks=[network])
 
 
 def test_without_encryption_only_the_operators_own_networks_are_reached() -> None:
