@@ -19,6 +19,21 @@ MEDIA_TYPE = "application/problem+json"
 REQUEST_ID_HEADER = "X-Request-Id"
 RETRY_AFTER_SECONDS = 5
 
+MEANINGS: Mapping[HTTPStatus, str] = {
+    HTTPStatus.BAD_REQUEST: "It cannot be read",
+    HTTPStatus.UNAUTHORIZED: "Without a key, or with one that is not known here, has expired or was revoked",
+    HTTPStatus.FORBIDDEN: "It takes an operator's key; or a session, from elsewhere than this service's pages",
+    HTTPStatus.NOT_FOUND: "There is none, or it is somebody else's",
+    HTTPStatus.CONFLICT: "It cannot be done as things stand; `detail` says why",
+    HTTPStatus.GONE: "It was here, and has been removed",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is larger than this service takes",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "The body is of another type than those that are taken",
+    HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: "Nothing of it lies in the range",
+    HTTPStatus.UNPROCESSABLE_ENTITY: "Something in it is wrong; `errors` names each field and says what is expected",
+    HTTPStatus.TOO_MANY_REQUESTS: "More requests than a key or an address may make",
+    HTTPStatus.SERVICE_UNAVAILABLE: "Something that it needs is away, such as the database",
+}
+
 
 class FieldProblem(BaseModel):
     """One fault: the path of the field, such as `policy.steps[1].rho`, and what is expected there."""
@@ -79,7 +94,12 @@ def invalid_fields(errors: Sequence[FieldProblem]) -> Problem:
 
 def declared(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
     """What a route says of the problems it answers with, for the OpenAPI description."""
-    return {status.value: {"model": ProblemBody, "description": status.phrase} for status in statuses}
+    return {status.value: {"model": ProblemBody, "description": meaning(status)} for status in statuses}
+
+
+def meaning(status: HTTPStatus) -> str:
+    """What a problem of this status tells, in words."""
+    return MEANINGS.get(status, status.phrase)
 
 
 def install(app: FastAPI) -> None:
@@ -105,7 +125,7 @@ def describe(openapi: dict[str, Any]) -> None:
                 operation["responses"].pop("422", None)
             if "requestBody" in operation:
                 too_large = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-                answer = {**operation["responses"]["422"], "description": too_large.phrase}
+                answer = {**operation["responses"]["422"], "description": meaning(too_large)}
                 operation["responses"].setdefault(str(too_large.value), answer)
             for status, response in operation["responses"].items():
                 content = response.get("content", {})

@@ -5,6 +5,7 @@ from typing import Any
 
 from api.access.authentication import UNLIMITED
 from api.access.sessions import COOKIE
+from api.problems import meaning
 
 SAFE = ("get", "head")
 SCHEMES = {
@@ -44,7 +45,7 @@ def describe(openapi: dict[str, Any]) -> None:
                 continue
             # The database that does not answer is the one that knows the keys: it is asked by every call.
             for status in (HTTPStatus.SERVICE_UNAVAILABLE, *(() if method in SAFE else (HTTPStatus.FORBIDDEN,))):
-                answers.setdefault(str(status.value), {**answers["401"], "description": status.phrase})
+                answers.setdefault(str(status.value), {**answers["401"], "description": meaning(status)})
             for status, answer in answers.items():
                 if status != "401":
                     answer["headers"] = {**ALLOWANCE, **answer.get("headers", {})}

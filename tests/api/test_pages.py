@@ -132,3 +132,8 @@ def test_the_reference_shows_every_operation_without_loading_anything(client: Te
     for path in client.get("/openapi.json").json()["paths"]:
         assert path in markup
     assert "/openapi.json" in markup
+    assert "Authorization: Bearer gtk_…" in markup
+    assert markup.count("<code>401</code>") == 1, "what all calls answer is said once"
+    assert markup.count("Needs no key.") >= 2
+    for told in ("application/problem+json", "Content-Range", "Retry-After", "text/event-stream"):
+        assert told in markup
