@@ -38,16 +38,19 @@ def test_postgresql_restarted_under_load_costs_answers_but_no_job(site: Site, da
     site.under_way(jobs[0], epochs=0)
     answers: Counter[int] = Counter()
     stop = threading.Event()
+    to_submit = threading.Semaphore(2)
 
     def poll() -> None:
         with httpx.Client(base_url=site.client.base_url, timeout=30, trust_env=False) as client:
             while not stop.is_set():
                 answers[client.get(f"/jobs/{jobs[0]}").status_code] += 1
-                answer = client.post("/jobs", json={**JOB, "dataset": dataset}) if answers.total() % 200 == 50 else None
-                if answer is not None:
+                if answers[503] and to_submit.acquire(blocking=False):
+                    answer = client.post("/jobs", json={**JOB, "dataset": dataset})
                     answers[answer.status_code] += 1
                     if answer.status_code == 201:
                         jobs.append(answer.json()["id"])
+                    else:
+                        to_submit.release()
                 time.sleep(0.02)
 
     pollers = [threading.Thread(target=poll) for _ in range(4)]

@@ -55,9 +55,8 @@ def test_a_full_disk_at_checkpoint_time_leaves_no_half_checkpoint(
     assert weights(site.database, job) == undisturbed
 
 
-@pytest.mark.parametrize("jump_seconds", [-7200, 7200])
-def test_a_clock_that_jumps_takes_no_job_from_a_living_worker(
-    site: Site, dataset: str, undisturbed: str, tmp_path: Path, jump_seconds: int
+def test_a_clock_that_jumps_there_and_back_takes_no_job_from_a_living_worker(
+    site: Site, dataset: str, undisturbed: str, tmp_path: Path
 ) -> None:
     offset = tmp_path / "offset"
     offset.write_text("0")
@@ -68,8 +67,9 @@ def test_a_clock_that_jumps_takes_no_job_from_a_living_worker(
     site.start("scheduler", environment=clock)
     try:
         job = site.submit(dataset)
-        site.under_way(job, epochs=0)
-        offset.write_text(str(jump_seconds))
+        for epochs, jump_seconds in ((0, 7200), (1, -7200)):
+            site.under_way(job, epochs=epochs)
+            offset.write_text(str(jump_seconds))
         site.wait_for(job, "succeeded")
     finally:
         site.restart("worker")
