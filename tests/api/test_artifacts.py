@@ -180,8 +180,6 @@ def test_a_file_that_retention_has_removed_is_gone_for_a_reason(
 def test_the_description_names_every_answer_of_a_download(client: TestClient) -> None:
     operation: dict[str, Any] = client.get("/openapi.json").json()["paths"]["/jobs/{job_id}/artifacts/{name}"]["get"]
     assert {"200", "206", "404", "410", "416"} <= set(operation["responses"])
-    assert "application/octet-stream" in operation["responses"]["206"]["content"]
-    assert "application/problem+json" in operation["responses"]["416"]["content"]
     assert {parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "header"} >= {
         "Range",
         "If-Range",
