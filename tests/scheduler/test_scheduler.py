@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from scheduler.leadership import Leadership
 from store.database import Database
 from store.grid import GridRepository
 from store.jobs import JobRepository
-from store.leases import claim
+from store.leases import Lease, claim
 from store.settings import Settings
 from store.status import JobStatus
 from store.transitions import TransitionRefused, transition
@@ -96,10 +97,19 @@ def test_a_worker_that_was_not_seen_for_a_lease_is_not_alive(
 
 def test_a_job_is_claimed_by_one_worker_only(database: Database, clock: TurnedClock) -> None:
     job_id = add_job(database)
-    with database.session() as first, database.session() as second:
-        won = claim(first, job_id, worker_id="a", device="cpu", at=clock(), lease_seconds=60)
-        assert won is not None
-        assert claim(second, job_id, worker_id="b", device="cpu", at=clock(), lease_seconds=60) is None
+
+    def rival() -> Lease | None:
+        with database.session() as session:
+            return claim(session, job_id, worker_id="b", device="cpu", at=clock(), lease_seconds=60)
+
+    with ThreadPoolExecutor(1) as other:
+        with database.session() as session:
+            won = claim(session, job_id, worker_id="a", device="cpu", at=clock(), lease_seconds=60)
+            assert won is not None
+            lost = other.submit(rival)
+            with pytest.raises(TimeoutError):
+                lost.result(0.2)  # it waits for what becomes of the row
+        assert lost.result(10) is None
 
 
 def test_a_transition_that_is_not_in_the_table_is_refused(database: Database, clock: TurnedClock) -> None:

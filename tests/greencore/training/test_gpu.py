@@ -13,8 +13,8 @@ from greencore.energy import EnergyInterval, EnergyMeter
 from greencore.hyperparameters import Hyperparameters
 from greencore.training import GreenTrainerCallback
 from greencore.training.ledger import EpochReport
-from greencore.training.models import load_model
 from greencore.training.listener import Listener
+from greencore.training.models import load_model
 from greencore.training.run import fine_tune
 from tests.greencore.training.trainers import counting_trainer
 
