@@ -79,10 +79,12 @@ class Authentication:
         request.state.named = authorization is not None or cookie is not None
         try:
             if authorization is not None:
-                return await self._by_key(authorization, address)
+                return await self._by_key(authorization)
             if cookie is not None:
-                return await self._by_session(request, cookie, address)
+                return await self._by_session(request, cookie)
         except KeyRefused as refused:
+            # Whoever has a key that is good may share an address with somebody who guesses: only guesses are cut off.
+            self._limits.check_failures(address)
             self._limits.failed(address)
             if authorization is not None or not self._is_open(request):
                 request.state.refused_key_id = refused.key_id
@@ -91,23 +93,21 @@ class Authentication:
             return LOCAL
         raise _unauthorized("send a key as `Authorization: Bearer gtk_…`: operators make them with POST /keys")
 
-    async def _by_key(self, authorization: str, address: str) -> Principal:
+    async def _by_key(self, authorization: str) -> Principal:
         scheme, _, text = authorization.partition(" ")
         if scheme.lower() != "bearer":
             raise KeyRefused(f"expected `Authorization: Bearer gtk_…`, not the scheme {scheme[:20]!r}")
         known = self._authenticator.remembered(text.strip())
         if known is not None:
             return known
-        self._limits.check_failures(address)
         return await run_in_threadpool(self._authenticator.by_text, text.strip())
 
-    async def _by_session(self, request: Request, cookie: str, address: str) -> Principal:
+    async def _by_session(self, request: Request, cookie: str) -> Principal:
         key_id = self._sessions.key_id(cookie)
         if key_id is None:
             raise KeyRefused("this session is over: sign in again at /sign-in")
         principal = self._authenticator.remembered(key_id)
         if principal is None:
-            self._limits.check_failures(address)
             principal = await run_in_threadpool(self._authenticator.by_id, key_id)
         if not provenance.is_safe(request) and not provenance.from_own_page(request):
             request.state.refused_key_id = principal.key_id

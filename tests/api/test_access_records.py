@@ -49,10 +49,9 @@ def test_whoever_sends_no_key_is_counted_by_address(settings: Settings) -> None:
         assert elsewhere.get("/jobs").status_code == 401
 
 
-def test_after_too_many_wrong_keys_an_address_gets_no_further_and_a_key_in_use_goes_on(
+def test_after_too_many_wrong_keys_an_address_gets_no_further_with_another_and_good_keys_go_on(
     client: TestClient, app: FastAPI
 ) -> None:
-    assert client.get("/jobs").status_code == 200
     with TestClient(app) as stranger:
         wrong = [stranger.get("/jobs", headers=bearer("gtk_x")).status_code for _ in range(FAILURES_PER_MINUTE + 1)]
 
