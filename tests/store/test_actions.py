@@ -202,14 +202,25 @@ def test_a_cancel_waits_for_a_claim_that_is_not_committed_yet(database: Database
     assert get(database, job_id).status is JobStatus.CANCELLING
 
 
-def test_a_claim_passes_by_a_job_that_is_being_cancelled(database: Database) -> None:
+def test_a_claim_waits_for_a_cancel_that_is_not_committed_yet_and_takes_nothing(database: Database) -> None:
     job_id = add_job(database, zone="FR")
-    with database.session() as cancelling, database.session() as claiming:
+    leases: list[Lease | None] = []
+
+    def take() -> None:
+        with database.session() as session:
+            leases.append(claim(session, job_id, worker_id="w", device="cpu", at=LATER, lease_seconds=60))
+
+    with database.session() as cancelling:
         job = JobRepository(cancelling).lock(job_id)
         assert job is not None
         ask(cancelling, job, Action.CANCEL, by="alice", at=LATER)
         cancelling.flush()
-        assert claim(claiming, job_id, worker_id="w", device="cpu", at=LATER, lease_seconds=60) is None
+        claiming = Thread(target=take)
+        claiming.start()
+        claiming.join(0.1)
+        assert claiming.is_alive()
+    claiming.join()
+    assert leases == [None]
     assert get(database, job_id).status is JobStatus.CANCELLED
 
 
