@@ -11,8 +11,8 @@ from tests.acceptance.conftest import Service, small_catalogue
 
 ROWS = "\n".join(json.dumps({"prompt": f"w{n % 60} w1 w2 " * 4, "completion": " w7 w8 w9"}) for n in range(240))
 HYPERPARAMETERS = {"epochs": 8, "eval_share": 0.02, "max_new_tokens": 4, "learning_rate": 1e-3}
-# Three quarters of each minute clean, one dirty.
-MINUTES = "datetime,gco2e_per_kwh\n" + "".join(
+# Three quarters of each half minute clean, one dirty: no run of 24 epochs fits between two dirty times.
+HALF_MINUTES = "datetime,gco2e_per_kwh\n" + "".join(
     f"2026-06-01T{hour:02d}:00:00Z,{value}\n" for hour, value in enumerate([200, 200, 200, 400] * 6)
 )
 
@@ -25,22 +25,21 @@ def settings(settings: Settings, tmp_path: Path) -> Settings:
 @pytest.fixture
 def service(service: Service, tmp_path: Path) -> Service:
     grid = tmp_path / "minutes.csv"
-    grid.write_text(MINUTES)
-    zones = {"X": f"trace:{grid}?speed=240&anchor=2026-11-01T00:00:00Z"}
+    grid.write_text(HALF_MINUTES)
+    zones = {"X": f"trace:{grid}?speed=480&anchor=2026-11-01T00:00:00Z"}
     service.settings = service.settings.model_copy(update={"zones": zones})
     for command in (["scheduler"], ["worker", "prepare"], ["worker", "train"]):
         service.start(*command)
     return service
 
 
+def job_of(dataset: str, policy: dict[str, Any], *, epochs: int) -> dict[str, Any]:
+    hyperparameters = {**HYPERPARAMETERS, "epochs": epochs}
+    return {"model": "small", "dataset": dataset, "zone": "X", "policy": policy, "hyperparameters": hyperparameters}
+
+
 def submit(service: Service, dataset: str, policy: dict[str, Any], *, epochs: int) -> str:
-    return service.submit(
-        model="small",
-        dataset=dataset,
-        zone="X",
-        policy=policy,
-        hyperparameters={**HYPERPARAMETERS, "epochs": epochs},
-    )
+    return service.submit(**job_of(dataset, policy, epochs=epochs))
 
 
 def test_a_gate_pauses_a_running_job_which_goes_on_from_that_very_step(service: Service) -> None:
@@ -70,10 +69,12 @@ def test_a_budget_is_refused_where_it_cannot_be_kept_and_kept_where_it_can(servi
     measured = service.wait_for(first, "succeeded")
     an_epoch_gco2e = measured["emissions_gco2e"] / 3 / 0.6
 
-    impossible = submit(service, dataset, budget(an_epoch_gco2e / 100), epochs=8)
-    job = service.wait_for(impossible, "failed")
-    assert job["error"]["field"] == "policy.budget_gco2e"
-    assert "this job emits" in job["error"]["detail"]
+    # By now the device's pace is measured, and so are the rows: the refusal comes at once.
+    refused = service.client.post("/jobs", json=job_of(dataset, budget(an_epoch_gco2e / 100), epochs=8))
+    assert refused.status_code == 422
+    [error] = refused.json()["errors"]
+    assert error["field"] == "policy.budget_gco2e"
+    assert "the smallest that can be kept is" in error["message"]
 
     enough = 8 * 0.75 * an_epoch_gco2e
     kept = submit(service, dataset, budget(enough), epochs=8)
