@@ -20,7 +20,8 @@ class Database:
     def __init__(self, url: str, *, statement_timeout_seconds: float | None = None) -> None:
         """`url` is `postgresql://…`; raises `ValueError` for any other kind of database.
 
-        A statement that takes longer than `statement_timeout_seconds`, waits for locks included, is given up.
+        A statement that takes longer than `statement_timeout_seconds`, waits for locks included, is given up; so is a
+        transaction whose process says nothing for as long: a frozen one must not keep a job's row from the others.
         """
         self.url = make_url(url)
         if not self.url.drivername.startswith("postgresql"):
@@ -28,7 +29,8 @@ class Database:
         # Times come back in the zone of the connection, and everything here reckons in UTC.
         options = f"{self.url.query.get('options', '')} -c timezone=UTC".strip()
         if statement_timeout_seconds is not None:
-            options += f" -c statement_timeout={round(1000 * statement_timeout_seconds)}"
+            milliseconds = round(1000 * statement_timeout_seconds)
+            options += f" -c statement_timeout={milliseconds} -c idle_in_transaction_session_timeout={milliseconds}"
         self.engine: Engine = create_engine(
             self.url,
             pool_pre_ping=True,

@@ -53,7 +53,8 @@ def test_a_job_is_trained_under_its_policy_and_its_result_can_be_downloaded(
     types = service.event_types(job_id)
     milestones = ["job.submitted", "job.queued", "job.dispatched", "job.running", "training.started"]
     epochs = ["epoch.started", "epoch.finished"] * 2
-    assert types == [*milestones, *epochs, "job.succeeded"]
+    # Prices become final in the scheduler's own time, perhaps before this reads the events.
+    assert [kind for kind in types if kind != "emissions.settled"] == [*milestones, *epochs, "job.succeeded"]
 
     rows = service.get(f"/jobs/{job_id}/epochs")["data"]
     by_number = sorted(rows, key=lambda row: int(row["number"]))

@@ -98,11 +98,11 @@ def test_a_worker_that_was_frozen_for_longer_than_its_lease_writes_nothing_more(
     import psutil
 
     job = site.submit(dataset)
-    site.under_way(job)
+    site.under_way(job, epochs=0)
     frozen = [psutil.Process(site.pid("worker")), *psutil.Process(site.pid("worker")).children(recursive=True)]
     for process in frozen:
         process.suspend()
-    wait_until("the job is taken back", lambda: site.job(job)["status"] == "queued")
+    site.wait_for(job, "queued")
     site.start("rival", "worker", "train")
     try:
         site.under_way(job)
