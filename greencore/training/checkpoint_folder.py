@@ -116,9 +116,28 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def make_durable(folder: Path) -> None:
-    """Flush every file below a folder, and the folder itself, to the disk."""
+    """Flush every file below a folder, and the folder itself, to the disk.
+
+    Raises OSError where tensors were written short: a full disk is not always reported to whoever writes.
+    """
     for path in [*folder.rglob("*"), folder]:
         flush(path)
+        if path.suffix == ".safetensors":
+            _check_length(path)
+
+
+def _check_length(file: Path) -> None:
+    """Hold a safetensors file against the length that its own header gives."""
+    with file.open("rb") as content:
+        header_bytes = int.from_bytes(content.read(8), "little")
+        try:
+            header = json.loads(content.read(header_bytes))
+            tensors = [value for name, value in header.items() if name != "__metadata__"]
+            expected = 8 + header_bytes + max((tensor["data_offsets"][1] for tensor in tensors), default=0)
+        except ValueError:
+            expected = 8 + header_bytes
+    if file.stat().st_size != expected:
+        raise OSError(errno.ENOSPC, f"{file.name} holds {file.stat().st_size} of its {expected} bytes")
 
 
 def flush(path: Path) -> None:
