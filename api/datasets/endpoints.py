@@ -1,6 +1,5 @@
 """`/datasets`: training rows that jobs may name."""
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -19,11 +18,11 @@ from api.datasets.storing import discard, store
 from api.datasets.tally import Limits
 from api.listing import Limit, Listing, listing
 from api.problems import Problem, declared
+from greencore.disk import NO_ROOM
 from store.datasets import DatasetRepository
 from store.ids import new_id
 from store.tables import Dataset
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 JOBS_NAMED = 10
 # Checking keeps a core busy: the threads that answer everything else must not all be at it.
 checks = CapacityLimiter(2)

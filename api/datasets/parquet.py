@@ -4,7 +4,6 @@ A Parquet file can claim any size of itself and unfold to a thousand times its l
 the API goes on.
 """
 
-import errno
 import hashlib
 import json
 import os
@@ -20,6 +19,7 @@ import structlog
 
 from api.datasets.tally import Fault, Limits, Refused, Summary, Tally
 from greencore.dataset import ROW_FORMS, InvalidRow, to_object, to_row
+from greencore.disk import NO_ROOM
 
 log = structlog.get_logger()
 
@@ -28,7 +28,6 @@ COLUMNS = ("prompt", "completion", "messages", "text")
 BATCH_ROWS = 128
 MEMORY_BYTES = 2 * 2**30  # of addresses: the libraries themselves take 0.3 GiB of them
 CPU_SECONDS = 600
-DISK_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 BROKEN = "is not a Parquet file that can be read"
 
 
@@ -85,7 +84,7 @@ def convert_here(source: Path, target: Path, limits: Limits) -> Converted:
     except (MemoryError, OverflowError) as error:
         raise Refused(f"{BROKEN} within the memory allowed") from error
     except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, OSError) and error.errno in DISK_FULL:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
             raise
         raise Refused(f"{BROKEN}: {ascii(str(error))[1:200]}") from error
 
@@ -172,7 +171,7 @@ def main(arguments: list[str]) -> None:
     except Refused as refused:
         answer = {"refused": str(refused)}
     except OSError as error:
-        if error.errno not in DISK_FULL:
+        if error.errno not in NO_ROOM:
             raise  # short of memory, the libraries cannot even be loaded: the caller sees a reader that died
         answer = {"errno": error.errno}
     sys.stdout.write(json.dumps(answer))

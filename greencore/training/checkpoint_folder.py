@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from greencore.disk import NO_ROOM
+
 PREFIX = "checkpoint-"
 MANIFEST = "manifest.json"
 CHUNK_BYTES = 2**20
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class DiskFull(OSError):

@@ -1,0 +1,6 @@
+"""What a full disk says, whichever way it is full."""
+
+import errno
+
+# No room is left; a quota is used up; a file may not be as large.
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
