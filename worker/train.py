@@ -30,10 +30,12 @@ def train_job(job_id: str, *, task_id: str | None = None, settings: Settings | N
     settings = settings or get_settings()
     database = Database(settings.database_url, statement_timeout_seconds=STATEMENT_SECONDS)
     try:
-        lease = _claim(database, settings, job_id, task_id)
-        if lease is not None:
-            with structlog.contextvars.bound_contextvars(job=job_id, attempt=lease.attempt):
-                _run_under(lease, database, settings)
+        # From before the claim: there is no moment at which SIGTERM would end a process that holds a lease.
+        with _sigterm() as sigterm:
+            lease = _claim(database, settings, job_id, task_id)
+            if lease is not None:
+                with structlog.contextvars.bound_contextvars(job=job_id, attempt=lease.attempt):
+                    _run_under(lease, database, settings, sigterm)
     finally:
         database.dispose()
 
@@ -63,8 +65,9 @@ def _claim(database: Database, settings: Settings, job_id: str, task_id: str | N
     return lease
 
 
-def _run_under(lease: Lease, database: Database, settings: Settings) -> None:
-    with Heartbeat(database, lease, settings) as heartbeat, _drained_by_sigterm(heartbeat):
+def _run_under(lease: Lease, database: Database, settings: Settings, sigterm: "Sigterm") -> None:
+    with Heartbeat(database, lease, settings) as heartbeat:
+        sigterm.drains(heartbeat)
         journal = Journal(database, lease, heartbeat, lease_seconds=settings.lease_seconds)
         try:
             _run(journal, settings)
@@ -92,11 +95,31 @@ def _run(journal: Journal, settings: Settings) -> None:
         journal.write(lambda session: progress.fail(session, journal.lease, at=utc_now(), error=error))
 
 
+class Sigterm:
+    """SIGTERM as a wish that is kept: one that came before there was a heartbeat to tell is told to it later."""
+
+    def __init__(self) -> None:
+        self._came = False
+        self._heartbeat: Heartbeat | None = None
+
+    def __call__(self, *_: object) -> None:
+        self._came = True
+        if self._heartbeat is not None:
+            self._heartbeat.drain()
+
+    def drains(self, heartbeat: Heartbeat) -> None:
+        """Have the run stop in order, now or once the signal comes."""
+        self._heartbeat = heartbeat
+        if self._came:
+            heartbeat.drain()
+
+
 @contextmanager
-def _drained_by_sigterm(heartbeat: Heartbeat) -> Iterator[None]:
-    """Let SIGTERM, which a worker passes on and a service manager may send itself, stop the run in order."""
-    before = signal.signal(signal.SIGTERM, lambda *_: heartbeat.drain())
+def _sigterm() -> Iterator[Sigterm]:
+    """Take SIGTERM, which a worker passes on and a service manager may send itself, while the block runs."""
+    sigterm = Sigterm()
+    before = signal.signal(signal.SIGTERM, sigterm)
     try:
-        yield
+        yield sigterm
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -117,8 +117,12 @@ def weights(database: Database, job_id: str) -> str:
 
 @contextmanager
 def once(ready: Callable[[], bool], act: Callable[[], object]) -> Iterator[None]:
-    """While the block runs, do something as soon as something else is so."""
+    """While the block runs, do something as soon as something else is so.
+
+    A SIGTERM that comes when the block has taken its own handler back is no reason for the tests to end.
+    """
     ended = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
 
     def watch() -> None:
         while not ended.wait(0.01):
@@ -133,6 +137,7 @@ def once(ready: Callable[[], bool], act: Callable[[], object]) -> Iterator[None]
     finally:
         ended.set()
         thread.join()
+        signal.signal(signal.SIGTERM, before)
 
 
 def sigterm() -> None:

@@ -4,13 +4,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from greencore.training.run import Result
 from store.database import Database
 from store.jobs import JobRepository
-from store.leases import LeaseLost
+from store.leases import LeaseLost, claim
 from store.settings import Settings
 from store.status import JobStatus
 from tests.worker.stage import (
@@ -92,6 +93,22 @@ def test_a_job_is_handed_back_at_once_while_its_model_is_loaded(database: Databa
     assert job_of(database, job_id).status is JobStatus.QUEUED
     assert "training.started" not in event_types(database, job_id)
     assert not checkpoint_names(database, job_id)
+
+
+def test_a_sigterm_at_the_very_moment_of_the_claim_hands_the_job_back(
+    database: Database, worker_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = queued_job(database, worker_settings)
+
+    def claimed_as_the_signal_comes(*given: Any, **named: Any) -> Any:
+        lease = claim(*given, **named)
+        sigterm()
+        return lease
+
+    monkeypatch.setattr("worker.train.claim", claimed_as_the_signal_comes)
+    train_job(job_id, settings=worker_settings)
+    assert job_of(database, job_id).status is JobStatus.QUEUED
+    assert "training.started" not in event_types(database, job_id)
 
 
 def test_a_run_without_room_says_so_and_a_retry_has_its_result(database: Database, worker_settings: Settings) -> None:
