@@ -7,6 +7,7 @@ from store.ids import new_id
 from store.logs import configure_logs
 from store.settings import get_settings
 from worker.app import PREPARE_QUEUE, app, train_queue
+from worker.forking import load_before_forking
 from worker.presence import announce, drain_on_shutdown
 
 USAGE = "usage: python -m worker prepare|train"
@@ -30,6 +31,7 @@ def main(arguments: list[str]) -> None:
     if unknown:
         sys.exit(f"GREENTUNE_WORKER_ZONES: {', '.join(sorted(unknown))} is not in GREENTUNE_ZONES")
     if role == "train":
+        load_before_forking()
         announce(worker_id, "train", zones, settings)
         drain_on_shutdown()
     else:

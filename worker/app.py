@@ -5,6 +5,7 @@ from typing import Any
 from celery import Celery
 
 from store.settings import Settings, get_settings
+from worker.forking import START_METHOD
 
 PREPARE_QUEUE = "prepare"
 PREPARE = "worker.prepare"
@@ -22,14 +23,14 @@ def make_app(settings: Settings) -> Celery:
     """A Celery app on the broker of `settings`.
 
     A message is only a hint, acknowledged at once: the row in the database says what is to be done, and a lease who
-    does it. Each job runs in a process of its own (CUDA cannot be used after a fork), one at a time.
+    does it. Each job runs in a process of its own, one at a time: only its end gives all of a GPU's memory back.
     """
     app = Celery("greentune", broker=settings.redis_url, include=["worker.tasks"])
     app.conf.update(
         task_ignore_result=True,
         task_acks_late=False,
         worker_pool="prefork",
-        worker_pool_start_method="spawn",
+        worker_pool_start_method=START_METHOD,
         worker_concurrency=1,
         worker_max_tasks_per_child=1,
         worker_prefetch_multiplier=1,

@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from store.database import Database
 from store.settings import Settings
 from store.workers import Role, WorkerRepository
+from worker.forking import not_while_forking
 from worker.outages import STATEMENT_SECONDS
 
 log = structlog.get_logger()
@@ -29,11 +30,12 @@ def announce(worker_id: str, role: Role, zones: Sequence[str], settings: Setting
 
     def beat() -> None:
         while True:
-            try:
-                with database.session() as session:
-                    WorkerRepository(session).seen(worker_id, role=role, zones=zones, device=device_name())
-            except DBAPIError as error:
-                log.warning("worker.unseen", worker=worker_id, error=str(error.orig))
+            with not_while_forking():
+                try:
+                    with database.session() as session:
+                        WorkerRepository(session).seen(worker_id, role=role, zones=zones, device=device_name())
+                except DBAPIError as error:
+                    log.warning("worker.unseen", worker=worker_id, error=str(error.orig))
             if stopped.wait(settings.heartbeat_seconds):
                 return
 
@@ -86,7 +88,7 @@ def drain_on_shutdown() -> None:
 
 @lru_cache(maxsize=1)
 def device_name() -> str:
-    """The first GPU's name, or "cpu"; asked of the driver, since this process never loads torch."""
+    """The first GPU's name, or "cpu"; asked of the driver, since a worker leaves CUDA to its jobs."""
     import pynvml
 
     try:

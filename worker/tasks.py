@@ -1,4 +1,4 @@
-"""The tasks that messages name. torch is loaded in the process that runs one, not in the worker that waits."""
+"""The tasks that messages name. This module itself loads no torch."""
 
 import os
 from typing import Any
@@ -17,7 +17,7 @@ from worker.train import train_job
 
 @worker_process_init.connect(weak=False)
 def child_started(**_: object) -> None:
-    """A spawned process inherits no logging; and what a claim has to know is asked before there is one to make."""
+    """A job's process sets up its own logs and traces; and what a claim has to know is asked before there is one."""
     configure_logs(get_settings())
     configure_tracing(get_settings(), "worker")
     device_name()

@@ -1,4 +1,4 @@
-"""Run one attempt of a job: claim it, keep its lease, train. torch is loaded only once the job is ours."""
+"""Run one attempt of a job: claim it, keep its lease, train. A claim by itself waits for no torch."""
 
 import os
 import platform
