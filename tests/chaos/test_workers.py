@@ -10,8 +10,8 @@ from tests.chaos.site import Site, wait_until
 from worker.app import TRAIN, make_app, send, train_queue
 
 SEED = int(os.environ.get("CHAOS_SEED", "5"))
-# Long enough for an attempt to load its model and train some epochs, so that kills meet every part of it.
-LATEST_SECONDS = 14.0
+# Long enough for an attempt to train to its end, so that kills meet every part of it.
+LATEST_SECONDS = 6.0
 
 
 def test_workers_killed_at_random_moments_lose_no_job_and_change_no_weight(
