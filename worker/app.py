@@ -1,17 +1,19 @@
 """The Celery app: how a job's id reaches a worker. Light: it loads no task and no torch."""
 
+import sys
 from typing import Any
 
 from celery import Celery
 
 from store.settings import Settings, get_settings
-from worker.forking import START_METHOD
 
 PREPARE_QUEUE = "prepare"
 PREPARE = "worker.prepare"
 MEASURE_MODELS = "worker.measure_models"
 COUNT_TOKENS = "worker.count_tokens"
 TRAIN = "worker.train"
+# How a worker makes a job's process. Not everywhere do the system's own libraries outlive a fork.
+START_METHOD = "fork" if sys.platform == "linux" else "spawn"
 
 
 def train_queue(zone: str) -> str:

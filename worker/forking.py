@@ -2,13 +2,11 @@
 
 import gc
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
 
-# Elsewhere the system's own libraries do not outlive a fork.
-START_METHOD = "fork" if sys.platform == "linux" else "spawn"
+from worker.app import START_METHOD
 
 _quiet = Lock()
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from worker.forking import START_METHOD
+from worker.app import START_METHOD
 
 pytestmark = pytest.mark.skipif(START_METHOD != "fork", reason="a job's process is spawned here")
 
