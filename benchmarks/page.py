@@ -42,8 +42,8 @@ SECTIONS = {
     " knowledge allows pauses reach by it. Beside the two grids, series that are made up to hold one thing alone.",
     "service": "How the service carries many stored jobs and many watchers. A list page holds 50 jobs, but that of one"
     " status, which few have. The pollers all begin within two seconds, each with a connection of its own and a list:"
-    " that rush is the tail of their times. A worker runs each job in a process of its own, and the next is ready some"
-    " seconds after the last has ended.",
+    " that rush is the tail of their times. A worker has loaded what jobs need, and forks a process for each: the next"
+    " is ready a moment after the last has ended.",
 }
 
 

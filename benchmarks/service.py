@@ -34,7 +34,7 @@ POLLERS, POLL_SECONDS, POLLING_SECONDS = 200, 2.0, 30.0
 STREAMS = 400
 DISPATCH_SECONDS = 1.0
 DISPATCHED = 6
-RESPAWN_SECONDS = 4.0  # in which a worker that has ended a job has the next process ready
+IDLE_SECONDS = 4.0  # after which a worker that has ended a job counts as idle
 OLD_LABEL = "list by metadata that the 90 oldest alone have"
 WARM_UP = 5  # calls that do not count
 ROWS = "\n".join(json.dumps({"prompt": f"w{n % 60} w1 w2", "completion": " w7 w8 w9"}) for n in range(24))
@@ -252,7 +252,7 @@ async def _streams(bench: Bench) -> tuple[list[dict[str, Any]], bool]:
 
 def _dispatch(bench: Bench) -> tuple[list[dict[str, Any]], float]:
     """From 201 to the claim, in its parts; and the median from 201 to the claim by an idle worker, in seconds."""
-    idle = [_dispatched(bench, after_seconds=RESPAWN_SECONDS) for _ in range(DISPATCHED)]
+    idle = [_dispatched(bench, after_seconds=IDLE_SECONDS) for _ in range(DISPATCHED)]
     busy = [_dispatched(bench, after_seconds=0.0) for _ in range(DISPATCHED)]
     rows = []
     for worker, taken in (("an idle worker", idle), ("a worker that has just ended a job", busy)):

@@ -31,7 +31,7 @@ def make_app(settings: Settings) -> Celery:
     app.conf.update(
         task_ignore_result=True,
         task_acks_late=False,
-        worker_pool="prefork",
+        worker_pool="worker.pool:JobPool",
         worker_pool_start_method=START_METHOD,
         worker_concurrency=1,
         worker_max_tasks_per_child=1,
