@@ -1,0 +1,54 @@
+"""`python -m worker.alive`: whether this machine's worker takes messages and beats, for a container's health check."""
+
+import socket
+import sys
+from datetime import timedelta
+
+from kombu.exceptions import OperationalError as BrokerDown
+from sqlalchemy.exc import DBAPIError
+
+from store.database import Database
+from store.settings import Settings, get_settings
+from store.workers import WorkerRepository
+from worker.app import make_app
+
+ANSWER_SECONDS = 5.0
+STATEMENT_SECONDS = 5.0
+
+
+def fault(settings: Settings) -> str | None:
+    """What is wrong, in words; None where a worker of this machine answers over the broker, and each that does has
+    shown itself in the database in a lease's time.
+
+    Celery's nodes are named for their role, their id and their machine, as `train-worker_…@host`.
+    """
+    celery = make_app(settings)
+    try:
+        replies = celery.control.broadcast(
+            "ping", reply=True, timeout=ANSWER_SECONDS, limit=1, pattern=f"*@{socket.gethostname()}", matcher="glob"
+        )
+    except BrokerDown as error:
+        return f"Redis does not answer: {error}"
+    nodes = [node.partition("@")[0] for reply in replies or () for node in reply]
+    if not nodes:
+        return f"no worker of {socket.gethostname()} answers within {ANSWER_SECONDS:g} s"
+    return _unseen(settings, [node.partition("-")[2] for node in nodes])
+
+
+def _unseen(settings: Settings, worker_ids: list[str]) -> str | None:
+    database = Database(settings.database_url, statement_timeout_seconds=STATEMENT_SECONDS)
+    within = timedelta(seconds=settings.lease_seconds)
+    try:
+        with database.session() as session:
+            workers = WorkerRepository(session)
+            seen = {worker.id for role in ("train", "prepare") for worker in workers.live(within=within, role=role)}
+    except DBAPIError as error:
+        return f"the database does not answer: {error.orig}"
+    finally:
+        database.dispose()
+    silent = sorted(set(worker_ids) - seen)
+    return f"the database has not seen {', '.join(silent)} for {within.total_seconds():g} s" if silent else None
+
+
+if __name__ == "__main__":
+    sys.exit(fault(get_settings()))
