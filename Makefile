@@ -9,7 +9,7 @@ STAMP  := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve test chaos malformed schemathesis lint lock
+.PHONY: help setup run serve browser test chaos malformed schemathesis lint lock
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "%-13s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,7 +22,13 @@ run: setup ## the demonstration: fine-tune a small language model under a carbon
 serve: setup ## the service, with its own PostgreSQL and Valkey, until Ctrl-C
 	@$(BIN)/greentune serve
 
-test: setup ## the whole test suite
+browser: ## Chromium for the dashboard's tests: Debian's, installed where it is missing and we may
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; } || { \
+	  echo "The dashboard's tests need Chromium; on Debian and Ubuntu: sudo apt install chromium" >&2; exit 1; }
+	@command -v chromium >/dev/null || { apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; }
+
+test: setup browser ## the whole test suite
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 chaos: setup ## faults in earnest: workers killed 50 times, servers gone for a minute; `make test` does a little of it

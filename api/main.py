@@ -3,13 +3,11 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.middleware import Middleware
-from starlette.staticfiles import StaticFiles
 
 from api import problems
 from api.access.audit import Audit
@@ -20,9 +18,10 @@ from api.access.endpoints import router as access
 from api.access.rate_limits import RateLimits
 from api.access.sessions import Sessions
 from api.access.sign_in import router as sign_in
+from api.assets import mount_assets
 from api.body_limit import BodyLimit
 from api.context import Context
-from api.dashboard.endpoints import router as dashboard
+from api.dashboard.router import router as dashboard
 from api.datasets.contents import router as dataset_contents
 from api.datasets.endpoints import router as datasets
 from api.description import complete, operation_id
@@ -147,7 +146,7 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> FastAPI:
     resources = (*of_jobs, datasets, dataset_contents, policies, models, zones, workers, webhooks, access)
     for router in (*resources, health, metrics, dashboard, sign_in, reference):
         app.include_router(router)
-    app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
+    mount_assets(app)
     return app
 
 

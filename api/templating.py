@@ -1,5 +1,6 @@
 """Pages from templates: everything is escaped, and a name that a template lacks is an error."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,11 @@ from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse
 
 from api import figures
+from api.intensity_bands import BANDS_JSON, band_of
+
+TEMPLATES = Path(__file__).parent / "templates"
+# Another release may show the same rows otherwise.
+FINGERPRINT = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(TEMPLATES.glob("*.html")))).hexdigest()[:8]
 
 
 def _code(text: str) -> Markup:
@@ -19,13 +25,15 @@ def _code(text: str) -> Markup:
 
 
 _templates = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    loader=FileSystemLoader(TEMPLATES),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
 )
+_templates.globals["intensity_bands"] = BANDS_JSON
 _templates.filters.update(
+    band=band_of,
     bytes=figures.size,
     code=_code,
     duration=figures.duration,

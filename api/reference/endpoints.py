@@ -17,6 +17,7 @@ def reference(principal: PrincipalDep, request: Request) -> HTMLResponse:
     return render(
         "reference.html",
         title="Reference",
+        here="reference",
         principal=principal,
         description=description["info"]["description"],
         groups=operations(description),

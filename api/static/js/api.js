@@ -1,0 +1,47 @@
+// Calls of the REST interface: JSON in and out, a problem as an error that knows its fields.
+
+export class Problem extends Error {
+  // `errors`: [{field, detail}], as the answer's problem+json has them.
+  constructor(status, title, detail, errors) {
+    super(detail || title);
+    this.name = "Problem";
+    this.status = status;
+    this.title = title;
+    this.errors = errors;
+  }
+}
+
+// The answer's JSON, null where it has none. The browser sends ETags by itself: what is unchanged is not sent again.
+export async function call(method, path, body, { headers = {}, signal } = {}) {
+  const options = { method, signal, cache: "no-cache", credentials: "same-origin", headers: { Accept: "application/json", ...headers } };
+  if (body instanceof FormData) {
+    options.body = body;
+  } else if (body !== undefined) {
+    options.body = JSON.stringify(body);
+    options.headers["Content-Type"] = "application/json";
+  }
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem(0, "No answer", "The service cannot be reached.", []);
+  }
+  if (response.status === 204) return null;
+  const text = await response.text();
+  let answer = null;
+  try {
+    answer = text ? JSON.parse(text) : null;
+  } catch {
+    throw new Problem(response.status, "Not JSON", `The answer to ${method} ${path} is not JSON.`, []);
+  }
+  if (!response.ok) {
+    throw new Problem(response.status, answer?.title ?? response.statusText, answer?.detail, answer?.errors ?? []);
+  }
+  return answer;
+}
+
+export const get = (path, options) => call("GET", path, undefined, options);
+export const post = (path, body, options) => call("POST", path, body, options);
+export const put = (path, body, options) => call("PUT", path, body, options);
+export const remove = (path, options) => call("DELETE", path, undefined, options);

@@ -1,0 +1,51 @@
+// Figures as the server's pages show them (`api/figures.py`): few digits, a dash where nothing is known.
+
+export const UNKNOWN = "–";
+
+// A number with so many significant digits.
+export function number(value, digits = 4) {
+  if (value === null || value === undefined || Number.isNaN(value)) return UNKNOWN;
+  if (value === 0) return "0";
+  const magnitude = Math.floor(Math.log10(Math.abs(value)));
+  if (magnitude < -6) return value.toExponential(digits - 1);
+  const text = value.toFixed(Math.min(100, Math.max(0, digits - 1 - magnitude)));
+  return text.includes(".") ? text.replace(/\.?0+$/, "") : text;
+}
+
+export function percent(share) {
+  if (share === null || share === undefined) return UNKNOWN;
+  return `${(share * 100).toFixed(1)} %`.replace("-", "−");
+}
+
+// A time in UTC, to the second; from milliseconds since 1970, a Date or an ISO text.
+export function time(value) {
+  if (value === null || value === undefined) return UNKNOWN;
+  return `${new Date(value).toISOString().slice(0, 19).replace("T", " ")} UTC`;
+}
+
+// Likewise to the minute and without "UTC", for axes and tables that say it once.
+export const minute = (value) => time(value).slice(0, 16);
+
+// A length of time in its two largest units.
+export function duration(seconds) {
+  if (seconds === null || seconds === undefined) return UNKNOWN;
+  let left = Math.round(seconds);
+  const parts = [];
+  for (const [unit, length] of [["d", 86_400], ["h", 3_600], ["min", 60], ["s", 1]]) {
+    const count = Math.floor(left / length);
+    left -= count * length;
+    if (count) parts.push(`${count} ${unit}`);
+  }
+  return parts.slice(0, 2).join(" ") || "0 s";
+}
+
+export function size(bytes) {
+  let value = bytes;
+  let unit = "B";
+  for (const larger of ["KiB", "MiB", "GiB", "TiB"]) {
+    if (value < 1024) break;
+    value /= 1024;
+    unit = larger;
+  }
+  return `${number(value, 3)} ${unit}`;
+}

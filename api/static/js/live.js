@@ -1,0 +1,68 @@
+// Renews the parts of a page that the server marks with `data-live` and an id, as long as the body has
+// `data-poll-seconds`.
+//
+// The page itself is asked for again: the browser sends its ETag, and mostly hears that nothing has changed. What people
+// have opened, scrolled to or focused stays; a part in which text is being selected or written waits for the next time.
+// Tells `document` by the event "live" (detail: the ids of the parts that changed).
+
+import { poll } from "./poll.js";
+
+const secondsOf = (page) => Number(page.body.dataset.pollSeconds) || null;
+// By id, as the server last sent it: scripts may have changed what stands in the page.
+const sent = new Map();
+for (const part of document.querySelectorAll("[data-live]")) sent.set(part.id, part.innerHTML);
+
+async function renewOnce() {
+  const response = await fetch(location.pathname + location.search, {
+    cache: "no-cache",
+    headers: { Accept: "text/html" },
+  });
+  if (response.redirected || response.status === 401) {
+    location.reload(); // signed out: the sign-in page knows the way back
+    return null;
+  }
+  if (!response.ok) throw new Error(`${response.status} ${response.statusText}`);
+  const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
+  const changed = [];
+  for (const part of document.querySelectorAll("[data-live]")) {
+    const next = fresh.getElementById(part.id);
+    if (next === null || sent.get(part.id) === next.innerHTML || isInUse(part)) continue;
+    sent.set(part.id, next.innerHTML);
+    replace(part, next);
+    changed.push(part.id);
+  }
+  const next = secondsOf(fresh);
+  if (next === null) delete document.body.dataset.pollSeconds;
+  else document.body.dataset.pollSeconds = String(next);
+  document.title = fresh.title;
+  if (changed.length) document.dispatchEvent(new CustomEvent("live", { detail: changed }));
+  return next === null ? null : next * 1000;
+}
+
+function isInUse(part) {
+  const selection = document.getSelection();
+  if (selection && !selection.isCollapsed && part.contains(selection.anchorNode)) return true;
+  return part.contains(document.activeElement) && document.activeElement.matches("input, select, textarea");
+}
+
+function replace(part, next) {
+  const opened = [...part.querySelectorAll("details[open][id]")].map((element) => element.id);
+  const scrolled = [...part.querySelectorAll(".wide")].map((element) => element.scrollLeft);
+  const focused = part.contains(document.activeElement) ? document.activeElement : null;
+  const again = focused && (focused.id ? `#${CSS.escape(focused.id)}` : focused.href && `a[href="${CSS.escape(focused.getAttribute("href"))}"]`);
+  part.replaceChildren(...next.cloneNode(true).childNodes);
+  for (const id of opened) document.getElementById(id)?.setAttribute("open", "");
+  [...part.querySelectorAll(".wide")].forEach((element, index) => {
+    element.scrollLeft = scrolled[index] ?? 0;
+  });
+  if (again) part.querySelector(again)?.focus({ preventScroll: true });
+}
+
+const first = secondsOf(document);
+const again = first === null ? null : poll(renewOnce, first * 1000);
+
+// Has the page renewed at once, as after an action; where it had come to rest, it is renewed from now on again.
+export function renew() {
+  if (again) again();
+  else poll(renewOnce, 0);
+}

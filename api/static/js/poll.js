@@ -1,0 +1,51 @@
+// Does a task again and again while somebody looks: never twice at once, ever more rarely while it fails.
+
+import { connection } from "./announce.js";
+
+const SLOWEST_MS = 60_000;
+
+// `task` returns how many milliseconds to wait until the next time, null to end. Returns a function that has it done now.
+export function poll(task, firstMs) {
+  let timer = null;
+  let busy = false;
+  let ended = false;
+  let failures = 0;
+  let waitMs = firstMs;
+
+  const schedule = (ms) => {
+    clearTimeout(timer);
+    timer = setTimeout(run, ms);
+  };
+
+  async function run() {
+    if (busy || ended) return;
+    if (document.hidden) {
+      timer = null; // taken up again when the page is shown
+      return;
+    }
+    busy = true;
+    try {
+      const next = await task();
+      failures = 0;
+      connection(false);
+      ended = next === null;
+      if (!ended) waitMs = next;
+    } catch (error) {
+      failures += 1;
+      connection(true);
+      console.info("poll failed", String(error));
+    } finally {
+      busy = false;
+    }
+    if (!ended) schedule(Math.min(SLOWEST_MS, waitMs * 2 ** Math.min(failures, 6)));
+  }
+
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden && timer === null && !ended) schedule(0);
+  });
+  schedule(firstMs);
+  return () => {
+    ended = false;
+    schedule(0);
+  };
+}

@@ -1,0 +1,43 @@
+"""Every page, before a real browser: no complaint, nothing from elsewhere, fit for everybody, wide and narrow."""
+
+import pytest
+from playwright.sync_api import Page
+
+from tests.browser.accessible import check_accessible
+from tests.browser.conftest import Dashboard
+from tests.browser.pictures import take_pictures
+from tests.browser.stage import stage_all
+
+PATHS = {
+    "jobs": "/",
+    "submit": "/dashboard/submit",
+    "policies": "/dashboard/policies",
+    "policy": "/dashboard/policies/follow-the-grid",
+    "grid": "/dashboard/grid",
+    "workers": "/dashboard/workers",
+    "reference": "/docs",
+    "job-running": "/dashboard/jobs/{running}",
+    "job-succeeded": "/dashboard/jobs/{succeeded}",
+    "job-failed": "/dashboard/jobs/{failed}",
+    "job-deferred": "/dashboard/jobs/{deferred}",
+}
+
+
+@pytest.fixture
+def ids(dashboard: Dashboard) -> dict[str, str]:
+    return stage_all(dashboard.database, dashboard.settings)
+
+
+def test_every_page_loads_without_a_complaint_is_accessible_and_fits_a_phone(page: Page, ids: dict[str, str]) -> None:
+    for name, path in PATHS.items():
+        page.goto(path.format(**ids))
+        page.wait_for_load_state("networkidle")
+        check_accessible(page)
+        take_pictures(page, name)
+
+
+def test_the_sign_in_page_is_accessible_and_fits_a_phone(page: Page) -> None:
+    page.get_by_role("button", name="Sign out").click()
+    page.get_by_label("Key").wait_for()
+    check_accessible(page)
+    take_pictures(page, "sign-in")
