@@ -1,0 +1,1 @@
+"""The typed client of the GreenTune service: `from greentune.client import Client`."""

@@ -1,0 +1,116 @@
+"""A job and its history as they go on: polls that cost little, and a stream that comes back after a break."""
+
+import time
+from collections.abc import Iterator
+
+import httpx
+
+from greentune.errors import Problem, StillRunning, UnexpectedAnswer, Unreachable
+from greentune.event_stream import Message, messages
+from greentune.models import Event, Job
+from greentune.resources import answer
+from greentune.transport import Transport
+
+END_EVENT = "stream.end"
+# Above the 15 s after which the service sends a comment on a stream where nothing happens.
+SILENCE_SECONDS = 45.0
+RETRY_SECONDS = 2.0
+# A service that is restarted is away for this long at most.
+PATIENCE_SECONDS = 120.0
+JOBS_HELD = 64
+
+
+class JobPolls:
+    """Reads jobs, and sends the ETag of what it holds, so that a job that has not changed is not sent again."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._held: dict[str, tuple[str, Job]] = {}
+
+    def job(self, job_id: str) -> Job:
+        """The job as it is now; the same object where it has not changed."""
+        tag, held = self._held.pop(job_id, (None, None))
+        headers = {} if tag is None else {"If-None-Match": tag}
+        response = self._transport.call("GET", f"/jobs/{job_id}", headers=headers, repeatable=True)
+        unchanged = response.status_code == httpx.codes.NOT_MODIFIED
+        job = held if unchanged and held is not None else answer(Job, response)
+        if "etag" in response.headers:
+            while len(self._held) >= JOBS_HELD:
+                del self._held[next(iter(self._held))]
+            self._held[job_id] = response.headers["etag"], job
+        return job
+
+    def changes(self, job_id: str, *, seconds: float, timeout: float | None = None) -> Iterator[Job]:
+        """The job now and whenever a look every so many `seconds` shows it changed, until it is over.
+
+        A service that is away for a while is waited for. Raises `Unreachable` where that takes too long, and
+        `StillRunning` after `timeout` seconds.
+        """
+        begun_at = time.monotonic()
+        shown: Job | None = None
+        away_since: float | None = None
+        while True:
+            try:
+                job = self.job(job_id)
+            except Unreachable:
+                away_since = away_since or time.monotonic()
+                if shown is None or time.monotonic() - away_since > PATIENCE_SECONDS:
+                    raise
+            else:
+                away_since = None
+                if job is not shown:
+                    shown = job
+                    yield job
+                if job.is_over:
+                    return
+            if timeout is not None and time.monotonic() - begun_at + seconds > timeout:
+                raise StillRunning(f"{job_id} is not over after {timeout:g} s")
+            time.sleep(seconds)
+
+
+def follow_events(transport: Transport, job_id: str, *, after: int | None = None) -> Iterator[Event]:
+    """A job's events as they are written, the earliest first, until it is over; those up to `after` are left out.
+
+    A stream that breaks off is taken up where it was. Raises `Unreachable` where the service stays away.
+    """
+    last_id, retry_seconds, away_since = after, RETRY_SECONDS, time.monotonic()
+    while True:
+        try:
+            for message in _open(transport, job_id, last_id):
+                away_since = time.monotonic()
+                if message.retry_ms is not None:
+                    retry_seconds = message.retry_ms / 1000
+                if message.event == END_EVENT:
+                    return
+                if message.data:
+                    event = _as_event(message)
+                    last_id = event.id
+                    yield event
+        except _Over:
+            return
+        except (Unreachable, Problem) as error:
+            passing = isinstance(error, Unreachable) or error.status in (429, 503)
+            if not passing or time.monotonic() - away_since > PATIENCE_SECONDS:
+                raise
+        time.sleep(retry_seconds)
+
+
+class _Over(Exception):
+    """The job is over, and every event of it has been given."""
+
+
+def _open(transport: Transport, job_id: str, last_id: int | None) -> Iterator[Message]:
+    headers = {"Accept": "text/event-stream"}
+    if last_id is not None:
+        headers["Last-Event-ID"] = str(last_id)
+    with transport.stream(f"/jobs/{job_id}/events", headers=headers, read_seconds=SILENCE_SECONDS) as response:
+        if response.status_code == httpx.codes.NO_CONTENT:
+            raise _Over
+        yield from messages(response.iter_bytes())
+
+
+def _as_event(message: Message) -> Event:
+    try:
+        return Event.model_validate_json(message.data)
+    except ValueError as error:
+        raise UnexpectedAnswer(f"not an event as this client knows it: {error}") from error

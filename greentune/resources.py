@@ -1,0 +1,72 @@
+"""Answers as models: one, a short list, and every item of a list that comes in pages."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import httpx
+
+from greentune.errors import UnexpectedAnswer
+from greentune.models import Answer
+from greentune.transport import Params, Transport, parsed
+
+PAGE_ITEMS = 200
+
+A = TypeVar("A", bound=Answer)
+
+
+class Resources:
+    """Reads and deletes what has an address of its own."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def get(self, kind: type[A], path: str, params: Params | None = None) -> A:
+        """What is at `path`."""
+        return answer(kind, self._transport.call("GET", path, params=params, repeatable=True))
+
+    def all(self, path: str, item: type[A]) -> list[A]:
+        """A list that is given at once."""
+        return _page(item, self._transport.call("GET", path, repeatable=True))[0]
+
+    def pages(
+        self, path: str, item: type[A], cursor: Callable[[A], str | int], params: Params | None = None
+    ) -> Iterator[A]:
+        """Every item of a list that comes in pages; `cursor` is what an item is named by in `after`."""
+        params = {"limit": PAGE_ITEMS, **(params or {})}
+        while True:
+            items, has_more = _page(item, self._transport.call("GET", path, params=params, repeatable=True))
+            yield from items
+            if not has_more or not items:
+                return
+            params = {**params, "after": cursor(items[-1])}
+
+    def delete(self, path: str) -> None:
+        """Delete what is at `path`."""
+        self._transport.call("DELETE", path, repeatable=True)
+
+
+def part(text: str) -> str:
+    """A part of a path, such as an id; a slash in it must not lead elsewhere."""
+    return quote(text, safe="") or "%20"
+
+
+def answer(kind: type[A], response: httpx.Response) -> A:
+    """Raises `UnexpectedAnswer` where an answer is of another kind."""
+    return _validated(kind, parsed(response), response)
+
+
+def _page(item: type[A], response: httpx.Response) -> tuple[list[A], bool]:
+    body = parsed(response)
+    try:
+        return [_validated(item, each, response) for each in body["data"]], bool(body["has_more"])
+    except (TypeError, KeyError) as error:
+        raise UnexpectedAnswer(f"{response.request.url.path}: not a list as this client knows it") from error
+
+
+def _validated(kind: type[A], body: Any, response: httpx.Response) -> A:
+    try:
+        return kind.model_validate(body)
+    except ValueError as error:
+        path = response.request.url.path
+        raise UnexpectedAnswer(f"{path}: not a {kind.__name__} as this client knows it: {error}") from error

@@ -1,0 +1,182 @@
+"""One request and its answer: the key, what is tried again and how often, and problems as errors."""
+
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from http import HTTPStatus
+from ipaddress import ip_address
+from typing import Any
+
+import httpx
+
+from greentune.errors import FieldFault, Problem, UnexpectedAnswer, Unreachable
+
+FIRST_PAUSE_SECONDS = 0.25
+LONGEST_PAUSE_SECONDS = 30.0
+JSON = "application/json"
+
+Params = Mapping[str, str | int | float | None]
+Body = Callable[[], Any]
+
+
+class Transport:
+    """Talks to the service at `url`; `attempts` bounds how often one call is sent.
+
+    Only what does no harm when it is done twice is sent again after a broken connection or a 503 that says when to
+    come back. A 429 was not done at all: it is sent again after the time that it names.
+    """
+
+    def __init__(self, url: str, key: str | None, *, timeout_seconds: float, attempts: int) -> None:
+        base = _checked_url(url)
+        headers = {"Accept": JSON, "User-Agent": "greentune"}
+        if key:
+            if not (key.isascii() and key.isprintable()):
+                raise ValueError("the key holds characters that no key has: expected gtk_ and what follows it")
+            headers["Authorization"] = f"Bearer {key}"
+        self.url = str(base).rstrip("/")
+        self._attempts = max(1, attempts)
+        # A proxy that the environment may name has no part in what stays on this machine.
+        self._http = httpx.Client(
+            base_url=base, headers=headers, timeout=timeout_seconds, trust_env=not _is_loopback(base.host)
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Params | None = None,
+        json: Any = None,
+        content: Body | None = None,
+        headers: Mapping[str, str] | None = None,
+        read_seconds: float | None = None,
+        repeatable: bool = False,
+    ) -> httpx.Response:
+        """The answer of success, or 304. `content` is called for the body of each attempt.
+
+        Raises `Problem` for any other answer, and `Unreachable` where there is none.
+        """
+        sent_before = False
+        for last in self._tries():
+            try:
+                response = self._http.request(
+                    method,
+                    path,
+                    params=_given(params),
+                    json=json,
+                    content=None if content is None else content(),
+                    headers=headers,
+                    timeout=self._timeout(read_seconds),
+                )
+            except httpx.TransportError as error:
+                if last or not repeatable:
+                    raise self._unreachable(method, path, error) from error
+                sent_before = True
+                continue
+            if response.is_success or response.status_code == HTTPStatus.NOT_MODIFIED:
+                return response
+            if method == "DELETE" and sent_before and response.status_code == HTTPStatus.NOT_FOUND:
+                return response  # done by the attempt whose answer was lost
+            if last or not _waited(response, repeatable=repeatable):
+                raise problem_of(response)
+        raise AssertionError("the last attempt returns or raises")
+
+    @contextmanager
+    def stream(
+        self, path: str, *, headers: Mapping[str, str] | None = None, read_seconds: float | None = None
+    ) -> Iterator[httpx.Response]:
+        """An open answer of success to one GET, sent once. Raises as `call` does; what breaks off later as well."""
+        try:
+            with self._http.stream("GET", path, headers=headers, timeout=self._timeout(read_seconds)) as response:
+                if not response.is_success:
+                    response.read()
+                    raise problem_of(response)
+                yield response
+        except httpx.TransportError as error:
+            raise self._unreachable("GET", path, error) from error
+
+    def pauses(self) -> Iterator[float]:
+        """Seconds to wait before each further attempt of something that `stream` gives; as many as are allowed."""
+        for attempt in range(self._attempts - 1):
+            yield FIRST_PAUSE_SECONDS * 2**attempt * random.uniform(0.75, 1.25)  # noqa: S311  (no secret)
+
+    def _timeout(self, read_seconds: float | None) -> httpx.Timeout:
+        timeout = httpx.Timeout(self._http.timeout)
+        timeout.read = timeout.read if read_seconds is None else read_seconds
+        return timeout
+
+    def _tries(self) -> Iterator[bool]:
+        """One turn an attempt, with a pause before all but the first: whether it is the last one."""
+        yield self._attempts == 1
+        for number, pause in enumerate(self.pauses(), start=2):
+            time.sleep(pause)
+            yield number == self._attempts
+
+    def _unreachable(self, method: str, path: str, error: httpx.TransportError) -> Unreachable:
+        why = str(error) or type(error).__name__
+        return Unreachable(f"{method} {path}: the service at {self.url} does not answer: {why}")
+
+
+def parsed(response: httpx.Response) -> Any:
+    """The JSON of an answer. Raises `UnexpectedAnswer` where it is none."""
+    try:
+        return response.json()
+    except ValueError as error:
+        raise UnexpectedAnswer(
+            f"{response.request.method} {response.request.url.path}: expected JSON, not "
+            f"{response.headers.get('content-type', 'an untyped answer')}: is {response.request.url.host} GreenTune?"
+        ) from error
+
+
+def problem_of(response: httpx.Response) -> Problem:
+    """What an answer other than one of success says, or its status where it is no RFC 9457 problem."""
+    status, phrase = response.status_code, response.reason_phrase or str(response.status_code)
+    if response.has_redirect_location:
+        return Problem(status, phrase, f"the service has moved to {response.headers['location']}: name that address")
+    try:
+        body = response.json()
+        faults = [FieldFault(str(fault["field"]), str(fault["message"])) for fault in body.get("errors", [])]
+        return Problem(status, str(body["title"]), str(body["detail"]), faults)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return Problem(status, phrase, f"{response.request.method} {response.request.url.path}: {status} {phrase}")
+
+
+def _waited(response: httpx.Response, *, repeatable: bool) -> bool:
+    """Whether it is worth another attempt, after the pause that the answer asks for."""
+    allowed = response.status_code == HTTPStatus.TOO_MANY_REQUESTS or (
+        repeatable and response.status_code == HTTPStatus.SERVICE_UNAVAILABLE
+    )
+    try:
+        seconds = float(response.headers["retry-after"])
+    except (KeyError, ValueError):
+        return False
+    if not allowed or not 0 <= seconds <= LONGEST_PAUSE_SECONDS:
+        return False
+    time.sleep(seconds)
+    return True
+
+
+def _given(params: Params | None) -> dict[str, str | int | float]:
+    return {name: value for name, value in (params or {}).items() if value is not None}
+
+
+def _checked_url(url: str) -> httpx.URL:
+    try:
+        base = httpx.URL(url)
+    except (httpx.InvalidURL, ValueError) as error:
+        raise ValueError(f"{url!r} is no address ({error}): expected one such as http://127.0.0.1:8000") from error
+    if base.scheme not in ("http", "https") or not base.host:
+        raise ValueError(f"{url!r} is no address: expected one such as http://127.0.0.1:8000")
+    return base
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
