@@ -6,18 +6,22 @@ import pytest
 from fastapi.testclient import TestClient
 
 from store.database import Database
-from store.tables import Epoch
+from store.tables import Epoch, Job
 
-REFRESH = '<meta http-equiv="refresh" content="3">'
+POLLS = '<body data-poll-seconds="3">'
+# Without scripts a browser loads the page anew instead.
+REFRESH = '<noscript><meta http-equiv="refresh" content="3"></noscript>'
+OWN_SCRIPT = re.compile(r'<script( type="module"| defer| src="/static/[\w./-]+")+></script>')
 
 
 def page(client: TestClient, path: str) -> str:
-    """A page's markup, which may load nothing from elsewhere and run nothing."""
+    """A page's markup, which may load nothing from elsewhere and run nothing but our own files."""
     response = client.get(path)
     assert response.status_code == 200, response.text
     assert response.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in response.headers["content-security-policy"]
-    assert not re.search(r"<script|<style| style=| on\w+=|(src|href)=.?(https?:)?//", response.text)
+    without_ours = OWN_SCRIPT.sub("", response.text)
+    assert not re.search(r"<script|<style| style=| on\w+=|(src|href)=.?(https?:)?//", without_ours)
     return response.text
 
 
@@ -30,16 +34,19 @@ def test_the_front_page_lists_jobs_and_renews_itself_while_one_is_not_final(job_
 
     assert f'href="/dashboard/jobs/{job_id}"' in markup
     assert "validating" in markup
+    assert POLLS in markup
     assert REFRESH in markup
 
 
 def test_pages_of_jobs_that_have_ended_stay_as_they_are(finished_job_id: str, client: TestClient) -> None:
-    assert REFRESH not in page(client, "/")
-    assert REFRESH not in page(client, f"/dashboard/jobs/{finished_job_id}")
+    for path in ("/", f"/dashboard/jobs/{finished_job_id}"):
+        markup = page(client, path)
+        assert "data-poll-seconds" not in markup
+        assert "refresh" not in markup
 
 
 def test_a_job_in_progress_renews_its_page(job_id: str, client: TestClient) -> None:
-    assert REFRESH in page(client, f"/dashboard/jobs/{job_id}")
+    assert POLLS in page(client, f"/dashboard/jobs/{job_id}")
 
 
 def test_a_finished_job_shows_its_epochs_its_files_and_its_history(finished_job_id: str, client: TestClient) -> None:
@@ -121,9 +128,37 @@ def test_a_job_page_of_nobody_is_not_found(client: TestClient) -> None:
     assert client.get("/dashboard/jobs/job_0").status_code == 404
 
 
-@pytest.mark.parametrize("file", ["greentune.css", "leaf.svg"])
-def test_what_the_pages_load_is_served_from_here(client: TestClient, file: str) -> None:
-    assert client.get(f"/static/{file}").status_code == 200
+@pytest.mark.parametrize("file", ["greentune.css", "leaf.svg", "js/live.js", "uplot/uPlot.iife.js"])
+def test_what_the_pages_load_is_served_from_here_compressed_and_asked_for_again(client: TestClient, file: str) -> None:
+    answer = client.get(f"/static/{file}")
+
+    assert answer.status_code == 200
+    assert answer.headers["cache-control"] == "no-cache"
+    assert answer.headers.get("content-encoding") == (None if file == "leaf.svg" else "gzip")
+    again = client.get(f"/static/{file}", headers={"If-None-Match": answer.headers["etag"]})
+    assert again.status_code == 304
+
+
+@pytest.mark.parametrize("path", ["/", "/dashboard/jobs/{}"])
+def test_a_poll_of_a_page_on_which_nothing_has_changed_is_a_304(
+    finished_job_id: str, client: TestClient, database: Database, path: str
+) -> None:
+    first = client.get(path.format(finished_job_id))
+    known = {"If-None-Match": first.headers["etag"]}
+    assert client.get(path.format(finished_job_id), headers=known).status_code == 304
+
+    with database.session() as session:
+        session.get_one(Job, finished_job_id).reason = "told anew"
+
+    again = client.get(path.format(finished_job_id), headers=known)
+    assert again.status_code == 200
+    assert "told anew" in again.text
+
+
+def test_a_page_that_a_user_has_seen_is_no_answer_to_another(alice: TestClient, bob: TestClient) -> None:
+    tag = alice.get("/").headers["etag"]
+
+    assert bob.get("/", headers={"If-None-Match": tag}).status_code == 200
 
 
 def test_the_reference_shows_every_operation_without_loading_anything(client: TestClient) -> None:
