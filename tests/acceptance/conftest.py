@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,14 @@ def children(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
 @pytest.fixture
 def service(settings: Settings, tmp_path: Path) -> Iterator[Service]:
     """A service whose grid changes every ten seconds and whose leases are short; nothing is started yet."""
-    day = tmp_path / "day.csv"
+    with quick_service(settings, tmp_path) as service:
+        yield service
+
+
+@contextmanager
+def quick_service(settings: Settings, folder: Path) -> Iterator[Service]:
+    """See the fixture `service`; logs and the zone's day lie in `folder`."""
+    day = folder / "day.csv"
     day.write_text(DAY)
     with ValkeyServer() as valkey:
         values = settings.model_copy(
@@ -135,7 +143,7 @@ def service(settings: Settings, tmp_path: Path) -> Iterator[Service]:
                 "energy_interval_seconds": 1.0,
             }
         )
-        with Service(values, tmp_path) as service:
+        with Service(values, folder) as service:
             yield service
 
 
