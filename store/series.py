@@ -3,11 +3,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Double, cast, func, select, text
+from sqlalchemy import ColumnElement, DateTime, Double, bindparam, cast, func, select, text
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from store.downsampling import extremes
@@ -18,31 +19,38 @@ GAP_MS = 1000
 JOULES_PER_KWH = 3.6e6
 # Materialised, since PostgreSQL would otherwise read the steps once for each mention.
 LOSS = text("""
-    WITH ends AS (
-        SELECT min(number) AS first, max(number) AS last FROM steps WHERE job_id = :job_id
+    WITH shown AS MATERIALIZED (
+        SELECT number, at, loss FROM steps WHERE job_id = :job_id
+        AND at >= coalesce(:start, '-infinity'::timestamptz) AND at <= coalesce(:end, 'infinity'::timestamptz)
+    ), ends AS (
+        SELECT min(number) AS first, max(number) AS last FROM shown
     ), taken AS MATERIALIZED (
-        SELECT number, loss, (number - first)::bigint * :stretches / (last - first + 1) AS stretch
-        FROM steps, ends WHERE job_id = :job_id
+        SELECT number, at, loss, (number - first)::bigint * :stretches / (last - first + 1) AS stretch
+        FROM shown, ends
     ), bounds AS (
-        SELECT stretch, min(loss) AS low, max(loss) AS high FROM taken GROUP BY stretch
+        SELECT stretch, min(loss) AS low, max(loss) AS high, avg(loss) AS mean FROM taken GROUP BY stretch
     ), kept AS (
         SELECT min(number) AS number FROM taken JOIN bounds USING (stretch) WHERE loss = low GROUP BY stretch
         UNION SELECT min(number) FROM taken JOIN bounds USING (stretch) WHERE loss = high GROUP BY stretch
         UNION SELECT first FROM ends
         UNION SELECT last FROM ends
     )
-    SELECT number, extract(epoch FROM at)::double precision * 1000, loss
-    FROM steps JOIN kept USING (number) WHERE job_id = :job_id ORDER BY number
-""")
+    SELECT number, extract(epoch FROM at)::double precision * 1000, loss, mean
+    FROM taken JOIN kept USING (number) JOIN bounds USING (stretch) ORDER BY number
+""").bindparams(bindparam("start", type_=DateTime(timezone=True)), bindparam("end", type_=DateTime(timezone=True)))
 
 
 @dataclass(frozen=True)
 class LossSeries:
-    """Optimiser steps, and the loss of each; None where it was not finite."""
+    """Optimiser steps, and the loss of each; None where it was not finite.
+
+    `mean` is that of all the steps in a step's stretch, those that were left out included.
+    """
 
     step: Sequence[int]
     at: Sequence[int]
     value: Sequence[float | None]
+    mean: Sequence[float | None]
 
 
 @dataclass(frozen=True)
@@ -72,25 +80,43 @@ class RhoSeries:
     reached: Sequence[float | None]
 
 
+@dataclass(frozen=True)
+class EvalSeries:
+    """The evaluation loss at the end of each epoch that has one."""
+
+    epoch: Sequence[int]
+    at: Sequence[int]
+    loss: Sequence[float]
+
+
 class SeriesRepository:
-    """Reads curves with at most about `points` points each, chosen so that no peak and no trough is lost."""
+    """Reads curves with at most about `points` points each, chosen so that no peak and no trough is lost.
+
+    `start` and `end` have them chosen from that time alone; totals still count from the job's beginning.
+    """
 
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def loss(self, job_id: str, *, points: int) -> LossSeries:
+    def loss(
+        self, job_id: str, *, points: int, start: datetime | None = None, end: datetime | None = None
+    ) -> LossSeries:
         """The first and the last step, and of each stretch in between the lowest loss and the highest.
 
         Chosen by the database, since a long run has hundreds of thousands of steps. NaN counts as highest.
         """
-        rows = self._session.execute(LOSS, {"job_id": job_id, "stretches": max(1, (points - 2) // 2)}).all()
+        asked = {"job_id": job_id, "stretches": max(1, (points - 2) // 2), "start": start, "end": end}
+        rows = self._session.execute(LOSS, asked).all()
         return LossSeries(
-            step=[number for number, _, _ in rows],
-            at=[round(at) for _, at, _ in rows],
-            value=[_rounded(loss) for _, _, loss in rows],
+            step=[number for number, *_ in rows],
+            at=[round(at) for _, at, *_ in rows],
+            value=[_rounded(loss) for *_, loss, _ in rows],
+            mean=[_rounded(mean) for *_, mean in rows],
         )
 
-    def energy(self, job_id: str, *, points: int) -> EnergySeries:
+    def energy(
+        self, job_id: str, *, points: int, start: datetime | None = None, end: datetime | None = None
+    ) -> EnergySeries:
         """Power, intensity and totals, of all attempts together.
 
         Where intervals are left out, the one before lasts until the next that is kept, or until the worker's end.
@@ -107,7 +133,7 @@ class SeriesRepository:
             .order_by(EnergyInterval.started_at, EnergyInterval.id)
         )
         rows = np.array(self._session.execute(query).all(), dtype=np.float64).reshape(-1, 5)
-        return _energy_series(*rows.T, points=points)
+        return _energy_series(*rows.T, points=points, begin=_edge(start, -math.inf), until=_edge(end, math.inf))
 
     def rho(self, job_id: str) -> RhoSeries:
         """All epochs, in order."""
@@ -131,6 +157,24 @@ class SeriesRepository:
             reached=[None if reached is None else _rounded(reached) for *_, reached in rows],
         )
 
+    def evaluation(self, job_id: str) -> EvalSeries:
+        """All epochs that were evaluated to a finite loss, in order."""
+        query = (
+            select(Epoch.number, _milliseconds(Epoch.finished_at), Epoch.eval_loss)
+            .where(Epoch.job_id == job_id, Epoch.finished_at.is_not(None), Epoch.eval_loss.is_not(None))
+            .order_by(Epoch.number)
+        )
+        rows = [
+            (number, round(at), _rounded(math.nan if loss is None else loss))
+            for number, at, loss in self._session.execute(query).all()
+        ]
+        known = [(number, at, loss) for number, at, loss in rows if loss is not None]
+        return EvalSeries(
+            epoch=[number for number, _, _ in known],
+            at=[at for _, at, _ in known],
+            loss=[loss for *_, loss in known],
+        )
+
 
 def _milliseconds(time: InstrumentedAttribute[Any]) -> ColumnElement[float]:
     return cast(func.extract("epoch", time) * 1000, Double)
@@ -144,18 +188,23 @@ def _energy_series(
     emissions_gco2e: NDArray[np.float64],
     *,
     points: int,
+    begin: float,
+    until: float,
 ) -> EnergySeries:
     seconds = np.maximum(end - start, 1.0) / 1000
     power_w = energy_kwh * JOULES_PER_KWH / seconds
     latest = np.maximum.accumulate(end) if end.size else end
     begins = np.ones(start.size, dtype=bool)
     begins[1:] = start[1:] > latest[:-1] + GAP_MS
-    kept = np.arange(start.size)
-    if start.size > points:
+    shown = np.flatnonzero((end >= begin) & (start <= until))
+    first, after = (int(shown[0]), int(shown[-1]) + 1) if shown.size else (0, 0)
+    kept = np.arange(first, after)
+    if kept.size > points:
         stretches = max(1, points // 4)
-        chosen = [extremes(power_w, stretches), extremes(intensity, stretches), np.flatnonzero(begins)]
-        kept = np.unique(np.concatenate(chosen))
-    covered = np.append(kept, start.size)[1:] - 1  # the last interval before the next that is kept
+        window = slice(first, after)
+        chosen = [extremes(power_w[window], stretches), extremes(intensity[window], stretches)]
+        kept = np.unique(np.concatenate([*chosen, np.flatnonzero(begins[window])])) + first
+    covered = np.append(kept, after)[1:] - 1  # the last interval before the next that is kept
     return EnergySeries(
         start=[round(value) for value in start[kept].tolist()],
         end=[round(value) for value in latest[covered].tolist()],
@@ -166,6 +215,10 @@ def _energy_series(
             _rounded(value) or 0.0 for value in np.cumsum(np.nan_to_num(emissions_gco2e))[covered].tolist()
         ],
     )
+
+
+def _edge(time: datetime | None, otherwise: float) -> float:
+    return otherwise if time is None else time.timestamp() * 1000
 
 
 def _rounded(value: float) -> float | None:

@@ -9,10 +9,12 @@ from pydantic import BaseModel, Field
 from api.context import SessionDep
 from api.jobs.caching import CACHED, IfNoneMatch, headers, matches, not_modified
 from api.jobs.endpoints import NOT_FOUND, JobDep
+from api.problems import invalid
+from api.times import RecordedTime
 from store.jobs import JobRepository
-from store.series import EnergySeries, LossSeries, RhoSeries, SeriesRepository
+from store.series import EnergySeries, EvalSeries, LossSeries, RhoSeries, SeriesRepository
 
-VERSION = "s1"  # of what is below: a job's revision knows nothing of it
+VERSION = "s2"  # of what is below: a job's revision knows nothing of it
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -23,6 +25,9 @@ class LossOut(BaseModel):
     step: list[int]
     at: list[int]
     value: list[float | None] = Field(description="Null where the loss was not finite")
+    mean: list[float | None] = Field(
+        description="Of all steps in the same stretch, those that are left out included; what to smooth a curve from"
+    )
 
 
 class EnergyOut(BaseModel):
@@ -46,6 +51,14 @@ class RhoOut(BaseModel):
     reached: list[float | None]
 
 
+class EvaluationOut(BaseModel):
+    """One entry for each epoch after which the model was evaluated."""
+
+    epoch: list[int]
+    at: list[int]
+    loss: list[float]
+
+
 class SeriesOut(BaseModel):
     """Curves by column: the entries at one index belong together. Times are milliseconds since 1970, in UTC."""
 
@@ -54,9 +67,10 @@ class SeriesOut(BaseModel):
     loss: LossOut
     energy: EnergyOut
     rho: RhoOut
+    evaluation: EvaluationOut
 
     @classmethod
-    def of(cls, loss: LossSeries, energy: EnergySeries, rho: RhoSeries) -> "SeriesOut":
+    def of(cls, loss: LossSeries, energy: EnergySeries, rho: RhoSeries, evaluation: EvalSeries) -> "SeriesOut":
         """As the store gives them."""
         times = [*loss.at[:1], *loss.at[-1:], *energy.start[:1], *energy.end[-1:], *rho.start]
         times += [end for end in rho.end if end is not None]
@@ -66,6 +80,7 @@ class SeriesOut(BaseModel):
             loss=LossOut(**vars(loss)),
             energy=EnergyOut(**vars(energy)),
             rho=RhoOut(**vars(rho)),
+            evaluation=EvaluationOut(**vars(evaluation)),
         )
 
 
@@ -80,15 +95,27 @@ def get_series(
     session: SessionDep,
     response: Response,
     points: Annotated[int, Query(ge=10, le=5000, description="About so many of each curve, at most")] = 500,
+    start: Annotated[
+        RecordedTime | None, Query(description="Loss and energy from then on alone, in as many points")
+    ] = None,
+    end: Annotated[RecordedTime | None, Query(description="Likewise, up to then")] = None,
     if_none_match: IfNoneMatch = None,
 ) -> SeriesOut | Response:
     """Thinned out so that no peak and no trough is lost; a stretch without a worker stays a gap."""
-    tag = f'"{VERSION}-{job.revision}-{JobRepository(session).newest_event(job.id)}-{points}"'
+    if start is not None and end is not None and start >= end:
+        raise invalid("start", f"given {start.isoformat()}: expected a time before {end.isoformat()}, the end")
+    asked = [str(points), *(str(edge and round(edge.timestamp() * 1000)) for edge in (start, end))]
+    tag = f'"{VERSION}-{job.revision}-{JobRepository(session).newest_event(job.id)}-{"-".join(asked)}"'
     if if_none_match is not None and matches(if_none_match, tag):
         return not_modified(tag)
     response.headers.update(headers(tag))
     series = SeriesRepository(session)
-    return SeriesOut.of(series.loss(job.id, points=points), series.energy(job.id, points=points), series.rho(job.id))
+    return SeriesOut.of(
+        series.loss(job.id, points=points, start=start, end=end),
+        series.energy(job.id, points=points, start=start, end=end),
+        series.rho(job.id),
+        series.evaluation(job.id),
+    )
 
 
 def _iso(milliseconds: int) -> datetime:

@@ -1,5 +1,6 @@
 """A job's curves: thinned out by the server, with every peak and every gap left in."""
 
+import math
 import random
 import time
 from collections.abc import Sequence
@@ -71,6 +72,7 @@ def test_a_short_run_is_shown_whole(client: TestClient, finished_job_id: str, da
         "step": [1, 2, 3],
         "at": [START_MS + 1000, START_MS + 2000, START_MS + 3000],
         "value": [3.0, 2.5, 2.0],
+        "mean": [3.0, 2.5, 2.0],
     }
     assert shown["energy"] == {
         "start": [START_MS],
@@ -88,7 +90,7 @@ def test_a_job_that_has_not_run_has_empty_curves(client: TestClient, job_id: str
     shown = series(client, job_id)
 
     assert (shown["start"], shown["end"]) == (None, None)
-    assert shown["loss"] == {"step": [], "at": [], "value": []}
+    assert shown["loss"] == {"step": [], "at": [], "value": [], "mean": []}
     assert shown["energy"]["power_w"] == []
 
 
@@ -110,6 +112,65 @@ def test_the_loss_keeps_its_ends_and_the_lowest_and_highest_of_every_stretch(
         numbers = [number for number in range(1, 1004) if (number - 1) * 20 // 1003 == stretch]
         for extreme in (min, max):
             assert extreme(numbers, key=lambda number: losses[number - 1]) in steps
+
+
+def test_every_kept_loss_comes_with_the_mean_of_its_stretch(
+    client: TestClient, job_id: str, database: Database
+) -> None:
+    losses = [5.0 if number % 10 == 9 else 1.0 for number in range(400)]
+    put_losses(database, job_id, losses)
+
+    shown = series(client, job_id, points=22)["loss"]
+
+    assert set(shown["value"]) == {1.0, 5.0}
+    assert shown["mean"] == [pytest.approx(1.4)] * len(shown["step"])
+
+
+def test_a_stretch_of_time_is_shown_in_finer_points_and_its_totals_count_from_the_beginning(
+    client: TestClient, job_id: str, database: Database
+) -> None:
+    put_losses(database, job_id, [2 + math.sin(step) for step in range(1, 36_001)])
+    put_intervals(database, job_id, [(60.0 * minute, 60.0, 60.0, 100.0) for minute in range(600)])
+    window = {"start": (START + timedelta(hours=1)).isoformat(), "end": (START + timedelta(minutes=62)).isoformat()}
+
+    shown = series(client, job_id, points=60, **window)
+
+    assert (shown["loss"]["step"][0], shown["loss"]["step"][-1]) == (3600, 3720)
+    assert len(shown["loss"]["step"]) > 50
+    minutes = [(start - START_MS) // 60_000 for start in shown["energy"]["start"]]
+    assert minutes == [59, 60, 61, 62]
+    assert shown["energy"]["energy_kwh"] == [pytest.approx((minute + 1) / 1000) for minute in minutes]
+
+
+def test_a_stretch_of_time_that_ends_before_it_begins_is_refused(client: TestClient, job_id: str) -> None:
+    window = {"start": "2026-11-23T13:00:00Z", "end": "2026-11-23T12:00:00Z"}
+
+    response = client.get(f"/jobs/{job_id}/series", params=window)
+
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["field"] == "start"
+
+
+def test_the_evaluation_loss_stands_at_the_end_of_its_epoch(
+    client: TestClient, job_id: str, database: Database
+) -> None:
+    with database.session() as session:
+        for number, loss in enumerate((2.5, None, math.nan), start=1):
+            session.add(
+                Epoch(
+                    job_id=job_id,
+                    number=number,
+                    attempt=1,
+                    started_at=START,
+                    finished_at=START + timedelta(minutes=number),
+                    eval_loss=loss,
+                    rho_asked=0.5,
+                    reason="",
+                    intensity_estimated=False,
+                )
+            )
+
+    assert series(client, job_id)["evaluation"] == {"epoch": [1], "at": [START_MS + 60_000], "loss": [2.5]}
 
 
 def test_a_loss_that_is_not_finite_is_null_and_is_never_thinned_out(
