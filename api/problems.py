@@ -1,4 +1,7 @@
-"""Errors as RFC 9457 problem details: one exception to raise, and one shape for every error that leaves the API."""
+"""Errors as RFC 9457 problem details: one exception to raise, and one shape for every error that leaves the API.
+
+A browser that asks for a page is shown the same problem as a page.
+"""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +16,11 @@ from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, Operationa
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
+
+from api.page_requests import wants_a_page
+from api.security_headers import HEADERS as SECURITY_HEADERS
+from api.templating import render
 
 MEDIA_TYPE = "application/problem+json"
 REQUEST_ID_HEADER = "X-Request-Id"
@@ -109,7 +116,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unexpected)
 
 
-def answer(request: Request, error: Exception) -> ProblemResponse:
+def answer(request: Request, error: Exception) -> Response:
     """The answer to an error that a middleware met, out of the reach of the handlers; raises it where it is a fault."""
     for kind, handler in HANDLERS.items():
         if isinstance(error, kind):
@@ -147,17 +154,30 @@ def _answer(
     detail: str,
     errors: Sequence[FieldProblem] = (),
     headers: Mapping[str, str] | None = None,
-) -> ProblemResponse:
+) -> Response:
     body = ProblemBody(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=list(errors))
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR and hasattr(request.state, "request_id"):
         body.request_id = request.state.request_id
         # The answer to an unexpected error passes by the middleware that would set it.
         headers = {**(headers or {}), REQUEST_ID_HEADER: request.state.request_id}
+    if wants_a_page(request):
+        return _page(request, body, headers)
     left_out = {name for name in ("errors", "request_id") if not getattr(body, name)}
     return ProblemResponse(body.model_dump(exclude=left_out), status, headers)
 
 
-def _http(request: Request, error: Exception) -> ProblemResponse:
+def _page(request: Request, body: ProblemBody, headers: Mapping[str, str] | None) -> Response:
+    """The problem for a person, with the navigation of whoever is signed in."""
+    known = {"principal": request.state.principal} if hasattr(request.state, "principal") else {}
+    shown = json.loads(ProblemResponse(body.model_dump()).body)  # what cannot be encoded is replaced there
+    page = render("problem.html", title=body.title, problem=shown, **known)
+    page.status_code = body.status
+    # The answer to an unexpected error passes by the middleware that sets the security headers, too.
+    page.headers.update({**SECURITY_HEADERS, **(headers or {})})
+    return page
+
+
+def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail = error.detail
     if not isinstance(error, Problem):
@@ -182,7 +202,7 @@ def _allowed(request: Request) -> str:
     return ", ".join(sorted({method for route in here for method in route.methods or ()}))
 
 
-def _validation(request: Request, error: Exception) -> ProblemResponse:
+def _validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     problem = invalid_fields([_field_problem(details) for details in error.errors()])
     return _answer(request, problem.status_code, problem.detail, problem.errors)
@@ -199,28 +219,28 @@ def _field_problem(details: Mapping[str, Any]) -> FieldProblem:
     return FieldProblem(field=field_path(location), message=message[0].lower() + message[1:])
 
 
-def _conflict(request: Request, error: Exception) -> ProblemResponse:
+def _conflict(request: Request, error: Exception) -> Response:
     detail = "something that this request rests on was changed at the same time: look again, and repeat it"
     return _answer(request, HTTPStatus.CONFLICT, detail)
 
 
-def _unstorable(request: Request, error: Exception) -> ProblemResponse:
+def _unstorable(request: Request, error: Exception) -> Response:
     detail = "the request holds a value that cannot be stored, such as the character NUL"
     return _answer(request, HTTPStatus.UNPROCESSABLE_ENTITY, detail)
 
 
-def _unavailable(request: Request, error: Exception) -> ProblemResponse:
+def _unavailable(request: Request, error: Exception) -> Response:
     detail = "the database does not answer: try again in a moment"
     return _answer(request, HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
 
 
-def _unexpected(request: Request, error: Exception) -> ProblemResponse:
+def _unexpected(request: Request, error: Exception) -> Response:
     # Starlette raises the error again once this is sent, so that the server's log holds it.
     detail = "an unexpected error; the service's log tells more"
     return _answer(request, HTTPStatus.INTERNAL_SERVER_ERROR, detail)
 
 
-HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], ProblemResponse]] = {
+HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Response]] = {
     HTTPException: _http,
     RequestValidationError: _validation,
     IntegrityError: _conflict,

@@ -16,6 +16,7 @@ from api.access.authenticator import Authenticator, KeyRefused
 from api.access.principal import Principal
 from api.access.rate_limits import RateLimits, network_of
 from api.access.sessions import COOKIE, Sessions
+from api.page_requests import wants_a_page
 from api.problems import Problem
 
 # Whoever keeps this process alive, and what a page needs before anybody has signed in.
@@ -129,7 +130,7 @@ class Authentication:
                 self._limits.take(_caller(request))
             except Problem as too_many:
                 return problems.answer(request, too_many)
-        if unauthorized and "authorization" not in request.headers and _wants_a_page(request):
+        if unauthorized and wants_a_page(request):
             onwards = provenance.requested_path(request) if provenance.is_safe(request) else "/"
             return RedirectResponse(f"{SIGN_IN}?next={quote(onwards, safe='')}", HTTPStatus.SEE_OTHER)
         return problems.answer(request, error)
@@ -141,12 +142,6 @@ def _caller(request: Request) -> str:
     if principal is not None and principal.key_id is not None:
         return principal.key_id
     return network_of(provenance.address_of(request))
-
-
-def _wants_a_page(request: Request) -> bool:
-    path = request.url.path
-    pages = path in ("/", "/docs") or path.startswith("/dashboard/")
-    return (pages and request.method == "GET") or "text/html" in request.headers.get("accept", "")
 
 
 def _unauthorized(detail: str, *, error: str | None = None) -> Problem:

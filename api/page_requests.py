@@ -1,0 +1,40 @@
+"""Whether a request is a browser's that wants a page to show, or a program's that wants data."""
+
+from starlette.requests import Request
+
+HTML = "text/html"
+DATA = ("application/json", "application/problem+json")
+PAGES = ("/", "/docs")
+DASHBOARD = "/dashboard/"
+
+
+def wants_a_page(request: Request) -> bool:
+    """True for pages by their path, and for whatever is asked for as HTML rather than as JSON; never with a key."""
+    if "authorization" in request.headers:
+        return False
+    path = request.url.path
+    is_page = path in PAGES or path.startswith(DASHBOARD)
+    if is_page and request.method in ("GET", "HEAD"):
+        return True
+    accepted = request.headers.get("accept", "")
+    return _preference(accepted, HTML) > max(_preference(accepted, media_type) for media_type in DATA)
+
+
+def _preference(accepted: str, media_type: str) -> tuple[float, int]:
+    """The `q` that an `Accept` header gives to a media type, and how exactly it names it: the larger, the dearer."""
+    kind = media_type.partition("/")[0]
+    weights = dict(_range(one) for one in accepted.lower().split(","))
+    names = (media_type, f"{kind}/*", "*/*")
+    return next(((weights[name], -place) for place, name in enumerate(names) if name in weights), (0.0, 0))
+
+
+def _range(text: str) -> tuple[str, float]:
+    name, *parameters = (part.strip() for part in text.split(";"))
+    for parameter in parameters:
+        key, _, value = parameter.partition("=")
+        if key.strip() == "q":
+            try:
+                return name, float(value)
+            except ValueError:
+                return name, 0.0  # what cannot be read is no preference
+    return name, 1.0
