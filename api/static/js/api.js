@@ -1,13 +1,14 @@
 // Calls of the REST interface: JSON in and out, a problem as an error that knows its fields.
 
 export class Problem extends Error {
-  // `errors`: [{field, detail}], as the answer's problem+json has them.
-  constructor(status, title, detail, errors) {
+  // `errors`: [{field, message}], as the answer's problem+json has them. `retryAfterSeconds`: null where nothing is said.
+  constructor(status, title, detail, errors, retryAfterSeconds = null) {
     super(detail || title);
     this.name = "Problem";
     this.status = status;
     this.title = title;
     this.errors = errors;
+    this.retryAfterSeconds = retryAfterSeconds;
   }
 }
 
@@ -36,7 +37,8 @@ export async function call(method, path, body, { headers = {}, signal } = {}) {
     throw new Problem(response.status, "Not JSON", `The answer to ${method} ${path} is not JSON.`, []);
   }
   if (!response.ok) {
-    throw new Problem(response.status, answer?.title ?? response.statusText, answer?.detail, answer?.errors ?? []);
+    const wait = Number(response.headers.get("Retry-After")) || null;
+    throw new Problem(response.status, answer?.title ?? response.statusText, answer?.detail, answer?.errors ?? [], wait);
   }
   return answer;
 }
