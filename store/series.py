@@ -154,7 +154,7 @@ class SeriesRepository:
             start=[round(start) for _, start, *_ in rows],
             end=[None if end is None else round(end) for _, _, end, *_ in rows],
             asked=[asked for *_, asked, _ in rows],
-            reached=[None if reached is None else _rounded(reached) for *_, reached in rows],
+            reached=[_rounded(reached) for *_, reached in rows],
         )
 
     def evaluation(self, job_id: str) -> EvalSeries:
@@ -164,10 +164,7 @@ class SeriesRepository:
             .where(Epoch.job_id == job_id, Epoch.finished_at.is_not(None), Epoch.eval_loss.is_not(None))
             .order_by(Epoch.number)
         )
-        rows = [
-            (number, round(at), _rounded(math.nan if loss is None else loss))
-            for number, at, loss in self._session.execute(query).all()
-        ]
+        rows = [(number, round(at), _rounded(loss)) for number, at, loss in self._session.execute(query).all()]
         known = [(number, at, loss) for number, at, loss in rows if loss is not None]
         return EvalSeries(
             epoch=[number for number, _, _ in known],
@@ -221,6 +218,6 @@ def _edge(time: datetime | None, otherwise: float) -> float:
     return otherwise if time is None else time.timestamp() * 1000
 
 
-def _rounded(value: float) -> float | None:
+def _rounded(value: float | None) -> float | None:
     """Six digits, more than a curve shows; None for what is not finite."""
-    return float(f"{value:.6g}") if math.isfinite(value) else None
+    return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")

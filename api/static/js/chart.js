@@ -3,7 +3,8 @@
 //
 // `uPlot` is the global of /static/uplot/uPlot.iife.js, which the page loads before this.
 
-const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+import { colour } from "./colours.js";
+
 const PAN = 0.1; // of what is shown, by an arrow key
 
 // place: an element. options:
@@ -30,13 +31,13 @@ export function chart(place, options) {
   const coloured = (part) => {
     const result = { ...part };
     for (const key of ["stroke", "fill"]) {
-      if (typeof part[key] === "string" && part[key].startsWith("--")) result[key] = style(part[key]);
+      if (typeof part[key] === "string" && part[key].startsWith("--")) result[key] = colour(part[key]);
     }
     return result;
   };
   const axis = (part) => {
-    const lines = { stroke: style("--line"), width: 1 };
-    return { stroke: style("--muted"), grid: lines, ticks: lines, font: "12px system-ui, sans-serif", ...coloured(part) };
+    const lines = { stroke: colour("--line"), width: 1 };
+    return { stroke: colour("--muted"), grid: lines, ticks: lines, font: "12px system-ui, sans-serif", ...coloured(part) };
   };
 
   function extent() {

@@ -1,6 +1,7 @@
 // The one scale from green to brown (`api/intensity_bands.py`): its bounds come with the page, its colours from the
 // style sheet.
 
+import { colour } from "./colours.js";
 import { number } from "./format.js";
 
 export const BANDS = JSON.parse(document.querySelector('meta[name="intensity-bands"]').content);
@@ -8,8 +9,7 @@ export const BANDS = JSON.parse(document.querySelector('meta[name="intensity-ban
 // The band of an intensity in gCO2e/kWh: {number, start, end, name}.
 export const bandOf = (gco2e) => BANDS.find((band) => band.end === null || gco2e < band.end);
 
-export const bandColour = (band) =>
-  getComputedStyle(document.documentElement).getPropertyValue(`--band-${band.number}`).trim();
+export const bandColour = (band) => colour(`--band-${band.number}`);
 
 // As the macro `intensity` of `figures.html` writes it.
 export function intensityElement(gco2e) {
