@@ -1,15 +1,52 @@
 """`/dashboard/workers`: what runs where."""
 
-from fastapi import APIRouter
-from fastapi.responses import HTMLResponse
+from datetime import timedelta
+
+from fastapi import APIRouter, Response
 
 from api.access.principal import PrincipalDep
+from api.context import ContextDep, NowDep, SessionDep
+from api.dashboard.page_tags import POLL_SECONDS, page_tag, tagged
+from api.jobs.caching import IfNoneMatch, matches, not_modified
+from api.jobs.schemas import jobs_out
 from api.templating import render
+from api.workers.endpoints import SHOWN_AFTER_LOSS
+from api.workers.schemas import WorkerOut
+from store.workers import WorkerRepository
+
+# Training workers first, and among them those that are at it.
+ORDER = {"train": 0, "prepare": 1, "scheduler": 2}
+STATES = {"busy": 0, "idle": 1, "running": 1, "lost": 2}
 
 router = APIRouter()
 
 
 @router.get("/dashboard/workers")
-def workers_page(principal: PrincipalDep) -> HTMLResponse:
-    """To be filled."""
-    return render("workers.html", title="Workers", here="workers", principal=principal)
+def workers_page(
+    principal: PrincipalDep,
+    context: ContextDep,
+    session: SessionDep,
+    now: NowDep,
+    if_none_match: IfNoneMatch = None,
+) -> Response:
+    """Those that are alive, and those that were lost within the last hour, each with what it is at."""
+    alive_since = now - timedelta(seconds=context.settings.lease_seconds)
+    seen = WorkerRepository(session).with_jobs(since=alive_since - SHOWN_AFTER_LOSS)
+    workers = [WorkerOut.of(worker, job, principal=principal, alive_since=alive_since) for worker, job in seen]
+    held = [job for _, job in seen if job is not None and principal.sees(job.owner)]
+    shown = [worker.model_dump(mode="json") for worker in workers]
+    tag = page_tag(principal, shown, [(job.id, job.revision) for job in held])
+    if if_none_match is not None and matches(if_none_match, tag):
+        return not_modified(tag)
+    workers.sort(key=lambda worker: (ORDER[worker.role], STATES[worker.state], worker.id))
+    rendered = render(
+        "workers.html",
+        title="Workers",
+        here="workers",
+        principal=principal,
+        workers=workers,
+        jobs={job.id: job for job in jobs_out(session, held)},
+        trains=any(worker.role == "train" and worker.state != "lost" for worker in workers),
+        poll_seconds=POLL_SECONDS,
+    )
+    return tagged(rendered, tag)

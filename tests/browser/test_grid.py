@@ -1,0 +1,106 @@
+"""`/dashboard/grid` before a real browser: what is known of each zone, and when each is cleanest."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from greencore.carbon import Reading
+from store.database import Database
+from store.grid import GridRepository
+from store.settings import Settings
+from tests.browser.accessible import check_accessible
+from tests.browser.conftest import Dashboard, serving
+from tests.browser.pictures import take_pictures
+from tests.browser.stage import hour_before, stage_grid, stage_workers
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Zones with readings, with old ones, with a yearly mean alone, and one of which nothing is known."""
+    zones = {"DE": "energy-charts", "FR": "energy-charts", "GB": "uk", "NO": "static", "PL": "energy-charts"}
+    return settings.model_copy(update={"zones": {**zones, "MARS": "uk"}})
+
+
+@pytest.fixture
+def dashboard(settings: Settings, database: Database) -> Iterator[Dashboard]:
+    with serving(settings) as url:
+        yield Dashboard(url, settings, database)
+
+
+def hour(zone: str, start: datetime, gco2e_per_kwh: float, source: str = "energy-charts") -> Reading:
+    return Reading(
+        zone=zone,
+        start=start,
+        end=start + HOUR,
+        gco2e_per_kwh=gco2e_per_kwh,
+        source=source,
+        fetched_at=datetime.now(UTC),
+    )
+
+
+def test_every_zone_says_what_is_known_of_it_and_what_is_not(page: Page, dashboard: Dashboard) -> None:
+    now = datetime.now(UTC)
+    stage_grid(dashboard.database, now=now)
+    stage_workers(dashboard.database, now=now)
+    with dashboard.database.session() as session:
+        GridRepository(session).put([hour("PL", now - 1.5 * HOUR, 700.0)])
+
+    page.goto("/dashboard/grid")
+
+    france = page.get_by_role("region", name="FR", exact=True)
+    expect(france).to_contain_text("France")
+    expect(france).to_contain_text("measured, average")
+    expect(france).to_contain_text("energy-charts")
+    expect(france).to_contain_text("1 worker")
+    expect(france).to_contain_text("the provider's forecast")
+    expect(france.get_by_role("img")).to_be_visible()
+    expect(page.get_by_role("region", name="PL", exact=True)).to_contain_text("which ended")
+    expect(page.get_by_role("region", name="PL", exact=True)).to_contain_text("stale (energy-charts)")
+    expect(page.get_by_role("region", name="PL", exact=True)).to_contain_text("There is no forecast")
+    expect(page.get_by_role("region", name="NO", exact=True)).to_contain_text("a yearly mean stands in")
+    expect(page.get_by_role("region", name="MARS", exact=True)).to_contain_text("Nothing is known yet")
+    names = page.locator(".zone h2").all_text_contents()
+    assert names.index("FR") < names.index("PL") < names.index("MARS")
+    france.locator("summary").click()
+    expect(france.get_by_role("row")).to_have_count(26)
+    check_accessible(page)
+    take_pictures(page, "grid-all")
+
+
+def test_the_cleanest_window_is_the_one_of_the_length_asked_for(page: Page, dashboard: Dashboard) -> None:
+    begin = hour_before(datetime.now(UTC))
+    values = [400.0, 400.0, 90.0, 400.0, 200.0, 200.0, 200.0, *[400.0] * 20]
+    with dashboard.database.session() as session:
+        grid = GridRepository(session)
+        grid.put([hour("DE", begin, values[0])])
+        later = [hour("DE", begin + offset * HOUR, value) for offset, value in enumerate(values) if offset]
+        grid.put_forecast("DE", "average", later, at=begin)
+    germany = page.get_by_role("region", name="DE", exact=True)
+
+    page.goto("/dashboard/grid")
+    expect(germany).to_contain_text(f"{begin + 4 * HOUR:%H:%M}–{begin + 7 * HOUR:%H:%M} UTC, opens in 3 h")
+    expect(germany).to_contain_text("50.0 % cleaner than now")
+
+    page.get_by_role("link", name="1 h").click()
+    expect(germany).to_contain_text(f"{begin + 2 * HOUR:%H:%M}–{begin + 3 * HOUR:%H:%M} UTC")
+    expect(germany).to_contain_text("77.5 % cleaner than now")
+    expect(page.get_by_role("link", name="1 h")).to_have_attribute("aria-current", "true")
+
+
+def test_an_unchanged_grid_is_not_sent_again_and_a_new_reading_is(page: Page, dashboard: Dashboard) -> None:
+    now = datetime.now(UTC)
+    stage_grid(dashboard.database, now=now)
+    first = page.request.get("/dashboard/grid?hours=6")
+    unchanged = page.request.get("/dashboard/grid?hours=6", headers={"If-None-Match": first.headers["etag"]})
+    if now.replace(second=0, microsecond=0) == datetime.now(UTC).replace(second=0, microsecond=0):
+        assert unchanged.status == 304
+
+    with dashboard.database.session() as session:
+        GridRepository(session).put([hour("FR", hour_before(now), 12.0)])
+    changed = page.request.get("/dashboard/grid?hours=6", headers={"If-None-Match": first.headers["etag"]})
+    assert changed.status == 200
+    assert ">12<span" in changed.text()
