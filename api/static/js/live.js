@@ -13,7 +13,8 @@ const sent = new Map();
 for (const part of document.querySelectorAll("[data-live]")) sent.set(part.id, part.innerHTML);
 
 async function renewOnce() {
-  const response = await fetch(location.pathname + location.search, {
+  const address = location.pathname + location.search;
+  const response = await fetch(address, {
     cache: "no-cache",
     headers: { Accept: "text/html" },
   });
@@ -23,6 +24,8 @@ async function renewOnce() {
   }
   if (!response.ok) throw new Error(`${response.status} ${response.statusText}`);
   const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
+  // Another filter was chosen meanwhile: `renew` has asked for its page.
+  if (address !== location.pathname + location.search) return 0;
   const changed = [];
   for (const part of document.querySelectorAll("[data-live]")) {
     const next = fresh.getElementById(part.id);
@@ -59,10 +62,10 @@ function replace(part, next) {
 }
 
 const first = secondsOf(document);
-const again = first === null ? null : poll(renewOnce, first * 1000);
+let again = first === null ? null : poll(renewOnce, first * 1000);
 
 // Has the page renewed at once, as after an action; where it had come to rest, it is renewed from now on again.
 export function renew() {
   if (again) again();
-  else poll(renewOnce, 0);
+  else again = poll(renewOnce, 0);
 }

@@ -9,6 +9,7 @@ export function poll(task, firstMs) {
   let timer = null;
   let busy = false;
   let ended = false;
+  let asked = false; // for a run at once, while one was on its way that may have come too early
   let failures = 0;
   let waitMs = firstMs;
 
@@ -37,7 +38,10 @@ export function poll(task, firstMs) {
     } finally {
       busy = false;
     }
-    if (!ended) schedule(Math.min(SLOWEST_MS, waitMs * 2 ** Math.min(failures, 6)));
+    if (asked) {
+      asked = ended = false;
+      schedule(0);
+    } else if (!ended) schedule(Math.min(SLOWEST_MS, waitMs * 2 ** Math.min(failures, 6)));
   }
 
   document.addEventListener("visibilitychange", () => {
@@ -46,6 +50,7 @@ export function poll(task, firstMs) {
   schedule(firstMs);
   return () => {
     ended = false;
-    schedule(0);
+    if (busy) asked = true;
+    else schedule(0);
   };
 }
