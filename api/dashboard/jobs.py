@@ -1,47 +1,92 @@
-"""`/`: the jobs, newest first."""
+"""`/`: the jobs, newest first, those that a filter in the URL leaves."""
 
-from typing import Annotated
+from datetime import datetime
+from http import HTTPStatus
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+from sqlalchemy.orm import Session
 
 from api.access.principal import PrincipalDep
-from api.context import SessionDep
+from api.context import Context, ContextDep, NowDep, SessionDep
+from api.dashboard.jobs_filter import LABEL_FIELD, read_filter
+from api.dashboard.jobs_rows import Totals, rows_of
 from api.dashboard.page_tags import POLL_SECONDS, page_tag, tagged
 from api.jobs.caching import IfNoneMatch, matches, not_modified
 from api.jobs.schemas import jobs_out
 from api.templating import render
-from store.jobs import JobFilter, JobRepository
-from store.status import FINAL
+from store.intensity_now import newest_readings
+from store.jobs import JobRepository
+from store.open_jobs import MOST, open_jobs
+from store.sparklines import loss_curves
+from store.status import FINAL, JobStatus
+from store.tables import IntensityReading
 
 JOBS_ON_A_PAGE = 50
+RESTING_POLL_SECONDS = 20  # where all jobs shown are over: new ones come, and prices become final
 
 router = APIRouter()
 
 
 @router.get("/")
 def jobs_page(
+    request: Request,
     principal: PrincipalDep,
+    context: ContextDep,
     session: SessionDep,
-    after: Annotated[str | None, Query()] = None,
+    now: NowDep,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    """It renews itself while one of the jobs shown has not ended."""
-    which = JobFilter(after=after, owner=principal.scope)
+    """It renews itself, more rarely where all jobs shown are over."""
+    asked = read_filter(request.query_params.multi_items())
+    shown = asked.filter
+    if asked.roundabout and not asked.errors:
+        return RedirectResponse(shown.link, HTTPStatus.SEE_OTHER)
     repository = JobRepository(session)
-    if if_none_match is not None:
+    which = shown.to_store(owner=principal.scope)
+    readings = _readings(session, context, now)
+    counts = open_jobs(session, owner=principal.scope)
+    around = [
+        shown.link,
+        counts,
+        [[zone, r.start.isoformat(), r.gco2e_per_kwh, r.estimated] for zone, r in readings.items()],
+    ]
+    if if_none_match is not None and not asked.errors:
         known = repository.revisions(limit=JOBS_ON_A_PAGE, **which)
-        tag = page_tag(principal, known.data, known.has_more)
+        tag = page_tag(principal, *around, known.data, known.has_more)
         if matches(if_none_match, tag):
             return not_modified(tag)
+    values = {
+        "title": "Jobs",
+        "here": "jobs",
+        "principal": principal,
+        "filter": shown,
+        "errors": {error.field: error.message for error in asked.errors},
+        "label_field": LABEL_FIELD,
+        "statuses": list(JobStatus),
+        "zones": sorted(context.settings.zones),
+        "counts": counts,
+        "most": MOST,
+    }
+    if asked.errors:
+        refused = render("jobs.html", **values, rows=[], older=None, poll_seconds=None)
+        refused.status_code = HTTPStatus.UNPROCESSABLE_ENTITY
+        return refused
     page = repository.page(limit=JOBS_ON_A_PAGE, **which)
     jobs = jobs_out(session, page.data)
+    curves = loss_curves(session, [job.id for job in jobs])
     rendered = render(
         "jobs.html",
-        title="Jobs",
-        here="jobs",
-        principal=principal,
-        jobs=jobs,
-        older=jobs[-1].id if page.has_more else None,
-        poll_seconds=POLL_SECONDS if any(job.status not in FINAL for job in jobs) else None,
+        **values,
+        rows=rows_of(jobs, readings, curves, now=now),
+        totals=Totals.of(jobs),
+        older=shown.older_than(jobs[-1].id) if page.has_more else None,
+        poll_seconds=POLL_SECONDS if any(job.status not in FINAL for job in jobs) else RESTING_POLL_SECONDS,
     )
-    return tagged(rendered, page_tag(principal, [(job.id, job.revision) for job in page.data], page.has_more))
+    return tagged(rendered, page_tag(principal, *around, [(job.id, job.revision) for job in page.data], page.has_more))
+
+
+def _readings(session: Session, context: Context, now: datetime) -> dict[str, IntensityReading]:
+    """The newest reading of each zone; one that is too old to decide by is none."""
+    found = newest_readings(session, sorted(context.settings.zones), at=now)
+    return {zone: found[zone] for zone in sorted(found) if found[zone].end + context.settings.stale_limit >= now}

@@ -1,0 +1,64 @@
+// The filter of the jobs page: a choice is applied at once, without leaving the page, and stands in its URL.
+
+import { announce } from "./announce.js";
+import { renew } from "./live.js";
+
+const form = document.getElementById("filter");
+const label = form.elements.label;
+const fault = document.getElementById("label-error");
+let applied = false;
+
+// The parameters that the form stands for, as the server writes them: nothing empty, `metadata[key]=value`.
+function parameters() {
+  const chosen = new URLSearchParams();
+  for (const [name, value] of new FormData(form)) {
+    if (value.trim() && name !== label.name) chosen.append(name, value);
+  }
+  const written = label.value.trim();
+  if (written) {
+    const middle = written.indexOf("=");
+    chosen.set(`metadata[${written.slice(0, middle).trim()}]`, written.slice(middle + 1).trim());
+  }
+  return chosen;
+}
+
+function check() {
+  const wrong = label.value.trim() !== "" && label.value.trim().indexOf("=") < 1;
+  fault.textContent = wrong ? "Expected key=value, as in team=speech." : "";
+  fault.hidden = !wrong;
+  label.toggleAttribute("aria-invalid", wrong);
+  if (wrong) label.setAttribute("aria-invalid", "true");
+  return !wrong;
+}
+
+function apply() {
+  if (!check()) return label.focus();
+  const query = parameters().toString();
+  label.value = "";
+  document.getElementById("errors")?.remove();
+  history.pushState(null, "", query ? `/?${query}` : "/");
+  applied = true;
+  renew();
+}
+
+// The way back leads to another filter, which the form then has to show.
+function follow() {
+  const given = new URLSearchParams(location.search);
+  for (const name of ["status", "zone"]) form.elements[name].value = given.get(name) ?? "";
+  label.value = "";
+  check();
+  applied = true;
+  renew();
+}
+
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  apply();
+});
+for (const select of form.querySelectorAll("select")) select.addEventListener("change", apply);
+addEventListener("popstate", follow);
+document.addEventListener("live", (event) => {
+  if (!applied || !event.detail.includes("conditions")) return;
+  applied = false;
+  announce(`${document.getElementById("shown")?.textContent ?? "No job"} shown`);
+});

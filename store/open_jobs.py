@@ -1,0 +1,34 @@
+"""How many jobs stand where, of those that are not over; counted no further than a reader wants to know."""
+
+from collections.abc import Mapping
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from store.status import FINAL, JobStatus
+
+MOST = 1000
+OPEN = tuple(status for status in JobStatus if status not in FINAL)
+# Ordered, so that PostgreSQL reads the index that has what is asked for, and no more of it than is counted.
+OF_ALL = text("""
+    SELECT status, (SELECT count(*) FROM (
+        SELECT FROM jobs WHERE jobs.status = asked.status ORDER BY jobs.status, jobs.id LIMIT :limit
+    ) AS met) FROM unnest(CAST(:statuses AS varchar[])) AS asked (status)
+""")
+OF_OWNER = text("""
+    SELECT status, (SELECT count(*) FROM (
+        SELECT FROM jobs WHERE jobs.owner = :owner AND jobs.status = asked.status
+        ORDER BY jobs.owner, jobs.status, jobs.id LIMIT :limit
+    ) AS met) FROM unnest(CAST(:statuses AS varchar[])) AS asked (status)
+""")
+
+
+def open_jobs(session: Session, *, owner: str | None, most: int = MOST) -> Mapping[JobStatus, int]:
+    """The jobs of an owner, or of all, by status, in the order of a job's life; `most` + 1 stands for more than `most`.
+
+    Statuses at which none stands are left out.
+    """
+    asked = {"statuses": [status.value for status in OPEN], "limit": most + 1}
+    query = OF_ALL if owner is None else OF_OWNER.bindparams(owner=owner)
+    counted = {row.status: row[1] for row in session.execute(query, asked)}
+    return {status: counted[status.value] for status in OPEN if counted[status.value]}

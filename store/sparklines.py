@@ -1,0 +1,32 @@
+"""The losses of many jobs as small curves: so many steps of each, looked up by number, however many it has taken."""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+POINTS = 40
+# Each point is one look into the index, for the first step that is stored at or after a number; the limit keeps
+# PostgreSQL from reading all steps of the jobs instead.
+CURVES = text("""
+    SELECT jobs.id, taken.number, taken.loss
+    FROM jobs, generate_series(0, :points - 1) AS point, LATERAL (
+        SELECT number, loss FROM steps
+        WHERE job_id = jobs.id AND number >= 1 + point * (jobs.steps_done - 1)::bigint / (:points - 1)
+        ORDER BY number LIMIT 1
+    ) AS taken
+    WHERE jobs.id = ANY(:job_ids) AND jobs.steps_done > 1
+    ORDER BY jobs.id, point
+""")
+
+
+def loss_curves(session: Session, job_ids: Collection[str], *, points: int = POINTS) -> Mapping[str, Sequence[float]]:
+    """Of each job at most `points` losses (at least 2) in the order of their steps, evenly spread, the last included.
+
+    Jobs without two of them are left out.
+    """
+    curves: dict[str, dict[int, float]] = defaultdict(dict)
+    for job_id, number, loss in session.execute(CURVES, {"job_ids": list(job_ids), "points": points}):
+        curves[job_id][number] = loss  # a short job's steps are met more than once
+    return {job_id: list(losses.values()) for job_id, losses in curves.items() if len(losses) > 1}
