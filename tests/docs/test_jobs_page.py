@@ -22,7 +22,7 @@ from store.settings import Settings
 from store.status import ALLOWED, FINAL, JobStatus
 from store.webhooks import MOST_PER_OWNER, signing_secret
 
-PAGE = (Path(__file__).parents[2] / "docs" / "jobs.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "jobs.md").read_text()
 
 
 def section(title: str) -> str:

@@ -15,7 +15,7 @@ from greencore.training.models import load_model, load_tokenizer
 from greencore.training.rows import tokenise
 from tests.greencore.training.conftest import small_model
 
-PAGE = (Path(__file__).parents[2] / "docs" / "greencore.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "explanation" / "method.md").read_text()
 
 
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument:UserWarning")  # torch's default on a machine without a GPU

@@ -1,0 +1,74 @@
+"""mkdocs hook: writes the calls of the REST interface, from its own description, where a page asks for them."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from api.reference.operations import Answer, Field, Operation, answers_of_all, operations, shapes, ways_in
+
+MARK = "<!-- from the code: rest -->"
+DESCRIPTION = Path(__file__).parents[2] / "api" / "openapi.json"
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """The page with its mark replaced."""
+    return markdown.replace(MARK, rest()) if MARK in markdown else markdown
+
+
+def rest() -> str:
+    """Every call by its group, and the objects that go in and come out, as Markdown."""
+    openapi = json.loads(DESCRIPTION.read_text())
+    groups = {tag["name"]: tag["description"] for tag in openapi["tags"]}
+    lines = ["## Ways in", "", *_table(("way", "what to send"), ways_in(openapi))]
+    lines += ["## What every call may answer", "", *_answers(answers_of_all(openapi))]
+    for group, calls in operations(openapi):
+        lines += [f"## {group.capitalize()}", "", f"{groups[group]}.", ""]
+        for call in calls:
+            lines += _call(call)
+    lines += ["## Shapes", "", "What goes in and comes out, by name.", ""]
+    for shape in shapes(openapi):
+        lines += [f"### {shape.name}", ""]
+        lines += [_text(shape.description), ""] if shape.description else []
+        lines += _fields(shape.fields)
+    return "\n".join(lines)
+
+
+def _call(call: Operation) -> list[str]:
+    lines = [f"### `{call.method} {call.path}`", "", f"**{_text(call.summary)}.**", ""]
+    lines += [_text(call.description), ""] if call.description else []
+    lines += ["Needs no key.", ""] if call.open else []
+    for label, fields in (("Parameters", call.parameters), ("Body", call.body)):
+        lines += [f"{label}:", "", *_fields(fields)] if fields else []
+    return [*lines, "Answers:", "", *_answers(call.answers)]
+
+
+def _fields(fields: Sequence[Field]) -> list[str]:
+    rows = (
+        (f"`{field.name}`{' (required)' if field.required else ''}", _text(field.type), field.description)
+        for field in fields
+    )
+    return _table(("name", "type", "what"), rows) if fields else []
+
+
+def _answers(answers: Sequence[Answer]) -> list[str]:
+    rows = ((f"`{answer.status}`", answer.description, _text(answer.type), answer.headers) for answer in answers)
+    return _table(("status", "what", "body", "headers"), rows)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return [
+        f"| {' | '.join(head)} |",
+        f"|{'---|' * len(head)}",
+        *(f"| {' | '.join(_cell(cell) for cell in row)} |" for row in rows),
+        "",
+    ]
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _text(text: str) -> str:
+    """Text whose asterisks and angle brackets stand for themselves."""
+    return text.replace("*", "\\*").replace("<", "&lt;")
