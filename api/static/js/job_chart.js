@@ -1,0 +1,178 @@
+// The chart on the page of a job: ρ, power, loss and emissions over one axis of time, before the intensity of the grid.
+//
+// The server thins the curves out; of a part that is zoomed into, it is asked for finer ones.
+
+import { get } from "./api.js";
+import { BANDS, bandLegend, bandOf } from "./intensity.js";
+import { backgroundOf, columnsOf, emissionRows, lossRows, merged, pauses, powerRows, rhoRows } from "./job_chart_columns.js";
+import { panels } from "./job_chart_panels.js";
+import { readout } from "./job_chart_readout.js";
+import { smoothed, windowOf } from "./job_chart_smoothing.js";
+import { tables } from "./job_chart_tables.js";
+import { keepZoom, zoomOf } from "./job_chart_zoom.js";
+import { poll } from "./poll.js";
+
+const POINTS = 400; // of each curve: about one in two px of a wide window
+const SETTLED_MS = 250; // so long a zoom has to stand still before finer curves are asked for
+const element = (name) => document.getElementById(`chart-${name}`);
+const path = document.getElementById("job-chart").dataset.series;
+
+let whole = null; // as the server last gave it
+let fine = null; // {range, series}: of the part that is zoomed into
+let drawn = { series: null, smooth: [], others: [], segments: [], pauses: [], epochs: [] };
+let chart = null;
+let say = null;
+let renewTables = null;
+let timer = null;
+let pointed = null;
+
+const counterfactuals = () =>
+  [...document.querySelectorAll("[data-counterfactual]")].map(({ dataset }) => ({
+    label: dataset.label,
+    start: Date.parse(dataset.start) / 1000,
+    end: Date.parse(dataset.end) / 1000,
+    gco2e: Number(dataset.gco2e),
+  }));
+
+function draw() {
+  const series = fine ? merged(whole, fine.series, fine.range) : whole;
+  const others = counterfactuals();
+  const ends = [Date.parse(whole.start) / 1000, Date.parse(whole.end) / 1000];
+  const extent = [
+    Math.min(ends[0], ...others.map((other) => other.start)),
+    Math.max(ends[0] + 1, ends[1], ...others.map((other) => other.end)),
+  ];
+  const window = windowOf(whole.loss.step);
+  drawn = {
+    series,
+    others,
+    smooth: smoothed(series.loss.step, series.loss.mean, window),
+    segments: backgroundOf(series.energy, bandOf),
+    pauses: pauses(series.energy),
+    epochs: series.rho.epoch.map((number, index) => ({
+      number,
+      from: series.rho.start[index] / 1000,
+      to: (series.rho.end[index] ?? whole.rho.start[index + 1] ?? ends[1] * 1000) / 1000,
+    })),
+  };
+  element("smoothing").textContent = `smoothed (exponential, over ${window} steps)`;
+  legend();
+  element("empty").hidden = true;
+  element("body").hidden = false;
+  const first = chart === null;
+  if (first) begin();
+  const emissions = emissionRows(series.energy, others).map((row) => [...row, undefined, undefined, undefined].slice(0, 5));
+  chart.setData({
+    rho: columnsOf(rhoRows(series.rho, ends[1]), 2, extent),
+    power: columnsOf(powerRows(series.energy), 1, extent),
+    loss: columnsOf(lossRows(series, window, drawn.pauses), 3, extent),
+    emissions: columnsOf(emissions, 4, extent),
+  });
+  if (first) chart.zoom(zoomOf(location.hash));
+  if (first && chart.range()) zoomed(chart.range());
+  renewTables();
+  say(pointed, drawn.series, drawn.smooth, drawn.others);
+}
+
+function begin() {
+  say = readout(element("readout"));
+  chart = panels(() => drawn, { onZoom: zoomed, onCursor: point });
+  renewTables = tables(element("tables"), () => drawn.series);
+  element("in").addEventListener("click", () => scale(0.5));
+  element("out").addEventListener("click", () => scale(2));
+  element("all").addEventListener("click", () => zoom(null));
+  element("body").addEventListener("keydown", pointByKey, { capture: true });
+  window.addEventListener("hashchange", () => zoom(zoomOf(location.hash)));
+}
+
+function legend() {
+  const used = new Set(drawn.segments.filter((part) => part.gco2e !== null).map((part) => bandOf(part.gco2e)));
+  const list = bandLegend(BANDS.filter((band) => used.has(band)));
+  list.prepend(Object.assign(document.createElement("li"), { textContent: "Background: gCO2e/kWh" }));
+  if (drawn.pauses.length) {
+    const item = document.createElement("li");
+    item.append(Object.assign(document.createElement("span"), { className: "swatch paused" }), "paused: no worker ran");
+    list.append(item);
+  }
+  element("bands").replaceChildren(list);
+}
+
+// The cursor fires once for every panel; the line is only written once a frame.
+function point(at) {
+  const waits = point.next !== undefined;
+  point.next = at;
+  if (waits) return;
+  requestAnimationFrame(() => {
+    pointed = point.next;
+    point.next = undefined;
+    say(pointed, drawn.series, drawn.smooth, drawn.others);
+  });
+}
+
+function pointByKey(event) {
+  if (!event.shiftKey || !["ArrowLeft", "ArrowRight"].includes(event.key) || !event.target.matches(".chart")) return;
+  event.preventDefault();
+  event.stopPropagation();
+  const [from, to] = chart.shownRange();
+  const step = ((to - from) / 100) * (event.key === "ArrowLeft" ? -1 : 1);
+  chart.point(Math.min(to, Math.max(from, (pointed ?? (from + to) / 2) + step)));
+}
+
+function scale(factor) {
+  const [from, to] = chart.shownRange();
+  const width = (to - from) * factor;
+  const middle = (from + to) / 2;
+  zoom([middle - width / 2, middle + width / 2]);
+}
+
+// By a button or the address; a zoom by mouse or key has been carried out already.
+function zoom(range) {
+  chart.zoom(range);
+  zoomed(chart.range());
+}
+
+function zoomed(range) {
+  keepZoom(range);
+  element("out").disabled = element("all").disabled = range === null;
+  clearTimeout(timer);
+  timer = setTimeout(refine, SETTLED_MS);
+}
+
+async function refine() {
+  const range = chart.range();
+  if (range === null) {
+    fine = null;
+    return;
+  }
+  try {
+    if (await loadFine(range)) draw();
+    element("problem").hidden = true;
+  } catch (error) {
+    element("problem").textContent = `No finer curves than these: ${error.message}`;
+    element("problem").hidden = false;
+  }
+}
+
+async function loadFine(range) {
+  const [start, end] = range.map((seconds) => new Date(seconds * 1000).toISOString());
+  const series = await get(`${path}?${new URLSearchParams({ points: POINTS, start, end })}`);
+  const current = chart.range();
+  if (current === null || current[0] !== range[0] || current[1] !== range[1]) return false;
+  fine = { range, series };
+  return true;
+}
+
+async function load() {
+  whole = await get(`${path}?points=${POINTS}`);
+  if (chart?.range()) await loadFine(chart.range());
+  if (whole.start !== null) draw();
+  if (!document.body.dataset.pollSeconds) return null;
+  // A px of the chart is about a thousandth of the run.
+  const length = whole.start === null ? 0 : Date.parse(whole.end) - Date.parse(whole.start);
+  return Math.min(60_000, Math.max(3_000, length / 500));
+}
+
+const again = poll(load, 0);
+document.addEventListener("live", (event) => {
+  if (event.detail.includes("chart-counterfactuals") || !document.body.dataset.pollSeconds || whole?.start === null) again();
+});

@@ -1,0 +1,115 @@
+// From what `/jobs/{id}/series` gives to the columns of uPlot: pure functions. Times become seconds since 1970; what is
+// `null` in a column breaks its line, what is `undefined` only has no value there.
+
+import { smoothed } from "./job_chart_smoothing.js";
+
+const GAP_S = 1; // as the server's: a longer one is a stretch without a worker
+const PAUSES_AT_MOST = 500;
+
+const seconds = (milliseconds) => (milliseconds === null ? null : milliseconds / 1000);
+
+// `fine` covers `range` ([from, to] in seconds) in more points than `whole`: takes its entries there, the others elsewhere.
+export function merged(whole, fine, range) {
+  if (!fine) return whole;
+  const from = range[0] * 1000;
+  const to = range[1] * 1000;
+  return {
+    ...whole,
+    loss: spliced(whole.loss, fine.loss, (part, index) => part.at[index] < from, (part, index) => part.at[index] > to),
+    energy: spliced(whole.energy, fine.energy, ...around(fine.energy)),
+  };
+}
+
+// Stretches of the whole that end before the first fine one, or begin after the last.
+function around({ start, end }) {
+  if (!start.length) return [() => true, () => false];
+  return [(part, index) => part.end[index] <= start[0], (part, index) => part.start[index] >= end[end.length - 1]];
+}
+
+function spliced(whole, fine, isBefore, isAfter) {
+  const indices = whole[Object.keys(whole)[0]].map((_, index) => index);
+  const before = indices.filter((index) => isBefore(whole, index));
+  const after = indices.filter((index) => isAfter(whole, index));
+  const pick = (column, kept) => kept.map((index) => column[index]);
+  return Object.fromEntries(
+    Object.entries(whole).map(([key, column]) => [key, [...pick(column, before), ...fine[key], ...pick(column, after)]]),
+  );
+}
+
+// [{from, to}] where no worker ran.
+export function pauses({ start, end }) {
+  const found = [];
+  for (let index = 1; index < start.length; index += 1) {
+    const from = end[index - 1] / 1000;
+    const to = start[index] / 1000;
+    if (to - from > GAP_S) found.push({ from, to });
+  }
+  return found.sort((a, b) => b.to - b.from - (a.to - a.from)).slice(0, PAUSES_AT_MOST);
+}
+
+// [{from, to, gco2e}] for `intensityBackground`, neighbours of the same band (`bandOf`) as one.
+export function backgroundOf({ start, end, intensity_gco2e_per_kwh: intensity }, bandOf) {
+  const found = [];
+  for (let index = 0; index < start.length; index += 1) {
+    const part = { from: start[index] / 1000, to: end[index] / 1000, gco2e: intensity[index] };
+    const last = found[found.length - 1];
+    const same = last && part.from - last.to <= GAP_S && known(last) && known(part) && bandOf(last.gco2e) === bandOf(part.gco2e);
+    if (same) last.to = Math.max(last.to, part.to);
+    else found.push(part);
+  }
+  return found;
+}
+
+const known = (part) => part.gco2e !== null;
+
+// Rows [x, ...values] in order of time as columns that begin at `extent[0]` and end at `extent[1]`, so that all panels
+// have the same axis.
+export function columnsOf(rows, count, extent) {
+  const empty = Array.from({ length: count }, () => undefined);
+  const all = [[extent[0], ...empty], ...rows.sort((a, b) => a[0] - b[0]), [extent[1], ...empty]];
+  return Array.from({ length: count + 1 }, (_, column) => all.map((row) => row[column]));
+}
+
+export function rhoRows({ epoch, start, end, asked, reached }, latest) {
+  const rows = [];
+  epoch.forEach((_, index) => {
+    const from = start[index] / 1000;
+    const until = seconds(end[index]) ?? Math.max(from, index + 1 < start.length ? start[index + 1] / 1000 : latest);
+    rows.push([from, asked[index], reached[index]], [until, asked[index], reached[index]]);
+    if (index + 1 < start.length && start[index + 1] / 1000 - until > GAP_S) rows.push([until, null, null]);
+  });
+  return rows;
+}
+
+export function powerRows({ start, end, power_w: power }) {
+  const rows = [];
+  start.forEach((_, index) => {
+    rows.push([start[index] / 1000, power[index]], [end[index] / 1000, power[index]]);
+    if (index + 1 < start.length && start[index + 1] - end[index] > GAP_S * 1000) rows.push([end[index] / 1000, null]);
+  });
+  return rows;
+}
+
+// Each step, smoothed, and the evaluation of each epoch; no line goes through a pause.
+export function lossRows({ loss, evaluation }, window, paused) {
+  const smooth = smoothed(loss.step, loss.mean, window);
+  return [
+    ...paused.map(({ from, to }) => [(from + to) / 2, null, null, undefined]),
+    ...loss.at.map((at, index) => [at / 1000, loss.value[index], smooth[index], undefined]),
+    ...evaluation.at.map((at, index) => [at / 1000, undefined, undefined, evaluation.loss[index]]),
+  ];
+}
+
+// Emitted so far, then a line from 0 to its total for each of `others`: [{start, end, gco2e}], in seconds.
+export function emissionRows({ start, end, emissions_gco2e: emissions }, others) {
+  const none = others.map(() => undefined);
+  const rows = [];
+  start.forEach((_, index) => {
+    rows.push([start[index] / 1000, index ? emissions[index - 1] : undefined, ...none]);
+    rows.push([end[index] / 1000, emissions[index], ...none]);
+  });
+  others.forEach((other, index) => {
+    rows.push([other.start, undefined, ...none.with(index, 0)], [other.end, undefined, ...none.with(index, other.gco2e)]);
+  });
+  return rows;
+}
