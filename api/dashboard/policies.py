@@ -1,21 +1,111 @@
-"""`/dashboard/policies`: the policies, and the editor for operators."""
+"""`/dashboard/policies`: the policies, and for operators the editor, with what an edit would change."""
 
-from fastapi import APIRouter
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import APIRouter, Response
 from fastapi.responses import HTMLResponse
+from sqlalchemy.orm import Session
 
-from api.access.principal import PrincipalDep
+from api.access.principal import OperatorDep, Principal, PrincipalDep
+from api.context import Context, ContextDep, SessionDep
+from api.dashboard import policy_curve
+from api.dashboard.page_tags import page_tag, tagged
+from api.dashboard.policy_form import EXAMPLES, policy_form, run_fields
+from api.dashboard.policy_words import gate_in_words, missing_in_words, rho_in_words, rule_in_words, smoothing_in_words
+from api.jobs.caching import IfNoneMatch, matches, not_modified
+from api.policies.schemas import PolicyOut
+from api.problems import Problem
 from api.templating import render
+from greencore.policy import parse_policy
+from store.grid import GridRepository
+from store.policies import PolicyRepository
+from store.tables import Policy
+
+# The simulated run; all of it can be changed on the page.
+RUN_VALUES = {"work_hours": 8, "epochs": 8, "deadline_hours": 24, "power_w": 300, "forecast": "own"}
+# Days of stored readings that a backtest goes over: 90 of them take 0.1 to 0.5 s.
+HISTORY_DAYS = (7, 30, 90, 365)
+DEFAULT_HISTORY_DAYS = 90
+FORM = policy_form()
+RUN_FIELDS = run_fields()
 
 router = APIRouter()
+router.include_router(policy_curve.router)
 
 
 @router.get("/dashboard/policies")
-def policies_page(principal: PrincipalDep) -> HTMLResponse:
-    """To be filled."""
-    return render("policies.html", title="Policies", here="policies", principal=principal)
+def policies_page(principal: PrincipalDep, session: SessionDep, if_none_match: IfNoneMatch = None) -> Response:
+    """The newest version of each, by name."""
+    stored = PolicyRepository(session).all_latest()
+    tag = page_tag(principal, [(policy.name, policy.version, policy.created_at.isoformat()) for policy in stored])
+    if if_none_match is not None and matches(if_none_match, tag):
+        return not_modified(tag)
+    rendered = render(
+        "policies.html",
+        title="Policies",
+        here="policies",
+        principal=principal,
+        policies=[_row(policy) for policy in stored],
+    )
+    return tagged(rendered, tag)
+
+
+@router.get("/dashboard/policies/new")
+def new_policy_page(operator: OperatorDep, context: ContextDep, session: SessionDep) -> HTMLResponse:
+    """The editor with an example in it."""
+    return _editor("New policy", operator, context, session, stored=None)
 
 
 @router.get("/dashboard/policies/{name}")
-def policy_page(name: str, principal: PrincipalDep) -> HTMLResponse:
-    """To be filled."""
-    return render("policies.html", title=name, here="policies", principal=principal)
+def policy_page(name: str, principal: PrincipalDep, context: ContextDep, session: SessionDep) -> HTMLResponse:
+    """The editor for operators, and what they have written for everybody else."""
+    stored = PolicyRepository(session).latest(name)
+    if stored is None:
+        raise Problem(HTTPStatus.NOT_FOUND, f"there is no policy named {name!r}")
+    return _editor(name, principal, context, session, stored=PolicyOut.of(stored))
+
+
+def _editor(
+    title: str, principal: Principal, context: Context, session: Session, *, stored: PolicyOut | None
+) -> HTMLResponse:
+    body = EXAMPLES["linear"] if stored is None else stored.policy
+    policy = parse_policy(body)
+    return render(
+        "policy.html",
+        title=title,
+        here="policies",
+        principal=principal,
+        stored=stored,
+        body=body,
+        rule=rule_in_words(policy),
+        rho=rho_in_words(policy),
+        gate=gate_in_words(policy.gate),
+        smoothing=smoothing_in_words(policy.smoothing),
+        missing=missing_in_words(policy),
+        form=FORM,
+        examples=EXAMPLES,
+        run_fields=RUN_FIELDS,
+        run_values=RUN_VALUES,
+        zones=_zones_with_history(context, session),
+        history_days=HISTORY_DAYS,
+        default_history_days=DEFAULT_HISTORY_DAYS,
+    )
+
+
+def _zones_with_history(context: Context, session: Session) -> list[str]:
+    grid = GridRepository(session)
+    return [zone for zone in sorted(context.settings.zones) if grid.signal(zone) is not None]
+
+
+def _row(stored: Policy) -> dict[str, Any]:
+    policy = parse_policy(stored.body)
+    return {
+        "name": stored.name,
+        "version": stored.version,
+        "kind": policy.model_dump()["kind"],
+        "rule": rule_in_words(policy),
+        "rho": rho_in_words(policy),
+        "gate": gate_in_words(policy.gate),
+        "since": stored.created_at,
+    }

@@ -1,0 +1,100 @@
+"""The form of a policy: its kinds, and the fields of each, as `greencore.policy` defines them."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from api.dashboard.form_fields import FormField, Schema, fields_of, form_field
+from api.policies.simulation_request import SimulationRequest
+from greencore.policy import PolicyBody
+from greencore.policy.models import KINDS
+
+# Where a new policy begins, and what a kind that is chosen puts into fields that are empty.
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "constant": {"kind": "constant", "rho": 0.7},
+    "steps": {
+        "kind": "steps",
+        "steps": [{"up_to": 150, "rho": 1.0}, {"up_to": 300, "rho": 0.7}, {"rho": 0.5}],
+    },
+    "linear": {"kind": "linear", "clean": 100, "dirty": 400, "rho_max": 1.0, "rho_min": 0.4},
+    "percentile": {"kind": "percentile", "window_hours": 168, "gamma": 1.0, "rho_max": 1.0, "rho_min": 0.4},
+    "budget": {"kind": "budget", "budget_gco2e": 500, "rho_max": 1.0, "rho_min": 0.4},
+    "price": {"kind": "price", "gco2e_per_loss": 50, "rho_max": 1.0, "rho_min": 0.4},
+}
+RUN = ("work_hours", "epochs", "deadline_hours", "power_w", "forecast")
+COMMON = ("kind", "on_missing", "gate", "smoothing", "steps")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of policy, and what it does in a sentence."""
+
+    name: str
+    description: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """An object within a policy. `absent` is what holds where it is left out as a whole."""
+
+    path: str
+    description: str
+    fields: tuple[FormField, ...]
+    absent: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PolicyForm:
+    """Everything that the editor lets one set."""
+
+    kinds: tuple[Kind, ...]
+    fields: tuple[FormField, ...]
+    step: tuple[FormField, ...]
+    gate: Part
+    smoothing: Part
+    on_missing: FormField
+    missing_rho: FormField
+
+
+def policy_form() -> PolicyForm:
+    """As the schema has it: a field that several kinds define alike is one field of the form."""
+    schema = TypeAdapter(PolicyBody).json_schema()
+    parts = {definition["title"].lower(): definition for definition in schema["$defs"].values()}
+    fields: dict[tuple[str, str], FormField] = {}
+    for kind in KINDS:
+        for field in fields_of(parts[kind]):
+            if field.name not in COMMON:
+                known = fields.setdefault((field.name, field.hint), field)
+                fields[field.name, field.hint] = replace(known, kinds=(*known.kinds, kind))
+    properties = parts[KINDS[0]]["properties"]
+    [rho] = fields_of(parts["fixedrho"], prefix="on_missing.")
+    return PolicyForm(
+        kinds=tuple(Kind(kind, _sentence(parts[kind])) for kind in KINDS),
+        fields=tuple(sorted(fields.values(), key=lambda field: field.name.startswith("rho_"))),
+        step=fields_of(parts["step"]),
+        gate=_part("gate", parts["gate"], properties["gate"]),
+        smoothing=_part("smoothing", parts["smoothing"], properties["smoothing"]),
+        on_missing=_on_missing(properties["on_missing"]),
+        missing_rho=rho,
+    )
+
+
+def run_fields() -> tuple[FormField, ...]:
+    """What is asked about the run of a backtest."""
+    schema = SimulationRequest.model_json_schema(by_alias=True)
+    return tuple(form_field(name, schema["properties"][name], required=name in schema["required"]) for name in RUN)
+
+
+def _part(path: str, schema: Schema, property_: Schema) -> Part:
+    return Part(path, _sentence(schema), fields_of(schema, prefix=f"{path}."), property_["default"])
+
+
+def _on_missing(schema: Schema) -> FormField:
+    """A choice of its rules, and "rho" for the object that fixes one."""
+    rules = next(part["enum"] for part in schema["oneOf"] if "enum" in part)
+    return form_field("on_missing", {"enum": [*rules, "rho"], "default": schema["default"]})
+
+
+def _sentence(schema: Schema) -> str:
+    return " ".join(str(schema["description"]).split())

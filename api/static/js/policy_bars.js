@@ -1,0 +1,80 @@
+// A fall from what all the work would have emitted to what remains, as horizontal bars on one scale; where a version is
+// edited, the stored one stands above it, paler.
+
+import { number, percent } from "./format.js";
+
+export function bars({ stored, edited, labels }) {
+  const versions = [stored && ["stored", stored], edited && ["edited", edited]].filter(Boolean);
+  const scale = 100 / Math.max(...versions.map(([, answer]) => largest(answer)));
+  const figure = document.createElement("div");
+  figure.className = "bars";
+  figure.setAttribute("role", "img");
+  figure.setAttribute("aria-label", versions.map(([which, answer]) => `${labels[which]}: ${inWords(answer)}`).join(" "));
+  for (const row of ROWS) figure.append(rowOf(row, versions, scale));
+  figure.append(keyOf(versions, labels));
+  return figure;
+}
+
+const ROWS = [
+  { label: "ρ = 1, begun at once", kind: "all", from: () => 0, to: (answer) => answer.baseline_g, text: (answer) => `${number(answer.baseline_g)} g` },
+  { label: "− less work", kind: "less", from: (answer) => answer.constant_g, to: (answer) => answer.baseline_g, text: (answer) => saved(answer.less_work_saving) },
+  { label: "− moved in time", kind: "moved", from: (answer) => answer.emissions_g, to: (answer) => answer.constant_g, text: (answer) => saved(answer.moved_in_time_saving) },
+  { label: "what remains", kind: "rest", from: () => 0, to: (answer) => answer.emissions_g, text: (answer) => `${number(answer.emissions_g)} g`, marked: true },
+];
+
+const saved = (share) => (share < 0 ? `+${percent(-share)}` : share === 0 ? "0.0 %" : `−${percent(share)}`);
+const largest = (answer) => Math.max(answer.baseline_g, answer.constant_g, answer.emissions_g, answer.spread?.emissions_g.p95 ?? 0);
+
+function inWords(answer) {
+  return (
+    `${number(answer.baseline_g)} gCO2e at ρ = 1, begun at once; ${percent(answer.less_work_saving)} saved by less work, ` +
+    `${percent(answer.moved_in_time_saving)} by moving it in time; ${number(answer.emissions_g)} gCO2e remain.`
+  );
+}
+
+function rowOf({ label, kind, from, to, text, marked }, versions, scale) {
+  const row = element("div", "bar-row");
+  row.append(element("span", "bar-label", label));
+  const tracks = element("span", "bar-tracks");
+  const figures = element("span", "bar-figures");
+  for (const [which, answer] of versions) {
+    const track = element("span", "bar-track");
+    const [low, high] = [from(answer), to(answer)];
+    // What was to be saved and is lost instead is drawn the other way.
+    const bar = element("span", `bar ${high < low ? "lost" : kind}${versions.length > 1 && which === "stored" ? " before" : ""}`);
+    place(bar, Math.min(low, high) * scale, Math.abs(high - low) * scale);
+    track.append(bar);
+    if (marked) track.append(...marks(answer, scale));
+    tracks.append(track);
+    figures.append(element("span", "", text(answer)));
+  }
+  row.append(tracks, figures);
+  return row;
+}
+
+function marks(answer, scale) {
+  const oracle = element("span", "oracle");
+  place(oracle, answer.oracle_g * scale, 0);
+  if (!answer.spread) return [oracle];
+  const spread = element("span", "spread");
+  const { p05, p95 } = answer.spread.emissions_g;
+  place(spread, p05 * scale, (p95 - p05) * scale);
+  return [oracle, spread];
+}
+
+function keyOf(versions, labels) {
+  const key = element("p", "bar-key reason");
+  if (versions.length > 1) key.append(`Above, paler: ${labels.stored}; below: ${labels.edited}. `);
+  key.append(element("span", "oracle-key"), " oracle: the same work in the cleanest hours before the deadline, all known beforehand. ");
+  if (versions[0][1].spread) key.append(element("span", "spread-key"), " 5 % to 95 % of the starts.");
+  return key;
+}
+
+function place(bar, left, width) {
+  bar.style.left = `${left}%`;
+  bar.style.width = `${width}%`;
+}
+
+function element(tag, className, text = "") {
+  return Object.assign(document.createElement(tag), { className, textContent: text });
+}

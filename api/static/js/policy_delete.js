@@ -1,0 +1,39 @@
+// Asks before a policy is deleted, and deletes it.
+
+import { announce } from "./announce.js";
+import { remove } from "./api.js";
+
+// Buttons with `data-delete` open the dialog; `onDeleted` is called with the name.
+export function policyDelete(onDeleted) {
+  const dialog = document.getElementById("delete-dialog");
+  const fault = dialog.querySelector(".error");
+  const confirm = dialog.querySelector(".confirm");
+  let name = null;
+
+  document.addEventListener("click", ({ target }) => {
+    if (!target.dataset?.delete) return;
+    name = target.dataset.delete;
+    dialog.querySelector(".name").textContent = name;
+    fault.hidden = true;
+    dialog.showModal();
+  });
+  dialog.querySelector(".cancel").addEventListener("click", () => dialog.close());
+
+  confirm.addEventListener("click", async () => {
+    confirm.disabled = true;
+    try {
+      await remove(`/policies/${encodeURIComponent(name)}`);
+    } catch (error) {
+      if (error.status !== 404) {
+        fault.textContent = error.message;
+        fault.hidden = false;
+        return;
+      }
+    } finally {
+      confirm.disabled = false;
+    }
+    dialog.close();
+    announce(`${name} is deleted`);
+    onDeleted(name);
+  });
+}

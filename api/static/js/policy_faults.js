@@ -1,0 +1,32 @@
+// Puts each fault beside the field that it names.
+
+// Shows `errors` ([{field, message}]) at the elements with `data-fault` within `root`; `prefix` is cut off the fields.
+// Returns those for which there is no visible place.
+export function showFaults(root, errors, prefix = "") {
+  clearFaults(root);
+  return errors.filter(({ field, message }) => {
+    const path = field.startsWith(prefix) ? field.slice(prefix.length) : field;
+    const place = placeOf(root, path);
+    if (!place) return true;
+    place.textContent = place.textContent ? `${place.textContent}; ${message}` : message;
+    place.hidden = false;
+    for (const input of inputsOf(root, place.dataset.fault)) input.setAttribute("aria-invalid", "true");
+    return false;
+  });
+}
+
+export function clearFaults(root) {
+  for (const place of root.querySelectorAll("[data-fault]")) {
+    place.textContent = "";
+    place.hidden = true;
+  }
+  for (const input of root.querySelectorAll("[aria-invalid]")) input.removeAttribute("aria-invalid");
+}
+
+const inputsOf = (root, path) => root.querySelectorAll(`[data-path="${CSS.escape(path)}"]`);
+
+// The place of the field itself; not one that is hidden with what it belongs to.
+function placeOf(root, path) {
+  const place = root.querySelector(`[data-fault="${CSS.escape(path)}"]`);
+  return place && !place.parentElement.closest("[hidden]") ? place : null;
+}

@@ -1,0 +1,83 @@
+// Saves the draft as the next version; never over a version that its writer has not seen.
+
+import { announce } from "./announce.js";
+import { get, put } from "./api.js";
+
+// `told` shows the errors of a refused policy and returns those that it has no place for.
+export function policySave({ button, refusal, draft, told, onSaved }) {
+  async function save() {
+    say();
+    if (draft.text !== null) return say("Nothing is saved: the JSON cannot be read yet.");
+    const { base, name } = draft;
+    if (!name) return say("Nothing is saved: a name is missing.");
+    button.disabled = true;
+    try {
+      const stored = await newest(name);
+      if ((stored?.version ?? 0) !== base.version) return conflict(stored);
+      const answer = await put(path(name), { policy: draft.body });
+      const between = answer.version - base.version - 1;
+      draft.rebase({ name, version: answer.version, body: answer.policy }, answer.policy);
+      announce(`Saved as version ${answer.version}`);
+      onSaved(answer);
+      if (between > 0) say(`Somebody else saved in the same moment: yours is version ${answer.version}, and in force; theirs is the one before.`);
+    } catch (error) {
+      const left = told(error.errors ?? []);
+      const more = left.map(({ field, message }) => ` ${field}: ${message}.`).join("");
+      say(error.errors?.length ? `Nothing is saved: something in it is wrong.${more}` : `Nothing is saved. ${error.message}`);
+    } finally {
+      button.disabled = false;
+    }
+    return null;
+  }
+
+  function conflict(stored) {
+    const { base, name } = draft;
+    if (base.version === 0) {
+      say(`Nothing is saved: there is a policy named ${name} already.`);
+      refusal.append(link(`Open ${name}`, `/dashboard/policies/${encodeURIComponent(name)}`));
+      return;
+    }
+    if (!stored) {
+      say(`Nothing is saved: ${name} has been deleted since you began from version ${base.version}.`);
+      refusal.append(choice("Keep mine, to be saved as its first version", () => draft.rebase({ ...base, version: 0 })));
+      return;
+    }
+    const theirs = { name, version: stored.version, body: stored.policy };
+    say(`Nothing is saved: version ${stored.version} has been stored since you began from version ${base.version}.`);
+    refusal.append(
+      choice(`Keep mine, and compare it with version ${stored.version}`, () => draft.rebase(theirs)),
+      choice(`Take version ${stored.version}, and drop mine`, () => draft.rebase(theirs, theirs.body)),
+    );
+    refusal.querySelector("button").focus();
+  }
+
+  function choice(text, does) {
+    const option = Object.assign(document.createElement("button"), { type: "button", textContent: text });
+    option.addEventListener("click", () => {
+      does();
+      say();
+      button.focus();
+    });
+    return option;
+  }
+
+  function say(text = "") {
+    refusal.textContent = text ? `${text} ` : "";
+    refusal.hidden = !text;
+  }
+
+  button.addEventListener("click", save);
+  return { say };
+}
+
+const path = (name) => `/policies/${encodeURIComponent(name)}`;
+const link = (text, href) => Object.assign(document.createElement("a"), { textContent: text, href });
+
+async function newest(name) {
+  try {
+    return await get(path(name));
+  } catch (error) {
+    if (error.status === 404) return null;
+    throw error;
+  }
+}
