@@ -3,24 +3,28 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from typing import Any
 
 import typer
 from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.orm import Session
 
 from api.access.keys import issue
+from api.access.schemas import KeyOut
 from cli.embedded import EmbeddedPostgres
 from cli.errors import CommandError, SettingError
+from cli.remote.output import show_json
 from cli.secret import read_secret, secret_file
 from greencore.clock import utc_now
 from store.database import Database
 from store.keys import KeyRepository, Role, unusable
 from store.settings import SecretKeyMissing, Settings
+from store.tables import ApiKey
 
 KEYS_AT_ONCE = 200
 
 
-def create(settings: Settings, *, owner: str, role: Role, name: str, days: float | None) -> None:
+def create(settings: Settings, *, owner: str, role: Role, name: str, days: float | None, as_json: bool = False) -> None:
     """Show a new key on stdout, and nothing else there. Raises `CommandError`."""
     if not owner or owner != owner.strip() or not (owner + name).isprintable():
         raise SettingError("--owner and --name: expected text that can be shown, and an owner without spaces around")
@@ -28,24 +32,25 @@ def create(settings: Settings, *, owner: str, role: Role, name: str, days: float
     secret = _secret(settings)
     with _session(settings) as session:
         key, text = issue(session, secret, owner=owner, role=role, name=name, expires_at=expires_at, at=utc_now())
+    if as_json:
+        show_json({**_described(key), "key": text})
+        return
     typer.echo(f"{key.id}: a key for {owner} ({role}), shown this once", err=True)
     typer.echo(text)
 
 
-def show(settings: Settings) -> None:
+def show(settings: Settings, *, as_json: bool = False) -> None:
     """List every key, newest first, without its text."""
     now = utc_now()
-    after: str | None = None
     with _session(settings) as session:
-        while True:
-            page = KeyRepository(session).page(limit=KEYS_AT_ONCE, after=after)
-            for key in page.data:
-                state = unusable(key, at=now) or f"until {_day(key.expires_at)}"
-                used = f"last used {_day(key.last_used_at)}"
-                typer.echo("\t".join([key.id, f"gtk_{key.hint}…", key.role, key.owner, state, used, key.name]).rstrip())
-            if not page.has_more:
-                return
-            after = page.data[-1].id
+        keys = list(_every(KeyRepository(session)))
+        if as_json:
+            show_json([_described(key) for key in keys])
+            return
+        for key in keys:
+            state = unusable(key, at=now) or f"until {_day(key.expires_at)}"
+            used = f"last used {_day(key.last_used_at)}"
+            typer.echo("\t".join([key.id, f"gtk_{key.hint}…", key.role, key.owner, state, used, key.name]).rstrip())
 
 
 def revoke(settings: Settings, key_id: str) -> None:
@@ -55,6 +60,21 @@ def revoke(settings: Settings, key_id: str) -> None:
         if not KeyRepository(session).revoke(key_id, at=utc_now(), leave_an_operator=False):
             raise CommandError(f"there is no key {key_id!r}: `greentune keys list` shows those that there are")
     typer.echo(f"{key_id}: revoked", err=True)
+
+
+def _every(keys: KeyRepository) -> Iterator[ApiKey]:
+    after: str | None = None
+    while True:
+        page = keys.page(limit=KEYS_AT_ONCE, after=after)
+        yield from page.data
+        if not page.has_more:
+            return
+        after = page.data[-1].id
+
+
+def _described(key: ApiKey) -> Any:
+    """As `GET /keys` shows it."""
+    return KeyOut.of(key).model_dump(mode="json")
 
 
 def _secret(settings: Settings) -> str:

@@ -3,6 +3,7 @@
 import threading
 
 from api.access.keys import issue
+from cli.beside import recorded
 from cli.signals import stop_signals
 from cli.stack import Interrupted, Say, Stack
 from greencore.clock import utc_now
@@ -21,8 +22,9 @@ def serve(settings: Settings, *, say: Say) -> None:
         try:
             stack.start()
             _show_first_key(stack, say)
-            say(f"GreenTune is at {stack.url} (interface: {stack.url}/docs; logs: {stack.logs}); Ctrl-C stops it")
-            stack.watch()
+            with recorded(stack.data_dir, stack.url):
+                say(f"GreenTune is at {stack.url} (interface: {stack.url}/docs; logs: {stack.logs}); Ctrl-C stops it")
+                stack.watch()
         except Interrupted:
             pass
         say("stopping: a running job is written to a checkpoint first; Ctrl-C again stops at once")

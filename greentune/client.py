@@ -5,6 +5,7 @@ import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Unpack
@@ -104,11 +105,17 @@ class Client:
         return self._polls.job(part(job_id))
 
     def jobs(
-        self, *, status: JobStatus | None = None, zone: str | None = None, metadata: Mapping[str, str] | None = None
+        self,
+        *,
+        status: JobStatus | None = None,
+        zone: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        most: int | None = None,
     ) -> Iterator[Job]:
-        """Every job that all filters hold of, newest first; pages are asked for as they are needed."""
+        """The jobs that all filters hold of, newest first, the first `most` of them; pages are asked for as needed."""
         labels = {f"metadata[{name}]": value for name, value in (metadata or {}).items()}
-        return self._resources.pages("/jobs", Job, lambda job: job.id, {"status": status, "zone": zone, **labels})
+        filters = {"status": status, "zone": zone, **labels}
+        return self._resources.pages("/jobs", Job, lambda job: job.id, filters, most=most)
 
     def changes(self, job_id: str, *, seconds: float = 2.0, timeout: float | None = None) -> Iterator[Job]:
         """The job now and each time that it has changed, until it is over; looks every so many `seconds`.
@@ -151,14 +158,17 @@ class Client:
         """Which tensors were trained in which epoch; the newest `limit` epochs, or those before the number `after`."""
         return self._resources.get(Selection, f"/jobs/{part(job_id)}/selection", {"limit": limit, "after": after})
 
-    def events(self, job_id: str, *, follow: bool = False, after: int | None = None) -> Iterator[Event]:
-        """What happened to a job, newest first.
+    def events(
+        self, job_id: str, *, follow: bool = False, after: int | None = None, most: int | None = None
+    ) -> Iterator[Event]:
+        """What happened to a job, newest first: the first `most`, and those older than the event `after`.
 
-        With `follow` the earliest first, as a stream that ends with the job, and beginning after the event `after`.
+        With `follow` the earliest first, those newer than `after`, as a stream that ends with the job.
         """
         if follow:
-            return follow_events(self._transport, part(job_id), after=after)
-        return self._resources.pages(f"/jobs/{part(job_id)}/events", Event, lambda event: event.id, {"after": after})
+            return islice(follow_events(self._transport, part(job_id), after=after), most)
+        path = f"/jobs/{part(job_id)}/events"
+        return self._resources.pages(path, Event, lambda event: event.id, {"after": after}, most=most)
 
     def artifacts(self, job_id: str) -> list[Artifact]:
         """The files of a finished job's result."""

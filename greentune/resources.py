@@ -1,6 +1,7 @@
 """Answers as models: one, a short list, and every item of a list that comes in pages."""
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -30,10 +31,23 @@ class Resources:
         return _page(item, self._transport.call("GET", path, repeatable=True))[0]
 
     def pages(
-        self, path: str, item: type[A], cursor: Callable[[A], str | int], params: Params | None = None
+        self,
+        path: str,
+        item: type[A],
+        cursor: Callable[[A], str | int],
+        params: Params | None = None,
+        *,
+        most: int | None = None,
     ) -> Iterator[A]:
-        """Every item of a list that comes in pages; `cursor` is what an item is named by in `after`."""
-        params = {"limit": PAGE_ITEMS, **(params or {})}
+        """The items of a list that comes in pages, the first `most` of them or all.
+
+        `cursor` is what an item is named by in `after`.
+        """
+        return islice(
+            self._every(path, item, cursor, {"limit": min(most or PAGE_ITEMS, PAGE_ITEMS), **(params or {})}), most
+        )
+
+    def _every(self, path: str, item: type[A], cursor: Callable[[A], str | int], params: Params) -> Iterator[A]:
         while True:
             items, has_more = _page(item, self._transport.call("GET", path, params=params, repeatable=True))
             yield from items

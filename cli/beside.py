@@ -1,0 +1,43 @@
+"""Where the `greentune serve` of a data folder answers, for commands that are run beside it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def recorded(data_dir: Path, url: str) -> Iterator[None]:
+    """Tell commands on this machine where the service is, for as long as the block runs."""
+    file = _file(data_dir)
+    draft = file.with_suffix(".draft")
+    draft.write_text(f"{os.getpid()} {url}\n")
+    draft.replace(file)
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def url_beside(data_dir: Path) -> str | None:
+    """The address that a service of this data folder has recorded; None where none runs."""
+    try:
+        pid, url = _file(data_dir).read_text().split()
+        return url if _runs(int(pid)) else None
+    except (OSError, ValueError):
+        return None
+
+
+def _runs(pid: int) -> bool:
+    """Whether there is such a process: one that was killed leaves its record behind."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True  # somebody else's
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _file(data_dir: Path) -> Path:
+    return data_dir / "service-url"

@@ -1,0 +1,51 @@
+"""`greentune zones`, `workers` and `models`: where jobs could run, by whom, and what could be trained."""
+
+from typing import Annotated
+
+import typer
+
+from cli.completion import complete_zone
+from cli.options import AsJson, Key, Url
+
+app = typer.Typer()
+
+
+@app.command()
+def zones(
+    zone: Annotated[
+        str | None,
+        typer.Argument(metavar="ZONE", help="One zone; else all.", autocompletion=complete_zone, show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Show the grid's carbon intensity now, how it is known, and the next 24 h with the cleanest hours."""
+    from cli.remote.connection import service
+    from cli.remote.zones import show_zone, show_zones
+
+    with service(url, key) as client:
+        if zone is None:
+            show_zones(client, as_json=as_json)
+        else:
+            show_zone(client, zone, as_json=as_json)
+
+
+@app.command()
+def workers(as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
+    """Show the service's processes: their zones, their device, and the job that each holds."""
+    from cli.remote.connection import service
+    from cli.remote.inventory import show_workers
+
+    with service(url, key) as client:
+        show_workers(client, as_json=as_json)
+
+
+@app.command()
+def models(as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
+    """Show what can be trained: the operator's catalogue."""
+    from cli.remote.connection import service
+    from cli.remote.inventory import show_models
+
+    with service(url, key) as client:
+        show_models(client, as_json=as_json)

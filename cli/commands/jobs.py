@@ -1,0 +1,76 @@
+"""`greentune jobs`, `watch` and the actions on jobs."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.options import AsJson, JobArgument, JobArguments, JsonLines, Key, Metadata, Url
+
+if TYPE_CHECKING:
+    from greentune.models import Action
+
+app = typer.Typer()
+
+
+@app.command("jobs")
+def list_jobs(
+    status: Annotated[str | None, typer.Option(help="Only jobs that stand there, such as running.")] = None,
+    zone: Annotated[str | None, typer.Option(help="Only jobs of this zone.")] = None,
+    metadata: Metadata = None,
+    limit: Annotated[int, typer.Option(help="At most so many, the newest.", min=1)] = 20,
+    as_json: AsJson = False,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """List jobs, the newest first: how far they are, what they have emitted and saved."""
+    from cli.remote.connection import service
+    from cli.remote.jobs import show_jobs
+
+    with service(url, key) as client:
+        show_jobs(client, status=status, zone=zone, metadata=metadata or (), limit=limit, as_json=as_json)
+
+
+@app.command()
+def watch(job: JobArgument, as_json: JsonLines = False, url: Url = None, key: Key = None) -> None:
+    """Follow a job to its end. Ctrl-C leaves it running.
+
+    Ends with 0 where the job succeeded, 1 where it failed, and 3 where it was cancelled.
+    """
+    from cli.remote.connection import service
+    from cli.remote.watching import LOOK_SECONDS
+    from cli.remote.watching import watch as run
+
+    with service(url, key) as client:
+        run(client, job, seconds=LOOK_SECONDS, as_json=as_json)
+
+
+@app.command()
+def cancel(jobs: JobArguments, as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
+    """End jobs for good, at their next optimiser step where they run."""
+    _act("cancel", jobs, as_json, url, key)
+
+
+@app.command()
+def pause(jobs: JobArguments, as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
+    """Stop jobs at their next optimiser step, and keep what they have done."""
+    _act("pause", jobs, as_json, url, key)
+
+
+@app.command()
+def resume(jobs: JobArguments, as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
+    """Let paused jobs go on."""
+    _act("resume", jobs, as_json, url, key)
+
+
+@app.command()
+def retry(jobs: JobArguments, as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
+    """Try jobs again that have failed or were cancelled."""
+    _act("retry", jobs, as_json, url, key)
+
+
+def _act(action: "Action", jobs: list[str], as_json: bool, url: str | None, key: str | None) -> None:
+    from cli.remote.connection import service
+    from cli.remote.jobs import act
+
+    with service(url, key) as client:
+        act(client, action, jobs, as_json=as_json)

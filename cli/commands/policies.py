@@ -1,0 +1,118 @@
+"""`greentune policy`: check and simulate policies here; list, show, store and delete those of a service."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.completion import complete_zone
+from cli.options import AsJson, Key, PolicyArgument, PolicyName, Url
+
+app = typer.Typer(
+    help="Check a policy, hold it against a recorded past, and keep those that a service knows by name.",
+    no_args_is_help=True,
+)
+
+
+@app.command()
+def check(policy: PolicyArgument, as_json: AsJson = False) -> None:
+    """Show a policy with its defaults, or every fault in it. Needs no service."""
+    from cli.policy import check as run
+
+    run(policy, as_json=as_json)
+
+
+@app.command()
+def simulate(
+    policy: Annotated[
+        str,
+        typer.Argument(
+            metavar="POLICY", help="A JSON file, or JSON in braces; with --zone-history a stored policy's name, too."
+        ),
+    ],
+    work_hours: Annotated[float, typer.Option(help="The run's length at ρ = 1.")],
+    epochs: Annotated[int, typer.Option(help="Equal parts of the run.")],
+    trace: Annotated[
+        Path | None, typer.Option(help="CSV of intensities: datetime, gco2e_per_kwh; or Electricity Maps'.")
+    ] = None,
+    zone_history: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ZONE",
+            help="Instead of a trace: what the service has stored of this zone.",
+            autocompletion=complete_zone,
+        ),
+    ] = None,
+    zone: Annotated[str | None, typer.Option(help="What to call the trace's zone.")] = None,
+    deadline_hours: Annotated[
+        float | None, typer.Option(help="From the start; without it the gate's max_delay_hours count.")
+    ] = None,
+    start: Annotated[str | None, typer.Option(help="A time; without it every full hour of the trace.")] = None,
+    forecast: Annotated[str, typer.Option(help="What the gate plans by: own, persistence or perfect.")] = "own",
+    power_w: Annotated[float, typer.Option(help="Drawn while it computes.")] = 300.0,
+    idle_power_w: Annotated[float, typer.Option(help="Drawn while it waits or pauses.")] = 0.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Show what POST /policies/simulate answers.")] = False,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Say what a policy would have emitted on a recorded past. With a trace it needs no service."""
+    from cli.policy import Past, simulate_on_trace, simulate_on_zone
+
+    past = Past(
+        work_hours=work_hours,
+        epochs=epochs,
+        deadline_hours=deadline_hours,
+        start=start,
+        forecast=forecast,
+        power_w=power_w,
+        idle_power_w=idle_power_w,
+    )
+    if zone_history is not None:
+        simulate_on_zone(policy, zone_history, past, trace=trace, url=url, key=key, as_json=as_json)
+    else:
+        simulate_on_trace(policy, trace, past, zone=zone, as_json=as_json)
+
+
+@app.command("list")
+def list_policies(as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
+    """List the policies that the service knows by name."""
+    from cli.remote.connection import service
+    from cli.remote.policies import show_policies
+
+    with service(url, key) as client:
+        show_policies(client, as_json=as_json)
+
+
+@app.command()
+def show(
+    name: PolicyName,
+    as_json: Annotated[bool, typer.Option("--json", help="As it is anyway.")] = False,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Show the newest version of a stored policy, as JSON."""
+    from cli.remote.connection import service
+    from cli.remote.policies import show_policy
+
+    with service(url, key) as client:
+        show_policy(client, name)
+
+
+@app.command()
+def apply(name: PolicyName, policy: PolicyArgument, as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
+    """Store a policy as the next version of its name (operators). Jobs keep the version that they have."""
+    from cli.remote.connection import service
+    from cli.remote.policies import apply_policy
+
+    with service(url, key) as client:
+        apply_policy(client, name, policy, as_json=as_json)
+
+
+@app.command()
+def delete(name: PolicyName, url: Url = None, key: Key = None) -> None:
+    """Delete every version of a policy (operators). Jobs keep the version that they have."""
+    from cli.remote.connection import service
+    from cli.remote.policies import delete_policy
+
+    with service(url, key) as client:
+        delete_policy(client, name)

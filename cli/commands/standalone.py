@@ -1,0 +1,123 @@
+"""`greentune serve`, `demo`, `train`, `apply-delta` and `migrate`: what needs no service that runs already."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.errors import SettingError
+from cli.options import DataDir
+from cli.say import say
+
+if TYPE_CHECKING:
+    from greencore.hyperparameters import Hyperparameters
+
+app = typer.Typer()
+
+Host = Annotated[str | None, typer.Option(help="Address to listen on (GREENTUNE_HOST).")]
+Port = Annotated[int | None, typer.Option(help="Port to listen on (GREENTUNE_PORT).", min=1, max=65535)]
+
+
+@app.command()
+def serve(host: Host = None, port: Port = None, data_dir: DataDir = None) -> None:
+    """Run the whole service in this terminal until Ctrl-C.
+
+    PostgreSQL and Valkey come with it, unless DATABASE_URL or REDIS_URL name servers to use instead.
+    """
+    from cli.configuration import read_settings
+    from cli.serve import serve as run
+
+    run(read_settings(host=host, port=port, data_dir=data_dir), say=say)
+
+
+@app.command()
+def demo(data_dir: DataDir = None) -> None:
+    """Fine-tune a small language model under a carbon policy on a synthetic day, show what it cost, and stop."""
+    from cli.configuration import read_settings
+    from cli.demo.run import run
+
+    run(read_settings(data_dir=data_dir))
+
+
+@app.command()
+def train(
+    model: Annotated[
+        str, typer.Option(help="A name in the catalogue, a model's folder, a GGUF file, or hub:NAME@COMMIT.")
+    ],
+    dataset: Annotated[Path, typer.Option(help="Rows as JSON Lines.")],
+    rho: Annotated[float, typer.Option(help="Share of full fine-tuning's FLOPs, above 0 and at most 1.")] = 0.6,
+    output: Annotated[Path, typer.Option(help="New folder for checkpoints and the result.")] = Path("out"),
+    method: Annotated[str, typer.Option(help="greentrainer, or one of the baselines that the paper compares with.")] = (
+        "greentrainer"
+    ),
+    prompt_format: Annotated[str | None, typer.Option(help="plain, tldr, summarize or chat.")] = None,
+    epochs: Annotated[int | None, typer.Option()] = None,
+    batch_size: Annotated[int | None, typer.Option()] = None,
+    learning_rate: Annotated[float | None, typer.Option()] = None,
+    max_length: Annotated[int | None, typer.Option(help="Tokens of a row.")] = None,
+    eval_share: Annotated[float | None, typer.Option(help="Share of rows held out for evaluation.")] = None,
+    seed: Annotated[int | None, typer.Option()] = None,
+    result: Annotated[str | None, typer.Option(help="full, or delta: only what changed, for apply-delta.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Fine-tune in this process, without any service."""
+    if not 0 < rho <= 1:
+        raise SettingError(f"--rho: {rho} is not above 0 and at most 1")
+    hyperparameters = _hyperparameters(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        max_length=max_length,
+        prompt_format=prompt_format,
+        eval_share=eval_share,
+        seed=seed,
+        result=result,
+    )
+    from cli.configuration import read_settings
+    from cli.train import method_named
+    from cli.train import train as run
+
+    run(model, dataset, rho, hyperparameters, output, read_settings(data_dir=data_dir), method=method_named(method))
+
+
+@app.command("apply-delta")
+def apply_delta(
+    base: Annotated[str, typer.Option(help="The model that was trained, named as for `train`.")],
+    delta: Annotated[Path, typer.Option(help="The delta.safetensors of a result.")],
+    output: Annotated[Path, typer.Option(help="New folder for the whole model.")],
+    data_dir: DataDir = None,
+) -> None:
+    """Make the whole fine-tuned model of its base and a delta, bit by bit what the run would have saved."""
+    from cli.apply_delta import apply
+    from cli.configuration import read_settings
+
+    apply(base, delta, output, read_settings(data_dir=data_dir))
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database at DATABASE_URL to the schema of this version."""
+    from sqlalchemy.exc import OperationalError
+
+    from cli.configuration import read_settings
+    from migrations.upgrade import upgrade
+
+    try:
+        upgrade(read_settings().database_url)
+    except ValueError as error:
+        raise SettingError(str(error)) from error
+    except OperationalError as error:
+        raise SettingError(f"DATABASE_URL: PostgreSQL cannot be used: {error.orig}") from error
+    say("database: migrated")
+
+
+def _hyperparameters(**options: Any) -> "Hyperparameters":
+    from pydantic import ValidationError
+
+    from greencore.hyperparameters import Hyperparameters
+
+    try:
+        return Hyperparameters(**{name: value for name, value in options.items() if value is not None})
+    except ValidationError as error:
+        faults = [f"--{str(fault['loc'][0]).replace('_', '-')}: {fault['msg']}" for fault in error.errors()]
+        raise SettingError("\n".join(faults)) from error

@@ -1,0 +1,38 @@
+"""What a shell completes with names that the service knows; where it does not answer at once, nothing."""
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from greentune.client import Client
+
+# Nobody waits longer for a key that was pressed.
+PATIENCE_SECONDS = 1.0
+JOBS_OFFERED = 50
+
+
+def complete_job(incomplete: str) -> list[str]:
+    """The ids of the newest jobs."""
+    return _starting(incomplete, lambda client: (job.id for job in client.jobs(most=JOBS_OFFERED)))
+
+
+def complete_policy(incomplete: str) -> list[str]:
+    """The names of stored policies."""
+    return _starting(incomplete, lambda client: (policy.name for policy in client.policies()))
+
+
+def complete_zone(incomplete: str) -> list[str]:
+    """The zones of the service."""
+    return _starting(incomplete, lambda client: (zone.zone for zone in client.zones()))
+
+
+def _starting(incomplete: str, names: "Callable[[Client], Iterable[str]]") -> list[str]:
+    from cli.errors import CommandError
+    from cli.remote.connection import service
+    from greentune.errors import ServiceError
+
+    try:
+        with service(None, None, timeout=PATIENCE_SECONDS, attempts=1) as client:
+            return [name for name in names(client) if name.startswith(incomplete)]
+    except (ServiceError, CommandError):
+        return []

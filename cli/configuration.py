@@ -1,0 +1,30 @@
+"""Settings as the commands read them: from the environment, with options on top, and every fault named."""
+
+import re
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
+
+from cli.errors import SettingError
+from store.settings import Settings
+
+
+def read_settings(**options: Any) -> Settings:
+    """Settings from the environment, with the options that were given on top.
+
+    Raises `SettingError` that names each option or variable that is wrong.
+    """
+    try:
+        return Settings(**{name: value for name, value in options.items() if value is not None})
+    except SettingsError as error:
+        field = re.search(r'field "(\w+)"', str(error))
+        raise SettingError(f"{_variable(field[1] if field else '*', ())}: expected JSON") from error
+    except ValidationError as error:
+        faults = [f"{_variable(str(fault['loc'][0]), fault['loc'][1:])}: {fault['msg']}" for fault in error.errors()]
+        raise SettingError("\n".join(faults)) from error
+
+
+def _variable(name: str, within: tuple[int | str, ...]) -> str:
+    variable = name if name.isupper() else f"GREENTUNE_{name}".upper()
+    return ".".join([variable, *map(str, within)])

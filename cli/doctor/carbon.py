@@ -1,0 +1,66 @@
+"""The carbon sources of the zones: whether they can be opened with the keys that are set, and whether they answer."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from cli.doctor.check import Check
+from greencore.carbon import CarbonError, Source, open_source
+from store.settings import Settings
+
+KEYS = {
+    "electricity-maps": ("electricity_maps_token",),
+    "watttime": ("watttime_user", "watttime_password"),
+}
+
+
+def checks(settings: Settings, *, online: bool) -> Iterator[Check]:
+    """A check a source; with `online`, a check a zone that asks for its intensity."""
+    zones = defaultdict(list)
+    for zone, spec in settings.zones.items():
+        zones[_name(spec)].append(zone)
+    if not zones:
+        yield Check("zones", "failed", "there is none", 'set GREENTUNE_ZONES, as {"FR": "static"}')
+    opened: dict[str, Source] = {}
+    for name, of in sorted(zones.items()):
+        faults = []
+        for zone in of:
+            try:
+                opened[zone] = open_source(settings.zones[zone], zone, credentials=settings.credentials)
+            except CarbonError as error:
+                faults.append(f"{zone}: {error}")
+        yield _source(settings, name, of, faults)
+    if not online:
+        yield Check("carbon sources", "skipped", "not asked", "--online asks each zone's source once")
+        return
+    for zone, source in opened.items():
+        yield _answer(zone, settings.zones[zone], source)
+
+
+def _source(settings: Settings, name: str, zones: list[str], faults: list[str]) -> Check:
+    variables = [f"GREENTUNE_{key}".upper() for key in KEYS.get(name, ())]
+    missing = [
+        variable
+        for variable, key in zip(variables, KEYS.get(name, ()), strict=True)
+        if getattr(settings.credentials, key) is None
+    ]
+    if missing:
+        found = f"needed by {', '.join(zones)}: {', '.join(missing)} is not set"
+        return Check(f"source {name}", "failed", found, f"set {' and '.join(missing)}, or another source for the zones")
+    if faults:
+        return Check(f"source {name}", "failed", "; ".join(faults), "correct these entries of GREENTUNE_ZONES")
+    needs = f"{' and '.join(variables)} set" if variables else "no key needed"
+    return Check(f"source {name}", "ok", f"{', '.join(zones)}; {needs}")
+
+
+def _answer(zone: str, spec: str, source: Source) -> Check:
+    try:
+        reading = source.latest()
+    except CarbonError as error:
+        mend = "see whether the provider is reached from here; meanwhile older readings and averages are used"
+        return Check(f"zone {zone}", "failed", f"{_name(spec)} gives no reading: {error}", mend)
+    kind = "estimated" if reading.estimated else "measured"
+    return Check(f"zone {zone}", "ok", f"{reading.gco2e_per_kwh:.4g} gCO2e/kWh, {kind}, {reading.source}")
+
+
+def _name(spec: str) -> str:
+    return spec.partition("?")[0].partition(":")[0]

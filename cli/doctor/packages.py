@@ -1,0 +1,71 @@
+"""Python and the packages, against what this version of GreenTune asks for."""
+
+import platform
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from cli.doctor.check import Check
+
+PROJECT = "greentune"
+SERVICE = "service"
+# What each part of the packages is for, and how to get it.
+PARTS = {
+    SERVICE: ("the API, the scheduler and this command", "run `make setup`, which installs requirements.lock"),
+    "training": ("workers and `greentune train`", "run `make setup`, or install greentune[training]"),
+    "embedded": ("`greentune serve` without servers of your own", "run `make setup`, or install greentune[embedded]"),
+    "charts": ("the dashboard's charts", "run `make setup`, or install greentune[charts]"),
+}
+
+
+def checks() -> Iterator[Check]:
+    """The interpreter's version, then every required package's."""
+    try:
+        wanted = metadata(PROJECT)["Requires-Python"]
+    except PackageNotFoundError:
+        yield Check("packages", "failed", "GreenTune is not installed here", "run `make setup`")
+        return
+    running = platform.python_version()
+    if SpecifierSet(wanted).contains(running, prereleases=True):
+        yield Check("python", "ok", f"{running} (required: {wanted})")
+    else:
+        yield Check("python", "failed", f"{running} (required: {wanted})", "install a newer Python, then `make setup`")
+    requirements = list(map(Requirement, requires(PROJECT) or ()))
+    for part, (what, command) in PARTS.items():
+        yield _part(part, what, command, [each for each in requirements if _belongs(each, part)])
+
+
+def _belongs(requirement: Requirement, part: str) -> bool:
+    """Whether a package is required by this part, and not by the service anyway."""
+    if requirement.marker is None:
+        return part == SERVICE
+    return part != SERVICE and requirement.marker.evaluate({"extra": part})
+
+
+def _part(part: str, what: str, command: str, requirements: list[Requirement]) -> Check:
+    name, faults = f"packages: {part}", [fault for each in requirements if (fault := _fault(each))]
+    if not faults:
+        return Check(name, "ok", f"all {len(requirements)} needed for {what}")
+    if part != SERVICE and not any(_is_there(each) for each in requirements):
+        return Check(name, "skipped", f"not installed: this machine is not for {what}", command)
+    return Check(name, "failed", "; ".join(faults), command)
+
+
+def _is_there(requirement: Requirement) -> bool:
+    try:
+        version(requirement.name)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _fault(requirement: Requirement) -> str | None:
+    try:
+        found = version(requirement.name)
+    except PackageNotFoundError:
+        return f"{requirement.name} is missing (required: {requirement.specifier})"
+    if requirement.specifier.contains(found, prereleases=True):
+        return None
+    return f"{requirement.name} {found} (required: {requirement.specifier})"

@@ -1,0 +1,70 @@
+"""PostgreSQL and Redis: whether they answer, and whether the schema is the one of this version."""
+
+from collections.abc import Iterator
+
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from cli.beside import url_beside
+from cli.doctor.check import Check
+from cli.embedded import EmbeddedPostgres, redis_answers
+from migrations.upgrade import current_revision, expected_revision
+from store.database import Database
+from store.settings import Settings
+
+EMBEDDED = "none is named: `greentune serve` brings its own"
+
+
+def checks(settings: Settings) -> Iterator[Check]:
+    """Those that were named; of a `greentune serve` that runs in the data folder, its own database."""
+    given = settings.model_fields_set
+    if "database_url" in given:
+        yield from _database(settings.database_url)
+    elif url_beside(settings.data_dir) is not None:
+        yield from _database(EmbeddedPostgres(settings.data_dir.resolve() / "postgres").url)
+    else:
+        yield Check("postgresql", "skipped", EMBEDDED, "set DATABASE_URL to check a server of your own")
+    if "redis_url" in given:
+        yield _redis(settings.redis_url)
+    else:
+        yield Check("redis", "skipped", EMBEDDED, "set REDIS_URL to check a server of your own")
+
+
+def _database(url: str) -> Iterator[Check]:
+    try:
+        database = Database(url)
+    except ValueError as error:
+        yield Check("postgresql", "failed", str(error), "set DATABASE_URL to postgresql://USER:PASSWORD@HOST/NAME")
+        return
+    try:
+        with database.engine.connect() as connection:
+            version = connection.execute(text("SHOW server_version")).scalar_one()
+            yield Check("postgresql", "ok", f"{version} answers at {_place(database)}")
+            revision, expected = current_revision(connection), expected_revision()
+    except SQLAlchemyError as error:
+        why = str(getattr(error, "orig", None) or type(error).__name__).strip()
+        mend = "start the server, or set DATABASE_URL to one that runs"
+        yield Check("postgresql", "failed", f"does not answer at {_place(database)}: {why}", mend)
+        return
+    finally:
+        database.dispose()
+    if revision == expected:
+        yield Check("schema", "ok", f"at revision {revision}")
+    else:
+        found = f"at revision {revision or 'none'}, but this version needs {expected}"
+        yield Check("schema", "failed", found, "run `greentune migrate`")
+
+
+def _place(database: Database) -> str:
+    """Where it is, without its user and password."""
+    url = database.url
+    return f"{url.host or url.query.get('host', 'a local socket')}, database {url.database}"
+
+
+def _redis(url: str) -> Check:
+    mend = "start the server, or set REDIS_URL to one that runs"
+    try:
+        fault = redis_answers(url)
+    except ValueError as error:
+        return Check("redis", "failed", f"REDIS_URL: {error}", "set REDIS_URL to redis://HOST:PORT/0")
+    return Check("redis", "failed", f"does not answer: {fault}", mend) if fault else Check("redis", "ok", "answers")

@@ -1,0 +1,54 @@
+"""The API, where one is named or runs beside."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from cli.beside import url_beside
+from cli.doctor.check import Check
+from cli.errors import SettingError
+from cli.remote.connection import DATA_DIR, service
+from greentune.client import Client
+from greentune.errors import Problem, ServiceError
+
+PATIENCE_SECONDS = 10.0
+
+
+def checks(url: str | None, key: str | None) -> Iterator[Check]:
+    """Whether it answers, what it lacks, and whether it takes the key."""
+    known = url or os.environ.get("GREENTUNE_URL")
+    if not known and not url_beside(Path(os.environ.get("GREENTUNE_DATA_DIR") or DATA_DIR)):
+        yield Check("service", "skipped", "no service is named", "--url or GREENTUNE_URL names one")
+        return
+    try:
+        client = service(url, key, timeout=PATIENCE_SECONDS, attempts=1)
+    except SettingError as error:
+        yield Check("service", "failed", str(error), "correct the address or the key")
+        return
+    with client:
+        yield _readiness(client)
+        yield _key(client)
+
+
+def _readiness(client: Client) -> Check:
+    try:
+        health = client.readiness()
+    except Problem as problem:
+        return Check("service", "failed", f"{client.url} is not ready: {problem}", "mend what it names")
+    except ServiceError as error:
+        return Check("service", "failed", str(error), "start `greentune serve`, or correct --url (GREENTUNE_URL)")
+    if health.warnings:
+        lacking = "; ".join(f"{warning.part}: {warning.message}" for warning in health.warnings)
+        return Check("service", "warning", f"{client.url} answers, and lacks {lacking}", "start what is missing")
+    return Check("service", "ok", f"{client.url} is ready")
+
+
+def _key(client: Client) -> Check:
+    try:
+        client.models()
+    except Problem as problem:
+        mend = "give a key with --key (GREENTUNE_KEY): operators make them with `greentune keys create`"
+        return Check("key", "failed", str(problem), mend)
+    except ServiceError as error:
+        return Check("key", "skipped", str(error))
+    return Check("key", "ok", "the service lets this caller in")

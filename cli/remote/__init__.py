@@ -1,0 +1,1 @@
+"""What the commands do through the client of a running service."""

@@ -1,0 +1,57 @@
+"""`greentune estimate`: what a run would take and emit, begun now and in the best window, side by side."""
+
+from api.figures import number, percent
+from cli.remote.connection import named_by, option
+from cli.remote.figures import interval
+from cli.remote.output import UNKNOWN, clean, console, short_time, show_json, table
+from cli.remote.submission import Run, uploaded
+from greentune.client import Client
+from greentune.models import Estimate
+from greentune.models import Run as EstimatedRun
+
+
+def estimate(client: Client, run: Run, *, as_json: bool) -> None:
+    """Ask, and show; rows that are a file are uploaded first. Nothing is queued."""
+    dataset = uploaded(client, run.dataset)
+    with named_by(option):
+        found = client.estimate(run.model, dataset, **run.options)
+    if as_json:
+        show_json(found)
+    else:
+        _show(found)
+
+
+def _show(found: Estimate) -> None:
+    screen = console()
+    now, best = _column(found.now), _column(found.best)
+    rows = [(name, now[name], best[name]) for name in now]
+    screen.print(table(("", "now", "best window"), rows))
+    saving = found.saving
+    lines = [
+        "saved by the best window: "
+        + (UNKNOWN if saving is None else f"{number(saving.gco2e)} gCO2e, {percent(saving.share)} (estimate)"),
+        f"where: {found.place.zone}, {found.place.reason}; intensity: {found.place.basis}",
+        f"how fast: {found.pace.basis}",
+        f"queue: {found.queue.running} running, {found.queue.ahead} ahead; PUE {found.pue:g}",
+    ]
+    if found.budget is not None:
+        kept = {True: "can be kept", False: "cannot be kept", None: "may not be kept"}[found.budget.can_be_kept]
+        lines.append(f"budget of {number(found.budget.given_gco2e)} gCO2e: {kept}; {found.budget.basis}")
+    for line in (*lines, *(f"note: {note}" for note in found.notes)):
+        screen.print(clean(line), soft_wrap=True)
+
+
+def _column(run: EstimatedRun) -> dict[str, str]:
+    kept = {True: "yes", False: "no", None: UNKNOWN}[run.meets_deadline]
+    return {
+        "starts (UTC)": short_time(run.starts_at),
+        "ends (UTC)": short_time(run.ends_at),
+        "hours of computing": interval(run.hours),
+        "ρ on the average": number(run.rho),
+        "FLOPs": f"{run.flops.expected:.3g} ({run.flops.low:.3g} to {run.flops.high:.3g})",
+        "kWh": interval(run.energy_kwh),
+        "gCO2e/kWh": number(run.gco2e_per_kwh),
+        "gCO2e": interval(run.emissions_gco2e),
+        "keeps the deadline": kept,
+        "why": run.why,
+    }

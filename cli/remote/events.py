@@ -1,0 +1,47 @@
+"""`greentune events`: what happened to a job, and what happens next."""
+
+from collections.abc import Mapping
+from datetime import UTC
+from typing import Any
+
+import typer
+
+from api.figures import value
+from cli.errors import StoppedWatching
+from cli.remote.output import clean, show_json, show_json_line
+from greentune.client import Client
+from greentune.models import Event
+
+
+def show_events(client: Client, job_id: str, *, limit: int, as_json: bool) -> None:
+    """The newest events, the earliest of them first."""
+    events = list(client.events(job_id, most=limit))[::-1]
+    if as_json:
+        show_json(events)
+        return
+    for event in events:
+        typer.echo(event_line(event))
+
+
+def follow_events(client: Client, job_id: str, *, as_json: bool) -> None:
+    """All events, and those that come, until the job is over. Raises `StoppedWatching` at Ctrl-C."""
+    try:
+        for event in client.events(job_id, follow=True):
+            if as_json:
+                show_json_line(event)
+            else:
+                typer.echo(event_line(event))
+    except KeyboardInterrupt:
+        raise StoppedWatching(f"stopped following; {job_id} goes on") from None
+
+
+def event_line(event: Event) -> str:
+    """An event on one line."""
+    return clean(f"{event.at.astimezone(UTC):%Y-%m-%d %H:%M:%S}  {event.type}  {_told(event.data)}".rstrip())
+
+
+def _told(data: Mapping[str, Any]) -> str:
+    """Its reason in front; where a change of status came from is to be seen above it."""
+    rest = {name: each for name, each in data.items() if each is not None and name not in ("reason", "from", "to")}
+    parts = [str(data["reason"])] if data.get("reason") else []
+    return "  ".join([*parts, *(f"{name}={value(each)}" for name, each in rest.items())])

@@ -1,0 +1,83 @@
+"""How the commands show things: tables for people, JSON for programs."""
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from greentune.models import Answer
+
+UNKNOWN = "–"
+# Where nobody looks at it, a line is as long as it needs to be.
+WIDTH_OF_NO_TERMINAL = 240
+
+
+def console() -> Console:
+    """Takes texts as they are: what others wrote holds no markup."""
+    found = Console(highlight=False, markup=False, emoji=False)
+    if not found.is_terminal and "COLUMNS" not in os.environ:
+        found.width = WIDTH_OF_NO_TERMINAL
+    return found
+
+
+def show_json(shown: Any) -> None:
+    """One JSON document on stdout."""
+    typer.echo(json.dumps(as_json(shown), ensure_ascii=False, indent=2))
+
+
+def show_json_line(shown: Any) -> None:
+    """One line of JSON on stdout, at once."""
+    typer.echo(json.dumps(as_json(shown), ensure_ascii=False, separators=(",", ":")))
+
+
+def as_json(shown: Any) -> Any:
+    """Answers, alone or in lists, as the service sent them."""
+    if isinstance(shown, Answer):
+        return shown.model_dump(mode="json", by_alias=True)
+    if isinstance(shown, list | tuple):
+        return [as_json(each) for each in shown]
+    return {name: as_json(each) for name, each in shown.items()} if isinstance(shown, dict) else shown
+
+
+def show_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:
+    """A row a thing, the first column never cut; `empty` where there is none."""
+    rows = list(rows)
+    if not rows:
+        typer.echo(empty, err=True)
+        return
+    console().print(table(headers, rows))
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None) -> Table:
+    """Rows of texts under headers; the first column is never cut."""
+    made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    for place, header in enumerate(headers):
+        made.add_column(header, no_wrap=place == 0, overflow="fold")
+    for row in rows:
+        made.add_row(*map(cell, row))
+    return made
+
+
+def cell(text: str) -> Text:
+    """A text of others, without what would steer the terminal."""
+    return Text(clean(text))
+
+
+def clean(text: str) -> str:
+    """A text in which every character can be shown."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "�" for letter in text)
+
+
+def short_time(time: datetime | None) -> str:
+    """A time in UTC, to the minute; the year only where it is not this one."""
+    if time is None:
+        return UNKNOWN
+    time = time.astimezone(UTC)
+    return f"{time:%m-%d %H:%M}" if time.year == datetime.now(UTC).year else f"{time:%Y-%m-%d %H:%M}"

@@ -1,0 +1,82 @@
+"""`greentune epochs`, `artifacts` and `download`: what a job did, and what it made."""
+
+from pathlib import Path
+
+import typer
+
+from api.figures import number, size
+from cli.errors import CommandError, NotFound, SettingError
+from cli.remote.output import UNKNOWN, short_time, show_json, show_table
+from greentune.client import Client
+from greentune.models import Epoch
+
+EPOCH_HEADERS = (
+    "epoch",
+    "begun (UTC)",
+    "gCO2e/kWh",
+    "ρ asked",
+    "FLOPs share",
+    "tensors",
+    "loss",
+    "held-out",
+    "kWh",
+    "gCO2e",
+    "why",
+)
+
+
+def show_epochs(client: Client, job_id: str, *, as_json: bool) -> None:
+    """A line an epoch: ρ and what it was decided by, what was trained, and what it cost."""
+    epochs = list(client.epochs(job_id))
+    if as_json:
+        show_json(epochs)
+    else:
+        show_table(EPOCH_HEADERS, map(_epoch, epochs), empty=f"{job_id} has not begun an epoch yet")
+
+
+def show_artifacts(client: Client, job_id: str, *, as_json: bool) -> None:
+    """The files of the result."""
+    artifacts = client.artifacts(job_id)
+    if as_json:
+        show_json(artifacts)
+        return
+    rows = ((each.name, size(each.bytes), short_time(each.created_at), each.sha256) for each in artifacts)
+    show_table(("name", "size", "made (UTC)", "SHA-256"), rows, empty=f"{job_id} has no result yet")
+
+
+def download(client: Client, job_id: str, name: str | None, folder: Path, *, as_json: bool) -> None:
+    """Write one file of the result, or all of them, into a folder; what is there already is replaced."""
+    names = [artifact.name for artifact in client.artifacts(job_id)]
+    if name is not None and name not in names:
+        raise NotFound(f"NAME: {job_id} has no artifact {name!r}: there are {', '.join(names) or 'none'}")
+    wanted = names if name is None else [name]
+    if not wanted:
+        raise CommandError(f"{job_id} has no result yet")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        files = [client.download(job_id, each, folder) for each in wanted]
+    except OSError as error:
+        raise SettingError(f"--output: {folder}: {error.strerror}") from error
+    if as_json:
+        show_json([str(file) for file in files])
+    else:
+        for file in files:
+            typer.echo(file)
+
+
+def _epoch(epoch: Epoch) -> tuple[str, ...]:
+    guessed = " est." if epoch.intensity.estimated and epoch.intensity.gco2e_per_kwh is not None else ""
+    tensors = UNKNOWN if epoch.tensors_selected is None else f"{epoch.tensors_selected}/{epoch.tensors_total}"
+    return (
+        str(epoch.number),
+        short_time(epoch.started_at),
+        f"{number(epoch.intensity.gco2e_per_kwh)}{guessed}",
+        number(epoch.rho_asked),
+        number(epoch.rho_reached),
+        tensors,
+        number(epoch.train_loss),
+        number(epoch.eval_loss),
+        number(None if epoch.energy is None else epoch.energy.total_kwh),
+        number(epoch.emissions_gco2e),
+        epoch.reason,
+    )

@@ -1,0 +1,117 @@
+"""What is to be submitted or estimated, out of options; and `greentune submit`."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from cli.errors import SettingError
+from cli.policy_source import policy_choice
+from cli.remote.connection import named_by, option
+from cli.remote.output import show_json
+from greentune.client import Client
+from greentune.errors import Problem
+from greentune.models import Job
+from greentune.requests import RunOptions
+
+FROM_NOW = re.compile(r"\+(\d+(?:\.\d+)?)([mhd])")
+UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as the options have it."""
+
+    model: str
+    dataset: str
+    options: RunOptions
+
+
+def read_run(
+    *,
+    model: str,
+    dataset: str,
+    method: str | None,
+    policy: str | None,
+    zone: str | None,
+    deadline: str | None,
+    priority: int | None,
+    metadata: Sequence[str],
+    hyperparameters: Mapping[str, Any],
+) -> Run:
+    """Raises `SettingError` for an option that cannot be read."""
+    chosen = {name: value for name, value in hyperparameters.items() if value is not None}
+    options = RunOptions(
+        method=method,
+        policy=None if policy is None else policy_choice(policy),
+        zone=zone,
+        deadline=None if deadline is None else read_deadline(deadline, now=datetime.now(UTC)),
+        priority=priority,
+        hyperparameters=chosen or None,
+        metadata=labels(metadata) or None,
+    )
+    return Run(model, dataset, options)
+
+
+def submit(client: Client, run: Run, *, as_json: bool) -> Job:
+    """Upload the rows where they are a file, submit the run, and show the job's id."""
+    dataset = uploaded(client, run.dataset)
+    with named_by(option):
+        job = client.submit(run.model, dataset, **run.options)
+    if as_json:
+        show_json(job)
+    else:
+        typer.echo(f"submitted, {job.status}; `greentune watch {job.id}` follows it", err=True)
+        typer.echo(job.id)
+    return job
+
+
+def uploaded(client: Client, dataset: str, *, option: str = "--dataset") -> str:
+    """The id of a dataset: of the upload of a file, or as it was given."""
+    file = Path(dataset)
+    if file.is_dir():
+        raise SettingError(f"{option}: {dataset} is a folder: expected a file of rows, or the id of an upload")
+    if not file.is_file():
+        if file.suffix or len(file.parts) > 1:
+            raise SettingError(f"{option}: there is no file {dataset}")
+        return dataset
+    try:
+        made = client.upload_dataset(file)
+    except OSError as error:
+        raise SettingError(f"{option}: {dataset}: {error.strerror}") from error
+    except Problem as problem:
+        if not problem.errors:
+            raise
+        faults = "; ".join(f"{fault.field}: {fault.message}" for fault in problem.errors)
+        raise SettingError(f"{option}: {dataset}: {faults}") from problem
+    typer.echo(f"uploaded {file.name}: {made.rows:,} rows, {made.id}", err=True)
+    return made.id
+
+
+def read_deadline(text: str, *, now: datetime) -> datetime:
+    """A time in ISO 8601, in UTC where it names no offset, or one from `now`. Raises `SettingError`."""
+    span = FROM_NOW.fullmatch(text)
+    try:
+        if span is not None:
+            return now + timedelta(**{UNITS[span[2]]: float(span[1])})
+        time = datetime.fromisoformat(text)
+        return time.replace(tzinfo=UTC) if time.utcoffset() is None else time.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise SettingError(
+            f"--deadline: {text!r} is no time: expected ISO 8601, such as 2026-11-23T10:00:00Z, or from now, as +12h"
+        ) from None
+
+
+def labels(metadata: Sequence[str]) -> dict[str, str]:
+    """`KEY=VALUE` as a mapping. Raises `SettingError`."""
+    found = {}
+    for given in metadata:
+        name, mark, value = given.partition("=")
+        if not name or not mark:
+            raise SettingError(f"--metadata: {given!r}: expected KEY=VALUE")
+        found[name] = value
+    return found

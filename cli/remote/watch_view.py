@@ -1,0 +1,111 @@
+"""What `greentune watch` shows of a job: a live picture, lines, and what it came to."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Group
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from api.figures import number, percent
+from cli.remote.events import event_line
+from cli.remote.figures import eta
+from cli.remote.output import UNKNOWN, cell, short_time
+from greentune.models import Epoch, Event, Intensity, Job
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A job, its newest epoch, and before the first one the intensity in force where it would run."""
+
+    job: Job
+    epoch: Epoch | None
+    intensity: Intensity | None
+
+
+def figures(snapshot: Snapshot) -> list[tuple[str, str]]:
+    """Every figure by its name, with the digits that the dashboard shows."""
+    job = snapshot.job
+    progress = job.progress
+    of_steps = "" if progress.steps is None else f", step {progress.steps_done} of {progress.steps}"
+    shown = [
+        ("state", job.status + (f": {job.reason}" if job.reason else "")),
+        ("done", f"{percent(progress.share)}, epoch {progress.epochs_done} of {progress.epochs}{of_steps}"),
+        ("ETA (UTC)", eta(job.eta)),
+        ("gate", _gate(job)),
+        ("ρ", number(job.rho)),
+        ("loss", number(job.loss)),
+        ("intensity", _intensity(snapshot)),
+        ("energy", _energy(job)),
+        ("emissions", _emissions(job)),
+    ]
+    if job.less_work_saving is not None or job.moved_in_time_saving is not None:
+        saved = (
+            f"{percent(job.less_work_saving)} by less work, {percent(job.moved_in_time_saving)} by moving it in time"
+        )
+        shown.append(("saved", f"{saved} (estimates)"))
+    return shown
+
+
+def figure_line(snapshot: Snapshot) -> str:
+    """What is known, on one line."""
+    job = snapshot.job
+    known = [f"{name} {value}" for name, value in figures(snapshot)[1:] if value != UNKNOWN]
+    return "  ".join([job.status, *known])
+
+
+def summary(snapshot: Snapshot) -> list[str]:
+    """The figures of a job that is over, a line each."""
+    return [f"{name}: {value}" for name, value in figures(snapshot) if value != UNKNOWN]
+
+
+def picture(snapshot: Snapshot, events: Sequence[Event]) -> Group:
+    """The job as it is now, and its newest events."""
+    job = snapshot.job
+    grid = Table.grid(padding=(0, 2))
+    for name, value in figures(snapshot):
+        grid.add_row(Text(name, style="dim"), cell(value))
+    title = f"{job.id}  {job.model}, {job.method}" + (f", {job.zone}" if job.zone else "")
+    bar = ProgressBar(total=1.0, completed=job.progress.share, width=60)
+    return Group(cell(title), bar, grid, *(Text(event_line(event), style="dim") for event in events))
+
+
+def _gate(job: Job) -> str:
+    gate = job.gate
+    if gate is None:
+        return UNKNOWN
+    state = "open" if gate.opens else f"closed until {short_time(gate.until)}"
+    forced = ", forced by the deadline" if gate.forced else ""
+    return f"{state}{forced}: {gate.reason}"
+
+
+def _intensity(snapshot: Snapshot) -> str:
+    """The reading behind the newest epoch's ρ; before the first epoch the one in force."""
+    if snapshot.epoch is not None:
+        reading = snapshot.epoch.intensity
+        if reading.gco2e_per_kwh is None:
+            return UNKNOWN
+        kind = "estimated" if reading.estimated else "measured"
+        return f"{number(reading.gco2e_per_kwh)} gCO2e/kWh, {kind}, {reading.source}, of epoch {snapshot.epoch.number}"
+    now = snapshot.intensity
+    if now is None:
+        return UNKNOWN
+    kind = "estimated" if now.estimated else "measured"
+    return f"{number(now.gco2e_per_kwh)} gCO2e/kWh, {kind}, {now.source}, now"
+
+
+def _energy(job: Job) -> str:
+    basis = job.emissions_basis
+    if basis is None:
+        return UNKNOWN
+    return f"{number(job.energy_kwh)} kWh" + (", estimated" if basis.energy_estimated else ", metered")
+
+
+def _emissions(job: Job) -> str:
+    basis = job.emissions_basis
+    if basis is None:
+        return UNKNOWN
+    guessed = ", from estimated intensities" if basis.estimated else ""
+    missing = f", without {number(basis.unpriced_kwh)} kWh that has no price yet" if basis.unpriced_kwh else ""
+    return f"{number(job.emissions_gco2e)} gCO2e, {basis.status}{guessed}{missing}"

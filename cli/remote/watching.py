@@ -1,0 +1,146 @@
+"""`greentune watch`: a job in the terminal until it is over, with the service's own figures."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+from rich.live import Live
+
+from cli.errors import CommandError, JobCancelled, StoppedWatching
+from cli.remote.events import event_line
+from cli.remote.output import clean, console, show_json_line
+from cli.remote.watch_view import Snapshot, figure_line, picture, summary
+from greentune.client import Client
+from greentune.errors import Problem
+from greentune.models import Epoch, Event, Intensity, Job
+
+LOOK_SECONDS = 2.0
+NEWEST_EVENTS = 5
+# The grid's intensity changes every few minutes.
+INTENSITY_SECONDS = 60.0
+# Where lines are kept, a line for each tenth of the run is enough.
+LINES = 10
+
+
+def watch(client: Client, job_id: str, *, seconds: float, as_json: bool) -> None:
+    """Show the job whenever it has changed, until it is over.
+
+    Raises `CommandError` where it failed, `JobCancelled` where it was cancelled, and `StoppedWatching` at Ctrl-C.
+    """
+    screen = console()
+    try:
+        if as_json:
+            job = _as_json(client, job_id, seconds)
+        elif screen.is_terminal:
+            job = _live(client, job_id, seconds, screen)
+        else:
+            job = _as_lines(client, job_id, seconds)
+    except KeyboardInterrupt:
+        raise StoppedWatching(
+            f"stopped watching; {job_id} goes on: `greentune watch {job_id}` shows it again, `greentune cancel "
+            f"{job_id}` ends it"
+        ) from None
+    _judge(job)
+
+
+def _as_json(client: Client, job_id: str, seconds: float) -> Job:
+    job: Job | None = None
+    for job in client.changes(job_id, seconds=seconds):
+        show_json_line(job)
+    assert job is not None, "a job that there is is shown at least once"
+    return job
+
+
+def _as_lines(client: Client, job_id: str, seconds: float) -> Job:
+    events = _NewEvents(client, job_id)
+    shown: tuple[str, int, int] | None = None
+    snapshot: Snapshot | None = None
+    for snapshot in _snapshots(client, job_id, seconds):
+        job = snapshot.job
+        for event in events.since_last():
+            typer.echo(event_line(event))
+        moved = (job.status, job.progress.epochs_done, int(job.progress.share * LINES))
+        if moved != shown and not job.is_over:
+            typer.echo(figure_line(snapshot))
+            shown = moved
+    assert snapshot is not None, "a job that there is is shown at least once"
+    for line in summary(snapshot):
+        typer.echo(clean(line))
+    return snapshot.job
+
+
+def _live(client: Client, job_id: str, seconds: float, screen: Console) -> Job:
+    snapshot: Snapshot | None = None
+    with Live(console=screen, refresh_per_second=4) as live:
+        for snapshot in _snapshots(client, job_id, seconds):
+            events = list(client.events(job_id, most=NEWEST_EVENTS))
+            live.update(picture(snapshot, events[::-1]))
+    assert snapshot is not None, "a job that there is is shown at least once"
+    return snapshot.job
+
+
+def _snapshots(client: Client, job_id: str, seconds: float) -> Iterator[Snapshot]:
+    intensity = _intensity(client)
+    for job in client.changes(job_id, seconds=seconds):
+        epoch = _newest_epoch(client, job)
+        in_force = None if epoch is not None or job.zone is None or job.is_over else intensity(job.zone)
+        yield Snapshot(job, epoch, in_force)
+
+
+def _newest_epoch(client: Client, job: Job) -> Epoch | None:
+    epochs = list(client.epochs(job.id, after=max(0, job.progress.epochs_done - 1)))
+    return epochs[-1] if epochs else None
+
+
+def _intensity(client: Client) -> Callable[[str], Intensity | None]:
+    """Asks for the intensity in force in a zone, once a minute at most."""
+    found: Intensity | None = None
+    asked_at: float | None = None
+
+    def ask(zone: str) -> Intensity | None:
+        nonlocal found, asked_at
+        if asked_at is None or time.monotonic() - asked_at > INTENSITY_SECONDS:
+            asked_at = time.monotonic()
+            with _nothing_known():
+                found = client.intensity(zone)
+        return found
+
+    return ask
+
+
+@contextmanager
+def _nothing_known() -> Iterator[None]:
+    """Of a zone of which nothing is known, none is shown: a 503 that says so, and a 404 for one that was removed."""
+    try:
+        yield
+    except Problem as problem:
+        if problem.status not in (404, 503):
+            raise
+
+
+class _NewEvents:
+    """Gives each event once, the earliest first."""
+
+    def __init__(self, client: Client, job_id: str) -> None:
+        self._client, self._job_id, self._last = client, job_id, 0
+
+    def since_last(self) -> list[Event]:
+        """Those that have come since it was last asked."""
+        found = []
+        for event in self._client.events(self._job_id):
+            if event.id <= self._last:
+                break
+            found.append(event)
+        if found:
+            self._last = found[0].id
+        return found[::-1]
+
+
+def _judge(job: Job) -> None:
+    if job.status == "cancelled":
+        raise JobCancelled(f"{job.id} was cancelled{f': {job.reason}' if job.reason else ''}")
+    if job.status != "succeeded":
+        detail = (job.error or {}).get("detail") or job.reason or "no reason was given"
+        raise CommandError(f"{job.id} has {job.status}: {detail}")

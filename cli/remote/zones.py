@@ -1,0 +1,84 @@
+"""`greentune zones`: the grid now, and how clean the next day is expected to be."""
+
+from datetime import UTC, datetime
+
+import typer
+
+from api.figures import duration, number
+from cli.remote.output import UNKNOWN, clean, short_time, show_json, show_table
+from cli.remote.sparkline import cleanest_hours, hourly_means, sparkline
+from greentune.client import Client
+from greentune.errors import Problem
+from greentune.models import Forecast, Intensity, Zone
+
+HOURS = 24
+# A request a zone: beyond this the next hours are shown of one zone at a time.
+MOST_FORECASTS = 30
+HEADERS = ("zone", "gCO2e/kWh", "kind", "age", "source", "workers", "next 24 h", "cleanest hours (UTC)")
+
+
+def show_zones(client: Client, *, as_json: bool) -> None:
+    """Every zone: what is in force, where it comes from, and the next hours."""
+    zones = client.zones()
+    forecasts = {zone.zone: client.forecast(zone.zone, hours=HOURS) for zone in zones[:MOST_FORECASTS]}
+    if as_json:
+        show_json([{"zone": zone, "forecast": forecasts.get(zone.zone)} for zone in zones])
+        return
+    show_table(HEADERS, (_row(zone, forecasts.get(zone.zone)) for zone in zones), empty="no zones")
+
+
+def show_zone(client: Client, name: str, *, as_json: bool) -> None:
+    """One zone: the intensity that a job would be steered by now, and the next hours."""
+    forecast = client.forecast(name, hours=HOURS)
+    intensity = _in_force(client, name)
+    if as_json:
+        show_json({"intensity": intensity, "forecast": forecast})
+        return
+    typer.echo(clean(f"{name}: {_now(intensity)}"))
+    hours = hourly_means(forecast.data, _first_hour(), HOURS)
+    if not any(mean is not None for mean in hours):
+        typer.echo("next 24 h: nothing is expected of it yet")
+        return
+    known = [mean for mean in hours if mean is not None]
+    typer.echo(f"next 24 h: {sparkline(hours)}  {number(min(known))} to {number(max(known))} gCO2e/kWh, from now on")
+    typer.echo(f"cleanest hours (UTC): {cleanest_hours(hours, _first_hour())}")
+    until = short_time(forecast.provider_until) if forecast.provider_until else None
+    typer.echo(f"forecast: the provider's until {until}, our own beyond" if until else "forecast: our own")
+
+
+def _row(zone: Zone, forecast: Forecast | None) -> tuple[str, ...]:
+    newest = zone.newest
+    hours = [] if forecast is None else hourly_means(forecast.data, _first_hour(), HOURS)
+    return (
+        zone.zone,
+        number(None if newest is None else newest.gco2e_per_kwh),
+        UNKNOWN if newest is None else "estimated" if newest.estimated else "measured",
+        duration(zone.age_seconds),
+        UNKNOWN if newest is None else newest.source,
+        str(zone.workers),
+        sparkline(hours) or UNKNOWN,
+        cleanest_hours(hours, _first_hour()) or UNKNOWN,
+    )
+
+
+def _in_force(client: Client, name: str) -> Intensity | None:
+    try:
+        return client.intensity(name)
+    except Problem as problem:
+        if problem.status != 503:
+            raise
+        return None
+
+
+def _now(intensity: Intensity | None) -> str:
+    if intensity is None:
+        return "nothing is known of it yet"
+    kind = "estimated" if intensity.estimated else "measured"
+    return (
+        f"{number(intensity.gco2e_per_kwh)} gCO2e/kWh now, {kind}, {intensity.source} ({intensity.step}), "
+        f"{duration(intensity.age_seconds)} old, {intensity.signal}"
+    )
+
+
+def _first_hour() -> datetime:
+    return datetime.now(UTC)

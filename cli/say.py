@@ -1,0 +1,11 @@
+"""Lines on a terminal that may be gone."""
+
+from contextlib import suppress
+
+import typer
+
+
+def say(line: str) -> None:
+    """Show a line; a terminal that is gone is no reason to leave processes behind."""
+    with suppress(OSError):
+        typer.echo(line)
