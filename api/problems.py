@@ -169,7 +169,7 @@ def _answer(
 def _page(request: Request, body: ProblemBody, headers: Mapping[str, str] | None) -> Response:
     """The problem for a person, with the navigation of whoever is signed in."""
     known = {"principal": request.state.principal} if hasattr(request.state, "principal") else {}
-    shown = json.loads(ProblemResponse(body.model_dump()).body)  # what cannot be encoded is replaced there
+    shown = json.loads(bytes(ProblemResponse(body.model_dump()).body))  # what cannot be encoded is replaced there
     page = render("problem.html", title=body.title, problem=shown, **known)
     page.status_code = body.status
     # The answer to an unexpected error passes by the middleware that sets the security headers, too.

@@ -3,52 +3,74 @@
 from fastapi import APIRouter, Response
 
 from api.access.principal import PrincipalDep
-from api.context import NowDep, SessionDep
+from api.context import ContextDep, NowDep, SessionDep
+from api.dashboard.job_comparison import comparison
+from api.dashboard.job_rows import epoch_rows, event_rows
+from api.dashboard.job_rows import router as rows_router
+from api.dashboard.job_surroundings import surroundings, surroundings_tag
 from api.dashboard.page_tags import POLL_SECONDS, page_tag, tagged
 from api.jobs.artifacts import ArtifactOut
 from api.jobs.caching import IfNoneMatch, matches, not_modified
+from api.jobs.checkpoints import CheckpointOut
 from api.jobs.endpoints import JobDep
-from api.jobs.epoch_schemas import EpochOut
-from api.jobs.event_schemas import EventOut
-from api.jobs.schemas import jobs_out
+from api.jobs.schemas import JobOut, jobs_out
 from api.templating import render
 from greencore.carbon.accounting import tracker_difference
+from store.checkpoints import registered
 from store.jobs import JobRepository
 from store.status import FINAL
 from store.tables import Job
 
-EVENTS_ON_A_PAGE = 50
-EPOCHS_ON_A_PAGE = 50  # the newest, the one that runs included
-
 router = APIRouter()
+router.include_router(rows_router)
 
 
 @router.get("/dashboard/jobs/{job_id}")
 def job_page(
-    row: JobDep, principal: PrincipalDep, session: SessionDep, now: NowDep, if_none_match: IfNoneMatch = None
+    row: JobDep,
+    principal: PrincipalDep,
+    context: ContextDep,
+    session: SessionDep,
+    now: NowDep,
+    if_none_match: IfNoneMatch = None,
 ) -> Response:
     """It renews itself until the job has ended."""
     repository = JobRepository(session)
-    tag = page_tag(principal, row.id, row.revision, repository.newest_event(row.id))
+    around = surroundings_tag(session, row, now=now)
+    tag = page_tag(principal, row.id, row.revision, repository.newest_event(row.id), around)
     if if_none_match is not None and matches(if_none_match, tag):
         return not_modified(tag)
     [job] = jobs_out(session, [row])
-    shown = repository.epoch_page(job.id, limit=EPOCHS_ON_A_PAGE, after=max(0, row.epochs_done + 1 - EPOCHS_ON_A_PAGE))
-    costs = repository.epoch_costs(job.id, epochs=[epoch.number for epoch in shown.data])
+    epochs = epoch_rows(session, job.id, before=row.epochs_done + 2)  # the one that runs included
     rendered = render(
         "job.html",
-        title=job.id,
+        title=f"{job.status} · {job.id}",
         here="job",
         principal=principal,
         job=job,
-        epochs=[EpochOut.of(epoch, costs.get(epoch.number)) for epoch in shown.data],
+        around=surroundings(session, context.settings, row, now=now),
+        over=job.status in FINAL,
+        epochs=epochs,
+        newest=epochs.data[0] if epochs.data else None,
+        mean_gco2e_per_kwh=_mean_intensity(job),
         tracker_difference=_tracker_difference(row),
-        events=[EventOut.of(event) for event in repository.events(job.id, limit=EVENTS_ON_A_PAGE).data],
+        comparison=comparison(session, row, pue=job.emissions_basis.pue) if job.emissions_basis else None,
+        events=event_rows(session, job.id),
         artifacts=[ArtifactOut.of(artifact) for artifact in repository.artifacts(job.id)],
+        files_removed_at=row.files_removed_at,
+        checkpoints=[CheckpointOut.of(checkpoint) for checkpoint in registered(session, job.id)],
         running_seconds=((job.finished_at or now) - job.started_at).total_seconds() if job.started_at else None,
         poll_seconds=None if job.status in FINAL else POLL_SECONDS,
     )
     return tagged(rendered, tag)
+
+
+def _mean_intensity(job: JobOut) -> float | None:
+    """What each kWh that the site drew has emitted; None while part of the energy has no price."""
+    basis = job.emissions_basis
+    if basis is None or basis.unpriced_kwh or not job.energy_kwh:
+        return None
+    return job.emissions_gco2e / (job.energy_kwh * basis.pue)
 
 
 def _tracker_difference(job: Job) -> float | None:

@@ -1,0 +1,59 @@
+"""What lies around a job that is not over and changes without it: its zone's intensity now, and the queue before it."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from api.zones.schemas import IntensityOut
+from greencore.carbon import Signal
+from store.eta import Queue, queue_before
+from store.grid import GridRepository, signal_named
+from store.settings import Settings
+from store.status import FINAL, JobStatus
+from store.tables import Job
+
+HOUR = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """`intensity` is None where nothing is known, `queue` for a job that does not stand in one."""
+
+    intensity: IntensityOut | None
+    queue: Queue | None
+
+
+def surroundings_tag(session: Session, job: Job, *, now: datetime) -> list[object]:
+    """What `surroundings` rests on, as far as it may change; by queries of a row each."""
+    queue = _queue(session, job)
+    parts: list[object] = [] if queue is None else [queue.running, queue.ahead]
+    if job.zone is None or job.status in FINAL:
+        return parts
+    newest = GridRepository(session).newest(job.zone, at=now, signal=_signal(session, job))
+    if newest is not None and now < newest.end:
+        return [*parts, newest.start.isoformat(), newest.gco2e_per_kwh]
+    # What stands in for a reading is of this hour.
+    return [*parts, now.replace(minute=0, second=0, microsecond=0).isoformat()]
+
+
+def surroundings(session: Session, settings: Settings, job: Job, *, now: datetime) -> Surroundings:
+    """Nothing of it is known of a job that is over, or has no zone yet."""
+    intensity = None
+    if job.zone is not None and job.status not in FINAL:
+        knowledge = GridRepository(session).knowledge(job.zone, _signal(session, job) or "average", now, now + HOUR)
+        known = knowledge.in_force(now, stale_limit=settings.stale_limit)
+        intensity = None if known is None else IntensityOut.of(known, zone=job.zone, now=now)
+    return Surroundings(intensity, _queue(session, job))
+
+
+def _queue(session: Session, job: Job) -> Queue | None:
+    if job.status is not JobStatus.QUEUED:
+        return None
+    return queue_before(session, job.zone, priority=job.priority, job_id=job.id)
+
+
+def _signal(session: Session, job: Job) -> Signal | None:
+    if job.signal is not None:
+        return signal_named(job.signal)
+    return None if job.zone is None else GridRepository(session).signal(job.zone)
