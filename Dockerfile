@@ -18,6 +18,7 @@ RUN pip --python /opt/greentune install --constraint requirements.lock --no-buil
     && pip --python /opt/greentune install --constraint requirements.lock --no-deps uplot-python
 
 COPY greencore greencore
+COPY greentune greentune
 COPY store store
 COPY scheduler scheduler
 COPY worker worker
