@@ -80,6 +80,8 @@ function begin() {
   renewTables = tables(element("tables"), () => drawn.series);
   element("in").addEventListener("click", () => scale(0.5));
   element("out").addEventListener("click", () => scale(2));
+  element("earlier").addEventListener("click", () => move(-0.5));
+  element("later").addEventListener("click", () => move(0.5));
   element("all").addEventListener("click", () => zoom(null));
   element("body").addEventListener("keydown", pointByKey, { capture: true });
   window.addEventListener("hashchange", () => zoom(zoomOf(location.hash)));
@@ -125,6 +127,11 @@ function scale(factor) {
   zoom([middle - width / 2, middle + width / 2]);
 }
 
+function move(share) {
+  const [from, to] = chart.shownRange();
+  zoom([from + share * (to - from), to + share * (to - from)]);
+}
+
 // By a button or the address; a zoom by mouse or key has been carried out already.
 function zoom(range) {
   chart.zoom(range);
@@ -133,7 +140,7 @@ function zoom(range) {
 
 function zoomed(range) {
   keepZoom(range);
-  element("out").disabled = element("all").disabled = range === null;
+  for (const name of ["out", "all", "earlier", "later"]) element(name).disabled = range === null;
   clearTimeout(timer);
   timer = setTimeout(refine, SETTLED_MS);
 }

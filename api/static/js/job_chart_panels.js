@@ -1,6 +1,7 @@
 // The four panels of a job's chart, one under the other: they share their axis of time, their cursor and their zoom.
 
 import { chart } from "./chart.js";
+import { colour } from "./colours.js";
 import { number } from "./format.js";
 import { intensityBackground } from "./intensity.js";
 import { hatched, numbered } from "./job_chart_paint.js";
@@ -17,6 +18,7 @@ const TIMES = [
 
 const figures = { size: AXIS_PX, values: (_, splits) => splits.map((value) => number(value)) };
 const bare = { size: 6, values: (_, splits) => splits.map(() => ""), ticks: { show: false } };
+const dot = { show: true, size: 8, fill: () => colour("--red") };
 const fromZero = (_, min, max) => [0, max > 0 ? max * 1.1 : 1];
 const line = (stroke, more = {}) => ({ stroke, width: 2, points: { show: false }, ...more });
 const DASHES = [[8, 4], [4, 4], [2, 3]]; // of what the job is compared with, so that not colour alone tells them apart
@@ -25,6 +27,7 @@ const DASHES = [[8, 4], [4, 4], [2, 3]]; // of what the job is compared with, so
 // null. Returns {setData({rho, power, loss, emissions}), zoom(range), range(), point(time), shownRange()}.
 export function panels(shown, { onZoom, onCursor }) {
   const narrow = matchMedia("(max-width: 40rem)").matches;
+  const space = narrow ? 70 : 90;
   const behind = (words) => [intensityBackground(() => shown().segments), hatched(() => shown().pauses, words)];
   const pointed = { hooks: { setCursor: [(u) => onCursor(u.cursor.left >= 0 ? u.posToVal(u.cursor.left, "x") : null)] } };
 
@@ -39,7 +42,7 @@ export function panels(shown, { onZoom, onCursor }) {
         onZoom(range);
       },
       ...options,
-      axes: [options.last ? { values: TIMES, size: 42, space: narrow ? 70 : 90 } : bare, { ...figures, ...options.axis }],
+      axes: [options.last ? { values: TIMES, size: 42, space } : { ...bare, space }, { ...figures, ...options.axis }],
       series: [{}, ...options.series],
       scales: { y: { range: options.range } },
       plugins: [...behind(options.words), pointed, ...(options.plugins ?? [])],
@@ -62,7 +65,7 @@ export function panels(shown, { onZoom, onCursor }) {
       series: [
         line("--raw", { width: 1 }),
         line("--blue"),
-        { stroke: "--red", width: 0, paths: () => null, points: { show: true, size: 8, fill: "--red" } },
+        { stroke: "--red", width: 0, paths: () => null, points: dot },
       ],
     }),
     emissions: make("emissions", "Emissions so far in gCO2e over time", [190, 140], {

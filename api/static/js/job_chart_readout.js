@@ -3,9 +3,10 @@
 import { UNKNOWN, number, time } from "./format.js";
 import { intensityElement } from "./intensity.js";
 
-const HINT =
-  "Point at a panel for its figures. Drag to zoom; double click shows all again. " +
-  "On a panel with the focus: + and − zoom, arrow keys move, with Shift they point, 0 shows all.";
+const HINT = matchMedia("(hover: none)").matches
+  ? "Tap a panel for its figures at a time."
+  : "Point at a panel for its figures. Drag to zoom; double click shows all again. " +
+    "On a panel with the focus: + and − zoom, arrow keys move, with Shift they point, 0 shows all.";
 
 // The last index whose value is at or below `value`, by bisection in a rising column; -1 where there is none.
 export function indexAt(column, value) {

@@ -1,0 +1,179 @@
+// The selection map on the page of a job: which tensors each epoch trained, a small grid for each, the newest first.
+
+import { announce } from "./announce.js";
+import { get } from "./api.js";
+import { dataTable } from "./data_table.js";
+import { layout, prepared } from "./job_map_layout.js";
+import { cellAt, geometry, neighbour, paint } from "./job_map_paint.js";
+import { amount, cellWords, reachedWords, shareWords, tableText, unprobedWords } from "./job_map_words.js";
+
+const EPOCHS = 8; // at once: of a model with 300 tensors that is 70 kB
+const HINT = "Point at a cell, or walk through the cells with the arrow keys: Page Up and Page Down change the epoch.";
+const element = (name) => document.getElementById(`map-${name}`);
+const path = document.getElementById("job-map").dataset.selection;
+const narrow = matchMedia("(max-width: 40rem)");
+
+let tensors = [];
+let epochs = []; // newest first
+let shape = null;
+let figures = []; // of the epochs that are shown: {epoch, canvas}
+let marked = { epoch: null, index: null }; // the cell that the keyboard is at
+let table = null;
+const columns = [];
+
+const asked = (after) => get(`${path}?limit=${EPOCHS}${after === undefined ? "" : `&after=${after}`}`);
+
+async function renew() {
+  const answer = await asked();
+  const oldest = answer.data.at(-1)?.number ?? Infinity;
+  const kept = epochs.filter((epoch) => epoch.number < oldest);
+  take(answer, [...answer.data.map(prepared), ...kept], kept.length ? !element("older").hidden : answer.has_more);
+}
+
+async function older() {
+  const answer = await asked(epochs.at(-1).number);
+  const first = answer.data[0]?.number;
+  take(answer, [...epochs, ...answer.data.map(prepared)], answer.has_more);
+  figures.find(({ epoch }) => epoch.number === first)?.canvas.focus();
+}
+
+function take(answer, all, hasMore) {
+  epochs = all;
+  element("older").hidden = !hasMore;
+  if (!epochs.length) return;
+  tensors = answer.tensors;
+  element("body").hidden = false;
+  build();
+}
+
+// Epochs that all trained the same without probing are one grid.
+function groups() {
+  const same = (epoch) => epoch.importance === null && String(epoch.trained) === String(epochs[0].trained);
+  return epochs.length > 1 && epochs.every(same) ? [[epochs[0], epochs.at(-1)]] : epochs.map((epoch) => [epoch, epoch]);
+}
+
+function build() {
+  const focused = document.activeElement?.dataset?.epoch;
+  shape = geometry(layout(tensors), narrow.matches);
+  const shown = groups();
+  figures = shown.map(([epoch, first]) => figureOf(epoch, first));
+  if (!figures.some(({ epoch }) => epoch.number === marked.epoch)) marked = { epoch: figures[0].epoch.number, index: shape.cells[0].index };
+  element("grids").replaceChildren(...figures.map(({ figure }) => figure));
+  draw();
+  if (focused) figures.find(({ epoch }) => String(epoch.number) === focused)?.canvas.focus();
+  element("note").textContent =
+    unprobedEverywhere() ?? "Layers from the output at the top to the input, kinds of tensors side by side; a grid for each epoch, the newest first.";
+  fillTable();
+}
+
+function unprobedEverywhere() {
+  const words = new Set(epochs.map((epoch) => unprobedWords(epoch, tensors)));
+  const [only] = words;
+  return words.size === 1 && only !== null ? `${only[0].toUpperCase()}${only.slice(1)}.` : null;
+}
+
+function figureOf(epoch, first) {
+  const figure = document.createElement("figure");
+  const canvas = Object.assign(document.createElement("canvas"), { tabIndex: -1 });
+  const title = first === epoch ? `Epoch ${epoch.number}` : `Epochs ${first.number}–${epoch.number}`;
+  canvas.dataset.epoch = epoch.number;
+  canvas.setAttribute("role", "application");
+  canvas.setAttribute("aria-label", `${title}: map of ${shareWords(epoch, tensors)} trained. Arrow keys walk through the tensors; the table below holds the same.`);
+  const caption = document.createElement("figcaption");
+  caption.append(Object.assign(document.createElement("strong"), { textContent: title }));
+  for (const text of [reachedWords(epoch), shareWords(epoch, tensors), unprobedWords(epoch, tensors)]) {
+    if (text) caption.append(Object.assign(document.createElement("span"), { textContent: text }));
+  }
+  figure.append(canvas, caption);
+  canvas.addEventListener("pointermove", (event) => point(epoch, cellAt(canvas, shape, event)));
+  canvas.addEventListener("pointerdown", (event) => point(epoch, cellAt(canvas, shape, event)));
+  canvas.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && point(epoch, undefined));
+  canvas.addEventListener("keydown", (event) => walk(event, epoch));
+  canvas.addEventListener("focus", () => mark(epoch, marked.index));
+  canvas.addEventListener("blur", () => paint(canvas, shape, epoch, null));
+  return { epoch, canvas, figure };
+}
+
+function draw() {
+  for (const { epoch, canvas } of figures) {
+    canvas.tabIndex = epoch.number === marked.epoch ? 0 : -1;
+    paint(canvas, shape, epoch, canvas === document.activeElement ? marked.index : null);
+  }
+}
+
+function say(words) {
+  if (!words) {
+    element("readout").textContent = HINT;
+    return;
+  }
+  const [what, name, rest] = words;
+  element("readout").replaceChildren(what, Object.assign(document.createElement("code"), { textContent: name }), rest);
+}
+
+function point(epoch, cell) {
+  say(cell && cellWords(tensors[cell.index], epoch, cell.index));
+}
+
+const STEPS = {
+  ArrowLeft: { columns: -1 },
+  ArrowRight: { columns: 1 },
+  ArrowUp: { rows: -1 },
+  ArrowDown: { rows: 1 },
+};
+
+function walk(event, epoch) {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const position = figures.findIndex((shown) => shown.epoch.number === epoch.number);
+  const jumps = { PageUp: position - 1, PageDown: position + 1 };
+  if (event.key in STEPS) {
+    mark(epoch, neighbour(shape, marked.index, STEPS[event.key]).index);
+  } else if (event.key === "Home" || event.key === "End") {
+    mark(epoch, shape.cells.at(event.key === "Home" ? 0 : -1).index);
+  } else if (event.key in jumps) {
+    figures[jumps[event.key]]?.canvas.focus();
+  } else {
+    return;
+  }
+  event.preventDefault();
+}
+
+function mark(epoch, index) {
+  marked = { epoch: epoch.number, index };
+  draw();
+  const words = cellWords(tensors[index], epoch, index);
+  say(words);
+  announce(words.join(""));
+}
+
+function fillTable() {
+  columns.splice(
+    0,
+    columns.length,
+    { label: "Tensor", text: (index) => tensors[index].name },
+    { label: "Parameters", text: (index) => amount(tensors[index].parameters) },
+    { label: "t_dw FLOPs", text: (index) => amount(tensors[index].t_dw_flops) },
+    { label: "t_dy FLOPs", text: (index) => amount(tensors[index].t_dy_flops) },
+    ...epochs.map((epoch) => ({ label: `Epoch ${epoch.number}`, text: (index) => tableText(epoch, index) })),
+  );
+  table ??= dataTable(element("table"), "Tensors and their importance in each epoch", columns, () => tensors.map((_, index) => index));
+  table.renew();
+}
+
+async function carefully(task) {
+  try {
+    await task();
+    element("problem").hidden = true;
+  } catch (error) {
+    element("problem").textContent = `The selections could not be loaded: ${error.message}`;
+    element("problem").hidden = false;
+  }
+}
+
+const epochsDone = () => Number(document.querySelector("[data-epochs-done]").dataset.epochsDone);
+
+say(null);
+element("older").addEventListener("click", () => carefully(older));
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => shape && draw());
+narrow.addEventListener("change", () => shape && build());
+document.addEventListener("live", (event) => event.detail.includes("map-done") && carefully(renew));
+if (epochsDone()) carefully(renew);

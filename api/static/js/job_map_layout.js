@@ -1,0 +1,98 @@
+// Where each tensor has its cell in the map: pure functions of what `/jobs/{id}/selection` says of the tensors.
+
+const WORDS = {
+  input_layernorm: "norm",
+  post_attention_layernorm: "norm 2",
+  self_attn_layer_norm: "norm",
+  encoder_attn_layer_norm: "× norm",
+  final_layer_norm: "norm 2",
+  layer_norm: "norm",
+  embed_tokens: "embed",
+  embed_positions: "positions",
+  lm_head: "head",
+  relative_attention_bias: "rel.",
+  bias: "b",
+};
+const CROSSES = ["encoder_attn", "EncDecAttention"]; // attention from one stack to the other
+const LONGEST = 9;
+
+// A few letters for a kind of tensor, "q" for "self_attn.q_proj", "q b" for its bias.
+export function shortLabel(kind) {
+  const parts = kind.split(".");
+  const cross = parts.some((part) => CROSSES.includes(part)) ? "×" : "";
+  const ending = parts.length > 1 && (parts.at(-1) === "bias" || parts.at(-1).startsWith("lora_")) ? parts.pop() : null;
+  const main = parts.at(-1);
+  const word = WORDS[main] ?? main.replace(/_proj$/, "").replace(/_layer_?norm$/, " norm").replace(/_/g, " ");
+  const suffix = ending ? ` ${WORDS[ending] ?? ending.replace("lora_", "")}` : "";
+  const text = cross + word + suffix;
+  return text.length > LONGEST ? `${text.slice(0, LONGEST - 1)}…` : text;
+}
+
+// Labels of kinds, each only once: what is alike gets a number.
+export function labelsOf(kinds) {
+  const seen = new Map();
+  return kinds.map((kind) => {
+    const label = shortLabel(kind);
+    const count = (seen.get(label) ?? 0) + 1;
+    seen.set(label, count);
+    return count === 1 ? label : `${label} ${count}`;
+  });
+}
+
+// Sections from the model's output to its input, one for each stack: {stack, columns: [kind], labels, rows}. A row is
+// {label, cells: [index of a tensor or null, a column each]} or, for a tensor outside of the blocks, {label, whole: index}.
+export function layout(tensors) {
+  const sections = [];
+  const rows = new Map();
+  const sectionOf = (stack) => {
+    let section = sections.findLast((candidate) => candidate.stack === stack);
+    if (!section) {
+      section = { stack, columns: [], labels: [], rows: [] };
+      sections.push(section);
+    }
+    return section;
+  };
+  tensors.forEach(({ stack, layer, kind }, index) => {
+    const section = sectionOf(stack);
+    if (layer === null) {
+      section.rows.push({ label: shortLabel(kind), whole: index });
+      return;
+    }
+    if (!section.columns.includes(kind)) section.columns.push(kind);
+    const key = `${stack} ${layer}`;
+    if (!rows.has(key)) {
+      rows.set(key, { label: String(layer), kinds: new Map() });
+      section.rows.push(rows.get(key));
+    }
+    rows.get(key).kinds.set(kind, index);
+  });
+  for (const section of sections) {
+    section.columns = inOrder(section.columns);
+    section.labels = labelsOf(section.columns);
+    for (const row of section.rows) {
+      if (row.kinds) row.cells = section.columns.map((kind) => row.kinds.get(kind) ?? null);
+    }
+  }
+  return sections;
+}
+
+// As a block computes them, which is against the order in which the tensors come.
+const inOrder = (kinds) => [...kinds].reverse();
+
+// How a tensor fared in an epoch: {state: "trained" | "probed" | "unreached" | "unknown", shade in [0, 1], importance}.
+// Shades go over three powers of ten below the epoch's largest importance.
+export function fared(epoch, index) {
+  const trained = epoch.trainedSet.has(index);
+  const importance = epoch.importance?.[index] ?? null;
+  const state = trained ? "trained" : epoch.importance === null ? "unknown" : importance === null ? "unreached" : "probed";
+  if (importance === null || epoch.largest <= 0) return { state, shade: trained && epoch.importance === null ? 0.7 : 0, importance };
+  const shade = importance <= 0 ? 0 : Math.max(0, 1 + Math.log10(importance / epoch.largest) / 3);
+  return { state, shade, importance };
+}
+
+// An epoch with what is looked up for each of its cells.
+export const prepared = (epoch) => ({
+  ...epoch,
+  trainedSet: new Set(epoch.trained),
+  largest: Math.max(0, ...(epoch.importance ?? []).filter((value) => value !== null)),
+});

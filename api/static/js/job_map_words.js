@@ -1,0 +1,56 @@
+// What the map says in words: of one cell, under each grid, of a job that trains everything, and as a table.
+
+import { number, percent } from "./format.js";
+import { fared } from "./job_map_layout.js";
+
+const SI = ["", "k", "M", "G", "T", "P"];
+
+// A count with a prefix: "90 M".
+export function amount(value) {
+  if (value === null) return "unknown";
+  let left = value;
+  let index = 0;
+  for (; left >= 1000 && index < SI.length - 1; index += 1) left /= 1000;
+  return `${number(left, 3)} ${SI[index]}`;
+}
+
+const STATES = {
+  trained: "trained",
+  probed: "not trained",
+  unreached: "not trained: the budget could not reach it",
+  unknown: "not trained",
+};
+
+// [what, name, rest] of a cell; the name is to be set as code.
+export function cellWords(tensor, epoch, index) {
+  const { state, importance } = fared(epoch, index);
+  const probed = epoch.importance === null ? "importance not probed" : `importance ${number(importance)}`;
+  return [
+    `Epoch ${epoch.number} (ρ ${number(epoch.rho_asked)}): `,
+    tensor.name,
+    ` · ${STATES[state]} · ${probed} · t_dw ${flops(tensor.t_dw_flops)} · t_dy ${flops(tensor.t_dy_flops)} · ` +
+      `${amount(tensor.parameters).trim()} parameters`,
+  ];
+}
+
+const flops = (value) => (value === null ? "unknown" : `${amount(value)}FLOPs a step`);
+
+export const reachedWords = (epoch) =>
+  epoch.rho_reached === null ? `ρ ${number(epoch.rho_asked)}` : `ρ ${number(epoch.rho_asked)}, reached ${number(epoch.rho_reached)}`;
+
+export const shareWords = (epoch, tensors) =>
+  `${epoch.trained.length} of ${tensors.length} tensors (${percent(tensors.length ? epoch.trained.length / tensors.length : null)})`;
+
+// Of epochs in which nothing was probed, why; null of others.
+export function unprobedWords(epoch, tensors) {
+  if (epoch.importance !== null) return null;
+  if (epoch.trained.length === tensors.length) return "ρ = 1: all tensors trained, nothing was probed";
+  return "the method always trains the same tensors, nothing was probed";
+}
+
+export function tableText(epoch, index) {
+  const { state, importance } = fared(epoch, index);
+  if (state === "trained") return importance === null ? "trained" : `trained (${number(importance)})`;
+  if (state === "unreached") return "not reached";
+  return importance === null ? "not trained" : `not trained (${number(importance)})`;
+}
