@@ -114,7 +114,11 @@ def stage_dataset(database: Database, settings: Settings, *, now: datetime, owne
                 bytes=path.stat().st_size,
                 sha256="ab" * 32,
                 blob=blob,
-                contents={"forms": {"prompt": 3}, "characters": 33},
+                contents={
+                    "forms": {"prompt": 3},
+                    "characters": {"total": 27, "mean": 9.0, "median": 9, "max": 9},
+                    "ignored_fields": [],
+                },
                 created_at=now,
             )
         )
