@@ -1,5 +1,6 @@
 """`/dashboard/policies`: the policies, and for operators the editor, with what an edit would change."""
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -69,7 +70,7 @@ def policy_page(name: str, principal: PrincipalDep, context: ContextDep, session
 def _editor(
     title: str, principal: Principal, context: Context, session: Session, *, stored: PolicyOut | None
 ) -> HTMLResponse:
-    body = EXAMPLES["linear"] if stored is None else stored.policy
+    body = EXAMPLES["linear"] if stored is None else _in_order(stored.policy)
     policy = parse_policy(body)
     return render(
         "policy.html",
@@ -96,6 +97,13 @@ def _editor(
 def _zones_with_history(context: Context, session: Session) -> list[str]:
     grid = GridRepository(session)
     return [zone for zone in sorted(context.settings.zones) if grid.signal(zone) is not None]
+
+
+def _in_order(body: Mapping[str, Any]) -> dict[str, Any]:
+    """As people write it: the kind, what is its own, and last what all kinds have; the database has its own order."""
+    last = ("gate", "smoothing", "on_missing")
+    own = [key for key in body if key != "kind" and key not in last]
+    return {key: body[key] for key in ("kind", *own, *last) if key in body}
 
 
 def _row(stored: Policy) -> dict[str, Any]:

@@ -4,39 +4,49 @@ import { chart } from "./chart.js";
 import { dataTable } from "./data_table.js";
 import { number } from "./format.js";
 import { BANDS, bandLegend, bandOf, intensityBackground, intensityElement } from "./intensity.js";
+import { curveMarks } from "./policy_marks.js";
 
 const EVERY = 50; // gCO2e/kWh between the rows of the table
-
-const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const DASH = [6, 5];
+const SEGMENTS = BANDS.map(({ start, end }) => ({ from: start, to: end ?? Infinity, gco2e: start }));
 
 // `labels()` gives the names of the stored and of the edited version.
 export function policyCurve(labels) {
-  const place = document.getElementById("curve");
-  let shown = { stored: null, edited: null };
+  const readout = document.getElementById("curve-readout");
+  const shown = { stored: null, edited: null };
+  const last = () => shown.edited ?? shown.stored;
 
-  const plot = chart(place, {
+  const series = [
+    {},
+    { stroke: "--text", width: 2, points: { show: false } },
+    { stroke: "--text", width: 2.5, points: { show: false } },
+  ];
+  const plot = chart(document.getElementById("curve"), {
     label: "ρ over the carbon intensity in gCO2e/kWh",
-    height: 240,
+    height: 230,
     time: false,
     scales: { y: { range: [0, 1.05] } },
-    axes: [{ label: "gCO2e/kWh", labelSize: 20, labelFont: "12px system-ui, sans-serif" }, { size: 42 }],
-    series: [
-      { label: "gCO2e/kWh" },
-      { label: "stored", stroke: "--text", dash: [5, 4], width: 1.5, points: { show: false }, value: (_, rho) => number(rho) },
-      { label: "edited", stroke: "--text", width: 2.5, points: { show: false }, value: (_, rho) => number(rho) },
-    ],
-    plugins: [intensityBackground(() => BANDS.map(({ start, end }) => ({ from: start, to: end ?? Infinity, gco2e: start }))), { hooks: { draw: [drawMarks] } }],
+    axes: [{ label: "gCO2e/kWh", labelSize: 18, labelFont: "12px system-ui, sans-serif", size: 30 }, { size: 42 }],
+    legend: { show: false },
+    series,
+    plugins: [intensityBackground(() => SEGMENTS), curveMarks(last), { hooks: { setCursor: [tellCursor] } }],
   });
   document.getElementById("curve-legend").append(bandLegend());
-  const table = dataTable(document.getElementById("curve-table"), "ρ over the intensity", [
-    { label: "gCO2e/kWh", text: ({ gco2e }) => `${number(gco2e)} (${bandOf(gco2e).name})` },
-    { label: "ρ, stored", text: ({ stored }) => number(stored) },
-    { label: "ρ, edited", text: ({ edited }) => number(edited) },
-  ], rows);
+  const table = dataTable(
+    document.getElementById("curve-table"),
+    "ρ over the intensity",
+    [
+      { label: "gCO2e/kWh", text: ({ gco2e }) => `${number(gco2e)} (${bandOf(gco2e).name})` },
+      { label: "ρ, stored", text: ({ stored }) => number(stored) },
+      { label: "ρ, edited", text: ({ edited }) => number(edited) },
+    ],
+    rows,
+  );
 
   function rows() {
     const [x, stored, edited] = columns();
-    return x.map((gco2e, index) => ({ gco2e, stored: stored[index], edited: edited[index] })).filter(({ gco2e }) => gco2e % EVERY === 0);
+    const all = x.map((gco2e, index) => ({ gco2e, stored: stored[index], edited: edited[index] }));
+    return all.filter(({ gco2e }) => gco2e % EVERY === 0);
   }
 
   function columns() {
@@ -44,38 +54,21 @@ export function policyCurve(labels) {
     return uPlot.join([part(shown.stored), part(shown.edited)]);
   }
 
-  // Where the gate pauses and goes on, and where the grid stands now.
-  function drawMarks(u) {
-    const curve = shown.edited ?? shown.stored;
-    if (!curve) return;
-    const { ctx } = u;
-    const { left, top, width, height } = u.bbox;
-    ctx.save();
-    ctx.strokeStyle = ctx.fillStyle = colour("--text");
-    ctx.lineWidth = devicePixelRatio;
-    ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
-    for (const [at, text] of [[curve.pause_above, "pauses"], [curve.resume_below, "goes on"]]) {
-      if (at === null || at > u.scales.x.max || at < u.scales.x.min) continue;
-      const x = u.valToPos(at, "x", true);
-      ctx.setLineDash([3, 3]);
-      ctx.beginPath();
-      ctx.moveTo(x, top);
-      ctx.lineTo(x, top + height);
-      ctx.stroke();
-      ctx.textAlign = text === "pauses" ? "left" : "right";
-      ctx.fillText(text, x + (text === "pauses" ? 4 : -4) * devicePixelRatio, top + height - 6 * devicePixelRatio);
-    }
-    const { now } = curve;
-    if (now && now.rho !== null) {
-      const x = u.valToPos(now.gco2e_per_kwh, "x", true);
-      if (x >= left && x <= left + width) {
-        ctx.setLineDash([]);
-        ctx.beginPath();
-        ctx.arc(x, u.valToPos(now.rho, "y", true), 5 * devicePixelRatio, 0, 2 * Math.PI);
-        ctx.fill();
-      }
-    }
-    ctx.restore();
+  // Which line is which; and under the pointer, the values there.
+  function tellCursor(u) {
+    const at = u?.cursor.idx ?? null;
+    const names = labels();
+    const lines = [shown.stored && ["stored", 1], shown.edited && ["edited", 2]].filter(Boolean);
+    readout.replaceChildren(
+      ...lines.map(([which, index]) => {
+        const dashed = which === "stored" && shown.edited;
+        const item = Object.assign(document.createElement("span"), { className: `line ${dashed ? "dashed" : ""}` });
+        const value = at === null ? "" : `: ρ ${number(u.data[index][at])}`;
+        item.textContent = `${names[which]}${value}`;
+        return item;
+      }),
+      at === null ? "" : `at ${number(u.data[0][at])} gCO2e/kWh`,
+    );
   }
 
   function tellNow(curve, zone) {
@@ -84,25 +77,20 @@ export function policyCurve(labels) {
     if (!curve.now) return;
     const { now } = curve;
     const outcome = now.rho === null ? "the run would end" : `ρ ${number(now.rho)}`;
-    place.append(`● Now in ${zone}: `, intensityElement(now.gco2e_per_kwh), ` → ${outcome}`);
+    place.append(`● now in ${zone}: `, intensityElement(now.gco2e_per_kwh), ` → ${outcome}`);
   }
 
   return {
     // `stored` and `edited` are answers, or null where there is no such version.
     show({ stored, edited, zone }) {
-      shown = { stored, edited };
-      const u = plot.u();
-      const names = labels();
-      ["stored", "edited"].forEach((which, index) => {
-        u.series[index + 1].show = shown[which] !== null;
-        const label = u.root.querySelectorAll(".u-legend .u-label")[index + 1];
-        if (label) label.textContent = `ρ, ${names[which]}`;
-        label?.closest(".u-series").classList.toggle("u-off", shown[which] === null);
-      });
+      Object.assign(shown, { stored, edited });
+      // A single line is whole; beside an edited one the stored one is dashed. Now, and whenever the chart is made anew.
+      for (const line of [series[1], plot.u().series[1]]) line.dash = edited ? DASH : [];
       plot.setData(columns());
-      const curve = edited ?? stored;
-      document.getElementById("curve-basis").textContent = `Drawn: ${curve.basis}. Without an intensity: ${curve.without_intensity}.`;
-      tellNow(curve, zone);
+      document.getElementById("curve-basis").textContent =
+        `Drawn: ${last().basis}. Without an intensity: ${last().without_intensity}.`;
+      tellCursor(null);
+      tellNow(last(), zone);
       table.renew();
     },
   };

@@ -63,7 +63,9 @@ function edit() {
     saving.say();
     byId("save").focus();
   });
-  byId("policy-name")?.addEventListener("input", ({ target }) => draft.rename(target.value.trim()));
+  const named = byId("policy-name");
+  named?.addEventListener("input", () => draft.rename(named.value.trim()));
+  if (named?.value) draft.rename(named.value.trim()); // written before this script was there
   draft.onChange(mark);
   draft.onChange((source) => {
     if (source === "name") return;
@@ -87,5 +89,7 @@ function mark(source) {
   byId("unsaved").textContent = changed ? "Unsaved changes, kept in this tab" : "";
   byId("discard").hidden = !changed;
   byId("save").textContent = base().version ? `Save as version ${next}` : "Save";
+  // It stays where the focus may be.
+  byId("save").setAttribute("aria-disabled", String(base().version > 0 && !changed));
   if (source !== "name" && byId("policy-name")) byId("policy-name").value = draft.name;
 }

@@ -6,17 +6,22 @@ import { get, put } from "./api.js";
 // `told` shows the errors of a refused policy and returns those that it has no place for.
 export function policySave({ button, refusal, draft, told, onSaved }) {
   async function save() {
+    if (button.getAttribute("aria-disabled") === "true") return null;
     say();
     if (draft.text !== null) return say("Nothing is saved: the JSON cannot be read yet.");
     const { base, name } = draft;
     if (!name) return say("Nothing is saved: a name is missing.");
-    button.disabled = true;
+    button.setAttribute("aria-disabled", "true");
     try {
       const stored = await newest(name);
-      if ((stored?.version ?? 0) !== base.version) return conflict(stored);
+      if ((stored?.version ?? 0) !== base.version) {
+        button.setAttribute("aria-disabled", "false");
+        return conflict(stored);
+      }
       const answer = await put(path(name), { policy: draft.body });
       const between = answer.version - base.version - 1;
-      draft.rebase({ name, version: answer.version, body: answer.policy }, answer.policy);
+      const body = inOrder(answer.policy);
+      draft.rebase({ name, version: answer.version, body }, body);
       announce(`Saved as version ${answer.version}`);
       onSaved(answer);
       if (between > 0) say(`Somebody else saved in the same moment: yours is version ${answer.version}, and in force; theirs is the one before.`);
@@ -24,8 +29,7 @@ export function policySave({ button, refusal, draft, told, onSaved }) {
       const left = told(error.errors ?? []);
       const more = left.map(({ field, message }) => ` ${field}: ${message}.`).join("");
       say(error.errors?.length ? `Nothing is saved: something in it is wrong.${more}` : `Nothing is saved. ${error.message}`);
-    } finally {
-      button.disabled = false;
+      button.setAttribute("aria-disabled", "false");
     }
     return null;
   }
@@ -42,7 +46,7 @@ export function policySave({ button, refusal, draft, told, onSaved }) {
       refusal.append(choice("Keep mine, to be saved as its first version", () => draft.rebase({ ...base, version: 0 })));
       return;
     }
-    const theirs = { name, version: stored.version, body: stored.policy };
+    const theirs = { name, version: stored.version, body: inOrder(stored.policy) };
     say(`Nothing is saved: version ${stored.version} has been stored since you began from version ${base.version}.`);
     refusal.append(
       choice(`Keep mine, and compare it with version ${stored.version}`, () => draft.rebase(theirs)),
@@ -69,6 +73,9 @@ export function policySave({ button, refusal, draft, told, onSaved }) {
   button.addEventListener("click", save);
   return { say };
 }
+
+// What is the kind's own before what all kinds have.
+const inOrder = ({ kind, gate, smoothing, on_missing: missing, ...own }) => ({ kind, ...own, gate, smoothing, on_missing: missing });
 
 const path = (name) => `/policies/${encodeURIComponent(name)}`;
 const link = (text, href) => Object.assign(document.createElement("a"), { textContent: text, href });

@@ -1,0 +1,300 @@
+"""The policies and their editor: what an edit changes is seen before it is saved, and nothing is saved unseen."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, Response, expect
+
+from api.figures import number, percent
+from greencore.policy import parse_policy
+from store.policies import PolicyRepository
+from store.tables import Policy
+from tests.browser.accessible import check_accessible
+from tests.browser.conftest import Dashboard, SignIn
+from tests.browser.pictures import take_pictures
+from tests.browser.stage import stage_grid, stage_policies
+from tests.browser.watch import watch_of
+
+POLICIES = "/dashboard/policies"
+EDITOR = f"{POLICIES}/follow-the-grid"
+LINEAR = {"kind": "linear", "clean": 100, "dirty": 400, "rho_max": 1.0, "rho_min": 0.4}
+CURVE = f"{POLICIES}/curve"
+
+
+@pytest.fixture(autouse=True)
+def staged(dashboard: Dashboard) -> None:
+    now = datetime.now(UTC)
+    stage_grid(dashboard.database, now=now)
+    stage_policies(dashboard.database, now=now)
+
+
+def latest(dashboard: Dashboard, name: str = "follow-the-grid") -> Policy:
+    with dashboard.database.session() as session:
+        found = PolicyRepository(session).latest(name)
+        assert found is not None
+        return found
+
+
+def store(dashboard: Dashboard, body: dict[str, Any], name: str = "follow-the-grid") -> None:
+    """As another operator would, at the same time."""
+    with dashboard.database.session() as session:
+        policy = parse_policy(body).body()
+        PolicyRepository(session).add_version(name, policy, at=datetime.now(UTC) + timedelta(seconds=1))
+
+
+def open_editor(page: Page, path: str = EDITOR) -> None:
+    page.goto(path)
+    expect(page.locator(".compared")).to_be_visible()
+
+
+def tab_to(page: Page, selector: str) -> None:
+    """Moves the focus as somebody does who has no mouse."""
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+            return
+    raise AssertionError(f"{selector} cannot be reached by the Tab key")
+
+
+def type_over(page: Page, text: str) -> None:
+    page.keyboard.press("Control+a")
+    page.keyboard.type(text)
+
+
+def compared(page: Page) -> dict[str, list[str]]:
+    """The table of the backtest: the cells of each row, without the spread below a figure."""
+    rows = page.locator(".compared tbody tr").all()
+    return {
+        row.locator("th").inner_text(): [cell.inner_text().split("\n")[0] for cell in row.locator("td").all()]
+        for row in rows
+    }
+
+
+def is_simulation_of(response: Response, **fields: Any) -> bool:
+    if not response.url.endswith("/policies/simulate"):
+        return False
+    return bool(fields.items() <= response.request.post_data_json["policy"].items())
+
+
+def test_an_edit_by_keyboard_changes_curve_and_backtest_before_it_is_saved(page: Page, dashboard: Dashboard) -> None:
+    open_editor(page)
+    before = compared(page)
+
+    tab_to(page, "#field-rho_min")
+    with page.expect_response(lambda response: is_simulation_of(response, rho_min=0.8)) as simulated:
+        type_over(page, "0.8")
+    answer = simulated.value.json()
+    expect(page.locator(".compared thead")).to_contain_text("edited")
+
+    again = page.request.post(
+        "/policies/simulate", data=simulated.value.request.post_data_json, headers={"Origin": dashboard.url}
+    ).json()
+    assert again == answer
+    after = compared(page)
+    remains, less = "What remains under the policy", "− saved by less work"
+    assert after[remains][:2] == [before[remains][0], f"{number(answer['emissions_g'])} gCO2e"]
+    assert after[less][:2] == [before[less][0], percent(answer["less_work_saving"])]
+    assert after[remains][0] != after[remains][1]
+    assert after[remains][2].startswith("+")
+
+    tab_to(page, "#curve-table summary")
+    page.keyboard.press("Enter")
+    expect(page.locator("#curve-table tr", has_text="400 (fairly dirty)")).to_contain_text("0.40.8")
+    assert latest(dashboard).version == 1
+    check_accessible(page)
+
+
+def test_saving_makes_the_next_version(page: Page, dashboard: Dashboard) -> None:
+    open_editor(page)
+    page.get_by_label("rho_min", exact=True).fill("0.5")
+
+    page.get_by_role("button", name="Save as version 2").click()
+
+    expect(page.locator("#version")).to_contain_text("version 2")
+    assert (latest(dashboard).version, latest(dashboard).body["rho_min"]) == (2, 0.5)
+    expect(page.locator(".compared thead")).to_have_text("version 2")
+    expect(page.get_by_role("button", name="Save as version 3")).to_have_attribute("aria-disabled", "true")
+    page.get_by_role("button", name="Save as version 3").press("Enter")
+    assert latest(dashboard).version == 2, "nothing has changed, so there is nothing to save"
+
+
+def test_a_fault_of_policy_or_run_is_told_at_its_field_and_the_last_good_picture_stays(page: Page, dashboard: Dashboard) -> None:
+    watch_of(page).expect("422")
+    open_editor(page)
+    before = compared(page)
+
+    page.get_by_label("rho_min", exact=True).fill("1.2")
+
+    fault = page.locator('[data-fault="rho_min"]')
+    expect(fault).to_contain_text("less than or equal to 1")
+    expect(page.get_by_label("rho_min", exact=True)).to_have_attribute("aria-invalid", "true")
+    expect(page.locator("#stale")).to_contain_text("This policy has faults")
+    assert compared(page) == before
+    page.get_by_role("button", name="Save as version 2").click()
+    expect(page.locator("#refusal")).to_contain_text("Nothing is saved")
+    assert latest(dashboard).version == 1
+
+    page.get_by_label("rho_min", exact=True).fill("0.6")
+    expect(fault).to_be_hidden()
+    expect(page.locator("#stale")).to_be_hidden()
+
+    page.get_by_label("work_hours", exact=True).fill("-1")
+
+    expect(page.locator('[data-fault="work_hours"]')).to_contain_text("greater than 0")
+    expect(page.locator("#stale")).to_contain_text("The run has faults")
+
+
+def test_what_another_operator_saved_in_between_is_not_overwritten(page: Page, dashboard: Dashboard) -> None:
+    open_editor(page)
+    page.get_by_label("rho_min", exact=True).fill("0.5")
+    store(dashboard, {**LINEAR, "rho_min": 0.7})
+
+    page.get_by_role("button", name="Save as version 2").click()
+
+    expect(page.locator("#refusal")).to_contain_text("version 2 has been stored since you began from version 1")
+    assert latest(dashboard).body["rho_min"] == 0.7
+    page.get_by_role("button", name="Keep mine, and compare it with version 2").click()
+    expect(page.locator(".compared thead")).to_contain_text("version 2")
+    page.get_by_role("button", name="Save as version 3").click()
+    expect(page.locator("#version")).to_contain_text("version 3")
+    assert (latest(dashboard).version, latest(dashboard).body["rho_min"]) == (3, 0.5)
+
+
+def test_unsaved_changes_outlive_a_reload_until_they_are_discarded(page: Page) -> None:
+    open_editor(page)
+    page.get_by_label("rho_min", exact=True).fill("0.55")
+    page.get_by_label("epochs", exact=True).fill("4")
+    page.reload()
+
+    expect(page.get_by_label("rho_min", exact=True)).to_have_value("0.55")
+    expect(page.get_by_label("epochs", exact=True)).to_have_value("4")
+    expect(page.locator("#unsaved")).to_have_text("Unsaved changes, kept in this tab")
+    expect(page.locator(".compared thead")).to_contain_text("edited")
+
+    page.get_by_role("button", name="Discard changes").click()
+    expect(page.get_by_label("rho_min", exact=True)).to_have_value("0.4")
+    expect(page.locator("#unsaved")).to_be_empty()
+    expect(page.locator(".compared thead")).to_have_text("version 1")
+    page.reload()
+    expect(page.get_by_label("rho_min", exact=True)).to_have_value("0.4")
+
+
+def test_form_and_json_stay_in_step(page: Page) -> None:
+    watch_of(page).expect("422")
+    open_editor(page)
+    view = page.get_by_label("As JSON")
+    assert list(json.loads(view.input_value()))[:3] == ["kind", "clean", "dirty"]
+
+    page.get_by_label("mode", exact=True).select_option("pause")
+    assert json.loads(view.input_value())["gate"]["mode"] == "pause"
+    view.fill(json.dumps({"kind": "steps", "steps": [{"up_to": 200, "rho": 1}, {"rho": 0.5}]}))
+    expect(page.get_by_role("radio", name="steps")).to_be_checked()
+    expect(page.get_by_label("up_to of step 1")).to_have_value("200")
+    expect(page.get_by_label("rho_min", exact=True)).to_be_hidden()
+    expect(page.get_by_label("max_change", exact=True)).to_have_attribute("placeholder", "1")
+
+    view.fill('{"kind": "constant", "rho": 0.5, "colour": "green"}')
+    expect(page.locator("#json-fault")).to_contain_text("colour: ")
+    view.fill('{"kind": ')
+    expect(page.locator("#json-fault")).to_contain_text("Not JSON yet")
+    expect(page.get_by_role("radio", name="constant")).to_be_checked()
+    page.reload()
+    expect(view).to_have_value('{"kind": ')
+
+
+def test_steps_are_added_and_removed_by_keyboard(page: Page) -> None:
+    watch_of(page).expect("422")  # a step that is added has no bound yet
+    open_editor(page)
+    tab_to(page, '[name="kind"]')
+    page.keyboard.press("ArrowUp")
+    expect(page.get_by_role("radio", name="steps")).to_be_checked()
+
+    tab_to(page, "#add-step")
+    page.keyboard.press("Enter")
+    page.keyboard.type("400")
+    view = page.get_by_label("As JSON")
+    assert [step.get("up_to") for step in json.loads(view.input_value())["steps"]] == [150, 300, 400, None]
+    with page.expect_response(CURVE) as drawn:
+        tab_to(page, '[aria-label="Remove step 3"]')
+        page.keyboard.press("Enter")
+    assert drawn.value.ok
+    assert [step.get("up_to") for step in json.loads(view.input_value())["steps"]] == [150, 300, None]
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Remove step 3"
+
+
+def test_every_kind_has_its_curve_and_says_what_it_rests_on(page: Page) -> None:
+    said = {
+        "constant": "at every epoch",
+        "steps": "at every epoch",
+        "percentile": "ranked among 169 readings",
+        "budget": "on what is spent and on the outlook",
+        "price": "on what an epoch takes off the loss",
+    }
+    open_editor(page)
+    for kind, words in said.items():
+        with page.expect_response(
+            lambda response, kind=kind: (
+                response.url.endswith(CURVE) and response.request.post_data_json["policy"]["kind"] == kind
+            )
+        ) as drawn:
+            page.get_by_role("radio", name=kind).check()
+        expect(page.locator("#curve-basis")).to_contain_text(words)
+        curve = drawn.value.json()
+        policy = parse_policy(drawn.value.request.post_data_json["policy"])
+        low, high = policy.rho_range
+        known = [rho for rho in curve["rho"] if rho is not None]
+        assert known
+        assert all(low <= rho <= high for rho in known)
+        assert known == sorted(known, reverse=True), "never more work on a dirtier grid"
+
+
+def test_an_operator_makes_a_policy_and_deletes_it(page: Page, dashboard: Dashboard) -> None:
+    page.goto(POLICIES)
+    page.get_by_role("link", name="New policy").click()
+    page.get_by_label("name", exact=True).fill("night-shift")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator("#refusal")).to_contain_text("there is a policy named night-shift already")
+
+    watch_of(page).expect("404")  # asked first whether the name is free
+    page.get_by_label("name", exact=True).fill("calm")
+    page.get_by_role("button", name="Save").click()
+    page.wait_for_url(f"**{POLICIES}/calm")
+    assert latest(dashboard, "calm").version == 1
+
+    page.goto(POLICIES)
+    page.get_by_role("button", name="Delete calm").click()
+    page.get_by_role("button", name="Keep it").click()
+    assert latest(dashboard, "calm").version == 1
+    page.get_by_role("button", name="Delete calm").click()
+    page.get_by_role("button", name="Delete it").click()
+    expect(page.get_by_role("link", name="calm", exact=True)).to_have_count(0)
+    with dashboard.database.session() as session:
+        assert PolicyRepository(session).latest("calm") is None
+
+
+def test_a_user_reads_policies_and_sees_what_they_do_but_has_no_editor(sign_in: SignIn) -> None:
+    page = sign_in("ann", "user")
+    page.goto(POLICIES)
+    expect(page.locator("main")).to_contain_text("waits for the best window, up to 12 h later")
+    for name in ("Edit", "Delete", "New policy"):
+        expect(page.get_by_text(name, exact=True)).to_have_count(0)
+
+    page.get_by_role("link", name="follow-the-grid").click()
+    expect(page.locator(".compared thead")).to_have_text("version 1")
+    expect(page.locator("#policy-form, #json, #save, [data-delete]")).to_have_count(0)
+    check_accessible(page)
+
+
+def test_the_editor_with_an_edit_in_it_is_accessible_and_fits_a_phone(page: Page) -> None:
+    open_editor(page)
+    page.get_by_role("radio", name="steps").check()
+    page.get_by_label("mode", exact=True).select_option("pause")
+    page.get_by_label("pause_above", exact=True).fill("250")
+    expect(page.locator("#curve-readout")).to_contain_text("edited")
+    expect(page.locator("#backtest")).to_contain_text("the gate plans by our own forecast")
+    check_accessible(page)
+    take_pictures(page, "policy-edited")
+    page.emulate_media(color_scheme="dark")
+    check_accessible(page)
