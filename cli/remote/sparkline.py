@@ -11,6 +11,11 @@ CLEANEST = 3
 HOUR = timedelta(hours=1)
 
 
+def first_hour(readings: Sequence[Reading]) -> datetime:
+    """The full hour in which the first of them begins: the service's clock counts, not this machine's."""
+    return min(reading.start for reading in readings).replace(minute=0, second=0, microsecond=0)
+
+
 def hourly_means(readings: Sequence[Reading], start: datetime, hours: int) -> list[float | None]:
     """The mean of each of so many hours from `start` on, in gCO2e/kWh; None where nothing is known of an hour."""
     means: list[float | None] = []

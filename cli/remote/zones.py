@@ -1,12 +1,10 @@
 """`greentune zones`: the grid now, and how clean the next day is expected to be."""
 
-from datetime import UTC, datetime
-
 import typer
 
 from api.figures import duration, number
 from cli.remote.output import UNKNOWN, clean, short_time, show_json, show_table
-from cli.remote.sparkline import cleanest_hours, hourly_means, sparkline
+from cli.remote.sparkline import cleanest_hours, first_hour, hourly_means, sparkline
 from greentune.client import Client
 from greentune.errors import Problem
 from greentune.models import Forecast, Intensity, Zone
@@ -35,20 +33,26 @@ def show_zone(client: Client, name: str, *, as_json: bool) -> None:
         show_json({"intensity": intensity, "forecast": forecast})
         return
     typer.echo(clean(f"{name}: {_now(intensity)}"))
-    hours = hourly_means(forecast.data, _first_hour(), HOURS)
-    if not any(mean is not None for mean in hours):
+    if not forecast.data:
         typer.echo("next 24 h: nothing is expected of it yet")
         return
+    begin = first_hour(forecast.data)
+    hours = hourly_means(forecast.data, begin, HOURS)
     known = [mean for mean in hours if mean is not None]
-    typer.echo(f"next 24 h: {sparkline(hours)}  {number(min(known))} to {number(max(known))} gCO2e/kWh, from now on")
-    typer.echo(f"cleanest hours (UTC): {cleanest_hours(hours, _first_hour())}")
+    span = f"{number(min(known))} to {number(max(known))} gCO2e/kWh, from {short_time(begin)} UTC on"
+    typer.echo(f"next 24 h: {sparkline(hours)}  {span}")
+    typer.echo(f"cleanest hours (UTC): {cleanest_hours(hours, begin)}")
     until = short_time(forecast.provider_until) if forecast.provider_until else None
     typer.echo(f"forecast: the provider's until {until}, our own beyond" if until else "forecast: our own")
 
 
 def _row(zone: Zone, forecast: Forecast | None) -> tuple[str, ...]:
     newest = zone.newest
-    hours = [] if forecast is None else hourly_means(forecast.data, _first_hour(), HOURS)
+    bars, cleanest = UNKNOWN, UNKNOWN
+    if forecast is not None and forecast.data:
+        begin = first_hour(forecast.data)
+        hours = hourly_means(forecast.data, begin, HOURS)
+        bars, cleanest = sparkline(hours), cleanest_hours(hours, begin)
     return (
         zone.zone,
         number(None if newest is None else newest.gco2e_per_kwh),
@@ -56,8 +60,8 @@ def _row(zone: Zone, forecast: Forecast | None) -> tuple[str, ...]:
         duration(zone.age_seconds),
         UNKNOWN if newest is None else newest.source,
         str(zone.workers),
-        sparkline(hours) or UNKNOWN,
-        cleanest_hours(hours, _first_hour()) or UNKNOWN,
+        bars,
+        cleanest,
     )
 
 
@@ -78,7 +82,3 @@ def _now(intensity: Intensity | None) -> str:
         f"{number(intensity.gco2e_per_kwh)} gCO2e/kWh now, {kind}, {intensity.source} ({intensity.step}), "
         f"{duration(intensity.age_seconds)} old, {intensity.signal}"
     )
-
-
-def _first_hour() -> datetime:
-    return datetime.now(UTC)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import uvicorn
 from fastapi import FastAPI
+from structlog.testing import capture_logs
 
 from cli.embedded import LOOPBACK, free_port
 
@@ -22,14 +23,16 @@ def serving(app: FastAPI, *, port: int | None = None) -> Iterator[str]:
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, name="service", daemon=True)
-    thread.start()
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        while not server.started:
-            assert thread.is_alive(), "the service did not start"
-            assert time.monotonic() < deadline, "the service does not start"
-            time.sleep(0.01)
-        yield f"http://{LOOPBACK}:{port}"
-    finally:
-        server.should_exit = True
-        thread.join(10)
+    # Its log has no place in what commands show that run in this process.
+    with capture_logs():
+        thread.start()
+        try:
+            deadline = time.monotonic() + START_SECONDS
+            while not server.started:
+                assert thread.is_alive(), "the service did not start"
+                assert time.monotonic() < deadline, "the service does not start"
+                time.sleep(0.01)
+            yield f"http://{LOOPBACK}:{port}"
+        finally:
+            server.should_exit = True
+            thread.join(10)

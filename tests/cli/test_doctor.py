@@ -1,0 +1,106 @@
+"""`greentune doctor`: what is there and what is not, how to mend it, and no secret."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from cli.doctor.check import Check
+from cli.doctor.meters import checks as meters
+from cli.embedded import LOOPBACK, free_port
+from cli.main import app
+from store.settings import Settings
+
+SECRET = "a secret of the tests, long enough to be one"
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GREENTUNE_DATA_DIR", str(tmp_path / "var"))
+
+
+def doctor(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["doctor", *arguments])
+
+
+def examined(result: Result) -> dict[str, Any]:
+    return {check["name"]: check for check in json.loads(result.stdout)}
+
+
+def test_a_database_that_is_current_and_a_redis_that_is_away_are_told_apart(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", settings.database_url)
+    monkeypatch.setenv("REDIS_URL", f"redis://user:{SECRET[:8]}@{LOOPBACK}:{free_port(LOOPBACK)}/0")
+    monkeypatch.setenv("GREENTUNE_SECRET_KEY", SECRET)
+    zones = {"FR": "static", "DE": "electricity-maps", "US": "watttime", "X": "static:y"}
+    monkeypatch.setenv("GREENTUNE_ZONES", json.dumps(zones))
+    monkeypatch.setenv("GREENTUNE_ELECTRICITY_MAPS_TOKEN", "token-of-the-tests")
+
+    result = doctor("--json")
+    found = examined(result)
+
+    assert result.exit_code == 1
+    assert "redis" in result.stderr
+    assert (found["postgresql"]["state"], found["schema"]["state"]) == ("ok", "ok")
+    assert found["redis"]["state"] == "failed"
+    assert "set REDIS_URL" in found["redis"]["mend"]
+    assert found["python"]["state"] == found["packages: service"]["state"] == found["secret key"]["state"] == "ok"
+    assert found["data folder"]["state"] == found["catalogue"]["state"] == "ok"
+    assert found["source electricity-maps"]["found"] == "DE; GREENTUNE_ELECTRICITY_MAPS_TOKEN set"
+    assert "GREENTUNE_WATTTIME_USER, GREENTUNE_WATTTIME_PASSWORD is not set" in found["source watttime"]["found"]
+    assert "X: " in found["source static"]["found"]
+    assert found["carbon sources"]["state"] == "skipped"
+    for secret in (SECRET, SECRET[:8], "token-of-the-tests"):
+        assert secret not in result.output
+
+
+def test_what_is_not_named_is_skipped_and_nothing_has_failed(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", valkey_url)
+    monkeypatch.setenv("GREENTUNE_ZONES", '{"FR": "static"}')
+    result = doctor("--online")
+
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert "ok       redis: answers" in lines
+    assert any(line.startswith("skipped  postgresql: none is named") for line in lines)
+    assert any(line.startswith("ok       zone FR: ") for line in lines)
+    assert any(line.startswith("warning  secret key: ") for line in lines)
+
+
+def test_a_schema_that_is_behind_and_a_folder_that_cannot_be_written_are_mended_so(
+    empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", empty_database_url)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("GREENTUNE_DATA_DIR", str(tmp_path / "file"))
+    monkeypatch.setenv("GREENTUNE_CATALOGUE", str(tmp_path / "none.toml"))
+    monkeypatch.setenv("GREENTUNE_URL", f"http://{LOOPBACK}:{free_port(LOOPBACK)}")
+
+    found = examined(doctor("--json"))
+
+    assert found["schema"] == {
+        "name": "schema",
+        "state": "failed",
+        "found": found["schema"]["found"],
+        "mend": "run `greentune migrate`",
+    }
+    assert found["data folder"]["state"] == found["catalogue"]["state"] == found["service"]["state"] == "failed"
+
+
+def test_a_counter_that_this_user_may_not_read_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rapl() -> Check:
+        return next(meters(tmp_path))
+
+    assert rapl().state == "warning"
+    counter = tmp_path / "intel-rapl:0" / "energy_uj"
+    counter.parent.mkdir()
+    counter.write_text("1")
+    assert rapl().state == "ok"
+    # Root may read everything, whatever the file says.
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert rapl().state == "warning"
+    assert "chmod" in rapl().mend

@@ -1,0 +1,348 @@
+"""The commands that ask a service: what they show, what they change, and how they end."""
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from api.figures import number
+from api.main import create_app
+from cli.beside import recorded, url_beside
+from cli.completion import complete_job, complete_policy, complete_zone
+from cli.embedded import LOOPBACK, free_port
+from greencore.carbon import Reading
+from greentune.client import Client
+from greentune.models import Job
+from store.costs import RowCosts
+from store.database import Database
+from store.grid import GridRepository
+from store.models import ModelRepository
+from store.settings import Settings
+from store.tables import Artifact
+from store.workers import WorkerRepository
+from tests.api.conftest import MODEL, NOW, run_to_success
+from tests.cli.service import Commands
+from tests.client.server import serving
+from tests.keys import new_key
+
+HALF = {"kind": "constant", "rho": 0.5}
+
+
+@pytest.fixture
+def url(settings: Settings) -> Iterator[str]:
+    with serving(create_app(settings, clock=lambda: NOW)) as url:
+        yield url
+
+
+@pytest.fixture
+def client(url: str, operator_key: str) -> Iterator[Client]:
+    with Client(url, operator_key) as client:
+        yield client
+
+
+@pytest.fixture
+def greentune(url: str, operator_key: str) -> Commands:
+    return Commands(url, operator_key)
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"text": "Leaves are green."}\n{"text": "Snow is white."}\n')
+    return file
+
+
+@pytest.fixture
+def job(client: Client, rows: Path) -> Job:
+    dataset = client.upload_dataset(rows)
+    return client.submit(MODEL, dataset.id, zone="FR", metadata={"team": "speech"})
+
+
+@pytest.fixture
+def grid(database: Database) -> None:
+    """Three days of France, and the next day, which is cleanest from 15:00 to 17:00."""
+
+    def hour(offset: int) -> Reading:
+        start = NOW + timedelta(hours=offset)
+        value = 50.0 if offset in (3, 4) else 300.0 + offset
+        return Reading(
+            zone="FR", start=start, end=start + timedelta(hours=1), gco2e_per_kwh=value, source="uk", fetched_at=NOW
+        )
+
+    with database.session() as session:
+        GridRepository(session).put([hour(offset) for offset in range(-72, 1)])
+        GridRepository(session).put_forecast("FR", "average", [hour(offset) for offset in range(1, 24)], at=NOW)
+
+
+@pytest.fixture
+def measured(database: Database) -> None:
+    """The model as a prepare worker measures it, and a worker that would train it."""
+    with database.session() as session:
+        costs = RowCosts((2e8, 0.0), (6e8, 0.0), {"full": 1.0})
+        ModelRepository(session).put(MODEL, parameters=10**8, tensors=100, rho_floor=0.35, costs=costs, at=NOW)
+        WorkerRepository(session).seen("worker_1", zones=["FR"], device="cpu", at=NOW)
+
+
+def test_a_file_is_uploaded_and_a_run_submitted_with_every_option(
+    greentune: Commands, client: Client, rows: Path
+) -> None:
+    result = greentune(
+        *("submit", "--model", MODEL, "--dataset", str(rows), "--policy", json.dumps(HALF), "--method", "full"),
+        *("--zone", "FR", "--deadline", "2026-12-01T12:00:00+01:00", "--priority", "7", "--metadata", "team=speech"),
+        *("--metadata", "note=a=b", "--epochs", "2", "--learning-rate", "0.0001", "--result", "delta"),
+    )
+    assert result.exit_code == 0, result.output
+    job = client.job(result.stdout.strip())
+    assert "uploaded rows.jsonl: 2 rows" in result.stderr
+    assert (job.method, job.zone, job.priority, job.policy["rho"]) == ("full", "FR", 7, 0.5)
+    assert job.deadline == datetime(2026, 12, 1, 11, tzinfo=UTC)
+    assert job.metadata == {"team": "speech", "note": "a=b"}
+    assert job.hyperparameters.items() >= {"epochs": 2, "learning_rate": 1e-4, "result": "delta"}.items()
+
+
+def test_a_policy_is_a_stored_name_or_a_file_and_a_deadline_counts_from_now(
+    greentune: Commands, client: Client, job: Job, tmp_path: Path
+) -> None:
+    client.put_policy("half", HALF)
+    (tmp_path / "own.json").write_text(json.dumps({**HALF, "rho": 0.7}))
+    submit = ("submit", "--model", MODEL, "--dataset", job.dataset, "--deadline", "+300d", "--policy")
+    by_name = greentune.json(*submit, "half")
+    by_file = greentune.json(*submit, str(tmp_path / "own.json"))
+
+    assert (by_name["policy_name"], by_name["policy"]["rho"], by_file["policy"]["rho"]) == ("half", 0.5, 0.7)
+    deadline = datetime.fromisoformat(by_name["deadline"])
+    assert abs(deadline - datetime.now(UTC) - timedelta(days=300)) < timedelta(minutes=1)
+
+
+def test_a_watched_submission_ends_with_its_job(
+    greentune: Commands, rows: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cli.remote.watching.LOOK_SECONDS", 0.05)
+
+    def cancel() -> None:
+        while not (jobs := list(client.jobs())):
+            time.sleep(0.05)
+        client.cancel(jobs[0].id)
+
+    helper = threading.Thread(target=cancel)
+    helper.start()
+    result = greentune("submit", "--model", MODEL, "--dataset", str(rows), "--watch")
+    helper.join()
+    assert result.exit_code == 3, result.output
+
+
+def test_each_wrong_option_is_named(greentune: Commands, job: Job, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.jsonl"
+    wrong.write_text('{"words": "?"}\n')
+    right = {"--model": MODEL, "--dataset": job.dataset}
+    for option, value, words in (
+        ("--model", "nobody's", "--model: "),
+        ("--dataset", "dataset_none", "--dataset: "),
+        ("--dataset", str(tmp_path / "none.jsonl"), "--dataset: there is no file"),
+        ("--dataset", str(tmp_path), "is a folder"),
+        ("--dataset", str(wrong), f"--dataset: {wrong}: "),
+        ("--zone", "XX", "--zone: "),
+        ("--method", "magic", "--method: "),
+        ("--deadline", "noon", "--deadline: 'noon' is no time"),
+        ("--deadline", "2020-01-01", "--deadline: "),
+        ("--metadata", "team", "--metadata: 'team': expected KEY=VALUE"),
+        ("--priority", "1000", "--priority: "),
+        ("--epochs", "0", "--epochs: "),
+        ("--batch-size", "0", "--batch-size: "),
+        ("--policy", "unheard-of", "--policy: "),
+        ("--policy", '{"kind": "constant", "rho": 2}', "--policy: rho: "),
+        ("--policy", '{"kind"', "--policy: not JSON"),
+        ("--policy", "none.json", "--policy: none.json: there is no such file"),
+    ):
+        options = {**right, option: value}
+        line = greentune.refused("submit", *(part for pair in options.items() for part in pair), code=2)
+        assert words in line, line
+
+
+def test_jobs_are_listed_in_the_services_figures_and_filtered(
+    greentune: Commands, client: Client, job: Job, database: Database, settings: Settings
+) -> None:
+    run_to_success(database, settings, job.id)
+    other = client.submit(MODEL, job.dataset, zone="GB")
+    ended = client.job(job.id)
+
+    [line] = [line for line in greentune.shown("jobs").splitlines() if job.id in line]
+    assert "succeeded" in line
+    assert "100 %" in line.replace("100.0 %", "100 %")
+    assert f"{number(ended.emissions_gco2e)} provisional est." in line
+    assert [each["id"] for each in greentune.json("jobs")] == [other.id, job.id]
+    assert [each["id"] for each in greentune.json("jobs", "--limit", "1")] == [other.id]
+    assert [each["id"] for each in greentune.json("jobs", "--status", "succeeded")] == [job.id]
+    assert [each["id"] for each in greentune.json("jobs", "--zone", "GB")] == [other.id]
+    assert [each["id"] for each in greentune.json("jobs", "--metadata", "team=speech")] == [job.id]
+    assert "--status: 'done' is not one of validating" in greentune.refused("jobs", "--status", "done", code=2)
+
+
+def test_actions_are_done_to_each_job_and_the_first_refusal_ends_the_command(
+    greentune: Commands, client: Client, job: Job
+) -> None:
+    other = client.submit(MODEL, job.dataset)
+    result = greentune("cancel", job.id, "job_none", other.id)
+    assert result.exit_code == 4
+    assert result.stdout == f"{job.id}: cancelled\n{other.id}: cancelled\n"
+    assert "there is no job 'job_none'" in result.stderr
+    greentune.refused("pause", job.id, code=5)
+    greentune.refused("resume", job.id, code=5)
+    assert [each["status"] for each in greentune.json("retry", job.id, other.id)] == ["validating", "validating"]
+
+
+def test_a_finished_job_is_shown_and_its_result_downloaded(
+    greentune: Commands, job: Job, database: Database, settings: Settings, tmp_path: Path
+) -> None:
+    assert "has no result yet" in greentune.refused("download", job.id, code=1)
+    run_to_success(database, settings, job.id)
+    with database.session() as session:
+        session.get_one(Artifact, (job.id, "model.safetensors")).sha256 = hashlib.sha256(b"weights").hexdigest()
+
+    epochs = greentune.shown("epochs", job.id)
+    assert "212 est." in epochs
+    assert "0.58" in epochs
+    assert greentune.json("epochs", job.id)[0]["rho_asked"] == 0.6
+    assert "7 B" in greentune.shown("artifacts", job.id)
+    assert {each["name"] for each in greentune.json("artifacts", job.id)} == {"model.safetensors", "lost.json"}
+    output = tmp_path / "new" / "folder"
+    shown = greentune.shown("download", job.id, "model.safetensors", "--output", str(output))
+    assert Path(shown.strip()).read_bytes() == b"weights"
+    greentune.refused("download", job.id, "lost.json", "--output", str(output), code=4)
+    assert "model.safetensors" in greentune.refused("download", job.id, "none", code=4)
+    assert [file.name for file in output.iterdir()] == ["model.safetensors"]
+
+
+def test_an_estimate_shows_now_beside_the_best_window(
+    greentune: Commands, client: Client, job: Job, measured: None, grid: None
+) -> None:
+    policy = json.dumps({**HALF, "rho": 1.0, "gate": {"mode": "defer", "max_delay_hours": 12}})
+    options = ("--model", MODEL, "--dataset", job.dataset, "--zone", "FR", "--policy", policy, "--epochs", "1")
+    found = greentune.json("estimate", *options)
+    shown = greentune.shown("estimate", *options)
+
+    assert found["now"]["starts_at"].startswith("2026-11-23T12:00")
+    for figure in (found["now"]["energy_kwh"], found["best"]["emissions_gco2e"]):
+        assert f"{number(figure['expected'])} ({number(figure['low'])} to {number(figure['high'])})" in shown
+    assert f"saved by the best window: {number(found['saving']['gco2e'])} gCO2e" in shown
+    assert len(list(client.jobs())) == 1
+    assert "--model: " in greentune.refused("estimate", *options[2:], "--model", "none", code=2)
+
+
+def test_zones_show_what_is_in_force_and_the_cleanest_hours(greentune: Commands, grid: None) -> None:
+    [line] = [line for line in greentune.shown("zones").splitlines() if line.split()[:1] == ["FR"]]
+    assert "300" in line
+    assert "measured" in line
+    assert "15:00–17:00" in line
+    shown = greentune.shown("zones", "FR")
+    assert "FR: 300 gCO2e/kWh now, measured, uk (fresh)" in shown
+    assert "50 to 323 gCO2e/kWh, from 11-23 13:00 UTC on" in shown
+    assert "▁▁" in shown
+    assert greentune.json("zones", "FR")["intensity"]["gco2e_per_kwh"] == 300
+    assert {each["zone"]["zone"] for each in greentune.json("zones")} >= {"FR", "GB"}
+    assert "estimated, static (static)" in greentune.shown("zones", "GB")
+    greentune.refused("zones", "XX", code=4)
+
+
+def test_models_workers_and_datasets_are_listed(
+    greentune: Commands, client: Client, job: Job, measured: None, rows: Path
+) -> None:
+    assert "100,000,000" in greentune.shown("models")
+    assert MODEL in {each["name"] for each in greentune.json("models")}
+    assert "idle" in greentune.shown("workers")
+    assert [each["id"] for each in greentune.json("workers")] == ["worker_1"]
+    uploaded = greentune.shown("datasets", "upload", str(rows)).strip()
+    assert greentune.json("datasets", "upload", str(rows))["rows"] == 2
+    assert uploaded in greentune.shown("datasets", "list")
+    assert len(greentune.json("datasets", "list")) == 3
+    assert greentune("datasets", "delete", uploaded).exit_code == 0
+    greentune.refused("datasets", "delete", job.dataset, code=5)
+    greentune.refused("datasets", "delete", uploaded, code=4)
+    assert "FILE: there is no file" in greentune.refused("datasets", "upload", "none.jsonl", code=2)
+
+
+def test_policies_are_stored_shown_simulated_and_deleted(greentune: Commands, grid: None, settings: Settings) -> None:
+    assert greentune.shown("policy", "apply", "half", json.dumps(HALF)) == "half: version 1\n"
+    assert greentune.json("policy", "apply", "half", json.dumps(HALF))["version"] == 2
+    assert "POLICY: rho: " in greentune.refused("policy", "apply", "half", '{"kind": "constant", "rho": 2}', code=2)
+    assert "NAME: " in greentune.refused("policy", "apply", "A B", json.dumps(HALF), code=2)
+    assert "constant" in greentune.shown("policy", "list")
+    assert [each["name"] for each in greentune.json("policy", "list")] == ["half"]
+    assert greentune.json("policy", "show", "half")["policy"]["rho"] == 0.5
+    run = ("--work-hours", "2", "--epochs", "2", "--deadline-hours", "6", "--zone-history", "FR")
+    found = greentune.json("policy", "simulate", "half", *run)
+    assert (found["basis"]["zone"], found["work_share"]) == ("FR", 0.5)
+    assert "saved by less work" in greentune.shown("policy", "simulate", json.dumps(HALF), *run)
+    assert "--zone-history: " in greentune.refused("policy", "simulate", "half", *run[:-1], "GB", code=2)
+    assert "--work-hours: " in greentune.refused("policy", "simulate", "half", "--work-hours", "0", *run[2:], code=2)
+    assert "POLICY: " in greentune.refused("policy", "simulate", "none", *run, code=2)
+    assert "--trace: " in greentune.refused("policy", "simulate", "half", *run, "--trace", "x.csv", code=2)
+    user = Commands(greentune.url, new_key(settings, "alice", "user"))
+    assert "--key (GREENTUNE_KEY): " in user.refused("policy", "delete", "half", code=6)
+    assert greentune("policy", "delete", "half").exit_code == 0
+    greentune.refused("policy", "show", "half", code=4)
+
+
+def test_keys_are_made_through_the_service_where_its_address_is_given(greentune: Commands, url: str) -> None:
+    made = greentune.json("keys", "create", "--owner", "carol", "--days", "3", "--url", url)
+    assert (made["owner"], made["role"], made["key"][:4]) == ("carol", "user", "gtk_")
+    assert "carol" in greentune.shown("keys", "list", "--url", url)
+    assert made["id"] in {each["id"] for each in greentune.json("keys", "list", "--url", url)}
+    assert "--owner: " in greentune.refused("keys", "create", "--owner", " ", "--url", url, code=2)
+    assert greentune("keys", "revoke", made["id"], "--url", url).exit_code == 0
+    greentune.refused("keys", "revoke", "key_none", "--url", url, code=4)
+    assert Commands(url, made["key"]).refused("keys", "list", "--url", url, code=6)
+
+
+def test_keys_are_listed_as_json_where_the_database_is(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", settings.database_url)
+    monkeypatch.setenv("GREENTUNE_SECRET_KEY", settings.secret)
+    greentune = Commands("http://127.0.0.1:1", None)
+    made = greentune.json("keys", "create", "--owner", "carol")
+    assert made["key"].startswith("gtk_")
+    assert [each["id"] for each in greentune.json("keys", "list")] == [made["id"]]
+
+
+def test_a_service_that_is_not_there_or_does_not_know_the_key_is_told_apart(url: str) -> None:
+    away = Commands(f"http://{LOOPBACK}:{free_port(LOOPBACK)}", "gtk_any")
+    assert "start `greentune serve`, or name the service with --url" in away.refused("jobs", code=7)
+    assert "--key (GREENTUNE_KEY): " in Commands(url, None).refused("jobs", code=6)
+    assert "--key (GREENTUNE_KEY): " in Commands(url, "gtk_é").refused("jobs", code=2)
+    assert "--url (GREENTUNE_URL): " in Commands("nowhere", None).refused("jobs", code=2)
+
+
+def test_the_service_of_a_data_folder_is_found_while_it_runs(
+    url: str, operator_key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GREENTUNE_DATA_DIR", str(tmp_path))
+    with recorded(tmp_path, url):
+        assert Commands("", operator_key).json("jobs") == []
+    assert url_beside(tmp_path) is None
+    (tmp_path / "service-url").write_text(f"{2**22 + 1} {url}\n")
+    assert url_beside(tmp_path) is None, "it was left behind by a process that is gone"
+
+
+def test_names_are_completed_where_the_service_answers_and_else_nothing_is_said(
+    greentune: Commands,
+    client: Client,
+    job: Job,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    client.put_policy("half", HALF)
+    monkeypatch.setenv("GREENTUNE_URL", greentune.url)
+    monkeypatch.setenv("GREENTUNE_KEY", str(greentune.key))
+    assert complete_job("job_") == [job.id]
+    assert complete_job("x") == []
+    assert (complete_policy("h"), complete_zone("F")) == (["half"], ["FR"])
+    monkeypatch.setenv("GREENTUNE_URL", f"http://{LOOPBACK}:{free_port(LOOPBACK)}")
+    assert complete_job("") == []
+    monkeypatch.setenv("GREENTUNE_URL", "nowhere")
+    capsys.readouterr()
+    assert complete_job("") == []
+    assert capsys.readouterr() == ("", "")

@@ -1,0 +1,151 @@
+"""`greentune watch`: a job to its end, in the service's own figures, with an exit code that tells how it ended."""
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from fastapi import FastAPI
+
+from api.figures import number
+from api.main import create_app
+from greentune.client import Client
+from greentune.models import Job
+from store.database import Database
+from store.jobs import JobRepository
+from store.settings import Settings
+from store.status import JobStatus
+from store.transitions import transition
+from tests.api.conftest import MODEL, NOW, run_to_success
+from tests.cli.conftest import Greentune
+from tests.cli.service import Commands
+from tests.client.server import serving
+
+ROW = b'{"text": "Leaves are green."}\n'
+
+
+@pytest.fixture
+def url(settings: Settings) -> Iterator[str]:
+    app: FastAPI = create_app(settings, clock=lambda: NOW)
+    with serving(app) as url:
+        yield url
+
+
+@pytest.fixture
+def client(url: str, operator_key: str) -> Iterator[Client]:
+    with Client(url, operator_key) as client:
+        yield client
+
+
+@pytest.fixture
+def job(client: Client, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    rows = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    rows.write_bytes(ROW)
+    return client.submit(MODEL, client.upload_dataset(rows).id, zone="FR", hyperparameters={"epochs": 1})
+
+
+@pytest.fixture
+def greentune(url: str, operator_key: str, monkeypatch: pytest.MonkeyPatch) -> Commands:
+    monkeypatch.setattr("cli.remote.watching.LOOK_SECONDS", 0.05)
+    return Commands(url, operator_key)
+
+
+@pytest.fixture
+def ends(database: Database, job: Job) -> Callable[..., None]:
+    """Have the job end so, for a reason."""
+
+    def ends(*ways: JobStatus, reason: str) -> None:
+        for way in ways:
+            with database.session() as session:
+                row = JobRepository(session).lock(job.id)
+                assert row is not None
+                transition(session, row, way, at=NOW, reason=reason)
+
+    return ends
+
+
+def test_a_job_that_succeeds_is_followed_to_its_end_in_the_services_figures(
+    greentune: Commands, client: Client, job: Job, database: Database, settings: Settings
+) -> None:
+    def run() -> None:
+        time.sleep(0.4)
+        run_to_success(database, settings, job.id)
+
+    worker = threading.Thread(target=run)
+    worker.start()
+    lines = greentune.shown("watch", job.id).splitlines()
+    worker.join()
+
+    ended = client.job(job.id)
+    assert lines[0].endswith("job.submitted")
+    assert any(line.startswith("validating  done 0 %") or line.startswith("validating  done 0.0 %") for line in lines)
+    assert any("job.succeeded" in line for line in lines)
+    assert "state: succeeded" in lines
+    for name, figure in (
+        ("ρ", f"{number(ended.rho)}"),
+        ("loss", f"{number(ended.loss)}"),
+        ("energy", f"{number(ended.energy_kwh)} kWh, estimated"),
+        ("emissions", f"{number(ended.emissions_gco2e)} gCO2e, provisional, from estimated intensities"),
+        ("intensity", "212 gCO2e/kWh, estimated, trace (synthetic), of epoch 1"),
+    ):
+        assert f"{name}: {figure}" in lines
+
+
+def test_each_change_is_a_line_of_json_and_the_last_is_the_jobs_own(
+    greentune: Commands, client: Client, job: Job, database: Database, settings: Settings
+) -> None:
+    run_to_success(database, settings, job.id)
+    *_, last = greentune.shown("watch", job.id, "--json").splitlines()
+    assert json.loads(last) == client.job(job.id).model_dump(mode="json")
+
+
+def test_a_terminal_shows_a_live_picture(
+    greentune: Commands, job: Job, database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_to_success(database, settings, job.id)
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    shown = greentune.shown("watch", job.id)
+    assert "━" in shown
+    assert "\x1b[" in shown
+    assert "job.succeeded" in shown
+
+
+def test_a_job_that_fails_ends_the_command_with_its_reason(
+    greentune: Commands, job: Job, ends: Callable[..., None]
+) -> None:
+    ends(JobStatus.FAILED, reason="line 3 has no text")
+    result = greentune("watch", job.id)
+    assert result.exit_code == 1
+    assert result.stderr == f"greentune: {job.id} has failed: line 3 has no text\n"
+
+
+def test_a_job_that_is_cancelled_ends_the_command_in_its_own_way(
+    greentune: Commands, job: Job, ends: Callable[..., None]
+) -> None:
+    ends(JobStatus.CANCELLED, reason="no longer needed")
+    result = greentune("watch", job.id)
+    assert (result.exit_code, result.stderr) == (3, f"greentune: {job.id} was cancelled: no longer needed\n")
+
+
+def test_ctrl_c_leaves_the_job_running(url: str, operator_key: str, job: Job, client: Client) -> None:
+    command = Greentune("watch", job.id, environment={"GREENTUNE_URL": url, "GREENTUNE_KEY": operator_key})
+    try:
+        command.wait_for("validating")
+        assert command.end(signal.SIGINT) == 130
+        assert f"{job.id} goes on: `greentune watch {job.id}` shows it again" in command.output
+        assert "Traceback" not in command.output
+    finally:
+        command.close()
+    assert client.job(job.id).status == "validating"
+
+
+def test_events_are_followed_to_the_jobs_end(
+    greentune: Commands, client: Client, job: Job, database: Database, settings: Settings
+) -> None:
+    run_to_success(database, settings, job.id)
+    lines = greentune.shown("events", job.id, "--follow", "--json").splitlines()
+    assert [json.loads(line)["type"] for line in lines] == [event.type for event in client.events(job.id)][::-1]
+    assert greentune.json("events", job.id) == [json.loads(line) for line in lines]
+    assert greentune.shown("events", job.id, "--limit", "1").split()[2] == "job.succeeded"
