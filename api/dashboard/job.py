@@ -17,6 +17,7 @@ from api.jobs.schemas import JobOut, jobs_out
 from api.templating import render
 from greencore.carbon.accounting import tracker_difference
 from store.checkpoints import registered
+from store.emissions import EmissionsRepository
 from store.jobs import JobRepository
 from store.status import FINAL
 from store.tables import Job
@@ -55,6 +56,7 @@ def job_page(
         mean_gco2e_per_kwh=_mean_intensity(job),
         tracker_difference=_tracker_difference(row),
         comparison=comparison(session, row, pue=job.emissions_basis.pue) if job.emissions_basis else None,
+        metered_hours=EmissionsRepository(session).metered(job.id).run_hours if job.counterfactuals else None,
         events=event_rows(session, job.id),
         artifacts=[ArtifactOut.of(artifact) for artifact in repository.artifacts(job.id)],
         files_removed_at=row.files_removed_at,

@@ -22,22 +22,28 @@ export function keepOpened(job) {
   open();
 }
 
-// A browser scrolls back before the charts are there: it is done again until the page has its height.
+const SETTLED_MS = 3_000;
+const HANDS = ["wheel", "touchmove", "keydown", "pointerdown"];
+
+// A browser scrolls back before the charts are there, and then keeps what is in view where it is. So it is done again
+// while the page grows, until somebody lays a hand on it.
 export function keepScroll(job) {
   const key = `scroll ${job}`;
   addEventListener("pagehide", () => sessionStorage.setItem(key, String(scrollY)));
   const wanted = Number(sessionStorage.getItem(key));
   const [navigation] = performance.getEntriesByType("navigation");
   if (!wanted || navigation?.type === "navigate" || location.hash) return;
-  const grown = new ResizeObserver(() => {
-    if (scrollY !== wanted) scrollTo(0, wanted);
-    if (Math.abs(scrollY - wanted) < 2) done();
-  });
+
+  const root = document.documentElement;
+  root.style.overflowAnchor = "none";
+  const back = () => scrollTo(0, wanted);
+  const grown = new ResizeObserver(back);
   const done = () => {
     grown.disconnect();
-    for (const type of ["wheel", "touchmove", "keydown", "pointerdown"]) removeEventListener(type, done);
+    root.style.overflowAnchor = "";
+    for (const type of HANDS) removeEventListener(type, done);
   };
-  for (const type of ["wheel", "touchmove", "keydown", "pointerdown"]) addEventListener(type, done, { passive: true });
+  for (const type of HANDS) addEventListener(type, done, { passive: true });
   grown.observe(document.body);
-  setTimeout(done, 5000);
+  addEventListener("load", () => setTimeout(done, SETTLED_MS));
 }
