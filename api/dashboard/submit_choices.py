@@ -1,0 +1,78 @@
+"""What the form of a new job lets one choose from: the datasets, policies and zones that there are."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from api.access.principal import Principal
+from api.dashboard.grid_zone import country_of
+from api.dashboard.policy_words import gate_in_words, rho_in_words, rule_in_words
+from api.zones.schemas import IntensityOut, ZoneOut
+from greencore.policy import parse_policy
+from store.datasets import DatasetRepository
+from store.grid import GridRepository
+from store.policies import PolicyRepository
+from store.settings import Settings
+from store.tables import Dataset
+
+DATASETS_SHOWN = 200
+# The choices beside the names of stored policies, which are neither empty nor have braces.
+DEFAULT_CHOICE, INLINE_CHOICE = "", "{}"
+
+
+@dataclass(frozen=True)
+class PolicyOption:
+    """A stored policy, and what it does in words."""
+
+    name: str
+    version: int
+    words: str
+
+
+@dataclass(frozen=True)
+class ZoneOption:
+    """A zone with its intensity in force; None where nothing is known of it."""
+
+    zone: str
+    country: str | None
+    workers: int
+    now: IntensityOut | None
+
+
+def policy_in_words(body: object) -> str:
+    """What a policy does, in a line."""
+    assert isinstance(body, dict)
+    policy = parse_policy(body)
+    return f"ρ {rho_in_words(policy)}: {rule_in_words(policy)}; {gate_in_words(policy.gate)}"
+
+
+def policies(session: Session) -> list[PolicyOption]:
+    """The newest version of each, by name."""
+    stored = PolicyRepository(session).all_latest()
+    return [PolicyOption(policy.name, policy.version, policy_in_words(policy.body)) for policy in stored]
+
+
+def datasets(session: Session, principal: Principal, *, wanted: str | None) -> tuple[Sequence[Dataset], bool]:
+    """The newest that the principal sees, with the one that is wanted if it is older; and whether there are more."""
+    repository = DatasetRepository(session)
+    page = repository.page(limit=DATASETS_SHOWN, owner=principal.scope)
+    shown = list(page.data)
+    if wanted is not None and all(dataset.id != wanted for dataset in shown):
+        found = repository.get(wanted)
+        if found is not None and principal.sees(found.owner):
+            shown.append(found)
+    return shown, page.has_more
+
+
+def zones(session: Session, settings: Settings, known: Sequence[ZoneOut], *, now: datetime) -> list[ZoneOption]:
+    """All that are configured, each with what a job's ρ would be decided by now."""
+    grid = GridRepository(session)
+    options = []
+    for zone in known:
+        stored = grid.knowledge(zone.zone, zone.signal or "average", now, now + timedelta(hours=1))
+        in_force = stored.in_force(now, stale_limit=settings.stale_limit)
+        intensity = None if in_force is None else IntensityOut.of(in_force, zone=zone.zone, now=now)
+        options.append(ZoneOption(zone.zone, country_of(zone.zone), zone.workers, intensity))
+    return options

@@ -1,0 +1,99 @@
+// The form of a new job: what it holds is kept, estimated as it changes, and submitted once.
+
+import { announce } from "./announce.js";
+import { post } from "./api.js";
+import { bodyOf } from "./submit_body.js";
+import { liveEstimate } from "./submit_estimate.js";
+import { clearErrors, clearField, focusFirst, showErrors } from "./submit_errors.js";
+import { showHints } from "./submit_hints.js";
+import { keyFor, forgetKey } from "./submit_key.js";
+import { metadataRows } from "./submit_metadata.js";
+import { forget, keep, restore } from "./submit_state.js";
+import { upload } from "./submit_upload.js";
+
+const form = document.getElementById("job");
+const send = document.querySelector('button[form="job"]:not([type="reset"])');
+const metadata = metadataRows(document.getElementById("metadata"), document.getElementById("add-metadata"), changed);
+const estimate = liveEstimate(form, () => bodyOf(form, metadata.pairs()));
+
+function changed(event) {
+  if (event?.target?.name) clearField(event.target.name);
+  showHints(form);
+  keep(form, metadata.pairs());
+  estimate.renew();
+}
+
+restore(form, metadata);
+showHints(form);
+estimate.renew();
+
+form.addEventListener("input", (event) => {
+  if (event.target.type !== "file") changed(event);
+});
+form.addEventListener("reset", () => {
+  forget();
+  forgetKey();
+  clearErrors();
+  metadata.fill([]);
+  // The controls have their first values again only after this event.
+  setTimeout(() => {
+    showHints(form);
+    estimate.renew();
+  });
+});
+
+for (const button of form.querySelectorAll("button[data-hours]")) {
+  button.addEventListener("click", () => {
+    const hours = Number(button.dataset.hours);
+    form.elements.deadline.value = hours ? new Date(Date.now() + hours * 3_600_000).toISOString().slice(0, 16) : "";
+    changed({ target: form.elements.deadline });
+  });
+}
+
+upload(form.elements.file, (dataset) => {
+  const rows = dataset.rows.toLocaleString("en-GB");
+  const option = new Option(`${dataset.name || dataset.id} (${rows} rows)`, dataset.id, false, true);
+  option.dataset.hint = `${dataset.id}, just uploaded`;
+  form.elements.dataset.add(option, 1);
+  announce(`${dataset.name}: ${rows} rows uploaded and chosen`);
+  changed({ target: form.elements.dataset });
+});
+
+form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  if (send.disabled) return;
+  clearErrors();
+  const { body, errors } = bodyOf(form, metadata.pairs());
+  if (errors.length) return refused(errors, "The form cannot be sent as it is.");
+  send.disabled = true;
+  send.setAttribute("aria-busy", "true");
+  try {
+    const job = await post("/jobs", body, { headers: { "Idempotency-Key": keyFor(body) } });
+    estimate.stop();
+    forget();
+    forgetKey();
+    location.assign(job.links.page);
+  } catch (problem) {
+    send.disabled = false;
+    refused(problem.errors ?? [], problem.message);
+  } finally {
+    send.removeAttribute("aria-busy");
+  }
+});
+
+function refused(errors, message) {
+  estimate.stop();
+  const unplaced = showErrors(errors);
+  const place = document.getElementById("form-error");
+  const fields = errors.length - unplaced.length;
+  const told = errors.length ? unplaced.map((error) => `${error.field}: ${error.message}`) : [message];
+  if (fields) told.unshift(fields === 1 ? "One field needs to be put right." : `${fields} fields need to be put right.`);
+  place.textContent = told.join(" ");
+  place.hidden = false;
+  focusFirst();
+}
+
+// A page that the browser brings back from its memory may be sent again.
+addEventListener("pageshow", () => {
+  send.disabled = false;
+});

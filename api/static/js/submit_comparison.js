@@ -1,0 +1,105 @@
+// Shows an estimate: begun now beside the best window, each figure with its bounds, and what it all rests on.
+
+import { UNKNOWN, duration, minute, number, percent, time } from "./format.js";
+import { intensityElement } from "./intensity.js";
+
+// The elements that show an answer of POST /jobs/estimate.
+export function comparison(found) {
+  return [table(found), saving(found), basis(found), ...notes(found)];
+}
+
+const ROWS = [
+  ["Begins", (run) => [minute(run.starts_at)]],
+  ["Ends", (run) => [minute(run.ends_at)]],
+  ["Meets the deadline", (run) => [run.meets_deadline ? "yes" : mark("no")], (run) => run.meets_deadline !== null],
+  ["Computes", (run) => figure(run.hours, "h")],
+  ["ρ", (run) => [number(run.rho, 3)]],
+  ["Energy", (run) => figure(run.energy_kwh, "kWh")],
+  ["Intensity", (run) => [intensityElement(run.gco2e_per_kwh === null ? null : Number(run.gco2e_per_kwh.toPrecision(3)))]],
+  ["Emissions", (run) => (run.emissions_gco2e ? figure(run.emissions_gco2e, "gCO2e") : [UNKNOWN])],
+  ["Why then", (run) => [run.why || UNKNOWN]],
+];
+
+function table({ now, best }) {
+  const table = document.createElement("table");
+  table.createCaption().textContent = "Times in UTC; below each figure where it lies in nine cases of ten";
+  const head = table.createTHead().insertRow();
+  for (const text of ["", "Now", "Best window"]) {
+    const cell = text ? header("col", text) : document.createElement("td");
+    head.append(cell);
+  }
+  const rows = table.createTBody();
+  for (const [label, show, applies = () => true] of ROWS) {
+    if (!applies(now)) continue;
+    const row = rows.insertRow();
+    row.append(header("row", label));
+    if (label === "Emissions") row.className = "emissions";
+    if (label === "Why then") row.className = "why";
+    for (const run of [now, best]) row.insertCell().append(...show(run));
+  }
+  return table;
+}
+
+function header(scope, textContent) {
+  return Object.assign(document.createElement("th"), { scope, textContent });
+}
+
+function figure({ expected, low, high }, unit) {
+  return [`${number(expected, 3)} ${unit}`, reason(`${number(low, 3)}–${number(high, 3)}`)];
+}
+
+function reason(...parts) {
+  const element = Object.assign(document.createElement("div"), { className: "reason" });
+  element.append(...parts);
+  return element;
+}
+
+function mark(text) {
+  return Object.assign(document.createElement("strong"), { className: "error", textContent: text });
+}
+
+function saving({ saving }) {
+  const line = Object.assign(document.createElement("p"), { className: "saving" });
+  if (saving === null) line.textContent = "No intensity is known: neither are emissions.";
+  else if (saving.share >= 0.0005) {
+    const share = Object.assign(document.createElement("strong"), { textContent: percent(saving.share) });
+    line.append("The best window saves ", share, ` (${number(saving.gco2e, 3)} gCO2e).`);
+  } else line.textContent = "Now is as good as any time: the best window saves nothing.";
+  return line;
+}
+
+function basis(found) {
+  const { place, pace, queue, work, budget, pue } = found;
+  const list = Object.assign(document.createElement("dl"), { className: "basis" });
+  const add = (name, ...parts) => {
+    const term = Object.assign(document.createElement("dt"), { textContent: name });
+    const text = document.createElement("dd");
+    text.append(...parts);
+    list.append(term, text);
+  };
+  const workers = place.live_workers === 1 ? "one worker is alive" : `${place.live_workers} workers are alive`;
+  const intensity = place.gco2e_per_kwh === null ? "nothing is known of its intensity" : `now ${number(place.gco2e_per_kwh, 3)} gCO2e/kWh (${place.source})`;
+  add("Place", `${place.zone}, ${place.reason}: ${intensity}; ${workers}`, reason(place.basis));
+  const epoch = `${duration(pace.epoch_hours.expected * 3600)} and ${number(pace.epoch_kwh.expected, 3)} kWh an epoch at ρ = 1`;
+  add("Pace", pace.assumed ? assumed() : "", `${epoch}${pace.device ? ` on ${pace.device}` : ""}`, reason(pace.basis));
+  const tokens = Math.round(work.tokens_per_epoch).toLocaleString("en-GB");
+  add("Work", `${work.training_rows.toLocaleString("en-GB")} rows, ${tokens} tokens an epoch`, reason(work.basis));
+  add("Queue", `${queue.running} running, ${queue.ahead} ahead; a worker is expected at ${time(queue.starts_at)}`);
+  if (pue !== 1) add("Site", `draws ${number(pue)} kWh for each kWh of energy (PUE)`);
+  if (budget) {
+    const kept = { true: "can be kept", false: "cannot be kept", null: "may or may not be kept" }[String(budget.can_be_kept)];
+    add("Budget", `${number(budget.given_gco2e)} gCO2e ${kept}`, reason(budget.basis));
+  }
+  return list;
+}
+
+function assumed() {
+  return Object.assign(document.createElement("span"), { className: "step", textContent: "assumed" });
+}
+
+function notes({ notes }) {
+  if (!notes.length) return [];
+  const list = Object.assign(document.createElement("ul"), { className: "notes" });
+  for (const textContent of notes) list.append(Object.assign(document.createElement("li"), { textContent }));
+  return [list];
+}

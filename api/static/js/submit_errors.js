@@ -1,0 +1,57 @@
+// Shows what is wrong at the field that it is wrong in. `errors` are those of a problem: [{field, message}].
+
+const PLACES = new Map([...document.querySelectorAll("[data-field]")].map((place) => [place.dataset.field, place]));
+
+// Returns those that belong to no field of the form.
+export function showErrors(errors) {
+  const unplaced = [];
+  for (const error of errors) {
+    const name = fieldOf(error.field);
+    if (name === null) {
+      unplaced.push(error);
+      continue;
+    }
+    const place = messageOf(name);
+    const part = error.field === name ? "" : `${error.field.slice(name.length).replace(/^\./, "")}: `;
+    place.textContent = [place.textContent, part + error.message].filter(Boolean).join("; ");
+    place.hidden = false;
+    PLACES.get(name).closest("details")?.setAttribute("open", "");
+    for (const control of controlsOf(name)) control.setAttribute("aria-invalid", "true");
+  }
+  return unplaced;
+}
+
+export function clearErrors() {
+  for (const name of PLACES.keys()) if (name !== "file") clearField(name);
+}
+
+export function clearField(given) {
+  const whole = document.getElementById("form-error");
+  whole.textContent = "";
+  whole.hidden = true;
+  const name = fieldOf(given.replace("policy-json", "policy"));
+  if (name === null) return;
+  const place = messageOf(name);
+  place.textContent = "";
+  place.hidden = true;
+  for (const control of controlsOf(name)) control.removeAttribute("aria-invalid");
+}
+
+export function focusFirst() {
+  document.querySelector('#job [aria-invalid="true"]:not([hidden])')?.focus();
+}
+
+// `policy.steps[1].rho` belongs to `policy`.
+function fieldOf(path) {
+  let name = path;
+  while (name && !PLACES.has(name)) name = name.replace(/(^|\.)[^.[]*$|\[[^[]*$/, "");
+  return name || null;
+}
+
+const messageOf = (name) => document.getElementById(`${name.replaceAll(".", "-")}-error`);
+
+function controlsOf(name) {
+  const all = [...PLACES.get(name).querySelectorAll("input, select, textarea")];
+  const inline = all.filter((control) => control.tagName === "TEXTAREA" && control.offsetParent);
+  return inline.length ? inline : all.filter((control) => control.tagName !== "TEXTAREA");
+}

@@ -1,0 +1,106 @@
+// Asks for an estimate a moment after each change, the last one counts, and shows it beside the form.
+
+import { announce } from "./announce.js";
+import { get, post } from "./api.js";
+import { number, percent } from "./format.js";
+import { clearErrors, showErrors } from "./submit_errors.js";
+import { comparison } from "./submit_comparison.js";
+import { showHints } from "./submit_hints.js";
+
+const AFTER_CHANGE_MS = 400;
+const AGAIN_MS = 3_000;
+
+// `read()` gives {body, errors, complete}. Returns {renew(), stop()}.
+export function liveEstimate(form, read) {
+  const status = document.getElementById("estimate-status");
+  const place = document.getElementById("estimate");
+  const waits = status.textContent;
+  let timer = null;
+  let running = null;
+
+  function after(ms) {
+    stop();
+    timer = setTimeout(run, ms);
+  }
+
+  function stop() {
+    clearTimeout(timer);
+    running?.abort();
+    running = null;
+    place.classList.remove("old");
+  }
+
+  function say(text) {
+    status.textContent = text;
+    status.hidden = !text;
+  }
+
+  function nothing(text) {
+    place.replaceChildren();
+    say(text);
+  }
+
+  async function run() {
+    const { body, errors, complete } = read();
+    if (!complete) return nothing(waits);
+    if (errors.length) {
+      showErrors(errors);
+      return nothing("No estimate of this: see what is marked.");
+    }
+    const ours = (running = new AbortController());
+    place.classList.add("old");
+    try {
+      if (!(await measured(body.model, ours.signal))) {
+        nothing(`${body.model} is being measured by a prepare worker: the estimate comes once that is done.`);
+        return after(AGAIN_MS);
+      }
+      const found = await post("/jobs/estimate", body, { signal: ours.signal });
+      if (running !== ours) return undefined;
+      clearErrors();
+      say("");
+      place.replaceChildren(...comparison(found));
+      tell(found);
+    } catch (problem) {
+      if (problem.name === "AbortError" || running !== ours) return undefined;
+      failed(problem);
+    } finally {
+      if (running === ours) place.classList.remove("old");
+    }
+    return undefined;
+  }
+
+  function failed(problem) {
+    if (problem.errors?.length) {
+      clearErrors();
+      const unplaced = showErrors(problem.errors);
+      const told = unplaced.map(({ field, message }) => `${field}: ${message}`);
+      nothing(["No estimate of this: see what is marked.", ...told].join(" "));
+      return;
+    }
+    nothing(problem.message);
+    if ([0, 409, 429, 503].includes(problem.status)) after((problem.retryAfterSeconds ?? 0) * 1000 || AGAIN_MS);
+  }
+
+  // Of a model that nobody has measured there is no estimate yet.
+  async function measured(model, signal) {
+    const option = form.elements.model.selectedOptions[0];
+    if (!option || "measured" in option.dataset) return true;
+    const { data } = await get("/models", { signal });
+    const found = data.find(({ name }) => name === model);
+    if (!found?.parameters) return false;
+    option.dataset.measured = "";
+    option.dataset.hint += `; ${found.parameters.toLocaleString("en-US")} parameters; ρ at least ${number(found.rho_floor, 3)}`;
+    showHints(form);
+    return true;
+  }
+
+  let told = "";
+  function tell({ now, best, saving }) {
+    const gco2e = (run) => (run.emissions_gco2e ? `${number(run.emissions_gco2e.expected, 3)} gCO2e` : "no emissions known");
+    const text = `Estimate: now ${gco2e(now)}, in the best window ${gco2e(best)}${saving ? `, saving ${percent(saving.share)}` : ""}`;
+    if (text !== told) announce(text);
+    told = text;
+  }
+
+  return { renew: () => after(AFTER_CHANGE_MS), stop };
+}

@@ -1,0 +1,18 @@
+// Says below a list what is chosen in it, and shows only what belongs to the choice.
+
+import { intensityElement } from "./intensity.js";
+
+const INLINE = "{}";
+
+export function showHints(form) {
+  for (const list of form.querySelectorAll("select[data-hints]")) {
+    const hint = list.selectedOptions[0]?.dataset.hint;
+    const place = document.getElementById(`${list.id}-hint`);
+    place.dataset.first ??= place.textContent;
+    place.textContent = hint ?? place.dataset.first;
+  }
+  document.getElementById("inline").hidden = form.elements.policy.value !== INLINE;
+  const gco2e = form.elements.zone.selectedOptions[0]?.dataset.intensity;
+  const place = document.getElementById("zone-intensity");
+  place.replaceChildren(...(gco2e === undefined ? [] : [intensityElement(Number(gco2e))]));
+}

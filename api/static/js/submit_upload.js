@@ -1,0 +1,79 @@
+// Uploads a file of training rows as soon as it is chosen, and says how far it has come and what is wrong with it.
+
+import { size } from "./format.js";
+
+const MOST_SHOWN = 10;
+
+// `done(dataset)` is called with the answer of POST /datasets.
+export function upload(input, done) {
+  const progress = document.getElementById("upload");
+  const bar = progress.querySelector("progress");
+  const text = progress.querySelector("span");
+  const error = document.getElementById("file-error");
+  let request = null;
+
+  progress.querySelector("button").addEventListener("click", () => request?.abort());
+
+  input.addEventListener("change", () => {
+    const [file] = input.files;
+    request?.abort();
+    say("", []);
+    if (!file) return;
+    const most = Number(input.dataset.maxBytes);
+    if (file.size > most) say(`${file.name} has ${size(file.size)}: at most ${size(most)} are taken`, []);
+    else begin(file);
+  });
+
+  function begin(file) {
+    const form = new FormData();
+    form.append("file", file);
+    request = new XMLHttpRequest(); // fetch does not tell how much is sent
+    request.open("POST", "/datasets");
+    request.setRequestHeader("Accept", "application/json");
+    request.responseType = "text";
+    request.upload.addEventListener("progress", ({ loaded, total }) => {
+      bar.value = total ? loaded / total : 0;
+      text.textContent = loaded < total ? `${size(loaded)} of ${size(total)}` : "sent; each row is being checked …";
+    });
+    request.addEventListener("load", () => answered(request));
+    request.addEventListener("error", () => say("The upload broke off: the service cannot be reached, or refused it.", []));
+    request.addEventListener("loadend", () => {
+      progress.hidden = true;
+      input.value = ""; // so that the same file, put right, can be chosen again
+    });
+    bar.value = 0;
+    text.textContent = "";
+    progress.hidden = false;
+    request.send(form);
+  }
+
+  function answered({ status, responseText }) {
+    let answer;
+    try {
+      answer = JSON.parse(responseText);
+    } catch {
+      say(`The answer to the upload is not JSON (status ${status}).`, []);
+      return;
+    }
+    if (status === 201) done(answer);
+    else say(answer.detail ?? answer.title, answer.errors ?? []);
+  }
+
+  function say(detail, errors) {
+    error.replaceChildren();
+    error.hidden = !detail;
+    input.toggleAttribute("aria-invalid", false);
+    if (!detail) return;
+    input.setAttribute("aria-invalid", "true");
+    if (errors.length < 2) {
+      error.textContent = detail;
+      return;
+    }
+    const list = document.createElement("ul");
+    for (const { field, message } of errors.slice(0, MOST_SHOWN)) {
+      list.append(Object.assign(document.createElement("li"), { textContent: `${field}: ${message}` }));
+    }
+    const more = errors.length > MOST_SHOWN ? `, the first ${MOST_SHOWN} of which are` : "";
+    error.append(`${errors.length} faults${more}:`, list);
+  }
+}
