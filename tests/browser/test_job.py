@@ -207,7 +207,7 @@ def test_a_job_that_is_over_shows_what_was_expected_of_it_beside_what_was_metere
 ) -> None:
     stage_grid(dashboard.database, now=NOW, days=2)
     yesterday = NOW - timedelta(days=1)
-    work = {"epochs": 2, "epochs_done": 2, "estimate": {"full_flops": 2e15, "training_rows": 3}}
+    work: dict[str, Any] = {"epochs": 2, "epochs_done": 2, "estimate": {"full_flops": 2e15, "training_rows": 3}}
     stage_job(dashboard.database, dashboard.settings, dataset, JobStatus.SUCCEEDED, now=yesterday, **work)
     open_job(page, staged(dashboard, dataset, JobStatus.SUCCEEDED, **work))
 
