@@ -9,15 +9,17 @@ from store.status import FINAL, JobStatus
 
 MOST = 1000
 OPEN = tuple(status for status in JobStatus if status not in FINAL)
-# Ordered, so that PostgreSQL reads the index that has what is asked for, and no more of it than is counted.
+# In the order of an index, and asked for as arrays, so that PostgreSQL takes that index and reads no more of it than is
+# counted: see `store.jobs`.
 OF_ALL = text("""
     SELECT status, (SELECT count(*) FROM (
-        SELECT FROM jobs WHERE jobs.status = asked.status ORDER BY jobs.status, jobs.id LIMIT :limit
+        SELECT FROM jobs WHERE jobs.status = ANY(ARRAY[asked.status]) ORDER BY jobs.status, jobs.id LIMIT :limit
     ) AS met) FROM unnest(CAST(:statuses AS varchar[])) AS asked (status)
 """)
 OF_OWNER = text("""
     SELECT status, (SELECT count(*) FROM (
-        SELECT FROM jobs WHERE jobs.owner = :owner AND jobs.status = asked.status
+        SELECT FROM jobs
+        WHERE jobs.owner = ANY(ARRAY[CAST(:owner AS varchar)]) AND jobs.status = ANY(ARRAY[asked.status])
         ORDER BY jobs.owner, jobs.status, jobs.id LIMIT :limit
     ) AS met) FROM unnest(CAST(:statuses AS varchar[])) AS asked (status)
 """)

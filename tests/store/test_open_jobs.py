@@ -1,7 +1,10 @@
 """How many jobs are under way: counted by status, each owner's apart, and no further than somebody wants to know."""
 
+import pytest
+from sqlalchemy import text
+
 from store.database import Database
-from store.open_jobs import open_jobs
+from store.open_jobs import OF_ALL, OF_OWNER, open_jobs
 from store.status import JobStatus
 from store.tables import Job
 from tests.scheduler.stage import add_job
@@ -37,3 +40,26 @@ def test_counting_ends_where_nobody_wants_to_know_more(database: Database) -> No
 
     with database.session() as session:
         assert open_jobs(session, owner=None, most=2) == {JobStatus.QUEUED: 3}
+
+
+@pytest.mark.parametrize("owner", [None, "alice"])
+def test_among_many_jobs_that_are_over_those_under_way_are_found_in_an_index(
+    database: Database, owner: str | None
+) -> None:
+    job_at(database, JobStatus.SUCCEEDED)
+    copies = (
+        "INSERT INTO jobs SELECT (jsonb_populate_record(jobs, jsonb_build_object('id', 'job_' || n))).* "
+        "FROM jobs, generate_series(1, 3000) AS n"
+    )
+    with database.session() as session:
+        session.execute(text(copies))
+    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE jobs"))
+
+    query = OF_ALL if owner is None else OF_OWNER.bindparams(owner=owner)
+    explained = text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {query.text}")
+    with database.session() as session:
+        asked = {"statuses": ["queued", "running"], "limit": 1001} | ({"owner": owner} if owner else {})
+        [plan] = session.execute(explained, asked).scalar_one()
+
+    assert plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"] < 20
