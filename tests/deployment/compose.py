@@ -1,4 +1,4 @@
-"""Reads docker-compose.yml as Compose does: anchors merged, variables replaced."""
+"""Reads YAML, and docker-compose.yml as Compose does: anchors merged, variables replaced."""
 
 import re
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 ROOT = Path(__file__).parents[2]
 COMPOSE_FILE = ROOT / "docker-compose.yml"
@@ -14,16 +14,21 @@ VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>\w+)(?::(?P<kind>[-?])(?P<rest>[^}]*)
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
+def read_yaml(file: Path) -> Any:
+    """What a YAML file holds."""
+    return yaml.safe_load(file.read_text())
+
+
 @cache
 def services() -> Mapping[str, Any]:
     """Every service by its name, with the defaults of the variables that it names."""
-    found: Mapping[str, Any] = _replaced(yaml.safe_load(COMPOSE_FILE.read_text()))["services"]
+    found: Mapping[str, Any] = _replaced(read_yaml(COMPOSE_FILE))["services"]
     return found
 
 
 def variables() -> set[str]:
     """What the file takes from the environment or .env, whether in braces or as a name without a value."""
-    content = yaml.safe_load(COMPOSE_FILE.read_text())
+    content = read_yaml(COMPOSE_FILE)
     in_braces = {found["name"] for found in VARIABLE.finditer(COMPOSE_FILE.read_text()) if found["name"]}
     passed = {
         name

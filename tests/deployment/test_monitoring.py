@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from fastapi.testclient import TestClient
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families as parse
@@ -22,12 +21,12 @@ from store.metrics import Figures, Intensity, JobCount, OpenJobs, Processes
 from store.settings import Settings
 from store.status import JobStatus
 from store.tables import EnergyTotal, Provider
-from tests.deployment.compose import services
+from tests.deployment.compose import read_yaml, services
 from tests.keys import bearer, new_key
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-ALERTS = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())
-CONFIGURATION = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+ALERTS = read_yaml(DEPLOY / "prometheus" / "alerts.yml")
+CONFIGURATION = read_yaml(DEPLOY / "prometheus" / "prometheus.yml")
 DASHBOARD = json.loads((DEPLOY / "grafana" / "dashboards" / "greentune.json").read_text())
 RULES = [rule for group in ALERTS["groups"] for rule in group["rules"]]
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
@@ -90,7 +89,11 @@ def test_every_metric_that_is_asked_for_exists_with_its_labels(place: str, expre
     assert labels_in(expression) <= labels, place
 
 
-@pytest.mark.parametrize("target", [target for panel in PANELS for target in panel["targets"]], ids=str)
+@pytest.mark.parametrize(
+    "target",
+    [target for panel in PANELS for target in panel["targets"]],
+    ids=lambda target: str(target["legendFormat"]),
+)
 def test_a_legend_names_labels_that_are_left(target: dict[str, str]) -> None:
     named = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
     grouped = re.findall(r"^(?:sum|max|topk\(10, histogram_quantile\(0.95, sum) by \(([^)]*)\)", target["expr"])
@@ -138,8 +141,8 @@ def test_panels_do_not_lie_on_each_other() -> None:
 
 
 def test_grafana_asks_the_source_that_it_is_given() -> None:
-    sources = yaml.safe_load((DEPLOY / "grafana/provisioning/datasources/prometheus.yml").read_text())["datasources"]
-    providers = yaml.safe_load((DEPLOY / "grafana/provisioning/dashboards/greentune.yml").read_text())["providers"]
+    sources = read_yaml(DEPLOY / "grafana/provisioning/datasources/prometheus.yml")["datasources"]
+    providers = read_yaml(DEPLOY / "grafana/provisioning/dashboards/greentune.yml")["providers"]
     grafana, prometheus = services()["grafana"], services()["prometheus"]
     assert [source["uid"] for source in sources] == ["prometheus"]
     assert sources[0]["url"] == f"http://prometheus:{prometheus['ports'][0].rsplit(':', 1)[1]}"
