@@ -39,7 +39,7 @@ class FormField:
 
 def form_field(name: str, schema: Schema, *, path: str = "", required: bool = False) -> FormField:
     """The field that a property's schema describes; one that may be null counts as the other type."""
-    inner = next((part for part in schema.get("anyOf", ()) if part.get("type") != "null"), {})
+    inner: Schema = next((part for part in schema.get("anyOf", ()) if part.get("type") != "null"), {})
     said: dict[str, Any] = {**inner, **{key: value for key, value in schema.items() if key != "anyOf"}}
     maximum = said.get("maximum", said.get("exclusiveMaximum"))
     return FormField(

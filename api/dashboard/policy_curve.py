@@ -34,7 +34,7 @@ MOST_SHOWN_GCO2E_PER_KWH = 5000.0
 MARGIN = 1.15  # beyond the policy's highest bound
 POINTS = 701
 # Ranks are looked up reading by reading, and plans made anew, for each point.
-POINTS_OF_RANKS_AND_PLANS = 141
+POINTS_OF_RANKS_AND_PLANS = 71
 MOST_RANKED_READINGS = 2_000
 
 router = APIRouter()
@@ -162,7 +162,7 @@ def _basis(policy: Policy, request: SimulationRequest, window: IntensitySeries) 
         return f"ρ depends on the zone's past: ranked among {len(window)} readings of the last {number(hours, 3)} h"
     smoothing = policy.smoothing
     calm = smoothing.deadband > 0 or smoothing.min_epochs > 1 or smoothing.max_change < 1
-    return "at a run's first epoch; later ones are smoothed" if calm else "at every epoch"
+    return "It holds at a run's first epoch; later ones are smoothed" if calm else "It holds at every epoch"
 
 
 def _without_intensity(policy: Policy, template: Circumstances) -> str:

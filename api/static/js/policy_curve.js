@@ -88,7 +88,7 @@ export function policyCurve(labels) {
       for (const line of [series[1], plot.u().series[1]]) line.dash = edited ? DASH : [];
       plot.setData(columns());
       document.getElementById("curve-basis").textContent =
-        `Drawn: ${last().basis}. Without an intensity: ${last().without_intensity}.`;
+        `${last().basis}. With ${last().without_intensity}.`;
       tellCursor(null);
       tellNow(last(), zone);
       table.renew();

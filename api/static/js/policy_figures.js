@@ -2,7 +2,6 @@
 
 import { number, percent, UNKNOWN } from "./format.js";
 
-const grams = (value) => `${number(value)} gCO2e`;
 const signed = (value, text) => (value > 0 ? `+${text}` : text.replace("-", "−"));
 const gramChange = (of) => (stored, edited) => {
   const change = of(edited) - of(stored);
@@ -15,8 +14,8 @@ const pointChange = (of) => (stored, edited) => {
 };
 
 const inGrams = (label, of, spread) => ({
-  label,
-  value: (answer) => grams(of(answer)),
+  label: `${label}, gCO2e`,
+  value: (answer) => number(of(answer)),
   spread: spread && ((answer) => `(${number(spread(answer).p05)} to ${number(spread(answer).p95)})`),
   change: gramChange(of),
 });

@@ -4,7 +4,7 @@ import { show, valueOf } from "./policy_inputs.js";
 import { read, written } from "./policy_paths.js";
 import { policySteps } from "./policy_steps.js";
 
-const COMMON = ["on_missing", "gate", "smoothing"];
+const COMMON = ["gate", "smoothing", "on_missing"];
 
 export function policyForm(form, draft) {
   const examples = JSON.parse(form.dataset.examples);
