@@ -18,7 +18,7 @@ const element = (name) => document.getElementById(`chart-${name}`);
 const path = document.getElementById("job-chart").dataset.series;
 
 let whole = null; // as the server last gave it
-let fine = null; // {range, series}: of the part that is zoomed into
+let fine = null; // likewise, of the part that is zoomed into
 let drawn = { series: null, smooth: [], others: [], segments: [], pauses: [], epochs: [] };
 let chart = null;
 let say = null;
@@ -35,7 +35,7 @@ const counterfactuals = () =>
   }));
 
 function draw() {
-  const series = fine ? merged(whole, fine.series, fine.range) : whole;
+  const series = merged(whole, fine);
   const others = counterfactuals();
   const ends = [Date.parse(whole.start) / 1000, Date.parse(whole.end) / 1000];
   const extent = [
@@ -165,7 +165,7 @@ async function loadFine(range) {
   const series = await get(`${path}?${new URLSearchParams({ points: POINTS, start, end })}`);
   const current = chart.range();
   if (current === null || current[0] !== range[0] || current[1] !== range[1]) return false;
-  fine = { range, series };
+  fine = series;
   return true;
 }
 

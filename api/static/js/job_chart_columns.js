@@ -8,32 +8,44 @@ const PAUSES_AT_MOST = 500;
 
 const seconds = (milliseconds) => (milliseconds === null ? null : milliseconds / 1000);
 
-// `fine` covers `range` ([from, to] in seconds) in more points than `whole`: takes its entries there, the others elsewhere.
-export function merged(whole, fine, range) {
+const TOTALS = ["energy_kwh", "emissions_gco2e"]; // by the end of each stretch
+
+// `fine` has a part of the time in more points than `whole`: takes its entries there, the others elsewhere.
+export function merged(whole, fine) {
   if (!fine) return whole;
-  const from = range[0] * 1000;
-  const to = range[1] * 1000;
   return {
     ...whole,
-    loss: spliced(whole.loss, fine.loss, (part, index) => part.at[index] < from, (part, index) => part.at[index] > to),
-    energy: spliced(whole.energy, fine.energy, ...around(fine.energy)),
+    loss: fine.loss.at.length ? spliced(whole.loss, fine.loss, "at", "at") : whole.loss,
+    energy: fine.energy.start.length ? clipped(spliced(whole.energy, fine.energy, "start", "end"), fine.energy) : whole.energy,
   };
 }
 
-// Stretches of the whole that end before the first fine one, or begin after the last.
-function around({ start, end }) {
-  if (!start.length) return [() => true, () => false];
-  return [(part, index) => part.end[index] <= start[0], (part, index) => part.start[index] >= end[end.length - 1]];
-}
-
-function spliced(whole, fine, isBefore, isAfter) {
-  const indices = whole[Object.keys(whole)[0]].map((_, index) => index);
-  const before = indices.filter((index) => isBefore(whole, index));
-  const after = indices.filter((index) => isAfter(whole, index));
+function spliced(whole, fine, start, end) {
+  const indices = whole[start].map((_, index) => index);
+  const before = indices.filter((index) => whole[start][index] < fine[start][0]);
+  const after = indices.filter((index) => whole[end][index] > fine[end].at(-1));
   const pick = (column, kept) => kept.map((index) => column[index]);
   return Object.fromEntries(
     Object.entries(whole).map(([key, column]) => [key, [...pick(column, before), ...fine[key], ...pick(column, after)]]),
   );
+}
+
+// Stretches that were thinned out may reach into the finer ones: cut where those begin and end, so that neither a pause
+// nor a fall of what only rises appears.
+function clipped(joined, fine) {
+  const [from, to] = [fine.start[0], fine.end.at(-1)];
+  const first = joined.start.indexOf(from);
+  const last = first + fine.start.length;
+  if (first > 0 && joined.end[first - 1] > from) {
+    const share = (from - joined.start[first - 1]) / (joined.end[first - 1] - joined.start[first - 1]);
+    for (const key of TOTALS) {
+      const earlier = first > 1 ? joined[key][first - 2] : 0;
+      joined[key][first - 1] = earlier + share * (joined[key][first - 1] - earlier);
+    }
+    joined.end[first - 1] = from;
+  }
+  if (last < joined.start.length) joined.start[last] = Math.max(joined.start[last], to);
+  return joined;
 }
 
 // [{from, to}] where no worker ran.

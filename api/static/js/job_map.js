@@ -3,7 +3,7 @@
 import { announce } from "./announce.js";
 import { get } from "./api.js";
 import { dataTable } from "./data_table.js";
-import { layout, prepared } from "./job_map_layout.js";
+import { layout, renumbered } from "./job_map_layout.js";
 import { cellAt, geometry, neighbour, paint } from "./job_map_paint.js";
 import { amount, cellWords, reachedWords, shareWords, tableText, unprobedWords } from "./job_map_words.js";
 
@@ -27,21 +27,22 @@ async function renew() {
   const answer = await asked();
   const oldest = answer.data.at(-1)?.number ?? Infinity;
   const kept = epochs.filter((epoch) => epoch.number < oldest);
-  take(answer, [...answer.data.map(prepared), ...kept], kept.length ? !element("older").hidden : answer.has_more);
+  take(answer, (fresh) => [...fresh, ...kept], kept.length ? !element("older").hidden : answer.has_more);
 }
 
 async function older() {
   const answer = await asked(epochs.at(-1).number);
   const first = answer.data[0]?.number;
-  take(answer, [...epochs, ...answer.data.map(prepared)], answer.has_more);
+  take(answer, (fresh) => [...epochs, ...fresh], answer.has_more);
   figures.find(({ epoch }) => epoch.number === first)?.canvas.focus();
 }
 
-function take(answer, all, hasMore) {
-  epochs = all;
+function take(answer, joined, hasMore) {
+  const found = renumbered(tensors, answer);
+  tensors = found.tensors;
+  epochs = joined(found.epochs);
   element("older").hidden = !hasMore;
   if (!epochs.length) return;
-  tensors = answer.tensors;
   element("body").hidden = false;
   build();
 }
@@ -69,7 +70,7 @@ function build() {
 function unprobedEverywhere() {
   const words = new Set(epochs.map((epoch) => unprobedWords(epoch, tensors)));
   const [only] = words;
-  return words.size === 1 && only !== null ? `${only[0].toUpperCase()}${only.slice(1)}.` : null;
+  return words.size === 1 && only !== null ? `${only}.` : null;
 }
 
 function figureOf(epoch, first) {

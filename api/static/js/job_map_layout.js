@@ -76,8 +76,37 @@ export function layout(tensors) {
   return sections;
 }
 
-// As a block computes them, which is against the order in which the tensors come.
-const inOrder = (kinds) => [...kinds].reverse();
+const ORDER = ["q", "k", "v", "o", "out", "gate", "up", "fc1", "wi", "wi 0", "wi 1", "down", "fc2", "wo"];
+
+// Attention, the other attention, what is not known in the order in which a block computes it, which is against that of
+// the tensors; biases and norms, which cost little, last.
+function inOrder(kinds) {
+  const rank = (kind) => {
+    const label = shortLabel(kind);
+    const main = ORDER.indexOf(label.replace(/^×/, "").replace(/ [bAB]$/, ""));
+    const late = 100 * label.includes("norm") + 50 * / b$/.test(label) + 20 * label.startsWith("×");
+    return late + (main < 0 ? ORDER.length : main);
+  };
+  return [...kinds].reverse().sort((a, b) => rank(a) - rank(b));
+}
+
+// An answer's epochs by the numbers that `tensors` has for the same names, and all tensors: of a job whose tensors were not
+// kept, each answer numbers those that it names.
+export function renumbered(tensors, answer) {
+  const known = new Map(tensors.map(({ name }, index) => [name, index]));
+  const all = [...tensors];
+  const numbers = answer.tensors.map((tensor) => {
+    if (!known.has(tensor.name)) known.set(tensor.name, all.push(tensor) - 1);
+    return known.get(tensor.name);
+  });
+  const epochs = answer.data.map((epoch) => {
+    if (epoch.importance === null) return { ...epoch, trained: epoch.trained.map((index) => numbers[index]) };
+    const importance = Array.from({ length: all.length }, () => null);
+    epoch.importance.forEach((value, index) => (importance[numbers[index]] = value));
+    return { ...epoch, trained: epoch.trained.map((index) => numbers[index]), importance };
+  });
+  return { tensors: all, epochs: epochs.map(prepared) };
+}
 
 // How a tensor fared in an epoch: {state: "trained" | "probed" | "unreached" | "unknown", shade in [0, 1], importance}.
 // Shades go over three powers of ten below the epoch's largest importance.

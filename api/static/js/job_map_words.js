@@ -39,13 +39,13 @@ export const reachedWords = (epoch) =>
   epoch.rho_reached === null ? `ρ ${number(epoch.rho_asked)}` : `ρ ${number(epoch.rho_asked)}, reached ${number(epoch.rho_reached)}`;
 
 export const shareWords = (epoch, tensors) =>
-  `${epoch.trained.length} of ${tensors.length} tensors (${percent(tensors.length ? epoch.trained.length / tensors.length : null)})`;
+  `${epoch.trained.length} of ${tensors.length} tensors (${percent(tensors.length ? epoch.trained.length / tensors.length : null).replace(" ", "\u00a0")})`;
 
 // Of epochs in which nothing was probed, why; null of others.
 export function unprobedWords(epoch, tensors) {
   if (epoch.importance !== null) return null;
   if (epoch.trained.length === tensors.length) return "ρ = 1: all tensors trained, nothing was probed";
-  return "the method always trains the same tensors, nothing was probed";
+  return "The method always trains the same tensors, nothing was probed";
 }
 
 export function tableText(epoch, index) {
