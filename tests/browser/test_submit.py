@@ -81,8 +81,10 @@ def test_what_a_job_would_take_stands_beside_the_form_and_the_job_is_as_written(
     page.get_by_label("Value of pair 1").fill("speech")
 
     shown = estimate(page)
-    for told in ("Now", "Best window", "gCO2e", "kWh", "Meets the deadline", "yes", "assumed", "DE, asked for"):
+    for told in ("Now", "Best window", "gCO2e", "kWh", "Meets the deadline", "yes", "assumed", "saves"):
         expect(shown).to_contain_text(told)
+    shown.get_by_text("What it rests on").click()
+    expect(shown.locator(".basis")).to_contain_text("DE, asked for: now")
     check_accessible(page)
     take_pictures(page, "submit-estimated")
 
@@ -173,7 +175,6 @@ def test_faults_of_an_upload_name_their_lines_and_a_good_file_is_chosen(
     expect(page.locator("#file-error")).to_contain_text("line 2")
     expect(page.locator("#file-error")).to_contain_text("line 3")
     expect(page.get_by_label("Upload")).to_have_attribute("aria-invalid", "true")
-    take_pictures(page, "submit-faulty-file")
 
     rows.write_text('{"text": "good"}\n' * 1000)
     page.get_by_label("Upload").set_input_files(rows)
@@ -207,7 +208,6 @@ def test_each_fault_stands_at_its_field(page: Page, dashboard: Dashboard, datase
     page.get_by_label("As JSON").fill('{"kind": "constant", "rho": 0.1}')
     expect(page.locator("#policy-error")).to_contain_text("needs at least 0.35")
     check_accessible(page)
-    take_pictures(page, "submit-faults")
 
     page.get_by_label("As JSON").fill('{"kind": ')
     page.get_by_role("button", name="Submit").click()

@@ -5,14 +5,14 @@ import { intensityElement } from "./intensity.js";
 
 // The elements that show an answer of POST /jobs/estimate.
 export function comparison(found) {
-  return [table(found), saving(found), basis(found), ...notes(found)];
+  return [table(found), saving(found), ...notes(found), basis(found)];
 }
 
 const ROWS = [
   ["Begins", (run) => [minute(run.starts_at)]],
   ["Ends", (run) => [minute(run.ends_at)]],
   ["Meets the deadline", (run) => [run.meets_deadline ? "yes" : mark("no")], (run) => run.meets_deadline !== null],
-  ["Computes", (run) => figure(run.hours, "h")],
+  ["Computes for", (run) => [length(run.hours.expected), reason(`${length(run.hours.low)}–${length(run.hours.high)}`)]],
   ["ρ", (run) => [number(run.rho, 3)]],
   ["Energy", (run) => figure(run.energy_kwh, "kWh")],
   ["Intensity", (run) => [intensityElement(run.gco2e_per_kwh === null ? null : Number(run.gco2e_per_kwh.toPrecision(3)))]],
@@ -20,9 +20,11 @@ const ROWS = [
   ["Why then", (run) => [run.why || UNKNOWN]],
 ];
 
-function table({ now, best }) {
+function table({ now, best, pace }) {
   const table = document.createElement("table");
-  table.createCaption().textContent = "Times in UTC; below each figure where it lies in nine cases of ten";
+  const caption = table.createCaption();
+  caption.append("Times in UTC; below each figure where it lies in nine cases of ten");
+  if (pace.assumed) caption.append("; ", mark("assumed", "step"), " pace: nothing was measured on this device yet");
   const head = table.createTHead().insertRow();
   for (const text of ["", "Now", "Best window"]) {
     const cell = text ? header("col", text) : document.createElement("td");
@@ -44,6 +46,8 @@ function header(scope, textContent) {
   return Object.assign(document.createElement("th"), { scope, textContent });
 }
 
+const length = (hours) => (hours * 3600 < 1 ? "under 1 s" : duration(hours * 3600));
+
 function figure({ expected, low, high }, unit) {
   return [`${number(expected, 3)} ${unit}`, reason(`${number(low, 3)}–${number(high, 3)}`)];
 }
@@ -54,8 +58,8 @@ function reason(...parts) {
   return element;
 }
 
-function mark(text) {
-  return Object.assign(document.createElement("strong"), { className: "error", textContent: text });
+function mark(textContent, className = "error") {
+  return Object.assign(document.createElement("strong"), { className, textContent });
 }
 
 function saving({ saving }) {
@@ -80,8 +84,8 @@ function basis(found) {
   const workers = place.live_workers === 1 ? "one worker is alive" : `${place.live_workers} workers are alive`;
   const intensity = place.gco2e_per_kwh === null ? "nothing is known of its intensity" : `now ${number(place.gco2e_per_kwh, 3)} gCO2e/kWh (${place.source})`;
   add("Place", `${place.zone}, ${place.reason}: ${intensity}; ${workers}`, reason(place.basis));
-  const epoch = `${duration(pace.epoch_hours.expected * 3600)} and ${number(pace.epoch_kwh.expected, 3)} kWh an epoch at ρ = 1`;
-  add("Pace", pace.assumed ? assumed() : "", `${epoch}${pace.device ? ` on ${pace.device}` : ""}`, reason(pace.basis));
+  const epoch = `${length(pace.epoch_hours.expected)} and ${number(pace.epoch_kwh.expected, 3)} kWh an epoch at ρ = 1`;
+  add("Pace", pace.assumed ? mark("assumed", "step") : "", `${epoch}${pace.device ? ` on ${pace.device}` : ""}`, reason(pace.basis));
   const tokens = Math.round(work.tokens_per_epoch).toLocaleString("en-GB");
   add("Work", `${work.training_rows.toLocaleString("en-GB")} rows, ${tokens} tokens an epoch`, reason(work.basis));
   add("Queue", `${queue.running} running, ${queue.ahead} ahead; a worker is expected at ${time(queue.starts_at)}`);
@@ -90,11 +94,9 @@ function basis(found) {
     const kept = { true: "can be kept", false: "cannot be kept", null: "may or may not be kept" }[String(budget.can_be_kept)];
     add("Budget", `${number(budget.given_gco2e)} gCO2e ${kept}`, reason(budget.basis));
   }
-  return list;
-}
-
-function assumed() {
-  return Object.assign(document.createElement("span"), { className: "step", textContent: "assumed" });
+  const details = document.createElement("details");
+  details.append(Object.assign(document.createElement("summary"), { textContent: "What it rests on" }), list);
+  return details;
 }
 
 function notes({ notes }) {

@@ -58,7 +58,9 @@ export function liveEstimate(form, read) {
       if (running !== ours) return undefined;
       clearErrors();
       say("");
+      const opened = place.querySelector("details")?.open ?? false;
       place.replaceChildren(...comparison(found));
+      place.querySelector("details").open = opened;
       tell(found);
     } catch (problem) {
       if (problem.name === "AbortError" || running !== ours) return undefined;

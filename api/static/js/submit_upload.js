@@ -1,5 +1,6 @@
 // Uploads a file of training rows as soon as it is chosen, and says how far it has come and what is wrong with it.
 
+import { announce } from "./announce.js";
 import { size } from "./format.js";
 
 const MOST_SHOWN = 10;
@@ -65,6 +66,7 @@ export function upload(input, done) {
     input.toggleAttribute("aria-invalid", false);
     if (!detail) return;
     input.setAttribute("aria-invalid", "true");
+    announce(`The file was not taken. ${detail}`);
     if (errors.length < 2) {
       error.textContent = detail;
       return;
