@@ -2,8 +2,8 @@
 
 from api.figures import number, percent
 from cli.remote.connection import named_by, option
-from cli.remote.figures import interval
-from cli.remote.output import UNKNOWN, clean, console, short_time, show_json, table
+from cli.remote.figures import interval, span
+from cli.remote.output import UNKNOWN, clean, console, short_time, show_json, show_table
 from cli.remote.submission import Run, uploaded
 from greentune.client import Client
 from greentune.models import Estimate
@@ -22,10 +22,9 @@ def estimate(client: Client, run: Run, *, as_json: bool) -> None:
 
 
 def _show(found: Estimate) -> None:
-    screen = console()
     now, best = _column(found.now), _column(found.best)
     rows = [(name, now[name], best[name]) for name in now]
-    screen.print(table(("", "now", "best window"), rows))
+    show_table(("", "now", "best window"), rows)
     saving = found.saving
     lines = [
         "saved by the best window: "
@@ -37,6 +36,7 @@ def _show(found: Estimate) -> None:
     if found.budget is not None:
         kept = {True: "can be kept", False: "cannot be kept", None: "may not be kept"}[found.budget.can_be_kept]
         lines.append(f"budget of {number(found.budget.given_gco2e)} gCO2e: {kept}; {found.budget.basis}")
+    screen = console()
     for line in (*lines, *(f"note: {note}" for note in found.notes)):
         screen.print(clean(line), soft_wrap=True)
 
@@ -46,7 +46,7 @@ def _column(run: EstimatedRun) -> dict[str, str]:
     return {
         "starts (UTC)": short_time(run.starts_at),
         "ends (UTC)": short_time(run.ends_at),
-        "hours of computing": interval(run.hours),
+        "time of computing": span(run.hours),
         "ρ on the average": number(run.rho),
         "FLOPs": f"{run.flops.expected:.3g} ({run.flops.low:.3g} to {run.flops.high:.3g})",
         "kWh": interval(run.energy_kwh),

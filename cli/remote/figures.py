@@ -1,24 +1,23 @@
 """A job's figures in words, with the digits that the dashboard shows."""
 
-from api.figures import number, percent
+from api.figures import duration, number, percent
 from cli.remote.output import UNKNOWN, short_time
 from greentune.models import Eta, Figure, Job
 
 
 def emissions(job: Job) -> str:
-    """What a job has emitted, and how sure that is; nothing before any energy was metered."""
+    """What a job has emitted, and whether its price is final; a dash before any energy was metered."""
     basis = job.emissions_basis
     if basis is None:
         return UNKNOWN
-    guessed = " est." if basis.estimated or basis.energy_estimated else ""
-    return f"{number(job.emissions_gco2e)} {basis.status}{guessed}"
+    return f"{number(job.emissions_gco2e)} {'settled' if basis.status == 'settled' else 'est.'}"
 
 
 def savings(job: Job) -> str:
     """The two savings apart, once the job is over."""
     if job.less_work_saving is None and job.moved_in_time_saving is None:
         return UNKNOWN
-    return f"{percent(job.less_work_saving)} + {percent(job.moved_in_time_saving)}"
+    return f"{percent(job.less_work_saving)} work, {percent(job.moved_in_time_saving)} time"
 
 
 def eta(expected: Eta | None) -> str:
@@ -27,6 +26,12 @@ def eta(expected: Eta | None) -> str:
         return UNKNOWN
     bounds = f"{short_time(expected.earliest)} to {short_time(expected.latest)}"
     return f"{short_time(expected.finishes_at)} ({bounds})"
+
+
+def span(hours: Figure) -> str:
+    """A length of time and its bounds."""
+    expected, low, high = (duration(value * 3600) for value in (hours.expected, hours.low, hours.high))
+    return f"{expected} ({low} to {high})"
 
 
 def interval(figure: Figure | None) -> str:

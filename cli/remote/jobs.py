@@ -8,14 +8,14 @@ import typer
 from api.figures import number, percent
 from cli.errors import CommandError, SettingError
 from cli.remote.connection import command_error
-from cli.remote.figures import emissions, eta, savings
-from cli.remote.output import UNKNOWN, show_json, show_table
+from cli.remote.figures import emissions, savings
+from cli.remote.output import UNKNOWN, short_time, show_json, show_table
 from cli.remote.submission import labels
 from greentune.client import Client
 from greentune.errors import ServiceError, Unreachable
 from greentune.models import Action, Job, JobStatus
 
-HEADERS = ("job", "status", "done", "ETA (UTC)", "ρ", "loss", "gCO2e", "saved: work + time")
+HEADERS = ("job", "status", "done", "ETA (UTC)", "ρ", "loss", "gCO2e", "saved")
 
 
 def show_jobs(
@@ -59,8 +59,8 @@ def _row(job: Job) -> tuple[str, ...]:
         job.id,
         job.status,
         percent(job.progress.share),
-        eta(job.eta),
-        UNKNOWN if job.rho is None else number(job.rho),
+        UNKNOWN if job.eta is None else short_time(job.eta.finishes_at),
+        number(job.rho),
         number(job.loss),
         emissions(job),
         savings(job),

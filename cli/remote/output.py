@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import typer
-from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -17,6 +17,8 @@ from greentune.models import Answer
 UNKNOWN = "–"
 # Where nobody looks at it, a line is as long as it needs to be.
 WIDTH_OF_NO_TERMINAL = 240
+GAP = 2
+LAST_COLUMN = 32
 
 
 def console() -> Console:
@@ -46,23 +48,27 @@ def as_json(shown: Any) -> Any:
     return {name: as_json(each) for name, each in shown.items()} if isinstance(shown, dict) else shown
 
 
-def show_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:
-    """A row a thing, the first column never cut; `empty` where there is none."""
+def show_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str = "") -> None:
+    """A row a thing; `empty` where there is none.
+
+    Only the last column runs over several lines: a table that is wider than the terminal is wrapped by it, since a
+    figure that is cut is another figure.
+    """
     rows = list(rows)
     if not rows:
         typer.echo(empty, err=True)
         return
-    console().print(table(headers, rows))
-
-
-def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None) -> Table:
-    """Rows of texts under headers; the first column is never cut."""
-    made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
-    for place, header in enumerate(headers):
-        made.add_column(header, no_wrap=place == 0, overflow="fold")
+    made = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False)
+    widths = [max(map(cell_len, column)) for column in zip(headers, *rows, strict=True)]
+    for header, width in zip(headers[:-1], widths[:-1], strict=True):
+        made.add_column(header, no_wrap=True, min_width=width)
+    made.add_column(headers[-1], overflow="fold")
     for row in rows:
         made.add_row(*map(cell, row))
-    return made
+    screen = console()
+    needed = sum(widths[:-1]) + GAP * (len(widths) - 1) + min(widths[-1], LAST_COLUMN)
+    screen.width = max(screen.width, needed)
+    screen.print(made)
 
 
 def cell(text: str) -> Text:

@@ -64,11 +64,11 @@ def picture(snapshot: Snapshot, events: Sequence[Event]) -> Group:
     """The job as it is now, and its newest events."""
     job = snapshot.job
     grid = Table.grid(padding=(0, 2))
+    grid.add_row("", ProgressBar(total=1.0, completed=job.progress.share, width=60))
     for name, value in figures(snapshot):
         grid.add_row(Text(name, style="dim"), cell(value))
     title = f"{job.id}  {job.model}, {job.method}" + (f", {job.zone}" if job.zone else "")
-    bar = ProgressBar(total=1.0, completed=job.progress.share, width=60)
-    return Group(cell(title), bar, grid, *(Text(event_line(event), style="dim") for event in events))
+    return Group(cell(title), grid, *(Text(event_line(event), style="dim") for event in events))
 
 
 def _gate(job: Job) -> str:

@@ -174,7 +174,7 @@ def test_jobs_are_listed_in_the_services_figures_and_filtered(
     [line] = [line for line in greentune.shown("jobs").splitlines() if job.id in line]
     assert "succeeded" in line
     assert "100 %" in line.replace("100.0 %", "100 %")
-    assert f"{number(ended.emissions_gco2e)} provisional est." in line
+    assert f"{number(ended.emissions_gco2e)} est." in line
     assert [each["id"] for each in greentune.json("jobs")] == [other.id, job.id]
     assert [each["id"] for each in greentune.json("jobs", "--limit", "1")] == [other.id]
     assert [each["id"] for each in greentune.json("jobs", "--status", "succeeded")] == [job.id]
