@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import typer
 
+from cli.errors import MEANINGS
 from cli.main import app
 
 MARK = "<!-- from the code: commands -->"
@@ -17,8 +18,9 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def commands() -> str:
-    """Every command with its arguments and options, as Markdown."""
-    lines: list[str] = []
+    """The exit codes, and every command with its arguments and options, as Markdown."""
+    lines = ["## Exit codes", "", "| code | meaning |", "|---|---|"]
+    lines += [f"| `{code.value}` | {meaning} |" for code, meaning in MEANINGS.items()] + [""]
     for path, command in _commands("greentune", typer.main.get_command(app)):
         lines += _section(path, command)
     return "\n".join(lines)
