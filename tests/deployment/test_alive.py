@@ -20,7 +20,7 @@ from store.settings import KEPT_FROM_WORKERS, Settings
 from store.tables import Worker
 from store.workers import WorkerRepository
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 180.0
 
 
 def wait_until_well(fault: Callable[[], str | None], process: subprocess.Popen[bytes]) -> None:

@@ -23,7 +23,7 @@ from tests.deployment.compose import services
 from tests.deployment.dockerfiles import replay, stages
 from tests.deployment.test_dockerfiles import SERVICE, WORKER, asked_for, locked
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 180.0
 IN_FULL = os.environ.get("IMAGES") == "full"
 
 
