@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import httpx
 
-from greentune.errors import Problem, StillRunning, UnexpectedAnswer, Unreachable
+from greentune.errors import Problem, ServiceError, StillRunning, UnexpectedAnswer, Unreachable
 from greentune.event_stream import Message, messages
 from greentune.models import Event, Job
 from greentune.resources import answer
@@ -18,6 +18,14 @@ RETRY_SECONDS = 2.0
 # A service that is restarted is away for this long at most.
 PATIENCE_SECONDS = 120.0
 JOBS_HELD = 64
+PASSING = frozenset(
+    {
+        httpx.codes.TOO_MANY_REQUESTS,
+        httpx.codes.BAD_GATEWAY,
+        httpx.codes.SERVICE_UNAVAILABLE,
+        httpx.codes.GATEWAY_TIMEOUT,
+    }
+)
 
 
 class JobPolls:
@@ -52,9 +60,9 @@ class JobPolls:
         while True:
             try:
                 job = self.job(job_id)
-            except Unreachable:
+            except (Unreachable, Problem) as error:
                 away_since = away_since or time.monotonic()
-                if shown is None or time.monotonic() - away_since > PATIENCE_SECONDS:
+                if shown is None or not passes(error) or time.monotonic() - away_since > PATIENCE_SECONDS:
                     raise
             else:
                 away_since = None
@@ -89,10 +97,16 @@ def follow_events(transport: Transport, job_id: str, *, after: int | None = None
         except _Over:
             return
         except (Unreachable, Problem) as error:
-            passing = isinstance(error, Unreachable) or error.status in (429, 503)
-            if not passing or time.monotonic() - away_since > PATIENCE_SECONDS:
+            if not passes(error) or time.monotonic() - away_since > PATIENCE_SECONDS:
                 raise
         time.sleep(retry_seconds)
+
+
+def passes(error: ServiceError) -> bool:
+    """Whether it is worth to come back: a service, or what stands before it, that is away for a while."""
+    if isinstance(error, Problem):
+        return error.status in PASSING
+    return isinstance(error, Unreachable)
 
 
 class _Over(Exception):

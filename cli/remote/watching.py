@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from typing import Generic, TypeVar
 
 import typer
 from rich.console import Console
@@ -13,7 +13,8 @@ from cli.remote.events import event_line
 from cli.remote.output import clean, console, show_json_line
 from cli.remote.watch_view import Snapshot, figure_line, picture, summary
 from greentune.client import Client
-from greentune.errors import Problem
+from greentune.errors import ServiceError
+from greentune.following import passes
 from greentune.models import Epoch, Event, Intensity, Job
 
 LOOK_SECONDS = 2.0
@@ -22,6 +23,8 @@ NEWEST_EVENTS = 5
 INTENSITY_SECONDS = 60.0
 # Where lines are kept, a line for each tenth of the run is enough.
 LINES = 10
+
+T = TypeVar("T")
 
 
 def watch(client: Client, job_id: str, *, seconds: float, as_json: bool) -> None:
@@ -63,7 +66,7 @@ def _as_lines(client: Client, job_id: str, seconds: float) -> Job:
             typer.echo(event_line(event))
         moved = (job.status, job.progress.epochs_done, int(job.progress.share * LINES))
         if moved != shown and not job.is_over:
-            typer.echo(figure_line(snapshot))
+            typer.echo(clean(figure_line(snapshot)))
             shown = moved
     assert snapshot is not None, "a job that there is is shown at least once"
     for line in summary(snapshot):
@@ -73,20 +76,23 @@ def _as_lines(client: Client, job_id: str, seconds: float) -> Job:
 
 def _live(client: Client, job_id: str, seconds: float, screen: Console) -> Job:
     snapshot: Snapshot | None = None
+    events = _Kept(list[Event](), lambda: list(client.events(job_id, most=NEWEST_EVENTS))[::-1])
     with Live(console=screen, refresh_per_second=4) as live:
         for snapshot in _snapshots(client, job_id, seconds):
-            events = list(client.events(job_id, most=NEWEST_EVENTS))
-            live.update(picture(snapshot, events[::-1]))
+            live.update(picture(snapshot, events.newest()))
     assert snapshot is not None, "a job that there is is shown at least once"
     return snapshot.job
 
 
 def _snapshots(client: Client, job_id: str, seconds: float) -> Iterator[Snapshot]:
-    intensity = _intensity(client)
+    epoch: _Kept[Epoch | None] = _Kept(None, lambda: _newest_epoch(client, job))
+    intensity: _Kept[Intensity | None] = _Kept(
+        None, lambda: None if job.zone is None else client.intensity(job.zone), every_seconds=INTENSITY_SECONDS
+    )
     for job in client.changes(job_id, seconds=seconds):
-        epoch = _newest_epoch(client, job)
-        in_force = None if epoch is not None or job.zone is None or job.is_over else intensity(job.zone)
-        yield Snapshot(job, epoch, in_force)
+        newest = epoch.newest()
+        waits = newest is None and not job.is_over
+        yield Snapshot(job, newest, intensity.newest() if waits else None)
 
 
 def _newest_epoch(client: Client, job: Job) -> Epoch | None:
@@ -94,30 +100,27 @@ def _newest_epoch(client: Client, job: Job) -> Epoch | None:
     return epochs[-1] if epochs else None
 
 
-def _intensity(client: Client) -> Callable[[str], Intensity | None]:
-    """Asks for the intensity in force in a zone, once a minute at most."""
-    found: Intensity | None = None
-    asked_at: float | None = None
+class _Kept(Generic[T]):
+    """What is shown beside the job: asked for at most so often, and kept while the service is away for it.
 
-    def ask(zone: str) -> Intensity | None:
-        nonlocal found, asked_at
-        if asked_at is None or time.monotonic() - asked_at > INTENSITY_SECONDS:
-            asked_at = time.monotonic()
-            with _nothing_known():
-                found = client.intensity(zone)
-        return found
+    A zone of which nothing is known is a 503, too.
+    """
 
-    return ask
+    def __init__(self, at_first: T, ask: Callable[[], T], *, every_seconds: float = 0.0) -> None:
+        self._last, self._ask, self._every_seconds = at_first, ask, every_seconds
+        self._asked_at: float | None = None
 
-
-@contextmanager
-def _nothing_known() -> Iterator[None]:
-    """Of a zone of which nothing is known, none is shown: a 503 that says so, and a 404 for one that was removed."""
-    try:
-        yield
-    except Problem as problem:
-        if problem.status not in (404, 503):
-            raise
+    def newest(self) -> T:
+        """As it is now, or as it was when it was last heard of."""
+        now = time.monotonic()
+        if self._asked_at is None or now - self._asked_at >= self._every_seconds:
+            self._asked_at = now
+            try:
+                self._last = self._ask()
+            except ServiceError as error:
+                if not passes(error):
+                    raise
+        return self._last
 
 
 class _NewEvents:
@@ -127,12 +130,17 @@ class _NewEvents:
         self._client, self._job_id, self._last = client, job_id, 0
 
     def since_last(self) -> list[Event]:
-        """Those that have come since it was last asked."""
+        """Those that have come since it was last asked; while the service is away none, and later all of them."""
         found = []
-        for event in self._client.events(self._job_id):
-            if event.id <= self._last:
-                break
-            found.append(event)
+        try:
+            for event in self._client.events(self._job_id):
+                if event.id <= self._last:
+                    break
+                found.append(event)
+        except ServiceError as error:
+            if not passes(error):
+                raise
+            return []
         if found:
             self._last = found[0].id
         return found[::-1]

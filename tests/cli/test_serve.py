@@ -13,6 +13,7 @@ import httpx
 import psutil
 import pytest
 
+from cli.beside import url_beside
 from cli.embedded import LOOPBACK, free_port
 from tests.keys import bearer
 
@@ -93,6 +94,14 @@ def test_workers_are_started_without_any_secret(served: Served) -> None:
         told = "\n".join(f"{key}={value}" for key, value in running(served, name)[0].environ().items())
         assert (secret.read_text().strip() in told) is is_told, name
         assert ("a provider's token" in told) is (name == "-m scheduler"), name
+
+
+def test_commands_find_the_service_of_their_data_folder(served: Served, greentune: "Run") -> None:
+    assert url_beside(served.data_dir) == served.url
+    environment = {"GREENTUNE_DATA_DIR": str(served.data_dir), "GREENTUNE_KEY": served.key}
+    command = greentune("models", environment=environment)
+    assert command.finish() == 0
+    assert "SmolLM2-135M-Instruct" in command.output
 
 
 def test_keys_are_made_and_revoked_beside_a_running_service(served: Served, greentune: "Run") -> None:

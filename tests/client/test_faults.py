@@ -114,6 +114,18 @@ def test_events_are_given_once_each_whatever_breaks_off(
     assert list(client.events(job.id, follow=True, after=events[-1].id)) == []
 
 
+def test_a_wait_outlasts_a_service_that_is_away_for_a_while(
+    client: Client, way: Proxy, job: Job, url: str, operator_key: str
+) -> None:
+    changes = client.changes(job.id, seconds=0.02)
+    assert next(changes).status == "validating"
+    way.faults.extend([*[dropped] * 6, *[refused(502)] * 3])
+    with Client(url, operator_key) as direct:
+        direct.cancel(job.id)
+    assert next(changes).status == "cancelled"
+    assert not way.faults
+
+
 def test_a_service_that_is_not_there_is_named() -> None:
     url = f"http://{LOOPBACK}:{free_port(LOOPBACK)}"
     with Client(url, attempts=1) as client, pytest.raises(Unreachable, match=url):
