@@ -32,15 +32,12 @@ export function keepScroll(job) {
   addEventListener("pagehide", () => sessionStorage.setItem(key, String(scrollY)));
   const wanted = Number(sessionStorage.getItem(key));
   const [navigation] = performance.getEntriesByType("navigation");
-  if (!wanted || navigation?.type === "navigate" || location.hash) return;
+  const asked = document.getElementById(location.hash.slice(1)); // a hash may be the range of the chart, too
+  if (!wanted || navigation?.type === "navigate" || asked) return;
 
-  const root = document.documentElement;
-  root.style.overflowAnchor = "none";
-  const back = () => scrollTo(0, wanted);
-  const grown = new ResizeObserver(back);
+  const grown = new ResizeObserver(() => scrollTo(0, wanted));
   const done = () => {
     grown.disconnect();
-    root.style.overflowAnchor = "";
     for (const type of HANDS) removeEventListener(type, done);
   };
   for (const type of HANDS) addEventListener(type, done, { passive: true });
