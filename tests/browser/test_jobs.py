@@ -100,6 +100,12 @@ def test_a_filter_is_applied_at_once_stands_in_the_url_and_is_taken_back_by_the_
     expect(page).to_have_url(re.compile(r"/\?status=running$"))
     expect(page.get_by_label("Status", exact=True)).to_be_focused()
     expect(page.locator("#announcement")).to_have_text("1 job shown")
+    page.go_back()
+    expect(page.get_by_label("Status", exact=True)).to_have_value("")
+    expect(rows(page)).to_have_count(len(ids))
+    page.go_forward()
+    expect(page.get_by_label("Status", exact=True)).to_have_value("running")
+    expect(rows(page)).to_have_count(1)
 
     page.get_by_label("Metadata", exact=True).fill("team=vision")
     page.get_by_role("button", name="Filter").click()
