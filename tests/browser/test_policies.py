@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Page, Response, expect
+from sqlalchemy import delete
 
 from api.figures import number, percent
+from api.policies import simulation
 from greencore.policy import parse_policy
 from store.policies import PolicyRepository
-from store.tables import Policy
+from store.tables import IntensityReading, Policy
 from tests.browser.accessible import check_accessible
-from tests.browser.conftest import Dashboard, SignIn
+from tests.browser.conftest import PATIENCE_MS, Dashboard, SignIn
 from tests.browser.pictures import take_pictures
 from tests.browser.stage import stage_grid, stage_policies
 from tests.browser.watch import watch_of
@@ -135,6 +137,7 @@ def test_a_fault_is_told_at_its_field_and_the_last_good_picture_stays(page: Page
     page.get_by_label("rho_min", exact=True).fill("1.2")
 
     fault = page.locator('[data-fault="rho_min"]')
+    expect(fault).to_be_visible()
     expect(fault).to_contain_text("less than or equal to 1")
     expect(page.get_by_label("rho_min", exact=True)).to_have_attribute("aria-invalid", "true")
     expect(page.locator("#stale")).to_contain_text("This policy has faults")
@@ -149,7 +152,9 @@ def test_a_fault_is_told_at_its_field_and_the_last_good_picture_stays(page: Page
 
     page.get_by_label("work_hours", exact=True).fill("-1")
 
-    expect(page.locator('[data-fault="work_hours"]')).to_contain_text("greater than 0")
+    fault = page.locator('[data-fault="work_hours"]')
+    expect(fault).to_be_visible()
+    expect(fault).to_contain_text("greater than 0")
     expect(page.locator("#stale")).to_contain_text("The run has faults")
 
 
@@ -251,6 +256,32 @@ def test_every_kind_has_its_curve_and_says_what_it_rests_on(page: Page) -> None:
         assert known
         assert all(low <= rho <= high for rho in known)
         assert known == sorted(known, reverse=True), "never more work on a dirtier grid"
+
+
+def test_a_backtest_waits_its_turn_where_the_service_does_enough_of_them(page: Page) -> None:
+    watch_of(page).expect("503")
+    for _ in range(simulation.MOST_AT_ONCE):
+        simulation._places.acquire()
+    try:
+        with page.expect_response(answers(SIMULATE)) as refused:
+            page.goto(EDITOR)
+    finally:
+        simulation._places.release(simulation.MOST_AT_ONCE)
+    assert refused.value.status == 503
+
+    expect(page.locator("#stale")).to_be_hidden()
+    expect(page.locator(".compared")).to_be_visible(timeout=PATIENCE_MS)
+
+
+def test_without_stored_readings_there_is_a_curve_and_no_backtest(page: Page, dashboard: Dashboard) -> None:
+    with dashboard.database.session() as session:
+        session.execute(delete(IntensityReading))
+    page.goto(EDITOR)
+
+    expect(page.locator("#curve-readout")).to_contain_text("version 1")
+    expect(page.get_by_text("No zone has stored readings yet")).to_be_visible()
+    page.get_by_role("radio", name="percentile").check()
+    expect(page.locator("#curve-basis")).to_contain_text("no curve can be drawn")
 
 
 def test_an_operator_makes_a_policy_and_deletes_it(page: Page, dashboard: Dashboard) -> None:
