@@ -99,9 +99,9 @@ def test_workers_are_started_without_any_secret(served: Served) -> None:
 def test_commands_find_the_service_of_their_data_folder(served: Served, greentune: "Run") -> None:
     assert url_beside(served.data_dir) == served.url
     environment = {"GREENTUNE_DATA_DIR": str(served.data_dir), "GREENTUNE_KEY": served.key}
-    command = greentune("models", environment=environment)
+    command = greentune("workers", environment=environment)
     assert command.finish() == 0
-    assert "SmolLM2-135M-Instruct" in command.output
+    assert "prepare" in command.output
 
 
 def test_keys_are_made_and_revoked_beside_a_running_service(served: Served, greentune: "Run") -> None:
