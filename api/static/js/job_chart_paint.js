@@ -29,6 +29,12 @@ function label(u, text, x, y) {
   u.ctx.fillText(text, x, y);
 }
 
+function onPlainGround(u, text, x, y) {
+  u.ctx.fillStyle = colour("--page");
+  u.ctx.fillRect(x - 24 * devicePixelRatio, y - 2 * devicePixelRatio, 48 * devicePixelRatio, 16 * devicePixelRatio);
+  label(u, text, x, y);
+}
+
 // A plugin that hatches stretches; `words` labels those that are wide enough.
 export function hatched(stretches, words) {
   const paint = (u) => {
@@ -49,7 +55,7 @@ export function hatched(stretches, words) {
       u.ctx.strokeStyle = colour("--muted");
       u.ctx.stroke();
       u.ctx.restore();
-      if (words && width > TEXT_PX * devicePixelRatio) label(u, words, left + width / 2, top + 3 * devicePixelRatio);
+      if (words && width > TEXT_PX * devicePixelRatio) onPlainGround(u, words, left + width / 2, top + height / 2 - 7 * devicePixelRatio);
     });
   };
   return { hooks: { drawClear: [paint] } };

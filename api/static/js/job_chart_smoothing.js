@@ -17,5 +17,5 @@ export function smoothed(steps, values, window) {
   });
 }
 
-// A fiftieth of the run, so that a curve of any length has a similar look.
-export const windowOf = (steps) => (steps.length ? Math.max(5, Math.round((steps[steps.length - 1] - steps[0] + 1) / 50)) : 5);
+// A hundredth of the run, so that a curve of any length has a similar look, and lags behind by little.
+export const windowOf = (steps) => (steps.length ? Math.max(5, Math.round((steps[steps.length - 1] - steps[0] + 1) / 100)) : 5);
