@@ -9,7 +9,7 @@ STAMP  := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve browser test chaos malformed schemathesis lint lock
+.PHONY: help setup run serve browser test chaos malformed schemathesis images docs lint lock
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "%-13s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,12 @@ malformed: setup ## 10,000 malformed bodies and uploads, and garbage in headers;
 
 schemathesis: setup ## the running service against its OpenAPI description, for minutes; `make test` does a little of it
 	SCHEMATHESIS=full $(BIN)/python -m pytest tests/api/test_schemathesis.py -n 2
+
+images: setup ## the images' install steps, the workers' included, for minutes; `make test` does the API's
+	IMAGES=full $(BIN)/python -m pytest tests/deployment/test_images.py
+
+docs: setup ## the documents as a site in build/site; a dead link is an error
+	$(BIN)/mkdocs build --strict --quiet --site-dir build/site
 
 lint: setup ## formatting, lint, types, and who may import whom
 	$(BIN)/ruff check .
