@@ -1,4 +1,4 @@
-"""Every command of the README and of the tutorial, run as a reader would, against a real service.
+"""Commands of the README, the tutorial and a backup beside `serve`, run as a reader would, against a real service.
 
 Blocks that are marked `bash` are run, in their order, in one shell for each page. What a reader has to fill in is
 filled in here: the service's port and the key that it showed.
@@ -66,7 +66,7 @@ def serving(folder: Path, pretrained: Path) -> Iterator[Serving]:
         process.wait(PATIENCE_SECONDS)
 
 
-@pytest.mark.parametrize("page", ["docs/tutorial.md", "README.md"])
+@pytest.mark.parametrize("page", ["docs/tutorial.md", "README.md", "docs/how-to/backup.md"])
 def test_every_command_does_what_the_page_says(page: str, serving: Serving) -> None:
     blocks = re.findall(r"^```bash\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
     assert blocks

@@ -1,4 +1,4 @@
-"""The documents as a site: built without a warning, loading nothing from elsewhere, and holding all of the code's own."""
+"""The documents as a site: built without a warning, loading nothing from elsewhere, holding all of the code's own."""
 
 import json
 import os
