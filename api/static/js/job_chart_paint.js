@@ -30,8 +30,9 @@ function label(u, text, x, y) {
 }
 
 function onPlainGround(u, text, x, y) {
+  const px = devicePixelRatio;
   u.ctx.fillStyle = colour("--page");
-  u.ctx.fillRect(x - 24 * devicePixelRatio, y - 2 * devicePixelRatio, 48 * devicePixelRatio, 16 * devicePixelRatio);
+  u.ctx.fillRect(x - 24 * px, y - 2 * px, 48 * px, 16 * px);
   label(u, text, x, y);
 }
 
@@ -55,7 +56,9 @@ export function hatched(stretches, words) {
       u.ctx.strokeStyle = colour("--muted");
       u.ctx.stroke();
       u.ctx.restore();
-      if (words && width > TEXT_PX * devicePixelRatio) onPlainGround(u, words, left + width / 2, top + height / 2 - 7 * devicePixelRatio);
+      if (words && width > TEXT_PX * devicePixelRatio) {
+        onPlainGround(u, words, left + width / 2, top + height / 2 - 7 * devicePixelRatio);
+      }
     });
   };
   return { hooks: { drawClear: [paint] } };

@@ -9,6 +9,8 @@ import { amount, cellWords, reachedWords, shareWords, tableText, unprobedWords }
 
 const EPOCHS = 8; // at once: of a model with 300 tensors that is 70 kB
 const HINT = "Point at a cell, or walk through the cells with the arrow keys: Page Up and Page Down change the epoch.";
+const NOTE =
+  "Layers from the output at the top to the input, kinds of tensors side by side; a grid for each epoch, the newest first.";
 const element = (name) => document.getElementById(`map-${name}`);
 const path = document.getElementById("job-map").dataset.selection;
 const narrow = matchMedia("(max-width: 40rem)");
@@ -58,12 +60,13 @@ function build() {
   shape = geometry(layout(tensors), narrow.matches);
   const shown = groups();
   figures = shown.map(([epoch, first]) => figureOf(epoch, first));
-  if (!figures.some(({ epoch }) => epoch.number === marked.epoch)) marked = { epoch: figures[0].epoch.number, index: shape.cells[0].index };
+  if (!figures.some(({ epoch }) => epoch.number === marked.epoch)) {
+    marked = { epoch: figures[0].epoch.number, index: shape.cells[0].index };
+  }
   element("grids").replaceChildren(...figures.map(({ figure }) => figure));
   draw();
   if (focused) figures.find(({ epoch }) => String(epoch.number) === focused)?.canvas.focus();
-  element("note").textContent =
-    unprobedEverywhere() ?? "Layers from the output at the top to the input, kinds of tensors side by side; a grid for each epoch, the newest first.";
+  element("note").textContent = unprobedEverywhere() ?? NOTE;
   fillTable();
 }
 
@@ -79,7 +82,8 @@ function figureOf(epoch, first) {
   const title = first === epoch ? `Epoch ${epoch.number}` : `Epochs ${first.number}–${epoch.number}`;
   canvas.dataset.epoch = epoch.number;
   canvas.setAttribute("role", "application");
-  canvas.setAttribute("aria-label", `${title}: map of ${shareWords(epoch, tensors)} trained. Arrow keys walk through the tensors; the table below holds the same.`);
+  const what = `${title}: map of ${shareWords(epoch, tensors)} trained`;
+  canvas.setAttribute("aria-label", `${what}. Arrow keys walk through the tensors; the table below holds the same.`);
   const caption = document.createElement("figcaption");
   caption.append(Object.assign(document.createElement("strong"), { textContent: title }));
   for (const text of [reachedWords(epoch), shareWords(epoch, tensors), unprobedWords(epoch, tensors)]) {
@@ -156,7 +160,8 @@ function fillTable() {
     { label: "t_dy FLOPs", text: (index) => amount(tensors[index].t_dy_flops) },
     ...epochs.map((epoch) => ({ label: `Epoch ${epoch.number}`, text: (index) => tableText(epoch, index) })),
   );
-  table ??= dataTable(element("table"), "Tensors and their importance in each epoch", columns, () => tensors.map((_, index) => index));
+  const rows = () => tensors.map((_, index) => index);
+  table ??= dataTable(element("table"), "Tensors and their importance in each epoch", columns, rows);
   table.renew();
 }
 

@@ -15,6 +15,7 @@ const WORDS = {
 };
 const CROSSES = ["encoder_attn", "EncDecAttention"]; // attention from one stack to the other
 const LONGEST = 9;
+const UNPROBED = 0.7; // the shade of what was trained without being probed
 
 // A few letters for a kind of tensor, "q" for "self_attn.q_proj", "q b" for its bias.
 export function shortLabel(kind) {
@@ -113,8 +114,10 @@ export function renumbered(tensors, answer) {
 export function fared(epoch, index) {
   const trained = epoch.trainedSet.has(index);
   const importance = epoch.importance?.[index] ?? null;
-  const state = trained ? "trained" : epoch.importance === null ? "unknown" : importance === null ? "unreached" : "probed";
-  if (importance === null || epoch.largest <= 0) return { state, shade: trained && epoch.importance === null ? 0.7 : 0, importance };
+  const left = epoch.importance === null ? "unknown" : importance === null ? "unreached" : "probed";
+  const state = trained ? "trained" : left;
+  if (epoch.importance === null) return { state, shade: trained ? UNPROBED : 0, importance };
+  if (importance === null || epoch.largest <= 0) return { state, shade: 0, importance };
   const shade = importance <= 0 ? 0 : Math.max(0, 1 + Math.log10(importance / epoch.largest) / 3);
   return { state, shade, importance };
 }

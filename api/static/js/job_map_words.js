@@ -28,18 +28,20 @@ export function cellWords(tensor, epoch, index) {
   return [
     `Epoch ${epoch.number} (ρ ${number(epoch.rho_asked)}): `,
     tensor.name,
-    ` · ${STATES[state]} · ${probed} · t_dw ${flops(tensor.t_dw_flops)} · t_dy ${flops(tensor.t_dy_flops)} · ` +
-      `${amount(tensor.parameters).trim()} parameters`,
+    ` · ${STATES[state]} · ${probed} · t_dw ${flops(tensor.t_dw_flops)} · t_dy ${flops(tensor.t_dy_flops)}` +
+      ` · ${amount(tensor.parameters).trim()} parameters`,
   ];
 }
 
 const flops = (value) => (value === null ? "unknown" : `${amount(value)}FLOPs a step`);
 
 export const reachedWords = (epoch) =>
-  epoch.rho_reached === null ? `ρ ${number(epoch.rho_asked)}` : `ρ ${number(epoch.rho_asked)}, reached ${number(epoch.rho_reached)}`;
+  `ρ ${number(epoch.rho_asked)}${epoch.rho_reached === null ? "" : `, reached ${number(epoch.rho_reached)}`}`;
 
-export const shareWords = (epoch, tensors) =>
-  `${epoch.trained.length} of ${tensors.length} tensors (${percent(tensors.length ? epoch.trained.length / tensors.length : null).replace(" ", "\u00a0")})`;
+export function shareWords(epoch, tensors) {
+  const share = percent(tensors.length ? epoch.trained.length / tensors.length : null).replace(" ", "\u00a0");
+  return `${epoch.trained.length} of ${tensors.length} tensors (${share})`;
+}
 
 // Of epochs in which nothing was probed, why; null of others.
 export function unprobedWords(epoch, tensors) {
