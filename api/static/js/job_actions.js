@@ -7,7 +7,7 @@ import { renew } from "./live.js";
 const QUESTIONS = {
   cancel: {
     title: "Cancel this job?",
-    text: "It stops for good; a worker that runs it stops after the step it is in. What it has used and emitted stays on record.",
+    text: "A worker that runs it stops after the step it is in. What it has used and emitted stays on record. It can be retried later.",
     yes: "Cancel the job",
     danger: true,
   },
