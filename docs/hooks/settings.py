@@ -76,7 +76,7 @@ def _variable(name: str) -> str:
 
 def _bounds(field: FieldInfo) -> str:
     """The bounds of a number, in words."""
-    words = {"ge": "at least", "gt": "above", "le": "at most", "min_length": "characters: at least"}
+    words = {"ge": "at least", "gt": "above", "le": "at most"}
     return ", ".join(
         f"{words[name]} {getattr(bound, name):g}"
         for bound in field.metadata

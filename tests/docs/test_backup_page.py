@@ -19,7 +19,7 @@ PAGE = (ROOT / "docs" / "how-to" / "backup.md").read_text()
 
 def commands(title: str) -> str:
     """The first block of commands of a section."""
-    return re.findall(r"```sh\n(.*?)```", PAGE.split(f"## {title}\n", 1)[1], re.DOTALL)[0]
+    return str(re.findall(r"```sh\n(.*?)```", PAGE.split(f"## {title}\n", 1)[1], re.DOTALL)[0])
 
 
 @pytest.fixture
