@@ -33,8 +33,8 @@ def number(value: float | None, digits: int = 4) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share in per cent, to a tenth."""
-    return UNKNOWN if share is None else f"{share * 100:.1f} %".replace("-", "−")
+    """A share in per cent, to a tenth; what rounds to nothing has no sign."""
+    return UNKNOWN if share is None else f"{round(share * 100, 1) + 0.0:.1f} %".replace("-", "−")
 
 
 def time(value: datetime | None) -> str:

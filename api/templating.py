@@ -13,7 +13,9 @@ from api.intensity_bands import BANDS_JSON, band_of
 
 TEMPLATES = Path(__file__).parent / "templates"
 # Another release may show the same rows otherwise.
-FINGERPRINT = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(TEMPLATES.glob("*.html")))).hexdigest()[:8]
+FINGERPRINT = hashlib.sha256(
+    b"".join(file.read_bytes() for kind in ("*.html", "*.py") for file in sorted(Path(__file__).parent.rglob(kind)))
+).hexdigest()[:8]
 
 
 def _code(text: str) -> Markup:

@@ -38,11 +38,14 @@ def test_the_front_page_lists_jobs_and_renews_itself_while_one_is_not_final(job_
     assert REFRESH in markup
 
 
-def test_pages_of_jobs_that_have_ended_stay_as_they_are(finished_job_id: str, client: TestClient) -> None:
-    for path in ("/", f"/dashboard/jobs/{finished_job_id}"):
-        markup = page(client, path)
-        assert "data-poll-seconds" not in markup
-        assert "refresh" not in markup
+def test_the_page_of_a_job_that_has_ended_stays_as_it_is(finished_job_id: str, client: TestClient) -> None:
+    markup = page(client, f"/dashboard/jobs/{finished_job_id}")
+    assert "data-poll-seconds" not in markup
+    assert "refresh" not in markup
+
+
+def test_the_jobs_are_looked_at_now_and_then_when_all_have_ended(finished_job_id: str, client: TestClient) -> None:
+    assert 'data-poll-seconds="20"' in page(client, "/")
 
 
 def test_a_job_in_progress_renews_its_page(job_id: str, client: TestClient) -> None:
@@ -80,7 +83,7 @@ def test_a_price_is_shown_as_provisional_until_it_is_settled(finished_job_id: st
 def test_a_settled_price_and_the_two_savings_are_shown_apart_with_what_they_assume(
     settled_job_id: str, client: TestClient
 ) -> None:
-    assert "less work 42.0 %, moved in time" in page(client, "/")
+    assert 'data-label="Saved by less work">42.0 %' in page(client, "/")
     for path in ("/", f"/dashboard/jobs/{settled_job_id}"):
         assert ">settled<" in page(client, path)
         assert ">provisional<" not in page(client, path)

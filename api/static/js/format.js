@@ -7,14 +7,24 @@ export function number(value, digits = 4) {
   if (value === null || value === undefined || Number.isNaN(value)) return UNKNOWN;
   if (value === 0) return "0";
   const magnitude = Math.floor(Math.log10(Math.abs(value)));
-  if (magnitude < -6) return value.toExponential(digits - 1);
-  const text = value.toFixed(Math.min(100, Math.max(0, digits - 1 - magnitude)));
+  if (magnitude < -6) return value.toExponential(digits - 1).replace(/e-(\d)$/, "e-0$1");
+  const text = fixed(value, Math.max(0, digits - 1 - magnitude));
   return text.includes(".") ? text.replace(/\.?0+$/, "") : text;
+}
+
+// So many decimals; a tie goes to the even digit, as Python has it.
+function fixed(value, decimals) {
+  return new Intl.NumberFormat("en", {
+    minimumFractionDigits: decimals,
+    maximumFractionDigits: decimals,
+    useGrouping: false,
+    roundingMode: "halfEven",
+  }).format(value);
 }
 
 export function percent(share) {
   if (share === null || share === undefined) return UNKNOWN;
-  return `${(share * 100).toFixed(1)} %`.replace("-", "−");
+  return `${fixed(share * 100, 1)} %`.replace(/^-0\.0/, "0.0").replace("-", "−");
 }
 
 // A time in UTC, to the second; from milliseconds since 1970, a Date or an ISO text.
