@@ -44,7 +44,7 @@ images: setup ## the images' install steps, the workers' included, for minutes; 
 	IMAGES=full $(BIN)/python -m pytest tests/deployment/test_images.py
 
 docs: setup ## the documents as a site in build/site; a dead link is an error
-	$(BIN)/mkdocs build --strict --quiet --site-dir build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 lint: setup ## formatting, lint, types, and who may import whom
 	$(BIN)/ruff check .

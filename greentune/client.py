@@ -150,9 +150,17 @@ class Client:
             f"/jobs/{part(job_id)}/epochs", Epoch, lambda epoch: epoch.number, {"after": after}
         )
 
-    def series(self, job_id: str, *, points: int | None = None) -> Series:
-        """The curves of a job, each with about so many `points` at most."""
-        return self._resources.get(Series, f"/jobs/{part(job_id)}/series", {"points": points})
+    def series(
+        self,
+        job_id: str,
+        *,
+        points: int | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+    ) -> Series:
+        """The curves of a job, each with about so many `points` at most; of a part of the time, in finer steps."""
+        asked = {"points": points, "start": plain(start), "end": plain(end)}
+        return self._resources.get(Series, f"/jobs/{part(job_id)}/series", asked)
 
     def selection(self, job_id: str, *, limit: int | None = None, after: int | None = None) -> Selection:
         """Which tensors were trained in which epoch; the newest `limit` epochs, or those before the number `after`."""

@@ -5,7 +5,7 @@ from fastapi import APIRouter, Response
 from api.access.principal import PrincipalDep
 from api.context import ContextDep, NowDep, SessionDep
 from api.dashboard.job_comparison import comparison
-from api.dashboard.job_rows import epoch_rows, event_rows
+from api.dashboard.job_rows import epoch_rows, event_rows, newest_epoch
 from api.dashboard.job_rows import router as rows_router
 from api.dashboard.job_surroundings import surroundings, surroundings_tag
 from api.dashboard.page_tags import POLL_SECONDS, page_tag, tagged
@@ -42,7 +42,7 @@ def job_page(
     if if_none_match is not None and matches(if_none_match, tag):
         return not_modified(tag)
     [job] = jobs_out(session, [row])
-    epochs = epoch_rows(session, job.id, before=row.epochs_done + 2)  # the one that runs included
+    epochs = epoch_rows(session, job.id, before=newest_epoch(row) + 1)
     rendered = render(
         "job.html",
         title=f"{job.status} · {job.id}",

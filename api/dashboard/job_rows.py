@@ -17,6 +17,7 @@ from api.jobs.event_schemas import EventOut
 from api.jobs.schemas import jobs_out
 from api.templating import render
 from store.jobs import JobRepository
+from store.tables import Job
 
 ROWS = 50
 
@@ -39,6 +40,11 @@ class Rows:
     older: int | None
 
 
+def newest_epoch(job: Job) -> int:
+    """The number of the epoch that runs, or would be next."""
+    return job.epochs_done + 1
+
+
 def epoch_rows(session: Session, job_id: str, *, before: int) -> Rows:
     """Epochs with numbers below `before`, which count from 1 without a gap."""
     repository = JobRepository(session)
@@ -58,17 +64,23 @@ def event_rows(session: Session, job_id: str, *, before: int | None = None) -> R
 
 @router.get("/dashboard/jobs/{job_id}/epochs")
 def older_epochs(
-    row: JobDep, principal: PrincipalDep, session: SessionDep, after: Annotated[int, Query(ge=1, lt=2**31)]
+    row: JobDep,
+    principal: PrincipalDep,
+    session: SessionDep,
+    after: Annotated[int | None, Query(ge=1, lt=2**31)] = None,
 ) -> HTMLResponse:
-    """Those before number `after`."""
-    return _page(session, principal, row, "epochs", epoch_rows(session, row.id, before=after))
+    """Those before number `after`; the newest without it."""
+    return _page(session, principal, row, "epochs", epoch_rows(session, row.id, before=after or newest_epoch(row) + 1))
 
 
 @router.get("/dashboard/jobs/{job_id}/events")
 def older_events(
-    row: JobDep, principal: PrincipalDep, session: SessionDep, after: Annotated[int, Query(ge=1, lt=2**63)]
+    row: JobDep,
+    principal: PrincipalDep,
+    session: SessionDep,
+    after: Annotated[int | None, Query(ge=1, lt=2**63)] = None,
 ) -> HTMLResponse:
-    """Those before the id `after`."""
+    """Those before the id `after`; the newest without it."""
     return _page(session, principal, row, "events", event_rows(session, row.id, before=after))
 
 

@@ -52,7 +52,7 @@ def policies_page(principal: PrincipalDep, session: SessionDep, if_none_match: I
     return tagged(rendered, tag)
 
 
-@router.get("/dashboard/policies/new")
+@router.get("/dashboard/new-policy")
 def new_policy_page(operator: OperatorDep, context: ContextDep, session: SessionDep) -> HTMLResponse:
     """The editor with an example in it."""
     return _editor("New policy", operator, context, session, stored=None)

@@ -65,6 +65,16 @@ class Loss(Answer):
     at: list[int]
     value: list[float | None]
     """None where the loss was not finite"""
+    mean: list[float | None]
+    """Of all steps in the same stretch, those left out included"""
+
+
+class Evaluation(Answer):
+    """One entry for each epoch after which the held-out rows were evaluated."""
+
+    epoch: list[int]
+    at: list[int]
+    loss: list[float]
 
 
 class Rho(Answer):
@@ -99,6 +109,7 @@ class Series(Answer):
     end: datetime | None
     """The latest time in any of them"""
     loss: Loss
+    evaluation: Evaluation
     energy: Energy
     rho: Rho
 

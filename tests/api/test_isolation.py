@@ -18,7 +18,7 @@ from store.tables import Checkpoint, Job
 from store.workers import WorkerRepository
 from tests.api.conftest import MODEL, NOW, run_to_success
 
-PUBLIC = {"/livez", "/readyz", "/sign-in", "/static"}
+PUBLIC = {"/livez", "/readyz", "/sign-in", "/static", "/static/uplot"}
 # What identifies something of an owner in a path; other parameters name what is shared.
 OWNED = {"job_id", "dataset_id", "webhook_id", "delivery_id"}
 OPERATORS = {"/keys", "/keys/{key_id}", "/audit", "/metrics"}

@@ -79,7 +79,7 @@ def stage_workers(database: Database, *, now: datetime, busy_with: str | None = 
     with database.session() as session:
         workers = WorkerRepository(session)
         workers.seen("worker-a", at=now, zones=["FR", "GB"], device="NVIDIA H100 80GB HBM3")
-        workers.seen("worker-b", at=now, zones=["DE"], device="cpu (2 cores)")
+        workers.seen("worker-b", at=now, zones=["DE"], device="cpu")
         workers.seen("prepare-a", at=now, role="prepare")
         workers.seen("scheduler-a", at=now, role="scheduler")
         if busy_with is not None:
