@@ -13,6 +13,7 @@ PATHS = {
     "submit": "/dashboard/submit",
     "policies": "/dashboard/policies",
     "policy": "/dashboard/policies/follow-the-grid",
+    "policy-new": "/dashboard/new-policy",
     "grid": "/dashboard/grid",
     "workers": "/dashboard/workers",
     "reference": "/docs",

@@ -13,12 +13,12 @@ from store.status import Action, JobStatus
 from store.tables import EnergyInterval, Epoch, Event, Job
 from tests.browser.accessible import check_accessible
 from tests.browser.conftest import Dashboard, SignIn
+from tests.browser.keyboard import tab_to
 from tests.browser.stage import stage_dataset, stage_grid, stage_job
 from tests.browser.watch import watch_of
 
 NOW = datetime.now(UTC)
 LARGEST_BYTES = 60_000
-MOST_TABS = 40
 
 
 @pytest.fixture
@@ -33,15 +33,6 @@ def staged(dashboard: Dashboard, dataset: str, status: JobStatus, **columns: Any
 def open_job(page: Page, job_id: str) -> None:
     page.goto(f"/dashboard/jobs/{job_id}")
     page.wait_for_load_state("networkidle")
-
-
-def tab_to(page: Page, name: str) -> None:
-    """Go on with the Tab key until the button of this name has the focus."""
-    for _ in range(MOST_TABS):
-        page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.textContent.trim()") == name:
-            return
-    pytest.fail(f"no {name!r} within {MOST_TABS} presses of Tab")
 
 
 def focused(page: Page) -> str:
@@ -60,7 +51,7 @@ def said(page: Page) -> Any:
 def test_a_job_is_paused_and_resumed_by_keyboard_alone(page: Page, dashboard: Dashboard, dataset: str) -> None:
     open_job(page, staged(dashboard, dataset, JobStatus.QUEUED))
 
-    tab_to(page, "Pause")
+    tab_to(page, "#action-pause")
     page.keyboard.press("Enter")
 
     expect(status_of(page)).to_have_text("paused")
@@ -80,7 +71,7 @@ def test_cancelling_is_asked_first_and_done_by_keyboard_alone(page: Page, dashbo
     job_id = staged(dashboard, dataset, JobStatus.RUNNING, epochs_done=1)
     open_job(page, job_id)
 
-    tab_to(page, "Cancel")
+    tab_to(page, "#action-cancel")
     page.keyboard.press("Enter")
     expect(page.get_by_role("dialog", name="Cancel this job?")).to_be_visible()
     assert focused(page) == "confirm-no", "the harmless answer is the one at hand"

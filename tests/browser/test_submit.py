@@ -18,6 +18,7 @@ from store.status import JobStatus
 from store.tables import Job
 from tests.browser.accessible import check_accessible
 from tests.browser.conftest import Dashboard, SignIn
+from tests.browser.keyboard import tab_to, type_over
 from tests.browser.pictures import take_pictures
 from tests.browser.stage import stage_dataset, stage_grid, stage_job, stage_policies, stage_workers
 from tests.browser.watch import watch_of
@@ -63,6 +64,27 @@ def submitted(page: Page, database: Database) -> Any:
         assert job is not None
         session.expunge(job)
         return job
+
+
+def test_a_job_is_submitted_by_keyboard_alone(page: Page, dashboard: Dashboard, dataset: str) -> None:
+    page.goto("/dashboard/submit")
+    tab_to(page, "#dataset")
+    page.keyboard.type("sums")
+    tab_to(page, "#policy")
+    page.keyboard.type("night")
+    tab_to(page, "#zone")
+    page.keyboard.type("GB")
+    tab_to(page, "[data-hours='12']")
+    page.keyboard.press("Space")
+    tab_to(page, "#hyperparameters-epochs")
+    type_over(page, "5")
+    expect(estimate(page)).to_contain_text("Best window")
+    tab_to(page, "button.main")
+    page.keyboard.press("Enter")
+
+    job = submitted(page, dashboard.database)
+    assert (job.dataset_id, job.policy_name, job.zone_asked, job.epochs) == (dataset, "night-shift", "GB", 5)
+    assert job.deadline is not None
 
 
 def test_what_a_job_would_take_stands_beside_the_form_and_the_job_is_as_written(
