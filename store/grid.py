@@ -4,12 +4,13 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, func, or_, select
+from sqlalchemy import ARRAY, String, delete, func, literal, or_, select, true
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from greencore.carbon import IntensitySeries, Reading, Signal
 from greencore.carbon.merging import merged
+from greencore.carbon.series import SIGNALS
 from store.knowledge import Knowledge
 from store.tables import IntensityForecast, IntensityReading
 
@@ -48,7 +49,7 @@ class GridRepository:
             .limit(1)
         )
         row = self._session.scalars(query).one_or_none()
-        return None if row is None else _reading(row)
+        return None if row is None else reading_of(row)
 
     def first(self, zone: str, signal: Signal) -> Reading | None:
         """The earliest reading."""
@@ -59,17 +60,23 @@ class GridRepository:
             .limit(1)
         )
         row = self._session.scalars(query).one_or_none()
-        return None if row is None else _reading(row)
+        return None if row is None else reading_of(row)
 
     def signal(self, zone: str) -> Signal | None:
-        """The signal of the zone's reading that was fetched last; None where there is none."""
-        query = (
-            select(IntensityReading.signal)
-            .where(IntensityReading.zone == zone)
-            .order_by(IntensityReading.fetched_at.desc())
-            .limit(1)
+        """Of the last reading of each signal, the signal of the one that was fetched last; None where there is none."""
+        # One look into the primary key's index a signal: the last fetched of all readings would have to be sorted for.
+        signal = (
+            func.unnest(literal(list(SIGNALS), ARRAY(String))).table_valued("signal").render_derived(name="signals")
         )
-        found = self._session.scalar(query)
+        last = (
+            select(IntensityReading.fetched_at)
+            .where(IntensityReading.zone == zone, IntensityReading.signal == signal.c.signal)
+            .order_by(IntensityReading.start.desc())
+            .limit(1)
+            .lateral("last")
+        )
+        query = select(signal.c.signal).select_from(signal).join(last, true()).order_by(last.c.fetched_at.desc())
+        found = self._session.scalar(query.limit(1))
         return None if found is None else signal_named(found)
 
     def between(self, zone: str, signal: Signal, start: datetime, end: datetime) -> IntensitySeries:
@@ -155,24 +162,11 @@ class GridRepository:
             .order_by(table.start)
         )
         rows: Iterable[IntensityReading | IntensityForecast] = self._session.scalars(query)
-        return merged(map(_reading, rows))
+        return merged(map(reading_of, rows))
 
 
-def _row(reading: Reading) -> dict[str, Any]:
-    return {
-        "zone": reading.zone,
-        "signal": reading.signal,
-        "start": reading.start,
-        "end": reading.end,
-        "gco2e_per_kwh": reading.gco2e_per_kwh,
-        "source": reading.source,
-        "emission_factors": reading.emission_factors,
-        "estimated": reading.estimated,
-        "fetched_at": reading.fetched_at,
-    }
-
-
-def _reading(row: IntensityReading | IntensityForecast) -> Reading:
+def reading_of(row: IntensityReading | IntensityForecast) -> Reading:
+    """A reading as it is stored."""
     return Reading(
         zone=row.zone,
         start=row.start,
@@ -189,3 +183,17 @@ def _reading(row: IntensityReading | IntensityForecast) -> Reading:
 def signal_named(value: str | None) -> Signal:
     """The signal as it is stored; the grid's average unless it says otherwise."""
     return "marginal" if value == "marginal" else "average"
+
+
+def _row(reading: Reading) -> dict[str, Any]:
+    return {
+        "zone": reading.zone,
+        "signal": reading.signal,
+        "start": reading.start,
+        "end": reading.end,
+        "gco2e_per_kwh": reading.gco2e_per_kwh,
+        "source": reading.source,
+        "emission_factors": reading.emission_factors,
+        "estimated": reading.estimated,
+        "fetched_at": reading.fetched_at,
+    }

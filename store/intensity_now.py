@@ -1,4 +1,4 @@
-"""The newest reading of each of many zones, in one query that looks into an index twice a zone."""
+"""The newest reading and the newest forecast of each of many zones, each in one query of a few looks into an index."""
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
@@ -7,7 +7,7 @@ from sqlalchemy import ARRAY, String, func, literal, select, true
 from sqlalchemy.orm import Session, aliased
 
 from greencore.carbon.series import SIGNALS
-from store.tables import IntensityReading
+from store.tables import IntensityForecast, IntensityReading
 
 
 def newest_readings(session: Session, zones: Collection[str], *, at: datetime) -> Mapping[str, IntensityReading]:
@@ -28,3 +28,18 @@ def newest_readings(session: Session, zones: Collection[str], *, at: datetime) -
     reading = aliased(IntensityReading, newest)
     query = select(reading).select_from(zone).join(signal, true()).join(newest, true()).order_by(reading.fetched_at)
     return {found.zone: found for found in session.scalars(query)}
+
+
+def forecasts_made(session: Session, signals: Mapping[str, str]) -> Mapping[str, tuple[datetime, datetime]]:
+    """When the newest forecast of each zone's signal was fetched, and how far it reaches; by zone."""
+    zones, of_zones = literal(list(signals), ARRAY(String)), literal(list(signals.values()), ARRAY(String))
+    asked = func.unnest(zones, of_zones).table_valued("zone", "signal").render_derived(name="asked")
+    newest = (
+        select(IntensityForecast.fetched_at, IntensityForecast.end)
+        .where(IntensityForecast.zone == asked.c.zone, IntensityForecast.signal == asked.c.signal)
+        .order_by(IntensityForecast.start.desc())
+        .limit(1)
+        .lateral("newest")
+    )
+    query = select(asked.c.zone, newest.c.fetched_at, newest.c.end).select_from(asked).join(newest, true())
+    return {zone: (fetched_at, end) for zone, fetched_at, end in session.execute(query)}

@@ -9,7 +9,7 @@ from typing import Self
 import pycountry
 from sqlalchemy.orm import Session
 
-from api.zones.schemas import ForecastOut, IntensityOut, ZoneOut
+from api.zones.schemas import ForecastOut, IntensityOut, ProviderOut, ZoneOut
 from greencore.carbon import IntensitySeries
 from greencore.policy.cleanest_window import CleanWindow, cleanest_window
 from store.grid import GridRepository
@@ -49,6 +49,7 @@ class ZoneView:
     window_width: float
     cleaner: float | None
     workers: int
+    provider: ProviderOut | None
 
     @classmethod
     def of(cls, known: ZoneOut, session: Session, settings: Settings, *, window_hours: float, now: datetime) -> Self:
@@ -69,6 +70,7 @@ class ZoneView:
             window_width=window_hours * HOUR / AHEAD,
             cleaner=1 - window.gco2e_per_kwh / intensity if window is not None and intensity else None,
             workers=known.workers,
+            provider=known.provider,
         )
 
     @property

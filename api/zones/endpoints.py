@@ -6,16 +6,18 @@ from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
-from sqlalchemy.orm import Session
 
 from api.access.principal import PrincipalDep
 from api.context import ContextDep, NowDep, SessionDep
 from api.listing import Listing, whole
 from api.problems import RETRY_AFTER_SECONDS, Problem, declared, invalid
 from api.times import RecordedTime
-from api.zones.schemas import ForecastOut, ForecastReach, HistoryOut, IntensityOut, ReadingOut, ZoneOut
+from api.zones.schemas import ForecastOut, ForecastReach, HistoryOut, IntensityOut, ProviderOut, ReadingOut, ZoneOut
 from greencore.carbon import IntensitySeries
-from store.grid import GridRepository
+from store.grid import GridRepository, reading_of
+from store.intensity_now import forecasts_made, newest_readings
+from store.providers import ProviderRepository
+from store.tables import IntensityReading, Provider
 from store.workers import WorkerRepository
 
 MOST_READINGS = 10_000
@@ -38,23 +40,38 @@ NOT_FOUND = declared(HTTPStatus.NOT_FOUND)
 @router.get("", summary="The zones, and what is known of each")
 def list_zones(principal: PrincipalDep, context: ContextDep, session: SessionDep, now: NowDep) -> Listing[ZoneOut]:
     """All that are configured, by name."""
+    zones = sorted(context.settings.zones)
+    readings = newest_readings(session, zones, at=now)
+    forecasts = forecasts_made(session, {zone: reading.signal for zone, reading in readings.items()})
+    providers = {provider.zone: provider for provider in ProviderRepository(session).all()}
     alive = WorkerRepository(session).alive(since=now - timedelta(seconds=context.settings.lease_seconds))
     workers = Counter(zone for worker in alive for zone in set(worker.zones))
-    return whole([_zone(zone, session, workers[zone], now) for zone in sorted(context.settings.zones)])
+    return whole(
+        [
+            _zone(zone, readings.get(zone), forecasts.get(zone), providers.get(zone), workers=workers[zone], now=now)
+            for zone in zones
+        ]
+    )
 
 
-def _zone(zone: str, session: Session, workers: int, now: datetime) -> ZoneOut:
-    grid = GridRepository(session)
-    signal = grid.signal(zone)
-    newest = grid.newest(zone, at=now, signal=signal)
-    made = None if signal is None else grid.forecast_made(zone, signal)
+def _zone(
+    zone: str,
+    row: IntensityReading | None,
+    made: tuple[datetime, datetime] | None,
+    provider: Provider | None,
+    *,
+    workers: int,
+    now: datetime,
+) -> ZoneOut:
+    newest = None if row is None else reading_of(row)
     return ZoneOut(
         zone=zone,
-        signal=signal,
+        signal=newest and newest.signal,
         newest=newest and ReadingOut.of(newest),
         age_seconds=newest and newest.age_seconds(now),
         forecast=ForecastReach(made_at=made[0], until=made[1]) if made is not None and made[1] > now else None,
         workers=workers,
+        provider=provider and ProviderOut.of(provider),
     )
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from greencore.carbon import EmissionFactors, IntensitySeries, Reading, Signal
 from greencore.carbon.fallback import Known
 from greencore.carbon.forecasting.own_forecast import SOURCE as OWN_FORECAST
+from store.tables import Provider
 
 AVERAGE_OR_MARGINAL = "Of the grid's average, or of the plant that another kWh would start"
 LIFECYCLE_OR_DIRECT = "Whether building the plants and bringing the fuel counts, or only what they burn"
@@ -81,6 +82,27 @@ class ForecastReach(BaseModel):
     until: datetime
 
 
+class ProviderOut(BaseModel):
+    """How the source of a zone has answered so far."""
+
+    source: str = Field(description="Its kind, as it was asked last")
+    last_success_at: datetime | None = Field(description="Null where it has never answered")
+    failures_in_a_row: int = Field(description="Since it last answered")
+    last_failure_at: datetime | None
+    fault: str | None = Field(description="Of the last failure; null where it has answered since")
+
+    @classmethod
+    def of(cls, provider: Provider) -> "ProviderOut":
+        """As stored."""
+        return cls(
+            source=provider.source,
+            last_success_at=provider.last_success_at,
+            failures_in_a_row=provider.consecutive_failures,
+            last_failure_at=provider.last_failure_at,
+            fault=provider.last_error if provider.consecutive_failures else None,
+        )
+
+
 class ZoneOut(BaseModel):
     """A zone that this service knows; what is not known yet is null."""
 
@@ -90,6 +112,7 @@ class ZoneOut(BaseModel):
     age_seconds: float | None = Field(description="Since the start of that reading")
     forecast: ForecastReach | None = Field(description="Null where none reaches beyond the present")
     workers: int = Field(description="Training workers that are alive there")
+    provider: ProviderOut | None = Field(description="Null where its source has not been asked yet")
 
 
 class ForecastOut(BaseModel):

@@ -7,7 +7,7 @@ from cli.remote.output import UNKNOWN, clean, short_time, show_json, show_table
 from cli.remote.sparkline import cleanest_hours, first_hour, hourly_means, sparkline
 from greentune.client import Client
 from greentune.errors import Problem
-from greentune.models import Forecast, Intensity, Zone
+from greentune.models import Forecast, Intensity, Provider, Zone
 
 HOURS = 24
 # A request a zone: beyond this the next hours are shown of one zone at a time.
@@ -23,16 +23,20 @@ def show_zones(client: Client, *, as_json: bool) -> None:
         show_json([{"zone": zone, "forecast": forecasts.get(zone.zone)} for zone in zones])
         return
     show_table(HEADERS, (_row(zone, forecasts.get(zone.zone)) for zone in zones), empty="no zones")
+    for zone in zones:
+        _show_fault(zone.zone, zone.provider)
 
 
 def show_zone(client: Client, name: str, *, as_json: bool) -> None:
     """One zone: the intensity that a job would be steered by now, and the next hours."""
     forecast = client.forecast(name, hours=HOURS)
     intensity = _in_force(client, name)
+    provider = next((zone.provider for zone in client.zones() if zone.zone == name), None)
     if as_json:
-        show_json({"intensity": intensity, "forecast": forecast})
+        show_json({"intensity": intensity, "forecast": forecast, "provider": provider})
         return
     typer.echo(clean(f"{name}: {_now(intensity)}"))
+    _show_fault(name, provider)
     if not forecast.data:
         typer.echo("next 24 h: nothing is expected of it yet")
         return
@@ -63,6 +67,16 @@ def _row(zone: Zone, forecast: Forecast | None) -> tuple[str, ...]:
         bars,
         cleanest,
     )
+
+
+def _show_fault(zone: str, provider: Provider | None) -> None:
+    if provider is None or provider.fault is None:
+        return
+    times = provider.failures_in_a_row
+    often = "once" if times == 1 else f"{times} times in a row"
+    answered = provider.last_success_at
+    since = "and has never answered" if answered is None else f"since {short_time(answered)} UTC"
+    typer.echo(clean(f"{zone}: {provider.source} has failed {often} {since}: {provider.fault}"))
 
 
 def _in_force(client: Client, name: str) -> Intensity | None:

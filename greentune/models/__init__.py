@@ -32,7 +32,7 @@ from greentune.models.jobs import (
 )
 from greentune.models.policies import Decision, Policy, Quantiles, Simulation, SimulationBasis, Spread
 from greentune.models.service import Health, IssuedKey, Key, Model, Warned, Worker
-from greentune.models.zones import Forecast, ForecastReach, History, Intensity, Reading, Zone
+from greentune.models.zones import Forecast, ForecastReach, History, Intensity, Provider, Reading, Zone
 
 __all__ = [
     "Action",
@@ -74,6 +74,7 @@ __all__ = [
     "Place",
     "Policy",
     "Progress",
+    "Provider",
     "Quantiles",
     "Queue",
     "Reading",

@@ -26,6 +26,20 @@ class ForecastReach(Answer):
     until: datetime
 
 
+class Provider(Answer):
+    """How the source of a zone has answered so far."""
+
+    source: str
+    """Its kind, as it was asked last"""
+    last_success_at: datetime | None
+    """None where it has never answered"""
+    failures_in_a_row: int
+    """Since it last answered"""
+    last_failure_at: datetime | None
+    fault: str | None
+    """Of the last failure; None where it has answered since"""
+
+
 class Zone(Answer):
     """A zone that this service knows; what is not known yet is None."""
 
@@ -40,6 +54,8 @@ class Zone(Answer):
     """None where none reaches beyond the present"""
     workers: int
     """Training workers that are alive there"""
+    provider: Provider | None = None
+    """None where its source has not been asked yet, or the service is too old to say"""
 
 
 class Intensity(Answer):

@@ -5,12 +5,15 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from sqlalchemy import event
 
 from api.main import create_app
 from greencore.carbon import Reading
 from store.database import Database
 from store.grid import GridRepository
+from store.providers import ProviderRepository
 from store.settings import Settings
 from store.workers import WorkerRepository
 from tests.keys import bearer
@@ -137,7 +140,75 @@ def test_the_zones_are_listed_with_what_is_known_of_each(
         "age_seconds": None,
         "forecast": None,
         "workers": 1,
+        "provider": None,
     }
+
+
+def test_the_fault_of_a_source_is_told_until_it_answers_again(
+    client: TestClient, database: Database, now: datetime
+) -> None:
+    def provider(zone: str) -> Any:
+        return {each["zone"]: each for each in client.get("/zones").json()["data"]}[zone]["provider"]
+
+    minute = timedelta(minutes=1)
+    with database.session() as session:
+        providers = ProviderRepository(session)
+        providers.answered("FR", "uk", at=now - 10 * minute)
+        providers.failed("FR", "uk", at=now - 5 * minute, error="timed out after 10 s")
+        providers.failed("FR", "uk", at=now - minute, error="answered 503")
+        providers.failed("DE", "energy-charts", at=now, error="no such country")
+
+    french = provider("FR")
+    assert (french["source"], french["failures_in_a_row"], french["fault"]) == ("uk", 2, "answered 503")
+    assert datetime.fromisoformat(french["last_success_at"]) == now - 10 * minute
+    assert datetime.fromisoformat(french["last_failure_at"]) == now - minute
+    assert (provider("DE")["last_success_at"], provider("DE")["fault"]) == (None, "no such country")
+
+    with database.session() as session:
+        ProviderRepository(session).answered("FR", "uk", at=now)
+
+    french = provider("FR")
+    assert (french["failures_in_a_row"], french["fault"]) == (0, None)
+    assert datetime.fromisoformat(french["last_failure_at"]) == now - minute
+
+
+def test_of_two_signals_of_a_zone_the_one_that_was_fetched_last_is_listed_with_its_forecast(
+    client: TestClient, database: Database, now: datetime
+) -> None:
+    put(
+        database,
+        reading(now - HOUR / 2, 56.0, fetched_at=now - HOUR),
+        reading(now - HOUR, 700.0, signal="marginal", fetched_at=now),
+    )
+    put_forecast(database, reading(now + HOUR, 60.0), at=now)
+    put_forecast(database, reading(now + 2 * HOUR, 800.0, signal="marginal"), at=now)
+
+    french = {zone["zone"]: zone for zone in client.get("/zones").json()["data"]}["FR"]
+
+    assert (french["signal"], french["newest"]["gco2e_per_kwh"]) == ("marginal", 700.0)
+    assert datetime.fromisoformat(french["forecast"]["until"]) == now + 3 * HOUR
+    assert client.get("/zones/FR/forecast").json()["signal"] == "marginal"
+
+
+def test_the_zones_are_read_in_as_many_queries_however_many_they_are(
+    app: FastAPI, client: TestClient, database: Database, now: datetime
+) -> None:
+    asked: list[str] = []
+
+    @event.listens_for(app.state.context.database.engine, "before_cursor_execute")
+    def note(*call: Any) -> None:
+        asked.append(call[2])
+
+    client.get("/zones")  # the key's own note is written now and then
+    asked.clear()
+    client.get("/zones")
+    before = len(asked)
+    put(database, *(reading(now, 100.0, zone=zone) for zone in ("DE", "FR", "GB")))
+    put_forecast(database, reading(now, 99.0), at=now)
+    asked.clear()
+    client.get("/zones")
+
+    assert len(asked) == before <= 5
 
 
 def test_a_forecast_that_lies_in_the_past_is_none(client: TestClient, database: Database, now: datetime) -> None:

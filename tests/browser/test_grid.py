@@ -9,6 +9,7 @@ from playwright.sync_api import Page, expect
 from greencore.carbon import Reading
 from store.database import Database
 from store.grid import GridRepository
+from store.providers import ProviderRepository
 from store.settings import Settings
 from tests.browser.accessible import check_accessible
 from tests.browser.conftest import Dashboard, serving
@@ -107,3 +108,42 @@ def test_an_unchanged_grid_is_not_sent_again_and_a_new_reading_is(page: Page, da
     changed = page.request.get("/dashboard/grid?hours=6", headers={"If-None-Match": first.headers["etag"]})
     assert changed.status == 200
     assert ">12<span" in changed.text()
+
+
+def test_the_fault_of_a_source_is_shown_as_soon_as_it_fails_and_until_it_answers(
+    page: Page, dashboard: Dashboard
+) -> None:
+    now = datetime.now(UTC)
+    answered = now - timedelta(days=2)
+    stage_grid(dashboard.database, now=now)
+    page.goto("/dashboard/grid")
+    france = page.get_by_role("region", name="FR", exact=True)
+    expect(france).to_contain_text("measured, average")
+    expect(page.locator(".fault")).to_have_count(0)
+    first = page.request.get("/dashboard/grid").headers["etag"]
+
+    with dashboard.database.session() as session:
+        providers = ProviderRepository(session)
+        providers.answered("FR", "energy-charts", at=answered)
+        for minutes in (3, 2, 1):
+            error = "energy-charts: answered 503 <b>Service Unavailable</b>"
+            providers.failed("FR", "energy-charts", at=now - timedelta(minutes=minutes), error=error)
+        providers.failed("MARS", "uk", at=now, error="there is no such zone")
+    again = page.request.get("/dashboard/grid", headers={"If-None-Match": first})
+    assert again.status == 200
+    page.reload()
+
+    expect(france.locator(".fault")).to_have_text(
+        f"energy-charts has failed 3 times in a row since {answered:%Y-%m-%d %H:%M} UTC: "
+        "energy-charts: answered 503 <b>Service Unavailable</b>"
+    )
+    mars = page.get_by_role("region", name="MARS", exact=True)
+    expect(mars.locator(".fault")).to_have_text("uk has failed once and has never answered: there is no such zone")
+    check_accessible(page)
+    take_pictures(page, "grid-fault")
+
+    with dashboard.database.session() as session:
+        ProviderRepository(session).answered("FR", "energy-charts", at=now)
+    page.reload()
+    expect(france).to_contain_text("measured, average")
+    expect(france.locator(".fault")).to_have_count(0)

@@ -15,6 +15,7 @@ from api.main import create_app
 from cli.beside import recorded, url_beside
 from cli.completion import complete_job, complete_policy, complete_zone
 from cli.embedded import LOOPBACK, free_port
+from cli.remote.output import short_time
 from greencore.carbon import Reading
 from greentune.client import Client
 from greentune.models import Job
@@ -22,6 +23,7 @@ from store.costs import RowCosts
 from store.database import Database
 from store.grid import GridRepository
 from store.models import ModelRepository
+from store.providers import ProviderRepository
 from store.settings import Settings
 from store.tables import Artifact
 from store.workers import WorkerRepository
@@ -247,6 +249,26 @@ def test_zones_show_what_is_in_force_and_the_cleanest_hours(greentune: Commands,
     assert {each["zone"]["zone"] for each in greentune.json("zones")} >= {"FR", "GB"}
     assert "estimated, static (static)" in greentune.shown("zones", "GB")
     greentune.refused("zones", "XX", code=4)
+
+
+def test_zones_name_the_fault_of_a_source_that_does_not_answer(
+    greentune: Commands, grid: None, database: Database
+) -> None:
+    assert "failed" not in greentune.shown("zones")
+    with database.session() as session:
+        providers = ProviderRepository(session)
+        providers.answered("FR", "uk", at=NOW - timedelta(hours=2))
+        for minutes in (2, 1):
+            providers.failed("FR", "uk", at=NOW - timedelta(minutes=minutes), error="timed out\x1b[2J")
+        providers.failed("GB", "static", at=NOW, error="no mean")
+
+    answered = short_time(NOW - timedelta(hours=2))
+    fault = f"FR: uk has failed 2 times in a row since {answered} UTC: timed out�[2J"
+    assert {fault, "GB: static has failed once and has never answered: no mean"} <= set(
+        greentune.shown("zones").splitlines()
+    )
+    assert fault in greentune.shown("zones", "FR").splitlines()
+    assert greentune.json("zones", "FR")["provider"]["failures_in_a_row"] == 2
 
 
 def test_models_workers_and_datasets_are_listed(
