@@ -79,8 +79,8 @@ class Once:
         return _json(text, status, headers)
 
 
-def created(what: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
-    """What a route that answers through `Once` says of its 201, for the OpenAPI description."""
+def created(what: type[BaseModel], headers: Mapping[str, Any] | None = None) -> dict[int | str, dict[str, Any]]:
+    """What a route that answers through `Once` says of its 201 and its headers, for the OpenAPI description."""
     return {
         HTTPStatus.CREATED.value: {
             "model": what,
@@ -89,6 +89,7 @@ def created(what: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
                     "description": "Present where this is the first answer once more",
                     "schema": {"type": "string", "enum": ["true"]},
                 },
+                **(headers or {}),
             },
         }
     }

@@ -33,6 +33,7 @@ MEANINGS: Mapping[HTTPStatus, str] = {
     HTTPStatus.NOT_FOUND: "There is none, or it is somebody else's",
     HTTPStatus.CONFLICT: "It cannot be done as things stand; `detail` says why",
     HTTPStatus.GONE: "It was here, and has been removed",
+    HTTPStatus.PRECONDITION_FAILED: "It has changed since what `If-Match` or `If-None-Match` names; nothing is done",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is larger than this service takes",
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "The body is of another type than those that are taken",
     HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: "Nothing of it lies in the range",

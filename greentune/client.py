@@ -232,9 +232,17 @@ class Client:
         """The newest version of a stored policy."""
         return self._resources.get(Policy, f"/policies/{part(name)}")
 
-    def put_policy(self, name: str, policy: Mapping[str, Any]) -> Policy:
-        """Store the next version of a policy (operators)."""
-        return answer(Policy, self._transport.call("PUT", f"/policies/{part(name)}", json={"policy": dict(policy)}))
+    def put_policy(self, name: str, policy: Mapping[str, Any], *, if_version: int | None = None) -> Policy:
+        """Store the next version of a policy (operators).
+
+        With `if_version` only where that is the newest version still, or for 0 where there is none yet: else it raises
+        a `Problem` of status 412, and nothing is stored.
+        """
+        headers = None
+        if if_version is not None:
+            headers = {"If-Match": f'"{if_version}"'} if if_version else {"If-None-Match": "*"}
+        body = {"policy": dict(policy)}
+        return answer(Policy, self._transport.call("PUT", f"/policies/{part(name)}", json=body, headers=headers))
 
     def delete_policy(self, name: str) -> None:
         """Delete every version of a policy (operators)."""

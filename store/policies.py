@@ -1,6 +1,6 @@
 """The policy aggregate: named, versioned, never changed in place."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -17,11 +17,19 @@ class PolicyRepository:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def add_version(self, name: str, body: Mapping[str, Any], *, at: datetime) -> Policy:
-        """Store the next version of a policy; writers of one name take turns until their transactions end."""
+    def add_version(
+        self, name: str, body: Mapping[str, Any], *, at: datetime, check: Callable[[int], None] | None = None
+    ) -> Policy:
+        """Store the next version of a policy; writers of one name take turns until their transactions end.
+
+        `check` takes the newest version, 0 where there is none, once it is this writer's turn: no other can come
+        between. Nothing is stored where it raises.
+        """
         self._take_turns(name)
-        latest = self._session.scalar(select(func.max(Policy.version)).where(Policy.name == name))
-        policy = Policy(name=name, version=(latest or 0) + 1, body=dict(body), created_at=at)
+        latest = self._session.scalar(select(func.max(Policy.version)).where(Policy.name == name)) or 0
+        if check is not None:
+            check(latest)
+        policy = Policy(name=name, version=latest + 1, body=dict(body), created_at=at)
         self._session.add(policy)
         self._session.flush()
         return policy

@@ -9,6 +9,7 @@ from api.context import ContextDep, NowDep, SessionDep
 from api.idempotency import OnceDep, created
 from api.listing import Listing, whole
 from api.policies.parsing import read_policy
+from api.policies.preconditions import ETAG, PreconditionDep, version_tag
 from api.policies.schemas import NewPolicy, NextPolicy, PolicyName, PolicyOut
 from api.policies.simulated import SimulationOut
 from api.policies.simulation import simulate
@@ -21,21 +22,22 @@ router = APIRouter(prefix="/policies", tags=["policies"])
 NOT_FOUND = declared(HTTPStatus.NOT_FOUND)
 FORBIDDEN = declared(HTTPStatus.FORBIDDEN)
 CONFLICT = declared(HTTPStatus.CONFLICT)  # two at once would be the same version
+PRECONDITION_FAILED = declared(HTTPStatus.PRECONDITION_FAILED)
 
 
 @router.post(
     "",
     status_code=HTTPStatus.CREATED,
     summary="Store the next version of a policy (operators)",
-    responses={**FORBIDDEN, **CONFLICT, **created(PolicyOut)},
+    responses={**FORBIDDEN, **CONFLICT, **created(PolicyOut, ETAG)},
 )
 def create_policy(new: NewPolicy, once: OnceDep, operator: OperatorDep, session: SessionDep, now: NowDep) -> Response:
     """Jobs that run already keep the version that they were submitted with."""
     if (first := once.first_answer()) is not None:
         return first
     policy = PolicyRepository(session).add_version(new.name, read_policy(new.policy).body(), at=now)
-    location = f"/policies/{policy.name}"
-    return once.answer(PolicyOut.of(policy), status=HTTPStatus.CREATED, headers={"Location": location})
+    headers = {"Location": f"/policies/{policy.name}", "ETag": version_tag(policy.version)}
+    return once.answer(PolicyOut.of(policy), status=HTTPStatus.CREATED, headers=headers)
 
 
 @router.get("", summary="The newest version of every policy, by name")
@@ -59,12 +61,17 @@ def simulate_policy(
     return simulate(request, context, now=now)
 
 
-@router.get("/{name}", summary="The newest version of a policy", responses=NOT_FOUND)
-def get_policy(name: str, principal: PrincipalDep, session: SessionDep) -> PolicyOut:
+@router.get(
+    "/{name}",
+    summary="The newest version of a policy",
+    responses={HTTPStatus.OK.value: {"headers": ETAG}, **NOT_FOUND},
+)
+def get_policy(name: str, response: Response, principal: PrincipalDep, session: SessionDep) -> PolicyOut:
     """As it would apply to a job that is submitted now."""
     policy = PolicyRepository(session).latest(name)
     if policy is None:
         raise _not_found(name)
+    response.headers["ETag"] = version_tag(policy.version)
     return PolicyOut.of(policy)
 
 
@@ -72,16 +79,30 @@ def get_policy(name: str, principal: PrincipalDep, session: SessionDep) -> Polic
     "/{name}",
     summary="Store the next version of the policy of a name (operators)",
     responses={
-        HTTPStatus.CREATED.value: {"model": PolicyOut, "description": "There was no policy of this name"},
+        HTTPStatus.OK.value: {"headers": ETAG},
+        HTTPStatus.CREATED.value: {
+            "model": PolicyOut,
+            "description": "There was no policy of this name",
+            "headers": ETAG,
+        },
         **FORBIDDEN,
         **CONFLICT,
+        **PRECONDITION_FAILED,
     },
 )
 def put_policy(
-    name: PolicyName, new: NextPolicy, response: Response, operator: OperatorDep, session: SessionDep, now: NowDep
+    name: PolicyName,
+    new: NextPolicy,
+    precondition: PreconditionDep,
+    response: Response,
+    operator: OperatorDep,
+    session: SessionDep,
+    now: NowDep,
 ) -> PolicyOut:
     """The first version where there is none yet. Jobs keep the version that they were submitted with."""
-    policy = PolicyRepository(session).add_version(name, read_policy(new.policy).body(), at=now)
+    body = read_policy(new.policy).body()
+    policy = PolicyRepository(session).add_version(name, body, at=now, check=precondition.check(name))
+    response.headers["ETag"] = version_tag(policy.version)
     if policy.version == 1:
         response.status_code = HTTPStatus.CREATED
         response.headers["Location"] = f"/policies/{name}"

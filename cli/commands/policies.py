@@ -99,13 +99,28 @@ def show(
 
 
 @app.command()
-def apply(name: PolicyName, policy: PolicyArgument, as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
+def apply(
+    name: PolicyName,
+    policy: PolicyArgument,
+    if_version: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Only where N is the newest version still; 0: where there is none yet.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    key: Key = None,
+) -> None:
     """Store a policy as the next version of its name (operators). Jobs keep the version that they have."""
     from cli.remote.connection import service
     from cli.remote.policies import apply_policy
 
     with service(url, key) as client:
-        apply_policy(client, name, policy, as_json=as_json)
+        apply_policy(client, name, policy, if_version=if_version, as_json=as_json)
 
 
 @app.command()

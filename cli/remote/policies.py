@@ -37,13 +37,16 @@ def show_policy(client: Client, name: str) -> None:
     show_json(client.policy(name))
 
 
-def apply_policy(client: Client, name: str, given: str, *, as_json: bool) -> None:
-    """Store the next version of a policy. Raises `SettingError` with every field at fault."""
+def apply_policy(client: Client, name: str, given: str, *, if_version: int | None = None, as_json: bool) -> None:
+    """Store the next version of a policy. Raises `SettingError` with every field at fault.
+
+    With `if_version` it raises the problem 412 where another version is the newest by now.
+    """
     body = policy_body(given, "POLICY")
     if not isinstance(body, dict):
         raise SettingError("POLICY: expected a JSON object, in braces")
     with named_by(lambda field: "NAME" if field == "name" else f"POLICY: {field.removeprefix('policy.')}"):
-        stored = client.put_policy(name, body)
+        stored = client.put_policy(name, body, if_version=if_version)
     if as_json:
         show_json(stored)
     else:

@@ -84,6 +84,80 @@ def test_a_faulty_policy_is_not_put(client: TestClient, path: str, body: dict[st
     assert client.get("/policies").json()["data"] == []
 
 
+def put(client: TestClient, rho: float, **headers: str) -> Any:
+    """`If_Match` is sent as If-Match."""
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    return client.put("/policies/careful", json={"policy": {"kind": "constant", "rho": rho}}, headers=sent)
+
+
+def test_each_answer_of_one_policy_names_its_version_as_its_etag(client: TestClient) -> None:
+    assert store(client, "careful", 0.5).headers["etag"] == '"1"'
+    assert client.get("/policies/careful").headers["etag"] == '"1"'
+    assert put(client, 0.6).headers["etag"] == '"2"'
+    assert client.get("/policies/careful").headers["etag"] == '"2"'
+
+
+@pytest.mark.parametrize("if_match", ['"2"', '"1", "2"', "*"])
+def test_a_policy_is_put_where_the_version_that_it_follows_is_the_newest(client: TestClient, if_match: str) -> None:
+    store(client, "careful", 0.5)
+    store(client, "careful", 0.6)
+
+    response = put(client, 0.7, If_Match=if_match)
+
+    assert (response.status_code, response.json()["version"]) == (200, 3)
+
+
+@pytest.mark.parametrize("if_match", ['"1"', '"3"', 'W/"2"', '"02"', '""'])
+def test_a_policy_is_not_put_over_a_version_that_its_writer_has_not_seen(client: TestClient, if_match: str) -> None:
+    store(client, "careful", 0.5)
+    store(client, "careful", 0.6)
+
+    response = put(client, 0.7, If_Match=if_match)
+
+    assert response.status_code == 412
+    assert response.headers["content-type"] == "application/problem+json"
+    assert "newest version is 2" in response.json()["detail"]
+    assert client.get("/policies/careful").json()["version"] == 2
+
+
+@pytest.mark.parametrize("if_match", ["*", '"1"'])
+def test_a_policy_that_is_to_follow_another_is_not_put_where_there_is_none(client: TestClient, if_match: str) -> None:
+    response = put(client, 0.7, If_Match=if_match)
+
+    assert response.status_code == 412
+    assert "there is no policy of this name" in response.json()["detail"]
+    assert client.get("/policies/careful").status_code == 404
+
+
+def test_a_policy_that_must_be_new_is_put_once(client: TestClient) -> None:
+    assert put(client, 0.5, If_None_Match="*").status_code == 201
+    assert put(client, 0.6, If_None_Match="*").status_code == 412
+    assert put(client, 0.6, If_None_Match='W/"1"').status_code == 412
+    assert put(client, 0.6, If_None_Match='"2"').json()["version"] == 2
+
+
+@pytest.mark.parametrize("header", ["If-Match", "If-None-Match"])
+@pytest.mark.parametrize("given", ["1", '"1', "", '"1" "2"', '*, "1"'])
+def test_a_header_that_is_no_etag_is_refused_by_its_name(client: TestClient, header: str, given: str) -> None:
+    response = put(client, 0.5, **{header: given})
+
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["field"] == header
+    assert client.get("/policies").json()["data"] == []
+
+
+def test_of_those_who_follow_one_version_at_once_one_is_stored(client: TestClient) -> None:
+    store(client, "careful", 0.5)
+
+    with ThreadPoolExecutor(4) as threads:
+        responses = list(threads.map(lambda rho: put(client, rho, If_Match='"1"'), [0.6, 0.7, 0.8, 0.9]))
+
+    assert sorted(response.status_code for response in responses) == [200, 412, 412, 412]
+    [stored] = [response.json() for response in responses if response.status_code == 200]
+    assert client.get("/policies/careful").json() == stored
+    assert stored["version"] == 2
+
+
 def test_a_deleted_policy_is_gone_with_all_its_versions_and_its_jobs_keep_it(client: TestClient, submit: Any) -> None:
     for rho in (0.5, 0.7):
         store(client, "careful", rho)

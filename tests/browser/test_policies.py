@@ -159,6 +159,7 @@ def test_a_fault_is_told_at_its_field_and_the_last_good_picture_stays(page: Page
 
 
 def test_what_another_operator_saved_in_between_is_not_overwritten(page: Page, dashboard: Dashboard) -> None:
+    watch_of(page).expect("412")
     open_editor(page)
     page.get_by_label("rho_min", exact=True).fill("0.5")
     store(dashboard, {**LINEAR, "rho_min": 0.7})
@@ -172,6 +173,24 @@ def test_what_another_operator_saved_in_between_is_not_overwritten(page: Page, d
     page.get_by_role("button", name="Save as version 3").click()
     expect(page.locator("#version")).to_contain_text("version 3")
     assert (latest(dashboard).version, latest(dashboard).body["rho_min"]) == (3, 0.5)
+
+
+def test_a_policy_that_another_operator_deleted_is_saved_anew_only_on_request(page: Page, dashboard: Dashboard) -> None:
+    watch_of(page).expect("412")
+    watch_of(page).expect("404")
+    open_editor(page)
+    page.get_by_label("rho_min", exact=True).fill("0.5")
+    with dashboard.database.session() as session:
+        PolicyRepository(session).delete("follow-the-grid")
+
+    page.get_by_role("button", name="Save as version 2").click()
+
+    expect(page.locator("#refusal")).to_contain_text("follow-the-grid has been deleted since you began from version 1")
+    page.get_by_role("button", name="Keep mine, to be saved as its first version").click()
+    page.locator("#save").click()
+    expect(page.get_by_role("button", name="Save as version 2")).to_have_attribute("aria-disabled", "true")
+    expect(page.locator("#refusal")).to_be_hidden()
+    assert (latest(dashboard).version, latest(dashboard).body["rho_min"]) == (1, 0.5)
 
 
 def test_unsaved_changes_outlive_a_reload_until_they_are_discarded(page: Page) -> None:
@@ -285,13 +304,13 @@ def test_without_stored_readings_there_is_a_curve_and_no_backtest(page: Page, da
 
 
 def test_an_operator_makes_a_policy_and_deletes_it(page: Page, dashboard: Dashboard) -> None:
+    watch_of(page).expect("412")  # the name is taken
     page.goto(POLICIES)
     page.get_by_role("link", name="New policy").click()
     page.get_by_label("name", exact=True).fill("night-shift")
     page.get_by_role("button", name="Save").click()
     expect(page.locator("#refusal")).to_contain_text("there is a policy named night-shift already")
 
-    watch_of(page).expect("404")  # asked first whether the name is free
     page.get_by_label("name", exact=True).fill("calm")
     page.get_by_role("button", name="Save").click()
     page.wait_for_url(f"**{POLICIES}/calm")

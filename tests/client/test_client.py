@@ -150,6 +150,17 @@ def test_policies_are_stored_in_versions_and_deleted(client: Client) -> None:
     assert gone.value.status == 404
 
 
+def test_a_policy_is_stored_only_after_the_version_that_its_writer_has_seen(client: Client) -> None:
+    assert client.put_policy("half", POLICY, if_version=0).version == 1
+    with pytest.raises(Problem) as taken:
+        client.put_policy("half", POLICY, if_version=0)
+    assert client.put_policy("half", POLICY, if_version=1).version == 2
+    with pytest.raises(Problem) as late:
+        client.put_policy("half", POLICY, if_version=1)
+    assert (taken.value.status, late.value.status) == (412, 412)
+    assert client.policy("half").version == 2
+
+
 def test_the_grid_is_read_and_a_policy_is_held_against_its_past(client: Client, database: Database) -> None:
     def hour(offset: int) -> Reading:
         start = NOW + timedelta(hours=offset)

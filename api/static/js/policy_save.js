@@ -13,23 +13,31 @@ export function policySave({ button, refusal, draft, told, onSaved }) {
     if (!name) return say("Nothing is saved: a name is missing.");
     button.setAttribute("aria-disabled", "true");
     try {
-      const stored = await newest(name);
-      if ((stored?.version ?? 0) !== base.version) {
-        button.setAttribute("aria-disabled", "false");
-        return conflict(stored);
-      }
-      const answer = await put(path(name), { policy: draft.body });
-      const between = answer.version - base.version - 1;
+      const answer = await put(path(name), { policy: draft.body }, { headers: follows(base.version) });
       const body = inOrder(answer.policy);
       draft.rebase({ name, version: answer.version, body }, body);
       announce(`Saved as version ${answer.version}`);
       onSaved(answer);
-      if (between > 0) say(`Somebody else saved in the same moment: yours is version ${answer.version}, and in force; theirs is the one before.`);
     } catch (error) {
-      const left = told(error.errors ?? []);
-      const more = left.map(({ field, message }) => ` ${field}: ${message}.`).join("");
-      say(error.errors?.length ? `Nothing is saved: something in it is wrong.${more}` : `Nothing is saved. ${error.message}`);
+      if (error.status === 412) return refuse(name);
+      fault(error);
+    }
+    return null;
+  }
+
+  function fault(error) {
+    const left = told(error.errors ?? []);
+    const more = left.map(({ field, message }) => ` ${field}: ${message}.`).join("");
+    say(error.errors?.length ? `Nothing is saved: something in it is wrong.${more}` : `Nothing is saved. ${error.message}`);
+    button.setAttribute("aria-disabled", "false");
+  }
+
+  async function refuse(name) {
+    try {
+      conflict(await newest(name));
       button.setAttribute("aria-disabled", "false");
+    } catch (error) {
+      fault(error);
     }
     return null;
   }
@@ -76,6 +84,9 @@ export function policySave({ button, refusal, draft, told, onSaved }) {
 
 // What is the kind's own before what all kinds have.
 const inOrder = ({ kind, gate, smoothing, on_missing: missing, ...own }) => ({ kind, ...own, gate, smoothing, on_missing: missing });
+
+// The service stores it only where that version is the newest still; 0 is that of a policy that is not there yet.
+const follows = (version) => (version === 0 ? { "If-None-Match": "*" } : { "If-Match": `"${version}"` });
 
 const path = (name) => `/policies/${encodeURIComponent(name)}`;
 const link = (text, href) => Object.assign(document.createElement("a"), { textContent: text, href });
