@@ -67,7 +67,7 @@ def command_error(error: ServiceError) -> CommandError:
         return NotAllowed(f"--key (GREENTUNE_KEY): {text}")
     if error.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
         return NotFound(text)
-    if error.status == HTTPStatus.CONFLICT:
+    if error.status in (HTTPStatus.CONFLICT, HTTPStatus.PRECONDITION_FAILED):
         return Conflict(text)
     if error.status in WRONG:
         return SettingError(text)

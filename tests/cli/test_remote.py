@@ -292,6 +292,11 @@ def test_policies_are_stored_shown_simulated_and_deleted(greentune: Commands, gr
     assert greentune.shown("policy", "apply", "half", json.dumps(HALF)) == "half: version 1\n"
     assert greentune.json("policy", "apply", "half", json.dumps(HALF))["version"] == 2
     assert "POLICY: rho: " in greentune.refused("policy", "apply", "half", '{"kind": "constant", "rho": 2}', code=2)
+    late = greentune.refused("policy", "apply", "half", json.dumps(HALF), "--if-version", "1", code=5)
+    assert "newest version is 2" in late
+    greentune.refused("policy", "apply", "half", json.dumps(HALF), "--if-version", "0", code=5)
+    guarded = ("policy", "apply", "half", json.dumps(HALF), "--if-version", "2")
+    assert greentune.shown(*guarded) == "half: version 3\n"
     assert "NAME: " in greentune.refused("policy", "apply", "A B", json.dumps(HALF), code=2)
     assert "constant" in greentune.shown("policy", "list")
     assert [each["name"] for each in greentune.json("policy", "list")] == ["half"]
