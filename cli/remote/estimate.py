@@ -1,9 +1,9 @@
 """`greentune estimate`: what a run would take and emit, begun now and in the best window, side by side."""
 
-from api.figures import number, percent
+from api.figures import UNKNOWN, number, percent
 from cli.remote.connection import named_by, option
 from cli.remote.figures import interval, span
-from cli.remote.output import UNKNOWN, clean, console, short_time, show_json, show_table
+from cli.remote.output import clean, console, short_time, show_json, show_table
 from cli.remote.submission import Run, uploaded
 from greentune.client import Client
 from greentune.models import Estimate

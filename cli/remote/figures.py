@@ -1,7 +1,7 @@
 """A job's figures in words, with the digits that the dashboard shows."""
 
-from api.figures import duration, number, percent
-from cli.remote.output import UNKNOWN, short_time
+from api.figures import UNKNOWN, duration, number, percent
+from cli.remote.output import short_time
 from greentune.models import Eta, Figure, Job
 
 

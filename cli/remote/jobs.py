@@ -5,11 +5,11 @@ from typing import get_args
 
 import typer
 
-from api.figures import number, percent
+from api.figures import UNKNOWN, number, percent
 from cli.errors import CommandError, SettingError
 from cli.remote.connection import command_error
 from cli.remote.figures import emissions, savings
-from cli.remote.output import UNKNOWN, short_time, show_json, show_table
+from cli.remote.output import short_time, show_json, show_table
 from cli.remote.submission import labels
 from greentune.client import Client
 from greentune.errors import ServiceError, Unreachable

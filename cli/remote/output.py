@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from api.figures import UNKNOWN
 from greentune.models import Answer
 
-UNKNOWN = "–"
 # Where nobody looks at it, a line is as long as it needs to be.
 WIDTH_OF_NO_TERMINAL = 240
 GAP = 2

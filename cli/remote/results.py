@@ -4,9 +4,9 @@ from pathlib import Path
 
 import typer
 
-from api.figures import number, size
+from api.figures import UNKNOWN, number, size
 from cli.errors import CommandError, NotFound, SettingError
-from cli.remote.output import UNKNOWN, short_time, show_json, show_table
+from cli.remote.output import short_time, show_json, show_table
 from greentune.client import Client
 from greentune.models import Epoch
 

@@ -8,10 +8,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from api.figures import number, percent
+from api.figures import UNKNOWN, number, percent
 from cli.remote.events import event_line
 from cli.remote.figures import eta
-from cli.remote.output import UNKNOWN, cell, short_time
+from cli.remote.output import cell, short_time
 from greentune.models import Epoch, Event, Intensity, Job
 
 

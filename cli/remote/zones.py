@@ -2,8 +2,8 @@
 
 import typer
 
-from api.figures import duration, number
-from cli.remote.output import UNKNOWN, clean, short_time, show_json, show_table
+from api.figures import UNKNOWN, duration, number
+from cli.remote.output import clean, short_time, show_json, show_table
 from cli.remote.sparkline import cleanest_hours, first_hour, hourly_means, sparkline
 from greentune.client import Client
 from greentune.errors import Problem
