@@ -1,26 +1,27 @@
 """Follows a job to its end: a live line on a terminal, a line per change elsewhere."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from cli.demo.client import Client, Json
 from cli.errors import CommandError
-from store.status import FINAL
+from cli.remote.watching import judge
+from greentune.client import Client
+from greentune.models import Job, JobStatus
 
 # Reading a model for the first time is the longest that nothing is to be seen of a job.
 LONGEST_SILENCE_SECONDS = 600.0
-WHAT_HAPPENS = {
+WHAT_HAPPENS: Mapping[JobStatus, str] = {
     "validating": "preparing the model and the rows",
     "queued": "waiting for the worker",
     "running": "training",
 }
 
 
-def follow(console: Console, client: Client, job_id: str, *, pause: Callable[[], None]) -> Json:
-    """The job as it ended well. Raises `CommandError` where it failed or where nothing happens any more.
+def follow(console: Console, client: Client, job_id: str, *, pause: Callable[[], None]) -> Job:
+    """The job as it ended well. Raises `CommandError` where it did not, or where nothing happens any more.
 
     `pause` waits between two looks, and raises where there is no sense in going on.
     """
@@ -32,60 +33,57 @@ def follow(console: Console, client: Client, job_id: str, *, pause: Callable[[],
         TextColumn("{task.fields[figures]}"),
         TimeElapsedColumn(),
     )
-    status, epochs_shown, moved_at, position = "", 0, time.monotonic(), (0, 0)
+    status, last_epoch, moved_at, position = "", 0, time.monotonic(), (0, 0)
     with Progress(
         *columns, console=console, disable=not console.is_terminal, transient=True, refresh_per_second=4
     ) as live:
         line = live.add_task("submitted", total=1.0, figures="")
         while True:
             job = client.job(job_id)
-            for epoch in client.epochs(job_id)[epochs_shown:]:
-                epochs_shown += 1
-                of = job["progress"]["epochs"]
-                console.print(f"  epoch {epoch['number']}/{of}: ρ = {epoch['rho_asked']:.2f}, {epoch['reason']}")
-            if job["status"] != status:
-                status = job["status"]
+            progress = job.progress
+            for epoch in client.epochs(job_id, after=last_epoch):
+                last_epoch = epoch.number
+                console.print(f"  epoch {epoch.number}/{progress.epochs}: ρ = {epoch.rho_asked:.2f}, {epoch.reason}")
+            if job.status != status:
+                status = job.status
                 console.print(f"  {status}{_why(job)}")
                 moved_at = time.monotonic()
-            steps = (job["progress"]["epochs_done"], job["progress"]["steps_done"])
+            steps = (progress.epochs_done, progress.steps_done)
             if steps != position:
                 position, moved_at = steps, time.monotonic()
-            live.update(line, description=_description(job), completed=job["progress"]["share"], figures=_figures(job))
-            if status in FINAL:
+            live.update(line, description=_description(job), completed=progress.share, figures=_figures(job))
+            if job.is_over:
                 break
             if time.monotonic() - moved_at > LONGEST_SILENCE_SECONDS:
                 raise CommandError(f"{job_id} is {status}, and nothing has happened for {LONGEST_SILENCE_SECONDS:g} s")
             pause()
-    if status != "succeeded":
-        error = job["error"] or {}
-        raise CommandError(f"{job_id} has {status}: {error.get('detail') or job['reason'] or 'no reason was given'}")
+    judge(job)
     return job
 
 
-def _why(job: Json) -> str:
-    if job["status"] == "failed":
+def _why(job: Job) -> str:
+    if job.status == "failed":
         return ""  # the error is shown at the end
-    what = WHAT_HAPPENS.get(job["status"], "")
-    return f": {job['reason'] or what}" if job["reason"] or what else ""
+    what = job.reason or WHAT_HAPPENS.get(job.status)
+    return f": {what}" if what else ""
 
 
-def _description(job: Json) -> str:
-    progress = job["progress"]
-    if job["status"] != "running":
-        return str(job["status"])
-    if job["rho"] is None:
+def _description(job: Job) -> str:
+    if job.status != "running":
+        return job.status
+    if job.rho is None:
         return "looking at the model as it is"
-    if progress["epochs_done"] == progress["epochs"]:
+    if job.progress.epochs_done == job.progress.epochs:
         return "looking at what it has learned"
-    return f"epoch {progress['epochs_done'] + 1}/{progress['epochs']}"
+    return f"epoch {job.progress.epochs_done + 1}/{job.progress.epochs}"
 
 
-def _figures(job: Json) -> str:
+def _figures(job: Job) -> str:
     figures = []
-    if job["rho"] is not None:
-        figures.append(f"ρ {job['rho']:.2f}")
-    if job["loss"] is not None:
-        figures.append(f"loss {job['loss']:.3f}")
-    if job["energy_kwh"]:
-        figures.append(f"{job['energy_kwh'] * 1000:.2f} Wh  {job['emissions_gco2e']:.3f} gCO2e")
+    if job.rho is not None:
+        figures.append(f"ρ {job.rho:.2f}")
+    if job.loss is not None:
+        figures.append(f"loss {job.loss:.3f}")
+    if job.energy_kwh:
+        figures.append(f"{job.energy_kwh * 1000:.2f} Wh  {job.emissions_gco2e:.3f} gCO2e")
     return "  ".join(figures)

@@ -1,36 +1,38 @@
 """What the demonstration shows at its end."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from cli.demo.client import Json
+from api.figures import UNKNOWN
 from cli.marks import rouge_line
+from greentune.models import Artifact, Epoch, Job
 
 
 def show_result(
-    console: Console, job: Json, epochs: Sequence[Json], artifacts: Sequence[Json], *, folder: Path, curve: str
+    console: Console, job: Job, epochs: Sequence[Epoch], artifacts: Sequence[Artifact], *, folder: Path, curve: str
 ) -> None:
     """Print the epochs, the totals, what the model learned, and where it lies.
 
     `folder` holds the artifacts; `curve` says what the intensities are.
     """
     console.print()
-    console.print(_table(job, epochs, title=f"{job['model']} on {job['device']}, intensity: {curve}"))
-    flops, full = (sum(epoch[name] or 0.0 for epoch in epochs) for name in ("flops", "full_flops"))
-    probes = sum(epoch["probe_flops"] or 0.0 for epoch in epochs)
+    console.print(_table(job, epochs, title=f"{job.model} on {job.device}, intensity: {curve}"))
+    flops, full = _flops(epochs)
+    probes = sum(epoch.probe_flops or 0.0 for epoch in epochs)
     if full:
         console.print(
             f"Less work: {flops / full:.1%} of the FLOPs of training every tensor, and {probes / full:.1%} more "
             "to find out which. Moved in time: nothing, since this policy has no gate."
         )
     console.print(f"How the energy was found: {_methods(job)}.")
-    _show_learning(console, job["evaluation"] or {})
+    _show_learning(console, job.evaluation or {})
     console.print(f"\nThe model lies in {folder}:")
     for artifact in artifacts:
-        console.print(f"  {artifact['name']} ({artifact['bytes']:,} bytes)")
+        console.print(f"  {artifact.name} ({artifact.bytes:,} bytes)")
     console.print("To load it:")
     console.print("  from transformers import AutoModelForCausalLM")
     console.print(f'  AutoModelForCausalLM.from_pretrained("{folder}")')
@@ -38,42 +40,47 @@ def show_result(
         "To download it, start the service with `greentune serve`; then, with a key, for each of those files:"
     )
     console.print(
-        f"  curl -O -H 'Authorization: Bearer gtk_…' http://127.0.0.1:8000/jobs/{job['id']}/artifacts/model.safetensors"
+        f"  curl -O -H 'Authorization: Bearer gtk_…' http://127.0.0.1:8000/jobs/{job.id}/artifacts/model.safetensors"
     )
 
 
-def _table(job: Json, epochs: Sequence[Json], *, title: str) -> Table:
+def _table(job: Job, epochs: Sequence[Epoch], *, title: str) -> Table:
     table = Table(title=title, title_justify="left", show_footer=True)
-    energy = sum((epoch["energy"] or {"total_kwh": 0.0})["total_kwh"] for epoch in epochs)
-    emissions = sum(epoch["emissions_gco2e"] or 0.0 for epoch in epochs)
-    flops, full = (sum(epoch[name] or 0.0 for epoch in epochs) for name in ("flops", "full_flops"))
+    energy = sum(epoch.energy.total_kwh for epoch in epochs if epoch.energy is not None)
+    emissions = sum(epoch.emissions_gco2e or 0.0 for epoch in epochs)
+    flops, full = _flops(epochs)
     # What was metered outside of the epochs: loading, evaluating before and after, saving.
-    around = (job["energy_kwh"] - energy, job["emissions_gco2e"] - emissions)
+    around = (job.energy_kwh - energy, job.emissions_gco2e - emissions)
     for header, footer in (
         ("epoch", "all"),
         ("gCO2e/kWh", ""),
         ("ρ asked", ""),
         ("FLOPs share", f"{flops / full:.4f}" if full else ""),
         ("loss", ""),
-        ("kWh", f"{job['energy_kwh']:.6f}"),
-        ("gCO2e", f"{job['emissions_gco2e']:.4f}"),
+        ("kWh", f"{job.energy_kwh:.6f}"),
+        ("gCO2e", f"{job.emissions_gco2e:.4f}"),
     ):
         table.add_column(header, footer, justify="right")
     for epoch in epochs:
         table.add_row(
-            str(epoch["number"]),
-            _number(epoch["intensity"]["gco2e_per_kwh"], ".0f"),
-            _number(epoch["rho_asked"], ".2f"),
-            _number(epoch["rho_reached"], ".4f"),
-            _number(epoch["train_loss"], ".4f"),
-            _number((epoch["energy"] or {}).get("total_kwh"), ".6f"),
-            _number(epoch["emissions_gco2e"], ".4f"),
+            str(epoch.number),
+            _number(epoch.intensity.gco2e_per_kwh, ".0f"),
+            _number(epoch.rho_asked, ".2f"),
+            _number(epoch.rho_reached, ".4f"),
+            _number(epoch.train_loss, ".4f"),
+            _number(None if epoch.energy is None else epoch.energy.total_kwh, ".6f"),
+            _number(epoch.emissions_gco2e, ".4f"),
         )
     table.add_row("around", "", "", "", "", _number(around[0], ".6f"), _number(around[1], ".4f"), end_section=True)
     return table
 
 
-def _show_learning(console: Console, evaluation: Json) -> None:
+def _flops(epochs: Sequence[Epoch]) -> tuple[float, float]:
+    """Of all epochs, and what they would have been with every tensor trained."""
+    return sum(epoch.flops or 0.0 for epoch in epochs), sum(epoch.full_flops or 0.0 for epoch in epochs)
+
+
+def _show_learning(console: Console, evaluation: Mapping[str, Any]) -> None:
     rouge = evaluation.get("rouge")
     if rouge and rouge["before"] and rouge["after"]:
         marks = rouge_line(rouge["before"], rouge["after"])
@@ -86,10 +93,10 @@ def _show_learning(console: Console, evaluation: Json) -> None:
             console.print(f"  {label:<7} {' ⏎ '.join(text.strip().splitlines())}")
 
 
-def _methods(job: Json) -> str:
-    methods = (job["emissions_basis"] or {}).get("energy_methods") or {}
+def _methods(job: Job) -> str:
+    methods = job.emissions_basis.energy_methods if job.emissions_basis is not None else {}
     return ", ".join(f"{part}: {' and '.join(ways)}" for part, ways in methods.items()) or "none was metered"
 
 
 def _number(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)
+    return UNKNOWN if value is None else format(value, form)

@@ -10,14 +10,16 @@ from pathlib import Path
 from rich.console import Console
 
 from api.access.keys import issue
-from cli.demo.client import Client
 from cli.demo.follow import follow
 from cli.demo.report import show_result
 from cli.embedded import LOOPBACK, free_port
 from cli.errors import CommandError
+from cli.remote.connection import faults
 from cli.signals import stop_signals
 from cli.stack import Say, Stack, running_stack
 from greencore.clock import utc_now
+from greentune.client import Client
+from greentune.errors import Problem, ServiceError
 from store.database import Database
 from store.keys import KeyRepository
 from store.settings import Settings
@@ -61,29 +63,38 @@ def run(settings: Settings) -> None:
 
 
 def _run_job(console: Console, stack: Stack, zone: str, dataset: Path) -> None:
-    with _own_key(stack) as key, Client(stack.url, key=key) as client:
+    with _own_client(stack) as client:
         uploaded = client.upload_dataset(dataset)
-        console.print(f"Uploaded {uploaded['name']}: {uploaded['rows']} rows")
-        job = client.submit_job(
-            {
-                "model": MODEL,
-                "dataset": uploaded["id"],
-                "policy": POLICY,
-                "zone": zone,
-                "priority": 100,
-                "hyperparameters": HYPERPARAMETERS,
-                "metadata": {"purpose": "demo"},
-            }
+        console.print(f"Uploaded {uploaded.name}: {uploaded.rows} rows")
+        job = client.submit(
+            MODEL,
+            uploaded.id,
+            policy=POLICY,
+            zone=zone,
+            priority=100,
+            hyperparameters=HYPERPARAMETERS,
+            metadata={"purpose": "demo"},
         )
-        console.print(f"Submitted {job['id']}: {MODEL}, {HYPERPARAMETERS['epochs']} epochs")
-        console.print(f"Its page, while this runs: {stack.url}{job['links']['page']}")
-        job = follow(console, client, job["id"], pause=lambda: stack.wait(LOOK_SECONDS))
-        epochs, artifacts = client.epochs(job["id"]), client.artifacts(job["id"])
-    folder = stack.settings.job_dir(job["id"]).resolve() / "artifacts"
-    missing = [artifact["name"] for artifact in artifacts if not (folder / artifact["name"]).is_file()]
+        console.print(f"Submitted {job.id}: {MODEL}, {HYPERPARAMETERS['epochs']} epochs")
+        console.print(f"Its page, while this runs: {stack.url}{job.links.page}")
+        job = follow(console, client, job.id, pause=lambda: stack.wait(LOOK_SECONDS))
+        epochs, artifacts = list(client.epochs(job.id)), client.artifacts(job.id)
+    folder = stack.settings.job_dir(job.id).resolve() / "artifacts"
+    missing = [artifact.name for artifact in artifacts if not (folder / artifact.name).is_file()]
     if missing or not artifacts:
-        raise CommandError(f"{job['id']} has succeeded, but {folder} lacks {', '.join(missing) or 'every file'}")
+        raise CommandError(f"{job.id} has succeeded, but {folder} lacks {', '.join(missing) or 'every file'}")
     show_result(console, job, epochs, artifacts, folder=folder, curve="a synthetic day, not a real grid")
+
+
+@contextmanager
+def _own_client(stack: Stack) -> Iterator[Client]:
+    """Talks to the stack. What its service does not do is no option's fault here: it is a plain `CommandError`."""
+    with _own_key(stack) as key, Client(stack.url, key) as client:
+        try:
+            yield client
+        except ServiceError as error:
+            named = faults(error) if isinstance(error, Problem) else ""
+            raise CommandError(f"{error}; {named}" if named else str(error)) from error
 
 
 @contextmanager

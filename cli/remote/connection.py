@@ -44,9 +44,12 @@ def named_by(naming: Naming) -> Iterator[None]:
     except Problem as problem:
         if problem.status != HTTPStatus.UNPROCESSABLE_ENTITY or not problem.errors:
             raise
-        raise SettingError(
-            "; ".join(f"{naming(fault.field)}: {fault.message}" for fault in problem.errors)
-        ) from problem
+        raise SettingError(faults(problem, naming)) from problem
+
+
+def faults(problem: Problem, naming: Naming = str) -> str:
+    """Each field at fault and what is expected there, on one line; empty where the problem names none."""
+    return "; ".join(f"{naming(fault.field)}: {fault.message}" for fault in problem.errors)
 
 
 def option(field: str) -> str:
@@ -61,8 +64,7 @@ def command_error(error: ServiceError) -> CommandError:
         return ServiceAway(f"{error}: start `greentune serve`, or name the service with --url (GREENTUNE_URL)")
     if not isinstance(error, Problem):
         return CommandError(str(error))
-    more = [f"{fault.field}: {fault.message}" for fault in error.errors]
-    text = "; ".join(more) if more else str(error)
+    text = faults(error) or str(error)
     if error.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         return NotAllowed(f"--key (GREENTUNE_KEY): {text}")
     if error.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):

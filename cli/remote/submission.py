@@ -11,7 +11,7 @@ import typer
 
 from cli.errors import SettingError
 from cli.policy_source import policy_choice
-from cli.remote.connection import named_by, option
+from cli.remote.connection import faults, named_by, option
 from cli.remote.output import show_json
 from greentune.client import Client
 from greentune.errors import Problem
@@ -86,8 +86,7 @@ def uploaded(client: Client, dataset: str, *, option: str = "--dataset") -> str:
     except Problem as problem:
         if not problem.errors:
             raise
-        faults = "; ".join(f"{fault.field}: {fault.message}" for fault in problem.errors)
-        raise SettingError(f"{option}: {dataset}: {faults}") from problem
+        raise SettingError(f"{option}: {dataset}: {faults(problem)}") from problem
     typer.echo(f"uploaded {file.name}: {made.rows:,} rows, {made.id}", err=True)
     return made.id
 

@@ -45,7 +45,16 @@ def watch(client: Client, job_id: str, *, seconds: float, as_json: bool) -> None
             f"stopped watching; {job_id} goes on: `greentune watch {job_id}` shows it again, `greentune cancel "
             f"{job_id}` ends it"
         ) from None
-    _judge(job)
+    judge(job)
+
+
+def judge(job: Job) -> None:
+    """Raises `JobCancelled` where a job that is over was cancelled, and `CommandError` where it failed."""
+    if job.status == "cancelled":
+        raise JobCancelled(f"{job.id} was cancelled{f': {job.reason}' if job.reason else ''}")
+    if job.status != "succeeded":
+        detail = (job.error or {}).get("detail") or job.reason or "no reason was given"
+        raise CommandError(f"{job.id} has {job.status}: {detail}")
 
 
 def _as_json(client: Client, job_id: str, seconds: float) -> Job:
@@ -144,11 +153,3 @@ class _NewEvents:
         if found:
             self._last = found[0].id
         return found[::-1]
-
-
-def _judge(job: Job) -> None:
-    if job.status == "cancelled":
-        raise JobCancelled(f"{job.id} was cancelled{f': {job.reason}' if job.reason else ''}")
-    if job.status != "succeeded":
-        detail = (job.error or {}).get("detail") or job.reason or "no reason was given"
-        raise CommandError(f"{job.id} has {job.status}: {detail}")

@@ -1,10 +1,10 @@
 """The demonstration's own data, how it follows a job, and what it shows; the whole of it runs in `make run`."""
 
 import io
-import json
+import re
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -12,17 +12,28 @@ from rich.console import Console
 
 import cli.demo
 from api.main import create_app
-from cli.demo.client import Client, RequestRefused
 from cli.demo.follow import follow
 from cli.demo.report import show_result
-from cli.demo.run import HYPERPARAMETERS, POLICY, SAMPLE_PROMPT
-from cli.errors import CommandError
+from cli.demo.run import HYPERPARAMETERS, MODEL, POLICY, SAMPLE_PROMPT, _own_client, _own_key
+from cli.embedded import LOOPBACK, free_port
+from cli.errors import CommandError, ExitCode, JobCancelled
 from cli.stack import Stack
 from greencore.carbon import open_source
 from greencore.dataset import PromptRow, load_rows
 from greencore.hyperparameters import Hyperparameters
 from greencore.policy import Circumstances, decide, parse_policy
+from greencore.policy.decision import Decision
+from greentune.client import Client
+from greentune.models import Artifact, Epoch, Job
+from store.database import Database
+from store.jobs import JobRepository
+from store.leases import Lease, claim
+from store.progress import finish_epoch, report_step, start_epoch, succeed
 from store.settings import Settings
+from store.status import JobStatus
+from store.transitions import transition
+from tests.api.conftest import NOW, run_to_success
+from tests.client.server import serving
 from tests.keys import bearer
 
 HERE = Path(cli.demo.__file__).parent
@@ -58,64 +69,6 @@ def test_the_hyperparameters_are_valid() -> None:
     Hyperparameters.model_validate(HYPERPARAMETERS)
 
 
-class Script(Client):
-    """Answers with one state of a job after another, and with its last one for ever."""
-
-    def __init__(self, *jobs: dict[str, Any], epochs: list[dict[str, Any]]) -> None:
-        self._jobs, self._epochs = iter(jobs), epochs
-        self._last: dict[str, Any] = {}
-
-    def job(self, job_id: str) -> dict[str, Any]:
-        self._last = next(self._jobs, self._last)
-        return self._last
-
-    def epochs(self, job_id: str) -> list[dict[str, Any]]:
-        return self._epochs[: self._last["progress"]["epochs_done"]]
-
-
-def job(status: str, epochs_done: int = 0, **other: Any) -> dict[str, Any]:
-    progress = {"epochs": 2, "epochs_done": epochs_done, "steps_done": 10 * epochs_done, "share": epochs_done / 2}
-    empty = {"reason": None, "error": None, "rho": None, "loss": None, "energy_kwh": 0.0, "emissions_gco2e": 0.0}
-    return {"status": status, "progress": progress, **empty, **other}
-
-
-EPOCHS: list[dict[str, Any]] = [
-    {
-        "number": number,
-        "rho_asked": rho,
-        "rho_reached": rho - 0.001,
-        "reason": f"[{intensity}] is what it is",
-        "intensity": {"gco2e_per_kwh": intensity},
-        "flops": rho * 1e12,
-        "full_flops": 1e12,
-        "probe_flops": 5e10,
-        "train_loss": 1.5,
-        "energy": energy,
-        "emissions_gco2e": emissions,
-    }
-    for number, rho, intensity, energy, emissions in (
-        (1, 1.0, 120.0, {"total_kwh": 0.001}, 0.12),
-        (2, 0.5, 350.0, None, None),
-    )
-]
-DONE = {
-    "id": "job_1",
-    "model": "small",
-    "device": "cpu",
-    "energy_kwh": 0.0015,
-    "emissions_gco2e": 0.2,
-    "emissions_basis": {"energy_methods": {"cpu": ["RAPL"], "ram": ["estimate"]}},
-    "evaluation": {
-        "rows": 4,
-        "rouge": {
-            "before": {"rouge1": 1, "rouge2": 0, "rougeL": 1},
-            "after": {"rouge1": 90, "rouge2": 80, "rougeL": 90},
-        },
-        "sample": {"prompt": "Report: x\nStatus:", "before": "two\nlines", "after": " [GREEN] x"},
-    },
-}
-
-
 @pytest.fixture
 def console() -> Console:
     return Console(file=io.StringIO(), soft_wrap=True, highlight=False, markup=False, width=200)
@@ -126,10 +79,84 @@ def shown(console: Console) -> str:
     return console.file.getvalue()
 
 
-def test_following_shows_each_change_once_where_there_is_no_terminal(console: Console) -> None:
-    states = [job("validating"), job("queued"), job("running"), job("running", 1), job("running", 1)]
-    states.append(job("succeeded", 2, energy_kwh=0.001))
-    follow(console, Script(*states, epochs=EPOCHS), "job_1", pause=lambda: None)
+@pytest.fixture
+def client(settings: Settings, operator_key: str) -> Iterator[Client]:
+    with serving(create_app(settings, clock=lambda: NOW)) as url, Client(url, operator_key) as client:
+        yield client
+
+
+@pytest.fixture
+def job(client: Client) -> Job:
+    dataset = client.upload_dataset(HERE / "dataset.jsonl")
+    return client.submit(MODEL, dataset.id, policy=POLICY, zone="FR", hyperparameters={"epochs": 2})
+
+
+class Work:
+    """What a scheduler and a worker would write about a job, a step at a time."""
+
+    def __init__(self, database: Database, job_id: str) -> None:
+        self._database, self._job_id = database, job_id
+        self._lease: Lease | None = None
+
+    @property
+    def lease(self) -> Lease:
+        assert self._lease is not None, "a worker has claimed the job"
+        return self._lease
+
+    def goes(self, to: JobStatus, *, reason: str | None = None) -> None:
+        with self._database.session() as session:
+            job = JobRepository(session).lock(self._job_id)
+            assert job is not None
+            transition(session, job, to, at=NOW, reason=reason)
+
+    def is_claimed(self) -> None:
+        with self._database.session() as session:
+            self._lease = claim(session, self._job_id, worker_id="w", device="cpu", at=NOW, lease_seconds=60)
+
+    def trains(self, number: int, rho: float, reason: str) -> None:
+        decision = Decision(rho, reason, 120.0, "trace (synthetic)", "fresh", 60.0, estimated=True)
+        with self._database.session() as session:
+            start_epoch(session, self.lease, number, decision, at=NOW)
+            report_step(session, self.lease, steps=20, steps_done=10 * number, loss=1.5)
+            finish_epoch(session, self.lease, number, at=NOW, measured={}, utility=None)
+
+    def succeeds(self) -> None:
+        with self._database.session() as session:
+            succeed(session, self.lease, at=NOW, artifacts=[], evaluation={})
+
+    def fails(self, detail: str) -> None:
+        with self._database.session() as session:
+            job = JobRepository(session).lock(self._job_id)
+            assert job is not None
+            JobRepository(session).fail(job, at=NOW, error={"title": "no", "detail": detail})
+
+
+@pytest.fixture
+def work(database: Database, job: Job) -> Work:
+    return Work(database, job.id)
+
+
+def one_after_another(steps: Sequence[Callable[[], None]]) -> Callable[[], None]:
+    """A step each time that it is called; there are as many as there are calls."""
+    left = iter(steps)
+    return lambda: next(left)()
+
+
+def test_following_shows_each_change_once_where_there_is_no_terminal(
+    console: Console, client: Client, job: Job, work: Work
+) -> None:
+    pause = one_after_another(
+        [
+            lambda: work.goes(JobStatus.QUEUED),
+            work.is_claimed,
+            lambda: work.trains(1, 1.0, "[120.0] is what it is"),
+            lambda: None,
+            lambda: work.trains(2, 0.5, "[350.0] is what it is"),
+            work.succeeds,
+        ]
+    )
+    ended = follow(console, client, job.id, pause=pause)
+    assert ended == client.job(job.id)
     assert shown(console).splitlines() == [
         "  validating: preparing the model and the rows",
         "  queued: waiting for the worker",
@@ -140,53 +167,115 @@ def test_following_shows_each_change_once_where_there_is_no_terminal(console: Co
     ]
 
 
-def test_a_failed_job_fails_the_demonstration_with_its_reason(console: Console) -> None:
-    failed = job("failed", error={"title": "no", "detail": "dataset: line 3: not JSON"})
-    with pytest.raises(CommandError, match="job_1 has failed: dataset: line 3: not JSON"):
-        follow(console, Script(failed, epochs=[]), "job_1", pause=lambda: None)
+def test_a_failed_job_fails_the_demonstration_with_its_reason(
+    console: Console, client: Client, job: Job, work: Work
+) -> None:
+    work.fails("dataset: line 3: not JSON")
+    with pytest.raises(CommandError, match=f"^{job.id} has failed: dataset: line 3: not JSON$"):
+        follow(console, client, job.id, pause=lambda: None)
 
 
-def test_a_job_that_does_not_move_is_given_up(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_is_cancelled_on_its_page_ends_the_demonstration_as_that(
+    console: Console, client: Client, job: Job
+) -> None:
+    def cancel() -> None:
+        client.cancel(job.id)
+
+    with pytest.raises(JobCancelled, match=f"^{job.id} was cancelled"):
+        follow(console, client, job.id, pause=cancel)
+
+
+def test_a_job_that_does_not_move_is_given_up(
+    console: Console, client: Client, job: Job, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("cli.demo.follow.LONGEST_SILENCE_SECONDS", 0.0)
-    with pytest.raises(CommandError, match="job_1 is queued, and nothing has happened"):
-        follow(console, Script(job("queued"), epochs=[]), "job_1", pause=lambda: None)
+    work.goes(JobStatus.QUEUED)
+    with pytest.raises(CommandError, match=f"{job.id} is queued, and nothing has happened"):
+        follow(console, client, job.id, pause=lambda: None)
 
 
-def test_the_report_shows_costs_methods_and_what_was_learned(console: Console, tmp_path: Path) -> None:
-    artifacts = [{"name": "model.safetensors", "bytes": 1234}]
-    show_result(console, DONE, EPOCHS, artifacts, folder=tmp_path, curve="a synthetic day")
+@pytest.fixture
+def done(client: Client, job: Job, database: Database, settings: Settings) -> tuple[Job, list[Epoch], list[Artifact]]:
+    """The answers about a job that has succeeded, with figures of two epochs, the second of which was never metered."""
+    run_to_success(database, settings, job.id)
+    job, [first] = client.job(job.id), client.epochs(job.id)
+    assert first.energy is not None
+    assert job.emissions_basis is not None
+    costs = {"flops": 1e12, "full_flops": 1e12, "probe_flops": 5e10}
+    energy = first.energy.model_copy(update={"total_kwh": 0.001})
+    epochs = [
+        first.model_copy(update={**costs, "energy": energy, "emissions_gco2e": 0.12}),
+        first.model_copy(update={**costs, "number": 2, "flops": 5e11, "energy": None, "emissions_gco2e": None}),
+    ]
+    rouge = {
+        "before": {"rouge1": 1, "rouge2": 0, "rougeL": 1},
+        "after": {"rouge1": 90, "rouge2": 80, "rougeL": 90},
+    }
+    sample = {"prompt": "Report: x\nStatus:", "before": "two\nlines", "after": " [GREEN] x"}
+    methods = {"energy_methods": {"cpu": ["RAPL"], "ram": ["estimate"]}}
+    figures = {
+        "energy_kwh": 0.0015,
+        "emissions_gco2e": 0.2,
+        "emissions_basis": job.emissions_basis.model_copy(update=methods),
+        "evaluation": {"rows": 4, "rouge": rouge, "sample": sample},
+    }
+    return job.model_copy(update=figures), epochs, client.artifacts(job.id)
+
+
+def test_the_report_shows_costs_methods_and_what_was_learned(
+    console: Console, done: tuple[Job, list[Epoch], list[Artifact]], tmp_path: Path
+) -> None:
+    job, epochs, artifacts = done
+    show_result(console, job, epochs, artifacts, folder=tmp_path, curve="a synthetic day")
     text = shown(console)
     assert "0.001500" in text  # the whole job
     assert "0.000500" in text  # what lies outside of the epochs
     assert "75.0%" in text
     assert "cpu: RAPL, ram: estimate" in text
-    assert "ROUGE-1 1.0 → 90.0" in text
+    assert "On 4 rows held back from training: ROUGE-1 1.0 → 90.0" in text
     assert "two ⏎ lines" in text
     assert "[GREEN] x" in text
+    assert "model.safetensors (7 bytes)" in text
     assert f'from_pretrained("{tmp_path}")' in text
-    assert "/jobs/job_1/artifacts/model.safetensors" in text
+    assert f"/jobs/{job.id}/artifacts/model.safetensors" in text
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines() if line[:1] == "│"]
+    assert [row[-2:] for row in rows if row[0] == "2"] == [["–", "–"]]
 
 
-def test_a_problem_is_told_with_its_fields() -> None:
-    import httpx
-
-    body = {"title": "Unprocessable", "detail": "2 faults", "errors": [{"field": "model", "message": "is unknown"}]}
-    transport = httpx.MockTransport(lambda request: httpx.Response(422, text=json.dumps(body)))
-    with Client("http://service") as client:
-        client._http.close()
-        client._http = httpx.Client(base_url="http://service", transport=transport)
-        with pytest.raises(RequestRefused, match="POST /jobs: 2 faults; model: is unknown"):
-            client.submit_job({})
+def stack_on(settings: Settings, url: str) -> Stack:
+    """A stack that is not started: what answers at `url` stands for it."""
+    port = int(url.rsplit(":", 1)[1])
+    return Stack(settings.model_copy(update={"host": LOOPBACK, "port": port}), say=print)
 
 
-def test_a_service_that_does_not_answer_is_told_as_that() -> None:
-    with Client("http://127.0.0.1:1") as client, pytest.raises(CommandError, match="GET /jobs/x: the service does not"):
-        client.job("x")
+def test_a_problem_is_told_with_its_fields_and_blames_no_option(client: Client, settings: Settings) -> None:
+    told = r"^.+; model: .+; dataset: .+$"
+    with pytest.raises(CommandError, match=told) as refused, _own_client(stack_on(settings, client.url)) as own:
+        own.submit("no-such-model", "no-such-dataset")
+    assert "--" not in str(refused.value)
+    assert refused.value.exit_code == ExitCode.FAILED
+
+
+def test_a_service_that_does_not_answer_is_told_as_that(settings: Settings) -> None:
+    nowhere = f"http://{LOOPBACK}:{free_port(LOOPBACK)}"
+    told = f"^GET /jobs/x: the service at {re.escape(nowhere)} does not answer"
+    with pytest.raises(CommandError, match=told) as away, _own_client(stack_on(settings, nowhere)) as own:
+        own.job("x")
+    assert "--url" not in str(away.value)
+
+
+def test_a_proxy_that_the_environment_names_has_no_part_in_it(
+    client: Client, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, f"http://{LOOPBACK}:{free_port(LOOPBACK)}")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with _own_client(stack_on(settings, client.url)) as own:
+        assert own.models()
 
 
 def test_its_key_is_a_users_and_is_of_no_use_afterwards(settings: Settings) -> None:
-    from cli.demo.run import _own_key
-
     with TestClient(create_app(settings)) as client, _own_key(Stack(settings, say=print)) as key:
         assert client.get("/jobs", headers=bearer(key)).status_code == 200
         assert client.get("/keys", headers=bearer(key)).status_code == 403
