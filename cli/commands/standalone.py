@@ -74,6 +74,9 @@ def train(
         result=result,
     )
     from cli.configuration import read_settings
+    from cli.extras import require
+
+    require("train", "training")
     from cli.train import method_named
     from cli.train import train as run
 
@@ -88,8 +91,11 @@ def apply_delta(
     data_dir: DataDir = None,
 ) -> None:
     """Make the whole fine-tuned model of its base and a delta, bit by bit what the run would have saved."""
-    from cli.apply_delta import apply
     from cli.configuration import read_settings
+    from cli.extras import require
+
+    require("apply-delta", "training")
+    from cli.apply_delta import apply
 
     apply(base, delta, output, read_settings(data_dir=data_dir))
 

@@ -14,6 +14,7 @@ from cli.demo.follow import follow
 from cli.demo.report import show_result
 from cli.embedded import LOOPBACK, free_port
 from cli.errors import CommandError
+from cli.extras import require
 from cli.remote.connection import faults
 from cli.signals import stop_signals
 from cli.stack import Say, Stack, running_stack
@@ -45,6 +46,7 @@ def run(settings: Settings) -> None:
 
     Raises `CommandError` with the reason where it does not end with a fine-tuned model.
     """
+    require("demo", "charts", "embedded", "training")
     console = Console(soft_wrap=True, highlight=False, markup=False)
     stop, hurry = threading.Event(), threading.Event()
     with as_file(files("cli.demo")) as here, stop_signals(stop, hurry):
