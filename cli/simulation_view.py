@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from api.figures import UNKNOWN
 from greentune.models import Quantiles, Simulation
 
 
@@ -35,7 +36,7 @@ def _figures(found: Simulation) -> Table:
         headers = ["gCO2e, estimated", "mean", "5 % to 95 % of the starts"]
         emissions = _range(spread.emissions_g, ",.1f")
         less_work, moved = _range(spread.less_work_saving, ".1%"), _range(spread.moved_in_time_saving, ".1%")
-    reached = "–" if found.oracle_share is None else f"{found.oracle_share:.1%}"
+    reached = UNKNOWN if found.oracle_share is None else f"{found.oracle_share:.1%}"
     parts = (
         (
             ("under the policy", f"{found.emissions_g:,.1f}", emissions),

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from api.figures import UNKNOWN
 from cli.errors import SettingError
 from cli.marks import rouge_line
 from greencore.backprop import BudgetTooSmall, NotFinite, TraceError
@@ -156,7 +157,7 @@ class _Display(Listener):
                 f"{report.share:.4f}",
                 f"{len(report.tensors)}/{report.tensors_total}",
                 f"{train_loss:.3f}",
-                "–" if eval_loss is None else f"{eval_loss:.3f}",
+                UNKNOWN if eval_loss is None else f"{eval_loss:.3f}",
                 f"{self._energy_kwh[report.epoch]:.6f}",
                 f"{report.probe_seconds:.1f}",
             )

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from cli.doctor.check import Check
+from cli.remote.figures import kind
 from greencore.carbon import CarbonError, Source, open_source
 from store.settings import Settings
 
@@ -58,8 +59,8 @@ def _answer(zone: str, spec: str, source: Source) -> Check:
     except CarbonError as error:
         mend = "see whether the provider is reached from here; meanwhile older readings and averages are used"
         return Check(f"zone {zone}", "failed", f"{_name(spec)} gives no reading: {error}", mend)
-    kind = "estimated" if reading.estimated else "measured"
-    return Check(f"zone {zone}", "ok", f"{reading.gco2e_per_kwh:.4g} gCO2e/kWh, {kind}, {reading.source}")
+    how = kind(estimated=reading.estimated)
+    return Check(f"zone {zone}", "ok", f"{reading.gco2e_per_kwh:.4g} gCO2e/kWh, {how}, {reading.source}")
 
 
 def _name(spec: str) -> str:

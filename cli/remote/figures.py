@@ -34,6 +34,11 @@ def span(hours: Figure) -> str:
     return f"{expected} ({low} to {high})"
 
 
+def kind(*, estimated: bool) -> str:
+    """Whether an intensity was measured."""
+    return "estimated" if estimated else "measured"
+
+
 def interval(figure: Figure | None) -> str:
     """An expected value and its bounds."""
     return UNKNOWN if figure is None else f"{number(figure.expected)} ({number(figure.low)} to {number(figure.high)})"

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from api.figures import UNKNOWN, number, percent
 from cli.remote.events import event_line
-from cli.remote.figures import eta
+from cli.remote.figures import eta, kind
 from cli.remote.output import cell, short_time
 from greentune.models import Epoch, Event, Intensity, Job
 
@@ -86,13 +86,13 @@ def _intensity(snapshot: Snapshot) -> str:
         reading = snapshot.epoch.intensity
         if reading.gco2e_per_kwh is None:
             return UNKNOWN
-        kind = "estimated" if reading.estimated else "measured"
-        return f"{number(reading.gco2e_per_kwh)} gCO2e/kWh, {kind}, {reading.source}, of epoch {snapshot.epoch.number}"
+        how = kind(estimated=reading.estimated)
+        return f"{number(reading.gco2e_per_kwh)} gCO2e/kWh, {how}, {reading.source}, of epoch {snapshot.epoch.number}"
     now = snapshot.intensity
     if now is None:
         return UNKNOWN
-    kind = "estimated" if now.estimated else "measured"
-    return f"{number(now.gco2e_per_kwh)} gCO2e/kWh, {kind}, {now.source}, now"
+    how = kind(estimated=now.estimated)
+    return f"{number(now.gco2e_per_kwh)} gCO2e/kWh, {how}, {now.source}, now"
 
 
 def _energy(job: Job) -> str:

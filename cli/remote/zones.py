@@ -3,6 +3,7 @@
 import typer
 
 from api.figures import UNKNOWN, duration, number
+from cli.remote.figures import kind
 from cli.remote.output import clean, short_time, show_json, show_table
 from cli.remote.sparkline import cleanest_hours, first_hour, hourly_means, sparkline
 from greentune.client import Client
@@ -60,7 +61,7 @@ def _row(zone: Zone, forecast: Forecast | None) -> tuple[str, ...]:
     return (
         zone.zone,
         number(None if newest is None else newest.gco2e_per_kwh),
-        UNKNOWN if newest is None else "estimated" if newest.estimated else "measured",
+        UNKNOWN if newest is None else kind(estimated=newest.estimated),
         duration(zone.age_seconds),
         UNKNOWN if newest is None else newest.source,
         str(zone.workers),
@@ -91,8 +92,8 @@ def _in_force(client: Client, name: str) -> Intensity | None:
 def _now(intensity: Intensity | None) -> str:
     if intensity is None:
         return "nothing is known of it yet"
-    kind = "estimated" if intensity.estimated else "measured"
+    how = kind(estimated=intensity.estimated)
     return (
-        f"{number(intensity.gco2e_per_kwh)} gCO2e/kWh now, {kind}, {intensity.source} ({intensity.step}), "
+        f"{number(intensity.gco2e_per_kwh)} gCO2e/kWh now, {how}, {intensity.source} ({intensity.step}), "
         f"{duration(intensity.age_seconds)} old, {intensity.signal}"
     )
