@@ -21,7 +21,9 @@ def _uplot() -> Path:
     """The folder of uPlot's files. The package is only found, not loaded: it is made for notebooks."""
     found = find_spec("uplot")
     if found is None or not found.submodule_search_locations:
-        raise RuntimeError("the package uplot-python is not installed: the dashboard's charts need its files")
+        raise RuntimeError(
+            "the dashboard's charts need uplot-python, not installed here: pip install 'greentune[charts]'"
+        )
     return Path(found.submodule_search_locations[0]) / "static"
 
 
