@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
@@ -20,6 +21,9 @@ from store.catalogue import read_catalogue
 from store.database import Database
 from store.settings import Settings
 from tests.keys import new_key
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 TEMPLATE = "greentune_template"
 
@@ -92,6 +96,15 @@ def pretrained() -> Path:
 
     name = "SmolLM2-135M-Instruct"
     return materialise(read_catalogue()[name].source, Path(__file__).parents[1] / "var" / "models" / name)
+
+
+@pytest.fixture(scope="session")
+def browser() -> "Iterator[Browser]":
+    """Chromium, for every test of a session."""
+    from tests.chromium import headless
+
+    with headless() as browser:
+        yield browser
 
 
 @pytest.fixture

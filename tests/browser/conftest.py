@@ -1,6 +1,5 @@
 """A real Chromium before the real application, which listens on a port and keeps its rows in a real database."""
 
-import shutil
 import socket
 import threading
 import time
@@ -9,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page
 
 from api.main import create_app
 from store.database import Database
@@ -18,16 +17,6 @@ from store.settings import Settings
 from tests.browser.watch import Watch
 from tests.keys import new_key
 
-# Without these it asks its maker's hosts for updates, and as root it does not start.
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
 PATIENCE_MS = 20_000
 
 
@@ -38,18 +27,6 @@ class Dashboard:
     url: str
     settings: Settings
     database: Database
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """Debian's Chromium, headless. Its absence is a failure: `make browser` installs it."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.fail("there is no `chromium` on the PATH: `make browser` installs Debian's")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from store.policies import PolicyRepository
 from store.tables import IntensityReading, Policy
 from tests.browser.accessible import check_accessible
 from tests.browser.conftest import PATIENCE_MS, Dashboard, SignIn
+from tests.browser.keyboard import tab_to, type_over
 from tests.browser.pictures import take_pictures
 from tests.browser.stage import stage_grid, stage_policies
 from tests.browser.watch import watch_of
@@ -51,20 +52,6 @@ def store(dashboard: Dashboard, body: dict[str, Any], name: str = "follow-the-gr
 def open_editor(page: Page, path: str = EDITOR) -> None:
     page.goto(path)
     expect(page.locator(".compared")).to_be_visible()
-
-
-def tab_to(page: Page, selector: str) -> None:
-    """Moves the focus as somebody does who has no mouse."""
-    for _ in range(80):
-        page.keyboard.press("Tab")
-        if page.evaluate("selector => document.activeElement.matches(selector)", selector):
-            return
-    raise AssertionError(f"{selector} cannot be reached by the Tab key")
-
-
-def type_over(page: Page, text: str) -> None:
-    page.keyboard.press("Control+a")
-    page.keyboard.type(text)
 
 
 def compared(page: Page) -> dict[str, list[str]]:

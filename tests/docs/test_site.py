@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser
 
 from cli.main import app
 from store.settings import Settings
@@ -107,23 +106,17 @@ def address(site: Path) -> Iterator[str]:
         server.shutdown()
 
 
-def test_a_browser_asks_nobody_else_and_finds_words(address: str) -> None:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.fail("there is no `chromium` on the PATH: `make browser` installs Debian's")
+def test_a_browser_asks_nobody_else_and_finds_words(browser: Browser, address: str) -> None:
     asked: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-background-networking"]
-        )
-        page = browser.new_page()
-        page.on("request", lambda request: asked.append(request.url))
-        for name in ("explanation/architecture", "reference/rest", "policies"):
-            page.goto(f"{address}/{name}.html", wait_until="networkidle")
-        page.keyboard.press("/")
-        page.keyboard.type("heartbeat")
-        page.get_by_role("link", name=re.compile("Settings|Metrics|Run the service")).first.wait_for()
-        browser.close()
+    context = browser.new_context()
+    page = context.new_page()
+    page.on("request", lambda request: asked.append(request.url))
+    for name in ("explanation/architecture", "reference/rest", "policies"):
+        page.goto(f"{address}/{name}.html", wait_until="networkidle")
+    page.keyboard.press("/")
+    page.keyboard.type("heartbeat")
+    page.get_by_role("link", name=re.compile("Settings|Metrics|Run the service")).first.wait_for()
+    context.close()
     assert len(asked) > 10
     assert not [url for url in asked if not url.startswith((address, "data:", "blob:"))]
 
