@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -30,6 +31,10 @@ TEMPLATE = "greentune_template"
 # Read when torch is first loaded, here and in every process that a test starts. Tests run side by side, and threads
 # that wait for a partner whose core is taken spin: with two a process, a job of 50 s takes 115 s.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell that runs this in the background has it ignore Ctrl-C, and so would every process that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -98,9 +103,9 @@ def pretrained() -> Path:
     return materialise(read_catalogue()[name].source, Path(__file__).parents[1] / "var" / "models" / name)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> "Iterator[Browser]":
-    """Chromium, for every test of a session."""
+    """Chromium. For one file's tests: as long as it is open, nothing else of this process can run an event loop."""
     from tests.chromium import headless
 
     with headless() as browser:

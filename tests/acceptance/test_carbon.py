@@ -1,6 +1,7 @@
 """Jobs that follow the grid: paused and resumed by their gate, and held to a budget, by real processes."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,16 @@ def submit(service: Service, dataset: str, policy: dict[str, Any], *, epochs: in
     return service.submit(**job_of(dataset, policy, epochs=epochs))
 
 
+def closings_while_running(types: Sequence[str]) -> int:
+    """How often the gate stopped it; where a worker is slow to take it up again, it may close once more before that."""
+    count, running = 0, False
+    for kind in types:
+        if kind.startswith("job."):
+            running = kind == "job.running"
+        count += running and kind == "gate.closed"
+    return count
+
+
 def test_a_gate_pauses_a_running_job_which_goes_on_from_that_very_step(service: Service) -> None:
     gate = {"mode": "none", "pause_above": 300.0, "resume_below": 250.0}
     dataset = service.upload(ROWS)
@@ -49,8 +60,8 @@ def test_a_gate_pauses_a_running_job_which_goes_on_from_that_very_step(service: 
     job = service.wait_for(job_id, "succeeded")
 
     types = service.event_types(job_id)
-    assert types.count("gate.closed") >= 1
-    assert types.count("job.running") == types.count("gate.closed") + 1
+    assert closings_while_running(types) >= 1
+    assert types.count("job.running") == closings_while_running(types) + 1
     reasons = service.event_reasons(job_id)
     assert any("is above pause_above 300" in reason for reason in reasons)
     started = [event["data"] for event in service.events(job_id) if event["type"] == "training.started"]

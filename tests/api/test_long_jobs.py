@@ -1,5 +1,6 @@
 """A job of two weeks: each route answers with a part of what is stored, and without reading all of it."""
 
+import re
 import time
 
 import pytest
@@ -84,6 +85,5 @@ def test_epochs_are_read_page_by_page_with_their_own_costs(client: TestClient, l
 
     markup = client.get(f"/dashboard/jobs/{long_job_id}").text
 
-    assert f'<td class="figure">{EPOCHS}</td>' in markup
-    assert '<td class="figure">801</td>' in markup
-    assert '<td class="figure">800</td>' not in markup
+    shown = [int(number) for number in re.findall(r'<th scope="row" class="figure">(\d+)</th>', markup)]
+    assert shown == list(range(EPOCHS, EPOCHS - 50, -1))
