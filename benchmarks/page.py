@@ -44,6 +44,8 @@ SECTIONS = {
     " status, which few have. The pollers all begin within two seconds, each with a connection of its own and a list:"
     " that rush is the tail of their times. A worker has loaded what jobs need, and forks a process for each: the next"
     " is ready a moment after the last has ended.",
+    "dashboard": "What a person with a browser waits for. The curves of the long run are thinned out by the server, so"
+    " that no peak is lost; a zoom loads finer ones.",
 }
 
 

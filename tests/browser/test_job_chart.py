@@ -13,6 +13,7 @@ from store.status import JobStatus
 from tests.browser.accessible import check_accessible
 from tests.browser.conftest import Dashboard
 from tests.browser.long_run import stage_long_run
+from tests.browser.measures import count_bytes, frame_milliseconds, open_job
 from tests.browser.pictures import take_pictures
 from tests.browser.stage import stage_dataset, stage_grid, stage_job
 from tests.browser.watch import watch_of
@@ -37,12 +38,6 @@ def long_run(dashboard: Dashboard) -> str:
     return job_id
 
 
-def open_job(page: Page, job_id: str, hash: str = "") -> None:
-    page.goto(f"/dashboard/jobs/{job_id}{hash}")
-    page.locator("#chart-emissions canvas").wait_for()
-    page.wait_for_load_state("networkidle")
-
-
 def box_of(page: Page, panel: str) -> FloatRect:
     """Where a panel lies in the window."""
     over = page.locator(f"#chart-{panel} .u-over")
@@ -58,11 +53,7 @@ def figures(page: Page, module: str, call: str) -> Any:
 
 
 def test_a_long_run_is_loaded_in_300_kb_and_is_drawn_without_a_stutter(page: Page, long_run: str) -> None:
-    sizes: list[int] = []
-    network = page.context.new_cdp_session(page)
-    network.send("Network.enable")
-    network.send("Network.setCacheDisabled", {"cacheDisabled": True})
-    network.on("Network.loadingFinished", lambda event: sizes.append(event["encodedDataLength"]))
+    sizes = count_bytes(page)
 
     open_job(page, long_run)
     page.locator("#map-grids canvas").first.wait_for()
@@ -70,21 +61,7 @@ def test_a_long_run_is_loaded_in_300_kb_and_is_drawn_without_a_stutter(page: Pag
     assert len(sizes) > 15, "the style sheets, the scripts, the curves and the selections at least"
     assert sum(sizes) < LARGEST_BYTES
 
-    # All that a key makes the page do: the four panels anew, uPlot's work in microtasks included.
-    frames: list[float] = page.evaluate(
-        """async () => {
-            const panel = document.getElementById("chart-loss");
-            const milliseconds = [];
-            for (const key of ["+", "+", ...Array(12).fill("ArrowRight"), ...Array(12).fill("ArrowLeft"), "-", "0"]) {
-                await new Promise(requestAnimationFrame);
-                const begun = performance.now();
-                panel.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
-                await new Promise((resolve) => setTimeout(resolve));
-                milliseconds.push(performance.now() - begun);
-            }
-            return milliseconds;
-        }"""
-    )
+    frames = frame_milliseconds(page)
     median = sorted(frames)[len(frames) // 2]
     assert median < SLOWEST_FRAME_MS
 

@@ -1,7 +1,6 @@
 """The jobs page before a real browser: what it shows, how it is filtered and paged, and that watching it is cheap."""
 
 import re
-import time
 from datetime import UTC, datetime
 
 import pytest
@@ -16,6 +15,7 @@ from store.tables import Job
 from store.transitions import transition
 from tests.browser.accessible import check_accessible
 from tests.browser.conftest import Dashboard, SignIn
+from tests.browser.measures import seconds_to_last_row
 from tests.browser.stage import hour_before, stage_all, stage_dataset, stage_job, stage_many
 from tests.browser.watch import watch_of
 
@@ -45,14 +45,6 @@ def rows(page: Page) -> Locator:
 
 def row(page: Page, job_id: str) -> Locator:
     return page.locator(f'tr[data-job="{job_id}"]')
-
-
-def seconds_to_last_row(page: Page, address: str) -> float:
-    """From asking for the jobs page to seeing the last of its 50 rows."""
-    begun = time.perf_counter()
-    page.goto(address, wait_until="commit")
-    rows(page).nth(49).wait_for()
-    return time.perf_counter() - begun
 
 
 def answers(page: Page) -> list[int]:
