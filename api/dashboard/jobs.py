@@ -14,6 +14,8 @@ from api.dashboard.jobs_rows import Totals, rows_of
 from api.dashboard.page_tags import POLL_SECONDS, page_tag, tagged
 from api.jobs.caching import IfNoneMatch, matches, not_modified
 from api.jobs.schemas import jobs_out
+from api.page_requests import wants_a_page
+from api.problems import invalid_fields
 from api.templating import render
 from store.intensity_now import newest_readings
 from store.jobs import JobRepository
@@ -39,6 +41,8 @@ def jobs_page(
 ) -> Response:
     """It renews itself, more rarely where all jobs shown are over."""
     asked = read_filter(request.query_params.multi_items())
+    if asked.errors and not wants_a_page(request):
+        raise invalid_fields(asked.errors)
     shown = asked.filter
     if asked.roundabout and not asked.errors:
         return RedirectResponse(shown.link, HTTPStatus.SEE_OTHER)

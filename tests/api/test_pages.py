@@ -127,6 +127,14 @@ def test_what_a_model_wrote_is_shown_as_text(finished_job_id: str, client: TestC
     assert "Say &lt;b&gt;hi&lt;/b&gt;" in markup
 
 
+def test_a_program_that_filters_the_jobs_page_wrongly_is_told_so_as_everywhere(client: TestClient) -> None:
+    answer = client.get("/?status=resting")
+
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["errors"][0]["field"] == "status"
+
+
 def test_a_job_page_of_nobody_is_not_found(client: TestClient) -> None:
     assert client.get("/dashboard/jobs/job_0").status_code == 404
 

@@ -72,6 +72,7 @@ function edit() {
     if (draft.text === null) pictures.soon();
   });
   mark("load");
+  byId("save").disabled = false; // until now nobody would have heard it
   if (draft.wasKept && base().version !== stored.version) {
     saving.say(`Your unsaved changes began from version ${base().version}; version ${stored.version} is stored by now.`);
   }

@@ -81,6 +81,8 @@ form.addEventListener("submit", async (event) => {
   }
 });
 
+send.disabled = false; // until now nobody would have heard it
+
 function refused(errors, message) {
   estimate.stop();
   const unplaced = showErrors(errors);
