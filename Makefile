@@ -5,6 +5,8 @@ TORCH  := torch==2.13.0
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# Of the tests: one more than there are cores, since some always wait for a browser or a worker.
+PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -29,7 +31,7 @@ browser: ## Chromium for the dashboard's tests: Debian's, installed where it is 
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; }
 
 test: setup browser ## the whole test suite
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 chaos: setup ## faults in earnest: workers killed 50 times, servers gone for a minute; `make test` does a little of it
 	CHAOS=full $(BIN)/python -m pytest tests/chaos -n 2 --dist loadfile

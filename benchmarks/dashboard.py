@@ -98,9 +98,10 @@ def _job(page: Page, job_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
     open_job(page, job_id)
     page.locator("#map-grids canvas").first.wait_for()
     load = (datetime.now(UTC) - begun) / timedelta(milliseconds=1)
+    kilobytes = sum(sizes) / 1000
     frames = [duration for _ in range(5) for duration in frame_milliseconds(page)]
     return (
-        _row("the long run, until nothing more is loaded", [load], kilobytes=sum(sizes) / 1000),
+        _row("the long run, until nothing more is loaded", [load], kilobytes=kilobytes),
         _row("a change of its curves", frames),
     )
 

@@ -22,6 +22,7 @@ from store.catalogue import read_catalogue
 from store.database import Database
 from store.settings import Settings
 from tests.keys import new_key
+from tests.order import mixed
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -35,6 +36,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A shell that runs this in the background has it ignore Ctrl-C, and so would every process that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """See `tests.order`."""
+    items[:] = mixed(items, Path(__file__).parent)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
