@@ -147,7 +147,7 @@ def test_the_figures_of_every_panel_are_in_a_table(page: Page, dashboard: Dashbo
     for name, heading in (("ρ", "ρ reached"), ("Loss", "Mean of its stretch"), ("Evaluation loss", "Epoch")):
         page.get_by_text(f"{name}: the data as a table", exact=True).click()
         expect(page.get_by_role("region", name=name, exact=True).get_by_role("columnheader")).to_contain_text([heading])
-    assert page.get_by_role("region", name="ρ", exact=True).get_by_role("row").count() == 9
+    expect(page.get_by_role("region", name="ρ", exact=True).get_by_role("row")).to_have_count(9)
 
 
 def test_a_running_job_is_drawn_on_while_a_zoom_stays(page: Page, dashboard: Dashboard) -> None:

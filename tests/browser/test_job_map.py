@@ -61,7 +61,7 @@ def test_older_epochs_come_when_asked_for_and_all_are_in_the_table(page: Page, d
     assert titles(page) == [f"Epoch {number}" for number in range(12, 4, -1)]
     page.get_by_text("Tensors and their importance in each epoch: the data as a table").click()
     table = page.get_by_role("region", name="Tensors and their importance in each epoch")
-    assert table.get_by_role("row").count() == len(NAMES) + 1
+    expect(table.get_by_role("row")).to_have_count(len(NAMES) + 1)
 
     page.get_by_role("button", name="Show older epochs").click()
 
