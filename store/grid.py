@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from greencore.carbon import IntensitySeries, Reading, Signal
+from greencore.carbon.fallback import Known
 from greencore.carbon.merging import merged
 from greencore.carbon.series import SIGNALS
 from store.knowledge import Knowledge
@@ -116,6 +117,11 @@ class GridRepository:
             readings=self.between(zone, signal, start - LOOK_BACK, end),
             forecast=self.forecast(zone, signal, start, end),
         )
+
+    def in_force(self, zone: str, signal: Signal | None, at: datetime, *, stale_limit: timedelta) -> Known | None:
+        """What the fallback chain takes for a zone's intensity at a time; of the average where no signal is known."""
+        known = self.knowledge(zone, signal or "average", at, at + timedelta(hours=1))
+        return known.in_force(at, stale_limit=stale_limit)
 
     def filled(
         self, zone: str, signal: Signal, start: datetime, end: datetime, *, stale_limit: timedelta

@@ -1,7 +1,7 @@
 """What lies around a job that is not over and changes without it: its zone's intensity now, and the queue before it."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy.orm import Session
 
@@ -12,8 +12,6 @@ from store.grid import GridRepository, signal_named
 from store.settings import Settings
 from store.status import FINAL, JobStatus
 from store.tables import Job
-
-HOUR = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -41,8 +39,8 @@ def surroundings(session: Session, settings: Settings, job: Job, *, now: datetim
     """Nothing of it is known of a job that is over, or has no zone yet."""
     intensity = None
     if job.zone is not None and job.status not in FINAL:
-        knowledge = GridRepository(session).knowledge(job.zone, _signal(session, job) or "average", now, now + HOUR)
-        known = knowledge.in_force(now, stale_limit=settings.stale_limit)
+        grid = GridRepository(session)
+        known = grid.in_force(job.zone, _signal(session, job), now, stale_limit=settings.stale_limit)
         intensity = None if known is None else IntensityOut.of(known, zone=job.zone, now=now)
     return Surroundings(intensity, _queue(session, job))
 

@@ -94,8 +94,7 @@ def _in_force(zone: str, context: Context, session: Session, now: datetime) -> K
     signal = grid.signal(zone)
     if signal is None:
         return None
-    stored = grid.knowledge(zone, signal, now, now + timedelta(hours=1))
-    return stored.in_force(now, stale_limit=context.settings.stale_limit)
+    return grid.in_force(zone, signal, now, stale_limit=context.settings.stale_limit)
 
 
 def _window(policy: Policy, zone: str | None, session: Session, now: datetime) -> IntensitySeries:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy.orm import Session
 
@@ -71,8 +71,7 @@ def zones(session: Session, settings: Settings, known: Sequence[ZoneOut], *, now
     grid = GridRepository(session)
     options = []
     for zone in known:
-        stored = grid.knowledge(zone.zone, zone.signal or "average", now, now + timedelta(hours=1))
-        in_force = stored.in_force(now, stale_limit=settings.stale_limit)
+        in_force = grid.in_force(zone.zone, zone.signal, now, stale_limit=settings.stale_limit)
         intensity = None if in_force is None else IntensityOut.of(in_force, zone=zone.zone, now=now)
         options.append(ZoneOption(zone.zone, country_of(zone.zone), zone.workers, intensity))
     return options

@@ -86,9 +86,7 @@ def get_intensity(zone: ZoneDep, context: ContextDep, session: SessionDep, now: 
     It is what a job's ρ would be decided by now.
     """
     grid = GridRepository(session)
-    signal = grid.signal(zone) or "average"
-    stored = grid.knowledge(zone, signal, now, now + timedelta(hours=1))
-    known = stored.in_force(now, stale_limit=context.settings.stale_limit)
+    known = grid.in_force(zone, grid.signal(zone), now, stale_limit=context.settings.stale_limit)
     if known is None:
         raise Problem(
             HTTPStatus.SERVICE_UNAVAILABLE,
