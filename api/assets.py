@@ -5,16 +5,17 @@ from pathlib import Path
 
 from fastapi import FastAPI
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 
 OWN = Path(__file__).parent / "static"
 
 
 def mount_assets(app: FastAPI) -> None:
     """Serves `/static` and `/static/uplot`; compressed, since nothing in them is secret."""
-    app.mount("/static/uplot", _served(_uplot()), name="uplot")
-    app.mount("/static", _served(OWN), name="static")
+    for path, folder in (("/static/uplot", _uplot()), ("/static", OWN)):
+        app.mount(path, GZipMiddleware(_Revalidated(directory=folder)))
 
 
 def _uplot() -> Path:
@@ -27,20 +28,10 @@ def _uplot() -> Path:
     return Path(found.submodule_search_locations[0]) / "static"
 
 
-def _served(folder: Path) -> ASGIApp:
-    return _Revalidated(GZipMiddleware(StaticFiles(directory=folder)))
-
-
-class _Revalidated:
+class _Revalidated(StaticFiles):
     """Has a browser ask each time whether a file is right still, so that a release is seen at once."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_revalidated(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"cache-control", b"no-cache")]
-            await send(message)
-
-        await self._app(scope, receive, send_revalidated)
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
