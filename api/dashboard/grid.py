@@ -8,8 +8,8 @@ from api.access.principal import PrincipalDep
 from api.context import ContextDep, NowDep, SessionDep
 from api.dashboard.grid_zone import ZoneView, ticks
 from api.dashboard.page_tags import page_tag, tagged
+from api.etags import IfNoneMatch, matches, not_modified
 from api.intensity_bands import BANDS
-from api.jobs.caching import IfNoneMatch, matches, not_modified
 from api.templating import render
 from api.zones.endpoints import list_zones
 
@@ -34,7 +34,7 @@ def grid_page(
     zones = list_zones(principal, context, session, now).data
     known = [zone.model_dump(mode="json", exclude={"age_seconds"}) for zone in zones]
     tag = page_tag(principal, hours, minute.isoformat(), known)
-    if if_none_match is not None and matches(if_none_match, tag):
+    if matches(if_none_match, tag):
         return not_modified(tag)
     views = [ZoneView.of(zone, session, context.settings, window_hours=int(hours), now=minute) for zone in zones]
     unknown = float("inf")

@@ -9,8 +9,8 @@ from api.dashboard.job_rows import epoch_rows, event_rows, newest_epoch
 from api.dashboard.job_rows import router as rows_router
 from api.dashboard.job_surroundings import surroundings, surroundings_tag
 from api.dashboard.page_tags import POLL_SECONDS, page_tag, tagged
+from api.etags import IfNoneMatch, matches, not_modified
 from api.jobs.artifacts import ArtifactOut
-from api.jobs.caching import IfNoneMatch, matches, not_modified
 from api.jobs.checkpoints import CheckpointOut
 from api.jobs.endpoints import JobDep
 from api.jobs.schemas import JobOut, jobs_out
@@ -39,7 +39,7 @@ def job_page(
     repository = JobRepository(session)
     around = surroundings_tag(session, row, now=now)
     tag = page_tag(principal, row.id, row.revision, repository.newest_event(row.id), around)
-    if if_none_match is not None and matches(if_none_match, tag):
+    if matches(if_none_match, tag):
         return not_modified(tag)
     [job] = jobs_out(session, [row])
     epochs = epoch_rows(session, job.id, before=newest_epoch(row) + 1)

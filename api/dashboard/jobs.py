@@ -12,7 +12,7 @@ from api.context import Context, ContextDep, NowDep, SessionDep
 from api.dashboard.jobs_filter import LABEL_FIELD, read_filter
 from api.dashboard.jobs_rows import Totals, rows_of
 from api.dashboard.page_tags import POLL_SECONDS, page_tag, tagged
-from api.jobs.caching import IfNoneMatch, matches, not_modified
+from api.etags import IfNoneMatch, matches, not_modified
 from api.jobs.schemas import jobs_out
 from api.page_requests import wants_a_page
 from api.problems import invalid_fields

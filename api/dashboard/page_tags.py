@@ -7,7 +7,8 @@ from fastapi import Response
 from fastapi.responses import HTMLResponse
 
 from api.access.principal import Principal
-from api.jobs.caching import REPRESENTATION, headers
+from api.etags import headers
+from api.jobs.caching import REPRESENTATION
 from api.templating import FINGERPRINT
 
 POLL_SECONDS = 3  # how soon a page with something in progress asks again

@@ -14,7 +14,7 @@ from api.dashboard import policy_curve
 from api.dashboard.page_tags import page_tag, tagged
 from api.dashboard.policy_form import EXAMPLES, policy_form, run_fields
 from api.dashboard.policy_words import gate_in_words, missing_in_words, rho_in_words, rule_in_words, smoothing_in_words
-from api.jobs.caching import IfNoneMatch, matches, not_modified
+from api.etags import IfNoneMatch, matches, not_modified
 from api.policies.schemas import PolicyOut
 from api.problems import Problem
 from api.templating import render
@@ -40,7 +40,7 @@ def policies_page(principal: PrincipalDep, session: SessionDep, if_none_match: I
     """The newest version of each, by name."""
     stored = PolicyRepository(session).all_latest()
     tag = page_tag(principal, [(policy.name, policy.version, policy.created_at.isoformat()) for policy in stored])
-    if if_none_match is not None and matches(if_none_match, tag):
+    if matches(if_none_match, tag):
         return not_modified(tag)
     rendered = render(
         "policies.html",

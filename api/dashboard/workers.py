@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 from api.access.principal import PrincipalDep
 from api.context import ContextDep, NowDep, SessionDep
 from api.dashboard.page_tags import POLL_SECONDS, page_tag, tagged
-from api.jobs.caching import IfNoneMatch, matches, not_modified
+from api.etags import IfNoneMatch, matches, not_modified
 from api.jobs.schemas import jobs_out
 from api.templating import render
 from api.workers.endpoints import SHOWN_AFTER_LOSS
@@ -36,7 +36,7 @@ def workers_page(
     held = [job for _, job in seen if job is not None and principal.sees(job.owner)]
     shown = [worker.model_dump(mode="json") for worker in workers]
     tag = page_tag(principal, shown, [(job.id, job.revision) for job in held])
-    if if_none_match is not None and matches(if_none_match, tag):
+    if matches(if_none_match, tag):
         return not_modified(tag)
     workers.sort(key=lambda worker: (ORDER[worker.role], STATES[worker.state], worker.id))
     rendered = render(

@@ -11,8 +11,8 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel
 
 from api.context import ContextDep, SessionDep
+from api.etags import IfNoneMatch, headers, matches, not_modified
 from api.jobs.byte_range import requested_bytes
-from api.jobs.caching import IfNoneMatch, headers, matches, not_modified
 from api.jobs.endpoints import JobDep
 from api.listing import Listing, whole
 from api.problems import Problem, declared
@@ -95,7 +95,7 @@ def download_artifact(
     if not file.is_relative_to(folder) or not file.is_file():
         raise _missing(job, artifact)
     tag = f'"{artifact.sha256}"'
-    if if_none_match is not None and matches(if_none_match, tag):
+    if matches(if_none_match, tag):
         return not_modified(tag)
     return _Part(
         file,

@@ -8,10 +8,10 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from api.access.principal import PrincipalDep
 from api.context import ContextDep, NowDep, SessionDep
+from api.etags import CACHED, IfNoneMatch, headers, matches, not_modified
 from api.idempotency import OnceDep, created
-from api.jobs import caching
 from api.jobs.budget import refuse_impossible_budget
-from api.jobs.caching import CACHED, IfNoneMatch
+from api.jobs.caching import job_tag, page_tag
 from api.jobs.epoch_schemas import EpochOut
 from api.jobs.request import JobRequest
 from api.jobs.schemas import JobOut, jobs_out
@@ -92,12 +92,12 @@ def list_jobs(
     jobs = JobRepository(session)
     if if_none_match is not None:
         known = jobs.revisions(limit=limit, **which)
-        tag = caching.page_tag(known.data, has_more=known.has_more)
-        if caching.matches(if_none_match, tag):
-            return caching.not_modified(tag)
+        tag = page_tag(known.data, has_more=known.has_more)
+        if matches(if_none_match, tag):
+            return not_modified(tag)
     page = jobs.page(limit=limit, **which)
-    tag = caching.page_tag([(job.id, job.revision) for job in page.data], has_more=page.has_more)
-    response.headers.update(caching.headers(tag))
+    tag = page_tag([(job.id, job.revision) for job in page.data], has_more=page.has_more)
+    response.headers.update(headers(tag))
     return Listing(data=jobs_out(session, page.data), has_more=page.has_more)
 
 
@@ -113,11 +113,11 @@ def get_job(
     if if_none_match is not None:
         revision = JobRepository(session).revision(job_id)
         if revision is not None and principal.sees(revision.owner):
-            tag = caching.job_tag(revision.number)
-            if caching.matches(if_none_match, tag):
-                return caching.not_modified(tag)
+            tag = job_tag(revision.number)
+            if matches(if_none_match, tag):
+                return not_modified(tag)
     job = _job(job_id, principal, session)
-    response.headers.update(caching.headers(caching.job_tag(job.revision)))
+    response.headers.update(headers(job_tag(job.revision)))
     return jobs_out(session, [job])[0]
 
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
 from api.context import SessionDep
-from api.jobs.caching import CACHED, IfNoneMatch, headers, matches, not_modified
+from api.etags import CACHED, IfNoneMatch, headers, matches, not_modified
 from api.jobs.endpoints import NOT_FOUND, JobDep
 from api.listing import Limit
 from greencore.tensor_names import place
@@ -100,7 +100,7 @@ def get_selection(
     """Epochs that are over, newest first, with the importance and the cost of every tensor."""
     selections = SelectionRepository(session)
     tag = f'"{VERSION}-{job.revision}-{JobRepository(session).newest_event(job.id)}-{limit}-{after}"'
-    if if_none_match is not None and matches(if_none_match, tag):
+    if matches(if_none_match, tag):
         return not_modified(tag)
     response.headers.update(headers(tag))
     page = selections.epochs(job.id, limit=limit, after=after)

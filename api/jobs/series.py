@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
 from api.context import SessionDep
-from api.jobs.caching import CACHED, IfNoneMatch, headers, matches, not_modified
+from api.etags import CACHED, IfNoneMatch, headers, matches, not_modified
 from api.jobs.endpoints import NOT_FOUND, JobDep
 from api.problems import invalid
 from api.times import RecordedTime
@@ -106,7 +106,7 @@ def get_series(
         raise invalid("start", f"given {start.isoformat()}: expected a time before {end.isoformat()}, the end")
     asked = [str(points), *(str(edge and round(edge.timestamp() * 1000)) for edge in (start, end))]
     tag = f'"{VERSION}-{job.revision}-{JobRepository(session).newest_event(job.id)}-{"-".join(asked)}"'
-    if if_none_match is not None and matches(if_none_match, tag):
+    if matches(if_none_match, tag):
         return not_modified(tag)
     response.headers.update(headers(tag))
     series = SeriesRepository(session)

@@ -1,6 +1,5 @@
 """`If-Match` and `If-None-Match` of a policy (RFC 9110, 13.1): its writer says which version the next one follows."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -8,10 +7,9 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Header
 
+from api.etags import TAGS, named
 from api.problems import Problem, invalid
 
-TAG = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
-TAGS = re.compile(rf"\s*(?:\*|{TAG}(?:\s*,\s*{TAG})*)\s*")
 ETAG: dict[str, Any] = {
     "ETag": {
         "description": 'The version, such as `"3"`: sent as `If-Match`, it guards the next one',
@@ -71,9 +69,4 @@ PreconditionDep = Annotated[Precondition, Depends(_precondition)]
 
 
 def _named(tags: str, newest: int, *, weak: bool) -> bool:
-    if newest == 0:
-        return False
-    if tags.strip() == "*":
-        return True
-    given = re.findall(TAG, tags)
-    return version_tag(newest) in ([tag.removeprefix("W/") for tag in given] if weak else given)
+    return newest > 0 and named(tags, version_tag(newest), weak=weak)
