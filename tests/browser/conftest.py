@@ -1,13 +1,9 @@
 """A real Chromium before the real application, which listens on a port and keeps its rows in a real database."""
 
-import socket
-import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
-import uvicorn
 from playwright.sync_api import Browser, BrowserContext, Page
 
 from api.main import create_app
@@ -16,6 +12,7 @@ from store.keys import Role
 from store.settings import Settings
 from tests.browser.watch import Watch
 from tests.keys import new_key
+from tests.server import serving
 
 PATIENCE_MS = 20_000
 
@@ -32,31 +29,8 @@ class Dashboard:
 @pytest.fixture
 def dashboard(settings: Settings, database: Database) -> Iterator[Dashboard]:
     """The application on a free port, by the real clock."""
-    with serving(settings) as url:
+    with serving(create_app(settings)) as url:
         yield Dashboard(url, settings, database)
-
-
-class serving:  # noqa: N801  (used as a function that gives a context)
-    """Serves the application for these settings from a thread; gives its URL."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        config = uvicorn.Config(create_app(settings), log_level="warning", timeout_graceful_shutdown=1)
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, args=([self._socket],), daemon=True)
-
-    def __enter__(self) -> str:
-        self._thread.start()
-        deadline = time.monotonic() + 20
-        while not self._server.started:
-            assert time.monotonic() < deadline, "the application did not start within 20 s"
-            time.sleep(0.02)
-        return f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-
-    def __exit__(self, *error: object) -> None:
-        self._server.should_exit = True
-        self._thread.join(timeout=20)
-        self._socket.close()
 
 
 SignIn = Callable[..., Page]

@@ -12,10 +12,12 @@ from playwright.sync_api import Page, expect
 from sqlalchemy import text
 
 from api.figures import number, percent
+from api.main import create_app
 from store.settings import Settings
 from tests.acceptance.conftest import Service, quick_service, small_catalogue, wait_until
-from tests.browser.conftest import Dashboard, serving
+from tests.browser.conftest import Dashboard
 from tests.keys import new_key
+from tests.server import serving
 
 PATIENCE_MS = 120_000
 METERED = text("SELECT sum(cpu_kwh + gpu_kwh + ram_kwh), sum(emissions_gco2e) FROM energy_intervals WHERE job_id = :id")
@@ -33,7 +35,7 @@ def service(settings: Settings, tmp_path: Path) -> Iterator[Service]:
 
 @pytest.fixture
 def dashboard(service: Service) -> Iterator[Dashboard]:
-    with serving(service.settings) as url:
+    with serving(create_app(service.settings)) as url:
         yield Dashboard(url, service.settings, service.database)
 
 

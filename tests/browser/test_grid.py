@@ -6,15 +6,17 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from playwright.sync_api import Page, expect
 
+from api.main import create_app
 from greencore.carbon import Reading
 from store.database import Database
 from store.grid import GridRepository
 from store.providers import ProviderRepository
 from store.settings import Settings
 from tests.browser.accessible import check_accessible
-from tests.browser.conftest import Dashboard, serving
+from tests.browser.conftest import Dashboard
 from tests.browser.pictures import take_pictures
 from tests.browser.stage import hour_before, stage_grid, stage_workers
+from tests.server import serving
 
 HOUR = timedelta(hours=1)
 
@@ -28,7 +30,7 @@ def settings(settings: Settings) -> Settings:
 
 @pytest.fixture
 def dashboard(settings: Settings, database: Database) -> Iterator[Dashboard]:
-    with serving(settings) as url:
+    with serving(create_app(settings)) as url:
         yield Dashboard(url, settings, database)
 
 

@@ -13,6 +13,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from api.main import create_app
+from greentune.client import Client
+from store.settings import Settings
+from tests.api.conftest import NOW
+from tests.server import serving
+
 START_SECONDS = 90.0
 
 
@@ -22,6 +28,20 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("GREENTUNE_") or name in {"DATABASE_URL", "REDIS_URL"}:
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def url(settings: Settings) -> Iterator[str]:
+    """Where a service answers."""
+    with serving(create_app(settings, clock=lambda: NOW)) as url:
+        yield url
+
+
+@pytest.fixture
+def client(url: str, operator_key: str) -> Iterator[Client]:
+    """An operator's client."""
+    with Client(url, operator_key) as client:
+        yield client
 
 
 class Greentune:

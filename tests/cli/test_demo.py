@@ -33,8 +33,8 @@ from store.settings import Settings
 from store.status import JobStatus
 from store.transitions import transition
 from tests.api.conftest import NOW, run_to_success
-from tests.client.server import serving
 from tests.keys import bearer
+from tests.server import serving
 
 HERE = Path(cli.demo.__file__).parent
 

@@ -4,14 +4,12 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from api.figures import number
-from api.main import create_app
 from cli.beside import recorded, url_beside
 from cli.completion import complete_job, complete_policy, complete_zone
 from cli.embedded import LOOPBACK, free_port
@@ -29,22 +27,9 @@ from store.tables import Artifact
 from store.workers import WorkerRepository
 from tests.api.conftest import MODEL, NOW, run_to_success
 from tests.cli.service import Commands
-from tests.client.server import serving
 from tests.keys import new_key
 
 HALF = {"kind": "constant", "rho": 0.5}
-
-
-@pytest.fixture
-def url(settings: Settings) -> Iterator[str]:
-    with serving(create_app(settings, clock=lambda: NOW)) as url:
-        yield url
-
-
-@pytest.fixture
-def client(url: str, operator_key: str) -> Iterator[Client]:
-    with Client(url, operator_key) as client:
-        yield client
 
 
 @pytest.fixture

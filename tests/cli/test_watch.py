@@ -4,13 +4,11 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-from fastapi import FastAPI
 
 from api.figures import number
-from api.main import create_app
 from greentune.client import Client
 from greentune.models import Job
 from store.database import Database
@@ -21,22 +19,8 @@ from store.transitions import transition
 from tests.api.conftest import MODEL, NOW, run_to_success
 from tests.cli.conftest import Greentune
 from tests.cli.service import Commands
-from tests.client.server import serving
 
 ROW = b'{"text": "Leaves are green."}\n'
-
-
-@pytest.fixture
-def url(settings: Settings) -> Iterator[str]:
-    app: FastAPI = create_app(settings, clock=lambda: NOW)
-    with serving(app) as url:
-        yield url
-
-
-@pytest.fixture
-def client(url: str, operator_key: str) -> Iterator[Client]:
-    with Client(url, operator_key) as client:
-        yield client
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from greentune.client import Client
 from greentune.models import Dataset
 from store.settings import Settings
 from tests.api.conftest import NOW
-from tests.client.server import serving
+from tests.server import serving
 
 
 @pytest.fixture
