@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -39,6 +40,23 @@ def dashboard(service: Service) -> Iterator[Dashboard]:
         yield Dashboard(url, service.settings, service.database)
 
 
+def watch(job_id: str, dashboard: Dashboard) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "cli.main", "watch", job_id, "--json", "--url", dashboard.url],
+        env={"PATH": "/usr/bin:/bin", "GREENTUNE_KEY": new_key(dashboard.settings)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def last_line(watching: subprocess.Popen[str]) -> dict[str, Any]:
+    """What a watch said last, once it has ended."""
+    lines = watching.communicate(timeout=60)[0].splitlines()
+    assert watching.returncode == 0
+    found: dict[str, Any] = json.loads(lines[-1])
+    return found
+
+
 def test_a_job_is_submitted_in_the_form_paused_resumed_and_watched_to_its_end(
     page: Page, service: Service, dashboard: Dashboard, tmp_path: Path
 ) -> None:
@@ -64,19 +82,15 @@ def test_a_job_is_submitted_in_the_form_paused_resumed_and_watched_to_its_end(
     page.get_by_role("button", name="Resume").click()
     expect(status).to_have_text("running", timeout=PATIENCE_MS)
 
-    watched = subprocess.Popen(
-        [sys.executable, "-m", "cli.main", "watch", job_id, "--json", "--url", dashboard.url],
-        env={"PATH": "/usr/bin:/bin", "GREENTUNE_KEY": new_key(service.settings)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    watched = watch(job_id, dashboard)
     expect(status).to_have_text("succeeded", timeout=PATIENCE_MS)
-    last_line = watched.communicate(timeout=60)[0].splitlines()[-1]
-    assert watched.returncode == 0
+    followed = last_line(watched)
 
-    # What the terminal, the page, the interface and the database say is the same.
-    wait_until("the job is accounted for", lambda: service.job(job_id)["less_work_saving"] is not None)
-    job, told = service.job(job_id), json.loads(last_line)
+    # What the terminal, the page, the interface and the database say is the same, once every price is final.
+    wait_until("its emissions are settled", lambda: service.job(job_id)["emissions_basis"]["status"] == "settled")
+    job, told = service.job(job_id), last_line(watch(job_id, dashboard))
+    for figure in ("status", "energy_kwh", "loss", "rho"):
+        assert followed[figure] == job[figure], figure
     with service.database.engine.connect() as connection:
         kwh, gco2e = connection.execute(METERED, {"id": job_id}).one()
     assert job["energy_kwh"] == pytest.approx(kwh)
