@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import socket
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,7 @@ import pytest
 
 from api.figures import number
 from cli.beside import recorded, url_beside
-from cli.completion import complete_job, complete_policy, complete_zone
+from cli.completion import PATIENCE_SECONDS, complete_job, complete_policy, complete_zone
 from cli.embedded import LOOPBACK, free_port
 from cli.remote.output import short_time
 from greencore.carbon import Reading
@@ -347,6 +348,7 @@ def test_names_are_completed_where_the_service_answers_and_else_nothing_is_said(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     client.put_policy("half", HALF)
+    monkeypatch.setattr("cli.completion.PATIENCE_SECONDS", 30.0)
     monkeypatch.setenv("GREENTUNE_URL", greentune.url)
     monkeypatch.setenv("GREENTUNE_KEY", str(greentune.key))
     assert complete_job("job_") == [job.id]
@@ -358,3 +360,14 @@ def test_names_are_completed_where_the_service_answers_and_else_nothing_is_said(
     capsys.readouterr()
     assert complete_job("") == []
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_completion_does_not_wait_for_a_service_that_does_not_answer(
+    greentune: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server((LOOPBACK, 0)) as silent:
+        monkeypatch.setenv("GREENTUNE_URL", f"http://{LOOPBACK}:{silent.getsockname()[1]}")
+        monkeypatch.setenv("GREENTUNE_KEY", str(greentune.key))
+        begun = time.monotonic()
+        assert complete_job("") == []
+        assert PATIENCE_SECONDS <= time.monotonic() - begun < 10 * PATIENCE_SECONDS
