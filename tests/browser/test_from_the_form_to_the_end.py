@@ -2,11 +2,8 @@
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -17,6 +14,8 @@ from api.main import create_app
 from store.settings import Settings
 from tests.acceptance.conftest import Service, quick_service, small_catalogue, wait_until
 from tests.browser.conftest import Dashboard
+from tests.cli.conftest import Greentune
+from tests.cli.service import Commands
 from tests.keys import new_key
 from tests.server import serving
 
@@ -38,23 +37,6 @@ def service(settings: Settings, tmp_path: Path) -> Iterator[Service]:
 def dashboard(service: Service) -> Iterator[Dashboard]:
     with serving(create_app(service.settings)) as url:
         yield Dashboard(url, service.settings, service.database)
-
-
-def watch(job_id: str, dashboard: Dashboard) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "cli.main", "watch", job_id, "--json", "--url", dashboard.url],
-        env={"PATH": "/usr/bin:/bin", "GREENTUNE_KEY": new_key(dashboard.settings)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
-def last_line(watching: subprocess.Popen[str]) -> dict[str, Any]:
-    """What a watch said last, once it has ended."""
-    lines = watching.communicate(timeout=60)[0].splitlines()
-    assert watching.returncode == 0
-    found: dict[str, Any] = json.loads(lines[-1])
-    return found
 
 
 def test_a_job_is_submitted_in_the_form_paused_resumed_and_watched_to_its_end(
@@ -82,13 +64,17 @@ def test_a_job_is_submitted_in_the_form_paused_resumed_and_watched_to_its_end(
     page.get_by_role("button", name="Resume").click()
     expect(status).to_have_text("running", timeout=PATIENCE_MS)
 
-    watched = watch(job_id, dashboard)
+    key = new_key(service.settings)
+    environment = {"GREENTUNE_URL": dashboard.url, "GREENTUNE_KEY": key}
+    watched = Greentune("watch", job_id, "--json", environment=environment)
     expect(status).to_have_text("succeeded", timeout=PATIENCE_MS)
-    followed = last_line(watched)
+    assert watched.finish() == 0, watched.output
+    watched.close()
+    followed = json.loads(watched.lines[-1])
 
     # What the terminal, the page, the interface and the database say is the same, once every price is final.
     wait_until("its emissions are settled", lambda: service.job(job_id)["emissions_basis"]["status"] == "settled")
-    job, told = service.job(job_id), last_line(watch(job_id, dashboard))
+    job, told = service.job(job_id), Commands(dashboard.url, key).json("watch", job_id)
     for figure in ("status", "energy_kwh", "loss", "rho"):
         assert followed[figure] == job[figure], figure
     with service.database.engine.connect() as connection:
