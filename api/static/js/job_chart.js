@@ -13,7 +13,9 @@ import { keepZoom, zoomOf } from "./job_chart_zoom.js";
 import { poll } from "./poll.js";
 
 const POINTS = 400; // of each curve: about one in two px of a wide window
-const SETTLED_MS = 250; // so long a zoom has to stand still before finer curves are asked for
+// So long a zoom has to stand still before it is kept in the address, and finer curves are asked for: browsers take no
+// address for each step of it, and some ask for the icon again with each.
+const SETTLED_MS = 250;
 const element = (name) => document.getElementById(`chart-${name}`);
 const path = document.getElementById("job-chart").dataset.series;
 
@@ -139,10 +141,12 @@ function zoom(range) {
 }
 
 function zoomed(range) {
-  keepZoom(range);
   for (const name of ["out", "all", "earlier", "later"]) element(name).disabled = range === null;
   clearTimeout(timer);
-  timer = setTimeout(refine, SETTLED_MS);
+  timer = setTimeout(() => {
+    keepZoom(range);
+    refine();
+  }, SETTLED_MS);
 }
 
 async function refine() {

@@ -9,17 +9,8 @@ export function zoomOf(hash) {
   return range.every(Number.isFinite) && range[0] < range[1] ? range : null;
 }
 
-const SETTLED_MS = 200;
-let timer = null;
-
-// Once a zoom has settled: browsers take no address for each step of it, and some ask for the icon again with each.
-export function keepZoom(range) {
-  clearTimeout(timer);
-  timer = setTimeout(() => write(range), SETTLED_MS);
-}
-
 // Leaves an address alone that has another use of its hash.
-function write(range) {
+export function keepZoom(range) {
   if (!range && !zoomOf(location.hash)) return;
   const hash = range ? `#from=${iso(range[0])}&to=${iso(range[1])}` : "";
   history.replaceState(history.state, "", location.pathname + location.search + hash);
