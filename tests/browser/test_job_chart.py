@@ -122,6 +122,7 @@ def test_one_line_says_what_all_panels_show_at_a_time_by_mouse_and_by_keyboard(
     page.mouse.move(box["x"] + 2.5 / 8 * box["width"], box["y"] + 30)
     for what in (
         "2026-03-06 12:",
+        "UTC",
         "epoch 3",
         "gCO2e/kWh",
         "ρ ",
