@@ -98,7 +98,7 @@ class Authentication:
         scheme, _, text = authorization.partition(" ")
         if scheme.lower() != "bearer":
             raise KeyRefused(f"expected `Authorization: Bearer gtk_…`, not the scheme {scheme[:20]!r}")
-        known = self._authenticator.remembered(text.strip())
+        known = self._authenticator.remembered_text(text.strip())
         if known is not None:
             return known
         return await run_in_threadpool(self._authenticator.by_text, text.strip())
@@ -107,7 +107,7 @@ class Authentication:
         key_id = self._sessions.key_id(cookie)
         if key_id is None:
             raise KeyRefused("this session is over: sign in again at /sign-in")
-        principal = self._authenticator.remembered(key_id)
+        principal = self._authenticator.remembered_id(key_id)
         if principal is None:
             principal = await run_in_threadpool(self._authenticator.by_id, key_id)
         if not provenance.is_safe(request) and not provenance.from_own_page(request):
@@ -140,8 +140,8 @@ def _caller(request: Request) -> str:
     """Whose requests are counted together: a key's, else an address's."""
     principal: Principal | None = getattr(request.state, "principal", None)
     if principal is not None and principal.key_id is not None:
-        return principal.key_id
-    return network_of(provenance.address_of(request))
+        return f"key {principal.key_id}"
+    return f"address {network_of(provenance.address_of(request))}"
 
 
 def _unauthorized(detail: str, *, error: str | None = None) -> Problem:

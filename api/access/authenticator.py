@@ -1,6 +1,7 @@
 """Whom a key stands for, looked up in the database or remembered for a few seconds."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -41,39 +42,57 @@ class Authenticator:
         self._database = database
         self._secret = secret
         self._clock = clock
-        # By digest and by id; a dictionary's single operations need no lock.
-        self._remembered: dict[str, _Remembered] = {}
+        # A key's digest is secret and its id is not: neither may be looked up among the others. Single operations on a
+        # dictionary need no lock.
+        self._by_digest: dict[str, _Remembered] = {}
+        self._by_id: dict[str, _Remembered] = {}
 
-    def remembered(self, credential: str) -> Principal | None:
-        """Whom a key (by its text or its id) stood for a moment ago; asks nobody."""
-        found = self._remembered.get(digest(credential, self._secret) if is_key(credential) else credential)
+    def remembered_text(self, text: str) -> Principal | None:
+        """Return the principal of a key's text from memory; None for an unknown key or a text not in key form."""
+        return self._recall(self._by_digest, digest(text, self._secret)) if is_key(text) else None
+
+    def remembered_id(self, key_id: str) -> Principal | None:
+        """Return the principal of a key's id, which a signed session cookie names, from memory; None if unknown."""
+        return self._recall(self._by_id, key_id)
+
+    def by_text(self, text: str) -> Principal:
+        """Return the principal of a key's text. Raises `KeyRefused`."""
+        if not is_key(text):
+            raise KeyRefused("what was sent is not a key: one begins with gtk_, and its last 8 characters check it")
+        known = self.remembered_text(text)
+        if known is not None:
+            return known
+        wanted = digest(text, self._secret)
+        return self._look_up(lambda keys: keys.by_digest(wanted), self._by_digest, wanted)
+
+    def by_id(self, key_id: str) -> Principal:
+        """Return the principal of a key by its id, which a signed session cookie names. Raises `KeyRefused`."""
+        known = self.remembered_id(key_id)
+        if known is not None:
+            return known
+        return self._look_up(lambda keys: keys.get(key_id), self._by_id, key_id)
+
+    def forget(self, key_id: str) -> None:
+        """Read a key from the database at its next use."""
+        self._by_id.pop(key_id, None)
+        for text_digest, found in list(self._by_digest.items()):
+            if found.principal.key_id == key_id:
+                self._by_digest.pop(text_digest, None)
+
+    def _recall(self, memory: dict[str, _Remembered], name: str) -> Principal | None:
+        found = memory.get(name)
         if found is None or found.until < time.monotonic():
             return None
         expired = found.expires_at is not None and found.expires_at <= self._clock()
         return None if expired else found.principal
 
-    def by_text(self, text: str) -> Principal:
-        """The principal of a key's text. Raises `KeyRefused`."""
-        if not is_key(text):
-            raise KeyRefused("what was sent is not a key: one begins with gtk_, and its last 8 characters check it")
-        wanted = digest(text, self._secret)
-        return self.remembered(text) or self._look_up(wanted, digest=wanted)
-
-    def by_id(self, key_id: str) -> Principal:
-        """The principal of a key by its id, which a session names. Raises `KeyRefused`."""
-        return self.remembered(key_id) or self._look_up(key_id, key_id=key_id)
-
-    def forget(self, key_id: str) -> None:
-        """Ask the database about a key again."""
-        for credential, found in list(self._remembered.items()):
-            if found.principal.key_id == key_id:
-                self._remembered.pop(credential, None)
-
-    def _look_up(self, credential: str, *, digest: str | None = None, key_id: str | None = None) -> Principal:
+    def _look_up(
+        self, find: Callable[[KeyRepository], ApiKey | None], memory: dict[str, _Remembered], name: str
+    ) -> Principal:
         now = self._clock()
         with self._database.session() as session:
             keys = KeyRepository(session)
-            key = keys.by_digest(digest) if digest is not None else keys.get(key_id or "")
+            key = find(keys)
             if key is None:
                 raise KeyRefused("this key is not known here: ask an operator for one")
             why = unusable(key, at=now)
@@ -81,9 +100,9 @@ class Authenticator:
                 raise KeyRefused(f"this key ({key.id}) has been {why}: ask an operator for another one", key.id)
             keys.used(key, at=now)
             principal = _principal(key)
-        if len(self._remembered) >= MOST_REMEMBERED:
-            self._remembered.clear()
-        self._remembered[credential] = _Remembered(principal, key.expires_at, time.monotonic() + REMEMBERED_SECONDS)
+        if len(memory) >= MOST_REMEMBERED:
+            memory.clear()
+        memory[name] = _Remembered(principal, key.expires_at, time.monotonic() + REMEMBERED_SECONDS)
         return principal
 
 
