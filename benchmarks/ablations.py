@@ -14,7 +14,7 @@ from statistics import mean
 from benchmarks.finetuning import Arm
 from benchmarks.quality import QUICK, comparison_of
 from benchmarks.report import publish
-from greencore.training.evaluation import ROUGE
+from greencore.training.rouge import ROUGE
 
 RHO = 0.5
 ARMS = (

@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from rouge_score.rouge_scorer import RougeScorer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from greencore.dataset import PromptRow, Row, TextRow
 from greencore.training.formats import PLAIN, PromptFormat
 from greencore.training.modes import in_evaluation_mode
+from greencore.training.rouge import rouge
 from greencore.training.rows import Collator, Tokenised, prompt_and_completion, prompt_tokens, to_device
 
-ROUGE = ("rouge1", "rouge2", "rougeL")
 BEAMS, NEW_TOKENS = 4, 64  # paper §4, for SciTLDR; DialogSum's summaries have up to 128 tokens
 
 
@@ -53,7 +52,7 @@ def evaluate(
 
     Prompts are put in `prompt_format` and shortened as in training, to `max_prompt_length` tokens; by default to what
     the model's positions leave beside `max_new_tokens`. `references` are the texts that each of `rows` is compared
-    with, where it has others or more than its completion (see `rouge`).
+    with, where it has others or more than its completion (see `greencore.training.rouge`).
     """
     loss = mean_loss(model, tokenizer, tokenised, batch_size=batch_size)
     asked = [index for index, row in enumerate(rows) if not isinstance(row, TextRow)]
@@ -70,23 +69,6 @@ def evaluate(
         prompt_and_completion(rows[index], tokenizer)[1] if references is None else references[index] for index in asked
     ]
     return Evaluation(loss, rouge(expected, written), len(rows))
-
-
-def rouge(references: Sequence[str | Sequence[str]], candidates: Sequence[str]) -> dict[str, float]:
-    """Mean ROUGE-1, -2 and -L F1 in per cent, with stemming as in the paper's evaluation; no bootstrap.
-
-    A row with several references counts, for each of the three, with the one that it comes closest to, as is usual
-    for SciTLDR (Cachola et al., 2020). Raises ValueError for a row without a reference, and for unequal numbers.
-    """
-    scorer = RougeScorer(list(ROUGE), use_stemmer=True)
-    totals = dict.fromkeys(ROUGE, 0.0)
-    for targets, text in zip(references, candidates, strict=True):
-        scores = [scorer.score(target, text) for target in ([targets] if isinstance(targets, str) else targets)]
-        if not scores:
-            raise ValueError("a row has no reference that a candidate could be compared with")
-        for name in ROUGE:
-            totals[name] += max(score[name].fmeasure for score in scores)
-    return {name: 100 * total / len(candidates) for name, total in totals.items()}
 
 
 def complete(

@@ -9,9 +9,10 @@ from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, T5Config, T5ForConditionalGeneration
 
 from greencore.dataset import PromptRow, Row, TextRow
-from greencore.training.evaluation import Evaluation, complete, evaluate, mean_loss, rouge
+from greencore.training.evaluation import Evaluation, complete, evaluate, mean_loss
 from greencore.training.formats import SUMMARIZE, TLDR
 from greencore.training.models import load_model, load_tokenizer
+from greencore.training.rouge import rouge
 from greencore.training.rows import tokenise
 
 
@@ -140,27 +141,6 @@ def test_perplexity_is_of_the_mean_loss() -> None:
     assert Evaluation(math.log(7), None, 1).perplexity == pytest.approx(7)
     assert Evaluation(1e4, None, 1).perplexity == math.inf
     assert math.isnan(Evaluation(math.nan, None, 1).perplexity)
-
-
-def test_rouge_of_a_known_pair() -> None:
-    scores = rouge(["the cat sat on the mat"], ["the cats sat"])
-    precision, recall = 3 / 3, 3 / 6  # "cats" and "cat" have one stem
-    assert scores["rouge1"] == pytest.approx(100 * 2 * precision * recall / (precision + recall))
-    assert scores["rouge2"] == pytest.approx(100 * 2 * (2 / 2) * (2 / 5) / (2 / 2 + 2 / 5))
-    assert scores["rougeL"] == scores["rouge1"]
-
-
-def test_a_row_counts_with_the_reference_it_comes_closest_to_by_each_measure() -> None:
-    near, far = "one two three four", "four three two one"
-    candidate = "four two one three"
-    single = [rouge([reference], [candidate]) for reference in (near, far)]
-    both = rouge([[near, far]], [candidate])
-    assert both == {name: max(score[name] for score in single) for name in single[0]}
-    assert rouge([[near, far], "one"], [near, "two"]) == dict.fromkeys(both, 50.0)
-    with pytest.raises(ValueError, match="no reference"):
-        rouge([[]], [candidate])
-    with pytest.raises(ValueError, match="argument 2 is shorter"):
-        rouge([near, far], [candidate])
 
 
 def test_an_evaluation_scores_what_is_written_in_the_rows_format(
