@@ -5,6 +5,7 @@ from store.tables.fleet import Worker
 from store.tables.grid import IntensityForecast, IntensityReading, Provider
 from store.tables.inputs import Dataset, Model, Policy, TokenStatistics
 from store.tables.jobs import Artifact, Checkpoint, EnergyInterval, EnergyTotal, Epoch, Event, Job, Step, Tensor
+from store.tables.metering import IdleEnergy, MeteredAttempt, MeteredHost
 from store.tables.table import Json, Table
 
 __all__ = [
@@ -19,10 +20,13 @@ __all__ = [
     "Epoch",
     "Event",
     "IdempotencyKey",
+    "IdleEnergy",
     "IntensityForecast",
     "IntensityReading",
     "Job",
     "Json",
+    "MeteredAttempt",
+    "MeteredHost",
     "Model",
     "Policy",
     "Provider",

@@ -182,7 +182,8 @@ class Step(Table):
 class EnergyInterval(Table):
     """Metered energy over at most a minute, all of it at one intensity, and its price; lost attempts keep theirs.
 
-    `settled` is false while the price is provisional: until the source has published what it measured.
+    `settled` is false while the price is provisional: until the source has published what it measured. `lost` marks an
+    estimate of what an attempt used after its last stored interval, up to its last sign of life.
     """
 
     __tablename__ = "energy_intervals"
@@ -207,6 +208,7 @@ class EnergyInterval(Table):
     pue: Mapped[float] = mapped_column(default=1.0)
     emissions_gco2e: Mapped[float | None]
     settled: Mapped[bool] = mapped_column(default=False)
+    lost: Mapped[bool] = mapped_column(default=False)
 
     @hybrid_property
     def energy_kwh(self) -> float:

@@ -16,6 +16,7 @@ EARLIER = sorted(set(REVISIONS) - {expected_revision()})
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 # Where any text will not do: the first schema knew of no other signal.
 KNOWN_WORDS = {"status": "queued", "signal": "average"}
+NUMBER_LISTS = {"importance"}
 Rows = dict[str, list[dict[str, Any]]]
 
 
@@ -73,7 +74,7 @@ def _row(table: Table, number: int) -> dict[str, Any]:
 def _value(column: Column[Any], number: int) -> Any:
     for reference in column.foreign_keys:
         return _value(reference.column, number)
-    if column.name in KNOWN_WORDS:
+    if column.name in KNOWN_WORDS and type(column.type).__name__ in ("TEXT", "VARCHAR"):
         return KNOWN_WORDS[column.name]
     kind = (
         column.type.python_type if type(column.type).__name__ not in ("JSONB", "ARRAY") else type(column.type).__name__
@@ -85,6 +86,6 @@ def _value(column: Column[Any], number: int) -> Any:
         bool: True,
         datetime: NOW + timedelta(hours=number),
         "JSONB": {"a": [number, None, "é"]},
-        "ARRAY": [f"{column.name} {number}"],
+        "ARRAY": [number + 0.5 if column.name in NUMBER_LISTS else f"{column.name} {number}"],
     }
     return values[kind]

@@ -1,0 +1,61 @@
+"""Which attempts meter which host, and the energy that no job used; energy in kWh, times of events in UTC."""
+
+from datetime import datetime
+
+from sqlalchemy import ForeignKey, Index
+from sqlalchemy.orm import Mapped, mapped_column
+
+from store.tables.table import Json, Table
+
+
+class MeteredAttempt(Table):
+    """One attempt of a job: how far its energy is stored, and from when to when it shares the energy of its host.
+
+    `claimed_at`, `seen_at` (the claim or the newest renewal of the lease) and `ended_at` are times of the database's
+    clock. At `seen_at` the energy of `unstored_seconds` seconds from `unstored_since` on (the worker's clock) was not
+    stored; `pue` is that of the worker's site.
+
+    `host` identifies the machine since it was started, `gpus` the UUIDs of the GPUs that the attempt holds.
+    `host_from`, `host_seen` and `host_until` are seconds of the host's monotonic clock: the attempt shares the host's
+    processor and memory in [host_from, host_until), until `host_seen` where its worker died.
+    """
+
+    __tablename__ = "metered_attempts"
+    __table_args__ = (Index("ix_metered_attempts_host_host_until", "host", "host_until"),)
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    attempt: Mapped[int] = mapped_column(primary_key=True)
+    claimed_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    unstored_since: Mapped[datetime]
+    unstored_seconds: Mapped[float] = mapped_column(default=0.0)
+    pue: Mapped[float] = mapped_column(default=1.0)
+    host: Mapped[str | None]
+    gpus: Mapped[list[str]] = mapped_column(default=list)
+    host_from: Mapped[float | None]
+    host_seen: Mapped[float | None]
+    host_until: Mapped[float | None]
+
+
+class MeteredHost(Table):
+    """A host whose energy is shared out. Its row is locked while anything changes who shares it, or takes a share.
+
+    `idle_until` holds, for the host itself (empty name) and for each GPU by its UUID, up to which second of the host's
+    monotonic clock its idle energy is stored.
+    """
+
+    __tablename__ = "metered_hosts"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    idle_until: Mapped[Json] = mapped_column(default=dict)
+
+
+class IdleEnergy(Table):
+    """All the energy that hosts with a training worker used in a zone while no job did, by component: cpu, gpu, ram."""
+
+    __tablename__ = "idle_energy"
+
+    zone: Mapped[str] = mapped_column(primary_key=True)
+    component: Mapped[str] = mapped_column(primary_key=True)
+    kwh: Mapped[float]
