@@ -42,7 +42,7 @@ LABEL org.opencontainers.image.title="GreenTune" \
 # Nothing is installed here any more. The uid is fixed, since the files in the volume belong to it.
 RUN python -m pip uninstall --yes --root-user-action=ignore setuptools wheel pip \
     && useradd --create-home --uid 1000 greentune \
-    && install --directory --owner=greentune --group=greentune /data
+    && install --directory --mode=0700 --owner=greentune --group=greentune /data
 COPY --from=builder /opt/greentune /opt/greentune
 
 USER 1000:1000

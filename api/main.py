@@ -53,6 +53,7 @@ from store.catalogue import read_catalogue
 from store.database import Database
 from store.event_feed import EventFeed
 from store.logs import configure_logs
+from store.private_files import restrict_data_folder, set_private_umask
 from store.settings import Settings, get_settings
 from store.tracing import configure_tracing, flush_traces
 
@@ -93,6 +94,7 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        restrict_data_folder(settings.data_dir)
         with on_stop_signal(event_feed.close):
             yield
         flush_traces()
@@ -155,6 +157,7 @@ def __getattr__(name: str) -> FastAPI:
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     settings = get_settings()
+    set_private_umask()
     configure_logs(settings)
     configure_tracing(settings, "api")
     app = globals()[name] = create_app(settings)

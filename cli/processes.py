@@ -16,6 +16,7 @@ from typing import IO, Self
 import psutil
 
 from cli.errors import ServiceFailed
+from store.private_files import PRIVATE_UMASK, open_private
 
 LOG_TAIL_LINES = 20
 KILL_SECONDS = 5.0
@@ -73,7 +74,7 @@ class ServiceProcess:
     def start(self) -> None:
         """Start the program. Raises `ServiceFailed` where there is no such program or no permission for it."""
         service = self.service
-        with self.log.open("ab") as log:
+        with open(self.log, "ab", opener=open_private) as log:
             self._log_offset = log.seek(0, os.SEEK_END)
             try:
                 self._popen = subprocess.Popen(
@@ -84,6 +85,7 @@ class ServiceProcess:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
+                    umask=PRIVATE_UMASK,
                     user=None if service.account is None else service.account.uid,
                     group=None if service.account is None else service.account.gid,
                     extra_groups=None if service.account is None else [],

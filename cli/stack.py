@@ -21,6 +21,7 @@ from cli.readiness import worker_answers
 from cli.secret import make_secret, read_secret
 from migrations.upgrade import upgrade
 from store.database import Database
+from store.private_files import make_private_folder, restrict_data_folder
 from store.settings import KEPT_FROM_WORKERS, PROVIDER_SECRETS, Settings
 
 READY_SECONDS = 120.0
@@ -88,7 +89,8 @@ class Stack:
         with self._resources:
             self._resources.enter_context(_only_stack_on(self.data_dir))
             self._take_secret()
-            self.logs.mkdir(exist_ok=True)
+            make_private_folder(self.logs)
+            restrict_data_folder(self.data_dir)
             self._watchdog = self._resources.enter_context(Watchdog())
             self._resources = self._resources.pop_all()
         return self
@@ -346,7 +348,7 @@ def check_port(host: str, port: int) -> None:
 def _only_stack_on(data_dir: Path) -> Iterator[None]:
     """Hold the data folder against a second stack; the lock goes with this process, however it ends."""
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        make_private_folder(data_dir)
         lock = (data_dir / "stack.lock").open("a+")
     except OSError as error:
         raise SettingError(f"--data-dir (GREENTUNE_DATA_DIR): {data_dir} cannot be used: {error.strerror}") from error

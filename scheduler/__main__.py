@@ -7,12 +7,14 @@ import threading
 from greencore.carbon import CarbonError
 from scheduler.service import Scheduler
 from store.logs import configure_logs
+from store.private_files import set_private_umask
 from store.settings import SecretKeyMissing, get_settings
 from store.tracing import configure_tracing, stop_tracing
 
 
 def main() -> None:
     settings = get_settings()
+    set_private_umask()
     configure_logs(settings)
     configure_tracing(settings, "scheduler")
     stop = threading.Event()

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from store.database import Database
 from store.ids import new_id
+from store.private_files import make_private_folder
 from store.retention import Ended, RetentionRepository
 from store.settings import Settings
 
@@ -145,7 +146,7 @@ def _inside(folder: Path) -> Iterator[Path]:
 def _set_aside(paths: Sequence[Path], aside: Path) -> Path:
     """Move these paths into a new folder below `aside`, on the same disk: at once, however large they are."""
     folder = aside / new_id("removed")
-    folder.mkdir(parents=True)
+    make_private_folder(folder)
     for path in paths:
         path.rename(folder / path.name)
     return folder

@@ -5,6 +5,7 @@ import sys
 
 from store.ids import new_id
 from store.logs import configure_logs
+from store.private_files import restrict_data_folder, set_private_umask
 from store.settings import get_settings
 from worker.app import PREPARE_QUEUE, app, train_queue
 from worker.forking import load_before_forking
@@ -21,7 +22,9 @@ def main(arguments: list[str]) -> None:
         sys.exit(USAGE)
     [role] = arguments
     settings = get_settings()
+    set_private_umask()
     configure_logs(settings)
+    restrict_data_folder(settings.data_dir)
     worker_id = new_id("worker")
     os.environ["GREENTUNE_WORKER_ID"] = worker_id
     # As NVML numbers them: energy is metered of the very GPU that trains.

@@ -26,6 +26,7 @@ from store.datasets import rows_file
 from store.grid import GridRepository, signal_named
 from store.jobs import JobRepository, policy_of
 from store.leases import held
+from store.private_files import make_private_folder
 from store.selection import put_tensors
 from store.settings import Settings
 from store.tables import Job
@@ -85,6 +86,7 @@ class Attempt(Listener):
 
     def _train(self) -> Result:
         folder = self._settings.job_dir(self._job.id)
+        make_private_folder(folder)
         rows_in = self._journal.write(lambda session: rows_file(session, self._job.dataset_id, self._settings))
         return fine_tune(
             model_folder=model_folder(self._job.model, self._settings),

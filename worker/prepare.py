@@ -27,6 +27,7 @@ from store.database import Database, wake_scheduler
 from store.datasets import rows_file
 from store.jobs import JobRepository
 from store.models import ModelRepository
+from store.private_files import make_private_folder
 from store.settings import Settings, get_settings
 from store.status import JobStatus
 from store.tables import Job
@@ -216,4 +217,5 @@ def model_folder(name: str, settings: Settings) -> Path:
     entries = read_catalogue(settings.catalogue)
     if name not in entries:
         raise ModelError(f"{name} is not in the catalogue any more; it holds {', '.join(sorted(entries))}")
+    make_private_folder(settings.models_dir)
     return materialise(entries[name].source, settings.models_dir / name)

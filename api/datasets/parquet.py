@@ -20,6 +20,7 @@ import structlog
 from api.datasets.tally import Fault, Limits, Refused, Summary, Tally
 from greencore.dataset import ROW_FORMS, InvalidRow, to_object, to_row
 from greencore.disk import NO_ROOM
+from store.private_files import open_private
 
 log = structlog.get_logger()
 
@@ -91,7 +92,7 @@ def convert_here(source: Path, target: Path, limits: Limits) -> Converted:
 
 def _write(source: Path, target: Path, limits: Limits) -> Converted:
     tally, digest, size = Tally("row", limits), hashlib.sha256(), 0
-    with target.open("xb") as file:
+    with open(target, "xb", opener=open_private) as file:
         for number, value in enumerate(_values(source, limits), start=1):
             tally.begin_row()
             try:

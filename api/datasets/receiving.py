@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect
 from api.datasets.form import FileInForm
 from api.problems import Problem, invalid
 from store.ids import new_id
+from store.private_files import make_private_folder, open_private
 from store.settings import Settings
 
 FORM = "multipart/form-data"
@@ -44,7 +45,7 @@ def incoming(settings: Settings) -> Iterator[Path]:
     """A folder for one upload, on the same disk as the datasets; at the end it is removed with all that is in it."""
     parent = settings.datasets_dir / "incoming"
     folder = parent / new_id("upload")
-    folder.mkdir(parents=True)
+    make_private_folder(folder)
     try:
         _remove_abandoned(parent)
         yield folder
@@ -79,7 +80,7 @@ async def receive(request: Request, folder: Path, *, name: str | None, max_bytes
 
 async def _write(pieces: AsyncIterator[bytes], target: Path, max_bytes: int) -> tuple[int, str]:
     size, digest, waiting = 0, hashlib.sha256(), bytearray()
-    with target.open("xb", buffering=0) as file:
+    with open(target, "xb", buffering=0, opener=open_private) as file:
 
         def flush() -> None:
             digest.update(waiting)

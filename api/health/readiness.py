@@ -19,6 +19,7 @@ from migrations.upgrade import current_revision, expected_revision
 from store.catalogue import CatalogueError, read_catalogue
 from store.database import Database
 from store.metrics import MetricsRepository
+from store.private_files import make_private_folder
 from store.settings import Settings
 from store.workers import WorkerRepository
 
@@ -122,7 +123,7 @@ class Readiness:
     def _folder_faults(self) -> Faults:
         folder = self._settings.data_dir
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_private_folder(folder)
             with tempfile.TemporaryFile(dir=folder) as probe:
                 probe.write(b"\0" * 4096)
                 probe.flush()

@@ -3,8 +3,8 @@
 import importlib.util
 import json
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,10 +48,10 @@ def materialise(source: str, destination: Path) -> Path:
     if path.is_dir():
         return _checked_folder(path)
     destination.parent.mkdir(parents=True, exist_ok=True)
-    working = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=destination.parent))
+    working = destination.parent / f".{destination.name}-{secrets.token_hex(4)}"
+    working.mkdir()
     try:
         _convert(path, working)
-        working.chmod(0o755)
         working.rename(destination)
     except OSError:
         if not (destination / "config.json").is_file():  # otherwise somebody else has just converted it

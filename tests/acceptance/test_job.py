@@ -82,6 +82,9 @@ def test_a_job_is_trained_under_its_policy_and_its_result_can_be_downloaded(
     changed = {name for name, p in tuned.named_parameters() if not torch.equal(p, base[name])}
     assert changed
 
+    jobs = service.settings.data_dir / "jobs"
+    assert [path for path in (jobs, *jobs.rglob("*")) if path.stat().st_mode & 0o077] == []
+
     selection = service.get(f"/jobs/{job_id}/selection")
     names = [tensor["name"] for tensor in selection["tensors"]]
     assert set(names) == set(base)

@@ -82,6 +82,19 @@ def test_the_first_key_is_shown_once_and_written_nowhere(served: Served) -> None
         assert "gtk_" not in log.read_text(errors="replace")
 
 
+@pytest.mark.fault(number=18)
+def test_what_the_service_writes_is_for_its_account_alone(served: Served) -> None:
+    rows = {"file": ("rows.jsonl", b'{"text": "Leaves are green."}')}
+    assert httpx.post(f"{served.url}/datasets", files=rows, headers=bearer(served.key)).status_code == 201
+
+    folders = [served.data_dir / name for name in ("datasets", "logs", "valkey")]
+    written = [path for folder in folders for path in (folder, *folder.rglob("*"))]
+    assert len(written) > 8
+    assert [path for path in written if path.stat().st_mode & 0o077 and not path.is_socket()] == []
+    for path in (served.data_dir, served.data_dir / "postgres"):
+        assert path.stat().st_mode & 0o066 == 0, "others may pass through for PostgreSQL's account at most"
+
+
 def test_workers_are_started_without_any_secret(served: Served) -> None:
     secret = served.data_dir / "secret-key"
     assert secret.stat().st_mode & 0o077 == 0
