@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import SettingsError
 
 from cli.errors import SettingError
@@ -21,8 +22,13 @@ def read_settings(**options: Any) -> Settings:
         field = re.search(r'field "(\w+)"', str(error))
         raise SettingError(f"{_variable(field[1] if field else '*', ())}: expected JSON") from error
     except ValidationError as error:
-        faults = [f"{_variable(str(fault['loc'][0]), fault['loc'][1:])}: {fault['msg']}" for fault in error.errors()]
-        raise SettingError("\n".join(faults)) from error
+        raise SettingError("\n".join(map(_fault, error.errors()))) from error
+
+
+def _fault(fault: ErrorDetails) -> str:
+    """One line for one fault; what is wrong with the environment as a whole names its variables itself."""
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{_variable(str(fault['loc'][0]), fault['loc'][1:])}: {message}" if fault["loc"] else message
 
 
 def _variable(name: str, within: tuple[int | str, ...]) -> str:

@@ -11,12 +11,13 @@ from sqlalchemy.exc import OperationalError
 
 from greencore.carbon import CarbonError, IntensitySeries, NoReading, Reading, Source, open_source
 from greencore.carbon.forecasting import OwnForecast
-from greencore.carbon.static import StaticSource
+from greencore.carbon.static import SITE_UNKNOWN, WORLD, StaticSource
 from greencore.clock import Clock
 from store.database import Database
 from store.grid import GridRepository
 from store.providers import ProviderRepository
 from store.settings import Settings
+from store.site import UNKNOWN_ZONE
 
 log = structlog.get_logger()
 
@@ -37,8 +38,13 @@ PATIENCE_SECONDS = 1.0
 
 
 def open_sources(settings: Settings, *, clock: Clock) -> dict[str, Source]:
-    """A source for each zone. Raises `CarbonError` that names the zone whose setting is wrong."""
-    sources = {}
+    """A source for each zone, and the world's mean for the workers whose site is not known.
+
+    Raises `CarbonError` that names the zone whose setting is wrong.
+    """
+    sources: dict[str, Source] = {
+        UNKNOWN_ZONE: StaticSource(UNKNOWN_ZONE, country=WORLD, label=SITE_UNKNOWN, clock=clock)
+    }
     for zone, spec in settings.zones.items():
         try:
             sources[zone] = open_source(spec, zone, clock=clock, credentials=settings.credentials)
@@ -122,12 +128,10 @@ class GridWatch:
         try:
             if ask():
                 with self._database.session() as session:
-                    ProviderRepository(session).answered(name, _kind(self._settings.zones[name]), at=now)
+                    ProviderRepository(session).answered(name, self._kind(name), at=now)
         except CarbonError as error:
             with self._database.session() as session:
-                ProviderRepository(session).failed(
-                    name, _kind(self._settings.zones[name]), at=now, error=f"{part}: {error}"
-                )
+                ProviderRepository(session).failed(name, self._kind(name), at=now, error=f"{part}: {error}")
             if part not in zone.failing:
                 log.warning("intensity.unavailable", zone=name, part=part, error=str(error))
             zone.failing.add(part)
@@ -225,14 +229,13 @@ class GridWatch:
             return []
         return [replace(reading, start=max(reading.start, begins)) for reading in own if reading.end > begins]
 
+    def _kind(self, name: str) -> str:
+        """The source that a zone's specification names, without its file, address and options."""
+        return self._settings.zones.get(name, "static").partition("?")[0].partition(":")[0]
+
     def _put(self, readings: Iterable[Reading]) -> None:
         with self._database.session() as session:
             GridRepository(session).put(readings)
-
-
-def _kind(spec: str) -> str:
-    """The source that a specification names, without its file, address and options."""
-    return spec.partition("?")[0].partition(":")[0]
 
 
 def _first_open(recent: IntensitySeries, start: datetime, end: datetime) -> tuple[datetime | None, datetime | None]:

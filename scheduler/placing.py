@@ -36,14 +36,6 @@ class Fleet:
         served = (zone for zone in zones_of(self.workers) if zone in self.signals)
         return [zone for zone in served if signal in (None, self.signals[zone])]
 
-    def rivals(self) -> dict[str, str]:
-        """For each served zone the first of those whose jobs want the same workers, by however many between."""
-        first = {zone: zone for worker in self.workers for zone in worker.zones}
-        for worker in self.workers:
-            joined = {first[zone] for zone in worker.zones}
-            first = {zone: min(joined) if name in joined else name for zone, name in first.items()}
-        return first
-
 
 def live_workers(session: Session, settings: Settings) -> Sequence[Worker]:
     """The training workers that were seen within the time of a lease."""
@@ -90,6 +82,6 @@ def look_at_waiting(session: Session, job: Job, fleet: Fleet, settings: Settings
     if is_gated(job):
         signal = signal_named(job.signal)
         found = look_at_gate(session, job, expected, settings, zone=zone, signal=signal, computing=False, at=at)
-    there = sum(zone in worker.zones for worker in fleet.workers)
+    there = sum(worker.zone == zone for worker in fleet.workers)
     keep(job, expected_end_of_waiting(session, job, expected, workers=there, at=at))
     return found

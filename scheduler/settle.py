@@ -107,7 +107,7 @@ def _counterfactuals(session: Session, job: Job, settings: Settings) -> dict[str
             deadline=job.deadline,
             finished=ends,
             series=series,
-            pue=settings.pue,
+            pue=EmissionsRepository(session).by_settlement([job.id])[job.id]["pue"],
         )
     except NoReading as error:
         return {"missing": str(error)}

@@ -1,7 +1,7 @@
 """Sends queued jobs to be trained: one for each free worker, in turn, and only through an open gate."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -10,7 +10,6 @@ from sqlalchemy.orm import Session
 
 from greencore.policy.gating import Look
 from scheduler.broker import Broker
-from scheduler.capacity import Capacity
 from scheduler.dispatch import send_all
 from scheduler.gates import is_gated
 from scheduler.placing import NOT_LOOKED_AT, Fleet, guarded, look_at_waiting
@@ -67,7 +66,7 @@ class TrainingDispatch:
                 if job.reason == NOT_LOOKED_AT and not self._is_due(job, at):
                     continue
                 zones = [job.zone] if job.zone in served else served
-                if not free.has_any(zones):
+                if not any(free[zone] for zone in zones):
                     looks -= 1 if self._is_due(job, at) else 0
                     if looks < 0 or not self._is_due(job, at):
                         left.append(job)
@@ -76,14 +75,15 @@ class TrainingDispatch:
                 found = None if row is None else self._open_look(session, row, fleet, at=at)
                 if row is None or row.zone is None or found is None:
                     continue
-                if not free.take(row.zone):
+                if not free[row.zone]:
                     left.append(replace(job, zone=row.zone))
                     continue
+                free[row.zone] -= 1
                 _mark_sent(session, row, found, at=at)
                 messages[job.id] = (TRAIN, train_queue(row.zone))
                 held[job.owner] += 1
             session.flush()
-            queue.give_reasons(_reasons(left, held, fleet.rivals()))
+            queue.give_reasons(_reasons(left, held))
         send_all(self._database, self._broker, messages)
 
     def _is_due(self, job: Waiting, at: datetime) -> bool:
@@ -101,13 +101,11 @@ class TrainingDispatch:
         return found
 
 
-def _free(busy: set[str], under_way: Sequence[str | None], fleet: Fleet) -> Capacity:
-    """The workers that have no job and, as far as is known, none on its way."""
-    free = Capacity({worker.id: worker.zones for worker in fleet.workers if worker.id not in busy})
-    for zone in under_way:
-        if zone is not None:
-            free.take(zone)
-    return free
+def _free(busy: set[str], under_way: Sequence[str | None], fleet: Fleet) -> Counter[str | None]:
+    """How many workers of each zone have no job and, as far as is known, none on its way."""
+    free = Counter(worker.zone for worker in fleet.workers if worker.id not in busy)
+    # Of a worker that has died since, a message may still be under way: fewer than none is none.
+    return free - Counter(under_way)
 
 
 def _mark_sent(session: Session, job: Job, found: Look, *, at: datetime) -> None:
@@ -118,18 +116,17 @@ def _mark_sent(session: Session, job: Job, found: Look, *, at: datetime) -> None
     )
 
 
-def _reasons(left: Sequence[Waiting], held: Counter[str | None], rivals: Mapping[str, str]) -> dict[str, str]:
+def _reasons(left: Sequence[Waiting], held: Counter[str | None]) -> dict[str, str]:
     """What each job that stays in the queue waits for, where it has not said so already.
 
-    Before it are those that are to be served first, by workers that could run it or run what else those could.
+    Before it are those that are to be served first, by the workers of the same zone.
     """
     held, before = held.copy(), Counter[str | None]()
     reasons = {}
     for job in in_turn(left, held):
         held[job.owner] += 1
-        pool = None if job.zone is None else rivals.get(job.zone)
-        reason = f"waits for a free worker: {_position(before[pool])}"
-        before[pool] += 1
+        reason = f"waits for a free worker: {_position(before[job.zone])}"
+        before[job.zone] += 1
         if job.reason != reason:
             reasons[job.id] = reason
     return reasons

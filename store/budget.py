@@ -1,6 +1,6 @@
 """What a job under a budget emits at the least: whether its budget can be kept at all."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -34,21 +34,28 @@ def smallest_budget(
     pace: Pace,
     *,
     epochs: int,
-    zones: Sequence[str],
+    pues: Mapping[str, float],
     deadline: datetime | None,
-    pue: float,
     at: datetime,
 ) -> SmallestBudget | None:
-    """The smallest budget that could be kept in the best of `zones`; None where no intensity is known of any."""
+    """The smallest budget that could be kept in the best of the zones that `pues` gives a PUE; None where no intensity
+    is known of any.
+    """
     hours = min(pace.epoch_hours * epochs * policy.rho_min, LONGEST_LOOK_HOURS)
     span = hours
     if policy.gate.mode != "none":
         span = (deadline - at) / HOUR if deadline is not None else hours + policy.gate.max_delay_hours
-    found = [least for zone in zones if (least := _least(session, zone, at, hours, max(span, hours))) is not None]
+    found = [
+        (least * pue, least, pue)
+        for zone, pue in pues.items()
+        if (least := _least(session, zone, at, hours, max(span, hours))) is not None
+    ]
     if not found:
         return None
-    gco2e = min(found) * pace.epoch_kwh * epochs * policy.rho_min * pue
-    basis = f"{min(found):.4g} gCO2e/kWh; {pace.epoch_kwh:.4g} kWh an epoch at ρ = 1, from {pace.basis}"
+    of_metered, least, pue = min(found)
+    gco2e = of_metered * pace.epoch_kwh * epochs * policy.rho_min
+    drawn = f" at a PUE of {pue:.4g}" if pue > 1 else ""
+    basis = f"{least:.4g} gCO2e/kWh{drawn}; {pace.epoch_kwh:.4g} kWh an epoch at ρ = 1, from {pace.basis}"
     return SmallestBudget(gco2e, gco2e / DOUBT if pace.assumed else gco2e, basis)
 
 

@@ -37,10 +37,12 @@ def claim(
     at: datetime,
     lease_seconds: float,
     task_id: str | None = None,
+    zone: str | None = None,
 ) -> Lease | None:
     """Take a queued job. None where it is not queued (a second message, a cancelled job): then do nothing.
 
-    `task_id` is the message's, `at` the time of the event; the lease runs from the database's own now.
+    `task_id` is the message's, `at` the time of the event; the lease runs from the database's own now. With the `zone`
+    in which the worker stands, a job that was placed in another since its message was sent is not taken either.
     """
     query = (
         select(Job)
@@ -50,7 +52,7 @@ def claim(
         .execution_options(populate_existing=True)
     )
     job = session.scalars(query).one_or_none()
-    if job is None:
+    if job is None or (zone is not None and job.zone != zone):
         return None
     job.attempts += 1
     transition(session, job, JobStatus.RUNNING, at=at, worker=worker_id, attempt=job.attempts)

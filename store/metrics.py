@@ -149,11 +149,10 @@ class MetricsRepository:
 
     def _processes(self, lease_seconds: float) -> Sequence[Processes]:
         silence = _seconds(func.now() - Worker.last_seen_at)
-        query = select(Worker.role, Worker.zones, silence)
+        query = select(Worker.role, Worker.zone, silence)
         seen: dict[tuple[str, str], list[float]] = {}
-        for role, zones, seconds in self._session.execute(query):
-            for zone in zones or [""]:
-                seen.setdefault((zone, role), []).append(max(0.0, seconds))
+        for role, zone, seconds in self._session.execute(query):
+            seen.setdefault((zone or "", role), []).append(max(0.0, seconds))
         return [
             Processes(
                 zone,
@@ -171,9 +170,7 @@ class MetricsRepository:
         Jobs that leave their zone open count under the empty name, where no training worker is alive at all.
         """
         alive = Worker.role == "train", Worker.last_seen_at >= func.now() - timedelta(seconds=lease_seconds)
-        served: set[str] = set()
-        for zones in self._session.scalars(select(Worker.zones).where(*alive)):
-            served.update(zones)
+        served = set(self._session.scalars(select(Worker.zone).where(*alive)))
         asked = func.coalesce(Job.zone_asked, "")
         query = select(asked, func.count()).where(Job.status == JobStatus.QUEUED).group_by(asked).order_by(asked)
         return {

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from greencore.carbon import Signal
 from store.grid import GridRepository
 from store.pace import Pace
+from store.site import UNKNOWN_ZONE
 from store.tables import Worker
 
 HOUR = timedelta(hours=1)
@@ -25,8 +26,20 @@ class Placement:
 
 
 def zones_of(workers: Sequence[Worker]) -> list[str]:
-    """Every zone that a live worker serves."""
-    return sorted({zone for worker in workers for zone in worker.zones})
+    """Every zone in which a training worker is alive."""
+    return sorted({worker.zone for worker in workers if worker.zone is not None})
+
+
+def possible_pues(workers: Sequence[Worker], zones: Collection[str], zone_asked: str | None) -> dict[str, float]:
+    """The zones in which a job may run, each with the lowest PUE of the live workers there, 1 where there is none.
+
+    That is the zone that the job asks for; else every zone with a live worker; without any, each of `zones`.
+    """
+    possible = [zone_asked] if zone_asked is not None else zones_of(workers) or zones
+    return {
+        zone: min((worker.pue for worker in workers if worker.zone == zone and worker.pue is not None), default=1.0)
+        for zone in possible
+    }
 
 
 def place(
@@ -41,11 +54,15 @@ def place(
     """Of `zones`, the one whose intensity is expected to be lowest over the job's duration at ρ = 1; None of none.
 
     An average and a marginal intensity cannot be compared: where zones have either, those with an average are
-    compared. A zone of which nothing is known comes last, and without any knowledge the first by name is taken.
+    compared. A zone of which nothing is known comes last, and without any knowledge the first by name is taken. Workers
+    whose site is not known are not compared with any other: they get a job where no other zone has a worker.
     """
     known = [zone for zone in sorted(zones) if zone in signals]
     if not known:
         return None
+    if known == [UNKNOWN_ZONE]:
+        return Placement(UNKNOWN_ZONE, "the site of every worker is unknown: priced at the world's mean")
+    known = [zone for zone in known if zone != UNKNOWN_ZONE]
     comparable = [zone for zone in known if signals[zone] == "average"] or known
     hours = max(min(pace.epoch_hours * epochs, LONGEST_LOOK / HOUR) * HOUR, SHORTEST_RUN) if pace else SHORTEST_RUN
     expected = {zone: _expected(session, zone, signals[zone], at, at + hours) for zone in comparable}

@@ -163,6 +163,7 @@ def add_energy(
                 gpu_kwh=interval.gpu_kwh * share,
                 ram_kwh=interval.ram_kwh * share,
                 method={"cpu": interval.cpu_method, "gpu": interval.gpu_method, "ram": interval.ram_method},
+                zone=job.zone,
                 intensity_gco2e_per_kwh=piece.intensity_gco2e_per_kwh,
                 intensity_source=", ".join(piece.sources) or None,
                 intensity_estimated=piece.estimated,

@@ -1,21 +1,39 @@
 """The one settings object: every process reads the same environment."""
 
 import json
+import os
 from collections.abc import Collection
 from datetime import timedelta
 from functools import lru_cache
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from greencore.carbon import Credentials
+from store.site import UNKNOWN_SITE, UNKNOWN_ZONE, Site, read_site
 
 STATIC_ZONES = dict.fromkeys(("DE", "FR", "GB", "NO", "PL", "SE", "US"), "static")
 
 PROVIDER_SECRETS = frozenset({"electricity_maps_token", "watttime_user", "watttime_password"})
+# A setting that is gone is refused: what it said would silently hold no more.
+REPLACED = {
+    "GREENTUNE_WORKER_ZONES": "GREENTUNE_SITE, the one zone in which this machine stands, such as FR",
+    "GREENTUNE_PUE": 'GREENTUNE_SITE, such as {"zone": "FR", "pue": 1.2}',
+}
 # A worker runs on rows and models of others: what it does not need it is not told.
 KEPT_FROM_WORKERS = PROVIDER_SECRETS | {"secret_key"}
 
@@ -78,9 +96,12 @@ class Settings(BaseSettings):
     stale_limit_hours: float = Field(default=2.0, ge=0, description="a reading that ended longer ago is not used")
     history_days: float = Field(default=90.0, ge=0, le=400, description="fetched of a zone that is new")
     settle_after_hours: PositiveFloat = Field(default=72.0, description="a price that is provisional for so long stays")
-    pue: float = Field(default=1.0, ge=1, le=10, description="what the site draws for each kWh that its machines use")
 
-    worker_zones: list[str] = Field(default=[], description="zones this worker serves; empty: all")
+    site: Annotated[Site | None, NoDecode, BeforeValidator(read_site)] = Field(
+        default=None,
+        description="where this machine's training worker stands: a zone such as FR, or a zone and its power usage "
+        'effectiveness, {"zone": "FR", "pue": 1.2}; None: not known, and priced at the world\'s mean',
+    )
 
     tick_seconds: PositiveFloat = Field(default=2.0, description="the scheduler's safety net beside NOTIFY")
     heartbeat_seconds: PositiveFloat = 10.0
@@ -108,6 +129,34 @@ class Settings(BaseSettings):
     otlp_endpoint: str | None = Field(
         default=None, description="an OpenTelemetry collector over HTTP, such as http://localhost:4318"
     )
+
+    @field_validator("zones")
+    @classmethod
+    def _check_zones(cls, zones: dict[str, str]) -> dict[str, str]:
+        if UNKNOWN_ZONE in zones:
+            raise ValueError(f"{UNKNOWN_ZONE} is reserved for workers without GREENTUNE_SITE: expected another name")
+        return zones
+
+    @field_validator("site")
+    @classmethod
+    def _check_site(cls, site: Site | None, info: ValidationInfo) -> Site | None:
+        zones = info.data.get("zones")  # None where they are at fault themselves
+        if site is not None and zones is not None and site.zone not in zones:
+            known = ", ".join(sorted(zones)) or "none"
+            raise ValueError(f"the zone {site.zone!r} is not in GREENTUNE_ZONES: expected one of {known}")
+        return site
+
+    @model_validator(mode="after")
+    def _refuse_replaced(self) -> Self:
+        replaced = {name.upper() for name in os.environ} & REPLACED.keys()
+        if replaced:
+            raise ValueError("; ".join(f"{name} is no longer read: set {REPLACED[name]}" for name in sorted(replaced)))
+        return self
+
+    @property
+    def training_site(self) -> Site:
+        """Where a training worker with these settings stands; `UNKNOWN_SITE` where none is set."""
+        return self.site or UNKNOWN_SITE
 
     @property
     def credentials(self) -> Credentials:
@@ -142,6 +191,7 @@ class Settings(BaseSettings):
             variable = name.upper() if name in ("database_url", "redis_url") else f"GREENTUNE_{name}".upper()
             value = getattr(self, name)
             value = _revealed(value) if isinstance(value, SecretStr) else value
+            value = value.model_dump() if isinstance(value, BaseModel) else value
             if value is not None:
                 variables[variable] = json.dumps(value) if isinstance(value, dict | list) else str(value)
         return variables

@@ -1,4 +1,4 @@
-"""The processes that are alive: training workers with the zones in which they stand, prepare workers, schedulers."""
+"""The processes that are alive: training workers with the sites in which they stand, prepare workers, schedulers."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -8,6 +8,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from store.site import UNKNOWN_SITE, Site
 from store.status import HELD_BY_A_WORKER
 from store.tables import Job, Worker
 
@@ -26,19 +27,23 @@ class WorkerRepository:
         *,
         at: datetime | None = None,
         role: Role = "train",
-        zones: Sequence[str] = (),
+        site: Site = UNKNOWN_SITE,
         device: str = "cpu",
     ) -> None:
-        """Note that a process is alive: now, by the database's clock, which all share, unless `at` is given."""
+        """Note that a process is alive: now, by the database's clock, which all share, unless `at` is given.
+
+        Of `site`, a training worker's alone is stored: where any other process stands does not matter.
+        """
         now = func.now() if at is None else at
-        statement = insert(Worker).values(
-            id=worker_id, role=role, zones=list(zones), device=device, started_at=now, last_seen_at=now
-        )
-        self._session.execute(
-            statement.on_conflict_do_update(
-                index_elements=["id"], set_={"zones": list(zones), "device": device, "last_seen_at": now}
-            )
-        )
+        trains = role == "train"
+        seen = {
+            "zone": site.zone if trains else None,
+            "pue": site.pue if trains else None,
+            "device": device,
+            "last_seen_at": now,
+        }
+        statement = insert(Worker).values(id=worker_id, role=role, started_at=now, **seen)
+        self._session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=seen))
 
     def gone(self, worker_id: str) -> None:
         """Forget a worker that has stopped in order."""

@@ -3,13 +3,18 @@
 import os
 import sys
 
+import structlog
+
 from store.ids import new_id
 from store.logs import configure_logs
 from store.private_files import restrict_data_folder, set_private_umask
 from store.settings import get_settings
+from store.site import SITE_NOT_SET
 from worker.app import PREPARE_QUEUE, app, train_queue
 from worker.forking import load_before_forking
 from worker.presence import announce, drain_on_shutdown
+
+log = structlog.get_logger()
 
 USAGE = "usage: python -m worker prepare|train"
 # To train is to hold a GPU, which only the end of a process gives back for sure; what prepares keeps torch loaded.
@@ -29,24 +34,23 @@ def main(arguments: list[str]) -> None:
     os.environ["GREENTUNE_WORKER_ID"] = worker_id
     # As NVML numbers them: energy is metered of the very GPU that trains.
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-    zones = settings.worker_zones or list(settings.zones)
-    unknown = set(zones) - set(settings.zones)
-    if unknown:
-        sys.exit(f"GREENTUNE_WORKER_ZONES: {', '.join(sorted(unknown))} is not in GREENTUNE_ZONES")
     if role == "train":
+        if settings.site is None:
+            log.warning("site.unknown", consequence=SITE_NOT_SET)
         load_before_forking()
-        announce(worker_id, "train", zones, settings)
+        announce(worker_id, "train", settings)
         drain_on_shutdown()
+        queue = train_queue(settings.training_site.zone)
     else:
-        announce(worker_id, "prepare", (), settings)
-    queues = [PREPARE_QUEUE] if role == "prepare" else [train_queue(zone) for zone in zones]
+        announce(worker_id, "prepare", settings)
+        queue = PREPARE_QUEUE
     app.worker_main(
         [
             "worker",
             "--hostname",
             f"{role}-{worker_id}@%h",
             "--queues",
-            ",".join(queues),
+            queue,
             "--max-tasks-per-child",
             str(TASKS_PER_PROCESS[role]),
             "--without-gossip",

@@ -215,7 +215,7 @@ class Attempt(Listener):
             series = GridRepository(session).filled(
                 self._zone, self._signal, interval.start, end, stale_limit=self._settings.stale_limit
             )
-            priced = split(interval, series, pue=self._settings.pue)
+            priced = split(interval, series, pue=self._settings.training_site.pue)
             progress.add_energy(session, self._lease, self._epoch, interval, priced)
 
         self._journal.write(store)

@@ -8,6 +8,7 @@ from greencore.policy import Budget
 from store.budget import smallest_budget
 from store.jobs import policy_of
 from store.pace import pace
+from store.placement import possible_pues
 from store.settings import Settings
 from store.tables import Job
 from store.workers import WorkerRepository
@@ -31,7 +32,8 @@ def check_budget(session: Session, job: Job, settings: Settings, *, at: datetime
     """Raises BudgetImpossible where the job's policy is a budget that it cannot keep; does nothing otherwise.
 
     The least is every epoch at `rho_min`, begun now, or in the cleanest hours that a gate may wait for; of a job that
-    leaves its zone open, in the best zone. Where no intensity is known of any, nothing is refused: the run decides.
+    leaves its zone open, in the best zone that has a worker. Where no intensity is known of any, nothing is refused:
+    the run decides.
     """
     policy = policy_of(job)
     if not isinstance(policy, Budget):
@@ -40,15 +42,13 @@ def check_budget(session: Session, job: Job, settings: Settings, *, at: datetime
     expected = pace(session, job, settings, device=next((worker.device for worker in workers), None))
     if expected is None:
         return
-    zones = [job.zone_asked] if job.zone_asked is not None else list(settings.zones)
     smallest = smallest_budget(
         session,
         policy,
         expected,
         epochs=job.epochs,
-        zones=zones,
+        pues=possible_pues(workers, settings.zones, job.zone_asked),
         deadline=job.deadline,
-        pue=settings.pue,
         at=at,
     )
     if smallest is not None and policy.budget_gco2e < smallest.certain_gco2e:

@@ -42,7 +42,7 @@ def circumstances(
         epochs_left=epochs_left,
         epoch_hours=None if expected is None else expected.epoch_hours,
         # What is assumed of a device may be wrong by far: a budget is not spent on it.
-        epoch_kwh=None if expected is None or expected.assumed else expected.epoch_kwh * settings.pue,
+        epoch_kwh=None if expected is None or expected.assumed else expected.epoch_kwh * settings.training_site.pue,
         spent_gco2e=job.emissions_gco2e,
         utility=utility,
         loss_per_epoch=_loss_per_epoch(epochs, utility),

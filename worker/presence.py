@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 
@@ -23,17 +22,18 @@ log = structlog.get_logger()
 DRAIN_SECONDS = 0.2
 
 
-def announce(worker_id: str, role: Role, zones: Sequence[str], settings: Settings) -> None:
+def announce(worker_id: str, role: Role, settings: Settings) -> None:
     """Have this process tell the database that it is alive, from the moment it takes jobs until it stops."""
     database = Database(settings.database_url, statement_timeout_seconds=STATEMENT_SECONDS)
     stopped = threading.Event()
+    site = settings.training_site
 
     def beat() -> None:
         while True:
             with not_while_forking():
                 try:
                     with database.session() as session:
-                        WorkerRepository(session).seen(worker_id, role=role, zones=zones, device=device_name())
+                        WorkerRepository(session).seen(worker_id, role=role, site=site, device=device_name())
                 except DBAPIError as error:
                     log.warning("worker.unseen", worker=worker_id, error=str(error.orig))
             if stopped.wait(settings.heartbeat_seconds):
@@ -42,7 +42,8 @@ def announce(worker_id: str, role: Role, zones: Sequence[str], settings: Setting
     @worker_ready.connect(weak=False)
     def ready(**_: object) -> None:
         threading.Thread(target=beat, name="presence", daemon=True).start()
-        log.info("worker.ready", worker=worker_id, role=role, zones=list(zones), device=device_name())
+        zone = site.zone if role == "train" else None
+        log.info("worker.ready", worker=worker_id, role=role, zone=zone, device=device_name())
 
     @worker_shutdown.connect(weak=False)
     def shutdown(**_: object) -> None:

@@ -54,6 +54,7 @@ def _claim(database: Database, settings: Settings, job_id: str, task_id: str | N
                 at=utc_now(),
                 lease_seconds=settings.lease_seconds,
                 task_id=task_id,
+                zone=settings.training_site.zone,
             )
 
     try:

@@ -1,7 +1,6 @@
 """Whether a submitted job's budget can be kept: what is certain not to be is refused, the rest is told."""
 
-from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
@@ -15,7 +14,9 @@ from store.costs import Work, WorkUnknown, work
 from store.datasets import DatasetRepository
 from store.jobs import NewJob, policy_for
 from store.pace import Pace
+from store.placement import possible_pues
 from store.settings import Settings
+from store.workers import WorkerRepository
 
 
 def refuse_impossible_budget(session: Session, settings: Settings, new: NewJob, *, at: datetime) -> None:
@@ -74,7 +75,6 @@ def work_of(session: Session, new: NewJob) -> Work:
 def _smallest(
     session: Session, settings: Settings, new: NewJob, policy: Budget, pace: Pace, at: datetime
 ) -> SmallestBudget | None:
-    zones: Sequence[str] = [new.zone] if new.zone is not None else list(settings.zones)
-    return smallest_budget(
-        session, policy, pace, epochs=new.epochs, zones=zones, deadline=new.deadline, pue=settings.pue, at=at
-    )
+    workers = WorkerRepository(session).alive(since=at - timedelta(seconds=settings.lease_seconds))
+    pues = possible_pues(workers, settings.zones, new.zone)
+    return smallest_budget(session, policy, pace, epochs=new.epochs, pues=pues, deadline=new.deadline, at=at)

@@ -64,10 +64,7 @@ def _estimate(
     straight = policy.model_copy(update={"gate": Gate()})
     gated = policy.gate.mode != "none"
     waiting = policy if gated else policy.model_copy(update={"gate": policy.gate.model_copy(update=WAITING)})
-    runs = [
-        _run(_course(one, new, pace, where, start, settings.pue), new, todo, pace, where, settings.pue)
-        for one in (straight, waiting)
-    ]
+    runs = [_run(_course(one, new, pace, where, start), new, todo, pace, where) for one in (straight, waiting)]
     begun_now, best = runs
     saving = None
     if begun_now.emissions_gco2e is not None and best.emissions_gco2e is not None:
@@ -107,13 +104,13 @@ def _estimate(
             basis=where.basis,
         ),
         queue=QueueOut(running=queue.running, ahead=queue.ahead, starts_at=start),
-        pue=settings.pue,
+        pue=where.pue,
         budget=budget_out(session, settings, new, policy, todo, pace, at=now),
         notes=_notes(new, policy, where, gated=gated),
     )
 
 
-def _course(policy: Policy, new: NewJob, pace: Pace, where: Place, start: datetime, pue: float) -> Course:
+def _course(policy: Policy, new: NewJob, pace: Pace, where: Place, start: datetime) -> Course:
     """The epochs alone: what is beside them is added, and has to fit before the deadline, too."""
     deadline = None if new.deadline is None else new.deadline - min(pace.outside_hours, LONGEST_HOURS) * HOUR
     work_hours = max(pace.epoch_hours * new.epochs, 1e-6)
@@ -124,18 +121,18 @@ def _course(policy: Policy, new: NewJob, pace: Pace, where: Place, start: dateti
         start=start,
         work_hours=work_hours,
         epochs=new.epochs,
-        power_w=max(pace.epoch_kwh / pace.epoch_hours * 1000 * pue, 1e-6) if pace.epoch_hours else 1e-6,
+        power_w=max(pace.epoch_kwh / pace.epoch_hours * 1000 * where.pue, 1e-6) if pace.epoch_hours else 1e-6,
         deadline=None if deadline is None or deadline <= start else deadline,
     )
 
 
-def _run(found: Course, new: NewJob, todo: Work, pace: Pace, where: Place, pue: float) -> RunOut:
+def _run(found: Course, new: NewJob, todo: Work, pace: Pace, where: Place) -> RunOut:
     spread = _together(pace.spread, todo.spread)
     kwh = pace.epoch_kwh * new.epochs * found.work_share + pace.outside_kwh
     ends_at = found.ends_at + min(pace.outside_hours, LONGEST_HOURS) * HOUR
     emissions = None
     if found.gco2e_per_kwh is not None:
-        emissions = Figure.of(kwh * pue * found.gco2e_per_kwh, _together(spread, where.spread(ends_at)))
+        emissions = Figure.of(kwh * where.pue * found.gco2e_per_kwh, _together(spread, where.spread(ends_at)))
     return RunOut(
         starts_at=found.starts_at,
         ends_at=ends_at,

@@ -27,7 +27,7 @@ SPREAD_OF_STAND_IN = 1.5
 
 @dataclass(frozen=True)
 class Place:
-    """A zone, its live workers, the device of one of them, and what is expected of its intensity from now on.
+    """A zone, its live workers, device and PUE of one of them, and what is expected of its intensity from now on.
 
     `forecast` is false where the intensity in force alone is known, and taken to stay; `past` holds the readings that
     the policy ranks by.
@@ -38,6 +38,7 @@ class Place:
     signal: Signal
     live_workers: int
     device: str | None
+    pue: float
     in_force: Known | None
     outlook: IntensitySeries
     forecast: bool
@@ -83,7 +84,7 @@ def placed(
         found = place(session, zones, signals, there, new.epochs, at=at)
         zone = found.zone if found is not None else zones[0]
         reason = found.reason if found is not None else f"of {len(zones)} zones none has a reading, and it is the first"
-    serving = [worker for worker in workers if zone in worker.zones]
+    serving = [worker for worker in workers if worker.zone == zone]
     device = serving[0].device if serving else None
     signal = grid.signal(zone) or "average"
     known = grid.knowledge(zone, signal, at, at + LONGEST_HOURS * HOUR)
@@ -94,6 +95,7 @@ def placed(
         signal=signal,
         live_workers=len(serving),
         device=device,
+        pue=serving[0].pue or 1.0 if serving else 1.0,
         in_force=in_force,
         outlook=_from_now(outlook, in_force, zone, at),
         forecast=any(reading.start > at for reading in outlook),

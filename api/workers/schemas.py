@@ -15,7 +15,12 @@ class WorkerOut(BaseModel):
 
     id: str
     role: Role
-    zones: list[str] = Field(description="The zones that a training worker serves")
+    zone: str | None = Field(
+        description='The zone of a training worker\'s site, "site-unknown" where that is not set; null for any other '
+        "process"
+    )
+    pue: float | None = Field(description="kWh drawn by its site for each kWh that a training worker uses")
+    zones: list[str] = Field(description="The same zone as a list", deprecated=True)
     device: str
     state: Literal["idle", "busy", "running", "lost"] = Field(
         description="A training worker is idle or busy, any other process running; lost: silent for too long"
@@ -31,7 +36,9 @@ class WorkerOut(BaseModel):
             {
                 "id": worker.id,
                 "role": worker.role,
-                "zones": worker.zones,
+                "zone": worker.zone,
+                "pue": worker.pue,
+                "zones": [] if worker.zone is None else [worker.zone],
                 "device": worker.device,
                 "state": "lost" if worker.last_seen_at < alive_since else state,
                 "job": job.id if job is not None and principal.sees(job.owner) else None,

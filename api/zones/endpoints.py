@@ -45,7 +45,7 @@ def list_zones(principal: PrincipalDep, context: ContextDep, session: SessionDep
     forecasts = forecasts_made(session, {zone: reading.signal for zone, reading in readings.items()})
     providers = {provider.zone: provider for provider in ProviderRepository(session).all()}
     alive = WorkerRepository(session).alive(since=now - timedelta(seconds=context.settings.lease_seconds))
-    workers = Counter(zone for worker in alive for zone in set(worker.zones))
+    workers = Counter(worker.zone for worker in alive)
     return whole(
         [
             _zone(zone, readings.get(zone), forecasts.get(zone), providers.get(zone), workers=workers[zone], now=now)

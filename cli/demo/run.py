@@ -24,6 +24,7 @@ from greentune.errors import Problem, ServiceError
 from store.database import Database
 from store.keys import KeyRepository
 from store.settings import Settings
+from store.site import Site
 from worker.presence import device_name
 
 MODEL = "SmolLM2-135M-Instruct"
@@ -128,7 +129,7 @@ def _demo_settings(settings: Settings, zone: str, day: Path) -> Settings:
             "port": free_port(LOOPBACK),
             "catalogue": None,
             "zones": {zone: source},
-            "worker_zones": [],
+            "site": Site(zone=zone),
             # So that its page opens in a browser on this machine without a key.
             "open_on_loopback": True,
             "tick_seconds": 1.0,

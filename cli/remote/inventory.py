@@ -44,13 +44,14 @@ def show_workers(client: Client, *, as_json: bool) -> None:
             worker.role,
             worker.state,
             worker.device,
-            ", ".join(worker.zones) or UNKNOWN,
+            worker.zone or UNKNOWN,
+            UNKNOWN if worker.pue is None else f"{worker.pue:.4g}",
             worker.job or UNKNOWN,
             short_time(worker.last_seen_at),
         )
         for worker in workers
     )
-    headers = ("worker", "role", "state", "device", "zones", "job", "last seen (UTC)")
+    headers = ("worker", "role", "state", "device", "zone", "PUE", "job", "last seen (UTC)")
     show_table(headers, rows, empty="no workers")
 
 

@@ -15,20 +15,24 @@ from greencore.carbon.source import check_window, forecast_end
 from greencore.clock import Clock, utc_now
 
 WORLD = "WORLD"
+SITE_UNKNOWN = "site unknown"
+"""The source of the world's mean where it stands in because nothing says in which grid the energy was used."""
 HOUR = timedelta(hours=1)
 
 
 class StaticSource:
     """One country's yearly mean, in hourly readings that are all the same and marked as estimated.
 
-    `zone` is an ISO 3166-1 code of two or three letters, or "WORLD"; letter case does not matter.
-    Raises UnknownZone where the bundled data has no such country.
+    `country` is an ISO 3166-1 code of two or three letters, or "WORLD"; letter case does not matter. Without it, `zone`
+    has to be one. `label` is shown as the readings' source. Raises UnknownZone where the bundled data has no such
+    country.
     """
 
-    def __init__(self, zone: str, *, clock: Clock = utc_now) -> None:
+    def __init__(self, zone: str, *, country: str | None = None, label: str = "static", clock: Clock = utc_now) -> None:
         self._zone = zone
+        self._label = label
         self._clock = clock
-        self._gco2e_per_kwh = yearly_mean(zone)
+        self._gco2e_per_kwh = yearly_mean(country or zone)
 
     @property
     def zone(self) -> str:
@@ -70,7 +74,7 @@ class StaticSource:
                     start=hour,
                     end=hour + HOUR,
                     gco2e_per_kwh=self._gco2e_per_kwh,
-                    source="static",
+                    source=self._label,
                     estimated=True,
                     fetched_at=fetched_at,
                 )

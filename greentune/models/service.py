@@ -25,8 +25,12 @@ class Worker(Answer):
 
     id: str
     role: Literal["train", "prepare", "scheduler"]
+    zone: str | None
+    """The zone of a training worker's site, "site-unknown" where that is not set; null for any other process"""
+    pue: float | None
+    """kWh drawn by its site for each kWh that a training worker uses"""
     zones: list[str]
-    """The zones that a training worker serves"""
+    """The same zone as a list; deprecated"""
     device: str
     state: Literal["idle", "busy", "running", "lost"]
     """A training worker is idle or busy, any other process running; lost: silent for too long"""

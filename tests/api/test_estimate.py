@@ -13,6 +13,7 @@ from store.database import Database
 from store.grid import GridRepository
 from store.jobs import JobRepository
 from store.models import ModelRepository
+from store.site import Site
 from store.status import JobStatus
 from store.tables import Dataset, EnergyInterval, Epoch, Job, TokenStatistics
 from store.workers import WorkerRepository
@@ -35,7 +36,7 @@ def measured(database: Database) -> None:
 @pytest.fixture
 def worker(database: Database) -> None:
     with database.session() as session:
-        WorkerRepository(session).seen("worker_1", zones=["FR"], device="cpu", at=NOW)
+        WorkerRepository(session).seen("worker_1", site=Site(zone="FR"), device="cpu", at=NOW)
 
 
 @pytest.fixture
@@ -179,10 +180,11 @@ def test_a_policy_decides_each_epochs_rho_by_what_is_expected_of_it(
 def test_pue_is_in_the_emissions_and_not_in_the_energy(
     estimate: Any, client: TestClient, database: Database, dataset_id: str, measured: None
 ) -> None:
-    context = client.app.state.context  # type: ignore[attr-defined]
     grid(database, [300] * 24)
     plain = estimate().json()["now"]
-    object.__setattr__(context, "settings", context.settings.model_copy(update={"pue": 1.5}))
+    with database.session() as session:
+        WorkerRepository(session).seen("worker_1", site=Site(zone="FR", pue=1.5), device="cpu", at=NOW)
+    assert estimate().json()["pue"] == 1.5
     dear = estimate().json()["now"]
     assert dear["energy_kwh"] == plain["energy_kwh"]
     assert dear["emissions_gco2e"]["expected"] == pytest.approx(1.5 * plain["emissions_gco2e"]["expected"])
@@ -298,7 +300,8 @@ def test_a_job_that_leaves_its_zone_open_is_reckoned_in_the_greenest(
     grid(database, [300] * 24, zone="FR")
     grid(database, [40] * 24, zone="NO")
     with database.session() as session:
-        WorkerRepository(session).seen("worker_1", zones=["FR", "NO"], device="cpu", at=NOW)
+        for zone in ("FR", "NO"):
+            WorkerRepository(session).seen(f"worker_{zone}", site=Site(zone=zone), device="cpu", at=NOW)
 
     place = estimate(zone=None).json()["place"]
 

@@ -17,6 +17,7 @@ from greencore.clock import utc_now
 from migrations.upgrade import downgrade, expected_revision
 from store.database import Database
 from store.settings import Settings
+from store.site import Site
 from store.status import JobStatus
 from store.tables import Job, Worker
 from store.workers import WorkerRepository
@@ -108,11 +109,11 @@ def test_what_keeps_jobs_waiting_is_named_and_takes_no_api_out_of_service(
         with database.session() as session:
             for role in ("scheduler", "prepare"):
                 WorkerRepository(session).seen(f"{role}_1", role=role)
-            WorkerRepository(session).seen("worker_1", zones=["DE"])
+            WorkerRepository(session).seen("worker_1", site=Site(zone="DE"))
         assert set(warnings(client)) == {"training_worker", "data_folder", "catalogue"}
 
         with database.session() as session:
-            WorkerRepository(session).seen("worker_1", zones=["DE", "FR"])
+            WorkerRepository(session).seen("worker_2", site=Site(zone="FR"))
             long_ago = utc_now() - timedelta(hours=1)
             session.get_one(Worker, "prepare_1").last_seen_at = long_ago
         assert set(warnings(client)) == {"prepare_worker", "data_folder", "catalogue"}

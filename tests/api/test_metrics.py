@@ -19,6 +19,7 @@ from store.grid import GridRepository
 from store.leases import claim
 from store.providers import ProviderRepository
 from store.settings import Settings
+from store.site import Site
 from store.status import JobStatus
 from store.tables import Epoch, Job, Worker
 from store.tables import Event as JobEvent
@@ -121,8 +122,9 @@ def test_the_grid_its_sources_and_the_workers_are_told_of(client: TestClient, da
             ProviderRepository(session).failed("FR", "uk", at=now, error="timed out")
         ProviderRepository(session).answered("FR", "uk", at=now)
         workers = WorkerRepository(session)
-        workers.seen("worker_1", zones=["FR", "DE"])
-        workers.seen("worker_2", zones=["FR"])
+        workers.seen("worker_1", site=Site(zone="FR"))
+        workers.seen("worker_2", site=Site(zone="FR"))
+        workers.seen("worker_3", site=Site(zone="DE"))
         workers.seen("scheduler_1", role="scheduler")
         session.flush()
         session.get_one(Worker, "worker_2").last_seen_at = now - timedelta(minutes=5)

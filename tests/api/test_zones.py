@@ -15,6 +15,7 @@ from store.database import Database
 from store.grid import GridRepository
 from store.providers import ProviderRepository
 from store.settings import Settings
+from store.site import Site
 from store.workers import WorkerRepository
 from tests.keys import bearer
 
@@ -120,10 +121,11 @@ def test_the_zones_are_listed_with_what_is_known_of_each(
     put_forecast(database, reading(now + HOUR / 2, 60.0, estimated=True, fetched_at=now), at=now)
     with database.session() as session:
         workers = WorkerRepository(session)
-        workers.seen("worker_1", zones=["FR", "DE"], device="cpu", at=now)
-        workers.seen("worker_2", zones=["FR"], device="cpu", at=now)
+        workers.seen("worker_1", site=Site(zone="FR"), device="cpu", at=now)
+        workers.seen("worker_4", site=Site(zone="DE"), device="cpu", at=now)
+        workers.seen("worker_2", site=Site(zone="FR"), device="cpu", at=now)
         silent = now - timedelta(seconds=settings.lease_seconds + 1)
-        workers.seen("worker_3", zones=["FR"], device="cpu", at=silent)
+        workers.seen("worker_3", site=Site(zone="FR"), device="cpu", at=silent)
 
     zones = {zone["zone"]: zone for zone in client.get("/zones").json()["data"]}
 

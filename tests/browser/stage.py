@@ -18,6 +18,7 @@ from store.grid import GridRepository
 from store.ids import new_id
 from store.policies import PolicyRepository
 from store.settings import Settings
+from store.site import Site
 from store.status import JobStatus
 from store.tables import Artifact, Dataset, EnergyInterval, Epoch, Event, Job, Step, Tensor
 from store.workers import WorkerRepository
@@ -75,11 +76,11 @@ def stage_grid(database: Database, *, now: datetime, days: int = 10) -> None:
 
 
 def stage_workers(database: Database, *, now: datetime, busy_with: str | None = None) -> None:
-    """A training worker in two zones, one more that is idle, a prepare worker and a scheduler."""
+    """A training worker whose site has a PUE, one more that is idle, a prepare worker and a scheduler."""
     with database.session() as session:
         workers = WorkerRepository(session)
-        workers.seen("worker-a", at=now, zones=["FR", "GB"], device="NVIDIA H100 80GB HBM3")
-        workers.seen("worker-b", at=now, zones=["DE"], device="cpu")
+        workers.seen("worker-a", at=now, site=Site(zone="FR", pue=1.2), device="NVIDIA H100 80GB HBM3")
+        workers.seen("worker-b", at=now, site=Site(zone="DE"), device="cpu")
         workers.seen("prepare-a", at=now, role="prepare")
         workers.seen("scheduler-a", at=now, role="scheduler")
         if busy_with is not None:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from playwright.sync_api import Page, expect
 
+from store.site import Site
 from store.status import JobStatus
 from store.tables import Job, Worker
 from store.workers import WorkerRepository
@@ -29,13 +30,13 @@ def test_each_process_is_shown_with_its_job_and_the_page_follows_what_becomes_of
     job = stage_job(dashboard.database, dashboard.settings, dataset, JobStatus.RUNNING, now=now, epochs_done=2)
     stage_workers(dashboard.database, now=now, busy_with=job)
     with dashboard.database.session() as session:
-        WorkerRepository(session).seen("worker-c", at=now - timedelta(minutes=10), zones=["DE"], device="cpu")
+        WorkerRepository(session).seen("worker-c", at=now - timedelta(minutes=10), site=Site(zone="DE"), device="cpu")
 
     page.goto("/dashboard/workers")
 
     busy = page.get_by_role("row", name="worker-a")
     expect(busy).to_contain_text("busy")
-    expect(busy).to_contain_text("FR, GB")
+    expect(busy).to_contain_text("FRPUE 1.2")
     expect(busy).to_contain_text("epoch 2 of 8")
     expect(busy.get_by_role("link", name=job)).to_have_attribute("href", f"/dashboard/jobs/{job}")
     expect(page.get_by_role("row", name="worker-b")).to_contain_text("idle")

@@ -16,6 +16,7 @@ from cli.processes import Service, ServiceProcess, Watchdog, descendants, kill_a
 from migrations.upgrade import upgrade
 from store.database import Database
 from store.settings import Settings
+from store.site import Site as MachineSite
 from tests.acceptance.conftest import small_catalogue
 
 PATIENCE_SECONDS = 240.0
@@ -55,6 +56,7 @@ class Site:
             host=LOOPBACK,
             port=free_port(LOOPBACK),
             zones={"X": f"trace:{day}"},
+            site=MachineSite(zone="X"),
             secret_key="s" * 32,
             open_on_loopback=True,
             rate_limit_per_minute=1_000_000,

@@ -24,6 +24,7 @@ from store.grid import GridRepository
 from store.models import ModelRepository
 from store.providers import ProviderRepository
 from store.settings import Settings
+from store.site import Site
 from store.tables import Artifact
 from store.workers import WorkerRepository
 from tests.api.conftest import MODEL, NOW, run_to_success
@@ -73,7 +74,7 @@ def measured(database: Database) -> None:
     with database.session() as session:
         costs = RowCosts((2e8, 0.0), (6e8, 0.0), {"full": 1.0})
         ModelRepository(session).put(MODEL, parameters=10**8, tensors=100, rho_floor=0.35, costs=costs, at=NOW)
-        WorkerRepository(session).seen("worker_1", zones=["FR"], device="cpu", at=NOW)
+        WorkerRepository(session).seen("worker_1", site=Site(zone="FR"), device="cpu", at=NOW)
 
 
 def test_a_file_is_uploaded_and_a_run_submitted_with_every_option(

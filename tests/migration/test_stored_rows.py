@@ -41,12 +41,19 @@ def test_rows_of_every_table_come_through_to_the_newest_schema_and_back(empty_da
             assert len(read) == len(kept[mapper.local_table.fullname])  # type: ignore[attr-defined]
     for name, rows in before.items():
         for row, then in zip(rows, kept[name], strict=True):
-            assert {column: then[column] for column in row if column in then} == row, name
+            assert {column: _now(name, column, then) for column in row} == row, name
 
     downgrade(empty_database_url, revision)
 
     with engine.connect() as connection:
         assert _rows(connection, _tables(engine)) == before
+
+
+def _now(table: str, column: str, row: dict[str, Any]) -> Any:
+    """What a row of the newest schema has in the place of an earlier schema's column."""
+    if (table, column) == ("workers", "zones"):  # of one zone, in which the worker stands
+        return [row["zone"]]
+    return row[column]
 
 
 def _tables(engine: Engine) -> list[Table]:

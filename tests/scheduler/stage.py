@@ -11,6 +11,7 @@ from store.database import Database
 from store.ids import new_id
 from store.jobs import JobRepository, NewJob
 from store.leases import Lease, claim
+from store.site import Site
 from store.status import JobStatus
 from store.tables import Dataset, Event, Job
 from store.transitions import transition
@@ -78,10 +79,10 @@ def events(database: Database, job_id: str) -> list[Event]:
         return list(reversed(JobRepository(session).events(job_id, limit=100).data))
 
 
-def worker_in(database: Database, *zones: str, name: str = "worker_1") -> None:
-    """A live training worker: it was seen just now by the database's clock, which no test turns."""
+def worker_in(database: Database, zone: str, *, name: str = "worker_1", pue: float = 1.0) -> None:
+    """A live training worker in a zone: it was seen just now by the database's clock, which no test turns."""
     with database.session() as session:
-        WorkerRepository(session).seen(name, zones=zones, device="cpu")
+        WorkerRepository(session).seen(name, site=Site(zone=zone, pue=pue), device="cpu")
 
 
 def fall_silent(database: Database, job_id: str) -> None:

@@ -153,7 +153,7 @@ def test_a_pause_that_costs_more_than_it_saves_is_not_made(
 
 def test_an_unknown_forecast_holds_nobody_up(opened: Opened, database: Database) -> None:
     scheduler = opened(zones={"FR": "static"})
-    worker_in(database, "FR")
+    worker_in(database, "FR", name="worker_3")
     job_id = add_job(database, zone="FR", policy=PAUSE, hours=2)
     scheduler.tick()
     job = get(database, job_id)

@@ -21,7 +21,8 @@ def scheduler(empty_broker: Settings, database: Database, clock: TurnedClock, tm
         "CLEAN_NOW": trace(tmp_path, [100.0] * 2 + [500.0] * 40, name="now"),
         "CLEAN_LATER": trace(tmp_path, [200.0] * 2 + [100.0] * 40, name="later"),
     }
-    worker_in(database, *zones)
+    for zone in zones:
+        worker_in(database, zone, name=f"worker_{zone}")
     with closing(Scheduler(empty_broker.model_copy(update={"zones": zones}), clock=clock)) as scheduler:
         yield scheduler
 

@@ -62,7 +62,8 @@ def test_a_job_without_a_zone_goes_to_the_greenest_with_a_live_worker(
     scheduler: Scheduler, settings: Settings, database: Database, clock: TurnedClock
 ) -> None:
     job_id = add_job(database)
-    worker_in(database, "PL", "FR")
+    worker_in(database, "PL")
+    worker_in(database, "FR", name="worker_2")
     scheduler.tick()
     assert get(database, job_id).zone == "FR"
     assert messages(settings, "train.FR") == 1
@@ -77,7 +78,7 @@ def test_a_job_whose_zone_has_no_worker_waits_and_says_so(
     scheduler.tick()
     assert get(database, job_id).reason == "waits for a worker in zone PL: none is alive"
     assert messages(settings, "train.PL") == 0
-    worker_in(database, "PL")
+    worker_in(database, "PL", name="worker_2")
     scheduler.tick()
     assert get(database, job_id).reason is None
     assert messages(settings, "train.PL") == 1

@@ -16,6 +16,7 @@ from store.grid import GridRepository
 from store.jobs import JobRepository
 from store.leases import Lease
 from store.settings import Settings
+from store.site import Site
 from store.tables import EnergyInterval as StoredInterval
 from store.tables import Epoch, Job
 from tests.scheduler.stage import HOUR, START, add_job, claimed, events, get
@@ -64,7 +65,7 @@ def meter(database: Database, lease: Lease, begins: float, ends: float, kwh: flo
             stale_limit=settings.stale_limit,
             signal="average",
         )
-        progress.add_energy(session, lease, 1, interval, split(interval, series, pue=settings.pue))
+        progress.add_energy(session, lease, 1, interval, split(interval, series, pue=settings.training_site.pue))
 
 
 def running(database: Database) -> tuple[str, Lease]:
@@ -171,7 +172,7 @@ def test_a_marginal_reading_never_prices_a_job_that_goes_by_the_average(database
 def test_pue_multiplies_emissions_and_leaves_the_energy(database: Database, settings: Settings) -> None:
     put(database, [reading(0, 100)])
     job_id, lease = running(database)
-    meter(database, lease, 10, 11, 2.0, settings.model_copy(update={"pue": 1.5}))
+    meter(database, lease, 10, 11, 2.0, settings.model_copy(update={"site": Site(zone="FR", pue=1.5)}))
     settle_prices(database, settings, at=START + HOUR)
     job = get(database, job_id)
     assert (job.energy_kwh, job.emissions_gco2e) == (2.0, 300.0)

@@ -35,22 +35,23 @@ def broker(settings: Settings) -> Iterator[redis.Redis]:
         yield broker
 
 
-def test_each_free_worker_gets_one_job_whatever_number_of_zones_it_serves(
+def test_each_free_worker_gets_one_job_of_the_zone_in_which_it_stands(
     scheduler: Scheduler, database: Database, broker: redis.Redis
 ) -> None:
-    worker_in(database, "FR", "PL")
-    jobs = [add_job(database, zone=zone) for zone in ("FR", "PL", "FR")]
+    worker_in(database, "FR")
+    jobs = [add_job(database, zone=zone) for zone in ("FR", "PL", "FR", "FR")]
     scheduler.tick()
-    assert [get(database, job).dispatched_at is not None for job in jobs] == [True, False, False]
+    assert [get(database, job).dispatched_at is not None for job in jobs] == [True, False, False, False]
     assert [get(database, job).reason for job in jobs] == [
         None,
+        "waits for a worker in zone PL: none is alive",
         "waits for a free worker: it is next",
         "waits for a free worker: 1 job is ahead of it",
     ]
     assert (broker.llen("train.FR"), broker.llen("train.PL")) == (1, 0)
     claimed(database, jobs[0], at=scheduler._clock())
     scheduler.tick()
-    assert get(database, jobs[1]).dispatched_at is None
+    assert [get(database, job).dispatched_at for job in jobs[1:]] == [None] * 3
     worker_in(database, "PL", name="worker_2")
     scheduler.tick()
     assert get(database, jobs[1]).dispatched_at is not None

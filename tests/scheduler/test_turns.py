@@ -1,16 +1,14 @@
-"""Whose turn it is, and how many workers are free: against brute force, and on a real queue."""
+"""Whose turn it is: against brute force, and on a real queue."""
 
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
-from itertools import permutations
 
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
 from scheduler.broker import Broker
-from scheduler.capacity import Capacity
 from scheduler.placing import Fleet, live_workers
 from scheduler.training_dispatch import TrainingDispatch
 from store.database import Database
@@ -21,7 +19,6 @@ from store.tables import Job
 from tests.scheduler.stage import START, add_job, claimed, worker_in
 
 OWNERS = st.sampled_from(["alice", "bob", "carol", None])
-ZONES = ["A", "B", "C"]
 
 
 def waiting(number: int, owner: str | None, priority: int) -> Waiting:
@@ -41,25 +38,6 @@ def test_each_turn_is_the_highest_priority_then_the_owner_who_holds_least_then_t
         left.remove(job)
         counted[job.owner] += 1
     assert left == []
-
-
-@given(
-    workers=st.lists(st.lists(st.sampled_from(ZONES), min_size=1, unique=True), max_size=4),
-    asked=st.lists(st.sampled_from(ZONES), max_size=6),
-)
-def test_a_job_is_taken_exactly_if_all_that_were_taken_can_run_beside_it(
-    workers: Sequence[Sequence[str]], asked: Sequence[str]
-) -> None:
-    free = Capacity({f"worker_{number}": zones for number, zones in enumerate(workers)})
-    taken: list[str] = []
-    for zone in asked:
-        fits = any(
-            all(want in zones for want, zones in zip([*taken, zone], order, strict=False))
-            for order in permutations(workers, len(taken) + 1)
-        )
-        assert free.has(zone) is fits
-        assert free.take(zone) is fits
-        taken += [zone] if fits else []
 
 
 @example(queued=[("alice", 0), ("alice", 0), ("bob", 0)], workers=2, busy_for=None)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from store.settings import Settings
+from store.site import Site
 from tests.acceptance.conftest import small_catalogue
 
 
@@ -16,4 +17,6 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def worker_settings(settings: Settings, catalogue: Path) -> Settings:
     """The heartbeats are quick, and the lease is long enough for any test."""
-    return settings.model_copy(update={"zones": {"X": "static"}, "catalogue": catalogue, "heartbeat_seconds": 0.1})
+    return settings.model_copy(
+        update={"zones": {"X": "static"}, "site": Site(zone="X"), "catalogue": catalogue, "heartbeat_seconds": 0.1}
+    )

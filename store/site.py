@@ -1,0 +1,55 @@
+"""The site of a machine: the grid zone in which it stands, and what the building draws for each kWh of the machine."""
+
+import json
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+UNKNOWN_ZONE = "site-unknown"
+"""The zone of a training worker whose site is not set. It is reserved: no zone of `GREENTUNE_ZONES` has this name."""
+
+LONGEST_ZONE = 64
+
+
+class Site(BaseModel):
+    """A zone of `GREENTUNE_ZONES`, and the power usage effectiveness: kWh drawn for each kWh that the machine uses."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    zone: str = Field(min_length=1, max_length=LONGEST_ZONE)
+    pue: float = Field(default=1.0, ge=1, le=10)
+
+    @property
+    def is_known(self) -> bool:
+        """False for `UNKNOWN_SITE`."""
+        return self.zone != UNKNOWN_ZONE
+
+
+UNKNOWN_SITE = Site(zone=UNKNOWN_ZONE)
+"""Where a training worker without `GREENTUNE_SITE` stands: its energy is priced at the world's mean."""
+
+
+SITE_NOT_SET = (
+    'GREENTUNE_SITE is not set: training on this machine is priced at the world\'s mean, labelled "site unknown", and '
+    "no job that asks for a zone runs here"
+)
+
+
+def read_site(value: object) -> object:
+    """Return the site in `value`: the name of a zone, or JSON such as `{"zone": "FR", "pue": 1.2}`.
+
+    What is no text is returned as it is. Raises ValueError that names what is wrong in JSON.
+    """
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if not text:
+        raise ValueError('is empty: expected a zone such as FR, or {"zone": "FR", "pue": 1.2}')
+    if not text.startswith("{"):
+        return Site.model_validate({"zone": text})
+    try:
+        return Site.model_validate(json.loads(text))
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
+        raise ValueError("; ".join(faults)) from None
+    except ValueError as error:
+        raise ValueError(f'is no JSON ({error}): expected a zone such as FR, or {{"zone": "FR", "pue": 1.2}}') from None
