@@ -3,7 +3,7 @@
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -54,7 +54,7 @@ def clean(points: Iterable[Point], origin: Origin, *, usual: timedelta, fetched_
     are none): it never stretches over a gap.
     """
     answered = list(points)
-    ends = _ends(answered, usual)
+    ends = interval_ends((point.start for point in answered), usual=usual, longest=LONGEST_SPACING)
     standing: dict[datetime, Point] = {}
     dropped: Counter[str] = Counter()
     for point in answered:
@@ -87,6 +87,28 @@ def clean(points: Iterable[Point], origin: Origin, *, usual: timedelta, fetched_
     ]
 
 
+def interval_ends(starts: Iterable[datetime], *, usual: timedelta, longest: timedelta) -> dict[datetime, datetime]:
+    """The end of the interval that begins at each start, judged by the spacing of the starts alone.
+
+    A spacing that shrinks is a finer resolution, two wider ones of one width in a row are a coarser one, of at most
+    `longest`; a single wide spacing is a gap, before which the interval is as long as the one before it, as is the
+    last interval. Until a spacing has told the resolution, the most common one holds, `usual` where there is none.
+    """
+    ascending = sorted(set(starts))
+    spacings = [later - earlier for earlier, later in pairwise(ascending)]
+    near = Counter(spacing for spacing in spacings if spacing <= longest)
+    length = min(near, key=lambda spacing: (-near[spacing], spacing)) if near else usual
+    ends: dict[datetime, datetime] = {}
+    for index, start in enumerate(ascending):
+        if index < len(spacings):
+            spacing = spacings[index]
+            following = spacings[index + 1] if index + 1 < len(spacings) else None
+            if spacing <= length or (spacing == following and spacing <= longest):
+                length = spacing
+        ends[start] = start + length
+    return ends
+
+
 def _fault(point: Point) -> str | None:
     value = point.gco2e_per_kwh
     if value is None or not math.isfinite(value):
@@ -100,24 +122,6 @@ def _fault(point: Point) -> str | None:
     if point.end - point.start > LONGEST_INTERVAL:
         return "too_long"
     return None
-
-
-def _ends(points: Sequence[Point], usual: timedelta) -> dict[datetime, datetime]:
-    """When the interval that begins at each point's start ends, judging by the points' spacing alone."""
-    starts = sorted({point.start for point in points})
-    spacings = [later - earlier for earlier, later in pairwise(starts)]
-    near = Counter(spacing for spacing in spacings if spacing <= LONGEST_SPACING)
-    length = min(near, key=lambda spacing: (-near[spacing], spacing)) if near else usual
-    ends: dict[datetime, datetime] = {}
-    for index, start in enumerate(starts):
-        if index < len(spacings):
-            spacing = spacings[index]
-            following = spacings[index + 1] if index + 1 < len(spacings) else None
-            # Two wide spacings of one width are a coarser resolution; a single one is a gap.
-            if spacing <= length or (spacing == following and spacing <= LONGEST_SPACING):
-                length = spacing
-        ends[start] = start + length
-    return ends
 
 
 def _without_overlaps(standing: dict[datetime, Point]) -> list[tuple[datetime, datetime, Point]]:

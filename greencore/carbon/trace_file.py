@@ -2,13 +2,12 @@
 
 import csv
 import math
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 from pathlib import Path
 
+from greencore.carbon.cleaning import interval_ends
 from greencore.carbon.errors import InvalidTrace
 from greencore.carbon.series import EmissionFactors
 
@@ -49,7 +48,9 @@ class Trace:
 
 
 def read_trace(file: Path) -> Trace:
-    """Reads `file`, whose rows end where the next begins, or after the usual spacing where rows are missing.
+    """Reads `file`, whose rows end where the next begins, or after the spacing of their neighbours at a gap.
+
+    The spacing may change within the file: see `greencore.carbon.cleaning.interval_ends`.
 
     Columns: `datetime` (ISO 8601; a time without an offset is in UTC) and `gco2e_per_kwh` (finite, at least
     0), or those of an Electricity Maps export. Lines that start with `#` are comments; `# label: TEXT` names
@@ -139,11 +140,5 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
 
 
 def _rows(points: list[tuple[datetime, float, bool]]) -> tuple[Row, ...]:
-    starts = [start for start, _, _ in points]
-    spacings = Counter(later - earlier for earlier, later in pairwise(starts))
-    usual: timedelta = min(spacings, key=lambda spacing: (-spacings[spacing], spacing))
-    followers: list[datetime] = [*starts[1:], starts[-1] + usual]
-    return tuple(
-        Row(start, min(start + usual, follower), intensity, estimated)
-        for (start, intensity, estimated), follower in zip(points, followers, strict=True)
-    )
+    ends = interval_ends((start for start, _, _ in points), usual=timedelta.max, longest=timedelta.max)
+    return tuple(Row(start, ends[start], intensity, estimated) for start, intensity, estimated in points)

@@ -56,6 +56,20 @@ def test_the_spacing_of_the_rows_is_their_length_and_a_missing_row_leaves_a_gap(
     assert [row.end - row.start for row in rows] == [timedelta(minutes=30)] * 4
 
 
+@pytest.mark.fault(number=17)
+@pytest.mark.parametrize(
+    "minutes",
+    [[5] * 48 + [60] * 20, [60] * 20 + [5] * 48, [60] * 5 + [15] * 40 + [60] * 5, [60] * 30 + [180] * 8, [1440] * 9],
+    ids=["5 min to 1 h", "1 h to 5 min", "there and back", "1 h to 3 h", "daily"],
+)
+def test_a_file_whose_spacing_changes_covers_all_of_its_time(tmp_path: Path, minutes: list[int]) -> None:
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    starts = [start + timedelta(minutes=sum(minutes[:index])) for index in range(len(minutes))]
+    lines = [f"{time.isoformat()},{index}" for index, time in enumerate(starts)]
+    rows = read_trace(write(tmp_path, "\n".join(["datetime,gco2e_per_kwh", *lines]))).rows
+    assert [row.end - row.start for row in rows] == [timedelta(minutes=length) for length in minutes]
+
+
 def test_comments_and_blank_lines_are_passed_over_and_a_label_is_kept(tmp_path: Path) -> None:
     file = write(
         tmp_path,
