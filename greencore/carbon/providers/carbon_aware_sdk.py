@@ -4,12 +4,13 @@ Protocol: https://carbon-aware-sdk.greensoftware.foundation. It does not say whe
 marginal: the specification does.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from greencore.carbon.answers import Answer
-from greencore.carbon.cleaning import Point
+from greencore.carbon.cleaning import LONGEST_INTERVAL, Point
 from greencore.carbon.credentials import Credentials
 from greencore.carbon.http import Refused
 from greencore.carbon.live import Ask
@@ -23,6 +24,7 @@ LONGEST_HORIZON_HOURS = 96.0
 # Some installations serve the forecast without the prefix.
 FORECAST, FORECAST_ELSEWHERE = "/emissions/forecasts/current", "/forecasts/current"
 NOT_FOUND = 404
+TIME_SPAN = re.compile(r"(?:(\d{1,3})\.)?(\d{1,2}):(\d{1,2}):(\d{1,2}(?:\.\d{1,9})?)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +82,7 @@ class CarbonAwareSdkProvider:
         answer = ask("/emissions/bylocation", {"location": self.location, **window}, None)
         if answer is None:
             return []
-        return [
-            Point(record.field("time").time(), None, record.field("rating").number(), estimated=False)
-            for record in answer.items()
-        ]
+        return [_point(record, time="time", value="rating", estimated=False) for record in answer.items()]
 
 
 def open_carbon_aware_sdk(query: str, zone: str, credentials: Credentials) -> CarbonAwareSdkProvider:
@@ -106,9 +105,28 @@ def open_carbon_aware_sdk(query: str, zone: str, credentials: Credentials) -> Ca
 
 def _forecast(forecast: Answer) -> Iterable[Point]:
     for record in forecast.field("forecastData").items():
-        start = record.field("timestamp").time()
-        told = record.maybe("duration")
-        minutes = None if told is None else told.number()
-        usable = minutes is not None and 0 < minutes <= timedelta(hours=24) / timedelta(minutes=1)
-        end = start + timedelta(minutes=minutes) if minutes is not None and usable else None
-        yield Point(start, end, record.field("value").number(), estimated=True)
+        yield _point(record, time="timestamp", value="value", estimated=True)
+
+
+def _point(record: Answer, *, time: str, value: str, estimated: bool) -> Point:
+    """The record as a point; its value is None where it is 0, which the SDK also writes for a missing value."""
+    start, length = record.field(time).time(), _length(record.maybe("duration"))
+    end = None if length is None else start + length
+    return Point(start, end, record.field(value).number() or None, estimated)
+
+
+def _length(duration: Answer | None) -> timedelta | None:
+    """The length that `duration` states: minutes, or .NET's `[days.]hours:minutes:seconds[.fraction]`.
+
+    None where it is absent, is 0, or exceeds 24 hours, which no interval of the SDK's data sources does. Raises
+    BadAnswer where it is neither form.
+    """
+    if duration is None:
+        return None
+    if isinstance(duration.value, str) and (parts := TIME_SPAN.fullmatch(duration.value.strip())):
+        days, hours, minutes, seconds = (float(part or 0) for part in parts.groups())
+        length_minutes = days * 24 * 60 + hours * 60 + minutes + seconds / 60
+    else:
+        length_minutes = duration.number() or 0.0
+    usable = 0 < length_minutes <= LONGEST_INTERVAL / timedelta(minutes=1)
+    return timedelta(minutes=length_minutes) if usable else None

@@ -71,3 +71,65 @@ def test_another_answer_is_named(opened: Opened, server: ProviderServer) -> None
 def test_it_needs_an_address() -> None:
     with pytest.raises(InvalidSpec, match="carbon-aware-sdk needs the option 'url'"):
         open_source("carbon-aware-sdk?location=westeurope", "NL")
+
+
+@pytest.mark.fault(number=17)
+@pytest.mark.parametrize(
+    ("duration", "minutes"),
+    [
+        ('"00:05:00"', 5),
+        ('"01:00:00"', 60),
+        ('"00:30:00.0000000"', 30),
+        ('"0.02:00:00"', 120),
+        ("10", 10),
+        ('"15"', 15),
+    ],
+)
+def test_a_measured_value_lasts_as_long_as_it_says(
+    opened: Opened, server: ProviderServer, duration: str, minutes: int
+) -> None:
+    records = [f'{{"time": "2026-11-24T{hour}:00:00Z", "rating": 70, "duration": {duration}}}' for hour in ("08", "11")]
+    server.standing_reply = Reply(body=f"[{','.join(records)}]".encode())
+    first = opened("carbon-aware-sdk").history(NOON - timedelta(hours=12), NOON).readings[0]
+    assert first.end - first.start == timedelta(minutes=minutes)
+
+
+@pytest.mark.fault(number=17)
+@pytest.mark.parametrize("duration", ["0", '"00:00:00"', "null", "-5", '"40.00:00:00"'])
+def test_a_length_that_says_nothing_leaves_it_to_the_spacing(
+    opened: Opened, server: ProviderServer, duration: str
+) -> None:
+    server.standing_reply = Reply(
+        body=b"["
+        + b",".join(
+            f'{{"time": "2026-11-24T{hour:02}:00:00Z", "rating": 70, "duration": {duration}}}'.encode()
+            for hour in range(8, 12)
+        )
+        + b"]"
+    )
+    series = opened("carbon-aware-sdk").history(NOON - timedelta(hours=12), NOON)
+    assert [reading.end - reading.start for reading in series] == [timedelta(hours=1)] * 4
+
+
+@pytest.mark.fault(number=17)
+def test_a_length_in_neither_form_is_named(opened: Opened, server: ProviderServer) -> None:
+    server.standing_reply = Reply(body=b'[{"time": "2026-11-24T11:00:00Z", "rating": 70, "duration": "PT1H"}]')
+    with pytest.raises(BadAnswer, match=r"\[0\]: duration is 'PT1H'"):
+        opened("carbon-aware-sdk").latest()
+
+
+@pytest.mark.fault(number=17)
+def test_a_rating_of_zero_is_a_missing_value_and_no_measured_zero(opened: Opened, server: ProviderServer) -> None:
+    server.standing_reply = Reply(
+        body=b"""[{"time": "2026-11-24T10:00:00Z", "rating": 70, "duration": "01:00:00"},
+                  {"time": "2026-11-24T11:00:00Z", "rating": 0, "duration": "01:00:00"},
+                  {"time": "2026-11-24T12:00:00Z", "rating": 0.0, "duration": "01:00:00"}]"""
+    )
+    assert opened("carbon-aware-sdk").latest().gco2e_per_kwh == 70
+    series = opened("carbon-aware-sdk").history(NOON - timedelta(hours=12), NOON + timedelta(hours=1))
+    assert [reading.gco2e_per_kwh for reading in series] == [70]
+    server.standing_reply = Reply(
+        body=b"""[{"forecastData": [{"timestamp": "2026-11-24T13:00:00Z", "duration": 60, "value": 0},
+                                    {"timestamp": "2026-11-24T14:00:00Z", "duration": 60, "value": 5}]}]"""
+    )
+    assert [reading.gco2e_per_kwh for reading in opened("carbon-aware-sdk").forecast(6)] == [5]
