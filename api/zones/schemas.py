@@ -44,7 +44,7 @@ class IntensityOut(BaseModel):
 
     zone: str
     gco2e_per_kwh: float
-    step: Literal["fresh", "stale", "forecast", "yesterday", "last week", "static"] = Field(
+    step: Literal["fresh", "forecast", "stale", "yesterday", "last week", "static"] = Field(
         description="Fresh where a reading covers this time; else what stands in for one"
     )
     source: str = Field(description="Of the reading, after the step where that is not fresh")

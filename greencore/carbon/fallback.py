@@ -10,9 +10,9 @@ from greencore.carbon.errors import InvalidReading
 from greencore.carbon.series import IntensitySeries, Reading, Signal
 from greencore.carbon.source import check_window
 
-Step = Literal["fresh", "stale", "forecast", "yesterday", "last week", "static"]
+Step = Literal["fresh", "forecast", "stale", "yesterday", "last week", "static"]
 
-STEPS: tuple[Step, ...] = ("fresh", "stale", "forecast", "yesterday", "last week", "static")
+STEPS: tuple[Step, ...] = ("fresh", "forecast", "stale", "yesterday", "last week", "static")
 
 EARLIER: dict[Step, timedelta] = {"yesterday": timedelta(hours=24), "last week": timedelta(hours=168)}
 
@@ -52,8 +52,8 @@ def resolve(
 ) -> Known | None:
     """The first step of the chain that knows something about `at` (aware), or None.
 
-    "fresh" is the reading that covers `at`; "stale" the newest one, where it ended at most `stale_limit` (at least
-    0) before; "forecast" the forecast for `at`; "yesterday" and "last week" the readings 24 and 168 hours before;
+    "fresh" is the reading that covers `at`; "forecast" the forecast for `at`; "stale" the newest reading, where it
+    ended at most `stale_limit` (at least 0) before; "yesterday" and "last week" the readings 24 and 168 hours before;
     "static" the given yearly mean, whatever its times. All have the one `signal`: a static reading of the other is
     passed over. Raises InvalidReading where `readings` or `forecast` has the other signal, or where their zones
     differ; ValueError where `at` is naive or `stale_limit` is negative.
@@ -63,10 +63,10 @@ def resolve(
     newest = readings.latest_at(at)
     if newest is not None and at < newest.end:
         return Known(newest, "fresh")
-    if newest is not None and at - newest.end <= stale_limit:
-        return Known(newest, "stale")
     if (expected := forecast.at(at)) is not None:
         return Known(expected, "forecast")
+    if newest is not None and at - newest.end <= stale_limit:
+        return Known(newest, "stale")
     for step, before in EARLIER.items():
         if (earlier := readings.at(at - before)) is not None:
             return Known(earlier, step)
@@ -89,8 +89,7 @@ def filled(
 
     Stored readings that touch the window stay as they are, whole. Each gap between them is filled, piece by piece,
     with copies of what `resolve` finds: dated to their piece, marked as estimated, with a source that names the step.
-    What nothing is known of stays a gap. For pricing what has passed: at times to come the newest reading would go
-    before the forecast. Raises as `resolve` does, and ValueError where end lies before start.
+    What nothing is known of stays a gap. Raises as `resolve` does, and ValueError where end lies before start.
     """
     _check(readings, forecast, stale_limit, signal)
     check_window(start, end)

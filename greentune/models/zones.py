@@ -63,7 +63,7 @@ class Intensity(Answer):
 
     zone: str
     gco2e_per_kwh: float
-    step: Literal["fresh", "stale", "forecast", "yesterday", "last week", "static"]
+    step: Literal["fresh", "forecast", "stale", "yesterday", "last week", "static"]
     """Fresh where a reading covers this time; else what stands in for one"""
     source: str
     """Of the reading, after the step where that is not fresh"""

@@ -58,7 +58,7 @@ MEAN = reading(0, 60, source="static", estimated=True)
     ("known", "step", "value"),
     [
         ((reading(200, 10), reading(198.5, 20), reading(176, 40), reading(32, 50)), "fresh", 10),
-        ((reading(198.5, 20), reading(176, 40), reading(32, 50)), "stale", 20),
+        ((reading(198.5, 20), reading(176, 40), reading(32, 50)), "forecast", 30),
         ((reading(176, 40), reading(32, 50)), "forecast", 30),
     ],
 )
@@ -71,13 +71,14 @@ def test_the_first_step_that_knows_something_decides(known: tuple[Reading, ...],
 @pytest.mark.parametrize(
     ("known", "step", "value"),
     [
+        ((reading(198.5, 20), reading(176, 40), reading(32, 50)), "stale", 20),
         ((reading(176, 40), reading(32, 50)), "yesterday", 40),
         ((reading(175, 40), reading(32, 50)), "last week", 50),
         ((reading(175, 40), reading(33, 50)), "static", 60),
         ((), "static", 60),
     ],
 )
-def test_without_a_forecast_for_the_time_past_days_decide_then_the_yearly_mean(
+def test_without_a_forecast_for_the_time_the_newest_and_past_days_decide_then_the_yearly_mean(
     known: tuple[Reading, ...], step: str, value: float
 ) -> None:
     too_early = IntensitySeries([replace(EXPECTED, start=at(199), end=at(200))])
@@ -87,7 +88,17 @@ def test_without_a_forecast_for_the_time_past_days_decide_then_the_yearly_mean(
 
 
 def test_the_steps_are_named_in_the_order_in_which_they_are_taken() -> None:
-    assert STEPS == ("fresh", "stale", "forecast", "yesterday", "last week", "static")
+    assert STEPS == ("fresh", "forecast", "stale", "yesterday", "last week", "static")
+
+
+@pytest.mark.fault(number=17)
+@pytest.mark.parametrize("source", ["uk", "own forecast"])
+def test_a_forecast_for_the_moment_goes_before_a_reading_that_has_ended(source: str) -> None:
+    known = chain(reading(199, 20), forecast=IntensitySeries([replace(EXPECTED, source=source)]))
+    found = resolve(at(200.01), **known)
+    assert found is not None
+    assert (found.step, found.reading.gco2e_per_kwh) == ("forecast", 30)
+    assert [piece.source for piece in filled(at(200), at(201), **known)] == [f"forecast ({source})"]
 
 
 def test_a_reading_covers_its_start_and_not_its_end() -> None:
@@ -175,8 +186,8 @@ def test_a_gap_is_filled_piece_by_piece_each_with_the_name_of_its_step() -> None
     assert series.readings[-1] == after
     pieces = [(piece.start, piece.end, piece.gco2e_per_kwh, piece.source) for piece in series.readings[2:-1]]
     assert pieces == [
-        (at(3), at(5), 102, "stale (uk)"),
-        (at(5), at(6), 30, "forecast (own forecast)"),
+        (at(3), at(4), 102, "stale (uk)"),
+        (at(4), at(6), 30, "forecast (own forecast)"),
         (at(24), at(25), 100, "yesterday (uk)"),
         (at(25), at(26), 101, "yesterday (uk)"),
         (at(26), at(27), 102, "yesterday (uk)"),
