@@ -1,10 +1,11 @@
 """Keeps what is known of each zone's intensity up to date: readings without gaps, and a forecast."""
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 import structlog
 from sqlalchemy.exc import OperationalError
@@ -14,6 +15,7 @@ from greencore.carbon.forecasting import OwnForecast
 from greencore.carbon.static import SITE_UNKNOWN, WORLD, StaticSource
 from greencore.clock import Clock
 from store.database import Database
+from store.emissions import EmissionsRepository
 from store.grid import GridRepository
 from store.providers import ProviderRepository
 from store.settings import Settings
@@ -28,6 +30,8 @@ MOST_HISTORY_READINGS = 3000
 FORECAST_EVERY = timedelta(minutes=15)
 REPAIR_EVERY = timedelta(hours=1)
 REPAIRED = timedelta(days=7)
+# A provider's plan may hold the last day and refuse what lies before it: the two are asked for one by one.
+RECENT = timedelta(hours=23)
 RETRY_AFTER = timedelta(seconds=30)
 # Our own forecast is hourly: it has nothing to say of a trace that runs through a day in minutes.
 SHORTEST_FOR_OWN_FORECAST = timedelta(minutes=5)
@@ -154,9 +158,9 @@ class GridWatch:
         return True
 
     def _fill_history(self, name: str, zone: _Zone, now: datetime) -> bool:
-        """Fetch what is missing, or was an estimate, of the last days; all that there is of a zone that is new.
+        """Fetch what is missing, was an estimate or may be revised; all that there is of a zone that is new.
 
-        False where the source was not asked.
+        Measured readings are read again for as long as prices may still change. False where the source was not asked.
         """
         signal = zone.source.signal
         with self._database.session() as session:
@@ -175,7 +179,9 @@ class GridWatch:
             wanted = due
         else:
             gap, estimate = _first_open(recent, max(first.start, now - REPAIRED), newest.start)
-            start = min(time for time in (gap, estimate, newest.start) if time is not None)
+            unsettled = now - min(self._settings.settle_after, MOST_HISTORY_READINGS * length)
+            revisable = max(first.start, unsettled) if due else None
+            start = min(time for time in (gap, estimate, revisable, newest.start) if time is not None)
             # A gap that the source could not fill, and an estimate that it has not replaced yet, can wait.
             wanted = due or (gap is not None and gap != zone.unfilled)
             zone.unfilled = gap
@@ -184,8 +190,20 @@ class GridWatch:
         zone.next_repair = now + REPAIR_EVERY
         if start >= newest.start:
             return False
-        self._put(zone.source.history(start, newest.start))
+        self._fetch_history(zone.source, start, newest.start, now)
         return True
+
+    def _fetch_history(self, source: Source, start: datetime, end: datetime, now: datetime) -> None:
+        """Store what the source has of `[start, end)`, the last day first. Raises what it fails of, the rest stored."""
+        edges = sorted({start, end, max(start, min(now - RECENT, end))}, reverse=True)
+        failure: CarbonError | None = None
+        for until, begin in pairwise(edges):
+            try:
+                self._put(source.history(begin, until).readings)
+            except CarbonError as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
 
     def _store_forecast(self, name: str, source: Source, now: datetime) -> bool:
         """Fetch a forecast where the stored one is old, and add our own; False where the source was not asked."""
@@ -233,9 +251,31 @@ class GridWatch:
         """The source that a zone's specification names, without its file, address and options."""
         return self._settings.zones.get(name, "static").partition("?")[0].partition(":")[0]
 
-    def _put(self, readings: Iterable[Reading]) -> None:
+    def _put(self, readings: Sequence[Reading]) -> None:
+        """Store readings of one zone; a price that rests on a value which they revise is provisional again."""
+        final_before = self._clock() - self._settings.settle_after
         with self._database.session() as session:
-            GridRepository(session).put(readings)
+            grid = GridRepository(session)
+            revised = [reading for reading in grid.find_revised(readings) if reading.end > final_before]
+            grid.put(readings)
+            if revised:
+                EmissionsRepository(session).reopen(
+                    revised[0].zone,
+                    revised[0].signal,
+                    _joined(revised),
+                    final_before=final_before,
+                )
+
+
+def _joined(readings: Iterable[Reading]) -> list[tuple[datetime, datetime]]:
+    """The spans that readings cover, each as long as they follow one another."""
+    spans: list[tuple[datetime, datetime]] = []
+    for reading in sorted(readings, key=lambda reading: reading.start):
+        if spans and reading.start <= spans[-1][1]:
+            spans[-1] = (spans[-1][0], max(spans[-1][1], reading.end))
+        else:
+            spans.append((reading.start, reading.end))
+    return spans
 
 
 def _first_open(recent: IntensitySeries, start: datetime, end: datetime) -> tuple[datetime | None, datetime | None]:

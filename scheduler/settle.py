@@ -31,7 +31,7 @@ class _Span:
 
 def settle_prices(database: Database, settings: Settings, *, at: datetime) -> None:
     """Price every provisional interval that can be: with what was measured, or for good after a time without."""
-    final_before = at - timedelta(hours=settings.settle_after_hours)
+    final_before = at - settings.settle_after
     with database.session() as session:
         emissions = EmissionsRepository(session)
         due = emissions.to_price(final_before=final_before)

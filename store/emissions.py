@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, exists, func, or_, select
+from sqlalchemy import and_, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from greencore.carbon import Signal
 from store.jobs import JobRepository
 from store.status import FINAL
 from store.tables import EnergyInterval, Epoch, IntensityReading, Job
@@ -55,6 +56,28 @@ class EmissionsRepository:
             .limit(limit)
         )
         return [(interval, job) for interval, job in self._session.execute(query)]
+
+    def reopen(
+        self, zone: str, signal: Signal, spans: Sequence[tuple[datetime, datetime]], *, final_before: datetime
+    ) -> None:
+        """Make settled prices of a zone's energy within `spans` provisional again: their intensity was revised.
+
+        Prices of energy used before `final_before` stay as they are.
+        """
+        within = or_(
+            *(and_(EnergyInterval.started_at < end, EnergyInterval.finished_at > start) for start, end in spans)
+        )
+        reopened = EnergyInterval.settled.is_(True) & (EnergyInterval.finished_at >= final_before) & within
+        ids = select(EnergyInterval.job_id).where(reopened)
+        jobs = select(Job.id).where(Job.zone == zone, Job.signal == signal, Job.id.in_(ids))
+        # The jobs first, in one order: whoever prices a job's energy holds its row.
+        locked = self._session.scalars(jobs.order_by(Job.id).with_for_update()).all()
+        if not locked:
+            return
+        self._session.execute(
+            update(EnergyInterval).where(EnergyInterval.job_id.in_(locked), reopened).values(settled=False)
+        )
+        self._session.execute(update(Job).where(Job.id.in_(locked)).values(settled_at=None))
 
     def add_up(self, job: Job) -> None:
         """Make a locked job's emissions the sum of its intervals', of which some have a new price or a final one."""

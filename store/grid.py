@@ -1,6 +1,6 @@
 """Carbon-intensity readings and forecasts, zone by zone; average and marginal ones are never mixed."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -30,6 +30,25 @@ class GridRepository:
         and the new one is an estimate."""
         last_of_each = {(reading.zone, reading.signal, reading.start): reading for reading in readings}
         self._upsert(IntensityReading, last_of_each.values(), keep_measured=True)
+
+    def find_revised(self, readings: Sequence[Reading]) -> list[Reading]:
+        """The measured ones among `readings`, all of one zone and signal, that are not stored with the same value."""
+        if not readings:
+            return []
+        stored = IntensityReading
+        query = select(stored.start, stored.end, stored.gco2e_per_kwh).where(
+            stored.zone == readings[0].zone,
+            stored.signal == readings[0].signal,
+            stored.start >= min(reading.start for reading in readings),
+            stored.start <= max(reading.start for reading in readings),
+            stored.estimated.is_(False),
+        )
+        known = {(start, end, value) for start, end, value in self._session.execute(query)}
+        return [
+            reading
+            for reading in readings
+            if not reading.estimated and (reading.start, reading.end, reading.gco2e_per_kwh) not in known
+        ]
 
     def put_forecast(self, zone: str, signal: Signal, readings: Iterable[Reading], *, at: datetime) -> None:
         """Store what is expected from `at` on, in place of what was expected before; the past stays as it is."""

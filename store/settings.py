@@ -173,6 +173,11 @@ class Settings(BaseSettings):
         return timedelta(hours=self.stale_limit_hours)
 
     @property
+    def settle_after(self) -> timedelta:
+        """The time after which a price that is still provisional becomes final."""
+        return timedelta(hours=self.settle_after_hours)
+
+    @property
     def secret(self) -> str:
         """What keys, sessions and webhooks are signed with. Raises `SecretKeyMissing` where there is none."""
         if self.secret_key is None:

@@ -27,6 +27,8 @@ from greencore.clock import Clock
 
 SHORTEST_REUSE_OF_LATEST = timedelta(seconds=30)
 LONGEST_REUSE_OF_LATEST = timedelta(hours=1)
+# A provider that lags has no news for a while, and asking for them must not wear out its limits.
+REUSE_OF_ENDED = timedelta(minutes=10)
 SHORTEST_REUSE_OF_FORECAST = timedelta(minutes=5)
 ACCESS_STATUSES = (401, 403)
 RATE_LIMITED = 429
@@ -108,11 +110,11 @@ class LiveSource:
     """A provider's readings of one zone; safe between threads.
 
     One request is in flight at a time: a second caller waits, and gets what the first one got, its failure
-    too. The latest reading is used again until its interval ends (at least 30 s), a forecast for half the
-    provider's period (at least 5 minutes). After 5 failures in a row, or once the provider asks for rest (429),
-    it is left alone for a while; after a refusal (401, 403), so is the question that was refused, as a key may
-    serve for one and not for another. Each question raises SourceUnavailable where the provider cannot be asked
-    or does not answer, AccessRefused, BadAnswer and UnknownZone.
+    too. The latest reading is used again until its interval ends (at least 30 s), one that has ended already for
+    10 minutes, a forecast for half the provider's period (at least 5 minutes). After 5 failures in a row, or once the
+    provider asks for rest (429), it is left alone for a while; after a refusal (401, 403), so is the question that
+    was refused, as a key may serve for one and not for another. Each question raises SourceUnavailable where the
+    provider cannot be asked or does not answer, AccessRefused, BadAnswer and UnknownZone.
     """
 
     def __init__(self, provider: Provider, zone: str, *, clock: Clock, limits: HttpLimits) -> None:
@@ -202,10 +204,11 @@ class LiveSource:
 
     def _newest(self, now: datetime) -> _Held:
         series = self._asked("latest", lambda ask: self._provider.latest(ask, now))
-        reading = series.latest_at(now)
-        ends = now if reading is None else reading.end
-        until = min(max(ends, now + SHORTEST_REUSE_OF_LATEST), now + LONGEST_REUSE_OF_LATEST)
-        return _Held(series, now, until)
+        reading = series.at(now)
+        if reading is None:
+            return _Held(series, now, now + REUSE_OF_ENDED)
+        reuse = min(max(reading.end - now, SHORTEST_REUSE_OF_LATEST), LONGEST_REUSE_OF_LATEST)
+        return _Held(series, now, now + reuse)
 
     @contextmanager
     def _turn(self, question: object) -> Iterator[None]:

@@ -14,7 +14,7 @@ from greencore.carbon.cleaning import Point
 from greencore.carbon.credentials import Credentials
 from greencore.carbon.errors import BadAnswer, UnknownZone
 from greencore.carbon.http import Refused
-from greencore.carbon.live import Ask
+from greencore.carbon.live import ACCESS_STATUSES, Ask
 from greencore.carbon.options import address, choice, read_options
 from greencore.carbon.series import EMISSION_FACTORS, EmissionFactors, Signal
 
@@ -69,12 +69,23 @@ class ElectricityMapsProvider:
         return list(self._listed(self._asked(ask, "forecast", horizonHours=f"{hours:.0f}"), "forecast", estimated=True))
 
     def history(self, ask: Ask, start: datetime, end: datetime, now: datetime) -> list[Point]:
-        """The hours of the window; from the last 24 hours' history where that holds all of it."""
+        """The hours of the window; from the last 24 hours' history where that holds all of it.
+
+        Where the plan refuses `past-range`, those of the window's hours that lie within the last 24.
+        """
         if start >= now - RECENT + self.period:
-            return list(self._listed(self._asked(ask, "history"), "history"))
+            return self._recent(ask)
         # The hour that holds `start` began before it.
         window = {"start": _iso(start - self.period), "end": _iso(end), "temporalGranularity": "hourly"}
-        return list(self._listed(self._asked(ask, "past-range", **window), "data"))
+        try:
+            return list(self._listed(self._asked(ask, "past-range", **window), "data"))
+        except Refused as refusal:
+            if refusal.status not in ACCESS_STATUSES or end <= now - RECENT + self.period:
+                raise
+            return self._recent(ask)
+
+    def _recent(self, ask: Ask) -> list[Point]:
+        return list(self._listed(self._asked(ask, "history"), "history"))
 
     def knows_no_zone(self, refusal: Refused) -> bool:
         """A 400 or 404 that speaks of the zone."""

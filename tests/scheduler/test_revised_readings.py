@@ -1,0 +1,225 @@
+"""What a provider repeats, revises or refuses, and the prices that rest on it; the provider is a real HTTP server."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from greencore.carbon.accounting import split
+from greencore.energy import EnergyInterval
+from scheduler.grid_watch import GridWatch, open_sources
+from scheduler.settle import account, settle_prices
+from store import progress
+from store.database import Database
+from store.grid import GridRepository
+from store.settings import Settings
+from store.tables import EnergyInterval as StoredInterval
+from store.tables import Job
+from tests.carbon_provider_protocols import Request
+from tests.carbon_provider_server import ProviderServer, TurnedClock, rows
+from tests.scheduler.stage import HOUR, START, add_job, claimed, events, get
+
+pytestmark = pytest.mark.fault(number=17)
+
+PROVIDERS = ["uk", "electricity-maps", "energy-charts", "carbon-aware-sdk"]
+
+
+@pytest.fixture
+def provider(clock: TurnedClock) -> Iterator[ProviderServer]:
+    """At hour h of each day the grid has 100 + h g/kWh, in steps of an hour, measured up to now."""
+    with ProviderServer(clock=clock) as server:
+        publish(server, clock)
+        yield server
+
+
+def publish(server: ProviderServer, clock: TurnedClock, *, revised: float = 0.0) -> None:
+    """Measured up to now, forecast for two days more; `revised` is added to what was measured in START's hour."""
+    server.rows = [
+        replace(row, actual=row.actual + revised) if row.start == START and row.actual is not None else row
+        for row in rows(
+            START - timedelta(days=10),
+            hours=24 * 15,
+            measured_until=clock(),
+            value=lambda at: 100.0 + at.hour,
+            step=HOUR,
+        )
+        if row.start < clock() + 48 * HOUR
+    ]
+
+
+def watched(settings: Settings, provider: ProviderServer, source: str, **changes: Any) -> Settings:
+    keys = {
+        "electricity_maps_token": provider.token,
+        "watttime_user": provider.user,
+        "watttime_password": provider.password,
+    }
+    return Settings.model_validate(
+        {**settings.model_dump(by_alias=False), **keys, "zones": {"GB": provider.spec(source)}, "history_days": 9.0}
+        | {"DATABASE_URL": settings.database_url, "REDIS_URL": settings.redis_url}
+        | changes
+    )
+
+
+def watch_of(database: Database, settings: Settings, clock: TurnedClock) -> GridWatch:
+    return GridWatch(database, settings, open_sources(settings, clock=clock), clock=clock)
+
+
+def look(watch: GridWatch) -> None:
+    watch.refresh(["GB"])
+    running = watch._zones["GB"].running
+    assert running is not None
+    running.result(timeout=30)
+
+
+def stored_in_starts_hour(database: Database) -> float:
+    with database.session() as session:
+        reading = GridRepository(session).between("GB", "average", START, START + HOUR).at(START)
+    assert reading is not None
+    assert not reading.estimated
+    return reading.gco2e_per_kwh
+
+
+def run_job(database: Database, *, kwh: float) -> str:
+    """A job of one interval in START's hour, which is over."""
+    job_id = add_job(database, zone="GB", signal="average")
+    lease = claimed(database, job_id, at=START)
+    used = EnergyInterval(
+        start=START,
+        end=START + timedelta(minutes=1),
+        cpu_kwh=kwh,
+        gpu_kwh=0.0,
+        ram_kwh=0.0,
+        cpu_method="RAPL",
+        gpu_method="none",
+        ram_method="none",
+    )
+    with database.session() as session:
+        known = GridRepository(session).between("GB", "average", START, START + HOUR)
+        progress.add_energy(session, lease, 1, used, split(used, known))
+        progress.succeed(session, lease, at=START + HOUR, artifacts=[], evaluation={})
+    return job_id
+
+
+def settle(database: Database, settings: Settings, clock: TurnedClock) -> None:
+    settle_prices(database, settings, at=clock())
+    account(database, settings, at=clock())
+
+
+@pytest.mark.parametrize("source", PROVIDERS)
+def test_a_measured_value_that_is_revised_is_read_again_and_priced_again(
+    settings: Settings, provider: ProviderServer, database: Database, clock: TurnedClock, source: str
+) -> None:
+    settings = watched(settings, provider, source)
+    with closing(watch_of(database, settings, clock)) as watch:
+        look(watch)
+        job_id = run_job(database, kwh=2.0)
+        clock.turn(hours=2)
+        publish(provider, clock)
+        look(watch)
+        settle(database, settings, clock)
+        before = get(database, job_id)
+        assert before.settled_at is not None
+        assert before.emissions_gco2e == pytest.approx(2 * 112)
+        # Two days later the provider has consolidated its data.
+        for _ in range(2):
+            clock.turn(hours=23)
+            publish(provider, clock, revised=50.0)
+            look(watch)
+        assert stored_in_starts_hour(database) == 162
+        assert get(database, job_id).settled_at is None
+        settle(database, settings, clock)
+    after = get(database, job_id)
+    assert after.settled_at == clock()
+    assert after.emissions_gco2e == pytest.approx(2 * 162)
+    assert after.revision > before.revision
+    told = [event.data["emissions_gco2e"] for event in events(database, job_id) if event.type == "emissions.settled"]
+    assert told == pytest.approx([2 * 112, 2 * 162])
+
+
+def test_a_value_that_is_read_again_unrevised_leaves_prices_final(
+    settings: Settings, provider: ProviderServer, database: Database, clock: TurnedClock
+) -> None:
+    settings = watched(settings, provider, "uk")
+    with closing(watch_of(database, settings, clock)) as watch:
+        look(watch)
+        job_id = run_job(database, kwh=2.0)
+        for _ in range(4):
+            clock.turn(hours=2)
+            publish(provider, clock)
+            look(watch)
+            settle(database, settings, clock)
+    assert [event.type for event in events(database, job_id)].count("emissions.settled") == 1
+
+
+def test_a_value_revised_after_the_settlement_window_changes_no_price(
+    settings: Settings, provider: ProviderServer, database: Database, clock: TurnedClock
+) -> None:
+    settings = watched(settings, provider, "uk", settle_after_hours=24.0)
+    with closing(watch_of(database, settings, clock)) as watch:
+        look(watch)
+        job_id = run_job(database, kwh=2.0)
+        clock.turn(hours=2)
+        publish(provider, clock)
+        look(watch)
+        settle(database, settings, clock)
+        clock.turn(hours=30)
+        publish(provider, clock, revised=50.0)
+        look(watch)
+        settle(database, settings, clock)
+    assert get(database, job_id).emissions_gco2e == pytest.approx(2 * 112)
+    with database.session() as session:
+        assert session.query(StoredInterval).filter(StoredInterval.settled.is_(False)).count() == 0
+        assert session.query(Job).filter(Job.settled_at.is_(None)).count() == 0
+
+
+def test_a_plan_that_refuses_older_hours_repairs_the_last_day_all_the_same(
+    settings: Settings,
+    provider: ProviderServer,
+    database: Database,
+    clock: TurnedClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answered = provider.answer
+
+    def without_past_range(request: Request) -> tuple[int, Any]:
+        refused = request.path.endswith("past-range")
+        return (403, {"error": "not in your plan"}) if refused else answered(request)
+
+    monkeypatch.setattr(provider, "answer", without_past_range)
+    settings = watched(settings, provider, "electricity-maps")
+    with closing(watch_of(database, settings, clock)) as watch:
+        look(watch)
+        # The scheduler is away for five hours.
+        clock.turn(hours=5)
+        publish(provider, clock)
+        look(watch)
+        clock.turn(hours=1)
+        publish(provider, clock)
+        look(watch)
+    with database.session() as session:
+        grid = GridRepository(session)
+        assert grid.between("GB", "average", START, clock()).mean(START, clock()).covered_share == 1
+        day = grid.between("GB", "average", START - 15 * HOUR, START)
+    assert day.mean(START - 15 * HOUR, START).covered_share == 1
+    assert not any(reading.estimated for reading in day)
+
+
+@pytest.mark.parametrize("source", [*PROVIDERS, "watttime"])
+def test_a_source_whose_newest_value_has_ended_is_asked_at_most_12_times_an_hour(
+    settings: Settings, provider: ProviderServer, database: Database, clock: TurnedClock, source: str
+) -> None:
+    settings = watched(settings, provider, source)
+    with closing(watch_of(database, settings, clock)) as watch:
+        look(watch)
+        # From now on it has no news: nothing after the present hour, not even a forecast.
+        provider.rows = [row for row in provider.rows if row.start <= START]
+        clock.turn(hours=1)
+        provider.log.clear()
+        for _ in range(60):
+            clock.turn(minutes=1)
+            look(watch)
+    asked = [path for path in provider.paths if "histor" not in path and "past-range" not in path]
+    assert 0 < len(asked) <= 12
