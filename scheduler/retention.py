@@ -21,6 +21,8 @@ log = structlog.get_logger()
 CHECKPOINTS_AFTER_SUCCESS = timedelta(hours=1)
 ABANDONED_AFTER = timedelta(days=1)
 DELIVERIES_KEPT = timedelta(days=30)
+# An API process whose clock is behind still takes a cookie that has expired here.
+CLOCKS_APART = timedelta(days=1)
 FOLDERS_AT_ONCE = 100
 RESULT = "artifacts"
 
@@ -61,6 +63,7 @@ def remove_old_rows(database: Database, settings: Settings, *, at: datetime) -> 
     with database.session() as session:
         rows = RetentionRepository(session)
         rows.forget_answers(before=at - timedelta(hours=settings.idempotency_hours))
+        rows.forget_ended_sessions(before=at - CLOCKS_APART)
         rows.forget_deliveries(before=at - DELIVERIES_KEPT)
 
 

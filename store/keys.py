@@ -5,11 +5,12 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from sqlalchemy import ColumnElement, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from store.ids import new_id
 from store.page import Page
-from store.tables import ApiKey
+from store.tables import ApiKey, EndedSession
 
 Role = Literal["user", "operator"]
 
@@ -88,6 +89,15 @@ class KeyRepository:
             update(ApiKey).where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None)).values(revoked_at=at)
         )
         return True
+
+    def end_session(self, session_id: str, *, expires_at: datetime) -> None:
+        """Record that a browser's session was signed out, until its cookie expires by itself."""
+        ended = insert(EndedSession).values(id=session_id, expires_at=expires_at)
+        self._session.execute(ended.on_conflict_do_nothing())
+
+    def session_ended(self, session_id: str) -> bool:
+        """Return whether a browser's session was signed out."""
+        return self._session.get(EndedSession, session_id) is not None
 
     def used(self, key: ApiKey, *, at: datetime) -> None:
         """Note that a key is in use, at most once a minute."""

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from store.jobs import JobRepository
 from store.status import FINAL, JobStatus
-from store.tables import Checkpoint, Delivery, IdempotencyKey, Job
+from store.tables import Checkpoint, Delivery, EndedSession, IdempotencyKey, Job
 
 AT_ONCE = 1000
 
@@ -62,6 +62,13 @@ class RetentionRepository:
                     IdempotencyKey.owner == owner, IdempotencyKey.key == key, IdempotencyKey.created_at < before
                 )
             )
+
+    def forget_ended_sessions(self, *, before: datetime) -> None:
+        """Delete the records of signed-out sessions whose cookies expired before a time, a limited number at once."""
+        old = select(EndedSession.id).where(EndedSession.expires_at < before).limit(AT_ONCE)
+        self._session.execute(
+            delete(EndedSession).where(EndedSession.id.in_(old)).execution_options(synchronize_session=False)
+        )
 
     def forget_deliveries(self, *, before: datetime) -> None:
         """Delete deliveries that were made before a time, or given up and older, a limited number at once."""

@@ -104,12 +104,12 @@ class Authentication:
         return await run_in_threadpool(self._authenticator.by_text, text.strip())
 
     async def _by_session(self, request: Request, cookie: str) -> Principal:
-        key_id = self._sessions.key_id(cookie)
-        if key_id is None:
+        session = self._sessions.read(cookie)
+        if session is None:
             raise KeyRefused("this session is over: sign in again at /sign-in")
-        principal = self._authenticator.remembered_id(key_id)
+        principal = self._authenticator.remembered_session(session)
         if principal is None:
-            principal = await run_in_threadpool(self._authenticator.by_id, key_id)
+            principal = await run_in_threadpool(self._authenticator.by_session, session)
         if not provenance.is_safe(request) and not provenance.from_own_page(request):
             request.state.refused_key_id = principal.key_id
             raise Problem(

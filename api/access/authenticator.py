@@ -7,6 +7,7 @@ from datetime import datetime
 
 from api.access.keys import digest, is_key
 from api.access.principal import Principal
+from api.access.sessions import BrowserSession
 from greencore.clock import Clock
 from store.database import Database
 from store.keys import KeyRepository, unusable
@@ -42,18 +43,19 @@ class Authenticator:
         self._database = database
         self._secret = secret
         self._clock = clock
-        # A key's digest is secret and its id is not: neither may be looked up among the others. Single operations on a
+        # A key's digest is secret and ids are not: neither may be looked up among the others. Single operations on a
         # dictionary need no lock.
         self._by_digest: dict[str, _Remembered] = {}
         self._by_id: dict[str, _Remembered] = {}
+        self._by_session: dict[str, _Remembered] = {}
 
     def remembered_text(self, text: str) -> Principal | None:
         """Return the principal of a key's text from memory; None for an unknown key or a text not in key form."""
         return self._recall(self._by_digest, digest(text, self._secret)) if is_key(text) else None
 
-    def remembered_id(self, key_id: str) -> Principal | None:
-        """Return the principal of a key's id, which a signed session cookie names, from memory; None if unknown."""
-        return self._recall(self._by_id, key_id)
+    def remembered_session(self, session: BrowserSession) -> Principal | None:
+        """Return the principal of a browser's session from memory; None if unknown."""
+        return self._recall(self._by_session, session.id)
 
     def by_text(self, text: str) -> Principal:
         """Return the principal of a key's text. Raises `KeyRefused`."""
@@ -65,19 +67,36 @@ class Authenticator:
         wanted = digest(text, self._secret)
         return self._look_up(lambda keys: keys.by_digest(wanted), self._by_digest, wanted)
 
-    def by_id(self, key_id: str) -> Principal:
-        """Return the principal of a key by its id, which a signed session cookie names. Raises `KeyRefused`."""
-        known = self.remembered_id(key_id)
+    def by_session(self, session: BrowserSession) -> Principal:
+        """Return the principal of a browser's session, as its signed cookie names it. Raises `KeyRefused`."""
+        known = self.remembered_session(session)
         if known is not None:
             return known
-        return self._look_up(lambda keys: keys.get(key_id), self._by_id, key_id)
+        return self._look_up(lambda keys: keys.get(session.key_id), self._by_session, session.id, session=session)
+
+    def is_current(self, principal: Principal) -> bool:
+        """Return whether a principal's key or session can still be used, for the same owner and role as before."""
+        session, key_id = principal.session, principal.key_id
+        if key_id is None:
+            return True
+        try:
+            if session is None:
+                known = self._recall(self._by_id, key_id)
+                return principal == (known or self._look_up(lambda keys: keys.get(key_id), self._by_id, key_id))
+            return session.expires_at > self._clock() and principal == self.by_session(session)
+        except KeyRefused:
+            return False
 
     def forget(self, key_id: str) -> None:
         """Read a key from the database at its next use."""
-        self._by_id.pop(key_id, None)
-        for text_digest, found in list(self._by_digest.items()):
-            if found.principal.key_id == key_id:
-                self._by_digest.pop(text_digest, None)
+        for memory in (self._by_digest, self._by_id, self._by_session):
+            for name, found in list(memory.items()):
+                if found.principal.key_id == key_id:
+                    memory.pop(name, None)
+
+    def forget_session(self, session: BrowserSession) -> None:
+        """Read a browser's session from the database at its next use."""
+        self._by_session.pop(session.id, None)
 
     def _recall(self, memory: dict[str, _Remembered], name: str) -> Principal | None:
         found = memory.get(name)
@@ -87,24 +106,27 @@ class Authenticator:
         return None if expired else found.principal
 
     def _look_up(
-        self, find: Callable[[KeyRepository], ApiKey | None], memory: dict[str, _Remembered], name: str
+        self,
+        find: Callable[[KeyRepository], ApiKey | None],
+        memory: dict[str, _Remembered],
+        name: str,
+        *,
+        session: BrowserSession | None = None,
     ) -> Principal:
         now = self._clock()
-        with self._database.session() as session:
-            keys = KeyRepository(session)
+        with self._database.session() as transaction:
+            keys = KeyRepository(transaction)
             key = find(keys)
             if key is None:
                 raise KeyRefused("this key is not known here: ask an operator for one")
             why = unusable(key, at=now)
             if why is not None:
                 raise KeyRefused(f"this key ({key.id}) has been {why}: ask an operator for another one", key.id)
+            if session is not None and keys.session_ended(session.id):
+                raise KeyRefused("this session was signed out: sign in again at /sign-in", key.id)
             keys.used(key, at=now)
-            principal = _principal(key)
+            principal = Principal(key.owner, "operator" if key.role == "operator" else "user", key.id, session)
         if len(memory) >= MOST_REMEMBERED:
             memory.clear()
         memory[name] = _Remembered(principal, key.expires_at, time.monotonic() + REMEMBERED_SECONDS)
         return principal
-
-
-def _principal(key: ApiKey) -> Principal:
-    return Principal(key.owner, "operator" if key.role == "operator" else "user", key.id)

@@ -6,17 +6,22 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from api.access.sessions import BrowserSession
 from api.problems import Problem
 from store.keys import Role
 
 
 @dataclass(frozen=True)
 class Principal:
-    """An owner, by one of their keys. Users see what is theirs; operators see everything."""
+    """An owner, by one of their keys. Users see what is theirs; operators see everything.
+
+    `session` is the browser's session that the request came with, None where the key itself was sent.
+    """
 
     owner: str
     role: Role
     key_id: str | None = None
+    session: BrowserSession | None = None
 
     @property
     def is_operator(self) -> bool:

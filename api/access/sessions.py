@@ -1,18 +1,29 @@
-"""A browser's session: a signed cookie that names a key and an end, and no secret."""
+"""A browser's session: a signed cookie that names the session, its key and its end, and holds no secret."""
 
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from itsdangerous import BadSignature, URLSafeSerializer
 from starlette.requests import Request
 from starlette.responses import Response
 
 from greencore.clock import Clock
+from store.ids import new_id
 
 COOKIE = "greentune_session"
 
 
+@dataclass(frozen=True)
+class BrowserSession:
+    """What a cookie says: which session it is of, by which key, and when it ends."""
+
+    id: str
+    key_id: str
+    expires_at: datetime
+
+
 class Sessions:
-    """Makes and reads the cookie. Nothing is stored: a session ends with its time, or with its key."""
+    """Makes and reads the cookie. A session ends with its time, with its key, or when it is signed out."""
 
     def __init__(self, secret: str, *, hours: float, clock: Clock) -> None:
         self._serializer = URLSafeSerializer(secret, salt="session")
@@ -21,7 +32,7 @@ class Sessions:
 
     def begin(self, request: Request, response: Response, key_id: str) -> None:
         """Have the browser stay signed in by this key."""
-        value = self._serializer.dumps([key_id, (self._clock() + self._length).timestamp()])
+        value = self._serializer.dumps([new_id("session"), key_id, (self._clock() + self._length).timestamp()])
         response.set_cookie(
             COOKIE,
             str(value),
@@ -36,10 +47,12 @@ class Sessions:
         """Have the browser forget it."""
         response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
 
-    def key_id(self, cookie: str) -> str | None:
-        """The key that a cookie names; None where it is over, or was not made here."""
+    def read(self, cookie: str) -> BrowserSession | None:
+        """Return what a cookie says; None where it has expired, or was not made here by this version."""
         try:
-            key_id, until = self._serializer.loads(cookie)
-        except BadSignature:
+            session_id, key_id, until = self._serializer.loads(cookie)
+        except (BadSignature, ValueError):
             return None
-        return str(key_id) if until > self._clock().timestamp() else None
+        if until <= self._clock().timestamp():
+            return None
+        return BrowserSession(session_id, key_id, datetime.fromtimestamp(until, UTC))

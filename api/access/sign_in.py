@@ -10,9 +10,11 @@ from api.access.authenticator import KeyRefused
 from api.access.principal import PrincipalDep
 from api.access.provenance import address_of, from_own_page, local_path
 from api.access.rate_limits import network_of
-from api.context import ContextDep
+from api.access.sessions import COOKIE, BrowserSession
+from api.context import Context, ContextDep
 from api.problems import Problem
 from api.templating import render
+from store.keys import KeyRepository
 
 router = APIRouter(include_in_schema=False)
 
@@ -45,16 +47,27 @@ def sign_in(
     assert principal.key_id is not None, "a key's principal names it"
     request.state.principal = principal
     response = RedirectResponse(local_path(onwards), HTTPStatus.SEE_OTHER)
+    previous = context.sessions.read(request.cookies.get(COOKIE, ""))
+    if previous is not None:
+        _end(context, previous)
     context.sessions.begin(request, response, principal.key_id)
     return response
 
 
 @router.post("/sign-out")
 def sign_out(principal: PrincipalDep, context: ContextDep) -> Response:
-    """Ends the session of this browser."""
+    """Ends the session of this browser, for every copy of its cookie: other API processes notice in seconds."""
     response = RedirectResponse("/sign-in", HTTPStatus.SEE_OTHER)
+    if principal.session is not None:
+        _end(context, principal.session)
     context.sessions.end(response)
     return response
+
+
+def _end(context: Context, session: BrowserSession) -> None:
+    with context.database.session() as transaction:
+        KeyRepository(transaction).end_session(session.id, expires_at=session.expires_at)
+    context.authenticator.forget_session(session)
 
 
 def _page(onwards: str, *, error: str | None = None, status: HTTPStatus = HTTPStatus.OK) -> HTMLResponse:

@@ -6,28 +6,33 @@ from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import Annotated, Any
 
+import structlog
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
-from api.access.principal import PrincipalDep
+from api.access.principal import Principal, PrincipalDep
 from api.context import Context, ContextDep, SessionDep
 from api.jobs.endpoints import NOT_FOUND, JobDep
 from api.jobs.event_schemas import EventOut
 from api.listing import Limit, Listing
 from api.listing import listing as as_listing
 from api.problems import declared
-from store.event_feed import EventFeed
 from store.jobs import JobRepository
 from store.status import FINAL
 
 EVENT_STREAM = "text/event-stream"
 KEEP_ALIVE_SECONDS = 15.0
 LIFE_SECONDS = 3600.0
+AUTHORISE_SECONDS = 3.0
 RETRY_MS = 2000
 END_EVENT = "stream.end"
 LAST_EVENT = "The id of the last event that you have: the stream goes on after it"
 
+log = structlog.get_logger()
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 EventId = Annotated[int | None, Query(ge=0, lt=2**63, description="Only those older than this id")]
 STREAM: dict[int | str, dict[str, Any]] = {
@@ -82,42 +87,64 @@ def list_events(
     """One event for each change of status, and for each thing worth telling in between.
 
     With `Accept: text/event-stream` it is a stream: the whole history in order, or what follows `Last-Event-ID`, then
-    every event as it is written, until the job is over. `limit` and `after` are for the list.
+    every event as it is written, until the job is over. `limit` and `after` are for the list. The stream ends within
+    seconds, without a last message, once its key is revoked or has expired, or its session was signed out.
     """
     if not wanted:
         return as_listing(JobRepository(session).events(job.id, limit=limit, after=after), EventOut.of)
     had = last_event if last_event_id is None else last_event_id
     if had is not None and job.status in FINAL and JobRepository(session).newest_event(job.id) <= had:
         return Response(status_code=HTTPStatus.NO_CONTENT)  # a browser's EventSource stops at nothing else
-    return _EventStream(context, principal.owner, job.id, after=had or 0)
+    return _EventStream(context, principal, job.id, after=had or 0)
 
 
 class _EventStream(EventSourceResponse):
     """A stream that takes its seat when it is sent, and gives it back when all is sent or its client is gone."""
 
-    def __init__(self, context: Context, owner: str, job_id: str, *, after: int) -> None:
+    def __init__(self, context: Context, principal: Principal, job_id: str, *, after: int) -> None:
         super().__init__(
-            _messages(context.event_feed, job_id, after=after),
+            _messages(context, principal, job_id, after=after),
             headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
         )
-        self._context, self._owner, self._job_id = context, owner, job_id
+        self._context, self._owner, self._job_id = context, principal.owner, job_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._context.event_seats.take(self._owner), self._context.event_feed.following(self._job_id):
             await super().__call__(scope, receive, send)
 
 
-async def _messages(feed: EventFeed, job_id: str, *, after: int) -> AsyncIterator[bytes]:
-    """The stream on the wire; it ends after about an hour at the latest, and its client comes back for the rest."""
+async def _messages(context: Context, principal: Principal, job_id: str, *, after: int) -> AsyncIterator[bytes]:
+    """The stream on the wire; it ends after about an hour at the latest, and its client comes back for the rest.
+
+    It ends within seconds once the principal's key or session can no longer be used.
+    """
     over_at = time.monotonic() + LIFE_SECONDS * random.uniform(0.9, 1.1)  # noqa: S311  (no secret)
+    checked_at = sent_at = time.monotonic()
     yield format_sse_event(retry=RETRY_MS)
-    async for news in feed.news(job_id, after=after, quiet_seconds=KEEP_ALIVE_SECONDS):
+    quiet_seconds = min(AUTHORISE_SECONDS, KEEP_ALIVE_SECONDS)
+    async for news in context.event_feed.news(job_id, after=after, quiet_seconds=quiet_seconds):
+        if time.monotonic() - checked_at >= AUTHORISE_SECONDS:
+            if not await _is_current(context, principal):
+                return
+            checked_at = time.monotonic()
         for event in news.events:
             data = EventOut.of(event).model_dump_json()
             yield format_sse_event(id=str(event.id), event=event.type, data_str=data)
         if news.ended:
             yield format_sse_event(event=END_EVENT, data_str=f'{{"status":"{news.ended}"}}')
+        elif not news.events and time.monotonic() - sent_at < KEEP_ALIVE_SECONDS:
+            continue
         elif not news.events:
             yield KEEPALIVE_COMMENT
+        sent_at = time.monotonic()
         if time.monotonic() > over_at:
             return
+
+
+async def _is_current(context: Context, principal: Principal) -> bool:
+    """Return whether the stream may go on; while the database is away there is nothing to read, and it waits."""
+    try:
+        return await run_in_threadpool(context.authenticator.is_current, principal)
+    except (DBAPIError, PoolTimeoutError) as error:
+        log.warning("events.unchecked", key=principal.key_id, error=type(error).__name__)
+        return True

@@ -1,6 +1,6 @@
 """The tables, as SQLAlchemy models; times are UTC, energy kWh, intensity gCO2e/kWh, emissions gCO2e."""
 
-from store.tables.access import ApiKey, AuditEntry, Delivery, IdempotencyKey, Webhook
+from store.tables.access import ApiKey, AuditEntry, Delivery, EndedSession, IdempotencyKey, Webhook
 from store.tables.fleet import Worker
 from store.tables.grid import IntensityForecast, IntensityReading, Provider
 from store.tables.inputs import Dataset, Model, Policy, TokenStatistics
@@ -15,6 +15,7 @@ __all__ = [
     "Checkpoint",
     "Dataset",
     "Delivery",
+    "EndedSession",
     "EnergyInterval",
     "EnergyTotal",
     "Epoch",

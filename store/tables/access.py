@@ -25,6 +25,15 @@ class ApiKey(Table):
     revoked_at: Mapped[datetime | None]
 
 
+class EndedSession(Table):
+    """A browser's session that was signed out; `expires_at` is when its cookie would have expired."""
+
+    __tablename__ = "ended_sessions"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
 class AuditEntry(Table):
     """A request that changed something, or was refused the right to."""
 

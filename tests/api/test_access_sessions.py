@@ -7,12 +7,18 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from itsdangerous import URLSafeSerializer
+from sqlalchemy import func, select
 
 from api.access.rate_limits import FAILURES_PER_MINUTE
+from api.access.sessions import COOKIE
 from api.main import create_app
+from scheduler.retention import remove_old_rows
+from store.database import Database
 from store.settings import Settings
+from store.tables import EndedSession
 from tests.keys import bearer, new_key
 
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 OWN_PAGE = {"Sec-Fetch-Site": "same-origin"}
 
 
@@ -25,7 +31,7 @@ class Browser(TestClient):
 
 @pytest.fixture
 def clock() -> list[datetime]:
-    return [datetime(2026, 11, 23, 12, 0, tzinfo=UTC)]
+    return [NOW]
 
 
 @pytest.fixture
@@ -153,3 +159,60 @@ def test_a_wrong_key_is_told_on_the_form_and_too_many_are_not_looked_at(browser:
 
     assert late.status_code == 429
     assert int(late.headers["retry-after"]) > 0
+
+
+@pytest.mark.fault(number=21)
+def test_a_copied_cookie_of_a_session_that_was_signed_out_is_of_no_use(browser: Browser, settings: Settings) -> None:
+    key = new_key(settings)
+    browser.sign_in(key)
+    copied = {"Cookie": f"{COOKIE}={browser.cookies[COOKIE]}"}
+    browser.cookies.clear()
+    browser.sign_in(key)
+    other = {"Cookie": f"{COOKIE}={browser.cookies[COOKIE]}"}
+    browser.cookies.clear()
+    assert browser.get("/jobs", headers=copied).status_code == 200
+
+    browser.post("/sign-out", headers=OWN_PAGE | copied)
+
+    assert browser.get("/jobs", headers=copied).status_code == 401
+    assert browser.get("/jobs", headers=other).status_code == 200, "another browser's session of this key goes on"
+    with TestClient(create_app(settings, clock=lambda: NOW)) as another_process:
+        assert another_process.get("/jobs", headers=copied).status_code == 401
+        assert another_process.get("/jobs", headers=other).status_code == 200
+
+
+@pytest.mark.fault(number=21)
+def test_signing_in_again_ends_the_session_before(browser: Browser, settings: Settings) -> None:
+    browser.sign_in(new_key(settings, "alice", "user"))
+    before = browser.cookies[COOKIE]
+    browser.sign_in(new_key(settings, "bob", "user"))
+    browser.cookies.clear()
+
+    assert browser.get("/jobs", headers={"Cookie": f"{COOKIE}={before}"}).status_code == 401
+
+
+@pytest.mark.fault(number=21)
+def test_a_cookie_of_an_earlier_version_leads_to_the_form(browser: Browser, settings: Settings) -> None:
+    browser.sign_in(new_key(settings))
+    _, key_id, until = URLSafeSerializer(settings.secret, salt="session").loads(browser.cookies[COOKIE])
+    browser.cookies.clear()
+    earlier = URLSafeSerializer(settings.secret, salt="session").dumps([key_id, until])
+
+    assert browser.get("/", headers={"Cookie": f"{COOKIE}={earlier!s}"}).status_code == 303
+
+
+@pytest.mark.fault(number=21)
+def test_records_of_sessions_are_kept_until_their_cookies_have_expired(
+    browser: Browser, settings: Settings, database: Database
+) -> None:
+    browser.sign_in(new_key(settings))
+    browser.post("/sign-out", headers=OWN_PAGE)
+
+    def records() -> int:
+        with database.session() as session:
+            return session.scalars(select(func.count()).select_from(EndedSession)).one()
+
+    remove_old_rows(database, settings, at=NOW + timedelta(hours=settings.session_hours))
+    assert records() == 1
+    remove_old_rows(database, settings, at=NOW + timedelta(hours=settings.session_hours + 25))
+    assert records() == 0
