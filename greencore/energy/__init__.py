@@ -1,7 +1,7 @@
 """Metered energy: what a training run used, interval by interval, and how it was found."""
 
 from greencore.energy.interval import EnergyInterval
-from greencore.energy.meter import LONGEST_INTERVAL_SECONDS, EnergyMeter
-from greencore.energy.methods import is_estimate
+from greencore.energy.meter import LONGEST_INTERVAL_SECONDS, EnergyMeter, Unstored
+from greencore.energy.methods import is_estimate, is_silent
 
-__all__ = ["LONGEST_INTERVAL_SECONDS", "EnergyInterval", "EnergyMeter", "is_estimate"]
+__all__ = ["LONGEST_INTERVAL_SECONDS", "EnergyInterval", "EnergyMeter", "Unstored", "is_estimate", "is_silent"]

@@ -9,6 +9,11 @@ ORDER_ASSUMED = "device order assumed"
 
 GpuId = int | str
 
+
+class GpuNotFound(ValueError):
+    """A GPU was named that this machine does not have."""
+
+
 MigParent = Callable[[str], int | None]
 
 
@@ -71,7 +76,7 @@ def visible(
 def chosen(gpu_ids: Sequence[GpuId], gpus: Sequence[Gpu], *, mig_parent: MigParent) -> Selection:
     """The GPUs that `gpu_ids` names: indices on the bus, as nvidia-smi counts them, or UUIDs as in `visible`.
 
-    A UUID may lack its "GPU-", as PyTorch gives it. Raises ValueError, naming the entry, where one names no GPU.
+    A UUID may lack its "GPU-", as PyTorch gives it. Raises `GpuNotFound`, naming the entry, where one names no GPU.
     """
     indices, notes = set[int](), set[str]()
     for place, gpu_id in enumerate(gpu_ids):
@@ -80,7 +85,7 @@ def chosen(gpu_ids: Sequence[GpuId], gpus: Sequence[Gpu], *, mig_parent: MigPare
             index = _by_uuid(f"GPU-{gpu_id}", gpus, mig_parent)
         if index is None:
             known = ", ".join(f"{gpu.index} ({gpu.uuid})" for gpu in gpus) or "none"
-            raise ValueError(f"gpu_ids[{place}] is {gpu_id!r}: expected one of this machine's GPUs, which are {known}")
+            raise GpuNotFound(f"gpu_ids[{place}] is {gpu_id!r}: expected one of this machine's GPUs, which are {known}")
         indices.add(index)
         if isinstance(gpu_id, str) and gpu_id.startswith("MIG-"):
             notes.add(WHOLE_GPU)

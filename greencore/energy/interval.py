@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,8 +11,9 @@ class EnergyInterval:
     """Energy in kWh (at least 0) that CPU, GPU and memory used from `start` to `end` (UTC, start <= end).
 
     Each `*_method` says how it was found, in the words of `greencore.energy.methods`: "RAPL", "NVML energy counter",
-    "TDP estimate", "configured power", "none" and the like. Raises ValueError, naming the field, where this does not
-    hold.
+    "TDP estimate", "configured power", "none" and the like. `monotonic_start` is `start` in seconds of the machine's
+    monotonic clock, by which the interval's length was taken; None where that is not known. Raises ValueError, naming
+    the field, where this does not hold.
     """
 
     start: datetime
@@ -22,6 +24,7 @@ class EnergyInterval:
     cpu_method: str
     gpu_method: str
     ram_method: str
+    monotonic_start: float | None = None
 
     def __post_init__(self) -> None:
         for name, time in (("start", self.start), ("end", self.end)):
@@ -50,6 +53,7 @@ class EnergyInterval:
                 f"{self.start.isoformat()} to {self.end.isoformat()}"
             )
         share = 1.0 if self.start == self.end else (end - start) / (self.end - self.start)
+        later = (start - self.start).total_seconds()
         return replace(
             self,
             start=start,
@@ -57,4 +61,12 @@ class EnergyInterval:
             cpu_kwh=self.cpu_kwh * share,
             gpu_kwh=self.gpu_kwh * share,
             ram_kwh=self.ram_kwh * share,
+            monotonic_start=None if self.monotonic_start is None else self.monotonic_start + later,
         )
+
+    def pieces(self, longest_seconds: float) -> "list[EnergyInterval]":
+        """The interval in parts of equal length, none of them longer than `longest_seconds`."""
+        length = self.end - self.start
+        count = max(1, math.ceil(length / timedelta(seconds=longest_seconds)))
+        edges = [self.start + length * number / count for number in range(count)] + [self.end]
+        return [self.part(begin, until) for begin, until in pairwise(edges)] if count > 1 else [self]

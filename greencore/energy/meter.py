@@ -9,17 +9,30 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from greencore.clock import Clock, utc_now
-from greencore.energy.devices import GpuId, Selection
+from greencore.energy.devices import GpuId
 from greencore.energy.interval import EnergyInterval
-from greencore.energy.methods import CONFIGURED, cpu_method, gpu_method, ram_method
-from greencore.energy.tracker import open_tracker
+from greencore.energy.source import EnergySource
+from greencore.energy.timeline import Timeline
 
 LONGEST_INTERVAL_SECONDS = 60.0
-TASK = "training"
+# An interval is closed so much earlier than it has to be: its thread may be late, and an interval is not.
+MARGIN_SECONDS = 1.0
+# How often the wall clock is compared with the monotonic one.
+LOOK_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Unstored:
+    """Time of which no energy was handed over yet: from `since` (UTC) on, `seconds` by the monotonic clock."""
+
+    since: datetime
+    seconds: float
 
 
 class EnergyMeter:
@@ -30,12 +43,20 @@ class EnergyMeter:
     `on_interval` raises, its interval stays first in line and is offered again with the next one, so it should take
     an interval wholly or not at all; the error of the meter's thread is raised by the next `cut()` or on leaving.
 
+    How long an interval is goes by the monotonic clock, which stands still while a machine is suspended; one that a
+    process that stood still made longer than 60 s is handed over in parts. Where the wall clock leaps, an interval ends
+    within a second, and the next begins at the new time of day, or, where the clock was set back, where the last ended.
+
+    A meter that hangs, fails or stands still ends no training: `greencore.energy.source.EnergySource` estimates, and
+    the interval's method says so.
+
     `cpu_power_w` and `ram_power_w`, where given, are taken as drawn all the time instead of being measured; without
     them the processor is read by RAPL where there is one, or estimated from its thermal design power, and the memory
     from its capacity. Of the GPUs only those in `gpu_ids` are billed (indices as nvidia-smi counts them, or UUIDs), by
-    default those that the process can see (`greencore.energy.devices.visible`). Open the meter in the process that
-    trains (a fork of it measures nothing), and run one at a time on a machine: it bills all of its processors and
-    memory. Raises ValueError where a setting is out of its range, or, on opening, where there is no such GPU.
+    default those that the process can see (`greencore.energy.devices.visible`); `assumed_gpu_power_w` is what they draw
+    where no meter can be opened. Open the meter in the process that trains (a fork of it measures nothing). It bills
+    all of the machine's processors and memory: what several on one machine meter has to be shared out among them.
+    Raises ValueError where a setting is out of its range, or, on opening, where there is no such GPU.
     """
 
     def __init__(
@@ -46,7 +67,9 @@ class EnergyMeter:
         cpu_power_w: float | None = None,
         ram_power_w: float | None = None,
         gpu_ids: Sequence[GpuId] | None = None,
+        assumed_gpu_power_w: float = 0.0,
         clock: Clock = utc_now,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         if not 0 < interval_seconds <= LONGEST_INTERVAL_SECONDS:
             raise ValueError(
@@ -56,20 +79,18 @@ class EnergyMeter:
             if power is not None and (not math.isfinite(power) or power < 0):
                 raise ValueError(f"{name} is {power}: expected a finite number of watts that is at least 0")
         self._on_interval = on_interval
-        self._interval_seconds = interval_seconds
-        self._cpu_power_w = cpu_power_w
-        self._ram_power_w = ram_power_w
+        self._interval_seconds = min(interval_seconds, LONGEST_INTERVAL_SECONDS - MARGIN_SECONDS)
+        self._powers = cpu_power_w, ram_power_w
         self._gpu_ids = gpu_ids
-        self._clock = clock
+        self._assumed_gpu_power_w = assumed_gpu_power_w
+        self._clock, self._monotonic = clock, monotonic
         self._lock = threading.RLock()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
-        self._tracker: Any = None
-        self._gpus = Selection(())
+        self._source: EnergySource | None = None
         self._process_id: int | None = None
         self._pending: deque[EnergyInterval] = deque()
         self._error: Exception | None = None
-        self._billed = (0.0, 0.0, 0.0)
         self._tracker_total_kwh: float | None = None
 
     @property
@@ -78,26 +99,41 @@ class EnergyMeter:
 
         Configured power and the choice of GPUs are set in CodeCarbon itself, and its power usage effectiveness is 1,
         so the total is of the same parts, found in the same way, as the intervals: it differs only where some of them
-        went missing.
+        went missing. None, too, where a part of the energy had to be estimated without CodeCarbon.
         """
         return self._tracker_total_kwh
+
+    @property
+    def gpu_uuids(self) -> tuple[str, ...]:
+        """The UUIDs of the GPUs that an open meter bills."""
+        assert self._source is not None
+        return self._source.gpu_uuids
+
+    def unstored(self) -> Unstored:
+        """The time whose energy was not handed over yet; it waits for nothing, so that any thread may ask."""
+        since, since_seconds = self._handed_over_to
+        return Unstored(since, max(0.0, self._monotonic() - since_seconds))
 
     def __enter__(self) -> Self:
         if self._process_id is not None:
             raise RuntimeError("this EnergyMeter was opened before: create a new one")
         self._process_id = os.getpid()
-        self._tracker, self._gpus = open_tracker(self._cpu_power_w, self._ram_power_w, self._gpu_ids)
-        self._tracker.start_task(TASK)
-        if self._tracker._active_task != TASK:
-            raise RuntimeError("CodeCarbon did not start to measure: its log says why")
-        self._start = self._clock()
-        self._due = time.monotonic() + self._interval_seconds
+        cpu_power_w, ram_power_w = self._powers
+        source = EnergySource(
+            cpu_power_w, ram_power_w, assumed_gpu_power_w=self._assumed_gpu_power_w, monotonic=self._monotonic
+        )
+        source.open(self._gpu_ids)
+        self._source = source
+        self._timeline = Timeline(self._clock, self._monotonic)
+        self._start, self._start_seconds = self._timeline.now()
+        self._handed_over_to = self._start, self._start_seconds
+        self._due = self._monotonic() + self._interval_seconds
         self._thread = threading.Thread(target=self._close_regularly, name="energy-meter", daemon=True)
         self._thread.start()
         return self
 
     def cut(self) -> EnergyInterval:
-        """Closes the running interval, hands it over and returns it; the next begins at the same instant.
+        """Closes the running interval, hands it over and returns it as a whole; the next begins at the same instant.
 
         Raises the error of an earlier hand-over by the meter's thread, leaving the running interval open; whatever
         `on_interval` raises now; RuntimeError where the meter is not open, or was opened in another process.
@@ -129,10 +165,10 @@ class EnergyMeter:
             # The error that ends the block is the one to see: a failure of the meter goes along with it.
             error.add_note(f"the energy meter failed, too: {failure!r}")
         finally:
-            self._tracker = None
+            self._source = None
 
     def _check_open(self) -> None:
-        if self._tracker is None:
+        if self._source is None:
             raise RuntimeError("the EnergyMeter is not open: use it as a context manager")
         if os.getpid() != self._process_id:
             raise RuntimeError(
@@ -141,16 +177,16 @@ class EnergyMeter:
             )
 
     def _close_regularly(self) -> None:
-        while not self._closing.wait(max(0.0, self._due - time.monotonic())):
+        while not self._closing.wait(max(0.0, min(LOOK_SECONDS, self._due - self._monotonic()))):
             with self._lock:
-                if time.monotonic() < self._due:
+                if self._monotonic() < self._due and not self._timeline.has_leapt():
                     continue
                 try:
                     self._close()
                     self._hand_over()
                 except Exception as error:  # noqa: BLE001  (kept, and raised where the caller can see it)
                     self._error = error if self._error is None else self._error
-                    self._due = time.monotonic() + self._interval_seconds
+                    self._due = self._monotonic() + self._interval_seconds
 
     def _raise_kept(self) -> None:
         error, self._error = self._error, None
@@ -158,41 +194,35 @@ class EnergyMeter:
             raise error
 
     def _close(self, *, last: bool = False) -> EnergyInterval:
-        """Measures, and queues what was used since the last close as an interval, for its hand-over."""
-        if last:
-            # CodeCarbon's sampling thread may restart itself while it is being stopped, and would then run for ever.
-            self._tracker._scheduler_monitor_power.start = lambda **_: None
-            # It measures once more before it ends the task.
-            self._tracker_total_kwh = self._tracker.stop_task().energy_consumed
-        else:
-            # start_task and stop_task at every close would leave out what is used between the two; one task
-            # stays open instead, and this is how CodeCarbon itself measures within it.
-            self._tracker._measure_power_and_energy()
-        end = max(self._start, self._clock())
-        totals = (
-            self._tracker._total_cpu_energy.kWh,
-            self._tracker._total_gpu_energy.kWh,
-            self._tracker._total_ram_energy.kWh,
-        )
-        cpu_kwh, gpu_kwh, ram_kwh = (total - billed for total, billed in zip(totals, self._billed, strict=True))
-        hardware = self._tracker._hardware
+        """Measures, and queues what was used since the last close as intervals, for their hand-over."""
+        assert self._source is not None
+        reading = self._source.read(self._start_seconds, last=last)
         interval = EnergyInterval(
             start=self._start,
-            end=end,
-            cpu_kwh=cpu_kwh,
-            gpu_kwh=gpu_kwh,
-            ram_kwh=ram_kwh,
-            cpu_method=CONFIGURED if self._cpu_power_w is not None else cpu_method(hardware),
-            gpu_method=gpu_method(hardware, self._gpus.notes),
-            ram_method=CONFIGURED if self._ram_power_w is not None else ram_method(hardware),
+            end=max(self._start, self._timeline.at(reading.until)),
+            cpu_kwh=reading.cpu.kwh,
+            gpu_kwh=reading.gpu.kwh,
+            ram_kwh=reading.ram.kwh,
+            cpu_method=reading.cpu.method,
+            gpu_method=reading.gpu.method,
+            ram_method=reading.ram.method,
+            monotonic_start=self._start_seconds,
         )
-        self._pending.append(interval)
-        self._billed = totals
-        self._start = end
-        self._due = time.monotonic() + self._interval_seconds
+        self._pending.extend(interval.pieces(LONGEST_INTERVAL_SECONDS))
+        self._timeline.follow_leap(reading.until)
+        self._start, self._start_seconds = self._timeline.at(reading.until), reading.until
+        self._due = self._monotonic() + self._interval_seconds
+        if last:
+            self._tracker_total_kwh = self._source.total_kwh
         return interval
 
     def _hand_over(self) -> None:
         while self._pending:
             self._on_interval(self._pending[0])
             self._pending.popleft()
+            if self._pending:
+                first = self._pending[0]
+                assert first.monotonic_start is not None
+                self._handed_over_to = first.start, first.monotonic_start
+            else:
+                self._handed_over_to = self._start, self._start_seconds

@@ -1,5 +1,6 @@
 """How the energy of each part of a machine was found, in the words that are stored and shown."""
 
+from collections.abc import Mapping
 from typing import Any
 
 CONFIGURED = "configured power"
@@ -10,6 +11,8 @@ CAPACITY_ESTIMATE = "capacity estimate"
 ENERGY_COUNTER = "energy counter"
 SAMPLED_POWER = "sampled power"
 UNREADABLE = "unreadable"
+LAST_POWER = "its last known power"
+DESIGN_POWER = "its design power"
 
 _NOT_MEASURED = ("estimate", "assumed", UNREADABLE, CONFIGURED)
 
@@ -21,14 +24,26 @@ _CPU_MODES = {
     "constant": TDP_ESTIMATE,
 }
 
+NO_GPUS: Mapping[int, str] = {}
+
 _GPU_LIBRARIES = {"NvidiaGPUDevice": "NVML", "AMDGPUDevice": "AMD SMI"}
+
+
+def silent(meter: str, basis: str) -> str:
+    """The method of energy that was estimated because its meter stopped answering."""
+    return f"{meter} does not answer: estimate by {basis}"
+
+
+def is_silent(method: str) -> bool:
+    """Whether energy was found by an estimate because its meter stopped answering."""
+    return "does not answer" in method
 
 
 def is_estimate(method: str) -> bool:
     """Whether energy found by this method was reckoned, wholly or in part, rather than read from a meter.
 
     True of configured power, of anything that calls itself an estimate, of a GPU that is only assumed to be the job's
-    and of one that could not be read (whose energy is missing).
+    and of one that could not be read for a part of the time.
     """
     return any(word in method for word in _NOT_MEASURED)
 
@@ -46,17 +61,18 @@ def cpu_method(hardware: list[Any]) -> str:
     return NONE
 
 
-def gpu_method(hardware: list[Any], notes: tuple[str, ...] = ()) -> str:
+def gpu_method(hardware: list[Any], notes: tuple[str, ...] = (), silent_gpus: Mapping[int, str] = NO_GPUS) -> str:
     """How CodeCarbon's `hardware` measures the GPUs at this time, after each interval's measurement.
 
     "NVML energy counter" adds up energy in the device; "NVML sampled power" averages one reading of the power a
-    second, on devices that have no such counter or while it cannot be read; "NVML unreadable" is a device that gives
-    neither, whose energy is missing. Several are separated by commas; `notes` follow in brackets.
+    second, on devices that have no such counter or while it cannot be read; "NVML does not answer: ..." is one that
+    gives neither, and is among `silent_gpus` (by its index, what its estimate is made by). Several are separated by
+    commas; `notes` follow in brackets.
     """
     for part in hardware:
         match type(part).__name__:
             case "GPU":
-                names = sorted({_device_method(device) for device in part.devices.devices})
+                names = sorted({_device_method(device, silent_gpus) for device in part.devices.devices})
                 if not names:
                     return NONE
                 return ", ".join(names) + (f" ({', '.join(notes)})" if notes else "")
@@ -76,8 +92,10 @@ def ram_method(hardware: list[Any]) -> str:
     return NONE
 
 
-def _device_method(device: Any) -> str:
+def _device_method(device: Any, silent_gpus: Mapping[int, str]) -> str:
     library = _GPU_LIBRARIES.get(type(device).__name__, "unknown")
+    if device.gpu_index in silent_gpus:
+        return silent(library, silent_gpus[device.gpu_index])
     if not device._use_power_fallback:
         return f"{library} {ENERGY_COUNTER}"
     return f"{library} {UNREADABLE if device._warned_power_failure else SAMPLED_POWER}"

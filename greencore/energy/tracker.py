@@ -4,17 +4,27 @@ import logging
 import os
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from greencore.energy.devices import Gpu, GpuId, Selection, chosen, visible
+from greencore.energy.gpu_guard import GpuGuard
 
 
-def open_tracker(
-    cpu_power_w: float | None, ram_power_w: float | None, gpu_ids: Sequence[GpuId] | None
-) -> tuple[Any, Selection]:
-    """A CodeCarbon tracker that asks no network, writes no file, and is ready to start a task; and the GPUs it bills.
+@dataclass(frozen=True)
+class Opened:
+    """A tracker, the GPUs that it bills with their UUIDs, and what estimates those that do not answer."""
 
-    Raises ValueError where `gpu_ids` names a GPU that is not there.
+    tracker: Any
+    gpus: Selection
+    gpu_uuids: tuple[str, ...]
+    guard: GpuGuard
+
+
+def open_tracker(cpu_power_w: float | None, ram_power_w: float | None, gpu_ids: Sequence[GpuId] | None) -> Opened:
+    """Open a CodeCarbon tracker that asks no network, writes no file, and is ready to start a task.
+
+    Raises `GpuNotFound` where `gpu_ids` names a GPU that is not there.
     """
     # Imported here because it takes a second, which only a training process should pay.
     from codecarbon import OfflineEmissionsTracker
@@ -48,7 +58,26 @@ def open_tracker(
     tracker.get_detected_hardware()
     if cpu_power_w is not None:
         _draw_all_the_time(tracker, cpu_power_w)
-    return tracker, _bill_only(tracker, gpu_ids)
+    gpus = _bill_only(tracker, gpu_ids)
+    devices = _gpu_devices(tracker)
+    return Opened(tracker, gpus, tuple(str(device._uuid) for device in devices), _guard(tracker))
+
+
+def _gpu_devices(tracker: Any) -> list[Any]:
+    from codecarbon.external.hardware import GPU
+
+    return [device for part in tracker._hardware if isinstance(part, GPU) for device in part.devices.devices]
+
+
+def _guard(tracker: Any) -> GpuGuard:
+    from codecarbon.external.hardware import GPU
+
+    guard = GpuGuard(_gpu_devices(tracker))
+    for part in tracker._hardware:
+        if isinstance(part, GPU):
+            devices: Any = part.devices
+            devices.get_delta = guard.get_delta
+    return guard
 
 
 def _draw_all_the_time(tracker: Any, cpu_power_w: float) -> None:

@@ -175,10 +175,10 @@ def test_a_gpu_that_is_not_there_is_refused_on_opening(monkeypatch: pytest.Monke
     [
         ((), "NVML energy counter", 100),
         (("counter",), "NVML sampled power", 100),
-        (("counter", "power"), "NVML unreadable", 0),
+        (("counter", "power"), "NVML does not answer: estimate by its design power", 700),
     ],
 )
-def test_the_method_tells_an_energy_counter_from_sampled_power_and_from_a_gpu_that_cannot_be_read(
+def test_the_method_tells_an_energy_counter_from_sampled_power_and_from_the_power_limit_of_a_gpu_that_cannot_be_read(
     monkeypatch: pytest.MonkeyPatch, broken: tuple[str, ...], method: str, power_w: float
 ) -> None:
     machine(monkeypatch, Board(0, "GPU-aa11", 100.0, broken))

@@ -4,7 +4,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import pytest
 from greencore.energy import EnergyInterval, EnergyMeter
 
 JOULES_PER_KWH = 3.6e6
-NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 # The intervals taken, their meter, the one that was cut on demand, and the seconds elapsed.
 Metered = tuple[list[EnergyInterval], EnergyMeter, EnergyInterval, float]
@@ -174,17 +172,6 @@ def test_an_error_of_the_training_is_not_hidden_by_one_of_the_meter() -> None:
     with pytest.raises(ZeroDivisionError) as caught, EnergyMeter(refuse, cpu_power_w=40, ram_power_w=10):
         raise ZeroDivisionError
     assert caught.value.__notes__ == ["the energy meter failed, too: OSError('the disk is full')"]
-
-
-def test_a_clock_that_steps_back_leaves_an_interval_of_no_length() -> None:
-    times = iter([NOON, NOON - timedelta(seconds=5), NOON + timedelta(seconds=1)])
-    taken: list[EnergyInterval] = []
-    with meter(taken, clock=lambda: next(times)) as running:
-        running.cut()
-    assert [(interval.start, interval.end) for interval in taken] == [
-        (NOON, NOON),
-        (NOON, NOON + timedelta(seconds=1)),
-    ]
 
 
 def test_a_meter_is_of_no_use_outside_its_context() -> None:

@@ -1,0 +1,242 @@
+"""Reads the energy of the machine's parts from CodeCarbon, and estimates what CodeCarbon does not answer for."""
+
+import logging
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+
+from greencore.energy.caller import Caller, NoAnswer
+from greencore.energy.devices import GpuId, GpuNotFound
+from greencore.energy.gpu_guard import KNOWN_POWERS, POWER_SECONDS
+from greencore.energy.methods import (
+    CONFIGURED,
+    DESIGN_POWER,
+    LAST_POWER,
+    NONE,
+    RAPL,
+    cpu_method,
+    gpu_method,
+    ram_method,
+    silent,
+)
+from greencore.energy.tracker import Opened, open_tracker
+
+log = logging.getLogger(__name__)
+
+TASK = "training"
+# The first import of CodeCarbon and the look for meters take seconds, a measurement takes milliseconds.
+OPEN_SECONDS = 60.0
+READ_SECONDS = 10.0
+# RAPL counts in steps of about a millisecond.
+COUNTER_SECONDS = 1.0
+JOULES_PER_KWH = 3.6e6
+# CodeCarbon's own figure for a processor that it does not know, and for the memory of a machine.
+CPU_THREAD_POWER_W = 4.0
+RAM_POWER_W_PER_GIB = 0.375
+
+
+@dataclass(frozen=True, slots=True)
+class PartEnergy:
+    """What a part of the machine used, in kWh, and by which method that was found."""
+
+    kwh: float
+    method: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What each part of the machine used since the last reading, up to a second of the monotonic clock."""
+
+    until: float
+    cpu: PartEnergy
+    gpu: PartEnergy
+    ram: PartEnergy
+
+
+@dataclass
+class _Part:
+    """A part's last known powers, what is billed of CodeCarbon's total, and what was billed before it was metered."""
+
+    configured_w: float | None = None
+    design_w: float = 0.0
+    billed_kwh: float = 0.0
+    ahead_kwh: float = 0.0
+    powers_w: deque[float] = field(default_factory=lambda: deque(maxlen=KNOWN_POWERS))
+
+    def metered(self, total_kwh: float | None) -> float | None:
+        """The growth of CodeCarbon's total; None where there is no total, or none that makes sense."""
+        if total_kwh is None or not math.isfinite(total_kwh):
+            return None
+        grown = total_kwh - self.billed_kwh
+        self.billed_kwh = total_kwh
+        return grown if grown >= 0 else None
+
+    def bill(self, metered_kwh: float, seconds: float) -> float:
+        """What of the metered energy was not estimated before."""
+        paid = min(self.ahead_kwh, metered_kwh)
+        self.ahead_kwh -= paid
+        if paid == 0 and seconds >= POWER_SECONDS:
+            self.powers_w.append(metered_kwh * JOULES_PER_KWH / seconds)
+        return metered_kwh - paid
+
+    def estimate(self, seconds: float) -> tuple[float, str]:
+        """Energy by the last known power, or else by the design power, and the name of that."""
+        if self.configured_w is not None:
+            return self.configured_w * seconds / JOULES_PER_KWH, CONFIGURED
+        if self.powers_w:
+            return max(self.powers_w) * seconds / JOULES_PER_KWH, LAST_POWER
+        return self.design_w * seconds / JOULES_PER_KWH, DESIGN_POWER
+
+
+class EnergySource:
+    """CodeCarbon behind a time limit: a meter that hangs, fails or stands still costs an estimate, and no job.
+
+    A part whose meter does not answer is billed by its last known power, or else by its design power, under a method
+    that says so. Where the meter answers again and its counter has gone on, the estimate is deducted from it.
+    `assumed_gpu_power_w` stands for the design power of the GPUs where CodeCarbon cannot be opened at all.
+    """
+
+    def __init__(
+        self,
+        cpu_power_w: float | None,
+        ram_power_w: float | None,
+        *,
+        assumed_gpu_power_w: float,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._monotonic = monotonic
+        memory_gib = psutil.virtual_memory().total / 2**30
+        self._cpu = _Part(configured_w=cpu_power_w, design_w=CPU_THREAD_POWER_W * (os.cpu_count() or 1))
+        self._ram = _Part(configured_w=ram_power_w, design_w=RAM_POWER_W_PER_GIB * memory_gib)
+        self._gpu = _Part(design_w=assumed_gpu_power_w)
+        self._caller = Caller("energy-source")
+        self._opened: Opened | None = None
+        self._estimated = False
+        self._total_kwh: float | None = None
+
+    @property
+    def gpu_uuids(self) -> tuple[str, ...]:
+        """The UUIDs of the GPUs that are billed."""
+        return () if self._opened is None else self._opened.gpu_uuids
+
+    @property
+    def total_kwh(self) -> float | None:
+        """CodeCarbon's own total once it is closed; None where it gave none, or a part of the energy was estimated
+        without it."""
+        return None if self._estimated else self._total_kwh
+
+    def open(self, gpu_ids: Sequence[GpuId] | None) -> None:
+        """Start CodeCarbon. Raises `GpuNotFound` where `gpu_ids` names a GPU that is not there."""
+        cpu_w, ram_w = self._cpu.configured_w, self._ram.configured_w
+        try:
+            self._opened = self._caller.call(lambda: _start(cpu_w, ram_w, gpu_ids), seconds=OPEN_SECONDS)
+        except GpuNotFound:
+            self._caller.close()
+            raise
+        except Exception as error:  # noqa: BLE001  (a job goes on without its meter)
+            log.warning("CodeCarbon could not be started, energy is estimated: %r", error)
+            return
+        self._cpu.design_w = _design_power(self._opened.tracker._hardware) or self._cpu.design_w
+        self._gpu.design_w = self._opened.guard.power_limit_w
+
+    def read(self, since: float, *, last: bool = False) -> Reading:
+        """What each part used since the last reading, at the second `since` of the monotonic clock; `last` closes
+        CodeCarbon. Raises nothing that a meter raises."""
+        totals = self._totals(last=last)
+        until = self._monotonic()
+        seconds = max(0.0, until - since)
+        reading = Reading(
+            until,
+            cpu=self._read(self._cpu, "cpu", totals, seconds),
+            gpu=self._read(self._gpu, "gpu", totals, seconds),
+            ram=self._read(self._ram, "ram", totals, seconds),
+        )
+        if last:
+            self._caller.close()
+        return reading
+
+    def _totals(self, *, last: bool) -> dict[str, float] | None:
+        if self._opened is None:
+            return None
+        opened = self._opened
+        measure = (lambda: self._stop(opened)) if last else opened.tracker._measure_power_and_energy
+        try:
+            if last:
+                _stop_sampling(opened.tracker)
+            self._caller.call(measure, seconds=READ_SECONDS)
+            return {part: getattr(opened.tracker, f"_total_{part}_energy").kWh for part in ("cpu", "gpu", "ram")}
+        except NoAnswer as error:
+            # Each of CodeCarbon's own samples, one a second, would hang in a further thread.
+            _stop_sampling(opened.tracker)
+            log.warning("the energy meter does not answer, energy is estimated: %s", error)
+        except Exception as error:  # noqa: BLE001  (a job goes on without its meter)
+            log.warning("the energy meter failed, energy is estimated: %r", error)
+        return None
+
+    def _stop(self, opened: Opened) -> None:
+        # It measures once more before it ends the task.
+        ended = opened.tracker.stop_task()
+        if ended is None:
+            raise RuntimeError("CodeCarbon knows of no task, and has measured nothing")
+        self._total_kwh = ended.energy_consumed
+
+    def _read(self, part: _Part, name: str, totals: dict[str, float] | None, seconds: float) -> PartEnergy:
+        metered_kwh = None if totals is None else part.metered(totals[name])
+        if metered_kwh is None:
+            kwh, basis = part.estimate(seconds)
+            part.ahead_kwh += kwh
+            self._estimated = True
+            if basis == CONFIGURED:
+                return PartEnergy(kwh, CONFIGURED)
+            return PartEnergy(kwh, NONE if kwh == 0 and name == "gpu" else silent("CodeCarbon", basis))
+        method = self._method(name)
+        skipped = method == RAPL and self._rapl_skipped()
+        # What is estimated from a power is never 0, and a processor's counter does not stand still for a second.
+        expected = name != "gpu" and method != NONE and part.configured_w is None and seconds >= COUNTER_SECONDS
+        if skipped or (expected and metered_kwh == 0):
+            kwh, basis = part.estimate(seconds)
+            # A file that could be read again counts from then on; a counter that stood still may catch up.
+            part.ahead_kwh += 0.0 if skipped else kwh
+            self._estimated = True
+            return PartEnergy(max(kwh, metered_kwh), silent(RAPL if method == RAPL else "CodeCarbon", basis))
+        return PartEnergy(part.bill(metered_kwh, seconds), method)
+
+    def _method(self, name: str) -> str:
+        assert self._opened is not None
+        hardware = self._opened.tracker._hardware
+        if name == "cpu":
+            return CONFIGURED if self._cpu.configured_w is not None else cpu_method(hardware)
+        if name == "ram":
+            return CONFIGURED if self._ram.configured_w is not None else ram_method(hardware)
+        return gpu_method(hardware, self._opened.gpus.notes, self._opened.guard.silent)
+
+    def _rapl_skipped(self) -> bool:
+        """Whether a counter of the processor could not be read at the end of an interval, or at its begin."""
+        assert self._opened is not None
+        processors = [part for part in self._opened.tracker._hardware if type(part).__name__ == "CPU"]
+        files = [file for part in processors for file in part._intel_interface._rapl_files]
+        return not files or any(file.sample_skipped for file in files)
+
+
+def _start(cpu_power_w: float | None, ram_power_w: float | None, gpu_ids: Sequence[GpuId] | None) -> Opened:
+    opened = open_tracker(cpu_power_w, ram_power_w, gpu_ids)
+    opened.tracker.start_task(TASK)
+    if opened.tracker._active_task != TASK:
+        raise RuntimeError("CodeCarbon did not start to measure: its log says why")
+    return opened
+
+
+def _stop_sampling(tracker: Any) -> None:
+    # CodeCarbon's sampling thread may restart itself while it is being stopped, and would then run for ever.
+    tracker._scheduler_monitor_power.start = lambda **_: None
+    tracker._scheduler_monitor_power.stop()
+
+
+def _design_power(hardware: list[Any]) -> float:
+    """The design power of the processor that CodeCarbon knows, in W; 0 where it knows none."""
+    return float(next((part._tdp or 0.0 for part in hardware if type(part).__name__ == "CPU"), 0.0))
