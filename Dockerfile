@@ -55,5 +55,6 @@ ENV PATH=/opt/greentune/bin:$PATH \
     HF_HUB_OFFLINE=1
 VOLUME /data
 EXPOSE 8000
-# The health checks are in docker-compose.yml: each process has its own.
-CMD ["uvicorn", "api.main:app", "--host", "0.0.0.0", "--port", "8000", "--timeout-graceful-shutdown", "10"]
+# The health checks are in docker-compose.yml: each process has its own. GREENTUNE_TRUSTED_PROXIES says whose headers are
+# believed, instead of an option of uvicorn.
+CMD ["uvicorn", "api.main:app", "--host", "0.0.0.0", "--port", "8000", "--no-proxy-headers", "--timeout-graceful-shutdown", "10"]

@@ -15,6 +15,7 @@ from api.access.authentication import Authentication
 from api.access.authenticator import Authenticator
 from api.access.description import describe as describe_access
 from api.access.endpoints import router as access
+from api.access.proxies import TrustedProxies
 from api.access.rate_limits import RateLimits
 from api.access.sessions import Sessions
 from api.access.sign_in import router as sign_in
@@ -113,6 +114,7 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> FastAPI:
         generate_unique_id_function=operation_id,
         lifespan=lifespan,
         middleware=[
+            Middleware(TrustedProxies, networks=settings.trusted_proxies),
             Middleware(RequestId),
             Middleware(Observation, metrics=request_metrics),
             Middleware(SecurityHeaders),

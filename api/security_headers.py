@@ -14,16 +14,22 @@ HEADERS = {
 }
 
 
+# Of use over HTTPS alone, and ignored by browsers otherwise. Subdomains are not this service's to speak for.
+HTTPS_ONLY = {"Strict-Transport-Security": "max-age=31536000"}
+
+
 class SecurityHeaders:
-    """Middleware that sets `HEADERS` on every response."""
+    """Middleware that sets `HEADERS` on every response, and `HTTPS_ONLY` where it goes out over HTTPS."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = HEADERS | HTTPS_ONLY if scope.get("scheme") == "https" else HEADERS
+
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
+                MutableHeaders(scope=message).update(headers)
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

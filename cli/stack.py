@@ -226,7 +226,7 @@ class Stack:
             )
 
         api = ["uvicorn", "api.main:app", "--host", self.settings.host, "--port", str(self.settings.port)]
-        api += ["--timeout-graceful-shutdown", "3"]
+        api += ["--no-proxy-headers", "--timeout-graceful-shutdown", "3"]
         return [
             program(
                 "api",

@@ -56,6 +56,12 @@ def _network(text: str) -> str:
     return text
 
 
+def _proxy_network(text: str) -> str:
+    if ip_network(_network(text)).prefixlen == 0:
+        raise ValueError(f"{text} holds every address, and so every client: expected the proxies' own network")
+    return text
+
+
 class Settings(BaseSettings):
     """Settings from `GREENTUNE_*` variables; `DATABASE_URL` and `REDIS_URL` go by their usual names."""
 
@@ -78,6 +84,11 @@ class Settings(BaseSettings):
     )
     open_on_loopback: bool = Field(
         default=False, description="whoever reaches the API from this machine is an operator without a key"
+    )
+    trusted_proxies: list[Annotated[str, AfterValidator(_proxy_network)]] = Field(
+        default=["127.0.0.1", "::1"],
+        max_length=100,
+        description="addresses and networks whose X-Forwarded-For and X-Forwarded-Proto are believed",
     )
     rate_limit_per_minute: PositiveInt = Field(default=1200, description="requests of one key at one API process")
     session_hours: PositiveFloat = Field(default=12.0, description="how long a browser stays signed in")

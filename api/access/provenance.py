@@ -5,11 +5,13 @@ from urllib.parse import quote, urlsplit
 
 from starlette.requests import Request
 
+# Beside X-Forwarded-*, what proxies and networks in front of a service add to a request.
+OF_PROXIES = frozenset({"forwarded", "via", "x-real-ip", "x-client-ip", "x-original-for", "true-client-ip", "cdn-loop"})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 
 def address_of(request: Request) -> str:
-    """The peer's address, "unknown" where the server does not tell it."""
+    """The client's address, as a trusted proxy forwards it, else the peer's; "unknown" where the server has none."""
     return request.client.host if request.client is not None else "unknown"
 
 
@@ -38,7 +40,7 @@ def from_this_machine(request: Request) -> bool:
     Not where a proxy says that it speaks for somebody else, and not where a page from elsewhere has had its name
     point here, or sends what changes something.
     """
-    forwarded = any(name.startswith("x-forwarded-") or name in ("forwarded", "x-real-ip") for name in request.headers)
+    forwarded = any(name.startswith("x-forwarded-") or name in OF_PROXIES for name in request.headers)
     if forwarded or not _is_loopback(address_of(request)) or not _is_loopback(request.url.hostname or ""):
         return False
     return is_safe(request) or not from_another_page(request)
