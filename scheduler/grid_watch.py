@@ -12,14 +12,14 @@ from sqlalchemy.exc import OperationalError
 
 from greencore.carbon import CarbonError, IntensitySeries, NoReading, Reading, Source, open_source
 from greencore.carbon.forecasting import OwnForecast
-from greencore.carbon.static import SITE_UNKNOWN, WORLD, StaticSource
+from greencore.carbon.static import WORLD, StaticSource
 from greencore.clock import Clock
 from store.database import Database
 from store.emissions import EmissionsRepository
 from store.grid import GridRepository
 from store.providers import ProviderRepository
 from store.settings import Settings
-from store.site import UNKNOWN_ZONE
+from store.site import SITE_UNKNOWN, UNKNOWN_ZONE
 
 log = structlog.get_logger()
 

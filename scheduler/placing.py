@@ -1,6 +1,6 @@
 """Looks at a job that waits: the zone where it would run, whether its gate lets it, and when it would be over."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -16,6 +16,7 @@ from store.grid import signal_named
 from store.pace import pace
 from store.placement import place, zones_of
 from store.settings import Settings
+from store.site import none_alive
 from store.tables import Job, Worker
 from store.workers import WorkerRepository
 
@@ -42,10 +43,10 @@ def live_workers(session: Session, settings: Settings) -> Sequence[Worker]:
     return WorkerRepository(session).live(within=timedelta(seconds=settings.lease_seconds))
 
 
-def nobody_serves(zone_asked: str | None, signal: str | None) -> str:
-    """Why a job waits that no live worker could run."""
+def nobody_serves(zone_asked: str | None, signal: str | None, served: Collection[str]) -> str:
+    """Why a job waits that no live worker, all of which are in the zones `served`, could run."""
     if zone_asked is not None:
-        return f"waits for a worker in zone {zone_asked}: none is alive"
+        return f"waits for a worker in zone {zone_asked}{none_alive(served)}"
     return f"waits for a worker{f' of a zone with a {signal} intensity' if signal is not None else ''}: none is alive"
 
 
@@ -68,7 +69,7 @@ def look_at_waiting(session: Session, job: Job, fleet: Fleet, settings: Settings
     # What has been priced by one signal stays with it.
     zones = fleet.zones(job.signal) if job.zone_asked is None else fleet.zones()
     if not zones or (job.zone_asked is not None and job.zone_asked not in zones):
-        job.reason = nobody_serves(job.zone_asked, job.signal)
+        job.reason = nobody_serves(job.zone_asked, job.signal, zones)
         return None
     expected = pace(session, job, settings, device=job.device or fleet.workers[0].device)
     zone, why = job.zone_asked, "no gate"

@@ -17,6 +17,7 @@ from store.database import wake_scheduler
 from store.eta import expected_end, keep
 from store.jobs import JobRepository
 from store.leases import Lease, held
+from store.site import UNKNOWN_ZONE
 from store.status import JobStatus
 from store.tables import Artifact, EnergyInterval, EnergyTotal, Epoch, Step
 from store.transitions import transition
@@ -163,7 +164,7 @@ def add_energy(
                 gpu_kwh=interval.gpu_kwh * share,
                 ram_kwh=interval.ram_kwh * share,
                 method={"cpu": interval.cpu_method, "gpu": interval.gpu_method, "ram": interval.ram_method},
-                zone=job.zone,
+                zone=job.zone or UNKNOWN_ZONE,
                 intensity_gco2e_per_kwh=piece.intensity_gco2e_per_kwh,
                 intensity_source=", ".join(piece.sources) or None,
                 intensity_estimated=piece.estimated,

@@ -10,6 +10,7 @@ from itertools import groupby
 from sqlalchemy import ColumnElement, and_, bindparam, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from store.site import none_alive
 from store.status import HELD_BY_A_WORKER, JobStatus
 from store.tables import Job
 
@@ -121,7 +122,7 @@ class QueueRepository:
 
     def note_unserved_zones(self, zones: Collection[str], *, at: datetime, sent_for: timedelta) -> None:
         """Say of each queued job that asks for a zone other than `zones` that nobody serves it."""
-        why = func.concat("waits for a worker in zone ", Job.zone_asked, ": none is alive")
+        why = func.concat("waits for a worker in zone ", Job.zone_asked, none_alive(zones))
         unserved = (
             select(Job.id)
             .where(

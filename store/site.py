@@ -1,11 +1,15 @@
 """The site of a machine: the grid zone in which it stands, and what the building draws for each kWh of the machine."""
 
 import json
+from collections.abc import Collection
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 UNKNOWN_ZONE = "site-unknown"
 """The zone of a training worker whose site is not set. It is reserved: no zone of `GREENTUNE_ZONES` has this name."""
+
+SITE_UNKNOWN = "site unknown"
+"""The source of that zone's intensity: the world's mean."""
 
 LONGEST_ZONE = 64
 
@@ -18,11 +22,6 @@ class Site(BaseModel):
     zone: str = Field(min_length=1, max_length=LONGEST_ZONE)
     pue: float = Field(default=1.0, ge=1, le=10)
 
-    @property
-    def is_known(self) -> bool:
-        """False for `UNKNOWN_SITE`."""
-        return self.zone != UNKNOWN_ZONE
-
 
 UNKNOWN_SITE = Site(zone=UNKNOWN_ZONE)
 """Where a training worker without `GREENTUNE_SITE` stands: its energy is priced at the world's mean."""
@@ -30,7 +29,7 @@ UNKNOWN_SITE = Site(zone=UNKNOWN_ZONE)
 
 SITE_NOT_SET = (
     'GREENTUNE_SITE is not set: training on this machine is priced at the world\'s mean, labelled "site unknown", and '
-    "no job that asks for a zone runs here"
+    "no job that asks for a zone runs here; set the zone in which it stands"
 )
 
 
@@ -53,3 +52,10 @@ def read_site(value: object) -> object:
         raise ValueError("; ".join(faults)) from None
     except ValueError as error:
         raise ValueError(f'is no JSON ({error}): expected a zone such as FR, or {{"zone": "FR", "pue": 1.2}}') from None
+
+
+def none_alive(served: Collection[str]) -> str:
+    """Say why a job that asks for a zone waits, where live workers serve only the zones `served`."""
+    if UNKNOWN_ZONE not in served:
+        return ": none is alive"
+    return ": none is alive there, and one whose site is unknown (GREENTUNE_SITE) takes no job that asks for a zone"

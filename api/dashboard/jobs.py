@@ -20,6 +20,7 @@ from api.templating import render
 from store.intensity_now import newest_readings
 from store.jobs import JobRepository
 from store.open_jobs import MOST, open_jobs
+from store.site import UNKNOWN_ZONE
 from store.sparklines import loss_curves
 from store.status import FINAL, JobStatus
 from store.tables import IntensityReading
@@ -68,7 +69,7 @@ def jobs_page(
         "errors": {error.field: error.message for error in asked.errors},
         "label_field": LABEL_FIELD,
         "statuses": list(JobStatus),
-        "zones": sorted(context.settings.zones),
+        "zones": [*sorted(context.settings.zones), UNKNOWN_ZONE],
         "counts": counts,
         "most": MOST,
     }
@@ -92,5 +93,5 @@ def jobs_page(
 
 def _readings(session: Session, context: Context, now: datetime) -> dict[str, IntensityReading]:
     """The newest reading of each zone; one that is too old to decide by is none."""
-    found = newest_readings(session, sorted(context.settings.zones), at=now)
+    found = newest_readings(session, [*sorted(context.settings.zones), UNKNOWN_ZONE], at=now)
     return {zone: found[zone] for zone in sorted(found) if found[zone].end + context.settings.stale_limit >= now}

@@ -14,6 +14,7 @@ from api.context import ContextDep, SessionDep
 from api.metrics.families import families
 from api.problems import declared
 from store.metrics import MetricsRepository
+from store.site import UNKNOWN_ZONE
 
 OPEN_METRICS = "application/openmetrics-text"
 
@@ -46,7 +47,9 @@ def get_metrics(operator: OperatorDep, request: Request, context: ContextDep, se
     """For operators: they are of all owners. Jobs, energy and workers come from the database, and are the same at every
     API process; those of requests are this process's own."""
     settings, requests = context.settings, context.request_metrics
-    figures = MetricsRepository(session).figures(zones=settings.zones, lease_seconds=settings.lease_seconds)
+    figures = MetricsRepository(session).figures(
+        zones=[*settings.zones, UNKNOWN_ZONE], lease_seconds=settings.lease_seconds
+    )
     requests.event_streams.set(context.event_seats.taken)
     read = families(figures, zones=sorted(settings.zones), lease_seconds=settings.lease_seconds)
     everything = CollectorRegistry()

@@ -93,8 +93,8 @@ def _intensities(figures: Figures) -> Iterator[Metric]:
         "greentune_carbon_intensity_age_seconds", "Seconds since that reading's interval began", labels=labels
     )
     for found in figures.intensities:
-        # A source may name the file or the step that a reading is from: what stands before that is its kind.
-        values = [found.zone, found.source.split(" ")[0], found.signal]
+        # A source may name, in brackets, the file or the step that a reading is from: what is before that is its kind.
+        values = [found.zone, found.source.partition(" (")[0], found.signal]
         intensity.add_metric(values, found.gco2e_per_kwh)
         age.add_metric(values, found.age_seconds)
     yield intensity

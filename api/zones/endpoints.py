@@ -17,6 +17,7 @@ from greencore.carbon import IntensitySeries
 from store.grid import GridRepository, reading_of
 from store.intensity_now import forecasts_made, newest_readings
 from store.providers import ProviderRepository
+from store.site import UNKNOWN_ZONE
 from store.tables import IntensityReading, Provider
 from store.workers import WorkerRepository
 
@@ -28,7 +29,7 @@ router = APIRouter(prefix="/zones", tags=["zones"])
 
 def _known(zone: str, principal: PrincipalDep, context: ContextDep) -> str:
     zones = context.settings.zones
-    if zone not in zones:
+    if zone not in zones and zone != UNKNOWN_ZONE:
         raise Problem(HTTPStatus.NOT_FOUND, f"there is no zone {zone!r}: known are {', '.join(sorted(zones))}")
     return zone
 
@@ -39,13 +40,13 @@ NOT_FOUND = declared(HTTPStatus.NOT_FOUND)
 
 @router.get("", summary="The zones, and what is known of each")
 def list_zones(principal: PrincipalDep, context: ContextDep, session: SessionDep, now: NowDep) -> Listing[ZoneOut]:
-    """All that are configured, by name."""
-    zones = sorted(context.settings.zones)
+    """All that are configured, by name; with `site-unknown` where a worker is alive whose site is not set."""
+    alive = WorkerRepository(session).alive(since=now - timedelta(seconds=context.settings.lease_seconds))
+    workers = Counter(worker.zone for worker in alive)
+    zones = sorted({*context.settings.zones, *({UNKNOWN_ZONE} & workers.keys())})
     readings = newest_readings(session, zones, at=now)
     forecasts = forecasts_made(session, {zone: reading.signal for zone, reading in readings.items()})
     providers = {provider.zone: provider for provider in ProviderRepository(session).all()}
-    alive = WorkerRepository(session).alive(since=now - timedelta(seconds=context.settings.lease_seconds))
-    workers = Counter(worker.zone for worker in alive)
     return whole(
         [
             _zone(zone, readings.get(zone), forecasts.get(zone), providers.get(zone), workers=workers[zone], now=now)

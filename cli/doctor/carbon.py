@@ -15,7 +15,7 @@ KEYS = {
 
 
 def checks(settings: Settings, *, online: bool) -> Iterator[Check]:
-    """A check a source; with `online`, a check a zone that asks for its intensity."""
+    """A check a source, one of the site; with `online`, a check a zone that asks for its intensity."""
     zones = defaultdict(list)
     for zone, spec in settings.zones.items():
         zones[_name(spec)].append(zone)
@@ -30,11 +30,20 @@ def checks(settings: Settings, *, online: bool) -> Iterator[Check]:
             except CarbonError as error:
                 faults.append(f"{zone}: {error}")
         yield _source(settings, name, of, faults)
+    yield _site(settings)
     if not online:
         yield Check("carbon sources", "skipped", "not asked", "--online asks each zone's source once")
         return
     for zone, source in opened.items():
         yield _answer(zone, settings.zones[zone], source)
+
+
+def _site(settings: Settings) -> Check:
+    site = settings.site
+    if site is None:
+        found = "not known: training here is priced at the world's mean, and no job that asks for a zone runs here"
+        return Check("site", "warning", found, 'set GREENTUNE_SITE, as FR or {"zone": "FR", "pue": 1.2}')
+    return Check("site", "ok", f"{site.zone}, PUE {site.pue:g}")
 
 
 def _source(settings: Settings, name: str, zones: list[str], faults: list[str]) -> Check:

@@ -3,6 +3,7 @@
 from api.figures import UNKNOWN, duration, number, percent
 from cli.remote.output import short_time
 from greentune.models import Eta, Figure, Job
+from store.site import SITE_UNKNOWN
 
 
 def emissions(job: Job) -> str:
@@ -10,7 +11,8 @@ def emissions(job: Job) -> str:
     basis = job.emissions_basis
     if basis is None:
         return UNKNOWN
-    return f"{number(job.emissions_gco2e)} {'settled' if basis.status == 'settled' else 'est.'}"
+    unknown = f", {SITE_UNKNOWN}" if SITE_UNKNOWN in basis.sources else ""
+    return f"{number(job.emissions_gco2e)} {'settled' if basis.status == 'settled' else 'est.'}{unknown}"
 
 
 def savings(job: Job) -> str:

@@ -9,6 +9,7 @@ from cli.errors import CommandError, NotFound, SettingError
 from cli.remote.output import short_time, show_json, show_table
 from greentune.client import Client
 from greentune.models import Epoch
+from store.site import SITE_UNKNOWN
 
 EPOCH_HEADERS = (
     "epoch",
@@ -66,6 +67,7 @@ def download(client: Client, job_id: str, name: str | None, folder: Path, *, as_
 
 def _epoch(epoch: Epoch) -> tuple[str, ...]:
     guessed = " est." if epoch.intensity.estimated and epoch.intensity.gco2e_per_kwh is not None else ""
+    guessed += f", {SITE_UNKNOWN}" if epoch.intensity.source == SITE_UNKNOWN else ""
     tensors = UNKNOWN if epoch.tensors_selected is None else f"{epoch.tensors_selected}/{epoch.tensors_total}"
     return (
         str(epoch.number),

@@ -13,6 +13,7 @@ from cli.remote.events import event_line
 from cli.remote.figures import eta, kind
 from cli.remote.output import cell, short_time
 from greentune.models import Epoch, Event, Intensity, Job
+from store.site import SITE_UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ def _emissions(job: Job) -> str:
     basis = job.emissions_basis
     if basis is None:
         return UNKNOWN
-    guessed = ", from estimated intensities" if basis.estimated else ""
+    guessed = f", {SITE_UNKNOWN}" if SITE_UNKNOWN in basis.sources else ""
+    guessed += ", from estimated intensities" if basis.estimated else ""
     missing = f", without {number(basis.unpriced_kwh)} kWh that has no price yet" if basis.unpriced_kwh else ""
     return f"{number(job.emissions_gco2e)} gCO2e, {basis.status}{guessed}{missing}"

@@ -15,8 +15,6 @@ from greencore.carbon.source import check_window, forecast_end
 from greencore.clock import Clock, utc_now
 
 WORLD = "WORLD"
-SITE_UNKNOWN = "site unknown"
-"""The source of the world's mean where it stands in because nothing says in which grid the energy was used."""
 HOUR = timedelta(hours=1)
 
 

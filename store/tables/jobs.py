@@ -19,6 +19,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column
 
+from store.site import UNKNOWN_ZONE
 from store.status import JobStatus
 from store.tables.table import Json, Table
 
@@ -203,7 +204,7 @@ class EnergyInterval(Table):
     gpu_kwh: Mapped[float]
     ram_kwh: Mapped[float]
     method: Mapped[Json]
-    zone: Mapped[str]
+    zone: Mapped[str] = mapped_column(default=UNKNOWN_ZONE)
     intensity_gco2e_per_kwh: Mapped[float | None]
     intensity_source: Mapped[str | None]
     intensity_estimated: Mapped[bool]

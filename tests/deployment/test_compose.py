@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from store.settings import KEPT_FROM_WORKERS, PROVIDER_SECRETS, Settings
+from store.settings import KEPT_FROM_WORKERS, PROVIDER_SECRETS, REPLACED, Settings
 from tests.deployment.compose import COMPOSE_FILE, ROOT, seconds, services, variables
 from tests.deployment.environment_example import described
 
@@ -51,7 +51,7 @@ def test_compose_takes_it(profile: str) -> None:
 
 
 def test_every_variable_is_explained() -> None:
-    assert variables() <= set(described())
+    assert variables() <= set(described()) | REPLACED.keys()
 
 
 @pytest.mark.parametrize("name", services())
@@ -118,6 +118,12 @@ def test_every_other_setting_reaches_every_process(name: str) -> None:
         in services()[name]["environment"]
     }
     assert set(Settings.model_fields) - KEPT_FROM_WORKERS - OF_THE_IMAGE <= passed
+
+
+@pytest.mark.fault(number=11)
+@pytest.mark.parametrize("name", PROCESSES)
+def test_what_is_a_setting_no_more_reaches_every_process_to_be_refused(name: str) -> None:
+    assert services()[name]["environment"].keys() >= REPLACED.keys()
 
 
 def test_nothing_is_published_beyond_this_host() -> None:

@@ -50,9 +50,10 @@ def serving(folder: Path, pretrained: Path) -> Iterator[Serving]:
     (folder / "var" / "models" / pretrained.name).symlink_to(pretrained)
     port = free_port("127.0.0.1")
     command = [sys.executable, "-m", "cli.main", "serve", "--port", str(port)]
+    environment = _environment(folder) | {"GREENTUNE_SITE": "FR"}
     log = folder / "serve.log"
     with log.open("w") as output:
-        process = subprocess.Popen(command, cwd=folder, env=_environment(folder), stdout=output, stderr=output)
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
     try:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while "GreenTune is at" not in log.read_text():
