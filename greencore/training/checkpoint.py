@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 from transformers import Trainer
 
 from greencore.training.checkpoint_folder import CheckpointFolder
+from greencore.training.shapes import encodes
+from greencore.training.token_loss import summed_token_loss
 
 OPTIMIZER, SCHEDULER, RANDOM = "optimizer", "scheduler", "random"
 
@@ -18,12 +20,32 @@ OPTIMIZER, SCHEDULER, RANDOM = "optimizer", "scheduler", "random"
 class CheckpointedTrainer(Trainer):
     """A Trainer that writes its checkpoints into a `CheckpointFolder`.
 
-    A checkpoint holds weights, optimiser, schedule, random state and the position in the data.
+    A checkpoint holds weights, optimiser, schedule, random state and the position in the data. The loss that it logs
+    of a step is that of the learned tokens, without what the model adds to the loss that it minimises (a router's
+    balance, for example).
     """
 
     def __init__(self, *, checkpoints: CheckpointFolder, **settings: Any) -> None:
         super().__init__(**settings)
         self._checkpoints = checkpoints
+        # The Trainer tells by the class's name whether a loss leaves out each row's first token: GPT2LMHeadModel's does
+        self._loss_shifts_labels = not encodes(self.model)
+        self._token_loss: torch.Tensor | None = None
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """As the Trainer does; keeps the step's loss per learned token for `log`."""
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        total, learned = summed_token_loss(outputs["logits"], inputs["labels"], encoder=encodes(self.model))
+        self._token_loss = total / learned
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log the step's loss per learned token in place of the loss that was minimised."""
+        if "loss" in logs and self._token_loss is not None:
+            logs["loss"] = float(self._token_loss)
+        super().log(logs, start_time)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         epochs_done = int((self.state.epoch or 0.0) + 1e-6)

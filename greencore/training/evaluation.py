@@ -14,6 +14,8 @@ from greencore.training.formats import PLAIN, PromptFormat
 from greencore.training.modes import in_evaluation_mode
 from greencore.training.rouge import rouge
 from greencore.training.rows import Collator, Tokenised, prompt_and_completion, prompt_tokens, to_device
+from greencore.training.shapes import encodes
+from greencore.training.token_loss import summed_token_loss
 
 BEAMS, NEW_TOKENS = 4, 64  # paper §4, for SciTLDR; DialogSum's summaries have up to 128 tokens
 
@@ -95,16 +97,14 @@ def complete(
 def mean_loss(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tokenised: Tokenised, *, batch_size: int
 ) -> float:
-    """Mean loss per learned token, in nats."""
+    """Return the mean loss per learned token, in nats: of the tokens alone, whatever the model adds to its loss."""
     collate = Collator(_pad_id(tokenizer))
     total, tokens = 0.0, 0
     with in_evaluation_mode(model):
         for start in range(0, len(tokenised.examples), batch_size):
-            batch = collate(tokenised.examples[start : start + batch_size])
-            # a decoder alone predicts each token from those before it, so that nothing predicts the first
-            labels = batch["labels"] if model.config.is_encoder_decoder else batch["labels"][:, 1:]
-            learned = int((labels >= 0).sum())
-            total += learned * float(model(**to_device(batch, model.device)).loss)
+            batch = to_device(collate(tokenised.examples[start : start + batch_size]), model.device)
+            loss, learned = summed_token_loss(model(**batch).logits, batch["labels"], encoder=encodes(model))
+            total += float(loss)
             tokens += learned
     return total / tokens
 
