@@ -24,6 +24,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from greencore.training.quantised import quantisation
+
 COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 INDEX = "model.safetensors.index.json"
@@ -107,6 +109,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def _config(folder: Path) -> PreTrainedConfig:
+    _refuse_quantised(folder)
     config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     return config
 
@@ -120,6 +123,10 @@ def _refusals(place: Path) -> Iterator[None]:
     """What transformers says of a model that it cannot load, its demand to run a model's own code included."""
     try:
         yield
+    except ModelError:
+        raise
+    except ImportError as error:
+        raise ModelError(f"{place} needs a Python package that is not installed here: {error}") from error
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         if "trust_remote_code" in str(error):
             raise ModelError(f"{place} asks for code of its own to be run, which is never done") from error
@@ -193,7 +200,18 @@ def _checked_folder(folder: Path) -> Path:
         parts = set(json.loads((folder / INDEX).read_text())["weight_map"].values())
         if lost := sorted(part for part in parts if not (folder / part).is_file()):
             raise ModelError(f"{folder} is not whole: its index names {lost[0]}, which is not there")
+    _refuse_quantised(folder)
     return folder
+
+
+def _refuse_quantised(folder: Path) -> None:
+    with _refusals(folder):
+        method = quantisation(folder)
+    if method is not None:
+        raise ModelError(
+            f"{folder} holds quantised weights ({method}), which cannot be trained: name the model that they were made"
+            " of, with weights in float32, float16 or bfloat16"
+        )
 
 
 def _convert(file: Path, folder: Path) -> None:

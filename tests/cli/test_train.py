@@ -1,6 +1,7 @@
 """`greentune train`: a run without any service."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,6 +69,17 @@ def test_what_cannot_be_used_is_named(model: Path, dataset: Path, tmp_path: Path
     with pytest.raises(SettingError, match=r"--dataset: .*wrong\.jsonl: line 2"):
         run(model, wrong, output)
     assert not output.exists()
+
+
+@pytest.mark.fault(number=9)
+def test_a_quantised_model_is_refused_in_plain_words(model: Path, dataset: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(model, tmp_path / "quantised"))
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SettingError, match=r"--model: .*quantised weights \(bitsandbytes, 4 bits\), which cannot be"):
+        run(folder, dataset, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_after_a_rho_below_the_floor_the_corrected_command_runs(model: Path, dataset: Path, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
         MixtralConfig(vocab_size=64, num_local_experts=4, num_key_value_heads=4, **SMALL, **ROUTED)
     ),
     "Qwen 3 MoE": lambda: Qwen3MoeForCausalLM(
-        Qwen3MoeConfig(vocab_size=64, num_experts=4, moe_intermediate_size=16, head_dim=8, **SMALL, **ROUTED)
+        Qwen3MoeConfig(vocab_size=64, num_experts=4, moe_intermediate_size=16, **SMALL, **ROUTED)
     ),
     "Switch": lambda: SwitchTransformersForConditionalGeneration(SwitchTransformersConfig(**SWITCH)),
 }

@@ -1,0 +1,54 @@
+"""Recognises a model's folder whose weights are quantised: they hold no values that a gradient could be added to."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+# In config.json, of the model or of a part of it; "quantization" is MLX's name for it.
+FIELDS = ("quantization_config", "compression_config", "quantization")
+# Files that some tools write beside a config.json which says nothing.
+FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq", "hf_quant_config.json": "modelopt"}
+FLOATS = {"F64", "F32", "F16", "BF16"}
+PACKED = {"qweight", "qzeros", "weight_packed", "weight_scale", "weight_scale_inv", "weight_blocks", "SCB"}
+
+
+def quantisation(folder: Path) -> str | None:
+    """Return how the weights in a folder are quantised, for a message; None for plain floating-point weights.
+
+    The configuration says so, or a file of the tool that quantised them, or the type and names of the tensors.
+    """
+    config = folder / "config.json"
+    if config.is_file():
+        for method in _configured(json.loads(config.read_text())):
+            return method
+    for name, method in FILES.items():
+        if (folder / name).is_file():
+            return f"{method}, says {name}"
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "pt") as weights:
+            for name in weights.keys():  # noqa: SIM118 (it is no mapping)
+                kind, last = weights.get_slice(name).get_dtype(), name.rpartition(".")[2]
+                if last in PACKED or (last == "weight" and kind not in FLOATS):
+                    return f"{name} in {file.name} has the type {kind}"
+    return None
+
+
+def _configured(config: Any, depth: int = 0) -> Iterator[str]:
+    if not isinstance(config, Mapping) or depth > 2:
+        return
+    for field in FIELDS:
+        if isinstance(found := config.get(field), Mapping) and found:
+            yield _method(found)
+    for part in config.values():
+        yield from _configured(part, depth + 1)
+
+
+def _method(settings: Mapping[str, Any]) -> str:
+    bits = next((settings[name] for name in ("bits", "w_bit") if isinstance(settings.get(name), int)), None)
+    if settings.get("load_in_4bit") or settings.get("load_in_8bit"):
+        bits = 4 if settings.get("load_in_4bit") else 8
+    name = str(settings.get("quant_method") or ("bitsandbytes" if "load_in_4bit" in settings else "a method unnamed"))
+    return name if bits is None else f"{name}, {bits} bits"

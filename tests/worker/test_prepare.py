@@ -1,0 +1,45 @@
+"""What the preparation of a job refuses before anything is trained, and which field it blames."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from greencore.training.models import ModelError
+from store.settings import Settings
+from store.tables import Job
+from tests.greencore.training.conftest import small_model
+from tests.worker.stage import ROWS
+from worker.faults import explain
+from worker.prepare import estimate_job
+
+
+def prepare(settings: Settings, tmp_path: Path, *, method: str = "full", **hyperparameters: Any) -> dict[str, Any]:
+    """The error that a job on the catalogue's small model is failed with."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(ROWS)
+    job = Job(model="small", method=method, policy={"kind": "constant", "rho": 0.6}, hyperparameters=hyperparameters)
+    try:
+        estimate_job(job, rows, settings)
+    except ModelError as error:
+        return explain(error)
+    raise AssertionError("the job was not refused")
+
+
+def holding(settings: Settings, folder: Path) -> Settings:
+    """Settings whose catalogue holds the folder as `small`."""
+    file = folder.with_suffix(".toml")
+    file.write_text(f'[small]\nsource = "{folder}"\nlicence = "CC0-1.0"\n')
+    return settings.model_copy(update={"catalogue": file})
+
+
+@pytest.mark.fault(number=9)
+def test_a_quantised_model_is_refused(worker_settings: Settings, tmp_path: Path) -> None:
+    folder = small_model(tmp_path / "small")
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+    (folder / "config.json").write_text(json.dumps(config))
+    error = prepare(holding(worker_settings, folder), tmp_path)
+    assert (error["title"], error["field"]) == ("The model cannot be used", "model")
+    assert "quantised weights (gptq, 4 bits), which cannot be trained" in error["detail"]
