@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROW_FORMS = '{"prompt", "completion"}, {"messages": [{"role", "content"}, …]} or {"text"}'
@@ -14,11 +14,12 @@ LONGEST_SHOWN = 120  # of whatever a row holds, in an error
 class InvalidRow(ValueError):
     """One row cannot be used; `line` counts from 1, `field` is None where the whole row is to blame.
 
-    `field` and `message` are short, and hold only characters that can be shown, whatever the row holds.
+    `line` is 0 for a row that was not read from a file. `field` and `message` are short, and hold only characters
+    that can be shown, whatever the row holds.
     """
 
     def __init__(self, line: int, field: str | None, message: str) -> None:
-        super().__init__(f"line {line}: {f'{field}: ' if field else ''}{message}")
+        super().__init__(f"{f'line {line}: ' if line else ''}{f'{field}: ' if field else ''}{message}")
         self.line, self.field, self.message = line, field, message
 
 
@@ -28,6 +29,7 @@ class PromptRow:
 
     prompt: str
     completion: str
+    line: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class MessagesRow:
     """A conversation of (role, content) that ends with the assistant, whose last message bears the loss."""
 
     messages: tuple[tuple[str, str], ...]
+    line: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,10 @@ class TextRow:
     """Plain text; the loss is taken on all of it."""
 
     text: str
+    line: int = field(default=0, compare=False)
 
 
-Row = PromptRow | MessagesRow | TextRow
+Row = PromptRow | MessagesRow | TextRow  # `line` is where a row was read, from 1, and no part of what it is
 
 
 def parse_row(line: str | bytes, number: int) -> Row:
@@ -73,9 +77,9 @@ def to_row(value: Mapping[str, object], number: int) -> Row:
         return _messages_row(value["messages"], number)
     if "prompt" in value or "completion" in value:
         prompt = _text(value, "prompt", number)
-        return PromptRow(prompt, _text(value, "completion", number, required=True))
+        return PromptRow(prompt, _text(value, "completion", number, required=True), number)
     if "text" in value:
-        return TextRow(_text(value, "text", number, required=True))
+        return TextRow(_text(value, "text", number, required=True), number)
     raise InvalidRow(number, None, f"expected {ROW_FORMS}, got the keys {_shown(', '.join(sorted(value)))}")
 
 
@@ -150,7 +154,9 @@ def _messages_row(value: object, number: int) -> MessagesRow:
         messages.append((role, content))
     if messages[-1][0] != "assistant":
         raise InvalidRow(number, "messages", "must end with the assistant's message, which is what is learned")
-    return MessagesRow(tuple(messages))
+    if len(messages) == 1:
+        raise InvalidRow(number, "messages", "holds the assistant's message alone: expected one before it to answer")
+    return MessagesRow(tuple(messages), number)
 
 
 def _shown(value: object) -> str:

@@ -16,12 +16,15 @@ from greencore.dataset import load_rows
 from greencore.hyperparameters import Hyperparameters
 from greencore.policy import parse_policy
 from greencore.training.baselines import Baseline
+from greencore.training.examination import sample_format
+from greencore.training.formats import prompt_format
 from greencore.training.method_costs import method_flops
 from greencore.training.models import ModelError, load_skeleton, load_tokenizer, materialise
-from greencore.training.rows import padded, split
+from greencore.training.rows import held_out_duplicates, padded, split
 from greencore.training.run import tokenised
 from greencore.training.shapes import StepShape, encodes, row_lengths
 from greencore.training.step_costs import StepCosts
+from greencore.training.template_clock import TemplateClock
 from store.catalogue import read_catalogue
 from store.database import Database, wake_scheduler
 from store.datasets import rows_file
@@ -49,7 +52,8 @@ class Estimate:
 
     They hold the padding that batches of shuffled rows have on the average.
 
-    `method_flops` are those of a baseline's own steps; None for "greentrainer", whose ρ decides.
+    `method_flops` are those of a baseline's own steps; None for "greentrainer", whose ρ decides. `held_out_duplicates`
+    are rows that are not held out since an equal row is trained on.
     """
 
     training_rows: int
@@ -63,6 +67,7 @@ class Estimate:
     parameters: int
     tensors: int
     method_flops: int | None = None
+    held_out_duplicates: int = 0
 
 
 def prepare_job(job_id: str) -> None:
@@ -129,7 +134,11 @@ def estimate_job(job: Job, rows_in: Path, settings: Settings) -> Estimate:
     tokenizer = load_tokenizer(folder)
     training, held_out = split(rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed)
     skeleton = load_skeleton(folder)
-    tokens = tokenised(training, tokenizer, hyperparameters, encoder=encodes(skeleton))
+    form = prompt_format(hyperparameters.prompt_format, tokenizer, TemplateClock())
+    tokens = tokenised(training, tokenizer, hyperparameters, form, encoder=encodes(skeleton))
+    tokenised(held_out, tokenizer, hyperparameters, form, encoder=encodes(skeleton))  # to refuse what cannot be
+    if hyperparameters.sample_prompt is not None:
+        sample_format(rows, form, tokenizer)
     lengths = [tuple(map(padded, row)) for row in row_lengths(tokens.examples, encoder=encodes(skeleton))]
     shortest, longest = (tuple(end(part) for part in zip(*lengths, strict=True)) for end in (min, max))
     costs = StepCosts(skeleton, batch_size=hyperparameters.batch_size, shortest=shortest, longest=longest)
@@ -152,6 +161,7 @@ def estimate_job(job: Job, rows_in: Path, settings: Settings) -> Estimate:
         rho_floor=costs.floor,
         parameters=sum(parameter.numel() for parameter in skeleton.parameters()),
         tensors=len(costs.tensors),
+        held_out_duplicates=held_out_duplicates(rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed),
     )
     if job.method == "greentrainer":
         return estimate

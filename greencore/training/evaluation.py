@@ -13,7 +13,7 @@ from greencore.dataset import PromptRow, Row, TextRow
 from greencore.training.formats import PLAIN, PromptFormat
 from greencore.training.modes import in_evaluation_mode
 from greencore.training.rouge import rouge
-from greencore.training.rows import Collator, Tokenised, prompt_and_completion, prompt_tokens, to_device
+from greencore.training.rows import Collator, Tokenised, prompt_tokens, reference, to_device
 from greencore.training.shapes import encodes
 from greencore.training.token_loss import summed_token_loss
 
@@ -68,7 +68,7 @@ def evaluate(
     ]
     written = _write(model, tokenizer, prompts, batch_size=batch_size, max_new_tokens=max_new_tokens, beams=beams)
     expected: list[str | Sequence[str]] = [
-        prompt_and_completion(rows[index], tokenizer)[1] if references is None else references[index] for index in asked
+        reference(rows[index], tokenizer, prompt_format) if references is None else references[index] for index in asked
     ]
     return Evaluation(loss, rouge(expected, written), len(rows))
 
@@ -80,15 +80,19 @@ def complete(
     *,
     max_new_tokens: int = NEW_TOKENS,
     beams: int = 1,
+    prompt_format: PromptFormat = PLAIN,
 ) -> list[str]:
-    """What the model writes after each prompt, or for an encoder's each prompt, up to the end of text.
+    """What the model writes after each prompt in `prompt_format`, or for an encoder's, up to the end of text.
 
     Greedy, or the best of so many `beams`; at most `max_new_tokens` tokens, of prompts that are shortened to what the
     model's positions leave beside them.
     """
     longest, encoder = _room(model, max_new_tokens), bool(model.config.is_encoder_decoder)
     tokens = [
-        prompt_tokens(PromptRow(prompt, ""), tokenizer, max_length=longest, encoder=encoder)[0] for prompt in prompts
+        prompt_tokens(
+            PromptRow(prompt, ""), tokenizer, max_length=longest, prompt_format=prompt_format, encoder=encoder
+        )[0]
+        for prompt in prompts
     ]
     return _write(model, tokenizer, tokens, batch_size=max(1, len(prompts)), max_new_tokens=max_new_tokens, beams=beams)
 

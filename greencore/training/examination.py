@@ -1,18 +1,17 @@
 """The same questions before, between and after: what a run has changed."""
 
-import json
-import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from greencore.dataset import Row
+from greencore.dataset import MessagesRow, Row, TextRow
 from greencore.hyperparameters import Hyperparameters
-from greencore.training.checkpoint_folder import flush
 from greencore.training.evaluation import Evaluation, complete, evaluate, mean_loss
-from greencore.training.formats import prompt_format
+from greencore.training.formats import PLAIN, PromptFormat, prompt_format
+from greencore.training.kept import keep
 from greencore.training.rows import Tokenised
 
 
@@ -25,7 +24,10 @@ class Marks:
 
 
 class Examination:
-    """Asks a model about the held-out rows, which `tokens` are in the model's own, and for the sample's completion."""
+    """Asks a model about the held-out rows, which `tokens` are in the model's own, and for the sample's completion.
+
+    The rows' prompts are put in `form`, the sample prompt in `sample_form` (see `sample_format`).
+    """
 
     def __init__(
         self,
@@ -33,8 +35,12 @@ class Examination:
         rows: Sequence[Row],
         tokens: Tokenised,
         hyperparameters: Hyperparameters,
+        *,
+        form: PromptFormat,
+        sample_form: PromptFormat,
     ) -> None:
         self._tokenizer, self._rows, self._tokens, self._settings = tokenizer, rows, tokens, hyperparameters
+        self._form, self._sample_form = form, sample_form
 
     def take(self, model: PreTrainedModel) -> Marks:
         """Ask everything."""
@@ -48,33 +54,38 @@ class Examination:
                 self._tokens,
                 batch_size=settings.batch_size,
                 max_new_tokens=settings.max_new_tokens,
-                prompt_format=prompt_format(settings.prompt_format, self._tokenizer),
+                prompt_format=self._form,
                 max_prompt_length=settings.max_length,
             )
         if settings.sample_prompt is not None:
             [sample] = complete(
-                model, self._tokenizer, [settings.sample_prompt], max_new_tokens=settings.max_new_tokens
+                model,
+                self._tokenizer,
+                [settings.sample_prompt],
+                max_new_tokens=settings.max_new_tokens,
+                prompt_format=self._sample_form,
             )
         return Marks(evaluation, sample)
 
     def kept(self, model: PreTrainedModel, file: Path) -> Marks:
         """The marks before training; a run that goes on has them from its first start."""
-        if file.is_file():
-            kept = json.loads(file.read_text())
-            return Marks(Evaluation(**kept["evaluation"]) if kept["evaluation"] else None, kept["sample"])
-        marks = self.take(model)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        working = file.with_name(f".{file.stem}-{os.getpid()}{file.suffix}")
-        try:
-            working.write_text(json.dumps(asdict(marks)))
-            flush(working)
-            working.rename(file)
-        finally:
-            working.unlink(missing_ok=True)
-        return marks
+        marks = keep(file, lambda: asdict(self.take(model)))
+        return Marks(Evaluation(**marks["evaluation"]) if marks["evaluation"] else None, marks["sample"])
 
     def loss(self, model: PreTrainedModel) -> float | None:
         """The held-out loss alone, which costs no generation."""
         if not self._rows:
             return None
         return mean_loss(model, self._tokenizer, self._tokens, batch_size=self._settings.batch_size)
+
+
+def sample_format(rows: Sequence[Row], form: PromptFormat, tokenizer: PreTrainedTokenizerBase) -> PromptFormat:
+    """The format in which a sample prompt is put as most of the rows are.
+
+    That is `form` for prompts, a user's turn for conversations, and nothing for plain text. Raises `ModelError` for
+    a chat template that does not take one.
+    """
+    [(kind, _)] = Counter(map(type, rows)).most_common(1)
+    if kind is MessagesRow:
+        return prompt_format("chat", tokenizer, form.clock)
+    return PLAIN if kind is TextRow else form

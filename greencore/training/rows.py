@@ -1,6 +1,7 @@
 """From rows to tokens: the completion bears the loss, the end of text is trained, the prompt gives way."""
 
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,12 +9,18 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from greencore.dataset import MessagesRow, PromptRow, Row, TextRow
+from greencore.dataset import InvalidRow, MessagesRow, PromptRow, Row, TextRow
+from greencore.training.chat_template import ConversationRefused, Messages, Turn, last_turn
 from greencore.training.formats import PLAIN, PromptFormat, chat_prompt
 from greencore.training.models import ModelError
+from greencore.training.seams import continue_text, encode
 
 IGNORED = -100
 PAD_TO_MULTIPLE = 8
+
+
+class UnusableRow(InvalidRow, ModelError):
+    """A row that this model's tokenizer or chat template can make nothing of; the error names its line."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +57,20 @@ def prompt_and_completion(
 ) -> tuple[str, str]:
     """The text that is given and the text that is learned; plain text has nothing that is given.
 
-    `prompt_format` is for prompt rows; a conversation is always put in the tokenizer's chat template.
+    `prompt_format` is for prompt rows; a conversation is always put in the tokenizer's chat template. What is learned
+    of it is what the template renders of its last turn (see `chat_template.last_turn`). Raises `UnusableRow` for a
+    conversation of which nothing can be learned.
     """
-    if isinstance(row, PromptRow):
-        return prompt_format.around(row.prompt), _learned(row)
-    if isinstance(row, MessagesRow):
-        return chat_prompt(row.messages[:-1], tokenizer), _learned(row)
-    return "", _learned(row)
+    turn = _turn(row, tokenizer, prompt_format)
+    return turn.given, turn.learned
+
+
+def reference(row: Row, tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat = PLAIN) -> str:
+    """The text that generation is compared with: what is learned, as generation is decoded, without special tokens."""
+    if _messages(row, prompt_format) is None:
+        return prompt_and_completion(row, tokenizer, prompt_format)[1]
+    learned = prompt_and_completion(row, tokenizer, prompt_format)[1]
+    return str(tokenizer.decode(encode(learned, tokenizer), skip_special_tokens=True)).strip()
 
 
 def tokenise(
@@ -70,10 +84,13 @@ def tokenise(
 ) -> Tokenised:
     """Tokenise rows to at most `max_length` tokens, the end of text included.
 
-    A row that is too long is shortened in its prompt (see `prompt_tokens`), and only when that is used up at the end
-    of its completion; both are counted. With `encoder` the prompt goes to the encoder and has `max_length` to itself,
-    and the completion has `max_target_length` (default: as many). Raises `ModelError` for a tokenizer without an end
-    of text, for a conversation without a chat template, and for plain text with an encoder, which has nothing to read.
+    The prompt's tokens are those of the prompt by itself, as they are for generation; those of the completion follow
+    on them (see `seams.continue_text`), and the end of text on these, unless a chat template ends the turn with a token
+    of its own. A row that is too long is shortened in its prompt (see `prompt_tokens`), and only when that is used up
+    at the end of its completion; both are counted. With `encoder` the prompt goes to the encoder and has `max_length`
+    to itself, and the completion has `max_target_length` (default: as many). Raises `ModelError` for a tokenizer
+    without an end of text or a usable chat template, and for plain text with an encoder, which has nothing to read;
+    `UnusableRow` for a conversation that the template refuses, and for a text of no tokens.
     """
     if tokenizer.eos_token_id is None:
         raise ModelError("the tokenizer has no end-of-text token, so a completion would never end")
@@ -83,7 +100,7 @@ def tokenise(
             raise ModelError(
                 'an encoder-decoder model reads a prompt and writes a completion: {"text"} gives it no prompt'
             )
-        completion = _closed(tokenizer(_learned(row), add_special_tokens=encoder)["input_ids"], tokenizer)
+        completion = _learned_tokens(row, tokenizer, prompt_format, encoder=encoder)
         window = (max_target_length or max_length) if encoder else max_length
         if len(completion) > window:
             completions += 1
@@ -108,29 +125,41 @@ def prompt_tokens(
 ) -> tuple[list[int], bool]:
     """The tokens that a model is given for a row, at most `max_length`, and whether that shortened the prompt.
 
-    A prompt in a format loses the end of its source, as the paper's does (§4), and so does whatever an encoder reads;
-    the format's own words stay. A prompt as it stands and a conversation lose their start, so that the completion
-    still follows on their end. The opening token that the tokenizer puts before a text stays in any case.
+    A prompt in a format loses the end of its source, as the paper's does (§4), and so does a conversation of one
+    user's turn, and whatever an encoder reads; the words around it stay. A prompt as it stands and a longer
+    conversation lose their start, so that the completion still follows on their end. The opening token of a text,
+    which the tokenizer or a chat template puts there, stays in any case.
     """
-    templated = isinstance(row, MessagesRow) or prompt_format.templated
-    opening = [] if templated or encoder else _opening(tokenizer)
+    messages = _messages(row, prompt_format)
+    source = messages[-2][1] if messages else row.prompt if isinstance(row, PromptRow) else ""
 
-    def encode(text: str) -> list[int]:
+    def given(length: int) -> str:
+        """The prompt with so many characters of its source."""
+        part = source if length >= len(source) else source[:length].rstrip()
+        if messages:
+            earlier, role = messages[:-2], messages[-2][0]
+            return _chat_prompt(row, (*earlier, (role, part)), tokenizer, prompt_format)
+        return prompt_format.around(part) if isinstance(row, PromptRow) else ""
+
+    opening = [] if messages or encoder else _opening(tokenizer)
+
+    def encode_prompt(length: int) -> list[int]:
+        text = given(length)
         if encoder:
-            return _closed(tokenizer(text, add_special_tokens=not templated)["input_ids"], tokenizer)
-        return [*opening, *tokenizer(text, add_special_tokens=False)["input_ids"]] if text else [*opening]
+            return _closed(tokenizer(text, add_special_tokens=not messages)["input_ids"], tokenizer)
+        return [*opening, *encode(text, tokenizer)]
 
-    def encode_source(length: int) -> list[int]:
-        assert isinstance(row, PromptRow)
-        return encode(prompt_format.around(row.prompt[:length].rstrip()))
-
-    tokens = encode(prompt_and_completion(row, tokenizer, prompt_format)[0])
+    tokens = encode_prompt(len(source))
     if len(tokens) <= max_length or isinstance(row, TextRow):
         return tokens[:max_length], False
-    if isinstance(row, PromptRow) and (encoder or prompt_format.prefix or prompt_format.suffix):
-        fitting = bisect_right(range(len(row.prompt)), max_length, key=lambda length: len(encode_source(length))) - 1
-        tokens = encode_source(max(fitting, 0))
-    opening = opening[:max_length]
+    if messages:
+        one_turn = all(role == "system" for role, _ in messages[:-2])
+    else:
+        one_turn = encoder or bool(prompt_format.prefix or prompt_format.suffix)
+    if one_turn:
+        fitting = bisect_right(range(len(source)), max_length, key=lambda length: len(encode_prompt(length))) - 1
+        tokens = encode_prompt(max(fitting, 0))
+    opening = [] if encoder else _opening_of(tokens, tokenizer)[:max_length]
     return [*opening, *tokens[max(len(opening), len(tokens) - max_length + len(opening)) :]], True
 
 
@@ -149,16 +178,28 @@ class Collator:
 
 
 def split(rows: Sequence[Row], *, eval_share: float, seed: int) -> tuple[list[Row], list[Row]]:
-    """Rows to train on and rows held out, by a shuffle of `seed`; at least one row is always trained on."""
-    held_out = min(round(len(rows) * eval_share), len(rows) - 1)
-    if eval_share > 0 and held_out == 0 and len(rows) > 1:
-        held_out = 1
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
-    chosen = set(order[:held_out])
+    """Rows to train on and rows held out, by a shuffle of `seed`; at least one row is always trained on.
+
+    Equal rows stay together, so that no held-out row is trained on: rows are held out with all of their copies where
+    these fit in the share, and otherwise not at all.
+    """
+    wanted = _held_out_rows(len(rows), eval_share)
+    copies = _copies(rows)
+    chosen: set[int] = set()
+    for index in _order(len(rows), seed):
+        if index not in chosen and len(chosen) + len(copies[rows[index]]) <= wanted:
+            chosen.update(copies[rows[index]])
     return (
         [row for index, row in enumerate(rows) if index not in chosen],
         [row for index, row in enumerate(rows) if index in chosen],
     )
+
+
+def held_out_duplicates(rows: Sequence[Row], *, eval_share: float, seed: int) -> int:
+    """How many rows the shuffle alone would have held out although an equal row is trained on; `split` does not."""
+    drawn = set(_order(len(rows), seed)[: _held_out_rows(len(rows), eval_share)])
+    copies = _copies(rows)
+    return sum(not drawn.issuperset(copies[rows[index]]) for index in drawn)
 
 
 def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
@@ -166,10 +207,71 @@ def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     return {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
 
 
-def _learned(row: Row) -> str:
+def _messages(row: Row, prompt_format: PromptFormat) -> Messages | None:
+    """The conversation that a row is: in a chat template a prompt is a user's turn. None for other rows."""
     if isinstance(row, MessagesRow):
-        return row.messages[-1][1]
-    return row.completion if isinstance(row, PromptRow) else row.text
+        return row.messages
+    if isinstance(row, PromptRow) and prompt_format.templated:
+        return (("user", row.prompt), ("assistant", row.completion))
+    return None
+
+
+def _turn(row: Row, tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat) -> Turn:
+    messages = _messages(row, prompt_format)
+    if messages:
+        try:
+            return last_turn(messages, tokenizer, clock=prompt_format.clock)
+        except ConversationRefused as error:
+            raise UnusableRow(row.line, _field(row), str(error)) from error
+    if isinstance(row, PromptRow):
+        return Turn(prompt_format.around(row.prompt), row.completion, ended=False)
+    assert isinstance(row, TextRow)
+    return Turn("", row.text, ended=False)
+
+
+def _chat_prompt(row: Row, messages: Messages, tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat) -> str:
+    try:
+        return chat_prompt(messages, tokenizer, prompt_format.clock)
+    except ConversationRefused as error:
+        raise UnusableRow(row.line, _field(row), str(error)) from error
+
+
+def _learned_tokens(
+    row: Row, tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat, *, encoder: bool
+) -> list[int]:
+    turn = _turn(row, tokenizer, prompt_format)
+    if encoder:
+        learned = list(tokenizer(turn.learned)["input_ids"])
+        empty = not encode(turn.learned, tokenizer)
+    else:
+        learned = continue_text(turn.given, turn.learned, tokenizer)
+        empty = not learned
+    if empty:
+        reason = "gives no tokens with this model's tokenizer, so there is nothing to learn from it"
+        raise UnusableRow(row.line, _field(row), reason)
+    return learned if turn.ended and not encoder else _closed(learned, tokenizer)
+
+
+def _field(row: Row) -> str:
+    """The name of the part of a row that is learned."""
+    return "messages" if isinstance(row, MessagesRow) else "completion" if isinstance(row, PromptRow) else "text"
+
+
+def _held_out_rows(rows: int, eval_share: float) -> int:
+    held_out = min(round(rows * eval_share), rows - 1)
+    return 1 if eval_share > 0 and held_out == 0 and rows > 1 else held_out
+
+
+def _order(rows: int, seed: int) -> list[int]:
+    return list(torch.randperm(rows, generator=torch.Generator().manual_seed(seed)).tolist())
+
+
+def _copies(rows: Sequence[Row]) -> Mapping[Row, Sequence[int]]:
+    """Where each different row is."""
+    places = defaultdict[Row, list[int]](list)
+    for index, row in enumerate(rows):
+        places[row].append(index)
+    return places
 
 
 def _stacked(rows: Sequence[Sequence[int]], filler: int) -> torch.Tensor:
@@ -184,7 +286,14 @@ def _closed(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[i
 
 
 def _opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The token that the tokenizer puts before every text, if it does: Llama's and Gemma's `<s>`, OPT's `</s>`."""
-    text, plain = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (True, False))
-    front = text[:1]
-    return list(front) if front == [tokenizer.bos_token_id] and text[1 : 1 + len(plain)] == plain else []
+    """The tokens that the tokenizer puts before every text, if any: Llama's and Gemma's `<s>`, OPT's `</s>`."""
+    text, plain = (list(tokenizer("a", add_special_tokens=special)["input_ids"]) for special in (True, False))
+    special = set(tokenizer.all_special_ids)
+    front = next((number for number, token in enumerate(text) if token not in special), 0)
+    return text[:front] if text[front : front + len(plain)] == plain else []
+
+
+def _opening_of(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The opening tokens of a tokenised prompt, which the tokenizer or the chat template has put there."""
+    opening = _opening(tokenizer) or [tokenizer.bos_token_id]
+    return opening if list(tokens[: len(opening)]) == opening else []

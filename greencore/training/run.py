@@ -24,14 +24,16 @@ from greencore.training.checkpoint import CheckpointedTrainer
 from greencore.training.checkpoint_folder import CheckpointFolder, all_or_nothing, make_durable
 from greencore.training.delta import FILE_NAME, write_delta
 from greencore.training.evaluation import Evaluation
-from greencore.training.examination import Examination
-from greencore.training.formats import prompt_format
+from greencore.training.examination import Examination, sample_format
+from greencore.training.formats import PromptFormat, prompt_format
 from greencore.training.ledger import EpochReport
 from greencore.training.listener import Listener, Relay, Stopped, stoppable, whole_epochs, within_an_epoch
 from greencore.training.models import load_model, load_tokenizer
 from greencore.training.precision import bf16_pays, device
-from greencore.training.rows import Collator, Tokenised, split, tokenise
+from greencore.training.rows import Collator, Tokenised, held_out_duplicates, split, tokenise
 from greencore.training.shapes import encodes
+from greencore.training.template_clock import FILE_NAME as CLOCK_FILE
+from greencore.training.template_clock import TemplateClock
 
 Method = Literal["greentrainer"] | Baseline
 
@@ -47,7 +49,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run came to. `completed` is False where the listener stopped it; then only checkpoints are there."""
+    """What a run came to. `completed` is False where the listener stopped it; then only checkpoints are there.
+
+    `held_out_duplicates` is how many rows were kept out of the evaluation because an equal row was trained on.
+    """
 
     completed: bool
     artifact: Path | None
@@ -55,6 +60,7 @@ class Result:
     after: Evaluation | None
     sample: Sample | None
     epochs: tuple[EpochReport, ...]
+    held_out_duplicates: int = 0
 
 
 def fine_tune(
@@ -79,7 +85,8 @@ def fine_tune(
     it, or with "prefix" the adapter alone; where the hyperparameters ask for a delta, the changed tensors in the
     model's place. There the base is called `model_name`, or as its folder is.
     Raises `greencore.backprop.BudgetTooSmall` where ρ is below the floor, ValueError for a baseline that the model has
-    no tensor for, DiskFull where there is no room for the result.
+    no tensor for, `greencore.dataset.InvalidRow` for a row that cannot be tokenised, DiskFull where there is no room
+    for the result.
     """
     listener, checkpoints = listener or Listener(), checkpoints or CheckpointFolder(folder)
     transformers.set_seed(hyperparameters.seed)
@@ -89,9 +96,12 @@ def fine_tune(
     model.to(device())  # type: ignore[arg-type]
     config, use_cache = model.config, getattr(model.config, "use_cache", None)
     training, held_out = split(rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed)
-    train_set = tokenised(training, tokenizer, hyperparameters, encoder=encodes(model))
-    held_out_tokens = tokenised(held_out, tokenizer, hyperparameters, encoder=encodes(model))
-    examination = Examination(tokenizer, held_out, held_out_tokens, hyperparameters)
+    duplicates = held_out_duplicates(rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed)
+    form = prompt_format(hyperparameters.prompt_format, tokenizer, TemplateClock(folder / CLOCK_FILE))
+    train_set = tokenised(training, tokenizer, hyperparameters, form, encoder=encodes(model))
+    held_out_tokens = tokenised(held_out, tokenizer, hyperparameters, form, encoder=encodes(model))
+    sample_form = sample_format(rows, form, tokenizer)
+    examination = Examination(tokenizer, held_out, held_out_tokens, hyperparameters, form=form, sample_form=sample_form)
     try:
         with stoppable(model, listener):
             before = examination.kept(model, folder / "before.json")
@@ -138,20 +148,19 @@ def fine_tune(
     base = model_folder if hyperparameters.result == "delta" and method != "prefix" else None
     name = model_name or model_folder.name
     artifact = _save(model, tokenizer, result_folder or folder / "artifacts", base=base, base_name=name)
-    return Result(True, artifact, before.evaluation, after.evaluation, sample, reports)
+    return Result(True, artifact, before.evaluation, after.evaluation, sample, reports, duplicates)
 
 
 def tokenised(
-    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, hyperparameters: Hyperparameters, *, encoder: bool
+    rows: Sequence[Row],
+    tokenizer: PreTrainedTokenizerBase,
+    hyperparameters: Hyperparameters,
+    form: PromptFormat,
+    *,
+    encoder: bool,
 ) -> Tokenised:
-    """Rows as a run with these hyperparameters trains them. Raises `ModelError`."""
-    return tokenise(
-        rows,
-        tokenizer,
-        max_length=hyperparameters.max_length,
-        prompt_format=prompt_format(hyperparameters.prompt_format, tokenizer),
-        encoder=encoder,
-    )
+    """Rows as a run with these hyperparameters trains them in its prompt format. Raises `ModelError`, `InvalidRow`."""
+    return tokenise(rows, tokenizer, max_length=hyperparameters.max_length, prompt_format=form, encoder=encoder)
 
 
 def _arguments(folder: Path, hyperparameters: Hyperparameters) -> TrainingArguments:

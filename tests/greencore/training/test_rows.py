@@ -162,8 +162,9 @@ def test_a_chat_prompt_is_the_same_as_a_conversation_of_one_turn() -> None:
 
 def test_a_long_conversation_loses_its_earlier_turns() -> None:
     row = MessagesRow((("system", "the summary"), ("user", "the source"), ("assistant", " a")))
-    tokens = tokenise([row], SUBWORDS, max_length=12)
+    tokens = tokenise([row], SUBWORDS, max_length=13)
     assert tokens.shortened_prompts == 1
+    assert tokens.examples[0].input_ids[0] == 0  # the opening token, which the template writes
     assert str(SUBWORDS.decode(list(tokens.examples[0].input_ids))).endswith("assistant:  a</s>")
 
 

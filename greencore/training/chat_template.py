@@ -1,0 +1,156 @@
+"""Conversations in a tokenizer's chat template: the text that a model is given, and the turn that it learns."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from jinja2 import Template, TemplateError
+from transformers import PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import _compile_jinja_template  # no public call lets the clock be set
+
+from greencore.dataset import LONGEST_SHOWN
+from greencore.training.models import ModelError
+from greencore.training.template_clock import TemplateClock
+
+Messages = Sequence[tuple[str, str]]
+
+RENDERING_ERRORS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+THOUGHT = r"(?:\w+:)?(?:think|thinking|thought|reason|reasoning)"
+OPENED_THOUGHT = re.compile(rf"(?P<left>[<\[◁])(?P<name>{THOUGHT})(?P<right>[>\]▷])(?P<gap>\s*)\Z", re.IGNORECASE)
+PASSAGES = re.compile(rf"\n|[<\[◁]/?{THOUGHT}[>\]▷]", re.IGNORECASE)  # what stands between them is rendered whole
+
+
+class ConversationRefused(ModelError):
+    """A template does not render a conversation, or not so that its last turn can be learned."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The last turn of a conversation.
+
+    `given` is the prompt up to where generation begins, `learned` what the template renders after it. `ended` is
+    False where the template puts no token at the end of a turn, so that the end of text has to follow.
+    """
+
+    given: str
+    learned: str
+    ended: bool
+
+
+def render(
+    messages: Messages,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    generation_prompt: bool,
+    clock: TemplateClock | None = None,
+) -> str:
+    """Render a conversation of (role, content); with `generation_prompt` up to where the assistant begins.
+
+    A template that reads the clock is given the time of `clock`, by default the current time. Raises `ModelError` for
+    a tokenizer without a usable template, `ConversationRefused` where the template refuses the conversation.
+    """
+    compiled = _compile(tokenizer)
+    clock = clock or TemplateClock()
+    read_now = compiled.environment.globals["strftime_now"]
+
+    def now() -> datetime:
+        return datetime.fromisoformat(read_now("%Y-%m-%dT%H:%M:%S.%f"))  # type: ignore[operator]
+
+    try:
+        return compiled.render(
+            **tokenizer.special_tokens_map,
+            messages=[{"role": role, "content": content} for role, content in messages],
+            tools=None,
+            documents=None,
+            add_generation_prompt=generation_prompt,
+            strftime_now=lambda form: clock.read(now).strftime(form),
+        )
+    except RENDERING_ERRORS as error:
+        raise ConversationRefused(
+            f"the chat template of {tokenizer.name_or_path} refuses a conversation: {_shown(error)}"
+        ) from error
+
+
+def last_turn(messages: Messages, tokenizer: PreTrainedTokenizerBase, *, clock: TemplateClock | None = None) -> Turn:
+    """Return what the template renders for the last message after the generation prompt that precedes it.
+
+    The learned text is the rendered conversation minus the rendered conversation without its last message, with the
+    generation prompt. Whitespace after the token that ends the turn belongs to it, as the template renders it; where
+    the template ends turns with no token of the tokenizer's, trailing whitespace is left out, since the end of text
+    takes its place. Where a generation prompt opens a thought that the rendered turn does not have, the learned text
+    begins with the message's own thought, or an empty one, and closes it.
+
+    Raises `ConversationRefused` for a conversation of one message, for a template that renders the conversation
+    otherwise than it begins it, and for one that leaves out what the assistant says; and what `render` raises.
+    """
+    if len(messages) < 2:
+        raise ConversationRefused("there is no message before the assistant's, so nothing that it answers")
+    content = messages[-1][1]
+    given = render(messages[:-1], tokenizer, generation_prompt=True, clock=clock)
+    whole = render(messages, tokenizer, generation_prompt=False, clock=clock)
+    learned = whole[len(given) :] if whole.startswith(given) else _close_thought(given, whole, content)
+    if learned is None:
+        raise ConversationRefused(
+            f"the chat template of {tokenizer.name_or_path} renders the conversation otherwise than its generation "
+            "prompt begins it, so there is no turn that could be learned after that prompt"
+        )
+    if not any(passage.strip() in learned for passage in PASSAGES.split(content) if passage.strip()):
+        raise ConversationRefused(
+            f"the chat template of {tokenizer.name_or_path} leaves out what the assistant says, or changes it"
+        )
+    ended = _ends_turn(learned, content, tokenizer)
+    return Turn(given, learned if ended else learned.rstrip(), ended)
+
+
+def _compile(tokenizer: PreTrainedTokenizerBase) -> Template:
+    name = tokenizer.name_or_path
+    template = tokenizer.chat_template
+    if not template:
+        raise ModelError(
+            f"the tokenizer of {name} has no chat template: use rows of"
+            ' {"prompt", "completion"} in another format, or a model that was made for conversations'
+        )
+    if isinstance(template, dict):
+        if "default" not in template:
+            raise ModelError(
+                f"the tokenizer of {name} has several chat templates ({', '.join(sorted(template))}) and none is named"
+                " default: use rows of another form, or name the one for conversations default"
+            )
+        template = template["default"]
+    try:
+        compiled: Template = _compile_jinja_template(template)
+    except TemplateError as error:
+        raise ModelError(f"the chat template of {name} cannot be read: {error}") from error
+    return compiled
+
+
+def _shown(error: Exception) -> str:
+    """What an error says, short and in one line: a template may put all of a message in it."""
+    text = " ".join(str(error).split())
+    shown = text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in shown)
+
+
+def _close_thought(given: str, whole: str, content: str) -> str | None:
+    """Return what follows on a prompt that ends with an opened thought, or None where this cannot be said."""
+    opened = OPENED_THOUGHT.search(given)
+    if opened is None or not whole.startswith(given[: opened.start()]):
+        return None
+    gap = opened["gap"]
+    opening = f"{opened['left']}{opened['name']}{opened['right']}"
+    closing = f"{opened['left']}/{opened['name']}{opened['right']}"
+    rest = whole[opened.start() :]
+    if closing in rest:
+        rest = rest.lstrip().removeprefix(opening)
+        return rest.lstrip("\n") if gap else rest
+    thought = content.partition(closing)[0].strip().removeprefix(opening).strip() if closing in content else ""
+    answer = rest.lstrip("\n") if gap else rest
+    return f"{thought}{gap}{closing}{gap * 2}{answer}"
+
+
+def _ends_turn(learned: str, content: str, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the template puts a token of the tokenizer's own at the end of a turn, whitespace aside."""
+    turn = learned.rstrip()
+    ends = tuple(token.content for token in tokenizer.added_tokens_decoder.values() if not token.content.isspace())
+    return turn.endswith(ends) and not turn.endswith(content.rstrip())
