@@ -67,7 +67,11 @@ def train(
         raise SettingError(f"--method: {error}") from error
     except NotFinite as error:
         raise SettingError(f"--learning-rate: {error}") from error
+    except InvalidRow as error:
+        shutil.rmtree(output, ignore_errors=True)
+        raise SettingError(f"--dataset: {dataset}: {error}") from error
     except (ModelError, TraceError) as error:
+        shutil.rmtree(output, ignore_errors=True)
         raise SettingError(f"--model: {error}") from error
     display.summarise(result)
 
@@ -166,4 +170,7 @@ class _Display(Listener):
         if result.before and result.after and result.before.rouge and result.after.rouge:
             marks = rouge_line(result.before.rouge, result.after.rouge)
             self._console.print(f"{marks} on {result.after.rows} held-out rows", soft_wrap=True)
+        if result.held_out_duplicates:
+            kept_out = f"{result.held_out_duplicates} rows were not held out, since equal rows are trained on"
+            self._console.print(kept_out, soft_wrap=True)
         self._console.print(f"model: {result.artifact}", soft_wrap=True)

@@ -216,6 +216,8 @@ def _evaluation(evaluation: Mapping[str, Any]) -> str:
     rows = [("loss", _number(loss.get("before")), _number(loss.get("after")))]
     rows += [(code(name), _number(before.get(name)), _number(after.get(name))) for name in sorted(before | after)]
     held_out = f"On {evaluation.get('rows')} rows that were not trained; ROUGE is in per cent."
+    if duplicates := evaluation.get("held_out_duplicates"):
+        held_out += f" {duplicates} more were drawn, and not held out since equal rows are trained on."
     return f"{held_out}\n\n{table(('', 'before', 'after'), rows)}"
 
 

@@ -77,5 +77,6 @@ def _evaluation(result: Result) -> dict[str, Any]:
     if result.before and result.after:
         found["rows"] = result.after.rows
         found["eval_loss"] = {"before": result.before.loss, "after": result.after.loss}
+        found["held_out_duplicates"] = result.held_out_duplicates
         found["rouge"] = {"before": result.before.rouge, "after": result.after.rouge}
     return found
