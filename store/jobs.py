@@ -63,7 +63,7 @@ class EpochCost:
     """Metered energy of one epoch, all attempts together, and its emissions.
 
     `emissions_gco2e` is None where part of the energy has no price yet; `methods` says how each part was
-    measured.
+    measured, every way that occurred.
     """
 
     cpu_kwh: float
@@ -81,14 +81,16 @@ class EpochCost:
 class EmissionsBasis:
     """How far a job's emissions are known: the energy that has no price yet, and what the rest was priced with.
 
-    `estimated` is true where an intensity behind the price is itself an estimate; `methods` says how the energy
-    of each component was found, every way that occurred.
+    `lost_kwh` is the part of the energy that was lost with an attempt, and is estimated. `estimated` is true where an
+    intensity behind the price is itself an estimate; `methods` says how the energy of each component was found, every
+    way that occurred.
     """
 
     unpriced_kwh: float
     estimated: bool
     sources: Sequence[str]
     methods: Mapping[str, Sequence[str]]
+    lost_kwh: float = 0.0
 
 
 def policy_of(job: Job) -> Policy:
@@ -191,17 +193,14 @@ class JobRepository:
             func.sum(EnergyInterval.gpu_kwh),
             func.sum(EnergyInterval.ram_kwh),
             case((func.bool_and(price.is_not(None)), func.sum(price))),
-            func.max(EnergyInterval.id),
+            func.array_agg(EnergyInterval.method.distinct()),
         ).where(EnergyInterval.job_id == job_id)
         if epochs is not None:
             query = query.where(EnergyInterval.epoch.in_(epochs))
         found = self._session.execute(query.group_by(EnergyInterval.epoch)).all()
-        newest = [newest for *_, newest in found]
-        methods = select(EnergyInterval.id, EnergyInterval.method).where(EnergyInterval.id.in_(newest))
-        how = {row.id: row.method for row in self._session.execute(methods)}
         return {
-            epoch: EpochCost(cpu_kwh, gpu_kwh, ram_kwh, emissions_gco2e, how[newest])
-            for epoch, cpu_kwh, gpu_kwh, ram_kwh, emissions_gco2e, newest in found
+            epoch: EpochCost(cpu_kwh, gpu_kwh, ram_kwh, emissions_gco2e, _joined(methods))
+            for epoch, cpu_kwh, gpu_kwh, ram_kwh, emissions_gco2e, methods in found
         }
 
     def emissions_basis(self, job_ids: Collection[str]) -> dict[str, EmissionsBasis]:
@@ -215,6 +214,7 @@ class JobRepository:
                 func.bool_or(EnergyInterval.intensity_estimated),
                 func.array_agg(EnergyInterval.intensity_source.distinct()),
                 func.array_agg(EnergyInterval.method.distinct()),
+                func.coalesce(func.sum(EnergyInterval.energy_kwh).filter(EnergyInterval.lost), 0.0),
             )
             .where(EnergyInterval.job_id.in_(job_ids))
             .group_by(EnergyInterval.job_id)
@@ -225,8 +225,9 @@ class JobRepository:
                 estimated=estimated,
                 sources=[source for source in sources if source is not None],
                 methods=_by_component(methods),
+                lost_kwh=lost_kwh,
             )
-            for job_id, unpriced_kwh, estimated, sources, methods in self._session.execute(query)
+            for job_id, unpriced_kwh, estimated, sources, methods, lost_kwh in self._session.execute(query)
         }
 
     def events(self, job_id: str, *, limit: int, after: int | None = None) -> Page[Event]:
@@ -275,6 +276,10 @@ def _page(query: Query, limit: int, which: JobFilter) -> Query:
     if labels := which.get("labels"):
         query = query.where(Job.labels.contains(dict(labels)))
     return query.order_by(*(Job.__table__.c[name].desc() for name in index), Job.id.desc()).limit(limit + 1)
+
+
+def _joined(methods: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    return {component: ", ".join(ways) for component, ways in _by_component(methods).items()}
 
 
 def _by_component(methods: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:

@@ -10,6 +10,7 @@ from statistics import stdev
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
+from store.lost_energy import ASSUMED_POWER_W
 from store.settings import Settings
 from store.status import JobStatus
 from store.tables import EnergyInterval, Epoch, Event, Job
@@ -20,7 +21,6 @@ RECENT_JOBS = 5
 # Orders of magnitude for a device that has not run anything yet: what a data-centre GPU, and a few cores, sustain in
 # training a transformer. `GREENTUNE_ASSUMED_TFLOPS` and `GREENTUNE_ASSUMED_POWER_W` put the operator's in their place.
 ASSUMED_TFLOPS = {"gpu": 100.0, "cpu": 0.05}
-ASSUMED_POWER_W = {"gpu": 500.0, "cpu": 60.0}
 ASSUMED_STARTUP_HOURS = 1 / 60
 # What is assumed of a device that has not run anything may be wrong by as much.
 DOUBT = 10.0

@@ -14,12 +14,13 @@ from greencore.carbon.accounting import TRACKER_TOLERANCE, tracker_difference
 from greencore.energy import EnergyInterval as MeteredInterval
 from greencore.policy import Decision
 from store.database import wake_scheduler
+from store.energy_totals import add_to_totals
 from store.eta import expected_end, keep
 from store.jobs import JobRepository
 from store.leases import Lease, held
 from store.site import UNKNOWN_ZONE
 from store.status import JobStatus
-from store.tables import Artifact, EnergyInterval, EnergyTotal, Epoch, Step
+from store.tables import Artifact, EnergyInterval, Epoch, Step
 from store.transitions import transition
 
 # Whoever is asked to stop and was to be neither paused nor cancelled goes back to the queue.
@@ -175,18 +176,7 @@ def add_energy(
         job.emissions_gco2e += piece.emissions_gco2e or 0.0
     job.energy_kwh += interval.energy_kwh
     JobRepository(session).touch(job)
-    _count(session, job.zone, {"cpu": interval.cpu_kwh, "gpu": interval.gpu_kwh, "ram": interval.ram_kwh})
-
-
-def _count(session: Session, zone: str | None, kwh: Mapping[str, float]) -> None:
-    """Add to the totals of a zone; always in this order, so that workers wait for each other and no longer."""
-    rows = [{"zone": zone or "", "component": component, "kwh": added} for component, added in sorted(kwh.items())]
-    added = insert(EnergyTotal).values(rows)
-    session.execute(
-        added.on_conflict_do_update(
-            index_elements=["zone", "component"], set_={"kwh": EnergyTotal.kwh + added.excluded.kwh}
-        )
-    )
+    add_to_totals(session, job.zone or "", {"cpu": interval.cpu_kwh, "gpu": interval.gpu_kwh, "ram": interval.ram_kwh})
 
 
 def add_tracker_total(session: Session, lease: Lease, *, at: datetime, tracker_kwh: float | None) -> None:

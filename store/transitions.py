@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from store.deliveries import announce_end
+from store.lost_energy import end_attempt
 from store.status import ALLOWED, FINAL, HELD_BY_A_WORKER, JobStatus
 from store.tables import Event, Job
 from store.tracing import add_event
@@ -26,11 +27,14 @@ def transition(
     """Move a job that this transaction has locked, and write the event beside it, and at its end to its owner's
     webhooks.
 
-    Clears the lease, and what its worker was asked for, whenever the job leaves a worker. Raises
-    `TransitionRefused` where `ALLOWED` has no such way.
+    Whenever the job leaves a worker, clears the lease and what the worker was asked for, and stores an estimate of the
+    energy that the worker did not store (`store.lost_energy`). Raises `TransitionRefused` where `ALLOWED` has no such
+    way.
     """
     if to not in ALLOWED[job.status]:
         raise TransitionRefused(job.id, job.status, to)
+    if job.status in HELD_BY_A_WORKER and to not in HELD_BY_A_WORKER:
+        end_attempt(session, job, at=at)
     event = Event(job_id=job.id, at=at, type=f"job.{to}", data={"from": job.status, "to": to, "reason": reason, **data})
     session.add(event)
     add_event(event.type, greentune__job=job.id)

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, cast
 
@@ -11,21 +12,22 @@ from sqlalchemy.orm import Session
 
 from greencore.backprop import TensorCost
 from greencore.backprop.curve import ConcaveCurve
-from greencore.carbon.accounting import split
+from greencore.carbon.accounting import PricedInterval, split
 from greencore.clock import utc_now
 from greencore.dataset import load_rows
-from greencore.energy import EnergyInterval, EnergyMeter
+from greencore.energy import EnergyInterval, EnergyMeter, is_silent
 from greencore.hyperparameters import Hyperparameters
 from greencore.policy import Decision, decide
 from greencore.policy.utility import DEFAULT_UTILITY, UtilityCurve
 from greencore.training.ledger import EpochReport
 from greencore.training.listener import Listener
 from greencore.training.run import Method, Result, fine_tune
-from store import progress
+from store import metering, progress
 from store.datasets import rows_file
 from store.grid import GridRepository, signal_named
 from store.jobs import JobRepository, policy_of
 from store.leases import held
+from store.lost_energy import ASSUMED_POWER_W
 from store.private_files import make_private_folder
 from store.selection import put_tensors
 from store.settings import Settings
@@ -34,6 +36,7 @@ from store.tracing import record_span
 from worker.baselines import without_rho
 from worker.budget import check_budget
 from worker.circumstances import circumstances
+from worker.host import host_id
 from worker.journal import Journal
 from worker.outcome import give_back, keep_result
 from worker.prepare import model_folder
@@ -60,6 +63,7 @@ class Attempt(Listener):
         self._epoch_began = time.monotonic()
         self._tensors: Sequence[str] = ()
         self._meter: EnergyMeter
+        self._silent = set[str]()  # the parts of the machine whose meters do not answer
 
     @property
     def traceparent(self) -> str | None:
@@ -68,21 +72,41 @@ class Attempt(Listener):
 
     def run(self) -> None:
         """Train to the end, or until the job is wanted back, and store what came of it."""
-        with EnergyMeter(
+        meter = EnergyMeter(
             self._store_energy,
             interval_seconds=self._settings.energy_interval_seconds,
             cpu_power_w=self._settings.cpu_power_w,
             ram_power_w=self._settings.ram_power_w,
-        ) as self._meter:
-            result = None if self.stop() else self._train()
+            assumed_gpu_power_w=self._assumed_gpu_power_w(),
+        )
+        try:
+            with meter as self._meter, self._sharing_host():
+                result = None if self.stop() else self._train()
+        finally:
+            self._journal.heartbeat.unstored = lambda: None
         tracker_kwh = self._meter.tracker_total_kwh
         self._journal.write(
-            lambda session: progress.add_tracker_total(session, self._lease, at=utc_now(), tracker_kwh=tracker_kwh)
+            lambda session: metering.close_meter(session, self._lease, at=utc_now(), tracker_kwh=tracker_kwh)
         )
         if result is None or not result.completed:
             give_back(self._journal)
         else:
             keep_result(self._journal, self._settings, self._job, result)
+
+    @contextmanager
+    def _sharing_host(self) -> Iterator[None]:
+        """Share the host's energy while the block runs; the meter is open before and after, so that none is missed."""
+        self._journal.heartbeat.unstored = self._meter.unstored
+        gpus = self._meter.gpu_uuids
+        self._journal.write(
+            lambda session: metering.begin_sharing(
+                session, self._lease, host=host_id(), gpus=gpus, monotonic=time.monotonic
+            )
+        )
+        try:
+            yield
+        finally:
+            self._journal.write(lambda session: metering.end_sharing(session, self._lease, monotonic=time.monotonic))
 
     def _train(self) -> Result:
         folder = self._settings.job_dir(self._job.id)
@@ -207,18 +231,33 @@ class Attempt(Listener):
         self._journal.check()
         return self._journal.heartbeat.control != "run"
 
+    def _assumed_gpu_power_w(self) -> float:
+        if self._job.device in (None, "cpu"):
+            return 0.0
+        return self._settings.assumed_power_w or ASSUMED_POWER_W["gpu"]
+
     def _store_energy(self, interval: EnergyInterval) -> None:
-        # A job without any energy is over in no time, and an instant has no window.
-        end = max(interval.end, interval.start + INSTANT)
+        methods = {"cpu": interval.cpu_method, "gpu": interval.gpu_method, "ram": interval.ram_method}
+        silent = {part: method for part, method in methods.items() if is_silent(method)}
+        newly_silent = {part: method for part, method in silent.items() if part not in self._silent}
 
         def store(session: Session) -> None:
-            series = GridRepository(session).filled(
-                self._zone, self._signal, interval.start, end, stale_limit=self._settings.stale_limit
+            stored = metering.store_energy(
+                session, self._lease, self._epoch, interval, price=lambda part: self._price(session, part)
             )
-            priced = split(interval, series, pue=self._settings.training_site.pue)
-            progress.add_energy(session, self._lease, self._epoch, interval, priced)
+            if stored and newly_silent:
+                metering.record_silent_meters(session, self._lease, newly_silent, at=interval.start)
 
         self._journal.write(store)
+        self._silent = set(silent)
+
+    def _price(self, session: Session, interval: EnergyInterval) -> list[PricedInterval]:
+        # A job without any energy is over in no time, and an instant has no window.
+        end = max(interval.end, interval.start + INSTANT)
+        series = GridRepository(session).filled(
+            self._zone, self._signal, interval.start, end, stale_limit=self._settings.stale_limit
+        )
+        return split(interval, series, pue=self._settings.training_site.pue)
 
 
 def _utility(curve: ConcaveCurve) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -12,6 +13,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from greencore.clock import utc_now
+from greencore.energy import Unstored
 from store import progress
 from store.database import Database
 from store.leases import Lease, LeaseLost, renew
@@ -33,6 +35,9 @@ class Heartbeat:
     written, and the process is ended where it does not end by itself. One that is to be cancelled, and is not done
     within the grace period, is ended as well, and its job cancelled. Silence is measured on the machine's monotonic
     clock, the lease on the database's.
+
+    `unstored` gives the time whose energy is not stored yet, which goes along with each renewal; until a meter is open,
+    it is all the time since the claim.
     """
 
     def __init__(self, database: Database, lease: Lease, settings: Settings) -> None:
@@ -42,7 +47,9 @@ class Heartbeat:
             threading.Thread(target=target, name=name, daemon=True)
             for target, name in ((self._beat, "heartbeat"), (self._watch, "watchdog"))
         ]
-        self._renewed = time.monotonic()
+        self._claimed_at, self._claimed = utc_now(), time.monotonic()
+        self._renewed = self._claimed
+        self.unstored: Callable[[], Unstored | None] = self._since_claim
         self._control = "run"
         self._cancel_heard: float | None = None
         self.drained_at: float | None = None
@@ -60,6 +67,9 @@ class Heartbeat:
         for thread in self._threads:
             thread.join(CLOSE_SECONDS)
 
+    def _since_claim(self) -> Unstored:
+        return Unstored(self._claimed_at, time.monotonic() - self._claimed)
+
     @property
     def control(self) -> str:
         if self._control == "run" and self.drained_at is not None:
@@ -75,7 +85,13 @@ class Heartbeat:
         while not self._closing.wait(self._pause()):
             try:
                 with self._database.session() as session:
-                    self._control = renew(session, self._lease, lease_seconds=self._settings.lease_seconds)
+                    self._control = renew(
+                        session,
+                        self._lease,
+                        lease_seconds=self._settings.lease_seconds,
+                        unstored=self.unstored(),
+                        host_seconds=time.monotonic(),
+                    )
                 self._renewed = time.monotonic()
                 self._obey_cancel()
             except LeaseLost:

@@ -230,6 +230,11 @@ def _energy(facts: CardFacts) -> str:
     rows.append(("in all", _number(facts.job.energy_kwh), "", ""))
     attempts = facts.job.attempts
     lost = f" All {attempts} attempts are in it." if attempts > 1 else ""
+    if facts.basis and facts.basis.lost_kwh:
+        lost += (
+            f" {facts.basis.lost_kwh:.4g} kWh of it are an estimate of what attempts used that ended before they had "
+            "stored it."
+        )
     known = f"Loading the model and evaluating it are in the total, not in the epochs.{lost}"
     return f"{table(('component', 'kWh', 'found by', 'kind'), rows)}\n\n{known}"
 

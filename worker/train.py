@@ -54,6 +54,8 @@ def _claim(database: Database, settings: Settings, job_id: str, task_id: str | N
                 at=utc_now(),
                 lease_seconds=settings.lease_seconds,
                 task_id=task_id,
+                pue=settings.training_site.pue,
+                assumed_power_w=settings.assumed_power_w,
                 zone=settings.training_site.zone,
             )
 

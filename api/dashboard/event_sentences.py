@@ -116,6 +116,8 @@ _SENTENCES: Mapping[str, Callable[[Data], str]] = {
     "epoch.finished": _epoch_finished,
     "gate.closed": _gate_closed,
     "energy.differs": _plain("Two counts of its energy differ"),
+    "energy.lost": _plain("Energy was lost with its worker, and is estimated"),
+    "energy.meter_silent": _plain("A meter does not answer, and its energy is estimated"),
     "emissions.settled": _settled,
     "files.removed": _removed,
     "checkpoint.failed": _checkpoint_failed,

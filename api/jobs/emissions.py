@@ -24,8 +24,12 @@ class EmissionsBasisOut(BaseModel):
     unpriced_kwh: float = Field(description="Energy whose intensity is not known yet: it is not in the emissions")
     energy_methods: dict[str, list[str]] = Field(description="How each component's energy was found")
     energy_estimated: bool = Field(description="True where any of them reckons instead of reading a meter")
+    lost_kwh: float = Field(
+        description="The part of the energy that was lost with a worker before it was stored, and is estimated"
+    )
     tracker_kwh: float | None = Field(
-        description="CodeCarbon's own total of the energy, as a check; attempts that were lost are missing in it"
+        description="CodeCarbon's own total of the energy, less what other jobs on the host used, as a check; attempts "
+        "that were lost are missing in it"
     )
 
     @classmethod
@@ -40,6 +44,7 @@ class EmissionsBasisOut(BaseModel):
             unpriced_kwh=basis.unpriced_kwh,
             energy_methods={component: list(ways) for component, ways in basis.methods.items()},
             energy_estimated=any(is_estimate(way) for ways in basis.methods.values() for way in ways),
+            lost_kwh=basis.lost_kwh,
             tracker_kwh=job.tracker_kwh,
         )
 

@@ -75,8 +75,11 @@ class EmissionsBasis(Answer):
     """How each component's energy was found"""
     energy_estimated: bool
     """True where any of them reckons instead of reading a meter"""
+    lost_kwh: float
+    """The part of the energy that was lost with a worker before it was stored, and is estimated"""
     tracker_kwh: float | None
-    """CodeCarbon's own total of the energy, as a check; attempts that were lost are missing in it"""
+    """CodeCarbon's own total of the energy, less what other jobs on the host used, as a check; attempts that were lost
+    are missing in it"""
 
 
 class Counterfactual(Answer):

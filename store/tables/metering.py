@@ -13,11 +13,12 @@ class MeteredAttempt(Table):
 
     `claimed_at`, `seen_at` (the claim or the newest renewal of the lease) and `ended_at` are times of the database's
     clock. At `seen_at` the energy of `unstored_seconds` seconds from `unstored_since` on (the worker's clock) was not
-    stored; `pue` is that of the worker's site.
+    stored; `pue` is that of the worker's site, `assumed_power_w` what its operator takes its device to draw.
 
     `host` identifies the machine since it was started, `gpus` the UUIDs of the GPUs that the attempt holds.
     `host_from`, `host_seen` and `host_until` are seconds of the host's monotonic clock: the attempt shares the host's
-    processor and memory in [host_from, host_until), until `host_seen` where its worker died.
+    processor and memory in [host_from, host_until), until `host_seen` where its worker died. `shared_out_kwh` is what
+    its meter measured of them and others were billed.
     """
 
     __tablename__ = "metered_attempts"
@@ -31,24 +32,26 @@ class MeteredAttempt(Table):
     unstored_since: Mapped[datetime]
     unstored_seconds: Mapped[float] = mapped_column(default=0.0)
     pue: Mapped[float] = mapped_column(default=1.0)
+    assumed_power_w: Mapped[float | None]
     host: Mapped[str | None]
     gpus: Mapped[list[str]] = mapped_column(default=list)
     host_from: Mapped[float | None]
     host_seen: Mapped[float | None]
     host_until: Mapped[float | None]
+    shared_out_kwh: Mapped[float] = mapped_column(default=0.0)
 
 
 class MeteredHost(Table):
     """A host whose energy is shared out. Its row is locked while anything changes who shares it, or takes a share.
 
-    `idle_until` holds, for the host itself (empty name) and for each GPU by its UUID, up to which second of the host's
-    monotonic clock its idle energy is stored.
+    `idle` holds, for the host itself (empty name) and for each GPU by its UUID, `until` which second of the host's
+    monotonic clock its idle energy is stored, and its newest idle `power` in kWh a second, by component.
     """
 
     __tablename__ = "metered_hosts"
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    idle_until: Mapped[Json] = mapped_column(default=dict)
+    idle: Mapped[Json] = mapped_column(default=dict)
 
 
 class IdleEnergy(Table):

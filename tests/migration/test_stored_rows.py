@@ -53,6 +53,8 @@ def _now(table: str, column: str, row: dict[str, Any]) -> Any:
     """What a row of the newest schema has in the place of an earlier schema's column."""
     if (table, column) == ("workers", "zones"):  # of one zone, in which the worker stands
         return [row["zone"]]
+    if (table, column) == ("metered_hosts", "idle_until"):
+        return row["idle"]
     return row[column]
 
 

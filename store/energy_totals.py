@@ -1,0 +1,33 @@
+"""Totals of the energy of a zone by component (cpu, gpu, ram): what jobs used, and what no job used."""
+
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from store.tables import EnergyTotal, IdleEnergy
+
+
+def add_to_totals(session: Session, zone: str, kwh: Mapping[str, float]) -> None:
+    """Add the energy of a job, by component, to the totals of a zone."""
+    _add(session, EnergyTotal, zone, kwh)
+
+
+def add_to_idle_energy(session: Session, zone: str, kwh: Mapping[str, float]) -> None:
+    """Add energy that no job used, by component, to that of a zone."""
+    _add(session, IdleEnergy, zone, kwh)
+
+
+def idle_energy(session: Session) -> Sequence[IdleEnergy]:
+    """The energy that no job used, by zone and component."""
+    return session.scalars(select(IdleEnergy).order_by(IdleEnergy.zone, IdleEnergy.component)).all()
+
+
+def _add(session: Session, table: type[EnergyTotal | IdleEnergy], zone: str, kwh: Mapping[str, float]) -> None:
+    """Always in the order of the components, so that writers wait for each other instead of locking each other out."""
+    rows = [{"zone": zone, "component": component, "kwh": added} for component, added in sorted(kwh.items())]
+    added = insert(table).values(rows)
+    session.execute(
+        added.on_conflict_do_update(index_elements=["zone", "component"], set_={"kwh": table.kwh + added.excluded.kwh})
+    )
