@@ -1,44 +1,62 @@
-"""Refuses request bodies that are too large, by their announced length or by counting."""
+"""Refuses request bodies that are too large, by their announced length or by counting, or that hold too many values."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.problems import Problem
+from api.problems import FieldProblem, Problem
+
+# What parts the values of JSON, and the fields of a form. Each value costs far more memory and time than its bytes.
+SEPARATORS = (b",", b"&")
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a body may hold; `values` is None where it is read as a file."""
+
+    bytes: int
+    values: int | None
 
 
 class BodyLimit:
-    """Middleware that answers 413 to a body of more than `max_bytes`.
+    """Middleware that answers 413 to a body of more bytes than `usual` allows, and 422 to one of more values.
 
-    `others` names the calls, by method and path, that have a limit of their own. FastAPI's own limit answers in plain
+    Values are counted by what parts them, as the body arrives: reading it would block the loop that serves everyone.
+    `others` names the calls, by method and path, that have bounds of their own. FastAPI's own limit answers in plain
     text where a length was announced, and this API promises problems.
     """
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int, others: Mapping[tuple[str, str], int] | None = None) -> None:
+    def __init__(self, app: ASGIApp, *, usual: Bounds, others: Mapping[tuple[str, str], Bounds] | None = None) -> None:
         self._app = app
-        self._max_bytes = max_bytes
+        self._usual = usual
         self._others = dict(others or {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        max_bytes = self._others.get((scope["method"], scope["path"]), self._max_bytes)
+        bounds = self._others.get((scope["method"], scope["path"]), self._usual)
         announced = Headers(scope=scope).get("content-length", "")
         # Of thousands of digits Python makes no number; nineteen are more than any limit.
         announced_bytes = int(announced[:19]) if announced.isdecimal() else 0
-        received_bytes = 0
+        received_bytes = received_separators = 0
 
         async def receive_within_limit() -> Message:
-            nonlocal received_bytes
-            if announced_bytes > max_bytes:
-                raise _too_large(max_bytes)
+            nonlocal received_bytes, received_separators
+            if announced_bytes > bounds.bytes:
+                raise _too_large(bounds.bytes)
             message = await receive()
-            received_bytes += len(message.get("body", b""))
-            if received_bytes > max_bytes:
-                raise _too_large(max_bytes)
+            body = message.get("body", b"")
+            received_bytes += len(body)
+            if received_bytes > bounds.bytes:
+                raise _too_large(bounds.bytes)
+            if bounds.values is not None:
+                received_separators += sum(body.count(separator) for separator in SEPARATORS)
+                if received_separators >= bounds.values:
+                    raise _too_many(bounds.values)
             return message
 
         # Raised out of the read, so that it reaches the application's own error handler.
@@ -50,5 +68,15 @@ def _too_large(max_bytes: int) -> Problem:
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         f"the body is larger than {max_bytes} bytes, the most that this service takes",
         # What is left of the body is not read, so the connection cannot carry another request.
+        headers={"Connection": "close"},
+    )
+
+
+def _too_many(values: int) -> Problem:
+    message = f"holds more than {values:,} values, by its commas: expected fewer"
+    return Problem(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        f"body: {message}",
+        errors=[FieldProblem(field="body", message=message)],
         headers={"Connection": "close"},
     )

@@ -8,11 +8,16 @@ from fastapi import Header, Response
 
 _TAG = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
 TAG = re.compile(_TAG)
+LONGEST_TAGS = 4000  # as many as fit into one header of most servers
 TAGS = re.compile(rf"\s*(?:\*|{_TAG}(?:\s*,\s*{_TAG})*)\s*")
 
 IfNoneMatch = Annotated[
     str | None,
-    Header(alias="If-None-Match", description="ETags of what you hold: where one is right still, the answer is 304"),
+    Header(
+        alias="If-None-Match",
+        max_length=LONGEST_TAGS,
+        description="ETags of what you hold: where one is right still, the answer is 304",
+    ),
 ]
 ETAG = {"ETag": {"description": "Changes with anything in this answer", "schema": {"type": "string"}}}
 CACHED: dict[int | str, dict[str, Any]] = {

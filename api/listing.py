@@ -4,13 +4,17 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Generic, TypeVar
 
 from fastapi import Query
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from store.page import Page
 
 Item = TypeVar("Item")
 Row = TypeVar("Row")
 
+# Ids, names of zones, models and files: far more than any has.
+LONGEST_ID = 200
+Id = Annotated[str, Field(max_length=LONGEST_ID)]
+OlderThan = Annotated[Id | None, Query(description="Only those older than this id")]
 Limit = Annotated[int, Query(ge=1, le=200, description="At most this many")]
 
 

@@ -20,7 +20,7 @@ from api.access.rate_limits import RateLimits
 from api.access.sessions import Sessions
 from api.access.sign_in import router as sign_in
 from api.assets import mount_assets
-from api.body_limit import BodyLimit
+from api.body_limit import BodyLimit, Bounds
 from api.context import Context
 from api.dashboard.router import router as dashboard
 from api.datasets.contents import router as dataset_contents
@@ -42,6 +42,7 @@ from api.metrics.requests import RequestMetrics
 from api.models.endpoints import router as models
 from api.observation import Observation
 from api.policies.endpoints import router as policies
+from api.policies.simulation_request import MOST_READINGS, UploadedReading
 from api.reference.endpoints import router as reference
 from api.request_id import RequestId
 from api.security_headers import SecurityHeaders
@@ -63,6 +64,11 @@ Fine-tunes language models with adaptive backpropagation, and lets the carbon in
 how much of each epoch's work is worth doing.\
 """
 UPLOAD = ("POST", "/datasets")
+SIMULATION = ("POST", "/policies/simulate")
+SIGN_IN_FORM = ("POST", "/sign-in")
+# A job with all the metadata and steps that it may have holds some hundred; a simulation's readings come on top.
+MOST_VALUES = 20_000
+VALUES_OF_READING = len(UploadedReading.model_fields)
 FORM_BYTES = 64 * 2**10  # what a form may add to the file in it
 
 
@@ -88,7 +94,6 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> FastAPI:
     database = Database(settings.database_url)
     authenticator = Authenticator(database, settings.secret, clock)
     sessions = Sessions(settings.secret, hours=settings.session_hours, clock=clock)
-    largest_upload = settings.max_upload_bytes + FORM_BYTES
     limits = RateLimits(per_minute=settings.rate_limit_per_minute)
     event_feed = EventFeed(database)
     request_metrics = RequestMetrics(CollectorRegistry())
@@ -126,7 +131,15 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> FastAPI:
                 limits=limits,
                 open_on_loopback=settings.open_on_loopback,
             ),
-            Middleware(BodyLimit, max_bytes=settings.max_body_bytes, others={UPLOAD: largest_upload}),
+            Middleware(
+                BodyLimit,
+                usual=Bounds(settings.max_body_bytes, MOST_VALUES),
+                others={
+                    UPLOAD: Bounds(settings.max_upload_bytes + FORM_BYTES, None),
+                    SIMULATION: Bounds(settings.max_body_bytes, VALUES_OF_READING * MOST_READINGS + MOST_VALUES),
+                    SIGN_IN_FORM: Bounds(FORM_BYTES, MOST_VALUES),
+                },
+            ),
         ],
         responses=problems.declared(
             HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.TOO_MANY_REQUESTS

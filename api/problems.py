@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
@@ -25,6 +25,9 @@ from api.templating import render
 MEDIA_TYPE = "application/problem+json"
 REQUEST_ID_HEADER = "X-Request-Id"
 RETRY_AFTER_SECONDS = 5
+MOST_FAULTS = 100
+LONGEST_FIELD = 200
+LONGEST_MESSAGE = 1000
 
 MEANINGS: Mapping[HTTPStatus, str] = {
     HTTPStatus.BAD_REQUEST: "It cannot be read",
@@ -51,7 +54,7 @@ class FieldProblem(BaseModel):
 
 
 class ProblemBody(BaseModel):
-    """An error as RFC 9457 has it; `errors` lists what is wrong field by field.
+    """An error as RFC 9457 has it; `errors` lists what is wrong field by field, up to the first hundred faults.
 
     `request_id` comes with the service's own faults: what its log holds of them carries the same.
     """
@@ -60,7 +63,8 @@ class ProblemBody(BaseModel):
     title: str
     status: int
     detail: str
-    errors: list[FieldProblem] = []
+    errors: list[FieldProblem] = Field(default=[], max_length=MOST_FAULTS)
+    error_count: int | None = Field(default=None, description="How many faults there are, where `errors` holds a part")
     request_id: str | None = None
 
 
@@ -73,10 +77,12 @@ class Problem(HTTPException):
         detail: str,
         *,
         errors: Sequence[FieldProblem] = (),
+        error_count: int | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(status, detail, headers)
         self.errors = list(errors)
+        self.error_count = len(self.errors) if error_count is None else error_count
 
 
 class ProblemResponse(JSONResponse):
@@ -94,10 +100,15 @@ def invalid(field: str, message: str) -> Problem:
     return invalid_fields([FieldProblem(field=field, message=message)])
 
 
-def invalid_fields(errors: Sequence[FieldProblem]) -> Problem:
-    """The 422 for several fields, at least one; its detail repeats the first."""
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"{errors[0].field}: {errors[0].message}{more}", errors=errors)
+def invalid_fields(errors: Sequence[FieldProblem], *, count: int | None = None) -> Problem:
+    """The 422 for several fields, at least one; its detail repeats the first.
+
+    `count` is how many faults there are, where `errors` holds the first ones alone.
+    """
+    count = len(errors) if count is None else count
+    more = f" (and {count - 1} more)" if count > 1 else ""
+    first = f"{_cut(errors[0].field, LONGEST_FIELD)}: {_cut(errors[0].message, LONGEST_MESSAGE)}"
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"{first}{more}", errors=errors, error_count=count)
 
 
 def declared(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
@@ -155,16 +166,29 @@ def _answer(
     detail: str,
     errors: Sequence[FieldProblem] = (),
     headers: Mapping[str, str] | None = None,
+    *,
+    error_count: int = 0,
 ) -> Response:
-    body = ProblemBody(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=list(errors))
+    shown = [
+        FieldProblem(field=_cut(error.field, LONGEST_FIELD), message=_cut(error.message, LONGEST_MESSAGE))
+        for error in errors[:MOST_FAULTS]
+    ]
+    detail = _cut(detail, LONGEST_FIELD + 2 * LONGEST_MESSAGE)
+    body = ProblemBody(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=shown)
+    body.error_count = error_count if error_count > len(shown) else None
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR and hasattr(request.state, "request_id"):
         body.request_id = request.state.request_id
         # The answer to an unexpected error passes by the middleware that would set it.
         headers = {**(headers or {}), REQUEST_ID_HEADER: request.state.request_id}
     if wants_a_page(request):
         return _page(request, body, headers)
-    left_out = {name for name in ("errors", "request_id") if not getattr(body, name)}
+    left_out = {name for name in ("errors", "error_count", "request_id") if not getattr(body, name)}
     return ProblemResponse(body.model_dump(exclude=left_out), status, headers)
+
+
+def _cut(text: str, longest: int) -> str:
+    """What was sent is repeated, but not without end."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def _page(request: Request, body: ProblemBody, headers: Mapping[str, str] | None) -> Response:
@@ -192,8 +216,9 @@ def _http(request: Request, error: Exception) -> Response:
             allowed = _allowed(request)
             detail = f"{request.url.path} does not take {request.method}, only {allowed}"
             return _answer(request, error.status_code, detail, headers={"Allow": allowed})
-    errors = error.errors if isinstance(error, Problem) else []
-    return _answer(request, error.status_code, detail, errors, error.headers)
+    if not isinstance(error, Problem):
+        return _answer(request, error.status_code, detail, headers=error.headers)
+    return _answer(request, error.status_code, detail, error.errors, error.headers, error_count=error.error_count)
 
 
 def _allowed(request: Request) -> str:
@@ -203,10 +228,15 @@ def _allowed(request: Request) -> str:
     return ", ".join(sorted({method for route in here for method in route.methods or ()}))
 
 
+def refused_fields(faults: Sequence[Mapping[str, Any]], *, count: int) -> Problem:
+    """The 422 for the first of `count` faults that pydantic has found; their locations begin with `body` or such."""
+    return invalid_fields([_field_problem(each) for each in faults[:MOST_FAULTS]], count=count)
+
+
 def _validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    problem = invalid_fields([_field_problem(details) for details in error.errors()])
-    return _answer(request, problem.status_code, problem.detail, problem.errors)
+    faults = error.errors()
+    return _http(request, refused_fields(faults, count=len(faults)))
 
 
 def _field_problem(details: Mapping[str, Any]) -> FieldProblem:
@@ -214,10 +244,10 @@ def _field_problem(details: Mapping[str, Any]) -> FieldProblem:
     if details["type"] == "json_invalid":
         message = f"not JSON: {details['ctx']['error']} at character {location[0]}"
         return FieldProblem(field="body", message=message)
-    if source == "body" and not location:
+    if source == "body" and not location and details["type"] != "value_error":
         return FieldProblem(field="body", message="expected a JSON object, sent as application/json")
     message = details["msg"].removeprefix("Value error, ")
-    return FieldProblem(field=field_path(location), message=message[0].lower() + message[1:])
+    return FieldProblem(field=field_path(location) or str(source), message=message[0].lower() + message[1:])
 
 
 def _conflict(request: Request, error: Exception) -> Response:

@@ -30,6 +30,7 @@ OPTIONS = {
     "idle_power_w": "--idle-power-w",
 }
 DEFAULT_ZONE = "trace"
+MOST_FAULTS = 100
 
 
 @dataclass(frozen=True)
@@ -120,8 +121,10 @@ def read_policy(given: str) -> Policy:
         return parse_policy(body)
     except PolicyError as error:
         where = located(given, "POLICY")
-        faults = "\n".join(f"{where}: {fault.field}: {fault.message}" for fault in error.errors)
-        raise SettingError(faults) from error
+        lines = [f"{where}: {fault.field}: {fault.message}" for fault in error.errors[:MOST_FAULTS]]
+        if len(error.errors) > MOST_FAULTS:
+            lines.append(f"{where}: and {len(error.errors) - MOST_FAULTS} more faults")
+        raise SettingError("\n".join(lines)) from error
 
 
 def _series(trace: Path, zone: str) -> IntensitySeries:

@@ -226,7 +226,7 @@ class Client:
 
     def policies(self) -> list[Policy]:
         """The newest version of every stored policy, by name."""
-        return self._resources.all("/policies", Policy)
+        return list(self._resources.pages("/policies", Policy, lambda policy: policy.name))
 
     def policy(self, name: str) -> Policy:
         """The newest version of a stored policy."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypedDict, TypeVar, Unpack
 from sqlalchemy import ARRAY, Select, any_, case, func, literal, select
 from sqlalchemy.orm import Session
 
-from greencore.policy import Policy, parse_policy
+from greencore.policy import Policy, parse_stored_policy
 from store.database import wake_scheduler
 from store.ids import new_id
 from store.page import Page
@@ -101,8 +101,8 @@ def policy_of(job: Job) -> Policy:
 def policy_for(method: str, body: Mapping[str, Any], *, share: float) -> Policy:
     """A policy as a method follows it: one that is not adaptive keeps its gate, and `share` of all FLOPs as its ρ."""
     if method == "greentrainer":
-        return parse_policy(body)
-    return parse_policy({"kind": "constant", "rho": min(share, 1.0), "gate": body.get("gate", {})})
+        return parse_stored_policy(body)
+    return parse_stored_policy({"kind": "constant", "rho": min(share, 1.0), "gate": body.get("gate", {})})
 
 
 def method_share(job: Job) -> float:

@@ -8,6 +8,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
+from store.page import Page
 from store.tables import Policy
 
 
@@ -45,9 +46,16 @@ class PolicyRepository:
         query = select(Policy).where(Policy.name == name).order_by(Policy.version.desc()).limit(1)
         return self._session.scalars(query).one_or_none()
 
-    def all_latest(self) -> Sequence[Policy]:
-        """The newest version of every policy, by name."""
+    def page(self, *, limit: int, after: str | None = None) -> Page[Policy]:
+        """The newest version of each policy by name, of the names that follow `after`."""
         query = select(Policy).ext(distinct_on(Policy.name)).order_by(Policy.name, Policy.version.desc())
+        if after is not None:
+            query = query.where(Policy.name > after)
+        return Page.cut(self._session.scalars(query.limit(limit + 1)).all(), limit)
+
+    def names(self, *, limit: int) -> Sequence[str]:
+        """The first names of policies, in their order."""
+        query = select(Policy.name).distinct().order_by(Policy.name).limit(limit)
         return self._session.scalars(query).all()
 
     def _take_turns(self, name: str) -> None:

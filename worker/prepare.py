@@ -14,7 +14,7 @@ from greencore.backprop.lengths import Lengths
 from greencore.clock import utc_now
 from greencore.dataset import load_rows
 from greencore.hyperparameters import Hyperparameters
-from greencore.policy import parse_policy
+from greencore.policy import parse_stored_policy
 from greencore.training.baselines import Baseline
 from greencore.training.examination import sample_format
 from greencore.training.formats import prompt_format
@@ -143,7 +143,7 @@ def estimate_job(job: Job, rows_in: Path, settings: Settings) -> Estimate:
     shortest, longest = (tuple(end(part) for part in zip(*lengths, strict=True)) for end in (min, max))
     costs = StepCosts(skeleton, batch_size=hyperparameters.batch_size, shortest=shortest, longest=longest)
     if job.method == "greentrainer":
-        _, lowest = parse_policy(job.policy).lowest_rho()
+        _, lowest = parse_stored_policy(job.policy).lowest_rho()
         if lowest < costs.floor:
             raise BudgetTooSmall(lowest, costs.floor)
     steps = -(-len(lengths) // hyperparameters.batch_size)

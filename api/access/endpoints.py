@@ -9,7 +9,7 @@ from api.access.keys import issue
 from api.access.principal import OperatorDep
 from api.access.schemas import AuditEntryOut, IssuedKeyOut, KeyOut, NewKeyRequest
 from api.context import ContextDep, NowDep, SessionDep
-from api.listing import Limit, Listing, listing
+from api.listing import Id, Limit, Listing, OlderThan, listing
 from api.problems import Problem, declared, invalid
 from store.audit import AuditRepository
 from store.keys import KeyRepository, LastOperatorKey
@@ -47,14 +47,14 @@ def list_keys(
     operator: OperatorDep,
     session: SessionDep,
     limit: Limit = 50,
-    after: Annotated[str | None, Query(description="Only those older than this id")] = None,
+    after: OlderThan = None,
 ) -> Listing[KeyOut]:
     """Those that are revoked or have expired included, so that the audit log can be read."""
     return listing(KeyRepository(session).page(limit=limit, after=after), KeyOut.of)
 
 
 @router.get("/keys/{key_id}", summary="One key", responses=declared(HTTPStatus.NOT_FOUND))
-def get_key(key_id: str, operator: OperatorDep, session: SessionDep) -> KeyOut:
+def get_key(key_id: Id, operator: OperatorDep, session: SessionDep) -> KeyOut:
     """Whom it acts for, and when it was last used, to the minute."""
     key = KeyRepository(session).get(key_id)
     if key is None:
@@ -68,7 +68,7 @@ def get_key(key_id: str, operator: OperatorDep, session: SessionDep) -> KeyOut:
     summary="Revoke a key",
     responses=declared(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
 )
-def revoke_key(key_id: str, operator: OperatorDep, context: ContextDep, now: NowDep) -> None:
+def revoke_key(key_id: Id, operator: OperatorDep, context: ContextDep, now: NowDep) -> None:
     """For good, with the sessions that it began; what its owner made stays. Another API process notices in seconds."""
     try:
         # A transaction that has ended before the key is forgotten: a request in between would bring it back to mind.
@@ -87,7 +87,7 @@ def revoke_key(key_id: str, operator: OperatorDep, context: ContextDep, now: Now
 def list_audit(
     operator: OperatorDep,
     session: SessionDep,
-    owner: Annotated[str | None, Query(description="Only what was done with this owner's keys")] = None,
+    owner: Annotated[Id | None, Query(description="Only what was done with this owner's keys")] = None,
     limit: Limit = 50,
     after: Annotated[int | None, Query(ge=0, lt=2**63, description="Only those older than this id")] = None,
 ) -> Listing[AuditEntryOut]:

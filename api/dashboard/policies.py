@@ -18,13 +18,14 @@ from api.etags import IfNoneMatch, matches, not_modified
 from api.policies.schemas import PolicyOut
 from api.problems import Problem
 from api.templating import render
-from greencore.policy import parse_policy
+from greencore.policy import parse_stored_policy
 from store.grid import GridRepository
 from store.policies import PolicyRepository
 from store.tables import Policy
 
 # The simulated run; all of it can be changed on the page.
 RUN_VALUES = {"work_hours": 8, "epochs": 8, "deadline_hours": 24, "power_w": 300, "forecast": "own"}
+MOST_SHOWN = 500
 # Days of stored readings that a backtest goes over: 90 of them take 0.1 to 0.5 s.
 HISTORY_DAYS = (7, 30, 90, 365)
 DEFAULT_HISTORY_DAYS = 90
@@ -38,7 +39,7 @@ router.include_router(policy_curve.router)
 @router.get("/dashboard/policies")
 def policies_page(principal: PrincipalDep, session: SessionDep, if_none_match: IfNoneMatch = None) -> Response:
     """The newest version of each, by name."""
-    stored = PolicyRepository(session).all_latest()
+    stored = PolicyRepository(session).page(limit=MOST_SHOWN).data
     tag = page_tag(principal, [(policy.name, policy.version, policy.created_at.isoformat()) for policy in stored])
     if matches(if_none_match, tag):
         return not_modified(tag)
@@ -71,7 +72,7 @@ def _editor(
     title: str, principal: Principal, context: Context, session: Session, *, stored: PolicyOut | None
 ) -> HTMLResponse:
     body = EXAMPLES["linear"] if stored is None else _in_order(stored.policy)
-    policy = parse_policy(body)
+    policy = parse_stored_policy(body)
     return render(
         "policy.html",
         title=title,
@@ -107,7 +108,7 @@ def _in_order(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _row(stored: Policy) -> dict[str, Any]:
-    policy = parse_policy(stored.body)
+    policy = parse_stored_policy(stored.body)
     return {
         "name": stored.name,
         "version": stored.version,

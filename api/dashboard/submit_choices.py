@@ -10,7 +10,7 @@ from api.access.principal import Principal
 from api.dashboard.grid_zone import country_of
 from api.dashboard.policy_words import gate_in_words, rho_in_words, rule_in_words
 from api.zones.schemas import IntensityOut, ZoneOut
-from greencore.policy import parse_policy
+from greencore.policy import parse_stored_policy
 from store.datasets import DatasetRepository
 from store.grid import GridRepository
 from store.policies import PolicyRepository
@@ -18,6 +18,7 @@ from store.settings import Settings
 from store.tables import Dataset
 
 DATASETS_SHOWN = 200
+MOST_POLICIES = 500
 # The choices beside the names of stored policies, which are neither empty nor have braces.
 DEFAULT_CHOICE, INLINE_CHOICE = "", "{}"
 
@@ -44,13 +45,13 @@ class ZoneOption:
 def policy_in_words(body: object) -> str:
     """What a policy does, in a line."""
     assert isinstance(body, dict)
-    policy = parse_policy(body)
+    policy = parse_stored_policy(body)
     return f"ρ {rho_in_words(policy)}: {rule_in_words(policy)}; {gate_in_words(policy.gate)}"
 
 
 def policies(session: Session) -> list[PolicyOption]:
     """The newest version of each, by name."""
-    stored = PolicyRepository(session).all_latest()
+    stored = PolicyRepository(session).page(limit=MOST_POLICIES).data
     return [PolicyOption(policy.name, policy.version, policy_in_words(policy.body)) for policy in stored]
 
 

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from api.dashboard.submit_choices import DEFAULT_CHOICE, INLINE_CHOICE
 from api.jobs.request import DEFAULT_POLICY
-from greencore.policy import parse_policy
+from greencore.policy import parse_stored_policy
 from store.policies import PolicyRepository
 from store.tables import Job
 
@@ -34,9 +34,9 @@ def _policy(job: Job, session: Session) -> tuple[str, str]:
     """The choice that gives the job's own policy: its name, while that still stands for the same, or else the body."""
     if job.policy_name is not None:
         stored = PolicyRepository(session).latest(job.policy_name)
-        if stored is not None and parse_policy(stored.body) == parse_policy(job.policy):
+        if stored is not None and parse_stored_policy(stored.body) == parse_stored_policy(job.policy):
             return job.policy_name, ""
-    elif parse_policy(job.policy) == parse_policy(DEFAULT_POLICY):
+    elif parse_stored_policy(job.policy) == parse_stored_policy(DEFAULT_POLICY):
         return DEFAULT_CHOICE, ""
     return INLINE_CHOICE, json.dumps(job.policy, indent=2, ensure_ascii=False)
 

@@ -14,7 +14,7 @@ from api.context import ContextDep, NowDep, SessionDep
 from api.datasets.endpoints import DatasetDep
 from api.datasets.schemas import CountingOut, RowOut, TokenCountsOut
 from api.description import SECONDS
-from api.listing import Listing
+from api.listing import Id, Listing
 from api.problems import Problem, declared, invalid
 from greencore.dataset import InvalidRow, number_rows
 from store.token_statistics import TokenStatisticsRepository
@@ -52,7 +52,7 @@ def preview_dataset(
 )
 def count_tokens(
     dataset: DatasetDep,
-    model: Annotated[str, Query(description="A name from `GET /models`")],
+    model: Annotated[Id, Query(description="A name from `GET /models`")],
     context: ContextDep,
     session: SessionDep,
     now: NowDep,

@@ -12,11 +12,11 @@ from fastapi.concurrency import run_in_threadpool
 from api.access.principal import PrincipalDep
 from api.context import ContextDep, NowDep, SessionDep
 from api.datasets.checking import check
-from api.datasets.receiving import incoming, receive
+from api.datasets.receiving import LONGEST_SENT_NAME, incoming, receive
 from api.datasets.schemas import UPLOAD, DatasetOut
 from api.datasets.storing import discard, store
 from api.datasets.tally import Limits
-from api.listing import Limit, Listing, listing
+from api.listing import Id, Limit, Listing, OlderThan, listing
 from api.problems import Problem, declared
 from greencore.disk import NO_ROOM
 from store.datasets import DatasetRepository
@@ -30,7 +30,7 @@ checks = CapacityLimiter(2)
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
 
-def _dataset(dataset_id: str, principal: PrincipalDep, session: SessionDep) -> Dataset:
+def _dataset(dataset_id: Id, principal: PrincipalDep, session: SessionDep) -> Dataset:
     dataset = DatasetRepository(session).get(dataset_id)
     if dataset is None or not principal.sees(dataset.owner):
         raise _no_dataset(dataset_id)
@@ -59,7 +59,10 @@ async def create_dataset(
     principal: PrincipalDep,
     context: ContextDep,
     now: NowDep,
-    name: Annotated[str | None, Query(description="To be shown; otherwise the name of the form's file")] = None,
+    name: Annotated[
+        str | None,
+        Query(max_length=LONGEST_SENT_NAME, description="To be shown; otherwise the name of the form's file"),
+    ] = None,
 ) -> DatasetOut:
     """JSON Lines or Parquet, told apart by their content; the fields of a row are the columns of a Parquet file.
 
@@ -93,7 +96,7 @@ def list_datasets(
     principal: PrincipalDep,
     session: SessionDep,
     limit: Limit = 50,
-    after: Annotated[str | None, Query(description="Only those older than this id")] = None,
+    after: OlderThan = None,
 ) -> Listing[DatasetOut]:
     """What was uploaded, without the rows."""
     return listing(DatasetRepository(session).page(limit=limit, after=after, owner=principal.scope), DatasetOut.of)
@@ -111,7 +114,7 @@ def get_dataset(dataset: DatasetDep) -> DatasetOut:
     summary="Delete a dataset",
     responses=declared(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
 )
-def delete_dataset(dataset_id: str, principal: PrincipalDep, context: ContextDep, now: NowDep) -> None:
+def delete_dataset(dataset_id: Id, principal: PrincipalDep, context: ContextDep, now: NowDep) -> None:
     """Refused while a job that is not over needs its rows. Jobs that are over stay, and cannot be tried again."""
     with context.database.session() as session:
         datasets = DatasetRepository(session)
@@ -140,5 +143,5 @@ def _room() -> Iterator[None]:
         raise Problem(HTTPStatus.INSUFFICIENT_STORAGE, detail, headers={"Connection": "close"}) from error
 
 
-def _no_dataset(dataset_id: str) -> Problem:
+def _no_dataset(dataset_id: Id) -> Problem:
     return Problem(HTTPStatus.NOT_FOUND, f"there is no dataset {dataset_id!r}")

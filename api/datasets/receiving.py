@@ -26,6 +26,7 @@ RAW = ("application/x-ndjson", "application/jsonl", "application/vnd.apache.parq
 IDLE_SECONDS = 60.0
 WRITE_BYTES = 2**20
 LONGEST_NAME = 200
+LONGEST_SENT_NAME = 4096  # a path, of which the last part is kept
 # Of a process that was killed: a living upload writes at least every IDLE_SECONDS, and is checked within minutes.
 ABANDONED_SECONDS = 6 * 3600.0
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from api.datasets.form import MOST_PARTS
 from api.datasets.receiving import FORM, RAW
 from api.datasets.tally import form_of
 from greencore.dataset import MessagesRow, PromptRow, Row
@@ -20,6 +21,7 @@ UPLOAD: dict[str, Any] = {
             "schema": {
                 "type": "object",
                 "required": ["file"],
+                "maxProperties": MOST_PARTS,
                 "properties": {
                     "file": {"type": "string", "format": "binary", "description": "JSON Lines or Parquet"},
                 },

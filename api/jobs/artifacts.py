@@ -14,7 +14,7 @@ from api.context import ContextDep, SessionDep
 from api.etags import IfNoneMatch, headers, matches, not_modified
 from api.jobs.byte_range import requested_bytes
 from api.jobs.endpoints import JobDep
-from api.listing import Listing, whole
+from api.listing import LONGEST_ID, Id, Listing, whole
 from api.problems import Problem, declared
 from store.jobs import JobRepository
 from store.tables import Artifact, Job
@@ -74,15 +74,21 @@ def list_artifacts(job: JobDep, session: SessionDep) -> Listing[ArtifactOut]:
 )
 def download_artifact(
     job: JobDep,
-    name: str,
+    name: Id,
     context: ContextDep,
     session: SessionDep,
     if_none_match: IfNoneMatch = None,
     range_: Annotated[
-        str | None, Header(alias="Range", description="One range of bytes, such as `bytes=1048576-`")
+        str | None,
+        Header(alias="Range", max_length=LONGEST_ID, description="One range of bytes, such as `bytes=1048576-`"),
     ] = None,
     if_range: Annotated[
-        str | None, Header(alias="If-Range", description="An `ETag`: where it is another by now, all is sent")
+        str | None,
+        Header(
+            alias="If-Range",
+            max_length=LONGEST_ID,
+            description="An `ETag`: where it is another by now, all is sent",
+        ),
     ] = None,
 ) -> Response:
     """Only files that the job has recorded are served, whatever else lies beside them."""

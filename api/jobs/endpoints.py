@@ -13,11 +13,11 @@ from api.idempotency import OnceDep, created
 from api.jobs.budget import refuse_impossible_budget
 from api.jobs.caching import job_tag, page_tag
 from api.jobs.epoch_schemas import EpochOut
-from api.jobs.request import JobRequest
+from api.jobs.request import LONGEST_METADATA, MOST_METADATA, JobRequest
 from api.jobs.schemas import JobOut, jobs_out
 from api.jobs.submission import check
-from api.listing import Limit, Listing, listing
-from api.problems import Problem, declared
+from api.listing import Id, Limit, Listing, OlderThan, listing
+from api.problems import Problem, declared, invalid
 from store.jobs import JobFilter, JobRepository
 from store.status import JobStatus
 from store.tables import Job
@@ -29,13 +29,17 @@ METADATA_PARAMETER = {
     "style": "deepObject",
     "explode": True,
     "description": "Only jobs whose metadata hold all of these, as in `?metadata[team]=speech`",
-    "schema": {"type": "object", "additionalProperties": {"type": "string"}},
+    "schema": {
+        "type": "object",
+        "maxProperties": MOST_METADATA,
+        "additionalProperties": {"type": "string", "maxLength": LONGEST_METADATA},
+    },
 }
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 
-def _job(job_id: str, principal: PrincipalDep, session: SessionDep) -> Job:
+def _job(job_id: Id, principal: PrincipalDep, session: SessionDep) -> Job:
     job = JobRepository(session).get(job_id)
     if job is None or not principal.sees(job.owner):
         raise Problem(HTTPStatus.NOT_FOUND, f"there is no job {job_id!r}")
@@ -77,9 +81,9 @@ def list_jobs(
     principal: PrincipalDep,
     session: SessionDep,
     status: Annotated[JobStatus | None, Query(description="Only jobs that stand there")] = None,
-    zone: Annotated[str | None, Query(description="Only jobs of this zone")] = None,
+    zone: Annotated[Id | None, Query(description="Only jobs of this zone")] = None,
     limit: Limit = 50,
-    after: Annotated[str | None, Query(description="Only those older than this id")] = None,
+    after: OlderThan = None,
     if_none_match: IfNoneMatch = None,
 ) -> Response | Listing[JobOut]:
     """All filters have to hold."""
@@ -88,6 +92,9 @@ def list_jobs(
         for name, value in request.query_params.multi_items()
         if (match := METADATA_FILTER.fullmatch(name))
     }
+    if len(labels) > MOST_METADATA or any(len(value) > LONGEST_METADATA for value in labels.values()):
+        expected = f"expected at most {MOST_METADATA} of them, each of at most {LONGEST_METADATA} characters"
+        raise invalid("metadata", f"more is asked for than a job can have: {expected}")
     which = JobFilter(after=after, owner=principal.scope, status=status, zone=zone, labels=labels)
     jobs = JobRepository(session)
     if if_none_match is not None:
@@ -103,7 +110,7 @@ def list_jobs(
 
 @router.get("/{job_id}", summary="One job", response_model=JobOut, responses={**NOT_FOUND, **CACHED})
 def get_job(
-    job_id: str,
+    job_id: Id,
     response: Response,
     principal: PrincipalDep,
     session: SessionDep,

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.listing import LONGEST_ID
 from api.policies.schemas import PolicyChoice
 from api.times import UtcDatetime
 from greencore.hyperparameters import Hyperparameters
@@ -14,8 +15,11 @@ Method = Literal["greentrainer", "full", "lora", "prefix", "top2", "bitfit"]
 # The paper's advice (§4.2): about 40 % of the training cost saved without a noticeable risk to accuracy.
 DEFAULT_POLICY: Mapping[str, Any] = {"kind": "constant", "rho": 0.6}
 
+MOST_METADATA = 50
+LONGEST_METADATA = 512
+Name = Annotated[Text, Field(max_length=LONGEST_ID)]
 MetadataKey = Annotated[Text, Field(min_length=1, max_length=64)]
-MetadataValue = Annotated[Text, Field(max_length=512)]
+MetadataValue = Annotated[Text, Field(max_length=LONGEST_METADATA)]
 
 
 class JobRequest(BaseModel):
@@ -39,8 +43,8 @@ class JobRequest(BaseModel):
         },
     )
 
-    model: Text = Field(description="A name from `GET /models`")
-    dataset: Text = Field(description="The id of an uploaded dataset")
+    model: Name = Field(description="A name from `GET /models`")
+    dataset: Name = Field(description="The id of an uploaded dataset")
     method: Method = Field(
         default="greentrainer", description="Adaptive backpropagation, or one of the methods that it is compared with"
     )
@@ -49,8 +53,10 @@ class JobRequest(BaseModel):
         description="The name of a stored policy, or a policy as an object. Only `greentrainer` has a ρ to set: of a "
         "policy for another method the gate alone counts",
     )
-    zone: Text | None = Field(default=None, description="Where to run; any zone with a worker where it is null")
+    zone: Name | None = Field(default=None, description="Where to run; any zone with a worker where it is null")
     deadline: UtcDatetime | None = Field(default=None, description="When the run has to be over")
     priority: int = Field(default=0, ge=-100, le=100, description="Jobs of a higher priority start first")
     hyperparameters: Hyperparameters = Hyperparameters()
-    metadata: dict[MetadataKey, MetadataValue] = Field(default={}, max_length=50, description="For your own use")
+    metadata: dict[MetadataKey, MetadataValue] = Field(
+        default={}, max_length=MOST_METADATA, description="For your own use"
+    )

@@ -1,13 +1,14 @@
 """`/policies`: named and versioned, written by operators and shared by all."""
 
 from http import HTTPStatus
+from typing import Annotated
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 
 from api.access.principal import OperatorDep, PrincipalDep
 from api.context import ContextDep, NowDep, SessionDep
 from api.idempotency import OnceDep, created
-from api.listing import Listing, whole
+from api.listing import Id, Limit, Listing, listing
 from api.policies.parsing import read_policy
 from api.policies.preconditions import ETAG, PreconditionDep, version_tag
 from api.policies.schemas import NewPolicy, NextPolicy, PolicyName, PolicyOut
@@ -41,9 +42,14 @@ def create_policy(new: NewPolicy, once: OnceDep, operator: OperatorDep, session:
 
 
 @router.get("", summary="The newest version of every policy, by name")
-def list_policies(principal: PrincipalDep, session: SessionDep) -> Listing[PolicyOut]:
-    """The whole list at once: operators write policies by hand, so it is short."""
-    return whole([PolicyOut.of(policy) for policy in PolicyRepository(session).all_latest()])
+def list_policies(
+    principal: PrincipalDep,
+    session: SessionDep,
+    limit: Limit = 200,
+    after: Annotated[Id | None, Query(description="Only those whose names follow this one")] = None,
+) -> Listing[PolicyOut]:
+    """In the order of their names, the first one first."""
+    return listing(PolicyRepository(session).page(limit=limit, after=after), PolicyOut.of)
 
 
 @router.post(
@@ -66,7 +72,7 @@ def simulate_policy(
     summary="The newest version of a policy",
     responses={HTTPStatus.OK.value: {"headers": ETAG}, **NOT_FOUND},
 )
-def get_policy(name: str, response: Response, principal: PrincipalDep, session: SessionDep) -> PolicyOut:
+def get_policy(name: Id, response: Response, principal: PrincipalDep, session: SessionDep) -> PolicyOut:
     """As it would apply to a job that is submitted now."""
     policy = PolicyRepository(session).latest(name)
     if policy is None:
@@ -115,7 +121,7 @@ def put_policy(
     summary="Delete every version of a policy (operators)",
     responses=NOT_FOUND | FORBIDDEN,
 )
-def delete_policy(name: str, operator: OperatorDep, session: SessionDep) -> None:
+def delete_policy(name: Id, operator: OperatorDep, session: SessionDep) -> None:
     """Jobs keep the policy that they were submitted with, those that still wait included."""
     if not PolicyRepository(session).delete(name):
         raise _not_found(name)

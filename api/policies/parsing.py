@@ -6,8 +6,10 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from api.problems import FieldProblem, invalid, invalid_fields
-from greencore.policy import Policy, PolicyError, parse_policy
+from greencore.policy import Policy, PolicyError, parse_policy, parse_stored_policy
 from store.policies import PolicyRepository
+
+MOST_NAMED = 20
 
 
 def read_policy(body: Mapping[str, Any]) -> Policy:
@@ -27,6 +29,6 @@ def chosen_policy(choice: str | Mapping[str, Any], session: Session) -> Policy:
     policies = PolicyRepository(session)
     stored = policies.latest(choice)
     if stored is None:
-        known = ", ".join(policy.name for policy in policies.all_latest()) or "none"
+        known = ", ".join(policies.names(limit=MOST_NAMED)) or "none"
         raise invalid("policy", f"there is no policy named {choice!r}: known are {known}")
-    return parse_policy(stored.body)
+    return parse_stored_policy(stored.body)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Header
 
-from api.etags import TAGS, named
+from api.etags import LONGEST_TAGS, TAGS, named
 from api.problems import Problem, invalid
 
 ETAG: dict[str, Any] = {
@@ -50,13 +50,18 @@ def _precondition(
         str | None,
         Header(
             alias="If-Match",
+            max_length=LONGEST_TAGS,
             description='The ETag of the version that this one is to follow, such as `"3"`; `*` where any will do, but '
             "there has to be one. Where another is the newest, the answer is 412, and nothing is stored",
         ),
     ] = None,
     if_none_match: Annotated[
         str | None,
-        Header(alias="If-None-Match", description="`*` where there must be no policy of this name yet; else 412"),
+        Header(
+            alias="If-None-Match",
+            max_length=LONGEST_TAGS,
+            description="`*` where there must be no policy of this name yet; else 412",
+        ),
     ] = None,
 ) -> Precondition:
     for header, given in (("If-Match", if_match), ("If-None-Match", if_none_match)):

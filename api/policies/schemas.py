@@ -9,10 +9,14 @@ from greencore.policy import PolicyBody
 from greencore.text import storable
 from store.tables import Policy
 
+LONGEST_NAME = 63
 PolicyName = Annotated[
     str,
     Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", description="Lower-case letters, digits, `.`, `_` and `-`"),
 ]
+
+
+StoredName = Annotated[str, Field(max_length=LONGEST_NAME)]
 
 
 def _object(value: object) -> dict[str, Any]:
@@ -24,12 +28,16 @@ def _object(value: object) -> dict[str, Any]:
 def _name_or_object(value: object) -> str | dict[str, Any]:
     if not isinstance(value, str | dict):
         raise ValueError("expected the name of a stored policy, or a policy as an object")
+    if isinstance(value, str) and len(value) > LONGEST_NAME:
+        raise ValueError(f"given {len(value)} characters: the name of a policy has at most {LONGEST_NAME}")
     return storable(value) if isinstance(value, str) else value
 
 
 # Only described here: `parse_policy` checks the body, since it names the field without the union's own parts.
 InlinePolicy = Annotated[dict[str, Any], PlainValidator(_object, json_schema_input_type=PolicyBody)]
-PolicyChoice = Annotated[str | dict[str, Any], PlainValidator(_name_or_object, json_schema_input_type=str | PolicyBody)]
+PolicyChoice = Annotated[
+    str | dict[str, Any], PlainValidator(_name_or_object, json_schema_input_type=StoredName | PolicyBody)
+]
 EXAMPLE: dict[str, Any] = {
     "kind": "linear",
     "clean": 100,

@@ -2,8 +2,9 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
 
+from api.listing import LONGEST_ID
 from api.policies.schemas import PolicyChoice
 from api.times import RecordedTime
 from greencore.carbon import Signal
@@ -13,6 +14,7 @@ from greencore.text import Text
 
 MOST_READINGS = 110_000
 LONGEST_HOURS = 8760
+MOST_FIELDS = 30
 
 
 class UploadedReading(BaseModel):
@@ -42,7 +44,8 @@ def _list(value: object) -> list[Any]:
 
 
 # Only described here: a year of readings is checked in the endpoint's own thread, not in the loop that serves everyone.
-Uploaded = Annotated[list[Any], PlainValidator(_list, json_schema_input_type=list[UploadedReading])]
+Readings = Annotated[list[UploadedReading], Field(max_length=MOST_READINGS)]
+Uploaded = Annotated[list[Any], PlainValidator(_list, json_schema_input_type=Readings)]
 
 
 class SimulationRequest(BaseModel):
@@ -63,6 +66,13 @@ class SimulationRequest(BaseModel):
         },
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _few_fields(cls, given: object) -> object:
+        if isinstance(given, dict) and len(given) > MOST_FIELDS:
+            raise ValueError(f"given {len(given):,} fields: expected at most {MOST_FIELDS}")
+        return given
+
     policy: PolicyChoice = Field(description="The name of a stored policy, or a policy as an object")
     work_hours: float = Field(gt=0, le=LONGEST_HOURS, description="The run's length at ρ = 1")
     epochs: int = Field(ge=1, le=1000)
@@ -79,7 +89,9 @@ class SimulationRequest(BaseModel):
     power_w: float = Field(default=300.0, gt=0, le=1e9, description="While it computes")
     idle_power_w: float = Field(default=0.0, ge=0, le=1e9, description="While it waits or pauses")
 
-    zone: Text | None = Field(default=None, description="One whose readings are stored here")
+    zone: Annotated[Text, Field(max_length=LONGEST_ID)] | None = Field(
+        default=None, description="One whose readings are stored here"
+    )
     signal: Signal | None = Field(default=None, description="Of that zone; null: the one that is asked for now")
     from_: RecordedTime | None = Field(
         default=None, alias="from", description="Of the stored readings; null: a year before they end"

@@ -3,11 +3,11 @@
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Response
 
 from api.access.principal import PrincipalDep
 from api.context import ContextDep, NowDep, SessionDep
-from api.listing import Limit, Listing, listing
+from api.listing import Id, Limit, Listing, OlderThan, listing
 from api.problems import Problem, declared, invalid
 from api.webhooks.schemas import DeliveryOut, IssuedWebhookOut, NewWebhook, WebhookOut
 from store.deliveries import DeliveryRepository, TestUnderWay
@@ -19,10 +19,9 @@ router = APIRouter(prefix="/webhooks", tags=["webhooks"])
 
 NOT_FOUND = declared(HTTPStatus.NOT_FOUND)
 CONFLICT = declared(HTTPStatus.CONFLICT)
-After = Annotated[str | None, Query(description="Only those older than this id")]
 
 
-def _webhook(webhook_id: str, principal: PrincipalDep, session: SessionDep) -> Webhook:
+def _webhook(webhook_id: Id, principal: PrincipalDep, session: SessionDep) -> Webhook:
     webhook = WebhookRepository(session).get(webhook_id)
     if webhook is None or not principal.sees(webhook.owner):
         raise Problem(HTTPStatus.NOT_FOUND, f"there is no webhook {webhook_id!r}")
@@ -59,7 +58,7 @@ def create_webhook(
 
 @router.get("", summary="The webhooks, newest first")
 def list_webhooks(
-    principal: PrincipalDep, session: SessionDep, limit: Limit = 50, after: After = None
+    principal: PrincipalDep, session: SessionDep, limit: Limit = 50, after: OlderThan = None
 ) -> Listing[WebhookOut]:
     """Those that are disabled included."""
     page = WebhookRepository(session).page(owner=principal.scope, limit=limit, after=after)
@@ -80,7 +79,7 @@ def delete_webhook(webhook: WebhookDep, session: SessionDep) -> None:
 
 @router.get("/{webhook_id}/deliveries", summary="What a webhook was told, newest first", responses=NOT_FOUND)
 def list_deliveries(
-    webhook: WebhookDep, session: SessionDep, limit: Limit = 50, after: After = None
+    webhook: WebhookDep, session: SessionDep, limit: Limit = 50, after: OlderThan = None
 ) -> Listing[DeliveryOut]:
     """And what it is still to be told; what is over is kept for a month."""
     return listing(DeliveryRepository(session).page(webhook.id, limit=limit, after=after), DeliveryOut.of)

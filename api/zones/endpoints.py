@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Query
 
 from api.access.principal import PrincipalDep
 from api.context import ContextDep, NowDep, SessionDep
-from api.listing import Listing, whole
+from api.listing import Id, Listing, whole
 from api.problems import RETRY_AFTER_SECONDS, Problem, declared, invalid
 from api.times import RecordedTime
 from api.zones.schemas import ForecastOut, ForecastReach, HistoryOut, IntensityOut, ProviderOut, ReadingOut, ZoneOut
@@ -27,7 +27,7 @@ MOST_FORECAST_HOURS = 168
 router = APIRouter(prefix="/zones", tags=["zones"])
 
 
-def _known(zone: str, principal: PrincipalDep, context: ContextDep) -> str:
+def _known(zone: Id, principal: PrincipalDep, context: ContextDep) -> str:
     zones = context.settings.zones
     if zone not in zones and zone != UNKNOWN_ZONE:
         raise Problem(HTTPStatus.NOT_FOUND, f"there is no zone {zone!r}: known are {', '.join(sorted(zones))}")
@@ -56,7 +56,7 @@ def list_zones(principal: PrincipalDep, context: ContextDep, session: SessionDep
 
 
 def _zone(
-    zone: str,
+    zone: Id,
     row: IntensityReading | None,
     made: tuple[datetime, datetime] | None,
     provider: Provider | None,

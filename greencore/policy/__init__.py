@@ -19,7 +19,7 @@ from greencore.policy.models import (
     Step,
     Steps,
 )
-from greencore.policy.parsing import parse_policy
+from greencore.policy.parsing import parse_policy, parse_stored_policy
 from greencore.policy.smoothing import Previous
 from greencore.policy.utility import DEFAULT_UTILITY, UtilityCurve
 
@@ -53,6 +53,7 @@ __all__ = [
     "budget_rhos",
     "decide",
     "parse_policy",
+    "parse_stored_policy",
     "price_rho",
     "smallest_budget_gco2e",
 ]

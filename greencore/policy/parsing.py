@@ -1,15 +1,23 @@
 """Reads a policy from a request's body, and names every field that is wrong."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from reprlib import Repr
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from greencore.policy.errors import FieldError, PolicyError
+from greencore.policy.kinds.by_intensity import MOST_STEPS
 from greencore.policy.models import KINDS, AnyPolicy, Policy, PolicyBody
 
 _BODY: TypeAdapter[AnyPolicy] = TypeAdapter(PolicyBody)
+# More than any kind of policy has, with those that it shares with the others.
+MOST_FIELDS = 30
+DEEPEST = 3
+LONGEST_SHOWN = 200
+_short = Repr()
+_short.maxstring = _short.maxother = LONGEST_SHOWN
 _FORMS = {"tuple_type": "expected a list", "model_type": "expected an object"}
 
 
@@ -17,20 +25,42 @@ def parse_policy(body: Mapping[str, object]) -> Policy:
     """The policy that `body` describes: `{"kind": ..., ...}`, as JSON values.
 
     Raises PolicyError, whose errors name each field by its path, for an unknown kind, a missing or unknown
-    field, a number out of its range, and for fields that contradict each other.
+    field, a number out of its range, and for fields that contradict each other. A list or an object that is longer
+    than any policy's is one fault, whatever it holds.
     """
     if not isinstance(body, Mapping):
-        raise PolicyError([FieldError("policy", f"given {body!r}: expected an object with a kind")])
+        raise PolicyError([FieldError("policy", f"given {_short.repr(body)}: expected an object with a kind")])
+    too_long = list(_too_long(body))
+    if too_long:
+        raise PolicyError(too_long)
+    return parse_stored_policy(body)
+
+
+def parse_stored_policy(body: Mapping[str, object]) -> Policy:
+    """The policy in `body`, which was accepted before: it is read whatever its length. Raises PolicyError."""
     try:
         return _BODY.validate_python(dict(body))
     except ValidationError as error:
         raise PolicyError([_field_error(details) for details in error.errors()]) from error
 
 
+def _too_long(value: object, path: str = "") -> Iterator[FieldError]:
+    """Every list and object that is too long, down to where one of a policy can be."""
+    if isinstance(value, Mapping | list | tuple):
+        most = MOST_FIELDS if isinstance(value, Mapping) else MOST_STEPS
+        if len(value) > most:
+            what = "fields" if isinstance(value, Mapping) else "items"
+            yield FieldError(path or "policy", f"given {len(value):,} {what}: expected at most {most}")
+        elif path.count(".") + path.count("[") < DEEPEST:
+            parts = value.items() if isinstance(value, Mapping) else enumerate(value)
+            for part, item in parts:
+                yield from _too_long(item, _path([path, part] if path else [part]))
+
+
 def _field_error(details: ErrorDetails) -> FieldError:
     if details["type"] in ("union_tag_invalid", "union_tag_not_found"):
         body: Any = details["input"]
-        given = f"given {body['kind']!r}" if "kind" in body else "missing"
+        given = f"given {_short.repr(body['kind'])}" if "kind" in body else "missing"
         return FieldError("kind", f"{given}: expected one of {', '.join(KINDS)}")
     # The location begins with the kind, and after on_missing comes its form: neither is part of the path.
     location = list(details["loc"][1:])
@@ -42,12 +72,16 @@ def _field_error(details: ErrorDetails) -> FieldError:
     message = _FORMS.get(details["type"], details["msg"][0].lower() + details["msg"][1:])
     given = details["input"]
     if isinstance(given, str | int | float | None) and details["type"] != "missing":
-        message = f"given {given!r}: {message}"
+        message = f"given {_short.repr(given)}: {message}"
     return FieldError(_path(location), message)
 
 
 def _path(location: list[int | str]) -> str:
     path = ""
     for part in location:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+        path += f"[{part}]" if isinstance(part, int) else f".{_cut(part)}" if path else _cut(part)
     return path
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"

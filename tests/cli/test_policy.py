@@ -162,3 +162,17 @@ def test_neither_torch_nor_a_server_is_loaded_for_a_simulation() -> None:
         "assert not {'torch', 'transformers', 'fastapi', 'sqlalchemy', 'celery'} & set(sys.modules), sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.fault(number=20)
+def test_of_many_faults_of_a_policy_the_first_hundred_are_shown_with_a_count() -> None:
+    step = {"up_to": 1, "rho": 2, **{f"unknown{number}": 1 for number in range(4)}}
+    result = greentune("policy", "check", json.dumps({"kind": "steps", "steps": [step] * 50}))
+
+    assert result.exit_code == 2
+    lines = result.stderr.splitlines()
+    assert len(lines) == 101
+    assert lines[-1].endswith("and 150 more faults")
+
+    huge = greentune("policy", "check", json.dumps({"kind": "steps", "steps": [{}] * 300_000}))
+    assert huge.stderr.splitlines() == ["greentune: POLICY: steps: given 300,000 items: expected at most 100"]

@@ -13,6 +13,8 @@ from greencore.policy.kinds.policy import Policy, Ranged
 
 Floats = NDArray[np.float64]
 
+MOST_STEPS = 100
+
 
 class ByIntensity(Policy, ABC):
     """A policy whose ρ is a function of the present intensity in gCO2e/kWh (at least 0)."""
@@ -64,7 +66,7 @@ class Steps(ByIntensity):
     """ρ by steps: the first whose `up_to` is at least the intensity; only the last has no `up_to`."""
 
     kind: Literal["steps"]
-    steps: Annotated[tuple[Step, ...], Field(json_schema_extra={"minItems": 1})]
+    steps: Annotated[tuple[Step, ...], Field(json_schema_extra={"minItems": 1, "maxItems": MOST_STEPS})]
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
