@@ -18,6 +18,7 @@ import redis
 
 from cli.errors import CommandError
 from cli.processes import Account, Service
+from store.message_broker import connect_redis, describe_refusal, probe_write
 
 LOOPBACK = "127.0.0.1"
 ROLE = "greentune"
@@ -57,7 +58,8 @@ class EmbeddedPostgres:
             self._account = _account(self._folder)
             os.chown(self._folder, self._account.uid, self._account.gid)
             changes = _open_way(self._account, self._folder, self._programs)
-        if len(os.fsencode(self._socket_folder)) > LONGEST_SOCKET_FOLDER or set(':,"') & set(str(self._socket_folder)):
+        folder = str(self._socket_folder)
+        if len(os.fsencode(folder)) > LONGEST_SOCKET_FOLDER or set(':,"') & set(folder) or not folder.isprintable():
             self._borrowed_folder = tempfile.TemporaryDirectory(prefix="greentune-")
             self._socket_folder = Path(self._borrowed_folder.name)
         self._make_private(self._socket_folder)
@@ -184,12 +186,12 @@ class EmbeddedValkey:
 
 
 def redis_answers(url: str) -> str | None:
-    """None where a Redis or Valkey answers at `url`, else why it does not. Raises `ValueError` for a bad URL."""
-    client = redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=5)
+    """None where a Redis or Valkey takes writes at `url`, else why it does not. Raises `ValueError` for a bad URL."""
+    client = connect_redis(url, timeout_seconds=5)
     try:
-        client.ping()
+        probe_write(client)
     except redis.RedisError as error:
-        return str(error)
+        return f"{describe_refusal(error)} ({error})"
     finally:
         client.close()
     return None

@@ -7,13 +7,13 @@ import psycopg
 import structlog
 from sqlalchemy import URL
 
-from store.database import TCP, WAKE_CHANNEL
+from store.database import TCP, WAKE_CHANNEL, connection_arguments
 
 log = structlog.get_logger()
 
 LOCK = 0x6EE7_0001  # any number that nothing else in this database locks
 # The server gives up the lock of a leader whose machine is gone without a word within about half a minute.
-SERVER_TCP = " ".join(f"-c tcp_{name.removeprefix('tcp_')}={value}" for name, value in TCP.items())
+SERVER_TCP = "; ".join(f"SET tcp_{name.removeprefix('tcp_')} = {value}" for name, value in TCP.items())
 HELD = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND pid = pg_backend_pid() AND granted"
 # The leader asks for its lock at every tick: one that has not for so long hangs, or was stopped.
 END_SILENT_LEADER = """
@@ -32,8 +32,7 @@ class Leadership:
     """
 
     def __init__(self, url: URL, *, patience_seconds: float = 60.0) -> None:
-        self._dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
-        self._server_options = f"{url.query.get('options', '')} {SERVER_TCP}".strip()
+        self._connection_arguments = connection_arguments(url)
         self._patience_seconds = patience_seconds
         self._connection: psycopg.Connection[Any] | None = None
 
@@ -43,9 +42,8 @@ class Leadership:
         Raises `psycopg.OperationalError` where the database cannot be reached, or this leader was deposed.
         """
         if self._connection is None or self._connection.closed:
-            parameters: dict[str, Any] = {**TCP, "options": self._server_options}
-            self._connection = psycopg.connect(self._dsn, autocommit=True, connect_timeout=5, **parameters)
-            self._connection.execute(f"LISTEN {WAKE_CHANNEL}")
+            self._connection = psycopg.connect(**self._connection_arguments, autocommit=True)
+            self._connection.execute(f"{SERVER_TCP}; LISTEN {WAKE_CHANNEL}")
         held = self._connection.execute(HELD, (LOCK,)).fetchone()
         if held and held[0]:
             return True

@@ -4,39 +4,61 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
-from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy import URL, Engine, ExceptionContext, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 WAKE_CHANNEL = "greentune_wake"
 CONNECT_TIMEOUT_SECONDS = 5
 # A server that is gone without a word is noticed within about half a minute instead of a quarter of an hour.
 TCP = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
+DRIVERS = ("postgresql", "postgresql+psycopg")
+# Raised by psycopg as faults of the statement, while the server is to blame: it is read-only, it ended a transaction
+# that took too long, or it lets this role write nothing.
+SERVER_REFUSES = frozenset({"25006", "25P03", "25P04", "42501"})
+REASONS: Mapping[str | None, str] = {
+    "25006": "is read-only at present",
+    "42501": "does not let this service write",
+    "53100": "has no room left on its disk",
+    "53200": "has no memory left",
+    "53300": "has no connection left",
+    "57P01": "is being shut down",
+    "57P02": "is being restarted",
+    "57P03": "is being started",
+}
 
 
 class Database:
     """A PostgreSQL database; `session()` commits at its end and rolls back on an error."""
 
     def __init__(self, url: str, *, statement_timeout_seconds: float | None = None) -> None:
-        """`url` is `postgresql://…`; raises `ValueError` for any other kind of database.
+        """`url` is `postgresql://…`; raises `ValueError` for what is no URL, or one of another kind of database.
 
         A statement that takes longer than `statement_timeout_seconds`, waits for locks included, is given up; so is a
         transaction whose process says nothing for as long: a frozen one must not keep a job's row from the others.
         """
-        self.url = make_url(url)
-        if not self.url.drivername.startswith("postgresql"):
-            raise ValueError(f"DATABASE_URL: GreenTune keeps its data in PostgreSQL, not {self.url.drivername}")
+        self.url = _checked(url)
         # Times come back in the zone of the connection, and everything here reckons in UTC.
-        options = f"{self.url.query.get('options', '')} -c timezone=UTC".strip()
+        settings = ["SET timezone = 'UTC'"]
         if statement_timeout_seconds is not None:
             milliseconds = round(1000 * statement_timeout_seconds)
-            options += f" -c statement_timeout={milliseconds} -c idle_in_transaction_session_timeout={milliseconds}"
+            settings += [
+                f"SET statement_timeout = {milliseconds}",
+                f"SET idle_in_transaction_session_timeout = {milliseconds}",
+            ]
         self.engine: Engine = create_engine(
             self.url,
             pool_pre_ping=True,
             json_serializer=_json,
-            connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS, **TCP, "options": options},
+            # No error is to carry the values of a row, lease tokens and texts of users among them.
+            hide_parameters=True,
+            connect_args=connection_arguments(self.url),
         )
+        prepare_connection = _session_settings("; ".join(settings))
+        event.listen(self.engine, "connect", prepare_connection)
+        event.listen(self.engine, "handle_error", _as_operational_error, retval=True)
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
 
     @contextmanager
@@ -46,6 +68,68 @@ class Database:
 
     def dispose(self) -> None:
         self.engine.dispose()
+
+
+def connection_arguments(url: URL) -> dict[str, Any]:
+    """Return psycopg's connection arguments for a SQLAlchemy URL, as SQLAlchemy's own dialect reads it.
+
+    A URL is never rendered for libpq, whose syntax is stricter than SQLAlchemy's. Time limits are added where the URL
+    has none of its own.
+    """
+    _, arguments = url.get_dialect()().create_connect_args(url)
+    return {"connect_timeout": CONNECT_TIMEOUT_SECONDS, **TCP, **arguments}
+
+
+def describe_outage(error: BaseException) -> str:
+    """Return what keeps the database from answering, without the server's own words: "is read-only at present"."""
+    fault = error.orig if isinstance(error, DBAPIError) else error
+    return REASONS.get(getattr(fault, "sqlstate", None), "does not answer")
+
+
+def _checked(text: str) -> URL:
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        raise ValueError(
+            "DATABASE_URL cannot be read: expected postgresql://USER:PASSWORD@HOST:PORT/NAME, with %40 for an @ in a "
+            "name or password; several hosts as postgresql://USER:PASSWORD@/NAME?host=HOST:PORT&host=HOST:PORT"
+        ) from None
+    if url.drivername not in DRIVERS:
+        raise ValueError(
+            f"DATABASE_URL: GreenTune keeps its data in PostgreSQL, not {url.drivername}: expected postgresql://…"
+        )
+    options = url.query.get("options")
+    # SQLAlchemy collects a parameter that is given twice in a tuple, which no driver takes.
+    return url if options is None or isinstance(options, str) else url.update_query_dict({"options": " ".join(options)})
+
+
+def _session_settings(statements: str) -> Any:
+    """Return a listener that makes these settings on each new connection.
+
+    By statements rather than by the startup message, whose `options` a connection pooler does not pass on.
+    """
+
+    def prepare_connection(connection: Any, _: object) -> None:
+        connection.autocommit = True
+        connection.execute(statements)
+        connection.autocommit = False
+
+    return prepare_connection
+
+
+def _as_operational_error(context: ExceptionContext) -> OperationalError | None:
+    """Return what the server alone is to blame for as an `OperationalError`, which is waited for everywhere."""
+    raised = context.sqlalchemy_exception
+    code = getattr(context.original_exception, "sqlstate", None)
+    if raised is None or isinstance(raised, OperationalError) or code not in SERVER_REFUSES:
+        return None
+    return OperationalError(
+        context.statement,
+        None,
+        context.original_exception,
+        hide_parameters=True,
+        connection_invalidated=context.is_disconnect,
+    )
 
 
 def _json(value: object) -> str:

@@ -18,7 +18,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from store.database import CONNECT_TIMEOUT_SECONDS, Database
+from store.database import Database, connection_arguments
 from store.status import FINAL, JobStatus
 from store.tables import Event, Job
 from store.tables.jobs import EVENT_CHANNEL
@@ -26,6 +26,7 @@ from store.tables.jobs import EVENT_CHANNEL
 log = structlog.get_logger()
 
 CHECK_SECONDS = 15.0
+# Between two tries to listen, each of which is followed by a look for new events.
 RECONNECT_SECONDS = 1.0
 EVENTS_AT_ONCE = 200
 READERS = 2
@@ -65,16 +66,17 @@ class EventFeed:
 
     While anybody follows, one connection listens. Reading takes a thread and a connection of `database` for an
     instant, and followers of one job that stand at the same event share it; a follower that waits holds neither.
-    Every quarter of a minute, and whenever the listening connection had to be made anew, one query over all followed
-    jobs finds what no notification told of.
+    Every quarter of a minute, whenever the listening connection had to be made anew, and every few seconds while it
+    cannot be made, one query over all followed jobs finds what no notification told of.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._dsn = database.url.set(drivername="postgresql").render_as_string(hide_password=False)
+        self._connection_arguments = connection_arguments(database.url)
         self._jobs: dict[str, _Followed] = {}
         self._readers: ThreadPoolExecutor | None = None
         self._listener: asyncio.Task[None] | None = None
+        self._listens = False
         self._closing = False
 
     @contextmanager
@@ -163,21 +165,27 @@ class EventFeed:
         return News(events, status if over else None)
 
     async def _listen(self) -> None:
+        """Wake followers for as long as there are any: by notifications, or by polling while none can be received."""
+        said: str | None = None
         while True:
             try:
                 await self._listen_on_one_connection()
             except (psycopg.Error, SQLAlchemyError) as error:
-                log.warning("events.unheard", error=str(error).strip())
+                why = str(error).strip()
+                if self._listens or why != said:  # once for a long outage, not once for each try
+                    log.warning("events.unheard", error=why, polled_every_s=RECONNECT_SECONDS)
+                self._listens, said = False, why
             except Exception:
-                log.exception("events.unheard")
+                log.exception("events.unheard", polled_every_s=RECONNECT_SECONDS)
             await asyncio.sleep(_about(RECONNECT_SECONDS))
+            with suppress(SQLAlchemyError):  # the next try to listen says that the database is away
+                await self._check()
 
     async def _listen_on_one_connection(self) -> None:
-        connection = await psycopg.AsyncConnection.connect(
-            self._dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT_SECONDS
-        )
+        connection = await psycopg.AsyncConnection.connect(**self._connection_arguments, autocommit=True)
         async with connection:
             await connection.execute(f"LISTEN {EVENT_CHANNEL}")
+            self._listens = True
             while True:
                 await self._check()
                 async for notification in connection.notifies(timeout=_about(CHECK_SECONDS)):

@@ -1,0 +1,80 @@
+"""Redis as a message broker: a client for its URL in either spelling, whether it takes writes, and why it does not."""
+
+from collections.abc import Mapping
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+TIMEOUT_SECONDS = 3.0
+PROBE = "greentune:probe"
+PROBE_KEPT_SECONDS = 60
+# The first word of an answer of Redis, and what follows from it.
+REFUSALS = {
+    "READONLY": "is read-only, as a replica is",
+    "OOM": "has no memory left",
+    "MISCONF": "cannot save its data",
+    "NOREPLICAS": "has too few replicas to take writes",
+    "MASTERDOWN": "has lost its primary",
+    "CLUSTERDOWN": "is down as a cluster",
+    "LOADING": "is still loading its data",
+    "BUSY": "is busy with a script",
+    "NOPERM": "does not let this user write",
+}
+SOCKET, SOCKET_OF_CELERY = "unix", "redis+socket"
+
+
+def connect_redis(url: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> redis.Redis:
+    """Return a client that tries once and waits for no longer. Raises `ValueError` that names REDIS_URL."""
+    try:
+        return redis.Redis.from_url(
+            _respelled(url, SOCKET_OF_CELERY, SOCKET, {"virtual_host": "db"}),
+            socket_connect_timeout=timeout_seconds,
+            socket_timeout=timeout_seconds,
+            retry=Retry(NoBackoff(), 0),
+        )
+    except ValueError as error:
+        # What else it says quotes a part of the URL, which may be one of the password.
+        known = str(error) if str(error).startswith("Redis URL must specify") else "it cannot be read"
+        raise ValueError(
+            f"REDIS_URL: {known}: expected redis://USER:PASSWORD@HOST:PORT/0, rediss://… or unix:///PATH?db=0, "
+            "with %2F for a / in a password"
+        ) from None
+
+
+def celery_url(url: str) -> str:
+    """Return the broker's URL as Celery spells it: it has another scheme for a Unix socket."""
+    return _respelled(url, SOCKET, SOCKET_OF_CELERY, {"db": "virtual_host"})
+
+
+def probe_write(client: redis.Redis) -> None:
+    """Write a key that expires, as every message is a write. Raises `redis.RedisError`."""
+    client.set(PROBE, 1, ex=PROBE_KEPT_SECONDS)
+
+
+def describe_refusal(error: redis.RedisError) -> str:
+    """Return why Redis cannot be used, without its own words: "is read-only, as a replica is"."""
+    if isinstance(error, redis.AuthenticationError | redis.exceptions.AuthenticationWrongNumberOfArgsError):
+        return "refuses the user or the password"
+    if isinstance(error, redis.ReadOnlyError):
+        return REFUSALS["READONLY"]
+    if isinstance(error, redis.OutOfMemoryError):
+        return REFUSALS["OOM"]
+    if isinstance(error, redis.BusyLoadingError):
+        return REFUSALS["LOADING"]
+    if isinstance(error, redis.exceptions.NoPermissionError):
+        return REFUSALS["NOPERM"]
+    if isinstance(error, redis.ResponseError):
+        return REFUSALS.get(str(error).partition(" ")[0], "refuses writes")
+    return "does not answer"
+
+
+def _respelled(url: str, scheme: str, wanted: str, options: Mapping[str, str]) -> str:
+    """Return a URL of `scheme` as one of the scheme `wanted`, its options renamed; any other one as it is."""
+    given, separator, rest = url.partition("://")
+    if given != scheme:
+        return url
+    place, _, query = rest.partition("?")
+    pairs = [pair.partition("=") for pair in query.split("&") if pair]
+    renamed = "&".join(f"{options.get(name, name)}={value}" for name, _, value in pairs)
+    return f"{wanted}{separator}{place}" + (f"?{renamed}" if renamed else "")
