@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
+import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
@@ -21,6 +22,9 @@ from starlette.responses import JSONResponse, Response
 from api.page_requests import wants_a_page
 from api.security_headers import HEADERS as SECURITY_HEADERS
 from api.templating import render
+from store.database import describe_outage
+
+log = structlog.get_logger()
 
 MEDIA_TYPE = "application/problem+json"
 REQUEST_ID_HEADER = "X-Request-Id"
@@ -261,7 +265,8 @@ def _unstorable(request: Request, error: Exception) -> Response:
 
 
 def _unavailable(request: Request, error: Exception) -> Response:
-    detail = "the database does not answer: try again in a moment"
+    log.warning("database.unavailable", reason=describe_outage(error), error=str(error).strip())
+    detail = f"the database {describe_outage(error)}: nothing was changed, try again in a moment"
     return _answer(request, HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 from sqlalchemy.exc import OperationalError
+from store.pooling import TransactionPooling
 
 from cli.embedded import EmbeddedPostgres, EmbeddedValkey, redis_answers
 from cli.errors import CommandError, SettingError
@@ -107,6 +108,8 @@ class Stack:
         self._start_servers()
         try:
             upgrade(self.database_url)
+        except TransactionPooling as error:
+            raise SettingError(str(error)) from error
         except OperationalError as error:
             raise SettingError(f"DATABASE_URL: PostgreSQL cannot be used: {_reason(error)}") from error
         self._say("database: migrated")
@@ -291,7 +294,7 @@ class Stack:
     def _await_readyz(self) -> None:
         """Wait until the API has everything it needs, and say what is missing where that takes too long."""
         deadline = time.monotonic() + READY_SECONDS
-        while not _answers(f"{self.url}/readyz"):
+        while not _is_ready(f"{self.url}/readyz"):
             self.revive()
             if time.monotonic() > deadline:
                 answer = httpx.get(f"{self.url}/readyz", trust_env=False)
@@ -384,15 +387,24 @@ def _check_redis(url: str) -> None:
     try:
         problem = redis_answers(url)
     except ValueError as error:
-        raise SettingError(f"REDIS_URL: {error}") from error
+        raise SettingError(str(error)) from error
     if problem is not None:
-        raise SettingError(f"REDIS_URL: Redis cannot be reached: {problem}")
+        raise SettingError(f"REDIS_URL: Redis cannot be used: it {problem}")
 
 
 def _answers(url: str) -> bool:
     try:
         return httpx.get(url, timeout=5, trust_env=False).is_success
     except httpx.HTTPError:
+        return False
+
+
+def _is_ready(url: str) -> bool:
+    """Whether the service can schedule jobs: an API that merely answers is `degraded`."""
+    try:
+        answer = httpx.get(url, timeout=5, trust_env=False)
+        return answer.is_success and answer.json().get("status") == "ok"
+    except (httpx.HTTPError, ValueError):
         return False
 
 

@@ -5,16 +5,15 @@ from typing import Any
 import redis
 import structlog
 from celery import Celery
-from kombu.exceptions import OperationalError as BrokerDown
 
+from store.message_broker import connect_redis, describe_refusal, probe_write
 from store.settings import Settings
-from worker.app import make_app, send
+from worker.app import broker_faults, make_app, send
 
 log = structlog.get_logger()
 
 # Whoever finds it gone knows that the broker was emptied, and every message with it.
 MARK = "greentune:messages"
-TIMEOUT_SECONDS = 3.0
 
 
 class Broker:
@@ -22,18 +21,16 @@ class Broker:
 
     def __init__(self, settings: Settings) -> None:
         self.celery: Celery = make_app(settings)
-        self._redis = redis.Redis.from_url(
-            settings.redis_url, socket_connect_timeout=TIMEOUT_SECONDS, socket_timeout=TIMEOUT_SECONDS
-        )
+        self._redis = connect_redis(settings.redis_url)
         self._answers = True
 
     def answers(self) -> bool:
-        """Whether the broker can be reached now."""
+        """Whether the broker takes messages now."""
         try:
-            self._redis.ping()
+            probe_write(self._redis)
         except redis.RedisError as error:
             if self._answers:
-                log.warning("broker.unreachable", error=str(error))
+                log.warning("broker.unreachable", reason=describe_refusal(error), error=str(error))
             self._answers = False
             return False
         if not self._answers:
@@ -43,17 +40,13 @@ class Broker:
 
     def was_emptied(self) -> bool:
         """Whether the mark is gone. Raises `BrokerDown`."""
-        try:
+        with broker_faults():
             return not self._redis.exists(MARK)
-        except redis.RedisError as error:
-            raise BrokerDown(str(error)) from error
 
     def mark(self) -> None:
         """Leave the mark that `was_emptied` looks for. Raises `BrokerDown`."""
-        try:
+        with broker_faults():
             self._redis.set(MARK, 1)
-        except redis.RedisError as error:
-            raise BrokerDown(str(error)) from error
 
     def send(self, task: str, *args: Any, queue: str) -> None:
         """Send a message now. Raises `BrokerDown`."""
@@ -61,7 +54,8 @@ class Broker:
 
     def terminate(self, task_id: str) -> None:
         """Have whichever worker runs this message kill the process that does. Raises `BrokerDown`."""
-        self.celery.control.revoke(task_id, terminate=True, signal="SIGKILL")
+        with broker_faults():
+            self.celery.control.revoke(task_id, terminate=True, signal="SIGKILL")
 
     def close(self) -> None:
         self.celery.close()

@@ -4,13 +4,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
+import structlog
 from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from store.database import describe_outage
 from store.ids import new_id
 from store.page import Page
 from store.tables import ApiKey, EndedSession
+
+log = structlog.get_logger()
 
 Role = Literal["user", "operator"]
 
@@ -100,9 +105,14 @@ class KeyRepository:
         return self._session.get(EndedSession, session_id) is not None
 
     def used(self, key: ApiKey, *, at: datetime) -> None:
-        """Note that a key is in use, at most once a minute."""
-        if key.last_used_at is None or key.last_used_at <= at - USE_NOTED_EVERY:
-            key.last_used_at = at
+        """Note that a key is in use, at most once a minute; a database that is read-only keeps no reader out."""
+        if key.last_used_at is not None and key.last_used_at > at - USE_NOTED_EVERY:
+            return
+        try:
+            with self._session.begin_nested():
+                key.last_used_at = at
+        except OperationalError as error:
+            log.warning("key.use_not_noted", key=key.id, error=describe_outage(error))
 
 
 def unusable(key: ApiKey, *, at: datetime) -> Literal["revoked", "expired"] | None:

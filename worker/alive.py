@@ -5,12 +5,14 @@ import sys
 from datetime import timedelta
 
 from kombu.exceptions import OperationalError as BrokerDown
+from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError
 
 from store.database import Database
+from store.message_broker import describe_refusal
 from store.settings import Settings, get_settings
 from store.workers import WorkerRepository
-from worker.app import make_app
+from worker.app import broker_faults, make_app
 
 ANSWER_SECONDS = 5.0
 STATEMENT_SECONDS = 5.0
@@ -24,11 +26,13 @@ def fault(settings: Settings) -> str | None:
     """
     celery = make_app(settings)
     try:
-        replies = celery.control.broadcast(
-            "ping", reply=True, timeout=ANSWER_SECONDS, limit=1, pattern=f"*@{socket.gethostname()}", matcher="glob"
-        )
+        with broker_faults():
+            replies = celery.control.broadcast(
+                "ping", reply=True, timeout=ANSWER_SECONDS, limit=1, pattern=f"*@{socket.gethostname()}", matcher="glob"
+            )
     except BrokerDown as error:
-        return f"Redis does not answer: {error}"
+        cause = error.__cause__
+        return f"Redis {describe_refusal(cause) if isinstance(cause, RedisError) else 'does not answer'}: {error}"
     nodes = [node.partition("@")[0] for reply in replies or () for node in reply]
     if not nodes:
         return f"no worker of {socket.gethostname()} answers within {ANSWER_SECONDS:g} s"

@@ -1,10 +1,15 @@
 """The Celery app: how a job's id reaches a worker. Light: it loads no task and no torch."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import redis
 from celery import Celery
+from kombu.exceptions import OperationalError as BrokerDown
 
+from store.message_broker import celery_url, describe_refusal
 from store.settings import Settings, get_settings
 
 PREPARE_QUEUE = "prepare"
@@ -27,10 +32,11 @@ def make_app(settings: Settings) -> Celery:
     A message is only a hint, acknowledged at once: the row in the database says what is to be done, and a lease who
     does it. Each job runs in a process of its own, one at a time: only its end gives all of a GPU's memory back.
     """
-    app = Celery("greentune", broker=settings.redis_url, include=["worker.tasks"])
+    app = Celery("greentune", broker=celery_url(settings.redis_url), include=["worker.tasks"])
     app.conf.update(
         task_ignore_result=True,
         task_acks_late=False,
+        worker_consumer="worker.consumer:PatientConsumer",
         worker_pool="worker.pool:JobPool",
         worker_pool_start_method=START_METHOD,
         worker_concurrency=1,
@@ -41,6 +47,7 @@ def make_app(settings: Settings) -> Celery:
         worker_redirect_stdouts=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,  # a worker waits for its broker for as long as it takes
+        broker_channel_error_retry=True,  # what Redis refuses while it is read-only or full
         broker_transport_options={
             "socket_connect_timeout": 3,
             "socket_timeout": 10,
@@ -57,5 +64,15 @@ app = make_app(get_settings())
 
 
 def send(celery: Celery, task: str, *args: Any, queue: str) -> None:
-    """Send a message now or raise: the caller's next tick is the retry."""
-    celery.send_task(task, args=args, queue=queue, retry=False)
+    """Send a message now. Raises `BrokerDown`, a read-only Redis included: the caller's next tick is the retry."""
+    with broker_faults():
+        celery.send_task(task, args=args, queue=queue, retry=False)
+
+
+@contextmanager
+def broker_faults() -> Iterator[None]:
+    """Raise `BrokerDown` for what Redis refuses, which Celery takes for a fault of the message."""
+    try:
+        yield
+    except redis.RedisError as error:
+        raise BrokerDown(describe_refusal(error)) from error

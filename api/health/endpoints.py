@@ -4,9 +4,10 @@ from http import HTTPStatus
 from typing import Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from api.context import ContextDep
+from api.health.readiness import NEEDED_BY_EVERY_JOB
 from api.problems import RETRY_AFTER_SECONDS, FieldProblem, Problem, declared
 
 router = APIRouter(tags=["health"])
@@ -28,7 +29,9 @@ class Warned(BaseModel):
 class Health(BaseModel):
     """Requests can be answered; `warnings` name what keeps jobs from being done."""
 
-    status: Literal["ok"] = "ok"
+    status: Literal["ok", "degraded"] = Field(
+        description="`degraded` while requests are answered and no job can be scheduled; `warnings` says why"
+    )
     warnings: list[Warned]
 
 
@@ -44,8 +47,10 @@ def livez() -> Life:
     responses=declared(HTTPStatus.SERVICE_UNAVAILABLE),
 )
 async def readyz(context: ContextDep) -> Health:
-    """Names what is missing. Without the database, its migrations or Redis it is a 503; whatever else is missing (a
-    scheduler, workers, room in the data folder, models) is a warning, since the API can serve all the same."""
+    """Names what is missing. Without the database, its migrations or Redis, or while one of them takes no writes, it is
+    a 503; whatever else is missing (a scheduler, workers, room in the data folder, models) is a warning, since the API
+    can serve all the same. Without a scheduler or a prepare worker the status is `degraded`: jobs are accepted, and
+    wait."""
     report = await context.readiness.report()
     errors = [FieldProblem(field=part, message=fault) for part, fault in report.errors.items()]
     if errors:
@@ -55,4 +60,5 @@ async def readyz(context: ContextDep) -> Health:
             errors=errors,
             headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
         )
-    return Health(warnings=[Warned(part=part, message=fault) for part, fault in report.warnings.items()])
+    warnings = [Warned(part=part, message=fault) for part, fault in report.warnings.items()]
+    return Health(status="degraded" if NEEDED_BY_EVERY_JOB & report.warnings.keys() else "ok", warnings=warnings)

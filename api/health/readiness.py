@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from anyio import CapacityLimiter, Lock, create_task_group, move_on_after, to_thread
-from redis import Redis
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
+from store.pooling import TransactionPooling, require_sessions
 
 from migrations.upgrade import current_revision, expected_revision
 from store.catalogue import CatalogueError, read_catalogue
-from store.database import Database
+from store.database import Database, describe_outage
+from store.message_broker import connect_redis, describe_refusal, probe_write
 from store.metrics import MetricsRepository
 from store.private_files import make_private_folder
 from store.settings import Settings
@@ -26,6 +25,14 @@ from store.workers import WorkerRepository
 TIMEOUT_SECONDS = 2
 # Whoever probes more often than this, or from several places at once, hears the last answer again.
 KEPT_SECONDS = 1.0
+# Without one of these parts no job is scheduled at all.
+NEEDED_BY_EVERY_JOB = frozenset({"scheduler", "prepare_worker"})
+
+# Asked rather than tried, which would leave a dead row each time. A standby is read-only, too.
+MAY_WRITE = text(
+    "SELECT current_setting('transaction_read_only') = 'off'"
+    " AND has_table_privilege('jobs', 'INSERT') AND has_table_privilege('jobs', 'UPDATE')"
+)
 
 Faults = Mapping[str, str]
 
@@ -49,6 +56,7 @@ class Readiness:
         self._database, self._settings = database, settings
         self._last: tuple[float, Report] | None = None
         self._turn = Lock()
+        self._has_sessions = False
         # Threads of its own, so that a busy API is not taken for one that is down.
         self._threads = CapacityLimiter(8)
 
@@ -85,12 +93,17 @@ class Readiness:
 
     def _database_faults(self) -> Faults:
         try:
+            if not self._has_sessions:
+                require_sessions(self._database.url)
+                self._has_sessions = True
             with self._database.session() as session:
                 session.execute(text(f"SET LOCAL statement_timeout = '{TIMEOUT_SECONDS}s'"))
                 revision = current_revision(session.connection())
                 if revision != expected_revision():
                     needed = f"is at revision {revision or 'none'}, but {expected_revision()} is needed"
                     return {"database": f"{needed}: run the migrations"}
+                if not session.scalar(MAY_WRITE):
+                    return {"database": "is read-only at present, or lets this service write nothing: jobs are refused"}
                 workers, faults = WorkerRepository(session), {}
                 within = timedelta(seconds=self._settings.lease_seconds)
                 if not workers.live(within=within, role="scheduler"):
@@ -102,20 +115,17 @@ class Readiness:
                     waiting = ", ".join(f"{count} in {zone or 'any zone'}" for zone, count in unserved.items())
                     faults["training_worker"] = f"none is alive where jobs are queued: {waiting}"
                 return faults
+        except TransactionPooling:
+            return {"database": "is behind a connection pooler in transaction mode: see the service's log"}
         except SQLAlchemyError as error:
-            return {"database": f"does not answer ({type(error).__name__})"}
+            return {"database": f"{describe_outage(error)} ({type(error).__name__})"}
 
     def _redis_faults(self) -> Faults:
-        client = Redis.from_url(
-            self._settings.redis_url,
-            socket_connect_timeout=TIMEOUT_SECONDS,
-            socket_timeout=TIMEOUT_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-        )
+        client = connect_redis(self._settings.redis_url, timeout_seconds=TIMEOUT_SECONDS)
         try:
-            client.ping()
+            probe_write(client)
         except RedisError as error:
-            return {"redis": f"does not answer ({type(error).__name__}): jobs are accepted, but wait"}
+            return {"redis": f"{describe_refusal(error)} ({type(error).__name__}): jobs are accepted, but wait"}
         finally:
             client.close()
         return {}

@@ -69,5 +69,5 @@ class Warned(Answer):
 class Health(Answer):
     """Requests can be answered; `warnings` name what keeps jobs from being done."""
 
-    status: Literal["ok"]
+    status: Literal["ok", "degraded"]
     warnings: list[Warned]

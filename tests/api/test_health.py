@@ -119,6 +119,27 @@ def test_what_keeps_jobs_waiting_is_named_and_takes_no_api_out_of_service(
         assert set(warnings(client)) == {"prepare_worker", "data_folder", "catalogue"}
 
 
+@pytest.mark.fault(number=19)
+@pytest.mark.parametrize("missing", ["scheduler", "prepare"])
+def test_a_service_in_which_nothing_can_be_scheduled_is_not_ok(
+    settings: Settings, database: Database, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.health.readiness.KEPT_SECONDS", 0.0)
+    with TestClient(create_app(settings)) as client:
+        for role in ("scheduler", "prepare"):
+            with database.session() as session:
+                WorkerRepository(session).seen(f"{role}_1", role=role)
+        assert client.get("/readyz").json()["status"] == "ok"
+        with database.session() as session:
+            session.get_one(Worker, f"{missing}_1").last_seen_at = utc_now() - timedelta(hours=1)
+
+        answer = client.get("/readyz")
+
+    assert answer.status_code == 200
+    assert answer.json()["status"] == "degraded"
+    assert missing in answer.json()["warnings"][0]["part"]
+
+
 def test_a_server_that_hangs_is_waited_for_no_longer_than_a_moment(settings: Settings) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
