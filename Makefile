@@ -11,7 +11,7 @@ PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve browser test chaos malformed schemathesis images docs lint lock
+.PHONY: help setup run serve browser pooler test chaos malformed schemathesis images docs lint lock
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "%-13s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,7 +30,16 @@ browser: ## Chromium for the dashboard's tests: Debian's, installed where it is 
 	@command -v chromium >/dev/null || { apt-get update -qq && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; }
 
-test: setup browser ## the whole test suite
+pooler: ## PgBouncer for the tests of connection poolers: Debian's, where we may and no service manager would start it
+	@[ -x /usr/sbin/pgbouncer ] || command -v pgbouncer >/dev/null || \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && [ ! -d /run/systemd/system ]; then \
+	    apt-get update -qq && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends pgbouncer >/dev/null; \
+	  else \
+	    echo "SKIPPED: the tests of connection poolers need PgBouncer; on Debian and Ubuntu: sudo apt install pgbouncer" >&2; \
+	  fi
+
+test: setup browser pooler ## the whole test suite
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 chaos: setup ## faults in earnest: workers killed 50 times, servers gone for a minute; `make test` does a little of it

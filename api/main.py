@@ -1,12 +1,16 @@
 """The API as an ASGI application: `create_app` for given settings, `app` for `uvicorn api.main:app`."""
 
+import sys
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
 
+import structlog
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
+from sqlalchemy.exc import OperationalError
 from starlette.middleware import Middleware
 
 from api import problems
@@ -52,12 +56,15 @@ from api.workers.endpoints import router as workers
 from api.zones.endpoints import router as zones
 from greencore.clock import Clock, utc_now
 from store.catalogue import read_catalogue
-from store.database import Database
+from store.database import Database, describe_outage
 from store.event_feed import EventFeed
 from store.logs import configure_logs
+from store.pooling import TransactionPooling, require_sessions
 from store.private_files import restrict_data_folder, set_private_umask
 from store.settings import Settings, get_settings
 from store.tracing import configure_tracing, flush_traces
+
+log = structlog.get_logger()
 
 DESCRIPTION = """\
 Fine-tunes language models with adaptive backpropagation, and lets the carbon intensity of the grid decide \
@@ -176,4 +183,18 @@ def __getattr__(name: str) -> FastAPI:
     configure_logs(settings)
     configure_tracing(settings, "api")
     app = globals()[name] = create_app(settings)
+    _require_sessions(settings)
     return app
+
+
+def _require_sessions(settings: Settings) -> None:
+    """End this process where its database is behind a pooler that it cannot work with; one that is away may come."""
+    url = Database(settings.database_url).url
+    try:
+        # In a thread, since a server imports its application in an event loop.
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(require_sessions, url).result()
+    except TransactionPooling as error:
+        sys.exit(str(error))
+    except OperationalError as error:
+        log.warning("database.unavailable", reason=describe_outage(error), error=str(error.orig).strip())

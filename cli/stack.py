@@ -13,7 +13,6 @@ from pathlib import Path
 
 import httpx
 from sqlalchemy.exc import OperationalError
-from store.pooling import TransactionPooling
 
 from cli.embedded import EmbeddedPostgres, EmbeddedValkey, redis_answers
 from cli.errors import CommandError, SettingError
@@ -22,6 +21,7 @@ from cli.readiness import worker_answers
 from cli.secret import make_secret, read_secret
 from migrations.upgrade import upgrade
 from store.database import Database
+from store.pooling import TransactionPooling
 from store.private_files import make_private_folder, restrict_data_folder
 from store.settings import KEPT_FROM_WORKERS, PROVIDER_SECRETS, Settings
 

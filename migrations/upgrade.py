@@ -12,6 +12,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 from store.database import Database
+from store.pooling import require_sessions
 
 # Any number will do, as long as every process that migrates takes the same one.
 LOCK = 0x67726565
@@ -21,7 +22,7 @@ def upgrade(database_url: str, revision: str = "head") -> None:
     """Apply every migration up to `revision`; does nothing where the database is there already.
 
     Several processes may call it at once: they take turns. Raises `sqlalchemy.exc.OperationalError` where
-    the database cannot be reached.
+    the database cannot be reached, and `store.pooling.TransactionPooling` where it is reached without a session.
     """
     with _locked(database_url) as config:
         command.upgrade(config, revision)
@@ -68,6 +69,7 @@ def _config() -> Config:
 def _locked(database_url: str) -> Iterator[Config]:
     database = Database(database_url)
     try:
+        require_sessions(database.url)
         with database.engine.connect() as connection:
             # Held by the session, not by a transaction: each migration commits its own.
             connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LOCK})

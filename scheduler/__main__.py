@@ -7,8 +7,9 @@ import threading
 from greencore.carbon import CarbonError
 from scheduler.service import Scheduler
 from store.logs import configure_logs
+from store.pooling import TransactionPooling
 from store.private_files import set_private_umask
-from store.settings import SecretKeyMissing, get_settings
+from store.settings import get_settings
 from store.tracing import configure_tracing, stop_tracing
 
 
@@ -22,9 +23,12 @@ def main() -> None:
         signal.signal(number, lambda *_: stop.set())
     try:
         scheduler = Scheduler(settings)
-    except (CarbonError, SecretKeyMissing) as error:
+    except (CarbonError, ValueError) as error:
         sys.exit(str(error))
-    scheduler.run(stop)
+    try:
+        scheduler.run(stop)
+    except TransactionPooling as error:
+        sys.exit(str(error))
     stop_tracing()
 
 

@@ -26,6 +26,7 @@ from scheduler.training_dispatch import TrainingDispatch
 from scheduler.webhooks import WebhookDelivery
 from store.database import Database
 from store.jobs import JobRepository
+from store.pooling import require_sessions
 from store.queue import QueueRepository
 from store.settings import Settings
 from store.tracing import span
@@ -61,9 +62,16 @@ class Scheduler:
         self._settle, self._clear_up = Cadence(SETTLE_EVERY), Cadence(CLEAR_UP_EVERY)
 
     def run(self, stop: threading.Event) -> None:
-        """Tick until `stop` is set. A database that is away is waited for: nothing is lost meanwhile."""
+        """Tick until `stop` is set. A database that is away is waited for: nothing is lost meanwhile.
+
+        Raises `store.pooling.TransactionPooling` where no session of its own is to be had.
+        """
+        has_sessions = False
         while not stop.is_set():
             try:
+                if not has_sessions:
+                    require_sessions(self._database.url)
+                    has_sessions = True
                 if self._leadership.leads():
                     self.tick()
                 else:

@@ -2,11 +2,19 @@
 
 import os
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import structlog
+from celery.platforms import EX_FAILURE, EX_OK
+from celery.signals import worker_init
+from celery.worker import state
+from sqlalchemy.exc import OperationalError
 
+from store.database import Database
 from store.ids import new_id
 from store.logs import configure_logs
+from store.pooling import require_sessions
 from store.private_files import restrict_data_folder, set_private_umask
 from store.settings import get_settings
 from store.site import SITE_NOT_SET
@@ -22,7 +30,10 @@ TASKS_PER_PROCESS = {"train": 1, "prepare": 100}
 
 
 def main(arguments: list[str]) -> None:
-    """Run a worker until it is told to stop. Its child processes find its id in the environment."""
+    """Run a worker until it is told to stop, and exit with its status: not 0 where an error has ended it.
+
+    Its child processes find its id in the environment.
+    """
     if arguments not in (["prepare"], ["train"]):
         sys.exit(USAGE)
     [role] = arguments
@@ -34,6 +45,12 @@ def main(arguments: list[str]) -> None:
     os.environ["GREENTUNE_WORKER_ID"] = worker_id
     # As NVML numbers them: energy is metered of the very GPU that trains.
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    try:
+        require_sessions(Database(settings.database_url).url)
+    except OperationalError:  # it is away: `announce` asks again
+        log.warning("database.awaited")
+    except ValueError as error:
+        sys.exit(str(error))
     if role == "train":
         if settings.site is None:
             log.warning("site.unknown", consequence=SITE_NOT_SET)
@@ -44,6 +61,8 @@ def main(arguments: list[str]) -> None:
     else:
         announce(worker_id, "prepare", settings)
         queue = PREPARE_QUEUE
+    started: list[Any] = []
+    worker_init.connect(lambda sender, **_: started.append(sender), weak=False)
     app.worker_main(
         [
             "worker",
@@ -59,6 +78,15 @@ def main(arguments: list[str]) -> None:
             "INFO",
         ]
     )
+    sys.exit(exit_status(started))
+
+
+def exit_status(started: Sequence[Any]) -> int:
+    """Return what Celery's worker ended with: 0 only where it was asked to stop, and stopped in order."""
+    status = started[0].exitcode if started else EX_FAILURE
+    if status is None:  # Celery sets none where the worker was terminated
+        status = EX_OK if state.should_stop == EX_OK and state.should_stop is not False else EX_FAILURE
+    return int(status)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,13 @@ from contextlib import suppress
 from functools import lru_cache
 
 import structlog
+from celery.platforms import EX_FAILURE
 from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 from celery.worker import state
 from sqlalchemy.exc import DBAPIError
 
 from store.database import Database
+from store.pooling import TransactionPooling, require_sessions
 from store.settings import Settings
 from store.workers import Role, WorkerRepository
 from worker.forking import not_while_forking
@@ -29,11 +31,19 @@ def announce(worker_id: str, role: Role, settings: Settings) -> None:
     site = settings.training_site
 
     def beat() -> None:
+        has_sessions = False
         while True:
             with not_while_forking():
                 try:
+                    if not has_sessions:
+                        require_sessions(database.url)
+                        has_sessions = True
                     with database.session() as session:
                         WorkerRepository(session).seen(worker_id, role=role, site=site, device=device_name())
+                except TransactionPooling as error:
+                    log.critical("worker.refused", reason=str(error))
+                    state.should_terminate = EX_FAILURE
+                    return
                 except DBAPIError as error:
                     log.warning("worker.unseen", worker=worker_id, error=str(error.orig))
             if stopped.wait(settings.heartbeat_seconds):

@@ -11,13 +11,13 @@ from anyio import CapacityLimiter, Lock, create_task_group, move_on_after, to_th
 from redis.exceptions import RedisError
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
-from store.pooling import TransactionPooling, require_sessions
 
 from migrations.upgrade import current_revision, expected_revision
 from store.catalogue import CatalogueError, read_catalogue
 from store.database import Database, describe_outage
 from store.message_broker import connect_redis, describe_refusal, probe_write
 from store.metrics import MetricsRepository
+from store.pooling import TransactionPooling, require_sessions
 from store.private_files import make_private_folder
 from store.settings import Settings
 from store.workers import WorkerRepository

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from cli.beside import url_beside
@@ -10,6 +10,7 @@ from cli.doctor.check import Check
 from cli.embedded import EmbeddedPostgres, redis_answers
 from migrations.upgrade import current_revision, expected_revision
 from store.database import Database
+from store.pooling import TransactionPooling, require_sessions
 from store.settings import Settings
 
 EMBEDDED = "none is named: `greentune serve` brings its own"
@@ -40,7 +41,14 @@ def _database(url: str) -> Iterator[Check]:
         with database.engine.connect() as connection:
             version = connection.execute(text("SHOW server_version")).scalar_one()
             yield Check("postgresql", "ok", f"{version} answers at {_place(database)}")
+            yield _writable(connection)
             revision, expected = current_revision(connection), expected_revision()
+        require_sessions(database.url)
+        yield Check("database sessions", "ok", "each connection has a session of its own")
+    except TransactionPooling as error:
+        mend = "connect to PostgreSQL itself, or set pool_mode = session in PgBouncer"
+        yield Check("database sessions", "failed", str(error), mend)
+        return
     except SQLAlchemyError as error:
         why = str(getattr(error, "orig", None) or type(error).__name__).strip()
         mend = "start the server, or set DATABASE_URL to one that runs"
@@ -55,6 +63,13 @@ def _database(url: str) -> Iterator[Check]:
         yield Check("schema", "failed", found, "run `greentune migrate`")
 
 
+def _writable(connection: Connection) -> Check:
+    if connection.execute(text("SHOW transaction_read_only")).scalar_one() == "off":
+        return Check("database writes", "ok", "it takes writes")
+    mend = "name the primary, not a standby, or reset default_transaction_read_only"
+    return Check("database writes", "failed", "it is read-only: jobs are refused", mend)
+
+
 def _place(database: Database) -> str:
     """Where it is, without its user and password."""
     url = database.url
@@ -66,5 +81,5 @@ def _redis(url: str) -> Check:
     try:
         fault = redis_answers(url)
     except ValueError as error:
-        return Check("redis", "failed", f"REDIS_URL: {error}", "set REDIS_URL to redis://HOST:PORT/0")
-    return Check("redis", "failed", f"does not answer: {fault}", mend) if fault else Check("redis", "ok", "answers")
+        return Check("redis", "failed", str(error), "set REDIS_URL to redis://HOST:PORT/0")
+    return Check("redis", "failed", f"it {fault}", mend) if fault else Check("redis", "ok", "answers")

@@ -1,0 +1,79 @@
+"""Tells a connection pooler that gives each transaction another session: GreenTune cannot work behind one."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import psycopg
+from sqlalchemy import URL
+from sqlalchemy.exc import OperationalError
+
+from store.database import connection_arguments
+
+# Where several connections of a pool are free, a pooler may happen to give the same one again.
+ROUNDS = 5
+ANSWER_SECONDS = 10.0
+
+
+class TransactionPooling(ValueError):
+    """The database is reached through a pooler whose sessions last for one transaction."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "DATABASE_URL leads to a connection pooler in transaction or statement mode, such as PgBouncer with "
+            "pool_mode = transaction. GreenTune needs sessions of its own: for advisory locks, which elect the one "
+            "scheduler that acts, for LISTEN, and for prepared statements. Connect to PostgreSQL itself, or set "
+            "pool_mode = session for this database"
+        )
+
+
+def require_sessions(url: URL) -> None:
+    """Raise `TransactionPooling` where two connections share a session, or one connection has several.
+
+    Raises `sqlalchemy.exc.OperationalError` where the database does not answer. Not to be called in an event loop.
+    """
+    try:
+        shared = asyncio.run(_shares_sessions(connection_arguments(url)))
+    except (psycopg.Error, TimeoutError) as error:
+        raise OperationalError(None, None, error) from error
+    if shared:
+        raise TransactionPooling
+
+
+async def _shares_sessions(arguments: dict[str, Any]) -> bool:
+    """Whether a session that no transaction holds is another connection's to use.
+
+    PostgreSQL gives each session a process, and `pg_backend_pid` tells which one answers.
+    """
+    async with await _connect(arguments) as first, await _connect(arguments) as second:
+        own = await _answered(_process(first))
+        try:
+            if await _answered(_process(second)) == own or await _answered(_process(second, begin=True)) == own:
+                return True
+        except TimeoutError:
+            # It waits for a session, while the first one makes no use of its own: sessions are not shared.
+            return False
+        except psycopg.errors.ProtocolViolation:  # a pooler in statement mode knows no transactions
+            return True
+        # The second connection holds its session: the first one has to have kept its own, too.
+        for _ in range(ROUNDS):
+            if await _answered(_process(first)) != own:
+                return True
+    return False
+
+
+async def _connect(arguments: dict[str, Any]) -> psycopg.AsyncConnection[Any]:
+    return await psycopg.AsyncConnection.connect(**arguments, autocommit=True, prepare_threshold=None)
+
+
+async def _process(connection: psycopg.AsyncConnection[Any], *, begin: bool = False) -> int:
+    if begin:
+        await connection.execute("BEGIN")
+    cursor = await connection.execute("SELECT pg_backend_pid()")
+    row = await cursor.fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+async def _answered(asked: Coroutine[Any, Any, int]) -> int:
+    return await asyncio.wait_for(asked, ANSWER_SECONDS)
