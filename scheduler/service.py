@@ -79,7 +79,7 @@ class Scheduler:
                 self._presence.show()
                 self._leadership.wait(self._settings.tick_seconds)
             except (DBAPIError, psycopg.Error) as error:
-                log.warning("database.unreachable", error=str(error).strip())
+                log.warning("database.unreachable", error=str(getattr(error, "orig", error)).strip())
                 self._leadership.resign()
                 stop.wait(self._settings.tick_seconds)
         self.close()
@@ -94,7 +94,7 @@ class Scheduler:
         try:
             self._presence.leave()
         except DBAPIError as error:
-            log.warning("database.unreachable", error=str(error).strip())
+            log.warning("database.unreachable", error=str(getattr(error, "orig", error)).strip())
         self._database.dispose()
 
     def tick(self) -> None:

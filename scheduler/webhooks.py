@@ -91,7 +91,7 @@ class WebhookDelivery:
                 self._deliver(claimed)
         except Exception as fault:  # a thread's fault would be seen by nobody
             if isinstance(fault, DBAPIError):
-                log.warning("webhooks.unsettled", error=str(fault).strip())
+                log.warning("webhooks.unsettled", error=str(fault.orig).strip())
             else:
                 log.exception("webhooks.failed", exc_info=fault)
 
