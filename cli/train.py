@@ -21,6 +21,7 @@ from greencore.training.baselines import Baseline, BaselineError
 from greencore.training.ledger import EpochReport
 from greencore.training.listener import Listener
 from greencore.training.models import ModelError, materialise
+from greencore.training.positions import TooLong
 from greencore.training.run import Method, Result, fine_tune
 from store.catalogue import read_catalogue
 from store.settings import Settings
@@ -65,6 +66,9 @@ def train(
     except BaselineError as error:
         shutil.rmtree(output, ignore_errors=True)
         raise SettingError(f"--method: {error}") from error
+    except TooLong as error:
+        shutil.rmtree(output, ignore_errors=True)
+        raise SettingError(f"--max-length: {error}") from error
     except NotFinite as error:
         raise SettingError(f"--learning-rate: {error}") from error
     except InvalidRow as error:

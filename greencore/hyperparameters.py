@@ -19,14 +19,21 @@ class Hyperparameters(BaseModel):
     batch_size: int = Field(default=4, ge=1, le=4096, description="Rows per optimiser step")
     learning_rate: float = Field(default=2e-5, gt=0, le=1, description="AdamW's peak learning rate")
     weight_decay: float = Field(default=0.01, ge=0, le=1, description="AdamW's decoupled weight decay")
-    max_length: int = Field(default=512, ge=16, le=8192, description="Tokens of a row; the rest is cut off")
+    max_length: int = Field(
+        default=512, ge=16, le=8192, description="Tokens of a row, within the model's positions; the rest is cut off"
+    )
     prompt_format: FormatName = Field(
         default="plain",
         description="What is put around a row's prompt: nothing, the paper's markers, or the model's chat template",
     )
     seed: int = Field(default=0, ge=0, lt=2**32, description="Seeds the order of rows and every other choice")
     eval_share: float = Field(default=0.1, ge=0, le=0.5, description="Share of rows held back for evaluation")
-    max_new_tokens: int = Field(default=48, ge=1, le=4096, description="Tokens of a completion during evaluation")
+    max_new_tokens: int = Field(
+        default=48,
+        ge=1,
+        le=4096,
+        description="Tokens of a completion during evaluation, where the model's positions leave room",
+    )
     sample_prompt: Text | None = Field(
         default=None, max_length=4000, description="A prompt whose completion is shown before and after training"
     )

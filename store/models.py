@@ -27,6 +27,7 @@ class ModelRepository:
         tensors: int,
         rho_floor: float,
         at: datetime,
+        max_length: int | None = None,
         costs: RowCosts | None = None,
     ) -> None:
         """Store a measurement; the lowest floor seen over all batch shapes is kept, and so are costs not given anew."""
@@ -35,6 +36,7 @@ class ModelRepository:
             parameters=parameters,
             tensors=tensors,
             rho_floor=rho_floor,
+            max_length=max_length,
             costs=None if costs is None else costs.to_json(),
             measured_at=at,
         )
@@ -45,6 +47,7 @@ class ModelRepository:
                     "parameters": parameters,
                     "tensors": tensors,
                     "rho_floor": func.least(Model.rho_floor, row.excluded.rho_floor),
+                    "max_length": max_length,
                     "costs": func.coalesce(row.excluded.costs, Model.costs),
                     "measured_at": at,
                 },

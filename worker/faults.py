@@ -11,11 +11,13 @@ from greencore.policy import IntensityMissing
 from greencore.training.baselines import BaselineError
 from greencore.training.checkpoint_folder import DiskFull, is_disk_full
 from greencore.training.models import ModelError
+from greencore.training.positions import TooLong
 from worker.budget import BudgetImpossible
 
 FIELDS: tuple[tuple[type[Exception], str, str], ...] = (
     (BudgetTooSmall, "ρ is below the model's floor", "policy"),
     (BaselineError, "The method cannot train this model", "method"),
+    (TooLong, "The model has too few positions", "hyperparameters.max_length"),
     (BudgetImpossible, "The budget cannot be kept", "policy.budget_gco2e"),
     (IntensityMissing, "No carbon intensity to decide by", "policy.on_missing"),
     (InvalidRow, "A row of the dataset cannot be used", "dataset"),

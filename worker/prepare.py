@@ -20,6 +20,7 @@ from greencore.training.examination import sample_format
 from greencore.training.formats import prompt_format
 from greencore.training.method_costs import method_flops
 from greencore.training.models import ModelError, load_skeleton, load_tokenizer, materialise
+from greencore.training.positions import positions_of
 from greencore.training.rows import held_out_duplicates, padded, split
 from greencore.training.run import tokenised
 from greencore.training.shapes import StepShape, encodes, row_lengths
@@ -53,7 +54,8 @@ class Estimate:
     They hold the padding that batches of shuffled rows have on the average.
 
     `method_flops` are those of a baseline's own steps; None for "greentrainer", whose ρ decides. `held_out_duplicates`
-    are rows that are not held out since an equal row is trained on.
+    are rows that are not held out since an equal row is trained on. `max_length` is the most
+    tokens of a row that the model has positions for; None where they have no end.
     """
 
     training_rows: int
@@ -68,6 +70,7 @@ class Estimate:
     tensors: int
     method_flops: int | None = None
     held_out_duplicates: int = 0
+    max_length: int | None = None
 
 
 def prepare_job(job_id: str) -> None:
@@ -119,6 +122,7 @@ def _prepare(job: Job, database: Database, settings: Settings) -> None:
             parameters=estimate.parameters,
             tensors=estimate.tensors,
             rho_floor=estimate.rho_floor,
+            max_length=estimate.max_length,
             at=utc_now(),
         )
         if estimate.method_flops is not None:
@@ -134,12 +138,15 @@ def estimate_job(job: Job, rows_in: Path, settings: Settings) -> Estimate:
     tokenizer = load_tokenizer(folder)
     training, held_out = split(rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed)
     skeleton = load_skeleton(folder)
+    positions = positions_of(skeleton, method=job.method)
+    positions.check(hyperparameters.max_length)
     form = prompt_format(hyperparameters.prompt_format, tokenizer, TemplateClock())
     tokens = tokenised(training, tokenizer, hyperparameters, form, encoder=encodes(skeleton))
     tokenised(held_out, tokenizer, hyperparameters, form, encoder=encodes(skeleton))  # to refuse what cannot be
     if hyperparameters.sample_prompt is not None:
         sample_format(rows, form, tokenizer)
-    lengths = [tuple(map(padded, row)) for row in row_lengths(tokens.examples, encoder=encodes(skeleton))]
+    ends = (positions.read, positions.written)
+    lengths = [tuple(map(padded, row, ends)) for row in row_lengths(tokens.examples, encoder=encodes(skeleton))]
     shortest, longest = (tuple(end(part) for part in zip(*lengths, strict=True)) for end in (min, max))
     costs = StepCosts(skeleton, batch_size=hyperparameters.batch_size, shortest=shortest, longest=longest)
     if job.method == "greentrainer":
@@ -162,6 +169,7 @@ def estimate_job(job: Job, rows_in: Path, settings: Settings) -> Estimate:
         parameters=sum(parameter.numel() for parameter in skeleton.parameters()),
         tensors=len(costs.tensors),
         held_out_duplicates=held_out_duplicates(rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed),
+        max_length=positions_of(skeleton).row,
     )
     if job.method == "greentrainer":
         return estimate
@@ -208,7 +216,11 @@ def measure_catalogue() -> None:
         except ModelError as error:
             log.warning("model.unusable", model=name, error=str(error))
             continue
-        shortest, longest = ((length,) * (2 if encodes(skeleton) else 1) for length in REFERENCE_LENGTHS)
+        max_length = positions_of(skeleton).row
+        shortest, longest = (
+            (min(length, (max_length or length) // share),) * (2 if encodes(skeleton) else 1)
+            for length, share in zip(REFERENCE_LENGTHS, (2, 1), strict=True)
+        )
         costs = StepCosts(skeleton, batch_size=REFERENCE_ROWS, shortest=shortest, longest=longest)
         with database.session() as session:
             ModelRepository(session).put(
@@ -216,6 +228,7 @@ def measure_catalogue() -> None:
                 parameters=sum(parameter.numel() for parameter in skeleton.parameters()),
                 tensors=len(costs.tensors),
                 rho_floor=costs.floor,
+                max_length=max_length,
                 costs=row_costs(skeleton, costs),
                 at=utc_now(),
             )

@@ -27,6 +27,7 @@ def check(request: JobRequest, *, principal: Principal, context: Context, sessio
         raise invalid_fields([*errors, *problem.errors]) from problem
     errors += _floor_faults(request, policy, session)
     errors += _method_faults(request, session)
+    errors += _length_faults(request, session)
     if errors:
         raise invalid_fields(errors)
     return NewJob(
@@ -87,3 +88,12 @@ def _method_faults(request: JobRequest, session: Session) -> Iterator[FieldProbl
     if isinstance(share, str):
         message = f"given {request.method!r}, which {request.model} cannot be trained by: {share}"
         yield FieldProblem(field="method", message=message)
+
+
+def _length_faults(request: JobRequest, session: Session) -> Iterator[FieldProblem]:
+    """Rows that are longer than the model's positions; where these are not known yet, preparing tells."""
+    model, given = ModelRepository(session).get(request.model), request.hyperparameters.max_length
+    if model is None or model.max_length is None or given <= model.max_length:
+        return
+    message = f"given {given}, but {request.model} has positions for {model.max_length} tokens of a row"
+    yield FieldProblem(field="hyperparameters.max_length", message=message)

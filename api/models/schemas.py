@@ -15,6 +15,9 @@ class ModelOut(BaseModel):
     parameters: int | None = Field(description="Trainable parameters")
     tensors: int | None = Field(description="Trainable tensors")
     rho_floor: float | None = Field(description="Smallest ρ at which one tensor can be trained")
+    max_length: int | None = Field(
+        description="Most tokens of a row that the model has positions for; null also where they have no end"
+    )
 
     @classmethod
     def of(cls, entry: CatalogueEntry, measured: Model | None) -> "ModelOut":
@@ -26,4 +29,5 @@ class ModelOut(BaseModel):
             parameters=measured and measured.parameters,
             tensors=measured and measured.tensors,
             rho_floor=measured and measured.rho_floor,
+            max_length=measured and measured.max_length,
         )

@@ -23,12 +23,13 @@ def show_models(client: Client, *, as_json: bool) -> None:
             UNKNOWN if model.parameters is None else f"{model.parameters:,}",
             UNKNOWN if model.tensors is None else str(model.tensors),
             number(model.rho_floor),
+            UNKNOWN if model.max_length is None else str(model.max_length),
             model.licence,
             model.description,
         )
         for model in models
     )
-    headers = ("model", "parameters", "tensors", "smallest ρ", "licence", "description")
+    headers = ("model", "parameters", "tensors", "smallest ρ", "longest row", "licence", "description")
     show_table(headers, rows, empty="the catalogue holds no model")
 
 

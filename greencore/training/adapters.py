@@ -20,6 +20,7 @@ from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from greencore.training.baselines import BaselineError, pass_one_token, projections
+from greencore.training.positions import PREFIX_TOKENS
 
 
 def with_adapter(
@@ -29,7 +30,7 @@ def with_adapter(
     rank: int = 8,
     alpha: int = 32,
     dropout: float = 0.1,
-    prefix_tokens: int = 20,
+    prefix_tokens: int = PREFIX_TOKENS,
 ) -> PeftModel:
     """The model frozen, with a trainable adapter in it; the defaults are those of the paper's own implementation.
 

@@ -1,7 +1,6 @@
 """How well a model does on rows it was not trained on: loss on the completions, ROUGE of what it writes."""
 
 import math
-import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from greencore.dataset import PromptRow, Row, TextRow
 from greencore.training.formats import PLAIN, PromptFormat
 from greencore.training.modes import in_evaluation_mode
+from greencore.training.positions import UNBOUNDED, positions_of
 from greencore.training.rouge import rouge
 from greencore.training.rows import Collator, Tokenised, prompt_tokens, reference, to_device
 from greencore.training.shapes import encodes
@@ -52,15 +52,16 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate held-out rows and their tokenised form without randomness, greedily or with so many `beams`.
 
-    Prompts are put in `prompt_format` and shortened as in training, to `max_prompt_length` tokens; by default to what
-    the model's positions leave beside `max_new_tokens`. `references` are the texts that each of `rows` is compared
+    Prompts are put in `prompt_format` and shortened as in training, to `max_prompt_length` tokens and in any case to
+    what the model's table of positions leaves beside `max_new_tokens`; by default also to the length that the model
+    was trained at. `references` are the texts that each of `rows` is compared
     with, where it has others or more than its completion (see `greencore.training.rouge`).
     """
     loss = mean_loss(model, tokenizer, tokenised, batch_size=batch_size)
     asked = [index for index, row in enumerate(rows) if not isinstance(row, TextRow)]
     if not asked:
         return Evaluation(loss, None, len(rows))
-    longest = max_prompt_length or _room(model, max_new_tokens)
+    longest, max_new_tokens = _room(model, max_new_tokens, max_prompt_length)
     encoder = bool(model.config.is_encoder_decoder)
     prompts = [
         prompt_tokens(rows[index], tokenizer, max_length=longest, prompt_format=prompt_format, encoder=encoder)[0]
@@ -87,7 +88,8 @@ def complete(
     Greedy, or the best of so many `beams`; at most `max_new_tokens` tokens, of prompts that are shortened to what the
     model's positions leave beside them.
     """
-    longest, encoder = _room(model, max_new_tokens), bool(model.config.is_encoder_decoder)
+    longest, max_new_tokens = _room(model, max_new_tokens)
+    encoder = bool(model.config.is_encoder_decoder)
     tokens = [
         prompt_tokens(
             PromptRow(prompt, ""), tokenizer, max_length=longest, prompt_format=prompt_format, encoder=encoder
@@ -102,7 +104,7 @@ def mean_loss(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tokenised: Tokenised, *, batch_size: int
 ) -> float:
     """Return the mean loss per learned token, in nats: of the tokens alone, whatever the model adds to its loss."""
-    collate = Collator(_pad_id(tokenizer))
+    collate = Collator(_pad_id(tokenizer), positions_of(model))
     total, tokens = 0.0, 0
     with in_evaluation_mode(model):
         for start in range(0, len(tokenised.examples), batch_size):
@@ -168,12 +170,20 @@ def _write_batch(
     ]
 
 
-def _room(model: PreTrainedModel, max_new_tokens: int) -> int:
-    """The tokens that a prompt may have: a decoder's positions are shared with what it writes."""
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if not isinstance(positions, int):
-        return sys.maxsize  # relative positions, which have no end
-    return positions if model.config.is_encoder_decoder else max(1, positions - max_new_tokens)
+def _room(model: PreTrainedModel, max_new_tokens: int, max_prompt_length: int | None = None) -> tuple[int, int]:
+    """The tokens that a prompt may have, and those that may be written after it.
+
+    A decoder's positions are shared between them: what is written has at most half. Rotary and relative positions
+    have no end; there a prompt without a length of its own is kept within the length that the model was trained at.
+    """
+    positions, encoder = positions_of(model), bool(model.config.is_encoder_decoder)
+    written = min(max_new_tokens, max(1, positions.written if encoder else positions.written // 2))
+    prompt = positions.read if encoder or positions.read == UNBOUNDED else positions.read - written
+    if max_prompt_length is None:
+        trained = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        if isinstance(trained, int):
+            max_prompt_length = trained if encoder else max(1, trained - written)
+    return min(prompt, max_prompt_length or UNBOUNDED), written
 
 
 def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:

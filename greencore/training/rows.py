@@ -13,6 +13,7 @@ from greencore.dataset import InvalidRow, MessagesRow, PromptRow, Row, TextRow
 from greencore.training.chat_template import ConversationRefused, Messages, Turn, last_turn
 from greencore.training.formats import PLAIN, PromptFormat, chat_prompt
 from greencore.training.models import ModelError
+from greencore.training.positions import UNBOUNDED, Positions
 from greencore.training.seams import continue_text, encode
 
 IGNORED = -100
@@ -47,9 +48,9 @@ class Tokenised:
     shortened_completions: int
 
 
-def padded(length: int) -> int:
-    """The length rounded up to a multiple of eight, which matrix units are made for."""
-    return -(-length // PAD_TO_MULTIPLE) * PAD_TO_MULTIPLE
+def padded(length: int, positions: int = UNBOUNDED) -> int:
+    """The length rounded up to a multiple of eight, which matrix units are made for; at most the model's positions."""
+    return max(length, min(-(-length // PAD_TO_MULTIPLE) * PAD_TO_MULTIPLE, positions))
 
 
 def prompt_and_completion(
@@ -164,16 +165,17 @@ def prompt_tokens(
 
 
 class Collator:
-    """Pads a batch on the right to its own longest row (see `padded`)."""
+    """Pads a batch on the right to its own longest row (see `padded`), within the model's `positions`."""
 
-    def __init__(self, pad_token_id: int) -> None:
-        self._pad_token_id = pad_token_id
+    def __init__(self, pad_token_id: int, positions: Positions | None = None) -> None:
+        self._pad_token_id, self._positions = pad_token_id, positions or Positions()
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         """`input_ids` and `attention_mask`, each [batch, length], and `labels`; an encoder's have their own length."""
-        ids = _stacked([example.input_ids for example in examples], self._pad_token_id)
-        mask = _stacked([[1] * len(example.input_ids) for example in examples], 0)
-        labels = _stacked([example.labels for example in examples], IGNORED)
+        read, written = self._positions.read, self._positions.written
+        ids = _stacked([example.input_ids for example in examples], self._pad_token_id, read)
+        mask = _stacked([[1] * len(example.input_ids) for example in examples], 0, read)
+        labels = _stacked([example.labels for example in examples], IGNORED, written)
         return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
@@ -274,8 +276,8 @@ def _copies(rows: Sequence[Row]) -> Mapping[Row, Sequence[int]]:
     return places
 
 
-def _stacked(rows: Sequence[Sequence[int]], filler: int) -> torch.Tensor:
-    length = padded(max(len(row) for row in rows))
+def _stacked(rows: Sequence[Sequence[int]], filler: int, positions: int) -> torch.Tensor:
+    length = padded(max(len(row) for row in rows), positions)
     return torch.tensor([[*row, *[filler] * (length - len(row))] for row in rows])
 
 

@@ -29,6 +29,7 @@ from greencore.training.formats import PromptFormat, prompt_format
 from greencore.training.ledger import EpochReport
 from greencore.training.listener import Listener, Relay, Stopped, stoppable, whole_epochs, within_an_epoch
 from greencore.training.models import load_model, load_tokenizer
+from greencore.training.positions import positions_of
 from greencore.training.precision import bf16_pays, device
 from greencore.training.rows import Collator, Tokenised, held_out_duplicates, split, tokenise
 from greencore.training.shapes import encodes
@@ -84,9 +85,9 @@ def fine_tune(
     at the end `result_folder`, by default `folder/artifacts`, holds the model and its tokenizer, a LoRA merged into
     it, or with "prefix" the adapter alone; where the hyperparameters ask for a delta, the changed tensors in the
     model's place. There the base is called `model_name`, or as its folder is.
-    Raises `greencore.backprop.BudgetTooSmall` where ρ is below the floor, ValueError for a baseline that the model has
-    no tensor for, `greencore.dataset.InvalidRow` for a row that cannot be tokenised, DiskFull where there is no room
-    for the result.
+    Raises `greencore.backprop.BudgetTooSmall` where ρ is below the floor, `TooLong` where the model has no positions
+    for rows of `max_length`, ValueError for a baseline that the model has no tensor for,
+    `greencore.dataset.InvalidRow` for a row that cannot be tokenised, DiskFull where there is no room for the result.
     """
     listener, checkpoints = listener or Listener(), checkpoints or CheckpointFolder(folder)
     transformers.set_seed(hyperparameters.seed)
@@ -95,6 +96,8 @@ def fine_tune(
     model = load_model(model_folder)
     model.to(device())  # type: ignore[arg-type]
     config, use_cache = model.config, getattr(model.config, "use_cache", None)
+    positions = positions_of(model, method=method)
+    positions.check(hyperparameters.max_length)
     training, held_out = split(rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed)
     duplicates = held_out_duplicates(rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed)
     form = prompt_format(hyperparameters.prompt_format, tokenizer, TemplateClock(folder / CLOCK_FILE))
@@ -120,7 +123,7 @@ def fine_tune(
         model=model,
         args=_arguments(folder, hyperparameters),
         train_dataset=train_set.examples,
-        data_collator=Collator(tokenizer.pad_token_id),
+        data_collator=Collator(tokenizer.pad_token_id, positions),
         callbacks=[adaptive, relay],
     )
     trainer.remove_callback(PrinterCallback)  # the listener is told instead

@@ -18,6 +18,8 @@ class Model(Answer):
     """Trainable tensors"""
     rho_floor: float | None
     """Smallest ρ at which one tensor can be trained"""
+    max_length: int | None
+    """Most tokens of a row that the model has positions for; null also where they have no end"""
 
 
 class Worker(Answer):

@@ -57,7 +57,11 @@ class Policy(Table):
 
 
 class Model(Table):
-    """What a prepare worker measured of a catalogue entry; `costs` are the FLOPs of a row by its length."""
+    """What a prepare worker measured of a catalogue entry.
+
+    `costs` are the FLOPs of a row by its length; `max_length` the most tokens of a row that the model has positions
+    for, null where they have no end.
+    """
 
     __tablename__ = "models"
 
@@ -65,5 +69,6 @@ class Model(Table):
     parameters: Mapped[int] = mapped_column(BigInteger)
     tensors: Mapped[int]
     rho_floor: Mapped[float]
+    max_length: Mapped[int | None]
     costs: Mapped[Json | None]
     measured_at: Mapped[datetime]

@@ -204,6 +204,25 @@ def test_a_method_that_the_model_has_nothing_for_is_refused_where_that_is_known(
     assert submit(method="lora").status_code == 201
 
 
+@pytest.mark.fault(number=8)
+@pytest.mark.parametrize("path", ["/jobs", "/jobs/estimate"])
+def test_rows_longer_than_the_models_positions_are_refused_with_the_figure(
+    client: TestClient, dataset_id: str, database: Database, path: str
+) -> None:
+    with database.session() as session:
+        ModelRepository(session).put(MODEL, parameters=1, tensors=1, rho_floor=0.5, max_length=256, at=NOW)
+
+    def ask(**hyperparameters: int) -> Any:
+        return client.post(path, json={"model": MODEL, "dataset": dataset_id, "hyperparameters": hyperparameters})
+
+    for given in ({}, {"max_length": 257}):
+        response = ask(**given)
+        assert response.status_code == 422
+        assert fields(response) == ["hyperparameters.max_length"]
+        assert f"given {given.get('max_length', 512)}, but {MODEL} has positions for 256 tokens" in message(response)
+    assert ask(max_length=256).status_code in {201, 409}  # an estimate also waits for the model's costs
+
+
 def test_a_method_that_there_is_none_of_is_refused_with_those_that_there_are(submit: Any) -> None:
     response = submit(method="qlora")
 

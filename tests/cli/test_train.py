@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from cli.errors import SettingError
 from cli.train import method_named, train
@@ -78,6 +78,15 @@ def test_a_quantised_model_is_refused_in_plain_words(model: Path, dataset: Path,
     config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(SettingError, match=r"--model: .*quantised weights \(bitsandbytes, 4 bits\), which cannot be"):
+        run(folder, dataset, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.fault(number=8)
+def test_rows_that_the_model_has_no_positions_for_are_refused(model: Path, dataset: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(model, tmp_path / "gpt2"))
+    GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=64)).save_pretrained(folder)
+    with pytest.raises(SettingError, match="--max-length: given 512, but the model has positions for 64 tokens"):
         run(folder, dataset, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import GPT2Config, GPT2LMHeadModel
 
-from greencore.training.models import ModelError
+from greencore.training.models import ModelError, load_tokenizer
+from greencore.training.positions import TooLong
 from store.settings import Settings
 from store.tables import Job
 from tests.greencore.training.conftest import small_model
@@ -22,7 +24,7 @@ def prepare(settings: Settings, tmp_path: Path, *, method: str = "full", **hyper
     job = Job(model="small", method=method, policy={"kind": "constant", "rho": 0.6}, hyperparameters=hyperparameters)
     try:
         estimate_job(job, rows, settings)
-    except ModelError as error:
+    except (ModelError, TooLong) as error:
         return explain(error)
     raise AssertionError("the job was not refused")
 
@@ -43,3 +45,21 @@ def test_a_quantised_model_is_refused(worker_settings: Settings, tmp_path: Path)
     error = prepare(holding(worker_settings, folder), tmp_path)
     assert (error["title"], error["field"]) == ("The model cannot be used", "model")
     assert "quantised weights (gptq, 4 bits), which cannot be trained" in error["detail"]
+
+
+@pytest.mark.fault(number=8)
+@pytest.mark.parametrize(("method", "most"), [("full", 64), ("greentrainer", 64), ("prefix", 44)])
+def test_rows_that_the_model_has_no_positions_for_are_refused_with_the_figure(
+    worker_settings: Settings, tmp_path: Path, method: str, most: int
+) -> None:
+    folder = small_model(tmp_path / "words")
+    tokenizer = load_tokenizer(folder)
+    config = GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=64)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "small")
+    tokenizer.save_pretrained(tmp_path / "small")
+    settings = holding(worker_settings, tmp_path / "small")
+    error = prepare(settings, tmp_path, method=method)
+    assert (error["title"], error["field"]) == ("The model has too few positions", "hyperparameters.max_length")
+    assert f"given 512, but the model has positions for {most} tokens" in error["detail"]
+    with pytest.raises(AssertionError, match="not refused"):
+        prepare(settings, tmp_path, method=method, max_length=most)

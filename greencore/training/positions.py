@@ -1,0 +1,96 @@
+"""How many positions a model has a table for: a longer row or completion would be looked up outside of it."""
+
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+POSITIONS = re.compile(r"(^|_)(pos|wpe|posi\w*)(_|$)")
+NOT_OF_TEXT = re.compile(
+    r"(^|[._])(relat\w*|rel|visual|vision|image|img|patch\w*|audio|speech|video|2d|[xyhw](?=_pos))(_|[.]|$)"
+)
+UNBOUNDED = sys.maxsize
+PREFIX_TOKENS = 20  # of prefix tuning, as in the paper's own implementation
+
+
+class TooLong(ValueError):
+    """`max_length` exceeds the model's positions."""
+
+
+@dataclass(frozen=True)
+class Positions:
+    """The most tokens of a row that the model can read and write; `sys.maxsize` where there is no table.
+
+    A decoder alone reads and writes in the same positions, so that both are equal. An encoder-decoder model reads
+    with its encoder and writes with its decoder.
+    """
+
+    read: int = UNBOUNDED
+    written: int = UNBOUNDED
+
+    @property
+    def row(self) -> int | None:
+        """The largest `max_length`; None where the model sets no bound."""
+        shortest = min(self.read, self.written)
+        return None if shortest == UNBOUNDED else shortest
+
+    def check(self, max_length: int) -> None:
+        """Raises `TooLong` where rows of so many tokens have no position in the model."""
+        if self.row is not None and max_length > self.row:
+            raise TooLong(f"given {max_length}, but the model has positions for {self.row} tokens of a row")
+
+
+def positions_of(model: Any, *, method: str | None = None) -> Positions:
+    """Return the positions that the model's tables hold, as they are and not as the configuration says.
+
+    Found are embeddings and buffers of positions that are absolute and of fixed size, with the rows at their start
+    that some families leave unused (OPT and BART two, RoBERTa those up to the padding's). Rotary and relative
+    positions and ALiBi have no table, though a model may do worse beyond the length it was trained at. The model may
+    live on the meta device. Prefix tuning's own tokens are subtracted, of an adapted model or of one that `method`
+    "prefix" is going to adapt: they stand before a decoder's.
+    """
+    base = model.get_base_model() if hasattr(model, "peft_config") else model
+    adapters = getattr(model, "peft_config", {}).values()
+    taken = sum(getattr(adapter, "num_virtual_tokens", None) or 0 for adapter in adapters)
+    taken = taken or (PREFIX_TOKENS if method == "prefix" else 0)
+    encoder = bool(base.config.is_encoder_decoder)
+    read, written = UNBOUNDED, UNBOUNDED
+    for name, size in _tables(base):
+        if encoder and re.search(r"(^|[._])encoder([._]|$)", name):
+            read = min(read, size)
+        else:
+            written = min(written, size)
+    bound = getattr(base.config, "max_seq_len", None) if base.config.model_type == "mpt" else None
+    written = min(written, bound or UNBOUNDED)
+    if written != UNBOUNDED:
+        written = max(1, written - taken)
+    return Positions(read if encoder else written, written)
+
+
+def _tables(model: nn.Module) -> Iterator[tuple[str, int]]:
+    """Each table's name, and for how many tokens it holds a row."""
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.Embedding) or not _of_positions(name):
+            continue
+        if hasattr(module, "make_weight") or hasattr(module, "make_weights"):
+            continue  # it grows with the rows
+        unused = getattr(module, "offset", None)
+        if unused is None:
+            unused = 0 if module.padding_idx is None else module.padding_idx + 1
+        yield name, module.num_embeddings - int(unused)
+    for name, buffer in model.named_buffers():
+        if (
+            _of_positions(name)
+            and isinstance(buffer, torch.Tensor)
+            and buffer.dim() == 2
+            and buffer.is_floating_point()
+        ):
+            yield name, buffer.shape[0]
+
+
+def _of_positions(name: str) -> bool:
+    return POSITIONS.search(name.rpartition(".")[2]) is not None and NOT_OF_TEXT.search(name) is None
