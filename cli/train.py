@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from api.figures import UNKNOWN
-from cli.errors import SettingError
+from cli.errors import CommandError, SettingError
 from cli.marks import rouge_line
 from greencore.backprop import BudgetTooSmall, NotFinite, TraceError
 from greencore.dataset import InvalidRow, Row, load_rows
@@ -41,7 +41,8 @@ def train(
 
     `model` is a catalogue name, a folder, a GGUF file or hub:NAME@COMMIT.
 
-    Raises `SettingError` with the option that is to blame; a corrected command can then be given the same `output`.
+    Raises `SettingError` with the option that is to blame, and `CommandError` where training has diverged; a corrected
+    command can then be given the same `output`.
     """
     if output.exists() and any(output.iterdir()):
         raise SettingError(f"--output: {output} is not empty: name a new folder, so that nothing is overwritten")
@@ -70,7 +71,8 @@ def train(
         shutil.rmtree(output, ignore_errors=True)
         raise SettingError(f"--max-length: {error}") from error
     except NotFinite as error:
-        raise SettingError(f"--learning-rate: {error}") from error
+        shutil.rmtree(output, ignore_errors=True)
+        raise CommandError(str(error)) from error
     except InvalidRow as error:
         shutil.rmtree(output, ignore_errors=True)
         raise SettingError(f"--dataset: {dataset}: {error}") from error

@@ -9,12 +9,12 @@ from greencore.backprop import BudgetTooSmall, NotFinite, TraceError
 from greencore.dataset import InvalidRow
 from greencore.policy import IntensityMissing
 from greencore.training.baselines import BaselineError
-from greencore.training.checkpoint_folder import DiskFull, is_disk_full
+from greencore.training.checkpoint_folder import CheckpointUnusable, DiskFull, is_disk_full
 from greencore.training.models import ModelError
 from greencore.training.positions import TooLong
 from worker.budget import BudgetImpossible
 
-FIELDS: tuple[tuple[type[Exception], str, str], ...] = (
+FIELDS: tuple[tuple[type[Exception], str, str | None], ...] = (
     (BudgetTooSmall, "ρ is below the model's floor", "policy"),
     (BaselineError, "The method cannot train this model", "method"),
     (TooLong, "The model has too few positions", "hyperparameters.max_length"),
@@ -23,7 +23,8 @@ FIELDS: tuple[tuple[type[Exception], str, str], ...] = (
     (InvalidRow, "A row of the dataset cannot be used", "dataset"),
     (ModelError, "The model cannot be used", "model"),
     (TraceError, "The model cannot be traced", "model"),
-    (NotFinite, "Training has diverged", "hyperparameters.learning_rate"),
+    (NotFinite, "Training produced a number that is not finite", None),
+    (CheckpointUnusable, "The checkpoint cannot be gone on from", None),
     (torch.OutOfMemoryError, "The device has too little memory", "hyperparameters.batch_size"),
 )
 

@@ -21,6 +21,7 @@ from transformers.pytorch_utils import Conv1D
 
 from greencore.training.baselines import BaselineError, pass_one_token, projections
 from greencore.training.positions import PREFIX_TOKENS
+from greencore.training.weights import WeightsMismatch
 
 
 def with_adapter(
@@ -80,8 +81,14 @@ def merged(model: PeftModel) -> PreTrainedModel:
 
 
 def load_adapter(model: PeftModel, folder: Path) -> None:
-    """Put the adapter's weights that `save_pretrained` wrote into a folder back into the model."""
-    set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
+    """Put the adapter's weights that `save_pretrained` wrote into a folder back. Raises `WeightsMismatch`."""
+    file = folder / "adapter_model.safetensors"
+    if not file.is_file():
+        raise WeightsMismatch("it holds no adapter")
+    found: Any = set_peft_model_state_dict(model, load_file(file))
+    own = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if lacking := sorted(own & set(found.missing_keys)):
+        raise WeightsMismatch(f"it lacks {len(lacking)} of the adapter's {len(own)} tensors, {lacking[0]} among them")
 
 
 class _DecoderPrefix(PeftModelForSeq2SeqLM):

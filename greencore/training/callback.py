@@ -5,9 +5,10 @@ from typing import Any
 
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from greencore.backprop import BudgetTooSmall
+from greencore.backprop import BudgetTooSmall, NotFinite
 from greencore.backprop.importance import Metric
 from greencore.training.baselines import Baseline, trained_tensors
+from greencore.training.finite import cause
 from greencore.training.ledger import EpochLedger, EpochReport, Reselection
 from greencore.training.optimizer_state import OptimizerState
 from greencore.training.probe import Probe
@@ -86,15 +87,19 @@ class GreenTrainerCallback(SelectionCallback):
         within_reach = self._costs.reachable(ledger.rho)
         if not within_reach:
             raise BudgetTooSmall(ledger.rho, self._costs.floor)
-        probed = self._probe.measure(
-            kwargs["model"],
-            kwargs["optimizer"],
-            kwargs["train_dataloader"],
-            args,
-            names=within_reach,
-            number=state.global_step,
-            costs=self._costs,
-        )
+        try:
+            probed = self._probe.measure(
+                kwargs["model"],
+                kwargs["optimizer"],
+                kwargs["train_dataloader"],
+                args,
+                names=within_reach,
+                number=state.global_step,
+                costs=self._costs,
+            )
+        except NotFinite as error:
+            step = state.global_step + 1
+            raise NotFinite(f"in the probe before step {step} {error}: {cause(step)}") from error
         charge = self._charge(ledger, probed.flops, within_reach, args, state) if self._charge_probe else 0.0
         try:
             chosen = self._costs.select(probed.importance, ledger.rho - charge)

@@ -10,24 +10,38 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Trainer
 
-from greencore.training.checkpoint_folder import CheckpointFolder
+from greencore.backprop import NotFinite
+from greencore.training.checkpoint_folder import CheckpointFolder, CheckpointUnusable
+from greencore.training.finite import check_step
+from greencore.training.models import ModelError, load_model
 from greencore.training.shapes import encodes
 from greencore.training.token_loss import summed_token_loss
+from greencore.training.weights import (
+    WeightsMismatch,
+    changing_tensors,
+    first_not_finite,
+    named_tensors,
+    read_tensors,
+    write_tensors,
+)
 
-OPTIMIZER, SCHEDULER, RANDOM = "optimizer", "scheduler", "random"
+WEIGHTS, OPTIMIZER, SCHEDULER, RANDOM = "weights", "optimizer", "scheduler", "random"
 
 
 class CheckpointedTrainer(Trainer):
-    """A Trainer that writes its checkpoints into a `CheckpointFolder`.
+    """A Trainer that writes its checkpoints into a `CheckpointFolder`, and ends where a step is not finite.
 
-    A checkpoint holds weights, optimiser, schedule, random state and the position in the data. The loss that it logs
-    of a step is that of the learned tokens, without what the model adds to the loss that it minimises (a router's
-    balance, for example).
+    A checkpoint holds weights, optimiser, schedule, random state and the position in the data. Its weights are those
+    that training can change (an adapter's alone, where the model has one), under the names that the modules hold. The
+    loss that it logs of a step is that of the learned tokens, without what the model adds to the loss that it
+    minimises (a router's balance, for example).
     """
 
     def __init__(self, *, checkpoints: CheckpointFolder, **settings: Any) -> None:
         super().__init__(**settings)
+        assert isinstance(self.model, torch.nn.Module)
         self._checkpoints = checkpoints
+        self._changing = changing_tensors(self.model)
         # The Trainer tells by the class's name whether a loss leaves out each row's first token: GPT2LMHeadModel's does
         self._loss_shifts_labels = not encodes(self.model)
         self._token_loss: torch.Tensor | None = None
@@ -52,8 +66,10 @@ class CheckpointedTrainer(Trainer):
         self._checkpoints.write(self.state.global_step, epochs_done, self._fill)
 
     def _fill(self, folder: Path) -> None:
-        assert self.model is not None
-        self.accelerator.unwrap_model(self.model).save_pretrained(folder)
+        assert isinstance(self.model, torch.nn.Module)
+        if (name := first_not_finite(self.model)) is not None:
+            raise NotFinite(f"after step {self.state.global_step} {name} is not finite: training has diverged")
+        save_file(read_tensors(self.model, self._changing), folder / f"{WEIGHTS}.safetensors")
         self._save_optimizer_and_scheduler(str(folder))
         self._save_rng_state(str(folder))
         self.state.save_to_json(str(folder / "trainer_state.json"))
@@ -63,20 +79,35 @@ class CheckpointedTrainer(Trainer):
         self._load_from_checkpoint(str(checkpoint))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        target = model or self.model
+        target, checkpoint = model or self.model, Path(resume_from_checkpoint)
         assert isinstance(target, torch.nn.Module)
+        file = checkpoint / f"{WEIGHTS}.safetensors"
+        try:
+            if file.is_file():
+                write_tensors(target, load_file(file), self._changing)
+            else:
+                self._load_published(target, checkpoint)
+        except (WeightsMismatch, ModelError) as error:
+            raise CheckpointUnusable(f"{checkpoint.name} is not of this model: {error}") from error
+        if (name := first_not_finite(target)) is not None:
+            raise NotFinite(f"{name} is not finite in {checkpoint.name}: training had diverged before it was written")
+
+    def _load_published(self, target: torch.nn.Module, checkpoint: Path) -> None:
+        """Read a checkpoint of an earlier version, which held weights as `save_pretrained` publishes them."""
         if hasattr(target, "peft_config"):
             from greencore.training.adapters import load_adapter
 
-            load_adapter(target, Path(resume_from_checkpoint))  # type: ignore[arg-type]
-            return
-        missing = set(target.state_dict()) - set(getattr(target, "all_tied_weights_keys", ()))
-        for file in sorted(Path(resume_from_checkpoint).glob("model*.safetensors")):
-            weights = load_file(file)
-            missing -= set(weights)
-            target.load_state_dict(weights, strict=False)
-        if missing:
-            raise ValueError(f"{resume_from_checkpoint} lacks {', '.join(sorted(missing))}: it is of another model")
+            load_adapter(target, checkpoint)  # type: ignore[arg-type]
+        else:
+            held = read_tensors(load_model(checkpoint), named_tensors(target).keys())
+            write_tensors(target, held, named_tensors(target).keys())
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+        """The gradient norm of a step, told before the optimiser uses it. Raises `NotFinite`."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[no-untyped-call]
+        # every step is logged, so that what has added up since the last log is this step's loss
+        check_step(self.state.global_step + 1, loss=float(self._tr_loss), gradient_norm=float(norm))
+        return norm
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         assert self.optimizer is not None
@@ -91,7 +122,8 @@ class CheckpointedTrainer(Trainer):
                     numbers[f"{index}.{key}"] = value
         folder = Path(output_dir)
         save_file(tensors, folder / f"{OPTIMIZER}.safetensors")
-        _write_json(folder / f"{OPTIMIZER}.json", {"numbers": numbers, "param_groups": state["param_groups"]})
+        rest = {"numbers": numbers, "param_groups": state["param_groups"], "names": self._optimized()}
+        _write_json(folder / f"{OPTIMIZER}.json", rest)
         _write_json(folder / f"{SCHEDULER}.json", self.lr_scheduler.state_dict())
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
@@ -101,6 +133,8 @@ class CheckpointedTrainer(Trainer):
         assert self.lr_scheduler is not None
         folder = Path(checkpoint)
         rest = _read_json(folder / f"{OPTIMIZER}.json")
+        if rest.get("names", self._optimized()) != self._optimized():
+            raise CheckpointUnusable(f"{folder.name} is not of this model: its optimiser trained other tensors")
         entries = load_file(folder / f"{OPTIMIZER}.safetensors") | rest["numbers"]
         state: dict[int, dict[str, Any]] = {}
         for name, value in entries.items():
@@ -108,6 +142,13 @@ class CheckpointedTrainer(Trainer):
             state.setdefault(int(index), {})[key] = value
         self.optimizer.load_state_dict({"state": state, "param_groups": rest["param_groups"]})
         self.lr_scheduler.load_state_dict(_read_json(folder / f"{SCHEDULER}.json"))
+
+    def _optimized(self) -> list[str]:
+        """The names of the optimiser's parameters in its own order, by which its state is numbered."""
+        assert self.optimizer is not None
+        assert isinstance(self.model, torch.nn.Module)
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        return [names[parameter] for group in self.optimizer.param_groups for parameter in group["params"]]
 
     def _save_rng_state(self, output_dir: str) -> None:
         folder = Path(output_dir)

@@ -24,6 +24,10 @@ class CheckpointDamaged(ValueError):
     """A checkpoint's files are not what was written; the message names the file."""
 
 
+class CheckpointUnusable(ValueError):
+    """A checkpoint is whole, but not one that this model can go on from; the message says why."""
+
+
 class CheckpointFolder:
     """The checkpoints of one run. Each is written aside, flushed to disk and renamed; only the last is kept.
 

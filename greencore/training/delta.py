@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from greencore.training.models import load_model, load_tokenizer
+from greencore.training.weights import named_tensors
 
 FILE_NAME = "delta.safetensors"
 FORMAT = "greentune-delta"
@@ -29,9 +30,9 @@ def write_delta(model: PreTrainedModel, base_folder: Path, file: Path, *, base_n
     A tensor that is tied to another is written once. The file's metadata hold `base_name`, and the SHA-256 of every
     tensor of the base in full precision, the unchanged ones included. Takes the memory of a second model.
     """
-    base = dict(_tensors(load_model(base_folder)))
+    base = named_tensors(load_model(base_folder))
     changed = {}
-    for name, tensor in _tensors(model):
+    for name, tensor in named_tensors(model).items():
         now = tensor.detach().cpu().contiguous()
         if not torch.equal(_bits(now), _bits(base[name])):
             changed[name] = now
@@ -52,7 +53,7 @@ def apply_delta(base_folder: Path, file: Path, output: Path) -> Path:
     """
     changed, metadata = _read(file)
     model, tokenizer = load_model(base_folder), load_tokenizer(base_folder)
-    base = dict(_tensors(model))
+    base = named_tensors(model)
     _check(base, changed, metadata, base_folder)
     with torch.no_grad():
         for name, tensor in changed.items():
@@ -67,12 +68,6 @@ def apply_delta(base_folder: Path, file: Path, output: Path) -> Path:
     finally:
         shutil.rmtree(working, ignore_errors=True)
     return output
-
-
-def _tensors(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
-    """Parameters and kept buffers by name, what is tied to another under the other's name alone."""
-    tied = set(model.all_tied_weights_keys)
-    return ((name, tensor) for name, tensor in model.state_dict().items() if name not in tied)
 
 
 def _read(file: Path) -> tuple[dict[str, torch.Tensor], Mapping[str, str]]:

@@ -1,9 +1,11 @@
 """The same questions before, between and after: what a run has changed."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -12,6 +14,8 @@ from greencore.hyperparameters import Hyperparameters
 from greencore.training.evaluation import Evaluation, complete, evaluate, mean_loss
 from greencore.training.formats import PLAIN, PromptFormat, prompt_format
 from greencore.training.kept import keep
+from greencore.training.models import ModelError
+from greencore.training.precision import bf16_autocast
 from greencore.training.rows import Tokenised
 
 
@@ -21,12 +25,14 @@ class Marks:
 
     evaluation: Evaluation | None
     sample: str | None
+    bf16: bool
 
 
 class Examination:
     """Asks a model about the held-out rows, which `tokens` are in the model's own, and for the sample's completion.
 
     The rows' prompts are put in `form`, the sample prompt in `sample_form` (see `sample_format`).
+    Always in one precision, bf16 autocast or fp32: `bf16` says which, until `kept` has found that of the run's start.
     """
 
     def __init__(
@@ -38,12 +44,18 @@ class Examination:
         *,
         form: PromptFormat,
         sample_form: PromptFormat,
+        bf16: bool,
     ) -> None:
+        self.bf16 = bf16
         self._tokenizer, self._rows, self._tokens, self._settings = tokenizer, rows, tokens, hyperparameters
         self._form, self._sample_form = form, sample_form
 
     def take(self, model: PreTrainedModel) -> Marks:
         """Ask everything."""
+        with bf16_autocast(model.device, enabled=self.bf16):
+            return self._take(model)
+
+    def _take(self, model: PreTrainedModel) -> Marks:
         settings = self._settings
         evaluation, sample = None, None
         if self._rows:
@@ -65,18 +77,35 @@ class Examination:
                 max_new_tokens=settings.max_new_tokens,
                 prompt_format=self._sample_form,
             )
-        return Marks(evaluation, sample)
+        return Marks(evaluation, sample, self.bf16)
 
     def kept(self, model: PreTrainedModel, file: Path) -> Marks:
-        """The marks before training; a run that goes on has them from its first start."""
-        marks = keep(file, lambda: asdict(self.take(model)))
-        return Marks(Evaluation(**marks["evaluation"]) if marks["evaluation"] else None, marks["sample"])
+        """The marks before training; a run that goes on has them, and their precision, from its first start.
+
+        A file of an earlier version does not say in which precision it was measured: then the marks are taken again.
+        Raises `ModelError` for a model without a finite loss on the held-out rows.
+        """
+
+        def take() -> dict[str, Any]:
+            marks = self.take(model)
+            if marks.evaluation is not None and not math.isfinite(marks.evaluation.loss):
+                raise ModelError(f"its loss on the held-out rows is {marks.evaluation.loss} before training")
+            return asdict(marks)
+
+        marks = keep(file, take)
+        if "bf16" not in marks:
+            file.unlink()
+            marks = keep(file, take)
+        self.bf16 = marks["bf16"]
+        evaluation = Evaluation(**marks["evaluation"]) if marks["evaluation"] else None
+        return Marks(evaluation, marks["sample"], self.bf16)
 
     def loss(self, model: PreTrainedModel) -> float | None:
         """The held-out loss alone, which costs no generation."""
         if not self._rows:
             return None
-        return mean_loss(model, self._tokenizer, self._tokens, batch_size=self._settings.batch_size)
+        with bf16_autocast(model.device, enabled=self.bf16):
+            return mean_loss(model, self._tokenizer, self._tokens, batch_size=self._settings.batch_size)
 
 
 def sample_format(rows: Sequence[Row], form: PromptFormat, tokenizer: PreTrainedTokenizerBase) -> PromptFormat:

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 
 from greencore.backprop import TensorCost
 from greencore.training.examination import Examination
+from greencore.training.finite import check_held_out_loss
 from greencore.training.ledger import EpochReport
 from greencore.training.selection_callback import SelectionCallback
 
@@ -58,13 +59,14 @@ def stoppable(model: PreTrainedModel, listener: Listener) -> Iterator[None]:
         if listener.stop():
             raise Stopped
 
-    embeddings = model.get_input_embeddings()
-    assert isinstance(embeddings, nn.Module)
-    hook = embeddings.register_forward_pre_hook(ask)
+    # an encoder's and a decoder's are modules of their own, which may share their weights
+    embeddings = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+    hooks = [module.register_forward_pre_hook(ask) for module in embeddings]
     try:
         yield
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
 
 
 class Relay(TrainerCallback):
@@ -123,6 +125,8 @@ class Relay(TrainerCallback):
         except Stopped:
             eval_loss = None
             control.should_training_stop = True
+        if eval_loss is not None:
+            check_held_out_loss(eval_loss, f"after epoch {report.epoch + 1} (step {state.global_step})")
         self._listener.epoch(report, train_loss=_train_loss(state, report), eval_loss=eval_loss)
         if state.global_step < state.max_steps and self._listener.ends_after(report.epoch):
             control.should_training_stop = self.ended_early = True

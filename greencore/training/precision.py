@@ -23,6 +23,11 @@ def bf16_pays(kind: str) -> bool:
     return _seconds(torch.bfloat16) * 1.2 < _seconds(torch.float32)
 
 
+def bf16_autocast(where: torch.device, *, enabled: bool) -> torch.autocast:
+    """The autocast to bfloat16 that the Trainer's own steps run under, or fp32 throughout."""
+    return torch.autocast(where.type, dtype=torch.bfloat16, enabled=enabled)
+
+
 def _seconds(dtype: torch.dtype) -> float:
     """The best of a few products of the size of a small model's layer."""
     left, right = torch.ones(256, 576, dtype=dtype), torch.ones(576, 1536, dtype=dtype)

@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 
 import transformers
 from transformers import (
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
@@ -16,6 +17,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from greencore.backprop import NotFinite
 from greencore.dataset import Row
 from greencore.hyperparameters import Hyperparameters
 from greencore.training.baselines import Baseline
@@ -25,6 +27,7 @@ from greencore.training.checkpoint_folder import CheckpointFolder, all_or_nothin
 from greencore.training.delta import FILE_NAME, write_delta
 from greencore.training.evaluation import Evaluation
 from greencore.training.examination import Examination, sample_format
+from greencore.training.finite import check_held_out_loss, check_model
 from greencore.training.formats import PromptFormat, prompt_format
 from greencore.training.ledger import EpochReport
 from greencore.training.listener import Listener, Relay, Stopped, stoppable, whole_epochs, within_an_epoch
@@ -35,6 +38,7 @@ from greencore.training.rows import Collator, Tokenised, held_out_duplicates, sp
 from greencore.training.shapes import encodes
 from greencore.training.template_clock import FILE_NAME as CLOCK_FILE
 from greencore.training.template_clock import TemplateClock
+from greencore.training.weights import first_not_finite
 
 Method = Literal["greentrainer"] | Baseline
 
@@ -85,15 +89,19 @@ def fine_tune(
     at the end `result_folder`, by default `folder/artifacts`, holds the model and its tokenizer, a LoRA merged into
     it, or with "prefix" the adapter alone; where the hyperparameters ask for a delta, the changed tensors in the
     model's place. There the base is called `model_name`, or as its folder is.
+    Every evaluation runs in the precision of the run's first start, as training does.
     Raises `greencore.backprop.BudgetTooSmall` where ρ is below the floor, `TooLong` where the model has no positions
     for rows of `max_length`, ValueError for a baseline that the model has no tensor for,
-    `greencore.dataset.InvalidRow` for a row that cannot be tokenised, DiskFull where there is no room for the result.
+    `greencore.dataset.InvalidRow` for a row that cannot be tokenised, `ModelError` for a model that is not finite
+    before training, `greencore.backprop.NotFinite` with the first step whose loss or gradient norm is not,
+    CheckpointUnusable for a checkpoint of another model, DiskFull where there is no room for the result.
     """
     listener, checkpoints = listener or Listener(), checkpoints or CheckpointFolder(folder)
     transformers.set_seed(hyperparameters.seed)
     transformers.utils.logging.disable_progress_bar()
     tokenizer = load_tokenizer(model_folder)
     model = load_model(model_folder)
+    check_model(model)
     model.to(device())  # type: ignore[arg-type]
     config, use_cache = model.config, getattr(model.config, "use_cache", None)
     positions = positions_of(model, method=method)
@@ -104,7 +112,15 @@ def fine_tune(
     train_set = tokenised(training, tokenizer, hyperparameters, form, encoder=encodes(model))
     held_out_tokens = tokenised(held_out, tokenizer, hyperparameters, form, encoder=encodes(model))
     sample_form = sample_format(rows, form, tokenizer)
-    examination = Examination(tokenizer, held_out, held_out_tokens, hyperparameters, form=form, sample_form=sample_form)
+    examination = Examination(
+        tokenizer,
+        held_out,
+        held_out_tokens,
+        hyperparameters,
+        form=form,
+        sample_form=sample_form,
+        bf16=bf16_pays(device().type),
+    )
     try:
         with stoppable(model, listener):
             before = examination.kept(model, folder / "before.json")
@@ -121,7 +137,7 @@ def fine_tune(
     trainer = CheckpointedTrainer(
         checkpoints=checkpoints,
         model=model,
-        args=_arguments(folder, hyperparameters),
+        args=_arguments(folder, hyperparameters, bf16=before.bf16),
         train_dataset=train_set.examples,
         data_collator=Collator(tokenizer.pad_token_id, positions),
         callbacks=[adaptive, relay],
@@ -134,11 +150,14 @@ def fine_tune(
         if trainer.state.global_step < trainer.state.max_steps and not relay.ended_early:
             return Result(False, None, before.evaluation, None, None, tuple(adaptive.epochs))
     reports = tuple(adaptive.epochs)
+    _set_use_cache(config, use_cache)  # which the Trainer has switched off, and generation wants
     try:
         with stoppable(model, listener):
             after = examination.take(model)
     except Stopped:
         return Result(False, None, before.evaluation, None, None, reports)
+    if after.evaluation is not None:
+        check_held_out_loss(after.evaluation.loss, "after training")
     sample = None
     if hyperparameters.sample_prompt is not None:
         sample = Sample(hyperparameters.sample_prompt, before.sample or "", after.sample or "")
@@ -146,8 +165,8 @@ def fine_tune(
         from greencore.training.adapters import merged
 
         model = merged(cast(Any, model))
-    if use_cache is not None:
-        config.use_cache = use_cache  # which the Trainer has switched off, and generation wants
+    if (name := first_not_finite(model)) is not None:
+        raise NotFinite(f"after training {name} is not finite: training has diverged")
     base = model_folder if hyperparameters.result == "delta" and method != "prefix" else None
     name = model_name or model_folder.name
     artifact = _save(model, tokenizer, result_folder or folder / "artifacts", base=base, base_name=name)
@@ -166,7 +185,7 @@ def tokenised(
     return tokenise(rows, tokenizer, max_length=hyperparameters.max_length, prompt_format=form, encoder=encoder)
 
 
-def _arguments(folder: Path, hyperparameters: Hyperparameters) -> TrainingArguments:
+def _arguments(folder: Path, hyperparameters: Hyperparameters, *, bf16: bool) -> TrainingArguments:
     where = device()
     return TrainingArguments(
         output_dir=str(folder),
@@ -176,15 +195,23 @@ def _arguments(folder: Path, hyperparameters: Hyperparameters) -> TrainingArgume
         weight_decay=hyperparameters.weight_decay,
         lr_scheduler_type="linear",
         seed=hyperparameters.seed,
-        bf16=bf16_pays(where.type),
+        bf16=bf16,
         use_cpu=where.type == "cpu",
         dataloader_pin_memory=where.type == "cuda",
         remove_unused_columns=False,
         save_strategy="epoch",
         logging_steps=1,
+        logging_nan_inf_filter=False,
         report_to="none",
         disable_tqdm=True,
     )
+
+
+def _set_use_cache(config: PreTrainedConfig, use_cache: bool | None) -> None:
+    if use_cache is None:  # a configuration made of several has none of its own
+        vars(config).pop("use_cache", None)
+    else:
+        config.use_cache = use_cache
 
 
 def _ends_with(checkpoint: Path, listener: Listener) -> bool:

@@ -11,6 +11,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from greencore.backprop import BudgetTooSmall, TensorCost
 from greencore.backprop.curve import ConcaveCurve
+from greencore.training.finite import check_gradients, check_model
 from greencore.training.ledger import EpochLedger, EpochReport
 from greencore.training.optimizer_state import OptimizerState, set_aside
 from greencore.training.shapes import Shapes, encodes, shape_of, shapes_of
@@ -27,7 +28,8 @@ class SelectionCallback(TrainerCallback, ABC):
     middle of an epoch goes on with the selection that its checkpoint holds. With several processes (DDP) parameters
     come and go, so `ddp_find_unused_parameters` must not be off. FLOPs are those of the model's own loss: TRL's
     SFTTrainer computes the output embedding's logits once more in its backward pass, for every method alike. At the
-    end of training every tensor is trainable again.
+    end of training every tensor is trainable again. Raises `ModelError` for a model whose weights are not finite at
+    the start, and `greencore.backprop.NotFinite` with the step whose gradients are not, before they reach the weights.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class SelectionCallback(TrainerCallback, ABC):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         model, optimizer = kwargs["model"], kwargs["optimizer"]
+        check_model(model)
         held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         self._parameters = {name: p for name, p in model.named_parameters() if id(p) in held}
         if not self._parameters:
@@ -96,6 +99,13 @@ class SelectionCallback(TrainerCallback, ABC):
         self.epochs.append(report)
         if self._on_epoch:
             self._on_epoch(report)
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if getattr(kwargs["optimizer"], "scaler", None) is None:  # fp16's own scaler passes over such a step
+            gradients = {name: p.grad for name, p in self._parameters.items() if p.grad is not None}
+            check_gradients(state.global_step + 1, gradients, clipped=bool(args.max_grad_norm))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         _kept(state)[STATE_KEY] = self._open_ledger.to_json()
