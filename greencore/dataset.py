@@ -154,8 +154,6 @@ def _messages_row(value: object, number: int) -> MessagesRow:
         messages.append((role, content))
     if messages[-1][0] != "assistant":
         raise InvalidRow(number, "messages", "must end with the assistant's message, which is what is learned")
-    if len(messages) == 1:
-        raise InvalidRow(number, "messages", "holds the assistant's message alone: expected one before it to answer")
     return MessagesRow(tuple(messages), number)
 
 

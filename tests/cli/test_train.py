@@ -114,3 +114,12 @@ def test_an_output_folder_with_something_in_it_is_left_alone(model: Path, datase
     with pytest.raises(SettingError, match=r"--output: .* is not empty"):
         run(model, dataset, precious.parent)
     assert precious.read_text() == "kept"
+
+
+@pytest.mark.fault(number=4)
+def test_a_row_that_the_model_cannot_take_is_named_by_its_line(model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(map(json.dumps, [*ROWS, {"messages": [{"role": "assistant", "content": "w1"}]}])))
+    with pytest.raises(SettingError, match=r"--dataset: .*rows\.jsonl: line 13: messages: there is no message before"):
+        run(model, file, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

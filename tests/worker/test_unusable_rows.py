@@ -74,7 +74,7 @@ def prepare(database: Database, settings: Settings, rows: list[object], **hyperp
     ("row", "reason"),
     [
         (SYSTEM, "messages: the chat template .* refuses a conversation: System role not supported"),
-        (ALONE, "messages: holds the assistant's message alone"),
+        (ALONE, "messages: there is no message before the assistant's"),
         (INVISIBLE, "completion: gives no tokens"),
     ],
 )
