@@ -1,23 +1,33 @@
 """Prices metered energy anew once the source has measured, and says what each job would have emitted otherwise."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import groupby
 
 import structlog
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from greencore.carbon import IntensitySeries, NoReading, price
-from greencore.carbon.accounting import settled
-from greencore.carbon.counterfactuals import counterfactuals, savings
+from greencore.carbon import IntensitySeries, price
+from greencore.carbon.accounting import Stretch, covered, known_emissions, settled, touching
+from store.account import account_of
 from store.database import Database
 from store.emissions import EmissionsRepository
-from store.grid import GridRepository, signal_named
+from store.grid import GridRepository
 from store.jobs import JobRepository
 from store.settings import Settings
+from store.settlement import OpenEnergy, Settleable, SettlementRepository
 from store.tables import EnergyInterval, Job
 
 log = structlog.get_logger()
+
+INSTANT = timedelta(microseconds=1)
+# A tick must not be long: so many intervals get a new price in it, shared out among the zones, and among their jobs.
+PRICED_PER_TICK = 2000
+FEWEST_PER_ZONE = 50
+FEWEST_PER_JOB = 100
+CLOSED_PER_JOB = 10_000
 
 
 @dataclass(frozen=True)
@@ -30,21 +40,93 @@ class _Span:
 
 
 def settle_prices(database: Database, settings: Settings, *, at: datetime) -> None:
-    """Price every provisional interval that can be: with what was measured, or for good after a time without."""
+    """Price the energy that measured readings cover by now, and make final what is too old for any to come.
+
+    Each zone has its share of the work, and each job its share of its zone's: energy that no reading ever covers keeps
+    no other waiting. What fails for one job or zone is logged, and the others go on.
+    """
     final_before = at - settings.settle_after
     with database.session() as session:
-        emissions = EmissionsRepository(session)
-        due = emissions.to_price(final_before=final_before)
-        by_job = groupby(sorted(due, key=lambda row: row[1].id), key=lambda row: row[1].id)
-        for job_id, rows in by_job:
+        zones = SettlementRepository(session).open_energy()
+    share = max(FEWEST_PER_ZONE, PRICED_PER_TICK // max(1, len(zones)))
+    for energy in zones:
+        with _isolated(zone=energy.zone):
+            _settle_zone(database, settings, energy, final_before=final_before, share=share)
+
+
+def _settle_zone(
+    database: Database, settings: Settings, energy: OpenEnergy, *, final_before: datetime, share: int
+) -> None:
+    each = max(FEWEST_PER_JOB, share // len(energy.job_ids))
+    with database.session() as session:
+        repository = SettlementRepository(session)
+        when = Settleable(
+            measured=_measured(session, energy),
+            known=_known(session, energy, repository.unpriced_span(energy), settings),
+            final_before=final_before,
+        )
+        due = repository.to_price(energy, when, limit=share, each=each)
+        closing = repository.to_close(energy, when)
+    for job_id in sorted({*due, *closing}):
+        with _isolated(zone=energy.zone, job=job_id), database.session() as session:
             job = JobRepository(session).lock(job_id)
-            if job is None or job.zone is None:
+            if job is None:
                 continue
-            intervals = [interval for interval, _ in rows]
-            _price(session, job, intervals, settings, final_before=final_before)
-            if any(session.is_modified(interval) for interval in intervals):
+            repository = SettlementRepository(session)
+            intervals = repository.intervals(due.get(job_id, []))
+            if intervals:
+                _price(intervals, _series(session, energy, _span_of(intervals), settings))
                 session.flush()
-                emissions.add_up(job)
+            repository.close(energy.zone, job_id, when, limit=CLOSED_PER_JOB)
+            EmissionsRepository(session).add_up(job)
+
+
+def _measured(session: Session, energy: OpenEnergy) -> list[Stretch]:
+    """When measured readings cover the time of a zone's open energy."""
+    end = max(energy.end, energy.start + INSTANT)
+    readings = GridRepository(session).between(energy.zone, energy.signal, energy.start, end)
+    return covered(reading for reading in readings if not reading.estimated)
+
+
+def _known(session: Session, energy: OpenEnergy, unpriced: Stretch | None, settings: Settings) -> list[Stretch]:
+    """When an intensity is known, measured or not, of the time of energy that has no price."""
+    return [] if unpriced is None else covered(_series(session, energy, unpriced, settings))
+
+
+def _series(session: Session, energy: OpenEnergy, span: Stretch, settings: Settings) -> IntensitySeries:
+    """What the fallback chain knows of a zone during a span of time."""
+    start, end = span[0], max(span[1], span[0] + INSTANT)
+    return GridRepository(session).filled(energy.zone, energy.signal, start, end, stale_limit=settings.stale_limit)
+
+
+def _span_of(intervals: Sequence[EnergyInterval]) -> Stretch:
+    return min(each.started_at for each in intervals), max(each.finished_at for each in intervals)
+
+
+def _price(intervals: Sequence[EnergyInterval], series: IntensitySeries) -> None:
+    """Give intervals the price that `series` has for their own time; one of which it knows nothing stays without."""
+    for interval in intervals:
+        span = _Span(interval.started_at, interval.finished_at, interval.energy_kwh)
+        known = IntensitySeries(touching(series, span.start, max(span.end, span.start + INSTANT)))
+        if not len(known):
+            continue
+        priced = price(span, known, pue=interval.pue)
+        interval.intensity_gco2e_per_kwh = priced.intensity_gco2e_per_kwh
+        interval.intensity_source = ", ".join(priced.sources)
+        interval.intensity_estimated = priced.estimated
+        interval.emissions_gco2e = priced.emissions_gco2e
+        interval.settled = settled(span, known)
+
+
+@contextmanager
+def _isolated(**of: str | None) -> Iterator[None]:
+    """Keep what fails for one job or zone from holding up the others. Raises `DBAPIError` alone."""
+    try:
+        yield
+    except DBAPIError:
+        raise
+    except Exception as fault:
+        log.exception("settlement.failed", exc_info=fault, **of)
 
 
 def account(database: Database, settings: Settings, *, at: datetime) -> None:
@@ -53,75 +135,24 @@ def account(database: Database, settings: Settings, *, at: datetime) -> None:
         emissions = EmissionsRepository(session)
         for job in emissions.to_account():
             is_settled = emissions.is_settled(job.id)
-            job.counterfactuals = _counterfactuals(session, job, settings)
+            unpriced = emissions.unpriced(job.id)
+            job.counterfactuals = _account(session, job, settings)
             if is_settled:
                 job.settled_at = at
-                JobRepository(session).record(job.id, "emissions.settled", at=at, emissions_gco2e=job.emissions_gco2e)
-                log.info("emissions.settled", job=job.id, emissions_gco2e=job.emissions_gco2e)
+                known_gco2e = known_emissions(
+                    job.emissions_gco2e, energy_kwh=job.energy_kwh, unpriced_kwh=unpriced.energy_kwh
+                )
+                told = {"emissions_gco2e": known_gco2e, "unpriced_kwh": unpriced.energy_kwh}
+                JobRepository(session).record(job.id, "emissions.settled", at=at, **told)
+                log.info("emissions.settled", job=job.id, **told)
 
 
-def _price(
-    session: Session, job: Job, intervals: list[EnergyInterval], settings: Settings, *, final_before: datetime
-) -> None:
-    start = min(interval.started_at for interval in intervals)
-    end = max(interval.finished_at for interval in intervals)
-    series = known_series(session, job, start, max(end, start + timedelta(seconds=1)), settings)
-    if not len(series):
-        return
-    for interval in intervals:
-        span = _Span(interval.started_at, interval.finished_at, interval.energy_kwh)
-        is_settled = settled(span, series)
-        covered = series.mean(span.start, span.end).covered_share
-        if covered < 1 and not interval.finished_at < final_before:
-            continue
-        if is_settled or interval.emissions_gco2e is None:
-            priced = price(span, series, pue=interval.pue)
-            interval.intensity_gco2e_per_kwh = priced.intensity_gco2e_per_kwh
-            interval.intensity_source = ", ".join(priced.sources)
-            interval.intensity_estimated = priced.estimated
-            interval.emissions_gco2e = priced.emissions_gco2e
-        interval.settled = is_settled or interval.finished_at < final_before
-
-
-def known_series(session: Session, job: Job, start: datetime, end: datetime, settings: Settings) -> IntensitySeries:
-    """What the fallback chain knows of a job's zone from `start` to `end`; times to come by the forecast."""
-    assert job.zone is not None
-    signal = signal_named(job.signal)
-    return GridRepository(session).filled(job.zone, signal, start, end, stale_limit=settings.stale_limit)
-
-
-def _counterfactuals(session: Session, job: Job, settings: Settings) -> dict[str, object]:
-    metered = EmissionsRepository(session).metered(job.id)
-    begins, ends = job.ready_at or job.created_at, job.finished_at
-    if ends is None or metered.run_hours <= 0 or metered.full_flops <= 0:
-        return {"missing": "no epoch was finished, so there is nothing to compare"}
-    share = min(1.0, metered.flops / metered.full_flops)
-    longest = begins + timedelta(hours=metered.run_hours / share)
-    series = known_series(session, job, begins, max(ends, longest, job.deadline or ends), settings)
+def _account(session: Session, job: Job, settings: Settings) -> dict[str, object]:
+    """A job's account. One that fails must not keep the others from theirs, for good: the job then says so."""
     try:
-        estimates = counterfactuals(
-            energy_kwh=metered.energy_kwh,
-            run_hours=metered.run_hours,
-            share=share,
-            could_start=begins,
-            deadline=job.deadline,
-            finished=ends,
-            series=series,
-            pue=EmissionsRepository(session).by_settlement([job.id])[job.id]["pue"],
-        )
-    except NoReading as error:
-        return {"missing": str(error)}
-    by_name = {estimate.name: estimate for estimate in estimates}
-    saved = savings(
-        full_gco2e=by_name["full_now"].emissions_gco2e,
-        constant_gco2e=by_name["constant_now"].emissions_gco2e,
-        actual_gco2e=job.emissions_gco2e,
-    )
-    return {
-        **{
-            estimate.name: {**asdict(estimate), "start": estimate.start.isoformat(), "end": estimate.end.isoformat()}
-            for estimate in estimates
-        },
-        "less_work_saving": saved.less_work,
-        "moved_in_time_saving": saved.moved_in_time,
-    }
+        return account_of(session, job, settings)
+    except DBAPIError:
+        raise
+    except Exception as fault:
+        log.exception("account.failed", job=job.id, exc_info=fault)
+        return {"missing": "the comparison failed; the scheduler's log says why"}

@@ -11,17 +11,15 @@ from sqlalchemy.orm import Session
 from greencore.carbon import Signal
 from store.jobs import JobRepository
 from store.status import FINAL
-from store.tables import EnergyInterval, Epoch, IntensityReading, Job
+from store.tables import EnergyInterval, Job
 
 
 @dataclass(frozen=True)
-class Metered:
-    """What a job has used: kWh before PUE, hours of computing, FLOPs of its steps and had all tensors been trained."""
+class Unpriced:
+    """Energy of a job that has no price: kWh as metered, and kWh that its site drew for it."""
 
     energy_kwh: float
-    run_hours: float
-    flops: float
-    full_flops: float
+    drawn_kwh: float
 
 
 class EmissionsRepository:
@@ -29,33 +27,6 @@ class EmissionsRepository:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-
-    def to_price(self, *, final_before: datetime, limit: int = 2000) -> Sequence[tuple[EnergyInterval, Job]]:
-        """Provisional intervals that can be priced anew, with their jobs; the oldest first.
-
-        Those that measured readings reach by now, those that had no price, and those that ended before
-        `final_before`, whose price stays as it is.
-        """
-        measured = exists().where(
-            and_(
-                IntensityReading.zone == Job.zone,
-                IntensityReading.signal == Job.signal,
-                IntensityReading.estimated.is_(False),
-                IntensityReading.start <= EnergyInterval.started_at,
-                IntensityReading.end > EnergyInterval.started_at,
-            )
-        )
-        query = (
-            select(EnergyInterval, Job)
-            .join(Job, Job.id == EnergyInterval.job_id)
-            .where(
-                EnergyInterval.settled.is_(False),
-                or_(measured, EnergyInterval.emissions_gco2e.is_(None), EnergyInterval.finished_at < final_before),
-            )
-            .order_by(EnergyInterval.finished_at)
-            .limit(limit)
-        )
-        return [(interval, job) for interval, job in self._session.execute(query)]
 
     def reopen(
         self, zone: str, signal: Signal, spans: Sequence[tuple[datetime, datetime]], *, final_before: datetime
@@ -67,9 +38,14 @@ class EmissionsRepository:
         within = or_(
             *(and_(EnergyInterval.started_at < end, EnergyInterval.finished_at > start) for start, end in spans)
         )
-        reopened = EnergyInterval.settled.is_(True) & (EnergyInterval.finished_at >= final_before) & within
+        reopened = and_(
+            EnergyInterval.zone == zone,
+            EnergyInterval.settled.is_(True),
+            EnergyInterval.finished_at >= final_before,
+            within,
+        )
         ids = select(EnergyInterval.job_id).where(reopened)
-        jobs = select(Job.id).where(Job.zone == zone, Job.signal == signal, Job.id.in_(ids))
+        jobs = select(Job.id).where(Job.signal == signal, Job.id.in_(ids))
         # The jobs first, in one order: whoever prices a job's energy holds its row.
         locked = self._session.scalars(jobs.order_by(Job.id).with_for_update()).all()
         if not locked:
@@ -90,13 +66,14 @@ class EmissionsRepository:
 
     def to_account(self) -> Sequence[Job]:
         """Locked jobs that are over and have used energy, without an account, or settled since it was made."""
-        open_interval = exists().where(and_(EnergyInterval.job_id == Job.id, EnergyInterval.settled.is_(False)))
+        open_interval = exists().where(EnergyInterval.job_id == Job.id, EnergyInterval.settled.is_(False))
         query = (
             select(Job)
             .where(
                 Job.status.in_(FINAL),
                 Job.energy_kwh > 0,
-                or_(Job.counterfactuals.is_(None), and_(Job.settled_at.is_(None), ~open_interval)),
+                Job.settled_at.is_(None),
+                or_(Job.counterfactuals.is_(None), ~open_interval),
             )
             .order_by(Job.id)
             .limit(50)
@@ -109,18 +86,19 @@ class EmissionsRepository:
         query = select(EnergyInterval.id).where(EnergyInterval.job_id == job_id, EnergyInterval.settled.is_(False))
         return self._session.scalar(query.limit(1)) is None
 
-    def metered(self, job_id: str) -> Metered:
-        """What all attempts used together."""
+    def unpriced(self, job_id: str) -> Unpriced:
+        """The energy whose intensity is not known, or never became known."""
+        energy = EnergyInterval.energy_kwh
+        query = select(
+            func.coalesce(func.sum(energy), 0.0), func.coalesce(func.sum(energy * EnergyInterval.pue), 0.0)
+        ).where(EnergyInterval.job_id == job_id, EnergyInterval.emissions_gco2e.is_(None))
+        return Unpriced(*self._session.execute(query).one())
+
+    def run_hours(self, job_id: str) -> float:
+        """The hours of all attempts together."""
         seconds = func.extract("epoch", EnergyInterval.finished_at - EnergyInterval.started_at)
-        energy = select(
-            func.coalesce(func.sum(EnergyInterval.energy_kwh), 0.0), func.coalesce(func.sum(seconds), 0.0)
-        ).where(EnergyInterval.job_id == job_id)
-        kwh, total_seconds = self._session.execute(energy).one()
-        work = select(func.coalesce(func.sum(Epoch.flops), 0.0), func.coalesce(func.sum(Epoch.full_flops), 0.0)).where(
-            Epoch.job_id == job_id
-        )
-        flops, full_flops = self._session.execute(work).one()
-        return Metered(float(kwh or 0), float(total_seconds) / 3600, float(flops or 0), float(full_flops or 0))
+        query = select(func.coalesce(func.sum(seconds), 0.0)).where(EnergyInterval.job_id == job_id)
+        return float(self._session.scalar(query) or 0.0) / 3600
 
     def by_settlement(self, job_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Of each job the emissions whose price is final in gCO2e, whether all are, and the mean PUE of its energy."""

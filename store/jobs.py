@@ -62,7 +62,7 @@ class Revision(NamedTuple):
 class EpochCost:
     """Metered energy of one epoch, all attempts together, and its emissions.
 
-    `emissions_gco2e` is None where part of the energy has no price yet; `methods` says how each part was
+    `emissions_gco2e` is None where part of the energy, `unpriced_kwh`, has no price; `methods` says how each part was
     measured, every way that occurred.
     """
 
@@ -71,6 +71,7 @@ class EpochCost:
     ram_kwh: float
     emissions_gco2e: float | None
     methods: Mapping[str, str]
+    unpriced_kwh: float = 0.0
 
     @property
     def energy_kwh(self) -> float:
@@ -79,7 +80,7 @@ class EpochCost:
 
 @dataclass(frozen=True)
 class EmissionsBasis:
-    """How far a job's emissions are known: the energy that has no price yet, and what the rest was priced with.
+    """How far a job's emissions are known: the energy that has no price, and what the rest was priced with.
 
     `lost_kwh` is the part of the energy that was lost with an attempt, and is estimated. `estimated` is true where an
     intensity behind the price is itself an estimate; `methods` says how the energy of each component was found, every
@@ -194,13 +195,14 @@ class JobRepository:
             func.sum(EnergyInterval.ram_kwh),
             case((func.bool_and(price.is_not(None)), func.sum(price))),
             func.array_agg(EnergyInterval.method.distinct()),
+            func.coalesce(func.sum(EnergyInterval.energy_kwh).filter(price.is_(None)), 0.0),
         ).where(EnergyInterval.job_id == job_id)
         if epochs is not None:
             query = query.where(EnergyInterval.epoch.in_(epochs))
         found = self._session.execute(query.group_by(EnergyInterval.epoch)).all()
         return {
-            epoch: EpochCost(cpu_kwh, gpu_kwh, ram_kwh, emissions_gco2e, _joined(methods))
-            for epoch, cpu_kwh, gpu_kwh, ram_kwh, emissions_gco2e, methods in found
+            epoch: EpochCost(cpu_kwh, gpu_kwh, ram_kwh, emissions_gco2e, _joined(methods), unpriced_kwh)
+            for epoch, cpu_kwh, gpu_kwh, ram_kwh, emissions_gco2e, methods, unpriced_kwh in found
         }
 
     def emissions_basis(self, job_ids: Collection[str]) -> dict[str, EmissionsBasis]:

@@ -56,7 +56,7 @@ def job_page(
         mean_gco2e_per_kwh=_mean_intensity(job),
         tracker_difference=_tracker_difference(row),
         comparison=comparison(session, row, pue=job.emissions_basis.pue) if job.emissions_basis else None,
-        metered_hours=EmissionsRepository(session).metered(job.id).run_hours if job.counterfactuals else None,
+        metered_hours=EmissionsRepository(session).run_hours(job.id) if job.counterfactuals else None,
         events=event_rows(session, job.id),
         artifacts=[ArtifactOut.of(artifact) for artifact in repository.artifacts(job.id)],
         files_removed_at=row.files_removed_at,

@@ -2,12 +2,18 @@
 
 import math
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 from typing import Protocol
 
 from greencore.carbon.series import IntensitySeries, Reading, Signal
+
+Stretch = tuple[datetime, datetime]
+"""A time from a start to an end, both UTC."""
+
+ROUNDING = 1e-9  # as a share: sums of the same energies may differ by it
 
 TRACKER_TOLERANCE = 0.05
 """The largest `tracker_difference`, either way, that is not worth a warning."""
@@ -138,6 +144,22 @@ def touching(series: IntensitySeries, start: datetime, end: datetime) -> tuple[R
     readings = series.readings
     first = bisect_right(readings, start, key=lambda reading: reading.end)
     return readings[first : max(first, bisect_left(readings, end, key=lambda reading: reading.start))]
+
+
+def covered(readings: Iterable[Reading]) -> list[Stretch]:
+    """The stretches of time that `readings`, sorted by time and without overlaps, cover without a gap."""
+    stretches: list[Stretch] = []
+    for reading in readings:
+        start = reading.start
+        if stretches and stretches[-1][1] == start:
+            start = stretches.pop()[0]
+        stretches.append((start, reading.end))
+    return stretches
+
+
+def known_emissions(emissions_gco2e: float, *, energy_kwh: float, unpriced_kwh: float) -> float | None:
+    """What is known of the emissions of energy of which `unpriced_kwh` has no price: None where that is all of it."""
+    return None if unpriced_kwh > 0 and unpriced_kwh >= energy_kwh * (1 - ROUNDING) else emissions_gco2e
 
 
 def check_pue(pue: float) -> None:

@@ -1,14 +1,15 @@
 """What a job would have emitted otherwise: with all the work at once, at an even pace, or with perfect knowledge."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Literal
 
-from greencore.carbon.accounting import check_pue, touching
+from greencore.carbon.accounting import touching
 from greencore.carbon.errors import NoReading
+from greencore.carbon.run_parts import Part, lay_out, price_scale, total_hours
 from greencore.carbon.series import IntensitySeries
 from greencore.carbon.source import check_window
 
@@ -36,18 +37,6 @@ class Counterfactual:
 
 
 @dataclass(frozen=True, slots=True)
-class Savings:
-    """Two savings as shares of what the full job would have emitted; below 0 where more was emitted.
-
-    `less_work` is due to the FLOPs left out, `moved_in_time` to when the rest was run; together they are the whole
-    saving.
-    """
-
-    less_work: float
-    moved_in_time: float
-
-
-@dataclass(frozen=True, slots=True)
 class CleanestMean:
     """A mean intensity in gCO2e/kWh over chosen hours, and the share of them, in [0, 1], that readings cover."""
 
@@ -56,39 +45,41 @@ class CleanestMean:
 
 
 def counterfactuals(
+    parts: Sequence[Part],
     *,
-    energy_kwh: float,
-    run_hours: float,
     share: float,
     could_start: datetime,
     deadline: datetime | None,
     finished: datetime,
     series: IntensitySeries,
-    pue: float = 1.0,
 ) -> list[Counterfactual]:
-    """Three estimates for a job that used `energy_kwh` (at least 0, before PUE) in `run_hours` (above 0) of running.
+    """Three estimates for a job whose result came of `parts`, in their order.
 
-    `share` in (0, 1] is FLOPs spent / FLOPs at ρ = 1; `could_start` is when it could have begun at the earliest and
-    `finished` when it ended. "full_now" is ρ = 1 begun at once, with energy and time in proportion to the FLOPs;
-    "constant_now" the same FLOPs at a constant ρ begun at once; "oracle" the same in the cleanest hours up to the
-    deadline, or up to `finished` where there is none. A job that runs for longer than that is given the time that it
-    runs. All draw their energy evenly. `series` should be what the job itself was priced with; what it does not reach
-    is priced by the rule of `IntensitySeries.mean`, and lowers `covered_share`. Raises NoReading where it is empty,
-    ValueError where a figure is out of its range, a time is naive, or `finished` lies before `could_start`.
+    `share` (above 0) is FLOPs spent / FLOPs at ρ = 1 in the epochs; `could_start` is when it could have begun at the
+    earliest and `finished` when it ended. "full_now" is ρ = 1 begun at once, with the epochs' energy and time in
+    proportion to the FLOPs, and what lies outside of the epochs as it was; "constant_now" the same FLOPs begun at once;
+    "oracle" the same in the cleanest hours up to the deadline, or up to `finished` where there is none. A job that runs
+    for longer than that is given the time that it runs. Each part draws its energy evenly, and the oracle all of it.
+
+    `series` should be what the job itself was priced with. Where it says something else by now of the times at which
+    the job ran, all three are scaled by what the job emitted / what that comes to, so that they can be compared. What
+    it does not reach is priced by the rule of `IntensitySeries.mean`, and lowers `covered_share`. Raises NoReading
+    where it is empty, ValueError where a figure is out of its range, a time is naive, or `finished` lies before
+    `could_start`.
     """
-    _check(energy_kwh, run_hours, share)
-    check_pue(pue)
+    if not math.isfinite(share) or share <= 0:
+        raise ValueError(f"share is {share}: expected a finite number greater than 0")
     check_window(could_start, finished)
     if deadline is not None and deadline.utcoffset() is None:
         raise ValueError(f"deadline is {deadline.isoformat()}: expected an aware time")
     now = f"begun at {_minute(could_start)} without a pause"
+    run_hours, energy_kwh = total_hours(parts), math.fsum(part.energy_kwh for part in parts)
+    drawn_kwh = math.fsum(part.energy_kwh * part.pue for part in parts)
+    scale = price_scale(parts, could_start=could_start, series=series)
 
-    full_hours, full_kwh = run_hours / share, energy_kwh / share
-    full_end = could_start + timedelta(hours=full_hours)
-    full = series.mean(could_start, full_end)
-
-    constant_end = could_start + timedelta(hours=run_hours)
-    constant = series.mean(could_start, constant_end)
+    grown = [part.times(1 / share) if part.in_epoch else part for part in parts]
+    full, constant = lay_out(grown, could_start, series), lay_out(parts, could_start, series)
+    full_end, constant_end = (could_start + timedelta(hours=total_hours(each)) for each in (grown, parts))
 
     limit, what = (finished, "its end") if deadline is None else (deadline, "the deadline")
     oracle_end = max(limit, constant_end)
@@ -97,30 +88,30 @@ def counterfactuals(
     return [
         Counterfactual(
             name="full_now",
-            emissions_gco2e=full_kwh * pue * full.gco2e_per_kwh,
-            energy_kwh=full_kwh,
-            hours=full_hours,
+            emissions_gco2e=full.emissions_gco2e * scale,
+            energy_kwh=math.fsum(part.energy_kwh for part in grown),
+            hours=total_hours(grown),
             start=could_start,
             end=full_end,
             assumption=(
-                f"every tensor trained (ρ = 1), {now}; time and energy grow as the FLOPs, by 1/{share:.3g}, and the "
-                "power is even"
+                f"every tensor trained (ρ = 1), {now}; time and energy of the epochs grow as the FLOPs, by "
+                f"1/{share:.3g}, those of loading and evaluating the model stay"
             ),
             covered_share=full.covered_share,
         ),
         Counterfactual(
             name="constant_now",
-            emissions_gco2e=energy_kwh * pue * constant.gco2e_per_kwh,
+            emissions_gco2e=constant.emissions_gco2e * scale,
             energy_kwh=energy_kwh,
             hours=run_hours,
             start=could_start,
             end=constant_end,
-            assumption=f"the same FLOPs at a constant ρ, {now}; the same time and energy, and the power is even",
+            assumption=f"the same FLOPs at a constant ρ, {now}; the same time and energy, and no work done twice",
             covered_share=constant.covered_share,
         ),
         Counterfactual(
             name="oracle",
-            emissions_gco2e=energy_kwh * pue * oracle.gco2e_per_kwh,
+            emissions_gco2e=drawn_kwh * oracle.gco2e_per_kwh * scale,
             energy_kwh=energy_kwh,
             hours=run_hours,
             start=could_start,
@@ -132,26 +123,6 @@ def counterfactuals(
             covered_share=oracle.covered_share,
         ),
     ]
-
-
-def savings(*, full_gco2e: float, constant_gco2e: float, actual_gco2e: float) -> Savings:
-    """less_work = (full − constant) / full, moved_in_time = (constant − actual) / full; both 0 where full is 0.
-
-    `full_gco2e` and `constant_gco2e` are the emissions of "full_now" and "constant_now"; each is at least 0.
-    """
-    for name, emissions in (
-        ("full_gco2e", full_gco2e),
-        ("constant_gco2e", constant_gco2e),
-        ("actual_gco2e", actual_gco2e),
-    ):
-        if not math.isfinite(emissions) or emissions < 0:
-            raise ValueError(f"{name} is {emissions}: expected a finite number that is at least 0")
-    if full_gco2e == 0:
-        return Savings(0.0, 0.0)
-    return Savings(
-        less_work=(full_gco2e - constant_gco2e) / full_gco2e,
-        moved_in_time=(constant_gco2e - actual_gco2e) / full_gco2e,
-    )
 
 
 def cleanest_mean(series: IntensitySeries, start: datetime, end: datetime, hours: float) -> CleanestMean:
@@ -186,12 +157,3 @@ def _pieces(series: IntensitySeries, start: datetime, end: datetime) -> Iterator
 
 def _minute(time: datetime) -> str:
     return time.strftime("%Y-%m-%d %H:%M UTC")
-
-
-def _check(energy_kwh: float, run_hours: float, share: float) -> None:
-    if not math.isfinite(energy_kwh) or energy_kwh < 0:
-        raise ValueError(f"energy_kwh is {energy_kwh}: expected a finite number that is at least 0")
-    if not math.isfinite(run_hours) or run_hours <= 0:
-        raise ValueError(f"run_hours is {run_hours}: expected a finite number greater than 0")
-    if not 0 < share <= 1:
-        raise ValueError(f"share is {share}: expected more than 0 and at most 1")

@@ -47,6 +47,7 @@ class Job(Table):
         Index("ix_jobs_owner_id", "owner", "id"),
         Index("ix_jobs_owner_status_id", "owner", "status", "id"),
         Index("ix_jobs_owner_zone_id", "owner", "zone", "id"),
+        Index("ix_jobs_unaccounted", "id", postgresql_where=text("settled_at IS NULL AND energy_kwh > 0")),
         Index("ix_jobs_metadata", "metadata", postgresql_using="gin", postgresql_ops={"metadata": "jsonb_path_ops"}),
         CheckConstraint("epochs_done >= 0 AND epochs_done <= epochs", name="epochs_done"),
     )
@@ -184,14 +185,18 @@ class EnergyInterval(Table):
     """Metered energy over at most a minute, all of it at one intensity, and its price; lost attempts keep theirs.
 
     `zone` and `pue` are those of the site of the worker that used it. `settled` is false while the price is
-    provisional: until the source has published what it measured. `lost` marks an estimate of what an attempt used after
-    its last stored interval, up to its last sign of life.
+    provisional: until the source has published what it measured. Energy of which no intensity became known is settled
+    without a price: `emissions_gco2e` stays None. `lost` marks an estimate of what an attempt used after its last
+    stored interval, up to its last sign of life.
     """
 
     __tablename__ = "energy_intervals"
     __table_args__ = (
         Index("ix_energy_intervals_job_id_epoch", "job_id", "epoch"),
-        Index("ix_energy_intervals_provisional", "finished_at", postgresql_where=text("NOT settled")),
+        Index("ix_energy_intervals_provisional", "zone", "job_id", "finished_at", postgresql_where=text("NOT settled")),
+        Index(
+            "ix_energy_intervals_unpriced", "job_id", "finished_at", postgresql_where=text("emissions_gco2e IS NULL")
+        ),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)

@@ -10,14 +10,9 @@ from hypothesis import strategies as st
 
 from greencore.carbon import IntensitySeries, NoReading, Reading
 from greencore.carbon.accounting import split
-from greencore.carbon.counterfactuals import (
-    CleanestMean,
-    Counterfactual,
-    Savings,
-    cleanest_mean,
-    counterfactuals,
-    savings,
-)
+from greencore.carbon.counterfactuals import CleanestMean, Counterfactual, cleanest_mean, counterfactuals
+from greencore.carbon.run_parts import Part
+from greencore.carbon.savings import savings
 from greencore.energy import EnergyInterval
 
 MIDNIGHT = datetime(2026, 11, 23, tzinfo=UTC)
@@ -45,10 +40,16 @@ def three(series: IntensitySeries, **changed: Any) -> dict[str, Counterfactual]:
         "could_start": at(0),
         "deadline": None,
         "finished": at(6),
-        "series": series,
         "pue": 1.0,
-    }
-    return {estimate.name: estimate for estimate in counterfactuals(**(settings | changed))}
+    } | changed
+    part = priced(settings.pop("run_hours"), settings.pop("energy_kwh"), series, pue=settings.pop("pue"))
+    return {estimate.name: estimate for estimate in counterfactuals([part], series=series, **settings)}
+
+
+def priced(hours: float, energy_kwh: float, series: IntensitySeries, *, pue: float = 1.0) -> Part:
+    """A part of an epoch from midnight on, as it was charged for."""
+    intensity = series.mean(at(0), at(max(hours, 0.0))).gco2e_per_kwh
+    return Part(hours, energy_kwh, max(energy_kwh, 0.0) * pue * intensity, in_epoch=True, pue=pue)
 
 
 def test_all_the_work_at_once_takes_time_and_energy_in_proportion_to_its_flops() -> None:
@@ -113,9 +114,10 @@ def test_without_any_reading_there_is_no_estimate() -> None:
     [
         ({"energy_kwh": -1.0}, "energy_kwh is -1.0"),
         ({"energy_kwh": float("nan")}, "energy_kwh is nan"),
-        ({"run_hours": 0.0}, "run_hours is 0.0: expected a finite number greater than 0"),
-        ({"share": 0.0}, "share is 0.0: expected more than 0 and at most 1"),
-        ({"share": 1.01}, "share is 1.01"),
+        ({"run_hours": -1.0}, "hours is -1.0: expected a finite number that is at least 0"),
+        ({"run_hours": 0.0}, "hours is 0.0: expected more than 0"),
+        ({"share": 0.0}, "share is 0.0: expected a finite number greater than 0"),
+        ({"share": float("inf")}, "share is inf"),
         ({"pue": 0.9}, "pue is 0.9"),
         ({"finished": at(-1)}, "before its start"),
         ({"could_start": MIDNIGHT.replace(tzinfo=None)}, "start is .*: expected an aware time"),
@@ -125,20 +127,6 @@ def test_without_any_reading_there_is_no_estimate() -> None:
 def test_an_impossible_job_is_refused(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         three(hourly(100, 200), **changed)
-
-
-def test_the_two_savings_are_shares_of_the_full_job_and_together_the_whole() -> None:
-    assert savings(full_gco2e=200, constant_gco2e=150, actual_gco2e=100) == Savings(0.25, 0.25)
-    assert savings(full_gco2e=200, constant_gco2e=100, actual_gco2e=150) == Savings(0.5, -0.25)
-
-
-def test_nothing_is_saved_of_nothing() -> None:
-    assert savings(full_gco2e=0, constant_gco2e=0, actual_gco2e=0) == Savings(0, 0)
-
-
-def test_an_impossible_emission_is_refused() -> None:
-    with pytest.raises(ValueError, match="actual_gco2e is -1"):
-        savings(full_gco2e=1, constant_gco2e=1, actual_gco2e=-1)
 
 
 @given(
@@ -158,21 +146,27 @@ def test_varying_rho_over_epochs_back_to_back_moves_nothing_in_time(
         EnergyInterval(start, end, 0.0, power_kw * ((end - start) / timedelta(hours=1)), 0.0, "none", "NVML", "none")
         for start, end in pairwise(edges)
     ]
-    estimates = three(
-        series,
-        energy_kwh=math.fsum(epoch.energy_kwh for epoch in epochs),
-        run_hours=(edges[-1] - could_start) / timedelta(hours=1),
+    parts = [
+        Part(
+            hours=(epoch.end - epoch.start) / timedelta(hours=1),
+            energy_kwh=epoch.energy_kwh,
+            emissions_gco2e=math.fsum(piece.emissions_gco2e or 0.0 for piece in split(epoch, series)),
+            in_epoch=True,
+        )
+        for epoch in epochs
+    ]
+    full, *_ = counterfactuals(
+        parts,
         share=math.fsum(rho) / len(rho),
         could_start=could_start,
+        deadline=None,
         finished=edges[-1],
+        series=series,
     )
-    actual = math.fsum(piece.emissions_gco2e or 0.0 for epoch in epochs for piece in split(epoch, series))
-    saved = savings(
-        full_gco2e=estimates["full_now"].emissions_gco2e,
-        constant_gco2e=estimates["constant_now"].emissions_gco2e,
-        actual_gco2e=actual,
-    )
-    assert saved.moved_in_time == pytest.approx(0, abs=1e-9)
+    saved = savings(parts, full_gco2e=full.emissions_gco2e, could_start=could_start, series=series)
+    assert (saved.moved_in_time, saved.queueing, saved.owner_pause, saved.lost_work) == (0, 0, 0, 0)
+    actual = math.fsum(part.emissions_gco2e for part in parts)
+    assert saved.less_work * full.emissions_gco2e == pytest.approx(full.emissions_gco2e - actual, abs=1e-6)
 
 
 def test_cleanest_hours_are_taken_in_parts_of_any_length() -> None:
