@@ -103,6 +103,13 @@ class GridRepository:
         """Readings that touch `[start, end)`, without overlaps."""
         return self._series(IntensityReading, zone, signal, start, end)
 
+    def dirtiest(self, zone: str, signal: Signal) -> float | None:
+        """The highest intensity ever read; None where there is no reading."""
+        query = select(func.max(IntensityReading.gco2e_per_kwh)).where(
+            IntensityReading.zone == zone, IntensityReading.signal == signal
+        )
+        return self._session.scalar(query)
+
     def count(self, zone: str, signal: Signal, start: datetime, end: datetime) -> int:
         """How many readings touch `[start, end)`."""
         query = select(func.count()).where(

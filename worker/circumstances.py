@@ -7,8 +7,10 @@ from datetime import datetime, timedelta
 from sqlalchemy.orm import Session
 
 from greencore.carbon import IntensitySeries, Signal
+from greencore.carbon.static import dirtiest_mean
 from greencore.policy import Circumstances, Percentile, Policy, Previous
 from greencore.policy.utility import UtilityCurve
+from store.emissions import EmissionsRepository
 from store.grid import GridRepository, signal_named
 from store.jobs import JobRepository
 from store.pace import pace
@@ -43,10 +45,20 @@ def circumstances(
         epoch_hours=None if expected is None else expected.epoch_hours,
         # What is assumed of a device may be wrong by far: a budget is not spent on it.
         epoch_kwh=None if expected is None or expected.assumed else expected.epoch_kwh * settings.training_site.pue,
-        spent_gco2e=job.emissions_gco2e,
+        spent_gco2e=_spent_gco2e(session, job, job.zone, signal),
         utility=utility,
         loss_per_epoch=_loss_per_epoch(epochs, utility),
     )
+
+
+def _spent_gco2e(session: Session, job: Job, zone: str, signal: Signal) -> float:
+    """What the job has emitted; energy without a price counts at the highest intensity that its zone ever had, and at
+    that of the dirtiest country where nothing was ever read."""
+    unpriced = EmissionsRepository(session).unpriced(job.id)
+    if not unpriced.drawn_kwh:
+        return job.emissions_gco2e
+    dirtiest = GridRepository(session).dirtiest(zone, signal)
+    return job.emissions_gco2e + unpriced.drawn_kwh * (dirtiest_mean() if dirtiest is None else dirtiest)
 
 
 def _window(grid: GridRepository, zone: str, signal: Signal, policy: Policy, at: datetime) -> IntensitySeries:

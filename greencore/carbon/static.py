@@ -93,6 +93,11 @@ def static_reading(zone: str, at: datetime) -> Reading | None:
     return None
 
 
+def dirtiest_mean() -> float:
+    """The highest of all countries' bundled yearly means, in gCO2e/kWh."""
+    return max(_country_means().values())
+
+
 def yearly_mean(zone: str) -> float:
     """The country's bundled yearly mean intensity, in gCO2e/kWh.
 
