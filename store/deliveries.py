@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from store.database import wake_scheduler
 from store.ids import new_id
 from store.page import Page
-from store.tables import Delivery, Job, Webhook
+from store.tables import Delivery, EnergyInterval, Job, Webhook
 from store.webhooks import WebhookRepository
 
 TEST_TYPE = "webhook.test"
@@ -60,11 +60,19 @@ def announce_end(session: Session, job: Job, *, at: datetime) -> None:
         "finished_at": at.isoformat(),
         "energy_kwh": job.energy_kwh,
         "emissions_gco2e": job.emissions_gco2e,
+        "unpriced_kwh": _unpriced_kwh(session, job),
         "links": {"self": link, "events": f"{link}/events", "artifacts": f"{link}/artifacts"},
     }
     for webhook in webhooks:
         session.add(_delivery(webhook, f"job.{job.status}", data, at=at, job_id=job.id))
     wake_scheduler(session)
+
+
+def _unpriced_kwh(session: Session, job: Job) -> float:
+    query = select(func.coalesce(func.sum(EnergyInterval.energy_kwh), 0.0)).where(
+        EnergyInterval.job_id == job.id, EnergyInterval.emissions_gco2e.is_(None)
+    )
+    return session.scalar(query) or 0.0
 
 
 class DeliveryRepository:

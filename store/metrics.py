@@ -11,7 +11,7 @@ from sqlalchemy.types import Text
 
 from store.providers import ProviderRepository
 from store.status import FINAL, HELD_BY_A_WORKER, JobStatus
-from store.tables import EnergyTotal, IntensityReading, Job, Provider, Worker
+from store.tables import EnergyInterval, EnergyTotal, IntensityReading, Job, Provider, Worker
 
 OPEN = frozenset(JobStatus) - FINAL
 # What nobody works on yet, and would be: a paused job waits for its owner.
@@ -29,6 +29,14 @@ class JobCount:
     status: JobStatus
     jobs: int
     emissions_gco2e: float
+
+
+@dataclass(frozen=True)
+class UnpricedEnergy:
+    """Energy of a zone in kWh that has no price."""
+
+    zone: str
+    kwh: float
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,7 @@ class Figures:
     energy: Sequence[EnergyTotal]
     providers: Sequence[Provider]
     processes: Sequence[Processes]
+    unpriced: Sequence[UnpricedEnergy] = ()
 
 
 class MetricsRepository:
@@ -97,6 +106,7 @@ class MetricsRepository:
             open_jobs=self._open_jobs(),
             intensities=self._intensities(zones),
             energy=self._session.scalars(select(EnergyTotal).order_by(EnergyTotal.zone, EnergyTotal.component)).all(),
+            unpriced=self._unpriced(),
             providers=ProviderRepository(self._session).all(),
             processes=self._processes(lease_seconds),
         )
@@ -104,6 +114,15 @@ class MetricsRepository:
     def _counts(self) -> Sequence[JobCount]:
         query = select(_zone(), Job.status, func.count(), func.sum(Job.emissions_gco2e)).group_by(_zone(), Job.status)
         return [JobCount(*row) for row in self._session.execute(query)]
+
+    def _unpriced(self) -> Sequence[UnpricedEnergy]:
+        query = (
+            select(_zone(), func.sum(EnergyInterval.energy_kwh))
+            .join(EnergyInterval, EnergyInterval.job_id == Job.id)
+            .where(EnergyInterval.emissions_gco2e.is_(None))
+            .group_by(_zone())
+        )
+        return [UnpricedEnergy(*row) for row in self._session.execute(query)]
 
     def _open_jobs(self) -> Sequence[OpenJobs]:
         since = case((Job.status == JobStatus.VALIDATING, Job.created_at), else_=Job.queued_at)

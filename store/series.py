@@ -58,7 +58,7 @@ class EnergySeries:
     """Power and intensity from `start` to `end`, and what the job had used and emitted in all by `end`.
 
     Where no worker ran, the next start lies behind the last end. Power in W; energy in kWh as metered; emissions in
-    gCO2e with what the site draws on top, without those of energy that has no price yet.
+    gCO2e with what the site draws on top, without those of energy that has no price, which is the `unpriced_kwh`.
     """
 
     start: Sequence[int]
@@ -66,6 +66,7 @@ class EnergySeries:
     power_w: Sequence[float]
     intensity_gco2e_per_kwh: Sequence[float | None]
     energy_kwh: Sequence[float]
+    unpriced_kwh: Sequence[float]
     emissions_gco2e: Sequence[float]
 
 
@@ -208,6 +209,10 @@ def _energy_series(
         power_w=[_rounded(value) or 0.0 for value in power_w[kept].tolist()],
         intensity_gco2e_per_kwh=[_rounded(value) for value in intensity[kept].tolist()],
         energy_kwh=[_rounded(value) or 0.0 for value in np.cumsum(energy_kwh)[covered].tolist()],
+        unpriced_kwh=[
+            _rounded(value) or 0.0
+            for value in np.cumsum(np.where(np.isnan(emissions_gco2e), energy_kwh, 0.0))[covered].tolist()
+        ],
         emissions_gco2e=[
             _rounded(value) or 0.0 for value in np.cumsum(np.nan_to_num(emissions_gco2e))[covered].tolist()
         ],

@@ -13,6 +13,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 from sqlalchemy.orm import Session
 
+from greencore.carbon.accounting import known_emissions
 from greencore.energy import is_estimate
 from greencore.training.delta import FILE_NAME as DELTA
 from store.catalogue import CatalogueEntry
@@ -86,7 +87,7 @@ def model_card(facts: CardFacts) -> str:
 
 
 def _front_matter(facts: CardFacts) -> str:
-    job, adapter = facts.job, _is_adapter(facts)
+    job, adapter, known_gco2e = facts.job, _is_adapter(facts), _known_gco2e(facts)
     licence = one_line(facts.entry.licence if facts.entry else "unknown")
     identifier = _identifier(licence)
     data = ModelCardData(
@@ -95,8 +96,8 @@ def _front_matter(facts: CardFacts) -> str:
         library_name="peft" if adapter else "transformers",
         tags=["greentune", job.method],
         co2_eq_emissions={
-            "emissions": job.emissions_gco2e,  # in grams
-            "source": "GreenTune: energy metered with CodeCarbon, priced interval by interval",
+            **({} if known_gco2e is None else {"emissions": known_gco2e}),  # in grams
+            "source": f"GreenTune: energy metered with CodeCarbon, priced interval by interval{_unpriced_note(facts)}",
             "training_type": "fine-tuning",
             "geographical_location": one_line(job.zone or "unknown"),
             "hardware_used": one_line(job.device or "unknown"),
@@ -105,6 +106,16 @@ def _front_matter(facts: CardFacts) -> str:
         license_name=None if identifier else licence,
     )
     return data.to_yaml().strip()
+
+
+def _known_gco2e(facts: CardFacts) -> float | None:
+    unpriced_kwh = facts.basis.unpriced_kwh if facts.basis else 0.0
+    return known_emissions(facts.job.emissions_gco2e, energy_kwh=facts.job.energy_kwh, unpriced_kwh=unpriced_kwh)
+
+
+def _unpriced_note(facts: CardFacts) -> str:
+    unpriced_kwh = facts.basis.unpriced_kwh if facts.basis else 0.0
+    return f"; {unpriced_kwh:.4g} of {facts.job.energy_kwh:.4g} kWh have no price" if unpriced_kwh else ""
 
 
 def _identifier(licence: str) -> str | None:
@@ -254,7 +265,7 @@ def _emissions(facts: CardFacts) -> str:
         f" {basis.unpriced_kwh:.4g} kWh have no price yet, and are not in it." if basis and basis.unpriced_kwh else ""
     )
     return (
-        f"**{job.emissions_gco2e:.4g} gCO2e** in zone {code(job.zone or 'unknown')} on "
+        f"**{_number(_known_gco2e(facts))} gCO2e** in zone {code(job.zone or 'unknown')} on "
         f"{code(job.device or 'unknown')}: each interval's energy times a PUE of {facts.pue:.4g} (what the site draws "
         "for each kWh of its machines) times "
         f"the intensity of that time ({code(job.signal or 'average')} signal), from {sources}{rough}.{unpriced}\n\n"
@@ -267,6 +278,8 @@ def _finality(facts: CardFacts) -> str:
     link = code(f"GET /jobs/{facts.job.id}")
     if facts.job.energy_kwh and facts.basis and not facts.basis.unpriced_kwh and facts.settled_gco2e >= total > 0:
         return f"The figure was settled {_time(facts.at)}."
+    if _known_gco2e(facts) is None:
+        return f"No intensity was known by {_time(facts.at)}. This file stays as it is; {link} tells what became known."
     return (
         f"The figure is provisional, as of {_time(facts.at)}: {facts.settled_gco2e:.4g} of {total:.4g} gCO2e had their "
         f"final price. This file stays as it is; {link} tells the settled figure and when it was settled."

@@ -78,7 +78,9 @@ def _gate_closed(data: Data) -> str:
 
 
 def _settled(data: Data) -> str:
-    return f"Every price is final: {number(data.get('emissions_gco2e'))} gCO2e"
+    unpriced_kwh = data.get("unpriced_kwh")
+    without = f"; {number(unpriced_kwh)} kWh stay without a price" if unpriced_kwh else ""
+    return f"Every price is final: {number(data.get('emissions_gco2e'))} gCO2e{without}"
 
 
 def _removed(data: Data) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from api.jobs.schemas import EtaOut, JobOut
+from greencore.carbon.accounting import known_emissions
 from store.status import FINAL, HELD_BY_A_WORKER
 from store.tables import IntensityReading
 
@@ -81,21 +82,26 @@ class Row:
 
 @dataclass(frozen=True)
 class Totals:
-    """What the rows add up to; `estimated` where part of it is, `unpriced_kwh` what the emissions lack."""
+    """What the rows add up to; `estimated` where part of it is, `unpriced_kwh` what the emissions lack.
+
+    `known_gco2e` is None where no part of the energy has a price.
+    """
 
     energy_kwh: float
-    emissions_gco2e: float
+    known_gco2e: float | None
     estimated: bool
     unpriced_kwh: float
 
     @classmethod
     def of(cls, jobs: Sequence[JobOut]) -> "Totals":
         bases = [job.emissions_basis for job in jobs if job.emissions_basis]
+        energy_kwh, unpriced_kwh = sum(job.energy_kwh for job in jobs), sum(job.unpriced_kwh for job in jobs)
+        emissions_gco2e = sum(job.emissions_gco2e for job in jobs)
         return cls(
-            energy_kwh=sum(job.energy_kwh for job in jobs),
-            emissions_gco2e=sum(job.emissions_gco2e for job in jobs),
+            energy_kwh=energy_kwh,
+            known_gco2e=known_emissions(emissions_gco2e, energy_kwh=energy_kwh, unpriced_kwh=unpriced_kwh),
             estimated=any(basis.estimated or basis.energy_estimated for basis in bases),
-            unpriced_kwh=sum(basis.unpriced_kwh for basis in bases),
+            unpriced_kwh=unpriced_kwh,
         )
 
 

@@ -21,7 +21,7 @@ class EmissionsBasisOut(BaseModel):
     pue: float = Field(description="What the site drew for each kWh metered: it is in the emissions, not in the energy")
     estimated: bool = Field(description="True where an intensity behind the price is itself an estimate")
     sources: list[str] = Field(description="The sources of those intensities")
-    unpriced_kwh: float = Field(description="Energy whose intensity is not known yet: it is not in the emissions")
+    unpriced_kwh: float = Field(description="Energy without a price: its intensity is not known, or never became known")
     energy_methods: dict[str, list[str]] = Field(description="How each component's energy was found")
     energy_estimated: bool = Field(description="True where any of them reckons instead of reading a meter")
     lost_kwh: float = Field(

@@ -53,6 +53,7 @@ class EpochOut(BaseModel):
     eval_loss: float | None
     energy: EpochEnergy | None
     emissions_gco2e: float | None = Field(description="Null while part of the energy has no price")
+    unpriced_kwh: float = Field(description="That part of the energy")
 
     @classmethod
     def of(cls, epoch: Epoch, cost: EpochCost | None) -> "EpochOut":
@@ -91,6 +92,7 @@ class EpochOut(BaseModel):
                 estimated=any(map(is_estimate, cost.methods.values())),
             ),
             emissions_gco2e=cost and cost.emissions_gco2e,
+            unpriced_kwh=cost.unpriced_kwh if cost else 0.0,
         )
 
 

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from api.jobs.emissions import CounterfactualsOut, EmissionsBasisOut
 from greencore.carbon import Signal
+from greencore.carbon.accounting import known_emissions
 from store.actions import possible
 from store.emissions import EmissionsRepository
 from store.jobs import JobRepository
@@ -101,20 +102,40 @@ class JobOut(BaseModel):
     rho: float | None = Field(description="Of the newest epoch, as asked for")
     loss: float | None
     energy_kwh: float
-    emissions_gco2e: float
+    unpriced_kwh: float = Field(description="The part of `energy_kwh` that has no price")
+    emissions_gco2e: float = Field(
+        description="Without the unpriced energy: 0 where that is all of it, and then nothing is known of the emissions"
+    )
     emissions_basis: EmissionsBasisOut | None
     less_work_saving: float | None = Field(
         description="The share of `full_now`'s emissions that was saved by the FLOPs left out; an estimate, below 0 "
         "where more was emitted"
     )
     moved_in_time_saving: float | None = Field(
-        description="The share that was saved by when the rest was run; an estimate, likewise"
+        description="The share that the job's gate saved by putting work off or interrupting it; an estimate, below 0 "
+        "where it cost more"
+    )
+    queueing_saving: float | None = Field(
+        description="The share that waiting for a worker saved, by chance; an estimate, below 0 where it led to "
+        "dirtier hours. Null for jobs that ended under an earlier version, and so are the next two"
+    )
+    owner_pause_saving: float | None = Field(
+        description="The share saved by when its owner paused the job, or retried it; an estimate, as by chance"
+    )
+    lost_work_saving: float | None = Field(
+        description="The share, below 0, that went into work which had to be done again, since a worker was lost or an "
+        "attempt failed; an estimate. The five savings together are the whole saving"
     )
     counterfactuals: CounterfactualsOut | None = Field(description="Null until the job is over")
     counterfactuals_missing: str | None = Field(description="Why there are none, though it is over")
     estimate: dict[str, Any] | None
     evaluation: dict[str, Any] | None
     links: JobLinks
+
+    @property
+    def known_gco2e(self) -> float | None:
+        """The emissions; None where no part of the energy has a price."""
+        return known_emissions(self.emissions_gco2e, energy_kwh=self.energy_kwh, unpriced_kwh=self.unpriced_kwh)
 
     @classmethod
     def of_job(cls, job: Job, basis: EmissionsBasisOut | None) -> "JobOut":
@@ -153,10 +174,14 @@ class JobOut(BaseModel):
             rho=job.rho,
             loss=job.loss,
             energy_kwh=job.energy_kwh,
+            unpriced_kwh=basis.unpriced_kwh if basis else 0.0,
             emissions_gco2e=job.emissions_gco2e,
             emissions_basis=basis,
             less_work_saving=stored.get("less_work_saving"),
             moved_in_time_saving=stored.get("moved_in_time_saving"),
+            queueing_saving=stored.get("queueing_saving"),
+            owner_pause_saving=stored.get("owner_pause_saving"),
+            lost_work_saving=stored.get("lost_work_saving"),
             counterfactuals=CounterfactualsOut.of(job),
             counterfactuals_missing=stored.get("missing"),
             estimate=job.estimate,

@@ -14,7 +14,7 @@ from api.times import RecordedTime
 from store.jobs import JobRepository
 from store.series import EnergySeries, EvalSeries, LossSeries, RhoSeries, SeriesRepository
 
-VERSION = "s2"  # of what is below: a job's revision knows nothing of it
+VERSION = "s3"  # of what is below: a job's revision knows nothing of it
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -38,7 +38,8 @@ class EnergyOut(BaseModel):
     power_w: list[float]
     intensity_gco2e_per_kwh: list[float | None] = Field(description="Null where it is not known yet")
     energy_kwh: list[float] = Field(description="All that the job had used by the end of the stretch")
-    emissions_gco2e: list[float] = Field(description="All that it had emitted by then, as far as it is priced")
+    unpriced_kwh: list[float] = Field(description="The part of that energy which has no price")
+    emissions_gco2e: list[float] = Field(description="All that it had emitted by then, without the unpriced energy")
 
 
 class RhoOut(BaseModel):

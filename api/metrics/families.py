@@ -73,7 +73,8 @@ def _emissions(figures: Figures) -> Iterator[Metric]:
 
     emissions = GaugeMetricFamily(
         "greentune_emissions_gco2e",
-        "Emissions of all jobs as priced now: a settled price may lower what a provisional one had raised",
+        "Emissions of all jobs as priced now: a settled price may lower what a provisional one had raised; energy "
+        "without a price is not in it",
         labels=["zone"],
     )
     sums: dict[str, float] = {}
@@ -82,6 +83,14 @@ def _emissions(figures: Figures) -> Iterator[Metric]:
     for zone, gco2e in sorted(sums.items()):
         emissions.add_metric([zone], gco2e)
     yield emissions
+
+    unpriced = GaugeMetricFamily(
+        "greentune_unpriced_energy_kwh", "Metered energy of all jobs that has no price", labels=["zone"]
+    )
+    kwh = dict.fromkeys(sums, 0.0) | {found.zone: found.kwh for found in figures.unpriced}
+    for zone, amount in sorted(kwh.items()):
+        unpriced.add_metric([zone], amount)
+    yield unpriced
 
 
 def _intensities(figures: Figures) -> Iterator[Metric]:

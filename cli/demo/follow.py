@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from api.figures import UNKNOWN
 from cli.errors import CommandError
 from cli.remote.watching import judge
 from greentune.client import Client
@@ -85,5 +86,6 @@ def _figures(job: Job) -> str:
     if job.loss is not None:
         figures.append(f"loss {job.loss:.3f}")
     if job.energy_kwh:
-        figures.append(f"{job.energy_kwh * 1000:.2f} Wh  {job.emissions_gco2e:.3f} gCO2e")
+        emitted = UNKNOWN if job.known_gco2e is None else f"{job.known_gco2e:.3f}"
+        figures.append(f"{job.energy_kwh * 1000:.2f} Wh  {emitted} gCO2e")
     return "  ".join(figures)

@@ -47,10 +47,11 @@ def show_result(
 def _table(job: Job, epochs: Sequence[Epoch], *, title: str) -> Table:
     table = Table(title=title, title_justify="left", show_footer=True)
     energy = sum(epoch.energy.total_kwh for epoch in epochs if epoch.energy is not None)
-    emissions = sum(epoch.emissions_gco2e or 0.0 for epoch in epochs)
+    emissions = [epoch.emissions_gco2e for epoch in epochs if epoch.emissions_gco2e is not None]
     flops, full = _flops(epochs)
     # What was metered outside of the epochs: loading, evaluating before and after, saving.
-    around = (job.energy_kwh - energy, job.emissions_gco2e - emissions)
+    around_gco2e = None if job.unpriced_kwh else job.emissions_gco2e - sum(emissions)
+    around = (job.energy_kwh - energy, around_gco2e)
     for header, footer in (
         ("epoch", "all"),
         ("gCO2e/kWh", ""),
@@ -58,7 +59,7 @@ def _table(job: Job, epochs: Sequence[Epoch], *, title: str) -> Table:
         ("FLOPs share", f"{flops / full:.4f}" if full else ""),
         ("loss", ""),
         ("kWh", f"{job.energy_kwh:.6f}"),
-        ("gCO2e", f"{job.emissions_gco2e:.4f}"),
+        ("gCO2e", _number(job.known_gco2e, ".4f")),
     ):
         table.add_column(header, footer, justify="right")
     for epoch in epochs:

@@ -11,12 +11,15 @@ def emissions(job: Job) -> str:
     basis = job.emissions_basis
     if basis is None:
         return UNKNOWN
+    if job.known_gco2e is None:
+        return f"{UNKNOWN} unpriced"
+    how = "settled" if basis.status == "settled" else "est."
     unknown = f", {SITE_UNKNOWN}" if SITE_UNKNOWN in basis.sources else ""
-    return f"{number(job.emissions_gco2e)} {'settled' if basis.status == 'settled' else 'est.'}{unknown}"
+    return f"{number(job.known_gco2e)} {how}{unknown}" + (", part unpriced" if job.unpriced_kwh else "")
 
 
 def savings(job: Job) -> str:
-    """The two savings apart, once the job is over."""
+    """The savings by less work and by moving it in time, apart, once the job is over."""
     if job.less_work_saving is None and job.moved_in_time_saving is None:
         return UNKNOWN
     return f"{percent(job.less_work_saving)} work, {percent(job.moved_in_time_saving)} time"

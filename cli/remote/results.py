@@ -79,6 +79,6 @@ def _epoch(epoch: Epoch) -> tuple[str, ...]:
         number(epoch.train_loss),
         number(epoch.eval_loss),
         number(None if epoch.energy is None else epoch.energy.total_kwh),
-        number(epoch.emissions_gco2e),
+        number(epoch.emissions_gco2e) + (f" ({number(epoch.unpriced_kwh)} kWh unpriced)" if epoch.unpriced_kwh else ""),
         epoch.reason,
     )

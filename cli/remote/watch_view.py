@@ -42,10 +42,15 @@ def figures(snapshot: Snapshot) -> list[tuple[str, str]]:
         ("emissions", _emissions(job)),
     ]
     if job.less_work_saving is not None or job.moved_in_time_saving is not None:
-        saved = (
-            f"{percent(job.less_work_saving)} by less work, {percent(job.moved_in_time_saving)} by moving it in time"
+        saved = [f"{percent(job.less_work_saving)} by less work"]
+        saved.append(f"{percent(job.moved_in_time_saving)} by moving it in time")
+        others = (
+            ("waiting for a worker", job.queueing_saving),
+            ("pauses of its owner", job.owner_pause_saving),
+            ("work done twice", job.lost_work_saving),
         )
-        shown.append(("saved", f"{saved} (estimates)"))
+        saved += [f"{percent(share)} by {name}" for name, share in others if share]
+        shown.append(("saved", f"{', '.join(saved)} (estimates)"))
     return shown
 
 
@@ -109,5 +114,5 @@ def _emissions(job: Job) -> str:
         return UNKNOWN
     guessed = f", {SITE_UNKNOWN}" if SITE_UNKNOWN in basis.sources else ""
     guessed += ", from estimated intensities" if basis.estimated else ""
-    missing = f", without {number(basis.unpriced_kwh)} kWh that has no price yet" if basis.unpriced_kwh else ""
-    return f"{number(job.emissions_gco2e)} gCO2e, {basis.status}{guessed}{missing}"
+    missing = f", without {number(job.unpriced_kwh)} kWh that have no price" if job.unpriced_kwh else ""
+    return f"{number(job.known_gco2e)} gCO2e, {basis.status}{guessed}{missing}"

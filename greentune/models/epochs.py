@@ -56,6 +56,8 @@ class Epoch(Answer):
     energy: EpochEnergy | None
     emissions_gco2e: float | None
     """None while part of the energy has no price"""
+    unpriced_kwh: float
+    """That part of the energy"""
 
 
 class Loss(Answer):
@@ -97,8 +99,10 @@ class Energy(Answer):
     """None where it is not known yet"""
     energy_kwh: list[float]
     """All that the job had used by the end of the stretch"""
+    unpriced_kwh: list[float]
+    """The part of that energy which has no price"""
     emissions_gco2e: list[float]
-    """All that it had emitted by then, as far as it is priced"""
+    """All that it had emitted by then, without the unpriced energy"""
 
 
 class Series(Answer):

@@ -70,7 +70,7 @@ class EmissionsBasis(Answer):
     sources: list[str]
     """The sources of those intensities"""
     unpriced_kwh: float
-    """Energy whose intensity is not known yet: it is not in the emissions"""
+    """Energy without a price: its intensity is not known, or never became known"""
     energy_methods: dict[str, list[str]]
     """How each component's energy was found"""
     energy_estimated: bool
@@ -166,13 +166,24 @@ class Job(Answer):
     """Of the newest epoch, as asked for"""
     loss: float | None
     energy_kwh: float
+    unpriced_kwh: float
+    """The part of `energy_kwh` that has no price"""
     emissions_gco2e: float
+    """Without the unpriced energy: 0 where that is all of it, and then nothing is known of the emissions"""
     emissions_basis: EmissionsBasis | None
     less_work_saving: float | None
     """The share of `full_now`'s emissions that was saved by the FLOPs left out; an estimate, below 0 where more was
     emitted"""
     moved_in_time_saving: float | None
-    """The share that was saved by when the rest was run; an estimate, likewise"""
+    """The share that the job's gate saved by putting work off or interrupting it; an estimate, below 0 where it cost
+    more"""
+    queueing_saving: float | None
+    """The share that waiting for a worker saved, by chance; an estimate, below 0 where it led to dirtier hours"""
+    owner_pause_saving: float | None
+    """The share saved by when its owner paused the job, or retried it; an estimate, as by chance"""
+    lost_work_saving: float | None
+    """The share, below 0, that went into work which had to be done again, since a worker was lost or an attempt failed;
+    an estimate. The five savings together are the whole saving"""
     counterfactuals: Counterfactuals | None
     """None until the job is over"""
     counterfactuals_missing: str | None
@@ -180,6 +191,12 @@ class Job(Answer):
     estimate: dict[str, Any] | None
     evaluation: dict[str, Any] | None
     links: JobLinks
+
+    @property
+    def known_gco2e(self) -> float | None:
+        """The emissions; None where no part of the energy has a price."""
+        unpriced = self.unpriced_kwh > 0 and self.unpriced_kwh >= self.energy_kwh * (1 - 1e-9)
+        return None if unpriced else self.emissions_gco2e
 
     @property
     def is_over(self) -> bool:

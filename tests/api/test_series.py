@@ -80,6 +80,7 @@ def test_a_short_run_is_shown_whole(client: TestClient, finished_job_id: str, da
         "power_w": [72.0],
         "intensity_gco2e_per_kwh": [212.0],
         "energy_kwh": [0.0006],
+        "unpriced_kwh": [0.0],
         "emissions_gco2e": [pytest.approx(0.0006 * 1.2 * 212, rel=1e-5)],
     }
     assert shown["rho"] == {"epoch": [1], "start": [START_MS], "end": [START_MS], "asked": [0.6], "reached": [0.58]}

@@ -142,6 +142,7 @@ def test_the_end_of_a_job_is_written_to_its_owners_webhooks_alone(
             "finished_at": NOW.isoformat(),
             "energy_kwh": 0.0,
             "emissions_gco2e": 0.0,
+            "unpriced_kwh": 0.0,
             "links": {"self": f"/jobs/{job}", "events": f"/jobs/{job}/events", "artifacts": f"/jobs/{job}/artifacts"},
         },
     }

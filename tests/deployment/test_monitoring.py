@@ -17,7 +17,7 @@ from api.main import create_app
 from api.metrics.families import families
 from api.metrics.requests import RequestMetrics
 from greencore.clock import utc_now
-from store.metrics import Figures, Intensity, JobCount, OpenJobs, Processes
+from store.metrics import Figures, Intensity, JobCount, OpenJobs, Processes, UnpricedEnergy
 from store.settings import Settings
 from store.status import JobStatus
 from store.tables import EnergyTotal, Provider
@@ -46,6 +46,7 @@ def every_sample() -> dict[str, set[str]]:
         energy=[EnergyTotal(zone="FR", component="cpu", kwh=1.0)],
         providers=[provider],
         processes=[Processes("FR", "train", 1, 0, 1.0)],
+        unpriced=[UnpricedEnergy("FR", 1.0)],
     )
     requests = RequestMetrics(CollectorRegistry())
     requests.answered("GET", "/jobs", 200, seconds=0.1)

@@ -25,7 +25,7 @@ from store.tables import Dataset, Job
 from store.tables import EnergyInterval as StoredInterval
 from tests.scheduler.stage import START, add_job, claimed
 from worker.markdown import code, one_line, table
-from worker.model_card import FILE_NAME, write_model_card
+from worker.model_card import FILE_NAME, NOTHING, write_model_card
 
 ENTRY = CatalogueEntry("small", "hub:owner/small@" + "0" * 40, "Apache-2.0")
 SECOND = timedelta(seconds=1)
@@ -298,3 +298,17 @@ def test_any_text_is_one_cell_and_reads_as_it_is(texts: list[str]) -> None:
 @pytest.mark.parametrize("text", ["a\nb", "a\u2028b", "a\x85b", "a\u202eb", "a\x1bb", " a \t b "])
 def test_what_ends_a_line_or_hides_a_part_of_it_is_a_space(text: str) -> None:
     assert one_line(text) == "a b"
+
+
+@pytest.mark.fault(number=12)
+def test_a_card_of_energy_without_any_price_states_no_grams(database: Database, job_id: str, tmp_path: Path) -> None:
+    with database.session() as session:
+        for stored in session.query(StoredInterval):
+            stored.emissions_gco2e = stored.intensity_gco2e_per_kwh = None
+        session.get_one(Job, job_id).emissions_gco2e = 0.0
+    text = card(database, job_id, tmp_path)
+    matter = yaml.safe_load(text.split("---")[1])
+    assert "emissions" not in matter["co2_eq_emissions"]
+    assert "have no price" in matter["co2_eq_emissions"]["source"]
+    assert f"**{NOTHING} gCO2e**" in text
+    assert "No intensity was known by 2026-11-23 12:00 UTC" in text

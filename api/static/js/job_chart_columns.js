@@ -8,7 +8,12 @@ const PAUSES_AT_MOST = 500;
 
 const seconds = (milliseconds) => (milliseconds === null ? null : milliseconds / 1000);
 
-const TOTALS = ["energy_kwh", "emissions_gco2e"]; // by the end of each stretch
+const TOTALS = ["energy_kwh", "unpriced_kwh", "emissions_gco2e"]; // by the end of each stretch
+
+// What had been emitted by the end of a stretch in gCO2e; null where none of the energy has a price.
+export function emitted({ energy_kwh: energy, unpriced_kwh: unpriced, emissions_gco2e: emissions }, index) {
+  return unpriced?.[index] > 0 && unpriced[index] >= energy[index] * (1 - 1e-5) ? null : emissions[index];
+}
 
 // `fine` has a part of the time in more points than `whole`: takes its entries there, the others elsewhere.
 export function merged(whole, fine) {
@@ -38,7 +43,7 @@ function clipped(joined, fine) {
   const last = first + fine.start.length;
   if (first > 0 && joined.end[first - 1] > from) {
     const share = (from - joined.start[first - 1]) / (joined.end[first - 1] - joined.start[first - 1]);
-    for (const key of TOTALS) {
+    for (const key of TOTALS.filter((name) => joined[name])) {
       const earlier = first > 1 ? joined[key][first - 2] : 0;
       joined[key][first - 1] = earlier + share * (joined[key][first - 1] - earlier);
     }
@@ -113,12 +118,13 @@ export function lossRows({ loss, evaluation }, window, paused) {
 }
 
 // Emitted so far, then a line from 0 to its total for each of `others`: [{start, end, gco2e}], in seconds.
-export function emissionRows({ start, end, emissions_gco2e: emissions }, others) {
+export function emissionRows(energy, others) {
+  const { start, end } = energy;
   const none = others.map(() => undefined);
   const rows = [];
   start.forEach((_, index) => {
-    rows.push([start[index] / 1000, index ? emissions[index - 1] : undefined, ...none]);
-    rows.push([end[index] / 1000, emissions[index], ...none]);
+    rows.push([start[index] / 1000, index ? emitted(energy, index - 1) : undefined, ...none]);
+    rows.push([end[index] / 1000, emitted(energy, index), ...none]);
   });
   others.forEach((other, index) => {
     rows.push([other.start, undefined, ...none.with(index, 0)], [other.end, undefined, ...none.with(index, other.gco2e)]);

@@ -2,6 +2,7 @@
 
 import { UNKNOWN, number, time } from "./format.js";
 import { intensityElement } from "./intensity.js";
+import { emitted } from "./job_chart_columns.js";
 
 const HINT = matchMedia("(hover: none)").matches
   ? "Tap a panel for its figures at a time."
@@ -43,7 +44,9 @@ export function valuesAt(series, smooth, at) {
   };
 }
 
-function emissionsAt({ start, end, emissions_gco2e: emissions }, index, milliseconds) {
+function emissionsAt(energy, index, milliseconds) {
+  const { start, end, emissions_gco2e: emissions } = energy;
+  if (emitted(energy, index) === null) return null;
   const before = index ? emissions[index - 1] : 0;
   const share = Math.min(1, (milliseconds - start[index]) / Math.max(1, end[index] - start[index]));
   return before + share * (emissions[index] - before);

@@ -2,6 +2,7 @@
 
 import { dataTable } from "./data_table.js";
 import { number, time } from "./format.js";
+import { emitted } from "./job_chart_columns.js";
 
 const column = (label, text) => ({ label, text });
 const at = (part, key) => (index) => time(part()[key][index]);
@@ -28,7 +29,8 @@ export function tables(place, series) {
       column("W", figure(energy, "power_w")),
       column("gCO2e/kWh", figure(energy, "intensity_gco2e_per_kwh")),
       column("kWh so far", figure(energy, "energy_kwh")),
-      column("gCO2e so far", figure(energy, "emissions_gco2e")),
+      column("of it without a price", figure(energy, "unpriced_kwh")),
+      column("gCO2e so far", (index) => number(emitted(energy(), index))),
     ], indices(energy, "start")),
     dataTable(place, "Loss", [
       column("Step", (index) => String(loss().step[index])),
