@@ -24,6 +24,7 @@ from store.settings import Settings
 # A request keeps its connection while it waits for a thread. Without a bound below the pool's size (15) a burst of
 # requests would hold all connections and wait for threads, and all threads would wait for connections.
 SESSIONS_AT_ONCE = 10
+READING = ("GET", "HEAD")
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,12 @@ async def _turn(context: ContextDep) -> AsyncIterator[None]:
         yield
 
 
-def _session(context: ContextDep, _: Annotated[None, Depends(_turn, scope="function")]) -> Iterator[Session]:
-    with context.database.session() as session:
+def _session(
+    request: Request, context: ContextDep, _: Annotated[None, Depends(_turn, scope="function")]
+) -> Iterator[Session]:
+    # What a GET answers is of one moment: two statements of different ones would give one ETag two bodies.
+    reads = request.method in READING
+    with context.database.snapshot() if reads else context.database.session() as session:
         yield session
 
 
@@ -67,6 +72,7 @@ def _now(context: ContextDep) -> datetime:
     return context.clock()
 
 
-# Ends, and thereby commits, before the response is sent: an answer must not run ahead of what it promises.
+# Ends, and thereby commits, before the response is sent: an answer must not run ahead of what it promises. Of a GET it
+# is for reading alone: what one has to write, it writes in a session of its own.
 SessionDep = Annotated[Session, Depends(_session, scope="function")]
 NowDep = Annotated[datetime, Depends(_now)]

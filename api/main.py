@@ -31,6 +31,7 @@ from api.datasets.contents import router as dataset_contents
 from api.datasets.endpoints import router as datasets
 from api.description import complete, operation_id
 from api.event_seats import EventSeats
+from api.head_requests import HeadRequests
 from api.health.endpoints import router as health
 from api.health.readiness import Readiness
 from api.jobs.actions import router as job_actions
@@ -147,6 +148,7 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> FastAPI:
                     SIGN_IN_FORM: Bounds(FORM_BYTES, MOST_VALUES),
                 },
             ),
+            Middleware(HeadRequests),
         ],
         responses=problems.declared(
             HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.TOO_MANY_REQUESTS

@@ -229,7 +229,8 @@ def _allowed(request: Request) -> str:
     """The methods of all routes at the path of a request; Starlette names those of the first one alone."""
     routes = iter_route_contexts(request.app.routes)
     here = [route for route in routes if route.methods and route.path_regex.match(request.url.path)]
-    return ", ".join(sorted({method for route in here for method in route.methods or ()}))
+    methods = {method for route in here for method in route.methods or ()}
+    return ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
 
 
 def refused_fields(faults: Sequence[Mapping[str, Any]], *, count: int) -> Problem:

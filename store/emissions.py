@@ -105,7 +105,9 @@ class EmissionsRepository:
         settled = func.coalesce(func.sum(EnergyInterval.emissions_gco2e).filter(EnergyInterval.settled), 0.0)
         energy_kwh = func.sum(EnergyInterval.energy_kwh)
         drawn_kwh = func.sum(EnergyInterval.energy_kwh * EnergyInterval.pue)
-        pue = func.coalesce(drawn_kwh / func.nullif(energy_kwh, 0.0), 1.0)
+        # The mean of numbers lies between the least and the greatest of them, and floating point does not know it.
+        least, greatest = func.min(EnergyInterval.pue), func.max(EnergyInterval.pue)
+        pue = func.greatest(least, func.least(greatest, func.coalesce(drawn_kwh / func.nullif(energy_kwh, 0.0), least)))
         query = (
             select(EnergyInterval.job_id, settled, func.bool_and(EnergyInterval.settled), pue)
             .where(EnergyInterval.job_id.in_(job_ids))

@@ -24,7 +24,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from greencore.carbon import Credentials
-from store.site import UNKNOWN_SITE, UNKNOWN_ZONE, Site, read_site
+from store.site import UNKNOWN_SITE, UNKNOWN_ZONE, Site, check_zone_name, read_site
 
 STATIC_ZONES = dict.fromkeys(("DE", "FR", "GB", "NO", "PL", "SE", "US"), "static")
 
@@ -144,6 +144,8 @@ class Settings(BaseSettings):
     @field_validator("zones")
     @classmethod
     def _check_zones(cls, zones: dict[str, str]) -> dict[str, str]:
+        for zone in zones:
+            check_zone_name(zone)
         if UNKNOWN_ZONE in zones:
             raise ValueError(f"{UNKNOWN_ZONE} is reserved for workers without GREENTUNE_SITE: expected another name")
         return zones

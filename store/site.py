@@ -1,9 +1,11 @@
 """The site of a machine: the grid zone in which it stands, and what the building draws for each kWh of the machine."""
 
 import json
+import re
 from collections.abc import Collection
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 UNKNOWN_ZONE = "site-unknown"
 """The zone of a training worker whose site is not set. It is reserved: no zone of `GREENTUNE_ZONES` has this name."""
@@ -12,6 +14,19 @@ SITE_UNKNOWN = "site unknown"
 """The source of that zone's intensity: the world's mean."""
 
 LONGEST_ZONE = 64
+ZONE_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_ZONE - 1}}}")
+"""A zone's name is part of its queue's, of URLs and of options that separate names by commas."""
+
+
+def check_zone_name(zone: str) -> str:
+    """Return the name of a zone. Raises ValueError for one that cannot be part of a queue's name or a URL."""
+    if ZONE_NAME.fullmatch(zone) is None:
+        given = repr(zone if len(zone) <= LONGEST_ZONE else f"{zone[:LONGEST_ZONE]}…")
+        raise ValueError(
+            f"given the zone {given}: expected at most {LONGEST_ZONE} of the characters A-Z, a-z, 0-9, '.', '_' and "
+            "'-', the first one a letter or a digit"
+        )
+    return zone
 
 
 class Site(BaseModel):
@@ -19,7 +34,7 @@ class Site(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    zone: str = Field(min_length=1, max_length=LONGEST_ZONE)
+    zone: Annotated[str, AfterValidator(check_zone_name)]
     pue: float = Field(default=1.0, ge=1, le=10)
 
 

@@ -1,5 +1,7 @@
 """`/dashboard/jobs/{id}`: one job with its epochs, its history and its result."""
 
+from datetime import datetime
+
 from fastapi import APIRouter, Response
 
 from api.access.principal import PrincipalDep
@@ -38,7 +40,8 @@ def job_page(
     """It renews itself until the job has ended."""
     repository = JobRepository(session)
     around = surroundings_tag(session, row, now=now)
-    tag = page_tag(principal, row.id, row.revision, repository.newest_event(row.id), around)
+    running_seconds = _running_seconds(row, now)
+    tag = page_tag(principal, row.id, row.revision, repository.newest_event(row.id), around, running_seconds)
     if matches(if_none_match, tag):
         return not_modified(tag)
     [job] = jobs_out(session, [row])
@@ -61,10 +64,18 @@ def job_page(
         artifacts=[ArtifactOut.of(artifact) for artifact in repository.artifacts(job.id)],
         files_removed_at=row.files_removed_at,
         checkpoints=[CheckpointOut.of(checkpoint) for checkpoint in registered(session, job.id)],
-        running_seconds=((job.finished_at or now) - job.started_at).total_seconds() if job.started_at else None,
+        running_seconds=running_seconds,
         poll_seconds=None if job.status in FINAL else POLL_SECONDS,
     )
     return tagged(rendered, tag)
+
+
+def _running_seconds(job: Job, now: datetime) -> float | None:
+    """From the first start to the end; until then in whole minutes, since a page is made anew where it changes."""
+    if job.started_at is None:
+        return None
+    seconds = ((job.finished_at or now) - job.started_at).total_seconds()
+    return seconds if job.finished_at is not None else seconds // 60 * 60
 
 
 def _mean_intensity(job: JobOut) -> float | None:

@@ -10,7 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
 
-from api.context import ContextDep, NowDep, SessionDep
+from api.context import ContextDep, NowDep
 from api.datasets.endpoints import DatasetDep
 from api.datasets.schemas import CountingOut, RowOut, TokenCountsOut
 from api.description import SECONDS
@@ -54,14 +54,14 @@ def count_tokens(
     dataset: DatasetDep,
     model: Annotated[Id, Query(description="A name from `GET /models`")],
     context: ContextDep,
-    session: SessionDep,
     now: NowDep,
 ) -> TokenCountsOut | JSONResponse:
     """The first call has the tokens counted, as training with no limit on a row's length would see them."""
     if model not in context.catalogue:
         known = ", ".join(sorted(context.catalogue)) or "none"
         raise invalid("model", f"{model!r} is not in the catalogue: known are {known}")
-    found = TokenStatisticsRepository(session).ask(dataset.id, model, at=now, error_stands=AN_ERROR_STANDS)
+    with context.database.session() as session:
+        found = TokenStatisticsRepository(session).ask(dataset.id, model, at=now, error_stands=AN_ERROR_STANDS)
     if found.error is not None:
         raise Problem(HTTPStatus.CONFLICT, f"the tokens cannot be counted: {found.error}")
     if found.counts is not None and found.counted_at is not None:
