@@ -151,6 +151,6 @@ def _close_thought(given: str, whole: str, content: str) -> str | None:
 
 def _ends_turn(learned: str, content: str, tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the template puts a token of the tokenizer's own at the end of a turn, whitespace aside."""
-    turn = learned.rstrip()
-    ends = tuple(token.content for token in tokenizer.added_tokens_decoder.values() if not token.content.isspace())
-    return turn.endswith(ends) and not turn.endswith(content.rstrip())
+    turn, said = learned.rstrip(), content.rstrip()
+    ends = tuple(token.content for token in tokenizer.added_tokens_decoder.values() if token.content.strip())
+    return turn.endswith(ends) and not (said.endswith(ends) and turn.endswith(said))

@@ -56,7 +56,7 @@ def difference(tokenizer: PreTrainedTokenizerBase, messages: Sequence[tuple[str,
     return whole.removeprefix(given)
 
 
-@pytest.mark.parametrize("messages", [ASKED, LONGER])
+@pytest.mark.parametrize("messages", [ASKED, LONGER, (("user", "2"), ("assistant", ">"))])
 @pytest.mark.parametrize("template", [CHATML, LLAMA_3, MISTRAL, GEMMA, PHI, QWEN_3, ZEPHYR_WITHOUT_PROMPT])
 def test_what_is_learned_is_what_the_template_renders_after_the_generation_prompt(
     template: str, messages: Sequence[tuple[str, str]]
