@@ -27,7 +27,8 @@ class DeltaError(ValueError):
 def write_delta(model: PreTrainedModel, base_folder: Path, file: Path, *, base_name: str) -> None:
     """Write the tensors of `model` that differ by a bit from those in `base_folder`, as they are now.
 
-    A tensor that is tied to another is written once. The file's metadata hold `base_name`, and the SHA-256 of every
+    A tensor that is tied to another is written once. The file's metadata hold `base_name`, the tokens that end a text,
+    and the SHA-256 of every
     tensor of the base in full precision, the unchanged ones included. Takes the memory of a second model.
     """
     base = named_tensors(load_model(base_folder))
@@ -40,6 +41,7 @@ def write_delta(model: PreTrainedModel, base_folder: Path, file: Path, *, base_n
         "format": FORMAT,
         "version": VERSION,
         "base_model": base_name,
+        "end_token_ids": json.dumps(model.generation_config.eos_token_id),
         "base_sha256": json.dumps({name: _digest(tensor) for name, tensor in base.items()}),
     }
     save_file(changed, file, metadata)
@@ -58,6 +60,8 @@ def apply_delta(base_folder: Path, file: Path, output: Path) -> Path:
     with torch.no_grad():
         for name, tensor in changed.items():
             base[name].copy_(tensor)  # into what a tied tensor shares
+    if "end_token_ids" in metadata:
+        model.generation_config.eos_token_id = json.loads(metadata["end_token_ids"])
     output.parent.mkdir(parents=True, exist_ok=True)
     working = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
     try:

@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from greencore.dataset import PromptRow, Row, TextRow
+from greencore.training.end_of_text import end_token_ids, padding_id, until_end
 from greencore.training.formats import PLAIN, PromptFormat
 from greencore.training.modes import in_evaluation_mode
 from greencore.training.positions import UNBOUNDED, positions_of
@@ -104,7 +105,7 @@ def mean_loss(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tokenised: Tokenised, *, batch_size: int
 ) -> float:
     """Return the mean loss per learned token, in nats: of the tokens alone, whatever the model adds to its loss."""
-    collate = Collator(_pad_id(tokenizer), positions_of(model))
+    collate = Collator(padding_id(model, tokenizer), positions_of(model))
     total, tokens = 0.0, 0
     with in_evaluation_mode(model):
         for start in range(0, len(tokenised.examples), batch_size):
@@ -145,7 +146,8 @@ def _write_batch(
     max_new_tokens: int,
     beams: int,
 ) -> list[str]:
-    encoder, pad = model.config.is_encoder_decoder, _pad_id(tokenizer)
+    encoder, pad = model.config.is_encoder_decoder, padding_id(model, tokenizer)
+    ends = end_token_ids(model, tokenizer)
     length = max(len(prompt) for prompt in prompts)
     ids = torch.full((len(prompts), length), pad)
     mask = torch.zeros_like(ids)
@@ -163,11 +165,11 @@ def _write_batch(
             num_beams=beams,
             do_sample=False,
             pad_token_id=pad,
+            eos_token_id=ends,
         )
-    return [
-        str(text)
-        for text in tokenizer.batch_decode(tokens if encoder else tokens[:, length:], skip_special_tokens=True)
-    ]
+    start = 1 if encoder else length  # a decoder beside an encoder begins with a token of its own
+    written = [until_end(row, ends) for row in tokens[:, start:].tolist()]
+    return [str(text) for text in tokenizer.batch_decode(written, skip_special_tokens=True)]
 
 
 def _room(model: PreTrainedModel, max_new_tokens: int, max_prompt_length: int | None = None) -> tuple[int, int]:
@@ -184,9 +186,3 @@ def _room(model: PreTrainedModel, max_new_tokens: int, max_prompt_length: int | 
         if isinstance(trained, int):
             max_prompt_length = trained if encoder else max(1, trained - written)
     return min(prompt, max_prompt_length or UNBOUNDED), written
-
-
-def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    pad = tokenizer.pad_token_id
-    assert isinstance(pad, int)
-    return pad

@@ -70,8 +70,10 @@ def load_model(folder: Path) -> PreTrainedModel:
     weights are missing.
     """
     with _refusals(folder):
-        model, report = _class(_config(folder)).from_pretrained(
+        config = _config(folder)
+        model, report = _class(config).from_pretrained(
             folder,
+            config=config,
             dtype=torch.float32,
             use_safetensors=True,
             trust_remote_code=False,
@@ -111,6 +113,10 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 def _config(folder: Path) -> PreTrainedConfig:
     _refuse_quantised(folder)
     config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    for part in (config, config.get_text_config(decoder=True)):
+        pad, size = getattr(part, "pad_token_id", None), getattr(part, "vocab_size", None)
+        if isinstance(pad, int) and isinstance(size, int) and not 0 <= pad < size:
+            part.pad_token_id = 0 if config.is_encoder_decoder else None  # any will do: padding is masked
     return config
 
 

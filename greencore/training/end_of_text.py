@@ -1,0 +1,74 @@
+"""Which tokens end a text, by the tokenizer, the model and the data together, and which token fills up a batch."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return every token that ends a text: the tokenizer's, and those of the generation and model configurations.
+
+    A configuration names one token, a list of them or none, and may have a part for text. A token that the model has
+    no embedding for is left out, since it can never be written.
+    """
+    named = [tokenizer.eos_token_id]
+    for config in (getattr(model, "generation_config", None), model.config, model.config.get_text_config(decoder=True)):
+        ends = getattr(config, "eos_token_id", None)
+        named += ends if isinstance(ends, list | tuple) else [ends]
+    size = _vocabulary(model)
+    return list(dict.fromkeys(int(end) for end in named if end is not None and 0 <= int(end) < size))
+
+
+def stop_at_every_end(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, learned: Iterable[Sequence[int]]
+) -> None:
+    """Have generation with the model, and with what is saved of it, stop at every end of text.
+
+    These are `end_token_ids` and the token that most of the `learned` texts end with, where that is one of the
+    tokenizer's added tokens: a chat template's end of a turn, which the configurations may not know.
+    """
+    ends = end_token_ids(model, tokenizer)
+    usual = _usual_end(learned, tokenizer)
+    if usual is not None and usual not in ends:
+        ends.append(usual)
+    settings: Any = model.generation_config
+    now = settings.eos_token_id
+    if set(ends) != set(now if isinstance(now, list | tuple) else [now]):
+        settings.eos_token_id = ends
+    if settings.pad_token_id is not None and not 0 <= settings.pad_token_id < _vocabulary(model):
+        settings.pad_token_id = padding_id(model, tokenizer)
+
+
+def padding_id(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the token that fills up a batch: the tokenizer's, or where the model has no embedding for it another.
+
+    What it is does not matter, since padding is masked.
+    """
+    candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    return next(int(token) for token in candidates if token is not None and 0 <= token < _vocabulary(model))
+
+
+def until_end(tokens: Sequence[int], ends: Sequence[int]) -> list[int]:
+    """Return the tokens before the first that ends a text."""
+    return list(tokens[: next((place for place, token in enumerate(tokens) if token in ends), len(tokens))])
+
+
+def _vocabulary(model: PreTrainedModel) -> int:
+    """How many tokens the model can both read and write."""
+    parts: list[Any] = [model.get_input_embeddings(), model.get_output_embeddings()]
+    sizes = [int(part.weight.shape[0]) for part in parts if hasattr(part, "weight")]
+    return min(sizes, default=int(model.config.get_text_config().vocab_size))
+
+
+def _usual_end(learned: Iterable[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> int | None:
+    added, seen = tokenizer.added_tokens_decoder, Counter[int | None]()
+    blank = {token for token, content in added.items() if content.content.isspace()}
+    for text in learned:
+        last = len(text) - 1
+        while last >= 0 and text[last] not in added and not str(tokenizer.decode([text[last]])).strip():
+            last -= 1
+        seen[text[last] if last >= 0 and text[last] in added and text[last] not in blank else None] += 1
+    [(token, times)] = seen.most_common(1) or [(None, 0)]
+    return token if times * 2 > seen.total() else None
