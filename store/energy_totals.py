@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -22,6 +22,12 @@ def add_to_idle_energy(session: Session, zone: str, kwh: Mapping[str, float]) ->
 def idle_energy(session: Session) -> Sequence[IdleEnergy]:
     """The energy that no job used, by zone and component."""
     return session.scalars(select(IdleEnergy).order_by(IdleEnergy.zone, IdleEnergy.component)).all()
+
+
+def idle_energy_by_zone(session: Session) -> dict[str, float]:
+    """The energy that no job used, of all components together, by zone."""
+    query = select(IdleEnergy.zone, func.sum(IdleEnergy.kwh)).group_by(IdleEnergy.zone)
+    return dict(iter(session.execute(query)))
 
 
 def _add(session: Session, table: type[EnergyTotal | IdleEnergy], zone: str, kwh: Mapping[str, float]) -> None:

@@ -17,7 +17,7 @@ from store.tables import EnergyInterval, Epoch, Event, Job, MeteredAttempt
 # What a device draws of which nothing is known; `GREENTUNE_ASSUMED_POWER_W` puts the operator's figure in its place.
 ASSUMED_POWER_W = {"gpu": 500.0, "cpu": 60.0}
 # Shorter than that, a stretch is the time that a write takes.
-SHORTEST_SECONDS = 0.5
+SHORTEST_SECONDS = 0.1
 JOULES_PER_KWH = 3.6e6
 
 MEAN_POWER = "the attempt's mean power"

@@ -9,9 +9,10 @@ from sqlalchemy import ColumnElement, case, column, func, literal, select, true,
 from sqlalchemy.orm import Session
 from sqlalchemy.types import Text
 
+from store.energy_totals import idle_energy
 from store.providers import ProviderRepository
 from store.status import FINAL, HELD_BY_A_WORKER, JobStatus
-from store.tables import EnergyInterval, EnergyTotal, IntensityReading, Job, Provider, Worker
+from store.tables import EnergyInterval, EnergyTotal, IdleEnergy, IntensityReading, Job, Provider, Worker
 
 OPEN = frozenset(JobStatus) - FINAL
 # What nobody works on yet, and would be: a paused job waits for its owner.
@@ -85,6 +86,7 @@ class Figures:
     open_jobs: Sequence[OpenJobs]
     intensities: Sequence[Intensity]
     energy: Sequence[EnergyTotal]
+    idle_energy: Sequence[IdleEnergy]
     providers: Sequence[Provider]
     processes: Sequence[Processes]
     unpriced: Sequence[UnpricedEnergy] = ()
@@ -106,6 +108,7 @@ class MetricsRepository:
             open_jobs=self._open_jobs(),
             intensities=self._intensities(zones),
             energy=self._session.scalars(select(EnergyTotal).order_by(EnergyTotal.zone, EnergyTotal.component)).all(),
+            idle_energy=idle_energy(self._session),
             unpriced=self._unpriced(),
             providers=ProviderRepository(self._session).all(),
             processes=self._processes(lease_seconds),

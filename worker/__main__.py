@@ -20,6 +20,7 @@ from store.settings import get_settings
 from store.site import SITE_NOT_SET
 from worker.app import PREPARE_QUEUE, app, train_queue
 from worker.forking import load_before_forking
+from worker.idle_meter import meter_idle_energy
 from worker.presence import announce, drain_on_shutdown
 
 log = structlog.get_logger()
@@ -56,6 +57,7 @@ def main(arguments: list[str]) -> None:
             log.warning("site.unknown", consequence=SITE_NOT_SET)
         load_before_forking()
         announce(worker_id, "train", settings)
+        meter_idle_energy(settings)
         drain_on_shutdown()
         queue = train_queue(settings.training_site.zone)
     else:

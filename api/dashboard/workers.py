@@ -12,6 +12,7 @@ from api.jobs.schemas import jobs_out
 from api.templating import render
 from api.workers.endpoints import SHOWN_AFTER_LOSS
 from api.workers.schemas import WorkerOut
+from store.energy_totals import idle_energy_by_zone
 from store.workers import WorkerRepository
 
 # Training workers first, and among them those that are at it.
@@ -31,8 +32,12 @@ def workers_page(
 ) -> Response:
     """Those that are alive, and those that were lost within the last hour, each with what it is at."""
     alive_since = now - timedelta(seconds=context.settings.lease_seconds)
+    idle_kwh = idle_energy_by_zone(session)
     seen = WorkerRepository(session).with_jobs(since=alive_since - SHOWN_AFTER_LOSS)
-    workers = [WorkerOut.of(worker, job, principal=principal, alive_since=alive_since) for worker, job in seen]
+    workers = [
+        WorkerOut.of(worker, job, principal=principal, alive_since=alive_since, idle_kwh=idle_kwh)
+        for worker, job in seen
+    ]
     held = [job for _, job in seen if job is not None and principal.sees(job.owner)]
     shown = [worker.model_dump(mode="json") for worker in workers]
     tag = page_tag(principal, shown, [(job.id, job.revision) for job in held])

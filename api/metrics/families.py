@@ -71,6 +71,15 @@ def _emissions(figures: Figures) -> Iterator[Metric]:
         energy.add_metric([total.zone, total.component], total.kwh)
     yield energy
 
+    idle = CounterMetricFamily(
+        "greentune_idle_energy_kwh",
+        "Metered energy of hosts with a training worker that no job used",
+        labels=["zone", "component"],
+    )
+    for unused in figures.idle_energy:
+        idle.add_metric([unused.zone, unused.component], unused.kwh)
+    yield idle
+
     emissions = GaugeMetricFamily(
         "greentune_emissions_gco2e",
         "Emissions of all jobs as priced now: a settled price may lower what a provisional one had raised; energy "

@@ -8,6 +8,7 @@ from api.access.principal import PrincipalDep
 from api.context import ContextDep, NowDep, SessionDep
 from api.listing import Listing, whole
 from api.workers.schemas import WorkerOut
+from store.energy_totals import idle_energy_by_zone
 from store.workers import WorkerRepository
 
 SHOWN_AFTER_LOSS = timedelta(hours=1)
@@ -19,5 +20,11 @@ router = APIRouter(prefix="/workers", tags=["workers"])
 def list_workers(principal: PrincipalDep, context: ContextDep, session: SessionDep, now: NowDep) -> Listing[WorkerOut]:
     """Those that are alive, and those that were lost within the last hour; one that stopped in order is gone."""
     alive_since = now - timedelta(seconds=context.settings.lease_seconds)
+    idle_kwh = idle_energy_by_zone(session)
     seen = WorkerRepository(session).with_jobs(since=alive_since - SHOWN_AFTER_LOSS)
-    return whole([WorkerOut.of(worker, job, principal=principal, alive_since=alive_since) for worker, job in seen])
+    return whole(
+        [
+            WorkerOut.of(worker, job, principal=principal, alive_since=alive_since, idle_kwh=idle_kwh)
+            for worker, job in seen
+        ]
+    )

@@ -1,5 +1,6 @@
 """Workers as they leave the API."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal
 
@@ -20,6 +21,10 @@ class WorkerOut(BaseModel):
         "process"
     )
     pue: float | None = Field(description="kWh drawn by its site for each kWh that a training worker uses")
+    site_idle_kwh: float | None = Field(
+        description="Energy that the hosts of the zone's training workers used so far while no job did, before PUE; it "
+        "is in no job's energy; null for any other process"
+    )
     zones: list[str] = Field(description="The same zone as a list", deprecated=True)
     device: str
     state: Literal["idle", "busy", "running", "lost"] = Field(
@@ -30,7 +35,16 @@ class WorkerOut(BaseModel):
     last_seen_at: datetime
 
     @classmethod
-    def of(cls, worker: Worker, job: Job | None, *, principal: Principal, alive_since: datetime) -> "WorkerOut":
+    def of(
+        cls,
+        worker: Worker,
+        job: Job | None,
+        *,
+        principal: Principal,
+        alive_since: datetime,
+        idle_kwh: Mapping[str, float],
+    ) -> "WorkerOut":
+        """A worker as `principal` sees it; `idle_kwh` is the idle energy of each zone."""
         state = "running" if worker.role != "train" else "idle" if job is None else "busy"
         return cls.model_validate(
             {
@@ -38,6 +52,7 @@ class WorkerOut(BaseModel):
                 "role": worker.role,
                 "zone": worker.zone,
                 "pue": worker.pue,
+                "site_idle_kwh": None if worker.zone is None else idle_kwh.get(worker.zone, 0.0),
                 "zones": [] if worker.zone is None else [worker.zone],
                 "device": worker.device,
                 "state": "lost" if worker.last_seen_at < alive_since else state,

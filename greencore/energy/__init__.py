@@ -3,5 +3,14 @@
 from greencore.energy.interval import EnergyInterval
 from greencore.energy.meter import LONGEST_INTERVAL_SECONDS, EnergyMeter, Unstored
 from greencore.energy.methods import is_estimate, is_silent
+from greencore.energy.source import EnergySource
 
-__all__ = ["LONGEST_INTERVAL_SECONDS", "EnergyInterval", "EnergyMeter", "Unstored", "is_estimate", "is_silent"]
+__all__ = [
+    "LONGEST_INTERVAL_SECONDS",
+    "EnergyInterval",
+    "EnergyMeter",
+    "EnergySource",
+    "Unstored",
+    "is_estimate",
+    "is_silent",
+]

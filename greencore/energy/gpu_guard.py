@@ -34,6 +34,10 @@ class GpuGuard:
         """The power limits of all GPUs together."""
         return sum(float(device._power_limit or 0.0) for device in self._devices)
 
+    def last_kwh(self) -> list[float]:
+        """The energy of each GPU in the last reading."""
+        return [float(device.energy_delta.kWh) for device in self._devices]
+
     def get_delta(self, last_duration: Any) -> list[dict[str, Any]]:
         """Energy and power of each GPU since the last call, in the form of CodeCarbon's `AllGPUDevices.get_delta`."""
         return [self._measure(device, last_duration) for device in self._devices]

@@ -98,7 +98,9 @@ class EnergySource:
 
     A part whose meter does not answer is billed by its last known power, or else by its design power, under a method
     that says so. Where the meter answers again and its counter has gone on, the estimate is deducted from it.
-    `assumed_gpu_power_w` stands for the design power of the GPUs where CodeCarbon cannot be opened at all.
+    `assumed_gpu_power_w` stands for the design power of the GPUs where CodeCarbon cannot be opened at all. CodeCarbon
+    samples power in a thread of its own once a second unless `samples` is False: then it takes the mean load, or one
+    sample, of each reading.
     """
 
     def __init__(
@@ -108,8 +110,9 @@ class EnergySource:
         *,
         assumed_gpu_power_w: float,
         monotonic: Callable[[], float],
+        samples: bool = True,
     ) -> None:
-        self._monotonic = monotonic
+        self._monotonic, self._samples = monotonic, samples
         memory_gib = psutil.virtual_memory().total / 2**30
         self._cpu = _Part(configured_w=cpu_power_w, design_w=CPU_THREAD_POWER_W * (os.cpu_count() or 1))
         self._ram = _Part(configured_w=ram_power_w, design_w=RAM_POWER_W_PER_GIB * memory_gib)
@@ -124,6 +127,15 @@ class EnergySource:
         """The UUIDs of the GPUs that are billed."""
         return () if self._opened is None else self._opened.gpu_uuids
 
+    def gpu_shares(self) -> dict[str, float]:
+        """Each GPU's share of the energy of all in the last reading, by its UUID; even where that was 0."""
+        if self._opened is None or not self._opened.gpu_uuids:
+            return {}
+        used = self._opened.guard.last_kwh()
+        total = sum(used)
+        shares = [kwh / total for kwh in used] if total else [1 / len(used)] * len(used)
+        return dict(zip(self._opened.gpu_uuids, shares, strict=True))
+
     @property
     def total_kwh(self) -> float | None:
         """CodeCarbon's own total once it is closed; None where it gave none, or a part of the energy was estimated
@@ -134,7 +146,9 @@ class EnergySource:
         """Start CodeCarbon. Raises `GpuNotFound` where `gpu_ids` names a GPU that is not there."""
         cpu_w, ram_w = self._cpu.configured_w, self._ram.configured_w
         try:
-            self._opened = self._caller.call(lambda: _start(cpu_w, ram_w, gpu_ids), seconds=OPEN_SECONDS)
+            self._opened = self._caller.call(
+                lambda: _start(cpu_w, ram_w, gpu_ids, samples=self._samples), seconds=OPEN_SECONDS
+            )
         except GpuNotFound:
             self._caller.close()
             raise
@@ -223,8 +237,12 @@ class EnergySource:
         return not files or any(file.sample_skipped for file in files)
 
 
-def _start(cpu_power_w: float | None, ram_power_w: float | None, gpu_ids: Sequence[GpuId] | None) -> Opened:
+def _start(
+    cpu_power_w: float | None, ram_power_w: float | None, gpu_ids: Sequence[GpuId] | None, *, samples: bool
+) -> Opened:
     opened = open_tracker(cpu_power_w, ram_power_w, gpu_ids)
+    if not samples:
+        _stop_sampling(opened.tracker)
     opened.tracker.start_task(TASK)
     if opened.tracker._active_task != TASK:
         raise RuntimeError("CodeCarbon did not start to measure: its log says why")

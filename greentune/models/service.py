@@ -31,6 +31,9 @@ class Worker(Answer):
     """The zone of a training worker's site, "site-unknown" where that is not set; null for any other process"""
     pue: float | None
     """kWh drawn by its site for each kWh that a training worker uses"""
+    site_idle_kwh: float | None
+    """Energy that the hosts of the zone's training workers used so far while no job did, before PUE; it is in no job's
+    energy; null for any other process"""
     zones: list[str]
     """The same zone as a list; deprecated"""
     device: str

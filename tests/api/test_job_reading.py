@@ -85,6 +85,7 @@ def test_a_finished_job_tells_its_progress_its_cost_and_what_the_cost_rests_on(
         "unpriced_kwh": 0,
         "energy_methods": {"cpu": ["TDP estimate"], "gpu": ["none"], "ram": ["capacity estimate"]},
         "energy_estimated": True,
+        "lost_kwh": 0,
         "tracker_kwh": 0.00062,
     }
     assert job["evaluation"]["eval_loss"] == {"before": 2.5, "after": 1.2}

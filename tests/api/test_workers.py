@@ -3,9 +3,11 @@
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
 from fastapi.testclient import TestClient
 
 from store.database import Database
+from store.energy_totals import add_to_idle_energy
 from store.settings import Settings
 from store.site import Site
 from store.status import JobStatus
@@ -41,3 +43,23 @@ def test_each_process_is_listed_with_its_state_and_the_job_that_it_holds(
     assert first == {"zone": "FR", "pue": 1.2, "zones": ["FR"], "device": "NVIDIA H100"}
     assert [(worker["zone"], worker["pue"], worker["zones"]) for worker in listed[-2:]] == [(None, None, [])] * 2
     assert listed[0]["last_seen_at"] == "2026-11-23T11:59:55Z"
+
+
+@pytest.mark.fault(number=15)
+def test_the_energy_that_no_job_used_is_told_of_each_site_and_counted_apart_from_that_of_jobs(
+    client: TestClient, database: Database, now: datetime
+) -> None:
+    with database.session() as session:
+        workers = WorkerRepository(session)
+        workers.seen("worker_a", site=Site(zone="FR"), at=now)
+        workers.seen("worker_b", site=Site(zone="GB"), at=now)
+        workers.seen("worker_c", role="prepare", at=now)
+        add_to_idle_energy(session, "FR", {"cpu": 0.5, "gpu": 0.25})
+        add_to_idle_energy(session, "FR", {"cpu": 0.5, "ram": 0.25})
+
+    listed: list[dict[str, Any]] = client.get("/workers").json()["data"]
+    assert [worker["site_idle_kwh"] for worker in listed] == [1.5, 0, None]
+    metrics = client.get("/metrics").text
+    assert 'greentune_idle_energy_kwh_total{component="cpu",zone="FR"} 1.0' in metrics
+    assert 'greentune_energy_kwh_total{component="cpu",zone="FR"}' not in metrics
+    assert "1.5 kWh used by no job" in client.get("/dashboard/workers").text

@@ -20,7 +20,7 @@ from greencore.clock import utc_now
 from store.metrics import Figures, Intensity, JobCount, OpenJobs, Processes, UnpricedEnergy
 from store.settings import Settings
 from store.status import JobStatus
-from store.tables import EnergyTotal, Provider
+from store.tables import EnergyTotal, IdleEnergy, Provider
 from tests.deployment.compose import read_yaml, services
 from tests.keys import bearer, new_key
 
@@ -44,6 +44,7 @@ def every_sample() -> dict[str, set[str]]:
         open_jobs=[OpenJobs("FR", JobStatus.RUNNING, 1.0, 0.5, 30.0)],
         intensities=[Intensity("FR", "average", "static", 50.0, 60.0)],
         energy=[EnergyTotal(zone="FR", component="cpu", kwh=1.0)],
+        idle_energy=[IdleEnergy(zone="FR", component="cpu", kwh=1.0)],
         providers=[provider],
         processes=[Processes("FR", "train", 1, 0, 1.0)],
         unpriced=[UnpricedEnergy("FR", 1.0)],

@@ -152,8 +152,8 @@ def rapl(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Rapl:
     counter = Rapl(tmp_path)
     whole = source._start
 
-    def start_with_rapl(*settings: Any) -> Any:
-        opened = whole(*settings)
+    def start_with_rapl(*settings: Any, **others: Any) -> Any:
+        opened = whole(*settings, **others)
         processor = next(part for part in opened.tracker._hardware if isinstance(part, CPU))
         interface = IntelRAPL.__new__(IntelRAPL)
         file = RAPLFile(

@@ -1,0 +1,102 @@
+"""Meters a host from the process that takes its jobs, so that what no job uses is known."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+import structlog
+from celery.signals import worker_ready, worker_shutdown
+from sqlalchemy.exc import DBAPIError
+
+from greencore.energy import EnergySource
+from store.database import Database
+from store.host_shares import IdleSample, store_idle_energy
+from store.lost_energy import ASSUMED_POWER_W
+from store.settings import Settings
+from worker.forking import not_while_forking
+from worker.host import host_id
+from worker.outages import STATEMENT_SECONDS
+from worker.presence import device_name
+
+log = structlog.get_logger()
+
+# Samples that wait for the database, or for what becomes of a silent attempt; the oldest are given up.
+MOST_SAMPLES = 60
+
+
+class IdleMeter:
+    """Samples the processor, the memory and the worker's own GPUs, and stores what no attempt on the host used.
+
+    CodeCarbon runs no thread of its own here, since jobs are forked from this process. Each worker of a host samples,
+    and the database counts each stretch once (`store.host_shares`).
+    """
+
+    def __init__(
+        self, database: Database, settings: Settings, *, host: str, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._database, self._settings = database, settings
+        self._host, self._monotonic = host, monotonic
+        self._source: EnergySource | None = None
+        self._since = 0.0
+        self._samples: deque[IdleSample] = deque(maxlen=MOST_SAMPLES)
+
+    def sample(self) -> None:
+        """Take a sample since the last call, and store what can be stored; the first call opens the meter.
+
+        Raises what the database raises; the samples are stored with the next call then.
+        """
+        if self._source is None:
+            self._open()
+            return
+        reading = self._source.read(self._since)
+        gpu_kwh = {uuid: reading.gpu.kwh * share for uuid, share in self._source.gpu_shares().items()}
+        self._samples.append(IdleSample(self._since, reading.until, reading.cpu.kwh, reading.ram.kwh, gpu_kwh))
+        self._since = reading.until
+        with self._database.session() as session:
+            used = store_idle_energy(
+                session,
+                self._host,
+                self._settings.training_site.zone,
+                list(self._samples),
+                silent_seconds=self._settings.lease_seconds / 2,
+            )
+        for _ in range(used):
+            self._samples.popleft()
+
+    def _open(self) -> None:
+        assumed_w = 0.0 if device_name() == "cpu" else self._settings.assumed_power_w or ASSUMED_POWER_W["gpu"]
+        self._source = EnergySource(
+            self._settings.cpu_power_w,
+            self._settings.ram_power_w,
+            assumed_gpu_power_w=assumed_w,
+            monotonic=self._monotonic,
+            samples=False,
+        )
+        self._source.open(gpu_ids=None)
+        self._since = self._monotonic()
+
+
+def meter_idle_energy(settings: Settings) -> None:
+    """Have this process sample its host every `energy_interval_seconds` from when it takes jobs until it stops."""
+    database = Database(settings.database_url, statement_timeout_seconds=STATEMENT_SECONDS)
+    stopped = threading.Event()
+
+    def sample_regularly() -> None:
+        meter = IdleMeter(database, settings, host=host_id())
+        while not stopped.wait(settings.energy_interval_seconds):
+            with not_while_forking():
+                try:
+                    meter.sample()
+                except DBAPIError as error:
+                    log.warning("idle_energy.not_stored", error=str(error.orig))
+                # A connection that is needed once a minute is not kept.
+                database.dispose()
+
+    @worker_ready.connect(weak=False)
+    def ready(**_: object) -> None:
+        threading.Thread(target=sample_regularly, name="idle-energy", daemon=True).start()
+
+    @worker_shutdown.connect(weak=False)
+    def shutdown(**_: object) -> None:
+        stopped.set()
