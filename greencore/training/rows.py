@@ -14,7 +14,8 @@ from greencore.training.chat_template import ConversationRefused, Messages, Turn
 from greencore.training.formats import PLAIN, PromptFormat, chat_prompt
 from greencore.training.models import ModelError
 from greencore.training.positions import UNBOUNDED, Positions
-from greencore.training.seams import continue_text, encode
+from greencore.training.seams import continue_text
+from greencore.training.special_text import encode, mark_special, unmark
 
 IGNORED = -100
 PAD_TO_MULTIPLE = 8
@@ -63,14 +64,14 @@ def prompt_and_completion(
     conversation of which nothing can be learned.
     """
     turn = _turn(row, tokenizer, prompt_format)
-    return turn.given, turn.learned
+    return unmark(turn.given), unmark(turn.learned)
 
 
 def reference(row: Row, tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat = PLAIN) -> str:
     """The text that generation is compared with: what is learned, as generation is decoded, without special tokens."""
-    if _messages(row, prompt_format) is None:
-        return prompt_and_completion(row, tokenizer, prompt_format)[1]
-    learned = prompt_and_completion(row, tokenizer, prompt_format)[1]
+    learned = _turn(row, tokenizer, prompt_format).learned
+    if _messages(row, tokenizer, prompt_format) is None:
+        return unmark(learned)
     return str(tokenizer.decode(encode(learned, tokenizer), skip_special_tokens=True)).strip()
 
 
@@ -131,8 +132,8 @@ def prompt_tokens(
     conversation lose their start, so that the completion still follows on their end. The opening token of a text,
     which the tokenizer or a chat template puts there, stays in any case.
     """
-    messages = _messages(row, prompt_format)
-    source = messages[-2][1] if messages else row.prompt if isinstance(row, PromptRow) else ""
+    messages = _messages(row, tokenizer, prompt_format)
+    source = messages[-2][1] if messages else mark_special(row.prompt, tokenizer) if isinstance(row, PromptRow) else ""
 
     def given(length: int) -> str:
         """The prompt with so many characters of its source."""
@@ -147,7 +148,7 @@ def prompt_tokens(
     def encode_prompt(length: int) -> list[int]:
         text = given(length)
         if encoder:
-            return _closed(tokenizer(text, add_special_tokens=not messages)["input_ids"], tokenizer)
+            return _closed(encode(text, tokenizer, add_special_tokens=not messages), tokenizer)
         return [*opening, *encode(text, tokenizer)]
 
     tokens = encode_prompt(len(source))
@@ -209,26 +210,30 @@ def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     return {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
 
 
-def _messages(row: Row, prompt_format: PromptFormat) -> Messages | None:
+def _messages(row: Row, tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat) -> Messages | None:
     """The conversation that a row is: in a chat template a prompt is a user's turn. None for other rows."""
+    messages: Messages
     if isinstance(row, MessagesRow):
-        return row.messages
-    if isinstance(row, PromptRow) and prompt_format.templated:
-        return (("user", row.prompt), ("assistant", row.completion))
-    return None
+        messages = row.messages
+    elif isinstance(row, PromptRow) and prompt_format.templated:
+        messages = (("user", row.prompt), ("assistant", row.completion))
+    else:
+        return None
+    return tuple((role, mark_special(content, tokenizer)) for role, content in messages)
 
 
 def _turn(row: Row, tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat) -> Turn:
-    messages = _messages(row, prompt_format)
+    messages = _messages(row, tokenizer, prompt_format)
     if messages:
         try:
             return last_turn(messages, tokenizer, clock=prompt_format.clock)
         except ConversationRefused as error:
             raise UnusableRow(row.line, _field(row), str(error)) from error
     if isinstance(row, PromptRow):
-        return Turn(prompt_format.around(row.prompt), row.completion, ended=False)
+        given = prompt_format.around(mark_special(row.prompt, tokenizer))
+        return Turn(given, mark_special(row.completion, tokenizer), ended=False)
     assert isinstance(row, TextRow)
-    return Turn("", row.text, ended=False)
+    return Turn("", mark_special(row.text, tokenizer), ended=False)
 
 
 def _chat_prompt(row: Row, messages: Messages, tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat) -> str:
@@ -243,7 +248,7 @@ def _learned_tokens(
 ) -> list[int]:
     turn = _turn(row, tokenizer, prompt_format)
     if encoder:
-        learned = list(tokenizer(turn.learned)["input_ids"])
+        learned = encode(turn.learned, tokenizer, add_special_tokens=True)
         empty = not encode(turn.learned, tokenizer)
     else:
         learned = continue_text(turn.given, turn.learned, tokenizer)

@@ -4,13 +4,10 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from greencore.training.special_text import encode, unmark
+
 # Texts that a completion is encoded after where it merges with its own prompt: one of them does not merge with it.
 ANCHORS = ("\n", ".", "a", "0", ":", "é", "字")
-
-
-def encode(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Encode text without the tokens that the tokenizer puts before and after a whole text."""
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 
 
 def continue_text(prompt: str, completion: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -27,7 +24,7 @@ def continue_text(prompt: str, completion: str, tokenizer: PreTrainedTokenizerBa
     # an unknown word swallows what is joined to it, so that its place says nothing
     if joint[: len(before)] == before and after and (not before or before[-1] != tokenizer.unk_token_id):
         return after
-    expected = {_decode(joint, tokenizer), _decode(before, tokenizer) + completion}
+    expected = {_decode(joint, tokenizer), _decode(before, tokenizer) + unmark(completion)}
     for anchor in ANCHORS:
         front, both = encode(anchor, tokenizer), encode(anchor + completion, tokenizer)
         after = both[len(front) :]

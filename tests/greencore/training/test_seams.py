@@ -8,7 +8,8 @@ from transformers import PreTrainedTokenizerBase
 from greencore.dataset import PromptRow, Row
 from greencore.training.formats import SUMMARIZE, TLDR
 from greencore.training.rows import prompt_tokens, tokenise
-from greencore.training.seams import continue_text, encode
+from greencore.training.seams import continue_text
+from greencore.training.special_text import encode
 from tests.greencore.training.tokenizers_of_kinds import byte_level, llama_2, metaspace, unigram
 
 pytestmark = pytest.mark.fault(number=3)

@@ -1,0 +1,69 @@
+"""Special tokens that are spelled out in data: `</s>` in a page of HTML is text, and ends nothing."""
+
+import re
+from weakref import WeakKeyDictionary
+
+from transformers import PreTrainedTokenizerBase
+
+# A noncharacter of Unicode, which no text holds, within each special token that data spell out.
+MARK = "\U0010fffe"
+# Models think in tokens that data has to be able to hold.
+THOUGHT = re.compile(r"[<\[◁|]+/?(?:\w+:)?(?:think|thinking|thought|reason|reasoning)[>\]▷|]+", re.IGNORECASE)
+
+_patterns: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[int, re.Pattern[str] | None]] = WeakKeyDictionary()
+
+
+def mark_special(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return data's text with a mark in every special token of the tokenizer that it spells out (see `encode`).
+
+    The tokens of a thought stay what they are.
+    """
+    pattern = _pattern(tokenizer)
+    if pattern is None:
+        return text
+    return pattern.sub(
+        lambda found: found[0] if THOUGHT.fullmatch(found[0]) else found[0][0] + MARK + found[0][1:], text
+    )
+
+
+def unmark(text: str) -> str:
+    """Return the text without the marks."""
+    return text.replace(MARK, "")
+
+
+def encode(text: str, tokenizer: PreTrainedTokenizerBase, *, add_special_tokens: bool = False) -> list[int]:
+    """Encode text in which special tokens are those of a template; marked ones are encoded as the text that they are.
+
+    With `add_special_tokens` also the tokens that the tokenizer puts before and after a whole text.
+    """
+    if MARK not in text:
+        return list(tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"])
+    if (pattern := _pattern(tokenizer)) is None or not pattern.search(text):
+        plain = list(tokenizer(unmark(text), add_special_tokens=False, split_special_tokens=True)["input_ids"])
+        if not _special_ids(tokenizer).intersection(plain):  # a tokenizer of whole words or pieces finds them even so
+            if not add_special_tokens:
+                return plain
+            return list(tokenizer(unmark(text), add_special_tokens=True, split_special_tokens=True)["input_ids"])
+    found = tokenizer(text, add_special_tokens=add_special_tokens, return_offsets_mapping=tokenizer.is_fast)
+    if not tokenizer.is_fast:  # which says no places; a token of the mark is of the mark alone
+        marks = set(tokenizer(MARK, add_special_tokens=False)["input_ids"]) - {tokenizer.unk_token_id}
+        return [token for token in found["input_ids"] if token not in marks]
+    places = zip(found["input_ids"], found["offset_mapping"], strict=True)
+    return [token for token, (start, end) in places if start == end or text[start:end].strip(MARK)]
+
+
+def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    added = {token for token, content in tokenizer.added_tokens_decoder.items() if content.special}
+    return (added | set(tokenizer.all_special_ids)) - {tokenizer.unk_token_id}
+
+
+def _pattern(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str] | None:
+    """What matches the special tokens, the longest first; None where there are none that a mark fits into."""
+    known = _patterns.get(tokenizer)
+    if known is None or known[0] != len(tokenizer):
+        added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+        names = {name for name in added | set(tokenizer.all_special_tokens) if len(name) > 1 and not name.isspace()}
+        longest_first = sorted(names, key=len, reverse=True)
+        pattern = re.compile("|".join(map(re.escape, longest_first))) if names else None
+        _patterns[tokenizer] = known = (len(tokenizer), pattern)
+    return known[1]
