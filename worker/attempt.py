@@ -10,7 +10,7 @@ from typing import Any, cast
 import structlog
 from sqlalchemy.orm import Session
 
-from greencore.backprop import TensorCost
+from greencore.backprop import NotFinite, TensorCost
 from greencore.backprop.curve import ConcaveCurve
 from greencore.carbon.accounting import PricedInterval, split
 from greencore.clock import utc_now
@@ -82,6 +82,9 @@ class Attempt(Listener):
         try:
             with meter as self._meter, self._sharing_host():
                 result = None if self.stop() else self._train()
+        except NotFinite:
+            self._steps.flush()  # the losses that led there
+            raise
         finally:
             self._journal.heartbeat.unstored = lambda: None
         tracker_kwh = self._meter.tracker_total_kwh

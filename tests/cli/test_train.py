@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from cli.errors import SettingError
+from cli.errors import CommandError, ExitCode, SettingError
 from cli.train import method_named, train
 from greencore.hyperparameters import Hyperparameters
 from store.settings import Settings
 from tests.greencore.training.conftest import small_model
+from tests.greencore.training.test_divergence import HUGE, model_with
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Run
@@ -32,12 +33,20 @@ def dataset(tmp_path: Path) -> Path:
     return file
 
 
-def run(model: Path | str, dataset: Path, output: Path, *, rho: float = 0.6, method: str = "greentrainer") -> None:
+def run(
+    model: Path | str,
+    dataset: Path,
+    output: Path,
+    *,
+    rho: float = 0.6,
+    method: str = "greentrainer",
+    eval_share: float = 0.1,
+) -> None:
     train(
         str(model),
         dataset,
         rho,
-        Hyperparameters(epochs=1),
+        Hyperparameters(epochs=1, eval_share=eval_share),
         output,
         Settings(data_dir=output.parent / "var"),
         method=method_named(method),
@@ -122,4 +131,25 @@ def test_a_row_that_the_model_cannot_take_is_named_by_its_line(model: Path, tmp_
     file.write_text("\n".join(map(json.dumps, [*ROWS, {"messages": [{"role": "assistant", "content": "w1"}]}])))
     with pytest.raises(SettingError, match=r"--dataset: .*rows\.jsonl: line 13: messages: there is no message before"):
         run(model, file, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.fault(number=2)
+def test_a_run_that_diverges_fails_with_the_step_and_leaves_nothing(dataset: Path, tmp_path: Path) -> None:
+    model = model_with(tmp_path / "overflowing", HUGE)
+    rows = [*ROWS[:9], {"prompt": "w58 w1", "completion": " w7 w8"}]
+    dataset.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(CommandError, match=r"step \d+ is nan") as failure:
+        run(model, dataset, tmp_path / "out", method="full", eval_share=0.0)
+    assert failure.value.exit_code == ExitCode.FAILED
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.fault(number=2)
+def test_weights_that_are_not_finite_are_blamed_on_the_model(greentune: "Run", dataset: Path, tmp_path: Path) -> None:
+    model = model_with(tmp_path / "broken", float("nan"))
+    options = {"--model": model, "--dataset": dataset, "--rho": 0.6, "--output": tmp_path / "out"}
+    command = greentune("train", *(str(part) for option in options.items() for part in option))
+    assert command.finish() == ExitCode.USAGE
+    assert "--model: transformer.wte.weight holds values that are not finite" in " ".join(command.output.split())
     assert not (tmp_path / "out").exists()

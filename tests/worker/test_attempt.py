@@ -14,6 +14,8 @@ from store.jobs import JobRepository
 from store.leases import LeaseLost, claim
 from store.settings import Settings
 from store.status import JobStatus
+from store.tables import Job
+from tests.greencore.training.test_divergence import HUGE, model_with
 from tests.worker.stage import (
     STEPS,
     checkpoint_names,
@@ -168,3 +170,41 @@ def test_a_result_is_never_replaced_by_that_of_a_lost_attempt(database: Database
         finish(loser, "the loser's")
     assert (folder / "artifacts" / "model.safetensors").read_text() == "the winner's"
     assert job_of(database, job_id).status is JobStatus.SUCCEEDED
+
+
+@pytest.mark.fault(number=2)
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_run_that_diverges_fails_without_a_field_and_without_a_result(
+    database: Database, worker_settings: Settings, tmp_path: Path, method: str
+) -> None:
+    (tmp_path / "catalogue.toml").write_text('[small]\nsource = "small"\nlicence = "none"\n')
+    model_with(tmp_path / "small", HUGE)
+    settings = worker_settings.model_copy(update={"catalogue": tmp_path / "catalogue.toml"})
+    job_id = queued_job(database, settings, max_length=64, eval_share=0)
+    with database.session() as session:
+        session.get_one(Job, job_id).method = method
+    rows = settings.dataset_file("rows")
+    rows.write_text(rows.read_text().replace("w30 ", "w58 "))
+    train_job(job_id, settings=settings)
+
+    job = job_of(database, job_id)
+    assert job.status is JobStatus.FAILED
+    assert job.error is not None
+    assert job.error["field"] is None
+    assert f"the loss of step {job.steps_done + 1} is nan" in job.error["detail"]
+    assert not (settings.job_dir(job_id) / "artifacts").exists()
+
+
+@pytest.mark.fault(number=2)
+def test_a_model_with_weights_that_are_not_finite_is_to_blame_itself(
+    database: Database, worker_settings: Settings, tmp_path: Path
+) -> None:
+    (tmp_path / "catalogue.toml").write_text('[small]\nsource = "small"\nlicence = "none"\n')
+    model_with(tmp_path / "small", float("nan"))
+    settings = worker_settings.model_copy(update={"catalogue": tmp_path / "catalogue.toml"})
+    job_id = queued_job(database, settings)
+    train_job(job_id, settings=settings)
+    error = job_of(database, job_id).error
+    assert error is not None
+    assert error["field"] == "model"
+    assert "transformer.wte.weight" in error["detail"]

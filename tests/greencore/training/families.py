@@ -16,7 +16,7 @@ DENSE: dict[str, Any] = {
     "num_hidden_layers": 1,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
+    "max_position_embeddings": 512,
 }
 ROUTED: dict[str, Any] = {**DENSE, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
 VISION: dict[str, Any] = {
@@ -29,7 +29,7 @@ VISION: dict[str, Any] = {
 }
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {"model_type": "llama", **DENSE, "tie_word_embeddings": False},
-    "gpt2": {"model_type": "gpt2", **SPECIAL, "n_embd": 32, "n_layer": 1, "n_head": 4, "n_positions": 128},
+    "gpt2": {"model_type": "gpt2", **SPECIAL, "n_embd": 32, "n_layer": 1, "n_head": 4, "n_positions": 512},
     "t5": {
         "model_type": "t5",
         **SPECIAL,
@@ -59,10 +59,10 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 
 
-def family_folder(name: str, folder: Path) -> Path:
+def family_folder(name: str, folder: Path, **settings: Any) -> Path:
     """A folder with a model of a family, with random weights and the small model's words."""
     torch.manual_seed(0)
-    settings = dict(FAMILIES[name])
+    settings = {**FAMILIES[name], **settings}
     config = AutoConfig.for_model(settings.pop("model_type"), **settings)
     kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     kind.from_config(config).save_pretrained(folder)

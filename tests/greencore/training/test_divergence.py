@@ -1,0 +1,165 @@
+"""A run whose numbers are not finite fails, and says where that began; it never ends in a result."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from greencore.backprop import NotFinite
+from greencore.dataset import PromptRow, Row
+from greencore.hyperparameters import Hyperparameters
+from greencore.training.callback import GreenTrainerCallback
+from greencore.training.checkpoint_folder import latest_checkpoint
+from greencore.training.listener import Listener
+from greencore.training.models import ModelError
+from greencore.training.rows import split
+from greencore.training.run import Method, fine_tune
+from tests.greencore.training.conftest import WORDS
+from tests.greencore.training.families import family_folder
+from tests.greencore.training.trainers import counting_trainer
+
+pytestmark = pytest.mark.fault(number=2)
+
+HYPERPARAMETERS = Hyperparameters(
+    epochs=1, batch_size=2, learning_rate=1e-3, max_length=16, eval_share=0, max_new_tokens=1
+)
+METHODS: Sequence[Method] = ("greentrainer", "full", "lora", "prefix", "top2", "bitfit")
+HUGE = 3e38  # finite, and the sum of two is not
+EMBEDDINGS = {"gpt2": "transformer.wte.weight", "llama": "model.embed_tokens.weight"}
+
+
+class Watch(Listener):
+    """Remembers the last step that it was told of, and may stop after one."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.done, self._stop_after = 0, stop_after
+
+    def step(self, *, done: int, steps: int, loss: float) -> None:
+        self.done = done
+
+    def stop(self) -> bool:
+        return self.done == self._stop_after
+
+
+def model_with(folder: Path, value: float, *, family: str = "gpt2") -> Path:
+    """A model whose embedding of w58 has one value throughout; the head is apart from it."""
+    family_folder(family, folder, tie_word_embeddings=False)
+    weights = load_file(folder / "model.safetensors")
+    weights[EMBEDDINGS[family]][WORDS.index("w58")] = value
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def overflowing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with finite weights whose loss on a row with w58 is no number."""
+    return model_with(tmp_path_factory.mktemp("overflowing"), HUGE)
+
+
+def rows_with(index: int) -> list[Row]:
+    """Twelve rows, of which one has w58."""
+    rows: list[Row] = [PromptRow(f"w{number} w1 w2 w3", " w7 w8 w9") for number in range(12)]
+    rows[index] = PromptRow("w58 w1 w2 w3", " w7 w8 w9")
+    return rows
+
+
+def run(model: Path, rows: list[Row], folder: Path, method: Method, listener: Listener, **changed: float) -> None:
+    fine_tune(
+        model_folder=model,
+        rows=rows,
+        hyperparameters=HYPERPARAMETERS.model_copy(update=changed),
+        rho=0.6,
+        method=method,
+        folder=folder,
+        listener=listener,
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_fails_with_the_first_step_whose_loss_is_not_finite(
+    overflowing: Path, tmp_path: Path, method: Method
+) -> None:
+    watch = Watch()
+    with pytest.raises(NotFinite, match=r"the loss of step \d+ is nan: training has diverged") as failure:
+        run(overflowing, rows_with(3), tmp_path, method, watch)
+    assert watch.done > 0
+    assert f"step {watch.done + 1} " in str(failure.value)
+    assert not (tmp_path / "artifacts").exists()
+
+
+def test_a_resumed_run_fails_with_the_same_step(overflowing: Path, tmp_path: Path) -> None:
+    first, stopped, resumed = Watch(), Watch(stop_after=1), Watch()
+    with pytest.raises(NotFinite) as undisturbed:
+        run(overflowing, rows_with(3), tmp_path / "undisturbed", "full", first)
+    run(overflowing, rows_with(3), tmp_path / "stopped", "full", stopped)
+    assert latest_checkpoint(tmp_path / "stopped") is not None
+    with pytest.raises(NotFinite) as failure:
+        run(overflowing, rows_with(3), tmp_path / "stopped", "full", resumed)
+    assert str(failure.value) == str(undisturbed.value)
+
+
+def test_a_gradient_norm_that_is_not_finite_fails_the_run_where_the_loss_is(tmp_path: Path) -> None:
+    model, watch = model_with(tmp_path / "model", HUGE, family="llama"), Watch()
+    with pytest.raises(NotFinite, match="the gradient norm of step") as failure:
+        run(model, rows_with(3), tmp_path / "run", "full", watch)
+    assert f"step {watch.done + 1} " in str(failure.value)
+
+
+def test_the_learning_rate_is_not_blamed_for_the_first_step(overflowing: Path, tmp_path: Path) -> None:
+    rows: list[Row] = [PromptRow("w58 w1", " w7")] * 4
+    with pytest.raises(NotFinite, match=r"loss of step 1 is nan: .* the cause is not the learning rate"):
+        run(overflowing, rows, tmp_path, "full", Watch())
+
+
+def test_weights_that_the_last_step_has_made_infinite_are_not_kept(model_folder: Path, tmp_path: Path) -> None:
+    rows: list[Row] = [PromptRow("w3 w1", " w7")] * 2  # one step
+    with pytest.raises(NotFinite, match=r"after step 1 \S+ is not finite"):
+        run(model_folder, rows, tmp_path, "full", Watch(), learning_rate=1e39)
+    assert not (tmp_path / "artifacts").exists()
+    assert latest_checkpoint(tmp_path) is None
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_not_finite_before_training_are_blamed_on_the_model(tmp_path: Path, value: float) -> None:
+    model, watch = model_with(tmp_path / "model", value), Watch()
+    with pytest.raises(ModelError, match=r"transformer\.wte\.weight holds values that are not finite"):
+        run(model, rows_with(3), tmp_path / "run", "greentrainer", watch)
+    assert watch.done == 0
+
+
+def test_a_held_out_loss_that_is_not_finite_before_training_is_blamed_on_the_model(
+    overflowing: Path, tmp_path: Path
+) -> None:
+    _, [row] = split(list(range(12)), eval_share=0.1, seed=0)  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="loss on the held-out rows is nan before training"):
+        run(overflowing, rows_with(int(row)), tmp_path, "full", Watch(), eval_share=0.1)  # type: ignore[call-overload]
+
+
+def test_a_held_out_loss_that_is_not_finite_after_an_epoch_fails_the_run(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("greencore.training.examination.Examination.loss", lambda *_: float("nan"))
+    with pytest.raises(NotFinite, match=r"held-out loss after epoch 1 \(step 5\) is nan"):
+        run(model_folder, rows_with(3), tmp_path, "full", Watch(), eval_share=0.2)
+    assert not (tmp_path / "artifacts").exists()
+
+
+@pytest.mark.parametrize(("rho", "clipping"), [(1.0, 1.0), (1.0, 0.0), (0.6, 1.0)])
+def test_the_callback_tells_any_trainer_of_the_first_such_step(
+    overflowing: Path, tmp_path: Path, rho: float, clipping: float
+) -> None:
+    trainer, _ = counting_trainer(
+        overflowing, tmp_path, rows_with(3), [GreenTrainerCallback(rho)], epochs=1, max_grad_norm=clipping
+    )
+    with pytest.raises(NotFinite, match=r"step \d"):
+        trainer.train()
+    assert all(torch.isfinite(parameter).all() for parameter in trainer.model.parameters())  # type: ignore[union-attr]
+
+
+def test_the_callback_blames_weights_that_are_not_finite_on_the_model(tmp_path: Path) -> None:
+    model = model_with(tmp_path / "model", float("nan"))
+    trainer, _ = counting_trainer(model, tmp_path, rows_with(3), [GreenTrainerCallback(0.6)], epochs=1)
+    with pytest.raises(ModelError, match=r"transformer\.wte\.weight"):
+        trainer.train()
