@@ -139,6 +139,9 @@ class WebhookDelivery:
                 DeliveryRepository(session).put_back(claimed)
         except Undeliverable as error:
             self._settle_failure(claimed, str(error))
+        except Exception as fault:  # a message that can never be sent must be given up like any other
+            log.exception("webhook.not_sent", delivery=claimed.id, webhook=claimed.webhook_id, exc_info=fault)
+            self._settle_failure(claimed, f"it could not be sent; an operator finds why in the log under {claimed.id}")
         else:
             self._settle(claimed, answered)
 

@@ -15,6 +15,10 @@ from store.tables import Dataset, Job, TokenStatistics
 BLOB_LOCKS = 0x6EE7_0002  # the namespace of the advisory locks on blobs
 
 
+class DatasetDeleted(FileNotFoundError):
+    """The rows of a dataset that was deleted are asked for."""
+
+
 class DatasetRepository:
     """Queries on datasets that are not deleted, inside the caller's transaction."""
 
@@ -76,8 +80,8 @@ class DatasetRepository:
 
 
 def rows_file(session: Session, dataset_id: str, settings: Settings) -> Path:
-    """Where a dataset's rows lie, as JSON Lines. Raises `FileNotFoundError` where it is deleted."""
+    """Where a dataset's rows lie, as JSON Lines. Raises `DatasetDeleted`."""
     dataset = DatasetRepository(session).get(dataset_id)
     if dataset is None:
-        raise FileNotFoundError(f"the dataset {dataset_id} has been deleted")
+        raise DatasetDeleted(f"the dataset {dataset_id} has been deleted")
     return settings.dataset_file(dataset.blob)

@@ -1,17 +1,22 @@
 """What is said of a job that cannot go on: the title, the detail, and the field that is to blame."""
 
+import re
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 
 from greencore.backprop import BudgetTooSmall, NotFinite, TraceError
 from greencore.dataset import InvalidRow
 from greencore.policy import IntensityMissing
 from greencore.training.baselines import BaselineError
-from greencore.training.checkpoint_folder import CheckpointUnusable, DiskFull, is_disk_full
+from greencore.training.checkpoint_folder import CheckpointDamaged, CheckpointUnusable, DiskFull, is_disk_full
 from greencore.training.models import ModelError
 from greencore.training.positions import TooLong
+from store.datasets import DatasetDeleted
+from store.settings import get_settings
 from worker.budget import BudgetImpossible
 
 FIELDS: tuple[tuple[type[Exception], str, str | None], ...] = (
@@ -25,31 +30,62 @@ FIELDS: tuple[tuple[type[Exception], str, str | None], ...] = (
     (TraceError, "The model cannot be traced", "model"),
     (NotFinite, "Training produced a number that is not finite", None),
     (CheckpointUnusable, "The checkpoint cannot be gone on from", None),
-    (torch.OutOfMemoryError, "The device has too little memory", "hyperparameters.batch_size"),
 )
+# Raised with words for a job's owner, also where another error quotes them; a template's are for who wrote the rows.
+DELIBERATE = (TemplateError, CheckpointDamaged, *(kind for kind, _, _ in FIELDS))
+OUT_OF_MEMORY = "The device has too little memory"
+LONGEST_DETAIL = 2000
+PATH = re.compile(r"(?<![\w:/.~])/(?:[^\s/'\",:;()]+/)+([^\s/'\",:;()]+)")
 
 
-def explain(error: Exception) -> dict[str, Any]:
-    """The error as it is stored with the job; one that nobody foresaw is named as such."""
+def explain(error: Exception, *, reference: str = "the id of its job") -> dict[str, Any]:
+    """Return the error as its job's owner reads it.
+
+    Errors that are raised on purpose keep their own words. What any other one says may hold SQL, paths, addresses or
+    texts of others: it is for the log alone, where `reference`, fields of its lines, finds it.
+    """
     if _disk_full(error):
-        detail = f"{error}. Once there is room, a retry goes on from the last checkpoint"
+        detail = "there is no room left in the data folder. Once there is, a retry goes on from the last checkpoint"
         return {"title": "The disk is full", "detail": detail, "field": None}
-    if isinstance(error, FileNotFoundError):
-        return _gone(error)
+    if isinstance(error, FileNotFoundError) and (gone := _gone(error)) is not None:
+        return gone
+    if isinstance(error, torch.OutOfMemoryError):
+        detail = "the device ran out of memory: a smaller batch_size or max_length takes less"
+        return {"title": OUT_OF_MEMORY, "detail": detail, "field": "hyperparameters.batch_size"}
     for kind, title, field in FIELDS:
         if isinstance(error, kind):
-            return {"title": title, "detail": str(error), "field": field}
-    return {"title": "The run failed unexpectedly", "detail": f"{type(error).__name__}: {error}", "field": None}
+            return {"title": title, "detail": own_words(error), "field": field}
+    detail = f"an error that GreenTune does not know; an operator finds it in the worker's log under {reference}"
+    return {"title": "The run failed unexpectedly", "detail": detail, "field": None}
+
+
+def own_words(error: BaseException) -> str:
+    """Return the text of an error that is raised on purpose, with the type of the error behind it for its quotation.
+
+    Of an absolute path the last part stays.
+    """
+    text, cause = str(error), error.__cause__
+    quoted = "" if cause is None else str(cause).strip()
+    if cause is not None and quoted:
+        told = own_words(cause) if isinstance(cause, DELIBERATE) else f"{type(cause).__name__}, which the log tells"
+        text = text.replace(quoted, told)
+    text = text.replace(f"{get_settings().data_dir.resolve()}/", "")
+    return PATH.sub(r"\1", text)[:LONGEST_DETAIL]
 
 
 def _disk_full(error: BaseException | None) -> bool:
     return error is not None and (isinstance(error, DiskFull) or is_disk_full(error) or _disk_full(error.__cause__))
 
 
-def _gone(error: FileNotFoundError) -> dict[str, Any]:
-    """A file was removed behind the service's back: the dataset's rows, or something in the job's own folder."""
-    if error.filename is None:
+def _gone(error: FileNotFoundError) -> dict[str, Any] | None:
+    """A file was removed behind the service's back: the dataset's rows, or something in the job's own folder.
+
+    None where it is not known which file was missed.
+    """
+    if isinstance(error, DatasetDeleted):
         return {"title": "The dataset is gone", "detail": str(error), "field": "dataset"}
+    if not isinstance(error.filename, str | PathLike):
+        return None
     name = Path(error.filename).name
     if name.endswith(".jsonl"):
         detail = f"{name}, which holds the dataset's rows, is not on disk any more: upload the dataset again"

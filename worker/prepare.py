@@ -102,7 +102,7 @@ def _prepare(job: Job, database: Database, settings: Settings) -> None:
         raise
     except Exception as fault:
         log.warning("prepare.failed", job=job.id, exc_info=fault)
-        error = explain(fault)
+        error = explain(fault, reference=f"job={job.id}")
     with database.session() as session:
         jobs = JobRepository(session)
         locked = jobs.lock(job.id)

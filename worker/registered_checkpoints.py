@@ -18,6 +18,7 @@ from greencore.training.checkpoint_folder import (
 )
 from store import checkpoints
 from store.leases import LeaseLost
+from worker.faults import own_words
 from worker.journal import Journal
 
 log = structlog.get_logger()
@@ -46,7 +47,7 @@ class RegisteredCheckpoints(CheckpointFolder):
             try:
                 verify(path)
             except CheckpointDamaged as damage:
-                self._strike_off(row.name, str(damage))
+                self._strike_off(row.name, damage)
             else:
                 kept.add(row.name)
                 found = found or path
@@ -94,11 +95,12 @@ class RegisteredCheckpoints(CheckpointFolder):
         log.warning("checkpoint.failed", step=step, error=str(error))
         lease = self._journal.lease
         self._journal.write(
-            lambda session: checkpoints.note_failure(session, lease, step=step, reason=str(error), at=utc_now())
+            lambda session: checkpoints.note_failure(session, lease, step=step, reason=own_words(error), at=utc_now())
         )
 
-    def _strike_off(self, name: str, reason: str) -> None:
-        log.warning("checkpoint.damaged", checkpoint=name, reason=reason)
+    def _strike_off(self, name: str, damage: CheckpointDamaged) -> None:
+        log.warning("checkpoint.damaged", checkpoint=name, reason=str(damage))
+        reason = own_words(damage)
         lease = self._journal.lease
         self._journal.write(
             lambda session: checkpoints.strike_off_damaged(session, lease, name=name, reason=reason, at=utc_now())

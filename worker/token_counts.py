@@ -19,6 +19,7 @@ from store.datasets import rows_file
 from store.settings import Settings, get_settings
 from store.token_statistics import TokenStatisticsRepository
 from worker.faults import explain
+from worker.outages import DATABASE_AWAY
 from worker.prepare import model_folder
 
 log = structlog.get_logger()
@@ -40,9 +41,11 @@ def count_dataset(dataset_id: str, model: str) -> None:
         counts, error = None, None
         try:
             counts = _counts(database, settings, dataset_id, model)
+        except DATABASE_AWAY:
+            raise
         except Exception as fault:
             log.warning("token_counts.failed", dataset=dataset_id, model=model, exc_info=fault)
-            error = explain(fault)["detail"]
+            error = explain(fault, reference=f"dataset={dataset_id} model={model}")["detail"]
         with database.session() as session:
             TokenStatisticsRepository(session).put(dataset_id, model, at=utc_now(), counts=counts, error=error)
         log.info("token_counts.stored", dataset=dataset_id, model=model, error=error)

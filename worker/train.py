@@ -94,7 +94,7 @@ def _run(journal: Journal, settings: Settings) -> None:
         raise
     except Exception as fault:
         log.exception("attempt.failed")
-        error = explain(fault)
+        error = explain(fault, reference=f"job={journal.lease.job_id} attempt={journal.lease.attempt}")
         journal.write(lambda session: progress.fail(session, journal.lease, at=utc_now(), error=error))
 
 

@@ -476,3 +476,26 @@ def webhooks_looked_at(database: Database) -> bool:
 def test_without_a_secret_there_is_no_scheduler(settings: Settings) -> None:
     with pytest.raises(SecretKeyMissing):
         Scheduler(settings.model_copy(update={"secret_key": None, "zones": {"FR": "static"}}))
+
+
+@pytest.mark.fault(number=25)
+def test_an_attempt_that_fails_unexpectedly_is_settled_without_the_words_of_the_exception(
+    database: Database, settings: Settings
+) -> None:
+    def fails(*_: object) -> list[str]:
+        raise RuntimeError("postgresql://u:s3cr3t@db/greentune")
+
+    webhook = register(database, "https://hooks.example.org/")
+    end_job(database)
+    route = Route(networks(["127.0.0.0/8"]), resolve=fails)
+    with closing(WebhookDelivery(database, settings, route=route)) as delivery:
+        delivery.begin()
+        delivery.wait()
+
+    with database.session() as session:
+        message = session.scalars(select(Delivery).where(Delivery.webhook_id == webhook)).one()
+    assert message.last_error is not None
+    assert "s3cr3t" not in message.last_error
+    assert message.id in message.last_error
+    assert message.attempts == 1
+    assert message.next_attempt_at is not None

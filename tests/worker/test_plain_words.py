@@ -1,0 +1,189 @@
+"""What a job's owner reads of an error: plain words; what an exception says is for the log alone."""
+
+import errno
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+import torch
+from fastapi.testclient import TestClient
+from jinja2 import TemplateError
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy import select, text
+from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError, StatementError
+
+from api.main import create_app
+from greencore.backprop import BudgetTooSmall, NotFinite, TraceError
+from greencore.dataset import InvalidRow
+from greencore.training.baselines import BaselineError
+from greencore.training.checkpoint_folder import CheckpointDamaged, DiskFull
+from greencore.training.models import ModelError
+from store.database import Database
+from store.datasets import DatasetDeleted
+from store.settings import Settings
+from store.status import JobStatus
+from store.tables import Delivery
+from store.webhooks import WebhookRepository
+from tests.keys import bearer, new_key
+from tests.scheduler.stage import START
+from tests.worker.stage import events, job_of, queued_job
+from worker.faults import explain, own_words
+from worker.train import train_job
+
+pytestmark = pytest.mark.fault(number=25)
+
+MARKER = "lease_token='s3cr3t-marker'"
+SQL = f"UPDATE jobs SET lease_token = '{MARKER}'"
+REFERENCE = "job=job_1 attempt=2"
+
+
+def chained(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+def not_valid() -> ValidationError:
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(int).validate_python(MARKER)
+    return caught.value
+
+
+def not_utf8() -> UnicodeDecodeError:
+    return UnicodeDecodeError("utf-8", b"\xff", 0, 1, MARKER)
+
+
+UNEXPECTED: tuple[Exception, ...] = (
+    RuntimeError(MARKER),
+    ValueError(MARKER),
+    KeyError(MARKER),
+    TypeError(MARKER),
+    AssertionError(MARKER),
+    MemoryError(MARKER),
+    RecursionError(MARKER),
+    NotImplementedError(MARKER),
+    LookupError(MARKER),
+    PermissionError(errno.EACCES, MARKER, f"/srv/{MARKER}"),
+    OSError(MARKER),
+    FileNotFoundError(MARKER),
+    ConnectionError(MARKER),
+    TimeoutError(MARKER),
+    not_valid(),
+    not_utf8(),
+    json.JSONDecodeError(MARKER, MARKER, 0),
+    IntegrityError(SQL, {"token": MARKER}, Exception(MARKER)),
+    ProgrammingError(SQL, {"token": MARKER}, Exception(MARKER)),
+    DataError(SQL, {"token": MARKER}, Exception(MARKER)),
+    StatementError(MARKER, SQL, {"token": MARKER}, Exception(MARKER)),
+    ExceptionGroup(MARKER, [ValueError(MARKER)]),
+    torch.cuda.CudaError(2) if torch.cuda.is_available() else RuntimeError(f"CUDA error: {MARKER}"),
+    chained(RuntimeError(MARKER), BudgetTooSmall(0.1, 0.3)),
+)
+QUOTING: tuple[tuple[Exception, str], ...] = (
+    (chained(ModelError(f"m cannot be loaded: {MARKER}"), OSError(MARKER)), "m cannot be loaded"),
+    (chained(TraceError(f"M cannot be traced (ValueError: {MARKER})"), ValueError(MARKER)), "M cannot be traced"),
+    (chained(DiskFull(f"no room for x: {MARKER}"), OSError(errno.ENOSPC, MARKER)), "no room left"),
+    (OSError(errno.ENOSPC, MARKER, f"/srv/{MARKER}"), "no room left"),
+    (OSError(errno.EDQUOT, MARKER), "no room left"),
+    (torch.OutOfMemoryError(f"CUDA out of memory {MARKER}"), "batch_size"),
+    (FileNotFoundError(errno.ENOENT, MARKER, f"/{MARKER}/rows.jsonl"), "upload the dataset again"),
+    (FileNotFoundError(errno.ENOENT, MARKER, f"/{MARKER}/model.safetensors"), "model.safetensors is not on disk"),
+)
+DELIBERATE: tuple[Exception, ...] = (
+    BudgetTooSmall(0.1, 0.3),
+    ModelError("the model has 3/4 of its layers, and reads https://example.org/a/b"),
+    BaselineError("bitfit finds no bias"),
+    InvalidRow(3, "prompt", "expected text"),
+    NotFinite("the loss of step 3 is nan"),
+    DatasetDeleted("the dataset ds_1 has been deleted"),
+    chained(
+        ModelError("the template refuses a conversation: roles must alternate"), TemplateError("roles must alternate")
+    ),
+)
+
+
+@pytest.mark.parametrize("error", UNEXPECTED, ids=lambda error: type(error).__name__)
+def test_an_error_that_nobody_foresaw_is_told_without_its_text(error: Exception) -> None:
+    told = explain(error, reference=REFERENCE)
+
+    assert "s3cr3t" not in json.dumps(told)
+    assert "UPDATE" not in json.dumps(told)
+    assert told["title"] == "The run failed unexpectedly"
+    assert REFERENCE in told["detail"]
+
+
+@pytest.mark.parametrize(("error", "words"), QUOTING, ids=lambda value: type(value).__name__)
+def test_a_known_error_keeps_its_words_and_not_those_that_it_quotes(error: Exception, words: str) -> None:
+    told = explain(error, reference=REFERENCE)
+
+    assert words in told["detail"]
+    assert "s3cr3t" not in json.dumps(told)
+
+
+@pytest.mark.parametrize("error", DELIBERATE, ids=lambda error: type(error).__name__)
+def test_an_error_raised_on_purpose_keeps_its_words(error: Exception) -> None:
+    assert explain(error, reference=REFERENCE)["detail"] == str(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("/srv/data/models/m is no folder", "m is no folder"),
+        ("the tokenizer in '/srv/data/models/m' has no end", "the tokenizer in 'm' has no end"),
+        ("400 gCO2e/kWh and 1/3 of https://example.org/a/b", "400 gCO2e/kWh and 1/3 of https://example.org/a/b"),
+    ],
+)
+def test_of_a_path_the_name_stays(text: str, told: str) -> None:
+    assert own_words(ModelError(text)) == told
+
+
+@pytest.fixture
+def logged() -> Iterator[list[Any]]:
+    with structlog.testing.capture_logs() as lines:
+        yield lines
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError(SQL), IntegrityError(SQL, {"token": MARKER}, Exception(MARKER)), FileNotFoundError(MARKER)],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_failed_run_tells_its_owner_nothing_that_an_exception_said(
+    database: Database, worker_settings: Settings, monkeypatch: pytest.MonkeyPatch, error: Exception, logged: list[Any]
+) -> None:
+    def fails(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("worker.attempt.fine_tune", fails)
+    with database.session() as session:
+        WebhookRepository(session).add(owner="alice", url="https://example.org/", at=START)
+    job_id = queued_job(database, worker_settings)
+
+    train_job(job_id, settings=worker_settings)
+
+    assert job_of(database, job_id).status is JobStatus.FAILED
+    with TestClient(create_app(worker_settings), headers=bearer(new_key(worker_settings, "alice", "user"))) as client:
+        pages = [client.get(path).text for path in (f"/jobs/{job_id}", f"/jobs/{job_id}/events", "/jobs")]
+        pages.append(client.get(f"/dashboard/jobs/{job_id}").text)
+    with database.session() as session:
+        payloads = [json.dumps(payload) for payload in session.scalars(select(Delivery.payload))]
+    assert payloads
+    for told in [*pages, *payloads, *(json.dumps(event.data) for event in events(database, job_id))]:
+        assert "s3cr3t" not in told
+    assert f"job={job_id} attempt=1" in pages[0]
+    failed = next(line for line in logged if line["event"] == "attempt.failed")
+    assert failed["exc_info"]
+
+
+def test_no_error_of_the_database_holds_the_values_of_a_row(database: Database) -> None:
+    with pytest.raises(ProgrammingError) as caught, database.session() as session:
+        session.execute(text("SELECT no_such_column FROM jobs WHERE lease_token = :token"), {"token": "s3cr3t"})
+
+    assert "s3cr3t" not in str(caught.value)
+
+
+def test_a_damaged_checkpoint_is_told_without_what_reading_it_said() -> None:
+    damage = chained(CheckpointDamaged(f"manifest of step-3 cannot be read: {MARKER}"), ValueError(MARKER))
+
+    assert own_words(damage) == "manifest of step-3 cannot be read: ValueError, which the log tells"
