@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import func, select
+from sqlalchemy import func, literal, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -17,6 +17,17 @@ def add_to_totals(session: Session, zone: str, kwh: Mapping[str, float]) -> None
 def add_to_idle_energy(session: Session, zone: str, kwh: Mapping[str, float]) -> None:
     """Add energy that no job used, by component, to that of a zone."""
     _add(session, IdleEnergy, zone, kwh)
+
+
+def energy_totals(session: Session) -> tuple[Sequence[EnergyTotal], Sequence[IdleEnergy]]:
+    """What jobs used and what no job used, by zone and component, of one moment."""
+    used = select(EnergyTotal.zone, EnergyTotal.component, EnergyTotal.kwh, literal(False))
+    unused = select(IdleEnergy.zone, IdleEnergy.component, IdleEnergy.kwh, literal(True))
+    rows = sorted(tuple(row) for row in session.execute(used.union_all(unused)))
+    return (
+        [EnergyTotal(zone=zone, component=part, kwh=kwh) for zone, part, kwh, is_idle in rows if not is_idle],
+        [IdleEnergy(zone=zone, component=part, kwh=kwh) for zone, part, kwh, is_idle in rows if is_idle],
+    )
 
 
 def idle_energy(session: Session) -> Sequence[IdleEnergy]:

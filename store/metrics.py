@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, case, column, func, literal, select, true,
 from sqlalchemy.orm import Session
 from sqlalchemy.types import Text
 
-from store.energy_totals import idle_energy
+from store.energy_totals import energy_totals
 from store.providers import ProviderRepository
 from store.status import FINAL, HELD_BY_A_WORKER, JobStatus
 from store.tables import EnergyInterval, EnergyTotal, IdleEnergy, IntensityReading, Job, Provider, Worker
@@ -102,13 +102,14 @@ class MetricsRepository:
         """Everything; `zones` are those of whose grid is told, and a worker silent for `lease_seconds` is lost."""
         now = self._session.scalar(select(func.now()))
         assert now is not None
+        energy, idle = energy_totals(self._session)
         return Figures(
             at=now,
             counts=self._counts(),
             open_jobs=self._open_jobs(),
             intensities=self._intensities(zones),
-            energy=self._session.scalars(select(EnergyTotal).order_by(EnergyTotal.zone, EnergyTotal.component)).all(),
-            idle_energy=idle_energy(self._session),
+            energy=energy,
+            idle_energy=idle,
             unpriced=self._unpriced(),
             providers=ProviderRepository(self._session).all(),
             processes=self._processes(lease_seconds),
