@@ -67,9 +67,7 @@ def render(
             strftime_now=lambda form: clock.read(now).strftime(form),
         )
     except RENDERING_ERRORS as error:
-        raise ConversationRefused(
-            f"the chat template of {tokenizer.name_or_path} refuses a conversation: {_shown(error)}"
-        ) from error
+        raise ConversationRefused(f"the model's chat template refuses a conversation: {_shown(error)}") from error
 
 
 def last_turn(messages: Messages, tokenizer: PreTrainedTokenizerBase, *, clock: TemplateClock | None = None) -> Turn:
@@ -86,42 +84,39 @@ def last_turn(messages: Messages, tokenizer: PreTrainedTokenizerBase, *, clock: 
     """
     if len(messages) < 2:
         raise ConversationRefused("there is no message before the assistant's, so nothing that it answers")
-    content = messages[-1][1]
+    content, clock = messages[-1][1], clock or TemplateClock()
     given = render(messages[:-1], tokenizer, generation_prompt=True, clock=clock)
     whole = render(messages, tokenizer, generation_prompt=False, clock=clock)
     learned = whole[len(given) :] if whole.startswith(given) else _close_thought(given, whole, content)
     if learned is None:
         raise ConversationRefused(
-            f"the chat template of {tokenizer.name_or_path} renders the conversation otherwise than its generation "
+            "the model's chat template renders the conversation otherwise than its generation "
             "prompt begins it, so there is no turn that could be learned after that prompt"
         )
     if not any(passage.strip() in learned for passage in PASSAGES.split(content) if passage.strip()):
-        raise ConversationRefused(
-            f"the chat template of {tokenizer.name_or_path} leaves out what the assistant says, or changes it"
-        )
+        raise ConversationRefused("the model's chat template leaves out what the assistant says, or changes it")
     ended = _ends_turn(learned, content, tokenizer)
     return Turn(given, learned if ended else learned.rstrip(), ended)
 
 
 def _compile(tokenizer: PreTrainedTokenizerBase) -> Template:
-    name = tokenizer.name_or_path
     template = tokenizer.chat_template
     if not template:
         raise ModelError(
-            f"the tokenizer of {name} has no chat template: use rows of"
+            "the model's tokenizer has no chat template: use rows of"
             ' {"prompt", "completion"} in another format, or a model that was made for conversations'
         )
     if isinstance(template, dict):
         if "default" not in template:
             raise ModelError(
-                f"the tokenizer of {name} has several chat templates ({', '.join(sorted(template))}) and none is named"
+                f"the model's tokenizer has several chat templates ({', '.join(sorted(template))}) and none is named"
                 " default: use rows of another form, or name the one for conversations default"
             )
         template = template["default"]
     try:
         compiled: Template = _compile_jinja_template(template)
     except TemplateError as error:
-        raise ModelError(f"the chat template of {name} cannot be read: {error}") from error
+        raise ModelError(f"the model's chat template cannot be read: {_shown(error)}") from error
     return compiled
 
 

@@ -51,7 +51,7 @@ def prompt_format(
         raise ValueError(f"there is no prompt format {name!r}: expected one of {', '.join(get_args(FormatName))}")
     prefix, found, suffix = chat_prompt([("user", _SOURCE)], tokenizer, clock).partition(_SOURCE)
     if not found:
-        raise ModelError(f"the chat template of {tokenizer.name_or_path} leaves out what the user says")
+        raise ModelError("the model's chat template leaves out what the user says")
     return PromptFormat("chat", prefix, suffix, templated=True, clock=clock)
 
 

@@ -73,7 +73,7 @@ def prepare(database: Database, settings: Settings, rows: list[object], **hyperp
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        (SYSTEM, "messages: the chat template .* refuses a conversation: System role not supported"),
+        (SYSTEM, "messages: the model's chat template refuses a conversation: System role not supported"),
         (ALONE, "messages: there is no message before the assistant's"),
         (INVISIBLE, "completion: gives no tokens"),
     ],
