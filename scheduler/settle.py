@@ -23,11 +23,12 @@ from store.tables import EnergyInterval, Job
 log = structlog.get_logger()
 
 INSTANT = timedelta(microseconds=1)
-# A tick must not be long: so many intervals get a new price in it, shared out among the zones, and among their jobs.
+# A tick must not be long: so many intervals get a new price in it, or are closed as they are, shared out among the
+# zones, and among their jobs.
 PRICED_PER_TICK = 2000
 FEWEST_PER_ZONE = 50
 FEWEST_PER_JOB = 100
-CLOSED_PER_JOB = 10_000
+CLOSED_PER_TICK = 20_000
 
 
 @dataclass(frozen=True)
@@ -48,16 +49,17 @@ def settle_prices(database: Database, settings: Settings, *, at: datetime) -> No
     final_before = at - settings.settle_after
     with database.session() as session:
         zones = SettlementRepository(session).open_energy()
-    share = max(FEWEST_PER_ZONE, PRICED_PER_TICK // max(1, len(zones)))
     for energy in zones:
         with _isolated(zone=energy.zone):
-            _settle_zone(database, settings, energy, final_before=final_before, share=share)
+            _settle_zone(database, settings, energy, final_before=final_before, zones=len(zones))
 
 
 def _settle_zone(
-    database: Database, settings: Settings, energy: OpenEnergy, *, final_before: datetime, share: int
+    database: Database, settings: Settings, energy: OpenEnergy, *, final_before: datetime, zones: int
 ) -> None:
+    share = max(FEWEST_PER_ZONE, PRICED_PER_TICK // zones)
     each = max(FEWEST_PER_JOB, share // len(energy.job_ids))
+    closed_each = max(FEWEST_PER_JOB, CLOSED_PER_TICK // zones // len(energy.job_ids))
     with database.session() as session:
         repository = SettlementRepository(session)
         when = Settleable(
@@ -77,7 +79,9 @@ def _settle_zone(
             if intervals:
                 _price(intervals, _series(session, energy, _span_of(intervals), settings))
                 session.flush()
-            repository.close(energy.zone, job_id, when, limit=CLOSED_PER_JOB)
+                if "missing" in (job.counterfactuals or {}):
+                    job.counterfactuals = None  # there may be something to compare now
+            repository.close(energy.zone, job_id, when, limit=closed_each)
             EmissionsRepository(session).add_up(job)
 
 

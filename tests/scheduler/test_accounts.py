@@ -26,6 +26,7 @@ from tests.scheduler.stage import HOUR, START, add_job, get
 
 pytestmark = pytest.mark.fault(number=13)
 
+READING = Reading(zone="FR", start=START, end=START + HOUR, gco2e_per_kwh=0, source="test", fetched_at=START)
 LINES = ("less_work", "moved_in_time", "queueing", "owner_pause", "lost_work")
 
 
@@ -37,14 +38,7 @@ class Scene:
         self.job_id = add_job(database, zone="FR", signal="average")
         with database.session() as session:
             GridRepository(session).put(
-                Reading(
-                    zone="FR",
-                    start=hour(number),
-                    end=hour(number + 1),
-                    gco2e_per_kwh=value,
-                    source="test",
-                    fetched_at=START,
-                )
+                replace(READING, start=hour(number), end=hour(number + 1), gco2e_per_kwh=value)
                 for number, value in enumerate(gco2e_per_kwh)
             )
 
@@ -65,11 +59,13 @@ class Scene:
                 )
         return lease
 
-    def used(self, lease: Lease, epoch: int, begins: float, ends: float, kwh: float, *, pue: float = 1.0) -> None:
+    def used(
+        self, lease: Lease, epoch: int, begins: float, ends: float, kwh: float, *, pue: float = 1.0, zone: str = "FR"
+    ) -> None:
         interval = EnergyInterval(hour(begins), hour(ends), kwh, 0.0, 0.0, "RAPL", "none", "none")
         with self.database.session() as session:
             series = GridRepository(session).filled(
-                "FR", "average", interval.start, interval.end, stale_limit=self.settings.stale_limit
+                zone, "average", interval.start, interval.end, stale_limit=self.settings.stale_limit
             )
             progress.add_energy(session, lease, epoch, interval, split(interval, series, pue=pue))
 
@@ -379,4 +375,20 @@ def test_an_account_is_priced_as_the_job_was(stage: Any, database: Database) -> 
         GridRepository(session).put(replace(row, gco2e_per_kwh=150) for row in rows)
     found = scene.succeeded(lease, 1)
     assert found["constant_now"]["emissions_gco2e"] == pytest.approx(100)
+    assert lines(found) == {"less_work": pytest.approx(0.5)}
+
+
+def test_energy_that_gets_its_price_after_the_end_is_accounted_for_then(stage: Any) -> None:
+    scene = stage()
+    scene.job_id = add_job(scene.database, zone="site-7", signal="average")
+    lease = scene.claimed(0, steps_done=0)
+    scene.epoch(lease, 0, 1)
+    scene.used(lease, 1, 0, 1, 1.0, zone="site-7")
+    assert "1 of its 1 kWh have no price" in scene.succeeded(lease, 1)["missing"]
+    estimate = replace(READING, zone="site-7", end=hour(8), gco2e_per_kwh=300, estimated=True)
+    with scene.database.session() as session:
+        GridRepository(session).put([estimate])
+    found = scene.account(1)
+    assert scene.job.settled_at is None
+    assert found["constant_now"]["emissions_gco2e"] == pytest.approx(300)
     assert lines(found) == {"less_work": pytest.approx(0.5)}
