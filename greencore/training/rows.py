@@ -295,9 +295,8 @@ def _closed(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[i
 def _opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The tokens that the tokenizer puts before every text, if any: Llama's and Gemma's `<s>`, OPT's `</s>`."""
     text, plain = (list(tokenizer("a", add_special_tokens=special)["input_ids"]) for special in (True, False))
-    special = set(tokenizer.all_special_ids)
-    front = next((number for number, token in enumerate(text) if token not in special), 0)
-    return text[:front] if text[front : front + len(plain)] == plain else []
+    front = next((place for place in range(len(text)) if text[place : place + len(plain)] == plain), 0)
+    return text[:front] if set(text[:front]) <= set(tokenizer.all_special_ids) else []
 
 
 def _opening_of(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:

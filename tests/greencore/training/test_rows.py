@@ -150,6 +150,26 @@ def test_a_token_that_opens_every_text_stays_in_front_and_is_not_learned() -> No
     assert (cut.shortened_prompts, cut.shortened_completions) == (0, 1)
 
 
+@pytest.mark.fault(number=3)
+def test_every_token_that_a_tokenizer_opens_a_text_with_is_given() -> None:
+    words = Tokenizer(models.WordLevel({"<s>": 0, "</s>": 1, "<unk>": 2, "[gMASK]": 3, "w": 4}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    words.post_processor = processors.TemplateProcessing(
+        single="[gMASK] <s> $A </s>", special_tokens=[("[gMASK]", 3), ("<s>", 0), ("</s>", 1)]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words,
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        additional_special_tokens=["[gMASK]"],
+    )
+    [example] = tokenise([PromptRow("w w w", " w")], tokenizer, max_length=16).examples
+    assert example.input_ids == (3, 0, 4, 4, 4, 4, 1)
+    [cut] = tokenise([PromptRow("w w w", " w")], tokenizer, max_length=6).examples
+    assert cut.input_ids == (3, 0, 4, 4, 4, 1)
+
+
 def test_a_chat_prompt_is_the_same_as_a_conversation_of_one_turn() -> None:
     chat = prompt_format("chat", OPENED)
     prompt, conversation = (
