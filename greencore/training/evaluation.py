@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from greencore.dataset import PromptRow, Row, TextRow
 from greencore.training.end_of_text import end_token_ids, padding_id, until_end
 from greencore.training.formats import PLAIN, PromptFormat
+from greencore.training.languages import target_start
 from greencore.training.modes import in_evaluation_mode
 from greencore.training.positions import UNBOUNDED, positions_of
 from greencore.training.rouge import rouge
@@ -166,6 +167,7 @@ def _write_batch(
             do_sample=False,
             pad_token_id=pad,
             eos_token_id=ends,
+            **target_start(model, tokenizer),
         )
     start = 1 if encoder else length  # a decoder beside an encoder begins with a token of its own
     written = [until_end(row, ends) for row in tokens[:, start:].tolist()]

@@ -24,6 +24,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from greencore.training.languages import name_target_language
 from greencore.training.quantised import quantisation
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -99,7 +100,10 @@ def load_skeleton(folder: Path) -> PreTrainedModel:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer, with a pad token (the end-of-text token where it has none of its own). Raises `ModelError`."""
+    """The tokenizer, with a pad token (the end-of-text token where it has none of its own) and a target language.
+
+    Raises `ModelError`.
+    """
     with _refusals(folder):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
@@ -107,6 +111,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         raise ModelError(f"the tokenizer in {folder} has no end-of-text token, so a completion would never end")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    name_target_language(tokenizer, folder)
     return tokenizer
 
 

@@ -106,7 +106,8 @@ def tokenise(
         window = (max_target_length or max_length) if encoder else max_length
         if len(completion) > window:
             completions += 1
-            completion = completion[:window]
+            code = completion[-1:] if encoder and completion[-1] != tokenizer.eos_token_id else []  # of a language
+            completion = [*completion[: window - len(code)], *code]
         room = max_length if encoder else max_length - len(completion)
         prompt, shortened = prompt_tokens(row, tokenizer, max_length=room, prompt_format=prompt_format, encoder=encoder)
         prompts += shortened
@@ -148,7 +149,8 @@ def prompt_tokens(
     def encode_prompt(length: int) -> list[int]:
         text = given(length)
         if encoder:
-            return _closed(encode(text, tokenizer, add_special_tokens=not messages), tokenizer)
+            tokens = encode(text, tokenizer, add_special_tokens=not messages)
+            return tokens if not messages and tokenizer.eos_token_id in tokens else _closed(tokens, tokenizer)
         return [*opening, *encode(text, tokenizer)]
 
     tokens = encode_prompt(len(source))
@@ -248,8 +250,10 @@ def _learned_tokens(
 ) -> list[int]:
     turn = _turn(row, tokenizer, prompt_format)
     if encoder:
-        learned = encode(turn.learned, tokenizer, add_special_tokens=True)
-        empty = not encode(turn.learned, tokenizer)
+        learned = encode(turn.learned, tokenizer, add_special_tokens=True, target=True)
+        empty = not encode(turn.learned, tokenizer, target=True)
+        if tokenizer.eos_token_id in learned and not _messages(row, tokenizer, prompt_format) and not empty:
+            return learned  # a language's code may follow on the end
     else:
         learned = continue_text(turn.given, turn.learned, tokenizer)
         empty = not learned

@@ -30,6 +30,7 @@ from greencore.training.evaluation import Evaluation
 from greencore.training.examination import Examination, sample_format
 from greencore.training.finite import check_held_out_loss, check_model
 from greencore.training.formats import PromptFormat, prompt_format
+from greencore.training.languages import begin_in_target_language
 from greencore.training.ledger import EpochReport
 from greencore.training.listener import Listener, Relay, Stopped, stoppable, whole_epochs, within_an_epoch
 from greencore.training.models import load_model, load_tokenizer
@@ -113,6 +114,7 @@ def fine_tune(
     train_set = tokenised(training, tokenizer, hyperparameters, form, encoder=encodes(model))
     held_out_tokens = tokenised(held_out, tokenizer, hyperparameters, form, encoder=encodes(model))
     stop_at_every_end(model, tokenizer, (example.labels for example in train_set.examples))
+    begin_in_target_language(model, tokenizer)
     sample_form = sample_format(rows, form, tokenizer)
     examination = Examination(
         tokenizer,

@@ -1,6 +1,7 @@
 """Special tokens that are spelled out in data: `</s>` in a page of HTML is text, and ends nothing."""
 
 import re
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from transformers import PreTrainedTokenizerBase
@@ -31,20 +32,28 @@ def unmark(text: str) -> str:
     return text.replace(MARK, "")
 
 
-def encode(text: str, tokenizer: PreTrainedTokenizerBase, *, add_special_tokens: bool = False) -> list[int]:
+def encode(
+    text: str, tokenizer: PreTrainedTokenizerBase, *, add_special_tokens: bool = False, target: bool = False
+) -> list[int]:
     """Encode text in which special tokens are those of a template; marked ones are encoded as the text that they are.
 
-    With `add_special_tokens` also the tokens that the tokenizer puts before and after a whole text.
+    With `add_special_tokens` also the tokens that the tokenizer puts before and after a whole text; with `target` those
+    of what a decoder writes, the target language's code among them.
     """
+
+    def tokens(text: str, **settings: bool) -> Any:
+        given: Any = {"text_target" if target else "text": text}
+        return tokenizer(**given, **settings)
+
     if MARK not in text:
-        return list(tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"])
+        return list(tokens(text, add_special_tokens=add_special_tokens)["input_ids"])
     if (pattern := _pattern(tokenizer)) is None or not pattern.search(text):
-        plain = list(tokenizer(unmark(text), add_special_tokens=False, split_special_tokens=True)["input_ids"])
+        plain = list(tokens(unmark(text), add_special_tokens=False, split_special_tokens=True)["input_ids"])
         if not _special_ids(tokenizer).intersection(plain):  # a tokenizer of whole words or pieces finds them even so
             if not add_special_tokens:
                 return plain
-            return list(tokenizer(unmark(text), add_special_tokens=True, split_special_tokens=True)["input_ids"])
-    found = tokenizer(text, add_special_tokens=add_special_tokens, return_offsets_mapping=tokenizer.is_fast)
+            return list(tokens(unmark(text), add_special_tokens=True, split_special_tokens=True)["input_ids"])
+    found = tokens(text, add_special_tokens=add_special_tokens, return_offsets_mapping=tokenizer.is_fast)
     if not tokenizer.is_fast:  # which says no places; a token of the mark is of the mark alone
         marks = set(tokenizer(MARK, add_special_tokens=False)["input_ids"]) - {tokenizer.unk_token_id}
         return [token for token in found["input_ids"] if token not in marks]

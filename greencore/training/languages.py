@@ -1,0 +1,55 @@
+"""The target language of a multilingual encoder-decoder model (mBART, NLLB, M2M-100): its code is part of a target."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def name_target_language(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Have the tokenizer encode targets in the language that the model in the folder begins to write in.
+
+    Only where the tokenizer knows languages and names none; where the model's configurations name none either, the
+    tokenizer takes the source's.
+    """
+    if getattr(tokenizer, "tgt_lang", "") is not None:
+        return
+    files = [folder / name for name in ("generation_config.json", "config.json")]
+    configs: list[Any] = [json.loads(file.read_text()) for file in files if file.is_file()]
+    for key in ("forced_bos_token_id", "decoder_start_token_id"):
+        for config in configs:
+            token = config.get(key)
+            if isinstance(token, int) and token in _language_codes(tokenizer):
+                code = tokenizer.convert_ids_to_tokens([token])[0]
+                tokenizer.tgt_lang = code.removeprefix("__").removesuffix("__")
+                return
+
+
+def target_start(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Return the generation setting that begins a text in the tokenizer's target language; empty without languages.
+
+    The code comes after the decoder's start (NLLB, M2M-100, mBART-50), or in its place (mBART, PLBART).
+    """
+    if not model.config.is_encoder_decoder or getattr(tokenizer, "tgt_lang", None) is None:
+        return {}
+    tokens, codes = tokenizer(text_target="")["input_ids"], _language_codes(tokenizer)
+    if tokens and tokens[0] in codes:
+        return {"forced_bos_token_id": int(tokens[0])}
+    if tokens and tokens[-1] in codes and model.config.model_type in ("mbart", "plbart"):
+        return {"decoder_start_token_id": int(tokens[-1])}
+    return {}
+
+
+def begin_in_target_language(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Have generation with the model, and with what is saved of it, begin in the tokenizer's target language."""
+    for name, token in target_start(model, tokenizer).items():
+        setattr(model.generation_config, name, token)
+
+
+def _language_codes(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """The special tokens that have no other use."""
+    usual = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id)
+    special = {token for token, content in tokenizer.added_tokens_decoder.items() if content.special}
+    named = {getattr(tokenizer, f"{name}_token_id", None) for name in ("cls", "sep", "mask")}
+    return (special | set(tokenizer.all_special_ids)) - {*usual, *named}
