@@ -54,7 +54,7 @@ def measure_models() -> None:
     """Measure the catalogue's models that have not been measured yet."""
     from worker.prepare import measure_catalogue
 
-    measure_catalogue()
+    sit_out(measure_catalogue, patience_seconds=get_settings().lease_seconds)
 
 
 @app.task(name=COUNT_TOKENS)

@@ -38,7 +38,8 @@ class Served:
 @pytest.fixture(scope="module")
 def data_dir() -> Iterator[Path]:
     with TemporaryDirectory(prefix="greentune-test-", ignore_cleanup_errors=True) as folder:
-        yield Path(folder) / "var"
+        # What a path may hold and a URL, a connection string or a shell takes apart.
+        yield Path(folder) / "My Data 100%+&ü" / "var"
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,7 @@ def served(greentune: "Run", data_dir: Path) -> Served:
 
 def serve(greentune: "Run", data_dir: Path) -> Served:
     # No model, so that none is measured in the background.
+    data_dir.parent.mkdir(exist_ok=True)
     catalogue = data_dir.with_name("catalogue.toml")
     catalogue.touch()
     command = greentune(
@@ -72,6 +74,14 @@ def test_it_is_ready_when_it_says_so(served: Served) -> None:
     for name in ("postgres", "valkey", "api", "scheduler", "prepare-worker", "train-worker"):
         assert f"{name}: ready after" in served.command.output
         assert (served.data_dir / "logs" / f"{name}.log").is_file()
+
+
+@pytest.mark.fault(number=19)
+def test_in_a_folder_whose_name_has_spaces_a_scheduler_leads(served: Served) -> None:
+    log = (served.data_dir / "logs" / "scheduler.log").read_text()
+    assert " " in str(served.data_dir)
+    assert "scheduler.leads" in log
+    assert "database.unreachable" not in log
 
 
 def test_the_first_key_is_shown_once_and_written_nowhere(served: Served) -> None:
