@@ -10,7 +10,6 @@ from greencore.policy.gating import Look
 from scheduler.gates import LOOK_EVERY, look_at_gate
 from scheduler.placing import NOT_LOOKED_AT, Fleet, guarded, look_at_waiting
 from store.database import Database
-from store.grid import signal_named
 from store.jobs import JobRepository
 from store.pace import pace
 from store.queue import QueueRepository
@@ -57,6 +56,4 @@ def pause_running_jobs(database: Database, settings: Settings, *, at: datetime) 
 def _look_at_running(session: Session, job: Job, settings: Settings, *, at: datetime) -> Look:
     assert job.zone is not None
     expected = pace(session, job, settings, device=job.device)
-    return look_at_gate(
-        session, job, expected, settings, zone=job.zone, signal=signal_named(job.signal), computing=True, at=at
-    )
+    return look_at_gate(session, job, expected, settings, zone=job.zone, computing=True, at=at)

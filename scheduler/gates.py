@@ -6,9 +6,8 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from greencore.carbon import Signal
 from greencore.policy.gating import Look, Progress, look
-from store.grid import GridRepository
+from store.grid import GridRepository, basis_of
 from store.jobs import policy_of
 from store.pace import Pace
 from store.settings import Settings
@@ -32,7 +31,6 @@ def look_at_gate(
     settings: Settings,
     *,
     zone: str,
-    signal: Signal,
     computing: bool,
     at: datetime,
 ) -> Look:
@@ -49,8 +47,10 @@ def look_at_gate(
     deadline = _deadline(job, job.epochs * pace.epoch_hours * rho_max + policy.gate.max_delay_hours, at)
     # When the plan's slack is used up, the model must still be loaded before it trains.
     latest_end = deadline - pace.startup_hours * HOUR
-    known = GridRepository(session).knowledge(zone, signal, at, max(latest_end, at))
-    in_force, outlook = known.in_force(at, stale_limit=settings.stale_limit), known.outlook(at)
+    basis, until = basis_of(job), max(latest_end, at)
+    known = GridRepository(session).knowledge(zone, basis.signal, at, until, emission_factors=basis.emission_factors)
+    in_force = known.in_force(at, stale_limit=settings.stale_limit, static=settings.static_mean(zone))
+    outlook = known.outlook(at)
     found = look(
         policy,
         progress,

@@ -148,7 +148,9 @@ class GridWatch:
     def _store_latest(self, name: str, source: Source, now: datetime) -> bool:
         """Fetch the reading in force; False where what is stored is it, and the source was not asked."""
         with self._database.session() as session:
-            stored = GridRepository(session).newest(name, at=now, signal=source.signal)
+            stored = GridRepository(session).newest(
+                name, at=now, signal=source.signal, emission_factors=source.emission_factors
+            )
         may_change = stored is not None and stored.estimated and not isinstance(source, StaticSource)
         if stored is not None and now < stored.end and not may_change:
             return False
@@ -162,14 +164,14 @@ class GridWatch:
 
         Measured readings are read again for as long as prices may still change. False where the source was not asked.
         """
-        signal = zone.source.signal
+        signal, factors = zone.source.signal, zone.source.emission_factors
         with self._database.session() as session:
             grid = GridRepository(session)
-            newest = grid.newest(name, at=now, signal=signal)
+            newest = grid.newest(name, at=now, signal=signal, emission_factors=factors)
             if newest is None or isinstance(zone.source, StaticSource):
                 return False
-            first = grid.first(name, signal)
-            recent = grid.between(name, signal, now - REPAIRED, now)
+            first = grid.first(name, signal, emission_factors=factors)
+            recent = grid.between(name, signal, now - REPAIRED, now, emission_factors=factors)
         assert first is not None
         length = newest.end - newest.start
         due = zone.next_repair is None or now >= zone.next_repair
@@ -210,7 +212,7 @@ class GridWatch:
         signal = source.signal
         with self._database.session() as session:
             grid = GridRepository(session)
-            newest = grid.newest(name, at=now, signal=signal)
+            newest = grid.newest(name, at=now, signal=signal, emission_factors=source.emission_factors)
             made = grid.forecast_made(name, signal)
         length = timedelta(hours=1) if newest is None else newest.end - newest.start
         horizon = min(HORIZON, MOST_FORECAST_READINGS * length)
@@ -238,7 +240,9 @@ class GridWatch:
         if isinstance(source, StaticSource):
             return []
         with self._database.session() as session:
-            history = GridRepository(session).between(name, source.signal, now - TRAINED_ON, now)
+            history = GridRepository(session).between(
+                name, source.signal, now - TRAINED_ON, now, emission_factors=source.emission_factors
+            )
         # The reading in force is taken at its word up to its end: what comes after is forecast from it, too.
         known_until = max([now, *(reading.end for reading in history.readings[-1:])])
         try:

@@ -8,11 +8,10 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from greencore.carbon import Signal
+from greencore.carbon import Basis
 from greencore.policy.gating import Look
 from scheduler.gates import is_gated, look_at_gate
 from store.eta import expected_end_of_waiting, keep
-from store.grid import signal_named
 from store.pace import pace
 from store.placement import place, zones_of
 from store.settings import Settings
@@ -27,15 +26,20 @@ NOT_LOOKED_AT = "its gate could not be looked at, which is tried again"
 
 @dataclass(frozen=True)
 class Fleet:
-    """The live training workers, and the signal of each zone that has a source."""
+    """The live training workers, and what the intensity of each zone that has a source counts."""
 
     workers: Sequence[Worker]
-    signals: Mapping[str, Signal]
+    bases: Mapping[str, Basis]
 
-    def zones(self, signal: str | None = None) -> list[str]:
-        """The zones that are served; where a signal is given, only those that are measured by it."""
-        served = (zone for zone in zones_of(self.workers) if zone in self.signals)
-        return [zone for zone in served if signal in (None, self.signals[zone])]
+    def zones(self, signal: str | None = None, emission_factors: str | None = None) -> list[str]:
+        """The zones that are served; where a signal or emission factors are given, only those that have these."""
+        served = (zone for zone in zones_of(self.workers) if zone in self.bases)
+        return [
+            zone
+            for zone in served
+            if signal in (None, self.bases[zone].signal)
+            and emission_factors in (None, self.bases[zone].emission_factors)
+        ]
 
 
 def live_workers(session: Session, settings: Settings) -> Sequence[Worker]:
@@ -43,11 +47,15 @@ def live_workers(session: Session, settings: Settings) -> Sequence[Worker]:
     return WorkerRepository(session).live(within=timedelta(seconds=settings.lease_seconds))
 
 
-def nobody_serves(zone_asked: str | None, signal: str | None, served: Collection[str]) -> str:
+def nobody_serves(job: Job, served: Collection[str]) -> str:
     """Why a job waits that no live worker, all of which are in the zones `served`, could run."""
-    if zone_asked is not None:
-        return f"waits for a worker in zone {zone_asked}{none_alive(served)}"
-    return f"waits for a worker{f' of a zone with a {signal} intensity' if signal is not None else ''}: none is alive"
+    if job.zone_asked is not None:
+        return f"waits for a worker in zone {job.zone_asked}{none_alive(served)}"
+    if job.signal is None:
+        return "waits for a worker: none is alive"
+    factors = {None: "", "lifecycle": " with life-cycle factors"}.get(job.emission_factors, " with direct factors")
+    intensity = "an average" if job.signal == "average" else f"a {job.signal}"
+    return f"waits for a worker of a zone with {intensity} intensity{factors}: none is alive"
 
 
 def guarded(session: Session, job: Job, look: Callable[[], Look | None]) -> Look | None:
@@ -66,23 +74,25 @@ def guarded(session: Session, job: Job, look: Callable[[], Look | None]) -> Look
 
 def look_at_waiting(session: Session, job: Job, fleet: Fleet, settings: Settings, *, at: datetime) -> Look | None:
     """Place a locked job and look at its gate; None, with the reason in the job, where no worker could run it."""
-    # What has been priced by one signal stays with it.
-    zones = fleet.zones(job.signal) if job.zone_asked is None else fleet.zones()
+    # What has been priced on one basis stays with it.
+    zones = fleet.zones(job.signal, job.emission_factors) if job.zone_asked is None else fleet.zones()
     if not zones or (job.zone_asked is not None and job.zone_asked not in zones):
-        job.reason = nobody_serves(job.zone_asked, job.signal, zones)
+        job.reason = nobody_serves(job, zones)
         return None
     expected = pace(session, job, settings, device=job.device or fleet.workers[0].device)
     zone, why = job.zone_asked, "no gate"
+    if zone is None and job.energy_kwh > 0 and job.zone in zones:
+        zone, why = job.zone, "goes on in the zone where it has run"
     if zone is None:
-        placement = place(session, zones, fleet.signals, expected, job.epochs, at=at)
+        placement = place(session, zones, fleet.bases, expected, job.epochs, at=at)
         assert placement is not None
         zone, why = placement.zone, placement.reason
     job.zone = zone
-    job.signal = job.signal or fleet.signals[zone]
+    if job.signal is None:
+        job.signal, job.emission_factors = fleet.bases[zone].signal, fleet.bases[zone].emission_factors
     found = Look(True, None, 0.0, False, False, False, why)
     if is_gated(job):
-        signal = signal_named(job.signal)
-        found = look_at_gate(session, job, expected, settings, zone=zone, signal=signal, computing=False, at=at)
+        found = look_at_gate(session, job, expected, settings, zone=zone, computing=False, at=at)
     there = sum(worker.zone == zone for worker in fleet.workers)
     keep(job, expected_end_of_waiting(session, job, expected, workers=there, at=at))
     return found

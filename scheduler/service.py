@@ -9,6 +9,7 @@ import structlog
 from kombu.exceptions import OperationalError as BrokerDown
 from sqlalchemy.exc import DBAPIError
 
+from greencore.carbon import Basis
 from greencore.clock import Clock, utc_now
 from scheduler.broker import Broker
 from scheduler.cadence import Cadence
@@ -46,7 +47,7 @@ class Scheduler:
         `store.settings.SecretKeyMissing` where there is nothing to sign webhooks with."""
         self._settings, self._clock = settings, clock
         sources = open_sources(settings, clock=clock)
-        self._signals = {zone: source.signal for zone, source in sources.items()}
+        self._bases = {zone: Basis(source.signal, source.emission_factors) for zone, source in sources.items()}
         self._database = Database(settings.database_url)
         self._watch = GridWatch(self._database, settings, sources, clock=clock)
         self._broker = Broker(settings)
@@ -105,7 +106,7 @@ class Scheduler:
     def _do_what_is_due(self) -> None:
         settings, database, now = self._settings, self._database, self._clock()
         with database.session() as session:
-            fleet = Fleet(live_workers(session, settings), self._signals)
+            fleet = Fleet(live_workers(session, settings), self._bases)
             in_use = {*fleet.zones(), *JobRepository(session).open_zones()}
         self._webhooks.begin()
         if self._refresh.due(now):

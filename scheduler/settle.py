@@ -88,7 +88,10 @@ def _settle_zone(
 def _measured(session: Session, energy: OpenEnergy) -> list[Stretch]:
     """When measured readings cover the time of a zone's open energy."""
     end = max(energy.end, energy.start + INSTANT)
-    readings = GridRepository(session).between(energy.zone, energy.signal, energy.start, end)
+    basis = energy.basis
+    readings = GridRepository(session).between(
+        energy.zone, basis.signal, energy.start, end, emission_factors=basis.emission_factors
+    )
     return covered(reading for reading in readings if not reading.estimated)
 
 
@@ -100,7 +103,10 @@ def _known(session: Session, energy: OpenEnergy, unpriced: Stretch | None, setti
 def _series(session: Session, energy: OpenEnergy, span: Stretch, settings: Settings) -> IntensitySeries:
     """What the fallback chain knows of a zone during a span of time."""
     start, end = span[0], max(span[1], span[0] + INSTANT)
-    return GridRepository(session).filled(energy.zone, energy.signal, start, end, stale_limit=settings.stale_limit)
+    static = settings.static_mean(energy.zone)
+    return GridRepository(session).filled(
+        energy.zone, energy.basis, start, end, stale_limit=settings.stale_limit, static=static
+    )
 
 
 def _span_of(intervals: Sequence[EnergyInterval]) -> Stretch:

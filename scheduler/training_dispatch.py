@@ -17,7 +17,6 @@ from store.database import Database
 from store.jobs import JobRepository
 from store.queue import QueueRepository, Waiting, in_turn
 from store.settings import Settings
-from store.site import UNKNOWN_ZONE
 from store.status import JobStatus
 from store.tables import Job
 from store.transitions import transition
@@ -111,7 +110,7 @@ def _free(busy: set[str], under_way: Sequence[str | None], fleet: Fleet) -> Coun
 
 def _mark_sent(session: Session, job: Job, found: Look, *, at: datetime) -> None:
     job.dispatched_at = at
-    job.reason = found.reason if is_gated(job) or job.zone == UNKNOWN_ZONE else None
+    job.reason = found.reason if is_gated(job) or job.zone_asked is None else None
     JobRepository(session).record(
         job.id, "job.dispatched", at=at, zone=job.zone, reason=job.reason, forced=found.forced or None
     )

@@ -12,7 +12,7 @@ from greencore.carbon.counterfactuals import Counterfactual, counterfactuals
 from greencore.carbon.run_parts import total_hours
 from greencore.carbon.savings import savings
 from store.emissions import EmissionsRepository
-from store.grid import GridRepository, signal_named
+from store.grid import GridRepository, basis_of
 from store.settings import Settings
 from store.status import JobStatus
 from store.tables import Job
@@ -73,7 +73,10 @@ def _known(
 ) -> IntensitySeries:
     """What the fallback chain knows of the job's zone from `start` to `end`; times to come by the forecast."""
     end = max(end, start + timedelta(seconds=1))
-    return GridRepository(session).filled(zone, signal_named(job.signal), start, end, stale_limit=settings.stale_limit)
+    static = settings.static_mean(zone)
+    return GridRepository(session).filled(
+        zone, basis_of(job), start, end, stale_limit=settings.stale_limit, static=static
+    )
 
 
 def _stored(estimate: Counterfactual) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Carbon-intensity readings and forecasts, zone by zone; average and marginal ones are never mixed."""
+"""Carbon-intensity readings and forecasts, zone by zone; figures of different bases are never mixed."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
@@ -8,12 +8,13 @@ from sqlalchemy import ARRAY, String, delete, func, literal, or_, select, true
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from greencore.carbon import IntensitySeries, Reading, Signal
+from greencore.carbon import Basis, EmissionFactors, IntensitySeries, Reading, Signal
 from greencore.carbon.fallback import Known
 from greencore.carbon.merging import merged
 from greencore.carbon.series import SIGNALS
+from greencore.carbon.static import StaticMean
 from store.knowledge import Knowledge
-from store.tables import IntensityForecast, IntensityReading
+from store.tables import IntensityForecast, IntensityReading, Job
 
 # The fallback chain looks back to the same hour of last week.
 LOOK_BACK = timedelta(days=8)
@@ -59,23 +60,33 @@ class GridRepository:
         )
         self._upsert(IntensityForecast, [reading for reading in readings if reading.end > at])
 
-    def newest(self, zone: str, *, at: datetime, signal: Signal | None = None) -> Reading | None:
-        """The last reading that had begun by a time; without a signal, of the one that was fetched last."""
+    def newest(
+        self,
+        zone: str,
+        *,
+        at: datetime,
+        signal: Signal | None = None,
+        emission_factors: EmissionFactors | None = None,
+    ) -> Reading | None:
+        """The last reading that had begun by a time, of the emission factors that are given; without a signal, of the
+        one that was fetched last."""
         signal = signal or self.signal(zone)
+        of = [] if emission_factors is None else [IntensityReading.emission_factors == emission_factors]
         query = (
             select(IntensityReading)
-            .where(IntensityReading.zone == zone, IntensityReading.signal == signal, IntensityReading.start <= at)
+            .where(IntensityReading.zone == zone, IntensityReading.signal == signal, IntensityReading.start <= at, *of)
             .order_by(IntensityReading.start.desc())
             .limit(1)
         )
         row = self._session.scalars(query).one_or_none()
         return None if row is None else reading_of(row)
 
-    def first(self, zone: str, signal: Signal) -> Reading | None:
-        """The earliest reading."""
+    def first(self, zone: str, signal: Signal, *, emission_factors: EmissionFactors | None = None) -> Reading | None:
+        """The earliest reading, of the emission factors that are given."""
+        of = [] if emission_factors is None else [IntensityReading.emission_factors == emission_factors]
         query = (
             select(IntensityReading)
-            .where(IntensityReading.zone == zone, IntensityReading.signal == signal)
+            .where(IntensityReading.zone == zone, IntensityReading.signal == signal, *of)
             .order_by(IntensityReading.start)
             .limit(1)
         )
@@ -99,14 +110,42 @@ class GridRepository:
         found = self._session.scalar(query.limit(1))
         return None if found is None else signal_named(found)
 
-    def between(self, zone: str, signal: Signal, start: datetime, end: datetime) -> IntensitySeries:
-        """Readings that touch `[start, end)`, without overlaps."""
-        return self._series(IntensityReading, zone, signal, start, end)
+    def basis(self, zone: str) -> Basis | None:
+        """What the zone's readings count: signal and emission factors of the one that was fetched last."""
+        signal = self.signal(zone)
+        return None if signal is None else Basis(signal, self.emission_factors(zone, signal))
 
-    def dirtiest(self, zone: str, signal: Signal) -> float | None:
-        """The highest intensity ever read; None where there is no reading."""
+    def emission_factors(self, zone: str, signal: Signal) -> EmissionFactors:
+        """Those of the zone's last reading of a signal; of the life cycle where there is none."""
+        query = (
+            select(IntensityReading.emission_factors)
+            .where(IntensityReading.zone == zone, IntensityReading.signal == signal)
+            .order_by(IntensityReading.start.desc())
+            .limit(1)
+        )
+        return factors_named(self._session.scalar(query))
+
+    def between(
+        self,
+        zone: str,
+        signal: Signal,
+        start: datetime,
+        end: datetime,
+        *,
+        emission_factors: EmissionFactors | None = None,
+    ) -> IntensitySeries:
+        """Readings that touch `[start, end)`, without overlaps.
+
+        Of one kind of emission factors: those that are given, else those of the zone's last reading.
+        """
+        return self._series(IntensityReading, zone, signal, start, end, emission_factors)
+
+    def dirtiest(self, zone: str, basis: Basis) -> float | None:
+        """The highest intensity ever read on a basis; None where there is no reading."""
         query = select(func.max(IntensityReading.gco2e_per_kwh)).where(
-            IntensityReading.zone == zone, IntensityReading.signal == signal
+            IntensityReading.zone == zone,
+            IntensityReading.signal == basis.signal,
+            IntensityReading.emission_factors == basis.emission_factors,
         )
         return self._session.scalar(query)
 
@@ -120,9 +159,17 @@ class GridRepository:
         )
         return int(self._session.scalar(query) or 0)
 
-    def forecast(self, zone: str, signal: Signal, start: datetime, end: datetime) -> IntensitySeries:
-        """What was last expected of `[start, end)`."""
-        return self._series(IntensityForecast, zone, signal, start, end)
+    def forecast(
+        self,
+        zone: str,
+        signal: Signal,
+        start: datetime,
+        end: datetime,
+        *,
+        emission_factors: EmissionFactors | None = None,
+    ) -> IntensitySeries:
+        """What was last expected of `[start, end)`; of one kind of emission factors, as `between` chooses it."""
+        return self._series(IntensityForecast, zone, signal, start, end, emission_factors)
 
     def forecast_made(self, zone: str, signal: Signal) -> tuple[datetime, datetime] | None:
         """When the newest forecast was fetched, and how far it reaches; None where there is none."""
@@ -135,29 +182,54 @@ class GridRepository:
         row = self._session.execute(query).one_or_none()
         return None if row is None else (row.fetched_at, row.end)
 
-    def knowledge(self, zone: str, signal: Signal, start: datetime, end: datetime) -> Knowledge:
-        """What the fallback chain needs to say the intensity of any time in `[start, end)`."""
+    def knowledge(
+        self,
+        zone: str,
+        signal: Signal,
+        start: datetime,
+        end: datetime,
+        *,
+        emission_factors: EmissionFactors | None = None,
+    ) -> Knowledge:
+        """What the fallback chain needs to say the intensity of any time in `[start, end)`.
+
+        Of one kind of emission factors, as `between` chooses it.
+        """
+        factors = emission_factors or self.emission_factors(zone, signal)
         return Knowledge(
             zone,
             signal,
-            readings=self.between(zone, signal, start - LOOK_BACK, end),
-            forecast=self.forecast(zone, signal, start, end),
+            factors,
+            readings=self.between(zone, signal, start - LOOK_BACK, end, emission_factors=factors),
+            forecast=self.forecast(zone, signal, start, end, emission_factors=factors),
         )
 
-    def in_force(self, zone: str, signal: Signal | None, at: datetime, *, stale_limit: timedelta) -> Known | None:
+    def in_force(
+        self,
+        zone: str,
+        signal: Signal | None,
+        at: datetime,
+        *,
+        stale_limit: timedelta,
+        static: StaticMean,
+        emission_factors: EmissionFactors | None = None,
+    ) -> Known | None:
         """What the fallback chain takes for a zone's intensity at a time; of the average where no signal is known."""
-        known = self.knowledge(zone, signal or "average", at, at + timedelta(hours=1))
-        return known.in_force(at, stale_limit=stale_limit)
+        until = at + timedelta(hours=1)
+        known = self.knowledge(zone, signal or "average", at, until, emission_factors=emission_factors)
+        return known.in_force(at, stale_limit=stale_limit, static=static)
 
     def filled(
-        self, zone: str, signal: Signal, start: datetime, end: datetime, *, stale_limit: timedelta
+        self, zone: str, basis: Basis, start: datetime, end: datetime, *, stale_limit: timedelta, static: StaticMean
     ) -> IntensitySeries:
         """What the time from `start` to `end` (later) is priced by: its readings, and the fallback chain in gaps."""
-        readings = self.between(zone, signal, start, end)
+        signal, factors = basis.signal, basis.emission_factors
+        readings = self.between(zone, signal, start, end, emission_factors=factors)
         # As a rule nothing is missing, and the days that a gap is filled from need not be read.
         if len(readings) and readings.mean(start, end).covered_share == 1:
             return readings
-        return self.knowledge(zone, signal, start, end).filled(start, end, stale_limit=stale_limit)
+        known = self.knowledge(zone, signal, start, end, emission_factors=factors)
+        return known.filled(start, end, stale_limit=stale_limit, static=static)
 
     def _upsert(
         self,
@@ -187,10 +259,18 @@ class GridRepository:
         signal: Signal,
         start: datetime,
         end: datetime,
+        emission_factors: EmissionFactors | None,
     ) -> IntensitySeries:
+        factors = emission_factors or self.emission_factors(zone, signal)
         query = (
             select(table)
-            .where(table.zone == zone, table.signal == signal, table.start < end, table.end > start)
+            .where(
+                table.zone == zone,
+                table.signal == signal,
+                table.emission_factors == factors,
+                table.start < end,
+                table.end > start,
+            )
             .order_by(table.start)
         )
         rows: Iterable[IntensityReading | IntensityForecast] = self._session.scalars(query)
@@ -206,7 +286,7 @@ def reading_of(row: IntensityReading | IntensityForecast) -> Reading:
         gco2e_per_kwh=row.gco2e_per_kwh,
         source=row.source,
         signal=signal_named(row.signal),
-        emission_factors="direct" if row.emission_factors == "direct" else "lifecycle",
+        emission_factors=factors_named(row.emission_factors),
         estimated=row.estimated,
         fetched_at=row.fetched_at,
     )
@@ -215,6 +295,16 @@ def reading_of(row: IntensityReading | IntensityForecast) -> Reading:
 def signal_named(value: str | None) -> Signal:
     """The signal as it is stored; the grid's average unless it says otherwise."""
     return "marginal" if value == "marginal" else "average"
+
+
+def factors_named(value: str | None) -> EmissionFactors:
+    """The emission factors as they are stored; those of the life cycle unless it says otherwise."""
+    return "direct" if value == "direct" else "lifecycle"
+
+
+def basis_of(job: Job) -> Basis:
+    """By what a job is steered and priced, fixed when it was placed first."""
+    return Basis(signal_named(job.signal), factors_named(job.emission_factors))
 
 
 def _row(reading: Reading) -> dict[str, Any]:

@@ -3,41 +3,44 @@
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from greencore.carbon import IntensitySeries, Reading, Signal
+from greencore.carbon import EmissionFactors, IntensitySeries, Reading, Signal
 from greencore.carbon.fallback import Known, filled, resolve
-from greencore.carbon.static import static_reading
+from greencore.carbon.static import StaticMean
 
 
 @dataclass(frozen=True)
 class Knowledge:
-    """Readings of a zone, and what was last expected of it, all of one signal."""
+    """Readings of a zone, and what was last expected of it, all of one signal and one kind of emission factors."""
 
     zone: str
     signal: Signal
+    emission_factors: EmissionFactors
     readings: IntensitySeries
     forecast: IntensitySeries
 
-    def in_force(self, at: datetime, *, stale_limit: timedelta) -> Known | None:
-        """What the fallback chain takes for the intensity at a time; None where it knows nothing."""
+    def in_force(self, at: datetime, *, stale_limit: timedelta, static: StaticMean) -> Known | None:
+        """What the fallback chain takes for the intensity at a time, `static` last; None where it knows nothing."""
         return resolve(
             at,
             readings=self.readings,
             forecast=self.forecast,
-            static=static_reading(self.zone, at),
+            static=static.reading(self.zone, at),
             stale_limit=stale_limit,
             signal=self.signal,
+            emission_factors=self.emission_factors,
         )
 
-    def filled(self, start: datetime, end: datetime, *, stale_limit: timedelta) -> IntensitySeries:
+    def filled(self, start: datetime, end: datetime, *, stale_limit: timedelta, static: StaticMean) -> IntensitySeries:
         """All that the fallback chain knows from `start` to `end`, as one series: what has passed is priced by it."""
         return filled(
             start,
             end,
             readings=self.readings,
             forecast=self.forecast,
-            static=static_reading(self.zone, end),
+            static=static.reading(self.zone, end),
             stale_limit=stale_limit,
             signal=self.signal,
+            emission_factors=self.emission_factors,
         )
 
     def outlook(self, now: datetime) -> IntensitySeries:

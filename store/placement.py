@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
-from greencore.carbon import Signal
+from greencore.carbon import Basis
 from store.grid import GridRepository
 from store.pace import Pace
 from store.site import UNKNOWN_ZONE
@@ -45,7 +45,7 @@ def possible_pues(workers: Sequence[Worker], zones: Collection[str], zone_asked:
 def place(
     session: Session,
     zones: Collection[str],
-    signals: Mapping[str, Signal],
+    bases: Mapping[str, Basis],
     pace: Pace | None,
     epochs: int,
     *,
@@ -53,28 +53,35 @@ def place(
 ) -> Placement | None:
     """Of `zones`, the one whose intensity is expected to be lowest over the job's duration at ρ = 1; None of none.
 
-    An average and a marginal intensity cannot be compared: where zones have either, those with an average are
-    compared. A zone of which nothing is known comes last, and without any knowledge the first by name is taken. Workers
+    Intensities of different bases cannot be compared. Where zones have either, those with an average rather than a
+    marginal one are compared, and of these those whose emission factors are of the life cycle; the reason names the
+    others. A zone of which nothing is known comes last, and without any knowledge the first by name is taken. Workers
     whose site is not known are not compared with any other: they get a job where no other zone has a worker.
     """
-    known = [zone for zone in sorted(zones) if zone in signals]
+    known = [zone for zone in sorted(zones) if zone in bases]
     if not known:
         return None
     if known == [UNKNOWN_ZONE]:
         return Placement(UNKNOWN_ZONE, "the site of every worker is unknown: priced at the world's mean")
     known = [zone for zone in known if zone != UNKNOWN_ZONE]
-    comparable = [zone for zone in known if signals[zone] == "average"] or known
+    basis = min((bases[zone] for zone in known), key=lambda one: (one.signal, one.emission_factors != "lifecycle"))
+    comparable = [zone for zone in known if bases[zone] == basis]
+    others = ", ".join(f"{zone} ({bases[zone]})" for zone in known if zone not in comparable)
+    not_compared = f"; not compared, being of another kind: {others}" if others else ""
     hours = max(min(pace.epoch_hours * epochs, LONGEST_LOOK / HOUR) * HOUR, SHORTEST_RUN) if pace else SHORTEST_RUN
-    expected = {zone: _expected(session, zone, signals[zone], at, at + hours) for zone in comparable}
+    expected = {zone: _expected(session, zone, bases[zone], at, at + hours) for zone in comparable}
     best = min(comparable, key=lambda zone: (expected[zone] is None, expected[zone] or 0.0, zone))
     intensity = expected[best]
     if intensity is None:
-        return Placement(best, f"of {len(comparable)} zones none has a known intensity, and {best} is the first")
+        return Placement(
+            best, f"of {len(comparable)} zones none has a known intensity, and {best} is the first{not_compared}"
+        )
     span = f"over the {hours / HOUR:.2g} h that it is expected to take" if pace is not None else "now"
     compared = f"the lowest of {len(comparable)} zones" if len(comparable) > 1 else "the only zone"
-    return Placement(best, f"{intensity:.4g} gCO2e/kWh expected {span}: {compared}")
+    return Placement(best, f"{intensity:.4g} gCO2e/kWh expected {span}: {compared}{not_compared}")
 
 
-def _expected(session: Session, zone: str, signal: Signal, start: datetime, end: datetime) -> float | None:
-    outlook = GridRepository(session).knowledge(zone, signal, start, end).outlook_or_newest(start)
+def _expected(session: Session, zone: str, basis: Basis, start: datetime, end: datetime) -> float | None:
+    known = GridRepository(session).knowledge(zone, basis.signal, start, end, emission_factors=basis.emission_factors)
+    outlook = known.outlook_or_newest(start)
     return outlook.mean(start, end).gco2e_per_kwh if len(outlook) else None

@@ -24,7 +24,9 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from greencore.carbon import Credentials
-from store.site import UNKNOWN_SITE, UNKNOWN_ZONE, Site, check_zone_name, read_site
+from greencore.carbon.static import StaticMean
+from greencore.carbon.static_means import static_mean
+from store.site import SITE_UNKNOWN, UNKNOWN_SITE, UNKNOWN_ZONE, Site, check_zone_name, read_site
 
 STATIC_ZONES = dict.fromkeys(("DE", "FR", "GB", "NO", "PL", "SE", "US"), "static")
 
@@ -170,6 +172,13 @@ class Settings(BaseSettings):
     def training_site(self) -> Site:
         """Where a training worker with these settings stands; `UNKNOWN_SITE` where none is set."""
         return self.site or UNKNOWN_SITE
+
+    def static_mean(self, zone: str) -> StaticMean:
+        """The yearly mean that stands in for a zone where nothing else is known of it."""
+        if zone == UNKNOWN_ZONE:
+            return StaticMean(source=SITE_UNKNOWN)
+        spec = self.zones.get(zone)
+        return StaticMean() if spec is None else static_mean(spec, zone)
 
     @property
     def credentials(self) -> Credentials:

@@ -23,9 +23,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
-from greencore.carbon import Signal
+from greencore.carbon import Basis
 from greencore.carbon.accounting import Stretch
-from store.grid import signal_named
+from store.grid import factors_named, signal_named
 from store.tables import EnergyInterval
 
 # One step into the partial index for each zone of each job, however many intervals it has.
@@ -38,7 +38,7 @@ OPEN = text("""
             WHERE NOT settled AND (zone, job_id) > (open.zone, open.job_id) ORDER BY zone, job_id LIMIT 1
         ) AS following
     )
-    SELECT open.zone, jobs.signal, array_agg(jobs.id ORDER BY jobs.id),
+    SELECT open.zone, jobs.signal, jobs.emission_factors, array_agg(jobs.id ORDER BY jobs.id),
         min(earliest.started_at), max(latest.finished_at)
     FROM open
     JOIN jobs ON jobs.id = open.job_id
@@ -50,16 +50,16 @@ OPEN = text("""
         SELECT finished_at FROM energy_intervals
         WHERE zone = open.zone AND job_id = open.job_id AND NOT settled ORDER BY finished_at DESC LIMIT 1
     ) AS latest
-    GROUP BY open.zone, jobs.signal ORDER BY open.zone, jobs.signal
+    GROUP BY open.zone, jobs.signal, jobs.emission_factors ORDER BY open.zone, jobs.signal, jobs.emission_factors
 """)
 
 
 @dataclass(frozen=True)
 class OpenEnergy:
-    """Energy of one zone and signal whose price is not final: the jobs that used it, and the time that it spans."""
+    """Energy of one zone and basis whose price is not final: the jobs that used it, and the time that it spans."""
 
     zone: str
-    signal: Signal
+    basis: Basis
     job_ids: Sequence[str]
     start: datetime
     end: datetime
@@ -107,9 +107,12 @@ class SettlementRepository:
         self._session = session
 
     def open_energy(self) -> Sequence[OpenEnergy]:
-        """All energy without a final price, by zone and signal."""
+        """All energy without a final price, by zone and basis."""
         rows = self._session.execute(OPEN).all()
-        return [OpenEnergy(zone, signal_named(signal), jobs, start, end) for zone, signal, jobs, start, end in rows]
+        return [
+            OpenEnergy(zone, Basis(signal_named(signal), factors_named(factors)), jobs, start, end)
+            for zone, signal, factors, jobs, start, end in rows
+        ]
 
     def unpriced_span(self, energy: OpenEnergy) -> Stretch | None:
         """The time from the first to the last open interval of this energy that has no price; None without any."""

@@ -24,7 +24,7 @@ from greencore.training.listener import Listener
 from greencore.training.run import Method, Result, fine_tune
 from store import metering, progress
 from store.datasets import rows_file
-from store.grid import GridRepository, signal_named
+from store.grid import GridRepository, basis_of
 from store.jobs import JobRepository, policy_of
 from store.leases import held
 from store.lost_energy import ASSUMED_POWER_W
@@ -56,7 +56,7 @@ class Attempt(Listener):
         self._job: Job = journal.write(lambda session: held(session, self._lease))
         assert self._job.zone is not None
         self._zone = self._job.zone
-        self._signal = signal_named(self._job.signal)
+        self._basis = basis_of(self._job)
         self._policy = policy_of(self._job)
         self._steps = StepLog(journal)
         self._epoch = 0  # numbered from 1; 0 is what lies outside the epochs
@@ -258,7 +258,12 @@ class Attempt(Listener):
         # A job without any energy is over in no time, and an instant has no window.
         end = max(interval.end, interval.start + INSTANT)
         series = GridRepository(session).filled(
-            self._zone, self._signal, interval.start, end, stale_limit=self._settings.stale_limit
+            self._zone,
+            self._basis,
+            interval.start,
+            end,
+            stale_limit=self._settings.stale_limit,
+            static=self._settings.static_mean(self._zone),
         )
         return split(interval, series, pue=self._settings.training_site.pue)
 

@@ -6,12 +6,13 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
-from greencore.carbon import IntensitySeries, Signal
+from greencore.carbon import Basis, IntensitySeries
+from greencore.carbon.fallback import static_refused
 from greencore.carbon.static import dirtiest_mean
 from greencore.policy import Circumstances, Percentile, Policy, Previous
 from greencore.policy.utility import UtilityCurve
 from store.emissions import EmissionsRepository
-from store.grid import GridRepository, signal_named
+from store.grid import GridRepository, basis_of
 from store.jobs import JobRepository
 from store.pace import pace
 from store.settings import Settings
@@ -26,45 +27,49 @@ def circumstances(
 ) -> Circumstances:
     """What is known at `at`, before an epoch after which `epochs_left` − 1 are to come."""
     assert job.zone is not None
-    signal = signal_named(job.signal)
+    basis = basis_of(job)
     expected = pace(session, job, settings, device=job.device)
     span = timedelta(hours=epochs_left * expected.epoch_hours) if expected is not None else SHORTEST_OUTLOOK
     grid = GridRepository(session)
-    known = grid.knowledge(job.zone, signal, at, at + min(max(span, SHORTEST_OUTLOOK), LONGEST_OUTLOOK))
-    found = known.in_force(at, stale_limit=settings.stale_limit)
+    until = at + min(max(span, SHORTEST_OUTLOOK), LONGEST_OUTLOOK)
+    known = grid.knowledge(job.zone, basis.signal, at, until, emission_factors=basis.emission_factors)
+    static = settings.static_mean(job.zone)
+    found = known.in_force(at, stale_limit=settings.stale_limit, static=static)
     epochs = [epoch for epoch in JobRepository(session).epochs(job.id) if epoch.finished_at is not None]
     utility = UtilityCurve.from_json(job.utility) if job.utility else None
     return Circumstances(
         now=at,
         reading=None if found is None else found.labelled(),
         step=None if found is None else found.step,
-        window=_window(grid, job.zone, signal, policy, at),
+        refused=static_refused(basis) if found is None else None,
+        window=_window(grid, job.zone, basis, policy, at),
         outlook=known.outlook(at),
         previous=_previous(epochs),
         epochs_left=epochs_left,
         epoch_hours=None if expected is None else expected.epoch_hours,
         # What is assumed of a device may be wrong by far: a budget is not spent on it.
         epoch_kwh=None if expected is None or expected.assumed else expected.epoch_kwh * settings.training_site.pue,
-        spent_gco2e=_spent_gco2e(session, job, job.zone, signal),
+        spent_gco2e=_spent_gco2e(session, job, job.zone, basis),
         utility=utility,
         loss_per_epoch=_loss_per_epoch(epochs, utility),
     )
 
 
-def _spent_gco2e(session: Session, job: Job, zone: str, signal: Signal) -> float:
+def _spent_gco2e(session: Session, job: Job, zone: str, basis: Basis) -> float:
     """What the job has emitted; energy without a price counts at the highest intensity that its zone ever had, and at
     that of the dirtiest country where nothing was ever read."""
     unpriced = EmissionsRepository(session).unpriced(job.id)
     if not unpriced.drawn_kwh:
         return job.emissions_gco2e
-    dirtiest = GridRepository(session).dirtiest(zone, signal)
+    dirtiest = GridRepository(session).dirtiest(zone, basis)
     return job.emissions_gco2e + unpriced.drawn_kwh * (dirtiest_mean() if dirtiest is None else dirtiest)
 
 
-def _window(grid: GridRepository, zone: str, signal: Signal, policy: Policy, at: datetime) -> IntensitySeries:
+def _window(grid: GridRepository, zone: str, basis: Basis, policy: Policy, at: datetime) -> IntensitySeries:
     if not isinstance(policy, Percentile):
         return IntensitySeries()
-    return grid.between(zone, signal, at - timedelta(hours=policy.window_hours), at)
+    start = at - timedelta(hours=policy.window_hours)
+    return grid.between(zone, basis.signal, start, at, emission_factors=basis.emission_factors)
 
 
 def _previous(epochs: Sequence[Epoch]) -> Previous | None:

@@ -264,11 +264,13 @@ def _emissions(facts: CardFacts) -> str:
     unpriced = (
         f" {basis.unpriced_kwh:.4g} kWh have no price yet, and are not in it." if basis and basis.unpriced_kwh else ""
     )
+    counted = "direct emissions alone" if job.emission_factors == "direct" else "over the plants' life cycle"
     return (
         f"**{_number(_known_gco2e(facts))} gCO2e** in zone {code(job.zone or 'unknown')} on "
         f"{code(job.device or 'unknown')}: each interval's energy times a PUE of {facts.pue:.4g} (what the site draws "
         "for each kWh of its machines) times "
-        f"the intensity of that time ({code(job.signal or 'average')} signal), from {sources}{rough}.{unpriced}\n\n"
+        f"the intensity of that time ({code(job.signal or 'average')} signal, {counted}), "
+        f"from {sources}{rough}.{unpriced}\n\n"
         f"{_finality(facts)}"
     )
 

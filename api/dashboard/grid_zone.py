@@ -56,12 +56,13 @@ class ZoneView:
         """From the stored readings and the stored forecast, by the fallback chain that jobs are steered by."""
         signal = known.signal or "average"
         stored = GridRepository(session).knowledge(known.zone, signal, now, now + AHEAD)
-        in_force, outlook = stored.in_force(now, stale_limit=settings.stale_limit), stored.outlook(now)
+        static = settings.static_mean(known.zone)
+        in_force, outlook = stored.in_force(now, stale_limit=settings.stale_limit, static=static), stored.outlook(now)
         window = cleanest_window(outlook, start=now, end=now + AHEAD, hours=window_hours)
         intensity = None if in_force is None else in_force.reading.gco2e_per_kwh
         return cls(
             zone=known.zone,
-            country=country_of(known.zone),
+            country=country_of(settings, known.zone),
             now=None if in_force is None else IntensityOut.of(in_force, zone=known.zone, now=now),
             forecast=ForecastOut.of(known.zone, known.signal, stored.forecast.readings),
             bars=_bars(outlook, now) if known.forecast else [],
@@ -96,9 +97,9 @@ def ticks(now: datetime) -> list[Tick]:
     return [tick for tick in found if LABEL_MARGIN <= tick.left <= 1 - LABEL_MARGIN]
 
 
-def country_of(zone: str) -> str | None:
-    """The country that a zone such as "DE" or "US-CAL-CISO" lies in, by its ISO 3166-1 code; None where it has none."""
-    code = zone.partition("-")[0].upper()
+def country_of(settings: Settings, zone: str) -> str | None:
+    """The name of the country in which a zone lies, by what its source says; None where that names none."""
+    code = settings.static_mean(zone).country
     country = pycountry.countries.get(alpha_2=code) or pycountry.countries.get(alpha_3=code)
     return None if country is None else str(country.name)
 

@@ -6,9 +6,9 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from api.zones.schemas import IntensityOut
-from greencore.carbon import Signal
+from greencore.carbon import Basis
 from store.eta import Queue, queue_before
-from store.grid import GridRepository, signal_named
+from store.grid import GridRepository, basis_of
 from store.settings import Settings
 from store.status import FINAL, JobStatus
 from store.tables import Job
@@ -28,7 +28,9 @@ def surroundings_tag(session: Session, job: Job, *, now: datetime) -> list[objec
     parts: list[object] = [] if queue is None else [queue.running, queue.ahead]
     if job.zone is None or job.status in FINAL:
         return parts
-    newest = GridRepository(session).newest(job.zone, at=now, signal=_signal(session, job))
+    grid = GridRepository(session)
+    basis = _basis(grid, job)
+    newest = grid.newest(job.zone, at=now, signal=basis.signal, emission_factors=basis.emission_factors)
     if newest is not None and now < newest.end:
         return [*parts, newest.start.isoformat(), newest.gco2e_per_kwh]
     # What stands in for a reading is of this hour.
@@ -40,7 +42,15 @@ def surroundings(session: Session, settings: Settings, job: Job, *, now: datetim
     intensity = None
     if job.zone is not None and job.status not in FINAL:
         grid = GridRepository(session)
-        known = grid.in_force(job.zone, _signal(session, job), now, stale_limit=settings.stale_limit)
+        basis = _basis(grid, job)
+        known = grid.in_force(
+            job.zone,
+            basis.signal,
+            now,
+            stale_limit=settings.stale_limit,
+            static=settings.static_mean(job.zone),
+            emission_factors=basis.emission_factors,
+        )
         intensity = None if known is None else IntensityOut.of(known, zone=job.zone, now=now)
     return Surroundings(intensity, _queue(session, job))
 
@@ -51,7 +61,7 @@ def _queue(session: Session, job: Job) -> Queue | None:
     return queue_before(session, job.zone, priority=job.priority, job_id=job.id)
 
 
-def _signal(session: Session, job: Job) -> Signal | None:
-    if job.signal is not None:
-        return signal_named(job.signal)
-    return None if job.zone is None else GridRepository(session).signal(job.zone)
+def _basis(grid: GridRepository, job: Job) -> Basis:
+    if job.signal is not None or job.zone is None:
+        return basis_of(job)
+    return grid.basis(job.zone) or Basis()

@@ -94,7 +94,8 @@ def _in_force(zone: str, context: Context, session: Session, now: datetime) -> K
     signal = grid.signal(zone)
     if signal is None:
         return None
-    return grid.in_force(zone, signal, now, stale_limit=context.settings.stale_limit)
+    settings = context.settings
+    return grid.in_force(zone, signal, now, stale_limit=settings.stale_limit, static=settings.static_mean(zone))
 
 
 def _window(policy: Policy, zone: str | None, session: Session, now: datetime) -> IntensitySeries:

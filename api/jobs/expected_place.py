@@ -1,6 +1,5 @@
 """Where a job that is not there yet would run, how fast, and what is expected of the intensity there."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -79,16 +78,17 @@ def placed(
     else:
         served = [zone for zone in zones_of(workers) if zone in settings.zones]
         zones = served or sorted(settings.zones)
-        signals: Mapping[str, Signal] = {zone: signal for zone in zones if (signal := grid.signal(zone)) is not None}
+        bases = {zone: basis for zone in zones if (basis := grid.basis(zone)) is not None}
         there = pace_on(next((worker.device for worker in workers), None))
-        found = place(session, zones, signals, there, new.epochs, at=at)
+        found = place(session, zones, bases, there, new.epochs, at=at)
         zone = found.zone if found is not None else zones[0]
         reason = found.reason if found is not None else f"of {len(zones)} zones none has a reading, and it is the first"
     serving = [worker for worker in workers if worker.zone == zone]
     device = serving[0].device if serving else None
     signal = grid.signal(zone) or "average"
     known = grid.knowledge(zone, signal, at, at + LONGEST_HOURS * HOUR)
-    in_force, outlook = known.in_force(at, stale_limit=settings.stale_limit), known.outlook(at)
+    static = settings.static_mean(zone)
+    in_force, outlook = known.in_force(at, stale_limit=settings.stale_limit, static=static), known.outlook(at)
     where = Place(
         zone=zone,
         reason=reason,

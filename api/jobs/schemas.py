@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from api.jobs.emissions import CounterfactualsOut, EmissionsBasisOut
-from greencore.carbon import Signal
+from greencore.carbon import EmissionFactors, Signal
 from greencore.carbon.accounting import known_emissions
 from store.actions import possible
 from store.emissions import EmissionsRepository
@@ -96,6 +96,9 @@ class JobOut(BaseModel):
     attempts: int
     device: str | None
     signal: Signal | None = Field(description="The kind of intensity that it is steered and priced by")
+    emission_factors: EmissionFactors | None = Field(
+        description="What those intensities count: the whole life cycle of the plants, or only what they emit directly"
+    )
     gate: GateOut | None = Field(description="Null until its gate is looked at, and where its policy has none")
     progress: Progress
     eta: EtaOut | None = Field(description="Null before the job is prepared, while it is paused, and once it is over")
@@ -168,6 +171,7 @@ class JobOut(BaseModel):
             attempts=job.attempts,
             device=job.device,
             signal=job.signal,
+            emission_factors=job.emission_factors,
             gate=job.gate and GateOut.of(job.gate),
             progress=_progress(job),
             eta=job.eta,

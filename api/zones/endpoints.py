@@ -13,7 +13,8 @@ from api.listing import Id, Listing, whole
 from api.problems import RETRY_AFTER_SECONDS, Problem, declared, invalid
 from api.times import RecordedTime
 from api.zones.schemas import ForecastOut, ForecastReach, HistoryOut, IntensityOut, ProviderOut, ReadingOut, ZoneOut
-from greencore.carbon import IntensitySeries
+from greencore.carbon import Basis, IntensitySeries
+from greencore.carbon.fallback import static_refused
 from store.grid import GridRepository, reading_of
 from store.intensity_now import forecasts_made, newest_readings
 from store.providers import ProviderRepository
@@ -86,12 +87,16 @@ def get_intensity(zone: ZoneDep, context: ContextDep, session: SessionDep, now: 
 
     It is what a job's ρ would be decided by now.
     """
-    grid = GridRepository(session)
-    known = grid.in_force(zone, grid.signal(zone), now, stale_limit=context.settings.stale_limit)
+    grid, settings = GridRepository(session), context.settings
+    basis = grid.basis(zone) or Basis()
+    static = settings.static_mean(zone)
+    known = grid.in_force(zone, basis.signal, now, stale_limit=settings.stale_limit, static=static)
     if known is None:
+        refused = static_refused(basis)
+        not_taken = f"; {refused}" if refused else ""
         raise Problem(
             HTTPStatus.SERVICE_UNAVAILABLE,
-            f"nothing is known of {zone} yet: the scheduler asks its source, and stores what it says",
+            f"nothing is known of {zone} now: the scheduler asks its source, and stores what it says{not_taken}",
             headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
         )
     return IntensityOut.of(known, zone=zone, now=now)

@@ -14,12 +14,13 @@ from greencore.carbon.errors import (
     UnknownZone,
 )
 from greencore.carbon.opening import open_source
-from greencore.carbon.series import EmissionFactors, IntensitySeries, Reading, Signal, WeightedIntensity
+from greencore.carbon.series import Basis, EmissionFactors, IntensitySeries, Reading, Signal, WeightedIntensity
 from greencore.carbon.source import Source
 
 __all__ = [
     "AccessRefused",
     "BadAnswer",
+    "Basis",
     "CarbonError",
     "Credentials",
     "EmissionFactors",

@@ -7,12 +7,15 @@ from itertools import pairwise
 from typing import Literal
 
 from greencore.carbon.errors import InvalidReading
-from greencore.carbon.series import IntensitySeries, Reading, Signal
+from greencore.carbon.series import Basis, EmissionFactors, IntensitySeries, Reading, Signal
 from greencore.carbon.source import check_window
 
 Step = Literal["fresh", "forecast", "stale", "yesterday", "last week", "static"]
 
 STEPS: tuple[Step, ...] = ("fresh", "forecast", "stale", "yesterday", "last week", "static")
+
+# What every yearly mean counts.
+STATIC_BASIS = Basis()
 
 EARLIER: dict[Step, timedelta] = {"yesterday": timedelta(hours=24), "last week": timedelta(hours=168)}
 
@@ -31,8 +34,8 @@ class Known:
 
     @property
     def source(self) -> str:
-        """The reading's source, after the step unless that is "fresh": "uk", "yesterday (uk)", "static"."""
-        if self.step in ("fresh", self.reading.source):
+        """The reading's source, after the step unless that is "fresh" or "static": "uk", "yesterday (uk)", "static"."""
+        if self.step in ("fresh", "static"):
             return self.reading.source
         return f"{self.step} ({self.reading.source})"
 
@@ -49,16 +52,19 @@ def resolve(
     static: Reading | None,
     stale_limit: timedelta,
     signal: Signal,
+    emission_factors: EmissionFactors = "lifecycle",
 ) -> Known | None:
     """The first step of the chain that knows something about `at` (aware), or None.
 
     "fresh" is the reading that covers `at`; "forecast" the forecast for `at`; "stale" the newest reading, where it
     ended at most `stale_limit` (at least 0) before; "yesterday" and "last week" the readings 24 and 168 hours before;
-    "static" the given yearly mean, whatever its times. All have the one `signal`: a static reading of the other is
-    passed over. Raises InvalidReading where `readings` or `forecast` has the other signal, or where their zones
+    "static" the given yearly mean, whatever its times. All have the one `signal` and the one kind of
+    `emission_factors`: a static reading of another basis is passed over, since no factor turns one into the other for
+    every hour's mix. Raises InvalidReading where `readings` or `forecast` has another basis, or where their zones
     differ; ValueError where `at` is naive or `stale_limit` is negative.
     """
-    _check(readings, forecast, stale_limit, signal)
+    basis = Basis(signal, emission_factors)
+    _check(readings, forecast, stale_limit, basis)
     check_window(at, at)
     newest = readings.latest_at(at)
     if newest is not None and at < newest.end:
@@ -70,9 +76,16 @@ def resolve(
     for step, before in EARLIER.items():
         if (earlier := readings.at(at - before)) is not None:
             return Known(earlier, step)
-    if static is not None and static.signal == signal:
+    if static is not None and static.basis == basis:
         return Known(static, "static")
     return None
+
+
+def static_refused(basis: Basis) -> str | None:
+    """Say why no yearly mean stands in on a basis; None where one does."""
+    if basis == STATIC_BASIS:
+        return None
+    return f"no yearly mean stands in, which is {STATIC_BASIS}: it is not mixed with figures that are {basis}"
 
 
 def filled(
@@ -84,6 +97,7 @@ def filled(
     static: Reading | None,
     stale_limit: timedelta,
     signal: Signal,
+    emission_factors: EmissionFactors = "lifecycle",
 ) -> IntensitySeries:
     """Everything that the chain knows of `[start, end)`, as one series.
 
@@ -91,7 +105,7 @@ def filled(
     with copies of what `resolve` finds: dated to their piece, marked as estimated, with a source that names the step.
     What nothing is known of stays a gap. Raises as `resolve` does, and ValueError where end lies before start.
     """
-    _check(readings, forecast, stale_limit, signal)
+    _check(readings, forecast, stale_limit, Basis(signal, emission_factors))
     check_window(start, end)
     stored = [reading for reading in readings if reading.start < end and start < reading.end]
     cuts = sorted({start, end, *(time for time in _changes(readings, forecast, stale_limit) if start < time < end)})
@@ -105,6 +119,7 @@ def filled(
             static=static,
             stale_limit=stale_limit,
             signal=signal,
+            emission_factors=emission_factors,
         )
         if known is None or known.step == "fresh":
             continue
@@ -131,14 +146,16 @@ def _changes(readings: IntensitySeries, forecast: IntensitySeries, stale_limit: 
         yield from (reading.start, reading.end)
 
 
-def _check(readings: IntensitySeries, forecast: IntensitySeries, stale_limit: timedelta, signal: Signal) -> None:
+def _check(readings: IntensitySeries, forecast: IntensitySeries, stale_limit: timedelta, basis: Basis) -> None:
     if stale_limit < timedelta(0):
         raise ValueError(f"stale_limit is {stale_limit}: expected at least 0")
     zones = dict[str, str]()
     for name, series in (("readings", readings), ("forecast", forecast)):
         for reading in series.readings[:1]:
-            if reading.signal != signal:
-                raise InvalidReading(f"the {name} are {reading.signal}: expected {signal}, as the job is priced")
+            if reading.signal != basis.signal:
+                raise InvalidReading(f"the {name} are {reading.signal}: expected {basis.signal}, as the job is priced")
+            if reading.emission_factors != basis.emission_factors:
+                raise InvalidReading(f"the {name} are {reading.basis}: expected {basis}, as the job is priced")
             zones[reading.zone] = name
     if len(zones) > 1:
         raise InvalidReading(f"zones {', '.join(sorted(zones))} are mixed: expected readings and forecast of one zone")

@@ -145,6 +145,11 @@ class LiveSource:
         """Whether the provider gives the grid's average or its marginal intensity."""
         return self._provider.signal
 
+    @property
+    def emission_factors(self) -> EmissionFactors:
+        """Whether the provider counts the life cycle, or direct emissions alone."""
+        return self._provider.emission_factors
+
     def latest(self) -> Reading:
         """The reading that covers the present, else the most recent one that has begun.
 

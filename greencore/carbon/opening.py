@@ -12,12 +12,10 @@ from greencore.carbon.providers.energy_charts import open_energy_charts
 from greencore.carbon.providers.uk import open_uk
 from greencore.carbon.providers.watttime import open_watttime
 from greencore.carbon.source import Source
-from greencore.carbon.static import StaticSource
+from greencore.carbon.static import StaticSource, has_mean
+from greencore.carbon.static_means import STATIC, TRACE, parted, without_static
 from greencore.carbon.trace import open_trace
 from greencore.clock import Clock, utc_now
-
-STATIC = "static"
-TRACE = "trace"
 
 _PROVIDERS: dict[str, Callable[[str, str, Credentials], Provider]] = {
     "uk": open_uk,
@@ -40,17 +38,22 @@ def open_source(
 ) -> Source:
     """Opens the source that `spec` names, for `zone`; `clock` tells it the present.
 
-    `static` takes no argument; `trace:FILE` takes a CSV file, and `?speed=` and `&anchor=` after it. A provider
-    takes its own options after `?`, `url=` among them for another address; its keys come from `credentials`
-    alone, and `limits` bounds its requests. Nothing is asked yet. Raises InvalidSpec, listing what is known, for
-    any other name, for an option that does not fit and for a key that is missing; UnknownZone and InvalidTrace as
-    the sources do.
+    `static` takes the zone for a country, `static:FRA` names one; `trace:FILE` takes a CSV file, and `?speed=` and
+    `&anchor=` after it. A provider takes its own options after `?`, `url=` among them for another address; its keys
+    come from `credentials` alone, and `limits` bounds its requests. Both take `static=FRA`, see `static_mean`. Nothing
+    is asked yet. Raises InvalidSpec, listing what is known, for any other name, for an option that does not fit and for
+    a key that is missing; UnknownZone and InvalidTrace as the sources do.
     """
-    name, mark, argument = _parted(spec)
+    name, mark, argument = parted(spec)
     if name == STATIC:
-        if mark:
-            raise InvalidSpec(f"the source static takes no argument, but was given {argument!r}")
-        return StaticSource(zone, clock=clock)
+        if mark == "?" or (mark and not argument):
+            raise InvalidSpec(f"the source static takes a country after ':', but was given {mark + argument!r}")
+        return StaticSource(zone, country=argument or None, clock=clock)
+    argument, country = without_static(argument, is_query=mark == "?")
+    if country is not None and not has_mean(country):
+        raise InvalidSpec(
+            "the option 'static' names no country whose mean is known: expected an ISO 3166-1 code as FRA, or WORLD"
+        )
     if name == TRACE and mark != "?":
         return open_trace(argument, zone, clock=clock)
     opener = _PROVIDERS.get(name)
@@ -62,11 +65,3 @@ def open_source(
         raise InvalidSpec("zone is empty: expected the name of a grid zone")
     provider = opener(argument, zone, credentials or Credentials())
     return LiveSource(provider, zone, clock=clock, limits=limits or HttpLimits())
-
-
-def _parted(spec: str) -> tuple[str, str, str]:
-    """The name before the first ":" or "?", that mark, and what follows it."""
-    for place, letter in enumerate(spec):
-        if letter in ":?":
-            return spec[:place], letter, spec[place + 1 :]
-    return spec, "", ""

@@ -19,6 +19,17 @@ EmissionFactors = Literal["lifecycle", "direct"]
 EMISSION_FACTORS: tuple[EmissionFactors, ...] = ("lifecycle", "direct")
 
 
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What an intensity counts: only figures of one basis may be added up or compared."""
+
+    signal: Signal = "average"
+    emission_factors: EmissionFactors = "lifecycle"
+
+    def __str__(self) -> str:
+        return f"{self.signal}, {'life cycle' if self.emission_factors == 'lifecycle' else self.emission_factors}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """The carbon intensity of one zone's electricity during `[start, end)`.
@@ -59,6 +70,11 @@ class Reading:
             if value not in known:
                 raise InvalidReading(f"{name} is {value!r}: expected one of {', '.join(known)}")
 
+    @property
+    def basis(self) -> Basis:
+        """Its signal and its emission factors."""
+        return Basis(self.signal, self.emission_factors)
+
     def age_seconds(self, now: datetime) -> float:
         """Seconds from the start of the interval that the reading describes to `now`; at least 0."""
         return max(0.0, (now - self.start).total_seconds())
@@ -81,10 +97,10 @@ class WeightedIntensity:
 
 
 class IntensitySeries:
-    """Readings of one zone and one signal, sorted by time and free of overlaps; immutable.
+    """Readings of one zone, one signal and one kind of emission factors, sorted by time, free of overlaps; immutable.
 
-    Gaps are allowed, and so is an empty series. Raises InvalidReading where zones or signals are mixed, or
-    where two readings overlap.
+    Gaps are allowed, and so is an empty series. Raises InvalidReading where zones, signals or emission factors are
+    mixed, or where two readings overlap.
     """
 
     __slots__ = ("_ends", "_readings", "_starts")
@@ -96,6 +112,7 @@ class IntensitySeries:
         for name, values in (
             ("zones", {reading.zone for reading in self._readings}),
             ("signals", {reading.signal for reading in self._readings}),
+            ("emission factors", {reading.emission_factors for reading in self._readings}),
         ):
             if len(values) > 1:
                 raise InvalidReading(f"{name} {', '.join(sorted(values))} are mixed: expected one in a series")

@@ -4,7 +4,7 @@ import math
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from greencore.carbon.series import IntensitySeries, Reading, Signal
+from greencore.carbon.series import EmissionFactors, IntensitySeries, Reading, Signal
 
 
 class Source(Protocol):
@@ -17,6 +17,10 @@ class Source(Protocol):
     @property
     def signal(self) -> Signal:
         """Whether every reading is of the grid's average or of its marginal intensity."""
+
+    @property
+    def emission_factors(self) -> EmissionFactors:
+        """Whether every reading counts the whole life cycle of the plants, or only what they emit as they run."""
 
     def latest(self) -> Reading:
         """The reading that covers the present, else the most recent one.

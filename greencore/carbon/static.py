@@ -1,7 +1,7 @@
 """The `static` source: each country's yearly mean intensity, as CodeCarbon bundles it."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib.util import find_spec
@@ -10,7 +10,7 @@ from pathlib import Path
 import pycountry
 
 from greencore.carbon.errors import CarbonError, UnknownZone
-from greencore.carbon.series import IntensitySeries, Reading, Signal
+from greencore.carbon.series import EmissionFactors, IntensitySeries, Reading, Signal
 from greencore.carbon.source import check_window, forecast_end
 from greencore.clock import Clock, utc_now
 
@@ -41,6 +41,11 @@ class StaticSource:
     def signal(self) -> Signal:
         """The grid's average."""
         return "average"
+
+    @property
+    def emission_factors(self) -> EmissionFactors:
+        """Those of the life cycle."""
+        return "lifecycle"
 
     def latest(self) -> Reading:
         """The yearly mean as the reading of the current hour."""
@@ -81,16 +86,28 @@ class StaticSource:
         return readings
 
 
-def static_reading(zone: str, at: datetime) -> Reading | None:
-    """The yearly mean of the country in which a zone lies, as the reading of the hour that holds `at`; None where
-    none is known. A zone such as "US-CAL-CISO" lies in the country that its name begins with.
+@dataclass(frozen=True)
+class StaticMean:
+    """The yearly mean that stands in where nothing else is known of a zone: whose it is, and what it is called.
+
+    `country` is an ISO 3166-1 code, or "WORLD" where nothing says in which country the zone lies.
     """
-    for name in (zone, zone.partition("-")[0]):
-        try:
-            return replace(StaticSource(name, clock=lambda: at).latest(), zone=zone)
-        except UnknownZone:
-            continue
-    return None
+
+    country: str = WORLD
+    source: str = "static (world)"
+
+    def reading(self, zone: str, at: datetime) -> Reading:
+        """The mean as the zone's reading of the hour that holds `at`."""
+        return StaticSource(zone, country=self.country, label=self.source, clock=lambda: at).latest()
+
+
+def has_mean(country: str) -> bool:
+    """Whether the bundled data has a yearly mean of this country (ISO 3166-1), or it is "WORLD"."""
+    try:
+        yearly_mean(country)
+    except UnknownZone:
+        return False
+    return True
 
 
 def dirtiest_mean() -> float:

@@ -9,12 +9,13 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 from greencore.carbon.errors import InvalidSpec, NoReading
-from greencore.carbon.series import IntensitySeries, Reading, Signal
+from greencore.carbon.options import choice
+from greencore.carbon.series import EMISSION_FACTORS, EmissionFactors, IntensitySeries, Reading, Signal
 from greencore.carbon.source import check_window, forecast_end
 from greencore.carbon.trace_file import Row, read_trace
 from greencore.clock import Clock, utc_now
 
-OPTIONS = ("speed", "anchor")
+OPTIONS = ("speed", "anchor", "emission_factors")
 # Times have a resolution of 1 µs: below a millisecond, readings would be distorted and in the end vanish.
 SHORTEST_READING = timedelta(milliseconds=1)
 INSTANT = timedelta(microseconds=1)
@@ -25,12 +26,14 @@ class TraceSpec:
     """A trace file and how to replay it.
 
     `speed` (greater than 0) is how much faster than wall time the trace runs; `anchor` is the wall time, in
-    UTC, at which its first row begins, or None where the trace's own times are meant.
+    UTC, at which its first row begins, or None where the trace's own times are meant. `emission_factors` are None where
+    the file's column says what it counts.
     """
 
     file: Path
     speed: float = 1.0
     anchor: datetime | None = None
+    emission_factors: EmissionFactors | None = None
 
     @classmethod
     def parse(cls, argument: str) -> "TraceSpec":
@@ -57,7 +60,10 @@ class TraceSpec:
                 f"the option speed={options['speed']} of trace needs an anchor: "
                 "the wall time at which the trace's first row begins"
             )
-        return cls(Path(name), speed, anchor)
+        factors = None
+        if "emission_factors" in options:
+            factors = choice("trace", options, "emission_factors", EMISSION_FACTORS, "lifecycle")
+        return cls(Path(name), speed, anchor, factors)
 
 
 class TraceSource:
@@ -81,7 +87,7 @@ class TraceSource:
         self._period = trace.rows[-1].end - self._origin
         self._speed = spec.speed
         self._anchor = spec.anchor
-        self._emission_factors = trace.emission_factors
+        self._emission_factors = spec.emission_factors or trace.emission_factors
         self._source = f"trace ({trace.label})" if trace.label else "trace"
         shortest = min(row.end - row.start for row in trace.rows)
         if shortest / self._speed < SHORTEST_READING:
@@ -100,6 +106,11 @@ class TraceSource:
     def signal(self) -> Signal:
         """The grid's average."""
         return "average"
+
+    @property
+    def emission_factors(self) -> EmissionFactors:
+        """As the specification says, else as the file's column does, else those of the life cycle."""
+        return self._emission_factors
 
     def latest(self) -> Reading:
         """The reading that covers the present, else, in a gap of the trace, the one before it.

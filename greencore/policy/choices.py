@@ -44,7 +44,8 @@ def choose(policy: Policy, circumstances: Circumstances) -> Choice | Unknown:
     if isinstance(policy, Price):
         return _by_price(policy, circumstances)
     if circumstances.reading is None:
-        return Unknown("no intensity reading")
+        refused = circumstances.refused
+        return Unknown(f"no intensity reading ({refused})" if refused else "no intensity reading")
     intensity = circumstances.reading.gco2e_per_kwh
     if isinstance(policy, Percentile):
         return _by_rank(policy, circumstances, intensity)

@@ -21,17 +21,18 @@ NO_READINGS = IntensitySeries()
 class Circumstances:
     """The grid and the run at `now` (aware), as an epoch is about to begin.
 
-    `reading` is the newest intensity, `step` the step of the fallback chain that found it; `window` holds the stored
-    readings of the past and `outlook` what is expected from now on. `previous` is None at the first epoch, and
-    `epochs_left` counts the one that begins. `epoch_hours` and `epoch_kwh` (PUE included) are those of an epoch at
-    ρ = 1, None where nothing is known; `spent_gco2e` is what the run has emitted. `utility` is None until the first
-    probe, `loss_per_epoch` (what an epoch at ρ = 1 takes off the loss) until there is a measurement. Raises ValueError,
-    naming the field, for a figure out of range.
+    `reading` is the newest intensity, `step` the step of the fallback chain that found it, `refused` why a stand-in was
+    not taken where there is no reading; `window` holds the stored readings of the past and `outlook` what is expected
+    from now on. `previous` is None at the first epoch, and `epochs_left` counts the one that begins. `epoch_hours` and
+    `epoch_kwh` (PUE included) are those of an epoch at ρ = 1, None where nothing is known; `spent_gco2e` is what the
+    run has emitted. `utility` is None until the first probe, `loss_per_epoch` (what an epoch at ρ = 1 takes off the
+    loss) until there is a measurement. Raises ValueError, naming the field, for a figure out of range.
     """
 
     now: datetime
     reading: Reading | None
     step: str | None = None
+    refused: str | None = None
     window: IntensitySeries = NO_READINGS
     outlook: IntensitySeries = NO_READINGS
     previous: Previous | None = None

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any, Literal
 
-from greentune.models.answer import Answer, Signal
+from greentune.models.answer import Answer, EmissionFactors, Signal
 
 JobStatus = Literal[
     "validating", "queued", "deferred", "running", "pausing", "paused", "cancelling", "cancelled", "succeeded", "failed"
@@ -156,6 +156,7 @@ class Job(Answer):
     attempts: int
     device: str | None
     signal: Signal | None
+    emission_factors: EmissionFactors | None
     """The kind of intensity that it is steered and priced by"""
     gate: Gate | None
     """None until its gate is looked at, and where its policy has none"""

@@ -30,12 +30,13 @@ class Job(Table):
     """One fine-tuning run, from submission to its end. The row is the outbox: nothing else holds the job.
 
     `ready_at` is when it could first have run, `released_at` when its owner resumed it or asked for another try (from
-    then on its gate's longest delay counts), `not_before` when its gate is looked at again, `signal` the kind of
-    intensity that it is steered and priced by, `gate` what its gate said last, `utility` the importance that its
-    newest probe found for each ρ, `tracker_kwh` CodeCarbon's own count of the energy, and `settled_at` when the price
-    of all of it became final. `owner` is None for what was submitted without a key. `revision` grows with every write
-    of what a reader may see; a write of anything else keeps it by setting it to itself. `task_id` names the message
-    that was claimed, `control_at` when `control` was asked for, `eta` what was last expected of the job's end.
+    then on its gate's longest delay counts), `not_before` when its gate is looked at again, `signal` and
+    `emission_factors` the kind of intensity that it is steered and priced by, `gate` what its gate said last, `utility`
+    the importance that its newest probe found for each ρ, `tracker_kwh` CodeCarbon's own count of the energy, and
+    `settled_at` when the price of all of it became final. `owner` is None for what was submitted without a key.
+    `revision` grows with every write of what a reader may see; a write of anything else keeps it by setting it to
+    itself. `task_id` names the message that was claimed, `control_at` when `control` was asked for, `eta` what was last
+    expected of the job's end.
     """
 
     __tablename__ = "jobs"
@@ -107,6 +108,7 @@ class Job(Table):
     evaluation: Mapped[Json | None]
 
     signal: Mapped[str | None]
+    emission_factors: Mapped[str | None]
     gate: Mapped[Json | None]
     utility: Mapped[Json | None]
     tracker_kwh: Mapped[float | None]

@@ -135,7 +135,7 @@ def deferred_job_id(submit: Submit, database: Database, settings: Settings) -> s
         assert job is not None
         transition(session, job, JobStatus.QUEUED, at=NOW)
         job.signal = "average"
-        look = look_at_gate(session, job, pace, settings, zone="FR", signal="average", computing=False, at=NOW)
+        look = look_at_gate(session, job, pace, settings, zone="FR", computing=False, at=NOW)
         assert not look.opens
         transition(session, job, JobStatus.DEFERRED, at=NOW, reason=look.reason)
     return job_id

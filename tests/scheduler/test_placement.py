@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from greencore.carbon import Basis
 from scheduler import Scheduler
 from store.database import Database
 from store.placement import place
@@ -43,7 +44,7 @@ def test_the_reason_has_the_figures(scheduler: Scheduler, database: Database) ->
         found = place(
             session,
             ["CLEAN_NOW", "CLEAN_LATER"],
-            {"CLEAN_NOW": "average", "CLEAN_LATER": "average"},
+            {"CLEAN_NOW": Basis(), "CLEAN_LATER": Basis()},
             None,
             1,
             at=START,
@@ -57,7 +58,9 @@ def test_average_and_marginal_zones_are_not_compared(scheduler: Scheduler, datab
     scheduler.tick()
     with database.session() as session:
         zones = ["CLEAN_NOW", "CLEAN_LATER"]
-        found = place(session, zones, {"CLEAN_NOW": "marginal", "CLEAN_LATER": "average"}, None, 1, at=START)
+        found = place(
+            session, zones, {"CLEAN_NOW": Basis("marginal", "direct"), "CLEAN_LATER": Basis()}, None, 1, at=START
+        )
         assert found is not None
         assert found.zone == "CLEAN_LATER"
         assert place(session, [], {}, None, 1, at=START) is None

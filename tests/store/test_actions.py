@@ -110,7 +110,7 @@ def test_a_gates_longest_delay_counts_from_when_the_job_was_resumed(database: Da
     with database.session() as session:
         job = JobRepository(session).lock(job_id)
         assert job is not None
-        look_at_gate(session, job, pace, settings, zone="FR", signal="average", computing=False, at=LATER)
+        look_at_gate(session, job, pace, settings, zone="FR", computing=False, at=LATER)
         assert job.gate is not None
         assert job.gate["deadline"] == (LATER + 14 * HOUR).isoformat()
 

@@ -45,8 +45,6 @@ def hourly_past(history: IntensitySeries, now: datetime, *, most_hours: int) -> 
     used = [reading for reading in history if reading.end <= now]
     if not used:
         raise NoReading(f"no reading had ended by {now.isoformat()}: expected at least one to forecast from")
-    # Factors of another kind would read as a shift of the grid's level.
-    used = [reading for reading in used if reading.emission_factors == used[-1].emission_factors]
     knots = np.array([(edge - _EPOCH) / _HOUR for reading in used for edge in (reading.start, reading.end)])
     covered, weighted = np.zeros(len(knots)), np.zeros(len(knots))
     lengths = knots[1::2] - knots[::2]

@@ -30,7 +30,7 @@ def test_a_specification_opens_its_source_without_asking_it(spec: str, signal: s
     [
         ("gb", "unknown carbon source 'gb': expected one of static, trace:FILE, uk, electricity-maps, watttime,"),
         ("gb?region=1", "unknown carbon source 'gb'"),
-        ("static?x=1", "static takes no argument"),
+        ("static?x=1", "static takes a country after"),
         ("uk:13", r"the source uk takes its options after '\?', not after ':'"),
         ("uk?zone=13", "uk has no option 'zone': expected region or postcode or url"),
         ("uk?region=", "the option 'region' of uk is empty"),

@@ -70,6 +70,12 @@ def test_zones_are_never_mixed() -> None:
         IntensitySeries([reading(0, 1, 10), reading(1, 2, 20, zone="FR")])
 
 
+@pytest.mark.fault(number=16)
+def test_direct_and_life_cycle_figures_are_never_mixed() -> None:
+    with pytest.raises(InvalidReading, match="emission factors direct, lifecycle are mixed"):
+        IntensitySeries([reading(0, 1, 10), reading(1, 2, 20, emission_factors="direct")])
+
+
 def test_average_and_marginal_readings_are_never_mixed() -> None:
     with pytest.raises(InvalidReading, match="signals average, marginal are mixed"):
         IntensitySeries([reading(0, 1, 10), reading(1, 2, 20, signal="marginal")])

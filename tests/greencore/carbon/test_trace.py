@@ -173,9 +173,9 @@ def test_an_unknown_source_is_answered_with_the_known_ones(spec: str) -> None:
         open_source(spec, "ES")
 
 
-def test_static_takes_no_argument() -> None:
-    with pytest.raises(InvalidSpec, match="static takes no argument, but was given 'FR'"):
-        open_source("static:FR", "FR")
+def test_static_takes_a_country_and_nothing_else() -> None:
+    with pytest.raises(InvalidSpec, match="static takes a country after ':', but was given ':'"):
+        open_source("static:", "FR")
 
 
 @pytest.mark.parametrize(
