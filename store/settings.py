@@ -23,9 +23,9 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from greencore.carbon import Credentials
+from greencore.carbon import Basis, Credentials
 from greencore.carbon.static import StaticMean
-from greencore.carbon.static_means import static_mean
+from greencore.carbon.static_means import spec_basis, static_mean
 from store.site import SITE_UNKNOWN, UNKNOWN_SITE, UNKNOWN_ZONE, Site, check_zone_name, read_site
 
 STATIC_ZONES = dict.fromkeys(("DE", "FR", "GB", "NO", "PL", "SE", "US"), "static")
@@ -179,6 +179,11 @@ class Settings(BaseSettings):
             return StaticMean(source=SITE_UNKNOWN)
         spec = self.zones.get(zone)
         return StaticMean() if spec is None else static_mean(spec, zone)
+
+    def basis(self, zone: str) -> Basis:
+        """What a zone's intensity counts, by its source, before any reading of it is stored."""
+        spec = self.zones.get(zone)
+        return Basis() if spec is None else spec_basis(spec)
 
     @property
     def credentials(self) -> Credentials:

@@ -54,8 +54,9 @@ class ZoneView:
     @classmethod
     def of(cls, known: ZoneOut, session: Session, settings: Settings, *, window_hours: float, now: datetime) -> Self:
         """From the stored readings and the stored forecast, by the fallback chain that jobs are steered by."""
-        signal = known.signal or "average"
-        stored = GridRepository(session).knowledge(known.zone, signal, now, now + AHEAD)
+        grid = GridRepository(session)
+        basis = grid.basis(known.zone) or settings.basis(known.zone)
+        stored = grid.knowledge(known.zone, basis.signal, now, now + AHEAD, emission_factors=basis.emission_factors)
         static = settings.static_mean(known.zone)
         in_force, outlook = stored.in_force(now, stale_limit=settings.stale_limit, static=static), stored.outlook(now)
         window = cleanest_window(outlook, start=now, end=now + AHEAD, hours=window_hours)

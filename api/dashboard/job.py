@@ -39,7 +39,7 @@ def job_page(
 ) -> Response:
     """It renews itself until the job has ended."""
     repository = JobRepository(session)
-    around = surroundings_tag(session, row, now=now)
+    around = surroundings_tag(session, context.settings, row, now=now)
     running_seconds = _running_seconds(row, now)
     tag = page_tag(principal, row.id, row.revision, repository.newest_event(row.id), around, running_seconds)
     if matches(if_none_match, tag):

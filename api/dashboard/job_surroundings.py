@@ -22,14 +22,14 @@ class Surroundings:
     queue: Queue | None
 
 
-def surroundings_tag(session: Session, job: Job, *, now: datetime) -> list[object]:
+def surroundings_tag(session: Session, settings: Settings, job: Job, *, now: datetime) -> list[object]:
     """What `surroundings` rests on, as far as it may change; by queries of a row each."""
     queue = _queue(session, job)
     parts: list[object] = [] if queue is None else [queue.running, queue.ahead]
     if job.zone is None or job.status in FINAL:
         return parts
     grid = GridRepository(session)
-    basis = _basis(grid, job)
+    basis = _basis(grid, settings, job)
     newest = grid.newest(job.zone, at=now, signal=basis.signal, emission_factors=basis.emission_factors)
     if newest is not None and now < newest.end:
         return [*parts, newest.start.isoformat(), newest.gco2e_per_kwh]
@@ -42,7 +42,7 @@ def surroundings(session: Session, settings: Settings, job: Job, *, now: datetim
     intensity = None
     if job.zone is not None and job.status not in FINAL:
         grid = GridRepository(session)
-        basis = _basis(grid, job)
+        basis = _basis(grid, settings, job)
         known = grid.in_force(
             job.zone,
             basis.signal,
@@ -61,7 +61,7 @@ def _queue(session: Session, job: Job) -> Queue | None:
     return queue_before(session, job.zone, priority=job.priority, job_id=job.id)
 
 
-def _basis(grid: GridRepository, job: Job) -> Basis:
+def _basis(grid: GridRepository, settings: Settings, job: Job) -> Basis:
     if job.signal is not None or job.zone is None:
         return basis_of(job)
-    return grid.basis(job.zone) or Basis()
+    return grid.basis(job.zone) or settings.basis(job.zone)

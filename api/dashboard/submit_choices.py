@@ -74,8 +74,15 @@ def zones(session: Session, settings: Settings, known: Sequence[ZoneOut], *, now
     for zone in known:
         if zone.zone not in settings.zones:  # nobody can ask for a site that is not known
             continue
-        static = settings.static_mean(zone.zone)
-        in_force = grid.in_force(zone.zone, zone.signal, now, stale_limit=settings.stale_limit, static=static)
+        basis = grid.basis(zone.zone) or settings.basis(zone.zone)
+        in_force = grid.in_force(
+            zone.zone,
+            basis.signal,
+            now,
+            stale_limit=settings.stale_limit,
+            static=settings.static_mean(zone.zone),
+            emission_factors=basis.emission_factors,
+        )
         intensity = None if in_force is None else IntensityOut.of(in_force, zone=zone.zone, now=now)
         options.append(ZoneOption(zone.zone, country_of(settings, zone.zone), zone.workers, intensity))
     return options

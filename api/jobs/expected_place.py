@@ -85,8 +85,9 @@ def placed(
         reason = found.reason if found is not None else f"of {len(zones)} zones none has a reading, and it is the first"
     serving = [worker for worker in workers if worker.zone == zone]
     device = serving[0].device if serving else None
-    signal = grid.signal(zone) or "average"
-    known = grid.knowledge(zone, signal, at, at + LONGEST_HOURS * HOUR)
+    basis = grid.basis(zone) or settings.basis(zone)
+    signal, until = basis.signal, at + LONGEST_HOURS * HOUR
+    known = grid.knowledge(zone, signal, at, until, emission_factors=basis.emission_factors)
     static = settings.static_mean(zone)
     in_force, outlook = known.in_force(at, stale_limit=settings.stale_limit, static=static), known.outlook(at)
     where = Place(

@@ -13,7 +13,7 @@ from api.listing import Id, Listing, whole
 from api.problems import RETRY_AFTER_SECONDS, Problem, declared, invalid
 from api.times import RecordedTime
 from api.zones.schemas import ForecastOut, ForecastReach, HistoryOut, IntensityOut, ProviderOut, ReadingOut, ZoneOut
-from greencore.carbon import Basis, IntensitySeries
+from greencore.carbon import IntensitySeries
 from greencore.carbon.fallback import static_refused
 from store.grid import GridRepository, reading_of
 from store.intensity_now import forecasts_made, newest_readings
@@ -88,9 +88,15 @@ def get_intensity(zone: ZoneDep, context: ContextDep, session: SessionDep, now: 
     It is what a job's ρ would be decided by now.
     """
     grid, settings = GridRepository(session), context.settings
-    basis = grid.basis(zone) or Basis()
-    static = settings.static_mean(zone)
-    known = grid.in_force(zone, basis.signal, now, stale_limit=settings.stale_limit, static=static)
+    basis = grid.basis(zone) or settings.basis(zone)
+    known = grid.in_force(
+        zone,
+        basis.signal,
+        now,
+        stale_limit=settings.stale_limit,
+        static=settings.static_mean(zone),
+        emission_factors=basis.emission_factors,
+    )
     if known is None:
         refused = static_refused(basis)
         not_taken = f"; {refused}" if refused else ""

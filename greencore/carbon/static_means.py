@@ -1,4 +1,4 @@
-"""Says which country's yearly mean stands in for a zone, by what its source says: never by the zone's name alone."""
+"""What a source's specification says by itself: whose yearly mean stands in for its zone, and what its values count."""
 
 from collections.abc import Callable, Mapping
 from urllib.parse import parse_qsl
@@ -6,6 +6,7 @@ from urllib.parse import parse_qsl
 import pycountry
 
 from greencore.carbon.errors import InvalidSpec
+from greencore.carbon.series import Basis, EmissionFactors, Signal
 from greencore.carbon.static import WORLD, StaticMean, has_mean
 
 STATIC = "static"
@@ -27,6 +28,17 @@ def static_mean(spec: str, zone: str) -> StaticMean:
     of_provider = _COUNTRIES.get(name)
     named = options.get(STATIC) or (WORLD if of_provider is None else of_provider(options, zone))
     return _mean_of(named)
+
+
+def spec_basis(spec: str) -> Basis:
+    """What the values of a source count, as far as its specification says; a trace's own column may say otherwise."""
+    name, mark, argument = parted(spec)
+    query = argument if mark == "?" else argument.partition("?")[2]
+    options = dict(parse_qsl(query))
+    signal: Signal = "marginal" if name == "watttime" or options.get("signal") == "marginal" else "average"
+    usual: EmissionFactors = "direct" if name == "uk" or signal == "marginal" else "lifecycle"
+    factors = options.get("emission_factors", usual)
+    return Basis(signal, "direct" if factors == "direct" else "lifecycle")
 
 
 def parted(spec: str) -> tuple[str, str, str]:

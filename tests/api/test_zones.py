@@ -112,6 +112,20 @@ def test_a_zone_of_which_nothing_is_known_asks_to_come_back(martian: TestClient)
     assert response.status_code == 503
     assert response.headers["content-type"] == "application/problem+json"
     assert int(response.headers["retry-after"]) > 0
+    assert "no yearly mean stands in, which is average, life cycle" in response.json()["detail"]
+
+
+@pytest.mark.fault(number=16)
+def test_the_worlds_mean_stands_in_where_the_source_names_no_country(
+    settings: Settings, now: datetime, operator_key: str
+) -> None:
+    zones = {"DE": "trace:de.csv", "CA": "electricity-maps?zone=US-CAL-CISO", "GB": "watttime"}
+    app = create_app(settings.model_copy(update={"zones": zones}), clock=lambda: now)
+    with TestClient(app, headers=bearer(operator_key)) as client:
+        german, californian = (client.get(f"/zones/{zone}/intensity").json() for zone in ("DE", "CA"))
+        assert client.get("/zones/GB/intensity").status_code == 503
+    assert (german["source"], german["gco2e_per_kwh"], german["estimated"]) == ("static (world)", 475.0, True)
+    assert (californian["source"], round(californian["gco2e_per_kwh"])) == ("static (USA)", 370)
 
 
 def test_the_zones_are_listed_with_what_is_known_of_each(

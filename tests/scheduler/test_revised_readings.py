@@ -84,7 +84,9 @@ def stored_in_starts_hour(database: Database) -> float:
 
 def run_job(database: Database, *, kwh: float) -> str:
     """A job of one interval in START's hour, which is over."""
-    job_id = add_job(database, zone="GB", signal="average")
+    with database.session() as session:
+        factors = GridRepository(session).emission_factors("GB", "average")
+    job_id = add_job(database, zone="GB", signal="average", emission_factors=factors)
     lease = claimed(database, job_id, at=START)
     used = EnergyInterval(
         start=START,
