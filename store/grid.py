@@ -211,7 +211,7 @@ class GridRepository:
         at: datetime,
         *,
         stale_limit: timedelta,
-        static: StaticMean,
+        static: StaticMean | None,
         emission_factors: EmissionFactors | None = None,
     ) -> Known | None:
         """What the fallback chain takes for a zone's intensity at a time; of the average where no signal is known."""
@@ -220,7 +220,14 @@ class GridRepository:
         return known.in_force(at, stale_limit=stale_limit, static=static)
 
     def filled(
-        self, zone: str, basis: Basis, start: datetime, end: datetime, *, stale_limit: timedelta, static: StaticMean
+        self,
+        zone: str,
+        basis: Basis,
+        start: datetime,
+        end: datetime,
+        *,
+        stale_limit: timedelta,
+        static: StaticMean | None,
     ) -> IntensitySeries:
         """What the time from `start` to `end` (later) is priced by: its readings, and the fallback chain in gaps."""
         signal, factors = basis.signal, basis.emission_factors

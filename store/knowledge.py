@@ -18,26 +18,28 @@ class Knowledge:
     readings: IntensitySeries
     forecast: IntensitySeries
 
-    def in_force(self, at: datetime, *, stale_limit: timedelta, static: StaticMean) -> Known | None:
+    def in_force(self, at: datetime, *, stale_limit: timedelta, static: StaticMean | None) -> Known | None:
         """What the fallback chain takes for the intensity at a time, `static` last; None where it knows nothing."""
         return resolve(
             at,
             readings=self.readings,
             forecast=self.forecast,
-            static=static.reading(self.zone, at),
+            static=None if static is None else static.reading(self.zone, at),
             stale_limit=stale_limit,
             signal=self.signal,
             emission_factors=self.emission_factors,
         )
 
-    def filled(self, start: datetime, end: datetime, *, stale_limit: timedelta, static: StaticMean) -> IntensitySeries:
+    def filled(
+        self, start: datetime, end: datetime, *, stale_limit: timedelta, static: StaticMean | None
+    ) -> IntensitySeries:
         """All that the fallback chain knows from `start` to `end`, as one series: what has passed is priced by it."""
         return filled(
             start,
             end,
             readings=self.readings,
             forecast=self.forecast,
-            static=static.reading(self.zone, end),
+            static=None if static is None else static.reading(self.zone, end),
             stale_limit=stale_limit,
             signal=self.signal,
             emission_factors=self.emission_factors,

@@ -173,12 +173,12 @@ class Settings(BaseSettings):
         """Where a training worker with these settings stands; `UNKNOWN_SITE` where none is set."""
         return self.site or UNKNOWN_SITE
 
-    def static_mean(self, zone: str) -> StaticMean:
-        """The yearly mean that stands in for a zone where nothing else is known of it."""
+    def static_mean(self, zone: str) -> StaticMean | None:
+        """The yearly mean that stands in where nothing else is known of a zone; None for a zone without a source."""
         if zone == UNKNOWN_ZONE:
             return StaticMean(source=SITE_UNKNOWN)
         spec = self.zones.get(zone)
-        return StaticMean() if spec is None else static_mean(spec, zone)
+        return None if spec is None else static_mean(spec, zone)
 
     def basis(self, zone: str) -> Basis:
         """What a zone's intensity counts, by its source, before any reading of it is stored."""

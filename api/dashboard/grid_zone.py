@@ -100,7 +100,8 @@ def ticks(now: datetime) -> list[Tick]:
 
 def country_of(settings: Settings, zone: str) -> str | None:
     """The name of the country in which a zone lies, by what its source says; None where that names none."""
-    code = settings.static_mean(zone).country
+    mean = settings.static_mean(zone)
+    code = "" if mean is None else mean.country
     country = pycountry.countries.get(alpha_2=code) or pycountry.countries.get(alpha_3=code)
     return None if country is None else str(country.name)
 

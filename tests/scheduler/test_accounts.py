@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from greencore.carbon import Reading
+from greencore.carbon import Basis, Reading
 from greencore.carbon.accounting import split
 from greencore.energy import EnergyInterval
 from scheduler.settle import account, settle_prices
@@ -65,7 +65,12 @@ class Scene:
         interval = EnergyInterval(hour(begins), hour(ends), kwh, 0.0, 0.0, "RAPL", "none", "none")
         with self.database.session() as session:
             series = GridRepository(session).filled(
-                zone, "average", interval.start, interval.end, stale_limit=self.settings.stale_limit
+                zone,
+                Basis(),
+                interval.start,
+                interval.end,
+                stale_limit=self.settings.stale_limit,
+                static=self.settings.static_mean(zone),
             )
             progress.add_energy(session, lease, epoch, interval, split(interval, series, pue=pue))
 
