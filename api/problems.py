@@ -267,7 +267,7 @@ def _unstorable(request: Request, error: Exception) -> Response:
 
 def _unavailable(request: Request, error: Exception) -> Response:
     log.warning("database.unavailable", reason=describe_outage(error), error=str(getattr(error, "orig", error)).strip())
-    detail = f"the database {describe_outage(error)}: nothing was changed, try again in a moment"
+    detail = f"the database {describe_outage(error)}: try again in a moment"
     return _answer(request, HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
 
 

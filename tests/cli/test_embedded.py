@@ -15,6 +15,8 @@ import redis
 from cli.embedded import EmbeddedPostgres, EmbeddedValkey, redis_answers
 from cli.errors import ServiceFailed
 from cli.processes import Service, ServiceProcess, Watchdog
+from scheduler.leadership import Leadership
+from store.database import Database
 
 
 @contextmanager
@@ -68,6 +70,19 @@ def test_postgres_finds_room_for_its_socket_where_the_path_is_too_long(short_pat
         assert connection.execute("SELECT 1").fetchone() == (1,)
         assert stat.S_IMODE(borrowed.stat().st_mode) == 0o700
     assert not borrowed.exists()
+
+
+@pytest.mark.fault(number=19)
+@pytest.mark.parametrize("name", ["x" * 100, "a, folder: with everything", "My Data %41+&?#='ü", "a\nline"])
+def test_a_command_beside_a_running_server_finds_its_socket(short_path: Path, name: str) -> None:
+    folder = short_path / name
+    folder.mkdir()
+    with postgres(folder):
+        beside = Database(EmbeddedPostgres(folder / "postgres").url)
+        leadership = Leadership(beside.url)
+        assert leadership.leads()
+        leadership.resign()
+        beside.dispose()
 
 
 def test_an_interrupted_initdb_is_not_taken_for_a_cluster(short_path: Path) -> None:
