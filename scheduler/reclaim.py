@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from scheduler.broker import Broker
 from store.database import Database
+from store.host_shares import lock_hosts
 from store.jobs import JobRepository
 from store.queue import QueueRepository
 from store.settings import Settings
@@ -52,7 +53,9 @@ class Vigil:
 def reclaim_lost_jobs(database: Database, settings: Settings, *, at: datetime) -> None:
     """Take every job whose lease has run out to where its worker would have, to go on from its last checkpoint."""
     with database.session() as session:
-        for job in QueueRepository(session).lost():
+        lost = QueueRepository(session).lost()
+        lock_hosts(session, lost)
+        for job in lost:
             worker = job.worker_id
             job.lost_attempts += 1
             _take_back(session, job, settings, at=at)

@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import pairwise
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import func, or_, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from greencore.energy import EnergyInterval
 from store.energy_totals import add_to_idle_energy
-from store.tables import MeteredAttempt, MeteredHost
+from store.tables import Job, MeteredAttempt, MeteredHost
 
 HOST = ""
 """The name of the host itself in `MeteredHost.idle`, beside the UUIDs of its GPUs."""
@@ -59,6 +59,17 @@ def leave_host(session: Session, attempt: MeteredAttempt, *, monotonic: Callable
         return
     _lock(session, attempt.host)
     attempt.host_until = attempt.host_seen if monotonic is None else monotonic()
+
+
+def lock_hosts(session: Session, jobs: Sequence[Job]) -> None:
+    """Lock the hosts of running attempts of several locked jobs before anything is added to totals of energy: who has a
+    host locked may wait for those."""
+    query = select(MeteredAttempt.host).where(
+        tuple_(MeteredAttempt.job_id, MeteredAttempt.attempt).in_([(job.id, job.attempts) for job in jobs]),
+        MeteredAttempt.host.is_not(None),
+    )
+    for host in sorted({host for host in session.scalars(query) if host is not None}):
+        _lock(session, host)
 
 
 def share_out(session: Session, attempt: MeteredAttempt, interval: EnergyInterval) -> list[EnergyInterval]:

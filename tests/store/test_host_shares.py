@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from threading import Thread
 from typing import TypeVar
 
 import pytest
@@ -351,3 +352,33 @@ def test_samples_wait_while_it_is_not_known_whether_an_attempt_still_runs(
     lose(database, dying, settings)
     assert host.store_idle(first, second) == 2
     assert idle(database) == pytest.approx(CPU_W * 90)
+
+
+def test_jobs_of_two_hosts_are_taken_back_while_others_there_store_their_energy(
+    database: Database, settings: Settings
+) -> None:
+    hosts = [Host(database, "boot-1"), Host(database, "boot-2")]
+    lost = [host.start() for host in hosts]
+    stay = [host.start() for host in hosts]
+    faults: list[BaseException] = []
+
+    def store(host: Host, lease: Lease) -> None:
+        try:
+            for second in range(40):
+                host.seconds = float(second + 1)
+                host.meter(lease, float(second))
+        except BaseException as fault:  # noqa: BLE001  (a thread's error would otherwise be lost)
+            faults.append(fault)
+
+    threads = [Thread(target=store, args=pair) for pair in zip(hosts, stay, strict=True)]
+    for lease in lost:
+        with database.session() as session:
+            renew(session, lease, lease_seconds=60, unstored=Unstored(NOON, 50), host_seconds=0)
+        fall_silent(database, lease.job_id)
+    for thread in threads:
+        thread.start()
+    reclaim_lost_jobs(database, settings, at=NOON)
+    for thread in threads:
+        thread.join()
+    assert faults == []
+    assert all(billed(database, lease) > 0 for lease in (*lost, *stay))
