@@ -16,6 +16,7 @@ from greencore.dataset import load_rows
 from greencore.hyperparameters import Hyperparameters
 from greencore.policy import parse_stored_policy
 from greencore.training.baselines import Baseline
+from greencore.training.end_of_text import refuse_unknown_tokens
 from greencore.training.examination import sample_format
 from greencore.training.formats import prompt_format
 from greencore.training.method_costs import method_flops
@@ -142,7 +143,8 @@ def estimate_job(job: Job, rows_in: Path, settings: Settings) -> Estimate:
     positions.check(hyperparameters.max_length)
     form = prompt_format(hyperparameters.prompt_format, tokenizer, TemplateClock())
     tokens = tokenised(training, tokenizer, hyperparameters, form, encoder=encodes(skeleton))
-    tokenised(held_out, tokenizer, hyperparameters, form, encoder=encodes(skeleton))  # to refuse what cannot be
+    rest = tokenised(held_out, tokenizer, hyperparameters, form, encoder=encodes(skeleton))  # to refuse what cannot be
+    refuse_unknown_tokens(skeleton, tokenizer, (*tokens.examples, *rest.examples))
     if hyperparameters.sample_prompt is not None:
         sample_format(rows, form, tokenizer)
     ends = (positions.read, positions.written)

@@ -1,10 +1,13 @@
-"""Which tokens end a text, by the tokenizer, the model and the data together, and which token fills up a batch."""
+"""Which tokens end a text and fill up a batch, by the tokenizer, the model and the data, and which are unknown."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from greencore.training.models import ModelError
+from greencore.training.rows import Example
 
 
 def end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -50,6 +53,21 @@ def padding_id(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> in
     return next(int(token) for token in candidates if token is not None and 0 <= token < _vocabulary(model))
 
 
+def refuse_unknown_tokens(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example]
+) -> None:
+    """Raises `ModelError` for a token that the tokenizer makes of the rows and that the model has no embedding for."""
+    read, written = _rows(model.get_input_embeddings()), _rows(model.get_output_embeddings())
+    for example in examples:
+        for tokens, size in ((example.input_ids, read), (example.labels, written)):
+            if size is not None and tokens and (token := max(tokens)) >= size:
+                text = tokenizer.convert_ids_to_tokens([token])[0]
+                raise ModelError(
+                    f"the tokenizer makes the token {text!r} of a row, number {token}, but the model knows {size}"
+                    " tokens: the tokenizer is of another model, or was given tokens that the model was not"
+                )
+
+
 def until_end(tokens: Sequence[int], ends: Sequence[int]) -> list[int]:
     """Return the tokens before the first that ends a text."""
     return list(tokens[: next((place for place, token in enumerate(tokens) if token in ends), len(tokens))])
@@ -57,9 +75,14 @@ def until_end(tokens: Sequence[int], ends: Sequence[int]) -> list[int]:
 
 def _vocabulary(model: PreTrainedModel) -> int:
     """How many tokens the model can both read and write."""
-    parts: list[Any] = [model.get_input_embeddings(), model.get_output_embeddings()]
-    sizes = [int(part.weight.shape[0]) for part in parts if hasattr(part, "weight")]
-    return min(sizes, default=int(model.config.get_text_config().vocab_size))
+    sizes = [_rows(part) for part in (model.get_input_embeddings(), model.get_output_embeddings())]
+    known = [size for size in sizes if size is not None]
+    return min(known) if known else int(model.config.get_text_config().vocab_size)
+
+
+def _rows(embedding: Any) -> int | None:
+    weight = getattr(embedding, "weight", None)
+    return None if weight is None else int(weight.shape[0])
 
 
 def _usual_end(learned: Iterable[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> int | None:

@@ -25,7 +25,7 @@ from greencore.training.callback import BaselineCallback, GreenTrainerCallback, 
 from greencore.training.checkpoint import CheckpointedTrainer
 from greencore.training.checkpoint_folder import CheckpointFolder, all_or_nothing, make_durable
 from greencore.training.delta import FILE_NAME, write_delta
-from greencore.training.end_of_text import padding_id, stop_at_every_end
+from greencore.training.end_of_text import padding_id, refuse_unknown_tokens, stop_at_every_end
 from greencore.training.evaluation import Evaluation
 from greencore.training.examination import Examination, sample_format
 from greencore.training.finite import check_held_out_loss, check_model
@@ -113,6 +113,7 @@ def fine_tune(
     form = prompt_format(hyperparameters.prompt_format, tokenizer, TemplateClock(folder / CLOCK_FILE))
     train_set = tokenised(training, tokenizer, hyperparameters, form, encoder=encodes(model))
     held_out_tokens = tokenised(held_out, tokenizer, hyperparameters, form, encoder=encodes(model))
+    refuse_unknown_tokens(model, tokenizer, (*train_set.examples, *held_out_tokens.examples))
     stop_at_every_end(model, tokenizer, (example.labels for example in train_set.examples))
     begin_in_target_language(model, tokenizer)
     sample_form = sample_format(rows, form, tokenizer)

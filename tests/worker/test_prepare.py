@@ -17,10 +17,12 @@ from worker.faults import explain
 from worker.prepare import estimate_job
 
 
-def prepare(settings: Settings, tmp_path: Path, *, method: str = "full", **hyperparameters: Any) -> dict[str, Any]:
+def prepare(
+    settings: Settings, tmp_path: Path, *, method: str = "full", content: str = ROWS, **hyperparameters: Any
+) -> dict[str, Any]:
     """The error that a job on the catalogue's small model is failed with."""
     rows = tmp_path / "rows.jsonl"
-    rows.write_text(ROWS)
+    rows.write_text(content)
     job = Job(model="small", method=method, policy={"kind": "constant", "rho": 0.6}, hyperparameters=hyperparameters)
     try:
         estimate_job(job, rows, settings)
@@ -63,3 +65,15 @@ def test_rows_that_the_model_has_no_positions_for_are_refused_with_the_figure(
     assert f"given 512, but the model has positions for {most} tokens" in error["detail"]
     with pytest.raises(AssertionError, match="not refused"):
         prepare(settings, tmp_path, method=method, max_length=most)
+
+
+@pytest.mark.fault(number=9)
+def test_a_token_that_the_model_has_no_embedding_for_is_refused(worker_settings: Settings, tmp_path: Path) -> None:
+    folder = small_model(tmp_path / "small")
+    tokenizer = load_tokenizer(folder)
+    tokenizer.add_tokens(["new"])
+    tokenizer.save_pretrained(folder)
+    content = ROWS.replace("w1 w2", "w1 new")
+    error = prepare(holding(worker_settings, folder), tmp_path, content=content)
+    assert (error["title"], error["field"]) == ("The model cannot be used", "model")
+    assert "makes the token 'new' of a row, number 64, but the model knows 64 tokens" in error["detail"]
