@@ -12,6 +12,8 @@ FILE_MODE = 0o600
 PRIVATE_UMASK = 0o077
 # Rows, models, checkpoints, results and log lines of users, in the data folder.
 PRIVATE_FOLDERS = ("datasets", "jobs", "logs", "models", "removed")
+OF_SERVERS = ("postgres", "valkey")
+FILES_BESIDE = ("secret-key", "secret-key.draft", "service-url", "service-url.draft", "stack.lock")
 
 log = structlog.get_logger()
 
@@ -37,21 +39,33 @@ def restrict_data_folder(data_dir: Path) -> None:
     """Take the permissions of group and others away from what an earlier version has left in `PRIVATE_FOLDERS`.
 
     Symbolic links below these folders are not followed. What belongs to another account stays as it is, and is logged.
+    The data folder itself is restricted where it holds nothing else. Below root it stays open to pass through, which
+    the account of the embedded PostgreSQL has to.
     """
-    for folder in (data_dir / name for name in PRIVATE_FOLDERS):
-        if folder.is_dir():
-            # The folder comes first: from then on nobody else reaches what is below it.
-            _restrict([folder])
-            for path, folders, files in os.walk(folder):
-                _restrict(Path(path) / name for name in (*folders, *files))
+    try:
+        if _holds_nothing_else(data_dir):
+            _restrict([data_dir], taken_away=PRIVATE_UMASK if os.geteuid() != 0 else PRIVATE_UMASK & ~0o011)
+        for folder in (data_dir / name for name in PRIVATE_FOLDERS):
+            if folder.is_dir():
+                # The folder comes first: from then on nobody else reaches what is below it.
+                _restrict([folder])
+                for path, folders, files in os.walk(folder):
+                    _restrict(Path(path) / name for name in (*folders, *files))
+    except OSError as error:  # a folder that cannot be read is for readiness to tell
+        log.warning("files.not_private", path=str(data_dir), error=os.strerror(error.errno or 0))
 
 
-def _restrict(paths: Iterable[Path]) -> None:
+def _holds_nothing_else(data_dir: Path) -> bool:
+    own = {*PRIVATE_FOLDERS, *OF_SERVERS, *FILES_BESIDE}
+    return data_dir.is_dir() and {path.name for path in data_dir.iterdir()} <= own
+
+
+def _restrict(paths: Iterable[Path], *, taken_away: int = PRIVATE_UMASK) -> None:
     for path in paths:
         try:
             mode = stat.S_IMODE(path.lstat().st_mode)
-            if mode & PRIVATE_UMASK and not path.is_symlink():
-                path.chmod(mode & ~PRIVATE_UMASK)
+            if mode & taken_away and not path.is_symlink():
+                path.chmod(mode & ~taken_away)
         except FileNotFoundError:
             continue  # a process beside this one has just removed it
         except OSError as error:

@@ -86,3 +86,18 @@ def test_what_cannot_be_closed_is_logged_and_the_rest_is_closed(
     assert entry["event"] == "files.not_private"
     assert entry["path"] == str(tmp_path / "logs" / "a")
     assert mode(tmp_path / "logs" / "b") == 0o600
+
+
+def test_the_data_folder_itself_is_closed_unless_it_holds_something_else(tmp_path: Path) -> None:
+    own, shared = tmp_path / "own", tmp_path / "shared"
+    for folder in (own, shared):
+        (folder / "jobs").mkdir(parents=True)
+        folder.chmod(0o755)
+    (shared / "catalogue.toml").touch()
+
+    for folder in (own, shared):
+        private_files.restrict_data_folder(folder)
+
+    # PostgreSQL's account passes through where root runs the service.
+    assert mode(own) == (0o711 if os.geteuid() == 0 else 0o700)
+    assert mode(shared) == 0o755
