@@ -47,7 +47,7 @@ def restrict_data_folder(data_dir: Path) -> None:
             _restrict([data_dir], taken_away=PRIVATE_UMASK if os.geteuid() != 0 else PRIVATE_UMASK & ~0o011)
         for folder in (data_dir / name for name in PRIVATE_FOLDERS):
             if folder.is_dir():
-                # The folder comes first: from then on nobody else reaches what is below it.
+                # The folder comes first: from then on no other account reaches what is below it.
                 _restrict([folder])
                 for path, folders, files in os.walk(folder):
                     _restrict(Path(path) / name for name in (*folders, *files))
