@@ -108,7 +108,9 @@ class Settings(BaseSettings):
     watttime_password: SecretStr | None = None
     stale_limit_hours: float = Field(default=2.0, ge=0, description="a reading that ended longer ago is not used")
     history_days: float = Field(default=90.0, ge=0, le=400, description="fetched of a zone that is new")
-    settle_after_hours: PositiveFloat = Field(default=72.0, description="a price that is provisional for so long stays")
+    settle_after_hours: PositiveFloat = Field(
+        default=72.0, description="a price that is provisional for so long stays, and so does energy without one"
+    )
 
     site: Annotated[Site | None, NoDecode, BeforeValidator(read_site)] = Field(
         default=None,

@@ -78,6 +78,14 @@ def test_a_job_survives_sigkill_and_drain_and_runs_once_at_a_time(service: Servi
     assert all(row["finished_at"] for row in epochs)
     assert len(list(service.settings.job_dir(job_id).glob("checkpoint-*"))) == 2
 
+    # What was lost is a loss, and no gate has moved anything.
+    wait_until("it is accounted for", lambda: service.job(job_id)["counterfactuals"] is not None)
+    job = service.job(job_id)
+    full = job["counterfactuals"]["full_now"]["emissions_gco2e"]
+    lines = [name for name in job if name.endswith("_saving")]
+    assert job["lost_work_saving"] < 0 == job["moved_in_time_saving"] == job["owner_pause_saving"]
+    assert sum(job[name] for name in lines) == pytest.approx((full - job["emissions_gco2e"]) / full)
+
 
 def test_a_job_whose_dataset_is_gone_fails_with_the_field(service: Service) -> None:
     job_id = submit(service)
