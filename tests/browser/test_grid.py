@@ -24,7 +24,13 @@ HOUR = timedelta(hours=1)
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
     """Zones with readings, with old ones, with a yearly mean alone, and one of which nothing is known."""
-    zones = {"DE": "energy-charts", "FR": "energy-charts", "GB": "uk", "US-CAL-CISO": "static", "PL": "energy-charts"}
+    zones = {
+        "DE": "energy-charts",
+        "FR": "energy-charts",
+        "GB": "uk",
+        "US-CAL-CISO": "static:USA",
+        "PL": "energy-charts",
+    }
     return settings.model_copy(update={"zones": {**zones, "MARS": "uk"}})
 
 
