@@ -16,8 +16,8 @@ from worker.heartbeat import Heartbeat
 from worker.journal import Journal
 from worker.registered_checkpoints import RegisteredCheckpoints
 
-ROOM_BYTES = 200_000
-SIZE_BYTES = 300_000
+ROOM_BYTES = 600_000
+SIZE_BYTES = 900_000
 
 
 @pytest.fixture
