@@ -33,23 +33,21 @@ class GridRepository:
         self._upsert(IntensityReading, last_of_each.values(), keep_measured=True)
 
     def find_revised(self, readings: Sequence[Reading]) -> list[Reading]:
-        """The measured ones among `readings`, all of one zone and signal, that are not stored with the same value."""
-        if not readings:
+        """The measured ones among `readings`, all of one zone and signal, that contradict a stored measured reading."""
+        measured = [reading for reading in readings if not reading.estimated]
+        if not measured:
             return []
         stored = IntensityReading
         query = select(stored.start, stored.end, stored.gco2e_per_kwh).where(
-            stored.zone == readings[0].zone,
-            stored.signal == readings[0].signal,
-            stored.start >= min(reading.start for reading in readings),
-            stored.start <= max(reading.start for reading in readings),
+            stored.zone == measured[0].zone,
+            stored.signal == measured[0].signal,
+            stored.start < max(reading.end for reading in measured),
+            stored.end > min(reading.start for reading in measured),
             stored.estimated.is_(False),
         )
         known = {(start, end, value) for start, end, value in self._session.execute(query)}
-        return [
-            reading
-            for reading in readings
-            if not reading.estimated and (reading.start, reading.end, reading.gco2e_per_kwh) not in known
-        ]
+        new = [r for r in measured if (r.start, r.end, r.gco2e_per_kwh) not in known]
+        return [r for r in new if any(start < r.end and r.start < end for start, end, _ in known)]
 
     def put_forecast(self, zone: str, signal: Signal, readings: Iterable[Reading], *, at: datetime) -> None:
         """Store what is expected from `at` on, in place of what was expected before; the past stays as it is."""
