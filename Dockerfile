@@ -56,5 +56,5 @@ ENV PATH=/opt/greentune/bin:$PATH \
 VOLUME /data
 EXPOSE 8000
 # The health checks are in docker-compose.yml: each process has its own. GREENTUNE_TRUSTED_PROXIES says whose headers are
-# believed, instead of an option of uvicorn.
-CMD ["uvicorn", "api.main:app", "--host", "0.0.0.0", "--port", "8000", "--no-proxy-headers", "--timeout-graceful-shutdown", "10"]
+# believed, instead of an option of uvicorn. h11 reads 64 KiB of headers at most, uvicorn's other parser any number.
+CMD ["uvicorn", "api.main:app", "--host", "0.0.0.0", "--port", "8000", "--http", "h11", "--no-proxy-headers", "--timeout-graceful-shutdown", "10"]

@@ -5,13 +5,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from store.private_files import open_private
+
 
 @contextmanager
 def recorded(data_dir: Path, url: str) -> Iterator[None]:
     """Tell commands on this machine where the service is, for as long as the block runs."""
     file = _file(data_dir)
     draft = file.with_suffix(".draft")
-    draft.write_text(f"{os.getpid()} {url}\n")
+    draft.unlink(missing_ok=True)
+    with open(draft, "x", opener=open_private) as record:
+        record.write(f"{os.getpid()} {url}\n")
     draft.replace(file)
     try:
         yield

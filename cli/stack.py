@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from cli.embedded import EmbeddedPostgres, EmbeddedValkey, redis_answers
 from cli.errors import CommandError, SettingError
@@ -22,7 +22,7 @@ from cli.secret import make_secret, read_secret
 from migrations.upgrade import upgrade
 from store.database import Database
 from store.pooling import TransactionPooling
-from store.private_files import make_private_folder, restrict_data_folder
+from store.private_files import make_private_folder, open_private, restrict_data_folder
 from store.settings import KEPT_FROM_WORKERS, PROVIDER_SECRETS, Settings
 
 READY_SECONDS = 120.0
@@ -110,7 +110,7 @@ class Stack:
             upgrade(self.database_url)
         except TransactionPooling as error:
             raise SettingError(str(error)) from error
-        except OperationalError as error:
+        except DBAPIError as error:
             raise SettingError(f"DATABASE_URL: PostgreSQL cannot be used: {_reason(error)}") from error
         self._say("database: migrated")
         self._launch(self._programs())
@@ -229,7 +229,8 @@ class Stack:
             )
 
         api = ["uvicorn", "api.main:app", "--host", self.settings.host, "--port", str(self.settings.port)]
-        api += ["--no-proxy-headers", "--timeout-graceful-shutdown", "3"]
+        # h11 reads 64 KiB of headers at most; uvicorn's other parser keeps any number of them in memory.
+        api += ["--http", "h11", "--no-proxy-headers", "--timeout-graceful-shutdown", "3"]
         return [
             program(
                 "api",
@@ -352,7 +353,7 @@ def _only_stack_on(data_dir: Path) -> Iterator[None]:
     """Hold the data folder against a second stack; the lock goes with this process, however it ends."""
     try:
         make_private_folder(data_dir)
-        lock = (data_dir / "stack.lock").open("a+")
+        lock = open(data_dir / "stack.lock", "a+", opener=open_private)  # noqa: SIM115  (closed below)
     except OSError as error:
         raise SettingError(f"--data-dir (GREENTUNE_DATA_DIR): {data_dir} cannot be used: {error.strerror}") from error
     with lock:
@@ -377,7 +378,7 @@ def _check_database(url: str) -> None:
         raise SettingError(str(error)) from error
     try:
         database.engine.connect().close()
-    except OperationalError as error:
+    except DBAPIError as error:
         raise SettingError(f"DATABASE_URL: PostgreSQL cannot be reached: {_reason(error)}") from error
     finally:
         database.dispose()
@@ -408,5 +409,5 @@ def _is_ready(url: str) -> bool:
         return False
 
 
-def _reason(error: OperationalError) -> str:
+def _reason(error: DBAPIError) -> str:
     return str(error.orig).strip() or type(error.orig).__name__

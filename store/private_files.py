@@ -36,7 +36,8 @@ def open_private(path: str, flags: int) -> int:
 
 
 def restrict_data_folder(data_dir: Path) -> None:
-    """Take the permissions of group and others away from what an earlier version has left in `PRIVATE_FOLDERS`.
+    """Take permissions away from group and others, of `FILES_BESIDE` and all in `PRIVATE_FOLDERS`, as an earlier
+    version has left them.
 
     Symbolic links below these folders are not followed. What belongs to another account stays as it is, and is logged.
     The data folder itself is restricted where it holds nothing else. Below root it stays open to pass through, which
@@ -45,6 +46,7 @@ def restrict_data_folder(data_dir: Path) -> None:
     try:
         if _holds_nothing_else(data_dir):
             _restrict([data_dir], taken_away=PRIVATE_UMASK if os.geteuid() != 0 else PRIVATE_UMASK & ~0o011)
+        _restrict(data_dir / name for name in FILES_BESIDE)
         for folder in (data_dir / name for name in PRIVATE_FOLDERS):
             if folder.is_dir():
                 # The folder comes first: from then on no other account reaches what is below it.

@@ -1,6 +1,7 @@
 """`greentune serve` as a whole: every process real, started once for the module."""
 
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -118,8 +119,25 @@ def test_what_the_service_writes_is_for_its_account_alone(served: Served) -> Non
     written = [path for folder in folders for path in (folder, *folder.rglob("*"))]
     assert len(written) > 8
     assert [path for path in written if path.stat().st_mode & 0o077 and not path.is_socket()] == []
+    for name in ("secret-key", "service-url", "stack.lock"):
+        assert (served.data_dir / name).stat().st_mode & 0o077 == 0, name
     for path in (served.data_dir, served.data_dir / "postgres"):
         assert path.stat().st_mode & 0o066 == 0, "others may pass through for PostgreSQL's account at most"
+
+
+@pytest.mark.fault(number=20)
+def test_a_request_has_so_many_headers_and_no_more(served: Served) -> None:
+    url = httpx.URL(served.url)
+    with socket.create_connection((url.host, url.port or 80), timeout=20) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n")
+        with suppress(ConnectionError):
+            for _ in range(100):
+                connection.sendall(b"X-Header: value\r\n" * 1000)
+        with suppress(ConnectionError):
+            assert connection.recv(64).startswith(b"HTTP/1.1 400")
+            while connection.recv(4096):
+                pass
+    assert get(f"{served.url}/livez").is_success
 
 
 def test_workers_are_started_without_any_secret(served: Served) -> None:

@@ -50,6 +50,7 @@ def assert_refused(result: Result, *words: str) -> None:
         ("GREENTUNE_HOST", "nowhere.invalid", "--host (GREENTUNE_HOST): 'nowhere.invalid'"),
         ("DATABASE_URL", "sqlite:///jobs.db", "DATABASE_URL: GreenTune keeps its data in PostgreSQL"),
         ("DATABASE_URL", "postgresql://u:secret@127.0.0.1:1/x", "DATABASE_URL: PostgreSQL cannot be reached"),
+        ("DATABASE_URL", "postgresql://127.0.0.1:1/x?no_such=1", "DATABASE_URL: PostgreSQL cannot be reached"),
     ],
 )
 def test_serve_names_the_variable_at_fault(

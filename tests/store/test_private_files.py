@@ -49,6 +49,10 @@ def test_what_an_earlier_version_left_open_is_closed_at_start(settings: Settings
         path.write_text("{}")
     program = settings.data_dir / "models" / "m" / "program"
     program.touch(0o755)
+    beside = [settings.data_dir / name for name in ("service-url", "stack.lock")]
+    for path in beside:
+        path.touch()
+        path.chmod(0o666)
     elsewhere = settings.data_dir.parent / "elsewhere"
     elsewhere.mkdir()
     (settings.models_dir / "linked").symlink_to(elsewhere)
@@ -62,6 +66,7 @@ def test_what_an_earlier_version_left_open_is_closed_at_start(settings: Settings
         while (path := path.parent) != settings.data_dir:
             assert mode(path) == 0o700, path
     assert mode(program) == 0o700
+    assert [mode(path) for path in beside] == [0o600, 0o600]
     assert mode(elsewhere) == 0o755, "a link leads to a folder of somebody's own"
 
 
