@@ -265,7 +265,7 @@ class GridWatch:
             if revised:
                 EmissionsRepository(session).reopen(
                     revised[0].zone,
-                    revised[0].signal,
+                    revised[0].basis,
                     _joined(revised),
                     final_before=final_before,
                 )

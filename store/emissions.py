@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import and_, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from greencore.carbon import Signal
+from greencore.carbon import Basis
 from store.jobs import JobRepository
 from store.status import FINAL
 from store.tables import EnergyInterval, Job
@@ -29,31 +29,35 @@ class EmissionsRepository:
         self._session = session
 
     def reopen(
-        self, zone: str, signal: Signal, spans: Sequence[tuple[datetime, datetime]], *, final_before: datetime
+        self, zone: str, basis: Basis, spans: Sequence[tuple[datetime, datetime]], *, final_before: datetime
     ) -> None:
         """Make settled prices of a zone's energy within `spans` provisional again: their intensity was revised.
 
-        Prices of energy used before `final_before` stay as they are.
+        Of jobs that are priced on this basis. Prices of energy used before `final_before` stay as they are.
         """
         within = or_(
             *(and_(EnergyInterval.started_at < end, EnergyInterval.finished_at > start) for start, end in spans)
         )
-        reopened = and_(
-            EnergyInterval.zone == zone,
-            EnergyInterval.settled.is_(True),
-            EnergyInterval.finished_at >= final_before,
-            within,
+        revised = and_(EnergyInterval.zone == zone, EnergyInterval.finished_at >= final_before, within)
+        ids = select(EnergyInterval.job_id).where(revised)
+        jobs = select(Job.id).where(
+            func.coalesce(Job.signal, "average") == basis.signal,
+            func.coalesce(Job.emission_factors, "lifecycle") == basis.emission_factors,
+            Job.id.in_(ids),
         )
-        ids = select(EnergyInterval.job_id).where(reopened)
-        jobs = select(Job.id).where(Job.signal == signal, Job.id.in_(ids))
-        # The jobs first, in one order: whoever prices a job's energy holds its row.
+        # The jobs first, in one order: whoever prices a job's energy holds its row. A price that is being made of the
+        # value before is not seen to be settled until that lock is there.
         locked = self._session.scalars(jobs.order_by(Job.id).with_for_update()).all()
         if not locked:
             return
-        self._session.execute(
-            update(EnergyInterval).where(EnergyInterval.job_id.in_(locked), reopened).values(settled=False)
+        reopened = (
+            update(EnergyInterval)
+            .where(EnergyInterval.job_id.in_(locked), EnergyInterval.settled.is_(True), revised)
+            .values(settled=False)
+            .returning(EnergyInterval.job_id)
         )
-        self._session.execute(update(Job).where(Job.id.in_(locked)).values(settled_at=None))
+        job_ids = set(self._session.scalars(reopened))
+        self._session.execute(update(Job).where(Job.id.in_(job_ids)).values(settled_at=None))
 
     def add_up(self, job: Job) -> None:
         """Make a locked job's emissions the sum of its intervals', of which some have a new price or a final one."""

@@ -33,7 +33,7 @@ class GridRepository:
         self._upsert(IntensityReading, last_of_each.values(), keep_measured=True)
 
     def find_revised(self, readings: Sequence[Reading]) -> list[Reading]:
-        """The measured ones among `readings`, all of one zone and signal, that contradict a stored measured reading."""
+        """The measured ones among `readings`, all of one zone and basis, that contradict a measured one in store."""
         measured = [reading for reading in readings if not reading.estimated]
         if not measured:
             return []
@@ -41,6 +41,7 @@ class GridRepository:
         query = select(stored.start, stored.end, stored.gco2e_per_kwh).where(
             stored.zone == measured[0].zone,
             stored.signal == measured[0].signal,
+            stored.emission_factors == measured[0].emission_factors,
             stored.start < max(reading.end for reading in measured),
             stored.end > min(reading.start for reading in measured),
             stored.estimated.is_(False),

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from scheduler.settle import account, settle_prices
 from store import progress
 from store.database import Database
 from store.grid import GridRepository
+from store.jobs import JobRepository
 from store.settings import Settings
 from store.tables import EnergyInterval as StoredInterval
 from store.tables import Job
@@ -175,6 +177,63 @@ def test_a_value_revised_after_the_settlement_window_changes_no_price(
     with database.session() as session:
         assert session.query(StoredInterval).filter(StoredInterval.settled.is_(False)).count() == 0
         assert session.query(Job).filter(Job.settled_at.is_(None)).count() == 0
+
+
+def test_a_value_that_is_revised_while_the_one_before_settles_a_price_is_priced_again(
+    settings: Settings, provider: ProviderServer, database: Database, clock: TurnedClock
+) -> None:
+    settings = watched(settings, provider, "uk")
+    with closing(watch_of(database, settings, clock)) as watch:
+        look(watch)
+        job_id = run_job(database, kwh=2.0)
+        clock.turn(hours=2)
+        publish(provider, clock)
+        look(watch)
+        publish(provider, clock, revised=50.0)
+        clock.turn(hours=1)
+        revising = Thread(target=look, args=(watch,))
+        with database.session() as session:
+            job = JobRepository(session).lock(job_id)  # as whoever settles it
+            assert job is not None
+            grid = GridRepository(session)
+            known = grid.between("GB", "average", START, START + HOUR)
+            for interval in session.query(StoredInterval).filter(StoredInterval.job_id == job_id):
+                interval.emissions_gco2e = interval.energy_kwh * known.readings[0].gco2e_per_kwh
+                interval.settled = True
+            session.flush()
+            revising.start()
+            revising.join(timeout=3)
+        revising.join(timeout=30)
+        assert not revising.is_alive()
+        settle(database, settings, clock)
+    after = get(database, job_id)
+    assert after.emissions_gco2e == pytest.approx(2 * 162)
+    assert after.settled_at == clock()
+
+
+def test_readings_of_another_basis_reopen_no_price(
+    settings: Settings, provider: ProviderServer, database: Database, clock: TurnedClock
+) -> None:
+    watched_as_direct = watched(settings, provider, "uk")
+    with closing(watch_of(database, watched_as_direct, clock)) as watch:
+        look(watch)
+        job_id = run_job(database, kwh=2.0)
+        clock.turn(hours=2)
+        publish(provider, clock)
+        look(watch)
+        settle(database, watched_as_direct, clock)
+    before = get(database, job_id)
+    assert before.settled_at is not None
+    # From now on the zone's source counts the life cycle, and tells another value of the same hours.
+    clock.turn(hours=1)
+    publish(provider, clock, revised=50.0)
+    as_lifecycle = watched(settings, provider, "electricity-maps")
+    with closing(watch_of(database, as_lifecycle, clock)) as watch:
+        look(watch)
+    settle(database, as_lifecycle, clock)
+    after = get(database, job_id)
+    assert after.settled_at == before.settled_at
+    assert after.emissions_gco2e == before.emissions_gco2e
 
 
 def test_a_plan_that_refuses_older_hours_repairs_the_last_day_all_the_same(
