@@ -90,9 +90,10 @@ def clean(points: Iterable[Point], origin: Origin, *, usual: timedelta, fetched_
 def interval_ends(starts: Iterable[datetime], *, usual: timedelta, longest: timedelta) -> dict[datetime, datetime]:
     """The end of the interval that begins at each start, judged by the spacing of the starts alone.
 
-    A spacing that shrinks is a finer resolution, two wider ones of one width in a row are a coarser one, of at most
-    `longest`; a single wide spacing is a gap, before which the interval is as long as the one before it, as is the
-    last interval. Until a spacing has told the resolution, the most common one holds, `usual` where there is none.
+    A spacing that shrinks is a finer resolution. A wider one is a coarser resolution, of at most `longest`, where it is
+    less than twice as wide, so that no start can be missing in it (the months of a year), or where two of one width
+    follow one another; any other is a gap, before which the interval is as long as the one before it, as is the last
+    interval. Until a spacing has told the resolution, the most common one holds, `usual` where there is none.
     """
     ascending = sorted(set(starts))
     spacings = [later - earlier for earlier, later in pairwise(ascending)]
@@ -103,7 +104,8 @@ def interval_ends(starts: Iterable[datetime], *, usual: timedelta, longest: time
         if index < len(spacings):
             spacing = spacings[index]
             following = spacings[index + 1] if index + 1 < len(spacings) else None
-            if spacing <= length or (spacing == following and spacing <= longest):
+            is_coarser = spacing - length < length or spacing == following
+            if spacing <= length or (is_coarser and spacing <= longest):
                 length = spacing
         ends[start] = start + length
     return ends

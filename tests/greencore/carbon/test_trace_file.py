@@ -70,6 +70,25 @@ def test_a_file_whose_spacing_changes_covers_all_of_its_time(tmp_path: Path, min
     assert [row.end - row.start for row in rows] == [timedelta(minutes=length) for length in minutes]
 
 
+@pytest.mark.fault(number=17)
+@pytest.mark.parametrize(
+    "minutes",
+    [
+        [days * 1440 for days in (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)],
+        [60, 61, 60, 59, 60, 62, 60, 60],
+        [5, 5, 5, 8, 12, 20, 30],
+        [1440, 1380, 1440, 1440, 1500, 1440],
+    ],
+    ids=["months", "late by minutes", "ever wider", "days of local time"],
+)
+def test_a_spacing_in_which_no_row_can_be_missing_is_no_gap(tmp_path: Path, minutes: list[int]) -> None:
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    starts = [start + timedelta(minutes=sum(minutes[:index])) for index in range(len(minutes) + 1)]
+    lines = [f"{time.isoformat()},{index}" for index, time in enumerate(starts)]
+    rows = read_trace(write(tmp_path, "\n".join(["datetime,gco2e_per_kwh", *lines]))).rows
+    assert [row.end for row in rows[:-1]] == starts[1:]
+
+
 def test_comments_and_blank_lines_are_passed_over_and_a_label_is_kept(tmp_path: Path) -> None:
     file = write(
         tmp_path,
