@@ -14,7 +14,6 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     Field,
-    PositiveFloat,
     PositiveInt,
     SecretStr,
     ValidationInfo,
@@ -37,6 +36,12 @@ REPLACED = {
     "GREENTUNE_PUE": 'GREENTUNE_SITE, such as {"zone": "FR", "pue": 1.2}',
 }
 # A worker runs on rows and models of others: what it does not need it is not told.
+# Every time that a setting is added to or taken from has to be a date still.
+LONGEST_SECONDS, LONGEST_HOURS, LONGEST_DAYS = 31_536_000, 87_600, 36_500
+_Seconds = Annotated[float, Field(gt=0, le=LONGEST_SECONDS)]
+_Hours = Annotated[float, Field(gt=0, le=LONGEST_HOURS)]
+_Days = Annotated[float, Field(gt=0, le=LONGEST_DAYS)]
+_Amount = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 KEPT_FROM_WORKERS = PROVIDER_SECRETS | {"secret_key"}
 
 
@@ -93,8 +98,8 @@ class Settings(BaseSettings):
         description="addresses and networks whose X-Forwarded-For and X-Forwarded-Proto are believed",
     )
     rate_limit_per_minute: PositiveInt = Field(default=1200, description="requests of one key at one API process")
-    session_hours: PositiveFloat = Field(default=12.0, description="how long a browser stays signed in")
-    idempotency_hours: PositiveFloat = Field(default=24.0, description="how long a first answer is kept")
+    session_hours: _Hours = Field(default=12.0, description="how long a browser stays signed in")
+    idempotency_hours: _Hours = Field(default=24.0, description="how long a first answer is kept")
     max_event_streams: PositiveInt = Field(default=500, description="open event streams of one API process")
     max_event_streams_per_owner: PositiveInt = 50
     webhook_private_networks: list[Annotated[str, AfterValidator(_network)]] = Field(
@@ -106,9 +111,11 @@ class Settings(BaseSettings):
     electricity_maps_token: SecretStr | None = None
     watttime_user: SecretStr | None = None
     watttime_password: SecretStr | None = None
-    stale_limit_hours: float = Field(default=2.0, ge=0, description="a reading that ended longer ago is not used")
+    stale_limit_hours: float = Field(
+        default=2.0, ge=0, le=LONGEST_HOURS, description="a reading that ended longer ago is not used"
+    )
     history_days: float = Field(default=90.0, ge=0, le=400, description="fetched of a zone that is new")
-    settle_after_hours: PositiveFloat = Field(
+    settle_after_hours: _Hours = Field(
         default=72.0, description="a price that is provisional for so long stays, and so does energy without one"
     )
 
@@ -118,27 +125,27 @@ class Settings(BaseSettings):
         'effectiveness, {"zone": "FR", "pue": 1.2}; None: not known, and priced at the world\'s mean',
     )
 
-    tick_seconds: PositiveFloat = Field(default=2.0, description="the scheduler's safety net beside NOTIFY")
-    heartbeat_seconds: PositiveFloat = 10.0
-    lease_seconds: PositiveFloat = Field(default=60.0, description="a worker silent for this long is lost")
-    redispatch_seconds: PositiveFloat = Field(
+    tick_seconds: _Seconds = Field(default=2.0, description="the scheduler's safety net beside NOTIFY")
+    heartbeat_seconds: _Seconds = 10.0
+    lease_seconds: _Seconds = Field(default=60.0, description="a worker silent for this long is lost")
+    redispatch_seconds: _Seconds = Field(
         default=15.0, description="a job that no idle worker has taken up for so long is sent again"
     )
     max_attempts: PositiveInt = 3
-    cancel_grace_seconds: PositiveFloat = Field(
+    cancel_grace_seconds: _Seconds = Field(
         default=60.0, description="a job that is asked to stop and does not is terminated after so long"
     )
 
-    artifact_retention_days: PositiveFloat | None = Field(default=None, description="results older are deleted")
-    checkpoint_retention_days: PositiveFloat | None = Field(
+    artifact_retention_days: _Days | None = Field(default=None, description="results older are deleted")
+    checkpoint_retention_days: _Days | None = Field(
         default=30.0, description="checkpoints of jobs that ended longer ago are deleted"
     )
 
     energy_interval_seconds: float = Field(default=60.0, gt=0, le=60)
-    cpu_power_w: PositiveFloat | None = Field(default=None, description="instead of CodeCarbon's estimate")
-    ram_power_w: PositiveFloat | None = None
-    assumed_tflops: PositiveFloat | None = Field(default=None, description="of a device that has not run a job yet")
-    assumed_power_w: PositiveFloat | None = None
+    cpu_power_w: _Amount | None = Field(default=None, description="instead of CodeCarbon's estimate")
+    ram_power_w: _Amount | None = None
+    assumed_tflops: _Amount | None = Field(default=None, description="of a device that has not run a job yet")
+    assumed_power_w: _Amount | None = None
 
     log_format: str = Field(default="console", pattern="^(console|json)$")
     otlp_endpoint: str | None = Field(
