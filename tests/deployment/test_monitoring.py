@@ -127,6 +127,15 @@ def test_what_every_api_process_tells_is_not_added_up(metric: str) -> None:
             assert re.search(r"max( by \([^)]*\))? \(?(\w+\()?$|max\($", before), f"{place}: {before}"
 
 
+@pytest.mark.fault(number=12)
+def test_emissions_are_divided_by_energy_that_has_a_price() -> None:
+    ratios = [expression for _, expression in expressions() if re.search(r"greentune_emissions_gco2e.* / ", expression)]
+    assert ratios
+    for expression in ratios:
+        divisor = expression.partition(" / ")[2]
+        assert re.search(r"greentune_energy_kwh_total.* - .*greentune_unpriced_energy_kwh.* > 0\)$", divisor)
+
+
 def test_panels_do_not_lie_on_each_other() -> None:
     taken: set[tuple[int, int]] = set()
     for panel in DASHBOARD["panels"]:
