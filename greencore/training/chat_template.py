@@ -19,6 +19,7 @@ RENDERING_ERRORS = (TemplateError, TypeError, ValueError, LookupError, Attribute
 THOUGHT = r"(?:\w+:)?(?:think|thinking|thought|reason|reasoning)"
 OPENED_THOUGHT = re.compile(rf"(?P<left>[<\[◁])(?P<name>{THOUGHT})(?P<right>[>\]▷])(?P<gap>\s*)\Z", re.IGNORECASE)
 PASSAGES = re.compile(rf"\n|[<\[◁]/?{THOUGHT}[>\]▷]", re.IGNORECASE)  # what stands between them is rendered whole
+_ANSWER = "⟦answer⟧"
 
 
 class ConversationRefused(ModelError):
@@ -97,6 +98,24 @@ def last_turn(messages: Messages, tokenizer: PreTrainedTokenizerBase, *, clock: 
         raise ConversationRefused("the model's chat template leaves out what the assistant says, or changes it")
     ended = _ends_turn(learned, content, tokenizer)
     return Turn(given, learned if ended else learned.rstrip(), ended)
+
+
+def end_of_turn(
+    messages: Messages, tokenizer: PreTrainedTokenizerBase, *, clock: TemplateClock | None = None
+) -> int | None:
+    """Return the id of the first token that the template puts after the last message of a conversation.
+
+    Generation of a model that has learned turns of this template stops there. None for a template that puts none of
+    the tokenizer's added tokens there.
+    """
+    try:
+        learned = last_turn((*messages[:-1], (messages[-1][0], _ANSWER)), tokenizer, clock=clock).learned
+    except ConversationRefused:  # a template that takes only messages of a form of their own
+        return None
+    after = learned.rpartition(_ANSWER)[2]
+    ends = ((token.content, number) for number, token in tokenizer.added_tokens_decoder.items())
+    found = [(after.index(end), -len(end), number) for end, number in ends if end.strip() and end in after]
+    return min(found)[2] if found else None
 
 
 def _compile(tokenizer: PreTrainedTokenizerBase) -> Template:

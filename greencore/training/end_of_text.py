@@ -1,6 +1,5 @@
-"""Which tokens end a text and fill up a batch, by the tokenizer, the model and the data, and which are unknown."""
+"""Which tokens end a text and fill up a batch, by the tokenizer and the model, and which are unknown."""
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -24,18 +23,15 @@ def end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
     return list(dict.fromkeys(int(end) for end in named if end is not None and 0 <= int(end) < size))
 
 
-def stop_at_every_end(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, learned: Iterable[Sequence[int]]
-) -> None:
+def stop_at_every_end(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, turn_end: int | None = None) -> None:
     """Have generation with the model, and with what is saved of it, stop at every end of text.
 
-    These are `end_token_ids` and the token that most of the `learned` texts end with, where that is one of the
-    tokenizer's added tokens: a chat template's end of a turn, which the configurations may not know.
+    These are `end_token_ids` and `turn_end`, the end of a turn in the chat template (see `rows.end_of_turn`), which
+    the configurations may not know.
     """
     ends = end_token_ids(model, tokenizer)
-    usual = _usual_end(learned, tokenizer)
-    if usual is not None and usual not in ends:
-        ends.append(usual)
+    if turn_end is not None and turn_end not in ends:
+        ends.append(turn_end)
     settings: Any = model.generation_config
     now = settings.eos_token_id
     if set(ends) != set(now if isinstance(now, list | tuple) else [now]):
@@ -83,15 +79,3 @@ def _vocabulary(model: PreTrainedModel) -> int:
 def _rows(embedding: Any) -> int | None:
     weight = getattr(embedding, "weight", None)
     return None if weight is None else int(weight.shape[0])
-
-
-def _usual_end(learned: Iterable[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> int | None:
-    added, seen = tokenizer.added_tokens_decoder, Counter[int | None]()
-    blank = {token for token, content in added.items() if content.content.isspace()}
-    for text in learned:
-        last = len(text) - 1
-        while last >= 0 and text[last] not in added and not str(tokenizer.decode([text[last]])).strip():
-            last -= 1
-        seen[text[last] if last >= 0 and text[last] in added and text[last] not in blank else None] += 1
-    [(token, times)] = seen.most_common(1) or [(None, 0)]
-    return token if times * 2 > seen.total() else None

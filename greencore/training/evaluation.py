@@ -70,8 +70,10 @@ def evaluate(
         for index in asked
     ]
     written = _write(model, tokenizer, prompts, batch_size=batch_size, max_new_tokens=max_new_tokens, beams=beams)
+    ends = end_token_ids(model, tokenizer)
     expected: list[str | Sequence[str]] = [
-        reference(rows[index], tokenizer, prompt_format) if references is None else references[index] for index in asked
+        reference(rows[index], tokenizer, prompt_format, ends=ends) if references is None else references[index]
+        for index in asked
     ]
     return Evaluation(loss, rouge(expected, written), len(rows))
 

@@ -82,7 +82,8 @@ class Examination:
     def kept(self, model: PreTrainedModel, file: Path) -> Marks:
         """The marks before training; a run that goes on has them, and their precision, from its first start.
 
-        A file of an earlier version does not say in which precision it was measured: then the marks are taken again.
+        A file of an earlier version does not say in which precision it was measured: then the marks are taken again,
+        as they are where the file is damaged.
         Raises `ModelError` for a model without a finite loss on the held-out rows.
         """
 
@@ -92,13 +93,9 @@ class Examination:
                 raise ModelError(f"its loss on the held-out rows is {marks.evaluation.loss} before training")
             return asdict(marks)
 
-        marks = keep(file, take)
-        if "bf16" not in marks:
-            file.unlink()
-            marks = keep(file, take)
-        self.bf16 = marks["bf16"]
-        evaluation = Evaluation(**marks["evaluation"]) if marks["evaluation"] else None
-        return Marks(evaluation, marks["sample"], self.bf16)
+        marks = keep(file, take, _read_marks)
+        self.bf16 = marks.bf16
+        return marks
 
     def loss(self, model: PreTrainedModel) -> float | None:
         """The held-out loss alone, which costs no generation."""
@@ -106,6 +103,12 @@ class Examination:
             return None
         with bf16_autocast(model.device, enabled=self.bf16):
             return mean_loss(model, self._tokenizer, self._tokens, batch_size=self._settings.batch_size)
+
+
+def _read_marks(kept: Any) -> Marks:
+    """Raises KeyError or TypeError for what is no marks."""
+    evaluation = None if kept["evaluation"] is None else Evaluation(**kept["evaluation"])
+    return Marks(evaluation, kept["sample"], bool(kept["bf16"]))
 
 
 def sample_format(rows: Sequence[Row], form: PromptFormat, tokenizer: PreTrainedTokenizerBase) -> PromptFormat:

@@ -2,8 +2,9 @@
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from greencore.dataset import InvalidRow, MessagesRow, PromptRow, Row, TextRow
 from greencore.training.chat_template import ConversationRefused, Messages, Turn, last_turn
+from greencore.training.chat_template import end_of_turn as end_of_turn_after
 from greencore.training.formats import PLAIN, PromptFormat, chat_prompt
 from greencore.training.models import ModelError
 from greencore.training.positions import UNBOUNDED, Positions
@@ -67,12 +69,27 @@ def prompt_and_completion(
     return unmark(turn.given), unmark(turn.learned)
 
 
-def reference(row: Row, tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat = PLAIN) -> str:
-    """The text that generation is compared with: what is learned, as generation is decoded, without special tokens."""
+def reference(
+    row: Row, tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat = PLAIN, *, ends: Collection[int] = ()
+) -> str:
+    """The text that generation is compared with: what is learned, as generation is decoded.
+
+    That is without special tokens, and up to the first of the tokens that generation stops at, `ends`.
+    """
     learned = _turn(row, tokenizer, prompt_format).learned
     if _messages(row, tokenizer, prompt_format) is None:
         return unmark(learned)
-    return str(tokenizer.decode(encode(learned, tokenizer), skip_special_tokens=True)).strip()
+    tokens = list(takewhile(lambda token: token not in ends, encode(learned, tokenizer)))
+    return str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+
+
+def end_of_turn(
+    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat = PLAIN
+) -> int | None:
+    """Return the token that ends a turn in the chat template; None where no row is put in it, or it has none."""
+    conversations = (_messages(row, tokenizer, prompt_format) for row in rows)
+    conversation = next(filter(None, conversations), None)
+    return None if conversation is None else end_of_turn_after(conversation, tokenizer, clock=prompt_format.clock)
 
 
 def tokenise(

@@ -36,7 +36,7 @@ from greencore.training.listener import Listener, Relay, Stopped, stoppable, who
 from greencore.training.models import load_model, load_tokenizer
 from greencore.training.positions import positions_of
 from greencore.training.precision import bf16_pays, device
-from greencore.training.rows import Collator, Tokenised, held_out_duplicates, split, tokenise
+from greencore.training.rows import Collator, Tokenised, end_of_turn, held_out_duplicates, split, tokenise
 from greencore.training.shapes import encodes
 from greencore.training.template_clock import FILE_NAME as CLOCK_FILE
 from greencore.training.template_clock import TemplateClock
@@ -114,7 +114,7 @@ def fine_tune(
     train_set = tokenised(training, tokenizer, hyperparameters, form, encoder=encodes(model))
     held_out_tokens = tokenised(held_out, tokenizer, hyperparameters, form, encoder=encodes(model))
     refuse_unknown_tokens(model, tokenizer, (*train_set.examples, *held_out_tokens.examples))
-    stop_at_every_end(model, tokenizer, (example.labels for example in train_set.examples))
+    stop_at_every_end(model, tokenizer, end_of_turn(training, tokenizer, form))
     begin_in_target_language(model, tokenizer)
     sample_form = sample_format(rows, form, tokenizer)
     examination = Examination(

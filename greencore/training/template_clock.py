@@ -24,6 +24,7 @@ class TemplateClock:
     def read(self, now: Callable[[], datetime]) -> datetime:
         """Return the kept time, or what `now` gives where none is kept yet."""
         if self._reading is None:
-            text = now().isoformat() if self._file is None else keep(self._file, lambda: now().isoformat())
-            self._reading = datetime.fromisoformat(str(text))
+            file = self._file
+            reading = now() if file is None else keep(file, lambda: now().isoformat(), datetime.fromisoformat)
+            self._reading = reading
         return self._reading

@@ -6,15 +6,16 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from greencore.dataset import MessagesRow, PromptRow, Row
 from greencore.hyperparameters import Hyperparameters
 from greencore.training.delta import FILE_NAME, apply_delta
-from greencore.training.end_of_text import end_token_ids
-from greencore.training.evaluation import complete, mean_loss
+from greencore.training.end_of_text import end_token_ids, stop_at_every_end
+from greencore.training.evaluation import complete, evaluate, mean_loss
 from greencore.training.models import load_model, load_tokenizer
-from greencore.training.rows import tokenise
+from greencore.training.rows import end_of_turn, tokenise
 from greencore.training.run import Result, fine_tune
 
 pytestmark = pytest.mark.fault(number=5)
@@ -58,9 +59,8 @@ def counting(folder: Path, words: Path, *, after_twelve: int, config: Any = None
 
 def run(folder: Path, output: Path, rows: list[Row] = ROWS, **changed: Any) -> Result:
     """A run that changes nothing."""
-    settings = Hyperparameters(
-        epochs=1, batch_size=4, learning_rate=1e-12, eval_share=0.25, max_length=32, sample_prompt="w8", **changed
-    )
+    usual = {"epochs": 1, "batch_size": 4, "learning_rate": 1e-12, "eval_share": 0.25, "max_length": 32}
+    settings = Hyperparameters(**(usual | {"sample_prompt": "w8"} | changed))
     return fine_tune(model_folder=folder, rows=rows, hyperparameters=settings, method="full", folder=output)
 
 
@@ -126,6 +126,48 @@ def test_generation_stops_at_the_end_of_a_turn_that_only_the_template_knows(mode
     saved: Any = AutoModelForCausalLM.from_pretrained(result.artifact)
     assert set(saved.generation_config.eos_token_id) == {0, 30}
     assert generated(result.artifact, 10) == [[10, 11, 12, 30]]
+
+
+CONVERSATION: Row = MessagesRow((("user", "w1"), ("assistant", "w1 w2")))
+LONG: Row = MessagesRow((("user", "w1"), ("assistant", "w1 w2 w3 w4 w5 " * 5)))
+OF_TURNS: dict[str, tuple[list[Row], dict[str, Any], bool]] = {
+    "few conversations among prompts": ([*ROWS, *ROWS, CONVERSATION, CONVERSATION], {"eval_share": 0.0}, True),
+    "prompts in the chat format": (ROWS, {"prompt_format": "chat"}, True),
+    "answers that are cut off": ([LONG] * 4, {"max_length": 16}, True),
+    "prompts alone": (ROWS, {}, False),
+}
+
+
+@pytest.mark.parametrize("case", OF_TURNS)
+def test_generation_stops_at_the_end_of_a_turn_wherever_a_row_is_one(
+    case: str, model_folder: Path, tmp_path: Path
+) -> None:
+    folder = counting(tmp_path / "model", model_folder, after_twelve=30, config=0, generation=0)
+    tokenizer = load_tokenizer(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["w28"]})
+    tokenizer.chat_template = TEMPLATE.replace("<turn> ", "w28 {{ eos_token }} ")  # as Phi's does
+    tokenizer.save_pretrained(folder)
+    rows, changed, ends = OF_TURNS[case]
+    result = run(folder, tmp_path / "run", rows, **changed)
+    assert result.artifact is not None
+    assert generated(result.artifact, 10)[0][:5] == [10, 11, 12, 30] if ends else [10, 11, 12, 30, 31]
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_an_answer_as_it_is_expected_scores_100(special: bool, model_folder: Path, tmp_path: Path) -> None:
+    folder = counting(tmp_path / "model", model_folder, after_twelve=30, config=0, generation=0)
+    tokenizer = load_tokenizer(folder)
+    tokenizer.add_tokens([AddedToken("w28", special=special)])
+    tokenizer.chat_template = (
+        "{% for turn in messages %}{{ turn.content }} {% if turn.role == 'assistant' %}w28{% endif %}{% endfor %}"
+    )
+    tokenizer.save_pretrained(folder)
+    rows: list[Row] = [MessagesRow((("user", f"w{n}"), ("assistant", "w9 w10"))) for n in (8, 8, 8, 8)]
+    tokens = tokenise(rows, tokenizer, max_length=32)
+    model = load_model(folder)
+    stop_at_every_end(model, tokenizer, end_of_turn(rows, tokenizer))
+    marks = evaluate(model, tokenizer, rows, tokens, batch_size=2)
+    assert marks.rouge == {"rouge1": 100, "rouge2": 100, "rougeL": 100}
 
 
 def padded_with(tokenizer: PreTrainedTokenizerBase, token: str) -> PreTrainedTokenizerBase:

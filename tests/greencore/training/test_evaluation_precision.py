@@ -98,3 +98,16 @@ def test_figures_of_unknown_precision_are_measured_again(
     result = run(model_folder, rows, tmp_path, Watch())
     assert result.after == result.before
     assert json.loads(file.read_text()) == known
+
+
+@pytest.mark.parametrize("damaged", ["", "{", "null", "[]", '{"bf16": true, "evaluation": {}, "sample": null}'])
+def test_figures_in_a_damaged_file_are_measured_again(
+    damaged: str, model_folder: Path, rows: list[Row], tmp_path: Path
+) -> None:
+    assert not run(model_folder, rows, tmp_path, Watch(stop_after=1)).completed
+    file = tmp_path / "before.json"
+    known = json.loads(file.read_text())
+    file.write_text(damaged)
+    result = run(model_folder, rows, tmp_path, Watch())
+    assert result.after == result.before
+    assert json.loads(file.read_text()) == known

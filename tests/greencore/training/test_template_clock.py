@@ -115,3 +115,15 @@ def test_a_template_without_a_date_leaves_no_file(model: Path, tmp_path: Path) -
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }} {% endfor %}"
     chat_prompt([("user", "w1")], tokenizer, TemplateClock(tmp_path / "job" / "clock.json"))
     assert not (tmp_path / "job").exists()
+
+
+@pytest.mark.parametrize("damaged", ["", "{", '"no time"', "12", "null", "\x00\x00"])
+def test_a_damaged_file_is_replaced_and_the_log_says_so(
+    damaged: str, model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokenizer, file = load_tokenizer(model), tmp_path / "clock.json"
+    tokenizer.chat_template = "{{ strftime_now('%Y-%m-%dT%H:%M:%S.%f') }}"
+    file.write_text(damaged)
+    moment = chat_prompt([("user", "w1")], tokenizer, TemplateClock(file))
+    assert str(file) in caplog.text
+    assert chat_prompt([("user", "w1")], tokenizer, TemplateClock(file)) == moment
