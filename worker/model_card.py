@@ -157,8 +157,10 @@ def _loading(facts: CardFacts) -> str:
         return (
             f"This folder holds a prefix, to be put in front of {code(name)}:\n\n"
             "    from pathlib import Path\n"
-            "    from greencore.training.adapters import load_adapter, with_adapter\n\n"
+            "    from greencore.training.adapters import load_adapter, with_adapter\n"
+            "    from transformers import GenerationConfig\n\n"
             '    model = with_adapter("prefix", base)  # base: the model as transformers loads it\n'
+            '    base.generation_config = GenerationConfig.from_pretrained("FOLDER")  # where a text ends\n'
             '    load_adapter(model, Path("FOLDER"))'
         )
     return (

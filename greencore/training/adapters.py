@@ -85,7 +85,13 @@ def load_adapter(model: PeftModel, folder: Path) -> None:
     file = folder / "adapter_model.safetensors"
     if not file.is_file():
         raise WeightsMismatch("it holds no adapter")
-    found: Any = set_peft_model_state_dict(model, load_file(file))
+    tensors = load_file(file)
+    prefix = model.active_peft_config.is_prompt_learning  # which peft names as lacking even where it has been read
+    if prefix and "prompt_embeddings" not in tensors:
+        raise WeightsMismatch("it holds no prefix")
+    found: Any = set_peft_model_state_dict(model, tensors)
+    if prefix:
+        return
     own = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     if lacking := sorted(own & set(found.missing_keys)):
         raise WeightsMismatch(f"it lacks {len(lacking)} of the adapter's {len(own)} tensors, {lacking[0]} among them")

@@ -28,6 +28,11 @@ from greencore.training.languages import name_target_language
 from greencore.training.quantised import quantisation
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
+# Decoders whose classes in transformers compare each token's scores with that token, and not with the next.
+WITHOUT_NEXT_TOKEN_LOSS = {
+    *("bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "cpmant", "marian", "mbart", "musicgen"),
+    *("musicgen_melody", "mvp", "pegasus", "plbart", "trocr", "whisper", "xlm", "xlnet"),
+}
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 INDEX = "model.safetensors.index.json"
 
@@ -126,7 +131,14 @@ def _config(folder: Path) -> PreTrainedConfig:
 
 
 def _class(config: PreTrainedConfig) -> Any:
-    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    if config.is_encoder_decoder:
+        return AutoModelForSeq2SeqLM
+    if config.model_type in WITHOUT_NEXT_TOKEN_LOSS:
+        raise ModelError(
+            f"it is a decoder of the type {config.model_type!r}, whose loss in transformers is not that of the next"
+            " token: trained by it, the model would learn to repeat what it reads"
+        )
+    return AutoModelForCausalLM
 
 
 @contextmanager

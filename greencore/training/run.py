@@ -241,6 +241,7 @@ def _save(
             model.save_pretrained(working)
             if hasattr(model, "peft_config"):
                 _name_base(working / "adapter_config.json", base_name)
+                cast(Any, model).get_base_model().generation_config.save_pretrained(working)
                 (working / "README.md").unlink(missing_ok=True)  # peft's, which knows nothing of the run
         tokenizer.save_pretrained(working)
         make_durable(working)

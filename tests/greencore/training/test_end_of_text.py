@@ -7,16 +7,17 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import AddedToken
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from greencore.dataset import MessagesRow, PromptRow, Row
 from greencore.hyperparameters import Hyperparameters
+from greencore.training.adapters import load_adapter, with_adapter
 from greencore.training.delta import FILE_NAME, apply_delta
 from greencore.training.end_of_text import end_token_ids, stop_at_every_end
 from greencore.training.evaluation import complete, evaluate, mean_loss
 from greencore.training.models import load_model, load_tokenizer
 from greencore.training.rows import end_of_turn, tokenise
-from greencore.training.run import Result, fine_tune
+from greencore.training.run import Method, Result, fine_tune
 
 pytestmark = pytest.mark.fault(number=5)
 
@@ -57,11 +58,11 @@ def counting(folder: Path, words: Path, *, after_twelve: int, config: Any = None
     return folder
 
 
-def run(folder: Path, output: Path, rows: list[Row] = ROWS, **changed: Any) -> Result:
+def run(folder: Path, output: Path, rows: list[Row] = ROWS, *, method: Method = "full", **changed: Any) -> Result:
     """A run that changes nothing."""
     usual = {"epochs": 1, "batch_size": 4, "learning_rate": 1e-12, "eval_share": 0.25, "max_length": 32}
     settings = Hyperparameters(**(usual | {"sample_prompt": "w8"} | changed))
-    return fine_tune(model_folder=folder, rows=rows, hyperparameters=settings, method="full", folder=output)
+    return fine_tune(model_folder=folder, rows=rows, hyperparameters=settings, method=method, folder=output)
 
 
 def generated(folder: Path, *prompts: int) -> list[list[int]]:
@@ -151,6 +152,18 @@ def test_generation_stops_at_the_end_of_a_turn_wherever_a_row_is_one(
     result = run(folder, tmp_path / "run", rows, **changed)
     assert result.artifact is not None
     assert generated(result.artifact, 10)[0][:5] == [10, 11, 12, 30] if ends else [10, 11, 12, 30, 31]
+
+
+def test_a_prefix_is_saved_with_the_ends_of_a_text(model_folder: Path, tmp_path: Path) -> None:
+    folder = counting(tmp_path / "model", model_folder, after_twelve=0, config=60, generation=60)
+    artifact = run(folder, tmp_path / "run", method="prefix").artifact
+    assert artifact is not None
+    base = load_model(folder)
+    model: Any = with_adapter("prefix", base)
+    base.generation_config = GenerationConfig.from_pretrained(artifact)
+    load_adapter(model, artifact)
+    written = model.generate(input_ids=torch.tensor([[10]]), max_new_tokens=20, do_sample=False)
+    assert written.tolist() == [[10, 11, 12, 0]]
 
 
 @pytest.mark.parametrize("special", [True, False])

@@ -163,18 +163,20 @@ def test_a_checkpoint_in_the_published_names_is_still_read(
     assert same(artifact_tensors(undisturbed), artifact_tensors(resumed))
 
 
+@pytest.mark.parametrize("method", ["lora", "prefix"])
 def test_an_adapters_checkpoint_in_the_published_names_is_still_read(
-    folders: dict[str, Path], rows: list[Row], tmp_path: Path
+    folders: dict[str, Path], rows: list[Row], tmp_path: Path, method: Method
 ) -> None:
-    undisturbed = run(folders["gpt2"], rows, tmp_path / "undisturbed", "lora")
-    run(folders["gpt2"], rows, tmp_path / "stopped", "lora", StopsAt(3))
+    undisturbed = run(folders["gpt2"], rows, tmp_path / "undisturbed", method)
+    run(folders["gpt2"], rows, tmp_path / "stopped", method, StopsAt(3))
     checkpoint = latest_checkpoint(tmp_path / "stopped")
     assert checkpoint is not None
     file = checkpoint / "weights.safetensors"
-    adapter = {name.replace(".default.", "."): tensor for name, tensor in load_file(file).items()}
+    prefix = {"prompt_encoder.default.embedding.weight": "prompt_embeddings"}
+    adapter = {prefix.get(name, name.replace(".default.", ".")): value for name, value in load_file(file).items()}
     save_file(adapter, checkpoint / "adapter_model.safetensors")
     file.unlink()
-    resumed = run(folders["gpt2"], rows, tmp_path / "stopped", "lora")
+    resumed = run(folders["gpt2"], rows, tmp_path / "stopped", method)
     assert same(artifact_tensors(undisturbed), artifact_tensors(resumed))
 
 

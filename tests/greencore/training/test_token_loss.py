@@ -9,28 +9,36 @@ import pytest
 import torch
 from torch.nn import functional
 from transformers import (
+    BartConfig,
+    BartForCausalLM,
     CTRLConfig,
     CTRLLMHeadModel,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MBartConfig,
+    MBartForCausalLM,
     MixtralConfig,
     MixtralForCausalLM,
     OpenAIGPTConfig,
     OpenAIGPTLMHeadModel,
+    PegasusConfig,
+    PegasusForCausalLM,
     PreTrainedModel,
     Qwen3MoeConfig,
     Qwen3MoeForCausalLM,
     SwitchTransformersConfig,
     SwitchTransformersForConditionalGeneration,
+    XLNetConfig,
+    XLNetLMHeadModel,
 )
 
 from greencore.dataset import PromptRow, Row, TextRow
 from greencore.hyperparameters import Hyperparameters
 from greencore.training.evaluation import mean_loss
 from greencore.training.listener import Listener
-from greencore.training.models import load_model, load_tokenizer
+from greencore.training.models import ModelError, load_model, load_skeleton, load_tokenizer
 from greencore.training.rows import tokenise
 from greencore.training.run import Method, fine_tune
 
@@ -43,6 +51,11 @@ SWITCH: Any = {
     **{"num_experts": 4, "expert_capacity": 64, "dropout_rate": 0.0, "router_jitter_noise": 0.0},
     **{"output_router_logits": True, "router_z_loss_coef": 0.5, "router_aux_loss_coef": 0.5},
     **{"decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 0},
+}
+
+DECODER: Any = {
+    **{"vocab_size": 64, "d_model": 32, "decoder_layers": 1, "decoder_attention_heads": 4, "decoder_ffn_dim": 32},
+    **{"is_decoder": True, "is_encoder_decoder": False},
 }
 
 FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
@@ -137,3 +150,19 @@ def test_the_gradient_of_a_text_is_that_of_its_mean_token_loss(family: str, mode
     model(input_ids=torch.tensor([[3, 4, 0]]), labels=torch.tensor([[3, 4, 0]])).loss.backward()
     norm = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm()
     assert entry["grad_norm"] == pytest.approx(float(norm), rel=3e-2)
+
+
+DECODERS: dict[str, Callable[[], PreTrainedModel]] = {
+    "BART": lambda: BartForCausalLM(BartConfig(**DECODER)),
+    "mBART": lambda: MBartForCausalLM(MBartConfig(**DECODER)),
+    "Pegasus": lambda: PegasusForCausalLM(PegasusConfig(**DECODER)),
+    "XLNet": lambda: XLNetLMHeadModel(XLNetConfig(vocab_size=64, d_model=32, n_layer=1, n_head=4, d_inner=32)),
+}
+
+
+@pytest.mark.parametrize("family", DECODERS)
+def test_a_decoder_whose_own_loss_is_not_of_the_next_token_is_refused(family: str, tmp_path: Path) -> None:
+    DECODERS[family]().save_pretrained(tmp_path)
+    for load in (load_model, load_skeleton):
+        with pytest.raises(ModelError, match="not that of the next token"):
+            load(tmp_path)
