@@ -17,9 +17,10 @@ TCP = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "
 DRIVERS = ("postgresql", "postgresql+psycopg")
 # Raised by psycopg as faults of the statement, while the server is to blame: it is read-only, it ended a transaction
 # that took too long, or it lets this role write nothing.
-SERVER_REFUSES = frozenset({"25006", "25P03", "25P04", "42501"})
+READ_ONLY = "25006"
+SERVER_REFUSES = frozenset({READ_ONLY, "25P03", "25P04", "42501"})
 REASONS: Mapping[str | None, str] = {
-    "25006": "is read-only at present",
+    READ_ONLY: "is read-only at present",
     "42501": "does not let this service write",
     "53100": "has no room left on its disk",
     "53200": "has no memory left",
@@ -125,9 +126,15 @@ def _session_settings(statements: str) -> Any:
 
 
 def _as_operational_error(context: ExceptionContext) -> OperationalError | None:
-    """Return what the server alone is to blame for as an `OperationalError`, which is waited for everywhere."""
+    """Return what the server alone is to blame for as an `OperationalError`, which is waited for everywhere.
+
+    A session that takes no writes is given up with all of its pool: it would keep `default_transaction_read_only` as
+    it was when it began, and one of a primary that was demoted never writes again.
+    """
     raised = context.sqlalchemy_exception
     code = getattr(context.original_exception, "sqlstate", None)
+    if code == READ_ONLY:
+        context.is_disconnect = True
     if raised is None or isinstance(raised, OperationalError) or code not in SERVER_REFUSES:
         return None
     return OperationalError(

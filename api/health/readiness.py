@@ -103,6 +103,9 @@ class Readiness:
                     needed = f"is at revision {revision or 'none'}, but {expected_revision()} is needed"
                     return {"database": f"{needed}: run the migrations"}
                 if not session.scalar(MAY_WRITE):
+                    # The next look is by a new session: this one keeps the default that it began with.
+                    session.invalidate()
+                    self._database.dispose()
                     return {"database": "is read-only at present, or lets this service write nothing: jobs are refused"}
                 workers, faults = WorkerRepository(session), {}
                 within = timedelta(seconds=self._settings.lease_seconds)

@@ -27,8 +27,11 @@ pytestmark = pytest.mark.fault(number=22)
 
 
 @contextmanager
-def server_setting(database: Database, name: str, value: str) -> Iterator[None]:
-    """A setting of the database for every session, those that are open included."""
+def server_setting(database: Database, name: str, value: str, *, kept: bool = False) -> Iterator[None]:
+    """A setting of the database for every session, those that are open included.
+
+    Where it is `kept`, the sessions of that time outlast it, and keep it, as PostgreSQL has it.
+    """
     of_name = sql.Identifier(str(database.url.database))
     own = sql.SQL("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = {}").format(
         sql.Literal(database.url.database)
@@ -40,7 +43,8 @@ def server_setting(database: Database, name: str, value: str) -> Iterator[None]:
             yield
         finally:
             server.execute(sql.SQL("ALTER DATABASE {} RESET ALL").format(of_name))
-            server.execute(own)
+            if not kept:
+                server.execute(own)
 
 
 def read_only(database: Database) -> Any:
@@ -70,6 +74,32 @@ def test_a_read_only_database_refuses_writes_and_answers_reads(
 
     assert submit().status_code == 201
     assert client.get("/readyz").status_code == 200
+
+
+def test_sessions_that_began_read_only_are_not_kept(
+    client: TestClient, submit: Submit, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.health.readiness.KEPT_SECONDS", 0.0)
+    for asks_readiness in (True, False):
+        with server_setting(database, "default_transaction_read_only", "on", kept=True):
+            with database.session() as one, database.session() as another:
+                assert [session.scalar(text("SELECT 1")) for session in (one, another)] == [1, 1]
+            assert_unavailable(submit(), "is read-only at present")
+            assert client.get("/jobs").status_code == 200
+            assert client.get("/readyz").status_code == 503
+            assert client.get("/jobs").status_code == 200
+        if asks_readiness:
+            statuses = [client.get("/readyz").status_code for _ in range(2)]
+            assert statuses[-1] == 200
+        else:
+            statuses = [submit().status_code for _ in range(2)]
+            assert statuses[-1] == 201
+        with pytest.raises(OperationalError), database.session() as session:
+            session.execute(text("UPDATE api_keys SET name = name"))
+        for _ in range(2):
+            with database.session() as one, database.session() as another:
+                for session in (one, another):
+                    session.execute(text("UPDATE api_keys SET name = name WHERE false"))
 
 
 def test_a_key_that_was_not_used_for_long_still_reads(
