@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from huggingface_hub import snapshot_download
@@ -157,9 +157,13 @@ def _refusals(place: Path) -> Iterator[None]:
 
 
 def _untie(model: PreTrainedModel, folder: Path) -> None:
-    """Part the weights that the configuration ties but the files hold apart, as loading them does: FLAN-T5's head."""
+    """Part the weights that the configuration ties but the files hold apart, as loading them does: FLAN-T5's head.
+
+    A model with a part for text is published under other names than its modules have, which end alike.
+    """
+    in_parts = model.config.get_text_config(decoder=True) is not model.config and not model.config.is_encoder_decoder
     for tied, source in list(model.all_tied_weights_keys.items()):
-        tensors = [_tensor(folder, name) for name in (tied, source)]
+        tensors = [_tensor(folder, name, by_ending=in_parts) for name in (tied, source)]
         if any(tensor is None for tensor in tensors) or torch.equal(*tensors):  # type: ignore[arg-type]
             continue
         module, _, name = tied.rpartition(".")
@@ -168,13 +172,21 @@ def _untie(model: PreTrainedModel, folder: Path) -> None:
         del model.all_tied_weights_keys[tied]
 
 
-def _tensor(folder: Path, name: str) -> torch.Tensor | None:
+def _tensor(folder: Path, name: str, *, by_ending: bool = False) -> torch.Tensor | None:
+    """The tensor of that name; with `by_ending` else the only one whose name has the same two last parts."""
+    ending = ".".join(name.split(".")[-2:])
+    like: list[tuple[Path, str]] = []
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, "pt") as weights:
-            if name in weights.keys():  # noqa: SIM118 (it is no mapping)
-                tensor: torch.Tensor = weights.get_tensor(name)
-                return tensor
-    return None
+            names = list(weights.keys())
+            if name in names:
+                return cast(torch.Tensor, weights.get_tensor(name))
+            like += [(file, other) for other in names if other == ending or other.endswith(f".{ending}")]
+    if not by_ending or len(like) != 1:
+        return None
+    [(file, other)] = like
+    with safe_open(file, "pt") as weights:
+        return cast(torch.Tensor, weights.get_tensor(other))
 
 
 def _locate(source: str) -> Path:

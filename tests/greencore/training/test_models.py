@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
 from greencore.training.models import ModelError, load_model, load_skeleton, load_tokenizer, materialise
+from tests.greencore.training.families import family_folder
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -212,6 +213,21 @@ def test_a_head_that_the_files_hold_apart_is_apart_in_the_skeleton_too(t5_folder
     skeleton = load_skeleton(t5_folder)
     assert "lm_head.weight" in shapes(skeleton)
     assert shapes(skeleton) == shapes(load_model(t5_folder))
+
+
+@pytest.mark.fault(number=1)
+@pytest.mark.parametrize("head", ["language_model.lm_head.weight", "lm_head.weight"])
+def test_a_head_apart_under_the_names_of_a_vision_language_model_is_apart_in_the_skeleton(
+    head: str, tmp_path: Path
+) -> None:
+    file = family_folder("gemma3", tmp_path) / "model.safetensors"
+    weights = load_file(file)
+    assert shapes(load_skeleton(tmp_path)) == shapes(load_model(tmp_path))
+    weights[head] = weights["language_model.model.embed_tokens.weight"] + 1
+    save_file(weights, file, {"format": "pt"})
+    skeleton = load_skeleton(tmp_path)
+    assert "lm_head.weight" in shapes(skeleton)
+    assert shapes(skeleton) == shapes(load_model(tmp_path))
 
 
 def shapes(model: torch.nn.Module) -> dict[str, torch.Size]:
