@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from api.health.readiness import NEEDED_BY_EVERY_JOB
 from api.main import create_app
 from api.metrics.families import families
 from api.metrics.requests import RequestMetrics
@@ -125,6 +126,14 @@ def test_what_every_api_process_tells_is_not_added_up(metric: str) -> None:
         for found in re.finditer(rf"{metric}\b", expression):
             before = expression[: found.start()]
             assert re.search(r"max( by \([^)]*\))? \(?(\w+\()?$|max\($", before), f"{place}: {before}"
+
+
+@pytest.mark.fault(number=19)
+def test_an_alert_tells_of_each_part_that_every_job_needs() -> None:
+    asked = {rule["expr"] for rule in RULES}
+    assert {"scheduler", "prepare_worker"} == NEEDED_BY_EVERY_JOB
+    for role in ("scheduler", "prepare"):
+        assert f'max(greentune_workers{{role="{role}"}}) == 0' in asked
 
 
 @pytest.mark.fault(number=12)

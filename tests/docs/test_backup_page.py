@@ -44,6 +44,7 @@ def run(script: str, folder: Path, path: str, *, database_url: str, data_dir: Pa
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.fault(number=18)
 def test_what_was_backed_up_is_there_after_the_restore(
     settings: Settings, empty_database_url: str, tmp_path: Path, path: str
 ) -> None:
@@ -57,6 +58,8 @@ def test_what_was_backed_up_is_there_after_the_restore(
     run(commands("Back up"), tmp_path, path, database_url=settings.database_url, data_dir=settings.data_dir)
     run(commands("Restore"), tmp_path, path, database_url=empty_database_url, data_dir=restored)
 
+    for name in ("greentune.dump", "greentune-data.tar"):
+        assert (tmp_path / name).stat().st_mode & 0o077 == 0, "it holds what the data folder keeps from others"
     assert (restored / kept).read_text() == kept
     assert not (restored / left).exists()
     database = Database(empty_database_url)
