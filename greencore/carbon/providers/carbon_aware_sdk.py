@@ -24,7 +24,7 @@ LONGEST_HORIZON_HOURS = 96.0
 # Some installations serve the forecast without the prefix.
 FORECAST, FORECAST_ELSEWHERE = "/emissions/forecasts/current", "/forecasts/current"
 NOT_FOUND = 404
-TIME_SPAN = re.compile(r"(?:(\d{1,3})\.)?(\d{1,2}):(\d{1,2}):(\d{1,2}(?:\.\d{1,9})?)")
+TIME_SPAN = re.compile(r"(-?)(?:(\d{1,3})\.)?(\d{1,2}):(\d{1,2}):(\d{1,2}(?:\.\d{1,9})?)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,16 +116,17 @@ def _point(record: Answer, *, time: str, value: str, estimated: bool) -> Point:
 
 
 def _length(duration: Answer | None) -> timedelta | None:
-    """The length that `duration` states: minutes, or .NET's `[days.]hours:minutes:seconds[.fraction]`.
+    """The length that `duration` states: minutes, or .NET's `[-][days.]hours:minutes:seconds[.fraction]`.
 
-    None where it is absent, is 0, or exceeds 24 hours, which no interval of the SDK's data sources does. Raises
-    BadAnswer where it is neither form.
+    None where it is absent, is not above 0, or exceeds 24 hours, which no interval of the SDK's data sources does.
+    Raises BadAnswer where it is neither form.
     """
     if duration is None:
         return None
     if isinstance(duration.value, str) and (parts := TIME_SPAN.fullmatch(duration.value.strip())):
-        days, hours, minutes, seconds = (float(part or 0) for part in parts.groups())
-        length_minutes = days * 24 * 60 + hours * 60 + minutes + seconds / 60
+        sign, *numbers = parts.groups()
+        days, hours, minutes, seconds = (float(number or 0) for number in numbers)
+        length_minutes = (-1 if sign else 1) * (days * 24 * 60 + hours * 60 + minutes + seconds / 60)
     else:
         length_minutes = duration.number() or 0.0
     usable = 0 < length_minutes <= LONGEST_INTERVAL / timedelta(minutes=1)

@@ -95,7 +95,7 @@ def test_a_measured_value_lasts_as_long_as_it_says(
 
 
 @pytest.mark.fault(number=17)
-@pytest.mark.parametrize("duration", ["0", '"00:00:00"', "null", "-5", '"40.00:00:00"'])
+@pytest.mark.parametrize("duration", ["0", '"00:00:00"', "null", "-5", '"-00:05:00"', '"40.00:00:00"'])
 def test_a_length_that_says_nothing_leaves_it_to_the_spacing(
     opened: Opened, server: ProviderServer, duration: str
 ) -> None:
