@@ -86,20 +86,33 @@ def _power(session: Session, attempt: MeteredAttempt, device: str | None) -> _Po
 def _leave_share_idle(session: Session, job: Job, attempt: MeteredAttempt, *, at: datetime) -> None:
     """Add to the idle energy what the others on the host left to an attempt that was dead, and not known to be.
 
-    None where no other has been seen since: the host itself may be down.
+    That is its share of the stretches that they have stored since; of what they store later they are billed all. None
+    where no other has been seen since: the host itself may be down.
     """
     silent = at - attempt.seen_at
-    others = select(MeteredAttempt.job_id).where(
+    query = select(MeteredAttempt).where(
         MeteredAttempt.host == attempt.host,
         MeteredAttempt.host_until.is_(None),
         MeteredAttempt.seen_at > attempt.seen_at + silent / 2,
     )
-    if session.scalar(others.limit(1)) is None:
+    others = session.scalars(query.execution_options(populate_existing=True)).all()
+    if not others:
         return
     power = _power(session, attempt, job.device)
     if power.basis == MEAN_POWER:
-        left = {part: power.watts[part] * silent.total_seconds() / JOULES_PER_KWH for part in ("cpu", "ram")}
+        weights = [max(1, len(other.gpus)) for other in others]
+        since = attempt.host_seen or 0.0
+        stored = [min(max(0.0, _stored_until(session, other) - since), silent.total_seconds()) for other in others]
+        seconds = sum(weight * each for weight, each in zip(weights, stored, strict=True)) / sum(weights)
+        left = {part: power.watts[part] * seconds / JOULES_PER_KWH for part in ("cpu", "ram")}
         add_to_idle_energy(session, job.zone or UNKNOWN_ZONE, left)
+
+
+def _stored_until(session: Session, attempt: MeteredAttempt) -> float:
+    """The second of its host's monotonic clock up to which the energy of an attempt that runs is stored."""
+    newest = session.scalar(select(func.max(EnergyInterval.finished_at)).where(*_of(attempt)))
+    since = 0.0 if newest is None else max(0.0, (newest - attempt.unstored_since).total_seconds())
+    return (attempt.host_seen or 0.0) - attempt.unstored_seconds + since
 
 
 def _assumed(attempt: MeteredAttempt, kind: str) -> float:

@@ -272,11 +272,37 @@ def test_what_others_left_to_a_dead_attempt_until_it_was_taken_back_is_idle_ener
     host.meter(dying, 0)
     show_life(database, dying, host, at=60)
     seen_ago(database, dying, 50)
+    host.seconds = 110
+    host.meter(living, 0)
     lose(database, dying, settings)
     assert idle(database) == pytest.approx(CPU_W / 2 * 50, rel=0.05)
     assert idle(database, "ram") == pytest.approx(RAM_W / 2 * 50, rel=0.05)
     with database.session() as session:
         assert session.get_one(Job, living.job_id).status is JobStatus.RUNNING
+
+
+@pytest.mark.parametrize("stored", [40, 75, 90])
+@pytest.mark.parametrize("gpus", [(), ("a", "b", "c")])
+def test_a_host_of_which_an_attempt_died_is_billed_once_whenever_the_others_stored_their_energy(
+    database: Database, settings: Settings, stored: float, gpus: Sequence[str]
+) -> None:
+    """One dies at second 40 and is taken back 60 s later; the other has stored its energy up to some second."""
+    host = Host(database)
+    living, dying = host.start(*gpus), host.start()
+    host.seconds = 40
+    host.meter(dying, 0)
+    show_life(database, dying, host, at=40)
+    host.meter(living, 0)
+    if stored > 40:
+        host.seconds = stored
+        host.meter(living, 40)
+    seen_ago(database, dying, 60)
+    lose(database, dying, settings)
+    host.seconds = 150
+    host.meter(living, stored)
+    for component, watts in (("cpu", CPU_W), ("ram", RAM_W)):
+        jobs = billed(database, living, component) + billed(database, dying, component)
+        assert jobs + idle(database, component) == pytest.approx(watts * 150)
 
 
 def test_a_failed_attempt_leaves_its_host_too(database: Database) -> None:
