@@ -120,11 +120,11 @@ class MetricsRepository:
         return [JobCount(*row) for row in self._session.execute(query)]
 
     def _unpriced(self) -> Sequence[UnpricedEnergy]:
+        # By the zone in which it was used, as the energy itself: a job may have gone on elsewhere.
         query = (
-            select(_zone(), func.sum(EnergyInterval.energy_kwh))
-            .join(EnergyInterval, EnergyInterval.job_id == Job.id)
+            select(EnergyInterval.zone, func.sum(EnergyInterval.energy_kwh))
             .where(EnergyInterval.emissions_gco2e.is_(None))
-            .group_by(_zone())
+            .group_by(EnergyInterval.zone)
         )
         return [UnpricedEnergy(*row) for row in self._session.execute(query)]
 

@@ -176,7 +176,8 @@ def add_energy(
         job.emissions_gco2e += piece.emissions_gco2e or 0.0
     job.energy_kwh += interval.energy_kwh
     JobRepository(session).touch(job)
-    add_to_totals(session, job.zone or "", {"cpu": interval.cpu_kwh, "gpu": interval.gpu_kwh, "ram": interval.ram_kwh})
+    kwh = {"cpu": interval.cpu_kwh, "gpu": interval.gpu_kwh, "ram": interval.ram_kwh}
+    add_to_totals(session, job.zone or UNKNOWN_ZONE, kwh)
 
 
 def add_tracker_total(session: Session, lease: Lease, *, at: datetime, tracker_kwh: float | None) -> None:

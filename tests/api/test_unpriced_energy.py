@@ -113,3 +113,15 @@ def test_a_job_that_used_nothing_has_emitted_nothing(submit: Submit, client: Tes
 
 def test_the_metrics_count_the_energy_that_has_no_price(unpriced_job_id: str, client: TestClient) -> None:
     assert 'greentune_unpriced_energy_kwh{zone="FR"} 0.0006' in client.get("/metrics").text
+
+
+def test_energy_without_a_price_is_counted_where_it_was_used(
+    unpriced_job_id: str, client: TestClient, database: Database
+) -> None:
+    with database.session() as session:
+        job = JobRepository(session).lock(unpriced_job_id)
+        assert job is not None
+        job.zone = "SE"  # where it went on later
+    told = client.get("/metrics").text
+    assert 'greentune_unpriced_energy_kwh{zone="FR"} 0.0006' in told
+    assert 'greentune_unpriced_energy_kwh{zone="SE"} 0.0\n' in told
