@@ -37,7 +37,7 @@ REPLACED = {
 }
 # A worker runs on rows and models of others: what it does not need it is not told.
 # Every time that a setting is added to or taken from has to be a date still.
-LONGEST_SECONDS, LONGEST_HOURS, LONGEST_DAYS = 31_536_000, 87_600, 36_500
+LONGEST_SECONDS, LONGEST_HOURS, LONGEST_DAYS = 864_000, 87_600, 36_500
 _Seconds = Annotated[float, Field(gt=0, le=LONGEST_SECONDS)]
 _Hours = Annotated[float, Field(gt=0, le=LONGEST_HOURS)]
 _Days = Annotated[float, Field(gt=0, le=LONGEST_DAYS)]
