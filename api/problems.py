@@ -32,6 +32,8 @@ RETRY_AFTER_SECONDS = 5
 MOST_FAULTS = 100
 LONGEST_FIELD = 200
 LONGEST_MESSAGE = 1000
+# Of a text that pydantic measures after a check of its own, it says "items".
+LENGTH_FAULTS = {"too_long": ("at most", "max_length"), "too_short": ("at least", "min_length")}
 
 MEANINGS: Mapping[HTTPStatus, str] = {
     HTTPStatus.BAD_REQUEST: "It cannot be read",
@@ -252,6 +254,9 @@ def _field_problem(details: Mapping[str, Any]) -> FieldProblem:
     if source == "body" and not location and details["type"] != "value_error":
         return FieldProblem(field="body", message="expected a JSON object, sent as application/json")
     message = details["msg"].removeprefix("Value error, ")
+    if details["type"] in LENGTH_FAULTS and isinstance(given := details["input"], str):
+        bound, name = LENGTH_FAULTS[details["type"]]
+        message = f"given {len(given):,} characters: expected {bound} {details['ctx'][name]:,}"
     return FieldProblem(field=field_path(location) or str(source), message=message[0].lower() + message[1:])
 
 

@@ -261,3 +261,15 @@ def test_every_list_map_and_text_that_can_be_sent_is_bounded_in_the_description(
                 found += unbounded(content["schema"], schemas, f"{method} {path}", seen)
 
     assert found == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"zone": "Z" * 201}, "zone: given 201 characters: expected at most 200"),
+        ({"metadata": {"k": "v" * 1500}}, "metadata.k: given 1,500 characters: expected at most 512"),
+        ({"metadata": {"": "v"}}, "metadata..[key]: given 0 characters: expected at least 1"),
+    ],
+)
+def test_a_text_is_measured_in_characters(submit: Submit, changed: dict[str, Any], message: str) -> None:
+    assert submit(**changed).json()["detail"] == message

@@ -42,8 +42,8 @@ def test_a_method_that_a_path_does_not_take_is_a_problem_that_names_those_it_tak
 
     assert response.status_code == 405
     assert response.headers["content-type"] == "application/problem+json"
-    assert response.headers["allow"] == "GET, POST"
-    assert response.json()["detail"] == "/jobs does not take PUT, only GET, POST"
+    assert response.headers["allow"] == "GET, HEAD, POST"
+    assert response.json()["detail"] == "/jobs does not take PUT, only GET, HEAD, POST"
 
 
 def test_an_unexpected_error_is_a_problem_that_tells_no_secret(app: FastAPI, small: TestClient) -> None:
