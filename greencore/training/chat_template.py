@@ -15,7 +15,7 @@ from greencore.training.template_clock import TemplateClock
 
 Messages = Sequence[tuple[str, str]]
 
-RENDERING_ERRORS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+RENDERING_ERRORS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 THOUGHT = r"(?:\w+:)?(?:think|thinking|thought|reason|reasoning)"
 OPENED_THOUGHT = re.compile(rf"(?P<left>[<\[◁])(?P<name>{THOUGHT})(?P<right>[>\]▷])(?P<gap>\s*)\Z", re.IGNORECASE)
 PASSAGES = re.compile(rf"\n|[<\[◁]/?{THOUGHT}[>\]▷]", re.IGNORECASE)  # what stands between them is rendered whole

@@ -145,6 +145,7 @@ def test_a_thought_that_the_template_renders_itself_is_learned_as_rendered() -> 
         ),
         ("{{ messages[0].content + 1 }}", ASKED, "refuses a conversation: can only concatenate str"),
         ("{{ messages[7].content.strip() }}", ASKED, "refuses a conversation: "),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", ASKED, "refuses a conversation: maximum recursion depth"),
     ],
 )
 def test_a_conversation_of_which_no_turn_can_be_learned_is_refused_with_its_line(
