@@ -23,7 +23,7 @@ def examine(settings: Settings, *, url: str | None, key: str | None, online: boo
         lambda: servers.checks(settings),
         lambda: files.checks(settings),
         lambda: carbon.checks(settings, online=online),
-        lambda: service.checks(url, key),
+        lambda: service.checks(url, key, settings.data_dir),
     )
     checks = []
     for look in families:

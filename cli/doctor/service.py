@@ -7,21 +7,21 @@ from pathlib import Path
 from cli.beside import url_beside
 from cli.doctor.check import Check
 from cli.errors import SettingError
-from cli.remote.connection import DATA_DIR, service
+from cli.remote.connection import service
 from greentune.client import Client
 from greentune.errors import Problem, ServiceError
 
 PATIENCE_SECONDS = 10.0
 
 
-def checks(url: str | None, key: str | None) -> Iterator[Check]:
-    """Whether it answers, what it lacks, and whether it takes the key."""
-    known = url or os.environ.get("GREENTUNE_URL")
-    if not known and not url_beside(Path(os.environ.get("GREENTUNE_DATA_DIR") or DATA_DIR)):
+def checks(url: str | None, key: str | None, data_dir: Path) -> Iterator[Check]:
+    """Whether it answers, what it lacks, and whether it takes the key; without a `url` the one of a data folder."""
+    known = url or os.environ.get("GREENTUNE_URL") or url_beside(data_dir)
+    if not known:
         yield Check("service", "skipped", "no service is named", "--url or GREENTUNE_URL names one")
         return
     try:
-        client = service(url, key, timeout=PATIENCE_SECONDS, attempts=1)
+        client = service(known, key, timeout=PATIENCE_SECONDS, attempts=1)
     except SettingError as error:
         yield Check("service", "failed", str(error), "correct the address or the key")
         return

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from cli.beside import recorded
 from cli.doctor.check import Check
 from cli.doctor.meters import checks as meters
 from cli.embedded import LOOPBACK, free_port
@@ -119,3 +120,13 @@ def test_a_counter_that_this_user_may_not_read_is_no_failure(tmp_path: Path, mon
     monkeypatch.setattr("os.access", lambda path, mode: False)
     assert rapl().state == "warning"
     assert "chmod" in rapl().mend
+
+
+@pytest.mark.fault(number=22)
+def test_the_service_of_a_named_data_folder_is_asked(tmp_path: Path) -> None:
+    url = f"http://{LOOPBACK}:{free_port(LOOPBACK)}"
+    with recorded(tmp_path, url):
+        found = examined(doctor("--json", "--data-dir", str(tmp_path)))
+
+    assert found["service"]["state"] == "failed"
+    assert url in found["service"]["found"]
