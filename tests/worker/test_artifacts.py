@@ -18,6 +18,7 @@ from store.database import Database
 from store.ids import new_id
 from store.jobs import JobRepository, NewJob
 from store.settings import Settings, get_settings
+from store.site import Site
 from store.status import JobStatus
 from store.tables import Dataset, Job
 from tests.greencore.training.conftest import small_model
@@ -38,7 +39,7 @@ def catalogue(settings: Settings, model: Path, tmp_path: Path) -> Settings:
     """Settings whose one model is "small"."""
     file = tmp_path / "catalogue.toml"
     file.write_text(f'[small]\nsource = "{model}"\nlicence = "CC0-1.0"\n')
-    return settings.model_copy(update={"catalogue": file, "zones": {"X": "static"}})
+    return settings.model_copy(update={"catalogue": file, "zones": {"X": "static"}, "site": Site(zone="X")})
 
 
 @pytest.fixture
