@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Response
+from fastapi import Path as PathParameter
 from fastapi.responses import FileResponse
 from pydantic import BaseModel
 
@@ -14,10 +15,14 @@ from api.context import ContextDep, SessionDep
 from api.etags import IfNoneMatch, headers, matches, not_modified
 from api.jobs.byte_range import requested_bytes
 from api.jobs.endpoints import JobDep
-from api.listing import LONGEST_ID, Id, Listing, whole
+from api.listing import LONGEST_ID, Listing, whole
 from api.problems import Problem, declared
 from store.jobs import JobRepository
 from store.tables import Artifact, Job
+
+# As long as a path of the file system may be: what is longer than an artifact's name is not found, like any other.
+LONGEST_PATH = 4096
+ArtifactPath = Annotated[str, PathParameter(max_length=LONGEST_PATH)]
 
 BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 TEXT = {"type": "string"}
@@ -74,7 +79,7 @@ def list_artifacts(job: JobDep, session: SessionDep) -> Listing[ArtifactOut]:
 )
 def download_artifact(
     job: JobDep,
-    name: Id,
+    name: ArtifactPath,
     context: ContextDep,
     session: SessionDep,
     if_none_match: IfNoneMatch = None,

@@ -277,7 +277,7 @@ def test_where_nothing_is_known_of_the_grid_emissions_are_null(
     estimate: Any, client: TestClient, measured: None
 ) -> None:
     context = client.app.state.context  # type: ignore[attr-defined]
-    object.__setattr__(context, "settings", context.settings.model_copy(update={"zones": {"NOWHERE": "static"}}))
+    object.__setattr__(context, "settings", context.settings.model_copy(update={"zones": {"NOWHERE": "watttime"}}))
 
     found = estimate(zone="NOWHERE").json()
 
