@@ -301,8 +301,17 @@ def test_a_stream_of_rows_is_trained_within_rho(train: Train, model_folder: Path
 def test_a_loss_that_is_not_a_number_ends_the_run_with_a_clear_error(train: Train, model_folder: Path) -> None:
     broken = load_model(model_folder)
     with torch.no_grad():
-        broken.get_output_embeddings().weight.fill_(float("nan"))
+        broken.get_parameter("model.norm.weight").fill_(3e38)  # finite itself, and no logit after it is
     with pytest.raises(ValueError, match="loss is nan"):
+        train(GreenTrainerCallback(0.6), model=broken)
+
+
+@pytest.mark.fault(number=2)
+def test_weights_that_are_not_finite_before_training_are_named(train: Train, model_folder: Path) -> None:
+    broken = load_model(model_folder)
+    with torch.no_grad():
+        broken.get_output_embeddings().weight.fill_(float("nan"))
+    with pytest.raises(ValueError, match=r"weight holds values that are not finite, before anything has been trained"):
         train(GreenTrainerCallback(0.6), model=broken)
 
 
