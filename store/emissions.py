@@ -45,8 +45,8 @@ class EmissionsRepository:
             func.coalesce(Job.emission_factors, "lifecycle") == basis.emission_factors,
             Job.id.in_(ids),
         )
-        # The jobs first, in one order: whoever prices a job's energy holds its row. A price that is being made of the
-        # value before is not seen to be settled until that lock is there.
+        # The jobs first, in one order: a transaction that prices a job's energy holds its row. A price that is being
+        # calculated from the previous value shows as settled only once that lock is granted.
         locked = self._session.scalars(jobs.order_by(Job.id).with_for_update()).all()
         if not locked:
             return

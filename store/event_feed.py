@@ -66,7 +66,7 @@ class EventFeed:
 
     While anybody follows, one connection listens. Reading takes a thread and a connection of `database` for an
     instant, and followers of one job that stand at the same event share it; a follower that waits holds neither.
-    Every quarter of a minute, whenever the listening connection had to be made anew, and every few seconds while it
+    Every quarter of a minute, whenever the listening connection had to be opened again, and every few seconds while it
     cannot be made, one query over all followed jobs finds what no notification told of.
     """
 

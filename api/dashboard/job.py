@@ -71,7 +71,7 @@ def job_page(
 
 
 def _running_seconds(job: Job, now: datetime) -> float | None:
-    """From the first start to the end; until then in whole minutes, since a page is made anew where it changes."""
+    """From the first start to the end; until then in whole minutes, since each change of it renders the page again."""
     if job.started_at is None:
         return None
     seconds = ((job.finished_at or now) - job.started_at).total_seconds()

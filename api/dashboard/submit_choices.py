@@ -72,7 +72,7 @@ def zones(session: Session, settings: Settings, known: Sequence[ZoneOut], *, now
     grid = GridRepository(session)
     options = []
     for zone in known:
-        if zone.zone not in settings.zones:  # nobody can ask for a site that is not known
+        if zone.zone not in settings.zones:  # a job cannot request a site that is not known
             continue
         basis = grid.basis(zone.zone) or settings.basis(zone.zone)
         in_force = grid.in_force(

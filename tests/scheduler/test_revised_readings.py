@@ -193,7 +193,7 @@ def test_a_value_that_is_revised_while_the_one_before_settles_a_price_is_priced_
         clock.turn(hours=1)
         revising = Thread(target=look, args=(watch,))
         with database.session() as session:
-            job = JobRepository(session).lock(job_id)  # as whoever settles it
+            job = JobRepository(session).lock(job_id)  # as settlement does
             assert job is not None
             grid = GridRepository(session)
             known = grid.between("GB", "average", START, START + HOUR)
