@@ -7,7 +7,7 @@ from sqlalchemy import select
 
 from store.database import Database
 from store.status import ALLOWED, FINAL, JobStatus
-from store.tables import Artifact, EnergyInterval, Epoch, Event, Job
+from store.tables import Artifact, EnergyInterval, Epoch, Event, Job, Step
 
 WEIGHTS = "model.safetensors"
 
@@ -30,12 +30,43 @@ def check(database: Database, job_ids: Iterable[str], *, ends: JobStatus = JobSt
             assert all(epoch.finished_at is not None for epoch in epochs)
 
 
-def weights(database: Database, job_id: str) -> str:
+def check_weights(database: Database, job_ids: Iterable[str], *, undisturbed: str) -> None:
+    """Each job's weights are those of the job that nothing happened to; else says where they parted, and what happened.
+
+    The losses are compared step by step; that of a step is written down before its update.
+    """
+    expected, wanted = _weights(database, undisturbed), _losses(database, undisturbed)
+    for job_id in job_ids:
+        if _weights(database, job_id) == expected:
+            continue
+        losses = _losses(database, job_id)
+        parted = [step for step, loss in wanted.items() if losses.get(step) != loss]
+        with database.session() as session:
+            events = session.scalars(select(Event).where(Event.job_id == job_id).order_by(Event.id)).all()
+            story = [f"{event.at:%H:%M:%S.%f} {event.type} {event.data}" for event in events]
+            selections = [
+                session.scalars(select(Epoch.selection).where(Epoch.job_id == job).order_by(Epoch.number)).all()
+                for job in (undisturbed, job_id)
+            ]
+        other = [number for number, pair in enumerate(zip(*selections, strict=True), start=1) if pair[0] != pair[1]]
+        raise AssertionError(
+            f"{job_id} ends with other weights than {undisturbed}: its losses differ at steps {parted[:5]} "
+            f"({len(parted)} of {len(wanted)}), its selections in epochs {other}.\n" + "\n".join(story)
+        )
+
+
+def _weights(database: Database, job_id: str) -> str:
     """The SHA-256 of a finished job's weights."""
     with database.session() as session:
         artifact = session.get(Artifact, (job_id, WEIGHTS))
         assert artifact is not None
         return artifact.sha256
+
+
+def _losses(database: Database, job_id: str) -> dict[int, float]:
+    with database.session() as session:
+        steps = session.scalars(select(Step).where(Step.job_id == job_id).order_by(Step.number))
+        return {step.number: step.loss for step in steps}
 
 
 def _check_transitions(job: Job, events: Iterable[Event]) -> None:

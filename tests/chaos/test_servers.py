@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.chaos.conftest import Force
-from tests.chaos.history import check, weights
+from tests.chaos.history import check, check_weights
 from tests.chaos.site import JOB, Site, wait_until
 
 
@@ -29,7 +29,7 @@ def test_jobs_come_through_while_redis_is_gone_and_comes_back_empty(
     for job in jobs:
         site.wait_for(job, "succeeded")
     check(site.database, jobs)
-    assert {weights(site.database, job) for job in jobs} == {undisturbed}
+    check_weights(site.database, jobs, undisturbed=undisturbed)
     assert site.job(running)["attempts"] == 1
 
 
@@ -70,7 +70,7 @@ def test_postgresql_restarted_under_load_costs_answers_but_no_job(site: Site, da
     for job in jobs:
         site.wait_for(job, "succeeded")
     check(site.database, jobs)
-    assert {weights(site.database, job) for job in jobs} == {undisturbed}
+    check_weights(site.database, jobs, undisturbed=undisturbed)
 
 
 def test_a_killed_scheduler_is_followed_by_another_and_two_send_no_job_twice(
@@ -91,7 +91,7 @@ def test_a_killed_scheduler_is_followed_by_another_and_two_send_no_job_twice(
     site.wait_for(third, "succeeded")
     check(site.database, [*jobs, third])
     assert all(site.job(job)["attempts"] == 1 for job in [*jobs, third])
-    assert {weights(site.database, job) for job in [*jobs, third]} == {undisturbed}
+    check_weights(site.database, [*jobs, third], undisturbed=undisturbed)
 
 
 def test_a_submission_whose_answer_was_lost_is_answered_on_its_repetition(site: Site, dataset: str) -> None:

@@ -5,7 +5,7 @@ import random
 import time
 
 from tests.chaos.conftest import Force
-from tests.chaos.history import check, weights
+from tests.chaos.history import check, check_weights
 from tests.chaos.site import Site, wait_until
 from worker.app import TRAIN, make_app, send, train_queue
 
@@ -34,7 +34,7 @@ def test_workers_killed_at_random_moments_lose_no_job_and_change_no_weight(
     for job in jobs:
         site.wait_for(job, "succeeded")
     check(site.database, jobs)
-    assert {weights(site.database, job) for job in jobs} == {undisturbed}
+    check_weights(site.database, jobs, undisturbed=undisturbed)
 
 
 def test_a_drained_worker_hands_its_job_back_from_the_middle_of_an_epoch(
@@ -50,7 +50,7 @@ def test_a_drained_worker_hands_its_job_back_from_the_middle_of_an_epoch(
     site.start("worker")
     site.wait_for(job, "succeeded")
     check(site.database, [job])
-    assert weights(site.database, job) == undisturbed
+    check_weights(site.database, [job], undisturbed=undisturbed)
     assert site.job(job)["attempts"] == 2
 
 
@@ -68,4 +68,4 @@ def test_two_workers_race_for_one_job_and_one_of_them_runs_it(site: Site, datase
         site.kill("rival")
     check(site.database, [job])
     assert site.job(job)["attempts"] == 1
-    assert weights(site.database, job) == undisturbed
+    check_weights(site.database, [job], undisturbed=undisturbed)
