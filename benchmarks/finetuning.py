@@ -22,7 +22,7 @@ from greencore.training import BaselineCallback, GreenTrainerCallback
 from greencore.training.adapters import with_adapter
 from greencore.training.baselines import Baseline
 from greencore.training.models import load_model, materialise
-from greencore.training.precision import bf16_pays, device
+from greencore.training.precision import device, supports_bf16
 from greencore.training.rows import Collator, Example
 from greencore.training.selection_callback import SelectionCallback
 from store.catalogue import read_catalogue
@@ -111,7 +111,7 @@ def fine_tuned(
                 weight_decay=0.01,
                 lr_scheduler_type="linear",
                 seed=seed,
-                bf16=bf16_pays(where.type),
+                bf16=supports_bf16(where),
                 use_cpu=where.type == "cpu",
                 dataloader_pin_memory=where.type == "cuda",
                 remove_unused_columns=False,

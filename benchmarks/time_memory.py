@@ -35,7 +35,7 @@ from benchmarks.report import publish
 from greencore.dataset import PromptRow
 from greencore.training.formats import TLDR
 from greencore.training.models import load_skeleton, load_tokenizer
-from greencore.training.precision import bf16_pays, device
+from greencore.training.precision import device, supports_bf16
 from greencore.training.rows import Collator, Example, tokenise
 from greencore.training.selection_callback import step_costs
 from greencore.training.shapes import shapes_of
@@ -113,7 +113,7 @@ def run(arm: Arm, rows: int) -> dict[str, Any]:
         "arm": arm.name,
         "rho": arm.rho,
         "steps": cost.steps,
-        "precision": "bf16" if bf16_pays(device().type) else "fp32",
+        "precision": "bf16" if supports_bf16(device()) else "fp32",
         "share": cost.flops / cost.full_flops,
         "share with probe": cost.share,
         "seconds": watch.seconds,

@@ -35,7 +35,7 @@ from greencore.training.ledger import EpochReport
 from greencore.training.listener import Listener, Relay, Stopped, stoppable, whole_epochs, within_an_epoch
 from greencore.training.models import load_model, load_tokenizer
 from greencore.training.positions import positions_of
-from greencore.training.precision import bf16_pays, device
+from greencore.training.precision import device, supports_bf16
 from greencore.training.rows import Collator, Tokenised, end_of_turn, held_out_duplicates, split, tokenise
 from greencore.training.shapes import encodes
 from greencore.training.template_clock import FILE_NAME as CLOCK_FILE
@@ -124,7 +124,7 @@ def fine_tune(
         hyperparameters,
         form=form,
         sample_form=sample_form,
-        bf16=bf16_pays(device().type),
+        bf16=supports_bf16(device()),
     )
     try:
         with stoppable(model, listener):

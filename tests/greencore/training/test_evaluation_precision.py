@@ -43,7 +43,7 @@ class Watch(Listener):
 @pytest.fixture(params=[True, False], ids=["bf16", "fp32"])
 def bf16(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Whether bfloat16 pays on this device."""
-    monkeypatch.setattr("greencore.training.run.bf16_pays", lambda _: request.param)
+    monkeypatch.setattr("greencore.training.run.supports_bf16", lambda _: request.param)
     return bool(request.param)
 
 
@@ -78,7 +78,7 @@ def test_a_run_resumed_where_another_precision_pays_keeps_that_of_its_start(
 ) -> None:
     first, second = Watch(stop_after=1), Watch(stop_in_the_end=True)
     assert not run(model_folder, rows, tmp_path, first).completed
-    monkeypatch.setattr("greencore.training.run.bf16_pays", lambda _: not bf16)
+    monkeypatch.setattr("greencore.training.run.supports_bf16", lambda _: not bf16)
     assert not run(model_folder, rows, tmp_path, second).completed
     result = run(model_folder, rows, tmp_path, Watch())
     assert result.before is not None
