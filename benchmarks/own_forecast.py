@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from benchmarks.report import publish
 from greencore.carbon import IntensitySeries, Reading
 from greencore.carbon.forecasting import OwnForecast, rolling_forecasts
-from greencore.carbon.forecasting.hourly import hourly_past
+from greencore.carbon.forecasting.hourly import resample_hourly
 from greencore.carbon.trace_file import read_trace
 
 Array = NDArray[np.float64]
@@ -157,7 +157,7 @@ def _values(file: Path) -> Array:
         )
         for row in rows
     )
-    return hourly_past(readings, rows[-1].end, most_hours=10 * YEAR).values
+    return resample_hourly(readings, rows[-1].end, most_hours=10 * YEAR).values
 
 
 def _solar() -> Array:

@@ -30,7 +30,7 @@ from greencore.policy import (
     price_rho,
 )
 from greencore.policy.circumstances import ASSUMED_LOSS_PER_EPOCH
-from greencore.policy.planning import best_window, cheapest_slots
+from greencore.policy.planning import find_best_window, select_cheapest_slots
 
 FOLDER = Path(__file__).parents[1] / "docs" / "policies"
 
@@ -79,12 +79,12 @@ def _picture(file: Path, height: float = HEIGHT) -> Iterator[Axes]:
 
 def _constant(policy: Policy, axes: Axes) -> None:
     assert isinstance(policy, Constant)
-    _by_intensity(axes, policy.rho_over)
+    _by_intensity(axes, policy.rho_at_intensities)
 
 
 def _linear(policy: Policy, axes: Axes) -> None:
     assert isinstance(policy, Linear)
-    _by_intensity(axes, policy.rho_over)
+    _by_intensity(axes, policy.rho_at_intensities)
     axes.set_xticks([0, policy.clean, policy.dirty], ["0", f"clean\n{policy.clean:g}", f"dirty\n{policy.dirty:g}"])
 
 
@@ -104,7 +104,7 @@ def _percentile(policy: Policy, axes: Axes) -> None:
     rank = np.linspace(0, 1, 101)
     for gamma, colour in ((3.0, SECOND), (policy.gamma, MAIN), (0.5, THIRD)):
         drawn = policy.model_copy(update={"gamma": gamma})
-        axes.plot(100 * rank, drawn.rho_over_ranks(rank), color=colour, linewidth=2, label=f"gamma {gamma:g}")
+        axes.plot(100 * rank, drawn.rho_at_ranks(rank), color=colour, linewidth=2, label=f"gamma {gamma:g}")
     axes.set_xlabel(f"% of the last {policy.window_hours:g} h that was cleaner")
     _legend(axes)
 
@@ -158,9 +158,9 @@ def _gates(axes: Axes) -> None:
     hour = np.arange(34)
     intensity = 220 - 90 * np.cos((hour - 1) / 12 * np.pi) + 40 * np.cos((hour - 30) / 34 * 2 * np.pi)
     work, one = np.array([17.0]), np.ones((1, 34))
-    delay = float(best_window(intensity[None, :], one, one, work).delay_hours[0])
+    delay = float(find_best_window(intensity[None, :], one, one, work).delay_hours[0])
     used = {
-        "pause": cheapest_slots(intensity[None, :], one, one, work).share[0],
+        "pause": select_cheapest_slots(intensity[None, :], one, one, work).share[0],
         "defer": np.clip(hour + 1 - delay, 0, 1) * np.clip(delay + 17 - hour, 0, 1),
         "none": np.where(hour < 17, 1.0, 0.0),
     }
@@ -175,9 +175,9 @@ def _gates(axes: Axes) -> None:
     axes.text(0.3, 345, INTENSITY, va="center")
 
 
-def _by_intensity(axes: Axes, rho_over: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> None:
+def _by_intensity(axes: Axes, rho_at_intensities: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> None:
     intensity = np.linspace(0, 400, 401)
-    axes.plot(intensity, rho_over(intensity), color=MAIN, linewidth=2)
+    axes.plot(intensity, rho_at_intensities(intensity), color=MAIN, linewidth=2)
 
 
 def _legend(axes: Axes) -> None:

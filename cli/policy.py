@@ -48,7 +48,7 @@ class Past:
 
 def check(policy: str, *, as_json: bool) -> None:
     """Show a policy with its defaults spelt out. Raises `SettingError` that names every field at fault."""
-    body = read_policy(policy).body()
+    body = read_policy(policy).to_json()
     if as_json:
         show_json(body)
     else:

@@ -142,7 +142,7 @@ class _Display(Listener):
         self._meter.__exit__(*error)  # type: ignore[arg-type]
 
     def started(self, *, steps: int, steps_done: int, epochs_done: int, device: str, precision: str) -> None:
-        self._meter.cut()
+        self._meter.close_interval()
         self._epoch = epochs_done
         self._progress.update(self._task, total=steps, description=f"training on {device}, {precision}")
 
@@ -150,7 +150,7 @@ class _Display(Listener):
         self._progress.update(self._task, completed=done, description=f"loss {loss:.3f}")
 
     def epoch(self, report: EpochReport, *, train_loss: float, eval_loss: float | None) -> None:
-        self._meter.cut()
+        self._meter.close_interval()
         self._losses.append((train_loss, eval_loss))
         self._epoch = report.epoch + 1
 

@@ -8,7 +8,7 @@ from pathlib import Path
 ROW_FORMS = '{"prompt", "completion"}, {"messages": [{"role", "content"}, …]} or {"text"}'
 ROLES = ("system", "user", "assistant")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-LONGEST_SHOWN = 120  # of whatever a row holds, in an error
+MAX_SHOWN_CHARACTERS = 120  # of whatever a row holds, in an error
 
 
 class InvalidRow(ValueError):
@@ -53,7 +53,7 @@ Row = PromptRow | MessagesRow | TextRow  # `line` is where a row was read, from 
 
 def parse_row(line: str | bytes, number: int) -> Row:
     """Read one line of JSON. Raises `InvalidRow` with the line number and the field."""
-    return to_row(parse_object(line, number), number)
+    return row_from_object(parse_object(line, number), number)
 
 
 def parse_object(line: str | bytes, number: int) -> Mapping[str, object]:
@@ -71,7 +71,7 @@ def parse_object(line: str | bytes, number: int) -> Mapping[str, object]:
     return value
 
 
-def to_row(value: Mapping[str, object], number: int) -> Row:
+def row_from_object(value: Mapping[str, object], number: int) -> Row:
     """The row that an object stands for. Raises `InvalidRow` with the number and the field."""
     if "messages" in value:
         return _messages_row(value["messages"], number)
@@ -83,8 +83,8 @@ def to_row(value: Mapping[str, object], number: int) -> Row:
     raise InvalidRow(number, None, f"expected {ROW_FORMS}, got the keys {_shown(', '.join(sorted(value)))}")
 
 
-def to_object(row: Row) -> dict[str, object]:
-    """The object that stands for a row: `to_row` the other way round."""
+def row_to_object(row: Row) -> dict[str, object]:
+    """The object that stands for a row: `row_from_object` the other way round."""
     if isinstance(row, MessagesRow):
         return {"messages": [{"role": role, "content": content} for role, content in row.messages]}
     if isinstance(row, PromptRow):
@@ -97,10 +97,10 @@ def read_rows(lines: Iterable[str | bytes]) -> Iterator[Row]:
 
     Raises `InvalidRow` at the first bad one.
     """
-    return (row for _, row in number_rows(lines))
+    return (row for _, row in enumerate_rows(lines))
 
 
-def number_rows(lines: Iterable[str | bytes]) -> Iterator[tuple[int, Row]]:
+def enumerate_rows(lines: Iterable[str | bytes]) -> Iterator[tuple[int, Row]]:
     """`read_rows`, each row with the number of its line, from 1."""
     for number, line in enumerate(lines, start=1):
         content = line.removeprefix(BYTE_ORDER_MARK) if number == 1 and isinstance(line, bytes) else line
@@ -161,4 +161,4 @@ def _shown(value: object) -> str:
     """Text in quotes and shortened, anything else by its type: what a row holds may be long, and nested deeply."""
     if not isinstance(value, str):
         return type(value).__name__
-    return ascii(value) if len(value) <= LONGEST_SHOWN else f"{value[:LONGEST_SHOWN]!a}…"
+    return ascii(value) if len(value) <= MAX_SHOWN_CHARACTERS else f"{value[:MAX_SHOWN_CHARACTERS]!a}…"

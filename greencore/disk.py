@@ -3,4 +3,4 @@
 import errno
 
 # No room is left; a quota is used up; a file may not be as large.
-NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})

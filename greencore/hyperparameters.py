@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from greencore.text import Text
+from greencore.text import StorableText
 
 FormatName = Literal["plain", "tldr", "summarize", "chat"]
 ResultForm = Literal["full", "delta"]
@@ -34,7 +34,7 @@ class Hyperparameters(BaseModel):
         le=4096,
         description="Tokens of a completion during evaluation, where the model's positions leave room",
     )
-    sample_prompt: Text | None = Field(
+    sample_prompt: StorableText | None = Field(
         default=None, max_length=4000, description="A prompt whose completion is shown before and after training"
     )
     result: ResultForm = Field(

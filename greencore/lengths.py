@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Distribution:
+class LengthDistribution:
     """Lengths in characters or tokens. A percentile is the smallest length that so many percent do not exceed."""
 
     total: int
@@ -17,7 +17,7 @@ class Distribution:
     max: int
 
 
-class Lengths:
+class LengthCounter:
     """Counts lengths without keeping each; what it holds grows with the number of different ones."""
 
     def __init__(self) -> None:
@@ -31,15 +31,15 @@ class Lengths:
         """How many were counted."""
         return self._counts.total()
 
-    def distribution(self) -> Distribution:
+    def distribution(self) -> LengthDistribution:
         """What was counted, as figures. Raises ValueError where nothing was."""
         if not self._counts:
             raise ValueError("nothing was counted, so there is no distribution")
         total = sum(length * count for length, count in self._counts.items())
         median, p90, p99 = self._percentiles((50, 90, 99))
-        return Distribution(total, total / len(self), median, p90, p99, max(self._counts))
+        return LengthDistribution(total, total / len(self), median, p90, p99, max(self._counts))
 
-    def longer_than(self, bound: int) -> int:
+    def count_longer_than(self, bound: int) -> int:
         """How many exceed `bound`."""
         return sum(count for length, count in self._counts.items() if length > bound)
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 
-def retry_after(headers: Mapping[str, str]) -> timedelta | None:
+def parse_retry_after(headers: Mapping[str, str]) -> timedelta | None:
     """The time that Retry-After asks for, in seconds or as a date; None where it is absent or makes no sense.
 
     The names of the headers are in small letters, or are found in any case, as in `httpx.Headers`.

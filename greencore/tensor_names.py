@@ -9,7 +9,7 @@ WRAPPERS = re.compile(r"^(base_model\.model\.)+|\.default(?=\.|$)")
 
 
 @dataclass(frozen=True)
-class Place:
+class TensorLocation:
     """`layer` counts the blocks of its stack from 0; None outside of them. `stack` is set where a model has two.
 
     `kind` is what the tensors of all blocks that do the same have in common, such as "self_attn.q_proj",
@@ -21,7 +21,7 @@ class Place:
     kind: str
 
 
-def place(name: str) -> Place:
+def locate_tensor(name: str) -> TensorLocation:
     """The place of a parameter as transformers and peft name it, "model.layers.3.mlp.down_proj.weight"."""
     parts = WRAPPERS.sub("", name).split(".")
     block = next((index for index, part in enumerate(parts) if part.isdecimal()), None)
@@ -33,4 +33,4 @@ def place(name: str) -> Place:
         named.pop()
     if block is None and named[:1] in (["model"], ["transformer"]):
         named = named[1:] or named
-    return Place(stack, None if block is None else int(parts[block]), ".".join(named) or name)
+    return TensorLocation(stack, None if block is None else int(parts[block]), ".".join(named) or name)

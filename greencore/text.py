@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 
-def storable(text: str) -> str:
+def check_storable(text: str) -> str:
     """The text itself. Raises ValueError where it holds NUL or half a surrogate pair."""
     if "\0" in text:
         raise ValueError("holds the character NUL, which cannot be stored")
@@ -16,5 +16,5 @@ def storable(text: str) -> str:
     return text
 
 
-Text = Annotated[str, AfterValidator(storable)]
+StorableText = Annotated[str, AfterValidator(check_storable)]
 """Text of whole Unicode characters without NUL."""

@@ -6,7 +6,7 @@ from functools import partial
 import structlog
 from sqlalchemy.orm import Session
 
-from greencore.policy.gating import Look
+from greencore.policy.gating import GateDecision
 from scheduler.gates import LOOK_EVERY, look_at_gate
 from scheduler.placing import NOT_LOOKED_AT, Fleet, guarded, look_at_waiting
 from store.database import Database
@@ -53,7 +53,7 @@ def pause_running_jobs(database: Database, settings: Settings, *, at: datetime) 
                 log.info("gate.closed", job=job.id, reason=found.reason)
 
 
-def _look_at_running(session: Session, job: Job, settings: Settings, *, at: datetime) -> Look:
+def _look_at_running(session: Session, job: Job, settings: Settings, *, at: datetime) -> GateDecision:
     assert job.zone is not None
     expected = pace(session, job, settings, device=job.device)
     return look_at_gate(session, job, expected, settings, zone=job.zone, computing=True, at=at)

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from greencore.policy.gating import Look, Progress, look
+from greencore.policy.gating import GateDecision, RunProgress, evaluate_gate
 from store.grid import GridRepository, basis_of
 from store.jobs import policy_of
 from store.pace import Pace
@@ -33,13 +33,13 @@ def look_at_gate(
     zone: str,
     computing: bool,
     at: datetime,
-) -> Look:
+) -> GateDecision:
     """Holds a locked job's gate against what is expected of its zone, and keeps what was said in `job.gate`.
 
     `job.not_before` becomes the time of the next look. A job whose pace is not known yet runs: it cannot be planned.
     """
     if pace is None:
-        return Look(True, None, 0.0, False, False, False, "its duration is not known yet")
+        return GateDecision(True, None, 0.0, False, False, False, "its duration is not known yet")
     policy = policy_of(job)
     before: dict[str, Any] = job.gate or {}
     _, rho_max = policy.rho_range
@@ -50,16 +50,16 @@ def look_at_gate(
     basis, until = basis_of(job), max(latest_end, at)
     known = GridRepository(session).knowledge(zone, basis.signal, at, until, emission_factors=basis.emission_factors)
     in_force = known.in_force(at, stale_limit=settings.stale_limit, static=settings.static_mean(zone))
-    outlook = known.outlook(at)
-    found = look(
+    forecast = known.outlook(at)
+    found = evaluate_gate(
         policy,
         progress,
         now=at,
         deadline=latest_end,
-        outlook=outlook,
+        forecast=forecast,
         intensity_gco2e_per_kwh=None if in_force is None else in_force.reading.gco2e_per_kwh,
     )
-    current = outlook.at(at)
+    current = forecast.at(at)
     looks = [at + LOOK_EVERY, *([current.end] if current is not None else [])]
     job.not_before = min([*looks, *([found.until] if found.until is not None else [])])
     job.gate = {
@@ -72,13 +72,13 @@ def look_at_gate(
     return found
 
 
-def _progress(job: Job, pace: Pace, before: dict[str, Any], *, computing: bool) -> Progress:
+def _progress(job: Job, pace: Pace, before: dict[str, Any], *, computing: bool) -> RunProgress:
     done = job.steps_done / job.steps * job.epochs if job.steps else float(job.epochs_done)
     within = min(max(done - job.epochs_done, 0.0), 1.0)
     rho = job.rho if job.rho is not None else None
     current = (1.0 - within) * pace.epoch_hours * rho if within > 0 and rho is not None else 0.0
     whole = job.epochs - job.epochs_done - (1 if current > 0 else 0)
-    return Progress(
+    return RunProgress(
         epoch_left_hours=current,
         work_left_hours=max(whole, 0) * pace.epoch_hours,
         rho=rho,

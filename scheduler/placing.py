@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from greencore.carbon import Basis
-from greencore.policy.gating import Look
+from greencore.policy.gating import GateDecision
 from scheduler.gates import is_gated, look_at_gate
 from store.eta import expected_end_of_waiting, keep
 from store.pace import pace
@@ -58,7 +58,7 @@ def nobody_serves(job: Job, served: Collection[str]) -> str:
     return f"waits for a worker of a zone with {intensity} intensity{factors}: none is alive"
 
 
-def guarded(session: Session, job: Job, look: Callable[[], Look | None]) -> Look | None:
+def guarded(session: Session, job: Job, look: Callable[[], GateDecision | None]) -> GateDecision | None:
     """What a look at one job finds. No job may hold up the others: one whose look fails is left as it was, with a
     reason, and found to be None. Raises `DBAPIError` alone."""
     try:
@@ -72,7 +72,9 @@ def guarded(session: Session, job: Job, look: Callable[[], Look | None]) -> Look
         return None
 
 
-def look_at_waiting(session: Session, job: Job, fleet: Fleet, settings: Settings, *, at: datetime) -> Look | None:
+def look_at_waiting(
+    session: Session, job: Job, fleet: Fleet, settings: Settings, *, at: datetime
+) -> GateDecision | None:
     """Place a locked job and look at its gate; None, with the reason in the job, where no worker could run it."""
     # What has been priced on one basis stays with it.
     zones = fleet.zones(job.signal, job.emission_factors) if job.zone_asked is None else fleet.zones()
@@ -90,7 +92,7 @@ def look_at_waiting(session: Session, job: Job, fleet: Fleet, settings: Settings
     job.zone = zone
     if job.signal is None:
         job.signal, job.emission_factors = fleet.bases[zone].signal, fleet.bases[zone].emission_factors
-    found = Look(True, None, 0.0, False, False, False, why)
+    found = GateDecision(True, None, 0.0, False, False, False, why)
     if is_gated(job):
         found = look_at_gate(session, job, expected, settings, zone=zone, computing=False, at=at)
     there = sum(worker.zone == zone for worker in fleet.workers)

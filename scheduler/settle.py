@@ -9,8 +9,8 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from greencore.carbon import IntensitySeries, price
-from greencore.carbon.accounting import Stretch, covered, known_emissions, settled, touching
+from greencore.carbon import IntensitySeries, price_interval
+from greencore.carbon.accounting import TimeSpan, covered_spans, is_settled, known_emissions, overlapping_readings
 from store.account import account_of
 from store.database import Database
 from store.emissions import EmissionsRepository
@@ -85,22 +85,22 @@ def _settle_zone(
             EmissionsRepository(session).add_up(job)
 
 
-def _measured(session: Session, energy: OpenEnergy) -> list[Stretch]:
+def _measured(session: Session, energy: OpenEnergy) -> list[TimeSpan]:
     """When measured readings cover the time of a zone's open energy."""
     end = max(energy.end, energy.start + INSTANT)
     basis = energy.basis
     readings = GridRepository(session).between(
         energy.zone, basis.signal, energy.start, end, emission_factors=basis.emission_factors
     )
-    return covered(reading for reading in readings if not reading.estimated)
+    return covered_spans(reading for reading in readings if not reading.estimated)
 
 
-def _known(session: Session, energy: OpenEnergy, unpriced: Stretch | None, settings: Settings) -> list[Stretch]:
+def _known(session: Session, energy: OpenEnergy, unpriced: TimeSpan | None, settings: Settings) -> list[TimeSpan]:
     """When an intensity is known, measured or not, of the time of energy that has no price."""
-    return [] if unpriced is None else covered(_series(session, energy, unpriced, settings))
+    return [] if unpriced is None else covered_spans(_series(session, energy, unpriced, settings))
 
 
-def _series(session: Session, energy: OpenEnergy, span: Stretch, settings: Settings) -> IntensitySeries:
+def _series(session: Session, energy: OpenEnergy, span: TimeSpan, settings: Settings) -> IntensitySeries:
     """What the fallback chain knows of a zone during a span of time."""
     start, end = span[0], max(span[1], span[0] + INSTANT)
     static = settings.static_mean(energy.zone)
@@ -109,7 +109,7 @@ def _series(session: Session, energy: OpenEnergy, span: Stretch, settings: Setti
     )
 
 
-def _span_of(intervals: Sequence[EnergyInterval]) -> Stretch:
+def _span_of(intervals: Sequence[EnergyInterval]) -> TimeSpan:
     return min(each.started_at for each in intervals), max(each.finished_at for each in intervals)
 
 
@@ -117,15 +117,15 @@ def _price(intervals: Sequence[EnergyInterval], series: IntensitySeries) -> None
     """Give intervals the price that `series` has for their own time; one of which it knows nothing stays without."""
     for interval in intervals:
         span = _Span(interval.started_at, interval.finished_at, interval.energy_kwh)
-        known = IntensitySeries(touching(series, span.start, max(span.end, span.start + INSTANT)))
+        known = IntensitySeries(overlapping_readings(series, span.start, max(span.end, span.start + INSTANT)))
         if not len(known):
             continue
-        priced = price(span, known, pue=interval.pue)
+        priced = price_interval(span, known, pue=interval.pue)
         interval.intensity_gco2e_per_kwh = priced.intensity_gco2e_per_kwh
         interval.intensity_source = ", ".join(priced.sources)
         interval.intensity_estimated = priced.estimated
         interval.emissions_gco2e = priced.emissions_gco2e
-        interval.settled = settled(span, known)
+        interval.settled = is_settled(span, known)
 
 
 @contextmanager

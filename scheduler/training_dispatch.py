@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import structlog
 from sqlalchemy.orm import Session
 
-from greencore.policy.gating import Look
+from greencore.policy.gating import GateDecision
 from scheduler.broker import Broker
 from scheduler.dispatch import send_all
 from scheduler.gates import is_gated
@@ -90,7 +90,7 @@ class TrainingDispatch:
         looked = self._looked.get(job.id)
         return looked is None or not looked <= at < looked + LOOK_AGAIN
 
-    def _open_look(self, session: Session, job: Job, fleet: Fleet, *, at: datetime) -> Look | None:
+    def _open_look(self, session: Session, job: Job, fleet: Fleet, *, at: datetime) -> GateDecision | None:
         """What is seen of a locked job that may go. If it may not, it says why, and is deferred by a closed gate."""
         self._looked[job.id] = at
         found = guarded(session, job, lambda: look_at_waiting(session, job, fleet, self._settings, at=at))
@@ -108,7 +108,7 @@ def _free(busy: set[str], under_way: Sequence[str | None], fleet: Fleet) -> Coun
     return free - Counter(under_way)
 
 
-def _mark_sent(session: Session, job: Job, found: Look, *, at: datetime) -> None:
+def _mark_sent(session: Session, job: Job, found: GateDecision, *, at: datetime) -> None:
     job.dispatched_at = at
     job.reason = found.reason if is_gated(job) or job.zone_asked is None else None
     JobRepository(session).record(

@@ -12,7 +12,7 @@ from ipaddress import ip_address
 
 import httpx
 
-from greencore.retry_after import retry_after
+from greencore.retry_after import parse_retry_after
 from store.webhook_url import Network, Target, UrlRefused, is_private_site, may_reach, parse_url
 
 CONNECT_SECONDS = 5.0
@@ -151,7 +151,7 @@ class Attempt:
                 extensions={"sni_hostname": target.host},
             ) as response,
         ):
-            answered = Answered(response.status_code, retry_after(response.headers))
+            answered = Answered(response.status_code, parse_retry_after(response.headers))
             await _read_a_little(response)
             return answered
 

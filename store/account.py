@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from greencore.carbon import IntensitySeries, NoReading
-from greencore.carbon.counterfactuals import Counterfactual, counterfactuals
+from greencore.carbon.counterfactuals import Counterfactual, estimate_counterfactuals
 from greencore.carbon.run_parts import total_hours
-from greencore.carbon.savings import savings
+from greencore.carbon.savings import attribute_savings
 from store.emissions import EmissionsRepository
 from store.grid import GridRepository, basis_of
 from store.settings import Settings
@@ -36,18 +36,18 @@ def account_of(session: Session, job: Job, settings: Settings) -> dict[str, Any]
     longest = begins + timedelta(hours=total_hours(work.parts) / min(1.0, work.flops_share))
     series = _known(session, job, job.zone, begins, max(ends, longest, job.deadline or ends), settings)
     try:
-        estimates = counterfactuals(
+        estimates = estimate_counterfactuals(
             work.parts,
             share=work.flops_share,
-            could_start=begins,
+            earliest_start=begins,
             deadline=job.deadline,
             finished=ends,
             series=series,
         )
-        saved = savings(
+        saved = attribute_savings(
             work.parts,
             full_gco2e=estimates[0].emissions_gco2e,
-            could_start=begins,
+            earliest_start=begins,
             series=series,
             gate_gco2e=work.gate_gco2e,
             lost_gco2e=work.lost_gco2e,

@@ -9,8 +9,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from greencore.carbon import Basis, EmissionFactors, IntensitySeries, Reading, Signal
-from greencore.carbon.fallback import Known
-from greencore.carbon.merging import merged
+from greencore.carbon.fallback import ResolvedIntensity
+from greencore.carbon.merging import merge_readings
 from greencore.carbon.series import SIGNALS
 from greencore.carbon.static import StaticMean
 from store.knowledge import Knowledge
@@ -212,7 +212,7 @@ class GridRepository:
         stale_limit: timedelta,
         static: StaticMean | None,
         emission_factors: EmissionFactors | None = None,
-    ) -> Known | None:
+    ) -> ResolvedIntensity | None:
         """What the fallback chain takes for a zone's intensity at a time; of the average where no signal is known."""
         until = at + timedelta(hours=1)
         known = self.knowledge(zone, signal or "average", at, until, emission_factors=emission_factors)
@@ -280,7 +280,7 @@ class GridRepository:
             .order_by(table.start)
         )
         rows: Iterable[IntensityReading | IntensityForecast] = self._session.scalars(query)
-        return merged(map(reading_of, rows))
+        return merge_readings(map(reading_of, rows))
 
 
 def reading_of(row: IntensityReading | IntensityForecast) -> Reading:

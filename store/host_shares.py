@@ -92,7 +92,7 @@ def share_out(session: Session, attempt: MeteredAttempt, interval: EnergyInterva
     for begin, until in pairwise(cuts):
         first = interval.start if begin == start else interval.start + timedelta(seconds=begin - start)
         last = interval.end if until == end else interval.start + timedelta(seconds=until - start)
-        parts.append(_take(interval.part(first, last), attempt, others, at=(begin + until) / 2))
+        parts.append(_take(interval.slice(first, last), attempt, others, at=(begin + until) / 2))
     return parts
 
 

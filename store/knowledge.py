@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from greencore.carbon import EmissionFactors, IntensitySeries, Reading, Signal
-from greencore.carbon.fallback import Known, filled, resolve
+from greencore.carbon.fallback import ResolvedIntensity, fill_with_fallback, resolve_with_fallback
 from greencore.carbon.static import StaticMean
 
 
@@ -18,9 +18,9 @@ class Knowledge:
     readings: IntensitySeries
     forecast: IntensitySeries
 
-    def in_force(self, at: datetime, *, stale_limit: timedelta, static: StaticMean | None) -> Known | None:
+    def in_force(self, at: datetime, *, stale_limit: timedelta, static: StaticMean | None) -> ResolvedIntensity | None:
         """What the fallback chain takes for the intensity at a time, `static` last; None where it knows nothing."""
-        return resolve(
+        return resolve_with_fallback(
             at,
             readings=self.readings,
             forecast=self.forecast,
@@ -34,7 +34,7 @@ class Knowledge:
         self, start: datetime, end: datetime, *, stale_limit: timedelta, static: StaticMean | None
     ) -> IntensitySeries:
         """All that the fallback chain knows from `start` to `end`, as one series: what has passed is priced by it."""
-        return filled(
+        return fill_with_fallback(
             start,
             end,
             readings=self.readings,

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from greencore.energy import Unstored
+from greencore.energy import UnreportedPeriod
 from store.status import HELD_BY_A_WORKER, JobStatus
 from store.tables import Job, MeteredAttempt
 from store.transitions import transition
@@ -86,7 +86,7 @@ def renew(
     lease: Lease,
     *,
     lease_seconds: float,
-    unstored: Unstored | None = None,
+    unstored: UnreportedPeriod | None = None,
     host_seconds: float | None = None,
 ) -> str:
     """Keep the lease for `lease_seconds` from now, and bring back the control flag. Raises `LeaseLost`.

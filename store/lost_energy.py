@@ -144,7 +144,7 @@ def _store(
     )
     epoch = session.scalar(unfinished.limit(1)) or 0
     zone = job.zone or UNKNOWN_ZONE
-    for part in stretch.pieces(LONGEST_INTERVAL_SECONDS):
+    for part in stretch.split(LONGEST_INTERVAL_SECONDS):
         session.add(
             EnergyInterval(
                 job_id=job.id,

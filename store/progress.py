@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from greencore.carbon import PricedInterval
 from greencore.carbon.accounting import TRACKER_TOLERANCE, tracker_difference
 from greencore.energy import EnergyInterval as MeteredInterval
-from greencore.policy import Decision
+from greencore.policy import RhoDecision
 from store.database import wake_scheduler
 from store.energy_totals import add_to_totals
 from store.eta import expected_end, keep
@@ -65,7 +65,7 @@ def resume_epoch(session: Session, lease: Lease, number: int) -> None:
         epoch.attempt = lease.attempt
 
 
-def start_epoch(session: Session, lease: Lease, number: int, decision: Decision, *, at: datetime) -> None:
+def start_epoch(session: Session, lease: Lease, number: int, decision: RhoDecision, *, at: datetime) -> None:
     """Store an epoch's decision; an epoch begun by a lost attempt is begun anew."""
     job = held(session, lease)
     job.rho = decision.rho

@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from greencore.carbon import Basis
-from greencore.carbon.accounting import Stretch
+from greencore.carbon.accounting import TimeSpan
 from store.grid import factors_named, signal_named
 from store.tables import EnergyInterval
 
@@ -73,8 +73,8 @@ class Settleable:
     (`known`); and, as it is, where it ended before `final_before`.
     """
 
-    measured: Sequence[Stretch]
-    known: Sequence[Stretch]
+    measured: Sequence[TimeSpan]
+    known: Sequence[TimeSpan]
     final_before: datetime
 
     @property
@@ -114,7 +114,7 @@ class SettlementRepository:
             for zone, signal, factors, jobs, start, end in rows
         ]
 
-    def unpriced_span(self, energy: OpenEnergy) -> Stretch | None:
+    def unpriced_span(self, energy: OpenEnergy) -> TimeSpan | None:
         """The time from the first to the last open interval of this energy that has no price; None without any."""
         query = select(func.min(EnergyInterval.started_at), func.max(EnergyInterval.finished_at)).where(
             EnergyInterval.job_id.in_(energy.job_ids),
@@ -187,7 +187,7 @@ def _each(job_ids: Collection[str]) -> TableValuedAlias:
     return func.unnest(literal(list(job_ids), ARRAY(String))).table_valued("id").render_derived(name="job")
 
 
-def _meets(stretches: Sequence[Stretch], *, whole: bool) -> ColumnElement[bool]:
+def _meets(stretches: Sequence[TimeSpan], *, whole: bool) -> ColumnElement[bool]:
     """Whether an interval lies in one of these stretches as a whole, or touches one."""
     if not stretches:
         return false()

@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from greencore.carbon.accounting import Stretch
-from greencore.carbon.run_parts import Delay, Part
+from greencore.carbon.accounting import TimeSpan
+from greencore.carbon.run_parts import Delay, RunPart
 from store.status import FINAL, HELD_BY_A_WORKER, JobStatus
 from store.tables import Epoch, Event, Job, Step
 
@@ -46,7 +46,7 @@ class Work:
     included, as a share of those that train every tensor; None where no epoch was finished.
     """
 
-    parts: Sequence[Part]
+    parts: Sequence[RunPart]
     lost_gco2e: float
     gate_gco2e: float
     flops_share: float | None
@@ -113,7 +113,7 @@ def work_of(session: Session, job: Job) -> Work:
             else:
                 lost.append(_Lost(piece, cause))
     return Work(
-        parts=_parts(kept, lost, history, could_start=job.ready_at or job.created_at),
+        parts=_parts(kept, lost, history, earliest_start=job.ready_at or job.created_at),
         lost_gco2e=sum(each.block.emissions_gco2e for each in lost if each.cause == "lost"),
         gate_gco2e=sum(each.block.emissions_gco2e for each in lost if each.cause == "gate"),
         flops_share=_flops_share(epochs.values()),
@@ -217,13 +217,13 @@ def _flops_share(epochs: Iterable[Epoch]) -> float | None:
 
 
 def _parts(
-    kept: Sequence[_Block], lost: Sequence[_Lost], history: Sequence[Event], *, could_start: datetime
-) -> list[Part]:
+    kept: Sequence[_Block], lost: Sequence[_Lost], history: Sequence[Event], *, earliest_start: datetime
+) -> list[RunPart]:
     deferred = _spans(history, {JobStatus.DEFERRED})
     owners = _spans(history, IN_OWNERS_HANDS)
     by_gate = [(each.block.start, each.block.end) for each in lost if each.cause == "gate"]
     by_faults = [(each.block.start, each.block.end) for each in lost if each.cause == "lost"]
-    parts, time = list[Part](), could_start
+    parts, time = list[RunPart](), earliest_start
     for block in sorted(kept, key=lambda block: block.start):
         gap, left = (time, block.start), max(block.start - time, timedelta(0))
         shares = []
@@ -233,7 +233,7 @@ def _parts(
             left -= taken
         gate, owner, work_lost = shares
         parts.append(
-            Part(
+            RunPart(
                 hours=(block.end - block.start) / HOUR,
                 energy_kwh=block.energy_kwh,
                 emissions_gco2e=block.emissions_gco2e,
@@ -246,13 +246,13 @@ def _parts(
     return parts
 
 
-def _spans(history: Sequence[Event], statuses: set[JobStatus]) -> list[Stretch]:
+def _spans(history: Sequence[Event], statuses: set[JobStatus]) -> list[TimeSpan]:
     """When the job stood at one of these statuses; the last time without an end is left out."""
     moves = [(event.at, TRANSITIONS[event.type]) for event in history if event.type in TRANSITIONS]
     return [(at, until) for (at, status), (until, _) in pairwise(moves) if status in statuses]
 
 
-def _overlap(gap: Stretch, spans: Iterable[Stretch]) -> timedelta:
+def _overlap(gap: TimeSpan, spans: Iterable[TimeSpan]) -> timedelta:
     return sum(
         (max(timedelta(0), min(gap[1], end) - max(gap[0], start)) for start, end in spans),
         timedelta(0),

@@ -12,12 +12,12 @@ from sqlalchemy.orm import Session
 
 from greencore.backprop import NotFinite, TensorCost
 from greencore.backprop.curve import ConcaveCurve
-from greencore.carbon.accounting import PricedInterval, split
+from greencore.carbon.accounting import PricedInterval, price_by_reading
 from greencore.clock import utc_now
 from greencore.dataset import load_rows
-from greencore.energy import EnergyInterval, EnergyMeter, is_silent
+from greencore.energy import EnergyInterval, EnergyMeter, is_unresponsive
 from greencore.hyperparameters import Hyperparameters
-from greencore.policy import Decision, decide
+from greencore.policy import RhoDecision, decide_rho
 from greencore.policy.utility import DEFAULT_UTILITY, UtilityCurve
 from greencore.training.ledger import EpochReport
 from greencore.training.listener import Listener
@@ -99,7 +99,7 @@ class Attempt(Listener):
     @contextmanager
     def _sharing_host(self) -> Iterator[None]:
         """Share the host's energy while the block runs; the meter is open before and after, so that none is missed."""
-        self._journal.heartbeat.unstored = self._meter.unstored
+        self._journal.heartbeat.unstored = self._meter.unreported_period
         gpus = self._meter.gpu_uuids
         self._journal.write(
             lambda session: metering.begin_sharing(
@@ -136,11 +136,11 @@ class Attempt(Listener):
         if self._job.method != "greentrainer":  # which has asked for its ρ
             self._begin_epoch(epoch)
 
-    def _begin_epoch(self, index: int) -> Decision:
-        self._meter.cut()
+    def _begin_epoch(self, index: int) -> RhoDecision:
+        self._meter.close_interval()
         self._epoch, self._epoch_began = index + 1, time.monotonic()
 
-        def begin(session: Session) -> Decision:
+        def begin(session: Session) -> RhoDecision:
             job, now = held(session, self._lease), utc_now()
             decision = without_rho(job, self._decide(job, session, index, now))
             if decision.ends_run and index == 0:
@@ -152,9 +152,9 @@ class Attempt(Listener):
         log.info("epoch.started", epoch=self._epoch, rho=decision.rho, reason=decision.reason)
         return decision
 
-    def _decide(self, job: Job, session: Session, index: int, now: datetime) -> Decision:
+    def _decide(self, job: Job, session: Session, index: int, now: datetime) -> RhoDecision:
         known = circumstances(session, job, self._policy, self._settings, epochs_left=job.epochs - index, at=now)
-        return decide(self._policy, known)
+        return decide_rho(self._policy, known)
 
     def ends_after(self, epoch: int) -> bool:
         """Whether what is left of a budget does not pay for another epoch."""
@@ -188,7 +188,7 @@ class Attempt(Listener):
 
         self._journal.write(start)
         if within:
-            self._meter.cut()
+            self._meter.close_interval()
             self._epoch, self._epoch_began = epochs_done + 1, time.monotonic()
         log.info("training.started", steps=steps, epochs_done=epochs_done, device=device, precision=precision)
 
@@ -201,7 +201,7 @@ class Attempt(Listener):
 
     def epoch(self, report: EpochReport, *, train_loss: float, eval_loss: float | None) -> None:
         self._steps.flush()
-        self._meter.cut()
+        self._meter.close_interval()
         measured: dict[str, Any] = {
             "rho_reached": report.share,
             "flops": report.flops,
@@ -241,7 +241,7 @@ class Attempt(Listener):
 
     def _store_energy(self, interval: EnergyInterval) -> None:
         methods = {"cpu": interval.cpu_method, "gpu": interval.gpu_method, "ram": interval.ram_method}
-        silent = {part: method for part, method in methods.items() if is_silent(method)}
+        silent = {part: method for part, method in methods.items() if is_unresponsive(method)}
         newly_silent = {part: method for part, method in silent.items() if part not in self._silent}
 
         def store(session: Session) -> None:
@@ -265,7 +265,7 @@ class Attempt(Listener):
             stale_limit=self._settings.stale_limit,
             static=self._settings.static_mean(self._zone),
         )
-        return split(interval, series, pue=self._settings.training_site.pue)
+        return price_by_reading(interval, series, pue=self._settings.training_site.pue)
 
 
 def _utility(curve: ConcaveCurve) -> dict[str, Any] | None:
@@ -279,6 +279,6 @@ def _utility(curve: ConcaveCurve) -> dict[str, Any] | None:
     beyond = DEFAULT_UTILITY.rho[DEFAULT_UTILITY.rho > reached + 1e-6]
     scale = float(curve.importance[-1]) / float(DEFAULT_UTILITY.at(reached))
     if beyond.size == 0 or scale <= 0:
-        return UtilityCurve.through(curve.rho, curve.importance).to_json()
+        return UtilityCurve.from_points(curve.rho, curve.importance).to_json()
     further = DEFAULT_UTILITY.at(beyond) * scale
-    return UtilityCurve.through([*curve.rho, *beyond], [*curve.importance, *further]).to_json()
+    return UtilityCurve.from_points([*curve.rho, *beyond], [*curve.importance, *further]).to_json()

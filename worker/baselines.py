@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from greencore.policy import Decision
+from greencore.policy import RhoDecision
 from store.tables import Job
 
 TRAINS = {
@@ -14,7 +14,7 @@ TRAINS = {
 }
 
 
-def without_rho(job: Job, decision: Decision) -> Decision:
+def without_rho(job: Job, decision: RhoDecision) -> RhoDecision:
     """The decision as it is for "greentrainer"; for another method with the share of full FLOPs that it costs as ρ.
 
     The share is what preparing the job reckoned; the intensity stays that of the decision.

@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 from sqlalchemy.orm import Session
 
 from greencore.carbon import Basis, IntensitySeries
-from greencore.carbon.fallback import static_refused
-from greencore.carbon.static import dirtiest_mean
-from greencore.policy import Circumstances, Percentile, Policy, Previous
+from greencore.carbon.fallback import explain_missing_static
+from greencore.carbon.static import highest_yearly_mean
+from greencore.policy import Percentile, Policy, PolicyContext, PreviousRho
 from greencore.policy.utility import UtilityCurve
 from store.emissions import EmissionsRepository
 from store.grid import GridRepository, basis_of
@@ -18,32 +18,32 @@ from store.pace import pace
 from store.settings import Settings
 from store.tables import Epoch, Job
 
-SHORTEST_OUTLOOK = timedelta(hours=1)
-LONGEST_OUTLOOK = timedelta(days=7)
+SHORTEST_FORECAST = timedelta(hours=1)
+LONGEST_FORECAST = timedelta(days=7)
 
 
 def circumstances(
     session: Session, job: Job, policy: Policy, settings: Settings, *, epochs_left: int, at: datetime
-) -> Circumstances:
+) -> PolicyContext:
     """What is known at `at`, before an epoch after which `epochs_left` − 1 are to come."""
     assert job.zone is not None
     basis = basis_of(job)
     expected = pace(session, job, settings, device=job.device)
-    span = timedelta(hours=epochs_left * expected.epoch_hours) if expected is not None else SHORTEST_OUTLOOK
+    span = timedelta(hours=epochs_left * expected.epoch_hours) if expected is not None else SHORTEST_FORECAST
     grid = GridRepository(session)
-    until = at + min(max(span, SHORTEST_OUTLOOK), LONGEST_OUTLOOK)
+    until = at + min(max(span, SHORTEST_FORECAST), LONGEST_FORECAST)
     known = grid.knowledge(job.zone, basis.signal, at, until, emission_factors=basis.emission_factors)
     static = settings.static_mean(job.zone)
     found = known.in_force(at, stale_limit=settings.stale_limit, static=static)
     epochs = [epoch for epoch in JobRepository(session).epochs(job.id) if epoch.finished_at is not None]
     utility = UtilityCurve.from_json(job.utility) if job.utility else None
-    return Circumstances(
+    return PolicyContext(
         now=at,
-        reading=None if found is None else found.labelled(),
+        reading=None if found is None else found.to_labelled_reading(),
         step=None if found is None else found.step,
-        refused=static_refused(basis) if found is None else None,
+        refused=explain_missing_static(basis) if found is None else None,
         window=_window(grid, job.zone, basis, policy, at),
-        outlook=known.outlook(at),
+        forecast=known.outlook(at),
         previous=_previous(epochs),
         epochs_left=epochs_left,
         epoch_hours=None if expected is None else expected.epoch_hours,
@@ -62,7 +62,7 @@ def _spent_gco2e(session: Session, job: Job, zone: str, basis: Basis) -> float:
     if not unpriced.drawn_kwh:
         return job.emissions_gco2e
     dirtiest = GridRepository(session).dirtiest(zone, basis)
-    return job.emissions_gco2e + unpriced.drawn_kwh * (dirtiest_mean() if dirtiest is None else dirtiest)
+    return job.emissions_gco2e + unpriced.drawn_kwh * (highest_yearly_mean() if dirtiest is None else dirtiest)
 
 
 def _window(grid: GridRepository, zone: str, basis: Basis, policy: Policy, at: datetime) -> IntensitySeries:
@@ -72,7 +72,7 @@ def _window(grid: GridRepository, zone: str, basis: Basis, policy: Policy, at: d
     return grid.between(zone, basis.signal, start, at, emission_factors=basis.emission_factors)
 
 
-def _previous(epochs: Sequence[Epoch]) -> Previous | None:
+def _previous(epochs: Sequence[Epoch]) -> PreviousRho | None:
     """The last epoch's ρ, and how many epochs in a row have had it."""
     if not epochs:
         return None
@@ -81,7 +81,7 @@ def _previous(epochs: Sequence[Epoch]) -> Previous | None:
         if epoch.rho_asked != rho:
             break
         count += 1
-    return Previous(rho, count)
+    return PreviousRho(rho, count)
 
 
 def _loss_per_epoch(epochs: Sequence[Epoch], utility: UtilityCurve | None) -> float | None:
@@ -90,5 +90,5 @@ def _loss_per_epoch(epochs: Sequence[Epoch], utility: UtilityCurve | None) -> fl
     if utility is None or len(losses) < 2 or not all(map(math.isfinite, losses)):
         return None
     fall = losses[0] - losses[1]
-    share = float(utility.normalised().at(epochs[-1].rho_asked))
+    share = float(utility.normalise().at(epochs[-1].rho_asked))
     return fall / share if fall > 0 and share > 0 else None

@@ -13,7 +13,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from greencore.clock import utc_now
-from greencore.energy import Unstored
+from greencore.energy import UnreportedPeriod
 from store import progress
 from store.database import Database
 from store.leases import Lease, LeaseLost, renew
@@ -49,7 +49,7 @@ class Heartbeat:
         ]
         self._claimed_at, self._claimed = utc_now(), time.monotonic()
         self._renewed = self._claimed
-        self.unstored: Callable[[], Unstored | None] = self._since_claim
+        self.unstored: Callable[[], UnreportedPeriod | None] = self._since_claim
         self._control = "run"
         self._cancel_heard: float | None = None
         self.drained_at: float | None = None
@@ -67,8 +67,8 @@ class Heartbeat:
         for thread in self._threads:
             thread.join(CLOSE_SECONDS)
 
-    def _since_claim(self) -> Unstored:
-        return Unstored(self._claimed_at, time.monotonic() - self._claimed)
+    def _since_claim(self) -> UnreportedPeriod:
+        return UnreportedPeriod(self._claimed_at, time.monotonic() - self._claimed)
 
     @property
     def control(self) -> str:

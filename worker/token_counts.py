@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from greencore.clock import utc_now
 from greencore.dataset import Row, read_rows
-from greencore.lengths import Lengths
+from greencore.lengths import LengthCounter
 from greencore.training.models import load_skeleton, load_tokenizer
 from greencore.training.rows import tokenise
 from greencore.training.shapes import encodes
@@ -58,7 +58,7 @@ def count(rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase, *, encoder: b
 
     The prompt's include the token that the tokenizer opens a text with, the completion's the end of text.
     """
-    together, prompts, completions = Lengths(), Lengths(), Lengths()
+    together, prompts, completions = LengthCounter(), LengthCounter(), LengthCounter()
     for batch in _batches(iter(rows)):
         for example in tokenise(batch, tokenizer, max_length=UNLIMITED, encoder=encoder).examples:
             if encoder:
@@ -74,7 +74,7 @@ def count(rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase, *, encoder: b
         "tokens": asdict(together.distribution()),
         "prompt": asdict(prompts.distribution()),
         "completion": asdict(completions.distribution()),
-        "longer_than": {str(bound): together.longer_than(bound) for bound in BOUNDS},
+        "longer_than": {str(bound): together.count_longer_than(bound) for bound in BOUNDS},
         "histogram": [{"up_to": bound, "rows": number} for bound, number in together.histogram()],
     }
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from api.zones.schemas import ForecastOut, IntensityOut, ProviderOut, ZoneOut
 from greencore.carbon import IntensitySeries
-from greencore.policy.cleanest_window import CleanWindow, cleanest_window
+from greencore.policy.cleanest_window import CleanWindow, find_cleanest_window
 from store.grid import GridRepository
 from store.settings import Settings
 
@@ -58,15 +58,15 @@ class ZoneView:
         basis = grid.basis(known.zone) or settings.basis(known.zone)
         stored = grid.knowledge(known.zone, basis.signal, now, now + AHEAD, emission_factors=basis.emission_factors)
         static = settings.static_mean(known.zone)
-        in_force, outlook = stored.in_force(now, stale_limit=settings.stale_limit, static=static), stored.outlook(now)
-        window = cleanest_window(outlook, start=now, end=now + AHEAD, hours=window_hours)
+        in_force, forecast = stored.in_force(now, stale_limit=settings.stale_limit, static=static), stored.outlook(now)
+        window = find_cleanest_window(forecast, start=now, end=now + AHEAD, hours=window_hours)
         intensity = None if in_force is None else in_force.reading.gco2e_per_kwh
         return cls(
             zone=known.zone,
             country=country_of(settings, known.zone),
             now=None if in_force is None else IntensityOut.of(in_force, zone=known.zone, now=now),
             forecast=ForecastOut.of(known.zone, known.signal, stored.forecast.readings),
-            bars=_bars(outlook, now) if known.forecast else [],
+            bars=_bars(forecast, now) if known.forecast else [],
             window=window if known.forecast else None,
             window_left=0.0 if window is None else (window.start - now) / AHEAD,
             window_width=window_hours * HOUR / AHEAD,
@@ -110,12 +110,12 @@ def _hour(time: datetime) -> datetime:
     return time.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
 
-def _bars(outlook: IntensitySeries, now: datetime) -> list[Bar]:
+def _bars(forecast: IntensitySeries, now: datetime) -> list[Bar]:
     """The rest of this hour, and the hours up to the end of what is looked at."""
     first, end = _hour(now), now + AHEAD
     edges = [now, *(first + offset * HOUR for offset in range(1, round(AHEAD / HOUR) + 1)), end]
     spans = [(start, until) for start, until in pairwise(edges) if start < until]
-    means = [outlook.mean(start, until) if len(outlook) else None for start, until in spans]
+    means = [forecast.mean(start, until) if len(forecast) else None for start, until in spans]
     known = [mean if mean is not None and mean.covered_share > 0 else None for mean in means]
     highest = max((mean.gco2e_per_kwh for mean in known if mean is not None), default=0.0) or 1.0
     return [

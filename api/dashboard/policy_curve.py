@@ -14,19 +14,19 @@ from api.figures import number
 from api.policies.parsing import chosen_policy
 from api.policies.simulation_request import SimulationRequest
 from greencore.carbon import IntensitySeries, Reading
-from greencore.carbon.fallback import Known
+from greencore.carbon.fallback import ResolvedIntensity
 from greencore.policy import (
     Budget,
-    Circumstances,
     IntensityMissing,
     Linear,
     Percentile,
     Policy,
+    PolicyContext,
     Price,
     Steps,
-    decide,
+    decide_rho,
 )
-from greencore.policy.models import ByIntensity
+from greencore.policy.models import IntensityPolicy
 from store.grid import GridRepository
 
 SHOWN_GCO2E_PER_KWH = 700.0
@@ -68,7 +68,7 @@ def policy_curve(
     policy = chosen_policy(request.policy, session)
     known = None if request.zone is None else _in_force(request.zone, context, session, now)
     window = _window(policy, request.zone, session, now)
-    template = Circumstances(
+    template = PolicyContext(
         now=now,
         reading=None,
         window=window,
@@ -89,7 +89,7 @@ def policy_curve(
     )
 
 
-def _in_force(zone: str, context: Context, session: Session, now: datetime) -> Known | None:
+def _in_force(zone: str, context: Context, session: Session, now: datetime) -> ResolvedIntensity | None:
     grid = GridRepository(session)
     signal = grid.signal(zone)
     if signal is None:
@@ -115,7 +115,7 @@ def _points(policy: Policy) -> list[float]:
     if isinstance(policy, Steps):
         bounds += [step.up_to for step in policy.steps if step.up_to is not None]
     most = min(max(SHOWN_GCO2E_PER_KWH, max(bounds) * MARGIN), MOST_SHOWN_GCO2E_PER_KWH)
-    count = POINTS if isinstance(policy, ByIntensity) else POINTS_OF_RANKS_AND_PLANS
+    count = POINTS if isinstance(policy, IntensityPolicy) else POINTS_OF_RANKS_AND_PLANS
     step = math.ceil(most / (count - 1))
     return [float(step * index) for index in range(count)]
 
@@ -127,13 +127,13 @@ def _at(intensity: float, now: datetime) -> Reading:
     )
 
 
-def _rho(policy: Policy, template: Circumstances, reading: Reading) -> float | None:
-    decision = decide(policy, replace(template, reading=reading))
+def _rho(policy: Policy, template: PolicyContext, reading: Reading) -> float | None:
+    decision = decide_rho(policy, replace(template, reading=reading))
     return None if decision.ends_run else decision.rho
 
 
-def _now(policy: Policy, template: Circumstances, known: Known) -> PointNow:
-    decision = decide(policy, replace(template, reading=known.labelled(), step=known.step))
+def _now(policy: Policy, template: PolicyContext, known: ResolvedIntensity) -> PointNow:
+    decision = decide_rho(policy, replace(template, reading=known.to_labelled_reading(), step=known.step))
     return PointNow(
         gco2e_per_kwh=known.reading.gco2e_per_kwh,
         rho=None if decision.ends_run else decision.rho,
@@ -145,7 +145,7 @@ def _basis(policy: Policy, request: SimulationRequest, window: IntensitySeries) 
     epoch = f"{number(request.work_hours / request.epochs * request.power_w / 1000)} kWh an epoch at ρ = 1"
     if isinstance(policy, Budget):
         return (
-            f"ρ depends on the course of the run: on what is spent and on the outlook. Drawn is the first of "
+            f"ρ depends on the course of the run: on what is spent and on the forecast. Drawn is the first of "
             f"{request.epochs} epochs, at {epoch}, were the grid to stay at this intensity for the whole run; "
             "no line is drawn where the budget does not last for it"
         )
@@ -165,8 +165,8 @@ def _basis(policy: Policy, request: SimulationRequest, window: IntensitySeries) 
     return "It holds at a run's first epoch; later ones are smoothed" if calm else "It holds at every epoch"
 
 
-def _without_intensity(policy: Policy, template: Circumstances) -> str:
+def _without_intensity(policy: Policy, template: PolicyContext) -> str:
     try:
-        return decide(policy, replace(template, window=IntensitySeries())).reason
+        return decide_rho(policy, replace(template, window=IntensitySeries())).reason
     except IntensityMissing as error:
         return f"{error}: the job fails"

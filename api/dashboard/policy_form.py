@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 from api.dashboard.form_fields import FormField, Schema, fields_of, form_field
 from api.policies.simulation_request import SimulationRequest
 from greencore.policy import PolicyBody
-from greencore.policy.models import KINDS
+from greencore.policy.models import POLICY_KINDS
 
 # Where a new policy begins, and what a kind that is chosen puts into fields that are empty.
 EXAMPLES: dict[str, dict[str, Any]] = {
@@ -62,15 +62,15 @@ def policy_form() -> PolicyForm:
     schema = TypeAdapter(PolicyBody).json_schema()
     parts = {definition["title"].lower(): definition for definition in schema["$defs"].values()}
     fields: dict[tuple[str, str], FormField] = {}
-    for kind in KINDS:
+    for kind in POLICY_KINDS:
         for field in fields_of(parts[kind]):
             if field.name not in COMMON:
                 known = fields.setdefault((field.name, field.hint), field)
                 fields[field.name, field.hint] = replace(known, kinds=(*known.kinds, kind))
-    properties = parts[KINDS[0]]["properties"]
+    properties = parts[POLICY_KINDS[0]]["properties"]
     [rho] = fields_of(parts["fixedrho"], prefix="on_missing.")
     return PolicyForm(
-        kinds=tuple(Kind(kind, _sentence(parts[kind])) for kind in KINDS),
+        kinds=tuple(Kind(kind, _sentence(parts[kind])) for kind in POLICY_KINDS),
         fields=tuple(sorted(fields.values(), key=lambda field: field.name.startswith("rho_"))),
         step=fields_of(parts["step"]),
         gate=_part("gate", parts["gate"], properties["gate"]),

@@ -16,7 +16,7 @@ from api.datasets.schemas import CountingOut, RowOut, TokenCountsOut
 from api.description import SECONDS
 from api.listing import Id, Listing
 from api.problems import Problem, declared, invalid
-from greencore.dataset import InvalidRow, number_rows
+from greencore.dataset import InvalidRow, enumerate_rows
 from store.token_statistics import TokenStatisticsRepository
 
 RETRY_AFTER_SECONDS = 2
@@ -77,7 +77,7 @@ def count_tokens(
 def _rows(file: Path) -> Iterator[RowOut]:
     try:
         with file.open("rb") as lines:
-            for number, row in number_rows(lines):
+            for number, row in enumerate_rows(lines):
                 yield RowOut.of(number, row)
     except FileNotFoundError as error:
         detail = "the rows of this dataset are missing from this service's data: upload them again"

@@ -18,7 +18,7 @@ from api.datasets.storing import discard, store
 from api.datasets.tally import Limits
 from api.listing import Id, Limit, Listing, OlderThan, listing
 from api.problems import Problem, declared
-from greencore.disk import NO_ROOM
+from greencore.disk import DISK_FULL_ERRNOS
 from store.datasets import DatasetRepository
 from store.ids import new_id
 from store.tables import Dataset
@@ -137,7 +137,7 @@ def _room() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in NO_ROOM:
+        if error.errno not in DISK_FULL_ERRNOS:
             raise
         detail = f"there is no room for this file: {error.strerror}; delete datasets, or ask the operator for more"
         raise Problem(HTTPStatus.INSUFFICIENT_STORAGE, detail, headers={"Connection": "close"}) from error

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from api.datasets.tally import Limits, Summary, Tally
-from greencore.dataset import BYTE_ORDER_MARK, InvalidRow, parse_object, to_row
+from greencore.dataset import BYTE_ORDER_MARK, InvalidRow, parse_object, row_from_object
 
 CHUNK_BYTES = 2**20
 
@@ -24,7 +24,7 @@ def check_json_lines(file: Path, limits: Limits) -> Summary:
                 tally.begin_row()
                 try:
                     value = parse_object(line, number)
-                    row = to_row(value, number)
+                    row = row_from_object(value, number)
                 except InvalidRow as error:
                     tally.bad(error)
                 else:

@@ -18,8 +18,8 @@ from typing import Any
 import structlog
 
 from api.datasets.tally import Fault, Limits, Refused, Summary, Tally
-from greencore.dataset import ROW_FORMS, InvalidRow, to_object, to_row
-from greencore.disk import NO_ROOM
+from greencore.dataset import ROW_FORMS, InvalidRow, row_from_object, row_to_object
+from greencore.disk import DISK_FULL_ERRNOS
 from store.private_files import open_private
 
 log = structlog.get_logger()
@@ -85,7 +85,7 @@ def convert_here(source: Path, target: Path, limits: Limits) -> Converted:
     except (MemoryError, OverflowError) as error:
         raise Refused(f"{BROKEN} within the memory allowed") from error
     except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, OSError) and error.errno in NO_ROOM:
+        if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
             raise
         raise Refused(f"{BROKEN}: {ascii(str(error))[1:200]}") from error
 
@@ -98,12 +98,12 @@ def _write(source: Path, target: Path, limits: Limits) -> Converted:
             try:
                 if isinstance(value, UnicodeDecodeError):
                     raise InvalidRow(number, None, "not UTF-8")
-                row = to_row(value, number)
+                row = row_from_object(value, number)
             except InvalidRow as error:
                 tally.bad(error)
                 continue
             tally.good(row, value)
-            line = json.dumps(to_object(row), ensure_ascii=False, separators=(",", ":")).encode()
+            line = json.dumps(row_to_object(row), ensure_ascii=False, separators=(",", ":")).encode()
             if len(line) > limits.row_bytes:
                 tally.too_long(number)
                 continue
@@ -172,7 +172,7 @@ def main(arguments: list[str]) -> None:
     except Refused as refused:
         answer = {"refused": str(refused)}
     except OSError as error:
-        if error.errno not in NO_ROOM:
+        if error.errno not in DISK_FULL_ERRNOS:
             raise  # short of memory, the libraries cannot even be loaded: the caller sees a reader that died
         answer = {"errno": error.errno}
     sys.stdout.write(json.dumps(answer))

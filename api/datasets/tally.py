@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from greencore.dataset import InvalidRow, MessagesRow, PromptRow, Row
-from greencore.lengths import Lengths
+from greencore.lengths import LengthCounter
 
 MOST_FAULTS = 100
 MOST_IGNORED = 20
@@ -54,7 +54,7 @@ class Tally:
         self._faults: list[Fault] = []
         self._forms: Counter[str] = Counter()
         self._ignored: set[str] = set()
-        self._characters = Lengths()
+        self._characters = LengthCounter()
 
     def begin_row(self) -> None:
         """There is one more row. Raises `Refused` where that is one too many."""

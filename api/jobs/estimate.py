@@ -16,7 +16,7 @@ from api.jobs.request import JobRequest
 from api.jobs.submission import check
 from api.problems import Problem, declared
 from greencore.policy import Budget, Gate, Policy
-from greencore.policy.ahead import LONGEST_HOURS, Course, course
+from greencore.policy.ahead import MAX_PROJECTED_HOURS, ProjectedRun, project_run
 from store.costs import Work, WorkUnknown
 from store.eta import queue_before
 from store.jobs import NewJob, policy_for
@@ -60,7 +60,7 @@ def _estimate(
 ) -> EstimateOut:
     queue = queue_before(session, where.zone, priority=new.priority)
     wait = queue.wait_hours(pace.epoch_hours / todo.epoch_flops, where.live_workers)
-    start = now + min(wait, LONGEST_HOURS) * HOUR
+    start = now + min(wait, MAX_PROJECTED_HOURS) * HOUR
     straight = policy.model_copy(update={"gate": Gate()})
     gated = policy.gate.mode != "none"
     waiting = policy if gated else policy.model_copy(update={"gate": policy.gate.model_copy(update=WAITING)})
@@ -110,11 +110,11 @@ def _estimate(
     )
 
 
-def _course(policy: Policy, new: NewJob, pace: Pace, where: Place, start: datetime) -> Course:
+def _course(policy: Policy, new: NewJob, pace: Pace, where: Place, start: datetime) -> ProjectedRun:
     """The epochs alone: what is beside them is added, and has to fit before the deadline, too."""
-    deadline = None if new.deadline is None else new.deadline - min(pace.outside_hours, LONGEST_HOURS) * HOUR
+    deadline = None if new.deadline is None else new.deadline - min(pace.outside_hours, MAX_PROJECTED_HOURS) * HOUR
     work_hours = max(pace.epoch_hours * new.epochs, 1e-6)
-    return course(
+    return project_run(
         policy,
         where.outlook,
         past=where.past,
@@ -126,10 +126,10 @@ def _course(policy: Policy, new: NewJob, pace: Pace, where: Place, start: dateti
     )
 
 
-def _run(found: Course, new: NewJob, todo: Work, pace: Pace, where: Place) -> RunOut:
+def _run(found: ProjectedRun, new: NewJob, todo: Work, pace: Pace, where: Place) -> RunOut:
     spread = _together(pace.spread, todo.spread)
     kwh = pace.epoch_kwh * new.epochs * found.work_share + pace.outside_kwh
-    ends_at = found.ends_at + min(pace.outside_hours, LONGEST_HOURS) * HOUR
+    ends_at = found.ends_at + min(pace.outside_hours, MAX_PROJECTED_HOURS) * HOUR
     emissions = None
     if found.gco2e_per_kwh is not None:
         emissions = Figure.of(kwh * where.pue * found.gco2e_per_kwh, _together(spread, where.spread(ends_at)))

@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 from sqlalchemy.orm import Session
 
 from greencore.carbon import IntensitySeries, Signal
-from greencore.carbon.fallback import Known
+from greencore.carbon.fallback import ResolvedIntensity
 from greencore.policy import Percentile, Policy
-from greencore.policy.ahead import LONGEST_HOURS
+from greencore.policy.ahead import MAX_PROJECTED_HOURS
 from store.costs import Work
 from store.grid import GridRepository
 from store.jobs import NewJob
@@ -38,7 +38,7 @@ class Place:
     live_workers: int
     device: str | None
     pue: float
-    in_force: Known | None
+    in_force: ResolvedIntensity | None
     outlook: IntensitySeries
     forecast: bool
     past: IntensitySeries
@@ -86,7 +86,7 @@ def placed(
     serving = [worker for worker in workers if worker.zone == zone]
     device = serving[0].device if serving else None
     basis = grid.basis(zone) or settings.basis(zone)
-    signal, until = basis.signal, at + LONGEST_HOURS * HOUR
+    signal, until = basis.signal, at + MAX_PROJECTED_HOURS * HOUR
     known = grid.knowledge(zone, signal, at, until, emission_factors=basis.emission_factors)
     static = settings.static_mean(zone)
     in_force, outlook = known.in_force(at, stale_limit=settings.stale_limit, static=static), known.outlook(at)
@@ -105,12 +105,12 @@ def placed(
     return where, pace_on(device)
 
 
-def _from_now(outlook: IntensitySeries, in_force: Known | None, zone: str, at: datetime) -> IntensitySeries:
+def _from_now(outlook: IntensitySeries, in_force: ResolvedIntensity | None, zone: str, at: datetime) -> IntensitySeries:
     """The outlook, with what stands in for a reading before it begins."""
     begins = outlook.readings[0].start if len(outlook) else at + HOUR
     if in_force is None or begins <= at:
         return outlook
-    return IntensitySeries([replace(in_force.labelled(), zone=zone, start=at, end=begins), *outlook])
+    return IntensitySeries([replace(in_force.to_labelled_reading(), zone=zone, start=at, end=begins), *outlook])
 
 
 def _window(grid: GridRepository, zone: str, signal: Signal, policy: Policy, at: datetime) -> IntensitySeries:

@@ -9,7 +9,7 @@ from api.listing import LONGEST_ID
 from api.policies.schemas import PolicyChoice
 from api.times import UtcDatetime
 from greencore.hyperparameters import Hyperparameters
-from greencore.text import Text
+from greencore.text import StorableText
 
 Method = Literal["greentrainer", "full", "lora", "prefix", "top2", "bitfit"]
 # The paper's advice (§4.2): about 40 % of the training cost saved without a noticeable risk to accuracy.
@@ -17,9 +17,9 @@ DEFAULT_POLICY: Mapping[str, Any] = {"kind": "constant", "rho": 0.6}
 
 MOST_METADATA = 50
 LONGEST_METADATA = 512
-Name = Annotated[Text, Field(max_length=LONGEST_ID)]
-MetadataKey = Annotated[Text, Field(min_length=1, max_length=64)]
-MetadataValue = Annotated[Text, Field(max_length=LONGEST_METADATA)]
+Name = Annotated[StorableText, Field(max_length=LONGEST_ID)]
+MetadataKey = Annotated[StorableText, Field(min_length=1, max_length=64)]
+MetadataValue = Annotated[StorableText, Field(max_length=LONGEST_METADATA)]
 
 
 class JobRequest(BaseModel):

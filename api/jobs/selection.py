@@ -11,7 +11,7 @@ from api.context import SessionDep
 from api.etags import CACHED, IfNoneMatch, headers, matches, not_modified
 from api.jobs.endpoints import NOT_FOUND, JobDep
 from api.listing import Limit
-from greencore.tensor_names import place
+from greencore.tensor_names import locate_tensor
 from store.jobs import JobRepository
 from store.selection import SelectionRepository
 from store.tables import Epoch, Tensor
@@ -37,7 +37,7 @@ class TensorOut(BaseModel):
     @classmethod
     def of(cls, name: str, tensor: Tensor | None) -> "TensorOut":
         """As recorded; where it was not, only what the name tells."""
-        where = place(name)
+        where = locate_tensor(name)
         return cls(
             name=name,
             stack=where.stack,

@@ -36,7 +36,7 @@ def check(request: JobRequest, *, principal: Principal, context: Context, sessio
         dataset_id=request.dataset,
         method=request.method,
         policy_name=request.policy if isinstance(request.policy, str) else None,
-        policy=policy.body(),
+        policy=policy.to_json(),
         zone=request.zone,
         deadline=request.deadline,
         priority=request.priority,

@@ -36,7 +36,7 @@ def create_policy(new: NewPolicy, once: OnceDep, operator: OperatorDep, session:
     """Jobs that run already keep the version that they were submitted with."""
     if (first := once.first_answer()) is not None:
         return first
-    policy = PolicyRepository(session).add_version(new.name, read_policy(new.policy).body(), at=now)
+    policy = PolicyRepository(session).add_version(new.name, read_policy(new.policy).to_json(), at=now)
     headers = {"Location": f"/policies/{policy.name}", "ETag": version_tag(policy.version)}
     return once.answer(PolicyOut.of(policy), status=HTTPStatus.CREATED, headers=headers)
 
@@ -106,7 +106,7 @@ def put_policy(
     now: NowDep,
 ) -> PolicyOut:
     """The first version where there is none yet. Jobs keep the version that they were submitted with."""
-    body = read_policy(new.policy).body()
+    body = read_policy(new.policy).to_json()
     policy = PolicyRepository(session).add_version(name, body, at=now, check=precondition.check(name))
     response.headers["ETag"] = version_tag(policy.version)
     if policy.version == 1:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
 from greencore.policy import PolicyBody
-from greencore.text import storable
+from greencore.text import check_storable
 from store.tables import Policy
 
 LONGEST_NAME = 63
@@ -30,7 +30,7 @@ def _name_or_object(value: object) -> str | dict[str, Any]:
         raise ValueError("expected the name of a stored policy, or a policy as an object")
     if isinstance(value, str) and len(value) > LONGEST_NAME:
         raise ValueError(f"given {len(value)} characters: the name of a policy has at most {LONGEST_NAME}")
-    return storable(value) if isinstance(value, str) else value
+    return check_storable(value) if isinstance(value, str) else value
 
 
 # Only described here: `parse_policy` checks the body, since it names the field without the union's own parts.

@@ -76,7 +76,7 @@ def _window_hours(request: SimulationRequest, policy: Policy) -> float:
 
 
 def _check_effort(request: SimulationRequest, policy: Policy, past: History, window_hours: float) -> None:
-    slots = Slots.of(past.series)
+    slots = Slots.from_series(past.series)
     start, end = span(past.series)
     hours = (end - start).total_seconds() / 3600
     starts = 1.0 if request.start is not None else max(1.0, hours - window_hours)

@@ -10,7 +10,7 @@ from api.times import RecordedTime
 from greencore.carbon import Signal
 from greencore.carbon.cleaning import HIGHEST_GCO2E_PER_KWH
 from greencore.policy.outlooks import ForecastKind
-from greencore.text import Text
+from greencore.text import StorableText
 
 MOST_READINGS = 110_000
 LONGEST_HOURS = 8760
@@ -89,7 +89,7 @@ class SimulationRequest(BaseModel):
     power_w: float = Field(default=300.0, gt=0, le=1e9, description="While it computes")
     idle_power_w: float = Field(default=0.0, ge=0, le=1e9, description="While it waits or pauses")
 
-    zone: Annotated[Text, Field(max_length=LONGEST_ID)] | None = Field(
+    zone: Annotated[StorableText, Field(max_length=LONGEST_ID)] | None = Field(
         default=None, description="One whose readings are stored here"
     )
     signal: Signal | None = Field(default=None, description="Of that zone; null: the one that is asked for now")

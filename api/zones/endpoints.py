@@ -14,7 +14,7 @@ from api.problems import RETRY_AFTER_SECONDS, Problem, declared, invalid
 from api.times import RecordedTime
 from api.zones.schemas import ForecastOut, ForecastReach, HistoryOut, IntensityOut, ProviderOut, ReadingOut, ZoneOut
 from greencore.carbon import IntensitySeries
-from greencore.carbon.fallback import static_refused
+from greencore.carbon.fallback import explain_missing_static
 from store.grid import GridRepository, reading_of
 from store.intensity_now import forecasts_made, newest_readings
 from store.providers import ProviderRepository
@@ -98,7 +98,7 @@ def get_intensity(zone: ZoneDep, context: ContextDep, session: SessionDep, now: 
         emission_factors=basis.emission_factors,
     )
     if known is None:
-        refused = static_refused(basis)
+        refused = explain_missing_static(basis)
         not_taken = f"; {refused}" if refused else ""
         raise Problem(
             HTTPStatus.SERVICE_UNAVAILABLE,

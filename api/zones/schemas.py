@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from greencore.carbon import EmissionFactors, IntensitySeries, Reading, Signal
-from greencore.carbon.fallback import Known
+from greencore.carbon.fallback import ResolvedIntensity
 from greencore.carbon.forecasting.own_forecast import SOURCE as OWN_FORECAST
 from store.tables import Provider
 
@@ -57,7 +57,7 @@ class IntensityOut(BaseModel):
     fetched_at: datetime
 
     @classmethod
-    def of(cls, known: Known, *, zone: str, now: datetime) -> "IntensityOut":
+    def of(cls, known: ResolvedIntensity, *, zone: str, now: datetime) -> "IntensityOut":
         """What the fallback chain found, as it stands at `now`."""
         reading = known.reading
         return cls(

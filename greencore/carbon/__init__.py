@@ -1,12 +1,12 @@
 """Carbon intensity of electricity: where it comes from, how it varies, and what metered energy emits."""
 
-from greencore.carbon.accounting import Metered, PricedInterval, price
+from greencore.carbon.accounting import MeteredEnergy, PricedInterval, price_interval
 from greencore.carbon.credentials import Credentials
 from greencore.carbon.errors import (
-    AccessRefused,
-    BadAnswer,
+    AccessDenied,
     CarbonError,
     InvalidReading,
+    InvalidResponse,
     InvalidSpec,
     InvalidTrace,
     NoReading,
@@ -18,17 +18,17 @@ from greencore.carbon.series import Basis, EmissionFactors, IntensitySeries, Rea
 from greencore.carbon.source import Source
 
 __all__ = [
-    "AccessRefused",
-    "BadAnswer",
+    "AccessDenied",
     "Basis",
     "CarbonError",
     "Credentials",
     "EmissionFactors",
     "IntensitySeries",
     "InvalidReading",
+    "InvalidResponse",
     "InvalidSpec",
     "InvalidTrace",
-    "Metered",
+    "MeteredEnergy",
     "NoReading",
     "PricedInterval",
     "Reading",
@@ -38,5 +38,5 @@ __all__ = [
     "UnknownZone",
     "WeightedIntensity",
     "open_source",
-    "price",
+    "price_interval",
 ]

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from greencore.carbon.series import IntensitySeries, Reading, Signal
 
-Stretch = tuple[datetime, datetime]
+TimeSpan = tuple[datetime, datetime]
 """A time from a start to an end, both UTC."""
 
 ROUNDING = 1e-9  # as a share: sums of the same energies may differ by it
@@ -19,7 +19,7 @@ TRACKER_TOLERANCE = 0.05
 """The largest `tracker_difference`, either way, that is not worth a warning."""
 
 
-class Span(Protocol):
+class TimeInterval(Protocol):
     """Anything that lasts from one UTC time to another."""
 
     @property
@@ -31,7 +31,7 @@ class Span(Protocol):
         """When it ends; not before `start`."""
 
 
-class Metered(Span, Protocol):
+class MeteredEnergy(TimeInterval, Protocol):
     """Energy in kWh used between two UTC times; `greencore.energy.EnergyInterval` is one."""
 
     @property
@@ -61,11 +61,11 @@ class PricedInterval:
     pue: float = 1.0
 
 
-def price(interval: Metered, series: IntensitySeries, *, pue: float = 1.0) -> PricedInterval:
+def price_interval(interval: MeteredEnergy, series: IntensitySeries, *, pue: float = 1.0) -> PricedInterval:
     """Emissions of one interval as a whole: E · PUE · ∫c(t)dt / (end − start), as if its power were constant.
 
-    Parts that no reading covers take the nearest one's intensity, as `IntensitySeries.mean` says; `split` leaves
-    them without a price. Raises NoReading where `series` is empty, ValueError where the energy is negative or not
+    Parts that no reading covers take the nearest one's intensity, as `IntensitySeries.mean` says; `price_by_reading`
+    leaves them unpriced. Raises NoReading where `series` is empty, ValueError where the energy is negative or not
     finite, or `pue` below 1.
     """
     _check(interval, pue)
@@ -84,7 +84,7 @@ def price(interval: Metered, series: IntensitySeries, *, pue: float = 1.0) -> Pr
     )
 
 
-def split(interval: Metered, series: IntensitySeries, *, pue: float = 1.0) -> list[PricedInterval]:
+def price_by_reading(interval: MeteredEnergy, series: IntensitySeries, *, pue: float = 1.0) -> list[PricedInterval]:
     """The interval, cut where a reading begins or ends, each piece with the intensity of its own time.
 
     The pieces follow one another without a gap and share out the energy by their length, as if its power were
@@ -97,7 +97,7 @@ def split(interval: Metered, series: IntensitySeries, *, pue: float = 1.0) -> li
     start, end = interval.start, interval.end
     if start == end:
         return [_piece(start, end, interval.energy_kwh, series.at(start), pue)]
-    edges = {time for reading in touching(series, start, end) for time in (reading.start, reading.end)}
+    edges = {time for reading in overlapping_readings(series, start, end) for time in (reading.start, reading.end)}
     cuts = sorted({start, end, *(time for time in edges if start < time < end)})
     return [
         _piece(begin, until, interval.energy_kwh * ((until - begin) / (end - start)), series.at(begin), pue)
@@ -105,7 +105,7 @@ def split(interval: Metered, series: IntensitySeries, *, pue: float = 1.0) -> li
     ]
 
 
-def settled(piece: Span, series: IntensitySeries) -> bool:
+def is_settled(piece: TimeInterval, series: IntensitySeries) -> bool:
     """Whether measured readings cover the whole of `piece`, so that its price will not change any more.
 
     `series` is the provider's history; a reading that is estimated does not count. A piece of no length is settled
@@ -115,7 +115,7 @@ def settled(piece: Span, series: IntensitySeries) -> bool:
         reading = series.at(piece.start)
         return reading is not None and not reading.estimated
     reached = piece.start
-    for reading in touching(series, piece.start, piece.end):
+    for reading in overlapping_readings(series, piece.start, piece.end):
         if reading.estimated or reading.start > reached:
             return False
         reached = reading.end
@@ -139,16 +139,16 @@ def tracker_difference(ours_kwh: float, tracker_kwh: float | None) -> float | No
     return (ours_kwh - tracker_kwh) / larger
 
 
-def touching(series: IntensitySeries, start: datetime, end: datetime) -> tuple[Reading, ...]:
+def overlapping_readings(series: IntensitySeries, start: datetime, end: datetime) -> tuple[Reading, ...]:
     """The readings that are valid at any time of `[start, end)`, whole, earliest first."""
     readings = series.readings
     first = bisect_right(readings, start, key=lambda reading: reading.end)
     return readings[first : max(first, bisect_left(readings, end, key=lambda reading: reading.start))]
 
 
-def covered(readings: Iterable[Reading]) -> list[Stretch]:
+def covered_spans(readings: Iterable[Reading]) -> list[TimeSpan]:
     """The stretches of time that `readings`, sorted by time and without overlaps, cover without a gap."""
-    stretches: list[Stretch] = []
+    stretches: list[TimeSpan] = []
     for reading in readings:
         start = reading.start
         if stretches and stretches[-1][1] == start:
@@ -183,7 +183,7 @@ def _piece(start: datetime, end: datetime, energy_kwh: float, reading: Reading |
     )
 
 
-def _check(interval: Metered, pue: float) -> None:
+def _check(interval: MeteredEnergy, pue: float) -> None:
     _check_energy("energy_kwh", interval.energy_kwh)
     check_pue(pue)
 

@@ -5,47 +5,47 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from greencore.carbon.errors import BadAnswer
+from greencore.carbon.errors import InvalidResponse
 
 SHOWN_CHARACTERS = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ResponseValue:
     """A JSON value, and where in whose answer it stands, such as `uk: data[0].from`.
 
-    Each method raises BadAnswer, with the place and what was found, where the value is of another type.
+    Each method raises InvalidResponse, with the place and what was found, where the value is of another type.
     """
 
     value: object
-    place: str
+    path: str
 
-    def field(self, name: str) -> "Answer":
+    def field(self, name: str) -> "ResponseValue":
         """The member of this name; it must be there, though it may be null."""
         members = self._members()
         if name not in members:
-            raise BadAnswer(f"{self.place} has no {name!r}: {self._shown()}")
+            raise InvalidResponse(f"{self.path} has no {name!r}: {self._shown()}")
         return self._child(name, members[name])
 
-    def maybe(self, name: str) -> "Answer | None":
+    def optional_field(self, name: str) -> "ResponseValue | None":
         """The member of this name, or None where it is absent or null."""
         value = self._members().get(name)
         return None if value is None else self._child(name, value)
 
-    def holds(self, name: str) -> bool:
+    def has_field(self, name: str) -> bool:
         """Whether this is an object with a member of this name."""
         return isinstance(self.value, dict) and name in self.value
 
-    def items(self) -> Iterator["Answer"]:
+    def items(self) -> Iterator["ResponseValue"]:
         """The elements of a list."""
         if not isinstance(self.value, list):
-            raise self._unlike("a list")
-        return (Answer(value, f"{self.place}[{index}]") for index, value in enumerate(self.value))
+            raise self._type_error("a list")
+        return (ResponseValue(value, f"{self.path}[{index}]") for index, value in enumerate(self.value))
 
     def text(self) -> str:
         """A text."""
         if not isinstance(self.value, str):
-            raise self._unlike("a text")
+            raise self._type_error("a text")
         return self.value
 
     def number(self) -> float | None:
@@ -59,12 +59,12 @@ class Answer:
                 return math.inf
             except ValueError:
                 pass
-        raise self._unlike("a number or null")
+        raise self._type_error("a number or null")
 
-    def flag(self) -> bool:
+    def boolean(self) -> bool:
         """True or false."""
         if not isinstance(self.value, bool):
-            raise self._unlike("true or false")
+            raise self._type_error("true or false")
         return self.value
 
     def time(self) -> datetime:
@@ -75,7 +75,7 @@ class Answer:
                 return time.replace(tzinfo=UTC) if time.utcoffset() is None else time.astimezone(UTC)
             except (ValueError, OverflowError):
                 pass
-        raise self._unlike("a time in ISO 8601")
+        raise self._type_error("a time in ISO 8601")
 
     def unix_time(self) -> datetime:
         """A time in seconds since 1970, in UTC."""
@@ -84,18 +84,18 @@ class Answer:
                 return datetime.fromtimestamp(self.value, UTC)
             except (ValueError, OverflowError, OSError):
                 pass
-        raise self._unlike("seconds since 1970")
+        raise self._type_error("seconds since 1970")
 
     def _members(self) -> dict[str, object]:
         if not isinstance(self.value, dict):
-            raise self._unlike("an object")
+            raise self._type_error("an object")
         return self.value
 
-    def _child(self, name: str, value: object) -> "Answer":
-        return Answer(value, f"{self.place}.{name}" if ":" in self.place else f"{self.place}: {name}")
+    def _child(self, name: str, value: object) -> "ResponseValue":
+        return ResponseValue(value, f"{self.path}.{name}" if ":" in self.path else f"{self.path}: {name}")
 
-    def _unlike(self, expected: str) -> BadAnswer:
-        return BadAnswer(f"{self.place} is {self._shown()}: expected {expected}")
+    def _type_error(self, expected: str) -> InvalidResponse:
+        return InvalidResponse(f"{self.path} is {self._shown()}: expected {expected}")
 
     def _shown(self) -> str:
         if isinstance(self.value, dict):

@@ -15,7 +15,7 @@ SHORTEST_RETRY_AFTER = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Open:
+class OpenState:
     """From when until when, in UTC, the provider is left alone, and the reason."""
 
     since: datetime
@@ -31,12 +31,12 @@ class CircuitBreaker:
     """
 
     def __init__(self) -> None:
-        self._open: Open | None = None
+        self._open: OpenState | None = None
         self._failures = 0
         self._openings = 0
         self._rate_limits = 0
 
-    def waiting(self, now: datetime) -> Open | None:
+    def open_state(self, now: datetime) -> OpenState | None:
         """Until when and why the provider may not be asked; None where it may."""
         # A clock that was turned back must not keep the breaker open for longer than was meant.
         if self._open is not None and self._open.since <= now < self._open.until:
@@ -48,12 +48,12 @@ class CircuitBreaker:
         """Whether the next request is the one that decides; meant to be asked where nothing is waiting."""
         return self._open is not None
 
-    def succeeded(self) -> None:
+    def record_success(self) -> None:
         """Closes the breaker."""
         self._open = None
         self._failures = self._openings = self._rate_limits = 0
 
-    def failed(self, now: datetime, reason: str) -> datetime | None:
+    def record_failure(self, now: datetime, reason: str) -> datetime | None:
         """Counts a failure; returns until when the breaker is open now, None where it stays closed.
 
         It opens after 5 in a row, for 1 minute, doubling to 15 minutes each time that it fails again.
@@ -62,24 +62,24 @@ class CircuitBreaker:
         if self._failures < FAILURES_BEFORE_OPENING and not self.half_open:
             return None
         self._openings += 1
-        return self._opened(now, _doubled(AFTER_FAILURES, self._openings, LONGEST_AFTER_FAILURES), reason)
+        return self._open_for(now, _doubled(AFTER_FAILURES, self._openings, LONGEST_AFTER_FAILURES), reason)
 
-    def rate_limited(self, now: datetime, reason: str, retry_after: timedelta | None) -> datetime:
+    def record_rate_limit(self, now: datetime, reason: str, retry_after: timedelta | None) -> datetime:
         """Opens the breaker for `retry_after` (1 s to 24 h), else for 1 minute, doubling to 1 hour; until when."""
         self._rate_limits += 1
         delay = _doubled(AFTER_RATE_LIMIT, self._rate_limits, LONGEST_AFTER_RATE_LIMIT)
-        return self._opened(now, _asked(retry_after, delay), reason)
+        return self._open_for(now, _bounded_retry_after(retry_after, delay), reason)
 
-    def refused(self, now: datetime, reason: str, retry_after: timedelta | None) -> datetime:
+    def record_refusal(self, now: datetime, reason: str, retry_after: timedelta | None) -> datetime:
         """Opens the breaker for `retry_after` (1 s to 24 h), else for 15 minutes; returns until when."""
-        return self._opened(now, _asked(retry_after, AFTER_REFUSAL), reason)
+        return self._open_for(now, _bounded_retry_after(retry_after, AFTER_REFUSAL), reason)
 
-    def _opened(self, now: datetime, delay: timedelta, reason: str) -> datetime:
-        self._open = Open(now, now + delay, reason)
+    def _open_for(self, now: datetime, delay: timedelta, reason: str) -> datetime:
+        self._open = OpenState(now, now + delay, reason)
         return self._open.until
 
 
-def _asked(retry_after: timedelta | None, otherwise: timedelta) -> timedelta:
+def _bounded_retry_after(retry_after: timedelta | None, otherwise: timedelta) -> timedelta:
     if retry_after is None:
         return otherwise
     return min(max(retry_after, SHORTEST_RETRY_AFTER), LONGEST_RETRY_AFTER)

@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class DataPoint:
     """One value as a provider gave it, `start` and `end` in UTC.
 
     `end` is None where the provider does not say it; `gco2e_per_kwh` is None where it has no value, and may be
@@ -34,7 +34,7 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
+class ReadingOrigin:
     """What all readings of one provider and zone have in common."""
 
     zone: str
@@ -43,7 +43,9 @@ class Origin:
     emission_factors: EmissionFactors
 
 
-def clean(points: Iterable[Point], origin: Origin, *, usual: timedelta, fetched_at: datetime) -> list[Reading]:
+def clean_points(
+    points: Iterable[DataPoint], origin: ReadingOrigin, *, usual: timedelta, fetched_at: datetime
+) -> list[Reading]:
     """The readings that `points`, in the order in which they were answered, amount to, earliest first.
 
     Points without a value are dropped; so are those below 0, above 5,000 gCO2e/kWh or no number, those that end
@@ -55,7 +57,7 @@ def clean(points: Iterable[Point], origin: Origin, *, usual: timedelta, fetched_
     """
     answered = list(points)
     ends = interval_ends((point.start for point in answered), usual=usual, longest=LONGEST_SPACING)
-    standing: dict[datetime, Point] = {}
+    standing: dict[datetime, DataPoint] = {}
     dropped: Counter[str] = Counter()
     for point in answered:
         if point.gco2e_per_kwh is None:
@@ -111,7 +113,7 @@ def interval_ends(starts: Iterable[datetime], *, usual: timedelta, longest: time
     return ends
 
 
-def _fault(point: Point) -> str | None:
+def _fault(point: DataPoint) -> str | None:
     value = point.gco2e_per_kwh
     if value is None or not math.isfinite(value):
         return "not_a_number"
@@ -126,8 +128,8 @@ def _fault(point: Point) -> str | None:
     return None
 
 
-def _without_overlaps(standing: dict[datetime, Point]) -> list[tuple[datetime, datetime, Point]]:
-    kept: list[tuple[datetime, datetime, Point]] = []
+def _without_overlaps(standing: dict[datetime, DataPoint]) -> list[tuple[datetime, datetime, DataPoint]]:
+    kept: list[tuple[datetime, datetime, DataPoint]] = []
     for _, point in sorted(standing.items()):
         start, end = point.start, point.end
         assert end is not None, "_fault lets no point without an end stand"

@@ -7,13 +7,13 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Literal
 
-from greencore.carbon.accounting import touching
+from greencore.carbon.accounting import overlapping_readings
 from greencore.carbon.errors import NoReading
-from greencore.carbon.run_parts import Part, lay_out, price_scale, total_hours
+from greencore.carbon.run_parts import RunPart, compute_shifted_emissions, price_scale, total_hours
 from greencore.carbon.series import IntensitySeries
 from greencore.carbon.source import check_window
 
-Name = Literal["full_now", "constant_now", "oracle"]
+CounterfactualName = Literal["full_now", "constant_now", "oracle"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Counterfactual:
     which a reading was valid. `estimated` is always true: none of this happened.
     """
 
-    name: Name
+    name: CounterfactualName
     emissions_gco2e: float
     energy_kwh: float
     hours: float
@@ -44,18 +44,18 @@ class CleanestMean:
     covered_share: float
 
 
-def counterfactuals(
-    parts: Sequence[Part],
+def estimate_counterfactuals(
+    parts: Sequence[RunPart],
     *,
     share: float,
-    could_start: datetime,
+    earliest_start: datetime,
     deadline: datetime | None,
     finished: datetime,
     series: IntensitySeries,
 ) -> list[Counterfactual]:
     """Three estimates for a job whose result came of `parts`, in their order.
 
-    `share` (above 0) is FLOPs spent / FLOPs at ρ = 1 in the epochs; `could_start` is when it could have begun at the
+    `share` (above 0) is FLOPs spent / FLOPs at ρ = 1 in the epochs; `earliest_start` is when it could have begun at the
     earliest and `finished` when it ended. "full_now" is ρ = 1 begun at once, with the epochs' energy and time in
     proportion to the FLOPs, and what lies outside of the epochs as it was; "constant_now" the same FLOPs begun at once;
     "oracle" the same in the cleanest hours up to the deadline, or up to `finished` where there is none. A job that runs
@@ -65,25 +65,28 @@ def counterfactuals(
     the job ran, all three are scaled by what the job emitted / what that comes to, so that they can be compared. What
     it does not reach is priced by the rule of `IntensitySeries.mean`, and lowers `covered_share`. Raises NoReading
     where it is empty, ValueError where a figure is out of its range, a time is naive, or `finished` lies before
-    `could_start`.
+    `earliest_start`.
     """
     if not math.isfinite(share) or share <= 0:
         raise ValueError(f"share is {share}: expected a finite number greater than 0")
-    check_window(could_start, finished)
+    check_window(earliest_start, finished)
     if deadline is not None and deadline.utcoffset() is None:
         raise ValueError(f"deadline is {deadline.isoformat()}: expected an aware time")
-    now = f"begun at {_minute(could_start)} without a pause"
+    now = f"begun at {_minute(earliest_start)} without a pause"
     run_hours, energy_kwh = total_hours(parts), math.fsum(part.energy_kwh for part in parts)
     drawn_kwh = math.fsum(part.energy_kwh * part.pue for part in parts)
-    scale = price_scale(parts, could_start=could_start, series=series)
+    scale = price_scale(parts, earliest_start=earliest_start, series=series)
 
-    grown = [part.times(1 / share) if part.in_epoch else part for part in parts]
-    full, constant = lay_out(grown, could_start, series), lay_out(parts, could_start, series)
-    full_end, constant_end = (could_start + timedelta(hours=total_hours(each)) for each in (grown, parts))
+    grown = [part.scale(1 / share) if part.in_epoch else part for part in parts]
+    full, constant = (
+        compute_shifted_emissions(grown, earliest_start, series),
+        compute_shifted_emissions(parts, earliest_start, series),
+    )
+    full_end, constant_end = (earliest_start + timedelta(hours=total_hours(each)) for each in (grown, parts))
 
     limit, what = (finished, "its end") if deadline is None else (deadline, "the deadline")
     oracle_end = max(limit, constant_end)
-    oracle = cleanest_mean(series, could_start, oracle_end, run_hours)
+    oracle = cleanest_mean(series, earliest_start, oracle_end, run_hours)
 
     return [
         Counterfactual(
@@ -91,7 +94,7 @@ def counterfactuals(
             emissions_gco2e=full.emissions_gco2e * scale,
             energy_kwh=math.fsum(part.energy_kwh for part in grown),
             hours=total_hours(grown),
-            start=could_start,
+            start=earliest_start,
             end=full_end,
             assumption=(
                 f"every tensor trained (ρ = 1), {now}; time and energy of the epochs grow as the FLOPs, by "
@@ -104,7 +107,7 @@ def counterfactuals(
             emissions_gco2e=constant.emissions_gco2e * scale,
             energy_kwh=energy_kwh,
             hours=run_hours,
-            start=could_start,
+            start=earliest_start,
             end=constant_end,
             assumption=f"the same FLOPs at a constant ρ, {now}; the same time and energy, and no work done twice",
             covered_share=constant.covered_share,
@@ -114,10 +117,10 @@ def counterfactuals(
             emissions_gco2e=drawn_kwh * oracle.gco2e_per_kwh * scale,
             energy_kwh=energy_kwh,
             hours=run_hours,
-            start=could_start,
+            start=earliest_start,
             end=oracle_end,
             assumption=(
-                f"the same FLOPs in the cleanest {run_hours:.3g} hours from {_minute(could_start)} to {what} "
+                f"the same FLOPs in the cleanest {run_hours:.3g} hours from {_minute(earliest_start)} to {what} "
                 f"({_minute(oracle_end)}), all known beforehand; pauses cost nothing, and the power is even"
             ),
             covered_share=oracle.covered_share,
@@ -149,7 +152,7 @@ def cleanest_mean(series: IntensitySeries, start: datetime, end: datetime, hours
 
 def _pieces(series: IntensitySeries, start: datetime, end: datetime) -> Iterator[tuple[float, bool, timedelta]]:
     """Cuts `[start, end]` into (intensity in gCO2e/kWh, whether no reading covers it, length)."""
-    edges = {time for reading in touching(series, start, end) for time in (reading.start, reading.end)}
+    edges = {time for reading in overlapping_readings(series, start, end) for time in (reading.start, reading.end)}
     for begin, until in pairwise(sorted({start, end, *(time for time in edges if start < time < end)})):
         reading = series.latest_at(begin) or series.readings[0]
         yield reading.gco2e_per_kwh, series.at(begin) is None, until - begin

@@ -22,7 +22,7 @@ class Credentials:
             value: str | None = getattr(self, name)
             object.__setattr__(self, name, (value or "").strip() or None)
 
-    def need(self, name: str, source: str) -> str:
+    def require(self, name: str, source: str) -> str:
         """The key of this name; raises InvalidSpec where there is none, or where no HTTP header may hold it."""
         value: str | None = getattr(self, name)
         if value is None:

@@ -46,7 +46,7 @@ class InvalidTrace(CarbonError, ValueError):
         self.message = message
 
 
-class BadAnswer(CarbonError):
+class InvalidResponse(CarbonError):
     """A provider answered something that is not what its protocol says; the message names the field."""
 
 
@@ -61,7 +61,7 @@ class SourceUnavailable(CarbonError):
         self.retry_at = retry_at
 
 
-class AccessRefused(CarbonError):
+class AccessDenied(CarbonError):
     """A provider refused the key (401) or what was asked for under it (403).
 
     `.retry_at` is when it will be asked again, in UTC.

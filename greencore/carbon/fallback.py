@@ -10,22 +10,22 @@ from greencore.carbon.errors import InvalidReading
 from greencore.carbon.series import Basis, EmissionFactors, IntensitySeries, Reading, Signal
 from greencore.carbon.source import check_window
 
-Step = Literal["fresh", "forecast", "stale", "yesterday", "last week", "static"]
+FallbackStep = Literal["fresh", "forecast", "stale", "yesterday", "last week", "static"]
 
-STEPS: tuple[Step, ...] = ("fresh", "forecast", "stale", "yesterday", "last week", "static")
+FALLBACK_STEPS: tuple[FallbackStep, ...] = ("fresh", "forecast", "stale", "yesterday", "last week", "static")
 
 # What every yearly mean counts.
 STATIC_BASIS = Basis()
 
-EARLIER: dict[Step, timedelta] = {"yesterday": timedelta(hours=24), "last week": timedelta(hours=168)}
+LOOKBACKS: dict[FallbackStep, timedelta] = {"yesterday": timedelta(hours=24), "last week": timedelta(hours=168)}
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class ResolvedIntensity:
     """A stored reading, unchanged (so that its age is true), and the step of the chain that found it."""
 
     reading: Reading
-    step: Step
+    step: FallbackStep
 
     @property
     def estimated(self) -> bool:
@@ -39,12 +39,12 @@ class Known:
             return self.reading.source
         return f"{self.step} ({self.reading.source})"
 
-    def labelled(self) -> Reading:
+    def to_labelled_reading(self) -> Reading:
         """The reading with its own times, but `source` and `estimated` as above: what to show and to store."""
         return replace(self.reading, source=self.source, estimated=self.estimated)
 
 
-def resolve(
+def resolve_with_fallback(
     at: datetime,
     *,
     readings: IntensitySeries,
@@ -53,7 +53,7 @@ def resolve(
     stale_limit: timedelta,
     signal: Signal,
     emission_factors: EmissionFactors = "lifecycle",
-) -> Known | None:
+) -> ResolvedIntensity | None:
     """The first step of the chain that knows something about `at` (aware), or None.
 
     "fresh" is the reading that covers `at`; "forecast" the forecast for `at`; "stale" the newest reading, where it
@@ -68,27 +68,27 @@ def resolve(
     check_window(at, at)
     newest = readings.latest_at(at)
     if newest is not None and at < newest.end:
-        return Known(newest, "fresh")
+        return ResolvedIntensity(newest, "fresh")
     if (expected := forecast.at(at)) is not None:
-        return Known(expected, "forecast")
+        return ResolvedIntensity(expected, "forecast")
     if newest is not None and at - newest.end <= stale_limit:
-        return Known(newest, "stale")
-    for step, before in EARLIER.items():
+        return ResolvedIntensity(newest, "stale")
+    for step, before in LOOKBACKS.items():
         if (earlier := readings.at(at - before)) is not None:
-            return Known(earlier, step)
+            return ResolvedIntensity(earlier, step)
     if static is not None and static.basis == basis:
-        return Known(static, "static")
+        return ResolvedIntensity(static, "static")
     return None
 
 
-def static_refused(basis: Basis) -> str | None:
+def explain_missing_static(basis: Basis) -> str | None:
     """Say why no yearly mean stands in on a basis; None where one does."""
     if basis == STATIC_BASIS:
         return None
     return f"no yearly mean stands in, which is {STATIC_BASIS}: it is not mixed with figures that are {basis}"
 
 
-def filled(
+def fill_with_fallback(
     start: datetime,
     end: datetime,
     *,
@@ -102,17 +102,18 @@ def filled(
     """Everything that the chain knows of `[start, end)`, as one series.
 
     Stored readings that touch the window stay as they are, whole. Each gap between them is filled, piece by piece,
-    with copies of what `resolve` finds: dated to their piece, marked as estimated, with a source that names the step.
-    What nothing is known of stays a gap. Raises as `resolve` does, and ValueError where end lies before start.
+    with copies of what `resolve_with_fallback` finds: dated to their piece, marked as estimated, with a source that
+    names the step. What nothing is known of stays a gap. Raises as `resolve_with_fallback` does, and ValueError where
+    end lies before start.
     """
     _check(readings, forecast, stale_limit, Basis(signal, emission_factors))
     check_window(start, end)
     stored = [reading for reading in readings if reading.start < end and start < reading.end]
     cuts = sorted({start, end, *(time for time in _changes(readings, forecast, stale_limit) if start < time < end)})
-    pieces = list[tuple[datetime, datetime, Known]]()
+    pieces = list[tuple[datetime, datetime, ResolvedIntensity]]()
     for begin, until in pairwise(cuts):
         # Nothing changes between two cuts; the middle avoids the instants at which it does.
-        known = resolve(
+        known = resolve_with_fallback(
             begin + (until - begin) / 2,
             readings=readings,
             forecast=forecast,
@@ -129,7 +130,7 @@ def filled(
     # A yearly mean may be that of a country, by another name than the zone that lies in it.
     zone = next((reading.zone for series in (readings, forecast) for reading in series), None)
     copies = [
-        replace(known.labelled(), start=begin, end=until, zone=zone or known.reading.zone)
+        replace(known.to_labelled_reading(), start=begin, end=until, zone=zone or known.reading.zone)
         for begin, until, known in pieces
     ]
     return IntensitySeries([*stored, *copies])
@@ -141,7 +142,7 @@ def _changes(readings: IntensitySeries, forecast: IntensitySeries, stale_limit: 
         yield reading.end + stale_limit
         for time in (reading.start, reading.end):
             yield time
-            yield from (time + after for after in EARLIER.values())
+            yield from (time + after for after in LOOKBACKS.values())
     for reading in forecast:
         yield from (reading.start, reading.end)
 

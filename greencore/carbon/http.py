@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from greencore.carbon.answers import Answer
-from greencore.carbon.errors import BadAnswer, CarbonError, SourceUnavailable
-from greencore.retry_after import retry_after
+from greencore.carbon.answers import ResponseValue
+from greencore.carbon.errors import CarbonError, InvalidResponse, SourceUnavailable
+from greencore.retry_after import parse_retry_after
 
 DETAIL_CHARACTERS = 200
 
@@ -42,7 +42,7 @@ class HttpLimits:
     uniform: Callable[[float, float], float] = random.uniform
 
 
-class Refused(CarbonError):
+class HttpStatusError(CarbonError):
     """A provider understood, and gave a status other than success.
 
     `.status` is the HTTP status, `.detail` what it said, shortened and free of keys, `.retry_after` how long it
@@ -83,12 +83,12 @@ class JsonClient:
         headers: Mapping[str, str] | None = None,
         *,
         tries: int | None = None,
-    ) -> Answer | None:
+    ) -> ResponseValue | None:
         """What `path` answers, or None where that is empty (204); a byte-order mark is overlooked.
 
         Failures to connect, time-outs, statuses from 500 and bodies that are no JSON are tried again, up to
         `tries` times in all (the limits' own number where that is None). Raises SourceUnavailable where none of
-        them succeeds, BadAnswer where the last body was no JSON or too large, Refused for any other status.
+        them succeeds, InvalidResponse where the last body was no JSON or too large, HttpStatusError for other statuses.
         """
         deadline = time.monotonic() + self._limits.total_seconds
         tries = self._limits.tries if tries is None else tries
@@ -116,7 +116,7 @@ class JsonClient:
 
     def _try(
         self, path: str, parameters: Mapping[str, str], headers: Mapping[str, str], deadline: float
-    ) -> Answer | None:
+    ) -> ResponseValue | None:
         left = max(deadline - time.monotonic(), 0.001)
         read, connect = min(self._limits.read_seconds, left), min(self._limits.connect_seconds, left)
         # A client for each question: providers are asked minutes apart, and no connection outlives a fork.
@@ -137,11 +137,13 @@ class JsonClient:
         if response.status_code >= 500 and "retry-after" not in response.headers:
             raise SourceUnavailable(f"{self._source} at {self._host} answered {response.status_code}")
         if not response.is_success:
-            raise Refused(self._source, response.status_code, self._detail(body), retry_after(response.headers))
+            raise HttpStatusError(
+                self._source, response.status_code, self._detail(body), parse_retry_after(response.headers)
+            )
         if response.status_code == httpx.codes.NO_CONTENT:
             return None
         try:
-            return Answer(json.loads(body.decode("utf-8-sig")), self._source)
+            return ResponseValue(json.loads(body.decode("utf-8-sig")), self._source)
         except (ValueError, RecursionError):
             kind = response.headers.get("content-type", "without a content type")
             raise _Unreadable(
@@ -155,7 +157,7 @@ class JsonClient:
         for chunk in response.iter_bytes():
             body += chunk
             if len(body) > self._limits.largest_bytes:
-                raise BadAnswer(f"{self._source} answered more than {self._limits.largest_bytes} bytes")
+                raise InvalidResponse(f"{self._source} answered more than {self._limits.largest_bytes} bytes")
             if time.monotonic() > deadline:
                 raise SourceUnavailable(
                     f"{self._source} at {self._host} was still answering after {self._limits.total_seconds:g} s"
@@ -167,7 +169,7 @@ class JsonClient:
         return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())[:DETAIL_CHARACTERS]
 
 
-class _Unreadable(BadAnswer):
+class _Unreadable(InvalidResponse):
     """A body that is no JSON: cut short on its way, or from a proxy."""
 
 

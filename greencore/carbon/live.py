@@ -9,18 +9,18 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Protocol
 
-from greencore.carbon.answers import Answer
+from greencore.carbon.answers import ResponseValue
 from greencore.carbon.breaker import CircuitBreaker
-from greencore.carbon.cleaning import Origin, Point, clean
+from greencore.carbon.cleaning import DataPoint, ReadingOrigin, clean_points
 from greencore.carbon.errors import (
-    AccessRefused,
-    BadAnswer,
+    AccessDenied,
     CarbonError,
+    InvalidResponse,
     NoReading,
     SourceUnavailable,
     UnknownZone,
 )
-from greencore.carbon.http import HttpLimits, JsonClient, Refused
+from greencore.carbon.http import HttpLimits, HttpStatusError, JsonClient
 from greencore.carbon.series import EmissionFactors, IntensitySeries, Reading, Signal
 from greencore.carbon.source import check_window, forecast_end
 from greencore.clock import Clock
@@ -34,19 +34,19 @@ ACCESS_STATUSES = (401, 403)
 RATE_LIMITED = 429
 
 
-class Ask(Protocol):
+class RequestJson(Protocol):
     """Asks the provider one question; raises as `JsonClient.get` does."""
 
     def __call__(
         self, path: str, parameters: dict[str, str] | None = None, headers: dict[str, str] | None = None
-    ) -> Answer | None:
+    ) -> ResponseValue | None:
         """What `path` answers, or None where that is empty."""
 
 
 class Provider(Protocol):
     """One provider's protocol: which questions it is asked, and what its answers mean.
 
-    The three questions give points in the order in which they were answered, and raise BadAnswer or UnknownZone;
+    The three questions give points in the order in which they were answered, and raise InvalidResponse or UnknownZone;
     all times are in UTC.
     """
 
@@ -77,24 +77,24 @@ class Provider(Protocol):
     def secrets(self) -> Iterable[str]:
         """The keys in use."""
 
-    def horizon(self, hours: float) -> float:
+    def forecast_horizon_hours(self, hours: float) -> float:
         """How many hours ahead it is asked for, where `hours` are wanted."""
 
-    def latest(self, ask: Ask, now: datetime) -> list[Point]:
+    def latest(self, request_json: RequestJson, now: datetime) -> list[DataPoint]:
         """Points around `now`, the present one among them where there is one."""
 
-    def forecast(self, ask: Ask, now: datetime, hours: float) -> list[Point]:
+    def forecast(self, request_json: RequestJson, now: datetime, hours: float) -> list[DataPoint]:
         """Points from `now` on, for `hours`, which `horizon` gave."""
 
-    def history(self, ask: Ask, start: datetime, end: datetime, now: datetime) -> list[Point]:
+    def history(self, request_json: RequestJson, start: datetime, end: datetime, now: datetime) -> list[DataPoint]:
         """Points of `[start, end)`, which is no longer than `longest_window`."""
 
-    def knows_no_zone(self, refusal: Refused) -> bool:
+    def is_unknown_zone(self, refusal: HttpStatusError) -> bool:
         """Whether the provider's refusal means that it does not know the zone."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
+class _CachedSeries:
     """An answer that is used again until news can be expected."""
 
     series: IntensitySeries
@@ -102,7 +102,7 @@ class _Held:
     until: datetime
     hours: float = 0.0
 
-    def serves(self, now: datetime, hours: float = 0.0) -> bool:
+    def is_valid_for(self, now: datetime, hours: float = 0.0) -> bool:
         return self.asked_at <= now < self.until and hours <= self.hours
 
 
@@ -114,7 +114,7 @@ class LiveSource:
     10 minutes, a forecast for half the provider's period (at least 5 minutes). After 5 failures in a row, or once the
     provider asks for rest (429), it is left alone for a while; after a refusal (401, 403), so is the question that
     was refused, as a key may serve for one and not for another. Each question raises SourceUnavailable where the
-    provider cannot be asked or does not answer, AccessRefused, BadAnswer and UnknownZone.
+    provider cannot be asked or does not answer, AccessDenied, InvalidResponse and UnknownZone.
     """
 
     def __init__(self, provider: Provider, zone: str, *, clock: Clock, limits: HttpLimits) -> None:
@@ -122,7 +122,7 @@ class LiveSource:
         self._zone = zone
         self._clock = clock
         self._client = JsonClient(provider.name, provider.url, limits=limits, secrets=provider.secrets)
-        self._origin = Origin(
+        self._origin = ReadingOrigin(
             zone=zone,
             source=provider.name,
             signal=provider.signal,
@@ -132,8 +132,8 @@ class LiveSource:
         self._breaker = CircuitBreaker()
         self._access = {question: CircuitBreaker() for question in ("latest", "forecast", "history")}
         self._last_failure: tuple[object, float, CarbonError] | None = None
-        self._latest: _Held | None = None
-        self._forecast: _Held | None = None
+        self._latest: _CachedSeries | None = None
+        self._forecast: _CachedSeries | None = None
 
     @property
     def zone(self) -> str:
@@ -155,12 +155,12 @@ class LiveSource:
 
         Raises NoReading where the provider has none.
         """
-        with self._turn("latest"):
+        with self._serialize_requests("latest"):
             now = self._clock()
-            held = self._latest
-            if held is None or not held.serves(now):
-                held = self._latest = self._newest(now)
-        reading = held.series.latest_at(now)
+            cached = self._latest
+            if cached is None or not cached.is_valid_for(now):
+                cached = self._latest = self._newest(now)
+        reading = cached.series.latest_at(now)
         if reading is None:
             raise NoReading(f"{self._provider.name} has no reading of {self._zone} that has begun by {now.isoformat()}")
         return reading
@@ -171,16 +171,18 @@ class LiveSource:
         Raises ValueError where hours is not a finite number greater than 0.
         """
         forecast_end(self._clock(), hours)
-        horizon = self._provider.horizon(hours)
-        with self._turn("forecast"):
+        horizon = self._provider.forecast_horizon_hours(hours)
+        with self._serialize_requests("forecast"):
             now = self._clock()
-            held = self._forecast
-            if held is None or not held.serves(now, horizon):
-                series = self._asked("forecast", lambda ask: self._provider.forecast(ask, now, horizon))
+            cached = self._forecast
+            if cached is None or not cached.is_valid_for(now, horizon):
+                series = self._request(
+                    "forecast", lambda request_json: self._provider.forecast(request_json, now, horizon)
+                )
                 reuse = max(self._provider.period / 2, SHORTEST_REUSE_OF_FORECAST)
-                held = self._forecast = _Held(series, now, now + reuse, horizon)
+                cached = self._forecast = _CachedSeries(series, now, now + reuse, horizon)
         end = forecast_end(now, hours)
-        return IntensitySeries(reading for reading in held.series if reading.end > now and reading.start < end)
+        return IntensitySeries(reading for reading in cached.series if reading.end > now and reading.start < end)
 
     def history(self, start: datetime, end: datetime) -> IntensitySeries:
         """Each reading that touches `[start, end)` and has begun, whole; asked anew each time.
@@ -190,33 +192,33 @@ class LiveSource:
         """
         check_window(start, end)
         start, end = start.astimezone(UTC), end.astimezone(UTC)
-        with self._turn(("history", start, end)):
+        with self._serialize_requests(("history", start, end)):
             now = self._clock()
             windows = list(_windows(start, min(end, now), self._provider.longest_window))
             if not windows:
                 return IntensitySeries()
-            series = self._asked(
+            series = self._request(
                 "history",
-                lambda ask: [
+                lambda request_json: [
                     point
                     for window_start, window_end in windows
-                    for point in self._provider.history(ask, window_start, window_end, now)
+                    for point in self._provider.history(request_json, window_start, window_end, now)
                 ],
             )
         return IntensitySeries(
             reading for reading in series if reading.end > start and reading.start < end and reading.start <= now
         )
 
-    def _newest(self, now: datetime) -> _Held:
-        series = self._asked("latest", lambda ask: self._provider.latest(ask, now))
+    def _newest(self, now: datetime) -> _CachedSeries:
+        series = self._request("latest", lambda request_json: self._provider.latest(request_json, now))
         reading = series.at(now)
         if reading is None:
-            return _Held(series, now, now + REUSE_OF_ENDED)
+            return _CachedSeries(series, now, now + REUSE_OF_ENDED)
         reuse = min(max(reading.end - now, SHORTEST_REUSE_OF_LATEST), LONGEST_REUSE_OF_LATEST)
-        return _Held(series, now, now + reuse)
+        return _CachedSeries(series, now, now + reuse)
 
     @contextmanager
-    def _turn(self, question: object) -> Iterator[None]:
+    def _serialize_requests(self, question: object) -> Iterator[None]:
         """Waits for whoever is asking; raises what they got where they asked the same and failed."""
         arrived = time.monotonic()
         with self._lock:
@@ -230,48 +232,50 @@ class LiveSource:
                 self._last_failure = (question, time.monotonic(), failure)
                 raise
 
-    def _asked(self, question: str, fetch: Callable[[Ask], list[Point]]) -> IntensitySeries:
+    def _request(self, question: str, fetch: Callable[[RequestJson], list[DataPoint]]) -> IntensitySeries:
         """The cleaned answer; keeps the breakers informed of how asking went."""
         now = self._clock()
         access = self._access[question]
         for breaker in (self._breaker, access):
-            if waiting := breaker.waiting(now):
+            if waiting := breaker.open_state(now):
                 raise SourceUnavailable(
                     f"{waiting.reason}; asked again at {waiting.until.isoformat(timespec='seconds')}",
                     retry_at=waiting.until,
                 )
         one_try = self._breaker.half_open or access.half_open
-        ask = partial(self._client.get, tries=1) if one_try else self._client.get
+        request_json = partial(self._client.get, tries=1) if one_try else self._client.get
         try:
-            points = fetch(ask)
-        except Refused as refusal:
+            points = fetch(request_json)
+        except HttpStatusError as refusal:
             raise self._refusal(refusal, access) from None
-        except (SourceUnavailable, BadAnswer, UnknownZone) as error:
+        except (SourceUnavailable, InvalidResponse, UnknownZone) as error:
             raise self._failure(error) from None
-        self._breaker.succeeded()
-        access.succeeded()
-        return IntensitySeries(clean(points, self._origin, usual=self._provider.period, fetched_at=self._clock()))
+        self._breaker.record_success()
+        access.record_success()
+        return IntensitySeries(
+            clean_points(points, self._origin, usual=self._provider.period, fetched_at=self._clock())
+        )
 
-    def _refusal(self, refusal: Refused, access: CircuitBreaker) -> CarbonError:
+    def _refusal(self, refusal: HttpStatusError, access: CircuitBreaker) -> CarbonError:
         now = self._clock()
         reason = str(refusal)
         if refusal.status in ACCESS_STATUSES:
-            until = access.refused(now, reason, refusal.retry_after)
-            return AccessRefused(_until(reason, until), retry_at=until)
+            until = access.record_refusal(now, reason, refusal.retry_after)
+            return AccessDenied(_until(reason, until), retry_at=until)
         # A 503 that says for how long is no failure to count, but a wish to be left alone.
         if refusal.status == RATE_LIMITED or refusal.retry_after is not None:
-            until = self._breaker.rate_limited(now, reason, refusal.retry_after)
+            until = self._breaker.record_rate_limit(now, reason, refusal.retry_after)
             return SourceUnavailable(_until(reason, until), retry_at=until)
-        if self._provider.knows_no_zone(refusal):
+        if self._provider.is_unknown_zone(refusal):
             return self._failure(UnknownZone(self._zone, reason))
-        return self._failure(BadAnswer(reason))
+        return self._failure(InvalidResponse(reason))
 
     def _failure(self, error: CarbonError) -> CarbonError:
         reason = self._client.redacted(str(error))
-        until = self._breaker.failed(self._clock(), reason)
+        until = self._breaker.record_failure(self._clock(), reason)
         if isinstance(error, SourceUnavailable):
             return SourceUnavailable(reason if until is None else _until(reason, until), retry_at=until)
-        return BadAnswer(reason) if isinstance(error, BadAnswer) else error
+        return InvalidResponse(reason) if isinstance(error, InvalidResponse) else error
 
 
 def _windows(start: datetime, end: datetime, longest: timedelta) -> Iterator[tuple[datetime, datetime]]:

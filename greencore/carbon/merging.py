@@ -9,7 +9,7 @@ from itertools import pairwise
 from greencore.carbon.series import IntensitySeries, Reading
 
 
-def merged(readings: Iterable[Reading]) -> IntensitySeries:
+def merge_readings(readings: Iterable[Reading]) -> IntensitySeries:
     """A series without overlaps, from readings of one zone and signal that may have some.
 
     Where two describe the same time, a measured one stands before an estimate, then the one fetched later, then the

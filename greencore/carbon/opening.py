@@ -12,8 +12,8 @@ from greencore.carbon.providers.energy_charts import open_energy_charts
 from greencore.carbon.providers.uk import open_uk
 from greencore.carbon.providers.watttime import open_watttime
 from greencore.carbon.source import Source
-from greencore.carbon.static import StaticSource, has_mean
-from greencore.carbon.static_means import STATIC, TRACE, parted, without_static
+from greencore.carbon.static import StaticSource, has_yearly_mean
+from greencore.carbon.static_means import STATIC, TRACE, extract_static_option, split_spec
 from greencore.carbon.trace import open_trace
 from greencore.clock import Clock, utc_now
 
@@ -25,7 +25,7 @@ _PROVIDERS: dict[str, Callable[[str, str, Credentials], Provider]] = {
     "carbon-aware-sdk": open_carbon_aware_sdk,
 }
 
-KNOWN = (STATIC, f"{TRACE}:FILE", *_PROVIDERS)
+SOURCE_SPECS = (STATIC, f"{TRACE}:FILE", *_PROVIDERS)
 
 
 def open_source(
@@ -44,13 +44,13 @@ def open_source(
     is asked yet. Raises InvalidSpec, listing what is known, for any other name, for an option that does not fit and for
     a key that is missing; UnknownZone and InvalidTrace as the sources do.
     """
-    name, mark, argument = parted(spec)
+    name, mark, argument = split_spec(spec)
     if name == STATIC:
         if mark == "?" or (mark and not argument):
             raise InvalidSpec(f"the source static takes a country after ':', but was given {mark + argument!r}")
         return StaticSource(zone, country=argument or None, clock=clock)
-    argument, country = without_static(argument, is_query=mark == "?")
-    if country is not None and not has_mean(country):
+    argument, country = extract_static_option(argument, is_query=mark == "?")
+    if country is not None and not has_yearly_mean(country):
         raise InvalidSpec(
             "the option 'static' names no country whose mean is known: expected an ISO 3166-1 code as FRA, or WORLD"
         )
@@ -58,7 +58,7 @@ def open_source(
         return open_trace(argument, zone, clock=clock)
     opener = _PROVIDERS.get(name)
     if opener is None:
-        raise InvalidSpec(f"unknown carbon source {name!r}: expected one of {', '.join(KNOWN)}")
+        raise InvalidSpec(f"unknown carbon source {name!r}: expected one of {', '.join(SOURCE_SPECS)}")
     if mark == ":":
         raise InvalidSpec(f"the source {name} takes its options after '?', not after ':'")
     if not zone:

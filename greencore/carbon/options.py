@@ -10,7 +10,7 @@ from greencore.carbon.errors import InvalidSpec
 
 URL = "url"
 
-Choice = TypeVar("Choice", bound=str)
+Option = TypeVar("Option", bound=str)
 
 
 def read_options(source: str, query: str, known: tuple[str, ...]) -> dict[str, str]:
@@ -31,7 +31,7 @@ def read_options(source: str, query: str, known: tuple[str, ...]) -> dict[str, s
     return options
 
 
-def address(source: str, options: Mapping[str, str], default: str | None) -> str:
+def read_base_url(source: str, options: Mapping[str, str], default: str | None) -> str:
     """The address that `options` give, without a slash at its end, else `default`.
 
     Raises InvalidSpec where there is neither, or where it is not plain http or https: a user name, a password or
@@ -56,7 +56,9 @@ def address(source: str, options: Mapping[str, str], default: str | None) -> str
     return url.rstrip("/")
 
 
-def choice(source: str, options: Mapping[str, str], name: str, known: tuple[Choice, ...], default: Choice) -> Choice:
+def read_choice(
+    source: str, options: Mapping[str, str], name: str, known: tuple[Option, ...], default: Option
+) -> Option:
     """The option's value where it is one of `known`, `default` where it is not given, else InvalidSpec."""
     value = options.get(name, default)
     for candidate in known:

@@ -10,9 +10,9 @@ from greencore.carbon.accounting import check_pue
 from greencore.carbon.errors import NoReading
 from greencore.carbon.series import IntensitySeries
 
-Cause = Literal["gate", "queue", "owner", "lost"]
+DelayCause = Literal["gate", "queue", "owner", "lost"]
 
-CAUSES: tuple[Cause, ...] = ("gate", "queue", "owner", "lost")
+DELAY_CAUSES: tuple[DelayCause, ...] = ("gate", "queue", "owner", "lost")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +28,13 @@ class Delay:
     owner: timedelta = timedelta(0)
     lost: timedelta = timedelta(0)
 
-    def of(self, causes: Collection[Cause]) -> timedelta:
+    def total(self, causes: Collection[DelayCause]) -> timedelta:
         """The time that these causes took together."""
         return sum((getattr(self, cause) for cause in causes), timedelta(0))
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class RunPart:
     """A stretch of a run's work that is in its result, its energy drawn evenly over `hours` (at least 0).
 
     `energy_kwh` (at least 0) is what the machine used, `pue` (at least 1) what its site drew for each kWh of that, and
@@ -56,45 +56,49 @@ class Part:
                 raise ValueError(f"{name} is {value}: expected a finite number that is at least 0")
         check_pue(self.pue)
 
-    def times(self, factor: float) -> "Part":
+    def scale(self, factor: float) -> "RunPart":
         """The same work, `factor` times as much of it."""
         return replace(self, hours=self.hours * factor, energy_kwh=self.energy_kwh * factor)
 
 
 @dataclass(frozen=True, slots=True)
-class LaidOut:
+class ShiftedEmissions:
     """What parts emit at given times, in gCO2e, and the share of their hours, in [0, 1], that readings cover."""
 
     emissions_gco2e: float
     covered_share: float
 
 
-def lay_out(
-    parts: Sequence[Part], could_start: datetime, series: IntensitySeries, *, delayed_by: Collection[Cause] = ()
-) -> LaidOut:
-    """The parts one after the other from `could_start` on, with the delays that these causes took and no others.
+def compute_shifted_emissions(
+    parts: Sequence[RunPart],
+    earliest_start: datetime,
+    series: IntensitySeries,
+    *,
+    delayed_by: Collection[DelayCause] = (),
+) -> ShiftedEmissions:
+    """The parts one after the other from `earliest_start` on, with the delays that these causes took and no others.
 
     Raises NoReading where `series` is empty, ValueError where the time is naive.
     """
-    emissions, covered, time = list[float](), list[float](), could_start
+    emissions, covered, time = list[float](), list[float](), earliest_start
     for part in parts:
-        time += part.delay.of(delayed_by)
+        time += part.delay.total(delayed_by)
         end = time + timedelta(hours=part.hours)
         intensity = series.mean(time, end)
         emissions.append(part.energy_kwh * part.pue * intensity.gco2e_per_kwh)
         covered.append(intensity.covered_share * part.hours)
         time = end
     hours = total_hours(parts)
-    return LaidOut(math.fsum(emissions), math.fsum(covered) / hours if hours else 1.0)
+    return ShiftedEmissions(math.fsum(emissions), math.fsum(covered) / hours if hours else 1.0)
 
 
-def price_scale(parts: Sequence[Part], *, could_start: datetime, series: IntensitySeries) -> float:
+def price_scale(parts: Sequence[RunPart], *, earliest_start: datetime, series: IntensitySeries) -> float:
     """What the parts were charged, as a multiple of what `series` has for the times at which they were done.
 
     1 where they were priced by it. Raises NoReading where they were charged for, and it has nothing but zeros.
     """
     charged = math.fsum(part.emissions_gco2e for part in parts)
-    by_series = lay_out(parts, could_start, series, delayed_by=CAUSES).emissions_gco2e
+    by_series = compute_shifted_emissions(parts, earliest_start, series, delayed_by=DELAY_CAUSES).emissions_gco2e
     if by_series > 0:
         return charged / by_series
     if charged > 0:
@@ -102,6 +106,6 @@ def price_scale(parts: Sequence[Part], *, could_start: datetime, series: Intensi
     return 1.0
 
 
-def total_hours(parts: Sequence[Part]) -> float:
+def total_hours(parts: Sequence[RunPart]) -> float:
     """The hours of all parts together."""
     return math.fsum(part.hours for part in parts)

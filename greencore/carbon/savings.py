@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from greencore.carbon.run_parts import Cause, Part, lay_out, price_scale
+from greencore.carbon.run_parts import DelayCause, RunPart, compute_shifted_emissions, price_scale
 from greencore.carbon.series import IntensitySeries
 
 NO_SAVING = 1e-9  # a share that is rounding
@@ -29,11 +29,11 @@ class Savings:
     lost_work: float = 0.0
 
 
-def savings(
-    parts: Sequence[Part],
+def attribute_savings(
+    parts: Sequence[RunPart],
     *,
     full_gco2e: float,
-    could_start: datetime,
+    earliest_start: datetime,
     series: IntensitySeries,
     gate_gco2e: float = 0.0,
     lost_gco2e: float = 0.0,
@@ -42,17 +42,18 @@ def savings(
 
     The delays are taken away one cause after the other, the gate's first: the difference that each makes is its own.
     `gate_gco2e` is what the energy emitted that the gate's interruptions cost, `lost_gco2e` that of other work that is
-    not in the result; what the job emitted is these two and its parts. Takes and raises what `counterfactuals` does.
+    not in the result; what the job emitted is these two and its parts. Takes and raises what
+    `estimate_counterfactuals` does.
     """
     for name, emissions in (("full_gco2e", full_gco2e), ("gate_gco2e", gate_gco2e), ("lost_gco2e", lost_gco2e)):
         if not math.isfinite(emissions) or emissions < 0:
             raise ValueError(f"{name} is {emissions}: expected a finite number that is at least 0")
     if full_gco2e == 0:
         return Savings(0.0, 0.0)
-    scale = price_scale(parts, could_start=could_start, series=series)
+    scale = price_scale(parts, earliest_start=earliest_start, series=series)
 
-    def emitted(*delayed_by: Cause) -> float:
-        return scale * lay_out(parts, could_start, series, delayed_by=delayed_by).emissions_gco2e
+    def emitted(*delayed_by: DelayCause) -> float:
+        return scale * compute_shifted_emissions(parts, earliest_start, series, delayed_by=delayed_by).emissions_gco2e
 
     actual = emitted("gate", "queue", "owner", "lost")
     ungated = emitted("queue", "owner", "lost")

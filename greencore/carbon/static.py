@@ -101,7 +101,7 @@ class StaticMean:
         return StaticSource(zone, country=self.country, label=self.source, clock=lambda: at).latest()
 
 
-def has_mean(country: str) -> bool:
+def has_yearly_mean(country: str) -> bool:
     """Whether the bundled data has a yearly mean of this country (ISO 3166-1), or it is "WORLD"."""
     try:
         yearly_mean(country)
@@ -110,7 +110,7 @@ def has_mean(country: str) -> bool:
     return True
 
 
-def dirtiest_mean() -> float:
+def highest_yearly_mean() -> float:
     """The highest of all countries' bundled yearly means, in gCO2e/kWh."""
     return max(_country_means().values())
 

@@ -7,7 +7,7 @@ import pycountry
 
 from greencore.carbon.errors import InvalidSpec
 from greencore.carbon.series import Basis, EmissionFactors, Signal
-from greencore.carbon.static import WORLD, StaticMean, has_mean
+from greencore.carbon.static import WORLD, StaticMean, has_yearly_mean
 
 STATIC = "static"
 TRACE = "trace"
@@ -20,7 +20,7 @@ def static_mean(spec: str, zone: str) -> StaticMean:
     Great Britain for `uk`; and the one in whose code the provider's own name of the zone begins for `electricity-maps`
     (US-CAL-CISO, NO-NO2) and `energy-charts` (de). Where none of these holds, it is the world's.
     """
-    name, mark, argument = parted(spec)
+    name, mark, argument = split_spec(spec)
     if name == STATIC:
         return _mean_of(argument or zone, source=STATIC)
     query = argument if mark == "?" else argument.partition("?")[2]
@@ -32,7 +32,7 @@ def static_mean(spec: str, zone: str) -> StaticMean:
 
 def spec_basis(spec: str) -> Basis:
     """What the values of a source count, as far as its specification says; a trace's own column may say otherwise."""
-    name, mark, argument = parted(spec)
+    name, mark, argument = split_spec(spec)
     query = argument if mark == "?" else argument.partition("?")[2]
     options = dict(parse_qsl(query))
     signal: Signal = "marginal" if name == "watttime" or options.get("signal") == "marginal" else "average"
@@ -41,7 +41,7 @@ def spec_basis(spec: str) -> Basis:
     return Basis(signal, "direct" if factors == "direct" else "lifecycle")
 
 
-def parted(spec: str) -> tuple[str, str, str]:
+def split_spec(spec: str) -> tuple[str, str, str]:
     """The name before the first ":" or "?", that mark, and what follows it."""
     for place, letter in enumerate(spec):
         if letter in ":?":
@@ -49,7 +49,7 @@ def parted(spec: str) -> tuple[str, str, str]:
     return spec, "", ""
 
 
-def without_static(argument: str, *, is_query: bool) -> tuple[str, str | None]:
+def extract_static_option(argument: str, *, is_query: bool) -> tuple[str, str | None]:
     """An argument without its option `static`, and the country that the option names; None where it is not given.
 
     Raises InvalidSpec where it is given twice or empty.
@@ -67,7 +67,7 @@ def without_static(argument: str, *, is_query: bool) -> tuple[str, str | None]:
 
 def _mean_of(country: str, *, source: str | None = None) -> StaticMean:
     code = country.upper()
-    if code == WORLD or not has_mean(code):
+    if code == WORLD or not has_yearly_mean(code):
         return StaticMean()
     return StaticMean(code, source or f"static ({_alpha_3(code)})")
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 from greencore.carbon.errors import InvalidSpec, NoReading
-from greencore.carbon.options import choice
+from greencore.carbon.options import read_choice
 from greencore.carbon.series import EMISSION_FACTORS, EmissionFactors, IntensitySeries, Reading, Signal
 from greencore.carbon.source import check_window, forecast_end
-from greencore.carbon.trace_file import Row, read_trace
+from greencore.carbon.trace_file import TraceRow, read_trace
 from greencore.clock import Clock, utc_now
 
 OPTIONS = ("speed", "anchor", "emission_factors")
@@ -62,7 +62,7 @@ class TraceSpec:
             )
         factors = None
         if "emission_factors" in options:
-            factors = choice("trace", options, "emission_factors", EMISSION_FACTORS, "lifecycle")
+            factors = read_choice("trace", options, "emission_factors", EMISSION_FACTORS, "lifecycle")
         return cls(Path(name), speed, anchor, factors)
 
 
@@ -166,7 +166,7 @@ class TraceSource:
     def _wall(self, cycle: int, time: datetime) -> timedelta:
         return (cycle * self._period + (time - self._origin)) / self._speed
 
-    def _reading(self, row: Row, start: datetime, end: datetime, fetched_at: datetime) -> Reading:
+    def _reading(self, row: TraceRow, start: datetime, end: datetime, fetched_at: datetime) -> Reading:
         return Reading(
             zone=self._zone,
             start=start,

@@ -26,7 +26,7 @@ LABEL = "label:"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TraceRow:
     """One interval of a trace: `[start, end)` in UTC, and its intensity in gCO2e/kWh."""
 
     start: datetime
@@ -42,7 +42,7 @@ class Trace:
     Only a column that says so itself holds direct emissions.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[TraceRow, ...]
     label: str | None
     emission_factors: EmissionFactors = "lifecycle"
 
@@ -139,6 +139,6 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
     return enumerate(text.splitlines(), start=1)
 
 
-def _rows(points: list[tuple[datetime, float, bool]]) -> tuple[Row, ...]:
+def _rows(points: list[tuple[datetime, float, bool]]) -> tuple[TraceRow, ...]:
     ends = interval_ends((start for start, _, _ in points), usual=timedelta.max, longest=timedelta.max)
-    return tuple(Row(start, ends[start], intensity, estimated) for start, intensity, estimated in points)
+    return tuple(TraceRow(start, ends[start], intensity, estimated) for start, intensity, estimated in points)

@@ -1,8 +1,8 @@
 """Metered energy: what a training run used, interval by interval, and how it was found."""
 
 from greencore.energy.interval import EnergyInterval
-from greencore.energy.meter import LONGEST_INTERVAL_SECONDS, EnergyMeter, Unstored
-from greencore.energy.methods import is_estimate, is_silent
+from greencore.energy.meter import LONGEST_INTERVAL_SECONDS, EnergyMeter, UnreportedPeriod
+from greencore.energy.methods import is_estimate, is_unresponsive
 from greencore.energy.source import EnergySource
 
 __all__ = [
@@ -10,7 +10,7 @@ __all__ = [
     "EnergyInterval",
     "EnergyMeter",
     "EnergySource",
-    "Unstored",
+    "UnreportedPeriod",
     "is_estimate",
-    "is_silent",
+    "is_unresponsive",
 ]

@@ -6,14 +6,14 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
-class NoAnswer(Exception):
+class CallTimedOut(Exception):
     """A call has not returned in time, or an earlier one has not returned yet."""
 
 
-class Caller:
+class TimeoutExecutor:
     """Makes one call after another in a daemon thread, which ends with `close` unless a call hangs in it."""
 
     def __init__(self, name: str) -> None:
@@ -22,12 +22,12 @@ class Caller:
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
 
-    def call(self, work: Callable[[], Answer], *, seconds: float) -> Answer:
-        """Return what `work` returns, or raise what it raises; `NoAnswer` after `seconds`, or at once where an earlier
-        call has not returned yet: then `work` is not begun."""
+    def call(self, work: Callable[[], Result], *, seconds: float) -> Result:
+        """Return what `work` returns, or raise what it raises; `CallTimedOut` after `seconds`, or at once where an
+        earlier call has not returned yet: then `work` is not begun."""
         if self._newest is not None and not self._newest.done():
-            raise NoAnswer("an earlier call has not returned yet")
-        future: Future[Answer] = Future()
+            raise CallTimedOut("an earlier call has not returned yet")
+        future: Future[Result] = Future()
         self._newest = future
         self._work.put((work, future))
         try:
@@ -35,7 +35,7 @@ class Caller:
         except TimeoutError:
             if future.done():
                 raise
-            raise NoAnswer(f"no answer within {seconds:g} s") from None
+            raise CallTimedOut(f"no answer within {seconds:g} s") from None
 
     def close(self) -> None:
         """End the thread after its last call; one that hangs is left alone."""

@@ -27,16 +27,16 @@ class Gpu:
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class GpuSelection:
     """The indices of the chosen GPUs, ascending, and what has to be said of the choice."""
 
     indices: tuple[int, ...]
     notes: tuple[str, ...] = ()
 
 
-def visible(
+def select_visible_gpus(
     environment: Mapping[str, str], gpus: Sequence[Gpu], *, mig_parent: MigParent, amd: bool = False
-) -> Selection:
+) -> GpuSelection:
     """The GPUs that a process of this environment can see, as the CUDA programming guide says of CUDA_VISIBLE_DEVICES.
 
     Unset, it shows all; empty or "-1", none. It lists indices, or UUIDs ("GPU-…", "MIG-…", "MIG-GPU-…/1/0", each as
@@ -52,7 +52,7 @@ def visible(
     )
     listed = next((environment[name] for name in names if name in environment), None)
     if listed is None:
-        return Selection(tuple(sorted(gpu.index for gpu in gpus)))
+        return GpuSelection(tuple(sorted(gpu.index for gpu in gpus)))
     seen, indices, notes = set[str](), set[int](), set[str]()
     for entry in (entry.strip() for entry in listed.split(",")):
         number = re.match(r"\d+", entry)
@@ -61,7 +61,7 @@ def visible(
             break
         key = number[0].lstrip("0") if number else entry
         if key in seen:
-            return Selection(())
+            return GpuSelection(())
         seen.add(key)
         indices.add(index)
         if entry.startswith("MIG-"):
@@ -70,11 +70,11 @@ def visible(
             notes.add(ORDER_ASSUMED)
     if len(indices) == len(gpus):
         notes.discard(ORDER_ASSUMED)
-    return Selection(tuple(sorted(indices)), tuple(sorted(notes)))
+    return GpuSelection(tuple(sorted(indices)), tuple(sorted(notes)))
 
 
-def chosen(gpu_ids: Sequence[GpuId], gpus: Sequence[Gpu], *, mig_parent: MigParent) -> Selection:
-    """The GPUs that `gpu_ids` names: indices on the bus, as nvidia-smi counts them, or UUIDs as in `visible`.
+def select_gpus(gpu_ids: Sequence[GpuId], gpus: Sequence[Gpu], *, mig_parent: MigParent) -> GpuSelection:
+    """The GPUs that `gpu_ids` names: bus indices, as nvidia-smi counts them, or UUIDs as in `select_visible_gpus`.
 
     A UUID may lack its "GPU-", as PyTorch gives it. Raises `GpuNotFound`, naming the entry, where one names no GPU.
     """
@@ -89,7 +89,7 @@ def chosen(gpu_ids: Sequence[GpuId], gpus: Sequence[Gpu], *, mig_parent: MigPare
         indices.add(index)
         if isinstance(gpu_id, str) and gpu_id.startswith("MIG-"):
             notes.add(WHOLE_GPU)
-    return Selection(tuple(sorted(indices)), tuple(sorted(notes)))
+    return GpuSelection(tuple(sorted(indices)), tuple(sorted(notes)))
 
 
 def _by_index(index: int, gpus: Sequence[Gpu]) -> int | None:

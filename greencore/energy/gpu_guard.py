@@ -15,7 +15,7 @@ KNOWN_POWERS = 2
 SECONDS_PER_HOUR = 3600.0
 
 
-class GpuGuard:
+class GpuEnergyReader:
     """Takes the place of CodeCarbon's `AllGPUDevices.get_delta`, which drops the energy of all GPUs where one fails.
 
     A GPU does not answer where reading it raises, where it gives neither energy nor power, or where its counter stands
@@ -26,7 +26,7 @@ class GpuGuard:
     def __init__(self, devices: Sequence[Any]) -> None:
         self._devices = devices
         self._powers_w: dict[int, deque[float]] = {}
-        self.silent: dict[int, str] = {}
+        self.unresponsive: dict[int, str] = {}
         """Of each GPU that does not answer, by its index: what its estimate is made by."""
 
     @property
@@ -50,7 +50,7 @@ class GpuGuard:
             device._counter_error = repr(error)
             measured = None
         if measured is not None and self._answers(device, duration.seconds):
-            self.silent.pop(device.gpu_index, None)
+            self.unresponsive.pop(device.gpu_index, None)
             known = self._powers_w.setdefault(device.gpu_index, deque(maxlen=KNOWN_POWERS))
             if duration.seconds >= POWER_SECONDS or not known:
                 known.append(device.power.W)
@@ -61,7 +61,7 @@ class GpuGuard:
         if device._use_power_fallback:
             return device.energy_delta.kWh > 0 or not device._warned_power_failure
         # The power is that of the counter's growth. The energy may be 0 while the counter catches up with an estimate.
-        stands_still = device.power.W == 0 and (seconds >= COUNTER_SECONDS or device.gpu_index in self.silent)
+        stands_still = device.power.W == 0 and (seconds >= COUNTER_SECONDS or device.gpu_index in self.unresponsive)
         return not stands_still or device._reports_zero_power_by_design()
 
     def _estimate(self, device: Any, duration: Any) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class GpuGuard:
 
         known = self._powers_w.get(device.gpu_index)
         watts = max(known) if known else float(device._power_limit or 0.0)
-        self.silent[device.gpu_index] = LAST_POWER if known else DESIGN_POWER
+        self.unresponsive[device.gpu_index] = LAST_POWER if known else DESIGN_POWER
         device.power = Power.from_watts(watts)
         device.energy_delta = Energy(watts * duration.seconds / SECONDS_PER_HOUR / 1000)
         device._fallback_energy_since_counter += device.energy_delta

@@ -41,7 +41,7 @@ class EnergyInterval:
         """CPU, GPU and memory together, in kWh."""
         return self.cpu_kwh + self.gpu_kwh + self.ram_kwh
 
-    def part(self, start: datetime, end: datetime) -> "EnergyInterval":
+    def slice(self, start: datetime, end: datetime) -> "EnergyInterval":
         """What was used from `start` to `end`, as if the power were constant, in shares of the interval's length.
 
         The energy of an interval of no length is all in its one part. Raises ValueError where the part does not lie
@@ -64,9 +64,9 @@ class EnergyInterval:
             monotonic_start=None if self.monotonic_start is None else self.monotonic_start + later,
         )
 
-    def pieces(self, longest_seconds: float) -> "list[EnergyInterval]":
+    def split(self, longest_seconds: float) -> "list[EnergyInterval]":
         """The interval in parts of equal length, none of them longer than `longest_seconds`."""
         length = self.end - self.start
         count = max(1, math.ceil(length / timedelta(seconds=longest_seconds)))
         edges = [self.start + length * number / count for number in range(count)] + [self.end]
-        return [self.part(begin, until) for begin, until in pairwise(edges)] if count > 1 else [self]
+        return [self.slice(begin, until) for begin, until in pairwise(edges)] if count > 1 else [self]

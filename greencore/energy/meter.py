@@ -24,11 +24,11 @@ LONGEST_INTERVAL_SECONDS = 60.0
 # An interval is closed so much earlier than it has to be: its thread may be late, and an interval is not.
 MARGIN_SECONDS = 1.0
 # How often the wall clock is compared with the monotonic one.
-LOOK_SECONDS = 1.0
+CLOCK_CHECK_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Unstored:
+class UnreportedPeriod:
     """Time of which no energy was handed over yet: from `since` (UTC) on, `seconds` by the monotonic clock."""
 
     since: datetime
@@ -39,9 +39,10 @@ class EnergyMeter:
     """Meters the machine and the job's own GPUs while it is open, and hands each closed interval to `on_interval`.
 
     Intervals follow one another without a gap. One is closed every `interval_seconds` (in (0, 60]) by a thread of the
-    meter, by `cut()`, and on leaving the context; they are handed over one at a time and in order. Where
+    meter, by `close_interval()`, and on leaving the context; they are handed over one at a time and in order. Where
     `on_interval` raises, its interval stays first in line and is offered again with the next one, so it should take
-    an interval wholly or not at all; the error of the meter's thread is raised by the next `cut()` or on leaving.
+    an interval wholly or not at all; the error of the meter's thread is raised by the next `close_interval()` or on
+    leaving.
 
     How long an interval is goes by the monotonic clock, which stands still while a machine is suspended; one that a
     process that stood still made longer than 60 s is handed over in parts. Where the wall clock leaps, an interval ends
@@ -53,9 +54,10 @@ class EnergyMeter:
     `cpu_power_w` and `ram_power_w`, where given, are taken as drawn all the time instead of being measured; without
     them the processor is read by RAPL where there is one, or estimated from its thermal design power, and the memory
     from its capacity. Of the GPUs only those in `gpu_ids` are billed (indices as nvidia-smi counts them, or UUIDs), by
-    default those that the process can see (`greencore.energy.devices.visible`); `assumed_gpu_power_w` is what they draw
-    where no meter can be opened. Open the meter in the process that trains (a fork of it measures nothing). It bills
-    all of the machine's processors and memory: what several on one machine meter has to be shared out among them.
+    default those that the process can see (`greencore.energy.devices.select_visible_gpus`); `assumed_gpu_power_w`
+    is what they draw where no meter can be opened. Open the meter in the process that trains (a fork of it
+    measures nothing). It bills all of the machine's processors and memory: what several on one machine meter has to be
+    shared out among them.
     Raises ValueError where a setting is out of its range, or, on opening, where there is no such GPU.
     """
 
@@ -109,10 +111,10 @@ class EnergyMeter:
         assert self._source is not None
         return self._source.gpu_uuids
 
-    def unstored(self) -> Unstored:
+    def unreported_period(self) -> UnreportedPeriod:
         """The time whose energy was not handed over yet; it waits for nothing, so that any thread may ask."""
         since, since_seconds = self._handed_over_to
-        return Unstored(since, max(0.0, self._monotonic() - since_seconds))
+        return UnreportedPeriod(since, max(0.0, self._monotonic() - since_seconds))
 
     def __enter__(self) -> Self:
         if self._process_id is not None:
@@ -132,7 +134,7 @@ class EnergyMeter:
         self._thread.start()
         return self
 
-    def cut(self) -> EnergyInterval:
+    def close_interval(self) -> EnergyInterval:
         """Closes the running interval, hands it over and returns it as a whole; the next begins at the same instant.
 
         Raises the error of an earlier hand-over by the meter's thread, leaving the running interval open; whatever
@@ -140,7 +142,7 @@ class EnergyMeter:
         """
         self._check_open()
         with self._lock:
-            self._raise_kept()
+            self._raise_deferred_error()
             interval = self._close()
             self._hand_over()
             return interval
@@ -156,7 +158,7 @@ class EnergyMeter:
             with self._lock:
                 self._close(last=True)
                 self._hand_over()
-                self._raise_kept()
+                self._raise_deferred_error()
         except Exception as failure:
             if self._error is not None:
                 failure.add_note(f"an earlier interval could not be handed over: {self._error!r}")
@@ -177,9 +179,9 @@ class EnergyMeter:
             )
 
     def _close_regularly(self) -> None:
-        while not self._closing.wait(max(0.0, min(LOOK_SECONDS, self._due - self._monotonic()))):
+        while not self._closing.wait(max(0.0, min(CLOCK_CHECK_SECONDS, self._due - self._monotonic()))):
             with self._lock:
-                if self._monotonic() < self._due and not self._timeline.has_leapt():
+                if self._monotonic() < self._due and not self._timeline.has_jumped():
                     continue
                 try:
                     self._close()
@@ -188,7 +190,7 @@ class EnergyMeter:
                     self._error = error if self._error is None else self._error
                     self._due = self._monotonic() + self._interval_seconds
 
-    def _raise_kept(self) -> None:
+    def _raise_deferred_error(self) -> None:
         error, self._error = self._error, None
         if error is not None:
             raise error
@@ -208,8 +210,8 @@ class EnergyMeter:
             ram_method=reading.ram.method,
             monotonic_start=self._start_seconds,
         )
-        self._pending.extend(interval.pieces(LONGEST_INTERVAL_SECONDS))
-        self._timeline.follow_leap(reading.until)
+        self._pending.extend(interval.split(LONGEST_INTERVAL_SECONDS))
+        self._timeline.follow_jump(reading.until)
         self._start, self._start_seconds = self._timeline.at(reading.until), reading.until
         self._due = self._monotonic() + self._interval_seconds
         if last:

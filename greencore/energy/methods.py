@@ -29,12 +29,12 @@ NO_GPUS: Mapping[int, str] = {}
 _GPU_LIBRARIES = {"NvidiaGPUDevice": "NVML", "AMDGPUDevice": "AMD SMI"}
 
 
-def silent(meter: str, basis: str) -> str:
+def unresponsive_method(meter: str, basis: str) -> str:
     """The method of energy that was estimated because its meter stopped answering."""
     return f"{meter} does not answer: estimate by {basis}"
 
 
-def is_silent(method: str) -> bool:
+def is_unresponsive(method: str) -> bool:
     """Whether energy was found by an estimate because its meter stopped answering."""
     return "does not answer" in method
 
@@ -61,18 +61,18 @@ def cpu_method(hardware: list[Any]) -> str:
     return NONE
 
 
-def gpu_method(hardware: list[Any], notes: tuple[str, ...] = (), silent_gpus: Mapping[int, str] = NO_GPUS) -> str:
+def gpu_method(hardware: list[Any], notes: tuple[str, ...] = (), unresponsive_gpus: Mapping[int, str] = NO_GPUS) -> str:
     """How CodeCarbon's `hardware` measures the GPUs at this time, after each interval's measurement.
 
     "NVML energy counter" adds up energy in the device; "NVML sampled power" averages one reading of the power a
     second, on devices that have no such counter or while it cannot be read; "NVML does not answer: ..." is one that
-    gives neither, and is among `silent_gpus` (by its index, what its estimate is made by). Several are separated by
-    commas; `notes` follow in brackets.
+    gives neither, and is among `unresponsive_gpus` (by its index, what its estimate is made by). Several are separated
+    by commas; `notes` follow in brackets.
     """
     for part in hardware:
         match type(part).__name__:
             case "GPU":
-                names = sorted({_device_method(device, silent_gpus) for device in part.devices.devices})
+                names = sorted({_device_method(device, unresponsive_gpus) for device in part.devices.devices})
                 if not names:
                     return NONE
                 return ", ".join(names) + (f" ({', '.join(notes)})" if notes else "")
@@ -92,10 +92,10 @@ def ram_method(hardware: list[Any]) -> str:
     return NONE
 
 
-def _device_method(device: Any, silent_gpus: Mapping[int, str]) -> str:
+def _device_method(device: Any, unresponsive_gpus: Mapping[int, str]) -> str:
     library = _GPU_LIBRARIES.get(type(device).__name__, "unknown")
-    if device.gpu_index in silent_gpus:
-        return silent(library, silent_gpus[device.gpu_index])
+    if device.gpu_index in unresponsive_gpus:
+        return unresponsive_method(library, unresponsive_gpus[device.gpu_index])
     if not device._use_power_fallback:
         return f"{library} {ENERGY_COUNTER}"
     return f"{library} {UNREADABLE if device._warned_power_failure else SAMPLED_POWER}"

@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from greencore.energy.caller import Caller, NoAnswer
+from greencore.energy.caller import CallTimedOut, TimeoutExecutor
 from greencore.energy.devices import GpuId, GpuNotFound
 from greencore.energy.gpu_guard import KNOWN_POWERS, POWER_SECONDS
 from greencore.energy.methods import (
@@ -22,9 +22,9 @@ from greencore.energy.methods import (
     cpu_method,
     gpu_method,
     ram_method,
-    silent,
+    unresponsive_method,
 )
-from greencore.energy.tracker import Opened, open_tracker
+from greencore.energy.tracker import TrackerHandle, open_tracker
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ RAM_POWER_W_PER_GIB = 0.375
 
 
 @dataclass(frozen=True, slots=True)
-class PartEnergy:
+class ComponentEnergy:
     """What a part of the machine used, in kWh, and by which method that was found."""
 
     kwh: float
@@ -49,17 +49,17 @@ class PartEnergy:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class EnergyReading:
     """What each part of the machine used since the last reading, up to a second of the monotonic clock."""
 
     until: float
-    cpu: PartEnergy
-    gpu: PartEnergy
-    ram: PartEnergy
+    cpu: ComponentEnergy
+    gpu: ComponentEnergy
+    ram: ComponentEnergy
 
 
 @dataclass
-class _Part:
+class _ComponentMeter:
     """A part's last known powers, what is billed of CodeCarbon's total, and what was billed before it was metered."""
 
     configured_w: float | None = None
@@ -114,11 +114,11 @@ class EnergySource:
     ) -> None:
         self._monotonic, self._samples = monotonic, samples
         memory_gib = psutil.virtual_memory().total / 2**30
-        self._cpu = _Part(configured_w=cpu_power_w, design_w=CPU_THREAD_POWER_W * (os.cpu_count() or 1))
-        self._ram = _Part(configured_w=ram_power_w, design_w=RAM_POWER_W_PER_GIB * memory_gib)
-        self._gpu = _Part(design_w=assumed_gpu_power_w)
-        self._caller = Caller("energy-source")
-        self._opened: Opened | None = None
+        self._cpu = _ComponentMeter(configured_w=cpu_power_w, design_w=CPU_THREAD_POWER_W * (os.cpu_count() or 1))
+        self._ram = _ComponentMeter(configured_w=ram_power_w, design_w=RAM_POWER_W_PER_GIB * memory_gib)
+        self._gpu = _ComponentMeter(design_w=assumed_gpu_power_w)
+        self._executor = TimeoutExecutor("energy-source")
+        self._opened: TrackerHandle | None = None
         self._estimated = False
         self._total_kwh: float | None = None
 
@@ -131,7 +131,7 @@ class EnergySource:
         """Each GPU's share of the energy of all in the last reading, by its UUID; even where that was 0."""
         if self._opened is None or not self._opened.gpu_uuids:
             return {}
-        used = self._opened.guard.last_kwh()
+        used = self._opened.gpu_reader.last_kwh()
         total = sum(used)
         shares = [kwh / total for kwh in used] if total else [1 / len(used)] * len(used)
         return dict(zip(self._opened.gpu_uuids, shares, strict=True))
@@ -146,32 +146,32 @@ class EnergySource:
         """Start CodeCarbon. Raises `GpuNotFound` where `gpu_ids` names a GPU that is not there."""
         cpu_w, ram_w = self._cpu.configured_w, self._ram.configured_w
         try:
-            self._opened = self._caller.call(
+            self._opened = self._executor.call(
                 lambda: _start(cpu_w, ram_w, gpu_ids, samples=self._samples), seconds=OPEN_SECONDS
             )
         except GpuNotFound:
-            self._caller.close()
+            self._executor.close()
             raise
         except Exception as error:  # noqa: BLE001  (a job goes on without its meter)
             log.warning("CodeCarbon could not be started, energy is estimated: %r", error)
             return
         self._cpu.design_w = _design_power(self._opened.tracker._hardware) or self._cpu.design_w
-        self._gpu.design_w = self._opened.guard.power_limit_w
+        self._gpu.design_w = self._opened.gpu_reader.power_limit_w
 
-    def read(self, since: float, *, last: bool = False) -> Reading:
+    def read(self, since: float, *, last: bool = False) -> EnergyReading:
         """What each part used since the last reading, at the second `since` of the monotonic clock; `last` closes
         CodeCarbon. Raises nothing that a meter raises."""
         totals = self._totals(last=last)
         until = self._monotonic()
         seconds = max(0.0, until - since)
-        reading = Reading(
+        reading = EnergyReading(
             until,
             cpu=self._read(self._cpu, "cpu", totals, seconds),
             gpu=self._read(self._gpu, "gpu", totals, seconds),
             ram=self._read(self._ram, "ram", totals, seconds),
         )
         if last:
-            self._caller.close()
+            self._executor.close()
         return reading
 
     def _totals(self, *, last: bool) -> dict[str, float] | None:
@@ -182,9 +182,9 @@ class EnergySource:
         try:
             if last:
                 _stop_sampling(opened.tracker)
-            self._caller.call(measure, seconds=READ_SECONDS)
+            self._executor.call(measure, seconds=READ_SECONDS)
             return {part: getattr(opened.tracker, f"_total_{part}_energy").kWh for part in ("cpu", "gpu", "ram")}
-        except NoAnswer as error:
+        except CallTimedOut as error:
             # Each of CodeCarbon's own samples, one a second, would hang in a further thread.
             _stop_sampling(opened.tracker)
             log.warning("the energy meter does not answer, energy is estimated: %s", error)
@@ -192,22 +192,26 @@ class EnergySource:
             log.warning("the energy meter failed, energy is estimated: %r", error)
         return None
 
-    def _stop(self, opened: Opened) -> None:
+    def _stop(self, opened: TrackerHandle) -> None:
         # It measures once more before it ends the task.
         ended = opened.tracker.stop_task()
         if ended is None:
             raise RuntimeError("CodeCarbon knows of no task, and has measured nothing")
         self._total_kwh = ended.energy_consumed
 
-    def _read(self, part: _Part, name: str, totals: dict[str, float] | None, seconds: float) -> PartEnergy:
+    def _read(
+        self, part: _ComponentMeter, name: str, totals: dict[str, float] | None, seconds: float
+    ) -> ComponentEnergy:
         metered_kwh = None if totals is None else part.metered(totals[name])
         if metered_kwh is None:
             kwh, basis = part.estimate(seconds)
             part.ahead_kwh += kwh
             self._estimated = True
             if basis == CONFIGURED:
-                return PartEnergy(kwh, CONFIGURED)
-            return PartEnergy(kwh, NONE if kwh == 0 and name == "gpu" else silent("CodeCarbon", basis))
+                return ComponentEnergy(kwh, CONFIGURED)
+            return ComponentEnergy(
+                kwh, NONE if kwh == 0 and name == "gpu" else unresponsive_method("CodeCarbon", basis)
+            )
         method = self._method(name)
         skipped = method == RAPL and self._rapl_skipped()
         # What is estimated from a power is never 0, and a processor's counter does not stand still for a second.
@@ -217,8 +221,10 @@ class EnergySource:
             # A file that could be read again counts from then on; a counter that stood still may catch up.
             part.ahead_kwh += 0.0 if skipped else kwh
             self._estimated = True
-            return PartEnergy(max(kwh, metered_kwh), silent(RAPL if method == RAPL else "CodeCarbon", basis))
-        return PartEnergy(part.bill(metered_kwh, seconds), method)
+            return ComponentEnergy(
+                max(kwh, metered_kwh), unresponsive_method(RAPL if method == RAPL else "CodeCarbon", basis)
+            )
+        return ComponentEnergy(part.bill(metered_kwh, seconds), method)
 
     def _method(self, name: str) -> str:
         assert self._opened is not None
@@ -227,7 +233,7 @@ class EnergySource:
             return CONFIGURED if self._cpu.configured_w is not None else cpu_method(hardware)
         if name == "ram":
             return CONFIGURED if self._ram.configured_w is not None else ram_method(hardware)
-        return gpu_method(hardware, self._opened.gpus.notes, self._opened.guard.silent)
+        return gpu_method(hardware, self._opened.gpus.notes, self._opened.gpu_reader.unresponsive)
 
     def _rapl_skipped(self) -> bool:
         """Whether a counter of the processor could not be read at the end of an interval, or at its begin."""
@@ -239,7 +245,7 @@ class EnergySource:
 
 def _start(
     cpu_power_w: float | None, ram_power_w: float | None, gpu_ids: Sequence[GpuId] | None, *, samples: bool
-) -> Opened:
+) -> TrackerHandle:
     opened = open_tracker(cpu_power_w, ram_power_w, gpu_ids)
     if not samples:
         _stop_sampling(opened.tracker)

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from greencore.clock import Clock
 
-LEAP_SECONDS = 1.0
+CLOCK_JUMP_SECONDS = 1.0
 """A difference between the two clocks that is no correction of their rates any more."""
 
 
@@ -32,20 +32,20 @@ class Timeline:
         """The time of day at a second of the monotonic clock that is no earlier than the last leap."""
         return self._start + timedelta(seconds=seconds - self._since)
 
-    def has_leapt(self) -> bool:
+    def has_jumped(self) -> bool:
         """Whether the wall clock has leapt since the last leap that was followed."""
-        return self._leapt(self._clock(), self._monotonic())
+        return self._jumped(self._clock(), self._monotonic())
 
-    def follow_leap(self, seconds: float) -> None:
+    def follow_jump(self, seconds: float) -> None:
         """Where the wall clock has leapt, go on from it from a second of the monotonic clock on, but never go back."""
         wall, now = self._clock(), self._monotonic()
-        if self._leapt(wall, now):
+        if self._jumped(wall, now):
             self._start = max(self.at(seconds), wall - timedelta(seconds=now - seconds))
             self._since = seconds
             self._difference = self._difference_at(wall, now)
 
-    def _leapt(self, wall: datetime, seconds: float) -> bool:
-        return abs(self._difference_at(wall, seconds) - self._difference) > LEAP_SECONDS
+    def _jumped(self, wall: datetime, seconds: float) -> bool:
+        return abs(self._difference_at(wall, seconds) - self._difference) > CLOCK_JUMP_SECONDS
 
     @staticmethod
     def _difference_at(wall: datetime, seconds: float) -> float:

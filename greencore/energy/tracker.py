@@ -7,21 +7,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from greencore.energy.devices import Gpu, GpuId, Selection, chosen, visible
-from greencore.energy.gpu_guard import GpuGuard
+from greencore.energy.devices import Gpu, GpuId, GpuSelection, select_gpus, select_visible_gpus
+from greencore.energy.gpu_guard import GpuEnergyReader
 
 
 @dataclass(frozen=True)
-class Opened:
+class TrackerHandle:
     """A tracker, the GPUs that it bills with their UUIDs, and what estimates those that do not answer."""
 
     tracker: Any
-    gpus: Selection
+    gpus: GpuSelection
     gpu_uuids: tuple[str, ...]
-    guard: GpuGuard
+    gpu_reader: GpuEnergyReader
 
 
-def open_tracker(cpu_power_w: float | None, ram_power_w: float | None, gpu_ids: Sequence[GpuId] | None) -> Opened:
+def open_tracker(
+    cpu_power_w: float | None, ram_power_w: float | None, gpu_ids: Sequence[GpuId] | None
+) -> TrackerHandle:
     """Open a CodeCarbon tracker that asks no network, writes no file, and is ready to start a task.
 
     Raises `GpuNotFound` where `gpu_ids` names a GPU that is not there.
@@ -57,10 +59,10 @@ def open_tracker(cpu_power_w: float | None, ram_power_w: float | None, gpu_ids: 
     )
     tracker.get_detected_hardware()
     if cpu_power_w is not None:
-        _draw_all_the_time(tracker, cpu_power_w)
-    gpus = _bill_only(tracker, gpu_ids)
+        _set_constant_cpu_power(tracker, cpu_power_w)
+    gpus = _restrict_gpus(tracker, gpu_ids)
     devices = _gpu_devices(tracker)
-    return Opened(tracker, gpus, tuple(str(device._uuid) for device in devices), _guard(tracker))
+    return TrackerHandle(tracker, gpus, tuple(str(device._uuid) for device in devices), _install_gpu_reader(tracker))
 
 
 def _gpu_devices(tracker: Any) -> list[Any]:
@@ -69,18 +71,18 @@ def _gpu_devices(tracker: Any) -> list[Any]:
     return [device for part in tracker._hardware if isinstance(part, GPU) for device in part.devices.devices]
 
 
-def _guard(tracker: Any) -> GpuGuard:
+def _install_gpu_reader(tracker: Any) -> GpuEnergyReader:
     from codecarbon.external.hardware import GPU
 
-    guard = GpuGuard(_gpu_devices(tracker))
+    gpu_reader = GpuEnergyReader(_gpu_devices(tracker))
     for part in tracker._hardware:
         if isinstance(part, GPU):
             devices: Any = part.devices
-            devices.get_delta = guard.get_delta
-    return guard
+            devices.get_delta = gpu_reader.get_delta
+    return gpu_reader
 
 
-def _draw_all_the_time(tracker: Any, cpu_power_w: float) -> None:
+def _set_constant_cpu_power(tracker: Any, cpu_power_w: float) -> None:
     from codecarbon.external.hardware import CONSUMPTION_PERCENTAGE_CONSTANT, CPU
 
     # CodeCarbon takes a forced power for the one at full load, and bills a tenth of it while the processor idles.
@@ -91,7 +93,7 @@ def _draw_all_the_time(tracker: Any, cpu_power_w: float) -> None:
         processor._tdp = cpu_power_w / CONSUMPTION_PERCENTAGE_CONSTANT
 
 
-def _bill_only(tracker: Any, gpu_ids: Sequence[GpuId] | None) -> Selection:
+def _restrict_gpus(tracker: Any, gpu_ids: Sequence[GpuId] | None) -> GpuSelection:
     """Takes every GPU out of the tracker but the given ones, or else those that this process can see."""
     from codecarbon.core.gpu import AMDGPUDevice, NvidiaGPUDevice
     from codecarbon.external.hardware import GPU
@@ -104,9 +106,9 @@ def _bill_only(tracker: Any, gpu_ids: Sequence[GpuId] | None) -> Selection:
     maker = AMDGPUDevice if amd else NvidiaGPUDevice
     gpus = [Gpu(one.gpu_index, str(one._uuid), str(one._gpu_name)) for one in devices if isinstance(one, maker)]
     if gpu_ids is not None:
-        selection = chosen(gpu_ids, gpus, mig_parent=_mig_parent)
+        selection = select_gpus(gpu_ids, gpus, mig_parent=_mig_parent)
     else:
-        selection = visible(os.environ, gpus, mig_parent=_mig_parent, amd=amd)
+        selection = select_visible_gpus(os.environ, gpus, mig_parent=_mig_parent, amd=amd)
     for part in parts:
         # One failing device makes CodeCarbon drop the energy of all that it asks, so the others are not even asked.
         kept = [one for one in part.devices.devices if isinstance(one, maker) and one.gpu_index in selection.indices]

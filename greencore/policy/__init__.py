@@ -2,8 +2,8 @@
 
 from greencore.policy.backtest import BacktestDecision, BacktestError, BacktestResult, Spread, backtest
 from greencore.policy.budget import BudgetPlan, budget_rhos, price_rho, smallest_budget_gco2e
-from greencore.policy.circumstances import Circumstances
-from greencore.policy.decision import Decision, decide
+from greencore.policy.circumstances import PolicyContext
+from greencore.policy.decision import RhoDecision, decide_rho
 from greencore.policy.errors import FieldError, IntensityMissing, PolicyError
 from greencore.policy.models import (
     Budget,
@@ -20,7 +20,7 @@ from greencore.policy.models import (
     Steps,
 )
 from greencore.policy.parsing import parse_policy, parse_stored_policy
-from greencore.policy.smoothing import Previous
+from greencore.policy.smoothing import PreviousRho
 from greencore.policy.utility import DEFAULT_UTILITY, UtilityCurve
 
 __all__ = [
@@ -30,9 +30,7 @@ __all__ = [
     "BacktestResult",
     "Budget",
     "BudgetPlan",
-    "Circumstances",
     "Constant",
-    "Decision",
     "FieldError",
     "FixedRho",
     "Gate",
@@ -41,9 +39,11 @@ __all__ = [
     "Percentile",
     "Policy",
     "PolicyBody",
+    "PolicyContext",
     "PolicyError",
-    "Previous",
+    "PreviousRho",
     "Price",
+    "RhoDecision",
     "Smoothing",
     "Spread",
     "Step",
@@ -51,7 +51,7 @@ __all__ = [
     "UtilityCurve",
     "backtest",
     "budget_rhos",
-    "decide",
+    "decide_rho",
     "parse_policy",
     "parse_stored_policy",
     "price_rho",

@@ -9,15 +9,15 @@ import numpy as np
 
 from greencore.carbon.series import IntensitySeries
 from greencore.policy.models import Policy
-from greencore.policy.outlooks import FORECASTS, ForecastKind, outlook
-from greencore.policy.planning import cheapest_slots
-from greencore.policy.rho_rules import rule_of
-from greencore.policy.simulation import Runs, Workload, joined, latest_finish_hours, simulate
+from greencore.policy.outlooks import FORECASTS, ForecastKind, build_forecast
+from greencore.policy.planning import select_cheapest_slots
+from greencore.policy.rho_rules import build_rho_rule
+from greencore.policy.simulation import SimulatedRuns, Workload, concatenate_runs, latest_finish_hours, simulate
 from greencore.policy.slots import Floats, Ints, Slots
 
 NO_SAVING = 1e-9  # a share that is rounding
 ROUNDING_HOURS = 1e-6
-MOST_VALUES = 2_000_000  # slots or epochs ahead, of all runs that are simulated at a time
+MAX_VALUES = 2_000_000  # slots or epochs ahead, of all runs that are simulated at a time
 SPREAD = (0.05, 0.5, 0.95)
 
 
@@ -122,29 +122,31 @@ def backtest(
     _check(work_hours, epochs, deadline_hours, forecast, power_w, idle_power_w, switch_hours)
     if not len(series):
         raise BacktestError("series", "it is empty: expected the readings of the time to be simulated")
-    grid = Slots.of(series)
+    grid = Slots.from_series(series)
     work = Workload(work_hours, epochs, power_w / 1000, idle_power_w / 1000, switch_hours)
     deadline, longest = latest_finish_hours(policy, work, deadline_hours)
     window = max(longest, work_hours)
     starts = _starts(grid, series, start, window)
-    seen = outlook(forecast, grid, math.ceil(window) + 1)
-    rule = rule_of(policy, grid, seen, epoch_hours=work_hours / epochs, epoch_kwh=work_hours / epochs * work.power_kw)
+    seen = build_forecast(forecast, grid, math.ceil(window) + 1)
+    rule = build_rho_rule(
+        policy, grid, seen, epoch_hours=work_hours / epochs, epoch_kwh=work_hours / epochs * work.power_kw
+    )
     single = isinstance(start, datetime)
-    at_a_time = max(1, MOST_VALUES // max(math.ceil(window / grid.step_hours), epochs))
+    at_a_time = max(1, MAX_VALUES // max(math.ceil(window / grid.step_hours), epochs))
     parts = []
     for first in range(0, len(starts), at_a_time):
         some = starts[first : first + at_a_time]
-        runs = simulate(policy, grid, seen, rule, some, work, deadline_hours=deadline, tell=single)
+        runs = simulate(policy, grid, seen, rule, some, work, deadline_hours=deadline, record_actions=single)
         parts.append((runs, _oracle(grid, runs)))
     return _result(
         grid, [runs for runs, _ in parts], np.concatenate([oracle for _, oracle in parts]), work, single=single
     )
 
 
-def _result(grid: Slots, parts: list[Runs], oracle: Floats, work: Workload, *, single: bool) -> BacktestResult:
-    runs = joined(parts)
-    baseline = _straight(grid, runs.starts, np.full(len(runs.starts), work.work_hours)) * work.power_kw
-    constant = _straight(grid, runs.starts, runs.computing_hours) * work.power_kw
+def _result(grid: Slots, parts: list[SimulatedRuns], oracle: Floats, work: Workload, *, single: bool) -> BacktestResult:
+    runs = concatenate_runs(parts)
+    baseline = _uninterrupted_emissions(grid, runs.starts, np.full(len(runs.starts), work.work_hours)) * work.power_kw
+    constant = _uninterrupted_emissions(grid, runs.starts, runs.computing_hours) * work.power_kw
     oracle = oracle * work.power_kw
     less_work, moved = _shares(baseline - constant, baseline), _shares(constant - runs.emissions_g, baseline)
     means = [float(values.mean()) for values in (runs.emissions_g, baseline, constant, oracle)]
@@ -161,7 +163,7 @@ def _result(grid: Slots, parts: list[Runs], oracle: Floats, work: Workload, *, s
         on_time_share=float((runs.finish_hours <= runs.deadline_hours + ROUNDING_HOURS).mean()),
         starts=len(runs.starts),
         finish=_finish(grid, runs) if single else None,
-        decisions=_story(grid, runs) if single else (),
+        decisions=_list_decisions(grid, runs) if single else (),
         spread=None
         if single
         else Spread(
@@ -198,7 +200,7 @@ def _starts(grid: Slots, series: IntensitySeries, start: datetime | Sequence[dat
     return np.array([grid.position(time) for time in utc])
 
 
-def _straight(grid: Slots, starts: Floats, hours: Floats) -> Floats:
+def _uninterrupted_emissions(grid: Slots, starts: Floats, hours: Floats) -> Floats:
     """∫c dt in (gCO2e/kWh)·h from each start over so many hours."""
     integral = np.concatenate([[0.0], np.cumsum(grid.intensity)]) * grid.step_hours
     edges = np.arange(len(integral), dtype=np.float64)
@@ -207,7 +209,7 @@ def _straight(grid: Slots, starts: Floats, hours: Floats) -> Floats:
     return straight
 
 
-def _oracle(grid: Slots, runs: Runs) -> Floats:
+def _oracle(grid: Slots, runs: SimulatedRuns) -> Floats:
     """∫c dt over the cleanest hours of each window, as many as were computed."""
     windows = np.maximum(runs.deadline_hours, np.nan_to_num(runs.computing_hours))
     first = np.floor(runs.starts + 1e-9).astype(np.int64)
@@ -217,7 +219,7 @@ def _oracle(grid: Slots, runs: Runs) -> Floats:
     hours = np.minimum(begins + grid.step_hours, windows[:, None]) - np.maximum(begins, 0.0)
     hours = np.clip(hours, 0.0, None) * (place < len(grid.intensity))
     intensity = grid.intensity[np.minimum(place, len(grid.intensity) - 1)]
-    return cheapest_slots(intensity, hours, np.ones_like(hours), runs.computing_hours).emissions
+    return select_cheapest_slots(intensity, hours, np.ones_like(hours), runs.computing_hours).emissions
 
 
 def _shares(saved: Floats, of: Floats) -> Floats:
@@ -235,11 +237,11 @@ def _quantiles(values: Floats) -> tuple[float, float, float]:
     return low, middle, high
 
 
-def _finish(grid: Slots, runs: Runs) -> datetime:
+def _finish(grid: Slots, runs: SimulatedRuns) -> datetime:
     return grid.time(runs.starts[0]) + timedelta(hours=float(runs.finish_hours[0]))
 
 
-def _story(grid: Slots, runs: Runs) -> tuple[BacktestDecision, ...]:
+def _list_decisions(grid: Slots, runs: SimulatedRuns) -> tuple[BacktestDecision, ...]:
     def told(position: float, action: str, rho: float | None, reason: str) -> BacktestDecision:
         slot = min(int(position + 1e-9), len(grid.intensity) - 1)
         return BacktestDecision(grid.time(position), float(grid.intensity[slot]), action, rho, reason)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from greencore.policy.utility import SHORTEST_SEGMENT, UtilityCurve, bought
+from greencore.policy.utility import SHORTEST_SEGMENT, UtilityCurve, count_worthwhile_segments
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -80,8 +80,8 @@ def price_rho(
     """
     cost = np.asarray(cost_gco2e, dtype=np.float64)
     worth_gco2e = gco2e_per_loss * max(loss_per_epoch, 0.0)
-    rho, slopes = _points(curve.normalised().scaled(worth_gco2e), rho_min, rho_max)
-    return np.asarray(rho[bought(slopes, cost)])
+    rho, slopes = _points(curve.normalise().scale(worth_gco2e), rho_min, rho_max)
+    return np.asarray(rho[count_worthwhile_segments(slopes, cost)])
 
 
 def _points(curve: UtilityCurve, rho_min: float, rho_max: float) -> tuple[Floats, Floats]:
@@ -90,7 +90,7 @@ def _points(curve: UtilityCurve, rho_min: float, rho_max: float) -> tuple[Floats
         raise ValueError(f"given ρ from {rho_min:g} to {rho_max:g}: expected a range within (0, 1]")
     if rho_max - rho_min < SHORTEST_SEGMENT * 2:
         return np.array([rho_min]), np.empty(0)
-    within = curve.clipped(rho_min, rho_max)
+    within = curve.clip(rho_min, rho_max)
     return within.rho, within.slopes
 
 
@@ -109,14 +109,14 @@ def _bisect(rho: Floats, slopes: Floats, cost: Floats, budget: Floats) -> tuple[
     if len(worthwhile):
         high = worthwhile[0] / least_cost * (1 + ROUNDING)
         low = np.full_like(high, worthwhile[-1] * (1 - ROUNDING))
-        lowest = bought(slopes, low[:, None] * cost)
+        lowest = count_worthwhile_segments(slopes, low[:, None] * cost)
         keeps = (rho[lowest] * cost).sum(axis=1) <= budget
         # Beyond `lowest` more FLOPs bring nothing.
         dear[keeps], cheap[~keeps] = lowest[keeps], lowest[~keeps]
         rows = np.flatnonzero(~keeps)
         while len(rows):
             middle = np.sqrt(low[rows] * high[rows])
-            point = bought(slopes, middle[:, None] * cost[rows])
+            point = count_worthwhile_segments(slopes, middle[:, None] * cost[rows])
             fits = (rho[point] * cost[rows]).sum(axis=1) <= budget[rows]
             dear[rows[fits]], high[rows[fits]] = point[fits], middle[fits]
             cheap[rows[~fits]], low[rows[~fits]] = point[~fits], middle[~fits]

@@ -8,21 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from greencore.carbon.series import IntensitySeries, Reading
-from greencore.policy.smoothing import Previous
+from greencore.policy.smoothing import PreviousRho
 from greencore.policy.utility import DEFAULT_UTILITY, UtilityCurve
 
 Floats = NDArray[np.float64]
 
 ASSUMED_LOSS_PER_EPOCH = 0.5
-NO_READINGS = IntensitySeries()
+EMPTY_SERIES = IntensitySeries()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Circumstances:
+class PolicyContext:
     """The grid and the run at `now` (aware), as an epoch is about to begin.
 
     `reading` is the newest intensity, `step` the step of the fallback chain that found it, `refused` why a stand-in was
-    not taken where there is no reading; `window` holds the stored readings of the past and `outlook` what is expected
+    not taken where there is no reading; `window` holds the stored readings of the past and `forecast` what is expected
     from now on. `previous` is None at the first epoch, and `epochs_left` counts the one that begins. `epoch_hours` and
     `epoch_kwh` (PUE included) are those of an epoch at ρ = 1, None where nothing is known; `spent_gco2e` is what the
     run has emitted. `utility` is None until the first probe, `loss_per_epoch` (what an epoch at ρ = 1 takes off the
@@ -33,9 +33,9 @@ class Circumstances:
     reading: Reading | None
     step: str | None = None
     refused: str | None = None
-    window: IntensitySeries = NO_READINGS
-    outlook: IntensitySeries = NO_READINGS
-    previous: Previous | None = None
+    window: IntensitySeries = EMPTY_SERIES
+    forecast: IntensitySeries = EMPTY_SERIES
+    previous: PreviousRho | None = None
     epochs_left: int = 1
     epoch_hours: float | None = None
     epoch_kwh: float | None = None
@@ -56,27 +56,27 @@ class Circumstances:
     @property
     def curve(self) -> UtilityCurve:
         """The run's own curve or the default one, scaled to 1 at ρ = 1."""
-        return (self.utility or DEFAULT_UTILITY).normalised()
+        return (self.utility or DEFAULT_UTILITY).normalise()
 
     @property
     def expected(self) -> IntensitySeries:
-        """The outlook, with the reading before it where it begins later, or in its place where it is empty."""
+        """The forecast, with the reading before it where it begins later, or in its place where it is empty."""
         if self.reading is None:
-            return self.outlook
-        if not len(self.outlook):
+            return self.forecast
+        if not len(self.forecast):
             return IntensitySeries([self.reading])
-        first = self.outlook.readings[0]
+        first = self.forecast.readings[0]
         same = (self.reading.zone, self.reading.signal) == (first.zone, first.signal)
         if not same or first.start <= max(self.now, self.reading.start):
-            return self.outlook
+            return self.forecast
         known = replace(self.reading, end=min(self.reading.end, first.start))
-        return IntensitySeries([known, *self.outlook])
+        return IntensitySeries([known, *self.forecast])
 
     def expected_over_epochs(self, rho: Sequence[float] | Floats) -> Floats:
         """The mean intensity of each epoch to come in gCO2e/kWh, where they run back to back from now at these `rho`.
 
-        Beyond the outlook its last value goes on; where an epoch's length is unknown, all are as at present. `expected`
-        must not be empty (NoReading).
+        Beyond the forecast its last value goes on; where an epoch's length is unknown, all are as at present.
+        `expected` must not be empty (NoReading).
         """
         expected = self.expected
         hours = np.zeros(len(rho)) if self.epoch_hours is None else self.epoch_hours * np.asarray(rho)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import numpy as np
 
 from greencore.carbon.series import IntensitySeries
-from greencore.policy.planning import best_window
+from greencore.policy.planning import find_best_window
 
 HOUR = timedelta(hours=1)
 
@@ -21,15 +21,17 @@ class CleanWindow:
     gco2e_per_kwh: float
 
 
-def cleanest_window(outlook: IntensitySeries, *, start: datetime, end: datetime, hours: float) -> CleanWindow | None:
+def find_cleanest_window(
+    forecast: IntensitySeries, *, start: datetime, end: datetime, hours: float
+) -> CleanWindow | None:
     """The window of `hours` within `[start, end]` with the lowest mean intensity, the earliest of equals.
 
-    `outlook` has to be known throughout it: a window never spans a gap. None where no stretch is long enough. Raises
+    `forecast` has to be known throughout it: a window never spans a gap. None where no stretch is long enough. Raises
     ValueError where `hours` is not above 0.
     """
     if not hours > 0:
         raise ValueError(f"hours is {hours}: expected a length above 0")
-    found = [window for piece in _stretches(outlook, start, end) if (window := _best(piece, hours)) is not None]
+    found = [window for piece in _stretches(forecast, start, end) if (window := _best(piece, hours)) is not None]
     # Differences in the last digits are no reason to wait.
     return min(found, key=lambda window: round(window.gco2e_per_kwh, 9), default=None)
 
@@ -38,10 +40,10 @@ def cleanest_window(outlook: IntensitySeries, *, start: datetime, end: datetime,
 _Part = tuple[datetime, datetime, float]
 
 
-def _stretches(outlook: IntensitySeries, start: datetime, end: datetime) -> Iterator[list[_Part]]:
+def _stretches(forecast: IntensitySeries, start: datetime, end: datetime) -> Iterator[list[_Part]]:
     """What is known from `start` to `end`, cut where something is missing; earliest first."""
     stretch: list[_Part] = []
-    for reading in outlook:
+    for reading in forecast:
         begins, ends = max(reading.start, start), min(reading.end, end)
         if begins >= ends:
             continue
@@ -59,6 +61,6 @@ def _best(stretch: list[_Part], hours: float) -> CleanWindow | None:
         return None
     lengths = np.array([[(until - since) / HOUR for since, until, _ in stretch]])
     intensity = np.array([[gco2e_per_kwh for _, _, gco2e_per_kwh in stretch]])
-    window = best_window(intensity, lengths, np.ones_like(lengths), np.array([hours]))
+    window = find_best_window(intensity, lengths, np.ones_like(lengths), np.array([hours]))
     opens = begins + float(window.delay_hours[0]) * HOUR
     return CleanWindow(opens, opens + hours * HOUR, float(window.emissions[0]) / hours)

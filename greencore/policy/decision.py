@@ -1,16 +1,16 @@
-"""Turns a policy and the circumstances of an epoch into ρ, with the reason in plain words."""
+"""Turns a policy and the context of an epoch into ρ, with the reason in plain words."""
 
 from dataclasses import dataclass
 from datetime import datetime
 
 from greencore.carbon.series import Reading
-from greencore.policy.choices import Choice, Unknown, choose
-from greencore.policy.circumstances import Circumstances
+from greencore.policy.choices import NoChoice, RhoChoice, choose_rho
+from greencore.policy.circumstances import PolicyContext
 from greencore.policy.errors import IntensityMissing
 from greencore.policy.models import FixedRho, Policy
-from greencore.policy.smoothing import Previous, smoothed
+from greencore.policy.smoothing import PreviousRho, smooth_rho
 
-STEP_IN_WORDS = {
+FALLBACK_STEP_LABELS = {
     "stale": "no longer fresh",
     "forecast": "forecast",
     "yesterday": "same hour yesterday",
@@ -20,7 +20,7 @@ STEP_IN_WORDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class RhoDecision:
     """ρ in (0, 1] for one epoch, and what it rests on.
 
     `intensity_gco2e_per_kwh`, `source`, `step` (of the fallback chain) and `age_seconds` (since the reading's interval
@@ -40,56 +40,56 @@ class Decision:
     price_gco2e: float | None = None
 
 
-def decide(policy: Policy, circumstances: Circumstances) -> Decision:
+def decide_rho(policy: Policy, context: PolicyContext) -> RhoDecision:
     """ρ for the epoch that is about to begin.
 
     What the policy asks for is smoothed, but never above what a budget has left. Without an intensity (and for
     `percentile` without any reading in its window) `on_missing` decides, unsmoothed: "fallback" is the careful choice,
     ρ as at the dirtiest intensity, since what is not known may be dirty; "hold" keeps the previous ρ, and falls
-    back where there is none. `budget` and `price` also go by the outlook alone, and ask for `rho_min` while an epoch's
+    back where there is none. `budget` and `price` also go by the forecast alone, and ask for `rho_min` while an epoch's
     energy is unknown. Raises IntensityMissing where `on_missing` is "fail".
     """
-    known, step = _in_force(circumstances)
-    choice = choose(policy, circumstances)
-    described = None if known is None else _described(known, step, circumstances)
-    if isinstance(choice, Unknown):
+    known, step = _in_force(context)
+    choice = choose_rho(policy, context)
+    described = None if known is None else _describe(known, step, context)
+    if isinstance(choice, NoChoice):
         missing = choice.missing if described is None else f"{described}, but {choice.missing}"
-        rho, reason = _without(policy, circumstances.previous, missing, choice.ends_run)
+        rho, reason = _decide_on_missing(policy, context.previous, missing, choice.ends_run)
     else:
-        rho, reason = _smoothed(policy, circumstances.previous, choice, described or "")
-    return Decision(
+        rho, reason = _smooth(policy, context.previous, choice, described or "")
+    return RhoDecision(
         rho=rho,
         reason=reason,
         intensity_gco2e_per_kwh=None if known is None else known.gco2e_per_kwh,
         source=None if known is None else known.source,
         step=step,
-        age_seconds=None if known is None else known.age_seconds(circumstances.now),
-        estimated=known is None or known.estimated or circumstances.reading is None,
+        age_seconds=None if known is None else known.age_seconds(context.now),
+        estimated=known is None or known.estimated or context.reading is None,
         ends_run=choice.ends_run,
-        price_gco2e=choice.price_gco2e if isinstance(choice, Choice) else None,
+        price_gco2e=choice.price_gco2e if isinstance(choice, RhoChoice) else None,
     )
 
 
-def _in_force(circumstances: Circumstances) -> tuple[Reading | None, str | None]:
+def _in_force(context: PolicyContext) -> tuple[Reading | None, str | None]:
     """The intensity that is shown with the decision, and the step that found it."""
-    if circumstances.reading is not None:
-        return circumstances.reading, circumstances.step
-    outlook = circumstances.outlook
-    if not len(outlook):
+    if context.reading is not None:
+        return context.reading, context.step
+    forecast = context.forecast
+    if not len(forecast):
         return None, None
-    return outlook.latest_at(circumstances.now) or outlook.readings[0], "forecast"
+    return forecast.latest_at(context.now) or forecast.readings[0], "forecast"
 
 
-def _smoothed(policy: Policy, previous: Previous | None, choice: Choice, described: str) -> tuple[float, str]:
+def _smooth(policy: Policy, previous: PreviousRho | None, choice: RhoChoice, described: str) -> tuple[float, str]:
     if choice.ends_run:
         return choice.rho, f"{described} {choice.why}"
     lowest, highest = policy.rho_range
-    rho, change = smoothed(choice.rho, previous, policy.smoothing, (lowest, min(highest, choice.most)))
+    rho, change = smooth_rho(choice.rho, previous, policy.smoothing, (lowest, min(highest, choice.rho_limit)))
     reason = f"{described} {choice.why}, so ρ = {choice.rho:.4g}"
     return rho, reason if change is None else f"{reason}, smoothed to {rho:.4g}: {change}"
 
 
-def _without(policy: Policy, previous: Previous | None, missing: str, ends_run: bool) -> tuple[float, str]:
+def _decide_on_missing(policy: Policy, previous: PreviousRho | None, missing: str, ends_run: bool) -> tuple[float, str]:
     rule = policy.on_missing
     if ends_run:
         return policy.dirtiest_rho, f"{missing}: the run ends before this epoch"
@@ -105,16 +105,16 @@ def _without(policy: Policy, previous: Previous | None, missing: str, ends_run: 
     return rho, f"{missing}: {why} ρ = {rho:.4g}"
 
 
-def _described(reading: Reading, step: str | None, circumstances: Circumstances) -> str:
-    now = circumstances.now
+def _describe(reading: Reading, step: str | None, context: PolicyContext) -> str:
+    now = context.now
     about = [
         reading.source,
-        *([STEP_IN_WORDS.get(step, step)] if step is not None and step != "fresh" else []),
+        *([FALLBACK_STEP_LABELS.get(step, step)] if step is not None and step != "fresh" else []),
         *(["estimated"] if reading.estimated else []),
         _age(reading, now),
     ]
     described = f"{reading.gco2e_per_kwh:.6g} gCO2e/kWh ({', '.join(about)})"
-    return described if circumstances.reading is not None else f"no intensity reading, but an outlook of {described}"
+    return described if context.reading is not None else f"no intensity reading, but a forecast of {described}"
 
 
 def _age(reading: Reading, now: datetime) -> str:

@@ -6,13 +6,20 @@ from datetime import datetime, timedelta
 import numpy as np
 
 from greencore.carbon.series import IntensitySeries
-from greencore.policy.models import ByIntensity, Gate, Policy
-from greencore.policy.planning import Bools, Floats, best_window, bridged, cheapest_slots, with_hysteresis
+from greencore.policy.models import Gate, IntensityPolicy, Policy
+from greencore.policy.planning import (
+    Bools,
+    Floats,
+    apply_hysteresis,
+    bridge_gaps,
+    find_best_window,
+    select_cheapest_slots,
+)
 
 HOUR = timedelta(hours=1)
-NOTHING_HOURS = 1e-9  # what rounding leaves
+EPSILON_HOURS = 1e-9  # what rounding leaves
 NO_SAVING = 1e-12
-RUNS_THROUGH = "it has begun, and runs through"
+NO_PAUSE_REASON = "it has begun, and runs through"
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,7 @@ class GatePlans:
     committed: Bools
 
 
-def plan(
+def plan_gates(
     gate: Gate,
     intensity: Floats,
     hours: Floats,
@@ -53,17 +60,17 @@ def plan(
     those before the next plan: in them a run changes between computing and pausing only where that is worth
     `switch_hours`.
     """
-    intensity, reached = bridged(intensity)
+    intensity, reached = bridge_gaps(intensity)
     hours = hours * reached
-    through = (hours / rho).sum(axis=1) < work - NOTHING_HOURS
+    through = (hours / rho).sum(axis=1) < work - EPSILON_HOURS
     if gate.mode == "none":
         through |= True
     elif gate.mode == "defer":
         through = through | begun
     if gate.mode == "pause":
-        cheapest = cheapest_slots(intensity, hours, rho, work)
+        cheapest = select_cheapest_slots(intensity, hours, rho, work)
         saving = cheapest.saving
-        share = with_hysteresis(
+        share = apply_hysteresis(
             cheapest,
             intensity,
             hours,
@@ -76,7 +83,7 @@ def plan(
         goes_on[:, :-1] = np.logical_or.accumulate(share[:, :0:-1] > 0, axis=1)[:, ::-1]
         share = np.where((share > 0) & ~goes_on, 1.0, share)
     else:
-        window = best_window(intensity, hours, rho, work)
+        window = find_best_window(intensity, hours, rho, work)
         ends = np.cumsum(hours, axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
             share = np.clip((ends - window.delay_hours[:, None]) / hours, 0.0, 1.0)
@@ -86,20 +93,20 @@ def plan(
     return GatePlans(share, _delay(share, hours, gate), saving, ~through, committed)
 
 
-def planned_rho(policy: Policy, intensity: Floats, current: Floats) -> Floats:
+def predict_rho(policy: Policy, intensity: Floats, current: Floats) -> Floats:
     """ρ [runs, slots] that a plan reckons with at expected intensities [runs, slots].
 
     The kinds that look at the intensity alone say it for each; the others are taken to keep `current` [runs] (NaN
     before the first epoch: then the middle of their range), and are planned anew as their ρ changes. NaN intensities
-    are bridged as in `plan`.
+    are bridged as in `plan_gates`.
     """
-    if isinstance(policy, ByIntensity):
-        return policy.rho_over(bridged(intensity)[0])
+    if isinstance(policy, IntensityPolicy):
+        return policy.rho_at_intensities(bridge_gaps(intensity)[0])
     rho = np.nan_to_num(current, nan=sum(policy.rho_range) / 2)
     return np.repeat(rho[:, None], intensity.shape[1], axis=1)
 
 
-def shut(gate: Gate, intensity: Floats, before: Bools) -> Bools:
+def apply_thresholds(gate: Gate, intensity: Floats, before: Bools) -> Bools:
     """Where the gate's two thresholds forbid to compute: above one, and from there until not above the other."""
     if gate.pause_above is None:
         return np.zeros(len(intensity), dtype=bool)
@@ -107,12 +114,12 @@ def shut(gate: Gate, intensity: Floats, before: Bools) -> Bools:
 
 
 @dataclass(frozen=True)
-class Progress:
+class RunProgress:
     """How far a run has come, as its gate has to know it.
 
     `epoch_left_hours` is what the running epoch still takes at its own ρ (0 between epochs), `work_left_hours` what
     the epochs after it take at ρ = 1; `rho` is the newest, None before the first epoch. `switch_hours` is what a
-    checkpoint and a reload cost, in hours of computing. `committed` and `shut` are what the last look said.
+    checkpoint and a reload cost, in hours of computing. `committed` and `shut` are what the last evaluation said.
     """
 
     epoch_left_hours: float
@@ -126,12 +133,12 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Look:
+class GateDecision:
     """What the gate says now: whether the run may compute, and if not, when to expect it.
 
     `until` is None while it is open. `saving` is the share of the emissions of running through from now that the plan
-    avoids. `forced`: the slack is used up, and the deadline beats the gate. `committed` and `shut` go into the next
-    look's `Progress`.
+    avoids. `forced`: the slack is used up, and the deadline beats the gate. `committed` and `shut` go into the
+    next evaluation's `RunProgress`.
     """
 
     opens: bool
@@ -143,16 +150,16 @@ class Look:
     reason: str
 
 
-def look(
+def evaluate_gate(
     policy: Policy,
-    progress: Progress,
+    progress: RunProgress,
     *,
     now: datetime,
     deadline: datetime,
-    outlook: IntensitySeries,
+    forecast: IntensitySeries,
     intensity_gco2e_per_kwh: float | None,
-) -> Look:
-    """Plans over `outlook` up to `deadline`, and says whether the run may compute now.
+) -> GateDecision:
+    """Plans over `forecast` up to `deadline`, and says whether the run may compute now.
 
     `intensity_gco2e_per_kwh` is the one in force, for the two thresholds; None where it is not known, which shuts
     nothing. Whatever the plan says, a run whose slack is used up goes ahead: its deadline beats the gate.
@@ -160,10 +167,10 @@ def look(
     gate = policy.gate
     _, rho_max = policy.rho_range
     slack_hours = (deadline - now) / HOUR - progress.epoch_left_hours - progress.work_left_hours * rho_max
-    edges, intensity = _slots(outlook, now, deadline)
+    edges, intensity = _slots(forecast, now, deadline)
     hours = np.diff(edges)[None, :]
-    rho = planned_rho(policy, intensity, np.array([np.nan if progress.rho is None else progress.rho]))
-    plans = plan(
+    rho = predict_rho(policy, intensity, np.array([np.nan if progress.rho is None else progress.rho]))
+    plans = plan_gates(
         gate,
         intensity,
         hours,
@@ -177,40 +184,42 @@ def look(
     bound_by_gate = not (gate.mode == "defer" and progress.begun)
     is_shut = False
     if intensity_gco2e_per_kwh is not None and bound_by_gate:
-        [is_shut] = shut(gate, np.array([intensity_gco2e_per_kwh]), np.array([progress.shut])).tolist()
+        [is_shut] = apply_thresholds(gate, np.array([intensity_gco2e_per_kwh]), np.array([progress.shut])).tolist()
     saving, delay, committed = float(plans.saving[0]), float(plans.delay_hours[0]), bool(plans.committed[0])
-    waits = delay > NOTHING_HOURS
-    forced = (is_shut or (gate.mode != "none" and bound_by_gate)) and slack_hours <= NOTHING_HOURS
+    waits = delay > EPSILON_HOURS
+    forced = (is_shut or (gate.mode != "none" and bound_by_gate)) and slack_hours <= EPSILON_HOURS
     if forced or not (waits or is_shut):
-        why = why_open(gate, plans, begun=progress.begun)
+        why = explain_open_gate(gate, plans, begun=progress.begun)
         if forced:
             why = f"the slack before the deadline {_clock(deadline)} is used up, so it runs regardless"
-        return Look(True, None, saving, forced, committed, is_shut, why)
+        return GateDecision(True, None, saving, forced, committed, is_shut, why)
     last = now + slack_hours * HOUR
     if is_shut:
         assert intensity_gco2e_per_kwh is not None
-        bound = why_shut(gate, intensity_gco2e_per_kwh)
+        bound = explain_closed_gate(gate, intensity_gco2e_per_kwh)
         reason = f"{intensity_gco2e_per_kwh:.4g} gCO2e/kWh is {bound}; it runs by {_clock(last)} in any case"
-        return Look(False, last, saving, False, committed, True, reason)
+        return GateDecision(False, last, saving, False, committed, True, reason)
     until = min(now + delay * HOUR, last)
     what = "the best window begins" if gate.mode == "defer" else "the planned clean hours begin"
-    return Look(False, until, saving, False, committed, False, f"{what} at {_clock(until)}, which saves {saving:.1%}")
+    return GateDecision(
+        False, until, saving, False, committed, False, f"{what} at {_clock(until)}, which saves {saving:.1%}"
+    )
 
 
-def why_open(gate: Gate, plans: GatePlans, *, begun: bool) -> str:
+def explain_open_gate(gate: Gate, plans: GatePlans, *, begun: bool) -> str:
     """Why the first of the planned runs may compute now, in words."""
     if gate.mode == "none":
         return "the gate is open"
     if gate.mode == "defer" and begun:
-        return RUNS_THROUGH
+        return NO_PAUSE_REASON
     if not plans.planned[0]:
-        return "the outlook does not reach far enough to plan"
+        return "the forecast does not reach far enough to plan"
     if plans.committed[0]:
         return "now is in the planned clean hours" if gate.mode == "pause" else "now is the best window"
     return f"waiting would save {max(plans.saving[0], 0.0):.1%}, not more than min_saving {gate.min_saving:.1%}"
 
 
-def why_shut(gate: Gate, intensity_gco2e_per_kwh: float) -> str:
+def explain_closed_gate(gate: Gate, intensity_gco2e_per_kwh: float) -> str:
     """Which of its thresholds keeps the gate shut at an intensity, in words that follow on from "it is"."""
     assert gate.pause_above is not None
     if intensity_gco2e_per_kwh > gate.pause_above:
@@ -218,10 +227,10 @@ def why_shut(gate: Gate, intensity_gco2e_per_kwh: float) -> str:
     return f"still above resume_below {gate.resume_threshold:g}"
 
 
-def _slots(outlook: IntensitySeries, now: datetime, deadline: datetime) -> tuple[Floats, Floats]:
-    """Edges in hours from `now` and intensities [1, slots] up to the deadline; NaN where the outlook has none."""
+def _slots(forecast: IntensitySeries, now: datetime, deadline: datetime) -> tuple[Floats, Floats]:
+    """Edges in hours from `now` and intensities [1, slots] up to the deadline; NaN where the forecast has none."""
     edges, values = [0.0], []
-    for reading in outlook:
+    for reading in forecast:
         if reading.start >= deadline:
             break
         begins, ends = (reading.start - now) / HOUR, (min(reading.end, deadline) - now) / HOUR

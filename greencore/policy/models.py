@@ -4,32 +4,32 @@ from typing import Annotated
 
 from pydantic import Field
 
-from greencore.policy.kinds.by_intensity import ByIntensity, Constant, Linear, Step, Steps
+from greencore.policy.kinds.by_intensity import Constant, IntensityPolicy, Linear, Step, Steps
 from greencore.policy.kinds.fields import FixedRho, Gate, Smoothing
 from greencore.policy.kinds.percentile import Percentile
 from greencore.policy.kinds.planned import Budget, Price
-from greencore.policy.kinds.policy import Policy, Ranged
+from greencore.policy.kinds.policy import Policy, RhoRangePolicy
 
 __all__ = [
-    "KINDS",
+    "POLICY_KINDS",
     "AnyPolicy",
     "Budget",
-    "ByIntensity",
     "Constant",
     "FixedRho",
     "Gate",
+    "IntensityPolicy",
     "Linear",
     "Percentile",
     "Policy",
     "PolicyBody",
     "Price",
-    "Ranged",
+    "RhoRangePolicy",
     "Smoothing",
     "Step",
     "Steps",
 ]
 
-KINDS = ("constant", "steps", "linear", "percentile", "budget", "price")
+POLICY_KINDS = ("constant", "steps", "linear", "percentile", "budget", "price")
 
 AnyPolicy = Constant | Steps | Linear | Percentile | Budget | Price
 PolicyBody = Annotated[AnyPolicy, Field(discriminator="kind")]

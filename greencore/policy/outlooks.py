@@ -5,7 +5,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from greencore.carbon.forecasting import LONGEST_HOURS, rolling_forecasts
+from greencore.carbon.forecasting import MAX_FORECAST_HOURS, rolling_forecasts
 from greencore.policy.slots import Floats, Ints, Slots
 
 ForecastKind = Literal["own", "persistence", "perfect"]
@@ -14,50 +14,50 @@ FORECASTS: tuple[ForecastKind, ...] = ("own", "persistence", "perfect")
 DAY_HOURS = 24
 
 
-class Outlook(Protocol):
+class BacktestForecast(Protocol):
     """Expected intensities, as they could be known at a time."""
 
-    def ahead(self, now: Ints, count: int) -> Floats:
+    def intensity_ahead(self, now: Ints, count: int) -> Floats:
         """[runs, count] gCO2e/kWh of the slots `now`[run], `now`[run] + 1 …, as known when `now`[run] begins.
 
         NaN where nothing is known.
         """
 
 
-class Perfect:
+class PerfectForecast:
     """The series itself."""
 
     def __init__(self, slots: Slots) -> None:
         self._intensity = slots.intensity
 
-    def ahead(self, now: Ints, count: int) -> Floats:
+    def intensity_ahead(self, now: Ints, count: int) -> Floats:
         """What will come."""
         return _taken(self._intensity, now[:, None] + np.arange(count))
 
 
-class Persistence:
+class PersistenceForecast:
     """The same hour of the last day that is over at that hour."""
 
     def __init__(self, slots: Slots) -> None:
         self._intensity = slots.intensity
         self._day = DAY_HOURS * slots.per_hour
 
-    def ahead(self, now: Ints, count: int) -> Floats:
+    def intensity_ahead(self, now: Ints, count: int) -> Floats:
         """Each slot as it was a day, or as many days as it takes, before."""
         steps = np.arange(count)
         days_back = steps // self._day + 1
         return _taken(self._intensity, now[:, None] + (steps - days_back * self._day))
 
 
-class Own:
+class RollingForecast:
     """Our own forecast, made anew at each hour from the hours that are over."""
 
     def __init__(self, slots: Slots, hours: int) -> None:
         hourly = slots.hourly()
-        self._forecasts = _forecasts(hourly.tobytes(), min(hours, LONGEST_HOURS), slots.origin.hour)
+        self._forecasts = _forecasts(hourly.tobytes(), min(hours, MAX_FORECAST_HOURS), slots.origin.hour)
         self._per_hour = slots.per_hour
 
-    def ahead(self, now: Ints, count: int) -> Floats:
+    def intensity_ahead(self, now: Ints, count: int) -> Floats:
         """The forecast of the hour that each slot lies in; the first hour of all has no past to forecast from."""
         hour = now // self._per_hour
         slot = now[:, None] + np.arange(count)
@@ -67,13 +67,13 @@ class Own:
         return np.where(ahead < hours, expected, np.nan)
 
 
-def outlook(kind: ForecastKind, slots: Slots, hours: int) -> Outlook:
-    """The outlook of a kind, for up to `hours` ahead."""
+def build_forecast(kind: ForecastKind, slots: Slots, hours: int) -> BacktestForecast:
+    """The forecast of a kind, for up to `hours` ahead."""
     if kind == "perfect":
-        return Perfect(slots)
+        return PerfectForecast(slots)
     if kind == "persistence":
-        return Persistence(slots)
-    return Own(slots, hours)
+        return PersistenceForecast(slots)
+    return RollingForecast(slots, hours)
 
 
 @lru_cache(maxsize=4)

@@ -8,16 +8,16 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from greencore.policy.errors import FieldError, PolicyError
-from greencore.policy.kinds.by_intensity import MOST_STEPS
-from greencore.policy.models import KINDS, AnyPolicy, Policy, PolicyBody
+from greencore.policy.kinds.by_intensity import MAX_STEPS
+from greencore.policy.models import POLICY_KINDS, AnyPolicy, Policy, PolicyBody
 
 _BODY: TypeAdapter[AnyPolicy] = TypeAdapter(PolicyBody)
 # More than any kind of policy has, with those that it shares with the others.
-MOST_FIELDS = 30
-DEEPEST = 3
-LONGEST_SHOWN = 200
+MAX_FIELDS = 30
+MAX_DEPTH = 3
+MAX_SHOWN_CHARACTERS = 200
 _short = Repr()
-_short.maxstring = _short.maxother = LONGEST_SHOWN
+_short.maxstring = _short.maxother = MAX_SHOWN_CHARACTERS
 _FORMS = {"tuple_type": "expected a list", "model_type": "expected an object"}
 
 
@@ -47,11 +47,11 @@ def parse_stored_policy(body: Mapping[str, object]) -> Policy:
 def _too_long(value: object, path: str = "") -> Iterator[FieldError]:
     """Every list and object that is too long, down to where one of a policy can be."""
     if isinstance(value, Mapping | list | tuple):
-        most = MOST_FIELDS if isinstance(value, Mapping) else MOST_STEPS
+        most = MAX_FIELDS if isinstance(value, Mapping) else MAX_STEPS
         if len(value) > most:
             what = "fields" if isinstance(value, Mapping) else "items"
             yield FieldError(path or "policy", f"given {len(value):,} {what}: expected at most {most}")
-        elif path.count(".") + path.count("[") < DEEPEST:
+        elif path.count(".") + path.count("[") < MAX_DEPTH:
             parts = value.items() if isinstance(value, Mapping) else enumerate(value)
             for part, item in parts:
                 yield from _too_long(item, _path([path, part] if path else [part]))
@@ -61,7 +61,7 @@ def _field_error(details: ErrorDetails) -> FieldError:
     if details["type"] in ("union_tag_invalid", "union_tag_not_found"):
         body: Any = details["input"]
         given = f"given {_short.repr(body['kind'])}" if "kind" in body else "missing"
-        return FieldError("kind", f"{given}: expected one of {', '.join(KINDS)}")
+        return FieldError("kind", f"{given}: expected one of {', '.join(POLICY_KINDS)}")
     # The location begins with the kind, and after on_missing comes its form: neither is part of the path.
     location = list(details["loc"][1:])
     if location[:1] == ["on_missing"] and len(location) > 1:
@@ -84,4 +84,4 @@ def _path(location: list[int | str]) -> str:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
+    return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"

@@ -21,36 +21,36 @@ class PausePlan:
     """The cheapest slots that together do the work.
 
     `share` [runs, slots] of each slot that is used, in [0, 1]; `marginal` [runs] the intensity of the dirtiest slot
-    that is used (0 where none is); `emissions` [runs] as ∫c dt of the plan, and `straight` [runs] that of as many hours
-    of computing run through from now: the same FLOPs, moved nowhere.
+    that is used (0 where none is); `emissions` [runs] as ∫c dt of the plan, and `uninterrupted_emissions` [runs] that
+    of as many hours of computing run through from now: the same FLOPs, moved nowhere.
     """
 
     share: Floats
     marginal: Floats
     emissions: Floats
-    straight: Floats
+    uninterrupted_emissions: Floats
 
     @property
     def saving(self) -> Floats:
         """The share of the emissions that the plan avoids; 0 where there are none."""
-        return _saving(self.emissions, self.straight)
+        return _saving(self.emissions, self.uninterrupted_emissions)
 
 
 @dataclass(frozen=True)
-class Window:
+class BestWindow:
     """The best window in one piece: it begins `delay_hours` [runs] from now; emissions as in `PausePlan`."""
 
     delay_hours: Floats
     emissions: Floats
-    straight: Floats
+    uninterrupted_emissions: Floats
 
     @property
     def saving(self) -> Floats:
         """The share of the emissions that waiting for the window avoids; 0 where there are none."""
-        return _saving(self.emissions, self.straight)
+        return _saving(self.emissions, self.uninterrupted_emissions)
 
 
-def cheapest_slots(intensity: Floats, hours: Floats, rho: Floats, work: Floats) -> PausePlan:
+def select_cheapest_slots(intensity: Floats, hours: Floats, rho: Floats, work: Floats) -> PausePlan:
     """Fills the cleanest slots first, the earlier of equals, until the work is done.
 
     Nothing emits less where power and ρ are constant and a pause is free. Where ρ rises as the grid gets cleaner, the
@@ -68,11 +68,11 @@ def cheapest_slots(intensity: Floats, hours: Floats, rho: Floats, work: Floats) 
     np.put_along_axis(share, order, used, axis=1)
     marginal = np.where(share > 0, intensity, 0.0).max(axis=1)
     used_hours = share * hours
-    straight = _straight(intensity, hours, used_hours.sum(axis=1))
-    return PausePlan(share, marginal, (used_hours * intensity).sum(axis=1), straight)
+    uninterrupted_emissions = _uninterrupted_emissions(intensity, hours, used_hours.sum(axis=1))
+    return PausePlan(share, marginal, (used_hours * intensity).sum(axis=1), uninterrupted_emissions)
 
 
-def best_window(intensity: Floats, hours: Floats, rho: Floats, work: Floats) -> Window:
+def find_best_window(intensity: Floats, hours: Floats, rho: Floats, work: Floats) -> BestWindow:
     """The window in one piece with the lowest mean intensity, the earliest of equals, to the minute.
 
     At a constant ρ that is the one that emits least. With w the work that could have been done by a time, a window
@@ -91,14 +91,16 @@ def best_window(intensity: Floats, hours: Floats, rho: Floats, work: Floats) -> 
     # Differences in the last digits are no reason to wait.
     best = np.argmax(mean <= mean.min(axis=1, keepdims=True) * (1 + 1e-12) + 1e-12, axis=1)[:, None]
     start = np.take_along_axis(begins, best, axis=1)
-    return Window(
+    return BestWindow(
         delay_hours=_rows_interp(start, done, elapsed)[:, 0],
         emissions=np.take_along_axis(emissions, best, axis=1)[:, 0],
-        straight=_straight(intensity, hours, np.take_along_axis(taken, best, axis=1)[:, 0]),
+        uninterrupted_emissions=_uninterrupted_emissions(
+            intensity, hours, np.take_along_axis(taken, best, axis=1)[:, 0]
+        ),
     )
 
 
-def with_hysteresis(
+def apply_hysteresis(
     plan: PausePlan, intensity: Floats, hours: Floats, *, running: Bools, switch_hours: Floats, slots: int = 1
 ) -> Floats:
     """The plan's `share` [runs, slots], with the first `slots` of them freed of changes that do not pay.
@@ -131,7 +133,7 @@ def with_hysteresis(
     return share
 
 
-def window_means(intensity: Floats, hours: Floats, starts: Floats, ends: Floats) -> Floats:
+def compute_window_means(intensity: Floats, hours: Floats, starts: Floats, ends: Floats) -> Floats:
     """Mean expected intensity [runs, windows] between times in hours from now; beyond the slots the last one holds.
 
     `ends` lie after `starts` (both [runs, windows]); a window of no length takes the last slot's.
@@ -149,7 +151,7 @@ def window_means(intensity: Floats, hours: Floats, starts: Floats, ends: Floats)
     return means
 
 
-def bridged(intensity: Floats) -> tuple[Floats, Bools]:
+def bridge_gaps(intensity: Floats) -> tuple[Floats, Bools]:
     """Intensities [runs, slots] without NaN, and which slots lie before the end of what is known.
 
     A gap takes the value before it, one at the beginning the first that is known, and what nothing is known of is 0.
@@ -168,14 +170,14 @@ def _gained(gain: Floats, hours: Floats, stretch: Bools, planned: Floats) -> Flo
     return gained
 
 
-def _straight(intensity: Floats, hours: Floats, computing_hours: Floats) -> Floats:
+def _uninterrupted_emissions(intensity: Floats, hours: Floats, computing_hours: Floats) -> Floats:
     """∫c dt [runs] of so many hours of computing from now on."""
     return _rows_interp(computing_hours[:, None], _from_zero(hours), _from_zero(hours * intensity))[:, 0]
 
 
-def _saving(emissions: Floats, straight: Floats) -> Floats:
+def _saving(emissions: Floats, uninterrupted_emissions: Floats) -> Floats:
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(straight > 0, 1.0 - emissions / straight, 0.0)
+        return np.where(uninterrupted_emissions > 0, 1.0 - emissions / uninterrupted_emissions, 0.0)
 
 
 def _from_zero(steps: Floats) -> Floats:

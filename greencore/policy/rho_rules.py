@@ -1,4 +1,4 @@
-"""The ρ that a policy sets at an epoch's start, for many runs at once: what `decide` says of one."""
+"""The ρ that a policy sets at an epoch's start, for many runs at once: what `decide_rho` says of one."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from greencore.policy.budget import ROUNDING, budget_rhos, price_rho, smallest_budget_gco2e
-from greencore.policy.choices import HALVINGS, ROUNDS
+from greencore.policy.choices import BISECTION_STEPS, FIXED_POINT_ITERATIONS
 from greencore.policy.circumstances import ASSUMED_LOSS_PER_EPOCH
-from greencore.policy.models import Budget, ByIntensity, FixedRho, Percentile, Policy, Price
-from greencore.policy.outlooks import Outlook
-from greencore.policy.planning import Bools, bridged, window_means
+from greencore.policy.models import Budget, FixedRho, IntensityPolicy, Percentile, Policy, Price
+from greencore.policy.outlooks import BacktestForecast
+from greencore.policy.planning import Bools, bridge_gaps, compute_window_means
 from greencore.policy.slots import Floats, Ints, Slots
-from greencore.policy.smoothing import smoothed_rhos
+from greencore.policy.smoothing import smooth_rhos
 from greencore.policy.utility import DEFAULT_UTILITY
 
-MOST_VALUES = 4_000_000  # of all windows that are ranked at a time
+MAX_VALUES = 4_000_000  # of all windows that are ranked at a time
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class EpochStart:
 
 
 @dataclass(frozen=True)
-class Choices:
+class RhoChoices:
     """ρ before smoothing, the most that smoothing may make of it, and which runs end rather than begin the epoch."""
 
     rho: Floats
-    most: Floats
+    rho_limit: Floats
     ends: Bools
 
 
@@ -54,44 +54,46 @@ class RhoRule(ABC):
         """ρ [runs] of the epoch that begins, smoothed; NaN where the run has to end before it."""
         choices = self._choose(start)
         lowest, highest = self._range
-        rho = smoothed_rhos(
+        rho = smooth_rhos(
             choices.rho,
             start.previous_rho,
             start.epochs_at_rho,
             self._smoothing,
-            (lowest, np.minimum(highest, choices.most)),
+            (lowest, np.minimum(highest, choices.rho_limit)),
         )
         return np.where(choices.ends, np.nan, rho)
 
     @abstractmethod
-    def _choose(self, start: EpochStart) -> Choices:
+    def _choose(self, start: EpochStart) -> RhoChoices:
         """What the policy asks for."""
 
     def _in_force(self, slot: Ints) -> Floats:
         return self._slots.intensity[np.minimum(slot, len(self._slots.intensity) - 1)]
 
 
-def rule_of(policy: Policy, slots: Slots, outlook: Outlook, *, epoch_hours: float, epoch_kwh: float) -> RhoRule:
+def build_rho_rule(
+    policy: Policy, slots: Slots, forecast: BacktestForecast, *, epoch_hours: float, epoch_kwh: float
+) -> RhoRule:
     """The rule of a policy of any kind, for epochs of a length and an energy at ρ = 1."""
-    if isinstance(policy, ByIntensity):
+    if isinstance(policy, IntensityPolicy):
         return _IntensityRule(policy, slots)
     if isinstance(policy, Percentile):
         return _RankRule(policy, slots)
     if isinstance(policy, Budget):
-        return _BudgetRule(policy, slots, outlook, epoch_hours, epoch_kwh)
+        return _BudgetRule(policy, slots, forecast, epoch_hours, epoch_kwh)
     assert isinstance(policy, Price)
-    return _PriceRule(policy, slots, outlook, epoch_hours, epoch_kwh)
+    return _PriceRule(policy, slots, forecast, epoch_hours, epoch_kwh)
 
 
 class _IntensityRule(RhoRule):
     """Constant, steps and linear."""
 
-    def __init__(self, policy: ByIntensity, slots: Slots) -> None:
+    def __init__(self, policy: IntensityPolicy, slots: Slots) -> None:
         super().__init__(policy, slots)
         self._policy = policy
 
-    def _choose(self, start: EpochStart) -> Choices:
-        return _free(self._policy.rho_over(self._in_force(start.slot)))
+    def _choose(self, start: EpochStart) -> RhoChoices:
+        return _free(self._policy.rho_at_intensities(self._in_force(start.slot)))
 
 
 class _RankRule(RhoRule):
@@ -110,7 +112,7 @@ class _RankRule(RhoRule):
         self._cleaner = np.full(count, np.nan)  # slots between that were cleaner, with half of those that were the same
         self._between = np.minimum(np.arange(count), self._whole - 1) if self._whole else np.zeros(count)
 
-    def _choose(self, start: EpochStart) -> Choices:
+    def _choose(self, start: EpochStart) -> RhoChoices:
         slot = np.minimum(start.slot, len(self._slots.intensity) - 1)
         self._add_up(np.unique(slot[np.isnan(self._cleaner[slot])]))
         step, within, rest = self._slots.step_hours, start.within_hours, self._rest_hours
@@ -131,7 +133,7 @@ class _RankRule(RhoRule):
             cleaner = cleaner + there * self._share(np.maximum(slot - back, 0), slot)
         with np.errstate(invalid="ignore", divide="ignore"):
             rank = np.where(total > 0, cleaner / total, 0.0)
-        return _free(np.where(total > 0, self._policy.rho_over_ranks(rank), self._without_past()))
+        return _free(np.where(total > 0, self._policy.rho_at_ranks(rank), self._without_past()))
 
     def _without_past(self) -> float:
         """ρ at the first moment of a series, before which nothing came; "fail" falls back, too."""
@@ -140,7 +142,7 @@ class _RankRule(RhoRule):
 
     def _add_up(self, slot: Ints) -> None:
         width = max(self._whole - 1, 0)
-        for part in np.array_split(slot, max(1, -(-len(slot) * max(width, 1) // MOST_VALUES))):
+        for part in np.array_split(slot, max(1, -(-len(slot) * max(width, 1) // MAX_VALUES))):
             place = part[:, None] - 1 - np.arange(width)
             share = self._share(np.maximum(place, 0), part[:, None])
             self._cleaner[part] = np.where(place >= 0, share, 0.0).sum(axis=1)
@@ -156,20 +158,20 @@ class _PlannedRule(RhoRule, ABC):
     """Budget and price: they look at what is expected of the epochs to come, and use the default curve."""
 
     def __init__(
-        self, policy: Budget | Price, slots: Slots, outlook: Outlook, epoch_hours: float, epoch_kwh: float
+        self, policy: Budget | Price, slots: Slots, forecast: BacktestForecast, epoch_hours: float, epoch_kwh: float
     ) -> None:
         super().__init__(policy, slots)
         self._bounds = (policy.rho_min, policy.rho_max)
-        self._outlook, self._epoch_hours, self._epoch_kwh = outlook, epoch_hours, epoch_kwh
-        self._curve = DEFAULT_UTILITY.normalised()
+        self._forecast, self._epoch_hours, self._epoch_kwh = forecast, epoch_hours, epoch_kwh
+        self._curve = DEFAULT_UTILITY.normalise()
 
     def _ahead(self, start: EpochStart) -> tuple[Floats, Floats]:
         """Intensities and hours [runs, slots] from now on: the one in force, then what is expected."""
         step = self._slots.step_hours
         count = int(np.ceil(start.epochs_left.max() * self._epoch_hours / step)) + 1
-        expected = self._outlook.ahead(start.slot, count)
+        expected = self._forecast.intensity_ahead(start.slot, count)
         expected[:, 0] = self._in_force(start.slot)
-        intensity, reached = bridged(expected)
+        intensity, reached = bridge_gaps(expected)
         hours = np.full(intensity.shape, step) * reached
         hours[:, 0] -= start.within_hours
         return intensity, hours
@@ -178,7 +180,7 @@ class _PlannedRule(RhoRule, ABC):
         """gCO2e [runs, epochs] at ρ = 1 of epochs that run back to back at these ρ."""
         ends = np.cumsum(rho * self._epoch_hours, axis=1)
         starts = np.concatenate([np.zeros((len(ends), 1)), ends[:, :-1]], axis=1)
-        return window_means(*ahead, starts, ends) * self._epoch_kwh
+        return compute_window_means(*ahead, starts, ends) * self._epoch_kwh
 
     def _cost_of_first(self, ahead: tuple[Floats, Floats], rho: Floats) -> Floats:
         costs: Floats = self._costs(ahead, rho[:, None])[:, 0]
@@ -188,11 +190,13 @@ class _PlannedRule(RhoRule, ABC):
 class _BudgetRule(_PlannedRule):
     """As much learning as is left of the budget."""
 
-    def __init__(self, policy: Budget, slots: Slots, outlook: Outlook, epoch_hours: float, epoch_kwh: float) -> None:
-        super().__init__(policy, slots, outlook, epoch_hours, epoch_kwh)
+    def __init__(
+        self, policy: Budget, slots: Slots, forecast: BacktestForecast, epoch_hours: float, epoch_kwh: float
+    ) -> None:
+        super().__init__(policy, slots, forecast, epoch_hours, epoch_kwh)
         self._budget = policy.budget_gco2e
 
-    def _choose(self, start: EpochStart) -> Choices:
+    def _choose(self, start: EpochStart) -> RhoChoices:
         rho_min, rho_max = self._bounds
         runs, ahead = len(start.slot), self._ahead(start)
         remaining = np.maximum(self._budget - start.spent_g, 0.0)
@@ -202,7 +206,7 @@ class _BudgetRule(_PlannedRule):
         # An epoch that is not there costs nothing.
         there = np.arange(start.epochs_left.max()) < start.epochs_left[:, None]
         rho = np.full(there.shape, rho_max)
-        for _ in range(ROUNDS):
+        for _ in range(FIXED_POINT_ITERATIONS):
             cost = self._costs(ahead, rho) * there
             plan = budget_rhos(self._curve, cost, remaining, rho_min=rho_min, rho_max=rho_max)
             rho = plan.rho
@@ -213,7 +217,7 @@ class _BudgetRule(_PlannedRule):
         most = self._affordable(ahead, most, remaining)
         most = np.where(free, rho_max, np.where(plan.feasible, most, rho_min))
         chosen = np.where(free, rho_max, np.where(plan.feasible, np.minimum(rho[:, 0], most), rho_min))
-        return Choices(chosen, np.where(free, 1.0, most), ends)
+        return RhoChoices(chosen, np.where(free, 1.0, most), ends)
 
     def _affordable(self, ahead: tuple[Floats, Floats], high: Floats, remaining: Floats) -> Floats:
         """The highest ρ up to `high` whose epoch is itself within the budget."""
@@ -221,7 +225,7 @@ class _BudgetRule(_PlannedRule):
         low, top = np.full(len(high), self._bounds[0]), high
         if fits.all():
             return high
-        for _ in range(HALVINGS):
+        for _ in range(BISECTION_STEPS):
             middle = (low + top) / 2
             within = self._cost_of_first(ahead, middle) * middle <= remaining
             low, top = np.where(within, middle, low), np.where(within, top, middle)
@@ -231,21 +235,23 @@ class _BudgetRule(_PlannedRule):
 class _PriceRule(_PlannedRule):
     """As many FLOPs as pay; the loss that an epoch takes off is assumed, as before the first measurement."""
 
-    def __init__(self, policy: Price, slots: Slots, outlook: Outlook, epoch_hours: float, epoch_kwh: float) -> None:
-        super().__init__(policy, slots, outlook, epoch_hours, epoch_kwh)
+    def __init__(
+        self, policy: Price, slots: Slots, forecast: BacktestForecast, epoch_hours: float, epoch_kwh: float
+    ) -> None:
+        super().__init__(policy, slots, forecast, epoch_hours, epoch_kwh)
         self._gco2e_per_loss = policy.gco2e_per_loss
 
-    def _choose(self, start: EpochStart) -> Choices:
+    def _choose(self, start: EpochStart) -> RhoChoices:
         rho_min, rho_max = self._bounds
         ahead = self._ahead(start)
         rho = np.full(len(start.slot), rho_max)
         free = self._cost_of_first(ahead, rho) == 0
-        for _ in range(ROUNDS):
+        for _ in range(FIXED_POINT_ITERATIONS):
             cost = self._cost_of_first(ahead, rho)
             rho = price_rho(self._curve, ASSUMED_LOSS_PER_EPOCH, cost, self._gco2e_per_loss, rho_min, rho_max)
         return _free(np.where(free, rho_max, rho))
 
 
-def _free(rho: Floats) -> Choices:
+def _free(rho: Floats) -> RhoChoices:
     """A choice that smoothing may change at will."""
-    return Choices(rho, np.ones(len(rho)), np.zeros(len(rho), dtype=bool))
+    return RhoChoices(rho, np.ones(len(rho)), np.zeros(len(rho), dtype=bool))

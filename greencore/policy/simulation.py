@@ -5,9 +5,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from greencore.policy.gating import NOTHING_HOURS, RUNS_THROUGH, plan, planned_rho, shut, why_open, why_shut
+from greencore.policy.gating import (
+    EPSILON_HOURS,
+    NO_PAUSE_REASON,
+    apply_thresholds,
+    explain_closed_gate,
+    explain_open_gate,
+    plan_gates,
+    predict_rho,
+)
 from greencore.policy.models import Policy
-from greencore.policy.outlooks import Outlook
+from greencore.policy.outlooks import BacktestForecast
 from greencore.policy.rho_rules import EpochStart, RhoRule
 from greencore.policy.slots import Floats, Ints, Slots
 
@@ -28,7 +36,7 @@ class Workload:
 
 
 @dataclass(frozen=True)
-class Step:
+class SimulatedAction:
     """What one run did from a moment on: "run", "wait" (not begun yet) or "pause", or began an "epoch" at `rho`."""
 
     position: float
@@ -38,7 +46,7 @@ class Step:
 
 
 @dataclass
-class Runs:
+class SimulatedRuns:
     """All runs, one entry each: where they start (in slots), and what became of them.
 
     `computing_hours`, `finish_hours` and `deadline_hours` count from the start; `emissions_g` in gCO2e. `steps` tells
@@ -51,7 +59,7 @@ class Runs:
     finish_hours: Floats
     emissions_g: Floats
     epochs_run: Ints
-    steps: list[Step] = field(default_factory=list)
+    steps: list[SimulatedAction] = field(default_factory=list)
 
 
 def latest_finish_hours(policy: Policy, work: Workload, deadline_hours: float | None) -> tuple[float, float]:
@@ -65,28 +73,28 @@ def latest_finish_hours(policy: Policy, work: Workload, deadline_hours: float | 
 def simulate(
     policy: Policy,
     slots: Slots,
-    outlook: Outlook,
+    forecast: BacktestForecast,
     rule: RhoRule,
     starts: Floats,
     work: Workload,
     *,
     deadline_hours: float | None,
-    tell: bool = False,
-) -> Runs:
+    record_actions: bool = False,
+) -> SimulatedRuns:
     """Runs that start at the positions `starts` on the grid, each by itself.
 
-    The gate plans anew at each full hour, by what `outlook` tells then; ρ and the two thresholds look at the
+    The gate plans anew at each full hour, by what `forecast` tells then; ρ and the two thresholds look at the
     intensity in force. A run whose slack is used up computes whatever the plan says.
     """
     deadline, _ = latest_finish_hours(policy, work, deadline_hours)
-    return _Simulation(policy, slots, outlook, rule, starts, work, deadline, tell).run()
+    return _Simulation(policy, slots, forecast, rule, starts, work, deadline, record_actions).run()
 
 
-def joined(parts: Sequence[Runs]) -> Runs:
+def concatenate_runs(parts: Sequence[SimulatedRuns]) -> SimulatedRuns:
     """The runs of several simulations, in order; at least one."""
     fields = ("starts", "deadline_hours", "computing_hours", "finish_hours", "emissions_g", "epochs_run")
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in fields}
-    return Runs(**arrays, steps=parts[0].steps)
+    return SimulatedRuns(**arrays, steps=parts[0].steps)
 
 
 class _Simulation:
@@ -94,20 +102,20 @@ class _Simulation:
         self,
         policy: Policy,
         slots: Slots,
-        outlook: Outlook,
+        forecast: BacktestForecast,
         rule: RhoRule,
         starts: Floats,
         work: Workload,
         deadline_hours: float,
-        tell: bool,
+        record_actions: bool,
     ) -> None:
         count = len(starts)
-        self._policy, self._slots, self._outlook, self._rule, self._work = policy, slots, outlook, rule, work
+        self._policy, self._slots, self._forecast, self._rule, self._work = policy, slots, forecast, rule, work
         _, self._rho_max = policy.rho_range
-        self._tell = tell
-        self._first = np.floor(starts + NOTHING_HOURS).astype(np.int64)
+        self._record_actions = record_actions
+        self._first = np.floor(starts + EPSILON_HOURS).astype(np.int64)
         self._offset_hours = np.maximum(starts - self._first, 0.0) * slots.step_hours
-        self._runs = Runs(
+        self._runs = SimulatedRuns(
             starts=starts,
             deadline_hours=np.full(count, deadline_hours),
             computing_hours=np.zeros(count),
@@ -128,7 +136,7 @@ class _Simulation:
         self._plan = np.ones((count, slots.per_hour))  # shares of the slots up to the next full hour
         self._why_runs, self._why_waits = "the gate is open", ""
 
-    def run(self) -> Runs:
+    def run(self) -> SimulatedRuns:
         """Slot by slot, until every run is over."""
         index, elapsed = 0, np.zeros(len(self._first))
         while self._active.any():
@@ -146,7 +154,7 @@ class _Simulation:
         wanted = self._wanted_hours(slot, length, elapsed, intensity)
         # What cannot wait any longer runs: idling may use up the slack and no more.
         forced = np.clip(length - np.maximum(slack, 0.0), 0.0, length)
-        forced = np.where(forced > NOTHING_HOURS, forced, 0.0)
+        forced = np.where(forced > EPSILON_HOURS, forced, 0.0)
         hours = np.where(self._active, np.maximum(wanted, forced), 0.0)
         # A window that defer has chosen begins late in its slot, and so does what the deadline forces; a plan to pause
         # uses a slot from its beginning on.
@@ -159,11 +167,11 @@ class _Simulation:
             self._record(starts, runs=True, forced=forced[0] > 0)
         self._runs.emissions_g += intensity * np.where(lived, idle_first, 0.0) * self._work.idle_power_kw
         self._compute(slot, begins + idle_first, hours, elapsed + idle_first, intensity)
-        if 0 < hours[0] < length[0] - idle_first[0] - NOTHING_HOURS:
+        if 0 < hours[0] < length[0] - idle_first[0] - EPSILON_HOURS:
             self._record(starts + hours[0] / self._slots.step_hours, runs=False, forced=False)
         idle_last = np.where(self._active, length - hours - idle_first, 0.0)
         self._runs.emissions_g += intensity * idle_last * self._work.idle_power_kw
-        self._computing = self._active & (hours > 0) & ((hours >= length - NOTHING_HOURS) | (idle_first > 0))
+        self._computing = self._active & (hours > 0) & ((hours >= length - EPSILON_HOURS) | (idle_first > 0))
 
     def _longest_left(self) -> Floats:
         """Hours that the rest takes where every epoch to come takes the most."""
@@ -181,23 +189,23 @@ class _Simulation:
             replan &= ~self._begun
         if replan.any():
             self._replan(np.flatnonzero(replan), slot, length, elapsed)
-        self._shut = shut(gate, intensity, self._shut)
+        self._shut = apply_thresholds(gate, intensity, self._shut)
         if gate.mode == "defer":
             self._shut &= ~self._begun
         wanted = self._plan[np.arange(len(slot)), slot % self._slots.per_hour] * length
-        return np.where(~self._shut & (wanted > NOTHING_HOURS), wanted, 0.0)
+        return np.where(~self._shut & (wanted > EPSILON_HOURS), wanted, 0.0)
 
     def _replan(self, runs: Ints, slot: Ints, length: Floats, elapsed: Floats) -> None:
         step, per_hour = self._slots.step_hours, self._slots.per_hour
         left = np.maximum(self._runs.deadline_hours - elapsed, 0.0)[runs]
-        count = int(np.ceil(left.max() / step - NOTHING_HOURS)) + 1
-        expected = self._outlook.ahead(slot[runs], count)
+        count = int(np.ceil(left.max() / step - EPSILON_HOURS)) + 1
+        expected = self._forecast.intensity_ahead(slot[runs], count)
         lengths = np.full((len(runs), count), step)
         lengths[:, 0] = length[runs]
         hours = np.clip(left[:, None] - (np.cumsum(lengths, axis=1) - lengths), 0.0, lengths)
-        rho = planned_rho(self._policy, expected, self._rho[runs])
+        rho = predict_rho(self._policy, expected, self._rho[runs])
         current = self._epoch_left * np.nan_to_num(self._rho, nan=self._rho_max)
-        plans = plan(
+        plans = plan_gates(
             self._policy.gate,
             expected,
             hours,
@@ -212,8 +220,8 @@ class _Simulation:
         self._committed[runs] = plans.committed
         for column in range(min(per_hour, count)):
             self._plan[runs, (slot[runs] + column) % per_hour] = plans.share[:, column]
-        if self._tell and runs[0] == 0:
-            self._why_runs = why_open(self._policy.gate, plans, begun=bool(self._begun[0]))
+        if self._record_actions and runs[0] == 0:
+            self._why_runs = explain_open_gate(self._policy.gate, plans, begun=bool(self._begun[0]))
             ahead = "the best window lies" if self._policy.gate.mode == "defer" else "cleaner hours lie"
             self._why_waits = f"{ahead} ahead, which saves {max(plans.saving[0], 0.0):.1%}"
 
@@ -221,10 +229,10 @@ class _Simulation:
         """Computes for `hours` from `elapsed` on, epoch after epoch."""
         todo, used = hours.copy(), np.zeros_like(hours)
         while True:
-            ready = self._active & (todo > NOTHING_HOURS)
+            ready = self._active & (todo > EPSILON_HOURS)
             if not ready.any():
                 return
-            fresh = np.flatnonzero(ready & (self._epoch_left <= NOTHING_HOURS))
+            fresh = np.flatnonzero(ready & (self._epoch_left <= EPSILON_HOURS))
             if len(fresh):
                 self._begin_epochs(fresh, slot, within + used, elapsed + used)
                 ready &= self._active
@@ -236,7 +244,7 @@ class _Simulation:
             self._epoch_left -= spent / rho
             self._runs.computing_hours += spent
             self._runs.emissions_g += intensity * spent * self._work.power_kw
-            done = ready & (self._epoch_left <= NOTHING_HOURS)
+            done = ready & (self._epoch_left <= EPSILON_HOURS)
             self._runs.epochs_run += done
             finished = done & (self._epochs_left == 0)
             self._runs.finish_hours[finished] = (elapsed + used)[finished]
@@ -261,27 +269,27 @@ class _Simulation:
         self._active[ended] = False
         self._runs.finish_hours[ended] = elapsed[ended]
         self._epochs_left[ended] = 0
-        if self._tell and runs[0] == 0:
+        if self._record_actions and runs[0] == 0:
             number = int(self._runs.epochs_run[0]) + 1
             position = slot[0] + within[0] / self._slots.step_hours
             why = f"epoch {number}" if not ends[0] else "the budget is used up: the run ends"
             self._runs.steps.append(
-                Step(position, "end" if ends[0] else "epoch", None if ends[0] else float(rho[0]), why)
+                SimulatedAction(position, "end" if ends[0] else "epoch", None if ends[0] else float(rho[0]), why)
             )
 
     def _record(self, position: float, *, runs: bool, forced: bool) -> None:
-        if not self._tell or not self._active[0]:
+        if not self._record_actions or not self._active[0]:
             return
         gate, begun = self._policy.gate, bool(self._begun[0])
         held = bool(self._shut[0]) or (gate.mode != "none" and not (gate.mode == "defer" and begun))
         if not runs:
-            slot = min(int(position + NOTHING_HOURS), len(self._slots.intensity) - 1)
-            why = why_shut(gate, float(self._slots.intensity[slot])) if self._shut[0] else self._why_waits
+            slot = min(int(position + EPSILON_HOURS), len(self._slots.intensity) - 1)
+            why = explain_closed_gate(gate, float(self._slots.intensity[slot])) if self._shut[0] else self._why_waits
         elif forced and held:
             why = "the slack before the deadline is used up, so it runs regardless"
         elif gate.mode == "defer" and begun:
-            why = RUNS_THROUGH
+            why = NO_PAUSE_REASON
         else:
             why = self._why_runs
         action = "run" if runs else "pause" if begun else "wait"
-        self._runs.steps.append(Step(position, action, None, why))
+        self._runs.steps.append(SimulatedAction(position, action, None, why))

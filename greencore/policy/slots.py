@@ -30,7 +30,7 @@ class Slots:
     intensity: Floats
 
     @classmethod
-    def of(cls, series: IntensitySeries) -> "Slots":
+    def from_series(cls, series: IntensitySeries) -> "Slots":
         """The grid that resolves every reading of `series`, down to 5 minutes; gaps take the reading before them.
 
         Raises NoReading on an empty series.

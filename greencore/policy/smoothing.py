@@ -14,15 +14,15 @@ ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
-class Previous:
+class PreviousRho:
     """The ρ of the epoch before, and for how many epochs in a row it has been used (at least 1)."""
 
     rho: float
     epochs: int
 
 
-def smoothed(
-    rho: float, previous: Previous | None, smoothing: Smoothing, rho_range: tuple[float, float]
+def smooth_rho(
+    rho: float, previous: PreviousRho | None, smoothing: Smoothing, rho_range: tuple[float, float]
 ) -> tuple[float, str | None]:
     """ρ of the epoch to come where the policy asks for `rho`, and what was changed about it, in words; None if nothing.
 
@@ -31,9 +31,7 @@ def smoothed(
     """
     if previous is None:
         return rho, None
-    chosen, rule = _smoothed(
-        np.array([rho]), np.array([previous.rho]), np.array([previous.epochs]), smoothing, rho_range
-    )
+    chosen, rule = _smooth(np.array([rho]), np.array([previous.rho]), np.array([previous.epochs]), smoothing, rho_range)
     result = float(chosen[0])
     if result == rho:
         return rho, None
@@ -46,25 +44,25 @@ def smoothed(
     return result, words[int(rule[0])]
 
 
-def smoothed_rhos(
+def smooth_rhos(
     rho: Floats,
     previous_rho: Floats,
     epochs: NDArray[np.int64],
     smoothing: Smoothing,
     rho_range: tuple[ArrayLike, ArrayLike],
 ) -> Floats:
-    """`smoothed` for many runs at once: the very numbers that it has for each.
+    """`smooth_rho` for many runs at once: the very numbers that it has for each.
 
     All arrays have one shape; `previous_rho` is NaN where there is none, and so is the result where `rho` is NaN. The
     bounds of `rho_range` may be arrays, too.
     """
-    return _smoothed(rho, previous_rho, epochs, smoothing, rho_range)[0]
+    return _smooth(rho, previous_rho, epochs, smoothing, rho_range)[0]
 
 
 _NOTHING, _MIN_EPOCHS, _DEADBAND, _MAX_CHANGE, _RANGE = range(5)
 
 
-def _smoothed(
+def _smooth(
     rho: Floats,
     previous_rho: Floats,
     epochs: NDArray[np.int64],

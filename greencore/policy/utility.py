@@ -48,7 +48,7 @@ class UtilityCurve:
             raise ValueError("value gets steeper as rho rises: expected a concave curve")
 
     @classmethod
-    def through(cls, rho: ArrayLike, value: ArrayLike, *, points: int = POINTS_STORED) -> "UtilityCurve":
+    def from_points(cls, rho: ArrayLike, value: ArrayLike, *, points: int = POINTS_STORED) -> "UtilityCurve":
         """The concave hull of at most `points` of the given ones, the first and the last among them.
 
         Those that are kept lie evenly along the curve. Each lies on the given curve, and the hull below it by little.
@@ -76,7 +76,7 @@ class UtilityCurve:
 
     def to_json(self) -> dict[str, list[float]]:
         """`{"rho": [...], "value": [...]}`, with at most 64 points."""
-        curve = self if len(self.rho) <= POINTS_STORED else UtilityCurve.through(self.rho, self.value)
+        curve = self if len(self.rho) <= POINTS_STORED else UtilityCurve.from_points(self.rho, self.value)
         return {"rho": curve.rho.tolist(), "value": curve.value.tolist()}
 
     @property
@@ -93,15 +93,15 @@ class UtilityCurve:
         values: Floats = np.interp(shares, self.rho, self.value) + below
         return values
 
-    def rho_at(self, price: ArrayLike) -> Floats:
+    def optimal_rho(self, price: ArrayLike) -> Floats:
         """The ρ that maximises value(ρ) − price · ρ, for each price (at least 0); the shape of `price`.
 
         Of equals it is the smaller; what costs nothing gets the last point.
         """
         prices = np.asarray(price, dtype=np.float64)
-        return np.asarray(self.rho[bought(self.slopes, prices)])
+        return np.asarray(self.rho[count_worthwhile_segments(self.slopes, prices)])
 
-    def clipped(self, rho_min: float, rho_max: float) -> "UtilityCurve":
+    def clip(self, rho_min: float, rho_max: float) -> "UtilityCurve":
         """The curve from `rho_min` to `rho_max`, and those its first and last point.
 
         Raises ValueError unless 0 < rho_min < rho_max <= 1, at least a millionth apart.
@@ -112,19 +112,19 @@ class UtilityCurve:
         rho = np.concatenate([[rho_min], self.rho[inside], [rho_max]])
         return UtilityCurve(rho, self.at(rho))
 
-    def scaled(self, factor: float) -> "UtilityCurve":
+    def scale(self, factor: float) -> "UtilityCurve":
         """The curve with every value times `factor`, which is at least 0 (ValueError)."""
         if not factor >= 0:
             raise ValueError(f"factor is {factor}: expected at least 0")
         return UtilityCurve(self.rho, self.value * factor)
 
-    def normalised(self) -> "UtilityCurve":
+    def normalise(self) -> "UtilityCurve":
         """The curve scaled so that it is 1 at ρ = 1; one that is worth nothing there becomes 0 throughout."""
         whole = float(self.at(1.0))
         return UtilityCurve(self.rho, self.value / whole if whole > 0 else np.zeros_like(self.value))
 
 
-def bought(slopes: Floats, price: Floats) -> NDArray[np.int64]:
+def count_worthwhile_segments(slopes: Floats, price: Floats) -> NDArray[np.int64]:
     """How many segments, with falling `slopes`, are worth more than a price per unit of ρ; all where it is 0."""
     count = np.searchsorted(-slopes, -price, side="left")
     return np.where(price <= 0, len(slopes), count)

@@ -9,7 +9,7 @@ from jinja2 import Template, TemplateError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template  # no public call lets the clock be set
 
-from greencore.dataset import LONGEST_SHOWN
+from greencore.dataset import MAX_SHOWN_CHARACTERS
 from greencore.training.models import ModelError
 from greencore.training.template_clock import TemplateClock
 
@@ -142,7 +142,7 @@ def _compile(tokenizer: PreTrainedTokenizerBase) -> Template:
 def _shown(error: Exception) -> str:
     """What an error says, short and in one line: a template may put all of a message in it."""
     text = " ".join(str(error).split())
-    shown = text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
+    shown = text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in shown)
 
 

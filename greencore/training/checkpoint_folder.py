@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from greencore.disk import NO_ROOM
+from greencore.disk import DISK_FULL_ERRNOS
 
 PREFIX = "checkpoint-"
 MANIFEST = "manifest.json"
@@ -115,9 +115,9 @@ def all_or_nothing(folder: Path) -> Iterator[Path]:
 
 def is_disk_full(error: BaseException) -> bool:
     """Whether an error, of Python's own or of a library in Rust, says that there is no room or that a quota is up."""
-    if isinstance(error, OSError) and error.errno in NO_ROOM:
+    if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
         return True
-    return any(f"(os error {number})" in str(error) for number in NO_ROOM)
+    return any(f"(os error {number})" in str(error) for number in DISK_FULL_ERRNOS)
 
 
 def make_durable(folder: Path) -> None:

@@ -174,9 +174,9 @@ def run_to_success(database: Database, settings: Settings, job_id: str) -> None:
     from datetime import timedelta
 
     from greencore.carbon import IntensitySeries, Reading
-    from greencore.carbon.accounting import split
+    from greencore.carbon.accounting import price_by_reading
     from greencore.energy import EnergyInterval
-    from greencore.policy import Circumstances, decide, parse_policy
+    from greencore.policy import PolicyContext, decide_rho, parse_policy
     from store.jobs import JobRepository
     from store.leases import claim
     from store.progress import add_energy, add_tracker_total, finish_epoch, report_step, start_epoch, succeed
@@ -216,10 +216,10 @@ def run_to_success(database: Database, settings: Settings, job_id: str) -> None:
     result.write_bytes(b"weights")
     (result.parent / "notes.txt").write_text("not an artifact")
     with database.session() as session:
-        decision = decide(policy, Circumstances(now=NOW, reading=reading, step="fresh"))
+        decision = decide_rho(policy, PolicyContext(now=NOW, reading=reading, step="fresh"))
         start_epoch(session, lease, 1, decision, at=NOW)
         report_step(session, lease, steps=10, steps_done=10, loss=1.25)
-        add_energy(session, lease, 1, interval, split(interval, IntensitySeries([reading]), pue=1.2))
+        add_energy(session, lease, 1, interval, price_by_reading(interval, IntensitySeries([reading]), pue=1.2))
         measured = {
             "rho_reached": 0.58,
             "flops": 5.8e12,

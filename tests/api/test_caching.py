@@ -13,9 +13,9 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from greencore.carbon import IntensitySeries, Reading
-from greencore.carbon.accounting import split
+from greencore.carbon.accounting import price_by_reading
 from greencore.energy import EnergyInterval
-from greencore.policy import Decision
+from greencore.policy import RhoDecision
 from scheduler.settle import account, settle_prices
 from store import progress
 from store.actions import ask
@@ -38,7 +38,7 @@ READING = Reading(
     estimated=True,
     fetched_at=NOW,
 )
-DECISION = Decision(
+DECISION = RhoDecision(
     rho=0.6, reason="clean", intensity_gco2e_per_kwh=200.0, source="uk", step="fresh", age_seconds=0.0, estimated=True
 )
 MINUTE = EnergyInterval(
@@ -195,8 +195,14 @@ def test_every_writer_changes_the_etag_of_what_it_changes(
     after("epoch", lambda s: progress.start_epoch(s, lease, 1, DECISION, at=NOW))
     after("step", lambda s: progress.report_step(s, lease, steps=9, steps_done=3, loss=2.0))
     none = replace(MINUTE, end=NOW + timedelta(seconds=1), cpu_kwh=0.0)
-    after("no energy", lambda s: progress.add_energy(s, lease, 1, none, split(none, IntensitySeries([READING]))))
-    after("energy", lambda s: progress.add_energy(s, lease, 1, MINUTE, split(MINUTE, IntensitySeries([READING]))))
+    after(
+        "no energy",
+        lambda s: progress.add_energy(s, lease, 1, none, price_by_reading(none, IntensitySeries([READING]))),
+    )
+    after(
+        "energy",
+        lambda s: progress.add_energy(s, lease, 1, MINUTE, price_by_reading(MINUTE, IntensitySeries([READING]))),
+    )
     after(
         "end of epoch",
         lambda s: progress.finish_epoch(
@@ -237,7 +243,9 @@ def test_energy_that_still_waits_for_its_price_changes_nothing_meanwhile(
     with database.session() as session:
         lease = claim(session, job_id, worker_id="w", device="cpu", at=NOW, lease_seconds=60)
         assert lease is not None
-        unpriced = [replace(piece, emissions_gco2e=None) for piece in split(MINUTE, IntensitySeries([READING]))]
+        unpriced = [
+            replace(piece, emissions_gco2e=None) for piece in price_by_reading(MINUTE, IntensitySeries([READING]))
+        ]
         progress.add_energy(session, lease, 1, MINUTE, unpriced)
     tag = etag(client, f"/jobs/{job_id}")
     settle_prices(database, settings, at=NOW + timedelta(minutes=5))

@@ -93,9 +93,9 @@ def stage_policies(database: Database, *, now: datetime) -> None:
     deferred = {"kind": "constant", "rho": 0.7, "gate": {"mode": "defer", "max_delay_hours": 12}}
     with database.session() as session:
         policies = PolicyRepository(session)
-        policies.add_version("follow-the-grid", parse_policy(linear).body(), at=now - timedelta(days=3))
-        policies.add_version("night-shift", parse_policy({"kind": "constant", "rho": 0.7}).body(), at=now)
-        policies.add_version("night-shift", parse_policy(deferred).body(), at=now)
+        policies.add_version("follow-the-grid", parse_policy(linear).to_json(), at=now - timedelta(days=3))
+        policies.add_version("night-shift", parse_policy({"kind": "constant", "rho": 0.7}).to_json(), at=now)
+        policies.add_version("night-shift", parse_policy(deferred).to_json(), at=now)
 
 
 def stage_dataset(database: Database, settings: Settings, *, now: datetime, owner: str = "ops") -> str:

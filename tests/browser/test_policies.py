@@ -45,7 +45,7 @@ def latest(dashboard: Dashboard, name: str = "follow-the-grid") -> Policy:
 def store(dashboard: Dashboard, body: dict[str, Any], name: str = "follow-the-grid") -> None:
     """As another operator would, at the same time."""
     with dashboard.database.session() as session:
-        policy = parse_policy(body).body()
+        policy = parse_policy(body).to_json()
         PolicyRepository(session).add_version(name, policy, at=datetime.now(UTC) + timedelta(seconds=1))
 
 
@@ -247,7 +247,7 @@ def test_every_kind_has_its_curve_and_says_what_it_rests_on(page: Page) -> None:
         "constant": "at every epoch",
         "steps": "at every epoch",
         "percentile": "ranked among 169 readings",
-        "budget": "on what is spent and on the outlook",
+        "budget": "on what is spent and on the forecast",
         "price": "on what an epoch takes off the loss",
     }
     open_editor(page)

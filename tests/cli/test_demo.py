@@ -21,8 +21,8 @@ from cli.stack import Stack
 from greencore.carbon import open_source
 from greencore.dataset import PromptRow, load_rows
 from greencore.hyperparameters import Hyperparameters
-from greencore.policy import Circumstances, decide, parse_policy
-from greencore.policy.decision import Decision
+from greencore.policy import PolicyContext, decide_rho, parse_policy
+from greencore.policy.decision import RhoDecision
 from greentune.client import Client
 from greentune.models import Artifact, Epoch, Job
 from store.database import Database
@@ -59,7 +59,7 @@ def test_the_day_is_labelled_synthetic_and_asks_for_every_rho() -> None:
     assert len(readings) == 24
     assert {reading.source for reading in readings} == {"trace (synthetic)"}
     policy = parse_policy(POLICY)
-    asked = [decide(policy, Circumstances(now=reading.start, reading=reading)).rho for reading in readings]
+    asked = [decide_rho(policy, PolicyContext(now=reading.start, reading=reading)).rho for reading in readings]
     assert set(asked) == {0.5, 0.7, 1.0}
     # So that a run of a few hours of this day never sees one ρ alone.
     assert max(len(run) for run in "".join({0.5: "a", 0.7: "b", 1.0: "c"}[rho] for rho in asked * 2).split("b")) <= 4
@@ -114,7 +114,7 @@ class Work:
             self._lease = claim(session, self._job_id, worker_id="w", device="cpu", at=NOW, lease_seconds=60)
 
     def trains(self, number: int, rho: float, reason: str) -> None:
-        decision = Decision(rho, reason, 120.0, "trace (synthetic)", "fresh", 60.0, estimated=True)
+        decision = RhoDecision(rho, reason, 120.0, "trace (synthetic)", "fresh", 60.0, estimated=True)
         with self._database.session() as session:
             start_epoch(session, self.lease, number, decision, at=NOW)
             report_step(session, self.lease, steps=20, steps_done=10 * number, loss=1.5)

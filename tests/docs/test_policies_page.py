@@ -13,14 +13,14 @@ from benchmarks import policy_pictures
 from benchmarks.policies import AIMED_SHARE, EPOCHS, POLICIES
 from benchmarks.policy_tables import FULL, PAGE, filled, measured
 from benchmarks.report import RESULTS
-from greencore.carbon.fallback import STEPS
-from greencore.carbon.opening import KNOWN
+from greencore.carbon.fallback import FALLBACK_STEPS
+from greencore.carbon.opening import SOURCE_SPECS
 from greencore.carbon.providers import carbon_aware_sdk, electricity_maps, energy_charts, uk, watttime
 from greencore.carbon.trace import OPTIONS as TRACE_OPTIONS
 from greencore.policy import Gate, Smoothing, parse_policy
 from greencore.policy.circumstances import ASSUMED_LOSS_PER_EPOCH
 from greencore.policy.kinds.fields import RESUME_SHARE
-from greencore.policy.models import KINDS
+from greencore.policy.models import POLICY_KINDS
 from store.settings import Settings
 
 TEXT = PAGE.read_text()
@@ -63,7 +63,7 @@ def test_what_the_prose_says_of_the_results_is_so() -> None:
 
 def test_every_kind_under_every_gate_was_measured_on_both_grids() -> None:
     for grid in POLICIES:
-        for kind in KINDS:
+        for kind in POLICY_KINDS:
             for gate in ("none", "defer", "pause"):
                 assert measured(RESULT["rows"], grid, kind, gate)["starts"] > 7000
 
@@ -76,18 +76,18 @@ def test_the_data_are_attributed() -> None:
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: str(example["kind"]))
 def test_every_example_is_a_policy(example: dict[str, Any]) -> None:
-    assert parse_policy(example).body()["kind"] == example["kind"]
+    assert parse_policy(example).to_json()["kind"] == example["kind"]
 
 
 def test_the_example_of_each_kind_is_the_one_that_was_measured() -> None:
-    for kind in KINDS:
+    for kind in POLICY_KINDS:
         assert measured(RESULT["rows"], "ES 2022", kind, "none")["body"] == next(
             example for example in EXAMPLES if example["kind"] == kind
         )
 
 
 def test_what_the_examples_and_tables_name_is_all_that_there_is() -> None:
-    assert re.findall(r"^### (\w+)$", TEXT, re.MULTILINE)[: len(KINDS)] == list(KINDS)
+    assert re.findall(r"^### (\w+)$", TEXT, re.MULTILINE)[: len(POLICY_KINDS)] == list(POLICY_KINDS)
     assert re.findall(r'^\| `"(none|defer|pause)"`', TEXT, re.MULTILINE) == ["none", "defer", "pause"]
     forms = re.search(r"^\| `on_missing` .*?\n\n", TEXT, re.MULTILINE | re.DOTALL)
     assert forms is not None
@@ -101,8 +101,8 @@ def test_what_the_examples_and_tables_name_is_all_that_there_is() -> None:
 def test_every_source_is_in_the_table_with_its_options_and_its_key() -> None:
     # A later table, of yearly means, has rows of the same names.
     lines = reversed(SOURCES.splitlines())
-    table = {name: line for line in lines for name in KNOWN if line.startswith(f"| `{name}` | ")}
-    assert table.keys() >= {*KNOWN}
+    table = {name: line for line in lines for name in SOURCE_SPECS if line.startswith(f"| `{name}` | ")}
+    assert table.keys() >= {*SOURCE_SPECS}
     assert "GREENTUNE_ELECTRICITY_MAPS_TOKEN" in table["electricity-maps"]
     assert "GREENTUNE_WATTTIME_USER" in table["watttime"]
     assert {name for name, line in table.items() if "marginal" in line} == {"watttime", "carbon-aware-sdk"}
@@ -116,7 +116,7 @@ def test_every_source_is_in_the_table_with_its_options_and_its_key() -> None:
 def test_every_step_of_the_fallback_chain_has_its_row_in_order() -> None:
     [table] = re.findall(r"^\| step \| shown as .*?\n\n", SOURCES, re.MULTILINE | re.DOTALL)
     steps = re.findall(r"^\| ([\w ]+) \| `([^`]+)`", table, re.MULTILINE)
-    assert [step for step, _ in steps] == list(STEPS)
+    assert [step for step, _ in steps] == list(FALLBACK_STEPS)
     assert all(shown == step or shown.startswith(f"{step} (") for step, shown in steps if step != "fresh")
 
 
@@ -142,7 +142,7 @@ def test_the_defaults_of_gate_and_smoothing_are_those_that_the_page_says() -> No
 
 def test_each_kind_and_the_gate_has_a_picture_that_is_described(tmp_path: Path) -> None:
     drawn = {Path(target).name: alt for alt, target in PICTURES}
-    assert drawn.keys() == {f"{name}.svg" for name in (*KINDS, "gate")}
+    assert drawn.keys() == {f"{name}.svg" for name in (*POLICY_KINDS, "gate")}
     for alt, target in PICTURES:
         assert len(alt) > 40
         assert "<svg" in (PAGE.parent / target).read_text()

@@ -10,12 +10,12 @@ from greencore.dataset import (
     PromptRow,
     Row,
     TextRow,
+    enumerate_rows,
     load_rows,
-    number_rows,
     parse_row,
     read_rows,
-    to_object,
-    to_row,
+    row_from_object,
+    row_to_object,
 )
 
 
@@ -69,7 +69,7 @@ def test_a_bad_row_names_its_line_and_field(line: str | bytes, field: str | None
     [PromptRow("", "b"), TextRow("a"), MessagesRow((("system", "s"), ("user", "u"), ("assistant", "a")))],
 )
 def test_a_row_comes_back_from_the_object_that_stands_for_it(row: Row) -> None:
-    assert to_row(to_object(row), 1) == row
+    assert row_from_object(row_to_object(row), 1) == row
 
 
 def test_an_error_is_short_however_long_the_row_and_nested_its_values() -> None:
@@ -78,13 +78,13 @@ def test_an_error_is_short_however_long_the_row_and_nested_its_values() -> None:
         nested = [nested]
     for value in ({"k" * 10_000: 1}, {"messages": [{"role": "r" * 10_000}]}, {"messages": [{"role": nested}]}):
         with pytest.raises(InvalidRow) as refusal:
-            to_row(value, 1)
+            row_from_object(value, 1)
         assert len(str(refusal.value)) < 300
 
 
 def test_a_byte_order_mark_may_come_first_and_nowhere_else() -> None:
     line = b'\xef\xbb\xbf{"text": "a"}'
-    assert list(number_rows([line])) == [(1, TextRow("a"))]
+    assert list(enumerate_rows([line])) == [(1, TextRow("a"))]
     with pytest.raises(InvalidRow, match="line 2: not JSON"):
         list(read_rows([line, line]))
 

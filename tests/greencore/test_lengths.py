@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greencore.lengths import Lengths
+from greencore.lengths import LengthCounter
 
 
-def counted(lengths: list[int]) -> Lengths:
-    found = Lengths()
+def counted(lengths: list[int]) -> LengthCounter:
+    found = LengthCounter()
     for length in lengths:
         found.add(length)
     return found
@@ -39,10 +39,10 @@ def test_the_histogram_holds_every_length_once(lengths: list[int], bound: int) -
     assert below == [bisect_left(ordered, up_to + 1) for up_to, _ in histogram]
     assert below[-1] == len(found) == len(lengths)
     assert all(after == 2 * before for (before, _), (after, _) in pairwise(histogram))
-    assert found.longer_than(bound) == sum(length > bound for length in lengths)
+    assert found.count_longer_than(bound) == sum(length > bound for length in lengths)
 
 
 def test_nothing_has_no_distribution() -> None:
-    assert Lengths().histogram() == []
+    assert LengthCounter().histogram() == []
     with pytest.raises(ValueError, match="nothing was counted"):
-        Lengths().distribution()
+        LengthCounter().distribution()

@@ -10,7 +10,7 @@ import pytest
 
 from greencore.carbon import Basis, Reading
 from greencore.carbon.series import EmissionFactors
-from greencore.policy import decide, parse_policy
+from greencore.policy import decide_rho, parse_policy
 from scheduler import Scheduler
 from scheduler.settle import settle_prices
 from store.database import Database
@@ -118,7 +118,7 @@ def test_direct_energy_without_a_reading_stays_unpriced_and_says_why(
     assert (known.reading, known.step) == (None, None)
     steps = parse_policy({"kind": "steps", "steps": [{"rho": 0.5}]})
     why = "no yearly mean stands in, which is average, life cycle: it is not mixed with figures"
-    assert f"no intensity reading ({why} that are average, direct)" in decide(steps, known).reason
+    assert f"no intensity reading ({why} that are average, direct)" in decide_rho(steps, known).reason
 
 
 def test_life_cycle_energy_without_a_reading_has_the_yearly_mean(

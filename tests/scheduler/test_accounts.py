@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from greencore.carbon import Basis, Reading
-from greencore.carbon.accounting import split
+from greencore.carbon.accounting import price_by_reading
 from greencore.energy import EnergyInterval
 from scheduler.settle import account, settle_prices
 from store import progress
@@ -72,7 +72,7 @@ class Scene:
                 stale_limit=self.settings.stale_limit,
                 static=self.settings.static_mean(zone),
             )
-            progress.add_energy(session, lease, epoch, interval, split(interval, series, pue=pue))
+            progress.add_energy(session, lease, epoch, interval, price_by_reading(interval, series, pue=pue))
 
     def stepped(self, lease: Lease, number: int, at: float) -> None:
         with self.database.session() as session:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from greencore.carbon.accounting import split
+from greencore.carbon.accounting import price_by_reading
 from greencore.energy import EnergyInterval
 from scheduler.grid_watch import GridWatch, open_sources
 from scheduler.settle import account, settle_prices
@@ -102,7 +102,7 @@ def run_job(database: Database, *, kwh: float) -> str:
     )
     with database.session() as session:
         known = GridRepository(session).between("GB", "average", START, START + HOUR)
-        progress.add_energy(session, lease, 1, used, split(used, known))
+        progress.add_energy(session, lease, 1, used, price_by_reading(used, known))
         progress.succeed(session, lease, at=START + HOUR, artifacts=[], evaluation={})
     return job_id
 

@@ -6,8 +6,8 @@ from datetime import timedelta
 import pytest
 
 from greencore.carbon import Reading, Signal
-from greencore.carbon.accounting import split
-from greencore.carbon.fallback import filled
+from greencore.carbon.accounting import price_by_reading
+from greencore.carbon.fallback import fill_with_fallback
 from greencore.energy import EnergyInterval
 from scheduler.settle import account, settle_prices
 from store import progress
@@ -56,7 +56,7 @@ def meter(database: Database, lease: Lease, begins: float, ends: float, kwh: flo
     )
     with database.session() as session:
         known = GridRepository(session).knowledge("FR", "average", interval.start, interval.end)
-        series = filled(
+        series = fill_with_fallback(
             interval.start,
             interval.end,
             readings=known.readings,
@@ -65,7 +65,9 @@ def meter(database: Database, lease: Lease, begins: float, ends: float, kwh: flo
             stale_limit=settings.stale_limit,
             signal="average",
         )
-        progress.add_energy(session, lease, 1, interval, split(interval, series, pue=settings.training_site.pue))
+        progress.add_energy(
+            session, lease, 1, interval, price_by_reading(interval, series, pue=settings.training_site.pue)
+        )
 
 
 def running(database: Database) -> tuple[str, Lease]:

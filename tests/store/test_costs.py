@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from greencore.hyperparameters import Hyperparameters
-from greencore.lengths import Lengths
+from greencore.lengths import LengthCounter
 from store.costs import RowCosts, work
 from store.database import Database
 from store.models import ModelRepository
@@ -26,7 +26,7 @@ def test_counted_tokens_give_the_flops_of_shuffled_batches(
 ) -> None:
     generator = random.Random(3)
     rows = [min(max(round(generator.lognormvariate(4, 0.6)), 4), 400) for _ in range(800)]
-    lengths = Lengths()
+    lengths = LengthCounter()
     for row in rows:
         lengths.add(row)
     counts = {

@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy import func, select, update
 
 from greencore.carbon import PricedInterval
-from greencore.carbon.accounting import split
+from greencore.carbon.accounting import price_by_reading
 from greencore.carbon.series import IntensitySeries
 from greencore.energy import EnergyInterval as Metered
-from greencore.energy import Unstored
+from greencore.energy import UnreportedPeriod
 from scheduler.reclaim import reclaim_lost_jobs
 from store import metering
 from store.database import Database
@@ -99,7 +99,7 @@ class Host:
 
 
 def priced(part: Metered) -> list[PricedInterval]:
-    return split(part, IntensitySeries([]))
+    return price_by_reading(part, IntensitySeries([]))
 
 
 def billed(database: Database, lease: Lease, component: str = "cpu") -> float:
@@ -236,7 +236,7 @@ def test_an_interval_that_is_stored_again_after_the_shares_have_changed_counts_o
 def show_life(database: Database, lease: Lease, host: Host, *, at: float) -> None:
     host.seconds = at
     with database.session() as session:
-        renew(session, lease, lease_seconds=60, unstored=Unstored(host.now, 0), host_seconds=at)
+        renew(session, lease, lease_seconds=60, unstored=UnreportedPeriod(host.now, 0), host_seconds=at)
 
 
 def lose(database: Database, lease: Lease, settings: Settings) -> None:
@@ -399,7 +399,7 @@ def test_jobs_of_two_hosts_are_taken_back_while_others_there_store_their_energy(
     threads = [Thread(target=store, args=pair) for pair in zip(hosts, stay, strict=True)]
     for lease in lost:
         with database.session() as session:
-            renew(session, lease, lease_seconds=60, unstored=Unstored(NOON, 50), host_seconds=0)
+            renew(session, lease, lease_seconds=60, unstored=UnreportedPeriod(NOON, 50), host_seconds=0)
         fall_silent(database, lease.job_id)
     for thread in threads:
         thread.start()

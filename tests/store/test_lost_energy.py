@@ -8,7 +8,7 @@ from sqlalchemy import select, update
 
 from greencore.carbon import PricedInterval, Reading
 from greencore.energy import EnergyInterval as Metered
-from greencore.energy import Unstored, is_estimate
+from greencore.energy import UnreportedPeriod, is_estimate
 from scheduler.reclaim import reclaim_lost_jobs
 from scheduler.settle import settle_prices
 from store import metering, progress
@@ -85,7 +85,7 @@ def unpriced(part: Metered) -> list[PricedInterval]:
 
 def show_life(database: Database, lease: Lease, since: datetime, seconds: float) -> None:
     with database.session() as session:
-        renew(session, lease, lease_seconds=60, unstored=Unstored(since, seconds))
+        renew(session, lease, lease_seconds=60, unstored=UnreportedPeriod(since, seconds))
 
 
 def lose(database: Database, lease: Lease, settings: Settings) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from greencore.policy import Decision, decide
+from greencore.policy import RhoDecision, decide_rho
 from scheduler import Scheduler
 from store.database import Database
 from store.jobs import policy_of
@@ -94,11 +94,11 @@ def tick(scheduler: Scheduler) -> None:
             zone.running.result(timeout=60)
 
 
-def decided(database: Database, settings: Settings, job_id: str, clock: TurnedClock) -> Decision:
+def decided(database: Database, settings: Settings, job_id: str, clock: TurnedClock) -> RhoDecision:
     with database.session() as session:
         job = get(database, job_id)
         policy = policy_of(job)
-        return decide(policy, circumstances(session, job, policy, settings, epochs_left=2, at=clock()))
+        return decide_rho(policy, circumstances(session, job, policy, settings, epochs_left=2, at=clock()))
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -14,9 +14,9 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from greencore.carbon import IntensitySeries, Reading
-from greencore.carbon.accounting import split
+from greencore.carbon.accounting import price_by_reading
 from greencore.energy import EnergyInterval
-from greencore.policy import Decision
+from greencore.policy import RhoDecision
 from store.catalogue import CatalogueEntry
 from store.database import Database
 from store.leases import Lease
@@ -76,8 +76,8 @@ def interval(start: int, end: int, *, cpu_method: str = "TDP estimate") -> Energ
     )
 
 
-def decision(rho: float, **changed: Any) -> Decision:
-    plain = Decision(
+def decision(rho: float, **changed: Any) -> RhoDecision:
+    plain = RhoDecision(
         rho=rho,
         reason="r",
         intensity_gco2e_per_kwh=212.0,
@@ -110,9 +110,9 @@ def job_id(database: Database) -> str:
             }
             finish_epoch(session, lease, number, at=START, measured=measured, utility=None)
             used = interval(30 * number - 30, 30 * number)
-            add_energy(session, lease, number, used, split(used, series, pue=1.5))
+            add_energy(session, lease, number, used, price_by_reading(used, series, pue=1.5))
         last = interval(60, 90)
-        add_energy(session, lease, 0, last, split(last, series, pue=1.5))
+        add_energy(session, lease, 0, last, price_by_reading(last, series, pue=1.5))
     return job_id
 
 
@@ -218,7 +218,7 @@ def test_energy_without_a_price_is_named(database: Database, job_id: str, tmp_pa
         job = session.get_one(Job, job_id)
         assert job.lease_token is not None
         lease = Lease(job_id, job.lease_token, job.attempts)
-        add_energy(session, lease, 0, used, split(used, IntensitySeries(), pue=1.5))
+        add_energy(session, lease, 0, used, price_by_reading(used, IntensitySeries(), pue=1.5))
     text = card(database, job_id, tmp_path)
     assert "0.0026 kWh have no price yet" in text
     assert row(text, "processor")[2:] == ["`RAPL`, `TDP estimate`", "estimate and meter"]

@@ -29,7 +29,7 @@ CROSSED_WEIGHT = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Design:
+class DesignMatrix:
     """Regressors and what scales them, a row for each of the n + 1 hours at which a forecast can be made.
 
     `rows` is [n + 1, regressors]; `day` and `hour_utc` [n + 1] each row's day, from the first on, and hour of the day;
@@ -62,7 +62,7 @@ class Design:
         return expected
 
 
-def design(values: Array, first_hour_utc: int) -> Design:
+def build_design_matrix(values: Array, first_hour_utc: int) -> DesignMatrix:
     """The design of n >= 1 hourly intensities in gCO2e/kWh, the first of which begins at `first_hour_utc` (0 to 23)."""
     day, hour = np.divmod(np.arange(len(values) + 1) + first_hour_utc, DAY)
     hourly, daily = mean_day(values, first_hour_utc), weekday_offsets(values, first_hour_utc)
@@ -74,7 +74,7 @@ def design(values: Array, first_hour_utc: int) -> Design:
     lowest, highest = _range(values)
     lags = _lagged(surprise, range(1, LAGS + 1))
     means = np.stack([_trailing_mean(surprise, hours) for hours in MEAN_HOURS], axis=1)
-    return Design(
+    return DesignMatrix(
         rows=_rows(_in_spreads(lags, spread), _in_spreads(means, spread), hour),
         day=day,
         hour_utc=hour,

@@ -17,7 +17,7 @@ _HOUR = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
-class HourlyPast:
+class HourlySeries:
     """A zone's intensities by the hour: `values` [n >= 1] in gCO2e/kWh without gaps, the first from `start` in UTC."""
 
     start: datetime
@@ -34,7 +34,7 @@ def whole_hour(time: datetime) -> datetime:
     return time.replace(minute=0, second=0, microsecond=0)
 
 
-def hourly_past(history: IntensitySeries, now: datetime, *, most_hours: int) -> HourlyPast:
+def resample_hourly(history: IntensitySeries, now: datetime, *, most_hours: int) -> HourlySeries:
     """The last `most_hours` hours of `history` that had ended by `now`, up to the last one that has a reading.
 
     Only readings that ended by `now` count. An hour takes the time-weighted mean of those that touch it. A gap of
@@ -62,14 +62,14 @@ def hourly_past(history: IntensitySeries, now: datetime, *, most_hours: int) -> 
     values = np.full(len(known), np.nan)
     values[known] = np.maximum(hours_weighted[known] / hours_covered[known], 0.0)
     start = min(begin + int(first), present - 1)
-    return HourlyPast(_EPOCH + start * _HOUR, _bridged(values[first : last + 1]))
+    return HourlySeries(_EPOCH + start * _HOUR, _bridge_gaps(values[first : last + 1]))
 
 
 # Rounding in the running totals leaves this much less than a second uncertain, in hours.
 _LEAST_COVERED = 1e-6
 
 
-def _bridged(values: Array) -> Array:
+def _bridge_gaps(values: Array) -> Array:
     """`values`, whose first and last are known, with its NaNs filled."""
     known = np.flatnonzero(~np.isnan(values))
     bridged = values.copy()

@@ -1,17 +1,17 @@
 """Forecasts hourly intensities by one ridge regression per horizon, solved anew each day on the past alone.
 
-A regression forecasts by how much an hour will differ from what the pattern expects (`Design.expected`), in units of
-the zone's own spread. Its normal equations grow by one day at a time, so a refit costs one small linear solve for each
-day ahead; older days weigh less. Ridge regression: A. E. Hoerl, R. W. Kennard, Technometrics 12 (1970) 55-67.
+A regression forecasts by how much an hour will differ from what the pattern expects (`DesignMatrix.expected`), in units
+of the zone's own spread. Its normal equations grow by one day at a time, so a refit costs one small linear solve for
+each day ahead; older days weigh less. Ridge regression: A. E. Hoerl, R. W. Kennard, Technometrics 12 (1970) 55-67.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from greencore.carbon.forecasting.design import FURTHEST_SPREADS, Design, design
+from greencore.carbon.forecasting.design import FURTHEST_SPREADS, DesignMatrix, build_design_matrix
 from greencore.carbon.forecasting.pattern import DAY, Array
 
-LONGEST_HOURS = 168
+MAX_FORECAST_HOURS = 168
 
 RIDGE = 100.0
 MEMORY_DAYS = 365.0
@@ -25,15 +25,15 @@ def rolling_forecasts(values: Array, hours: int, *, first_hour_utc: int = 0) -> 
     `values` [n] are hourly intensities in gCO2e/kWh, finite and at least 0, without gaps, the first of the hour of
     day `first_hour_utc` (0 to 23). The answer F is [n + 1, hours]: F[t, h] forecasts values[t + h] from values[:t]
     only, in gCO2e/kWh, at least 0. F[0], which has no past, is NaN. Raises ValueError, naming the argument, where
-    `hours` is not in 1 to LONGEST_HOURS or another argument is not as said.
+    `hours` is not in 1 to MAX_FORECAST_HOURS or another argument is not as said.
     """
-    if not 1 <= hours <= LONGEST_HOURS:
-        raise ValueError(f"hours is {hours}: expected 1 to {LONGEST_HOURS}")
+    if not 1 <= hours <= MAX_FORECAST_HOURS:
+        raise ValueError(f"hours is {hours}: expected 1 to {MAX_FORECAST_HOURS}")
     _check(values, first_hour_utc)
     forecasts = np.full((len(values) + 1, hours), np.nan)
     if len(values) == 0:
         return forecasts
-    known = design(values, first_hour_utc)
+    known = build_design_matrix(values, first_hour_utc)
     for ahead in _days_ahead(hours):
         equations = _Equations(known, values, ahead)
         for today in range(int(known.day[-1]) + 1):
@@ -47,7 +47,7 @@ def rolling_forecasts(values: Array, hours: int, *, first_hour_utc: int = 0) -> 
 def forecast_from_end(values: Array, hours: int, *, first_hour_utc: int = 0) -> Array:
     """The last row of `rolling_forecasts` alone, [hours], at the cost of one fit.
 
-    `hours` may be any number from 1: past LONGEST_HOURS the pattern repeats. Raises ValueError as
+    `hours` may be any number from 1: past MAX_FORECAST_HOURS the pattern repeats. Raises ValueError as
     `rolling_forecasts` does, and where `values` is empty.
     """
     _check(values, first_hour_utc)
@@ -55,21 +55,21 @@ def forecast_from_end(values: Array, hours: int, *, first_hour_utc: int = 0) -> 
         raise ValueError(f"hours is {hours}: expected at least 1")
     if len(values) == 0:
         raise ValueError("values is empty: expected at least one hour")
-    known = design(values, first_hour_utc)
+    known = build_design_matrix(values, first_hour_utc)
     now = np.array([len(values)])
     parts = []
-    for ahead in _days_ahead(min(hours, LONGEST_HOURS)):
+    for ahead in _days_ahead(min(hours, MAX_FORECAST_HOURS)):
         equations = _Equations(known, values, ahead)
         equations.add_all(int(known.day[-1]))
         parts.append(equations.forecast(now)[0])
-    parts.append(known.expected(now, np.arange(LONGEST_HOURS, max(hours, LONGEST_HOURS)))[0])
+    parts.append(known.expected(now, np.arange(MAX_FORECAST_HOURS, max(hours, MAX_FORECAST_HOURS)))[0])
     return np.concatenate(parts)
 
 
 class _Equations:
     """The normal equations of the regressions for one day ahead, [regressors, regressors] and [regressors, hours]."""
 
-    def __init__(self, known: Design, values: Array, ahead: NDArray[np.int64]) -> None:
+    def __init__(self, known: DesignMatrix, values: Array, ahead: NDArray[np.int64]) -> None:
         self._known = known
         self._values = values
         self._day = known.day

@@ -9,12 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from greencore.carbon.answers import Answer
-from greencore.carbon.cleaning import LONGEST_INTERVAL, Point
+from greencore.carbon.answers import ResponseValue
+from greencore.carbon.cleaning import LONGEST_INTERVAL, DataPoint
 from greencore.carbon.credentials import Credentials
-from greencore.carbon.http import Refused
-from greencore.carbon.live import Ask
-from greencore.carbon.options import address, choice, read_options
+from greencore.carbon.http import HttpStatusError
+from greencore.carbon.live import RequestJson
+from greencore.carbon.options import read_base_url, read_choice, read_options
 from greencore.carbon.series import EMISSION_FACTORS, SIGNALS, EmissionFactors, Signal
 
 NAME = "carbon-aware-sdk"
@@ -45,41 +45,41 @@ class CarbonAwareSdkProvider:
         """None."""
         return ()
 
-    def horizon(self, hours: float) -> float:
+    def forecast_horizon_hours(self, hours: float) -> float:
         """All that it has: it refuses bounds that lie outside its own forecast."""
         return LONGEST_HORIZON_HOURS
 
-    def latest(self, ask: Ask, now: datetime) -> list[Point]:
+    def latest(self, request_json: RequestJson, now: datetime) -> list[DataPoint]:
         """The last 24 hours, as its data source may lag."""
-        return self._emissions(ask, now - BEFORE_LATEST, now)
+        return self._emissions(request_json, now - BEFORE_LATEST, now)
 
-    def forecast(self, ask: Ask, now: datetime, hours: float) -> list[Point]:
+    def forecast(self, request_json: RequestJson, now: datetime, hours: float) -> list[DataPoint]:
         """The current forecast, all estimated."""
-        answer = self._current_forecast(ask)
+        answer = self._current_forecast(request_json)
         if answer is None:
             return []
         return [point for forecast in answer.items() for point in _forecast(forecast)]
 
-    def history(self, ask: Ask, start: datetime, end: datetime, now: datetime) -> list[Point]:
+    def history(self, request_json: RequestJson, start: datetime, end: datetime, now: datetime) -> list[DataPoint]:
         """The window, and the hour before it, in which its first interval may have begun."""
-        return self._emissions(ask, start - timedelta(hours=1), end)
+        return self._emissions(request_json, start - timedelta(hours=1), end)
 
-    def knows_no_zone(self, refusal: Refused) -> bool:
+    def is_unknown_zone(self, refusal: HttpStatusError) -> bool:
         """A 400 or 404 that speaks of the location."""
         return refusal.status in (400, 404) and "location" in refusal.detail.lower()
 
-    def _current_forecast(self, ask: Ask) -> Answer | None:
+    def _current_forecast(self, request_json: RequestJson) -> ResponseValue | None:
         asked = {"location": self.location}
         try:
-            return ask(FORECAST, asked, None)
-        except Refused as refusal:
-            if refusal.status != NOT_FOUND or self.knows_no_zone(refusal):
+            return request_json(FORECAST, asked, None)
+        except HttpStatusError as refusal:
+            if refusal.status != NOT_FOUND or self.is_unknown_zone(refusal):
                 raise
-            return ask(FORECAST_ELSEWHERE, asked, None)
+            return request_json(FORECAST_ELSEWHERE, asked, None)
 
-    def _emissions(self, ask: Ask, start: datetime, end: datetime) -> list[Point]:
+    def _emissions(self, request_json: RequestJson, start: datetime, end: datetime) -> list[DataPoint]:
         window = {"time": start.isoformat(timespec="seconds"), "toTime": end.isoformat(timespec="seconds")}
-        answer = ask("/emissions/bylocation", {"location": self.location, **window}, None)
+        answer = request_json("/emissions/bylocation", {"location": self.location, **window}, None)
         if answer is None:
             return []
         return [_point(record, time="time", value="rating", estimated=False) for record in answer.items()]
@@ -92,34 +92,34 @@ def open_carbon_aware_sdk(query: str, zone: str, credentials: Credentials) -> Ca
     average and direct for a marginal signal, unless they are given. Raises InvalidSpec naming the option.
     """
     options = read_options(NAME, query, OPTIONS)
-    signal = choice(NAME, options, "signal", SIGNALS, "average")
+    signal = read_choice(NAME, options, "signal", SIGNALS, "average")
     usual: EmissionFactors = "direct" if signal == "marginal" else "lifecycle"
     return CarbonAwareSdkProvider(
-        url=address(NAME, options, None),
+        url=read_base_url(NAME, options, None),
         zone=zone,
         location=options.get("location", zone),
         signal=signal,
-        emission_factors=choice(NAME, options, "emission_factors", EMISSION_FACTORS, usual),
+        emission_factors=read_choice(NAME, options, "emission_factors", EMISSION_FACTORS, usual),
     )
 
 
-def _forecast(forecast: Answer) -> Iterable[Point]:
+def _forecast(forecast: ResponseValue) -> Iterable[DataPoint]:
     for record in forecast.field("forecastData").items():
         yield _point(record, time="timestamp", value="value", estimated=True)
 
 
-def _point(record: Answer, *, time: str, value: str, estimated: bool) -> Point:
+def _point(record: ResponseValue, *, time: str, value: str, estimated: bool) -> DataPoint:
     """The record as a point; its value is None where it is 0, which the SDK also writes for a missing value."""
-    start, length = record.field(time).time(), _length(record.maybe("duration"))
+    start, length = record.field(time).time(), _length(record.optional_field("duration"))
     end = None if length is None else start + length
-    return Point(start, end, record.field(value).number() or None, estimated)
+    return DataPoint(start, end, record.field(value).number() or None, estimated)
 
 
-def _length(duration: Answer | None) -> timedelta | None:
+def _length(duration: ResponseValue | None) -> timedelta | None:
     """The length that `duration` states: minutes, or .NET's `[-][days.]hours:minutes:seconds[.fraction]`.
 
     None where it is absent, is not above 0, or exceeds 24 hours, which no interval of the SDK's data sources does.
-    Raises BadAnswer where it is neither form.
+    Raises InvalidResponse where it is neither form.
     """
     if duration is None:
         return None

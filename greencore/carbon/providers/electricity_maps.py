@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from greencore.carbon.answers import Answer
-from greencore.carbon.cleaning import Point
+from greencore.carbon.answers import ResponseValue
+from greencore.carbon.cleaning import DataPoint
 from greencore.carbon.credentials import Credentials
-from greencore.carbon.errors import BadAnswer, UnknownZone
-from greencore.carbon.http import Refused
-from greencore.carbon.live import ACCESS_STATUSES, Ask
-from greencore.carbon.options import address, choice, read_options
+from greencore.carbon.errors import InvalidResponse, UnknownZone
+from greencore.carbon.http import HttpStatusError
+from greencore.carbon.live import ACCESS_STATUSES, RequestJson
+from greencore.carbon.options import read_base_url, read_choice, read_options
 from greencore.carbon.series import EMISSION_FACTORS, EmissionFactors, Signal
 
 NAME = "electricity-maps"
@@ -55,43 +55,47 @@ class ElectricityMapsProvider:
         """The token."""
         return (self.token,)
 
-    def horizon(self, hours: float) -> float:
+    def forecast_horizon_hours(self, hours: float) -> float:
         """The shortest of 6, 24, 48 and 72 hours that will do; 72 where none does."""
         return next((known for known in HORIZONS_HOURS if known >= hours), HORIZONS_HOURS[-1])
 
-    def latest(self, ask: Ask, now: datetime) -> list[Point]:
+    def latest(self, request_json: RequestJson, now: datetime) -> list[DataPoint]:
         """The current hour."""
-        answer = self._asked(ask, "latest")
+        answer = self._request(request_json, "latest")
         return [] if answer is None else [self._point(answer, answer)]
 
-    def forecast(self, ask: Ask, now: datetime, hours: float) -> list[Point]:
+    def forecast(self, request_json: RequestJson, now: datetime, hours: float) -> list[DataPoint]:
         """The hours ahead, all estimated."""
-        return list(self._listed(self._asked(ask, "forecast", horizonHours=f"{hours:.0f}"), "forecast", estimated=True))
+        return list(
+            self._listed(
+                self._request(request_json, "forecast", horizonHours=f"{hours:.0f}"), "forecast", estimated=True
+            )
+        )
 
-    def history(self, ask: Ask, start: datetime, end: datetime, now: datetime) -> list[Point]:
+    def history(self, request_json: RequestJson, start: datetime, end: datetime, now: datetime) -> list[DataPoint]:
         """The hours of the window; from the last 24 hours' history where that holds all of it.
 
         Where the plan refuses `past-range`, those of the window's hours that lie within the last 24.
         """
         if start >= now - RECENT + self.period:
-            return self._recent(ask)
+            return self._recent(request_json)
         # The hour that holds `start` began before it.
         window = {"start": _iso(start - self.period), "end": _iso(end), "temporalGranularity": "hourly"}
         try:
-            return list(self._listed(self._asked(ask, "past-range", **window), "data"))
-        except Refused as refusal:
+            return list(self._listed(self._request(request_json, "past-range", **window), "data"))
+        except HttpStatusError as refusal:
             if refusal.status not in ACCESS_STATUSES or end <= now - RECENT + self.period:
                 raise
-            return self._recent(ask)
+            return self._recent(request_json)
 
-    def _recent(self, ask: Ask) -> list[Point]:
-        return list(self._listed(self._asked(ask, "history"), "history"))
+    def _recent(self, request_json: RequestJson) -> list[DataPoint]:
+        return list(self._listed(self._request(request_json, "history"), "history"))
 
-    def knows_no_zone(self, refusal: Refused) -> bool:
+    def is_unknown_zone(self, refusal: HttpStatusError) -> bool:
         """A 400 or 404 that speaks of the zone."""
         return refusal.status in (400, 404) and "zone" in refusal.detail.lower()
 
-    def _asked(self, ask: Ask, question: str, **parameters: str) -> Answer | None:
+    def _request(self, request_json: RequestJson, question: str, **parameters: str) -> ResponseValue | None:
         """The answer, once its zone is the one that was asked for; None where it says that there is no data."""
         # An unknown zone would otherwise silently become the one that the caller's address lies in.
         parameters |= {"zone": self.asked_zone, "disableCallerLookup": "true"}
@@ -99,14 +103,14 @@ class ElectricityMapsProvider:
             parameters["emissionFactorType"] = self.emission_factors
         path = f"/{self.version}/carbon-intensity/{question}"
         try:
-            answer = ask(path, parameters, {"auth-token": self.token})
-        except Refused as refusal:
+            answer = request_json(path, parameters, {"auth-token": self.token})
+        except HttpStatusError as refusal:
             if refusal.status == NOT_FOUND and NO_DATA.search(refusal.detail):
                 return None
             raise
         if answer is None:
             return None
-        status = answer.maybe("status")
+        status = answer.optional_field("status")
         if status is not None and status.value == "no-data":
             return None
         zone = answer.field("zone").text()
@@ -114,26 +118,30 @@ class ElectricityMapsProvider:
             raise UnknownZone(self.zone, f"{NAME} was asked for {self.asked_zone!r}, but answered {zone!r}")
         return answer
 
-    def _listed(self, answer: Answer | None, name: str, *, estimated: bool | None = None) -> Iterator[Point]:
+    def _listed(self, answer: ResponseValue | None, name: str, *, estimated: bool | None = None) -> Iterator[DataPoint]:
         if answer is not None:
             for record in answer.field(name).items():
                 yield self._point(record, answer, estimated=estimated)
 
-    def _point(self, record: Answer, whole: Answer, *, estimated: bool | None = None) -> Point:
-        for told in (record.maybe("emissionFactorType"), whole.maybe("emissionFactorType")):
+    def _point(self, record: ResponseValue, whole: ResponseValue, *, estimated: bool | None = None) -> DataPoint:
+        for told in (record.optional_field("emissionFactorType"), whole.optional_field("emissionFactorType")):
             if told is not None and told.text() != self.emission_factors:
-                raise BadAnswer(f"{told.place} is {told.text()!r}: expected {self.emission_factors!r}, as asked for")
+                raise InvalidResponse(
+                    f"{told.path} is {told.text()!r}: expected {self.emission_factors!r}, as asked for"
+                )
         start = record.field("datetime").time()
-        granularity = whole.maybe("temporalGranularity")
+        granularity = whole.optional_field("temporalGranularity")
         length = None if granularity is None else GRANULARITIES.get(granularity.text())
         if granularity is not None and length is None:
-            raise BadAnswer(f"{granularity.place} is {granularity.text()!r}: expected {' or '.join(GRANULARITIES)}")
+            raise InvalidResponse(
+                f"{granularity.path} is {granularity.text()!r}: expected {' or '.join(GRANULARITIES)}"
+            )
         if estimated is None:
-            flag = record.maybe("isEstimated")
+            flag = record.optional_field("isEstimated")
             # What is not said to be measured is taken as an estimate.
-            estimated = flag is None or flag.flag()
+            estimated = flag is None or flag.boolean()
         end = None if length is None else start + length
-        return Point(start, end, record.field("carbonIntensity").number(), estimated)
+        return DataPoint(start, end, record.field("carbonIntensity").number(), estimated)
 
 
 def open_electricity_maps(query: str, zone: str, credentials: Credentials) -> ElectricityMapsProvider:
@@ -143,12 +151,12 @@ def open_electricity_maps(query: str, zone: str, credentials: Credentials) -> El
     """
     options = read_options(NAME, query, OPTIONS)
     return ElectricityMapsProvider(
-        url=address(NAME, options, URL),
+        url=read_base_url(NAME, options, URL),
         zone=zone,
         asked_zone=options.get("zone", zone),
-        token=credentials.need("electricity_maps_token", NAME),
-        version=choice(NAME, options, "version", VERSIONS, "v3"),
-        emission_factors=choice(NAME, options, "emission_factors", EMISSION_FACTORS, "lifecycle"),
+        token=credentials.require("electricity_maps_token", NAME),
+        version=read_choice(NAME, options, "version", VERSIONS, "v3"),
+        emission_factors=read_choice(NAME, options, "emission_factors", EMISSION_FACTORS, "lifecycle"),
     )
 
 

@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from greencore.carbon.answers import Answer
-from greencore.carbon.cleaning import Point
+from greencore.carbon.answers import ResponseValue
+from greencore.carbon.cleaning import DataPoint
 from greencore.carbon.credentials import Credentials
-from greencore.carbon.errors import BadAnswer
-from greencore.carbon.http import Refused
-from greencore.carbon.live import Ask
-from greencore.carbon.options import address, read_options
+from greencore.carbon.errors import InvalidResponse
+from greencore.carbon.http import HttpStatusError
+from greencore.carbon.live import RequestJson
+from greencore.carbon.options import read_base_url, read_options
 from greencore.carbon.series import EmissionFactors, Signal
 
 NAME = "energy-charts"
@@ -44,33 +44,33 @@ class EnergyChartsProvider:
         """None."""
         return ()
 
-    def horizon(self, hours: float) -> float:
+    def forecast_horizon_hours(self, hours: float) -> float:
         """At most 72 hours; it forecasts to the end of the day, or of the next."""
         return min(hours, LONGEST_HORIZON_HOURS)
 
-    def latest(self, ask: Ask, now: datetime) -> list[Point]:
+    def latest(self, request_json: RequestJson, now: datetime) -> list[DataPoint]:
         """The last hours, and the next."""
-        return self._points(ask, now - BEFORE_LATEST, now + HOUR)
+        return self._points(request_json, now - BEFORE_LATEST, now + HOUR)
 
-    def forecast(self, ask: Ask, now: datetime, hours: float) -> list[Point]:
+    def forecast(self, request_json: RequestJson, now: datetime, hours: float) -> list[DataPoint]:
         """The hours ahead, from the start of the current one."""
-        return self._points(ask, now - HOUR, now + timedelta(hours=hours))
+        return self._points(request_json, now - HOUR, now + timedelta(hours=hours))
 
-    def history(self, ask: Ask, start: datetime, end: datetime, now: datetime) -> list[Point]:
+    def history(self, request_json: RequestJson, start: datetime, end: datetime, now: datetime) -> list[DataPoint]:
         """The window, and the hour before it, in which its first interval may have begun."""
-        return self._points(ask, start - HOUR, end)
+        return self._points(request_json, start - HOUR, end)
 
-    def knows_no_zone(self, refusal: Refused) -> bool:
+    def is_unknown_zone(self, refusal: HttpStatusError) -> bool:
         """A 400, 404 or 422 that speaks of the country."""
         return refusal.status in (400, NOT_FOUND, 422) and "country" in refusal.detail.lower()
 
-    def _points(self, ask: Ask, start: datetime, end: datetime) -> list[Point]:
+    def _points(self, request_json: RequestJson, start: datetime, end: datetime) -> list[DataPoint]:
         window = {"start": _iso(start), "end": _iso(end)}
         try:
-            answer = ask("/co2eq", {"country": self.country, **window}, None)
-        except Refused as refusal:
+            answer = request_json("/co2eq", {"country": self.country, **window}, None)
+        except HttpStatusError as refusal:
             # It says so where it has nothing for these times.
-            if refusal.status != NOT_FOUND or self.knows_no_zone(refusal):
+            if refusal.status != NOT_FOUND or self.is_unknown_zone(refusal):
                 raise
             return []
         return [] if answer is None else _read(answer)
@@ -79,26 +79,26 @@ class EnergyChartsProvider:
 def open_energy_charts(query: str, zone: str, credentials: Credentials) -> EnergyChartsProvider:
     """Reads the options `country` (else the zone, in lower case) and `url`; raises InvalidSpec naming the option."""
     options = read_options(NAME, query, OPTIONS)
-    return EnergyChartsProvider(address(NAME, options, URL), zone, options.get("country", zone).lower())
+    return EnergyChartsProvider(read_base_url(NAME, options, URL), zone, options.get("country", zone).lower())
 
 
-def _read(answer: Answer) -> list[Point]:
+def _read(answer: ResponseValue) -> list[DataPoint]:
     times = list(answer.field("unix_seconds").items())
     measured, forecast = (_column(answer, name, len(times)) for name in ("co2eq", "co2eq_forecast"))
-    points: list[Point] = []
+    points: list[DataPoint] = []
     for time, actual, expected in zip(times, measured, forecast, strict=True):
         value = expected if actual is None else actual
-        points.append(Point(time.unix_time(), None, value, estimated=actual is None))
+        points.append(DataPoint(time.unix_time(), None, value, estimated=actual is None))
     return points
 
 
-def _column(answer: Answer, name: str, length: int) -> list[float | None]:
-    given = answer.maybe(name)
+def _column(answer: ResponseValue, name: str, length: int) -> list[float | None]:
+    given = answer.optional_field(name)
     if given is None:
         return [None] * length
     values = [value.number() for value in given.items()]
     if len(values) != length:
-        raise BadAnswer(f"{given.place} has {len(values)} values: expected {length}, as many as unix_seconds")
+        raise InvalidResponse(f"{given.path} has {len(values)} values: expected {length}, as many as unix_seconds")
     return values
 
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from urllib.parse import quote
 
-from greencore.carbon.answers import Answer
-from greencore.carbon.cleaning import Point
+from greencore.carbon.answers import ResponseValue
+from greencore.carbon.cleaning import DataPoint
 from greencore.carbon.credentials import Credentials
 from greencore.carbon.errors import InvalidSpec, UnknownZone
-from greencore.carbon.http import Refused
-from greencore.carbon.live import Ask
-from greencore.carbon.options import address, read_options
+from greencore.carbon.http import HttpStatusError
+from greencore.carbon.live import RequestJson
+from greencore.carbon.options import read_base_url, read_options
 from greencore.carbon.series import EmissionFactors, Signal
 
 NAME = "uk"
@@ -48,24 +48,24 @@ class UkProvider:
         """None."""
         return ()
 
-    def horizon(self, hours: float) -> float:
+    def forecast_horizon_hours(self, hours: float) -> float:
         """Always 48 hours: there is one answer for all."""
         return HORIZON_HOURS
 
-    def latest(self, ask: Ask, now: datetime) -> list[Point]:
+    def latest(self, request_json: RequestJson, now: datetime) -> list[DataPoint]:
         """The current half hour."""
         place = self._place()
-        return self._points(ask(f"/regional/{place}" if place else "/intensity"))
+        return self._points(request_json(f"/regional/{place}" if place else "/intensity"))
 
-    def forecast(self, ask: Ask, now: datetime, hours: float) -> list[Point]:
+    def forecast(self, request_json: RequestJson, now: datetime, hours: float) -> list[DataPoint]:
         """48 hours from the current half hour on."""
-        return self._points(ask(self._path(f"{_half_hour(now)}/fw48h")))
+        return self._points(request_json(self._path(f"{_half_hour(now)}/fw48h")))
 
-    def history(self, ask: Ask, start: datetime, end: datetime, now: datetime) -> list[Point]:
+    def history(self, request_json: RequestJson, start: datetime, end: datetime, now: datetime) -> list[DataPoint]:
         """All half hours from the one that holds `start` to the one that holds `end`."""
-        return self._points(ask(self._path(f"{_half_hour(start)}/{_half_hour(end + HALF_HOUR)}")))
+        return self._points(request_json(self._path(f"{_half_hour(start)}/{_half_hour(end + HALF_HOUR)}")))
 
-    def knows_no_zone(self, refusal: Refused) -> bool:
+    def is_unknown_zone(self, refusal: HttpStatusError) -> bool:
         """A 400 or 404 that speaks of the region or the postcode."""
         told = refusal.detail.lower()
         return refusal.status in (400, 404) and ("region" in told or "postcode" in told)
@@ -79,42 +79,42 @@ class UkProvider:
         place = self._place()
         return f"/regional/intensity/{times}/{place}" if place else f"/intensity/{times}"
 
-    def _points(self, answer: Answer | None) -> list[Point]:
+    def _points(self, answer: ResponseValue | None) -> list[DataPoint]:
         if answer is None:
             return []
         return [_point(record) for record in self._records(answer.field("data"))]
 
-    def _records(self, data: Answer) -> Iterator[Answer]:
+    def _records(self, data: ResponseValue) -> Iterator[ResponseValue]:
         """The records in any of four shapes.
 
         National answers are a list of records; regional ones a list of times that each hold every region, an
         object that holds the one region's records, or a list with that object in it.
         """
-        if data.holds("data"):
+        if data.has_field("data"):
             self._check_region(data)
             yield from data.field("data").items()
             return
         for entry in data.items():
-            if entry.holds("regions"):
+            if entry.has_field("regions"):
                 yield from self._of_all_regions(entry)
-            elif entry.holds("data"):
+            elif entry.has_field("data"):
                 self._check_region(entry)
                 yield from entry.field("data").items()
             else:
                 yield entry
 
-    def _of_all_regions(self, entry: Answer) -> Iterator[Answer]:
+    def _of_all_regions(self, entry: ResponseValue) -> Iterator[ResponseValue]:
         regions = list(entry.field("regions").items())
         for region in regions:
             if len(regions) == 1 or str(region.field("regionid").value) == self.region:
                 self._check_region(region)
                 times = {name: entry.field(name).value for name in ("from", "to")}
-                yield Answer({**times, "intensity": region.field("intensity").value}, region.place)
+                yield ResponseValue({**times, "intensity": region.field("intensity").value}, region.path)
                 return
         raise UnknownZone(self.zone, f"{NAME} answered {len(regions)} regions, none of them region {self.region}")
 
-    def _check_region(self, region: Answer) -> None:
-        answered = region.maybe("regionid")
+    def _check_region(self, region: ResponseValue) -> None:
+        answered = region.optional_field("regionid")
         if self.region is not None and answered is not None and str(answered.value) != self.region:
             raise UnknownZone(self.zone, f"{NAME} was asked for region {self.region}, but answered {answered.value!r}")
 
@@ -132,14 +132,14 @@ def open_uk(query: str, zone: str, credentials: Credentials) -> UkProvider:
         region = NATIONS.get(region.lower(), region)
         if region not in {str(known) for known in REGIONS}:
             raise InvalidSpec(f"the option 'region' of {NAME} is unknown: expected 1 to 17, {', '.join(NATIONS)}")
-    return UkProvider(address(NAME, options, URL), zone, region, postcode)
+    return UkProvider(read_base_url(NAME, options, URL), zone, region, postcode)
 
 
-def _point(record: Answer) -> Point:
+def _point(record: ResponseValue) -> DataPoint:
     intensity = record.field("intensity")
-    actual = intensity.maybe("actual")
+    actual = intensity.optional_field("actual")
     value = actual or intensity.field("forecast")
-    return Point(record.field("from").time(), record.field("to").time(), value.number(), estimated=actual is None)
+    return DataPoint(record.field("from").time(), record.field("to").time(), value.number(), estimated=actual is None)
 
 
 def _half_hour(time: datetime) -> str:

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from math import ceil
 
-from greencore.carbon.answers import Answer
-from greencore.carbon.cleaning import Point
+from greencore.carbon.answers import ResponseValue
+from greencore.carbon.cleaning import DataPoint
 from greencore.carbon.credentials import Credentials
-from greencore.carbon.errors import BadAnswer, UnknownZone
-from greencore.carbon.http import Refused
-from greencore.carbon.live import Ask
-from greencore.carbon.options import address, read_options
+from greencore.carbon.errors import InvalidResponse, UnknownZone
+from greencore.carbon.http import HttpStatusError
+from greencore.carbon.live import RequestJson
+from greencore.carbon.options import read_base_url, read_options
 from greencore.carbon.series import EmissionFactors, Signal
 
 NAME = "watttime"
@@ -56,52 +56,52 @@ class WattTimeProvider:
         """The user's name, the password, how the login spells both, and the token."""
         return (self._basic(), self.password, self.user, *([self._token] if self._token else []))
 
-    def horizon(self, hours: float) -> float:
+    def forecast_horizon_hours(self, hours: float) -> float:
         """Whole hours, at most 72."""
         return min(float(ceil(hours)), LONGEST_HORIZON_HOURS)
 
-    def latest(self, ask: Ask, now: datetime) -> list[Point]:
+    def latest(self, request_json: RequestJson, now: datetime) -> list[DataPoint]:
         """The first points of the forecast: the first one holds for the present, and is always there."""
-        return self.forecast(ask, now, 1.0)
+        return self.forecast(request_json, now, 1.0)
 
-    def forecast(self, ask: Ask, now: datetime, hours: float) -> list[Point]:
+    def forecast(self, request_json: RequestJson, now: datetime, hours: float) -> list[DataPoint]:
         """The hours ahead, all estimated."""
-        answer = self._asked(ask, "/v3/forecast", horizon_hours=f"{hours:.0f}")
+        answer = self._request(request_json, "/v3/forecast", horizon_hours=f"{hours:.0f}")
         return [] if answer is None else self._points(answer, estimated=True)
 
-    def history(self, ask: Ask, start: datetime, end: datetime, now: datetime) -> list[Point]:
+    def history(self, request_json: RequestJson, start: datetime, end: datetime, now: datetime) -> list[DataPoint]:
         """The points of the window, modelled from what was measured."""
         window = {"start": _iso(start - LONGEST_STEP), "end": _iso(end)}
-        answer = self._asked(ask, "/v3/historical", **window)
+        answer = self._request(request_json, "/v3/historical", **window)
         return [] if answer is None else self._points(answer, estimated=False)
 
-    def knows_no_zone(self, refusal: Refused) -> bool:
+    def is_unknown_zone(self, refusal: HttpStatusError) -> bool:
         """A 400, 404 or 422 that speaks of the region."""
         return refusal.status in (400, 404, 422) and "region" in refusal.detail.lower()
 
-    def _asked(self, ask: Ask, path: str, **parameters: str) -> Answer | None:
+    def _request(self, request_json: RequestJson, path: str, **parameters: str) -> ResponseValue | None:
         """The answer under the token at hand, which is renewed once where it has run out."""
         parameters |= {"region": self.region, "signal_type": SIGNAL_TYPE}
         if self._token is not None:
             try:
-                return ask(path, parameters, self._bearer(self._token))
-            except Refused as refusal:
+                return request_json(path, parameters, self._bearer(self._token))
+            except HttpStatusError as refusal:
                 if refusal.status != REFUSED_TOKEN:
                     raise
                 self._token = None
-        token = self._login(ask)
-        answer = ask(path, parameters, self._bearer(token))
+        token = self._login(request_json)
+        answer = request_json(path, parameters, self._bearer(token))
         # Kept once it has served: a fresh token that is refused means something else than an old one.
         self._token = token
         return answer
 
-    def _login(self, ask: Ask) -> str:
-        answer = ask("/login", None, {"authorization": f"Basic {self._basic()}"})
+    def _login(self, request_json: RequestJson) -> str:
+        answer = request_json("/login", None, {"authorization": f"Basic {self._basic()}"})
         if answer is None:
-            raise BadAnswer(f"{NAME} answered nothing to its login: expected a token")
+            raise InvalidResponse(f"{NAME} answered nothing to its login: expected a token")
         token = answer.field("token").text()
         if not token or not (token.isascii() and token.isprintable()):
-            raise BadAnswer(f"{NAME}: token is no token: expected printable ASCII")
+            raise InvalidResponse(f"{NAME}: token is no token: expected printable ASCII")
         return token
 
     def _basic(self) -> str:
@@ -111,23 +111,23 @@ class WattTimeProvider:
     def _bearer(token: str) -> dict[str, str]:
         return {"authorization": f"Bearer {token}"}
 
-    def _points(self, answer: Answer, *, estimated: bool) -> list[Point]:
+    def _points(self, answer: ResponseValue, *, estimated: bool) -> list[DataPoint]:
         meta = answer.field("meta")
         region, units = meta.field("region").text(), meta.field("units").text()
         if region != self.region:
             raise UnknownZone(self.zone, f"{NAME} was asked for {self.region!r}, but answered {region!r}")
         if units != UNITS:
-            raise BadAnswer(f"{meta.place}.units is {units!r}: expected {UNITS!r}")
-        told = meta.maybe("data_point_period_seconds")
+            raise InvalidResponse(f"{meta.path}.units is {units!r}: expected {UNITS!r}")
+        told = meta.optional_field("data_point_period_seconds")
         seconds = self.period.total_seconds() if told is None else told.number()
         if seconds is None or not 0 < seconds <= LONGEST_STEP.total_seconds():
-            raise BadAnswer(f"{meta.place}.data_point_period_seconds is {seconds}: expected seconds, up to 3600")
+            raise InvalidResponse(f"{meta.path}.data_point_period_seconds is {seconds}: expected seconds, up to 3600")
         length = timedelta(seconds=seconds)
-        points: list[Point] = []
+        points: list[DataPoint] = []
         for record in answer.field("data").items():
             start, pounds_per_mwh = record.field("point_time").time(), record.field("value").number()
             grams = None if pounds_per_mwh is None else pounds_per_mwh * G_PER_KWH_IN_LBS_PER_MWH
-            points.append(Point(start, start + length, grams, estimated))
+            points.append(DataPoint(start, start + length, grams, estimated))
         return points
 
 
@@ -138,11 +138,11 @@ def open_watttime(query: str, zone: str, credentials: Credentials) -> WattTimePr
     """
     options = read_options(NAME, query, OPTIONS)
     return WattTimeProvider(
-        url=address(NAME, options, URL),
+        url=read_base_url(NAME, options, URL),
         zone=zone,
         region=options.get("region", zone),
-        user=credentials.need("watttime_user", NAME),
-        password=credentials.need("watttime_password", NAME),
+        user=credentials.require("watttime_user", NAME),
+        password=credentials.require("watttime_password", NAME),
     )
 
 

@@ -8,41 +8,41 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from greencore.policy.kinds.fields import Intensity, Model, Rho, fault
-from greencore.policy.kinds.policy import Policy, Ranged
+from greencore.policy.kinds.fields import Intensity, PolicyModel, Rho, build_field_error
+from greencore.policy.kinds.policy import Policy, RhoRangePolicy
 
 Floats = NDArray[np.float64]
 
-MOST_STEPS = 100
+MAX_STEPS = 100
 
 
-class ByIntensity(Policy, ABC):
+class IntensityPolicy(Policy, ABC):
     """A policy whose ρ is a function of the present intensity in gCO2e/kWh (at least 0)."""
 
     @abstractmethod
-    def rho_over(self, intensity_gco2e_per_kwh: Floats) -> Floats:
+    def rho_at_intensities(self, intensity_gco2e_per_kwh: Floats) -> Floats:
         """ρ in (0, 1] at each intensity; the shape of the argument."""
 
     @abstractmethod
-    def reason_at(self, intensity_gco2e_per_kwh: float) -> str:
+    def describe_intensity(self, intensity_gco2e_per_kwh: float) -> str:
         """Where that intensity stands in the policy, in words that follow on from "212 gCO2e/kWh"."""
 
     def rho_at(self, intensity_gco2e_per_kwh: float) -> float:
-        """ρ at one intensity: the very number that `rho_over` has for it."""
-        return float(self.rho_over(np.array([intensity_gco2e_per_kwh]))[0])
+        """ρ at one intensity: the very number that `rho_at_intensities` has for it."""
+        return float(self.rho_at_intensities(np.array([intensity_gco2e_per_kwh]))[0])
 
 
-class Constant(ByIntensity):
+class Constant(IntensityPolicy):
     """The same ρ at every intensity."""
 
     kind: Literal["constant"]
     rho: Rho
 
-    def rho_over(self, intensity_gco2e_per_kwh: Floats) -> Floats:
+    def rho_at_intensities(self, intensity_gco2e_per_kwh: Floats) -> Floats:
         """`rho`, whatever the intensity."""
         return np.full(intensity_gco2e_per_kwh.shape, self.rho, dtype=np.float64)
 
-    def reason_at(self, intensity_gco2e_per_kwh: float) -> str:
+    def describe_intensity(self, intensity_gco2e_per_kwh: float) -> str:
         """That the intensity does not matter."""
         return "changes nothing under a constant policy"
 
@@ -55,40 +55,42 @@ class Constant(ByIntensity):
         return [("rho", self.rho)]
 
 
-class Step(Model):
+class Step(PolicyModel):
     """ρ up to and including an intensity in gCO2e/kWh; without `up_to`, at every higher one."""
 
     up_to: Intensity | None = None
     rho: Rho
 
 
-class Steps(ByIntensity):
+class Steps(IntensityPolicy):
     """ρ by steps: the first whose `up_to` is at least the intensity; only the last has no `up_to`."""
 
     kind: Literal["steps"]
-    steps: Annotated[tuple[Step, ...], Field(json_schema_extra={"minItems": 1, "maxItems": MOST_STEPS})]
+    steps: Annotated[tuple[Step, ...], Field(json_schema_extra={"minItems": 1, "maxItems": MAX_STEPS})]
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
         if not self.steps:
-            raise fault("steps", "given none: expected at least one step")
+            raise build_field_error("steps", "given none: expected at least one step")
         for index, step in enumerate(self.steps[:-1]):
             if step.up_to is None:
-                raise fault(f"steps[{index}].up_to", "missing: only the last step goes without")
+                raise build_field_error(f"steps[{index}].up_to", "missing: only the last step goes without")
         last = len(self.steps) - 1
         if self.steps[last].up_to is not None:
-            raise fault(f"steps[{last}].up_to", "the last step goes without, to hold at any intensity")
+            raise build_field_error(f"steps[{last}].up_to", "the last step goes without, to hold at any intensity")
         for index, (lower, upper) in enumerate(pairwise(self._bounds()), start=1):
             if upper <= lower:
-                raise fault(f"steps[{index}].up_to", f"given {upper:g}: expected more than {lower:g}, the step before")
+                raise build_field_error(
+                    f"steps[{index}].up_to", f"given {upper:g}: expected more than {lower:g}, the step before"
+                )
         return self
 
-    def rho_over(self, intensity_gco2e_per_kwh: Floats) -> Floats:
+    def rho_at_intensities(self, intensity_gco2e_per_kwh: Floats) -> Floats:
         """ρ of the first step whose `up_to` is at least the intensity, else of the last."""
         step = np.searchsorted(np.array(self._bounds()), intensity_gco2e_per_kwh, side="left")
         return np.array([step.rho for step in self.steps])[step]
 
-    def reason_at(self, intensity_gco2e_per_kwh: float) -> str:
+    def describe_intensity(self, intensity_gco2e_per_kwh: float) -> str:
         """Which step's bound the intensity keeps, or exceeds."""
         bounds = self._bounds()
         if not bounds:
@@ -108,7 +110,7 @@ class Steps(ByIntensity):
         return [(f"steps[{index}].rho", step.rho) for index, step in enumerate(self.steps)]
 
 
-class Linear(Ranged, ByIntensity):
+class Linear(RhoRangePolicy, IntensityPolicy):
     """ρ falls in a straight line from `rho_max` at `clean` to `rho_min` at `dirty`; it is flat beyond."""
 
     kind: Literal["linear"]
@@ -118,10 +120,10 @@ class Linear(Ranged, ByIntensity):
     @model_validator(mode="after")
     def _falling(self) -> Self:
         if self.dirty <= self.clean:
-            raise fault("dirty", f"given {self.dirty:g}: expected more than clean, which is {self.clean:g}")
+            raise build_field_error("dirty", f"given {self.dirty:g}: expected more than clean, which is {self.clean:g}")
         return self
 
-    def rho_over(self, intensity_gco2e_per_kwh: Floats) -> Floats:
+    def rho_at_intensities(self, intensity_gco2e_per_kwh: Floats) -> Floats:
         """ρ = rho_max − (rho_max − rho_min) · (c − clean) / (dirty − clean), within [rho_min, rho_max]."""
         within = np.clip(intensity_gco2e_per_kwh, self.clean, self.dirty)
         share = (within - self.clean) / (self.dirty - self.clean)
@@ -129,7 +131,7 @@ class Linear(Ranged, ByIntensity):
         falling = np.maximum(self.rho_min, self.rho_max - (self.rho_max - self.rho_min) * share)
         return np.where(within >= self.dirty, self.rho_min, falling)
 
-    def reason_at(self, intensity_gco2e_per_kwh: float) -> str:
+    def describe_intensity(self, intensity_gco2e_per_kwh: float) -> str:
         """On which side of `clean` and `dirty` the intensity lies."""
         if intensity_gco2e_per_kwh <= self.clean:
             return f"is at most {self.clean:g}"

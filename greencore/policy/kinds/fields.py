@@ -15,13 +15,13 @@ RESUME_SHARE = 0.9
 HOURS_OF_A_YEAR = 8760
 
 
-class Model(BaseModel):
+class PolicyModel(BaseModel):
     """A part of a policy: immutable, without unknown fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class FixedRho(Model):
+class FixedRho(PolicyModel):
     """The ρ to use while no intensity is known."""
 
     rho: Rho
@@ -43,7 +43,7 @@ OnMissing = Annotated[
 ]
 
 
-class Gate(Model):
+class Gate(PolicyModel):
     """When a job may run: "none" at once, "defer" from the best window on, "pause" in the cleanest hours alone.
 
     A plan is followed where it saves more than the share `min_saving` of the emissions; without a deadline a job may
@@ -74,10 +74,10 @@ class Gate(Model):
         if self.resume_below is None:
             return self
         if self.pause_above is None:
-            raise fault("resume_below", f"given {self.resume_below:g} alone: expected pause_above, too")
+            raise build_field_error("resume_below", f"given {self.resume_below:g} alone: expected pause_above, too")
         if self.resume_below >= self.pause_above:
             expected = f"expected less than pause_above, which is {self.pause_above:g}"
-            raise fault("resume_below", f"given {self.resume_below:g}: {expected}")
+            raise build_field_error("resume_below", f"given {self.resume_below:g}: {expected}")
         return self
 
     @property
@@ -86,7 +86,7 @@ class Gate(Model):
         return float("inf") if self.resume_below is None else self.resume_below
 
 
-class Smoothing(Model):
+class Smoothing(PolicyModel):
     """How calmly ρ follows the grid from one epoch to the next.
 
     A change of less than `deadband` is left out, a ρ is kept for `min_epochs` epochs at least, and changes by
@@ -101,6 +101,6 @@ class Smoothing(Model):
 NO_SMOOTHING = Smoothing(deadband=0.0, min_epochs=1, max_change=1.0)
 
 
-def fault(field: str, message: str) -> PydanticCustomError:
+def build_field_error(field: str, message: str) -> PydanticCustomError:
     """A fault between fields, which pydantic would place on the whole model: the context names its field."""
     return PydanticCustomError("policy", "{message}", {"field": field, "message": message})

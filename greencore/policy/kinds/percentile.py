@@ -9,26 +9,26 @@ from pydantic import Field
 
 from greencore.carbon.series import IntensitySeries
 from greencore.policy.kinds.fields import HOURS_OF_A_YEAR, Hours, Number
-from greencore.policy.kinds.policy import Ranged
+from greencore.policy.kinds.policy import RhoRangePolicy
 
 Floats = NDArray[np.float64]
 
 
-class Percentile(Ranged):
+class Percentile(RhoRangePolicy):
     """ρ falls from `rho_max` to `rho_min` as the intensity rises through the last `window_hours`."""
 
     kind: Literal["percentile"]
     window_hours: Annotated[Hours, Field(le=HOURS_OF_A_YEAR)]
     gamma: Annotated[Number, Field(gt=0, description="1 is a straight line, more keeps ρ high for longer")] = 1.0
 
-    def rho_over_ranks(self, rank: Floats) -> Floats:
+    def rho_at_ranks(self, rank: Floats) -> Floats:
         """ρ = rho_max − (rho_max − rho_min) · rank^gamma at each rank in [0, 1]; the shape of the argument."""
         falling = np.maximum(self.rho_min, self.rho_max - (self.rho_max - self.rho_min) * np.power(rank, self.gamma))
         return np.where(rank >= 1, self.rho_min, falling)
 
     def rho_at_rank(self, rank: float) -> float:
-        """ρ at one rank: the very number that `rho_over_ranks` has for it."""
-        return float(self.rho_over_ranks(np.array([rank]))[0])
+        """ρ at one rank: the very number that `rho_at_ranks` has for it."""
+        return float(self.rho_at_ranks(np.array([rank]))[0])
 
     def rank(self, intensity_gco2e_per_kwh: float, window: IntensitySeries, now: datetime) -> float | None:
         """The intensity's rank in [0, 1] among the readings of the `window_hours` before `now`; None without any.

@@ -5,17 +5,17 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from greencore.policy.kinds.fields import Number
-from greencore.policy.kinds.policy import Ranged
+from greencore.policy.kinds.policy import RhoRangePolicy
 
 
-class Budget(Ranged):
+class Budget(RhoRangePolicy):
     """As much learning as `budget_gco2e` gCO2e allow for the whole run."""
 
     kind: Literal["budget"]
     budget_gco2e: Annotated[Number, Field(gt=0, description="In gCO2e")]
 
 
-class Price(Ranged):
+class Price(RhoRangePolicy):
     """As many FLOPs as pay, where 1 off the loss is worth `gco2e_per_loss` gCO2e."""
 
     kind: Literal["price"]

@@ -5,10 +5,19 @@ from typing import Self
 
 from pydantic import model_validator
 
-from greencore.policy.kinds.fields import NO_SMOOTHING, FixedRho, Gate, Model, OnMissing, Rho, Smoothing, fault
+from greencore.policy.kinds.fields import (
+    NO_SMOOTHING,
+    FixedRho,
+    Gate,
+    OnMissing,
+    PolicyModel,
+    Rho,
+    Smoothing,
+    build_field_error,
+)
 
 
-class Policy(Model, ABC):
+class Policy(PolicyModel, ABC):
     """A validated policy; `kind` tells which.
 
     `on_missing` says what to do without an intensity: "fallback" takes ρ at the dirtiest one, "hold" the previous
@@ -39,7 +48,7 @@ class Policy(Model, ABC):
         values = [value for _, value in self._all_rho_fields()]
         return min(values), max(values)
 
-    def body(self) -> dict[str, object]:
+    def to_json(self) -> dict[str, object]:
         """The policy as JSON values, defaults spelt out; `parse_policy` reads the same policy from it."""
         return self.model_dump(mode="json", exclude_none=True)
 
@@ -48,7 +57,7 @@ class Policy(Model, ABC):
         return self._rho_fields() + fixed
 
 
-class Ranged(Policy, ABC):
+class RhoRangePolicy(Policy, ABC):
     """A policy that moves ρ between two bounds, which it may reach."""
 
     rho_max: Rho
@@ -57,7 +66,9 @@ class Ranged(Policy, ABC):
     @model_validator(mode="after")
     def _a_range(self) -> Self:
         if self.rho_min > self.rho_max:
-            raise fault("rho_min", f"given {self.rho_min:g}: expected at most rho_max, which is {self.rho_max:g}")
+            raise build_field_error(
+                "rho_min", f"given {self.rho_min:g}: expected at most rho_max, which is {self.rho_max:g}"
+            )
         return self
 
     @property

@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greencore.carbon import IntensitySeries, NoReading, Reading
-from greencore.carbon.accounting import TRACKER_TOLERANCE, PricedInterval, price, settled, split, tracker_difference
+from greencore.carbon.accounting import (
+    TRACKER_TOLERANCE,
+    PricedInterval,
+    is_settled,
+    price_by_reading,
+    price_interval,
+    tracker_difference,
+)
 from greencore.energy import EnergyInterval, EnergyMeter
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -43,7 +50,7 @@ def steps(*values: float, estimated: bool = False) -> IntensitySeries:
 
 
 def test_energy_is_priced_at_the_intensity_of_its_own_time_not_of_its_end() -> None:
-    priced = price(Used(second(0), second(6), 2.0), steps(100, 1000))
+    priced = price_interval(Used(second(0), second(6), 2.0), steps(100, 1000))
     assert priced.emissions_gco2e == pytest.approx(2.0 * (100 + 1000) / 2)
     assert priced.intensity_gco2e_per_kwh == pytest.approx(550)
     assert (priced.covered_share, priced.estimated, priced.sources) == (1.0, False, ("test",))
@@ -51,34 +58,34 @@ def test_energy_is_priced_at_the_intensity_of_its_own_time_not_of_its_end() -> N
 
 def test_the_parts_of_an_interval_emit_as_much_as_the_whole() -> None:
     series = steps(100, 1000, 300)
-    whole = price(Used(second(1), second(8), 7.0), series)
-    parts = [price(Used(second(1 + i), second(2 + i), 1.0), series) for i in range(7)]
+    whole = price_interval(Used(second(1), second(8), 7.0), series)
+    parts = [price_interval(Used(second(1 + i), second(2 + i), 1.0), series) for i in range(7)]
     assert sum(part.emissions_gco2e or 0.0 for part in parts) == pytest.approx(whole.emissions_gco2e)
     assert whole.emissions_gco2e == pytest.approx(2 * 100 + 3 * 1000 + 2 * 300)
 
 
 def test_a_price_beyond_the_readings_says_that_it_is_an_estimate() -> None:
-    priced = price(Used(second(0), second(6), 1.0), steps(100))
+    priced = price_interval(Used(second(0), second(6), 1.0), steps(100))
     assert (priced.emissions_gco2e, priced.covered_share, priced.estimated) == (100.0, 0.5, True)
 
 
 def test_energy_at_an_instant_has_the_intensity_of_that_instant() -> None:
-    assert price(Used(second(4), second(4), 0.5), steps(100, 1000)).emissions_gco2e == 500
+    assert price_interval(Used(second(4), second(4), 0.5), steps(100, 1000)).emissions_gco2e == 500
 
 
 def test_no_reading_at_all_is_no_price() -> None:
     with pytest.raises(NoReading):
-        price(Used(second(0), second(6), 1.0), IntensitySeries())
+        price_interval(Used(second(0), second(6), 1.0), IntensitySeries())
 
 
 @pytest.mark.parametrize("energy_kwh", [-1.0, float("nan")])
 def test_impossible_energy_is_refused(energy_kwh: float) -> None:
     with pytest.raises(ValueError, match="energy_kwh is"):
-        price(Used(second(0), second(6), energy_kwh), steps(100))
+        price_interval(Used(second(0), second(6), energy_kwh), steps(100))
 
 
 def test_an_interval_is_cut_where_the_intensity_changes_and_each_piece_has_its_own() -> None:
-    pieces = split(Used(second(1), second(8), 7.0), steps(100, 1000, 300))
+    pieces = price_by_reading(Used(second(1), second(8), 7.0), steps(100, 1000, 300))
     assert [(piece.start, piece.end, piece.intensity_gco2e_per_kwh) for piece in pieces] == [
         (second(1), second(3), 100),
         (second(3), second(6), 1000),
@@ -92,11 +99,11 @@ def test_an_interval_is_cut_where_the_intensity_changes_and_each_piece_has_its_o
 
 
 def test_a_cut_at_the_very_edge_of_the_interval_makes_no_empty_piece() -> None:
-    assert len(split(Used(second(3), second(6), 1.0), steps(100, 1000, 300))) == 1
+    assert len(price_by_reading(Used(second(3), second(6), 1.0), steps(100, 1000, 300))) == 1
 
 
 def test_a_piece_that_no_reading_covers_keeps_its_energy_and_has_no_price() -> None:
-    piece, beyond = split(Used(second(2), second(6), 8.0), steps(100))
+    piece, beyond = price_by_reading(Used(second(2), second(6), 8.0), steps(100))
     assert piece.emissions_gco2e == pytest.approx(2.0 * 100)
     assert beyond == PricedInterval(
         start=second(3),
@@ -112,12 +119,12 @@ def test_a_piece_that_no_reading_covers_keeps_its_energy_and_has_no_price() -> N
 
 
 def test_without_any_reading_the_whole_interval_waits_for_its_price() -> None:
-    (piece,) = split(Used(second(0), second(6), 1.0), IntensitySeries())
+    (piece,) = price_by_reading(Used(second(0), second(6), 1.0), IntensitySeries())
     assert (piece.energy_kwh, piece.emissions_gco2e) == (1.0, None)
 
 
 def test_an_estimated_reading_makes_an_estimated_piece() -> None:
-    (piece,) = split(Used(second(0), second(3), 1.0), steps(100, estimated=True))
+    (piece,) = price_by_reading(Used(second(0), second(3), 1.0), steps(100, estimated=True))
     assert (piece.estimated, piece.covered_share) == (True, 1.0)
 
 
@@ -125,21 +132,21 @@ def test_an_estimated_reading_makes_an_estimated_piece() -> None:
 def test_an_interval_of_no_length_is_one_piece_at_the_intensity_of_its_instant(
     offset: float, emissions_gco2e: float | None
 ) -> None:
-    (piece,) = split(Used(second(offset), second(offset), 0.5), steps(100, 1000))
+    (piece,) = price_by_reading(Used(second(offset), second(offset), 0.5), steps(100, 1000))
     assert (piece.energy_kwh, piece.emissions_gco2e) == (0.5, emissions_gco2e)
 
 
 def test_what_the_site_draws_besides_is_emitted_and_not_metered() -> None:
     used = Used(second(0), second(6), 2.0)
-    for priced in (price(used, steps(100, 100), pue=1.5), *split(used, steps(100, 100), pue=1.5)):
+    for priced in (price_interval(used, steps(100, 100), pue=1.5), *price_by_reading(used, steps(100, 100), pue=1.5)):
         assert priced.pue == 1.5
         assert priced.emissions_gco2e == pytest.approx(priced.energy_kwh * 1.5 * 100)
-    assert sum(piece.energy_kwh for piece in split(used, steps(100, 100), pue=1.5)) == pytest.approx(2.0)
+    assert sum(piece.energy_kwh for piece in price_by_reading(used, steps(100, 100), pue=1.5)) == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize("pue", [0.99, float("nan"), float("inf")])
 def test_an_impossible_pue_is_refused(pue: float) -> None:
-    for pricing in (price, split):
+    for pricing in (price_interval, price_by_reading):
         with pytest.raises(ValueError, match="pue is"):
             pricing(Used(second(0), second(6), 1.0), steps(100), pue=pue)
 
@@ -164,7 +171,7 @@ def test_the_pieces_add_up_to_the_interval_and_each_is_priced_as_its_own_time(
     series = IntensitySeries(readings)
     start = NOON + timedelta(microseconds=begin)
     used = Used(start, start + timedelta(microseconds=length), energy_kwh)
-    pieces = split(used, series)
+    pieces = price_by_reading(used, series)
     assert (pieces[0].start, pieces[-1].end) == (used.start, used.end)
     assert all(earlier.end == later.start for earlier, later in pairwise(pieces))
     assert math.fsum(piece.energy_kwh for piece in pieces) == pytest.approx(energy_kwh, rel=1e-12, abs=1e-300)
@@ -173,12 +180,12 @@ def test_the_pieces_add_up_to_the_interval_and_each_is_priced_as_its_own_time(
         assert piece.intensity_gco2e_per_kwh == (None if middle is None else middle.gco2e_per_kwh)
     covered = math.fsum((piece.end - piece.start) / (used.end - used.start) * piece.covered_share for piece in pieces)
     if readings:
-        assert covered == pytest.approx(price(used, series).covered_share, abs=1e-12)
+        assert covered == pytest.approx(price_interval(used, series).covered_share, abs=1e-12)
     if readings and covered == 1:
         assert math.fsum(piece.emissions_gco2e or 0.0 for piece in pieces) == pytest.approx(
-            price(used, series).emissions_gco2e, rel=1e-9, abs=1e-12
+            price_interval(used, series).emissions_gco2e, rel=1e-9, abs=1e-12
         )
-    assert settled(used, series) == all(piece.covered_share == 1 for piece in pieces)
+    assert is_settled(used, series) == all(piece.covered_share == 1 for piece in pieces)
 
 
 @pytest.mark.parametrize(
@@ -186,24 +193,24 @@ def test_the_pieces_add_up_to_the_interval_and_each_is_priced_as_its_own_time(
     [(0, 6, True), (1, 5, True), (0, 3, True), (2, 6.1, False), (-0.1, 3, False), (7, 8, False), (3, 3, True)],
 )
 def test_a_piece_is_settled_where_measured_readings_cover_all_of_it(start: float, end: float, known: bool) -> None:
-    assert settled(Used(second(start), second(end), 1.0), steps(100, 1000)) is known
+    assert is_settled(Used(second(start), second(end), 1.0), steps(100, 1000)) is known
 
 
 @pytest.mark.parametrize(("start", "end"), [(0, 6), (4, 5), (3, 3)])
 def test_an_estimated_reading_settles_nothing(start: float, end: float) -> None:
     measured, guessed = steps(100), steps(100, 1000, estimated=True).readings[1]
     series = IntensitySeries([*measured, guessed])
-    assert not settled(Used(second(start), second(end), 1.0), series)
-    assert settled(Used(second(0), second(3), 1.0), series)
+    assert not is_settled(Used(second(start), second(end), 1.0), series)
+    assert is_settled(Used(second(0), second(3), 1.0), series)
 
 
 def test_a_gap_between_measured_readings_settles_nothing() -> None:
     first, _, third = steps(100, 1000, 300)
-    assert not settled(Used(second(0), second(9), 1.0), IntensitySeries([first, third]))
+    assert not is_settled(Used(second(0), second(9), 1.0), IntensitySeries([first, third]))
 
 
 def test_nothing_known_settles_nothing() -> None:
-    assert not settled(Used(second(0), second(9), 1.0), IntensitySeries())
+    assert not is_settled(Used(second(0), second(9), 1.0), IntensitySeries())
 
 
 @pytest.mark.parametrize(
@@ -243,7 +250,9 @@ def test_a_metered_run_on_a_step_of_intensity_emits_the_integral_worked_out_by_h
             (step, step + timedelta(hours=1), 1000.0),
         )
     )
-    emitted = sum(piece.emissions_gco2e or 0.0 for interval in taken for piece in split(interval, series, pue=pue))
+    emitted = sum(
+        piece.emissions_gco2e or 0.0 for interval in taken for piece in price_by_reading(interval, series, pue=pue)
+    )
     before, after = (step - begin).total_seconds(), (end - step).total_seconds()
     assert after == pytest.approx(3.4, abs=0.5)
     by_hand = power_w / 3.6e6 * pue * (100 * before + 1000 * after)

@@ -9,13 +9,13 @@ MINUTE = timedelta(minutes=1)
 def test_it_is_closed_until_five_failures_in_a_row() -> None:
     breaker = CircuitBreaker()
     for _ in range(4):
-        assert breaker.failed(NOW, "no answer") is None
-    breaker.succeeded()
+        assert breaker.record_failure(NOW, "no answer") is None
+    breaker.record_success()
     for _ in range(4):
-        assert breaker.failed(NOW, "no answer") is None
-    assert breaker.waiting(NOW) is None
-    assert breaker.failed(NOW, "still no answer") == NOW + MINUTE
-    waiting = breaker.waiting(NOW)
+        assert breaker.record_failure(NOW, "no answer") is None
+    assert breaker.open_state(NOW) is None
+    assert breaker.record_failure(NOW, "still no answer") == NOW + MINUTE
+    waiting = breaker.open_state(NOW)
     assert waiting is not None
     assert waiting.reason == "still no answer"
 
@@ -23,26 +23,26 @@ def test_it_is_closed_until_five_failures_in_a_row() -> None:
 def test_after_its_time_it_is_half_open_and_one_failure_opens_it_for_longer() -> None:
     breaker = CircuitBreaker()
     for _ in range(5):
-        breaker.failed(NOW, "")
+        breaker.record_failure(NOW, "")
     later = NOW + MINUTE
-    assert breaker.waiting(later) is None
+    assert breaker.open_state(later) is None
     assert breaker.half_open
-    assert breaker.failed(later, "") == later + 2 * MINUTE
-    breaker.succeeded()
-    assert breaker.failed(later, "") is None
+    assert breaker.record_failure(later, "") == later + 2 * MINUTE
+    breaker.record_success()
+    assert breaker.record_failure(later, "") is None
 
 
 def test_a_month_of_failures_leaves_it_at_the_longest_pause() -> None:
     breaker = CircuitBreaker()
     for _ in range(5000):
-        until = breaker.failed(NOW, "")
+        until = breaker.record_failure(NOW, "")
     assert until == NOW + 15 * MINUTE
     for _ in range(5000):
-        until = breaker.rate_limited(NOW, "", None)
+        until = breaker.record_rate_limit(NOW, "", None)
     assert until == NOW + 60 * MINUTE
 
 
 def test_a_refusal_opens_it_at_once() -> None:
     breaker = CircuitBreaker()
-    assert breaker.refused(NOW, "", None) == NOW + 15 * MINUTE
-    assert breaker.refused(NOW, "", 2 * MINUTE) == NOW + 2 * MINUTE
+    assert breaker.record_refusal(NOW, "", None) == NOW + 15 * MINUTE
+    assert breaker.record_refusal(NOW, "", 2 * MINUTE) == NOW + 2 * MINUTE

@@ -6,21 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greencore.carbon.cleaning import Origin, Point, clean
+from greencore.carbon.cleaning import DataPoint, ReadingOrigin, clean_points
 from greencore.carbon.series import IntensitySeries, Reading
 
 START = datetime(2026, 11, 24, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
-ORIGIN = Origin(zone="Z", source="some provider", signal="average", emission_factors="direct")
+ORIGIN = ReadingOrigin(zone="Z", source="some provider", signal="average", emission_factors="direct")
 
 
-def cleaned(*points: Point, usual: timedelta = 30 * MINUTE) -> list[Reading]:
-    return clean(points, ORIGIN, usual=usual, fetched_at=START)
+def cleaned(*points: DataPoint, usual: timedelta = 30 * MINUTE) -> list[Reading]:
+    return clean_points(points, ORIGIN, usual=usual, fetched_at=START)
 
 
-def at(minute: float, value: float | None = 100.0, *, lasts: float | None = None, estimated: bool = False) -> Point:
+def at(minute: float, value: float | None = 100.0, *, lasts: float | None = None, estimated: bool = False) -> DataPoint:
     start = START + minute * MINUTE
-    return Point(start, None if lasts is None else start + lasts * MINUTE, value, estimated)
+    return DataPoint(start, None if lasts is None else start + lasts * MINUTE, value, estimated)
 
 
 def spans(readings: list[Reading]) -> list[tuple[float, float]]:
@@ -51,7 +51,7 @@ def test_a_point_without_a_value_ends_the_one_before_it() -> None:
 
 
 def test_of_two_points_that_begin_together_the_later_stands_but_no_estimate_replaces_a_measurement() -> None:
-    def value(*points: Point) -> float:
+    def value(*points: DataPoint) -> float:
         (reading,) = cleaned(*points)
         return reading.gco2e_per_kwh
 
@@ -102,7 +102,7 @@ points = st.builds(
 
 
 @given(st.lists(points, max_size=30))
-def test_whatever_is_answered_becomes_a_series_that_prefers_measurements(given_points: list[Point]) -> None:
+def test_whatever_is_answered_becomes_a_series_that_prefers_measurements(given_points: list[DataPoint]) -> None:
     series = IntensitySeries(cleaned(*given_points))
     assert all(earlier.end <= later.start for earlier, later in pairwise(series))
     usable = [point for point in given_points if point.gco2e_per_kwh is not None and point.gco2e_per_kwh >= 0]

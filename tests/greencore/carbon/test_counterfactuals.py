@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greencore.carbon import IntensitySeries, NoReading, Reading
-from greencore.carbon.accounting import split
-from greencore.carbon.counterfactuals import CleanestMean, Counterfactual, cleanest_mean, counterfactuals
-from greencore.carbon.run_parts import Part
-from greencore.carbon.savings import savings
+from greencore.carbon.accounting import price_by_reading
+from greencore.carbon.counterfactuals import CleanestMean, Counterfactual, cleanest_mean, estimate_counterfactuals
+from greencore.carbon.run_parts import RunPart
+from greencore.carbon.savings import attribute_savings
 from greencore.energy import EnergyInterval
 
 MIDNIGHT = datetime(2026, 11, 23, tzinfo=UTC)
@@ -37,19 +37,19 @@ def three(series: IntensitySeries, **changed: Any) -> dict[str, Counterfactual]:
         "energy_kwh": 2.0,
         "run_hours": 2.0,
         "share": 0.5,
-        "could_start": at(0),
+        "earliest_start": at(0),
         "deadline": None,
         "finished": at(6),
         "pue": 1.0,
     } | changed
     part = priced(settings.pop("run_hours"), settings.pop("energy_kwh"), series, pue=settings.pop("pue"))
-    return {estimate.name: estimate for estimate in counterfactuals([part], series=series, **settings)}
+    return {estimate.name: estimate for estimate in estimate_counterfactuals([part], series=series, **settings)}
 
 
-def priced(hours: float, energy_kwh: float, series: IntensitySeries, *, pue: float = 1.0) -> Part:
+def priced(hours: float, energy_kwh: float, series: IntensitySeries, *, pue: float = 1.0) -> RunPart:
     """A part of an epoch from midnight on, as it was charged for."""
     intensity = series.mean(at(0), at(max(hours, 0.0))).gco2e_per_kwh
-    return Part(hours, energy_kwh, max(energy_kwh, 0.0) * pue * intensity, in_epoch=True, pue=pue)
+    return RunPart(hours, energy_kwh, max(energy_kwh, 0.0) * pue * intensity, in_epoch=True, pue=pue)
 
 
 def test_all_the_work_at_once_takes_time_and_energy_in_proportion_to_its_flops() -> None:
@@ -120,7 +120,7 @@ def test_without_any_reading_there_is_no_estimate() -> None:
         ({"share": float("inf")}, "share is inf"),
         ({"pue": 0.9}, "pue is 0.9"),
         ({"finished": at(-1)}, "before its start"),
-        ({"could_start": MIDNIGHT.replace(tzinfo=None)}, "start is .*: expected an aware time"),
+        ({"earliest_start": MIDNIGHT.replace(tzinfo=None)}, "start is .*: expected an aware time"),
         ({"deadline": MIDNIGHT.replace(tzinfo=None)}, "deadline is .*: expected an aware time"),
     ],
 )
@@ -138,8 +138,8 @@ def test_varying_rho_over_epochs_back_to_back_moves_nothing_in_time(
     rho: list[float], intensity: list[float], begin: float
 ) -> None:
     power_kw, full_epoch_hours = 0.3, 2.0
-    series, could_start = hourly(*intensity), at(begin)
-    edges = [could_start]
+    series, earliest_start = hourly(*intensity), at(begin)
+    edges = [earliest_start]
     for share in rho:
         edges.append(edges[-1] + timedelta(hours=share * full_epoch_hours))
     epochs = [
@@ -147,23 +147,23 @@ def test_varying_rho_over_epochs_back_to_back_moves_nothing_in_time(
         for start, end in pairwise(edges)
     ]
     parts = [
-        Part(
+        RunPart(
             hours=(epoch.end - epoch.start) / timedelta(hours=1),
             energy_kwh=epoch.energy_kwh,
-            emissions_gco2e=math.fsum(piece.emissions_gco2e or 0.0 for piece in split(epoch, series)),
+            emissions_gco2e=math.fsum(piece.emissions_gco2e or 0.0 for piece in price_by_reading(epoch, series)),
             in_epoch=True,
         )
         for epoch in epochs
     ]
-    full, *_ = counterfactuals(
+    full, *_ = estimate_counterfactuals(
         parts,
         share=math.fsum(rho) / len(rho),
-        could_start=could_start,
+        earliest_start=earliest_start,
         deadline=None,
         finished=edges[-1],
         series=series,
     )
-    saved = savings(parts, full_gco2e=full.emissions_gco2e, could_start=could_start, series=series)
+    saved = attribute_savings(parts, full_gco2e=full.emissions_gco2e, earliest_start=earliest_start, series=series)
     assert (saved.moved_in_time, saved.queueing, saved.owner_pause, saved.lost_work) == (0, 0, 0, 0)
     actual = math.fsum(part.emissions_gco2e for part in parts)
     assert saved.less_work * full.emissions_gco2e == pytest.approx(full.emissions_gco2e - actual, abs=1e-6)

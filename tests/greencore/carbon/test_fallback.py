@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greencore.carbon import IntensitySeries, InvalidReading, Reading
-from greencore.carbon.fallback import STEPS, Known, filled, resolve
+from greencore.carbon.fallback import FALLBACK_STEPS, ResolvedIntensity, fill_with_fallback, resolve_with_fallback
 from greencore.carbon.series import Signal
 
 MIDNIGHT = datetime(2026, 11, 23, tzinfo=UTC)
@@ -63,7 +63,7 @@ MEAN = reading(0, 60, source="static", estimated=True)
     ],
 )
 def test_the_first_step_that_knows_something_decides(known: tuple[Reading, ...], step: str, value: float) -> None:
-    found = resolve(at(200.5), **chain(*known, forecast=IntensitySeries([EXPECTED]), static=MEAN))
+    found = resolve_with_fallback(at(200.5), **chain(*known, forecast=IntensitySeries([EXPECTED]), static=MEAN))
     assert found is not None
     assert (found.step, found.reading.gco2e_per_kwh) == (step, value)
 
@@ -82,76 +82,81 @@ def test_without_a_forecast_for_the_time_the_newest_and_past_days_decide_then_th
     known: tuple[Reading, ...], step: str, value: float
 ) -> None:
     too_early = IntensitySeries([replace(EXPECTED, start=at(199), end=at(200))])
-    found = resolve(at(200.5), **chain(*known, forecast=too_early, static=MEAN))
+    found = resolve_with_fallback(at(200.5), **chain(*known, forecast=too_early, static=MEAN))
     assert found is not None
     assert (found.step, found.reading.gco2e_per_kwh) == (step, value)
 
 
 def test_the_steps_are_named_in_the_order_in_which_they_are_taken() -> None:
-    assert STEPS == ("fresh", "forecast", "stale", "yesterday", "last week", "static")
+    assert FALLBACK_STEPS == ("fresh", "forecast", "stale", "yesterday", "last week", "static")
 
 
 @pytest.mark.fault(number=17)
 @pytest.mark.parametrize("source", ["uk", "own forecast"])
 def test_a_forecast_for_the_moment_goes_before_a_reading_that_has_ended(source: str) -> None:
     known = chain(reading(199, 20), forecast=IntensitySeries([replace(EXPECTED, source=source)]))
-    found = resolve(at(200.01), **known)
+    found = resolve_with_fallback(at(200.01), **known)
     assert found is not None
     assert (found.step, found.reading.gco2e_per_kwh) == ("forecast", 30)
-    assert [piece.source for piece in filled(at(200), at(201), **known)] == [f"forecast ({source})"]
+    assert [piece.source for piece in fill_with_fallback(at(200), at(201), **known)] == [f"forecast ({source})"]
 
 
 def test_a_reading_covers_its_start_and_not_its_end() -> None:
     only = chain(reading(5, 10), stale_hours=0)
-    assert resolve(at(5), **only) == Known(reading(5, 10), "fresh")
-    assert resolve(at(6), **only) == Known(reading(5, 10), "stale")
-    assert resolve(at(6) + timedelta(microseconds=1), **only) is None
+    assert resolve_with_fallback(at(5), **only) == ResolvedIntensity(reading(5, 10), "fresh")
+    assert resolve_with_fallback(at(6), **only) == ResolvedIntensity(reading(5, 10), "stale")
+    assert resolve_with_fallback(at(6) + timedelta(microseconds=1), **only) is None
 
 
 def test_a_reading_is_stale_up_to_the_limit_inclusive_counted_from_its_end() -> None:
     only = chain(reading(5, 10), stale_hours=3)
-    assert resolve(at(9), **only) == Known(reading(5, 10), "stale")
-    assert resolve(at(9) + timedelta(microseconds=1), **only) is None
+    assert resolve_with_fallback(at(9), **only) == ResolvedIntensity(reading(5, 10), "stale")
+    assert resolve_with_fallback(at(9) + timedelta(microseconds=1), **only) is None
 
 
 def test_the_newest_reading_that_has_ended_is_the_stale_one_and_a_later_one_is_never_used() -> None:
     known = chain(reading(1, 10), reading(3, 20), reading(6, 30))
-    found = resolve(at(4.5), **known)
-    assert found == Known(reading(3, 20), "stale")
-    assert resolve(at(0.5), **known) is None
+    found = resolve_with_fallback(at(4.5), **known)
+    assert found == ResolvedIntensity(reading(3, 20), "stale")
+    assert resolve_with_fallback(at(0.5), **known) is None
 
 
 def test_where_nothing_is_known_nothing_is_made_up() -> None:
-    assert resolve(at(0), **chain()) is None
-    assert filled(at(0), at(3), **chain()) == EMPTY
+    assert resolve_with_fallback(at(0), **chain()) is None
+    assert fill_with_fallback(at(0), at(3), **chain()) == EMPTY
 
 
 def test_only_a_measured_reading_that_covers_the_time_counts_as_measured() -> None:
     measured, guessed = reading(0, 10), reading(0, 10, estimated=True)
-    assert not Known(measured, "fresh").estimated
-    assert Known(guessed, "fresh").estimated
-    assert all(Known(measured, step).estimated for step in STEPS[1:])
+    assert not ResolvedIntensity(measured, "fresh").estimated
+    assert ResolvedIntensity(guessed, "fresh").estimated
+    assert all(ResolvedIntensity(measured, step).estimated for step in FALLBACK_STEPS[1:])
 
 
 def test_a_labelled_reading_names_its_step_and_keeps_its_times() -> None:
     stored = reading(0, 10)
-    assert Known(stored, "fresh").labelled() == stored
-    assert Known(stored, "last week").labelled() == replace(stored, source="last week (uk)", estimated=True)
-    assert Known(EXPECTED, "forecast").source == "forecast (own forecast)"
-    assert Known(MEAN, "static").source == "static"
+    assert ResolvedIntensity(stored, "fresh").to_labelled_reading() == stored
+    assert ResolvedIntensity(stored, "last week").to_labelled_reading() == replace(
+        stored, source="last week (uk)", estimated=True
+    )
+    assert ResolvedIntensity(EXPECTED, "forecast").source == "forecast (own forecast)"
+    assert ResolvedIntensity(MEAN, "static").source == "static"
 
 
 def test_an_average_static_reading_is_passed_over_where_marginal_intensity_is_wanted() -> None:
     marginal = reading(5, 10, signal="marginal")
-    assert resolve(at(9), **chain(marginal, static=MEAN, signal="marginal")) is None
-    assert filled(at(5), at(9), **chain(marginal, static=MEAN, signal="marginal", stale_hours=1)) == IntensitySeries(
-        [marginal, replace(marginal, start=at(6), end=at(7), source="stale (uk)", estimated=True)]
-    )
-    found = resolve(at(5.5), **chain(marginal, static=MEAN, signal="marginal"))
-    assert found == Known(marginal, "fresh")
+    assert resolve_with_fallback(at(9), **chain(marginal, static=MEAN, signal="marginal")) is None
+    assert fill_with_fallback(
+        at(5), at(9), **chain(marginal, static=MEAN, signal="marginal", stale_hours=1)
+    ) == IntensitySeries([marginal, replace(marginal, start=at(6), end=at(7), source="stale (uk)", estimated=True)])
+    found = resolve_with_fallback(at(5.5), **chain(marginal, static=MEAN, signal="marginal"))
+    assert found == ResolvedIntensity(marginal, "fresh")
 
 
-@pytest.mark.parametrize("ask", [lambda given: resolve(at(9), **given), lambda given: filled(at(0), at(9), **given)])
+@pytest.mark.parametrize(
+    "ask",
+    [lambda given: resolve_with_fallback(at(9), **given), lambda given: fill_with_fallback(at(0), at(9), **given)],
+)
 def test_average_and_marginal_are_never_mixed(ask: Any) -> None:
     marginal = IntensitySeries([reading(8, 1, signal="marginal")])
     with pytest.raises(InvalidReading, match="the forecast are marginal: expected average"):
@@ -162,22 +167,22 @@ def test_average_and_marginal_are_never_mixed(ask: Any) -> None:
 
 def test_readings_and_forecast_of_two_zones_are_refused() -> None:
     with pytest.raises(InvalidReading, match="zones ES, FR are mixed"):
-        resolve(at(9), **chain(reading(8, 10), forecast=IntensitySeries([reading(9, 10, zone="FR")])))
+        resolve_with_fallback(at(9), **chain(reading(8, 10), forecast=IntensitySeries([reading(9, 10, zone="FR")])))
 
 
 def test_a_naive_time_and_a_negative_limit_are_refused() -> None:
     with pytest.raises(ValueError, match="expected an aware time"):
-        resolve(at(9).replace(tzinfo=None), **chain())
+        resolve_with_fallback(at(9).replace(tzinfo=None), **chain())
     with pytest.raises(ValueError, match=r"stale_limit is .*: expected at least 0"):
-        resolve(at(9), **chain(stale_hours=-1))
+        resolve_with_fallback(at(9), **chain(stale_hours=-1))
     with pytest.raises(ValueError, match="before its start"):
-        filled(at(9), at(8), **chain())
+        fill_with_fallback(at(9), at(8), **chain())
 
 
 def test_a_gap_is_filled_piece_by_piece_each_with_the_name_of_its_step() -> None:
     before = [reading(hour, 100 + hour) for hour in range(3)]
     after = reading(31, 5)
-    series = filled(
+    series = fill_with_fallback(
         at(1.5),
         at(31.5),
         **chain(*before, after, forecast=IntensitySeries([replace(EXPECTED, start=at(4), end=at(6))])),
@@ -197,7 +202,7 @@ def test_a_gap_is_filled_piece_by_piece_each_with_the_name_of_its_step() -> None
 
 def test_half_hourly_readings_fill_half_hours_of_the_day_after() -> None:
     known = [reading(hour / 2, 10 * hour, hours=0.5) for hour in range(4)]
-    series = filled(at(24.25), at(25.25), **chain(*known))
+    series = fill_with_fallback(at(24.25), at(25.25), **chain(*known))
     assert [(piece.start, piece.end, piece.gco2e_per_kwh) for piece in series] == [
         (at(24.25), at(24.5), 0),
         (at(24.5), at(25), 10),
@@ -206,7 +211,7 @@ def test_half_hourly_readings_fill_half_hours_of_the_day_after() -> None:
 
 
 def test_a_yearly_mean_of_the_country_fills_the_gaps_of_a_zone_within_it() -> None:
-    series = filled(at(0), at(4), **chain(reading(1, 10), static=replace(MEAN, zone="ESP"), stale_hours=0))
+    series = fill_with_fallback(at(0), at(4), **chain(reading(1, 10), static=replace(MEAN, zone="ESP"), stale_hours=0))
     assert [(piece.zone, piece.source, piece.start, piece.end) for piece in series] == [
         ("ES", "static", at(0), at(1)),
         ("ES", "uk", at(1), at(2)),
@@ -244,10 +249,10 @@ def test_a_filled_series_says_at_every_moment_what_the_chain_says(
         static=MEAN if mean_known else None,
         stale_hours=stale_quarters / 4,
     )
-    series = filled(at(first / 4), at((first + quarters) / 4), **settings)
+    series = fill_with_fallback(at(first / 4), at((first + quarters) / 4), **settings)
     for quarter in range(first, first + quarters):
         moment = at(quarter / 4 + 0.1)
-        found, got = resolve(moment, **settings), series.at(moment)
+        found, got = resolve_with_fallback(moment, **settings), series.at(moment)
         assert (found is None) == (got is None)
         if found is not None and got is not None:
             assert (got.gco2e_per_kwh, got.source, got.estimated) == (

@@ -7,8 +7,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from greencore.carbon.errors import BadAnswer, SourceUnavailable
-from greencore.carbon.http import HttpLimits, JsonClient, Refused
+from greencore.carbon.errors import InvalidResponse, SourceUnavailable
+from greencore.carbon.http import HttpLimits, HttpStatusError, JsonClient
 from tests.carbon_provider_server import ProviderServer, Reply, TurnedClock
 
 
@@ -54,7 +54,7 @@ def test_an_answer_that_is_too_large_is_not_read_to_its_end(server: ProviderServ
     headers = {"content-encoding": "gzip"} if compressed else {}
     server.standing_reply = Reply(body=gzip.compress(body) if compressed else body, headers=headers)
     client = JsonClient("x", server.url, limits=HttpLimits(largest_bytes=1_000_000))
-    with pytest.raises(BadAnswer, match="x answered more than 1000000 bytes"):
+    with pytest.raises(InvalidResponse, match="x answered more than 1000000 bytes"):
         client.get("/")
     assert len(server.log) == 1
 
@@ -90,11 +90,11 @@ def test_an_answer_that_drips_is_given_up() -> None:
 
 def test_a_redirection_is_not_followed(server: ProviderServer) -> None:
     server.standing_reply = Reply(status=302, body=b"", headers={"location": "http://127.0.0.1:1/"})
-    with pytest.raises(Refused, match="x answered 302"):
+    with pytest.raises(HttpStatusError, match="x answered 302"):
         JsonClient("x", server.url, limits=HttpLimits()).get("/", headers={"auth-token": "k"})
 
 
 def test_json_that_is_nested_too_deeply_is_unreadable(server: ProviderServer) -> None:
     server.standing_reply = Reply(body=b"[" * 200_000)
-    with pytest.raises(BadAnswer, match="no whole JSON"):
+    with pytest.raises(InvalidResponse, match="no whole JSON"):
         JsonClient("x", server.url, limits=HttpLimits(tries=1)).get("/")

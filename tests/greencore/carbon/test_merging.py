@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greencore.carbon import Reading
-from greencore.carbon.merging import merged
+from greencore.carbon.merging import merge_readings
 
 START = datetime(2026, 3, 29, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -26,21 +26,21 @@ def reading(begins: float, ends: float, value: float, *, estimated: bool = False
 
 def test_readings_without_overlap_stay_as_they_are() -> None:
     readings = [reading(0, 1, 100), reading(2, 3, 200)]
-    assert merged(reversed(readings)).readings == tuple(readings)
+    assert merge_readings(reversed(readings)).readings == tuple(readings)
 
 
 def test_a_measured_value_stands_before_an_estimate_that_came_later() -> None:
     measured = reading(0, 1, 100)
-    assert merged([measured, reading(0, 1, 150, estimated=True, fetched=5)]).readings == (measured,)
+    assert merge_readings([measured, reading(0, 1, 150, estimated=True, fetched=5)]).readings == (measured,)
 
 
 def test_of_two_measurements_the_later_fetched_stands() -> None:
     later = reading(0, 1, 110, fetched=2)
-    assert merged([later, reading(0, 1, 100, fetched=1)]).readings == (later,)
+    assert merge_readings([later, reading(0, 1, 100, fetched=1)]).readings == (later,)
 
 
 def test_a_finer_resolution_cuts_the_coarser_one_to_its_rest() -> None:
-    found = merged([reading(0, 2, 100), reading(0.5, 1, 50)])
+    found = merge_readings([reading(0, 2, 100), reading(0.5, 1, 50)])
     assert [(r.start - START, r.end - START, r.gco2e_per_kwh) for r in found] == [
         (0 * HOUR, 0.5 * HOUR, 100),
         (0.5 * HOUR, HOUR, 50),
@@ -56,7 +56,7 @@ def test_a_finer_resolution_cuts_the_coarser_one_to_its_rest() -> None:
 )
 def test_every_moment_has_the_reading_of_the_highest_rank(rows: list[tuple[int, int, int, bool, int]]) -> None:
     readings = [reading(b, b + n, value, estimated=e, fetched=f) for b, n, value, e, f in rows]
-    found = merged(readings)
+    found = merge_readings(readings)
     for half_hour in range(38):
         time = START + half_hour * HOUR / 2
         over = [r for r in readings if r.start <= time < r.end]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from greencore.carbon import IntensitySeries, NoReading, Reading
-from greencore.carbon.forecasting import LONGEST_HOURS, OwnForecast, rolling_forecasts
+from greencore.carbon.forecasting import MAX_FORECAST_HOURS, OwnForecast, rolling_forecasts
 
 Array = NDArray[np.float64]
 
@@ -76,7 +76,7 @@ class TestRollingForecasts:
 
     def test_hours_ahead_do_not_depend_on_how_many_are_asked_for(self) -> None:
         values = solar_and_wind(900)
-        longest = rolling_forecasts(values, LONGEST_HOURS)
+        longest = rolling_forecasts(values, MAX_FORECAST_HOURS)
         for hours in (1, 24, 34, 72):
             np.testing.assert_allclose(rolling_forecasts(values, hours), longest[:, :hours], rtol=1e-9)
 
@@ -94,10 +94,10 @@ class TestRollingForecasts:
     def test_daily_pattern_is_forecast_exactly(self) -> None:
         day = 200.0 + 100 * np.sin(np.arange(24) / 24 * 2 * np.pi) + np.arange(24.0)
         values = np.tile(day, 60)
-        forecasts = rolling_forecasts(values, LONGEST_HOURS)
+        forecasts = rolling_forecasts(values, MAX_FORECAST_HOURS)
         expected = np.tile(day, 80)
         for at in (30, 24 * 6 + 5, 24 * 40 + 11, 24 * 60):
-            np.testing.assert_allclose(forecasts[at], expected[at : at + LONGEST_HOURS], rtol=0.001)
+            np.testing.assert_allclose(forecasts[at], expected[at : at + MAX_FORECAST_HOURS], rtol=0.001)
 
     def test_weekly_pattern_is_learnt(self) -> None:
         weekend = np.repeat([0.0, 0, 0, 0, 0, -100, -120], 24)
@@ -201,7 +201,7 @@ class TestOwnForecast:
         own = OwnForecast.fit(hourly(solar_and_wind(100)), now=START + 60 * HOUR)
         assert len(own.forecast(24)) == 24
         assert len(own.forecast(0.5)) == 1
-        assert len(own.forecast(LONGEST_HOURS)) == LONGEST_HOURS
+        assert len(own.forecast(MAX_FORECAST_HOURS)) == MAX_FORECAST_HOURS
 
     def test_readings_that_had_not_ended_are_not_used(self) -> None:
         values = solar_and_wind(400)

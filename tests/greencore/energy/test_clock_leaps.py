@@ -43,7 +43,7 @@ def metered(clocks: Clocks, *events: Callable[[], object]) -> list[EnergyInterva
         for event in events:
             time.sleep(0.1)
             event()
-            meter.cut()
+            meter.close_interval()
         time.sleep(0.1)
     return taken
 
@@ -147,26 +147,26 @@ def test_what_is_not_handed_over_yet_is_told_at_any_time() -> None:
         taken.append(interval)
 
     with EnergyMeter(take, cpu_power_w=40.0, ram_power_w=10.0, clock=clocks.wall, monotonic=clocks.monotonic) as meter:
-        began = meter.unstored().since
+        began = meter.unreported_period().since
         clocks.freeze_process(90)
         with pytest.raises(OSError, match="away"):
-            meter.cut()
-        assert meter.unstored().since == began
-        assert meter.unstored().seconds == pytest.approx(90, abs=1)
+            meter.close_interval()
+        assert meter.unreported_period().since == began
+        assert meter.unreported_period().seconds == pytest.approx(90, abs=1)
         clocks.wall_ahead += timedelta(hours=8)
-        assert meter.unstored().seconds == pytest.approx(90, abs=1)
+        assert meter.unreported_period().seconds == pytest.approx(90, abs=1)
         refused.clear()
-        last = meter.cut()
-        assert meter.unstored().since > last.end + timedelta(hours=7)
-        assert meter.unstored().seconds < 1
+        last = meter.close_interval()
+        assert meter.unreported_period().since > last.end + timedelta(hours=7)
+        assert meter.unreported_period().seconds < 1
 
 
 def test_a_drift_of_milliseconds_is_no_leap() -> None:
     clocks = Clocks()
     timeline = Timeline(clocks.wall, clocks.monotonic)
     clocks.wall_ahead += timedelta(milliseconds=400)
-    assert not timeline.has_leapt()
+    assert not timeline.has_jumped()
     clocks.wall_ahead += timedelta(milliseconds=700)
-    assert timeline.has_leapt()
-    timeline.follow_leap(clocks.monotonic())
-    assert not timeline.has_leapt()
+    assert timeline.has_jumped()
+    timeline.follow_jump(clocks.monotonic())
+    assert not timeline.has_jumped()

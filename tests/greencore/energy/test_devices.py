@@ -1,6 +1,6 @@
 import pytest
 
-from greencore.energy.devices import Gpu, GpuId, Selection, chosen, visible
+from greencore.energy.devices import Gpu, GpuId, GpuSelection, select_gpus, select_visible_gpus
 
 GPUS = [Gpu(0, "GPU-aa11", "H100"), Gpu(1, "GPU-aa22", "H100"), Gpu(2, "GPU-bb33", "H100")]
 MIXED = [Gpu(0, "GPU-aa11", "T4"), Gpu(1, "GPU-bb22", "H100")]
@@ -36,42 +36,42 @@ def mig_parent(uuid: str) -> int | None:
 def test_a_process_sees_what_cuda_visible_devices_lists_up_to_the_first_that_is_not_there(
     listed: str, indices: tuple[int, ...]
 ) -> None:
-    assert visible({"CUDA_VISIBLE_DEVICES": listed}, GPUS, mig_parent=mig_parent) == Selection(indices)
+    assert select_visible_gpus({"CUDA_VISIBLE_DEVICES": listed}, GPUS, mig_parent=mig_parent) == GpuSelection(indices)
 
 
 def test_a_process_sees_all_where_nothing_is_said_and_none_where_there_are_none() -> None:
-    assert visible({}, GPUS, mig_parent=mig_parent) == Selection((0, 1, 2))
-    assert visible({}, [], mig_parent=mig_parent) == Selection(())
-    assert visible({"CUDA_VISIBLE_DEVICES": "0"}, [], mig_parent=mig_parent) == Selection(())
+    assert select_visible_gpus({}, GPUS, mig_parent=mig_parent) == GpuSelection((0, 1, 2))
+    assert select_visible_gpus({}, [], mig_parent=mig_parent) == GpuSelection(())
+    assert select_visible_gpus({"CUDA_VISIBLE_DEVICES": "0"}, [], mig_parent=mig_parent) == GpuSelection(())
 
 
 @pytest.mark.parametrize(
     ("listed", "selection"),
     [
-        ("MIG-55", Selection((1,), WHOLE)),
-        ("MIG-55,MIG-66", Selection((1,), WHOLE)),
-        ("MIG-GPU-bb33/1/0", Selection((2,), WHOLE)),
-        ("MIG-77,0", Selection(())),
+        ("MIG-55", GpuSelection((1,), WHOLE)),
+        ("MIG-55,MIG-66", GpuSelection((1,), WHOLE)),
+        ("MIG-GPU-bb33/1/0", GpuSelection((2,), WHOLE)),
+        ("MIG-77,0", GpuSelection(())),
     ],
 )
-def test_a_mig_instance_stands_for_its_whole_gpu_and_that_is_said(listed: str, selection: Selection) -> None:
-    assert visible({"CUDA_VISIBLE_DEVICES": listed}, GPUS, mig_parent=mig_parent) == selection
+def test_a_mig_instance_stands_for_its_whole_gpu_and_that_is_said(listed: str, selection: GpuSelection) -> None:
+    assert select_visible_gpus({"CUDA_VISIBLE_DEVICES": listed}, GPUS, mig_parent=mig_parent) == selection
 
 
 @pytest.mark.parametrize(
     ("environment", "selection"),
     [
-        ({"CUDA_VISIBLE_DEVICES": "0"}, Selection((0,), ASSUMED)),
-        ({"CUDA_VISIBLE_DEVICES": "0", "CUDA_DEVICE_ORDER": "FASTEST_FIRST"}, Selection((0,), ASSUMED)),
-        ({"CUDA_VISIBLE_DEVICES": "0", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, Selection((0,))),
-        ({"CUDA_VISIBLE_DEVICES": "1,0"}, Selection((0, 1))),
-        ({"CUDA_VISIBLE_DEVICES": "GPU-bb22"}, Selection((1,))),
+        ({"CUDA_VISIBLE_DEVICES": "0"}, GpuSelection((0,), ASSUMED)),
+        ({"CUDA_VISIBLE_DEVICES": "0", "CUDA_DEVICE_ORDER": "FASTEST_FIRST"}, GpuSelection((0,), ASSUMED)),
+        ({"CUDA_VISIBLE_DEVICES": "0", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, GpuSelection((0,))),
+        ({"CUDA_VISIBLE_DEVICES": "1,0"}, GpuSelection((0, 1))),
+        ({"CUDA_VISIBLE_DEVICES": "GPU-bb22"}, GpuSelection((1,))),
     ],
 )
 def test_among_several_models_a_choice_by_index_is_an_assumption_unless_the_order_is_known(
-    environment: dict[str, str], selection: Selection
+    environment: dict[str, str], selection: GpuSelection
 ) -> None:
-    assert visible(environment, MIXED, mig_parent=mig_parent) == selection
+    assert select_visible_gpus(environment, MIXED, mig_parent=mig_parent) == selection
 
 
 @pytest.mark.parametrize(
@@ -83,30 +83,30 @@ def test_among_several_models_a_choice_by_index_is_an_assumption_unless_the_orde
     ],
 )
 def test_amd_has_variables_of_its_own(environment: dict[str, str], indices: tuple[int, ...]) -> None:
-    assert visible(environment, GPUS, mig_parent=mig_parent, amd=True) == Selection(indices)
-    assert visible({"HIP_VISIBLE_DEVICES": "1"}, GPUS, mig_parent=mig_parent) == Selection((0, 1, 2))
+    assert select_visible_gpus(environment, GPUS, mig_parent=mig_parent, amd=True) == GpuSelection(indices)
+    assert select_visible_gpus({"HIP_VISIBLE_DEVICES": "1"}, GPUS, mig_parent=mig_parent) == GpuSelection((0, 1, 2))
 
 
 @pytest.mark.parametrize(
     ("gpu_ids", "selection"),
     [
-        ([], Selection(())),
-        ([2, 0, 2], Selection((0, 2))),
-        (["GPU-aa22"], Selection((1,))),
-        (["bb33"], Selection((2,))),
-        (["MIG-66", 0], Selection((0, 1), WHOLE)),
+        ([], GpuSelection(())),
+        ([2, 0, 2], GpuSelection((0, 2))),
+        (["GPU-aa22"], GpuSelection((1,))),
+        (["bb33"], GpuSelection((2,))),
+        (["MIG-66", 0], GpuSelection((0, 1), WHOLE)),
     ],
 )
-def test_a_caller_chooses_by_index_or_by_uuid(gpu_ids: list[GpuId], selection: Selection) -> None:
-    assert chosen(gpu_ids, GPUS, mig_parent=mig_parent) == selection
+def test_a_caller_chooses_by_index_or_by_uuid(gpu_ids: list[GpuId], selection: GpuSelection) -> None:
+    assert select_gpus(gpu_ids, GPUS, mig_parent=mig_parent) == selection
 
 
 @pytest.mark.parametrize("gpu_id", [3, -1, "GPU-cc", "GPU-aa", "", "MIG-77"])
 def test_a_chosen_gpu_that_is_not_there_is_refused_with_those_that_are(gpu_id: GpuId) -> None:
     with pytest.raises(ValueError, match=r"gpu_ids\[1\] is .*: expected .* which are 0 \(GPU-aa11\), 1 \(GPU-aa22\)"):
-        chosen([0, gpu_id], GPUS, mig_parent=mig_parent)
+        select_gpus([0, gpu_id], GPUS, mig_parent=mig_parent)
 
 
 def test_a_chosen_gpu_on_a_machine_without_any_is_refused() -> None:
     with pytest.raises(ValueError, match="which are none"):
-        chosen([0], [], mig_parent=mig_parent)
+        select_gpus([0], [], mig_parent=mig_parent)

@@ -159,7 +159,7 @@ def test_a_gpu_that_is_not_the_jobs_own_is_not_even_asked(monkeypatch: pytest.Mo
     taken = list[EnergyInterval]()
     with EnergyMeter(taken.append, gpu_ids=[1]) as meter:
         nvml.counters_read.clear()
-        meter.cut()
+        meter.close_interval()
     assert nvml.counters_read == {1}
 
 

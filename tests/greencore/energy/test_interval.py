@@ -39,7 +39,7 @@ def minute() -> EnergyInterval:
 
 
 def test_a_part_has_its_share_of_each_energy_and_the_methods_of_the_whole() -> None:
-    part = minute().part(NOON + timedelta(seconds=10), NOON + timedelta(seconds=30))
+    part = minute().slice(NOON + timedelta(seconds=10), NOON + timedelta(seconds=30))
     assert (part.cpu_kwh, part.gpu_kwh, part.ram_kwh) == pytest.approx((0.2, 0.4, 0.1))
     assert (part.start, part.end) == (NOON + timedelta(seconds=10), NOON + timedelta(seconds=30))
     assert (part.cpu_method, part.gpu_method, part.ram_method) == ("RAPL", "none", "capacity estimate")
@@ -47,16 +47,16 @@ def test_a_part_has_its_share_of_each_energy_and_the_methods_of_the_whole() -> N
 
 def test_the_parts_of_an_interval_add_up_to_it() -> None:
     cuts = [NOON + timedelta(seconds=second) for second in (0, 7, 13, 60)]
-    parts = [minute().part(start, end) for start, end in pairwise(cuts)]
+    parts = [minute().slice(start, end) for start, end in pairwise(cuts)]
     assert sum(part.energy_kwh for part in parts) == pytest.approx(minute().energy_kwh, rel=1e-12)
 
 
 def test_the_one_part_of_an_interval_of_no_length_has_all_of_its_energy() -> None:
     instant = EnergyInterval(NOON, NOON, 0.6, 1.2, 0.3, "RAPL", "none", "capacity estimate")
-    assert instant.part(NOON, NOON) == instant
+    assert instant.slice(NOON, NOON) == instant
 
 
 @pytest.mark.parametrize(("start", "end"), [(-1, 30), (30, 61), (30, 20)])
 def test_a_part_outside_of_its_interval_is_refused(start: float, end: float) -> None:
     with pytest.raises(ValueError, match="expected it within the interval"):
-        minute().part(NOON + timedelta(seconds=start), NOON + timedelta(seconds=end))
+        minute().slice(NOON + timedelta(seconds=start), NOON + timedelta(seconds=end))

@@ -52,7 +52,7 @@ def metered() -> Metered:
     with meter(taken, interval_seconds=1.0) as running:
         begin = time.perf_counter()
         time.sleep(1.5)
-        cut = running.cut()
+        cut = running.close_interval()
         time.sleep(1.5)
         elapsed = time.perf_counter() - begin
     return taken, running, cut, elapsed
@@ -146,8 +146,8 @@ def test_an_interval_that_could_not_be_handed_over_by_the_thread_is_raised_and_o
     with EnergyMeter(refuse_once, interval_seconds=0.2, cpu_power_w=40, ram_power_w=10) as running:
         assert refused.wait(5)
         with pytest.raises(OSError, match="the disk is full"):
-            running.cut()
-        running.cut()
+            running.close_interval()
+        running.close_interval()
     assert all(earlier.end == later.start for earlier, later in pairwise(taken))
     assert seconds(taken[0]) == pytest.approx(0.2, abs=0.1)
     assert sum(interval.energy_kwh for interval in taken) == pytest.approx(running.tracker_total_kwh, rel=1e-9)
@@ -178,18 +178,18 @@ def test_a_meter_is_of_no_use_outside_its_context() -> None:
     taken: list[EnergyInterval] = []
     running = meter(taken)
     with pytest.raises(RuntimeError, match="is not open"):
-        running.cut()
+        running.close_interval()
     with running:
         pass
     with pytest.raises(RuntimeError, match="is not open"):
-        running.cut()
+        running.close_interval()
     with pytest.raises(RuntimeError, match="was opened before"), running:
         pass
 
 
 def _cut_in_child(running: EnergyMeter, answers: Any) -> None:
     try:
-        running.cut()
+        running.close_interval()
     except RuntimeError as error:
         answers.put(str(error))
     else:

@@ -13,7 +13,7 @@ from codecarbon.core.cpu import IntelRAPL
 from codecarbon.core.rapl import RAPLFile
 from codecarbon.external.hardware import CPU
 
-from greencore.energy import EnergyInterval, EnergyMeter, is_estimate, is_silent, source
+from greencore.energy import EnergyInterval, EnergyMeter, is_estimate, is_unresponsive, source
 from tests.greencore.energy.test_gpus import Board, Nvml, machine
 
 pytestmark = pytest.mark.fault(number=14)
@@ -37,7 +37,7 @@ def metered(
     with EnergyMeter(taken.append, **settings) as meter:
         for event in events:
             time.sleep(pause)
-            meter.cut()
+            meter.close_interval()
             event()
         time.sleep(pause)
     return taken, meter
@@ -71,7 +71,7 @@ def test_a_gpu_whose_driver_fails_is_billed_by_its_last_known_power_and_named(
     nvml = machine(monkeypatch, Board(0, "GPU-aa11", 100.0))
     fail = breaking(nvml, "nvmlDeviceGetTotalEnergyConsumption", "nvmlDeviceGetPowerUsage", error=error)
     (before, after), _ = metered(fail, cpu_power_w=40, ram_power_w=10)
-    assert (before.gpu_method, is_silent(before.gpu_method)) == ("NVML energy counter", False)
+    assert (before.gpu_method, is_unresponsive(before.gpu_method)) == ("NVML energy counter", False)
     assert after.gpu_method == "NVML does not answer: estimate by its last known power"
     assert is_estimate(after.gpu_method)
     assert watts(after.gpu_kwh, after) == pytest.approx(100, rel=0.1)
@@ -82,7 +82,7 @@ def test_a_gpu_that_answers_again_is_billed_once_for_what_was_estimated(monkeypa
     nvml = machine(monkeypatch, Board(0, "GPU-aa11", 100.0))
     fail = breaking(nvml, "nvmlDeviceGetTotalEnergyConsumption", "nvmlDeviceGetPowerUsage")
     taken, meter = metered(fail, mending(nvml), cpu_power_w=40, ram_power_w=10)
-    assert [is_silent(interval.gpu_method) for interval in taken] == [False, True, False]
+    assert [is_unresponsive(interval.gpu_method) for interval in taken] == [False, True, False]
     assert sum(interval.gpu_kwh for interval in taken) * JOULES_PER_KWH == pytest.approx(
         100 * sum(map(seconds, taken)), rel=0.05
     )
@@ -114,7 +114,7 @@ def test_an_energy_counter_that_stands_still_is_a_meter_that_does_not_answer(mon
         monkeypatch.setattr(nvml, "nvmlDeviceGetTotalEnergyConsumption", lambda _: stuck)
 
     (_, _, later), _ = metered(freeze, lambda: None, pause=1.2, cpu_power_w=40, ram_power_w=10)
-    assert is_silent(later.gpu_method)
+    assert is_unresponsive(later.gpu_method)
     assert watts(later.gpu_kwh, later) == pytest.approx(100, rel=0.1)
 
 
@@ -263,5 +263,5 @@ def test_energy_that_is_no_number_is_estimated(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(OfflineEmissionsTracker, "_measure_power_and_energy", measure)
 
     (before, after), _ = metered(spoil)
-    assert is_silent(after.cpu_method)
+    assert is_unresponsive(after.cpu_method)
     assert watts(after.cpu_kwh, after) == pytest.approx(watts(before.cpu_kwh, before), rel=0.05)

@@ -8,8 +8,8 @@ import numpy as np
 
 from greencore.carbon import IntensitySeries
 from greencore.carbon.forecasting import rolling_forecasts
-from greencore.policy import Circumstances, Policy, Previous, decide
-from greencore.policy.kinds.by_intensity import ByIntensity
+from greencore.policy import Policy, PolicyContext, PreviousRho, decide_rho
+from greencore.policy.kinds.by_intensity import IntensityPolicy
 from tests.greencore.policy.grids import at, reading
 
 TINY = 1e-9
@@ -99,7 +99,7 @@ class OneRun:
         """Begins an epoch; False where the policy ends the run."""
         expected = self._expected(slot, 60)
         expected[0] = self.values[slot]
-        outlook = IntensitySeries(
+        forecast = IntensitySeries(
             reading(at((slot + index) * self.step_hours), at((slot + index + 1) * self.step_hours), c)
             for index, c in enumerate(expected)
             if c is not None
@@ -109,13 +109,13 @@ class OneRun:
             reading(at(index * self.step_hours), at((index + 1) * self.step_hours), c)
             for index, c in enumerate(self.values[: slot + 1])
         ]
-        decision = decide(
+        decision = decide_rho(
             self.policy,
-            Circumstances(
+            PolicyContext(
                 now=max(now, window[-1].start),
                 reading=window[-1],
                 window=IntensitySeries(window),
-                outlook=outlook,
+                forecast=forecast,
                 previous=self._previous(),
                 epochs_left=self.epochs_left,
                 epoch_hours=self.work_hours / self.epochs,
@@ -131,12 +131,12 @@ class OneRun:
         self.epochs_left -= 1
         return True
 
-    def _previous(self) -> Previous | None:
+    def _previous(self) -> PreviousRho | None:
         if not self.begun:
             return None
         rhos = [rho for _, rho in self.begun]
         same = next((back for back, rho in enumerate(reversed(rhos)) if rho != rhos[-1]), len(rhos))
-        return Previous(rhos[-1], same)
+        return PreviousRho(rhos[-1], same)
 
     def _expected(self, now: int, count: int) -> list[float | None]:
         """What is known at the beginning of slot `now` of it and those after it."""
@@ -191,7 +191,7 @@ class OneRun:
             self.shares = {slot + index: share for index, share in enumerate(shares)}
 
     def _planned_rho(self, c: float) -> float:
-        if isinstance(self.policy, ByIntensity):
+        if isinstance(self.policy, IntensityPolicy):
             return self.policy.rho_at(c)
         low, high = self.policy.rho_range
         return (low + high) / 2 if self.rho is None else self.rho

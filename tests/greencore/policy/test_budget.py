@@ -135,7 +135,7 @@ def test_a_price_buys_the_rho_with_the_most_worth_less_emissions(
 ) -> None:
     rho_min, rho_max = bounds
     rho = price_rho(curve, loss, cost, worth, rho_min, rho_max)
-    u = curve.normalised()
+    u = curve.normalise()
     points = np.array([rho_min, *[r for r in curve.rho if rho_min < r < rho_max], rho_max])
     for share, grams in zip(rho, cost, strict=True):
         best = (worth * loss * u.at(points) - grams * points).max()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greencore.carbon import IntensitySeries, Reading
-from greencore.policy import Circumstances, Decision, Previous, UtilityCurve, decide, parse_policy
+from greencore.policy import PolicyContext, PreviousRho, RhoDecision, UtilityCurve, decide_rho, parse_policy
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 BUDGET: dict[str, Any] = {"kind": "budget", "budget_gco2e": 500, "rho_max": 1.0, "rho_min": 0.4}
@@ -35,10 +35,10 @@ def reading(gco2e_per_kwh: float) -> Reading:
     return hourly([gco2e_per_kwh]).readings[0]
 
 
-def decided(body: dict[str, Any], gco2e_per_kwh: float | None, **known: Any) -> Decision:
+def decided(body: dict[str, Any], gco2e_per_kwh: float | None, **known: Any) -> RhoDecision:
     run: dict[str, Any] = {"epochs_left": 4, "epoch_hours": 1.0, "epoch_kwh": 1.0, "utility": CURVE}
     newest = None if gco2e_per_kwh is None else reading(gco2e_per_kwh)
-    return decide(parse_policy(body), Circumstances(now=NOW, reading=newest, **(run | known)))
+    return decide_rho(parse_policy(body), PolicyContext(now=NOW, reading=newest, **(run | known)))
 
 
 def test_a_budget_that_lasts_trains_everything() -> None:
@@ -56,23 +56,23 @@ def test_a_budget_that_binds_is_shared_by_the_epochs_that_are_left() -> None:
 
 
 def test_a_budget_saves_for_cleaner_hours_ahead() -> None:
-    assert decided(BUDGET, 300, outlook=hourly([300, 300, 100, 100])).rho == pytest.approx(0.4)
-    assert decided(BUDGET, 100, outlook=hourly([100, 100, 300, 300])).rho == pytest.approx(1.0)
+    assert decided(BUDGET, 300, forecast=hourly([300, 300, 100, 100])).rho == pytest.approx(0.4)
+    assert decided(BUDGET, 100, forecast=hourly([100, 100, 300, 300])).rho == pytest.approx(1.0)
 
 
-def test_beyond_the_outlook_its_last_value_goes_on() -> None:
-    short = decided(BUDGET, 300, outlook=hourly([300, 200]))
-    assert short.rho == decided(BUDGET, 300, outlook=hourly([300, 200, 200, 200])).rho
+def test_beyond_the_forecast_its_last_value_goes_on() -> None:
+    short = decided(BUDGET, 300, forecast=hourly([300, 200]))
+    assert short.rho == decided(BUDGET, 300, forecast=hourly([300, 200, 200, 200])).rho
 
 
-def test_the_reading_holds_until_an_outlook_begins() -> None:
+def test_the_reading_holds_until_a_forecast_begins() -> None:
     late = hourly([100, 100, 100], start=NOW + timedelta(hours=1))
-    assert decided(BUDGET, 300, outlook=late).rho == decided(BUDGET, 300, outlook=hourly([300, 100, 100, 100])).rho
+    assert decided(BUDGET, 300, forecast=late).rho == decided(BUDGET, 300, forecast=hourly([300, 100, 100, 100])).rho
 
 
-def test_an_outlook_of_another_signal_is_not_mixed_with_the_reading() -> None:
+def test_a_forecast_of_another_signal_is_not_mixed_with_the_reading() -> None:
     late = hourly([500, 500], start=NOW + timedelta(hours=1), signal="marginal")
-    assert decided(BUDGET, 0, outlook=late).rho < 1
+    assert decided(BUDGET, 0, forecast=late).rho < 1
 
 
 def test_a_price_per_gram_is_told_as_what_an_epoch_s_learning_may_emit() -> None:
@@ -129,35 +129,35 @@ def test_a_used_up_budget_ends_the_run_even_where_nothing_else_is_known() -> Non
     blind = decided(BUDGET, None, spent_gco2e=500)
     assert blind.ends_run
     assert blind.reason == (
-        "no intensity reading and no outlook, and 0 of 500 gCO2e remain: the run ends before this epoch"
+        "no intensity reading and no forecast, and 0 of 500 gCO2e remain: the run ends before this epoch"
     )
 
 
 def test_while_an_epoch_s_length_is_unknown_the_present_intensity_stands_for_all() -> None:
-    decision = decided(BUDGET, 200, epoch_hours=None, outlook=hourly([200, 900, 900, 900]))
+    decision = decided(BUDGET, 200, epoch_hours=None, forecast=hourly([200, 900, 900, 900]))
     assert decision.rho == decided(BUDGET, 200).rho
 
 
 @pytest.mark.parametrize("body", [BUDGET, PRICE], ids=["budget", "price"])
-def test_an_outlook_alone_is_enough(body: dict[str, Any]) -> None:
-    outlook = hourly([200] * 4)
-    decision = decided(body, None, outlook=outlook)
-    assert decision.rho == decided(body, 200, outlook=outlook).rho
+def test_a_forecast_alone_is_enough(body: dict[str, Any]) -> None:
+    forecast = hourly([200] * 4)
+    decision = decided(body, None, forecast=forecast)
+    assert decision.rho == decided(body, 200, forecast=forecast).rho
     assert (decision.intensity_gco2e_per_kwh, decision.source, decision.step) == (200, "synthetic", "forecast")
     assert (decision.age_seconds, decision.estimated) == (0, True)
-    assert decision.reason.startswith("no intensity reading, but an outlook of 200 gCO2e/kWh (synthetic, forecast, 0 s")
+    assert decision.reason.startswith("no intensity reading, but a forecast of 200 gCO2e/kWh (synthetic, forecast, 0 s")
 
 
-def test_an_outlook_that_begins_later_says_when() -> None:
+def test_a_forecast_that_begins_later_says_when() -> None:
     late = hourly([200] * 4, start=NOW + timedelta(hours=3))
-    assert "an outlook of 200 gCO2e/kWh (synthetic, forecast, in 3 h)" in decided(PRICE, None, outlook=late).reason
+    assert "a forecast of 200 gCO2e/kWh (synthetic, forecast, in 3 h)" in decided(PRICE, None, forecast=late).reason
 
 
 @pytest.mark.parametrize(("previous", "rho"), [(1.0, 0.6), (0.5, 0.5), (0.3, 0.4)])
 def test_smoothing_never_takes_what_the_other_epochs_need(previous: float, rho: float) -> None:
     # 4 epochs of 500 gCO2e: rho_min for three takes 600 of 900, which leaves 300 for this one. The plan asks for 0.45.
     calm = BUDGET | {"budget_gco2e": 900, "smoothing": {"min_epochs": 5}}
-    decision = decided(calm, 500, previous=Previous(previous, 1))
+    decision = decided(calm, 500, previous=PreviousRho(previous, 1))
     assert decision.rho == pytest.approx(rho)
     assert "so ρ = 0.45, smoothed to" in decision.reason
 
@@ -183,7 +183,7 @@ def test_a_price_says_what_it_weighed() -> None:
 
 
 def test_a_price_looks_at_the_hours_of_its_epoch() -> None:
-    assert decided(PRICE, 10, outlook=hourly([10, 10, 90, 90]), epoch_hours=4.0).rho == 0.6
+    assert decided(PRICE, 10, forecast=hourly([10, 10, 90, 90]), epoch_hours=4.0).rho == 0.6
 
 
 @pytest.mark.parametrize("loss", [0.0, -0.3])
@@ -220,12 +220,12 @@ def test_a_budget_is_overspent_by_one_epoch_s_forecast_error_at_most(
     expected = hourly(forecast)
     now, spent, previous, forecast_error = NOW, 0.0, None, 0.0
     for done in range(epochs):
-        decision = decide(
+        decision = decide_rho(
             policy,
-            Circumstances(
+            PolicyContext(
                 now=now,
                 reading=None,
-                outlook=expected,
+                forecast=expected,
                 previous=previous,
                 epochs_left=epochs - done,
                 epoch_hours=epoch_hours,
@@ -242,5 +242,5 @@ def test_a_budget_is_overspent_by_one_epoch_s_forecast_error_at_most(
         spent += emitted
         forecast_error = max(forecast_error, emitted - planned)
         epochs_at_it = 1 if previous is None or previous.rho != decision.rho else previous.epochs + 1
-        previous, now = Previous(decision.rho, epochs_at_it), end
+        previous, now = PreviousRho(decision.rho, epochs_at_it), end
     assert spent <= budget * (1 + 1e-8) + forecast_error

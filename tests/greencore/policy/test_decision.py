@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from greencore.carbon import IntensitySeries, Reading
-from greencore.policy import Circumstances, Decision, IntensityMissing, Previous, decide, parse_policy
+from greencore.policy import IntensityMissing, PolicyContext, PreviousRho, RhoDecision, decide_rho, parse_policy
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 STEPS: dict[str, Any] = {
@@ -38,15 +38,15 @@ def decided(
     gco2e_per_kwh: float,
     *,
     step: str | None = None,
-    previous: Previous | None = None,
+    previous: PreviousRho | None = None,
     **about: Any,
-) -> Decision:
-    circumstances = Circumstances(now=NOW, reading=reading(gco2e_per_kwh, **about), step=step, previous=previous)
-    return decide(parse_policy(body), circumstances)
+) -> RhoDecision:
+    context = PolicyContext(now=NOW, reading=reading(gco2e_per_kwh, **about), step=step, previous=previous)
+    return decide_rho(parse_policy(body), context)
 
 
-def without_reading(body: dict[str, Any], previous: Previous | None = None) -> Decision:
-    return decide(parse_policy(body), Circumstances(now=NOW, reading=None, previous=previous))
+def without_reading(body: dict[str, Any], previous: PreviousRho | None = None) -> RhoDecision:
+    return decide_rho(parse_policy(body), PolicyContext(now=NOW, reading=None, previous=previous))
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_the_reason_says_what_was_read_and_where_it_stands(
 
 def test_the_decision_keeps_the_reading_behind_it() -> None:
     decision = decided(STEPS, 212, age_seconds=600, estimated=True, step="stale")
-    assert decision == Decision(
+    assert decision == RhoDecision(
         rho=0.7,
         reason="212 gCO2e/kWh (trace (synthetic), no longer fresh, estimated, 10 min old) is at most 300, so ρ = 0.7",
         intensity_gco2e_per_kwh=212,
@@ -115,46 +115,46 @@ def test_a_reading_that_is_not_fresh_says_where_it_comes_from(step: str, words: 
 @pytest.mark.parametrize(
     ("on_missing", "previous", "rho", "reason"),
     [
-        ("fallback", Previous(0.9, 1), 0.5, "the policy falls back to its choice for the dirtiest grid, ρ = 0.5"),
-        ("hold", Previous(0.9, 1), 0.9, "the policy holds the previous ρ = 0.9"),
+        ("fallback", PreviousRho(0.9, 1), 0.5, "the policy falls back to its choice for the dirtiest grid, ρ = 0.5"),
+        ("hold", PreviousRho(0.9, 1), 0.9, "the policy holds the previous ρ = 0.9"),
         (
             "hold",
             None,
             0.5,
             "there is no previous ρ to hold, and the policy falls back to its choice for the dirtiest grid, ρ = 0.5",
         ),
-        ({"rho": 0.65}, Previous(0.9, 1), 0.65, "the policy's on_missing sets ρ = 0.65"),
+        ({"rho": 0.65}, PreviousRho(0.9, 1), 0.65, "the policy's on_missing sets ρ = 0.65"),
     ],
 )
 def test_without_a_reading_on_missing_decides(
-    on_missing: object, previous: Previous | None, rho: float, reason: str
+    on_missing: object, previous: PreviousRho | None, rho: float, reason: str
 ) -> None:
     decision = without_reading(STEPS | {"on_missing": on_missing}, previous)
-    assert decision == Decision(rho, f"no intensity reading: {reason}", None, None, None, None, estimated=True)
+    assert decision == RhoDecision(rho, f"no intensity reading: {reason}", None, None, None, None, estimated=True)
 
 
 @EVERY_KIND
 def test_the_fallback_is_the_choice_for_the_dirtiest_grid(body: dict[str, Any], dirtiest: float) -> None:
-    decision = without_reading(body, Previous(1.0, 1))
+    decision = without_reading(body, PreviousRho(1.0, 1))
     assert decision.rho == dirtiest
     assert "the policy falls back to its choice for the dirtiest grid" in decision.reason
 
 
 @EVERY_KIND
 def test_hold_keeps_the_previous_rho_under_every_kind(body: dict[str, Any], dirtiest: float) -> None:
-    assert without_reading(body | {"on_missing": "hold"}, Previous(0.77, 1)).rho == 0.77
+    assert without_reading(body | {"on_missing": "hold"}, PreviousRho(0.77, 1)).rho == 0.77
     assert without_reading(body | {"on_missing": "hold"}).rho == dirtiest
 
 
 @EVERY_KIND
 def test_a_fixed_rho_is_taken_under_every_kind(body: dict[str, Any], dirtiest: float) -> None:
-    assert without_reading(body | {"on_missing": {"rho": 0.77}}, Previous(0.5, 1)).rho == 0.77
+    assert without_reading(body | {"on_missing": {"rho": 0.77}}, PreviousRho(0.5, 1)).rho == 0.77
 
 
 @EVERY_KIND
 def test_without_a_reading_fail_raises_under_every_kind(body: dict[str, Any], dirtiest: float) -> None:
     with pytest.raises(IntensityMissing, match='on_missing is "fail"'):
-        without_reading(body | {"on_missing": "fail"}, Previous(0.9, 1))
+        without_reading(body | {"on_missing": "fail"}, PreviousRho(0.9, 1))
 
 
 def past(*values: float) -> IntensitySeries:
@@ -162,9 +162,9 @@ def past(*values: float) -> IntensitySeries:
     return IntensitySeries(reading(v, age_seconds=3600 * (len(values) - i)) for i, v in enumerate(values))
 
 
-def ranked(gco2e_per_kwh: float, window: IntensitySeries, **policy: Any) -> Decision:
-    circumstances = Circumstances(now=NOW, reading=reading(gco2e_per_kwh), window=window, previous=Previous(0.9, 1))
-    return decide(parse_policy(PERCENTILE | policy), circumstances)
+def ranked(gco2e_per_kwh: float, window: IntensitySeries, **policy: Any) -> RhoDecision:
+    context = PolicyContext(now=NOW, reading=reading(gco2e_per_kwh), window=window, previous=PreviousRho(0.9, 1))
+    return decide_rho(parse_policy(PERCENTILE | policy), context)
 
 
 @pytest.mark.parametrize(
@@ -201,14 +201,14 @@ def test_with_an_empty_window_fail_raises() -> None:
 
 
 def test_a_decision_is_smoothed_and_says_what_was_asked() -> None:
-    decision = decided(LINEAR | {"smoothing": {"max_change": 0.2}}, 400, previous=Previous(1.0, 1))
+    decision = decided(LINEAR | {"smoothing": {"max_change": 0.2}}, 400, previous=PreviousRho(1.0, 1))
     assert decision.rho == pytest.approx(0.8)
     assert decision.reason.endswith("is at least 400, so ρ = 0.4, smoothed to 0.8: ρ changes by 0.2 an epoch at most")
 
 
 def test_what_on_missing_says_is_not_smoothed() -> None:
     calm = {"smoothing": {"max_change": 0.1, "min_epochs": 9}}
-    assert without_reading(LINEAR | calm, Previous(1.0, 1)).rho == 0.4
+    assert without_reading(LINEAR | calm, PreviousRho(1.0, 1)).rho == 0.4
 
 
 @pytest.mark.parametrize(
@@ -223,4 +223,4 @@ def test_what_on_missing_says_is_not_smoothed() -> None:
 )
 def test_circumstances_that_cannot_be_are_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Circumstances(**({"now": NOW, "reading": None} | fields))
+        PolicyContext(**({"now": NOW, "reading": None} | fields))

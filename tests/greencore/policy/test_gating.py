@@ -1,4 +1,4 @@
-"""Gates of one run: bounds, missing outlooks, deadlines, and what brute force over every minute says."""
+"""Gates of one run: bounds, missing forecasts, deadlines, and what brute force over every minute says."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from greencore.carbon import IntensitySeries
 from greencore.policy import Policy, parse_policy
-from greencore.policy.gating import Look, Progress, look, plan, planned_rho, shut
+from greencore.policy.gating import GateDecision, RunProgress, apply_thresholds, evaluate_gate, plan_gates, predict_rho
 from tests.greencore.policy.grids import MIDNIGHT, at, pieces, series
 
 MINUTE = timedelta(minutes=1)
@@ -22,32 +22,32 @@ def policy(mode: str, *, rho: float = 1.0, **gate: Any) -> Policy:
     return parse_policy({"kind": "constant", "rho": rho, "gate": {"mode": mode, **gate}})
 
 
-def waiting(work_hours: float) -> Progress:
-    return Progress(epoch_left_hours=0.0, work_left_hours=work_hours, rho=None, begun=False, computing=False)
+def waiting(work_hours: float) -> RunProgress:
+    return RunProgress(epoch_left_hours=0.0, work_left_hours=work_hours, rho=None, begun=False, computing=False)
 
 
-def running(work_hours: float) -> Progress:
-    return Progress(epoch_left_hours=work_hours, work_left_hours=0.0, rho=1.0, begun=True, computing=True)
+def running(work_hours: float) -> RunProgress:
+    return RunProgress(epoch_left_hours=work_hours, work_left_hours=0.0, rho=1.0, begun=True, computing=True)
 
 
 def looked(
     given_policy: Policy,
-    progress: Progress,
+    progress: RunProgress,
     values: list[float] | IntensitySeries,
     *,
     now: datetime = MIDNIGHT,
     hours: float = 24,
     intensity: float | None = None,
-) -> Look:
-    outlook = series(values) if isinstance(values, list) else values
-    in_force = outlook.at(now)
+) -> GateDecision:
+    forecast = series(values) if isinstance(values, list) else values
+    in_force = forecast.at(now)
     known = intensity if intensity is not None or in_force is None else in_force.gco2e_per_kwh
-    return look(
+    return evaluate_gate(
         given_policy,
         progress,
         now=now,
         deadline=now + timedelta(hours=hours),
-        outlook=outlook,
+        forecast=forecast,
         intensity_gco2e_per_kwh=known,
     )
 
@@ -106,7 +106,7 @@ def test_a_flat_window_is_not_waited_in(mode: str, value: float) -> None:
 
 @BOTH
 def test_a_flat_window_is_not_waited_in_by_who_has_waited_before(mode: str) -> None:
-    paused = Progress(
+    paused = RunProgress(
         epoch_left_hours=0.3,
         work_left_hours=3.0,
         rho=1.0,
@@ -119,22 +119,22 @@ def test_a_flat_window_is_not_waited_in_by_who_has_waited_before(mode: str) -> N
 
 
 @BOTH
-def test_without_an_outlook_it_runs_now(mode: str) -> None:
+def test_without_a_forecast_it_runs_now(mode: str) -> None:
     found = looked(policy(mode), waiting(3), IntensitySeries(), intensity=300.0)
     assert found.opens
-    assert found.reason == "the outlook does not reach far enough to plan"
+    assert found.reason == "the forecast does not reach far enough to plan"
 
 
 @BOTH
-def test_an_outlook_that_ends_before_the_work_could_is_not_planned_on(mode: str) -> None:
+def test_a_forecast_that_ends_before_the_work_could_is_not_planned_on(mode: str) -> None:
     assert looked(policy(mode), waiting(2), [300.0, 100.0, 50.0]).until == at(1)
     found = looked(policy(mode), waiting(3.01), [300.0, 100.0, 50.0])
     assert found.opens
-    assert found.reason == "the outlook does not reach far enough to plan"
+    assert found.reason == "the forecast does not reach far enough to plan"
 
 
 @BOTH
-def test_an_outlook_that_reaches_part_of_the_way_is_planned_on_as_far_as_it_goes(mode: str) -> None:
+def test_a_forecast_that_reaches_part_of_the_way_is_planned_on_as_far_as_it_goes(mode: str) -> None:
     found = looked(policy(mode), waiting(2), [300.0, 200.0, 100.0, 100.0, 300.0], hours=72)
     assert found.until == at(2)
 
@@ -157,20 +157,20 @@ def test_what_begins_after_a_gap_beyond_the_deadline_does_not_matter(mode: str) 
 
 
 @BOTH
-def test_an_outlook_that_begins_later_holds_back_to_now(mode: str) -> None:
+def test_a_forecast_that_begins_later_holds_back_to_now(mode: str) -> None:
     found = looked(policy(mode), waiting(1), pieces((2, 4, 300.0), (4, 6, 100.0)), intensity=250.0)
     assert found.until == at(4)
 
 
 def test_rho_in_a_gap_is_that_of_the_intensity_before_it() -> None:
     linear = parse_policy(LINEAR)
-    rho = planned_rho(linear, np.array([[np.nan, 400.0, np.nan, 100.0]]), np.array([np.nan]))
+    rho = predict_rho(linear, np.array([[np.nan, 400.0, np.nan, 100.0]]), np.array([np.nan]))
     assert rho.tolist() == [[0.4, 0.4, 0.4, 1.0]]
 
 
 def test_rho_that_does_not_follow_the_intensity_stays_as_it_is() -> None:
     budget = parse_policy({"kind": "budget", "budget_gco2e": 500, "rho_max": 1.0, "rho_min": 0.4})
-    assert planned_rho(budget, np.ones((2, 3)), np.array([0.5, np.nan])).tolist() == [[0.5] * 3, [0.7] * 3]
+    assert predict_rho(budget, np.ones((2, 3)), np.array([0.5, np.nan])).tolist() == [[0.5] * 3, [0.7] * 3]
 
 
 @BOTH
@@ -208,7 +208,7 @@ def test_it_waits_no_longer_than_the_slack_lasts_at_the_highest_rho(mode: str) -
 
 
 def test_the_running_epoch_takes_what_it_takes_at_its_own_rho() -> None:
-    half = Progress(epoch_left_hours=0.5, work_left_hours=2.0, rho=0.5, begun=True, computing=True)
+    half = RunProgress(epoch_left_hours=0.5, work_left_hours=2.0, rho=0.5, begun=True, computing=True)
     assert looked(policy("pause"), half, DIP, hours=2.5).forced
     assert not looked(policy("pause"), half, DIP, hours=2.6).forced
 
@@ -272,8 +272,8 @@ def test_thresholds_shut_many_runs_at_once_as_they_shut_each() -> None:
     gate = policy("pause", pause_above=450, resume_below=400).gate
     intensity = np.array([450.0, 450.1, 450.0, 400.1, 400.0, 0.0])
     before = np.array([False, False, True, True, True, True])
-    assert shut(gate, intensity, before).tolist() == [False, True, True, True, False, False]
-    assert not shut(policy("pause").gate, intensity, before).any()
+    assert apply_thresholds(gate, intensity, before).tolist() == [False, True, True, True, False, False]
+    assert not apply_thresholds(policy("pause").gate, intensity, before).any()
 
 
 def test_a_shut_gate_says_which_threshold_and_until_when() -> None:
@@ -388,7 +388,7 @@ def test_many_runs_are_planned_as_a_look_plans_each(mode: str, several: list[Cas
         intensity[row, : len(case.values)] = case.values
         hours[row, : len(case.values)] = np.diff(edges)
     gate, every = policy(mode).gate, np.ones(len(several), dtype=bool)
-    plans = plan(
+    plans = plan_gates(
         gate,
         intensity,
         hours,
@@ -420,13 +420,15 @@ def test_a_run_that_looks_every_quarter_of_an_hour_meets_its_deadline(
     case: Case, mode: str, thresholds: dict[str, float], switch_hours: float
 ) -> None:
     gate, now, left = policy(mode, min_saving=0.0, **thresholds), MIDNIGHT + case.begin * MINUTE, case.work
-    deadline, outlook = now + case.minutes * MINUTE, series(case.values)
+    deadline, forecast = now + case.minutes * MINUTE, series(case.values)
     progress = replace(waiting(left / 60), switch_hours=switch_hours)
     emissions = 0.0
     while left > 0:
         assert now < deadline
         intensity = case.values[(now - MIDNIGHT) // timedelta(hours=1)]
-        found = look(gate, progress, now=now, deadline=deadline, outlook=outlook, intensity_gco2e_per_kwh=intensity)
+        found = evaluate_gate(
+            gate, progress, now=now, deadline=deadline, forecast=forecast, intensity_gco2e_per_kwh=intensity
+        )
         assert found.opens == (found.until is None)
         assert found.until is None or now < found.until <= deadline - left * MINUTE + timedelta(milliseconds=1)
         assert not (mode == "defer" and progress.begun and not found.opens)

@@ -3,8 +3,8 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from greencore.carbon.forecasting import LONGEST_HOURS, rolling_forecasts
-from greencore.policy.outlooks import FORECASTS, ForecastKind, outlook
+from greencore.carbon.forecasting import MAX_FORECAST_HOURS, rolling_forecasts
+from greencore.policy.outlooks import FORECASTS, ForecastKind, build_forecast
 from greencore.policy.slots import Floats, Slots
 from tests.greencore.policy.grids import MIDNIGHT, at, series, year
 
@@ -12,16 +12,16 @@ HOURS = year(24 * 30)
 
 
 def known(kind: ForecastKind, values: list[float], now: int, count: int, *, minutes: int = 60) -> Floats:
-    slots = Slots.of(series(values, minutes=minutes))
-    ahead: Floats = outlook(kind, slots, 48).ahead(np.array([now]), count)[0]
+    slots = Slots.from_series(series(values, minutes=minutes))
+    ahead: Floats = build_forecast(kind, slots, 48).intensity_ahead(np.array([now]), count)[0]
     return ahead
 
 
-def test_every_kind_of_forecast_has_an_outlook() -> None:
+def test_every_kind_of_forecast_can_be_built() -> None:
     assert set(get_args(ForecastKind)) == set(FORECASTS)
 
 
-def test_a_perfect_outlook_is_the_series_itself_and_ends_with_it() -> None:
+def test_a_perfect_forecast_is_the_series_itself_and_ends_with_it() -> None:
     assert known("perfect", HOURS, 5, 4).tolist() == HOURS[5:9]
     assert np.isnan(known("perfect", HOURS, len(HOURS) - 1, 3)).tolist() == [False, True, True]
 
@@ -45,16 +45,16 @@ def test_own_is_the_rolling_forecast_of_the_hour_in_which_a_slot_lies() -> None:
 
 
 def test_own_goes_by_the_hour_of_the_day_at_which_the_series_begins() -> None:
-    slots = Slots.of(series(HOURS, origin=at(7, MIDNIGHT)))
+    slots = Slots.from_series(series(HOURS, origin=at(7, MIDNIGHT)))
     expected = rolling_forecasts(np.array(HOURS), 24, first_hour_utc=7)[500]
-    assert outlook("own", slots, 24).ahead(np.array([500]), 24)[0].tolist() == expected.tolist()
+    assert build_forecast("own", slots, 24).intensity_ahead(np.array([500]), 24)[0].tolist() == expected.tolist()
 
 
 def test_own_knows_nothing_without_a_past_nor_beyond_what_it_can_forecast() -> None:
     assert np.isnan(known("own", HOURS, 0, 5)).all()
-    slots = Slots.of(series(HOURS))
-    far = outlook("own", slots, 400).ahead(np.array([300]), LONGEST_HOURS + 2)[0]
-    assert np.isnan(far).tolist() == [False] * LONGEST_HOURS + [True, True]
+    slots = Slots.from_series(series(HOURS))
+    far = build_forecast("own", slots, 400).intensity_ahead(np.array([300]), MAX_FORECAST_HOURS + 2)[0]
+    assert np.isnan(far).tolist() == [False] * MAX_FORECAST_HOURS + [True, True]
 
 
 def test_a_forecast_reaches_beyond_the_end_of_the_series_that_it_is_made_from() -> None:
@@ -64,7 +64,7 @@ def test_a_forecast_reaches_beyond_the_end_of_the_series_that_it_is_made_from() 
 
 @pytest.mark.parametrize("kind", ["own", "persistence"])
 @pytest.mark.parametrize("minutes", [60, 30])
-def test_an_outlook_knows_only_what_is_over(kind: ForecastKind, minutes: int) -> None:
+def test_a_forecast_knows_only_what_is_over(kind: ForecastKind, minutes: int) -> None:
     changed = HOURS[:400] + [value + 100 for value in HOURS[400:]]
     for now in (399, 400):
         before, after = (known(kind, values, now, 40, minutes=minutes) for values in (HOURS, changed))
@@ -75,9 +75,9 @@ def test_an_outlook_knows_only_what_is_over(kind: ForecastKind, minutes: int) ->
 
 
 def test_many_runs_know_what_each_knows() -> None:
-    slots = Slots.of(series(HOURS))
+    slots = Slots.from_series(series(HOURS))
     for kind in FORECASTS:
-        seen = outlook(kind, slots, 48)
-        together = seen.ahead(np.array([100, 500, 719]), 30)
+        seen = build_forecast(kind, slots, 48)
+        together = seen.intensity_ahead(np.array([100, 500, 719]), 30)
         for row, now in enumerate([100, 500, 719]):
-            assert np.array_equal(together[row], seen.ahead(np.array([now]), 30)[0], equal_nan=True)
+            assert np.array_equal(together[row], seen.intensity_ahead(np.array([now]), 30)[0], equal_nan=True)

@@ -34,19 +34,19 @@ def test_a_policy_comes_back_as_it_went_in(body: dict[str, Any], model: type, on
     full = body | {"on_missing": on_missing, "gate": GATE, "smoothing": SMOOTHING}
     policy = parse_policy(full)
     assert isinstance(policy, model)
-    assert policy.body() == full
-    assert parse_policy(json.loads(json.dumps(policy.body()))) == policy
+    assert policy.to_json() == full
+    assert parse_policy(json.loads(json.dumps(policy.to_json()))) == policy
 
 
 def test_the_defaults_are_spelt_out() -> None:
-    assert parse_policy(CONSTANT).body() == CONSTANT | {
+    assert parse_policy(CONSTANT).to_json() == CONSTANT | {
         "on_missing": "fallback",
         "gate": {"mode": "none", "min_saving": 0.05, "max_delay_hours": 24},
         "smoothing": {"deadband": 0, "min_epochs": 1, "max_change": 1},
     }
     calm = {"deadband": 0.05, "min_epochs": 1, "max_change": 0.3}
-    assert parse_policy(CONSTANT | {"smoothing": {}}).body()["smoothing"] == calm
-    assert parse_policy({key: PERCENTILE[key] for key in PERCENTILE if key != "gamma"}).body()["gamma"] == 1
+    assert parse_policy(CONSTANT | {"smoothing": {}}).to_json()["smoothing"] == calm
+    assert parse_policy({key: PERCENTILE[key] for key in PERCENTILE if key != "gamma"}).to_json()["gamma"] == 1
 
 
 @pytest.mark.parametrize("resume_below", [{}, {"resume_below": None}])
@@ -54,7 +54,7 @@ def test_pause_above_alone_resumes_at_nine_tenths_of_it(resume_below: dict[str, 
     policy = parse_policy(CONSTANT | {"gate": {"pause_above": 400} | resume_below})
     assert policy.gate.resume_below == pytest.approx(360)
     assert policy.gate.resume_threshold == policy.gate.resume_below
-    assert parse_policy(policy.body()) == policy
+    assert parse_policy(policy.to_json()) == policy
 
 
 def test_without_thresholds_nothing_keeps_a_job_from_going_on() -> None:

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from greencore.policy.planning import (
     Floats,
     PausePlan,
-    best_window,
-    bridged,
-    cheapest_slots,
-    window_means,
-    with_hysteresis,
+    apply_hysteresis,
+    bridge_gaps,
+    compute_window_means,
+    find_best_window,
+    select_cheapest_slots,
 )
 
 # Quarters of an hour, and ρ whose inverses are whole quarters: the brute force need not be approximate.
@@ -42,7 +42,7 @@ class Hours:
             for _ in range(round(length / QUARTER))
         ]
 
-    def straight(self, computing_hours: float) -> float:
+    def uninterrupted_emissions(self, computing_hours: float) -> float:
         """∫c dt of so many hours from now on."""
         emissions, left = 0.0, computing_hours
         for c, length in zip(self.intensity, self.hours, strict=True):
@@ -86,12 +86,12 @@ def _through(quarters: list[tuple[float, float]], work: float) -> float:
 
 @given(run=hours())
 def test_the_cheapest_slots_are_those_that_a_greedy_choice_of_quarters_takes(run: Hours) -> None:
-    plan = cheapest_slots(*run.rows())
+    plan = select_cheapest_slots(*run.rows())
     assert plan.emissions[0] == pytest.approx(
         _through(sorted(run.quarters(), key=lambda quarter: quarter[0]), run.work)
     )
     computing = sum(s * h for s, h in zip(plan.share[0], run.hours, strict=True))
-    assert plan.straight[0] == pytest.approx(run.straight(computing))
+    assert plan.uninterrupted_emissions[0] == pytest.approx(run.uninterrupted_emissions(computing))
     assert plan.saving[0] >= -1e-9
     done = sum(s * h / r for s, h, r in zip(plan.share[0], run.hours, run.rho, strict=True))
     assert done == pytest.approx(run.work)
@@ -111,30 +111,30 @@ def test_no_other_choice_of_quarters_emits_less(run: Hours) -> None:
         if chosen.bit_count() == whole
     )
     rest = needed - whole
-    emissions = cheapest_slots(*cut.rows()).emissions[0]
+    emissions = select_cheapest_slots(*cut.rows()).emissions[0]
     assert emissions >= best * QUARTER - 1e-9
     if rest == 0:
         assert emissions == pytest.approx(best * QUARTER)
 
 
 def test_of_slots_that_are_equally_clean_the_earlier_is_taken() -> None:
-    plan = cheapest_slots(np.full((1, 4), 80.0), np.ones((1, 4)), np.ones((1, 4)), np.array([1.5]))
+    plan = select_cheapest_slots(np.full((1, 4), 80.0), np.ones((1, 4)), np.ones((1, 4)), np.array([1.5]))
     assert plan.share.tolist() == [[1.0, 0.5, 0.0, 0.0]]
     assert plan.marginal.tolist() == [80.0]
     assert plan.saving.tolist() == [0.0]
 
 
 def test_work_beyond_the_slots_uses_all_of_them() -> None:
-    plan = cheapest_slots(
+    plan = select_cheapest_slots(
         np.array([[300.0, 100.0, 5.0]]), np.array([[1.0, 1.0, 0.0]]), np.ones((1, 3)), np.array([9.0])
     )
     assert plan.share.tolist() == [[1.0, 1.0, 0.0]]
-    assert plan.emissions.tolist() == plan.straight.tolist() == [400.0]
+    assert plan.emissions.tolist() == plan.uninterrupted_emissions.tolist() == [400.0]
 
 
 def test_a_clean_grid_saves_nothing_and_does_not_divide_by_it() -> None:
     rows = (np.zeros((1, 5)), np.ones((1, 5)), np.ones((1, 5)), np.array([2.0]))
-    plan, window = cheapest_slots(*rows), best_window(*rows)
+    plan, window = select_cheapest_slots(*rows), find_best_window(*rows)
     assert plan.saving.tolist() == window.saving.tolist() == [0.0]
     assert window.delay_hours.tolist() == [0.0]
     assert plan.share[0, :2].tolist() == [1.0, 1.0]
@@ -154,7 +154,7 @@ def _scanned(run: Hours, step_hours: float) -> tuple[Floats, Floats, Floats]:
 
 @given(run=hours())
 def test_no_minute_begins_a_better_window(run: Hours) -> None:
-    window = best_window(*run.rows())
+    window = find_best_window(*run.rows())
     delay, emissions = float(window.delay_hours[0]), float(window.emissions[0])
     # The best start lies on a sixteenth of an hour, as slots and ρ are quarters.
     delays, scanned, hours = _scanned(run, 1 / 16)
@@ -164,24 +164,24 @@ def test_no_minute_begins_a_better_window(run: Hours) -> None:
     assert emissions == pytest.approx(scanned[best], abs=1e-9)
     _, by_minute, hours_by_minute = _scanned(run, 1 / 60)
     assert means[best] <= (by_minute / hours_by_minute).min() + 1e-9
-    assert window.straight[0] == pytest.approx(run.straight(float(hours[best])))
+    assert window.uninterrupted_emissions[0] == pytest.approx(run.uninterrupted_emissions(float(hours[best])))
 
 
 @given(rows=many_hours())
 def test_a_run_is_planned_as_if_it_were_alone(rows: tuple[Floats, Floats, Floats, Floats]) -> None:
-    window, plan = best_window(*rows), cheapest_slots(*rows)
+    window, plan = find_best_window(*rows), select_cheapest_slots(*rows)
     for run in range(len(rows[0])):
         alone = tuple(values[run : run + 1] for values in rows)
-        assert best_window(*alone).delay_hours[0] == window.delay_hours[run]
-        assert best_window(*alone).emissions[0] == window.emissions[run]
-        assert np.array_equal(cheapest_slots(*alone).share[0], plan.share[run])
+        assert find_best_window(*alone).delay_hours[0] == window.delay_hours[run]
+        assert find_best_window(*alone).emissions[0] == window.emissions[run]
+        assert np.array_equal(select_cheapest_slots(*alone).share[0], plan.share[run])
 
 
 def test_ten_thousand_runs_on_a_flat_grid_all_begin_at_once() -> None:
     runs = 10_000
     work = np.linspace(0.1, 23.9, runs)
     rows = (np.full((runs, 30), 123.45), np.ones((runs, 30)), np.full((runs, 30), 0.7), work)
-    window = best_window(*rows)
+    window = find_best_window(*rows)
     assert window.delay_hours.max() == 0
     assert window.emissions == pytest.approx(work * 0.7 * 123.45)
 
@@ -193,7 +193,7 @@ def test_ten_thousand_runs_find_the_edges_of_their_slots() -> None:
     intensity = np.tile([0.0, 987.65], (runs, 15))
     edges = np.concatenate([np.zeros((runs, 1)), np.cumsum(hours, axis=1)], axis=1)
     for ends in (edges[:, 1:], np.nextafter(edges[:, 1:], 0.0)):
-        means = window_means(intensity, hours, edges[:, :-1], ends)
+        means = compute_window_means(intensity, hours, edges[:, :-1], ends)
         assert (means[:, ::2] == 0).all()
         assert means[:, 1::2] == pytest.approx(987.65)
 
@@ -210,7 +210,7 @@ def damped(
     used = [c for c, part in zip(intensity, share, strict=True) if part > 0]
     dirtiest = max(used, default=0.0) if marginal is None else marginal
     plan = PausePlan(np.array([share]), np.array([dirtiest]), np.zeros(1), np.zeros(1))
-    steady: list[list[float]] = with_hysteresis(
+    steady: list[list[float]] = apply_hysteresis(
         plan,
         np.array([intensity]),
         np.ones((1, len(share))),
@@ -274,8 +274,8 @@ def test_a_slot_that_is_used_in_part_is_run_through_where_the_pause_after_it_doe
 
 @given(run=hours(), running=st.booleans(), slots=st.integers(1, 4))
 def test_without_a_cost_the_plan_is_followed_as_it_is(run: Hours, running: bool, slots: int) -> None:
-    plan = cheapest_slots(*run.rows())
-    steady = with_hysteresis(
+    plan = select_cheapest_slots(*run.rows())
+    steady = apply_hysteresis(
         plan,
         np.array([run.intensity]),
         np.array([run.hours]),
@@ -288,8 +288,8 @@ def test_without_a_cost_the_plan_is_followed_as_it_is(run: Hours, running: bool,
 
 @given(run=hours(), running=st.booleans(), switch_hours=st.sampled_from([0.1, 0.5, 2.0]))
 def test_the_first_slot_changes_only_where_that_pays(run: Hours, running: bool, switch_hours: float) -> None:
-    plan = cheapest_slots(*run.rows())
-    steady = with_hysteresis(
+    plan = select_cheapest_slots(*run.rows())
+    steady = apply_hysteresis(
         plan,
         np.array([run.intensity]),
         np.array([run.hours]),
@@ -312,7 +312,7 @@ def test_the_first_slot_changes_only_where_that_pays(run: Hours, running: bool, 
 @given(run=hours(), edges=st.lists(st.integers(0, 40), min_size=2, max_size=5, unique=True))
 def test_a_windows_mean_is_that_of_its_minutes_and_the_last_slot_goes_on(run: Hours, edges: list[int]) -> None:
     times = np.array(sorted(edges)) * QUARTER
-    means = window_means(np.array([run.intensity]), np.array([run.hours]), times[None, :-1], times[None, 1:])[0]
+    means = compute_window_means(np.array([run.intensity]), np.array([run.hours]), times[None, :-1], times[None, 1:])[0]
     quarters = [c for c, _ in run.quarters()]
     quarters += [run.intensity[-1]] * 60
     for begin, end, mean in zip(times, times[1:], means, strict=False):
@@ -320,7 +320,7 @@ def test_a_windows_mean_is_that_of_its_minutes_and_the_last_slot_goes_on(run: Ho
 
 
 def test_a_window_beyond_the_deadline_takes_the_last_slot_that_has_hours() -> None:
-    means = window_means(
+    means = compute_window_means(
         np.array([[100.0, 200.0, 7.0]]), np.array([[1.0, 1.0, 0.0]]), np.array([[5.0]]), np.array([[6.0]])
     )
     assert means.tolist() == [[200.0]]
@@ -328,7 +328,7 @@ def test_a_window_beyond_the_deadline_takes_the_last_slot_that_has_hours() -> No
 
 def test_gaps_take_the_value_before_and_nothing_is_known_beyond_the_last() -> None:
     nan = np.nan
-    values, reached = bridged(np.array([[nan, 5.0, nan, 7.0, nan], [nan] * 5, [1.0, 2.0, 3.0, 4.0, 5.0]]))
+    values, reached = bridge_gaps(np.array([[nan, 5.0, nan, 7.0, nan], [nan] * 5, [1.0, 2.0, 3.0, 4.0, 5.0]]))
     assert values[0, :4].tolist() == [5.0, 5.0, 5.0, 7.0]
     assert reached.tolist() == [[True] * 4 + [False], [False] * 5, [True] * 5]
     assert values[1].tolist() == [0.0] * 5

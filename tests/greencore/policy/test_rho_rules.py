@@ -1,4 +1,4 @@
-"""The rules of a backtest against what a job's own decision is, from the same series, time and outlook."""
+"""The rules of a backtest against what a job's own decision is, from the same series, time and forecast."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from greencore.carbon import IntensitySeries
-from greencore.policy import Circumstances, Decision, IntensityMissing, Policy, Previous, decide, parse_policy
-from greencore.policy.outlooks import FORECASTS, ForecastKind, outlook
-from greencore.policy.rho_rules import EpochStart, rule_of
+from greencore.policy import IntensityMissing, Policy, PolicyContext, PreviousRho, RhoDecision, decide_rho, parse_policy
+from greencore.policy.outlooks import FORECASTS, ForecastKind, build_forecast
+from greencore.policy.rho_rules import EpochStart, build_rho_rule
 from greencore.policy.slots import Slots
 from tests.greencore.policy.grids import at, reading, series, year
 
@@ -43,7 +43,7 @@ class Grid:
     @classmethod
     def of(cls, values: list[float], minutes: int) -> "Grid":
         readings = series(values, minutes=minutes)
-        return cls(readings, Slots.of(readings))
+        return cls(readings, Slots.from_series(readings))
 
 
 GRIDS = [Grid.of(HOURS, 60), Grid.of(HOURS + HOURS[::-1], 30), Grid.of([0.0] * 20 + HOURS[:40] * 2 + [150.0] * 40, 60)]
@@ -57,7 +57,7 @@ class Moment:
     within_hours: float
     epochs_left: int
     spent_g: float
-    previous: Previous | None
+    previous: PreviousRho | None
 
 
 @st.composite
@@ -70,7 +70,7 @@ def moments(draw: st.DrawFn, *, slots: int) -> Moment:
         within_hours=hundredths / 200,  # a whole number of seconds
         epochs_left=draw(st.integers(1, 6)),
         spent_g=draw(st.sampled_from([0.0, 0.0, 200.0, 450.0, 499.0, 500.0, 600.0])),
-        previous=None if rho is None else Previous(rho, draw(st.integers(1, 3))),
+        previous=None if rho is None else PreviousRho(rho, draw(st.integers(1, 3))),
     )
 
 
@@ -83,8 +83,8 @@ def by_rule(
     epoch_hours: float,
     epoch_kwh: float,
 ) -> list[float]:
-    seen = outlook(kind, grid.slots, 48)
-    rule = rule_of(policy, grid.slots, seen, epoch_hours=epoch_hours, epoch_kwh=epoch_kwh)
+    seen = build_forecast(kind, grid.slots, 48)
+    rule = build_rho_rule(policy, grid.slots, seen, epoch_hours=epoch_hours, epoch_kwh=epoch_kwh)
     start = EpochStart(
         slot=np.array([moment.slot for moment in several]),
         within_hours=np.array([moment.within_hours for moment in several]),
@@ -99,15 +99,15 @@ def by_rule(
 
 def by_decision(
     policy: Policy, grid: Grid, kind: ForecastKind, moment: Moment, *, epoch_hours: float, epoch_kwh: float
-) -> Decision:
+) -> RhoDecision:
     now = at((moment.slot * grid.slots.step_hours) + moment.within_hours)
-    return decide(
+    return decide_rho(
         policy,
-        Circumstances(
+        PolicyContext(
             now=now,
             reading=grid.readings.at(now),
             window=IntensitySeries(reading for reading in grid.readings if reading.start <= now),
-            outlook=expected(grid, kind, moment.slot, now),
+            forecast=expected(grid, kind, moment.slot, now),
             previous=moment.previous,
             epochs_left=moment.epochs_left,
             epoch_hours=epoch_hours,
@@ -121,7 +121,7 @@ def expected(grid: Grid, kind: ForecastKind, slot: int, now: datetime) -> Intens
     """The reading in force, then what is known of the slots after it."""
     in_force = grid.readings.at(now)
     assert in_force is not None
-    ahead = outlook(kind, grid.slots, 48).ahead(np.array([slot]), 60)[0].tolist()
+    ahead = build_forecast(kind, grid.slots, 48).intensity_ahead(np.array([slot]), 60)[0].tolist()
     length = timedelta(hours=grid.slots.step_hours)
     later = [
         reading(grid.slots.time(slot) + index * length, grid.slots.time(slot) + (index + 1) * length, value)

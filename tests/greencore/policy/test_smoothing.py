@@ -3,19 +3,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greencore.policy import Previous, Smoothing
-from greencore.policy.smoothing import smoothed, smoothed_rhos
+from greencore.policy import PreviousRho, Smoothing
+from greencore.policy.smoothing import smooth_rho, smooth_rhos
 
 ANYWHERE = (0.01, 1.0)
 
 
 def after(rho: float, previous: float, *, epochs: int = 9, **rules: float) -> tuple[float, str | None]:
-    return smoothed(rho, Previous(previous, epochs), Smoothing.model_validate(rules), ANYWHERE)
+    return smooth_rho(rho, PreviousRho(previous, epochs), Smoothing.model_validate(rules), ANYWHERE)
 
 
 def test_nothing_is_smoothed_at_the_first_epoch() -> None:
     calm = Smoothing(deadband=0.5, min_epochs=9, max_change=0.01)
-    assert smoothed(0.4, None, calm, ANYWHERE) == (0.4, None)
+    assert smooth_rho(0.4, None, calm, ANYWHERE) == (0.4, None)
 
 
 @pytest.mark.parametrize(("rho", "kept"), [(0.64, True), (0.56, True), (0.65, False), (0.55, False), (0.7, False)])
@@ -49,8 +49,8 @@ def test_an_unchanged_rho_needs_no_words() -> None:
 
 def test_a_range_comes_before_every_other_rule() -> None:
     kept = Smoothing(min_epochs=5)
-    assert smoothed(0.5, Previous(0.9, 1), kept, (0.4, 0.7)) == (0.7, "ρ stays within 0.4 to 0.7")
-    assert smoothed(0.5, Previous(0.2, 1), kept, (0.4, 0.7)) == (0.4, "ρ stays within 0.4 to 0.7")
+    assert smooth_rho(0.5, PreviousRho(0.9, 1), kept, (0.4, 0.7)) == (0.7, "ρ stays within 0.4 to 0.7")
+    assert smooth_rho(0.5, PreviousRho(0.2, 1), kept, (0.4, 0.7)) == (0.4, "ρ stays within 0.4 to 0.7")
 
 
 rhos = st.integers(1, 100).map(lambda hundredths: hundredths / 100) | st.floats(0.01, 1)
@@ -71,7 +71,7 @@ def test_many_runs_at_once_are_smoothed_as_each_alone(
     runs: list[tuple[float, float | None, int]], smoothing: Smoothing, bounds: list[float]
 ) -> None:
     rho_range = (bounds[0], bounds[1])
-    together = smoothed_rhos(
+    together = smooth_rhos(
         np.array([rho for rho, _, _ in runs]),
         np.array([np.nan if previous is None else previous for _, previous, _ in runs]),
         np.array([epochs for _, _, epochs in runs]),
@@ -79,20 +79,20 @@ def test_many_runs_at_once_are_smoothed_as_each_alone(
         rho_range,
     )
     for found, (rho, previous, epochs) in zip(together.tolist(), runs, strict=True):
-        before = None if previous is None else Previous(previous, epochs)
-        assert found == smoothed(rho, before, smoothing, rho_range)[0]
+        before = None if previous is None else PreviousRho(previous, epochs)
+        assert found == smooth_rho(rho, before, smoothing, rho_range)[0]
 
 
 @given(rho=rhos, previous=rhos, epochs=st.integers(1, 5), smoothing=rules)
 def test_a_smoothed_rho_lies_between_the_previous_one_and_the_one_that_was_asked(
     rho: float, previous: float, epochs: int, smoothing: Smoothing
 ) -> None:
-    found, why = smoothed(rho, Previous(previous, epochs), smoothing, ANYWHERE)
+    found, why = smooth_rho(rho, PreviousRho(previous, epochs), smoothing, ANYWHERE)
     assert min(rho, previous) - 1e-12 <= found <= max(rho, previous) + 1e-12
     assert abs(found - previous) <= smoothing.max_change + 2e-9
     assert (why is None) == (found == rho)
 
 
 def test_where_there_is_no_rho_there_is_none_after_smoothing() -> None:
-    found = smoothed_rhos(np.array([np.nan]), np.array([0.5]), np.array([3]), Smoothing(), ANYWHERE)
+    found = smooth_rhos(np.array([np.nan]), np.array([0.5]), np.array([3]), Smoothing(), ANYWHERE)
     assert np.isnan(found).all()

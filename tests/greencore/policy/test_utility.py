@@ -17,29 +17,29 @@ CURVE = UtilityCurve(np.array([0.4, 0.6, 1.0]), np.array([1.0, 3.0, 5.0]))  # sl
 def test_a_higher_price_buys_less_and_a_tie_the_smaller_rho(price: float, rho: float) -> None:
     # The slopes are differences, so that a tie is one to the last digit only at the slope itself.
     slopes = dict(zip((10, 5), CURVE.slopes, strict=True))
-    assert CURVE.rho_at(slopes.get(int(price), price) if price == int(price) else price) == rho
+    assert CURVE.optimal_rho(slopes.get(int(price), price) if price == int(price) else price) == rho
 
 
 def test_what_is_free_gets_the_last_point_even_where_it_brings_nothing() -> None:
     flat = UtilityCurve(np.array([0.4, 0.6, 1.0]), np.array([1.0, 3.0, 3.0]))
-    assert flat.rho_at(0) == 1.0
-    assert flat.rho_at(1e-300) == 0.6
+    assert flat.optimal_rho(0) == 1.0
+    assert flat.optimal_rho(1e-300) == 0.6
 
 
 @given(curve=curves(), prices=st.lists(st.floats(1e-3, 30), min_size=1, max_size=10))
-def test_rho_at_has_the_most_value_less_price(curve: UtilityCurve, prices: list[float]) -> None:
-    rho = curve.rho_at(np.array(prices))
+def test_optimal_rho_has_the_most_value_less_price(curve: UtilityCurve, prices: list[float]) -> None:
+    rho = curve.optimal_rho(np.array(prices))
     assert rho.shape == (len(prices),)
     for price, share in zip(prices, rho.tolist(), strict=True):
         net = curve.value - price * curve.rho
         assert curve.at(share) - price * share == pytest.approx(net.max())
-        assert share == curve.rho_at(price)
+        assert share == curve.optimal_rho(price)
 
 
 @given(curve=curves(), bounds=st.lists(st.integers(5, 100), min_size=2, max_size=2, unique=True).map(sorted))
 def test_a_clipped_curve_is_the_same_within_its_bounds(curve: UtilityCurve, bounds: list[int]) -> None:
     low, high = bounds[0] / 100, bounds[1] / 100
-    clipped = curve.clipped(low, high)
+    clipped = curve.clip(low, high)
     assert (clipped.rho[0], clipped.rho[-1]) == (low, high)
     within = np.linspace(low, high, 50)
     np.testing.assert_allclose(clipped.at(within), curve.at(within), atol=1e-9)
@@ -74,7 +74,7 @@ def test_a_curve_through_points_is_their_concave_hull(points: list[tuple[int, in
     if len(rho) < 2:
         return
     value = np.maximum.accumulate([float(by_rho[share]) for share in sorted(by_rho)])
-    hull = UtilityCurve.through(rho, value)
+    hull = UtilityCurve.from_points(rho, value)
     assert (hull.at(rho) >= value - 1e-9).all()
     assert set(zip(hull.rho.tolist(), hull.value.tolist(), strict=True)) <= set(
         zip(rho.tolist(), value.tolist(), strict=True)
@@ -111,9 +111,9 @@ def test_a_curve_cannot_be_changed() -> None:
 
 
 def test_normalised_is_one_at_the_whole_and_a_worthless_curve_is_zero() -> None:
-    assert CURVE.normalised().at(1.0) == 1.0
-    assert CURVE.scaled(3).normalised().at(0.5) == pytest.approx(0.4)
-    assert UtilityCurve(np.array([0.5, 1.0]), np.array([0.0, 0.0])).normalised().at(1.0) == 0.0
+    assert CURVE.normalise().at(1.0) == 1.0
+    assert CURVE.scale(3).normalise().at(0.5) == pytest.approx(0.4)
+    assert UtilityCurve(np.array([0.5, 1.0]), np.array([0.0, 0.0])).normalise().at(1.0) == 0.0
 
 
 def test_the_default_is_worth_nothing_at_a_third_and_one_at_the_whole() -> None:
@@ -135,4 +135,4 @@ def test_a_probe_s_concave_curve_buys_the_same_here_as_there(
         return
     here = UtilityCurve(there.rho, there.importance)
     for price in prices:
-        assert here.rho_at(price) == there.rho_at(price / 10**12)
+        assert here.optimal_rho(price) == there.rho_at(price / 10**12)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from greencore.carbon import InvalidSpec, Source, open_source
-from greencore.carbon.errors import BadAnswer
+from greencore.carbon.errors import InvalidResponse
 from tests.carbon_provider_server import ProviderServer, Reply
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -64,7 +64,7 @@ def test_an_empty_answer_without_content_is_no_data(opened: Opened, server: Prov
 
 def test_another_answer_is_named(opened: Opened, server: ProviderServer) -> None:
     server.standing_reply = Reply(body=b'{"Emissions": []}')
-    with pytest.raises(BadAnswer, match="carbon-aware-sdk is an object with 'Emissions': expected a list"):
+    with pytest.raises(InvalidResponse, match="carbon-aware-sdk is an object with 'Emissions': expected a list"):
         opened("carbon-aware-sdk").latest()
 
 
@@ -114,7 +114,7 @@ def test_a_length_that_says_nothing_leaves_it_to_the_spacing(
 @pytest.mark.fault(number=17)
 def test_a_length_in_neither_form_is_named(opened: Opened, server: ProviderServer) -> None:
     server.standing_reply = Reply(body=b'[{"time": "2026-11-24T11:00:00Z", "rating": 70, "duration": "PT1H"}]')
-    with pytest.raises(BadAnswer, match=r"\[0\]: duration is 'PT1H'"):
+    with pytest.raises(InvalidResponse, match=r"\[0\]: duration is 'PT1H'"):
         opened("carbon-aware-sdk").latest()
 
 

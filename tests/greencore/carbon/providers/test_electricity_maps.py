@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from greencore.carbon import NoReading, Source, UnknownZone
-from greencore.carbon.errors import BadAnswer
+from greencore.carbon.errors import InvalidResponse
 from tests.carbon_provider_server import ProviderServer, Reply, Row, TurnedClock, rows
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -73,7 +73,7 @@ def test_direct_emission_factors_are_asked_for_and_checked(opened: Opened, serve
         **answer,
         "history": [{**answer["history"][0], "emissionFactorType": "lifecycle"}],
     }
-    with pytest.raises(BadAnswer, match=r"history\[0\].emissionFactorType is 'lifecycle': expected 'direct'"):
+    with pytest.raises(InvalidResponse, match=r"history\[0\].emissionFactorType is 'lifecycle': expected 'direct'"):
         source.history(NOON - HOUR, NOON)
 
 
@@ -107,5 +107,7 @@ def test_granularity_tells_how_long_a_reading_lasts(opened: Opened, server: Prov
         granularity["temporalGranularity"] = name
         assert opened("electricity-maps", version="v4").latest().end == NOON + timedelta(minutes=minutes)
     granularity["temporalGranularity"] = "daily"
-    with pytest.raises(BadAnswer, match="temporalGranularity is 'daily': expected 5_minutes or 15_minutes or hourly"):
+    with pytest.raises(
+        InvalidResponse, match="temporalGranularity is 'daily': expected 5_minutes or 15_minutes or hourly"
+    ):
         opened("electricity-maps", version="v4").latest()

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from greencore.carbon import Source, open_source
-from greencore.carbon.errors import BadAnswer
+from greencore.carbon.errors import InvalidResponse
 from greencore.carbon.http import HttpLimits
 from tests.carbon_provider_server import ProviderServer, Reply, Row, TurnedClock
 
@@ -36,12 +36,12 @@ def test_a_missing_column_is_all_null_and_an_uneven_one_is_named(opened: Opened,
     server.standing_reply = Reply(body=b'{"unix_seconds": [1795521600, 1795522500], "co2eq_forecast": [300, 310]}')
     assert [reading.estimated for reading in opened("energy-charts").forecast(1)] == [True, True]
     server.standing_reply = Reply(body=b'{"unix_seconds": [1795521600, 1795522500], "co2eq": [300]}')
-    with pytest.raises(BadAnswer, match="co2eq has 1 values: expected 2, as many as unix_seconds"):
+    with pytest.raises(InvalidResponse, match="co2eq has 1 values: expected 2, as many as unix_seconds"):
         opened("energy-charts").latest()
 
 
 @pytest.mark.parametrize("seconds", ['"noon"', "null", "1e30", "true"])
 def test_a_time_that_is_none_is_named(opened: Opened, server: ProviderServer, seconds: str) -> None:
     server.standing_reply = Reply(body=f'{{"unix_seconds": [{seconds}], "co2eq": [300]}}'.encode())
-    with pytest.raises(BadAnswer, match=r"unix_seconds\[0\] is .*: expected seconds since 1970"):
+    with pytest.raises(InvalidResponse, match=r"unix_seconds\[0\] is .*: expected seconds since 1970"):
         opened("energy-charts").latest()

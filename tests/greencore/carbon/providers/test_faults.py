@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from greencore.carbon import CarbonError, Source
-from greencore.carbon.errors import AccessRefused, BadAnswer, SourceUnavailable
+from greencore.carbon.errors import AccessDenied, InvalidResponse, SourceUnavailable
 from greencore.carbon.http import HttpLimits
 from tests.carbon_provider_server import KNOWN_ZONES, ProviderServer, Reply, TurnedClock
 
@@ -47,7 +47,7 @@ def test_a_lasting_fault_is_an_error_after_three_tries(
     opened: Opened, server: ProviderServer, provider: str, reply: Reply
 ) -> None:
     server.standing_reply = reply
-    with pytest.raises((SourceUnavailable, BadAnswer), match=provider):
+    with pytest.raises((SourceUnavailable, InvalidResponse), match=provider):
         opened(provider).latest()
     assert len(server.log) == 3
 
@@ -97,7 +97,7 @@ def test_a_refusal_leaves_the_question_alone_for_a_quarter_of_an_hour(
     source = opened(provider)
     server.standing_reply = Reply(status=status, body=b'{"error": "no such key"}')
     with pytest.raises(
-        AccessRefused, match=f"answered {status}: .*no such key.*asked again at 2026-11-24T12:25"
+        AccessDenied, match=f"answered {status}: .*no such key.*asked again at 2026-11-24T12:25"
     ) as raised:
         source.latest()
     assert raised.value.retry_at == NOW + 15 * MINUTE
@@ -119,7 +119,7 @@ def test_a_refused_question_does_not_keep_another_from_being_asked(
     source = opened(provider)
     source.latest()
     server.standing_reply = Reply(status=403, body=b'{"error": "not in your plan"}')
-    with pytest.raises(AccessRefused, match="not in your plan"):
+    with pytest.raises(AccessDenied, match="not in your plan"):
         source.history(NOON - timedelta(days=2), NOON)
     server.standing_reply = None
     assert len(source.forecast(2)) > 3
@@ -226,7 +226,7 @@ def test_an_answer_that_cannot_be_read_counts_as_a_failure(opened: Opened, serve
     source = opened("uk")
     server.standing_reply = Reply(body=b"{}")
     for _ in range(5):
-        with pytest.raises(BadAnswer):
+        with pytest.raises(InvalidResponse):
             source.latest()
     with pytest.raises(SourceUnavailable, match=r"uk has no 'data'.*asked again at 2026-11-24T12:11:00"):
         source.latest()
@@ -279,7 +279,7 @@ def test_callers_at_once_share_a_failure(opened: Opened, server: ProviderServer)
         thread.join()
     assert failures == ["uk answered 400: {}"] * 6
     assert len(server.log) == 1
-    with pytest.raises(BadAnswer):
+    with pytest.raises(InvalidResponse):
         source.latest()
     assert len(server.log) == 2
 

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import pytest
 
 from greencore.carbon import Source, UnknownZone
-from greencore.carbon.errors import BadAnswer
+from greencore.carbon.errors import InvalidResponse
 from tests.carbon_provider_server import ProviderServer, Reply, rows
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -98,14 +98,14 @@ def test_an_answer_that_is_not_as_expected_names_the_field(
     opened: Opened, server: ProviderServer, answer: bytes, message: str
 ) -> None:
     server.standing_reply = Reply(body=answer)
-    with pytest.raises(BadAnswer, match=message):
+    with pytest.raises(InvalidResponse, match=message):
         opened("uk").latest()
 
 
 def test_a_refusal_that_is_not_about_the_place_is_quoted(opened: Opened, server: ProviderServer) -> None:
     body = b'{"error": {"code": "400 Bad Request", "message": "The date\n range\x00 is wrong."}}'
     server.standing_reply = Reply(status=400, body=body)
-    with pytest.raises(BadAnswer, match=r"uk answered 400: .*The date range is wrong"):
+    with pytest.raises(InvalidResponse, match=r"uk answered 400: .*The date range is wrong"):
         opened("uk").latest()
 
 

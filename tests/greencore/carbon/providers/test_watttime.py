@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from greencore.carbon import Source, UnknownZone
-from greencore.carbon.errors import AccessRefused, BadAnswer
+from greencore.carbon.errors import AccessDenied, InvalidResponse
 from tests.carbon_provider_server import ProviderServer, Reply, Row, TurnedClock
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -44,7 +44,7 @@ def test_a_token_that_has_run_out_is_renewed_once(opened: Opened, server: Provid
 
 def test_a_fresh_token_that_is_refused_is_not_renewed(opened: Opened, server: ProviderServer) -> None:
     server.edit = lambda path, answer: {"token": "worthless"} if path == "/login" else answer
-    with pytest.raises(AccessRefused, match="watttime answered 401"):
+    with pytest.raises(AccessDenied, match="watttime answered 401"):
         opened("watttime").latest()
     assert server.paths == ["/login", "/v3/forecast"]
 
@@ -57,7 +57,7 @@ def test_a_renewed_token_that_is_refused_is_not_renewed_again(
     server.expire_bearers()
     server.edit = lambda path, answer: {"token": "worthless"} if path == "/login" else answer
     clock.turn(minutes=40)
-    with pytest.raises(AccessRefused, match="watttime answered 401"):
+    with pytest.raises(AccessDenied, match="watttime answered 401"):
         source.latest()
     assert server.paths[2:] == ["/v3/forecast", "/login", "/v3/forecast"]
 
@@ -66,7 +66,7 @@ def test_a_refused_login_is_a_refusal(opened: Opened, server: ProviderServer) ->
     server.password = "another one"
     source = opened("watttime")
     server.password = "changed since"
-    with pytest.raises(AccessRefused, match="watttime answered 401"):
+    with pytest.raises(AccessDenied, match="watttime answered 401"):
         source.latest()
     assert server.paths == ["/login"]
 
@@ -74,13 +74,13 @@ def test_a_refused_login_is_a_refusal(opened: Opened, server: ProviderServer) ->
 @pytest.mark.parametrize("token", [None, 5, "", "two\nlines"])
 def test_a_login_that_gives_no_token_names_the_field(opened: Opened, server: ProviderServer, token: object) -> None:
     server.edit = lambda path, answer: {"token": token}
-    with pytest.raises(BadAnswer, match="watttime: token is"):
+    with pytest.raises(InvalidResponse, match="watttime: token is"):
         opened("watttime").latest()
 
 
 def test_a_percentile_is_not_taken_for_an_intensity(opened: Opened, server: ProviderServer) -> None:
     server.units = "percentile"
-    with pytest.raises(BadAnswer, match=r"meta.units is 'percentile': expected 'lbs_co2_per_mwh'"):
+    with pytest.raises(InvalidResponse, match=r"meta.units is 'percentile': expected 'lbs_co2_per_mwh'"):
         opened("watttime").latest()
 
 
@@ -104,5 +104,5 @@ def test_without_rights_for_a_region_it_is_a_refusal(opened: Opened, server: Pro
     source = opened("watttime")
     source.latest()
     server.standing_reply = Reply(status=403, body=b'{"error": "no access to the region"}')
-    with pytest.raises(AccessRefused, match=r"watttime answered 403: .*no access to the region"):
+    with pytest.raises(AccessDenied, match=r"watttime answered 403: .*no access to the region"):
         source.history(NOON - timedelta(hours=2), NOON)

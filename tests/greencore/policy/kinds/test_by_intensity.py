@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greencore.policy import parse_policy
-from greencore.policy.kinds.by_intensity import ByIntensity
+from greencore.policy.kinds.by_intensity import IntensityPolicy
 
 STEPS: dict[str, Any] = {
     "kind": "steps",
@@ -16,9 +16,9 @@ LINEAR: dict[str, Any] = {"kind": "linear", "clean": 100, "dirty": 400, "rho_max
 CONSTANT: dict[str, Any] = {"kind": "constant", "rho": 0.6}
 
 
-def policy_of(body: dict[str, Any]) -> ByIntensity:
+def policy_of(body: dict[str, Any]) -> IntensityPolicy:
     policy = parse_policy(body)
-    assert isinstance(policy, ByIntensity)
+    assert isinstance(policy, IntensityPolicy)
     return policy
 
 
@@ -45,11 +45,11 @@ def test_linear_falls_between_clean_and_dirty_and_is_flat_beyond(intensity: floa
 @pytest.mark.parametrize("body", [CONSTANT, STEPS, LINEAR], ids=["constant", "steps", "linear"])
 def test_an_intensity_of_zero_is_the_cleanest(body: dict[str, Any]) -> None:
     policy = policy_of(body)
-    assert policy.rho_at(0) == policy.rho_over(np.arange(0.0, 1000.0, 10.0)).max()
+    assert policy.rho_at(0) == policy.rho_at_intensities(np.arange(0.0, 1000.0, 10.0)).max()
 
 
 @st.composite
-def linear_policies(draw: st.DrawFn) -> ByIntensity:
+def linear_policies(draw: st.DrawFn) -> IntensityPolicy:
     clean, dirty = sorted(draw(st.lists(st.floats(0, 2000), min_size=2, max_size=2, unique=True)))
     rho_min, rho_max = sorted(draw(st.lists(st.floats(0.01, 1), min_size=2, max_size=2)))
     return policy_of({"kind": "linear", "clean": clean, "dirty": dirty, "rho_max": rho_max, "rho_min": rho_min})
@@ -64,14 +64,14 @@ def step_bodies(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(policy=linear_policies(), intensities=st.lists(st.floats(0, 3000), min_size=2, max_size=2))
-def test_a_dirtier_grid_never_gets_a_larger_rho(policy: ByIntensity, intensities: list[float]) -> None:
+def test_a_dirtier_grid_never_gets_a_larger_rho(policy: IntensityPolicy, intensities: list[float]) -> None:
     cleaner, dirtier = sorted(intensities)
     assert policy.rho_at(cleaner) >= policy.rho_at(dirtier)
 
 
 @given(policy=linear_policies(), intensity=st.floats(0, 3000))
-def test_linear_stays_within_its_bounds_and_meets_them(policy: ByIntensity, intensity: float) -> None:
-    body: dict[str, Any] = policy.body()
+def test_linear_stays_within_its_bounds_and_meets_them(policy: IntensityPolicy, intensity: float) -> None:
+    body: dict[str, Any] = policy.to_json()
     assert body["rho_min"] <= policy.rho_at(intensity) <= body["rho_max"]
     assert policy.rho_at(body["clean"]) == body["rho_max"]
     assert policy.rho_at(body["dirty"]) == body["rho_min"]
@@ -88,9 +88,9 @@ def test_a_step_is_the_first_whose_bound_is_not_exceeded(body: dict[str, Any], i
 
 
 @given(policy=linear_policies() | step_bodies().map(policy_of), data=st.data())
-def test_many_intensities_at_once_get_the_very_rho_of_each(policy: ByIntensity, data: st.DataObject) -> None:
-    body: Any = policy.body()
+def test_many_intensities_at_once_get_the_very_rho_of_each(policy: IntensityPolicy, data: st.DataObject) -> None:
+    body: Any = policy.to_json()
     bounds = [step["up_to"] for step in body["steps"][:-1]] if body["kind"] == "steps" else [body["clean"]]
     intensities = data.draw(st.lists(st.floats(0, 3000) | st.sampled_from([0.0, *bounds]), min_size=1, max_size=40))
     grid = np.array(intensities).reshape(1, -1)
-    assert policy.rho_over(grid).tolist() == [[policy.rho_at(intensity) for intensity in intensities]]
+    assert policy.rho_at_intensities(grid).tolist() == [[policy.rho_at(intensity) for intensity in intensities]]

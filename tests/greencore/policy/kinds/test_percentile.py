@@ -102,6 +102,6 @@ def test_rank_and_rho_follow_their_definition(values: list[float], intensity: fl
 )
 def test_many_ranks_at_once_get_the_very_rho_of_each(ranks: list[float], bounds: list[float], gamma: float) -> None:
     policy = percentile(rho_min=bounds[0], rho_max=bounds[1], gamma=gamma)
-    rhos = policy.rho_over_ranks(np.array(ranks))
+    rhos = policy.rho_at_ranks(np.array(ranks))
     assert rhos.tolist() == [policy.rho_at_rank(rank) for rank in ranks]
     assert ((rhos >= bounds[0]) & (rhos <= bounds[1])).all()
