@@ -14,7 +14,7 @@ from statistics import mean
 from benchmarks.finetuning import Arm
 from benchmarks.quality import QUICK, comparison_of
 from benchmarks.report import publish
-from greencore.training.rouge import ROUGE
+from greencore.training.rouge import ROUGE_METRICS
 
 RHO = 0.5
 ARMS = (
@@ -41,7 +41,7 @@ def main() -> int:
                 "arm": arm.name,
                 "validation loss": mean(run["validation_loss"] for run in runs),
                 "perplexity": mean(run["test_perplexity"] for run in runs),
-                "ROUGE": mean(mean(run[score] for score in ROUGE) for run in runs),
+                "ROUGE": mean(mean(run[score] for score in ROUGE_METRICS) for run in runs),
                 "share": mean(run["flops"] / run["full_flops"] for run in runs),
                 "share with probes": mean(run["share"] for run in runs),
                 "CPU seconds": mean(run["cpu_seconds"] for run in runs),

@@ -21,8 +21,8 @@ from greencore.energy import EnergyInterval, EnergyMeter
 from greencore.training import BaselineCallback, GreenTrainerCallback
 from greencore.training.adapters import with_adapter
 from greencore.training.baselines import Baseline
-from greencore.training.models import load_model, materialise
-from greencore.training.precision import device, supports_bf16
+from greencore.training.models import load_model, resolve_model_folder
+from greencore.training.precision import choose_device, supports_bf16
 from greencore.training.rows import Collator, Example
 from greencore.training.selection_callback import SelectionCallback
 from store.catalogue import read_catalogue
@@ -73,7 +73,7 @@ class Cost:
 
 def model_folder() -> Path:
     """The folder of the model that all of them train, converted once."""
-    return materialise(read_catalogue()[MODEL].source, Path("var/models") / MODEL)
+    return resolve_model_folder(read_catalogue()[MODEL].source, Path("var/models") / MODEL)
 
 
 def fine_tuned(
@@ -93,7 +93,7 @@ def fine_tuned(
     The callbacks `before` are called before the arm's own.
     """
     transformers.set_seed(seed)
-    where = device()
+    where = choose_device()
     model = load_model(folder)
     model.to(where)  # type: ignore[arg-type]
     model = arm.prepare(model)

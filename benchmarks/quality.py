@@ -25,11 +25,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from benchmarks.finetuning import MODEL, Arm, fine_tuned, model_folder
 from benchmarks.report import RESULTS, publish
 from greencore.dataset import PromptRow
-from greencore.training.evaluation import evaluate, mean_loss
+from greencore.training.evaluation import compute_mean_loss, evaluate
 from greencore.training.formats import TLDR
 from greencore.training.models import load_model, load_tokenizer
-from greencore.training.rouge import ROUGE
-from greencore.training.rows import Tokenised, tokenise
+from greencore.training.rouge import ROUGE_METRICS
+from greencore.training.rows import TokenisedRows, tokenise_rows
 
 # The paper's GT-0.4 is at or below this model's floor, 0.400 to 0.404 by the rows' length: a fifth of its FLOPs are the
 # output embedding's, whose input gradient any other tensor needs.
@@ -71,9 +71,9 @@ QUICK = Scale(72, 24, 24, epochs=1, max_length=128, max_new_tokens=32, beams=1, 
 class Data:
     """The three parts, tokenised; of the test part also the rows and the references of each."""
 
-    train: Tokenised
-    validation: Tokenised
-    test: Tokenised
+    train: TokenisedRows
+    validation: TokenisedRows
+    test: TokenisedRows
     test_rows: list[PromptRow]
     references: list[list[str]]
 
@@ -133,7 +133,7 @@ class Comparison:
 
     def _marks(self, model: PreTrainedModel) -> dict[str, float]:
         data, scale = self._data, self._scale
-        validation = mean_loss(model, self._tokenizer, data.validation, batch_size=scale.batch_size)
+        validation = compute_mean_loss(model, self._tokenizer, data.validation, batch_size=scale.batch_size)
         test = evaluate(
             model,
             self._tokenizer,
@@ -175,14 +175,14 @@ def _summary(arm: Arm, equal: str, runs: Sequence[Mapping[str, Any]]) -> dict[st
     def over_seeds(name: str) -> float:
         return mean(float(run[name]) for run in runs)
 
-    rouge_of_runs = [mean(run[score] for score in ROUGE) for run in runs]
+    rouge_of_runs = [mean(run[score] for score in ROUGE_METRICS) for run in runs]
     return {
         "arm": arm.name,
         "equal": equal,
         "rate": runs[0]["learning_rate"],
         "steps": runs[0]["steps"],
         "petaflops": (over_seeds("flops") + over_seeds("probe_flops")) / 1e15,
-        "R1/R2/RL": "/".join(f"{over_seeds(score):.1f}" for score in ROUGE),
+        "R1/R2/RL": "/".join(f"{over_seeds(score):.1f}" for score in ROUGE_METRICS),
         "ROUGE": mean(rouge_of_runs),
         "± sd": stdev(rouge_of_runs) if len(runs) > 1 else None,
         "perplexity": over_seeds("test_perplexity"),
@@ -232,7 +232,7 @@ def read(folder: Path, tokenizer: PreTrainedTokenizerBase, scale: Scale) -> Data
     parts = {name: _rows(folder / f"{name}.jsonl", amount) for name, amount in sizes.items()}
     rows = {name: [PromptRow(row["source"], row["targets"][0]) for row in part] for name, part in parts.items()}
     train, validation, test = (
-        tokenise(part, tokenizer, max_length=scale.max_length, prompt_format=TLDR) for part in rows.values()
+        tokenise_rows(part, tokenizer, max_length=scale.max_length, prompt_format=TLDR) for part in rows.values()
     )
     return Data(train, validation, test, rows["test"], [row["targets"] for row in parts["test"]])
 
@@ -264,7 +264,7 @@ def main() -> int:
     comparison = comparison_of(options.data, scale, options.work)
     zero_shot = comparison.untrained()
     rows = compare(comparison, scale.seeds)
-    before = mean(zero_shot[score] for score in ROUGE)
+    before = mean(zero_shot[score] for score in ROUGE_METRICS)
     plot(rows, before, RESULTS / "quality.svg")
     return publish(
         "quality",

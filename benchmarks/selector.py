@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.paper_models import MODELS, a_batch
 from benchmarks.report import publish
 from greencore.backprop import BudgetTooSmall, Profile, importance_curve, profile, select
-from greencore.backprop.profile import CountedCost, assemble
+from greencore.backprop.profile import StepFlops, build_profile
 from greencore.backprop.selection import select_with_bound
 
 SHARES = (0.4, 0.5, 0.7, 0.9)
@@ -139,7 +139,7 @@ def _small_profile(draw: np.random.Generator) -> Profile:
         if mask:
             flops[mask] = flops.get(mask, 0) + _flops(draw)
     names = tuple((f"t{tensor}", 1) for tensor in range(len(holders)))
-    return assemble(names, forward=sum(flops.values()) // 2 + 1, total=flops, counted=CountedCost(0, ()))
+    return build_profile(names, forward=sum(flops.values()) // 2 + 1, total=flops, counted=StepFlops(0, ()))
 
 
 def _flops(draw: np.random.Generator) -> int:

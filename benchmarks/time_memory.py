@@ -34,11 +34,11 @@ from benchmarks.finetuning import MODEL, Arm, fine_tuned, model_folder
 from benchmarks.report import publish
 from greencore.dataset import PromptRow
 from greencore.training.formats import TLDR
-from greencore.training.models import load_skeleton, load_tokenizer
-from greencore.training.precision import device, supports_bf16
-from greencore.training.rows import Collator, Example, tokenise
-from greencore.training.selection_callback import step_costs
-from greencore.training.shapes import shapes_of
+from greencore.training.models import load_meta_model, load_tokenizer
+from greencore.training.precision import choose_device, supports_bf16
+from greencore.training.rows import Collator, Example, tokenise_rows
+from greencore.training.selection_callback import build_step_costs
+from greencore.training.shapes import measure_batch_shapes
 
 # The paper's GT-0.4 is no arm: it is at or below the floor for such rows (see `floor`).
 ARMS = (
@@ -113,7 +113,7 @@ def run(arm: Arm, rows: int) -> dict[str, Any]:
         "arm": arm.name,
         "rho": arm.rho,
         "steps": cost.steps,
-        "precision": "bf16" if supports_bf16(device()) else "fp32",
+        "precision": "bf16" if supports_bf16(choose_device()) else "fp32",
         "share": cost.flops / cost.full_flops,
         "share with probe": cost.share,
         "seconds": watch.seconds,
@@ -133,21 +133,21 @@ def made_up(rows: int, tokenizer: PreTrainedTokenizerBase) -> tuple[Example, ...
         return " ".join(draw.choice(VOCABULARY.split(), int(draw.integers(fewest, most + 1))))
 
     texts = [PromptRow(words(150, 250), words(15, 35)) for _ in range(rows)]
-    return tokenise(texts, tokenizer, max_length=MAX_LENGTH, prompt_format=TLDR).examples
+    return tokenise_rows(texts, tokenizer, max_length=MAX_LENGTH, prompt_format=TLDR).examples
 
 
 def floor(rows: int) -> float:
     """The smallest ρ that these rows leave a tensor to train at; it falls with the length of the shortest."""
     folder = model_folder()
-    model, tokenizer = load_skeleton(folder), load_tokenizer(folder)
+    model, tokenizer = load_meta_model(folder), load_tokenizer(folder)
     assert isinstance(tokenizer.pad_token_id, int)
     batches: DataLoader[Any] = DataLoader(
         made_up(rows, tokenizer),  # type: ignore[arg-type]
         batch_size=BATCH,
         collate_fn=Collator(tokenizer.pad_token_id),
     )
-    shapes = shapes_of(batches, batch_size=BATCH, encoder=False, longest_of_stream=MAX_LENGTH)
-    return step_costs(model, shapes, [name for name, _ in model.named_parameters()]).floor
+    shapes = measure_batch_shapes(batches, batch_size=BATCH, encoder=False, longest_of_stream=MAX_LENGTH)
+    return build_step_costs(model, shapes, [name for name, _ in model.named_parameters()]).floor
 
 
 def _now() -> float:

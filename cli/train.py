@@ -19,10 +19,10 @@ from greencore.energy import EnergyInterval, EnergyMeter
 from greencore.hyperparameters import Hyperparameters
 from greencore.training.baselines import Baseline, BaselineError
 from greencore.training.ledger import EpochReport
-from greencore.training.listener import Listener
-from greencore.training.models import ModelError, materialise
-from greencore.training.positions import TooLong
-from greencore.training.run import Method, Result, fine_tune
+from greencore.training.listener import TrainingListener
+from greencore.training.models import ModelError, resolve_model_folder
+from greencore.training.positions import MaxLengthExceeded
+from greencore.training.run import Method, TrainingResult, fine_tune
 from store.catalogue import read_catalogue
 from store.settings import Settings
 
@@ -67,7 +67,7 @@ def train(
     except BaselineError as error:
         shutil.rmtree(output, ignore_errors=True)
         raise SettingError(f"--method: {error}") from error
-    except TooLong as error:
+    except MaxLengthExceeded as error:
         shutil.rmtree(output, ignore_errors=True)
         raise SettingError(f"--max-length: {error}") from error
     except NotFinite as error:
@@ -105,15 +105,15 @@ def model_folder(model: str, settings: Settings, *, option: str = "--model") -> 
     """The folder of safetensors behind what an option names. Raises `SettingError`, and `ModelError`."""
     catalogue = read_catalogue(settings.catalogue)
     if model in catalogue:
-        return materialise(catalogue[model].source, settings.models_dir / model)
+        return resolve_model_folder(catalogue[model].source, settings.models_dir / model)
     if model.startswith("hub:"):
-        return materialise(model, settings.models_dir / model.removeprefix("hub:").replace("/", "--"))
+        return resolve_model_folder(model, settings.models_dir / model.removeprefix("hub:").replace("/", "--"))
     if not Path(model).exists():
         raise SettingError(f"{option}: {model} is neither in the catalogue ({', '.join(catalogue)}) nor a path")
-    return materialise(model, settings.models_dir / Path(model).stem)
+    return resolve_model_folder(model, settings.models_dir / Path(model).stem)
 
 
-class _Display(Listener):
+class _Display(TrainingListener):
     """A progress bar while the run lasts, a table when it is over; meters the energy beside it."""
 
     def __init__(self, console: Console, settings: Settings) -> None:
@@ -141,15 +141,17 @@ class _Display(Listener):
         self._progress.stop()
         self._meter.__exit__(*error)  # type: ignore[arg-type]
 
-    def started(self, *, steps: int, steps_done: int, epochs_done: int, device: str, precision: str) -> None:
+    def on_training_started(
+        self, *, steps: int, steps_done: int, epochs_done: int, device: str, precision: str
+    ) -> None:
         self._meter.close_interval()
         self._epoch = epochs_done
         self._progress.update(self._task, total=steps, description=f"training on {device}, {precision}")
 
-    def step(self, *, done: int, steps: int, loss: float) -> None:
+    def on_step_finished(self, *, done: int, steps: int, loss: float) -> None:
         self._progress.update(self._task, completed=done, description=f"loss {loss:.3f}")
 
-    def epoch(self, report: EpochReport, *, train_loss: float, eval_loss: float | None) -> None:
+    def on_epoch_finished(self, report: EpochReport, *, train_loss: float, eval_loss: float | None) -> None:
         self._meter.close_interval()
         self._losses.append((train_loss, eval_loss))
         self._epoch = report.epoch + 1
@@ -158,7 +160,7 @@ class _Display(Listener):
         self._energy_kwh[self._epoch] += interval.energy_kwh
         self._methods = f"CPU: {interval.cpu_method}, GPU: {interval.gpu_method}, memory: {interval.ram_method}"
 
-    def summarise(self, result: Result) -> None:
+    def summarise(self, result: TrainingResult) -> None:
         table = Table("epoch", "ρ asked", "FLOPs share", "tensors", "loss", "held-out loss", "kWh", "probe s")
         for report, (train_loss, eval_loss) in zip(result.epochs, self._losses, strict=True):
             table.add_row(

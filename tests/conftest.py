@@ -103,10 +103,10 @@ def valkey_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def pretrained() -> Path:
     """The folder of the real pretrained model, converted once and kept beside the demonstration's data."""
-    from greencore.training.models import materialise
+    from greencore.training.models import resolve_model_folder
 
     name = "SmolLM2-135M-Instruct"
-    return materialise(read_catalogue()[name].source, Path(__file__).parents[1] / "var" / "models" / name)
+    return resolve_model_folder(read_catalogue()[name].source, Path(__file__).parents[1] / "var" / "models" / name)
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,8 @@ from greencore.hyperparameters import Hyperparameters
 from greencore.policy import RhoDecision, decide_rho
 from greencore.policy.utility import DEFAULT_UTILITY, UtilityCurve
 from greencore.training.ledger import EpochReport
-from greencore.training.listener import Listener
-from greencore.training.run import Method, Result, fine_tune
+from greencore.training.listener import TrainingListener
+from greencore.training.run import Method, TrainingResult, fine_tune
 from store import metering, progress
 from store.datasets import rows_file
 from store.grid import GridRepository, basis_of
@@ -48,7 +48,7 @@ log = structlog.get_logger()
 INSTANT = timedelta(microseconds=1)
 
 
-class Attempt(Listener):
+class Attempt(TrainingListener):
     """Runs a claimed job once. Raises `LeaseLost` where it is another's by now; what else it raises ends the job."""
 
     def __init__(self, journal: Journal, settings: Settings) -> None:
@@ -81,7 +81,7 @@ class Attempt(Listener):
         )
         try:
             with meter as self._meter, self._sharing_host():
-                result = None if self.stop() else self._train()
+                result = None if self.should_stop() else self._train()
         except NotFinite:
             self._steps.flush()  # the losses that led there
             raise
@@ -111,7 +111,7 @@ class Attempt(Listener):
         finally:
             self._journal.write(lambda session: metering.end_sharing(session, self._lease, monotonic=time.monotonic))
 
-    def _train(self) -> Result:
+    def _train(self) -> TrainingResult:
         folder = self._settings.job_dir(self._job.id)
         make_private_folder(folder)
         rows_in = self._journal.write(lambda session: rows_file(session, self._job.dataset_id, self._settings))
@@ -132,7 +132,7 @@ class Attempt(Listener):
         """ρ of the epoch that now begins, from the newest intensity that the scheduler has stored."""
         return self._begin_epoch(index).rho
 
-    def epoch_begins(self, epoch: int) -> None:
+    def on_epoch_started(self, epoch: int) -> None:
         if self._job.method != "greentrainer":  # which has asked for its ρ
             self._begin_epoch(epoch)
 
@@ -156,7 +156,7 @@ class Attempt(Listener):
         known = circumstances(session, job, self._policy, self._settings, epochs_left=job.epochs - index, at=now)
         return decide_rho(self._policy, known)
 
-    def ends_after(self, epoch: int) -> bool:
+    def should_end_after(self, epoch: int) -> bool:
         """Whether what is left of a budget does not pay for another epoch."""
 
         def ask(session: Session) -> bool:
@@ -170,7 +170,9 @@ class Attempt(Listener):
 
         return self._journal.write(ask)
 
-    def started(self, *, steps: int, steps_done: int, epochs_done: int, device: str, precision: str) -> None:
+    def on_training_started(
+        self, *, steps: int, steps_done: int, epochs_done: int, device: str, precision: str
+    ) -> None:
         within = steps_done * self._job.epochs > epochs_done * steps
 
         def start(session: Session) -> None:
@@ -192,14 +194,14 @@ class Attempt(Listener):
             self._epoch, self._epoch_began = epochs_done + 1, time.monotonic()
         log.info("training.started", steps=steps, epochs_done=epochs_done, device=device, precision=precision)
 
-    def tensors(self, costs: Sequence[TensorCost]) -> None:
+    def on_tensors_profiled(self, costs: Sequence[TensorCost]) -> None:
         self._tensors = [cost.name for cost in costs]
         self._journal.write(lambda session: put_tensors(session, self._lease, costs))
 
-    def step(self, *, done: int, steps: int, loss: float) -> None:
+    def on_step_finished(self, *, done: int, steps: int, loss: float) -> None:
         self._steps.add(done=done, steps=steps, loss=loss)
 
-    def epoch(self, report: EpochReport, *, train_loss: float, eval_loss: float | None) -> None:
+    def on_epoch_finished(self, report: EpochReport, *, train_loss: float, eval_loss: float | None) -> None:
         self._steps.flush()
         self._meter.close_interval()
         measured: dict[str, Any] = {
@@ -230,7 +232,7 @@ class Attempt(Listener):
         log.info("epoch.finished", epoch=report.epoch + 1, rho_reached=round(report.share, 4), loss=train_loss)
         self._epoch = 0
 
-    def stop(self) -> bool:
+    def should_stop(self) -> bool:
         self._journal.check()
         return self._journal.heartbeat.control != "run"
 

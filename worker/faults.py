@@ -14,7 +14,7 @@ from greencore.policy import IntensityMissing
 from greencore.training.baselines import BaselineError
 from greencore.training.checkpoint_folder import CheckpointDamaged, CheckpointUnusable, DiskFull, is_disk_full
 from greencore.training.models import ModelError
-from greencore.training.positions import TooLong
+from greencore.training.positions import MaxLengthExceeded
 from store.datasets import DatasetDeleted
 from store.settings import get_settings
 from worker.budget import BudgetImpossible
@@ -22,7 +22,7 @@ from worker.budget import BudgetImpossible
 FIELDS: tuple[tuple[type[Exception], str, str | None], ...] = (
     (BudgetTooSmall, "ρ is below the model's floor", "policy"),
     (BaselineError, "The method cannot train this model", "method"),
-    (TooLong, "The model has too few positions", "hyperparameters.max_length"),
+    (MaxLengthExceeded, "The model has too few positions", "hyperparameters.max_length"),
     (BudgetImpossible, "The budget cannot be kept", "policy.budget_gco2e"),
     (IntensityMissing, "No carbon intensity to decide by", "policy.on_missing"),
     (InvalidRow, "A row of the dataset cannot be used", "dataset"),

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from greencore.carbon.accounting import known_emissions
 from greencore.energy import is_estimate
-from greencore.training.delta import FILE_NAME as DELTA
+from greencore.training.delta import DELTA_FILE_NAME
 from store.catalogue import CatalogueEntry
 from store.emissions import EmissionsRepository
 from store.jobs import EmissionsBasis, EpochCost, JobRepository
@@ -147,10 +147,10 @@ def _what(facts: CardFacts) -> str:
 
 def _loading(facts: CardFacts) -> str:
     name = one_line(facts.job.model)
-    if DELTA in facts.files:
+    if DELTA_FILE_NAME in facts.files:
         return (
             "This folder holds the changed tensors alone. The whole model is made of them and of the base, exactly as "
-            f"it was trained, by\n\n    greentune apply-delta --base BASE --delta {DELTA} --output FOLDER\n\n"
+            f"it was trained, by\n\n    greentune apply-delta --base BASE --delta {DELTA_FILE_NAME} --output FOLDER\n\n"
             f"where BASE is {code(name)}: a name in GreenTune's catalogue, or where that model lies."
         )
     if _is_adapter(facts):

@@ -4,8 +4,8 @@ from typing import cast
 
 from transformers import PreTrainedModel
 
-from greencore.training.baselines import Baseline, BaselineError, projections, trained_tensors
-from greencore.training.shapes import StepShape, encodes
+from greencore.training.baselines import Baseline, BaselineError, find_query_value_projections, list_trained_tensors
+from greencore.training.shapes import StepShape, is_encoder_decoder
 from greencore.training.step_costs import StepCosts
 from store.costs import RowCosts
 
@@ -21,22 +21,22 @@ def row_costs(model: PreTrainedModel, costs: StepCosts) -> RowCosts:
     An adapter's share is that of training its model's deepest projection alone: the gradients go as far, and what the
     adapter itself adds is little. Preparing a job finds its method's share exactly.
     """
-    middle = StepShape(REFERENCE_ROWS, (sum(REFERENCE_LENGTHS) // 2,) * (2 if encodes(model) else 1))
+    middle = StepShape(REFERENCE_ROWS, (sum(REFERENCE_LENGTHS) // 2,) * (2 if is_encoder_decoder(model) else 1))
     methods: dict[str, float | str] = {"full": 1.0}
     for method in (*ADAPTERS, *OTHERS):
         try:
             names = (
                 (_deepest_projection(model, costs),)
                 if method in ADAPTERS
-                else trained_tensors(cast(Baseline, method), model, epoch=0, epochs=1)
+                else list_trained_tensors(cast(Baseline, method), model, epoch=0, epochs=1)
             )
         except BaselineError as error:
             methods[method] = f"unavailable: {error}"
         else:
             methods[method] = costs.step_flops(names, middle) / costs.full_flops(middle)
-    return RowCosts(forward=costs.row_terms(()), full=costs.row_terms(costs.tensors), methods=methods)
+    return RowCosts(forward=costs.fit_row_polynomial(()), full=costs.fit_row_polynomial(costs.tensors), methods=methods)
 
 
 def _deepest_projection(model: PreTrainedModel, costs: StepCosts) -> str:
-    weights = {f"{module}.weight" for module in projections(model)}
+    weights = {f"{module}.weight" for module in find_query_value_projections(model)}
     return [name for name in costs.tensors if name in weights][-1]

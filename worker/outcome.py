@@ -10,8 +10,8 @@ import structlog
 from sqlalchemy.orm import Session
 
 from greencore.clock import utc_now
-from greencore.training.checkpoint_folder import DiskFull, flush, is_disk_full
-from greencore.training.run import Result
+from greencore.training.checkpoint_folder import DiskFull, fsync_path, is_disk_full
+from greencore.training.run import TrainingResult
 from store import progress
 from store.catalogue import read_catalogue
 from store.leases import held
@@ -31,7 +31,7 @@ def give_back(journal: Journal) -> None:
     log.info("attempt.stopped", now=status)
 
 
-def keep_result(journal: Journal, settings: Settings, job: Job, result: Result) -> None:
+def keep_result(journal: Journal, settings: Settings, job: Job, result: TrainingResult) -> None:
     """Make an attempt's result the job's, which succeeds. Raises `LeaseLost`, and then touches no other's result."""
     assert result.artifact is not None
     written, destination = result.artifact, settings.job_dir(job.id) / "artifacts"
@@ -46,7 +46,7 @@ def keep_result(journal: Journal, settings: Settings, job: Job, result: Result) 
                 held(session, journal.lease)
                 shutil.rmtree(destination)
             written.rename(destination)
-            flush(destination.parent)
+            fsync_path(destination.parent)
         progress.succeed(session, journal.lease, at=utc_now(), artifacts=artifacts, evaluation=evaluation)
         return leased
 
@@ -62,14 +62,14 @@ def _write_card(
     entry = read_catalogue(settings.catalogue).get(job.model)
     try:
         write_model_card(session, job, folder, entry=entry, evaluation=evaluation, at=utc_now())
-        flush(folder / CARD)
+        fsync_path(folder / CARD)
     except OSError as error:
         if is_disk_full(error):
             raise DiskFull(f"there is no room for the model card: {error}") from error
         raise
 
 
-def _evaluation(result: Result) -> dict[str, Any]:
+def _evaluation(result: TrainingResult) -> dict[str, Any]:
     """The part of a result that is stored with the job."""
     found: dict[str, Any] = {}
     if result.sample:

@@ -17,14 +17,14 @@ from greencore.hyperparameters import Hyperparameters
 from greencore.policy import parse_stored_policy
 from greencore.training.baselines import Baseline
 from greencore.training.end_of_text import refuse_unknown_tokens
-from greencore.training.examination import sample_format
-from greencore.training.formats import prompt_format
-from greencore.training.method_costs import method_flops
-from greencore.training.models import ModelError, load_skeleton, load_tokenizer, materialise
-from greencore.training.positions import positions_of
-from greencore.training.rows import held_out_duplicates, padded, split
-from greencore.training.run import tokenised
-from greencore.training.shapes import StepShape, encodes, row_lengths
+from greencore.training.examination import resolve_sample_format
+from greencore.training.formats import resolve_prompt_format
+from greencore.training.method_costs import count_method_flops
+from greencore.training.models import ModelError, load_meta_model, load_tokenizer, resolve_model_folder
+from greencore.training.positions import get_position_limits
+from greencore.training.rows import count_held_out_duplicates, round_up_length, split_rows
+from greencore.training.run import tokenise_with
+from greencore.training.shapes import StepShape, is_encoder_decoder, row_lengths
 from greencore.training.step_costs import StepCosts
 from greencore.training.template_clock import TemplateClock
 from store.catalogue import read_catalogue
@@ -137,27 +137,32 @@ def estimate_job(job: Job, rows_in: Path, settings: Settings) -> Estimate:
     folder = model_folder(job.model, settings)
     rows = load_rows(rows_in)
     tokenizer = load_tokenizer(folder)
-    training, held_out = split(rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed)
-    skeleton = load_skeleton(folder)
-    positions = positions_of(skeleton, method=job.method)
-    positions.check(hyperparameters.max_length)
-    form = prompt_format(hyperparameters.prompt_format, tokenizer, TemplateClock())
-    tokens = tokenised(training, tokenizer, hyperparameters, form, encoder=encodes(skeleton))
-    rest = tokenised(held_out, tokenizer, hyperparameters, form, encoder=encodes(skeleton))  # to refuse what cannot be
-    refuse_unknown_tokens(skeleton, tokenizer, (*tokens.examples, *rest.examples))
+    training, held_out = split_rows(rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed)
+    meta_model = load_meta_model(folder)
+    positions = get_position_limits(meta_model, method=job.method)
+    positions.check_max_length(hyperparameters.max_length)
+    form = resolve_prompt_format(hyperparameters.prompt_format, tokenizer, TemplateClock())
+    tokens = tokenise_with(training, tokenizer, hyperparameters, form, encoder=is_encoder_decoder(meta_model))
+    rest = tokenise_with(
+        held_out, tokenizer, hyperparameters, form, encoder=is_encoder_decoder(meta_model)
+    )  # to refuse what cannot be
+    refuse_unknown_tokens(meta_model, tokenizer, (*tokens.examples, *rest.examples))
     if hyperparameters.sample_prompt is not None:
-        sample_format(rows, form, tokenizer)
-    ends = (positions.read, positions.written)
-    lengths = [tuple(map(padded, row, ends)) for row in row_lengths(tokens.examples, encoder=encodes(skeleton))]
+        resolve_sample_format(rows, form, tokenizer)
+    ends = (positions.input_tokens, positions.output_tokens)
+    lengths = [
+        tuple(map(round_up_length, row, ends))
+        for row in row_lengths(tokens.examples, encoder=is_encoder_decoder(meta_model))
+    ]
     shortest, longest = (tuple(end(part) for part in zip(*lengths, strict=True)) for end in (min, max))
-    costs = StepCosts(skeleton, batch_size=hyperparameters.batch_size, shortest=shortest, longest=longest)
+    costs = StepCosts(meta_model, batch_size=hyperparameters.batch_size, shortest=shortest, longest=longest)
     if job.method == "greentrainer":
         _, lowest = parse_stored_policy(job.policy).lowest_rho()
         if lowest < costs.floor:
             raise BudgetTooSmall(lowest, costs.floor)
     steps = -(-len(lengths) // hyperparameters.batch_size)
     shapes, shuffles = shuffled_batches(lengths, hyperparameters.batch_size)
-    _, full = costs.flops((), shapes)
+    _, full = costs.count_flops((), shapes)
     per_epoch = full / shuffles
     estimate = Estimate(
         training_rows=len(training),
@@ -168,16 +173,18 @@ def estimate_job(job: Job, rows_in: Path, settings: Settings) -> Estimate:
         steps=steps * hyperparameters.epochs,
         full_flops=round(per_epoch * hyperparameters.epochs),
         rho_floor=costs.floor,
-        parameters=sum(parameter.numel() for parameter in skeleton.parameters()),
+        parameters=sum(parameter.numel() for parameter in meta_model.parameters()),
         tensors=len(costs.tensors),
-        held_out_duplicates=held_out_duplicates(rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed),
-        max_length=positions_of(skeleton).row,
+        held_out_duplicates=count_held_out_duplicates(
+            rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed
+        ),
+        max_length=get_position_limits(meta_model).row_tokens,
     )
     if job.method == "greentrainer":
         return estimate
-    spent = method_flops(
+    spent = count_method_flops(
         cast(Baseline, job.method),
-        skeleton,
+        meta_model,
         costs,
         shapes,
         batch_size=hyperparameters.batch_size,
@@ -214,24 +221,24 @@ def measure_catalogue() -> None:
             if known is not None and known.costs is not None:
                 continue
         try:
-            skeleton = load_skeleton(model_folder(name, settings))
+            meta_model = load_meta_model(model_folder(name, settings))
         except ModelError as error:
             log.warning("model.unusable", model=name, error=str(error))
             continue
-        max_length = positions_of(skeleton).row
+        max_length = get_position_limits(meta_model).row_tokens
         shortest, longest = (
-            (min(length, (max_length or length) // share),) * (2 if encodes(skeleton) else 1)
+            (min(length, (max_length or length) // share),) * (2 if is_encoder_decoder(meta_model) else 1)
             for length, share in zip(REFERENCE_LENGTHS, (2, 1), strict=True)
         )
-        costs = StepCosts(skeleton, batch_size=REFERENCE_ROWS, shortest=shortest, longest=longest)
+        costs = StepCosts(meta_model, batch_size=REFERENCE_ROWS, shortest=shortest, longest=longest)
         with database.session() as session:
             ModelRepository(session).put(
                 name,
-                parameters=sum(parameter.numel() for parameter in skeleton.parameters()),
+                parameters=sum(parameter.numel() for parameter in meta_model.parameters()),
                 tensors=len(costs.tensors),
                 rho_floor=costs.floor,
                 max_length=max_length,
-                costs=row_costs(skeleton, costs),
+                costs=row_costs(meta_model, costs),
                 at=utc_now(),
             )
         log.info("model.measured", model=name, rho_floor=round(costs.floor, 4))
@@ -243,4 +250,4 @@ def model_folder(name: str, settings: Settings) -> Path:
     if name not in entries:
         raise ModelError(f"{name} is not in the catalogue any more; it holds {', '.join(sorted(entries))}")
     make_private_folder(settings.models_dir)
-    return materialise(entries[name].source, settings.models_dir / name)
+    return resolve_model_folder(entries[name].source, settings.models_dir / name)

@@ -9,12 +9,12 @@ from sqlalchemy.orm import Session
 
 from greencore.clock import utc_now
 from greencore.training.checkpoint_folder import (
-    PREFIX,
+    CHECKPOINT_PREFIX,
     CheckpointDamaged,
     CheckpointFolder,
     DiskFull,
-    latest_checkpoint,
-    verify,
+    find_latest_checkpoint,
+    verify_checkpoint,
 )
 from store import checkpoints
 from store.leases import LeaseLost
@@ -24,7 +24,7 @@ from worker.journal import Journal
 log = structlog.get_logger()
 
 # What an attempt leaves in the job's folder, under names of its own.
-TRACES = (f"{PREFIX}*", f".{PREFIX}*", "result-*", ".result-*", "artifacts", ".artifacts")
+TRACES = (f"{CHECKPOINT_PREFIX}*", f".{CHECKPOINT_PREFIX}*", "result-*", ".result-*", "artifacts", ".artifacts")
 
 
 class RegisteredCheckpoints(CheckpointFolder):
@@ -37,7 +37,7 @@ class RegisteredCheckpoints(CheckpointFolder):
         super().__init__(folder)
         self._journal, self._before = journal, before
 
-    def newest(self) -> Path | None:
+    def find_newest(self) -> Path | None:
         """The furthest that is whole. What no register holds is removed: attempts that died have left it."""
         job_id = self._journal.lease.job_id
         found, known = None, self._journal.write(lambda session: checkpoints.registered(session, job_id))
@@ -45,26 +45,26 @@ class RegisteredCheckpoints(CheckpointFolder):
         for row in known:
             path = self.folder / row.name
             try:
-                verify(path)
+                verify_checkpoint(path)
             except CheckpointDamaged as damage:
                 self._strike_off(row.name, damage)
             else:
                 kept.add(row.name)
                 found = found or path
         if not known and self._journal.lease.attempt > 1:
-            found = latest_checkpoint(self.folder)  # of a time before there was a register
+            found = find_latest_checkpoint(self.folder)  # of a time before there was a register
             kept |= {found.name} if found else set()
         self._remove_all_but(kept)
         return found
 
-    def name(self, step: int) -> str:
-        return f"{super().name(step)}-{self._journal.lease.attempt}"
+    def checkpoint_name(self, step: int) -> str:
+        return f"{super().checkpoint_name(step)}-{self._journal.lease.attempt}"
 
-    def write(self, step: int, epochs_done: int, fill: Callable[[Path], None]) -> None:
+    def write_checkpoint(self, step: int, epochs_done: int, fill: Callable[[Path], None]) -> None:
         self._journal.check()
-        super().write(step, epochs_done, fill)
+        super().write_checkpoint(step, epochs_done, fill)
 
-    def complete(self, checkpoint: Path, step: int, epochs_done: int) -> None:
+    def on_checkpoint_complete(self, checkpoint: Path, step: int, epochs_done: int) -> None:
         size_bytes = sum(file.stat().st_size for file in checkpoint.rglob("*") if file.is_file())
 
         def register(session: Session) -> None:
@@ -86,11 +86,11 @@ class RegisteredCheckpoints(CheckpointFolder):
             raise
         job_id = self._journal.lease.job_id
         kept = {row.name for row in self._journal.write(lambda session: checkpoints.registered(session, job_id))}
-        for path in self.folder.glob(f"{PREFIX}*"):
+        for path in self.folder.glob(f"{CHECKPOINT_PREFIX}*"):
             if path.name not in kept:
                 shutil.rmtree(path, ignore_errors=True)
 
-    def failed(self, step: int, error: DiskFull) -> None:
+    def on_checkpoint_failed(self, step: int, error: DiskFull) -> None:
         """The run goes on: the one before it is there still, and the next may find room."""
         log.warning("checkpoint.failed", step=step, error=str(error))
         lease = self._journal.lease

@@ -11,9 +11,9 @@ from transformers import PreTrainedTokenizerBase
 from greencore.clock import utc_now
 from greencore.dataset import Row, read_rows
 from greencore.lengths import LengthCounter
-from greencore.training.models import load_skeleton, load_tokenizer
-from greencore.training.rows import tokenise
-from greencore.training.shapes import encodes
+from greencore.training.models import load_meta_model, load_tokenizer
+from greencore.training.rows import tokenise_rows
+from greencore.training.shapes import is_encoder_decoder
 from store.database import Database
 from store.datasets import rows_file
 from store.settings import Settings, get_settings
@@ -60,7 +60,7 @@ def count(rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase, *, encoder: b
     """
     together, prompts, completions = LengthCounter(), LengthCounter(), LengthCounter()
     for batch in _batches(iter(rows)):
-        for example in tokenise(batch, tokenizer, max_length=UNLIMITED, encoder=encoder).examples:
+        for example in tokenise_rows(batch, tokenizer, max_length=UNLIMITED, encoder=encoder).examples:
             if encoder:
                 prompt, completion = len(example.input_ids), len(example.labels)
             else:
@@ -84,7 +84,7 @@ def _counts(database: Database, settings: Settings, dataset_id: str, model: str)
         file = rows_file(session, dataset_id, settings)
     folder = model_folder(model, settings)
     with file.open("rb") as lines:
-        return count(read_rows(lines), load_tokenizer(folder), encoder=encodes(load_skeleton(folder)))
+        return count(read_rows(lines), load_tokenizer(folder), encoder=is_encoder_decoder(load_meta_model(folder)))
 
 
 def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:

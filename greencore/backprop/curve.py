@@ -8,17 +8,17 @@ from math import floor
 import numpy as np
 from numpy.typing import NDArray
 
-from greencore.backprop.bounds import Bounds
-from greencore.backprop.chain import bits
-from greencore.backprop.knapsack import Frontier, undominated
+from greencore.backprop.bounds import LagrangianBounds
+from greencore.backprop.chain import iter_set_bits
+from greencore.backprop.knapsack import ParetoFrontier, find_undominated
 from greencore.backprop.profile import Profile
-from greencore.backprop.selection import BudgetTooSmall, values_of
-from greencore.backprop.variants import Variant, alone, wanted_variants
-from greencore.backprop.walk import stops
+from greencore.backprop.selection import BudgetTooSmall, build_value_array
+from greencore.backprop.variants import CostVariant, compute_single_tensor_flops, list_affordable_variants
+from greencore.backprop.walk import enumerate_candidates
 
-FRONTIER = 4096  # pairs kept in each band
-BANDS = 6  # each of half the FLOPs of the next, so that small budgets are resolved as finely as large ones
-MERGED = 1 << 18  # points gathered before those that others beat are dropped
+FRONTIER_LIMIT = 4096  # pairs kept in each band
+BUDGET_BANDS = 6  # each of half the FLOPs of the next, so that small budgets are resolved as finely as large ones
+MERGE_THRESHOLD = 1 << 18  # points gathered before those that others beat are dropped
 
 Points = tuple[NDArray[np.int64], NDArray[np.float64]]
 
@@ -62,7 +62,7 @@ class ImportanceCurve:
             raise BudgetTooSmall(rho, float(self.rho[0]))
         return float(self.importance[point])
 
-    def concave(self) -> ConcaveCurve:
+    def concave_hull(self) -> ConcaveCurve:
         """The upper concave hull, from the floor to the last point that brings more."""
         hull: list[int] = []
         for point in range(len(self.rho)):
@@ -81,49 +81,52 @@ def importance_curve(profile: Profile, importance: Mapping[str, float], *, up_to
     """The best importance for every share of the FLOPs from the floor up to `up_to`.
 
     `importance` is as `select` takes it at ρ = `up_to`; a tensor of importance <= 0 counts only where nothing else
-    fits. It is the same table as `select`'s, carried once for all budgets. It is exact while no more than `FRONTIER`
+    fits. It is the same table as `select`'s, carried once for all budgets. It is exact while no more than
+    `FRONTIER_LIMIT`
     pairs are open at a time; beyond, a budget is resolved to a thousandth of its size or finer, which left it
     within 0.2 % of `select` on every model measured (`benchmarks/selector.py`). Raises `BudgetTooSmall` where
     `up_to` is below the floor, and `ValueError` as `select` does.
     """
-    room = floor(min(up_to, 1.0) * profile.full_flops) - profile.forward_flops
-    single = alone(profile)
-    values = values_of(profile, importance, single <= room)
-    if not (single <= room).any():
+    budget = floor(min(up_to, 1.0) * profile.full_flops) - profile.forward_flops
+    single = compute_single_tensor_flops(profile)
+    values = build_value_array(profile, importance, single <= budget)
+    if not (single <= budget).any():
         raise BudgetTooSmall(up_to, profile.floor)
-    points = _better([(single[single <= room], values[single <= room])])
-    for band in range(BANDS):
-        within = room >> band
-        for variant in wanted_variants(profile, values, within):
-            points = _better([points, _points(variant, values, within)])
+    points = _merge_undominated([(single[single <= budget], values[single <= budget])])
+    for band in range(BUDGET_BANDS):
+        within = budget >> band
+        for variant in list_affordable_variants(profile, values, within):
+            points = _merge_undominated([points, _list_variant_points(variant, values, within)])
     flops = points[0] + profile.forward_flops
     rho = flops / profile.full_flops
     short = np.floor(rho * profile.full_flops) < flops
     return ImportanceCurve(np.where(short, np.nextafter(rho, 2.0), rho), points[1], profile.full_flops)
 
 
-def _points(variant: Variant, values: NDArray[np.float64], room: int) -> Points:
+def _list_variant_points(variant: CostVariant, values: NDArray[np.float64], budget: int) -> Points:
     """What the selections of a variant cost, backward, and bring."""
-    forced = sum(float(values[tensor]) for tensor in bits(variant.forced))
-    values = variant.within(room, values)
-    everything = Bounds(variant.way, values, room - variant.base).guide(-1.0)
+    forced = sum(float(values[tensor]) for tensor in iter_set_bits(variant.forced))
+    values = variant.mask_affordable_values(budget, values)
+    everything = LagrangianBounds(variant.tree, values, budget - variant.forced_flops).prune_below(-1.0)
     gathered: list[Points] = []
     size = 0
-    for stop in stops(variant.way, values, everything, Frontier.empty(FRONTIER), variant.base):
-        for subset in undominated(stop.cost, stop.value).tolist():
-            cost = stop.frontier.cost + stop.cost[subset]
-            fitting = int(cost.searchsorted(room, side="right"))
-            gathered.append((cost[:fitting], stop.frontier.value[:fitting] + (stop.value[subset] + forced)))
+    for candidates in enumerate_candidates(
+        variant.tree, values, everything, ParetoFrontier.empty(FRONTIER_LIMIT), variant.forced_flops
+    ):
+        for subset in find_undominated(candidates.cost, candidates.value).tolist():
+            cost = candidates.frontier.cost + candidates.cost[subset]
+            fitting = int(cost.searchsorted(budget, side="right"))
+            gathered.append((cost[:fitting], candidates.frontier.value[:fitting] + (candidates.value[subset] + forced)))
             size += fitting
-        if size > MERGED:
-            gathered, size = [_better(gathered)], 0
-    cost, value = _better(gathered)
+        if size > MERGE_THRESHOLD:
+            gathered, size = [_merge_undominated(gathered)], 0
+    cost, value = _merge_undominated(gathered)
     trained = value > 0  # nothing at all is no selection
     return cost[trained], value[trained]
 
 
-def _better(gathered: list[Points]) -> Points:
+def _merge_undominated(gathered: list[Points]) -> Points:
     """All points that no cheaper one matches, by rising cost."""
     cost, value = (np.concatenate(parts) for parts in zip(*gathered, strict=True))
-    keep = undominated(cost, value)
+    keep = find_undominated(cost, value)
     return cost[keep], value[keep]

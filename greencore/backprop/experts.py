@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 
-def grouped_product(left: torch.Tensor, right: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+def make_grouped_matmul_output(left: torch.Tensor, right: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
     """An empty result of `aten._grouped_mm` for rows sorted into groups: torch tells its shape for bf16 alone.
 
     Rows [S, k] by matrices [groups, k, n] give [S, n]; [k, S] by [S, n], the matrices' gradient, gives [groups, k, n].
@@ -28,7 +28,7 @@ def grouped_product(left: torch.Tensor, right: torch.Tensor, offsets: torch.Tens
 
 
 @contextmanager
-def batched_experts(model: torch.nn.Module) -> Iterator[None]:
+def use_batched_experts(model: torch.nn.Module) -> Iterator[None]:
     """Let the experts of a model of transformers, if it has any, run as batched products."""
     outermost: Any = next((part for part in model.modules() if hasattr(part, "set_experts_implementation")), None)
     if outermost is None:

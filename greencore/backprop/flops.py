@@ -34,10 +34,10 @@ class OpFlops:
         return OpFlops(-self.counted, -self.products, -self.total)
 
 
-FREE = OpFlops()
+ZERO_FLOPS = OpFlops()
 
 # Operators that compute nothing: they move, cast, choose, count, draw or fill. Views need no entry.
-MOVES = {
+ZERO_FLOP_OPERATORS = {
     aten._index_put_impl_,
     aten._to_copy,
     aten._unsafe_view,
@@ -86,7 +86,7 @@ MOVES = {
 }
 
 # Elementary operations per element of the output.
-STEPS_PER_OUTPUT = {
+FLOPS_PER_OUTPUT_ELEMENT = {
     aten.silu: 4,  # negate, exp, add, divide
     aten.silu_backward: 8,
     aten.sigmoid: 3,
@@ -106,7 +106,7 @@ STEPS_PER_OUTPUT = {
 }
 
 # Elementary operations per element of the first input.
-STEPS_PER_INPUT = {
+FLOPS_PER_INPUT_ELEMENT = {
     aten.sum: 1,
     aten.mean: 1,
     aten.cumsum: 1,
@@ -118,7 +118,7 @@ STEPS_PER_INPUT = {
 }
 
 # A score of fused attention: scale, then the softmax's five; back: the score anew, the softmax's four, scale.
-ATTENTION_STEPS, ATTENTION_BACKWARD_STEPS = 6, 8
+ATTENTION_FLOPS_PER_SCORE, ATTENTION_BACKWARD_FLOPS_PER_SCORE = 6, 8
 
 FUSED_ATTENTION = {
     aten._scaled_dot_product_flash_attention_for_cpu,
@@ -138,17 +138,17 @@ FUSED_ATTENTION_BACKWARD = {
 }
 
 
-def _cpu_attention(args: tuple[Any, ...]) -> int:
+def _count_cpu_attention_flops(args: tuple[Any, ...]) -> int:
     query, key, value = args[:3]
     return int(sdpa_flop_count(query.shape, key.shape, value.shape))
 
 
-def _cpu_attention_backward(args: tuple[Any, ...]) -> int:
+def _count_cpu_attention_backward_flops(args: tuple[Any, ...]) -> int:
     grad_out, query, key, value = args[:4]
     return int(sdpa_backward_flop_count(grad_out.shape, query.shape, key.shape, value.shape))
 
 
-def _grouped_product(args: tuple[Any, ...]) -> int:
+def _count_grouped_matmul_flops(args: tuple[Any, ...]) -> int:
     """Rows sorted into groups: each meets one group's matrix, whether to be multiplied by it or for its gradient."""
     left, right = args[:2]
     return 2 * int(left.numel()) * int(right.shape[-1])
@@ -156,26 +156,26 @@ def _grouped_product(args: tuple[Any, ...]) -> int:
 
 # torch's counter has no entry for the fused attention of the CPU and for grouped products of experts, though they
 # multiply the same matrices.
-UNCOUNTED_PRODUCTS: dict[Any, Callable[[tuple[Any, ...]], int]] = {
-    aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention,
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: _cpu_attention_backward,
-    aten._grouped_mm: _grouped_product,
+UNCOUNTED_MATMULS: dict[Any, Callable[[tuple[Any, ...]], int]] = {
+    aten._scaled_dot_product_flash_attention_for_cpu: _count_cpu_attention_flops,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: _count_cpu_attention_backward_flops,
+    aten._grouped_mm: _count_grouped_matmul_flops,
 }
 
 
-def op_flops(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> OpFlops:
+def count_operator_flops(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> OpFlops:
     """FLOPs of one call of an ATen overload, from the shapes of its arguments and result."""
     packet = func._overloadpacket
     if packet in flop_registry:
         products = counted = int(flop_registry[packet](*args, **kwargs, out_val=out))
-    elif packet in UNCOUNTED_PRODUCTS:
-        products, counted = UNCOUNTED_PRODUCTS[packet](args), 0
+    elif packet in UNCOUNTED_MATMULS:
+        products, counted = UNCOUNTED_MATMULS[packet](args), 0
     else:
-        return OpFlops(total=_elementwise(func, packet, args, out))
-    return OpFlops(counted, products, products + _beside_products(packet, args, products, out))
+        return OpFlops(total=_count_elementwise_flops(func, packet, args, out))
+    return OpFlops(counted, products, products + _count_fused_elementwise_flops(packet, args, products, out))
 
 
-def layer_norm_backward_flops(grad: torch.Tensor) -> tuple[int, int, int]:
+def count_layer_norm_backward_flops(grad: torch.Tensor) -> tuple[int, int, int]:
     """FLOPs of the fused layer-norm backward, apart: the input's gradient, the scale's, the shift's.
 
     Eight elementary operations an element for dx, a product and a sum for the scale, a sum for the shift.
@@ -184,25 +184,25 @@ def layer_norm_backward_flops(grad: torch.Tensor) -> tuple[int, int, int]:
     return 8 * elements, 2 * elements, elements
 
 
-def _elementwise(func: Any, packet: Any, args: tuple[Any, ...], out: Any) -> int:
-    if packet in MOVES:
+def _count_elementwise_flops(func: Any, packet: Any, args: tuple[Any, ...], out: Any) -> int:
+    if packet in ZERO_FLOP_OPERATORS:
         return 0
     if packet is aten.native_layer_norm_backward:
-        parts = zip(layer_norm_backward_flops(args[0]), out, strict=True)
+        parts = zip(count_layer_norm_backward_flops(args[0]), out, strict=True)
         return sum(flops for flops, part in parts if part is not None)
     result = out[0] if isinstance(out, (tuple, list)) and out else out
     if not isinstance(result, torch.Tensor) or not result.is_floating_point():
         return 0
     if packet is aten.nll_loss_forward:
         return int(args[1].numel())  # the mean of one log-probability a token
-    if packet in STEPS_PER_OUTPUT:
-        return STEPS_PER_OUTPUT[packet] * result.numel()
-    if packet in STEPS_PER_INPUT:
-        return STEPS_PER_INPUT[packet] * int(args[0].numel())
+    if packet in FLOPS_PER_OUTPUT_ELEMENT:
+        return FLOPS_PER_OUTPUT_ELEMENT[packet] * result.numel()
+    if packet in FLOPS_PER_INPUT_ELEMENT:
+        return FLOPS_PER_INPUT_ELEMENT[packet] * int(args[0].numel())
     return result.numel() if torch.Tag.pointwise in func.tags else 0
 
 
-def _beside_products(packet: Any, args: tuple[Any, ...], products: int, out: Any) -> int:
+def _count_fused_elementwise_flops(packet: Any, args: tuple[Any, ...], products: int, out: Any) -> int:
     """Elementwise FLOPs of a kernel that multiplies matrices: a bias added, a softmax between two products."""
     if packet is aten.addmm:
         return int(out.numel())
@@ -211,9 +211,9 @@ def _beside_products(packet: Any, args: tuple[Any, ...], products: int, out: Any
     if packet in FUSED_ATTENTION:
         query, value = args[0], args[2]
         scores = products // (2 * (query.shape[-1] + value.shape[-1]))
-        return ATTENTION_STEPS * int(scores)
+        return ATTENTION_FLOPS_PER_SCORE * int(scores)
     if packet in FUSED_ATTENTION_BACKWARD:
         query, value = args[1], args[3]
         scores = products // (2 * (3 * query.shape[-1] + 2 * value.shape[-1]))
-        return ATTENTION_BACKWARD_STEPS * int(scores)
+        return ATTENTION_BACKWARD_FLOPS_PER_SCORE * int(scores)
     return 0

@@ -13,7 +13,7 @@ Node = Any
 
 
 @dataclass(frozen=True)
-class NeededFlops:
+class BackwardFlops:
     """FLOPs of a step beyond its forward pass, and the trained tensors that need them, as a bit mask.
 
     They are spent if a tensor of `needed_by` is trained and, where `when` is not None, one of `when` too. Those with a
@@ -25,7 +25,7 @@ class NeededFlops:
     when: int | None = None
 
 
-def node_of(tensor: torch.Tensor) -> Node:
+def get_gradient_node(tensor: torch.Tensor) -> Node:
     """The node that takes the tensor's gradient: the one that computed it, or a leaf's accumulator."""
     return torch.autograd.graph.get_gradient_edge(tensor).node
 
@@ -35,12 +35,12 @@ def is_leaf(node: Node) -> bool:
     return hasattr(node, "variable")
 
 
-def children_of(node: Node) -> list[Node]:
+def get_child_nodes(node: Node) -> list[Node]:
     """The nodes that receive the gradients which this node computes."""
     return [child for child, _ in node.next_functions if child is not None]
 
 
-def nodes_below(roots: Collection[Node], *, stop: Collection[Node] = ()) -> list[Node]:
+def collect_reachable_nodes(roots: Collection[Node], *, stop: Collection[Node] = ()) -> list[Node]:
     """Every node at and below `roots`, each after all that it passes gradients to; nothing at or below `stop`."""
     seen = set(stop)
     ordered: list[Node] = []
@@ -52,25 +52,26 @@ def nodes_below(roots: Collection[Node], *, stop: Collection[Node] = ()) -> list
         elif node not in seen:
             seen.add(node)
             stack.append((node, True))
-            stack.extend((child, False) for child in children_of(node) if child not in seen)
+            stack.extend((child, False) for child in get_child_nodes(node) if child not in seen)
     return ordered
 
 
-def reached_tensors(
-    nodes: Sequence[Node], bits: Mapping[int, int], pinned: Collection[Node], everything: int
+def compute_reachable_tensors(
+    nodes: Sequence[Node], bits: Mapping[int, int], always_needed: Collection[Node], all_tensors: int
 ) -> dict[Node, int]:
     """For every node, the trained tensors at or below it, as a bit mask.
 
-    `nodes` come as `nodes_below` orders them; `bits` maps the `id` of a trained leaf to its bit. A leaf without a bit
-    and a `pinned` node get their gradient whatever is trained: `everything` stands for that.
+    `nodes` come as `collect_reachable_nodes` orders them; `bits` maps the `id` of a trained leaf to its bit. A leaf
+    without a bit
+    and a `always_needed` node get their gradient whatever is trained: `all_tensors` stands for that.
     """
-    reached: dict[Node, int] = {}
+    reachable: dict[Node, int] = {}
     for node in nodes:
         if is_leaf(node):
-            reached[node] = bits.get(id(node.variable), everything)
+            reachable[node] = bits.get(id(node.variable), all_tensors)
             continue
-        mask = everything if node in pinned else 0
-        for child in children_of(node):
-            mask |= reached[child]
-        reached[node] = mask
-    return reached
+        mask = all_tensors if node in always_needed else 0
+        for child in get_child_nodes(node):
+            mask |= reachable[child]
+        reachable[node] = mask
+    return reachable

@@ -8,12 +8,12 @@ from typing import Literal, get_args
 
 import torch
 
-from greencore.backprop.one_step import StepTrial
+from greencore.backprop.one_step import OptimizerDryRun
 from greencore.backprop.trace import Batch
 
 Metric = Literal["dw_grad", "dw", "grad"]
-Average = Callable[[int, torch.Tensor], None]
-Tensors = Mapping[str, torch.nn.Parameter]
+GradientAverager = Callable[[int, torch.Tensor], None]
+NamedParameters = Mapping[str, torch.nn.Parameter]
 
 
 class NotFinite(ValueError):
@@ -21,7 +21,7 @@ class NotFinite(ValueError):
 
 
 @dataclass(frozen=True)
-class Measured:
+class ImportanceMeasurement:
     """I_k by parameter name, and how many forward and backward passes each batch took: one, or two where it clips."""
 
     values: dict[str, float]
@@ -37,10 +37,10 @@ def importance(
     names: Collection[str] | None = None,
     max_grad_norm: float | None = None,
     loss_scale: float = 1.0,
-    average: Average | None = None,
+    average: GradientAverager | None = None,
 ) -> dict[str, float]:
-    """Importance I_k by parameter name: `measure` without what it took."""
-    return measure(
+    """Importance I_k by parameter name: `measure_importance` without what it took."""
+    return measure_importance(
         model,
         batch,
         optimizer,
@@ -52,7 +52,7 @@ def importance(
     ).values
 
 
-def measure(
+def measure_importance(
     model: torch.nn.Module,
     batch: Batch | Sequence[Batch],
     optimizer: torch.optim.Optimizer,
@@ -61,13 +61,13 @@ def measure(
     names: Collection[str] | None = None,
     max_grad_norm: float | None = None,
     loss_scale: float = 1.0,
-    average: Average | None = None,
-) -> Measured:
+    average: GradientAverager | None = None,
+) -> ImportanceMeasurement:
     """Importance I_k of the named tensors, or of all that `optimizer` holds; the mean over several batches' own.
 
     `"dw_grad"` is paper Eq. 10, I_k = −Σ Δw · ∂L/∂w with the gradient at c = 0, not scaled: the loss reduction that
     one step on tensor k alone predicts, in units of the loss. `"dw"` (Σ|Δw|) and `"grad"` (Σ|∂L/∂w|) are the
-    alternatives of Table 4. Δw comes from the optimiser's own step (`StepTrial`). All other tensors are frozen
+    alternatives of Table 4. Δw comes from the optimiser's own step (`OptimizerDryRun`). All other tensors are frozen
     meanwhile, so the backward pass ends at the deepest named one (Eq. 12).
 
     With `max_grad_norm`, Δw (and `"grad"`) come from gradients clipped by their norm over all named tensors, as
@@ -96,52 +96,54 @@ def measure(
     batches = [batch] if isinstance(batch, Mapping) else batch
     if not batches:
         raise ValueError("there is no batch to measure importance on")
-    trial = StepTrial(optimizer)
-    tensors = _named(model, trial, names)
-    probe = _Probe(model, tensors, trial, metric, max_grad_norm, loss_scale, average)
+    dry_run = OptimizerDryRun(optimizer)
+    tensors = _resolve_parameters(model, dry_run, names)
+    probe = _BatchProbe(model, tensors, dry_run, metric, max_grad_norm, loss_scale, average)
     totals = dict.fromkeys(tensors, 0.0)
-    with _only_trainable(model, tensors), torch.random.fork_rng(devices=_gpus(model)), torch.enable_grad():
+    with _freeze_others(model, tensors), torch.random.fork_rng(devices=_list_cuda_devices(model)), torch.enable_grad():
         for index, one in enumerate(batches):
-            for name, value in probe.of_batch(index, one).items():
+            for name, value in probe.measure_batch(index, one).items():
                 totals[name] += value
-    return Measured({name: total / len(batches) for name, total in totals.items()}, tuple(probe.passes))
+    return ImportanceMeasurement({name: total / len(batches) for name, total in totals.items()}, tuple(probe.passes))
 
 
-class _Probe:
+class _BatchProbe:
     """Measures batch by batch and counts the passes of each."""
 
     def __init__(
         self,
         model: torch.nn.Module,
-        tensors: Tensors,
-        trial: StepTrial,
+        tensors: NamedParameters,
+        dry_run: OptimizerDryRun,
         metric: Metric,
         max_grad_norm: float | None,
         loss_scale: float,
-        average: Average | None,
+        average: GradientAverager | None,
     ) -> None:
         self.passes: list[int] = []
-        self._model, self._tensors, self._trial, self._metric = model, tensors, trial, metric
+        self._model, self._tensors, self._dry_run, self._metric = model, tensors, dry_run, metric
         self._max_grad_norm, self._loss_scale, self._average = max_grad_norm, loss_scale, average
-        self._gpus = _gpus(model)
+        self._gpus = _list_cuda_devices(model)
 
-    def of_batch(self, index: int, batch: Batch) -> dict[str, float]:
+    def measure_batch(self, index: int, batch: Batch) -> dict[str, float]:
         """I_k on one batch of every tensor whose gradient arrives; the others have no part in its loss."""
         random = torch.get_rng_state(), [torch.cuda.get_rng_state(gpu) for gpu in self._gpus]
         self.passes.append(0)
-        values, norms = self._pass(index, batch, 1.0)
-        coefficient = self._clipping(norms)
+        values, norms = self._run_pass(index, batch, 1.0)
+        coefficient = self._compute_clip_coefficient(norms)
         if coefficient < 1.0 and self._metric == "grad":
             values = {name: value * coefficient for name, value in values.items()}
         elif coefficient < 1.0:
             torch.set_rng_state(random[0])
             for gpu, state in zip(self._gpus, random[1], strict=True):
                 torch.cuda.set_rng_state(state, gpu)
-            values, _ = self._pass(index, batch, coefficient)
+            values, _ = self._run_pass(index, batch, coefficient)
         _check_finite("importance", values)
         return values
 
-    def _pass(self, index: int, batch: Batch, coefficient: float) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    def _run_pass(
+        self, index: int, batch: Batch, coefficient: float
+    ) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
         """One forward and backward pass: I_k under gradients times `coefficient`, and the norms before that."""
         names: dict[torch.Tensor, str] = {parameter: name for name, parameter in self._tensors.items()}
         found: dict[str, torch.Tensor] = {}
@@ -160,10 +162,10 @@ class _Probe:
                     self._average(index, gradient)
                 if self._max_grad_norm is not None or self._loss_scale != 1.0:
                     norms[name] = torch.linalg.vector_norm(gradient)
-                found[name] = self._importance(parameter, gradient, coefficient)
+                found[name] = self._measure_tensor(parameter, gradient, coefficient)
 
         self.passes[index] += 1
-        with _buffers_kept(self._model), _handed_over(self._tensors, arrive):
+        with _restore_buffers(self._model), _hook_gradients(self._tensors, arrive):
             output = self._model(**batch)
             loss = getattr(output, "loss", None)
             if loss is None:
@@ -174,23 +176,23 @@ class _Probe:
                 # the optimiser's own arithmetic must not be autocast
                 with torch.autocast(loss.device.type, enabled=False):
                     (loss * self._loss_scale).backward()
-        return _read(found), norms
+        return _to_floats(found), norms
 
-    def _importance(self, parameter: torch.Tensor, gradient: torch.Tensor, coefficient: float) -> torch.Tensor:
+    def _measure_tensor(self, parameter: torch.Tensor, gradient: torch.Tensor, coefficient: float) -> torch.Tensor:
         """I_k of one tensor, left on its device: reading it here would stall the backward pass on a GPU."""
         if self._metric == "grad":
             return gradient.abs().sum(dtype=torch.promote_types(gradient.dtype, torch.float32))
-        update = self._trial.update(parameter, gradient, coefficient)
+        update = self._dry_run.compute_update(parameter, gradient, coefficient)
         if self._metric == "dw":
             return update.abs_().sum()
         return -update.mul_(gradient).sum()
 
-    def _clipping(self, norms: dict[str, torch.Tensor]) -> float:
+    def _compute_clip_coefficient(self, norms: dict[str, torch.Tensor]) -> float:
         """What `clip_grad_norm_` multiplies gradients of these norms by: 1 where nothing is clipped."""
         if not norms:
             return 1.0
         scaled = f" at a loss scale of {self._loss_scale:g}" if self._loss_scale != 1.0 else ""
-        _check_finite("gradient's norm", _read(norms), scaled)
+        _check_finite("gradient's norm", _to_floats(norms), scaled)
         if self._max_grad_norm is None:
             return 1.0
         first = next(iter(norms.values())).device
@@ -198,9 +200,11 @@ class _Probe:
         return min(1.0, float(self._max_grad_norm / (total + 1e-6)))
 
 
-def _named(model: torch.nn.Module, trial: StepTrial, names: Collection[str] | None) -> Tensors:
+def _resolve_parameters(
+    model: torch.nn.Module, dry_run: OptimizerDryRun, names: Collection[str] | None
+) -> NamedParameters:
     """The tensors to measure; a tied one stands once, under its first name."""
-    held = {name: parameter for name, parameter in model.named_parameters() if parameter in trial}
+    held = {name: parameter for name, parameter in model.named_parameters() if parameter in dry_run}
     if not held:
         raise ValueError("the optimizer holds no parameter of this model")
     if names is None:
@@ -215,7 +219,7 @@ def _named(model: torch.nn.Module, trial: StepTrial, names: Collection[str] | No
 
 
 @contextmanager
-def _only_trainable(model: torch.nn.Module, tensors: Tensors) -> Iterator[None]:
+def _freeze_others(model: torch.nn.Module, tensors: NamedParameters) -> Iterator[None]:
     """The given tensors trainable and without gradient, all others frozen; afterwards flags and gradients are back."""
     kept = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
     try:
@@ -232,7 +236,7 @@ def _only_trainable(model: torch.nn.Module, tensors: Tensors) -> Iterator[None]:
 
 
 @contextmanager
-def _handed_over(tensors: Tensors, arrive: Callable[[torch.Tensor], None]) -> Iterator[None]:
+def _hook_gradients(tensors: NamedParameters, arrive: Callable[[torch.Tensor], None]) -> Iterator[None]:
     """Every tensor's gradient goes to `arrive` once it is complete."""
     hooks = [parameter.register_post_accumulate_grad_hook(arrive) for parameter in tensors.values()]
     try:
@@ -245,7 +249,7 @@ def _handed_over(tensors: Tensors, arrive: Callable[[torch.Tensor], None]) -> It
 
 
 @contextmanager
-def _buffers_kept(model: torch.nn.Module) -> Iterator[None]:
+def _restore_buffers(model: torch.nn.Module) -> Iterator[None]:
     """Buffers come back bit by bit, with the attributes that tell what they hold (dynamic rotary embeddings grow)."""
     kept = [
         (module, dict(vars(module)), {name: (buffer, buffer.clone()) for name, buffer in buffers.items()})
@@ -262,11 +266,11 @@ def _buffers_kept(model: torch.nn.Module) -> Iterator[None]:
                     setattr(module, name, buffer.copy_(content))
 
 
-def _gpus(model: torch.nn.Module) -> list[int]:
+def _list_cuda_devices(model: torch.nn.Module) -> list[int]:
     return sorted({parameter.device.index for parameter in model.parameters() if parameter.device.type == "cuda"})
 
 
-def _read(found: Mapping[str, torch.Tensor]) -> dict[str, float]:
+def _to_floats(found: Mapping[str, torch.Tensor]) -> dict[str, float]:
     """All numbers in one transfer per device instead of one wait per tensor."""
     values: dict[str, float] = {}
     for device in {value.device for value in found.values()}:

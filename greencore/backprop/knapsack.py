@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Option:
-    """One way to take something: `picked` is the tensors taken, as a bit mask."""
+class KnapsackItem:
+    """One way to take something: `mask` is the tensors taken, as a bit mask."""
 
-    picked: int
+    mask: int
     cost: int
     value: float
 
-    def with_(self, other: "Option") -> "Option":
+    def combine(self, other: "KnapsackItem") -> "KnapsackItem":
         """Both at once."""
-        return Option(self.picked | other.picked, self.cost + other.cost, self.value + other.value)
+        return KnapsackItem(self.mask | other.mask, self.cost + other.cost, self.value + other.value)
 
 
 @dataclass
@@ -28,21 +28,21 @@ class _History:
 
     starts: list[int] = field(default_factory=lambda: [0])
     parents: list[NDArray[np.int64]] = field(default_factory=lambda: [np.zeros(1, dtype=np.int64)])
-    picked: list[int] = field(default_factory=lambda: [0])
+    mask: list[int] = field(default_factory=lambda: [0])
     size: int = 1
     thinned: bool = False
 
-    def add(self, parents: NDArray[np.int64], picked: int) -> NDArray[np.int64]:
+    def add(self, parents: NDArray[np.int64], mask: int) -> NDArray[np.int64]:
         """New nodes, one for each parent."""
         start, self.size = self.size, self.size + len(parents)
         self.starts.append(start)
         self.parents.append(parents)
-        self.picked.append(picked)
+        self.mask.append(mask)
         return np.arange(start, self.size)
 
 
 @dataclass(frozen=True)
-class Frontier:
+class ParetoFrontier:
     """Pairs of (cost, value), both rising strictly, that some choice reaches and none beats; `node` is its history.
 
     A frontier that outgrows `limit` pairs is thinned: every pair stays exact, only some with close neighbours go.
@@ -55,44 +55,47 @@ class Frontier:
     _history: _History
 
     @classmethod
-    def empty(cls, limit: int) -> "Frontier":
+    def empty(cls, limit: int) -> "ParetoFrontier":
         """The choice of nothing."""
         zero = np.zeros(1, dtype=np.int64)
         return cls(zero, np.zeros(1), limit, zero, _History())
 
-    def offer(self, options: Sequence[Option], room: int, *, price: float = 0.0, least: float = -inf) -> "Frontier":
-        """The frontier when each pair may take one of `options`, or none of them.
+    def extend(
+        self, items: Sequence[KnapsackItem], budget: int, *, price: float = 0.0, min_relaxed_value: float = -inf
+    ) -> "ParetoFrontier":
+        """The frontier when each pair may take one of `items`, or none of them.
 
-        Left out is what costs more than `room`, and whatever has not more than `least` of `value - price * cost`.
+        Left out is what costs more than `budget`, and whatever has not more than `min_relaxed_value` of `value -
+        price * cost`.
         """
-        costs = [self.cost, *(self.cost + option.cost for option in options)]
-        values = [self.value, *(self.value + option.value for option in options)]
-        nodes = [self._node, *(self._history.add(self._node, option.picked) for option in options)]
+        costs = [self.cost, *(self.cost + item.cost for item in items)]
+        values = [self.value, *(self.value + item.value for item in items)]
+        nodes = [self._node, *(self._history.add(self._node, item.mask) for item in items)]
         cost, value, node = np.concatenate(costs), np.concatenate(values), np.concatenate(nodes)
-        useful = np.flatnonzero((value - price * cost > least) & (cost <= room))
+        useful = np.flatnonzero((value - price * cost > min_relaxed_value) & (cost <= budget))
         cost, value = cost[useful], value[useful]
-        keep = undominated(cost, value) if len(useful) else useful
+        keep = find_undominated(cost, value) if len(useful) else useful
         if len(keep) > self.limit:
-            keep = keep[_thinned(cost[keep], self.limit)]
+            keep = keep[_thin(cost[keep], self.limit)]
             self._history.thinned = True
-        return Frontier(cost[keep], value[keep], self.limit, node[useful[keep]], self._history)
+        return ParetoFrontier(cost[keep], value[keep], self.limit, node[useful[keep]], self._history)
 
     @property
     def thinned(self) -> bool:
         """Whether any pair was left out for being one too many."""
         return self._history.thinned
 
-    def picked(self, pair: int) -> int:
+    def selected_mask(self, pair: int) -> int:
         """Everything that was picked for a pair, as a bit mask."""
         mask, node, history = 0, int(self._node[pair]), self._history
         while node:
             entry = bisect_right(history.starts, node) - 1
-            mask |= history.picked[entry]
+            mask |= history.mask[entry]
             node = int(history.parents[entry][node - history.starts[entry]])
         return mask
 
 
-def undominated(cost: NDArray[np.int64], value: NDArray[np.float64]) -> NDArray[np.int64]:
+def find_undominated(cost: NDArray[np.int64], value: NDArray[np.float64]) -> NDArray[np.int64]:
     """Positions of the pairs that are worth more than all cheaper ones, by rising cost."""
     order = cost.argsort(kind="stable")  # linear in sorted runs
     ranked = value[order]
@@ -106,7 +109,7 @@ def undominated(cost: NDArray[np.int64], value: NDArray[np.float64]) -> NDArray[
     return order[last]
 
 
-def _thinned(cost: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
+def _thin(cost: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
     """Positions of the cheapest and the most valuable pair in each of `limit / 2` equal steps of cost.
 
     The cheapest stay for the sake of a large tensor that just fits on top of them.

@@ -14,7 +14,7 @@ Lengths = tuple[int, ...]
 """(tokens,) of a decoder-only model's rows, or (source tokens, target tokens) of an encoder-decoder's."""
 
 
-def nodes(shortest: Lengths, longest: Lengths) -> tuple[Lengths, ...]:
+def choose_trace_lengths(shortest: Lengths, longest: Lengths) -> tuple[Lengths, ...]:
     """The lengths to trace, `longest` first, so that everything between two extremes follows from them.
 
     Where both extremes agree the range is widened, since one length alone tells nothing of another. Raises
@@ -31,25 +31,25 @@ def nodes(shortest: Lengths, longest: Lengths) -> tuple[Lengths, ...]:
     return high, (high_source, low_target), (low_source, high_target), low, (middle, low_target)
 
 
-def weights(traced: Sequence[Lengths], wanted: Sequence[Lengths]) -> NDArray[np.float64]:
+def compute_interpolation_weights(traced: Sequence[Lengths], wanted: Sequence[Lengths]) -> NDArray[np.float64]:
     """For each wanted length, the weights [wanted, traced] of the traced costs whose sum is its cost."""
     scale = np.max(np.asarray(traced, dtype=np.float64), axis=0)
-    known = _terms(np.asarray(traced) / scale)
-    solved = np.linalg.solve(known.T, _terms(np.asarray(wanted, dtype=np.float64) / scale).T)
+    known = _evaluate_terms(np.asarray(traced) / scale)
+    solved = np.linalg.solve(known.T, _evaluate_terms(np.asarray(wanted, dtype=np.float64) / scale).T)
     return np.asarray(solved.T, dtype=np.float64)
 
 
-def coefficients(traced: Sequence[Lengths], costs: Sequence[float]) -> tuple[float, ...]:
+def fit_length_polynomial(traced: Sequence[Lengths], costs: Sequence[float]) -> tuple[float, ...]:
     """What the cost of each traced length amounts to in the polynomial's terms: (L, L²), or (S, T, S², T², S·T).
 
-    `traced` are the lengths that `nodes` gives, or as many others that settle every term.
+    `traced` are the lengths that `choose_trace_lengths` gives, or as many others that settle every term.
     """
     scale = np.max(np.asarray(traced, dtype=np.float64), axis=0)
-    solved = np.linalg.solve(_terms(np.asarray(traced) / scale), np.asarray(costs, dtype=np.float64))
-    return tuple(float(value) for value in solved / _terms(scale[None, :])[0])
+    solved = np.linalg.solve(_evaluate_terms(np.asarray(traced) / scale), np.asarray(costs, dtype=np.float64))
+    return tuple(float(value) for value in solved / _evaluate_terms(scale[None, :])[0])
 
 
-def _terms(lengths: NDArray[np.float64]) -> NDArray[np.float64]:
+def _evaluate_terms(lengths: NDArray[np.float64]) -> NDArray[np.float64]:
     """The polynomial's terms [points, terms] at the given lengths [points, 1 or 2]."""
     columns = [*lengths.T, *(lengths**2).T]
     if lengths.shape[1] == 2:

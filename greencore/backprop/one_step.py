@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-_READS_ONLY = (
+_GRADIENT_PRESERVING_OPTIMIZERS = (
     torch.optim.Adadelta,
     torch.optim.Adafactor,
     torch.optim.Adagrad,
@@ -21,7 +21,7 @@ _READS_ONLY = (
 )  # their steps never write to the gradient
 
 
-class StepTrial:
+class OptimizerDryRun:
     """Tells what the optimiser's next step would change of a single tensor, and leaves everything as it was.
 
     The step is the optimiser's own, with the tensor's state and its group's options (learning rate as the schedule has
@@ -31,18 +31,18 @@ class StepTrial:
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self._optimizer = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps the real one
-        self._step = _bare_step(self._optimizer)
-        self._copies = _Copies()
+        self._step = _unwrap_step(self._optimizer)
+        self._copies = _CopyBuffers()
         self._options: dict[torch.Tensor, dict[str, Any]] = {}
         for group in self._optimizer.param_groups:
             options = {key: value for key, value in group.items() if key not in ("params", "param_names")}
-            options["lr"] = _rate(group)
+            options["lr"] = _get_learning_rate(group)
             self._options.update(dict.fromkeys(group["params"], options))
 
     def __contains__(self, parameter: torch.Tensor) -> bool:
         return parameter in self._options
 
-    def update(self, parameter: torch.Tensor, gradient: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+    def compute_update(self, parameter: torch.Tensor, gradient: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
         """Δw = w_{t+1} − w_t of `parameter` under `gradient` times `scale`, in float32 or the weights' wider type.
 
         It has the shape of `parameter` and is valid until the next call. Weights, state and `gradient` are never
@@ -52,15 +52,15 @@ class StepTrial:
         """
         optimizer, weights, copies = self._optimizer, parameter.data, self._copies
         groups, state = optimizer.param_groups, optimizer.state.get(parameter)
-        options = {key: copies.of(value, "options", key) for key, value in self._options[parameter].items()}
+        options = {key: copies.copy(value, "options", key) for key, value in self._options[parameter].items()}
         tried_state = {
             # the state of a tensor that is not trained for a while may lie in host memory; step counters stay there
-            key: copies.of(value, "state", key, device=weights.device if getattr(value, "ndim", 0) else None)
+            key: copies.copy(value, "state", key, device=weights.device if getattr(value, "ndim", 0) else None)
             for key, value in (state or {}).items()
         }
-        tried_weights = copies.of(weights, "weights")
-        as_it_is = scale == 1.0 and type(optimizer) in _READS_ONLY
-        tried_gradient = gradient if as_it_is else copies.of(gradient, "gradient").mul_(scale)
+        tried_weights = copies.copy(weights, "weights")
+        as_it_is = scale == 1.0 and type(optimizer) in _GRADIENT_PRESERVING_OPTIMIZERS
+        tried_gradient = gradient if as_it_is else copies.copy(gradient, "gradient").mul_(scale)
         try:  # from here on nothing but the step allocates: a lack of memory above has changed nothing
             optimizer.param_groups = [{**options, "params": [parameter]}]
             if state is not None:
@@ -73,7 +73,9 @@ class StepTrial:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            raise ValueError(_unsupported(optimizer, f"its step on one tensor alone failed: {error}")) from error
+            raise ValueError(
+                _explain_unsupported(optimizer, f"its step on one tensor alone failed: {error}")
+            ) from error
         finally:
             parameter.data, parameter.grad = weights, None
             optimizer.param_groups = groups
@@ -83,13 +85,13 @@ class StepTrial:
                 optimizer.state.pop(parameter, None)
 
 
-class _Copies:
+class _CopyBuffers:
     """Copies, in memory that is used again: fresh pages from the system cost a CPU more than the copying."""
 
     def __init__(self) -> None:
         self._memory: dict[tuple[Any, ...], torch.Tensor] = {}
 
-    def of(self, value: Any, *role: Any, device: torch.device | None = None) -> Any:
+    def copy(self, value: Any, *role: Any, device: torch.device | None = None) -> Any:
         """A copy of `value`, on `device` if that is given; that of a tensor is valid until the next in its role."""
         if not isinstance(value, torch.Tensor):
             return copy.deepcopy(value)
@@ -105,25 +107,25 @@ class _Copies:
         return memory[: value.numel()].view(value.shape).copy_(value)
 
 
-def _bare_step(optimizer: torch.optim.Optimizer) -> Callable[[torch.optim.Optimizer], Any]:
+def _unwrap_step(optimizer: torch.optim.Optimizer) -> Callable[[torch.optim.Optimizer], Any]:
     """The class's own step: the instance's is wrapped by schedulers, which count, and torch's runs the user's hooks."""
     step = type(optimizer).step
     if getattr(step, "hooked", False):
         step = inspect.unwrap(step, stop=lambda function: not getattr(function, "hooked", False))
     closure = inspect.signature(step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
-        raise ValueError(_unsupported(optimizer, "its step evaluates the model again"))
+        raise ValueError(_explain_unsupported(optimizer, "its step evaluates the model again"))
     return step
 
 
-def _rate(group: dict[str, Any]) -> Any:
+def _get_learning_rate(group: dict[str, Any]) -> Any:
     """The group's learning rate; None where the optimiser finds its own (transformers' Adafactor)."""
     rate = group.get("lr")
     return rate if rate is None or float(rate) > 0.0 else group.get("initial_lr", rate)
 
 
-def _unsupported(optimizer: torch.optim.Optimizer, reason: str) -> str:
-    names = ", ".join(kind.__name__ for kind in _READS_ONLY)
+def _explain_unsupported(optimizer: torch.optim.Optimizer, reason: str) -> str:
+    names = ", ".join(kind.__name__ for kind in _GRADIENT_PRESERVING_OPTIMIZERS)
     return (
         f"optimiser {type(optimizer).__name__} is not supported: {reason}. Supported are those that step each tensor "
         f"by itself: torch's {names}, transformers' Adafactor"

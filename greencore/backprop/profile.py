@@ -9,7 +9,7 @@ from math import nextafter
 import torch
 
 from greencore.backprop.flops import OpFlops
-from greencore.backprop.trace import Batch, Trace, trace_step
+from greencore.backprop.trace import Batch, StepTrace, trace_step
 
 
 @dataclass(frozen=True)
@@ -44,17 +44,17 @@ class ConditionalCost:
 
 
 @dataclass(frozen=True)
-class CountedCost:
+class StepFlops:
     """One kind of FLOPs on its own: forward, and backward by the tensors that need them."""
 
     forward: int
     backward: tuple[SharedCost, ...]
     conditional: tuple[ConditionalCost, ...] = ()
 
-    def of(self, mask: int) -> int:
+    def total(self, mask: int) -> int:
         """FLOPs of a step that trains the tensors of the bit mask."""
         shared = sum(cost.flops for cost in self.backward if cost.needed_by & mask)
-        return self.forward + shared + _conditional(self.conditional, mask)
+        return self.forward + shared + _sum_conditional_flops(self.conditional, mask)
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ class Profile:
     full_flops: int
     exclusive: tuple[int, ...]
     shared: tuple[SharedCost, ...]
-    counted: CountedCost
-    products: CountedCost = CountedCost(0, ())
+    counted: StepFlops
+    products: StepFlops = StepFlops(0, ())
     conditional: tuple[ConditionalCost, ...] = ()
 
     def step_flops(self, names: Collection[str]) -> int:
@@ -86,11 +86,11 @@ class Profile:
         mask = self.mask(names)
         own = sum(cost for index, cost in enumerate(self.exclusive) if mask >> index & 1)
         shared = sum(cost.flops for cost in self.shared if cost.needed_by & mask)
-        return self.forward_flops + own + shared + _conditional(self.conditional, mask)
+        return self.forward_flops + own + shared + _sum_conditional_flops(self.conditional, mask)
 
     def product_step_flops(self, names: Collection[str]) -> int:
         """The matrix products of `step_flops`, those inside fused attention and of grouped experts included."""
-        return self.products.of(self.mask(names))
+        return self.products.total(self.mask(names))
 
     def elementwise_step_flops(self, names: Collection[str]) -> int:
         """The rest of `step_flops`: normalisation, activation, softmax, bias, residual sums, loss."""
@@ -101,7 +101,7 @@ class Profile:
 
         It knows neither the CPU's fused attention nor the grouped products of experts.
         """
-        return self.counted.of(self.mask(names))
+        return self.counted.total(self.mask(names))
 
     def share(self, names: Collection[str]) -> float:
         """`step_flops` as a share of full fine-tuning's: what ρ bounds (paper Eq. 4)."""
@@ -136,10 +136,10 @@ def profile(model: torch.nn.Module, batch: Batch, *, names: Collection[str] | No
     parameter); full fine-tuning trains them all. Raises `greencore.backprop.TraceError`.
     """
     trace = trace_step(model, batch, None if names is None else frozenset(names))
-    return _from_trace(trace)
+    return _build_from_trace(trace)
 
 
-def _from_trace(trace: Trace) -> Profile:
+def _build_from_trace(trace: StepTrace) -> Profile:
     total: dict[int, int] = defaultdict(int)
     products: dict[int, int] = defaultdict(int)
     counted: dict[int, int] = defaultdict(int)
@@ -151,31 +151,31 @@ def _from_trace(trace: Trace) -> Profile:
             total[cost.needed_by] += cost.flops.total
             products[cost.needed_by] += cost.flops.products
             counted[cost.needed_by] += cost.flops.counted
-    return assemble(
+    return build_profile(
         trace.tensors,
         forward=trace.forward.total,
         total=total,
-        counted=CountedCost(
+        counted=StepFlops(
             trace.forward.counted,
-            _costs(counted),
-            _conditional_costs({key: flops.counted for key, flops in conditional.items()}),
+            _to_shared_costs(counted),
+            _to_conditional_costs({key: flops.counted for key, flops in conditional.items()}),
         ),
-        products=CountedCost(
+        products=StepFlops(
             trace.forward.products,
-            _costs(products),
-            _conditional_costs({key: flops.products for key, flops in conditional.items()}),
+            _to_shared_costs(products),
+            _to_conditional_costs({key: flops.products for key, flops in conditional.items()}),
         ),
-        conditional=_conditional_costs({key: flops.total for key, flops in conditional.items()}),
+        conditional=_to_conditional_costs({key: flops.total for key, flops in conditional.items()}),
     )
 
 
-def assemble(
+def build_profile(
     tensors: tuple[tuple[str, int], ...],
     *,
     forward: int,
     total: Mapping[int, int],
-    counted: CountedCost,
-    products: CountedCost | None = None,
+    counted: StepFlops,
+    products: StepFlops | None = None,
     conditional: tuple[ConditionalCost, ...] = (),
 ) -> Profile:
     """A profile from backward FLOPs by the set of tensors (a bit mask) that needs them.
@@ -189,7 +189,7 @@ def assemble(
             exclusive[mask.bit_length() - 1] = flops
         elif flops:
             shared.append(SharedCost(mask, flops))
-    carried = _carried(len(tensors), shared)
+    carried = _compute_carried_flops(len(tensors), shared)
     everything = (1 << len(tensors)) - 1
     return Profile(
         tensors=tuple(
@@ -197,7 +197,7 @@ def assemble(
             for index, (name, params) in enumerate(tensors)
         ),
         forward_flops=forward,
-        full_flops=forward + sum(total.values()) + _conditional(conditional, everything),
+        full_flops=forward + sum(total.values()) + _sum_conditional_flops(conditional, everything),
         exclusive=tuple(exclusive),
         shared=tuple(shared),
         counted=counted,
@@ -206,19 +206,19 @@ def assemble(
     )
 
 
-def _conditional(costs: Iterable[ConditionalCost], mask: int) -> int:
+def _sum_conditional_flops(costs: Iterable[ConditionalCost], mask: int) -> int:
     return sum(cost.flops for cost in costs if cost.needed_by & mask and cost.when & mask)
 
 
-def _costs(flops: Mapping[int, int]) -> tuple[SharedCost, ...]:
+def _to_shared_costs(flops: Mapping[int, int]) -> tuple[SharedCost, ...]:
     return tuple(SharedCost(mask, cost) for mask, cost in flops.items() if cost)
 
 
-def _conditional_costs(flops: Mapping[tuple[int, int], int]) -> tuple[ConditionalCost, ...]:
+def _to_conditional_costs(flops: Mapping[tuple[int, int], int]) -> tuple[ConditionalCost, ...]:
     return tuple(ConditionalCost(when, mask, cost) for (when, mask), cost in flops.items() if cost)
 
 
-def _carried(tensors: int, shared: Collection[SharedCost]) -> list[int]:
+def _compute_carried_flops(tensors: int, shared: Collection[SharedCost]) -> list[int]:
     """For each tensor, the shared FLOPs that its next deeper neighbour is the first to need."""
     carried = [0] * tensors
     for cost in shared:

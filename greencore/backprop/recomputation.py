@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_iter
 
-from greencore.backprop.graph import Node, node_of
-from greencore.backprop.recorder import Recorder
+from greencore.backprop.graph import Node, get_gradient_node
+from greencore.backprop.recorder import OperatorRecorder
 
 
 @dataclass
-class Block:
+class CheckpointedBlock:
     """A checkpointed block, which ran `forward[start:stop]` of the recorder.
 
     `saved` has the position in `forward` before which a tensor was saved, and its marker in the recorder's `backward`.
@@ -34,28 +34,28 @@ class Block:
     saved: list[tuple[int, int]] = field(default_factory=list)
     outputs: list[Node] = field(default_factory=list)
 
-    def needed_by(self, recorder: Recorder, reached: Mapping[Node, int]) -> list[int]:
+    def compute_recomputation_masks(self, recorder: OperatorRecorder, reachable: Mapping[Node, int]) -> list[int]:
         """For each of the block's operators, the tensors whose gradient makes it run again, as bit masks."""
         masks = [0] * (self.stop - self.start + 1)
         for position, marker in self.saved:
-            masks[position - self.start] |= recorder.backward[marker].needed_by(reached)
+            masks[position - self.start] |= recorder.backward[marker].needed_by(reachable)
         for node in self.outputs:
-            masks[-1] |= reached[node]
+            masks[-1] |= reachable[node]
         for index in range(len(masks) - 2, -1, -1):
             masks[index] |= masks[index + 1]
         return masks[1:]
 
 
 @dataclass
-class _Saved:
+class _SavedTensor:
     tensor: torch.Tensor
     marker: int
 
 
 @contextmanager
-def checkpointed_blocks(model: torch.nn.Module, recorder: Recorder) -> Iterator[list[Block]]:
+def record_checkpointed_blocks(model: torch.nn.Module, recorder: OperatorRecorder) -> Iterator[list[CheckpointedBlock]]:
     """Run the model's checkpointed blocks once only, and tell which they were."""
-    blocks: list[Block] = []
+    blocks: list[CheckpointedBlock] = []
     functions = {
         module: module._gradient_checkpointing_func
         for module in model.modules()
@@ -71,27 +71,29 @@ def checkpointed_blocks(model: torch.nn.Module, recorder: Recorder) -> Iterator[
             module._gradient_checkpointing_func = function
 
 
-def _run_block(recorder: Recorder, blocks: list[Block], reentrant: bool, block: Callable[..., Any], *args: Any) -> Any:
-    ran = Block(len(recorder.forward))
+def _run_block(
+    recorder: OperatorRecorder, blocks: list[CheckpointedBlock], reentrant: bool, block: Callable[..., Any], *args: Any
+) -> Any:
+    ran = CheckpointedBlock(len(recorder.forward))
     blocks.append(ran)
 
     def pack(tensor: torch.Tensor) -> Any:
-        if recorder.is_aside:
+        if recorder.is_paused:
             return tensor.detach()
-        marker = recorder.marker()
+        marker = recorder.add_marker()
         ran.saved.append((len(recorder.forward), marker))
-        return _Saved(tensor.detach(), marker)
+        return _SavedTensor(tensor.detach(), marker)
 
-    def unpack(saved: _Saved | torch.Tensor) -> torch.Tensor:
+    def unpack(saved: _SavedTensor | torch.Tensor) -> torch.Tensor:
         if isinstance(saved, torch.Tensor):
             return saved
-        recorder.mark(saved.tensor, saved.marker)
+        recorder.attach_marker(saved.tensor, saved.marker)
         return saved.tensor
 
     if reentrant:
         out = block(*args)
         results = [value for value in tree_iter(out) if isinstance(value, torch.Tensor) and value.requires_grad]
-        ran.outputs = [node_of(value) for value in results]
+        ran.outputs = [get_gradient_node(value) for value in results]
     else:
         with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
             out = block(*args)

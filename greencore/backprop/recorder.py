@@ -12,14 +12,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from greencore.backprop.experts import grouped_product
-from greencore.backprop.flops import FREE, OpFlops, layer_norm_backward_flops, op_flops
+from greencore.backprop.experts import make_grouped_matmul_output
+from greencore.backprop.flops import ZERO_FLOPS, OpFlops, count_layer_norm_backward_flops, count_operator_flops
 from greencore.backprop.graph import Node, is_leaf
 
 aten = torch.ops.aten
 
 
-class Work:
+class BackwardOperator:
     """One operator of the backward pass: its FLOPs, and the nodes that get a gradient computed with its help.
 
     `node` ran it; the sums of gradients that meet at a node are the autograd engine's own and have none.
@@ -32,59 +32,63 @@ class Work:
         self.node = node
         self.serves = set(serves)
 
-    def needed_by(self, reached: Mapping[Node, int]) -> int:
+    def needed_by(self, reachable: Mapping[Node, int]) -> int:
         """The trained tensors whose gradient needs this operator, as a bit mask."""
         mask = 0
         for node in self.serves:
-            mask |= reached[node]
+            mask |= reachable[node]
         return mask
 
 
-class Recorder(TorchDispatchMode):
-    """Records a forward pass in `forward` and, of the nodes that it `watch`es, the backward pass in `backward`."""
+class OperatorRecorder(TorchDispatchMode):
+    """Records a forward pass in `forward` and, of the nodes given to `register_backward_hooks`, the backward in
+    `backward`.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.forward: list[OpFlops] = []
-        self.backward: list[Work] = []
-        self._watching = False
+        self.backward: list[BackwardOperator] = []
+        self._in_backward = False
         self._weights: frozenset[Node] = frozenset()
-        self._aside = False
+        self._paused = False
         self._node: Node | None = None
         # An id names a tensor only for as long as it lives: what is noted about one is kept together with it.
         self._origins: dict[int, tuple[torch.Tensor, frozenset[int]]] = {}
-        self._delivered: dict[int, tuple[torch.Tensor, frozenset[Node]]] = {}
+        self._gradient_receivers: dict[int, tuple[torch.Tensor, frozenset[Node]]] = {}
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
+    def pause(self) -> Iterator[None]:
         """Record nothing of what runs within."""
-        self._aside = True
+        self._paused = True
         try:
             yield
         finally:
-            self._aside = False
+            self._paused = False
 
     @property
-    def is_aside(self) -> bool:
+    def is_paused(self) -> bool:
         """Whether what runs now is not recorded."""
-        return self._aside
+        return self._paused
 
-    def watch(self, nodes: Collection[Node], *, weights: Collection[Node] = ()) -> None:
+    def register_backward_hooks(self, nodes: Collection[Node], *, weights: Collection[Node] = ()) -> None:
         """Record the backward pass through these nodes, which is about to run; `weights` accumulate gradients free."""
-        self._watching = True
+        self._in_backward = True
         self._weights = frozenset(weights)
         for node in nodes:
             if not is_leaf(node):
-                self._watch(node)
+                self._register_hooks(node)
 
-    def marker(self) -> int:
-        """The index of a new entry of `backward` without FLOPs, which serves what is computed from `mark`ed tensors."""
-        return self._append(FREE, None)
+    def add_marker(self) -> int:
+        """The index of a new entry of `backward` without FLOPs, which serves what is computed from tensors that it
+        is attached to.
+        """
+        return self._append_operator(ZERO_FLOPS, None)
 
-    def mark(self, tensor: torch.Tensor, marker: int) -> None:
+    def attach_marker(self, tensor: torch.Tensor, marker: int) -> None:
         """Let what the running node computes from `tensor` be served by `backward[marker]`."""
         if self._node is not None:
-            self._note(tensor, self._origin_of(tensor) | {marker})
+            self._set_origin(tensor, self._get_origin(tensor) | {marker})
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -92,20 +96,20 @@ class Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         if func.namespace != "aten":
             return func(*args, **kwargs)
-        out = grouped_product(*args, **kwargs) if func is aten._grouped_mm.default else func(*args, **kwargs)
-        if self._aside:
+        out = make_grouped_matmul_output(*args, **kwargs) if func is aten._grouped_mm.default else func(*args, **kwargs)
+        if self._paused:
             return out
         if self._node is not None:
             self._record_backward(func, args, kwargs, out)
-        elif not self._watching:
-            flops = op_flops(func, args, kwargs, out)
+        elif not self._in_backward:
+            flops = count_operator_flops(func, args, kwargs, out)
             if flops.total:
                 self.forward.append(flops)
         elif func._overloadpacket in (aten.add, aten.add_):
-            self._record_sum(func, args, kwargs, out)
+            self._record_gradient_sum(func, args, kwargs, out)
         return out
 
-    def _watch(self, node: Node) -> None:
+    def _register_hooks(self, node: Node) -> None:
         def before(_: Any) -> None:
             self._node = node
 
@@ -113,10 +117,10 @@ class Recorder(TorchDispatchMode):
             for (child, _index), grad in zip(node.next_functions, grad_inputs, strict=False):
                 if child is None or grad is None:
                     continue
-                for work in self._origin_of(grad):
-                    self.backward[work].serves.add(child)
-                _, receivers = self._delivered.get(id(grad), (grad, frozenset()))
-                self._delivered[id(grad)] = grad, receivers | {child}
+                for index in self._get_origin(grad):
+                    self.backward[index].serves.add(child)
+                _, receivers = self._gradient_receivers.get(id(grad), (grad, frozenset()))
+                self._gradient_receivers[id(grad)] = grad, receivers | {child}
             self._node = None
             self._origins = {}
 
@@ -127,36 +131,38 @@ class Recorder(TorchDispatchMode):
         origin: frozenset[int] = frozenset()
         for value in tree_iter((args, kwargs)):
             if isinstance(value, torch.Tensor):
-                origin |= self._origin_of(value)
+                origin |= self._get_origin(value)
         if func._overloadpacket is aten.native_layer_norm_backward:
-            for result, total in zip(out, layer_norm_backward_flops(args[0]), strict=True):
+            for result, total in zip(out, count_layer_norm_backward_flops(args[0]), strict=True):
                 if result is not None:
-                    self._note(result, origin | {self._append(OpFlops(total=total), self._node)})
+                    self._set_origin(result, origin | {self._append_operator(OpFlops(total=total), self._node)})
             return
-        flops = op_flops(func, args, kwargs, out)
+        flops = count_operator_flops(func, args, kwargs, out)
         if flops.total:
-            origin |= {self._append(flops, self._node)}
+            origin |= {self._append_operator(flops, self._node)}
         if origin:
             for result in tree_iter(out):
                 if isinstance(result, torch.Tensor):
-                    self._note(result, origin)
+                    self._set_origin(result, origin)
 
-    def _record_sum(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: torch.Tensor) -> None:
+    def _record_gradient_sum(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: torch.Tensor) -> None:
         """Gradients that reach a node along several paths are added up between nodes."""
-        receivers = [self._delivered[id(value)][1] for value in args[:2] if id(value) in self._delivered]
+        receivers = [
+            self._gradient_receivers[id(value)][1] for value in args[:2] if id(value) in self._gradient_receivers
+        ]
         if receivers:
             both = frozenset.intersection(*receivers) or receivers[0]
             if not both <= self._weights:
-                self._append(op_flops(func, args, kwargs, out), None, both)
-            self._delivered[id(out)] = out, both
+                self._append_operator(count_operator_flops(func, args, kwargs, out), None, both)
+            self._gradient_receivers[id(out)] = out, both
 
-    def _append(self, flops: OpFlops, node: Node | None, serves: Collection[Node] = ()) -> int:
-        self.backward.append(Work(flops, node, serves))
+    def _append_operator(self, flops: OpFlops, node: Node | None, serves: Collection[Node] = ()) -> int:
+        self.backward.append(BackwardOperator(flops, node, serves))
         return len(self.backward) - 1
 
-    def _origin_of(self, tensor: torch.Tensor) -> frozenset[int]:
+    def _get_origin(self, tensor: torch.Tensor) -> frozenset[int]:
         noted = self._origins.get(id(tensor))
         return noted[1] if noted else frozenset()
 
-    def _note(self, tensor: torch.Tensor, origin: frozenset[int]) -> None:
+    def _set_origin(self, tensor: torch.Tensor, origin: frozenset[int]) -> None:
         self._origins[id(tensor)] = tensor, origin

@@ -15,14 +15,14 @@ from math import floor, isfinite
 import numpy as np
 from numpy.typing import NDArray
 
-from greencore.backprop.bounds import Bounds
-from greencore.backprop.chain import bits
-from greencore.backprop.knapsack import Frontier
+from greencore.backprop.bounds import LagrangianBounds
+from greencore.backprop.chain import iter_set_bits
+from greencore.backprop.knapsack import ParetoFrontier
 from greencore.backprop.profile import Profile
-from greencore.backprop.variants import Variant, alone, wanted_variants
-from greencore.backprop.walk import stops
+from greencore.backprop.variants import CostVariant, compute_single_tensor_flops, list_affordable_variants
+from greencore.backprop.walk import enumerate_candidates
 
-FRONTIERS = (1024, 4096, 16384)  # pairs kept at most; more are tried where fewer leave the optimum in doubt
+FRONTIER_LIMITS = (1024, 4096, 16384)  # pairs kept at most; more are tried where fewer leave the optimum in doubt
 TOLERANCE = 0.001  # of the importance: what is proven to be closer to the optimum is good enough
 
 
@@ -53,7 +53,8 @@ def select(profile: Profile, importance: Mapping[str, float], rho: float) -> Sel
     `importance` gives a number for every tensor that fits within ρ by itself; it may lack the others, which no probe
     needs to reach (Eq. 12). A tensor whose update would raise the loss (importance <= 0) is never bought, unless
     nothing else fits. Costs are never rounded, so no answer exceeds the budget. It is the optimum where no more than
-    `FRONTIERS` pairs are open at a time, and else proven to be within `TOLERANCE` of it, or, failing that, the best of
+    `FRONTIER_LIMITS` pairs are open at a time, and else proven to be within `TOLERANCE` of it, or, failing that,
+    the best of
     the most pairs that are tried; what is left free is filled with the tensors that still fit. ρ >= 1 trains
     everything. Raises `BudgetTooSmall`, and `ValueError` for an importance that is missing or not a finite number.
     """
@@ -62,26 +63,30 @@ def select(profile: Profile, importance: Mapping[str, float], rho: float) -> Sel
 
 def select_with_bound(profile: Profile, importance: Mapping[str, float], rho: float) -> tuple[Selection, float]:
     """`select`, and an importance that no selection within ρ exceeds: its own, where it is proven to be the best."""
-    room = profile.full_flops if rho >= 1 else floor(rho * profile.full_flops) - profile.forward_flops
-    fits = alone(profile) <= room
-    values = values_of(profile, importance, fits)
+    budget = profile.full_flops if rho >= 1 else floor(rho * profile.full_flops) - profile.forward_flops
+    fits = compute_single_tensor_flops(profile) <= budget
+    values = build_value_array(profile, importance, fits)
     if rho >= 1:
-        everything = _selection(profile, values, (1 << len(values)) - 1)
+        everything = _build_selection(profile, values, (1 << len(values)) - 1)
         return everything, everything.importance
     if not fits.any():
         raise BudgetTooSmall(rho, profile.floor)
     best_alone = int(np.where(fits, values, -np.inf).argmax())
-    single = _selection(profile, values, 1 << best_alone)
+    single = _build_selection(profile, values, 1 << best_alone)
     if values[best_alone] <= 0:
         return single, single.importance
-    variants = wanted_variants(profile, values, room)
-    found = [_best(variant, variant.within(room, values), room) for variant in variants]
-    chosen = max((single, *(_selection(profile, values, mask) for mask, _ in found)), key=lambda s: s.importance)
-    bounds = [bound + sum(values[t] for t in bits(v.forced)) for v, (_, bound) in zip(variants, found, strict=True)]
+    variants = list_affordable_variants(profile, values, budget)
+    found = [_search_variant(variant, variant.mask_affordable_values(budget, values), budget) for variant in variants]
+    chosen = max((single, *(_build_selection(profile, values, mask) for mask, _ in found)), key=lambda s: s.importance)
+    bounds = [
+        bound + sum(values[t] for t in iter_set_bits(v.forced)) for v, (_, bound) in zip(variants, found, strict=True)
+    ]
     return chosen, max(chosen.importance, *bounds)
 
 
-def values_of(profile: Profile, importance: Mapping[str, float], wanted: NDArray[np.bool_]) -> NDArray[np.float64]:
+def build_value_array(
+    profile: Profile, importance: Mapping[str, float], wanted: NDArray[np.bool_]
+) -> NDArray[np.float64]:
     """The importance of each tensor, 0 where it is missing and not `wanted`. Raises `ValueError` as `select` does."""
     values = np.zeros(len(profile.tensors))
     for index, tensor in enumerate(profile.tensors):
@@ -95,33 +100,35 @@ def values_of(profile: Profile, importance: Mapping[str, float], wanted: NDArray
     return values
 
 
-def _best(variant: Variant, values: NDArray[np.float64], room: int) -> tuple[int, float]:
+def _search_variant(variant: CostVariant, values: NDArray[np.float64], budget: int) -> tuple[int, float]:
     """The best selection, as a mask, and what the importance of its free tensors can be at most."""
-    bounds = Bounds(variant.way, values, room - variant.base)
-    target = bounds.reached
+    bounds = LagrangianBounds(variant.tree, values, budget - variant.forced_flops)
+    target = bounds.lower_bound
     best, found = -1.0, 0
-    for limit in FRONTIERS:
-        frontier = Frontier.empty(limit)
-        guide = bounds.guide(target)
-        for stop in stops(variant.way, values, guide, frontier, variant.base):
-            pairs = stop.frontier.cost.searchsorted(room - stop.cost, side="right") - 1
-            totals = np.where(pairs >= 0, stop.frontier.value[pairs] + stop.value, -1.0)
+    for limit in FRONTIER_LIMITS:
+        frontier = ParetoFrontier.empty(limit)
+        pruning = bounds.prune_below(target)
+        for candidates in enumerate_candidates(variant.tree, values, pruning, frontier, variant.forced_flops):
+            pairs = candidates.frontier.cost.searchsorted(budget - candidates.cost, side="right") - 1
+            totals = np.where(pairs >= 0, candidates.frontier.value[pairs] + candidates.value, -1.0)
             subset = int(totals.argmax())
             if totals[subset] > best:
-                best, found = float(totals[subset]), stop.picked(subset, int(pairs[subset]))
-        if not frontier.thinned or best >= bounds.top * (1 - TOLERANCE):
+                best, found = float(totals[subset]), candidates.selected_mask(subset, int(pairs[subset]))
+        if not frontier.thinned or best >= bounds.upper_bound * (1 - TOLERANCE):
             break
         target = max(target, best)
-    return _filled(variant.forced | found, variant, values, room), bounds.top if frontier.thinned else best
+    return _fill_budget(
+        variant.forced | found, variant, values, budget
+    ), bounds.upper_bound if frontier.thinned else best
 
 
-def _filled(mask: int, variant: Variant, values: NDArray[np.float64], room: int) -> int:
+def _fill_budget(mask: int, variant: CostVariant, values: NDArray[np.float64], budget: int) -> int:
     """Add what still fits exactly, the most important per FLOP first."""
     chosen = np.array([mask >> tensor & 1 for tensor in range(len(values))], dtype=np.bool_)
-    left = room - variant.total(chosen)
+    left = budget - variant.compute_total_flops(chosen)
     while True:
-        candidates = np.flatnonzero((values > 0) & ~chosen & (variant.own <= left))
-        added = variant.added(chosen, candidates)
+        candidates = np.flatnonzero((values > 0) & ~chosen & (variant.exclusive <= left))
+        added = variant.compute_marginal_flops(chosen, candidates)
         fitting = added <= left
         if not fitting.any():
             return sum(1 << int(tensor) for tensor in np.flatnonzero(chosen))
@@ -131,7 +138,7 @@ def _filled(mask: int, variant: Variant, values: NDArray[np.float64], room: int)
         left -= int(added[taken])
 
 
-def _selection(profile: Profile, values: NDArray[np.float64], mask: int) -> Selection:
+def _build_selection(profile: Profile, values: NDArray[np.float64], mask: int) -> Selection:
     chosen = [index for index in range(len(values)) if mask >> index & 1]
     names = tuple(profile.tensors[index].name for index in chosen)
     flops = profile.step_flops(names)

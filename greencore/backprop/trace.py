@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 
-from greencore.backprop.attention import BiasedAttention, ForwardWatch
-from greencore.backprop.experts import batched_experts
-from greencore.backprop.flops import FREE, OpFlops
-from greencore.backprop.graph import NeededFlops, Node, is_leaf, nodes_below, reached_tensors
-from greencore.backprop.recomputation import Block, checkpointed_blocks
-from greencore.backprop.recorder import Recorder
+from greencore.backprop.attention import BiasedAttention, ForwardObserver
+from greencore.backprop.experts import use_batched_experts
+from greencore.backprop.flops import ZERO_FLOPS, OpFlops
+from greencore.backprop.graph import BackwardFlops, Node, collect_reachable_nodes, compute_reachable_tensors, is_leaf
+from greencore.backprop.recomputation import CheckpointedBlock, record_checkpointed_blocks
+from greencore.backprop.recorder import OperatorRecorder
 
-READS_VALUES = (DataDependentOutputException, DynamicOutputShapeException)
+DATA_DEPENDENT_ERRORS = (DataDependentOutputException, DynamicOutputShapeException)
 Batch = Mapping[str, torch.Tensor]
 
 
@@ -28,15 +28,15 @@ class TraceError(ValueError):
 
 
 @dataclass(frozen=True)
-class Trace:
+class StepTrace:
     """One step: `tensors` in the order in which their gradients become complete, from output to input."""
 
     tensors: tuple[tuple[str, int], ...]
     forward: OpFlops
-    backward: tuple[NeededFlops, ...]
+    backward: tuple[BackwardFlops, ...]
 
 
-def trace_step(model: torch.nn.Module, batch: Batch, names: frozenset[str] | None = None) -> Trace:
+def trace_step(model: torch.nn.Module, batch: Batch, names: frozenset[str] | None = None) -> StepTrace:
     """Trace forward and backward of `model(**batch).loss` with the named parameters trained (None: all).
 
     Only the shapes of `batch` matter: an attention mask stands for one with padding in it, and is left out where the
@@ -60,27 +60,27 @@ def trace_step(model: torch.nn.Module, batch: Batch, names: frozenset[str] | Non
     try:
         try:
             return _trace(model, batch, parameters, trained)
-        except READS_VALUES:
-            return _trace_without_values(model, batch, parameters, trained)
+        except DATA_DEPENDENT_ERRORS:
+            return _trace_data_dependent_model(model, batch, parameters, trained)
     except TraceError:
         raise
     except Exception as error:
-        raise _untraceable(model, error) from error
+        raise _explain_trace_failure(model, error) from error
 
 
-def _trace_without_values(
+def _trace_data_dependent_model(
     model: torch.nn.Module, batch: Batch, parameters: Mapping[str, torch.nn.Parameter], trained: Sequence[str]
-) -> Trace:
+) -> StepTrace:
     """Trace a model that reads values: which expert a token goes to, or whether there is any padding."""
     unmasked = {key: value for key, value in batch.items() if not key.endswith("attention_mask")}
-    with batched_experts(model):
+    with use_batched_experts(model):
         try:
             return _trace(model, batch, parameters, trained)
-        except READS_VALUES:
+        except DATA_DEPENDENT_ERRORS:
             return _trace(model, unmasked, parameters, trained)
 
 
-def _untraceable(model: torch.nn.Module, error: Exception) -> TraceError:
+def _explain_trace_failure(model: torch.nn.Module, error: Exception) -> TraceError:
     return TraceError(
         f"the forward or backward pass of {type(model).__name__} cannot be traced on tensors without data"
         f" ({type(error).__name__}: {error}): give it a batch of the arguments that it trains with, and operators that"
@@ -90,8 +90,8 @@ def _untraceable(model: torch.nn.Module, error: Exception) -> TraceError:
 
 def _trace(
     model: torch.nn.Module, batch: Batch, parameters: Mapping[str, torch.nn.Parameter], trained: Sequence[str]
-) -> Trace:
-    recorder = Recorder()
+) -> StepTrace:
+    recorder = OperatorRecorder()
     completed: list[str] = []
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
         stand_ins = {name: fake.from_tensor(parameter.detach()) for name, parameter in parameters.items()}
@@ -101,75 +101,84 @@ def _trace(
         replaced |= {id(buffer): fake.from_tensor(buffer) for buffer in model.buffers()}
         device = next(iter(parameters.values())).device
         inputs = {key: torch.empty(value.shape, dtype=value.dtype, device=device) for key, value in batch.items()}
-        watch = ForwardWatch(recorder)
+        observer = ForwardObserver(recorder)
         with ExitStack() as stack:
-            for context in (torch.enable_grad(), _without_hooks(model), _replaced(model, replaced), recorder):
+            for context in (
+                torch.enable_grad(),
+                _disable_root_hooks(model),
+                _replace_tensors(model, replaced),
+                recorder,
+            ):
                 stack.enter_context(context)
-            blocks = stack.enter_context(checkpointed_blocks(model, recorder))
-            with watch:
+            blocks = stack.enter_context(record_checkpointed_blocks(model, recorder))
+            with observer:
                 output = model(**inputs)
             loss = getattr(output, "loss", None)
             if loss is None or loss.grad_fn is None:
                 raise TraceError(f"{type(model).__name__} returns no loss that depends on a trained tensor")
             for name in trained:
                 stand_ins[name].register_post_accumulate_grad_hook(lambda _, name=name: completed.append(name))
-            nodes = nodes_below([loss.grad_fn])
+            nodes = collect_reachable_nodes([loss.grad_fn])
             leaves = {id(stand_ins[name]) for name in trained}
-            recorder.watch(nodes, weights={n for n in nodes if is_leaf(n) and id(n.variable) in leaves})
+            recorder.register_backward_hooks(
+                nodes, weights={n for n in nodes if is_leaf(n) and id(n.variable) in leaves}
+            )
             loss.backward()
     bits = {id(stand_ins[name]): 1 << index for index, name in enumerate(completed)}
-    everything = (1 << len(completed)) - 1
-    reached = reached_tensors(nodes, bits, watch.pinned, everything)
-    forward, backward = _resolved(recorder, reached, blocks, watch.biased, everything)
-    return Trace(tuple((name, parameters[name].numel()) for name in completed), forward, tuple(backward))
+    all_tensors = (1 << len(completed)) - 1
+    reachable = compute_reachable_tensors(nodes, bits, observer.always_needed, all_tensors)
+    forward, backward = _attribute_flops(recorder, reachable, blocks, observer.biased, all_tensors)
+    return StepTrace(tuple((name, parameters[name].numel()) for name in completed), forward, tuple(backward))
 
 
-def _resolved(
-    recorder: Recorder,
-    reached: Mapping[Node, int],
-    blocks: Collection[Block],
+def _attribute_flops(
+    recorder: OperatorRecorder,
+    reachable: Mapping[Node, int],
+    blocks: Collection[CheckpointedBlock],
     biased: Collection[BiasedAttention],
-    everything: int,
-) -> tuple[OpFlops, list[NeededFlops]]:
+    all_tensors: int,
+) -> tuple[OpFlops, list[BackwardFlops]]:
     """FLOPs of the forward pass, and all others with the tensors that need them."""
-    again: dict[int, int] = {}
+    recomputed_for: dict[int, int] = {}
     for block in blocks:
-        again.update(enumerate(block.needed_by(recorder, reached), start=block.start))
-    switching = [call for call in biased if reached.get(call.bias, everything) != everything]
+        recomputed_for.update(enumerate(block.compute_recomputation_masks(recorder, reachable), start=block.start))
+    switching = [call for call in biased if reachable.get(call.bias, all_tensors) != all_tensors]
     apart = {index for call in switching for index in range(call.start, call.stop)}
     nodes_apart = {node for call in switching for node in call.nodes}
-    costs = [NeededFlops(recorder.forward[index], mask) for index, mask in again.items() if index not in apart]
-    costs += [NeededFlops(w.flops, w.needed_by(reached)) for w in recorder.backward if w.node not in nodes_apart]
+    costs = [
+        BackwardFlops(recorder.forward[index], mask) for index, mask in recomputed_for.items() if index not in apart
+    ]
+    costs += [BackwardFlops(w.flops, w.needed_by(reachable)) for w in recorder.backward if w.node not in nodes_apart]
     for call in switching:
-        costs += call.costs(recorder, reached, again, everything)
+        costs += call.list_backward_flops(recorder, reachable, recomputed_for, all_tensors)
     forward = [flops for index, flops in enumerate(recorder.forward) if index not in apart]
-    return sum(forward + [call.fused_forward for call in switching], FREE), costs
+    return sum(forward + [call.fused_forward for call in switching], ZERO_FLOPS), costs
 
 
 @contextmanager
-def _replaced(model: torch.nn.Module, tensors: Mapping[int, torch.Tensor]) -> Iterator[None]:
+def _replace_tensors(model: torch.nn.Module, tensors: Mapping[int, torch.Tensor]) -> Iterator[None]:
     """Run with other parameters and buffers, given by the `id` of the present one.
 
     torch's `functional_call` leaves its stand-ins in a module that is registered in two places, as peft's prompts do.
     """
     present = [
-        (held, name, tensor)
+        (registry, name, tensor)
         for module in model.modules()
-        for held in (module._parameters, module._buffers)
-        for name, tensor in held.items()
+        for registry in (module._parameters, module._buffers)
+        for name, tensor in registry.items()
         if tensor is not None
     ]
     try:
-        for held, name, tensor in present:
-            held[name] = tensors[id(tensor)]  # type: ignore[assignment]
+        for registry, name, tensor in present:
+            registry[name] = tensors[id(tensor)]  # type: ignore[assignment]
         yield
     finally:
-        for held, name, tensor in present:
-            held[name] = tensor  # type: ignore[assignment]
+        for registry, name, tensor in present:
+            registry[name] = tensor  # type: ignore[assignment]
 
 
 @contextmanager
-def _without_hooks(model: torch.nn.Module) -> Iterator[None]:
+def _disable_root_hooks(model: torch.nn.Module) -> Iterator[None]:
     """Run without the hooks on the root module: they are for real steps only."""
     pre, post = model._forward_pre_hooks.copy(), model._forward_hooks.copy()
     model._forward_pre_hooks.clear()

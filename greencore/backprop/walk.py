@@ -7,68 +7,79 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from greencore.backprop.bounds import Guide
-from greencore.backprop.chain import Choice, Way
-from greencore.backprop.knapsack import Frontier, Option, undominated
-from greencore.backprop.subsets import mask_of, subset_values
+from greencore.backprop.bounds import Pruning
+from greencore.backprop.chain import SearchTree, TensorGroup
+from greencore.backprop.knapsack import KnapsackItem, ParetoFrontier, find_undominated
+from greencore.backprop.subsets import compute_subset_values, to_tensor_mask
 
-TOGETHER = 3  # options after which choices are made
+ITEMS_PER_EXTENSION = 3  # items after which choices are made
 
 
 @dataclass(frozen=True)
-class Stop:
+class CandidateSet:
     """Selections that go no deeper: any pair of `frontier` with any subset of `members` on top.
 
     `cost` and `value` are of each subset (`greencore.backprop.subsets`); `cost` holds, besides the members' own,
     everything that carries the gradient down to here.
     """
 
-    frontier: Frontier
+    frontier: ParetoFrontier
     members: tuple[int, ...]
     cost: NDArray[np.int64]
     value: NDArray[np.float64]
 
-    def picked(self, subset: int, pair: int) -> int:
+    def selected_mask(self, subset: int, pair: int) -> int:
         """The tensors of a subset and a pair, as a bit mask."""
-        return self.frontier.picked(pair) | mask_of(self.members, subset)
+        return self.frontier.selected_mask(pair) | to_tensor_mask(self.members, subset)
 
 
-def stops(way: Way, values: NDArray[np.float64], guide: Guide, frontier: Frontier, spent: int = 0) -> Iterator[Stop]:
-    """Every place to stop along a way that the guide holds open; only tensors of positive value are taken."""
+def enumerate_candidates(
+    tree: SearchTree, values: NDArray[np.float64], pruning: Pruning, frontier: ParetoFrontier, spent: int = 0
+) -> Iterator[CandidateSet]:
+    """Every place to stop along a tree that the pruning leaves open; only tensors of positive value are taken."""
     made = 0
-    for halt in itertools.compress(way.halts, guide.open):
-        frontier, made = _carried(frontier, way, values, guide, made, halt.after), halt.after
+    for stop_point in itertools.compress(tree.stop_points, pruning.open):
+        frontier, made = _extend_frontier(frontier, tree, values, pruning, made, stop_point.after), stop_point.after
         if not len(frontier.cost):
             return
-        yield Stop(frontier, halt.members, spent + halt.cost, subset_values(values[list(halt.members)]))
-    if guide.forks:
-        frontier = _carried(frontier, way, values, guide, made, len(way.choices))
-    for paid, fork, onward in guide.forks:
-        yield from stops(fork, values, onward, frontier, spent + paid)
+        yield CandidateSet(
+            frontier,
+            stop_point.members,
+            spent + stop_point.cost,
+            compute_subset_values(values[list(stop_point.members)]),
+        )
+    if pruning.subtrees:
+        frontier = _extend_frontier(frontier, tree, values, pruning, made, len(tree.groups))
+    for paid, subtree, onward in pruning.subtrees:
+        yield from enumerate_candidates(subtree, values, onward, frontier, spent + paid)
 
 
-def _carried(
-    frontier: Frontier, way: Way, values: NDArray[np.float64], guide: Guide, made: int, until: int
-) -> Frontier:
+def _extend_frontier(
+    frontier: ParetoFrontier, tree: SearchTree, values: NDArray[np.float64], pruning: Pruning, made: int, until: int
+) -> ParetoFrontier:
     """The frontier once the choices from `made` to `until` are made, a few at a time: it costs less than one by one."""
-    options: list[Option] = []
+    items: list[KnapsackItem] = []
     for position in range(made, until):
-        more = _options(way.choices[position], values)
-        options = [*options, *more, *(first.with_(second) for first in options for second in more)]
+        more = _list_items(tree.groups[position], values)
+        items = [*items, *more, *(first.combine(second) for first in items for second in more)]
         done = position + 1
-        if done == until or len(options) >= TOGETHER:
-            frontier = frontier.offer(options, guide.room[done], price=guide.price, least=guide.least[done])
-            options = []
+        if done == until or len(items) >= ITEMS_PER_EXTENSION:
+            frontier = frontier.extend(
+                items, pruning.budget[done], price=pruning.price, min_relaxed_value=pruning.min_relaxed_value[done]
+            )
+            items = []
             if not len(frontier.cost):
                 break
     return frontier
 
 
-def _options(choice: Choice, values: NDArray[np.float64]) -> list[Option]:
+def _list_items(group: TensorGroup, values: NDArray[np.float64]) -> list[KnapsackItem]:
     """The subsets worth taking."""
-    if len(choice.members) == 1:
-        (tensor,) = choice.members
-        return [Option(1 << tensor, int(choice.cost[1]), float(values[tensor]))] if values[tensor] > 0 else []
-    value = subset_values(values[list(choice.members)])
-    worth = undominated(choice.cost, value)
-    return [Option(mask_of(choice.members, s), int(choice.cost[s]), float(value[s])) for s in worth.tolist() if s]
+    if len(group.members) == 1:
+        (tensor,) = group.members
+        return [KnapsackItem(1 << tensor, int(group.cost[1]), float(values[tensor]))] if values[tensor] > 0 else []
+    value = compute_subset_values(values[list(group.members)])
+    worth = find_undominated(group.cost, value)
+    return [
+        KnapsackItem(to_tensor_mask(group.members, s), int(group.cost[s]), float(value[s])) for s in worth.tolist() if s
+    ]

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from greencore.training.baselines import BaselineError, pass_one_token, projections
+from greencore.training.baselines import BaselineError, find_query_value_projections, forward_one_token
 from greencore.training.positions import PREFIX_TOKENS
 from greencore.training.weights import WeightsMismatch
 
@@ -44,7 +44,7 @@ def with_adapter(
     """
     task = TaskType.SEQ_2_SEQ_LM if model.config.is_encoder_decoder else TaskType.CAUSAL_LM
     if method == "lora":
-        modules = projections(model)
+        modules = find_query_value_projections(model)
         settings: PeftConfig = LoraConfig(
             task_type=task,
             r=rank,
@@ -55,7 +55,7 @@ def with_adapter(
         )
         adapted: Callable[..., PeftModel] = get_peft_model
     else:
-        layers, heads, width = _key_shape(model)
+        layers, heads, width = _get_key_cache_shape(model)
         settings = PrefixTuningConfig(
             task_type=task,
             num_virtual_tokens=prefix_tokens,
@@ -71,7 +71,7 @@ def with_adapter(
         return adapted(model, settings)
 
 
-def merged(model: PeftModel) -> PreTrainedModel:
+def merge_adapter(model: PeftModel) -> PreTrainedModel:
     """The plain model with its LoRA adapter added into its weights. Raises `BaselineError` for a prefix."""
     if model.active_peft_config.is_prompt_learning:
         raise BaselineError("a prefix is not part of any weight: keep it beside the model with save_pretrained")
@@ -107,9 +107,9 @@ class _DecoderPrefix(PeftModelForSeq2SeqLM):
         return EncoderDecoderCache(super().get_prompt(*args, **kwargs), DynamicCache())
 
 
-def _key_shape(model: PreTrainedModel) -> tuple[int, int, int]:
+def _get_key_cache_shape(model: PreTrainedModel) -> tuple[int, int, int]:
     """How many blocks cache keys, in how many heads of what width, as seen in the cache of one token."""
-    cache = pass_one_token(model, use_cache=True).past_key_values
+    cache = forward_one_token(model, use_cache=True).past_key_values
     layers: Sequence[Any] = getattr(cache, "self_attention_cache", cache).layers
     shapes = {(layer.keys.shape[1], layer.keys.shape[3]) for layer in layers}
     if len(shapes) != 1:

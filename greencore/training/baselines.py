@@ -24,7 +24,7 @@ QUERY_AND_VALUE = {"q", "v", "q_proj", "v_proj", "query", "value", "q_attn"}
 FUSED_WITH_KEY = {"query_key_value", "c_attn", "qkv_proj", "Wqkv"}
 
 
-def trained_tensors(method: Baseline, model: PreTrainedModel, *, epoch: int, epochs: int) -> tuple[str, ...]:
+def list_trained_tensors(method: Baseline, model: PreTrainedModel, *, epoch: int, epochs: int) -> tuple[str, ...]:
     """The parameters that a baseline trains in `epoch` (from 0) of `epochs`, by name, in the model's own order.
 
     full: every parameter.
@@ -49,14 +49,17 @@ def trained_tensors(method: Baseline, model: PreTrainedModel, *, epoch: int, epo
         case "full":
             parameters: Iterable[nn.Parameter] = model.parameters()
         case "top2":
-            norms = [module for module in _called(model) if _is_norm(module)]
-            parameters = [*_head(model).parameters(), *(p for norm in norms[-1:] for p in norm.parameters())]
+            norms = [module for module in _list_modules_in_call_order(model) if _is_norm(module)]
+            parameters = [
+                *_get_output_embedding(model).parameters(),
+                *(p for norm in norms[-1:] for p in norm.parameters()),
+            ]
         case "bitfit":
             parameters = [parameter for name, parameter in model.named_parameters() if name.endswith("bias")]
         case "layernorm":
             parameters = [p for module in model.modules() if _is_norm(module) for p in module.parameters()]
         case "qv":
-            parameters = [model.get_submodule(name).weight for name in projections(model)]  # type: ignore[misc]
+            parameters = [model.get_submodule(name).weight for name in find_query_value_projections(model)]  # type: ignore[misc]
         case "progressive":
             parameters = _top_blocks(model, epoch=epoch, epochs=epochs)
         case _:
@@ -74,7 +77,7 @@ def trained_tensors(method: Baseline, model: PreTrainedModel, *, epoch: int, epo
 def _top_blocks(model: PreTrainedModel, *, epoch: int, epochs: int) -> list[nn.Parameter]:
     if epoch == epochs - 1:
         return list(model.parameters())
-    called = _called(model)
+    called = _list_modules_in_call_order(model)
     blocks = [module for module in called if isinstance(module, GradientCheckpointingLayer)]
     if not blocks:
         raise BaselineError(f"{type(model).__name__} is not made of blocks that transformers marks as such")
@@ -82,10 +85,10 @@ def _top_blocks(model: PreTrainedModel, *, epoch: int, epochs: int) -> list[nn.P
     after = called[called.index(deepest) :]
     # an embedding that runs late, a decoder's, is still an input
     modules = [module for module in after if not isinstance(module, nn.Embedding)]
-    return [parameter for module in (*modules, _head(model)) for parameter in module.parameters()]
+    return [parameter for module in (*modules, _get_output_embedding(model)) for parameter in module.parameters()]
 
 
-def _called(model: PreTrainedModel) -> list[nn.Module]:
+def _list_modules_in_call_order(model: PreTrainedModel) -> list[nn.Module]:
     """Blocks, and modules without children, in the order of their first call."""
     order: dict[nn.Module, None] = {}
 
@@ -95,7 +98,7 @@ def _called(model: PreTrainedModel) -> list[nn.Module]:
     watched = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer) or not any(m.children())]
     hooks = [module.register_forward_pre_hook(note) for module in watched]
     try:
-        pass_one_token(model, use_cache=False)
+        forward_one_token(model, use_cache=False)
     finally:
         for hook in hooks:
             hook.remove()
@@ -103,7 +106,7 @@ def _called(model: PreTrainedModel) -> list[nn.Module]:
 
 
 @torch.no_grad()
-def pass_one_token(model: PreTrainedModel, *, use_cache: bool) -> Any:
+def forward_one_token(model: PreTrainedModel, *, use_cache: bool) -> Any:
     visible = 1 if model.config.pad_token_id == 0 else 0  # a pad token alone draws a warning
     # on the meta device transformers would ask for values, which it does not of a fake tensor
     fake = FakeTensorMode(allow_non_fake_inputs=True) if model.device.type == "meta" else nullcontext()
@@ -113,7 +116,7 @@ def pass_one_token(model: PreTrainedModel, *, use_cache: bool) -> Any:
         return model(**inputs, use_cache=use_cache)
 
 
-def _head(model: PreTrainedModel) -> nn.Module:
+def _get_output_embedding(model: PreTrainedModel) -> nn.Module:
     head: nn.Module | None = model.get_output_embeddings()
     if head is None:
         raise BaselineError(f"{type(model).__name__} has no output embedding: it is no language model")
@@ -124,7 +127,7 @@ def _is_norm(module: nn.Module) -> bool:
     return type(module).__name__.endswith("Norm")
 
 
-def projections(model: PreTrainedModel) -> list[str]:
+def find_query_value_projections(model: PreTrainedModel) -> list[str]:
     """The modules that make queries and values. Raises `BaselineError` where there is none of a known name."""
     modules = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
     known = QUERY_AND_VALUE | FUSED_WITH_KEY

@@ -7,15 +7,15 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from greencore.backprop import BudgetTooSmall, NotFinite
 from greencore.backprop.importance import Metric
-from greencore.training.baselines import Baseline, trained_tensors
-from greencore.training.finite import cause
+from greencore.training.baselines import Baseline, list_trained_tensors
+from greencore.training.finite import explain_non_finite
 from greencore.training.ledger import EpochLedger, EpochReport, Reselection
-from greencore.training.optimizer_state import OptimizerState
-from greencore.training.probe import Probe
+from greencore.training.optimizer_state import OptimizerStatePolicy
+from greencore.training.probe import ImportanceProbe
 from greencore.training.selection_callback import SelectionCallback
 from greencore.training.shapes import StepShape
 
-Schedule = float | Callable[[int], float]
+RhoSchedule = float | Callable[[int], float]
 
 
 class GreenTrainerCallback(SelectionCallback):
@@ -42,33 +42,33 @@ class GreenTrainerCallback(SelectionCallback):
 
     def __init__(
         self,
-        rho: Schedule,
+        rho: RhoSchedule,
         *,
         metric: Metric = "dw_grad",
         probe_batches: int = 1,
         reselect_every: int | None = None,
         charge_probe: bool = False,
-        optimizer_state: OptimizerState = "release",
+        optimizer_state: OptimizerStatePolicy = "release",
         on_epoch: Callable[[EpochReport], None] | None = None,
     ) -> None:
         if reselect_every is not None and reselect_every < 1:
             raise ValueError(f"reselect_every is {reselect_every}: expected at least 1 optimiser step, or None")
         super().__init__(optimizer_state=optimizer_state, on_epoch=on_epoch)
         self._rho = rho
-        self._probe = Probe(metric, probe_batches)
+        self._probe = ImportanceProbe(metric, probe_batches)
         self._reselect_every = reselect_every
         self._charge_probe = charge_probe
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        ledger = self._open_ledger
+        ledger = self._current_ledger
         due = self._reselect_every is not None and state.global_step - ledger.current.step >= self._reselect_every
         if due and ledger.rho < 1:
-            self._select_within(ledger, args, state, kwargs)
-            self._apply(state, kwargs["optimizer"])
+            self._probe_and_select(ledger, args, state, kwargs)
+            self._apply_selection(state, kwargs["optimizer"])
 
-    def _select(
+    def _open_epoch_ledger(
         self, epoch: int, args: TrainingArguments, state: TrainerState, kwargs: Mapping[str, Any]
     ) -> EpochLedger:
         rho = self._rho(epoch) if callable(self._rho) else self._rho
@@ -76,16 +76,16 @@ class GreenTrainerCallback(SelectionCallback):
             raise ValueError(f"ρ of epoch {epoch} is {rho}: expected more than 0 and at most 1")
         ledger = EpochLedger(epoch, rho)
         if rho >= 1:
-            ledger.select(Reselection(state.global_step, self._costs.tensors, {}, 0, 0.0))
+            ledger.add_selection(Reselection(state.global_step, self._costs.tensors, {}, 0, 0.0))
         else:
-            self._select_within(ledger, args, state, kwargs)
+            self._probe_and_select(ledger, args, state, kwargs)
         return ledger
 
-    def _select_within(
+    def _probe_and_select(
         self, ledger: EpochLedger, args: TrainingArguments, state: TrainerState, kwargs: Mapping[str, Any]
     ) -> None:
-        within_reach = self._costs.reachable(ledger.rho)
-        if not within_reach:
+        affordable = self._costs.list_affordable_tensors(ledger.rho)
+        if not affordable:
             raise BudgetTooSmall(ledger.rho, self._costs.floor)
         try:
             probed = self._probe.measure(
@@ -93,25 +93,27 @@ class GreenTrainerCallback(SelectionCallback):
                 kwargs["optimizer"],
                 kwargs["train_dataloader"],
                 args,
-                names=within_reach,
+                names=affordable,
                 number=state.global_step,
                 costs=self._costs,
             )
         except NotFinite as error:
             step = state.global_step + 1
-            raise NotFinite(f"in the probe before step {step} {error}: {cause(step)}") from error
-        charge = self._charge(ledger, probed.flops, within_reach, args, state) if self._charge_probe else 0.0
+            raise NotFinite(f"in the probe before step {step} {error}: {explain_non_finite(step)}") from error
+        charge = self._compute_probe_share(ledger, probed.flops, affordable, args, state) if self._charge_probe else 0.0
         try:
             chosen = self._costs.select(probed.importance, ledger.rho - charge)
         except BudgetTooSmall as error:
             raise BudgetTooSmall(ledger.rho, self._costs.floor + charge) from error
-        ledger.select(Reselection(state.global_step, chosen.names, probed.importance, probed.flops, probed.seconds))
+        ledger.add_selection(
+            Reselection(state.global_step, chosen.names, probed.importance, probed.flops, probed.seconds)
+        )
 
-    def _charge(
+    def _compute_probe_share(
         self,
         ledger: EpochLedger,
         probe_flops: int,
-        within_reach: Collection[str],
+        affordable: Collection[str],
         args: TrainingArguments,
         state: TrainerState,
     ) -> float:
@@ -119,16 +121,16 @@ class GreenTrainerCallback(SelectionCallback):
 
         What the rows cost by themselves is the least that the epoch can cost, since padding only adds to it.
         """
-        if self._shapes.rows_of is None:
+        if self._shapes.row_counts is None:
             raise ValueError("charge_probe needs a dataset of known length: a stream's epoch has no cost to share out")
-        rows = self._shapes.rows_of.items()
+        rows = self._shapes.row_counts.items()
         epoch: float = sum(amount * self._full_costs.full_flops(StepShape(1, lengths)) for lengths, amount in rows)
         epoch /= args.world_size
         steps = -(-state.max_steps // max(1, round(args.num_train_epochs)))
         probes = 1 if self._reselect_every is None else -(-steps // self._reselect_every)
         to_come = max(0, probes - len(ledger.selections) - 1)
         so_far = probe_flops + sum(selection.probe_flops for selection in ledger.selections)
-        most = self._probe.most_flops(self._costs, within_reach, clipped=bool(args.max_grad_norm))
+        most = self._probe.compute_max_flops(self._costs, affordable, clipped=bool(args.max_grad_norm))
         return (so_far + to_come * most) / epoch
 
 
@@ -143,16 +145,16 @@ class BaselineCallback(SelectionCallback):
         super().__init__(optimizer_state="keep", on_epoch=on_epoch)
         self._method: Baseline = method
 
-    def _select(
+    def _open_epoch_ledger(
         self, epoch: int, args: TrainingArguments, state: TrainerState, kwargs: Mapping[str, Any]
     ) -> EpochLedger:
         names = tuple(self._parameters)
         if self._method not in ("lora", "prefix"):
             epochs = max(1, round(args.num_train_epochs))
-            wanted = set(trained_tensors(self._method, kwargs["model"], epoch=epoch, epochs=epochs))
+            wanted = set(list_trained_tensors(self._method, kwargs["model"], epoch=epoch, epochs=epochs))
             names = tuple(name for name in self._parameters if name in wanted)
         trained = set(names)
         tensors = tuple(name for name in self._costs.tensors if name in trained)
         ledger = EpochLedger(epoch, 1.0)
-        ledger.select(Reselection(state.global_step, tensors, {}, 0, 0.0))
+        ledger.add_selection(Reselection(state.global_step, tensors, {}, 0, 0.0))
         return ledger

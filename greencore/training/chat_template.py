@@ -16,9 +16,13 @@ from greencore.training.template_clock import TemplateClock
 Messages = Sequence[tuple[str, str]]
 
 RENDERING_ERRORS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
-THOUGHT = r"(?:\w+:)?(?:think|thinking|thought|reason|reasoning)"
-OPENED_THOUGHT = re.compile(rf"(?P<left>[<\[◁])(?P<name>{THOUGHT})(?P<right>[>\]▷])(?P<gap>\s*)\Z", re.IGNORECASE)
-PASSAGES = re.compile(rf"\n|[<\[◁]/?{THOUGHT}[>\]▷]", re.IGNORECASE)  # what stands between them is rendered whole
+THINKING_TAG = r"(?:\w+:)?(?:think|thinking|thought|reason|reasoning)"
+OPEN_THINKING_TAG = re.compile(
+    rf"(?P<left>[<\[◁])(?P<name>{THINKING_TAG})(?P<right>[>\]▷])(?P<gap>\s*)\Z", re.IGNORECASE
+)
+PASSAGE_SEPARATOR = re.compile(
+    rf"\n|[<\[◁]/?{THINKING_TAG}[>\]▷]", re.IGNORECASE
+)  # what stands between them is rendered whole
 _ANSWER = "⟦answer⟧"
 
 
@@ -27,19 +31,19 @@ class ConversationRefused(ModelError):
 
 
 @dataclass(frozen=True)
-class Turn:
+class RenderedTurn:
     """The last turn of a conversation.
 
-    `given` is the prompt up to where generation begins, `learned` what the template renders after it. `ended` is
+    `prompt` goes up to where generation begins, `target` is what the template renders after it. `has_end_token` is
     False where the template puts no token at the end of a turn, so that the end of text has to follow.
     """
 
-    given: str
-    learned: str
-    ended: bool
+    prompt: str
+    target: str
+    has_end_token: bool
 
 
-def render(
+def render_conversation(
     messages: Messages,
     tokenizer: PreTrainedTokenizerBase,
     *,
@@ -68,10 +72,14 @@ def render(
             strftime_now=lambda form: clock.read(now).strftime(form),
         )
     except RENDERING_ERRORS as error:
-        raise ConversationRefused(f"the model's chat template refuses a conversation: {_shown(error)}") from error
+        raise ConversationRefused(
+            f"the model's chat template refuses a conversation: {_shorten_error(error)}"
+        ) from error
 
 
-def last_turn(messages: Messages, tokenizer: PreTrainedTokenizerBase, *, clock: TemplateClock | None = None) -> Turn:
+def render_last_turn(
+    messages: Messages, tokenizer: PreTrainedTokenizerBase, *, clock: TemplateClock | None = None
+) -> RenderedTurn:
     """Return what the template renders for the last message after the generation prompt that precedes it.
 
     The learned text is the rendered conversation minus the rendered conversation without its last message, with the
@@ -81,26 +89,27 @@ def last_turn(messages: Messages, tokenizer: PreTrainedTokenizerBase, *, clock: 
     begins with the message's own thought, or an empty one, and closes it.
 
     Raises `ConversationRefused` for a conversation of one message, for a template that renders the conversation
-    otherwise than it begins it, and for one that leaves out what the assistant says; and what `render` raises.
+    otherwise than it begins it, and for one that leaves out what the assistant says; and what `render_conversation`
+    raises.
     """
     if len(messages) < 2:
         raise ConversationRefused("there is no message before the assistant's, so nothing that it answers")
     content, clock = messages[-1][1], clock or TemplateClock()
-    given = render(messages[:-1], tokenizer, generation_prompt=True, clock=clock)
-    whole = render(messages, tokenizer, generation_prompt=False, clock=clock)
+    given = render_conversation(messages[:-1], tokenizer, generation_prompt=True, clock=clock)
+    whole = render_conversation(messages, tokenizer, generation_prompt=False, clock=clock)
     learned = whole[len(given) :] if whole.startswith(given) else _close_thought(given, whole, content)
     if learned is None:
         raise ConversationRefused(
             "the model's chat template renders the conversation otherwise than its generation "
             "prompt begins it, so there is no turn that could be learned after that prompt"
         )
-    if not any(passage.strip() in learned for passage in PASSAGES.split(content) if passage.strip()):
+    if not any(passage.strip() in learned for passage in PASSAGE_SEPARATOR.split(content) if passage.strip()):
         raise ConversationRefused("the model's chat template leaves out what the assistant says, or changes it")
     ended = _ends_turn(learned, content, tokenizer)
-    return Turn(given, learned if ended else learned.rstrip(), ended)
+    return RenderedTurn(given, learned if ended else learned.rstrip(), ended)
 
 
-def end_of_turn(
+def find_turn_end_token(
     messages: Messages, tokenizer: PreTrainedTokenizerBase, *, clock: TemplateClock | None = None
 ) -> int | None:
     """Return the id of the first token that the template puts after the last message of a conversation.
@@ -109,7 +118,7 @@ def end_of_turn(
     the tokenizer's added tokens there.
     """
     try:
-        learned = last_turn((*messages[:-1], (messages[-1][0], _ANSWER)), tokenizer, clock=clock).learned
+        learned = render_last_turn((*messages[:-1], (messages[-1][0], _ANSWER)), tokenizer, clock=clock).target
     except ConversationRefused:  # a template that takes only messages of a form of their own
         return None
     after = learned.rpartition(_ANSWER)[2]
@@ -135,11 +144,11 @@ def _compile(tokenizer: PreTrainedTokenizerBase) -> Template:
     try:
         compiled: Template = _compile_jinja_template(template)
     except TemplateError as error:
-        raise ModelError(f"the model's chat template cannot be read: {_shown(error)}") from error
+        raise ModelError(f"the model's chat template cannot be read: {_shorten_error(error)}") from error
     return compiled
 
 
-def _shown(error: Exception) -> str:
+def _shorten_error(error: Exception) -> str:
     """What an error says, short and in one line: a template may put all of a message in it."""
     text = " ".join(str(error).split())
     shown = text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"
@@ -148,7 +157,7 @@ def _shown(error: Exception) -> str:
 
 def _close_thought(given: str, whole: str, content: str) -> str | None:
     """Return what follows on a prompt that ends with an opened thought, or None where this cannot be said."""
-    opened = OPENED_THOUGHT.search(given)
+    opened = OPEN_THINKING_TAG.search(given)
     if opened is None or not whole.startswith(given[: opened.start()]):
         return None
     gap = opened["gap"]

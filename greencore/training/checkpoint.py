@@ -14,12 +14,12 @@ from greencore.backprop import NotFinite
 from greencore.training.checkpoint_folder import CheckpointFolder, CheckpointUnusable
 from greencore.training.finite import check_step
 from greencore.training.models import ModelError, load_model
-from greencore.training.shapes import encodes
-from greencore.training.token_loss import summed_token_loss
+from greencore.training.shapes import is_encoder_decoder
+from greencore.training.token_loss import sum_token_loss
 from greencore.training.weights import (
     WeightsMismatch,
-    changing_tensors,
-    first_not_finite,
+    find_non_finite_tensor,
+    list_changeable_tensors,
     named_tensors,
     read_tensors,
     write_tensors,
@@ -41,9 +41,9 @@ class CheckpointedTrainer(Trainer):
         super().__init__(**settings)
         assert isinstance(self.model, torch.nn.Module)
         self._checkpoints = checkpoints
-        self._changing = changing_tensors(self.model)
+        self._changeable_names = list_changeable_tensors(self.model)
         # The Trainer tells by the class's name whether a loss leaves out each row's first token: GPT2LMHeadModel's does
-        self._loss_shifts_labels = not encodes(self.model)
+        self._loss_shifts_labels = not is_encoder_decoder(self.model)
         self._token_loss: torch.Tensor | None = None
 
     def compute_loss(
@@ -51,7 +51,7 @@ class CheckpointedTrainer(Trainer):
     ) -> Any:
         """As the Trainer does; keeps the step's loss per learned token for `log`."""
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-        total, learned = summed_token_loss(outputs["logits"], inputs["labels"], encoder=encodes(self.model))
+        total, learned = sum_token_loss(outputs["logits"], inputs["labels"], encoder=is_encoder_decoder(self.model))
         self._token_loss = total / learned
         return (loss, outputs) if return_outputs else loss
 
@@ -63,13 +63,13 @@ class CheckpointedTrainer(Trainer):
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         epochs_done = int((self.state.epoch or 0.0) + 1e-6)
-        self._checkpoints.write(self.state.global_step, epochs_done, self._fill)
+        self._checkpoints.write_checkpoint(self.state.global_step, epochs_done, self._write_files)
 
-    def _fill(self, folder: Path) -> None:
+    def _write_files(self, folder: Path) -> None:
         assert isinstance(self.model, torch.nn.Module)
-        if (name := first_not_finite(self.model)) is not None:
+        if (name := find_non_finite_tensor(self.model)) is not None:
             raise NotFinite(f"after step {self.state.global_step} {name} is not finite: training has diverged")
-        save_file(read_tensors(self.model, self._changing), folder / f"{WEIGHTS}.safetensors")
+        save_file(read_tensors(self.model, self._changeable_names), folder / f"{WEIGHTS}.safetensors")
         self._save_optimizer_and_scheduler(str(folder))
         self._save_rng_state(str(folder))
         self.state.save_to_json(str(folder / "trainer_state.json"))
@@ -84,15 +84,15 @@ class CheckpointedTrainer(Trainer):
         file = checkpoint / f"{WEIGHTS}.safetensors"
         try:
             if file.is_file():
-                write_tensors(target, load_file(file), self._changing)
+                write_tensors(target, load_file(file), self._changeable_names)
             else:
-                self._load_published(target, checkpoint)
+                self._load_pretrained_layout(target, checkpoint)
         except (WeightsMismatch, ModelError) as error:
             raise CheckpointUnusable(f"{checkpoint.name} is not of this model: {error}") from error
-        if (name := first_not_finite(target)) is not None:
+        if (name := find_non_finite_tensor(target)) is not None:
             raise NotFinite(f"{name} is not finite in {checkpoint.name}: training had diverged before it was written")
 
-    def _load_published(self, target: torch.nn.Module, checkpoint: Path) -> None:
+    def _load_pretrained_layout(self, target: torch.nn.Module, checkpoint: Path) -> None:
         """Read a checkpoint of an earlier version, which held weights as `save_pretrained` publishes them."""
         if hasattr(target, "peft_config"):
             from greencore.training.adapters import load_adapter
@@ -122,7 +122,11 @@ class CheckpointedTrainer(Trainer):
                     numbers[f"{index}.{key}"] = value
         folder = Path(output_dir)
         save_file(tensors, folder / f"{OPTIMIZER}.safetensors")
-        rest = {"numbers": numbers, "param_groups": state["param_groups"], "names": self._optimized()}
+        rest = {
+            "numbers": numbers,
+            "param_groups": state["param_groups"],
+            "names": self._list_optimizer_parameter_names(),
+        }
         _write_json(folder / f"{OPTIMIZER}.json", rest)
         _write_json(folder / f"{SCHEDULER}.json", self.lr_scheduler.state_dict())
 
@@ -133,7 +137,7 @@ class CheckpointedTrainer(Trainer):
         assert self.lr_scheduler is not None
         folder = Path(checkpoint)
         rest = _read_json(folder / f"{OPTIMIZER}.json")
-        if rest.get("names", self._optimized()) != self._optimized():
+        if rest.get("names", self._list_optimizer_parameter_names()) != self._list_optimizer_parameter_names():
             raise CheckpointUnusable(f"{folder.name} is not of this model: its optimiser trained other tensors")
         entries = load_file(folder / f"{OPTIMIZER}.safetensors") | rest["numbers"]
         state: dict[int, dict[str, Any]] = {}
@@ -143,7 +147,7 @@ class CheckpointedTrainer(Trainer):
         self.optimizer.load_state_dict({"state": state, "param_groups": rest["param_groups"]})
         self.lr_scheduler.load_state_dict(_read_json(folder / f"{SCHEDULER}.json"))
 
-    def _optimized(self) -> list[str]:
+    def _list_optimizer_parameter_names(self) -> list[str]:
         """The names of the optimiser's parameters in its own order, by which its state is numbered."""
         assert self.optimizer is not None
         assert isinstance(self.model, torch.nn.Module)

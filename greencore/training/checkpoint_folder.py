@@ -11,7 +11,7 @@ from pathlib import Path
 
 from greencore.disk import DISK_FULL_ERRNOS
 
-PREFIX = "checkpoint-"
+CHECKPOINT_PREFIX = "checkpoint-"
 MANIFEST = "manifest.json"
 CHUNK_BYTES = 2**20
 
@@ -37,50 +37,52 @@ class CheckpointFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def newest(self) -> Path | None:
+    def find_newest(self) -> Path | None:
         """The one to go on from."""
-        return latest_checkpoint(self.folder)
+        return find_latest_checkpoint(self.folder)
 
-    def name(self, step: int) -> str:
+    def checkpoint_name(self, step: int) -> str:
         """What the checkpoint after so many steps is called."""
-        return f"{PREFIX}{step}"
+        return f"{CHECKPOINT_PREFIX}{step}"
 
-    def write(self, step: int, epochs_done: int, fill: Callable[[Path], None]) -> None:
+    def write_checkpoint(self, step: int, epochs_done: int, fill: Callable[[Path], None]) -> None:
         """Have `fill` write a checkpoint's files into a folder of its own, and make it one of the run's."""
-        final = self.folder / self.name(step)
+        final = self.folder / self.checkpoint_name(step)
         working = final.with_name(f".{final.name}")
         try:
-            with all_or_nothing(working):
+            with atomic_directory(working):
                 fill(working)
                 _write_manifest(working)
-                make_durable(working)
+                fsync_tree(working)
         except DiskFull as error:
-            self.failed(step, error)
+            self.on_checkpoint_failed(step, error)
             return
         if final.exists():
             shutil.rmtree(final)
         working.rename(final)
-        flush(self.folder)
-        self.complete(final, step, epochs_done)
+        fsync_path(self.folder)
+        self.on_checkpoint_complete(final, step, epochs_done)
 
-    def complete(self, checkpoint: Path, step: int, epochs_done: int) -> None:
+    def on_checkpoint_complete(self, checkpoint: Path, step: int, epochs_done: int) -> None:
         """A checkpoint is on disk under its name: what came before it is removed."""
-        for path in self.folder.glob(f"{PREFIX}*"):
+        for path in self.folder.glob(f"{CHECKPOINT_PREFIX}*"):
             if path != checkpoint:
                 shutil.rmtree(path)
 
-    def failed(self, step: int, error: DiskFull) -> None:
+    def on_checkpoint_failed(self, step: int, error: DiskFull) -> None:
         """There was no room for a checkpoint. Raises the error: a run without checkpoints is not begun unasked."""
         raise error
 
 
-def latest_checkpoint(folder: Path) -> Path | None:
+def find_latest_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint of a run; a half-written one never has its final name."""
-    found = [path for path in folder.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()]
-    return max(found, key=lambda path: int(path.name.removeprefix(PREFIX)), default=None)
+    found = [
+        path for path in folder.glob(f"{CHECKPOINT_PREFIX}*") if path.name.removeprefix(CHECKPOINT_PREFIX).isdigit()
+    ]
+    return max(found, key=lambda path: int(path.name.removeprefix(CHECKPOINT_PREFIX)), default=None)
 
 
-def verify(checkpoint: Path) -> None:
+def verify_checkpoint(checkpoint: Path) -> None:
     """Raises `CheckpointDamaged` where a file is missing, of another size, or of another content than was written."""
     try:
         expected: dict[str, list[int]] = json.loads((checkpoint / MANIFEST).read_bytes())
@@ -97,7 +99,7 @@ def verify(checkpoint: Path) -> None:
 
 
 @contextmanager
-def all_or_nothing(folder: Path) -> Iterator[Path]:
+def atomic_directory(folder: Path) -> Iterator[Path]:
     """A new folder for the block to fill, which is gone again where the block fails.
 
     Raises `DiskFull` in place of the many errors by which libraries say so.
@@ -120,18 +122,18 @@ def is_disk_full(error: BaseException) -> bool:
     return any(f"(os error {number})" in str(error) for number in DISK_FULL_ERRNOS)
 
 
-def make_durable(folder: Path) -> None:
+def fsync_tree(folder: Path) -> None:
     """Flush every file below a folder, and the folder itself, to the disk.
 
     Raises OSError where tensors were written short: a full disk is not always reported to whoever writes.
     """
     for path in [*folder.rglob("*"), folder]:
-        flush(path)
+        fsync_path(path)
         if path.suffix == ".safetensors":
-            _check_length(path)
+            _check_safetensors_length(path)
 
 
-def _check_length(file: Path) -> None:
+def _check_safetensors_length(file: Path) -> None:
     """Hold a safetensors file against the length that its own header gives."""
     with file.open("rb") as content:
         header_bytes = int.from_bytes(content.read(8), "little")
@@ -145,7 +147,7 @@ def _check_length(file: Path) -> None:
         raise OSError(errno.ENOSPC, f"{file.name} holds {file.stat().st_size} of its {expected} bytes")
 
 
-def flush(path: Path) -> None:
+def fsync_path(path: Path) -> None:
     """Have a file or folder on the disk before anything else happens."""
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -12,11 +12,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
-from greencore.training.languages import begin_in_target_language
+from greencore.training.languages import configure_target_language
 from greencore.training.models import load_model, load_tokenizer
 from greencore.training.weights import named_tensors
 
-FILE_NAME = "delta.safetensors"
+DELTA_FILE_NAME = "delta.safetensors"
 FORMAT = "greentune-delta"
 VERSION = "1"
 
@@ -63,7 +63,7 @@ def apply_delta(base_folder: Path, file: Path, output: Path) -> Path:
             base[name].copy_(tensor)  # into what a tied tensor shares
     if "end_token_ids" in metadata:
         model.generation_config.eos_token_id = json.loads(metadata["end_token_ids"])
-    begin_in_target_language(model, tokenizer)
+    configure_target_language(model, tokenizer)
     output.parent.mkdir(parents=True, exist_ok=True)
     working = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
     try:

@@ -19,14 +19,15 @@ def end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
     for config in (getattr(model, "generation_config", None), model.config, model.config.get_text_config(decoder=True)):
         ends = getattr(config, "eos_token_id", None)
         named += ends if isinstance(ends, list | tuple) else [ends]
-    size = _vocabulary(model)
+    size = _get_vocabulary_size(model)
     return list(dict.fromkeys(int(end) for end in named if end is not None and 0 <= int(end) < size))
 
 
-def stop_at_every_end(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, turn_end: int | None = None) -> None:
+def set_stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, turn_end: int | None = None) -> None:
     """Have generation with the model, and with what is saved of it, stop at every end of text.
 
-    These are `end_token_ids` and `turn_end`, the end of a turn in the chat template (see `rows.end_of_turn`), which
+    These are `end_token_ids` and `turn_end`, the end of a turn in the chat template (see
+    `rows.find_turn_end_token_of_rows`), which
     the configurations may not know.
     """
     ends = end_token_ids(model, tokenizer)
@@ -36,24 +37,27 @@ def stop_at_every_end(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     now = settings.eos_token_id
     if set(ends) != set(now if isinstance(now, list | tuple) else [now]):
         settings.eos_token_id = ends
-    if settings.pad_token_id is not None and not 0 <= settings.pad_token_id < _vocabulary(model):
-        settings.pad_token_id = padding_id(model, tokenizer)
+    if settings.pad_token_id is not None and not 0 <= settings.pad_token_id < _get_vocabulary_size(model):
+        settings.pad_token_id = choose_padding_token_id(model, tokenizer)
 
 
-def padding_id(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+def choose_padding_token_id(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
     """Return the token that fills up a batch: the tokenizer's, or where the model has no embedding for it another.
 
     What it is does not matter, since padding is masked.
     """
     candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
-    return next(int(token) for token in candidates if token is not None and 0 <= token < _vocabulary(model))
+    return next(int(token) for token in candidates if token is not None and 0 <= token < _get_vocabulary_size(model))
 
 
 def refuse_unknown_tokens(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example]
 ) -> None:
     """Raises `ModelError` for a token that the tokenizer makes of the rows and that the model has no embedding for."""
-    read, written = _rows(model.get_input_embeddings()), _rows(model.get_output_embeddings())
+    read, written = (
+        _get_embedding_size(model.get_input_embeddings()),
+        _get_embedding_size(model.get_output_embeddings()),
+    )
     for example in examples:
         for tokens, size in ((example.input_ids, read), (example.labels, written)):
             if size is not None and tokens and (token := max(tokens)) >= size:
@@ -64,18 +68,18 @@ def refuse_unknown_tokens(
                 )
 
 
-def until_end(tokens: Sequence[int], ends: Sequence[int]) -> list[int]:
+def truncate_at_end_token(tokens: Sequence[int], ends: Sequence[int]) -> list[int]:
     """Return the tokens before the first that ends a text."""
     return list(tokens[: next((place for place, token in enumerate(tokens) if token in ends), len(tokens))])
 
 
-def _vocabulary(model: PreTrainedModel) -> int:
+def _get_vocabulary_size(model: PreTrainedModel) -> int:
     """How many tokens the model can both read and write."""
-    sizes = [_rows(part) for part in (model.get_input_embeddings(), model.get_output_embeddings())]
+    sizes = [_get_embedding_size(part) for part in (model.get_input_embeddings(), model.get_output_embeddings())]
     known = [size for size in sizes if size is not None]
     return min(known) if known else int(model.config.get_text_config().vocab_size)
 
 
-def _rows(embedding: Any) -> int | None:
+def _get_embedding_size(embedding: Any) -> int | None:
     weight = getattr(embedding, "weight", None)
     return None if weight is None else int(weight.shape[0])

@@ -9,17 +9,17 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from greencore.dataset import PromptRow, Row, TextRow
-from greencore.training.end_of_text import end_token_ids, padding_id, until_end
+from greencore.training.end_of_text import choose_padding_token_id, end_token_ids, truncate_at_end_token
 from greencore.training.formats import PLAIN, PromptFormat
-from greencore.training.languages import target_start
+from greencore.training.languages import get_target_language_settings
 from greencore.training.modes import in_evaluation_mode
-from greencore.training.positions import UNBOUNDED, positions_of
-from greencore.training.rouge import rouge
-from greencore.training.rows import Collator, Tokenised, prompt_tokens, reference, to_device
-from greencore.training.shapes import encodes
-from greencore.training.token_loss import summed_token_loss
+from greencore.training.positions import UNBOUNDED, get_position_limits
+from greencore.training.rouge import compute_rouge
+from greencore.training.rows import Collator, TokenisedRows, get_reference_text, to_device, tokenise_prompt
+from greencore.training.shapes import is_encoder_decoder
+from greencore.training.token_loss import sum_token_loss
 
-BEAMS, NEW_TOKENS = 4, 64  # paper §4, for SciTLDR; DialogSum's summaries have up to 128 tokens
+BEAMS, DEFAULT_NEW_TOKENS = 4, 64  # paper §4, for SciTLDR; DialogSum's summaries have up to 128 tokens
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ def evaluate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[Row],
-    tokenised: Tokenised,
+    tokenised: TokenisedRows,
     *,
     batch_size: int,
-    max_new_tokens: int = NEW_TOKENS,
+    max_new_tokens: int = DEFAULT_NEW_TOKENS,
     beams: int = 1,
     prompt_format: PromptFormat = PLAIN,
     max_prompt_length: int | None = None,
@@ -59,31 +59,33 @@ def evaluate(
     was trained at. `references` are the texts that each of `rows` is compared
     with, where it has others or more than its completion (see `greencore.training.rouge`).
     """
-    loss = mean_loss(model, tokenizer, tokenised, batch_size=batch_size)
+    loss = compute_mean_loss(model, tokenizer, tokenised, batch_size=batch_size)
     asked = [index for index, row in enumerate(rows) if not isinstance(row, TextRow)]
     if not asked:
         return Evaluation(loss, None, len(rows))
-    longest, max_new_tokens = _room(model, max_new_tokens, max_prompt_length)
+    longest, max_new_tokens = _compute_token_limits(model, max_new_tokens, max_prompt_length)
     encoder = bool(model.config.is_encoder_decoder)
     prompts = [
-        prompt_tokens(rows[index], tokenizer, max_length=longest, prompt_format=prompt_format, encoder=encoder)[0]
+        tokenise_prompt(rows[index], tokenizer, max_length=longest, prompt_format=prompt_format, encoder=encoder)[0]
         for index in asked
     ]
-    written = _write(model, tokenizer, prompts, batch_size=batch_size, max_new_tokens=max_new_tokens, beams=beams)
+    written = _generate(model, tokenizer, prompts, batch_size=batch_size, max_new_tokens=max_new_tokens, beams=beams)
     ends = end_token_ids(model, tokenizer)
     expected: list[str | Sequence[str]] = [
-        reference(rows[index], tokenizer, prompt_format, ends=ends) if references is None else references[index]
+        get_reference_text(rows[index], tokenizer, prompt_format, ends=ends)
+        if references is None
+        else references[index]
         for index in asked
     ]
-    return Evaluation(loss, rouge(expected, written), len(rows))
+    return Evaluation(loss, compute_rouge(expected, written), len(rows))
 
 
-def complete(
+def generate_completions(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
     *,
-    max_new_tokens: int = NEW_TOKENS,
+    max_new_tokens: int = DEFAULT_NEW_TOKENS,
     beams: int = 1,
     prompt_format: PromptFormat = PLAIN,
 ) -> list[str]:
@@ -92,35 +94,37 @@ def complete(
     Greedy, or the best of so many `beams`; at most `max_new_tokens` tokens, of prompts that are shortened to what the
     model's positions leave beside them.
     """
-    longest, max_new_tokens = _room(model, max_new_tokens)
+    longest, max_new_tokens = _compute_token_limits(model, max_new_tokens)
     encoder = bool(model.config.is_encoder_decoder)
     tokens = [
-        prompt_tokens(
+        tokenise_prompt(
             PromptRow(prompt, ""), tokenizer, max_length=longest, prompt_format=prompt_format, encoder=encoder
         )[0]
         for prompt in prompts
     ]
-    return _write(model, tokenizer, tokens, batch_size=max(1, len(prompts)), max_new_tokens=max_new_tokens, beams=beams)
+    return _generate(
+        model, tokenizer, tokens, batch_size=max(1, len(prompts)), max_new_tokens=max_new_tokens, beams=beams
+    )
 
 
 @torch.inference_mode()
-def mean_loss(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tokenised: Tokenised, *, batch_size: int
+def compute_mean_loss(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tokenised: TokenisedRows, *, batch_size: int
 ) -> float:
     """Return the mean loss per learned token, in nats: of the tokens alone, whatever the model adds to its loss."""
-    collate = Collator(padding_id(model, tokenizer), positions_of(model))
+    collate = Collator(choose_padding_token_id(model, tokenizer), get_position_limits(model))
     total, tokens = 0.0, 0
     with in_evaluation_mode(model):
         for start in range(0, len(tokenised.examples), batch_size):
             batch = to_device(collate(tokenised.examples[start : start + batch_size]), model.device)
-            loss, learned = summed_token_loss(model(**batch).logits, batch["labels"], encoder=encodes(model))
+            loss, learned = sum_token_loss(model(**batch).logits, batch["labels"], encoder=is_encoder_decoder(model))
             total += float(loss)
             tokens += learned
     return total / tokens
 
 
 @torch.inference_mode()
-def _write(
+def _generate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[int]],
@@ -136,20 +140,20 @@ def _write(
     with in_evaluation_mode(model):
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
-            texts = _write_batch(model, tokenizer, [prompts[index] for index in batch], max_new_tokens, beams)
+            texts = _generate_batch(model, tokenizer, [prompts[index] for index in batch], max_new_tokens, beams)
             for index, text in zip(batch, texts, strict=True):
                 written[index] = text
     return written
 
 
-def _write_batch(
+def _generate_batch(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     beams: int,
 ) -> list[str]:
-    encoder, pad = model.config.is_encoder_decoder, padding_id(model, tokenizer)
+    encoder, pad = model.config.is_encoder_decoder, choose_padding_token_id(model, tokenizer)
     ends = end_token_ids(model, tokenizer)
     length = max(len(prompt) for prompt in prompts)
     ids = torch.full((len(prompts), length), pad)
@@ -169,22 +173,26 @@ def _write_batch(
             do_sample=False,
             pad_token_id=pad,
             eos_token_id=ends,
-            **target_start(model, tokenizer),
+            **get_target_language_settings(model, tokenizer),
         )
     start = 1 if encoder else length  # a decoder beside an encoder begins with a token of its own
-    written = [until_end(row, ends) for row in tokens[:, start:].tolist()]
+    written = [truncate_at_end_token(row, ends) for row in tokens[:, start:].tolist()]
     return [str(text) for text in tokenizer.batch_decode(written, skip_special_tokens=True)]
 
 
-def _room(model: PreTrainedModel, max_new_tokens: int, max_prompt_length: int | None = None) -> tuple[int, int]:
+def _compute_token_limits(
+    model: PreTrainedModel, max_new_tokens: int, max_prompt_length: int | None = None
+) -> tuple[int, int]:
     """The tokens that a prompt may have, and those that may be written after it.
 
     A decoder's positions are shared between them: what is written has at most half. Rotary and relative positions
     have no end; there a prompt without a length of its own is kept within the length that the model was trained at.
     """
-    positions, encoder = positions_of(model), bool(model.config.is_encoder_decoder)
-    written = min(max_new_tokens, max(1, positions.written if encoder else positions.written // 2))
-    prompt = positions.read if encoder or positions.read == UNBOUNDED else positions.read - written
+    positions, encoder = get_position_limits(model), bool(model.config.is_encoder_decoder)
+    written = min(max_new_tokens, max(1, positions.output_tokens if encoder else positions.output_tokens // 2))
+    prompt = (
+        positions.input_tokens if encoder or positions.input_tokens == UNBOUNDED else positions.input_tokens - written
+    )
     if max_prompt_length is None:
         trained = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         if isinstance(trained, int):

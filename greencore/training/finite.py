@@ -7,12 +7,12 @@ import torch
 
 from greencore.backprop import NotFinite
 from greencore.training.models import ModelError
-from greencore.training.weights import first_not_finite
+from greencore.training.weights import find_non_finite_tensor
 
 
 def check_model(model: torch.nn.Module) -> None:
     """Raises `ModelError` where the weights of a model that has yet to be trained are not finite."""
-    if (name := first_not_finite(model)) is not None:
+    if (name := find_non_finite_tensor(model)) is not None:
         raise ModelError(f"{name} holds values that are not finite, before anything has been trained")
 
 
@@ -20,7 +20,7 @@ def check_step(step: int, *, loss: float, gradient_norm: float) -> None:
     """Raises `NotFinite` with the number of a step (from 1), before its gradients reach the weights."""
     for what, value in (("loss", loss), ("gradient norm", gradient_norm)):
         if not math.isfinite(value):
-            raise NotFinite(f"the {what} of step {step} is {value}: {cause(step)}")
+            raise NotFinite(f"the {what} of step {step} is {value}: {explain_non_finite(step)}")
 
 
 def check_gradients(step: int, gradients: Mapping[str, torch.Tensor], *, clipped: bool) -> None:
@@ -34,7 +34,7 @@ def check_gradients(step: int, gradients: Mapping[str, torch.Tensor], *, clipped
         gradients = {name: gradients[name]}
     for name, gradient in gradients.items():
         if not bool(torch.isfinite(gradient).all()):
-            raise NotFinite(f"the gradient of {name} is not finite in step {step}: {cause(step)}")
+            raise NotFinite(f"the gradient of {name} is not finite in step {step}: {explain_non_finite(step)}")
 
 
 def check_held_out_loss(loss: float, when: str) -> None:
@@ -43,7 +43,7 @@ def check_held_out_loss(loss: float, when: str) -> None:
         raise NotFinite(f"the held-out loss {when} is {loss}: training has diverged; a lower learning rate may help")
 
 
-def cause(step: int) -> str:
+def explain_non_finite(step: int) -> str:
     """What may have made a step (from 1) come to numbers that are not finite."""
     if step == 1:
         return "nothing had been trained, so the cause is not the learning rate but the model or the rows of that step"

@@ -6,7 +6,7 @@ from typing import get_args
 from transformers import PreTrainedTokenizerBase
 
 from greencore.hyperparameters import FormatName
-from greencore.training.chat_template import Messages, render
+from greencore.training.chat_template import Messages, render_conversation
 from greencore.training.models import ModelError
 from greencore.training.template_clock import TemplateClock
 
@@ -26,7 +26,7 @@ class PromptFormat:
     templated: bool = False
     clock: TemplateClock | None = field(default=None, compare=False)
 
-    def around(self, source: str) -> str:
+    def wrap(self, source: str) -> str:
         """The text that the model is given for a source."""
         return f"{self.prefix}{source}{self.suffix}"
 
@@ -36,7 +36,7 @@ TLDR = PromptFormat("tldr", suffix=" TL;DR: ")  # paper §4, for OPT and BLOOMZ
 SUMMARIZE = PromptFormat("summarize", prefix="summarize: ")  # paper §4, for FLAN-T5
 
 
-def prompt_format(
+def resolve_prompt_format(
     name: FormatName, tokenizer: PreTrainedTokenizerBase, clock: TemplateClock | None = None
 ) -> PromptFormat:
     """The format of that name; "chat" is what the tokenizer's chat template puts around a user's turn.
@@ -49,15 +49,17 @@ def prompt_format(
         return fixed[name] if clock is None else replace(fixed[name], clock=clock)
     if name != "chat":
         raise ValueError(f"there is no prompt format {name!r}: expected one of {', '.join(get_args(FormatName))}")
-    prefix, found, suffix = chat_prompt([("user", _SOURCE)], tokenizer, clock).partition(_SOURCE)
+    prefix, found, suffix = render_chat_prompt([("user", _SOURCE)], tokenizer, clock).partition(_SOURCE)
     if not found:
         raise ModelError("the model's chat template leaves out what the user says")
     return PromptFormat("chat", prefix, suffix, templated=True, clock=clock)
 
 
-def chat_prompt(messages: Messages, tokenizer: PreTrainedTokenizerBase, clock: TemplateClock | None = None) -> str:
+def render_chat_prompt(
+    messages: Messages, tokenizer: PreTrainedTokenizerBase, clock: TemplateClock | None = None
+) -> str:
     """A conversation of (role, content) in the tokenizer's chat template, up to where the assistant begins.
 
     Raises `ModelError` for a tokenizer without a template, or whose template refuses the conversation.
     """
-    return render(messages, tokenizer, generation_prompt=True, clock=clock)
+    return render_conversation(messages, tokenizer, generation_prompt=True, clock=clock)

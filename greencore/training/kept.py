@@ -7,14 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from greencore.training.checkpoint_folder import flush
+from greencore.training.checkpoint_folder import fsync_path
 
 Value = TypeVar("Value")
 
 _log = logging.getLogger(__name__)
 
 
-def keep(file: Path, make: Callable[[], Any], read: Callable[[Any], Value]) -> Value:
+def load_or_create(file: Path, make: Callable[[], Any], read: Callable[[Any], Value]) -> Value:
     """Return what `read` makes of the JSON value in `file`; where there is none, make it and write it there durably.
 
     A file that is damaged, or of which `read` makes nothing (ValueError, TypeError or KeyError), is replaced; the log
@@ -30,7 +30,7 @@ def keep(file: Path, make: Callable[[], Any], read: Callable[[Any], Value]) -> V
     working = file.with_name(f".{file.stem}-{os.getpid()}{file.suffix}")
     try:
         working.write_text(json.dumps(value))
-        flush(working)
+        fsync_path(working)
         working.rename(file)
     finally:
         working.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def name_target_language(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def set_target_language(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Have the tokenizer encode targets in the language that the model in the folder begins to write in.
 
     Only where the tokenizer knows languages and names none; where the model's configurations name none either, the
@@ -26,7 +26,7 @@ def name_target_language(tokenizer: PreTrainedTokenizerBase, folder: Path) -> No
                 return
 
 
-def target_start(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+def get_target_language_settings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     """Return the generation setting that begins a text in the tokenizer's target language; empty without languages.
 
     The code comes after the decoder's start (NLLB, M2M-100, mBART-50), or in its place (mBART, PLBART).
@@ -41,9 +41,9 @@ def target_start(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> 
     return {}
 
 
-def begin_in_target_language(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def configure_target_language(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Have generation with the model, and with what is saved of it, begin in the tokenizer's target language."""
-    for name, token in target_start(model, tokenizer).items():
+    for name, token in get_target_language_settings(model, tokenizer).items():
         setattr(model.generation_config, name, token)
 
 

@@ -72,22 +72,22 @@ class EpochLedger:
         """What is trained now."""
         return self.selections[-1]
 
-    def select(self, selection: Reselection) -> None:
+    def add_selection(self, selection: Reselection) -> None:
         """Train another set of tensors from here on."""
         self.selections.append(selection)
         self._steps.append(Counter())
         self._selections_as_json.append(asdict(selection))
 
-    def step(self, shape: StepShape) -> None:
+    def count_step(self, shape: StepShape) -> None:
         """One forward and backward pass was run."""
         self._steps[-1][shape] += 1
 
-    def flops(self, costs: StepCosts, full_costs: StepCosts) -> tuple[int, int]:
+    def count_flops(self, costs: StepCosts, full_costs: StepCosts) -> tuple[int, int]:
         """FLOPs so far, forward and backward: as selected, and had every tensor been trained."""
         spent = full = 0
         for selection, shapes in zip(self.selections, self._steps, strict=True):
-            spent += costs.flops(selection.tensors, shapes)[0]
-            full += full_costs.flops((), shapes)[1]
+            spent += costs.count_flops(selection.tensors, shapes)[0]
+            full += full_costs.count_flops((), shapes)[1]
         return spent, full
 
     def to_json(self) -> dict[str, Any]:
@@ -106,7 +106,7 @@ class EpochLedger:
         """The ledger that `to_json` wrote."""
         ledger = cls(value["epoch"], value["rho"])
         for selection, shapes in zip(value["selections"], value["steps"], strict=True):
-            ledger.select(Reselection(**{**selection, "tensors": tuple(selection["tensors"])}))
+            ledger.add_selection(Reselection(**{**selection, "tensors": tuple(selection["tensors"])}))
             for rows, lengths, count in shapes:
                 ledger._steps[-1][StepShape(rows, tuple(lengths))] = count
         return ledger

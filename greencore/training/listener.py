@@ -8,56 +8,62 @@ from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from greencore.backprop import TensorCost
-from greencore.training.examination import Examination
+from greencore.training.examination import Evaluator
 from greencore.training.finite import check_held_out_loss
 from greencore.training.ledger import EpochReport
 from greencore.training.selection_callback import SelectionCallback
 
 
-class Listener:
+class TrainingListener:
     """Told how a run comes along; every method may be left as it is."""
 
-    def started(self, *, steps: int, steps_done: int, epochs_done: int, device: str, precision: str) -> None:
+    def on_training_started(
+        self, *, steps: int, steps_done: int, epochs_done: int, device: str, precision: str
+    ) -> None:
         """Training begins, or goes on after the steps and whole epochs that a checkpoint holds."""
 
-    def tensors(self, costs: Sequence[TensorCost]) -> None:
-        """Told after `started`: the tensors that may be trained, from output to input, with a longest step's FLOPs."""
+    def on_tensors_profiled(self, costs: Sequence[TensorCost]) -> None:
+        """Told after `on_training_started`: the tensors that may be trained, from output to input, with a longest
+        step's FLOPs.
+        """
 
-    def epoch_begins(self, epoch: int) -> None:
+    def on_epoch_started(self, epoch: int) -> None:
         """An epoch (numbered from 0) begins with its first step; one that is gone on with is not told again."""
 
-    def step(self, *, done: int, steps: int, loss: float) -> None:
+    def on_step_finished(self, *, done: int, steps: int, loss: float) -> None:
         """An optimiser step is done; `loss` is that step's."""
 
-    def epoch(self, report: EpochReport, *, train_loss: float, eval_loss: float | None) -> None:
+    def on_epoch_finished(self, report: EpochReport, *, train_loss: float, eval_loss: float | None) -> None:
         """An epoch is over, and its checkpoint comes next: what is lost in between is trained and told again.
 
         `eval_loss` is None where no rows are held out, and where the run was stopped while it was measured.
         """
 
-    def stop(self) -> bool:
+    def should_stop(self) -> bool:
         """Asked after every step: whether to stop here, with a checkpoint, and leave the rest for later.
 
         Asked before every forward pass of an evaluation, too, which a stop breaks off.
         """
         return False
 
-    def ends_after(self, epoch: int) -> bool:
+    def should_end_after(self, epoch: int) -> bool:
         """Asked after every epoch (numbered from 0) but the last: whether the run is over with it."""
         return False
 
 
-class Stopped(Exception):
+class TrainingStopped(Exception):
     """The listener has stopped a run where there was nothing to write down."""
 
 
 @contextmanager
-def stoppable(model: PreTrainedModel, listener: Listener) -> Iterator[None]:
-    """Let the listener break off what the block does with the model, before any forward pass. Raises `Stopped`."""
+def raise_on_stop(model: PreTrainedModel, listener: TrainingListener) -> Iterator[None]:
+    """Let the listener break off what the block does with the model, before any forward pass. Raises
+    `TrainingStopped`.
+    """
 
     def ask(*_: Any) -> None:
-        if listener.stop():
-            raise Stopped
+        if listener.should_stop():
+            raise TrainingStopped
 
     # an encoder's and a decoder's are modules of their own, which may share their weights
     embeddings = [module for module in model.modules() if isinstance(module, nn.Embedding)]
@@ -69,31 +75,31 @@ def stoppable(model: PreTrainedModel, listener: Listener) -> Iterator[None]:
             hook.remove()
 
 
-class Relay(TrainerCallback):
+class ListenerCallback(TrainerCallback):
     """Passes the Trainer's events on to the listener, and the listener's wish to stop back."""
 
-    def __init__(self, listener: Listener, adaptive: SelectionCallback, examination: Examination) -> None:
-        self._listener, self._adaptive, self._examination = listener, adaptive, examination
+    def __init__(self, listener: TrainingListener, adaptive: SelectionCallback, evaluator: Evaluator) -> None:
+        self._listener, self._adaptive, self._evaluator = listener, adaptive, evaluator
         self.ended_early = False
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         precision = "bf16 autocast" if args.bf16 else "fp32"
-        self._listener.started(
+        self._listener.on_training_started(
             steps=state.max_steps,
             steps_done=state.global_step,
-            epochs_done=whole_epochs(state),
+            epochs_done=count_whole_epochs(state),
             device=args.device.type,
             precision=precision,
         )
-        self._listener.tensors(self._adaptive.tensor_costs)
+        self._listener.on_tensors_profiled(self._adaptive.tensor_costs)
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if not within_an_epoch(state):
-            self._listener.epoch_begins(whole_epochs(state))
+        if not is_within_epoch(state):
+            self._listener.on_epoch_started(count_whole_epochs(state))
 
     def on_log(
         self,
@@ -104,31 +110,31 @@ class Relay(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         if logs and "loss" in logs:
-            self._listener.step(done=state.global_step, steps=state.max_steps, loss=logs["loss"])
+            self._listener.on_step_finished(done=state.global_step, steps=state.max_steps, loss=logs["loss"])
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.global_step < state.max_steps and self._listener.stop():
+        if state.global_step < state.max_steps and self._listener.should_stop():
             control.should_training_stop = True
             # After an epoch's last step its own checkpoint follows, once the epoch has been told.
-            control.should_save = within_an_epoch(state)
+            control.should_save = is_within_epoch(state)
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if within_an_epoch(state):
+        if is_within_epoch(state):
             control.should_save = False  # stopped within the epoch: its checkpoint is there already
             return
         report = self._adaptive.epochs[-1]
         try:
-            with stoppable(kwargs["model"], self._listener):
-                eval_loss = self._examination.loss(kwargs["model"])
-        except Stopped:
+            with raise_on_stop(kwargs["model"], self._listener):
+                eval_loss = self._evaluator.loss(kwargs["model"])
+        except TrainingStopped:
             eval_loss = None
             control.should_training_stop = True
         if eval_loss is not None:
             check_held_out_loss(eval_loss, f"after epoch {report.epoch + 1} (step {state.global_step})")
-        self._listener.epoch(report, train_loss=_train_loss(state, report), eval_loss=eval_loss)
-        if state.global_step < state.max_steps and self._listener.ends_after(report.epoch):
+        self._listener.on_epoch_finished(report, train_loss=_train_loss(state, report), eval_loss=eval_loss)
+        if state.global_step < state.max_steps and self._listener.should_end_after(report.epoch):
             control.should_training_stop = self.ended_early = True
 
 
@@ -139,11 +145,11 @@ def _train_loss(state: TrainerState, report: EpochReport) -> float:
     return float(sum(losses) / len(losses)) if losses else float("nan")
 
 
-def whole_epochs(state: TrainerState) -> int:
+def count_whole_epochs(state: TrainerState) -> int:
     """How many epochs are over."""
     return int((state.epoch or 0.0) + 1e-6)
 
 
-def within_an_epoch(state: TrainerState) -> bool:
+def is_within_epoch(state: TrainerState) -> bool:
     """Whether the next step goes on with an epoch that has begun."""
     return abs((state.epoch or 0.0) - round(state.epoch or 0.0)) > 1e-6

@@ -6,12 +6,12 @@ from typing import cast
 from transformers import PreTrainedModel
 
 from greencore.backprop.lengths import Lengths
-from greencore.training.baselines import Baseline, trained_tensors
+from greencore.training.baselines import Baseline, list_trained_tensors
 from greencore.training.shapes import StepShape
 from greencore.training.step_costs import StepCosts
 
 
-def method_flops(
+def count_method_flops(
     method: Baseline,
     model: PreTrainedModel,
     full_costs: StepCosts,
@@ -27,7 +27,7 @@ def method_flops(
     Raises `BaselineError` for a model that has nothing for the method to train.
     """
     if method not in ("lora", "prefix"):
-        return full_costs.flops(trained_tensors(method, model, epoch=0, epochs=1), shapes)[0]
+        return full_costs.count_flops(list_trained_tensors(method, model, epoch=0, epochs=1), shapes)[0]
     from greencore.training.adapters import with_adapter
 
     adapted = with_adapter(method, model)
@@ -35,4 +35,4 @@ def method_flops(
     costs = StepCosts(
         cast(PreTrainedModel, adapted), batch_size=batch_size, shortest=shortest, longest=longest, names=own
     )
-    return costs.flops(own, shapes)[0]
+    return costs.count_flops(own, shapes)[0]

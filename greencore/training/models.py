@@ -24,24 +24,24 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from greencore.training.languages import name_target_language
-from greencore.training.quantised import quantisation
+from greencore.training.languages import set_target_language
+from greencore.training.quantised import detect_quantisation
 
-COMMIT = re.compile(r"[0-9a-f]{40}")
+COMMIT_PATTERN = re.compile(r"[0-9a-f]{40}")
 # Decoders whose classes in transformers compare each token's scores with that token, and not with the next.
-WITHOUT_NEXT_TOKEN_LOSS = {
+UNSHIFTED_LOSS_MODEL_TYPES = {
     *("bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "cpmant", "marian", "mbart", "musicgen"),
     *("musicgen_melody", "mvp", "pegasus", "plbart", "trocr", "whisper", "xlm", "xlnet"),
 }
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-INDEX = "model.safetensors.index.json"
+SAFETENSORS_INDEX = "model.safetensors.index.json"
 
 
 class ModelError(ValueError):
     """The model cannot be used; the message says where it was looked for and what is wrong."""
 
 
-def materialise(source: str, destination: Path) -> Path:
+def resolve_model_folder(source: str, destination: Path) -> Path:
     """The folder of safetensors behind a model's source; a GGUF file is converted into `destination` first.
 
     `source` is a folder; a GGUF file; `package:NAME` for the GGUF file that an installed package carries; or
@@ -54,7 +54,7 @@ def materialise(source: str, destination: Path) -> Path:
         return destination
     path = _locate(source)
     if path.is_dir():
-        return _checked_folder(path)
+        return _check_folder(path)
     destination.parent.mkdir(parents=True, exist_ok=True)
     working = destination.parent / f".{destination.name}-{secrets.token_hex(4)}"
     working.mkdir()
@@ -75,9 +75,9 @@ def load_model(folder: Path) -> PreTrainedModel:
     A model with an encoder is loaded as such. Raises `ModelError` where the library has no class for it, or where
     weights are missing.
     """
-    with _refusals(folder):
+    with _translate_load_errors(folder):
         config = _config(folder)
-        model, report = _class(config).from_pretrained(
+        model, report = _choose_auto_class(config).from_pretrained(
             folder,
             config=config,
             dtype=torch.float32,
@@ -93,12 +93,12 @@ def load_model(folder: Path) -> PreTrainedModel:
     return model
 
 
-def load_skeleton(folder: Path) -> PreTrainedModel:
+def load_meta_model(folder: Path) -> PreTrainedModel:
     """The model on the meta device: every shape and no weights, to be profiled. Raises `ModelError`."""
-    with _refusals(folder):
+    with _translate_load_errors(folder):
         config = _config(folder)
         with torch.device("meta"):
-            model = _class(config).from_config(config, trust_remote_code=False)
+            model = _choose_auto_class(config).from_config(config, trust_remote_code=False)
         assert isinstance(model, PreTrainedModel)
         _untie(model, folder)
     return model
@@ -109,14 +109,14 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
     Raises `ModelError`.
     """
-    with _refusals(folder):
+    with _translate_load_errors(folder):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
     if tokenizer.eos_token_id is None:
         raise ModelError(f"the tokenizer in {folder} has no end-of-text token, so a completion would never end")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    name_target_language(tokenizer, folder)
+    set_target_language(tokenizer, folder)
     return tokenizer
 
 
@@ -130,10 +130,10 @@ def _config(folder: Path) -> PreTrainedConfig:
     return config
 
 
-def _class(config: PreTrainedConfig) -> Any:
+def _choose_auto_class(config: PreTrainedConfig) -> Any:
     if config.is_encoder_decoder:
         return AutoModelForSeq2SeqLM
-    if config.model_type in WITHOUT_NEXT_TOKEN_LOSS:
+    if config.model_type in UNSHIFTED_LOSS_MODEL_TYPES:
         raise ModelError(
             f"it is a decoder of the type {config.model_type!r}, whose loss in transformers is not that of the next"
             " token: trained by it, the model would learn to repeat what it reads"
@@ -142,7 +142,7 @@ def _class(config: PreTrainedConfig) -> Any:
 
 
 @contextmanager
-def _refusals(place: Path) -> Iterator[None]:
+def _translate_load_errors(place: Path) -> Iterator[None]:
     """What transformers says of a model that it cannot load, its demand to run a model's own code included."""
     try:
         yield
@@ -209,7 +209,7 @@ def _locate(source: str) -> Path:
 
 def _download(source: str) -> Path:
     name, _, commit = source.removeprefix("hub:").partition("@")
-    if not COMMIT.fullmatch(commit):
+    if not COMMIT_PATTERN.fullmatch(commit):
         raise ModelError(
             f"{source}: expected hub:OWNER/NAME@COMMIT with a commit of 40 hexadecimal digits, since a branch or a tag"
             " may be another model tomorrow"
@@ -226,13 +226,13 @@ def _download(source: str) -> Path:
         ) from error
 
 
-def _checked_folder(folder: Path) -> Path:
+def _check_folder(folder: Path) -> Path:
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} holds no config.json: it is not a model's folder")
     if not any(folder.glob("*.safetensors")):
         raise ModelError(f"{folder} holds no .safetensors file; weights in pickle files are not loaded")
-    if (folder / INDEX).is_file():
-        parts = set(json.loads((folder / INDEX).read_text())["weight_map"].values())
+    if (folder / SAFETENSORS_INDEX).is_file():
+        parts = set(json.loads((folder / SAFETENSORS_INDEX).read_text())["weight_map"].values())
         if lost := sorted(part for part in parts if not (folder / part).is_file()):
             raise ModelError(f"{folder} is not whole: its index names {lost[0]}, which is not there")
     _refuse_quantised(folder)
@@ -240,8 +240,8 @@ def _checked_folder(folder: Path) -> Path:
 
 
 def _refuse_quantised(folder: Path) -> None:
-    with _refusals(folder):
-        method = quantisation(folder)
+    with _translate_load_errors(folder):
+        method = detect_quantisation(folder)
     if method is not None:
         raise ModelError(
             f"{folder} holds quantised weights ({method}), which cannot be trained: name the model that they were made"
@@ -250,7 +250,7 @@ def _refuse_quantised(folder: Path) -> None:
 
 
 def _convert(file: Path, folder: Path) -> None:
-    with _refusals(file):
+    with _translate_load_errors(file):
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
         quantised = AutoModelForCausalLM.from_pretrained(
             file.parent, gguf_file=file.name, dtype=torch.float32, local_files_only=True

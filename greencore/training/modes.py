@@ -7,7 +7,7 @@ import torch
 
 
 @contextmanager
-def modes_kept(model: torch.nn.Module) -> Iterator[None]:
+def preserve_modes(model: torch.nn.Module) -> Iterator[None]:
     """Whatever becomes of the modes meanwhile, every part is in its own again afterwards."""
     modes = {module: module.training for module in model.modules()}
     try:
@@ -20,6 +20,6 @@ def modes_kept(model: torch.nn.Module) -> Iterator[None]:
 @contextmanager
 def in_evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
     """Without dropout; every part is in its own mode again afterwards."""
-    with modes_kept(model):
+    with preserve_modes(model):
         model.eval()
         yield

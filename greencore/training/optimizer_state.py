@@ -5,10 +5,12 @@ from typing import Any, Literal
 
 import torch
 
-OptimizerState = Literal["release", "host", "keep"]
+OptimizerStatePolicy = Literal["release", "host", "keep"]
 
 
-def set_aside(optimizer: Any, parameters: Iterable[torch.nn.Parameter], treatment: OptimizerState) -> None:
+def apply_optimizer_state_policy(
+    optimizer: Any, parameters: Iterable[torch.nn.Parameter], treatment: OptimizerStatePolicy
+) -> None:
     """Treat the state of the frozen ones among `parameters`, and bring back that of the trainable ones.
 
     With "host" the entries stay in the optimiser, so that checkpoints hold them, but in host memory; step counters,

@@ -8,9 +8,9 @@ import torch
 from transformers import DataCollatorWithFlattening, PreTrainedModel
 
 from greencore.training.modes import in_evaluation_mode
-from greencore.training.rows import IGNORED, Example, padded
+from greencore.training.rows import IGNORED_LABEL, Example, round_up_length
 
-_LEAK = 1e-3  # of what a token does to its own example; rounding alone is far less
+_MAX_LEAK = 1e-3  # of what a token does to its own example; rounding alone is far less
 
 
 class PackedCollator:
@@ -28,7 +28,7 @@ class PackedCollator:
     def __init__(self, model: PreTrainedModel, pad_token_id: int) -> None:
         self._pad_token_id = pad_token_id
         self._flatten = DataCollatorWithFlattening()
-        self._mask_dtype = _way_to_pack(model)
+        self._mask_dtype = _find_mask_dtype(model)
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
         """`input_ids`, `position_ids` and `labels`, each [1, length], padded at the end with an example of its own.
@@ -37,15 +37,15 @@ class PackedCollator:
         """
         features = [{key: list(example[key]) for key in ("input_ids", "labels")} for example in examples]
         length = sum(len(feature["input_ids"]) for feature in features)
-        if filler := padded(length) - length:
-            features.append({"input_ids": [self._pad_token_id] * filler, "labels": [IGNORED] * filler})
+        if filler := round_up_length(length) - length:
+            features.append({"input_ids": [self._pad_token_id] * filler, "labels": [IGNORED_LABEL] * filler})
         batch: dict[str, Any] = {**self._flatten(features), "use_cache": False}
         if self._mask_dtype is not None:
             batch["attention_mask"] = _block_mask(batch["position_ids"], self._mask_dtype)
         return batch
 
 
-def _way_to_pack(model: PreTrainedModel) -> torch.dtype | None:
+def _find_mask_dtype(model: PreTrainedModel) -> torch.dtype | None:
     """None where positions are enough to keep examples apart, else the type of the mask that is needed as well."""
     name, instead = type(model).__name__, "pad them with Collator instead"
     if model.device.type == "meta":
@@ -53,13 +53,13 @@ def _way_to_pack(model: PreTrainedModel) -> torch.dtype | None:
     if model.config.is_encoder_decoder or "position_ids" not in inspect.signature(model.forward).parameters:
         raise ValueError(f"{name} cannot train on packed rows, since it takes no positions: {instead}")
     for dtype in (None, model.dtype):
-        if _leak(model, dtype) <= _LEAK:
+        if _measure_leak(model, dtype) <= _MAX_LEAK:
             return dtype
     raise ValueError(f"{name} cannot train on packed rows, since its tokens attend across them: {instead}")
 
 
 @torch.no_grad()
-def _leak(model: PreTrainedModel, mask_dtype: torch.dtype | None) -> float:
+def _measure_leak(model: PreTrainedModel, mask_dtype: torch.dtype | None) -> float:
     """What the first token of one packed example does to the next one, as a share of what it does to its own."""
     positions = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3]], device=model.device)
     mask = None if mask_dtype is None else _block_mask(positions, mask_dtype)

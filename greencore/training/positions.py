@@ -9,42 +9,44 @@ from typing import Any
 import torch
 from torch import nn
 
-POSITIONS = re.compile(r"(^|_)(pos|wpe|posi\w*)(_|$)")
-NOT_OF_TEXT = re.compile(
+POSITION_TABLE = re.compile(r"(^|_)(pos|wpe|posi\w*)(_|$)")
+NON_TEXT_TABLE = re.compile(
     r"(^|[._])(relat\w*|rel|visual|vision|image|img|patch\w*|audio|speech|video|2d|[xyhw](?=_pos))(_|[.]|$)"
 )
 UNBOUNDED = sys.maxsize
 PREFIX_TOKENS = 20  # of prefix tuning, as in the paper's own implementation
 
 
-class TooLong(ValueError):
+class MaxLengthExceeded(ValueError):
     """`max_length` exceeds the model's positions."""
 
 
 @dataclass(frozen=True)
-class Positions:
+class PositionLimits:
     """The most tokens of a row that the model can read and write; `sys.maxsize` where there is no table.
 
     A decoder alone reads and writes in the same positions, so that both are equal. An encoder-decoder model reads
     with its encoder and writes with its decoder.
     """
 
-    read: int = UNBOUNDED
-    written: int = UNBOUNDED
+    input_tokens: int = UNBOUNDED
+    output_tokens: int = UNBOUNDED
 
     @property
-    def row(self) -> int | None:
+    def row_tokens(self) -> int | None:
         """The largest `max_length`; None where the model sets no bound."""
-        shortest = min(self.read, self.written)
+        shortest = min(self.input_tokens, self.output_tokens)
         return None if shortest == UNBOUNDED else shortest
 
-    def check(self, max_length: int) -> None:
-        """Raises `TooLong` where rows of so many tokens have no position in the model."""
-        if self.row is not None and max_length > self.row:
-            raise TooLong(f"given {max_length}, but the model has positions for {self.row} tokens of a row")
+    def check_max_length(self, max_length: int) -> None:
+        """Raises `MaxLengthExceeded` where rows of so many tokens have no position in the model."""
+        if self.row_tokens is not None and max_length > self.row_tokens:
+            raise MaxLengthExceeded(
+                f"given {max_length}, but the model has positions for {self.row_tokens} tokens of a row"
+            )
 
 
-def positions_of(model: Any, *, method: str | None = None) -> Positions:
+def get_position_limits(model: Any, *, method: str | None = None) -> PositionLimits:
     """Return the positions that the model's tables hold, as they are and not as the configuration says.
 
     Found are embeddings and buffers of positions that are absolute and of fixed size, with the rows at their start
@@ -59,7 +61,7 @@ def positions_of(model: Any, *, method: str | None = None) -> Positions:
     taken = taken or (PREFIX_TOKENS if method == "prefix" else 0)
     encoder = bool(base.config.is_encoder_decoder)
     read, written = UNBOUNDED, UNBOUNDED
-    for name, size in _tables(base):
+    for name, size in _list_position_tables(base):
         if encoder and re.search(r"(^|[._])encoder([._]|$)", name):
             read = min(read, size)
         else:
@@ -68,13 +70,13 @@ def positions_of(model: Any, *, method: str | None = None) -> Positions:
     written = min(written, bound or UNBOUNDED)
     if written != UNBOUNDED:
         written = max(1, written - taken)
-    return Positions(read if encoder else written, written)
+    return PositionLimits(read if encoder else written, written)
 
 
-def _tables(model: nn.Module) -> Iterator[tuple[str, int]]:
+def _list_position_tables(model: nn.Module) -> Iterator[tuple[str, int]]:
     """Each table's name, and for how many tokens it holds a row."""
     for name, module in model.named_modules():
-        if not isinstance(module, nn.Embedding) or not _of_positions(name):
+        if not isinstance(module, nn.Embedding) or not _is_position_table(name):
             continue
         if hasattr(module, "make_weight") or hasattr(module, "make_weights"):
             continue  # it grows with the rows
@@ -84,7 +86,7 @@ def _tables(model: nn.Module) -> Iterator[tuple[str, int]]:
         yield name, module.num_embeddings - int(unused)
     for name, buffer in model.named_buffers():
         if (
-            _of_positions(name)
+            _is_position_table(name)
             and isinstance(buffer, torch.Tensor)
             and buffer.dim() == 2
             and buffer.is_floating_point()
@@ -92,5 +94,5 @@ def _tables(model: nn.Module) -> Iterator[tuple[str, int]]:
             yield name, buffer.shape[0]
 
 
-def _of_positions(name: str) -> bool:
-    return POSITIONS.search(name.rpartition(".")[2]) is not None and NOT_OF_TEXT.search(name) is None
+def _is_position_table(name: str) -> bool:
+    return POSITION_TABLE.search(name.rpartition(".")[2]) is not None and NON_TEXT_TABLE.search(name) is None

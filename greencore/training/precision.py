@@ -7,7 +7,7 @@ import torch
 CPU_BF16 = ("avx512_bf16", "amx_bf16", "bf16")
 
 
-def device() -> torch.device:
+def choose_device() -> torch.device:
     """The GPU where there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -11,15 +11,15 @@ import torch.distributed
 from transformers import TrainingArguments
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from greencore.backprop.importance import Metric, NotFinite, measure
+from greencore.backprop.importance import Metric, NotFinite, measure_importance
 from greencore.training.modes import in_evaluation_mode
 from greencore.training.rows import to_device
-from greencore.training.shapes import encodes, shape_of
+from greencore.training.shapes import get_step_shape, is_encoder_decoder
 from greencore.training.step_costs import StepCosts
 
 
 @dataclass(frozen=True)
-class Probed:
+class ProbeResult:
     """The importance of each tensor asked for, and what finding it took; with several processes, this one's part."""
 
     importance: Mapping[str, float]
@@ -27,7 +27,7 @@ class Probed:
     seconds: float
 
 
-class Probe:
+class ImportanceProbe:
     """Measures importance on `batches` batches of training rows, each as large as a training batch.
 
     The rows are drawn by a generator of their own from the run's seed and the probe's number, so the run's random
@@ -42,7 +42,7 @@ class Probe:
         self._metric: Metric = metric
         self._batches = batches
 
-    def most_flops(self, costs: StepCosts, names: Collection[str], *, clipped: bool) -> int:
+    def compute_max_flops(self, costs: StepCosts, names: Collection[str], *, clipped: bool) -> int:
         """The most FLOPs that probing these tensors can take: the longest rows, each twice where clipping may act."""
         return self._batches * (2 if clipped else 1) * costs.longest_step_flops(names)
 
@@ -56,18 +56,19 @@ class Probe:
         names: Collection[str],
         number: int,
         costs: StepCosts,
-    ) -> Probed:
+    ) -> ProbeResult:
         """Measure the named tensors; `number` is how many probes went before. Raises `NotFinite`, `ValueError`."""
         started = time.perf_counter()
         batches = [
-            to_device(batch, args.device) for batch in _batches(dataloader, args, number=number, amount=self._batches)
+            to_device(batch, args.device)
+            for batch in _draw_batches(dataloader, args, number=number, amount=self._batches)
         ]
-        encoder, wasted, scale = encodes(model), 0.0, _loss_scale(optimizer)
-        pass_flops = [costs.step_flops(names, shape_of(batch, encoder=encoder)) for batch in batches]
+        encoder, wasted, scale = is_encoder_decoder(model), 0.0, _loss_scale(optimizer)
+        pass_flops = [costs.step_flops(names, get_step_shape(batch, encoder=encoder)) for batch in batches]
         while True:
             try:
-                with _without_dropout(model):
-                    measured = measure(
+                with _disable_dropout(model):
+                    measured = measure_importance(
                         model,
                         batches,
                         optimizer,
@@ -75,7 +76,7 @@ class Probe:
                         names=names,
                         max_grad_norm=args.max_grad_norm or None,
                         loss_scale=scale,
-                        average=_averages(batches) if args.world_size > 1 else None,
+                        average=_build_gradient_averager(batches) if args.world_size > 1 else None,
                     )
                 break
             except NotFinite:
@@ -84,10 +85,10 @@ class Probe:
                 # fp16 has overflown at the scaler's present scale; the run itself would skip the step and halve it
                 scale, wasted = scale / 2, wasted + pass_flops[0]
         spent = sum(passes * flops for passes, flops in zip(measured.passes, pass_flops, strict=True))
-        return Probed(measured.values, round(wasted + spent), time.perf_counter() - started)
+        return ProbeResult(measured.values, round(wasted + spent), time.perf_counter() - started)
 
 
-def _batches(dataloader: Any, args: TrainingArguments, *, number: int, amount: int) -> Iterator[Mapping[str, Any]]:
+def _draw_batches(dataloader: Any, args: TrainingArguments, *, number: int, amount: int) -> Iterator[Mapping[str, Any]]:
     """This process's part of each of the batches; a stream gives its first ones."""
     dataset = dataloader.dataset
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
@@ -105,7 +106,7 @@ def _batches(dataloader: Any, args: TrainingArguments, *, number: int, amount: i
         yield dataloader.collate_fn([dataset[index] for index in drawn[own : own + rows]])
 
 
-def _averages(batches: list[dict[str, torch.Tensor]]) -> Any:
+def _build_gradient_averager(batches: list[dict[str, torch.Tensor]]) -> Any:
     """Per batch, a function that turns this process's gradient into the whole batch's, weighted by learned tokens."""
     weights = []
     for batch in batches:
@@ -128,7 +129,7 @@ def _loss_scale(optimizer: Any) -> float:
 
 
 @contextmanager
-def _without_dropout(model: torch.nn.Module) -> Iterator[None]:
+def _disable_dropout(model: torch.nn.Module) -> Iterator[None]:
     """Evaluation mode, except that blocks which recompute their activations go on doing so, without dropout."""
     recomputing = [
         module

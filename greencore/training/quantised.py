@@ -8,14 +8,14 @@ from typing import Any
 from safetensors import safe_open
 
 # In config.json, of the model or of a part of it; "quantization" is MLX's name for it.
-FIELDS = ("quantization_config", "compression_config", "quantization")
+QUANTISATION_FIELDS = ("quantization_config", "compression_config", "quantization")
 # Files that some tools write beside a config.json which says nothing.
-FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq", "hf_quant_config.json": "modelopt"}
-FLOATS = {"F64", "F32", "F16", "BF16"}
-PACKED = {"qweight", "qzeros", "weight_packed", "weight_scale", "weight_scale_inv", "weight_blocks", "SCB"}
+QUANTISATION_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq", "hf_quant_config.json": "modelopt"}
+FLOAT_DTYPES = {"F64", "F32", "F16", "BF16"}
+PACKED_TENSOR_NAMES = {"qweight", "qzeros", "weight_packed", "weight_scale", "weight_scale_inv", "weight_blocks", "SCB"}
 
 
-def quantisation(folder: Path) -> str | None:
+def detect_quantisation(folder: Path) -> str | None:
     """Return how the weights in a folder are quantised, for a message; None for plain floating-point weights.
 
     The configuration says so, or a file of the tool that quantised them, or the type and names of the tensors.
@@ -24,14 +24,14 @@ def quantisation(folder: Path) -> str | None:
     if config.is_file():
         for method in _configured(json.loads(config.read_text())):
             return method
-    for name, method in FILES.items():
+    for name, method in QUANTISATION_FILES.items():
         if (folder / name).is_file():
             return f"{method}, says {name}"
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, "pt") as weights:
             for name in weights.keys():  # noqa: SIM118 (it is no mapping)
                 kind, last = weights.get_slice(name).get_dtype(), name.rpartition(".")[2]
-                if last in PACKED or (last == "weight" and kind not in FLOATS):
+                if last in PACKED_TENSOR_NAMES or (last == "weight" and kind not in FLOAT_DTYPES):
                     return f"{name} in {file.name} has the type {kind}"
     return None
 
@@ -39,7 +39,7 @@ def quantisation(folder: Path) -> str | None:
 def _configured(config: Any, depth: int = 0) -> Iterator[str]:
     if not isinstance(config, Mapping) or depth > 2:
         return
-    for field in FIELDS:
+    for field in QUANTISATION_FIELDS:
         if isinstance(found := config.get(field), Mapping) and found:
             yield _method(found)
     for part in config.values():

@@ -9,7 +9,7 @@ from rouge_score import tokenize
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import Tokenizer
 
-ROUGE = ("rouge1", "rouge2", "rougeL")
+ROUGE_METRICS = ("rouge1", "rouge2", "rougeL")
 
 # Scripts whose words are written without spaces. The prolonged sound mark of Japanese belongs to no script of its own.
 UNSPACED = "".join(
@@ -21,7 +21,9 @@ UNSPACED = "".join(
     )
 )
 IN_A_WORD = r"\p{L}\p{Nd}\p{Nl}"
-TOKEN = regex.compile(rf"[{IN_A_WORD}&&[{UNSPACED}ー]]\p{{M}}*|(?:[{IN_A_WORD}--[{UNSPACED}ー]]\p{{M}}*)+", regex.V1)
+TOKEN_PATTERN = regex.compile(
+    rf"[{IN_A_WORD}&&[{UNSPACED}ー]]\p{{M}}*|(?:[{IN_A_WORD}--[{UNSPACED}ー]]\p{{M}}*)+", regex.V1
+)
 # Soft hyphens, joiners, variation selectors and enclosing marks say how a word is shown; U+200B parts words.
 INVISIBLE = regex.compile(r"[[\p{Default_Ignorable_Code_Point}\p{Me}]--[\u200B]]", regex.V1)
 
@@ -42,11 +44,11 @@ class UnicodeTokenizer(Tokenizer):  # type: ignore[misc]  # the package has no t
         if text.isascii():
             return list(tokenize.tokenize(text, self._stemmer))
         folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
-        words = TOKEN.findall(INVISIBLE.sub("", folded))
+        words = TOKEN_PATTERN.findall(INVISIBLE.sub("", folded))
         return [self._stemmer.stem(word) if len(word) > 3 else word for word in words]
 
 
-def rouge(references: Sequence[str | Sequence[str]], candidates: Sequence[str]) -> dict[str, float]:
+def compute_rouge(references: Sequence[str | Sequence[str]], candidates: Sequence[str]) -> dict[str, float]:
     """Return the mean ROUGE-1, -2 and -L F1 in per cent, with stemming as in the paper's evaluation; no bootstrap.
 
     A row with several references counts, for each of the three, with the one that it comes closest to, as is usual
@@ -55,12 +57,12 @@ def rouge(references: Sequence[str | Sequence[str]], candidates: Sequence[str]) 
     """
     if not candidates:
         raise ValueError("there is no candidate to score: expected at least one row")
-    scorer = RougeScorer(list(ROUGE), tokenizer=UnicodeTokenizer())
-    totals = dict.fromkeys(ROUGE, 0.0)
+    scorer = RougeScorer(list(ROUGE_METRICS), tokenizer=UnicodeTokenizer())
+    totals = dict.fromkeys(ROUGE_METRICS, 0.0)
     for targets, text in zip(references, candidates, strict=True):
         scores = [scorer.score(target, text) for target in ([targets] if isinstance(targets, str) else targets)]
         if not scores:
             raise ValueError("a row has no reference that a candidate could be compared with")
-        for name in ROUGE:
+        for name in ROUGE_METRICS:
             totals[name] += max(score[name].fmeasure for score in scores)
     return {name: 100 * total / len(candidates) for name, total in totals.items()}

@@ -21,32 +21,45 @@ from greencore.backprop import NotFinite
 from greencore.dataset import Row
 from greencore.hyperparameters import Hyperparameters
 from greencore.training.baselines import Baseline
-from greencore.training.callback import BaselineCallback, GreenTrainerCallback, Schedule
+from greencore.training.callback import BaselineCallback, GreenTrainerCallback, RhoSchedule
 from greencore.training.checkpoint import CheckpointedTrainer
-from greencore.training.checkpoint_folder import CheckpointFolder, all_or_nothing, make_durable
-from greencore.training.delta import FILE_NAME, write_delta
-from greencore.training.end_of_text import padding_id, refuse_unknown_tokens, stop_at_every_end
+from greencore.training.checkpoint_folder import CheckpointFolder, atomic_directory, fsync_tree
+from greencore.training.delta import DELTA_FILE_NAME, write_delta
+from greencore.training.end_of_text import choose_padding_token_id, refuse_unknown_tokens, set_stop_tokens
 from greencore.training.evaluation import Evaluation
-from greencore.training.examination import Examination, sample_format
+from greencore.training.examination import Evaluator, resolve_sample_format
 from greencore.training.finite import check_held_out_loss, check_model
-from greencore.training.formats import PromptFormat, prompt_format
-from greencore.training.languages import begin_in_target_language
+from greencore.training.formats import PromptFormat, resolve_prompt_format
+from greencore.training.languages import configure_target_language
 from greencore.training.ledger import EpochReport
-from greencore.training.listener import Listener, Relay, Stopped, stoppable, whole_epochs, within_an_epoch
+from greencore.training.listener import (
+    ListenerCallback,
+    TrainingListener,
+    TrainingStopped,
+    count_whole_epochs,
+    is_within_epoch,
+    raise_on_stop,
+)
 from greencore.training.models import load_model, load_tokenizer
-from greencore.training.positions import positions_of
-from greencore.training.precision import device, supports_bf16
-from greencore.training.rows import Collator, Tokenised, end_of_turn, held_out_duplicates, split, tokenise
-from greencore.training.shapes import encodes
-from greencore.training.template_clock import FILE_NAME as CLOCK_FILE
-from greencore.training.template_clock import TemplateClock
-from greencore.training.weights import first_not_finite
+from greencore.training.positions import get_position_limits
+from greencore.training.precision import choose_device, supports_bf16
+from greencore.training.rows import (
+    Collator,
+    TokenisedRows,
+    count_held_out_duplicates,
+    find_turn_end_token_of_rows,
+    split_rows,
+    tokenise_rows,
+)
+from greencore.training.shapes import is_encoder_decoder
+from greencore.training.template_clock import CLOCK_FILE_NAME, TemplateClock
+from greencore.training.weights import find_non_finite_tensor
 
 Method = Literal["greentrainer"] | Baseline
 
 
 @dataclass(frozen=True)
-class Sample:
+class SampleCompletion:
     """One prompt's completion before and after training."""
 
     prompt: str
@@ -55,7 +68,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Result:
+class TrainingResult:
     """What a run came to. `completed` is False where the listener stopped it; then only checkpoints are there.
 
     `held_out_duplicates` is how many rows were kept out of the evaluation because an equal row was trained on.
@@ -65,7 +78,7 @@ class Result:
     artifact: Path | None
     before: Evaluation | None
     after: Evaluation | None
-    sample: Sample | None
+    sample: SampleCompletion | None
     epochs: tuple[EpochReport, ...]
     held_out_duplicates: int = 0
 
@@ -76,13 +89,13 @@ def fine_tune(
     model_name: str | None = None,
     rows: Sequence[Row],
     hyperparameters: Hyperparameters,
-    rho: Schedule = 1.0,
+    rho: RhoSchedule = 1.0,
     method: Method = "greentrainer",
     folder: Path,
     result_folder: Path | None = None,
     checkpoints: CheckpointFolder | None = None,
-    listener: Listener | None = None,
-) -> Result:
+    listener: TrainingListener | None = None,
+) -> TrainingResult:
     """Fine-tune the model in `model_folder` on `rows` by `method`, and save it in `result_folder`.
 
     With "greentrainer" `rho` is in (0, 1] or a function from the epoch's number (from 0) to such a value; 1 is full
@@ -92,106 +105,113 @@ def fine_tune(
     it, or with "prefix" the adapter alone; where the hyperparameters ask for a delta, the changed tensors in the
     model's place. There the base is called `model_name`, or as its folder is.
     Every evaluation runs in the precision of the run's first start, as training does.
-    Raises `greencore.backprop.BudgetTooSmall` where ρ is below the floor, `TooLong` where the model has no positions
+    Raises `greencore.backprop.BudgetTooSmall` where ρ is below the floor, `MaxLengthExceeded` where the model has
+    no positions
     for rows of `max_length`, ValueError for a baseline that the model has no tensor for,
     `greencore.dataset.InvalidRow` for a row that cannot be tokenised, `ModelError` for a model that is not finite
     before training, `greencore.backprop.NotFinite` with the first step whose loss or gradient norm is not,
     CheckpointUnusable for a checkpoint of another model, DiskFull where there is no room for the result.
     """
-    listener, checkpoints = listener or Listener(), checkpoints or CheckpointFolder(folder)
+    listener, checkpoints = listener or TrainingListener(), checkpoints or CheckpointFolder(folder)
     transformers.set_seed(hyperparameters.seed)
     transformers.utils.logging.disable_progress_bar()
     tokenizer = load_tokenizer(model_folder)
     model = load_model(model_folder)
     check_model(model)
-    model.to(device())  # type: ignore[arg-type]
+    model.to(choose_device())  # type: ignore[arg-type]
     config, use_cache = model.config, getattr(model.config, "use_cache", None)
-    positions = positions_of(model, method=method)
-    positions.check(hyperparameters.max_length)
-    training, held_out = split(rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed)
-    duplicates = held_out_duplicates(rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed)
-    form = prompt_format(hyperparameters.prompt_format, tokenizer, TemplateClock(folder / CLOCK_FILE))
-    train_set = tokenised(training, tokenizer, hyperparameters, form, encoder=encodes(model))
-    held_out_tokens = tokenised(held_out, tokenizer, hyperparameters, form, encoder=encodes(model))
+    positions = get_position_limits(model, method=method)
+    positions.check_max_length(hyperparameters.max_length)
+    training, held_out = split_rows(rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed)
+    duplicates = count_held_out_duplicates(rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed)
+    prompt_format = resolve_prompt_format(
+        hyperparameters.prompt_format, tokenizer, TemplateClock(folder / CLOCK_FILE_NAME)
+    )
+    train_set = tokenise_with(training, tokenizer, hyperparameters, prompt_format, encoder=is_encoder_decoder(model))
+    held_out_tokens = tokenise_with(
+        held_out, tokenizer, hyperparameters, prompt_format, encoder=is_encoder_decoder(model)
+    )
     refuse_unknown_tokens(model, tokenizer, (*train_set.examples, *held_out_tokens.examples))
-    stop_at_every_end(model, tokenizer, end_of_turn(training, tokenizer, form))
-    begin_in_target_language(model, tokenizer)
-    sample_form = sample_format(rows, form, tokenizer)
-    examination = Examination(
+    set_stop_tokens(model, tokenizer, find_turn_end_token_of_rows(training, tokenizer, prompt_format))
+    configure_target_language(model, tokenizer)
+    sample_prompt_format = resolve_sample_format(rows, prompt_format, tokenizer)
+    evaluator = Evaluator(
         tokenizer,
         held_out,
         held_out_tokens,
         hyperparameters,
-        form=form,
-        sample_form=sample_form,
-        bf16=supports_bf16(device()),
+        prompt_format=prompt_format,
+        sample_prompt_format=sample_prompt_format,
+        bf16=supports_bf16(choose_device()),
     )
     try:
-        with stoppable(model, listener):
-            before = examination.kept(model, folder / "before.json")
-    except Stopped:
-        return Result(False, None, None, None, None, ())
+        with raise_on_stop(model, listener):
+            before = evaluator.evaluate_once(model, folder / "before.json")
+    except TrainingStopped:
+        return TrainingResult(False, None, None, None, None, ())
 
     if method in ("lora", "prefix"):
         from greencore.training.adapters import with_adapter
 
         model = cast(PreTrainedModel, with_adapter(method, model))
     adaptive = GreenTrainerCallback(rho) if method == "greentrainer" else BaselineCallback(method)
-    checkpoint = checkpoints.newest()
-    relay = Relay(listener, adaptive, examination)
+    checkpoint = checkpoints.find_newest()
+    listener_callback = ListenerCallback(listener, adaptive, evaluator)
     trainer = CheckpointedTrainer(
         checkpoints=checkpoints,
         model=model,
-        args=_arguments(folder, hyperparameters, bf16=before.bf16),
+        args=_build_training_arguments(folder, hyperparameters, bf16=before.bf16),
         train_dataset=train_set.examples,
-        data_collator=Collator(padding_id(model, tokenizer), positions),
-        callbacks=[adaptive, relay],
+        data_collator=Collator(choose_padding_token_id(model, tokenizer), positions),
+        callbacks=[adaptive, listener_callback],
     )
     trainer.remove_callback(PrinterCallback)  # the listener is told instead
-    if checkpoint is not None and _ends_with(checkpoint, listener):
+    if checkpoint is not None and _is_training_complete(checkpoint, listener):
         trainer.restore_weights(checkpoint)
     else:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        if trainer.state.global_step < trainer.state.max_steps and not relay.ended_early:
-            return Result(False, None, before.evaluation, None, None, tuple(adaptive.epochs))
+        if trainer.state.global_step < trainer.state.max_steps and not listener_callback.ended_early:
+            return TrainingResult(False, None, before.evaluation, None, None, tuple(adaptive.epochs))
     reports = tuple(adaptive.epochs)
     _set_use_cache(config, use_cache)  # which the Trainer has switched off, and generation wants
     try:
-        with stoppable(model, listener):
-            after = examination.take(model)
-    except Stopped:
-        return Result(False, None, before.evaluation, None, None, reports)
+        with raise_on_stop(model, listener):
+            after = evaluator.evaluate(model)
+    except TrainingStopped:
+        return TrainingResult(False, None, before.evaluation, None, None, reports)
     if after.evaluation is not None:
         check_held_out_loss(after.evaluation.loss, "after training")
     sample = None
     if hyperparameters.sample_prompt is not None:
-        sample = Sample(hyperparameters.sample_prompt, before.sample or "", after.sample or "")
+        sample = SampleCompletion(hyperparameters.sample_prompt, before.sample or "", after.sample or "")
     if method == "lora":
-        from greencore.training.adapters import merged
+        from greencore.training.adapters import merge_adapter
 
-        model = merged(cast(Any, model))
-    if (name := first_not_finite(model)) is not None:
+        model = merge_adapter(cast(Any, model))
+    if (name := find_non_finite_tensor(model)) is not None:
         raise NotFinite(f"after training {name} is not finite: training has diverged")
     base = model_folder if hyperparameters.result == "delta" and method != "prefix" else None
     name = model_name or model_folder.name
-    artifact = _save(model, tokenizer, result_folder or folder / "artifacts", base=base, base_name=name)
-    return Result(True, artifact, before.evaluation, after.evaluation, sample, reports, duplicates)
+    artifact = _save_artifact(model, tokenizer, result_folder or folder / "artifacts", base=base, base_name=name)
+    return TrainingResult(True, artifact, before.evaluation, after.evaluation, sample, reports, duplicates)
 
 
-def tokenised(
+def tokenise_with(
     rows: Sequence[Row],
     tokenizer: PreTrainedTokenizerBase,
     hyperparameters: Hyperparameters,
-    form: PromptFormat,
+    prompt_format: PromptFormat,
     *,
     encoder: bool,
-) -> Tokenised:
+) -> TokenisedRows:
     """Rows as a run with these hyperparameters trains them in its prompt format. Raises `ModelError`, `InvalidRow`."""
-    return tokenise(rows, tokenizer, max_length=hyperparameters.max_length, prompt_format=form, encoder=encoder)
+    return tokenise_rows(
+        rows, tokenizer, max_length=hyperparameters.max_length, prompt_format=prompt_format, encoder=encoder
+    )
 
 
-def _arguments(folder: Path, hyperparameters: Hyperparameters, *, bf16: bool) -> TrainingArguments:
-    where = device()
+def _build_training_arguments(folder: Path, hyperparameters: Hyperparameters, *, bf16: bool) -> TrainingArguments:
+    where = choose_device()
     return TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=hyperparameters.epochs,
@@ -219,39 +239,39 @@ def _set_use_cache(config: PreTrainedConfig, use_cache: bool | None) -> None:
         config.use_cache = use_cache
 
 
-def _ends_with(checkpoint: Path, listener: Listener) -> bool:
+def _is_training_complete(checkpoint: Path, listener: TrainingListener) -> bool:
     """Whether a run is over with its checkpoint, and only what follows on training was broken off."""
     state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
     if state.global_step >= state.max_steps:
         return True
-    return not within_an_epoch(state) and listener.ends_after(whole_epochs(state) - 1)
+    return not is_within_epoch(state) and listener.should_end_after(count_whole_epochs(state) - 1)
 
 
-def _save(
+def _save_artifact(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, destination: Path, *, base: Path | None, base_name: str
 ) -> Path:
     """Write the result aside, flush it, and rename it: it is whole or it is not there.
 
     With `base`, what differs from it; what is saved speaks of the base by its name, not by where it lay.
     """
-    with all_or_nothing(destination.with_name(f".{destination.name}")) as working:
+    with atomic_directory(destination.with_name(f".{destination.name}")) as working:
         if base is not None:
-            write_delta(model, base, working / FILE_NAME, base_name=base_name)
+            write_delta(model, base, working / DELTA_FILE_NAME, base_name=base_name)
         else:
             model.save_pretrained(working)
             if hasattr(model, "peft_config"):
-                _name_base(working / "adapter_config.json", base_name)
+                _set_adapter_base_name(working / "adapter_config.json", base_name)
                 cast(Any, model).get_base_model().generation_config.save_pretrained(working)
                 (working / "README.md").unlink(missing_ok=True)  # peft's, which knows nothing of the run
         tokenizer.save_pretrained(working)
-        make_durable(working)
+        fsync_tree(working)
     if destination.exists():
         shutil.rmtree(destination)
     working.rename(destination)
     return destination
 
 
-def _name_base(adapter_config: Path, base_name: str) -> None:
+def _set_adapter_base_name(adapter_config: Path, base_name: str) -> None:
     """Done in the file: told another name, peft looks for it on the hub as it saves."""
     config = json.loads(adapter_config.read_text())
     adapter_config.write_text(json.dumps(config | {"base_model_name_or_path": base_name}, indent=2) + "\n")

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from greencore.training.special_text import encode, unmark
+from greencore.training.special_text import encode_marked, remove_marks
 
 # Texts that a completion is encoded after where it merges with its own prompt: one of them does not merge with it.
 ANCHORS = ("\n", ".", "a", "0", ":", "é", "字")
 
 
-def continue_text(prompt: str, completion: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def tokenise_continuation(prompt: str, completion: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return the tokens of `completion` as they follow on the tokens of `prompt`, which stay as they are.
 
     Both are encoded as one text, so that no space arises that a SentencePiece tokenizer puts before a text of its
@@ -19,18 +19,18 @@ def continue_text(prompt: str, completion: str, tokenizer: PreTrainedTokenizerBa
     not merge with. Decoded together, the prompt's tokens and these give the prompt and the completion; only where the
     tokenizer cannot give back any text, such as one of whole words, is the completion encoded by itself.
     """
-    before, joint = encode(prompt, tokenizer), encode(prompt + completion, tokenizer)
+    before, joint = encode_marked(prompt, tokenizer), encode_marked(prompt + completion, tokenizer)
     after = joint[len(before) :]
     # an unknown word swallows what is joined to it, so that its place says nothing
     if joint[: len(before)] == before and after and (not before or before[-1] != tokenizer.unk_token_id):
         return after
-    expected = {_decode(joint, tokenizer), _decode(before, tokenizer) + unmark(completion)}
+    expected = {_decode(joint, tokenizer), _decode(before, tokenizer) + remove_marks(completion)}
     for anchor in ANCHORS:
-        front, both = encode(anchor, tokenizer), encode(anchor + completion, tokenizer)
+        front, both = encode_marked(anchor, tokenizer), encode_marked(anchor + completion, tokenizer)
         after = both[len(front) :]
         if after and both[: len(front)] == front and _decode([*before, *after], tokenizer) in expected:
             return after
-    return encode(completion, tokenizer)
+    return encode_marked(completion, tokenizer)
 
 
 def _decode(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:

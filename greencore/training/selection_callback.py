@@ -13,15 +13,16 @@ from greencore.backprop import BudgetTooSmall, TensorCost
 from greencore.backprop.curve import ConcaveCurve
 from greencore.training.finite import check_gradients, check_model
 from greencore.training.ledger import EpochLedger, EpochReport
-from greencore.training.optimizer_state import OptimizerState, set_aside
-from greencore.training.shapes import Shapes, encodes, shape_of, shapes_of
+from greencore.training.optimizer_state import OptimizerStatePolicy, apply_optimizer_state_policy
+from greencore.training.shapes import BatchShapes, get_step_shape, is_encoder_decoder, measure_batch_shapes
 from greencore.training.step_costs import StepCosts
 
 STATE_KEY = "greencore"  # of the ledger in the Trainer's own state, which every checkpoint holds as JSON
 
 
 class SelectionCallback(TrainerCallback, ABC):
-    """Trains in each stretch of a run just the tensors that `_select` names, counts every step, reports every epoch.
+    """Trains in each stretch of a run just the tensors that `_open_epoch_ledger` names, counts every step, reports
+    every epoch.
 
     All others are frozen. `on_epoch` is called with the `EpochReport` at each epoch's end; `epochs` keeps them. FLOPs
     are compared with full fine-tuning of the same model on the same batches, for an adapter too. A run resumed in the
@@ -35,24 +36,24 @@ class SelectionCallback(TrainerCallback, ABC):
     def __init__(
         self,
         *,
-        optimizer_state: OptimizerState = "release",
+        optimizer_state: OptimizerStatePolicy = "release",
         on_epoch: Callable[[EpochReport], None] | None = None,
     ) -> None:
-        if optimizer_state not in get_args(OptimizerState):
+        if optimizer_state not in get_args(OptimizerStatePolicy):
             raise ValueError(
-                f"optimizer_state is one of {', '.join(get_args(OptimizerState))}, got {optimizer_state!r}"
+                f"optimizer_state is one of {', '.join(get_args(OptimizerStatePolicy))}, got {optimizer_state!r}"
             )
-        self._optimizer_state: OptimizerState = optimizer_state
+        self._optimizer_state: OptimizerStatePolicy = optimizer_state
         self._on_epoch = on_epoch
         self._parameters: dict[str, torch.nn.Parameter] = {}
         self._hook: Any = None
         self._encoder = False
-        self._watching = False
+        self._in_epoch = False
         self._ledger: EpochLedger | None = None
         self.epochs: list[EpochReport] = []
 
     @abstractmethod
-    def _select(
+    def _open_epoch_ledger(
         self, epoch: int, args: TrainingArguments, state: TrainerState, kwargs: Mapping[str, Any]
     ) -> EpochLedger:
         """The ledger of the epoch that begins, with its first selection."""
@@ -66,18 +67,18 @@ class SelectionCallback(TrainerCallback, ABC):
         self._parameters = {name: p for name, p in model.named_parameters() if id(p) in held}
         if not self._parameters:
             raise ValueError("the model has no trainable tensor: the optimiser holds none")
-        _let_frozen_embeddings_rest(model)
-        self._encoder = encodes(model)
-        self._shapes = shapes_of(
+        _disable_input_require_grads(model)
+        self._encoder = is_encoder_decoder(model)
+        self._shapes = measure_batch_shapes(
             kwargs["train_dataloader"],
             batch_size=args.per_device_train_batch_size,
             encoder=self._encoder,
             longest_of_stream=_longest_of_stream(model),
         )
-        self._costs = step_costs(model, self._shapes, self._parameters)
-        self._full_costs = self._costs_of_full_fine_tuning(model)
-        self._hook = model.register_forward_pre_hook(self._count, with_kwargs=True)
-        saved = _kept(state).get(STATE_KEY)
+        self._costs = build_step_costs(model, self._shapes, self._parameters)
+        self._full_costs = self._build_full_costs(model)
+        self._hook = model.register_forward_pre_hook(self._count_step, with_kwargs=True)
+        saved = _get_callback_state(state).get(STATE_KEY)
         self._ledger = EpochLedger.from_json(saved) if saved else None
 
     def on_epoch_begin(
@@ -85,17 +86,17 @@ class SelectionCallback(TrainerCallback, ABC):
     ) -> None:
         done = state.epoch or 0.0
         epoch = int(done + 1e-6)
-        going_on = self._ledger is not None and self._ledger.epoch == epoch and done - epoch > 1e-6
-        if not going_on:
-            self._ledger = self._select(epoch, args, state, kwargs)
-        self._apply(state, kwargs["optimizer"])
-        self._watching = True
+        resumed = self._ledger is not None and self._ledger.epoch == epoch and done - epoch > 1e-6
+        if not resumed:
+            self._ledger = self._open_epoch_ledger(epoch, args, state, kwargs)
+        self._apply_selection(state, kwargs["optimizer"])
+        self._in_epoch = True
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._watching = False
-        report = self._report(args)
+        self._in_epoch = False
+        report = self._build_report(args)
         self.epochs.append(report)
         if self._on_epoch:
             self._on_epoch(report)
@@ -108,7 +109,7 @@ class SelectionCallback(TrainerCallback, ABC):
             check_gradients(state.global_step + 1, gradients, clipped=bool(args.max_grad_norm))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        _kept(state)[STATE_KEY] = self._open_ledger.to_json()
+        _get_callback_state(state)[STATE_KEY] = self._current_ledger.to_json()
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -123,35 +124,35 @@ class SelectionCallback(TrainerCallback, ABC):
         return self._costs.tensor_costs
 
     @property
-    def _open_ledger(self) -> EpochLedger:
+    def _current_ledger(self) -> EpochLedger:
         assert self._ledger is not None
         return self._ledger
 
-    def _apply(self, state: TrainerState, optimizer: Any) -> None:
+    def _apply_selection(self, state: TrainerState, optimizer: Any) -> None:
         """Freeze what is not selected, and treat its optimiser state as configured."""
-        chosen = set(self._open_ledger.current.tensors)
+        chosen = set(self._current_ledger.current.tensors)
         for name, parameter in self._parameters.items():
             parameter.requires_grad_(name in chosen)
             if name not in chosen:
                 parameter.grad = None
-        set_aside(optimizer, self._parameters.values(), self._optimizer_state)
-        _kept(state)[STATE_KEY] = self._open_ledger.to_json()
+        apply_optimizer_state_policy(optimizer, self._parameters.values(), self._optimizer_state)
+        _get_callback_state(state)[STATE_KEY] = self._current_ledger.to_json()
 
-    def _costs_of_full_fine_tuning(self, model: torch.nn.Module) -> StepCosts:
+    def _build_full_costs(self, model: torch.nn.Module) -> StepCosts:
         """The same costs; for an adapter those of the model below it, with every tensor of its own trained."""
         if not hasattr(model, "peft_config"):
             return self._costs
         own = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
         disabled = getattr(model, "disable_adapter", nullcontext)
         with disabled():
-            return step_costs(model, self._shapes, own)
+            return build_step_costs(model, self._shapes, own)
 
-    def _report(self, args: TrainingArguments) -> EpochReport:
-        ledger = self._open_ledger
+    def _build_report(self, args: TrainingArguments) -> EpochReport:
+        ledger = self._current_ledger
         trained = {name for selection in ledger.selections for name in selection.tensors}
-        spent, full = ledger.flops(self._costs, self._full_costs)
+        spent, full = ledger.count_flops(self._costs, self._full_costs)
         probes = sum(selection.probe_flops for selection in ledger.selections)
-        spent, full, probes = _summed((spent, full, probes), args)
+        spent, full, probes = _sum_over_processes((spent, full, probes), args)
         return EpochReport(
             epoch=ledger.epoch,
             rho=ledger.rho,
@@ -173,25 +174,25 @@ class SelectionCallback(TrainerCallback, ABC):
         except BudgetTooSmall:
             return None  # the longest rows alone fit nothing within this ρ
 
-    def _count(self, model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._watching and model.training and torch.is_grad_enabled():
+    def _count_step(self, model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._in_epoch and model.training and torch.is_grad_enabled():
             batch = kwargs if "input_ids" in kwargs or not args else {**kwargs, "input_ids": args[0]}
-            self._open_ledger.step(shape_of(batch, encoder=self._encoder))
+            self._current_ledger.count_step(get_step_shape(batch, encoder=self._encoder))
 
 
-def _kept(state: TrainerState) -> dict[str, Any]:
+def _get_callback_state(state: TrainerState) -> dict[str, Any]:
     """What callbacks keep in a checkpoint: a mapping once the state is made, whatever its annotation says."""
     return cast(dict[str, Any], state.stateful_callbacks)
 
 
-def step_costs(model: torch.nn.Module, shapes: Shapes, names: Iterable[str]) -> StepCosts:
+def build_step_costs(model: torch.nn.Module, shapes: BatchShapes, names: Iterable[str]) -> StepCosts:
     """The costs of batches of these shapes, with the named tensors trainable. Raises `TraceError`."""
     return StepCosts(
         model, batch_size=shapes.rows, shortest=shapes.shortest, longest=shapes.longest, names=tuple(names)
     )
 
 
-def _let_frozen_embeddings_rest(model: torch.nn.Module) -> None:
+def _disable_input_require_grads(model: torch.nn.Module) -> None:
     """Take back what transformers does for reentrant checkpointing alone: gradients for the embeddings' outputs.
 
     With them every selection would pay for the whole backward pass.
@@ -209,7 +210,7 @@ def _longest_of_stream(model: torch.nn.Module) -> int:
     return int(window or 2048)
 
 
-def _summed(values: tuple[int, ...], args: TrainingArguments) -> tuple[int, ...]:
+def _sum_over_processes(values: tuple[int, ...], args: TrainingArguments) -> tuple[int, ...]:
     """The values added up over all processes."""
     if args.world_size == 1:
         return values

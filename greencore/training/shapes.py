@@ -17,30 +17,30 @@ class StepShape:
 
 
 @dataclass(frozen=True)
-class Shapes:
+class BatchShapes:
     """What the batches of a run look like: `rows` of a full one, and the extremes of its lengths.
 
-    `rows_of` tells how many rows of the data have which lengths, unpadded; None of a stream.
+    `row_counts` tells how many rows of the data have which lengths, unpadded; None of a stream.
     """
 
     rows: int
     shortest: Lengths
     longest: Lengths
-    rows_of: Mapping[Lengths, int] | None = None
+    row_counts: Mapping[Lengths, int] | None = None
 
 
-def encodes(model: Any) -> bool:
+def is_encoder_decoder(model: Any) -> bool:
     """Whether the model has an encoder beside its decoder."""
     return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
 
 
-def shape_of(batch: Mapping[str, Any], *, encoder: bool) -> StepShape:
+def get_step_shape(batch: Mapping[str, Any], *, encoder: bool) -> StepShape:
     """The shape of a batch; with an encoder its labels are what the decoder writes."""
     rows, length = batch["input_ids"].shape[:2]
     return StepShape(int(rows), (int(length), int(batch["labels"].shape[1])) if encoder else (int(length),))
 
 
-def shapes_of(dataloader: Any, *, batch_size: int, encoder: bool, longest_of_stream: int) -> Shapes:
+def measure_batch_shapes(dataloader: Any, *, batch_size: int, encoder: bool, longest_of_stream: int) -> BatchShapes:
     """The extremes of the batches that a dataloader can make, padding or packing by its collator included.
 
     A dataset without a length is a stream: its rows may have anything from one token to `longest_of_stream`.
@@ -48,23 +48,23 @@ def shapes_of(dataloader: Any, *, batch_size: int, encoder: bool, longest_of_str
     """
     dataset = dataloader.dataset
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-        rows = shape_of(next(iter(dataloader)), encoder=encoder).rows
+        rows = get_step_shape(next(iter(dataloader)), encoder=encoder).rows
         kinds = 2 if encoder else 1
-        return Shapes(rows, (1,) * kinds, (longest_of_stream,) * kinds)
+        return BatchShapes(rows, (1,) * kinds, (longest_of_stream,) * kinds)
     rows_lengths = row_lengths(dataset, encoder=encoder)
     parts = [[lengths[part] for lengths in rows_lengths] for part in range(2 if encoder else 1)]
     ordered = [sorted(range(len(part)), key=part.__getitem__) for part in parts]
     ends = [
-        shape_of(dataloader.collate_fn([dataset[row] for row in rows_of_end]), encoder=encoder)
+        get_step_shape(dataloader.collate_fn([dataset[row] for row in rows_of_end]), encoder=encoder)
         for order in ordered
         for rows_of_end in (order[:1], order[-batch_size:])
     ]
     lengths_of_ends = list(zip(*(end.lengths for end in ends), strict=True))
-    return Shapes(
+    return BatchShapes(
         rows=ends[1].rows,
         shortest=tuple(min(lengths) for lengths in lengths_of_ends),
         longest=tuple(max(lengths) for lengths in lengths_of_ends),
-        rows_of=Counter(rows_lengths),
+        row_counts=Counter(rows_lengths),
     )
 
 

@@ -9,13 +9,13 @@ from transformers import PreTrainedTokenizerBase
 # A noncharacter of Unicode, which no text holds, within each special token that data spell out.
 MARK = "\U0010fffe"
 # Models think in tokens that data has to be able to hold.
-THOUGHT = re.compile(r"[<\[◁|]+/?(?:\w+:)?(?:think|thinking|thought|reason|reasoning)[>\]▷|]+", re.IGNORECASE)
+THINKING_TAG = re.compile(r"[<\[◁|]+/?(?:\w+:)?(?:think|thinking|thought|reason|reasoning)[>\]▷|]+", re.IGNORECASE)
 
 _patterns: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[int, re.Pattern[str] | None]] = WeakKeyDictionary()
 
 
-def mark_special(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return data's text with a mark in every special token of the tokenizer that it spells out (see `encode`).
+def mark_special_tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return data's text with a mark in every special token of the tokenizer that it spells out (see `encode_marked`).
 
     The tokens of a thought stay what they are.
     """
@@ -23,16 +23,16 @@ def mark_special(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
     if pattern is None:
         return text
     return pattern.sub(
-        lambda found: found[0] if THOUGHT.fullmatch(found[0]) else found[0][0] + MARK + found[0][1:], text
+        lambda found: found[0] if THINKING_TAG.fullmatch(found[0]) else found[0][0] + MARK + found[0][1:], text
     )
 
 
-def unmark(text: str) -> str:
+def remove_marks(text: str) -> str:
     """Return the text without the marks."""
     return text.replace(MARK, "")
 
 
-def encode(
+def encode_marked(
     text: str, tokenizer: PreTrainedTokenizerBase, *, add_special_tokens: bool = False, target: bool = False
 ) -> list[int]:
     """Encode text in which special tokens are those of a template; marked ones are encoded as the text that they are.
@@ -48,11 +48,11 @@ def encode(
     if MARK not in text:
         return list(tokens(text, add_special_tokens=add_special_tokens)["input_ids"])
     if (pattern := _pattern(tokenizer)) is None or not pattern.search(text):
-        plain = list(tokens(unmark(text), add_special_tokens=False, split_special_tokens=True)["input_ids"])
+        plain = list(tokens(remove_marks(text), add_special_tokens=False, split_special_tokens=True)["input_ids"])
         if not _special_ids(tokenizer).intersection(plain):  # a tokenizer of whole words or pieces finds them even so
             if not add_special_tokens:
                 return plain
-            return list(tokens(unmark(text), add_special_tokens=True, split_special_tokens=True)["input_ids"])
+            return list(tokens(remove_marks(text), add_special_tokens=True, split_special_tokens=True)["input_ids"])
     found = tokens(text, add_special_tokens=add_special_tokens, return_offsets_mapping=tokenizer.is_fast)
     if not tokenizer.is_fast:  # which says no places; a token of the mark is of the mark alone
         marks = set(tokenizer(MARK, add_special_tokens=False)["input_ids"]) - {tokenizer.unk_token_id}

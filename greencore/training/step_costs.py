@@ -9,9 +9,14 @@ from numpy.typing import NDArray
 
 from greencore.backprop import BudgetTooSmall, Selection, TensorCost, profile, select
 from greencore.backprop.curve import ConcaveCurve, importance_curve
-from greencore.backprop.lengths import Lengths, coefficients, nodes, weights
-from greencore.training.modes import modes_kept
-from greencore.training.shapes import StepShape, encodes
+from greencore.backprop.lengths import (
+    Lengths,
+    choose_trace_lengths,
+    compute_interpolation_weights,
+    fit_length_polynomial,
+)
+from greencore.training.modes import preserve_modes
+from greencore.training.shapes import StepShape, is_encoder_decoder
 
 
 class StepCosts:
@@ -32,17 +37,17 @@ class StepCosts:
         training mode, in which gradient checkpointing recomputes. `names` limits what counts as trainable.
         """
         self._batch_size = batch_size
-        self._nodes = nodes(shortest, longest)
+        self._trace_lengths = choose_trace_lengths(shortest, longest)
         device = next(model.parameters()).device
-        with modes_kept(model):
+        with preserve_modes(model):
             model.train()  # traced as a step runs
             self._profiles = tuple(
-                profile(model, _shaped(batch_size, lengths, device, encoder=encodes(model)), names=names)
-                for lengths in self._nodes
+                profile(model, _make_batch(batch_size, lengths, device, encoder=is_encoder_decoder(model)), names=names)
+                for lengths in self._trace_lengths
             )
         self._longest = self._profiles[0]
-        self._bounds = _bounds(self._nodes, shortest, longest)
-        self._weights: dict[Lengths, NDArray[np.float64]] = {}
+        self._share_weights = _compute_share_weights(self._trace_lengths, shortest, longest)
+        self._interpolation_weights: dict[Lengths, NDArray[np.float64]] = {}
 
     @property
     def tensors(self) -> tuple[str, ...]:
@@ -56,7 +61,7 @@ class StepCosts:
 
     def step_flops(self, names: Collection[str], shape: StepShape) -> float:
         """FLOPs of one step of this shape that trains just these tensors."""
-        return self._at(shape, [profile.step_flops(names) for profile in self._profiles])
+        return self._interpolate(shape, [profile.step_flops(names) for profile in self._profiles])
 
     def longest_step_flops(self, names: Collection[str]) -> int:
         """FLOPs of one step of the longest rows that trains just these tensors."""
@@ -64,100 +69,106 @@ class StepCosts:
 
     def full_flops(self, shape: StepShape) -> float:
         """FLOPs of one step of this shape that trains every tensor."""
-        return self._at(shape, [profile.full_flops for profile in self._profiles])
+        return self._interpolate(shape, [profile.full_flops for profile in self._profiles])
 
-    def flops(self, names: Collection[str], shapes: Mapping[StepShape, int]) -> tuple[int, int]:
+    def count_flops(self, names: Collection[str], shapes: Mapping[StepShape, int]) -> tuple[int, int]:
         """FLOPs of the counted steps: with just `names` trained, and with all."""
         spent, full = [p.step_flops(names) for p in self._profiles], [p.full_flops for p in self._profiles]
         return (
-            round(sum(steps * self._at(shape, spent) for shape, steps in shapes.items())),
-            round(sum(steps * self._at(shape, full) for shape, steps in shapes.items())),
+            round(sum(steps * self._interpolate(shape, spent) for shape, steps in shapes.items())),
+            round(sum(steps * self._interpolate(shape, full) for shape, steps in shapes.items())),
         )
 
-    def row_terms(self, names: Collection[str]) -> tuple[float, ...]:
-        """FLOPs of a row in a step that trains just these tensors, by `greencore.backprop.lengths.coefficients`.
+    def fit_row_polynomial(self, names: Collection[str]) -> tuple[float, ...]:
+        """FLOPs of a row in a step that trains just these tensors, by
+        `greencore.backprop.lengths.fit_length_polynomial`.
 
         Without a name it is the forward pass alone.
         """
         flops = [p.step_flops(names) if names else p.forward_flops for p in self._profiles]
-        return coefficients(self._nodes, [value / self._batch_size for value in flops])
+        return fit_length_polynomial(self._trace_lengths, [value / self._batch_size for value in flops])
 
     @cached_property
     def floor(self) -> float:
         """The smallest ρ that leaves one tensor to train at every length."""
-        return min(self._alone.values())
+        return min(self._single_tensor_shares.values())
 
-    def reachable(self, rho: float) -> tuple[str, ...]:
+    def list_affordable_tensors(self, rho: float) -> tuple[str, ...]:
         """The tensors that fit within ρ by themselves, from output to input: nothing deeper need be probed (Eq. 12)."""
-        return tuple(name for name, share in self._alone.items() if share <= rho)
+        return tuple(name for name, share in self._single_tensor_shares.items() if share <= rho)
 
-    def worst_share(self, names: Collection[str]) -> float:
+    def compute_max_share(self, names: Collection[str]) -> float:
         """The largest share of full fine-tuning's FLOPs that a step takes, at any length, by either count.
 
         Both counts bound it: all FLOPs, and the matrix products that torch's FlopCounterMode counts.
         """
-        total = self._bounds @ [float(p.step_flops(names)) for p in self._profiles]
-        counted = self._bounds @ [float(p.matmul_step_flops(names)) for p in self._profiles]
+        total = self._share_weights @ [float(p.step_flops(names)) for p in self._profiles]
+        counted = self._share_weights @ [float(p.matmul_step_flops(names)) for p in self._profiles]
         return float(max((total / self._full_at_bounds[0]).max(), (counted / self._full_at_bounds[1]).max()))
 
     def select(self, importance: Mapping[str, float], rho: float) -> Selection:
         """The most important tensors that keep every step within ρ. Raises `BudgetTooSmall`.
 
-        `importance` holds at least the tensors that are `reachable`. What the tensors of positive importance leave of
+        `importance` holds at least the tensors in `list_affordable_tensors`. What the tensors of positive
+        importance leave of
         the budget goes to the others: on one batch a sign is often momentum's rather than the loss's, and whoever
         asks for ρ expects it to be used.
         """
-        worth, margin = dict.fromkeys(self.tensors, 0.0) | _at_least_a_little(importance), 0.0
+        worth, margin = dict.fromkeys(self.tensors, 0.0) | _raise_to_positive(importance), 0.0
         while True:
             try:
                 chosen = select(self._longest, worth, rho - margin)
             except BudgetTooSmall:
-                return self._selection(self._fill([self._best_alone(importance, rho)], worth, rho), importance)
-            excess = self.worst_share(chosen.names) - rho
+                return self._build_selection(
+                    self._fill_budget([self._choose_best_single_tensor(importance, rho)], worth, rho), importance
+                )
+            excess = self.compute_max_share(chosen.names) - rho
             if rho >= 1 or excess <= 0:
-                return self._selection(self._fill(list(chosen.names), worth, rho), importance)
+                return self._build_selection(self._fill_budget(list(chosen.names), worth, rho), importance)
             margin = max(2 * margin, rho - chosen.rho + excess)  # at least doubles, so that it comes to an end
 
     def curve(self, importance: Mapping[str, float], rho: float) -> ConcaveCurve:
         """What each share of the longest step's FLOPs up to ρ would bring; `importance` as for `select`."""
         worth = dict.fromkeys(self.tensors, 0.0) | dict(importance)
-        return importance_curve(self._longest, worth, up_to=rho).concave()
+        return importance_curve(self._longest, worth, up_to=rho).concave_hull()
 
     @cached_property
-    def _alone(self) -> dict[str, float]:
-        return {name: self.worst_share([name]) for name in self.tensors}
+    def _single_tensor_shares(self) -> dict[str, float]:
+        return {name: self.compute_max_share([name]) for name in self.tensors}
 
     @cached_property
     def _full_at_bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        total = self._bounds @ [float(profile.full_flops) for profile in self._profiles]
-        return total, self._bounds @ [float(p.matmul_step_flops(self.tensors)) for p in self._profiles]
+        total = self._share_weights @ [float(profile.full_flops) for profile in self._profiles]
+        return total, self._share_weights @ [float(p.matmul_step_flops(self.tensors)) for p in self._profiles]
 
-    def _at(self, shape: StepShape, flops_at_nodes: list[int]) -> float:
-        if shape.lengths in self._nodes:
-            flops = float(flops_at_nodes[self._nodes.index(shape.lengths)])
+    def _interpolate(self, shape: StepShape, flops_at_nodes: list[int]) -> float:
+        if shape.lengths in self._trace_lengths:
+            flops = float(flops_at_nodes[self._trace_lengths.index(shape.lengths)])
         else:
-            if shape.lengths not in self._weights:
-                self._weights[shape.lengths] = weights(self._nodes, [shape.lengths])[0]
-            flops = float(self._weights[shape.lengths] @ flops_at_nodes)
+            if shape.lengths not in self._interpolation_weights:
+                self._interpolation_weights[shape.lengths] = compute_interpolation_weights(
+                    self._trace_lengths, [shape.lengths]
+                )[0]
+            flops = float(self._interpolation_weights[shape.lengths] @ flops_at_nodes)
         return flops * shape.rows / self._batch_size
 
-    def _best_alone(self, importance: Mapping[str, float], rho: float) -> str:
+    def _choose_best_single_tensor(self, importance: Mapping[str, float], rho: float) -> str:
         """The most important of the tensors that fit by themselves. Raises `BudgetTooSmall`."""
-        fitting = self.reachable(rho)
+        fitting = self.list_affordable_tensors(rho)
         if not fitting:
             raise BudgetTooSmall(rho, self.floor)
         return max(fitting, key=lambda name: importance[name])
 
-    def _fill(self, names: list[str], worth: Mapping[str, float], rho: float) -> list[str]:
+    def _fill_budget(self, names: list[str], worth: Mapping[str, float], rho: float) -> list[str]:
         """Add what still fits at all lengths by both counts, the most important for its own gradient's cost first."""
         taken = set(names)
         left = [t for t in self._longest.tensors if t.name not in taken and worth[t.name] > 0]
         for tensor in sorted(left, key=lambda tensor: -worth[tensor.name] / max(tensor.t_dw, 1)):
-            if self.worst_share([*names, tensor.name]) <= rho:
+            if self.compute_max_share([*names, tensor.name]) <= rho:
                 names.append(tensor.name)
         return names
 
-    def _selection(self, names: Collection[str], importance: Mapping[str, float]) -> Selection:
+    def _build_selection(self, names: Collection[str], importance: Mapping[str, float]) -> Selection:
         kept = set(names)
         ordered = tuple(name for name in self.tensors if name in kept)
         flops = self._longest.step_flops(ordered)
@@ -165,13 +176,13 @@ class StepCosts:
         return Selection(ordered, total, flops, flops / self._longest.full_flops)
 
 
-def _at_least_a_little(importance: Mapping[str, float]) -> dict[str, float]:
+def _raise_to_positive(importance: Mapping[str, float]) -> dict[str, float]:
     """Importance with everything that is not positive raised to next to nothing, too little to displace anything."""
     least = min((value for value in importance.values() if value > 0), default=1.0)
     return {name: value if value > 0 else least * 1e-6 for name, value in importance.items()}
 
 
-def _bounds(traced: tuple[Lengths, ...], shortest: Lengths, longest: Lengths) -> NDArray[np.float64]:
+def _compute_share_weights(traced: tuple[Lengths, ...], shortest: Lengths, longest: Lengths) -> NDArray[np.float64]:
     """Weights of the traced costs at the lengths where a step's share can be largest.
 
     In one length a share is a ratio of two linear functions and so largest at an end. In two it may be largest
@@ -180,10 +191,12 @@ def _bounds(traced: tuple[Lengths, ...], shortest: Lengths, longest: Lengths) ->
     if len(traced[0]) == 1:
         return np.eye(len(traced))
     axes = [np.arange(low, high + 1) for low, high in zip(shortest, longest, strict=True)]
-    return weights(traced, [(int(source), int(target)) for source in axes[0] for target in axes[1]])
+    return compute_interpolation_weights(
+        traced, [(int(source), int(target)) for source in axes[0] for target in axes[1]]
+    )
 
 
-def _shaped(rows: int, lengths: Lengths, device: torch.device, *, encoder: bool) -> dict[str, torch.Tensor]:
+def _make_batch(rows: int, lengths: Lengths, device: torch.device, *, encoder: bool) -> dict[str, torch.Tensor]:
     ids = torch.zeros(rows, lengths[0], dtype=torch.long, device=device)
     labels = torch.zeros(rows, lengths[1], dtype=torch.long, device=device) if encoder else ids
     return {"input_ids": ids, "labels": labels}

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from greencore.training.kept import keep
+from greencore.training.kept import load_or_create
 
-FILE_NAME = "clock.json"
+CLOCK_FILE_NAME = "clock.json"
 
 
 class TemplateClock:
@@ -25,6 +25,6 @@ class TemplateClock:
         """Return the kept time, or what `now` gives where none is kept yet."""
         if self._reading is None:
             file = self._file
-            reading = now() if file is None else keep(file, lambda: now().isoformat(), datetime.fromisoformat)
+            reading = now() if file is None else load_or_create(file, lambda: now().isoformat(), datetime.fromisoformat)
             self._reading = reading
         return self._reading

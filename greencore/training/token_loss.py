@@ -3,11 +3,11 @@
 import torch
 from torch.nn import functional
 
-from greencore.training.rows import IGNORED
+from greencore.training.rows import IGNORED_LABEL
 
 
 @torch.no_grad()
-def summed_token_loss(logits: torch.Tensor, labels: torch.Tensor, *, encoder: bool) -> tuple[torch.Tensor, int]:
+def sum_token_loss(logits: torch.Tensor, labels: torch.Tensor, *, encoder: bool) -> tuple[torch.Tensor, int]:
     """Return the summed cross-entropy (nats) of the learned tokens of a batch, and their number.
 
     `logits` are [rows, length, vocabulary], `labels` [rows, length] with -100 where nothing is learned. A decoder
@@ -19,6 +19,6 @@ def summed_token_loss(logits: torch.Tensor, labels: torch.Tensor, *, encoder: bo
         logits, labels = logits[:, :-1], labels[:, 1:]
     total = torch.zeros((), dtype=torch.float64, device=logits.device)
     for scores, targets in zip(logits, labels.to(logits.device), strict=True):
-        learned = targets != IGNORED
+        learned = targets != IGNORED_LABEL
         total += functional.cross_entropy(scores[learned].float(), targets[learned], reduction="sum")
-    return total, int((labels != IGNORED).sum())
+    return total, int((labels != IGNORED_LABEL).sum())

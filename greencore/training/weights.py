@@ -24,7 +24,7 @@ def named_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: state[name] for name in state if first[id(state[name])] == name}
 
 
-def changing_tensors(model: torch.nn.Module) -> tuple[str, ...]:
+def list_changeable_tensors(model: torch.nn.Module) -> tuple[str, ...]:
     """The names of what a run can change: parameters that are not frozen, and persistent buffers."""
     return tuple(
         name
@@ -61,7 +61,7 @@ def write_tensors(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], n
             own[name].copy_(tensor)
 
 
-def first_not_finite(model: torch.nn.Module) -> str | None:
+def find_non_finite_tensor(model: torch.nn.Module) -> str | None:
     """The name of a parameter with a value that is not finite, or of a buffer with one that is no number."""
     for name, tensor in named_tensors(model).items():
         if not tensor.is_floating_point():

@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from cli.main import app
-from greencore.training.delta import FILE_NAME, write_delta
+from greencore.training.delta import DELTA_FILE_NAME, write_delta
 from greencore.training.models import load_model, load_tokenizer
 from tests.greencore.training.conftest import small_model
 
@@ -24,7 +24,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def delta(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A delta whose base's last norm was doubled."""
-    file = tmp_path_factory.mktemp("result") / FILE_NAME
+    file = tmp_path_factory.mktemp("result") / DELTA_FILE_NAME
     model = load_model(base)
     with torch.no_grad():
         model.get_parameter(NORM).mul_(2)

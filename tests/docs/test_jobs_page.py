@@ -15,7 +15,7 @@ from api.jobs.request import JobRequest, Method
 from api.main import Api
 from cli.main import app
 from greencore.hyperparameters import Hyperparameters, ResultForm
-from greencore.training.delta import FILE_NAME
+from greencore.training.delta import DELTA_FILE_NAME
 from scheduler.webhooks import FIRST_PAUSE, PAUSE_FACTOR
 from store.deliveries import GIVEN_UP_UNTIL_DISABLED
 from store.settings import Settings
@@ -43,7 +43,7 @@ def test_every_status_is_explained_and_the_final_ones_lead_on_by_a_retry_alone()
 def test_every_method_and_every_form_of_a_result_is_explained() -> None:
     assert first_cells("Methods") == list(get_args(Method))
     assert {name for name in first_cells("Results") if name in get_args(ResultForm)} == set(get_args(ResultForm))
-    assert FILE_NAME in section("Results")
+    assert DELTA_FILE_NAME in section("Results")
 
 
 def test_the_example_is_a_job() -> None:

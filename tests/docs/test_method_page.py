@@ -12,7 +12,7 @@ import torch
 from greencore.dataset import PromptRow
 from greencore.training import GreenTrainerCallback
 from greencore.training.models import load_model, load_tokenizer
-from greencore.training.rows import tokenise
+from greencore.training.rows import tokenise_rows
 from tests.greencore.training.conftest import small_model
 
 PAGE = (Path(__file__).parents[2] / "docs" / "explanation" / "method.md").read_text()
@@ -24,7 +24,7 @@ def test_the_example_works_with_a_plain_trainer(
 ) -> None:
     folder = small_model(tmp_path / "model")
     data = [PromptRow(f"w{number} w2 w3 w4 w5", " w7 w8") for number in range(1, 17)]
-    examples = tokenise(data, load_tokenizer(folder), max_length=32).examples
+    examples = tokenise_rows(data, load_tokenizer(folder), max_length=32).examples
     rows = [{"input_ids": example.input_ids, "labels": example.labels} for example in examples]
 
     def collator(batch: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from greencore.training.run import Result
+from greencore.training.run import TrainingResult
 from store.database import Database
 from store.jobs import JobRepository
 from store.leases import LeaseLost, claim
@@ -156,7 +156,7 @@ def test_a_result_is_never_replaced_by_that_of_a_lost_attempt(database: Database
         written = folder / f"result-{journal.lease.attempt}"
         written.mkdir(parents=True)
         (written / "model.safetensors").write_text(text)
-        result = Result(True, written, None, None, None, ())
+        result = TrainingResult(True, written, None, None, None, ())
         keep_result(journal, worker_settings, job_of(database, job_id), result)
 
     def journal() -> Journal:

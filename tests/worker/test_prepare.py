@@ -8,7 +8,7 @@ import pytest
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from greencore.training.models import ModelError, load_tokenizer
-from greencore.training.positions import TooLong
+from greencore.training.positions import MaxLengthExceeded
 from store.settings import Settings
 from store.tables import Job
 from tests.greencore.training.conftest import small_model
@@ -26,7 +26,7 @@ def prepare(
     job = Job(model="small", method=method, policy={"kind": "constant", "rho": 0.6}, hyperparameters=hyperparameters)
     try:
         estimate_job(job, rows, settings)
-    except (ModelError, TooLong) as error:
+    except (ModelError, MaxLengthExceeded) as error:
         return explain(error)
     raise AssertionError("the job was not refused")
 

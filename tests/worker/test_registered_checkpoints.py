@@ -61,7 +61,7 @@ def test_the_last_two_stay_on_record_and_on_disk(
 ) -> None:
     first = checkpoints()
     for step in (9, 18, 27):
-        first.write(step, step // 9, fill)
+        first.write_checkpoint(step, step // 9, fill)
     assert checkpoint_names(database, job_id) == {"checkpoint-18-1", "checkpoint-27-1"}
     assert names(settings.job_dir(job_id)) == {"checkpoint-18-1", "checkpoint-27-1"}
 
@@ -69,13 +69,13 @@ def test_the_last_two_stay_on_record_and_on_disk(
 def test_what_dead_attempts_left_is_removed_and_never_gone_on_from(
     database: Database, settings: Settings, job_id: str, checkpoints: Callable[[], RegisteredCheckpoints]
 ) -> None:
-    checkpoints().write(9, 1, fill)
+    checkpoints().write_checkpoint(9, 1, fill)
     folder = settings.job_dir(job_id)
     for left in (".checkpoint-18-1", "checkpoint-18-1", ".result-1", "result-1", "artifacts"):
         (folder / left).mkdir()
         fill(folder / left)
     take_back(database, job_id)
-    found = checkpoints().newest()
+    found = checkpoints().find_newest()
     assert found == folder / "checkpoint-9-1"
     assert names(folder) == {"checkpoint-9-1"}
 
@@ -85,9 +85,9 @@ def test_a_damaged_checkpoint_is_told_of_and_the_one_before_it_taken(
     database: Database, job_id: str, checkpoints: Callable[[], RegisteredCheckpoints], damage: str
 ) -> None:
     first = checkpoints()
-    first.write(9, 1, fill)
-    first.write(18, 2, fill)
-    newest = first.newest()
+    first.write_checkpoint(9, 1, fill)
+    first.write_checkpoint(18, 2, fill)
+    newest = first.find_newest()
     assert newest is not None
     weights = newest / "weights.bin"
     match damage:
@@ -102,7 +102,7 @@ def test_a_damaged_checkpoint_is_told_of_and_the_one_before_it_taken(
         case _:
             newest.rename(newest.with_name("elsewhere"))
     take_back(database, job_id)
-    found = checkpoints().newest()
+    found = checkpoints().find_newest()
     assert found is not None
     assert found.name == "checkpoint-9-1"
     assert checkpoint_names(database, job_id) == {"checkpoint-9-1"}
@@ -114,39 +114,39 @@ def test_a_run_whose_only_checkpoint_is_damaged_begins_anew(
     database: Database, job_id: str, checkpoints: Callable[[], RegisteredCheckpoints]
 ) -> None:
     first = checkpoints()
-    first.write(9, 1, fill)
+    first.write_checkpoint(9, 1, fill)
     (first.folder / "checkpoint-9-1" / "state.json").unlink()
     take_back(database, job_id)
-    assert checkpoints().newest() is None
+    assert checkpoints().find_newest() is None
 
 
 def test_a_worker_that_lost_its_lease_leaves_nothing_and_touches_nothing(
     database: Database, settings: Settings, job_id: str, checkpoints: Callable[[], RegisteredCheckpoints]
 ) -> None:
     loser = checkpoints()
-    loser.write(9, 1, fill)
+    loser.write_checkpoint(9, 1, fill)
     take_back(database, job_id)
     winner = checkpoints()
-    winner.write(18, 2, fill)
+    winner.write_checkpoint(18, 2, fill)
     with pytest.raises(LeaseLost):
-        loser.write(27, 3, fill)
+        loser.write_checkpoint(27, 3, fill)
     assert checkpoint_names(database, job_id) == {"checkpoint-9-1", "checkpoint-18-2"}
     assert names(settings.job_dir(job_id)) == {"checkpoint-9-1", "checkpoint-18-2"}
-    assert winner.newest() == settings.job_dir(job_id) / "checkpoint-18-2"
+    assert winner.find_newest() == settings.job_dir(job_id) / "checkpoint-18-2"
 
 
 def test_a_full_disk_leaves_the_checkpoint_before_it_and_says_so(
     database: Database, settings: Settings, job_id: str, checkpoints: Callable[[], RegisteredCheckpoints]
 ) -> None:
     first = checkpoints()
-    first.write(9, 1, fill)
+    first.write_checkpoint(9, 1, fill)
     with no_room():
-        first.write(18, 2, fill)
+        first.write_checkpoint(18, 2, fill)
     assert names(settings.job_dir(job_id)) == {"checkpoint-9-1"}
     [event] = [event for event in events(database, job_id) if event.type == "checkpoint.failed"]
     assert event.data["step"] == 18
     assert "no room" in event.data["reason"]
-    first.write(27, 3, fill)
+    first.write_checkpoint(27, 3, fill)
     assert checkpoint_names(database, job_id) == {"checkpoint-9-1", "checkpoint-27-1"}
 
 
@@ -156,7 +156,7 @@ def test_another_fault_of_the_disk_is_raised(checkpoints: Callable[[], Registere
 
     first = checkpoints()
     with pytest.raises(OSError, match="Input/output"):
-        first.write(9, 1, broken)
+        first.write_checkpoint(9, 1, broken)
     assert names(first.folder) == set()
 
 
@@ -169,7 +169,7 @@ def test_a_job_from_before_the_register_goes_on_from_its_folder(
     take(database, job_id)
     take_back(database, job_id)
     second = checkpoints()
-    assert second.newest() == old
-    second.write(18, 2, fill)
+    assert second.find_newest() == old
+    second.write_checkpoint(18, 2, fill)
     assert names(second.folder) == {"checkpoint-18-2"}
     assert "checkpoint.damaged" not in event_types(database, job_id)

@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from greencore.backprop.flops import FREE, MOVES, OpFlops, op_flops
+from greencore.backprop.flops import ZERO_FLOP_OPERATORS, ZERO_FLOPS, OpFlops, count_operator_flops
 
 aten = torch.ops.aten
 Batch = dict[str, torch.Tensor]
@@ -21,7 +21,7 @@ class Executed(TorchDispatchMode):
         """`embedding` is the shape of the one kind of weight that is used twice: adding its gradients up is free."""
         super().__init__()  # type: ignore[no-untyped-call]
         self._embedding = embedding
-        self.flops: OpFlops = FREE
+        self.flops: OpFlops = ZERO_FLOPS
         self.unlisted: set[str] = set()
 
     def __torch_dispatch__(
@@ -30,12 +30,12 @@ class Executed(TorchDispatchMode):
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         if func.namespace == "aten":
-            flops = op_flops(func, args, kwargs, out)
+            flops = count_operator_flops(func, args, kwargs, out)
             if func is aten.add.Tensor and out.shape == self._embedding:
                 return out
             self.flops += flops
             floats = [leaf for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
-            moves = func.is_view or func._overloadpacket in MOVES
+            moves = func.is_view or func._overloadpacket in ZERO_FLOP_OPERATORS
             if floats and not moves and not flops.total and max(leaf.numel() for leaf in floats):
                 self.unlisted.add(str(func))
         return out

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from greencore.backprop import BudgetTooSmall, ImportanceCurve, Profile, importance_curve, select
-from greencore.backprop.profile import CountedCost, assemble
+from greencore.backprop.profile import StepFlops, build_profile
 
 
 @st.composite
@@ -28,7 +28,7 @@ def chains(draw: st.DrawFn) -> Profile:
             costs[served] = costs.get(served, 0) + draw(amount)
         first += branches
     names = tuple((f"t{tensor}", 1) for tensor in range(size))
-    return assemble(names, forward=draw(st.integers(1, 200)), total=costs, counted=CountedCost(0, ()))
+    return build_profile(names, forward=draw(st.integers(1, 200)), total=costs, counted=StepFlops(0, ()))
 
 
 def worth_of(costs: Profile, seed: int) -> dict[str, float]:
@@ -98,7 +98,7 @@ def test_it_may_end_where_the_importance_was_measured(costs: Profile, curve: Imp
 
 
 def test_the_hull_lies_above_and_touches_at_its_corners(curve: ImportanceCurve) -> None:
-    hull = curve.concave()
+    hull = curve.concave_hull()
     assert (np.interp(curve.rho, hull.rho, hull.importance) >= curve.importance * (1 - 1e-12)).all()
     assert [curve.at(rho) for rho in hull.rho] == hull.importance.tolist()
     assert (np.diff(hull.per_flop) < 0).all()
@@ -110,7 +110,7 @@ def test_the_hull_lies_above_and_touches_at_its_corners(curve: ImportanceCurve) 
 
 @pytest.mark.parametrize("part", [0.0, 0.3, 0.8, 1.5])
 def test_a_price_buys_as_long_as_a_flop_brings_more(curve: ImportanceCurve, part: float) -> None:
-    hull = curve.concave()
+    hull = curve.concave_hull()
     price = part * float(hull.per_flop[0])
     gain = curve.importance - price * curve.rho * curve.full_flops
     assert curve.rho[gain.argmax()] == hull.rho_at(price)

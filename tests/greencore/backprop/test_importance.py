@@ -11,7 +11,7 @@ from transformers import (
 )
 
 from greencore.backprop import NotFinite, importance
-from greencore.backprop.importance import Measured, Metric, measure
+from greencore.backprop.importance import ImportanceMeasurement, Metric, measure_importance
 from tests.greencore.backprop.probes import (
     FAMILIAR,
     OPTIMIZERS,
@@ -65,7 +65,7 @@ def test_clipping_is_that_of_the_norm_over_all_tensors(name: str, precision: str
     expected = naive(model, batch, optimizer, max_grad_norm=0.05)
     for metric in get_args(Metric):
         torch.manual_seed(7)
-        found = measure(model, batch, optimizer, metric, max_grad_norm=0.05)
+        found = measure_importance(model, batch, optimizer, metric, max_grad_norm=0.05)
         assert found.values == close(expected[metric])
         assert found.passes == ((1,) if metric == "grad" else (2,))
 
@@ -88,18 +88,20 @@ def test_the_forward_pass_alone_is_under_the_autocast_that_the_caller_has_set(ba
     with torch.autocast("cpu", torch.bfloat16):
         model(**batch)  # leaves casts of trainable weights in autocast's cache
         with FlopCounterMode(display=False) as counted:
-            found = measure(model, batch, optimizer, names=upper, max_grad_norm=0.05)
+            found = measure_importance(model, batch, optimizer, names=upper, max_grad_norm=0.05)
         model.requires_grad_(False)
         assert not model(**batch).loss.requires_grad
     in_precision(model, "autocast")
     with FlopCounterMode(display=False) as expected:
-        assert measure(model, batch, optimizer, names=upper, max_grad_norm=0.05) == found
+        assert measure_importance(model, batch, optimizer, names=upper, max_grad_norm=0.05) == found
     assert counted.get_total_flops() == expected.get_total_flops()
 
 
 def test_gradients_within_the_norm_are_not_clipped(model: PreTrainedModel, batch: Batch) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
-    assert measure(model, batch, optimizer, max_grad_norm=1e6) == Measured(importance(model, batch, optimizer), (1,))
+    assert measure_importance(model, batch, optimizer, max_grad_norm=1e6) == ImportanceMeasurement(
+        importance(model, batch, optimizer), (1,)
+    )
 
 
 def test_several_batches_give_the_mean_of_their_own(model: PreTrainedModel, batch: Batch) -> None:
@@ -107,7 +109,7 @@ def test_several_batches_give_the_mean_of_their_own(model: PreTrainedModel, batc
     optimizer = mid_run(OPTIMIZERS["adamw"], model, batch)
     batches = [batch, another(batch), another(batch, seed=3)]
     each = [importance(model, one, optimizer) for one in batches]
-    found = measure(model, batches, optimizer)
+    found = measure_importance(model, batches, optimizer)
     assert found.values == pytest.approx({name: sum(one[name] for one in each) / 3 for name in each[0]}, rel=1e-9)
     assert found.passes == (1, 1, 1)
 
@@ -148,8 +150,8 @@ def test_tensors_without_a_part_in_the_loss_have_no_importance(batch: Batch) -> 
 def test_a_scaled_loss_gives_the_same_and_its_overflow_is_named(batch: Batch) -> None:
     model = tiny_opt()
     optimizer = mid_run(OPTIMIZERS["adamw"], model, batch)
-    free = measure(model, batch, optimizer, max_grad_norm=0.05)
-    assert measure(model, batch, optimizer, max_grad_norm=0.05, loss_scale=2.0**16) == free
+    free = measure_importance(model, batch, optimizer, max_grad_norm=0.05)
+    assert measure_importance(model, batch, optimizer, max_grad_norm=0.05, loss_scale=2.0**16) == free
     with pytest.raises(NotFinite, match=r"gradient's norm of \S+ is (inf|nan) at a loss scale of 1e\+38"):
         importance(model, batch, mid_run(OPTIMIZERS["rprop"], model, batch), metric="dw", loss_scale=1e38)
 

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from greencore.backprop import NotFinite, importance
-from greencore.backprop.importance import measure
+from greencore.backprop.importance import measure_importance
 from tests.greencore.backprop.probes import OPTIMIZERS, Batch, another, copied_gradients, mid_run, tiny_opt
 
 
@@ -84,7 +84,7 @@ def test_the_probe_leaves_no_trace(with_statistics: PreTrainedModel, batch: Batc
     optimizer = mid_run(OPTIMIZERS[name], model, batch)
     model(**batch).loss.backward()
     before = everything(model, optimizer)
-    measured = measure(model, [batch, another(batch)], optimizer, max_grad_norm=0.05)
+    measured = measure_importance(model, [batch, another(batch)], optimizer, max_grad_norm=0.05)
     assert measured.passes == (2, 2)
     assert everything(model, optimizer) == before
 
@@ -274,7 +274,7 @@ def test_the_random_state_of_the_gpu_is_kept(batch: Batch) -> None:
     on_gpu = {key: value.to("cuda") for key, value in batch.items()}
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     before, state = everything(model, optimizer), torch.cuda.get_rng_state()
-    found = [measure(model, on_gpu, optimizer, max_grad_norm=0.05) for _ in range(2)]
+    found = [measure_importance(model, on_gpu, optimizer, max_grad_norm=0.05) for _ in range(2)]
     assert found[0].values == pytest.approx(found[1].values, rel=1e-4)
     assert found[0].passes == (2,)
     assert torch.equal(torch.cuda.get_rng_state(), state)

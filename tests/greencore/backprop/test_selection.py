@@ -11,8 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel, T5Config, T5ForConditionalGeneration
 
 from greencore.backprop import BudgetTooSmall, Profile, chain, profile, select, selection
-from greencore.backprop.profile import ConditionalCost, CountedCost, assemble
-from greencore.backprop.variants import variants_of
+from greencore.backprop.profile import ConditionalCost, StepFlops, build_profile
+from greencore.backprop.variants import get_variants
 
 Batch = dict[str, torch.Tensor]
 
@@ -39,7 +39,7 @@ def profiles(draw: st.DrawFn) -> Profile:
         mask = sum(1 << member for member in members)
         costs[mask] = costs.get(mask, 0) + flops
     forward = draw(st.integers(1, 200))
-    return assemble(tuple((name, 1) for name in tensors), forward=forward, total=costs, counted=CountedCost(0, ()))
+    return build_profile(tuple((name, 1) for name in tensors), forward=forward, total=costs, counted=StepFlops(0, ()))
 
 
 @st.composite
@@ -88,7 +88,7 @@ def assembled(holders: list[int], operators: list[tuple[set[int], int]], draw: s
         if mask:
             costs[mask] = costs.get(mask, 0) + flops
     tensors = tuple((f"t{tensor}", 1) for tensor in range(len(holders)))
-    return assemble(tensors, forward=draw(st.integers(1, 200)), total=costs, counted=CountedCost(0, ()))
+    return build_profile(tensors, forward=draw(st.integers(1, 200)), total=costs, counted=StepFlops(0, ()))
 
 
 @st.composite
@@ -105,7 +105,7 @@ def conditional(draw: st.DrawFn, plain: st.SearchStrategy[Profile]) -> Profile:
         if draw(st.booleans())
     )
     names = tuple((tensor.name, 1) for tensor in base.tensors)
-    return assemble(names, forward=base.forward_flops, total=total, counted=CountedCost(0, ()), conditional=changes)
+    return build_profile(names, forward=base.forward_flops, total=total, counted=StepFlops(0, ()), conditional=changes)
 
 
 @given(
@@ -129,7 +129,7 @@ def test_no_affordable_set_is_better(costs: Profile, data: st.DataObject, widest
         assert refusal.value.floor == costs.floor > rho
         return
     with pytest.MonkeyPatch.context() as narrow:
-        narrow.setattr(chain, "WIDEST", widest)  # a stretch that is wider makes the way fork
+        narrow.setattr(chain, "MAX_STRETCH_TENSORS", widest)  # a stretch that is wider makes the tree fork
         chosen = select(costs, worth, rho)
     best = max(sum(worth[name] for name in subset) for subset in _wanted(affordable, worth))
     assert costs.step_flops(chosen.names) == chosen.flops <= budget
@@ -148,9 +148,9 @@ def test_however_few_pairs_are_kept_no_budget_is_exceeded(costs: Profile, data: 
     worth = {tensor.name: data.draw(st.integers(1, 100)) for tensor in costs.tensors}
     rho = data.draw(st.floats(costs.floor, 1.0))
     with pytest.MonkeyPatch.context() as few:
-        few.setattr(selection, "FRONTIERS", (2,))
-        few.setattr(chain, "MOST_FORKS", 0)
-        few.setattr(chain, "WIDEST", 1)
+        few.setattr(selection, "FRONTIER_LIMITS", (2,))
+        few.setattr(chain, "MAX_FORKS", 0)
+        few.setattr(chain, "MAX_STRETCH_TENSORS", 1)
         chosen = select(costs, worth, rho)
     assert costs.step_flops(chosen.names) == chosen.flops <= rho * costs.full_flops
 
@@ -160,7 +160,7 @@ def test_thinning_costs_less_than_a_thousandth(costs: Profile, rho: float, monke
     draw = random.Random(3)
     worth = {tensor.name: draw.lognormvariate(0, 1) * tensor.params for tensor in costs.tensors}
     thin = select(costs, worth, rho).importance
-    monkeypatch.setattr(selection, "FRONTIERS", (1 << 30,))
+    monkeypatch.setattr(selection, "FRONTIER_LIMITS", (1 << 30,))
     monkeypatch.setattr(selection, "TOLERANCE", 0.0)
     assert thin >= (1 - 0.001) * select(costs, worth, rho).importance
 
@@ -237,13 +237,13 @@ def test_an_encoder_beside_a_deep_decoder_takes_few_choices() -> None:
         model = T5ForConditionalGeneration._from_config(config)
         ids = torch.zeros(1, 8, dtype=torch.long)
     deep = profile(model, {"input_ids": ids, "labels": ids})
-    (variant,) = variants_of(deep)
+    (variant,) = get_variants(deep)
     assert len(deep.tensors) > 500
-    assert _choices(variant.way) < 2 * len(deep.tensors)
+    assert _count_groups(variant.tree) < 2 * len(deep.tensors)
     chosen = select(deep, {tensor.name: float(tensor.params) for tensor in deep.tensors}, 0.6)
     assert chosen.rho == pytest.approx(0.6, abs=0.002)
     assert chosen.rho <= 0.6
 
 
-def _choices(way: chain.Way) -> int:
-    return len(way.choices) + sum(_choices(fork) for _, fork in way.forks)
+def _count_groups(tree: chain.SearchTree) -> int:
+    return len(tree.groups) + sum(_count_groups(subtree) for _, subtree in tree.subtrees)

@@ -130,7 +130,7 @@ def test_a_probe_s_concave_curve_buys_the_same_here_as_there(
 ) -> None:
     rho = np.array(sorted({share for share, _ in points})) / 100
     value = np.cumsum([float(gain) for _, gain in points[: len(rho)]])
-    there = ImportanceCurve(rho, value, full_flops=10**12).concave()
+    there = ImportanceCurve(rho, value, full_flops=10**12).concave_hull()
     if len(there.rho) < 2:
         return
     here = UtilityCurve(there.rho, there.importance)

@@ -21,8 +21,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from greencore.training.adapters import merged, with_adapter
-from greencore.training.baselines import Baseline, trained_tensors
+from greencore.training.adapters import merge_adapter, with_adapter
+from greencore.training.baselines import Baseline, list_trained_tensors
 
 BLOCKS = 3
 
@@ -96,12 +96,12 @@ def both(norm: str) -> tuple[str, str]:
 
 
 def names(method: Baseline, model: PreTrainedModel, epoch: int = 0, epochs: int = 1) -> set[str]:
-    return set(trained_tensors(method, model, epoch=epoch, epochs=epochs))
+    return set(list_trained_tensors(method, model, epoch=epoch, epochs=epochs))
 
 
 def test_full_trains_everything_in_the_models_order() -> None:
     model = opt()
-    assert trained_tensors("full", model, epoch=1, epochs=2) == tuple(name for name, _ in model.named_parameters())
+    assert list_trained_tensors("full", model, epoch=1, epochs=2) == tuple(name for name, _ in model.named_parameters())
 
 
 @pytest.mark.parametrize(
@@ -318,14 +318,14 @@ def test_a_merged_adapter_is_the_plain_model_with_the_same_answers(build: Callab
     model.eval()
     ids = torch.randint(2, 64, (2, 6))
     expected = model(input_ids=ids, labels=ids).logits
-    plain = merged(model)
+    plain = merge_adapter(model)
     torch.testing.assert_close(plain.eval()(input_ids=ids, labels=ids).logits, expected, rtol=1e-4, atol=1e-5)
     assert {name: type(module) for name, module in plain.named_modules()} == kinds
 
 
 def test_a_prefix_cannot_be_merged() -> None:
     with pytest.raises(ValueError, match="not part of any weight"):
-        merged(with_adapter("prefix", llama()))
+        merge_adapter(with_adapter("prefix", llama()))
 
 
 def test_the_defaults_are_those_of_the_papers_implementation() -> None:

@@ -7,10 +7,10 @@ from tokenizers import normalizers
 from transformers import PreTrainedTokenizerBase
 
 from greencore.dataset import InvalidRow, MessagesRow, PromptRow, Row, TextRow
-from greencore.training.chat_template import ConversationRefused, last_turn
-from greencore.training.formats import chat_prompt, prompt_format
+from greencore.training.chat_template import ConversationRefused, render_last_turn
+from greencore.training.formats import render_chat_prompt, resolve_prompt_format
 from greencore.training.models import ModelError
-from greencore.training.rows import UnusableRow, prompt_tokens, reference, tokenise
+from greencore.training.rows import UnusableRow, get_reference_text, tokenise_prompt, tokenise_rows
 from tests.greencore.training.chat_templates import (
     CHATML,
     DEEPSEEK_R1,
@@ -38,10 +38,10 @@ def templated(template: str, *, sentencepiece: bool = False) -> PreTrainedTokeni
 
 def learned(tokenizer: PreTrainedTokenizerBase, messages: Sequence[tuple[str, str]]) -> str:
     """The labels of the conversation's row, as text."""
-    [example] = tokenise([MessagesRow(tuple(messages))], tokenizer, max_length=500).examples
-    given, _ = prompt_tokens(MessagesRow(tuple(messages)), tokenizer, max_length=500)
+    [example] = tokenise_rows([MessagesRow(tuple(messages))], tokenizer, max_length=500).examples
+    given, _ = tokenise_prompt(MessagesRow(tuple(messages)), tokenizer, max_length=500)
     assert list(example.input_ids[: len(given)]) == given
-    assert given == tokenizer(chat_prompt(messages[:-1], tokenizer), add_special_tokens=False)["input_ids"]
+    assert given == tokenizer(render_chat_prompt(messages[:-1], tokenizer), add_special_tokens=False)["input_ids"]
     return str(tokenizer.decode([label for label in example.labels if label >= 0]))
 
 
@@ -72,7 +72,7 @@ def test_what_is_learned_is_what_the_template_renders_after_the_generation_promp
 @pytest.mark.parametrize("sentencepiece", [False, True])
 def test_the_token_that_ends_a_turn_is_learned(template: str, end: str, sentencepiece: bool) -> None:
     tokenizer = templated(template, sentencepiece=sentencepiece)
-    [example] = tokenise([MessagesRow(ASKED)], tokenizer, max_length=99).examples
+    [example] = tokenise_rows([MessagesRow(ASKED)], tokenizer, max_length=99).examples
     assert tokenizer.convert_tokens_to_ids(end) in example.labels
     assert learned(tokenizer, ASKED).strip().startswith("the answer")
     if template == MISTRAL:
@@ -84,14 +84,14 @@ def test_the_token_that_ends_a_turn_is_learned(template: str, end: str, sentence
 def test_the_chat_format_gives_the_tokens_of_the_same_row_as_messages(template: str, length: int) -> None:
     tokenizer = templated(template)
     prompt = " the source of the summary of the source, and the answer of the source "
-    form = prompt_format("chat", tokenizer)
+    form = resolve_prompt_format("chat", tokenizer)
     rows: list[Row] = [
         PromptRow(prompt, " the answer "),
         MessagesRow((("user", prompt), ("assistant", " the answer "))),
     ]
-    one, other = (tokenise([row], tokenizer, max_length=length, prompt_format=form) for row in rows)
+    one, other = (tokenise_rows([row], tokenizer, max_length=length, prompt_format=form) for row in rows)
     assert one == other
-    assert reference(rows[0], tokenizer, form) == reference(rows[1], tokenizer, form)
+    assert get_reference_text(rows[0], tokenizer, form) == get_reference_text(rows[1], tokenizer, form)
 
 
 def test_a_template_without_an_end_of_turn_is_followed_by_the_end_of_text() -> None:
@@ -153,9 +153,9 @@ def test_a_conversation_of_which_no_turn_can_be_learned_is_refused_with_its_line
 ) -> None:
     tokenizer = templated(template)
     with pytest.raises(ConversationRefused, match=reason):
-        last_turn(messages, tokenizer)
+        render_last_turn(messages, tokenizer)
     with pytest.raises(UnusableRow, match=f"^line 7: messages: .*{reason}") as refused:
-        tokenise([MessagesRow(ASKED), MessagesRow(messages, line=7)][1:], tokenizer, max_length=99)
+        tokenise_rows([MessagesRow(ASKED), MessagesRow(messages, line=7)][1:], tokenizer, max_length=99)
     assert refused.value.line == 7
     assert isinstance(refused.value, InvalidRow)
 
@@ -165,17 +165,17 @@ def test_a_dictionary_of_templates_needs_a_default() -> None:
     tokenizer = byte_level()
     tokenizer.chat_template = {"tool_use": CHATML, "rag": CHATML}
     with pytest.raises(ModelError, match=r"several chat templates \(rag, tool_use\) and none is named default"):
-        tokenise([MessagesRow(ASKED)], tokenizer, max_length=99)
+        tokenise_rows([MessagesRow(ASKED)], tokenizer, max_length=99)
     with pytest.raises(ModelError, match="none is named default"):
-        prompt_format("chat", tokenizer)
+        resolve_prompt_format("chat", tokenizer)
     tokenizer.chat_template = {"tool_use": "no", "default": CHATML}
-    assert chat_prompt([("user", "a")], tokenizer) == "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n"
+    assert render_chat_prompt([("user", "a")], tokenizer) == "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n"
 
 
 def test_a_template_that_cannot_be_read_is_the_models_fault() -> None:
     tokenizer = templated("{% for %}")
     with pytest.raises(ModelError, match="cannot be read") as unreadable:
-        tokenise([MessagesRow(ASKED)], tokenizer, max_length=99)
+        tokenise_rows([MessagesRow(ASKED)], tokenizer, max_length=99)
     assert not isinstance(unreadable.value, InvalidRow)
 
 
@@ -184,8 +184,8 @@ def test_a_template_that_cannot_be_read_is_the_models_fault() -> None:
 def test_a_shortened_conversation_keeps_its_opening_token(template: str) -> None:
     tokenizer = templated(template)
     for messages in (ASKED, LONGER, (*LONGER, *LONGER)):
-        [whole] = tokenise([MessagesRow(messages)], tokenizer, max_length=500).examples
-        tokens = tokenise([MessagesRow(messages)], tokenizer, max_length=len(whole.input_ids) - 3)
+        [whole] = tokenise_rows([MessagesRow(messages)], tokenizer, max_length=500).examples
+        tokens = tokenise_rows([MessagesRow(messages)], tokenizer, max_length=len(whole.input_ids) - 3)
         assert tokens.shortened_prompts == 1
         assert tokens.examples[0].input_ids[0] == tokenizer.bos_token_id
         assert tokens.examples[0].input_ids.count(tokenizer.bos_token_id) == 1
@@ -205,5 +205,5 @@ def test_a_text_of_no_tokens_is_refused_with_its_line() -> None:
         for encoder in (False, True):
             if not (encoder and isinstance(row, TextRow)):
                 with pytest.raises(UnusableRow, match=f"^line 3: {field}: gives no tokens"):
-                    tokenise([row], tokenizer, max_length=99, encoder=encoder)
-    assert tokenise([PromptRow("\u200b", "the")], tokenizer, max_length=99).examples[0].input_ids[0] == 1
+                    tokenise_rows([row], tokenizer, max_length=99, encoder=encoder)
+    assert tokenise_rows([PromptRow("\u200b", "the")], tokenizer, max_length=99).examples[0].input_ids[0] == 1

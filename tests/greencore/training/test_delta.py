@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, T5Config, T5ForConditionalGeneration
 
 from greencore.dataset import Row
 from greencore.hyperparameters import Hyperparameters
-from greencore.training.delta import FILE_NAME, DeltaError, apply_delta, write_delta
+from greencore.training.delta import DELTA_FILE_NAME, DeltaError, apply_delta, write_delta
 from greencore.training.models import load_model
 from greencore.training.run import Method, fine_tune
 
@@ -61,9 +61,9 @@ def test_applying_a_runs_delta_gives_the_full_result_bit_by_bit(
     full = trained(model_folder, rows, tmp_path / "full", method, "full")
     delta = trained(model_folder, rows, tmp_path / "delta", method, "delta")
     names = {path.name for path in delta.iterdir()}
-    assert names == {FILE_NAME, *(path.name for path in full.iterdir() if path.name.startswith("tokenizer"))}
+    assert names == {DELTA_FILE_NAME, *(path.name for path in full.iterdir() if path.name.startswith("tokenizer"))}
 
-    applied = apply_delta(model_folder, delta / FILE_NAME, tmp_path / "applied")
+    applied = apply_delta(model_folder, delta / DELTA_FILE_NAME, tmp_path / "applied")
 
     assert same_bits(applied, full)
     assert {path.name: path.read_bytes() for path in applied.iterdir()} == {
@@ -71,8 +71,10 @@ def test_applying_a_runs_delta_gives_the_full_result_bit_by_bit(
     }
     base = load_file(model_folder / "model.safetensors")
     whole = load_file(full / "model.safetensors")
-    assert set(load_file(delta / FILE_NAME)) == {name for name in base if not torch.equal(base[name], whole[name])}
-    assert (delta / FILE_NAME).stat().st_size < (full / "model.safetensors").stat().st_size
+    assert set(load_file(delta / DELTA_FILE_NAME)) == {
+        name for name in base if not torch.equal(base[name], whole[name])
+    }
+    assert (delta / DELTA_FILE_NAME).stat().st_size < (full / "model.safetensors").stat().st_size
 
 
 def test_the_result_of_a_prefix_is_the_adapter_and_names_its_base(
@@ -80,15 +82,15 @@ def test_the_result_of_a_prefix_is_the_adapter_and_names_its_base(
 ) -> None:
     adapter = trained(model_folder, rows, tmp_path, "prefix", "delta")
     assert (adapter / "adapter_model.safetensors").is_file()
-    assert not (adapter / FILE_NAME).exists()
+    assert not (adapter / DELTA_FILE_NAME).exists()
     assert json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == "small"
     assert not any(str(model_folder) in path.read_text() for path in adapter.glob("*.json"))
 
 
 def test_tied_embeddings_are_written_once_and_stay_tied(model_folder: Path, tmp_path: Path) -> None:
-    model = delta_of(model_folder, tmp_path / FILE_NAME, lambda m: m.get_parameter(EMBEDDING).mul_(2))
-    assert set(load_file(tmp_path / FILE_NAME)) == {EMBEDDING}
-    applied = load_model(apply_delta(model_folder, tmp_path / FILE_NAME, tmp_path / "applied"))
+    model = delta_of(model_folder, tmp_path / DELTA_FILE_NAME, lambda m: m.get_parameter(EMBEDDING).mul_(2))
+    assert set(load_file(tmp_path / DELTA_FILE_NAME)) == {EMBEDDING}
+    applied = load_model(apply_delta(model_folder, tmp_path / DELTA_FILE_NAME, tmp_path / "applied"))
     assert torch.equal(applied.lm_head.weight, model.lm_head.weight)
     assert applied.lm_head.weight is applied.get_input_embeddings().weight
 
@@ -102,10 +104,10 @@ def test_a_head_that_is_apart_in_the_files_is_written_apart(model_folder: Path, 
     weights["lm_head.weight"] = weights["shared.weight"] + 1
     save_file(weights, base / "model.safetensors", {"format": "pt"})
 
-    model = delta_of(base, tmp_path / FILE_NAME, lambda m: m.get_parameter("lm_head.weight").mul_(2))
+    model = delta_of(base, tmp_path / DELTA_FILE_NAME, lambda m: m.get_parameter("lm_head.weight").mul_(2))
 
-    assert set(load_file(tmp_path / FILE_NAME)) == {"lm_head.weight"}
-    applied = load_model(apply_delta(base, tmp_path / FILE_NAME, tmp_path / "applied"))
+    assert set(load_file(tmp_path / DELTA_FILE_NAME)) == {"lm_head.weight"}
+    applied = load_model(apply_delta(base, tmp_path / DELTA_FILE_NAME, tmp_path / "applied"))
     assert torch.equal(applied.get_parameter("lm_head.weight"), model.get_parameter("lm_head.weight"))
     assert torch.equal(applied.get_parameter("shared.weight"), weights["shared.weight"])
 
@@ -120,17 +122,17 @@ def test_zeros_of_another_sign_and_numbers_that_are_none_are_changes_like_any_ot
         zeroed.get_parameter(EMBEDDING)[3, 3] = float("nan")
     zeroed.save_pretrained(base)
 
-    model = delta_of(base, tmp_path / FILE_NAME, lambda m: m.get_parameter(DEEP).neg_())
+    model = delta_of(base, tmp_path / DELTA_FILE_NAME, lambda m: m.get_parameter(DEEP).neg_())
 
-    assert set(load_file(tmp_path / FILE_NAME)) == {DEEP}
+    assert set(load_file(tmp_path / DELTA_FILE_NAME)) == {DEEP}
     model.save_pretrained(tmp_path / "whole")
-    assert same_bits(apply_delta(base, tmp_path / FILE_NAME, tmp_path / "applied"), tmp_path / "whole")
+    assert same_bits(apply_delta(base, tmp_path / DELTA_FILE_NAME, tmp_path / "applied"), tmp_path / "whole")
 
 
 def test_nothing_changed_is_a_delta_too(model_folder: Path, tmp_path: Path) -> None:
-    delta_of(model_folder, tmp_path / FILE_NAME, lambda _: None)
-    assert load_file(tmp_path / FILE_NAME) == {}
-    assert same_bits(apply_delta(model_folder, tmp_path / FILE_NAME, tmp_path / "applied"), model_folder)
+    delta_of(model_folder, tmp_path / DELTA_FILE_NAME, lambda _: None)
+    assert load_file(tmp_path / DELTA_FILE_NAME) == {}
+    assert same_bits(apply_delta(model_folder, tmp_path / DELTA_FILE_NAME, tmp_path / "applied"), model_folder)
 
 
 def test_a_base_of_half_precision_gives_the_full_precision_that_the_run_had(
@@ -140,14 +142,14 @@ def test_a_base_of_half_precision_gives_the_full_precision_that_the_run_had(
     load_model(base).bfloat16().save_pretrained(base)
     full = trained(base, rows, tmp_path / "full", "greentrainer", "full")
     delta = trained(base, rows, tmp_path / "delta", "greentrainer", "delta")
-    assert same_bits(apply_delta(base, delta / FILE_NAME, tmp_path / "applied"), full)
+    assert same_bits(apply_delta(base, delta / DELTA_FILE_NAME, tmp_path / "applied"), full)
 
 
 @pytest.fixture
 def delta(model_folder: Path, tmp_path: Path) -> Path:
     """The delta of one tensor."""
-    delta_of(model_folder, tmp_path / FILE_NAME, lambda m: m.get_parameter(DEEP).mul_(2))
-    return tmp_path / FILE_NAME
+    delta_of(model_folder, tmp_path / DELTA_FILE_NAME, lambda m: m.get_parameter(DEEP).mul_(2))
+    return tmp_path / DELTA_FILE_NAME
 
 
 def test_another_base_is_refused_even_where_it_differs_in_a_tensor_that_did_not_change(
@@ -196,4 +198,4 @@ def test_a_file_that_is_no_whole_delta_is_refused_and_leaves_nothing(
     spoil(delta)
     with pytest.raises(DeltaError, match=message):
         apply_delta(model_folder, delta, tmp_path / "applied")
-    assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
+    assert [path.name for path in tmp_path.iterdir()] == [DELTA_FILE_NAME]

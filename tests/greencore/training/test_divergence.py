@@ -11,10 +11,10 @@ from greencore.backprop import NotFinite
 from greencore.dataset import PromptRow, Row
 from greencore.hyperparameters import Hyperparameters
 from greencore.training.callback import GreenTrainerCallback
-from greencore.training.checkpoint_folder import latest_checkpoint
-from greencore.training.listener import Listener
+from greencore.training.checkpoint_folder import find_latest_checkpoint
+from greencore.training.listener import TrainingListener
 from greencore.training.models import ModelError
-from greencore.training.rows import split
+from greencore.training.rows import split_rows
 from greencore.training.run import Method, fine_tune
 from tests.greencore.training.conftest import WORDS
 from tests.greencore.training.families import family_folder
@@ -30,16 +30,16 @@ HUGE = 3e38  # finite, and the sum of two is not
 EMBEDDINGS = {"gpt2": "transformer.wte.weight", "llama": "model.embed_tokens.weight"}
 
 
-class Watch(Listener):
+class Watch(TrainingListener):
     """Remembers the last step that it was told of, and may stop after one."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.done, self._stop_after = 0, stop_after
 
-    def step(self, *, done: int, steps: int, loss: float) -> None:
+    def on_step_finished(self, *, done: int, steps: int, loss: float) -> None:
         self.done = done
 
-    def stop(self) -> bool:
+    def should_stop(self) -> bool:
         return self.done == self._stop_after
 
 
@@ -65,7 +65,9 @@ def rows_with(index: int) -> list[Row]:
     return rows
 
 
-def run(model: Path, rows: list[Row], folder: Path, method: Method, listener: Listener, **changed: float) -> None:
+def run(
+    model: Path, rows: list[Row], folder: Path, method: Method, listener: TrainingListener, **changed: float
+) -> None:
     fine_tune(
         model_folder=model,
         rows=rows,
@@ -94,7 +96,7 @@ def test_a_resumed_run_fails_with_the_same_step(overflowing: Path, tmp_path: Pat
     with pytest.raises(NotFinite) as undisturbed:
         run(overflowing, rows_with(3), tmp_path / "undisturbed", "full", first)
     run(overflowing, rows_with(3), tmp_path / "stopped", "full", stopped)
-    assert latest_checkpoint(tmp_path / "stopped") is not None
+    assert find_latest_checkpoint(tmp_path / "stopped") is not None
     with pytest.raises(NotFinite) as failure:
         run(overflowing, rows_with(3), tmp_path / "stopped", "full", resumed)
     assert str(failure.value) == str(undisturbed.value)
@@ -118,7 +120,7 @@ def test_weights_that_the_last_step_has_made_infinite_are_not_kept(model_folder:
     with pytest.raises(NotFinite, match=r"after step 1 \S+ is not finite"):
         run(model_folder, rows, tmp_path, "full", Watch(), learning_rate=1e39)
     assert not (tmp_path / "artifacts").exists()
-    assert latest_checkpoint(tmp_path) is None
+    assert find_latest_checkpoint(tmp_path) is None
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
@@ -132,7 +134,7 @@ def test_weights_that_are_not_finite_before_training_are_blamed_on_the_model(tmp
 def test_a_held_out_loss_that_is_not_finite_before_training_is_blamed_on_the_model(
     overflowing: Path, tmp_path: Path
 ) -> None:
-    _, [row] = split(list(range(12)), eval_share=0.1, seed=0)  # type: ignore[arg-type]
+    _, [row] = split_rows(list(range(12)), eval_share=0.1, seed=0)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="loss on the held-out rows is nan before training"):
         run(overflowing, rows_with(int(row)), tmp_path, "full", Watch(), eval_share=0.1)  # type: ignore[call-overload]
 
@@ -140,7 +142,7 @@ def test_a_held_out_loss_that_is_not_finite_before_training_is_blamed_on_the_mod
 def test_a_held_out_loss_that_is_not_finite_after_an_epoch_fails_the_run(
     model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("greencore.training.examination.Examination.loss", lambda *_: float("nan"))
+    monkeypatch.setattr("greencore.training.examination.Evaluator.loss", lambda *_: float("nan"))
     with pytest.raises(NotFinite, match=r"held-out loss after epoch 1 \(step 5\) is nan"):
         run(model_folder, rows_with(3), tmp_path, "full", Watch(), eval_share=0.2)
     assert not (tmp_path / "artifacts").exists()

@@ -12,12 +12,12 @@ from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, Ll
 from greencore.dataset import MessagesRow, PromptRow, Row
 from greencore.hyperparameters import Hyperparameters
 from greencore.training.adapters import load_adapter, with_adapter
-from greencore.training.delta import FILE_NAME, apply_delta
-from greencore.training.end_of_text import end_token_ids, stop_at_every_end
-from greencore.training.evaluation import complete, evaluate, mean_loss
+from greencore.training.delta import DELTA_FILE_NAME, apply_delta
+from greencore.training.end_of_text import end_token_ids, set_stop_tokens
+from greencore.training.evaluation import compute_mean_loss, evaluate, generate_completions
 from greencore.training.models import load_model, load_tokenizer
-from greencore.training.rows import end_of_turn, tokenise
-from greencore.training.run import Method, Result, fine_tune
+from greencore.training.rows import find_turn_end_token_of_rows, tokenise_rows
+from greencore.training.run import Method, TrainingResult, fine_tune
 
 pytestmark = pytest.mark.fault(number=5)
 
@@ -58,7 +58,9 @@ def counting(folder: Path, words: Path, *, after_twelve: int, config: Any = None
     return folder
 
 
-def run(folder: Path, output: Path, rows: list[Row] = ROWS, *, method: Method = "full", **changed: Any) -> Result:
+def run(
+    folder: Path, output: Path, rows: list[Row] = ROWS, *, method: Method = "full", **changed: Any
+) -> TrainingResult:
     """A run that changes nothing."""
     usual = {"epochs": 1, "batch_size": 4, "learning_rate": 1e-12, "eval_share": 0.25, "max_length": 32}
     settings = Hyperparameters(**(usual | {"sample_prompt": "w8"} | changed))
@@ -90,7 +92,7 @@ def test_generation_stops_at_each_end_and_the_result_is_saved_so(
     model, tokenizer = load_model(folder), load_tokenizer(folder)
     assert end in end_token_ids(model, tokenizer)
     for beams in (1, 3):
-        assert complete(model, tokenizer, ["w8", "w10", "w6 w7"], max_new_tokens=20, beams=beams) == [
+        assert generate_completions(model, tokenizer, ["w8", "w10", "w6 w7"], max_new_tokens=20, beams=beams) == [
             "w9 w10",
             "",
             "w8 w9 w10",
@@ -106,7 +108,7 @@ def test_a_delta_makes_a_model_that_stops_as_the_whole_one_does(model_folder: Pa
     folder = counting(tmp_path / "model", model_folder, after_twelve=0, config=60, generation=60)
     result = run(folder, tmp_path / "run", result="delta")
     assert result.artifact is not None
-    apply_delta(folder, result.artifact / FILE_NAME, tmp_path / "whole")
+    apply_delta(folder, result.artifact / DELTA_FILE_NAME, tmp_path / "whole")
     assert generated(tmp_path / "whole", 10) == [[10, 11, 12, 0]]
 
 
@@ -176,9 +178,9 @@ def test_an_answer_as_it_is_expected_scores_100(special: bool, model_folder: Pat
     )
     tokenizer.save_pretrained(folder)
     rows: list[Row] = [MessagesRow((("user", f"w{n}"), ("assistant", "w9 w10"))) for n in (8, 8, 8, 8)]
-    tokens = tokenise(rows, tokenizer, max_length=32)
+    tokens = tokenise_rows(rows, tokenizer, max_length=32)
     model = load_model(folder)
-    stop_at_every_end(model, tokenizer, end_of_turn(rows, tokenizer))
+    set_stop_tokens(model, tokenizer, find_turn_end_token_of_rows(rows, tokenizer))
     marks = evaluate(model, tokenizer, rows, tokens, batch_size=2)
     assert marks.rouge == {"rouge1": 100, "rouge2": 100, "rougeL": 100}
 
@@ -193,10 +195,12 @@ def test_a_padding_token_that_the_model_has_no_embedding_for_does_no_harm(model_
     model, plain = load_model(folder), load_tokenizer(folder)
     odd = padded_with(load_tokenizer(folder), "[PAD]")
     assert odd.pad_token_id == WORDS
-    tokens = tokenise(ROWS, plain, max_length=32)
-    assert mean_loss(model, odd, tokens, batch_size=3) == mean_loss(model, plain, tokens, batch_size=3)
+    tokens = tokenise_rows(ROWS, plain, max_length=32)
+    assert compute_mean_loss(model, odd, tokens, batch_size=3) == compute_mean_loss(model, plain, tokens, batch_size=3)
     prompts = ["w1", "w2 w3 w4", "w9"]
-    assert complete(model, odd, prompts, max_new_tokens=20) == complete(model, plain, prompts, max_new_tokens=20)
+    assert generate_completions(model, odd, prompts, max_new_tokens=20) == generate_completions(
+        model, plain, prompts, max_new_tokens=20
+    )
     odd.save_pretrained(folder)
     result = run(folder, tmp_path / "run")
     assert result.sample is not None

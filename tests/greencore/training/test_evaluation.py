@@ -9,11 +9,11 @@ from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, T5Config, T5ForConditionalGeneration
 
 from greencore.dataset import PromptRow, Row, TextRow
-from greencore.training.evaluation import Evaluation, complete, evaluate, mean_loss
+from greencore.training.evaluation import Evaluation, compute_mean_loss, evaluate, generate_completions
 from greencore.training.formats import SUMMARIZE, TLDR
 from greencore.training.models import load_model, load_tokenizer
-from greencore.training.rouge import rouge
-from greencore.training.rows import tokenise
+from greencore.training.rouge import compute_rouge
+from greencore.training.rows import tokenise_rows
 
 
 @pytest.fixture
@@ -70,9 +70,9 @@ def test_as_many_beams_as_words_find_the_likeliest_continuation(
         second = log_probabilities(opinionated, [[*prompt, word] for word in range(64)])
         likeliest = int((first[:, None] + second).argmax())
         text = tokenizer.decode(prompt)
-        [searched] = complete(opinionated, tokenizer, [str(text)], max_new_tokens=2, beams=62)
+        [searched] = generate_completions(opinionated, tokenizer, [str(text)], max_new_tokens=2, beams=62)
         assert searched == tokenizer.decode([likeliest // 64, likeliest % 64])
-        greedily += complete(opinionated, tokenizer, [str(text)], max_new_tokens=2) == [searched]
+        greedily += generate_completions(opinionated, tokenizer, [str(text)], max_new_tokens=2) == [searched]
     assert greedily < 16  # which misses some
 
 
@@ -80,7 +80,7 @@ def test_beam_search_is_not_left_to_chance(opinionated: PreTrainedModel, tokeniz
     opinionated.generation_config.do_sample = True
     opinionated.generation_config.temperature = 9.0
     for beams in (1, 4):
-        once, again = (complete(opinionated, tokenizer, ["w1 w2", "w3"], beams=beams) for _ in range(2))
+        once, again = (generate_completions(opinionated, tokenizer, ["w1 w2", "w3"], beams=beams) for _ in range(2))
         assert once == again
 
 
@@ -93,15 +93,15 @@ def test_what_is_written_does_not_depend_on_the_batch(
 ) -> None:
     prompts = ["w1", "w2 w3 w4 w5 w6 w7 w8", "w9 w10 w11", "w12 w13"]
     for one in (model, encoder_decoder):
-        together = complete(one, tokenizer, prompts, max_new_tokens=5, beams=beams)
-        alone = [complete(one, tokenizer, [prompt], max_new_tokens=5, beams=beams)[0] for prompt in prompts]
+        together = generate_completions(one, tokenizer, prompts, max_new_tokens=5, beams=beams)
+        alone = [generate_completions(one, tokenizer, [prompt], max_new_tokens=5, beams=beams)[0] for prompt in prompts]
         assert together == alone
 
 
 def test_a_prompt_without_a_token_starts_where_a_text_has_ended(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    written = complete(model, tokenizer, ["", "w1"], max_new_tokens=3)[0]
+    written = generate_completions(model, tokenizer, ["", "w1"], max_new_tokens=3)[0]
     end = torch.tensor([[tokenizer.eos_token_id]])
     after = model.generate(end, attention_mask=torch.ones_like(end), max_new_tokens=3, do_sample=False)  # type: ignore
     assert written == tokenizer.decode(after[0, 1:], skip_special_tokens=True)
@@ -111,7 +111,8 @@ def test_a_prompt_leaves_room_for_what_is_written(model: PreTrainedModel, tokeni
     model.config.max_position_embeddings = 12
     long = " ".join(f"w{number}" for number in range(40))
     [written], [short] = (
-        complete(model, tokenizer, [prompt], max_new_tokens=4) for prompt in (long, " ".join(long.split()[-8:]))
+        generate_completions(model, tokenizer, [prompt], max_new_tokens=4)
+        for prompt in (long, " ".join(long.split()[-8:]))
     )
     assert written == short
 
@@ -122,7 +123,7 @@ def test_the_loss_is_the_mean_over_learned_tokens(
     rows = [PromptRow("w1 w2 w3", "w4 w5"), PromptRow("w6", "w7 w8 w9 w10 w11 w12"), PromptRow("w13 w14 " * 9, "w15")]
     for one in (model, encoder_decoder):
         encoder = one is encoder_decoder
-        tokenised = tokenise(rows, tokenizer, max_length=64, encoder=encoder)
+        tokenised = tokenise_rows(rows, tokenizer, max_length=64, encoder=encoder)
         expected, tokens = 0.0, 0
         for example in tokenised.examples:
             ids, labels = torch.tensor([example.input_ids]), torch.tensor([example.labels])
@@ -133,7 +134,7 @@ def test_the_loss_is_the_mean_over_learned_tokens(
             tokens += int((targets >= 0).sum())
         assert tokens == 3 + 7 + 2
         for batch_size in (1, 2, 3):
-            loss = mean_loss(one, tokenizer, tokenised, batch_size=batch_size)
+            loss = compute_mean_loss(one, tokenizer, tokenised, batch_size=batch_size)
             assert loss == pytest.approx(expected / tokens, rel=1e-5)
 
 
@@ -148,26 +149,26 @@ def test_an_evaluation_scores_what_is_written_in_the_rows_format(
 ) -> None:
     long = " ".join(f"w{number}" for number in range(9))
     rows: list[Row] = [TextRow("w1 w2 w3"), PromptRow("w1 w2", "w3"), PromptRow(long, "w4 w5")]
-    tokenised = tokenise(rows, tokenizer, max_length=32, prompt_format=TLDR)
+    tokenised = tokenise_rows(rows, tokenizer, max_length=32, prompt_format=TLDR)
     settings = {"batch_size": 2, "max_new_tokens": 3, "prompt_format": TLDR, "max_prompt_length": 6}
     prompts = ["w1 w2 TL;DR:", "w0 w1 w2 w3 w4 TL;DR:"]
     for beams in (1, 2):
-        written = complete(model, tokenizer, prompts, max_new_tokens=3, beams=beams)
+        written = generate_completions(model, tokenizer, prompts, max_new_tokens=3, beams=beams)
         references = [["w60"], [written[0], "w61"], [f"w62 w63 {written[1]}"]]
         result = evaluate(model, tokenizer, rows, tokenised, **settings, beams=beams, references=references)  # type: ignore[arg-type]
-        assert result.rouge == rouge(references[1:], written)
+        assert result.rouge == compute_rouge(references[1:], written)
         assert result.rows == 3
-        assert result.loss == mean_loss(model, tokenizer, tokenised, batch_size=2)
+        assert result.loss == compute_mean_loss(model, tokenizer, tokenised, batch_size=2)
         plain = evaluate(model, tokenizer, rows, tokenised, **settings, beams=beams)  # type: ignore[arg-type]
-        assert plain.rouge == rouge(["w3", "w4 w5"], written)
+        assert plain.rouge == compute_rouge(["w3", "w4 w5"], written)
 
 
 def test_an_encoder_decoder_model_is_evaluated_like_any(
     encoder_decoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     rows = [PromptRow("w1 w2 w3", "w4 w5"), PromptRow("w6", "w7")]
-    tokenised = tokenise(rows, tokenizer, max_length=16, prompt_format=SUMMARIZE, encoder=True)
-    written = complete(encoder_decoder, tokenizer, [SUMMARIZE.around(row.prompt) for row in rows], beams=4)
+    tokenised = tokenise_rows(rows, tokenizer, max_length=16, prompt_format=SUMMARIZE, encoder=True)
+    written = generate_completions(encoder_decoder, tokenizer, [SUMMARIZE.wrap(row.prompt) for row in rows], beams=4)
     result = evaluate(
         encoder_decoder,
         tokenizer,
@@ -179,13 +180,13 @@ def test_an_encoder_decoder_model_is_evaluated_like_any(
         references=[[text, "nothing"] for text in written],
     )
     assert all(written)
-    assert result.rouge == rouge(written, written)
+    assert result.rouge == compute_rouge(written, written)
 
 
 def test_rows_without_a_prompt_have_a_loss_and_no_rouge(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     rows = [TextRow("w1 w2 w3"), TextRow("w4")]
-    result = evaluate(model, tokenizer, rows, tokenise(rows, tokenizer, max_length=16), batch_size=2)
+    result = evaluate(model, tokenizer, rows, tokenise_rows(rows, tokenizer, max_length=16), batch_size=2)
     assert result.rouge is None
     assert result.loss > 0

@@ -8,8 +8,8 @@ import pytest
 from greencore.dataset import Row
 from greencore.hyperparameters import Hyperparameters
 from greencore.training.ledger import EpochReport
-from greencore.training.listener import Listener
-from greencore.training.run import Method, Result, fine_tune
+from greencore.training.listener import TrainingListener
+from greencore.training.run import Method, TrainingResult, fine_tune
 
 pytestmark = pytest.mark.fault(number=7)
 
@@ -18,7 +18,7 @@ HYPERPARAMETERS = Hyperparameters(
 )
 
 
-class Watch(Listener):
+class Watch(TrainingListener):
     """Keeps the held-out losses and the precision; may stop a run after a step, or once its last epoch is told."""
 
     def __init__(self, *, stop_after: int | None = None, stop_in_the_end: bool = False) -> None:
@@ -26,16 +26,18 @@ class Watch(Listener):
         self.precision = ""
         self._done, self._stop_after, self._stop_in_the_end = 0, stop_after, stop_in_the_end
 
-    def started(self, *, steps: int, steps_done: int, epochs_done: int, device: str, precision: str) -> None:
+    def on_training_started(
+        self, *, steps: int, steps_done: int, epochs_done: int, device: str, precision: str
+    ) -> None:
         self.precision = precision
 
-    def step(self, *, done: int, steps: int, loss: float) -> None:
+    def on_step_finished(self, *, done: int, steps: int, loss: float) -> None:
         self._done = done
 
-    def epoch(self, report: EpochReport, *, train_loss: float, eval_loss: float | None) -> None:
+    def on_epoch_finished(self, report: EpochReport, *, train_loss: float, eval_loss: float | None) -> None:
         self.losses.append(eval_loss)
 
-    def stop(self) -> bool:
+    def should_stop(self) -> bool:
         over = self._stop_in_the_end and len(self.losses) == HYPERPARAMETERS.epochs
         return over or self._done == self._stop_after
 
@@ -47,7 +49,9 @@ def bf16(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> boo
     return bool(request.param)
 
 
-def run(model: Path, rows: list[Row], folder: Path, listener: Listener, method: Method = "full") -> Result:
+def run(
+    model: Path, rows: list[Row], folder: Path, listener: TrainingListener, method: Method = "full"
+) -> TrainingResult:
     return fine_tune(
         model_folder=model,
         rows=rows,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from greencore.training.formats import PLAIN, SUMMARIZE, TLDR, chat_prompt, prompt_format
+from greencore.training.formats import PLAIN, SUMMARIZE, TLDR, render_chat_prompt, resolve_prompt_format
 from greencore.training.models import ModelError, load_tokenizer
 
 TEMPLATE = (
@@ -22,31 +22,31 @@ def tokenizer(model_folder: Path) -> PreTrainedTokenizerBase:
 
 
 def test_the_papers_formats() -> None:
-    assert TLDR.around("A source.") == "A source. TL;DR: "
-    assert SUMMARIZE.around("A source.") == "summarize: A source."
-    assert PLAIN.around("A source.") == "A source."
+    assert TLDR.wrap("A source.") == "A source. TL;DR: "
+    assert SUMMARIZE.wrap("A source.") == "summarize: A source."
+    assert PLAIN.wrap("A source.") == "A source."
 
 
 def test_a_format_is_found_by_its_name(tokenizer: PreTrainedTokenizerBase) -> None:
-    assert prompt_format("tldr", tokenizer) is TLDR
-    assert prompt_format("summarize", tokenizer) is SUMMARIZE
-    assert prompt_format("plain", tokenizer) is PLAIN
+    assert resolve_prompt_format("tldr", tokenizer) is TLDR
+    assert resolve_prompt_format("summarize", tokenizer) is SUMMARIZE
+    assert resolve_prompt_format("plain", tokenizer) is PLAIN
     with pytest.raises(ValueError, match="expected one of plain, tldr, summarize, chat"):
-        prompt_format("question", tokenizer)  # type: ignore[arg-type]
+        resolve_prompt_format("question", tokenizer)  # type: ignore[arg-type]
 
 
 def test_the_chat_format_is_what_the_template_puts_around_a_users_turn(tokenizer: PreTrainedTokenizerBase) -> None:
-    chat = prompt_format("chat", tokenizer)
-    assert chat.around("Hi") == chat_prompt([("user", "Hi")], tokenizer) == "<user> Hi <end> <assistant> "
+    chat = resolve_prompt_format("chat", tokenizer)
+    assert chat.wrap("Hi") == render_chat_prompt([("user", "Hi")], tokenizer) == "<user> Hi <end> <assistant> "
     assert (chat.prefix, chat.suffix, chat.templated) == ("<user> ", " <end> <assistant> ", True)
 
 
 def test_a_chat_without_a_usable_template_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
     with pytest.raises(ModelError, match="refuses a conversation: no system turn"):
-        chat_prompt([("system", "Be brief."), ("user", "Hi")], tokenizer)
+        render_chat_prompt([("system", "Be brief."), ("user", "Hi")], tokenizer)
     tokenizer.chat_template = "always this"
     with pytest.raises(ModelError, match="leaves out what the user says"):
-        prompt_format("chat", tokenizer)
+        resolve_prompt_format("chat", tokenizer)
     tokenizer.chat_template = None
     with pytest.raises(ModelError, match="has no chat template"):
-        prompt_format("chat", tokenizer)
+        resolve_prompt_format("chat", tokenizer)

@@ -13,7 +13,7 @@ from greencore.energy import EnergyInterval, EnergyMeter
 from greencore.hyperparameters import Hyperparameters
 from greencore.training import GreenTrainerCallback
 from greencore.training.ledger import EpochReport
-from greencore.training.listener import Listener
+from greencore.training.listener import TrainingListener
 from greencore.training.models import load_model
 from greencore.training.run import fine_tune
 from tests.greencore.training.trainers import counting_trainer
@@ -21,7 +21,7 @@ from tests.greencore.training.trainers import counting_trainer
 pytestmark = pytest.mark.gpu
 
 
-class Notes(Listener):
+class Notes(TrainingListener):
     """Keeps what it is told."""
 
     device = ""
@@ -29,10 +29,12 @@ class Notes(Listener):
     def __init__(self) -> None:
         self.epochs: list[EpochReport] = []
 
-    def started(self, *, steps: int, steps_done: int, epochs_done: int, device: str, precision: str) -> None:
+    def on_training_started(
+        self, *, steps: int, steps_done: int, epochs_done: int, device: str, precision: str
+    ) -> None:
         self.device = device
 
-    def epoch(self, report: EpochReport, *, train_loss: float, eval_loss: float | None) -> None:
+    def on_epoch_finished(self, report: EpochReport, *, train_loss: float, eval_loss: float | None) -> None:
         self.epochs.append(report)
 
 

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from greencore.dataset import MessagesRow, PromptRow, Row, TextRow
 from greencore.hyperparameters import Hyperparameters
-from greencore.training.evaluation import complete
-from greencore.training.examination import sample_format
-from greencore.training.formats import PLAIN, TLDR, chat_prompt, prompt_format
+from greencore.training.evaluation import generate_completions
+from greencore.training.examination import resolve_sample_format
+from greencore.training.formats import PLAIN, TLDR, render_chat_prompt, resolve_prompt_format
 from greencore.training.models import load_model, load_tokenizer
-from greencore.training.rows import held_out_duplicates, split
+from greencore.training.rows import count_held_out_duplicates, split_rows
 from greencore.training.run import fine_tune
 
 pytestmark = pytest.mark.fault(number=9)
@@ -31,12 +31,12 @@ CHAT = (
 @settings(max_examples=60, deadline=None)
 def test_no_held_out_row_is_trained_on_and_no_row_is_lost(numbers: list[int], eval_share: float, seed: int) -> None:
     rows: list[Row] = [TextRow(str(number), line=line) for line, number in enumerate(numbers, 1)]
-    training, held_out = split(rows, eval_share=eval_share, seed=seed)
+    training, held_out = split_rows(rows, eval_share=eval_share, seed=seed)
     assert training
     assert not set(training) & set(held_out)
     assert sorted(row.line for row in [*training, *held_out]) == [row.line for row in rows]
-    assert (training, held_out) == split(rows, eval_share=eval_share, seed=seed)
-    duplicates = held_out_duplicates(rows, eval_share=eval_share, seed=seed)
+    assert (training, held_out) == split_rows(rows, eval_share=eval_share, seed=seed)
+    duplicates = count_held_out_duplicates(rows, eval_share=eval_share, seed=seed)
     assert 0 <= duplicates <= max(1, round(len(rows) * eval_share))
     if len(set(numbers)) == len(numbers) or eval_share == 0:
         assert duplicates == 0
@@ -44,27 +44,27 @@ def test_no_held_out_row_is_trained_on_and_no_row_is_lost(numbers: list[int], ev
 
 def test_rows_without_a_copy_are_held_out_in_their_place() -> None:
     rows: list[Row] = [*[PromptRow("w1", "w2")] * 30, *[PromptRow(f"w{n}", "w2") for n in range(3, 13)]]
-    training, held_out = split(rows, eval_share=0.2, seed=1)
+    training, held_out = split_rows(rows, eval_share=0.2, seed=1)
     assert len(held_out) == 8
     assert PromptRow("w1", "w2") not in held_out
     assert len(training) == 32
-    assert held_out_duplicates(rows, eval_share=0.2, seed=1) > 0
+    assert count_held_out_duplicates(rows, eval_share=0.2, seed=1) > 0
 
 
 def test_a_sample_prompt_is_put_as_the_rows_are(model_folder: Path) -> None:
     tokenizer, model = load_tokenizer(model_folder), load_model(model_folder)
     tokenizer.chat_template = CHAT
     conversations: list[Row] = [MessagesRow((("user", "w1"), ("assistant", "w2")))] * 3
-    form = sample_format([*conversations, TextRow("w1")], PLAIN, tokenizer)
-    asked = chat_prompt([("user", "w5 w6")], tokenizer)
+    form = resolve_sample_format([*conversations, TextRow("w1")], PLAIN, tokenizer)
+    asked = render_chat_prompt([("user", "w5 w6")], tokenizer)
     assert asked == "w60 w5 w6 w61 "
-    assert complete(model, tokenizer, ["w5 w6"], max_new_tokens=4, prompt_format=form) == complete(
-        model, tokenizer, [asked], max_new_tokens=4
-    )
-    chat = prompt_format("chat", tokenizer)
-    assert sample_format([PromptRow("w1", "w2")], chat, tokenizer) is chat
-    assert sample_format([PromptRow("w1", "w2")], TLDR, tokenizer) is TLDR
-    assert sample_format([TextRow("w1")], TLDR, tokenizer) == PLAIN
+    assert generate_completions(
+        model, tokenizer, ["w5 w6"], max_new_tokens=4, prompt_format=form
+    ) == generate_completions(model, tokenizer, [asked], max_new_tokens=4)
+    chat = resolve_prompt_format("chat", tokenizer)
+    assert resolve_sample_format([PromptRow("w1", "w2")], chat, tokenizer) is chat
+    assert resolve_sample_format([PromptRow("w1", "w2")], TLDR, tokenizer) is TLDR
+    assert resolve_sample_format([TextRow("w1")], TLDR, tokenizer) == PLAIN
 
 
 def test_a_chat_run_asks_its_sample_as_a_users_turn_and_says_how_many_rows_it_did_not_hold_out(
@@ -79,7 +79,7 @@ def test_a_chat_run_asks_its_sample_as_a_users_turn_and_says_how_many_rows_it_di
     tokenizer = load_tokenizer(model_folder)
     tokenizer.chat_template = CHAT
     monkeypatch.setattr("greencore.training.run.load_tokenizer", lambda _: tokenizer)
-    monkeypatch.setattr("greencore.training.examination.complete", noted)
+    monkeypatch.setattr("greencore.training.examination.generate_completions", noted)
     rows: list[Row] = [MessagesRow((("user", f"w{max(n, 5)}"), ("assistant", "w2"))) for n in range(10)]
     result = fine_tune(
         model_folder=model_folder,
@@ -91,6 +91,6 @@ def test_a_chat_run_asks_its_sample_as_a_users_turn_and_says_how_many_rows_it_di
         folder=tmp_path,
     )
     assert asked == ["chat", "chat"]
-    assert result.held_out_duplicates == held_out_duplicates(rows, eval_share=0.3, seed=0) > 0
+    assert result.held_out_duplicates == count_held_out_duplicates(rows, eval_share=0.3, seed=0) > 0
     assert result.after is not None
     assert result.after.rows == 3

@@ -22,9 +22,9 @@ from transformers import (
 
 from greencore.dataset import PromptRow, Row
 from greencore.hyperparameters import Hyperparameters
-from greencore.training.languages import target_start
+from greencore.training.languages import get_target_language_settings
 from greencore.training.models import load_model, load_tokenizer
-from greencore.training.rows import Collator, tokenise
+from greencore.training.rows import Collator, tokenise_rows
 from greencore.training.run import fine_tune
 
 pytestmark = pytest.mark.fault(number=9)
@@ -99,13 +99,13 @@ def test_a_row_is_what_the_tokenizer_makes_of_its_source_and_target(family: str,
     tokenizer: Any = load_tokenizer(folder)
     assert tokenizer.tgt_lang == language  # from the tokenizer, or from how the model begins to write
     code = tokenizer.convert_tokens_to_ids(language)
-    tokens = tokenise(ROWS, tokenizer, max_length=64, encoder=True)
+    tokens = tokenise_rows(ROWS, tokenizer, max_length=64, encoder=True)
     for row, example in zip(ROWS, tokens.examples, strict=True):
         assert isinstance(row, PromptRow)
         assert list(example.input_ids) == tokenizer(row.prompt)["input_ids"]
         assert list(example.labels) == tokenizer(text_target=row.completion)["input_ids"]
         assert example.labels.count(code) == example.labels.count(2) == 1
-    [spelled] = tokenise(
+    [spelled] = tokenise_rows(
         [PromptRow("a </s>", f"salut</s> {language}")], tokenizer, max_length=64, encoder=True
     ).examples
     assert spelled.labels.count(code) == spelled.labels.count(2) == spelled.input_ids.count(2) == 1
@@ -117,7 +117,7 @@ def test_the_decoder_begins_in_the_language_even_where_a_target_is_shortened(fam
     code = tokenizer.convert_tokens_to_ids(FAMILIES[family](None)[2])
     row = PromptRow("hello", "salut lume salut lume salut lume")
     for length in (4, 64):
-        tokens = tokenise([row], tokenizer, max_length=length, encoder=True)
+        tokens = tokenise_rows([row], tokenizer, max_length=length, encoder=True)
         assert tokens.shortened_completions == (length == 4)
         seen: list[torch.Tensor] = []
         hook = model.get_decoder().register_forward_pre_hook(
@@ -133,7 +133,7 @@ def test_a_run_evaluates_and_saves_a_model_that_begins_in_the_language(family: s
     folder = saved(family, tmp_path / "model", target="fr_XX" if family != "NLLB" else "fra_Latn")
     tokenizer, model = load_tokenizer(folder), load_model(folder)
     french = tokenizer.convert_tokens_to_ids("fr_XX" if family != "NLLB" else "fra_Latn")
-    [(setting, code)] = target_start(model, tokenizer).items()
+    [(setting, code)] = get_target_language_settings(model, tokenizer).items()
     assert code == french  # though the configuration begins in Romanian
     settings = Hyperparameters(epochs=1, batch_size=2, eval_share=0.3, max_length=16, max_new_tokens=6)
     result = fine_tune(model_folder=folder, rows=ROWS, hyperparameters=settings, method="full", folder=tmp_path / "run")

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
-from greencore.training.models import ModelError, load_model, load_skeleton, load_tokenizer, materialise
+from greencore.training.models import ModelError, load_meta_model, load_model, load_tokenizer, resolve_model_folder
 from tests.greencore.training.families import family_folder
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -91,9 +91,9 @@ def hub(copy: Path) -> Iterator[str]:
 def fetch(sources: list[str], cache: Path, **environment: str) -> list[str]:
     """What each source comes to in a process of its own, since the hub's settings are read once."""
     code = (
-        "import sys; from pathlib import Path; from greencore.training.models import ModelError, materialise\n"
+        "import sys; from pathlib import Path; from greencore.training.models import ModelError, resolve_model_folder\n"
         "for source in sys.argv[1:]:\n"
-        "    try: print(materialise(source, Path('nowhere')))\n"
+        "    try: print(resolve_model_folder(source, Path('nowhere')))\n"
         "    except ModelError as error: print('ModelError', str(error).replace(chr(10), ' '))\n"
     )
     settings = os.environ | {"HF_HOME": str(cache), "HF_HUB_DISABLE_TELEMETRY": "1", **environment}
@@ -127,35 +127,35 @@ def test_a_hub_model_is_fetched_once_at_its_commit_without_code_or_pickle(
 @pytest.mark.parametrize("revision", ["", "@main", "@v1.0", f"@{COMMIT[:12]}", f"@{COMMIT.upper()}", f"@{COMMIT}0"])
 def test_a_hub_model_needs_a_whole_commit(revision: str, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="commit of 40 hexadecimal digits"):
-        materialise(f"hub:owner/model{revision}", tmp_path / "converted")
+        resolve_model_folder(f"hub:owner/model{revision}", tmp_path / "converted")
 
 
 def test_a_hub_name_that_cannot_be_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="hub:a/b/c"):
-        materialise(f"hub:a/b/c@{COMMIT}", tmp_path / "converted")
+        resolve_model_folder(f"hub:a/b/c@{COMMIT}", tmp_path / "converted")
 
 
 def test_a_folder_without_safetensors_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80")
     with pytest.raises(ModelError, match=r"no \.safetensors file"):
-        materialise(str(tmp_path), tmp_path / "converted")
+        resolve_model_folder(str(tmp_path), tmp_path / "converted")
     with pytest.raises(ModelError, match="no model at"):
-        materialise(str(tmp_path / "nowhere"), tmp_path / "converted")
+        resolve_model_folder(str(tmp_path / "nowhere"), tmp_path / "converted")
     with pytest.raises(ModelError, match="not installed"):
-        materialise("package:no_such_package", tmp_path / "converted")
+        resolve_model_folder("package:no_such_package", tmp_path / "converted")
 
 
 def test_a_folder_without_a_configuration_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no config\.json"):
-        materialise(str(tmp_path), tmp_path / "converted")
+        resolve_model_folder(str(tmp_path), tmp_path / "converted")
 
 
 def test_a_folder_that_lacks_a_part_is_not_whole(copy: Path, tmp_path: Path) -> None:
     index = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
     (copy / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ModelError, match=r"not whole: its index names model-2\.safetensors"):
-        materialise(str(copy), tmp_path / "converted")
+        resolve_model_folder(str(copy), tmp_path / "converted")
 
 
 def test_a_model_that_lacks_weights_is_not_filled_up_with_noise(copy: Path) -> None:
@@ -185,32 +185,32 @@ def test_code_that_comes_with_a_model_never_runs(copy: Path, model_type: str, lo
     (copy / "tokenizer_config.json").write_text(json.dumps(settings))
     if loads:  # the library has a class of its own for it
         assert type(load_model(copy)) is LlamaForCausalLM
-        assert type(load_skeleton(copy)) is LlamaForCausalLM
+        assert type(load_meta_model(copy)) is LlamaForCausalLM
         assert load_tokenizer(copy)("w1")["input_ids"] == [3]
     else:
-        for load in (load_model, load_skeleton, load_tokenizer):
+        for load in (load_model, load_meta_model, load_tokenizer):
             with pytest.raises(ModelError, match="never done"):
                 load(copy)
     assert not marker.exists()
 
 
 def test_a_skeleton_is_the_model_without_its_weights(model_folder: Path) -> None:
-    model, skeleton = load_model(model_folder), load_skeleton(model_folder)
+    model, skeleton = load_model(model_folder), load_meta_model(model_folder)
     assert {parameter.device.type for parameter in skeleton.parameters()} == {"meta"}
     assert shapes(skeleton) == shapes(model)
 
 
 def test_a_model_with_an_encoder_is_loaded_as_one(t5_folder: Path) -> None:
     assert isinstance(load_model(t5_folder), T5ForConditionalGeneration)
-    assert isinstance(load_skeleton(t5_folder), T5ForConditionalGeneration)
-    assert shapes(load_skeleton(t5_folder)) == shapes(load_model(t5_folder))
+    assert isinstance(load_meta_model(t5_folder), T5ForConditionalGeneration)
+    assert shapes(load_meta_model(t5_folder)) == shapes(load_model(t5_folder))
 
 
 def test_a_head_that_the_files_hold_apart_is_apart_in_the_skeleton_too(t5_folder: Path) -> None:
     weights = load_file(t5_folder / "model.safetensors")
     weights["lm_head.weight"] = weights["shared.weight"] + 1
     save_file(weights, t5_folder / "model.safetensors", {"format": "pt"})
-    skeleton = load_skeleton(t5_folder)
+    skeleton = load_meta_model(t5_folder)
     assert "lm_head.weight" in shapes(skeleton)
     assert shapes(skeleton) == shapes(load_model(t5_folder))
 
@@ -222,10 +222,10 @@ def test_a_head_apart_under_the_names_of_a_vision_language_model_is_apart_in_the
 ) -> None:
     file = family_folder("gemma3", tmp_path) / "model.safetensors"
     weights = load_file(file)
-    assert shapes(load_skeleton(tmp_path)) == shapes(load_model(tmp_path))
+    assert shapes(load_meta_model(tmp_path)) == shapes(load_model(tmp_path))
     weights[head] = weights["language_model.model.embed_tokens.weight"] + 1
     save_file(weights, file, {"format": "pt"})
-    skeleton = load_skeleton(tmp_path)
+    skeleton = load_meta_model(tmp_path)
     assert "lm_head.weight" in shapes(skeleton)
     assert shapes(skeleton) == shapes(load_model(tmp_path))
 

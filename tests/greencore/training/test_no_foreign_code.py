@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from greencore.training.models import ModelError, load_model, load_skeleton, load_tokenizer, materialise
+from greencore.training.models import ModelError, load_meta_model, load_model, load_tokenizer, resolve_model_folder
 
 ROOT = Path(__file__).parents[3]
 PACKAGES = ("api", "benchmarks", "cli", "greencore", "migrations", "scheduler", "store", "worker")
@@ -86,7 +86,7 @@ def pickled(model_folder: Path, tmp_path: Path) -> Path:
 
 def test_weights_in_a_pickle_are_refused_and_never_opened(pickled: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no \.safetensors file"):
-        materialise(str(pickled), tmp_path / "converted")
+        resolve_model_folder(str(pickled), tmp_path / "converted")
     with pytest.raises(ModelError, match="cannot be loaded"):
         load_model(pickled)
     assert not (pickled / "it_ran").exists()
@@ -103,7 +103,7 @@ def test_a_tokenizer_of_its_own_code_is_refused_though_its_model_is_known(model_
     (folder / "config.json").write_text(
         json.dumps({**config, "model_type": "own", "auto_map": {"AutoConfig": "own.Own"}})
     )
-    for load in (load_tokenizer, load_skeleton, load_model):
+    for load in (load_tokenizer, load_meta_model, load_model):
         with pytest.raises(ModelError, match="never done"):
             load(folder)
     assert not marker.exists()

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from greencore.training.packing import PackedCollator
-from greencore.training.rows import IGNORED, Collator, Example
+from greencore.training.rows import IGNORED_LABEL, Collator, Example
 
 
 def llama(attention: str) -> PreTrainedModel:
@@ -90,7 +90,7 @@ def examples() -> list[Example]:
     made = []
     for length, prompt in [(5, 2), (17, 9), (9, 0), (2, 1), (12, 11)]:
         ids = tuple(torch.randint(2, 64, (length,), generator=draw).tolist())
-        made.append(Example(ids, (*[IGNORED] * prompt, *ids[prompt:])))
+        made.append(Example(ids, (*[IGNORED_LABEL] * prompt, *ids[prompt:])))
     return made
 
 
@@ -125,7 +125,7 @@ def test_a_packed_row_is_padded_by_an_example_of_its_own(examples: list[Example]
     assert batch["input_ids"].shape == batch["labels"].shape == (1, 24)
     assert batch["position_ids"].tolist() == [[*range(5), *range(17), 0, 1]]
     assert batch["input_ids"][0, 22:].tolist() == [1, 1]
-    assert batch["labels"][0, [0, 5, 22, 23]].tolist() == [IGNORED] * 4
+    assert batch["labels"][0, [0, 5, 22, 23]].tolist() == [IGNORED_LABEL] * 4
 
 
 @pytest.mark.parametrize("build", [bloom, bart])

@@ -11,8 +11,8 @@ from transformers import PreTrainedModel, TrainingArguments
 from greencore.backprop import NotFinite
 from greencore.dataset import Row
 from greencore.training.models import load_model, load_tokenizer
-from greencore.training.probe import Probe, Probed
-from greencore.training.rows import Collator, tokenise
+from greencore.training.probe import ImportanceProbe, ProbeResult
+from greencore.training.rows import Collator, tokenise_rows
 from greencore.training.step_costs import StepCosts
 
 
@@ -42,10 +42,10 @@ def probed(
     *,
     scale: float = 1.0,
     number: int = 0,
-) -> Probed:
-    examples: Any = tokenise(rows, load_tokenizer(model_folder), max_length=64).examples
+) -> ProbeResult:
+    examples: Any = tokenise_rows(rows, load_tokenizer(model_folder), max_length=64).examples
     arguments = TrainingArguments(output_dir=str(model_folder), use_cpu=True, per_device_train_batch_size=4)
-    return Probe("dw_grad", 2).measure(
+    return ImportanceProbe("dw_grad", 2).measure(
         model,
         Scaled(torch.optim.AdamW(model.parameters(), lr=1e-3), scale),
         DataLoader(examples, batch_size=4, collate_fn=Collator(0)),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from greencore.training.models import ModelError, load_model, load_skeleton, materialise
+from greencore.training.models import ModelError, load_meta_model, load_model, resolve_model_folder
 
 pytestmark = pytest.mark.fault(number=9)
 
@@ -43,7 +43,7 @@ def copy(model_folder: Path, tmp_path: Path) -> Path:
 
 def refused(folder: Path, tmp_path: Path, why: str) -> None:
     """Every way to use the folder says the same."""
-    for use in (lambda: materialise(str(folder), tmp_path / "models"), lambda: load_skeleton(folder)):
+    for use in (lambda: resolve_model_folder(str(folder), tmp_path / "models"), lambda: load_meta_model(folder)):
         with pytest.raises(ModelError) as error:
             use()
         assert str(folder) in str(error.value)
@@ -88,5 +88,5 @@ def test_plain_weights_of_any_floating_type_are_taken(settings: dict[str, Any], 
     (copy / "config.json").write_text(json.dumps(config | settings))
     weights = {name: tensor.to(dtype) for name, tensor in load_file(copy / "model.safetensors").items()}
     save_file(weights, copy / "model.safetensors", {"format": "pt"})
-    assert materialise(str(copy), copy / "none") == copy
+    assert resolve_model_folder(str(copy), copy / "none") == copy
     assert load_model(copy).dtype == torch.float32

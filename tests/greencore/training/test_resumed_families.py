@@ -11,12 +11,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from greencore.dataset import PromptRow, Row
 from greencore.hyperparameters import Hyperparameters
-from greencore.training.checkpoint_folder import CheckpointUnusable, latest_checkpoint
-from greencore.training.delta import FILE_NAME, apply_delta
+from greencore.training.checkpoint_folder import CheckpointUnusable, find_latest_checkpoint
+from greencore.training.delta import DELTA_FILE_NAME, apply_delta
 from greencore.training.ledger import EpochReport
-from greencore.training.listener import Listener
+from greencore.training.listener import TrainingListener
 from greencore.training.models import load_model
-from greencore.training.run import Method, Result, fine_tune
+from greencore.training.run import Method, TrainingResult, fine_tune
 from greencore.training.weights import named_tensors, write_tensors
 from tests.greencore.training.families import FAMILIES, family_folder
 
@@ -50,29 +50,29 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: family_folder(name, tmp_path_factory.mktemp(name)) for name in FAMILIES}
 
 
-class StopsAt(Listener):
+class StopsAt(TrainingListener):
     """Wants a run to stop at one of its steps, the last of which it has been told is the one before."""
 
     def __init__(self, step: int) -> None:
         self._step, self._done = step, 0
 
-    def step(self, *, done: int, steps: int, loss: float) -> None:
+    def on_step_finished(self, *, done: int, steps: int, loss: float) -> None:
         self._done = done
 
-    def stop(self) -> bool:
+    def should_stop(self) -> bool:
         return self._done == self._step - 1
 
 
-class StopsInLastEvaluation(Listener):
+class StopsInLastEvaluation(TrainingListener):
     """Wants a run to stop once its last epoch is told."""
 
     def __init__(self) -> None:
         self._over = False
 
-    def epoch(self, report: EpochReport, *, train_loss: float, eval_loss: float | None) -> None:
+    def on_epoch_finished(self, report: EpochReport, *, train_loss: float, eval_loss: float | None) -> None:
         self._over = report.epoch == HYPERPARAMETERS.epochs - 1
 
-    def stop(self) -> bool:
+    def should_stop(self) -> bool:
         return self._over
 
 
@@ -81,9 +81,9 @@ def run(
     rows: list[Row],
     folder: Path,
     method: Method,
-    listener: Listener | None = None,
+    listener: TrainingListener | None = None,
     **hyperparameters: Any,
-) -> Result:
+) -> TrainingResult:
     return fine_tune(
         model_folder=model,
         rows=rows,
@@ -95,7 +95,7 @@ def run(
     )
 
 
-def artifact_tensors(result: Result) -> dict[str, torch.Tensor]:
+def artifact_tensors(result: TrainingResult) -> dict[str, torch.Tensor]:
     assert result.artifact is not None
     [file] = result.artifact.glob("*.safetensors")
     return load_file(file)
@@ -121,9 +121,9 @@ def test_a_run_stopped_in_training_and_in_its_last_evaluation_ends_as_an_undistu
         assert_holds_trained_weights(undisturbed, tmp_path / "undisturbed")
 
 
-def assert_holds_trained_weights(result: Result, folder: Path) -> None:
+def assert_holds_trained_weights(result: TrainingResult, folder: Path) -> None:
     """The artifact, as plain transformers loads it, is what the last checkpoint holds."""
-    checkpoint = latest_checkpoint(folder)
+    checkpoint = find_latest_checkpoint(folder)
     assert checkpoint is not None
     assert result.artifact is not None
     encoder = AutoConfig.from_pretrained(result.artifact).is_encoder_decoder
@@ -141,7 +141,7 @@ def test_a_delta_applied_to_its_base_is_the_whole_result(
     delta = run(folders[family], rows, tmp_path / "delta", "greentrainer", epochs=1, result="delta").artifact
     assert whole.artifact is not None
     assert delta is not None
-    applied = apply_delta(folders[family], delta / FILE_NAME, tmp_path / "applied")
+    applied = apply_delta(folders[family], delta / DELTA_FILE_NAME, tmp_path / "applied")
     assert {path.name: path.read_bytes() for path in applied.iterdir()} == {
         path.name: path.read_bytes() for path in whole.artifact.iterdir()
     }
@@ -153,7 +153,7 @@ def test_a_checkpoint_in_the_published_names_is_still_read(
 ) -> None:
     undisturbed = run(folders[family], rows, tmp_path / "undisturbed", "greentrainer")
     run(folders[family], rows, tmp_path / "stopped", "greentrainer", StopsAt(3))
-    checkpoint = latest_checkpoint(tmp_path / "stopped")
+    checkpoint = find_latest_checkpoint(tmp_path / "stopped")
     assert checkpoint is not None
     model, file = load_model(folders[family]), checkpoint / "weights.safetensors"
     write_tensors(model, load_file(file), named_tensors(model))
@@ -169,7 +169,7 @@ def test_an_adapters_checkpoint_in_the_published_names_is_still_read(
 ) -> None:
     undisturbed = run(folders["gpt2"], rows, tmp_path / "undisturbed", method)
     run(folders["gpt2"], rows, tmp_path / "stopped", method, StopsAt(3))
-    checkpoint = latest_checkpoint(tmp_path / "stopped")
+    checkpoint = find_latest_checkpoint(tmp_path / "stopped")
     assert checkpoint is not None
     file = checkpoint / "weights.safetensors"
     prefix = {"prompt_encoder.default.embedding.weight": "prompt_embeddings"}

@@ -11,9 +11,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from greencore.backprop import TensorCost
 from greencore.dataset import Row
 from greencore.hyperparameters import Hyperparameters
-from greencore.training.checkpoint_folder import latest_checkpoint
+from greencore.training.checkpoint_folder import find_latest_checkpoint
 from greencore.training.ledger import EpochReport
-from greencore.training.listener import Listener
+from greencore.training.listener import TrainingListener
 from greencore.training.run import fine_tune
 
 HYPERPARAMETERS = Hyperparameters(
@@ -22,37 +22,39 @@ HYPERPARAMETERS = Hyperparameters(
 RHO = [0.7, 0.5, 0.9]
 
 
-class Watch(Listener):
+class Watch(TrainingListener):
     """Stops after so many steps, and remembers what it was told."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.stop_after, self.steps, self.epochs, self.epochs_done = stop_after, 0, list[EpochReport](), -1
 
-    def started(self, *, steps: int, steps_done: int, epochs_done: int, device: str, precision: str) -> None:
+    def on_training_started(
+        self, *, steps: int, steps_done: int, epochs_done: int, device: str, precision: str
+    ) -> None:
         self.epochs_done = epochs_done
 
-    def tensors(self, costs: Sequence[TensorCost]) -> None:
+    def on_tensors_profiled(self, costs: Sequence[TensorCost]) -> None:
         self.costs = costs
 
-    def step(self, *, done: int, steps: int, loss: float) -> None:
+    def on_step_finished(self, *, done: int, steps: int, loss: float) -> None:
         self.steps = done
 
-    def epoch(self, report: EpochReport, *, train_loss: float, eval_loss: float | None) -> None:
+    def on_epoch_finished(self, report: EpochReport, *, train_loss: float, eval_loss: float | None) -> None:
         assert eval_loss is not None
         self.epochs.append(report)
 
-    def stop(self) -> bool:
+    def should_stop(self) -> bool:
         return self.steps == self.stop_after
 
 
 class StopsAfterTraining(Watch):
     """Stops once every epoch is told."""
 
-    def stop(self) -> bool:
+    def should_stop(self) -> bool:
         return len(self.epochs) == len(RHO)
 
 
-def run(model_folder: Path, rows: list[Row], folder: Path, listener: Listener | None = None) -> bool:
+def run(model_folder: Path, rows: list[Row], folder: Path, listener: TrainingListener | None = None) -> bool:
     return fine_tune(
         model_folder=model_folder,
         rows=rows,
@@ -91,7 +93,7 @@ def test_a_stopped_run_goes_on_from_its_last_epoch_to_the_same_weights(
     assert [report.epoch for report in second.epochs] == [1, 2]
     # A stop while the result is evaluated leaves nothing to train.
     assert not run(model_folder, rows, tmp_path / "evaluated", StopsAfterTraining())
-    assert latest_checkpoint(tmp_path / "evaluated") is not None
+    assert find_latest_checkpoint(tmp_path / "evaluated") is not None
     third = Watch()
     assert run(model_folder, rows, tmp_path / "evaluated", third)
     assert third.steps == 0
@@ -109,7 +111,7 @@ def test_a_stop_breaks_off_the_evaluation_before_training(model_folder: Path, ro
 class EndsAfterTwo(Watch):
     """Wants no third epoch."""
 
-    def ends_after(self, epoch: int) -> bool:
+    def should_end_after(self, epoch: int) -> bool:
         return epoch == 1
 
 
@@ -137,7 +139,7 @@ def test_a_checkpoint_is_whole_and_holds_no_pickle(model_folder: Path, rows: lis
     run(model_folder, rows, tmp_path, Watch(stop_after=6))
     half_written = tmp_path / ".checkpoint"
     half_written.mkdir()
-    checkpoint = latest_checkpoint(tmp_path)
+    checkpoint = find_latest_checkpoint(tmp_path)
     assert checkpoint is not None
     assert {path.suffix for path in checkpoint.iterdir()} == {".json", ".safetensors"}
     assert json.loads((checkpoint / "trainer_state.json").read_text())["epoch"] == 1.75
@@ -158,7 +160,7 @@ def test_evaluation_and_sample_are_given_before_and_after(model_folder: Path, ro
 def test_a_lora_ends_in_a_plain_model_and_goes_on_from_its_checkpoint(
     model_folder: Path, rows: list[Row], tmp_path: Path
 ) -> None:
-    def lora(folder: Path, listener: Listener | None = None) -> bool:
+    def lora(folder: Path, listener: TrainingListener | None = None) -> bool:
         return fine_tune(
             model_folder=model_folder,
             rows=rows,
@@ -181,7 +183,7 @@ def test_a_lora_ends_in_a_plain_model_and_goes_on_from_its_checkpoint(
 def test_a_prefix_goes_on_from_its_checkpoint_to_the_same_adapter(
     model_folder: Path, rows: list[Row], tmp_path: Path
 ) -> None:
-    def prefix(folder: Path, listener: Listener | None = None) -> bool:
+    def prefix(folder: Path, listener: TrainingListener | None = None) -> bool:
         return fine_tune(
             model_folder=model_folder,
             rows=rows,
@@ -200,16 +202,16 @@ def test_a_prefix_goes_on_from_its_checkpoint_to_the_same_adapter(
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
-class Stops(Listener):
+class Stops(TrainingListener):
     """Wants the run to stop after so many steps."""
 
     def __init__(self, *, after: int) -> None:
         self._after, self._steps = after, 0
 
-    def step(self, *, done: int, steps: int, loss: float) -> None:
+    def on_step_finished(self, *, done: int, steps: int, loss: float) -> None:
         self._steps = done
 
-    def stop(self) -> bool:
+    def should_stop(self) -> bool:
         return self._steps == self._after
 
 

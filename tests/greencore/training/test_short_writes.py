@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from greencore.training.checkpoint_folder import DiskFull, all_or_nothing, make_durable
+from greencore.training.checkpoint_folder import DiskFull, atomic_directory, fsync_tree
 
 
 @pytest.mark.parametrize("kept_bytes", [-1, 40, 4])
@@ -18,9 +18,9 @@ def test_tensors_that_were_written_short_are_taken_for_a_full_disk(tmp_path: Pat
 
 
 def write_short(target: Path, kept_bytes: int) -> None:
-    with all_or_nothing(target) as folder:
+    with atomic_directory(target) as folder:
         file = folder / "model.safetensors"
         save_file({"a": torch.zeros(8)}, file)
-        make_durable(folder)
+        fsync_tree(folder)
         os.truncate(file, kept_bytes % file.stat().st_size)
-        make_durable(folder)
+        fsync_tree(folder)

@@ -6,8 +6,8 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from greencore.dataset import MessagesRow, PromptRow, Row, TextRow
-from greencore.training.formats import PLAIN, TLDR, prompt_format
-from greencore.training.rows import prompt_and_completion, prompt_tokens, reference, tokenise
+from greencore.training.formats import PLAIN, TLDR, resolve_prompt_format
+from greencore.training.rows import get_reference_text, render_prompt_and_completion, tokenise_prompt, tokenise_rows
 from tests.greencore.training.chat_templates import CHATML, ENDLESS, GEMMA, LLAMA_3, MISTRAL, TOKENS
 from tests.greencore.training.tokenizers_of_kinds import byte_level, llama_2, metaspace, unigram, with_template
 
@@ -41,17 +41,17 @@ def test_a_special_token_spelled_out_in_a_row_is_text(kind: str, text: str) -> N
     ]
     for row in rows:
         for form in (PLAIN, TLDR):
-            [example] = tokenise([row], tokenizer, max_length=256, prompt_format=form).examples
+            [example] = tokenise_rows([row], tokenizer, max_length=256, prompt_format=form).examples
             inner = [*example.input_ids]
             if inner[0] == tokenizer.bos_token_id:
                 inner = inner[1:]
             assert inner[-1] == tokenizer.eos_token_id
             assert not special(tokenizer).intersection(inner[:-1])
-            given, learned = prompt_and_completion(row, tokenizer, form)
+            given, learned = render_prompt_and_completion(row, tokenizer, form)
             if tokenizer.unk_token_id not in inner:
                 assert str(tokenizer.decode(inner[:-1])).strip() == (given + learned).strip()
-            assert reference(row, tokenizer, form) == learned
-            prompt, _ = prompt_tokens(row, tokenizer, max_length=256, prompt_format=form)
+            assert get_reference_text(row, tokenizer, form) == learned
+            prompt, _ = tokenise_prompt(row, tokenizer, max_length=256, prompt_format=form)
             assert example.input_ids[: len(prompt)] == tuple(prompt)
 
 
@@ -59,7 +59,7 @@ def test_a_special_token_spelled_out_in_a_row_is_text(kind: str, text: str) -> N
 def test_text_is_encoded_as_if_the_tokenizer_had_no_special_tokens(kind: str) -> None:
     tokenizer = KINDS[kind]()
     text = "the <s>source</s> is 4"
-    [example] = tokenise([TextRow(text)], tokenizer, max_length=256).examples
+    [example] = tokenise_rows([TextRow(text)], tokenizer, max_length=256).examples
     plain = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     assert [token for token in example.input_ids if token not in special(tokenizer)] == plain
 
@@ -74,26 +74,26 @@ def test_a_template_keeps_its_tokens_and_what_is_said_has_none(kind: str, templa
     tokens = [
         [
             token
-            for token in tokenise([row], tokenizer, max_length=4096).examples[0].input_ids
+            for token in tokenise_rows([row], tokenizer, max_length=4096).examples[0].input_ids
             if token in special(tokenizer)
         ]
         for row in (plain, spelled)
     ]
     assert tokens[0] == tokens[1]
-    [example] = tokenise([spelled], tokenizer, max_length=4096).examples
+    [example] = tokenise_rows([spelled], tokenizer, max_length=4096).examples
     assert str(tokenizer.decode(list(example.input_ids))).count(said) == 4
-    assert said in reference(spelled, tokenizer)
+    assert said in get_reference_text(spelled, tokenizer)
     pair = PromptRow(said, said)
-    form = prompt_format("chat", tokenizer)
+    form = resolve_prompt_format("chat", tokenizer)
     messages = MessagesRow((("user", said), ("assistant", said)))
-    assert tokenise([pair], tokenizer, max_length=4096, prompt_format=form) == tokenise(
+    assert tokenise_rows([pair], tokenizer, max_length=4096, prompt_format=form) == tokenise_rows(
         [messages], tokenizer, max_length=4096
     )
 
 
 def test_an_encoder_reads_special_tokens_in_data_as_text() -> None:
     tokenizer = metaspace()
-    [example] = tokenise([PromptRow("the </s> is", "a</s>")], tokenizer, max_length=64, encoder=True).examples
+    [example] = tokenise_rows([PromptRow("the </s> is", "a</s>")], tokenizer, max_length=64, encoder=True).examples
     for tokens in (example.input_ids, example.labels):
         assert tokens[-1] == tokenizer.eos_token_id
         assert tokenizer.eos_token_id not in tokens[:-1]
@@ -102,7 +102,7 @@ def test_an_encoder_reads_special_tokens_in_data_as_text() -> None:
 def test_the_tokens_of_a_thought_stay_tokens() -> None:
     tokenizer = with_template(byte_level(), CHATML, *TOKENS[CHATML], "<think>", "</think>")
     row = MessagesRow((("user", "a"), ("assistant", "<think>it</think>the answer <|im_end|>")))
-    tokens = list(tokenise([row], tokenizer, max_length=256).examples[0].input_ids)
+    tokens = list(tokenise_rows([row], tokenizer, max_length=256).examples[0].input_ids)
     for token in ("<think>", "</think>"):
         assert tokens.count(tokenizer.get_vocab()[token]) == 1
     assert tokens.count(tokenizer.get_vocab()["<|im_end|>"]) == 2
@@ -111,5 +111,5 @@ def test_the_tokens_of_a_thought_stay_tokens() -> None:
 def test_rows_without_special_tokens_are_encoded_as_ever() -> None:
     for kind in KINDS.values():
         tokenizer = kind()
-        [example] = tokenise([TextRow("the answer < 4 > s /s")], tokenizer, max_length=64).examples
+        [example] = tokenise_rows([TextRow("the answer < 4 > s /s")], tokenizer, max_length=64).examples
         assert [*example.input_ids] == [*tokenizer("the answer < 4 > s /s")["input_ids"], tokenizer.eos_token_id]

@@ -10,12 +10,12 @@ from safetensors.torch import load_file
 
 from greencore.dataset import MessagesRow, Row
 from greencore.hyperparameters import Hyperparameters
-from greencore.training.chat_template import last_turn
-from greencore.training.formats import chat_prompt, prompt_format
-from greencore.training.listener import Listener
+from greencore.training.chat_template import render_last_turn
+from greencore.training.formats import render_chat_prompt, resolve_prompt_format
+from greencore.training.listener import TrainingListener
 from greencore.training.models import load_tokenizer
-from greencore.training.rows import tokenise
-from greencore.training.run import Result, fine_tune
+from greencore.training.rows import tokenise_rows
+from greencore.training.run import TrainingResult, fine_tune
 from greencore.training.template_clock import TemplateClock
 from tests.greencore.training.conftest import small_model
 
@@ -48,20 +48,20 @@ def set_day(monkeypatch: pytest.MonkeyPatch, day: int) -> None:
     monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Day)
 
 
-class StopsAfter(Listener):
+class StopsAfter(TrainingListener):
     """Wants the run to stop after so many steps."""
 
     def __init__(self, steps: int) -> None:
         self._steps, self._done = steps, 0
 
-    def step(self, *, done: int, steps: int, loss: float) -> None:
+    def on_step_finished(self, *, done: int, steps: int, loss: float) -> None:
         self._done = done
 
-    def stop(self) -> bool:
+    def should_stop(self) -> bool:
         return self._done == self._steps
 
 
-def run(model: Path, folder: Path, listener: Listener | None = None) -> Result:
+def run(model: Path, folder: Path, listener: TrainingListener | None = None) -> TrainingResult:
     settings = Hyperparameters(
         epochs=1, batch_size=4, learning_rate=1e-2, max_length=32, eval_share=0.25, max_new_tokens=3, sample_prompt="w1"
     )
@@ -91,29 +91,31 @@ def test_the_time_is_read_once_whatever_asks_for_it(
     for file in (None, tmp_path / "job" / "clock.json"):
         set_day(monkeypatch, 30)
         clock = TemplateClock(file)
-        form, plain = (prompt_format(name, tokenizer, clock) for name in ("chat", "plain"))
-        first = [tokenise(ROWS, tokenizer, max_length=32, prompt_format=each) for each in (form, plain)]
+        form, plain = (resolve_prompt_format(name, tokenizer, clock) for name in ("chat", "plain"))
+        first = [tokenise_rows(ROWS, tokenizer, max_length=32, prompt_format=each) for each in (form, plain)]
         set_day(monkeypatch, 1)
-        assert first == [tokenise(ROWS, tokenizer, max_length=32, prompt_format=each) for each in (form, plain)]
-        assert form.around("w9").startswith("w30 ")
-        assert last_turn(ROWS[0].messages, tokenizer, clock=clock).given.startswith("w30 ")  # type: ignore[union-attr]
-    assert chat_prompt([("user", "w9")], tokenizer, TemplateClock(tmp_path / "job" / "clock.json")).startswith("w30 ")
-    assert chat_prompt([("user", "w9")], tokenizer).startswith("w01 ")
+        assert first == [tokenise_rows(ROWS, tokenizer, max_length=32, prompt_format=each) for each in (form, plain)]
+        assert form.wrap("w9").startswith("w30 ")
+        assert render_last_turn(ROWS[0].messages, tokenizer, clock=clock).prompt.startswith("w30 ")  # type: ignore[union-attr]
+    assert render_chat_prompt([("user", "w9")], tokenizer, TemplateClock(tmp_path / "job" / "clock.json")).startswith(
+        "w30 "
+    )
+    assert render_chat_prompt([("user", "w9")], tokenizer).startswith("w01 ")
 
 
 def test_every_form_of_the_time_is_of_the_same_moment(model: Path, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(model)
     tokenizer.chat_template = "{{ strftime_now('%Y-%m-%dT%H:%M:%S.%f') }} {{ strftime_now('%d %b %Y') }}"
     clock = TemplateClock(tmp_path / "clock.json")
-    moment, day = chat_prompt([("user", "w1")], tokenizer, clock).split(" ", 1)
+    moment, day = render_chat_prompt([("user", "w1")], tokenizer, clock).split(" ", 1)
     assert datetime.fromisoformat(moment).strftime("%d %b %Y") == day
-    assert chat_prompt([("user", "w1")], tokenizer, TemplateClock(tmp_path / "clock.json")) == f"{moment} {day}"
+    assert render_chat_prompt([("user", "w1")], tokenizer, TemplateClock(tmp_path / "clock.json")) == f"{moment} {day}"
 
 
 def test_a_template_without_a_date_leaves_no_file(model: Path, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(model)
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }} {% endfor %}"
-    chat_prompt([("user", "w1")], tokenizer, TemplateClock(tmp_path / "job" / "clock.json"))
+    render_chat_prompt([("user", "w1")], tokenizer, TemplateClock(tmp_path / "job" / "clock.json"))
     assert not (tmp_path / "job").exists()
 
 
@@ -124,6 +126,6 @@ def test_a_damaged_file_is_replaced_and_the_log_says_so(
     tokenizer, file = load_tokenizer(model), tmp_path / "clock.json"
     tokenizer.chat_template = "{{ strftime_now('%Y-%m-%dT%H:%M:%S.%f') }}"
     file.write_text(damaged)
-    moment = chat_prompt([("user", "w1")], tokenizer, TemplateClock(file))
+    moment = render_chat_prompt([("user", "w1")], tokenizer, TemplateClock(file))
     assert str(file) in caplog.text
-    assert chat_prompt([("user", "w1")], tokenizer, TemplateClock(file)) == moment
+    assert render_chat_prompt([("user", "w1")], tokenizer, TemplateClock(file)) == moment

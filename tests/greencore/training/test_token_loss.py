@@ -36,10 +36,10 @@ from transformers import (
 
 from greencore.dataset import PromptRow, Row, TextRow
 from greencore.hyperparameters import Hyperparameters
-from greencore.training.evaluation import mean_loss
-from greencore.training.listener import Listener
-from greencore.training.models import ModelError, load_model, load_skeleton, load_tokenizer
-from greencore.training.rows import tokenise
+from greencore.training.evaluation import compute_mean_loss
+from greencore.training.listener import TrainingListener
+from greencore.training.models import ModelError, load_meta_model, load_model, load_tokenizer
+from greencore.training.rows import tokenise_rows
 from greencore.training.run import Method, fine_tune
 
 SMALL: Any = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -75,13 +75,13 @@ TEXTS: list[Row] = [TextRow("w1 w2 w3"), TextRow("w4 w5"), TextRow("w6 w7 w8 w9 
 PROMPTS: list[Row] = [PromptRow("w1 w2", "w3"), PromptRow("w4", "w5 w6 w7"), PromptRow("w8", "w9")]
 
 
-class Losses(Listener):
+class Losses(TrainingListener):
     """Keeps every step's loss."""
 
     def __init__(self) -> None:
         self.seen: list[float] = []
 
-    def step(self, *, done: int, steps: int, loss: float) -> None:
+    def on_step_finished(self, *, done: int, steps: int, loss: float) -> None:
         self.seen.append(loss)
 
 
@@ -96,7 +96,7 @@ def folder_of(family: str, words: Path, folder: Path) -> Path:
 def token_loss(model: PreTrainedModel, rows: list[Row], folder: Path) -> float:
     """By hand: the mean over all learned tokens, one row after the other."""
     encoder, total, tokens = bool(model.config.is_encoder_decoder), 0.0, 0
-    for example in tokenise(rows, load_tokenizer(folder), max_length=64, encoder=encoder).examples:
+    for example in tokenise_rows(rows, load_tokenizer(folder), max_length=64, encoder=encoder).examples:
         ids, labels = torch.tensor([example.input_ids]), torch.tensor([example.labels])
         with torch.no_grad():
             logits = model.eval()(input_ids=ids, labels=labels).logits[0]
@@ -113,9 +113,9 @@ def test_an_evaluation_reports_the_loss_of_the_tokens_alone(family: str, model_f
     model, tokenizer = load_model(folder), load_tokenizer(folder)
     encoder = bool(model.config.is_encoder_decoder)
     for rows in [PROMPTS] if encoder else [PROMPTS, TEXTS]:
-        tokens = tokenise(rows, tokenizer, max_length=64, encoder=encoder)
+        tokens = tokenise_rows(rows, tokenizer, max_length=64, encoder=encoder)
         expected = token_loss(model, rows, folder)
-        assert mean_loss(model, tokenizer, tokens, batch_size=2) == pytest.approx(expected, rel=1e-4)
+        assert compute_mean_loss(model, tokenizer, tokens, batch_size=2) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.fault(number=9)
@@ -163,6 +163,6 @@ DECODERS: dict[str, Callable[[], PreTrainedModel]] = {
 @pytest.mark.parametrize("family", DECODERS)
 def test_a_decoder_whose_own_loss_is_not_of_the_next_token_is_refused(family: str, tmp_path: Path) -> None:
     DECODERS[family]().save_pretrained(tmp_path)
-    for load in (load_model, load_skeleton):
+    for load in (load_model, load_meta_model):
         with pytest.raises(ModelError, match="not that of the next token"):
             load(tmp_path)

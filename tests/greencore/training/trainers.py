@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 
 from greencore.dataset import Row
 from greencore.training.models import load_model, load_tokenizer
-from greencore.training.rows import Collator, tokenise
+from greencore.training.rows import Collator, tokenise_rows
 
 
 class CountingTrainer(Trainer):
@@ -39,7 +39,7 @@ def counting_trainer(
 ) -> tuple[CountingTrainer, PreTrainedModel]:
     """A trainer of the model in a folder, or of another with the same words, that trains `data`."""
     model = model or load_model(model_folder)
-    examples = tokenise(
+    examples = tokenise_rows(
         data, load_tokenizer(model_folder), max_length=64, encoder=bool(model.config.is_encoder_decoder)
     ).examples
     defaults: dict[str, Any] = {
