@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import mean
 
 from benchmarks.finetuning import Arm
-from benchmarks.quality import QUICK, comparison_of
+from benchmarks.quality import QUICK, load_comparison
 from benchmarks.report import publish
 from greencore.training.rouge import ROUGE_METRICS
 
@@ -32,7 +32,7 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=5e-4, help="learning rate of every run")
     parser.add_argument("--work", type=Path, default=Path("build/quality"), help="where finished runs are kept")
     options = parser.parse_args()
-    comparison = comparison_of(options.data, replace(QUICK, epochs=2), options.work)
+    comparison = load_comparison(options.data, replace(QUICK, epochs=2), options.work)
     rows = []
     for arm in ARMS:
         runs = [comparison.run(arm, options.rate, seed, comparison.full_steps) for seed in SEEDS]

@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
-from benchmarks.families import EAGER_ONLY, FAMILIES, family
+from benchmarks.families import EAGER_ONLY, FAMILIES, build_family_model
 from benchmarks.report import publish
 from greencore.backprop import importance
 from greencore.training.shapes import StepShape
@@ -110,7 +110,7 @@ def _measured(name: str) -> list[dict[str, Any]]:
 def _deep(name: str) -> PreTrainedModel:
     """The family's tiny model with so many layers that a hundredth of its FLOPs is more than a tensor's."""
     attention = "eager" if name in EAGER_ONLY else "sdpa"
-    small = family(name, attention)
+    small = build_family_model(name, attention)
     config = copy.deepcopy(small.config)
     layers = LAYERS_OF_EXPERTS if hasattr(config, "num_local_experts") else LAYERS
     for count in LAYER_COUNTS:

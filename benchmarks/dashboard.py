@@ -15,15 +15,15 @@ from typing import Any
 from playwright.sync_api import Page
 
 from benchmarks.report import publish
-from cli.embedded import LOOPBACK, free_port
-from cli.stack import running_stack
+from cli.embedded import LOOPBACK, find_free_port
+from cli.stack import run_stack
 from store.database import Database
 from store.settings import Settings
 from store.status import JobStatus
 from tests.browser.long_run import INTERVALS, NAMES, STEPS, stage_long_run
 from tests.browser.measures import count_bytes, frame_milliseconds, open_job, seconds_to_last_row
 from tests.browser.stage import stage_all, stage_dataset, stage_job, stage_many
-from tests.chromium import headless
+from tests.chromium import launch_chromium
 
 JOBS = 10_000
 FILTERED = "/?status=succeeded&zone=GB&metadata[team]=speech"
@@ -40,11 +40,14 @@ def main() -> int:
         settings = Settings(
             data_dir=Path(folder) / "var",
             host=LOOPBACK,
-            port=free_port(LOOPBACK),
+            port=find_free_port(LOOPBACK),
             open_on_loopback=True,
             rate_limit_per_minute=10_000_000,
         )
-        with running_stack(settings, own_servers=True, say=lambda line: None) as stack, headless() as browser:
+        with (
+            run_stack(settings, embed_servers=True, print_line=lambda line: None) as stack,
+            launch_chromium() as browser,
+        ):
             database = Database(stack.database_url)
             long_run = _stage(database, stack.settings)
             page = browser.new_context(base_url=stack.url, viewport={"width": 1280, "height": 800}).new_page()

@@ -119,7 +119,7 @@ EAGER_ONLY = ("bloom", "gemma2")
 """Families for which transformers has no fused attention."""
 
 
-def family(name: str, attention: str) -> PreTrainedModel:
+def build_family_model(name: str, attention: str) -> PreTrainedModel:
     """A tiny model of the family with random weights; `attention` is "eager" or "sdpa".
 
     Raises `KeyError` for an unknown family and `ValueError` for "sdpa" where the family is in `EAGER_ONLY`.

@@ -52,7 +52,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Cost:
+class TrainingCost:
     """What a run took. FLOPs count a multiply-accumulate as 2; `full_flops` had every tensor been trained."""
 
     steps: int
@@ -76,7 +76,7 @@ def model_folder() -> Path:
     return resolve_model_folder(read_catalogue()[MODEL].source, Path("var/models") / MODEL)
 
 
-def fine_tuned(
+def run_fine_tuning(
     arm: Arm,
     folder: Path,
     tokenizer: PreTrainedTokenizerBase,
@@ -87,7 +87,7 @@ def fine_tuned(
     steps: int,
     batch_size: int,
     before: Sequence[TrainerCallback] = (),
-) -> tuple[PreTrainedModel, Cost]:
+) -> tuple[PreTrainedModel, TrainingCost]:
     """Train for so many optimiser steps with the paper's settings (§4): AdamW, linear schedule, weight decay 0.01.
 
     The callbacks `before` are called before the arm's own.
@@ -131,7 +131,7 @@ def fine_tuned(
             trainer.train()
             seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
     epochs = callback.epochs
-    return model, Cost(
+    return model, TrainingCost(
         steps=trainer.state.global_step,
         flops=sum(epoch.flops for epoch in epochs),
         probe_flops=sum(epoch.probe_flops for epoch in epochs),

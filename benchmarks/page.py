@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import policy_tables
-from benchmarks.report import RESULTS, text
+from benchmarks.report import RESULTS, format_value
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
@@ -49,7 +49,7 @@ SECTIONS = {
 }
 
 
-def page(results: Path = RESULTS) -> str:
+def render_page(results: Path = RESULTS) -> str:
     """The page as Markdown, with a section for each result there is."""
     sections = [
         _section(name, introduction, json.loads((results / f"{name}.json").read_text()))
@@ -73,7 +73,7 @@ def _section(name: str, introduction: str, result: Mapping[str, Any]) -> str:
         "",
         f"| {' | '.join(columns)} |",
         f"|{'---|' * len(columns)}",
-        *(f"| {' | '.join(text(row.get(column)) for column in columns)} |" for row in result["rows"]),
+        *(f"| {' | '.join(format_value(row.get(column)) for column in columns)} |" for row in result["rows"]),
         "",
         *(f"- {note}" for note in result["notes"]),
         *(f"- {'Holds' if held else '**Missed**'}: {check}." for check, held in result["checks"].items()),
@@ -85,8 +85,8 @@ def _section(name: str, introduction: str, result: Mapping[str, Any]) -> str:
 
 def main() -> int:
     PAGE.parent.mkdir(parents=True, exist_ok=True)
-    PAGE.write_text(page())
-    policy_tables.PAGE.write_text(policy_tables.filled(policy_tables.PAGE.read_text()))
+    PAGE.write_text(render_page())
+    policy_tables.PAGE.write_text(policy_tables.fill_measured_blocks(policy_tables.PAGE.read_text()))
     return 0
 
 

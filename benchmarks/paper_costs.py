@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.paper_models import MODELS, a_batch
+from benchmarks.paper_models import MODELS, make_batch
 from benchmarks.report import publish
 from greencore.backprop import BudgetTooSmall, Profile, profile, select
 
@@ -93,7 +93,7 @@ def _model_rows(name: str) -> list[dict[str, Any]]:
 def _profiled(name: str, target: int) -> Profile:
     model = MODELS[name]()
     encoder = bool(model.config.is_encoder_decoder)
-    return profile(model, a_batch(model, rows=BATCH, tokens=TOKENS, target=target if encoder else None))
+    return profile(model, make_batch(model, rows=BATCH, tokens=TOKENS, target=target if encoder else None))
 
 
 def _chosen(costs: Profile, rho: float) -> list[str]:

@@ -86,7 +86,7 @@ MODELS: Mapping[str, Callable[[], PreTrainedModel]] = {
 }
 
 
-def a_batch(model: PreTrainedModel, *, rows: int, tokens: int, target: int | None = None) -> dict[str, torch.Tensor]:
+def make_batch(model: PreTrainedModel, *, rows: int, tokens: int, target: int | None = None) -> dict[str, torch.Tensor]:
     """A batch on the meta device: only its shape counts. `target` is the length of an encoder-decoder's labels."""
     ids = torch.zeros(rows, tokens, dtype=torch.long, device="meta")
     labels = ids if target is None else torch.zeros(rows, target, dtype=torch.long, device="meta")

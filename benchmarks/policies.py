@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.policy_tables import FULL as FULL_NAME
-from benchmarks.policy_tables import measured
+from benchmarks.policy_tables import find_row
 from benchmarks.report import publish
 from greencore.carbon import IntensitySeries, open_source
 from greencore.policy import BacktestResult, backtest, parse_policy
@@ -59,8 +59,8 @@ GATED: tuple[tuple[str, ForecastKind], ...] = (
 CLOSE_TO_ORACLE = 1.02
 LEAST_SHARE = 0.70
 AIMED_SHARE = 0.85
-NOTHING = 1e-9
-MOST_SECONDS = 60.0
+EPSILON = 1e-9
+MAX_SECONDS = 60.0
 
 ATTRIBUTION = "Data © Electricity Maps, ODbL 1.0 (opendatacommons.org/licenses/odbl), life cycle, hourly"
 
@@ -188,13 +188,13 @@ def _checks(rows: list[dict[str, Any]]) -> dict[str, bool]:
         )
         >= LEAST_SHARE,
         "without a gate nothing is moved in time, whatever sets ρ": all(
-            max(map(abs, [row["moved_in_time"], *row["moved_in_time_quantiles"]])) < NOTHING for row in ungated
+            max(map(abs, [row["moved_in_time"], *row["moved_in_time_quantiles"]])) < EPSILON for row in ungated
         ),
         "every start meets its deadline": all(row["on_time"] == 1 for row in rows),
         "the mean under a budget is within it": all(
             row["emissions_g"] <= row["body"]["budget_gco2e"] for row in budgets
         ),
-        f"a year of starts in under {MOST_SECONDS:g} s": max(row["seconds"] for row in rows) < MOST_SECONDS,
+        f"a year of starts in under {MAX_SECONDS:g} s": max(row["seconds"] for row in rows) < MAX_SECONDS,
     }
 
 
@@ -232,7 +232,7 @@ def _against_aim(rows: list[dict[str, Any]], grid: str) -> str:
 
 
 def _paused(rows: list[dict[str, Any]], grid: str, forecast: str, min_saving: float) -> dict[str, Any]:
-    row: dict[str, Any] = measured(rows, grid, FULL_NAME, "pause", forecast, min_saving)
+    row: dict[str, Any] = find_row(rows, grid, FULL_NAME, "pause", forecast, min_saving)
     return row
 
 

@@ -61,7 +61,7 @@ def main(folder: Path = FOLDER) -> int:
     for body in POLICIES[GRID][1:]:
         policy = parse_policy(body)
         with _picture(folder / f"{body['kind']}.svg") as axes:
-            DRAWN[type(policy)](policy, axes)
+            PLOTTERS[type(policy)](policy, axes)
     with _picture(folder / "gate.svg", height=2.4) as axes:
         _gates(axes)
     return 0
@@ -143,7 +143,7 @@ def _price(policy: Policy, axes: Axes) -> None:
     _legend(axes)
 
 
-DRAWN: dict[type[Policy], Callable[[Policy, Axes], None]] = {
+PLOTTERS: dict[type[Policy], Callable[[Policy, Axes], None]] = {
     Constant: _constant,
     Steps: _steps,
     Linear: _linear,

@@ -37,7 +37,7 @@ KINDS = ("constant", "steps", "linear", "percentile", "budget", "price")
 Rows = Sequence[Mapping[str, Any]]
 
 
-def filled(page: str, results: Path = RESULTS) -> str:
+def fill_measured_blocks(page: str, results: Path = RESULTS) -> str:
     """The page with what stands between `<!-- measured: NAME -->` and `<!-- end -->` made anew.
 
     Raises KeyError for a name that is not known.
@@ -50,7 +50,7 @@ def filled(page: str, results: Path = RESULTS) -> str:
     return re.sub(r"(<!-- measured: ([\w-]+) -->)\n.*?\n?(<!-- end -->)", block, page, flags=re.DOTALL)
 
 
-def measured(rows: Rows, grid: str, policy: str, gate: str, forecast: str = "own", min_saving: float = 0.05) -> Any:
+def find_row(rows: Rows, grid: str, policy: str, gate: str, forecast: str = "own", min_saving: float = 0.05) -> Any:
     """The one row of these."""
     wanted = (grid, policy, gate, forecast, min_saving)
     names = ("grid", "policy", "gate", "forecast", "min_saving")
@@ -62,7 +62,7 @@ def _choices(rows: Rows) -> str:
     grids = _grids(rows)
     lines = []
     for wish, choice, policy, gate in CHOICES:
-        found = [measured(rows, grid, policy, gate) for grid in grids]
+        found = [find_row(rows, grid, policy, gate) for grid in grids]
         lines.append([wish, choice, *map(_saved, found), " / ".join(_percent(row["work_share"], 0) for row in found)])
     saved = [f"saved on {grid}: less work + moved in time" for grid in grids]
     return _table(["you want", "choose", *saved, "FLOPs done"], lines)
@@ -76,11 +76,11 @@ def _kind(kind: str) -> Callable[[Rows], str]:
             header += [f"{grid}: epochs" for grid in grids]
         lines = []
         for gate in GATES:
-            found = [measured(rows, grid, kind, gate) for grid in grids]
+            found = [find_row(rows, grid, kind, gate) for grid in grids]
             shares = [row[name] for row in found for name in ("work_share", "less_work", "moved_in_time")]
             epochs = [f"{row['epochs_run']:.1f}" for row in found] if kind == "budget" else []
             lines.append([f"`{gate}`", *map(_percent, shares), *epochs])
-        bodies = {grid: json.dumps(measured(rows, grid, kind, "none")["body"]) for grid in grids}
+        bodies = {grid: json.dumps(find_row(rows, grid, kind, "none")["body"]) for grid in grids}
         others = [f"{grid}: `{body}`." for grid, body in bodies.items() if body != bodies[grids[0]]]
         return "\n".join([_table(header, lines), *(["", *others] if others else [])])
 
@@ -93,7 +93,7 @@ def _forecasts(rows: Rows) -> str:
     lines = []
     for forecast in ("perfect", "own", "persistence"):
         for min_saving in (0.05, 0.0):
-            found = [measured(rows, grid, FULL, "pause", forecast, min_saving) for grid in grids]
+            found = [find_row(rows, grid, FULL, "pause", forecast, min_saving) for grid in grids]
             figures = [
                 figure
                 for row in found
@@ -108,7 +108,7 @@ def _forecasts(rows: Rows) -> str:
 
 
 def _setting(rows: Rows) -> str:
-    baselines = [f"{measured(rows, grid, FULL, 'none')['baseline_g']:.0f} gCO2e on {grid}" for grid in _grids(rows)]
+    baselines = [f"{find_row(rows, grid, FULL, 'none')['baseline_g']:.0f} gCO2e on {grid}" for grid in _grids(rows)]
     return f"Mean of {rows[0]['starts']:,} starts a grid; ρ = 1 at once emits {' and '.join(baselines)}."
 
 

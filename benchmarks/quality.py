@@ -22,7 +22,7 @@ import transformers
 from matplotlib import pyplot
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from benchmarks.finetuning import MODEL, Arm, fine_tuned, model_folder
+from benchmarks.finetuning import MODEL, Arm, model_folder, run_fine_tuning
 from benchmarks.report import RESULTS, publish
 from greencore.dataset import PromptRow
 from greencore.training.evaluation import compute_mean_loss, evaluate
@@ -68,7 +68,7 @@ QUICK = Scale(72, 24, 24, epochs=1, max_length=128, max_new_tokens=32, beams=1, 
 
 
 @dataclass(frozen=True)
-class Data:
+class TokenisedSplits:
     """The three parts, tokenised; of the test part also the rows and the references of each."""
 
     train: TokenisedRows
@@ -81,7 +81,7 @@ class Data:
 class Comparison:
     """Runs arms, and keeps what each came to."""
 
-    def __init__(self, model_folder: Path, data: Data, scale: Scale, work: Path) -> None:
+    def __init__(self, model_folder: Path, data: TokenisedSplits, scale: Scale, work: Path) -> None:
         self._model_folder, self._data, self._scale, self._work = model_folder, data, scale, work
         self._tokenizer = load_tokenizer(model_folder)
         self.train_rows = len(data.train.examples)
@@ -104,7 +104,7 @@ class Comparison:
         if file.is_file():
             kept: dict[str, Any] = json.loads(file.read_text())
             return kept
-        model, cost = fine_tuned(
+        model, cost = run_fine_tuning(
             arm,
             self._model_folder,
             self._tokenizer,
@@ -120,18 +120,18 @@ class Comparison:
             "seed": seed,
             **asdict(cost),
             "share": cost.share,
-            **self._marks(model),
+            **self._score(model),
         }
         self._work.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(record))
         print(json.dumps({key: value for key, value in record.items() if not isinstance(value, str) or key == "arm"}))
         return record
 
-    def untrained(self) -> dict[str, float]:
+    def score_untrained(self) -> dict[str, float]:
         """The marks of the model as it comes."""
-        return self._marks(load_model(self._model_folder))
+        return self._score(load_model(self._model_folder))
 
-    def _marks(self, model: PreTrainedModel) -> dict[str, float]:
+    def _score(self, model: PreTrainedModel) -> dict[str, float]:
         data, scale = self._data, self._scale
         validation = compute_mean_loss(model, self._tokenizer, data.validation, batch_size=scale.batch_size)
         test = evaluate(
@@ -217,7 +217,7 @@ def plot(rows: Sequence[Mapping[str, Any]], zero_shot: float, file: Path) -> Non
     pyplot.close(figure)
 
 
-def findings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def summarise_findings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Where adaptive backpropagation is ahead, and where it is not."""
     found = []
     for equal in ("epochs", "FLOPs"):
@@ -226,7 +226,7 @@ def findings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return found
 
 
-def read(folder: Path, tokenizer: PreTrainedTokenizerBase, scale: Scale) -> Data:
+def read_splits(folder: Path, tokenizer: PreTrainedTokenizerBase, scale: Scale) -> TokenisedSplits:
     """The first rows of each part. Raises ValueError naming the file and line that is not as expected."""
     sizes = {"train": scale.train_rows, "validation": scale.validation_rows, "test": scale.test_rows}
     parts = {name: _rows(folder / f"{name}.jsonl", amount) for name, amount in sizes.items()}
@@ -234,7 +234,7 @@ def read(folder: Path, tokenizer: PreTrainedTokenizerBase, scale: Scale) -> Data
     train, validation, test = (
         tokenise_rows(part, tokenizer, max_length=scale.max_length, prompt_format=TLDR) for part in rows.values()
     )
-    return Data(train, validation, test, rows["test"], [row["targets"] for row in parts["test"]])
+    return TokenisedSplits(train, validation, test, rows["test"], [row["targets"] for row in parts["test"]])
 
 
 def _rows(file: Path, amount: int | None) -> list[dict[str, Any]]:
@@ -247,11 +247,11 @@ def _rows(file: Path, amount: int | None) -> list[dict[str, Any]]:
     return rows
 
 
-def comparison_of(data: Path, scale: Scale, work: Path) -> Comparison:
+def load_comparison(data: Path, scale: Scale, work: Path) -> Comparison:
     """A comparison on the data in a folder. Raises ValueError naming what is not as expected."""
     transformers.utils.logging.disable_progress_bar()
     folder = model_folder()
-    return Comparison(folder, read(data, load_tokenizer(folder), scale), scale, work)
+    return Comparison(folder, read_splits(data, load_tokenizer(folder), scale), scale, work)
 
 
 def main() -> int:
@@ -261,8 +261,8 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=Path("build/quality"), help="where finished runs are kept")
     options = parser.parse_args()
     scale = QUICK if options.quick else PAPER
-    comparison = comparison_of(options.data, scale, options.work)
-    zero_shot = comparison.untrained()
+    comparison = load_comparison(options.data, scale, options.work)
+    zero_shot = comparison.score_untrained()
     rows = compare(comparison, scale.seeds)
     before = mean(zero_shot[score] for score in ROUGE_METRICS)
     plot(rows, before, RESULTS / "quality.svg")
@@ -292,7 +292,7 @@ def main() -> int:
             " those of a machine that may do other things beside, the JSON holds CPU seconds as well",
             "GT-0.4, the paper's, is at or below this model's floor, 0.400 to 0.404 by the rows' length: GT-0.45 stands"
             " in",
-            *findings(rows),
+            *summarise_findings(rows),
         ],
         options="--data FOLDER --quick" if options.quick else "--data FOLDER",
     )

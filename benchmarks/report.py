@@ -37,7 +37,7 @@ def publish(
     shown = list(columns or rows[0])
     table = Table(*shown, title=title)
     for row in rows:
-        table.add_row(*(text(row.get(column)) for column in shown))
+        table.add_row(*(format_value(row.get(column)) for column in shown))
     console = Console(width=max(100, Console().width))
     console.print(table)
     for note in notes:
@@ -50,7 +50,7 @@ def publish(
         "title": title,
         "date": datetime.now(UTC).date().isoformat(),
         "command": " ".join(["python", "-m", f"benchmarks.{name}", *([options] if options else sys.argv[1:])]),
-        "machine": machine(),
+        "machine": describe_machine(),
         "columns": shown,
         "rows": list(rows),
         "notes": list(notes),
@@ -60,7 +60,7 @@ def publish(
     return 0 if all((checks or {}).values()) else 1
 
 
-def machine() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     """What the figures were measured on."""
     return {
         "processor": _processor(),
@@ -72,7 +72,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def text(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A figure as tables show it."""
     if value is None:
         return "–"

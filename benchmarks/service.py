@@ -22,11 +22,11 @@ import httpx
 from sqlalchemy import text as sql
 
 from benchmarks.report import publish
-from cli.embedded import LOOPBACK, free_port
-from cli.stack import running_stack
+from cli.embedded import LOOPBACK, find_free_port
+from cli.stack import run_stack
 from store.database import Database
 from store.settings import Settings
-from tests.acceptance.conftest import small_catalogue
+from tests.acceptance.conftest import write_small_catalogue
 
 FEW, MANY = 1_000, 100_000
 LONGEST_RATIO = 1.5
@@ -41,7 +41,7 @@ ROWS = "\n".join(json.dumps({"prompt": f"w{n % 60} w1 w2", "completion": " w7 w8
 
 
 @dataclass(frozen=True)
-class Bench:
+class ServiceUnderBenchmark:
     """A running service with a few jobs of its own."""
 
     url: str
@@ -94,21 +94,21 @@ def main() -> int:
 
 
 @contextmanager
-def _service(folder: Path) -> Iterator[Bench]:
+def _service(folder: Path) -> Iterator[ServiceUnderBenchmark]:
     hour = folder / "hour.csv"
     hour.write_text("datetime,gco2e_per_kwh\n2026-06-01T00:00:00Z,220\n2026-06-01T01:00:00Z,220\n")
     settings = Settings(
         data_dir=folder / "var",
-        catalogue=small_catalogue(folder),
+        catalogue=write_small_catalogue(folder),
         host=LOOPBACK,
-        port=free_port(LOOPBACK),
+        port=find_free_port(LOOPBACK),
         zones={"X": f"trace:{hour}"},
         open_on_loopback=True,
         rate_limit_per_minute=10_000_000,
         max_event_streams=STREAMS + 10,
         max_event_streams_per_owner=STREAMS + 10,
     )
-    with running_stack(settings, own_servers=True, say=lambda line: None) as stack:
+    with run_stack(settings, embed_servers=True, print_line=lambda line: None) as stack:
         database = Database(stack.database_url)
         with httpx.Client(base_url=stack.url, timeout=60, trust_env=False) as client:
             answer = client.post("/datasets", files={"file": ("rows.jsonl", ROWS.encode())}).raise_for_status()
@@ -122,11 +122,11 @@ def _service(folder: Path) -> Iterator[Bench]:
             }
             # The workers load what they need once, with the first job.
             _until_over(client, client.post("/jobs", json=job).raise_for_status().json()["id"])
-        yield Bench(stack.url, database, dataset, job)
+        yield ServiceUnderBenchmark(stack.url, database, dataset, job)
         database.dispose()
 
 
-def _polls(bench: Bench) -> tuple[list[dict[str, Any]], bool]:
+def _polls(bench: ServiceUnderBenchmark) -> tuple[list[dict[str, Any]], bool]:
     with bench.client() as client:
         job = client.get("/jobs", params={"limit": 1}).json()["data"][0]["id"]
         answer = client.get(f"/jobs/{job}").raise_for_status()
@@ -140,7 +140,7 @@ def _polls(bench: Bench) -> tuple[list[dict[str, Any]], bool]:
     ], statuses == {304}
 
 
-def _lists(bench: Bench) -> tuple[list[dict[str, Any]], float]:
+def _lists(bench: ServiceUnderBenchmark) -> tuple[list[dict[str, Any]], float]:
     """Pages of 50 over few and over many stored jobs, by every filter; and the worst ratio of the medians."""
     rows, medians = [], {}
     queries: dict[str, dict[str, Any]] = {
@@ -162,7 +162,7 @@ def _lists(bench: Bench) -> tuple[list[dict[str, Any]], float]:
     return rows, max(medians[what, MANY] / medians[what, FEW] for what in queries)
 
 
-def _store_jobs(bench: Bench, count: int) -> None:
+def _store_jobs(bench: ServiceUnderBenchmark, count: int) -> None:
     """Have `count` jobs stored, all but the real ones copies of one that is over."""
     copied = (
         "INSERT INTO jobs SELECT (jsonb_populate_record(template.job, jsonb_build_object("
@@ -179,7 +179,7 @@ def _store_jobs(bench: Bench, count: int) -> None:
         connection.execute(sql("VACUUM ANALYZE jobs"))
 
 
-def _submissions(bench: Bench) -> list[dict[str, Any]]:
+def _submissions(bench: ServiceUnderBenchmark) -> list[dict[str, Any]]:
     """Submissions one after the other; each is cancelled at once, so that none has to run."""
     submitted: list[str] = []
 
@@ -194,7 +194,7 @@ def _submissions(bench: Bench) -> list[dict[str, Any]]:
     return [_row("submission", MANY, times), _row("cancellation", MANY, cancelled)]
 
 
-async def _pollers(bench: Bench) -> tuple[list[dict[str, Any]], int]:
+async def _pollers(bench: ServiceUnderBenchmark) -> tuple[list[dict[str, Any]], int]:
     """Many clients that ask again and again, each on a connection of its own."""
     times: list[float] = []
     errors = 0
@@ -222,7 +222,7 @@ async def _pollers(bench: Bench) -> tuple[list[dict[str, Any]], int]:
     return [_row(f"polls of {POLLERS} pollers", MANY, times, over=time.monotonic() - begin)], errors
 
 
-async def _streams(bench: Bench) -> tuple[list[dict[str, Any]], bool]:
+async def _streams(bench: ServiceUnderBenchmark) -> tuple[list[dict[str, Any]], bool]:
     """Many open event streams of one job while it runs; whether each has heard of every event."""
     lags: list[float] = []
 
@@ -250,7 +250,7 @@ async def _streams(bench: Bench) -> tuple[list[dict[str, Any]], bool]:
     return [_row(f"events to {STREAMS} open streams", MANY, lags)], all(one == wanted for one in heard)
 
 
-def _dispatch(bench: Bench) -> tuple[list[dict[str, Any]], float]:
+def _dispatch(bench: ServiceUnderBenchmark) -> tuple[list[dict[str, Any]], float]:
     """From 201 to the claim, in its parts; and the median from 201 to the claim by an idle worker, in seconds."""
     idle = [_dispatched(bench, after_seconds=IDLE_SECONDS) for _ in range(DISPATCHED)]
     busy = [_dispatched(bench, after_seconds=0.0) for _ in range(DISPATCHED)]
@@ -265,7 +265,7 @@ def _dispatch(bench: Bench) -> tuple[list[dict[str, Any]], float]:
     return rows, statistics.median(sum(parts) for parts in idle)
 
 
-def _dispatched(bench: Bench, *, after_seconds: float) -> tuple[float, float]:
+def _dispatched(bench: ServiceUnderBenchmark, *, after_seconds: float) -> tuple[float, float]:
     """Seconds from a job's 201 until it was prepared, and from there until it was claimed."""
     time.sleep(after_seconds)
     with bench.client() as client:

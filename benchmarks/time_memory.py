@@ -30,7 +30,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from benchmarks.finetuning import MODEL, Arm, fine_tuned, model_folder
+from benchmarks.finetuning import MODEL, Arm, model_folder, run_fine_tuning
 from benchmarks.report import publish
 from greencore.dataset import PromptRow
 from greencore.training.formats import TLDR
@@ -40,7 +40,7 @@ from greencore.training.rows import Collator, Example, tokenise_rows
 from greencore.training.selection_callback import build_step_costs
 from greencore.training.shapes import measure_batch_shapes
 
-# The paper's GT-0.4 is no arm: it is at or below the floor for such rows (see `floor`).
+# The paper's GT-0.4 is no arm: it is at or below the floor for such rows (see `find_rho_floor`).
 ARMS = (
     Arm("full", "full"),
     Arm("LoRA", "lora"),
@@ -61,7 +61,7 @@ MEDIANS = ("seconds", "probe seconds", "loading seconds", "tracing seconds")
 PEAKS = ("peak MiB", "above model MiB")
 
 
-class Watch(TrainerCallback):
+class EpochTimer(TrainerCallback):
     """Times an epoch from its begin, before its probe, to its end, and what comes between loading and that.
 
     Its callbacks must be called before the arm's own.
@@ -75,29 +75,29 @@ class Watch(TrainerCallback):
     ) -> None:
         for parameter in kwargs["model"].parameters():
             parameter.detach().sum()  # a weight that is mapped from its file is in memory only once it is read
-        self.loaded_mib = _held_mib()
-        self.began = _now()
+        self.loaded_mib = _allocated_mib()
+        self.began = _synchronized_time()
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._started = _now()
+        self._started = _synchronized_time()
         self.tracing_seconds = self._started - self.began
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.seconds = _now() - self._started
+        self.seconds = _synchronized_time() - self._started
 
 
 def run(arm: Arm, rows: int) -> dict[str, Any]:
     """One epoch of an arm, in this process."""
     transformers.utils.logging.disable_progress_bar()
-    folder, watch = model_folder(), Watch()
+    folder, watch = model_folder(), EpochTimer()
     tokenizer = load_tokenizer(folder)
-    examples = made_up(rows, tokenizer)
-    started = _now()
-    _, cost = fine_tuned(
+    examples = make_synthetic_rows(rows, tokenizer)
+    started = _synchronized_time()
+    _, cost = run_fine_tuning(
         arm,
         folder,
         tokenizer,
@@ -125,7 +125,7 @@ def run(arm: Arm, rows: int) -> dict[str, Any]:
     }
 
 
-def made_up(rows: int, tokenizer: PreTrainedTokenizerBase) -> tuple[Example, ...]:
+def make_synthetic_rows(rows: int, tokenizer: PreTrainedTokenizerBase) -> tuple[Example, ...]:
     """Rows of 150 to 250 tokens to be read and 15 to 35 to be learned, give or take the format's own."""
     draw = np.random.default_rng(0)
 
@@ -136,13 +136,13 @@ def made_up(rows: int, tokenizer: PreTrainedTokenizerBase) -> tuple[Example, ...
     return tokenise_rows(texts, tokenizer, max_length=MAX_LENGTH, prompt_format=TLDR).examples
 
 
-def floor(rows: int) -> float:
+def find_rho_floor(rows: int) -> float:
     """The smallest ρ that these rows leave a tensor to train at; it falls with the length of the shortest."""
     folder = model_folder()
     model, tokenizer = load_meta_model(folder), load_tokenizer(folder)
     assert isinstance(tokenizer.pad_token_id, int)
     batches: DataLoader[Any] = DataLoader(
-        made_up(rows, tokenizer),  # type: ignore[arg-type]
+        make_synthetic_rows(rows, tokenizer),  # type: ignore[arg-type]
         batch_size=BATCH,
         collate_fn=Collator(tokenizer.pad_token_id),
     )
@@ -150,14 +150,14 @@ def floor(rows: int) -> float:
     return build_step_costs(model, shapes, [name for name, _ in model.named_parameters()]).floor
 
 
-def _now() -> float:
+def _synchronized_time() -> float:
     """Seconds on a clock that has waited for the GPU, which works behind the calls that it is given."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
-def _held_mib() -> float:
+def _allocated_mib() -> float:
     """The memory in use: of the GPU where there is one, else of this process."""
     if torch.cuda.is_available():
         return torch.cuda.memory_allocated() / 2**20
@@ -171,7 +171,7 @@ def _peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _in_its_own_process(arm: Arm, rows: int) -> dict[str, Any]:
+def _run_in_subprocess(arm: Arm, rows: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.time_memory", "--arm", arm.name, "--rows", str(rows)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -189,10 +189,10 @@ def main() -> int:
         [arm] = [arm for arm in ARMS if arm.name == options.arm]
         print(json.dumps(run(arm, options.rows)))
         return 0
-    rounds = [[_in_its_own_process(arm, options.rows) for arm in ARMS] for _ in range(options.rounds)]
+    rounds = [[_run_in_subprocess(arm, options.rows) for arm in ARMS] for _ in range(options.rounds)]
     rows = [_summary([of_round[position] for of_round in rounds], rounds) for position in range(len(ARMS))]
     full, green = rows[0], [row for row in rows if row["arm"].startswith("GT")]
-    least = floor(options.rows)
+    least = find_rho_floor(options.rows)
     precisions = sorted({run["precision"] for of_round in rounds for run in of_round})
     return publish(
         "time_memory",

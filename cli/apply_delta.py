@@ -6,7 +6,7 @@ import transformers
 import typer
 
 from cli.errors import SettingError
-from cli.train import model_folder
+from cli.train import resolve_model_option
 from greencore.training.delta import DeltaError, apply_delta
 from greencore.training.models import ModelError
 from store.settings import Settings
@@ -23,7 +23,7 @@ def apply(base: str, delta: Path, output: Path, settings: Settings) -> None:
         raise SettingError(f"--delta: there is no file {delta}")
     transformers.utils.logging.disable_progress_bar()
     try:
-        folder = apply_delta(model_folder(base, settings, option="--base"), delta, output)
+        folder = apply_delta(resolve_model_option(base, settings, option="--base"), delta, output)
     except DeltaError as error:
         raise SettingError(f"--delta: {error}") from error
     except ModelError as error:

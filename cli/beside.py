@@ -9,9 +9,9 @@ from store.private_files import open_private
 
 
 @contextmanager
-def recorded(data_dir: Path, url: str) -> Iterator[None]:
+def advertise_service(data_dir: Path, url: str) -> Iterator[None]:
     """Tell commands on this machine where the service is, for as long as the block runs."""
-    file = _file(data_dir)
+    file = _service_url_file(data_dir)
     draft = file.with_suffix(".draft")
     draft.unlink(missing_ok=True)
     with open(draft, "x", opener=open_private) as record:
@@ -23,16 +23,16 @@ def recorded(data_dir: Path, url: str) -> Iterator[None]:
         file.unlink(missing_ok=True)
 
 
-def url_beside(data_dir: Path) -> str | None:
+def discover_service(data_dir: Path) -> str | None:
     """The address that a service of this data folder has recorded; None where none runs."""
     try:
-        pid, url = _file(data_dir).read_text().split()
-        return url if _runs(int(pid)) else None
+        pid, url = _service_url_file(data_dir).read_text().split()
+        return url if _process_exists(int(pid)) else None
     except (OSError, ValueError):
         return None
 
 
-def _runs(pid: int) -> bool:
+def _process_exists(pid: int) -> bool:
     """Whether there is such a process: one that was killed leaves its record behind."""
     try:
         os.kill(pid, 0)
@@ -43,5 +43,5 @@ def _runs(pid: int) -> bool:
     return True
 
 
-def _file(data_dir: Path) -> Path:
+def _service_url_file(data_dir: Path) -> Path:
     return data_dir / "service-url"

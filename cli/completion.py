@@ -7,32 +7,32 @@ if TYPE_CHECKING:
     from greentune.client import Client
 
 # Nobody waits longer for a key that was pressed.
-PATIENCE_SECONDS = 1.0
-JOBS_OFFERED = 50
+TIMEOUT_SECONDS = 1.0
+MAX_JOBS = 50
 
 
 def complete_job(incomplete: str) -> list[str]:
     """The ids of the newest jobs."""
-    return _starting(incomplete, lambda client: (job.id for job in client.jobs(most=JOBS_OFFERED)))
+    return _complete_names(incomplete, lambda client: (job.id for job in client.jobs(most=MAX_JOBS)))
 
 
 def complete_policy(incomplete: str) -> list[str]:
     """The names of stored policies."""
-    return _starting(incomplete, lambda client: (policy.name for policy in client.policies()))
+    return _complete_names(incomplete, lambda client: (policy.name for policy in client.policies()))
 
 
 def complete_zone(incomplete: str) -> list[str]:
     """The zones of the service."""
-    return _starting(incomplete, lambda client: (zone.zone for zone in client.zones()))
+    return _complete_names(incomplete, lambda client: (zone.zone for zone in client.zones()))
 
 
-def _starting(incomplete: str, names: "Callable[[Client], Iterable[str]]") -> list[str]:
+def _complete_names(incomplete: str, names: "Callable[[Client], Iterable[str]]") -> list[str]:
     from cli.errors import CommandError
-    from cli.remote.connection import service
+    from cli.remote.connection import open_client
     from greentune.errors import ServiceError
 
     try:
-        with service(None, None, timeout=PATIENCE_SECONDS, attempts=1) as client:
+        with open_client(None, None, timeout=TIMEOUT_SECONDS, attempts=1) as client:
             return [name for name in names(client) if name.startswith(incomplete)]
     except (ServiceError, CommandError):
         return []

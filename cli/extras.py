@@ -28,7 +28,7 @@ MODULES: dict[Extra, tuple[str, ...]] = {
 }
 
 
-def require(command: str, *extras: Extra, without: Collection[str] = ()) -> None:
+def require_extras(command: str, *extras: Extra, without: Collection[str] = ()) -> None:
     """Raises `CommandError` with what to install where a module of these extras, but for some, cannot be found.
 
     They are only looked for, not loaded.

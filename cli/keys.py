@@ -21,7 +21,7 @@ from store.keys import KeyRepository, Role, unusable
 from store.settings import SecretKeyMissing, Settings
 from store.tables import ApiKey
 
-KEYS_AT_ONCE = 200
+KEY_PAGE_SIZE = 200
 
 
 def create(settings: Settings, *, owner: str, role: Role, name: str, days: float | None, as_json: bool = False) -> None:
@@ -33,7 +33,7 @@ def create(settings: Settings, *, owner: str, role: Role, name: str, days: float
     with _session(settings) as session:
         key, text = issue(session, secret, owner=owner, role=role, name=name, expires_at=expires_at, at=utc_now())
     if as_json:
-        show_json({**_described(key), "key": text})
+        show_json({**_key_to_json(key), "key": text})
         return
     typer.echo(f"{key.id}: a key for {owner} ({role}), shown this once", err=True)
     typer.echo(text)
@@ -43,9 +43,9 @@ def show(settings: Settings, *, as_json: bool = False) -> None:
     """List every key, newest first, without its text."""
     now = utc_now()
     with _session(settings) as session:
-        keys = list(_every(KeyRepository(session)))
+        keys = list(_iterate_keys(KeyRepository(session)))
         if as_json:
-            show_json([_described(key) for key in keys])
+            show_json([_key_to_json(key) for key in keys])
             return
         for key in keys:
             state = unusable(key, at=now) or f"until {_day(key.expires_at)}"
@@ -62,17 +62,17 @@ def revoke(settings: Settings, key_id: str) -> None:
     typer.echo(f"{key_id}: revoked", err=True)
 
 
-def _every(keys: KeyRepository) -> Iterator[ApiKey]:
+def _iterate_keys(keys: KeyRepository) -> Iterator[ApiKey]:
     after: str | None = None
     while True:
-        page = keys.page(limit=KEYS_AT_ONCE, after=after)
+        page = keys.page(limit=KEY_PAGE_SIZE, after=after)
         yield from page.data
         if not page.has_more:
             return
         after = page.data[-1].id
 
 
-def _described(key: ApiKey) -> Any:
+def _key_to_json(key: ApiKey) -> Any:
     """As `GET /keys` shows it."""
     return KeyOut.of(key).model_dump(mode="json")
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-NAMES = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
+ROUGE_NAMES = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
 
 
-def rouge_line(before: Mapping[str, float], after: Mapping[str, float]) -> str:
+def format_rouge(before: Mapping[str, float], after: Mapping[str, float]) -> str:
     """Each measure in per cent, before and after."""
-    return ", ".join(f"{name} {before[key]:.1f} → {after[key]:.1f}" for key, name in NAMES.items())
+    return ", ".join(f"{name} {before[key]:.1f} → {after[key]:.1f}" for key, name in ROUGE_NAMES.items())

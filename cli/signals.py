@@ -8,12 +8,12 @@ from types import FrameType
 
 
 @contextmanager
-def stop_signals(stop: threading.Event, hurry: threading.Event) -> Iterator[None]:
-    """Within the block, SIGINT, SIGTERM and SIGHUP set `stop`; once it is set, they set `hurry`."""
+def stop_signals(stop: threading.Event, force: threading.Event) -> Iterator[None]:
+    """Within the block, SIGINT, SIGTERM and SIGHUP set `stop`; once it is set, they set `force`."""
 
     def handle(number: int, frame: FrameType | None) -> None:
         if stop.is_set():
-            hurry.set()
+            force.set()
         stop.set()
 
     # Under nohup, the end of the terminal is not to be heeded.

@@ -14,10 +14,10 @@ from pathlib import Path
 import httpx
 from sqlalchemy.exc import DBAPIError
 
-from cli.embedded import EmbeddedPostgres, EmbeddedValkey, redis_answers
+from cli.embedded import EmbeddedPostgres, EmbeddedValkey, find_redis_problem
 from cli.errors import CommandError, SettingError
-from cli.processes import POLL_SECONDS, Service, ServiceProcess, Watchdog, python_environment
-from cli.readiness import worker_answers
+from cli.processes import POLL_SECONDS, ManagedProcess, ProcessSpec, Watchdog, python_environment
+from cli.readiness import ping_worker
 from cli.secret import make_secret, read_secret
 from migrations.upgrade import upgrade
 from store.database import Database
@@ -30,10 +30,10 @@ READY_SECONDS = 120.0
 DRAIN_SECONDS = 60.0
 WATCH_SECONDS = 0.25
 
-Say = Callable[[str], None]
+PrintLine = Callable[[str], None]
 
 
-class Interrupted(CommandError):
+class StopRequested(CommandError):
     """The stack was asked to stop."""
 
     exit_code = 130
@@ -42,20 +42,20 @@ class Interrupted(CommandError):
 class Stack:
     """The service's processes. Enter it to take the data folder, `start()` it, `watch()` it; leaving stops all.
 
-    `stop` ends waiting and watching when set; `hurry`, set as well, kills the service's programs instead of waiting
-    for them. With `own_servers`, PostgreSQL and Valkey are embedded even where `settings` name others. A running job
-    gets `drain_seconds` to reach a checkpoint. Every line that a user should see goes to `say`.
+    `stop` ends waiting and watching when set; `force`, set as well, kills the service's programs instead of waiting
+    for them. With `embed_servers`, PostgreSQL and Valkey are embedded even where `settings` name others. A running job
+    gets `drain_seconds` to reach a checkpoint. Every line that a user should see goes to `print_line`.
     """
 
     def __init__(
         self,
         settings: Settings,
         *,
-        say: Say,
-        own_servers: bool = False,
+        print_line: PrintLine,
+        embed_servers: bool = False,
         drain_seconds: float = DRAIN_SECONDS,
         stop: threading.Event | None = None,
-        hurry: threading.Event | None = None,
+        force: threading.Event | None = None,
     ) -> None:
         self.settings = settings
         self.data_dir = settings.data_dir.resolve()
@@ -64,14 +64,14 @@ class Stack:
         self.redis_url = settings.redis_url
         # Then no key that was made before is of use any more.
         self.secret_is_new = False
-        self._say = say
+        self._print_line = print_line
         self._drain_seconds = drain_seconds
         # Those that were named, rather than left at their defaults, are used as they are.
-        self._given = set() if own_servers else settings.model_fields_set & {"database_url", "redis_url"}
+        self._external_servers = set() if embed_servers else settings.model_fields_set & {"database_url", "redis_url"}
         self._failure: CommandError | None = None
         self._stop = stop or threading.Event()
-        self._hurry = hurry or threading.Event()
-        self._processes: dict[str, ServiceProcess] = {}
+        self._force = force or threading.Event()
+        self._processes: dict[str, ManagedProcess] = {}
         self._restart_at: dict[str, float] = {}
         self._resources = ExitStack()
         self._watchdog: Watchdog | None = None
@@ -88,8 +88,8 @@ class Stack:
     def __enter__(self) -> "Stack":
         check_port(self.settings.host, self.settings.port)
         with self._resources:
-            self._resources.enter_context(_only_stack_on(self.data_dir))
-            self._take_secret()
+            self._resources.enter_context(_lock_data_dir(self.data_dir))
+            self._load_or_create_secret()
             make_private_folder(self.logs)
             restrict_data_folder(self.data_dir)
             self._watchdog = self._resources.enter_context(Watchdog())
@@ -103,7 +103,7 @@ class Stack:
     def start(self) -> None:
         """Start everything and wait until the API says that the service is ready.
 
-        Raises `CommandError` with the reason where it cannot be, and `Interrupted` where `stop` was set meanwhile.
+        Raises `CommandError` with the reason where it cannot be, and `StopRequested` where `stop` was set meanwhile.
         """
         self._start_servers()
         try:
@@ -111,18 +111,18 @@ class Stack:
         except TransactionPooling as error:
             raise SettingError(str(error)) from error
         except DBAPIError as error:
-            raise SettingError(f"DATABASE_URL: PostgreSQL cannot be used: {_reason(error)}") from error
-        self._say("database: migrated")
+            raise SettingError(f"DATABASE_URL: PostgreSQL cannot be used: {_describe_database_error(error)}") from error
+        self._print_line("database: migrated")
         self._launch(self._programs())
-        self._await_readyz()
+        self._wait_until_ready()
 
     def watch(self) -> None:
-        """Restart what dies, until `stop` is set. Raises `ServiceFailed` where a process will not stay up."""
+        """Restart what dies, until `stop` is set. Raises `ProcessFailed` where a process will not stay up."""
         while not self._stop.wait(WATCH_SECONDS):
-            self.revive()
+            self.restart_exited()
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
+    def watch_in_background(self) -> Iterator[None]:
         """Watch in the background for as long as the block runs; a failure is raised by `wait`, or at its end."""
 
         def watch() -> None:
@@ -145,45 +145,45 @@ class Stack:
     def wait(self, seconds: float) -> None:
         """Let time pass while the stack stands.
 
-        Raises `Interrupted` where it was asked to stop, and `ServiceFailed` where a process did not stay up.
+        Raises `StopRequested` where it was asked to stop, and `ProcessFailed` where a process did not stay up.
         """
         if self._stop.wait(seconds):
-            raise self._failure or Interrupted("interrupted")
+            raise self._failure or StopRequested("interrupted")
 
-    def revive(self) -> None:
+    def restart_exited(self) -> None:
         """Restart each process that has died and whose pause is over."""
         now = time.monotonic()
         for name, process in self._processes.items():
-            how = process.died()
+            how = process.poll_exit()
             if how is not None:
                 pause = process.backoff_seconds()
                 if pause is None:
-                    raise process.failure(f"does not stay up: {how}")
-                self._say(f"{name}: {how}; starting it again in {pause:g} s")
+                    raise process.describe_failure(f"does not stay up: {how}")
+                self._print_line(f"{name}: {how}; starting it again in {pause:g} s")
                 self._restart_at[name] = now + pause
             elif self._restart_at.get(name, now + 1) <= now:
                 del self._restart_at[name]
                 process.start()
-                self._say(f"{name}: started again")
+                self._print_line(f"{name}: started again")
 
     def stop(self) -> None:
         """Stop everything in order: first what takes work in, last what holds the data."""
-        at_leisure = threading.Event()
-        for names, hurry in (
-            (["api"], self._hurry),
-            (["scheduler"], self._hurry),
-            (["prepare-worker", "train-worker"], self._hurry),
+        never_forced = threading.Event()
+        for names, force in (
+            (["api"], self._force),
+            (["scheduler"], self._force),
+            (["prepare-worker", "train-worker"], self._force),
             # They need no more than a moment, and a killed one has to recover at its next start.
-            (["valkey"], at_leisure),
-            (["postgres"], at_leisure),
+            (["valkey"], never_forced),
+            (["postgres"], never_forced),
         ):
             processes = [self._processes.pop(name) for name in names if name in self._processes]
             for process in processes:
                 process.request_stop()
             for process in processes:
-                process.wait_stopped(hurry)
+                process.wait_for_exit(force)
 
-    def _take_secret(self) -> None:
+    def _load_or_create_secret(self) -> None:
         """Sign with the secret that was set, else with the one in the data folder, which is made the first time."""
         if self.settings.secret_key is None:
             kept = read_secret(self.data_dir)
@@ -193,33 +193,33 @@ class Stack:
     def _start_servers(self) -> None:
         """Start the embedded servers, or check that those named in the environment answer."""
         services = []
-        if "database_url" in self._given:
+        if "database_url" in self._external_servers:
             _check_database(self.database_url)
         else:
             postgres = EmbeddedPostgres(self.data_dir / "postgres")
             self._resources.callback(postgres.close)
             for folder in postgres.prepare():
-                self._say(f"postgres: {folder} is now open for its account to pass through")
+                self._print_line(f"postgres: {folder} is now open for its account to pass through")
             self.database_url = postgres.url
-            services.append(postgres.service())
-        if "redis_url" in self._given:
+            services.append(postgres.process_spec())
+        if "redis_url" in self._external_servers:
             _check_redis(self.redis_url)
         else:
             valkey = EmbeddedValkey(self.data_dir / "valkey")
             valkey.prepare()
             self.redis_url = valkey.url
-            services.append(valkey.service())
+            services.append(valkey.process_spec())
         self._launch(services)
 
-    def _programs(self) -> Sequence[Service]:
+    def _programs(self) -> Sequence[ProcessSpec]:
         def program(
             name: str,
             *arguments: str,
             ready: Callable[[], bool],
             grace_seconds: float,
             without: Collection[str] = (),
-        ) -> Service:
-            return Service(
+        ) -> ProcessSpec:
+            return ProcessSpec(
                 name=name,
                 command=[sys.executable, "-m", *arguments],
                 environment=self._environment(without),
@@ -235,7 +235,7 @@ class Stack:
             program(
                 "api",
                 *api,
-                ready=lambda: _answers(f"{self.url}/livez"),
+                ready=lambda: _responds(f"{self.url}/livez"),
                 grace_seconds=8,
                 without=PROVIDER_SECRETS,
             ),
@@ -244,7 +244,7 @@ class Stack:
                 "prepare-worker",
                 "worker",
                 "prepare",
-                ready=lambda: worker_answers("prepare", self.redis_url),
+                ready=lambda: ping_worker("prepare", self.redis_url),
                 # Preparing a job is begun anew at no loss.
                 grace_seconds=5,
                 without=KEPT_FROM_WORKERS,
@@ -253,7 +253,7 @@ class Stack:
                 "train-worker",
                 "worker",
                 "train",
-                ready=lambda: worker_answers("train", self.redis_url),
+                ready=lambda: ping_worker("train", self.redis_url),
                 grace_seconds=self._drain_seconds,
                 without=KEPT_FROM_WORKERS,
             ),
@@ -270,33 +270,33 @@ class Stack:
             **python_environment(),
         }
 
-    def _launch(self, services: Sequence[Service]) -> None:
+    def _launch(self, services: Sequence[ProcessSpec]) -> None:
         """Start services side by side, and wait for each to be ready."""
         assert self._watchdog is not None, "the stack has been entered"
         begin = time.monotonic()
         waiting = {}
         for service in services:
-            process = ServiceProcess(service, self.logs / f"{service.name}.log", self._watchdog)
+            process = ManagedProcess(service, self.logs / f"{service.name}.log", self._watchdog)
             self._processes[service.name] = process
             process.start()
             waiting[service.name] = process
         while waiting:
             for name, process in list(waiting.items()):
-                how = process.died()
+                how = process.poll_exit()
                 if how is not None:
-                    raise process.failure(f"did not start: {how}")
-                if process.service.ready():
-                    self._say(f"{name}: ready after {time.monotonic() - begin:.1f} s")
+                    raise process.describe_failure(f"did not start: {how}")
+                if process.spec.ready():
+                    self._print_line(f"{name}: ready after {time.monotonic() - begin:.1f} s")
                     del waiting[name]
-                elif time.monotonic() - begin > process.service.ready_seconds:
-                    raise process.failure(f"is not ready after {process.service.ready_seconds:g} s")
+                elif time.monotonic() - begin > process.spec.ready_seconds:
+                    raise process.describe_failure(f"is not ready after {process.spec.ready_seconds:g} s")
             self.wait(POLL_SECONDS)
 
-    def _await_readyz(self) -> None:
+    def _wait_until_ready(self) -> None:
         """Wait until the API has everything it needs, and say what is missing where that takes too long."""
         deadline = time.monotonic() + READY_SECONDS
         while not _is_ready(f"{self.url}/readyz"):
-            self.revive()
+            self.restart_exited()
             if time.monotonic() > deadline:
                 answer = httpx.get(f"{self.url}/readyz", trust_env=False)
                 raise CommandError(f"the service is not ready after {READY_SECONDS:g} s: {answer.text}")
@@ -304,21 +304,26 @@ class Stack:
 
 
 @contextmanager
-def running_stack(
+def run_stack(
     settings: Settings,
     *,
-    say: Say = lambda line: None,
-    own_servers: bool = False,
+    print_line: PrintLine = lambda line: None,
+    embed_servers: bool = False,
     drain_seconds: float = DRAIN_SECONDS,
     stop: threading.Event | None = None,
-    hurry: threading.Event | None = None,
+    force: threading.Event | None = None,
 ) -> Iterator[Stack]:
     """A stack that stands for as long as the block runs, and restarts what dies meanwhile."""
     with Stack(
-        settings, say=say, own_servers=own_servers, drain_seconds=drain_seconds, stop=stop, hurry=hurry
+        settings,
+        print_line=print_line,
+        embed_servers=embed_servers,
+        drain_seconds=drain_seconds,
+        stop=stop,
+        force=force,
     ) as stack:
         stack.start()
-        with stack.watched():
+        with stack.watch_in_background():
             yield stack
 
 
@@ -349,7 +354,7 @@ def check_port(host: str, port: int) -> None:
 
 
 @contextmanager
-def _only_stack_on(data_dir: Path) -> Iterator[None]:
+def _lock_data_dir(data_dir: Path) -> Iterator[None]:
     """Hold the data folder against a second stack; the lock goes with this process, however it ends."""
     try:
         make_private_folder(data_dir)
@@ -379,21 +384,21 @@ def _check_database(url: str) -> None:
     try:
         database.engine.connect().close()
     except DBAPIError as error:
-        raise SettingError(f"DATABASE_URL: PostgreSQL cannot be reached: {_reason(error)}") from error
+        raise SettingError(f"DATABASE_URL: PostgreSQL cannot be reached: {_describe_database_error(error)}") from error
     finally:
         database.dispose()
 
 
 def _check_redis(url: str) -> None:
     try:
-        problem = redis_answers(url)
+        problem = find_redis_problem(url)
     except ValueError as error:
         raise SettingError(str(error)) from error
     if problem is not None:
         raise SettingError(f"REDIS_URL: Redis cannot be used: it {problem}")
 
 
-def _answers(url: str) -> bool:
+def _responds(url: str) -> bool:
     try:
         return httpx.get(url, timeout=5, trust_env=False).is_success
     except httpx.HTTPError:
@@ -409,5 +414,5 @@ def _is_ready(url: str) -> bool:
         return False
 
 
-def _reason(error: DBAPIError) -> str:
+def _describe_database_error(error: DBAPIError) -> str:
     return str(error.orig).strip() or type(error.orig).__name__

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from api.figures import UNKNOWN
 from cli.errors import CommandError, SettingError
-from cli.marks import rouge_line
+from cli.marks import format_rouge
 from greencore.backprop import BudgetTooSmall, NotFinite, TraceError
 from greencore.dataset import InvalidRow, Row, load_rows
 from greencore.energy import EnergyInterval, EnergyMeter
@@ -49,10 +49,10 @@ def train(
     rows = _rows(dataset)
     console = Console()
     try:
-        with warnings.catch_warnings(), _Display(console, settings) as display:
+        with warnings.catch_warnings(), _ProgressDisplay(console, settings) as display:
             warnings.simplefilter("ignore")
             result = fine_tune(
-                model_folder=model_folder(model, settings),
+                model_folder=resolve_model_option(model, settings),
                 model_name=model,
                 rows=rows,
                 hyperparameters=hyperparameters,
@@ -82,7 +82,7 @@ def train(
     display.summarise(result)
 
 
-def method_named(name: str) -> Method:
+def parse_method(name: str) -> Method:
     """Raises `SettingError` for a method that there is none of."""
     methods = ("greentrainer", *get_args(Baseline))
     if name not in methods:
@@ -101,7 +101,7 @@ def _rows(dataset: Path) -> list[Row]:
         raise SettingError(f"--dataset: {dataset}: {error.strerror}") from error
 
 
-def model_folder(model: str, settings: Settings, *, option: str = "--model") -> Path:
+def resolve_model_option(model: str, settings: Settings, *, option: str = "--model") -> Path:
     """The folder of safetensors behind what an option names. Raises `SettingError`, and `ModelError`."""
     catalogue = read_catalogue(settings.catalogue)
     if model in catalogue:
@@ -113,7 +113,7 @@ def model_folder(model: str, settings: Settings, *, option: str = "--model") -> 
     return resolve_model_folder(model, settings.models_dir / Path(model).stem)
 
 
-class _Display(TrainingListener):
+class _ProgressDisplay(TrainingListener):
     """A progress bar while the run lasts, a table when it is over; meters the energy beside it."""
 
     def __init__(self, console: Console, settings: Settings) -> None:
@@ -126,13 +126,15 @@ class _Display(TrainingListener):
             console=console,
         )
         self._task = self._progress.add_task("loading", total=None)
-        self._meter = EnergyMeter(self._metered, cpu_power_w=settings.cpu_power_w, ram_power_w=settings.ram_power_w)
+        self._meter = EnergyMeter(
+            self._record_energy, cpu_power_w=settings.cpu_power_w, ram_power_w=settings.ram_power_w
+        )
         self._epoch: int | None = None
         self._energy_kwh: defaultdict[int | None, float] = defaultdict(float)
         self._methods = ""
         self._losses: list[tuple[float, float | None]] = []
 
-    def __enter__(self) -> "_Display":
+    def __enter__(self) -> "_ProgressDisplay":
         self._meter.__enter__()
         self._progress.start()
         return self
@@ -156,7 +158,7 @@ class _Display(TrainingListener):
         self._losses.append((train_loss, eval_loss))
         self._epoch = report.epoch + 1
 
-    def _metered(self, interval: EnergyInterval) -> None:
+    def _record_energy(self, interval: EnergyInterval) -> None:
         self._energy_kwh[self._epoch] += interval.energy_kwh
         self._methods = f"CPU: {interval.cpu_method}, GPU: {interval.gpu_method}, memory: {interval.ram_method}"
 
@@ -176,7 +178,7 @@ class _Display(TrainingListener):
         self._console.print(table)
         self._console.print(f"energy: {sum(self._energy_kwh.values()):.6f} kWh in all ({self._methods})")
         if result.before and result.after and result.before.rouge and result.after.rouge:
-            marks = rouge_line(result.before.rouge, result.after.rouge)
+            marks = format_rouge(result.before.rouge, result.after.rouge)
             self._console.print(f"{marks} on {result.after.rows} held-out rows", soft_wrap=True)
         if result.held_out_duplicates:
             kept_out = f"{result.held_out_duplicates} rows were not held out, since equal rows are trained on"

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import psutil
 
-from cli.processes import descendants, kill_all, kill_group, wait_gone
+from cli.processes import kill_all, kill_process_group, list_descendants, wait_until_gone
 
 GRACE_SECONDS = 5.0
 
@@ -33,12 +33,12 @@ def main() -> None:
 
 
 def _stop(process: psutil.Process, stop_signal: int) -> None:
-    children = descendants(process.pid) if process.is_running() else []
+    children = list_descendants(process.pid) if process.is_running() else []
     with suppress(psutil.NoSuchProcess):
         process.send_signal(stop_signal)
-    alive = wait_gone([process], GRACE_SECONDS)
+    alive = wait_until_gone([process], GRACE_SECONDS)
     kill_all([*alive, *children])
-    kill_group(process.pid)
+    kill_process_group(process.pid)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any, Unpack
 
 from greentune.downloads import download
 from greentune.errors import Problem
-from greentune.following import JobPolls, follow_events
+from greentune.following import JobPoller, follow_events
 from greentune.models import (
     Artifact,
     Dataset,
@@ -35,8 +35,8 @@ from greentune.models import (
     Worker,
     Zone,
 )
-from greentune.requests import PolicyChoice, RunOptions, job_request, plain
-from greentune.resources import Resources, answer, part
+from greentune.requests import PolicyChoice, RunOptions, job_request, to_json_value
+from greentune.resources import Resources, parse_answer, quote_path_segment
 from greentune.transport import Transport
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -65,7 +65,7 @@ class Client:
             attempts=attempts,
         )
         self._resources = Resources(self._transport)
-        self._polls = JobPolls(self._transport)
+        self._polls = JobPoller(self._transport)
 
     @property
     def url(self) -> str:
@@ -93,16 +93,16 @@ class Client:
         """
         once = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         body = job_request(model, dataset, options)
-        return answer(Job, self._transport.call("POST", "/jobs", json=body, headers=once, repeatable=True))
+        return parse_answer(Job, self._transport.call("POST", "/jobs", json=body, headers=once, repeatable=True))
 
     def estimate(self, model: str, dataset: str, **options: Unpack[RunOptions]) -> Estimate:
         """What such a run would take and emit, begun now or in the best window; nothing is queued."""
         body = job_request(model, dataset, options)
-        return answer(Estimate, self._transport.call("POST", "/jobs/estimate", json=body, repeatable=True))
+        return parse_answer(Estimate, self._transport.call("POST", "/jobs/estimate", json=body, repeatable=True))
 
     def job(self, job_id: str) -> Job:
         """One job; asked for again and not changed since, it is not sent again."""
-        return self._polls.job(part(job_id))
+        return self._polls.job(quote_path_segment(job_id))
 
     def jobs(
         self,
@@ -122,7 +122,7 @@ class Client:
 
         Raises `StillRunning` where it is not over within `timeout` seconds.
         """
-        return self._polls.changes(part(job_id), seconds=seconds, timeout=timeout)
+        return self._polls.changes(quote_path_segment(job_id), seconds=seconds, timeout=timeout)
 
     def wait(self, job_id: str, *, seconds: float = 2.0, timeout: float | None = None) -> Job:
         """The job as it ended, whether well or not; as `changes` otherwise."""
@@ -130,24 +130,24 @@ class Client:
 
     def cancel(self, job_id: str) -> Job:
         """Ask for the end of a job."""
-        return self._act(job_id, "cancel")
+        return self._request_action(job_id, "cancel")
 
     def pause(self, job_id: str) -> Job:
         """Ask a job to stop at its next optimiser step, and to keep what it has done."""
-        return self._act(job_id, "pause")
+        return self._request_action(job_id, "pause")
 
     def resume(self, job_id: str) -> Job:
         """Let a paused job go on."""
-        return self._act(job_id, "resume")
+        return self._request_action(job_id, "resume")
 
     def retry(self, job_id: str) -> Job:
         """Try a job again that has failed or was cancelled."""
-        return self._act(job_id, "retry")
+        return self._request_action(job_id, "retry")
 
     def epochs(self, job_id: str, *, after: int = 0) -> Iterator[Epoch]:
         """What each epoch did, why, and at what cost, in order; those after the number `after`."""
         return self._resources.pages(
-            f"/jobs/{part(job_id)}/epochs", Epoch, lambda epoch: epoch.number, {"after": after}
+            f"/jobs/{quote_path_segment(job_id)}/epochs", Epoch, lambda epoch: epoch.number, {"after": after}
         )
 
     def series(
@@ -159,12 +159,14 @@ class Client:
         end: datetime | None = None,
     ) -> Series:
         """The curves of a job, each with about so many `points` at most; of a part of the time, in finer steps."""
-        asked = {"points": points, "start": plain(start), "end": plain(end)}
-        return self._resources.get(Series, f"/jobs/{part(job_id)}/series", asked)
+        asked = {"points": points, "start": to_json_value(start), "end": to_json_value(end)}
+        return self._resources.get(Series, f"/jobs/{quote_path_segment(job_id)}/series", asked)
 
     def selection(self, job_id: str, *, limit: int | None = None, after: int | None = None) -> Selection:
         """Which tensors were trained in which epoch; the newest `limit` epochs, or those before the number `after`."""
-        return self._resources.get(Selection, f"/jobs/{part(job_id)}/selection", {"limit": limit, "after": after})
+        return self._resources.get(
+            Selection, f"/jobs/{quote_path_segment(job_id)}/selection", {"limit": limit, "after": after}
+        )
 
     def events(
         self, job_id: str, *, follow: bool = False, after: int | None = None, most: int | None = None
@@ -174,13 +176,13 @@ class Client:
         With `follow` the earliest first, those newer than `after`, as a stream that ends with the job.
         """
         if follow:
-            return islice(follow_events(self._transport, part(job_id), after=after), most)
-        path = f"/jobs/{part(job_id)}/events"
+            return islice(follow_events(self._transport, quote_path_segment(job_id), after=after), most)
+        path = f"/jobs/{quote_path_segment(job_id)}/events"
         return self._resources.pages(path, Event, lambda event: event.id, {"after": after}, most=most)
 
     def artifacts(self, job_id: str) -> list[Artifact]:
         """The files of a finished job's result."""
-        return self._resources.all(f"/jobs/{part(job_id)}/artifacts", Artifact)
+        return self._resources.all(f"/jobs/{quote_path_segment(job_id)}/artifacts", Artifact)
 
     def download(self, job_id: str, name: str, path: str | Path) -> Path:
         """Write an artifact to the file `path`, or into it where it is a folder. Returns the file.
@@ -189,7 +191,7 @@ class Client:
         """
         for artifact in self.artifacts(job_id):
             if artifact.name == name:
-                return download(self._transport, part(job_id), artifact, Path(path))
+                return download(self._transport, quote_path_segment(job_id), artifact, Path(path))
         raise Problem(404, "Not Found", f"{job_id} has no artifact {name!r}")
 
     def upload_dataset(self, path: str | Path, *, name: str | None = None) -> Dataset:
@@ -206,7 +208,7 @@ class Client:
         response = self._transport.call(
             "POST", "/datasets", params=params, content=content, headers=headers, read_seconds=CHECKING_SECONDS
         )
-        return answer(Dataset, response)
+        return parse_answer(Dataset, response)
 
     def datasets(self) -> Iterator[Dataset]:
         """Every dataset, newest first."""
@@ -214,11 +216,11 @@ class Client:
 
     def dataset(self, dataset_id: str) -> Dataset:
         """One dataset, without its rows."""
-        return self._resources.get(Dataset, f"/datasets/{part(dataset_id)}")
+        return self._resources.get(Dataset, f"/datasets/{quote_path_segment(dataset_id)}")
 
     def delete_dataset(self, dataset_id: str) -> None:
         """Delete a dataset that no open job needs."""
-        self._resources.delete(f"/datasets/{part(dataset_id)}")
+        self._resources.delete(f"/datasets/{quote_path_segment(dataset_id)}")
 
     def models(self) -> list[Model]:
         """The operator's catalogue: what can be trained."""
@@ -230,7 +232,7 @@ class Client:
 
     def policy(self, name: str) -> Policy:
         """The newest version of a stored policy."""
-        return self._resources.get(Policy, f"/policies/{part(name)}")
+        return self._resources.get(Policy, f"/policies/{quote_path_segment(name)}")
 
     def put_policy(self, name: str, policy: Mapping[str, Any], *, if_version: int | None = None) -> Policy:
         """Store the next version of a policy (operators).
@@ -242,11 +244,13 @@ class Client:
         if if_version is not None:
             headers = {"If-Match": f'"{if_version}"'} if if_version else {"If-None-Match": "*"}
         body = {"policy": dict(policy)}
-        return answer(Policy, self._transport.call("PUT", f"/policies/{part(name)}", json=body, headers=headers))
+        return parse_answer(
+            Policy, self._transport.call("PUT", f"/policies/{quote_path_segment(name)}", json=body, headers=headers)
+        )
 
     def delete_policy(self, name: str) -> None:
         """Delete every version of a policy (operators)."""
-        self._resources.delete(f"/policies/{part(name)}")
+        self._resources.delete(f"/policies/{quote_path_segment(name)}")
 
     def simulate(
         self,
@@ -264,8 +268,8 @@ class Client:
         `power_w` and `idle_power_w`.
         """
         body = {"policy": policy, "work_hours": work_hours, "epochs": epochs, "zone": zone, "series": series, **options}
-        body = {name: plain(value) for name, value in body.items() if value is not None}
-        return answer(Simulation, self._transport.call("POST", "/policies/simulate", json=body, repeatable=True))
+        body = {name: to_json_value(value) for name, value in body.items() if value is not None}
+        return parse_answer(Simulation, self._transport.call("POST", "/policies/simulate", json=body, repeatable=True))
 
     def zones(self) -> list[Zone]:
         """Every zone, and what is known of it."""
@@ -273,16 +277,16 @@ class Client:
 
     def intensity(self, zone: str) -> Intensity:
         """The intensity in force in a zone, in gCO2e/kWh, and how it was found."""
-        return self._resources.get(Intensity, f"/zones/{part(zone)}/intensity")
+        return self._resources.get(Intensity, f"/zones/{quote_path_segment(zone)}/intensity")
 
     def forecast(self, zone: str, *, hours: float = 24) -> Forecast:
         """What is expected of a zone for so many hours, in gCO2e/kWh."""
-        return self._resources.get(Forecast, f"/zones/{part(zone)}/forecast", {"hours": hours})
+        return self._resources.get(Forecast, f"/zones/{quote_path_segment(zone)}/forecast", {"hours": hours})
 
     def history(self, zone: str, *, start: datetime | None = None, end: datetime | None = None) -> History:
         """Stored readings of a zone, earliest first; of the last day where no time is given."""
-        times = {"start": plain(start), "end": plain(end)}
-        return self._resources.get(History, f"/zones/{part(zone)}/history", times)
+        times = {"start": to_json_value(start), "end": to_json_value(end)}
+        return self._resources.get(History, f"/zones/{quote_path_segment(zone)}/history", times)
 
     def workers(self) -> list[Worker]:
         """Every process of the service that has work, and when it was last seen."""
@@ -296,16 +300,16 @@ class Client:
         self, owner: str, *, role: str = "user", name: str = "", expires_at: datetime | None = None
     ) -> IssuedKey:
         """Make a key (operators); its text is in this answer alone."""
-        body = {"owner": owner, "role": role, "name": name, "expires_at": plain(expires_at)}
-        return answer(IssuedKey, self._transport.call("POST", "/keys", json=body))
+        body = {"owner": owner, "role": role, "name": name, "expires_at": to_json_value(expires_at)}
+        return parse_answer(IssuedKey, self._transport.call("POST", "/keys", json=body))
 
     def revoke_key(self, key_id: str) -> None:
         """Take a key out of use for good (operators)."""
-        self._resources.delete(f"/keys/{part(key_id)}")
+        self._resources.delete(f"/keys/{quote_path_segment(key_id)}")
 
     def readiness(self) -> Health:
         """What the service lacks to do all of its work. Raises the `Problem` that names what it cannot do without."""
-        return answer(Health, self._transport.call("GET", "/readyz"))
+        return parse_answer(Health, self._transport.call("GET", "/readyz"))
 
-    def _act(self, job_id: str, action: str) -> Job:
-        return answer(Job, self._transport.call("POST", f"/jobs/{part(job_id)}/{action}"))
+    def _request_action(self, job_id: str, action: str) -> Job:
+        return parse_answer(Job, self._transport.call("POST", f"/jobs/{quote_path_segment(job_id)}/{action}"))

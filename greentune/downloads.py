@@ -44,7 +44,7 @@ def download(transport: Transport, job_id: str, artifact: Artifact, path: Path) 
 def _receive(transport: Transport, link: str, file: IO[bytes]) -> str:
     """Write what is at `link`; the SHA-256 of it. Attempts that bring nothing are bounded, as those of a call."""
     digest, tag = hashlib.sha256(), ""
-    pauses = transport.pauses()
+    pauses = transport.backoff_delays()
     while True:
         begun_at = file.tell()
         headers = {"Accept": "application/octet-stream"}
@@ -63,7 +63,7 @@ def _receive(transport: Transport, link: str, file: IO[bytes]) -> str:
                     digest.update(chunk)
             return digest.hexdigest()
         except Unreachable:
-            pauses = transport.pauses() if file.tell() > begun_at else pauses
+            pauses = transport.backoff_delays() if file.tell() > begun_at else pauses
             pause = next(pauses, None)
             if pause is None:
                 raise

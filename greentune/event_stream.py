@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Message:
+class ServerSentEvent:
     """One message; `id` is what `Last-Event-ID` takes, `retry_ms` how long to wait before coming back."""
 
     event: str
@@ -14,13 +14,13 @@ class Message:
     retry_ms: int | None
 
 
-def messages(chunks: Iterable[bytes]) -> Iterator[Message]:
+def parse_events(chunks: Iterable[bytes]) -> Iterator[ServerSentEvent]:
     """The whole messages among the bytes of a stream; comments, and a message that breaks off, are left out."""
     event, data, last_id, retry_ms = "", list[str](), None, None
     for line in _lines(chunks):
         if not line:
             if data or retry_ms is not None:
-                yield Message(event or "message", "\n".join(data), last_id, retry_ms)
+                yield ServerSentEvent(event or "message", "\n".join(data), last_id, retry_ms)
             event, data, last_id, retry_ms = "", [], None, None
             continue
         name, _, value = line.partition(":")

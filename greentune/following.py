@@ -6,19 +6,19 @@ from collections.abc import Iterator
 import httpx
 
 from greentune.errors import Problem, ServiceError, StillRunning, UnexpectedAnswer, Unreachable
-from greentune.event_stream import Message, messages
+from greentune.event_stream import ServerSentEvent, parse_events
 from greentune.models import Event, Job
-from greentune.resources import answer
+from greentune.resources import parse_answer
 from greentune.transport import Transport
 
 END_EVENT = "stream.end"
 # Above the 15 s after which the service sends a comment on a stream where nothing happens.
-SILENCE_SECONDS = 45.0
+READ_TIMEOUT_SECONDS = 45.0
 RETRY_SECONDS = 2.0
 # A service that is restarted is away for this long at most.
-PATIENCE_SECONDS = 120.0
-JOBS_HELD = 64
-PASSING = frozenset(
+OUTAGE_TIMEOUT_SECONDS = 120.0
+MAX_CACHED_JOBS = 64
+TRANSIENT_STATUSES = frozenset(
     {
         httpx.codes.TOO_MANY_REQUESTS,
         httpx.codes.BAD_GATEWAY,
@@ -28,24 +28,24 @@ PASSING = frozenset(
 )
 
 
-class JobPolls:
+class JobPoller:
     """Reads jobs, and sends the ETag of what it holds, so that a job that has not changed is not sent again."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
-        self._held: dict[str, tuple[str, Job]] = {}
+        self._cache: dict[str, tuple[str, Job]] = {}
 
     def job(self, job_id: str) -> Job:
         """The job as it is now; the same object where it has not changed."""
-        tag, held = self._held.pop(job_id, (None, None))
+        tag, held = self._cache.pop(job_id, (None, None))
         headers = {} if tag is None else {"If-None-Match": tag}
         response = self._transport.call("GET", f"/jobs/{job_id}", headers=headers, repeatable=True)
         unchanged = response.status_code == httpx.codes.NOT_MODIFIED
-        job = held if unchanged and held is not None else answer(Job, response)
+        job = held if unchanged and held is not None else parse_answer(Job, response)
         if "etag" in response.headers:
-            while len(self._held) >= JOBS_HELD:
-                del self._held[next(iter(self._held))]
-            self._held[job_id] = response.headers["etag"], job
+            while len(self._cache) >= MAX_CACHED_JOBS:
+                del self._cache[next(iter(self._cache))]
+            self._cache[job_id] = response.headers["etag"], job
         return job
 
     def changes(self, job_id: str, *, seconds: float, timeout: float | None = None) -> Iterator[Job]:
@@ -62,7 +62,7 @@ class JobPolls:
                 job = self.job(job_id)
             except (Unreachable, Problem) as error:
                 away_since = away_since or time.monotonic()
-                if shown is None or not passes(error) or time.monotonic() - away_since > PATIENCE_SECONDS:
+                if shown is None or not is_transient(error) or time.monotonic() - away_since > OUTAGE_TIMEOUT_SECONDS:
                     raise
             else:
                 away_since = None
@@ -94,36 +94,36 @@ def follow_events(transport: Transport, job_id: str, *, after: int | None = None
                     event = _as_event(message)
                     last_id = event.id
                     yield event
-        except _Over:
+        except _StreamEnded:
             return
         except (Unreachable, Problem) as error:
-            if not passes(error) or time.monotonic() - away_since > PATIENCE_SECONDS:
+            if not is_transient(error) or time.monotonic() - away_since > OUTAGE_TIMEOUT_SECONDS:
                 raise
         time.sleep(retry_seconds)
 
 
-def passes(error: ServiceError) -> bool:
+def is_transient(error: ServiceError) -> bool:
     """Whether it is worth to come back: a service, or what stands before it, that is away for a while."""
     if isinstance(error, Problem):
-        return error.status in PASSING
+        return error.status in TRANSIENT_STATUSES
     return isinstance(error, Unreachable)
 
 
-class _Over(Exception):
+class _StreamEnded(Exception):
     """The job is over, and every event of it has been given."""
 
 
-def _open(transport: Transport, job_id: str, last_id: int | None) -> Iterator[Message]:
+def _open(transport: Transport, job_id: str, last_id: int | None) -> Iterator[ServerSentEvent]:
     headers = {"Accept": "text/event-stream"}
     if last_id is not None:
         headers["Last-Event-ID"] = str(last_id)
-    with transport.stream(f"/jobs/{job_id}/events", headers=headers, read_seconds=SILENCE_SECONDS) as response:
+    with transport.stream(f"/jobs/{job_id}/events", headers=headers, read_seconds=READ_TIMEOUT_SECONDS) as response:
         if response.status_code == httpx.codes.NO_CONTENT:
-            raise _Over
-        yield from messages(response.iter_bytes())
+            raise _StreamEnded
+        yield from parse_events(response.iter_bytes())
 
 
-def _as_event(message: Message) -> Event:
+def _as_event(message: ServerSentEvent) -> Event:
     try:
         return Event.model_validate_json(message.data)
     except ValueError as error:

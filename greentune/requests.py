@@ -26,15 +26,15 @@ class RunOptions(TypedDict, total=False):
 
 def job_request(model: str, dataset: str, options: RunOptions) -> dict[str, Any]:
     """The body of `POST /jobs` and `POST /jobs/estimate`."""
-    return given({"model": model, "dataset": dataset, **options})
+    return without_nones({"model": model, "dataset": dataset, **options})
 
 
-def given(fields: Mapping[str, Any]) -> dict[str, Any]:
+def without_nones(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Those that are not None, as JSON has them."""
-    return {name: plain(value) for name, value in fields.items() if value is not None}
+    return {name: to_json_value(value) for name, value in fields.items() if value is not None}
 
 
-def plain(value: Any) -> Any:
+def to_json_value(value: Any) -> Any:
     """A value as JSON has it; times in ISO 8601."""
     if isinstance(value, datetime):
         return value.isoformat()

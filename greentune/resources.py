@@ -9,7 +9,7 @@ import httpx
 
 from greentune.errors import UnexpectedAnswer
 from greentune.models import Answer
-from greentune.transport import Params, Transport, parsed
+from greentune.transport import Params, Transport, decode_json
 
 PAGE_ITEMS = 200
 
@@ -24,7 +24,7 @@ class Resources:
 
     def get(self, kind: type[A], path: str, params: Params | None = None) -> A:
         """What is at `path`."""
-        return answer(kind, self._transport.call("GET", path, params=params, repeatable=True))
+        return parse_answer(kind, self._transport.call("GET", path, params=params, repeatable=True))
 
     def all(self, path: str, item: type[A]) -> list[A]:
         """A list that is given at once."""
@@ -44,10 +44,11 @@ class Resources:
         `cursor` is what an item is named by in `after`.
         """
         return islice(
-            self._every(path, item, cursor, {"limit": min(most or PAGE_ITEMS, PAGE_ITEMS), **(params or {})}), most
+            self._iterate_pages(path, item, cursor, {"limit": min(most or PAGE_ITEMS, PAGE_ITEMS), **(params or {})}),
+            most,
         )
 
-    def _every(self, path: str, item: type[A], cursor: Callable[[A], str | int], params: Params) -> Iterator[A]:
+    def _iterate_pages(self, path: str, item: type[A], cursor: Callable[[A], str | int], params: Params) -> Iterator[A]:
         while True:
             items, has_more = _page(item, self._transport.call("GET", path, params=params, repeatable=True))
             yield from items
@@ -60,25 +61,25 @@ class Resources:
         self._transport.call("DELETE", path, repeatable=True)
 
 
-def part(text: str) -> str:
+def quote_path_segment(text: str) -> str:
     """A part of a path, such as an id; a slash in it must not lead elsewhere."""
     return quote(text, safe="") or "%20"
 
 
-def answer(kind: type[A], response: httpx.Response) -> A:
+def parse_answer(kind: type[A], response: httpx.Response) -> A:
     """Raises `UnexpectedAnswer` where an answer is of another kind."""
-    return _validated(kind, parsed(response), response)
+    return _validate(kind, decode_json(response), response)
 
 
 def _page(item: type[A], response: httpx.Response) -> tuple[list[A], bool]:
-    body = parsed(response)
+    body = decode_json(response)
     try:
-        return [_validated(item, each, response) for each in body["data"]], bool(body["has_more"])
+        return [_validate(item, each, response) for each in body["data"]], bool(body["has_more"])
     except (TypeError, KeyError) as error:
         raise UnexpectedAnswer(f"{response.request.url.path}: not a list as this client knows it") from error
 
 
-def _validated(kind: type[A], body: Any, response: httpx.Response) -> A:
+def _validate(kind: type[A], body: Any, response: httpx.Response) -> A:
     try:
         return kind.model_validate(body)
     except ValueError as error:

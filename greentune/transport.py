@@ -12,8 +12,8 @@ import httpx
 
 from greentune.errors import FieldFault, Problem, UnexpectedAnswer, Unreachable
 
-FIRST_PAUSE_SECONDS = 0.25
-LONGEST_PAUSE_SECONDS = 30.0
+INITIAL_BACKOFF_SECONDS = 0.25
+MAX_BACKOFF_SECONDS = 30.0
 JSON = "application/json"
 
 Params = Mapping[str, str | int | float | None]
@@ -28,7 +28,7 @@ class Transport:
     """
 
     def __init__(self, url: str, key: str | None, *, timeout_seconds: float, attempts: int) -> None:
-        base = _checked_url(url)
+        base = _parse_url(url)
         headers = {"Accept": JSON, "User-Agent": "greentune"}
         if key:
             if not (key.isascii() and key.isprintable()):
@@ -62,12 +62,12 @@ class Transport:
         Raises `Problem` for any other answer, and `Unreachable` where there is none.
         """
         sent_before = False
-        for last in self._tries():
+        for last in self._iterate_attempts():
             try:
                 response = self._http.request(
                     method,
                     path,
-                    params=_given(params),
+                    params=_drop_none_params(params),
                     json=json,
                     content=None if content is None else content(),
                     headers=headers,
@@ -82,8 +82,8 @@ class Transport:
                 return response
             if method == "DELETE" and sent_before and response.status_code == HTTPStatus.NOT_FOUND:
                 return response  # done by the attempt whose answer was lost
-            if last or not _waited(response, repeatable=repeatable):
-                raise problem_of(response)
+            if last or not _wait_to_retry(response, repeatable=repeatable):
+                raise parse_problem(response)
         raise AssertionError("the last attempt returns or raises")
 
     @contextmanager
@@ -95,25 +95,25 @@ class Transport:
             with self._http.stream("GET", path, headers=headers, timeout=self._timeout(read_seconds)) as response:
                 if not response.is_success:
                     response.read()
-                    raise problem_of(response)
+                    raise parse_problem(response)
                 yield response
         except httpx.TransportError as error:
             raise self._unreachable("GET", path, error) from error
 
-    def pauses(self) -> Iterator[float]:
+    def backoff_delays(self) -> Iterator[float]:
         """Seconds to wait before each further attempt of something that `stream` gives; as many as are allowed."""
         for attempt in range(self._attempts - 1):
-            yield FIRST_PAUSE_SECONDS * 2**attempt * random.uniform(0.75, 1.25)  # noqa: S311  (no secret)
+            yield INITIAL_BACKOFF_SECONDS * 2**attempt * random.uniform(0.75, 1.25)  # noqa: S311  (no secret)
 
     def _timeout(self, read_seconds: float | None) -> httpx.Timeout:
         timeout = httpx.Timeout(self._http.timeout)
         timeout.read = timeout.read if read_seconds is None else read_seconds
         return timeout
 
-    def _tries(self) -> Iterator[bool]:
+    def _iterate_attempts(self) -> Iterator[bool]:
         """One turn an attempt, with a pause before all but the first: whether it is the last one."""
         yield self._attempts == 1
-        for number, pause in enumerate(self.pauses(), start=2):
+        for number, pause in enumerate(self.backoff_delays(), start=2):
             time.sleep(pause)
             yield number == self._attempts
 
@@ -122,7 +122,7 @@ class Transport:
         return Unreachable(f"{method} {path}: the service at {self.url} does not answer: {why}")
 
 
-def parsed(response: httpx.Response) -> Any:
+def decode_json(response: httpx.Response) -> Any:
     """The JSON of an answer. Raises `UnexpectedAnswer` where it is none."""
     try:
         return response.json()
@@ -133,7 +133,7 @@ def parsed(response: httpx.Response) -> Any:
         ) from error
 
 
-def problem_of(response: httpx.Response) -> Problem:
+def parse_problem(response: httpx.Response) -> Problem:
     """What an answer other than one of success says, or its status where it is no RFC 9457 problem."""
     status, phrase = response.status_code, response.reason_phrase or str(response.status_code)
     if response.has_redirect_location:
@@ -146,7 +146,7 @@ def problem_of(response: httpx.Response) -> Problem:
         return Problem(status, phrase, f"{response.request.method} {response.request.url.path}: {status} {phrase}")
 
 
-def _waited(response: httpx.Response, *, repeatable: bool) -> bool:
+def _wait_to_retry(response: httpx.Response, *, repeatable: bool) -> bool:
     """Whether it is worth another attempt, after the pause that the answer asks for."""
     allowed = response.status_code == HTTPStatus.TOO_MANY_REQUESTS or (
         repeatable and response.status_code == HTTPStatus.SERVICE_UNAVAILABLE
@@ -155,17 +155,17 @@ def _waited(response: httpx.Response, *, repeatable: bool) -> bool:
         seconds = float(response.headers["retry-after"])
     except (KeyError, ValueError):
         return False
-    if not allowed or not 0 <= seconds <= LONGEST_PAUSE_SECONDS:
+    if not allowed or not 0 <= seconds <= MAX_BACKOFF_SECONDS:
         return False
     time.sleep(seconds)
     return True
 
 
-def _given(params: Params | None) -> dict[str, str | int | float]:
+def _drop_none_params(params: Params | None) -> dict[str, str | int | float]:
     return {name: value for name, value in (params or {}).items() if value is not None}
 
 
-def _checked_url(url: str) -> httpx.URL:
+def _parse_url(url: str) -> httpx.URL:
     try:
         base = httpx.URL(url)
     except (httpx.InvalidURL, ValueError) as error:

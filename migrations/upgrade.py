@@ -15,7 +15,7 @@ from store.database import Database
 from store.pooling import require_sessions
 
 # Any number will do, as long as every process that migrates takes the same one.
-LOCK = 0x67726565
+ADVISORY_LOCK_ID = 0x67726565
 
 
 def upgrade(database_url: str, revision: str = "head") -> None:
@@ -24,19 +24,19 @@ def upgrade(database_url: str, revision: str = "head") -> None:
     Several processes may call it at once: they take turns. Raises `sqlalchemy.exc.OperationalError` where
     the database cannot be reached, and `store.pooling.TransactionPooling` where it is reached without a session.
     """
-    with _locked(database_url) as config:
+    with _lock_migrations(database_url) as config:
         command.upgrade(config, revision)
 
 
 def downgrade(database_url: str, revision: str) -> None:
     """Undo migrations down to `revision`; "base" leaves an empty database."""
-    with _locked(database_url) as config:
+    with _lock_migrations(database_url) as config:
         command.downgrade(config, revision)
 
 
 def revise(database_url: str, message: str) -> None:
     """Write the migration that takes an upgraded database to the tables as the code has them now."""
-    with _locked(database_url) as config:
+    with _lock_migrations(database_url) as config:
         command.revision(config, message, autogenerate=True, rev_id=f"{_newest_number() + 1:04d}")
 
 
@@ -66,13 +66,13 @@ def _config() -> Config:
 
 
 @contextmanager
-def _locked(database_url: str) -> Iterator[Config]:
+def _lock_migrations(database_url: str) -> Iterator[Config]:
     database = Database(database_url)
     try:
         require_sessions(database.url)
         with database.engine.connect() as connection:
             # Held by the session, not by a transaction: each migration commits its own.
-            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LOCK})
+            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK_ID})
             connection.commit()
             config = _config()
             config.attributes["connection"] = connection

@@ -62,7 +62,7 @@ def rows(
     return made
 
 
-class TurnedClock:
+class ManualClock:
     """A clock that stands still until it is turned."""
 
     def __init__(self, now: datetime) -> None:
@@ -71,7 +71,7 @@ class TurnedClock:
     def __call__(self) -> datetime:
         return self.now
 
-    def turn(self, **length: float) -> None:
+    def advance(self, **length: float) -> None:
         """Turns it on by `timedelta(**length)`."""
         self.now += timedelta(**length)
 

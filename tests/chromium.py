@@ -20,7 +20,7 @@ ARGUMENTS = [
 
 
 @contextmanager
-def headless() -> Iterator[Browser]:
+def launch_chromium() -> Iterator[Browser]:
     """A browser, one at a time in a process. Its absence is a failure: `make browser` installs it."""
     chromium = shutil.which("chromium")
     if chromium is None:

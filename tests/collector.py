@@ -18,11 +18,11 @@ class Collector:
     spans: list[tuple[str, Span]] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
 
-    def named(self, name: str) -> Span:
-        [found] = self.all_named(name)
+    def find_span(self, name: str) -> Span:
+        [found] = self.find_spans(name)
         return found
 
-    def all_named(self, name: str) -> list[Span]:
+    def find_spans(self, name: str) -> list[Span]:
         return [span for _, span in self.spans if span.name == name]
 
 

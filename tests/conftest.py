@@ -22,7 +22,7 @@ from store.catalogue import read_catalogue
 from store.database import Database
 from store.settings import Settings
 from tests.keys import new_key
-from tests.order import mixed
+from tests.order import interleave_files
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -40,7 +40,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """See `tests.order`."""
-    items[:] = mixed(items, Path(__file__).parent)
+    items[:] = interleave_files(items, Path(__file__).parent)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -112,9 +112,9 @@ def pretrained() -> Path:
 @pytest.fixture(scope="module")
 def browser() -> "Iterator[Browser]":
     """Chromium. For one file's tests: as long as it is open, nothing else of this process can run an event loop."""
-    from tests.chromium import headless
+    from tests.chromium import launch_chromium
 
-    with headless() as browser:
+    with launch_chromium() as browser:
         yield browser
 
 

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-WAITING = ("acceptance", "browser", "chaos", "cli", "deployment", "docs")
+IO_BOUND_FOLDERS = ("acceptance", "browser", "chaos", "cli", "deployment", "docs")
 
 
-def mixed(items: Sequence[pytest.Item], root: Path) -> list[pytest.Item]:
+def interleave_files(items: Sequence[pytest.Item], root: Path) -> list[pytest.Item]:
     """The tests file by file, both kinds of files spread evenly; tests of a file stay as they are."""
     by_file: dict[Path, list[pytest.Item]] = {}
     for item in items:
         by_file.setdefault(item.path, []).append(item)
     kinds: dict[bool, list[Path]] = {True: [], False: []}
     for file in by_file:
-        kinds[any(root / folder in file.parents for folder in WAITING)].append(file)
+        kinds[any(root / folder in file.parents for folder in IO_BOUND_FOLDERS)].append(file)
     places = {file: place for files in kinds.values() for file, place in _spread(files)}
     return [item for file in sorted(by_file, key=places.__getitem__) for item in by_file[file]]
 

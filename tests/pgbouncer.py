@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-from cli.embedded import LOOPBACK, free_port
+from cli.embedded import LOOPBACK, find_free_port
 from store.database import Database
 
 PROGRAM = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
@@ -19,10 +19,10 @@ START_SECONDS = 20.0
 
 
 @contextmanager
-def behind_pgbouncer(database: Database, *, pool_mode: str, **options: str | int) -> Iterator[str]:
+def run_pgbouncer(database: Database, *, pool_mode: str, **options: str | int) -> Iterator[str]:
     """The URL of a database behind a PgBouncer in this mode; further settings of its own by name."""
     assert PROGRAM is not None
-    port, host = free_port(LOOPBACK), str(database.url.query["host"])
+    port, host = find_free_port(LOOPBACK), str(database.url.query["host"])
     given = {"listen_addr": LOOPBACK, "listen_port": port, "auth_type": "any", "pool_mode": pool_mode, **options}
     target = f"host={host} dbname={database.url.database} user={database.url.username}"
     lines = ["[databases]", f"pooled = {target}", "[pgbouncer]", "unix_socket_dir ="]

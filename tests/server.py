@@ -9,15 +9,15 @@ import uvicorn
 from fastapi import FastAPI
 from structlog.testing import capture_logs
 
-from cli.embedded import LOOPBACK, free_port
+from cli.embedded import LOOPBACK, find_free_port
 
 START_SECONDS = 20.0
 
 
 @contextmanager
-def serving(app: FastAPI, *, port: int | None = None) -> Iterator[str]:
+def run_server(app: FastAPI, *, port: int | None = None) -> Iterator[str]:
     """The URL at which `app` answers for as long as the block runs."""
-    port = port or free_port(LOOPBACK)
+    port = port or find_free_port(LOOPBACK)
     config = uvicorn.Config(
         app, host=LOOPBACK, port=port, log_config=None, timeout_graceful_shutdown=1, lifespan="on", ws="none"
     )

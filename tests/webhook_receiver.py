@@ -11,7 +11,7 @@ from typing import Any, Self
 
 
 @dataclass(frozen=True)
-class Message:
+class ReceivedRequest:
     """One request as it came in."""
 
     path: str
@@ -20,7 +20,7 @@ class Message:
 
 
 @dataclass(frozen=True)
-class Reply:
+class WebhookReply:
     """An answer; `send` takes the place of all of it, and writes to the connection what it likes."""
 
     status: int = 204
@@ -28,12 +28,12 @@ class Reply:
     send: Callable[[Any], None] | None = None
 
 
-class Receiver:
+class WebhookReceiver:
     """Gives the `replies` in turn, and 204 after them; `held` keeps every answer back while it is not set."""
 
     def __init__(self, *, tls: SSLContext | None = None, host: str = "127.0.0.1") -> None:
-        self.messages: list[Message] = []
-        self.replies: deque[Reply] = deque()
+        self.messages: list[ReceivedRequest] = []
+        self.replies: deque[WebhookReply] = deque()
         self.held = threading.Event()
         self.held.set()
         self.now, self.most_at_once = 0, 0
@@ -44,8 +44,8 @@ class Receiver:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 with lock:
-                    receiver.messages.append(Message(self.path, dict(self.headers.items()), body))
-                    reply = receiver.replies.popleft() if receiver.replies else Reply()
+                    receiver.messages.append(ReceivedRequest(self.path, dict(self.headers.items()), body))
+                    reply = receiver.replies.popleft() if receiver.replies else WebhookReply()
                     receiver.now += 1
                     receiver.most_at_once = max(receiver.most_at_once, receiver.now)
                 receiver.held.wait(10)

@@ -18,10 +18,10 @@ def list_datasets(
     key: Key = None,
 ) -> None:
     """List uploads, the newest first."""
-    from cli.remote.connection import service
+    from cli.remote.connection import open_client
     from cli.remote.inventory import show_datasets
 
-    with service(url, key) as client:
+    with open_client(url, key) as client:
         show_datasets(client, limit=limit, as_json=as_json)
 
 
@@ -33,10 +33,10 @@ def upload(
     key: Key = None,
 ) -> None:
     """Upload rows, and show the id that jobs name them by; every row is checked."""
-    from cli.remote.connection import service
+    from cli.remote.connection import open_client
     from cli.remote.inventory import upload_dataset
 
-    with service(url, key) as client:
+    with open_client(url, key) as client:
         upload_dataset(client, file, as_json=as_json)
 
 
@@ -47,8 +47,8 @@ def delete(
     key: Key = None,
 ) -> None:
     """Delete an upload that no open job needs."""
-    from cli.remote.connection import service
+    from cli.remote.connection import open_client
     from cli.remote.inventory import delete_dataset
 
-    with service(url, key) as client:
+    with open_client(url, key) as client:
         delete_dataset(client, dataset)

@@ -22,6 +22,6 @@ def doctor(
     Ends with 1 where a check has failed. Secrets are never shown.
     """
     from cli.configuration import read_settings
-    from cli.doctor.run import examine
+    from cli.doctor.run import run_doctor
 
-    examine(read_settings(data_dir=data_dir), url=url, key=key, online=online, as_json=as_json)
+    run_doctor(read_settings(data_dir=data_dir), url=url, key=key, online=online, as_json=as_json)

@@ -21,10 +21,10 @@ def zones(
     key: Key = None,
 ) -> None:
     """Show the grid's carbon intensity now, how it is known, and the next 24 h with the cleanest hours."""
-    from cli.remote.connection import service
+    from cli.remote.connection import open_client
     from cli.remote.zones import show_zone, show_zones
 
-    with service(url, key) as client:
+    with open_client(url, key) as client:
         if zone is None:
             show_zones(client, as_json=as_json)
         else:
@@ -34,18 +34,18 @@ def zones(
 @app.command()
 def workers(as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
     """Show the service's processes: their zones, their device, and the job that each holds."""
-    from cli.remote.connection import service
+    from cli.remote.connection import open_client
     from cli.remote.inventory import show_workers
 
-    with service(url, key) as client:
+    with open_client(url, key) as client:
         show_workers(client, as_json=as_json)
 
 
 @app.command()
 def models(as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
     """Show what can be trained: the operator's catalogue."""
-    from cli.remote.connection import service
+    from cli.remote.connection import open_client
     from cli.remote.inventory import show_models
 
-    with service(url, key) as client:
+    with open_client(url, key) as client:
         show_models(client, as_json=as_json)

@@ -23,10 +23,10 @@ def list_jobs(
     key: Key = None,
 ) -> None:
     """List jobs, the newest first: how far they are, what they have emitted and saved."""
-    from cli.remote.connection import service
+    from cli.remote.connection import open_client
     from cli.remote.jobs import show_jobs
 
-    with service(url, key) as client:
+    with open_client(url, key) as client:
         show_jobs(client, status=status, zone=zone, metadata=metadata or (), limit=limit, as_json=as_json)
 
 
@@ -36,41 +36,41 @@ def watch(job: JobArgument, as_json: JsonLines = False, url: Url = None, key: Ke
 
     Ends with 0 where the job succeeded, 1 where it failed, and 3 where it was cancelled.
     """
-    from cli.remote.connection import service
-    from cli.remote.watching import LOOK_SECONDS
+    from cli.remote.connection import open_client
+    from cli.remote.watching import POLL_SECONDS
     from cli.remote.watching import watch as run
 
-    with service(url, key) as client:
-        run(client, job, seconds=LOOK_SECONDS, as_json=as_json)
+    with open_client(url, key) as client:
+        run(client, job, seconds=POLL_SECONDS, as_json=as_json)
 
 
 @app.command()
 def cancel(jobs: JobArguments, as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
     """End jobs for good, at their next optimiser step where they run."""
-    _act("cancel", jobs, as_json, url, key)
+    _apply_action("cancel", jobs, as_json, url, key)
 
 
 @app.command()
 def pause(jobs: JobArguments, as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
     """Stop jobs at their next optimiser step, and keep what they have done."""
-    _act("pause", jobs, as_json, url, key)
+    _apply_action("pause", jobs, as_json, url, key)
 
 
 @app.command()
 def resume(jobs: JobArguments, as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
     """Let paused jobs go on."""
-    _act("resume", jobs, as_json, url, key)
+    _apply_action("resume", jobs, as_json, url, key)
 
 
 @app.command()
 def retry(jobs: JobArguments, as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
     """Try jobs again that have failed or were cancelled."""
-    _act("retry", jobs, as_json, url, key)
+    _apply_action("retry", jobs, as_json, url, key)
 
 
-def _act(action: "Action", jobs: list[str], as_json: bool, url: str | None, key: str | None) -> None:
-    from cli.remote.connection import service
-    from cli.remote.jobs import act
+def _apply_action(action: "Action", jobs: list[str], as_json: bool, url: str | None, key: str | None) -> None:
+    from cli.remote.connection import open_client
+    from cli.remote.jobs import apply_action
 
-    with service(url, key) as client:
-        act(client, action, jobs, as_json=as_json)
+    with open_client(url, key) as client:
+        apply_action(client, action, jobs, as_json=as_json)

@@ -37,9 +37,9 @@ def create(
     """Make a key, and show it this once."""
     if url is not None:
         from cli.remote import keys
-        from cli.remote.connection import service
+        from cli.remote.connection import open_client
 
-        with service(url, key) as client:
+        with open_client(url, key) as client:
             keys.create(client, owner=owner, role=role, name=name, days=days, as_json=as_json)
         return
     from cli.configuration import read_settings
@@ -53,9 +53,9 @@ def list_keys(data_dir: DataDir = None, as_json: AsJson = False, url: ServiceUrl
     """Show every key without its text: id, first characters, role, owner, and whether it can be used."""
     if url is not None:
         from cli.remote import keys
-        from cli.remote.connection import service
+        from cli.remote.connection import open_client
 
-        with service(url, key) as client:
+        with open_client(url, key) as client:
             keys.show(client, as_json=as_json)
         return
     from cli.configuration import read_settings
@@ -74,9 +74,9 @@ def revoke(
     """Take a key out of use for good."""
     if url is not None:
         from cli.remote import keys
-        from cli.remote.connection import service
+        from cli.remote.connection import open_client
 
-        with service(url, key) as client:
+        with open_client(url, key) as client:
             keys.revoke(client, key_id)
         return
     from cli.configuration import read_settings

@@ -56,9 +56,9 @@ def simulate(
     key: Key = None,
 ) -> None:
     """Say what a policy would have emitted on a recorded past. With a trace it needs no service."""
-    from cli.policy import Past, simulate_on_trace, simulate_on_zone
+    from cli.policy import SimulationOptions, simulate_on_trace, simulate_on_zone
 
-    past = Past(
+    options = SimulationOptions(
         work_hours=work_hours,
         epochs=epochs,
         deadline_hours=deadline_hours,
@@ -68,18 +68,18 @@ def simulate(
         idle_power_w=idle_power_w,
     )
     if zone_history is not None:
-        simulate_on_zone(policy, zone_history, past, trace=trace, url=url, key=key, as_json=as_json)
+        simulate_on_zone(policy, zone_history, options, trace=trace, url=url, key=key, as_json=as_json)
     else:
-        simulate_on_trace(policy, trace, past, zone=zone, as_json=as_json)
+        simulate_on_trace(policy, trace, options, zone=zone, as_json=as_json)
 
 
 @app.command("list")
 def list_policies(as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
     """List the policies that the service knows by name."""
-    from cli.remote.connection import service
+    from cli.remote.connection import open_client
     from cli.remote.policies import show_policies
 
-    with service(url, key) as client:
+    with open_client(url, key) as client:
         show_policies(client, as_json=as_json)
 
 
@@ -91,10 +91,10 @@ def show(
     key: Key = None,
 ) -> None:
     """Show the newest version of a stored policy, as JSON."""
-    from cli.remote.connection import service
+    from cli.remote.connection import open_client
     from cli.remote.policies import show_policy
 
-    with service(url, key) as client:
+    with open_client(url, key) as client:
         show_policy(client, name)
 
 
@@ -116,18 +116,18 @@ def apply(
     key: Key = None,
 ) -> None:
     """Store a policy as the next version of its name (operators). Jobs keep the version that they have."""
-    from cli.remote.connection import service
+    from cli.remote.connection import open_client
     from cli.remote.policies import apply_policy
 
-    with service(url, key) as client:
+    with open_client(url, key) as client:
         apply_policy(client, name, policy, if_version=if_version, as_json=as_json)
 
 
 @app.command()
 def delete(name: PolicyName, url: Url = None, key: Key = None) -> None:
     """Delete every version of a policy (operators). Jobs keep the version that they have."""
-    from cli.remote.connection import service
+    from cli.remote.connection import open_client
     from cli.remote.policies import delete_policy
 
-    with service(url, key) as client:
+    with open_client(url, key) as client:
         delete_policy(client, name)

@@ -13,10 +13,10 @@ app = typer.Typer()
 @app.command()
 def epochs(job: JobArgument, as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
     """Show each epoch of a job: its ρ and why, what was trained, and what it cost."""
-    from cli.remote.connection import service
+    from cli.remote.connection import open_client
     from cli.remote.results import show_epochs
 
-    with service(url, key) as client:
+    with open_client(url, key) as client:
         show_epochs(client, job, as_json=as_json)
 
 
@@ -30,10 +30,10 @@ def events(
     key: Key = None,
 ) -> None:
     """Show what happened to a job, the earliest first; with --follow and --json a line of JSON an event."""
-    from cli.remote.connection import service
+    from cli.remote.connection import open_client
     from cli.remote.events import follow_events, show_events
 
-    with service(url, key) as client:
+    with open_client(url, key) as client:
         if follow:
             follow_events(client, job, as_json=as_json)
         else:
@@ -43,10 +43,10 @@ def events(
 @app.command()
 def artifacts(job: JobArgument, as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
     """List the files of a finished job's result."""
-    from cli.remote.connection import service
+    from cli.remote.connection import open_client
     from cli.remote.results import show_artifacts
 
-    with service(url, key) as client:
+    with open_client(url, key) as client:
         show_artifacts(client, job, as_json=as_json)
 
 
@@ -60,8 +60,8 @@ def download(
     key: Key = None,
 ) -> None:
     """Download a finished job's result; each file is checked against its SHA-256."""
-    from cli.remote.connection import service
+    from cli.remote.connection import open_client
     from cli.remote.results import download as run
 
-    with service(url, key) as client:
+    with open_client(url, key) as client:
         run(client, job, name, output, as_json=as_json)

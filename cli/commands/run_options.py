@@ -28,10 +28,10 @@ from cli.options import (
 )
 
 if TYPE_CHECKING:
-    from cli.remote.submission import Run
+    from cli.remote.submission import RunRequest
 
 
-def takes_a_run(command: Callable[..., None]) -> Callable[..., None]:
+def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
     """A command with the options of a run before its own; it gets what they say as `run`, its first parameter."""
     options = inspect.signature(_run).parameters
     _, *own = inspect.signature(command).parameters.values()
@@ -68,10 +68,10 @@ def _run(
     sample_prompt: SamplePrompt = None,
     seed: Seed = None,
     result: ResultForm = None,
-) -> "Run":
-    from cli.remote.submission import read_run
+) -> "RunRequest":
+    from cli.remote.submission import parse_run_request
 
-    return read_run(
+    return parse_run_request(
         model=model,
         dataset=dataset,
         method=method,

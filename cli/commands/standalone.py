@@ -7,7 +7,7 @@ import typer
 
 from cli.errors import SettingError
 from cli.options import DataDir
-from cli.say import say
+from cli.say import print_line
 
 if TYPE_CHECKING:
     from greencore.hyperparameters import Hyperparameters
@@ -27,7 +27,7 @@ def serve(host: Host = None, port: Port = None, data_dir: DataDir = None) -> Non
     from cli.configuration import read_settings
     from cli.serve import serve as run
 
-    run(read_settings(host=host, port=port, data_dir=data_dir), say=say)
+    run(read_settings(host=host, port=port, data_dir=data_dir), print_line=print_line)
 
 
 @app.command()
@@ -74,13 +74,13 @@ def train(
         result=result,
     )
     from cli.configuration import read_settings
-    from cli.extras import require
+    from cli.extras import require_extras
 
-    require("train", "training")
-    from cli.train import method_named
+    require_extras("train", "training")
+    from cli.train import parse_method
     from cli.train import train as run
 
-    run(model, dataset, rho, hyperparameters, output, read_settings(data_dir=data_dir), method=method_named(method))
+    run(model, dataset, rho, hyperparameters, output, read_settings(data_dir=data_dir), method=parse_method(method))
 
 
 @app.command("apply-delta")
@@ -92,9 +92,9 @@ def apply_delta(
 ) -> None:
     """Make the whole fine-tuned model of its base and a delta, bit by bit what the run would have saved."""
     from cli.configuration import read_settings
-    from cli.extras import require
+    from cli.extras import require_extras
 
-    require("apply-delta", "training")
+    require_extras("apply-delta", "training")
     from cli.apply_delta import apply
 
     apply(base, delta, output, read_settings(data_dir=data_dir))
@@ -114,7 +114,7 @@ def migrate() -> None:
         raise SettingError(str(error)) from error
     except OperationalError as error:
         raise SettingError(f"DATABASE_URL: PostgreSQL cannot be used: {error.orig}") from error
-    say("database: migrated")
+    print_line("database: migrated")
 
 
 def _hyperparameters(**options: Any) -> "Hyperparameters":

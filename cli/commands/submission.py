@@ -4,42 +4,42 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.commands.run_options import takes_a_run
+from cli.commands.run_options import with_run_options
 from cli.options import AsJson, Key, Url
 
 if TYPE_CHECKING:
-    from cli.remote.submission import Run
+    from cli.remote.submission import RunRequest
 
 app = typer.Typer()
 
 
 @app.command()
-@takes_a_run
+@with_run_options
 def submit(
-    run: "Run",
+    run: "RunRequest",
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job to its end, as `greentune watch`.")] = False,
     as_json: AsJson = False,
     url: Url = None,
     key: Key = None,
 ) -> None:
     """Submit a fine-tuning run to the service, and show its id; rows that are a file are uploaded first."""
-    from cli.remote.connection import service
+    from cli.remote.connection import open_client
     from cli.remote.submission import submit as run_submission
-    from cli.remote.watching import LOOK_SECONDS
+    from cli.remote.watching import POLL_SECONDS
     from cli.remote.watching import watch as run_watch
 
-    with service(url, key) as client:
+    with open_client(url, key) as client:
         job = run_submission(client, run, as_json=as_json and not watch)
         if watch:
-            run_watch(client, job.id, seconds=LOOK_SECONDS, as_json=as_json)
+            run_watch(client, job.id, seconds=POLL_SECONDS, as_json=as_json)
 
 
 @app.command()
-@takes_a_run
-def estimate(run: "Run", as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
+@with_run_options
+def estimate(run: "RunRequest", as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
     """Say what a run would take and emit, now and in the best window; rows that are a file are uploaded for it."""
-    from cli.remote.connection import service
+    from cli.remote.connection import open_client
     from cli.remote.estimate import estimate as run_estimate
 
-    with service(url, key) as client:
+    with open_client(url, key) as client:
         run_estimate(client, run, as_json=as_json)

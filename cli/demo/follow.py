@@ -8,13 +8,13 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from api.figures import UNKNOWN
 from cli.errors import CommandError
-from cli.remote.watching import judge
+from cli.remote.watching import raise_unless_succeeded
 from greentune.client import Client
 from greentune.models import Job, JobStatus
 
 # Reading a model for the first time is the longest that nothing is to be seen of a job.
-LONGEST_SILENCE_SECONDS = 600.0
-WHAT_HAPPENS: Mapping[JobStatus, str] = {
+STALL_TIMEOUT_SECONDS = 600.0
+STATUS_DESCRIPTIONS: Mapping[JobStatus, str] = {
     "validating": "preparing the model and the rows",
     "queued": "waiting for the worker",
     "running": "training",
@@ -55,17 +55,17 @@ def follow(console: Console, client: Client, job_id: str, *, pause: Callable[[],
             live.update(line, description=_description(job), completed=progress.share, figures=_figures(job))
             if job.is_over:
                 break
-            if time.monotonic() - moved_at > LONGEST_SILENCE_SECONDS:
-                raise CommandError(f"{job_id} is {status}, and nothing has happened for {LONGEST_SILENCE_SECONDS:g} s")
+            if time.monotonic() - moved_at > STALL_TIMEOUT_SECONDS:
+                raise CommandError(f"{job_id} is {status}, and nothing has happened for {STALL_TIMEOUT_SECONDS:g} s")
             pause()
-    judge(job)
+    raise_unless_succeeded(job)
     return job
 
 
 def _why(job: Job) -> str:
     if job.status == "failed":
         return ""  # the error is shown at the end
-    what = job.reason or WHAT_HAPPENS.get(job.status)
+    what = job.reason or STATUS_DESCRIPTIONS.get(job.status)
     return f": {what}" if what else ""
 
 

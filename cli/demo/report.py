@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from api.figures import UNKNOWN
-from cli.marks import rouge_line
+from cli.marks import format_rouge
 from greentune.models import Artifact, Epoch, Job
 
 
@@ -84,7 +84,7 @@ def _flops(epochs: Sequence[Epoch]) -> tuple[float, float]:
 def _show_learning(console: Console, evaluation: Mapping[str, Any]) -> None:
     rouge = evaluation.get("rouge")
     if rouge and rouge["before"] and rouge["after"]:
-        marks = rouge_line(rouge["before"], rouge["after"])
+        marks = format_rouge(rouge["before"], rouge["after"])
         console.print(f"\nOn {evaluation['rows']} rows held back from training: {marks}.")
     sample = evaluation.get("sample")
     if sample:

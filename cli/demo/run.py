@@ -12,12 +12,12 @@ from rich.console import Console
 from api.access.keys import issue
 from cli.demo.follow import follow
 from cli.demo.report import show_result
-from cli.embedded import LOOPBACK, free_port
+from cli.embedded import LOOPBACK, find_free_port
 from cli.errors import CommandError
-from cli.extras import require
-from cli.remote.connection import faults
+from cli.extras import require_extras
+from cli.remote.connection import format_field_errors
 from cli.signals import stop_signals
-from cli.stack import Say, Stack, running_stack
+from cli.stack import PrintLine, Stack, run_stack
 from greencore.clock import utc_now
 from greentune.client import Client
 from greentune.errors import Problem, ServiceError
@@ -37,9 +37,9 @@ HOUR_SECONDS_GPU = 1.0
 # Nobody goes on with a demonstration that was interrupted.
 DRAIN_SECONDS = 5.0
 # Seldom enough to leave two cores to the training.
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 # Should the demonstration be killed, its key ends by itself.
-KEY_LASTS = timedelta(days=1)
+KEY_LIFETIME = timedelta(days=1)
 
 
 def run(settings: Settings) -> None:
@@ -47,17 +47,22 @@ def run(settings: Settings) -> None:
 
     Raises `CommandError` with the reason where it does not end with a fine-tuned model.
     """
-    require("demo", "charts", "embedded", "training")
+    require_extras("demo", "charts", "embedded", "training")
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    stop, hurry = threading.Event(), threading.Event()
-    with as_file(files("cli.demo")) as here, stop_signals(stop, hurry):
+    stop, force = threading.Event(), threading.Event()
+    with as_file(files("cli.demo")) as here, stop_signals(stop, force):
         zone = f"SYNTHETIC-{datetime.now(UTC):%m%d-%H%M%S}"
         settings = _demo_settings(settings, zone, here / "synthetic-day.csv")
         console.print(
             f"Starting the service in {settings.data_dir.resolve()}, with a PostgreSQL and a Valkey of its own"
         )
-        with running_stack(
-            settings, say=_saying(console), own_servers=True, drain_seconds=DRAIN_SECONDS, stop=stop, hurry=hurry
+        with run_stack(
+            settings,
+            print_line=_line_printer(console),
+            embed_servers=True,
+            drain_seconds=DRAIN_SECONDS,
+            stop=stop,
+            force=force,
         ) as stack:
             try:
                 _run_job(console, stack, zone, here / "dataset.jsonl")
@@ -66,7 +71,7 @@ def run(settings: Settings) -> None:
 
 
 def _run_job(console: Console, stack: Stack, zone: str, dataset: Path) -> None:
-    with _own_client(stack) as client:
+    with _open_demo_client(stack) as client:
         uploaded = client.upload_dataset(dataset)
         console.print(f"Uploaded {uploaded.name}: {uploaded.rows} rows")
         job = client.submit(
@@ -80,7 +85,7 @@ def _run_job(console: Console, stack: Stack, zone: str, dataset: Path) -> None:
         )
         console.print(f"Submitted {job.id}: {MODEL}, {HYPERPARAMETERS['epochs']} epochs")
         console.print(f"Its page, while this runs: {stack.url}{job.links.page}")
-        job = follow(console, client, job.id, pause=lambda: stack.wait(LOOK_SECONDS))
+        job = follow(console, client, job.id, pause=lambda: stack.wait(POLL_SECONDS))
         epochs, artifacts = list(client.epochs(job.id)), client.artifacts(job.id)
     folder = stack.settings.job_dir(job.id).resolve() / "artifacts"
     missing = [artifact.name for artifact in artifacts if not (folder / artifact.name).is_file()]
@@ -90,25 +95,25 @@ def _run_job(console: Console, stack: Stack, zone: str, dataset: Path) -> None:
 
 
 @contextmanager
-def _own_client(stack: Stack) -> Iterator[Client]:
+def _open_demo_client(stack: Stack) -> Iterator[Client]:
     """Talks to the stack. What its service does not do is no option's fault here: it is a plain `CommandError`."""
-    with _own_key(stack) as key, Client(stack.url, key) as client:
+    with _issue_temporary_key(stack) as key, Client(stack.url, key) as client:
         try:
             yield client
         except ServiceError as error:
-            named = faults(error) if isinstance(error, Problem) else ""
+            named = format_field_errors(error) if isinstance(error, Problem) else ""
             raise CommandError(f"{error}; {named}" if named else str(error)) from error
 
 
 @contextmanager
-def _own_key(stack: Stack) -> Iterator[str]:
+def _issue_temporary_key(stack: Stack) -> Iterator[str]:
     """A user's key for as long as the block runs; nobody is shown it."""
     database = Database(stack.database_url)
     now = utc_now()
     try:
         with database.session() as session:
             key, text = issue(
-                session, stack.settings.secret, owner="demo", role="user", at=now, expires_at=now + KEY_LASTS
+                session, stack.settings.secret, owner="demo", role="user", at=now, expires_at=now + KEY_LIFETIME
             )
         try:
             yield text
@@ -126,7 +131,7 @@ def _demo_settings(settings: Settings, zone: str, day: Path) -> Settings:
     return settings.model_copy(
         update={
             "host": LOOPBACK,
-            "port": free_port(LOOPBACK),
+            "port": find_free_port(LOOPBACK),
             "catalogue": None,
             "zones": {zone: source},
             "site": Site(zone=zone),
@@ -138,5 +143,5 @@ def _demo_settings(settings: Settings, zone: str, day: Path) -> Settings:
     )
 
 
-def _saying(console: Console) -> Say:
+def _line_printer(console: Console) -> PrintLine:
     return lambda line: console.print(f"  {line}")

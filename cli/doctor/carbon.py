@@ -3,8 +3,8 @@
 from collections import defaultdict
 from collections.abc import Iterator
 
-from cli.doctor.check import Check
-from cli.remote.figures import kind
+from cli.doctor.check import CheckResult
+from cli.remote.figures import measured_or_estimated
 from greencore.carbon import CarbonError, Source, open_source
 from store.settings import Settings
 
@@ -14,13 +14,13 @@ KEYS = {
 }
 
 
-def checks(settings: Settings, *, online: bool) -> Iterator[Check]:
+def run_checks(settings: Settings, *, online: bool) -> Iterator[CheckResult]:
     """A check a source, one of the site; with `online`, a check a zone that asks for its intensity."""
     zones = defaultdict(list)
     for zone, spec in settings.zones.items():
         zones[_name(spec)].append(zone)
     if not zones:
-        yield Check("zones", "failed", "there is none", 'set GREENTUNE_ZONES, as {"FR": "static"}')
+        yield CheckResult("zones", "failed", "there is none", 'set GREENTUNE_ZONES, as {"FR": "static"}')
     opened: dict[str, Source] = {}
     for name, of in sorted(zones.items()):
         faults = []
@@ -32,21 +32,21 @@ def checks(settings: Settings, *, online: bool) -> Iterator[Check]:
         yield _source(settings, name, of, faults)
     yield _site(settings)
     if not online:
-        yield Check("carbon sources", "skipped", "not asked", "--online asks each zone's source once")
+        yield CheckResult("carbon sources", "skipped", "not asked", "--online asks each zone's source once")
         return
     for zone, source in opened.items():
         yield _answer(zone, settings.zones[zone], source)
 
 
-def _site(settings: Settings) -> Check:
+def _site(settings: Settings) -> CheckResult:
     site = settings.site
     if site is None:
         found = "not known: training here is priced at the world's mean, and no job that asks for a zone runs here"
-        return Check("site", "warning", found, 'set GREENTUNE_SITE, as FR or {"zone": "FR", "pue": 1.2}')
-    return Check("site", "ok", f"{site.zone}, PUE {site.pue:g}")
+        return CheckResult("site", "warning", found, 'set GREENTUNE_SITE, as FR or {"zone": "FR", "pue": 1.2}')
+    return CheckResult("site", "ok", f"{site.zone}, PUE {site.pue:g}")
 
 
-def _source(settings: Settings, name: str, zones: list[str], faults: list[str]) -> Check:
+def _source(settings: Settings, name: str, zones: list[str], faults: list[str]) -> CheckResult:
     variables = [f"GREENTUNE_{key}".upper() for key in KEYS.get(name, ())]
     missing = [
         variable
@@ -55,21 +55,23 @@ def _source(settings: Settings, name: str, zones: list[str], faults: list[str]) 
     ]
     if missing:
         found = f"needed by {', '.join(zones)}: {', '.join(missing)} is not set"
-        return Check(f"source {name}", "failed", found, f"set {' and '.join(missing)}, or another source for the zones")
+        return CheckResult(
+            f"source {name}", "failed", found, f"set {' and '.join(missing)}, or another source for the zones"
+        )
     if faults:
-        return Check(f"source {name}", "failed", "; ".join(faults), "correct these entries of GREENTUNE_ZONES")
+        return CheckResult(f"source {name}", "failed", "; ".join(faults), "correct these entries of GREENTUNE_ZONES")
     needs = f"{' and '.join(variables)} set" if variables else "no key needed"
-    return Check(f"source {name}", "ok", f"{', '.join(zones)}; {needs}")
+    return CheckResult(f"source {name}", "ok", f"{', '.join(zones)}; {needs}")
 
 
-def _answer(zone: str, spec: str, source: Source) -> Check:
+def _answer(zone: str, spec: str, source: Source) -> CheckResult:
     try:
         reading = source.latest()
     except CarbonError as error:
         mend = "see whether the provider is reached from here; meanwhile older readings and averages are used"
-        return Check(f"zone {zone}", "failed", f"{_name(spec)} gives no reading: {error}", mend)
-    how = kind(estimated=reading.estimated)
-    return Check(f"zone {zone}", "ok", f"{reading.gco2e_per_kwh:.4g} gCO2e/kWh, {how}, {reading.source}")
+        return CheckResult(f"zone {zone}", "failed", f"{_name(spec)} gives no reading: {error}", mend)
+    how = measured_or_estimated(estimated=reading.estimated)
+    return CheckResult(f"zone {zone}", "ok", f"{reading.gco2e_per_kwh:.4g} gCO2e/kWh, {how}, {reading.source}")
 
 
 def _name(spec: str) -> str:

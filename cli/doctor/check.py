@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from typing import Literal
 
-State = Literal["ok", "warning", "failed", "skipped"]
+CheckState = Literal["ok", "warning", "failed", "skipped"]
 
 
 @dataclass(frozen=True)
-class Check:
+class CheckResult:
     """`found` says what is there, `mend` what to do where that is not enough; neither holds a secret."""
 
     name: str
-    state: State
+    state: CheckState
     found: str
     mend: str = ""

@@ -8,35 +8,37 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from api.figures import size
-from cli.doctor.check import Check
+from cli.doctor.check import CheckResult
 from cli.errors import SettingError
 from cli.secret import read_secret, secret_file
 from store.catalogue import CatalogueEntry, CatalogueError, read_catalogue
 from store.settings import Settings
 
 # A model of some hundred million parameters, its checkpoints and its result.
-LITTLE_ROOM_BYTES = 10 * 2**30
+LOW_DISK_BYTES = 10 * 2**30
 OFFLINE = "HF_HUB_OFFLINE"
 
 
-def checks(settings: Settings) -> Iterator[Check]:
+def run_checks(settings: Settings) -> Iterator[CheckResult]:
     """What the service keeps, and what it reads."""
     yield _secret(settings)
     yield from _folder(settings.data_dir)
     yield from _catalogue(settings)
 
 
-def _secret(settings: Settings) -> Check:
+def _secret(settings: Settings) -> CheckResult:
     if settings.secret_key is not None:
-        return Check("secret key", "ok", "GREENTUNE_SECRET_KEY is set")
+        return CheckResult("secret key", "ok", "GREENTUNE_SECRET_KEY is set")
     try:
         kept = read_secret(settings.data_dir)
     except SettingError as error:
-        return Check("secret key", "failed", str(error), "restore the file from a backup, or set GREENTUNE_SECRET_KEY")
+        return CheckResult(
+            "secret key", "failed", str(error), "restore the file from a backup, or set GREENTUNE_SECRET_KEY"
+        )
     where = secret_file(settings.data_dir)
     if kept is not None:
-        return Check("secret key", "ok", f"kept in {where}")
-    return Check(
+        return CheckResult("secret key", "ok", f"kept in {where}")
+    return CheckResult(
         "secret key",
         "warning",
         f"GREENTUNE_SECRET_KEY is not set, and there is no {where}",
@@ -44,7 +46,7 @@ def _secret(settings: Settings) -> Check:
     )
 
 
-def _folder(folder: Path) -> Iterator[Check]:
+def _folder(folder: Path) -> Iterator[CheckResult]:
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     try:
         with tempfile.TemporaryFile(dir=existing) as probe:
@@ -52,48 +54,50 @@ def _folder(folder: Path) -> Iterator[Check]:
             probe.flush()
     except OSError as error:
         mend = f"let this user write there, or name another folder with GREENTUNE_DATA_DIR ({existing})"
-        yield Check("data folder", "failed", f"{folder} cannot be written: {os.strerror(error.errno or 0)}", mend)
+        yield CheckResult("data folder", "failed", f"{folder} cannot be written: {os.strerror(error.errno or 0)}", mend)
         return
     is_new = "" if existing == folder.absolute() else ", which is made at the first start"
-    yield Check("data folder", "ok", f"{folder} can be written{is_new}")
+    yield CheckResult("data folder", "ok", f"{folder} can be written{is_new}")
     free = shutil.disk_usage(existing).free
-    if free < LITTLE_ROOM_BYTES:
+    if free < LOW_DISK_BYTES:
         mend = "make room, or name a folder on a larger disk with GREENTUNE_DATA_DIR"
-        yield Check("disk", "warning", f"{size(free)} free: checkpoints and results may not fit", mend)
+        yield CheckResult("disk", "warning", f"{size(free)} free: checkpoints and results may not fit", mend)
     else:
-        yield Check("disk", "ok", f"{size(free)} free")
+        yield CheckResult("disk", "ok", f"{size(free)} free")
 
 
-def _catalogue(settings: Settings) -> Iterator[Check]:
+def _catalogue(settings: Settings) -> Iterator[CheckResult]:
     try:
         entries = read_catalogue(settings.catalogue)
     except CatalogueError as error:
-        yield Check("catalogue", "failed", str(error), "correct the file that GREENTUNE_CATALOGUE names")
+        yield CheckResult("catalogue", "failed", str(error), "correct the file that GREENTUNE_CATALOGUE names")
         return
     if not entries:
-        yield Check("catalogue", "failed", "it holds no model", "add one to the file that GREENTUNE_CATALOGUE names")
+        yield CheckResult(
+            "catalogue", "failed", "it holds no model", "add one to the file that GREENTUNE_CATALOGUE names"
+        )
         return
-    lost = [entry.name for entry in entries.values() if not _is_there(entry)]
+    lost = [entry.name for entry in entries.values() if not _source_exists(entry)]
     if lost:
         mend = "install the package or restore the files that their `source` names"
-        yield Check("catalogue", "failed", f"the source of {', '.join(lost)} is not there", mend)
+        yield CheckResult("catalogue", "failed", f"the source of {', '.join(lost)} is not there", mend)
     else:
-        yield Check("catalogue", "ok", f"{len(entries)} models")
+        yield CheckResult("catalogue", "ok", f"{len(entries)} models")
     yield _hub(settings, [entry for entry in entries.values() if entry.source.startswith("hub:")])
 
 
-def _is_there(entry: CatalogueEntry) -> bool:
+def _source_exists(entry: CatalogueEntry) -> bool:
     kind, _, name = entry.source.partition(":")
     if kind == "hub":
         return True
     return find_spec(name) is not None if kind == "package" else Path(entry.source).exists()
 
 
-def _hub(settings: Settings, entries: list[CatalogueEntry]) -> Check:
+def _hub(settings: Settings, entries: list[CatalogueEntry]) -> CheckResult:
     offline = os.environ.get(OFFLINE, "").upper() in {"1", "ON", "YES", "TRUE"}
     state = f"{OFFLINE} is set: nothing is fetched" if offline else f"{OFFLINE} is not set: models can be fetched"
     missing = [entry.name for entry in entries if not (settings.models_dir / entry.name).exists()]
     if missing and offline:
         mend = f"fetch them once without {OFFLINE}, into {settings.models_dir}"
-        return Check("model hub", "warning", f"{state}, and {', '.join(missing)} has not been fetched yet", mend)
-    return Check("model hub", "ok", f"{state}; {len(entries)} models of the catalogue come from it")
+        return CheckResult("model hub", "warning", f"{state}, and {', '.join(missing)} has not been fetched yet", mend)
+    return CheckResult("model hub", "ok", f"{state}; {len(entries)} models of the catalogue come from it")

@@ -4,17 +4,17 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from cli.doctor.check import Check
+from cli.doctor.check import CheckResult
 
 POWERCAP = Path("/sys/class/powercap")
 COUNTER = "energy_uj"
 
 
-def checks(powercap: Path = POWERCAP) -> Iterator[Check]:
+def run_checks(powercap: Path = POWERCAP) -> Iterator[CheckResult]:
     """The counters of every package; a virtual machine has none as a rule."""
     counters = sorted(powercap.glob(f"*rapl*/{COUNTER}"))
     if not counters:
-        yield Check(
+        yield CheckResult(
             "rapl",
             "warning",
             f"no counter in {powercap}: the processor's energy is estimated",
@@ -23,7 +23,7 @@ def checks(powercap: Path = POWERCAP) -> Iterator[Check]:
         return
     closed = [counter for counter in counters if not os.access(counter, os.R_OK)]
     if closed:
-        yield Check(
+        yield CheckResult(
             "rapl",
             "warning",
             f"{closed[0]} cannot be read by this user: the processor's energy is estimated",
@@ -31,4 +31,4 @@ def checks(powercap: Path = POWERCAP) -> Iterator[Check]:
             "or run the worker as a user who may read it",
         )
     else:
-        yield Check("rapl", "ok", f"{len(counters)} counters of the processor can be read")
+        yield CheckResult("rapl", "ok", f"{len(counters)} counters of the processor can be read")

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from cli.doctor.check import Check
+from cli.doctor.check import CheckResult
 
 PROJECT = "greentune"
 SERVICE = "service"
@@ -20,40 +20,42 @@ PARTS = {
 }
 
 
-def checks() -> Iterator[Check]:
+def run_checks() -> Iterator[CheckResult]:
     """The interpreter's version, then every required package's."""
     try:
         wanted = metadata(PROJECT)["Requires-Python"]
     except PackageNotFoundError:
-        yield Check("packages", "failed", "GreenTune is not installed here", "run `make setup`")
+        yield CheckResult("packages", "failed", "GreenTune is not installed here", "run `make setup`")
         return
     running = platform.python_version()
     if SpecifierSet(wanted).contains(running, prereleases=True):
-        yield Check("python", "ok", f"{running} (required: {wanted})")
+        yield CheckResult("python", "ok", f"{running} (required: {wanted})")
     else:
-        yield Check("python", "failed", f"{running} (required: {wanted})", "install a newer Python, then `make setup`")
+        yield CheckResult(
+            "python", "failed", f"{running} (required: {wanted})", "install a newer Python, then `make setup`"
+        )
     requirements = list(map(Requirement, requires(PROJECT) or ()))
     for part, (what, command) in PARTS.items():
-        yield _part(part, what, command, [each for each in requirements if _belongs(each, part)])
+        yield _part(part, what, command, [each for each in requirements if _is_required_by(each, part)])
 
 
-def _belongs(requirement: Requirement, part: str) -> bool:
+def _is_required_by(requirement: Requirement, part: str) -> bool:
     """Whether a package is required by this part, and not by the service anyway."""
     if requirement.marker is None:
         return part == SERVICE
     return part != SERVICE and requirement.marker.evaluate({"extra": part})
 
 
-def _part(part: str, what: str, command: str, requirements: list[Requirement]) -> Check:
+def _part(part: str, what: str, command: str, requirements: list[Requirement]) -> CheckResult:
     name, faults = f"packages: {part}", [fault for each in requirements if (fault := _fault(each))]
     if not faults:
-        return Check(name, "ok", f"all {len(requirements)} needed for {what}")
-    if part != SERVICE and not any(_is_there(each) for each in requirements):
-        return Check(name, "skipped", f"not installed: this machine is not for {what}", command)
-    return Check(name, "failed", "; ".join(faults), command)
+        return CheckResult(name, "ok", f"all {len(requirements)} needed for {what}")
+    if part != SERVICE and not any(_is_installed(each) for each in requirements):
+        return CheckResult(name, "skipped", f"not installed: this machine is not for {what}", command)
+    return CheckResult(name, "failed", "; ".join(faults), command)
 
 
-def _is_there(requirement: Requirement) -> bool:
+def _is_installed(requirement: Requirement) -> bool:
     try:
         version(requirement.name)
     except PackageNotFoundError:

@@ -6,28 +6,28 @@ from dataclasses import asdict
 import typer
 
 from cli.doctor import accelerators, carbon, files, meters, packages, servers, service
-from cli.doctor.check import Check, State
+from cli.doctor.check import CheckResult, CheckState
 from cli.errors import CommandError
-from cli.remote.output import clean, show_json
+from cli.remote.output import replace_unprintable, show_json
 from store.settings import Settings
 
-COLOURS: dict[State, str] = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "bright_black"}
+COLOURS: dict[CheckState, str] = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "bright_black"}
 
 
-def examine(settings: Settings, *, url: str | None, key: str | None, online: bool, as_json: bool) -> None:
+def run_doctor(settings: Settings, *, url: str | None, key: str | None, online: bool, as_json: bool) -> None:
     """Show every check as it is done. Raises `CommandError` where one has failed."""
-    families: Sequence[Callable[[], Iterator[Check]]] = (
-        packages.checks,
-        accelerators.checks,
-        meters.checks,
-        lambda: servers.checks(settings),
-        lambda: files.checks(settings),
-        lambda: carbon.checks(settings, online=online),
-        lambda: service.checks(url, key, settings.data_dir),
+    families: Sequence[Callable[[], Iterator[CheckResult]]] = (
+        packages.run_checks,
+        accelerators.run_checks,
+        meters.run_checks,
+        lambda: servers.run_checks(settings),
+        lambda: files.run_checks(settings),
+        lambda: carbon.run_checks(settings, online=online),
+        lambda: service.run_checks(url, key, settings.data_dir),
     )
     checks = []
-    for look in families:
-        for check in look():
+    for run_family in families:
+        for check in run_family():
             checks.append(check)
             if not as_json:
                 _show(check)
@@ -38,8 +38,8 @@ def examine(settings: Settings, *, url: str | None, key: str | None, online: boo
         raise CommandError(f"what the service needs is missing: {', '.join(failed)}")
 
 
-def _show(check: Check) -> None:
+def _show(check: CheckResult) -> None:
     state = typer.style(f"{check.state:<8}", fg=COLOURS[check.state])
-    typer.echo(f"{state} {check.name}: {clean(check.found)}")
+    typer.echo(f"{state} {check.name}: {replace_unprintable(check.found)}")
     if check.mend:
-        typer.echo(f"         → {clean(check.mend)}")
+        typer.echo(f"         → {replace_unprintable(check.mend)}")

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from cli.beside import url_beside
-from cli.doctor.check import Check
-from cli.embedded import EmbeddedPostgres, redis_answers
+from cli.beside import discover_service
+from cli.doctor.check import CheckResult
+from cli.embedded import EmbeddedPostgres, find_redis_problem
 from migrations.upgrade import current_revision, expected_revision
 from store.database import Database
 from store.pooling import TransactionPooling, require_sessions
@@ -16,58 +16,60 @@ from store.settings import Settings
 EMBEDDED = "none is named: `greentune serve` brings its own"
 
 
-def checks(settings: Settings) -> Iterator[Check]:
+def run_checks(settings: Settings) -> Iterator[CheckResult]:
     """Those that were named; of a `greentune serve` that runs in the data folder, its own database."""
     given = settings.model_fields_set
     if "database_url" in given:
         yield from _database(settings.database_url)
-    elif url_beside(settings.data_dir) is not None:
+    elif discover_service(settings.data_dir) is not None:
         yield from _database(EmbeddedPostgres(settings.data_dir.resolve() / "postgres").url)
     else:
-        yield Check("postgresql", "skipped", EMBEDDED, "set DATABASE_URL to check a server of your own")
+        yield CheckResult("postgresql", "skipped", EMBEDDED, "set DATABASE_URL to check a server of your own")
     if "redis_url" in given:
         yield _redis(settings.redis_url)
     else:
-        yield Check("redis", "skipped", EMBEDDED, "set REDIS_URL to check a server of your own")
+        yield CheckResult("redis", "skipped", EMBEDDED, "set REDIS_URL to check a server of your own")
 
 
-def _database(url: str) -> Iterator[Check]:
+def _database(url: str) -> Iterator[CheckResult]:
     try:
         database = Database(url)
     except ValueError as error:
-        yield Check("postgresql", "failed", str(error), "set DATABASE_URL to postgresql://USER:PASSWORD@HOST/NAME")
+        yield CheckResult(
+            "postgresql", "failed", str(error), "set DATABASE_URL to postgresql://USER:PASSWORD@HOST/NAME"
+        )
         return
     try:
         with database.engine.connect() as connection:
             version = connection.execute(text("SHOW server_version")).scalar_one()
-            yield Check("postgresql", "ok", f"{version} answers at {_place(database)}")
+            yield CheckResult("postgresql", "ok", f"{version} answers at {_place(database)}")
             yield _writable(connection)
             revision, expected = current_revision(connection), expected_revision()
         require_sessions(database.url)
-        yield Check("database sessions", "ok", "each connection has a session of its own")
+        yield CheckResult("database sessions", "ok", "each connection has a session of its own")
     except TransactionPooling as error:
         mend = "connect to PostgreSQL itself, or set pool_mode = session in PgBouncer"
-        yield Check("database sessions", "failed", str(error), mend)
+        yield CheckResult("database sessions", "failed", str(error), mend)
         return
     except SQLAlchemyError as error:
         why = str(getattr(error, "orig", None) or type(error).__name__).strip()
         mend = "start the server, or set DATABASE_URL to one that runs"
-        yield Check("postgresql", "failed", f"does not answer at {_place(database)}: {why}", mend)
+        yield CheckResult("postgresql", "failed", f"does not answer at {_place(database)}: {why}", mend)
         return
     finally:
         database.dispose()
     if revision == expected:
-        yield Check("schema", "ok", f"at revision {revision}")
+        yield CheckResult("schema", "ok", f"at revision {revision}")
     else:
         found = f"at revision {revision or 'none'}, but this version needs {expected}"
-        yield Check("schema", "failed", found, "run `greentune migrate`")
+        yield CheckResult("schema", "failed", found, "run `greentune migrate`")
 
 
-def _writable(connection: Connection) -> Check:
+def _writable(connection: Connection) -> CheckResult:
     if connection.execute(text("SHOW transaction_read_only")).scalar_one() == "off":
-        return Check("database writes", "ok", "it takes writes")
+        return CheckResult("database writes", "ok", "it takes writes")
     mend = "name the primary, not a standby, or reset default_transaction_read_only"
-    return Check("database writes", "failed", "it is read-only: jobs are refused", mend)
+    return CheckResult("database writes", "failed", "it is read-only: jobs are refused", mend)
 
 
 def _place(database: Database) -> str:
@@ -76,10 +78,10 @@ def _place(database: Database) -> str:
     return f"{url.host or url.query.get('host', 'a local socket')}, database {url.database}"
 
 
-def _redis(url: str) -> Check:
+def _redis(url: str) -> CheckResult:
     mend = "start the server, or set REDIS_URL to one that runs"
     try:
-        fault = redis_answers(url)
+        fault = find_redis_problem(url)
     except ValueError as error:
-        return Check("redis", "failed", str(error), "set REDIS_URL to redis://HOST:PORT/0")
-    return Check("redis", "failed", f"it {fault}", mend) if fault else Check("redis", "ok", "answers")
+        return CheckResult("redis", "failed", str(error), "set REDIS_URL to redis://HOST:PORT/0")
+    return CheckResult("redis", "failed", f"it {fault}", mend) if fault else CheckResult("redis", "ok", "answers")

@@ -4,51 +4,51 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from cli.beside import url_beside
-from cli.doctor.check import Check
+from cli.beside import discover_service
+from cli.doctor.check import CheckResult
 from cli.errors import SettingError
-from cli.remote.connection import service
+from cli.remote.connection import open_client
 from greentune.client import Client
 from greentune.errors import Problem, ServiceError
 
-PATIENCE_SECONDS = 10.0
+TIMEOUT_SECONDS = 10.0
 
 
-def checks(url: str | None, key: str | None, data_dir: Path) -> Iterator[Check]:
+def run_checks(url: str | None, key: str | None, data_dir: Path) -> Iterator[CheckResult]:
     """Whether it answers, what it lacks, and whether it takes the key; without a `url` the one of a data folder."""
-    known = url or os.environ.get("GREENTUNE_URL") or url_beside(data_dir)
+    known = url or os.environ.get("GREENTUNE_URL") or discover_service(data_dir)
     if not known:
-        yield Check("service", "skipped", "no service is named", "--url or GREENTUNE_URL names one")
+        yield CheckResult("service", "skipped", "no service is named", "--url or GREENTUNE_URL names one")
         return
     try:
-        client = service(known, key, timeout=PATIENCE_SECONDS, attempts=1)
+        client = open_client(known, key, timeout=TIMEOUT_SECONDS, attempts=1)
     except SettingError as error:
-        yield Check("service", "failed", str(error), "correct the address or the key")
+        yield CheckResult("service", "failed", str(error), "correct the address or the key")
         return
     with client:
         yield _readiness(client)
         yield _key(client)
 
 
-def _readiness(client: Client) -> Check:
+def _readiness(client: Client) -> CheckResult:
     try:
         health = client.readiness()
     except Problem as problem:
-        return Check("service", "failed", f"{client.url} is not ready: {problem}", "mend what it names")
+        return CheckResult("service", "failed", f"{client.url} is not ready: {problem}", "mend what it names")
     except ServiceError as error:
-        return Check("service", "failed", str(error), "start `greentune serve`, or correct --url (GREENTUNE_URL)")
+        return CheckResult("service", "failed", str(error), "start `greentune serve`, or correct --url (GREENTUNE_URL)")
     if health.warnings:
         lacking = "; ".join(f"{warning.part}: {warning.message}" for warning in health.warnings)
-        return Check("service", "warning", f"{client.url} answers, and lacks {lacking}", "start what is missing")
-    return Check("service", "ok", f"{client.url} is ready")
+        return CheckResult("service", "warning", f"{client.url} answers, and lacks {lacking}", "start what is missing")
+    return CheckResult("service", "ok", f"{client.url} is ready")
 
 
-def _key(client: Client) -> Check:
+def _key(client: Client) -> CheckResult:
     try:
         client.models()
     except Problem as problem:
         mend = "give a key with --key (GREENTUNE_KEY): operators make them with `greentune keys create`"
-        return Check("key", "failed", str(problem), mend)
+        return CheckResult("key", "failed", str(problem), mend)
     except ServiceError as error:
-        return Check("key", "skipped", str(error))
-    return Check("key", "ok", "the service lets this caller in")
+        return CheckResult("key", "skipped", str(error))
+    return CheckResult("key", "ok", "the service lets this caller in")

@@ -6,29 +6,33 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 
-from cli.beside import url_beside
-from cli.errors import CommandError, Conflict, NotAllowed, NotFound, ServiceAway, SettingError
+from cli.beside import discover_service
+from cli.errors import CommandError, Conflict, NotAllowed, NotFound, ServiceUnavailable, SettingError
 from greentune.client import Client
 from greentune.errors import Problem, ServiceError, Unreachable
 
-DATA_DIR = "var"
-WRONG = (
+DEFAULT_DATA_DIR = "var"
+INVALID_REQUEST_STATUSES = (
     HTTPStatus.BAD_REQUEST,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     HTTPStatus.UNPROCESSABLE_ENTITY,
 )
-AWAY = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
+UNAVAILABLE_STATUSES = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
 
-Naming = Callable[[str], str]
+FieldNamer = Callable[[str], str]
 
 
-def service(url: str | None, key: str | None, *, timeout: float = 60.0, attempts: int = 4) -> Client:
+def open_client(url: str | None, key: str | None, *, timeout: float = 60.0, attempts: int = 4) -> Client:
     """A client of the service that was named, else of the one whose data folder is here, else of port 8000 here.
 
     Raises `SettingError` where the address or the key cannot be one.
     """
-    url = url or os.environ.get("GREENTUNE_URL") or url_beside(Path(os.environ.get("GREENTUNE_DATA_DIR") or DATA_DIR))
+    url = (
+        url
+        or os.environ.get("GREENTUNE_URL")
+        or discover_service(Path(os.environ.get("GREENTUNE_DATA_DIR") or DEFAULT_DATA_DIR))
+    )
     try:
         return Client(url, key, timeout=timeout, attempts=attempts)
     except ValueError as error:
@@ -37,40 +41,40 @@ def service(url: str | None, key: str | None, *, timeout: float = 60.0, attempts
 
 
 @contextmanager
-def named_by(naming: Naming) -> Iterator[None]:
+def report_field_errors(name_field: FieldNamer) -> Iterator[None]:
     """Within the block, a field that the service refuses is called by the option that it came from."""
     try:
         yield
     except Problem as problem:
         if problem.status != HTTPStatus.UNPROCESSABLE_ENTITY or not problem.errors:
             raise
-        raise SettingError(faults(problem, naming)) from problem
+        raise SettingError(format_field_errors(problem, name_field)) from problem
 
 
-def faults(problem: Problem, naming: Naming = str) -> str:
+def format_field_errors(problem: Problem, name_field: FieldNamer = str) -> str:
     """Each field at fault and what is expected there, on one line; empty where the problem names none."""
-    return "; ".join(f"{naming(fault.field)}: {fault.message}" for fault in problem.errors)
+    return "; ".join(f"{name_field(fault.field)}: {fault.message}" for fault in problem.errors)
 
 
-def option(field: str) -> str:
+def field_to_option(field: str) -> str:
     """`hyperparameters.batch_size` as `--batch-size`, and `policy.rho` as `--policy: rho`."""
     name, _, within = field.removeprefix("hyperparameters.").partition(".")
     return f"--{name.replace('_', '-')}" + (f": {within}" if within else "")
 
 
-def command_error(error: ServiceError) -> CommandError:
+def to_command_error(error: ServiceError) -> CommandError:
     """What a command says, and ends with, where the service did not do what it was asked for."""
     if isinstance(error, Unreachable):
-        return ServiceAway(f"{error}: start `greentune serve`, or name the service with --url (GREENTUNE_URL)")
+        return ServiceUnavailable(f"{error}: start `greentune serve`, or name the service with --url (GREENTUNE_URL)")
     if not isinstance(error, Problem):
         return CommandError(str(error))
-    text = faults(error) or str(error)
+    text = format_field_errors(error) or str(error)
     if error.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         return NotAllowed(f"--key (GREENTUNE_KEY): {text}")
     if error.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
         return NotFound(text)
     if error.status in (HTTPStatus.CONFLICT, HTTPStatus.PRECONDITION_FAILED):
         return Conflict(text)
-    if error.status in WRONG:
+    if error.status in INVALID_REQUEST_STATUSES:
         return SettingError(text)
-    return ServiceAway(text) if error.status in AWAY else CommandError(text)
+    return ServiceUnavailable(text) if error.status in UNAVAILABLE_STATUSES else CommandError(text)

@@ -1,19 +1,19 @@
 """`greentune estimate`: what a run would take and emit, begun now and in the best window, side by side."""
 
 from api.figures import UNKNOWN, number, percent
-from cli.remote.connection import named_by, option
-from cli.remote.figures import interval, span
-from cli.remote.output import clean, console, short_time, show_json, show_table
-from cli.remote.submission import Run, uploaded
+from cli.remote.connection import field_to_option, report_field_errors
+from cli.remote.figures import format_figure, format_hours
+from cli.remote.output import create_console, format_short_time, replace_unprintable, show_json, show_table
+from cli.remote.submission import RunRequest, upload_if_file
 from greentune.client import Client
 from greentune.models import Estimate
 from greentune.models import Run as EstimatedRun
 
 
-def estimate(client: Client, run: Run, *, as_json: bool) -> None:
+def estimate(client: Client, run: RunRequest, *, as_json: bool) -> None:
     """Ask, and show; rows that are a file are uploaded first. Nothing is queued."""
-    dataset = uploaded(client, run.dataset)
-    with named_by(option):
+    dataset = upload_if_file(client, run.dataset)
+    with report_field_errors(field_to_option):
         found = client.estimate(run.model, dataset, **run.options)
     if as_json:
         show_json(found)
@@ -36,22 +36,22 @@ def _show(found: Estimate) -> None:
     if found.budget is not None:
         kept = {True: "can be kept", False: "cannot be kept", None: "may not be kept"}[found.budget.can_be_kept]
         lines.append(f"budget of {number(found.budget.given_gco2e)} gCO2e: {kept}; {found.budget.basis}")
-    screen = console()
+    screen = create_console()
     for line in (*lines, *(f"note: {note}" for note in found.notes)):
-        screen.print(clean(line), soft_wrap=True)
+        screen.print(replace_unprintable(line), soft_wrap=True)
 
 
 def _column(run: EstimatedRun) -> dict[str, str]:
     kept = {True: "yes", False: "no", None: UNKNOWN}[run.meets_deadline]
     return {
-        "starts (UTC)": short_time(run.starts_at),
-        "ends (UTC)": short_time(run.ends_at),
-        "time of computing": span(run.hours),
+        "starts (UTC)": format_short_time(run.starts_at),
+        "ends (UTC)": format_short_time(run.ends_at),
+        "time of computing": format_hours(run.hours),
         "ρ on the average": number(run.rho),
         "FLOPs": f"{run.flops.expected:.3g} ({run.flops.low:.3g} to {run.flops.high:.3g})",
-        "kWh": interval(run.energy_kwh),
+        "kWh": format_figure(run.energy_kwh),
         "gCO2e/kWh": number(run.gco2e_per_kwh),
-        "gCO2e": interval(run.emissions_gco2e),
+        "gCO2e": format_figure(run.emissions_gco2e),
         "keeps the deadline": kept,
         "why": run.why,
     }

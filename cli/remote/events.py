@@ -7,8 +7,8 @@ from typing import Any
 import typer
 
 from api.figures import value
-from cli.errors import StoppedWatching
-from cli.remote.output import clean, show_json, show_json_line
+from cli.errors import WatchInterrupted
+from cli.remote.output import replace_unprintable, show_json, show_json_line
 from greentune.client import Client
 from greentune.models import Event
 
@@ -20,27 +20,29 @@ def show_events(client: Client, job_id: str, *, limit: int, as_json: bool) -> No
         show_json(events)
         return
     for event in events:
-        typer.echo(event_line(event))
+        typer.echo(format_event(event))
 
 
 def follow_events(client: Client, job_id: str, *, as_json: bool) -> None:
-    """All events, and those that come, until the job is over. Raises `StoppedWatching` at Ctrl-C."""
+    """All events, and those that come, until the job is over. Raises `WatchInterrupted` at Ctrl-C."""
     try:
         for event in client.events(job_id, follow=True):
             if as_json:
                 show_json_line(event)
             else:
-                typer.echo(event_line(event))
+                typer.echo(format_event(event))
     except KeyboardInterrupt:
-        raise StoppedWatching(f"stopped following; {job_id} goes on") from None
+        raise WatchInterrupted(f"stopped following; {job_id} goes on") from None
 
 
-def event_line(event: Event) -> str:
+def format_event(event: Event) -> str:
     """An event on one line."""
-    return clean(f"{event.at.astimezone(UTC):%Y-%m-%d %H:%M:%S}  {event.type}  {_told(event.data)}".rstrip())
+    return replace_unprintable(
+        f"{event.at.astimezone(UTC):%Y-%m-%d %H:%M:%S}  {event.type}  {_format_event_data(event.data)}".rstrip()
+    )
 
 
-def _told(data: Mapping[str, Any]) -> str:
+def _format_event_data(data: Mapping[str, Any]) -> str:
     """Its reason in front; where a change of status came from is to be seen above it."""
     rest = {name: each for name, each in data.items() if each is not None and name not in ("reason", "from", "to")}
     parts = [str(data["reason"])] if data.get("reason") else []

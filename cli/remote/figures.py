@@ -1,12 +1,12 @@
 """A job's figures in words, with the digits that the dashboard shows."""
 
 from api.figures import UNKNOWN, duration, number, percent
-from cli.remote.output import short_time
+from cli.remote.output import format_short_time
 from greentune.models import Eta, Figure, Job
 from store.site import SITE_UNKNOWN
 
 
-def emissions(job: Job) -> str:
+def format_emissions(job: Job) -> str:
     """What a job has emitted, and whether its price is final; a dash before any energy was metered."""
     basis = job.emissions_basis
     if basis is None:
@@ -18,32 +18,32 @@ def emissions(job: Job) -> str:
     return f"{number(job.known_gco2e)} {how}{unknown}" + (", part unpriced" if job.unpriced_kwh else "")
 
 
-def savings(job: Job) -> str:
+def format_savings(job: Job) -> str:
     """The savings by less work and by moving it in time, apart, once the job is over."""
     if job.less_work_saving is None and job.moved_in_time_saving is None:
         return UNKNOWN
     return f"{percent(job.less_work_saving)} work, {percent(job.moved_in_time_saving)} time"
 
 
-def eta(expected: Eta | None) -> str:
+def format_eta(expected: Eta | None) -> str:
     """When a job is expected to be over, and between what bounds in nine cases of ten."""
     if expected is None:
         return UNKNOWN
-    bounds = f"{short_time(expected.earliest)} to {short_time(expected.latest)}"
-    return f"{short_time(expected.finishes_at)} ({bounds})"
+    bounds = f"{format_short_time(expected.earliest)} to {format_short_time(expected.latest)}"
+    return f"{format_short_time(expected.finishes_at)} ({bounds})"
 
 
-def span(hours: Figure) -> str:
+def format_hours(hours: Figure) -> str:
     """A length of time and its bounds."""
     expected, low, high = (duration(value * 3600) for value in (hours.expected, hours.low, hours.high))
     return f"{expected} ({low} to {high})"
 
 
-def kind(*, estimated: bool) -> str:
+def measured_or_estimated(*, estimated: bool) -> str:
     """Whether an intensity was measured."""
     return "estimated" if estimated else "measured"
 
 
-def interval(figure: Figure | None) -> str:
+def format_figure(figure: Figure | None) -> str:
     """An expected value and its bounds."""
     return UNKNOWN if figure is None else f"{number(figure.expected)} ({number(figure.low)} to {number(figure.high)})"

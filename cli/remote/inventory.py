@@ -6,8 +6,8 @@ import typer
 
 from api.figures import UNKNOWN, number, size
 from cli.errors import SettingError
-from cli.remote.output import short_time, show_json, show_table
-from cli.remote.submission import uploaded
+from cli.remote.output import format_short_time, show_json, show_table
+from cli.remote.submission import upload_if_file
 from greentune.client import Client
 
 
@@ -48,7 +48,7 @@ def show_workers(client: Client, *, as_json: bool) -> None:
             worker.zone or UNKNOWN,
             UNKNOWN if worker.pue is None else f"{worker.pue:.4g}",
             worker.job or UNKNOWN,
-            short_time(worker.last_seen_at),
+            format_short_time(worker.last_seen_at),
         )
         for worker in workers
     )
@@ -63,7 +63,7 @@ def show_datasets(client: Client, *, limit: int, as_json: bool) -> None:
         show_json(datasets)
         return
     rows = (
-        (each.id, each.name, each.format, f"{each.rows:,}", size(each.bytes), short_time(each.created_at))
+        (each.id, each.name, each.format, f"{each.rows:,}", size(each.bytes), format_short_time(each.created_at))
         for each in datasets
     )
     show_table(("dataset", "name", "format", "rows", "size", "uploaded (UTC)"), rows, empty="no datasets")
@@ -73,7 +73,7 @@ def upload_dataset(client: Client, file: Path, *, as_json: bool) -> None:
     """Upload rows, and show the id."""
     if not file.is_file():
         raise SettingError(f"FILE: there is no file {file}")
-    dataset_id = uploaded(client, str(file), option="FILE")
+    dataset_id = upload_if_file(client, str(file), option="FILE")
     if as_json:
         show_json(client.dataset(dataset_id))
     else:

@@ -7,10 +7,10 @@ import typer
 
 from api.figures import UNKNOWN, number, percent
 from cli.errors import CommandError, SettingError
-from cli.remote.connection import command_error
-from cli.remote.figures import emissions, savings
-from cli.remote.output import short_time, show_json, show_table
-from cli.remote.submission import labels
+from cli.remote.connection import to_command_error
+from cli.remote.figures import format_emissions, format_savings
+from cli.remote.output import format_short_time, show_json, show_table
+from cli.remote.submission import parse_metadata
 from greentune.client import Client
 from greentune.errors import ServiceError, Unreachable
 from greentune.models import Action, Job, JobStatus
@@ -22,14 +22,14 @@ def show_jobs(
     client: Client, *, status: str | None, zone: str | None, metadata: Sequence[str], limit: int, as_json: bool
 ) -> None:
     """List the newest jobs that all filters hold of."""
-    jobs = list(client.jobs(status=_status(status), zone=zone, metadata=labels(metadata), most=limit))
+    jobs = list(client.jobs(status=_status(status), zone=zone, metadata=parse_metadata(metadata), most=limit))
     if as_json:
         show_json(jobs)
     else:
         show_table(HEADERS, map(_row, jobs), empty="no jobs")
 
 
-def act(client: Client, action: Action, job_ids: Sequence[str], *, as_json: bool) -> None:
+def apply_action(client: Client, action: Action, job_ids: Sequence[str], *, as_json: bool) -> None:
     """Ask for an action of each job; those that refuse are named, and the command ends as the first of them does."""
     call = {"cancel": client.cancel, "pause": client.pause, "resume": client.resume, "retry": client.retry}[action]
     done: list[Job] = []
@@ -38,7 +38,7 @@ def act(client: Client, action: Action, job_ids: Sequence[str], *, as_json: bool
         try:
             done.append(call(job_id))
         except ServiceError as error:
-            refused.append(command_error(error))
+            refused.append(to_command_error(error))
             if isinstance(error, Unreachable):
                 break
     if as_json:
@@ -59,11 +59,11 @@ def _row(job: Job) -> tuple[str, ...]:
         job.id,
         job.status,
         percent(job.progress.share),
-        UNKNOWN if job.eta is None else short_time(job.eta.finishes_at),
+        UNKNOWN if job.eta is None else format_short_time(job.eta.finishes_at),
         number(job.rho),
         number(job.loss),
-        emissions(job),
-        savings(job),
+        format_emissions(job),
+        format_savings(job),
     )
 
 

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import typer
 
-from cli.remote.connection import named_by, option
-from cli.remote.output import short_time, show_json, show_table
+from cli.remote.connection import field_to_option, report_field_errors
+from cli.remote.output import format_short_time, show_json, show_table
 from greentune.client import Client
 from greentune.models import Key
 
@@ -15,7 +15,7 @@ HEADERS = ("key", "begins", "role", "owner", "state", "last used (UTC)", "name")
 def create(client: Client, *, owner: str, role: str, name: str, days: float | None, as_json: bool) -> None:
     """Show a new key on stdout, and nothing else there."""
     expires_at = None if days is None else datetime.now(UTC) + timedelta(days=days)
-    with named_by(lambda field: "--days" if field == "expires_at" else option(field)):
+    with report_field_errors(lambda field: "--days" if field == "expires_at" else field_to_option(field)):
         issued = client.create_key(owner, role=role, name=name, expires_at=expires_at)
     if as_json:
         show_json(issued)
@@ -31,7 +31,7 @@ def show(client: Client, *, as_json: bool) -> None:
         show_json(keys)
         return
     rows = (
-        (key.id, f"gtk_{key.hint}…", key.role, key.owner, _state(key), short_time(key.last_used_at), key.name)
+        (key.id, f"gtk_{key.hint}…", key.role, key.owner, _state(key), format_short_time(key.last_used_at), key.name)
         for key in keys
     )
     show_table(HEADERS, rows, empty="no keys")
@@ -45,5 +45,5 @@ def revoke(client: Client, key_id: str) -> None:
 
 def _state(key: Key) -> str:
     if key.revoked_at is not None:
-        return f"revoked {short_time(key.revoked_at)}"
-    return "until it is revoked" if key.expires_at is None else f"until {short_time(key.expires_at)}"
+        return f"revoked {format_short_time(key.revoked_at)}"
+    return "until it is revoked" if key.expires_at is None else f"until {format_short_time(key.expires_at)}"

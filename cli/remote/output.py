@@ -16,36 +16,36 @@ from api.figures import UNKNOWN
 from greentune.models import Answer
 
 # Where nobody looks at it, a line is as long as it needs to be.
-WIDTH_OF_NO_TERMINAL = 240
+DEFAULT_WIDTH = 240
 GAP = 2
-LAST_COLUMN = 32
+MIN_LAST_COLUMN_WIDTH = 32
 
 
-def console() -> Console:
+def create_console() -> Console:
     """Takes texts as they are: what others wrote holds no markup."""
     found = Console(highlight=False, markup=False, emoji=False)
     if not found.is_terminal and "COLUMNS" not in os.environ:
-        found.width = WIDTH_OF_NO_TERMINAL
+        found.width = DEFAULT_WIDTH
     return found
 
 
 def show_json(shown: Any) -> None:
     """One JSON document on stdout."""
-    typer.echo(json.dumps(as_json(shown), ensure_ascii=False, indent=2))
+    typer.echo(json.dumps(to_json(shown), ensure_ascii=False, indent=2))
 
 
 def show_json_line(shown: Any) -> None:
     """One line of JSON on stdout, at once."""
-    typer.echo(json.dumps(as_json(shown), ensure_ascii=False, separators=(",", ":")))
+    typer.echo(json.dumps(to_json(shown), ensure_ascii=False, separators=(",", ":")))
 
 
-def as_json(shown: Any) -> Any:
+def to_json(shown: Any) -> Any:
     """Answers, alone or in lists, as the service sent them."""
     if isinstance(shown, Answer):
         return shown.model_dump(mode="json", by_alias=True)
     if isinstance(shown, list | tuple):
-        return [as_json(each) for each in shown]
-    return {name: as_json(each) for name, each in shown.items()} if isinstance(shown, dict) else shown
+        return [to_json(each) for each in shown]
+    return {name: to_json(each) for name, each in shown.items()} if isinstance(shown, dict) else shown
 
 
 def show_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str = "") -> None:
@@ -64,24 +64,24 @@ def show_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, empty: 
         made.add_column(header, no_wrap=True, min_width=width)
     made.add_column(headers[-1], overflow="fold")
     for row in rows:
-        made.add_row(*map(cell, row))
-    screen = console()
-    needed = sum(widths[:-1]) + GAP * (len(widths) - 1) + min(widths[-1], LAST_COLUMN)
+        made.add_row(*map(safe_text, row))
+    screen = create_console()
+    needed = sum(widths[:-1]) + GAP * (len(widths) - 1) + min(widths[-1], MIN_LAST_COLUMN_WIDTH)
     screen.width = max(screen.width, needed)
     screen.print(made)
 
 
-def cell(text: str) -> Text:
+def safe_text(text: str) -> Text:
     """A text of others, without what would steer the terminal."""
-    return Text(clean(text))
+    return Text(replace_unprintable(text))
 
 
-def clean(text: str) -> str:
+def replace_unprintable(text: str) -> str:
     """A text in which every character can be shown."""
     return "".join(letter if letter.isprintable() or letter == "\n" else "�" for letter in text)
 
 
-def short_time(time: datetime | None) -> str:
+def format_short_time(time: datetime | None) -> str:
     """A time in UTC, to the minute; the year only where it is not this one."""
     if time is None:
         return UNKNOWN

@@ -6,9 +6,9 @@ from typing import Any
 import typer
 
 from cli.errors import SettingError
-from cli.policy_source import policy_body, policy_choice
-from cli.remote.connection import named_by, option
-from cli.remote.output import short_time, show_json, show_table
+from cli.policy_source import read_policy_choice, read_policy_json
+from cli.remote.connection import field_to_option, report_field_errors
+from cli.remote.output import format_short_time, show_json, show_table
 from greentune.client import Client
 from greentune.models import Simulation
 
@@ -25,7 +25,7 @@ def show_policies(client: Client, *, as_json: bool) -> None:
             str(each.version),
             str(each.policy.get("kind")),
             str((each.policy.get("gate") or {}).get("mode", "none")),
-            short_time(each.created_at),
+            format_short_time(each.created_at),
         )
         for each in policies
     )
@@ -42,10 +42,10 @@ def apply_policy(client: Client, name: str, given: str, *, if_version: int | Non
 
     With `if_version` it raises the problem 412 where another version is the newest by now.
     """
-    body = policy_body(given, "POLICY")
+    body = read_policy_json(given, "POLICY")
     if not isinstance(body, dict):
         raise SettingError("POLICY: expected a JSON object, in braces")
-    with named_by(lambda field: "NAME" if field == "name" else f"POLICY: {field.removeprefix('policy.')}"):
+    with report_field_errors(lambda field: "NAME" if field == "name" else f"POLICY: {field.removeprefix('policy.')}"):
         stored = client.put_policy(name, body, if_version=if_version)
     if as_json:
         show_json(stored)
@@ -61,11 +61,13 @@ def delete_policy(client: Client, name: str) -> None:
 
 def simulate(client: Client, given: str, *, zone: str, start: datetime | None, **run: Any) -> Simulation:
     """Hold a policy, stored or given, against the stored readings of a zone. Raises `SettingError` for a bad option."""
-    with named_by(_simulation_option):
-        return client.simulate(policy_choice(given, where="POLICY"), zone=zone, start=start, **run)
+    with report_field_errors(_simulation_option):
+        return client.simulate(read_policy_choice(given, where="POLICY"), zone=zone, start=start, **run)
 
 
 def _simulation_option(field: str) -> str:
     if field.partition(".")[0] == "policy":
         return f"POLICY: {field.removeprefix('policy').removeprefix('.')}".rstrip(": ")
-    return {"zone": "--zone-history", "from": "--zone-history", "to": "--zone-history"}.get(field, option(field))
+    return {"zone": "--zone-history", "from": "--zone-history", "to": "--zone-history"}.get(
+        field, field_to_option(field)
+    )

@@ -6,7 +6,7 @@ import typer
 
 from api.figures import UNKNOWN, number, size
 from cli.errors import CommandError, NotFound, SettingError
-from cli.remote.output import short_time, show_json, show_table
+from cli.remote.output import format_short_time, show_json, show_table
 from greentune.client import Client
 from greentune.models import Epoch
 from store.site import SITE_UNKNOWN
@@ -41,7 +41,7 @@ def show_artifacts(client: Client, job_id: str, *, as_json: bool) -> None:
     if as_json:
         show_json(artifacts)
         return
-    rows = ((each.name, size(each.bytes), short_time(each.created_at), each.sha256) for each in artifacts)
+    rows = ((each.name, size(each.bytes), format_short_time(each.created_at), each.sha256) for each in artifacts)
     show_table(("name", "size", "made (UTC)", "SHA-256"), rows, empty=f"{job_id} has no result yet")
 
 
@@ -71,7 +71,7 @@ def _epoch(epoch: Epoch) -> tuple[str, ...]:
     tensors = UNKNOWN if epoch.tensors_selected is None else f"{epoch.tensors_selected}/{epoch.tensors_total}"
     return (
         str(epoch.number),
-        short_time(epoch.started_at),
+        format_short_time(epoch.started_at),
         f"{number(epoch.intensity.gco2e_per_kwh)}{guessed}",
         number(epoch.rho_asked),
         number(epoch.rho_reached),

@@ -10,20 +10,20 @@ from typing import Any
 import typer
 
 from cli.errors import SettingError
-from cli.policy_source import policy_choice
-from cli.remote.connection import faults, named_by, option
+from cli.policy_source import read_policy_choice
+from cli.remote.connection import field_to_option, format_field_errors, report_field_errors
 from cli.remote.output import show_json
 from greentune.client import Client
 from greentune.errors import Problem
 from greentune.models import Job
 from greentune.requests import RunOptions
 
-FROM_NOW = re.compile(r"\+(\d+(?:\.\d+)?)([mhd])")
+RELATIVE_TIME = re.compile(r"\+(\d+(?:\.\d+)?)([mhd])")
 UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
 @dataclass(frozen=True)
-class Run:
+class RunRequest:
     """A run as the options have it."""
 
     model: str
@@ -31,7 +31,7 @@ class Run:
     options: RunOptions
 
 
-def read_run(
+def parse_run_request(
     *,
     model: str,
     dataset: str,
@@ -42,25 +42,25 @@ def read_run(
     priority: int | None,
     metadata: Sequence[str],
     hyperparameters: Mapping[str, Any],
-) -> Run:
+) -> RunRequest:
     """Raises `SettingError` for an option that cannot be read."""
     chosen = {name: value for name, value in hyperparameters.items() if value is not None}
     options = RunOptions(
         method=method,
-        policy=None if policy is None else policy_choice(policy),
+        policy=None if policy is None else read_policy_choice(policy),
         zone=zone,
-        deadline=None if deadline is None else read_deadline(deadline, now=datetime.now(UTC)),
+        deadline=None if deadline is None else parse_deadline(deadline, now=datetime.now(UTC)),
         priority=priority,
         hyperparameters=chosen or None,
-        metadata=labels(metadata) or None,
+        metadata=parse_metadata(metadata) or None,
     )
-    return Run(model, dataset, options)
+    return RunRequest(model, dataset, options)
 
 
-def submit(client: Client, run: Run, *, as_json: bool) -> Job:
+def submit(client: Client, run: RunRequest, *, as_json: bool) -> Job:
     """Upload the rows where they are a file, submit the run, and show the job's id."""
-    dataset = uploaded(client, run.dataset)
-    with named_by(option):
+    dataset = upload_if_file(client, run.dataset)
+    with report_field_errors(field_to_option):
         job = client.submit(run.model, dataset, **run.options)
     if as_json:
         show_json(job)
@@ -70,7 +70,7 @@ def submit(client: Client, run: Run, *, as_json: bool) -> Job:
     return job
 
 
-def uploaded(client: Client, dataset: str, *, option: str = "--dataset") -> str:
+def upload_if_file(client: Client, dataset: str, *, option: str = "--dataset") -> str:
     """The id of a dataset: of the upload of a file, or as it was given."""
     file = Path(dataset)
     if file.is_dir():
@@ -86,14 +86,14 @@ def uploaded(client: Client, dataset: str, *, option: str = "--dataset") -> str:
     except Problem as problem:
         if not problem.errors:
             raise
-        raise SettingError(f"{option}: {dataset}: {faults(problem)}") from problem
+        raise SettingError(f"{option}: {dataset}: {format_field_errors(problem)}") from problem
     typer.echo(f"uploaded {file.name}: {made.rows:,} rows, {made.id}", err=True)
     return made.id
 
 
-def read_deadline(text: str, *, now: datetime) -> datetime:
+def parse_deadline(text: str, *, now: datetime) -> datetime:
     """A time in ISO 8601, in UTC where it names no offset, or one from `now`. Raises `SettingError`."""
-    span = FROM_NOW.fullmatch(text)
+    span = RELATIVE_TIME.fullmatch(text)
     try:
         if span is not None:
             return now + timedelta(**{UNITS[span[2]]: float(span[1])})
@@ -105,7 +105,7 @@ def read_deadline(text: str, *, now: datetime) -> datetime:
         ) from None
 
 
-def labels(metadata: Sequence[str]) -> dict[str, str]:
+def parse_metadata(metadata: Sequence[str]) -> dict[str, str]:
     """`KEY=VALUE` as a mapping. Raises `SettingError`."""
     found = {}
     for given in metadata:

@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from api.figures import UNKNOWN, number, percent
-from cli.remote.events import event_line
-from cli.remote.figures import eta, kind
-from cli.remote.output import cell, short_time
+from cli.remote.events import format_event
+from cli.remote.figures import format_eta, measured_or_estimated
+from cli.remote.output import format_short_time, safe_text
 from greentune.models import Epoch, Event, Intensity, Job
 from store.site import SITE_UNKNOWN
 
@@ -25,7 +25,7 @@ class Snapshot:
     intensity: Intensity | None
 
 
-def figures(snapshot: Snapshot) -> list[tuple[str, str]]:
+def list_figures(snapshot: Snapshot) -> list[tuple[str, str]]:
     """Every figure by its name, with the digits that the dashboard shows."""
     job = snapshot.job
     progress = job.progress
@@ -33,7 +33,7 @@ def figures(snapshot: Snapshot) -> list[tuple[str, str]]:
     shown = [
         ("state", job.status + (f": {job.reason}" if job.reason else "")),
         ("done", f"{percent(progress.share)}, epoch {progress.epochs_done} of {progress.epochs}{of_steps}"),
-        ("ETA (UTC)", eta(job.eta)),
+        ("ETA (UTC)", format_eta(job.eta)),
         ("gate", _gate(job)),
         ("ρ", number(job.rho)),
         ("loss", number(job.loss)),
@@ -54,34 +54,34 @@ def figures(snapshot: Snapshot) -> list[tuple[str, str]]:
     return shown
 
 
-def figure_line(snapshot: Snapshot) -> str:
+def format_progress_line(snapshot: Snapshot) -> str:
     """What is known, on one line."""
     job = snapshot.job
-    known = [f"{name} {value}" for name, value in figures(snapshot)[1:] if value != UNKNOWN]
+    known = [f"{name} {value}" for name, value in list_figures(snapshot)[1:] if value != UNKNOWN]
     return "  ".join([job.status, *known])
 
 
-def summary(snapshot: Snapshot) -> list[str]:
+def format_summary(snapshot: Snapshot) -> list[str]:
     """The figures of a job that is over, a line each."""
-    return [f"{name}: {value}" for name, value in figures(snapshot) if value != UNKNOWN]
+    return [f"{name}: {value}" for name, value in list_figures(snapshot) if value != UNKNOWN]
 
 
-def picture(snapshot: Snapshot, events: Sequence[Event]) -> Group:
+def render_snapshot(snapshot: Snapshot, events: Sequence[Event]) -> Group:
     """The job as it is now, and its newest events."""
     job = snapshot.job
     grid = Table.grid(padding=(0, 2))
     grid.add_row("", ProgressBar(total=1.0, completed=job.progress.share, width=60))
-    for name, value in figures(snapshot):
-        grid.add_row(Text(name, style="dim"), cell(value))
+    for name, value in list_figures(snapshot):
+        grid.add_row(Text(name, style="dim"), safe_text(value))
     title = f"{job.id}  {job.model}, {job.method}" + (f", {job.zone}" if job.zone else "")
-    return Group(cell(title), grid, *(Text(event_line(event), style="dim") for event in events))
+    return Group(safe_text(title), grid, *(Text(format_event(event), style="dim") for event in events))
 
 
 def _gate(job: Job) -> str:
     gate = job.gate
     if gate is None:
         return UNKNOWN
-    state = "open" if gate.opens else f"closed until {short_time(gate.until)}"
+    state = "open" if gate.opens else f"closed until {format_short_time(gate.until)}"
     forced = ", forced by the deadline" if gate.forced else ""
     return f"{state}{forced}: {gate.reason}"
 
@@ -92,12 +92,12 @@ def _intensity(snapshot: Snapshot) -> str:
         reading = snapshot.epoch.intensity
         if reading.gco2e_per_kwh is None:
             return UNKNOWN
-        how = kind(estimated=reading.estimated)
+        how = measured_or_estimated(estimated=reading.estimated)
         return f"{number(reading.gco2e_per_kwh)} gCO2e/kWh, {how}, {reading.source}, of epoch {snapshot.epoch.number}"
     now = snapshot.intensity
     if now is None:
         return UNKNOWN
-    how = kind(estimated=now.estimated)
+    how = measured_or_estimated(estimated=now.estimated)
     return f"{number(now.gco2e_per_kwh)} gCO2e/kWh, {how}, {now.source}, now"
 
 

@@ -8,21 +8,21 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from cli.errors import CommandError, JobCancelled, StoppedWatching
-from cli.remote.events import event_line
-from cli.remote.output import clean, console, show_json_line
-from cli.remote.watch_view import Snapshot, figure_line, picture, summary
+from cli.errors import CommandError, JobCancelled, WatchInterrupted
+from cli.remote.events import format_event
+from cli.remote.output import create_console, replace_unprintable, show_json_line
+from cli.remote.watch_view import Snapshot, format_progress_line, format_summary, render_snapshot
 from greentune.client import Client
 from greentune.errors import ServiceError
-from greentune.following import passes
+from greentune.following import is_transient
 from greentune.models import Epoch, Event, Intensity, Job
 
-LOOK_SECONDS = 2.0
+POLL_SECONDS = 2.0
 NEWEST_EVENTS = 5
 # The grid's intensity changes every few minutes.
 INTENSITY_SECONDS = 60.0
 # Where lines are kept, a line for each tenth of the run is enough.
-LINES = 10
+MAX_PROGRESS_LINES = 10
 
 T = TypeVar("T")
 
@@ -30,9 +30,9 @@ T = TypeVar("T")
 def watch(client: Client, job_id: str, *, seconds: float, as_json: bool) -> None:
     """Show the job whenever it has changed, until it is over.
 
-    Raises `CommandError` where it failed, `JobCancelled` where it was cancelled, and `StoppedWatching` at Ctrl-C.
+    Raises `CommandError` where it failed, `JobCancelled` where it was cancelled, and `WatchInterrupted` at Ctrl-C.
     """
-    screen = console()
+    screen = create_console()
     try:
         if as_json:
             job = _as_json(client, job_id, seconds)
@@ -41,14 +41,14 @@ def watch(client: Client, job_id: str, *, seconds: float, as_json: bool) -> None
         else:
             job = _as_lines(client, job_id, seconds)
     except KeyboardInterrupt:
-        raise StoppedWatching(
+        raise WatchInterrupted(
             f"stopped watching; {job_id} goes on: `greentune watch {job_id}` shows it again, `greentune cancel "
             f"{job_id}` ends it"
         ) from None
-    judge(job)
+    raise_unless_succeeded(job)
 
 
-def judge(job: Job) -> None:
+def raise_unless_succeeded(job: Job) -> None:
     """Raises `JobCancelled` where a job that is over was cancelled, and `CommandError` where it failed."""
     if job.status == "cancelled":
         raise JobCancelled(f"{job.id} was cancelled{f': {job.reason}' if job.reason else ''}")
@@ -66,42 +66,42 @@ def _as_json(client: Client, job_id: str, seconds: float) -> Job:
 
 
 def _as_lines(client: Client, job_id: str, seconds: float) -> Job:
-    events = _NewEvents(client, job_id)
+    events = _EventPoller(client, job_id)
     shown: tuple[str, int, int] | None = None
     snapshot: Snapshot | None = None
     for snapshot in _snapshots(client, job_id, seconds):
         job = snapshot.job
-        for event in events.since_last():
-            typer.echo(event_line(event))
-        moved = (job.status, job.progress.epochs_done, int(job.progress.share * LINES))
+        for event in events.fetch_new():
+            typer.echo(format_event(event))
+        moved = (job.status, job.progress.epochs_done, int(job.progress.share * MAX_PROGRESS_LINES))
         if moved != shown and not job.is_over:
-            typer.echo(clean(figure_line(snapshot)))
+            typer.echo(replace_unprintable(format_progress_line(snapshot)))
             shown = moved
     assert snapshot is not None, "a job that there is is shown at least once"
-    for line in summary(snapshot):
-        typer.echo(clean(line))
+    for line in format_summary(snapshot):
+        typer.echo(replace_unprintable(line))
     return snapshot.job
 
 
 def _live(client: Client, job_id: str, seconds: float, screen: Console) -> Job:
     snapshot: Snapshot | None = None
-    events = _Kept(list[Event](), lambda: list(client.events(job_id, most=NEWEST_EVENTS))[::-1])
+    events = _CachedPoll(list[Event](), lambda: list(client.events(job_id, most=NEWEST_EVENTS))[::-1])
     with Live(console=screen, refresh_per_second=4) as live:
         for snapshot in _snapshots(client, job_id, seconds):
-            live.update(picture(snapshot, events.newest()))
+            live.update(render_snapshot(snapshot, events.get()))
     assert snapshot is not None, "a job that there is is shown at least once"
     return snapshot.job
 
 
 def _snapshots(client: Client, job_id: str, seconds: float) -> Iterator[Snapshot]:
-    epoch: _Kept[Epoch | None] = _Kept(None, lambda: _newest_epoch(client, job))
-    intensity: _Kept[Intensity | None] = _Kept(
+    epoch: _CachedPoll[Epoch | None] = _CachedPoll(None, lambda: _newest_epoch(client, job))
+    intensity: _CachedPoll[Intensity | None] = _CachedPoll(
         None, lambda: None if job.zone is None else client.intensity(job.zone), every_seconds=INTENSITY_SECONDS
     )
     for job in client.changes(job_id, seconds=seconds):
-        newest = epoch.newest()
+        newest = epoch.get()
         waits = newest is None and not job.is_over
-        yield Snapshot(job, newest, intensity.newest() if waits else None)
+        yield Snapshot(job, newest, intensity.get() if waits else None)
 
 
 def _newest_epoch(client: Client, job: Job) -> Epoch | None:
@@ -109,17 +109,17 @@ def _newest_epoch(client: Client, job: Job) -> Epoch | None:
     return epochs[-1] if epochs else None
 
 
-class _Kept(Generic[T]):
+class _CachedPoll(Generic[T]):
     """What is shown beside the job: asked for at most so often, and kept while the service is away for it.
 
     A zone of which nothing is known is a 503, too.
     """
 
-    def __init__(self, at_first: T, ask: Callable[[], T], *, every_seconds: float = 0.0) -> None:
-        self._last, self._ask, self._every_seconds = at_first, ask, every_seconds
+    def __init__(self, initial: T, ask: Callable[[], T], *, every_seconds: float = 0.0) -> None:
+        self._last, self._ask, self._every_seconds = initial, ask, every_seconds
         self._asked_at: float | None = None
 
-    def newest(self) -> T:
+    def get(self) -> T:
         """As it is now, or as it was when it was last heard of."""
         now = time.monotonic()
         if self._asked_at is None or now - self._asked_at >= self._every_seconds:
@@ -127,18 +127,18 @@ class _Kept(Generic[T]):
             try:
                 self._last = self._ask()
             except ServiceError as error:
-                if not passes(error):
+                if not is_transient(error):
                     raise
         return self._last
 
 
-class _NewEvents:
+class _EventPoller:
     """Gives each event once, the earliest first."""
 
     def __init__(self, client: Client, job_id: str) -> None:
         self._client, self._job_id, self._last = client, job_id, 0
 
-    def since_last(self) -> list[Event]:
+    def fetch_new(self) -> list[Event]:
         """Those that have come since it was last asked; while the service is away none, and later all of them."""
         found = []
         try:
@@ -147,7 +147,7 @@ class _NewEvents:
                     break
                 found.append(event)
         except ServiceError as error:
-            if not passes(error):
+            if not is_transient(error):
                 raise
             return []
         if found:

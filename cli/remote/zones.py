@@ -3,8 +3,8 @@
 import typer
 
 from api.figures import UNKNOWN, duration, number
-from cli.remote.figures import kind
-from cli.remote.output import clean, short_time, show_json, show_table
+from cli.remote.figures import measured_or_estimated
+from cli.remote.output import format_short_time, replace_unprintable, show_json, show_table
 from cli.remote.sparkline import cleanest_hours, first_hour, hourly_means, sparkline
 from greentune.client import Client
 from greentune.errors import Problem
@@ -12,14 +12,14 @@ from greentune.models import Forecast, Intensity, Provider, Zone
 
 HOURS = 24
 # A request a zone: beyond this the next hours are shown of one zone at a time.
-MOST_FORECASTS = 30
+MAX_FORECASTS = 30
 HEADERS = ("zone", "gCO2e/kWh", "kind", "age", "source", "workers", "next 24 h", "cleanest hours (UTC)")
 
 
 def show_zones(client: Client, *, as_json: bool) -> None:
     """Every zone: what is in force, where it comes from, and the next hours."""
     zones = client.zones()
-    forecasts = {zone.zone: client.forecast(zone.zone, hours=HOURS) for zone in zones[:MOST_FORECASTS]}
+    forecasts = {zone.zone: client.forecast(zone.zone, hours=HOURS) for zone in zones[:MAX_FORECASTS]}
     if as_json:
         show_json([{"zone": zone, "forecast": forecasts.get(zone.zone)} for zone in zones])
         return
@@ -31,12 +31,12 @@ def show_zones(client: Client, *, as_json: bool) -> None:
 def show_zone(client: Client, name: str, *, as_json: bool) -> None:
     """One zone: the intensity that a job would be steered by now, and the next hours."""
     forecast = client.forecast(name, hours=HOURS)
-    intensity = _in_force(client, name)
+    intensity = _read_current_intensity(client, name)
     provider = next((zone.provider for zone in client.zones() if zone.zone == name), None)
     if as_json:
         show_json({"intensity": intensity, "forecast": forecast, "provider": provider})
         return
-    typer.echo(clean(f"{name}: {_now(intensity)}"))
+    typer.echo(replace_unprintable(f"{name}: {_format_intensity(intensity)}"))
     _show_fault(name, provider)
     if not forecast.data:
         typer.echo("next 24 h: nothing is expected of it yet")
@@ -44,10 +44,10 @@ def show_zone(client: Client, name: str, *, as_json: bool) -> None:
     begin = first_hour(forecast.data)
     hours = hourly_means(forecast.data, begin, HOURS)
     known = [mean for mean in hours if mean is not None]
-    span = f"{number(min(known))} to {number(max(known))} gCO2e/kWh, from {short_time(begin)} UTC on"
+    span = f"{number(min(known))} to {number(max(known))} gCO2e/kWh, from {format_short_time(begin)} UTC on"
     typer.echo(f"next 24 h: {sparkline(hours)}  {span}")
     typer.echo(f"cleanest hours (UTC): {cleanest_hours(hours, begin)}")
-    until = short_time(forecast.provider_until) if forecast.provider_until else None
+    until = format_short_time(forecast.provider_until) if forecast.provider_until else None
     typer.echo(f"forecast: the provider's until {until}, our own beyond" if until else "forecast: our own")
 
 
@@ -61,7 +61,7 @@ def _row(zone: Zone, forecast: Forecast | None) -> tuple[str, ...]:
     return (
         zone.zone,
         number(None if newest is None else newest.gco2e_per_kwh),
-        UNKNOWN if newest is None else kind(estimated=newest.estimated),
+        UNKNOWN if newest is None else measured_or_estimated(estimated=newest.estimated),
         duration(zone.age_seconds),
         UNKNOWN if newest is None else newest.source,
         str(zone.workers),
@@ -76,11 +76,11 @@ def _show_fault(zone: str, provider: Provider | None) -> None:
     times = provider.failures_in_a_row
     often = "once" if times == 1 else f"{times} times in a row"
     answered = provider.last_success_at
-    since = "and has never answered" if answered is None else f"since {short_time(answered)} UTC"
-    typer.echo(clean(f"{zone}: {provider.source} has failed {often} {since}: {provider.fault}"))
+    since = "and has never answered" if answered is None else f"since {format_short_time(answered)} UTC"
+    typer.echo(replace_unprintable(f"{zone}: {provider.source} has failed {often} {since}: {provider.fault}"))
 
 
-def _in_force(client: Client, name: str) -> Intensity | None:
+def _read_current_intensity(client: Client, name: str) -> Intensity | None:
     try:
         return client.intensity(name)
     except Problem as problem:
@@ -89,10 +89,10 @@ def _in_force(client: Client, name: str) -> Intensity | None:
         return None
 
 
-def _now(intensity: Intensity | None) -> str:
+def _format_intensity(intensity: Intensity | None) -> str:
     if intensity is None:
         return "nothing is known of it yet"
-    how = kind(estimated=intensity.estimated)
+    how = measured_or_estimated(estimated=intensity.estimated)
     return (
         f"{number(intensity.gco2e_per_kwh)} gCO2e/kWh now, {how}, {intensity.source} ({intensity.step}), "
         f"{duration(intensity.age_seconds)} old, {intensity.signal}"

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import typer
 
-from cli.errors import MEANINGS
+from cli.errors import EXIT_CODE_DESCRIPTIONS
 from cli.main import app
 
 MARK = "<!-- from the code: commands -->"
@@ -20,7 +20,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def commands() -> str:
     """The exit codes, and every command with its arguments and options, as Markdown."""
     lines = ["## Exit codes", "", "| code | meaning |", "|---|---|"]
-    lines += [f"| `{code.value}` | {meaning} |" for code, meaning in MEANINGS.items()] + [""]
+    lines += [f"| `{code.value}` | {meaning} |" for code, meaning in EXIT_CODE_DESCRIPTIONS.items()] + [""]
     for path, command in _commands("greentune", typer.main.get_command(app)):
         lines += _section(path, command)
     return "\n".join(lines)

@@ -50,7 +50,7 @@ class Service:
         return self
 
     def __exit__(self, *error: object) -> None:
-        end(self._processes)
+        stop_processes(self._processes)
         self.client.__exit__(None, None, None)
         self.database.dispose()
 
@@ -107,7 +107,7 @@ class Service:
         return [event["data"]["reason"] or "" for event in self.events(job_id) if "reason" in event["data"]]
 
 
-def small_catalogue(folder: Path) -> Path:
+def write_small_catalogue(folder: Path) -> Path:
     """A catalogue with one model, "small", of which an epoch of 240 short rows takes a few seconds."""
     small_model(folder / "small")
     catalogue = folder / "catalogue.toml"
@@ -115,7 +115,7 @@ def small_catalogue(folder: Path) -> Path:
     return catalogue
 
 
-def children(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+def list_worker_children(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """The processes in which a worker runs its tasks."""
     found: list[psutil.Process] = psutil.Process(process.pid).children(recursive=True)
     return found
@@ -124,12 +124,12 @@ def children(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
 @pytest.fixture
 def service(settings: Settings, tmp_path: Path) -> Iterator[Service]:
     """A service whose grid changes every ten seconds and whose leases are short; nothing is started yet."""
-    with quick_service(settings, tmp_path) as service:
+    with start_quick_service(settings, tmp_path) as service:
         yield service
 
 
 @contextmanager
-def quick_service(settings: Settings, folder: Path) -> Iterator[Service]:
+def start_quick_service(settings: Settings, folder: Path) -> Iterator[Service]:
     """See the fixture `service`; logs and the zone's day lie in `folder`."""
     day = folder / "day.csv"
     day.write_text(DAY)
@@ -149,10 +149,10 @@ def quick_service(settings: Settings, folder: Path) -> Iterator[Service]:
             yield service
 
 
-def end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+def stop_processes(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     """Ask all of them to stop, and kill what has not stopped after a while."""
     running = [process for process in processes if process.poll() is None]
-    below = [child for process in running for child in children(process)]
+    below = [child for process in running for child in list_worker_children(process)]
     for process in running:
         process.send_signal(signal.SIGTERM)
     deadline = time.monotonic() + 15

@@ -10,7 +10,7 @@ import pytest
 
 from store.settings import Settings
 from store.site import Site
-from tests.acceptance.conftest import Service, small_catalogue
+from tests.acceptance.conftest import Service, write_small_catalogue
 
 ROWS = "\n".join(json.dumps({"prompt": f"w{n % 60} w1 w2 " * 4, "completion": " w7 w8 w9"}) for n in range(240))
 HYPERPARAMETERS = {"epochs": 8, "eval_share": 0.02, "max_new_tokens": 4, "learning_rate": 1e-3}
@@ -22,7 +22,7 @@ HALF_MINUTES = "datetime,gco2e_per_kwh\n" + "".join(
 
 @pytest.fixture
 def settings(settings: Settings, tmp_path: Path) -> Settings:
-    return settings.model_copy(update={"catalogue": small_catalogue(tmp_path)})
+    return settings.model_copy(update={"catalogue": write_small_catalogue(tmp_path)})
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from store.settings import Settings
-from tests.acceptance.conftest import Service, children, small_catalogue, wait_until
+from tests.acceptance.conftest import Service, list_worker_children, wait_until, write_small_catalogue
 from worker.app import TRAIN, make_app, send, train_queue
 
 ROWS = "\n".join(json.dumps({"prompt": f"w{n % 60} w1 w2 " * 4, "completion": " w7 w8 w9"}) for n in range(240))
@@ -19,7 +19,7 @@ HYPERPARAMETERS = {"epochs": 6, "eval_share": 0.02, "max_new_tokens": 4, "learni
 @pytest.fixture
 def settings(settings: Settings, tmp_path: Path) -> Settings:
     """A catalogue with one model, so small that an epoch takes a few seconds."""
-    return settings.model_copy(update={"catalogue": small_catalogue(tmp_path)})
+    return settings.model_copy(update={"catalogue": write_small_catalogue(tmp_path)})
 
 
 def submit(service: Service) -> str:
@@ -53,7 +53,7 @@ def test_a_job_survives_sigkill_and_drain_and_runs_once_at_a_time(service: Servi
     send(make_app(service.settings), TRAIN, job_id, queue=train_queue("X"))
 
     # SIGKILL of worker and training process in mid-epoch: the lease runs out, and the next worker goes on.
-    for process in [*children(worker), psutil.Process(worker.pid)]:
+    for process in [*list_worker_children(worker), psutil.Process(worker.pid)]:
         process.kill()
     worker.wait()
     wait_until("the job is taken back", lambda: service.job(job_id)["status"] == "queued")

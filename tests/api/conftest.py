@@ -53,7 +53,7 @@ def bob(app: FastAPI, settings: Settings) -> Iterator[TestClient]:
 
 
 @pytest.fixture
-def stranger(app: FastAPI) -> Iterator[TestClient]:
+def anonymous(app: FastAPI) -> Iterator[TestClient]:
     """A client without a key."""
     with TestClient(app) as client:
         yield client

@@ -37,7 +37,7 @@ class Request:
         return f"{self.method} {self.path[:200]!r} ?{self.query[:200]!r} {self.headers} {body[:500]!r}"
 
 
-def wrong_bodies(rng: random.Random, method: str, path: str, valid: dict[str, Any]) -> Iterator[Request]:
+def invalid_bodies(rng: random.Random, method: str, path: str, valid: dict[str, Any]) -> Iterator[Request]:
     """Without end: a valid body after one to three changes, each of which is a fault by itself."""
     text = json.dumps(valid).encode()
     while True:
@@ -61,7 +61,7 @@ def wrong_bodies(rng: random.Random, method: str, path: str, valid: dict[str, An
         yield Request(method, path, [(b"content-type", content_type)], _chunks(rng, body))
 
 
-def wrong_uploads(rng: random.Random, path: str) -> Iterator[Request]:
+def invalid_uploads(rng: random.Random, path: str) -> Iterator[Request]:
     """Without end: forms that cannot be read, files that are none, and rows that cannot be trained on."""
     while True:
         rows = _wrong_rows(rng)
@@ -85,7 +85,7 @@ def wrong_uploads(rng: random.Random, path: str) -> Iterator[Request]:
         yield Request("POST", path, [(b"content-type", content_type)], _chunks(rng, body))
 
 
-def odd_questions(rng: random.Random, calls: Sequence[tuple[str, str, Sequence[str]]]) -> Iterator[Request]:
+def malformed_requests(rng: random.Random, calls: Sequence[tuple[str, str, Sequence[str]]]) -> Iterator[Request]:
     """Without end: garbage in headers, path and query of `calls` (method, path template, names in the query).
 
     Some of it says nothing wrong, such as an unknown ETag.

@@ -64,9 +64,9 @@ def test_a_key_with_a_typo_is_told_from_one_without_asking_the_database(settings
         assert status(client, text) == 503, "this one is worth a query"
 
 
-def test_whoever_sends_no_key_is_told_what_to_send(stranger: TestClient) -> None:
+def test_whoever_sends_no_key_is_told_what_to_send(anonymous: TestClient) -> None:
     for sent in ("Bearer", "Bearer gtk_", "Basic YTpi", "gtk_x", "Bearer \u00e9", "Bearer " + "x" * 9000):
-        answer = stranger.get("/jobs", headers={b"Authorization": sent.encode("latin-1")})
+        answer = anonymous.get("/jobs", headers={b"Authorization": sent.encode("latin-1")})
 
         assert answer.status_code == 401, sent
         assert answer.headers["www-authenticate"] == 'Bearer realm="greentune", error="invalid_token"'
@@ -74,7 +74,7 @@ def test_whoever_sends_no_key_is_told_what_to_send(stranger: TestClient) -> None
         assert "gtk_" in answer.json()["detail"]
 
 
-def test_a_request_without_a_key_is_refused_before_its_body_is_read(stranger: TestClient) -> None:
+def test_a_request_without_a_key_is_refused_before_its_body_is_read(anonymous: TestClient) -> None:
     read: list[int] = []
 
     def body() -> Iterator[bytes]:
@@ -82,7 +82,7 @@ def test_a_request_without_a_key_is_refused_before_its_body_is_read(stranger: Te
             read.append(part)
             yield b"rows"
 
-    answer = stranger.post("/datasets", content=body())
+    answer = anonymous.post("/datasets", content=body())
 
     assert read == []
     assert answer.status_code == 401

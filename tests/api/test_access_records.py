@@ -52,8 +52,8 @@ def test_whoever_sends_no_key_is_counted_by_address(settings: Settings) -> None:
 def test_after_too_many_wrong_keys_an_address_gets_no_further_with_another_and_good_keys_go_on(
     client: TestClient, app: FastAPI
 ) -> None:
-    with TestClient(app) as stranger:
-        wrong = [stranger.get("/jobs", headers=bearer("gtk_x")).status_code for _ in range(FAILURES_PER_MINUTE + 1)]
+    with TestClient(app) as anonymous:
+        wrong = [anonymous.get("/jobs", headers=bearer("gtk_x")).status_code for _ in range(FAILURES_PER_MINUTE + 1)]
 
     assert wrong == [401] * FAILURES_PER_MINUTE + [429]
     assert client.get("/jobs").status_code == 200
@@ -103,15 +103,15 @@ def test_a_change_that_fails_is_written_down_as_well(client: TestClient, alice: 
 
 
 def test_a_refused_key_is_written_down_whatever_it_asked_for_and_a_request_without_one_is_not(
-    client: TestClient, stranger: TestClient, settings: Settings
+    client: TestClient, anonymous: TestClient, settings: Settings
 ) -> None:
     made = client.post("/keys", json={"owner": "carol"}).json()
     client.delete(f"/keys/{made['id']}")
-    stranger.get("/jobs", headers=bearer(made["key"]))
-    stranger.get("/jobs", headers=bearer("gtk_nobody"))
-    stranger.get("/jobs")
-    stranger.post("/jobs", json={})
-    stranger.post("/sign-in", data={"key": "gtk_nobody"}, headers={"Sec-Fetch-Site": "same-origin"})
+    anonymous.get("/jobs", headers=bearer(made["key"]))
+    anonymous.get("/jobs", headers=bearer("gtk_nobody"))
+    anonymous.get("/jobs")
+    anonymous.post("/jobs", json={})
+    anonymous.post("/sign-in", data={"key": "gtk_nobody"}, headers={"Sec-Fetch-Site": "same-origin"})
 
     entries = audit(client)[:-2]
 

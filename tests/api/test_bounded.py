@@ -160,8 +160,8 @@ def test_queries_and_paths_are_bounded(client: TestClient) -> None:
 
 
 def test_a_form_of_too_many_fields_is_refused(app: FastAPI) -> None:
-    with TestClient(app) as stranger:
-        answer = stranger.post(
+    with TestClient(app) as anonymous:
+        answer = anonymous.post(
             "/sign-in",
             content=b"a&" * 30_000,
             headers={"Content-Type": "application/x-www-form-urlencoded", "Sec-Fetch-Site": "same-origin"},

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from api.describe import description
 from store.settings import Settings
 from tests.keys import bearer, new_key
-from tests.server import serving
+from tests.server import run_server
 
 pytestmark = pytest.mark.fault(number=26)
 
@@ -34,7 +34,7 @@ def test_every_path_that_takes_get_takes_head(app: FastAPI, settings: Settings, 
     paths = [re.sub(r"{(\w+)}", lambda match: given.get(match[1], "x"), path) for path in templates]
     assert len(paths) > 20
     with (
-        serving(app) as url,
+        run_server(app) as url,
         httpx.Client(base_url=url, headers=bearer(new_key(settings, "ops")), timeout=10) as client,
     ):
         for path in [*paths, *PAGES, f"/dashboard/jobs/{finished_job_id}", STATIC, "/openapi.json", "/nowhere"]:
@@ -51,7 +51,7 @@ def test_head_of_an_event_stream_and_of_a_result_ends_at_once(
     app: FastAPI, settings: Settings, job_id: str, finished_job_id: str
 ) -> None:
     headers = bearer(new_key(settings))
-    with serving(app) as url, httpx.Client(base_url=url, headers=headers, timeout=5) as client:
+    with run_server(app) as url, httpx.Client(base_url=url, headers=headers, timeout=5) as client:
         begin = time.monotonic()
         for _ in range(3):
             head = client.head(f"/jobs/{job_id}/events", headers={"Accept": "text/event-stream"})
@@ -68,12 +68,12 @@ def test_head_of_an_event_stream_and_of_a_result_ends_at_once(
         assert ranged.status_code == client.get(ranged.request.url, headers=part).status_code
 
 
-def test_head_honours_etags_keys_and_methods(client: TestClient, stranger: TestClient, job_id: str) -> None:
+def test_head_honours_etags_keys_and_methods(client: TestClient, anonymous: TestClient, job_id: str) -> None:
     tag = client.get(f"/jobs/{job_id}").headers["etag"]
 
     assert client.head(f"/jobs/{job_id}", headers={"If-None-Match": tag}).status_code == 304
     assert client.head(f"/jobs/{job_id}").headers["etag"] == tag
-    assert stranger.head("/jobs").status_code == 401
+    assert anonymous.head("/jobs").status_code == 401
     refused = client.head(f"/jobs/{job_id}/cancel")
     assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
     assert client.delete("/jobs").headers["allow"] == "GET, HEAD, POST"

@@ -202,12 +202,12 @@ def test_the_owner_reaches_all_of_it(app: FastAPI, alice: TestClient, hers: Hers
     assert worker["job"] in hers.words
 
 
-def test_without_a_key_nothing_answers_but_the_way_in(app: FastAPI, stranger: TestClient, hers: Hers) -> None:
+def test_without_a_key_nothing_answers_but_the_way_in(app: FastAPI, anonymous: TestClient, hers: Hers) -> None:
     for call in calls(app):
         if call.path in PUBLIC:
             continue
         for headers in variants(call, '"none"'):
-            answer, asked = ask(stranger, call, hers, app, **headers)
+            answer, asked = ask(anonymous, call, hers, app, **headers)
 
             if answer.status_code == 303:
                 assert answer.headers["location"].startswith("/sign-in?next="), str(call)

@@ -21,7 +21,7 @@ from starlette.types import Message
 from api.main import create_app
 from store.settings import Settings
 from tests.api.conftest import MODEL, NOW
-from tests.api.malformed import Headers, Request, odd_questions, wrong_bodies, wrong_uploads
+from tests.api.malformed import Headers, Request, invalid_bodies, invalid_uploads, malformed_requests
 from tests.keys import bearer
 
 FULL = os.environ.get("MALFORMED") == "full"
@@ -105,7 +105,7 @@ async def answer(app: FastAPI, request: Request, headers: Headers) -> tuple[int,
 
     named = {name for name, _ in request.headers}
     # Failures are counted by address, and are not what is looked at here.
-    stranger = "198.51.100." + str(random.randrange(256)) if {b"authorization", b"cookie"} & named else "127.0.0.1"
+    anonymous = "198.51.100." + str(random.randrange(256)) if {b"authorization", b"cookie"} & named else "127.0.0.1"
     scope = {
         "type": "http",
         "http_version": "1.1",
@@ -116,7 +116,7 @@ async def answer(app: FastAPI, request: Request, headers: Headers) -> tuple[int,
         "root_path": "",
         "scheme": "http",
         "server": ("test", 80),
-        "client": (stranger, 1),
+        "client": (anonymous, 1),
         "headers": [*(pair for pair in headers if pair[0] not in named), *request.headers],
     }
     await app(scope, receive, send)
@@ -167,9 +167,9 @@ def test_malformed_bodies_and_uploads_are_refused_and_never_a_fault(
         assert taken.status_code < 300 or path == "/jobs/estimate", f"{method} {path}: {taken.text}"
     before = client.get("/jobs").json()["data"], client.get("/policies").json(), client.get("/datasets").json()
     rng = random.Random(SEED)
-    bodies = [wrong_bodies(rng, method, path, given) for (method, path), given in valid.items()]
+    bodies = [invalid_bodies(rng, method, path, given) for (method, path), given in valid.items()]
     requests = [next(source) for source in islice(cycle(bodies), BODIES)]
-    requests += islice(wrong_uploads(rng, "/datasets"), UPLOADS)
+    requests += islice(invalid_uploads(rng, "/datasets"), UPLOADS)
 
     answers = ask(app, operator_key, requests)
 
@@ -192,7 +192,7 @@ def test_garbage_in_headers_paths_and_queries_is_never_a_fault(
 ) -> None:
     assert client.post(f"/jobs/{job_id}/cancel").status_code == 202
     calls = list(questions(client, job_id))
-    requests = list(islice(odd_questions(random.Random(SEED), calls), QUESTIONS))
+    requests = list(islice(malformed_requests(random.Random(SEED), calls), QUESTIONS))
 
     answers = ask(app, operator_key, requests)
 

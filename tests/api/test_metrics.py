@@ -147,13 +147,13 @@ def test_the_grid_its_sources_and_the_workers_are_told_of(client: TestClient, da
 
 
 def test_requests_are_counted_by_route_and_never_by_what_a_client_makes_up(
-    client: TestClient, stranger: TestClient, job_id: str
+    client: TestClient, anonymous: TestClient, job_id: str
 ) -> None:
     for number in range(3):
         client.get(f"/jobs/job_{number}")
         client.get(f"/nothing/{number}")
         client.request("BREW", f"/pots/{number}")
-        stranger.get(f"/jobs/{number}")
+        anonymous.get(f"/jobs/{number}")
     client.get(f"/jobs/{job_id}")
 
     read = scrape(client)
@@ -220,6 +220,6 @@ def test_a_scrape_takes_as_many_queries_however_many_jobs_and_zones_there_are(
     assert len(statements) == few <= 8
 
 
-def test_metrics_are_for_operators(alice: TestClient, stranger: TestClient) -> None:
+def test_metrics_are_for_operators(alice: TestClient, anonymous: TestClient) -> None:
     assert alice.get("/metrics").status_code == 403
-    assert stranger.get("/metrics").status_code == 401
+    assert anonymous.get("/metrics").status_code == 401

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from cli.remote.watch_view import Snapshot, summary
+from cli.remote.watch_view import Snapshot, format_summary
 from greentune.models import Job
 from store.database import Database
 from store.jobs import JobRepository
@@ -57,7 +57,7 @@ def test_page_and_terminal_show_each_saving_that_there_is(
         assert f'<th scope="row">{words}</th><td class="figure">{share}</td>' in markup
     assert "Work done twice: −62.5 %" in markup
 
-    shown = summary(Snapshot(Job.model_validate(read(client, settled_job_id)), None, None))
+    shown = format_summary(Snapshot(Job.model_validate(read(client, settled_job_id)), None, None))
     [line] = [line for line in shown if line.startswith("saved")]
     for part in ("37.5 % by less work", "4.0 % by moving it in time", "−62.5 % by work done twice"):
         assert part in line

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from cli.embedded import LOOPBACK, free_port
+from cli.embedded import LOOPBACK, find_free_port
 from store.database import Database
 from store.settings import Settings
 from tests.api.conftest import MODEL, run_to_success
@@ -73,7 +73,7 @@ def stored(client: TestClient, alice: TestClient, database: Database, settings: 
 @pytest.fixture
 def service(settings: Settings, stored: dict[str, list[str]], tmp_path: Path) -> Iterator[str]:
     """The URL of the service in a process of its own; what it logged is shown where a test fails."""
-    port = free_port(LOOPBACK)
+    port = find_free_port(LOOPBACK)
     environment = {**os.environ, **settings.environment(), "GREENTUNE_RATE_LIMIT_PER_MINUTE": "1000000"}
     command = [sys.executable, "-m", "uvicorn", "api.main:app", "--port", str(port), "--log-level", "warning"]
     with (tmp_path / "service.log").open("wb") as log:

@@ -80,9 +80,9 @@ def test_nobody_else_is_believed(seen: Callable[..., str], behind: FastAPI, sett
     for address in ("203.0.113.9", "10.2.0.1", "127.0.0.1", "2001:db8:2::1"):
         assert seen(address, "192.0.2.7") == address
 
-    stranger = peer(behind, "203.0.113.9")
+    anonymous = peer(behind, "203.0.113.9")
     spoofed = {"X-Forwarded-Proto": "https", "X-Forwarded-For": PROXY}
-    answer = stranger.post("/sign-in", data={"key": new_key(settings)}, headers=OWN_PAGE | spoofed)
+    answer = anonymous.post("/sign-in", data={"key": new_key(settings)}, headers=OWN_PAGE | spoofed)
     assert answer.status_code == 303
     assert "Secure" not in answer.headers["set-cookie"]
     assert "strict-transport-security" not in answer.headers

@@ -6,9 +6,9 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import update
 
-from cli.remote.figures import emissions
+from cli.remote.figures import format_emissions
 from cli.remote.results import _epoch
-from cli.remote.watch_view import Snapshot, summary
+from cli.remote.watch_view import Snapshot, format_summary
 from greentune.models import Epoch, Job
 from store.database import Database
 from store.emissions import EmissionsRepository
@@ -67,8 +67,8 @@ def test_the_terminal_shows_a_dash_in_place_of_grams(unpriced_job_id: str, clien
     [epoch] = map(Epoch.model_validate, read(client, f"/jobs/{unpriced_job_id}/epochs")["data"])
 
     assert job.known_gco2e is None
-    assert emissions(job) == "– unpriced"
-    [line] = [line for line in summary(Snapshot(job, epoch, None)) if line.startswith("emissions")]
+    assert format_emissions(job) == "– unpriced"
+    [line] = [line for line in format_summary(Snapshot(job, epoch, None)) if line.startswith("emissions")]
     assert line.startswith("emissions: – gCO2e")
     assert "without 0.0006 kWh that have no price" in line
     assert "– (0.0006 kWh unpriced)" in _epoch(epoch)
@@ -100,7 +100,7 @@ def test_what_is_priced_in_part_is_shown_with_what_it_lacks(
     job_out = Job.model_validate(read(client, f"/jobs/{finished_job_id}"))
     assert job_out.unpriced_kwh == pytest.approx(0.0002)
     assert job_out.known_gco2e == job_out.emissions_gco2e == pytest.approx(0.0006 * 1.2 * 212)
-    assert emissions(job_out).endswith("est., part unpriced")
+    assert format_emissions(job_out).endswith("est., part unpriced")
     [epoch] = read(client, f"/jobs/{finished_job_id}/epochs")["data"]
     assert (epoch["emissions_gco2e"], epoch["unpriced_kwh"]) == (None, pytest.approx(0.0002))
     assert read(client, f"/jobs/{finished_job_id}/series")["energy"]["unpriced_kwh"][-1] == pytest.approx(0.0002)

@@ -64,13 +64,13 @@ def test_the_id_of_a_key_whose_dashboard_is_open_opens_nothing(dashboard: TestCl
     assert dashboard.get("/").status_code == 200
     [key] = dashboard.get("/keys").json()["data"]
 
-    with TestClient(dashboard.app) as stranger:
+    with TestClient(dashboard.app) as anonymous:
         for sent in (key["id"], f" {key['id']}", f"{key['id']} ", key["hint"], key["owner"]):
-            assert stranger.get("/keys", headers=bearer(sent)).status_code == 401
-            assert stranger.post("/keys", json={"owner": "mallory"}, headers=bearer(sent)).status_code == 401
-            form = stranger.post("/sign-in", data={"key": sent}, headers=OWN_PAGE)
+            assert anonymous.get("/keys", headers=bearer(sent)).status_code == 401
+            assert anonymous.post("/keys", json={"owner": "mallory"}, headers=bearer(sent)).status_code == 401
+            form = anonymous.post("/sign-in", data={"key": sent}, headers=OWN_PAGE)
             assert form.status_code == 401
-            assert stranger.get("/keys", headers={"Cookie": f"{COOKIE}={sent}"}).status_code == 401
+            assert anonymous.get("/keys", headers={"Cookie": f"{COOKIE}={sent}"}).status_code == 401
     assert len(dashboard.get("/keys").json()["data"]) == 1
 
 
@@ -89,13 +89,13 @@ def test_nothing_that_the_database_the_logs_and_the_pages_hold_is_taken_for_a_ke
     assert {finished_job_id, cookie, hook.json()["id"]} <= values
     assert not any(is_key(value) for value in values), "the text of a key is kept nowhere"
 
-    with TestClient(dashboard.app) as stranger:
+    with TestClient(dashboard.app) as anonymous:
         opened = []
         for number, value in enumerate(sorted(values)):
             if number % 50 == 0:
                 assert dashboard.get("/").status_code == 200, "the session stays in use"
             headers = bearer(value)
-            answers = [stranger.get("/keys", headers=headers), stranger.post("/keys", json={}, headers=headers)]
+            answers = [anonymous.get("/keys", headers=headers), anonymous.post("/keys", json={}, headers=headers)]
             if [answer.status_code for answer in answers] != [401, 401]:
                 opened.append(value)
 

@@ -1,7 +1,7 @@
 """The page of benchmarks says what was measured, and nothing else."""
 
-from benchmarks.page import PAGE, page
+from benchmarks.page import PAGE, render_page
 
 
 def test_the_page_is_what_the_results_say() -> None:
-    assert PAGE.read_text() == page()
+    assert PAGE.read_text() == render_page()

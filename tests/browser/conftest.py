@@ -10,9 +10,9 @@ from api.main import create_app
 from store.database import Database
 from store.keys import Role
 from store.settings import Settings
-from tests.browser.watch import Watch
+from tests.browser.watch import PageMonitor
 from tests.keys import new_key
-from tests.server import serving
+from tests.server import run_server
 
 PATIENCE_MS = 20_000
 
@@ -29,7 +29,7 @@ class Dashboard:
 @pytest.fixture
 def dashboard(settings: Settings, database: Database) -> Iterator[Dashboard]:
     """The application on a free port, by the real clock."""
-    with serving(create_app(settings)) as url:
+    with run_server(create_app(settings)) as url:
         yield Dashboard(url, settings, database)
 
 
@@ -40,14 +40,14 @@ SignIn = Callable[..., Page]
 def sign_in(browser: Browser, dashboard: Dashboard) -> Iterator[SignIn]:
     """Opens a browser of its own, signed in by a new key of an owner with a role; checked at the test's end."""
     contexts: list[BrowserContext] = []
-    watches: list[Watch] = []
+    watches: list[PageMonitor] = []
 
     def sign_in(owner: str = "ops", role: Role = "operator") -> Page:
         context = browser.new_context(base_url=dashboard.url, viewport={"width": 1280, "height": 800}, locale="en-GB")
         contexts.append(context)
         context.set_default_timeout(PATIENCE_MS)
         page = context.new_page()
-        watches.append(Watch(page, dashboard.url))
+        watches.append(PageMonitor(page, dashboard.url))
         page.goto("/sign-in")
         page.get_by_label("Key").fill(new_key(dashboard.settings, owner, role))
         page.get_by_role("button", name="Sign in").click()

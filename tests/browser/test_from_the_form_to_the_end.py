@@ -12,12 +12,12 @@ from sqlalchemy import text
 from api.figures import number, percent
 from api.main import create_app
 from store.settings import Settings
-from tests.acceptance.conftest import Service, quick_service, small_catalogue, wait_until
+from tests.acceptance.conftest import Service, start_quick_service, wait_until, write_small_catalogue
 from tests.browser.conftest import Dashboard
-from tests.cli.conftest import Greentune
-from tests.cli.service import Commands
+from tests.cli.conftest import GreentuneProcess
+from tests.cli.service import CommandRunner
 from tests.keys import new_key
-from tests.server import serving
+from tests.server import run_server
 
 PATIENCE_MS = 120_000
 METERED = text("SELECT sum(cpu_kwh + gpu_kwh + ram_kwh), sum(emissions_gco2e) FROM energy_intervals WHERE job_id = :id")
@@ -27,7 +27,9 @@ ROWS = "\n".join(json.dumps({"prompt": f"w{n % 60} w1 w2 " * 4, "completion": " 
 @pytest.fixture
 def service(settings: Settings, tmp_path: Path) -> Iterator[Service]:
     """A scheduler, a prepare worker and a training worker, and a model so small that an epoch takes seconds."""
-    with quick_service(settings.model_copy(update={"catalogue": small_catalogue(tmp_path)}), tmp_path) as service:
+    with start_quick_service(
+        settings.model_copy(update={"catalogue": write_small_catalogue(tmp_path)}), tmp_path
+    ) as service:
         for command in (["scheduler"], ["worker", "prepare"], ["worker", "train"]):
             service.start(*command)
         yield service
@@ -35,7 +37,7 @@ def service(settings: Settings, tmp_path: Path) -> Iterator[Service]:
 
 @pytest.fixture
 def dashboard(service: Service) -> Iterator[Dashboard]:
-    with serving(create_app(service.settings)) as url:
+    with run_server(create_app(service.settings)) as url:
         yield Dashboard(url, service.settings, service.database)
 
 
@@ -66,7 +68,7 @@ def test_a_job_is_submitted_in_the_form_paused_resumed_and_watched_to_its_end(
 
     key = new_key(service.settings)
     environment = {"GREENTUNE_URL": dashboard.url, "GREENTUNE_KEY": key}
-    watched = Greentune("watch", job_id, "--json", environment=environment)
+    watched = GreentuneProcess("watch", job_id, "--json", environment=environment)
     expect(status).to_have_text("succeeded", timeout=PATIENCE_MS)
     assert watched.finish() == 0, watched.output
     watched.close()
@@ -74,7 +76,7 @@ def test_a_job_is_submitted_in_the_form_paused_resumed_and_watched_to_its_end(
 
     # What the terminal, the page, the interface and the database say is the same, once every price is final.
     wait_until("its emissions are settled", lambda: service.job(job_id)["emissions_basis"]["status"] == "settled")
-    job, told = service.job(job_id), Commands(dashboard.url, key).json("watch", job_id)
+    job, told = service.job(job_id), CommandRunner(dashboard.url, key).json("watch", job_id)
     for figure in ("status", "energy_kwh", "loss", "rho"):
         assert followed[figure] == job[figure], figure
     with service.database.engine.connect() as connection:

@@ -16,7 +16,7 @@ from tests.browser.accessible import check_accessible
 from tests.browser.conftest import Dashboard
 from tests.browser.pictures import take_pictures
 from tests.browser.stage import hour_before, stage_grid, stage_workers
-from tests.server import serving
+from tests.server import run_server
 
 HOUR = timedelta(hours=1)
 
@@ -36,7 +36,7 @@ def settings(settings: Settings) -> Settings:
 
 @pytest.fixture
 def dashboard(settings: Settings, database: Database) -> Iterator[Dashboard]:
-    with serving(create_app(settings)) as url:
+    with run_server(create_app(settings)) as url:
         yield Dashboard(url, settings, database)
 
 

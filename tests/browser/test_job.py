@@ -15,7 +15,7 @@ from tests.browser.accessible import check_accessible
 from tests.browser.conftest import Dashboard, SignIn
 from tests.browser.keyboard import tab_to
 from tests.browser.stage import stage_dataset, stage_grid, stage_job
-from tests.browser.watch import watch_of
+from tests.browser.watch import monitor_of
 
 NOW = datetime.now(UTC)
 LARGEST_BYTES = 60_000
@@ -96,7 +96,7 @@ def test_what_cannot_be_done_any_more_is_said_plainly(page: Page, dashboard: Das
     open_job(page, job_id)
     with dashboard.database.session() as session:
         session.get_one(Job, job_id).files_removed_at = NOW
-    watch_of(page).expect("409")
+    monitor_of(page).expect("409")
 
     page.get_by_role("button", name="Retry").click()
     page.get_by_role("button", name="Retry the job").click()
@@ -214,7 +214,7 @@ def test_anothers_job_is_told_to_be_none_on_a_page_that_leads_on(
 ) -> None:
     job_id = staged(dashboard, dataset, JobStatus.QUEUED)
     bob = sign_in("bob", "user")
-    watch_of(bob).expect("404")
+    monitor_of(bob).expect("404")
 
     answer = bob.goto(f"/dashboard/jobs/{job_id}")
 

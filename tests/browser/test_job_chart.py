@@ -16,7 +16,7 @@ from tests.browser.long_run import stage_long_run
 from tests.browser.measures import count_bytes, frame_milliseconds, open_job
 from tests.browser.pictures import take_pictures
 from tests.browser.stage import stage_dataset, stage_grid, stage_job
-from tests.browser.watch import watch_of
+from tests.browser.watch import monitor_of
 
 LARGEST_BYTES = 300_000
 SLOWEST_FRAME_MS = 50.0
@@ -78,7 +78,7 @@ def test_a_long_run_is_loaded_in_300_kb_and_is_drawn_without_a_stutter(page: Pag
 
 def test_a_zoom_asks_for_finer_curves_outlives_a_reload_and_0_ends_it(page: Page, long_run: str) -> None:
     open_job(page, long_run)
-    watch = watch_of(page)
+    watch = monitor_of(page)
     box = box_of(page, "loss")
     page.mouse.move(box["x"] + 0.1 * box["width"], box["y"] + 30)
     page.mouse.down()

@@ -12,7 +12,7 @@ from tests.browser.conftest import Dashboard
 from tests.browser.long_run import NAMES, stage_long_run
 from tests.browser.stage import tensors
 from tests.browser.test_job_chart import figures, staged
-from tests.browser.watch import watch_of
+from tests.browser.watch import monitor_of
 
 
 def open_map(page: Page, job_id: str) -> None:
@@ -74,12 +74,12 @@ def test_older_epochs_come_when_asked_for_and_all_are_in_the_table(page: Page, d
 def test_an_epoch_that_ends_is_added_and_nothing_is_asked_for_in_between(page: Page, dashboard: Dashboard) -> None:
     job_id = staged(dashboard, JobStatus.RUNNING, epochs_done=1)
     open_map(page, job_id)
-    asked = [request for request in watch_of(page).requests if "/selection" in request.url]
+    asked = [request for request in monitor_of(page).requests if "/selection" in request.url]
     update = "UPDATE jobs SET revision = revision + 1, steps_done = steps_done + 1{} WHERE id = :id"
     with dashboard.database.session() as session:
         session.execute(text(update.format("")), {"id": job_id})
     expect(page.get_by_role("main")).to_contain_text("151 of")
-    assert [request for request in watch_of(page).requests if "/selection" in request.url] == asked
+    assert [request for request in monitor_of(page).requests if "/selection" in request.url] == asked
 
     selection = json.dumps({tensors()[0].name: 0.5})
     importance = [0.5, *[0.1] * (len(tensors()) - 1)]

@@ -17,7 +17,7 @@ from tests.browser.accessible import check_accessible
 from tests.browser.conftest import Dashboard, SignIn
 from tests.browser.measures import seconds_to_last_row
 from tests.browser.stage import hour_before, stage_all, stage_dataset, stage_job, stage_many
-from tests.browser.watch import watch_of
+from tests.browser.watch import monitor_of
 
 RENEW = "() => import('/static/js/live.js').then((live) => live.renew())"
 
@@ -124,14 +124,14 @@ def test_a_filter_is_applied_at_once_stands_in_the_url_and_is_taken_back_by_the_
 
 
 def test_what_cannot_be_filtered_by_is_said_where_it_was_asked(page: Page, few: dict[str, str]) -> None:
-    watch_of(page).expect("422")
+    monitor_of(page).expect("422")
     page.goto("/")
-    asked = len(watch_of(page).requests)
+    asked = len(monitor_of(page).requests)
     page.get_by_label("Metadata", exact=True).fill("speech")
     page.get_by_label("Metadata", exact=True).press("Enter")
     expect(page.get_by_text("Expected key=value")).to_be_visible()
     expect(page.get_by_label("Metadata", exact=True)).to_be_focused()
-    assert not [request for request in watch_of(page).requests[asked:] if "speech" in request.url]
+    assert not [request for request in monitor_of(page).requests[asked:] if "speech" in request.url]
 
     for address, told in (
         ("/?status=done", "there is no 'done': expected validating, queued"),

@@ -19,7 +19,7 @@ from tests.browser.conftest import PATIENCE_MS, Dashboard, SignIn
 from tests.browser.keyboard import tab_to, type_over
 from tests.browser.pictures import take_pictures
 from tests.browser.stage import stage_grid, stage_policies
-from tests.browser.watch import watch_of
+from tests.browser.watch import monitor_of
 
 POLICIES = "/dashboard/policies"
 EDITOR = f"{POLICIES}/follow-the-grid"
@@ -117,7 +117,7 @@ def test_saving_makes_the_next_version(page: Page, dashboard: Dashboard) -> None
 
 
 def test_a_fault_is_told_at_its_field_and_the_last_good_picture_stays(page: Page, dashboard: Dashboard) -> None:
-    watch_of(page).expect("422")
+    monitor_of(page).expect("422")
     open_editor(page)
     before = compared(page)
 
@@ -146,7 +146,7 @@ def test_a_fault_is_told_at_its_field_and_the_last_good_picture_stays(page: Page
 
 
 def test_what_another_operator_saved_in_between_is_not_overwritten(page: Page, dashboard: Dashboard) -> None:
-    watch_of(page).expect("412")
+    monitor_of(page).expect("412")
     open_editor(page)
     page.get_by_label("rho_min", exact=True).fill("0.5")
     store(dashboard, {**LINEAR, "rho_min": 0.7})
@@ -163,8 +163,8 @@ def test_what_another_operator_saved_in_between_is_not_overwritten(page: Page, d
 
 
 def test_a_policy_that_another_operator_deleted_is_saved_anew_only_on_request(page: Page, dashboard: Dashboard) -> None:
-    watch_of(page).expect("412")
-    watch_of(page).expect("404")
+    monitor_of(page).expect("412")
+    monitor_of(page).expect("404")
     open_editor(page)
     page.get_by_label("rho_min", exact=True).fill("0.5")
     with dashboard.database.session() as session:
@@ -200,7 +200,7 @@ def test_unsaved_changes_outlive_a_reload_until_they_are_discarded(page: Page) -
 
 
 def test_form_and_json_stay_in_step(page: Page) -> None:
-    watch_of(page).expect("422")
+    monitor_of(page).expect("422")
     open_editor(page)
     view = page.get_by_label("As JSON")
     assert list(json.loads(view.input_value()))[:3] == ["kind", "clean", "dirty"]
@@ -223,7 +223,7 @@ def test_form_and_json_stay_in_step(page: Page) -> None:
 
 
 def test_steps_are_added_and_removed_by_keyboard(page: Page) -> None:
-    watch_of(page).expect("422")  # a step that is added has no bound yet
+    monitor_of(page).expect("422")  # a step that is added has no bound yet
     open_editor(page)
     tab_to(page, '[name="kind"]')
     page.keyboard.press("ArrowUp")
@@ -265,7 +265,7 @@ def test_every_kind_has_its_curve_and_says_what_it_rests_on(page: Page) -> None:
 
 
 def test_a_backtest_waits_its_turn_where_the_service_does_enough_of_them(page: Page) -> None:
-    watch_of(page).expect("503")
+    monitor_of(page).expect("503")
     for _ in range(simulation.MOST_AT_ONCE):
         simulation._places.acquire()
     try:
@@ -291,7 +291,7 @@ def test_without_stored_readings_there_is_a_curve_and_no_backtest(page: Page, da
 
 
 def test_an_operator_makes_a_policy_and_deletes_it(page: Page, dashboard: Dashboard) -> None:
-    watch_of(page).expect("412")  # the name is taken
+    monitor_of(page).expect("412")  # the name is taken
     page.goto(POLICIES)
     page.get_by_role("link", name="New policy").click()
     page.get_by_label("name", exact=True).fill("night-shift")

@@ -21,7 +21,7 @@ from tests.browser.conftest import Dashboard, SignIn
 from tests.browser.keyboard import tab_to, type_over
 from tests.browser.pictures import take_pictures
 from tests.browser.stage import stage_dataset, stage_grid, stage_job, stage_policies, stage_workers
-from tests.browser.watch import watch_of
+from tests.browser.watch import monitor_of
 
 MODEL = "SmolLM2-135M-Instruct"
 REFUSED = "status of 422"
@@ -158,7 +158,7 @@ def test_a_double_click_and_a_second_try_make_one_job(page: Page, dashboard: Das
     page.get_by_label("Dataset").select_option(dataset)
 
     # The first answer is lost on its way: the job is there, and the browser does not know.
-    watch_of(page).expect("ERR_CONNECTION_RESET")
+    monitor_of(page).expect("ERR_CONNECTION_RESET")
 
     def lose(route: Any) -> None:
         route.fetch()
@@ -186,7 +186,7 @@ def test_a_double_click_and_a_second_try_make_one_job(page: Page, dashboard: Das
 def test_faults_of_an_upload_name_their_lines_and_a_good_file_is_chosen(
     page: Page, dashboard: Dashboard, dataset: str, tmp_path: Path
 ) -> None:
-    watch_of(page).expect(REFUSED)
+    monitor_of(page).expect(REFUSED)
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"text": "good"}\n{"prompt": "no completion"}\n{broken\n')
     page.goto("/dashboard/submit")
@@ -206,7 +206,7 @@ def test_faults_of_an_upload_name_their_lines_and_a_good_file_is_chosen(
 
 
 def test_each_fault_stands_at_its_field(page: Page, dashboard: Dashboard, dataset: str) -> None:
-    watch_of(page).expect(REFUSED)
+    monitor_of(page).expect(REFUSED)
     page.goto("/dashboard/submit")
 
     page.get_by_role("button", name="Submit").click()
@@ -242,7 +242,7 @@ def test_quick_changes_ask_for_one_estimate(page: Page, dashboard: Dashboard, da
     page.goto("/dashboard/submit")
     page.get_by_label("Dataset").select_option(dataset)
     expect(estimate(page)).to_contain_text("gCO2e")
-    asked = watch_of(page).requests
+    asked = monitor_of(page).requests
     before = len([request for request in asked if request.url.endswith("/jobs/estimate")])
 
     page.get_by_label("Epochs").press_sequentially("0", delay=30)

@@ -5,15 +5,15 @@ from weakref import WeakKeyDictionary
 
 from playwright.sync_api import ConsoleMessage, Page, Request
 
-_watches: "WeakKeyDictionary[Page, Watch]" = WeakKeyDictionary()
+_watches: "WeakKeyDictionary[Page, PageMonitor]" = WeakKeyDictionary()
 
 
-def watch_of(page: Page) -> "Watch":
+def monitor_of(page: Page) -> "PageMonitor":
     """The watch that is kept over a page of the fixture `sign_in`."""
     return _watches[page]
 
 
-class Watch:
+class PageMonitor:
     """Keeps what a page did wrong, and the requests that it made."""
 
     def __init__(self, page: Page, origin: str) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.history import check
-from tests.chaos.site import Site
+from tests.chaos.site import ServiceUnderTest
 
 
 @dataclass(frozen=True)
-class Force:
+class FaultPlan:
     """How often a worker is killed, and for how many seconds a server is gone."""
 
     kills: int
@@ -21,32 +21,32 @@ class Force:
 
 
 @pytest.fixture(scope="session")
-def force() -> Force:
-    return Force(kills=50, outage_seconds=60.0) if os.environ.get("CHAOS") == "full" else Force(3, 4.0)
+def fault_plan() -> FaultPlan:
+    return FaultPlan(kills=50, outage_seconds=60.0) if os.environ.get("CHAOS") == "full" else FaultPlan(3, 4.0)
 
 
 @pytest.fixture(scope="session")
-def site() -> Iterator[Site]:
+def service() -> Iterator[ServiceUnderTest]:
     # Not under pytest's own folder: a path to a Unix socket has room for about 100 characters.
     folder = Path(tempfile.mkdtemp(prefix="greentune-chaos-"))
     folder.chmod(0o755)
-    site = Site(folder)
+    service = ServiceUnderTest(folder)
     try:
-        site.open()
-        yield site
+        service.open()
+        yield service
     finally:
-        site.close()
+        service.close()
 
 
 @pytest.fixture(scope="session")
-def dataset(site: Site) -> str:
-    return site.upload()
+def dataset(service: ServiceUnderTest) -> str:
+    return service.upload()
 
 
 @pytest.fixture(scope="session")
-def undisturbed(site: Site, dataset: str) -> str:
+def reference_job(service: ServiceUnderTest, dataset: str) -> str:
     """A job that nothing happened to."""
-    job_id = site.submit(dataset)
-    site.wait_for(job_id, "succeeded")
-    check(site.database, [job_id])
+    job_id = service.submit(dataset)
+    service.wait_for(job_id, "succeeded")
+    check(service.database, [job_id])
     return job_id

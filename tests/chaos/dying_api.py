@@ -11,7 +11,7 @@ from api.main import create_app
 from store.settings import Settings
 
 
-def dying(app: ASGIApp) -> ASGIApp:
+def kill_before_answer(app: ASGIApp) -> ASGIApp:
     async def call(scope: Scope, receive: Receive, send: Send) -> None:
         async def die_instead(message: Message) -> None:
             if message["type"] == "http.response.start" and (scope["method"], scope["path"]) == ("POST", "/jobs"):
@@ -24,4 +24,4 @@ def dying(app: ASGIApp) -> ASGIApp:
 
 
 if __name__ == "__main__":
-    uvicorn.run(dying(create_app(Settings())), host="127.0.0.1", port=int(sys.argv[1]))
+    uvicorn.run(kill_before_answer(create_app(Settings())), host="127.0.0.1", port=int(sys.argv[1]))

@@ -30,12 +30,12 @@ def check(database: Database, job_ids: Iterable[str], *, ends: JobStatus = JobSt
             assert all(epoch.finished_at is not None for epoch in epochs)
 
 
-def check_weights(database: Database, job_ids: Iterable[str], *, undisturbed: str) -> None:
+def check_weights(database: Database, job_ids: Iterable[str], *, reference_job: str) -> None:
     """Each job's weights are those of the job that nothing happened to; else says where they parted, and what happened.
 
     The losses are compared step by step; that of a step is written down before its update.
     """
-    expected, wanted = _weights(database, undisturbed), _losses(database, undisturbed)
+    expected, wanted = _weights(database, reference_job), _losses(database, reference_job)
     for job_id in job_ids:
         if _weights(database, job_id) == expected:
             continue
@@ -46,11 +46,11 @@ def check_weights(database: Database, job_ids: Iterable[str], *, undisturbed: st
             story = [f"{event.at:%H:%M:%S.%f} {event.type} {event.data}" for event in events]
             selections = [
                 session.scalars(select(Epoch.selection).where(Epoch.job_id == job).order_by(Epoch.number)).all()
-                for job in (undisturbed, job_id)
+                for job in (reference_job, job_id)
             ]
         other = [number for number, pair in enumerate(zip(*selections, strict=True), start=1) if pair[0] != pair[1]]
         raise AssertionError(
-            f"{job_id} ends with other weights than {undisturbed}: its losses differ at steps {parted[:5]} "
+            f"{job_id} ends with other weights than {reference_job}: its losses differ at steps {parted[:5]} "
             f"({len(parted)} of {len(wanted)}), its selections in epochs {other}.\n" + "\n".join(story)
         )
 

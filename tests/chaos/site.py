@@ -11,13 +11,13 @@ from typing import Any
 
 import httpx
 
-from cli.embedded import LOOPBACK, EmbeddedPostgres, EmbeddedValkey, free_port
-from cli.processes import Service, ServiceProcess, Watchdog, descendants, kill_all, python_environment
+from cli.embedded import LOOPBACK, EmbeddedPostgres, EmbeddedValkey, find_free_port
+from cli.processes import ManagedProcess, ProcessSpec, Watchdog, kill_all, list_descendants, python_environment
 from migrations.upgrade import upgrade
 from store.database import Database
 from store.settings import Settings
 from store.site import Site as MachineSite
-from tests.acceptance.conftest import small_catalogue
+from tests.acceptance.conftest import write_small_catalogue
 
 PATIENCE_SECONDS = 240.0
 LEASE_SECONDS = 3.0
@@ -34,7 +34,7 @@ SERVERS = ("postgres", "valkey")
 PROGRAMS = ("api", "scheduler", "prepare", "worker")
 
 
-class Site:
+class ServiceUnderTest:
     """The service in one folder; `names` of processes are those of `SERVERS` and `PROGRAMS`, and any further ones."""
 
     def __init__(self, folder: Path) -> None:
@@ -45,16 +45,16 @@ class Site:
         self._postgres = EmbeddedPostgres(folder / "postgres")
         self._valkey = EmbeddedValkey(folder / "valkey")
         self._watchdog = Watchdog()
-        self._processes: dict[str, ServiceProcess] = {}
+        self._processes: dict[str, ManagedProcess] = {}
         self._postgres.prepare()
         self._valkey.prepare()
         self.settings = Settings(
             database_url=self._postgres.url,
             redis_url=self._valkey.url,
             data_dir=folder / "var",
-            catalogue=small_catalogue(folder),
+            catalogue=write_small_catalogue(folder),
             host=LOOPBACK,
-            port=free_port(LOOPBACK),
+            port=find_free_port(LOOPBACK),
             zones={"X": f"trace:{day}"},
             site=MachineSite(zone="X"),
             secret_key="s" * 32,
@@ -91,11 +91,11 @@ class Site:
         self._postgres.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def start(self, name: str, *command: str, environment: Mapping[str, str] | None = None) -> ServiceProcess:
+    def start(self, name: str, *command: str, environment: Mapping[str, str] | None = None) -> ManagedProcess:
         """Start a process by its name; one with a further name runs `command`, a module and its arguments."""
         assert name not in self._processes, f"{name} runs already"
         service = self._service(name, command, environment or {})
-        process = ServiceProcess(service, self.folder / "logs" / f"{name}.log", self._watchdog)
+        process = ManagedProcess(service, self.folder / "logs" / f"{name}.log", self._watchdog)
         process.start()
         self._processes[name] = process
         return process
@@ -109,14 +109,14 @@ class Site:
         """SIGKILL for a process and all below it, at once."""
         process = self._processes.pop(name)
         if process.pid is not None:
-            below = descendants(process.pid)
+            below = list_descendants(process.pid)
             os.kill(process.pid, 9) if process.alive else None
             kill_all(below)
-            wait_until(f"{name} is dead", lambda: process.died() is not None or process.pid is None)
+            wait_until(f"{name} is dead", lambda: process.poll_exit() is not None or process.pid is None)
 
     def kill_child(self, name: str) -> bool:
         """SIGKILL for the process in which a worker runs its job; False where it runs none."""
-        below = descendants(self.pid(name))
+        below = list_descendants(self.pid(name))
         kill_all(below[-1:])
         return bool(below)
 
@@ -136,7 +136,7 @@ class Site:
         shutil.rmtree(self.folder / "valkey" / "appendonlydir", ignore_errors=True)
 
     def await_server(self, name: str) -> None:
-        wait_until(f"{name} answers", self._processes[name].service.ready)
+        wait_until(f"{name} answers", self._processes[name].spec.ready)
 
     def await_ready(self) -> None:
         def ready() -> bool:
@@ -202,18 +202,18 @@ class Site:
         wait_until(f"{job_id} has done {epochs} epoch(s) and some steps", trains, lambda: seen)
         return seen
 
-    def _service(self, name: str, command: tuple[str, ...], environment: Mapping[str, str]) -> Service:
+    def _service(self, name: str, command: tuple[str, ...], environment: Mapping[str, str]) -> ProcessSpec:
         if name == "postgres":
-            return self._postgres.service()
+            return self._postgres.process_spec()
         if name == "valkey":
-            return self._valkey.service()
+            return self._valkey.process_spec()
         known: dict[str, tuple[str, ...]] = {
             "api": ("uvicorn", "api.main:app", "--host", LOOPBACK, "--port", str(self.settings.port)),
             "scheduler": ("scheduler",),
             "prepare": ("worker", "prepare"),
             "worker": ("worker", "train"),
         }
-        return Service(
+        return ProcessSpec(
             name=name,
             command=[sys.executable, "-m", *(command or known[name])],
             ready=lambda: True,

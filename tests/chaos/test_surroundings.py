@@ -8,15 +8,15 @@ import pytest
 
 from store.status import JobStatus
 from tests.chaos.history import check, check_weights
-from tests.chaos.site import ROWS, Site, wait_until
+from tests.chaos.site import ROWS, ServiceUnderTest, wait_until
 
 CLOCK = Path(__file__).parent / "jumping_clock"
 
 
 @pytest.fixture
-def small_disk(site: Site) -> Iterator[Path]:
+def small_disk(service: ServiceUnderTest) -> Iterator[Path]:
     """The jobs' folder on a disk of its own that is nearly full; removing `ballast` makes room."""
-    jobs = site.settings.data_dir / "jobs"
+    jobs = service.settings.data_dir / "jobs"
     jobs.mkdir(exist_ok=True)
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(jobs)], check=False).returncode == 0
     if not mounted:
@@ -24,16 +24,16 @@ def small_disk(site: Site) -> Iterator[Path]:
     try:
         yield jobs
     finally:
-        site.restart("worker")  # which may hold files there
+        service.restart("worker")  # which may hold files there
         wait_until("the disk is free", lambda: subprocess.run(["umount", str(jobs)], check=False).returncode == 0)
 
 
 def test_a_full_disk_at_checkpoint_time_leaves_no_half_checkpoint(
-    site: Site, dataset: str, undisturbed: str, small_disk: Path
+    service: ServiceUnderTest, dataset: str, reference_job: str, small_disk: Path
 ) -> None:
     ballast = small_disk / "ballast"
-    job = site.submit(dataset)
-    site.under_way(job, epochs=1)
+    job = service.submit(dataset)
+    service.under_way(job, epochs=1)
     with ballast.open("wb") as file:  # until nothing more fits
         try:
             while True:
@@ -43,80 +43,82 @@ def test_a_full_disk_at_checkpoint_time_leaves_no_half_checkpoint(
             pass
     wait_until(
         "a checkpoint has failed, or the result",
-        lambda: "checkpoint.failed" in _types(site, job) or site.job(job)["status"] == "failed",
+        lambda: "checkpoint.failed" in _types(service, job) or service.job(job)["status"] == "failed",
     )
     ballast.unlink()
-    wait_until("the job is over", lambda: site.job(job)["status"] in ("succeeded", "failed"))
-    if site.job(job)["status"] == "failed":
-        assert "disk" in site.job(job)["error"]["title"].lower()
-        assert site.client.post(f"/jobs/{job}/retry").status_code == 202
-    site.wait_for(job, "succeeded")
-    check(site.database, [job])
-    check_weights(site.database, [job], undisturbed=undisturbed)
+    wait_until("the job is over", lambda: service.job(job)["status"] in ("succeeded", "failed"))
+    if service.job(job)["status"] == "failed":
+        assert "disk" in service.job(job)["error"]["title"].lower()
+        assert service.client.post(f"/jobs/{job}/retry").status_code == 202
+    service.wait_for(job, "succeeded")
+    check(service.database, [job])
+    check_weights(service.database, [job], reference_job=reference_job)
 
 
 def test_a_clock_that_jumps_there_and_back_takes_no_job_from_a_living_worker(
-    site: Site, dataset: str, undisturbed: str, tmp_path: Path
+    service: ServiceUnderTest, dataset: str, reference_job: str, tmp_path: Path
 ) -> None:
     offset = tmp_path / "offset"
     offset.write_text("0")
     clock = {"PYTHONPATH": f"{CLOCK}:{Path(__file__).parents[2]}", "CLOCK_OFFSET": str(offset)}
-    site.kill("worker")
-    site.kill("scheduler")
-    site.start("worker", environment=clock)
-    site.start("scheduler", environment=clock)
+    service.kill("worker")
+    service.kill("scheduler")
+    service.start("worker", environment=clock)
+    service.start("scheduler", environment=clock)
     try:
-        job = site.submit(dataset)
+        job = service.submit(dataset)
         for epochs, jump_seconds in ((0, 7200), (1, -7200)):
-            site.under_way(job, epochs=epochs)
+            service.under_way(job, epochs=epochs)
             offset.write_text(str(jump_seconds))
-        site.wait_for(job, "succeeded")
+        service.wait_for(job, "succeeded")
     finally:
-        site.restart("worker")
-        site.restart("scheduler")
-    assert site.job(job)["attempts"] == 1
-    check_weights(site.database, [job], undisturbed=undisturbed)
+        service.restart("worker")
+        service.restart("scheduler")
+    assert service.job(job)["attempts"] == 1
+    check_weights(service.database, [job], reference_job=reference_job)
 
 
-def test_a_dataset_removed_behind_its_back_fails_its_job_by_name_and_no_other(site: Site, dataset: str) -> None:
-    doomed = site.upload(ROWS.replace("w8", "w9"))
-    before = set(site.settings.datasets_dir.iterdir())
-    lost = site.upload(ROWS.replace("w8", "w10"))
-    for file in set(site.settings.datasets_dir.iterdir()) - before:
+def test_a_dataset_removed_behind_its_back_fails_its_job_by_name_and_no_other(
+    service: ServiceUnderTest, dataset: str
+) -> None:
+    doomed = service.upload(ROWS.replace("w8", "w9"))
+    before = set(service.settings.datasets_dir.iterdir())
+    lost = service.upload(ROWS.replace("w8", "w10"))
+    for file in set(service.settings.datasets_dir.iterdir()) - before:
         file.unlink()
-    jobs = [site.submit(lost), site.submit(doomed)]
-    wait_until("the job has failed", lambda: site.job(jobs[0])["status"] == "failed")
-    assert site.job(jobs[0])["error"]["field"] == "dataset"
-    site.wait_for(jobs[1], "succeeded")
-    check(site.database, jobs[:1], ends=JobStatus.FAILED)
-    check(site.database, jobs[1:])
+    jobs = [service.submit(lost), service.submit(doomed)]
+    wait_until("the job has failed", lambda: service.job(jobs[0])["status"] == "failed")
+    assert service.job(jobs[0])["error"]["field"] == "dataset"
+    service.wait_for(jobs[1], "succeeded")
+    check(service.database, jobs[:1], ends=JobStatus.FAILED)
+    check(service.database, jobs[1:])
 
 
 def test_a_worker_that_was_frozen_for_longer_than_its_lease_writes_nothing_more(
-    site: Site, dataset: str, undisturbed: str
+    service: ServiceUnderTest, dataset: str, reference_job: str
 ) -> None:
     import psutil
 
-    job = site.submit(dataset)
-    site.under_way(job, epochs=0)
-    frozen = [psutil.Process(site.pid("worker")), *psutil.Process(site.pid("worker")).children(recursive=True)]
+    job = service.submit(dataset)
+    service.under_way(job, epochs=0)
+    frozen = [psutil.Process(service.pid("worker")), *psutil.Process(service.pid("worker")).children(recursive=True)]
     for process in frozen:
         process.suspend()
-    site.wait_for(job, "queued")
-    site.start("rival", "worker", "train")
+    service.wait_for(job, "queued")
+    service.start("rival", "worker", "train")
     try:
-        site.under_way(job)
+        service.under_way(job)
         for process in frozen:
             process.resume()
-        site.wait_for(job, "succeeded")
+        service.wait_for(job, "succeeded")
     finally:
-        site.kill("rival")
-        site.restart("worker")
-    assert site.job(job)["attempts"] == 2
-    check_weights(site.database, [job], undisturbed=undisturbed)
-    check(site.database, [job])
+        service.kill("rival")
+        service.restart("worker")
+    assert service.job(job)["attempts"] == 2
+    check_weights(service.database, [job], reference_job=reference_job)
+    check(service.database, [job])
 
 
-def _types(site: Site, job: str) -> set[str]:
-    answer = site.client.get(f"/jobs/{job}/events", params={"limit": 200})
+def _types(service: ServiceUnderTest, job: str) -> set[str]:
+    answer = service.client.get(f"/jobs/{job}/events", params={"limit": 200})
     return {event["type"] for event in answer.json()["data"]}

@@ -17,7 +17,7 @@ from api.main import create_app
 from greentune.client import Client
 from store.settings import Settings
 from tests.api.conftest import NOW
-from tests.server import serving
+from tests.server import run_server
 
 START_SECONDS = 90.0
 
@@ -33,7 +33,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def url(settings: Settings) -> Iterator[str]:
     """Where a service answers."""
-    with serving(create_app(settings, clock=lambda: NOW)) as url:
+    with run_server(create_app(settings, clock=lambda: NOW)) as url:
         yield url
 
 
@@ -44,7 +44,7 @@ def client(url: str, operator_key: str) -> Iterator[Client]:
         yield client
 
 
-class Greentune:
+class GreentuneProcess:
     """A running `greentune` command and the lines that it has shown."""
 
     def __init__(self, *arguments: str, environment: dict[str, str] | None = None) -> None:
@@ -81,7 +81,7 @@ class Greentune:
             time.sleep(0.05)
         raise AssertionError(f"no line with {text!r} in:\n{self.output}")
 
-    def family(self) -> list[psutil.Process]:
+    def process_tree(self) -> list[psutil.Process]:
         """Every process that stands because of this one."""
         return list(psutil.Process(self.process.pid).children(recursive=True))
 
@@ -101,7 +101,7 @@ class Greentune:
     def close(self) -> None:
         """Kill it, if it still runs; its watchdog stops the rest."""
         if self.process.poll() is None:
-            family = self.family()
+            family = self.process_tree()
             self.process.kill()
             self.process.wait()
             assert_gone(family)
@@ -115,16 +115,16 @@ class Greentune:
             self.lines.append(line.rstrip("\n"))
 
 
-Run = Callable[..., Greentune]
+Run = Callable[..., GreentuneProcess]
 
 
 @pytest.fixture(scope="module")
 def greentune() -> Iterator[Run]:
     """Start `greentune` with arguments; whatever the tests of a module start is gone after it."""
-    commands: list[Greentune] = []
+    commands: list[GreentuneProcess] = []
 
-    def run(*arguments: str, environment: dict[str, str] | None = None) -> Greentune:
-        commands.append(Greentune(*arguments, environment=environment))
+    def run(*arguments: str, environment: dict[str, str] | None = None) -> GreentuneProcess:
+        commands.append(GreentuneProcess(*arguments, environment=environment))
         return commands[-1]
 
     yield run

@@ -10,7 +10,7 @@ from cli.main import app
 
 
 @dataclass(frozen=True)
-class Commands:
+class CommandRunner:
     """Runs `greentune` with a service and a key in its environment."""
 
     url: str

@@ -14,8 +14,8 @@ import cli.demo
 from api.main import create_app
 from cli.demo.follow import follow
 from cli.demo.report import show_result
-from cli.demo.run import HYPERPARAMETERS, MODEL, POLICY, SAMPLE_PROMPT, _own_client, _own_key
-from cli.embedded import LOOPBACK, free_port
+from cli.demo.run import HYPERPARAMETERS, MODEL, POLICY, SAMPLE_PROMPT, _issue_temporary_key, _open_demo_client
+from cli.embedded import LOOPBACK, find_free_port
 from cli.errors import CommandError, ExitCode, JobCancelled
 from cli.stack import Stack
 from greencore.carbon import open_source
@@ -34,7 +34,7 @@ from store.status import JobStatus
 from store.transitions import transition
 from tests.api.conftest import NOW, run_to_success
 from tests.keys import bearer
-from tests.server import serving
+from tests.server import run_server
 
 HERE = Path(cli.demo.__file__).parent
 
@@ -81,7 +81,7 @@ def shown(console: Console) -> str:
 
 @pytest.fixture
 def client(settings: Settings, operator_key: str) -> Iterator[Client]:
-    with serving(create_app(settings, clock=lambda: NOW)) as url, Client(url, operator_key) as client:
+    with run_server(create_app(settings, clock=lambda: NOW)) as url, Client(url, operator_key) as client:
         yield client
 
 
@@ -188,7 +188,7 @@ def test_a_job_that_is_cancelled_on_its_page_ends_the_demonstration_as_that(
 def test_a_job_that_does_not_move_is_given_up(
     console: Console, client: Client, job: Job, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cli.demo.follow.LONGEST_SILENCE_SECONDS", 0.0)
+    monkeypatch.setattr("cli.demo.follow.STALL_TIMEOUT_SECONDS", 0.0)
     work.goes(JobStatus.QUEUED)
     with pytest.raises(CommandError, match=f"{job.id} is queued, and nothing has happened"):
         follow(console, client, job.id, pause=lambda: None)
@@ -245,21 +245,21 @@ def test_the_report_shows_costs_methods_and_what_was_learned(
 def stack_on(settings: Settings, url: str) -> Stack:
     """A stack that is not started: what answers at `url` stands for it."""
     port = int(url.rsplit(":", 1)[1])
-    return Stack(settings.model_copy(update={"host": LOOPBACK, "port": port}), say=print)
+    return Stack(settings.model_copy(update={"host": LOOPBACK, "port": port}), print_line=print)
 
 
 def test_a_problem_is_told_with_its_fields_and_blames_no_option(client: Client, settings: Settings) -> None:
     told = r"^.+; model: .+; dataset: .+$"
-    with pytest.raises(CommandError, match=told) as refused, _own_client(stack_on(settings, client.url)) as own:
+    with pytest.raises(CommandError, match=told) as refused, _open_demo_client(stack_on(settings, client.url)) as own:
         own.submit("no-such-model", "no-such-dataset")
     assert "--" not in str(refused.value)
     assert refused.value.exit_code == ExitCode.FAILED
 
 
 def test_a_service_that_does_not_answer_is_told_as_that(settings: Settings) -> None:
-    nowhere = f"http://{LOOPBACK}:{free_port(LOOPBACK)}"
+    nowhere = f"http://{LOOPBACK}:{find_free_port(LOOPBACK)}"
     told = f"^GET /jobs/x: the service at {re.escape(nowhere)} does not answer"
-    with pytest.raises(CommandError, match=told) as away, _own_client(stack_on(settings, nowhere)) as own:
+    with pytest.raises(CommandError, match=told) as away, _open_demo_client(stack_on(settings, nowhere)) as own:
         own.job("x")
     assert "--url" not in str(away.value)
 
@@ -268,15 +268,15 @@ def test_a_proxy_that_the_environment_names_has_no_part_in_it(
     client: Client, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.setenv(name, f"http://{LOOPBACK}:{free_port(LOOPBACK)}")
+        monkeypatch.setenv(name, f"http://{LOOPBACK}:{find_free_port(LOOPBACK)}")
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
-    with _own_client(stack_on(settings, client.url)) as own:
+    with _open_demo_client(stack_on(settings, client.url)) as own:
         assert own.models()
 
 
 def test_its_key_is_a_users_and_is_of_no_use_afterwards(settings: Settings) -> None:
-    with TestClient(create_app(settings)) as client, _own_key(Stack(settings, say=print)) as key:
+    with TestClient(create_app(settings)) as client, _issue_temporary_key(Stack(settings, print_line=print)) as key:
         assert client.get("/jobs", headers=bearer(key)).status_code == 200
         assert client.get("/keys", headers=bearer(key)).status_code == 403
     # Revoked by another process: a new API asks at once, this one within seconds.

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from cli.beside import recorded
-from cli.doctor.check import Check
-from cli.doctor.meters import checks as meters
-from cli.embedded import LOOPBACK, free_port
+from cli.beside import advertise_service
+from cli.doctor.check import CheckResult
+from cli.doctor.meters import run_checks as meters
+from cli.embedded import LOOPBACK, find_free_port
 from cli.main import app
 from store.settings import Settings
 
@@ -35,7 +35,7 @@ def test_a_database_that_is_current_and_a_redis_that_is_away_are_told_apart(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", settings.database_url)
-    monkeypatch.setenv("REDIS_URL", f"redis://user:{SECRET[:8]}@{LOOPBACK}:{free_port(LOOPBACK)}/0")
+    monkeypatch.setenv("REDIS_URL", f"redis://user:{SECRET[:8]}@{LOOPBACK}:{find_free_port(LOOPBACK)}/0")
     monkeypatch.setenv("GREENTUNE_SECRET_KEY", SECRET)
     zones = {"FR": "static", "DE": "electricity-maps", "US": "watttime", "X": "static:y"}
     monkeypatch.setenv("GREENTUNE_ZONES", json.dumps(zones))
@@ -94,7 +94,7 @@ def test_a_schema_that_is_behind_and_a_folder_that_cannot_be_written_are_mended_
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("GREENTUNE_DATA_DIR", str(tmp_path / "file"))
     monkeypatch.setenv("GREENTUNE_CATALOGUE", str(tmp_path / "none.toml"))
-    monkeypatch.setenv("GREENTUNE_URL", f"http://{LOOPBACK}:{free_port(LOOPBACK)}")
+    monkeypatch.setenv("GREENTUNE_URL", f"http://{LOOPBACK}:{find_free_port(LOOPBACK)}")
 
     found = examined(doctor("--json"))
 
@@ -108,7 +108,7 @@ def test_a_schema_that_is_behind_and_a_folder_that_cannot_be_written_are_mended_
 
 
 def test_a_counter_that_this_user_may_not_read_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def rapl() -> Check:
+    def rapl() -> CheckResult:
         return next(meters(tmp_path))
 
     assert rapl().state == "warning"
@@ -124,8 +124,8 @@ def test_a_counter_that_this_user_may_not_read_is_no_failure(tmp_path: Path, mon
 
 @pytest.mark.fault(number=22)
 def test_the_service_of_a_named_data_folder_is_asked(tmp_path: Path) -> None:
-    url = f"http://{LOOPBACK}:{free_port(LOOPBACK)}"
-    with recorded(tmp_path, url):
+    url = f"http://{LOOPBACK}:{find_free_port(LOOPBACK)}"
+    with advertise_service(tmp_path, url):
         found = examined(doctor("--json", "--data-dir", str(tmp_path)))
 
     assert found["service"]["state"] == "failed"

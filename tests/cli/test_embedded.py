@@ -12,28 +12,28 @@ import psycopg
 import pytest
 import redis
 
-from cli.embedded import EmbeddedPostgres, EmbeddedValkey, redis_answers
-from cli.errors import ServiceFailed
-from cli.processes import Service, ServiceProcess, Watchdog
+from cli.embedded import EmbeddedPostgres, EmbeddedValkey, find_redis_problem
+from cli.errors import ProcessFailed
+from cli.processes import ManagedProcess, ProcessSpec, Watchdog
 from scheduler.leadership import Leadership
 from store.database import Database
 
 
 @contextmanager
-def running(service: Service, folder: Path) -> Iterator[ServiceProcess]:
+def running(service: ProcessSpec, folder: Path) -> Iterator[ManagedProcess]:
     with Watchdog() as watchdog:
-        process = ServiceProcess(service, folder / f"{service.name}.log", watchdog)
+        process = ManagedProcess(service, folder / f"{service.name}.log", watchdog)
         process.start()
         try:
             deadline = time.monotonic() + 30
             while not service.ready():
                 if not process.alive or time.monotonic() > deadline:
-                    raise process.failure("is not ready")
+                    raise process.describe_failure("is not ready")
                 time.sleep(0.02)
             yield process
         finally:
             process.request_stop()
-            process.wait_stopped(threading.Event())
+            process.wait_for_exit(threading.Event())
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def postgres(folder: Path) -> Iterator[psycopg.Connection]:
     server = EmbeddedPostgres(folder / "postgres")
     server.prepare()
     try:
-        with running(server.service(), folder), psycopg.connect(server.url, autocommit=True) as connection:
+        with running(server.process_spec(), folder), psycopg.connect(server.url, autocommit=True) as connection:
             yield connection
     finally:
         server.close()
@@ -97,7 +97,7 @@ def test_postgres_says_why_it_cannot_use_its_data(short_path: Path) -> None:
     with postgres(short_path):
         pass
     (short_path / "postgres" / "data" / "PG_VERSION").write_text("9\n")
-    with pytest.raises(ServiceFailed, match="initialized by PostgreSQL version 9"), postgres(short_path):
+    with pytest.raises(ProcessFailed, match="initialized by PostgreSQL version 9"), postgres(short_path):
         pass
 
 
@@ -114,9 +114,9 @@ def test_valkey_keeps_its_data_between_starts_and_asks_for_a_password(tmp_path: 
     for expected in (None, b"1"):
         server = EmbeddedValkey(tmp_path / "valkey")
         server.prepare()
-        with running(server.service(), tmp_path), redis.Redis.from_url(server.url) as client:
+        with running(server.process_spec(), tmp_path), redis.Redis.from_url(server.url) as client:
             assert client.get("kept") == expected
             client.set("kept", 1)
             without_password = server.url.replace(server.url.split("@")[0] + "@", "redis://")
-            assert "authenticate" in str(redis_answers(without_password))
+            assert "authenticate" in str(find_redis_problem(without_password))
     assert stat.S_IMODE((tmp_path / "valkey" / "valkey.conf").stat().st_mode) == 0o600

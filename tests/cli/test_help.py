@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from cli.errors import MEANINGS, ExitCode
+from cli.errors import EXIT_CODE_DESCRIPTIONS, ExitCode
 from cli.main import app
 
 
@@ -28,8 +28,8 @@ def test_every_command_explains_itself(path: tuple[str, ...]) -> None:
 
 def test_every_exit_code_is_explained_in_the_help() -> None:
     shown = " ".join(CliRunner().invoke(app, ["--help"]).stdout.split())
-    assert set(MEANINGS) == set(ExitCode)
-    for code, meaning in MEANINGS.items():
+    assert set(EXIT_CODE_DESCRIPTIONS) == set(ExitCode)
+    for code, meaning in EXIT_CODE_DESCRIPTIONS.items():
         assert f"{code.value} {meaning}" in shown
 
 

@@ -13,8 +13,8 @@ from typing import TypeVar
 import psutil
 import pytest
 
-from cli.errors import ServiceFailed
-from cli.processes import QUICK_DEATHS, Service, ServiceProcess, Watchdog, python_environment
+from cli.errors import ProcessFailed
+from cli.processes import MAX_QUICK_EXITS, ManagedProcess, ProcessSpec, Watchdog, python_environment
 
 # Starts a child that heeds no signal but SIGKILL, says so, and waits.
 WITH_A_CHILD = """
@@ -26,7 +26,7 @@ time.sleep(600)
 HEEDS_NOTHING = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
 
 T = TypeVar("T")
-Start = Callable[..., ServiceProcess]
+Start = Callable[..., ManagedProcess]
 Gone = Callable[[list[psutil.Process]], None]
 
 
@@ -38,13 +38,13 @@ def watchdog() -> Iterator[Watchdog]:
 
 @pytest.fixture
 def start(tmp_path: Path, watchdog: Watchdog) -> Iterator[Start]:
-    started: list[ServiceProcess] = []
+    started: list[ManagedProcess] = []
 
-    def start(code: str, grace_seconds: float = 5.0) -> ServiceProcess:
-        service = Service(
+    def start(code: str, grace_seconds: float = 5.0) -> ManagedProcess:
+        service = ProcessSpec(
             name="program", command=[sys.executable, "-c", code], ready=lambda: True, grace_seconds=grace_seconds
         )
-        process = ServiceProcess(service, tmp_path / "program.log", watchdog)
+        process = ManagedProcess(service, tmp_path / "program.log", watchdog)
         process.start()
         started.append(process)
         return process
@@ -52,50 +52,50 @@ def start(tmp_path: Path, watchdog: Watchdog) -> Iterator[Start]:
     yield start
     for process in started:
         process.request_stop()
-        process.wait_stopped(threading.Event())
+        process.wait_for_exit(threading.Event())
 
 
-def test_stopping_a_process_stops_a_child_that_heeds_no_signal(start: Start, gone: Gone) -> None:
+def test_stopping_a_process_stops_a_child_that_heeds_no_signal(start: Start, assert_gone: Gone) -> None:
     process = start(WITH_A_CHILD)
     child = psutil.Process(int(first_line(process)))
     process.request_stop()
-    process.wait_stopped(threading.Event())
+    process.wait_for_exit(threading.Event())
     assert not process.alive
-    gone([child])
+    assert_gone([child])
 
 
-def test_the_child_of_a_killed_process_dies_with_it(start: Start, gone: Gone) -> None:
+def test_the_child_of_a_killed_process_dies_with_it(start: Start, assert_gone: Gone) -> None:
     process = start(WITH_A_CHILD)
     child = psutil.Process(int(first_line(process)))
     psutil.Process(process.pid).kill()
-    assert wait_until(process.died) == "killed by SIGKILL"
-    gone([child])
+    assert wait_until(process.poll_exit) == "killed by SIGKILL"
+    assert_gone([child])
 
 
 def test_a_process_that_outlasts_its_grace_is_killed(start: Start) -> None:
     process = start(HEEDS_NOTHING, grace_seconds=0.3)
     first_line(process)
     process.request_stop()
-    process.wait_stopped(threading.Event())
+    process.wait_for_exit(threading.Event())
     assert not process.alive
 
 
 def test_hurry_cuts_the_grace_short(start: Start) -> None:
     process = start(HEEDS_NOTHING, grace_seconds=60)
     first_line(process)
-    hurry = threading.Event()
-    hurry.set()
+    force = threading.Event()
+    force.set()
     begin = time.monotonic()
     process.request_stop()
-    process.wait_stopped(hurry)
+    process.wait_for_exit(force)
     assert time.monotonic() - begin < 10
 
 
 def test_pauses_grow_with_each_quick_death_until_there_is_no_more_sense_in_it(start: Start) -> None:
     process = start("print('no luck'); raise SystemExit(3)")
     pauses = []
-    for _ in range(QUICK_DEATHS):
-        assert wait_until(process.died) == "exit code 3"
+    for _ in range(MAX_QUICK_EXITS):
+        assert wait_until(process.poll_exit) == "exit code 3"
         pauses.append(process.backoff_seconds())
         process.start()
     assert pauses == [0.5, 1.0, 2.0, 4.0, None]
@@ -103,29 +103,29 @@ def test_pauses_grow_with_each_quick_death_until_there_is_no_more_sense_in_it(st
 
 def test_a_failure_ends_with_what_the_process_wrote_in_its_last_run(start: Start) -> None:
     process = start("print('first run')")
-    wait_until(process.died)
-    process.service = Service(name="program", command=[sys.executable, "-c", "print('second run')"], ready=bool)
+    wait_until(process.poll_exit)
+    process.spec = ProcessSpec(name="program", command=[sys.executable, "-c", "print('second run')"], ready=bool)
     process.start()
-    wait_until(process.died)
-    message = str(process.failure("does not stay up"))
+    wait_until(process.poll_exit)
+    message = str(process.describe_failure("does not stay up"))
     assert message.startswith("program does not stay up; ")
     assert message.endswith("second run")
     assert "first run" not in message
 
 
 def test_a_program_that_does_not_exist_is_named(tmp_path: Path, watchdog: Watchdog) -> None:
-    service = Service(name="api", command=[str(tmp_path / "nothing")], ready=lambda: True)
-    with pytest.raises(ServiceFailed, match=r"api cannot be started.*nothing"):
-        ServiceProcess(service, tmp_path / "api.log", watchdog).start()
+    service = ProcessSpec(name="api", command=[str(tmp_path / "nothing")], ready=lambda: True)
+    with pytest.raises(ProcessFailed, match=r"api cannot be started.*nothing"):
+        ManagedProcess(service, tmp_path / "api.log", watchdog).start()
 
 
-def test_the_watchdog_stops_what_a_killed_stack_has_left(tmp_path: Path, gone: Gone) -> None:
+def test_the_watchdog_stops_what_a_killed_stack_has_left(tmp_path: Path, assert_gone: Gone) -> None:
     code = f"""
         import sys, time
         from pathlib import Path
-        from cli.processes import Service, ServiceProcess, Watchdog
-        service = Service(name="program", command=[sys.executable, "-c", {WITH_A_CHILD!r}], ready=bool)
-        process = ServiceProcess(service, Path({str(tmp_path)!r}) / "program.log", Watchdog())
+        from cli.processes import ProcessSpec, ManagedProcess, Watchdog
+        service = ProcessSpec(name="program", command=[sys.executable, "-c", {WITH_A_CHILD!r}], ready=bool)
+        process = ManagedProcess(service, Path({str(tmp_path)!r}) / "program.log", Watchdog())
         process.start()
         print(process.pid, flush=True)
         time.sleep(600)
@@ -139,10 +139,10 @@ def test_the_watchdog_stops_what_a_killed_stack_has_left(tmp_path: Path, gone: G
         [child] = wait_until(process.children)
         watchdog = next(p for p in psutil.Process(stack.pid).children() if p != process)
         stack.send_signal(signal.SIGKILL)
-    gone([process, child, watchdog])
+    assert_gone([process, child, watchdog])
 
 
-def first_line(process: ServiceProcess) -> str:
+def first_line(process: ManagedProcess) -> str:
     """The first line that a process writes."""
     return str(wait_until(lambda: process.log.read_text() if process.log.read_text().endswith("\n") else "")).strip()
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from api.figures import number
-from cli.beside import recorded, url_beside
-from cli.completion import PATIENCE_SECONDS, complete_job, complete_policy, complete_zone
-from cli.embedded import LOOPBACK, free_port
-from cli.remote.output import short_time
+from cli.beside import advertise_service, discover_service
+from cli.completion import TIMEOUT_SECONDS, complete_job, complete_policy, complete_zone
+from cli.embedded import LOOPBACK, find_free_port
+from cli.remote.output import format_short_time
 from greencore.carbon import Reading
 from greentune.client import Client
 from greentune.models import Job
@@ -28,15 +28,15 @@ from store.site import Site
 from store.tables import Artifact
 from store.workers import WorkerRepository
 from tests.api.conftest import MODEL, NOW, run_to_success
-from tests.cli.service import Commands
+from tests.cli.service import CommandRunner
 from tests.keys import new_key
 
 HALF = {"kind": "constant", "rho": 0.5}
 
 
 @pytest.fixture
-def greentune(url: str, operator_key: str) -> Commands:
-    return Commands(url, operator_key)
+def greentune(url: str, operator_key: str) -> CommandRunner:
+    return CommandRunner(url, operator_key)
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def measured(database: Database) -> None:
 
 
 def test_a_file_is_uploaded_and_a_run_submitted_with_every_option(
-    greentune: Commands, client: Client, rows: Path
+    greentune: CommandRunner, client: Client, rows: Path
 ) -> None:
     result = greentune(
         *("submit", "--model", MODEL, "--dataset", str(rows), "--policy", json.dumps(HALF), "--method", "full"),
@@ -95,7 +95,7 @@ def test_a_file_is_uploaded_and_a_run_submitted_with_every_option(
 
 
 def test_a_policy_is_a_stored_name_or_a_file_and_a_deadline_counts_from_now(
-    greentune: Commands, client: Client, job: Job, tmp_path: Path
+    greentune: CommandRunner, client: Client, job: Job, tmp_path: Path
 ) -> None:
     client.put_policy("half", HALF)
     (tmp_path / "own.json").write_text(json.dumps({**HALF, "rho": 0.7}))
@@ -109,9 +109,9 @@ def test_a_policy_is_a_stored_name_or_a_file_and_a_deadline_counts_from_now(
 
 
 def test_a_watched_submission_ends_with_its_job(
-    greentune: Commands, rows: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+    greentune: CommandRunner, rows: Path, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cli.remote.watching.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("cli.remote.watching.POLL_SECONDS", 0.05)
 
     def cancel() -> None:
         while not (jobs := list(client.jobs())):
@@ -125,7 +125,7 @@ def test_a_watched_submission_ends_with_its_job(
     assert result.exit_code == 3, result.output
 
 
-def test_each_wrong_option_is_named(greentune: Commands, job: Job, tmp_path: Path) -> None:
+def test_each_wrong_option_is_named(greentune: CommandRunner, job: Job, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.jsonl"
     wrong.write_text('{"words": "?"}\n')
     right = {"--model": MODEL, "--dataset": job.dataset}
@@ -154,7 +154,7 @@ def test_each_wrong_option_is_named(greentune: Commands, job: Job, tmp_path: Pat
 
 
 def test_jobs_are_listed_in_the_services_figures_and_filtered(
-    greentune: Commands, client: Client, job: Job, database: Database, settings: Settings
+    greentune: CommandRunner, client: Client, job: Job, database: Database, settings: Settings
 ) -> None:
     run_to_success(database, settings, job.id)
     other = client.submit(MODEL, job.dataset, zone="GB")
@@ -173,7 +173,7 @@ def test_jobs_are_listed_in_the_services_figures_and_filtered(
 
 
 def test_actions_are_done_to_each_job_and_the_first_refusal_ends_the_command(
-    greentune: Commands, client: Client, job: Job
+    greentune: CommandRunner, client: Client, job: Job
 ) -> None:
     other = client.submit(MODEL, job.dataset)
     result = greentune("cancel", job.id, "job_none", other.id)
@@ -186,7 +186,7 @@ def test_actions_are_done_to_each_job_and_the_first_refusal_ends_the_command(
 
 
 def test_a_finished_job_is_shown_and_its_result_downloaded(
-    greentune: Commands, job: Job, database: Database, settings: Settings, tmp_path: Path
+    greentune: CommandRunner, job: Job, database: Database, settings: Settings, tmp_path: Path
 ) -> None:
     assert "has no result yet" in greentune.refused("download", job.id, code=1)
     run_to_success(database, settings, job.id)
@@ -208,7 +208,7 @@ def test_a_finished_job_is_shown_and_its_result_downloaded(
 
 
 def test_an_estimate_shows_now_beside_the_best_window(
-    greentune: Commands, client: Client, job: Job, measured: None, grid: None
+    greentune: CommandRunner, client: Client, job: Job, measured: None, grid: None
 ) -> None:
     policy = json.dumps({**HALF, "rho": 1.0, "gate": {"mode": "defer", "max_delay_hours": 12}})
     options = ("--model", MODEL, "--dataset", job.dataset, "--zone", "FR", "--policy", policy, "--epochs", "1")
@@ -223,7 +223,7 @@ def test_an_estimate_shows_now_beside_the_best_window(
     assert "--model: " in greentune.refused("estimate", *options[2:], "--model", "none", code=2)
 
 
-def test_zones_show_what_is_in_force_and_the_cleanest_hours(greentune: Commands, grid: None) -> None:
+def test_zones_show_what_is_in_force_and_the_cleanest_hours(greentune: CommandRunner, grid: None) -> None:
     [line] = [line for line in greentune.shown("zones").splitlines() if line.split()[:1] == ["FR"]]
     assert "300" in line
     assert "measured" in line
@@ -239,7 +239,7 @@ def test_zones_show_what_is_in_force_and_the_cleanest_hours(greentune: Commands,
 
 
 def test_zones_name_the_fault_of_a_source_that_does_not_answer(
-    greentune: Commands, grid: None, database: Database
+    greentune: CommandRunner, grid: None, database: Database
 ) -> None:
     assert "failed" not in greentune.shown("zones")
     with database.session() as session:
@@ -249,7 +249,7 @@ def test_zones_name_the_fault_of_a_source_that_does_not_answer(
             providers.failed("FR", "uk", at=NOW - timedelta(minutes=minutes), error="timed out\x1b[2J")
         providers.failed("GB", "static", at=NOW, error="no mean")
 
-    answered = short_time(NOW - timedelta(hours=2))
+    answered = format_short_time(NOW - timedelta(hours=2))
     fault = f"FR: uk has failed 2 times in a row since {answered} UTC: timed out�[2J"
     assert {fault, "GB: static has failed once and has never answered: no mean"} <= set(
         greentune.shown("zones").splitlines()
@@ -259,7 +259,7 @@ def test_zones_name_the_fault_of_a_source_that_does_not_answer(
 
 
 def test_models_workers_and_datasets_are_listed(
-    greentune: Commands, client: Client, job: Job, measured: None, rows: Path
+    greentune: CommandRunner, client: Client, job: Job, measured: None, rows: Path
 ) -> None:
     assert "100,000,000" in greentune.shown("models")
     assert MODEL in {each["name"] for each in greentune.json("models")}
@@ -275,7 +275,9 @@ def test_models_workers_and_datasets_are_listed(
     assert "FILE: there is no file" in greentune.refused("datasets", "upload", "none.jsonl", code=2)
 
 
-def test_policies_are_stored_shown_simulated_and_deleted(greentune: Commands, grid: None, settings: Settings) -> None:
+def test_policies_are_stored_shown_simulated_and_deleted(
+    greentune: CommandRunner, grid: None, settings: Settings
+) -> None:
     assert greentune.shown("policy", "apply", "half", json.dumps(HALF)) == "half: version 1\n"
     assert greentune.json("policy", "apply", "half", json.dumps(HALF))["version"] == 2
     assert "POLICY: rho: " in greentune.refused("policy", "apply", "half", '{"kind": "constant", "rho": 2}', code=2)
@@ -296,13 +298,13 @@ def test_policies_are_stored_shown_simulated_and_deleted(greentune: Commands, gr
     assert "--work-hours: " in greentune.refused("policy", "simulate", "half", "--work-hours", "0", *run[2:], code=2)
     assert "POLICY: " in greentune.refused("policy", "simulate", "none", *run, code=2)
     assert "--trace: " in greentune.refused("policy", "simulate", "half", *run, "--trace", "x.csv", code=2)
-    user = Commands(greentune.url, new_key(settings, "alice", "user"))
+    user = CommandRunner(greentune.url, new_key(settings, "alice", "user"))
     assert "--key (GREENTUNE_KEY): " in user.refused("policy", "delete", "half", code=6)
     assert greentune("policy", "delete", "half").exit_code == 0
     greentune.refused("policy", "show", "half", code=4)
 
 
-def test_keys_are_made_through_the_service_where_its_address_is_given(greentune: Commands, url: str) -> None:
+def test_keys_are_made_through_the_service_where_its_address_is_given(greentune: CommandRunner, url: str) -> None:
     made = greentune.json("keys", "create", "--owner", "carol", "--days", "3", "--url", url)
     assert (made["owner"], made["role"], made["key"][:4]) == ("carol", "user", "gtk_")
     assert "carol" in greentune.shown("keys", "list", "--url", url)
@@ -310,52 +312,52 @@ def test_keys_are_made_through_the_service_where_its_address_is_given(greentune:
     assert "--owner: " in greentune.refused("keys", "create", "--owner", " ", "--url", url, code=2)
     assert greentune("keys", "revoke", made["id"], "--url", url).exit_code == 0
     greentune.refused("keys", "revoke", "key_none", "--url", url, code=4)
-    assert Commands(url, made["key"]).refused("keys", "list", "--url", url, code=6)
+    assert CommandRunner(url, made["key"]).refused("keys", "list", "--url", url, code=6)
 
 
 def test_keys_are_listed_as_json_where_the_database_is(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", settings.database_url)
     monkeypatch.setenv("GREENTUNE_SECRET_KEY", settings.secret)
-    greentune = Commands("http://127.0.0.1:1", None)
+    greentune = CommandRunner("http://127.0.0.1:1", None)
     made = greentune.json("keys", "create", "--owner", "carol")
     assert made["key"].startswith("gtk_")
     assert [each["id"] for each in greentune.json("keys", "list")] == [made["id"]]
 
 
 def test_a_service_that_is_not_there_or_does_not_know_the_key_is_told_apart(url: str) -> None:
-    away = Commands(f"http://{LOOPBACK}:{free_port(LOOPBACK)}", "gtk_any")
+    away = CommandRunner(f"http://{LOOPBACK}:{find_free_port(LOOPBACK)}", "gtk_any")
     assert "start `greentune serve`, or name the service with --url" in away.refused("jobs", code=7)
-    assert "--key (GREENTUNE_KEY): " in Commands(url, None).refused("jobs", code=6)
-    assert "--key (GREENTUNE_KEY): " in Commands(url, "gtk_é").refused("jobs", code=2)
-    assert "--url (GREENTUNE_URL): " in Commands("nowhere", None).refused("jobs", code=2)
+    assert "--key (GREENTUNE_KEY): " in CommandRunner(url, None).refused("jobs", code=6)
+    assert "--key (GREENTUNE_KEY): " in CommandRunner(url, "gtk_é").refused("jobs", code=2)
+    assert "--url (GREENTUNE_URL): " in CommandRunner("nowhere", None).refused("jobs", code=2)
 
 
 def test_the_service_of_a_data_folder_is_found_while_it_runs(
     url: str, operator_key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GREENTUNE_DATA_DIR", str(tmp_path))
-    with recorded(tmp_path, url):
-        assert Commands("", operator_key).json("jobs") == []
-    assert url_beside(tmp_path) is None
+    with advertise_service(tmp_path, url):
+        assert CommandRunner("", operator_key).json("jobs") == []
+    assert discover_service(tmp_path) is None
     (tmp_path / "service-url").write_text(f"{2**22 + 1} {url}\n")
-    assert url_beside(tmp_path) is None, "it was left behind by a process that is gone"
+    assert discover_service(tmp_path) is None, "it was left behind by a process that is gone"
 
 
 def test_names_are_completed_where_the_service_answers_and_else_nothing_is_said(
-    greentune: Commands,
+    greentune: CommandRunner,
     client: Client,
     job: Job,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     client.put_policy("half", HALF)
-    monkeypatch.setattr("cli.completion.PATIENCE_SECONDS", 30.0)
+    monkeypatch.setattr("cli.completion.TIMEOUT_SECONDS", 30.0)
     monkeypatch.setenv("GREENTUNE_URL", greentune.url)
     monkeypatch.setenv("GREENTUNE_KEY", str(greentune.key))
     assert complete_job("job_") == [job.id]
     assert complete_job("x") == []
     assert (complete_policy("h"), complete_zone("F")) == (["half"], ["FR"])
-    monkeypatch.setenv("GREENTUNE_URL", f"http://{LOOPBACK}:{free_port(LOOPBACK)}")
+    monkeypatch.setenv("GREENTUNE_URL", f"http://{LOOPBACK}:{find_free_port(LOOPBACK)}")
     assert complete_job("") == []
     monkeypatch.setenv("GREENTUNE_URL", "nowhere")
     capsys.readouterr()
@@ -364,11 +366,11 @@ def test_names_are_completed_where_the_service_answers_and_else_nothing_is_said(
 
 
 def test_a_completion_does_not_wait_for_a_service_that_does_not_answer(
-    greentune: Commands, monkeypatch: pytest.MonkeyPatch
+    greentune: CommandRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server((LOOPBACK, 0)) as silent:
         monkeypatch.setenv("GREENTUNE_URL", f"http://{LOOPBACK}:{silent.getsockname()[1]}")
         monkeypatch.setenv("GREENTUNE_KEY", str(greentune.key))
         begun = time.monotonic()
         assert complete_job("") == []
-        assert PATIENCE_SECONDS <= time.monotonic() - begun < 10 * PATIENCE_SECONDS
+        assert TIMEOUT_SECONDS <= time.monotonic() - begun < 10 * TIMEOUT_SECONDS

@@ -14,12 +14,12 @@ import httpx
 import psutil
 import pytest
 
-from cli.beside import url_beside
-from cli.embedded import LOOPBACK, free_port
+from cli.beside import discover_service
+from cli.embedded import LOOPBACK, find_free_port
 from tests.keys import bearer
 
 if TYPE_CHECKING:
-    from tests.cli.conftest import Greentune, Run
+    from tests.cli.conftest import GreentuneProcess, Run
 
 FIRST_KEY = "the first operator key, shown this once: "
 
@@ -30,7 +30,7 @@ Gone = Callable[[list[psutil.Process]], None]
 class Served:
     """A service that stands."""
 
-    command: "Greentune"
+    command: "GreentuneProcess"
     url: str
     data_dir: Path
     key: str
@@ -58,7 +58,7 @@ def serve(greentune: "Run", data_dir: Path) -> Served:
         "--data-dir",
         str(data_dir),
         "--port",
-        str(free_port(LOOPBACK)),
+        str(find_free_port(LOOPBACK)),
         environment={
             "GREENTUNE_CATALOGUE": str(catalogue),
             "GREENTUNE_ELECTRICITY_MAPS_TOKEN": "a provider's token",
@@ -155,7 +155,7 @@ def test_workers_are_started_without_any_secret(served: Served) -> None:
 
 
 def test_commands_find_the_service_of_their_data_folder(served: Served, greentune: "Run") -> None:
-    assert url_beside(served.data_dir) == served.url
+    assert discover_service(served.data_dir) == served.url
     environment = {"GREENTUNE_DATA_DIR": str(served.data_dir), "GREENTUNE_KEY": served.key}
     command = greentune("workers", environment=environment)
     assert command.finish() == 0
@@ -183,7 +183,7 @@ def test_keys_are_made_and_revoked_beside_a_running_service(served: Served, gree
 
 
 def test_a_second_one_on_the_same_folder_is_refused(served: Served, greentune: "Run") -> None:
-    second = greentune("serve", "--data-dir", str(served.data_dir), "--port", str(free_port(LOOPBACK)))
+    second = greentune("serve", "--data-dir", str(served.data_dir), "--port", str(find_free_port(LOOPBACK)))
     assert second.finish() == 2
     assert f"--data-dir (GREENTUNE_DATA_DIR): {served.data_dir}" in second.output
     assert f"process {served.command.process.pid}" in second.output
@@ -204,27 +204,27 @@ def test_a_killed_process_is_started_again(served: Served) -> None:
         time.sleep(0.1)
 
 
-def test_ctrl_c_ends_it_in_order_and_leaves_no_process_behind(served: Served, gone: Gone) -> None:
+def test_ctrl_c_ends_it_in_order_and_leaves_no_process_behind(served: Served, assert_gone: Gone) -> None:
     policy = {"name": "kept", "policy": {"kind": "constant", "rho": 0.6}}
     answer = httpx.post(f"{served.url}/policies", json=policy, headers=bearer(served.key), trust_env=False)
     assert answer.status_code == 201, answer.text
-    family = served.command.family()
+    family = served.command.process_tree()
     assert {"postgres", "valkey-server"} <= {process.name() for process in family}
     assert served.command.end(signal.SIGINT) == 0
     assert served.command.lines[-1] == "stopped"
-    gone(family)
+    assert_gone(family)
     assert "database system is shut down" in (served.data_dir / "logs" / "postgres.log").read_text()
 
 
 def test_it_goes_on_with_what_was_stored_and_a_kill_leaves_no_process_behind(
-    served: Served, greentune: "Run", gone: Gone
+    served: Served, greentune: "Run", assert_gone: Gone
 ) -> None:
     again = serve(greentune, served.data_dir)
     assert again.key == "", "the first key is shown once"
     assert "kept" in get(f"{again.url}/policies", served.key).text
-    family = again.command.family()
+    family = again.command.process_tree()
     again.command.end(signal.SIGKILL)
-    gone(family)
+    assert_gone(family)
 
 
 def only(served: Served, words: str) -> psutil.Process:
@@ -236,7 +236,7 @@ def only(served: Served, words: str) -> psutil.Process:
 def running(served: Served, words: str) -> list[psutil.Process]:
     """The running processes with these words in their command line, parents first."""
     found = []
-    for process in served.command.family():
+    for process in served.command.process_tree():
         with suppress(psutil.NoSuchProcess):  # ended meanwhile, or ended and not yet reaped
             if words in " ".join(process.cmdline()):
                 found.append(process)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from cli.embedded import LOOPBACK, free_port
+from cli.embedded import LOOPBACK, find_free_port
 from cli.errors import SettingError
 from cli.main import app
 from cli.secret import make_secret, read_secret
@@ -57,7 +57,7 @@ def test_serve_names_the_variable_at_fault(
     variable: str, value: str, word: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, value)
-    result = greentune("serve", *([] if variable == "GREENTUNE_PORT" else ["--port", str(free_port(LOOPBACK))]))
+    result = greentune("serve", *([] if variable == "GREENTUNE_PORT" else ["--port", str(find_free_port(LOOPBACK))]))
     assert result.exit_code == 2, result.output
     assert word in result.stderr
     assert "secret" not in result.stderr
@@ -76,14 +76,14 @@ def test_serve_refuses_a_port_in_use_before_it_starts_anything(taken_port: int) 
 
 def test_serve_refuses_a_data_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "var").write_text("")
-    result = greentune("serve", "--port", str(free_port(LOOPBACK)))
+    result = greentune("serve", "--port", str(find_free_port(LOOPBACK)))
     assert result.exit_code == 2
     assert "--data-dir (GREENTUNE_DATA_DIR)" in result.stderr
 
 
 def test_serve_names_redis_where_it_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", "http://127.0.0.1")
-    result = greentune("serve", "--port", str(free_port(LOOPBACK)))
+    result = greentune("serve", "--port", str(find_free_port(LOOPBACK)))
     assert result.exit_code == 2
     assert "REDIS_URL: Redis URL must specify one of" in result.stderr
 

@@ -17,8 +17,8 @@ from store.settings import Settings
 from store.status import JobStatus
 from store.transitions import transition
 from tests.api.conftest import MODEL, NOW, run_to_success
-from tests.cli.conftest import Greentune
-from tests.cli.service import Commands
+from tests.cli.conftest import GreentuneProcess
+from tests.cli.service import CommandRunner
 
 ROW = b'{"text": "Leaves are green."}\n'
 
@@ -31,9 +31,9 @@ def job(client: Client, tmp_path_factory: pytest.TempPathFactory) -> Job:
 
 
 @pytest.fixture
-def greentune(url: str, operator_key: str, monkeypatch: pytest.MonkeyPatch) -> Commands:
-    monkeypatch.setattr("cli.remote.watching.LOOK_SECONDS", 0.05)
-    return Commands(url, operator_key)
+def greentune(url: str, operator_key: str, monkeypatch: pytest.MonkeyPatch) -> CommandRunner:
+    monkeypatch.setattr("cli.remote.watching.POLL_SECONDS", 0.05)
+    return CommandRunner(url, operator_key)
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def ends(database: Database, job: Job) -> Callable[..., None]:
 
 
 def test_a_job_that_succeeds_is_followed_to_its_end_in_the_services_figures(
-    greentune: Commands, client: Client, job: Job, database: Database, settings: Settings
+    greentune: CommandRunner, client: Client, job: Job, database: Database, settings: Settings
 ) -> None:
     def run() -> None:
         time.sleep(0.4)
@@ -78,7 +78,7 @@ def test_a_job_that_succeeds_is_followed_to_its_end_in_the_services_figures(
 
 
 def test_each_change_is_a_line_of_json_and_the_last_is_the_jobs_own(
-    greentune: Commands, client: Client, job: Job, database: Database, settings: Settings
+    greentune: CommandRunner, client: Client, job: Job, database: Database, settings: Settings
 ) -> None:
     run_to_success(database, settings, job.id)
     *_, last = greentune.shown("watch", job.id, "--json").splitlines()
@@ -86,7 +86,7 @@ def test_each_change_is_a_line_of_json_and_the_last_is_the_jobs_own(
 
 
 def test_a_terminal_shows_a_live_picture(
-    greentune: Commands, job: Job, database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    greentune: CommandRunner, job: Job, database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_to_success(database, settings, job.id)
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
@@ -97,7 +97,7 @@ def test_a_terminal_shows_a_live_picture(
 
 
 def test_a_job_that_fails_ends_the_command_with_its_reason(
-    greentune: Commands, job: Job, ends: Callable[..., None]
+    greentune: CommandRunner, job: Job, ends: Callable[..., None]
 ) -> None:
     ends(JobStatus.FAILED, reason="line 3 has no text")
     result = greentune("watch", job.id)
@@ -106,7 +106,7 @@ def test_a_job_that_fails_ends_the_command_with_its_reason(
 
 
 def test_a_job_that_is_cancelled_ends_the_command_in_its_own_way(
-    greentune: Commands, job: Job, ends: Callable[..., None]
+    greentune: CommandRunner, job: Job, ends: Callable[..., None]
 ) -> None:
     ends(JobStatus.CANCELLED, reason="no longer needed")
     result = greentune("watch", job.id)
@@ -114,7 +114,7 @@ def test_a_job_that_is_cancelled_ends_the_command_in_its_own_way(
 
 
 def test_ctrl_c_leaves_the_job_running(url: str, operator_key: str, job: Job, client: Client) -> None:
-    command = Greentune("watch", job.id, environment={"GREENTUNE_URL": url, "GREENTUNE_KEY": operator_key})
+    command = GreentuneProcess("watch", job.id, environment={"GREENTUNE_URL": url, "GREENTUNE_KEY": operator_key})
     try:
         command.wait_for("validating")
         assert command.end(signal.SIGINT) == 130
@@ -126,7 +126,7 @@ def test_ctrl_c_leaves_the_job_running(url: str, operator_key: str, job: Job, cl
 
 
 def test_events_are_followed_to_the_jobs_end(
-    greentune: Commands, client: Client, job: Job, database: Database, settings: Settings
+    greentune: CommandRunner, client: Client, job: Job, database: Database, settings: Settings
 ) -> None:
     run_to_success(database, settings, job.id)
     lines = greentune.shown("events", job.id, "--follow", "--json").splitlines()

@@ -11,7 +11,7 @@ from greentune.client import Client
 from greentune.models import Dataset
 from store.settings import Settings
 from tests.api.conftest import NOW
-from tests.server import serving
+from tests.server import run_server
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def app(settings: Settings) -> FastAPI:
 @pytest.fixture
 def url(app: FastAPI) -> Iterator[str]:
     """Where the service answers."""
-    with serving(app) as url:
+    with run_server(app) as url:
         yield url
 
 

@@ -10,10 +10,10 @@ from typing import cast
 
 from cli.embedded import LOOPBACK
 
-Fault = Callable[["Passage"], None]
+Fault = Callable[["ProxiedRequest"], None]
 
 
-class Passage(socketserver.StreamRequestHandler):
+class ProxiedRequest(socketserver.StreamRequestHandler):
     """One request on its way; every connection carries one."""
 
     def handle(self) -> None:
@@ -23,7 +23,7 @@ class Passage(socketserver.StreamRequestHandler):
         if not self.head:
             return
         proxy.requests.append(self.head)
-        fault = proxy.faults.popleft() if proxy.faults else Passage.pass_on
+        fault = proxy.faults.popleft() if proxy.faults else ProxiedRequest.pass_on
         fault(self)
 
     def pass_on(self, *, most_bytes: int | None = None, answered: bool = True) -> None:
@@ -62,7 +62,7 @@ class Proxy(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
 
     def __init__(self, service_port: int) -> None:
-        super().__init__((LOOPBACK, 0), Passage)
+        super().__init__((LOOPBACK, 0), ProxiedRequest)
         self.service_port = service_port
         self.faults: deque[Fault] = deque()
         self.requests: list[list[str]] = []
@@ -84,26 +84,26 @@ def proxy(service_port: int) -> Iterator[Proxy]:
         thread.join(5)
 
 
-def dropped(passage: Passage) -> None:
+def drop_connection(request: ProxiedRequest) -> None:
     """The connection ends before the service hears of the request."""
 
 
-def answer_lost(passage: Passage) -> None:
+def lose_answer(request: ProxiedRequest) -> None:
     """The service does what it is asked for, and its answer does not arrive."""
-    passage.pass_on(answered=False)
+    request.pass_on(answered=False)
 
 
-def cut_after(most_bytes: int) -> Fault:
+def truncate_answer(most_bytes: int) -> Fault:
     """The answer's body ends too early."""
-    return lambda passage: passage.pass_on(most_bytes=most_bytes)
+    return lambda request: request.pass_on(most_bytes=most_bytes)
 
 
-def refused(status: int, *, retry_after: str | None = None) -> Fault:
+def refuse(status: int, *, retry_after: str | None = None) -> Fault:
     """A gateway answers instead of the service."""
 
-    def fault(passage: Passage) -> None:
+    def fault(request: ProxiedRequest) -> None:
         header = "" if retry_after is None else f"Retry-After: {retry_after}\r\n"
-        passage.wfile.write(
+        request.wfile.write(
             f"HTTP/1.1 {status} Not now\r\nContent-Length: 0\r\nConnection: close\r\n{header}\r\n".encode()
         )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.embedded import LOOPBACK, free_port
+from cli.embedded import LOOPBACK, find_free_port
 from greentune.client import Client
 from greentune.errors import Problem, UnexpectedAnswer, Unreachable
 from greentune.models import Dataset, Job
@@ -14,7 +14,7 @@ from store.database import Database
 from store.settings import Settings
 from store.tables import Artifact
 from tests.api.conftest import MODEL, run_to_success
-from tests.client.faulty_proxy import Proxy, answer_lost, cut_after, dropped, proxy, refused
+from tests.client.faulty_proxy import Proxy, drop_connection, lose_answer, proxy, refuse, truncate_answer
 
 WEIGHTS = bytes(range(256)) * 40
 
@@ -27,7 +27,7 @@ def way(url: str) -> Iterator[Proxy]:
 
 @pytest.fixture
 def client(way: Proxy, operator_key: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
-    monkeypatch.setattr("greentune.transport.FIRST_PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr("greentune.transport.INITIAL_BACKOFF_SECONDS", 0.02)
     with Client(way.url, operator_key, timeout=5, attempts=3) as client:
         yield client
 
@@ -37,7 +37,9 @@ def job(client: Client, dataset: Dataset) -> Job:
     return client.submit(MODEL, dataset.id)
 
 
-@pytest.mark.parametrize("fault", [dropped, answer_lost, refused(503, retry_after="0"), refused(429, retry_after="0")])
+@pytest.mark.parametrize(
+    "fault", [drop_connection, lose_answer, refuse(503, retry_after="0"), refuse(429, retry_after="0")]
+)
 def test_a_read_is_sent_again(client: Client, way: Proxy, fault: object) -> None:
     way.faults.extend([fault, fault])  # type: ignore[list-item]
     assert client.models()
@@ -45,19 +47,19 @@ def test_a_read_is_sent_again(client: Client, way: Proxy, fault: object) -> None
 
 
 def test_attempts_are_bounded(client: Client, way: Proxy) -> None:
-    way.faults.extend([dropped] * 9)
+    way.faults.extend([drop_connection] * 9)
     with pytest.raises(Unreachable, match=r"GET /models: the service at http://127\.0\.0\.1:\d+ does not answer"):
         client.models()
     assert len(way.requests) == 3
 
 
 def test_a_submission_whose_answer_is_lost_is_one_job(client: Client, way: Proxy, dataset: Dataset) -> None:
-    way.faults.append(answer_lost)
+    way.faults.append(lose_answer)
     job = client.submit(MODEL, dataset.id)
     assert [each.id for each in client.jobs()] == [job.id]
 
 
-@pytest.mark.parametrize("fault", [dropped, refused(503, retry_after="0")])
+@pytest.mark.parametrize("fault", [drop_connection, refuse(503, retry_after="0")])
 def test_what_would_be_done_twice_is_not_sent_again(client: Client, way: Proxy, job: Job, fault: object) -> None:
     sent = len(way.requests)
     way.faults.append(fault)  # type: ignore[arg-type]
@@ -67,17 +69,17 @@ def test_what_would_be_done_twice_is_not_sent_again(client: Client, way: Proxy, 
 
 
 def test_a_refusal_that_was_not_done_is_asked_again_whatever_it_is(client: Client, way: Proxy, job: Job) -> None:
-    way.faults.append(refused(429, retry_after="0"))
+    way.faults.append(refuse(429, retry_after="0"))
     assert client.cancel(job.id).status == "cancelled"
 
 
 def test_a_deletion_whose_answer_is_lost_is_done(client: Client, way: Proxy, dataset: Dataset) -> None:
-    way.faults.append(answer_lost)
+    way.faults.append(lose_answer)
     client.delete_dataset(dataset.id)
     assert list(client.datasets()) == []
 
 
-@pytest.mark.parametrize("fault", [refused(503), refused(503, retry_after="3600"), refused(500, retry_after="0")])
+@pytest.mark.parametrize("fault", [refuse(503), refuse(503, retry_after="3600"), refuse(500, retry_after="0")])
 def test_what_gives_no_hope_is_told_at_once(client: Client, way: Proxy, fault: object) -> None:
     way.faults.append(fault)  # type: ignore[arg-type]
     with pytest.raises(Problem, match="GET /models: 50"):
@@ -94,7 +96,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(
         artifact = session.get_one(Artifact, (job.id, "model.safetensors"))
         artifact.sha256, artifact.bytes = hashlib.sha256(WEIGHTS).hexdigest(), len(WEIGHTS)
     client.artifacts(job.id)
-    way.faults.extend([lambda passage: passage.pass_on(), cut_after(4000), cut_after(3000)])
+    way.faults.extend([lambda request: request.pass_on(), truncate_answer(4000), truncate_answer(3000)])
 
     assert client.download(job.id, "model.safetensors", tmp_path).read_bytes() == WEIGHTS
     ranges = [line for head in way.requests for line in head if line.lower().startswith("range: ")]
@@ -106,7 +108,7 @@ def test_events_are_given_once_each_whatever_breaks_off(
 ) -> None:
     monkeypatch.setattr("greentune.following.RETRY_SECONDS", 0.05)
     run_to_success(database, settings, job.id)
-    way.faults.extend([dropped, refused(503), cut_after(400)])
+    way.faults.extend([drop_connection, refuse(503), truncate_answer(400)])
 
     events = list(client.events(job.id, follow=True))
     assert [event.id for event in events] == [event.id for event in client.events(job.id)][::-1]
@@ -119,7 +121,7 @@ def test_a_wait_outlasts_a_service_that_is_away_for_a_while(
 ) -> None:
     changes = client.changes(job.id, seconds=0.02)
     assert next(changes).status == "validating"
-    way.faults.extend([*[dropped] * 6, *[refused(502)] * 3])
+    way.faults.extend([*[drop_connection] * 6, *[refuse(502)] * 3])
     with Client(url, operator_key) as direct:
         direct.cancel(job.id)
     assert next(changes).status == "cancelled"
@@ -127,14 +129,14 @@ def test_a_wait_outlasts_a_service_that_is_away_for_a_while(
 
 
 def test_a_service_that_is_not_there_is_named() -> None:
-    url = f"http://{LOOPBACK}:{free_port(LOOPBACK)}"
+    url = f"http://{LOOPBACK}:{find_free_port(LOOPBACK)}"
     with Client(url, attempts=1) as client, pytest.raises(Unreachable, match=url):
         client.models()
 
 
 def test_something_else_at_the_address_is_told_apart(client: Client, way: Proxy) -> None:
-    def page(passage: object) -> None:
-        passage.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\nhi")  # type: ignore[attr-defined]
+    def page(request: object) -> None:
+        request.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\nhi")  # type: ignore[attr-defined]
 
     way.faults.append(page)
     with pytest.raises(UnexpectedAnswer, match="expected JSON, not text/html"):

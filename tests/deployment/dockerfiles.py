@@ -45,7 +45,7 @@ def stages(dockerfile: Path) -> list[Stage]:
     return [Stage(words[0], words[2] if len(words) > 2 else "", kept) for words, kept in found]
 
 
-def replay(dockerfile: Path, root: Path) -> Path:
+def replay_build(dockerfile: Path, root: Path) -> Path:
     """Do what the builder's stage does, below `root`, and give the environment that the last stage would take.
 
     Paths of the container lie below `root`; its Python is a fresh environment of this one, with no package but pip.

@@ -16,7 +16,7 @@ class Variable:
     explained: bool
 
 
-def described() -> dict[str, Variable]:
+def read_variables() -> dict[str, Variable]:
     """Every variable of the file by its name."""
     found: dict[str, Variable] = {}
     explained = False

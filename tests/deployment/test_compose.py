@@ -13,7 +13,7 @@ import pytest
 
 from store.settings import KEPT_FROM_WORKERS, PROVIDER_SECRETS, REPLACED, Settings
 from tests.deployment.compose import COMPOSE_FILE, ROOT, seconds, services, variables
-from tests.deployment.environment_example import described
+from tests.deployment.environment_example import read_variables
 
 WORKERS = ("prepare-worker", "gpu-worker", "cpu-worker")
 PROCESSES = ("api", "scheduler", *WORKERS)
@@ -51,7 +51,7 @@ def test_compose_takes_it(profile: str) -> None:
 
 
 def test_every_variable_is_explained() -> None:
-    assert variables() <= set(described()) | REPLACED.keys()
+    assert variables() <= set(read_variables()) | REPLACED.keys()
 
 
 @pytest.mark.parametrize("name", services())

@@ -20,7 +20,7 @@ from packaging.utils import canonicalize_name
 
 from store.settings import KEPT_FROM_WORKERS, Settings
 from tests.deployment.compose import services
-from tests.deployment.dockerfiles import replay, stages
+from tests.deployment.dockerfiles import replay_build, stages
 from tests.deployment.test_dockerfiles import SERVICE, WORKER, asked_for, locked
 
 PATIENCE_SECONDS = 180.0
@@ -30,13 +30,13 @@ IN_FULL = os.environ.get("IMAGES") == "full"
 @pytest.fixture(scope="module")
 def service_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The environment of the image that runs API, scheduler and migrations."""
-    return replay(SERVICE, tmp_path_factory.mktemp("service"))
+    return replay_build(SERVICE, tmp_path_factory.mktemp("service"))
 
 
 @pytest.fixture(scope="module")
 def worker_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The environment of the workers' image."""
-    return replay(WORKER, tmp_path_factory.mktemp("worker"))
+    return replay_build(WORKER, tmp_path_factory.mktemp("worker"))
 
 
 def versions(environment: Path) -> dict[str, str]:
@@ -88,7 +88,7 @@ def wait_until_well(
         time.sleep(0.2)
 
 
-def free_port() -> int:
+def find_free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]
@@ -136,7 +136,7 @@ def test_the_services_image_migrates_a_database_and_makes_a_key(
 def test_the_services_image_serves_the_api_and_its_charts(
     service_image: Path, settings: Settings, tmp_path: Path
 ) -> None:
-    port = free_port()
+    port = find_free_port()
     told = variables(settings, SERVICE)
     command: list[str] = json.loads(stages(SERVICE)[1].texts("CMD")[0])
     command[command.index("--port") + 1] = str(port)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.embedded import free_port
+from cli.embedded import find_free_port
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 120
@@ -48,7 +48,7 @@ def serving(folder: Path, pretrained: Path) -> Iterator[Serving]:
     (folder / ".curlrc").write_text("fail\nsilent\nshow-error\n")  # as it is, curl is content with any answer
     (folder / "var" / "models").mkdir(parents=True)
     (folder / "var" / "models" / pretrained.name).symlink_to(pretrained)
-    port = free_port("127.0.0.1")
+    port = find_free_port("127.0.0.1")
     command = [sys.executable, "-m", "cli.main", "serve", "--port", str(port)]
     environment = _environment(folder) | {"GREENTUNE_SITE": "FR"}
     log = folder / "serve.log"

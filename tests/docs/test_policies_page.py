@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import policy_pictures
 from benchmarks.policies import AIMED_SHARE, EPOCHS, POLICIES
-from benchmarks.policy_tables import FULL, PAGE, filled, measured
+from benchmarks.policy_tables import FULL, PAGE, fill_measured_blocks, find_row
 from benchmarks.report import RESULTS
 from greencore.carbon.fallback import FALLBACK_STEPS
 from greencore.carbon.opening import SOURCE_SPECS
@@ -36,13 +36,13 @@ PICTURES: list[tuple[str, str]] = re.findall(r"!\[(.*?)\]\((.*?)\)", TEXT)
 
 
 def test_every_figure_that_was_measured_is_what_the_results_say() -> None:
-    assert filled(TEXT) == TEXT
+    assert fill_measured_blocks(TEXT) == TEXT
 
 
 def test_a_figure_that_is_not_the_measured_one_is_noticed(tmp_path: Path) -> None:
     rows = [{**row, "oracle_share": 0.123} for row in RESULT["rows"]]
     (tmp_path / "policies.json").write_text(json.dumps({"rows": rows}))
-    assert "12.3 %" in filled(TEXT, tmp_path)
+    assert "12.3 %" in fill_measured_blocks(TEXT, tmp_path)
     assert "12.3 %" not in TEXT
 
 
@@ -56,16 +56,16 @@ def test_what_the_prose_says_of_the_results_is_so() -> None:
     assert any("at least 70%" in check for check in RESULT["checks"])
     for grid in POLICIES:
         assert "The aim of 85 % is missed on both grids" in " ".join(PROSE.split())
-        assert measured(RESULT["rows"], grid, FULL, "pause", "own", 0.0)["oracle_share"] < AIMED_SHARE == 0.85
+        assert find_row(RESULT["rows"], grid, FULL, "pause", "own", 0.0)["oracle_share"] < AIMED_SHARE == 0.85
         assert "epochs are fewer than 17" in " ".join(PROSE.split())
-        assert measured(RESULT["rows"], grid, "budget", "none")["epochs_run"] < EPOCHS == 17
+        assert find_row(RESULT["rows"], grid, "budget", "none")["epochs_run"] < EPOCHS == 17
 
 
 def test_every_kind_under_every_gate_was_measured_on_both_grids() -> None:
     for grid in POLICIES:
         for kind in POLICY_KINDS:
             for gate in ("none", "defer", "pause"):
-                assert measured(RESULT["rows"], grid, kind, gate)["starts"] > 7000
+                assert find_row(RESULT["rows"], grid, kind, gate)["starts"] > 7000
 
 
 def test_the_data_are_attributed() -> None:
@@ -81,7 +81,7 @@ def test_every_example_is_a_policy(example: dict[str, Any]) -> None:
 
 def test_the_example_of_each_kind_is_the_one_that_was_measured() -> None:
     for kind in POLICY_KINDS:
-        assert measured(RESULT["rows"], "ES 2022", kind, "none")["body"] == next(
+        assert find_row(RESULT["rows"], "ES 2022", kind, "none")["body"] == next(
             example for example in EXAMPLES if example["kind"] == kind
         )
 

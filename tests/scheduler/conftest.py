@@ -4,13 +4,13 @@ import pytest
 import redis
 
 from store.settings import Settings
-from tests.carbon_provider_server import TurnedClock
+from tests.carbon_provider_server import ManualClock
 from tests.scheduler.stage import START
 
 
 @pytest.fixture
-def clock() -> TurnedClock:
-    return TurnedClock(START)
+def clock() -> ManualClock:
+    return ManualClock(START)
 
 
 @pytest.fixture

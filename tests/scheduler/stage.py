@@ -66,7 +66,7 @@ def add_job(
         return job.id
 
 
-def get(database: Database, job_id: str) -> Job:
+def read_job(database: Database, job_id: str) -> Job:
     with database.session() as session:
         job = JobRepository(session).get(job_id)
     assert job is not None
@@ -79,13 +79,13 @@ def events(database: Database, job_id: str) -> list[Event]:
         return list(reversed(JobRepository(session).events(job_id, limit=100).data))
 
 
-def worker_in(database: Database, zone: str, *, name: str = "worker_1", pue: float = 1.0) -> None:
+def add_worker(database: Database, zone: str, *, name: str = "worker_1", pue: float = 1.0) -> None:
     """A live training worker in a zone: it was seen just now by the database's clock, which no test turns."""
     with database.session() as session:
         WorkerRepository(session).seen(name, site=Site(zone=zone, pue=pue), device="cpu")
 
 
-def fall_silent(database: Database, job_id: str) -> None:
+def backdate_lease(database: Database, job_id: str) -> None:
     """Let the lease of a job's worker run out."""
     with database.session() as session:
         job = JobRepository(session).lock(job_id)
@@ -93,7 +93,7 @@ def fall_silent(database: Database, job_id: str) -> None:
         job.lease_expires_at = func.now() - timedelta(seconds=1)
 
 
-def claimed(database: Database, job_id: str, *, at: datetime, worker: str = "worker_1") -> Lease:
+def claim_as_worker(database: Database, job_id: str, *, at: datetime, worker: str = "worker_1") -> Lease:
     """The job, taken up by a worker for a month."""
     with database.session() as session:
         lease = claim(session, job_id, worker_id=worker, device="cpu", at=at, lease_seconds=30 * 86_400)
@@ -101,7 +101,7 @@ def claimed(database: Database, job_id: str, *, at: datetime, worker: str = "wor
     return lease
 
 
-def trace(folder: Path, values: Sequence[float], *, start: datetime = START, name: str = "grid") -> str:
+def write_trace(folder: Path, values: Sequence[float], *, start: datetime = START, name: str = "grid") -> str:
     """The specification of a trace with one value an hour."""
     lines = [f"{(start + hour * HOUR).isoformat()},{value}" for hour, value in enumerate(values)]
     file = folder / f"{name}.csv"

@@ -19,8 +19,8 @@ from store.jobs import policy_of
 from store.placement import place
 from store.settings import Settings
 from store.tables import EnergyInterval, Job
-from tests.carbon_provider_server import TurnedClock
-from tests.scheduler.stage import HOUR, START, add_job, claimed, get, trace, worker_in
+from tests.carbon_provider_server import ManualClock
+from tests.scheduler.stage import HOUR, START, add_job, add_worker, claim_as_worker, read_job, write_trace
 from worker.circumstances import circumstances
 
 pytestmark = pytest.mark.fault(number=16)
@@ -50,27 +50,27 @@ def put(database: Database, *readings: Reading) -> None:
 def settings(empty_broker: Settings, tmp_path: Path) -> Settings:
     """GB's own figures are direct and low, FR's and PL's are of the life cycle."""
     zones = {
-        "GB": f"{trace(tmp_path, [20.0] * 400, name='gb')}?emission_factors=direct&static=GBR",
-        "FR": trace(tmp_path, [56.0] * 400, name="fr"),
-        "PL": trace(tmp_path, [660.0] * 400, name="pl"),
+        "GB": f"{write_trace(tmp_path, [20.0] * 400, name='gb')}?emission_factors=direct&static=GBR",
+        "FR": write_trace(tmp_path, [56.0] * 400, name="fr"),
+        "PL": write_trace(tmp_path, [660.0] * 400, name="pl"),
     }
     return empty_broker.model_copy(update={"zones": zones})
 
 
 @pytest.fixture
-def scheduler(settings: Settings, clock: TurnedClock) -> Iterator[Scheduler]:
+def scheduler(settings: Settings, clock: ManualClock) -> Iterator[Scheduler]:
     with closing(Scheduler(settings, clock=clock)) as scheduler:
         yield scheduler
 
 
 def test_a_zone_is_not_preferred_because_its_figures_are_direct(
-    scheduler: Scheduler, database: Database, clock: TurnedClock
+    scheduler: Scheduler, database: Database, clock: ManualClock
 ) -> None:
     for number, zone in enumerate(("GB", "FR", "PL")):
-        worker_in(database, zone, name=f"worker_{number}")
+        add_worker(database, zone, name=f"worker_{number}")
     job_id = add_job(database)
     scheduler.tick()
-    job = get(database, job_id)
+    job = read_job(database, job_id)
     assert (job.zone, job.signal, job.emission_factors) == ("FR", "average", "lifecycle")
     assert job.reason is not None
     assert "the lowest of 2 zones; not compared, being of another kind: GB (average, direct)" in job.reason
@@ -87,22 +87,22 @@ def test_zones_that_all_have_direct_figures_are_compared(database: Database) -> 
 
 
 def test_a_job_keeps_the_basis_on_which_it_was_placed_first(scheduler: Scheduler, database: Database) -> None:
-    worker_in(database, "FR")
+    add_worker(database, "FR")
     in_uk = add_job(database, signal="average", emission_factors="direct")
     scheduler.tick()
-    job = get(database, in_uk)
+    job = read_job(database, in_uk)
     assert (job.dispatched_at, job.emission_factors) == (None, "direct")
     assert job.reason == "waits for a worker of a zone with an average intensity with direct factors: none is alive"
-    worker_in(database, "GB", name="worker_2")
+    add_worker(database, "GB", name="worker_2")
     scheduler.tick()
-    assert get(database, in_uk).zone == "GB"
+    assert read_job(database, in_uk).zone == "GB"
 
 
 def test_direct_energy_without_a_reading_stays_unpriced_and_says_why(
-    settings: Settings, database: Database, clock: TurnedClock
+    settings: Settings, database: Database, clock: ManualClock
 ) -> None:
     job_id = add_job(database, zone="GB", signal="average", emission_factors="direct")
-    clock.turn(hours=500)
+    clock.advance(hours=500)
     with database.session() as session:
         job = session.get_one(Job, job_id)
         series = GridRepository(session).filled(
@@ -122,7 +122,7 @@ def test_direct_energy_without_a_reading_stays_unpriced_and_says_why(
 
 
 def test_life_cycle_energy_without_a_reading_has_the_yearly_mean(
-    settings: Settings, database: Database, clock: TurnedClock
+    settings: Settings, database: Database, clock: ManualClock
 ) -> None:
     job_id = add_job(database, zone="GB", signal="average", emission_factors="lifecycle")
     with database.session() as session:
@@ -159,7 +159,7 @@ def test_a_zone_whose_source_has_changed_keeps_both_kinds_apart(settings: Settin
 def test_a_direct_job_is_settled_by_direct_readings_alone(settings: Settings, database: Database) -> None:
     """Though the zone's newer readings, of another source, cover the same time."""
     job_id = add_job(database, zone="GB", signal="average", emission_factors="direct")
-    claimed(database, job_id, at=START)
+    claim_as_worker(database, job_id, at=START)
     with database.session() as session:
         session.add(
             EnergyInterval(
@@ -179,7 +179,7 @@ def test_a_direct_job_is_settled_by_direct_readings_alone(settings: Settings, da
         session.get_one(Job, job_id).energy_kwh = 1.0
     put(database, reading("GB", 150.0, "lifecycle"))
     settle_prices(database, settings, at=START + 2 * HOUR)
-    assert get(database, job_id).emissions_gco2e == 0
+    assert read_job(database, job_id).emissions_gco2e == 0
     put(database, reading("GB", 100.0, "direct", fetched_at=START + HOUR))
     settle_prices(database, settings, at=START + 2 * HOUR)
-    assert get(database, job_id).emissions_gco2e == pytest.approx(100.0)
+    assert read_job(database, job_id).emissions_gco2e == pytest.approx(100.0)

@@ -22,7 +22,7 @@ from store.settings import Settings
 from store.status import Action, JobStatus
 from store.tables import Epoch, Job
 from store.transitions import transition
-from tests.scheduler.stage import HOUR, START, add_job, get
+from tests.scheduler.stage import HOUR, START, add_job, read_job
 
 pytestmark = pytest.mark.fault(number=13)
 
@@ -131,7 +131,7 @@ class Scene:
 
     @property
     def job(self) -> Job:
-        return get(self.database, self.job_id)
+        return read_job(self.database, self.job_id)
 
     def locked(self, session: Any) -> Job:
         job = JobRepository(session).lock(self.job_id)

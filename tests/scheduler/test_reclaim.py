@@ -19,8 +19,8 @@ from store.jobs import JobRepository
 from store.leases import LeaseLost, renew
 from store.settings import Settings
 from store.status import Action, JobStatus
-from tests.carbon_provider_server import TurnedClock
-from tests.scheduler.stage import START, add_job, claimed, events, fall_silent, get
+from tests.carbon_provider_server import ManualClock
+from tests.scheduler.stage import START, add_job, backdate_lease, claim_as_worker, events, read_job
 
 
 @pytest.fixture
@@ -38,17 +38,17 @@ def asked(database: Database, job_id: str, action: Action) -> None:
 
 def test_a_lost_job_is_queued_again_and_fails_after_too_many_losses(database: Database, settings: Settings) -> None:
     poisonous, other = add_job(database), add_job(database)
-    held = claimed(database, other, at=START, worker="worker_2")
+    held = claim_as_worker(database, other, at=START, worker="worker_2")
     for loss in range(1, settings.max_attempts + 1):
-        lease = claimed(database, poisonous, at=START)
+        lease = claim_as_worker(database, poisonous, at=START)
         assert lease.attempt == loss
         reclaim_lost_jobs(database, settings, at=START)
-        assert get(database, poisonous).status is JobStatus.RUNNING
-        fall_silent(database, poisonous)
+        assert read_job(database, poisonous).status is JobStatus.RUNNING
+        backdate_lease(database, poisonous)
         reclaim_lost_jobs(database, settings, at=START)
         with database.session() as session, pytest.raises(LeaseLost):
             renew(session, lease, lease_seconds=60)
-    job = get(database, poisonous)
+    job = read_job(database, poisonous)
     assert job.status is JobStatus.FAILED
     assert job.error is not None
     assert "GREENTUNE_MAX_ATTEMPTS" in job.error["detail"]
@@ -63,24 +63,24 @@ def test_a_job_that_was_asked_to_stop_and_is_lost_goes_where_it_was_to_go(
     database: Database, settings: Settings, action: Action, becomes: JobStatus
 ) -> None:
     job_id = add_job(database)
-    claimed(database, job_id, at=START)
+    claim_as_worker(database, job_id, at=START)
     asked(database, job_id, action)
-    fall_silent(database, job_id)
+    backdate_lease(database, job_id)
     reclaim_lost_jobs(database, settings, at=START)
-    job = get(database, job_id)
+    job = read_job(database, job_id)
     assert (job.status, job.control, job.lease_token) == (becomes, "run", None)
     assert job.reason == "worker worker_1 fell silent"
 
 
 def test_a_scheduler_whose_clock_is_ahead_takes_no_job_back(
-    empty_broker: Settings, database: Database, clock: TurnedClock
+    empty_broker: Settings, database: Database, clock: ManualClock
 ) -> None:
     job_id = add_job(database)
-    claimed(database, job_id, at=START)
-    clock.turn(hours=24 * 365)
+    claim_as_worker(database, job_id, at=START)
+    clock.advance(hours=24 * 365)
     with closing(Scheduler(empty_broker, clock=clock)) as scheduler:
         scheduler.tick()
-    assert get(database, job_id).status is JobStatus.RUNNING
+    assert read_job(database, job_id).status is JobStatus.RUNNING
 
 
 def test_after_an_absence_no_worker_is_blamed_until_each_could_have_renewed_its_lease() -> None:
@@ -100,33 +100,33 @@ def test_after_an_absence_no_worker_is_blamed_until_each_could_have_renewed_its_
 
 
 def test_a_scheduler_that_stood_still_reclaims_only_a_lease_later(
-    empty_broker: Settings, database: Database, clock: TurnedClock
+    empty_broker: Settings, database: Database, clock: ManualClock
 ) -> None:
     job_id = add_job(database)
-    claimed(database, job_id, at=START)
+    claim_as_worker(database, job_id, at=START)
     now = 0.0
     with closing(Scheduler(empty_broker, clock=clock)) as scheduler:
         scheduler._vigil = Vigil(60, monotonic=lambda: now)
         scheduler.tick()
-        fall_silent(database, job_id)
+        backdate_lease(database, job_id)
         now = 40.0
         scheduler.tick()
-        assert get(database, job_id).status is JobStatus.RUNNING
+        assert read_job(database, job_id).status is JobStatus.RUNNING
         now = 65.0
         scheduler.tick()
         now = 90.0
         scheduler.tick()
-        assert get(database, job_id).status is JobStatus.RUNNING
+        assert read_job(database, job_id).status is JobStatus.RUNNING
         now = 100.0
         scheduler.tick()
-    assert get(database, job_id).status is JobStatus.QUEUED
+    assert read_job(database, job_id).status is JobStatus.QUEUED
 
 
 def test_a_cancel_that_is_not_obeyed_is_enforced_once_the_worker_could_have_and_again_as_long_after(
-    empty_broker: Settings, broker: Broker, database: Database, clock: TurnedClock
+    empty_broker: Settings, broker: Broker, database: Database, clock: ManualClock
 ) -> None:
     job_id = add_job(database)
-    claimed(database, job_id, at=START)
+    claim_as_worker(database, job_id, at=START)
     with database.session() as session:
         job = JobRepository(session).lock(job_id)
         assert job is not None
@@ -137,7 +137,7 @@ def test_a_cancel_that_is_not_obeyed_is_enforced_once_the_worker_could_have_and_
         heard.psubscribe("*celery.pidbox")
         told = []
         for seconds in (grace - 1, 2, 1, grace):
-            clock.turn(seconds=seconds)
+            clock.advance(seconds=seconds)
             terminate_disobedient_jobs(database, broker, empty_broker, at=clock())
             told.append([event.type for event in events(database, job_id)].count("job.terminated"))
         assert told == [0, 1, 1, 2]
@@ -150,18 +150,18 @@ def test_a_cancel_that_is_not_obeyed_is_enforced_once_the_worker_could_have_and_
     for order in orders:
         assert order["method"] == "revoke"
         assert order["arguments"] == {"task_id": "task-1", "terminate": True, "signal": "SIGKILL"}
-    fall_silent(database, job_id)
+    backdate_lease(database, job_id)
     reclaim_lost_jobs(database, empty_broker, at=clock())
-    assert get(database, job_id).status is JobStatus.CANCELLED
+    assert read_job(database, job_id).status is JobStatus.CANCELLED
 
 
 def test_a_pause_is_enforced_much_later(
-    empty_broker: Settings, broker: Broker, database: Database, clock: TurnedClock
+    empty_broker: Settings, broker: Broker, database: Database, clock: ManualClock
 ) -> None:
     job_id = add_job(database)
-    claimed(database, job_id, at=START)
+    claim_as_worker(database, job_id, at=START)
     asked(database, job_id, Action.PAUSE)
     for graces, told in ((9, 0), (2, 1)):
-        clock.turn(seconds=graces * (empty_broker.cancel_grace_seconds + empty_broker.lease_seconds))
+        clock.advance(seconds=graces * (empty_broker.cancel_grace_seconds + empty_broker.lease_seconds))
         terminate_disobedient_jobs(database, broker, empty_broker, at=clock())
         assert [event.type for event in events(database, job_id)].count("job.terminated") == told

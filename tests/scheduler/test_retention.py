@@ -13,7 +13,7 @@ from store.database import Database
 from store.settings import Settings
 from store.status import JobStatus
 from store.tables import Artifact, Checkpoint, Delivery, IdempotencyKey, Job, Webhook
-from tests.scheduler.stage import START, add_job, events, get
+from tests.scheduler.stage import START, add_job, events, read_job
 
 DAY = timedelta(days=1)
 
@@ -67,11 +67,11 @@ def test_a_success_loses_its_checkpoints_soon_and_its_result_when_that_has_been_
     assert left(settings, job_id) == ["artifacts"]
     assert checkpoints(database, job_id) == 0
     remove_old_files(database, settings, at=START + 90 * DAY)
-    assert (left(settings, job_id), get(database, job_id).files_removed_at) == (["artifacts"], None)
+    assert (left(settings, job_id), read_job(database, job_id).files_removed_at) == (["artifacts"], None)
     at = START + 91 * DAY
     remove_old_files(database, settings, at=at)
     remove_old_files(database, settings, at=at + DAY)
-    assert (left(settings, job_id), get(database, job_id).files_removed_at) == ([], at)
+    assert (left(settings, job_id), read_job(database, job_id).files_removed_at) == ([], at)
     assert removals(database, job_id) == [["checkpoints"], ["result"]]
 
 
@@ -84,7 +84,7 @@ def test_what_a_retry_would_go_on_from_is_kept_for_checkpoint_retention_days(
     assert (left(settings, job_id), checkpoints(database, job_id)) == (["checkpoint-5-1"], 1)
     remove_old_files(database, settings, at=START + 31 * DAY)
     assert (left(settings, job_id), checkpoints(database, job_id)) == ([], 0)
-    assert get(database, job_id).files_removed_at is None
+    assert read_job(database, job_id).files_removed_at is None
 
 
 def test_nothing_of_an_open_job_is_removed_nor_without_a_setting(database: Database, settings: Settings) -> None:
@@ -119,12 +119,12 @@ def test_a_crash_between_the_rows_and_the_files_leaves_nothing_for_good(
         broken.setattr(retention, "_set_aside", crash)
         with pytest.raises(OSError, match="stops"):
             remove_old_files(database, settings, at=at)
-    assert (checkpoints(database, job_id), get(database, job_id).files_removed_at) == (1, None)
+    assert (checkpoints(database, job_id), read_job(database, job_id).files_removed_at) == (1, None)
     with monkeypatch.context() as broken:
         broken.setattr(retention, "_remove", crash)
         with pytest.raises(OSError, match="stops"):
             remove_old_files(database, settings, at=at)
-    assert (left(settings, job_id), get(database, job_id).files_removed_at) == ([], at)
+    assert (left(settings, job_id), read_job(database, job_id).files_removed_at) == ([], at)
     assert list((settings.data_dir / "removed").iterdir()) != []
     remove_old_files(database, settings, at=at)
     assert list((settings.data_dir / "removed").iterdir()) == []

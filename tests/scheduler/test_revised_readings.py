@@ -21,8 +21,8 @@ from store.settings import Settings
 from store.tables import EnergyInterval as StoredInterval
 from store.tables import Job
 from tests.carbon_provider_protocols import Request
-from tests.carbon_provider_server import ProviderServer, TurnedClock, rows
-from tests.scheduler.stage import HOUR, START, add_job, claimed, events, get
+from tests.carbon_provider_server import ManualClock, ProviderServer, rows
+from tests.scheduler.stage import HOUR, START, add_job, claim_as_worker, events, read_job
 
 pytestmark = pytest.mark.fault(number=17)
 
@@ -30,14 +30,14 @@ PROVIDERS = ["uk", "electricity-maps", "energy-charts", "carbon-aware-sdk"]
 
 
 @pytest.fixture
-def provider(clock: TurnedClock) -> Iterator[ProviderServer]:
+def provider(clock: ManualClock) -> Iterator[ProviderServer]:
     """At hour h of each day the grid has 100 + h g/kWh, in steps of an hour, measured up to now."""
     with ProviderServer(clock=clock) as server:
         publish(server, clock)
         yield server
 
 
-def publish(server: ProviderServer, clock: TurnedClock, *, revised: float = 0.0) -> None:
+def publish(server: ProviderServer, clock: ManualClock, *, revised: float = 0.0) -> None:
     """Measured up to now, forecast for two days more; `revised` is added to what was measured in START's hour."""
     server.rows = [
         replace(row, actual=row.actual + revised) if row.start == START and row.actual is not None else row
@@ -65,7 +65,7 @@ def watched(settings: Settings, provider: ProviderServer, source: str, **changes
     )
 
 
-def watch_of(database: Database, settings: Settings, clock: TurnedClock) -> GridWatch:
+def watch_of(database: Database, settings: Settings, clock: ManualClock) -> GridWatch:
     return GridWatch(database, settings, open_sources(settings, clock=clock), clock=clock)
 
 
@@ -89,7 +89,7 @@ def run_job(database: Database, *, kwh: float) -> str:
     with database.session() as session:
         factors = GridRepository(session).emission_factors("GB", "average")
     job_id = add_job(database, zone="GB", signal="average", emission_factors=factors)
-    lease = claimed(database, job_id, at=START)
+    lease = claim_as_worker(database, job_id, at=START)
     used = EnergyInterval(
         start=START,
         end=START + timedelta(minutes=1),
@@ -107,35 +107,35 @@ def run_job(database: Database, *, kwh: float) -> str:
     return job_id
 
 
-def settle(database: Database, settings: Settings, clock: TurnedClock) -> None:
+def settle(database: Database, settings: Settings, clock: ManualClock) -> None:
     settle_prices(database, settings, at=clock())
     account(database, settings, at=clock())
 
 
 @pytest.mark.parametrize("source", PROVIDERS)
 def test_a_measured_value_that_is_revised_is_read_again_and_priced_again(
-    settings: Settings, provider: ProviderServer, database: Database, clock: TurnedClock, source: str
+    settings: Settings, provider: ProviderServer, database: Database, clock: ManualClock, source: str
 ) -> None:
     settings = watched(settings, provider, source)
     with closing(watch_of(database, settings, clock)) as watch:
         look(watch)
         job_id = run_job(database, kwh=2.0)
-        clock.turn(hours=2)
+        clock.advance(hours=2)
         publish(provider, clock)
         look(watch)
         settle(database, settings, clock)
-        before = get(database, job_id)
+        before = read_job(database, job_id)
         assert before.settled_at is not None
         assert before.emissions_gco2e == pytest.approx(2 * 112)
         # Two days later the provider has consolidated its data.
         for _ in range(2):
-            clock.turn(hours=23)
+            clock.advance(hours=23)
             publish(provider, clock, revised=50.0)
             look(watch)
         assert stored_in_starts_hour(database) == 162
-        assert get(database, job_id).settled_at is None
+        assert read_job(database, job_id).settled_at is None
         settle(database, settings, clock)
-    after = get(database, job_id)
+    after = read_job(database, job_id)
     assert after.settled_at == clock()
     assert after.emissions_gco2e == pytest.approx(2 * 162)
     assert after.revision > before.revision
@@ -144,14 +144,14 @@ def test_a_measured_value_that_is_revised_is_read_again_and_priced_again(
 
 
 def test_a_value_that_is_read_again_unrevised_leaves_prices_final(
-    settings: Settings, provider: ProviderServer, database: Database, clock: TurnedClock
+    settings: Settings, provider: ProviderServer, database: Database, clock: ManualClock
 ) -> None:
     settings = watched(settings, provider, "uk")
     with closing(watch_of(database, settings, clock)) as watch:
         look(watch)
         job_id = run_job(database, kwh=2.0)
         for _ in range(4):
-            clock.turn(hours=2)
+            clock.advance(hours=2)
             publish(provider, clock)
             look(watch)
             settle(database, settings, clock)
@@ -159,38 +159,38 @@ def test_a_value_that_is_read_again_unrevised_leaves_prices_final(
 
 
 def test_a_value_revised_after_the_settlement_window_changes_no_price(
-    settings: Settings, provider: ProviderServer, database: Database, clock: TurnedClock
+    settings: Settings, provider: ProviderServer, database: Database, clock: ManualClock
 ) -> None:
     settings = watched(settings, provider, "uk", settle_after_hours=24.0)
     with closing(watch_of(database, settings, clock)) as watch:
         look(watch)
         job_id = run_job(database, kwh=2.0)
-        clock.turn(hours=2)
+        clock.advance(hours=2)
         publish(provider, clock)
         look(watch)
         settle(database, settings, clock)
-        clock.turn(hours=30)
+        clock.advance(hours=30)
         publish(provider, clock, revised=50.0)
         look(watch)
         settle(database, settings, clock)
-    assert get(database, job_id).emissions_gco2e == pytest.approx(2 * 112)
+    assert read_job(database, job_id).emissions_gco2e == pytest.approx(2 * 112)
     with database.session() as session:
         assert session.query(StoredInterval).filter(StoredInterval.settled.is_(False)).count() == 0
         assert session.query(Job).filter(Job.settled_at.is_(None)).count() == 0
 
 
 def test_a_value_that_is_revised_while_the_one_before_settles_a_price_is_priced_again(
-    settings: Settings, provider: ProviderServer, database: Database, clock: TurnedClock
+    settings: Settings, provider: ProviderServer, database: Database, clock: ManualClock
 ) -> None:
     settings = watched(settings, provider, "uk")
     with closing(watch_of(database, settings, clock)) as watch:
         look(watch)
         job_id = run_job(database, kwh=2.0)
-        clock.turn(hours=2)
+        clock.advance(hours=2)
         publish(provider, clock)
         look(watch)
         publish(provider, clock, revised=50.0)
-        clock.turn(hours=1)
+        clock.advance(hours=1)
         revising = Thread(target=look, args=(watch,))
         with database.session() as session:
             job = JobRepository(session).lock(job_id)  # as settlement does
@@ -206,32 +206,32 @@ def test_a_value_that_is_revised_while_the_one_before_settles_a_price_is_priced_
         revising.join(timeout=30)
         assert not revising.is_alive()
         settle(database, settings, clock)
-    after = get(database, job_id)
+    after = read_job(database, job_id)
     assert after.emissions_gco2e == pytest.approx(2 * 162)
     assert after.settled_at == clock()
 
 
 def test_readings_of_another_basis_reopen_no_price(
-    settings: Settings, provider: ProviderServer, database: Database, clock: TurnedClock
+    settings: Settings, provider: ProviderServer, database: Database, clock: ManualClock
 ) -> None:
     watched_as_direct = watched(settings, provider, "uk")
     with closing(watch_of(database, watched_as_direct, clock)) as watch:
         look(watch)
         job_id = run_job(database, kwh=2.0)
-        clock.turn(hours=2)
+        clock.advance(hours=2)
         publish(provider, clock)
         look(watch)
         settle(database, watched_as_direct, clock)
-    before = get(database, job_id)
+    before = read_job(database, job_id)
     assert before.settled_at is not None
     # From now on the zone's source counts the life cycle, and tells another value of the same hours.
-    clock.turn(hours=1)
+    clock.advance(hours=1)
     publish(provider, clock, revised=50.0)
     as_lifecycle = watched(settings, provider, "electricity-maps")
     with closing(watch_of(database, as_lifecycle, clock)) as watch:
         look(watch)
     settle(database, as_lifecycle, clock)
-    after = get(database, job_id)
+    after = read_job(database, job_id)
     assert after.settled_at == before.settled_at
     assert after.emissions_gco2e == before.emissions_gco2e
 
@@ -240,7 +240,7 @@ def test_a_plan_that_refuses_older_hours_repairs_the_last_day_all_the_same(
     settings: Settings,
     provider: ProviderServer,
     database: Database,
-    clock: TurnedClock,
+    clock: ManualClock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     answered = provider.answer
@@ -254,10 +254,10 @@ def test_a_plan_that_refuses_older_hours_repairs_the_last_day_all_the_same(
     with closing(watch_of(database, settings, clock)) as watch:
         look(watch)
         # The scheduler is away for five hours.
-        clock.turn(hours=5)
+        clock.advance(hours=5)
         publish(provider, clock)
         look(watch)
-        clock.turn(hours=1)
+        clock.advance(hours=1)
         publish(provider, clock)
         look(watch)
     with database.session() as session:
@@ -270,17 +270,17 @@ def test_a_plan_that_refuses_older_hours_repairs_the_last_day_all_the_same(
 
 @pytest.mark.parametrize("source", [*PROVIDERS, "watttime"])
 def test_a_source_whose_newest_value_has_ended_is_asked_at_most_12_times_an_hour(
-    settings: Settings, provider: ProviderServer, database: Database, clock: TurnedClock, source: str
+    settings: Settings, provider: ProviderServer, database: Database, clock: ManualClock, source: str
 ) -> None:
     settings = watched(settings, provider, source)
     with closing(watch_of(database, settings, clock)) as watch:
         look(watch)
         # From now on it has no news: nothing after the present hour, not even a forecast.
         provider.rows = [row for row in provider.rows if row.start <= START]
-        clock.turn(hours=1)
+        clock.advance(hours=1)
         provider.log.clear()
         for _ in range(60):
-            clock.turn(minutes=1)
+            clock.advance(minutes=1)
             look(watch)
     asked = [path for path in provider.paths if "histor" not in path and "past-range" not in path]
     assert 0 < len(asked) <= 12

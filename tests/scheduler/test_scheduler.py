@@ -21,8 +21,8 @@ from store.leases import Lease, claim
 from store.settings import Settings
 from store.status import JobStatus
 from store.transitions import TransitionRefused, transition
-from tests.carbon_provider_server import TurnedClock
-from tests.scheduler.stage import HOUR, START, add_job, get, worker_in
+from tests.carbon_provider_server import ManualClock
+from tests.scheduler.stage import HOUR, START, add_job, add_worker, read_job
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def settings(empty_broker: Settings) -> Settings:
 
 
 @pytest.fixture
-def scheduler(settings: Settings, clock: TurnedClock) -> Iterator[Scheduler]:
+def scheduler(settings: Settings, clock: ManualClock) -> Iterator[Scheduler]:
     with closing(Scheduler(settings, clock=clock)) as scheduler:
         yield scheduler
 
@@ -44,7 +44,7 @@ def messages(settings: Settings, queue: str) -> int:
 
 
 def test_a_new_job_is_sent_once_and_again_only_when_nobody_took_it(
-    scheduler: Scheduler, settings: Settings, database: Database, clock: TurnedClock
+    scheduler: Scheduler, settings: Settings, database: Database, clock: ManualClock
 ) -> None:
     add_job(database, JobStatus.VALIDATING)
     before = messages(settings, "prepare")
@@ -53,50 +53,50 @@ def test_a_new_job_is_sent_once_and_again_only_when_nobody_took_it(
     assert sent == 2  # the catalogue's measurement, and the job
     scheduler.tick()
     assert messages(settings, "prepare") == before + 2
-    clock.turn(seconds=4 * settings.redispatch_seconds + 1)
+    clock.advance(seconds=4 * settings.redispatch_seconds + 1)
     scheduler.tick()
     assert messages(settings, "prepare") == before + 3
 
 
 def test_a_job_without_a_zone_goes_to_the_greenest_with_a_live_worker(
-    scheduler: Scheduler, settings: Settings, database: Database, clock: TurnedClock
+    scheduler: Scheduler, settings: Settings, database: Database, clock: ManualClock
 ) -> None:
     job_id = add_job(database)
-    worker_in(database, "PL")
-    worker_in(database, "FR", name="worker_2")
+    add_worker(database, "PL")
+    add_worker(database, "FR", name="worker_2")
     scheduler.tick()
-    assert get(database, job_id).zone == "FR"
+    assert read_job(database, job_id).zone == "FR"
     assert messages(settings, "train.FR") == 1
     assert messages(settings, "train.PL") == 0
 
 
 def test_a_job_whose_zone_has_no_worker_waits_and_says_so(
-    scheduler: Scheduler, settings: Settings, database: Database, clock: TurnedClock
+    scheduler: Scheduler, settings: Settings, database: Database, clock: ManualClock
 ) -> None:
     job_id = add_job(database, zone="PL")
-    worker_in(database, "FR")
+    add_worker(database, "FR")
     scheduler.tick()
-    assert get(database, job_id).reason == "waits for a worker in zone PL: none is alive"
+    assert read_job(database, job_id).reason == "waits for a worker in zone PL: none is alive"
     assert messages(settings, "train.PL") == 0
-    worker_in(database, "PL", name="worker_2")
+    add_worker(database, "PL", name="worker_2")
     scheduler.tick()
-    assert get(database, job_id).reason is None
+    assert read_job(database, job_id).reason is None
     assert messages(settings, "train.PL") == 1
 
 
 def test_a_worker_that_was_not_seen_for_a_lease_is_not_alive(
-    scheduler: Scheduler, settings: Settings, database: Database, clock: TurnedClock
+    scheduler: Scheduler, settings: Settings, database: Database, clock: ManualClock
 ) -> None:
     job_id = add_job(database)
-    worker_in(database, "FR")
+    add_worker(database, "FR")
     with database.session() as session:
         session.execute(text("UPDATE workers SET last_seen_at = now() - interval '61 seconds'"))
     scheduler.tick()
-    job = get(database, job_id)
+    job = read_job(database, job_id)
     assert (job.dispatched_at, job.reason) == (None, "waits for a worker: none is alive")
 
 
-def test_a_job_is_claimed_by_one_worker_only(database: Database, clock: TurnedClock) -> None:
+def test_a_job_is_claimed_by_one_worker_only(database: Database, clock: ManualClock) -> None:
     job_id = add_job(database)
 
     def rival() -> Lease | None:
@@ -113,7 +113,7 @@ def test_a_job_is_claimed_by_one_worker_only(database: Database, clock: TurnedCl
         assert lost.result(10) is None
 
 
-def test_a_transition_that_is_not_in_the_table_is_refused(database: Database, clock: TurnedClock) -> None:
+def test_a_transition_that_is_not_in_the_table_is_refused(database: Database, clock: ManualClock) -> None:
     job_id = add_job(database)
     with database.session() as session:
         job = JobRepository(session).lock(job_id)
@@ -123,7 +123,7 @@ def test_a_transition_that_is_not_in_the_table_is_refused(database: Database, cl
 
 
 def test_readings_are_stored_without_gaps(
-    settings: Settings, database: Database, clock: TurnedClock, tmp_path: Path
+    settings: Settings, database: Database, clock: ManualClock, tmp_path: Path
 ) -> None:
     trace = tmp_path / "day.csv"
     lines = [f"2026-11-23T{hour:02d}:00:00Z,{100 + hour}" for hour in range(24)]
@@ -134,7 +134,7 @@ def test_readings_are_stored_without_gaps(
         for hours in (5, 0):
             scheduler.tick()
             scheduler._watch.settle()
-            clock.turn(hours=hours)
+            clock.advance(hours=hours)
     with database.session() as session:
         stored: list[Reading] = list(GridRepository(session).between("X", "average", START, clock() + HOUR))
     assert [reading.gco2e_per_kwh for reading in stored] == [112, 113, 114, 115, 116, 117]
@@ -164,7 +164,7 @@ def test_a_submission_wakes_the_scheduler(settings: Settings, database: Database
         time.sleep(1.0)  # the first tick is over
         job_id = add_job(database, JobStatus.VALIDATING)
         deadline = time.monotonic() + 5
-        while get(database, job_id).dispatched_at is None:
+        while read_job(database, job_id).dispatched_at is None:
             assert time.monotonic() < deadline
             time.sleep(0.05)
     finally:
@@ -174,10 +174,10 @@ def test_a_submission_wakes_the_scheduler(settings: Settings, database: Database
         runner.join()
 
 
-def test_without_a_broker_nothing_is_lost(settings: Settings, database: Database, clock: TurnedClock) -> None:
+def test_without_a_broker_nothing_is_lost(settings: Settings, database: Database, clock: ManualClock) -> None:
     job_id = add_job(database, JobStatus.VALIDATING)
     down = settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
     with closing(Scheduler(down, clock=clock)) as scheduler:
         scheduler.tick()
-    job = get(database, job_id)
+    job = read_job(database, job_id)
     assert (job.status, job.dispatched_at) == (JobStatus.VALIDATING, None)

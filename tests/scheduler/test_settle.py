@@ -19,7 +19,7 @@ from store.settings import Settings
 from store.site import Site
 from store.tables import EnergyInterval as StoredInterval
 from store.tables import Epoch, Job
-from tests.scheduler.stage import HOUR, START, add_job, claimed, events, get
+from tests.scheduler.stage import HOUR, START, add_job, claim_as_worker, events, read_job
 
 MINUTE = timedelta(minutes=1)
 
@@ -72,7 +72,7 @@ def meter(database: Database, lease: Lease, begins: float, ends: float, kwh: flo
 
 def running(database: Database) -> tuple[str, Lease]:
     job_id = add_job(database, zone="FR", signal="average")
-    return job_id, claimed(database, job_id, at=START)
+    return job_id, claim_as_worker(database, job_id, at=START)
 
 
 def intervals(database: Database) -> list[StoredInterval]:
@@ -107,7 +107,7 @@ def test_an_interval_across_a_boundary_is_stored_in_two_pieces(database: Databas
     meter(database, lease, 59.5, 60.5, 2.0, settings)
     pieces = intervals(database)
     assert [(p.cpu_kwh, p.intensity_gco2e_per_kwh, p.emissions_gco2e) for p in pieces] == [(1, 100, 100), (1, 400, 400)]
-    job = get(database, job_id)
+    job = read_job(database, job_id)
     assert (job.energy_kwh, job.emissions_gco2e) == (2.0, 500.0)
 
 
@@ -116,14 +116,14 @@ def test_a_provisional_price_settles_when_the_source_has_measured(database: Data
     job_id, lease = running(database)
     meter(database, lease, 10, 11, 2.0, settings)
     settle_prices(database, settings, at=START + HOUR)
-    assert get(database, job_id).emissions_gco2e == 200
+    assert read_job(database, job_id).emissions_gco2e == 200
     assert not intervals(database)[0].settled
     put(database, [reading(0, 130)])
     settle_prices(database, settings, at=START + 2 * HOUR)
     [interval] = intervals(database)
     assert interval.settled
     assert not interval.intensity_estimated
-    assert get(database, job_id).emissions_gco2e == 260
+    assert read_job(database, job_id).emissions_gco2e == 260
 
 
 def test_what_nobody_measures_is_final_after_a_time_and_stays_an_estimate(
@@ -144,11 +144,11 @@ def test_energy_without_any_intensity_waits_for_its_price(database: Database, se
     job_id, lease = running(database)
     meter(database, lease, 10, 11, 2.0, settings)
     assert intervals(database)[0].emissions_gco2e is None
-    job = get(database, job_id)
+    job = read_job(database, job_id)
     assert (job.energy_kwh, job.emissions_gco2e) == (2.0, 0.0)
     put(database, [reading(0, 150)])
     settle_prices(database, settings, at=START + HOUR)
-    assert get(database, job_id).emissions_gco2e == 300
+    assert read_job(database, job_id).emissions_gco2e == 300
 
 
 def test_the_fallback_chain_prices_a_gap_and_says_so(database: Database, settings: Settings) -> None:
@@ -168,7 +168,7 @@ def test_a_marginal_reading_never_prices_a_job_that_goes_by_the_average(database
     settle_prices(database, settings, at=START + HOUR)
     [interval] = intervals(database)
     assert interval.intensity_source == "static"
-    assert get(database, job_id).emissions_gco2e == pytest.approx(2 * 56, rel=0.05)
+    assert read_job(database, job_id).emissions_gco2e == pytest.approx(2 * 56, rel=0.05)
 
 
 def test_pue_multiplies_emissions_and_leaves_the_energy(database: Database, settings: Settings) -> None:
@@ -176,7 +176,7 @@ def test_pue_multiplies_emissions_and_leaves_the_energy(database: Database, sett
     job_id, lease = running(database)
     meter(database, lease, 10, 11, 2.0, settings.model_copy(update={"site": Site(zone="FR", pue=1.5)}))
     settle_prices(database, settings, at=START + HOUR)
-    job = get(database, job_id)
+    job = read_job(database, job_id)
     assert (job.energy_kwh, job.emissions_gco2e) == (2.0, 300.0)
 
 
@@ -191,7 +191,7 @@ def test_a_job_that_is_over_is_told_what_it_would_have_emitted_otherwise(
     finish(database, lease, at_hours=3)
     settle_prices(database, settings, at=START + 4 * HOUR)
     account(database, settings, at=START + 4 * HOUR)
-    job: Job = get(database, job_id)
+    job: Job = read_job(database, job_id)
     assert job.counterfactuals is not None
     found = job.counterfactuals
     assert job.emissions_gco2e == pytest.approx(100)
@@ -214,14 +214,14 @@ def test_the_account_is_made_again_once_the_price_is_final(database: Database, s
     meter(database, lease, 0, 1, 1.0, settings)
     finish(database, lease, at_hours=0.5)
     account(database, settings, at=START + HOUR)
-    job = get(database, job_id)
+    job = read_job(database, job_id)
     assert job.counterfactuals is not None
     assert job.settled_at is None
     assert job.counterfactuals["constant_now"]["emissions_gco2e"] == pytest.approx(300)
     put(database, [reading(0, 200), reading(1, 200)])
     settle_prices(database, settings, at=START + 2 * HOUR)
     account(database, settings, at=START + 2 * HOUR)
-    job = get(database, job_id)
+    job = read_job(database, job_id)
     assert job.settled_at == START + 2 * HOUR
     assert job.counterfactuals is not None
     assert job.counterfactuals["constant_now"]["emissions_gco2e"] == pytest.approx(200)
@@ -235,7 +235,7 @@ def test_codecarbons_total_is_kept_and_a_difference_of_more_than_5_percent_is_to
     meter(database, lease, 10, 11, 2.0, settings)
     with database.session() as session:
         progress.add_tracker_total(session, lease, at=START, tracker_kwh=2.05)
-    assert get(database, job_id).tracker_kwh == 2.05
+    assert read_job(database, job_id).tracker_kwh == 2.05
     assert [event.type for event in events(database, job_id)].count("energy.differs") == 0
     with database.session() as session:
         progress.add_tracker_total(session, lease, at=START, tracker_kwh=2.5)

@@ -16,7 +16,7 @@ from store.jobs import JobRepository
 from store.settings import Settings
 from store.status import JobStatus
 from store.tables import EnergyInterval, Job
-from tests.scheduler.stage import HOUR, START, add_job, events, get
+from tests.scheduler.stage import HOUR, START, add_job, events, read_job
 
 pytestmark = pytest.mark.fault(number=12)
 
@@ -59,7 +59,7 @@ def used(
     length: timedelta = MINUTE,
 ) -> None:
     """An interval of energy from each of these minutes on, without a price or with a provisional one."""
-    zone = get(database, job_id).zone
+    zone = read_job(database, job_id).zone
     rows: list[dict[str, Any]] = [
         {
             "job_id": job_id,
@@ -103,7 +103,7 @@ def test_a_zone_that_never_has_readings_keeps_no_other_zone_waiting(database: Da
     put(database, "FR", 0, 150, hours=48)
     settle_prices(database, settings, at=START + 40 * HOUR)
     assert open_intervals(database, french) == 0
-    assert get(database, french).emissions_gco2e == 150
+    assert read_job(database, french).emissions_gco2e == 150
     assert open_intervals(database, silent) == 2500
 
 
@@ -131,7 +131,7 @@ def test_a_job_with_much_to_settle_leaves_the_others_of_its_zone_their_turn(
     settle_prices(database, settings, at=START + 40 * HOUR)
     settle_prices(database, settings, at=START + 40 * HOUR)
     assert open_intervals(database, long) == 0
-    assert get(database, long).emissions_gco2e == pytest.approx(2500 * 150)
+    assert read_job(database, long).emissions_gco2e == pytest.approx(2500 * 150)
 
 
 def test_intervals_that_readings_cover_in_part_keep_no_later_ones_of_their_job_waiting(
@@ -185,7 +185,7 @@ def test_energy_is_priced_by_the_zone_where_it_was_used(database: Database, sett
     put(database, "FR", 0, 50)
     settle_prices(database, settings, at=START + 2 * HOUR)
     assert open_intervals(database, job_id) == 0
-    assert get(database, job_id).emissions_gco2e == pytest.approx(300)
+    assert read_job(database, job_id).emissions_gco2e == pytest.approx(300)
 
 
 def test_readings_of_other_hours_price_nothing(database: Database, settings: Settings) -> None:
@@ -210,7 +210,7 @@ def test_an_interval_known_in_part_is_priced_by_that_part_once_no_more_will_be_k
     assert open_intervals(database, job_id) == 1
     settle_prices(database, settings, at=START + (settings.settle_after_hours + 2) * HOUR)
     assert open_intervals(database, job_id) == 0
-    assert get(database, job_id).emissions_gco2e == 300
+    assert read_job(database, job_id).emissions_gco2e == 300
 
 
 def test_a_job_whose_energy_cannot_be_priced_keeps_no_other_waiting(database: Database, settings: Settings) -> None:
@@ -230,7 +230,7 @@ def test_a_price_that_no_measured_reading_confirms_is_closed_as_it_is(database: 
     put(database, "FR", 0, 900, hours=24, estimated=True)
     settle_prices(database, settings, at=START + (settings.settle_after_hours + 21) * HOUR)
     assert open_intervals(database, job_id) == 0
-    assert get(database, job_id).emissions_gco2e == pytest.approx(2400)
+    assert read_job(database, job_id).emissions_gco2e == pytest.approx(2400)
 
 
 def test_a_job_closed_without_any_price_is_told_to_be_unpriced(database: Database, settings: Settings) -> None:
@@ -245,4 +245,4 @@ def test_a_job_closed_without_any_price_is_told_to_be_unpriced(database: Databas
     told = events(database, job_id)[-1]
     assert told.type == "emissions.settled"
     assert (told.data["emissions_gco2e"], told.data["unpriced_kwh"]) == (None, 1.0)
-    assert "no price" in (get(database, job_id).counterfactuals or {})["missing"]
+    assert "no price" in (read_job(database, job_id).counterfactuals or {})["missing"]

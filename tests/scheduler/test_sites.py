@@ -12,8 +12,8 @@ from store.grid import GridRepository
 from store.leases import claim
 from store.settings import Settings
 from store.site import UNKNOWN_ZONE
-from tests.carbon_provider_server import TurnedClock
-from tests.scheduler.stage import HOUR, add_job, claimed, events, fall_silent, get, worker_in
+from tests.carbon_provider_server import ManualClock
+from tests.scheduler.stage import HOUR, add_job, add_worker, backdate_lease, claim_as_worker, events, read_job
 
 pytestmark = pytest.mark.fault(number=11)
 
@@ -24,7 +24,7 @@ def settings(empty_broker: Settings) -> Settings:
 
 
 @pytest.fixture
-def scheduler(settings: Settings, clock: TurnedClock) -> Iterator[Scheduler]:
+def scheduler(settings: Settings, clock: ManualClock) -> Iterator[Scheduler]:
     with closing(Scheduler(settings, clock=clock)) as scheduler:
         yield scheduler
 
@@ -36,12 +36,12 @@ def broker(settings: Settings) -> Iterator[redis.Redis]:
 
 
 def test_a_job_without_a_zone_is_not_placed_in_a_clean_one_where_the_site_is_not_known(
-    scheduler: Scheduler, settings: Settings, database: Database, broker: redis.Redis, clock: TurnedClock
+    scheduler: Scheduler, settings: Settings, database: Database, broker: redis.Redis, clock: ManualClock
 ) -> None:
-    worker_in(database, UNKNOWN_ZONE)
+    add_worker(database, UNKNOWN_ZONE)
     job_id = add_job(database)
     scheduler.tick()
-    job = get(database, job_id)
+    job = read_job(database, job_id)
     assert (job.zone, job.signal, job.emission_factors) == (UNKNOWN_ZONE, "average", "lifecycle")
     assert job.reason is not None
     assert "unknown: priced at the world's mean" in job.reason
@@ -61,7 +61,7 @@ def test_a_job_without_a_zone_is_not_placed_in_a_clean_one_where_the_site_is_not
 
 
 def test_the_worlds_mean_stands_in_before_any_reading_is_stored(
-    settings: Settings, database: Database, clock: TurnedClock
+    settings: Settings, database: Database, clock: ManualClock
 ) -> None:
     static = settings.static_mean(UNKNOWN_ZONE)
     with database.session() as session:
@@ -73,12 +73,12 @@ def test_the_worlds_mean_stands_in_before_any_reading_is_stored(
 
 
 def test_a_job_that_asks_for_a_zone_never_runs_where_the_site_is_not_known(
-    scheduler: Scheduler, database: Database, broker: redis.Redis, clock: TurnedClock
+    scheduler: Scheduler, database: Database, broker: redis.Redis, clock: ManualClock
 ) -> None:
-    worker_in(database, UNKNOWN_ZONE)
+    add_worker(database, UNKNOWN_ZONE)
     job_id = add_job(database, zone="NO")
     scheduler.tick()
-    job = get(database, job_id)
+    job = read_job(database, job_id)
     assert job.dispatched_at is None
     assert job.reason is not None
     assert "zone NO: none is alive there" in job.reason
@@ -93,34 +93,34 @@ def test_a_job_that_asks_for_a_zone_never_runs_where_the_site_is_not_known(
 def test_a_site_that_is_known_comes_first_however_dirty_its_grid(
     known: str, scheduler: Scheduler, database: Database
 ) -> None:
-    worker_in(database, UNKNOWN_ZONE)
-    worker_in(database, known, name="worker_2")
+    add_worker(database, UNKNOWN_ZONE)
+    add_worker(database, known, name="worker_2")
     job_id = add_job(database)
     scheduler.tick()
-    assert get(database, job_id).zone == known
+    assert read_job(database, job_id).zone == known
 
 
 def test_the_site_with_a_worker_is_chosen_though_cleaner_zones_are_known(
     scheduler: Scheduler, database: Database
 ) -> None:
-    worker_in(database, "PL")
-    worker_in(database, "FR", name="worker_2")
+    add_worker(database, "PL")
+    add_worker(database, "FR", name="worker_2")
     job_id = add_job(database)
     scheduler.tick()
-    assert get(database, job_id).zone == "FR"
+    assert read_job(database, job_id).zone == "FR"
 
 
 def test_a_message_that_was_sent_before_the_job_was_placed_elsewhere_is_not_taken_up(
-    scheduler: Scheduler, settings: Settings, database: Database, clock: TurnedClock
+    scheduler: Scheduler, settings: Settings, database: Database, clock: ManualClock
 ) -> None:
-    worker_in(database, "FR")
+    add_worker(database, "FR")
     job_id = add_job(database)
     scheduler.tick()
-    assert get(database, job_id).zone == "FR"
-    worker_in(database, "NO", name="worker_2")
-    clock.turn(seconds=settings.redispatch_seconds + 1)
+    assert read_job(database, job_id).zone == "FR"
+    add_worker(database, "NO", name="worker_2")
+    clock.advance(seconds=settings.redispatch_seconds + 1)
     scheduler.tick()
-    assert get(database, job_id).zone == "NO"
+    assert read_job(database, job_id).zone == "NO"
     with database.session() as session:
         for zone, is_taken in (("FR", False), ("NO", True)):
             lease = claim(session, job_id, worker_id=f"w-{zone}", device="cpu", at=clock(), lease_seconds=60, zone=zone)
@@ -128,18 +128,18 @@ def test_a_message_that_was_sent_before_the_job_was_placed_elsewhere_is_not_take
 
 
 def test_an_interrupted_job_goes_on_in_its_own_zone_as_long_as_that_has_a_worker(
-    scheduler: Scheduler, database: Database, clock: TurnedClock
+    scheduler: Scheduler, database: Database, clock: ManualClock
 ) -> None:
-    worker_in(database, "FR")
+    add_worker(database, "FR")
     job_id = add_job(database, hours=1)
     scheduler.tick()
-    claimed(database, job_id, at=clock())
+    claim_as_worker(database, job_id, at=clock())
     with database.session() as session:
-        session.get_one(type(get(database, job_id)), job_id).energy_kwh = 0.5
-    worker_in(database, "NO", name="worker_2")
-    fall_silent(database, job_id)
+        session.get_one(type(read_job(database, job_id)), job_id).energy_kwh = 0.5
+    add_worker(database, "NO", name="worker_2")
+    backdate_lease(database, job_id)
     for _ in range(3):
-        clock.turn(seconds=2 * HOUR.total_seconds())
+        clock.advance(seconds=2 * HOUR.total_seconds())
         scheduler.tick()
-    job = get(database, job_id)
+    job = read_job(database, job_id)
     assert (job.lost_attempts, job.zone) == (1, "FR")

@@ -14,8 +14,8 @@ from store.database import Database
 from store.settings import Settings
 from store.status import JobStatus
 from store.tables import Job
-from tests.carbon_provider_server import TurnedClock
-from tests.scheduler.stage import add_job, claimed, events, get, worker_in
+from tests.carbon_provider_server import ManualClock
+from tests.scheduler.stage import add_job, add_worker, claim_as_worker, events, read_job
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def settings(empty_broker: Settings) -> Settings:
 
 
 @pytest.fixture
-def scheduler(settings: Settings, clock: TurnedClock) -> Iterator[Scheduler]:
+def scheduler(settings: Settings, clock: ManualClock) -> Iterator[Scheduler]:
     with closing(Scheduler(settings, clock=clock)) as scheduler:
         yield scheduler
 
@@ -38,89 +38,89 @@ def broker(settings: Settings) -> Iterator[redis.Redis]:
 def test_each_free_worker_gets_one_job_of_the_zone_in_which_it_stands(
     scheduler: Scheduler, database: Database, broker: redis.Redis
 ) -> None:
-    worker_in(database, "FR")
+    add_worker(database, "FR")
     jobs = [add_job(database, zone=zone) for zone in ("FR", "PL", "FR", "FR")]
     scheduler.tick()
-    assert [get(database, job).dispatched_at is not None for job in jobs] == [True, False, False, False]
-    assert [get(database, job).reason for job in jobs] == [
+    assert [read_job(database, job).dispatched_at is not None for job in jobs] == [True, False, False, False]
+    assert [read_job(database, job).reason for job in jobs] == [
         None,
         "waits for a worker in zone PL: none is alive",
         "waits for a free worker: it is next",
         "waits for a free worker: 1 job is ahead of it",
     ]
     assert (broker.llen("train.FR"), broker.llen("train.PL")) == (1, 0)
-    claimed(database, jobs[0], at=scheduler._clock())
+    claim_as_worker(database, jobs[0], at=scheduler._clock())
     scheduler.tick()
-    assert [get(database, job).dispatched_at for job in jobs[1:]] == [None] * 3
-    worker_in(database, "PL", name="worker_2")
+    assert [read_job(database, job).dispatched_at for job in jobs[1:]] == [None] * 3
+    add_worker(database, "PL", name="worker_2")
     scheduler.tick()
-    assert get(database, jobs[1]).dispatched_at is not None
-    assert get(database, jobs[2]).reason == "waits for a free worker: it is next"
+    assert read_job(database, jobs[1]).dispatched_at is not None
+    assert read_job(database, jobs[2]).reason == "waits for a free worker: it is next"
 
 
 def test_jobs_that_wait_for_another_zones_workers_are_not_ahead(scheduler: Scheduler, database: Database) -> None:
-    worker_in(database, "FR")
-    worker_in(database, "PL", name="worker_2")
+    add_worker(database, "FR")
+    add_worker(database, "PL", name="worker_2")
     jobs = [add_job(database, zone=zone) for zone in ("FR", "FR", "PL", "PL")]
     scheduler.tick()
     waiting = "waits for a free worker: it is next"
-    assert [get(database, job).reason for job in jobs] == [None, waiting, None, waiting]
+    assert [read_job(database, job).reason for job in jobs] == [None, waiting, None, waiting]
 
 
 def test_what_waits_unchanged_is_not_written_again(
-    scheduler: Scheduler, database: Database, clock: TurnedClock
+    scheduler: Scheduler, database: Database, clock: ManualClock
 ) -> None:
-    worker_in(database, "FR")
+    add_worker(database, "FR")
     jobs = [add_job(database, zone="FR", hours=1), add_job(database, zone="PL"), add_job(database, zone="FR", hours=1)]
     scheduler.tick()
-    claimed(database, jobs[0], at=clock())
+    claim_as_worker(database, jobs[0], at=clock())
     scheduler.tick()
-    revisions = [get(database, job).revision for job in jobs]
+    revisions = [read_job(database, job).revision for job in jobs]
     for _ in range(2):
-        clock.turn(seconds=2)
+        clock.advance(seconds=2)
         scheduler.tick()
-    assert [get(database, job).revision for job in jobs] == revisions
+    assert [read_job(database, job).revision for job in jobs] == revisions
 
 
 def test_a_message_that_no_idle_worker_took_up_is_sent_again_and_one_that_waits_for_a_busy_one_is_not(
-    scheduler: Scheduler, settings: Settings, database: Database, broker: redis.Redis, clock: TurnedClock
+    scheduler: Scheduler, settings: Settings, database: Database, broker: redis.Redis, clock: ManualClock
 ) -> None:
-    worker_in(database, "FR")
+    add_worker(database, "FR")
     job = add_job(database, zone="FR")
     scheduler.tick()
-    clock.turn(seconds=settings.redispatch_seconds - 1)
+    clock.advance(seconds=settings.redispatch_seconds - 1)
     scheduler.tick()
     assert broker.llen("train.FR") == 1
-    clock.turn(seconds=2)
+    clock.advance(seconds=2)
     scheduler.tick()
     assert broker.llen("train.FR") == 2
-    claimed(database, add_job(database, zone="FR"), at=clock())
-    clock.turn(seconds=settings.redispatch_seconds + 1)
+    claim_as_worker(database, add_job(database, zone="FR"), at=clock())
+    clock.advance(seconds=settings.redispatch_seconds + 1)
     scheduler.tick()
     assert broker.llen("train.FR") == 2
-    assert get(database, job).reason == "waits for a free worker: it is next"
+    assert read_job(database, job).reason == "waits for a free worker: it is next"
 
 
 def test_a_clock_that_was_ahead_for_a_while_holds_no_job_back(
-    scheduler: Scheduler, database: Database, broker: redis.Redis, clock: TurnedClock
+    scheduler: Scheduler, database: Database, broker: redis.Redis, clock: ManualClock
 ) -> None:
-    worker_in(database, "FR")
-    clock.turn(hours=2)
+    add_worker(database, "FR")
+    clock.advance(hours=2)
     add_job(database, zone="FR")
     scheduler.tick()
-    clock.turn(hours=-2)
+    clock.advance(hours=-2)
     scheduler.tick()
     assert broker.llen("train.FR") == 2
 
 
 def test_an_emptied_broker_is_noticed_within_a_tick(
-    scheduler: Scheduler, database: Database, broker: redis.Redis, clock: TurnedClock
+    scheduler: Scheduler, database: Database, broker: redis.Redis, clock: ManualClock
 ) -> None:
-    worker_in(database, "FR")
+    add_worker(database, "FR")
     jobs = [add_job(database, zone="FR"), add_job(database, JobStatus.VALIDATING)]
     scheduler.tick()
     broker.flushdb()
-    clock.turn(seconds=1)
+    clock.advance(seconds=1)
     scheduler.tick()
     assert broker.llen("train.FR") == 1
     assert any(jobs[1] in message for message in broker.lrange("prepare", 0, -1))
@@ -129,34 +129,34 @@ def test_an_emptied_broker_is_noticed_within_a_tick(
 
 
 def test_without_a_broker_jobs_wait_unsent_and_others_are_deferred_and_reclaimed(
-    settings: Settings, database: Database, clock: TurnedClock
+    settings: Settings, database: Database, clock: ManualClock
 ) -> None:
-    worker_in(database, "FR")
+    add_worker(database, "FR")
     job = add_job(database, zone="FR")
     with closing(Scheduler(settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"}), clock=clock)) as cut_off:
         cut_off.tick()
-    assert get(database, job).dispatched_at is None
+    assert read_job(database, job).dispatched_at is None
     assert [event.type for event in events(database, job)] == ["job.submitted", "job.queued"]
     with closing(Scheduler(settings, clock=clock)) as scheduler:
         scheduler.tick()
-    assert get(database, job).dispatched_at == clock()
+    assert read_job(database, job).dispatched_at == clock()
 
 
 def test_a_broker_that_goes_away_in_the_middle_leaves_the_job_unsent(
-    settings: Settings, database: Database, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, database: Database, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker_in(database, "FR")
+    add_worker(database, "FR")
     job = add_job(database, zone="FR")
     with closing(Scheduler(settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"}), clock=clock)) as cut_off:
         monkeypatch.setattr(cut_off._broker, "answers", lambda: True)
         cut_off.tick()
-    assert get(database, job).dispatched_at is None
+    assert read_job(database, job).dispatched_at is None
 
 
 def test_one_job_that_cannot_be_looked_at_holds_up_no_other(
-    scheduler: Scheduler, database: Database, clock: TurnedClock
+    scheduler: Scheduler, database: Database, clock: ManualClock
 ) -> None:
-    worker_in(database, "FR")
+    add_worker(database, "FR")
     policy = {"kind": "unheard of", "gate": {"mode": "pause"}}
     broken = [add_job(database, zone="FR", policy=policy, hours=1) for _ in range(3)]
     for job_id, status in zip(broken[1:], (JobStatus.DEFERRED, JobStatus.RUNNING), strict=True):
@@ -167,10 +167,10 @@ def test_one_job_that_cannot_be_looked_at_holds_up_no_other(
         session.get_one(Job, deferred).status = JobStatus.DEFERRED
     job = add_job(database, zone="FR", priority=1)
     scheduler.tick()
-    assert {get(database, job_id).reason for job_id in broken} == {NOT_LOOKED_AT}
-    assert [get(database, job_id).status for job_id in broken[1:]] == [JobStatus.DEFERRED, JobStatus.RUNNING]
-    assert get(database, deferred).status is JobStatus.QUEUED
-    assert get(database, job).dispatched_at == clock()
+    assert {read_job(database, job_id).reason for job_id in broken} == {NOT_LOOKED_AT}
+    assert [read_job(database, job_id).status for job_id in broken[1:]] == [JobStatus.DEFERRED, JobStatus.RUNNING]
+    assert read_job(database, deferred).status is JobStatus.QUEUED
+    assert read_job(database, job).dispatched_at == clock()
 
 
 def test_new_jobs_go_to_the_prepare_workers_a_few_at_a_time_and_owner_by_owner(
@@ -179,19 +179,19 @@ def test_new_jobs_go_to_the_prepare_workers_a_few_at_a_time_and_owner_by_owner(
     alices = [add_job(database, JobStatus.VALIDATING) for _ in range(3)]
     bobs = add_job(database, JobStatus.VALIDATING, owner="bob")
     scheduler.tick()
-    sent = [job for job in (*alices, bobs) if get(database, job).dispatched_at is not None]
+    sent = [job for job in (*alices, bobs) if read_job(database, job).dispatched_at is not None]
     assert sent == [alices[0], bobs]
 
 
 def test_two_schedulers_that_both_believe_to_lead_send_and_transition_each_job_once(
-    settings: Settings, database: Database, clock: TurnedClock
+    settings: Settings, database: Database, clock: ManualClock
 ) -> None:
     for number in range(3):
-        worker_in(database, "FR", name=f"worker_{number}")
+        add_worker(database, "FR", name=f"worker_{number}")
     jobs = [add_job(database, zone="FR") for _ in range(6)]
     lost = [add_job(database, zone="PL") for _ in range(3)]
     for number, job in enumerate(lost):
-        claimed(database, job, at=clock(), worker=f"dead_{number}")
+        claim_as_worker(database, job, at=clock(), worker=f"dead_{number}")
     with database.session() as session:
         session.connection().exec_driver_sql("UPDATE jobs SET lease_expires_at = now() - interval '1 second'")
     with ExitStack() as stack:
@@ -208,34 +208,34 @@ def test_two_schedulers_that_both_believe_to_lead_send_and_transition_each_job_o
             thread.start()
         for thread in threads:
             thread.join()
-    dispatched = [job for job in jobs if get(database, job).dispatched_at is not None]
+    dispatched = [job for job in jobs if read_job(database, job).dispatched_at is not None]
     assert dispatched == jobs[:3]
     for job in dispatched:
         assert [event.type for event in events(database, job)].count("job.dispatched") == 1
     for job in lost:
         assert [event.type for event in events(database, job)].count("job.queued") == 2
-        assert get(database, job).lost_attempts == 1
+        assert read_job(database, job).lost_attempts == 1
     with closing(redis.Redis.from_url(settings.redis_url)) as broker:
         assert broker.llen("train.FR") == 3
 
 
 def test_a_worker_that_ends_its_job_gets_the_next_within_a_second(settings: Settings, database: Database) -> None:
-    worker_in(database, "FR")
+    add_worker(database, "FR")
     first, second = add_job(database, zone="FR"), add_job(database, zone="FR")
-    lease_at = get(database, first).created_at
-    claimed(database, first, at=lease_at)
+    lease_at = read_job(database, first).created_at
+    claim_as_worker(database, first, at=lease_at)
     slow = settings.model_copy(update={"tick_seconds": 30.0})
     stop = threading.Event()
     running = Scheduler(slow)
     runner = threading.Thread(target=running.run, args=(stop,))
     runner.start()
     try:
-        wait_for(lambda: get(database, second).reason is not None)
+        wait_for(lambda: read_job(database, second).reason is not None)
         with database.session() as session:
             connection = session.connection()
             connection.exec_driver_sql(f"UPDATE jobs SET status = 'succeeded' WHERE id = '{first}'")
             connection.exec_driver_sql("NOTIFY greentune_wake")
-        took = wait_for(lambda: get(database, second).dispatched_at is not None)
+        took = wait_for(lambda: read_job(database, second).dispatched_at is not None)
         assert took < 1.0
         with database.session() as session:
             rows = session.connection().exec_driver_sql("SELECT id FROM workers WHERE role = 'scheduler'").all()

@@ -17,7 +17,7 @@ from store.queue import Waiting, in_turn
 from store.settings import Settings
 from store.status import JobStatus
 from store.tables import Job
-from tests.scheduler.stage import START, add_job, claimed, worker_in
+from tests.scheduler.stage import START, add_job, add_worker, claim_as_worker
 
 OWNERS = st.sampled_from(["alice", "bob", "carol", None])
 
@@ -56,10 +56,10 @@ def test_no_owner_gets_a_second_worker_while_another_waits_and_no_priority_is_in
     with database.session() as session:
         session.execute(text("TRUNCATE jobs, workers CASCADE"))
     for number in range(workers):
-        worker_in(database, "FR", name=f"worker_{number}")
+        add_worker(database, "FR", name=f"worker_{number}")
     held: Counter[str] = Counter()
     if busy_for is not None:
-        claimed(database, add_job(database, zone="FR", owner=busy_for), at=START, worker="worker_0")
+        claim_as_worker(database, add_job(database, zone="FR", owner=busy_for), at=START, worker="worker_0")
         held[busy_for] += 1
     for owner, priority in queued:
         add_job(database, zone="FR", owner=owner, priority=priority)

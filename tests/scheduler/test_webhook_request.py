@@ -19,15 +19,15 @@ from cryptography.x509.oid import NameOID
 from scheduler import webhook_request
 from scheduler.webhook_request import Answered, Attempt, Interrupted, Route, Undeliverable, resolve
 from store.webhook_url import networks
-from tests.webhook_receiver import Receiver, Reply
+from tests.webhook_receiver import WebhookReceiver, WebhookReply
 
 LOCAL = networks(["127.0.0.0/8"])
 ROUTE = Route(LOCAL, total_seconds=0.6, connect_seconds=0.3)
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as receiver:
+def receiver() -> Iterator[WebhookReceiver]:
+    with WebhookReceiver() as receiver:
         yield receiver
 
 
@@ -41,7 +41,7 @@ def names(*answers: list[str]) -> Callable[[str, int], list[str]]:
     return lambda host, port: next(left)
 
 
-def test_the_message_arrives_whole_under_the_name_of_its_host(receiver: Receiver) -> None:
+def test_the_message_arrives_whole_under_the_name_of_its_host(receiver: WebhookReceiver) -> None:
     route = replace(ROUTE, resolve=names(["127.0.0.1"]))
     answered = post(f"http://hooks.example.com:{receiver.port}/hook?a=b%20c", route)
 
@@ -66,7 +66,7 @@ def test_the_message_arrives_whole_under_the_name_of_its_host(receiver: Receiver
     ],
 )
 def test_a_host_with_any_address_that_is_not_public_is_not_connected_to(
-    receiver: Receiver, addresses: list[str]
+    receiver: WebhookReceiver, addresses: list[str]
 ) -> None:
     for scheme in ("http", "https"):
         with pytest.raises(Undeliverable, match="not public") as raised:
@@ -77,14 +77,14 @@ def test_a_host_with_any_address_that_is_not_public_is_not_connected_to(
 
 
 @pytest.mark.parametrize("host", ["localhost", "ip6-localhost"])
-def test_what_the_system_itself_takes_for_loopback_is_refused(receiver: Receiver, host: str) -> None:
+def test_what_the_system_itself_takes_for_loopback_is_refused(receiver: WebhookReceiver, host: str) -> None:
     with pytest.raises(Undeliverable, match=r"not public|no address"):
         post(f"https://{host}:{receiver.port}/", Route())
     assert receiver.messages == []
 
 
 @pytest.mark.parametrize("host", ["2130706433", "0x7f000001", "0177.0.0.1", "127.1", "[::ffff:7f00:1]", "127.0.0.1"])
-def test_loopback_is_refused_however_it_is_written(receiver: Receiver, host: str) -> None:
+def test_loopback_is_refused_however_it_is_written(receiver: WebhookReceiver, host: str) -> None:
     with pytest.raises(Undeliverable):
         post(f"https://{host}:{receiver.port}/", Route())
     assert receiver.messages == []
@@ -95,7 +95,7 @@ def test_loopback_is_refused_however_it_is_written(receiver: Receiver, host: str
             post(f"https://hooks.example.com:{receiver.port}/", Route(resolve=names(found)))
 
 
-def test_a_name_that_leads_elsewhere_the_second_time_is_asked_for_once(receiver: Receiver) -> None:
+def test_a_name_that_leads_elsewhere_the_second_time_is_asked_for_once(receiver: WebhookReceiver) -> None:
     """The first answer is checked and connected to: 127.0.0.1 stands for the public address, 127.0.0.2 for inside."""
     asked: list[str] = []
 
@@ -118,8 +118,8 @@ def test_nothing_goes_unencrypted_to_a_public_address() -> None:
         post("http://hooks.example.com/", Route(LOCAL, resolve=names(["8.8.8.8"])))
 
 
-def test_a_proxy_of_the_environment_is_not_asked(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Receiver() as proxy:
+def test_a_proxy_of_the_environment_is_not_asked(receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    with WebhookReceiver() as proxy:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
             monkeypatch.setenv(name, proxy.url)
         assert post(receiver.url).status == 204
@@ -127,27 +127,27 @@ def test_a_proxy_of_the_environment_is_not_asked(receiver: Receiver, monkeypatch
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_an_answer_and_not_followed(receiver: Receiver, status: int) -> None:
-    with Receiver() as inside:
-        receiver.replies.append(Reply(status, {"Location": inside.url}))
+def test_a_redirect_is_an_answer_and_not_followed(receiver: WebhookReceiver, status: int) -> None:
+    with WebhookReceiver() as inside:
+        receiver.replies.append(WebhookReply(status, {"Location": inside.url}))
         assert post(receiver.url) == Answered(status, None)
         assert inside.messages == []
 
 
-def test_the_next_address_is_tried_where_the_first_does_not_listen(receiver: Receiver) -> None:
+def test_the_next_address_is_tried_where_the_first_does_not_listen(receiver: WebhookReceiver) -> None:
     route = replace(ROUTE, resolve=names(["127.0.0.2", "127.0.0.1"]))
     assert post(f"http://hooks.example.com:{receiver.port}/", route).status == 204
 
 
-def test_nobody_there_and_a_name_that_is_none_are_told_apart(receiver: Receiver) -> None:
+def test_nobody_there_and_a_name_that_is_none_are_told_apart(receiver: WebhookReceiver) -> None:
     with pytest.raises(Undeliverable, match="no connection"):
         post(f"http://127.0.0.2:{receiver.port}/")
     with pytest.raises(Undeliverable, match="has no address"):
         post("https://hooks.invalid/", Route())
 
 
-def test_what_the_receiver_asks_for_is_given_with_its_status(receiver: Receiver) -> None:
-    receiver.replies.append(Reply(503, {"Retry-After": "120"}))
+def test_what_the_receiver_asks_for_is_given_with_its_status(receiver: WebhookReceiver) -> None:
+    receiver.replies.append(WebhookReply(503, {"Retry-After": "120"}))
     assert post(receiver.url) == Answered(503, timedelta(minutes=2))
 
 
@@ -162,21 +162,21 @@ def drip(piece: bytes, *, every: float = 0.05, first: bytes = b"") -> Callable[[
     return send
 
 
-def test_a_receiver_that_drips_its_head_is_left_in_time(receiver: Receiver) -> None:
-    receiver.replies.append(Reply(send=drip(b"x-h: 1\r\n", first=b"HTTP/1.1 200 OK\r\n")))
+def test_a_receiver_that_drips_its_head_is_left_in_time(receiver: WebhookReceiver) -> None:
+    receiver.replies.append(WebhookReply(send=drip(b"x-h: 1\r\n", first=b"HTTP/1.1 200 OK\r\n")))
     begun = time.monotonic()
     with pytest.raises(Undeliverable, match=r"no answer within 0\.6 s"):
         post(receiver.url)
     assert time.monotonic() - begun < 1.5
 
 
-def test_a_receiver_that_never_comes_past_interim_answers_is_left_in_time(receiver: Receiver) -> None:
-    receiver.replies.append(Reply(send=drip(b"HTTP/1.1 103 Early Hints\r\n\r\n")))
+def test_a_receiver_that_never_comes_past_interim_answers_is_left_in_time(receiver: WebhookReceiver) -> None:
+    receiver.replies.append(WebhookReply(send=drip(b"HTTP/1.1 103 Early Hints\r\n\r\n")))
     with pytest.raises(Undeliverable, match="no answer within"):
         post(receiver.url)
 
 
-def test_a_body_without_end_changes_nothing_of_the_answer(receiver: Receiver) -> None:
+def test_a_body_without_end_changes_nothing_of_the_answer(receiver: WebhookReceiver) -> None:
     sent = [0]
 
     def pour(out: Any) -> None:
@@ -185,26 +185,28 @@ def test_a_body_without_end_changes_nothing_of_the_answer(receiver: Receiver) ->
             out.write(b"x" * 2**16)
             sent[0] += 2**16
 
-    receiver.replies.append(Reply(send=pour))
+    receiver.replies.append(WebhookReply(send=pour))
     assert post(receiver.url).status == 200
     assert sent[0] < 64 * 2**20  # what the buffers between the two take
 
 
-def test_a_dripping_body_changes_nothing_of_the_answer(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dripping_body_changes_nothing_of_the_answer(
+    receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(webhook_request, "BODY_SECONDS", 0.2)
-    receiver.replies.append(Reply(send=drip(b"x", first=b"HTTP/1.1 200 OK\r\n\r\n")))
+    receiver.replies.append(WebhookReply(send=drip(b"x", first=b"HTTP/1.1 200 OK\r\n\r\n")))
     begun = time.monotonic()
     assert post(receiver.url).status == 200
     assert time.monotonic() - begun < 0.6
 
 
-def test_what_is_no_http_is_a_failure(receiver: Receiver) -> None:
-    receiver.replies.append(Reply(send=lambda out: out.write(b"220 mail.example.com ESMTP\r\n")))
+def test_what_is_no_http_is_a_failure(receiver: WebhookReceiver) -> None:
+    receiver.replies.append(WebhookReply(send=lambda out: out.write(b"220 mail.example.com ESMTP\r\n")))
     with pytest.raises(Undeliverable, match="the connection failed"):
         post(receiver.url)
 
 
-def test_an_attempt_can_be_broken_off(receiver: Receiver) -> None:
+def test_an_attempt_can_be_broken_off(receiver: WebhookReceiver) -> None:
     receiver.held.clear()
     attempt = Attempt(Route(LOCAL))
     threading.Timer(0.2, attempt.cancel).start()
@@ -246,7 +248,7 @@ def test_the_certificate_has_to_be_the_hosts_and_from_somebody_who_is_trusted(tm
     server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server_side.load_cert_chain(file)
     trusting = replace(ROUTE, resolve=lambda *_: ["127.0.0.1"], trust=ssl.create_default_context(cafile=file))
-    with Receiver(tls=server_side) as receiver:
+    with WebhookReceiver(tls=server_side) as receiver:
         url = f"https://hooks.example.com:{receiver.port}/"
         with pytest.raises(Undeliverable, match=r"certificate .* self-signed"):
             post(url, replace(trusting, trust=None))
@@ -258,6 +260,6 @@ def test_the_certificate_has_to_be_the_hosts_and_from_somebody_who_is_trusted(tm
         assert len(receiver.messages) == 1
 
 
-def test_what_speaks_no_tls_is_a_failure(receiver: Receiver) -> None:
+def test_what_speaks_no_tls_is_a_failure(receiver: WebhookReceiver) -> None:
     with pytest.raises(Undeliverable, match=r"no connection|failed|timed out|no answer"):
         post(f"https://127.0.0.1:{receiver.port}/")

@@ -34,7 +34,7 @@ from store.transitions import transition
 from store.webhook_url import networks
 from store.webhooks import WebhookRepository, signing_secret
 from tests.scheduler.stage import START, add_job
-from tests.webhook_receiver import Receiver, Reply
+from tests.webhook_receiver import WebhookReceiver, WebhookReply
 
 ROUTE = Route(networks(["127.0.0.0/8"]), resolve=lambda *_: ["127.0.0.1"], total_seconds=5)
 
@@ -45,8 +45,8 @@ def settings(settings: Settings) -> Settings:
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as receiver:
+def receiver() -> Iterator[WebhookReceiver]:
+    with WebhookReceiver() as receiver:
         yield receiver
 
 
@@ -113,7 +113,7 @@ def send(delivery: WebhookDelivery) -> None:
 
 
 def test_the_end_of_a_job_arrives_so_that_its_receiver_can_verify_it(
-    database: Database, settings: Settings, delivery: WebhookDelivery, receiver: Receiver
+    database: Database, settings: Settings, delivery: WebhookDelivery, receiver: WebhookReceiver
 ) -> None:
     webhook_id = register(database, receiver.url)
     register(database, receiver.url, owner="bob")
@@ -165,11 +165,11 @@ def test_each_way_to_end_is_told_and_nothing_else(database: Database) -> None:
 
 
 def test_what_was_not_taken_is_sent_again_as_the_same_message(
-    database: Database, settings: Settings, delivery: WebhookDelivery, receiver: Receiver
+    database: Database, settings: Settings, delivery: WebhookDelivery, receiver: WebhookReceiver
 ) -> None:
     webhook_id = register(database, receiver.url)
     end_job(database)
-    receiver.replies.extend([Reply(500), Reply(302, {"Location": receiver.url})])
+    receiver.replies.extend([WebhookReply(500), WebhookReply(302, {"Location": receiver.url})])
 
     send(delivery)
     send(delivery)  # too early
@@ -194,11 +194,11 @@ def test_what_was_not_taken_is_sent_again_as_the_same_message(
 
 
 def test_it_is_given_up_at_last_and_the_receivers_wish_to_wait_is_heard(
-    database: Database, delivery: WebhookDelivery, receiver: Receiver
+    database: Database, delivery: WebhookDelivery, receiver: WebhookReceiver
 ) -> None:
     webhook_id = register(database, receiver.url)
     end_job(database)
-    receiver.replies.extend([Reply(503, {"Retry-After": "3600"})] * 3)
+    receiver.replies.extend([WebhookReply(503, {"Retry-After": "3600"})] * 3)
     send(delivery)
     [row] = deliveries(database, webhook_id)
     assert row.next_attempt_at is not None
@@ -228,13 +228,13 @@ def test_a_host_that_leads_inside_is_a_failure_that_is_told_without_its_address(
 
 
 def test_a_receiver_that_says_gone_gets_nothing_more(
-    database: Database, delivery: WebhookDelivery, receiver: Receiver
+    database: Database, delivery: WebhookDelivery, receiver: WebhookReceiver
 ) -> None:
     webhook_id = register(database, receiver.url)
-    receiver.replies.append(Reply(500))
+    receiver.replies.append(WebhookReply(500))
     end_job(database)
     send(delivery)
-    receiver.replies.append(Reply(410))
+    receiver.replies.append(WebhookReply(410))
     end_job(database)
     send(delivery)
 
@@ -248,13 +248,13 @@ def test_a_receiver_that_says_gone_gets_nothing_more(
 
 @pytest.mark.parametrize("taken", [None, GIVEN_UP_UNTIL_DISABLED // 2])
 def test_a_webhook_is_disabled_once_too_many_messages_in_a_row_were_given_up(
-    database: Database, settings: Settings, receiver: Receiver, taken: int | None
+    database: Database, settings: Settings, receiver: WebhookReceiver, taken: int | None
 ) -> None:
     webhook_id = register(database, receiver.url)
     once = settings.model_copy(update={"webhook_max_attempts": 1})
     with closing(WebhookDelivery(database, once, route=ROUTE)) as delivery:
         for number in range(GIVEN_UP_UNTIL_DISABLED + (0 if taken is None else 2)):
-            receiver.replies.append(Reply(204 if number == taken else 500))
+            receiver.replies.append(WebhookReply(204 if number == taken else 500))
             end_job(database)
             send(delivery)
     disabled = webhook(database, webhook_id)
@@ -267,7 +267,7 @@ def test_a_webhook_is_disabled_once_too_many_messages_in_a_row_were_given_up(
 
 
 def test_a_message_whose_sender_died_is_sent_by_the_next(
-    database: Database, delivery: WebhookDelivery, receiver: Receiver
+    database: Database, delivery: WebhookDelivery, receiver: WebhookReceiver
 ) -> None:
     webhook_id = register(database, receiver.url)
     end_job(database)
@@ -291,7 +291,7 @@ def test_a_message_whose_sender_died_is_sent_by_the_next(
 
 
 def test_two_senders_side_by_side_send_each_message_once(
-    database: Database, settings: Settings, receiver: Receiver
+    database: Database, settings: Settings, receiver: WebhookReceiver
 ) -> None:
     ids = [register(database, receiver.url, owner=f"owner-{number}") for number in range(3)]
     for webhook_id in ids:
@@ -325,7 +325,7 @@ def wait_until(holds: Callable[[], bool]) -> None:
     ("hosts", "owners", "most"), [(1, 9, AT_ONCE_PER_HOST), (9, 1, AT_ONCE_PER_OWNER), (9, 9, AT_ONCE)]
 )
 def test_so_many_are_sent_at_once_to_a_host_of_an_owner_and_in_all(
-    database: Database, delivery: WebhookDelivery, receiver: Receiver, hosts: int, owners: int, most: int
+    database: Database, delivery: WebhookDelivery, receiver: WebhookReceiver, hosts: int, owners: int, most: int
 ) -> None:
     for number in range(9):
         url = f"http://host-{number % hosts}.example.com:{receiver.port}/"
@@ -341,9 +341,9 @@ def test_so_many_are_sent_at_once_to_a_host_of_an_owner_and_in_all(
 
 
 def test_a_slow_receiver_holds_up_nobody_elses_messages(
-    database: Database, delivery: WebhookDelivery, receiver: Receiver
+    database: Database, delivery: WebhookDelivery, receiver: WebhookReceiver
 ) -> None:
-    with Receiver() as slow:
+    with WebhookReceiver() as slow:
         slow.held.clear()
         write_tests(database, register(database, f"http://slow.example.com:{slow.port}/", owner="bob"), 20)
         webhook_id = register(database, f"http://quick.example.com:{receiver.port}/")
@@ -357,7 +357,7 @@ def test_a_slow_receiver_holds_up_nobody_elses_messages(
 
 
 def test_stopping_breaks_off_what_takes_long_and_the_next_sends_it_at_once(
-    database: Database, settings: Settings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    database: Database, settings: Settings, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(webhooks, "GRACE_SECONDS", 0.1)
     webhook_id = register(database, receiver.url)
@@ -378,11 +378,11 @@ def test_stopping_breaks_off_what_takes_long_and_the_next_sends_it_at_once(
 
 
 def test_a_webhook_that_is_deleted_meanwhile_is_let_go(
-    database: Database, delivery: WebhookDelivery, receiver: Receiver
+    database: Database, delivery: WebhookDelivery, receiver: WebhookReceiver
 ) -> None:
     webhook_id = register(database, receiver.url)
     end_job(database)
-    receiver.replies.append(Reply(500))
+    receiver.replies.append(WebhookReply(500))
     receiver.held.clear()
     delivery.begin()
     wait_until(lambda: receiver.now == 1)
@@ -441,7 +441,7 @@ def test_pauses_grow_to_about_a_day_in_all() -> None:
 
 
 def test_the_scheduler_hears_of_a_message_and_sends_it_at_once(
-    database: Database, settings: Settings, empty_broker: Settings, receiver: Receiver
+    database: Database, settings: Settings, empty_broker: Settings, receiver: WebhookReceiver
 ) -> None:
     webhook_id = register(database, receiver.url)
     job_id = add_job(database, owner="alice")

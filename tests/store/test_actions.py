@@ -20,7 +20,7 @@ from store.settings import Settings
 from store.status import ALLOWED, ASKED, FINAL, HELD_BY_A_WORKER, Action, JobStatus
 from store.tables import Dataset, Job
 from store.transitions import TransitionRefused, transition
-from tests.scheduler.stage import HOUR, START, add_job, claimed, events, get
+from tests.scheduler.stage import HOUR, START, add_job, claim_as_worker, events, read_job
 
 LATER = START + 48 * HOUR
 
@@ -40,7 +40,7 @@ def put(database: Database, job_id: str, **columns: object) -> None:
 def failed(database: Database, **columns: object) -> str:
     """A job that failed in the middle of its first attempt."""
     job_id = add_job(database, zone="FR", hours=1.0)
-    lease = claimed(database, job_id, at=START)
+    lease = claim_as_worker(database, job_id, at=START)
     with database.session() as session:
         progress.report_step(session, lease, steps=10, steps_done=4, loss=1.0)
         progress.fail(session, lease, at=START + HOUR, error={"title": "Full", "detail": "the disk is full"})
@@ -61,24 +61,24 @@ def test_a_job_that_no_worker_holds_is_cancelled_at_once(database: Database) -> 
         job_id = add_job(database, JobStatus.VALIDATING if status is JobStatus.VALIDATING else JobStatus.QUEUED)
         put(database, job_id, status=status)
         do(database, job_id, Action.CANCEL)
-        job = get(database, job_id)
+        job = read_job(database, job_id)
         assert (job.status, job.finished_at, job.control) == (JobStatus.CANCELLED, LATER, "run")
         assert events(database, job_id)[-1].data["by"] == "alice"
 
 
 def test_a_worker_that_holds_a_job_is_asked_to_pause_and_then_to_cancel(database: Database) -> None:
     job_id = add_job(database, zone="FR")
-    lease = claimed(database, job_id, at=START)
+    lease = claim_as_worker(database, job_id, at=START)
     do(database, job_id, Action.PAUSE)
-    job = get(database, job_id)
+    job = read_job(database, job_id)
     assert (job.status, job.control, job.control_at) == (JobStatus.PAUSING, "pause", LATER)
     assert job.lease_token == lease.token
     do(database, job_id, Action.CANCEL)
-    job = get(database, job_id)
+    job = read_job(database, job_id)
     assert (job.status, job.control) == (JobStatus.CANCELLING, "cancel")
     with database.session() as session:
         progress.give_back(session, lease, at=LATER)
-    job = get(database, job_id)
+    job = read_job(database, job_id)
     assert (job.status, job.control, job.control_at, job.worker_id) == (JobStatus.CANCELLED, "run", None, None)
 
 
@@ -95,7 +95,7 @@ def test_a_resumed_jobs_gate_plans_anew_and_the_time_in_its_owners_hands_is_none
     put(database, job_id, gate={"committed": True}, not_before=START + 24 * HOUR, started_at=START)
     do(database, job_id, Action.PAUSE)
     do(database, job_id, Action.RESUME)
-    job = get(database, job_id)
+    job = read_job(database, job_id)
     assert (job.status, job.gate, job.not_before, job.dispatched_at) == (JobStatus.QUEUED, None, None, None)
     assert (job.released_at, job.ready_at, job.queued_at) == (LATER, START, LATER)
 
@@ -119,18 +119,18 @@ def test_a_job_that_had_not_begun_is_ready_when_it_is_resumed(database: Database
     job_id = add_job(database)
     do(database, job_id, Action.PAUSE)
     do(database, job_id, Action.RESUME)
-    assert get(database, job_id).ready_at == LATER
+    assert read_job(database, job_id).ready_at == LATER
 
 
 def test_a_retried_job_forgets_its_end_and_keeps_what_it_has_done_and_used(database: Database) -> None:
     job_id = failed(database, lost_attempts=3, settled_at=LATER, counterfactuals={"missing": "none"})
     do(database, job_id, Action.RETRY)
-    job = get(database, job_id)
+    job = read_job(database, job_id)
     assert job.status is JobStatus.QUEUED
     assert (job.error, job.finished_at, job.settled_at, job.counterfactuals) == (None, None, None, None)
     assert (job.lost_attempts, job.attempts, job.steps_done, job.energy_kwh) == (0, 1, 4, 0.5)
     assert (job.ready_at, job.released_at) == (START, LATER)
-    assert claimed(database, job_id, at=LATER).attempt == 2
+    assert claim_as_worker(database, job_id, at=LATER).attempt == 2
 
 
 def test_a_job_without_an_estimate_is_validated_anew_when_it_is_retried(database: Database) -> None:
@@ -140,7 +140,7 @@ def test_a_job_without_an_estimate_is_validated_anew_when_it_is_retried(database
         assert job is not None
         JobRepository(session).fail(job, at=START, error={"title": "No", "detail": "no"})
     do(database, job_id, Action.RETRY)
-    job = get(database, job_id)
+    job = read_job(database, job_id)
     assert (job.status, job.dispatched_at, job.error) == (JobStatus.VALIDATING, None, None)
 
 
@@ -150,7 +150,7 @@ def test_a_job_whose_files_were_removed_is_not_retried(database: Database) -> No
         ActionRefused, match=r"its files were removed at 2026-11-23.*what can be asked of it now: nothing"
     ):
         do(database, job_id, Action.RETRY)
-    assert possible(get(database, job_id)) == []
+    assert possible(read_job(database, job_id)) == []
 
 
 def test_a_job_whose_dataset_was_deleted_is_not_retried(database: Database) -> None:
@@ -159,7 +159,7 @@ def test_a_job_whose_dataset_was_deleted_is_not_retried(database: Database) -> N
         session.execute(update(Dataset).values(deleted_at=LATER))
     with pytest.raises(ActionRefused, match=r"its dataset ds_.* was deleted"):
         do(database, job_id, Action.RETRY)
-    assert get(database, job_id).error is not None
+    assert read_job(database, job_id).error is not None
 
 
 def test_a_cancel_and_a_claim_at_the_same_time_agree(database: Database) -> None:
@@ -184,7 +184,7 @@ def test_a_cancel_and_a_claim_at_the_same_time_agree(database: Database) -> None
             thread.start()
         for thread in threads:
             thread.join()
-        job, lease = get(database, job_id), leases.pop()
+        job, lease = read_job(database, job_id), leases.pop()
         outcomes.add((job.status, lease is None))
         assert (job.lease_token is None) == (lease is None)
     assert outcomes <= {(JobStatus.CANCELLED, True), (JobStatus.CANCELLING, False)}
@@ -199,7 +199,7 @@ def test_a_cancel_waits_for_a_claim_that_is_not_committed_yet(database: Database
         cancel.join(0.1)
         assert cancel.is_alive()
     cancel.join()
-    assert get(database, job_id).status is JobStatus.CANCELLING
+    assert read_job(database, job_id).status is JobStatus.CANCELLING
 
 
 def test_a_claim_waits_for_a_cancel_that_is_not_committed_yet_and_takes_nothing(database: Database) -> None:
@@ -221,7 +221,7 @@ def test_a_claim_waits_for_a_cancel_that_is_not_committed_yet_and_takes_nothing(
         assert claiming.is_alive()
     claiming.join()
     assert leases == [None]
-    assert get(database, job_id).status is JobStatus.CANCELLED
+    assert read_job(database, job_id).status is JobStatus.CANCELLED
 
 
 class Life:
@@ -284,10 +284,10 @@ def test_whatever_happens_in_whatever_order_the_table_is_kept_and_every_change_i
     random = Random(seed)
     for _ in range(3):
         life = Life(database, add_job(database, JobStatus.VALIDATING), random)
-        before, seen = get(database, life.job_id), len(events(database, life.job_id))
+        before, seen = read_job(database, life.job_id), len(events(database, life.job_id))
         for _ in range(30):
             life.happens()
-            job, told = get(database, life.job_id), events(database, life.job_id)[seen:]
+            job, told = read_job(database, life.job_id), events(database, life.job_id)[seen:]
             if job.status is before.status:
                 assert told == []
                 assert job.revision == before.revision
@@ -311,8 +311,8 @@ def test_whatever_happens_in_whatever_order_the_table_is_kept_and_every_change_i
 
 def test_a_paused_job_is_given_back_to_its_owner_and_not_to_the_queue(database: Database) -> None:
     job_id = add_job(database, zone="FR")
-    lease = claimed(database, job_id, at=START)
+    lease = claim_as_worker(database, job_id, at=START)
     do(database, job_id, Action.PAUSE)
     with database.session() as session:
         progress.give_back(session, lease, at=LATER + timedelta(seconds=5))
-    assert get(database, job_id).status is JobStatus.PAUSED
+    assert read_job(database, job_id).status is JobStatus.PAUSED

@@ -12,7 +12,7 @@ from store.pace import Pace
 from store.status import JobStatus
 from store.tables import Event, Job, Step
 from store.transitions import transition
-from tests.scheduler.stage import HOUR, START, add_job, claimed, get
+from tests.scheduler.stage import HOUR, START, add_job, claim_as_worker, read_job
 
 SECOND = timedelta(seconds=1)
 
@@ -20,7 +20,7 @@ SECOND = timedelta(seconds=1)
 def run_of(database: Database, *, epochs: int, steps: int, startup: float = 5.0, **columns: object) -> str:
     """A job whose training has just begun."""
     job_id = add_job(database, zone="FR", hours=1.0, epochs=epochs, policy=columns.pop("policy", None))  # type: ignore[arg-type]
-    claimed(database, job_id, at=START - startup * SECOND)
+    claim_as_worker(database, job_id, at=START - startup * SECOND)
     with database.session() as session:
         job = JobRepository(session).lock(job_id)
         assert job is not None
@@ -127,7 +127,7 @@ def test_what_has_hardly_moved_is_not_written_again(database: Database) -> None:
 
 def test_a_waiting_job_reckons_with_the_queue_before_it(database: Database) -> None:
     """Two workers; 2 h are left of what runs (half of 4 h), and 4 h wait: (2 + 4) / 2 = 3 h of waiting."""
-    claimed(database, add_job(database, zone="FR", hours=4.0, steps=10, steps_done=5), at=START)
+    claim_as_worker(database, add_job(database, zone="FR", hours=4.0, steps=10, steps_done=5), at=START)
     add_job(database, zone="FR", hours=4.0)
     add_job(database, zone="NO", hours=100.0)
     add_job(database, JobStatus.QUEUED, zone="FR", hours=50.0, priority=-1)
@@ -158,4 +158,4 @@ def test_a_job_that_is_over_has_no_eta(database: Database) -> None:
         assert job is not None
         keep(job, Eta(START, START, START, "b", datetime(2026, 1, 1, tzinfo=UTC)))
         transition(session, job, JobStatus.CANCELLED, at=START)
-    assert get(database, job_id).eta is None
+    assert read_job(database, job_id).eta is None

@@ -25,7 +25,7 @@ from store.settings import Settings
 from store.status import JobStatus
 from store.tables import EnergyInterval, Job, MeteredAttempt
 from store.transitions import transition
-from tests.scheduler.stage import add_job, fall_silent
+from tests.scheduler.stage import add_job, backdate_lease
 
 pytestmark = pytest.mark.fault(number=15)
 
@@ -240,7 +240,7 @@ def show_life(database: Database, lease: Lease, host: Host, *, at: float) -> Non
 
 
 def lose(database: Database, lease: Lease, settings: Settings) -> None:
-    fall_silent(database, lease.job_id)
+    backdate_lease(database, lease.job_id)
     reclaim_lost_jobs(database, settings, at=NOON)
 
 
@@ -400,7 +400,7 @@ def test_jobs_of_two_hosts_are_taken_back_while_others_there_store_their_energy(
     for lease in lost:
         with database.session() as session:
             renew(session, lease, lease_seconds=60, unstored=UnreportedPeriod(NOON, 50), host_seconds=0)
-        fall_silent(database, lease.job_id)
+        backdate_lease(database, lease.job_id)
     for thread in threads:
         thread.start()
     reclaim_lost_jobs(database, settings, at=NOON)

@@ -15,8 +15,8 @@ import pytest
 from pydantic import SecretStr
 
 from api.access.keys import new_key_text
-from cli.embedded import LOOPBACK, free_port
-from cli.processes import kill_group, python_environment
+from cli.embedded import LOOPBACK, find_free_port
+from cli.processes import kill_process_group, python_environment
 from store.redaction import MASK, Redaction
 from store.settings import Settings
 
@@ -164,7 +164,7 @@ def running(log: Path, *command: str, **environment: str) -> Iterator[subprocess
     try:
         yield process
     finally:
-        kill_group(process.pid)
+        kill_process_group(process.pid)
         process.wait()
 
 
@@ -188,7 +188,7 @@ def answers(url: str) -> bool:
 
 def test_every_process_writes_json_without_secrets_even_where_its_servers_are_away(tmp_path: Path) -> None:
     logs = {name: tmp_path / f"{name}.log" for name in ("api", "scheduler", "worker")}
-    port = str(free_port(LOOPBACK))
+    port = str(find_free_port(LOOPBACK))
     url = f"http://{LOOPBACK}:{port}"
     with (
         running(logs["api"], "uvicorn", "api.main:app", "--host", LOOPBACK, "--port", port),

@@ -20,7 +20,7 @@ from store.settings import Settings
 from store.status import JobStatus
 from store.tables import EnergyInterval, EnergyTotal, Epoch, Event, Job, MeteredAttempt
 from store.transitions import transition
-from tests.scheduler.stage import add_job, fall_silent
+from tests.scheduler.stage import add_job, backdate_lease
 
 pytestmark = pytest.mark.fault(number=14)
 
@@ -89,7 +89,7 @@ def show_life(database: Database, lease: Lease, since: datetime, seconds: float)
 
 
 def lose(database: Database, lease: Lease, settings: Settings) -> None:
-    fall_silent(database, lease.job_id)
+    backdate_lease(database, lease.job_id)
     reclaim_lost_jobs(database, settings, at=NOON + timedelta(hours=1))
 
 

@@ -10,7 +10,7 @@ from store.pace import DOUBT, pace, pace_of
 from store.settings import Settings
 from store.status import JobStatus
 from store.tables import EnergyInterval, Epoch, Job
-from tests.scheduler.stage import FLOPS_PER_HOUR, HOUR, START, add_job, get
+from tests.scheduler.stage import FLOPS_PER_HOUR, HOUR, START, add_job, read_job
 
 FLOPS = 1e15
 
@@ -66,7 +66,7 @@ def test_a_job_goes_by_its_own_epochs_first_then_by_its_model_then_by_its_device
     ran(database, [4.0])
     with database.session() as session:
         by_model = pace_of(session, settings, model="m", epoch_flops=FLOPS, device="cpu")
-        own = pace(session, get(database, other), settings, device="cpu")
+        own = pace(session, read_job(database, other), settings, device="cpu")
     assert own is not None
     assert [found.epoch_hours for found in (by_device, by_model, own)] == pytest.approx([8.0, 4.0, 8.0])
     assert [found.epoch_kwh for found in (by_device, by_model, own)] == pytest.approx([0.8, 0.4, 0.8])

@@ -18,7 +18,7 @@ from store.pooling import TransactionPooling, require_sessions
 from store.settings import Settings
 from tests import pgbouncer
 from tests.api.conftest import NOW
-from tests.pgbouncer import behind_pgbouncer
+from tests.pgbouncer import run_pgbouncer
 
 pytestmark = [
     pytest.mark.fault(number=24),
@@ -44,14 +44,14 @@ PROCESSES = {
 )
 def test_a_pooler_without_sessions_is_told(database: Database, mode: str, options: dict[str, int]) -> None:
     with (
-        behind_pgbouncer(database, pool_mode=mode, **options) as url,
+        run_pgbouncer(database, pool_mode=mode, **options) as url,
         pytest.raises(TransactionPooling, match="pool_mode = session"),
     ):
         require_sessions(make_url(url))
 
 
 def test_a_pooler_that_is_busy_with_others_is_told(database: Database) -> None:
-    with behind_pgbouncer(database, pool_mode="transaction", default_pool_size=4) as url:
+    with run_pgbouncer(database, pool_mode="transaction", default_pool_size=4) as url:
         other = Database(url)
         with other.engine.connect() as first, other.engine.connect() as second:
             for connection in (first, second):
@@ -62,7 +62,7 @@ def test_a_pooler_that_is_busy_with_others_is_told(database: Database) -> None:
 
 
 def test_a_pooler_in_session_mode_works_as_the_server_does(settings: Settings, database: Database) -> None:
-    with behind_pgbouncer(database, pool_mode="session") as url:
+    with run_pgbouncer(database, pool_mode="session") as url:
         require_sessions(make_url(url))
         with TestClient(create_app(settings.model_copy(update={"database_url": url}), clock=lambda: NOW)) as client:
             assert client.get("/readyz").status_code == 200
@@ -85,7 +85,7 @@ def test_postgresql_itself_is_not_taken_for_a_pooler(database: Database) -> None
 def test_every_process_refuses_it_at_its_start_and_says_why(
     settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with behind_pgbouncer(database, pool_mode="transaction") as url:
+    with run_pgbouncer(database, pool_mode="transaction") as url:
         settings = settings.model_copy(update={"database_url": url})
         running = {
             name: subprocess.Popen(

@@ -69,7 +69,7 @@ def test_an_error_is_told_by_its_type_and_goes_on(collected: Collector) -> None:
         raise ValueError("a user's text")
     flush_traces()
 
-    assert collected.named("work").status.message == "ValueError"
+    assert collected.find_span("work").status.message == "ValueError"
     assert b"a user's text" not in b"".join(collected.bodies)
 
 
@@ -95,7 +95,7 @@ def test_what_began_elsewhere_is_gone_on_with(collected: Collector) -> None:
         record_span("epoch", seconds=2.5, greentune__epoch=1)
     flush_traces()
 
-    request, job, epoch = (collected.named(name) for name in ("request", "job", "epoch"))
+    request, job, epoch = (collected.find_span(name) for name in ("request", "job", "epoch"))
     assert request.trace_id == job.trace_id == epoch.trace_id
     assert (job.parent_span_id, epoch.parent_span_id) == (request.span_id, job.span_id)
     assert epoch.end_time_unix_nano - epoch.start_time_unix_nano == pytest.approx(2.5e9, abs=1000)
@@ -107,7 +107,7 @@ def test_a_malformed_parent_begins_a_trace_of_its_own(collected: Collector, malf
         pass
     flush_traces()
 
-    assert not collected.named("job").parent_span_id
+    assert not collected.find_span("job").parent_span_id
 
 
 def test_a_collector_that_is_away_holds_up_nobody_for_long(settings: Settings) -> None:

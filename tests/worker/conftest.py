@@ -6,12 +6,12 @@ import pytest
 
 from store.settings import Settings
 from store.site import Site
-from tests.acceptance.conftest import small_catalogue
+from tests.acceptance.conftest import write_small_catalogue
 
 
 @pytest.fixture(scope="session")
 def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_catalogue(tmp_path_factory.mktemp("catalogue"))
+    return write_small_catalogue(tmp_path_factory.mktemp("catalogue"))
 
 
 @pytest.fixture

@@ -64,7 +64,7 @@ def queued_job(database: Database, settings: Settings, **hyperparameters: object
         return job.id
 
 
-def take(database: Database, job_id: str, *, lease_seconds: float = 60.0) -> Lease:
+def claim_as_worker(database: Database, job_id: str, *, lease_seconds: float = 60.0) -> Lease:
     """Claim a queued job."""
     with database.session() as session:
         lease = claim(session, job_id, worker_id="w", device="cpu", at=utc_now(), lease_seconds=lease_seconds)
@@ -72,12 +72,12 @@ def take(database: Database, job_id: str, *, lease_seconds: float = 60.0) -> Lea
     return lease
 
 
-def take_back(database: Database, job_id: str) -> None:
+def requeue_as_scheduler(database: Database, job_id: str) -> None:
     """What the scheduler does with a job whose worker has fallen silent."""
-    move(database, job_id, JobStatus.QUEUED)
+    set_status(database, job_id, JobStatus.QUEUED)
 
 
-def move(database: Database, job_id: str, to: JobStatus, *, control: str | None = None) -> None:
+def set_status(database: Database, job_id: str, to: JobStatus, *, control: str | None = None) -> None:
     with database.session() as session:
         job = JobRepository(session).lock(job_id)
         assert job is not None
@@ -86,7 +86,7 @@ def move(database: Database, job_id: str, to: JobStatus, *, control: str | None 
             job.control = control
 
 
-def job_of(database: Database, job_id: str) -> Job:
+def read_job(database: Database, job_id: str) -> Job:
     with database.session() as session:
         return session.get_one(Job, job_id)
 
@@ -116,7 +116,7 @@ def weights(database: Database, job_id: str) -> str:
 
 
 @contextmanager
-def once(ready: Callable[[], bool], act: Callable[[], object]) -> Iterator[None]:
+def act_when(ready: Callable[[], bool], act: Callable[[], object]) -> Iterator[None]:
     """While the block runs, do something as soon as something else is so.
 
     A SIGTERM that comes when the block has taken its own handler back is no reason for the tests to end.
@@ -151,5 +151,5 @@ def wait_until(ready: Callable[[], bool], seconds: float = 30.0) -> None:
         time.sleep(0.02)
 
 
-def names(folder: Path) -> set[str]:
+def list_file_names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} if folder.is_dir() else set()

@@ -18,18 +18,18 @@ from store.tables import Job
 from tests.greencore.training.test_divergence import HUGE, model_with
 from tests.worker.stage import (
     STEPS,
+    act_when,
     checkpoint_names,
+    claim_as_worker,
     event_types,
     events,
-    job_of,
-    move,
-    names,
-    once,
+    list_file_names,
     queued_job,
+    read_job,
+    requeue_as_scheduler,
+    set_status,
     sigterm,
     steps,
-    take,
-    take_back,
     weights,
 )
 from tests.worker.test_registered_checkpoints import no_room
@@ -40,7 +40,7 @@ from worker.train import train_job
 
 
 def reaches(database: Database, job_id: str, step: int) -> bool:
-    return job_of(database, job_id).steps_done >= step
+    return read_job(database, job_id).steps_done >= step
 
 
 def test_a_claim_needs_no_torch() -> None:
@@ -57,9 +57,9 @@ def test_a_drained_and_a_damaged_run_end_with_the_weights_of_an_undisturbed_one(
     train_job(undisturbed, settings=worker_settings)
 
     job_id = queued_job(database, worker_settings)
-    with once(lambda: reaches(database, job_id, 12), sigterm):
+    with act_when(lambda: reaches(database, job_id, 12), sigterm):
         train_job(job_id, settings=worker_settings)
-    assert job_of(database, job_id).status is JobStatus.QUEUED
+    assert read_job(database, job_id).status is JobStatus.QUEUED
     kept = checkpoint_names(database, job_id)
     assert len(kept) == 2
     newest = max(kept, key=lambda name: int(name.split("-")[1]))
@@ -71,15 +71,19 @@ def test_a_drained_and_a_damaged_run_end_with_the_weights_of_an_undisturbed_one(
     train_job(job_id, settings=worker_settings)
     assert weights(database, job_id) == weights(database, undisturbed)
     assert steps(database, job_id) == list(range(1, STEPS + 1))
-    assert job_of(database, job_id).attempts == 2
-    assert names(worker_settings.job_dir(job_id)) == {*checkpoint_names(database, job_id), "artifacts", "before.json"}
+    assert read_job(database, job_id).attempts == 2
+    assert list_file_names(worker_settings.job_dir(job_id)) == {
+        *checkpoint_names(database, job_id),
+        "artifacts",
+        "before.json",
+    }
 
     # The same once more, with the checkpoint of the stop broken: the epoch before it is gone on from.
     with database.session() as session:
         job = JobRepository(session).lock(job_id)
         assert job is not None
         job.status = JobStatus.FAILED
-    move(database, job_id, JobStatus.QUEUED)
+    set_status(database, job_id, JobStatus.QUEUED)
     shutil.rmtree(worker_settings.job_dir(job_id) / f"checkpoint-{STEPS}-2")
     train_job(job_id, settings=worker_settings)
     assert "checkpoint.damaged" in event_types(database, job_id)
@@ -90,9 +94,9 @@ def test_a_drained_and_a_damaged_run_end_with_the_weights_of_an_undisturbed_one(
 
 def test_a_job_is_handed_back_at_once_while_its_model_is_loaded(database: Database, worker_settings: Settings) -> None:
     job_id = queued_job(database, worker_settings)
-    with once(lambda: job_of(database, job_id).status is JobStatus.RUNNING, sigterm):
+    with act_when(lambda: read_job(database, job_id).status is JobStatus.RUNNING, sigterm):
         train_job(job_id, settings=worker_settings)
-    assert job_of(database, job_id).status is JobStatus.QUEUED
+    assert read_job(database, job_id).status is JobStatus.QUEUED
     assert "training.started" not in event_types(database, job_id)
     assert not checkpoint_names(database, job_id)
 
@@ -109,7 +113,7 @@ def test_a_sigterm_at_the_very_moment_of_the_claim_hands_the_job_back(
 
     monkeypatch.setattr("worker.train.claim", claimed_as_the_signal_comes)
     train_job(job_id, settings=worker_settings)
-    assert job_of(database, job_id).status is JobStatus.QUEUED
+    assert read_job(database, job_id).status is JobStatus.QUEUED
     assert "training.started" not in event_types(database, job_id)
 
 
@@ -117,16 +121,16 @@ def test_a_run_without_room_says_so_and_a_retry_has_its_result(database: Databas
     job_id = queued_job(database, worker_settings)
     with no_room():
         train_job(job_id, settings=worker_settings)
-    job = job_of(database, job_id)
+    job = read_job(database, job_id)
     assert job.status is JobStatus.FAILED
     assert job.error is not None
     assert job.error["title"] == "The disk is full"
     assert job.error["field"] is None
     assert event_types(database, job_id).count("checkpoint.failed") == 3
-    assert names(worker_settings.job_dir(job_id)) == {"before.json"}
-    move(database, job_id, JobStatus.QUEUED)
+    assert list_file_names(worker_settings.job_dir(job_id)) == {"before.json"}
+    set_status(database, job_id, JobStatus.QUEUED)
     train_job(job_id, settings=worker_settings)
-    assert job_of(database, job_id).status is JobStatus.SUCCEEDED
+    assert read_job(database, job_id).status is JobStatus.SUCCEEDED
 
 
 @pytest.mark.parametrize("gone", ["dataset", "model"])
@@ -142,7 +146,7 @@ def test_a_file_removed_behind_its_back_fails_the_job_by_its_field(
         catalogue.write_text('[small]\nsource = "nowhere"\nlicence = "none"\n')
         settings = settings.model_copy(update={"catalogue": catalogue})
     train_job(job_id, settings=settings)
-    job = job_of(database, job_id)
+    job = read_job(database, job_id)
     assert job.status is JobStatus.FAILED
     assert job.error is not None
     assert job.error["field"] == gone
@@ -157,19 +161,19 @@ def test_a_result_is_never_replaced_by_that_of_a_lost_attempt(database: Database
         written.mkdir(parents=True)
         (written / "model.safetensors").write_text(text)
         result = TrainingResult(True, written, None, None, None, ())
-        keep_result(journal, worker_settings, job_of(database, job_id), result)
+        keep_result(journal, worker_settings, read_job(database, job_id), result)
 
     def journal() -> Journal:
-        lease = take(database, job_id)
+        lease = claim_as_worker(database, job_id)
         return Journal(database, lease, Heartbeat(database, lease, worker_settings), lease_seconds=1.0)
 
     loser = journal()
-    take_back(database, job_id)
+    requeue_as_scheduler(database, job_id)
     finish(journal(), "the winner's")
     with pytest.raises(LeaseLost):
         finish(loser, "the loser's")
     assert (folder / "artifacts" / "model.safetensors").read_text() == "the winner's"
-    assert job_of(database, job_id).status is JobStatus.SUCCEEDED
+    assert read_job(database, job_id).status is JobStatus.SUCCEEDED
 
 
 @pytest.mark.fault(number=2)
@@ -187,7 +191,7 @@ def test_a_run_that_diverges_fails_without_a_field_and_without_a_result(
     rows.write_text(rows.read_text().replace("w30 ", "w58 "))
     train_job(job_id, settings=settings)
 
-    job = job_of(database, job_id)
+    job = read_job(database, job_id)
     assert job.status is JobStatus.FAILED
     assert job.error is not None
     assert job.error["field"] is None
@@ -204,7 +208,7 @@ def test_a_model_with_weights_that_are_not_finite_is_to_blame_itself(
     settings = worker_settings.model_copy(update={"catalogue": tmp_path / "catalogue.toml"})
     job_id = queued_job(database, settings)
     train_job(job_id, settings=settings)
-    error = job_of(database, job_id).error
+    error = read_job(database, job_id).error
     assert error is not None
     assert error["field"] == "model"
     assert "transformer.wte.weight" in error["detail"]

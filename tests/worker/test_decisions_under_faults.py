@@ -13,8 +13,8 @@ from store.database import Database
 from store.jobs import policy_of
 from store.settings import Settings
 from store.status import JobStatus
-from tests.carbon_provider_server import ProviderServer, Reply, TurnedClock, rows
-from tests.scheduler.stage import HOUR, START, add_job, claimed, get, worker_in
+from tests.carbon_provider_server import ManualClock, ProviderServer, Reply, rows
+from tests.scheduler.stage import HOUR, START, add_job, add_worker, claim_as_worker, read_job
 from worker.circumstances import circumstances
 
 POLICIES: dict[str, dict[str, Any]] = {
@@ -59,12 +59,12 @@ FAULTS: dict[str, Callable[[ProviderServer], None]] = {
 
 
 @pytest.fixture
-def clock() -> TurnedClock:
-    return TurnedClock(START)
+def clock() -> ManualClock:
+    return ManualClock(START)
 
 
 @pytest.fixture
-def provider(clock: TurnedClock) -> Iterator[ProviderServer]:
+def provider(clock: ManualClock) -> Iterator[ProviderServer]:
     with ProviderServer(clock=clock) as server:
         server.rows = rows(
             START - timedelta(days=10),
@@ -77,10 +77,10 @@ def provider(clock: TurnedClock) -> Iterator[ProviderServer]:
 
 @pytest.fixture
 def scheduler(
-    settings: Settings, database: Database, provider: ProviderServer, clock: TurnedClock
+    settings: Settings, database: Database, provider: ProviderServer, clock: ManualClock
 ) -> Iterator[Scheduler]:
     zones = {"GB": provider.spec("uk")}
-    worker_in(database, "GB")
+    add_worker(database, "GB")
     changed = settings.model_copy(update={"zones": zones, "history_days": 9.0})
     with closing(Scheduler(changed, clock=clock)) as scheduler:
         yield scheduler
@@ -94,9 +94,9 @@ def tick(scheduler: Scheduler) -> None:
             zone.running.result(timeout=60)
 
 
-def decided(database: Database, settings: Settings, job_id: str, clock: TurnedClock) -> RhoDecision:
+def decided(database: Database, settings: Settings, job_id: str, clock: ManualClock) -> RhoDecision:
     with database.session() as session:
-        job = get(database, job_id)
+        job = read_job(database, job_id)
         policy = policy_of(job)
         return decide_rho(policy, circumstances(session, job, policy, settings, epochs_left=2, at=clock()))
 
@@ -107,17 +107,17 @@ def test_every_epoch_has_a_rho_with_source_and_age(
     settings: Settings,
     database: Database,
     provider: ProviderServer,
-    clock: TurnedClock,
+    clock: ManualClock,
     fault: str,
 ) -> None:
     jobs = {kind: add_job(database, zone="GB", policy=policy, hours=4, epochs=2) for kind, policy in POLICIES.items()}
     tick(scheduler)
     for job_id in jobs.values():
-        claimed(database, job_id, at=clock())
+        claim_as_worker(database, job_id, at=clock())
     FAULTS[fault](provider)
     found = []
     for hours in (0.25, 2.0, 20.0, 30.0, 150.0):
-        clock.turn(hours=hours)
+        clock.advance(hours=hours)
         tick(scheduler)
         for kind, job_id in jobs.items():
             decision = decided(database, settings, job_id, clock)
@@ -126,26 +126,26 @@ def test_every_epoch_has_a_rho_with_source_and_age(
             assert decision.age_seconds is not None, kind
             assert decision.step in STEPS, kind
             assert decision.source.split(" (")[0] in {*STEPS, "uk", "own forecast"}, decision.source
-            assert get(database, job_id).status is JobStatus.RUNNING
+            assert read_job(database, job_id).status is JobStatus.RUNNING
             found.append(decision.step)
     assert "forecast" in found or "yesterday" in found or "last week" in found
 
 
 @pytest.mark.parametrize("fault", ["no network", "429", "html"])
 def test_a_deferred_job_goes_out_before_its_slack_is_used_up(
-    scheduler: Scheduler, database: Database, provider: ProviderServer, clock: TurnedClock, fault: str
+    scheduler: Scheduler, database: Database, provider: ProviderServer, clock: ManualClock, fault: str
 ) -> None:
     policy = {"kind": "constant", "rho": 1.0, "gate": {"mode": "defer", "pause_above": 50.0, "resume_below": 40.0}}
     deadline = START + 30 * HOUR
     job_id = add_job(database, zone="GB", policy=policy, hours=4, deadline=deadline)
     tick(scheduler)
-    assert get(database, job_id).status is JobStatus.DEFERRED
+    assert read_job(database, job_id).status is JobStatus.DEFERRED
     FAULTS[fault](provider)
-    while get(database, job_id).dispatched_at is None:
-        clock.turn(hours=1)
+    while read_job(database, job_id).dispatched_at is None:
+        clock.advance(hours=1)
         assert clock() <= deadline - 4 * HOUR + HOUR
         tick(scheduler)
-    job = get(database, job_id)
+    job = read_job(database, job_id)
     assert job.gate is not None
     assert job.gate["forced"] is True
     assert job.reason is not None

@@ -12,7 +12,7 @@ import pytest
 from store.database import Database
 from store.settings import Settings
 from store.status import JobStatus
-from tests.worker.stage import events, job_of, move, queued_job, take_back, wait_until
+from tests.worker.stage import events, queued_job, read_job, requeue_as_scheduler, set_status, wait_until
 
 # Holds a job and computes for ever, with a process of its own below it.
 STUCK = """
@@ -59,20 +59,20 @@ def test_a_job_that_does_not_obey_a_cancel_is_terminated(database: Database, set
     with stuck(settings, job_id) as process:
         [below] = psutil.Process(process.pid).children()
         asked = time.monotonic()
-        move(database, job_id, JobStatus.CANCELLING, control="cancel")
+        set_status(database, job_id, JobStatus.CANCELLING, control="cancel")
         assert process.wait(20) == 1
         assert time.monotonic() - asked >= 0.5
         wait_until(lambda: not below.is_running() or below.status() == psutil.STATUS_ZOMBIE)
-    assert job_of(database, job_id).status is JobStatus.CANCELLED
+    assert read_job(database, job_id).status is JobStatus.CANCELLED
     assert events(database, job_id)[-1].data["reason"] == "did not stop within 0.5 s, and was terminated"
 
 
 def test_a_process_whose_job_is_anothers_is_ended_and_changes_nothing(database: Database, settings: Settings) -> None:
     job_id = queued_job(database, settings)
     with stuck(settings, job_id) as process:
-        take_back(database, job_id)
+        requeue_as_scheduler(database, job_id)
         assert process.wait(20) == 1
-    assert job_of(database, job_id).status is JobStatus.QUEUED
+    assert read_job(database, job_id).status is JobStatus.QUEUED
 
 
 def test_a_process_whose_database_is_away_for_a_lease_is_ended(
@@ -83,4 +83,4 @@ def test_a_process_whose_database_is_away_for_a_lease_is_ended(
     job_id = queued_job(database, settings)
     with stuck(settings.model_copy(update={"lease_seconds": 1.0}), job_id) as process, away(database, postgres_url):
         assert process.wait(20) == 1
-    assert job_of(database, job_id).status is JobStatus.RUNNING  # the scheduler takes it back
+    assert read_job(database, job_id).status is JobStatus.RUNNING  # the scheduler takes it back

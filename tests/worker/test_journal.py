@@ -16,7 +16,7 @@ from store.database import Database
 from store.jobs import JobRepository
 from store.leases import Lease, LeaseLost
 from store.settings import Settings
-from tests.worker.stage import event_types, queued_job, steps, take
+from tests.worker.stage import claim_as_worker, event_types, queued_job, steps
 from worker import journal as journal_module
 from worker.heartbeat import Heartbeat
 from worker.journal import Journal
@@ -51,7 +51,7 @@ def away(database: Database, postgres_url: str) -> Iterator[Callable[[], None]]:
 
 @pytest.fixture
 def lease(database: Database, settings: Settings) -> Lease:
-    return take(database, queued_job(database, settings))
+    return claim_as_worker(database, queued_job(database, settings))
 
 
 def journal_of(database: Database, settings: Settings, lease: Lease, *, lease_seconds: float) -> Journal:

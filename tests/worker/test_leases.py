@@ -16,7 +16,7 @@ from store.progress import StepLoss
 from store.settings import Settings
 from store.status import JobStatus
 from tests.scheduler.stage import HOUR
-from tests.worker.stage import job_of, move, queued_job, steps, take, take_back
+from tests.worker.stage import claim_as_worker, queued_job, read_job, requeue_as_scheduler, set_status, steps
 
 
 @pytest.fixture
@@ -30,34 +30,34 @@ def test_a_lease_lasts_from_the_databases_now_whatever_the_workers_clock_says(da
         lease = claim(session, job_id, worker_id="w", device="cpu", at=wrong, lease_seconds=60, task_id="message")
         assert lease is not None
         now = session.scalars(select(func.now())).one()
-    job = job_of(database, job_id)
+    job = read_job(database, job_id)
     assert job.lease_expires_at == now + timedelta(seconds=60)
     assert job.task_id == "message"
     with database.session() as session:
         renew(session, lease, lease_seconds=90)
         now = session.scalars(select(func.now())).one()
-    assert job_of(database, job_id).lease_expires_at == now + timedelta(seconds=90)
+    assert read_job(database, job_id).lease_expires_at == now + timedelta(seconds=90)
 
 
 def test_a_renewal_is_nothing_that_a_reader_sees(database: Database, job_id: str) -> None:
-    lease = take(database, job_id)
-    before = job_of(database, job_id).revision
+    lease = claim_as_worker(database, job_id)
+    before = read_job(database, job_id).revision
     with database.session() as session:
         renew(session, lease, lease_seconds=60)
-    assert job_of(database, job_id).revision == before
+    assert read_job(database, job_id).revision == before
 
 
 def test_a_lease_that_has_run_out_is_kept_until_somebody_takes_the_job_back(database: Database, job_id: str) -> None:
-    lease = take(database, job_id, lease_seconds=-5)
+    lease = claim_as_worker(database, job_id, lease_seconds=-5)
     with database.session() as session:
         assert renew(session, lease, lease_seconds=60) == "run"
-    take_back(database, job_id)
+    requeue_as_scheduler(database, job_id)
     with pytest.raises(LeaseLost), database.session() as session:
         renew(session, lease, lease_seconds=60)
-    take(database, job_id)
+    claim_as_worker(database, job_id)
     with pytest.raises(LeaseLost), database.session() as session:
         progress.give_back(session, lease, at=utc_now())
-    assert job_of(database, job_id).status is JobStatus.RUNNING
+    assert read_job(database, job_id).status is JobStatus.RUNNING
 
 
 @pytest.mark.parametrize(
@@ -71,16 +71,16 @@ def test_a_lease_that_has_run_out_is_kept_until_somebody_takes_the_job_back(data
 def test_a_stopped_job_goes_where_it_was_wanted_last(
     database: Database, job_id: str, asked: list[tuple[JobStatus, str]], ends: JobStatus
 ) -> None:
-    lease = take(database, job_id)
+    lease = claim_as_worker(database, job_id)
     for status, control in asked:
-        move(database, job_id, status, control=control)
+        set_status(database, job_id, status, control=control)
     with database.session() as session:
         assert progress.give_back(session, lease, at=utc_now()) is ends
-    assert job_of(database, job_id).status is ends
+    assert read_job(database, job_id).status is ends
 
 
 def test_steps_are_kept_once_and_those_beyond_the_checkpoint_are_taken_again(database: Database, job_id: str) -> None:
-    lease = take(database, job_id)
+    lease = claim_as_worker(database, job_id)
 
     def report(numbers: range, loss: float) -> None:
         taken = [StepLoss(number, utc_now(), loss) for number in numbers]
@@ -96,16 +96,16 @@ def test_steps_are_kept_once_and_those_beyond_the_checkpoint_are_taken_again(dat
 
 
 def test_an_interval_whose_commit_was_not_heard_of_is_counted_once(database: Database, job_id: str) -> None:
-    lease = take(database, job_id)
+    lease = claim_as_worker(database, job_id)
     start = utc_now()
     add = adding(database, lease)
     add(start, start + HOUR)
     add(start, start + HOUR)
-    assert job_of(database, job_id).energy_kwh == pytest.approx(3.0)
+    assert read_job(database, job_id).energy_kwh == pytest.approx(3.0)
     # while a clock that was turned back stands still, intervals have no length, and all of them count
     add(start, start)
     add(start, start)
-    assert job_of(database, job_id).energy_kwh == pytest.approx(9.0)
+    assert read_job(database, job_id).energy_kwh == pytest.approx(9.0)
 
 
 def adding(database: Database, lease: Lease) -> Callable[[datetime, datetime], None]:

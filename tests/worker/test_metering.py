@@ -21,8 +21,8 @@ from store.metering import begin_sharing
 from store.settings import Settings
 from store.status import JobStatus
 from store.tables import EnergyInterval, MeteredAttempt
-from tests.scheduler.stage import fall_silent
-from tests.worker.stage import event_types, events, job_of, queued_job, take, wait_until
+from tests.scheduler.stage import backdate_lease
+from tests.worker.stage import claim_as_worker, event_types, events, queued_job, read_job, wait_until
 from worker.host import host_id
 from worker.idle_meter import IdleMeter
 from worker.train import train_job
@@ -123,10 +123,10 @@ def test_what_a_killed_worker_used_is_billed_up_to_its_last_sign_of_life(databas
         time.sleep(2.2)
         os.kill(holder, signal.SIGKILL)
         ran = time.monotonic() - began
-    fall_silent(database, job_id)
+    backdate_lease(database, job_id)
     reclaim_lost_jobs(database, steady, at=utc_now())
 
-    assert job_of(database, job_id).status is JobStatus.QUEUED
+    assert read_job(database, job_id).status is JobStatus.QUEUED
     rows = stored(database, job_id)
     assert [row.lost for row in rows] == [False] * (len(rows) - 1) + [True]
     assert rows[-1].method == dict.fromkeys(
@@ -146,7 +146,7 @@ def test_a_silent_meter_leaves_an_event_and_an_estimate_and_the_job_runs_on(
     monkeypatch.setattr("codecarbon.OfflineEmissionsTracker.__init__", broken)
     job_id = queued_job(database, worker_settings, epochs=1)
     train_job(job_id, settings=worker_settings)
-    assert job_of(database, job_id).status is JobStatus.SUCCEEDED
+    assert read_job(database, job_id).status is JobStatus.SUCCEEDED
     rows = stored(database, job_id)
     assert {row.method["cpu"] for row in rows} == {"CodeCarbon does not answer: estimate by its design power"}
     assert joules(database, job_id) > 0
@@ -160,7 +160,7 @@ def test_two_workers_on_one_host_bill_its_processor_and_memory_once(database: Da
     with metering(steady, first, second):
         time.sleep(1)
         stop(database, second)
-        wait_until(lambda: job_of(database, second).status is not JobStatus.RUNNING)
+        wait_until(lambda: read_job(database, second).status is not JobStatus.RUNNING)
         time.sleep(0.5)
         stop(database, first)
     outer, inner = attempt_of(database, first), attempt_of(database, second)
@@ -193,7 +193,7 @@ def test_between_jobs_the_host_is_metered_on_a_line_of_its_own(database: Databas
     began = time.monotonic()
     time.sleep(1)
     meter.sample()
-    lease = take(database, queued_job(database, steady))
+    lease = claim_as_worker(database, queued_job(database, steady))
     with database.session() as session:
         begin_sharing(session, lease, host=host_id(), gpus=(), monotonic=time.monotonic)
     busy = time.monotonic()

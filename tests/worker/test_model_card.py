@@ -23,7 +23,7 @@ from store.leases import Lease
 from store.progress import add_energy, finish_epoch, start_epoch
 from store.tables import Dataset, Job
 from store.tables import EnergyInterval as StoredInterval
-from tests.scheduler.stage import START, add_job, claimed
+from tests.scheduler.stage import START, add_job, claim_as_worker
 from worker.markdown import code, one_line, table
 from worker.model_card import FILE_NAME, NOTHING, write_model_card
 
@@ -93,7 +93,7 @@ def decision(rho: float, **changed: Any) -> RhoDecision:
 def job_id(database: Database) -> str:
     """A job of two epochs that is about to succeed: 300 g/kWh for the first, 100 for the second and what followed."""
     job_id = add_job(database, zone="FR", epochs=2, policy_name="green", hyperparameters={"epochs": 2})
-    lease = claimed(database, job_id, at=START)
+    lease = claim_as_worker(database, job_id, at=START)
     series = IntensitySeries([reading(300, 0, 30), reading(100, 30, 90)])
     with database.session() as session:
         for number, rho in [(1, 0.6), (2, 0.9)]:

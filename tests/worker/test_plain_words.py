@@ -28,7 +28,7 @@ from store.tables import Delivery
 from store.webhooks import WebhookRepository
 from tests.keys import bearer, new_key
 from tests.scheduler.stage import START
-from tests.worker.stage import events, job_of, queued_job
+from tests.worker.stage import events, queued_job, read_job
 from worker.faults import explain, own_words
 from worker.train import train_job
 
@@ -162,7 +162,7 @@ def test_a_failed_run_tells_its_owner_nothing_that_an_exception_said(
 
     train_job(job_id, settings=worker_settings)
 
-    assert job_of(database, job_id).status is JobStatus.FAILED
+    assert read_job(database, job_id).status is JobStatus.FAILED
     with TestClient(create_app(worker_settings), headers=bearer(new_key(worker_settings, "alice", "user"))) as client:
         pages = [client.get(path).text for path in (f"/jobs/{job_id}", f"/jobs/{job_id}/events", "/jobs")]
         pages.append(client.get(f"/dashboard/jobs/{job_id}").text)

@@ -11,7 +11,15 @@ import pytest
 from store.database import Database
 from store.leases import Lease, LeaseLost
 from store.settings import Settings
-from tests.worker.stage import checkpoint_names, event_types, events, names, queued_job, take, take_back
+from tests.worker.stage import (
+    checkpoint_names,
+    claim_as_worker,
+    event_types,
+    events,
+    list_file_names,
+    queued_job,
+    requeue_as_scheduler,
+)
 from worker.heartbeat import Heartbeat
 from worker.journal import Journal
 from worker.registered_checkpoints import RegisteredCheckpoints
@@ -30,7 +38,7 @@ def checkpoints(database: Database, settings: Settings, job_id: str) -> Callable
     """Those of the attempt that begins now."""
 
     def begin() -> RegisteredCheckpoints:
-        return of_attempt(database, settings, take(database, job_id))
+        return of_attempt(database, settings, claim_as_worker(database, job_id))
 
     return begin
 
@@ -63,7 +71,7 @@ def test_the_last_two_stay_on_record_and_on_disk(
     for step in (9, 18, 27):
         first.write_checkpoint(step, step // 9, fill)
     assert checkpoint_names(database, job_id) == {"checkpoint-18-1", "checkpoint-27-1"}
-    assert names(settings.job_dir(job_id)) == {"checkpoint-18-1", "checkpoint-27-1"}
+    assert list_file_names(settings.job_dir(job_id)) == {"checkpoint-18-1", "checkpoint-27-1"}
 
 
 def test_what_dead_attempts_left_is_removed_and_never_gone_on_from(
@@ -74,10 +82,10 @@ def test_what_dead_attempts_left_is_removed_and_never_gone_on_from(
     for left in (".checkpoint-18-1", "checkpoint-18-1", ".result-1", "result-1", "artifacts"):
         (folder / left).mkdir()
         fill(folder / left)
-    take_back(database, job_id)
+    requeue_as_scheduler(database, job_id)
     found = checkpoints().find_newest()
     assert found == folder / "checkpoint-9-1"
-    assert names(folder) == {"checkpoint-9-1"}
+    assert list_file_names(folder) == {"checkpoint-9-1"}
 
 
 @pytest.mark.parametrize("damage", ["truncated", "missing", "altered", "no manifest", "all of it"])
@@ -101,7 +109,7 @@ def test_a_damaged_checkpoint_is_told_of_and_the_one_before_it_taken(
             (newest / "manifest.json").unlink()
         case _:
             newest.rename(newest.with_name("elsewhere"))
-    take_back(database, job_id)
+    requeue_as_scheduler(database, job_id)
     found = checkpoints().find_newest()
     assert found is not None
     assert found.name == "checkpoint-9-1"
@@ -116,7 +124,7 @@ def test_a_run_whose_only_checkpoint_is_damaged_begins_anew(
     first = checkpoints()
     first.write_checkpoint(9, 1, fill)
     (first.folder / "checkpoint-9-1" / "state.json").unlink()
-    take_back(database, job_id)
+    requeue_as_scheduler(database, job_id)
     assert checkpoints().find_newest() is None
 
 
@@ -125,13 +133,13 @@ def test_a_worker_that_lost_its_lease_leaves_nothing_and_touches_nothing(
 ) -> None:
     loser = checkpoints()
     loser.write_checkpoint(9, 1, fill)
-    take_back(database, job_id)
+    requeue_as_scheduler(database, job_id)
     winner = checkpoints()
     winner.write_checkpoint(18, 2, fill)
     with pytest.raises(LeaseLost):
         loser.write_checkpoint(27, 3, fill)
     assert checkpoint_names(database, job_id) == {"checkpoint-9-1", "checkpoint-18-2"}
-    assert names(settings.job_dir(job_id)) == {"checkpoint-9-1", "checkpoint-18-2"}
+    assert list_file_names(settings.job_dir(job_id)) == {"checkpoint-9-1", "checkpoint-18-2"}
     assert winner.find_newest() == settings.job_dir(job_id) / "checkpoint-18-2"
 
 
@@ -142,7 +150,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_it_and_says_so(
     first.write_checkpoint(9, 1, fill)
     with no_room():
         first.write_checkpoint(18, 2, fill)
-    assert names(settings.job_dir(job_id)) == {"checkpoint-9-1"}
+    assert list_file_names(settings.job_dir(job_id)) == {"checkpoint-9-1"}
     [event] = [event for event in events(database, job_id) if event.type == "checkpoint.failed"]
     assert event.data["step"] == 18
     assert "no room" in event.data["reason"]
@@ -157,7 +165,7 @@ def test_another_fault_of_the_disk_is_raised(checkpoints: Callable[[], Registere
     first = checkpoints()
     with pytest.raises(OSError, match="Input/output"):
         first.write_checkpoint(9, 1, broken)
-    assert names(first.folder) == set()
+    assert list_file_names(first.folder) == set()
 
 
 def test_a_job_from_before_the_register_goes_on_from_its_folder(
@@ -166,10 +174,10 @@ def test_a_job_from_before_the_register_goes_on_from_its_folder(
     old = settings.job_dir(job_id) / "checkpoint-9"
     old.mkdir(parents=True)
     fill(old)
-    take(database, job_id)
-    take_back(database, job_id)
+    claim_as_worker(database, job_id)
+    requeue_as_scheduler(database, job_id)
     second = checkpoints()
     assert second.find_newest() == old
     second.write_checkpoint(18, 2, fill)
-    assert names(second.folder) == {"checkpoint-18-2"}
+    assert list_file_names(second.folder) == {"checkpoint-18-2"}
     assert "checkpoint.damaged" not in event_types(database, job_id)

@@ -8,7 +8,7 @@ from store.settings import Settings
 from store.site import UNKNOWN_ZONE, Site
 from store.status import JobStatus
 from store.tables import EnergyInterval, Epoch, Job
-from tests.worker.stage import job_of, queued_job
+from tests.worker.stage import queued_job, read_job
 from worker.train import train_job
 
 pytestmark = pytest.mark.fault(number=11)
@@ -29,7 +29,7 @@ def test_a_worker_without_a_site_is_priced_at_the_worlds_mean_and_says_so(
         job.zone, job.zone_asked, job.epochs = UNKNOWN_ZONE, None, 1
     train_job(job_id, settings=settings)
 
-    job = job_of(database, job_id)
+    job = read_job(database, job_id)
     assert job.status is JobStatus.SUCCEEDED, job.error
     used = intervals(database, job_id)
     assert used
@@ -51,7 +51,7 @@ def test_energy_keeps_the_zone_and_the_pue_of_the_worker_that_used_it(
         session.get_one(Job, job_id).epochs = 1
     train_job(job_id, settings=settings)
     assert {(one.zone, one.pue) for one in intervals(database, job_id)} == {("X", 1.4)}
-    job = job_of(database, job_id)
+    job = read_job(database, job_id)
     assert job.emissions_gco2e == pytest.approx(1.4 * 100.0 * job.energy_kwh)
 
 
@@ -61,5 +61,5 @@ def test_a_worker_elsewhere_leaves_the_job_alone(
 ) -> None:
     job_id = queued_job(database, worker_settings)
     train_job(job_id, settings=worker_settings.model_copy(update={"site": site}))
-    job = job_of(database, job_id)
+    job = read_job(database, job_id)
     assert (job.status, job.attempts) == (JobStatus.QUEUED, 0)

@@ -23,7 +23,7 @@ from scheduler.token_counts import dispatch_token_counts
 from store.database import Database
 from store.settings import Settings
 from store.token_statistics import ASKED_FOR, TokenStatisticsRepository
-from tests.carbon_provider_server import TurnedClock
+from tests.carbon_provider_server import ManualClock
 from tests.keys import bearer
 from worker.app import PREPARE_QUEUE
 from worker.token_counts import count, count_dataset
@@ -41,7 +41,7 @@ def words() -> PreTrainedTokenizerFast:
 
 @pytest.fixture
 def service(
-    settings: Settings, operator_key: str, tmp_path: Path, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, operator_key: str, tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[TestClient, Settings]]:
     """The API with a model of words in its catalogue; workers called here read the same settings."""
     folder = tmp_path / "model"
@@ -67,9 +67,9 @@ def service(
 
 
 @pytest.fixture
-def clock() -> TurnedClock:
+def clock() -> ManualClock:
     """Begins now: a worker notes by its own clock when it has counted."""
-    return TurnedClock(utc_now())
+    return ManualClock(utc_now())
 
 
 def sent(settings: Settings) -> int:
@@ -92,7 +92,7 @@ def test_rows_are_counted_with_the_end_of_text_prompt_and_completion_apart() -> 
 
 
 def test_counts_are_asked_for_sent_once_counted_and_shown(
-    service: tuple[TestClient, Settings], database: Database, clock: TurnedClock
+    service: tuple[TestClient, Settings], database: Database, clock: ManualClock
 ) -> None:
     client, settings = service
     with closing(redis.Redis.from_url(settings.redis_url)) as server:
@@ -109,7 +109,7 @@ def test_counts_are_asked_for_sent_once_counted_and_shown(
             dispatch_token_counts(database, broker, settings, at=asked_at + after)
             assert sent(settings) == messages
 
-        clock.turn(hours=1.2)
+        clock.advance(hours=1.2)
         assert ask().status_code == 202
         dispatch_token_counts(database, broker, settings, at=clock())
         assert sent(settings) == 3
@@ -126,7 +126,7 @@ def test_counts_are_asked_for_sent_once_counted_and_shown(
 
 
 def test_what_keeps_tokens_from_being_counted_is_told_and_tried_again_later(
-    service: tuple[TestClient, Settings], clock: TurnedClock, settings: Settings
+    service: tuple[TestClient, Settings], clock: ManualClock, settings: Settings
 ) -> None:
     client, _ = service
     dataset = client.post("/datasets", files={"file": ("a", ROWS)}).json()
@@ -145,7 +145,7 @@ def test_what_keeps_tokens_from_being_counted_is_told_and_tried_again_later(
     count_dataset(dataset["id"], "words")
     assert ask("words").status_code == 409
     client.post("/datasets", files={"file": ("a", ROWS)}).raise_for_status()
-    clock.turn(hours=10)
+    clock.advance(hours=10)
     assert ask("words").status_code == 202
     count_dataset(dataset["id"], "words")
     assert ask("words").status_code == 200

@@ -14,8 +14,8 @@ from store.settings import Settings
 from store.tracing import configure_tracing, stop_tracing
 from tests.collector import Collector, attributes, collector
 from tests.keys import bearer, new_key
-from tests.scheduler.stage import trace
-from tests.worker.stage import HYPERPARAMETERS, ROWS, job_of
+from tests.scheduler.stage import write_trace
+from tests.worker.stage import HYPERPARAMETERS, ROWS, read_job
 from worker.prepare import prepare_job
 from worker.train import train_job
 
@@ -36,7 +36,7 @@ def test_a_jobs_work_continues_the_trace_of_the_request_that_submitted_it(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    zones = {"X": trace(tmp_path, [100.0, 100.0])}
+    zones = {"X": write_trace(tmp_path, [100.0, 100.0])}
     settings = worker_settings.model_copy(update={"otlp_endpoint": collected.url, "zones": zones})
     monkeypatch.setattr("worker.prepare.get_settings", lambda: settings)
     configure_tracing(settings, "test")
@@ -62,10 +62,10 @@ def test_a_jobs_work_continues_the_trace_of_the_request_that_submitted_it(
     scheduler.close()
     prepare_job(job_id)
     train_job(job_id, settings=settings)
-    assert job_of(database, job_id).status == "succeeded"
+    assert read_job(database, job_id).status == "succeeded"
     stop_tracing()
 
-    request = collected.named("POST /jobs")
+    request = collected.find_span("POST /jobs")
     assert (request.trace_id.hex(), request.parent_span_id.hex()) == tuple(parent.split("-")[1:3])
     assert attributes(request) == {
         "http.request.method": "POST",
@@ -73,7 +73,11 @@ def test_a_jobs_work_continues_the_trace_of_the_request_that_submitted_it(
         "http.response.status_code": 201,
         "greentune.request_id": "mine-1",
     }
-    prepared, attempt, epochs = collected.named("prepare"), collected.named("attempt"), collected.all_named("epoch")
+    prepared, attempt, epochs = (
+        collected.find_span("prepare"),
+        collected.find_span("attempt"),
+        collected.find_spans("epoch"),
+    )
     assert {span.trace_id for span in (prepared, attempt, *epochs)} == {request.trace_id}
     assert prepared.parent_span_id == attempt.parent_span_id == request.span_id
     assert attributes(attempt) == {"greentune.job": job_id, "greentune.attempt": 1}
@@ -83,7 +87,7 @@ def test_a_jobs_work_continues_the_trace_of_the_request_that_submitted_it(
     assert all(epoch.parent_span_id == attempt.span_id for epoch in epochs)
     assert all(attempt.start_time_unix_nano <= epoch.start_time_unix_nano for epoch in epochs)
     assert all(epoch.start_time_unix_nano < epoch.end_time_unix_nano for epoch in epochs)
-    tick = collected.named("tick")
+    tick = collected.find_span("tick")
     assert [(event.name, attributes(event)) for event in tick.events] == [("job.dispatched", {"greentune.job": job_id})]
 
     sent = b"".join(collected.bodies)

@@ -13,7 +13,7 @@ from store.jobs import policy_of
 from store.settings import Settings
 from store.status import JobStatus
 from store.tables import Epoch, Job
-from tests.scheduler.stage import HOUR, START, add_job, get
+from tests.scheduler.stage import HOUR, START, add_job, read_job
 from tests.scheduler.test_settlement_turns import UNKNOWN_ZONE, put, used
 from worker.circumstances import circumstances
 
@@ -92,4 +92,4 @@ def test_a_budget_that_unpriced_energy_may_have_used_up_pays_for_no_further_epoc
         decision = decide_rho(policy, circumstances(session, job, policy, settings, epochs_left=2, at=now))
     # 100 g, and 3 kWh drawn at 400 of which none was ever priced: 1,300 g of 1,000.
     assert decision.ends_run
-    assert get(database, job_id).emissions_gco2e == 100
+    assert read_job(database, job_id).emissions_gco2e == 100

@@ -10,11 +10,11 @@ from benchmarks import families
 from greencore.backprop import Profile, profile
 
 MODELS: dict[str, Callable[[], PreTrainedModel]] = {
-    "llama": lambda: families.family("llama", "sdpa"),
-    "llama-tied": lambda: families.family("llama-tied", "sdpa"),
-    "llama-eager": lambda: families.family("llama", "eager"),
-    "opt": lambda: families.family("opt", "sdpa"),
-    "opt-eager": lambda: families.family("opt", "eager"),
+    "llama": lambda: families.build_family_model("llama", "sdpa"),
+    "llama-tied": lambda: families.build_family_model("llama-tied", "sdpa"),
+    "llama-eager": lambda: families.build_family_model("llama", "eager"),
+    "opt": lambda: families.build_family_model("opt", "sdpa"),
+    "opt-eager": lambda: families.build_family_model("opt", "eager"),
 }
 
 
@@ -29,7 +29,7 @@ def model(family: str) -> PreTrainedModel:
     return MODELS[family]()
 
 
-def a_batch() -> dict[str, torch.Tensor]:
+def make_batch() -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     ids = torch.randint(3, 96, (2, 12), generator=generator)
     return {"input_ids": ids, "labels": ids.clone()}
@@ -37,10 +37,10 @@ def a_batch() -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def batch() -> dict[str, torch.Tensor]:
-    return a_batch()
+    return make_batch()
 
 
 @pytest.fixture(scope="module")
 def costs(family: str) -> Profile:
     """The profile of `model` at `batch`."""
-    return profile(MODELS[family](), a_batch())
+    return profile(MODELS[family](), make_batch())

@@ -14,7 +14,7 @@ aten = torch.ops.aten
 Batch = dict[str, torch.Tensor]
 
 
-class Executed(TorchDispatchMode):
+class OperatorFlopCounter(TorchDispatchMode):
     """FLOPs of every operator that runs, and the `unlisted` ones: free, though they make floats and are no moves."""
 
     def __init__(self, embedding: torch.Size) -> None:
@@ -50,17 +50,17 @@ def train_only(model: torch.nn.Module, names: Collection[str]) -> None:
         parameter.grad = None
 
 
-def executed_step(model: torch.nn.Module, batch: Batch, names: Collection[str]) -> OpFlops:
+def count_executed_flops(model: torch.nn.Module, batch: Batch, names: Collection[str]) -> OpFlops:
     """Every FLOP of a real step that trains just these tensors."""
     train_only(model, names)
     embedding = model.get_input_embeddings().weight  # type: ignore[operator]
-    executed = Executed(embedding.shape)
+    executed = OperatorFlopCounter(embedding.shape)
     with executed:
         model(**batch).loss.backward()
     return executed.flops
 
 
-def counted_step(model: torch.nn.Module, batch: Batch, names: Collection[str]) -> int:
+def count_torch_flops(model: torch.nn.Module, batch: Batch, names: Collection[str]) -> int:
     """FLOPs that torch counts in a real step which trains just these tensors."""
     train_only(model, names)
     with FlopCounterMode(display=False) as counter:

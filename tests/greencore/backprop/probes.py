@@ -79,12 +79,12 @@ def in_precision(model: PreTrainedModel, precision: str) -> PreTrainedModel:
     return model
 
 
-def another(batch: Batch, seed: int = 2, shape: tuple[int, int] = (3, 9)) -> Batch:
+def make_batch_like(batch: Batch, seed: int = 2, shape: tuple[int, int] = (3, 9)) -> Batch:
     ids = torch.randint(3, 96, shape, generator=torch.Generator().manual_seed(seed))
     return {"input_ids": ids, "labels": ids.clone()}
 
 
-def mid_run(
+def build_mid_run_optimizer(
     make: Callable[[PreTrainedModel], torch.optim.Optimizer], model: PreTrainedModel, batch: Batch
 ) -> torch.optim.Optimizer:
     """An optimiser in mid-run: two steps taken, a learning rate that a schedule has changed."""
@@ -104,7 +104,7 @@ def copied_gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def naive(
+def reference_importance(
     model: PreTrainedModel, batch: Batch, optimizer: torch.optim.Optimizer, max_grad_norm: float | None = None
 ) -> dict[str, dict[str, float]]:
     """Cache the weights, step, take the difference, restore: the paper's definition, word for word."""
@@ -133,5 +133,5 @@ def naive(
     return result
 
 
-def close(values: dict[str, float]) -> Any:
+def approx_values(values: dict[str, float]) -> Any:
     return pytest.approx(values, rel=1e-4, abs=1e-9)

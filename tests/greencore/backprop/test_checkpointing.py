@@ -4,14 +4,14 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from benchmarks.families import family
+from benchmarks.families import build_family_model
 from greencore.backprop import Profile, profile
-from tests.greencore.backprop.executed import Batch, counted_step
+from tests.greencore.backprop.executed import Batch, count_torch_flops
 
 
 def built(*, reentrant: bool = False, embeddings_pass_on: bool = False) -> PreTrainedModel:
     torch.manual_seed(0)
-    model = family("llama", "eager")
+    model = build_family_model("llama", "eager")
     model.train()
     model.config.use_cache = False
     model.activation_checkpointing_enable({"use_reentrant": reentrant})
@@ -21,7 +21,7 @@ def built(*, reentrant: bool = False, embeddings_pass_on: bool = False) -> PreTr
 
 
 def plain() -> PreTrainedModel:
-    model = family("llama", "eager")
+    model = build_family_model("llama", "eager")
     model.train()
     model.config.use_cache = False
     return model
@@ -65,7 +65,7 @@ def test_embeddings_that_pass_gradients_on_make_every_selection_go_all_the_way(b
     costs = profile(built(embeddings_pass_on=True), batch)
     head, first = ["lm_head.weight"], ["model.layers.0.input_layernorm.weight"]
     assert products(costs, head) > products(profile(built(), batch), first)
-    assert costs.matmul_step_flops(head) == counted_step(built(embeddings_pass_on=True), batch, head)
+    assert costs.matmul_step_flops(head) == count_torch_flops(built(embeddings_pass_on=True), batch, head)
 
 
 def test_in_evaluation_nothing_runs_again(batch: Batch) -> None:
@@ -77,7 +77,7 @@ def test_reentrant_blocks_run_again_as_a_whole(batch: Batch, names: list[str] | 
     model = built(reentrant=True, embeddings_pass_on=True)
     costs = profile(model, batch)
     chosen = names or [tensor.name for tensor in costs.tensors]
-    assert costs.matmul_step_flops(chosen) == counted_step(model, batch, chosen)
+    assert costs.matmul_step_flops(chosen) == count_torch_flops(model, batch, chosen)
 
 
 def test_the_models_own_checkpointing_comes_back(batch: Batch) -> None:

@@ -4,15 +4,15 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from benchmarks.families import family
+from benchmarks.families import build_family_model
 from greencore.backprop import Profile, profile
-from tests.greencore.backprop.executed import Batch, counted_step, executed_step
+from tests.greencore.backprop.executed import Batch, count_executed_flops, count_torch_flops
 
 
 @pytest.fixture
 def model() -> PreTrainedModel:
     torch.manual_seed(0)
-    model = family("mixtral", "eager")
+    model = build_family_model("mixtral", "eager")
     model.eval()
     return model
 
@@ -38,8 +38,8 @@ def test_every_implementation_costs_what_torch_counts_of_it(
     model.set_experts_implementation(implementation)
     costs = profile(model, batch)
     for chosen in selections(costs):
-        assert costs.matmul_step_flops(chosen) == counted_step(model, batch, chosen)
-        assert costs.product_step_flops(chosen) == executed_step(model, batch, chosen).products
+        assert costs.matmul_step_flops(chosen) == count_torch_flops(model, batch, chosen)
+        assert costs.product_step_flops(chosen) == count_executed_flops(model, batch, chosen).products
 
 
 def test_all_implementations_multiply_the_same(model: PreTrainedModel, batch: Batch) -> None:
@@ -66,7 +66,7 @@ def test_the_models_own_implementation_comes_back(model: PreTrainedModel, batch:
 def test_experts_in_half_precision_and_without_memory_cost_the_same(model: PreTrainedModel, batch: Batch) -> None:
     expected = profile(model, batch)
     with torch.device("meta"):
-        there = family("mixtral", "eager")
+        there = build_family_model("mixtral", "eager")
     there.eval()
     elsewhere = {key: value.to("meta") for key, value in batch.items()}
     assert profile(there, elsewhere) == expected

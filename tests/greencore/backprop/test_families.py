@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from benchmarks.families import EAGER_ONLY, FAMILIES, family
+from benchmarks.families import EAGER_ONLY, FAMILIES, build_family_model
 from greencore.backprop import Profile, profile
-from tests.greencore.backprop.executed import Batch, Executed, counted_step, executed_step
+from tests.greencore.backprop.executed import Batch, OperatorFlopCounter, count_executed_flops, count_torch_flops
 
 ATTENTION = [
     (name, attention) for name in FAMILIES for attention in ("eager", "sdpa") if (name, attention) not in
@@ -26,7 +26,7 @@ def built(name: str, attention: str, mode: str = "evaluated") -> PreTrainedModel
     at the deepest trained tensor.
     """
     torch.manual_seed(0)
-    model = family(name, attention)
+    model = build_family_model(name, attention)
     model.config.use_cache = False
     model.train(mode != "evaluated")
     if mode.startswith("checkpointed"):
@@ -79,7 +79,7 @@ def test_matmul_flops_equal_what_torch_counts_for_any_selection(name: str, atten
     costs = profile(model, batch)
     assert set(names_of(costs)) == {name for name, _ in model.named_parameters()}
     for chosen in selections(names_of(costs)):
-        assert costs.matmul_step_flops(chosen) == counted_step(model, batch, chosen), chosen
+        assert costs.matmul_step_flops(chosen) == count_torch_flops(model, batch, chosen), chosen
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -89,7 +89,7 @@ def test_every_executed_operation_is_counted_for_any_selection(name: str, attent
     batch = padded_batch(model)
     costs = profile(model, batch)
     for chosen in selections(names_of(costs), random_ones=3):
-        executed = executed_step(model, batch, chosen)
+        executed = count_executed_flops(model, batch, chosen)
         assert costs.matmul_step_flops(chosen) == executed.counted, chosen
         assert costs.product_step_flops(chosen) == executed.products, chosen
         assert costs.step_flops(chosen) == executed.total, chosen
@@ -99,7 +99,7 @@ def test_every_executed_operation_is_counted_for_any_selection(name: str, attent
 @pytest.mark.parametrize(("name", "attention"), ATTENTION)
 def test_every_operator_without_flops_only_moves_data(name: str, attention: str) -> None:
     model = built(name, attention, "trained")
-    executed = Executed(torch.Size())
+    executed = OperatorFlopCounter(torch.Size())
     with executed:
         model(**padded_batch(model)).loss.backward()
     assert executed.unlisted == set()
@@ -121,7 +121,7 @@ def test_half_precision_multiplies_the_same_matrices(name: str) -> None:
     batch = padded_batch(model)
     costs, in_full = profile(model, batch), profile(built(name, "sdpa"), batch)
     for chosen in selections(names_of(costs), random_ones=2):
-        assert costs.matmul_step_flops(chosen) == counted_step(model, batch, chosen)
+        assert costs.matmul_step_flops(chosen) == count_torch_flops(model, batch, chosen)
         assert costs.product_step_flops(chosen) == in_full.product_step_flops(chosen)
 
 
@@ -131,7 +131,7 @@ def test_encoder_and_decoder_are_counted_at_their_own_lengths(name: str, attenti
     everything = [name for name, _ in model.named_parameters()]
     for source, target in [(6, 15), (15, 6), (9, 9)]:
         batch = padded_batch(model, source=source, target=target)
-        assert profile(model, batch).matmul_step_flops(everything) == counted_step(model, batch, everything)
+        assert profile(model, batch).matmul_step_flops(everything) == count_torch_flops(model, batch, everything)
 
 
 @pytest.mark.parametrize(("name", "mode"), [("t5", "evaluated"), ("flan-t5", "trained"), ("flan-t5", "checkpointed")])
@@ -164,5 +164,5 @@ def test_adapters_alone_can_be_profiled(adapter: str, attention: str) -> None:
     assert all(before is after for before, after in zip(weights, adapted.parameters(), strict=True))
     assert costs.full_flops == costs.step_flops(names)
     for chosen in [names, names[:1], names[-1:], names[::3]]:
-        assert costs.matmul_step_flops(chosen) == counted_step(adapted, batch, chosen)
-        assert costs.step_flops(chosen) == executed_step(adapted, batch, chosen).total
+        assert costs.matmul_step_flops(chosen) == count_torch_flops(adapted, batch, chosen)
+        assert costs.step_flops(chosen) == count_executed_flops(adapted, batch, chosen).total

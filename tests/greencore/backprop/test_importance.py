@@ -17,11 +17,11 @@ from tests.greencore.backprop.probes import (
     OPTIMIZERS,
     PRECISIONS,
     Batch,
-    another,
-    close,
+    approx_values,
+    build_mid_run_optimizer,
     in_precision,
-    mid_run,
-    naive,
+    make_batch_like,
+    reference_importance,
     tiny_opt,
     tiny_t5,
 )
@@ -29,17 +29,17 @@ from tests.greencore.backprop.probes import (
 
 @pytest.fixture(params=FAMILIAR)
 def optimizer(request: pytest.FixtureRequest, model: PreTrainedModel, batch: Batch) -> torch.optim.Optimizer:
-    return mid_run(FAMILIAR[request.param], model, batch)
+    return build_mid_run_optimizer(FAMILIAR[request.param], model, batch)
 
 
 def test_every_metric_equals_its_naive_definition(
     model: PreTrainedModel, batch: Batch, optimizer: torch.optim.Optimizer
 ) -> None:
     model.eval()
-    expected = naive(model, batch, optimizer)
+    expected = reference_importance(model, batch, optimizer)
     for metric in get_args(Metric):
         found = importance(model, batch, optimizer, metric=metric)
-        assert found == close(expected[metric])
+        assert found == approx_values(expected[metric])
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -50,23 +50,23 @@ def test_every_optimizer_and_precision_equals_the_definition(
     build: Callable[[], PreTrainedModel], name: str, precision: str, batch: Batch
 ) -> None:
     model = in_precision(build(), precision)
-    optimizer = mid_run(OPTIMIZERS[name], model, batch)
-    expected = naive(model, batch, optimizer)
+    optimizer = build_mid_run_optimizer(OPTIMIZERS[name], model, batch)
+    expected = reference_importance(model, batch, optimizer)
     for metric in get_args(Metric):
-        assert importance(model, batch, optimizer, metric=metric) == close(expected[metric])
+        assert importance(model, batch, optimizer, metric=metric) == approx_values(expected[metric])
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", ["adamw", "adamw-fused", "adamw-groups", "sgd", "adafactor-torch", "adafactor"])
 def test_clipping_is_that_of_the_norm_over_all_tensors(name: str, precision: str, batch: Batch) -> None:
     model = in_precision(tiny_opt(dropout=0.1), precision)
-    optimizer = mid_run(OPTIMIZERS[name], model, batch)
+    optimizer = build_mid_run_optimizer(OPTIMIZERS[name], model, batch)
     torch.manual_seed(7)
-    expected = naive(model, batch, optimizer, max_grad_norm=0.05)
+    expected = reference_importance(model, batch, optimizer, max_grad_norm=0.05)
     for metric in get_args(Metric):
         torch.manual_seed(7)
         found = measure_importance(model, batch, optimizer, metric, max_grad_norm=0.05)
-        assert found.values == close(expected[metric])
+        assert found.values == approx_values(expected[metric])
         assert found.passes == ((1,) if metric == "grad" else (2,))
 
 
@@ -106,8 +106,8 @@ def test_gradients_within_the_norm_are_not_clipped(model: PreTrainedModel, batch
 
 def test_several_batches_give_the_mean_of_their_own(model: PreTrainedModel, batch: Batch) -> None:
     model.eval()
-    optimizer = mid_run(OPTIMIZERS["adamw"], model, batch)
-    batches = [batch, another(batch), another(batch, seed=3)]
+    optimizer = build_mid_run_optimizer(OPTIMIZERS["adamw"], model, batch)
+    batches = [batch, make_batch_like(batch), make_batch_like(batch, seed=3)]
     each = [importance(model, one, optimizer) for one in batches]
     found = measure_importance(model, batches, optimizer)
     assert found.values == pytest.approx({name: sum(one[name] for one in each) / 3 for name in each[0]}, rel=1e-9)
@@ -118,7 +118,7 @@ def test_named_tensors_alone_are_measured_and_the_backward_pass_ends_at_the_deep
     model: PreTrainedModel, batch: Batch
 ) -> None:
     model.eval()
-    optimizer = mid_run(OPTIMIZERS["adamw"], model, batch)
+    optimizer = build_mid_run_optimizer(OPTIMIZERS["adamw"], model, batch)
     upper = [name for name, _ in model.named_parameters() if ".layers.2." in name]
     with FlopCounterMode(display=False) as everything:
         full = importance(model, batch, optimizer)
@@ -133,7 +133,7 @@ def test_a_tied_tensor_has_the_gradient_of_both_its_uses(batch: Batch) -> None:
     model = tiny_t5()
     assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
-    expected = naive(model, batch, optimizer)["dw_grad"]
+    expected = reference_importance(model, batch, optimizer)["dw_grad"]
     found = importance(model, batch, optimizer)
     assert found.keys() == dict(model.named_parameters()).keys()
     assert found["shared.weight"] == pytest.approx(expected["shared.weight"], rel=1e-4)
@@ -149,17 +149,19 @@ def test_tensors_without_a_part_in_the_loss_have_no_importance(batch: Batch) -> 
 
 def test_a_scaled_loss_gives_the_same_and_its_overflow_is_named(batch: Batch) -> None:
     model = tiny_opt()
-    optimizer = mid_run(OPTIMIZERS["adamw"], model, batch)
+    optimizer = build_mid_run_optimizer(OPTIMIZERS["adamw"], model, batch)
     free = measure_importance(model, batch, optimizer, max_grad_norm=0.05)
     assert measure_importance(model, batch, optimizer, max_grad_norm=0.05, loss_scale=2.0**16) == free
     with pytest.raises(NotFinite, match=r"gradient's norm of \S+ is (inf|nan) at a loss scale of 1e\+38"):
-        importance(model, batch, mid_run(OPTIMIZERS["rprop"], model, batch), metric="dw", loss_scale=1e38)
+        importance(
+            model, batch, build_mid_run_optimizer(OPTIMIZERS["rprop"], model, batch), metric="dw", loss_scale=1e38
+        )
 
 
 def test_averaged_gradients_are_what_the_step_sees(batch: Batch) -> None:
     """Two processes with half a batch each find what one process finds on the whole."""
     model = tiny_opt()
-    optimizer = mid_run(OPTIMIZERS["adamw"], model, batch)
+    optimizer = build_mid_run_optimizer(OPTIMIZERS["adamw"], model, batch)
     halves = [{key: value[[row]] for key, value in batch.items()} for row in (0, 1)]
     other = list[torch.Tensor]()
     importance(model, halves[1], optimizer, average=lambda _, gradient: other.append(gradient.clone()))

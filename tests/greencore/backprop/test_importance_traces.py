@@ -21,7 +21,14 @@ from transformers import (
 
 from greencore.backprop import NotFinite, importance
 from greencore.backprop.importance import measure_importance
-from tests.greencore.backprop.probes import OPTIMIZERS, Batch, another, copied_gradients, mid_run, tiny_opt
+from tests.greencore.backprop.probes import (
+    OPTIMIZERS,
+    Batch,
+    build_mid_run_optimizer,
+    copied_gradients,
+    make_batch_like,
+    tiny_opt,
+)
 
 
 def everything(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -81,17 +88,17 @@ class OnlyVectors(torch.optim.AdamW):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_the_probe_leaves_no_trace(with_statistics: PreTrainedModel, batch: Batch, name: str) -> None:
     model = with_statistics
-    optimizer = mid_run(OPTIMIZERS[name], model, batch)
+    optimizer = build_mid_run_optimizer(OPTIMIZERS[name], model, batch)
     model(**batch).loss.backward()
     before = everything(model, optimizer)
-    measured = measure_importance(model, [batch, another(batch)], optimizer, max_grad_norm=0.05)
+    measured = measure_importance(model, [batch, make_batch_like(batch)], optimizer, max_grad_norm=0.05)
     assert measured.passes == (2, 2)
     assert everything(model, optimizer) == before
 
 
 def test_a_failing_probe_leaves_no_trace(with_statistics: PreTrainedModel, batch: Batch) -> None:
     model = with_statistics
-    optimizer = mid_run(OPTIMIZERS["adamw"], model, batch)
+    optimizer = build_mid_run_optimizer(OPTIMIZERS["adamw"], model, batch)
     model(**batch).loss.backward()
     before = everything(model, optimizer)
     with pytest.raises(NotFinite):
@@ -105,7 +112,7 @@ def test_a_failing_probe_leaves_no_trace(with_statistics: PreTrainedModel, batch
     with pytest.raises(RuntimeError, match="process lost in batch 0"):
         importance(model, batch, optimizer, average=average)
     assert everything(model, optimizer) == before
-    optimizer = mid_run(OnlyVectors, model, batch)
+    optimizer = build_mid_run_optimizer(OnlyVectors, model, batch)
     before = everything(model, optimizer)
     with pytest.raises(ValueError, match=r"optimiser OnlyVectors is not supported: its step .* no matrices"):
         importance(model, batch, optimizer)
@@ -148,7 +155,7 @@ def test_rotary_frequencies_that_grow_with_the_batch_are_those_of_before(batch: 
         rope_parameters={"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0},
     )
     model = LlamaForCausalLM(config).eval()
-    longer = another(batch, shape=(1, 40))
+    longer = make_batch_like(batch, shape=(1, 40))
     before = copy.deepcopy(model)
     importance(model, longer, torch.optim.SGD(model.parameters(), lr=1e-2))
     assert torch.equal(model(**longer).logits, before(**longer).logits)
@@ -157,7 +164,7 @@ def test_rotary_frequencies_that_grow_with_the_batch_are_those_of_before(batch: 
 
 def test_recomputed_activations_give_the_same(batch: Batch) -> None:
     model = tiny_opt(dropout=0.1).train()
-    optimizer = mid_run(OPTIMIZERS["adamw"], model, batch)
+    optimizer = build_mid_run_optimizer(OPTIMIZERS["adamw"], model, batch)
     upper = [name for name, _ in model.named_parameters() if ".layers.1." in name]
     torch.manual_seed(3)
     expected = [importance(model, batch, optimizer, names=names) for names in (None, upper)]
@@ -232,7 +239,7 @@ def test_the_extra_memory_is_that_of_one_tensor(batch: Batch, max_grad_norm: flo
     model = LlamaForCausalLM(
         LlamaConfig(vocab_size=96, hidden_size=64, intermediate_size=128, num_hidden_layers=12, num_attention_heads=4)
     )
-    optimizer = mid_run(OPTIMIZERS["adamw"], model, batch)
+    optimizer = build_mid_run_optimizer(OPTIMIZERS["adamw"], model, batch)
     sizes = [parameter.nbytes for parameter in model.parameters()]
     with Peak() as probe:
         importance(model, batch, optimizer, max_grad_norm=max_grad_norm)

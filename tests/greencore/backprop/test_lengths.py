@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
-from benchmarks.families import family as tiny
+from benchmarks.families import build_family_model as tiny
 from greencore.backprop import Profile, profile
 from greencore.backprop.lengths import Lengths, choose_trace_lengths, compute_interpolation_weights
 

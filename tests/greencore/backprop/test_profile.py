@@ -11,7 +11,7 @@ from transformers.utils.generic import ModelOutput
 
 from greencore.backprop import Profile, TraceError, profile
 from tests.greencore.backprop.conftest import MODELS
-from tests.greencore.backprop.executed import Batch, counted_step
+from tests.greencore.backprop.executed import Batch, count_torch_flops
 
 
 def test_matmul_flops_equal_what_torch_counts_for_any_selection(
@@ -22,7 +22,7 @@ def test_matmul_flops_equal_what_torch_counts_for_any_selection(
     draw = random.Random(3)
     for size in [1, 1, 1, 1, 2, 2, 3, 5, 9, len(names)]:
         chosen = set(draw.sample(names, size))
-        assert costs.matmul_step_flops(chosen) == counted_step(model, unpadded, chosen)
+        assert costs.matmul_step_flops(chosen) == count_torch_flops(model, unpadded, chosen)
 
 
 @pytest.mark.parametrize("family", ["llama-eager", "opt-eager"], indirect=True)

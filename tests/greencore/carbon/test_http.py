@@ -9,12 +9,12 @@ import pytest
 
 from greencore.carbon.errors import InvalidResponse, SourceUnavailable
 from greencore.carbon.http import HttpLimits, HttpStatusError, JsonClient
-from tests.carbon_provider_server import ProviderServer, Reply, TurnedClock
+from tests.carbon_provider_server import ManualClock, ProviderServer, Reply
 
 
 @pytest.fixture
 def server() -> Iterator[ProviderServer]:
-    with ProviderServer(clock=TurnedClock(datetime(2026, 11, 24, tzinfo=UTC))) as server:
+    with ProviderServer(clock=ManualClock(datetime(2026, 11, 24, tzinfo=UTC))) as server:
         server.standing_reply = Reply(body=b"[1]")
         yield server
 

@@ -19,7 +19,7 @@ Pieces = list[tuple[float, float, float]]
 
 
 @dataclass
-class OneRun:
+class ReferenceSimulation:
     """What is asked for; then what became of it, in hours from the start and in gCO2e."""
 
     policy: Policy
@@ -44,7 +44,7 @@ class OneRun:
     shut: bool = False
     shares: dict[int, float] = field(default_factory=dict)
 
-    def live(self) -> "OneRun":
+    def run(self) -> "ReferenceSimulation":
         """Slot by slot until the last epoch has ended."""
         self.epochs_left = self.epochs
         slot, now, first = int(self.start_hours / self.step_hours + TINY), self.start_hours, True

@@ -15,7 +15,7 @@ from greencore.carbon import IntensitySeries
 from greencore.policy import BacktestDecision, BacktestError, BacktestResult, Policy, backtest, parse_policy
 from greencore.policy.outlooks import ForecastKind
 from tests.greencore.policy.grids import MIDNIGHT, at, pieces, series, year
-from tests.greencore.policy.one_run import OneRun, cheapest_shares
+from tests.greencore.policy.one_run import ReferenceSimulation, cheapest_shares
 
 CONSTANT: dict[str, Any] = {"kind": "constant", "rho": 1.0}
 STEPS: dict[str, Any] = {
@@ -75,7 +75,7 @@ def epochs(result: BacktestResult) -> list[tuple[datetime, float]]:
 
 
 @st.composite
-def single_runs(draw: st.DrawFn) -> OneRun:
+def single_runs(draw: st.DrawFn) -> ReferenceSimulation:
     minutes = draw(st.sampled_from([60, 60, 30]))
     count = 50 * 60 // minutes
     values = draw(st.lists(st.integers(0, 12).map(lambda tens: tens * 37.0), min_size=count, max_size=count))
@@ -85,7 +85,7 @@ def single_runs(draw: st.DrawFn) -> OneRun:
     )
     thresholds = draw(st.sampled_from([{}, {}, {"pause_above": 300, "resume_below": 148}, {"pause_above": 111}]))
     gate = {"mode": draw(st.sampled_from(MODES)), "min_saving": draw(st.sampled_from([0.0, 0.05])), **thresholds}
-    return OneRun(
+    return ReferenceSimulation(
         policy=parse_policy({**policy, "gate": gate}),
         values=values,
         step_hours=minutes / 60,
@@ -101,9 +101,9 @@ def single_runs(draw: st.DrawFn) -> OneRun:
 
 @settings(max_examples=80, deadline=None)
 @given(run=single_runs())
-def test_a_run_comes_out_as_it_does_in_plain_python(run: OneRun) -> None:
+def test_a_run_comes_out_as_it_does_in_plain_python(run: ReferenceSimulation) -> None:
     start, readings = at(run.start_hours), series(run.values, minutes=run.step_hours * 60)
-    run.live()
+    run.run()
     result = backtest(
         run.policy,
         readings,
@@ -130,7 +130,7 @@ def test_a_run_comes_out_as_it_does_in_plain_python(run: OneRun) -> None:
     assert result.oracle_g == pytest.approx(_oracle_g(run), rel=1e-6, abs=1e-6)
 
 
-def _oracle_g(run: OneRun) -> float:
+def _oracle_g(run: ReferenceSimulation) -> float:
     """The cleanest minutes of the window, as many as were computed in."""
     begin, end = run.start_hours, run.start_hours + max(run.deadline_hours, run.computing_hours)
     edges = [index * run.step_hours for index in range(len(run.values) + 1)]

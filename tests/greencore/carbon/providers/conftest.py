@@ -8,18 +8,18 @@ import pytest
 from greencore.carbon.http import HttpLimits
 from greencore.carbon.opening import open_source
 from greencore.carbon.source import Source
-from tests.carbon_provider_server import ProviderServer, TurnedClock, rows
+from tests.carbon_provider_server import ManualClock, ProviderServer, rows
 
 NOW = datetime(2026, 11, 24, 12, 10, tzinfo=UTC)
 
 
 @pytest.fixture
-def clock() -> TurnedClock:
-    return TurnedClock(NOW)
+def clock() -> ManualClock:
+    return ManualClock(NOW)
 
 
 @pytest.fixture
-def server(clock: TurnedClock) -> Iterator[ProviderServer]:
+def server(clock: ManualClock) -> Iterator[ProviderServer]:
     """Half hours from two days ago to two days ahead."""
     with ProviderServer(clock=clock) as server:
         server.rows = rows(
@@ -38,7 +38,7 @@ def limits() -> HttpLimits:
 
 
 @pytest.fixture
-def opened(server: ProviderServer, clock: TurnedClock, limits: HttpLimits) -> Callable[..., Source]:
+def opened(server: ProviderServer, clock: ManualClock, limits: HttpLimits) -> Callable[..., Source]:
     """Opens a provider on the server, for the zone Z."""
 
     def open_provider(provider: str, limits: HttpLimits = limits, **options: str) -> Source:

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from greencore.carbon import IntensitySeries, NoReading, Source, UnknownZone
-from tests.carbon_provider_server import KNOWN_ZONES, ProviderServer, Row, TurnedClock, rows
+from tests.carbon_provider_server import KNOWN_ZONES, ManualClock, ProviderServer, Row, rows
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 HALF_HOUR = timedelta(minutes=30)
@@ -199,7 +199,7 @@ def test_a_resolution_that_changes_in_mid_series_leaves_neither_gap_nor_overlap(
     [(datetime(2026, 3, 28, 23, tzinfo=UTC), 23), (datetime(2026, 10, 24, 22, tzinfo=UTC), 25)],
 )
 def test_a_day_of_23_or_25_local_hours_is_whole(
-    opened: Opened, server: ProviderServer, clock: TurnedClock, provider: str, day: datetime, hours: int
+    opened: Opened, server: ProviderServer, clock: ManualClock, provider: str, day: datetime, hours: int
 ) -> None:
     clock.now = day + timedelta(hours=hours + 5)
     server.rows = rows(
@@ -213,7 +213,7 @@ def test_a_day_of_23_or_25_local_hours_is_whole(
 
 @each_provider
 def test_by_a_clock_that_is_behind_the_latest_reading_is_one_that_has_begun(
-    opened: Opened, server: ProviderServer, clock: TurnedClock, provider: str
+    opened: Opened, server: ProviderServer, clock: ManualClock, provider: str
 ) -> None:
     server.clock = lambda: clock.now + timedelta(hours=1)
     source = opened(provider)
@@ -232,7 +232,7 @@ def test_a_byte_order_mark_is_overlooked(opened: Opened, server: ProviderServer,
 
 @each_provider
 def test_the_latest_reading_is_used_again_until_its_interval_ends(
-    opened: Opened, server: ProviderServer, clock: TurnedClock, provider: str
+    opened: Opened, server: ProviderServer, clock: ManualClock, provider: str
 ) -> None:
     source = opened(provider)
     first = source.latest()
@@ -247,15 +247,15 @@ def test_the_latest_reading_is_used_again_until_its_interval_ends(
 
 @each_provider
 def test_a_forecast_is_used_again_and_cut_anew(
-    opened: Opened, server: ProviderServer, clock: TurnedClock, provider: str
+    opened: Opened, server: ProviderServer, clock: ManualClock, provider: str
 ) -> None:
     source = opened(provider)
     source.forecast(24)
     asked = len(server.log)
-    clock.turn(minutes=4, seconds=59)
+    clock.advance(minutes=4, seconds=59)
     assert len(source.forecast(3)) == 7
     assert len(server.log) == asked
-    clock.turn(minutes=30)
+    clock.advance(minutes=30)
     assert source.forecast(3).readings[0].start == NOON + HALF_HOUR
     assert len(server.log) == asked + 1
 

@@ -6,7 +6,7 @@ import pytest
 
 from greencore.carbon import NoReading, Source, UnknownZone
 from greencore.carbon.errors import InvalidResponse
-from tests.carbon_provider_server import ProviderServer, Reply, Row, TurnedClock, rows
+from tests.carbon_provider_server import ManualClock, ProviderServer, Reply, Row, rows
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -99,7 +99,7 @@ def test_no_data_is_no_reading(opened: Opened, server: ProviderServer, reply: Re
         opened("electricity-maps").latest()
 
 
-def test_granularity_tells_how_long_a_reading_lasts(opened: Opened, server: ProviderServer, clock: TurnedClock) -> None:
+def test_granularity_tells_how_long_a_reading_lasts(opened: Opened, server: ProviderServer, clock: ManualClock) -> None:
     server.rows = [Row(NOON, NOON + HOUR, 90.0, 90.0)]
     server.edit = lambda path, answer: answer | granularity
     granularity: dict[str, str] = {}

@@ -6,7 +6,7 @@ import pytest
 from greencore.carbon import Source, open_source
 from greencore.carbon.errors import InvalidResponse
 from greencore.carbon.http import HttpLimits
-from tests.carbon_provider_server import ProviderServer, Reply, Row, TurnedClock
+from tests.carbon_provider_server import ManualClock, ProviderServer, Reply, Row
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 QUARTER = timedelta(minutes=15)
@@ -26,7 +26,7 @@ def test_measured_goes_before_forecast_value_by_value(opened: Opened, server: Pr
     assert {reading.end - reading.start for reading in series} == {QUARTER}
 
 
-def test_the_country_is_the_zone_in_lower_case(server: ProviderServer, clock: TurnedClock, limits: HttpLimits) -> None:
+def test_the_country_is_the_zone_in_lower_case(server: ProviderServer, clock: ManualClock, limits: HttpLimits) -> None:
     open_source(f"energy-charts?url={server.url}", "DE", clock=clock, limits=limits).latest()
     open_source(f"energy-charts?url={server.url}&country=DE", "zone", clock=clock, limits=limits).latest()
     assert [request.parameters["country"] for request in server.log] == ["de", "de"]

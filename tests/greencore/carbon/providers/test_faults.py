@@ -10,7 +10,7 @@ import pytest
 from greencore.carbon import CarbonError, Source
 from greencore.carbon.errors import AccessDenied, InvalidResponse, SourceUnavailable
 from greencore.carbon.http import HttpLimits
-from tests.carbon_provider_server import KNOWN_ZONES, ProviderServer, Reply, TurnedClock
+from tests.carbon_provider_server import KNOWN_ZONES, ManualClock, ProviderServer, Reply
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 NOW = NOON + timedelta(minutes=10)
@@ -74,7 +74,7 @@ def test_errors_say_what_happened(opened: Opened, server: ProviderServer) -> Non
 
 @each_provider
 def test_without_a_server_it_is_unavailable_and_afterwards_it_is_back(
-    opened: Opened, server: ProviderServer, clock: TurnedClock, provider: str
+    opened: Opened, server: ProviderServer, clock: ManualClock, provider: str
 ) -> None:
     source = opened(provider)
     server.stop()
@@ -82,9 +82,9 @@ def test_without_a_server_it_is_unavailable_and_afterwards_it_is_back(
     for _ in range(24 * 6):
         with pytest.raises(SourceUnavailable):
             source.latest()
-        clock.turn(minutes=10)
+        clock.advance(minutes=10)
     server.start()
-    clock.turn(minutes=15)
+    clock.advance(minutes=15)
     assert source.latest().start == NOON + timedelta(hours=24)
     assert len(source.forecast(3)) > 5
 
@@ -92,7 +92,7 @@ def test_without_a_server_it_is_unavailable_and_afterwards_it_is_back(
 @each_provider
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_refusal_leaves_the_question_alone_for_a_quarter_of_an_hour(
-    opened: Opened, server: ProviderServer, clock: TurnedClock, provider: str, status: int
+    opened: Opened, server: ProviderServer, clock: ManualClock, provider: str, status: int
 ) -> None:
     source = opened(provider)
     server.standing_reply = Reply(status=status, body=b'{"error": "no such key"}')
@@ -103,12 +103,12 @@ def test_a_refusal_leaves_the_question_alone_for_a_quarter_of_an_hour(
     assert raised.value.retry_at == NOW + 15 * MINUTE
     asked = len(server.log)
     server.standing_reply = None
-    clock.turn(minutes=14)
+    clock.advance(minutes=14)
     with pytest.raises(SourceUnavailable, match=r"no such key.*asked again at 2026-11-24T12:25") as waiting:
         source.latest()
     assert waiting.value.retry_at == NOW + 15 * MINUTE
     assert len(server.log) == asked
-    clock.turn(minutes=1)
+    clock.advance(minutes=1)
     assert source.latest().start == NOON
 
 
@@ -127,7 +127,7 @@ def test_a_refused_question_does_not_keep_another_from_being_asked(
 
 @each_provider
 def test_too_many_requests_are_not_tried_again_before_the_time_that_was_given(
-    opened: Opened, server: ProviderServer, clock: TurnedClock, provider: str
+    opened: Opened, server: ProviderServer, clock: ManualClock, provider: str
 ) -> None:
     source = opened(provider)
     server.standing_reply = Reply(status=429, body=b"{}", headers={"retry-after": "300"})
@@ -136,12 +136,12 @@ def test_too_many_requests_are_not_tried_again_before_the_time_that_was_given(
     assert raised.value.retry_at == NOW + 5 * MINUTE
     assert len(server.log) == 1
     server.standing_reply = None
-    clock.turn(minutes=4, seconds=59)
+    clock.advance(minutes=4, seconds=59)
     for ask in (source.latest, lambda: source.forecast(3), lambda: source.history(NOON - timedelta(hours=2), NOON)):
         with pytest.raises(SourceUnavailable):
             ask()
     assert len(server.log) == 1
-    clock.turn(seconds=1)
+    clock.advance(seconds=1)
     assert source.latest().start == NOON
 
 
@@ -178,7 +178,7 @@ def test_unavailable_for_a_stated_time_is_taken_at_its_word(opened: Opened, serv
 
 
 def test_without_a_time_too_many_requests_double_the_pause_up_to_an_hour(
-    opened: Opened, server: ProviderServer, clock: TurnedClock
+    opened: Opened, server: ProviderServer, clock: ManualClock
 ) -> None:
     source = opened("uk")
     server.standing_reply = Reply(status=429, body=b"{}")
@@ -193,7 +193,7 @@ def test_without_a_time_too_many_requests_double_the_pause_up_to_an_hour(
 
 
 def test_five_failures_in_a_row_open_the_breaker_and_each_further_one_for_longer(
-    opened: Opened, server: ProviderServer, clock: TurnedClock
+    opened: Opened, server: ProviderServer, clock: ManualClock
 ) -> None:
     source = opened("uk")
     server.standing_reply = Reply(status=500, body=b"oops")
@@ -216,7 +216,7 @@ def test_five_failures_in_a_row_open_the_breaker_and_each_further_one_for_longer
     server.standing_reply = None
     assert source.latest() == source.latest()
     server.standing_reply = Reply(status=500, body=b"oops")
-    clock.turn(hours=1)
+    clock.advance(hours=1)
     with pytest.raises(SourceUnavailable) as raised:
         source.latest()
     assert raised.value.retry_at is None
@@ -234,13 +234,13 @@ def test_an_answer_that_cannot_be_read_counts_as_a_failure(opened: Opened, serve
 
 
 def test_a_clock_that_is_turned_back_does_not_keep_the_breaker_open(
-    opened: Opened, server: ProviderServer, clock: TurnedClock
+    opened: Opened, server: ProviderServer, clock: ManualClock
 ) -> None:
     source = opened("uk")
     server.replies.append(Reply(status=429, body=b"{}", headers={"retry-after": "3600"}))
     with pytest.raises(SourceUnavailable):
         source.latest()
-    clock.turn(hours=-2)
+    clock.advance(hours=-2)
     assert source.latest().start == NOON - timedelta(hours=2)
 
 
@@ -285,7 +285,7 @@ def test_callers_at_once_share_a_failure(opened: Opened, server: ProviderServer)
 
 
 def test_a_failure_does_not_spoil_what_is_already_known(
-    opened: Opened, server: ProviderServer, clock: TurnedClock
+    opened: Opened, server: ProviderServer, clock: ManualClock
 ) -> None:
     source = opened("uk")
     reading, series = source.latest(), source.forecast(24)

@@ -10,7 +10,7 @@ import pytest
 from greencore.carbon import CarbonError, InvalidSpec, Source, open_source
 from greencore.carbon.credentials import Credentials
 from greencore.carbon.http import HttpLimits
-from tests.carbon_provider_server import ProviderServer, Reply, TurnedClock
+from tests.carbon_provider_server import ManualClock, ProviderServer, Reply
 
 Opened = Callable[..., Source]
 
@@ -62,7 +62,7 @@ def test_a_key_that_no_header_may_hold_is_refused_without_being_shown(server: Pr
         assert "ret" not in str(raised.value).replace("character", "")
 
 
-def test_white_space_around_a_key_is_dropped(server: ProviderServer, clock: TurnedClock) -> None:
+def test_white_space_around_a_key_is_dropped(server: ProviderServer, clock: ManualClock) -> None:
     server.token = "key"
     credentials = Credentials(electricity_maps_token=" key\n")
     assert open_source(server.spec("electricity-maps"), "DE", clock=clock, credentials=credentials).latest()

@@ -5,7 +5,7 @@ import pytest
 
 from greencore.carbon import Source, UnknownZone
 from greencore.carbon.errors import AccessDenied, InvalidResponse
-from tests.carbon_provider_server import ProviderServer, Reply, Row, TurnedClock
+from tests.carbon_provider_server import ManualClock, ProviderServer, Reply, Row
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 Opened = Callable[..., Source]
@@ -33,11 +33,11 @@ def test_one_login_serves_for_many_questions(opened: Opened, server: ProviderSer
     assert {request.parameters["signal_type"] for request in server.log[1:]} == {"co2_moer"}
 
 
-def test_a_token_that_has_run_out_is_renewed_once(opened: Opened, server: ProviderServer, clock: TurnedClock) -> None:
+def test_a_token_that_has_run_out_is_renewed_once(opened: Opened, server: ProviderServer, clock: ManualClock) -> None:
     source = opened("watttime")
     source.latest()
     server.expire_bearers()
-    clock.turn(minutes=40)
+    clock.advance(minutes=40)
     assert source.latest().start == NOON + timedelta(minutes=30)
     assert server.paths == ["/login", "/v3/forecast", "/v3/forecast", "/login", "/v3/forecast"]
 
@@ -50,13 +50,13 @@ def test_a_fresh_token_that_is_refused_is_not_renewed(opened: Opened, server: Pr
 
 
 def test_a_renewed_token_that_is_refused_is_not_renewed_again(
-    opened: Opened, server: ProviderServer, clock: TurnedClock
+    opened: Opened, server: ProviderServer, clock: ManualClock
 ) -> None:
     source = opened("watttime")
     source.latest()
     server.expire_bearers()
     server.edit = lambda path, answer: {"token": "worthless"} if path == "/login" else answer
-    clock.turn(minutes=40)
+    clock.advance(minutes=40)
     with pytest.raises(AccessDenied, match="watttime answered 401"):
         source.latest()
     assert server.paths[2:] == ["/v3/forecast", "/login", "/v3/forecast"]
