@@ -9,13 +9,13 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-OWN = Path(__file__).parent / "static"
+STATIC_FOLDER = Path(__file__).parent / "static"
 
 
 def mount_assets(app: FastAPI) -> None:
     """Serves `/static` and `/static/uplot`; compressed, since nothing in them is secret."""
-    for path, folder in (("/static/uplot", _uplot()), ("/static", OWN)):
-        app.mount(path, GZipMiddleware(_Revalidated(directory=folder)))
+    for path, folder in (("/static/uplot", _uplot()), ("/static", STATIC_FOLDER)):
+        app.mount(path, GZipMiddleware(_RevalidatedFiles(directory=folder)))
 
 
 def _uplot() -> Path:
@@ -28,7 +28,7 @@ def _uplot() -> Path:
     return Path(found.submodule_search_locations[0]) / "static"
 
 
-class _Revalidated(StaticFiles):
+class _RevalidatedFiles(StaticFiles):
     """Has a browser ask each time whether a file is right still, so that a release is seen at once."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:

@@ -14,31 +14,33 @@ SEPARATORS = (b",", b"&")
 
 
 @dataclass(frozen=True)
-class Bounds:
-    """What a body may hold; `values` is None where it is read as a file."""
+class BodyLimits:
+    """What a body may hold; `max_values` is None where it is read as a file."""
 
-    bytes: int
-    values: int | None
+    max_bytes: int
+    max_values: int | None
 
 
-class BodyLimit:
-    """Middleware that answers 413 to a body of more bytes than `usual` allows, and 422 to one of more values.
+class BodyLimitMiddleware:
+    """Middleware that answers 413 to a body of more bytes than `default` allows, and 422 to one of more values.
 
     Values are counted by what parts them, as the body arrives: reading it would block the loop that serves everyone.
-    `others` names the calls, by method and path, that have bounds of their own. FastAPI's own limit answers in plain
+    `overrides` names the calls, by method and path, that have bounds of their own. FastAPI's own limit answers in plain
     text where a length was announced, and this API promises problems.
     """
 
-    def __init__(self, app: ASGIApp, *, usual: Bounds, others: Mapping[tuple[str, str], Bounds] | None = None) -> None:
+    def __init__(
+        self, app: ASGIApp, *, default: BodyLimits, overrides: Mapping[tuple[str, str], BodyLimits] | None = None
+    ) -> None:
         self._app = app
-        self._usual = usual
-        self._others = dict(others or {})
+        self._default = default
+        self._overrides = dict(overrides or {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        bounds = self._others.get((scope["method"], scope["path"]), self._usual)
+        limits = self._overrides.get((scope["method"], scope["path"]), self._default)
         announced = Headers(scope=scope).get("content-length", "")
         # Of thousands of digits Python makes no number; nineteen are more than any limit.
         announced_bytes = int(announced[:19]) if announced.isdecimal() else 0
@@ -46,17 +48,17 @@ class BodyLimit:
 
         async def receive_within_limit() -> Message:
             nonlocal received_bytes, received_separators
-            if announced_bytes > bounds.bytes:
-                raise _too_large(bounds.bytes)
+            if announced_bytes > limits.max_bytes:
+                raise _too_large(limits.max_bytes)
             message = await receive()
             body = message.get("body", b"")
             received_bytes += len(body)
-            if received_bytes > bounds.bytes:
-                raise _too_large(bounds.bytes)
-            if bounds.values is not None:
+            if received_bytes > limits.max_bytes:
+                raise _too_large(limits.max_bytes)
+            if limits.max_values is not None:
                 received_separators += sum(body.count(separator) for separator in SEPARATORS)
-                if received_separators >= bounds.values:
-                    raise _too_many(bounds.values)
+                if received_separators >= limits.max_values:
+                    raise _too_many(limits.max_values)
             return message
 
         # Raised out of the read, so that it reaches the application's own error handler.

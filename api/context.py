@@ -10,9 +10,9 @@ from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
 from api.access.authenticator import Authenticator
-from api.access.rate_limits import RateLimits
-from api.access.sessions import Sessions
-from api.event_seats import EventSeats
+from api.access.rate_limits import RateLimiter
+from api.access.sessions import SessionCookies
+from api.event_seats import StreamLimiter
 from api.health.readiness import Readiness
 from api.metrics.requests import RequestMetrics
 from greencore.clock import Clock
@@ -23,12 +23,12 @@ from store.settings import Settings
 
 # A request keeps its connection while it waits for a thread. Without a bound below the pool's size (15) a burst of
 # requests would hold all connections and wait for threads, and all threads would wait for connections.
-SESSIONS_AT_ONCE = 10
-READING = ("GET", "HEAD")
+MAX_CONCURRENT_SESSIONS = 10
+READ_METHODS = ("GET", "HEAD")
 
 
 @dataclass(frozen=True)
-class Context:
+class AppContext:
     """What an application is made with, for as long as it lives."""
 
     settings: Settings
@@ -36,39 +36,39 @@ class Context:
     catalogue: Mapping[str, CatalogueEntry]
     clock: Clock
     authenticator: Authenticator
-    sessions: Sessions
-    limits: RateLimits
+    session_cookies: SessionCookies
+    rate_limiter: RateLimiter
     event_feed: EventFeed
-    event_seats: EventSeats
+    stream_limiter: StreamLimiter
     request_metrics: RequestMetrics
     readiness: Readiness
-    turns: Semaphore = field(default_factory=lambda: Semaphore(SESSIONS_AT_ONCE))
+    session_slots: Semaphore = field(default_factory=lambda: Semaphore(MAX_CONCURRENT_SESSIONS))
 
 
-def _context(request: Request) -> Context:
+def _context(request: Request) -> AppContext:
     context = request.app.state.context
-    assert isinstance(context, Context)
+    assert isinstance(context, AppContext)
     return context
 
 
-ContextDep = Annotated[Context, Depends(_context)]
+AppContextDep = Annotated[AppContext, Depends(_context)]
 
 
-async def _turn(context: ContextDep) -> AsyncIterator[None]:
-    async with context.turns:
+async def _hold_session_slot(context: AppContextDep) -> AsyncIterator[None]:
+    async with context.session_slots:
         yield
 
 
 def _session(
-    request: Request, context: ContextDep, _: Annotated[None, Depends(_turn, scope="function")]
+    request: Request, context: AppContextDep, _: Annotated[None, Depends(_hold_session_slot, scope="function")]
 ) -> Iterator[Session]:
     # What a GET answers is of one moment: two statements of different ones would give one ETag two bodies.
-    reads = request.method in READING
+    reads = request.method in READ_METHODS
     with context.database.snapshot() if reads else context.database.session() as session:
         yield session
 
 
-def _now(context: ContextDep) -> datetime:
+def _now(context: AppContextDep) -> datetime:
     return context.clock()
 
 

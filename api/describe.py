@@ -8,15 +8,15 @@ from pydantic import SecretStr
 from api.main import create_app
 from store.settings import Settings
 
-FILE = Path(__file__).with_name("openapi.json")
+OPENAPI_FILE = Path(__file__).with_name("openapi.json")
 COMMAND = "python -m api.describe"
 
 
-def description() -> str:
+def render_openapi() -> str:
     """The OpenAPI description as the file holds it: the same for every deployment."""
     app = create_app(Settings(secret_key=SecretStr("-" * 32), catalogue=None))
     return json.dumps(app.openapi(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":
-    FILE.write_text(description(), encoding="utf-8")
+    OPENAPI_FILE.write_text(render_openapi(), encoding="utf-8")

@@ -26,19 +26,19 @@ PATH_PARAMETERS = {
     "zone": "One of `GET /zones`",
     "name": "As the list of them has it",
 }
-SECONDS = {"type": "integer", "minimum": 0}
-OF_EVERY_ANSWER: dict[str, Any] = {
+SECONDS_SCHEMA = {"type": "integer", "minimum": 0}
+COMMON_HEADERS: dict[str, Any] = {
     REQUEST_ID_HEADER: {
         "description": "Of this request in the log: the one that it named by this header, or a new one",
         "schema": {"type": "string"},
     }
 }
-OF_A_STATUS: dict[str, dict[str, Any]] = {
+HEADERS_BY_STATUS: dict[str, dict[str, Any]] = {
     "201": {"Location": {"description": "Where it can be read", "schema": {"type": "string"}}},
     "401": {"WWW-Authenticate": {"description": "What to send instead", "schema": {"type": "string"}}},
     "416": {"Content-Range": {"description": "`bytes */` and the file's size", "schema": {"type": "string"}}},
-    "429": {"Retry-After": {"description": "Seconds to wait", "schema": SECONDS}},
-    "503": {"Retry-After": {"description": "Seconds to wait", "schema": SECONDS}},
+    "429": {"Retry-After": {"description": "Seconds to wait", "schema": SECONDS_SCHEMA}},
+    "503": {"Retry-After": {"description": "Seconds to wait", "schema": SECONDS_SCHEMA}},
 }
 
 
@@ -47,7 +47,7 @@ def operation_id(route: APIRoute) -> str:
     return route.name
 
 
-def complete(openapi: dict[str, Any]) -> None:
+def complete_openapi(openapi: dict[str, Any]) -> None:
     """State the tags in use and the headers of every answer, and say once what many operations have in common."""
     headers: dict[str, Any] = {}
     answers: dict[str, Any] = {}
@@ -57,23 +57,29 @@ def complete(openapi: dict[str, Any]) -> None:
                 if parameter["in"] == "path":
                     parameter.setdefault("description", PATH_PARAMETERS[parameter["name"]])
             found = sorted(operation["responses"].items())
-            operation["responses"] = {status: _answer(status, answer, headers, answers) for status, answer in found}
+            operation["responses"] = {
+                status: _complete_response(status, answer, headers, answers) for status, answer in found
+            }
     openapi["components"] |= {"headers": headers, "responses": answers}
     used = {tag for path in openapi["paths"].values() for operation in path.values() for tag in operation["tags"]}
     openapi["tags"] = [tag for tag in TAGS if tag["name"] in used]
 
 
-def _answer(status: str, answer: dict[str, Any], headers: dict[str, Any], answers: dict[str, Any]) -> dict[str, Any]:
+def _complete_response(
+    status: str, answer: dict[str, Any], headers: dict[str, Any], answers: dict[str, Any]
+) -> dict[str, Any]:
     """An answer whose headers are in `headers`; just where it lies in `answers`, if others give the same."""
     phrase = HTTPStatus(int(status)).phrase
     if answer["description"] == "Successful Response":
         answer["description"] = phrase
-    own = {**OF_EVERY_ANSWER, **OF_A_STATUS.get(status, {}), **answer.get("headers", {})}
-    answer["headers"] = {name: _shared("headers", name, header, headers) for name, header in sorted(own.items())}
+    own = {**COMMON_HEADERS, **HEADERS_BY_STATUS.get(status, {}), **answer.get("headers", {})}
+    answer["headers"] = {
+        name: _share_component("headers", name, header, headers) for name, header in sorted(own.items())
+    }
     alike = int(status) >= HTTPStatus.MULTIPLE_CHOICES
-    return _shared("responses", phrase.replace(" ", ""), answer, answers) if alike else answer
+    return _share_component("responses", phrase.replace(" ", ""), answer, answers) if alike else answer
 
 
-def _shared(kind: str, name: str, part: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
+def _share_component(kind: str, name: str, part: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
     same = shared.setdefault(name, part) == part
     return {"$ref": f"#/components/{kind}/{name}"} if same else part

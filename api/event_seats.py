@@ -10,38 +10,38 @@ from api.problems import Problem
 RETRY_AFTER = {"Retry-After": "30"}
 
 
-class EventSeats:
+class StreamLimiter:
     """Counts the streams of one API process, in all and by owner; for use in its event loop alone."""
 
     def __init__(self, *, total: int, per_owner: int) -> None:
         self._total, self._per_owner = total, per_owner
-        self._taken: Counter[str] = Counter()
+        self._open_by_owner: Counter[str] = Counter()
 
     @property
-    def taken(self) -> int:
+    def open_streams(self) -> int:
         """How many streams are open."""
-        return self._taken.total()
+        return self._open_by_owner.total()
 
     @contextmanager
-    def take(self, owner: str) -> Iterator[None]:
+    def acquire(self, owner: str) -> Iterator[None]:
         """Hold a seat until this is left. Raises the 429 of an owner who has too many, and the 503 where all are."""
-        if self._taken[owner] >= self._per_owner:
+        if self._open_by_owner[owner] >= self._per_owner:
             raise Problem(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 f"{self._per_owner} event streams of {owner!r} are open, all that one owner may have: close one first",
                 headers=RETRY_AFTER,
             )
-        if self._taken.total() >= self._total:
+        if self._open_by_owner.total() >= self._total:
             raise Problem(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 f"{self._total} event streams are open, all that this process takes: try again, or ask without "
                 "`Accept: text/event-stream`",
                 headers=RETRY_AFTER,
             )
-        self._taken[owner] += 1
+        self._open_by_owner[owner] += 1
         try:
             yield
         finally:
-            self._taken[owner] -= 1
-            if not self._taken[owner]:
-                del self._taken[owner]
+            self._open_by_owner[owner] -= 1
+            if not self._open_by_owner[owner]:
+                del self._open_by_owner[owner]

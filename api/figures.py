@@ -8,17 +8,17 @@ from typing import Any
 UNKNOWN = "–"
 
 
-def value(given: Any) -> str:
+def format_value(given: Any) -> str:
     """Whatever an event holds: numbers in few digits, the rest as it is."""
-    return number(given) if isinstance(given, float) else str(given)
+    return format_number(given) if isinstance(given, float) else str(given)
 
 
-def json_text(given: Any) -> str:
+def format_json(given: Any) -> str:
     """JSON to be read."""
     return json.dumps(given, indent=2, ensure_ascii=False)
 
 
-def number(value: float | None, digits: int = 4) -> str:
+def format_number(value: float | None, digits: int = 4) -> str:
     """A number with so many significant digits; never in scientific notation above 10⁻⁶."""
     if value is None or not math.isfinite(value):
         return UNKNOWN if value is None else str(value)
@@ -32,17 +32,17 @@ def number(value: float | None, digits: int = 4) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def percent(share: float | None) -> str:
+def format_percent(share: float | None) -> str:
     """A share in per cent, to a tenth; what rounds to nothing has no sign."""
     return UNKNOWN if share is None else f"{round(share * 100, 1) + 0.0:.1f} %".replace("-", "−")
 
 
-def time(value: datetime | None) -> str:
+def format_time(value: datetime | None) -> str:
     """A time in UTC, to the second."""
     return UNKNOWN if value is None else value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def duration(seconds: float | None) -> str:
+def format_duration(seconds: float | None) -> str:
     """A length of time in its two largest units."""
     if seconds is None:
         return UNKNOWN
@@ -55,11 +55,11 @@ def duration(seconds: float | None) -> str:
     return " ".join(parts[:2]) or "0 s"
 
 
-def size(count: int) -> str:
+def format_size(count: int) -> str:
     """A number of bytes in its largest unit."""
     value, unit = float(count), "B"
     for larger in ("KiB", "MiB", "GiB", "TiB"):
         if value < 1024:
             break
         value, unit = value / 1024, larger
-    return f"{number(value, 3)} {unit}"
+    return f"{format_number(value, 3)} {unit}"

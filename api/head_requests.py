@@ -5,7 +5,7 @@ import asyncio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
-class HeadRequests:
+class HeadMiddleware:
     """Middleware that runs the application's GET for a HEAD, and ends it once the headers are known.
 
     An event stream would never end by itself, and a file of gigabytes need not be read. The headers are those of GET,

@@ -14,14 +14,14 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from api.access.principal import PrincipalDep
-from api.context import ContextDep, NowDep, SessionDep
-from api.problems import invalid
+from api.context import AppContextDep, NowDep, SessionDep
+from api.problems import invalid_field
 from store.idempotency import IdempotencyRepository
 
 HEADER = "Idempotency-Key"
-REPLAYED = "Idempotency-Replayed"
+REPLAYED_HEADER = "Idempotency-Replayed"
 
-Key = Annotated[
+IdempotencyKey = Annotated[
     str | None,
     Header(
         alias=HEADER,
@@ -34,7 +34,7 @@ Key = Annotated[
 
 
 @dataclass(frozen=True)
-class Once:
+class IdempotentRequest:
     """A request that creates something, once for each of its owner's keys; as often as it is sent without a key.
 
     Only what succeeds is kept: what was refused may be put right, and sent again under the same key.
@@ -45,25 +45,27 @@ class Once:
     key: str | None
     request_sha256: str
     now: datetime
-    kept_for: timedelta
+    retention: timedelta
 
-    def first_answer(self) -> Response | None:
+    def stored_response(self) -> Response | None:
         """The answer that this key got before, byte for byte; None where the request is to be done now.
 
         Raises the 422 where the key was used for another request.
         """
         if self.key is None:
             return None
-        since = self.now - self.kept_for
+        since = self.now - self.retention
         first = IdempotencyRepository(self.session).first_answer(self.owner, self.key, since=since)
         if first is None:
             return None
         if first.request_sha256 != self.request_sha256:
             used = first.created_at.isoformat(timespec="seconds")
-            raise invalid(HEADER, f"was used at {used} for another request: expected the same one, or a key of its own")
-        return _json(first.body, first.status, {**first.headers, REPLAYED: "true"})
+            raise invalid_field(
+                HEADER, f"was used at {used} for another request: expected the same one, or a key of its own"
+            )
+        return _json(first.body, first.status, {**first.headers, REPLAYED_HEADER: "true"})
 
-    def answer(self, body: BaseModel, *, status: HTTPStatus, headers: Mapping[str, str]) -> Response:
+    def respond(self, body: BaseModel, *, status: HTTPStatus, headers: Mapping[str, str]) -> Response:
         """An answer of success, kept in the transaction that did what it says."""
         text = body.model_dump_json()
         if self.key is not None:
@@ -79,13 +81,15 @@ class Once:
         return _json(text, status, headers)
 
 
-def created(what: type[BaseModel], headers: Mapping[str, Any] | None = None) -> dict[int | str, dict[str, Any]]:
-    """What a route that answers through `Once` says of its 201 and its headers, for the OpenAPI description."""
+def created_responses(
+    what: type[BaseModel], headers: Mapping[str, Any] | None = None
+) -> dict[int | str, dict[str, Any]]:
+    """Declare the 201 and the headers of a route that answers through `IdempotentRequest`."""
     return {
         HTTPStatus.CREATED.value: {
             "model": what,
             "headers": {
-                REPLAYED: {
+                REPLAYED_HEADER: {
                     "description": "Present where this is the first answer once more",
                     "schema": {"type": "string", "enum": ["true"]},
                 },
@@ -95,21 +99,21 @@ def created(what: type[BaseModel], headers: Mapping[str, Any] | None = None) -> 
     }
 
 
-async def _once(
+async def _idempotent_request(
     request: Request,
     principal: PrincipalDep,
-    context: ContextDep,
+    context: AppContextDep,
     session: SessionDep,
     now: NowDep,
-    key: Key = None,
-) -> Once:
+    key: IdempotencyKey = None,
+) -> IdempotentRequest:
     digest = "" if key is None else _digest(request, await request.body())
-    kept_for = timedelta(hours=context.settings.idempotency_hours)
-    return Once(session, principal.owner, key, digest, now, kept_for)
+    retention = timedelta(hours=context.settings.idempotency_hours)
+    return IdempotentRequest(session, principal.owner, key, digest, now, retention)
 
 
 # Reads the body, which FastAPI has kept where it is JSON: not for forms.
-OnceDep = Annotated[Once, Depends(_once)]
+IdempotentRequestDep = Annotated[IdempotentRequest, Depends(_idempotent_request)]
 
 
 def _digest(request: Request, body: bytes) -> str:

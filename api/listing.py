@@ -28,11 +28,11 @@ class Listing(BaseModel, Generic[Item]):
     has_more: bool
 
 
-def listing(page: Page[Row], as_item: Callable[[Row], Item]) -> Listing[Item]:
+def to_listing(page: Page[Row], as_item: Callable[[Row], Item]) -> Listing[Item]:
     """A page of rows as it leaves the API."""
     return Listing(data=[as_item(row) for row in page.data], has_more=page.has_more)
 
 
-def whole(items: Sequence[Item]) -> Listing[Item]:
+def complete_listing(items: Sequence[Item]) -> Listing[Item]:
     """A list that is short enough to be given at once."""
     return Listing(data=list(items), has_more=False)

@@ -14,24 +14,24 @@ from sqlalchemy.exc import OperationalError
 from starlette.middleware import Middleware
 
 from api import problems
-from api.access.audit import Audit
-from api.access.authentication import Authentication
+from api.access.audit import AuditMiddleware
+from api.access.authentication import AuthenticationMiddleware
 from api.access.authenticator import Authenticator
-from api.access.description import describe as describe_access
+from api.access.description import document_access
 from api.access.endpoints import router as access
-from api.access.proxies import TrustedProxies
-from api.access.rate_limits import RateLimits
-from api.access.sessions import Sessions
+from api.access.proxies import TrustedProxyMiddleware
+from api.access.rate_limits import RateLimiter
+from api.access.sessions import SessionCookies
 from api.access.sign_in import router as sign_in
 from api.assets import mount_assets
-from api.body_limit import BodyLimit, Bounds
-from api.context import Context
+from api.body_limit import BodyLimitMiddleware, BodyLimits
+from api.context import AppContext
 from api.dashboard.router import router as dashboard
 from api.datasets.contents import router as dataset_contents
 from api.datasets.endpoints import router as datasets
-from api.description import complete, operation_id
-from api.event_seats import EventSeats
-from api.head_requests import HeadRequests
+from api.description import complete_openapi, operation_id
+from api.event_seats import StreamLimiter
+from api.head_requests import HeadMiddleware
 from api.health.endpoints import router as health
 from api.health.readiness import Readiness
 from api.jobs.actions import router as job_actions
@@ -45,12 +45,12 @@ from api.jobs.series import router as series
 from api.metrics.endpoints import router as metrics
 from api.metrics.requests import RequestMetrics
 from api.models.endpoints import router as models
-from api.observation import Observation
+from api.observation import TelemetryMiddleware
 from api.policies.endpoints import router as policies
 from api.policies.simulation_request import MOST_READINGS, UploadedReading
 from api.reference.endpoints import router as reference
-from api.request_id import RequestId
-from api.security_headers import SecurityHeaders
+from api.request_id import RequestIdMiddleware
+from api.security_headers import SecurityHeadersMiddleware
 from api.shutdown import on_stop_signal
 from api.webhooks.endpoints import router as webhooks
 from api.workers.endpoints import router as workers
@@ -87,9 +87,9 @@ class Api(FastAPI):
         """The description of the interface, made once."""
         if self.openapi_schema is None:
             description = super().openapi()
-            problems.describe(description)
-            describe_access(description)
-            complete(description)
+            problems.document_problems(description)
+            document_access(description)
+            complete_openapi(description)
         return super().openapi()
 
 
@@ -101,8 +101,8 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> FastAPI:
     """
     database = Database(settings.database_url)
     authenticator = Authenticator(database, settings.secret, clock)
-    sessions = Sessions(settings.secret, hours=settings.session_hours, clock=clock)
-    limits = RateLimits(per_minute=settings.rate_limit_per_minute)
+    session_cookies = SessionCookies(settings.secret, hours=settings.session_hours, clock=clock)
+    rate_limiter = RateLimiter(per_minute=settings.rate_limit_per_minute)
     event_feed = EventFeed(database)
     request_metrics = RequestMetrics(CollectorRegistry())
 
@@ -122,52 +122,52 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        # `Observation` makes the spans: these would hold queries and messages, and so texts of users.
+        # `TelemetryMiddleware` makes the spans: these would hold queries and messages, and so texts of users.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         generate_unique_id_function=operation_id,
         lifespan=lifespan,
         middleware=[
-            Middleware(TrustedProxies, networks=settings.trusted_proxies),
-            Middleware(RequestId),
-            Middleware(Observation, metrics=request_metrics),
-            Middleware(SecurityHeaders),
-            Middleware(Audit, database=database, clock=clock),
+            Middleware(TrustedProxyMiddleware, networks=settings.trusted_proxies),
+            Middleware(RequestIdMiddleware),
+            Middleware(TelemetryMiddleware, metrics=request_metrics),
+            Middleware(SecurityHeadersMiddleware),
+            Middleware(AuditMiddleware, database=database, clock=clock),
             Middleware(
-                Authentication,
+                AuthenticationMiddleware,
                 authenticator=authenticator,
-                sessions=sessions,
-                limits=limits,
+                session_cookies=session_cookies,
+                rate_limiter=rate_limiter,
                 open_on_loopback=settings.open_on_loopback,
             ),
             Middleware(
-                BodyLimit,
-                usual=Bounds(settings.max_body_bytes, MOST_VALUES),
-                others={
-                    UPLOAD: Bounds(settings.max_upload_bytes + FORM_BYTES, None),
-                    SIMULATION: Bounds(settings.max_body_bytes, VALUES_OF_READING * MOST_READINGS + MOST_VALUES),
-                    SIGN_IN_FORM: Bounds(FORM_BYTES, MOST_VALUES),
+                BodyLimitMiddleware,
+                default=BodyLimits(settings.max_body_bytes, MOST_VALUES),
+                overrides={
+                    UPLOAD: BodyLimits(settings.max_upload_bytes + FORM_BYTES, None),
+                    SIMULATION: BodyLimits(settings.max_body_bytes, VALUES_OF_READING * MOST_READINGS + MOST_VALUES),
+                    SIGN_IN_FORM: BodyLimits(FORM_BYTES, MOST_VALUES),
                 },
             ),
-            Middleware(HeadRequests),
+            Middleware(HeadMiddleware),
         ],
-        responses=problems.declared(
+        responses=problems.problem_responses(
             HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.TOO_MANY_REQUESTS
         ),
     )
-    app.state.context = Context(
+    app.state.context = AppContext(
         settings=settings,
         database=database,
         catalogue=read_catalogue(settings.catalogue),
         clock=clock,
         authenticator=authenticator,
-        sessions=sessions,
-        limits=limits,
+        session_cookies=session_cookies,
+        rate_limiter=rate_limiter,
         event_feed=event_feed,
-        event_seats=EventSeats(total=settings.max_event_streams, per_owner=settings.max_event_streams_per_owner),
+        stream_limiter=StreamLimiter(total=settings.max_event_streams, per_owner=settings.max_event_streams_per_owner),
         request_metrics=request_metrics,
         readiness=Readiness(database, settings),
     )
-    problems.install(app)
+    problems.install_problem_handlers(app)
     of_jobs = (jobs, estimate, job_actions, event_stream, series, selection, checkpoints, artifacts)
     resources = (*of_jobs, datasets, dataset_contents, policies, models, zones, workers, webhooks, access)
     for router in (*resources, health, metrics, dashboard, sign_in, reference):

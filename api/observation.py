@@ -17,12 +17,12 @@ STATIC = "/static"
 UNROUTED = "unrouted"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER = "other"
-CLIENT_GONE = 499  # before it had an answer: nobody is told so, and servers agree on the number
+CLIENT_CLOSED_REQUEST = 499  # before it had an answer: nobody is told so, and servers agree on the number
 
 log = structlog.get_logger()
 
 
-class Observation:
+class TelemetryMiddleware:
     """Middleware that is told of the request's id already, and stands around all else.
 
     A request is known by its route's template, never by its path, and by the id of its key, never by the key. One that
@@ -41,34 +41,34 @@ class Observation:
         method = method if method in METHODS else OTHER
         status = 0
 
-        def answered(with_status: int) -> None:
+        def record_response(with_status: int) -> None:
             nonlocal status
             status = int(with_status)
             self._metrics.in_flight.dec()
             seconds = time.perf_counter() - begun
-            self._metrics.answered(method, _route(scope), status, seconds=seconds)
+            self._metrics.record_response(method, _route(scope), status, seconds=seconds)
 
-        async def send_and_note(message: Message) -> None:
+        async def send_and_record(message: Message) -> None:
             if message["type"] == "http.response.start":
-                answered(message["status"])
+                record_response(message["status"])
             await send(message)
 
         self._metrics.in_flight.inc()
         with span(method, kind="server", parent=Headers(scope=scope).get("traceparent")) as opened:
             try:
-                await self._app(scope, receive, send_and_note)
+                await self._app(scope, receive, send_and_record)
             except Exception:
                 if not status:  # the answer is made further out
-                    answered(HTTPStatus.INTERNAL_SERVER_ERROR)
+                    record_response(HTTPStatus.INTERNAL_SERVER_ERROR)
                 raise
             finally:
                 if not status:
-                    answered(CLIENT_GONE)
-                _describe(opened, scope, method, status)
-                _tell(scope, method, status, seconds=time.perf_counter() - begun)
+                    record_response(CLIENT_CLOSED_REQUEST)
+                _describe_span(opened, scope, method, status)
+                _log_request(scope, method, status, seconds=time.perf_counter() - begun)
 
 
-def _tell(scope: Scope, method: str, status: int, *, seconds: float) -> None:
+def _log_request(scope: Scope, method: str, status: int, *, seconds: float) -> None:
     route = _route(scope)
     if status < HTTPStatus.BAD_REQUEST and (route in PROBES or route == STATIC):
         return
@@ -78,7 +78,7 @@ def _tell(scope: Scope, method: str, status: int, *, seconds: float) -> None:
     log.info("request", method=method, route=route, status=status, seconds=round(seconds, 4), key=key)
 
 
-def _describe(opened: Span, scope: Scope, method: str, status: int) -> None:
+def _describe_span(opened: Span, scope: Scope, method: str, status: int) -> None:
     route = _route(scope)
     opened.rename(f"{method} {route}")
     opened.set(

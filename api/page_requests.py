@@ -8,7 +8,7 @@ PAGES = ("/", "/docs")
 DASHBOARD = "/dashboard/"
 
 
-def wants_a_page(request: Request) -> bool:
+def prefers_html(request: Request) -> bool:
     """True for pages by their path, and for whatever is asked for as HTML rather than as JSON; never with a key."""
     if "authorization" in request.headers:
         return False
@@ -23,12 +23,12 @@ def wants_a_page(request: Request) -> bool:
 def _preference(accepted: str, media_type: str) -> tuple[float, int]:
     """The `q` that an `Accept` header gives to a media type, and how exactly it names it: the larger, the dearer."""
     kind = media_type.partition("/")[0]
-    weights = dict(_range(one) for one in accepted.lower().split(","))
+    weights = dict(_parse_media_range(one) for one in accepted.lower().split(","))
     names = (media_type, f"{kind}/*", "*/*")
     return next(((weights[name], -place) for place, name in enumerate(names) if name in weights), (0.0, 0))
 
 
-def _range(text: str) -> tuple[str, float]:
+def _parse_media_range(text: str) -> tuple[str, float]:
     name, *parameters = (part.strip() for part in text.split(";"))
     for parameter in parameters:
         key, _, value = parameter.partition("=")

@@ -19,9 +19,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from api.page_requests import wants_a_page
+from api.page_requests import prefers_html
 from api.security_headers import HEADERS as SECURITY_HEADERS
-from api.templating import render
+from api.templating import render_page
 from store.database import describe_outage
 
 log = structlog.get_logger()
@@ -35,7 +35,7 @@ LONGEST_MESSAGE = 1000
 # Of a text that pydantic measures after a check of its own, it says "items".
 LENGTH_FAULTS = {"too_long": ("at most", "max_length"), "too_short": ("at least", "min_length")}
 
-MEANINGS: Mapping[HTTPStatus, str] = {
+STATUS_DESCRIPTIONS: Mapping[HTTPStatus, str] = {
     HTTPStatus.BAD_REQUEST: "It cannot be read",
     HTTPStatus.UNAUTHORIZED: "Without a key, or with one that is not known here, has expired or was revoked",
     HTTPStatus.FORBIDDEN: "It takes an operator's key; or a session, from elsewhere than this service's pages",
@@ -101,7 +101,7 @@ class ProblemResponse(JSONResponse):
         return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
-def invalid(field: str, message: str) -> Problem:
+def invalid_field(field: str, message: str) -> Problem:
     """The 422 for one field."""
     return invalid_fields([FieldProblem(field=field, message=message)])
 
@@ -113,28 +113,28 @@ def invalid_fields(errors: Sequence[FieldProblem], *, count: int | None = None) 
     """
     count = len(errors) if count is None else count
     more = f" (and {count - 1} more)" if count > 1 else ""
-    first = f"{_cut(errors[0].field, LONGEST_FIELD)}: {_cut(errors[0].message, LONGEST_MESSAGE)}"
+    first = f"{_truncate(errors[0].field, LONGEST_FIELD)}: {_truncate(errors[0].message, LONGEST_MESSAGE)}"
     return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"{first}{more}", errors=errors, error_count=count)
 
 
-def declared(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
+def problem_responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
     """What a route says of the problems it answers with, for the OpenAPI description."""
-    return {status.value: {"model": ProblemBody, "description": meaning(status)} for status in statuses}
+    return {status.value: {"model": ProblemBody, "description": status_description(status)} for status in statuses}
 
 
-def meaning(status: HTTPStatus) -> str:
+def status_description(status: HTTPStatus) -> str:
     """What a problem of this status tells, in words."""
-    return MEANINGS.get(status, status.phrase)
+    return STATUS_DESCRIPTIONS.get(status, status.phrase)
 
 
-def install(app: FastAPI) -> None:
+def install_problem_handlers(app: FastAPI) -> None:
     """Answer every error of the application as a problem."""
     for error, handler in HANDLERS.items():
         app.add_exception_handler(error, handler)
-    app.add_exception_handler(Exception, _unexpected)
+    app.add_exception_handler(Exception, _handle_unexpected_error)
 
 
-def answer(request: Request, error: Exception) -> Response:
+def respond_to_error(request: Request, error: Exception) -> Response:
     """The answer to an error that a middleware met, out of the reach of the handlers; raises it where it is a fault."""
     for kind, handler in HANDLERS.items():
         if isinstance(error, kind):
@@ -142,7 +142,7 @@ def answer(request: Request, error: Exception) -> Response:
     raise error
 
 
-def describe(openapi: dict[str, Any]) -> None:
+def document_problems(openapi: dict[str, Any]) -> None:
     """Put an OpenAPI description right: the media type of problems, 413 where a body is taken, 422 where anything."""
     for path in openapi["paths"].values():
         for operation in path.values():
@@ -150,7 +150,7 @@ def describe(openapi: dict[str, Any]) -> None:
                 operation["responses"].pop("422", None)
             if "requestBody" in operation:
                 too_large = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-                answer = {**operation["responses"]["422"], "description": meaning(too_large)}
+                answer = {**operation["responses"]["422"], "description": status_description(too_large)}
                 operation["responses"].setdefault(str(too_large.value), answer)
             for status, response in operation["responses"].items():
                 content = response.get("content", {})
@@ -166,7 +166,7 @@ def field_path(location: Sequence[int | str]) -> str:
     return path
 
 
-def _answer(
+def _respond(
     request: Request,
     status: int,
     detail: str,
@@ -176,58 +176,60 @@ def _answer(
     error_count: int = 0,
 ) -> Response:
     shown = [
-        FieldProblem(field=_cut(error.field, LONGEST_FIELD), message=_cut(error.message, LONGEST_MESSAGE))
+        FieldProblem(field=_truncate(error.field, LONGEST_FIELD), message=_truncate(error.message, LONGEST_MESSAGE))
         for error in errors[:MOST_FAULTS]
     ]
-    detail = _cut(detail, LONGEST_FIELD + 2 * LONGEST_MESSAGE)
+    detail = _truncate(detail, LONGEST_FIELD + 2 * LONGEST_MESSAGE)
     body = ProblemBody(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=shown)
     body.error_count = error_count if error_count > len(shown) else None
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR and hasattr(request.state, "request_id"):
         body.request_id = request.state.request_id
         # The answer to an unexpected error passes by the middleware that would set it.
         headers = {**(headers or {}), REQUEST_ID_HEADER: request.state.request_id}
-    if wants_a_page(request):
-        return _page(request, body, headers)
+    if prefers_html(request):
+        return _render_problem_page(request, body, headers)
     left_out = {name for name in ("errors", "error_count", "request_id") if not getattr(body, name)}
     return ProblemResponse(body.model_dump(exclude=left_out), status, headers)
 
 
-def _cut(text: str, longest: int) -> str:
+def _truncate(text: str, longest: int) -> str:
     """What was sent is repeated, but not without end."""
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
-def _page(request: Request, body: ProblemBody, headers: Mapping[str, str] | None) -> Response:
+def _render_problem_page(request: Request, body: ProblemBody, headers: Mapping[str, str] | None) -> Response:
     """The problem for a person, with the navigation of whoever is signed in."""
     known = {"principal": request.state.principal} if hasattr(request.state, "principal") else {}
     shown = json.loads(bytes(ProblemResponse(body.model_dump()).body))  # what cannot be encoded is replaced there
-    page = render("problem.html", title=body.title, problem=shown, **known)
+    page = render_page("problem.html", title=body.title, problem=shown, **known)
     page.status_code = body.status
     # The answer to an unexpected error passes by the middleware that sets the security headers, too.
     page.headers.update({**SECURITY_HEADERS, **(headers or {})})
     return page
 
 
-def _http(request: Request, error: Exception) -> Response:
+def _handle_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail = error.detail
     if not isinstance(error, Problem):
         if error.status_code == HTTPStatus.BAD_REQUEST and isinstance(error.__cause__, ValueError | RecursionError):
             # FastAPI's, for what is no text, nested too deeply, or holds a number of thousands of digits.
-            return _http(request, invalid("body", f"not JSON that can be read: {error.__cause__}"))
+            return _handle_http_exception(
+                request, invalid_field("body", f"not JSON that can be read: {error.__cause__}")
+            )
         # Starlette's own errors repeat no more than the phrase of their status.
         if error.status_code == HTTPStatus.NOT_FOUND:
             detail = f"there is nothing at {request.url.path}"
         elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            allowed = _allowed(request)
+            allowed = _allowed_methods(request)
             detail = f"{request.url.path} does not take {request.method}, only {allowed}"
-            return _answer(request, error.status_code, detail, headers={"Allow": allowed})
+            return _respond(request, error.status_code, detail, headers={"Allow": allowed})
     if not isinstance(error, Problem):
-        return _answer(request, error.status_code, detail, headers=error.headers)
-    return _answer(request, error.status_code, detail, error.errors, error.headers, error_count=error.error_count)
+        return _respond(request, error.status_code, detail, headers=error.headers)
+    return _respond(request, error.status_code, detail, error.errors, error.headers, error_count=error.error_count)
 
 
-def _allowed(request: Request) -> str:
+def _allowed_methods(request: Request) -> str:
     """The methods of all routes at the path of a request; Starlette names those of the first one alone."""
     routes = iter_route_contexts(request.app.routes)
     here = [route for route in routes if route.methods and route.path_regex.match(request.url.path)]
@@ -235,15 +237,15 @@ def _allowed(request: Request) -> str:
     return ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
 
 
-def refused_fields(faults: Sequence[Mapping[str, Any]], *, count: int) -> Problem:
+def validation_problem(faults: Sequence[Mapping[str, Any]], *, count: int) -> Problem:
     """The 422 for the first of `count` faults that pydantic has found; their locations begin with `body` or such."""
     return invalid_fields([_field_problem(each) for each in faults[:MOST_FAULTS]], count=count)
 
 
-def _validation(request: Request, error: Exception) -> Response:
+def _handle_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     faults = error.errors()
-    return _http(request, refused_fields(faults, count=len(faults)))
+    return _handle_http_exception(request, validation_problem(faults, count=len(faults)))
 
 
 def _field_problem(details: Mapping[str, Any]) -> FieldProblem:
@@ -260,34 +262,34 @@ def _field_problem(details: Mapping[str, Any]) -> FieldProblem:
     return FieldProblem(field=field_path(location) or str(source), message=message[0].lower() + message[1:])
 
 
-def _conflict(request: Request, error: Exception) -> Response:
+def _handle_integrity_error(request: Request, error: Exception) -> Response:
     detail = "something that this request rests on was changed at the same time: look again, and repeat it"
-    return _answer(request, HTTPStatus.CONFLICT, detail)
+    return _respond(request, HTTPStatus.CONFLICT, detail)
 
 
-def _unstorable(request: Request, error: Exception) -> Response:
+def _handle_data_error(request: Request, error: Exception) -> Response:
     detail = "the request holds a value that cannot be stored, such as the character NUL"
-    return _answer(request, HTTPStatus.UNPROCESSABLE_ENTITY, detail)
+    return _respond(request, HTTPStatus.UNPROCESSABLE_ENTITY, detail)
 
 
-def _unavailable(request: Request, error: Exception) -> Response:
+def _handle_database_outage(request: Request, error: Exception) -> Response:
     log.warning("database.unavailable", reason=describe_outage(error), error=str(getattr(error, "orig", error)).strip())
     detail = f"the database {describe_outage(error)}: try again in a moment"
-    return _answer(request, HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
+    return _respond(request, HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
 
 
-def _unexpected(request: Request, error: Exception) -> Response:
+def _handle_unexpected_error(request: Request, error: Exception) -> Response:
     # Starlette raises the error again once this is sent, so that the server's log holds it.
     detail = "an unexpected error; the service's log tells more"
-    return _answer(request, HTTPStatus.INTERNAL_SERVER_ERROR, detail)
+    return _respond(request, HTTPStatus.INTERNAL_SERVER_ERROR, detail)
 
 
 HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Response]] = {
-    HTTPException: _http,
-    RequestValidationError: _validation,
-    IntegrityError: _conflict,
-    DataError: _unstorable,
-    OperationalError: _unavailable,
-    InterfaceError: _unavailable,
-    PoolTimeoutError: _unavailable,
+    HTTPException: _handle_http_exception,
+    RequestValidationError: _handle_validation_error,
+    IntegrityError: _handle_integrity_error,
+    DataError: _handle_data_error,
+    OperationalError: _handle_database_outage,
+    InterfaceError: _handle_database_outage,
+    PoolTimeoutError: _handle_database_outage,
 }

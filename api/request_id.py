@@ -12,7 +12,7 @@ from store.ids import new_id
 WELL_FORMED = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
-class RequestId:
+class RequestIdMiddleware:
     """Middleware that takes a well-formed `X-Request-Id` or makes one: `request.state.request_id` from there on."""
 
     def __init__(self, app: ASGIApp) -> None:

@@ -18,7 +18,7 @@ HEADERS = {
 HTTPS_ONLY = {"Strict-Transport-Security": "max-age=31536000"}
 
 
-class SecurityHeaders:
+class SecurityHeadersMiddleware:
     """Middleware that sets `HEADERS` on every response, and `HTTPS_ONLY` where it goes out over HTTPS."""
 
     def __init__(self, app: ASGIApp) -> None:

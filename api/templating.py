@@ -13,7 +13,7 @@ from api.intensity_bands import BANDS_JSON, band_of
 
 TEMPLATES = Path(__file__).parent / "templates"
 # Another release may show the same rows otherwise.
-FINGERPRINT = hashlib.sha256(
+RENDERING_FINGERPRINT = hashlib.sha256(
     b"".join(file.read_bytes() for kind in ("*.html", "*.py") for file in sorted(Path(__file__).parent.rglob(kind)))
 ).hexdigest()[:8]
 
@@ -36,17 +36,17 @@ _templates = Environment(
 _templates.globals["intensity_bands"] = BANDS_JSON
 _templates.filters.update(
     band=band_of,
-    bytes=figures.size,
+    bytes=figures.format_size,
     code=_code,
-    duration=figures.duration,
-    json=figures.json_text,
-    number=figures.number,
-    percent=figures.percent,
-    time=figures.time,
-    value=figures.value,
+    duration=figures.format_duration,
+    json=figures.format_json,
+    number=figures.format_number,
+    percent=figures.format_percent,
+    time=figures.format_time,
+    value=figures.format_value,
 )
 
 
-def render(template: str, **values: Any) -> HTMLResponse:
+def render_page(template: str, **values: Any) -> HTMLResponse:
     """A page; `values` are what its template names."""
     return HTMLResponse(_templates.get_template(template).render(**values))

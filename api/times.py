@@ -6,14 +6,14 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator
 
 
-def _written(given: object) -> object:
+def _require_text(given: object) -> object:
     # Numbers would be taken for seconds since 1970, or for milliseconds where they are large.
     if isinstance(given, datetime) or (isinstance(given, str) and ":" in given):
         return given
     raise ValueError("expected a time such as 2026-11-23T18:00:00Z")
 
 
-def _utc(time: datetime) -> datetime:
+def _to_utc(time: datetime) -> datetime:
     if time.utcoffset() is None:
         raise ValueError("has no offset from UTC: expected a time such as 2026-11-23T18:00:00Z")
     try:
@@ -22,12 +22,12 @@ def _utc(time: datetime) -> datetime:
         raise ValueError("lies outside the years 1 to 9999") from error
 
 
-def _recorded(time: datetime) -> datetime:
+def _check_year(time: datetime) -> datetime:
     if not 1970 <= time.year < 2200:
         raise ValueError("lies outside the years 1970 to 2199")
     return time
 
 
-UtcDatetime = Annotated[datetime, BeforeValidator(_written), AfterValidator(_utc)]
+UtcDatetime = Annotated[datetime, BeforeValidator(_require_text), AfterValidator(_to_utc)]
 # Of a reading: so far from the ends of the calendar that a year may be added or taken away.
-RecordedTime = Annotated[UtcDatetime, AfterValidator(_recorded)]
+RecordedTime = Annotated[UtcDatetime, AfterValidator(_check_year)]

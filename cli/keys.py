@@ -9,7 +9,7 @@ import typer
 from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.orm import Session
 
-from api.access.keys import issue
+from api.access.keys import issue_key
 from api.access.schemas import KeyOut
 from cli.embedded import EmbeddedPostgres
 from cli.errors import CommandError, SettingError
@@ -31,7 +31,7 @@ def create(settings: Settings, *, owner: str, role: Role, name: str, days: float
     expires_at = None if days is None else utc_now() + timedelta(days=days)
     secret = _secret(settings)
     with _session(settings) as session:
-        key, text = issue(session, secret, owner=owner, role=role, name=name, expires_at=expires_at, at=utc_now())
+        key, text = issue_key(session, secret, owner=owner, role=role, name=name, expires_at=expires_at, at=utc_now())
     if as_json:
         show_json({**_key_to_json(key), "key": text})
         return

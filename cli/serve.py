@@ -2,7 +2,7 @@
 
 import threading
 
-from api.access.keys import issue
+from api.access.keys import issue_key
 from cli.beside import advertise_service
 from cli.extras import require_extras
 from cli.signals import stop_signals
@@ -50,7 +50,7 @@ def _show_first_key(stack: Stack, print_line: PrintLine) -> None:
             now = utc_now()
             if KeyRepository(session).has_operator(at=now) and not stack.secret_is_new:
                 return
-            _, text = issue(
+            _, text = issue_key(
                 session, stack.settings.secret, owner="operator", role="operator", name="the first key", at=now
             )
             # Before it is stored: one shown in vain is replaced at the next start, one that nobody saw is not.

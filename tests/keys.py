@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from api.access.keys import issue
+from api.access.keys import issue_key
 from greencore.clock import utc_now
 from store.database import Database
 from store.keys import Role
@@ -15,7 +15,7 @@ def new_key(
     """The text of a new key in the database of these settings."""
     database = Database(settings.database_url)
     with database.session() as session:
-        _, text = issue(session, settings.secret, owner=owner, role=role, at=utc_now(), expires_at=expires_at)
+        _, text = issue_key(session, settings.secret, owner=owner, role=role, at=utc_now(), expires_at=expires_at)
     database.dispose()
     return text
 

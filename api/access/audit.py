@@ -9,18 +9,18 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.access.principal import Principal
-from api.access.provenance import address_of, is_safe, requested_path
+from api.access.provenance import client_address, has_safe_method, requested_path
 from greencore.clock import Clock
 from store.audit import AuditRepository, Deed
 from store.database import Database
 
 LONGEST_TARGET = 500
-REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+REFUSED_STATUSES = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 log = structlog.get_logger()
 
 
-class Audit:
+class AuditMiddleware:
     """Middleware that writes a row once the status of the answer is known, and before anybody else knows it.
 
     The row has a transaction of its own: it stays where the request's own is rolled back. What a rate limit turned
@@ -60,7 +60,7 @@ class Audit:
     def _write(self, request: Request, status: int) -> None:
         principal = _principal(request)
         route = request.scope.get("route")
-        deed = Deed(
+        record = Deed(
             at=self._clock(),
             key_id=principal.key_id if principal else getattr(request.state, "refused_key_id", None),
             owner=principal.owner if principal else None,
@@ -69,21 +69,21 @@ class Audit:
             target=requested_path(request).partition("?")[0][:LONGEST_TARGET],
             status=status,
             request_id=request.state.request_id,
-            address=address_of(request),
+            address=client_address(request),
         )
         try:
             with self._database.session() as session:
-                AuditRepository(session).add(deed)
+                AuditRepository(session).add(record)
         except SQLAlchemyError as error:
-            log.error("audit.unwritten", error=type(error).__name__, deed=deed)
+            log.error("audit.unwritten", error=type(error).__name__, deed=record)
 
 
 def _is_notable(request: Request, status: int) -> bool:
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return False
-    if _principal(request) is not None and not is_safe(request):
+    if _principal(request) is not None and not has_safe_method(request):
         return True
-    return status in REFUSED and getattr(request.state, "named", False) is True
+    return status in REFUSED_STATUSES and getattr(request.state, "credentials_presented", False) is True
 
 
 def _principal(request: Request) -> Principal | None:

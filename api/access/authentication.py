@@ -14,24 +14,24 @@ from api import problems
 from api.access import provenance
 from api.access.authenticator import Authenticator, KeyRefused
 from api.access.principal import Principal
-from api.access.rate_limits import RateLimits, network_of
-from api.access.sessions import COOKIE, Sessions
-from api.page_requests import wants_a_page
+from api.access.rate_limits import RateLimiter, network_of
+from api.access.sessions import SESSION_COOKIE, SessionCookies
+from api.page_requests import prefers_html
 from api.problems import Problem
 
 # Whoever keeps this process alive, and what a page needs before anybody has signed in.
-UNLIMITED = ("/livez", "/readyz")
+PUBLIC_PATHS = ("/livez", "/readyz")
 SIGN_IN = "/sign-in"
 STATIC = "/static/"
-LOCAL = Principal("local", "operator")
+LOCAL_OPERATOR = Principal("local", "operator")
 
 
-class Authentication:
+class AuthenticationMiddleware:
     """Middleware that knows the principal before anything of the body is read: `request.state.principal`.
 
     A request without one is answered 401, or, where a browser asks for a page, sent to `/sign-in`. Counts requests
     against the rate limits, and keeps answers that depend on the principal out of caches where a route says nothing.
-    `request.state.named` tells the audit log that a key or a session was presented.
+    `request.state.credentials_presented` tells the audit log that a key or a session was presented.
     """
 
     def __init__(
@@ -39,18 +39,18 @@ class Authentication:
         app: ASGIApp,
         *,
         authenticator: Authenticator,
-        sessions: Sessions,
-        limits: RateLimits,
+        session_cookies: SessionCookies,
+        rate_limiter: RateLimiter,
         open_on_loopback: bool,
     ) -> None:
         self._app = app
         self._authenticator = authenticator
-        self._sessions = sessions
-        self._limits = limits
+        self._session_cookies = session_cookies
+        self._rate_limiter = rate_limiter
         self._open_on_loopback = open_on_loopback
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in UNLIMITED or scope["path"].startswith(STATIC):
+        if scope["type"] != "http" or scope["path"] in PUBLIC_PATHS or scope["path"].startswith(STATIC):
             await self._app(scope, receive, send)
             return
         request = Request(scope)
@@ -59,7 +59,7 @@ class Authentication:
         try:
             if request.url.path != SIGN_IN:
                 request.state.principal = await self._principal(request)
-            headers = self._limits.take(_caller(request)).headers
+            headers = self._rate_limiter.count_request(_rate_limit_subject(request)).headers
         except Exception as error:  # noqa: BLE001  (raised again unless it is an answer)
             refusal = self._refusal(request, error)
 
@@ -75,42 +75,42 @@ class Authentication:
 
     async def _principal(self, request: Request) -> Principal:
         """Raises the 401, 403 or 429 for a request that nobody answers for."""
-        address = network_of(provenance.address_of(request))
-        authorization, cookie = request.headers.get("authorization"), request.cookies.get(COOKIE)
-        request.state.named = authorization is not None or cookie is not None
+        address = network_of(provenance.client_address(request))
+        authorization, cookie = request.headers.get("authorization"), request.cookies.get(SESSION_COOKIE)
+        request.state.credentials_presented = authorization is not None or cookie is not None
         try:
             if authorization is not None:
-                return await self._by_key(authorization)
+                return await self._authenticate_key(authorization)
             if cookie is not None:
-                return await self._by_session(request, cookie)
+                return await self._authenticate_session(request, cookie)
         except KeyRefused as refused:
             # Whoever has a key that is good may share an address with somebody who guesses: only guesses are cut off.
-            self._limits.check_failures(address)
-            self._limits.failed(address)
+            self._rate_limiter.check_failures(address)
+            self._rate_limiter.count_failure(address)
             if authorization is not None or not self._is_open(request):
                 request.state.refused_key_id = refused.key_id
                 raise _unauthorized(str(refused), error="invalid_token") from refused
         if self._is_open(request):
-            return LOCAL
+            return LOCAL_OPERATOR
         raise _unauthorized("send a key as `Authorization: Bearer gtk_…`: operators make them with POST /keys")
 
-    async def _by_key(self, authorization: str) -> Principal:
+    async def _authenticate_key(self, authorization: str) -> Principal:
         scheme, _, text = authorization.partition(" ")
         if scheme.lower() != "bearer":
             raise KeyRefused(f"expected `Authorization: Bearer gtk_…`, not the scheme {scheme[:20]!r}")
-        known = self._authenticator.remembered_text(text.strip())
+        known = self._authenticator.cached_key_principal(text.strip())
         if known is not None:
             return known
-        return await run_in_threadpool(self._authenticator.by_text, text.strip())
+        return await run_in_threadpool(self._authenticator.authenticate_key, text.strip())
 
-    async def _by_session(self, request: Request, cookie: str) -> Principal:
-        session = self._sessions.read(cookie)
+    async def _authenticate_session(self, request: Request, cookie: str) -> Principal:
+        session = self._session_cookies.read(cookie)
         if session is None:
             raise KeyRefused("this session is over: sign in again at /sign-in")
-        principal = self._authenticator.remembered_session(session)
+        principal = self._authenticator.cached_session_principal(session)
         if principal is None:
-            principal = await run_in_threadpool(self._authenticator.by_session, session)
-        if not provenance.is_safe(request) and not provenance.from_own_page(request):
+            principal = await run_in_threadpool(self._authenticator.authenticate_session, session)
+        if not provenance.has_safe_method(request) and not provenance.is_same_origin(request):
             request.state.refused_key_id = principal.key_id
             raise Problem(
                 HTTPStatus.FORBIDDEN,
@@ -120,28 +120,28 @@ class Authentication:
         return principal
 
     def _is_open(self, request: Request) -> bool:
-        return self._open_on_loopback and provenance.from_this_machine(request)
+        return self._open_on_loopback and provenance.is_local_request(request)
 
     def _refusal(self, request: Request, error: Exception) -> Response:
         """The answer to whoever was not let in; counts those of whom no key is known by their address."""
         unauthorized = isinstance(error, Problem) and error.status_code == HTTPStatus.UNAUTHORIZED
         if unauthorized:
             try:
-                self._limits.take(_caller(request))
+                self._rate_limiter.count_request(_rate_limit_subject(request))
             except Problem as too_many:
-                return problems.answer(request, too_many)
-        if unauthorized and wants_a_page(request):
-            onwards = provenance.requested_path(request) if provenance.is_safe(request) else "/"
-            return RedirectResponse(f"{SIGN_IN}?next={quote(onwards, safe='')}", HTTPStatus.SEE_OTHER)
-        return problems.answer(request, error)
+                return problems.respond_to_error(request, too_many)
+        if unauthorized and prefers_html(request):
+            next_path = provenance.requested_path(request) if provenance.has_safe_method(request) else "/"
+            return RedirectResponse(f"{SIGN_IN}?next={quote(next_path, safe='')}", HTTPStatus.SEE_OTHER)
+        return problems.respond_to_error(request, error)
 
 
-def _caller(request: Request) -> str:
+def _rate_limit_subject(request: Request) -> str:
     """Whose requests are counted together: a key's, else an address's."""
     principal: Principal | None = getattr(request.state, "principal", None)
     if principal is not None and principal.key_id is not None:
         return f"key {principal.key_id}"
-    return f"address {network_of(provenance.address_of(request))}"
+    return f"address {network_of(provenance.client_address(request))}"
 
 
 def _unauthorized(detail: str, *, error: str | None = None) -> Problem:

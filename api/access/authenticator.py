@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from api.access.keys import digest, is_key
+from api.access.keys import is_key, key_digest
 from api.access.principal import Principal
 from api.access.sessions import BrowserSession
 from greencore.clock import Clock
@@ -13,8 +13,8 @@ from store.database import Database
 from store.keys import KeyRepository, unusable
 from store.tables import ApiKey
 
-REMEMBERED_SECONDS = 3.0
-MOST_REMEMBERED = 10_000
+CACHE_SECONDS = 3.0
+MAX_CACHED = 10_000
 
 
 class KeyRefused(Exception):
@@ -26,14 +26,14 @@ class KeyRefused(Exception):
 
 
 @dataclass(frozen=True)
-class _Remembered:
+class _CachedPrincipal:
     principal: Principal
     expires_at: datetime | None
     until: float
 
 
 class Authenticator:
-    """Turns keys into principals: one indexed query, or none within `REMEMBERED_SECONDS` of the last.
+    """Turns keys into principals: one indexed query, or none within `CACHE_SECONDS` of the last.
 
     A key that is revoked through this API process is refused at once; one that is revoked elsewhere, by another
     process or by `greentune keys revoke`, may go on for those seconds. An expiry is always honoured at once.
@@ -45,34 +45,36 @@ class Authenticator:
         self._clock = clock
         # A key's digest is secret and ids are not: neither may be looked up among the others. Single operations on a
         # dictionary need no lock.
-        self._by_digest: dict[str, _Remembered] = {}
-        self._by_id: dict[str, _Remembered] = {}
-        self._by_session: dict[str, _Remembered] = {}
+        self._by_digest: dict[str, _CachedPrincipal] = {}
+        self._by_id: dict[str, _CachedPrincipal] = {}
+        self._by_session: dict[str, _CachedPrincipal] = {}
 
-    def remembered_text(self, text: str) -> Principal | None:
+    def cached_key_principal(self, text: str) -> Principal | None:
         """Return the principal of a key's text from memory; None for an unknown key or a text not in key form."""
-        return self._recall(self._by_digest, digest(text, self._secret)) if is_key(text) else None
+        return self._get_cached(self._by_digest, key_digest(text, self._secret)) if is_key(text) else None
 
-    def remembered_session(self, session: BrowserSession) -> Principal | None:
+    def cached_session_principal(self, session: BrowserSession) -> Principal | None:
         """Return the principal of a browser's session from memory; None if unknown."""
-        return self._recall(self._by_session, session.id)
+        return self._get_cached(self._by_session, session.id)
 
-    def by_text(self, text: str) -> Principal:
+    def authenticate_key(self, text: str) -> Principal:
         """Return the principal of a key's text. Raises `KeyRefused`."""
         if not is_key(text):
             raise KeyRefused("what was sent is not a key: one begins with gtk_, and its last 8 characters check it")
-        known = self.remembered_text(text)
+        known = self.cached_key_principal(text)
         if known is not None:
             return known
-        wanted = digest(text, self._secret)
-        return self._look_up(lambda keys: keys.by_digest(wanted), self._by_digest, wanted)
+        wanted = key_digest(text, self._secret)
+        return self._load_principal(lambda keys: keys.by_digest(wanted), self._by_digest, wanted)
 
-    def by_session(self, session: BrowserSession) -> Principal:
+    def authenticate_session(self, session: BrowserSession) -> Principal:
         """Return the principal of a browser's session, as its signed cookie names it. Raises `KeyRefused`."""
-        known = self.remembered_session(session)
+        known = self.cached_session_principal(session)
         if known is not None:
             return known
-        return self._look_up(lambda keys: keys.get(session.key_id), self._by_session, session.id, session=session)
+        return self._load_principal(
+            lambda keys: keys.get(session.key_id), self._by_session, session.id, session=session
+        )
 
     def is_current(self, principal: Principal) -> bool:
         """Return whether a principal's key or session can still be used, for the same owner and role as before."""
@@ -81,13 +83,13 @@ class Authenticator:
             return True
         try:
             if session is None:
-                known = self._recall(self._by_id, key_id)
-                return principal == (known or self._look_up(lambda keys: keys.get(key_id), self._by_id, key_id))
-            return session.expires_at > self._clock() and principal == self.by_session(session)
+                known = self._get_cached(self._by_id, key_id)
+                return principal == (known or self._load_principal(lambda keys: keys.get(key_id), self._by_id, key_id))
+            return session.expires_at > self._clock() and principal == self.authenticate_session(session)
         except KeyRefused:
             return False
 
-    def forget(self, key_id: str) -> None:
+    def forget_key(self, key_id: str) -> None:
         """Read a key from the database at its next use."""
         for memory in (self._by_digest, self._by_id, self._by_session):
             for name, found in list(memory.items()):
@@ -98,17 +100,17 @@ class Authenticator:
         """Read a browser's session from the database at its next use."""
         self._by_session.pop(session.id, None)
 
-    def _recall(self, memory: dict[str, _Remembered], name: str) -> Principal | None:
+    def _get_cached(self, memory: dict[str, _CachedPrincipal], name: str) -> Principal | None:
         found = memory.get(name)
         if found is None or found.until < time.monotonic():
             return None
         expired = found.expires_at is not None and found.expires_at <= self._clock()
         return None if expired else found.principal
 
-    def _look_up(
+    def _load_principal(
         self,
         find: Callable[[KeyRepository], ApiKey | None],
-        memory: dict[str, _Remembered],
+        memory: dict[str, _CachedPrincipal],
         name: str,
         *,
         session: BrowserSession | None = None,
@@ -126,7 +128,7 @@ class Authenticator:
                 raise KeyRefused("this session was signed out: sign in again at /sign-in", key.id)
             keys.used(key, at=now)
             principal = Principal(key.owner, "operator" if key.role == "operator" else "user", key.id, session)
-        if len(memory) >= MOST_REMEMBERED:
+        if len(memory) >= MAX_CACHED:
             memory.clear()
-        memory[name] = _Remembered(principal, key.expires_at, time.monotonic() + REMEMBERED_SECONDS)
+        memory[name] = _CachedPrincipal(principal, key.expires_at, time.monotonic() + CACHE_SECONDS)
         return principal

@@ -5,16 +5,16 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from api.access.keys import issue
+from api.access.keys import issue_key
 from api.access.principal import OperatorDep
 from api.access.schemas import AuditEntryOut, IssuedKeyOut, KeyOut, NewKeyRequest
-from api.context import ContextDep, NowDep, SessionDep
-from api.listing import Id, Limit, Listing, OlderThan, listing
-from api.problems import Problem, declared, invalid
+from api.context import AppContextDep, NowDep, SessionDep
+from api.listing import Id, Limit, Listing, OlderThan, to_listing
+from api.problems import Problem, invalid_field, problem_responses
 from store.audit import AuditRepository
 from store.keys import KeyRepository, LastOperatorKey
 
-router = APIRouter(tags=["access"], responses=declared(HTTPStatus.FORBIDDEN))
+router = APIRouter(tags=["access"], responses=problem_responses(HTTPStatus.FORBIDDEN))
 
 
 @router.post("/keys", status_code=HTTPStatus.CREATED, summary="Make a key")
@@ -22,14 +22,14 @@ def create_key(
     request: NewKeyRequest,
     response: Response,
     operator: OperatorDep,
-    context: ContextDep,
+    context: AppContextDep,
     session: SessionDep,
     now: NowDep,
 ) -> IssuedKeyOut:
     """Its text is in this answer and nowhere else: only a digest of it is stored."""
     if request.expires_at is not None and request.expires_at <= now:
-        raise invalid("expires_at", f"{request.expires_at.isoformat()} has passed")
-    key, text = issue(
+        raise invalid_field("expires_at", f"{request.expires_at.isoformat()} has passed")
+    key, text = issue_key(
         session,
         context.settings.secret,
         owner=request.owner,
@@ -50,10 +50,10 @@ def list_keys(
     after: OlderThan = None,
 ) -> Listing[KeyOut]:
     """Those that are revoked or have expired included, so that the audit log can be read."""
-    return listing(KeyRepository(session).page(limit=limit, after=after), KeyOut.of)
+    return to_listing(KeyRepository(session).page(limit=limit, after=after), KeyOut.of)
 
 
-@router.get("/keys/{key_id}", summary="One key", responses=declared(HTTPStatus.NOT_FOUND))
+@router.get("/keys/{key_id}", summary="One key", responses=problem_responses(HTTPStatus.NOT_FOUND))
 def get_key(key_id: Id, operator: OperatorDep, session: SessionDep) -> KeyOut:
     """Whom it acts for, and when it was last used, to the minute."""
     key = KeyRepository(session).get(key_id)
@@ -66,9 +66,9 @@ def get_key(key_id: Id, operator: OperatorDep, session: SessionDep) -> KeyOut:
     "/keys/{key_id}",
     status_code=HTTPStatus.NO_CONTENT,
     summary="Revoke a key",
-    responses=declared(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
+    responses=problem_responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
 )
-def revoke_key(key_id: Id, operator: OperatorDep, context: ContextDep, now: NowDep) -> None:
+def revoke_key(key_id: Id, operator: OperatorDep, context: AppContextDep, now: NowDep) -> None:
     """For good, with the sessions that it began; what its owner made stays. Another API process notices in seconds."""
     try:
         # A transaction that has ended before the key is forgotten: a request in between would bring it back to mind.
@@ -80,7 +80,7 @@ def revoke_key(key_id: Id, operator: OperatorDep, context: ContextDep, now: NowD
         ) from last
     if not found:
         raise _not_found(key_id)
-    context.authenticator.forget(key_id)
+    context.authenticator.forget_key(key_id)
 
 
 @router.get("/audit", summary="What was changed, and what was refused, newest first")
@@ -92,7 +92,7 @@ def list_audit(
     after: Annotated[int | None, Query(ge=0, lt=2**63, description="Only those older than this id")] = None,
 ) -> Listing[AuditEntryOut]:
     """A row for each request of a method that changes something, and for each key or session that was refused."""
-    return listing(AuditRepository(session).page(limit=limit, after=after, owner=owner), AuditEntryOut.of)
+    return to_listing(AuditRepository(session).page(limit=limit, after=after, owner=owner), AuditEntryOut.of)
 
 
 def _not_found(key_id: str) -> Problem:

@@ -15,7 +15,7 @@ from store.tables import ApiKey
 PREFIX = "gtk_"
 RANDOM_BYTES = 32
 HINT_CHARACTERS = 6
-FORM = re.compile(r"(gtk_[A-Za-z0-9_-]{43})_([0-9a-f]{8})")
+KEY_PATTERN = re.compile(r"(gtk_[A-Za-z0-9_-]{43})_([0-9a-f]{8})")
 
 
 def new_key_text() -> str:
@@ -26,16 +26,16 @@ def new_key_text() -> str:
 
 def is_key(text: str) -> bool:
     """Whether a text has the form of a key and its checksum; only then is it worth a query."""
-    form = FORM.fullmatch(text)
+    form = KEY_PATTERN.fullmatch(text)
     return form is not None and _checksum(form[1]) == form[2]
 
 
-def hint(text: str) -> str:
+def key_hint(text: str) -> str:
     """The first characters after the prefix: enough to know a key by, too few to guess it from."""
     return text.removeprefix(PREFIX)[:HINT_CHARACTERS]
 
 
-def digest(text: str, secret: str) -> str:
+def key_digest(text: str, secret: str) -> str:
     """The HMAC-SHA256 of a key in hexadecimal digits.
 
     It is looked up by equality: how long that takes tells of digests, which nobody can make without the secret.
@@ -43,7 +43,7 @@ def digest(text: str, secret: str) -> str:
     return hmac.new(secret.encode(), f"api-key:{text}".encode(), hashlib.sha256).hexdigest()
 
 
-def issue(
+def issue_key(
     session: Session,
     secret: str,
     *,
@@ -55,7 +55,9 @@ def issue(
 ) -> tuple[ApiKey, str]:
     """Store a new key; gives it with its text, which is known this once."""
     text = new_key_text()
-    new = NewKey(owner=owner, role=role, name=name, hint=hint(text), digest=digest(text, secret), expires_at=expires_at)
+    new = NewKey(
+        owner=owner, role=role, name=name, hint=key_hint(text), digest=key_digest(text, secret), expires_at=expires_at
+    )
     return KeyRepository(session).add(new, at=at), text
 
 

@@ -28,18 +28,20 @@ class Principal:
         return self.role == "operator"
 
     @property
-    def scope(self) -> str | None:
+    def owner_filter(self) -> str | None:
         """The owner to whom a list is to be cut; None where there is no cut to make."""
         return None if self.is_operator else self.owner
 
-    def sees(self, owner: str | None) -> bool:
+    def can_read(self, owner: str | None) -> bool:
         """Whether what belongs to `owner` exists for this principal."""
         return self.is_operator or owner == self.owner
 
 
 def _principal(request: Request) -> Principal:
     principal = getattr(request.state, "principal", None)
-    assert isinstance(principal, Principal), "`Authentication` lets nobody else through to a route that asks for one"
+    assert isinstance(principal, Principal), (
+        "`AuthenticationMiddleware` lets nobody else through to a route that asks for one"
+    )
     return principal
 
 

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 SCHEMES = ("http", "https")
 
 
-class TrustedProxies:
+class TrustedProxyMiddleware:
     """Middleware that replaces the peer by the client, and the scheme, as a trusted proxy forwards them.
 
     Of `X-Forwarded-For` the rightmost address that is not a trusted proxy's counts: what is left of it was sent by the

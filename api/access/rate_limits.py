@@ -33,7 +33,7 @@ class Allowance:
         }
 
 
-class RateLimits:
+class RateLimiter:
     """Counts over a sliding minute: all requests by their key or address, and failures to authenticate by address."""
 
     def __init__(self, *, per_minute: int) -> None:
@@ -41,14 +41,14 @@ class RateLimits:
         self._failures = RateLimitItemPerMinute(FAILURES_PER_MINUTE)
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
 
-    def take(self, caller: str) -> Allowance:
+    def count_request(self, caller: str) -> Allowance:
         """Count a request of a key or an address. Raises the 429 that says when to come back."""
         if not self._limiter.hit(self._requests, "request", caller):
             allowance = self._allowance(self._requests, "request", caller)
             raise _too_many(f"more than {allowance.limit} requests a minute", allowance)
         return self._allowance(self._requests, "request", caller)
 
-    def failed(self, address: str) -> None:
+    def count_failure(self, address: str) -> None:
         """Count a key or a session that was refused."""
         self._limiter.hit(self._failures, "failure", address)
 

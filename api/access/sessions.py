@@ -10,7 +10,7 @@ from starlette.responses import Response
 from greencore.clock import Clock
 from store.ids import new_id
 
-COOKIE = "greentune_session"
+SESSION_COOKIE = "greentune_session"
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class BrowserSession:
     expires_at: datetime
 
 
-class Sessions:
+class SessionCookies:
     """Makes and reads the cookie. A session ends with its time, with its key, or when it is signed out."""
 
     def __init__(self, secret: str, *, hours: float, clock: Clock) -> None:
@@ -30,11 +30,11 @@ class Sessions:
         self._length = timedelta(hours=hours)
         self._clock = clock
 
-    def begin(self, request: Request, response: Response, key_id: str) -> None:
+    def set_cookie(self, request: Request, response: Response, key_id: str) -> None:
         """Have the browser stay signed in by this key."""
         value = self._serializer.dumps([new_id("session"), key_id, (self._clock() + self._length).timestamp()])
         response.set_cookie(
-            COOKIE,
+            SESSION_COOKIE,
             str(value),
             max_age=int(self._length.total_seconds()),
             path="/",
@@ -43,9 +43,9 @@ class Sessions:
             samesite="strict",
         )
 
-    def end(self, response: Response) -> None:
+    def clear_cookie(self, response: Response) -> None:
         """Have the browser forget it."""
-        response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
+        response.delete_cookie(SESSION_COOKIE, path="/", httponly=True, samesite="strict")
 
     def read(self, cookie: str) -> BrowserSession | None:
         """Return what a cookie says; None where it has expired, or was not made here by this version."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from api.figures import number
+from api.figures import format_number
 
 Schema = Mapping[str, Any]
 
@@ -67,7 +67,7 @@ def fields_of(schema: Schema, *, prefix: str = "") -> tuple[FormField, ...]:
 
 def _bounds(said: Schema) -> str:
     parts = [
-        f"{words} {number(float(said[key]))}"
+        f"{words} {format_number(float(said[key]))}"
         for key, words in (
             ("minimum", "at least"),
             ("exclusiveMinimum", "above"),

@@ -5,12 +5,12 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Response
 
 from api.access.principal import PrincipalDep
-from api.context import ContextDep, NowDep, SessionDep
+from api.context import AppContextDep, NowDep, SessionDep
 from api.dashboard.grid_zone import ZoneView, ticks
-from api.dashboard.page_tags import page_tag, tagged
-from api.etags import IfNoneMatch, matches, not_modified
+from api.dashboard.page_tags import page_etag, with_etag
+from api.etags import IfNoneMatch, matches_etag, not_modified_response
 from api.intensity_bands import BANDS
-from api.templating import render
+from api.templating import render_page
 from api.zones.endpoints import list_zones
 
 # Sources have something new every few minutes.
@@ -23,7 +23,7 @@ router = APIRouter()
 @router.get("/dashboard/grid")
 def grid_page(
     principal: PrincipalDep,
-    context: ContextDep,
+    context: AppContextDep,
     session: SessionDep,
     now: NowDep,
     hours: Annotated[Literal["1", "3", "6", "12"], Query(description="How long the window is to be")] = "3",
@@ -33,13 +33,13 @@ def grid_page(
     minute = now.replace(second=0, microsecond=0)
     zones = list_zones(principal, context, session, now).data
     known = [zone.model_dump(mode="json", exclude={"age_seconds"}) for zone in zones]
-    tag = page_tag(principal, hours, minute.isoformat(), known)
-    if matches(if_none_match, tag):
-        return not_modified(tag)
+    tag = page_etag(principal, hours, minute.isoformat(), known)
+    if matches_etag(if_none_match, tag):
+        return not_modified_response(tag)
     views = [ZoneView.of(zone, session, context.settings, window_hours=int(hours), now=minute) for zone in zones]
     unknown = float("inf")
     views.sort(key=lambda view: unknown if view.now is None else view.now.gco2e_per_kwh)
-    rendered = render(
+    rendered = render_page(
         "grid.html",
         title="Grid",
         here="grid",
@@ -53,4 +53,4 @@ def grid_page(
         bands=BANDS,
         poll_seconds=GRID_POLL_SECONDS,
     )
-    return tagged(rendered, tag)
+    return with_etag(rendered, tag)

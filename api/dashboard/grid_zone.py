@@ -63,7 +63,7 @@ class ZoneView:
         intensity = None if in_force is None else in_force.reading.gco2e_per_kwh
         return cls(
             zone=known.zone,
-            country=country_of(settings, known.zone),
+            country=country_name(settings, known.zone),
             now=None if in_force is None else IntensityOut.of(in_force, zone=known.zone, now=now),
             forecast=ForecastOut.of(known.zone, known.signal, stored.forecast.readings),
             bars=_bars(forecast, now) if known.forecast else [],
@@ -98,7 +98,7 @@ def ticks(now: datetime) -> list[Tick]:
     return [tick for tick in found if LABEL_MARGIN <= tick.left <= 1 - LABEL_MARGIN]
 
 
-def country_of(settings: Settings, zone: str) -> str | None:
+def country_name(settings: Settings, zone: str) -> str | None:
     """The name of the country in which a zone lies, by what its source says; None where that names none."""
     mean = settings.static_mean(zone)
     code = "" if mean is None else mean.country

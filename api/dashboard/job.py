@@ -5,18 +5,18 @@ from datetime import datetime
 from fastapi import APIRouter, Response
 
 from api.access.principal import PrincipalDep
-from api.context import ContextDep, NowDep, SessionDep
-from api.dashboard.job_comparison import comparison
+from api.context import AppContextDep, NowDep, SessionDep
+from api.dashboard.job_comparison import compare_with_prediction
 from api.dashboard.job_rows import epoch_rows, event_rows, newest_epoch
 from api.dashboard.job_rows import router as rows_router
-from api.dashboard.job_surroundings import surroundings, surroundings_tag
-from api.dashboard.page_tags import POLL_SECONDS, page_tag, tagged
-from api.etags import IfNoneMatch, matches, not_modified
+from api.dashboard.job_surroundings import conditions_tag, load_conditions
+from api.dashboard.page_tags import POLL_SECONDS, page_etag, with_etag
+from api.etags import IfNoneMatch, matches_etag, not_modified_response
 from api.jobs.artifacts import ArtifactOut
 from api.jobs.checkpoints import CheckpointOut
 from api.jobs.endpoints import JobDep
 from api.jobs.schemas import JobOut, jobs_out
-from api.templating import render
+from api.templating import render_page
 from greencore.carbon.accounting import tracker_difference
 from store.checkpoints import registered
 from store.emissions import EmissionsRepository
@@ -32,33 +32,33 @@ router.include_router(rows_router)
 def job_page(
     row: JobDep,
     principal: PrincipalDep,
-    context: ContextDep,
+    context: AppContextDep,
     session: SessionDep,
     now: NowDep,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     """It renews itself until the job has ended."""
     repository = JobRepository(session)
-    around = surroundings_tag(session, context.settings, row, now=now)
+    conditions = conditions_tag(session, context.settings, row, now=now)
     running_seconds = _running_seconds(row, now)
-    tag = page_tag(principal, row.id, row.revision, repository.newest_event(row.id), around, running_seconds)
-    if matches(if_none_match, tag):
-        return not_modified(tag)
+    tag = page_etag(principal, row.id, row.revision, repository.newest_event(row.id), conditions, running_seconds)
+    if matches_etag(if_none_match, tag):
+        return not_modified_response(tag)
     [job] = jobs_out(session, [row])
     epochs = epoch_rows(session, job.id, before=newest_epoch(row) + 1)
-    rendered = render(
+    rendered = render_page(
         "job.html",
         title=f"{job.status} · {job.id}",
         here="job",
         principal=principal,
         job=job,
-        around=surroundings(session, context.settings, row, now=now),
+        conditions=load_conditions(session, context.settings, row, now=now),
         over=job.status in FINAL,
         epochs=epochs,
         newest=epochs.data[0] if epochs.data else None,
         mean_gco2e_per_kwh=_mean_intensity(job),
         tracker_difference=_tracker_difference(row),
-        comparison=comparison(session, row, pue=job.emissions_basis.pue) if job.emissions_basis else None,
+        comparison=compare_with_prediction(session, row, pue=job.emissions_basis.pue) if job.emissions_basis else None,
         metered_hours=EmissionsRepository(session).run_hours(job.id) if job.counterfactuals else None,
         events=event_rows(session, job.id),
         artifacts=[ArtifactOut.of(artifact) for artifact in repository.artifacts(job.id)],
@@ -67,7 +67,7 @@ def job_page(
         running_seconds=running_seconds,
         poll_seconds=None if job.status in FINAL else POLL_SECONDS,
     )
-    return tagged(rendered, tag)
+    return with_etag(rendered, tag)
 
 
 def _running_seconds(job: Job, now: datetime) -> float | None:

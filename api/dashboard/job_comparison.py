@@ -15,7 +15,7 @@ HOUR = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedFigure:
     """One figure: expected with its bounds, and metered; either is None where it is not known."""
 
     name: str
@@ -35,11 +35,11 @@ class Compared:
 class Comparison:
     """The figures, and what the expectation rests on."""
 
-    figures: Sequence[Compared]
-    foreseen: Foreseen
+    figures: Sequence[ComparedFigure]
+    predicted_cost: Foreseen
 
 
-def comparison(session: Session, job: Job, *, pue: float) -> Comparison | None:
+def compare_with_prediction(session: Session, job: Job, *, pue: float) -> Comparison | None:
     """None for a job that has not succeeded, and where nothing told beforehand what it would take."""
     if job.status is not JobStatus.SUCCEEDED:
         return None
@@ -51,9 +51,9 @@ def comparison(session: Session, job: Job, *, pue: float) -> Comparison | None:
     emitted = sum(priced) if len(priced) == len(costs) else None
     return Comparison(
         figures=[
-            Compared("Time", "h", expected.hours, expected.metered_hours),
-            Compared("Energy", "kWh", expected.energy_kwh, sum(cost.energy_kwh for cost in costs)),
-            Compared("Emissions", "gCO2e", expected.emissions_gco2e, emitted),
+            ComparedFigure("Time", "h", expected.hours, expected.metered_hours),
+            ComparedFigure("Energy", "kWh", expected.energy_kwh, sum(cost.energy_kwh for cost in costs)),
+            ComparedFigure("Emissions", "gCO2e", expected.emissions_gco2e, emitted),
         ],
-        foreseen=expected,
+        predicted_cost=expected,
     )

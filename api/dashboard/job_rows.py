@@ -10,12 +10,12 @@ from sqlalchemy.orm import Session
 
 from api.access.principal import PrincipalDep
 from api.context import SessionDep
-from api.dashboard.event_sentences import sentence
+from api.dashboard.event_sentences import describe_event
 from api.jobs.endpoints import JobDep
 from api.jobs.epoch_schemas import EpochOut
 from api.jobs.event_schemas import EventOut
 from api.jobs.schemas import jobs_out
-from api.templating import render
+from api.templating import render_page
 from store.jobs import JobRepository
 from store.tables import Job
 
@@ -33,7 +33,7 @@ class EventRow:
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowPage:
     """Some rows newest first; `older` is where to go on, None where there are none."""
 
     data: Sequence[Any]
@@ -45,21 +45,21 @@ def newest_epoch(job: Job) -> int:
     return job.epochs_done + 1
 
 
-def epoch_rows(session: Session, job_id: str, *, before: int) -> Rows:
+def epoch_rows(session: Session, job_id: str, *, before: int) -> RowPage:
     """Epochs with numbers below `before`, which count from 1 without a gap."""
     repository = JobRepository(session)
     page = repository.epoch_page(job_id, limit=ROWS, after=max(0, before - 1 - ROWS))
     shown = [epoch for epoch in reversed(page.data) if epoch.number < before]
     costs = repository.epoch_costs(job_id, epochs=[epoch.number for epoch in shown])
     rows = [EpochOut.of(epoch, costs.get(epoch.number)) for epoch in shown]
-    return Rows(rows, rows[-1].number if rows and rows[-1].number > 1 else None)
+    return RowPage(rows, rows[-1].number if rows and rows[-1].number > 1 else None)
 
 
-def event_rows(session: Session, job_id: str, *, before: int | None = None) -> Rows:
+def event_rows(session: Session, job_id: str, *, before: int | None = None) -> RowPage:
     """Events with ids below `before`; the newest without it."""
     page = JobRepository(session).events(job_id, limit=ROWS, after=before)
-    rows = [EventRow(EventOut.of(event), sentence(event.type, event.data)) for event in page.data]
-    return Rows(rows, rows[-1].event.id if page.has_more else None)
+    rows = [EventRow(EventOut.of(event), describe_event(event.type, event.data)) for event in page.data]
+    return RowPage(rows, rows[-1].event.id if page.has_more else None)
 
 
 @router.get("/dashboard/jobs/{job_id}/epochs")
@@ -84,9 +84,9 @@ def older_events(
     return _page(session, principal, row, "events", event_rows(session, row.id, before=after))
 
 
-def _page(session: Session, principal: PrincipalDep, row: JobDep, what: str, rows: Rows) -> HTMLResponse:
+def _page(session: Session, principal: PrincipalDep, row: JobDep, what: str, rows: RowPage) -> HTMLResponse:
     [job] = jobs_out(session, [row])
-    return render(
+    return render_page(
         "job_older.html",
         title=f"Older {what} of {job.id}",
         here="job",

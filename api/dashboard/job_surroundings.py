@@ -15,15 +15,15 @@ from store.tables import Job
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class JobConditions:
     """`intensity` is None where nothing is known, `queue` for a job that does not stand in one."""
 
     intensity: IntensityOut | None
     queue: Queue | None
 
 
-def surroundings_tag(session: Session, settings: Settings, job: Job, *, now: datetime) -> list[object]:
-    """What `surroundings` rests on, as far as it may change; by queries of a row each."""
+def conditions_tag(session: Session, settings: Settings, job: Job, *, now: datetime) -> list[object]:
+    """What `load_conditions` rests on, as far as it may change; by queries of a row each."""
     queue = _queue(session, job)
     parts: list[object] = [] if queue is None else [queue.running, queue.ahead]
     if job.zone is None or job.status in FINAL:
@@ -37,7 +37,7 @@ def surroundings_tag(session: Session, settings: Settings, job: Job, *, now: dat
     return [*parts, now.replace(minute=0, second=0, microsecond=0).isoformat()]
 
 
-def surroundings(session: Session, settings: Settings, job: Job, *, now: datetime) -> Surroundings:
+def load_conditions(session: Session, settings: Settings, job: Job, *, now: datetime) -> JobConditions:
     """Nothing of it is known of a job that is over, or has no zone yet."""
     intensity = None
     if job.zone is not None and job.status not in FINAL:
@@ -52,7 +52,7 @@ def surroundings(session: Session, settings: Settings, job: Job, *, now: datetim
             emission_factors=basis.emission_factors,
         )
         intensity = None if known is None else IntensityOut.of(known, zone=job.zone, now=now)
-    return Surroundings(intensity, _queue(session, job))
+    return JobConditions(intensity, _queue(session, job))
 
 
 def _queue(session: Session, job: Job) -> Queue | None:

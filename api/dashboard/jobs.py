@@ -8,15 +8,15 @@ from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
 from api.access.principal import PrincipalDep
-from api.context import Context, ContextDep, NowDep, SessionDep
+from api.context import AppContext, AppContextDep, NowDep, SessionDep
 from api.dashboard.jobs_filter import LABEL_FIELD, read_filter
-from api.dashboard.jobs_rows import Totals, rows_of
-from api.dashboard.page_tags import POLL_SECONDS, page_tag, tagged
-from api.etags import IfNoneMatch, matches, not_modified
+from api.dashboard.jobs_rows import Totals, build_rows
+from api.dashboard.page_tags import POLL_SECONDS, page_etag, with_etag
+from api.etags import IfNoneMatch, matches_etag, not_modified_response
 from api.jobs.schemas import jobs_out
-from api.page_requests import wants_a_page
+from api.page_requests import prefers_html
 from api.problems import invalid_fields
-from api.templating import render
+from api.templating import render_page
 from store.intensity_now import newest_readings
 from store.jobs import JobRepository
 from store.open_jobs import MOST, open_jobs
@@ -26,7 +26,7 @@ from store.status import FINAL, JobStatus
 from store.tables import IntensityReading
 
 JOBS_ON_A_PAGE = 50
-RESTING_POLL_SECONDS = 20  # where all jobs shown are over: new ones come, and prices become final
+IDLE_POLL_SECONDS = 20  # where all jobs shown are over: new ones come, and prices become final
 
 router = APIRouter()
 
@@ -35,32 +35,32 @@ router = APIRouter()
 def jobs_page(
     request: Request,
     principal: PrincipalDep,
-    context: ContextDep,
+    context: AppContextDep,
     session: SessionDep,
     now: NowDep,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     """It renews itself, more rarely where all jobs shown are over."""
     asked = read_filter(request.query_params.multi_items())
-    if asked.errors and not wants_a_page(request):
+    if asked.errors and not prefers_html(request):
         raise invalid_fields(asked.errors)
     shown = asked.filter
-    if asked.roundabout and not asked.errors:
+    if asked.needs_redirect and not asked.errors:
         return RedirectResponse(shown.link, HTTPStatus.SEE_OTHER)
     repository = JobRepository(session)
-    which = shown.to_store(owner=principal.scope)
+    which = shown.to_store(owner=principal.owner_filter)
     readings = _readings(session, context, now)
-    counts = open_jobs(session, owner=principal.scope)
-    around = [
+    counts = open_jobs(session, owner=principal.owner_filter)
+    tag_parts = [
         shown.link,
         counts,
         [[zone, r.start.isoformat(), r.gco2e_per_kwh, r.estimated] for zone, r in readings.items()],
     ]
     if if_none_match is not None and not asked.errors:
         known = repository.revisions(limit=JOBS_ON_A_PAGE, **which)
-        tag = page_tag(principal, *around, known.data, known.has_more)
-        if matches(if_none_match, tag):
-            return not_modified(tag)
+        tag = page_etag(principal, *tag_parts, known.data, known.has_more)
+        if matches_etag(if_none_match, tag):
+            return not_modified_response(tag)
     values = {
         "title": "Jobs",
         "here": "jobs",
@@ -74,24 +74,26 @@ def jobs_page(
         "most": MOST,
     }
     if asked.errors:
-        refused = render("jobs.html", **values, rows=[], older=None, poll_seconds=None)
+        refused = render_page("jobs.html", **values, rows=[], older=None, poll_seconds=None)
         refused.status_code = HTTPStatus.UNPROCESSABLE_ENTITY
         return refused
     page = repository.page(limit=JOBS_ON_A_PAGE, **which)
     jobs = jobs_out(session, page.data)
     curves = loss_curves(session, [job.id for job in jobs])
-    rendered = render(
+    rendered = render_page(
         "jobs.html",
         **values,
-        rows=rows_of(jobs, readings, curves, now=now),
+        rows=build_rows(jobs, readings, curves, now=now),
         totals=Totals.of(jobs),
-        older=shown.older_than(jobs[-1].id) if page.has_more else None,
-        poll_seconds=POLL_SECONDS if any(job.status not in FINAL for job in jobs) else RESTING_POLL_SECONDS,
+        older=shown.older_link(jobs[-1].id) if page.has_more else None,
+        poll_seconds=POLL_SECONDS if any(job.status not in FINAL for job in jobs) else IDLE_POLL_SECONDS,
     )
-    return tagged(rendered, page_tag(principal, *around, [(job.id, job.revision) for job in page.data], page.has_more))
+    return with_etag(
+        rendered, page_etag(principal, *tag_parts, [(job.id, job.revision) for job in page.data], page.has_more)
+    )
 
 
-def _readings(session: Session, context: Context, now: datetime) -> dict[str, IntensityReading]:
+def _readings(session: Session, context: AppContext, now: datetime) -> dict[str, IntensityReading]:
     """The newest reading of each zone; one that is too old to decide by is none."""
     found = newest_readings(session, [*sorted(context.settings.zones), UNKNOWN_ZONE], at=now)
     return {zone: found[zone] for zone in sorted(found) if found[zone].end + context.settings.stale_limit >= now}

@@ -23,7 +23,7 @@ class JobsFilter:
     after: str | None = None
 
     @property
-    def narrows(self) -> bool:
+    def is_active(self) -> bool:
         return bool(self.status or self.zone or self.labels)
 
     def to_store(self, *, owner: str | None) -> JobFilter:
@@ -41,15 +41,15 @@ class JobsFilter:
         ]
         return f"/?{urlencode(given)}" if given else "/"
 
-    def only(self, status: JobStatus) -> str:
+    def status_link(self, status: JobStatus) -> str:
         """The link to all jobs that stand there."""
         return JobsFilter(status=status).link
 
-    def older_than(self, job_id: str) -> str:
+    def older_link(self, job_id: str) -> str:
         return replace(self, after=job_id).link
 
     @property
-    def newest(self) -> str:
+    def newest_link(self) -> str:
         """The link to the first page."""
         return replace(self, after=None).link
 
@@ -68,20 +68,20 @@ class JobsFilter:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ParsedFilter:
     """A filter as it was read, what was wrong in it, and whether its URL is another than the filter's own."""
 
     filter: JobsFilter
     errors: list[FieldProblem]
-    roundabout: bool
+    needs_redirect: bool
 
 
-def read_filter(parameters: Iterable[tuple[str, str]]) -> Asked:
+def read_filter(parameters: Iterable[tuple[str, str]]) -> ParsedFilter:
     """The filter that a query string holds. What is empty is not asked for, what is unknown is passed over."""
     status, zone, after, label = None, None, None, ""
     labels: dict[str, str] = {}
     errors: list[FieldProblem] = []
-    roundabout = False
+    needs_redirect = False
     for name, value in parameters:
         match = METADATA_FILTER.fullmatch(name)
         if "\0" in name + value:
@@ -89,7 +89,7 @@ def read_filter(parameters: Iterable[tuple[str, str]]) -> Asked:
         elif match:
             labels[match[1]] = value
         elif name in ("status", "zone", "after", LABEL_FIELD) and not value.strip():
-            roundabout = True
+            needs_redirect = True
         elif name == "status":
             status = value
         elif name == "zone":
@@ -97,7 +97,7 @@ def read_filter(parameters: Iterable[tuple[str, str]]) -> Asked:
         elif name == "after":
             after = value
         elif name == LABEL_FIELD:
-            label, roundabout = value.strip(), True
+            label, needs_redirect = value.strip(), True
     if label:
         key, separator, wanted = label.partition("=")
         if key and separator:
@@ -107,7 +107,7 @@ def read_filter(parameters: Iterable[tuple[str, str]]) -> Asked:
     known = {known.value: known for known in JobStatus}
     if status is not None and status not in known:
         errors.append(FieldProblem(field="status", message=f"there is no {status!r}: expected {', '.join(known)}"))
-    return Asked(JobsFilter(known.get(status or ""), zone, labels, after), errors, roundabout)
+    return ParsedFilter(JobsFilter(known.get(status or ""), zone, labels, after), errors, needs_redirect)
 
 
 def _without(labels: Mapping[str, str], key: str) -> dict[str, str]:

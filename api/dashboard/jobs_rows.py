@@ -15,7 +15,7 @@ WIDTH, HEIGHT, MARGIN = 96, 24, 2
 
 
 @dataclass(frozen=True)
-class Curve:
+class LossCurve:
     """Losses as the points of an SVG polyline, with the first and the last of them."""
 
     points: str
@@ -24,7 +24,7 @@ class Curve:
     last: float
 
     @classmethod
-    def of(cls, losses: Sequence[float]) -> "Curve":
+    def of(cls, losses: Sequence[float]) -> "LossCurve":
         """At least two losses, evenly spread."""
         low, high = min(losses), max(losses)
         places = [
@@ -38,13 +38,13 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Row:
+class JobRow:
     """`intensity` is the newest reading of the zone, `curve` there once two steps have been taken."""
 
     job: JobOut
     now: datetime
     intensity: IntensityReading | None
-    curve: Curve | None
+    curve: LossCurve | None
 
     @property
     def short_id(self) -> str:
@@ -57,7 +57,7 @@ class Row:
 
     @property
     def submitted(self) -> str:
-        return minute(self.job.created_at, self.now)
+        return format_minute(self.job.created_at, self.now)
 
     @property
     def epochs(self) -> str:
@@ -69,7 +69,7 @@ class Row:
 
     @property
     def ended(self) -> str | None:
-        return minute(self.job.finished_at, self.now) if self.job.finished_at else None
+        return format_minute(self.job.finished_at, self.now) if self.job.finished_at else None
 
     @property
     def expected(self) -> tuple[str, str] | None:
@@ -77,7 +77,7 @@ class Row:
         eta = self.job.eta
         if eta is None or self.is_over:
             return None
-        return minute(eta.finishes_at, self.now), _span(eta, self.now)
+        return format_minute(eta.finishes_at, self.now), _span(eta, self.now)
 
 
 @dataclass(frozen=True)
@@ -105,21 +105,21 @@ class Totals:
         )
 
 
-def rows_of(
+def build_rows(
     jobs: Sequence[JobOut],
     readings: Mapping[str, IntensityReading],
     losses: Mapping[str, Sequence[float]],
     *,
     now: datetime,
-) -> list[Row]:
+) -> list[JobRow]:
     """Jobs in their order, with the readings of their zones and their losses by id."""
     return [
-        Row(job, now, readings.get(job.zone or ""), Curve.of(losses[job.id]) if job.id in losses else None)
+        JobRow(job, now, readings.get(job.zone or ""), LossCurve.of(losses[job.id]) if job.id in losses else None)
         for job in jobs
     ]
 
 
-def minute(time: datetime, now: datetime) -> str:
+def format_minute(time: datetime, now: datetime) -> str:
     """A time to the minute, in UTC, which the page says once; with its year where that is not the present one."""
     utc = time.astimezone(UTC)
     year = "" if utc.year == now.year else f"{utc.year} "
@@ -130,4 +130,4 @@ def _span(eta: EtaOut, now: datetime) -> str:
     """From the earliest to the latest, without the day where all of it is the day of the expected end."""
     ends = (eta.earliest, eta.latest)
     one_day = {end.astimezone(UTC).date() for end in (*ends, eta.finishes_at)}
-    return " – ".join(f"{end.astimezone(UTC):%H:%M}" if len(one_day) == 1 else minute(end, now) for end in ends)
+    return " – ".join(f"{end.astimezone(UTC):%H:%M}" if len(one_day) == 1 else format_minute(end, now) for end in ends)

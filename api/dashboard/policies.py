@@ -9,15 +9,15 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy.orm import Session
 
 from api.access.principal import OperatorDep, Principal, PrincipalDep
-from api.context import Context, ContextDep, SessionDep
+from api.context import AppContext, AppContextDep, SessionDep
 from api.dashboard import policy_curve
-from api.dashboard.page_tags import page_tag, tagged
+from api.dashboard.page_tags import page_etag, with_etag
 from api.dashboard.policy_form import EXAMPLES, policy_form, run_fields
-from api.dashboard.policy_words import gate_in_words, missing_in_words, rho_in_words, rule_in_words, smoothing_in_words
-from api.etags import IfNoneMatch, matches, not_modified
+from api.dashboard.policy_words import describe_gate, describe_missing, describe_rho, describe_rule, describe_smoothing
+from api.etags import IfNoneMatch, matches_etag, not_modified_response
 from api.policies.schemas import PolicyOut
 from api.problems import Problem
-from api.templating import render
+from api.templating import render_page
 from greencore.policy import parse_stored_policy
 from store.grid import GridRepository
 from store.policies import PolicyRepository
@@ -40,27 +40,27 @@ router.include_router(policy_curve.router)
 def policies_page(principal: PrincipalDep, session: SessionDep, if_none_match: IfNoneMatch = None) -> Response:
     """The newest version of each, by name."""
     stored = PolicyRepository(session).page(limit=MOST_SHOWN).data
-    tag = page_tag(principal, [(policy.name, policy.version, policy.created_at.isoformat()) for policy in stored])
-    if matches(if_none_match, tag):
-        return not_modified(tag)
-    rendered = render(
+    tag = page_etag(principal, [(policy.name, policy.version, policy.created_at.isoformat()) for policy in stored])
+    if matches_etag(if_none_match, tag):
+        return not_modified_response(tag)
+    rendered = render_page(
         "policies.html",
         title="Policies",
         here="policies",
         principal=principal,
         policies=[_row(policy) for policy in stored],
     )
-    return tagged(rendered, tag)
+    return with_etag(rendered, tag)
 
 
 @router.get("/dashboard/new-policy")
-def new_policy_page(operator: OperatorDep, context: ContextDep, session: SessionDep) -> HTMLResponse:
+def new_policy_page(operator: OperatorDep, context: AppContextDep, session: SessionDep) -> HTMLResponse:
     """The editor with an example in it."""
     return _editor("New policy", operator, context, session, stored=None)
 
 
 @router.get("/dashboard/policies/{name}")
-def policy_page(name: str, principal: PrincipalDep, context: ContextDep, session: SessionDep) -> HTMLResponse:
+def policy_page(name: str, principal: PrincipalDep, context: AppContextDep, session: SessionDep) -> HTMLResponse:
     """The editor for operators, and what they have written for everybody else."""
     stored = PolicyRepository(session).latest(name)
     if stored is None:
@@ -69,22 +69,22 @@ def policy_page(name: str, principal: PrincipalDep, context: ContextDep, session
 
 
 def _editor(
-    title: str, principal: Principal, context: Context, session: Session, *, stored: PolicyOut | None
+    title: str, principal: Principal, context: AppContext, session: Session, *, stored: PolicyOut | None
 ) -> HTMLResponse:
     body = EXAMPLES["linear"] if stored is None else _in_order(stored.policy)
     policy = parse_stored_policy(body)
-    return render(
+    return render_page(
         "policy.html",
         title=title,
         here="policies",
         principal=principal,
         stored=stored,
         body=body,
-        rule=rule_in_words(policy),
-        rho=rho_in_words(policy),
-        gate=gate_in_words(policy.gate),
-        smoothing=smoothing_in_words(policy.smoothing),
-        missing=missing_in_words(policy),
+        rule=describe_rule(policy),
+        rho=describe_rho(policy),
+        gate=describe_gate(policy.gate),
+        smoothing=describe_smoothing(policy.smoothing),
+        missing=describe_missing(policy),
         form=FORM,
         examples=EXAMPLES,
         run_fields=RUN_FIELDS,
@@ -95,7 +95,7 @@ def _editor(
     )
 
 
-def _zones_with_history(context: Context, session: Session) -> list[str]:
+def _zones_with_history(context: AppContext, session: Session) -> list[str]:
     grid = GridRepository(session)
     return [zone for zone in sorted(context.settings.zones) if grid.signal(zone) is not None]
 
@@ -113,8 +113,8 @@ def _row(stored: Policy) -> dict[str, Any]:
         "name": stored.name,
         "version": stored.version,
         "kind": policy.model_dump()["kind"],
-        "rule": rule_in_words(policy),
-        "rho": rho_in_words(policy),
-        "gate": gate_in_words(policy.gate),
+        "rule": describe_rule(policy),
+        "rho": describe_rho(policy),
+        "gate": describe_gate(policy.gate),
         "since": stored.created_at,
     }

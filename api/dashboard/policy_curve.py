@@ -9,9 +9,9 @@ from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from api.access.principal import PrincipalDep
-from api.context import Context, ContextDep, NowDep, SessionDep
-from api.figures import number
-from api.policies.parsing import chosen_policy
+from api.context import AppContext, AppContextDep, NowDep, SessionDep
+from api.figures import format_number
+from api.policies.parsing import resolve_policy
 from api.policies.simulation_request import SimulationRequest
 from greencore.carbon import IntensitySeries, Reading
 from greencore.carbon.fallback import ResolvedIntensity
@@ -62,12 +62,12 @@ class CurveOut(BaseModel):
 
 @router.post("/dashboard/policies/curve")
 def policy_curve(
-    request: SimulationRequest, principal: PrincipalDep, context: ContextDep, session: SessionDep, now: NowDep
+    request: SimulationRequest, principal: PrincipalDep, context: AppContextDep, session: SessionDep, now: NowDep
 ) -> CurveOut:
     """Takes what a simulation takes, and faults of the policy are told likewise."""
-    policy = chosen_policy(request.policy, session)
+    policy = resolve_policy(request.policy, session)
     known = None if request.zone is None else _in_force(request.zone, context, session, now)
-    window = _window(policy, request.zone, session, now)
+    window = _percentile_window(policy, request.zone, session, now)
     template = PolicyContext(
         now=now,
         reading=None,
@@ -80,16 +80,16 @@ def policy_curve(
     points = _points(policy) if drawn else []
     return CurveOut(
         gco2e_per_kwh=points,
-        rho=[_rho(policy, template, _at(intensity, now)) for intensity in points],
+        rho=[_rho(policy, template, _synthetic_reading(intensity, now)) for intensity in points],
         basis=_basis(policy, request, window),
         without_intensity=_without_intensity(policy, template),
         pause_above=policy.gate.pause_above,
         resume_below=policy.gate.resume_below,
-        now=_now(policy, template, known) if drawn and known is not None else None,
+        now=_current_point(policy, template, known) if drawn and known is not None else None,
     )
 
 
-def _in_force(zone: str, context: Context, session: Session, now: datetime) -> ResolvedIntensity | None:
+def _in_force(zone: str, context: AppContext, session: Session, now: datetime) -> ResolvedIntensity | None:
     grid = GridRepository(session)
     signal = grid.signal(zone)
     if signal is None:
@@ -98,7 +98,7 @@ def _in_force(zone: str, context: Context, session: Session, now: datetime) -> R
     return grid.in_force(zone, signal, now, stale_limit=settings.stale_limit, static=settings.static_mean(zone))
 
 
-def _window(policy: Policy, zone: str | None, session: Session, now: datetime) -> IntensitySeries:
+def _percentile_window(policy: Policy, zone: str | None, session: Session, now: datetime) -> IntensitySeries:
     """The past that `percentile` ranks in; the newest part of one that is too long to be ranked at every point."""
     grid = GridRepository(session)
     signal = None if zone is None else grid.signal(zone)
@@ -120,7 +120,7 @@ def _points(policy: Policy) -> list[float]:
     return [float(step * index) for index in range(count)]
 
 
-def _at(intensity: float, now: datetime) -> Reading:
+def _synthetic_reading(intensity: float, now: datetime) -> Reading:
     """A reading made up for one point of the curve."""
     return Reading(
         zone="any", start=now, end=now + timedelta(hours=1), gco2e_per_kwh=intensity, source="curve", fetched_at=now
@@ -132,7 +132,7 @@ def _rho(policy: Policy, template: PolicyContext, reading: Reading) -> float | N
     return None if decision.ends_run else decision.rho
 
 
-def _now(policy: Policy, template: PolicyContext, known: ResolvedIntensity) -> PointNow:
+def _current_point(policy: Policy, template: PolicyContext, known: ResolvedIntensity) -> PointNow:
     decision = decide_rho(policy, replace(template, reading=known.to_labelled_reading(), step=known.step))
     return PointNow(
         gco2e_per_kwh=known.reading.gco2e_per_kwh,
@@ -142,7 +142,7 @@ def _now(policy: Policy, template: PolicyContext, known: ResolvedIntensity) -> P
 
 
 def _basis(policy: Policy, request: SimulationRequest, window: IntensitySeries) -> str:
-    epoch = f"{number(request.work_hours / request.epochs * request.power_w / 1000)} kWh an epoch at ρ = 1"
+    epoch = f"{format_number(request.work_hours / request.epochs * request.power_w / 1000)} kWh an epoch at ρ = 1"
     if isinstance(policy, Budget):
         return (
             f"ρ depends on the course of the run: on what is spent and on the forecast. Drawn is the first of "
@@ -159,7 +159,9 @@ def _basis(policy: Policy, request: SimulationRequest, window: IntensitySeries) 
             return "ρ depends on the zone's past, and nothing is stored of it: no curve can be drawn"
         first, last = window.readings[0].start, window.readings[-1].end
         hours = (last - first) / timedelta(hours=1)
-        return f"ρ depends on the zone's past: ranked among {len(window)} readings of the last {number(hours, 3)} h"
+        return (
+            f"ρ depends on the zone's past: ranked among {len(window)} readings of the last {format_number(hours, 3)} h"
+        )
     smoothing = policy.smoothing
     calm = smoothing.deadband > 0 or smoothing.min_epochs > 1 or smoothing.max_change < 1
     return "It holds at a run's first epoch; later ones are smoothed" if calm else "It holds at every epoch"

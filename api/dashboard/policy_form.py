@@ -27,7 +27,7 @@ COMMON = ("kind", "on_missing", "gate", "smoothing", "steps")
 
 
 @dataclass(frozen=True)
-class Kind:
+class PolicyKind:
     """A kind of policy, and what it does in a sentence."""
 
     name: str
@@ -35,7 +35,7 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class Part:
+class PolicySection:
     """An object within a policy. `absent` is what holds where it is left out as a whole."""
 
     path: str
@@ -48,11 +48,11 @@ class Part:
 class PolicyForm:
     """Everything that the editor lets one set."""
 
-    kinds: tuple[Kind, ...]
+    kinds: tuple[PolicyKind, ...]
     fields: tuple[FormField, ...]
     step: tuple[FormField, ...]
-    gate: Part
-    smoothing: Part
+    gate: PolicySection
+    smoothing: PolicySection
     on_missing: FormField
     missing_rho: FormField
 
@@ -70,11 +70,11 @@ def policy_form() -> PolicyForm:
     properties = parts[POLICY_KINDS[0]]["properties"]
     [rho] = fields_of(parts["fixedrho"], prefix="on_missing.")
     return PolicyForm(
-        kinds=tuple(Kind(kind, _sentence(parts[kind])) for kind in POLICY_KINDS),
+        kinds=tuple(PolicyKind(kind, _sentence(parts[kind])) for kind in POLICY_KINDS),
         fields=tuple(sorted(fields.values(), key=lambda field: field.name.startswith("rho_"))),
         step=fields_of(parts["step"]),
-        gate=_part("gate", parts["gate"], properties["gate"]),
-        smoothing=_part("smoothing", parts["smoothing"], properties["smoothing"]),
+        gate=_section("gate", parts["gate"], properties["gate"]),
+        smoothing=_section("smoothing", parts["smoothing"], properties["smoothing"]),
         on_missing=_on_missing(properties["on_missing"]),
         missing_rho=rho,
     )
@@ -86,8 +86,8 @@ def run_fields() -> tuple[FormField, ...]:
     return tuple(form_field(name, schema["properties"][name], required=name in schema["required"]) for name in RUN)
 
 
-def _part(path: str, schema: Schema, property_: Schema) -> Part:
-    return Part(path, _sentence(schema), fields_of(schema, prefix=f"{path}."), property_["default"])
+def _section(path: str, schema: Schema, property_: Schema) -> PolicySection:
+    return PolicySection(path, _sentence(schema), fields_of(schema, prefix=f"{path}."), property_["default"])
 
 
 def _on_missing(schema: Schema) -> FormField:

@@ -8,14 +8,21 @@ from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
 
 from api.access.principal import PrincipalDep
-from api.context import ContextDep, NowDep, SessionDep
+from api.context import AppContextDep, NowDep, SessionDep
 from api.dashboard.form_fields import fields_of
-from api.dashboard.submit_choices import DEFAULT_CHOICE, INLINE_CHOICE, datasets, policies, policy_in_words, zones
+from api.dashboard.submit_choices import (
+    DEFAULT_CHOICE,
+    INLINE_CHOICE,
+    dataset_options,
+    describe_policy,
+    policy_options,
+    zone_options,
+)
 from api.dashboard.submit_prefill import prefill
 from api.jobs.request import DEFAULT_POLICY, JobRequest, Method
 from api.models.endpoints import list_models
 from api.problems import Problem
-from api.templating import render
+from api.templating import render_page
 from api.zones.endpoints import list_zones
 from greencore.hyperparameters import Hyperparameters
 from store.jobs import JobRepository
@@ -28,7 +35,7 @@ METHODS = {
     "top2": ("Top 2", "trains the output embedding and the last normalisation"),
     "bitfit": ("BitFit", "trains the biases"),
 }
-USUAL = ("epochs", "batch_size", "learning_rate", "max_length")
+BASIC_SETTINGS = ("epochs", "batch_size", "learning_rate", "max_length")
 EXAMPLE_POLICY = {**DEFAULT_POLICY, "gate": {"mode": "defer", "max_delay_hours": 12}}
 
 router = APIRouter()
@@ -37,7 +44,7 @@ router = APIRouter()
 @router.get("/dashboard/submit")
 def submit_page(
     principal: PrincipalDep,
-    context: ContextDep,
+    context: AppContextDep,
     session: SessionDep,
     now: NowDep,
     like: Annotated[str | None, Query(alias="from", description="A job whose values to begin with")] = None,
@@ -45,15 +52,15 @@ def submit_page(
 ) -> HTMLResponse:
     """Estimates and the submission itself are calls of the REST interface, made by the page."""
     job = None if like is None else JobRepository(session).get(like)
-    if like is not None and (job is None or not principal.sees(job.owner)):
+    if like is not None and (job is None or not principal.can_read(job.owner)):
         raise Problem(HTTPStatus.NOT_FOUND, f"there is no job {like!r}")
     begun = {"values": {}, "metadata": []} if job is None else prefill(job, session)
     if dataset is not None:
         begun["values"]["dataset"] = dataset
-    shown, more = datasets(session, principal, wanted=begun["values"].get("dataset"))
+    shown, more = dataset_options(session, principal, wanted=begun["values"].get("dataset"))
     settings = fields_of(Hyperparameters.model_json_schema(), prefix="hyperparameters.")
     [priority] = [field for field in fields_of(JobRequest.model_json_schema()) if field.name == "priority"]
-    return render(
+    return render_page(
         "submit.html",
         title="New job",
         here="submit",
@@ -65,13 +72,13 @@ def submit_page(
         more_datasets=more,
         max_upload_bytes=context.settings.max_upload_bytes,
         methods=[(name, *METHODS[name]) for name in get_args(Method)],
-        policies=policies(session),
+        policies=policy_options(session),
         default_choice=DEFAULT_CHOICE,
         inline_choice=INLINE_CHOICE,
-        default_policy=policy_in_words(dict(DEFAULT_POLICY)),
+        default_policy=describe_policy(dict(DEFAULT_POLICY)),
         example_policy=json.dumps(EXAMPLE_POLICY, indent=2),
-        zones=zones(session, context.settings, list_zones(principal, context, session, now).data, now=now),
+        zones=zone_options(session, context.settings, list_zones(principal, context, session, now).data, now=now),
         priority=priority,
-        usual=[field for field in settings if field.name in USUAL],
-        other=[field for field in settings if field.name not in USUAL],
+        usual=[field for field in settings if field.name in BASIC_SETTINGS],
+        other=[field for field in settings if field.name not in BASIC_SETTINGS],
     )

@@ -7,8 +7,8 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from api.access.principal import Principal
-from api.dashboard.grid_zone import country_of
-from api.dashboard.policy_words import gate_in_words, rho_in_words, rule_in_words
+from api.dashboard.grid_zone import country_name
+from api.dashboard.policy_words import describe_gate, describe_rho, describe_rule
 from api.zones.schemas import IntensityOut, ZoneOut
 from greencore.policy import parse_stored_policy
 from store.datasets import DatasetRepository
@@ -42,32 +42,32 @@ class ZoneOption:
     now: IntensityOut | None
 
 
-def policy_in_words(body: object) -> str:
+def describe_policy(body: object) -> str:
     """What a policy does, in a line."""
     assert isinstance(body, dict)
     policy = parse_stored_policy(body)
-    return f"ρ {rho_in_words(policy)}: {rule_in_words(policy)}; {gate_in_words(policy.gate)}"
+    return f"ρ {describe_rho(policy)}: {describe_rule(policy)}; {describe_gate(policy.gate)}"
 
 
-def policies(session: Session) -> list[PolicyOption]:
+def policy_options(session: Session) -> list[PolicyOption]:
     """The newest version of each, by name."""
     stored = PolicyRepository(session).page(limit=MOST_POLICIES).data
-    return [PolicyOption(policy.name, policy.version, policy_in_words(policy.body)) for policy in stored]
+    return [PolicyOption(policy.name, policy.version, describe_policy(policy.body)) for policy in stored]
 
 
-def datasets(session: Session, principal: Principal, *, wanted: str | None) -> tuple[Sequence[Dataset], bool]:
+def dataset_options(session: Session, principal: Principal, *, wanted: str | None) -> tuple[Sequence[Dataset], bool]:
     """The newest that the principal sees, with the one that is wanted if it is older; and whether there are more."""
     repository = DatasetRepository(session)
-    page = repository.page(limit=DATASETS_SHOWN, owner=principal.scope)
+    page = repository.page(limit=DATASETS_SHOWN, owner=principal.owner_filter)
     shown = list(page.data)
     if wanted is not None and all(dataset.id != wanted for dataset in shown):
         found = repository.get(wanted)
-        if found is not None and principal.sees(found.owner):
+        if found is not None and principal.can_read(found.owner):
             shown.append(found)
     return shown, page.has_more
 
 
-def zones(session: Session, settings: Settings, known: Sequence[ZoneOut], *, now: datetime) -> list[ZoneOption]:
+def zone_options(session: Session, settings: Settings, known: Sequence[ZoneOut], *, now: datetime) -> list[ZoneOption]:
     """All that are configured, each with what a job's ρ would be decided by now."""
     grid = GridRepository(session)
     options = []
@@ -84,5 +84,5 @@ def zones(session: Session, settings: Settings, known: Sequence[ZoneOut], *, now
             emission_factors=basis.emission_factors,
         )
         intensity = None if in_force is None else IntensityOut.of(in_force, zone=zone.zone, now=now)
-        options.append(ZoneOption(zone.zone, country_of(settings, zone.zone), zone.workers, intensity))
+        options.append(ZoneOption(zone.zone, country_name(settings, zone.zone), zone.workers, intensity))
     return options

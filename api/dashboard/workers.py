@@ -5,12 +5,12 @@ from datetime import timedelta
 from fastapi import APIRouter, Response
 
 from api.access.principal import PrincipalDep
-from api.context import ContextDep, NowDep, SessionDep
-from api.dashboard.page_tags import POLL_SECONDS, page_tag, tagged
-from api.etags import IfNoneMatch, matches, not_modified
+from api.context import AppContextDep, NowDep, SessionDep
+from api.dashboard.page_tags import POLL_SECONDS, page_etag, with_etag
+from api.etags import IfNoneMatch, matches_etag, not_modified_response
 from api.jobs.schemas import jobs_out
-from api.templating import render
-from api.workers.endpoints import SHOWN_AFTER_LOSS
+from api.templating import render_page
+from api.workers.endpoints import LOST_WORKER_SHOWN_FOR
 from api.workers.schemas import WorkerOut
 from store.energy_totals import idle_energy_by_zone
 from store.workers import WorkerRepository
@@ -25,7 +25,7 @@ router = APIRouter()
 @router.get("/dashboard/workers")
 def workers_page(
     principal: PrincipalDep,
-    context: ContextDep,
+    context: AppContextDep,
     session: SessionDep,
     now: NowDep,
     if_none_match: IfNoneMatch = None,
@@ -33,18 +33,18 @@ def workers_page(
     """Those that are alive, and those that were lost within the last hour, each with what it is at."""
     alive_since = now - timedelta(seconds=context.settings.lease_seconds)
     idle_kwh = idle_energy_by_zone(session)
-    seen = WorkerRepository(session).with_jobs(since=alive_since - SHOWN_AFTER_LOSS)
+    seen = WorkerRepository(session).with_jobs(since=alive_since - LOST_WORKER_SHOWN_FOR)
     workers = [
         WorkerOut.of(worker, job, principal=principal, alive_since=alive_since, idle_kwh=idle_kwh)
         for worker, job in seen
     ]
-    held = [job for _, job in seen if job is not None and principal.sees(job.owner)]
+    held = [job for _, job in seen if job is not None and principal.can_read(job.owner)]
     shown = [worker.model_dump(mode="json") for worker in workers]
-    tag = page_tag(principal, shown, [(job.id, job.revision) for job in held])
-    if matches(if_none_match, tag):
-        return not_modified(tag)
+    tag = page_etag(principal, shown, [(job.id, job.revision) for job in held])
+    if matches_etag(if_none_match, tag):
+        return not_modified_response(tag)
     workers.sort(key=lambda worker: (ORDER[worker.role], STATES[worker.state], worker.id))
-    rendered = render(
+    rendered = render_page(
         "workers.html",
         title="Workers",
         here="workers",
@@ -54,4 +54,4 @@ def workers_page(
         trains=any(worker.role == "train" and worker.state != "lost" for worker in workers),
         poll_seconds=POLL_SECONDS,
     )
-    return tagged(rendered, tag)
+    return with_etag(rendered, tag)

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from api.datasets.json_lines import check_json_lines
-from api.datasets.parquet import convert, is_parquet
-from api.datasets.receiving import Received
-from api.datasets.tally import Limits, Refused, Summary
-from api.problems import FieldProblem, Problem, invalid, invalid_fields
+from api.datasets.parquet import convert_parquet, is_parquet
+from api.datasets.receiving import ReceivedUpload
+from api.datasets.tally import DatasetLimits, DatasetRejected, DatasetSummary
+from api.problems import FieldProblem, Problem, invalid_field, invalid_fields
 
 
 @dataclass(frozen=True)
-class Checked:
+class ValidatedUpload:
     """Rows that can be trained on: the file of JSON Lines, the name of its content, and what it holds."""
 
     file: Path
@@ -23,7 +23,7 @@ class Checked:
     contents: dict[str, Any]
 
 
-def check(received: Received, limits: Limits) -> Checked:
+def validate_upload(received: ReceivedUpload, limits: DatasetLimits) -> ValidatedUpload:
     """The upload as it can be stored; what is written lies beside it.
 
     The format is told by the content. Raises the 422 that names the first hundred faulty rows, or says what is wrong
@@ -32,19 +32,19 @@ def check(received: Received, limits: Limits) -> Checked:
     try:
         if is_parquet(received.file):
             file = received.file.with_name("converted")
-            converted = convert(received.file, file, limits)
+            converted = convert_parquet(received.file, file, limits)
             summary, blob, kind = converted.summary, converted.sha256, "parquet"
         else:
             file = received.file
             summary, blob, kind = check_json_lines(file, limits), received.sha256, "jsonl"
-    except Refused as refused:
-        raise invalid("file", str(refused)) from refused
+    except DatasetRejected as refused:
+        raise invalid_field("file", str(refused)) from refused
     if summary.faults:
         raise _faulty(summary)
-    return Checked(file, blob, kind, summary.rows, summary.contents)
+    return ValidatedUpload(file, blob, kind, summary.rows, summary.contents)
 
 
-def _faulty(summary: Summary) -> Problem:
+def _faulty(summary: DatasetSummary) -> Problem:
     errors = [FieldProblem(field=fault.field, message=fault.message) for fault in summary.faults]
     if summary.fault_count == len(errors):
         return invalid_fields(errors)

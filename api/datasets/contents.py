@@ -10,26 +10,26 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
 
-from api.context import ContextDep, NowDep
+from api.context import AppContextDep, NowDep
 from api.datasets.endpoints import DatasetDep
 from api.datasets.schemas import CountingOut, RowOut, TokenCountsOut
-from api.description import SECONDS
+from api.description import SECONDS_SCHEMA
 from api.listing import Id, Listing
-from api.problems import Problem, declared, invalid
+from api.problems import Problem, invalid_field, problem_responses
 from greencore.dataset import InvalidRow, enumerate_rows
 from store.token_statistics import TokenStatisticsRepository
 
 RETRY_AFTER_SECONDS = 2
 # Counted anew only after so long: what kept the tokens from being counted may be over then.
-AN_ERROR_STANDS = timedelta(minutes=5)
+ERROR_RETRY_AFTER = timedelta(minutes=5)
 
 router = APIRouter(prefix="/datasets/{dataset_id}", tags=["datasets"])
 
 
-@router.get("/preview", summary="A dataset's first rows", responses=declared(HTTPStatus.NOT_FOUND))
+@router.get("/preview", summary="A dataset's first rows", responses=problem_responses(HTTPStatus.NOT_FOUND))
 def preview_dataset(
     dataset: DatasetDep,
-    context: ContextDep,
+    context: AppContextDep,
     limit: Annotated[int, Query(ge=1, le=100, description="At most this many")] = 10,
 ) -> Listing[RowOut]:
     """Long texts are cut, and say how long they are."""
@@ -45,23 +45,23 @@ def preview_dataset(
         HTTPStatus.ACCEPTED.value: {
             "model": CountingOut,
             "description": "Being counted; ask again",
-            "headers": {"Retry-After": {"description": "Seconds to wait", "schema": SECONDS}},
+            "headers": {"Retry-After": {"description": "Seconds to wait", "schema": SECONDS_SCHEMA}},
         },
-        **declared(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
+        **problem_responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
     },
 )
 def count_tokens(
     dataset: DatasetDep,
     model: Annotated[Id, Query(description="A name from `GET /models`")],
-    context: ContextDep,
+    context: AppContextDep,
     now: NowDep,
 ) -> TokenCountsOut | JSONResponse:
     """The first call has the tokens counted, as training with no limit on a row's length would see them."""
     if model not in context.catalogue:
         known = ", ".join(sorted(context.catalogue)) or "none"
-        raise invalid("model", f"{model!r} is not in the catalogue: known are {known}")
+        raise invalid_field("model", f"{model!r} is not in the catalogue: known are {known}")
     with context.database.session() as session:
-        found = TokenStatisticsRepository(session).ask(dataset.id, model, at=now, error_stands=AN_ERROR_STANDS)
+        found = TokenStatisticsRepository(session).ask(dataset.id, model, at=now, error_stands=ERROR_RETRY_AFTER)
     if found.error is not None:
         raise Problem(HTTPStatus.CONFLICT, f"the tokens cannot be counted: {found.error}")
     if found.counts is not None and found.counted_at is not None:

@@ -10,14 +10,14 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from api.access.principal import PrincipalDep
-from api.context import ContextDep, NowDep, SessionDep
-from api.datasets.checking import check
-from api.datasets.receiving import LONGEST_SENT_NAME, incoming, receive
-from api.datasets.schemas import UPLOAD, DatasetOut
-from api.datasets.storing import discard, store
-from api.datasets.tally import Limits
-from api.listing import Id, Limit, Listing, OlderThan, listing
-from api.problems import Problem, declared
+from api.context import AppContextDep, NowDep, SessionDep
+from api.datasets.checking import validate_upload
+from api.datasets.receiving import LONGEST_SENT_NAME, receive_upload, upload_folder
+from api.datasets.schemas import UPLOAD_BODY, DatasetOut
+from api.datasets.storing import discard_rows, store_dataset
+from api.datasets.tally import DatasetLimits
+from api.listing import Id, Limit, Listing, OlderThan, to_listing
+from api.problems import Problem, problem_responses
 from greencore.disk import DISK_FULL_ERRNOS
 from store.datasets import DatasetRepository
 from store.ids import new_id
@@ -25,14 +25,14 @@ from store.tables import Dataset
 
 JOBS_NAMED = 10
 # Checking keeps a core busy: the threads that answer everything else must not all be at it.
-checks = CapacityLimiter(2)
+validation_limiter = CapacityLimiter(2)
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
 
 def _dataset(dataset_id: Id, principal: PrincipalDep, session: SessionDep) -> Dataset:
     dataset = DatasetRepository(session).get(dataset_id)
-    if dataset is None or not principal.sees(dataset.owner):
+    if dataset is None or not principal.can_read(dataset.owner):
         raise _no_dataset(dataset_id)
     return dataset
 
@@ -44,8 +44,8 @@ DatasetDep = Annotated[Dataset, Depends(_dataset)]
     "",
     status_code=HTTPStatus.CREATED,
     summary="Upload training rows",
-    openapi_extra={"requestBody": UPLOAD},
-    responses=declared(
+    openapi_extra={"requestBody": UPLOAD_BODY},
+    responses=problem_responses(
         HTTPStatus.BAD_REQUEST,
         HTTPStatus.REQUEST_TIMEOUT,
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -57,7 +57,7 @@ async def create_dataset(
     request: Request,
     response: Response,
     principal: PrincipalDep,
-    context: ContextDep,
+    context: AppContextDep,
     now: NowDep,
     name: Annotated[
         str | None,
@@ -70,10 +70,10 @@ async def create_dataset(
     checked; errors name the line, up to the first hundred.
     """
     settings = context.settings
-    limits = Limits(settings.max_dataset_rows, settings.max_row_bytes, settings.max_upload_bytes)
-    with _room(), incoming(settings) as folder:
-        received = await receive(request, folder, name=name, max_bytes=settings.max_upload_bytes)
-        checked = await to_thread.run_sync(check, received, limits, limiter=checks)
+    limits = DatasetLimits(settings.max_dataset_rows, settings.max_row_bytes, settings.max_upload_bytes)
+    with _report_full_disk(), upload_folder(settings) as folder:
+        received = await receive_upload(request, folder, name=name, max_bytes=settings.max_upload_bytes)
+        checked = await to_thread.run_sync(validate_upload, received, limits, limiter=validation_limiter)
         dataset = Dataset(
             id=new_id("dataset"),
             owner=principal.owner,
@@ -86,7 +86,7 @@ async def create_dataset(
             contents=checked.contents,
             created_at=now,
         )
-        await run_in_threadpool(store, context.database, settings, dataset, checked.file)
+        await run_in_threadpool(store_dataset, context.database, settings, dataset, checked.file)
     response.headers["Location"] = f"/datasets/{dataset.id}"
     return DatasetOut.of(dataset)
 
@@ -99,10 +99,12 @@ def list_datasets(
     after: OlderThan = None,
 ) -> Listing[DatasetOut]:
     """What was uploaded, without the rows."""
-    return listing(DatasetRepository(session).page(limit=limit, after=after, owner=principal.scope), DatasetOut.of)
+    return to_listing(
+        DatasetRepository(session).page(limit=limit, after=after, owner=principal.owner_filter), DatasetOut.of
+    )
 
 
-@router.get("/{dataset_id}", summary="One dataset", responses=declared(HTTPStatus.NOT_FOUND))
+@router.get("/{dataset_id}", summary="One dataset", responses=problem_responses(HTTPStatus.NOT_FOUND))
 def get_dataset(dataset: DatasetDep) -> DatasetOut:
     """What was uploaded, without the rows."""
     return DatasetOut.of(dataset)
@@ -112,14 +114,14 @@ def get_dataset(dataset: DatasetDep) -> DatasetOut:
     "/{dataset_id}",
     status_code=HTTPStatus.NO_CONTENT,
     summary="Delete a dataset",
-    responses=declared(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
+    responses=problem_responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
 )
-def delete_dataset(dataset_id: Id, principal: PrincipalDep, context: ContextDep, now: NowDep) -> None:
+def delete_dataset(dataset_id: Id, principal: PrincipalDep, context: AppContextDep, now: NowDep) -> None:
     """Refused while a job that is not over needs its rows. Jobs that are over stay, and cannot be tried again."""
     with context.database.session() as session:
         datasets = DatasetRepository(session)
         dataset = datasets.to_delete(dataset_id)
-        if dataset is None or not principal.sees(dataset.owner):
+        if dataset is None or not principal.can_read(dataset.owner):
             raise _no_dataset(dataset_id)
         jobs = datasets.open_jobs(dataset_id, limit=JOBS_NAMED + 1)
         if jobs:
@@ -128,11 +130,11 @@ def delete_dataset(dataset_id: Id, principal: PrincipalDep, context: ContextDep,
             raise Problem(HTTPStatus.CONFLICT, detail)
         datasets.mark_deleted(dataset, at=now)
     # After the row: a file that nobody names does no harm, and a dataset without its file would.
-    discard(context.database, context.settings, dataset.blob)
+    discard_rows(context.database, context.settings, dataset.blob)
 
 
 @contextmanager
-def _room() -> Iterator[None]:
+def _report_full_disk() -> Iterator[None]:
     """Tells of a full disk."""
     try:
         yield

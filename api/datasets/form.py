@@ -5,13 +5,13 @@ from http import HTTPStatus
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from api.problems import Problem, invalid
+from api.problems import Problem, invalid_field
 
 FIELD = b"file"
 MOST_PARTS = 20
 
 
-class FileInForm:
+class MultipartFileReader:
     """Fed with a form's bytes, gives those of its field `file`; what the other fields hold is passed over.
 
     Raises the 400 that says what cannot be read, and the 422 for a second file. (Starlette's own reader puts the whole
@@ -42,7 +42,7 @@ class FileInForm:
         except FormParserError as error:
             raise _unreadable(str(error)) from error
 
-    def read(self, chunk: bytes) -> list[bytes]:
+    def feed(self, chunk: bytes) -> list[bytes]:
         """The file's bytes in the form's next bytes."""
         try:
             self._parser.write(chunk)
@@ -51,7 +51,7 @@ class FileInForm:
         pieces, self._pieces = self._pieces, []
         return pieces
 
-    def end(self) -> None:
+    def finish(self) -> None:
         """The form has been fed whole."""
         if not self._ended:
             raise _unreadable("it breaks off before its closing boundary")
@@ -78,7 +78,7 @@ class FileInForm:
         if options.get(b"name") != FIELD:
             return
         if self.found:
-            raise invalid("file", "is given twice: expected one file")
+            raise invalid_field("file", "is given twice: expected one file")
         self.found = self._in_file = True
         self.filename = options.get(b"filename", b"").decode(errors="replace")
 

@@ -4,32 +4,32 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from api.datasets.tally import Limits, Summary, Tally
+from api.datasets.tally import DatasetLimits, DatasetSummary, DatasetValidator
 from greencore.dataset import BYTE_ORDER_MARK, InvalidRow, parse_object, row_from_object
 
 CHUNK_BYTES = 2**20
 
 
-def check_json_lines(file: Path, limits: Limits) -> Summary:
-    """What the rows come to; a byte order mark may come first. Raises `Refused` for no row, or too many."""
-    tally = Tally("line", limits)
+def check_json_lines(file: Path, limits: DatasetLimits) -> DatasetSummary:
+    """What the rows come to; a byte order mark may come first. Raises `DatasetRejected` for no row, or too many."""
+    validator = DatasetValidator("line", limits)
     with file.open("rb") as lines:
         if lines.read(len(BYTE_ORDER_MARK)) != BYTE_ORDER_MARK:
             lines.seek(0)
         for number, line in enumerate(_lines(lines, limits.row_bytes), start=1):
             if line is None:
-                tally.begin_row()
-                tally.too_long(number)
+                validator.begin_row()
+                validator.reject_long_row(number)
             elif line.strip():
-                tally.begin_row()
+                validator.begin_row()
                 try:
                     value = parse_object(line, number)
                     row = row_from_object(value, number)
                 except InvalidRow as error:
-                    tally.bad(error)
+                    validator.reject_row(error)
                 else:
-                    tally.good(row, value)
-    return tally.summary()
+                    validator.accept_row(row, value)
+    return validator.summary()
 
 
 def _lines(file: BinaryIO, longest: int) -> Iterator[bytes | None]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import structlog
 
-from api.datasets.tally import Fault, Limits, Refused, Summary, Tally
+from api.datasets.tally import DatasetLimits, DatasetRejected, DatasetSummary, DatasetValidator, RowFault
 from greencore.dataset import ROW_FORMS, InvalidRow, row_from_object, row_to_object
 from greencore.disk import DISK_FULL_ERRNOS
 from store.private_files import open_private
@@ -29,14 +29,14 @@ COLUMNS = ("prompt", "completion", "messages", "text")
 BATCH_ROWS = 128
 MEMORY_BYTES = 2 * 2**30  # of addresses: the libraries themselves take 0.3 GiB of them
 CPU_SECONDS = 600
-BROKEN = "is not a Parquet file that can be read"
+UNREADABLE = "is not a Parquet file that can be read"
 
 
 @dataclass(frozen=True)
-class Converted:
+class ConvertedFile:
     """The rows as JSON Lines in a file of `bytes` bytes."""
 
-    summary: Summary
+    summary: DatasetSummary
     bytes: int
     sha256: str
 
@@ -47,12 +47,15 @@ def is_parquet(file: Path) -> bool:
         return content.read(len(MAGIC)) in (MAGIC, MAGIC_ENCRYPTED)
 
 
-def convert(source: Path, target: Path, limits: Limits, *, memory_bytes: int = MEMORY_BYTES) -> Converted:
+def convert_parquet(
+    source: Path, target: Path, limits: DatasetLimits, *, memory_bytes: int = MEMORY_BYTES
+) -> ConvertedFile:
     """Write the rows of a Parquet file to `target`, in another process.
 
-    Raises `Refused` for a file that cannot be read within bounds, holds no row, or too many; OSError for a full disk.
+    Raises `DatasetRejected` for a file that cannot be read within bounds, holds no row, or too many
+    rows, and `OSError` for a full disk.
     """
-    _check_ends(source)
+    _check_magic_bytes(source)
     command = [sys.executable, "-m", "api.datasets.parquet"]
     command += [str(source.resolve()), str(target.resolve()), json.dumps(asdict(limits)), str(memory_bytes)]
     bounds = {"ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
@@ -66,67 +69,67 @@ def convert(source: Path, target: Path, limits: Limits, *, memory_bytes: int = M
         answer = json.loads(done.stdout)
     except (subprocess.TimeoutExpired, ValueError) as error:
         log.warning("parquet.reader_died", error=str(error))
-        raise Refused(f"{BROKEN} within {memory_bytes >> 20} MiB of memory and {CPU_SECONDS} s") from error
+        raise DatasetRejected(f"{UNREADABLE} within {memory_bytes >> 20} MiB of memory and {CPU_SECONDS} s") from error
     if "errno" in answer:
         raise OSError(answer["errno"], os.strerror(answer["errno"]))
     if "refused" in answer:
-        raise Refused(answer["refused"])
+        raise DatasetRejected(answer["refused"])
     summary = answer["summary"]
-    faults = [Fault(**fault) for fault in summary.pop("faults")]
-    return Converted(Summary(**summary, faults=faults), answer["bytes"], answer["sha256"])
+    faults = [RowFault(**fault) for fault in summary.pop("faults")]
+    return ConvertedFile(DatasetSummary(**summary, faults=faults), answer["bytes"], answer["sha256"])
 
 
-def convert_here(source: Path, target: Path, limits: Limits) -> Converted:
-    """`convert` in this very process, which a hostile file may exhaust."""
+def convert_in_process(source: Path, target: Path, limits: DatasetLimits) -> ConvertedFile:
+    """`convert_parquet` in this very process, which a hostile file may exhaust."""
     import pyarrow
 
     try:
         return _write(source, target, limits)
     except (MemoryError, OverflowError) as error:
-        raise Refused(f"{BROKEN} within the memory allowed") from error
+        raise DatasetRejected(f"{UNREADABLE} within the memory allowed") from error
     except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
             raise
-        raise Refused(f"{BROKEN}: {ascii(str(error))[1:200]}") from error
+        raise DatasetRejected(f"{UNREADABLE}: {ascii(str(error))[1:200]}") from error
 
 
-def _write(source: Path, target: Path, limits: Limits) -> Converted:
-    tally, digest, size = Tally("row", limits), hashlib.sha256(), 0
+def _write(source: Path, target: Path, limits: DatasetLimits) -> ConvertedFile:
+    validator, digest, size = DatasetValidator("row", limits), hashlib.sha256(), 0
     with open(target, "xb", opener=open_private) as file:
         for number, value in enumerate(_values(source, limits), start=1):
-            tally.begin_row()
+            validator.begin_row()
             try:
                 if isinstance(value, UnicodeDecodeError):
                     raise InvalidRow(number, None, "not UTF-8")
                 row = row_from_object(value, number)
             except InvalidRow as error:
-                tally.bad(error)
+                validator.reject_row(error)
                 continue
-            tally.good(row, value)
+            validator.accept_row(row, value)
             line = json.dumps(row_to_object(row), ensure_ascii=False, separators=(",", ":")).encode()
             if len(line) > limits.row_bytes:
-                tally.too_long(number)
+                validator.reject_long_row(number)
                 continue
             size += len(line) + 1
             if size > limits.bytes:
-                raise Refused(f"unfolds to more than {limits.bytes} bytes, the most that this service takes")
+                raise DatasetRejected(f"unfolds to more than {limits.bytes} bytes, the most that this service takes")
             digest.update(line + b"\n")
             file.write(line + b"\n")
-    return Converted(tally.summary(), size, digest.hexdigest())
+    return ConvertedFile(validator.summary(), size, digest.hexdigest())
 
 
-def _values(source: Path, limits: Limits) -> Iterator[Mapping[str, Any] | UnicodeDecodeError]:
+def _values(source: Path, limits: DatasetLimits) -> Iterator[Mapping[str, Any] | UnicodeDecodeError]:
     """The rows, each as the object that a line of JSON would be, or the reason why it is none."""
     import pyarrow.parquet
 
     # Pages are read one by one: neither a row group nor a column is in memory as a whole.
     with pyarrow.parquet.ParquetFile(source, pre_buffer=False, buffer_size=2**20) as file:
         if file.metadata.num_rows > limits.rows:
-            raise Refused(f"holds more than {limits.rows} rows, the most that this service takes")
+            raise DatasetRejected(f"holds more than {limits.rows} rows, the most that this service takes")
         names = file.schema_arrow.names
         wanted = [name for name in COLUMNS if name in names]
         if not wanted:
-            raise Refused(f"has no column of {ROW_FORMS}: its columns are {ascii(names)[:200]}")
+            raise DatasetRejected(f"has no column of {ROW_FORMS}: its columns are {ascii(names)[:200]}")
         others = dict.fromkeys(name for name in names if name not in COLUMNS)
         for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=wanted, use_threads=False):
             for row in _decoded(batch):
@@ -146,30 +149,30 @@ def _decoded(batch: Any) -> list[Any]:
         return [row for index in range(batch.num_rows) for row in _decoded(batch.slice(index, 1))]
 
 
-def _check_ends(source: Path) -> None:
+def _check_magic_bytes(source: Path) -> None:
     """The faults that can be seen without reading the file."""
     with source.open("rb") as file:
         start, size = file.read(4), file.seek(0, os.SEEK_END)
         if size < 12:
-            raise Refused(f"{BROKEN}: it ends after {size} bytes")
+            raise DatasetRejected(f"{UNREADABLE}: it ends after {size} bytes")
         file.seek(-8, os.SEEK_END)
         footer, end = int.from_bytes(file.read(4), "little"), file.read(4)
     if MAGIC_ENCRYPTED in (start, end):
-        raise Refused("is encrypted: expected Parquet that can be read without a key")
+        raise DatasetRejected("is encrypted: expected Parquet that can be read without a key")
     if end != MAGIC or footer > size - 12:
-        raise Refused(f"{BROKEN}: its end is missing or garbled")
+        raise DatasetRejected(f"{UNREADABLE}: its end is missing or garbled")
 
 
 def main(arguments: list[str]) -> None:
     """Convert, and print what came of it as JSON."""
-    source, target, limits = Path(arguments[0]), Path(arguments[1]), Limits(**json.loads(arguments[2]))
+    source, target, limits = Path(arguments[0]), Path(arguments[1]), DatasetLimits(**json.loads(arguments[2]))
     memory_bytes = int(arguments[3])
     if sys.platform == "linux":  # macOS knows the bound and refuses to set it
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     try:
-        answer = asdict(convert_here(source, target, limits))
-    except Refused as refused:
+        answer = asdict(convert_in_process(source, target, limits))
+    except DatasetRejected as refused:
         answer = {"refused": str(refused)}
     except OSError as error:
         if error.errno not in DISK_FULL_ERRNOS:

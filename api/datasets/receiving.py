@@ -15,8 +15,8 @@ from fastapi.concurrency import run_in_threadpool
 from python_multipart.multipart import parse_options_header
 from starlette.requests import ClientDisconnect
 
-from api.datasets.form import FileInForm
-from api.problems import Problem, invalid
+from api.datasets.form import MultipartFileReader
+from api.problems import Problem, invalid_field
 from store.ids import new_id
 from store.private_files import make_private_folder, open_private
 from store.settings import Settings
@@ -32,7 +32,7 @@ ABANDONED_SECONDS = 6 * 3600.0
 
 
 @dataclass(frozen=True)
-class Received:
+class ReceivedUpload:
     """An upload on the disk, just as it was sent; `name` is for display only, and never a path."""
 
     file: Path
@@ -42,7 +42,7 @@ class Received:
 
 
 @contextmanager
-def incoming(settings: Settings) -> Iterator[Path]:
+def upload_folder(settings: Settings) -> Iterator[Path]:
     """A folder for one upload, on the same disk as the datasets; at the end it is removed with all that is in it."""
     parent = settings.datasets_dir / "incoming"
     folder = parent / new_id("upload")
@@ -54,7 +54,7 @@ def incoming(settings: Settings) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def receive(request: Request, folder: Path, *, name: str | None, max_bytes: int) -> Received:
+async def receive_upload(request: Request, folder: Path, *, name: str | None, max_bytes: int) -> ReceivedUpload:
     """Write the file that a request carries into `folder`.
 
     It is the field `file` of a form, or else the whole body. Raises the problem that tells what is wrong: 400 for a
@@ -63,7 +63,7 @@ async def receive(request: Request, folder: Path, *, name: str | None, max_bytes
     media_type, options = parse_options_header(request.headers.get("content-type"))
     kind = media_type.decode("latin-1").lower()
     if kind == FORM:
-        form = FileInForm(options.get(b"boundary", b""))
+        form = MultipartFileReader(options.get(b"boundary", b""))
         pieces = _pieces_of_form(request, form)
     elif kind in RAW:
         form, pieces = None, _chunks(request)
@@ -74,9 +74,9 @@ async def receive(request: Request, folder: Path, *, name: str | None, max_bytes
     target = folder / "received"
     size, digest = await _write(pieces, target, max_bytes)
     if form is not None and not form.found:
-        raise invalid("file", "is missing: send the rows in a form's field of this name, or as the whole body")
+        raise invalid_field("file", "is missing: send the rows in a form's field of this name, or as the whole body")
     sent_name = form.filename if form is not None else ""
-    return Received(target, _display_name(name or sent_name), size, digest)
+    return ReceivedUpload(target, _display_name(name or sent_name), size, digest)
 
 
 async def _write(pieces: AsyncIterator[bytes], target: Path, max_bytes: int) -> tuple[int, str]:
@@ -102,11 +102,11 @@ async def _write(pieces: AsyncIterator[bytes], target: Path, max_bytes: int) -> 
     return size, digest.hexdigest()
 
 
-async def _pieces_of_form(request: Request, form: FileInForm) -> AsyncIterator[bytes]:
+async def _pieces_of_form(request: Request, form: MultipartFileReader) -> AsyncIterator[bytes]:
     async for chunk in _chunks(request):
-        for piece in form.read(chunk):
+        for piece in form.feed(chunk):
             yield piece
-    form.end()
+    form.finish()
 
 
 async def _chunks(request: Request) -> AsyncIterator[bytes]:

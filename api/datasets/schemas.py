@@ -7,14 +7,14 @@ from pydantic import BaseModel, Field
 
 from api.datasets.form import MOST_PARTS
 from api.datasets.receiving import FORM, RAW
-from api.datasets.tally import form_of
+from api.datasets.tally import row_form
 from greencore.dataset import MessagesRow, PromptRow, Row
 from store.tables import Dataset
 
 LONGEST_EXCERPT = 500
 MOST_MESSAGES = 100
 
-UPLOAD: dict[str, Any] = {
+UPLOAD_BODY: dict[str, Any] = {
     "required": True,
     "content": {
         FORM: {
@@ -115,7 +115,7 @@ class RowOut(BaseModel):
             texts = [ExcerptOut.of("prompt", row.prompt), ExcerptOut.of("completion", row.completion)]
         else:
             texts = [ExcerptOut.of("text", row.text)]
-        return cls(number=number, form=form_of(row), texts=texts)
+        return cls(number=number, form=row_form(row), texts=texts)
 
 
 class TokenDistributionOut(BaseModel):

@@ -15,7 +15,7 @@ from store.tables import Dataset
 log = structlog.get_logger()
 
 
-def store(database: Database, settings: Settings, dataset: Dataset, file: Path) -> None:
+def store_dataset(database: Database, settings: Settings, dataset: Dataset, file: Path) -> None:
     """Add a dataset whose rows are in `file`, which moves into its place.
 
     The file comes first and the row after it, so that no dataset is ever without its rows; where the row cannot be
@@ -33,11 +33,11 @@ def store(database: Database, settings: Settings, dataset: Dataset, file: Path) 
             datasets.add(dataset)
     except BaseException:
         with suppress(SQLAlchemyError):
-            discard(database, settings, dataset.blob)
+            discard_rows(database, settings, dataset.blob)
         raise
 
 
-def discard(database: Database, settings: Settings, blob: str) -> None:
+def discard_rows(database: Database, settings: Settings, blob: str) -> None:
     """Remove a file of rows unless some dataset still consists of it."""
     with database.session() as session:
         datasets = DatasetRepository(session)

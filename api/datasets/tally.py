@@ -14,12 +14,12 @@ LONGEST_NAME = 100
 FIELDS = {"prompt": {"prompt", "completion"}, "messages": {"messages"}, "text": {"text"}}
 
 
-class Refused(Exception):
+class DatasetRejected(Exception):
     """The file as a whole cannot be used."""
 
 
 @dataclass(frozen=True)
-class Limits:
+class DatasetLimits:
     """How large a dataset may be. `row_bytes` is of one line, `bytes` of all of them, as they are stored."""
 
     rows: int
@@ -28,7 +28,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Fault:
+class RowFault:
     """One row that cannot be used: `field` is such as `line 3: prompt` or `row 17`."""
 
     field: str
@@ -36,54 +36,54 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Summary:
+class DatasetSummary:
     """An upload that has been read to its end. `faults` are the first of `fault_count`; `contents` are for a reader."""
 
     rows: int
-    faults: list[Fault]
+    faults: list[RowFault]
     fault_count: int
     contents: dict[str, Any]
 
 
-class Tally:
+class DatasetValidator:
     """Counts rows as they come; `place` is what a row is called in the format, "line" or "row"."""
 
-    def __init__(self, place: str, limits: Limits) -> None:
+    def __init__(self, place: str, limits: DatasetLimits) -> None:
         self._place, self._limits = place, limits
         self._rows, self._fault_count = 0, 0
-        self._faults: list[Fault] = []
+        self._faults: list[RowFault] = []
         self._forms: Counter[str] = Counter()
         self._ignored: set[str] = set()
         self._characters = LengthCounter()
 
     def begin_row(self) -> None:
-        """There is one more row. Raises `Refused` where that is one too many."""
+        """There is one more row. Raises `DatasetRejected` where that is one too many."""
         self._rows += 1
         if self._rows > self._limits.rows:
-            raise Refused(f"holds more than {self._limits.rows} rows, the most that this service takes")
+            raise DatasetRejected(f"holds more than {self._limits.rows} rows, the most that this service takes")
 
-    def good(self, row: Row, names: Collection[str]) -> None:
+    def accept_row(self, row: Row, names: Collection[str]) -> None:
         """The row is fine; `names` are all the fields that it came with, needed or not."""
-        form = form_of(row)
+        form = row_form(row)
         self._forms[form] += 1
-        self._characters.add(sum(len(text) for text in texts_of(row)))
+        self._characters.add(sum(len(text) for text in row_texts(row)))
         if len(names) > len(FIELDS[form]) and len(self._ignored) < MOST_IGNORED:
             self._ignored.update(ascii(name[:LONGEST_NAME])[1:-1] for name in names if name not in FIELDS[form])
 
-    def bad(self, error: InvalidRow) -> None:
+    def reject_row(self, error: InvalidRow) -> None:
         """The row cannot be used."""
         where = f"{self._place} {error.line}"
         self._fault(f"{where}: {error.field}" if error.field else where, error.message)
 
-    def too_long(self, number: int) -> None:
+    def reject_long_row(self, number: int) -> None:
         """The row is longer than any may be."""
         most = self._limits.row_bytes
         self._fault(f"{self._place} {number}", f"is longer than {most} bytes, the most that a row may have")
 
-    def summary(self) -> Summary:
-        """All of it. Raises `Refused` where there was no row."""
+    def summary(self) -> DatasetSummary:
+        """All of it. Raises `DatasetRejected` where there was no row."""
         if self._rows == 0:
-            raise Refused("holds no row: expected JSON Lines or Parquet with at least one training row")
+            raise DatasetRejected("holds no row: expected JSON Lines or Parquet with at least one training row")
         contents: dict[str, Any] = {}
         if not self._faults:
             characters = self._characters.distribution()
@@ -97,20 +97,20 @@ class Tally:
                     "max": characters.max,
                 },
             }
-        return Summary(self._rows, self._faults, self._fault_count, contents)
+        return DatasetSummary(self._rows, self._faults, self._fault_count, contents)
 
     def _fault(self, where: str, message: str) -> None:
         self._fault_count += 1
         if len(self._faults) < MOST_FAULTS:
-            self._faults.append(Fault(where, message))
+            self._faults.append(RowFault(where, message))
 
 
-def form_of(row: Row) -> str:
+def row_form(row: Row) -> str:
     """The row's form, by the field that names it."""
     return "prompt" if isinstance(row, PromptRow) else "messages" if isinstance(row, MessagesRow) else "text"
 
 
-def texts_of(row: Row) -> list[str]:
+def row_texts(row: Row) -> list[str]:
     """Every text of a row, in order."""
     if isinstance(row, MessagesRow):
         return [content for _, content in row.messages]

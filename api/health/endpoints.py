@@ -6,9 +6,9 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from api.context import ContextDep
+from api.context import AppContextDep
 from api.health.readiness import NEEDED_BY_EVERY_JOB
-from api.problems import RETRY_AFTER_SECONDS, FieldProblem, Problem, declared
+from api.problems import RETRY_AFTER_SECONDS, FieldProblem, Problem, problem_responses
 
 router = APIRouter(tags=["health"])
 
@@ -44,9 +44,9 @@ def livez() -> Life:
 @router.get(
     "/readyz",
     summary="Whether this service can do its work",
-    responses=declared(HTTPStatus.SERVICE_UNAVAILABLE),
+    responses=problem_responses(HTTPStatus.SERVICE_UNAVAILABLE),
 )
-async def readyz(context: ContextDep) -> Health:
+async def readyz(context: AppContextDep) -> Health:
     """Names what is missing. Without the database, its migrations or Redis, or while one of them takes no writes, it is
     a 503; whatever else is missing (a scheduler, workers, room in the data folder, models) is a warning, since the API
     can serve all the same. Without a scheduler or a prepare worker the status is `degraded`: jobs are accepted, and

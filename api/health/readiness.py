@@ -24,12 +24,12 @@ from store.workers import WorkerRepository
 
 TIMEOUT_SECONDS = 2
 # Whoever probes more often than this, or from several places at once, hears the last answer again.
-KEPT_SECONDS = 1.0
+CACHE_SECONDS = 1.0
 # Without one of these parts no job is scheduled at all.
 NEEDED_BY_EVERY_JOB = frozenset({"scheduler", "prepare_worker"})
 
 # Asked rather than tried, which would leave a dead row each time. A standby is read-only, too.
-MAY_WRITE = text(
+CAN_WRITE_QUERY = text(
     "SELECT current_setting('transaction_read_only') = 'off'"
     " AND has_table_privilege('jobs', 'INSERT') AND has_table_privilege('jobs', 'UPDATE')"
 )
@@ -38,7 +38,7 @@ Faults = Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class Report:
+class ReadinessReport:
     """What is missing, by the name of the part. `errors` keep this API from serving; `warnings` keep jobs waiting."""
 
     errors: Faults
@@ -54,39 +54,39 @@ class Readiness:
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database, self._settings = database, settings
-        self._last: tuple[float, Report] | None = None
+        self._last: tuple[float, ReadinessReport] | None = None
         self._turn = Lock()
         self._has_sessions = False
         # Threads of its own, so that a busy API is not taken for one that is down.
         self._threads = CapacityLimiter(8)
 
-    async def report(self) -> Report:
-        """What is missing now, or was at most `KEPT_SECONDS` ago."""
+    async def report(self) -> ReadinessReport:
+        """What is missing now, or was at most `CACHE_SECONDS` ago."""
         async with self._turn:
-            if self._last is None or time.monotonic() - self._last[0] > KEPT_SECONDS:
-                self._last = time.monotonic(), await self._look()
+            if self._last is None or time.monotonic() - self._last[0] > CACHE_SECONDS:
+                self._last = time.monotonic(), await self._run_checks()
             return self._last[1]
 
-    async def _look(self) -> Report:
+    async def _run_checks(self) -> ReadinessReport:
         found: dict[str, Faults] = {}
-        looks: Mapping[str, Callable[[], Faults]] = {
+        checks: Mapping[str, Callable[[], Faults]] = {
             "database": self._database_faults,
             "redis": self._redis_faults,
             "data_folder": self._folder_faults,
             "catalogue": self._catalogue_faults,
         }
 
-        async def look(part: str, see: Callable[[], Faults]) -> None:
+        async def run_check(part: str, check: Callable[[], Faults]) -> None:
             found[part] = {part: f"does not answer within {TIMEOUT_SECONDS} s"}
             with move_on_after(TIMEOUT_SECONDS + 0.5):
-                found[part] = await to_thread.run_sync(see, abandon_on_cancel=True, limiter=self._threads)
+                found[part] = await to_thread.run_sync(check, abandon_on_cancel=True, limiter=self._threads)
 
         async with create_task_group() as group:
-            for part, see in looks.items():
-                group.start_soon(look, part, see)
-        faults = {name: fault for part in looks for name, fault in found[part].items()}
+            for part, check in checks.items():
+                group.start_soon(run_check, part, check)
+        faults = {name: fault for part in checks for name, fault in found[part].items()}
         needed = ("database", "redis")
-        return Report(
+        return ReadinessReport(
             errors={name: fault for name, fault in faults.items() if name in needed},
             warnings={name: fault for name, fault in faults.items() if name not in needed},
         )
@@ -102,7 +102,7 @@ class Readiness:
                 if revision != expected_revision():
                     needed = f"is at revision {revision or 'none'}, but {expected_revision()} is needed"
                     return {"database": f"{needed}: run the migrations"}
-                if not session.scalar(MAY_WRITE):
+                if not session.scalar(CAN_WRITE_QUERY):
                     # The next look is by a new session: this one keeps the default that it began with.
                     session.invalidate()
                     self._database.dispose()

@@ -10,41 +10,41 @@ from api.access.principal import Principal, PrincipalDep
 from api.context import NowDep, SessionDep
 from api.jobs.endpoints import JobDep
 from api.jobs.schemas import JobOut, jobs_out
-from api.problems import Problem, declared
+from api.problems import Problem, problem_responses
 from store.actions import ActionRefused, ask
 from store.jobs import JobRepository
 from store.status import Action
 from store.tables import Job
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
-REFUSALS = declared(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
+REFUSALS = problem_responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
 
 
 @router.post("/{job_id}/cancel", status_code=HTTPStatus.ACCEPTED, summary="Stop a job for good", responses=REFUSALS)
 def cancel_job(job: JobDep, principal: PrincipalDep, session: SessionDep, now: NowDep) -> JobOut:
     """A worker that runs it is asked to stop at its next step, and stopped if it does not; else it is over at once."""
-    return _ask(session, job, Action.CANCEL, principal, now)
+    return _request_action(session, job, Action.CANCEL, principal, now)
 
 
 @router.post("/{job_id}/pause", status_code=HTTPStatus.ACCEPTED, summary="Stop a job for now", responses=REFUSALS)
 def pause_job(job: JobDep, principal: PrincipalDep, session: SessionDep, now: NowDep) -> JobOut:
     """A worker that runs it saves a checkpoint first. Its deadline goes on."""
-    return _ask(session, job, Action.PAUSE, principal, now)
+    return _request_action(session, job, Action.PAUSE, principal, now)
 
 
 @router.post("/{job_id}/resume", status_code=HTTPStatus.ACCEPTED, summary="Go on with a paused job", responses=REFUSALS)
 def resume_job(job: JobDep, principal: PrincipalDep, session: SessionDep, now: NowDep) -> JobOut:
     """It goes on from its last checkpoint; its gate plans anew, and may take as long again."""
-    return _ask(session, job, Action.RESUME, principal, now)
+    return _request_action(session, job, Action.RESUME, principal, now)
 
 
 @router.post("/{job_id}/retry", status_code=HTTPStatus.ACCEPTED, summary="Try a job once more", responses=REFUSALS)
 def retry_job(job: JobDep, principal: PrincipalDep, session: SessionDep, now: NowDep) -> JobOut:
     """One that failed or was cancelled goes on from its last checkpoint, and keeps its energy and emissions."""
-    return _ask(session, job, Action.RETRY, principal, now)
+    return _request_action(session, job, Action.RETRY, principal, now)
 
 
-def _ask(session: Session, job: Job, action: Action, principal: Principal, now: datetime) -> JobOut:
+def _request_action(session: Session, job: Job, action: Action, principal: Principal, now: datetime) -> JobOut:
     locked = JobRepository(session).lock(job.id)
     assert locked is not None, "jobs are never deleted"
     try:

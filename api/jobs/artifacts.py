@@ -11,12 +11,12 @@ from fastapi import Path as PathParameter
 from fastapi.responses import FileResponse
 from pydantic import BaseModel
 
-from api.context import ContextDep, SessionDep
-from api.etags import IfNoneMatch, headers, matches, not_modified
-from api.jobs.byte_range import requested_bytes
+from api.context import AppContextDep, SessionDep
+from api.etags import IfNoneMatch, etag_headers, matches_etag, not_modified_response
+from api.jobs.byte_range import parse_byte_range
 from api.jobs.endpoints import JobDep
-from api.listing import LONGEST_ID, Listing, whole
-from api.problems import Problem, declared
+from api.listing import LONGEST_ID, Listing, complete_listing
+from api.problems import Problem, problem_responses
 from store.jobs import JobRepository
 from store.tables import Artifact, Job
 
@@ -27,15 +27,15 @@ ArtifactPath = Annotated[str, PathParameter(max_length=LONGEST_PATH)]
 BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 TEXT = {"type": "string"}
 TAG = {"ETag": {"description": "The file's SHA-256", "schema": TEXT}}
-OF_FILE = {**TAG, "Accept-Ranges": {"schema": {**TEXT, "enum": ["bytes"]}}}
-FILE: dict[int | str, dict[str, Any]] = {
-    HTTPStatus.OK.value: {"description": "The whole file", "content": BYTES, "headers": OF_FILE},
+FILE_HEADERS = {**TAG, "Accept-Ranges": {"schema": {**TEXT, "enum": ["bytes"]}}}
+FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
+    HTTPStatus.OK.value: {"description": "The whole file", "content": BYTES, "headers": FILE_HEADERS},
     HTTPStatus.NOT_MODIFIED.value: {"description": "The file that you hold is this one", "headers": TAG},
     HTTPStatus.PARTIAL_CONTENT.value: {
         "description": "The part asked for by `Range`",
         "content": BYTES,
         "headers": {
-            **OF_FILE,
+            **FILE_HEADERS,
             "Content-Range": {"description": "Its first and last byte, and the file's size", "schema": TEXT},
         },
     },
@@ -65,22 +65,25 @@ class ArtifactOut(BaseModel):
         )
 
 
-@router.get("/{job_id}/artifacts", summary="The files of a job's result", responses=declared(HTTPStatus.NOT_FOUND))
+@router.get(
+    "/{job_id}/artifacts", summary="The files of a job's result", responses=problem_responses(HTTPStatus.NOT_FOUND)
+)
 def list_artifacts(job: JobDep, session: SessionDep) -> Listing[ArtifactOut]:
     """Empty until the job has succeeded."""
-    return whole([ArtifactOut.of(artifact) for artifact in JobRepository(session).artifacts(job.id)])
+    return complete_listing([ArtifactOut.of(artifact) for artifact in JobRepository(session).artifacts(job.id)])
 
 
 @router.get(
     "/{job_id}/artifacts/{name:path}",
     summary="Download one file of a job's result",
     response_class=FileResponse,
-    responses=FILE | declared(HTTPStatus.NOT_FOUND, HTTPStatus.GONE, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE),
+    responses=FILE_RESPONSES
+    | problem_responses(HTTPStatus.NOT_FOUND, HTTPStatus.GONE, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE),
 )
 def download_artifact(
     job: JobDep,
     name: ArtifactPath,
-    context: ContextDep,
+    context: AppContextDep,
     session: SessionDep,
     if_none_match: IfNoneMatch = None,
     range_: Annotated[
@@ -106,13 +109,13 @@ def download_artifact(
     if not file.is_relative_to(folder) or not file.is_file():
         raise _missing(job, artifact)
     tag = f'"{artifact.sha256}"'
-    if matches(if_none_match, tag):
-        return not_modified(tag)
-    return _Part(
+    if matches_etag(if_none_match, tag):
+        return not_modified_response(tag)
+    return _RangeFileResponse(
         file,
         media_type="application/octet-stream",
         filename=Path(artifact.name).name,
-        headers=headers(tag),
+        headers=etag_headers(tag),
     )
 
 
@@ -124,10 +127,10 @@ def _missing(job: Job, artifact: Artifact) -> Problem:
     return Problem(HTTPStatus.NOT_FOUND, f"the file of artifact {artifact.name!r} is missing from this service's data")
 
 
-class _Part(FileResponse):
+class _RangeFileResponse(FileResponse):
     """Starlette's, with its reading of `Range` replaced: it refuses what RFC 9110 says to ignore, and in plain text."""
 
     @classmethod
     def _parse_range_header(cls, http_range: str, file_size: int) -> list[tuple[int, int]]:
-        part = requested_bytes(http_range, file_size)
+        part = parse_byte_range(http_range, file_size)
         return [] if part is None else [part]

@@ -5,8 +5,8 @@ from datetime import datetime, timedelta
 from sqlalchemy.orm import Session
 
 from api.jobs.estimate_schemas import BudgetOut
-from api.jobs.expected_place import placed
-from api.problems import invalid
+from api.jobs.expected_place import predict_placement
+from api.problems import invalid_field
 from greencore.hyperparameters import Hyperparameters
 from greencore.policy import Budget, Policy
 from store.budget import SmallestBudget, smallest_budget
@@ -27,35 +27,42 @@ def refuse_impossible_budget(session: Session, settings: Settings, new: NewJob, 
     if new.method != "greentrainer" or new.policy["kind"] != "budget":
         return
     try:
-        todo = work_of(session, new)
+        epoch_workload = estimate_job_workload(session, new)
     except WorkUnknown:
         return
-    policy = policy_for(new.method, new.policy, share=todo.share)
+    policy = policy_for(new.method, new.policy, share=epoch_workload.share)
     assert isinstance(policy, Budget)
-    _, pace = placed(session, settings, new, policy, todo, at=at)
-    smallest = _smallest(session, settings, new, policy, pace, at)
-    if smallest is None or not todo.exact or pace.assumed:
+    _, epoch_estimate = predict_placement(session, settings, new, policy, epoch_workload, at=at)
+    smallest = _smallest_budget(session, settings, new, policy, epoch_estimate, at)
+    if smallest is None or not epoch_workload.exact or epoch_estimate.assumed:
         return
-    if policy.budget_gco2e < smallest.gco2e / (todo.spread * pace.spread):
+    if policy.budget_gco2e < smallest.gco2e / (epoch_workload.spread * epoch_estimate.spread):
         message = (
             f"given {policy.budget_gco2e:g}: the smallest that can be kept is {smallest.gco2e:.4g} ({smallest.basis})"
         )
         if new.policy_name is not None:
-            raise invalid("policy", f"budget_gco2e of {new.policy_name!r}: {message}")
-        raise invalid("policy.budget_gco2e", message)
+            raise invalid_field("policy", f"budget_gco2e of {new.policy_name!r}: {message}")
+        raise invalid_field("policy.budget_gco2e", message)
 
 
 def budget_out(
-    session: Session, settings: Settings, new: NewJob, policy: Policy, todo: Work, pace: Pace, *, at: datetime
+    session: Session,
+    settings: Settings,
+    new: NewJob,
+    policy: Policy,
+    epoch_workload: Work,
+    epoch_estimate: Pace,
+    *,
+    at: datetime,
 ) -> BudgetOut | None:
     """What is known of a budget; None of another policy."""
     if not isinstance(policy, Budget):
         return None
-    given, smallest = policy.budget_gco2e, _smallest(session, settings, new, policy, pace, at)
+    given, smallest = policy.budget_gco2e, _smallest_budget(session, settings, new, policy, epoch_estimate, at)
     if smallest is None:
         basis = "no reading of any zone is stored yet"
         return BudgetOut(given_gco2e=given, smallest_gco2e=None, can_be_kept=None, basis=basis)
-    doubt = todo.spread * pace.spread
+    doubt = epoch_workload.spread * epoch_estimate.spread
     tell = not smallest.gco2e / doubt <= given < smallest.gco2e * doubt
     return BudgetOut(
         given_gco2e=given,
@@ -65,16 +72,16 @@ def budget_out(
     )
 
 
-def work_of(session: Session, new: NewJob) -> Work:
+def estimate_job_workload(session: Session, new: NewJob) -> Work:
     """What an epoch of a checked submission computes. Raises `WorkUnknown`."""
     dataset = DatasetRepository(session).get(new.dataset_id)
     assert dataset is not None
     return work(session, dataset, new.model, new.method, Hyperparameters.model_validate(new.hyperparameters))
 
 
-def _smallest(
-    session: Session, settings: Settings, new: NewJob, policy: Budget, pace: Pace, at: datetime
+def _smallest_budget(
+    session: Session, settings: Settings, new: NewJob, policy: Budget, epoch_estimate: Pace, at: datetime
 ) -> SmallestBudget | None:
     workers = WorkerRepository(session).alive(since=at - timedelta(seconds=settings.lease_seconds))
     pues = possible_pues(workers, settings.zones, new.zone)
-    return smallest_budget(session, policy, pace, epochs=new.epochs, pues=pues, deadline=new.deadline, at=at)
+    return smallest_budget(session, policy, epoch_estimate, epochs=new.epochs, pues=pues, deadline=new.deadline, at=at)

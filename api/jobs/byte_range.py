@@ -5,18 +5,18 @@ from http import HTTPStatus
 
 from api.problems import Problem
 
-ONE_RANGE = re.compile(
+RANGE_PATTERN = re.compile(
     r"\s*bytes\s*=\s*(?:(?P<first>\d{1,18})-(?P<last>\d{0,18})|-(?P<suffix>\d{1,18}))\s*", re.I | re.A
 )
 
 
-def requested_bytes(header: str, size: int) -> tuple[int, int] | None:
+def parse_byte_range(header: str, size: int) -> tuple[int, int] | None:
     """The half-open range [start, end) of a file of `size` bytes that a `Range` header asks for.
 
     None where the header is to be ignored (§14.2): another unit, no range that can be read, or several, which would
     have to be wrapped up. Raises the 416 where nothing of the file lies in the range.
     """
-    match = ONE_RANGE.fullmatch(header)
+    match = RANGE_PATTERN.fullmatch(header)
     if match is None:
         return None
     if match["suffix"] is not None:

@@ -8,15 +8,15 @@ from api.jobs.schemas import JobOut
 
 # A job's revision counts what changes in it; another release may show the same job otherwise.
 _SCHEMA = json.dumps(JobOut.model_json_schema(mode="serialization"), sort_keys=True)
-REPRESENTATION = hashlib.sha256(_SCHEMA.encode()).hexdigest()[:8]
+JOB_SCHEMA_FINGERPRINT = hashlib.sha256(_SCHEMA.encode()).hexdigest()[:8]
 
 
-def job_tag(revision: int) -> str:
+def job_etag(revision: int) -> str:
     """The strong ETag of a job at a revision."""
-    return f'"{REPRESENTATION}-{revision}"'
+    return f'"{JOB_SCHEMA_FINGERPRINT}-{revision}"'
 
 
-def page_tag(revisions: Iterable[tuple[str, int]], *, has_more: bool) -> str:
+def job_list_etag(revisions: Iterable[tuple[str, int]], *, has_more: bool) -> str:
     """The strong ETag of a page of jobs, by their ids and revisions."""
-    text = json.dumps([REPRESENTATION, has_more, *revisions])
+    text = json.dumps([JOB_SCHEMA_FINGERPRINT, has_more, *revisions])
     return f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'

@@ -7,17 +7,17 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from api.access.principal import PrincipalDep
-from api.context import ContextDep, NowDep, SessionDep
-from api.etags import CACHED, IfNoneMatch, headers, matches, not_modified
-from api.idempotency import OnceDep, created
+from api.context import AppContextDep, NowDep, SessionDep
+from api.etags import CACHED_RESPONSES, IfNoneMatch, etag_headers, matches_etag, not_modified_response
+from api.idempotency import IdempotentRequestDep, created_responses
 from api.jobs.budget import refuse_impossible_budget
-from api.jobs.caching import job_tag, page_tag
+from api.jobs.caching import job_etag, job_list_etag
 from api.jobs.epoch_schemas import EpochOut
 from api.jobs.request import LONGEST_METADATA, MOST_METADATA, JobRequest
 from api.jobs.schemas import JobOut, jobs_out
-from api.jobs.submission import check
-from api.listing import Id, Limit, Listing, OlderThan, listing
-from api.problems import Problem, declared, invalid
+from api.jobs.submission import validate_submission
+from api.listing import Id, Limit, Listing, OlderThan, to_listing
+from api.problems import Problem, invalid_field, problem_responses
 from store.jobs import JobFilter, JobRepository
 from store.status import JobStatus
 from store.tables import Job
@@ -41,38 +41,42 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 def _job(job_id: Id, principal: PrincipalDep, session: SessionDep) -> Job:
     job = JobRepository(session).get(job_id)
-    if job is None or not principal.sees(job.owner):
+    if job is None or not principal.can_read(job.owner):
         raise Problem(HTTPStatus.NOT_FOUND, f"there is no job {job_id!r}")
     return job
 
 
 JobDep = Annotated[Job, Depends(_job)]
-NOT_FOUND = declared(HTTPStatus.NOT_FOUND)
+NOT_FOUND = problem_responses(HTTPStatus.NOT_FOUND)
 
 
-@router.post("", status_code=HTTPStatus.CREATED, summary="Submit a fine-tuning run", responses=created(JobOut))
+@router.post(
+    "", status_code=HTTPStatus.CREATED, summary="Submit a fine-tuning run", responses=created_responses(JobOut)
+)
 def create_job(
     request: JobRequest,
-    once: OnceDep,
+    idempotent_request: IdempotentRequestDep,
     principal: PrincipalDep,
-    context: ContextDep,
+    context: AppContextDep,
     session: SessionDep,
     now: NowDep,
 ) -> Response:
     """Answered as soon as the job is stored; preparing it, and waiting for a green hour, come after."""
-    if (first := once.first_answer()) is not None:
+    if (first := idempotent_request.stored_response()) is not None:
         return first
-    new = check(request, principal=principal, context=context, session=session, now=now)
+    new = validate_submission(request, principal=principal, context=context, session=session, now=now)
     refuse_impossible_budget(session, context.settings, new, at=now)
     job = JobRepository(session).add(new, at=now)
-    return once.answer(JobOut.of_job(job, None), status=HTTPStatus.CREATED, headers={"Location": f"/jobs/{job.id}"})
+    return idempotent_request.respond(
+        JobOut.of_job(job, None), status=HTTPStatus.CREATED, headers={"Location": f"/jobs/{job.id}"}
+    )
 
 
 @router.get(
     "",
     summary="The jobs, newest first",
     response_model=Listing[JobOut],
-    responses=CACHED,
+    responses=CACHED_RESPONSES,
     openapi_extra={"parameters": [METADATA_PARAMETER]},
 )
 def list_jobs(
@@ -94,21 +98,21 @@ def list_jobs(
     }
     if len(labels) > MOST_METADATA or any(len(value) > LONGEST_METADATA for value in labels.values()):
         expected = f"expected at most {MOST_METADATA} of them, each of at most {LONGEST_METADATA} characters"
-        raise invalid("metadata", f"more is asked for than a job can have: {expected}")
-    which = JobFilter(after=after, owner=principal.scope, status=status, zone=zone, labels=labels)
+        raise invalid_field("metadata", f"more is asked for than a job can have: {expected}")
+    which = JobFilter(after=after, owner=principal.owner_filter, status=status, zone=zone, labels=labels)
     jobs = JobRepository(session)
     if if_none_match is not None:
         known = jobs.revisions(limit=limit, **which)
-        tag = page_tag(known.data, has_more=known.has_more)
-        if matches(if_none_match, tag):
-            return not_modified(tag)
+        tag = job_list_etag(known.data, has_more=known.has_more)
+        if matches_etag(if_none_match, tag):
+            return not_modified_response(tag)
     page = jobs.page(limit=limit, **which)
-    tag = page_tag([(job.id, job.revision) for job in page.data], has_more=page.has_more)
-    response.headers.update(headers(tag))
+    tag = job_list_etag([(job.id, job.revision) for job in page.data], has_more=page.has_more)
+    response.headers.update(etag_headers(tag))
     return Listing(data=jobs_out(session, page.data), has_more=page.has_more)
 
 
-@router.get("/{job_id}", summary="One job", response_model=JobOut, responses={**NOT_FOUND, **CACHED})
+@router.get("/{job_id}", summary="One job", response_model=JobOut, responses={**NOT_FOUND, **CACHED_RESPONSES})
 def get_job(
     job_id: Id,
     response: Response,
@@ -119,12 +123,12 @@ def get_job(
     """Its progress, its gate, its ρ, its energy and emissions; what it saved and its evaluation once it has ended."""
     if if_none_match is not None:
         revision = JobRepository(session).revision(job_id)
-        if revision is not None and principal.sees(revision.owner):
-            tag = job_tag(revision.number)
-            if matches(if_none_match, tag):
-                return not_modified(tag)
+        if revision is not None and principal.can_read(revision.owner):
+            tag = job_etag(revision.number)
+            if matches_etag(if_none_match, tag):
+                return not_modified_response(tag)
     job = _job(job_id, principal, session)
-    response.headers.update(headers(job_tag(job.revision)))
+    response.headers.update(etag_headers(job_etag(job.revision)))
     return jobs_out(session, [job])[0]
 
 
@@ -139,4 +143,4 @@ def list_epochs(
     jobs = JobRepository(session)
     page = jobs.epoch_page(job.id, limit=limit, after=after)
     costs = jobs.epoch_costs(job.id, epochs=[epoch.number for epoch in page.data])
-    return listing(page, lambda epoch: EpochOut.of(epoch, costs.get(epoch.number)))
+    return to_listing(page, lambda epoch: EpochOut.of(epoch, costs.get(epoch.number)))

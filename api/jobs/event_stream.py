@@ -15,19 +15,19 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
 from api.access.principal import Principal, PrincipalDep
-from api.context import Context, ContextDep, SessionDep
+from api.context import AppContext, AppContextDep, SessionDep
 from api.jobs.endpoints import NOT_FOUND, JobDep
 from api.jobs.event_schemas import EventOut
 from api.listing import Limit, Listing
-from api.listing import listing as as_listing
-from api.problems import declared
+from api.listing import to_listing as as_listing
+from api.problems import problem_responses
 from store.jobs import JobRepository
 from store.status import FINAL
 
 EVENT_STREAM = "text/event-stream"
 KEEP_ALIVE_SECONDS = 15.0
-LIFE_SECONDS = 3600.0
-AUTHORISE_SECONDS = 3.0
+MAX_STREAM_SECONDS = 3600.0
+REAUTHORISE_SECONDS = 3.0
 RETRY_MS = 2000
 END_EVENT = "stream.end"
 LAST_EVENT = "The id of the last event that you have: the stream goes on after it"
@@ -51,12 +51,12 @@ STREAM: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _wants_stream(request: Request) -> bool:
+def _accepts_event_stream(request: Request) -> bool:
     accepted = request.headers.get("accept", "").lower().split(",")
     return any(media_type.split(";")[0].strip() == EVENT_STREAM for media_type in accepted)
 
 
-StreamWanted = Annotated[bool, Depends(_wants_stream)]
+AcceptsEventStream = Annotated[bool, Depends(_accepts_event_stream)]
 
 
 @router.get(
@@ -66,15 +66,15 @@ StreamWanted = Annotated[bool, Depends(_wants_stream)]
     responses={
         **STREAM,
         **NOT_FOUND,
-        **declared(HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE),
+        **problem_responses(HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE),
     },
 )
 def list_events(
     job: JobDep,
     session: SessionDep,
     principal: PrincipalDep,
-    context: ContextDep,
-    wanted: StreamWanted,
+    context: AppContextDep,
+    accepts_event_stream: AcceptsEventStream,
     limit: Limit = 50,
     after: EventId = None,
     last_event_id: Annotated[
@@ -90,7 +90,7 @@ def list_events(
     every event as it is written, until the job is over. `limit` and `after` are for the list. The stream ends within
     seconds, without a last message, once its key is revoked or has expired, or its session was signed out.
     """
-    if not wanted:
+    if not accepts_event_stream:
         return as_listing(JobRepository(session).events(job.id, limit=limit, after=after), EventOut.of)
     had = last_event if last_event_id is None else last_event_id
     if had is not None and job.status in FINAL and JobRepository(session).newest_event(job.id) <= had:
@@ -101,47 +101,49 @@ def list_events(
 class _EventStream(EventSourceResponse):
     """A stream that takes its seat when it is sent, and gives it back when all is sent or its client is gone."""
 
-    def __init__(self, context: Context, principal: Principal, job_id: str, *, after: int) -> None:
+    def __init__(self, context: AppContext, principal: Principal, job_id: str, *, after: int) -> None:
         super().__init__(
-            _messages(context, principal, job_id, after=after),
+            _stream_messages(context, principal, job_id, after=after),
             headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
         )
         self._context, self._owner, self._job_id = context, principal.owner, job_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._context.event_seats.take(self._owner), self._context.event_feed.following(self._job_id):
+        with self._context.stream_limiter.acquire(self._owner), self._context.event_feed.following(self._job_id):
             await super().__call__(scope, receive, send)
 
 
-async def _messages(context: Context, principal: Principal, job_id: str, *, after: int) -> AsyncIterator[bytes]:
+async def _stream_messages(
+    context: AppContext, principal: Principal, job_id: str, *, after: int
+) -> AsyncIterator[bytes]:
     """The stream on the wire; it ends after about an hour at the latest, and its client comes back for the rest.
 
     It ends within seconds once the principal's key or session can no longer be used.
     """
-    over_at = time.monotonic() + LIFE_SECONDS * random.uniform(0.9, 1.1)  # noqa: S311  (no secret)
+    over_at = time.monotonic() + MAX_STREAM_SECONDS * random.uniform(0.9, 1.1)  # noqa: S311  (no secret)
     checked_at = sent_at = time.monotonic()
     yield format_sse_event(retry=RETRY_MS)
-    quiet_seconds = min(AUTHORISE_SECONDS, KEEP_ALIVE_SECONDS)
-    async for news in context.event_feed.news(job_id, after=after, quiet_seconds=quiet_seconds):
-        if time.monotonic() - checked_at >= AUTHORISE_SECONDS:
+    quiet_seconds = min(REAUTHORISE_SECONDS, KEEP_ALIVE_SECONDS)
+    async for batch in context.event_feed.news(job_id, after=after, quiet_seconds=quiet_seconds):
+        if time.monotonic() - checked_at >= REAUTHORISE_SECONDS:
             if not await _is_current(context, principal):
                 return
             checked_at = time.monotonic()
-        for event in news.events:
+        for event in batch.events:
             data = EventOut.of(event).model_dump_json()
             yield format_sse_event(id=str(event.id), event=event.type, data_str=data)
-        if news.ended:
-            yield format_sse_event(event=END_EVENT, data_str=f'{{"status":"{news.ended}"}}')
-        elif not news.events and time.monotonic() - sent_at < KEEP_ALIVE_SECONDS:
+        if batch.ended:
+            yield format_sse_event(event=END_EVENT, data_str=f'{{"status":"{batch.ended}"}}')
+        elif not batch.events and time.monotonic() - sent_at < KEEP_ALIVE_SECONDS:
             continue
-        elif not news.events:
+        elif not batch.events:
             yield KEEPALIVE_COMMENT
         sent_at = time.monotonic()
         if time.monotonic() > over_at:
             return
 
 
-async def _is_current(context: Context, principal: Principal) -> bool:
+async def _is_current(context: AppContext, principal: Principal) -> bool:
     """Return whether the stream may go on; while the database is away there is nothing to read, and it waits."""
     try:
         return await run_in_threadpool(context.authenticator.is_current, principal)

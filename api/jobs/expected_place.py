@@ -21,15 +21,15 @@ HOUR = timedelta(hours=1)
 # Assumed: how far an intensity may turn out to lie from what is expected of it.
 SPREAD_OF_FORECAST = 1.15
 SPREAD_BEYOND_FORECAST = 1.3
-SPREAD_OF_STAND_IN = 1.5
+SPREAD_WITHOUT_FORECAST = 1.5
 
 
 @dataclass(frozen=True)
-class Place:
+class ExpectedPlacement:
     """A zone, its live workers, device and PUE of one of them, and what is expected of its intensity from now on.
 
-    `forecast` is false where the intensity in force alone is known, and taken to stay; `past` holds the readings that
-    the policy ranks by.
+    `has_forecast` is false where the intensity in force alone is known, and taken to stay; `past` holds the readings
+    that the policy ranks by.
     """
 
     zone: str
@@ -39,23 +39,23 @@ class Place:
     device: str | None
     pue: float
     in_force: ResolvedIntensity | None
-    outlook: IntensitySeries
-    forecast: bool
+    expected_intensity: IntensitySeries
+    has_forecast: bool
     past: IntensitySeries
 
     def spread(self, until: datetime) -> float:
         """The factor by which the mean intensity of a run that ends by `until` may differ from what is expected."""
-        if not self.forecast:
-            return SPREAD_OF_STAND_IN
-        return SPREAD_OF_FORECAST if self.outlook.readings[-1].end >= until else SPREAD_BEYOND_FORECAST
+        if not self.has_forecast:
+            return SPREAD_WITHOUT_FORECAST
+        return SPREAD_OF_FORECAST if self.expected_intensity.readings[-1].end >= until else SPREAD_BEYOND_FORECAST
 
     @property
     def basis(self) -> str:
         """What the intensities rest on, in words."""
-        if not len(self.outlook):
+        if not len(self.expected_intensity):
             return "nothing is known of this zone: emissions are null"
-        if not self.forecast:
-            within = f"{SPREAD_OF_STAND_IN:g} times either way"
+        if not self.has_forecast:
+            within = f"{SPREAD_WITHOUT_FORECAST:g} times either way"
             return f"there is no forecast: the intensity in force is taken to stay, within {within} (assumed)"
         return (
             f"the reading in force and the stored forecast, within {SPREAD_OF_FORECAST:g} times either way, and beyond "
@@ -63,15 +63,15 @@ class Place:
         )
 
 
-def placed(
-    session: Session, settings: Settings, new: NewJob, policy: Policy, todo: Work, *, at: datetime
-) -> tuple[Place, Pace]:
+def predict_placement(
+    session: Session, settings: Settings, new: NewJob, policy: Policy, epoch_workload: Work, *, at: datetime
+) -> tuple[ExpectedPlacement, Pace]:
     """Where the job would run, as the scheduler would choose it, and its pace on a worker there."""
     workers = WorkerRepository(session).alive(since=at - timedelta(seconds=settings.lease_seconds))
     grid = GridRepository(session)
 
-    def pace_on(device: str | None) -> Pace:
-        return pace_of(session, settings, model=new.model, epoch_flops=todo.epoch_flops, device=device)
+    def estimate_on(device: str | None) -> Pace:
+        return pace_of(session, settings, model=new.model, epoch_flops=epoch_workload.epoch_flops, device=device)
 
     if new.zone is not None:
         zone, reason = new.zone, "asked for"
@@ -79,7 +79,7 @@ def placed(
         served = [zone for zone in zones_of(workers) if zone in settings.zones]
         zones = served or sorted(settings.zones)
         bases = {zone: basis for zone in zones if (basis := grid.basis(zone)) is not None}
-        there = pace_on(next((worker.device for worker in workers), None))
+        there = estimate_on(next((worker.device for worker in workers), None))
         found = place(session, zones, bases, there, new.epochs, at=at)
         zone = found.zone if found is not None else zones[0]
         reason = found.reason if found is not None else f"of {len(zones)} zones none has a reading, and it is the first"
@@ -89,8 +89,11 @@ def placed(
     signal, until = basis.signal, at + MAX_PROJECTED_HOURS * HOUR
     known = grid.knowledge(zone, signal, at, until, emission_factors=basis.emission_factors)
     static = settings.static_mean(zone)
-    in_force, outlook = known.in_force(at, stale_limit=settings.stale_limit, static=static), known.outlook(at)
-    where = Place(
+    in_force, expected_intensity = (
+        known.in_force(at, stale_limit=settings.stale_limit, static=static),
+        known.outlook(at),
+    )
+    placement = ExpectedPlacement(
         zone=zone,
         reason=reason,
         signal=signal,
@@ -98,22 +101,28 @@ def placed(
         device=device,
         pue=serving[0].pue or 1.0 if serving else 1.0,
         in_force=in_force,
-        outlook=_from_now(outlook, in_force, zone, at),
-        forecast=any(reading.start > at for reading in outlook),
-        past=_window(grid, zone, signal, policy, at),
+        expected_intensity=_extend_to_now(expected_intensity, in_force, zone, at),
+        has_forecast=any(reading.start > at for reading in expected_intensity),
+        past=_percentile_window(grid, zone, signal, policy, at),
     )
-    return where, pace_on(device)
+    return placement, estimate_on(device)
 
 
-def _from_now(outlook: IntensitySeries, in_force: ResolvedIntensity | None, zone: str, at: datetime) -> IntensitySeries:
-    """The outlook, with what stands in for a reading before it begins."""
-    begins = outlook.readings[0].start if len(outlook) else at + HOUR
+def _extend_to_now(
+    expected_intensity: IntensitySeries, in_force: ResolvedIntensity | None, zone: str, at: datetime
+) -> IntensitySeries:
+    """The expected intensity, with what stands in for a reading before it begins."""
+    begins = expected_intensity.readings[0].start if len(expected_intensity) else at + HOUR
     if in_force is None or begins <= at:
-        return outlook
-    return IntensitySeries([replace(in_force.to_labelled_reading(), zone=zone, start=at, end=begins), *outlook])
+        return expected_intensity
+    return IntensitySeries(
+        [replace(in_force.to_labelled_reading(), zone=zone, start=at, end=begins), *expected_intensity]
+    )
 
 
-def _window(grid: GridRepository, zone: str, signal: Signal, policy: Policy, at: datetime) -> IntensitySeries:
+def _percentile_window(
+    grid: GridRepository, zone: str, signal: Signal, policy: Policy, at: datetime
+) -> IntensitySeries:
     if not isinstance(policy, Percentile):
         return IntensitySeries()
     return grid.between(zone, signal, at - policy.window_hours * HOUR, at)

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
 from api.context import SessionDep
-from api.etags import CACHED, IfNoneMatch, headers, matches, not_modified
+from api.etags import CACHED_RESPONSES, IfNoneMatch, etag_headers, matches_etag, not_modified_response
 from api.jobs.endpoints import NOT_FOUND, JobDep
 from api.listing import Limit
 from greencore.tensor_names import locate_tensor
@@ -16,7 +16,7 @@ from store.jobs import JobRepository
 from store.selection import SelectionRepository
 from store.tables import Epoch, Tensor
 
-VERSION = "t2"  # of what is below: a job's revision knows nothing of it
+ETAG_VERSION = "t2"  # of what is below: a job's revision knows nothing of it
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -87,7 +87,7 @@ class SelectionOut(BaseModel):
     "/{job_id}/selection",
     summary="Which tensors were trained in which epoch",
     response_model=SelectionOut,
-    responses={**NOT_FOUND, **CACHED},
+    responses={**NOT_FOUND, **CACHED_RESPONSES},
 )
 def get_selection(
     job: JobDep,
@@ -99,10 +99,10 @@ def get_selection(
 ) -> SelectionOut | Response:
     """Epochs that are over, newest first, with the importance and the cost of every tensor."""
     selections = SelectionRepository(session)
-    tag = f'"{VERSION}-{job.revision}-{JobRepository(session).newest_event(job.id)}-{limit}-{after}"'
-    if matches(if_none_match, tag):
-        return not_modified(tag)
-    response.headers.update(headers(tag))
+    tag = f'"{ETAG_VERSION}-{job.revision}-{JobRepository(session).newest_event(job.id)}-{limit}-{after}"'
+    if matches_etag(if_none_match, tag):
+        return not_modified_response(tag)
+    response.headers.update(etag_headers(tag))
     page = selections.epochs(job.id, limit=limit, after=after)
     return SelectionOut.of(selections.tensors(job.id), page.data, has_more=page.has_more)
 

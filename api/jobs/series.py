@@ -7,14 +7,14 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
 from api.context import SessionDep
-from api.etags import CACHED, IfNoneMatch, headers, matches, not_modified
+from api.etags import CACHED_RESPONSES, IfNoneMatch, etag_headers, matches_etag, not_modified_response
 from api.jobs.endpoints import NOT_FOUND, JobDep
-from api.problems import invalid
+from api.problems import invalid_field
 from api.times import RecordedTime
 from store.jobs import JobRepository
 from store.series import EnergySeries, EvalSeries, LossSeries, RhoSeries, SeriesRepository
 
-VERSION = "s3"  # of what is below: a job's revision knows nothing of it
+ETAG_VERSION = "s3"  # of what is below: a job's revision knows nothing of it
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -89,7 +89,7 @@ class SeriesOut(BaseModel):
     "/{job_id}/series",
     summary="Loss, power, intensity, energy and emissions over time",
     response_model=SeriesOut,
-    responses={**NOT_FOUND, **CACHED},
+    responses={**NOT_FOUND, **CACHED_RESPONSES},
 )
 def get_series(
     job: JobDep,
@@ -104,12 +104,12 @@ def get_series(
 ) -> SeriesOut | Response:
     """Thinned out so that no peak and no trough is lost; a stretch without a worker stays a gap."""
     if start is not None and end is not None and start >= end:
-        raise invalid("start", f"given {start.isoformat()}: expected a time before {end.isoformat()}, the end")
+        raise invalid_field("start", f"given {start.isoformat()}: expected a time before {end.isoformat()}, the end")
     asked = [str(points), *(str(edge and round(edge.timestamp() * 1000)) for edge in (start, end))]
-    tag = f'"{VERSION}-{job.revision}-{JobRepository(session).newest_event(job.id)}-{"-".join(asked)}"'
-    if matches(if_none_match, tag):
-        return not_modified(tag)
-    response.headers.update(headers(tag))
+    tag = f'"{ETAG_VERSION}-{job.revision}-{JobRepository(session).newest_event(job.id)}-{"-".join(asked)}"'
+    if matches_etag(if_none_match, tag):
+        return not_modified_response(tag)
+    response.headers.update(etag_headers(tag))
     series = SeriesRepository(session)
     return SeriesOut.of(
         series.loss(job.id, points=points, start=start, end=end),

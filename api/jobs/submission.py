@@ -6,28 +6,30 @@ from datetime import datetime, timedelta
 from sqlalchemy.orm import Session
 
 from api.access.principal import Principal
-from api.context import Context
+from api.context import AppContext
 from api.jobs.request import JobRequest
-from api.policies.parsing import chosen_policy
+from api.policies.parsing import resolve_policy
 from api.problems import FieldProblem, Problem, invalid_fields
 from greencore.policy import Policy
 from store.datasets import DatasetRepository
 from store.jobs import NewJob
 from store.models import ModelRepository
 
-LONGEST_WAIT = timedelta(days=366)
+MAX_DEADLINE_AHEAD = timedelta(days=366)
 
 
-def check(request: JobRequest, *, principal: Principal, context: Context, session: Session, now: datetime) -> NewJob:
+def validate_submission(
+    request: JobRequest, *, principal: Principal, context: AppContext, session: Session, now: datetime
+) -> NewJob:
     """The job that a submission asks for. Raises the 422 that names every field at fault."""
-    errors = list(_faults(request, principal, context, session, now))
+    errors = list(_reference_errors(request, principal, context, session, now))
     try:
-        policy = chosen_policy(request.policy, session)
+        policy = resolve_policy(request.policy, session)
     except Problem as problem:
         raise invalid_fields([*errors, *problem.errors]) from problem
-    errors += _floor_faults(request, policy, session)
-    errors += _method_faults(request, session)
-    errors += _length_faults(request, session)
+    errors += _rho_floor_errors(request, policy, session)
+    errors += _method_errors(request, session)
+    errors += _length_errors(request, session)
     if errors:
         raise invalid_fields(errors)
     return NewJob(
@@ -46,14 +48,14 @@ def check(request: JobRequest, *, principal: Principal, context: Context, sessio
     )
 
 
-def _faults(
-    request: JobRequest, principal: Principal, context: Context, session: Session, now: datetime
+def _reference_errors(
+    request: JobRequest, principal: Principal, context: AppContext, session: Session, now: datetime
 ) -> Iterator[FieldProblem]:
     if request.model not in context.catalogue:
         known = ", ".join(sorted(context.catalogue)) or "none"
         yield FieldProblem(field="model", message=f"{request.model!r} is not in the catalogue: known are {known}")
     dataset = DatasetRepository(session).usable(request.dataset)
-    if dataset is None or not principal.sees(dataset.owner):
+    if dataset is None or not principal.can_read(dataset.owner):
         yield FieldProblem(field="dataset", message=f"there is no dataset {request.dataset!r}: upload one to /datasets")
     if request.zone is not None and request.zone not in context.settings.zones:
         known = ", ".join(sorted(context.settings.zones)) or "none"
@@ -62,11 +64,11 @@ def _faults(
         if request.deadline <= now:
             message = f"{request.deadline.isoformat()} has passed: it is {now.isoformat(timespec='seconds')}"
             yield FieldProblem(field="deadline", message=message)
-        elif request.deadline > now + LONGEST_WAIT:
-            yield FieldProblem(field="deadline", message=f"lies more than {LONGEST_WAIT.days} days ahead")
+        elif request.deadline > now + MAX_DEADLINE_AHEAD:
+            yield FieldProblem(field="deadline", message=f"lies more than {MAX_DEADLINE_AHEAD.days} days ahead")
 
 
-def _floor_faults(request: JobRequest, policy: Policy, session: Session) -> Iterator[FieldProblem]:
+def _rho_floor_errors(request: JobRequest, policy: Policy, session: Session) -> Iterator[FieldProblem]:
     """A ρ at which this model cannot train a single tensor; where the floor is not measured yet, preparing tells."""
     if request.method != "greentrainer":
         return
@@ -81,7 +83,7 @@ def _floor_faults(request: JobRequest, policy: Policy, session: Session) -> Iter
         yield FieldProblem(field=f"policy.{field}", message=message)
 
 
-def _method_faults(request: JobRequest, session: Session) -> Iterator[FieldProblem]:
+def _method_errors(request: JobRequest, session: Session) -> Iterator[FieldProblem]:
     """A method that has nothing to train in this model, as far as that has been measured."""
     model = ModelRepository(session).get(request.model)
     share = ((model.costs if model else None) or {}).get("methods", {}).get(request.method)
@@ -90,7 +92,7 @@ def _method_faults(request: JobRequest, session: Session) -> Iterator[FieldProbl
         yield FieldProblem(field="method", message=message)
 
 
-def _length_faults(request: JobRequest, session: Session) -> Iterator[FieldProblem]:
+def _length_errors(request: JobRequest, session: Session) -> Iterator[FieldProblem]:
     """Rows that are longer than the model's positions; where these are not known yet, preparing tells."""
     model, given = ModelRepository(session).get(request.model), request.hyperparameters.max_length
     if model is None or model.max_length is None or given <= model.max_length:

@@ -10,9 +10,9 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from api.access.principal import OperatorDep
-from api.context import ContextDep, SessionDep
-from api.metrics.families import families
-from api.problems import declared
+from api.context import AppContextDep, SessionDep
+from api.metrics.families import build_metric_families
+from api.problems import problem_responses
 from store.metrics import MetricsRepository
 from store.site import UNKNOWN_ZONE
 
@@ -21,7 +21,7 @@ OPEN_METRICS = "application/openmetrics-text"
 router = APIRouter(tags=["health"])
 
 
-class _Known(Collector):
+class _CollectedMetrics(Collector):
     """What was read already."""
 
     def __init__(self, known: Iterable[Metric]) -> None:
@@ -40,20 +40,20 @@ class _Known(Collector):
             "description": "Prometheus' text format, or OpenMetrics where `Accept` asks for it",
             "content": {"text/plain": {"schema": {"type": "string"}}},
         },
-        **declared(HTTPStatus.FORBIDDEN, HTTPStatus.SERVICE_UNAVAILABLE),
+        **problem_responses(HTTPStatus.FORBIDDEN, HTTPStatus.SERVICE_UNAVAILABLE),
     },
 )
-def get_metrics(operator: OperatorDep, request: Request, context: ContextDep, session: SessionDep) -> Response:
+def get_metrics(operator: OperatorDep, request: Request, context: AppContextDep, session: SessionDep) -> Response:
     """For operators: they are of all owners. Jobs, energy and workers come from the database, and are the same at every
     API process; those of requests are this process's own."""
     settings, requests = context.settings, context.request_metrics
     figures = MetricsRepository(session).figures(
         zones=[*settings.zones, UNKNOWN_ZONE], lease_seconds=settings.lease_seconds
     )
-    requests.event_streams.set(context.event_seats.taken)
-    read = families(figures, zones=sorted(settings.zones), lease_seconds=settings.lease_seconds)
+    requests.event_streams.set(context.stream_limiter.open_streams)
+    read = build_metric_families(figures, zones=sorted(settings.zones), lease_seconds=settings.lease_seconds)
     everything = CollectorRegistry()
-    everything.register(_Known([*read, *requests.registry.collect()]))
+    everything.register(_CollectedMetrics([*read, *requests.registry.collect()]))
     # The library's own choice by `Accept` fails at a version that is none.
     if OPEN_METRICS in request.headers.get("accept", ""):
         return _text(openmetrics.generate_latest(everything), openmetrics.CONTENT_TYPE_LATEST)

@@ -10,7 +10,7 @@ from store.status import JobStatus
 from store.tables import Provider
 
 
-def families(figures: Figures, *, zones: Collection[str], lease_seconds: float) -> Iterator[Metric]:
+def build_metric_families(figures: Figures, *, zones: Collection[str], lease_seconds: float) -> Iterator[Metric]:
     """Every family, with a 0 where a zone has none, so that an alert sees a number fall rather than vanish."""
     yield from _jobs(figures, zones, lease_seconds)
     yield from _emissions(figures)

@@ -25,6 +25,6 @@ class RequestMetrics:
             "greentune_event_streams", "Event streams that are open at this process", registry=registry
         )
 
-    def answered(self, method: str, route: str, status: int, *, seconds: float) -> None:
+    def record_response(self, method: str, route: str, status: int, *, seconds: float) -> None:
         """Count an answer; `method` and `route`, a template, are from short lists: no client makes series."""
         self._latency.labels(method, route, f"{status // 100}xx").observe(seconds)

@@ -3,8 +3,8 @@
 from fastapi import APIRouter
 
 from api.access.principal import PrincipalDep
-from api.context import ContextDep, SessionDep
-from api.listing import Listing, whole
+from api.context import AppContextDep, SessionDep
+from api.listing import Listing, complete_listing
 from api.models.schemas import ModelOut
 from store.models import ModelRepository
 
@@ -12,7 +12,7 @@ router = APIRouter(prefix="/models", tags=["models"])
 
 
 @router.get("", summary="The models that jobs may name")
-def list_models(principal: PrincipalDep, context: ContextDep, session: SessionDep) -> Listing[ModelOut]:
+def list_models(principal: PrincipalDep, context: AppContextDep, session: SessionDep) -> Listing[ModelOut]:
     """The whole catalogue, in its own order."""
     models = ModelRepository(session)
-    return whole([ModelOut.of(entry, models.get(entry.name)) for entry in context.catalogue.values()])
+    return complete_listing([ModelOut.of(entry, models.get(entry.name)) for entry in context.catalogue.values()])

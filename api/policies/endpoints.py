@@ -6,39 +6,41 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from api.access.principal import OperatorDep, PrincipalDep
-from api.context import ContextDep, NowDep, SessionDep
-from api.idempotency import OnceDep, created
-from api.listing import Id, Limit, Listing, listing
-from api.policies.parsing import read_policy
-from api.policies.preconditions import ETAG, PreconditionDep, version_tag
+from api.context import AppContextDep, NowDep, SessionDep
+from api.idempotency import IdempotentRequestDep, created_responses
+from api.listing import Id, Limit, Listing, to_listing
+from api.policies.parsing import parse_request_policy
+from api.policies.preconditions import ETAG, PreconditionDep, policy_etag
 from api.policies.schemas import NewPolicy, NextPolicy, PolicyName, PolicyOut
 from api.policies.simulated import SimulationOut
-from api.policies.simulation import simulate
+from api.policies.simulation import run_simulation
 from api.policies.simulation_request import SimulationRequest
-from api.problems import Problem, declared
+from api.problems import Problem, problem_responses
 from store.policies import PolicyRepository
 
 router = APIRouter(prefix="/policies", tags=["policies"])
 
-NOT_FOUND = declared(HTTPStatus.NOT_FOUND)
-FORBIDDEN = declared(HTTPStatus.FORBIDDEN)
-CONFLICT = declared(HTTPStatus.CONFLICT)  # two at once would be the same version
-PRECONDITION_FAILED = declared(HTTPStatus.PRECONDITION_FAILED)
+NOT_FOUND = problem_responses(HTTPStatus.NOT_FOUND)
+FORBIDDEN = problem_responses(HTTPStatus.FORBIDDEN)
+CONFLICT = problem_responses(HTTPStatus.CONFLICT)  # two at once would be the same version
+PRECONDITION_FAILED = problem_responses(HTTPStatus.PRECONDITION_FAILED)
 
 
 @router.post(
     "",
     status_code=HTTPStatus.CREATED,
     summary="Store the next version of a policy (operators)",
-    responses={**FORBIDDEN, **CONFLICT, **created(PolicyOut, ETAG)},
+    responses={**FORBIDDEN, **CONFLICT, **created_responses(PolicyOut, ETAG)},
 )
-def create_policy(new: NewPolicy, once: OnceDep, operator: OperatorDep, session: SessionDep, now: NowDep) -> Response:
+def create_policy(
+    new: NewPolicy, idempotent_request: IdempotentRequestDep, operator: OperatorDep, session: SessionDep, now: NowDep
+) -> Response:
     """Jobs that run already keep the version that they were submitted with."""
-    if (first := once.first_answer()) is not None:
+    if (first := idempotent_request.stored_response()) is not None:
         return first
-    policy = PolicyRepository(session).add_version(new.name, read_policy(new.policy).to_json(), at=now)
-    headers = {"Location": f"/policies/{policy.name}", "ETag": version_tag(policy.version)}
-    return once.answer(PolicyOut.of(policy), status=HTTPStatus.CREATED, headers=headers)
+    policy = PolicyRepository(session).add_version(new.name, parse_request_policy(new.policy).to_json(), at=now)
+    headers = {"Location": f"/policies/{policy.name}", "ETag": policy_etag(policy.version)}
+    return idempotent_request.respond(PolicyOut.of(policy), status=HTTPStatus.CREATED, headers=headers)
 
 
 @router.get("", summary="The newest version of every policy, by name")
@@ -49,22 +51,22 @@ def list_policies(
     after: Annotated[Id | None, Query(description="Only those whose names follow this one")] = None,
 ) -> Listing[PolicyOut]:
     """In the order of their names, the first one first."""
-    return listing(PolicyRepository(session).page(limit=limit, after=after), PolicyOut.of)
+    return to_listing(PolicyRepository(session).page(limit=limit, after=after), PolicyOut.of)
 
 
 @router.post(
     "/simulate",
     summary="What a policy would have emitted on a grid's past",
-    responses=declared(HTTPStatus.SERVICE_UNAVAILABLE),
+    responses=problem_responses(HTTPStatus.SERVICE_UNAVAILABLE),
 )
 def simulate_policy(
-    request: SimulationRequest, principal: PrincipalDep, context: ContextDep, now: NowDep
+    request: SimulationRequest, principal: PrincipalDep, context: AppContextDep, now: NowDep
 ) -> SimulationOut:
     """A backtest on the stored readings of a zone or on uploaded ones, from one start or from every full hour.
 
     All of it is an estimate; `basis` says what it rests on. Nothing is stored.
     """
-    return simulate(request, context, now=now)
+    return run_simulation(request, context, now=now)
 
 
 @router.get(
@@ -77,7 +79,7 @@ def get_policy(name: Id, response: Response, principal: PrincipalDep, session: S
     policy = PolicyRepository(session).latest(name)
     if policy is None:
         raise _not_found(name)
-    response.headers["ETag"] = version_tag(policy.version)
+    response.headers["ETag"] = policy_etag(policy.version)
     return PolicyOut.of(policy)
 
 
@@ -106,9 +108,9 @@ def put_policy(
     now: NowDep,
 ) -> PolicyOut:
     """The first version where there is none yet. Jobs keep the version that they were submitted with."""
-    body = read_policy(new.policy).to_json()
-    policy = PolicyRepository(session).add_version(name, body, at=now, check=precondition.check(name))
-    response.headers["ETag"] = version_tag(policy.version)
+    body = parse_request_policy(new.policy).to_json()
+    policy = PolicyRepository(session).add_version(name, body, at=now, check=precondition.version_check(name))
+    response.headers["ETag"] = policy_etag(policy.version)
     if policy.version == 1:
         response.status_code = HTTPStatus.CREATED
         response.headers["Location"] = f"/policies/{name}"

@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.orm import Session
 
-from api.context import Context
+from api.context import AppContext
 from api.policies.simulation_request import MOST_READINGS, SimulationRequest, UploadedReading
-from api.problems import MOST_FAULTS, invalid, refused_fields
+from api.problems import MOST_FAULTS, invalid_field, validation_problem
 from greencore.carbon import IntensitySeries, Reading, Signal
 from store.grid import GridRepository
 
@@ -20,15 +20,15 @@ A_YEAR = timedelta(days=365)
 HOUR = timedelta(hours=1)
 # Our own forecast looks back three years.
 LONGEST_SPAN = timedelta(days=3 * 365 + 1)
-LEAST_COVERED = 0.5
-READ_AT_ONCE = 1000
+MIN_COVERED_SHARE = 0.5
+VALIDATION_CHUNK = 1000
 UPLOADED = "uploaded"
 
 _UPLOADED: TypeAdapter[list[UploadedReading]] = TypeAdapter(list[UploadedReading])
 
 
 @dataclass(frozen=True)
-class History:
+class IntensityHistory:
     """Readings, the field of the request that they came by, the zone that they are of, and the share of their time
     that they cover."""
 
@@ -38,43 +38,47 @@ class History:
     covered_share: float
 
 
-def history(
-    request: SimulationRequest, context: Context, session: Session, *, window_hours: float, now: datetime
-) -> History:
+def load_history(
+    request: SimulationRequest, context: AppContext, session: Session, *, window_hours: float, now: datetime
+) -> IntensityHistory:
     """The readings that a request names. Raises the 422 that names the field at fault.
 
     `window_hours` is what one run needs from its start on.
     """
     if request.series is not None:
-        _only_with_a_zone(request)
-        series, field, zone = uploaded(request.series, now=now), "series", None
+        _refuse_zone_fields(request)
+        series, field, zone = build_uploaded_series(request.series, now=now), "series", None
     elif request.zone is None:
-        raise invalid("zone", "missing: expected a zone whose readings are stored, or readings in series")
+        raise invalid_field("zone", "missing: expected a zone whose readings are stored, or readings in series")
     else:
-        series, field, zone = _stored(request, request.zone, context, session, window_hours, now), "zone", request.zone
-    start, end = span(series)
+        series, field, zone = (
+            _load_stored_series(request, request.zone, context, session, window_hours, now),
+            "zone",
+            request.zone,
+        )
+    start, end = series_span(series)
     if end - start > LONGEST_SPAN:
-        raise invalid(field, f"the readings span {(end - start).days} days: expected at most {LONGEST_SPAN.days}")
+        raise invalid_field(field, f"the readings span {(end - start).days} days: expected at most {LONGEST_SPAN.days}")
     covered = series.mean(start, end).covered_share
-    if covered < LEAST_COVERED:
-        raise invalid(
+    if covered < MIN_COVERED_SHARE:
+        raise invalid_field(
             field,
             f"the readings cover {covered:.0%} of the time from {start.isoformat()} to {end.isoformat()}: "
-            f"expected at least {LEAST_COVERED:.0%}",
+            f"expected at least {MIN_COVERED_SHARE:.0%}",
         )
-    return History(series, field, zone, covered)
+    return IntensityHistory(series, field, zone, covered)
 
 
-def span(series: IntensitySeries) -> tuple[datetime, datetime]:
+def series_span(series: IntensitySeries) -> tuple[datetime, datetime]:
     """From the first reading's start to the last one's end; of a series that is not empty."""
     return series.readings[0].start, series.readings[-1].end
 
 
-def uploaded(given: Sequence[Any], *, now: datetime) -> IntensitySeries:
+def build_uploaded_series(given: Sequence[Any], *, now: datetime) -> IntensitySeries:
     """The series that uploaded readings make. Raises the 422 that names each reading at fault."""
-    readings = _read(given)
+    readings = _parse_readings(given)
     if not readings:
-        raise invalid("series", "it is empty: expected readings of the time to be simulated")
+        raise invalid_field("series", "it is empty: expected readings of the time to be simulated")
     _check_order(readings)
     return IntensitySeries(
         Reading(
@@ -87,18 +91,18 @@ def uploaded(given: Sequence[Any], *, now: datetime) -> IntensitySeries:
             estimated=reading.estimated,
             fetched_at=now,
         )
-        for reading, end in zip(readings, _ends(readings), strict=True)
+        for reading, end in zip(readings, _infer_ends(readings), strict=True)
     )
 
 
-def _read(given: Sequence[Any]) -> list[UploadedReading]:
+def _parse_readings(given: Sequence[Any]) -> list[UploadedReading]:
     """Each reading as a model, a part of them at a time: other threads have their turn in between."""
     readings: list[UploadedReading] = []
     faults: list[dict[str, Any]] = []
     count = 0
-    for begin in range(0, len(given), READ_AT_ONCE):
+    for begin in range(0, len(given), VALIDATION_CHUNK):
         try:
-            readings += _UPLOADED.validate_python(given[begin : begin + READ_AT_ONCE])
+            readings += _UPLOADED.validate_python(given[begin : begin + VALIDATION_CHUNK])
         except ValidationError as error:
             count += error.error_count()
             if len(faults) < MOST_FAULTS:
@@ -106,43 +110,45 @@ def _read(given: Sequence[Any]) -> list[UploadedReading]:
                     index, *within = fault["loc"]
                     faults.append({**fault, "loc": ("body", "series", begin + int(index), *within)})
     if faults:
-        raise refused_fields(faults, count=count)
+        raise validation_problem(faults, count=count)
     return readings
 
 
 def _check_order(readings: Sequence[UploadedReading]) -> None:
     for index, (earlier, later) in enumerate(pairwise(readings), start=1):
         if later.signal != readings[0].signal:
-            raise invalid(
+            raise invalid_field(
                 f"series[{index}].signal",
                 f"given {later.signal}, after {readings[0].signal}: the two are never mixed in one series",
             )
         if later.start <= earlier.start:
-            raise invalid(
+            raise invalid_field(
                 f"series[{index}].start",
                 f"given {later.start.isoformat()}: expected a time after {earlier.start.isoformat()}, the one before",
             )
         if earlier.end is not None and later.start < earlier.end:
-            raise invalid(
+            raise invalid_field(
                 f"series[{index}].start",
                 f"given {later.start.isoformat()}, before the reading before it ends ({earlier.end.isoformat()}): "
                 "expected no overlap",
             )
     for index, reading in enumerate(readings):
         if reading.end is not None and reading.end <= reading.start:
-            raise invalid(
+            raise invalid_field(
                 f"series[{index}].end",
                 f"given {reading.end.isoformat()}: expected a time after {reading.start.isoformat()}, its start",
             )
 
 
-def _ends(readings: Sequence[UploadedReading]) -> list[datetime]:
+def _infer_ends(readings: Sequence[UploadedReading]) -> list[datetime]:
     """Where each ends: a reading without an end does not stretch over a gap."""
     spacings = Counter(later.start - earlier.start for earlier, later in pairwise(readings))
     if not spacings:
         only = readings[0]
         if only.end is None:
-            raise invalid("series[0].end", "missing: the end of a single reading cannot be told from the next one")
+            raise invalid_field(
+                "series[0].end", "missing: the end of a single reading cannot be told from the next one"
+            )
         return [only.end]
     usual = min(spacings, key=lambda spacing: (-spacings[spacing], spacing))
     longest = max(usual, HOUR)
@@ -154,7 +160,7 @@ def _ends(readings: Sequence[UploadedReading]) -> list[datetime]:
     return [*ends, readings[-1].end or readings[-1].start + usual]
 
 
-def _only_with_a_zone(request: SimulationRequest) -> None:
+def _refuse_zone_fields(request: SimulationRequest) -> None:
     for field, value in (
         ("zone", request.zone),
         ("signal", request.signal),
@@ -162,35 +168,37 @@ def _only_with_a_zone(request: SimulationRequest) -> None:
         ("to", request.to),
     ):
         if value is not None:
-            raise invalid(field, "given with series: expected a zone's stored readings or uploaded ones, not both")
+            raise invalid_field(
+                field, "given with series: expected a zone's stored readings or uploaded ones, not both"
+            )
 
 
-def _stored(
-    request: SimulationRequest, zone: str, context: Context, session: Session, window_hours: float, now: datetime
+def _load_stored_series(
+    request: SimulationRequest, zone: str, context: AppContext, session: Session, window_hours: float, now: datetime
 ) -> IntensitySeries:
     grid = GridRepository(session)
     signal = request.signal or grid.signal(zone)
     first = None if signal is None else grid.first(zone, signal)
     if signal is None or first is None:
-        raise invalid("zone", _nothing_stored(zone, request.signal, context))
+        raise invalid_field("zone", _nothing_stored(zone, request.signal, context))
     end = request.to or now
     if request.to is None and request.start is not None:
         # The hour more is what a forecast is made from as the window ends.
         end = min(end, request.start + timedelta(hours=window_hours) + HOUR)
     start = request.from_ or end - A_YEAR
     if start >= end:
-        raise invalid("from", f"given {start.isoformat()}: expected a time before {end.isoformat()}, the end")
+        raise invalid_field("from", f"given {start.isoformat()}: expected a time before {end.isoformat()}, the end")
     count = grid.count(zone, signal, start, end)
     if count > MOST_READINGS:
-        raise invalid("from", f"there are {count:,} readings from there on: expected at most {MOST_READINGS:,}")
+        raise invalid_field("from", f"there are {count:,} readings from there on: expected at most {MOST_READINGS:,}")
     if count == 0:
         newest = grid.newest(zone, at=now, signal=signal)
         reach = "" if newest is None else f": those of {zone} reach from {_day(first.start)} to {_day(newest.end)}"
-        raise invalid("zone", f"no reading is stored from {_day(start)} to {_day(end)}{reach}")
+        raise invalid_field("zone", f"no reading is stored from {_day(start)} to {_day(end)}{reach}")
     return grid.between(zone, signal, start, end)
 
 
-def _nothing_stored(zone: str, signal: Signal | None, context: Context) -> str:
+def _nothing_stored(zone: str, signal: Signal | None, context: AppContext) -> str:
     known = context.settings.zones
     if zone not in known:
         return f"there is no zone {zone!r}: known are {', '.join(sorted(known)) or 'none'}"

@@ -5,14 +5,14 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from api.problems import FieldProblem, invalid, invalid_fields
+from api.problems import FieldProblem, invalid_field, invalid_fields
 from greencore.policy import Policy, PolicyError, parse_policy, parse_stored_policy
 from store.policies import PolicyRepository
 
 MOST_NAMED = 20
 
 
-def read_policy(body: Mapping[str, Any]) -> Policy:
+def parse_request_policy(body: Mapping[str, Any]) -> Policy:
     """The policy in a request's field `policy`; raises the 422 that names each fault by its path in the request."""
     try:
         return parse_policy(body)
@@ -22,13 +22,13 @@ def read_policy(body: Mapping[str, Any]) -> Policy:
         ) from error
 
 
-def chosen_policy(choice: str | Mapping[str, Any], session: Session) -> Policy:
+def resolve_policy(choice: str | Mapping[str, Any], session: Session) -> Policy:
     """The policy that a request's field `policy` holds, or names; raises the 422 that says what is wrong with it."""
     if not isinstance(choice, str):
-        return read_policy(choice)
+        return parse_request_policy(choice)
     policies = PolicyRepository(session)
     stored = policies.latest(choice)
     if stored is None:
         known = ", ".join(policies.names(limit=MOST_NAMED)) or "none"
-        raise invalid("policy", f"there is no policy named {choice!r}: known are {known}")
+        raise invalid_field("policy", f"there is no policy named {choice!r}: known are {known}")
     return parse_stored_policy(stored.body)

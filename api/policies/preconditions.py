@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Header
 
-from api.etags import LONGEST_TAGS, TAGS, named
-from api.problems import Problem, invalid
+from api.etags import ETAG_LIST_PATTERN, MAX_ETAG_LIST_LENGTH, contains_etag
+from api.problems import Problem, invalid_field
 
 ETAG: dict[str, Any] = {
     "ETag": {
@@ -25,22 +25,22 @@ class Precondition:
     if_match: str | None
     if_none_match: str | None
 
-    def check(self, name: str) -> Callable[[int], None]:
+    def version_check(self, name: str) -> Callable[[int], None]:
         """Takes the newest version, 0 where there is none, and raises the 412 where the request rests on another."""
 
         def check(newest: int) -> None:
             now = f"its newest version is {newest}" if newest else "there is no policy of this name"
-            if self.if_match is not None and not _named(self.if_match, newest, weak=False):
+            if self.if_match is not None and not _names_version(self.if_match, newest, weak=False):
                 detail = f"{name}: {now}, and If-Match names {self.if_match}: look at it again, and send its ETag"
                 raise Problem(HTTPStatus.PRECONDITION_FAILED, detail)
-            if self.if_none_match is not None and _named(self.if_none_match, newest, weak=True):
+            if self.if_none_match is not None and _names_version(self.if_none_match, newest, weak=True):
                 detail = f"{name}: {now}, which If-None-Match: {self.if_none_match} rules out"
                 raise Problem(HTTPStatus.PRECONDITION_FAILED, detail)
 
         return check
 
 
-def version_tag(version: int) -> str:
+def policy_etag(version: int) -> str:
     """The strong ETag of a version of a policy, which never changes."""
     return f'"{version}"'
 
@@ -50,7 +50,7 @@ def _precondition(
         str | None,
         Header(
             alias="If-Match",
-            max_length=LONGEST_TAGS,
+            max_length=MAX_ETAG_LIST_LENGTH,
             description='The ETag of the version that this one is to follow, such as `"3"`; `*` where any will do, but '
             "there has to be one. Where another is the newest, the answer is 412, and nothing is stored",
         ),
@@ -59,19 +59,19 @@ def _precondition(
         str | None,
         Header(
             alias="If-None-Match",
-            max_length=LONGEST_TAGS,
+            max_length=MAX_ETAG_LIST_LENGTH,
             description="`*` where there must be no policy of this name yet; else 412",
         ),
     ] = None,
 ) -> Precondition:
     for header, given in (("If-Match", if_match), ("If-None-Match", if_none_match)):
-        if given is not None and TAGS.fullmatch(given) is None:
-            raise invalid(header, f'given {given!r}: expected an ETag in its quotes, such as "3", or *')
+        if given is not None and ETAG_LIST_PATTERN.fullmatch(given) is None:
+            raise invalid_field(header, f'given {given!r}: expected an ETag in its quotes, such as "3", or *')
     return Precondition(if_match, if_none_match)
 
 
 PreconditionDep = Annotated[Precondition, Depends(_precondition)]
 
 
-def _named(tags: str, newest: int, *, weak: bool) -> bool:
-    return newest > 0 and named(tags, version_tag(newest), weak=weak)
+def _names_version(tags: str, newest: int, *, weak: bool) -> bool:
+    return newest > 0 and contains_etag(tags, policy_etag(newest), weak=weak)

@@ -11,7 +11,7 @@ from greencore.policy import BacktestDecision, BacktestResult, Policy
 from greencore.policy.models import Budget, Price
 from greencore.policy.outlooks import ForecastKind
 
-PLANNED_BY: dict[ForecastKind, str] = {
+FORECAST_DESCRIPTIONS: dict[ForecastKind, str] = {
     "own": "the gate plans by our own forecast, made anew every hour from readings of the hours before",
     "persistence": "the gate plans as if each hour were to be like the same hour of the day before",
     "perfect": "the gate knows what will come: this is what a perfect forecast would save, which no forecast does",
@@ -168,7 +168,7 @@ def _assumptions(
     yield f"{power_w:g} W while it computes, whatever ρ, and {idle_power_w:g} W while it waits; the site draws no more"
     yield "an epoch at ρ takes that share of its time at ρ = 1, and a pause costs nothing"
     if policy.gate.mode != "none":
-        yield PLANNED_BY[forecast]
+        yield FORECAST_DESCRIPTIONS[forecast]
         if deadline_hours is None:
             delay = policy.gate.max_delay_hours
             yield f"without a deadline a run may end {delay:g} h later than its length at the policy's highest ρ"

@@ -4,40 +4,41 @@ import threading
 from datetime import datetime
 from http import HTTPStatus
 
-from api.context import Context
-from api.policies.history import History, history, span
-from api.policies.parsing import chosen_policy
+from api.context import AppContext
+from api.policies.history import IntensityHistory, load_history, series_span
+from api.policies.parsing import resolve_policy
 from api.policies.simulated import SimulationOut
 from api.policies.simulation_request import SimulationRequest
-from api.problems import RETRY_AFTER_SECONDS, Problem, invalid
+from api.problems import RETRY_AFTER_SECONDS, Problem, invalid_field
 from greencore.policy import BacktestError, Policy, backtest
 from greencore.policy.models import Budget
 from greencore.policy.simulation import Workload, latest_finish_hours
 from greencore.policy.slots import Slots
 
-MOST_AT_ONCE = 2
+MAX_CONCURRENT_SIMULATIONS = 2
 # Measured in steps of a gate's plan, of which a core does about ten million a second.
 MOST_EFFORT = 1e8
 EFFORT_WITHOUT_GATE = 10  # hours of planning that computing through takes as long as
-EFFORT_OF_A_BUDGET = 20  # for each epoch that is planned, at each epoch
+BUDGET_EFFORT = 20  # for each epoch that is planned, at each epoch
 
-_places = threading.BoundedSemaphore(MOST_AT_ONCE)
+_simulation_slots = threading.BoundedSemaphore(MAX_CONCURRENT_SIMULATIONS)
 
 
-def simulate(request: SimulationRequest, context: Context, *, now: datetime) -> SimulationOut:
+def run_simulation(request: SimulationRequest, context: AppContext, *, now: datetime) -> SimulationOut:
     """What a policy would have emitted. Raises the 422 that names the field at fault, and 503 where too many ask.
 
     No transaction is open while it reckons.
     """
     with context.database.session() as session:
-        policy = chosen_policy(request.policy, session)
+        policy = resolve_policy(request.policy, session)
         window_hours = _window_hours(request, policy)
-        past = history(request, context, session, window_hours=window_hours, now=now)
+        past = load_history(request, context, session, window_hours=window_hours, now=now)
     _check_effort(request, policy, past, window_hours)
-    if not _places.acquire(blocking=False):
+    if not _simulation_slots.acquire(blocking=False):
         raise Problem(
             HTTPStatus.SERVICE_UNAVAILABLE,
-            f"{MOST_AT_ONCE} simulations are under way, and this service does no more at once: try again in a moment",
+            f"{MAX_CONCURRENT_SIMULATIONS} simulations are under way, and this service does no more at once: "
+            "try again in a moment",
             headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
         )
     try:
@@ -53,9 +54,9 @@ def simulate(request: SimulationRequest, context: Context, *, now: datetime) -> 
             idle_power_w=request.idle_power_w,
         )
     except BacktestError as error:
-        raise _fault(error, past, window_hours) from error
+        raise _backtest_problem(error, past, window_hours) from error
     finally:
-        _places.release()
+        _simulation_slots.release()
     return SimulationOut.of(
         result,
         past.series,
@@ -75,30 +76,30 @@ def _window_hours(request: SimulationRequest, policy: Policy) -> float:
     return max(longest, request.work_hours)
 
 
-def _check_effort(request: SimulationRequest, policy: Policy, past: History, window_hours: float) -> None:
+def _check_effort(request: SimulationRequest, policy: Policy, past: IntensityHistory, window_hours: float) -> None:
     slots = Slots.from_series(past.series)
-    start, end = span(past.series)
+    start, end = series_span(past.series)
     hours = (end - start).total_seconds() / 3600
     starts = 1.0 if request.start is not None else max(1.0, hours - window_hours)
     planning = window_hours if policy.gate.mode != "none" else EFFORT_WITHOUT_GATE
     effort = starts * window_hours / slots.step_hours * planning
     if isinstance(policy, Budget):
-        effort += starts * request.epochs**2 * EFFORT_OF_A_BUDGET
+        effort += starts * request.epochs**2 * BUDGET_EFFORT
     if effort > MOST_EFFORT:
         window = f"up to {window_hours:,.4g} h in slots of {slots.step_hours * 60:g} minutes"
-        raise invalid(
+        raise invalid_field(
             "start" if request.start is None else "deadline_hours" if request.deadline_hours else "work_hours",
             f"{starts:,.0f} start(s) of {window} are {effort / MOST_EFFORT:.1f} times what one request may ask for: "
             "give one start, fewer or coarser readings, or less time; `greentune policy simulate` has no bound",
         )
 
 
-def _fault(error: BacktestError, past: History, window_hours: float) -> Problem:
+def _backtest_problem(error: BacktestError, past: IntensityHistory, window_hours: float) -> Problem:
     if error.field != "series":
-        return invalid(error.field, error.message)
-    start, end = span(past.series)
+        return invalid_field(error.field, error.message)
+    start, end = series_span(past.series)
     there = (end - start).total_seconds() / 3600
-    return invalid(
+    return invalid_field(
         past.field,
         f"there are readings of {there:,.4g} h, from {start.isoformat()} to {end.isoformat()}: "
         f"expected at least {window_hours:,.4g} h, the window of one run",

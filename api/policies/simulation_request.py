@@ -45,7 +45,7 @@ def _list(value: object) -> list[Any]:
 
 # Only described here: a year of readings is checked in the endpoint's own thread, not in the loop that serves everyone.
 Readings = Annotated[list[UploadedReading], Field(max_length=MOST_READINGS)]
-Uploaded = Annotated[list[Any], PlainValidator(_list, json_schema_input_type=Readings)]
+UploadedReadings = Annotated[list[Any], PlainValidator(_list, json_schema_input_type=Readings)]
 
 
 class SimulationRequest(BaseModel):
@@ -99,4 +99,4 @@ class SimulationRequest(BaseModel):
     to: RecordedTime | None = Field(
         default=None, description="Null: now, or the end of the window of the one start that was asked for"
     )
-    series: Uploaded | None = Field(default=None, description="Readings instead of a zone, earliest first")
+    series: UploadedReadings | None = Field(default=None, description="Readings instead of a zone, earliest first")

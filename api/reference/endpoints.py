@@ -4,8 +4,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from api.access.principal import PrincipalDep
-from api.reference.operations import answers_of_all, operations, shapes, ways_in
-from api.templating import render
+from api.reference.operations import common_responses, list_operations, list_schemas, security_schemes
+from api.templating import render_page
 
 router = APIRouter(include_in_schema=False)
 
@@ -14,14 +14,14 @@ router = APIRouter(include_in_schema=False)
 def reference(principal: PrincipalDep, request: Request) -> HTMLResponse:
     """Every operation with its parameters, its body and its answers."""
     description = request.app.openapi()
-    return render(
+    return render_page(
         "reference.html",
         title="Reference",
         here="reference",
         principal=principal,
         description=description["info"]["description"],
-        groups=operations(description),
-        shared=answers_of_all(description),
-        ways_in=ways_in(description),
-        schemas=shapes(description),
+        groups=list_operations(description),
+        shared=common_responses(description),
+        security_schemes=security_schemes(description),
+        schemas=list_schemas(description),
     )

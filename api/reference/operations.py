@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 Schema = Mapping[str, Any]
-ON_EVERY_ANSWER = ("X-Request-Id", "RateLimit-")  # said once
+COMMON_HEADERS = ("X-Request-Id", "RateLimit-")  # said once
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Field:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ResponseDoc:
     """One status that an operation answers with."""
 
     status: str
@@ -41,13 +41,13 @@ class Operation:
     description: str
     parameters: list[Field]
     body: list[Field]
-    answers: list[Answer]
+    responses: list[ResponseDoc]
     open: bool
 
 
-def operations(openapi: Schema) -> list[tuple[str, list[Operation]]]:
+def list_operations(openapi: Schema) -> list[tuple[str, list[Operation]]]:
     """Every operation, grouped by tag, in the order of the tags; without the answers that all calls have."""
-    shared = {answer.status for answer in answers_of_all(openapi)}
+    shared = {answer.status for answer in common_responses(openapi)}
     found = [
         _operation(method, path, operation, openapi, shared)
         for path, methods in openapi["paths"].items()
@@ -58,7 +58,7 @@ def operations(openapi: Schema) -> list[tuple[str, list[Operation]]]:
     return [(group, list(members)) for group, members in groupby(found, key=lambda operation: operation.group)]
 
 
-def answers_of_all(openapi: Schema) -> list[Answer]:
+def common_responses(openapi: Schema) -> list[ResponseDoc]:
     """The answers that every call gives which needs a key."""
     with_key = [
         operation["responses"]
@@ -67,17 +67,17 @@ def answers_of_all(openapi: Schema) -> list[Answer]:
         if not _is_open(operation)
     ]
     shared = set.intersection(*(set(responses) for responses in with_key)) if len(with_key) > 1 else set()
-    return [_answer(status, with_key[0][status], openapi) for status in sorted(shared)]
+    return [_response_doc(status, with_key[0][status], openapi) for status in sorted(shared)]
 
 
-def ways_in(openapi: Schema) -> list[tuple[str, str]]:
+def security_schemes(openapi: Schema) -> list[tuple[str, str]]:
     """How a caller says who it is: the name of each way, and what to send."""
     schemes = openapi["components"].get("securitySchemes", {})
     return [(name, scheme.get("description", "")) for name, scheme in schemes.items()]
 
 
 @dataclass(frozen=True)
-class Shape:
+class SchemaDoc:
     """One object that goes in or comes out, or a list of words without fields."""
 
     name: str
@@ -85,12 +85,12 @@ class Shape:
     fields: list[Field]
 
 
-def shapes(openapi: Schema) -> list[Shape]:
+def list_schemas(openapi: Schema) -> list[SchemaDoc]:
     """Every named schema of the description, by name."""
     return [
-        Shape(name, schema.get("description", ""), _fields(schema))
+        SchemaDoc(name, schema.get("description", ""), _fields(schema))
         if "properties" in schema
-        else Shape(name, type_name(schema), [])
+        else SchemaDoc(name, type_name(schema), [])
         for name, schema in sorted(openapi["components"]["schemas"].items())
     ]
 
@@ -129,8 +129,8 @@ def _operation(method: str, path: str, operation: Schema, openapi: Schema, share
             for parameter in operation.get("parameters", [])
         ],
         body=_body(operation, openapi),
-        answers=[
-            _answer(status, response, openapi)
+        responses=[
+            _response_doc(status, response, openapi)
             for status, response in operation["responses"].items()
             if is_open or status not in shared
         ],
@@ -142,10 +142,10 @@ def _is_open(operation: Schema) -> bool:
     return operation.get("security") == []
 
 
-def _answer(status: str, response: Schema, openapi: Schema) -> Answer:
+def _response_doc(status: str, response: Schema, openapi: Schema) -> ResponseDoc:
     answer = _resolved(response, openapi)
-    telling = [name for name in answer.get("headers", {}) if not name.startswith(ON_EVERY_ANSWER)]
-    return Answer(status, answer["description"], ", ".join(telling), _content_type_name(answer))
+    telling = [name for name in answer.get("headers", {}) if not name.startswith(COMMON_HEADERS)]
+    return ResponseDoc(status, answer["description"], ", ".join(telling), _content_type_name(answer))
 
 
 def _body(operation: Schema, openapi: Schema) -> list[Field]:

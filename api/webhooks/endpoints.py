@@ -6,9 +6,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Response
 
 from api.access.principal import PrincipalDep
-from api.context import ContextDep, NowDep, SessionDep
-from api.listing import Id, Limit, Listing, OlderThan, listing
-from api.problems import Problem, declared, invalid
+from api.context import AppContextDep, NowDep, SessionDep
+from api.listing import Id, Limit, Listing, OlderThan, to_listing
+from api.problems import Problem, invalid_field, problem_responses
 from api.webhooks.schemas import DeliveryOut, IssuedWebhookOut, NewWebhook, WebhookOut
 from store.deliveries import DeliveryRepository, TestUnderWay
 from store.tables import Webhook
@@ -17,13 +17,13 @@ from store.webhooks import MOST_PER_OWNER, TooManyWebhooks, WebhookRepository, s
 
 router = APIRouter(prefix="/webhooks", tags=["webhooks"])
 
-NOT_FOUND = declared(HTTPStatus.NOT_FOUND)
-CONFLICT = declared(HTTPStatus.CONFLICT)
+NOT_FOUND = problem_responses(HTTPStatus.NOT_FOUND)
+CONFLICT = problem_responses(HTTPStatus.CONFLICT)
 
 
 def _webhook(webhook_id: Id, principal: PrincipalDep, session: SessionDep) -> Webhook:
     webhook = WebhookRepository(session).get(webhook_id)
-    if webhook is None or not principal.sees(webhook.owner):
+    if webhook is None or not principal.can_read(webhook.owner):
         raise Problem(HTTPStatus.NOT_FOUND, f"there is no webhook {webhook_id!r}")
     return webhook
 
@@ -36,7 +36,7 @@ def create_webhook(
     new: NewWebhook,
     response: Response,
     principal: PrincipalDep,
-    context: ContextDep,
+    context: AppContextDep,
     session: SessionDep,
     now: NowDep,
 ) -> IssuedWebhookOut:
@@ -45,7 +45,7 @@ def create_webhook(
         target = parse_url(new.url)
         refuse_private(target, networks(context.settings.webhook_private_networks))
     except UrlRefused as error:
-        raise invalid("url", str(error)) from None
+        raise invalid_field("url", str(error)) from None
     try:
         webhook = WebhookRepository(session).add(owner=principal.owner, url=target.url, at=now)
     except TooManyWebhooks:
@@ -61,8 +61,8 @@ def list_webhooks(
     principal: PrincipalDep, session: SessionDep, limit: Limit = 50, after: OlderThan = None
 ) -> Listing[WebhookOut]:
     """Those that are disabled included."""
-    page = WebhookRepository(session).page(owner=principal.scope, limit=limit, after=after)
-    return listing(page, WebhookOut.of)
+    page = WebhookRepository(session).page(owner=principal.owner_filter, limit=limit, after=after)
+    return to_listing(page, WebhookOut.of)
 
 
 @router.get("/{webhook_id}", summary="One webhook", responses=NOT_FOUND)
@@ -82,7 +82,7 @@ def list_deliveries(
     webhook: WebhookDep, session: SessionDep, limit: Limit = 50, after: OlderThan = None
 ) -> Listing[DeliveryOut]:
     """And what it is still to be told; what is over is kept for a month."""
-    return listing(DeliveryRepository(session).page(webhook.id, limit=limit, after=after), DeliveryOut.of)
+    return to_listing(DeliveryRepository(session).page(webhook.id, limit=limit, after=after), DeliveryOut.of)
 
 
 @router.post(

@@ -5,24 +5,26 @@ from datetime import timedelta
 from fastapi import APIRouter
 
 from api.access.principal import PrincipalDep
-from api.context import ContextDep, NowDep, SessionDep
-from api.listing import Listing, whole
+from api.context import AppContextDep, NowDep, SessionDep
+from api.listing import Listing, complete_listing
 from api.workers.schemas import WorkerOut
 from store.energy_totals import idle_energy_by_zone
 from store.workers import WorkerRepository
 
-SHOWN_AFTER_LOSS = timedelta(hours=1)
+LOST_WORKER_SHOWN_FOR = timedelta(hours=1)
 
 router = APIRouter(prefix="/workers", tags=["workers"])
 
 
 @router.get("", summary="The workers, and what each is at")
-def list_workers(principal: PrincipalDep, context: ContextDep, session: SessionDep, now: NowDep) -> Listing[WorkerOut]:
+def list_workers(
+    principal: PrincipalDep, context: AppContextDep, session: SessionDep, now: NowDep
+) -> Listing[WorkerOut]:
     """Those that are alive, and those that were lost within the last hour; one that stopped in order is gone."""
     alive_since = now - timedelta(seconds=context.settings.lease_seconds)
     idle_kwh = idle_energy_by_zone(session)
-    seen = WorkerRepository(session).with_jobs(since=alive_since - SHOWN_AFTER_LOSS)
-    return whole(
+    seen = WorkerRepository(session).with_jobs(since=alive_since - LOST_WORKER_SHOWN_FOR)
+    return complete_listing(
         [
             WorkerOut.of(worker, job, principal=principal, alive_since=alive_since, idle_kwh=idle_kwh)
             for worker, job in seen

@@ -56,7 +56,7 @@ class WorkerOut(BaseModel):
                 "zones": [] if worker.zone is None else [worker.zone],
                 "device": worker.device,
                 "state": "lost" if worker.last_seen_at < alive_since else state,
-                "job": job.id if job is not None and principal.sees(job.owner) else None,
+                "job": job.id if job is not None and principal.can_read(job.owner) else None,
                 "started_at": worker.started_at,
                 "last_seen_at": worker.last_seen_at,
             }

@@ -8,9 +8,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 
 from api.access.principal import PrincipalDep
-from api.context import ContextDep, NowDep, SessionDep
-from api.listing import Id, Listing, whole
-from api.problems import RETRY_AFTER_SECONDS, Problem, declared, invalid
+from api.context import AppContextDep, NowDep, SessionDep
+from api.listing import Id, Listing, complete_listing
+from api.problems import RETRY_AFTER_SECONDS, Problem, invalid_field, problem_responses
 from api.times import RecordedTime
 from api.zones.schemas import ForecastOut, ForecastReach, HistoryOut, IntensityOut, ProviderOut, ReadingOut, ZoneOut
 from greencore.carbon import IntensitySeries
@@ -28,19 +28,19 @@ MOST_FORECAST_HOURS = 168
 router = APIRouter(prefix="/zones", tags=["zones"])
 
 
-def _known(zone: Id, principal: PrincipalDep, context: ContextDep) -> str:
+def _check_zone(zone: Id, principal: PrincipalDep, context: AppContextDep) -> str:
     zones = context.settings.zones
     if zone not in zones and zone != UNKNOWN_ZONE:
         raise Problem(HTTPStatus.NOT_FOUND, f"there is no zone {zone!r}: known are {', '.join(sorted(zones))}")
     return zone
 
 
-ZoneDep = Annotated[str, Depends(_known)]
-NOT_FOUND = declared(HTTPStatus.NOT_FOUND)
+ZoneDep = Annotated[str, Depends(_check_zone)]
+NOT_FOUND = problem_responses(HTTPStatus.NOT_FOUND)
 
 
 @router.get("", summary="The zones, and what is known of each")
-def list_zones(principal: PrincipalDep, context: ContextDep, session: SessionDep, now: NowDep) -> Listing[ZoneOut]:
+def list_zones(principal: PrincipalDep, context: AppContextDep, session: SessionDep, now: NowDep) -> Listing[ZoneOut]:
     """All that are configured, by name; with `site-unknown` where a worker is alive whose site is not set."""
     alive = WorkerRepository(session).alive(since=now - timedelta(seconds=context.settings.lease_seconds))
     workers = Counter(worker.zone for worker in alive)
@@ -48,7 +48,7 @@ def list_zones(principal: PrincipalDep, context: ContextDep, session: SessionDep
     readings = newest_readings(session, zones, at=now)
     forecasts = forecasts_made(session, {zone: reading.signal for zone, reading in readings.items()})
     providers = {provider.zone: provider for provider in ProviderRepository(session).all()}
-    return whole(
+    return complete_listing(
         [
             _zone(zone, readings.get(zone), forecasts.get(zone), providers.get(zone), workers=workers[zone], now=now)
             for zone in zones
@@ -80,9 +80,9 @@ def _zone(
 @router.get(
     "/{zone}/intensity",
     summary="The carbon intensity in force in a zone",
-    responses=declared(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE),
+    responses=problem_responses(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE),
 )
-def get_intensity(zone: ZoneDep, context: ContextDep, session: SessionDep, now: NowDep) -> IntensityOut:
+def get_intensity(zone: ZoneDep, context: AppContextDep, session: SessionDep, now: NowDep) -> IntensityOut:
     """A reading that covers this time, else the best of what else is known: `step` says which.
 
     It is what a job's ρ would be decided by now.
@@ -134,12 +134,12 @@ def get_history(
     until = end or now
     begin = start or until - timedelta(days=1)
     if begin >= until:
-        raise invalid("start", f"given {begin.isoformat()}: expected a time before {until.isoformat()}, the end")
+        raise invalid_field("start", f"given {begin.isoformat()}: expected a time before {until.isoformat()}, the end")
     grid = GridRepository(session)
     signal = grid.signal(zone)
     if signal is None:
         return HistoryOut.of(zone, None, IntensitySeries(), start=begin, end=until)
     count = grid.count(zone, signal, begin, until)
     if count > MOST_READINGS:
-        raise invalid("start", f"there are {count:,} readings from there on: expected at most {MOST_READINGS:,}")
+        raise invalid_field("start", f"there are {count:,} readings from there on: expected at most {MOST_READINGS:,}")
     return HistoryOut.of(zone, signal, grid.between(zone, signal, begin, until), start=begin, end=until)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from api.access.keys import issue
+from api.access.keys import issue_key
 from cli.demo.follow import follow
 from cli.demo.report import show_result
 from cli.embedded import LOOPBACK, find_free_port
@@ -112,7 +112,7 @@ def _issue_temporary_key(stack: Stack) -> Iterator[str]:
     now = utc_now()
     try:
         with database.session() as session:
-            key, text = issue(
+            key, text = issue_key(
                 session, stack.settings.secret, owner="demo", role="user", at=now, expires_at=now + KEY_LIFETIME
             )
         try:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from api.figures import size
+from api.figures import format_size
 from cli.doctor.check import CheckResult
 from cli.errors import SettingError
 from cli.secret import read_secret, secret_file
@@ -61,9 +61,9 @@ def _folder(folder: Path) -> Iterator[CheckResult]:
     free = shutil.disk_usage(existing).free
     if free < LOW_DISK_BYTES:
         mend = "make room, or name a folder on a larger disk with GREENTUNE_DATA_DIR"
-        yield CheckResult("disk", "warning", f"{size(free)} free: checkpoints and results may not fit", mend)
+        yield CheckResult("disk", "warning", f"{format_size(free)} free: checkpoints and results may not fit", mend)
     else:
-        yield CheckResult("disk", "ok", f"{size(free)} free")
+        yield CheckResult("disk", "ok", f"{format_size(free)} free")
 
 
 def _catalogue(settings: Settings) -> Iterator[CheckResult]:

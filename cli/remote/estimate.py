@@ -1,6 +1,6 @@
 """`greentune estimate`: what a run would take and emit, begun now and in the best window, side by side."""
 
-from api.figures import UNKNOWN, number, percent
+from api.figures import UNKNOWN, format_number, format_percent
 from cli.remote.connection import field_to_option, report_field_errors
 from cli.remote.figures import format_figure, format_hours
 from cli.remote.output import create_console, format_short_time, replace_unprintable, show_json, show_table
@@ -28,14 +28,18 @@ def _show(found: Estimate) -> None:
     saving = found.saving
     lines = [
         "saved by the best window: "
-        + (UNKNOWN if saving is None else f"{number(saving.gco2e)} gCO2e, {percent(saving.share)} (estimate)"),
+        + (
+            UNKNOWN
+            if saving is None
+            else f"{format_number(saving.gco2e)} gCO2e, {format_percent(saving.share)} (estimate)"
+        ),
         f"where: {found.place.zone}, {found.place.reason}; intensity: {found.place.basis}",
         f"how fast: {found.pace.basis}",
         f"queue: {found.queue.running} running, {found.queue.ahead} ahead; PUE {found.pue:g}",
     ]
     if found.budget is not None:
         kept = {True: "can be kept", False: "cannot be kept", None: "may not be kept"}[found.budget.can_be_kept]
-        lines.append(f"budget of {number(found.budget.given_gco2e)} gCO2e: {kept}; {found.budget.basis}")
+        lines.append(f"budget of {format_number(found.budget.given_gco2e)} gCO2e: {kept}; {found.budget.basis}")
     screen = create_console()
     for line in (*lines, *(f"note: {note}" for note in found.notes)):
         screen.print(replace_unprintable(line), soft_wrap=True)
@@ -47,10 +51,10 @@ def _column(run: EstimatedRun) -> dict[str, str]:
         "starts (UTC)": format_short_time(run.starts_at),
         "ends (UTC)": format_short_time(run.ends_at),
         "time of computing": format_hours(run.hours),
-        "ρ on the average": number(run.rho),
+        "ρ on the average": format_number(run.rho),
         "FLOPs": f"{run.flops.expected:.3g} ({run.flops.low:.3g} to {run.flops.high:.3g})",
         "kWh": format_figure(run.energy_kwh),
-        "gCO2e/kWh": number(run.gco2e_per_kwh),
+        "gCO2e/kWh": format_number(run.gco2e_per_kwh),
         "gCO2e": format_figure(run.emissions_gco2e),
         "keeps the deadline": kept,
         "why": run.why,

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from api.figures import value
+from api.figures import format_value
 from cli.errors import WatchInterrupted
 from cli.remote.output import replace_unprintable, show_json, show_json_line
 from greentune.client import Client
@@ -46,4 +46,4 @@ def _format_event_data(data: Mapping[str, Any]) -> str:
     """Its reason in front; where a change of status came from is to be seen above it."""
     rest = {name: each for name, each in data.items() if each is not None and name not in ("reason", "from", "to")}
     parts = [str(data["reason"])] if data.get("reason") else []
-    return "  ".join([*parts, *(f"{name}={value(each)}" for name, each in rest.items())])
+    return "  ".join([*parts, *(f"{name}={format_value(each)}" for name, each in rest.items())])

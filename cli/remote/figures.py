@@ -1,6 +1,6 @@
 """A job's figures in words, with the digits that the dashboard shows."""
 
-from api.figures import UNKNOWN, duration, number, percent
+from api.figures import UNKNOWN, format_duration, format_number, format_percent
 from cli.remote.output import format_short_time
 from greentune.models import Eta, Figure, Job
 from store.site import SITE_UNKNOWN
@@ -15,14 +15,14 @@ def format_emissions(job: Job) -> str:
         return f"{UNKNOWN} unpriced"
     how = "settled" if basis.status == "settled" else "est."
     unknown = f", {SITE_UNKNOWN}" if SITE_UNKNOWN in basis.sources else ""
-    return f"{number(job.known_gco2e)} {how}{unknown}" + (", part unpriced" if job.unpriced_kwh else "")
+    return f"{format_number(job.known_gco2e)} {how}{unknown}" + (", part unpriced" if job.unpriced_kwh else "")
 
 
 def format_savings(job: Job) -> str:
     """The savings by less work and by moving it in time, apart, once the job is over."""
     if job.less_work_saving is None and job.moved_in_time_saving is None:
         return UNKNOWN
-    return f"{percent(job.less_work_saving)} work, {percent(job.moved_in_time_saving)} time"
+    return f"{format_percent(job.less_work_saving)} work, {format_percent(job.moved_in_time_saving)} time"
 
 
 def format_eta(expected: Eta | None) -> str:
@@ -35,7 +35,7 @@ def format_eta(expected: Eta | None) -> str:
 
 def format_hours(hours: Figure) -> str:
     """A length of time and its bounds."""
-    expected, low, high = (duration(value * 3600) for value in (hours.expected, hours.low, hours.high))
+    expected, low, high = (format_duration(value * 3600) for value in (hours.expected, hours.low, hours.high))
     return f"{expected} ({low} to {high})"
 
 
@@ -46,4 +46,8 @@ def measured_or_estimated(*, estimated: bool) -> str:
 
 def format_figure(figure: Figure | None) -> str:
     """An expected value and its bounds."""
-    return UNKNOWN if figure is None else f"{number(figure.expected)} ({number(figure.low)} to {number(figure.high)})"
+    return (
+        UNKNOWN
+        if figure is None
+        else f"{format_number(figure.expected)} ({format_number(figure.low)} to {format_number(figure.high)})"
+    )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import typer
 
-from api.figures import UNKNOWN, number, size
+from api.figures import UNKNOWN, format_number, format_size
 from cli.errors import SettingError
 from cli.remote.output import format_short_time, show_json, show_table
 from cli.remote.submission import upload_if_file
@@ -22,7 +22,7 @@ def show_models(client: Client, *, as_json: bool) -> None:
             model.name,
             UNKNOWN if model.parameters is None else f"{model.parameters:,}",
             UNKNOWN if model.tensors is None else str(model.tensors),
-            number(model.rho_floor),
+            format_number(model.rho_floor),
             UNKNOWN if model.max_length is None else str(model.max_length),
             model.licence,
             model.description,
@@ -63,7 +63,7 @@ def show_datasets(client: Client, *, limit: int, as_json: bool) -> None:
         show_json(datasets)
         return
     rows = (
-        (each.id, each.name, each.format, f"{each.rows:,}", size(each.bytes), format_short_time(each.created_at))
+        (each.id, each.name, each.format, f"{each.rows:,}", format_size(each.bytes), format_short_time(each.created_at))
         for each in datasets
     )
     show_table(("dataset", "name", "format", "rows", "size", "uploaded (UTC)"), rows, empty="no datasets")

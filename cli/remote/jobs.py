@@ -5,7 +5,7 @@ from typing import get_args
 
 import typer
 
-from api.figures import UNKNOWN, number, percent
+from api.figures import UNKNOWN, format_number, format_percent
 from cli.errors import CommandError, SettingError
 from cli.remote.connection import to_command_error
 from cli.remote.figures import format_emissions, format_savings
@@ -58,10 +58,10 @@ def _row(job: Job) -> tuple[str, ...]:
     return (
         job.id,
         job.status,
-        percent(job.progress.share),
+        format_percent(job.progress.share),
         UNKNOWN if job.eta is None else format_short_time(job.eta.finishes_at),
-        number(job.rho),
-        number(job.loss),
+        format_number(job.rho),
+        format_number(job.loss),
         format_emissions(job),
         format_savings(job),
     )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import typer
 
-from api.figures import UNKNOWN, number, size
+from api.figures import UNKNOWN, format_number, format_size
 from cli.errors import CommandError, NotFound, SettingError
 from cli.remote.output import format_short_time, show_json, show_table
 from greentune.client import Client
@@ -41,7 +41,7 @@ def show_artifacts(client: Client, job_id: str, *, as_json: bool) -> None:
     if as_json:
         show_json(artifacts)
         return
-    rows = ((each.name, size(each.bytes), format_short_time(each.created_at), each.sha256) for each in artifacts)
+    rows = ((each.name, format_size(each.bytes), format_short_time(each.created_at), each.sha256) for each in artifacts)
     show_table(("name", "size", "made (UTC)", "SHA-256"), rows, empty=f"{job_id} has no result yet")
 
 
@@ -72,13 +72,14 @@ def _epoch(epoch: Epoch) -> tuple[str, ...]:
     return (
         str(epoch.number),
         format_short_time(epoch.started_at),
-        f"{number(epoch.intensity.gco2e_per_kwh)}{guessed}",
-        number(epoch.rho_asked),
-        number(epoch.rho_reached),
+        f"{format_number(epoch.intensity.gco2e_per_kwh)}{guessed}",
+        format_number(epoch.rho_asked),
+        format_number(epoch.rho_reached),
         tensors,
-        number(epoch.train_loss),
-        number(epoch.eval_loss),
-        number(None if epoch.energy is None else epoch.energy.total_kwh),
-        number(epoch.emissions_gco2e) + (f" ({number(epoch.unpriced_kwh)} kWh unpriced)" if epoch.unpriced_kwh else ""),
+        format_number(epoch.train_loss),
+        format_number(epoch.eval_loss),
+        format_number(None if epoch.energy is None else epoch.energy.total_kwh),
+        format_number(epoch.emissions_gco2e)
+        + (f" ({format_number(epoch.unpriced_kwh)} kWh unpriced)" if epoch.unpriced_kwh else ""),
         epoch.reason,
     )

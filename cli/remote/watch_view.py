@@ -8,7 +8,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from api.figures import UNKNOWN, number, percent
+from api.figures import UNKNOWN, format_number, format_percent
 from cli.remote.events import format_event
 from cli.remote.figures import format_eta, measured_or_estimated
 from cli.remote.output import format_short_time, safe_text
@@ -32,24 +32,24 @@ def list_figures(snapshot: Snapshot) -> list[tuple[str, str]]:
     of_steps = "" if progress.steps is None else f", step {progress.steps_done} of {progress.steps}"
     shown = [
         ("state", job.status + (f": {job.reason}" if job.reason else "")),
-        ("done", f"{percent(progress.share)}, epoch {progress.epochs_done} of {progress.epochs}{of_steps}"),
+        ("done", f"{format_percent(progress.share)}, epoch {progress.epochs_done} of {progress.epochs}{of_steps}"),
         ("ETA (UTC)", format_eta(job.eta)),
         ("gate", _gate(job)),
-        ("ρ", number(job.rho)),
-        ("loss", number(job.loss)),
+        ("ρ", format_number(job.rho)),
+        ("loss", format_number(job.loss)),
         ("intensity", _intensity(snapshot)),
         ("energy", _energy(job)),
         ("emissions", _emissions(job)),
     ]
     if job.less_work_saving is not None or job.moved_in_time_saving is not None:
-        saved = [f"{percent(job.less_work_saving)} by less work"]
-        saved.append(f"{percent(job.moved_in_time_saving)} by moving it in time")
+        saved = [f"{format_percent(job.less_work_saving)} by less work"]
+        saved.append(f"{format_percent(job.moved_in_time_saving)} by moving it in time")
         others = (
             ("waiting for a worker", job.queueing_saving),
             ("pauses of its owner", job.owner_pause_saving),
             ("work done twice", job.lost_work_saving),
         )
-        saved += [f"{percent(share)} by {name}" for name, share in others if share]
+        saved += [f"{format_percent(share)} by {name}" for name, share in others if share]
         shown.append(("saved", f"{', '.join(saved)} (estimates)"))
     return shown
 
@@ -93,19 +93,20 @@ def _intensity(snapshot: Snapshot) -> str:
         if reading.gco2e_per_kwh is None:
             return UNKNOWN
         how = measured_or_estimated(estimated=reading.estimated)
-        return f"{number(reading.gco2e_per_kwh)} gCO2e/kWh, {how}, {reading.source}, of epoch {snapshot.epoch.number}"
+        value = format_number(reading.gco2e_per_kwh)
+        return f"{value} gCO2e/kWh, {how}, {reading.source}, of epoch {snapshot.epoch.number}"
     now = snapshot.intensity
     if now is None:
         return UNKNOWN
     how = measured_or_estimated(estimated=now.estimated)
-    return f"{number(now.gco2e_per_kwh)} gCO2e/kWh, {how}, {now.source}, now"
+    return f"{format_number(now.gco2e_per_kwh)} gCO2e/kWh, {how}, {now.source}, now"
 
 
 def _energy(job: Job) -> str:
     basis = job.emissions_basis
     if basis is None:
         return UNKNOWN
-    return f"{number(job.energy_kwh)} kWh" + (", estimated" if basis.energy_estimated else ", metered")
+    return f"{format_number(job.energy_kwh)} kWh" + (", estimated" if basis.energy_estimated else ", metered")
 
 
 def _emissions(job: Job) -> str:
@@ -114,5 +115,5 @@ def _emissions(job: Job) -> str:
         return UNKNOWN
     guessed = f", {SITE_UNKNOWN}" if SITE_UNKNOWN in basis.sources else ""
     guessed += ", from estimated intensities" if basis.estimated else ""
-    missing = f", without {number(job.unpriced_kwh)} kWh that have no price" if job.unpriced_kwh else ""
-    return f"{number(job.known_gco2e)} gCO2e, {basis.status}{guessed}{missing}"
+    missing = f", without {format_number(job.unpriced_kwh)} kWh that have no price" if job.unpriced_kwh else ""
+    return f"{format_number(job.known_gco2e)} gCO2e, {basis.status}{guessed}{missing}"

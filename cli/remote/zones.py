@@ -2,7 +2,7 @@
 
 import typer
 
-from api.figures import UNKNOWN, duration, number
+from api.figures import UNKNOWN, format_duration, format_number
 from cli.remote.figures import measured_or_estimated
 from cli.remote.output import format_short_time, replace_unprintable, show_json, show_table
 from cli.remote.sparkline import cleanest_hours, first_hour, hourly_means, sparkline
@@ -44,7 +44,9 @@ def show_zone(client: Client, name: str, *, as_json: bool) -> None:
     begin = first_hour(forecast.data)
     hours = hourly_means(forecast.data, begin, HOURS)
     known = [mean for mean in hours if mean is not None]
-    span = f"{number(min(known))} to {number(max(known))} gCO2e/kWh, from {format_short_time(begin)} UTC on"
+    span = (
+        f"{format_number(min(known))} to {format_number(max(known))} gCO2e/kWh, from {format_short_time(begin)} UTC on"
+    )
     typer.echo(f"next 24 h: {sparkline(hours)}  {span}")
     typer.echo(f"cleanest hours (UTC): {cleanest_hours(hours, begin)}")
     until = format_short_time(forecast.provider_until) if forecast.provider_until else None
@@ -60,9 +62,9 @@ def _row(zone: Zone, forecast: Forecast | None) -> tuple[str, ...]:
         bars, cleanest = sparkline(hours), cleanest_hours(hours, begin)
     return (
         zone.zone,
-        number(None if newest is None else newest.gco2e_per_kwh),
+        format_number(None if newest is None else newest.gco2e_per_kwh),
         UNKNOWN if newest is None else measured_or_estimated(estimated=newest.estimated),
-        duration(zone.age_seconds),
+        format_duration(zone.age_seconds),
         UNKNOWN if newest is None else newest.source,
         str(zone.workers),
         bars,
@@ -94,6 +96,6 @@ def _format_intensity(intensity: Intensity | None) -> str:
         return "nothing is known of it yet"
     how = measured_or_estimated(estimated=intensity.estimated)
     return (
-        f"{number(intensity.gco2e_per_kwh)} gCO2e/kWh now, {how}, {intensity.source} ({intensity.step}), "
-        f"{duration(intensity.age_seconds)} old, {intensity.signal}"
+        f"{format_number(intensity.gco2e_per_kwh)} gCO2e/kWh now, {how}, {intensity.source} ({intensity.step}), "
+        f"{format_duration(intensity.age_seconds)} old, {intensity.signal}"
     )

@@ -5,7 +5,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from api.reference.operations import Answer, Field, Operation, answers_of_all, operations, shapes, ways_in
+from api.reference.operations import (
+    Field,
+    Operation,
+    ResponseDoc,
+    common_responses,
+    list_operations,
+    list_schemas,
+    security_schemes,
+)
 
 MARK = "<!-- from the code: rest -->"
 DESCRIPTION = Path(__file__).parents[2] / "api" / "openapi.json"
@@ -20,14 +28,14 @@ def rest() -> str:
     """Every call by its group, and the objects that go in and come out, as Markdown."""
     openapi = json.loads(DESCRIPTION.read_text())
     groups = {tag["name"]: tag["description"] for tag in openapi["tags"]}
-    lines = ["## Ways in", "", *_table(("way", "what to send"), ways_in(openapi))]
-    lines += ["## What every call may answer", "", *_answers(answers_of_all(openapi))]
-    for group, calls in operations(openapi):
+    lines = ["## Ways in", "", *_table(("way", "what to send"), security_schemes(openapi))]
+    lines += ["## What every call may answer", "", *_answers(common_responses(openapi))]
+    for group, calls in list_operations(openapi):
         lines += [f"## {group.capitalize()}", "", f"{groups[group]}.", ""]
         for call in calls:
             lines += _call(call)
     lines += ["## Shapes", "", "What goes in and comes out, by name.", ""]
-    for shape in shapes(openapi):
+    for shape in list_schemas(openapi):
         lines += [f"### {shape.name}", ""]
         lines += [_text(shape.description), ""] if shape.description else []
         lines += _fields(shape.fields)
@@ -40,7 +48,7 @@ def _call(call: Operation) -> list[str]:
     lines += ["Needs no key.", ""] if call.open else []
     for label, fields in (("Parameters", call.parameters), ("Body", call.body)):
         lines += [f"{label}:", "", *_fields(fields)] if fields else []
-    return [*lines, "Answers:", "", *_answers(call.answers)]
+    return [*lines, "Answers:", "", *_answers(call.responses)]
 
 
 def _fields(fields: Sequence[Field]) -> list[str]:
@@ -51,7 +59,7 @@ def _fields(fields: Sequence[Field]) -> list[str]:
     return _table(("name", "type", "what"), rows) if fields else []
 
 
-def _answers(answers: Sequence[Answer]) -> list[str]:
+def _answers(answers: Sequence[ResponseDoc]) -> list[str]:
     rows = ((f"`{answer.status}`", answer.description, _text(answer.type), answer.headers) for answer in answers)
     return _table(("status", "what", "body", "headers"), rows)
 

@@ -10,7 +10,7 @@ from itsdangerous import URLSafeSerializer
 from sqlalchemy import func, select
 
 from api.access.rate_limits import FAILURES_PER_MINUTE
-from api.access.sessions import COOKIE
+from api.access.sessions import SESSION_COOKIE
 from api.main import create_app
 from scheduler.retention import remove_old_rows
 from store.database import Database
@@ -165,10 +165,10 @@ def test_a_wrong_key_is_told_on_the_form_and_too_many_are_not_looked_at(browser:
 def test_a_copied_cookie_of_a_session_that_was_signed_out_is_of_no_use(browser: Browser, settings: Settings) -> None:
     key = new_key(settings)
     browser.sign_in(key)
-    copied = {"Cookie": f"{COOKIE}={browser.cookies[COOKIE]}"}
+    copied = {"Cookie": f"{SESSION_COOKIE}={browser.cookies[SESSION_COOKIE]}"}
     browser.cookies.clear()
     browser.sign_in(key)
-    other = {"Cookie": f"{COOKIE}={browser.cookies[COOKIE]}"}
+    other = {"Cookie": f"{SESSION_COOKIE}={browser.cookies[SESSION_COOKIE]}"}
     browser.cookies.clear()
     assert browser.get("/jobs", headers=copied).status_code == 200
 
@@ -184,21 +184,21 @@ def test_a_copied_cookie_of_a_session_that_was_signed_out_is_of_no_use(browser: 
 @pytest.mark.fault(number=21)
 def test_signing_in_again_ends_the_session_before(browser: Browser, settings: Settings) -> None:
     browser.sign_in(new_key(settings, "alice", "user"))
-    before = browser.cookies[COOKIE]
+    before = browser.cookies[SESSION_COOKIE]
     browser.sign_in(new_key(settings, "bob", "user"))
     browser.cookies.clear()
 
-    assert browser.get("/jobs", headers={"Cookie": f"{COOKIE}={before}"}).status_code == 401
+    assert browser.get("/jobs", headers={"Cookie": f"{SESSION_COOKIE}={before}"}).status_code == 401
 
 
 @pytest.mark.fault(number=21)
 def test_a_cookie_of_an_earlier_version_leads_to_the_form(browser: Browser, settings: Settings) -> None:
     browser.sign_in(new_key(settings))
-    _, key_id, until = URLSafeSerializer(settings.secret, salt="session").loads(browser.cookies[COOKIE])
+    _, key_id, until = URLSafeSerializer(settings.secret, salt="session").loads(browser.cookies[SESSION_COOKIE])
     browser.cookies.clear()
     earlier = URLSafeSerializer(settings.secret, salt="session").dumps([key_id, until])
 
-    assert browser.get("/", headers={"Cookie": f"{COOKIE}={earlier!s}"}).status_code == 303
+    assert browser.get("/", headers={"Cookie": f"{SESSION_COOKIE}={earlier!s}"}).status_code == 303
 
 
 @pytest.mark.fault(number=21)

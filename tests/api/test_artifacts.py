@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from api.jobs.byte_range import requested_bytes
+from api.jobs.byte_range import parse_byte_range
 from api.problems import Problem
 from store.database import Database
 from store.settings import Settings
@@ -54,13 +54,13 @@ def record(database: Database, job_id: str, name: str) -> None:
     ],
 )
 def test_one_range_of_bytes_is_understood_and_anything_else_ignored(header: str, part: tuple[int, int] | None) -> None:
-    assert requested_bytes(header, 7) == part
+    assert parse_byte_range(header, 7) == part
 
 
 @pytest.mark.parametrize(("header", "size"), [("bytes=7-", 7), ("bytes=7-9", 7), ("bytes=-0", 7), ("bytes=0-", 0)])
 def test_a_range_beyond_the_file_is_refused_with_its_size(header: str, size: int) -> None:
     with pytest.raises(Problem) as refusal:
-        requested_bytes(header, size)
+        parse_byte_range(header, size)
     assert refusal.value.status_code == 416
     assert refusal.value.headers == {"Content-Range": f"bytes */{size}"}
 

@@ -12,8 +12,8 @@ import pyarrow.parquet
 import pytest
 from fastapi.testclient import TestClient
 
-from api.datasets.parquet import convert
-from api.datasets.tally import Limits, Refused
+from api.datasets.parquet import convert_parquet
+from api.datasets.tally import DatasetLimits, DatasetRejected
 from api.main import create_app
 from store.settings import Settings
 from tests.keys import bearer
@@ -103,15 +103,17 @@ def test_a_file_that_unfolds_beyond_the_memory_allowed_is_refused(tmp_path: Path
     one_text_for_all = pyarrow.DictionaryArray.from_arrays([0] * 200, ["x" * 2**22])
     (tmp_path / "bomb").write_bytes(parquet({"text": one_text_for_all}, compression="zstd"))
 
-    with pytest.raises(Refused, match="within the memory allowed"):
-        convert(tmp_path / "bomb", tmp_path / "rows", Limits(1000, 2**20, 2**30), memory_bytes=2**29)
+    with pytest.raises(DatasetRejected, match="within the memory allowed"):
+        convert_parquet(tmp_path / "bomb", tmp_path / "rows", DatasetLimits(1000, 2**20, 2**30), memory_bytes=2**29)
 
 
 def test_a_reader_that_dies_is_no_more_than_a_refused_file(tmp_path: Path) -> None:
     (tmp_path / "rows").write_bytes(parquet({"text": ["a"]}))
 
-    with pytest.raises(Refused, match="within 1 MiB of memory"):
-        convert(tmp_path / "rows", tmp_path / "converted", Limits(1000, 2**20, 2**30), memory_bytes=2**20)
+    with pytest.raises(DatasetRejected, match="within 1 MiB of memory"):
+        convert_parquet(
+            tmp_path / "rows", tmp_path / "converted", DatasetLimits(1000, 2**20, 2**30), memory_bytes=2**20
+        )
 
 
 def test_hundreds_of_damaged_files_are_refused_or_read_and_nothing_else(tmp_path: Path) -> None:
@@ -121,8 +123,8 @@ def test_hundreds_of_damaged_files_are_refused_or_read_and_nothing_else(tmp_path
 import random, sys
 from collections import Counter
 from pathlib import Path
-from api.datasets.parquet import convert_here
-from api.datasets.tally import Limits, Refused
+from api.datasets.parquet import convert_in_process
+from api.datasets.tally import DatasetLimits, DatasetRejected
 
 folder, dice, seen = Path({str(tmp_path)!r}), random.Random(7), Counter()
 whole = (folder / "whole").read_bytes()
@@ -132,9 +134,9 @@ for number in range(300):
         damaged[dice.randrange(4, len(damaged) - 8)] = dice.choice((0, 1, 127, 255, dice.randrange(256)))
     (folder / "damaged").write_bytes(damaged)
     try:
-        convert_here(folder / "damaged", folder / str(number), Limits(100, 10_000, 100_000))
+        convert_in_process(folder / "damaged", folder / str(number), DatasetLimits(100, 10_000, 100_000))
         seen["read"] += 1
-    except Refused:
+    except DatasetRejected:
         seen["refused"] += 1
 assert seen["refused"] > 50, seen
 """

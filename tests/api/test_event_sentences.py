@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from api.dashboard.event_sentences import sentence
+from api.dashboard.event_sentences import describe_event
 from store.status import JobStatus
 
 ROOT = Path(__file__).parents[2]
@@ -24,11 +24,11 @@ def written() -> set[str]:
 def test_every_type_that_is_written_has_a_sentence_of_its_own() -> None:
     assert len(written()) > 20
     for event_type in written():
-        assert "marker" not in sentence(event_type, NOTHING_SAID), f"{event_type} is told by its data alone"
+        assert "marker" not in describe_event(event_type, NOTHING_SAID), f"{event_type} is told by its data alone"
 
 
 def test_a_type_that_is_not_known_is_told_by_its_data() -> None:
-    assert sentence("moon.rose", {"phase": 0.123456, "over": "Kiel", "why": None}) == "phase: 0.1235; over: Kiel"
+    assert describe_event("moon.rose", {"phase": 0.123456, "over": "Kiel", "why": None}) == "phase: 0.1235; over: Kiel"
 
 
 @pytest.mark.parametrize(
@@ -58,4 +58,4 @@ def test_a_type_that_is_not_known_is_told_by_its_data() -> None:
     ],
 )
 def test_what_happened_is_told_with_what_is_known_of_it(event_type: str, data: dict[str, object], told: str) -> None:
-    assert sentence(event_type, data) == told
+    assert describe_event(event_type, data) == told

@@ -287,7 +287,7 @@ def test_a_stream_on_which_nothing_happens_is_kept_alive_and_ends_after_its_time
     serve: Callable[..., Server], job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(event_stream, "KEEP_ALIVE_SECONDS", 0.05)
-    monkeypatch.setattr(event_stream, "LIFE_SECONDS", 0.3)
+    monkeypatch.setattr(event_stream, "MAX_STREAM_SECONDS", 0.3)
 
     body = serve().client.get(f"/jobs/{job_id}/events", headers=ACCEPT).text
 

@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import update
 
 from api.access import authenticator
-from api.access.sessions import COOKIE
+from api.access.sessions import SESSION_COOKIE
 from api.jobs import event_stream
 from api.main import create_app
 from greencore.clock import utc_now
@@ -31,8 +31,8 @@ PATIENCE_SECONDS = 8.0
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tenths of a second in the place of seconds."""
-    monkeypatch.setattr(event_stream, "AUTHORISE_SECONDS", 0.1)
-    monkeypatch.setattr(authenticator, "REMEMBERED_SECONDS", 0.1)
+    monkeypatch.setattr(event_stream, "REAUTHORISE_SECONDS", 0.1)
+    monkeypatch.setattr(authenticator, "CACHE_SECONDS", 0.1)
 
 
 @pytest.fixture
@@ -155,14 +155,14 @@ def test_a_browsers_stream_ends_when_its_session_is_signed_out(
 ) -> None:
     with TestClient(app, follow_redirects=False) as browser:
         browser.post("/sign-in", data={"key": new_key(settings, "olga")}, headers=OWN_PAGE)
-        cookie = {"Cookie": f"{COOKIE}={browser.cookies[COOKIE]}"}
+        cookie = {"Cookie": f"{SESSION_COOKIE}={browser.cookies[SESSION_COOKIE]}"}
 
         ended = seconds_until_the_end(app, job_id, cookie, lambda: browser.post("/sign-out", headers=OWN_PAGE))
         assert ended is not None
 
         browser.post("/sign-in", data={"key": new_key(settings, "olga")}, headers=OWN_PAGE)
-        cookie = {"Cookie": f"{COOKIE}={browser.cookies[COOKIE]}"}
-        session = app.state.context.sessions.read(browser.cookies[COOKIE])
+        cookie = {"Cookie": f"{SESSION_COOKIE}={browser.cookies[SESSION_COOKIE]}"}
+        session = app.state.context.session_cookies.read(browser.cookies[SESSION_COOKIE])
 
     def sign_out_elsewhere() -> None:
         with database.session() as transaction:

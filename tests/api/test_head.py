@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from api.describe import description
+from api.describe import render_openapi
 from store.settings import Settings
 from tests.keys import bearer, new_key
 from tests.server import run_server
@@ -28,7 +28,7 @@ def comparable(answer: httpx.Response) -> tuple[int, dict[str, str]]:
 
 
 def test_every_path_that_takes_get_takes_head(app: FastAPI, settings: Settings, finished_job_id: str) -> None:
-    api = json.loads(description())
+    api = json.loads(render_openapi())
     given = {"job_id": finished_job_id, "name": "model.safetensors", "zone": "FR"}
     templates = [path for path, calls in api["paths"].items() if "get" in calls]
     paths = [re.sub(r"{(\w+)}", lambda match: given.get(match[1], "x"), path) for path in templates]
@@ -58,9 +58,9 @@ def test_head_of_an_event_stream_and_of_a_result_ends_at_once(
             assert head.status_code == 200
             assert head.headers["content-type"].startswith("text/event-stream")
         assert time.monotonic() - begin < 5
-        while app.state.context.event_seats.taken and time.monotonic() - begin < 5:
+        while app.state.context.stream_limiter.open_streams and time.monotonic() - begin < 5:
             time.sleep(0.01)
-        assert app.state.context.event_seats.taken == 0
+        assert app.state.context.stream_limiter.open_streams == 0
         head = client.head(f"/jobs/{finished_job_id}/artifacts/model.safetensors")
         assert (head.status_code, head.headers["content-length"]) == (200, "7")
         part = {"Range": "bytes=2-4"}
@@ -80,5 +80,5 @@ def test_head_honours_etags_keys_and_methods(client: TestClient, anonymous: Test
 
 
 def test_head_is_not_in_the_description() -> None:
-    assert not [path for path, calls in json.loads(description())["paths"].items() if "head" in calls]
+    assert not [path for path, calls in json.loads(render_openapi())["paths"].items() if "head" in calls]
     assert "HEAD" in (Path(__file__).parents[2] / "docs/reference/rest.md").read_text()

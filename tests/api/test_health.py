@@ -91,7 +91,7 @@ def warnings(client: TestClient) -> dict[str, str]:
 def test_what_keeps_jobs_waiting_is_named_and_takes_no_api_out_of_service(
     database: Database, settings: Settings, job_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.health.readiness.KEPT_SECONDS", 0.0)
+    monkeypatch.setattr("api.health.readiness.CACHE_SECONDS", 0.0)
     catalogue = tmp_path / "catalogue.toml"
     catalogue.write_text("[m]\nsource = '.'\nlicence = 'none'\n")
     lacking = settings.model_copy(update={"catalogue": catalogue, "data_dir": tmp_path / "file" / "var"})
@@ -124,7 +124,7 @@ def test_what_keeps_jobs_waiting_is_named_and_takes_no_api_out_of_service(
 def test_a_service_in_which_nothing_can_be_scheduled_is_not_ok(
     settings: Settings, database: Database, missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.health.readiness.KEPT_SECONDS", 0.0)
+    monkeypatch.setattr("api.health.readiness.CACHE_SECONDS", 0.0)
     with TestClient(create_app(settings)) as client:
         for role in ("scheduler", "prepare"):
             with database.session() as session:

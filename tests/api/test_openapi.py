@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from api.describe import COMMAND, FILE, description
+from api.describe import COMMAND, OPENAPI_FILE, render_openapi
 
 UNSAFE = {"post", "put", "patch", "delete"}
 PROBLEM = {"schema": {"$ref": "#/components/schemas/ProblemBody"}}
@@ -15,7 +15,7 @@ PROBLEM = {"schema": {"$ref": "#/components/schemas/ProblemBody"}}
 
 @pytest.fixture(scope="module")
 def openapi() -> dict[str, Any]:
-    made: dict[str, Any] = json.loads(description())
+    made: dict[str, Any] = json.loads(render_openapi())
     return made
 
 
@@ -35,9 +35,9 @@ def answers(operation: dict[str, Any], openapi: dict[str, Any]) -> dict[str, dic
 
 
 def test_the_committed_description_is_the_applications(openapi: dict[str, Any]) -> None:
-    stale = f"the interface has changed: `{COMMAND}` renews {FILE.name}, to be committed with what changed it"
-    assert json.loads(FILE.read_text()) == openapi, stale
-    assert FILE.read_text() == description(), stale
+    stale = f"the interface has changed: `{COMMAND}` renews {OPENAPI_FILE.name}, to be committed with what changed it"
+    assert json.loads(OPENAPI_FILE.read_text()) == openapi, stale
+    assert OPENAPI_FILE.read_text() == render_openapi(), stale
 
 
 def test_the_service_answers_with_the_same_description(client: TestClient, openapi: dict[str, Any]) -> None:

@@ -62,7 +62,7 @@ def assert_unavailable(response: Any, reason: str) -> None:
 def test_a_read_only_database_refuses_writes_and_answers_reads(
     client: TestClient, submit: Submit, database: Database, job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.health.readiness.KEPT_SECONDS", 0.0)
+    monkeypatch.setattr("api.health.readiness.CACHE_SECONDS", 0.0)
     with read_only(database):
         assert_unavailable(submit(), "is read-only at present")
         assert_unavailable(client.post(f"/jobs/{job_id}/cancel"), "is read-only at present")
@@ -79,7 +79,7 @@ def test_a_read_only_database_refuses_writes_and_answers_reads(
 def test_sessions_that_began_read_only_are_not_kept(
     client: TestClient, submit: Submit, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.health.readiness.KEPT_SECONDS", 0.0)
+    monkeypatch.setattr("api.health.readiness.CACHE_SECONDS", 0.0)
     for asks_readiness in (True, False):
         with server_setting(database, "default_transaction_read_only", "on", kept=True):
             with database.session() as one, database.session() as another:
@@ -105,7 +105,7 @@ def test_sessions_that_began_read_only_are_not_kept(
 def test_a_key_that_was_not_used_for_long_still_reads(
     client: TestClient, database: Database, job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.access.authenticator.REMEMBERED_SECONDS", 0.0)
+    monkeypatch.setattr("api.access.authenticator.CACHE_SECONDS", 0.0)
     with database.session() as session:
         session.execute(text("UPDATE api_keys SET last_used_at = NULL"))
     with read_only(database):
@@ -148,7 +148,7 @@ def test_readiness_sees_that_the_service_may_write_nothing(
     client: TestClient, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "api.health.readiness.MAY_WRITE", text("SELECT has_table_privilege('pg_monitor', 'jobs', 'INSERT')")
+        "api.health.readiness.CAN_WRITE_QUERY", text("SELECT has_table_privilege('pg_monitor', 'jobs', 'INSERT')")
     )
 
     assert client.get("/readyz").status_code == 503

@@ -319,7 +319,7 @@ def test_the_service_answers_others_while_it_simulates_and_refuses_a_third_simul
     answers: list[int] = []
     threads = [
         threading.Thread(target=lambda: answers.append(client.post("/policies/simulate", json=body).status_code))
-        for _ in range(simulation.MOST_AT_ONCE)
+        for _ in range(simulation.MAX_CONCURRENT_SIMULATIONS)
     ]
     for thread in threads:
         thread.start()

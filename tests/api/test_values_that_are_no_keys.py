@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from api.access import rate_limits
 from api.access.keys import is_key
-from api.access.sessions import COOKIE
+from api.access.sessions import SESSION_COOKIE
 from api.main import create_app
 from store.database import Database
 from store.settings import Settings
@@ -70,7 +70,7 @@ def test_the_id_of_a_key_whose_dashboard_is_open_opens_nothing(dashboard: TestCl
             assert anonymous.post("/keys", json={"owner": "mallory"}, headers=bearer(sent)).status_code == 401
             form = anonymous.post("/sign-in", data={"key": sent}, headers=OWN_PAGE)
             assert form.status_code == 401
-            assert anonymous.get("/keys", headers={"Cookie": f"{COOKIE}={sent}"}).status_code == 401
+            assert anonymous.get("/keys", headers={"Cookie": f"{SESSION_COOKIE}={sent}"}).status_code == 401
     assert len(dashboard.get("/keys").json()["data"]) == 1
 
 
@@ -83,7 +83,7 @@ def test_nothing_that_the_database_the_logs_and_the_pages_hold_is_taken_for_a_ke
     reads = ("/keys", "/audit", "/jobs", f"/jobs/{finished_job_id}", f"/jobs/{finished_job_id}/events", "/workers")
     with capture_logs() as logs:
         shown = [dashboard.get(path).text for path in (*pages, *reads)]
-    cookie = dashboard.cookies[COOKIE]
+    cookie = dashboard.cookies[SESSION_COOKIE]
     values = stored(database) | credential_like([shown, logs, hook.text, cookie, cookie.split(".")])
     [operator_key_id] = {key["id"] for key in dashboard.get("/keys").json()["data"] if key["owner"] == "olga"} & values
     assert {finished_job_id, cookie, hook.json()["id"]} <= values

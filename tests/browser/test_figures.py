@@ -20,10 +20,10 @@ TIMES = [0.0, 1_795_000_000.0, 1_795_000_000.999]
 @pytest.mark.parametrize(
     ("name", "server", "values"),
     [
-        ("number", figures.number, [*NUMBERS, *TINY, None]),
-        ("percent", figures.percent, [*SHARES, None]),
-        ("duration", figures.duration, [*SECONDS, None]),
-        ("size", figures.size, BYTES),
+        ("number", figures.format_number, [*NUMBERS, *TINY, None]),
+        ("percent", figures.format_percent, [*SHARES, None]),
+        ("duration", figures.format_duration, [*SECONDS, None]),
+        ("size", figures.format_size, BYTES),
     ],
 )
 def test_a_figure_is_written_alike_by_the_server_and_in_the_browser(
@@ -35,12 +35,12 @@ def test_a_figure_is_written_alike_by_the_server_and_in_the_browser(
 def test_a_time_is_written_alike_by_the_server_and_in_the_browser(page: Page) -> None:
     shown = in_browser(page, "time", [seconds * 1000 for seconds in TIMES])
 
-    assert shown == [figures.time(datetime.fromtimestamp(seconds, UTC)) for seconds in TIMES]
+    assert shown == [figures.format_time(datetime.fromtimestamp(seconds, UTC)) for seconds in TIMES]
 
 
 def test_a_saving_that_rounds_to_nothing_has_no_sign() -> None:
-    assert figures.percent(-0.0004) == "0.0 %"
-    assert figures.percent(-0.0006) == "−0.1 %"
+    assert figures.format_percent(-0.0004) == "0.0 %"
+    assert figures.format_percent(-0.0006) == "−0.1 %"
 
 
 def in_browser(page: Page, name: str, values: list[Any]) -> list[str]:

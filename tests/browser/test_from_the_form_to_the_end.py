@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 from sqlalchemy import text
 
-from api.figures import number, percent
+from api.figures import format_number, format_percent
 from api.main import create_app
 from store.settings import Settings
 from tests.acceptance.conftest import Service, start_quick_service, wait_until, write_small_catalogue
@@ -87,16 +87,16 @@ def test_a_job_is_submitted_in_the_form_paused_resumed_and_watched_to_its_end(
         assert told[figure] == job[figure], figure
     page.reload()
     for label, figure in (
-        ("Energy", f"{number(job['energy_kwh'])} kWh"),
-        ("Emissions", f"{number(job['emissions_gco2e'])} gCO2e"),
-        ("Loss", number(job["loss"])),
-        ("ρ asked", number(job["rho"])),
-        ("Saved", percent(job["less_work_saving"])),
-        ("Saved", percent(job["moved_in_time_saving"])),
+        ("Energy", f"{format_number(job['energy_kwh'])} kWh"),
+        ("Emissions", f"{format_number(job['emissions_gco2e'])} gCO2e"),
+        ("Loss", format_number(job["loss"])),
+        ("ρ asked", format_number(job["rho"])),
+        ("Saved", format_percent(job["less_work_saving"])),
+        ("Saved", format_percent(job["moved_in_time_saving"])),
     ):
         tile = page.locator("#state .tiles > div").filter(has=page.locator("dt", has_text=re.compile(f"^{label}$")))
         expect(tile).to_contain_text(figure)
     page.goto("/")
     expect(page.get_by_role("row").filter(has_text=job_id[-8:])).to_contain_text(
-        f"{number(job['emissions_gco2e'])} gCO2e"
+        f"{format_number(job['emissions_gco2e'])} gCO2e"
     )

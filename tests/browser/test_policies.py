@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, Response, expect
 from sqlalchemy import delete
 
-from api.figures import number, percent
+from api.figures import format_number, format_percent
 from api.policies import simulation
 from greencore.policy import parse_policy
 from store.policies import PolicyRepository
@@ -90,8 +90,8 @@ def test_an_edit_by_keyboard_changes_curve_and_backtest_before_it_is_saved(page:
     assert again == answer
     after = compared(page)
     remains, less = "What remains under the policy, gCO2e", "− saved by less work"
-    assert after[remains][:2] == [before[remains][0], number(answer["emissions_g"])]
-    assert after[less][:2] == [before[less][0], percent(answer["less_work_saving"])]
+    assert after[remains][:2] == [before[remains][0], format_number(answer["emissions_g"])]
+    assert after[less][:2] == [before[less][0], format_percent(answer["less_work_saving"])]
     assert after[remains][0] != after[remains][1]
     assert after[remains][2].startswith("+")
 
@@ -266,13 +266,13 @@ def test_every_kind_has_its_curve_and_says_what_it_rests_on(page: Page) -> None:
 
 def test_a_backtest_waits_its_turn_where_the_service_does_enough_of_them(page: Page) -> None:
     monitor_of(page).expect("503")
-    for _ in range(simulation.MOST_AT_ONCE):
-        simulation._places.acquire()
+    for _ in range(simulation.MAX_CONCURRENT_SIMULATIONS):
+        simulation._simulation_slots.acquire()
     try:
         with page.expect_response(answers(SIMULATE)) as refused:
             page.goto(EDITOR)
     finally:
-        simulation._places.release(simulation.MOST_AT_ONCE)
+        simulation._simulation_slots.release(simulation.MAX_CONCURRENT_SIMULATIONS)
     assert refused.value.status == 503
 
     expect(page.locator("#stale")).to_be_hidden()

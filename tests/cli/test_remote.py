@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from api.figures import number
+from api.figures import format_number
 from cli.beside import advertise_service, discover_service
 from cli.completion import TIMEOUT_SECONDS, complete_job, complete_policy, complete_zone
 from cli.embedded import LOOPBACK, find_free_port
@@ -163,7 +163,7 @@ def test_jobs_are_listed_in_the_services_figures_and_filtered(
     [line] = [line for line in greentune.shown("jobs").splitlines() if job.id in line]
     assert "succeeded" in line
     assert "100 %" in line.replace("100.0 %", "100 %")
-    assert f"{number(ended.emissions_gco2e)} est." in line
+    assert f"{format_number(ended.emissions_gco2e)} est." in line
     assert [each["id"] for each in greentune.json("jobs")] == [other.id, job.id]
     assert [each["id"] for each in greentune.json("jobs", "--limit", "1")] == [other.id]
     assert [each["id"] for each in greentune.json("jobs", "--status", "succeeded")] == [job.id]
@@ -217,8 +217,11 @@ def test_an_estimate_shows_now_beside_the_best_window(
 
     assert found["now"]["starts_at"].startswith("2026-11-23T12:00")
     for figure in (found["now"]["energy_kwh"], found["best"]["emissions_gco2e"]):
-        assert f"{number(figure['expected'])} ({number(figure['low'])} to {number(figure['high'])})" in shown
-    assert f"saved by the best window: {number(found['saving']['gco2e'])} gCO2e" in shown
+        assert (
+            f"{format_number(figure['expected'])} ({format_number(figure['low'])} to {format_number(figure['high'])})"
+            in shown
+        )
+    assert f"saved by the best window: {format_number(found['saving']['gco2e'])} gCO2e" in shown
     assert len(list(client.jobs())) == 1
     assert "--model: " in greentune.refused("estimate", *options[2:], "--model", "none", code=2)
 

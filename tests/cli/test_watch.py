@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from api.figures import number
+from api.figures import format_number
 from greentune.client import Client
 from greentune.models import Job
 from store.database import Database
@@ -68,10 +68,10 @@ def test_a_job_that_succeeds_is_followed_to_its_end_in_the_services_figures(
     assert any("job.succeeded" in line for line in lines)
     assert "state: succeeded" in lines
     for name, figure in (
-        ("ρ", f"{number(ended.rho)}"),
-        ("loss", f"{number(ended.loss)}"),
-        ("energy", f"{number(ended.energy_kwh)} kWh, estimated"),
-        ("emissions", f"{number(ended.emissions_gco2e)} gCO2e, provisional, from estimated intensities"),
+        ("ρ", f"{format_number(ended.rho)}"),
+        ("loss", f"{format_number(ended.loss)}"),
+        ("energy", f"{format_number(ended.energy_kwh)} kWh, estimated"),
+        ("emissions", f"{format_number(ended.emissions_gco2e)} gCO2e, provisional, from estimated intensities"),
         ("intensity", "212 gCO2e/kWh, estimated, trace (synthetic), of epoch 1"),
     ):
         assert f"{name}: {figure}" in lines

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from api.health.readiness import NEEDED_BY_EVERY_JOB
 from api.main import create_app
-from api.metrics.families import families
+from api.metrics.families import build_metric_families
 from api.metrics.requests import RequestMetrics
 from greencore.clock import utc_now
 from store.metrics import Figures, Intensity, JobCount, OpenJobs, Processes, UnpricedEnergy
@@ -51,9 +51,9 @@ def every_sample() -> dict[str, set[str]]:
         unpriced=[UnpricedEnergy("FR", 1.0)],
     )
     requests = RequestMetrics(CollectorRegistry())
-    requests.answered("GET", "/jobs", 200, seconds=0.1)
+    requests.record_response("GET", "/jobs", 200, seconds=0.1)
     samples: dict[str, set[str]] = {}
-    for family in [*families(figures, zones=["FR"], lease_seconds=60.0), *requests.registry.collect()]:
+    for family in [*build_metric_families(figures, zones=["FR"], lease_seconds=60.0), *requests.registry.collect()]:
         for sample in family.samples:
             samples.setdefault(sample.name, set()).update(sample.labels)
     return samples
