@@ -12,26 +12,26 @@ from store.workers import WorkerRepository
 
 # A scheduler asks for the lead at every tick. Its row among the workers has an id that nobody outside it knows, so its
 # connections are known by the address that they share with this process.
-HEARD_FROM_HERE = text("""
+COUNT_RECENT_LOCAL_CONNECTIONS = text("""
     SELECT count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid()
       AND client_addr IS NOT DISTINCT FROM inet_client_addr()
       AND state_change > clock_timestamp() - make_interval(secs => :seconds)
 """)
-STATEMENT_SECONDS = 5.0
+STATEMENT_TIMEOUT_SECONDS = 5.0
 
 
-def fault(settings: Settings) -> str | None:
+def find_problem(settings: Settings) -> str | None:
     """What is wrong, in words; None where a scheduler has shown itself, and this machine has been heard, in a lease's
     time. Several schedulers on one address cover for each other: give each an address of its own, as containers have.
     """
-    database = Database(settings.database_url, statement_timeout_seconds=STATEMENT_SECONDS)
+    database = Database(settings.database_url, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS)
     seconds = settings.lease_seconds
     try:
         with database.session() as session:
             if not WorkerRepository(session).live(within=timedelta(seconds=seconds), role="scheduler"):
                 return f"no scheduler has given a sign of life for {seconds:g} s"
-            if not session.scalar(HEARD_FROM_HERE, {"seconds": seconds}):
+            if not session.scalar(COUNT_RECENT_LOCAL_CONNECTIONS, {"seconds": seconds}):
                 return f"the database has heard nothing from this machine for {seconds:g} s"
     except DBAPIError as error:
         return f"the database does not answer: {error.orig}"
@@ -41,4 +41,4 @@ def fault(settings: Settings) -> str | None:
 
 
 if __name__ == "__main__":
-    sys.exit(fault(get_settings()))
+    sys.exit(find_problem(get_settings()))

@@ -8,12 +8,12 @@ from celery import Celery
 
 from store.message_broker import connect_redis, describe_refusal, probe_write
 from store.settings import Settings
-from worker.app import broker_faults, make_app, send
+from worker.app import make_app, send_task, translate_redis_errors
 
 log = structlog.get_logger()
 
 # Whoever finds it gone knows that the broker was emptied, and every message with it.
-MARK = "greentune:messages"
+MARKER_KEY = "greentune:messages"
 
 
 class Broker:
@@ -22,39 +22,39 @@ class Broker:
     def __init__(self, settings: Settings) -> None:
         self.celery: Celery = make_app(settings)
         self._redis = connect_redis(settings.redis_url)
-        self._answers = True
+        self._available = True
 
-    def answers(self) -> bool:
+    def is_available(self) -> bool:
         """Whether the broker takes messages now."""
         try:
             probe_write(self._redis)
         except redis.RedisError as error:
-            if self._answers:
+            if self._available:
                 log.warning("broker.unreachable", reason=describe_refusal(error), error=str(error))
-            self._answers = False
+            self._available = False
             return False
-        if not self._answers:
+        if not self._available:
             log.info("broker.reachable")
-        self._answers = True
+        self._available = True
         return True
 
     def was_emptied(self) -> bool:
         """Whether the mark is gone. Raises `BrokerDown`."""
-        with broker_faults():
-            return not self._redis.exists(MARK)
+        with translate_redis_errors():
+            return not self._redis.exists(MARKER_KEY)
 
-    def mark(self) -> None:
+    def set_marker(self) -> None:
         """Leave the mark that `was_emptied` looks for. Raises `BrokerDown`."""
-        with broker_faults():
-            self._redis.set(MARK, 1)
+        with translate_redis_errors():
+            self._redis.set(MARKER_KEY, 1)
 
     def send(self, task: str, *args: Any, queue: str) -> None:
         """Send a message now. Raises `BrokerDown`."""
-        send(self.celery, task, *args, queue=queue)
+        send_task(self.celery, task, *args, queue=queue)
 
     def terminate(self, task_id: str) -> None:
         """Have whichever worker runs this message kill the process that does. Raises `BrokerDown`."""
-        with broker_faults():
+        with translate_redis_errors():
             self.celery.control.revoke(task_id, terminate=True, signal="SIGKILL")
 
     def close(self) -> None:

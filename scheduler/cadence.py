@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 
-class Cadence:
+class PeriodicTimer:
     """Due at once, and again when `every` has passed; a clock that was put back makes it due, too."""
 
     def __init__(self, every: timedelta) -> None:

@@ -13,47 +13,47 @@ from store.settings import Settings
 from store.status import JobStatus
 from store.tracing import add_event
 from store.workers import WorkerRepository
-from worker.app import PREPARE, PREPARE_QUEUE
+from worker.app import PREPARE_QUEUE, PREPARE_TASK
 
 log = structlog.get_logger()
 
 # One that is worked on, and one that waits, so that no worker is ever without.
-SENT_PER_WORKER = 2
+MESSAGES_PER_PREPARE_WORKER = 2
 # Preparing takes no lease. It may take as many times as long as a job waits for an idle training worker.
-PREPARING = 4
+PREPARE_TIMEOUT_FACTOR = 4
 
 
 def dispatch_new_jobs(database: Database, broker: Broker, settings: Settings, *, at: datetime) -> None:
     """Send jobs that wait for validation to the prepare workers, and again what nobody has prepared in time."""
-    sent_for = preparing_time(settings)
+    sent_for = prepare_timeout(settings)
     with database.session() as session:
         queue = QueueRepository(session)
         if not queue.try_lock():
             return
         workers = WorkerRepository(session).live(within=timedelta(seconds=settings.lease_seconds), role="prepare")
         sent = queue.sent(JobStatus.VALIDATING, at=at, sent_for=sent_for)
-        free = SENT_PER_WORKER * max(len(workers), 1) - len(sent)
+        free = MESSAGES_PER_PREPARE_WORKER * max(len(workers), 1) - len(sent)
         if free <= 0:
             return
-        held = Counter(owner for owner, _ in sent)
+        jobs_per_owner = Counter(owner for owner, _ in sent)
         messages: dict[str, tuple[str, str]] = {}
-        for job in in_turn(queue.waiting(JobStatus.VALIDATING, at=at, sent_for=sent_for), held):
+        for job in in_turn(queue.waiting(JobStatus.VALIDATING, at=at, sent_for=sent_for), jobs_per_owner):
             if len(messages) == free:
                 break
             row = queue.lock(job.id, JobStatus.VALIDATING)
             if row is not None:
                 row.dispatched_at = at
-                held[job.owner] += 1
-                messages[job.id] = (PREPARE, PREPARE_QUEUE)
-    send_all(database, broker, messages)
+                jobs_per_owner[job.owner] += 1
+                messages[job.id] = (PREPARE_TASK, PREPARE_QUEUE)
+    send_job_messages(database, broker, messages)
 
 
-def preparing_time(settings: Settings) -> timedelta:
+def prepare_timeout(settings: Settings) -> timedelta:
     """After so long, a message to a prepare worker that came to nothing is sent again."""
-    return timedelta(seconds=PREPARING * settings.redispatch_seconds)
+    return timedelta(seconds=PREPARE_TIMEOUT_FACTOR * settings.redispatch_seconds)
 
 
-def send_all(database: Database, broker: Broker, messages: dict[str, tuple[str, str]]) -> None:
+def send_job_messages(database: Database, broker: Broker, messages: dict[str, tuple[str, str]]) -> None:
     """Send each job's message, given as task and queue, now that its row says that it was sent.
 
     In this order no worker finds the row locked and takes the message for a second one. A crash in between loses

@@ -7,8 +7,8 @@ import structlog
 from sqlalchemy.orm import Session
 
 from greencore.policy.gating import GateDecision
-from scheduler.gates import LOOK_EVERY, look_at_gate
-from scheduler.placing import NOT_LOOKED_AT, Fleet, guarded, look_at_waiting
+from scheduler.gates import GATE_EVALUATION_INTERVAL, evaluate_job_gate
+from scheduler.placing import GATE_NOT_EVALUATED, Fleet, evaluate_or_skip_job, evaluate_waiting_job
 from store.database import Database
 from store.jobs import JobRepository
 from store.pace import pace
@@ -21,21 +21,25 @@ from store.transitions import transition
 log = structlog.get_logger()
 
 # A tick must not be long; what is left over is due at the next.
-LOOKS_PER_TICK = 50
+MAX_EVALUATIONS_PER_TICK = 50
 
 
 def release_deferred_jobs(database: Database, fleet: Fleet, settings: Settings, *, at: datetime) -> None:
     """Queue every deferred job whose time has come and whose gate is open, or which no worker could run now."""
     with database.session() as session:
-        for job in QueueRepository(session).deferred(due=at, limit=LOOKS_PER_TICK):
-            job.not_before = at + LOOK_EVERY
-            found = guarded(session, job, partial(look_at_waiting, session, job, fleet, settings, at=at))
-            if found is None and job.reason == NOT_LOOKED_AT:
+        for job in QueueRepository(session).deferred(due=at, limit=MAX_EVALUATIONS_PER_TICK):
+            job.not_before = at + GATE_EVALUATION_INTERVAL
+            decision = evaluate_or_skip_job(
+                session, job, partial(evaluate_waiting_job, session, job, fleet, settings, at=at)
+            )
+            if decision is None and job.reason == GATE_NOT_EVALUATED:
                 continue
-            if found is None or found.opens:
-                transition(session, job, JobStatus.QUEUED, at=at, reason=job.reason if found is None else found.reason)
+            if decision is None or decision.opens:
+                transition(
+                    session, job, JobStatus.QUEUED, at=at, reason=job.reason if decision is None else decision.reason
+                )
             else:
-                job.reason = found.reason
+                job.reason = decision.reason
 
 
 def pause_running_jobs(database: Database, settings: Settings, *, at: datetime) -> None:
@@ -44,16 +48,18 @@ def pause_running_jobs(database: Database, settings: Settings, *, at: datetime) 
     Only a gate of the mode "pause" closes on a job that has begun.
     """
     with database.session() as session:
-        for job in QueueRepository(session).running_to_look_at(due=at, limit=LOOKS_PER_TICK):
-            job.not_before = at + LOOK_EVERY
-            found = guarded(session, job, partial(_look_at_running, session, job, settings, at=at))
-            if found is not None and not found.opens:
+        for job in QueueRepository(session).running_to_look_at(due=at, limit=MAX_EVALUATIONS_PER_TICK):
+            job.not_before = at + GATE_EVALUATION_INTERVAL
+            decision = evaluate_or_skip_job(session, job, partial(_evaluate_running_job, session, job, settings, at=at))
+            if decision is not None and not decision.opens:
                 job.control, job.control_at = "defer", at
-                JobRepository(session).record(job.id, "gate.closed", at=at, reason=found.reason, saving=found.saving)
-                log.info("gate.closed", job=job.id, reason=found.reason)
+                JobRepository(session).record(
+                    job.id, "gate.closed", at=at, reason=decision.reason, saving=decision.saving
+                )
+                log.info("gate.closed", job=job.id, reason=decision.reason)
 
 
-def _look_at_running(session: Session, job: Job, settings: Settings, *, at: datetime) -> GateDecision:
+def _evaluate_running_job(session: Session, job: Job, settings: Settings, *, at: datetime) -> GateDecision:
     assert job.zone is not None
-    expected = pace(session, job, settings, device=job.device)
-    return look_at_gate(session, job, expected, settings, zone=job.zone, computing=True, at=at)
+    estimate = pace(session, job, settings, device=job.device)
+    return evaluate_job_gate(session, job, estimate, settings, zone=job.zone, computing=True, at=at)

@@ -15,7 +15,7 @@ from store.tables import Job
 
 HOUR = timedelta(hours=1)
 # The forecast is renewed as often; where readings are shorter, each new one is looked at.
-LOOK_EVERY = timedelta(minutes=15)
+GATE_EVALUATION_INTERVAL = timedelta(minutes=15)
 
 
 def is_gated(job: Job) -> bool:
@@ -24,10 +24,10 @@ def is_gated(job: Job) -> bool:
     return bool(gate.get("mode", "none") != "none" or gate.get("pause_above") is not None)
 
 
-def look_at_gate(
+def evaluate_job_gate(
     session: Session,
     job: Job,
-    pace: Pace | None,
+    estimate: Pace | None,
     settings: Settings,
     *,
     zone: str,
@@ -36,22 +36,22 @@ def look_at_gate(
 ) -> GateDecision:
     """Holds a locked job's gate against what is expected of its zone, and keeps what was said in `job.gate`.
 
-    `job.not_before` becomes the time of the next look. A job whose pace is not known yet runs: it cannot be planned.
+    `job.not_before` becomes the time of the next evaluation. A job without an estimate runs: it cannot be planned.
     """
-    if pace is None:
+    if estimate is None:
         return GateDecision(True, None, 0.0, False, False, False, "its duration is not known yet")
     policy = policy_of(job)
     before: dict[str, Any] = job.gate or {}
     _, rho_max = policy.rho_range
-    progress = _progress(job, pace, before, computing=computing)
-    deadline = _deadline(job, job.epochs * pace.epoch_hours * rho_max + policy.gate.max_delay_hours, at)
+    progress = _progress(job, estimate, before, computing=computing)
+    deadline = _deadline(job, job.epochs * estimate.epoch_hours * rho_max + policy.gate.max_delay_hours, at)
     # When the plan's slack is used up, the model must still be loaded before it trains.
-    latest_end = deadline - pace.startup_hours * HOUR
+    latest_end = deadline - estimate.startup_hours * HOUR
     basis, until = basis_of(job), max(latest_end, at)
     known = GridRepository(session).knowledge(zone, basis.signal, at, until, emission_factors=basis.emission_factors)
     in_force = known.in_force(at, stale_limit=settings.stale_limit, static=settings.static_mean(zone))
     forecast = known.outlook(at)
-    found = evaluate_gate(
+    decision = evaluate_gate(
         policy,
         progress,
         now=at,
@@ -60,31 +60,31 @@ def look_at_gate(
         intensity_gco2e_per_kwh=None if in_force is None else in_force.reading.gco2e_per_kwh,
     )
     current = forecast.at(at)
-    looks = [at + LOOK_EVERY, *([current.end] if current is not None else [])]
-    job.not_before = min([*looks, *([found.until] if found.until is not None else [])])
+    next_evaluations = [at + GATE_EVALUATION_INTERVAL, *([current.end] if current is not None else [])]
+    job.not_before = min([*next_evaluations, *([decision.until] if decision.until is not None else [])])
     job.gate = {
-        **{name: value for name, value in asdict(found).items() if name != "until"},
+        **{name: value for name, value in asdict(decision).items() if name != "until"},
         "at": at.isoformat(),
-        "until": None if found.until is None else found.until.isoformat(),
+        "until": None if decision.until is None else decision.until.isoformat(),
         "deadline": deadline.isoformat(),
-        "pace": asdict(pace),
+        "pace": asdict(estimate),
     }
-    return found
+    return decision
 
 
-def _progress(job: Job, pace: Pace, before: dict[str, Any], *, computing: bool) -> RunProgress:
+def _progress(job: Job, estimate: Pace, before: dict[str, Any], *, computing: bool) -> RunProgress:
     done = job.steps_done / job.steps * job.epochs if job.steps else float(job.epochs_done)
     within = min(max(done - job.epochs_done, 0.0), 1.0)
     rho = job.rho if job.rho is not None else None
-    current = (1.0 - within) * pace.epoch_hours * rho if within > 0 and rho is not None else 0.0
+    current = (1.0 - within) * estimate.epoch_hours * rho if within > 0 and rho is not None else 0.0
     whole = job.epochs - job.epochs_done - (1 if current > 0 else 0)
     return RunProgress(
         epoch_left_hours=current,
-        work_left_hours=max(whole, 0) * pace.epoch_hours,
+        work_left_hours=max(whole, 0) * estimate.epoch_hours,
         rho=rho,
         begun=job.started_at is not None,
         computing=computing,
-        switch_hours=pace.startup_hours,
+        switch_hours=estimate.startup_hours,
         committed=bool(before.get("committed", False)),
         shut=bool(before.get("shut", False)),
     )

@@ -11,12 +11,14 @@ from store.database import TCP, WAKE_CHANNEL, connection_arguments
 
 log = structlog.get_logger()
 
-LOCK = 0x6EE7_0001  # any number that nothing else in this database locks
+LEADER_LOCK_ID = 0x6EE7_0001  # any number that nothing else in this database locks
 # The server gives up the lock of a leader whose machine is gone without a word within about half a minute.
-SERVER_TCP = "; ".join(f"SET tcp_{name.removeprefix('tcp_')} = {value}" for name, value in TCP.items())
-HELD = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND pid = pg_backend_pid() AND granted"
+SET_TCP_TIMEOUTS = "; ".join(f"SET tcp_{name.removeprefix('tcp_')} = {value}" for name, value in TCP.items())
+COUNT_OWN_LOCKS = (
+    "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND pid = pg_backend_pid() AND granted"
+)
 # The leader asks for its lock at every tick: one that has not for so long hangs, or was stopped.
-END_SILENT_LEADER = """
+TERMINATE_STALE_LEADER = """
     SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_stat_activity USING (pid)
     WHERE locktype = 'advisory' AND objid = %s AND granted AND pid <> pg_backend_pid()
       AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -27,31 +29,33 @@ END_SILENT_LEADER = """
 class Leadership:
     """One connection that holds the lock, or waits for it, and listens. Losing the connection loses both.
 
-    A leader that is not heard for `patience_seconds` is deposed. It may still be in the middle of a tick when it wakes:
-    whatever a tick does is safe to do beside another's.
+    A leader that is not heard for `stale_after_seconds` is deposed. It may still be in the middle of a tick when it
+    wakes: whatever a tick does is safe to do beside another's.
     """
 
-    def __init__(self, url: URL, *, patience_seconds: float = 60.0) -> None:
+    def __init__(self, url: URL, *, stale_after_seconds: float = 60.0) -> None:
         self._connection_arguments = connection_arguments(url)
-        self._patience_seconds = patience_seconds
+        self._stale_after_seconds = stale_after_seconds
         self._connection: psycopg.Connection[Any] | None = None
 
-    def leads(self) -> bool:
+    def try_acquire(self) -> bool:
         """Whether this process leads: the lock is taken, or was taken and its connection still stands.
 
         Raises `psycopg.OperationalError` where the database cannot be reached, or this leader was deposed.
         """
         if self._connection is None or self._connection.closed:
             self._connection = psycopg.connect(**self._connection_arguments, autocommit=True)
-            self._connection.execute(f"{SERVER_TCP}; LISTEN {WAKE_CHANNEL}")
-        held = self._connection.execute(HELD, (LOCK,)).fetchone()
+            self._connection.execute(f"{SET_TCP_TIMEOUTS}; LISTEN {WAKE_CHANNEL}")
+        held = self._connection.execute(COUNT_OWN_LOCKS, (LEADER_LOCK_ID,)).fetchone()
         if held and held[0]:
             return True
         if self._try_lock(self._connection):
             return True
-        deposed = self._connection.execute(END_SILENT_LEADER, (LOCK, self._patience_seconds)).fetchall()
+        deposed = self._connection.execute(
+            TERMINATE_STALE_LEADER, (LEADER_LOCK_ID, self._stale_after_seconds)
+        ).fetchall()
         if deposed:
-            log.warning("scheduler.deposed_another", silent_for_s=self._patience_seconds)
+            log.warning("scheduler.deposed_another", silent_for_s=self._stale_after_seconds)
         return False
 
     def wait(self, seconds: float) -> None:
@@ -70,7 +74,7 @@ class Leadership:
             self._connection = None
 
     def _try_lock(self, connection: psycopg.Connection[Any]) -> bool:
-        won = connection.execute("SELECT pg_try_advisory_lock(%s)", (LOCK,)).fetchone()
+        won = connection.execute("SELECT pg_try_advisory_lock(%s)", (LEADER_LOCK_ID,)).fetchone()
         if won and won[0]:
             log.info("scheduler.leads")
             return True

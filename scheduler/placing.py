@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from greencore.carbon import Basis
 from greencore.policy.gating import GateDecision
-from scheduler.gates import is_gated, look_at_gate
+from scheduler.gates import evaluate_job_gate, is_gated
 from store.eta import expected_end_of_waiting, keep
 from store.pace import pace
 from store.placement import place, zones_of
@@ -21,7 +21,7 @@ from store.workers import WorkerRepository
 
 log = structlog.get_logger()
 
-NOT_LOOKED_AT = "its gate could not be looked at, which is tried again"
+GATE_NOT_EVALUATED = "its gate could not be looked at, which is tried again"
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class Fleet:
         ]
 
 
-def live_workers(session: Session, settings: Settings) -> Sequence[Worker]:
+def list_live_workers(session: Session, settings: Settings) -> Sequence[Worker]:
     """The training workers that were seen within the time of a lease."""
     return WorkerRepository(session).live(within=timedelta(seconds=settings.lease_seconds))
 
 
-def nobody_serves(job: Job, served: Collection[str]) -> str:
+def describe_missing_worker(job: Job, served: Collection[str]) -> str:
     """Why a job waits that no live worker, all of which are in the zones `served`, could run."""
     if job.zone_asked is not None:
         return f"waits for a worker in zone {job.zone_asked}{none_alive(served)}"
@@ -58,43 +58,45 @@ def nobody_serves(job: Job, served: Collection[str]) -> str:
     return f"waits for a worker of a zone with {intensity} intensity{factors}: none is alive"
 
 
-def guarded(session: Session, job: Job, look: Callable[[], GateDecision | None]) -> GateDecision | None:
+def evaluate_or_skip_job(
+    session: Session, job: Job, evaluate: Callable[[], GateDecision | None]
+) -> GateDecision | None:
     """What a look at one job finds. No job may hold up the others: one whose look fails is left as it was, with a
     reason, and found to be None. Raises `DBAPIError` alone."""
     try:
         with session.begin_nested():
-            return look()
+            return evaluate()
     except DBAPIError:
         raise
     except Exception as fault:
         log.exception("job.not_looked_at", job=job.id, exc_info=fault)
-        job.reason = NOT_LOOKED_AT
+        job.reason = GATE_NOT_EVALUATED
         return None
 
 
-def look_at_waiting(
+def evaluate_waiting_job(
     session: Session, job: Job, fleet: Fleet, settings: Settings, *, at: datetime
 ) -> GateDecision | None:
     """Place a locked job and look at its gate; None, with the reason in the job, where no worker could run it."""
     # What has been priced on one basis stays with it.
     zones = fleet.zones(job.signal, job.emission_factors) if job.zone_asked is None else fleet.zones()
     if not zones or (job.zone_asked is not None and job.zone_asked not in zones):
-        job.reason = nobody_serves(job, zones)
+        job.reason = describe_missing_worker(job, zones)
         return None
-    expected = pace(session, job, settings, device=job.device or fleet.workers[0].device)
+    estimate = pace(session, job, settings, device=job.device or fleet.workers[0].device)
     zone, why = job.zone_asked, "no gate"
     if zone is None and job.energy_kwh > 0 and job.zone in zones:
         zone, why = job.zone, "goes on in the zone where it has run"
     if zone is None:
-        placement = place(session, zones, fleet.bases, expected, job.epochs, at=at)
+        placement = place(session, zones, fleet.bases, estimate, job.epochs, at=at)
         assert placement is not None
         zone, why = placement.zone, placement.reason
     job.zone = zone
     if job.signal is None:
         job.signal, job.emission_factors = fleet.bases[zone].signal, fleet.bases[zone].emission_factors
-    found = GateDecision(True, None, 0.0, False, False, False, why)
+    decision = GateDecision(True, None, 0.0, False, False, False, why)
     if is_gated(job):
-        found = look_at_gate(session, job, expected, settings, zone=zone, computing=False, at=at)
+        decision = evaluate_job_gate(session, job, estimate, settings, zone=zone, computing=False, at=at)
     there = sum(worker.zone == zone for worker in fleet.workers)
-    keep(job, expected_end_of_waiting(session, job, expected, workers=there, at=at))
-    return found
+    keep(job, expected_end_of_waiting(session, job, estimate, workers=there, at=at))
+    return decision

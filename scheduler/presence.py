@@ -3,37 +3,37 @@
 from datetime import timedelta
 
 from greencore.clock import utc_now
-from scheduler.cadence import Cadence
+from scheduler.cadence import PeriodicTimer
 from store.database import Database
 from store.ids import new_id
 from store.settings import Settings
 from store.workers import WorkerRepository
 
 # Until then an operator sees who has fallen silent.
-FORGOTTEN_AFTER = timedelta(days=1)
+SILENT_PROCESS_RETENTION = timedelta(days=1)
 
 
-class Presence:
+class SchedulerHeartbeat:
     """This scheduler's row among the workers, whether it leads or not."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self.id = new_id("scheduler")
         self._database = database
-        self._cadence = Cadence(timedelta(seconds=settings.heartbeat_seconds))
+        self._timer = PeriodicTimer(timedelta(seconds=settings.heartbeat_seconds))
 
-    def show(self) -> None:
+    def beat_if_due(self) -> None:
         """Tell that this scheduler is alive, where it is time."""
-        if self._cadence.due(utc_now()):
+        if self._timer.due(utc_now()):
             with self._database.session() as session:
                 WorkerRepository(session).seen(self.id, role="scheduler")
 
-    def leave(self) -> None:
+    def deregister(self) -> None:
         """Take the row away: an orderly end."""
         with self._database.session() as session:
             WorkerRepository(session).gone(self.id)
 
 
-def forget_silent_processes(database: Database) -> None:
+def delete_silent_processes(database: Database) -> None:
     """Delete the rows of processes that nobody has heard of for a day."""
     with database.session() as session:
-        WorkerRepository(session).forget(silent_for=FORGOTTEN_AFTER)
+        WorkerRepository(session).forget(silent_for=SILENT_PROCESS_RETENTION)

@@ -23,10 +23,10 @@ log = structlog.get_logger()
 # A tick may take as long on a busy machine without anything being wrong.
 SLOW_TICK_SECONDS = 5.0
 # What a pause interrupts is worth waiting for; whoever cancels wants it no more.
-PAUSE_GRACES = 10
+PAUSE_GRACE_FACTOR = 10
 
 
-class Vigil:
+class OutageDetector:
     """Whether this process has heard the database for long enough to tell a lost worker from one that was unheard.
 
     Where the database was away, or this process stood still, no worker can be blamed for its silence: for the length
@@ -36,18 +36,18 @@ class Vigil:
     def __init__(self, lease_seconds: float, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._lease_seconds, self._monotonic = lease_seconds, monotonic
         self._longest_gap = max(lease_seconds / 2, SLOW_TICK_SECONDS)
-        self._heard: float | None = None
-        self._blind_until = float("-inf")
+        self._last_contact: float | None = None
+        self._suspended_until = float("-inf")
 
-    def hear(self) -> bool:
+    def record_contact(self) -> bool:
         """Note that the database answers; False for a lease after it has not for half of one."""
         now = self._monotonic()
-        gap = 0.0 if self._heard is None else now - self._heard
-        self._heard = now
+        gap = 0.0 if self._last_contact is None else now - self._last_contact
+        self._last_contact = now
         if gap > self._longest_gap:
-            self._blind_until = now + self._lease_seconds
+            self._suspended_until = now + self._lease_seconds
             log.warning("scheduler.was_away", seconds=round(gap, 1), reclaims_in_s=self._lease_seconds)
-        return now >= self._blind_until
+        return now >= self._suspended_until
 
 
 def reclaim_lost_jobs(database: Database, settings: Settings, *, at: datetime) -> None:
@@ -58,11 +58,11 @@ def reclaim_lost_jobs(database: Database, settings: Settings, *, at: datetime) -
         for job in lost:
             worker = job.worker_id
             job.lost_attempts += 1
-            _take_back(session, job, settings, at=at)
+            _reclaim_job(session, job, settings, at=at)
             log.warning("job.reclaimed", job=job.id, worker=worker, lost_attempts=job.lost_attempts, now=job.status)
 
 
-def terminate_disobedient_jobs(database: Database, broker: Broker, settings: Settings, *, at: datetime) -> None:
+def kill_unresponsive_jobs(database: Database, broker: Broker, settings: Settings, *, at: datetime) -> None:
     """Have the process of a job killed that neither stopped nor ended itself within the grace period.
 
     The process itself is the first to end a job that is to be cancelled, so it has a lease's time more; the order is
@@ -72,10 +72,10 @@ def terminate_disobedient_jobs(database: Database, broker: Broker, settings: Set
     grace = timedelta(seconds=settings.cancel_grace_seconds + settings.lease_seconds)
     tasks = []
     with database.session() as session:
-        disobedient = QueueRepository(session).disobedient(
-            cancelled_before=at - grace, paused_before=at - PAUSE_GRACES * grace
+        unresponsive = QueueRepository(session).disobedient(
+            cancelled_before=at - grace, paused_before=at - PAUSE_GRACE_FACTOR * grace
         )
-        for job in disobedient:
+        for job in unresponsive:
             assert job.control_at is not None
             asked = f"asked to {job.control} {(at - job.control_at).total_seconds():.0f} s ago, and still there"
             JobRepository(session).record(job.id, "job.terminated", at=at, worker=job.worker_id, reason=asked)
@@ -90,7 +90,7 @@ def terminate_disobedient_jobs(database: Database, broker: Broker, settings: Set
         log.warning("broker.unreachable", tasks=len(tasks), error=str(error))
 
 
-def _take_back(session: Session, job: Job, settings: Settings, *, at: datetime) -> None:
+def _reclaim_job(session: Session, job: Job, settings: Settings, *, at: datetime) -> None:
     silent = f"worker {job.worker_id} fell silent"
     if job.status is JobStatus.CANCELLING:
         transition(session, job, JobStatus.CANCELLED, at=at, reason=silent, lost=job.lost_attempts)

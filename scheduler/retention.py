@@ -18,16 +18,16 @@ from store.settings import Settings
 log = structlog.get_logger()
 
 # A success leaves nothing to go on from. Whoever looks at the job as it ends still finds all of it.
-CHECKPOINTS_AFTER_SUCCESS = timedelta(hours=1)
+CHECKPOINT_RETENTION_AFTER_SUCCESS = timedelta(hours=1)
 ABANDONED_AFTER = timedelta(days=1)
-DELIVERIES_KEPT = timedelta(days=30)
+DELIVERY_RETENTION = timedelta(days=30)
 # An API process whose clock is behind still takes a cookie that has expired here.
-CLOCKS_APART = timedelta(days=1)
-FOLDERS_AT_ONCE = 100
-RESULT = "artifacts"
+MAX_CLOCK_SKEW = timedelta(days=1)
+FOLDER_BATCH_SIZE = 100
+RESULT_FOLDER = "artifacts"
 
 
-class Retention:
+class RetentionCleaner:
     """Clears up in a thread of its own: removing files may take long, and no job waits for it."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
@@ -36,7 +36,7 @@ class Retention:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="retention")
         self._running: Future[None] | None = None
 
-    def begin(self, *, at: datetime) -> None:
+    def start_round(self, *, at: datetime) -> None:
         """Have everything that is due removed, unless the last round is still under way."""
         if self._running is None or self._running.done():
             self._running = self._pool.submit(self._round, at)
@@ -63,15 +63,15 @@ def remove_old_rows(database: Database, settings: Settings, *, at: datetime) -> 
     with database.session() as session:
         rows = RetentionRepository(session)
         rows.forget_answers(before=at - timedelta(hours=settings.idempotency_hours))
-        rows.forget_ended_sessions(before=at - CLOCKS_APART)
-        rows.forget_deliveries(before=at - DELIVERIES_KEPT)
+        rows.forget_ended_sessions(before=at - MAX_CLOCK_SKEW)
+        rows.forget_deliveries(before=at - DELIVERY_RETENTION)
 
 
 def remove_abandoned_uploads(settings: Settings, *, at: datetime) -> None:
     """Remove what is left of uploads that broke off more than a day ago."""
     for pattern in ("*.part", "incoming/*"):
         for path in settings.datasets_dir.glob(pattern):
-            if _changed(path) < at - ABANDONED_AFTER:
+            if _modified_at(path) < at - ABANDONED_AFTER:
                 _remove(path)
                 log.info("upload.removed", file=path.name)
 
@@ -84,38 +84,40 @@ def remove_old_files(
     What lies on the disk is compared with the rows, so that whatever a crash has left behind is found the next time.
     """
     jobs_dir, aside = settings.data_dir / "jobs", settings.data_dir / "removed"
-    for left in _inside(aside):
+    for left in _list_entries(aside):
         _remove(left)
-    everything = list(_inside(jobs_dir))
-    for begin in range(0, len(everything), FOLDERS_AT_ONCE):
+    everything = list(_list_entries(jobs_dir))
+    for begin in range(0, len(everything), FOLDER_BATCH_SIZE):
         if stopped():
             return
-        folders = everything[begin : begin + FOLDERS_AT_ONCE]
+        folders = everything[begin : begin + FOLDER_BATCH_SIZE]
         with database.session() as session:
             known = RetentionRepository(session).known([folder.name for folder in folders])
         for folder in folders:
             job = known.get(folder.name)
             if job is None:
                 # A job's row is written before its folder; a folder this new may be of a row that was read too early.
-                if folder.is_dir() and _changed(folder) < at - ABANDONED_AFTER:
-                    _remove(_set_aside([folder], aside))
+                if folder.is_dir() and _modified_at(folder) < at - ABANDONED_AFTER:
+                    _remove(_move_aside([folder], aside))
                     log.info("files.removed", job=folder.name, what=["job"])
-            elif _due(folder, job, settings, at=at):
-                _remove_files(database, settings, folder, aside, at=at)
+            elif _list_expired(folder, job, settings, at=at):
+                _remove_expired_files(database, settings, folder, aside, at=at)
 
 
-def _due(folder: Path, job: Ended, settings: Settings, *, at: datetime) -> Sequence[Path]:
+def _list_expired(folder: Path, job: Ended, settings: Settings, *, at: datetime) -> Sequence[Path]:
     """What lies in a job's folder and is not to be kept any longer."""
     if not job.over or job.finished_at is None:
         return []
     age = at - job.finished_at
     result_days, checkpoint_days = settings.artifact_retention_days, settings.checkpoint_retention_days
-    result = job.succeeded and (job.files_removed or _older(age, result_days))
-    others = age > CHECKPOINTS_AFTER_SUCCESS if job.succeeded else _older(age, checkpoint_days)
-    return [path for path in _inside(folder) if (result if job.succeeded and path.name == RESULT else others)]
+    result = job.succeeded and (job.files_removed or _exceeds_days(age, result_days))
+    others = age > CHECKPOINT_RETENTION_AFTER_SUCCESS if job.succeeded else _exceeds_days(age, checkpoint_days)
+    return [
+        path for path in _list_entries(folder) if (result if job.succeeded and path.name == RESULT_FOLDER else others)
+    ]
 
 
-def _remove_files(database: Database, settings: Settings, folder: Path, aside: Path, *, at: datetime) -> None:
+def _remove_expired_files(database: Database, settings: Settings, folder: Path, aside: Path, *, at: datetime) -> None:
     """Move a job's files out of its folder together with their rows, then delete them.
 
     The job is locked meanwhile, so that no retry begins among files that are about to go. After a crash in between,
@@ -125,28 +127,28 @@ def _remove_files(database: Database, settings: Settings, folder: Path, aside: P
         rows = RetentionRepository(session)
         job = rows.lock_ended(folder.name)
         ended = rows.known([folder.name]).get(folder.name)
-        due = [] if job is None or ended is None else _due(folder, ended, settings, at=at)
+        due = [] if job is None or ended is None else _list_expired(folder, ended, settings, at=at)
         if job is None or not due:
             return
-        what = {"result" if path.name == RESULT else "checkpoints" for path in due}
+        what = {"result" if path.name == RESULT_FOLDER else "checkpoints" for path in due}
         if "checkpoints" in what:
             rows.strike_off_checkpoints(job.id)
         rows.note_removal(job, what, at=at)
         session.flush()
-        removed = _set_aside(due, aside)
+        removed = _move_aside(due, aside)
     _remove(removed)
     log.info("files.removed", job=folder.name, what=sorted(what))
 
 
-def _older(age: timedelta, days: float | None) -> bool:
+def _exceeds_days(age: timedelta, days: float | None) -> bool:
     return days is not None and age > timedelta(days=days)
 
 
-def _inside(folder: Path) -> Iterator[Path]:
+def _list_entries(folder: Path) -> Iterator[Path]:
     yield from sorted(folder.iterdir()) if folder.is_dir() else ()
 
 
-def _set_aside(paths: Sequence[Path], aside: Path) -> Path:
+def _move_aside(paths: Sequence[Path], aside: Path) -> Path:
     """Move these paths into a new folder below `aside`, on the same disk: at once, however large they are."""
     folder = aside / new_id("removed")
     make_private_folder(folder)
@@ -155,7 +157,7 @@ def _set_aside(paths: Sequence[Path], aside: Path) -> Path:
     return folder
 
 
-def _changed(path: Path) -> datetime:
+def _modified_at(path: Path) -> datetime:
     return datetime.fromtimestamp(path.lstat().st_mtime, UTC)
 
 

@@ -12,31 +12,31 @@ from sqlalchemy.exc import DBAPIError
 from greencore.carbon import Basis
 from greencore.clock import Clock, utc_now
 from scheduler.broker import Broker
-from scheduler.cadence import Cadence
+from scheduler.cadence import PeriodicTimer
 from scheduler.dispatch import dispatch_new_jobs
 from scheduler.gatekeeping import pause_running_jobs, release_deferred_jobs
-from scheduler.grid_watch import GridWatch, open_sources
+from scheduler.grid_watch import IntensityPoller, open_sources
 from scheduler.leadership import Leadership
-from scheduler.placing import Fleet, live_workers
-from scheduler.presence import Presence, forget_silent_processes
-from scheduler.reclaim import Vigil, reclaim_lost_jobs, terminate_disobedient_jobs
-from scheduler.retention import Retention
-from scheduler.settle import account, settle_prices
+from scheduler.placing import Fleet, list_live_workers
+from scheduler.presence import SchedulerHeartbeat, delete_silent_processes
+from scheduler.reclaim import OutageDetector, kill_unresponsive_jobs, reclaim_lost_jobs
+from scheduler.retention import RetentionCleaner
+from scheduler.settle import settle_prices, store_counterfactuals
 from scheduler.token_counts import dispatch_token_counts
-from scheduler.training_dispatch import TrainingDispatch
-from scheduler.webhooks import WebhookDelivery
+from scheduler.training_dispatch import TrainingDispatcher
+from scheduler.webhooks import WebhookSender
 from store.database import Database
 from store.jobs import JobRepository
 from store.pooling import require_sessions
 from store.queue import QueueRepository
 from store.settings import Settings
 from store.tracing import span
-from worker.app import MEASURE_MODELS, PREPARE_QUEUE
+from worker.app import MEASURE_MODELS_TASK, PREPARE_QUEUE
 
 log = structlog.get_logger()
 
-SETTLE_EVERY = timedelta(seconds=5)
-CLEAR_UP_EVERY = timedelta(hours=1)
+SETTLEMENT_INTERVAL = timedelta(seconds=5)
+CLEANUP_INTERVAL = timedelta(hours=1)
 
 
 class Scheduler:
@@ -49,18 +49,21 @@ class Scheduler:
         sources = open_sources(settings, clock=clock)
         self._bases = {zone: Basis(source.signal, source.emission_factors) for zone, source in sources.items()}
         self._database = Database(settings.database_url)
-        self._watch = GridWatch(self._database, settings, sources, clock=clock)
+        self._intensity_poller = IntensityPoller(self._database, settings, sources, clock=clock)
         self._broker = Broker(settings)
-        self._training = TrainingDispatch(self._database, self._broker, settings)
-        self._retention = Retention(self._database, settings)
-        self._webhooks = WebhookDelivery(self._database, settings)
-        self._presence = Presence(self._database, settings)
-        self._vigil = Vigil(settings.lease_seconds)
-        patience = max(settings.lease_seconds, 3 * settings.tick_seconds)
-        self._leadership = Leadership(self._database.url, patience_seconds=patience)
-        self._models_asked_for = False
-        self._refresh = Cadence(timedelta(seconds=settings.tick_seconds))
-        self._settle, self._clear_up = Cadence(SETTLE_EVERY), Cadence(CLEAR_UP_EVERY)
+        self._training = TrainingDispatcher(self._database, self._broker, settings)
+        self._retention = RetentionCleaner(self._database, settings)
+        self._webhooks = WebhookSender(self._database, settings)
+        self._heartbeat = SchedulerHeartbeat(self._database, settings)
+        self._outage_detector = OutageDetector(settings.lease_seconds)
+        stale_after = max(settings.lease_seconds, 3 * settings.tick_seconds)
+        self._leadership = Leadership(self._database.url, stale_after_seconds=stale_after)
+        self._models_requested = False
+        self._poll_timer = PeriodicTimer(timedelta(seconds=settings.tick_seconds))
+        self._settlement_timer, self._cleanup_timer = (
+            PeriodicTimer(SETTLEMENT_INTERVAL),
+            PeriodicTimer(CLEANUP_INTERVAL),
+        )
 
     def run(self, stop: threading.Event) -> None:
         """Tick until `stop` is set. A database that is away is waited for: nothing is lost meanwhile.
@@ -73,11 +76,11 @@ class Scheduler:
                 if not has_sessions:
                     require_sessions(self._database.url)
                     has_sessions = True
-                if self._leadership.leads():
+                if self._leadership.try_acquire():
                     self.tick()
                 else:
-                    self._vigil.hear()
-                self._presence.show()
+                    self._outage_detector.record_contact()
+                self._heartbeat.beat_if_due()
                 self._leadership.wait(self._settings.tick_seconds)
             except (DBAPIError, psycopg.Error) as error:
                 log.warning("database.unreachable", error=str(getattr(error, "orig", error)).strip())
@@ -90,10 +93,10 @@ class Scheduler:
         self._leadership.resign()
         self._webhooks.close()
         self._retention.close()
-        self._watch.close()
+        self._intensity_poller.close()
         self._broker.close()
         try:
-            self._presence.leave()
+            self._heartbeat.deregister()
         except DBAPIError as error:
             log.warning("database.unreachable", error=str(getattr(error, "orig", error)).strip())
         self._database.dispose()
@@ -101,37 +104,37 @@ class Scheduler:
     def tick(self) -> None:
         """Everything that is due now, once. What fails is logged, and keeps nothing else from being done."""
         with span("tick", only_with_events=True):
-            self._do_what_is_due()
+            self._run_due_parts()
 
-    def _do_what_is_due(self) -> None:
+    def _run_due_parts(self) -> None:
         settings, database, now = self._settings, self._database, self._clock()
         with database.session() as session:
-            fleet = Fleet(live_workers(session, settings), self._bases)
+            fleet = Fleet(list_live_workers(session, settings), self._bases)
             in_use = {*fleet.zones(), *JobRepository(session).open_zones()}
-        self._webhooks.begin()
-        if self._refresh.due(now):
-            self._watch.refresh(in_use)
-        if self._vigil.hear():
-            self._do(lambda: reclaim_lost_jobs(database, settings, at=now))
-        if self._broker.answers():
-            self._do(self._notice_lost_messages)
-            self._do(self._ask_for_models)
-            self._do(lambda: terminate_disobedient_jobs(database, self._broker, settings, at=now))
-            self._do(lambda: dispatch_new_jobs(database, self._broker, settings, at=now))
-            self._do(lambda: dispatch_token_counts(database, self._broker, settings, at=now))
-        self._wait_for_the_grid(now)
-        self._do(lambda: pause_running_jobs(database, settings, at=now))
-        self._do(lambda: release_deferred_jobs(database, fleet, settings, at=now))
-        if self._broker.answers():
-            self._do(lambda: self._training.dispatch(fleet, at=now))
-        if self._settle.due(now):
-            self._do(lambda: settle_prices(database, settings, at=now))
-            self._do(lambda: account(database, settings, at=now))
-        if self._clear_up.due(now):
-            self._do(lambda: forget_silent_processes(database))
-            self._retention.begin(at=now)
+        self._webhooks.start_round()
+        if self._poll_timer.due(now):
+            self._intensity_poller.poll(in_use)
+        if self._outage_detector.record_contact():
+            self._run_part(lambda: reclaim_lost_jobs(database, settings, at=now))
+        if self._broker.is_available():
+            self._run_part(self._clear_lost_dispatches)
+            self._run_part(self._request_model_measurement)
+            self._run_part(lambda: kill_unresponsive_jobs(database, self._broker, settings, at=now))
+            self._run_part(lambda: dispatch_new_jobs(database, self._broker, settings, at=now))
+            self._run_part(lambda: dispatch_token_counts(database, self._broker, settings, at=now))
+        self._wait_for_intensity(now)
+        self._run_part(lambda: pause_running_jobs(database, settings, at=now))
+        self._run_part(lambda: release_deferred_jobs(database, fleet, settings, at=now))
+        if self._broker.is_available():
+            self._run_part(lambda: self._training.dispatch(fleet, at=now))
+        if self._settlement_timer.due(now):
+            self._run_part(lambda: settle_prices(database, settings, at=now))
+            self._run_part(lambda: store_counterfactuals(database, settings, at=now))
+        if self._cleanup_timer.due(now):
+            self._run_part(lambda: delete_silent_processes(database))
+            self._retention.start_round(at=now)
 
-    def _do(self, part: Callable[[], None]) -> None:
+    def _run_part(self, part: Callable[[], None]) -> None:
         """One part of a tick. Raises `DBAPIError` alone: without the database nothing else can be done either."""
         try:
             part()
@@ -142,25 +145,25 @@ class Scheduler:
         except Exception as fault:  # no fault in one part may keep the others from being done
             log.exception("tick.failed", exc_info=fault)
 
-    def _wait_for_the_grid(self, now: datetime) -> None:
+    def _wait_for_intensity(self, now: datetime) -> None:
         """Local sources answer at once, and no job that goes by the grid is to run past what they say."""
         sent_for = timedelta(seconds=self._settings.redispatch_seconds)
         with self._database.session() as session:
-            concerned = QueueRepository(session).goes_by_the_grid(at=now, sent_for=sent_for)
-        if concerned:
-            self._watch.settle()
+            needs_intensity = QueueRepository(session).goes_by_the_grid(at=now, sent_for=sent_for)
+        if needs_intensity:
+            self._intensity_poller.wait_for_polls()
 
-    def _notice_lost_messages(self) -> None:
+    def _clear_lost_dispatches(self) -> None:
         """Where the broker was emptied, take every message that nobody has taken up yet for lost."""
         if self._broker.was_emptied():
             with self._database.session() as session:
                 QueueRepository(session).unsend()
-            self._broker.mark()
-            self._models_asked_for = False
+            self._broker.set_marker()
+            self._models_requested = False
             log.info("broker.emptied")
 
-    def _ask_for_models(self) -> None:
+    def _request_model_measurement(self) -> None:
         """Once, have the catalogue's models measured, so that submissions can be checked against their floor."""
-        if not self._models_asked_for:
-            self._broker.send(MEASURE_MODELS, queue=PREPARE_QUEUE)
-            self._models_asked_for = True
+        if not self._models_requested:
+            self._broker.send(MEASURE_MODELS_TASK, queue=PREPARE_QUEUE)
+            self._models_requested = True

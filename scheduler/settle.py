@@ -25,14 +25,14 @@ log = structlog.get_logger()
 INSTANT = timedelta(microseconds=1)
 # A tick must not be long: so many intervals get a new price in it, or are closed as they are, shared out among the
 # zones, and among their jobs.
-PRICED_PER_TICK = 2000
-FEWEST_PER_ZONE = 50
-FEWEST_PER_JOB = 100
-CLOSED_PER_TICK = 20_000
+MAX_PRICED_PER_TICK = 2000
+MIN_PER_ZONE = 50
+MIN_PER_JOB = 100
+MAX_CLOSED_PER_TICK = 20_000
 
 
 @dataclass(frozen=True)
-class _Span:
+class _EnergySpan:
     """A stored interval as `greencore.carbon.price` takes it."""
 
     start: datetime
@@ -50,34 +50,34 @@ def settle_prices(database: Database, settings: Settings, *, at: datetime) -> No
     with database.session() as session:
         zones = SettlementRepository(session).open_energy()
     for energy in zones:
-        with _isolated(zone=energy.zone):
+        with _log_errors(zone=energy.zone):
             _settle_zone(database, settings, energy, final_before=final_before, zones=len(zones))
 
 
 def _settle_zone(
     database: Database, settings: Settings, energy: OpenEnergy, *, final_before: datetime, zones: int
 ) -> None:
-    share = max(FEWEST_PER_ZONE, PRICED_PER_TICK // zones)
-    each = max(FEWEST_PER_JOB, share // len(energy.job_ids))
-    closed_each = max(FEWEST_PER_JOB, CLOSED_PER_TICK // zones // len(energy.job_ids))
+    share = max(MIN_PER_ZONE, MAX_PRICED_PER_TICK // zones)
+    each = max(MIN_PER_JOB, share // len(energy.job_ids))
+    closed_each = max(MIN_PER_JOB, MAX_CLOSED_PER_TICK // zones // len(energy.job_ids))
     with database.session() as session:
         repository = SettlementRepository(session)
         when = Settleable(
-            measured=_measured(session, energy),
-            known=_known(session, energy, repository.unpriced_span(energy), settings),
+            measured=_measured_spans(session, energy),
+            known=_known_spans(session, energy, repository.unpriced_span(energy), settings),
             final_before=final_before,
         )
         due = repository.to_price(energy, when, limit=share, each=each)
         closing = repository.to_close(energy, when)
     for job_id in sorted({*due, *closing}):
-        with _isolated(zone=energy.zone, job=job_id), database.session() as session:
+        with _log_errors(zone=energy.zone, job=job_id), database.session() as session:
             job = JobRepository(session).lock(job_id)
             if job is None:
                 continue
             repository = SettlementRepository(session)
             intervals = repository.intervals(due.get(job_id, []))
             if intervals:
-                _price(intervals, _series(session, energy, _span_of(intervals), settings))
+                _price_intervals(intervals, _load_intensity(session, energy, _enclosing_span(intervals), settings))
                 session.flush()
                 if "missing" in (job.counterfactuals or {}):
                     job.counterfactuals = None  # there may be something to compare now
@@ -85,7 +85,7 @@ def _settle_zone(
             EmissionsRepository(session).add_up(job)
 
 
-def _measured(session: Session, energy: OpenEnergy) -> list[TimeSpan]:
+def _measured_spans(session: Session, energy: OpenEnergy) -> list[TimeSpan]:
     """When measured readings cover the time of a zone's open energy."""
     end = max(energy.end, energy.start + INSTANT)
     basis = energy.basis
@@ -95,12 +95,12 @@ def _measured(session: Session, energy: OpenEnergy) -> list[TimeSpan]:
     return covered_spans(reading for reading in readings if not reading.estimated)
 
 
-def _known(session: Session, energy: OpenEnergy, unpriced: TimeSpan | None, settings: Settings) -> list[TimeSpan]:
+def _known_spans(session: Session, energy: OpenEnergy, unpriced: TimeSpan | None, settings: Settings) -> list[TimeSpan]:
     """When an intensity is known, measured or not, of the time of energy that has no price."""
-    return [] if unpriced is None else covered_spans(_series(session, energy, unpriced, settings))
+    return [] if unpriced is None else covered_spans(_load_intensity(session, energy, unpriced, settings))
 
 
-def _series(session: Session, energy: OpenEnergy, span: TimeSpan, settings: Settings) -> IntensitySeries:
+def _load_intensity(session: Session, energy: OpenEnergy, span: TimeSpan, settings: Settings) -> IntensitySeries:
     """What the fallback chain knows of a zone during a span of time."""
     start, end = span[0], max(span[1], span[0] + INSTANT)
     static = settings.static_mean(energy.zone)
@@ -109,14 +109,14 @@ def _series(session: Session, energy: OpenEnergy, span: TimeSpan, settings: Sett
     )
 
 
-def _span_of(intervals: Sequence[EnergyInterval]) -> TimeSpan:
+def _enclosing_span(intervals: Sequence[EnergyInterval]) -> TimeSpan:
     return min(each.started_at for each in intervals), max(each.finished_at for each in intervals)
 
 
-def _price(intervals: Sequence[EnergyInterval], series: IntensitySeries) -> None:
+def _price_intervals(intervals: Sequence[EnergyInterval], series: IntensitySeries) -> None:
     """Give intervals the price that `series` has for their own time; one of which it knows nothing stays without."""
     for interval in intervals:
-        span = _Span(interval.started_at, interval.finished_at, interval.energy_kwh)
+        span = _EnergySpan(interval.started_at, interval.finished_at, interval.energy_kwh)
         known = IntensitySeries(overlapping_readings(series, span.start, max(span.end, span.start + INSTANT)))
         if not len(known):
             continue
@@ -129,7 +129,7 @@ def _price(intervals: Sequence[EnergyInterval], series: IntensitySeries) -> None
 
 
 @contextmanager
-def _isolated(**of: str | None) -> Iterator[None]:
+def _log_errors(**of: str | None) -> Iterator[None]:
     """Keep what fails for one job or zone from holding up the others. Raises `DBAPIError` alone."""
     try:
         yield
@@ -139,25 +139,25 @@ def _isolated(**of: str | None) -> Iterator[None]:
         log.exception("settlement.failed", exc_info=fault, **of)
 
 
-def account(database: Database, settings: Settings, *, at: datetime) -> None:
+def store_counterfactuals(database: Database, settings: Settings, *, at: datetime) -> None:
     """Give every job that is over its counterfactuals and savings: at its end, and again when its price is final."""
     with database.session() as session:
         emissions = EmissionsRepository(session)
         for job in emissions.to_account():
             is_settled = emissions.is_settled(job.id)
             unpriced = emissions.unpriced(job.id)
-            job.counterfactuals = _account(session, job, settings)
+            job.counterfactuals = _compute_counterfactuals(session, job, settings)
             if is_settled:
                 job.settled_at = at
                 known_gco2e = known_emissions(
                     job.emissions_gco2e, energy_kwh=job.energy_kwh, unpriced_kwh=unpriced.energy_kwh
                 )
-                told = {"emissions_gco2e": known_gco2e, "unpriced_kwh": unpriced.energy_kwh}
-                JobRepository(session).record(job.id, "emissions.settled", at=at, **told)
-                log.info("emissions.settled", job=job.id, **told)
+                totals = {"emissions_gco2e": known_gco2e, "unpriced_kwh": unpriced.energy_kwh}
+                JobRepository(session).record(job.id, "emissions.settled", at=at, **totals)
+                log.info("emissions.settled", job=job.id, **totals)
 
 
-def _account(session: Session, job: Job, settings: Settings) -> dict[str, object]:
+def _compute_counterfactuals(session: Session, job: Job, settings: Settings) -> dict[str, object]:
     """A job's account. One that fails must not keep the others from theirs, for good: the job then says so."""
     try:
         return account_of(session, job, settings)

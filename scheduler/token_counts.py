@@ -6,22 +6,22 @@ import structlog
 from kombu.exceptions import OperationalError as BrokerDown
 
 from scheduler.broker import Broker
-from scheduler.dispatch import preparing_time
+from scheduler.dispatch import prepare_timeout
 from store.database import Database
 from store.settings import Settings
 from store.token_statistics import ASKED_FOR, TokenStatisticsRepository
-from worker.app import COUNT_TOKENS, PREPARE_QUEUE
+from worker.app import COUNT_TOKENS_TASK, PREPARE_QUEUE
 
 log = structlog.get_logger()
 
 
 def dispatch_token_counts(database: Database, broker: Broker, settings: Settings, *, at: datetime) -> None:
     """Send what has not been sent, and once more what was sent long ago and came to nothing."""
-    overdue = at - preparing_time(settings)
+    overdue = at - prepare_timeout(settings)
     with database.session() as session:
         for wanted in TokenStatisticsRepository(session).unsent(sent_before=overdue, asked_since=at - ASKED_FOR):
             try:
-                broker.send(COUNT_TOKENS, wanted.dataset_id, wanted.model, queue=PREPARE_QUEUE)
+                broker.send(COUNT_TOKENS_TASK, wanted.dataset_id, wanted.model, queue=PREPARE_QUEUE)
             except BrokerDown as error:
                 log.warning("broker.unreachable", dataset=wanted.dataset_id, error=str(error))
                 return

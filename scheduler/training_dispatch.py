@@ -10,9 +10,9 @@ from sqlalchemy.orm import Session
 
 from greencore.policy.gating import GateDecision
 from scheduler.broker import Broker
-from scheduler.dispatch import send_all
+from scheduler.dispatch import send_job_messages
 from scheduler.gates import is_gated
-from scheduler.placing import NOT_LOOKED_AT, Fleet, guarded, look_at_waiting
+from scheduler.placing import GATE_NOT_EVALUATED, Fleet, evaluate_or_skip_job, evaluate_waiting_job
 from store.database import Database
 from store.jobs import JobRepository
 from store.queue import QueueRepository, Waiting, in_turn
@@ -20,25 +20,25 @@ from store.settings import Settings
 from store.status import JobStatus
 from store.tables import Job
 from store.transitions import transition
-from worker.app import TRAIN, train_queue
+from worker.app import TRAIN_TASK, train_queue
 
 log = structlog.get_logger()
 
 # A job for which no worker is free is looked at as often: where it would run, and when it would be over.
-LOOK_AGAIN = timedelta(seconds=30)
+REEVALUATION_INTERVAL = timedelta(seconds=30)
 # A tick must not be long; what is left over is due at the next.
-LOOKS_PER_TICK = 10
+MAX_EVALUATIONS_PER_TICK = 10
 # Each position that changes is a row to write and an answer that is not as it was; far back, nobody counts them.
-FURTHEST_POSITION = 100
+MAX_REPORTED_POSITION = 100
 
 
-class TrainingDispatch:
+class TrainingDispatcher:
     """Knows when it looked at each waiting job, so that a long queue is not looked at over and over."""
 
     def __init__(self, database: Database, broker: Broker, settings: Settings) -> None:
         self._database, self._broker, self._settings = database, broker, settings
         self._sent_for = timedelta(seconds=settings.redispatch_seconds)
-        self._looked: dict[str, datetime] = {}
+        self._evaluated_at: dict[str, datetime] = {}
 
     def dispatch(self, fleet: Fleet, *, at: datetime) -> None:
         """Send the jobs whose turn it is to workers that are free; defer those whose gate is closed.
@@ -54,85 +54,89 @@ class TrainingDispatch:
                 return
             queue.note_unserved_zones(served, at=at, sent_for=self._sent_for)
             waiting = queue.waiting(JobStatus.QUEUED, at=at, sent_for=self._sent_for, zones=served)
-            self._looked = {job.id: self._looked[job.id] for job in waiting if job.id in self._looked}
+            self._evaluated_at = {job.id: self._evaluated_at[job.id] for job in waiting if job.id in self._evaluated_at}
             if not waiting:
                 return
-            under_way = queue.sent(JobStatus.QUEUED, at=at, sent_for=self._sent_for)
-            free = _free(queue.busy_workers(), [zone for _, zone in under_way], fleet)
-            held = queue.held_by_owner() + Counter(owner for owner, _ in under_way)
+            in_flight = queue.sent(JobStatus.QUEUED, at=at, sent_for=self._sent_for)
+            free = _count_free_workers(queue.busy_workers(), [zone for _, zone in in_flight], fleet)
+            jobs_per_owner = queue.held_by_owner() + Counter(owner for owner, _ in in_flight)
             left: list[Waiting] = []
-            looks = LOOKS_PER_TICK
-            for job in in_turn(waiting, held):
-                if job.reason == NOT_LOOKED_AT and not self._is_due(job, at):
+            evaluations_left = MAX_EVALUATIONS_PER_TICK
+            for job in in_turn(waiting, jobs_per_owner):
+                if job.reason == GATE_NOT_EVALUATED and not self._is_due(job, at):
                     continue
                 zones = [job.zone] if job.zone in served else served
                 if not any(free[zone] for zone in zones):
-                    looks -= 1 if self._is_due(job, at) else 0
-                    if looks < 0 or not self._is_due(job, at):
+                    evaluations_left -= 1 if self._is_due(job, at) else 0
+                    if evaluations_left < 0 or not self._is_due(job, at):
                         left.append(job)
                         continue
                 row = queue.lock(job.id, JobStatus.QUEUED)
-                found = None if row is None else self._open_look(session, row, fleet, at=at)
-                if row is None or row.zone is None or found is None:
+                decision = None if row is None else self._evaluate_or_defer(session, row, fleet, at=at)
+                if row is None or row.zone is None or decision is None:
                     continue
                 if not free[row.zone]:
                     left.append(replace(job, zone=row.zone))
                     continue
                 free[row.zone] -= 1
-                _mark_sent(session, row, found, at=at)
-                messages[job.id] = (TRAIN, train_queue(row.zone))
-                held[job.owner] += 1
+                _mark_sent(session, row, decision, at=at)
+                messages[job.id] = (TRAIN_TASK, train_queue(row.zone))
+                jobs_per_owner[job.owner] += 1
             session.flush()
-            queue.give_reasons(_reasons(left, held))
-        send_all(self._database, self._broker, messages)
+            queue.give_reasons(_describe_waits(left, jobs_per_owner))
+        send_job_messages(self._database, self._broker, messages)
 
     def _is_due(self, job: Waiting, at: datetime) -> bool:
-        looked = self._looked.get(job.id)
-        return looked is None or not looked <= at < looked + LOOK_AGAIN
+        evaluated_at = self._evaluated_at.get(job.id)
+        return evaluated_at is None or not evaluated_at <= at < evaluated_at + REEVALUATION_INTERVAL
 
-    def _open_look(self, session: Session, job: Job, fleet: Fleet, *, at: datetime) -> GateDecision | None:
+    def _evaluate_or_defer(self, session: Session, job: Job, fleet: Fleet, *, at: datetime) -> GateDecision | None:
         """What is seen of a locked job that may go. If it may not, it says why, and is deferred by a closed gate."""
-        self._looked[job.id] = at
-        found = guarded(session, job, lambda: look_at_waiting(session, job, fleet, self._settings, at=at))
-        if found is not None and not found.opens:
-            transition(session, job, JobStatus.DEFERRED, at=at, reason=found.reason, saving=found.saving)
-            log.info("job.deferred", job=job.id, until=found.until and found.until.isoformat(), reason=found.reason)
+        self._evaluated_at[job.id] = at
+        decision = evaluate_or_skip_job(
+            session, job, lambda: evaluate_waiting_job(session, job, fleet, self._settings, at=at)
+        )
+        if decision is not None and not decision.opens:
+            transition(session, job, JobStatus.DEFERRED, at=at, reason=decision.reason, saving=decision.saving)
+            log.info(
+                "job.deferred", job=job.id, until=decision.until and decision.until.isoformat(), reason=decision.reason
+            )
             return None
-        return found
+        return decision
 
 
-def _free(busy: set[str], under_way: Sequence[str | None], fleet: Fleet) -> Counter[str | None]:
+def _count_free_workers(busy: set[str], in_flight: Sequence[str | None], fleet: Fleet) -> Counter[str | None]:
     """How many workers of each zone have no job and, as far as is known, none on its way."""
     free = Counter(worker.zone for worker in fleet.workers if worker.id not in busy)
     # Of a worker that has died since, a message may still be under way: fewer than none is none.
-    return free - Counter(under_way)
+    return free - Counter(in_flight)
 
 
-def _mark_sent(session: Session, job: Job, found: GateDecision, *, at: datetime) -> None:
+def _mark_sent(session: Session, job: Job, decision: GateDecision, *, at: datetime) -> None:
     job.dispatched_at = at
-    job.reason = found.reason if is_gated(job) or job.zone_asked is None else None
+    job.reason = decision.reason if is_gated(job) or job.zone_asked is None else None
     JobRepository(session).record(
-        job.id, "job.dispatched", at=at, zone=job.zone, reason=job.reason, forced=found.forced or None
+        job.id, "job.dispatched", at=at, zone=job.zone, reason=job.reason, forced=decision.forced or None
     )
 
 
-def _reasons(left: Sequence[Waiting], held: Counter[str | None]) -> dict[str, str]:
+def _describe_waits(left: Sequence[Waiting], jobs_per_owner: Counter[str | None]) -> dict[str, str]:
     """What each job that stays in the queue waits for, where it has not said so already.
 
     Before it are those that are to be served first, by the workers of the same zone.
     """
-    held, before = held.copy(), Counter[str | None]()
+    jobs_per_owner, before = jobs_per_owner.copy(), Counter[str | None]()
     reasons = {}
-    for job in in_turn(left, held):
-        held[job.owner] += 1
-        reason = f"waits for a free worker: {_position(before[job.zone])}"
+    for job in in_turn(left, jobs_per_owner):
+        jobs_per_owner[job.owner] += 1
+        reason = f"waits for a free worker: {_describe_position(before[job.zone])}"
         before[job.zone] += 1
         if job.reason != reason:
             reasons[job.id] = reason
     return reasons
 
 
-def _position(ahead: int) -> str:
-    if ahead > FURTHEST_POSITION:
-        return f"more than {FURTHEST_POSITION} jobs are ahead of it"
+def _describe_position(ahead: int) -> str:
+    if ahead > MAX_REPORTED_POSITION:
+        return f"more than {MAX_REPORTED_POSITION} jobs are ahead of it"
     return {0: "it is next", 1: "1 job is ahead of it"}.get(ahead, f"{ahead} jobs are ahead of it")

@@ -15,11 +15,11 @@ import httpx
 from greencore.retry_after import parse_retry_after
 from store.webhook_url import Network, Target, UrlRefused, is_private_site, may_reach, parse_url
 
-CONNECT_SECONDS = 5.0
-TOTAL_SECONDS = 15.0
-LARGEST_ANSWER_BYTES = 64 * 2**10
-BODY_SECONDS = 1.0
-MOST_ADDRESSES = 4
+CONNECT_TIMEOUT_SECONDS = 5.0
+TOTAL_TIMEOUT_SECONDS = 15.0
+MAX_BODY_BYTES = 64 * 2**10
+BODY_TIMEOUT_SECONDS = 1.0
+MAX_ADDRESSES = 4
 
 Resolver = Callable[[str, int], Sequence[str]]
 
@@ -28,61 +28,61 @@ class Undeliverable(Exception):
     """Nobody has answered; the message may be shown to the webhook's owner, and holds no address."""
 
 
-class Interrupted(Exception):
-    """The attempt was broken off by `Attempt.cancel`."""
+class RequestCancelled(Exception):
+    """The attempt was broken off by `WebhookRequest.cancel`."""
 
 
 @dataclass(frozen=True)
-class Answered:
+class WebhookResponse:
     """What a receiver said; its body is of no interest. `retry_after` is how long it asks to be left alone."""
 
     status: int
     retry_after: timedelta | None
 
 
-def resolve(host: str, port: int) -> list[str]:
+def resolve_host(host: str, port: int) -> list[str]:
     """All addresses of a host, as the system knows them. Raises `OSError` where it knows none."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 @dataclass(frozen=True)
-class Route:
+class ConnectionOptions:
     """How receivers are reached.
 
-    `allowed` are the operator's own networks, `trust` whose certificates are believed (None: the public ones, or
-    those that SSL_CERT_FILE names). Nothing is taken from proxy settings.
+    `allowed_networks` are the operator's own networks, `ssl_context` whose certificates are believed (None: the public
+    ones, or those that SSL_CERT_FILE names). Nothing is taken from proxy settings.
     """
 
-    allowed: Sequence[Network] = ()
-    resolve: Resolver = resolve
-    trust: ssl.SSLContext | None = None
-    connect_seconds: float = CONNECT_SECONDS
-    total_seconds: float = TOTAL_SECONDS
+    allowed_networks: Sequence[Network] = ()
+    resolve: Resolver = resolve_host
+    ssl_context: ssl.SSLContext | None = None
+    connect_seconds: float = CONNECT_TIMEOUT_SECONDS
+    total_seconds: float = TOTAL_TIMEOUT_SECONDS
 
 
-class Attempt:
+class WebhookRequest:
     """One POST, which another thread may break off."""
 
-    def __init__(self, route: Route) -> None:
-        self._route = route
+    def __init__(self, options: ConnectionOptions) -> None:
+        self._options = options
         self._cancelled = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._task: asyncio.Task[Answered] | None = None
+        self._task: asyncio.Task[WebhookResponse] | None = None
 
-    def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answered:
+    def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> WebhookResponse:
         """The answer, whatever its status; redirects are answers like any other.
 
         All of it takes at most `total_seconds`, however slowly the receiver talks, and what the system takes to look
-        the host up. Raises `Undeliverable` and `Interrupted`.
+        the host up. Raises `Undeliverable` and `RequestCancelled`.
         """
-        deadline = time.monotonic() + self._route.total_seconds
+        deadline = time.monotonic() + self._options.total_seconds
         try:
             target = parse_url(url)
         except UrlRefused as error:
             raise Undeliverable(f"the URL {error}") from None
-        addresses = self._addresses(target)
-        return asyncio.run(self._bounded(target, addresses, body, headers, deadline - time.monotonic()))
+        addresses = self._resolve_allowed_addresses(target)
+        return asyncio.run(self._post_within(target, addresses, body, headers, deadline - time.monotonic()))
 
     def cancel(self) -> None:
         """Break off what is under way, and whatever was to begin."""
@@ -93,54 +93,57 @@ class Attempt:
             except RuntimeError:  # it has just come to its end
                 return
 
-    def _addresses(self, target: Target) -> Sequence[str]:
+    def _resolve_allowed_addresses(self, target: Target) -> Sequence[str]:
         """The addresses of a host, all of them checked: one that may not be reached spoils the others."""
         try:
-            found = self._route.resolve(target.host, target.port)
+            found = self._options.resolve(target.host, target.port)
             addresses = [ip_address(text.partition("%")[0]) for text in found]
         except (OSError, ValueError):  # a name that is none is a ValueError
             raise Undeliverable(f"{target.host} has no address") from None
-        allowed = self._route.allowed
-        if not addresses or not all(may_reach(address, allowed) for address in addresses):
+        allowed_networks = self._options.allowed_networks
+        if not addresses or not all(may_reach(address, allowed_networks) for address in addresses):
             raise Undeliverable(f"{target.host} leads to an address that is not public, which webhooks may not reach")
-        if target.scheme != "https" and not all(is_private_site(address, allowed) for address in addresses):
+        if target.scheme != "https" and not all(is_private_site(address, allowed_networks) for address in addresses):
             raise Undeliverable("is not encrypted: expected an https:// URL")
-        return [str(address) for address in addresses[:MOST_ADDRESSES]]
+        return [str(address) for address in addresses[:MAX_ADDRESSES]]
 
-    async def _bounded(
+    async def _post_within(
         self, target: Target, addresses: Sequence[str], body: bytes, headers: Mapping[str, str], seconds: float
-    ) -> Answered:
+    ) -> WebhookResponse:
         self._loop = asyncio.get_running_loop()
-        self._task = self._loop.create_task(self._first_that_answers(target, addresses, body, headers))
+        self._task = self._loop.create_task(self._post_to_first_reachable(target, addresses, body, headers))
         if self._cancelled:
             self._task.cancel()
         try:
             return await asyncio.wait_for(self._task, seconds)
         except TimeoutError:
-            raise Undeliverable(f"no answer within {self._route.total_seconds:g} s") from None
+            raise Undeliverable(f"no answer within {self._options.total_seconds:g} s") from None
         except asyncio.CancelledError:
-            raise Interrupted from None
+            raise RequestCancelled from None
 
-    async def _first_that_answers(
+    async def _post_to_first_reachable(
         self, target: Target, addresses: Sequence[str], body: bytes, headers: Mapping[str, str]
-    ) -> Answered:
+    ) -> WebhookResponse:
         failure = Undeliverable("no address")
         for address in addresses:
             try:
                 return await self._post_to(address, target, body, headers)
             except httpx.TransportError as error:
-                failure = Undeliverable(_named(error, target.host))
-                if not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout) or _certificate_fault(error):
+                failure = Undeliverable(_describe_transport_error(error, target.host))
+                if not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout) or _find_certificate_error(error):
                     break
         raise failure
 
-    async def _post_to(self, address: str, target: Target, body: bytes, headers: Mapping[str, str]) -> Answered:
+    async def _post_to(self, address: str, target: Target, body: bytes, headers: Mapping[str, str]) -> WebhookResponse:
         """Post to this very address: looking the host up a second time might lead elsewhere."""
-        timeout = httpx.Timeout(self._route.total_seconds, connect=self._route.connect_seconds)
+        timeout = httpx.Timeout(self._options.total_seconds, connect=self._options.connect_seconds)
         here = f"[{address}]" if ":" in address else address
         async with (
             httpx.AsyncClient(
-                verify=self._route.trust or _trusted(), timeout=timeout, trust_env=False, follow_redirects=False
+                verify=self._options.ssl_context or _default_ssl_context(),
+                timeout=timeout,
+                trust_env=False,
+                follow_redirects=False,
             ) as client,
             client.stream(
                 "POST",
@@ -151,31 +154,31 @@ class Attempt:
                 extensions={"sni_hostname": target.host},
             ) as response,
         ):
-            answered = Answered(response.status_code, parse_retry_after(response.headers))
-            await _read_a_little(response)
-            return answered
+            webhook_response = WebhookResponse(response.status_code, parse_retry_after(response.headers))
+            await _read_limited_body(response)
+            return webhook_response
 
 
-async def _read_a_little(response: httpx.Response) -> None:
+async def _read_limited_body(response: httpx.Response) -> None:
     """Let the receiver say something, since some take a closed connection for a failure, but neither much nor long."""
     read = 0
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
             async for chunk in response.aiter_raw():
                 read += len(chunk)
-                if read > LARGEST_ANSWER_BYTES:
+                if read > MAX_BODY_BYTES:
                     return
     except (httpx.HTTPError, TimeoutError):
         return
 
 
 @cache
-def _trusted() -> ssl.SSLContext:
+def _default_ssl_context() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def _named(error: httpx.TransportError, host: str) -> str:
-    fault = _certificate_fault(error)
+def _describe_transport_error(error: httpx.TransportError, host: str) -> str:
+    fault = _find_certificate_error(error)
     if fault is not None:
         return f"the certificate is not one of {host}: {fault.verify_message or fault.reason}"
     if isinstance(error, httpx.ConnectTimeout):
@@ -187,7 +190,7 @@ def _named(error: httpx.TransportError, host: str) -> str:
     return f"the connection failed ({type(error).__name__})"
 
 
-def _certificate_fault(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+def _find_certificate_error(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
     while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
         error = error.__cause__ or error.__context__
     return error

@@ -13,7 +13,13 @@ from sqlalchemy.exc import DBAPIError
 from standardwebhooks import Webhook as Signer
 
 from greencore.clock import utc_now
-from scheduler.webhook_request import Answered, Attempt, Interrupted, Route, Undeliverable
+from scheduler.webhook_request import (
+    ConnectionOptions,
+    RequestCancelled,
+    Undeliverable,
+    WebhookRequest,
+    WebhookResponse,
+)
 from store.database import Database
 from store.deliveries import Claimed, DeliveryRepository
 from store.settings import Settings
@@ -22,45 +28,45 @@ from store.webhooks import signing_secret
 
 log = structlog.get_logger()
 
-AT_ONCE = 8
-AT_ONCE_PER_HOST = 2
-AT_ONCE_PER_OWNER = 4
+MAX_CONCURRENT = 8
+MAX_CONCURRENT_PER_HOST = 2
+MAX_CONCURRENT_PER_OWNER = 4
 # Longer than an attempt takes: whoever died with a message loses it to another by then.
-LEASE = timedelta(minutes=2)
+DELIVERY_LEASE = timedelta(minutes=2)
 # After the first attempt 15 s, then 1, 4, 16 and 64 minutes, 4.3 and 17 hours: 8 attempts take about a day.
-FIRST_PAUSE = timedelta(seconds=15)
-PAUSE_FACTOR = 4.0
-LONGEST_PAUSE = timedelta(days=1)
+FIRST_RETRY_DELAY = timedelta(seconds=15)
+BACKOFF_FACTOR = 4.0
+MAX_RETRY_DELAY = timedelta(days=1)
 JITTER = 0.2
 # Of what the process is given to stop, so that a receiver that is about to answer is not told twice.
-GRACE_SECONDS = 2.0
+SHUTDOWN_GRACE_SECONDS = 2.0
 
 
-class WebhookDelivery:
+class WebhookSender:
     """Sends what is due, several messages at once, few of them to one host or of one owner.
 
     A message is put off in the database before it is sent, and settled there after: whoever dies in between loses
     none, and a receiver may be told twice.
     """
 
-    def __init__(self, database: Database, settings: Settings, *, route: Route | None = None) -> None:
+    def __init__(self, database: Database, settings: Settings, *, options: ConnectionOptions | None = None) -> None:
         """Raises `store.settings.SecretKeyMissing` where there is nothing to sign with."""
         self._database, self._secret = database, settings.secret
         self._max_attempts = settings.webhook_max_attempts
-        self._route = route or Route(networks(settings.webhook_private_networks))
-        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="webhooks")
-        # Nobody who has a moment only waits for a query: the tick calls `begin`.
-        self._lock, self._claiming = threading.Lock(), threading.Lock()
+        self._options = options or ConnectionOptions(networks(settings.webhook_private_networks))
+        self._pool = ThreadPoolExecutor(MAX_CONCURRENT, thread_name_prefix="webhooks")
+        # Nobody who has a moment only waits for a query: the tick calls `start_round`.
+        self._lock, self._claim_lock = threading.Lock(), threading.Lock()
         self._closed = False
         self._rounds: set[Future[None]] = set()
-        self._attempts: set[Attempt] = set()
+        self._requests: set[WebhookRequest] = set()
         self._hosts: Counter[str] = Counter()
         self._owners: Counter[str] = Counter()
 
-    def begin(self) -> None:
+    def start_round(self) -> None:
         """Have one more thread look for what is due, unless all are at it."""
         with self._lock:
-            if not self._closed and len(self._rounds) < AT_ONCE:
+            if not self._closed and len(self._rounds) < MAX_CONCURRENT:
                 begun = self._pool.submit(self._round)
                 self._rounds.add(begun)
                 # Called at once, in this thread, where the round is over already.
@@ -76,10 +82,10 @@ class WebhookDelivery:
         with self._lock:
             self._closed = True
             rounds = set(self._rounds)
-        wait(rounds, GRACE_SECONDS)
+        wait(rounds, SHUTDOWN_GRACE_SECONDS)
         with self._lock:
-            for attempt in self._attempts:
-                attempt.cancel()
+            for request in self._requests:
+                request.cancel()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _round(self) -> None:
@@ -87,7 +93,7 @@ class WebhookDelivery:
         try:
             while not self._closed and (claimed := self._claim()) is not None:
                 # Where one was due there may be more.
-                self.begin()
+                self.start_round()
                 self._deliver(claimed)
         except Exception as fault:  # a thread's fault would be seen by nobody
             if isinstance(fault, DBAPIError):
@@ -96,12 +102,14 @@ class WebhookDelivery:
                 log.exception("webhooks.failed", exc_info=fault)
 
     def _claim(self) -> Claimed | None:
-        with self._claiming:
+        with self._claim_lock:
             with self._lock:
-                full_hosts = [host for host, count in self._hosts.items() if count >= AT_ONCE_PER_HOST]
-                full_owners = [owner for owner, count in self._owners.items() if count >= AT_ONCE_PER_OWNER]
+                full_hosts = [host for host, count in self._hosts.items() if count >= MAX_CONCURRENT_PER_HOST]
+                full_owners = [owner for owner, count in self._owners.items() if count >= MAX_CONCURRENT_PER_OWNER]
             with self._database.session() as session:
-                claimed = DeliveryRepository(session).claim(lease=LEASE, full_hosts=full_hosts, full_owners=full_owners)
+                claimed = DeliveryRepository(session).claim(
+                    lease=DELIVERY_LEASE, full_hosts=full_hosts, full_owners=full_owners
+                )
             if claimed is not None:
                 with self._lock:
                     self._hosts[claimed.host] += 1
@@ -109,20 +117,20 @@ class WebhookDelivery:
             return claimed
 
     def _deliver(self, claimed: Claimed) -> None:
-        attempt = Attempt(self._route)
+        request = WebhookRequest(self._options)
         with self._lock:
-            self._attempts.add(attempt)
+            self._requests.add(request)
         try:
-            self._send(claimed, attempt)
+            self._send(claimed, request)
         finally:
             with self._lock:
-                self._attempts.discard(attempt)
+                self._requests.discard(request)
                 for counter, key in ((self._hosts, claimed.host), (self._owners, claimed.owner)):
                     counter[key] -= 1
                     if not counter[key]:
                         del counter[key]
 
-    def _send(self, claimed: Claimed, attempt: Attempt) -> None:
+    def _send(self, claimed: Claimed, request: WebhookRequest) -> None:
         body = json.dumps(claimed.payload, ensure_ascii=False, separators=(",", ":"))
         at = utc_now()
         headers = {
@@ -133,20 +141,20 @@ class WebhookDelivery:
             "webhook-signature": Signer(signing_secret(self._secret, claimed.webhook_id)).sign(claimed.id, at, body),
         }
         try:
-            answered = attempt.post(claimed.url, body.encode(), headers)
-        except Interrupted:
+            response = request.post(claimed.url, body.encode(), headers)
+        except RequestCancelled:
             with self._database.session() as session:
                 DeliveryRepository(session).put_back(claimed)
         except Undeliverable as error:
-            self._settle_failure(claimed, str(error))
+            self._record_failure(claimed, str(error))
         except Exception as fault:  # a message that can never be sent must be given up like any other
             log.exception("webhook.not_sent", delivery=claimed.id, webhook=claimed.webhook_id, exc_info=fault)
-            self._settle_failure(claimed, f"it could not be sent; an operator finds why in the log under {claimed.id}")
+            self._record_failure(claimed, f"it could not be sent; an operator finds why in the log under {claimed.id}")
         else:
-            self._settle(claimed, answered)
+            self._record_response(claimed, response)
 
-    def _settle(self, claimed: Claimed, answered: Answered) -> None:
-        status = answered.status
+    def _record_response(self, claimed: Claimed, response: WebhookResponse) -> None:
+        status = response.status
         if HTTPStatus(200) <= status < HTTPStatus(300):
             with self._database.session() as session:
                 DeliveryRepository(session).delivered(claimed, status=status)
@@ -157,12 +165,16 @@ class WebhookDelivery:
             log.info("webhook.disabled", webhook=claimed.webhook_id, reason="410")
         else:
             error = f"answered {status}" + (", and redirects are not followed" if 300 <= status < 400 else "")
-            self._settle_failure(claimed, error, status=status, asked=answered.retry_after)
+            self._record_failure(claimed, error, status=status, retry_after=response.retry_after)
 
-    def _settle_failure(
-        self, claimed: Claimed, error: str, *, status: int | None = None, asked: timedelta | None = None
+    def _record_failure(
+        self, claimed: Claimed, error: str, *, status: int | None = None, retry_after: timedelta | None = None
     ) -> None:
-        again_after = None if claimed.attempt >= self._max_attempts else pause(claimed.attempt, asked=asked)
+        again_after = (
+            None
+            if claimed.attempt >= self._max_attempts
+            else compute_retry_delay(claimed.attempt, retry_after=retry_after)
+        )
         with self._database.session() as session:
             deliveries = DeliveryRepository(session)
             disabled = deliveries.failed(claimed, status=status, error=error, again_after=again_after)
@@ -178,10 +190,10 @@ class WebhookDelivery:
             log.warning("webhook.disabled", webhook=claimed.webhook_id, reason=disabled)
 
 
-def pause(attempt: int, *, asked: timedelta | None = None) -> timedelta:
+def compute_retry_delay(attempt: int, *, retry_after: timedelta | None = None) -> timedelta:
     """How long to wait after the `attempt`-th attempt, counted from 1: longer each time, and as long as the receiver
     has asked for, but a day at most."""
     # The number of attempts is a setting, and powers end somewhere.
-    planned = min(FIRST_PAUSE * PAUSE_FACTOR ** min(attempt - 1, 10), LONGEST_PAUSE)
+    planned = min(FIRST_RETRY_DELAY * BACKOFF_FACTOR ** min(attempt - 1, 10), MAX_RETRY_DELAY)
     jittered = planned * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreads load, guards nothing
-    return min(max(jittered, asked or timedelta(0)), LONGEST_PAUSE)
+    return min(max(jittered, retry_after or timedelta(0)), MAX_RETRY_DELAY)

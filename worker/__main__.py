@@ -19,9 +19,9 @@ from store.private_files import restrict_data_folder, set_private_umask
 from store.settings import get_settings
 from store.site import SITE_NOT_SET
 from worker.app import PREPARE_QUEUE, app, train_queue
-from worker.forking import load_before_forking
-from worker.idle_meter import meter_idle_energy
-from worker.presence import announce, drain_on_shutdown
+from worker.forking import preload_before_fork
+from worker.idle_meter import start_idle_meter
+from worker.presence import drain_on_shutdown, start_worker_heartbeat
 
 log = structlog.get_logger()
 
@@ -48,20 +48,20 @@ def main(arguments: list[str]) -> None:
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     try:
         require_sessions(Database(settings.database_url).url)
-    except OperationalError:  # it is away: `announce` asks again
+    except OperationalError:  # it is away: `start_worker_heartbeat` asks again
         log.warning("database.awaited")
     except ValueError as error:
         sys.exit(str(error))
     if role == "train":
         if settings.site is None:
             log.warning("site.unknown", consequence=SITE_NOT_SET)
-        load_before_forking()
-        announce(worker_id, "train", settings)
-        meter_idle_energy(settings)
+        preload_before_fork()
+        start_worker_heartbeat(worker_id, "train", settings)
+        start_idle_meter(settings)
         drain_on_shutdown()
         queue = train_queue(settings.training_site.zone)
     else:
-        announce(worker_id, "prepare", settings)
+        start_worker_heartbeat(worker_id, "prepare", settings)
         queue = PREPARE_QUEUE
     started: list[Any] = []
     worker_init.connect(lambda sender, **_: started.append(sender), weak=False)

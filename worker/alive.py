@@ -12,13 +12,13 @@ from store.database import Database
 from store.message_broker import describe_refusal
 from store.settings import Settings, get_settings
 from store.workers import WorkerRepository
-from worker.app import broker_faults, make_app
+from worker.app import make_app, translate_redis_errors
 
-ANSWER_SECONDS = 5.0
-STATEMENT_SECONDS = 5.0
+PING_TIMEOUT_SECONDS = 5.0
+STATEMENT_TIMEOUT_SECONDS = 5.0
 
 
-def fault(settings: Settings) -> str | None:
+def find_problem(settings: Settings) -> str | None:
     """What is wrong, in words; None where a worker of this machine answers over the broker, and each that does has
     shown itself in the database in a lease's time.
 
@@ -26,21 +26,26 @@ def fault(settings: Settings) -> str | None:
     """
     celery = make_app(settings)
     try:
-        with broker_faults():
+        with translate_redis_errors():
             replies = celery.control.broadcast(
-                "ping", reply=True, timeout=ANSWER_SECONDS, limit=1, pattern=f"*@{socket.gethostname()}", matcher="glob"
+                "ping",
+                reply=True,
+                timeout=PING_TIMEOUT_SECONDS,
+                limit=1,
+                pattern=f"*@{socket.gethostname()}",
+                matcher="glob",
             )
     except BrokerDown as error:
         cause = error.__cause__
         return f"Redis {describe_refusal(cause) if isinstance(cause, RedisError) else 'does not answer'}: {error}"
     nodes = [node.partition("@")[0] for reply in replies or () for node in reply]
     if not nodes:
-        return f"no worker of {socket.gethostname()} answers within {ANSWER_SECONDS:g} s"
-    return _unseen(settings, [node.partition("-")[2] for node in nodes])
+        return f"no worker of {socket.gethostname()} answers within {PING_TIMEOUT_SECONDS:g} s"
+    return _find_silent_workers(settings, [node.partition("-")[2] for node in nodes])
 
 
-def _unseen(settings: Settings, worker_ids: list[str]) -> str | None:
-    database = Database(settings.database_url, statement_timeout_seconds=STATEMENT_SECONDS)
+def _find_silent_workers(settings: Settings, worker_ids: list[str]) -> str | None:
+    database = Database(settings.database_url, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS)
     within = timedelta(seconds=settings.lease_seconds)
     try:
         with database.session() as session:
@@ -55,4 +60,4 @@ def _unseen(settings: Settings, worker_ids: list[str]) -> str | None:
 
 
 if __name__ == "__main__":
-    sys.exit(fault(get_settings()))
+    sys.exit(find_problem(get_settings()))

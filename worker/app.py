@@ -13,10 +13,10 @@ from store.message_broker import celery_url, describe_refusal
 from store.settings import Settings, get_settings
 
 PREPARE_QUEUE = "prepare"
-PREPARE = "worker.prepare"
-MEASURE_MODELS = "worker.measure_models"
-COUNT_TOKENS = "worker.count_tokens"
-TRAIN = "worker.train"
+PREPARE_TASK = "worker.prepare"
+MEASURE_MODELS_TASK = "worker.measure_models"
+COUNT_TOKENS_TASK = "worker.count_tokens"
+TRAIN_TASK = "worker.train"
 # How a worker makes a job's process. Not everywhere do the system's own libraries outlive a fork.
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
 
@@ -36,7 +36,7 @@ def make_app(settings: Settings) -> Celery:
     app.conf.update(
         task_ignore_result=True,
         task_acks_late=False,
-        worker_consumer="worker.consumer:PatientConsumer",
+        worker_consumer="worker.consumer:WritableBrokerConsumer",
         worker_pool="worker.pool:JobPool",
         worker_pool_start_method=START_METHOD,
         worker_concurrency=1,
@@ -63,14 +63,14 @@ def make_app(settings: Settings) -> Celery:
 app = make_app(get_settings())
 
 
-def send(celery: Celery, task: str, *args: Any, queue: str) -> None:
+def send_task(celery: Celery, task: str, *args: Any, queue: str) -> None:
     """Send a message now. Raises `BrokerDown`, a read-only Redis included: the caller's next tick is the retry."""
-    with broker_faults():
+    with translate_redis_errors():
         celery.send_task(task, args=args, queue=queue, retry=False)
 
 
 @contextmanager
-def broker_faults() -> Iterator[None]:
+def translate_redis_errors() -> Iterator[None]:
     """Raise `BrokerDown` for what Redis refuses, which Celery takes for a fault of the message."""
     try:
         yield

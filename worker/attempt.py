@@ -33,13 +33,13 @@ from store.selection import put_tensors
 from store.settings import Settings
 from store.tables import Job
 from store.tracing import record_span
-from worker.baselines import without_rho
+from worker.baselines import fixed_method_decision
 from worker.budget import check_budget
-from worker.circumstances import circumstances
+from worker.circumstances import build_policy_context
 from worker.host import host_id
-from worker.journal import Journal
-from worker.outcome import give_back, keep_result
-from worker.prepare import model_folder
+from worker.journal import LeasedWriter
+from worker.outcome import release_job, store_result
+from worker.prepare import fetch_model_folder
 from worker.registered_checkpoints import RegisteredCheckpoints
 from worker.step_log import StepLog
 
@@ -48,22 +48,22 @@ log = structlog.get_logger()
 INSTANT = timedelta(microseconds=1)
 
 
-class Attempt(TrainingListener):
+class TrainingAttempt(TrainingListener):
     """Runs a claimed job once. Raises `LeaseLost` where it is another's by now; what else it raises ends the job."""
 
-    def __init__(self, journal: Journal, settings: Settings) -> None:
-        self._journal, self._settings, self._lease = journal, settings, journal.lease
-        self._job: Job = journal.write(lambda session: held(session, self._lease))
+    def __init__(self, writer: LeasedWriter, settings: Settings) -> None:
+        self._writer, self._settings, self._lease = writer, settings, writer.lease
+        self._job: Job = writer.run_in_transaction(lambda session: held(session, self._lease))
         assert self._job.zone is not None
         self._zone = self._job.zone
         self._basis = basis_of(self._job)
         self._policy = policy_of(self._job)
-        self._steps = StepLog(journal)
+        self._steps = StepLog(writer)
         self._epoch = 0  # numbered from 1; 0 is what lies outside the epochs
         self._epoch_began = time.monotonic()
         self._tensors: Sequence[str] = ()
         self._meter: EnergyMeter
-        self._silent = set[str]()  # the parts of the machine whose meters do not answer
+        self._silent_meters = set[str]()  # the parts of the machine whose meters do not answer
 
     @property
     def traceparent(self) -> str | None:
@@ -80,28 +80,28 @@ class Attempt(TrainingListener):
             assumed_gpu_power_w=self._assumed_gpu_power_w(),
         )
         try:
-            with meter as self._meter, self._sharing_host():
+            with meter as self._meter, self._share_host_energy():
                 result = None if self.should_stop() else self._train()
         except NotFinite:
             self._steps.flush()  # the losses that led there
             raise
         finally:
-            self._journal.heartbeat.unstored = lambda: None
+            self._writer.heartbeat.unstored = lambda: None
         tracker_kwh = self._meter.tracker_total_kwh
-        self._journal.write(
+        self._writer.run_in_transaction(
             lambda session: metering.close_meter(session, self._lease, at=utc_now(), tracker_kwh=tracker_kwh)
         )
         if result is None or not result.completed:
-            give_back(self._journal)
+            release_job(self._writer)
         else:
-            keep_result(self._journal, self._settings, self._job, result)
+            store_result(self._writer, self._settings, self._job, result)
 
     @contextmanager
-    def _sharing_host(self) -> Iterator[None]:
+    def _share_host_energy(self) -> Iterator[None]:
         """Share the host's energy while the block runs; the meter is open before and after, so that none is missed."""
-        self._journal.heartbeat.unstored = self._meter.unreported_period
+        self._writer.heartbeat.unstored = self._meter.unreported_period
         gpus = self._meter.gpu_uuids
-        self._journal.write(
+        self._writer.run_in_transaction(
             lambda session: metering.begin_sharing(
                 session, self._lease, host=host_id(), gpus=gpus, monotonic=time.monotonic
             )
@@ -109,14 +109,18 @@ class Attempt(TrainingListener):
         try:
             yield
         finally:
-            self._journal.write(lambda session: metering.end_sharing(session, self._lease, monotonic=time.monotonic))
+            self._writer.run_in_transaction(
+                lambda session: metering.end_sharing(session, self._lease, monotonic=time.monotonic)
+            )
 
     def _train(self) -> TrainingResult:
         folder = self._settings.job_dir(self._job.id)
         make_private_folder(folder)
-        rows_in = self._journal.write(lambda session: rows_file(session, self._job.dataset_id, self._settings))
+        rows_in = self._writer.run_in_transaction(
+            lambda session: rows_file(session, self._job.dataset_id, self._settings)
+        )
         return fine_tune(
-            model_folder=model_folder(self._job.model, self._settings),
+            model_folder=fetch_model_folder(self._job.model, self._settings),
             model_name=self._job.model,
             rows=load_rows(rows_in),
             hyperparameters=Hyperparameters.model_validate(self._job.hyperparameters),
@@ -124,7 +128,7 @@ class Attempt(TrainingListener):
             method=cast(Method, self._job.method),
             folder=folder,
             result_folder=folder / f"result-{self._lease.attempt}",
-            checkpoints=RegisteredCheckpoints(folder, self._journal, before=self._steps.flush),
+            checkpoints=RegisteredCheckpoints(folder, self._writer, before_register=self._steps.flush),
             listener=self,
         )
 
@@ -142,19 +146,21 @@ class Attempt(TrainingListener):
 
         def begin(session: Session) -> RhoDecision:
             job, now = held(session, self._lease), utc_now()
-            decision = without_rho(job, self._decide(job, session, index, now))
+            decision = fixed_method_decision(job, self._decide(job, session, index, now))
             if decision.ends_run and index == 0:
                 check_budget(session, job, self._settings, at=now)
             progress.start_epoch(session, self._lease, self._epoch, decision, at=now)
             return decision
 
-        decision = self._journal.write(begin)
+        decision = self._writer.run_in_transaction(begin)
         log.info("epoch.started", epoch=self._epoch, rho=decision.rho, reason=decision.reason)
         return decision
 
     def _decide(self, job: Job, session: Session, index: int, now: datetime) -> RhoDecision:
-        known = circumstances(session, job, self._policy, self._settings, epochs_left=job.epochs - index, at=now)
-        return decide_rho(self._policy, known)
+        context = build_policy_context(
+            session, job, self._policy, self._settings, epochs_left=job.epochs - index, at=now
+        )
+        return decide_rho(self._policy, context)
 
     def should_end_after(self, epoch: int) -> bool:
         """Whether what is left of a budget does not pay for another epoch."""
@@ -168,12 +174,12 @@ class Attempt(TrainingListener):
                 )
             return decision.ends_run
 
-        return self._journal.write(ask)
+        return self._writer.run_in_transaction(ask)
 
     def on_training_started(
         self, *, steps: int, steps_done: int, epochs_done: int, device: str, precision: str
     ) -> None:
-        within = steps_done * self._job.epochs > epochs_done * steps
+        inside_epoch = steps_done * self._job.epochs > epochs_done * steps
 
         def start(session: Session) -> None:
             progress.start_training(
@@ -185,18 +191,18 @@ class Attempt(TrainingListener):
                 epochs_done=epochs_done,
                 precision=precision,
             )
-            if within:
+            if inside_epoch:
                 progress.resume_epoch(session, self._lease, epochs_done + 1)
 
-        self._journal.write(start)
-        if within:
+        self._writer.run_in_transaction(start)
+        if inside_epoch:
             self._meter.close_interval()
             self._epoch, self._epoch_began = epochs_done + 1, time.monotonic()
         log.info("training.started", steps=steps, epochs_done=epochs_done, device=device, precision=precision)
 
     def on_tensors_profiled(self, costs: Sequence[TensorCost]) -> None:
         self._tensors = [cost.name for cost in costs]
-        self._journal.write(lambda session: put_tensors(session, self._lease, costs))
+        self._writer.run_in_transaction(lambda session: put_tensors(session, self._lease, costs))
 
     def on_step_finished(self, *, done: int, steps: int, loss: float) -> None:
         self._steps.add(done=done, steps=steps, loss=loss)
@@ -217,8 +223,8 @@ class Attempt(TrainingListener):
             "train_loss": train_loss if math.isfinite(train_loss) else None,
             "eval_loss": eval_loss,
         }
-        utility = None if report.curve is None else _utility(report.curve)
-        self._journal.write(
+        utility = None if report.curve is None else _fit_utility(report.curve)
+        self._writer.run_in_transaction(
             lambda session: progress.finish_epoch(
                 session, self._lease, report.epoch + 1, at=utc_now(), measured=measured, utility=utility
             )
@@ -233,8 +239,8 @@ class Attempt(TrainingListener):
         self._epoch = 0
 
     def should_stop(self) -> bool:
-        self._journal.check()
-        return self._journal.heartbeat.control != "run"
+        self._writer.check_lease()
+        return self._writer.heartbeat.control != "run"
 
     def _assumed_gpu_power_w(self) -> float:
         if self._job.device in (None, "cpu"):
@@ -244,7 +250,7 @@ class Attempt(TrainingListener):
     def _store_energy(self, interval: EnergyInterval) -> None:
         methods = {"cpu": interval.cpu_method, "gpu": interval.gpu_method, "ram": interval.ram_method}
         silent = {part: method for part, method in methods.items() if is_unresponsive(method)}
-        newly_silent = {part: method for part, method in silent.items() if part not in self._silent}
+        newly_silent = {part: method for part, method in silent.items() if part not in self._silent_meters}
 
         def store(session: Session) -> None:
             stored = metering.store_energy(
@@ -253,8 +259,8 @@ class Attempt(TrainingListener):
             if stored and newly_silent:
                 metering.record_silent_meters(session, self._lease, newly_silent, at=interval.start)
 
-        self._journal.write(store)
-        self._silent = set(silent)
+        self._writer.run_in_transaction(store)
+        self._silent_meters = set(silent)
 
     def _price(self, session: Session, interval: EnergyInterval) -> list[PricedInterval]:
         # A job without any energy is over in no time, and an instant has no window.
@@ -270,7 +276,7 @@ class Attempt(TrainingListener):
         return price_by_reading(interval, series, pue=self._settings.training_site.pue)
 
 
-def _utility(curve: ConcaveCurve) -> dict[str, Any] | None:
+def _fit_utility(curve: ConcaveCurve) -> dict[str, Any] | None:
     """What a share of an epoch's FLOPs is worth, by the newest probe; None where it found no difference.
 
     The probe reaches as far as the epoch's ρ. Beyond, the default curve goes on from there: an assumption.

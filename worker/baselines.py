@@ -5,7 +5,7 @@ from dataclasses import replace
 from greencore.policy import RhoDecision
 from store.tables import Job
 
-TRAINS = {
+TRAINED_PARTS = {
     "full": "every tensor",
     "lora": "its adapter",
     "prefix": "its prefix",
@@ -14,7 +14,7 @@ TRAINS = {
 }
 
 
-def without_rho(job: Job, decision: RhoDecision) -> RhoDecision:
+def fixed_method_decision(job: Job, decision: RhoDecision) -> RhoDecision:
     """The decision as it is for "greentrainer"; for another method with the share of full FLOPs that it costs as ρ.
 
     The share is what preparing the job reckoned; the intensity stays that of the decision.
@@ -26,5 +26,5 @@ def without_rho(job: Job, decision: RhoDecision) -> RhoDecision:
     rho = spent / full if spent and full else 1.0
     known = decision.intensity_gco2e_per_kwh
     about = "" if known is None else f"{known:.6g} gCO2e/kWh ({decision.source}); "
-    reason = f"{about}{job.method} trains {TRAINS.get(job.method, 'a fixed part')}, and no ρ is set"
+    reason = f"{about}{job.method} trains {TRAINED_PARTS.get(job.method, 'a fixed part')}, and no ρ is set"
     return replace(decision, rho=rho, reason=reason, ends_run=False)

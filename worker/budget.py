@@ -14,7 +14,7 @@ from store.tables import Job
 from store.workers import WorkerRepository
 
 
-class BudgetImpossible(ValueError):
+class BudgetInfeasible(ValueError):
     """A budget that every epoch at `rho_min` in the best hours would exceed.
 
     `.smallest_gco2e` is the smallest that could be kept.
@@ -29,7 +29,7 @@ class BudgetImpossible(ValueError):
 
 
 def check_budget(session: Session, job: Job, settings: Settings, *, at: datetime) -> None:
-    """Raises BudgetImpossible where the job's policy is a budget that it cannot keep; does nothing otherwise.
+    """Raises BudgetInfeasible where the job's policy is a budget that it cannot keep; does nothing otherwise.
 
     The least is every epoch at `rho_min`, begun now, or in the cleanest hours that a gate may wait for; of a job that
     leaves its zone open, in the best zone that has a worker. Where no intensity is known of any, nothing is refused:
@@ -39,17 +39,17 @@ def check_budget(session: Session, job: Job, settings: Settings, *, at: datetime
     if not isinstance(policy, Budget):
         return
     workers = WorkerRepository(session).alive(since=at - timedelta(seconds=settings.lease_seconds))
-    expected = pace(session, job, settings, device=next((worker.device for worker in workers), None))
-    if expected is None:
+    estimate = pace(session, job, settings, device=next((worker.device for worker in workers), None))
+    if estimate is None:
         return
     smallest = smallest_budget(
         session,
         policy,
-        expected,
+        estimate,
         epochs=job.epochs,
         pues=possible_pues(workers, settings.zones, job.zone_asked),
         deadline=job.deadline,
         at=at,
     )
     if smallest is not None and policy.budget_gco2e < smallest.certain_gco2e:
-        raise BudgetImpossible(policy.budget_gco2e, smallest.gco2e, smallest.basis)
+        raise BudgetInfeasible(policy.budget_gco2e, smallest.gco2e, smallest.basis)

@@ -22,14 +22,14 @@ SHORTEST_FORECAST = timedelta(hours=1)
 LONGEST_FORECAST = timedelta(days=7)
 
 
-def circumstances(
+def build_policy_context(
     session: Session, job: Job, policy: Policy, settings: Settings, *, epochs_left: int, at: datetime
 ) -> PolicyContext:
     """What is known at `at`, before an epoch after which `epochs_left` − 1 are to come."""
     assert job.zone is not None
     basis = basis_of(job)
-    expected = pace(session, job, settings, device=job.device)
-    span = timedelta(hours=epochs_left * expected.epoch_hours) if expected is not None else SHORTEST_FORECAST
+    estimate = pace(session, job, settings, device=job.device)
+    span = timedelta(hours=epochs_left * estimate.epoch_hours) if estimate is not None else SHORTEST_FORECAST
     grid = GridRepository(session)
     until = at + min(max(span, SHORTEST_FORECAST), LONGEST_FORECAST)
     known = grid.knowledge(job.zone, basis.signal, at, until, emission_factors=basis.emission_factors)
@@ -42,16 +42,16 @@ def circumstances(
         reading=None if found is None else found.to_labelled_reading(),
         step=None if found is None else found.step,
         refused=explain_missing_static(basis) if found is None else None,
-        window=_window(grid, job.zone, basis, policy, at),
+        window=_load_percentile_window(grid, job.zone, basis, policy, at),
         forecast=known.outlook(at),
-        previous=_previous(epochs),
+        previous=_last_rho(epochs),
         epochs_left=epochs_left,
-        epoch_hours=None if expected is None else expected.epoch_hours,
+        epoch_hours=None if estimate is None else estimate.epoch_hours,
         # What is assumed of a device may be wrong by far: a budget is not spent on it.
-        epoch_kwh=None if expected is None or expected.assumed else expected.epoch_kwh * settings.training_site.pue,
+        epoch_kwh=None if estimate is None or estimate.assumed else estimate.epoch_kwh * settings.training_site.pue,
         spent_gco2e=_spent_gco2e(session, job, job.zone, basis),
         utility=utility,
-        loss_per_epoch=_loss_per_epoch(epochs, utility),
+        loss_per_epoch=_estimate_loss_per_epoch(epochs, utility),
     )
 
 
@@ -65,14 +65,16 @@ def _spent_gco2e(session: Session, job: Job, zone: str, basis: Basis) -> float:
     return job.emissions_gco2e + unpriced.drawn_kwh * (highest_yearly_mean() if dirtiest is None else dirtiest)
 
 
-def _window(grid: GridRepository, zone: str, basis: Basis, policy: Policy, at: datetime) -> IntensitySeries:
+def _load_percentile_window(
+    grid: GridRepository, zone: str, basis: Basis, policy: Policy, at: datetime
+) -> IntensitySeries:
     if not isinstance(policy, Percentile):
         return IntensitySeries()
     start = at - timedelta(hours=policy.window_hours)
     return grid.between(zone, basis.signal, start, at, emission_factors=basis.emission_factors)
 
 
-def _previous(epochs: Sequence[Epoch]) -> PreviousRho | None:
+def _last_rho(epochs: Sequence[Epoch]) -> PreviousRho | None:
     """The last epoch's ρ, and how many epochs in a row have had it."""
     if not epochs:
         return None
@@ -84,7 +86,7 @@ def _previous(epochs: Sequence[Epoch]) -> PreviousRho | None:
     return PreviousRho(rho, count)
 
 
-def _loss_per_epoch(epochs: Sequence[Epoch], utility: UtilityCurve | None) -> float | None:
+def _estimate_loss_per_epoch(epochs: Sequence[Epoch], utility: UtilityCurve | None) -> float | None:
     """What an epoch at ρ = 1 takes off the loss, by the last one's; None where there is nothing to go by."""
     losses = [epoch.train_loss for epoch in epochs[-2:] if epoch.train_loss is not None]
     if utility is None or len(losses) < 2 or not all(map(math.isfinite, losses)):

@@ -13,11 +13,11 @@ from store.settings import get_settings
 
 log = structlog.get_logger()
 
-PAUSE_SECONDS = 2.0
-STOP_LOOK_SECONDS = 0.2
+WRITE_PROBE_SECONDS = 2.0
+SHUTDOWN_POLL_SECONDS = 0.2
 
 
-class PatientConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
+class WritableBrokerConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
     """Connects once Redis takes writes.
 
     Celery itself takes a refused write for a fault of the channel, connects again at once, and gives up in the end.
@@ -35,21 +35,21 @@ class PatientConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
         said: str | None = None
         client = connect_redis(get_settings().redis_url)
         try:
-            while (reason := _refusal(client)) is not None:
+            while (reason := _probe_refusal(client)) is not None:
                 if reason != said:
                     log.warning("broker.awaited", reason=reason)
                 said = reason
-                until = time.monotonic() + PAUSE_SECONDS
+                until = time.monotonic() + WRITE_PROBE_SECONDS
                 while time.monotonic() < until:
                     maybe_shutdown()
-                    time.sleep(STOP_LOOK_SECONDS)
+                    time.sleep(SHUTDOWN_POLL_SECONDS)
         finally:
             client.close()
         if said is not None:
             log.info("broker.writable")
 
 
-def _refusal(client: redis.Redis) -> str | None:
+def _probe_refusal(client: redis.Redis) -> str | None:
     try:
         probe_write(client)
     except redis.ResponseError as error:

@@ -17,13 +17,13 @@ from greencore.training.models import ModelError
 from greencore.training.positions import MaxLengthExceeded
 from store.datasets import DatasetDeleted
 from store.settings import get_settings
-from worker.budget import BudgetImpossible
+from worker.budget import BudgetInfeasible
 
-FIELDS: tuple[tuple[type[Exception], str, str | None], ...] = (
+ERROR_TITLES: tuple[tuple[type[Exception], str, str | None], ...] = (
     (BudgetTooSmall, "ρ is below the model's floor", "policy"),
     (BaselineError, "The method cannot train this model", "method"),
     (MaxLengthExceeded, "The model has too few positions", "hyperparameters.max_length"),
-    (BudgetImpossible, "The budget cannot be kept", "policy.budget_gco2e"),
+    (BudgetInfeasible, "The budget cannot be kept", "policy.budget_gco2e"),
     (IntensityMissing, "No carbon intensity to decide by", "policy.on_missing"),
     (InvalidRow, "A row of the dataset cannot be used", "dataset"),
     (ModelError, "The model cannot be used", "model"),
@@ -32,34 +32,34 @@ FIELDS: tuple[tuple[type[Exception], str, str | None], ...] = (
     (CheckpointUnusable, "The checkpoint cannot be gone on from", None),
 )
 # Raised with words for a job's owner, also where another error quotes them; a template's are for who wrote the rows.
-DELIBERATE = (TemplateError, CheckpointDamaged, *(kind for kind, _, _ in FIELDS))
+EXPECTED_ERRORS = (TemplateError, CheckpointDamaged, *(kind for kind, _, _ in ERROR_TITLES))
 OUT_OF_MEMORY = "The device has too little memory"
-LONGEST_DETAIL = 2000
-PATH = re.compile(r"(?<![\w:/.~])/(?:[^\s/'\",:;()]+/)+([^\s/'\",:;()]+)")
+MAX_DETAIL_LENGTH = 2000
+ABSOLUTE_PATH = re.compile(r"(?<![\w:/.~])/(?:[^\s/'\",:;()]+/)+([^\s/'\",:;()]+)")
 
 
-def explain(error: Exception, *, reference: str = "the id of its job") -> dict[str, Any]:
+def explain_error(error: Exception, *, reference: str = "the id of its job") -> dict[str, Any]:
     """Return the error as its job's owner reads it.
 
     Errors that are raised on purpose keep their own words. What any other one says may hold SQL, paths, addresses or
     texts of others: it is for the log alone, where `reference`, fields of its lines, finds it.
     """
-    if _disk_full(error):
+    if _is_disk_full(error):
         detail = "there is no room left in the data folder. Once there is, a retry goes on from the last checkpoint"
         return {"title": "The disk is full", "detail": detail, "field": None}
-    if isinstance(error, FileNotFoundError) and (gone := _gone(error)) is not None:
+    if isinstance(error, FileNotFoundError) and (gone := _explain_missing_file(error)) is not None:
         return gone
     if isinstance(error, torch.OutOfMemoryError):
         detail = "the device ran out of memory: a smaller batch_size or max_length takes less"
         return {"title": OUT_OF_MEMORY, "detail": detail, "field": "hyperparameters.batch_size"}
-    for kind, title, field in FIELDS:
+    for kind, title, field in ERROR_TITLES:
         if isinstance(error, kind):
-            return {"title": title, "detail": own_words(error), "field": field}
+            return {"title": title, "detail": redact_message(error), "field": field}
     detail = f"an error that GreenTune does not know; an operator finds it in the worker's log under {reference}"
     return {"title": "The run failed unexpectedly", "detail": detail, "field": None}
 
 
-def own_words(error: BaseException) -> str:
+def redact_message(error: BaseException) -> str:
     """Return the text of an error that is raised on purpose, with the type of the error behind it for its quotation.
 
     Of an absolute path the last part stays.
@@ -67,17 +67,21 @@ def own_words(error: BaseException) -> str:
     text, cause = str(error), error.__cause__
     quoted = "" if cause is None else str(cause).strip()
     if cause is not None and quoted:
-        told = own_words(cause) if isinstance(cause, DELIBERATE) else f"{type(cause).__name__}, which the log tells"
+        told = (
+            redact_message(cause)
+            if isinstance(cause, EXPECTED_ERRORS)
+            else f"{type(cause).__name__}, which the log tells"
+        )
         text = text.replace(quoted, told)
     text = text.replace(f"{get_settings().data_dir.resolve()}/", "")
-    return PATH.sub(r"\1", text)[:LONGEST_DETAIL]
+    return ABSOLUTE_PATH.sub(r"\1", text)[:MAX_DETAIL_LENGTH]
 
 
-def _disk_full(error: BaseException | None) -> bool:
-    return error is not None and (isinstance(error, DiskFull) or is_disk_full(error) or _disk_full(error.__cause__))
+def _is_disk_full(error: BaseException | None) -> bool:
+    return error is not None and (isinstance(error, DiskFull) or is_disk_full(error) or _is_disk_full(error.__cause__))
 
 
-def _gone(error: FileNotFoundError) -> dict[str, Any] | None:
+def _explain_missing_file(error: FileNotFoundError) -> dict[str, Any] | None:
     """A file was removed behind the service's back: the dataset's rows, or something in the job's own folder.
 
     None where it is not known which file was missed.

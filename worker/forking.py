@@ -8,10 +8,10 @@ from threading import Lock
 
 from worker.app import START_METHOD
 
-_quiet = Lock()
+_fork_lock = Lock()
 
 
-def load_before_forking() -> None:
+def preload_before_fork() -> None:
     """Load what every attempt needs, once and not anew for each job, whose processes share its memory.
 
     Nothing here asks CUDA anything, which could not be used after a fork.
@@ -23,14 +23,16 @@ def load_before_forking() -> None:
     import worker.attempt
     import worker.faults  # noqa: F401
 
-    os.register_at_fork(before=_quiet.acquire, after_in_parent=_quiet.release, after_in_child=_quiet.release)
+    os.register_at_fork(
+        before=_fork_lock.acquire, after_in_parent=_fork_lock.release, after_in_child=_fork_lock.release
+    )
     # What the collector never looks at again is never written to, and so stays shared.
     gc.collect()
     gc.freeze()
 
 
 @contextmanager
-def not_while_forking() -> Iterator[None]:
+def block_forking() -> Iterator[None]:
     """Have no process forked while the block runs: one forked from under a thread inherits the locks that it held."""
-    with _quiet:
+    with _fork_lock:
         yield

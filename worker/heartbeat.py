@@ -23,11 +23,11 @@ log = structlog.get_logger()
 
 # A process that may write nothing more is given so long to notice by itself.
 LOST_GRACE_SECONDS = 5.0
-WATCH_SECONDS = 0.5
+LEASE_CHECK_SECONDS = 0.5
 CLOSE_SECONDS = 5.0
 
 
-class Heartbeat:
+class LeaseHeartbeat:
     """Renews a lease while it is open, and watches that the process obeys.
 
     `control` is the newest wish: `run`, `drain`, `defer`, `pause` or `cancel`. `lost` is True once somebody else owns
@@ -45,13 +45,13 @@ class Heartbeat:
         self._closing = threading.Event()
         self._threads = [
             threading.Thread(target=target, name=name, daemon=True)
-            for target, name in ((self._beat, "heartbeat"), (self._watch, "watchdog"))
+            for target, name in ((self._beat, "heartbeat"), (self._end_after_lost_lease, "watchdog"))
         ]
-        self._claimed_at, self._claimed = utc_now(), time.monotonic()
-        self._renewed = self._claimed
-        self.unstored: Callable[[], UnreportedPeriod | None] = self._since_claim
+        self._claimed_at, self._claimed_monotonic = utc_now(), time.monotonic()
+        self._renewed_at = self._claimed_monotonic
+        self.unstored: Callable[[], UnreportedPeriod | None] = self._time_since_claim
         self._control = "run"
-        self._cancel_heard: float | None = None
+        self._cancel_seen_at: float | None = None
         self.drained_at: float | None = None
         self.lost = False
 
@@ -67,8 +67,8 @@ class Heartbeat:
         for thread in self._threads:
             thread.join(CLOSE_SECONDS)
 
-    def _since_claim(self) -> UnreportedPeriod:
-        return UnreportedPeriod(self._claimed_at, time.monotonic() - self._claimed)
+    def _time_since_claim(self) -> UnreportedPeriod:
+        return UnreportedPeriod(self._claimed_at, time.monotonic() - self._claimed_monotonic)
 
     @property
     def control(self) -> str:
@@ -82,7 +82,7 @@ class Heartbeat:
             self.drained_at = time.monotonic()
 
     def _beat(self) -> None:
-        while not self._closing.wait(self._pause()):
+        while not self._closing.wait(self._seconds_to_next_beat()):
             try:
                 with self._database.session() as session:
                     self._control = renew(
@@ -92,56 +92,56 @@ class Heartbeat:
                         unstored=self.unstored(),
                         host_seconds=time.monotonic(),
                     )
-                self._renewed = time.monotonic()
-                self._obey_cancel()
+                self._renewed_at = time.monotonic()
+                self._enforce_cancel()
             except LeaseLost:
                 log.warning("lease.lost", job=self._lease.job_id, attempt=self._lease.attempt)
                 self.lost = True
                 return
             except DBAPIError as error:
-                silent = time.monotonic() - self._renewed
+                silent = time.monotonic() - self._renewed_at
                 log.warning(
                     "heartbeat.failed", job=self._lease.job_id, silent_s=round(silent, 1), error=str(error.orig)
                 )
 
-    def _pause(self) -> float:
+    def _seconds_to_next_beat(self) -> float:
         """Until the next beat, in seconds; the end of a grace period is not slept through."""
         pause = self._settings.heartbeat_seconds
-        if self._cancel_heard is not None:
-            left = self._cancel_heard + self._settings.cancel_grace_seconds - time.monotonic()
+        if self._cancel_seen_at is not None:
+            left = self._cancel_seen_at + self._settings.cancel_grace_seconds - time.monotonic()
             pause = min(pause, max(left, 0.1))
         return pause
 
-    def _obey_cancel(self) -> None:
+    def _enforce_cancel(self) -> None:
         if self._control != "cancel":
-            self._cancel_heard = None
+            self._cancel_seen_at = None
             return
         now = time.monotonic()
-        if self._cancel_heard is None:
-            self._cancel_heard = now
-        if now - self._cancel_heard < self._settings.cancel_grace_seconds or self._closing.is_set():
+        if self._cancel_seen_at is None:
+            self._cancel_seen_at = now
+        if now - self._cancel_seen_at < self._settings.cancel_grace_seconds or self._closing.is_set():
             return
         with self._database.session() as session:
             grace_seconds = self._settings.cancel_grace_seconds
             progress.terminate(session, self._lease, at=utc_now(), after_seconds=grace_seconds)
         log.warning("job.terminated", job=self._lease.job_id, attempt=self._lease.attempt)
-        end_process()
+        kill_process_tree()
 
-    def _watch(self) -> None:
+    def _end_after_lost_lease(self) -> None:
         """Apart from the beat, which may hang in the database for as long as that hangs."""
         lost_at: float | None = None
-        while not self._closing.wait(min(WATCH_SECONDS, self._settings.heartbeat_seconds)):
+        while not self._closing.wait(min(LEASE_CHECK_SECONDS, self._settings.heartbeat_seconds)):
             now = time.monotonic()
-            if now - self._renewed > self._settings.lease_seconds:
+            if now - self._renewed_at > self._settings.lease_seconds:
                 self.lost = True
             if self.lost:
                 lost_at = now if lost_at is None else lost_at
                 if now - lost_at > LOST_GRACE_SECONDS:
                     log.warning("attempt.ended", job=self._lease.job_id, reason="it went on without its lease")
-                    end_process()
+                    kill_process_tree()
 
 
-def end_process() -> None:
+def kill_process_tree() -> None:
     """End this process and those that it started, at once, whatever they are doing."""
     for child in psutil.Process().children(recursive=True):
         child.kill()

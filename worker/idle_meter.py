@@ -14,15 +14,15 @@ from store.database import Database
 from store.host_shares import IdleSample, store_idle_energy
 from store.lost_energy import ASSUMED_POWER_W
 from store.settings import Settings
-from worker.forking import not_while_forking
+from worker.forking import block_forking
 from worker.host import host_id
-from worker.outages import STATEMENT_SECONDS
+from worker.outages import STATEMENT_TIMEOUT_SECONDS
 from worker.presence import device_name
 
 log = structlog.get_logger()
 
 # Samples that wait for the database, or for what becomes of a silent attempt; the oldest are given up.
-MOST_SAMPLES = 60
+MAX_SAMPLES = 60
 
 
 class IdleMeter:
@@ -39,7 +39,7 @@ class IdleMeter:
         self._host, self._monotonic = host, monotonic
         self._source: EnergySource | None = None
         self._since = 0.0
-        self._samples: deque[IdleSample] = deque(maxlen=MOST_SAMPLES)
+        self._samples: deque[IdleSample] = deque(maxlen=MAX_SAMPLES)
 
     def sample(self) -> None:
         """Take a sample since the last call, and store what can be stored; the first call opens the meter.
@@ -77,15 +77,15 @@ class IdleMeter:
         self._since = self._monotonic()
 
 
-def meter_idle_energy(settings: Settings) -> None:
+def start_idle_meter(settings: Settings) -> None:
     """Have this process sample its host every `energy_interval_seconds` from when it takes jobs until it stops."""
-    database = Database(settings.database_url, statement_timeout_seconds=STATEMENT_SECONDS)
+    database = Database(settings.database_url, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS)
     stopped = threading.Event()
 
     def sample_regularly() -> None:
         meter = IdleMeter(database, settings, host=host_id())
         while not stopped.wait(settings.energy_interval_seconds):
-            with not_while_forking():
+            with block_forking():
                 try:
                     meter.sample()
                 except DBAPIError as error:

@@ -20,15 +20,15 @@ from store.catalogue import CatalogueEntry
 from store.emissions import EmissionsRepository
 from store.jobs import EmissionsBasis, EpochCost, JobRepository
 from store.tables import Dataset, Epoch, Job
-from worker.markdown import code, one_line, table
+from worker.markdown import code_span, format_table, to_one_line
 
 FILE_NAME = "README.md"
 LIBRARIES = ("torch", "transformers", "peft", "safetensors", "codecarbon")
-NOTHING = "–"
+EMPTY_CELL = "–"
 
 
 @dataclass(frozen=True)
-class CardFacts:
+class ModelCardFacts:
     """All that a card is made of: `files` are the result's, `pue` and `settled_gco2e` those of its energy so far."""
 
     job: Job
@@ -56,7 +56,7 @@ def write_model_card(
     """Write the card of a job, whose energy has been metered to its end, into the folder of its result."""
     jobs = JobRepository(session)
     settlement = EmissionsRepository(session).by_settlement([job.id]).get(job.id, {})
-    facts = CardFacts(
+    facts = ModelCardFacts(
         job=job,
         entry=entry,
         dataset=session.get_one(Dataset, job.dataset_id),
@@ -69,13 +69,13 @@ def write_model_card(
         files=frozenset(path.name for path in folder.iterdir()),
         at=at,
     )
-    (folder / FILE_NAME).write_text(model_card(facts), encoding="utf-8")
+    (folder / FILE_NAME).write_text(render_model_card(facts), encoding="utf-8")
 
 
-def model_card(facts: CardFacts) -> str:
+def render_model_card(facts: ModelCardFacts) -> str:
     """The card as Markdown, with the front matter that the Hugging Face hub reads."""
     sections = [
-        f"# {code(facts.job.model)}, fine-tuned\n\n{_what(facts)}",
+        f"# {code_span(facts.job.model)}, fine-tuned\n\n{_summary(facts)}",
         f"## How to load it\n\n{_loading(facts)}",
         f"## Training\n\n{_training(facts)}",
         f"## Epochs\n\n{_epochs(facts)}",
@@ -86,10 +86,10 @@ def model_card(facts: CardFacts) -> str:
     return f"---\n{_front_matter(facts)}\n---\n\n" + "\n\n".join(sections) + "\n"
 
 
-def _front_matter(facts: CardFacts) -> str:
+def _front_matter(facts: ModelCardFacts) -> str:
     job, adapter, known_gco2e = facts.job, _is_adapter(facts), _known_gco2e(facts)
-    licence = one_line(facts.entry.licence if facts.entry else "unknown")
-    identifier = _identifier(licence)
+    licence = to_one_line(facts.entry.licence if facts.entry else "unknown")
+    identifier = _license_id(licence)
     data = ModelCardData(
         base_model=_base_model(facts),
         base_model_relation="adapter" if adapter else "finetune",
@@ -99,8 +99,8 @@ def _front_matter(facts: CardFacts) -> str:
             **({} if known_gco2e is None else {"emissions": known_gco2e}),  # in grams
             "source": f"GreenTune: energy metered with CodeCarbon, priced interval by interval{_unpriced_note(facts)}",
             "training_type": "fine-tuning",
-            "geographical_location": one_line(job.zone or "unknown"),
-            "hardware_used": one_line(job.device or "unknown"),
+            "geographical_location": to_one_line(job.zone or "unknown"),
+            "hardware_used": to_one_line(job.device or "unknown"),
         },
         license=identifier or "other",
         license_name=None if identifier else licence,
@@ -108,54 +108,54 @@ def _front_matter(facts: CardFacts) -> str:
     return data.to_yaml().strip()
 
 
-def _known_gco2e(facts: CardFacts) -> float | None:
+def _known_gco2e(facts: ModelCardFacts) -> float | None:
     unpriced_kwh = facts.basis.unpriced_kwh if facts.basis else 0.0
     return known_emissions(facts.job.emissions_gco2e, energy_kwh=facts.job.energy_kwh, unpriced_kwh=unpriced_kwh)
 
 
-def _unpriced_note(facts: CardFacts) -> str:
+def _unpriced_note(facts: ModelCardFacts) -> str:
     unpriced_kwh = facts.basis.unpriced_kwh if facts.basis else 0.0
     return f"; {unpriced_kwh:.4g} of {facts.job.energy_kwh:.4g} kWh have no price" if unpriced_kwh else ""
 
 
-def _identifier(licence: str) -> str | None:
+def _license_id(licence: str) -> str | None:
     """A licence by the hub's own kind of name, in small letters; None where it is no such name."""
     return licence.lower() if re.fullmatch(r"[A-Za-z0-9.-]+", licence) else None
 
 
-def _base_model(facts: CardFacts) -> str:
+def _base_model(facts: ModelCardFacts) -> str:
     """The hub's name of the base where it comes from there, else the catalogue's."""
     source = facts.entry.source if facts.entry else ""
-    return one_line(source.removeprefix("hub:").partition("@")[0] if source.startswith("hub:") else facts.job.model)
+    return to_one_line(source.removeprefix("hub:").partition("@")[0] if source.startswith("hub:") else facts.job.model)
 
 
-def _is_adapter(facts: CardFacts) -> bool:
+def _is_adapter(facts: ModelCardFacts) -> bool:
     return "adapter_config.json" in facts.files
 
 
-def _what(facts: CardFacts) -> str:
+def _summary(facts: ModelCardFacts) -> str:
     job, dataset, entry = facts.job, facts.dataset, facts.entry
     rows = [
-        ("base model", f"{code(job.model)} (licence: {code(entry.licence if entry else 'unknown')})"),
-        ("dataset", f"{code(dataset.name)}, {dataset.rows} rows, SHA-256 {code(dataset.sha256)}"),
-        ("method", code(job.method)),
-        ("job", f"{code(job.id)}, submitted {_time(job.created_at)}"),
-        *(("metadata", f"{code(key)}: {code(value)}") for key, value in sorted(job.labels.items())),
+        ("base model", f"{code_span(job.model)} (licence: {code_span(entry.licence if entry else 'unknown')})"),
+        ("dataset", f"{code_span(dataset.name)}, {dataset.rows} rows, SHA-256 {code_span(dataset.sha256)}"),
+        ("method", code_span(job.method)),
+        ("job", f"{code_span(job.id)}, submitted {_time(job.created_at)}"),
+        *(("metadata", f"{code_span(key)}: {code_span(value)}") for key, value in sorted(job.labels.items())),
     ]
-    return table(("", ""), rows)
+    return format_table(("", ""), rows)
 
 
-def _loading(facts: CardFacts) -> str:
-    name = one_line(facts.job.model)
+def _loading(facts: ModelCardFacts) -> str:
+    name = to_one_line(facts.job.model)
     if DELTA_FILE_NAME in facts.files:
         return (
             "This folder holds the changed tensors alone. The whole model is made of them and of the base, exactly as "
             f"it was trained, by\n\n    greentune apply-delta --base BASE --delta {DELTA_FILE_NAME} --output FOLDER\n\n"
-            f"where BASE is {code(name)}: a name in GreenTune's catalogue, or where that model lies."
+            f"where BASE is {code_span(name)}: a name in GreenTune's catalogue, or where that model lies."
         )
     if _is_adapter(facts):
         return (
-            f"This folder holds a prefix, to be put in front of {code(name)}:\n\n"
+            f"This folder holds a prefix, to be put in front of {code_span(name)}:\n\n"
             "    from pathlib import Path\n"
             "    from greencore.training.adapters import load_adapter, with_adapter\n"
             "    from transformers import GenerationConfig\n\n"
@@ -171,12 +171,14 @@ def _loading(facts: CardFacts) -> str:
     )
 
 
-def _training(facts: CardFacts) -> str:
+def _training(facts: ModelCardFacts) -> str:
     job = facts.job
     settings = {name: value for name, value in job.hyperparameters.items() if name != "sample_prompt"}
-    parameters = table(("hyperparameter", "value"), ((code(name), code(value)) for name, value in settings.items()))
-    policy = code(json.dumps(job.policy, ensure_ascii=False))
-    named = f" ({code(job.policy_name)})" if job.policy_name else ""
+    parameters = format_table(
+        ("hyperparameter", "value"), ((code_span(name), code_span(value)) for name, value in settings.items())
+    )
+    policy = code_span(json.dumps(job.policy, ensure_ascii=False))
+    named = f" ({code_span(job.policy_name)})" if job.policy_name else ""
     if job.method == "greentrainer":
         steered = f"ρ, the share of full fine-tuning's FLOPs, was set before each epoch by the policy{named} {policy}."
     else:
@@ -184,7 +186,7 @@ def _training(facts: CardFacts) -> str:
     return f"{parameters}\n\n{steered}\n\n{_flops(facts)}"
 
 
-def _flops(facts: CardFacts) -> str:
+def _flops(facts: ModelCardFacts) -> str:
     spent, full, probes = (
         sum(getattr(epoch, column) or 0.0 for epoch in facts.epochs)
         for column in ("flops", "full_flops", "probe_flops")
@@ -196,12 +198,12 @@ def _flops(facts: CardFacts) -> str:
     )
 
 
-def _epochs(facts: CardFacts) -> str:
+def _epochs(facts: ModelCardFacts) -> str:
     header = (
         "epoch", "ρ asked", "ρ reached", "intensity, gCO2e/kWh", "source", "FLOPs", "tensors", "loss", "held-out loss",
         "kWh", "gCO2e",
     )  # fmt: skip
-    return table(header, [_epoch(epoch, facts.costs.get(epoch.number)) for epoch in facts.epochs])
+    return format_table(header, [_epoch(epoch, facts.costs.get(epoch.number)) for epoch in facts.epochs])
 
 
 def _epoch(epoch: Epoch, cost: EpochCost | None) -> list[str]:
@@ -211,9 +213,9 @@ def _epoch(epoch: Epoch, cost: EpochCost | None) -> list[str]:
         _number(epoch.rho_asked),
         _number(epoch.rho_reached),
         _number(epoch.intensity_gco2e_per_kwh),
-        code(", ".join(part for part in about if part)),
+        code_span(", ".join(part for part in about if part)),
         _number(epoch.flops),
-        f"{epoch.tensors_selected}/{epoch.tensors_total}" if epoch.tensors_total else NOTHING,
+        f"{epoch.tensors_selected}/{epoch.tensors_total}" if epoch.tensors_total else EMPTY_CELL,
         _number(epoch.train_loss),
         _number(epoch.eval_loss),
         _number(cost.energy_kwh if cost else None),
@@ -227,17 +229,21 @@ def _evaluation(evaluation: Mapping[str, Any]) -> str:
         return "No rows were held back for it."
     before, after = (rouge.get(when) or {} for when in ("before", "after"))
     rows = [("loss", _number(loss.get("before")), _number(loss.get("after")))]
-    rows += [(code(name), _number(before.get(name)), _number(after.get(name))) for name in sorted(before | after)]
+    rows += [(code_span(name), _number(before.get(name)), _number(after.get(name))) for name in sorted(before | after)]
     held_out = f"On {evaluation.get('rows')} rows that were not trained; ROUGE is in per cent."
     if duplicates := evaluation.get("held_out_duplicates"):
         held_out += f" {duplicates} more were drawn, and not held out since equal rows are trained on."
-    return f"{held_out}\n\n{table(('', 'before', 'after'), rows)}"
+    return f"{held_out}\n\n{format_table(('', 'before', 'after'), rows)}"
 
 
-def _energy(facts: CardFacts) -> str:
+def _energy(facts: ModelCardFacts) -> str:
     ways: Mapping[str, Sequence[str]] = facts.basis.methods if facts.basis else {}
     rows = [
-        (title, _number(sum(getattr(cost, f"{key}_kwh") for cost in facts.costs.values())), *_found(ways.get(key, ())))
+        (
+            title,
+            _number(sum(getattr(cost, f"{key}_kwh") for cost in facts.costs.values())),
+            *_metering_methods(ways.get(key, ())),
+        )
         for key, title in (("cpu", "processor"), ("gpu", "GPU"), ("ram", "memory"))
     ]
     rows.append(("in all", _number(facts.job.energy_kwh), "", ""))
@@ -249,37 +255,37 @@ def _energy(facts: CardFacts) -> str:
             "stored it."
         )
     known = f"Loading the model and evaluating it are in the total, not in the epochs.{lost}"
-    return f"{table(('component', 'kWh', 'found by', 'kind'), rows)}\n\n{known}"
+    return f"{format_table(('component', 'kWh', 'found by', 'kind'), rows)}\n\n{known}"
 
 
-def _found(ways: Sequence[str]) -> tuple[str, str]:
+def _metering_methods(ways: Sequence[str]) -> tuple[str, str]:
     if not ways:
-        return NOTHING, NOTHING
+        return EMPTY_CELL, EMPTY_CELL
     kinds = {"estimate" if is_estimate(way) else "meter" for way in ways if way != "none"}
-    return ", ".join(map(code, ways)), " and ".join(sorted(kinds)) or NOTHING
+    return ", ".join(map(code_span, ways)), " and ".join(sorted(kinds)) or EMPTY_CELL
 
 
-def _emissions(facts: CardFacts) -> str:
+def _emissions(facts: ModelCardFacts) -> str:
     job, basis = facts.job, facts.basis
-    sources = ", ".join(map(code, basis.sources)) if basis and basis.sources else "no source"
+    sources = ", ".join(map(code_span, basis.sources)) if basis and basis.sources else "no source"
     rough = ", estimates among them" if basis and basis.estimated else ""
     unpriced = (
         f" {basis.unpriced_kwh:.4g} kWh have no price yet, and are not in it." if basis and basis.unpriced_kwh else ""
     )
     counted = "direct emissions alone" if job.emission_factors == "direct" else "over the plants' life cycle"
     return (
-        f"**{_number(_known_gco2e(facts))} gCO2e** in zone {code(job.zone or 'unknown')} on "
-        f"{code(job.device or 'unknown')}: each interval's energy times a PUE of {facts.pue:.4g} (what the site draws "
-        "for each kWh of its machines) times "
-        f"the intensity of that time ({code(job.signal or 'average')} signal, {counted}), "
+        f"**{_number(_known_gco2e(facts))} gCO2e** in zone {code_span(job.zone or 'unknown')} on "
+        f"{code_span(job.device or 'unknown')}: each interval's energy times a PUE of {facts.pue:.4g} (what the site "
+        "draws for each kWh of its machines) times "
+        f"the intensity of that time ({code_span(job.signal or 'average')} signal, {counted}), "
         f"from {sources}{rough}.{unpriced}\n\n"
         f"{_finality(facts)}"
     )
 
 
-def _finality(facts: CardFacts) -> str:
+def _finality(facts: ModelCardFacts) -> str:
     total = facts.job.emissions_gco2e
-    link = code(f"GET /jobs/{facts.job.id}")
+    link = code_span(f"GET /jobs/{facts.job.id}")
     if facts.job.energy_kwh and facts.basis and not facts.basis.unpriced_kwh and facts.settled_gco2e >= total > 0:
         return f"The figure was settled {_time(facts.at)}."
     if _known_gco2e(facts) is None:
@@ -293,11 +299,11 @@ def _finality(facts: CardFacts) -> str:
 def _software() -> str:
     rows = [("greentune", version("greentune")), ("Python", platform.python_version())]
     rows += [(name, version(name)) for name in LIBRARIES]
-    return table(("", "version"), ((code(name), code(number)) for name, number in rows))
+    return format_table(("", "version"), ((code_span(name), code_span(number)) for name, number in rows))
 
 
 def _number(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:.4g}"
+    return EMPTY_CELL if value is None else f"{value:.4g}"
 
 
 def _time(at: datetime) -> str:

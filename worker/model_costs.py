@@ -12,10 +12,10 @@ from store.costs import RowCosts
 REFERENCE_LENGTHS = (64, 512)
 REFERENCE_ROWS = 4
 ADAPTERS = ("lora", "prefix")
-OTHERS = ("top2", "bitfit")
+PARTIAL_METHODS = ("top2", "bitfit")
 
 
-def row_costs(model: PreTrainedModel, costs: StepCosts) -> RowCosts:
+def compute_row_costs(model: PreTrainedModel, costs: StepCosts) -> RowCosts:
     """The FLOPs of a row by its lengths, and the share of full fine-tuning's that each method takes.
 
     An adapter's share is that of training its model's deepest projection alone: the gradients go as far, and what the
@@ -23,7 +23,7 @@ def row_costs(model: PreTrainedModel, costs: StepCosts) -> RowCosts:
     """
     middle = StepShape(REFERENCE_ROWS, (sum(REFERENCE_LENGTHS) // 2,) * (2 if is_encoder_decoder(model) else 1))
     methods: dict[str, float | str] = {"full": 1.0}
-    for method in (*ADAPTERS, *OTHERS):
+    for method in (*ADAPTERS, *PARTIAL_METHODS):
         try:
             names = (
                 (_deepest_projection(model, costs),)

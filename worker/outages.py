@@ -10,29 +10,29 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 log = structlog.get_logger()
 
 # Refused, broken off, timed out or shut down: none of it says that the work itself is at fault.
-DATABASE_AWAY = (OperationalError, InterfaceError)
+TRANSIENT_DATABASE_ERRORS = (OperationalError, InterfaceError)
 # What a worker asks takes milliseconds: a statement that hangs for so long is asked again.
-STATEMENT_SECONDS = 15.0
-FIRST_PAUSE_SECONDS = 0.1
-LONGEST_PAUSE_SECONDS = 2.0
+STATEMENT_TIMEOUT_SECONDS = 15.0
+FIRST_RETRY_SECONDS = 0.1
+MAX_RETRY_SECONDS = 2.0
 
-Found = TypeVar("Found")
+T = TypeVar("T")
 
 
-def sit_out(
-    work: Callable[[], Found], *, patience_seconds: float, given_up: Callable[[], bool] = lambda: False
-) -> Found:
+def retry_while_database_down(
+    work: Callable[[], T], *, timeout_seconds: float, should_stop: Callable[[], bool] = lambda: False
+) -> T:
     """Do some work, again and again while the database is away, and give what it gives.
 
-    Raises what the database raised last once `patience_seconds` have passed, or `given_up` says so.
+    Raises what the database raised last once `timeout_seconds` have passed, or `should_stop` says so.
     """
-    deadline, pause = time.monotonic() + patience_seconds, FIRST_PAUSE_SECONDS
+    deadline, pause = time.monotonic() + timeout_seconds, FIRST_RETRY_SECONDS
     while True:
         try:
             return work()
-        except DATABASE_AWAY as error:
-            if time.monotonic() > deadline or given_up():
+        except TRANSIENT_DATABASE_ERRORS as error:
+            if time.monotonic() > deadline or should_stop():
                 raise
             log.warning("database.away", error=str(error.orig))
         time.sleep(pause)
-        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        pause = min(2 * pause, MAX_RETRY_SECONDS)

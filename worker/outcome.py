@@ -17,48 +17,48 @@ from store.catalogue import read_catalogue
 from store.leases import held
 from store.settings import Settings
 from store.tables import Job
-from worker.artifacts import recorded
-from worker.journal import Journal
+from worker.artifacts import hash_artifacts
+from worker.journal import LeasedWriter
 from worker.model_card import FILE_NAME as CARD
 from worker.model_card import write_model_card
 
 log = structlog.get_logger()
 
 
-def give_back(journal: Journal) -> None:
+def release_job(writer: LeasedWriter) -> None:
     """End an attempt that was stopped before its run was over."""
-    status = journal.write(lambda session: progress.give_back(session, journal.lease, at=utc_now()))
+    status = writer.run_in_transaction(lambda session: progress.give_back(session, writer.lease, at=utc_now()))
     log.info("attempt.stopped", now=status)
 
 
-def keep_result(journal: Journal, settings: Settings, job: Job, result: TrainingResult) -> None:
+def store_result(writer: LeasedWriter, settings: Settings, job: Job, result: TrainingResult) -> None:
     """Make an attempt's result the job's, which succeeds. Raises `LeaseLost`, and then touches no other's result."""
     assert result.artifact is not None
     written, destination = result.artifact, settings.job_dir(job.id) / "artifacts"
     evaluation = _evaluation(result)
-    journal.write(lambda session: _write_card(session, journal, settings, written, evaluation))
-    artifacts = recorded(job.id, written, at=utc_now())
+    writer.run_in_transaction(lambda session: _write_card(session, writer, settings, written, evaluation))
+    artifacts = hash_artifacts(job.id, written, at=utc_now())
 
     def succeed(session: Session) -> Job:
-        leased = held(session, journal.lease)  # locked, so that nobody takes the job while its result gets its name
+        leased = held(session, writer.lease)  # locked, so that nobody takes the job while its result gets its name
         if written.exists():  # unless it has it, from a try whose commit was not heard of
             if destination.exists():  # of an attempt that died, or of one that has won: then this raises
-                held(session, journal.lease)
+                held(session, writer.lease)
                 shutil.rmtree(destination)
             written.rename(destination)
             fsync_path(destination.parent)
-        progress.succeed(session, journal.lease, at=utc_now(), artifacts=artifacts, evaluation=evaluation)
+        progress.succeed(session, writer.lease, at=utc_now(), artifacts=artifacts, evaluation=evaluation)
         return leased
 
-    done = journal.write(succeed)
+    done = writer.run_in_transaction(succeed)
     log.info("job.succeeded", energy_kwh=done.energy_kwh, emissions_gco2e=done.emissions_gco2e)
 
 
 def _write_card(
-    session: Session, journal: Journal, settings: Settings, folder: Path, evaluation: Mapping[str, Any]
+    session: Session, writer: LeasedWriter, settings: Settings, folder: Path, evaluation: Mapping[str, Any]
 ) -> None:
     """Written once the meter is closed, so that the card holds all of the energy, and before the files are hashed."""
-    job = held(session, journal.lease)
+    job = held(session, writer.lease)
     entry = read_catalogue(settings.catalogue).get(job.model)
     try:
         write_model_card(session, job, folder, entry=entry, evaluation=evaluation, at=utc_now())

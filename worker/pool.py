@@ -5,10 +5,10 @@ from collections.abc import Callable
 from celery.concurrency.asynpool import AsynPool
 from celery.concurrency.prefork import TaskPool
 
-LOOK_SECONDS = 0.2
+REAP_INTERVAL_SECONDS = 0.2
 
 
-class PromptPool(AsynPool):  # type: ignore[misc]  # Celery has no types
+class FastReapPool(AsynPool):  # type: ignore[misc]  # Celery has no types
     """Looks often whether a process has ended.
 
     Celery is told by a pipe that closes a moment before the process itself can be reaped. Where it looks within that
@@ -17,10 +17,10 @@ class PromptPool(AsynPool):  # type: ignore[misc]  # Celery has no types
 
     @property
     def timers(self) -> dict[Callable[[], object], float]:
-        return {self.maintain_pool: LOOK_SECONDS}
+        return {self.maintain_pool: REAP_INTERVAL_SECONDS}
 
 
 class JobPool(TaskPool):  # type: ignore[misc]
     """What the Celery app takes for its pool."""
 
-    Pool = PromptPool
+    Pool = FastReapPool

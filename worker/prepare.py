@@ -39,17 +39,17 @@ from store.tables import Job
 from store.tracing import span
 from store.transitions import transition
 from worker.budget import check_budget
-from worker.faults import explain
-from worker.model_costs import REFERENCE_LENGTHS, REFERENCE_ROWS, row_costs
-from worker.outages import DATABASE_AWAY
+from worker.faults import explain_error
+from worker.model_costs import REFERENCE_LENGTHS, REFERENCE_ROWS, compute_row_costs
+from worker.outages import TRANSIENT_DATABASE_ERRORS
 
 log = structlog.get_logger()
 
-SHUFFLED_ROWS = 20_000  # so many rows are put into batches at the least: a small dataset is shuffled often
+MIN_SHUFFLED_ROWS = 20_000  # so many rows are put into batches at the least: a small dataset is shuffled often
 
 
 @dataclass(frozen=True)
-class Estimate:
+class JobEstimate:
     """What a job will take, before anything has run. FLOPs are of all epochs together, and of full fine-tuning.
 
     They hold the padding that batches of shuffled rows have on the average.
@@ -99,11 +99,11 @@ def _prepare(job: Job, database: Database, settings: Settings) -> None:
         job.estimate = asdict(estimate)
         with database.session() as session:
             check_budget(session, job, settings, at=utc_now())
-    except DATABASE_AWAY:
+    except TRANSIENT_DATABASE_ERRORS:
         raise
     except Exception as fault:
         log.warning("prepare.failed", job=job.id, exc_info=fault)
-        error = explain(fault, reference=f"job={job.id}")
+        error = explain_error(fault, reference=f"job={job.id}")
     with database.session() as session:
         jobs = JobRepository(session)
         locked = jobs.lock(job.id)
@@ -131,10 +131,10 @@ def _prepare(job: Job, database: Database, settings: Settings) -> None:
     log.info("job.prepared", job=job.id, steps=estimate.steps, rho_floor=round(estimate.rho_floor, 4))
 
 
-def estimate_job(job: Job, rows_in: Path, settings: Settings) -> Estimate:
+def estimate_job(job: Job, rows_in: Path, settings: Settings) -> JobEstimate:
     """Tokenise a job's rows and trace its model on the meta device. Raises what `worker.faults` explains."""
     hyperparameters = Hyperparameters.model_validate(job.hyperparameters)
-    folder = model_folder(job.model, settings)
+    folder = fetch_model_folder(job.model, settings)
     rows = load_rows(rows_in)
     tokenizer = load_tokenizer(folder)
     training, held_out = split_rows(rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed)
@@ -161,10 +161,10 @@ def estimate_job(job: Job, rows_in: Path, settings: Settings) -> Estimate:
         if lowest < costs.floor:
             raise BudgetTooSmall(lowest, costs.floor)
     steps = -(-len(lengths) // hyperparameters.batch_size)
-    shapes, shuffles = shuffled_batches(lengths, hyperparameters.batch_size)
+    shapes, shuffles = count_shuffled_batch_shapes(lengths, hyperparameters.batch_size)
     _, full = costs.count_flops((), shapes)
     per_epoch = full / shuffles
-    estimate = Estimate(
+    estimate = JobEstimate(
         training_rows=len(training),
         held_out_rows=len(held_out),
         shortened_prompts=tokens.shortened_prompts,
@@ -194,10 +194,10 @@ def estimate_job(job: Job, rows_in: Path, settings: Settings) -> Estimate:
     return replace(estimate, method_flops=round(spent / shuffles * hyperparameters.epochs))
 
 
-def shuffled_batches(lengths: Sequence[Lengths], batch_size: int) -> tuple[Mapping[StepShape, int], int]:
+def count_shuffled_batch_shapes(lengths: Sequence[Lengths], batch_size: int) -> tuple[Mapping[StepShape, int], int]:
     """The batches of shuffled rows, each as long as its longest row, and how many epochs of them were counted."""
     rows, counted = np.array(lengths), Counter[StepShape]()
-    generator, shuffles = np.random.default_rng(0), -(-SHUFFLED_ROWS // len(lengths))
+    generator, shuffles = np.random.default_rng(0), -(-MIN_SHUFFLED_ROWS // len(lengths))
     for _ in range(shuffles):
         shuffled = generator.permutation(rows)
         longest = np.maximum.reduceat(shuffled, np.arange(0, len(rows), batch_size), axis=0)
@@ -221,7 +221,7 @@ def measure_catalogue() -> None:
             if known is not None and known.costs is not None:
                 continue
         try:
-            meta_model = load_meta_model(model_folder(name, settings))
+            meta_model = load_meta_model(fetch_model_folder(name, settings))
         except ModelError as error:
             log.warning("model.unusable", model=name, error=str(error))
             continue
@@ -238,13 +238,13 @@ def measure_catalogue() -> None:
                 tensors=len(costs.tensors),
                 rho_floor=costs.floor,
                 max_length=max_length,
-                costs=row_costs(meta_model, costs),
+                costs=compute_row_costs(meta_model, costs),
                 at=utc_now(),
             )
         log.info("model.measured", model=name, rho_floor=round(costs.floor, 4))
 
 
-def model_folder(name: str, settings: Settings) -> Path:
+def fetch_model_folder(name: str, settings: Settings) -> Path:
     """The folder of a catalogue entry's safetensors. Raises `ModelError`."""
     entries = read_catalogue(settings.catalogue)
     if name not in entries:

@@ -16,24 +16,24 @@ from store.database import Database
 from store.pooling import TransactionPooling, require_sessions
 from store.settings import Settings
 from store.workers import Role, WorkerRepository
-from worker.forking import not_while_forking
-from worker.outages import STATEMENT_SECONDS
+from worker.forking import block_forking
+from worker.outages import STATEMENT_TIMEOUT_SECONDS
 
 log = structlog.get_logger()
 
-DRAIN_SECONDS = 0.2
+DRAIN_POLL_SECONDS = 0.2
 
 
-def announce(worker_id: str, role: Role, settings: Settings) -> None:
+def start_worker_heartbeat(worker_id: str, role: Role, settings: Settings) -> None:
     """Have this process tell the database that it is alive, from the moment it takes jobs until it stops."""
-    database = Database(settings.database_url, statement_timeout_seconds=STATEMENT_SECONDS)
+    database = Database(settings.database_url, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS)
     stopped = threading.Event()
     site = settings.training_site
 
     def beat() -> None:
         has_sessions = False
         while True:
-            with not_while_forking():
+            with block_forking():
                 try:
                     if not has_sessions:
                         require_sessions(database.url)
@@ -73,13 +73,13 @@ def drain_on_shutdown() -> None:
     """
     stopped = threading.Event()
 
-    def pass_on() -> None:
-        told: set[int] = set()
-        while not stopped.wait(DRAIN_SECONDS):
+    def forward_shutdown() -> None:
+        signalled_pids: set[int] = set()
+        while not stopped.wait(DRAIN_POLL_SECONDS):
             for request in list(state.active_requests):
                 pid = request.worker_pid
-                if pid and pid not in told:  # one whose task has only just begun is told in the next round
-                    told.add(pid)
+                if pid and pid not in signalled_pids:  # one whose task has only just begun is told in the next round
+                    signalled_pids.add(pid)
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGTERM)
                     log.info("task.draining", task=request.id, pid=pid)
@@ -89,7 +89,7 @@ def drain_on_shutdown() -> None:
     @worker_shutting_down.connect(weak=False)
     def shutting_down(**_: object) -> None:
         if not draining:
-            draining.append(threading.Thread(target=pass_on, name="drain", daemon=True))
+            draining.append(threading.Thread(target=forward_shutdown, name="drain", daemon=True))
             draining[0].start()
 
     @worker_shutdown.connect(weak=False)

@@ -18,50 +18,51 @@ from greencore.training.checkpoint_folder import (
 )
 from store import checkpoints
 from store.leases import LeaseLost
-from worker.faults import own_words
-from worker.journal import Journal
+from worker.faults import redact_message
+from worker.journal import LeasedWriter
 
 log = structlog.get_logger()
 
 # What an attempt leaves in the job's folder, under names of its own.
-TRACES = (f"{CHECKPOINT_PREFIX}*", f".{CHECKPOINT_PREFIX}*", "result-*", ".result-*", "artifacts", ".artifacts")
+ATTEMPT_FILES = (f"{CHECKPOINT_PREFIX}*", f".{CHECKPOINT_PREFIX}*", "result-*", ".result-*", "artifacts", ".artifacts")
 
 
 class RegisteredCheckpoints(CheckpointFolder):
     """The checkpoints of one attempt, named after it: a worker that lost its lease can touch none of another's.
 
-    `before` is called before each is registered, with all that the checkpoint stands for still to be written down.
+    `before_register` is called before each is registered, with all that the checkpoint stands for still to be
+    written down.
     """
 
-    def __init__(self, folder: Path, journal: Journal, *, before: Callable[[], None]) -> None:
+    def __init__(self, folder: Path, writer: LeasedWriter, *, before_register: Callable[[], None]) -> None:
         super().__init__(folder)
-        self._journal, self._before = journal, before
+        self._writer, self._before_register = writer, before_register
 
     def find_newest(self) -> Path | None:
         """The furthest that is whole. What no register holds is removed: attempts that died have left it."""
-        job_id = self._journal.lease.job_id
-        found, known = None, self._journal.write(lambda session: checkpoints.registered(session, job_id))
+        job_id = self._writer.lease.job_id
+        found, known = None, self._writer.run_in_transaction(lambda session: checkpoints.registered(session, job_id))
         kept = set()
         for row in known:
             path = self.folder / row.name
             try:
                 verify_checkpoint(path)
             except CheckpointDamaged as damage:
-                self._strike_off(row.name, damage)
+                self._discard_damaged(row.name, damage)
             else:
                 kept.add(row.name)
                 found = found or path
-        if not known and self._journal.lease.attempt > 1:
+        if not known and self._writer.lease.attempt > 1:
             found = find_latest_checkpoint(self.folder)  # of a time before there was a register
             kept |= {found.name} if found else set()
-        self._remove_all_but(kept)
+        self._remove_unregistered(kept)
         return found
 
     def checkpoint_name(self, step: int) -> str:
-        return f"{super().checkpoint_name(step)}-{self._journal.lease.attempt}"
+        return f"{super().checkpoint_name(step)}-{self._writer.lease.attempt}"
 
     def write_checkpoint(self, step: int, epochs_done: int, fill: Callable[[Path], None]) -> None:
-        self._journal.check()
+        self._writer.check_lease()
         super().write_checkpoint(step, epochs_done, fill)
 
     def on_checkpoint_complete(self, checkpoint: Path, step: int, epochs_done: int) -> None:
@@ -70,7 +71,7 @@ class RegisteredCheckpoints(CheckpointFolder):
         def register(session: Session) -> None:
             checkpoints.register(
                 session,
-                self._journal.lease,
+                self._writer.lease,
                 name=checkpoint.name,
                 step=step,
                 epochs_done=epochs_done,
@@ -79,13 +80,15 @@ class RegisteredCheckpoints(CheckpointFolder):
             )
 
         try:
-            self._before()
-            self._journal.write(register)
+            self._before_register()
+            self._writer.run_in_transaction(register)
         except LeaseLost:
             shutil.rmtree(checkpoint, ignore_errors=True)
             raise
-        job_id = self._journal.lease.job_id
-        kept = {row.name for row in self._journal.write(lambda session: checkpoints.registered(session, job_id))}
+        job_id = self._writer.lease.job_id
+        kept = {
+            row.name for row in self._writer.run_in_transaction(lambda session: checkpoints.registered(session, job_id))
+        }
         for path in self.folder.glob(f"{CHECKPOINT_PREFIX}*"):
             if path.name not in kept:
                 shutil.rmtree(path, ignore_errors=True)
@@ -93,22 +96,24 @@ class RegisteredCheckpoints(CheckpointFolder):
     def on_checkpoint_failed(self, step: int, error: DiskFull) -> None:
         """The run goes on: the one before it is there still, and the next may find room."""
         log.warning("checkpoint.failed", step=step, error=str(error))
-        lease = self._journal.lease
-        self._journal.write(
-            lambda session: checkpoints.note_failure(session, lease, step=step, reason=own_words(error), at=utc_now())
+        lease = self._writer.lease
+        self._writer.run_in_transaction(
+            lambda session: checkpoints.note_failure(
+                session, lease, step=step, reason=redact_message(error), at=utc_now()
+            )
         )
 
-    def _strike_off(self, name: str, damage: CheckpointDamaged) -> None:
+    def _discard_damaged(self, name: str, damage: CheckpointDamaged) -> None:
         log.warning("checkpoint.damaged", checkpoint=name, reason=str(damage))
-        reason = own_words(damage)
-        lease = self._journal.lease
-        self._journal.write(
+        reason = redact_message(damage)
+        lease = self._writer.lease
+        self._writer.run_in_transaction(
             lambda session: checkpoints.strike_off_damaged(session, lease, name=name, reason=reason, at=utc_now())
         )
 
-    def _remove_all_but(self, kept: set[str]) -> None:
-        self._journal.check()
-        for pattern in TRACES:
+    def _remove_unregistered(self, kept: set[str]) -> None:
+        self._writer.check_lease()
+        for pattern in ATTEMPT_FILES:
             for path in self.folder.glob(pattern):
                 if path.name not in kept:
                     shutil.rmtree(path, ignore_errors=True)

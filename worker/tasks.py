@@ -9,14 +9,14 @@ from celery.signals import celeryd_after_setup, setup_logging, worker_process_in
 from store.logs import configure_logs
 from store.settings import get_settings
 from store.tracing import configure_tracing, flush_traces, stop_tracing
-from worker.app import COUNT_TOKENS, MEASURE_MODELS, PREPARE, TRAIN, app
-from worker.outages import sit_out
+from worker.app import COUNT_TOKENS_TASK, MEASURE_MODELS_TASK, PREPARE_TASK, TRAIN_TASK, app
+from worker.outages import retry_while_database_down
 from worker.presence import device_name
 from worker.train import train_job
 
 
 @worker_process_init.connect(weak=False)
-def child_started(**_: object) -> None:
+def configure_child_process(**_: object) -> None:
     """A job's process sets up its own logs and traces; and what a claim has to know is asked before there is one."""
     configure_logs(get_settings())
     configure_tracing(get_settings(), "worker")
@@ -24,48 +24,48 @@ def child_started(**_: object) -> None:
 
 
 @worker_process_shutdown.connect(weak=False)
-def child_stops(**_: object) -> None:
+def stop_child_tracing(**_: object) -> None:
     stop_tracing()
 
 
 @setup_logging.connect(weak=False)
-def logging_is_set_up(**_: object) -> None:
+def disable_celery_logging(**_: object) -> None:
     """Whoever listens here keeps Celery from setting up its own."""
 
 
 @celeryd_after_setup.connect(weak=False)
-def worker_is_set_up(**_: object) -> None:
+def unset_fork_log_level(**_: object) -> None:
     """Without this, which Celery sets nevertheless, a child logs in a form of its own until it is configured."""
     os.environ.pop("_MP_FORK_LOGLEVEL_", None)
 
 
-@app.task(name=PREPARE)
+@app.task(name=PREPARE_TASK)
 def prepare(job_id: str) -> None:
     """Check a submitted job against its model and data, estimate it, and queue it."""
     from worker.prepare import prepare_job
 
     with structlog.contextvars.bound_contextvars(job=job_id):
-        sit_out(lambda: prepare_job(job_id), patience_seconds=get_settings().lease_seconds)
+        retry_while_database_down(lambda: prepare_job(job_id), timeout_seconds=get_settings().lease_seconds)
     flush_traces()
 
 
-@app.task(name=MEASURE_MODELS)
+@app.task(name=MEASURE_MODELS_TASK)
 def measure_models() -> None:
     """Measure the catalogue's models that have not been measured yet."""
     from worker.prepare import measure_catalogue
 
-    sit_out(measure_catalogue, patience_seconds=get_settings().lease_seconds)
+    retry_while_database_down(measure_catalogue, timeout_seconds=get_settings().lease_seconds)
 
 
-@app.task(name=COUNT_TOKENS)
+@app.task(name=COUNT_TOKENS_TASK)
 def count_tokens(dataset_id: str, model: str) -> None:
     """Count the tokens of a dataset's rows for a model, if that has not been done."""
-    from worker.token_counts import count_dataset
+    from worker.token_counts import count_dataset_tokens
 
-    count_dataset(dataset_id, model)
+    count_dataset_tokens(dataset_id, model)
 
 
-@app.task(name=TRAIN, bind=True)
+@app.task(name=TRAIN_TASK, bind=True)
 def train(self: Any, job_id: str) -> None:
     """Run one attempt of a job, if it can be claimed."""
     with structlog.contextvars.bound_contextvars(job=job_id):

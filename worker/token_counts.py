@@ -18,18 +18,18 @@ from store.database import Database
 from store.datasets import rows_file
 from store.settings import Settings, get_settings
 from store.token_statistics import TokenStatisticsRepository
-from worker.faults import explain
-from worker.outages import DATABASE_AWAY
-from worker.prepare import model_folder
+from worker.faults import explain_error
+from worker.outages import TRANSIENT_DATABASE_ERRORS
+from worker.prepare import fetch_model_folder
 
 log = structlog.get_logger()
 
-BOUNDS = (512, 1024, 2048)
+LENGTH_BOUNDS = (512, 1024, 2048)
 BATCH_ROWS = 1000
-UNLIMITED = 2**31
+NO_LENGTH_LIMIT = 2**31
 
 
-def count_dataset(dataset_id: str, model: str) -> None:
+def count_dataset_tokens(dataset_id: str, model: str) -> None:
     """Count and store, or store why it cannot be done; nothing where it has been done already."""
     settings = get_settings()
     database = Database(settings.database_url)
@@ -40,12 +40,12 @@ def count_dataset(dataset_id: str, model: str) -> None:
                 return
         counts, error = None, None
         try:
-            counts = _counts(database, settings, dataset_id, model)
-        except DATABASE_AWAY:
+            counts = _count_stored_dataset(database, settings, dataset_id, model)
+        except TRANSIENT_DATABASE_ERRORS:
             raise
         except Exception as fault:
             log.warning("token_counts.failed", dataset=dataset_id, model=model, exc_info=fault)
-            error = explain(fault, reference=f"dataset={dataset_id} model={model}")["detail"]
+            error = explain_error(fault, reference=f"dataset={dataset_id} model={model}")["detail"]
         with database.session() as session:
             TokenStatisticsRepository(session).put(dataset_id, model, at=utc_now(), counts=counts, error=error)
         log.info("token_counts.stored", dataset=dataset_id, model=model, error=error)
@@ -53,14 +53,16 @@ def count_dataset(dataset_id: str, model: str) -> None:
         database.dispose()
 
 
-def count(rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase, *, encoder: bool = False) -> dict[str, Any]:
+def count_row_tokens(
+    rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase, *, encoder: bool = False
+) -> dict[str, Any]:
     """Figures about the rows' tokens, prompt and completion apart; `encoder` as in `tokenise`, whose errors it raises.
 
     The prompt's include the token that the tokenizer opens a text with, the completion's the end of text.
     """
     together, prompts, completions = LengthCounter(), LengthCounter(), LengthCounter()
     for batch in _batches(iter(rows)):
-        for example in tokenise_rows(batch, tokenizer, max_length=UNLIMITED, encoder=encoder).examples:
+        for example in tokenise_rows(batch, tokenizer, max_length=NO_LENGTH_LIMIT, encoder=encoder).examples:
             if encoder:
                 prompt, completion = len(example.input_ids), len(example.labels)
             else:
@@ -74,17 +76,19 @@ def count(rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase, *, encoder: b
         "tokens": asdict(together.distribution()),
         "prompt": asdict(prompts.distribution()),
         "completion": asdict(completions.distribution()),
-        "longer_than": {str(bound): together.count_longer_than(bound) for bound in BOUNDS},
+        "longer_than": {str(bound): together.count_longer_than(bound) for bound in LENGTH_BOUNDS},
         "histogram": [{"up_to": bound, "rows": number} for bound, number in together.histogram()],
     }
 
 
-def _counts(database: Database, settings: Settings, dataset_id: str, model: str) -> dict[str, Any]:
+def _count_stored_dataset(database: Database, settings: Settings, dataset_id: str, model: str) -> dict[str, Any]:
     with database.session() as session:
         file = rows_file(session, dataset_id, settings)
-    folder = model_folder(model, settings)
+    folder = fetch_model_folder(model, settings)
     with file.open("rb") as lines:
-        return count(read_rows(lines), load_tokenizer(folder), encoder=is_encoder_decoder(load_meta_model(folder)))
+        return count_row_tokens(
+            read_rows(lines), load_tokenizer(folder), encoder=is_encoder_decoder(load_meta_model(folder))
+        )
 
 
 def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:

@@ -14,9 +14,9 @@ from store.database import Database
 from store.leases import Lease, LeaseLost, claim
 from store.settings import Settings, get_settings
 from store.tracing import span
-from worker.heartbeat import Heartbeat
-from worker.journal import Journal
-from worker.outages import DATABASE_AWAY, STATEMENT_SECONDS, sit_out
+from worker.heartbeat import LeaseHeartbeat
+from worker.journal import LeasedWriter
+from worker.outages import STATEMENT_TIMEOUT_SECONDS, TRANSIENT_DATABASE_ERRORS, retry_while_database_down
 from worker.presence import device_name
 
 log = structlog.get_logger()
@@ -28,14 +28,14 @@ def train_job(job_id: str, *, task_id: str | None = None, settings: Settings | N
     Where the database stays away, or the job is somebody else's by now, nothing is written: the lease runs out.
     """
     settings = settings or get_settings()
-    database = Database(settings.database_url, statement_timeout_seconds=STATEMENT_SECONDS)
+    database = Database(settings.database_url, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS)
     try:
         # From before the claim: there is no moment at which SIGTERM would end a process that holds a lease.
-        with _sigterm() as sigterm:
+        with _handle_sigterm() as sigterm:
             lease = _claim(database, settings, job_id, task_id)
             if lease is not None:
                 with structlog.contextvars.bound_contextvars(job=job_id, attempt=lease.attempt):
-                    _run_under(lease, database, settings, sigterm)
+                    _run_with_lease(lease, database, settings, sigterm)
     finally:
         database.dispose()
 
@@ -44,7 +44,7 @@ def _claim(database: Database, settings: Settings, job_id: str, task_id: str | N
     """The lease, or None where there is none to be had."""
     worker_id = os.environ.get("GREENTUNE_WORKER_ID", f"{platform.node()}-{os.getpid()}")
 
-    def try_to() -> Lease | None:
+    def claim_once() -> Lease | None:
         with database.session() as session:
             return claim(
                 session,
@@ -60,67 +60,67 @@ def _claim(database: Database, settings: Settings, job_id: str, task_id: str | N
             )
 
     try:
-        lease = sit_out(try_to, patience_seconds=settings.lease_seconds)
-    except DATABASE_AWAY as error:  # the scheduler sends the job again
+        lease = retry_while_database_down(claim_once, timeout_seconds=settings.lease_seconds)
+    except TRANSIENT_DATABASE_ERRORS as error:  # the scheduler sends the job again
         log.warning("claim.given_up", job=job_id, error=str(error.orig))
         return None
     log.info("claim.refused" if lease is None else "job.claimed", job=job_id, worker=worker_id)
     return lease
 
 
-def _run_under(lease: Lease, database: Database, settings: Settings, sigterm: "Sigterm") -> None:
-    with Heartbeat(database, lease, settings) as heartbeat:
-        sigterm.drains(heartbeat)
-        journal = Journal(database, lease, heartbeat, lease_seconds=settings.lease_seconds)
+def _run_with_lease(lease: Lease, database: Database, settings: Settings, sigterm: "SigtermHandler") -> None:
+    with LeaseHeartbeat(database, lease, settings) as heartbeat:
+        sigterm.attach(heartbeat)
+        writer = LeasedWriter(database, lease, heartbeat, lease_seconds=settings.lease_seconds)
         try:
-            _run(journal, settings)
+            _run(writer, settings)
         except LeaseLost:
             log.warning("attempt.abandoned", reason="its lease is lost")
-        except DATABASE_AWAY as error:
+        except TRANSIENT_DATABASE_ERRORS as error:
             log.warning("attempt.abandoned", reason=str(error.orig))
 
 
-def _run(journal: Journal, settings: Settings) -> None:
+def _run(writer: LeasedWriter, settings: Settings) -> None:
     """Train, or store why that cannot be. Raises `LeaseLost`, and what the database raises."""
-    from worker.attempt import Attempt
-    from worker.faults import explain
+    from worker.attempt import TrainingAttempt
+    from worker.faults import explain_error
 
     try:
-        attempt, lease = Attempt(journal, settings), journal.lease
+        attempt, lease = TrainingAttempt(writer, settings), writer.lease
         with span("attempt", kind="consumer", parent=attempt.traceparent) as opened:
             opened.set(greentune__job=lease.job_id, greentune__attempt=lease.attempt)
             attempt.run()
-    except (LeaseLost, *DATABASE_AWAY):
+    except (LeaseLost, *TRANSIENT_DATABASE_ERRORS):
         raise
     except Exception as fault:
         log.exception("attempt.failed")
-        error = explain(fault, reference=f"job={journal.lease.job_id} attempt={journal.lease.attempt}")
-        journal.write(lambda session: progress.fail(session, journal.lease, at=utc_now(), error=error))
+        error = explain_error(fault, reference=f"job={writer.lease.job_id} attempt={writer.lease.attempt}")
+        writer.run_in_transaction(lambda session: progress.fail(session, writer.lease, at=utc_now(), error=error))
 
 
-class Sigterm:
+class SigtermHandler:
     """SIGTERM as a wish that is kept: one that came before there was a heartbeat to tell is told to it later."""
 
     def __init__(self) -> None:
-        self._came = False
-        self._heartbeat: Heartbeat | None = None
+        self._received = False
+        self._heartbeat: LeaseHeartbeat | None = None
 
     def __call__(self, *_: object) -> None:
-        self._came = True
+        self._received = True
         if self._heartbeat is not None:
             self._heartbeat.drain()
 
-    def drains(self, heartbeat: Heartbeat) -> None:
+    def attach(self, heartbeat: LeaseHeartbeat) -> None:
         """Have the run stop in order, now or once the signal comes."""
         self._heartbeat = heartbeat
-        if self._came:
+        if self._received:
             heartbeat.drain()
 
 
 @contextmanager
-def _sigterm() -> Iterator[Sigterm]:
+def _handle_sigterm() -> Iterator[SigtermHandler]:
     """Take SIGTERM, which a worker passes on and a service manager may send itself, while the block runs."""
-    sigterm = Sigterm()
+    sigterm = SigtermHandler()
     before = signal.signal(signal.SIGTERM, sigterm)
     try:
         yield sigterm

@@ -10,7 +10,7 @@ import pytest
 
 from store.settings import Settings
 from tests.acceptance.conftest import Service, list_worker_children, wait_until, write_small_catalogue
-from worker.app import TRAIN, make_app, send, train_queue
+from worker.app import TRAIN_TASK, make_app, send_task, train_queue
 
 ROWS = "\n".join(json.dumps({"prompt": f"w{n % 60} w1 w2 " * 4, "completion": " w7 w8 w9"}) for n in range(240))
 HYPERPARAMETERS = {"epochs": 6, "eval_share": 0.02, "max_new_tokens": 4, "learning_rate": 1e-3}
@@ -50,7 +50,7 @@ def test_a_job_survives_sigkill_and_drain_and_runs_once_at_a_time(service: Servi
     wait_for_epoch(service, job_id, 2)
 
     # A second message for a running job changes nothing.
-    send(make_app(service.settings), TRAIN, job_id, queue=train_queue("X"))
+    send_task(make_app(service.settings), TRAIN_TASK, job_id, queue=train_queue("X"))
 
     # SIGKILL of worker and training process in mid-epoch: the lease runs out, and the next worker goes on.
     for process in [*list_worker_children(worker), psutil.Process(worker.pid)]:

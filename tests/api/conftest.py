@@ -106,7 +106,7 @@ def deferred_job_id(submit: Submit, database: Database, settings: Settings) -> s
     from datetime import timedelta
 
     from greencore.carbon import Reading
-    from scheduler.gates import look_at_gate
+    from scheduler.gates import evaluate_job_gate
     from store.grid import GridRepository
     from store.jobs import JobRepository
     from store.pace import Pace
@@ -135,7 +135,7 @@ def deferred_job_id(submit: Submit, database: Database, settings: Settings) -> s
         assert job is not None
         transition(session, job, JobStatus.QUEUED, at=NOW)
         job.signal = "average"
-        look = look_at_gate(session, job, pace, settings, zone="FR", computing=False, at=NOW)
+        look = evaluate_job_gate(session, job, pace, settings, zone="FR", computing=False, at=NOW)
         assert not look.opens
         transition(session, job, JobStatus.DEFERRED, at=NOW, reason=look.reason)
     return job_id
@@ -147,7 +147,7 @@ def settled_job_id(finished_job_id: str, database: Database, settings: Settings)
     from datetime import timedelta
 
     from greencore.carbon import Reading
-    from scheduler.settle import account, settle_prices
+    from scheduler.settle import settle_prices, store_counterfactuals
     from store.grid import GridRepository
     from store.jobs import JobRepository
 
@@ -165,7 +165,7 @@ def settled_job_id(finished_job_id: str, database: Database, settings: Settings)
         assert job is not None
         job.signal = "average"
     settle_prices(database, settings, at=NOW + timedelta(hours=1))
-    account(database, settings, at=NOW + timedelta(hours=1))
+    store_counterfactuals(database, settings, at=NOW + timedelta(hours=1))
     return finished_job_id
 
 

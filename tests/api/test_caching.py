@@ -16,7 +16,7 @@ from greencore.carbon import IntensitySeries, Reading
 from greencore.carbon.accounting import price_by_reading
 from greencore.energy import EnergyInterval
 from greencore.policy import RhoDecision
-from scheduler.settle import account, settle_prices
+from scheduler.settle import settle_prices, store_counterfactuals
 from store import progress
 from store.actions import ask
 from store.database import Database
@@ -215,7 +215,7 @@ def test_every_writer_changes_the_etag_of_what_it_changes(
     after("resume", lambda s: ask(s, locked(s, job_id), Action.RESUME, by="alice", at=NOW))
     lease = after("claim", lambda s: claim(s, job_id, worker_id="w", device="cpu", at=NOW, lease_seconds=60))
     after("end", lambda s: progress.succeed(s, lease, at=NOW, artifacts=[], evaluation={"rows": 1}))
-    account(database, settings, at=NOW)
+    store_counterfactuals(database, settings, at=NOW)
     seen("account")
     settle_prices(database, settings, at=NOW)
     seen("nothing to settle", changes=False)
@@ -226,10 +226,10 @@ def test_every_writer_changes_the_etag_of_what_it_changes(
     settle_prices(database, settings, at=NOW + timedelta(hours=1))
     seen("settled at the same price")
     assert now["body"]["emissions_gco2e"] == pytest.approx(total)
-    account(database, settings, at=NOW + timedelta(hours=1))
+    store_counterfactuals(database, settings, at=NOW + timedelta(hours=1))
     seen("final account")
     settle_prices(database, settings, at=NOW + timedelta(hours=2))
-    account(database, settings, at=NOW + timedelta(hours=2))
+    store_counterfactuals(database, settings, at=NOW + timedelta(hours=2))
     seen("all settled", changes=False)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from scheduler.settle import account, settle_prices
+from scheduler.settle import settle_prices, store_counterfactuals
 from store.database import Database
 from store.jobs import JobRepository
 from store.leases import claim
@@ -87,7 +87,7 @@ def test_a_job_that_was_cancelled_before_it_ran_has_no_account_and_a_page(
 ) -> None:
     client.post(f"/jobs/{job_id}/cancel")
     settle_prices(database, settings, at=NOW)
-    account(database, settings, at=NOW)
+    store_counterfactuals(database, settings, at=NOW)
 
     job = client.get(f"/jobs/{job_id}").json()
     assert (job["status"], job["reason"], job["finished_at"]) == (

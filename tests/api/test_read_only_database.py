@@ -21,7 +21,7 @@ from store.settings import Settings
 from store.tables import Job
 from store.workers import WorkerRepository
 from tests.api.conftest import NOW, Submit
-from worker.outages import sit_out
+from worker.outages import retry_while_database_down
 
 pytestmark = pytest.mark.fault(number=22)
 
@@ -185,7 +185,7 @@ def test_a_worker_waits_for_a_database_that_takes_no_writes(database: Database, 
     with read_only(database):
         with pytest.raises(OperationalError):
             record()
-        waiting = threading.Thread(target=sit_out, args=(record,), kwargs={"patience_seconds": 30})
+        waiting = threading.Thread(target=retry_while_database_down, args=(record,), kwargs={"timeout_seconds": 30})
         waiting.start()
         wait_until(lambda: tries > 2)
     waiting.join(30)

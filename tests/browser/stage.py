@@ -12,7 +12,7 @@ from sqlalchemy import text as sql
 from greencore.backprop.profile import TensorCost
 from greencore.carbon import Reading
 from greencore.policy import parse_policy
-from scheduler.settle import account
+from scheduler.settle import store_counterfactuals
 from store.database import Database
 from store.grid import GridRepository
 from store.ids import new_id
@@ -198,7 +198,7 @@ def stage_job(
             file.write_bytes(b"weights")
             session.add(Artifact(job_id=job_id, name="model.safetensors", bytes=7, sha256="ab" * 32, created_at=now))
     if finished and begun:
-        account(database, settings, at=now)
+        store_counterfactuals(database, settings, at=now)
     return job_id
 
 

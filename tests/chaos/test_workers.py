@@ -7,7 +7,7 @@ import time
 from tests.chaos.conftest import FaultPlan
 from tests.chaos.history import check, check_weights
 from tests.chaos.site import ServiceUnderTest, wait_until
-from worker.app import TRAIN, make_app, send, train_queue
+from worker.app import TRAIN_TASK, make_app, send_task, train_queue
 
 SEED = int(os.environ.get("CHAOS_SEED", "5"))
 # Long enough for an attempt to train to its end, so that kills meet every part of it.
@@ -63,7 +63,7 @@ def test_two_workers_race_for_one_job_and_one_of_them_runs_it(
         job = service.submit(dataset)
         wait_until("the job is prepared", lambda: service.job(job)["status"] in ("queued", "running"))
         for _ in range(4):
-            send(celery, TRAIN, job, queue=train_queue("X"))
+            send_task(celery, TRAIN_TASK, job, queue=train_queue("X"))
         service.wait_for(job, "succeeded")
         celery.close()
     finally:

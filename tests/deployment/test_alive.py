@@ -54,52 +54,52 @@ def prepare_worker(own_settings: Settings, tmp_path: Path) -> Iterator[subproces
 def test_a_worker_is_well_while_it_answers_and_is_seen(
     own_settings: Settings, prepare_worker: subprocess.Popen[bytes], database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wait_until_well(lambda: worker.alive.fault(own_settings), prepare_worker)
+    wait_until_well(lambda: worker.alive.find_problem(own_settings), prepare_worker)
 
-    monkeypatch.setattr(worker.alive, "ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(worker.alive, "PING_TIMEOUT_SECONDS", 1.0)
     prepare_worker.send_signal(signal.SIGSTOP)
-    assert "no worker of" in (worker.alive.fault(own_settings) or "")
+    assert "no worker of" in (worker.alive.find_problem(own_settings) or "")
     prepare_worker.send_signal(signal.SIGCONT)
-    wait_until_well(lambda: worker.alive.fault(own_settings), prepare_worker)
+    wait_until_well(lambda: worker.alive.find_problem(own_settings), prepare_worker)
 
     # Another machine's worker is not this one's.
     monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
-    assert "no worker of elsewhere" in (worker.alive.fault(own_settings) or "")
+    assert "no worker of elsewhere" in (worker.alive.find_problem(own_settings) or "")
     monkeypatch.undo()
 
     # It answers, but what keeps its jobs from others is silent.
     patient = own_settings.model_copy(update={"lease_seconds": 1e-6})
-    assert "has not seen worker_" in (worker.alive.fault(patient) or "")
+    assert "has not seen worker_" in (worker.alive.find_problem(patient) or "")
 
 
 def test_a_worker_without_its_broker_or_without_an_answer_is_not_well(
     own_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker.alive, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(worker.alive, "PING_TIMEOUT_SECONDS", 0.5)
     away = own_settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
-    assert (worker.alive.fault(away) or "").startswith("Redis does not answer")
-    assert "no worker of" in (worker.alive.fault(own_settings) or "")
+    assert (worker.alive.find_problem(away) or "").startswith("Redis does not answer")
+    assert "no worker of" in (worker.alive.find_problem(own_settings) or "")
 
 
 def test_a_scheduler_is_well_while_it_is_heard(settings: Settings, database: Database) -> None:
     """The one connection that the database hears besides is this test's own."""
-    assert "no scheduler" in (scheduler.alive.fault(settings) or "")
+    assert "no scheduler" in (scheduler.alive.find_problem(settings) or "")
     with database.session() as session:
         WorkerRepository(session).seen("scheduler_1", role="scheduler")
-    assert scheduler.alive.fault(settings) is None
+    assert scheduler.alive.find_problem(settings) is None
 
     with database.session() as session:
         session.execute(update(Worker).values(last_seen_at=func.now() - func.make_interval(0, 0, 0, 0, 0, 0, 90)))
-    assert "no scheduler" in (scheduler.alive.fault(settings) or "")
+    assert "no scheduler" in (scheduler.alive.find_problem(settings) or "")
 
 
 def test_a_scheduler_that_another_machine_speaks_for_is_not_well(settings: Settings, database: Database) -> None:
     with database.session() as session:
         WorkerRepository(session).seen("scheduler_of_another_machine", role="scheduler")
     database.dispose()
-    assert "has heard nothing from this machine" in (scheduler.alive.fault(settings) or "")
+    assert "has heard nothing from this machine" in (scheduler.alive.find_problem(settings) or "")
 
 
 def test_a_check_without_a_database_says_so(settings: Settings) -> None:
     away = settings.model_copy(update={"database_url": "postgresql://greentune@127.0.0.1:1/greentune"})
-    assert (scheduler.alive.fault(away) or "").startswith("the database does not answer")
+    assert (scheduler.alive.find_problem(away) or "").startswith("the database does not answer")

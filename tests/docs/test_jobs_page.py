@@ -16,7 +16,7 @@ from api.main import Api
 from cli.main import app
 from greencore.hyperparameters import Hyperparameters, ResultForm
 from greencore.training.delta import DELTA_FILE_NAME
-from scheduler.webhooks import FIRST_PAUSE, PAUSE_FACTOR
+from scheduler.webhooks import BACKOFF_FACTOR, FIRST_RETRY_DELAY
 from store.deliveries import GIVEN_UP_UNTIL_DISABLED
 from store.settings import Settings
 from store.status import ALLOWED, FINAL, JobStatus
@@ -83,7 +83,7 @@ def test_the_receiver_of_webhooks_takes_what_is_signed_and_nothing_else() -> Non
 
 def test_the_page_tells_the_webhooks_figures() -> None:
     text = section("Webhooks")
-    pauses = [FIRST_PAUSE.total_seconds() * PAUSE_FACTOR**n for n in range(7)]
+    pauses = [FIRST_RETRY_DELAY.total_seconds() * BACKOFF_FACTOR**n for n in range(7)]
     minutes = ", ".join(f"{pause / 60:.0f}" for pause in pauses[1:4]) + f" and {pauses[4] / 60:.0f} minutes"
     assert f"after {pauses[0]:.0f} s, then {minutes}, {pauses[5] / 3600:.1f} and {pauses[6] / 3600:.0f} hours" in text
     assert Settings.model_fields["webhook_max_attempts"].default == len(pauses) + 1

@@ -21,7 +21,7 @@ from store.settings import Settings
 from store.tables import EnergyInterval, Job
 from tests.carbon_provider_server import ManualClock
 from tests.scheduler.stage import HOUR, START, add_job, add_worker, claim_as_worker, read_job, write_trace
-from worker.circumstances import circumstances
+from worker.circumstances import build_policy_context
 
 pytestmark = pytest.mark.fault(number=16)
 
@@ -114,7 +114,7 @@ def test_direct_energy_without_a_reading_stays_unpriced_and_says_why(
             static=settings.static_mean("GB"),
         )
         assert len(series) == 0
-        known = circumstances(session, job, policy_of(job), settings, epochs_left=1, at=clock())
+        known = build_policy_context(session, job, policy_of(job), settings, epochs_left=1, at=clock())
     assert (known.reading, known.step) == (None, None)
     steps = parse_policy({"kind": "steps", "steps": [{"rho": 0.5}]})
     why = "no yearly mean stands in, which is average, life cycle: it is not mixed with figures"

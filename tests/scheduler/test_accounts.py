@@ -10,7 +10,7 @@ import pytest
 from greencore.carbon import Basis, Reading
 from greencore.carbon.accounting import price_by_reading
 from greencore.energy import EnergyInterval
-from scheduler.settle import account, settle_prices
+from scheduler.settle import settle_prices, store_counterfactuals
 from store import progress
 from store.actions import ask
 from store.database import Database
@@ -120,7 +120,7 @@ class Scene:
 
     def account(self, at: float) -> Mapping[str, Any]:
         settle_prices(self.database, self.settings, at=hour(at + 1))
-        account(self.database, self.settings, at=hour(at + 1))
+        store_counterfactuals(self.database, self.settings, at=hour(at + 1))
         found = self.job.counterfactuals
         assert found is not None
         if "full_now" in found:

@@ -14,7 +14,7 @@ from cli.embedded import find_redis_problem
 from scheduler.broker import Broker
 from store.message_broker import celery_url, connect_redis
 from store.settings import Settings
-from worker.app import PREPARE, PREPARE_QUEUE
+from worker.app import PREPARE_QUEUE, PREPARE_TASK
 
 pytestmark = pytest.mark.fault(number=19)
 
@@ -46,9 +46,9 @@ def test_messages_are_sent_whatever_the_url_holds(settings: Settings, servers: d
     url = servers[which]
     assert find_redis_problem(url) is None
     with closing(Broker(settings.model_copy(update={"redis_url": url}))) as broker:
-        assert broker.answers()
-        broker.send(PREPARE, "job_1", queue=PREPARE_QUEUE)
-        broker.mark()
+        assert broker.is_available()
+        broker.send(PREPARE_TASK, "job_1", queue=PREPARE_QUEUE)
+        broker.set_marker()
         assert not broker.was_emptied()
     with connect_redis(url) as client:
         assert client.llen(PREPARE_QUEUE) == 1

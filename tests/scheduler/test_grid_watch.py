@@ -11,7 +11,7 @@ import pytest
 
 from greencore.carbon import IntensitySeries
 from scheduler import Scheduler
-from scheduler.grid_watch import GridWatch, open_sources
+from scheduler.grid_watch import IntensityPoller, open_sources
 from store.database import Database
 from store.grid import GridRepository
 from store.providers import ProviderRepository
@@ -47,15 +47,15 @@ def watched(settings: Settings, provider: ProviderServer) -> Settings:
 
 
 @pytest.fixture
-def watch(watched: Settings, database: Database, clock: ManualClock) -> Iterator[GridWatch]:
-    with closing(GridWatch(database, watched, open_sources(watched, clock=clock), clock=clock)) as watch:
-        yield watch
+def poller(watched: Settings, database: Database, clock: ManualClock) -> Iterator[IntensityPoller]:
+    with closing(IntensityPoller(database, watched, open_sources(watched, clock=clock), clock=clock)) as poller:
+        yield poller
 
 
-def look(watch: GridWatch) -> None:
+def look(poller: IntensityPoller) -> None:
     """One look at the zone, waited for to its end."""
-    watch.refresh(["GB"])
-    running = watch._zones["GB"].running
+    poller.poll(["GB"])
+    running = poller._zones["GB"].running
     assert running is not None
     running.result(timeout=30)
 
@@ -73,8 +73,8 @@ def gaps(series: IntensitySeries) -> float:
     return sum((later.start - earlier.end) / HOUR for earlier, later in pairwise(readings))
 
 
-def test_a_new_zone_gets_its_past_the_present_and_a_forecast(watch: GridWatch, database: Database) -> None:
-    look(watch)
+def test_a_new_zone_gets_its_past_the_present_and_a_forecast(poller: IntensityPoller, database: Database) -> None:
+    look(poller)
     past = stored(database, -240, 1)
     assert (past.readings[-1].end - past.readings[0].start) / HOUR == pytest.approx(9 * 24 + 0.5, abs=1)
     assert gaps(past) == 0
@@ -87,13 +87,13 @@ def test_a_new_zone_gets_its_past_the_present_and_a_forecast(watch: GridWatch, d
 
 
 def test_a_day_without_network_leaves_no_gap_once_it_is_back(
-    watch: GridWatch, provider: ProviderServer, database: Database, clock: ManualClock
+    poller: IntensityPoller, provider: ProviderServer, database: Database, clock: ManualClock
 ) -> None:
-    look(watch)
+    look(poller)
     provider.stop()
     for _ in range(24):
         clock.advance(hours=1)
-        look(watch)
+        look(poller)
     assert stored(database, 2, 24).readings == ()
     # The forecast of the day before, and then our own, stand for every hour meanwhile.
     assert gaps(stored(database, 0, 40, forecast=True)) == 0
@@ -101,10 +101,10 @@ def test_a_day_without_network_leaves_no_gap_once_it_is_back(
     publish(provider, clock)
     for _ in range(12):
         clock.advance(minutes=10)
-        look(watch)
+        look(poller)
     publish(provider, clock)
     clock.advance(hours=1)
-    look(watch)
+    look(poller)
     back = stored(database, -1, 25)
     assert gaps(back) == 0
     assert back.readings[-1].end >= START + 25 * HOUR
@@ -112,17 +112,17 @@ def test_a_day_without_network_leaves_no_gap_once_it_is_back(
 
 
 def test_an_estimate_is_replaced_by_the_measurement_and_not_the_other_way_round(
-    watch: GridWatch, provider: ProviderServer, database: Database, clock: ManualClock
+    poller: IntensityPoller, provider: ProviderServer, database: Database, clock: ManualClock
 ) -> None:
-    look(watch)
+    look(poller)
     assert stored(database, 0, 0.5).readings[0].estimated
     clock.advance(hours=2)
     publish(provider, clock)
-    look(watch)
+    look(poller)
     assert not stored(database, 0, 0.5).readings[0].estimated
     provider.rows = [row for row in provider.rows if row.start >= START + 4 * HOUR]
     clock.advance(hours=2)
-    look(watch)
+    look(poller)
     assert not stored(database, 0, 0.5).readings[0].estimated
 
 
@@ -138,20 +138,20 @@ def test_an_estimate_is_replaced_by_the_measurement_and_not_the_other_way_round(
     ids=["500", "html", "truncated", "401", "429"],
 )
 def test_a_provider_that_fails_loses_nothing_and_is_asked_again(
-    watch: GridWatch, provider: ProviderServer, database: Database, clock: ManualClock, reply: Reply
+    poller: IntensityPoller, provider: ProviderServer, database: Database, clock: ManualClock, reply: Reply
 ) -> None:
-    look(watch)
+    look(poller)
     before = stored(database, -240, 1)
     provider.standing_reply = reply
     clock.advance(hours=1)
-    look(watch)
+    look(poller)
     assert stored(database, -240, 1).readings[:-1] == before.readings[:-1]
     provider.standing_reply = None
     publish(provider, clock)
     for _ in range(8):
         clock.advance(minutes=15)
         publish(provider, clock)
-        look(watch)
+        look(poller)
     assert gaps(stored(database, -240, 3)) == 0
     assert stored(database, 2, 4).readings
 
@@ -174,20 +174,20 @@ def test_a_slow_provider_holds_up_no_tick_and_is_asked_once_at_a_time(
 
 
 def test_how_a_zones_source_answers_is_on_record(
-    watch: GridWatch, provider: ProviderServer, database: Database, clock: ManualClock
+    poller: IntensityPoller, provider: ProviderServer, database: Database, clock: ManualClock
 ) -> None:
     def record() -> Provider:
         with database.session() as session:
             [known] = ProviderRepository(session).all()
         return known
 
-    look(watch)
+    look(poller)
     known = record()
     assert (known.zone, known.source, known.failures, known.last_success_at) == ("GB", "uk", 0, START)
     provider.standing_reply = Reply(status=500, body=b"oops")
     for failures in (1, 2):
         clock.advance(hours=1)
-        look(watch)
+        look(poller)
         known = record()
         assert known.consecutive_failures >= failures
         assert known.last_failure_at == clock()
@@ -198,20 +198,20 @@ def test_how_a_zones_source_answers_is_on_record(
     provider.standing_reply = None
     publish(provider, clock)
     clock.advance(hours=1)
-    look(watch)
+    look(poller)
     known = record()
     assert (known.failures, known.consecutive_failures, known.last_success_at) == (total, 0, clock())
 
 
 def test_a_source_that_was_slow_is_not_waited_for_again(
-    watch: GridWatch, provider: ProviderServer, clock: ManualClock
+    poller: IntensityPoller, provider: ProviderServer, clock: ManualClock
 ) -> None:
     provider.standing_reply = Reply(seconds=3.0)
     took = []
     for _ in range(2):
         began = time.monotonic()
-        watch.refresh(["GB"])
-        watch.settle()
+        poller.poll(["GB"])
+        poller.wait_for_polls()
         took.append(time.monotonic() - began)
     assert 0.9 < took[0] < 2
     assert took[1] < 0.5
@@ -227,7 +227,7 @@ def test_only_zones_with_a_worker_or_an_open_job_are_asked_about(
         add_job(database, zone="GB")
         clock.advance(seconds=5)
         scheduler.tick()
-        scheduler._watch.settle()
+        scheduler._intensity_poller.wait_for_polls()
         assert provider.log != []
     with database.session() as session:
         assert GridRepository(session).newest("FR", at=clock()) is None
@@ -245,8 +245,8 @@ def test_a_source_that_changes_from_average_to_marginal_keeps_the_two_apart(
             {**settings.model_dump(by_alias=False), **keys, "zones": {"GB": provider.spec(spec)}}
             | {"DATABASE_URL": settings.database_url, "REDIS_URL": settings.redis_url}
         )
-        with closing(GridWatch(database, changed, open_sources(changed, clock=clock), clock=clock)) as watch:
-            look(watch)
+        with closing(IntensityPoller(database, changed, open_sources(changed, clock=clock), clock=clock)) as poller:
+            look(poller)
         clock.advance(minutes=1)
     with database.session() as session:
         grid = GridRepository(session)
@@ -264,10 +264,10 @@ def test_a_trace_that_runs_fast_is_stored_in_bounds(
     spec = write_trace(tmp_path, [100.0 + hour for hour in range(24)])
     anchored = f"{spec}?speed=720&anchor={START:%Y-%m-%dT%H:%M:%SZ}"
     changed = settings.model_copy(update={"zones": {"GB": anchored}})
-    with closing(GridWatch(database, changed, open_sources(changed, clock=clock), clock=clock)) as watch:
-        look(watch)
+    with closing(IntensityPoller(database, changed, open_sources(changed, clock=clock), clock=clock)) as poller:
+        look(poller)
         clock.advance(seconds=30)
-        look(watch)
+        look(poller)
     with database.session() as session:
         history = GridRepository(session).between("GB", "average", START - 30 * HOUR, START + HOUR)
     assert gaps(history) == 0

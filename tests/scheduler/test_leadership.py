@@ -12,14 +12,14 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from scheduler.leadership import LOCK, Leadership
+from scheduler.leadership import LEADER_LOCK_ID, Leadership
 from store.database import Database
 
 # Without our own code, which takes seconds to load: a connection with the lock, and nothing that asks for it.
 LEADER = f"""
 import sys, time, psycopg
 with psycopg.connect(sys.argv[1], autocommit=True) as connection:
-    connection.execute("SELECT pg_advisory_lock({LOCK})")
+    connection.execute("SELECT pg_advisory_lock({LEADER_LOCK_ID})")
     print("leads", flush=True)
     time.sleep(60)
 """
@@ -28,7 +28,7 @@ with psycopg.connect(sys.argv[1], autocommit=True) as connection:
 @pytest.fixture
 def pair(database: Database) -> Iterator[tuple[Leadership, Leadership]]:
     with ExitStack() as stack:
-        both = [Leadership(database.url, patience_seconds=0.5) for _ in range(2)]
+        both = [Leadership(database.url, stale_after_seconds=0.5) for _ in range(2)]
         for leadership in both:
             stack.callback(leadership.resign)
         yield both[0], both[1]
@@ -47,7 +47,7 @@ def leading_process(database: Database) -> Iterator[subprocess.Popen[str]]:
 def takes_over(leadership: Leadership, *, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if leadership.leads():
+        if leadership.try_acquire():
             return True
         time.sleep(0.05)
     return False
@@ -55,19 +55,19 @@ def takes_over(leadership: Leadership, *, seconds: float) -> bool:
 
 def test_one_scheduler_leads_and_the_next_takes_over(pair: tuple[Leadership, Leadership]) -> None:
     first, second = pair
-    assert first.leads()
-    assert first.leads()
-    assert not second.leads()
+    assert first.try_acquire()
+    assert first.try_acquire()
+    assert not second.try_acquire()
     first.resign()
-    assert second.leads()
+    assert second.try_acquire()
 
 
 def test_a_leader_that_loses_its_connection_is_followed_and_does_not_lead_on(
     database: Database, pair: tuple[Leadership, Leadership]
 ) -> None:
     first, second = pair
-    assert first.leads()
-    assert not second.leads()
+    assert first.try_acquire()
+    assert not second.try_acquire()
     with database.session() as session:
         cut = text(
             "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND pid <> pg_backend_pid()"
@@ -75,24 +75,24 @@ def test_a_leader_that_loses_its_connection_is_followed_and_does_not_lead_on(
         session.execute(cut)
     assert takes_over(second, seconds=2)
     with pytest.raises(psycopg.OperationalError):
-        first.leads()
-    assert not first.leads()
+        first.try_acquire()
+    assert not first.try_acquire()
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
 def test_a_leader_that_is_killed_or_stopped_is_followed(
     leading_process: subprocess.Popen[str], pair: tuple[Leadership, Leadership], how: signal.Signals
 ) -> None:
-    assert not pair[0].leads()
+    assert not pair[0].try_acquire()
     os.kill(leading_process.pid, how)
     assert takes_over(pair[0], seconds=5)
 
 
 def test_a_leader_that_ticks_is_not_deposed(pair: tuple[Leadership, Leadership]) -> None:
     first, second = pair
-    assert first.leads()
+    assert first.try_acquire()
     until = time.monotonic() + 1.0
     while time.monotonic() < until:
-        assert not second.leads()
-        assert first.leads()
+        assert not second.try_acquire()
+        assert first.try_acquire()
         time.sleep(0.05)

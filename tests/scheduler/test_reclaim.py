@@ -12,7 +12,7 @@ import redis
 
 from scheduler import Scheduler
 from scheduler.broker import Broker
-from scheduler.reclaim import Vigil, reclaim_lost_jobs, terminate_disobedient_jobs
+from scheduler.reclaim import OutageDetector, kill_unresponsive_jobs, reclaim_lost_jobs
 from store.actions import ask
 from store.database import Database
 from store.jobs import JobRepository
@@ -85,18 +85,18 @@ def test_a_scheduler_whose_clock_is_ahead_takes_no_job_back(
 
 def test_after_an_absence_no_worker_is_blamed_until_each_could_have_renewed_its_lease() -> None:
     now = 0.0
-    vigil = Vigil(60, monotonic=lambda: now)
-    assert vigil.hear()
+    outage_detector = OutageDetector(60, monotonic=lambda: now)
+    assert outage_detector.record_contact()
     now = 29
-    assert vigil.hear()
+    assert outage_detector.record_contact()
     now = 29 + 31
-    assert not vigil.hear()
+    assert not outage_detector.record_contact()
     now = 85
-    assert not vigil.hear()
+    assert not outage_detector.record_contact()
     now = 110
-    assert not vigil.hear()
+    assert not outage_detector.record_contact()
     now = 120
-    assert vigil.hear()
+    assert outage_detector.record_contact()
 
 
 def test_a_scheduler_that_stood_still_reclaims_only_a_lease_later(
@@ -106,7 +106,7 @@ def test_a_scheduler_that_stood_still_reclaims_only_a_lease_later(
     claim_as_worker(database, job_id, at=START)
     now = 0.0
     with closing(Scheduler(empty_broker, clock=clock)) as scheduler:
-        scheduler._vigil = Vigil(60, monotonic=lambda: now)
+        scheduler._outage_detector = OutageDetector(60, monotonic=lambda: now)
         scheduler.tick()
         backdate_lease(database, job_id)
         now = 40.0
@@ -138,7 +138,7 @@ def test_a_cancel_that_is_not_obeyed_is_enforced_once_the_worker_could_have_and_
         told = []
         for seconds in (grace - 1, 2, 1, grace):
             clock.advance(seconds=seconds)
-            terminate_disobedient_jobs(database, broker, empty_broker, at=clock())
+            kill_unresponsive_jobs(database, broker, empty_broker, at=clock())
             told.append([event.type for event in events(database, job_id)].count("job.terminated"))
         assert told == [0, 1, 1, 2]
         orders: list[dict[str, Any]] = []
@@ -163,5 +163,5 @@ def test_a_pause_is_enforced_much_later(
     asked(database, job_id, Action.PAUSE)
     for graces, told in ((9, 0), (2, 1)):
         clock.advance(seconds=graces * (empty_broker.cancel_grace_seconds + empty_broker.lease_seconds))
-        terminate_disobedient_jobs(database, broker, empty_broker, at=clock())
+        kill_unresponsive_jobs(database, broker, empty_broker, at=clock())
         assert [event.type for event in events(database, job_id)].count("job.terminated") == told

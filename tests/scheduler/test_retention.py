@@ -116,7 +116,7 @@ def test_a_crash_between_the_rows_and_the_files_leaves_nothing_for_good(
         raise OSError("the machine stops")
 
     with monkeypatch.context() as broken:
-        broken.setattr(retention, "_set_aside", crash)
+        broken.setattr(retention, "_move_aside", crash)
         with pytest.raises(OSError, match="stops"):
             remove_old_files(database, settings, at=at)
     assert (checkpoints(database, job_id), read_job(database, job_id).files_removed_at) == (1, None)

@@ -11,8 +11,8 @@ import pytest
 
 from greencore.carbon.accounting import price_by_reading
 from greencore.energy import EnergyInterval
-from scheduler.grid_watch import GridWatch, open_sources
-from scheduler.settle import account, settle_prices
+from scheduler.grid_watch import IntensityPoller, open_sources
+from scheduler.settle import settle_prices, store_counterfactuals
 from store import progress
 from store.database import Database
 from store.grid import GridRepository
@@ -65,13 +65,13 @@ def watched(settings: Settings, provider: ProviderServer, source: str, **changes
     )
 
 
-def watch_of(database: Database, settings: Settings, clock: ManualClock) -> GridWatch:
-    return GridWatch(database, settings, open_sources(settings, clock=clock), clock=clock)
+def poller_of(database: Database, settings: Settings, clock: ManualClock) -> IntensityPoller:
+    return IntensityPoller(database, settings, open_sources(settings, clock=clock), clock=clock)
 
 
-def look(watch: GridWatch) -> None:
-    watch.refresh(["GB"])
-    running = watch._zones["GB"].running
+def look(poller: IntensityPoller) -> None:
+    poller.poll(["GB"])
+    running = poller._zones["GB"].running
     assert running is not None
     running.result(timeout=30)
 
@@ -109,7 +109,7 @@ def run_job(database: Database, *, kwh: float) -> str:
 
 def settle(database: Database, settings: Settings, clock: ManualClock) -> None:
     settle_prices(database, settings, at=clock())
-    account(database, settings, at=clock())
+    store_counterfactuals(database, settings, at=clock())
 
 
 @pytest.mark.parametrize("source", PROVIDERS)
@@ -117,12 +117,12 @@ def test_a_measured_value_that_is_revised_is_read_again_and_priced_again(
     settings: Settings, provider: ProviderServer, database: Database, clock: ManualClock, source: str
 ) -> None:
     settings = watched(settings, provider, source)
-    with closing(watch_of(database, settings, clock)) as watch:
-        look(watch)
+    with closing(poller_of(database, settings, clock)) as poller:
+        look(poller)
         job_id = run_job(database, kwh=2.0)
         clock.advance(hours=2)
         publish(provider, clock)
-        look(watch)
+        look(poller)
         settle(database, settings, clock)
         before = read_job(database, job_id)
         assert before.settled_at is not None
@@ -131,7 +131,7 @@ def test_a_measured_value_that_is_revised_is_read_again_and_priced_again(
         for _ in range(2):
             clock.advance(hours=23)
             publish(provider, clock, revised=50.0)
-            look(watch)
+            look(poller)
         assert stored_in_starts_hour(database) == 162
         assert read_job(database, job_id).settled_at is None
         settle(database, settings, clock)
@@ -147,13 +147,13 @@ def test_a_value_that_is_read_again_unrevised_leaves_prices_final(
     settings: Settings, provider: ProviderServer, database: Database, clock: ManualClock
 ) -> None:
     settings = watched(settings, provider, "uk")
-    with closing(watch_of(database, settings, clock)) as watch:
-        look(watch)
+    with closing(poller_of(database, settings, clock)) as poller:
+        look(poller)
         job_id = run_job(database, kwh=2.0)
         for _ in range(4):
             clock.advance(hours=2)
             publish(provider, clock)
-            look(watch)
+            look(poller)
             settle(database, settings, clock)
     assert [event.type for event in events(database, job_id)].count("emissions.settled") == 1
 
@@ -162,16 +162,16 @@ def test_a_value_revised_after_the_settlement_window_changes_no_price(
     settings: Settings, provider: ProviderServer, database: Database, clock: ManualClock
 ) -> None:
     settings = watched(settings, provider, "uk", settle_after_hours=24.0)
-    with closing(watch_of(database, settings, clock)) as watch:
-        look(watch)
+    with closing(poller_of(database, settings, clock)) as poller:
+        look(poller)
         job_id = run_job(database, kwh=2.0)
         clock.advance(hours=2)
         publish(provider, clock)
-        look(watch)
+        look(poller)
         settle(database, settings, clock)
         clock.advance(hours=30)
         publish(provider, clock, revised=50.0)
-        look(watch)
+        look(poller)
         settle(database, settings, clock)
     assert read_job(database, job_id).emissions_gco2e == pytest.approx(2 * 112)
     with database.session() as session:
@@ -183,15 +183,15 @@ def test_a_value_that_is_revised_while_the_one_before_settles_a_price_is_priced_
     settings: Settings, provider: ProviderServer, database: Database, clock: ManualClock
 ) -> None:
     settings = watched(settings, provider, "uk")
-    with closing(watch_of(database, settings, clock)) as watch:
-        look(watch)
+    with closing(poller_of(database, settings, clock)) as poller:
+        look(poller)
         job_id = run_job(database, kwh=2.0)
         clock.advance(hours=2)
         publish(provider, clock)
-        look(watch)
+        look(poller)
         publish(provider, clock, revised=50.0)
         clock.advance(hours=1)
-        revising = Thread(target=look, args=(watch,))
+        revising = Thread(target=look, args=(poller,))
         with database.session() as session:
             job = JobRepository(session).lock(job_id)  # as settlement does
             assert job is not None
@@ -215,12 +215,12 @@ def test_readings_of_another_basis_reopen_no_price(
     settings: Settings, provider: ProviderServer, database: Database, clock: ManualClock
 ) -> None:
     watched_as_direct = watched(settings, provider, "uk")
-    with closing(watch_of(database, watched_as_direct, clock)) as watch:
-        look(watch)
+    with closing(poller_of(database, watched_as_direct, clock)) as poller:
+        look(poller)
         job_id = run_job(database, kwh=2.0)
         clock.advance(hours=2)
         publish(provider, clock)
-        look(watch)
+        look(poller)
         settle(database, watched_as_direct, clock)
     before = read_job(database, job_id)
     assert before.settled_at is not None
@@ -228,8 +228,8 @@ def test_readings_of_another_basis_reopen_no_price(
     clock.advance(hours=1)
     publish(provider, clock, revised=50.0)
     as_lifecycle = watched(settings, provider, "electricity-maps")
-    with closing(watch_of(database, as_lifecycle, clock)) as watch:
-        look(watch)
+    with closing(poller_of(database, as_lifecycle, clock)) as poller:
+        look(poller)
     settle(database, as_lifecycle, clock)
     after = read_job(database, job_id)
     assert after.settled_at == before.settled_at
@@ -251,15 +251,15 @@ def test_a_plan_that_refuses_older_hours_repairs_the_last_day_all_the_same(
 
     monkeypatch.setattr(provider, "answer", without_past_range)
     settings = watched(settings, provider, "electricity-maps")
-    with closing(watch_of(database, settings, clock)) as watch:
-        look(watch)
+    with closing(poller_of(database, settings, clock)) as poller:
+        look(poller)
         # The scheduler is away for five hours.
         clock.advance(hours=5)
         publish(provider, clock)
-        look(watch)
+        look(poller)
         clock.advance(hours=1)
         publish(provider, clock)
-        look(watch)
+        look(poller)
     with database.session() as session:
         grid = GridRepository(session)
         assert grid.between("GB", "average", START, clock()).mean(START, clock()).covered_share == 1
@@ -273,14 +273,14 @@ def test_a_source_whose_newest_value_has_ended_is_asked_at_most_12_times_an_hour
     settings: Settings, provider: ProviderServer, database: Database, clock: ManualClock, source: str
 ) -> None:
     settings = watched(settings, provider, source)
-    with closing(watch_of(database, settings, clock)) as watch:
-        look(watch)
+    with closing(poller_of(database, settings, clock)) as poller:
+        look(poller)
         # From now on it has no news: nothing after the present hour, not even a forecast.
         provider.rows = [row for row in provider.rows if row.start <= START]
         clock.advance(hours=1)
         provider.log.clear()
         for _ in range(60):
             clock.advance(minutes=1)
-            look(watch)
+            look(poller)
     asked = [path for path in provider.paths if "histor" not in path and "past-range" not in path]
     assert 0 < len(asked) <= 12

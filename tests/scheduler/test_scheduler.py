@@ -133,7 +133,7 @@ def test_readings_are_stored_without_gaps(
     with closing(Scheduler(traced, clock=clock)) as scheduler:
         for hours in (5, 0):
             scheduler.tick()
-            scheduler._watch.settle()
+            scheduler._intensity_poller.wait_for_polls()
             clock.advance(hours=hours)
     with database.session() as session:
         stored: list[Reading] = list(GridRepository(session).between("X", "average", START, clock() + HOUR))
@@ -147,11 +147,11 @@ def test_a_zone_whose_source_is_wrong_is_named(settings: Settings) -> None:
 
 def test_one_scheduler_leads_and_the_next_takes_over(database: Database) -> None:
     first, second = Leadership(database.url), Leadership(database.url)
-    assert first.leads()
-    assert first.leads()
-    assert not second.leads()
+    assert first.try_acquire()
+    assert first.try_acquire()
+    assert not second.try_acquire()
     first.resign()
-    assert second.leads()
+    assert second.try_acquire()
     second.resign()
 
 

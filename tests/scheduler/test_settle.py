@@ -9,7 +9,7 @@ from greencore.carbon import Reading, Signal
 from greencore.carbon.accounting import price_by_reading
 from greencore.carbon.fallback import fill_with_fallback
 from greencore.energy import EnergyInterval
-from scheduler.settle import account, settle_prices
+from scheduler.settle import settle_prices, store_counterfactuals
 from store import progress
 from store.database import Database
 from store.grid import GridRepository
@@ -190,7 +190,7 @@ def test_a_job_that_is_over_is_told_what_it_would_have_emitted_otherwise(
         meter(database, lease, minute, minute + 1, 1 / 60, settings)
     finish(database, lease, at_hours=3)
     settle_prices(database, settings, at=START + 4 * HOUR)
-    account(database, settings, at=START + 4 * HOUR)
+    store_counterfactuals(database, settings, at=START + 4 * HOUR)
     job: Job = read_job(database, job_id)
     assert job.counterfactuals is not None
     found = job.counterfactuals
@@ -213,14 +213,14 @@ def test_the_account_is_made_again_once_the_price_is_final(database: Database, s
     job_id, lease = running(database)
     meter(database, lease, 0, 1, 1.0, settings)
     finish(database, lease, at_hours=0.5)
-    account(database, settings, at=START + HOUR)
+    store_counterfactuals(database, settings, at=START + HOUR)
     job = read_job(database, job_id)
     assert job.counterfactuals is not None
     assert job.settled_at is None
     assert job.counterfactuals["constant_now"]["emissions_gco2e"] == pytest.approx(300)
     put(database, [reading(0, 200), reading(1, 200)])
     settle_prices(database, settings, at=START + 2 * HOUR)
-    account(database, settings, at=START + 2 * HOUR)
+    store_counterfactuals(database, settings, at=START + 2 * HOUR)
     job = read_job(database, job_id)
     assert job.settled_at == START + 2 * HOUR
     assert job.counterfactuals is not None

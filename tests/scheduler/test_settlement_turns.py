@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import func, insert, select
 
 from greencore.carbon import Reading, Signal
-from scheduler.settle import account, settle_prices
+from scheduler.settle import settle_prices, store_counterfactuals
 from store.database import Database
 from store.emissions import EmissionsRepository
 from store.grid import GridRepository
@@ -241,7 +241,7 @@ def test_a_job_closed_without_any_price_is_told_to_be_unpriced(database: Databas
         job.status, job.finished_at = JobStatus.SUCCEEDED, START + HOUR
     at = START + (settings.settle_after_hours + 1) * HOUR
     settle_prices(database, settings, at=at)
-    account(database, settings, at=at)
+    store_counterfactuals(database, settings, at=at)
     told = events(database, job_id)[-1]
     assert told.type == "emissions.settled"
     assert (told.data["emissions_gco2e"], told.data["unpriced_kwh"]) == (None, 1.0)

@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from scheduler import Scheduler
-from scheduler.placing import NOT_LOOKED_AT
+from scheduler.placing import GATE_NOT_EVALUATED
 from store.database import Database
 from store.settings import Settings
 from store.status import JobStatus
@@ -148,7 +148,7 @@ def test_a_broker_that_goes_away_in_the_middle_leaves_the_job_unsent(
     add_worker(database, "FR")
     job = add_job(database, zone="FR")
     with closing(Scheduler(settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"}), clock=clock)) as cut_off:
-        monkeypatch.setattr(cut_off._broker, "answers", lambda: True)
+        monkeypatch.setattr(cut_off._broker, "is_available", lambda: True)
         cut_off.tick()
     assert read_job(database, job).dispatched_at is None
 
@@ -167,7 +167,7 @@ def test_one_job_that_cannot_be_looked_at_holds_up_no_other(
         session.get_one(Job, deferred).status = JobStatus.DEFERRED
     job = add_job(database, zone="FR", priority=1)
     scheduler.tick()
-    assert {read_job(database, job_id).reason for job_id in broken} == {NOT_LOOKED_AT}
+    assert {read_job(database, job_id).reason for job_id in broken} == {GATE_NOT_EVALUATED}
     assert [read_job(database, job_id).status for job_id in broken[1:]] == [JobStatus.DEFERRED, JobStatus.RUNNING]
     assert read_job(database, deferred).status is JobStatus.QUEUED
     assert read_job(database, job).dispatched_at == clock()
@@ -239,7 +239,7 @@ def test_a_worker_that_ends_its_job_gets_the_next_within_a_second(settings: Sett
         assert took < 1.0
         with database.session() as session:
             rows = session.connection().exec_driver_sql("SELECT id FROM workers WHERE role = 'scheduler'").all()
-        assert [id for (id,) in rows] == [running._presence.id]
+        assert [id for (id,) in rows] == [running._heartbeat.id]
     finally:
         stop.set()
         with database.session() as session:

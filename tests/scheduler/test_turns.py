@@ -10,8 +10,8 @@ from sqlalchemy import text
 
 from greencore.carbon import Basis
 from scheduler.broker import Broker
-from scheduler.placing import Fleet, live_workers
-from scheduler.training_dispatch import TrainingDispatch
+from scheduler.placing import Fleet, list_live_workers
+from scheduler.training_dispatch import TrainingDispatcher
 from store.database import Database
 from store.queue import Waiting, in_turn
 from store.settings import Settings
@@ -64,8 +64,8 @@ def test_no_owner_gets_a_second_worker_while_another_waits_and_no_priority_is_in
     for owner, priority in queued:
         add_job(database, zone="FR", owner=owner, priority=priority)
     with closing(Broker(empty_broker)) as broker, database.session() as session:
-        fleet = Fleet(live_workers(session, empty_broker), {"FR": Basis()})
-        TrainingDispatch(database, broker, empty_broker).dispatch(fleet, at=START)
+        fleet = Fleet(list_live_workers(session, empty_broker), {"FR": Basis()})
+        TrainingDispatcher(database, broker, empty_broker).dispatch(fleet, at=START)
     with database.session() as session:
         jobs = session.query(Job).where(Job.status == JobStatus.QUEUED).all()
     sent = [job for job in jobs if job.dispatched_at is not None]

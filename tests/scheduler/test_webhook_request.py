@@ -17,12 +17,19 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from scheduler import webhook_request
-from scheduler.webhook_request import Answered, Attempt, Interrupted, Route, Undeliverable, resolve
+from scheduler.webhook_request import (
+    ConnectionOptions,
+    RequestCancelled,
+    Undeliverable,
+    WebhookRequest,
+    WebhookResponse,
+    resolve_host,
+)
 from store.webhook_url import networks
 from tests.webhook_receiver import WebhookReceiver, WebhookReply
 
 LOCAL = networks(["127.0.0.0/8"])
-ROUTE = Route(LOCAL, total_seconds=0.6, connect_seconds=0.3)
+OPTIONS = ConnectionOptions(LOCAL, total_seconds=0.6, connect_seconds=0.3)
 
 
 @pytest.fixture
@@ -31,8 +38,8 @@ def receiver() -> Iterator[WebhookReceiver]:
         yield receiver
 
 
-def post(url: str, route: Route = ROUTE) -> Answered:
-    return Attempt(route).post(url, b"{}", {"webhook-id": "msg_1"})
+def post(url: str, options: ConnectionOptions = OPTIONS) -> WebhookResponse:
+    return WebhookRequest(options).post(url, b"{}", {"webhook-id": "msg_1"})
 
 
 def names(*answers: list[str]) -> Callable[[str, int], list[str]]:
@@ -42,11 +49,11 @@ def names(*answers: list[str]) -> Callable[[str, int], list[str]]:
 
 
 def test_the_message_arrives_whole_under_the_name_of_its_host(receiver: WebhookReceiver) -> None:
-    route = replace(ROUTE, resolve=names(["127.0.0.1"]))
-    answered = post(f"http://hooks.example.com:{receiver.port}/hook?a=b%20c", route)
+    options = replace(OPTIONS, resolve=names(["127.0.0.1"]))
+    answered = post(f"http://hooks.example.com:{receiver.port}/hook?a=b%20c", options)
 
     [message] = receiver.messages
-    assert answered == Answered(204, None)
+    assert answered == WebhookResponse(204, None)
     assert (message.path, message.body) == ("/hook?a=b%20c", b"{}")
     assert message.headers["Host"] == f"hooks.example.com:{receiver.port}"
     assert message.headers["webhook-id"] == "msg_1"
@@ -70,7 +77,7 @@ def test_a_host_with_any_address_that_is_not_public_is_not_connected_to(
 ) -> None:
     for scheme in ("http", "https"):
         with pytest.raises(Undeliverable, match="not public") as raised:
-            post(f"{scheme}://hooks.example.com:{receiver.port}/", Route(resolve=names(addresses)))
+            post(f"{scheme}://hooks.example.com:{receiver.port}/", ConnectionOptions(resolve=names(addresses)))
         # Who registers names must not learn from it what they stand for inside.
         assert not [address for address in addresses if address in str(raised.value)]
     assert receiver.messages == []
@@ -79,20 +86,20 @@ def test_a_host_with_any_address_that_is_not_public_is_not_connected_to(
 @pytest.mark.parametrize("host", ["localhost", "ip6-localhost"])
 def test_what_the_system_itself_takes_for_loopback_is_refused(receiver: WebhookReceiver, host: str) -> None:
     with pytest.raises(Undeliverable, match=r"not public|no address"):
-        post(f"https://{host}:{receiver.port}/", Route())
+        post(f"https://{host}:{receiver.port}/", ConnectionOptions())
     assert receiver.messages == []
 
 
 @pytest.mark.parametrize("host", ["2130706433", "0x7f000001", "0177.0.0.1", "127.1", "[::ffff:7f00:1]", "127.0.0.1"])
 def test_loopback_is_refused_however_it_is_written(receiver: WebhookReceiver, host: str) -> None:
     with pytest.raises(Undeliverable):
-        post(f"https://{host}:{receiver.port}/", Route())
+        post(f"https://{host}:{receiver.port}/", ConnectionOptions())
     assert receiver.messages == []
     # Not by the URL alone: the system reads these as loopback, and what it reads is refused, too.
     with suppress(OSError):
-        found = resolve(host.strip("[]"), receiver.port)
+        found = resolve_host(host.strip("[]"), receiver.port)
         with pytest.raises(Undeliverable, match="not public"):
-            post(f"https://hooks.example.com:{receiver.port}/", Route(resolve=names(found)))
+            post(f"https://hooks.example.com:{receiver.port}/", ConnectionOptions(resolve=names(found)))
 
 
 def test_a_name_that_leads_elsewhere_the_second_time_is_asked_for_once(receiver: WebhookReceiver) -> None:
@@ -103,19 +110,19 @@ def test_a_name_that_leads_elsewhere_the_second_time_is_asked_for_once(receiver:
         asked.append(host)
         return ["127.0.0.1"] if len(asked) == 1 else ["127.0.0.2"]
 
-    route = replace(ROUTE, allowed=networks(["127.0.0.1/32"]), resolve=rebinding)
+    options = replace(OPTIONS, allowed_networks=networks(["127.0.0.1/32"]), resolve=rebinding)
     url = f"http://rebinding.example.com:{receiver.port}/"
-    assert post(url, route).status == 204
+    assert post(url, options).status == 204
     assert asked == ["rebinding.example.com"]
 
     with pytest.raises(Undeliverable, match="not public"):
-        post(url, route)
+        post(url, options)
     assert len(receiver.messages) == 1
 
 
 def test_nothing_goes_unencrypted_to_a_public_address() -> None:
     with pytest.raises(Undeliverable, match="not encrypted"):
-        post("http://hooks.example.com/", Route(LOCAL, resolve=names(["8.8.8.8"])))
+        post("http://hooks.example.com/", ConnectionOptions(LOCAL, resolve=names(["8.8.8.8"])))
 
 
 def test_a_proxy_of_the_environment_is_not_asked(receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,25 +137,25 @@ def test_a_proxy_of_the_environment_is_not_asked(receiver: WebhookReceiver, monk
 def test_a_redirect_is_an_answer_and_not_followed(receiver: WebhookReceiver, status: int) -> None:
     with WebhookReceiver() as inside:
         receiver.replies.append(WebhookReply(status, {"Location": inside.url}))
-        assert post(receiver.url) == Answered(status, None)
+        assert post(receiver.url) == WebhookResponse(status, None)
         assert inside.messages == []
 
 
 def test_the_next_address_is_tried_where_the_first_does_not_listen(receiver: WebhookReceiver) -> None:
-    route = replace(ROUTE, resolve=names(["127.0.0.2", "127.0.0.1"]))
-    assert post(f"http://hooks.example.com:{receiver.port}/", route).status == 204
+    options = replace(OPTIONS, resolve=names(["127.0.0.2", "127.0.0.1"]))
+    assert post(f"http://hooks.example.com:{receiver.port}/", options).status == 204
 
 
 def test_nobody_there_and_a_name_that_is_none_are_told_apart(receiver: WebhookReceiver) -> None:
     with pytest.raises(Undeliverable, match="no connection"):
         post(f"http://127.0.0.2:{receiver.port}/")
     with pytest.raises(Undeliverable, match="has no address"):
-        post("https://hooks.invalid/", Route())
+        post("https://hooks.invalid/", ConnectionOptions())
 
 
 def test_what_the_receiver_asks_for_is_given_with_its_status(receiver: WebhookReceiver) -> None:
     receiver.replies.append(WebhookReply(503, {"Retry-After": "120"}))
-    assert post(receiver.url) == Answered(503, timedelta(minutes=2))
+    assert post(receiver.url) == WebhookResponse(503, timedelta(minutes=2))
 
 
 def drip(piece: bytes, *, every: float = 0.05, first: bytes = b"") -> Callable[[Any], None]:
@@ -193,7 +200,7 @@ def test_a_body_without_end_changes_nothing_of_the_answer(receiver: WebhookRecei
 def test_a_dripping_body_changes_nothing_of_the_answer(
     receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(webhook_request, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(webhook_request, "BODY_TIMEOUT_SECONDS", 0.2)
     receiver.replies.append(WebhookReply(send=drip(b"x", first=b"HTTP/1.1 200 OK\r\n\r\n")))
     begun = time.monotonic()
     assert post(receiver.url).status == 200
@@ -208,14 +215,14 @@ def test_what_is_no_http_is_a_failure(receiver: WebhookReceiver) -> None:
 
 def test_an_attempt_can_be_broken_off(receiver: WebhookReceiver) -> None:
     receiver.held.clear()
-    attempt = Attempt(Route(LOCAL))
-    threading.Timer(0.2, attempt.cancel).start()
-    with pytest.raises(Interrupted):
-        attempt.post(receiver.url, b"{}", {})
+    request = WebhookRequest(ConnectionOptions(LOCAL))
+    threading.Timer(0.2, request.cancel).start()
+    with pytest.raises(RequestCancelled):
+        request.post(receiver.url, b"{}", {})
 
-    never_begun = Attempt(Route(LOCAL))
+    never_begun = WebhookRequest(ConnectionOptions(LOCAL))
     never_begun.cancel()
-    with pytest.raises(Interrupted):
+    with pytest.raises(RequestCancelled):
         never_begun.post(receiver.url, b"{}", {})
 
 
@@ -247,11 +254,11 @@ def test_the_certificate_has_to_be_the_hosts_and_from_somebody_who_is_trusted(tm
     file = self_signed(tmp_path, "hooks.example.com")
     server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server_side.load_cert_chain(file)
-    trusting = replace(ROUTE, resolve=lambda *_: ["127.0.0.1"], trust=ssl.create_default_context(cafile=file))
+    trusting = replace(OPTIONS, resolve=lambda *_: ["127.0.0.1"], ssl_context=ssl.create_default_context(cafile=file))
     with WebhookReceiver(tls=server_side) as receiver:
         url = f"https://hooks.example.com:{receiver.port}/"
         with pytest.raises(Undeliverable, match=r"certificate .* self-signed"):
-            post(url, replace(trusting, trust=None))
+            post(url, replace(trusting, ssl_context=None))
         with pytest.raises(Undeliverable, match=r"not one of other\.example\.com: .*mismatch"):
             post(f"https://other.example.com:{receiver.port}/", trusting)
         assert receiver.messages == []

@@ -14,15 +14,15 @@ from standardwebhooks import WebhookVerificationError
 
 from greencore.clock import utc_now
 from scheduler import Scheduler, webhooks
-from scheduler.webhook_request import Route
+from scheduler.webhook_request import ConnectionOptions
 from scheduler.webhooks import (
-    AT_ONCE,
-    AT_ONCE_PER_HOST,
-    AT_ONCE_PER_OWNER,
-    LEASE,
-    LONGEST_PAUSE,
-    WebhookDelivery,
-    pause,
+    DELIVERY_LEASE,
+    MAX_CONCURRENT,
+    MAX_CONCURRENT_PER_HOST,
+    MAX_CONCURRENT_PER_OWNER,
+    MAX_RETRY_DELAY,
+    WebhookSender,
+    compute_retry_delay,
 )
 from store.database import Database
 from store.deliveries import GIVEN_UP_UNTIL_DISABLED, DeliveryRepository
@@ -36,7 +36,7 @@ from store.webhooks import WebhookRepository, signing_secret
 from tests.scheduler.stage import START, add_job
 from tests.webhook_receiver import WebhookReceiver, WebhookReply
 
-ROUTE = Route(networks(["127.0.0.0/8"]), resolve=lambda *_: ["127.0.0.1"], total_seconds=5)
+OPTIONS = ConnectionOptions(networks(["127.0.0.0/8"]), resolve=lambda *_: ["127.0.0.1"], total_seconds=5)
 
 
 @pytest.fixture
@@ -51,8 +51,8 @@ def receiver() -> Iterator[WebhookReceiver]:
 
 
 @pytest.fixture
-def delivery(database: Database, settings: Settings) -> Iterator[WebhookDelivery]:
-    with closing(WebhookDelivery(database, settings, route=ROUTE)) as delivery:
+def delivery(database: Database, settings: Settings) -> Iterator[WebhookSender]:
+    with closing(WebhookSender(database, settings, options=OPTIONS)) as delivery:
         yield delivery
 
 
@@ -107,13 +107,13 @@ def make_due(database: Database) -> None:
         )
 
 
-def send(delivery: WebhookDelivery) -> None:
-    delivery.begin()
+def send(delivery: WebhookSender) -> None:
+    delivery.start_round()
     delivery.wait()
 
 
 def test_the_end_of_a_job_arrives_so_that_its_receiver_can_verify_it(
-    database: Database, settings: Settings, delivery: WebhookDelivery, receiver: WebhookReceiver
+    database: Database, settings: Settings, delivery: WebhookSender, receiver: WebhookReceiver
 ) -> None:
     webhook_id = register(database, receiver.url)
     register(database, receiver.url, owner="bob")
@@ -165,7 +165,7 @@ def test_each_way_to_end_is_told_and_nothing_else(database: Database) -> None:
 
 
 def test_what_was_not_taken_is_sent_again_as_the_same_message(
-    database: Database, settings: Settings, delivery: WebhookDelivery, receiver: WebhookReceiver
+    database: Database, settings: Settings, delivery: WebhookSender, receiver: WebhookReceiver
 ) -> None:
     webhook_id = register(database, receiver.url)
     end_job(database)
@@ -194,7 +194,7 @@ def test_what_was_not_taken_is_sent_again_as_the_same_message(
 
 
 def test_it_is_given_up_at_last_and_the_receivers_wish_to_wait_is_heard(
-    database: Database, delivery: WebhookDelivery, receiver: WebhookReceiver
+    database: Database, delivery: WebhookSender, receiver: WebhookReceiver
 ) -> None:
     webhook_id = register(database, receiver.url)
     end_job(database)
@@ -218,7 +218,9 @@ def test_a_host_that_leads_inside_is_a_failure_that_is_told_without_its_address(
 ) -> None:
     webhook_id = register(database, "https://hooks.example.com/")
     end_job(database)
-    with closing(WebhookDelivery(database, settings, route=Route(resolve=lambda *_: ["10.9.8.7"]))) as delivery:
+    with closing(
+        WebhookSender(database, settings, options=ConnectionOptions(resolve=lambda *_: ["10.9.8.7"]))
+    ) as delivery:
         send(delivery)
     [row] = deliveries(database, webhook_id)
     assert (row.attempts, row.last_status) == (1, None)
@@ -228,7 +230,7 @@ def test_a_host_that_leads_inside_is_a_failure_that_is_told_without_its_address(
 
 
 def test_a_receiver_that_says_gone_gets_nothing_more(
-    database: Database, delivery: WebhookDelivery, receiver: WebhookReceiver
+    database: Database, delivery: WebhookSender, receiver: WebhookReceiver
 ) -> None:
     webhook_id = register(database, receiver.url)
     receiver.replies.append(WebhookReply(500))
@@ -252,7 +254,7 @@ def test_a_webhook_is_disabled_once_too_many_messages_in_a_row_were_given_up(
 ) -> None:
     webhook_id = register(database, receiver.url)
     once = settings.model_copy(update={"webhook_max_attempts": 1})
-    with closing(WebhookDelivery(database, once, route=ROUTE)) as delivery:
+    with closing(WebhookSender(database, once, options=OPTIONS)) as delivery:
         for number in range(GIVEN_UP_UNTIL_DISABLED + (0 if taken is None else 2)):
             receiver.replies.append(WebhookReply(204 if number == taken else 500))
             end_job(database)
@@ -267,12 +269,12 @@ def test_a_webhook_is_disabled_once_too_many_messages_in_a_row_were_given_up(
 
 
 def test_a_message_whose_sender_died_is_sent_by_the_next(
-    database: Database, delivery: WebhookDelivery, receiver: WebhookReceiver
+    database: Database, delivery: WebhookSender, receiver: WebhookReceiver
 ) -> None:
     webhook_id = register(database, receiver.url)
     end_job(database)
     with database.session() as session:
-        dying = DeliveryRepository(session).claim(lease=LEASE)
+        dying = DeliveryRepository(session).claim(lease=DELIVERY_LEASE)
     assert dying is not None
 
     send(delivery)
@@ -297,18 +299,18 @@ def test_two_senders_side_by_side_send_each_message_once(
     for webhook_id in ids:
         write_tests(database, webhook_id, 10)
     with (
-        closing(WebhookDelivery(database, settings, route=ROUTE)) as one,
-        closing(WebhookDelivery(database, settings, route=ROUTE)) as other,
+        closing(WebhookSender(database, settings, options=OPTIONS)) as one,
+        closing(WebhookSender(database, settings, options=OPTIONS)) as other,
     ):
-        one.begin()
-        other.begin()
+        one.start_round()
+        other.start_round()
         one.wait()
         other.wait()
         send(one)  # whose host was full when the other looked
     sent = [message.headers["webhook-id"] for message in receiver.messages]
     assert len(sent) == 30
     assert len(set(sent)) == 30
-    assert receiver.most_at_once <= 2 * AT_ONCE_PER_HOST
+    assert receiver.most_at_once <= 2 * MAX_CONCURRENT_PER_HOST
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
@@ -322,16 +324,17 @@ def wait_until(holds: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("hosts", "owners", "most"), [(1, 9, AT_ONCE_PER_HOST), (9, 1, AT_ONCE_PER_OWNER), (9, 9, AT_ONCE)]
+    ("hosts", "owners", "most"),
+    [(1, 9, MAX_CONCURRENT_PER_HOST), (9, 1, MAX_CONCURRENT_PER_OWNER), (9, 9, MAX_CONCURRENT)],
 )
 def test_so_many_are_sent_at_once_to_a_host_of_an_owner_and_in_all(
-    database: Database, delivery: WebhookDelivery, receiver: WebhookReceiver, hosts: int, owners: int, most: int
+    database: Database, delivery: WebhookSender, receiver: WebhookReceiver, hosts: int, owners: int, most: int
 ) -> None:
     for number in range(9):
         url = f"http://host-{number % hosts}.example.com:{receiver.port}/"
         write_tests(database, register(database, url, owner=f"owner-{number % owners}"), 2)
     receiver.held.clear()
-    delivery.begin()
+    delivery.start_round()
     wait_until(lambda: receiver.now >= most)
     threading.Event().wait(0.2)  # for one that is too many
     receiver.held.set()
@@ -341,16 +344,16 @@ def test_so_many_are_sent_at_once_to_a_host_of_an_owner_and_in_all(
 
 
 def test_a_slow_receiver_holds_up_nobody_elses_messages(
-    database: Database, delivery: WebhookDelivery, receiver: WebhookReceiver
+    database: Database, delivery: WebhookSender, receiver: WebhookReceiver
 ) -> None:
     with WebhookReceiver() as slow:
         slow.held.clear()
         write_tests(database, register(database, f"http://slow.example.com:{slow.port}/", owner="bob"), 20)
         webhook_id = register(database, f"http://quick.example.com:{receiver.port}/")
         end_job(database)
-        delivery.begin()
+        delivery.start_round()
         wait_until(lambda: deliveries(database, webhook_id)[0].delivered_at is not None)
-        assert slow.now == AT_ONCE_PER_HOST
+        assert slow.now == MAX_CONCURRENT_PER_HOST
         slow.held.set()
         delivery.wait()
         assert len(slow.messages) == 20
@@ -359,32 +362,32 @@ def test_a_slow_receiver_holds_up_nobody_elses_messages(
 def test_stopping_breaks_off_what_takes_long_and_the_next_sends_it_at_once(
     database: Database, settings: Settings, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(webhooks, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(webhooks, "SHUTDOWN_GRACE_SECONDS", 0.1)
     webhook_id = register(database, receiver.url)
     end_job(database)
     receiver.held.clear()
-    with closing(WebhookDelivery(database, settings, route=ROUTE)) as stopping:
-        stopping.begin()
+    with closing(WebhookSender(database, settings, options=OPTIONS)) as stopping:
+        stopping.start_round()
         wait_until(lambda: receiver.now == 1)
     [row] = deliveries(database, webhook_id)
     assert (row.attempts, row.delivered_at) == (0, None)
-    stopping.begin()  # does nothing any more
+    stopping.start_round()  # does nothing any more
 
     receiver.held.set()
-    with closing(WebhookDelivery(database, settings, route=ROUTE)) as following:
+    with closing(WebhookSender(database, settings, options=OPTIONS)) as following:
         send(following)
     [row] = deliveries(database, webhook_id)
     assert (row.attempts, row.last_status) == (1, 204)
 
 
 def test_a_webhook_that_is_deleted_meanwhile_is_let_go(
-    database: Database, delivery: WebhookDelivery, receiver: WebhookReceiver
+    database: Database, delivery: WebhookSender, receiver: WebhookReceiver
 ) -> None:
     webhook_id = register(database, receiver.url)
     end_job(database)
     receiver.replies.append(WebhookReply(500))
     receiver.held.clear()
-    delivery.begin()
+    delivery.start_round()
     wait_until(lambda: receiver.now == 1)
     with database.session() as session:
         WebhookRepository(session).delete(session.get_one(Webhook, webhook_id))
@@ -430,14 +433,14 @@ def test_what_is_rolled_back_is_not_told(database: Database) -> None:
 def test_pauses_grow_to_about_a_day_in_all() -> None:
     shortest, longest = ([timedelta(seconds=15 * 4**n * (1 + sign * 0.2)) for n in range(7)] for sign in (-1, 1))
     for _ in range(50):
-        pauses = [pause(attempt) for attempt in range(1, 8)]
+        pauses = [compute_retry_delay(attempt) for attempt in range(1, 8)]
         assert all(low <= this <= high for low, this, high in zip(shortest, pauses, longest, strict=True))
         assert all(this < following for this, following in pairwise(pauses))
     assert timedelta(hours=18) < sum(shortest, timedelta()) < sum(longest, timedelta()) < timedelta(hours=28)
-    assert pause(1, asked=timedelta(hours=2)) == timedelta(hours=2)
-    assert pause(5, asked=timedelta(0)) > timedelta(minutes=30)
-    assert pause(1, asked=timedelta(days=400)) == LONGEST_PAUSE
-    assert pause(10**6) <= LONGEST_PAUSE
+    assert compute_retry_delay(1, retry_after=timedelta(hours=2)) == timedelta(hours=2)
+    assert compute_retry_delay(5, retry_after=timedelta(0)) > timedelta(minutes=30)
+    assert compute_retry_delay(1, retry_after=timedelta(days=400)) == MAX_RETRY_DELAY
+    assert compute_retry_delay(10**6) <= MAX_RETRY_DELAY
 
 
 def test_the_scheduler_hears_of_a_message_and_sends_it_at_once(
@@ -487,9 +490,9 @@ def test_an_attempt_that_fails_unexpectedly_is_settled_without_the_words_of_the_
 
     webhook = register(database, "https://hooks.example.org/")
     end_job(database)
-    route = Route(networks(["127.0.0.0/8"]), resolve=fails)
-    with closing(WebhookDelivery(database, settings, route=route)) as delivery:
-        delivery.begin()
+    options = ConnectionOptions(networks(["127.0.0.0/8"]), resolve=fails)
+    with closing(WebhookSender(database, settings, options=options)) as delivery:
+        delivery.start_round()
         delivery.wait()
 
     with database.session() as session:

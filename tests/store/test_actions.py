@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from scheduler.gates import look_at_gate
+from scheduler.gates import evaluate_job_gate
 from store import progress
 from store.actions import ActionRefused, ask, possible
 from store.database import Database
@@ -110,7 +110,7 @@ def test_a_gates_longest_delay_counts_from_when_the_job_was_resumed(database: Da
     with database.session() as session:
         job = JobRepository(session).lock(job_id)
         assert job is not None
-        look_at_gate(session, job, pace, settings, zone="FR", computing=False, at=LATER)
+        evaluate_job_gate(session, job, pace, settings, zone="FR", computing=False, at=LATER)
         assert job.gate is not None
         assert job.gate["deadline"] == (LATER + 14 * HOUR).isoformat()
 

@@ -71,7 +71,7 @@ def test_a_pooler_in_session_mode_works_as_the_server_does(settings: Settings, d
         with pooled.session() as session:
             assert session.scalar(text("SHOW timezone")) == "UTC"
             assert session.scalar(text("SHOW statement_timeout")) == "7s"
-        assert [leader.leads() for leader in leaders] == [True, False]
+        assert [leader.try_acquire() for leader in leaders] == [True, False]
         for leader in leaders:
             leader.resign()
         pooled.dispose()

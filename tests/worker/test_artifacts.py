@@ -22,7 +22,7 @@ from store.site import Site
 from store.status import JobStatus
 from store.tables import Dataset, Job
 from tests.greencore.training.conftest import small_model
-from worker.artifacts import recorded
+from worker.artifacts import hash_artifacts
 
 ROWS = [{"prompt": f"w{number} w1", "completion": " w7 w8"} for number in range(10)]
 
@@ -182,6 +182,6 @@ def test_nested_files_are_recorded_by_their_path_and_links_are_not(tmp_path: Pat
     (tmp_path / "result" / "sub" / "a.json").write_text("{}")
     (tmp_path / "secret").write_text("a key")
     (tmp_path / "result" / "link").symlink_to(tmp_path / "secret")
-    [artifact] = recorded("job_1", tmp_path / "result", at=utc_now())
+    [artifact] = hash_artifacts("job_1", tmp_path / "result", at=utc_now())
     assert (artifact.name, artifact.bytes) == ("sub/a.json", 2)
     assert artifact.sha256 == hashlib.sha256(b"{}").hexdigest()

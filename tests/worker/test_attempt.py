@@ -33,9 +33,9 @@ from tests.worker.stage import (
     weights,
 )
 from tests.worker.test_registered_checkpoints import no_room
-from worker.heartbeat import Heartbeat
-from worker.journal import Journal
-from worker.outcome import keep_result
+from worker.heartbeat import LeaseHeartbeat
+from worker.journal import LeasedWriter
+from worker.outcome import store_result
 from worker.train import train_job
 
 
@@ -52,7 +52,7 @@ def test_a_claim_needs_no_torch() -> None:
 def test_a_drained_and_a_damaged_run_end_with_the_weights_of_an_undisturbed_one(
     database: Database, worker_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.step_log.REPORT_SECONDS", 0.0)
+    monkeypatch.setattr("worker.step_log.REPORT_INTERVAL_SECONDS", 0.0)
     undisturbed = queued_job(database, worker_settings)
     train_job(undisturbed, settings=worker_settings)
 
@@ -156,20 +156,20 @@ def test_a_result_is_never_replaced_by_that_of_a_lost_attempt(database: Database
     job_id = queued_job(database, worker_settings)
     folder = worker_settings.job_dir(job_id)
 
-    def finish(journal: Journal, text: str) -> None:
-        written = folder / f"result-{journal.lease.attempt}"
+    def finish(writer: LeasedWriter, text: str) -> None:
+        written = folder / f"result-{writer.lease.attempt}"
         written.mkdir(parents=True)
         (written / "model.safetensors").write_text(text)
         result = TrainingResult(True, written, None, None, None, ())
-        keep_result(journal, worker_settings, read_job(database, job_id), result)
+        store_result(writer, worker_settings, read_job(database, job_id), result)
 
-    def journal() -> Journal:
+    def writer() -> LeasedWriter:
         lease = claim_as_worker(database, job_id)
-        return Journal(database, lease, Heartbeat(database, lease, worker_settings), lease_seconds=1.0)
+        return LeasedWriter(database, lease, LeaseHeartbeat(database, lease, worker_settings), lease_seconds=1.0)
 
-    loser = journal()
+    loser = writer()
     requeue_as_scheduler(database, job_id)
-    finish(journal(), "the winner's")
+    finish(writer(), "the winner's")
     with pytest.raises(LeaseLost):
         finish(loser, "the loser's")
     assert (folder / "artifacts" / "model.safetensors").read_text() == "the winner's"

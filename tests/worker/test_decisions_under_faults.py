@@ -15,7 +15,7 @@ from store.settings import Settings
 from store.status import JobStatus
 from tests.carbon_provider_server import ManualClock, ProviderServer, Reply, rows
 from tests.scheduler.stage import HOUR, START, add_job, add_worker, claim_as_worker, read_job
-from worker.circumstances import circumstances
+from worker.circumstances import build_policy_context
 
 POLICIES: dict[str, dict[str, Any]] = {
     "linear": {"kind": "linear", "clean": 100, "dirty": 140, "rho_max": 1.0, "rho_min": 0.4},
@@ -89,7 +89,7 @@ def scheduler(
 def tick(scheduler: Scheduler) -> None:
     """One tick, and the looks at the grid that it began."""
     scheduler.tick()
-    for zone in scheduler._watch._zones.values():
+    for zone in scheduler._intensity_poller._zones.values():
         if zone.running is not None:
             zone.running.result(timeout=60)
 
@@ -98,7 +98,7 @@ def decided(database: Database, settings: Settings, job_id: str, clock: ManualCl
     with database.session() as session:
         job = read_job(database, job_id)
         policy = policy_of(job)
-        return decide_rho(policy, circumstances(session, job, policy, settings, epochs_left=2, at=clock()))
+        return decide_rho(policy, build_policy_context(session, job, policy, settings, epochs_left=2, at=clock()))
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -18,34 +18,34 @@ asked = []
 for name in {ASKS_CUDA}:
     setattr(torch.cuda, name, lambda *_, name=name: asked.append(name))
 
-from worker.forking import load_before_forking
-load_before_forking()
+from worker.forking import preload_before_fork
+preload_before_fork()
 print(json.dumps([asked, threading.active_count(), "greencore.training.run" in sys.modules]))
 """
 # A big multiplication takes all the threads that torch has, in the parent's pool and in the fork's.
 FORKED = """
 import hashlib, os, torch
-from worker.forking import load_before_forking, not_while_forking
+from worker.forking import preload_before_fork, block_forking
 
 def computes():
     torch.manual_seed(1)
     product = torch.randn(700, 700) @ torch.randn(700, 700)
     return hashlib.sha256(product.numpy().tobytes()).hexdigest()
 
-load_before_forking()
+preload_before_fork()
 for _ in range(2):
     print(os.waitstatus_to_exitcode(os.waitpid(os.fork() or (print(computes(), flush=True), os._exit(0)), 0)[1]))
 print(computes())
 """
 BLOCKED = """
 import os, threading, time
-from worker.forking import load_before_forking, not_while_forking
+from worker.forking import preload_before_fork, block_forking
 
-load_before_forking()
+preload_before_fork()
 entered = threading.Event()
 
 def holds():
-    with not_while_forking():
+    with block_forking():
         entered.set()
         time.sleep(0.5)
 
@@ -54,9 +54,9 @@ entered.wait()
 began = time.monotonic()
 child = os.fork()
 if child == 0:
-    with not_while_forking():
+    with block_forking():
         os._exit(0 if time.monotonic() - began > 0.4 else 1)
-with not_while_forking():
+with block_forking():
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 

@@ -29,7 +29,7 @@ database = Database(settings.database_url)
 with database.session() as session:
     lease = claim(session, sys.argv[1], worker_id="w", device="cpu", at=utc_now(), lease_seconds=settings.lease_seconds)
 subprocess.Popen(["sleep", "600"])
-with heartbeat.Heartbeat(database, lease, settings):
+with heartbeat.LeaseHeartbeat(database, lease, settings):
     print("holds it", flush=True)
     time.sleep(600)
 """

@@ -17,10 +17,10 @@ from store.jobs import JobRepository
 from store.leases import Lease, LeaseLost
 from store.settings import Settings
 from tests.worker.stage import claim_as_worker, event_types, queued_job, steps
-from worker import journal as journal_module
-from worker.heartbeat import Heartbeat
-from worker.journal import Journal
-from worker.outages import DATABASE_AWAY
+from worker import journal as writer_module
+from worker.heartbeat import LeaseHeartbeat
+from worker.journal import LeasedWriter
+from worker.outages import TRANSIENT_DATABASE_ERRORS
 from worker.step_log import StepLog
 
 
@@ -54,8 +54,8 @@ def lease(database: Database, settings: Settings) -> Lease:
     return claim_as_worker(database, queued_job(database, settings))
 
 
-def journal_of(database: Database, settings: Settings, lease: Lease, *, lease_seconds: float) -> Journal:
-    return Journal(database, lease, Heartbeat(database, lease, settings), lease_seconds=lease_seconds)
+def writer_of(database: Database, settings: Settings, lease: Lease, *, lease_seconds: float) -> LeasedWriter:
+    return LeasedWriter(database, lease, LeaseHeartbeat(database, lease, settings), lease_seconds=lease_seconds)
 
 
 def tell(lease: Lease) -> Callable[[Session], None]:
@@ -65,11 +65,11 @@ def tell(lease: Lease) -> Callable[[Session], None]:
 def test_a_write_waits_until_the_database_is_back(
     database: Database, settings: Settings, lease: Lease, postgres_url: str
 ) -> None:
-    journal = journal_of(database, settings, lease, lease_seconds=30)
+    writer = writer_of(database, settings, lease, lease_seconds=30)
     with away(database, postgres_url) as back:
         timer = Timer(0.5, back)
         timer.start()
-        journal.write(tell(lease))
+        writer.run_in_transaction(tell(lease))
         timer.join()
     assert event_types(database, lease.job_id).count("told") == 1
 
@@ -77,31 +77,31 @@ def test_a_write_waits_until_the_database_is_back(
 def test_a_write_is_given_up_once_the_lease_may_be_anothers(
     database: Database, settings: Settings, lease: Lease, postgres_url: str
 ) -> None:
-    journal = journal_of(database, settings, lease, lease_seconds=0.3)
-    with away(database, postgres_url), pytest.raises(DATABASE_AWAY):
-        journal.write(tell(lease))
-    journal.heartbeat.lost = True
+    writer = writer_of(database, settings, lease, lease_seconds=0.3)
+    with away(database, postgres_url), pytest.raises(TRANSIENT_DATABASE_ERRORS):
+        writer.run_in_transaction(tell(lease))
+    writer.heartbeat.lost = True
     with pytest.raises(LeaseLost):
-        journal.write(tell(lease))
+        writer.run_in_transaction(tell(lease))
     assert "told" not in event_types(database, lease.job_id)
 
 
 def test_a_worker_that_has_to_stop_does_not_wait_for_long(
     database: Database, settings: Settings, lease: Lease, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal_module, "DRAIN_PATIENCE_SECONDS", 0.2)
-    journal = journal_of(database, settings, lease, lease_seconds=600)
-    journal.heartbeat.drain()
-    with away(database, postgres_url), pytest.raises(DATABASE_AWAY):
-        journal.write(tell(lease))
+    monkeypatch.setattr(writer_module, "DRAIN_TIMEOUT_SECONDS", 0.2)
+    writer = writer_of(database, settings, lease, lease_seconds=600)
+    writer.heartbeat.drain()
+    with away(database, postgres_url), pytest.raises(TRANSIENT_DATABASE_ERRORS):
+        writer.run_in_transaction(tell(lease))
 
 
 def test_steps_are_kept_while_the_database_is_away_and_training_goes_on(
     database: Database, settings: Settings, lease: Lease, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.step_log.REPORT_SECONDS", 0.0)
+    monkeypatch.setattr("worker.step_log.REPORT_INTERVAL_SECONDS", 0.0)
     monkeypatch.setattr("worker.step_log.RETRY_SECONDS", 0.0)
-    log = StepLog(journal_of(database, settings, lease, lease_seconds=30))
+    log = StepLog(writer_of(database, settings, lease, lease_seconds=30))
     log.add(done=1, steps=9, loss=2.0)
     with away(database, postgres_url):
         began = time.monotonic()
@@ -118,7 +118,7 @@ def test_the_heartbeat_survives_an_outage_shorter_than_the_lease(
     database: Database, settings: Settings, lease: Lease, postgres_url: str
 ) -> None:
     quick = settings.model_copy(update={"heartbeat_seconds": 0.05})
-    with Heartbeat(database, lease, quick) as heartbeat:
+    with LeaseHeartbeat(database, lease, quick) as heartbeat:
         with away(database, postgres_url):
             threading.Event().wait(0.4)
         assert not heartbeat.lost

@@ -36,9 +36,9 @@ METERS = """
 import os, sys, time
 from store.database import Database
 from store.settings import get_settings
-from worker.attempt import Attempt
-from worker.heartbeat import Heartbeat
-from worker.journal import Journal
+from worker.attempt import TrainingAttempt
+from worker.heartbeat import LeaseHeartbeat
+from worker.journal import LeasedWriter
 from worker.train import _claim
 
 settings = get_settings()
@@ -46,8 +46,8 @@ settings = get_settings()
 def hold(job_id):
     database = Database(settings.database_url)
     lease = _claim(database, settings, job_id, None)
-    with Heartbeat(database, lease, settings) as heartbeat:
-        attempt = Attempt(Journal(database, lease, heartbeat, lease_seconds=60), settings)
+    with LeaseHeartbeat(database, lease, settings) as heartbeat:
+        attempt = TrainingAttempt(LeasedWriter(database, lease, heartbeat, lease_seconds=60), settings)
 
         def train():
             print("meters", os.getpid(), flush=True)

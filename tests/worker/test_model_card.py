@@ -24,8 +24,8 @@ from store.progress import add_energy, finish_epoch, start_epoch
 from store.tables import Dataset, Job
 from store.tables import EnergyInterval as StoredInterval
 from tests.scheduler.stage import START, add_job, claim_as_worker
-from worker.markdown import code, one_line, table
-from worker.model_card import FILE_NAME, NOTHING, write_model_card
+from worker.markdown import code_span, format_table, to_one_line
+from worker.model_card import EMPTY_CELL, FILE_NAME, write_model_card
 
 ENTRY = CatalogueEntry("small", "hub:owner/small@" + "0" * 40, "Apache-2.0")
 SECOND = timedelta(seconds=1)
@@ -270,8 +270,8 @@ def test_no_text_of_a_users_or_an_operators_breaks_out(database: Database, job_i
 
     matter = front_matter(text)
     assert matter.keys() == front_matter(plain).keys() | {"license_name"}
-    assert matter["base_model"] == matter["co2_eq_emissions"]["hardware_used"] == one_line(NASTY)
-    assert one_line(NASTY) in [token.content for token in tokens(body(text)) if token.type == "code_inline"]
+    assert matter["base_model"] == matter["co2_eq_emissions"]["hardware_used"] == to_one_line(NASTY)
+    assert to_one_line(NASTY) in [token.content for token in tokens(body(text)) if token.type == "code_inline"]
     # Two labels and an odd hyperparameter are rows more; no HTML, link or image is among what a plain card has.
     assert set(kinds(text)) == set(kinds(plain))
     assert kinds(text).count("heading_open") == kinds(plain).count("heading_open")
@@ -286,18 +286,18 @@ def kinds(text: str) -> Sequence[str]:
 @given(st.lists(st.text(alphabet=st.characters(codec="utf-8"), max_size=12), min_size=2, max_size=3))
 def test_any_text_is_one_cell_and_reads_as_it_is(texts: list[str]) -> None:
     header = [f"h{index}" for index in range(len(texts))]
-    parsed = MARKDOWN.parse(table(header, [[code(text) for text in texts]]))
+    parsed = MARKDOWN.parse(format_table(header, [[code_span(text) for text in texts]]))
     inline = [token for token in parsed if token.type == "inline"][len(texts) :]
     assert len(inline) == len(texts)
     for token, text in zip(inline, texts, strict=True):
         [child] = token.children or []
-        assert child.content == (one_line(text) or "–")
-        assert child.type == ("code_inline" if one_line(text) else "text")
+        assert child.content == (to_one_line(text) or "–")
+        assert child.type == ("code_inline" if to_one_line(text) else "text")
 
 
 @pytest.mark.parametrize("text", ["a\nb", "a\u2028b", "a\x85b", "a\u202eb", "a\x1bb", " a \t b "])
 def test_what_ends_a_line_or_hides_a_part_of_it_is_a_space(text: str) -> None:
-    assert one_line(text) == "a b"
+    assert to_one_line(text) == "a b"
 
 
 @pytest.mark.fault(number=12)
@@ -310,5 +310,5 @@ def test_a_card_of_energy_without_any_price_states_no_grams(database: Database, 
     matter = yaml.safe_load(text.split("---")[1])
     assert "emissions" not in matter["co2_eq_emissions"]
     assert "have no price" in matter["co2_eq_emissions"]["source"]
-    assert f"**{NOTHING} gCO2e**" in text
+    assert f"**{EMPTY_CELL} gCO2e**" in text
     assert "No intensity was known by 2026-11-23 12:00 UTC" in text

@@ -10,8 +10,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, T5Confi
 from greencore.backprop import profile
 from greencore.training.shapes import StepShape
 from greencore.training.step_costs import StepCosts
-from worker.model_costs import REFERENCE_LENGTHS, REFERENCE_ROWS, row_costs
-from worker.prepare import shuffled_batches
+from worker.model_costs import REFERENCE_LENGTHS, REFERENCE_ROWS, compute_row_costs
+from worker.prepare import count_shuffled_batch_shapes
 
 
 @pytest.fixture(scope="module", params=["decoder", "encoder-decoder"])
@@ -28,7 +28,7 @@ def model(request: pytest.FixtureRequest) -> Iterator[PreTrainedModel]:
 def test_the_flops_of_any_row_follow_from_the_measured_terms(model: PreTrainedModel) -> None:
     encoder = model.config.is_encoder_decoder
     shortest, longest = ((length,) * (2 if encoder else 1) for length in REFERENCE_LENGTHS)
-    costs = row_costs(model, StepCosts(model, batch_size=REFERENCE_ROWS, shortest=shortest, longest=longest))
+    costs = compute_row_costs(model, StepCosts(model, batch_size=REFERENCE_ROWS, shortest=shortest, longest=longest))
 
     for rows, source, target in ((1, 40, 24), (3, 200, 136), (2, 1000, 400)):
         ids = torch.zeros(rows, source, dtype=torch.long, device="meta")
@@ -45,7 +45,7 @@ def test_each_method_has_its_share_or_the_reason_why_it_has_none(model: PreTrain
     lengths = (2 if model.config.is_encoder_decoder else 1) * (64,)
     costs = StepCosts(model, batch_size=4, shortest=lengths, longest=(512,) * len(lengths))
 
-    methods = row_costs(model, costs).methods
+    methods = compute_row_costs(model, costs).methods
 
     assert methods["full"] == 1.0
     assert str(methods["bitfit"]).startswith("unavailable: ")
@@ -54,7 +54,7 @@ def test_each_method_has_its_share_or_the_reason_why_it_has_none(model: PreTrain
 
 
 def test_shuffled_batches_are_as_long_as_their_longest_row() -> None:
-    shapes, shuffles = shuffled_batches([(8,), (16,), (24,)], 2)
+    shapes, shuffles = count_shuffled_batch_shapes([(8,), (16,), (24,)], 2)
 
     assert sum(shape.rows * count for shape, count in shapes.items()) == 3 * shuffles
     # Of three rows two meet: the longer is 16 in one case of three, and 24 in the others.

@@ -29,7 +29,7 @@ from store.webhooks import WebhookRepository
 from tests.keys import bearer, new_key
 from tests.scheduler.stage import START
 from tests.worker.stage import events, queued_job, read_job
-from worker.faults import explain, own_words
+from worker.faults import explain_error, redact_message
 from worker.train import train_job
 
 pytestmark = pytest.mark.fault(number=25)
@@ -105,7 +105,7 @@ DELIBERATE: tuple[Exception, ...] = (
 
 @pytest.mark.parametrize("error", UNEXPECTED, ids=lambda error: type(error).__name__)
 def test_an_error_that_nobody_foresaw_is_told_without_its_text(error: Exception) -> None:
-    told = explain(error, reference=REFERENCE)
+    told = explain_error(error, reference=REFERENCE)
 
     assert "s3cr3t" not in json.dumps(told)
     assert "UPDATE" not in json.dumps(told)
@@ -115,7 +115,7 @@ def test_an_error_that_nobody_foresaw_is_told_without_its_text(error: Exception)
 
 @pytest.mark.parametrize(("error", "words"), QUOTING, ids=lambda value: type(value).__name__)
 def test_a_known_error_keeps_its_words_and_not_those_that_it_quotes(error: Exception, words: str) -> None:
-    told = explain(error, reference=REFERENCE)
+    told = explain_error(error, reference=REFERENCE)
 
     assert words in told["detail"]
     assert "s3cr3t" not in json.dumps(told)
@@ -123,7 +123,7 @@ def test_a_known_error_keeps_its_words_and_not_those_that_it_quotes(error: Excep
 
 @pytest.mark.parametrize("error", DELIBERATE, ids=lambda error: type(error).__name__)
 def test_an_error_raised_on_purpose_keeps_its_words(error: Exception) -> None:
-    assert explain(error, reference=REFERENCE)["detail"] == str(error)
+    assert explain_error(error, reference=REFERENCE)["detail"] == str(error)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_an_error_raised_on_purpose_keeps_its_words(error: Exception) -> None:
     ],
 )
 def test_of_a_path_the_name_stays(text: str, told: str) -> None:
-    assert own_words(ModelError(text)) == told
+    assert redact_message(ModelError(text)) == told
 
 
 @pytest.fixture
@@ -186,4 +186,4 @@ def test_no_error_of_the_database_holds_the_values_of_a_row(database: Database) 
 def test_a_damaged_checkpoint_is_told_without_what_reading_it_said() -> None:
     damage = chained(CheckpointDamaged(f"manifest of step-3 cannot be read: {MARKER}"), ValueError(MARKER))
 
-    assert own_words(damage) == "manifest of step-3 cannot be read: ValueError, which the log tells"
+    assert redact_message(damage) == "manifest of step-3 cannot be read: ValueError, which the log tells"

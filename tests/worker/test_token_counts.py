@@ -18,7 +18,7 @@ from api.main import create_app
 from greencore.clock import utc_now
 from greencore.dataset import PromptRow, Row, TextRow
 from scheduler.broker import Broker
-from scheduler.dispatch import preparing_time
+from scheduler.dispatch import prepare_timeout
 from scheduler.token_counts import dispatch_token_counts
 from store.database import Database
 from store.settings import Settings
@@ -26,7 +26,7 @@ from store.token_statistics import ASKED_FOR, TokenStatisticsRepository
 from tests.carbon_provider_server import ManualClock
 from tests.keys import bearer
 from worker.app import PREPARE_QUEUE
-from worker.token_counts import count, count_dataset
+from worker.token_counts import count_dataset_tokens, count_row_tokens
 
 ROWS = b'{"prompt": "a b", "completion": "c"}\n{"text": "' + b"a " * 600 + b'"}\n'
 
@@ -81,7 +81,7 @@ def sent(settings: Settings) -> int:
 def test_rows_are_counted_with_the_end_of_text_prompt_and_completion_apart() -> None:
     rows: list[Row] = [PromptRow("a b", "c"), PromptRow("a", "b c a"), TextRow("a " * 600)]
 
-    counts = count(rows, words())
+    counts = count_row_tokens(rows, words())
 
     assert counts["rows"] == 3
     assert counts["tokens"] == {"total": 610, "mean": 610 / 3, "median": 5, "p90": 601, "p99": 601, "max": 601}
@@ -103,7 +103,7 @@ def test_counts_are_asked_for_sent_once_counted_and_shown(
         return client.get(f"/datasets/{dataset}/tokens", params={"model": model})
 
     assert ask().status_code == 202
-    asked_at, again = clock(), preparing_time(settings) + timedelta(seconds=1)
+    asked_at, again = clock(), prepare_timeout(settings) + timedelta(seconds=1)
     with closing(Broker(settings)) as broker:
         for after, messages in ((timedelta(), 1), (timedelta(seconds=30), 1), (again, 2), (ASKED_FOR + again, 2)):
             dispatch_token_counts(database, broker, settings, at=asked_at + after)
@@ -114,14 +114,14 @@ def test_counts_are_asked_for_sent_once_counted_and_shown(
         dispatch_token_counts(database, broker, settings, at=clock())
         assert sent(settings) == 3
 
-    count_dataset(dataset, "words")
+    count_dataset_tokens(dataset, "words")
     response = ask()
     assert response.status_code == 200
     assert response.json()["tokens"]["max"] == 601
     assert response.json()["rows"] == 2
 
     client.delete(f"/datasets/{dataset}").raise_for_status()
-    count_dataset(dataset, "words")
+    count_dataset_tokens(dataset, "words")
     assert ask().status_code == 404
 
 
@@ -135,19 +135,19 @@ def test_what_keeps_tokens_from_being_counted_is_told_and_tried_again_later(
         return client.get(f"/datasets/{dataset['id']}/tokens", params={"model": model})
 
     assert ask("gone").status_code == 202
-    count_dataset(dataset["id"], "gone")
+    count_dataset_tokens(dataset["id"], "gone")
     response = ask("gone")
     assert response.status_code == 409
     assert "gone" in response.json()["detail"]
 
     assert ask("words").status_code == 202
     settings.dataset_file(dataset["sha256"]).unlink()
-    count_dataset(dataset["id"], "words")
+    count_dataset_tokens(dataset["id"], "words")
     assert ask("words").status_code == 409
     client.post("/datasets", files={"file": ("a", ROWS)}).raise_for_status()
     clock.advance(hours=10)
     assert ask("words").status_code == 202
-    count_dataset(dataset["id"], "words")
+    count_dataset_tokens(dataset["id"], "words")
     assert ask("words").status_code == 200
 
 
@@ -157,7 +157,7 @@ def test_a_message_about_what_nobody_wants_counted_is_left(
     client, _ = service
     dataset = client.post("/datasets", files={"file": ("a", ROWS)}).json()["id"]
 
-    count_dataset(dataset, "words")
+    count_dataset_tokens(dataset, "words")
 
     with database.session() as session:
         found = TokenStatisticsRepository(session).unsent(sent_before=utc_now(), asked_since=utc_now() - ASKED_FOR)

@@ -15,7 +15,7 @@ from store.status import JobStatus
 from store.tables import Epoch, Job
 from tests.scheduler.stage import HOUR, START, add_job, read_job
 from tests.scheduler.test_settlement_turns import UNKNOWN_ZONE, put, used
-from worker.circumstances import circumstances
+from worker.circumstances import build_policy_context
 
 pytestmark = pytest.mark.fault(number=12)
 
@@ -34,7 +34,7 @@ def job_id(database: Database) -> str:
 def spent_gco2e(database: Database, settings: Settings, job_id: str) -> float:
     with database.session() as session:
         job = session.get_one(Job, job_id)
-        known = circumstances(session, job, policy_of(job), settings, epochs_left=2, at=START + HOUR)
+        known = build_policy_context(session, job, policy_of(job), settings, epochs_left=2, at=START + HOUR)
     return known.spent_gco2e
 
 
@@ -89,7 +89,7 @@ def test_a_budget_that_unpriced_energy_may_have_used_up_pays_for_no_further_epoc
         )
         job = session.get_one(Job, job_id)
         policy = policy_of(job)
-        decision = decide_rho(policy, circumstances(session, job, policy, settings, epochs_left=2, at=now))
+        decision = decide_rho(policy, build_policy_context(session, job, policy, settings, epochs_left=2, at=now))
     # 100 g, and 3 kWh drawn at 400 of which none was ever priced: 1,300 g of 1,000.
     assert decision.ends_run
     assert read_job(database, job_id).emissions_gco2e == 100
