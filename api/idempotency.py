@@ -55,7 +55,7 @@ class IdempotentRequest:
         if self.key is None:
             return None
         since = self.now - self.retention
-        first = IdempotencyRepository(self.session).first_answer(self.owner, self.key, since=since)
+        first = IdempotencyRepository(self.session).find_response(self.owner, self.key, since=since)
         if first is None:
             return None
         if first.request_sha256 != self.request_sha256:
@@ -69,7 +69,7 @@ class IdempotentRequest:
         """An answer of success, kept in the transaction that did what it says."""
         text = body.model_dump_json()
         if self.key is not None:
-            IdempotencyRepository(self.session).keep(
+            IdempotencyRepository(self.session).store_response(
                 self.owner,
                 self.key,
                 request_sha256=self.request_sha256,

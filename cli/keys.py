@@ -17,7 +17,7 @@ from cli.remote.output import show_json
 from cli.secret import read_secret, secret_file
 from greencore.clock import utc_now
 from store.database import Database
-from store.keys import KeyRepository, Role, unusable
+from store.keys import KeyRepository, Role, get_unusable_reason
 from store.settings import SecretKeyMissing, Settings
 from store.tables import ApiKey
 
@@ -48,7 +48,7 @@ def show(settings: Settings, *, as_json: bool = False) -> None:
             show_json([_key_to_json(key) for key in keys])
             return
         for key in keys:
-            state = unusable(key, at=now) or f"until {_day(key.expires_at)}"
+            state = get_unusable_reason(key, at=now) or f"until {_day(key.expires_at)}"
             used = f"last used {_day(key.last_used_at)}"
             typer.echo("\t".join([key.id, f"gtk_{key.hint}…", key.role, key.owner, state, used, key.name]).rstrip())
 

@@ -29,7 +29,7 @@ def find_problem(settings: Settings) -> str | None:
     seconds = settings.lease_seconds
     try:
         with database.session() as session:
-            if not WorkerRepository(session).live(within=timedelta(seconds=seconds), role="scheduler"):
+            if not WorkerRepository(session).list_live(within=timedelta(seconds=seconds), role="scheduler"):
                 return f"no scheduler has given a sign of life for {seconds:g} s"
             if not session.scalar(COUNT_RECENT_LOCAL_CONNECTIONS, {"seconds": seconds}):
                 return f"the database has heard nothing from this machine for {seconds:g} s"

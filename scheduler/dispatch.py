@@ -8,7 +8,7 @@ from kombu.exceptions import OperationalError as BrokerDown
 
 from scheduler.broker import Broker
 from store.database import Database
-from store.queue import QueueRepository, in_turn
+from store.queue import QueueRepository, fair_order
 from store.settings import Settings
 from store.status import JobStatus
 from store.tracing import add_event
@@ -25,19 +25,21 @@ PREPARE_TIMEOUT_FACTOR = 4
 
 def dispatch_new_jobs(database: Database, broker: Broker, settings: Settings, *, at: datetime) -> None:
     """Send jobs that wait for validation to the prepare workers, and again what nobody has prepared in time."""
-    sent_for = prepare_timeout(settings)
+    redispatch_after = prepare_timeout(settings)
     with database.session() as session:
         queue = QueueRepository(session)
-        if not queue.try_lock():
+        if not queue.try_lock_dispatch():
             return
-        workers = WorkerRepository(session).live(within=timedelta(seconds=settings.lease_seconds), role="prepare")
-        sent = queue.sent(JobStatus.VALIDATING, at=at, sent_for=sent_for)
+        workers = WorkerRepository(session).list_live(within=timedelta(seconds=settings.lease_seconds), role="prepare")
+        sent = queue.list_dispatched(JobStatus.VALIDATING, at=at, redispatch_after=redispatch_after)
         free = MESSAGES_PER_PREPARE_WORKER * max(len(workers), 1) - len(sent)
         if free <= 0:
             return
         jobs_per_owner = Counter(owner for owner, _ in sent)
         messages: dict[str, tuple[str, str]] = {}
-        for job in in_turn(queue.waiting(JobStatus.VALIDATING, at=at, sent_for=sent_for), jobs_per_owner):
+        for job in fair_order(
+            queue.list_waiting(JobStatus.VALIDATING, at=at, redispatch_after=redispatch_after), jobs_per_owner
+        ):
             if len(messages) == free:
                 break
             row = queue.lock(job.id, JobStatus.VALIDATING)
@@ -69,4 +71,4 @@ def send_job_messages(database: Database, broker: Broker, messages: dict[str, tu
     except BrokerDown as error:
         log.warning("broker.unreachable", jobs=len(left), error=str(error))
         with database.session() as session:
-            QueueRepository(session).unsend(*left)
+            QueueRepository(session).clear_dispatch(*left)

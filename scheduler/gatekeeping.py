@@ -11,7 +11,7 @@ from scheduler.gates import GATE_EVALUATION_INTERVAL, evaluate_job_gate
 from scheduler.placing import GATE_NOT_EVALUATED, Fleet, evaluate_or_skip_job, evaluate_waiting_job
 from store.database import Database
 from store.jobs import JobRepository
-from store.pace import pace
+from store.pace import estimate_epoch
 from store.queue import QueueRepository
 from store.settings import Settings
 from store.status import JobStatus
@@ -27,7 +27,7 @@ MAX_EVALUATIONS_PER_TICK = 50
 def release_deferred_jobs(database: Database, fleet: Fleet, settings: Settings, *, at: datetime) -> None:
     """Queue every deferred job whose time has come and whose gate is open, or which no worker could run now."""
     with database.session() as session:
-        for job in QueueRepository(session).deferred(due=at, limit=MAX_EVALUATIONS_PER_TICK):
+        for job in QueueRepository(session).lock_due_deferred_jobs(due=at, limit=MAX_EVALUATIONS_PER_TICK):
             job.not_before = at + GATE_EVALUATION_INTERVAL
             decision = evaluate_or_skip_job(
                 session, job, partial(evaluate_waiting_job, session, job, fleet, settings, at=at)
@@ -48,7 +48,7 @@ def pause_running_jobs(database: Database, settings: Settings, *, at: datetime) 
     Only a gate of the mode "pause" closes on a job that has begun.
     """
     with database.session() as session:
-        for job in QueueRepository(session).running_to_look_at(due=at, limit=MAX_EVALUATIONS_PER_TICK):
+        for job in QueueRepository(session).lock_due_running_jobs(due=at, limit=MAX_EVALUATIONS_PER_TICK):
             job.not_before = at + GATE_EVALUATION_INTERVAL
             decision = evaluate_or_skip_job(session, job, partial(_evaluate_running_job, session, job, settings, at=at))
             if decision is not None and not decision.opens:
@@ -61,5 +61,5 @@ def pause_running_jobs(database: Database, settings: Settings, *, at: datetime) 
 
 def _evaluate_running_job(session: Session, job: Job, settings: Settings, *, at: datetime) -> GateDecision:
     assert job.zone is not None
-    estimate = pace(session, job, settings, device=job.device)
+    estimate = estimate_epoch(session, job, settings, device=job.device)
     return evaluate_job_gate(session, job, estimate, settings, zone=job.zone, computing=True, at=at)

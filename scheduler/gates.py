@@ -7,9 +7,9 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from greencore.policy.gating import GateDecision, RunProgress, evaluate_gate
-from store.grid import GridRepository, basis_of
-from store.jobs import policy_of
-from store.pace import Pace
+from store.grid import GridRepository, get_job_basis
+from store.jobs import get_job_policy
+from store.pace import EpochEstimate
 from store.settings import Settings
 from store.tables import Job
 
@@ -27,7 +27,7 @@ def is_gated(job: Job) -> bool:
 def evaluate_job_gate(
     session: Session,
     job: Job,
-    estimate: Pace | None,
+    estimate: EpochEstimate | None,
     settings: Settings,
     *,
     zone: str,
@@ -40,17 +40,19 @@ def evaluate_job_gate(
     """
     if estimate is None:
         return GateDecision(True, None, 0.0, False, False, False, "its duration is not known yet")
-    policy = policy_of(job)
+    policy = get_job_policy(job)
     before: dict[str, Any] = job.gate or {}
     _, rho_max = policy.rho_range
     progress = _progress(job, estimate, before, computing=computing)
     deadline = _deadline(job, job.epochs * estimate.epoch_hours * rho_max + policy.gate.max_delay_hours, at)
     # When the plan's slack is used up, the model must still be loaded before it trains.
     latest_end = deadline - estimate.startup_hours * HOUR
-    basis, until = basis_of(job), max(latest_end, at)
-    known = GridRepository(session).knowledge(zone, basis.signal, at, until, emission_factors=basis.emission_factors)
-    in_force = known.in_force(at, stale_limit=settings.stale_limit, static=settings.static_mean(zone))
-    forecast = known.outlook(at)
+    basis, until = get_job_basis(job), max(latest_end, at)
+    known = GridRepository(session).load_snapshot(
+        zone, basis.signal, at, until, emission_factors=basis.emission_factors
+    )
+    in_force = known.resolve_intensity(at, stale_limit=settings.stale_limit, static=settings.static_mean(zone))
+    forecast = known.forecast_from(at)
     decision = evaluate_gate(
         policy,
         progress,
@@ -72,7 +74,7 @@ def evaluate_job_gate(
     return decision
 
 
-def _progress(job: Job, estimate: Pace, before: dict[str, Any], *, computing: bool) -> RunProgress:
+def _progress(job: Job, estimate: EpochEstimate, before: dict[str, Any], *, computing: bool) -> RunProgress:
     done = job.steps_done / job.steps * job.epochs if job.steps else float(job.epochs_done)
     within = min(max(done - job.epochs_done, 0.0), 1.0)
     rho = job.rho if job.rho is not None else None

@@ -132,10 +132,12 @@ class IntensityPoller:
         try:
             if ask():
                 with self._database.session() as session:
-                    ProviderRepository(session).answered(name, self._source_kind(name), at=now)
+                    ProviderRepository(session).record_success(name, self._source_kind(name), at=now)
         except CarbonError as error:
             with self._database.session() as session:
-                ProviderRepository(session).failed(name, self._source_kind(name), at=now, error=f"{part}: {error}")
+                ProviderRepository(session).record_failure(
+                    name, self._source_kind(name), at=now, error=f"{part}: {error}"
+                )
             if part not in zone.failing_parts:
                 log.warning("intensity.unavailable", zone=name, part=part, error=str(error))
             zone.failing_parts.add(part)
@@ -148,7 +150,7 @@ class IntensityPoller:
     def _store_latest(self, name: str, source: Source, now: datetime) -> bool:
         """Fetch the reading in force; False where what is stored is it, and the source was not asked."""
         with self._database.session() as session:
-            stored = GridRepository(session).newest(
+            stored = GridRepository(session).newest_reading(
                 name, at=now, signal=source.signal, emission_factors=source.emission_factors
             )
         may_change = stored is not None and stored.estimated and not isinstance(source, StaticSource)
@@ -167,11 +169,11 @@ class IntensityPoller:
         signal, factors = zone.source.signal, zone.source.emission_factors
         with self._database.session() as session:
             grid = GridRepository(session)
-            newest = grid.newest(name, at=now, signal=signal, emission_factors=factors)
+            newest = grid.newest_reading(name, at=now, signal=signal, emission_factors=factors)
             if newest is None or isinstance(zone.source, StaticSource):
                 return False
-            first = grid.first(name, signal, emission_factors=factors)
-            recent = grid.between(name, signal, now - BACKFILL_WINDOW, now, emission_factors=factors)
+            first = grid.earliest_reading(name, signal, emission_factors=factors)
+            recent = grid.readings_between(name, signal, now - BACKFILL_WINDOW, now, emission_factors=factors)
         assert first is not None
         length = newest.end - newest.start
         due = zone.next_backfill is None or now >= zone.next_backfill
@@ -212,8 +214,8 @@ class IntensityPoller:
         signal = source.signal
         with self._database.session() as session:
             grid = GridRepository(session)
-            newest = grid.newest(name, at=now, signal=signal, emission_factors=source.emission_factors)
-            made = grid.forecast_made(name, signal)
+            newest = grid.newest_reading(name, at=now, signal=signal, emission_factors=source.emission_factors)
+            made = grid.forecast_reach(name, signal)
         length = timedelta(hours=1) if newest is None else newest.end - newest.start
         horizon = min(FORECAST_HORIZON, MAX_FORECAST_READINGS * length)
         if made is not None and now < made[0] + FORECAST_INTERVAL and made[1] > now + horizon / 2:
@@ -240,7 +242,7 @@ class IntensityPoller:
         if isinstance(source, StaticSource):
             return []
         with self._database.session() as session:
-            history = GridRepository(session).between(
+            history = GridRepository(session).readings_between(
                 name, source.signal, now - FORECAST_TRAINING_WINDOW, now, emission_factors=source.emission_factors
             )
         # The reading in force is taken at its word up to its end: what comes after is forecast from it, too.
@@ -263,7 +265,7 @@ class IntensityPoller:
             revised = [reading for reading in grid.find_revised(readings) if reading.end > final_before]
             grid.put(readings)
             if revised:
-                EmissionsRepository(session).reopen(
+                EmissionsRepository(session).reopen_prices(
                     revised[0].zone,
                     revised[0].basis,
                     _merge_spans(revised),

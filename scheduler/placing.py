@@ -11,11 +11,11 @@ from sqlalchemy.orm import Session
 from greencore.carbon import Basis
 from greencore.policy.gating import GateDecision
 from scheduler.gates import evaluate_job_gate, is_gated
-from store.eta import expected_end_of_waiting, keep
-from store.pace import pace
-from store.placement import place, zones_of
+from store.eta import compute_waiting_eta, update_eta
+from store.pace import estimate_epoch
+from store.placement import choose_zone, list_worker_zones
 from store.settings import Settings
-from store.site import none_alive
+from store.site import explain_missing_worker
 from store.tables import Job, Worker
 from store.workers import WorkerRepository
 
@@ -33,7 +33,7 @@ class Fleet:
 
     def zones(self, signal: str | None = None, emission_factors: str | None = None) -> list[str]:
         """The zones that are served; where a signal or emission factors are given, only those that have these."""
-        served = (zone for zone in zones_of(self.workers) if zone in self.bases)
+        served = (zone for zone in list_worker_zones(self.workers) if zone in self.bases)
         return [
             zone
             for zone in served
@@ -44,13 +44,13 @@ class Fleet:
 
 def list_live_workers(session: Session, settings: Settings) -> Sequence[Worker]:
     """The training workers that were seen within the time of a lease."""
-    return WorkerRepository(session).live(within=timedelta(seconds=settings.lease_seconds))
+    return WorkerRepository(session).list_live(within=timedelta(seconds=settings.lease_seconds))
 
 
 def describe_missing_worker(job: Job, served: Collection[str]) -> str:
     """Why a job waits that no live worker, all of which are in the zones `served`, could run."""
     if job.zone_asked is not None:
-        return f"waits for a worker in zone {job.zone_asked}{none_alive(served)}"
+        return f"waits for a worker in zone {job.zone_asked}{explain_missing_worker(served)}"
     if job.signal is None:
         return "waits for a worker: none is alive"
     factors = {None: "", "lifecycle": " with life-cycle factors"}.get(job.emission_factors, " with direct factors")
@@ -83,12 +83,12 @@ def evaluate_waiting_job(
     if not zones or (job.zone_asked is not None and job.zone_asked not in zones):
         job.reason = describe_missing_worker(job, zones)
         return None
-    estimate = pace(session, job, settings, device=job.device or fleet.workers[0].device)
+    estimate = estimate_epoch(session, job, settings, device=job.device or fleet.workers[0].device)
     zone, why = job.zone_asked, "no gate"
     if zone is None and job.energy_kwh > 0 and job.zone in zones:
         zone, why = job.zone, "goes on in the zone where it has run"
     if zone is None:
-        placement = place(session, zones, fleet.bases, estimate, job.epochs, at=at)
+        placement = choose_zone(session, zones, fleet.bases, estimate, job.epochs, at=at)
         assert placement is not None
         zone, why = placement.zone, placement.reason
     job.zone = zone
@@ -98,5 +98,5 @@ def evaluate_waiting_job(
     if is_gated(job):
         decision = evaluate_job_gate(session, job, estimate, settings, zone=zone, computing=False, at=at)
     there = sum(worker.zone == zone for worker in fleet.workers)
-    keep(job, expected_end_of_waiting(session, job, estimate, workers=there, at=at))
+    update_eta(job, compute_waiting_eta(session, job, estimate, workers=there, at=at))
     return decision

@@ -25,15 +25,15 @@ class SchedulerHeartbeat:
         """Tell that this scheduler is alive, where it is time."""
         if self._timer.due(utc_now()):
             with self._database.session() as session:
-                WorkerRepository(session).seen(self.id, role="scheduler")
+                WorkerRepository(session).record_heartbeat(self.id, role="scheduler")
 
     def deregister(self) -> None:
         """Take the row away: an orderly end."""
         with self._database.session() as session:
-            WorkerRepository(session).gone(self.id)
+            WorkerRepository(session).remove(self.id)
 
 
 def delete_silent_processes(database: Database) -> None:
     """Delete the rows of processes that nobody has heard of for a day."""
     with database.session() as session:
-        WorkerRepository(session).forget(silent_for=SILENT_PROCESS_RETENTION)
+        WorkerRepository(session).delete_silent(silent_for=SILENT_PROCESS_RETENTION)

@@ -53,7 +53,7 @@ class OutageDetector:
 def reclaim_lost_jobs(database: Database, settings: Settings, *, at: datetime) -> None:
     """Take every job whose lease has run out to where its worker would have, to go on from its last checkpoint."""
     with database.session() as session:
-        lost = QueueRepository(session).lost()
+        lost = QueueRepository(session).lock_lost_jobs()
         lock_hosts(session, lost)
         for job in lost:
             worker = job.worker_id
@@ -72,7 +72,7 @@ def kill_unresponsive_jobs(database: Database, broker: Broker, settings: Setting
     grace = timedelta(seconds=settings.cancel_grace_seconds + settings.lease_seconds)
     tasks = []
     with database.session() as session:
-        unresponsive = QueueRepository(session).disobedient(
+        unresponsive = QueueRepository(session).lock_unresponsive_jobs(
             cancelled_before=at - grace, paused_before=at - PAUSE_GRACE_FACTOR * grace
         )
         for job in unresponsive:

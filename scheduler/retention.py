@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from store.database import Database
 from store.ids import new_id
 from store.private_files import make_private_folder
-from store.retention import Ended, RetentionRepository
+from store.retention import JobRetentionState, RetentionRepository
 from store.settings import Settings
 
 log = structlog.get_logger()
@@ -62,9 +62,9 @@ def remove_old_rows(database: Database, settings: Settings, *, at: datetime) -> 
     """Forget first answers after `idempotency_hours`, and deliveries a month after they were made or given up."""
     with database.session() as session:
         rows = RetentionRepository(session)
-        rows.forget_answers(before=at - timedelta(hours=settings.idempotency_hours))
-        rows.forget_ended_sessions(before=at - MAX_CLOCK_SKEW)
-        rows.forget_deliveries(before=at - DELIVERY_RETENTION)
+        rows.delete_idempotent_responses(before=at - timedelta(hours=settings.idempotency_hours))
+        rows.delete_ended_sessions(before=at - MAX_CLOCK_SKEW)
+        rows.delete_finished_deliveries(before=at - DELIVERY_RETENTION)
 
 
 def remove_abandoned_uploads(settings: Settings, *, at: datetime) -> None:
@@ -92,7 +92,7 @@ def remove_old_files(
             return
         folders = everything[begin : begin + FOLDER_BATCH_SIZE]
         with database.session() as session:
-            known = RetentionRepository(session).known([folder.name for folder in folders])
+            known = RetentionRepository(session).find_jobs([folder.name for folder in folders])
         for folder in folders:
             job = known.get(folder.name)
             if job is None:
@@ -104,7 +104,7 @@ def remove_old_files(
                 _remove_expired_files(database, settings, folder, aside, at=at)
 
 
-def _list_expired(folder: Path, job: Ended, settings: Settings, *, at: datetime) -> Sequence[Path]:
+def _list_expired(folder: Path, job: JobRetentionState, settings: Settings, *, at: datetime) -> Sequence[Path]:
     """What lies in a job's folder and is not to be kept any longer."""
     if not job.over or job.finished_at is None:
         return []
@@ -126,14 +126,14 @@ def _remove_expired_files(database: Database, settings: Settings, folder: Path, 
     with database.session() as session:
         rows = RetentionRepository(session)
         job = rows.lock_ended(folder.name)
-        ended = rows.known([folder.name]).get(folder.name)
+        ended = rows.find_jobs([folder.name]).get(folder.name)
         due = [] if job is None or ended is None else _list_expired(folder, ended, settings, at=at)
         if job is None or not due:
             return
         what = {"result" if path.name == RESULT_FOLDER else "checkpoints" for path in due}
         if "checkpoints" in what:
-            rows.strike_off_checkpoints(job.id)
-        rows.note_removal(job, what, at=at)
+            rows.delete_checkpoints(job.id)
+        rows.record_removal(job, what, at=at)
         session.flush()
         removed = _move_aside(due, aside)
     _remove(removed)

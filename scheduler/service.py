@@ -147,9 +147,11 @@ class Scheduler:
 
     def _wait_for_intensity(self, now: datetime) -> None:
         """Local sources answer at once, and no job that goes by the grid is to run past what they say."""
-        sent_for = timedelta(seconds=self._settings.redispatch_seconds)
+        redispatch_after = timedelta(seconds=self._settings.redispatch_seconds)
         with self._database.session() as session:
-            needs_intensity = QueueRepository(session).goes_by_the_grid(at=now, sent_for=sent_for)
+            needs_intensity = QueueRepository(session).has_grid_dependent_jobs(
+                at=now, redispatch_after=redispatch_after
+            )
         if needs_intensity:
             self._intensity_poller.wait_for_polls()
 
@@ -157,7 +159,7 @@ class Scheduler:
         """Where the broker was emptied, take every message that nobody has taken up yet for lost."""
         if self._broker.was_emptied():
             with self._database.session() as session:
-                QueueRepository(session).unsend()
+                QueueRepository(session).clear_dispatch()
             self._broker.set_marker()
             self._models_requested = False
             log.info("broker.emptied")

@@ -11,13 +11,13 @@ from sqlalchemy.orm import Session
 
 from greencore.carbon import IntensitySeries, price_interval
 from greencore.carbon.accounting import TimeSpan, covered_spans, is_settled, known_emissions, overlapping_readings
-from store.account import account_of
+from store.account import compute_counterfactuals
 from store.database import Database
 from store.emissions import EmissionsRepository
 from store.grid import GridRepository
 from store.jobs import JobRepository
 from store.settings import Settings
-from store.settlement import OpenEnergy, Settleable, SettlementRepository
+from store.settlement import OpenEnergy, SettlementCriteria, SettlementRepository
 from store.tables import EnergyInterval, Job
 
 log = structlog.get_logger()
@@ -62,13 +62,13 @@ def _settle_zone(
     closed_each = max(MIN_PER_JOB, MAX_CLOSED_PER_TICK // zones // len(energy.job_ids))
     with database.session() as session:
         repository = SettlementRepository(session)
-        when = Settleable(
+        when = SettlementCriteria(
             measured=_measured_spans(session, energy),
             known=_known_spans(session, energy, repository.unpriced_span(energy), settings),
             final_before=final_before,
         )
-        due = repository.to_price(energy, when, limit=share, each=each)
-        closing = repository.to_close(energy, when)
+        due = repository.find_intervals_to_price(energy, when, limit=share, each=each)
+        closing = repository.find_jobs_to_close(energy, when)
     for job_id in sorted({*due, *closing}):
         with _log_errors(zone=energy.zone, job=job_id), database.session() as session:
             job = JobRepository(session).lock(job_id)
@@ -82,14 +82,14 @@ def _settle_zone(
                 if "missing" in (job.counterfactuals or {}):
                     job.counterfactuals = None  # there may be something to compare now
             repository.close(energy.zone, job_id, when, limit=closed_each)
-            EmissionsRepository(session).add_up(job)
+            EmissionsRepository(session).update_job_emissions(job)
 
 
 def _measured_spans(session: Session, energy: OpenEnergy) -> list[TimeSpan]:
     """When measured readings cover the time of a zone's open energy."""
     end = max(energy.end, energy.start + INSTANT)
     basis = energy.basis
-    readings = GridRepository(session).between(
+    readings = GridRepository(session).readings_between(
         energy.zone, basis.signal, energy.start, end, emission_factors=basis.emission_factors
     )
     return covered_spans(reading for reading in readings if not reading.estimated)
@@ -104,7 +104,7 @@ def _load_intensity(session: Session, energy: OpenEnergy, span: TimeSpan, settin
     """What the fallback chain knows of a zone during a span of time."""
     start, end = span[0], max(span[1], span[0] + INSTANT)
     static = settings.static_mean(energy.zone)
-    return GridRepository(session).filled(
+    return GridRepository(session).series_with_fallback(
         energy.zone, energy.basis, start, end, stale_limit=settings.stale_limit, static=static
     )
 
@@ -143,9 +143,9 @@ def store_counterfactuals(database: Database, settings: Settings, *, at: datetim
     """Give every job that is over its counterfactuals and savings: at its end, and again when its price is final."""
     with database.session() as session:
         emissions = EmissionsRepository(session)
-        for job in emissions.to_account():
+        for job in emissions.lock_jobs_due_for_counterfactuals():
             is_settled = emissions.is_settled(job.id)
-            unpriced = emissions.unpriced(job.id)
+            unpriced = emissions.get_unpriced_energy(job.id)
             job.counterfactuals = _compute_counterfactuals(session, job, settings)
             if is_settled:
                 job.settled_at = at
@@ -160,7 +160,7 @@ def store_counterfactuals(database: Database, settings: Settings, *, at: datetim
 def _compute_counterfactuals(session: Session, job: Job, settings: Settings) -> dict[str, object]:
     """A job's account. One that fails must not keep the others from theirs, for good: the job then says so."""
     try:
-        return account_of(session, job, settings)
+        return compute_counterfactuals(session, job, settings)
     except DBAPIError:
         raise
     except Exception as fault:

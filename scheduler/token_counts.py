@@ -9,7 +9,7 @@ from scheduler.broker import Broker
 from scheduler.dispatch import prepare_timeout
 from store.database import Database
 from store.settings import Settings
-from store.token_statistics import ASKED_FOR, TokenStatisticsRepository
+from store.token_statistics import REQUEST_LIFETIME, TokenStatisticsRepository
 from worker.app import COUNT_TOKENS_TASK, PREPARE_QUEUE
 
 log = structlog.get_logger()
@@ -19,7 +19,9 @@ def dispatch_token_counts(database: Database, broker: Broker, settings: Settings
     """Send what has not been sent, and once more what was sent long ago and came to nothing."""
     overdue = at - prepare_timeout(settings)
     with database.session() as session:
-        for wanted in TokenStatisticsRepository(session).unsent(sent_before=overdue, asked_since=at - ASKED_FOR):
+        for wanted in TokenStatisticsRepository(session).lock_undispatched(
+            sent_before=overdue, asked_since=at - REQUEST_LIFETIME
+        ):
             try:
                 broker.send(COUNT_TOKENS_TASK, wanted.dataset_id, wanted.model, queue=PREPARE_QUEUE)
             except BrokerDown as error:

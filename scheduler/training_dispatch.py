@@ -15,7 +15,7 @@ from scheduler.gates import is_gated
 from scheduler.placing import GATE_NOT_EVALUATED, Fleet, evaluate_or_skip_job, evaluate_waiting_job
 from store.database import Database
 from store.jobs import JobRepository
-from store.queue import QueueRepository, Waiting, in_turn
+from store.queue import QueueRepository, WaitingJob, fair_order
 from store.settings import Settings
 from store.status import JobStatus
 from store.tables import Job
@@ -37,7 +37,7 @@ class TrainingDispatcher:
 
     def __init__(self, database: Database, broker: Broker, settings: Settings) -> None:
         self._database, self._broker, self._settings = database, broker, settings
-        self._sent_for = timedelta(seconds=settings.redispatch_seconds)
+        self._redispatch_after = timedelta(seconds=settings.redispatch_seconds)
         self._evaluated_at: dict[str, datetime] = {}
 
     def dispatch(self, fleet: Fleet, *, at: datetime) -> None:
@@ -50,19 +50,19 @@ class TrainingDispatcher:
         served = fleet.zones()
         with self._database.session() as session:
             queue = QueueRepository(session)
-            if not queue.try_lock():
+            if not queue.try_lock_dispatch():
                 return
-            queue.note_unserved_zones(served, at=at, sent_for=self._sent_for)
-            waiting = queue.waiting(JobStatus.QUEUED, at=at, sent_for=self._sent_for, zones=served)
+            queue.set_unserved_zone_reasons(served, at=at, redispatch_after=self._redispatch_after)
+            waiting = queue.list_waiting(JobStatus.QUEUED, at=at, redispatch_after=self._redispatch_after, zones=served)
             self._evaluated_at = {job.id: self._evaluated_at[job.id] for job in waiting if job.id in self._evaluated_at}
             if not waiting:
                 return
-            in_flight = queue.sent(JobStatus.QUEUED, at=at, sent_for=self._sent_for)
+            in_flight = queue.list_dispatched(JobStatus.QUEUED, at=at, redispatch_after=self._redispatch_after)
             free = _count_free_workers(queue.busy_workers(), [zone for _, zone in in_flight], fleet)
             jobs_per_owner = queue.held_by_owner() + Counter(owner for owner, _ in in_flight)
-            left: list[Waiting] = []
+            left: list[WaitingJob] = []
             evaluations_left = MAX_EVALUATIONS_PER_TICK
-            for job in in_turn(waiting, jobs_per_owner):
+            for job in fair_order(waiting, jobs_per_owner):
                 if job.reason == GATE_NOT_EVALUATED and not self._is_due(job, at):
                     continue
                 zones = [job.zone] if job.zone in served else served
@@ -83,10 +83,10 @@ class TrainingDispatcher:
                 messages[job.id] = (TRAIN_TASK, train_queue(row.zone))
                 jobs_per_owner[job.owner] += 1
             session.flush()
-            queue.give_reasons(_describe_waits(left, jobs_per_owner))
+            queue.set_waiting_reasons(_describe_waits(left, jobs_per_owner))
         send_job_messages(self._database, self._broker, messages)
 
-    def _is_due(self, job: Waiting, at: datetime) -> bool:
+    def _is_due(self, job: WaitingJob, at: datetime) -> bool:
         evaluated_at = self._evaluated_at.get(job.id)
         return evaluated_at is None or not evaluated_at <= at < evaluated_at + REEVALUATION_INTERVAL
 
@@ -120,14 +120,14 @@ def _mark_sent(session: Session, job: Job, decision: GateDecision, *, at: dateti
     )
 
 
-def _describe_waits(left: Sequence[Waiting], jobs_per_owner: Counter[str | None]) -> dict[str, str]:
+def _describe_waits(left: Sequence[WaitingJob], jobs_per_owner: Counter[str | None]) -> dict[str, str]:
     """What each job that stays in the queue waits for, where it has not said so already.
 
     Before it are those that are to be served first, by the workers of the same zone.
     """
     jobs_per_owner, before = jobs_per_owner.copy(), Counter[str | None]()
     reasons = {}
-    for job in in_turn(left, jobs_per_owner):
+    for job in fair_order(left, jobs_per_owner):
         jobs_per_owner[job.owner] += 1
         reason = f"waits for a free worker: {_describe_position(before[job.zone])}"
         before[job.zone] += 1

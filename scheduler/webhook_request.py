@@ -13,7 +13,7 @@ from ipaddress import ip_address
 import httpx
 
 from greencore.retry_after import parse_retry_after
-from store.webhook_url import Network, Target, UrlRefused, is_private_site, may_reach, parse_url
+from store.webhook_url import Network, Target, UrlRefused, is_address_allowed, is_in_private_networks, parse_url
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 TOTAL_TIMEOUT_SECONDS = 15.0
@@ -101,9 +101,11 @@ class WebhookRequest:
         except (OSError, ValueError):  # a name that is none is a ValueError
             raise Undeliverable(f"{target.host} has no address") from None
         allowed_networks = self._options.allowed_networks
-        if not addresses or not all(may_reach(address, allowed_networks) for address in addresses):
+        if not addresses or not all(is_address_allowed(address, allowed_networks) for address in addresses):
             raise Undeliverable(f"{target.host} leads to an address that is not public, which webhooks may not reach")
-        if target.scheme != "https" and not all(is_private_site(address, allowed_networks) for address in addresses):
+        if target.scheme != "https" and not all(
+            is_in_private_networks(address, allowed_networks) for address in addresses
+        ):
             raise Undeliverable("is not encrypted: expected an https:// URL")
         return [str(address) for address in addresses[:MAX_ADDRESSES]]
 

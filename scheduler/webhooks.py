@@ -21,10 +21,10 @@ from scheduler.webhook_request import (
     WebhookResponse,
 )
 from store.database import Database
-from store.deliveries import Claimed, DeliveryRepository
+from store.deliveries import ClaimedDelivery, DeliveryRepository
 from store.settings import Settings
-from store.webhook_url import networks
-from store.webhooks import signing_secret
+from store.webhook_url import parse_networks
+from store.webhooks import derive_signing_secret
 
 log = structlog.get_logger()
 
@@ -53,7 +53,7 @@ class WebhookSender:
         """Raises `store.settings.SecretKeyMissing` where there is nothing to sign with."""
         self._database, self._secret = database, settings.secret
         self._max_attempts = settings.webhook_max_attempts
-        self._options = options or ConnectionOptions(networks(settings.webhook_private_networks))
+        self._options = options or ConnectionOptions(parse_networks(settings.webhook_private_networks))
         self._pool = ThreadPoolExecutor(MAX_CONCURRENT, thread_name_prefix="webhooks")
         # Nobody who has a moment only waits for a query: the tick calls `start_round`.
         self._lock, self._claim_lock = threading.Lock(), threading.Lock()
@@ -101,7 +101,7 @@ class WebhookSender:
             else:
                 log.exception("webhooks.failed", exc_info=fault)
 
-    def _claim(self) -> Claimed | None:
+    def _claim(self) -> ClaimedDelivery | None:
         with self._claim_lock:
             with self._lock:
                 full_hosts = [host for host, count in self._hosts.items() if count >= MAX_CONCURRENT_PER_HOST]
@@ -116,7 +116,7 @@ class WebhookSender:
                     self._owners[claimed.owner] += 1
             return claimed
 
-    def _deliver(self, claimed: Claimed) -> None:
+    def _deliver(self, claimed: ClaimedDelivery) -> None:
         request = WebhookRequest(self._options)
         with self._lock:
             self._requests.add(request)
@@ -130,7 +130,7 @@ class WebhookSender:
                     if not counter[key]:
                         del counter[key]
 
-    def _send(self, claimed: Claimed, request: WebhookRequest) -> None:
+    def _send(self, claimed: ClaimedDelivery, request: WebhookRequest) -> None:
         body = json.dumps(claimed.payload, ensure_ascii=False, separators=(",", ":"))
         at = utc_now()
         headers = {
@@ -138,13 +138,15 @@ class WebhookSender:
             "User-Agent": "GreenTune",
             "webhook-id": claimed.id,
             "webhook-timestamp": str(int(at.timestamp())),
-            "webhook-signature": Signer(signing_secret(self._secret, claimed.webhook_id)).sign(claimed.id, at, body),
+            "webhook-signature": Signer(derive_signing_secret(self._secret, claimed.webhook_id)).sign(
+                claimed.id, at, body
+            ),
         }
         try:
             response = request.post(claimed.url, body.encode(), headers)
         except RequestCancelled:
             with self._database.session() as session:
-                DeliveryRepository(session).put_back(claimed)
+                DeliveryRepository(session).release(claimed)
         except Undeliverable as error:
             self._record_failure(claimed, str(error))
         except Exception as fault:  # a message that can never be sent must be given up like any other
@@ -153,38 +155,40 @@ class WebhookSender:
         else:
             self._record_response(claimed, response)
 
-    def _record_response(self, claimed: Claimed, response: WebhookResponse) -> None:
+    def _record_response(self, claimed: ClaimedDelivery, response: WebhookResponse) -> None:
         status = response.status
         if HTTPStatus(200) <= status < HTTPStatus(300):
             with self._database.session() as session:
-                DeliveryRepository(session).delivered(claimed, status=status)
+                DeliveryRepository(session).mark_delivered(claimed, status=status)
             log.info("webhook.delivered", delivery=claimed.id, webhook=claimed.webhook_id, attempt=claimed.attempt)
         elif status == HTTPStatus.GONE:
             with self._database.session() as session:
-                DeliveryRepository(session).gone(claimed, status=status, error="its receiver answered 410: gone")
+                DeliveryRepository(session).disable_gone_webhook(
+                    claimed, status=status, error="its receiver answered 410: gone"
+                )
             log.info("webhook.disabled", webhook=claimed.webhook_id, reason="410")
         else:
             error = f"answered {status}" + (", and redirects are not followed" if 300 <= status < 400 else "")
             self._record_failure(claimed, error, status=status, retry_after=response.retry_after)
 
     def _record_failure(
-        self, claimed: Claimed, error: str, *, status: int | None = None, retry_after: timedelta | None = None
+        self, claimed: ClaimedDelivery, error: str, *, status: int | None = None, retry_after: timedelta | None = None
     ) -> None:
-        again_after = (
+        retry_in = (
             None
             if claimed.attempt >= self._max_attempts
             else compute_retry_delay(claimed.attempt, retry_after=retry_after)
         )
         with self._database.session() as session:
             deliveries = DeliveryRepository(session)
-            disabled = deliveries.failed(claimed, status=status, error=error, again_after=again_after)
+            disabled = deliveries.record_failure(claimed, status=status, error=error, retry_in=retry_in)
         log.info(
             "webhook.failed",
             delivery=claimed.id,
             webhook=claimed.webhook_id,
             attempt=claimed.attempt,
             error=error,
-            again_after_s=again_after and round(again_after.total_seconds()),
+            again_after_s=retry_in and round(retry_in.total_seconds()),
         )
         if disabled is not None:
             log.warning("webhook.disabled", webhook=claimed.webhook_id, reason=disabled)

@@ -12,45 +12,49 @@ from greencore.carbon.counterfactuals import Counterfactual, estimate_counterfac
 from greencore.carbon.run_parts import total_hours
 from greencore.carbon.savings import attribute_savings
 from store.emissions import EmissionsRepository
-from store.grid import GridRepository, basis_of
+from store.grid import GridRepository, get_job_basis
 from store.settings import Settings
 from store.status import JobStatus
 from store.tables import Job
-from store.work import work_of
+from store.work import attribute_energy
 
 
-def account_of(session: Session, job: Job, settings: Settings) -> dict[str, Any]:
+def compute_counterfactuals(session: Session, job: Job, settings: Settings) -> dict[str, Any]:
     """The counterfactuals by name and the savings, as `jobs.counterfactuals` keeps them; or why they are `missing`."""
     begins, ends = job.ready_at or job.created_at, job.finished_at
     if job.status is not JobStatus.SUCCEEDED:
         return _missing(f"the job {_ended(job)} without a result, so there is nothing to compare")
-    unpriced_kwh = EmissionsRepository(session).unpriced(job.id).energy_kwh
+    unpriced_kwh = EmissionsRepository(session).get_unpriced_energy(job.id).energy_kwh
     if unpriced_kwh > 0:
         return _missing(f"{unpriced_kwh:.4g} of its {job.energy_kwh:.4g} kWh have no price, so nothing can be compared")
-    work = work_of(session, job)
-    if ends is None or work.flops_share is None or not any(part.in_epoch and part.hours > 0 for part in work.parts):
+    attribution = attribute_energy(session, job)
+    if (
+        ends is None
+        or attribution.flops_share is None
+        or not any(part.in_epoch and part.hours > 0 for part in attribution.parts)
+    ):
         return _missing("no epoch was finished, so there is nothing to compare")
     if job.zone is None:
         return _missing("it is not known where it ran")
     ends = max(ends, begins)
-    longest = begins + timedelta(hours=total_hours(work.parts) / min(1.0, work.flops_share))
+    longest = begins + timedelta(hours=total_hours(attribution.parts) / min(1.0, attribution.flops_share))
     series = _known(session, job, job.zone, begins, max(ends, longest, job.deadline or ends), settings)
     try:
         estimates = estimate_counterfactuals(
-            work.parts,
-            share=work.flops_share,
+            attribution.parts,
+            share=attribution.flops_share,
             earliest_start=begins,
             deadline=job.deadline,
             finished=ends,
             series=series,
         )
         saved = attribute_savings(
-            work.parts,
+            attribution.parts,
             full_gco2e=estimates[0].emissions_gco2e,
             earliest_start=begins,
             series=series,
-            gate_gco2e=work.gate_gco2e,
-            lost_gco2e=work.lost_gco2e,
+            gate_gco2e=attribution.gate_gco2e,
+            lost_gco2e=attribution.lost_gco2e,
         )
     except NoReading as error:
         return _missing(str(error))
@@ -74,8 +78,8 @@ def _known(
     """What the fallback chain knows of the job's zone from `start` to `end`; times to come by the forecast."""
     end = max(end, start + timedelta(seconds=1))
     static = settings.static_mean(zone)
-    return GridRepository(session).filled(
-        zone, basis_of(job), start, end, stale_limit=settings.stale_limit, static=static
+    return GridRepository(session).series_with_fallback(
+        zone, get_job_basis(job), start, end, stale_limit=settings.stale_limit, static=static
     )
 
 

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from store.database import wake_scheduler
 from store.datasets import DatasetRepository
-from store.status import ASKED, HELD_BY_A_WORKER, Action, JobStatus
+from store.status import ACTION_TRANSITIONS, HELD_BY_A_WORKER, Action, JobStatus
 from store.tables import Job
 from store.transitions import transition
 
@@ -16,26 +16,26 @@ class ActionRefused(Exception):
     """What was asked of a job cannot be done where it stands, or any more."""
 
     def __init__(self, job: Job, action: Action, why: str) -> None:
-        others = " and ".join(possible(job)) or "nothing"
+        others = " and ".join(list_possible_actions(job)) or "nothing"
         super().__init__(f"cannot {action} {job.id}: {why}; what can be asked of it now: {others}")
         self.job_id, self.status, self.action = job.id, job.status, action
 
 
-def possible(job: Job) -> Sequence[Action]:
+def list_possible_actions(job: Job) -> Sequence[Action]:
     """What can be asked of a job as it stands; a dataset that was deleted meanwhile may still prevent a retry."""
     return [
         action
-        for action, ways in ASKED.items()
+        for action, ways in ACTION_TRANSITIONS.items()
         if job.status in ways and not (action is Action.RETRY and job.files_removed_at is not None)
     ]
 
 
-def ask(session: Session, job: Job, action: Action, *, by: str, at: datetime) -> None:
+def request_action(session: Session, job: Job, action: Action, *, by: str, at: datetime) -> None:
     """Do what `by` asks of a locked job: at once where no worker holds it, else by asking its worker.
 
     Raises `ActionRefused`.
     """
-    to = ASKED[action].get(job.status)
+    to = ACTION_TRANSITIONS[action].get(job.status)
     if to is None:
         raise ActionRefused(job, action, f"it is {job.status}")
     if action is Action.RETRY:
@@ -65,7 +65,7 @@ def _check_inputs(session: Session, job: Job) -> None:
     if job.files_removed_at is not None:
         removed = job.files_removed_at.isoformat(timespec="seconds")
         raise ActionRefused(job, Action.RETRY, f"its files were removed at {removed}, submit it anew")
-    if DatasetRepository(session).usable(job.dataset_id) is None:
+    if DatasetRepository(session).lock_for_use(job.dataset_id) is None:
         raise ActionRefused(job, Action.RETRY, f"its dataset {job.dataset_id} was deleted, submit it with another")
 
 

@@ -11,7 +11,7 @@ from store.tables import AuditEntry
 
 
 @dataclass(frozen=True)
-class Deed:
+class AuditRecord:
     """One request: `action` is its method and the pattern of its path, `target` the path itself."""
 
     at: datetime
@@ -31,8 +31,8 @@ class AuditRepository:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def add(self, deed: Deed) -> None:
-        self._session.add(AuditEntry(**asdict(deed)))
+    def add(self, record: AuditRecord) -> None:
+        self._session.add(AuditEntry(**asdict(record)))
 
     def page(self, *, limit: int, after: int | None = None, owner: str | None = None) -> Page[AuditEntry]:
         """Entries newest first, those older than the id `after`; of one owner where one is given."""
@@ -41,4 +41,4 @@ class AuditRepository:
             query = query.where(AuditEntry.owner == owner)
         if after is not None:
             query = query.where(AuditEntry.id < after)
-        return Page.cut(self._session.scalars(query).all(), limit)
+        return Page.from_rows(self._session.scalars(query).all(), limit)

@@ -7,13 +7,13 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from store.jobs import JobRepository
-from store.leases import Lease, held
+from store.leases import Lease, lock_leased_job
 from store.tables import Checkpoint
 
-KEPT = 2
+MAX_CHECKPOINTS = 2
 
 
-def registered(session: Session, job_id: str) -> Sequence[Checkpoint]:
+def list_job_checkpoints(session: Session, job_id: str) -> Sequence[Checkpoint]:
     """A job's checkpoints, the furthest first."""
     query = (
         select(Checkpoint)
@@ -23,14 +23,14 @@ def registered(session: Session, job_id: str) -> Sequence[Checkpoint]:
     return session.scalars(query).all()
 
 
-def register(
+def register_checkpoint(
     session: Session, lease: Lease, *, name: str, step: int, epochs_done: int, size_bytes: int, at: datetime
 ) -> Sequence[str]:
-    """Put a checkpoint that is complete on disk on record, and strike off all but the last `KEPT`; gives their names.
+    """Record a checkpoint that is complete on disk, and remove all but the last `MAX_CHECKPOINTS`; return their names.
 
     Their files may go once this is committed. Raises `LeaseLost`.
     """
-    held(session, lease)
+    lock_leased_job(session, lease)
     session.merge(
         Checkpoint(
             job_id=lease.job_id,
@@ -43,23 +43,23 @@ def register(
         )
     )
     session.flush()
-    struck_off = [row.name for row in registered(session, lease.job_id)[KEPT:]]
-    session.execute(delete(Checkpoint).where(Checkpoint.job_id == lease.job_id, Checkpoint.name.in_(struck_off)))
-    return struck_off
+    removed = [row.name for row in list_job_checkpoints(session, lease.job_id)[MAX_CHECKPOINTS:]]
+    session.execute(delete(Checkpoint).where(Checkpoint.job_id == lease.job_id, Checkpoint.name.in_(removed)))
+    return removed
 
 
-def strike_off_damaged(session: Session, lease: Lease, *, name: str, reason: str, at: datetime) -> None:
+def remove_damaged_checkpoint(session: Session, lease: Lease, *, name: str, reason: str, at: datetime) -> None:
     """Take a checkpoint that cannot be gone on from off the record, and say why. Raises `LeaseLost`."""
-    held(session, lease)
+    lock_leased_job(session, lease)
     session.execute(delete(Checkpoint).where(Checkpoint.job_id == lease.job_id, Checkpoint.name == name))
     JobRepository(session).record(
         lease.job_id, "checkpoint.damaged", at=at, attempt=lease.attempt, checkpoint=name, reason=reason
     )
 
 
-def note_failure(session: Session, lease: Lease, *, step: int, reason: str, at: datetime) -> None:
+def record_checkpoint_failure(session: Session, lease: Lease, *, step: int, reason: str, at: datetime) -> None:
     """Tell that a checkpoint could not be written. Raises `LeaseLost`."""
-    held(session, lease)
+    lock_leased_job(session, lease)
     JobRepository(session).record(
         lease.job_id, "checkpoint.failed", at=at, attempt=lease.attempt, step=step, reason=reason
     )

@@ -12,8 +12,8 @@ from greencore.hyperparameters import Hyperparameters
 from store.tables import Dataset, Job, Json, Model, TokenStatistics
 
 PAD_TO_MULTIPLE = 8
-PARTS_OF_BUCKET = 4
-LEARNED_SHARE = 0.5  # of a row that nobody counted; with an encoder the rest is what it reads
+POINTS_PER_BUCKET = 4
+ASSUMED_COMPLETION_SHARE = 0.5  # of a row that nobody counted; with an encoder the rest is what it reads
 # English text in the vocabularies of the catalogue's models; other languages and code take more tokens.
 CHARACTERS_PER_TOKEN = 4.0
 # What JSON adds to the text of a row, where only the file's size is known.
@@ -26,8 +26,8 @@ SPREAD_OF_CHARACTERS = 1.4
 SPREAD_OF_BYTES = 1.6
 
 # What the rows of a run are, and how they fall into batches: jobs that agree in these compute the same.
-SAME_ROWS = ("max_length", "prompt_format", "eval_share")
-SAME_BATCHES = ("batch_size", "seed")
+ROW_PARAMETERS = ("max_length", "prompt_format", "eval_share")
+BATCH_PARAMETERS = ("batch_size", "seed")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class RowCosts:
     methods: Mapping[str, float | str]
 
     @classmethod
-    def of(cls, stored: Json) -> "RowCosts":
+    def from_json(cls, stored: Json) -> "RowCosts":
         """From `models.costs`."""
         return cls(tuple(stored["forward"]), tuple(stored["full"]), stored.get("methods", {}))
 
@@ -53,7 +53,7 @@ class RowCosts:
         return {"forward": list(self.forward), "full": list(self.full), "methods": dict(self.methods)}
 
     @property
-    def encodes(self) -> bool:
+    def has_encoder(self) -> bool:
         """Whether the model has an encoder beside its decoder."""
         return len(self.full) > 2
 
@@ -67,7 +67,7 @@ class RowCosts:
 
 
 @dataclass(frozen=True)
-class Work:
+class EpochWorkload:
     """What one epoch computes with every tensor trained, in FLOPs; the truth lies within `spread` times either way.
 
     `share` of it is what the job's method takes (1 for GreenTrainer, whose ρ comes on top). `exact`: the rows were
@@ -83,24 +83,26 @@ class Work:
     basis: str
 
 
-class WorkUnknown(ValueError):
+class WorkloadUnknown(ValueError):
     """Nothing can be said of what a job computes; the message says why, and until when."""
 
 
-def work(session: Session, dataset: Dataset, model: str, method: str, hyperparameters: Hyperparameters) -> Work:
+def estimate_workload(
+    session: Session, dataset: Dataset, model: str, method: str, hyperparameters: Hyperparameters
+) -> EpochWorkload:
     """What an epoch of a job that does not exist yet computes, from the best that is known.
 
     A job with the same model, rows and batches that was prepared knows it; else the dataset's tokens, counted for this
-    model, and else its characters, through the model's measured costs. Raises `WorkUnknown` where the model was not
+    model, and else its characters, through the model's measured costs. Raises `WorkloadUnknown` where the model was not
     measured yet.
     """
     stored = session.get(Model, model)
-    costs = RowCosts.of(stored.costs) if stored is not None and stored.costs else None
+    costs = RowCosts.from_json(stored.costs) if stored is not None and stored.costs else None
     share, share_basis = _share(method, costs)
-    prepared = _prepared(session, dataset, model, hyperparameters)
+    prepared = _find_prepared_estimate(session, dataset, model, hyperparameters)
     if prepared is not None:
         estimate, alike = prepared
-        return Work(
+        return EpochWorkload(
             epoch_flops=estimate["full_flops"] / estimate["epochs"],
             epoch_tokens=estimate["tokens_per_epoch"],
             training_rows=estimate["training_rows"],
@@ -112,11 +114,13 @@ def work(session: Session, dataset: Dataset, model: str, method: str, hyperparam
             + share_basis,
         )
     if costs is None:
-        raise WorkUnknown(f"the FLOPs of {model} are not measured yet: a prepare worker does so once it has started")
+        raise WorkloadUnknown(
+            f"the FLOPs of {model} are not measured yet: a prepare worker does so once it has started"
+        )
     rows = _training_rows(dataset.rows, hyperparameters.eval_share)
     lengths, spread, basis = _lengths(session, dataset, model, hyperparameters.max_length)
     batch = min(hyperparameters.batch_size, rows)
-    return Work(
+    return EpochWorkload(
         epoch_flops=rows * lengths.flops(costs, batch),
         epoch_tokens=rows * lengths.mean,
         training_rows=rows,
@@ -143,7 +147,7 @@ def _share(method: str, costs: RowCosts | None) -> tuple[float, str]:
     return 1.0, f"; what {method} takes is not measured, and all of full fine-tuning's FLOPs are assumed"
 
 
-def _prepared(
+def _find_prepared_estimate(
     session: Session, dataset: Dataset, model: str, hyperparameters: Hyperparameters
 ) -> tuple[dict[str, Any], bool] | None:
     """The estimate of the newest job that trains the same rows of this dataset, and whether its batches are alike."""
@@ -159,17 +163,17 @@ def _prepared(
     for stored, estimate, epochs in session.execute(query):
         assert estimate is not None
         given = Hyperparameters.model_validate(stored).model_dump(mode="json")
-        if any(given[name] != wanted[name] for name in SAME_ROWS) or "training_rows" not in estimate:
+        if any(given[name] != wanted[name] for name in ROW_PARAMETERS) or "training_rows" not in estimate:
             continue
         known = {**estimate, "epochs": epochs}
-        if all(given[name] == wanted[name] for name in SAME_BATCHES):
+        if all(given[name] == wanted[name] for name in BATCH_PARAMETERS):
             return known, True
         found = found or (known, False)
     return found
 
 
 @dataclass(frozen=True)
-class _Lengths:
+class _LengthDistribution:
     """How long rows are: (tokens, weight) of some lengths, shortest first; `learned` is the completions' share."""
 
     points: Sequence[tuple[float, float]]
@@ -184,40 +188,40 @@ class _Lengths:
         total, below, flops = sum(weight for _, weight in self.points), 0.0, 0.0
         for tokens, weight in self.points:
             up_to = min(below + weight / total, 1.0)
-            parts = (tokens * (1 - self.learned), tokens * self.learned) if costs.encodes else (tokens,)
+            parts = (tokens * (1 - self.learned), tokens * self.learned) if costs.has_encoder else (tokens,)
             padded = [math.ceil(part / PAD_TO_MULTIPLE) * PAD_TO_MULTIPLE for part in parts]
             flops += (up_to**batch - below**batch) * costs.full_flops(*padded)
             below = up_to
         return flops
 
 
-def _lengths(session: Session, dataset: Dataset, model: str, max_length: int) -> tuple[_Lengths, float, str]:
+def _lengths(session: Session, dataset: Dataset, model: str, max_length: int) -> tuple[_LengthDistribution, float, str]:
     """The lengths of a dataset's rows, cut off, with the spread of the FLOPs that follow and the basis in words."""
     counted = session.get(TokenStatistics, (dataset.id, model))
     if counted is not None and counted.counts:
         basis = f"the dataset's tokens as counted for {model}"
-        return _counted(counted.counts, max_length), SPREAD_OF_COUNTED_TOKENS, basis
+        return _lengths_from_histogram(counted.counts, max_length), SPREAD_OF_COUNTED_TOKENS, basis
     total = ((dataset.contents or {}).get("characters") or {}).get("total")
     spread, basis = SPREAD_OF_CHARACTERS, f"the dataset's characters, {CHARACTERS_PER_TOKEN:g} to a token"
     if total is None:
         total, spread = dataset.bytes * TEXT_SHARE_OF_BYTES, SPREAD_OF_BYTES
         basis = f"the dataset's size, {TEXT_SHARE_OF_BYTES:.0%} of it text, {CHARACTERS_PER_TOKEN:g} characters a token"
     mean = total / CHARACTERS_PER_TOKEN / dataset.rows
-    return _Lengths([(min(mean, max_length), 1.0)], LEARNED_SHARE), spread, basis
+    return _LengthDistribution([(min(mean, max_length), 1.0)], ASSUMED_COMPLETION_SHARE), spread, basis
 
 
-def _counted(counts: Json, max_length: int) -> _Lengths:
+def _lengths_from_histogram(counts: Json, max_length: int) -> _LengthDistribution:
     """From a histogram whose bounds are powers of two: even within each, and in sum as many tokens as were counted."""
     total, most = counts["tokens"]["total"], counts["tokens"]["max"]
     points = [
-        (bucket["up_to"] * (0.5 + (part + 0.5) / (2 * PARTS_OF_BUCKET)), bucket["rows"] / PARTS_OF_BUCKET)
+        (bucket["up_to"] * (0.5 + (part + 0.5) / (2 * POINTS_PER_BUCKET)), bucket["rows"] / POINTS_PER_BUCKET)
         for bucket in counts["histogram"]
-        for part in range(PARTS_OF_BUCKET)
+        for part in range(POINTS_PER_BUCKET)
         if bucket["rows"]
     ]
     scale = total / sum(tokens * rows for tokens, rows in points)
     cut = [(min(tokens * scale, most, max_length), rows) for tokens, rows in points]
-    return _Lengths(cut, counts["completion"]["total"] / total)
+    return _LengthDistribution(cut, counts["completion"]["total"] / total)
 
 
 def _training_rows(rows: int, eval_share: float) -> int:

@@ -18,8 +18,8 @@ DRIVERS = ("postgresql", "postgresql+psycopg")
 # Raised by psycopg as faults of the statement, while the server is to blame: it is read-only, it ended a transaction
 # that took too long, or it lets this role write nothing.
 READ_ONLY = "25006"
-SERVER_REFUSES = frozenset({READ_ONLY, "25P03", "25P04", "42501"})
-REASONS: Mapping[str | None, str] = {
+SERVER_FAULTS = frozenset({READ_ONLY, "25P03", "25P04", "42501"})
+OUTAGE_REASONS: Mapping[str | None, str] = {
     READ_ONLY: "is read-only at present",
     "42501": "does not let this service write",
     "53100": "has no room left on its disk",
@@ -40,7 +40,7 @@ class Database:
         A statement that takes longer than `statement_timeout_seconds`, waits for locks included, is given up; so is a
         transaction whose process says nothing for as long: a frozen one must not keep a job's row from the others.
         """
-        self.url = _checked(url)
+        self.url = _parse_url(url)
         # Times come back in the zone of the connection, and everything here reckons in UTC.
         settings = ["SET timezone = 'UTC'"]
         if statement_timeout_seconds is not None:
@@ -52,7 +52,7 @@ class Database:
         self.engine: Engine = create_engine(
             self.url,
             pool_pre_ping=True,
-            json_serializer=_json,
+            json_serializer=_dump_json,
             # No error is to carry the values of a row, lease tokens and texts of users among them.
             hide_parameters=True,
             connect_args=connection_arguments(self.url),
@@ -91,10 +91,10 @@ def connection_arguments(url: URL) -> dict[str, Any]:
 def describe_outage(error: BaseException) -> str:
     """Return what keeps the database from answering, without the server's own words: "is read-only at present"."""
     fault = error.orig if isinstance(error, DBAPIError) else error
-    return REASONS.get(getattr(fault, "sqlstate", None), "does not answer")
+    return OUTAGE_REASONS.get(getattr(fault, "sqlstate", None), "does not answer")
 
 
-def _checked(text: str) -> URL:
+def _parse_url(text: str) -> URL:
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
@@ -135,7 +135,7 @@ def _as_operational_error(context: ExceptionContext) -> OperationalError | None:
     code = getattr(context.original_exception, "sqlstate", None)
     if code == READ_ONLY:
         context.is_disconnect = True
-    if raised is None or isinstance(raised, OperationalError) or code not in SERVER_REFUSES:
+    if raised is None or isinstance(raised, OperationalError) or code not in SERVER_FAULTS:
         return None
     return OperationalError(
         context.statement,
@@ -146,18 +146,18 @@ def _as_operational_error(context: ExceptionContext) -> OperationalError | None:
     )
 
 
-def _json(value: object) -> str:
+def _dump_json(value: object) -> str:
     """JSON as PostgreSQL takes it: it knows no NaN, which a loss may be, so that becomes null."""
-    return json.dumps(_finite(value), allow_nan=False)
+    return json.dumps(_replace_nonfinite(value), allow_nan=False)
 
 
-def _finite(value: object) -> object:
+def _replace_nonfinite(value: object) -> object:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: _replace_nonfinite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [_replace_nonfinite(item) for item in value]
     return value
 
 

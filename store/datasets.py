@@ -33,11 +33,11 @@ class DatasetRepository:
         query = select(Dataset).where(Dataset.id == dataset_id, Dataset.deleted_at.is_(None))
         return self._session.scalars(query).one_or_none()
 
-    def usable(self, dataset_id: str) -> Dataset | None:
+    def lock_for_use(self, dataset_id: str) -> Dataset | None:
         """The dataset, which cannot be deleted until this transaction ends: ask before a job comes to need it."""
         return self._locked(dataset_id, read=True)
 
-    def to_delete(self, dataset_id: str) -> Dataset | None:
+    def lock_for_deletion(self, dataset_id: str) -> Dataset | None:
         """The dataset, once every submission that names it at this moment is through; no new one can begin."""
         return self._locked(dataset_id, read=False)
 
@@ -46,7 +46,7 @@ class DatasetRepository:
         dataset.deleted_at = at
         self._session.execute(delete(TokenStatistics).where(TokenStatistics.dataset_id == dataset.id))
 
-    def open_jobs(self, dataset_id: str, *, limit: int) -> Sequence[str]:
+    def list_open_jobs(self, dataset_id: str, *, limit: int) -> Sequence[str]:
         """The ids of the oldest jobs that need the dataset's rows: those that are not over."""
         query = select(Job.id).where(Job.dataset_id == dataset_id, Job.status.not_in(FINAL)).order_by(Job.id)
         return self._session.scalars(query.limit(limit)).all()
@@ -58,13 +58,13 @@ class DatasetRepository:
             query = query.where(Dataset.owner == owner)
         if after is not None:
             query = query.where(Dataset.id < after)
-        return Page.cut(self._session.scalars(query).all(), limit)
+        return Page.from_rows(self._session.scalars(query).all(), limit)
 
     def lock_blob(self, blob: str) -> None:
         """Until this transaction ends, nobody else puts the file of `blob` in its place or takes it away."""
         self._session.execute(select(func.pg_advisory_xact_lock(BLOB_LOCKS, func.hashtext(blob))))
 
-    def shares_blob(self, blob: str) -> bool:
+    def is_blob_referenced(self, blob: str) -> bool:
         """Whether any dataset consists of this content."""
         query = select(Dataset.id).where(Dataset.blob == blob, Dataset.deleted_at.is_(None)).limit(1)
         return self._session.scalar(query) is not None
@@ -79,7 +79,7 @@ class DatasetRepository:
         return self._session.scalars(query).one_or_none()
 
 
-def rows_file(session: Session, dataset_id: str, settings: Settings) -> Path:
+def locate_rows_file(session: Session, dataset_id: str, settings: Settings) -> Path:
     """Where a dataset's rows lie, as JSON Lines. Raises `DatasetDeleted`."""
     dataset = DatasetRepository(session).get(dataset_id)
     if dataset is None:

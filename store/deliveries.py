@@ -19,18 +19,18 @@ from store.webhooks import WebhookRepository
 
 TEST_TYPE = "webhook.test"
 # A webhook that nobody has answered at for so many messages, each tried for about a day, is taken for abandoned.
-GIVEN_UP_UNTIL_DISABLED = 10
+MAX_FAILED_DELIVERIES = 10
 HOST = func.substring(Webhook.url, r"//(\[[^]]*\]|[^/:?]+)")
 
 
-class TestUnderWay(Exception):
+class TestDeliveryPending(Exception):
     """A test was asked for while the last one is still tried."""
 
     __test__ = False  # no class of pytest's
 
 
 @dataclass(frozen=True)
-class Claimed:
+class ClaimedDelivery:
     """A message that is to be sent by whoever claimed it, for the `attempt`-th time."""
 
     id: str
@@ -42,11 +42,11 @@ class Claimed:
     attempt: int
 
 
-def announce_end(session: Session, job: Job, *, at: datetime) -> None:
+def enqueue_end_deliveries(session: Session, job: Job, *, at: datetime) -> None:
     """Write to the webhooks of a job's owner that it has ended, in the transaction that ends it."""
     if job.owner is None:
         return
-    webhooks = WebhookRepository(session).to_tell(job.owner)
+    webhooks = WebhookRepository(session).lock_active(job.owner)
     if not webhooks:
         return
     link = f"/jobs/{job.id}"
@@ -86,16 +86,16 @@ class DeliveryRepository:
         query = select(Delivery).where(Delivery.webhook_id == webhook_id).order_by(Delivery.id.desc()).limit(limit + 1)
         if after is not None:
             query = query.where(Delivery.id < after)
-        return Page.cut(self._session.scalars(query).all(), limit)
+        return Page.from_rows(self._session.scalars(query).all(), limit)
 
     def add_test(self, webhook: Webhook, *, at: datetime) -> Delivery:
-        """Write a message that tells of nothing. Raises `TestUnderWay`, so that tests are no way to flood a host."""
+        """Write a message that tells of nothing. Raises `TestDeliveryPending`, so that tests cannot flood a host."""
         WebhookRepository(self._session).lock(webhook.id)
         under_way = select(Delivery.id).where(
             Delivery.webhook_id == webhook.id, Delivery.type == TEST_TYPE, Delivery.next_attempt_at.is_not(None)
         )
         if self._session.scalar(under_way.limit(1)) is not None:
-            raise TestUnderWay(webhook.id)
+            raise TestDeliveryPending(webhook.id)
         delivery = _delivery(webhook, TEST_TYPE, {"webhook": webhook.id}, at=at)
         self._session.add(delivery)
         self._session.flush()
@@ -105,7 +105,7 @@ class DeliveryRepository:
 
     def claim(
         self, *, lease: timedelta, full_hosts: Collection[str] = (), full_owners: Collection[str] = ()
-    ) -> Claimed | None:
+    ) -> ClaimedDelivery | None:
         """The message that has been due for longest, put off for the time of `lease` before anything is sent.
 
         Whoever claims it and dies is taken over from then. None where no message to another host and of another owner
@@ -125,7 +125,7 @@ class DeliveryRepository:
         delivery, webhook, host = found
         delivery.attempts += 1
         delivery.next_attempt_at = func.now() + lease
-        return Claimed(
+        return ClaimedDelivery(
             id=delivery.id,
             webhook_id=webhook.id,
             owner=webhook.owner,
@@ -135,7 +135,7 @@ class DeliveryRepository:
             attempt=delivery.attempts,
         )
 
-    def delivered(self, claimed: Claimed, *, status: int) -> None:
+    def mark_delivered(self, claimed: ClaimedDelivery, *, status: int) -> None:
         """The receiver has taken it."""
         self._session.execute(
             update(Delivery)
@@ -143,7 +143,9 @@ class DeliveryRepository:
             .values(delivered_at=func.now(), next_attempt_at=None, last_status=status, last_error=None)
         )
 
-    def failed(self, claimed: Claimed, *, status: int | None, error: str, again_after: timedelta | None) -> str | None:
+    def record_failure(
+        self, claimed: ClaimedDelivery, *, status: int | None, error: str, retry_in: timedelta | None
+    ) -> str | None:
         """The receiver has not: try again after a time, or, where that is None, give up.
 
         Disables the webhook, and gives the reason, where this was one message too many.
@@ -151,7 +153,7 @@ class DeliveryRepository:
         webhook = WebhookRepository(self._session).lock(claimed.webhook_id)
         if webhook is None:
             return None
-        again = None if again_after is None or webhook.disabled_at is not None else func.now() + again_after
+        again = None if retry_in is None or webhook.disabled_at is not None else func.now() + retry_in
         self._session.execute(
             update(Delivery)
             .where(
@@ -160,20 +162,20 @@ class DeliveryRepository:
             .values(next_attempt_at=again, last_status=status, last_error=error)
         )
         given_up = self._given_up_in_a_row(webhook.id)
-        if webhook.disabled_at is not None or given_up < GIVEN_UP_UNTIL_DISABLED:
+        if webhook.disabled_at is not None or given_up < MAX_FAILED_DELIVERIES:
             return None
         reason = f"{given_up} messages in a row were given up, the last one with: {error}"
         self._disable(webhook, reason)
         return reason
 
-    def gone(self, claimed: Claimed, *, status: int, error: str) -> None:
+    def disable_gone_webhook(self, claimed: ClaimedDelivery, *, status: int, error: str) -> None:
         """The receiver wants no more messages: disable its webhook."""
         webhook = WebhookRepository(self._session).lock(claimed.webhook_id)
         if webhook is not None and webhook.disabled_at is None:
             self._session.execute(update(Delivery).where(Delivery.id == claimed.id).values(last_status=status))
             self._disable(webhook, error)
 
-    def put_back(self, claimed: Claimed) -> None:
+    def release(self, claimed: ClaimedDelivery) -> None:
         """It was not sent to its end: it is due at once, for whoever comes next."""
         self._session.execute(
             update(Delivery)

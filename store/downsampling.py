@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def extremes(values: NDArray[np.float64], stretches: int) -> NDArray[np.intp]:
+def find_extremes(values: NDArray[np.float64], stretches: int) -> NDArray[np.intp]:
     """Indices, rising, of the lowest and the highest of `values` in each of `stretches` stretches of equal length.
 
     Of equals the first is taken. What is not a number is passed over, and a stretch of nothing else keeps none.

@@ -15,7 +15,7 @@ from store.tables import EnergyInterval, Job
 
 
 @dataclass(frozen=True)
-class Unpriced:
+class UnpricedJobEnergy:
     """Energy of a job that has no price: kWh as metered, and kWh that its site drew for it."""
 
     energy_kwh: float
@@ -28,7 +28,7 @@ class EmissionsRepository:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def reopen(
+    def reopen_prices(
         self, zone: str, basis: Basis, spans: Sequence[tuple[datetime, datetime]], *, final_before: datetime
     ) -> None:
         """Make settled prices of a zone's energy within `spans` provisional again: their intensity was revised.
@@ -59,16 +59,16 @@ class EmissionsRepository:
         job_ids = set(self._session.scalars(reopened))
         self._session.execute(update(Job).where(Job.id.in_(job_ids)).values(settled_at=None))
 
-    def add_up(self, job: Job) -> None:
+    def update_job_emissions(self, job: Job) -> None:
         """Make a locked job's emissions the sum of its intervals', of which some have a new price or a final one."""
         total = select(func.coalesce(func.sum(EnergyInterval.emissions_gco2e), 0.0)).where(
             EnergyInterval.job_id == job.id
         )
         job.emissions_gco2e = float(self._session.scalar(total) or 0.0)
         # The sum may be the same, and how much of it is final is not.
-        JobRepository(self._session).touch(job)
+        JobRepository(self._session).increment_revision(job)
 
-    def to_account(self) -> Sequence[Job]:
+    def lock_jobs_due_for_counterfactuals(self) -> Sequence[Job]:
         """Locked jobs that are over and have used energy, without an account, or settled since it was made."""
         open_interval = exists().where(EnergyInterval.job_id == Job.id, EnergyInterval.settled.is_(False))
         query = (
@@ -90,13 +90,13 @@ class EmissionsRepository:
         query = select(EnergyInterval.id).where(EnergyInterval.job_id == job_id, EnergyInterval.settled.is_(False))
         return self._session.scalar(query.limit(1)) is None
 
-    def unpriced(self, job_id: str) -> Unpriced:
+    def get_unpriced_energy(self, job_id: str) -> UnpricedJobEnergy:
         """The energy whose intensity is not known, or never became known."""
         energy = EnergyInterval.energy_kwh
         query = select(
             func.coalesce(func.sum(energy), 0.0), func.coalesce(func.sum(energy * EnergyInterval.pue), 0.0)
         ).where(EnergyInterval.job_id == job_id, EnergyInterval.emissions_gco2e.is_(None))
-        return Unpriced(*self._session.execute(query).one())
+        return UnpricedJobEnergy(*self._session.execute(query).one())
 
     def run_hours(self, job_id: str) -> float:
         """The hours of all attempts together."""
@@ -104,7 +104,7 @@ class EmissionsRepository:
         query = select(func.coalesce(func.sum(seconds), 0.0)).where(EnergyInterval.job_id == job_id)
         return float(self._session.scalar(query) or 0.0) / 3600
 
-    def by_settlement(self, job_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    def get_settlement_by_job(self, job_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Of each job the emissions whose price is final in gCO2e, whether all are, and the mean PUE of its energy."""
         settled = func.coalesce(func.sum(EnergyInterval.emissions_gco2e).filter(EnergyInterval.settled), 0.0)
         energy_kwh = func.sum(EnergyInterval.energy_kwh)

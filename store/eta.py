@@ -1,4 +1,4 @@
-"""When a job is expected to be over: from its own speed while it runs, from the queue, the gate and a pace before.
+"""When a job is expected to be over: from its own speed while it runs, from the queue, the gate and an estimate before.
 
 An estimate is an interval, and wider where it rests on what is assumed. It is kept in `job.eta`, and is written anew
 only when it has moved: whoever polls a job is not told of every second.
@@ -13,25 +13,25 @@ from statistics import fmean, stdev
 from sqlalchemy import Double, and_, func, or_, select
 from sqlalchemy.orm import Session
 
-from store.jobs import policy_of
-from store.pace import ASSUMED_STARTUP_HOURS, Pace
+from store.jobs import get_job_policy
+from store.pace import ASSUMED_STARTUP_HOURS, EpochEstimate
 from store.status import HELD_BY_A_WORKER, JobStatus
 from store.tables import Event, Job, Json, Step
 
 HOUR = timedelta(hours=1)
-MOST_HOURS = 1e6
+MAX_HOURS = 1e6
 # Moves smaller than this are not worth telling; the share is of the time that is left.
-LEAST_MOVE = timedelta(seconds=5)
-LEAST_MOVE_SHARE = 0.03
-LEAST_STEPS = 2
-FEWEST_STEPS_LOOKED_AT = 32
-MOST_STEPS_LOOKED_AT = 512
+MIN_CHANGE = timedelta(seconds=5)
+MIN_CHANGE_SHARE = 0.03
+MIN_STEPS = 2
+MIN_WINDOW_STEPS = 32
+MAX_WINDOW_STEPS = 512
 # Steps follow one another in fast and slow stretches, which their own scatter does not show.
 DRIFT = 0.08
 # Until an epoch is over, nothing tells how long its end takes: the evaluation, and the checkpoint.
 UNSEEN_END_OF_EPOCH = 0.25
 # To evaluate and save in the end takes about as long as to load and evaluate took; it may take so many times as long.
-ENDING = (0.2, 1.0, 2.0)
+ENDING_FACTORS = (0.2, 1.0, 2.0)
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,14 @@ class Eta:
         return {**times, "basis": self.basis}
 
     @classmethod
-    def of(cls, stored: Json) -> "Eta":
+    def from_json(cls, stored: Json) -> "Eta":
         """From `job.eta`."""
         times = {name: datetime.fromisoformat(stored[name]) for name in ("finishes_at", "earliest", "latest", "at")}
         return cls(**times, basis=stored["basis"])
 
 
 @dataclass(frozen=True)
-class Queue:
+class QueueBacklog:
     """What a zone's workers have to do first: `flops` is the work left in jobs that run (`running`) or wait before."""
 
     running: int
@@ -71,16 +71,16 @@ class Queue:
         return self.flops * hours_per_flop / max(workers, 1)
 
 
-def keep(job: Job, found: Eta | None) -> None:
+def update_eta(job: Job, found: Eta | None) -> None:
     """Write what is now expected of a job, unless it is about what was expected before."""
     if found is None:
         return
-    before = Eta.of(job.eta) if job.eta else None
-    if before is None or _moved(before, found):
+    before = Eta.from_json(job.eta) if job.eta else None
+    if before is None or _has_changed(before, found):
         job.eta = found.to_json()
 
 
-def expected_end(session: Session, job: Job, *, at: datetime) -> Eta | None:
+def compute_running_eta(session: Session, job: Job, *, at: datetime) -> Eta | None:
     """By the speed of a running job's last steps; None until it has taken two in this attempt.
 
     The window is an epoch's steps, so that what lies between two epochs is in it. The rest is taken to have the present
@@ -90,7 +90,7 @@ def expected_end(session: Session, job: Job, *, at: datetime) -> Eta | None:
     if started is None or not job.steps:
         return None
     per_epoch = job.steps / job.epochs
-    window = min(max(math.ceil(per_epoch) + 1, FEWEST_STEPS_LOOKED_AT), MOST_STEPS_LOOKED_AT)
+    window = min(max(math.ceil(per_epoch) + 1, MIN_WINDOW_STEPS), MAX_WINDOW_STEPS)
     query = (
         select(Step.at)
         .where(Step.job_id == job.id, Step.number <= job.steps_done, Step.at >= started)
@@ -98,7 +98,7 @@ def expected_end(session: Session, job: Job, *, at: datetime) -> Eta | None:
         .limit(window)
     )
     times = list(reversed(session.scalars(query).all()))
-    if len(times) <= LEAST_STEPS:
+    if len(times) <= MIN_STEPS:
         return None
     # A clock that was set back in between makes a step that took no time.
     lengths = [max((later - earlier).total_seconds(), 0.0) for earlier, later in pairwise(times)]
@@ -111,12 +111,12 @@ def expected_end(session: Session, job: Job, *, at: datetime) -> Eta | None:
     slowest = expected + margin + (UNSEEN_END_OF_EPOCH * expected if len(times) <= per_epoch else 0.0)
     quickest = expected - margin
     basis = f"its last {len(lengths)} steps"
-    low, high = policy_of(job).rho_range
+    low, high = get_job_policy(job).rho_range
     if job.rho and later and high > low:
         slowest += later * a_step * max(high / job.rho - 1, 0.0)
         quickest -= later * a_step * max(1 - low / job.rho, 0.0)
         basis += f", with ρ = {job.rho:.3g} from now on"
-    shortest, usual, longest = (share * _ending_seconds(session, job) for share in ENDING)
+    shortest, usual, longest = (share * _ending_seconds(session, job) for share in ENDING_FACTORS)
     basis += "; the final evaluation as long as the first"
     latest = at + timedelta(seconds=slowest + longest)
     gate = job.gate or {}
@@ -132,37 +132,42 @@ def expected_end(session: Session, job: Job, *, at: datetime) -> Eta | None:
     )
 
 
-def expected_end_of_waiting(session: Session, job: Job, pace: Pace | None, *, workers: int, at: datetime) -> Eta | None:
-    """Of a queued or deferred job: from its gate's plan, the queue before it, and its pace; None without a pace."""
-    if pace is None or not job.estimate:
+def compute_waiting_eta(
+    session: Session, job: Job, epoch_estimate: EpochEstimate | None, *, workers: int, at: datetime
+) -> Eta | None:
+    """Of a queued or deferred job: from its gate's plan, the queue before it, and its estimate; None without one."""
+    if epoch_estimate is None or not job.estimate:
         return None
     gate = job.gate or {}
     opens = _time(gate.get("until")) if not gate.get("opens", True) else None
-    queue = queue_before(session, job.zone, priority=job.priority, job_id=job.id)
-    hours_per_flop = pace.epoch_hours / (job.estimate["full_flops"] / job.epochs)
+    queue = load_queue_backlog(session, job.zone, priority=job.priority, job_id=job.id)
+    hours_per_flop = epoch_estimate.epoch_hours / (job.estimate["full_flops"] / job.epochs)
     wait = queue.wait_hours(hours_per_flop, workers)
-    low, high = policy_of(job).rho_range
+    low, high = get_job_policy(job).rho_range
     done = job.steps_done / job.steps if job.steps else 0.0
-    whole, outside = job.epochs * pace.epoch_hours * (1 - done), max(pace.outside_hours, pace.startup_hours)
+    whole, outside = (
+        job.epochs * epoch_estimate.epoch_hours * (1 - done),
+        max(epoch_estimate.outside_hours, epoch_estimate.startup_hours),
+    )
     start = max(at + _hours(wait), opens or at)
-    basis = [f"{pace.basis}"]
+    basis = [f"{epoch_estimate.basis}"]
     if queue.running + queue.ahead:
         basis.append(f"{queue.running} jobs that run and {queue.ahead} that wait before it, on {workers} workers")
     if opens is not None:
         basis.append("the plan of its gate")
-    latest = start + _hours(wait * (pace.spread - 1) + (whole * high + outside) * pace.spread)
+    latest = start + _hours(wait * (epoch_estimate.spread - 1) + (whole * high + outside) * epoch_estimate.spread)
     if opens is not None:
         latest = max(latest, _time(gate.get("deadline")) or latest)
     return Eta(
         finishes_at=start + _hours(whole * (low + high) / 2 + outside),
-        earliest=at + _hours((wait + whole * low + outside) / pace.spread),
+        earliest=at + _hours((wait + whole * low + outside) / epoch_estimate.spread),
         latest=latest,
         basis="; ".join(basis),
         at=at,
     )
 
 
-def queue_before(session: Session, zone: str | None, *, priority: int, job_id: str | None = None) -> Queue:
+def load_queue_backlog(session: Session, zone: str | None, *, priority: int, job_id: str | None = None) -> QueueBacklog:
     """What runs in a zone, and what waits there before a job of a priority; without an id, one that comes last.
 
     Jobs that are deferred are not in the way. What waits and has no zone yet may come to any.
@@ -185,13 +190,13 @@ def queue_before(session: Session, zone: str | None, *, priority: int, job_id: s
         )
     )
     running, ahead, flops = session.execute(query).one()
-    return Queue(running, ahead, flops)
+    return QueueBacklog(running, ahead, flops)
 
 
-def _moved(before: Eta, found: Eta) -> bool:
+def _has_changed(before: Eta, found: Eta) -> bool:
     left = found.finishes_at - found.at
-    least = max(LEAST_MOVE, left * LEAST_MOVE_SHARE)
-    overdue = found.at > before.finishes_at and found.finishes_at > before.finishes_at + LEAST_MOVE
+    least = max(MIN_CHANGE, left * MIN_CHANGE_SHARE)
+    overdue = found.at > before.finishes_at and found.finishes_at > before.finishes_at + MIN_CHANGE
     bounds = [(before.earliest, found.earliest), (before.latest, found.latest)]
     return (
         overdue
@@ -217,7 +222,7 @@ def _ending_seconds(session: Session, job: Job) -> float:
 
 def _hours(hours: float) -> timedelta:
     """What is assumed of a slow device may come to more than a date can hold."""
-    return min(hours, MOST_HOURS) * HOUR
+    return min(hours, MAX_HOURS) * HOUR
 
 
 def _time(stored: str | None) -> datetime | None:

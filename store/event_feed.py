@@ -28,12 +28,12 @@ log = structlog.get_logger()
 CHECK_SECONDS = 15.0
 # Between two tries to listen, each of which is followed by a look for new events.
 RECONNECT_SECONDS = 1.0
-EVENTS_AT_ONCE = 200
+MAX_BATCH_EVENTS = 200
 READERS = 2
 
 
 @dataclass(frozen=True)
-class News:
+class EventBatch:
     """Events of a job in the order of their ids, and where it stood just before they were read.
 
     `ended` is the status of a job that is over, all of whose events have been told with these; None before that.
@@ -43,7 +43,7 @@ class News:
     ended: JobStatus | None
 
 
-class _Followed:
+class _FollowedJob:
     """What the followers of one job share: the wake-up, the reads under way, the newest event that is known."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class _Followed:
         self.newest = 0
         self.unread = False  # a read has failed, and nothing but the next check repeats it
         self.woken = asyncio.Event()
-        self.reads: dict[int, asyncio.Future[News | None]] = {}
+        self.reads: dict[int, asyncio.Future[EventBatch | None]] = {}
 
     def wake(self) -> None:
         """Let every follower read, and none of them be content with a read that began before this."""
@@ -73,18 +73,18 @@ class EventFeed:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._connection_arguments = connection_arguments(database.url)
-        self._jobs: dict[str, _Followed] = {}
+        self._jobs: dict[str, _FollowedJob] = {}
         self._readers: ThreadPoolExecutor | None = None
         self._listener: asyncio.Task[None] | None = None
         self._listens = False
         self._closing = False
 
     @contextmanager
-    def following(self, job_id: str) -> Iterator[None]:
-        """Hear of a job's events until this is left; around `news`."""
+    def subscribe(self, job_id: str) -> Iterator[None]:
+        """Hear of a job's events until this is left; around `stream_batches`."""
         if not self._jobs:
             self._open()
-        followed = self._jobs.setdefault(job_id, _Followed())
+        followed = self._jobs.setdefault(job_id, _FollowedJob())
         followed.followers += 1
         try:
             yield
@@ -95,28 +95,28 @@ class EventFeed:
             if not self._jobs:
                 self._release()
 
-    async def news(self, job_id: str, *, after: int, quiet_seconds: float) -> AsyncIterator[News]:
+    async def stream_batches(self, job_id: str, *, after: int, quiet_seconds: float) -> AsyncIterator[EventBatch]:
         """Every event of a followed job with an id above `after`, those to come included.
 
-        In `quiet_seconds` without an event comes News without any. Ends once the job is over and all is told, and
+        After `quiet_seconds` without events comes an empty EventBatch. Ends once the job is over and all is told, and
         when the feed is closed. A database that is away is waited for.
         """
         followed = self._jobs[job_id]
         while not self._closing:
             woken = followed.woken  # taken before the read: what is written after it wakes again
-            news = await self._read(followed, job_id, after)
-            if news is not None and (news.events or news.ended):
-                if news.events:
-                    after = news.events[-1].id
-                yield news
-                if news.ended:
+            batch = await self._read(followed, job_id, after)
+            if batch is not None and (batch.events or batch.ended):
+                if batch.events:
+                    after = batch.events[-1].id
+                yield batch
+                if batch.ended:
                     return
                 continue
             while not woken.is_set():
                 with suppress(TimeoutError):
                     await asyncio.wait_for(woken.wait(), quiet_seconds)
                     break
-                yield News((), None)
+                yield EventBatch((), None)
 
     def close(self) -> None:
         """Let every follower come to its end; nobody can follow from here on."""
@@ -136,33 +136,33 @@ class EventFeed:
         self._readers.shutdown(wait=False)
         self._listener = self._readers = None
 
-    async def _read(self, followed: _Followed, job_id: str, after: int) -> News | None:
+    async def _read(self, followed: _FollowedJob, job_id: str, after: int) -> EventBatch | None:
         reads = followed.reads
         read = reads.get(after)
         if read is None:
-            read = asyncio.get_running_loop().run_in_executor(self._readers, self._news, job_id, after)
+            read = asyncio.get_running_loop().run_in_executor(self._readers, self._load_batch, job_id, after)
             reads[after] = read
             read.add_done_callback(lambda done: reads.pop(after) if reads.get(after) is done else None)
-        news = await asyncio.shield(read)
-        if news is None:
+        batch = await asyncio.shield(read)
+        if batch is None:
             followed.unread = True
-        elif news.events:
-            followed.newest = max(followed.newest, news.events[-1].id)
-        return news
+        elif batch.events:
+            followed.newest = max(followed.newest, batch.events[-1].id)
+        return batch
 
-    def _news(self, job_id: str, after: int) -> News | None:
+    def _load_batch(self, job_id: str, after: int) -> EventBatch | None:
         """What is to tell now; None where the database does not answer."""
         try:
             with self._database.session() as session:
                 # The status first: the event that ended the job was written with it, and so is among those read next.
                 status = session.scalar(select(Job.status).where(Job.id == job_id))
                 query = select(Event).where(Event.job_id == job_id, Event.id > after).order_by(Event.id)
-                events = session.scalars(query.limit(EVENTS_AT_ONCE)).all()
+                events = session.scalars(query.limit(MAX_BATCH_EVENTS)).all()
         except (DBAPIError, PoolTimeoutError) as error:
             log.warning("events.unread", job=job_id, error=str(error).strip())
             return None
-        over = status in FINAL and len(events) < EVENTS_AT_ONCE
-        return News(events, status if over else None)
+        over = status in FINAL and len(events) < MAX_BATCH_EVENTS
+        return EventBatch(events, status if over else None)
 
     async def _listen(self) -> None:
         """Wake followers for as long as there are any: by notifications, or by polling while none can be received."""
@@ -177,7 +177,7 @@ class EventFeed:
                 self._listens, said = False, why
             except Exception:
                 log.exception("events.unheard", polled_every_s=RECONNECT_SECONDS)
-            await asyncio.sleep(_about(RECONNECT_SECONDS))
+            await asyncio.sleep(_add_jitter(RECONNECT_SECONDS))
             with suppress(SQLAlchemyError):  # the next try to listen says that the database is away
                 await self._check()
 
@@ -188,7 +188,7 @@ class EventFeed:
             self._listens = True
             while True:
                 await self._check()
-                async for notification in connection.notifies(timeout=_about(CHECK_SECONDS)):
+                async for notification in connection.notifies(timeout=_add_jitter(CHECK_SECONDS)):
                     followed = self._jobs.get(notification.payload)
                     if followed is not None:
                         followed.wake()
@@ -212,6 +212,6 @@ class EventFeed:
             return {row.job_id: row.newest for row in session.execute(query)}
 
 
-def _about(seconds: float) -> float:
+def _add_jitter(seconds: float) -> float:
     """So that processes which lost the same server do not all come back at once."""
     return seconds * random.uniform(0.8, 1.2)  # noqa: S311  (no secret)

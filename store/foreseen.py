@@ -8,41 +8,41 @@ from sqlalchemy.orm import Session
 from store.jobs import method_share
 from store.tables import EnergyInterval, Epoch, Job
 
-EPOCHS_LOOKED_AT = 20
+RECENT_EPOCHS = 20
 _SECONDS = func.extract("epoch", EnergyInterval.finished_at - EnergyInterval.started_at)
 
 
 @dataclass(frozen=True)
-class Range:
+class PredictedRange:
     """An expected value, and what the quickest and the slowest of the epochs looked at would have come to."""
 
     expected: float
     low: float
     high: float
 
-    def times(self, factor: float) -> "Range":
+    def scale(self, factor: float) -> "PredictedRange":
         """Likewise of something proportional to it."""
-        return Range(self.expected * factor, self.low * factor, self.high * factor)
+        return PredictedRange(self.expected * factor, self.low * factor, self.high * factor)
 
 
 @dataclass(frozen=True)
-class Foreseen:
+class PredictedCost:
     """Hours, kWh and gCO2e of all epochs; the last with what the site draws on top, None where nothing was known.
 
     `metered_hours` is how long the epochs then took, pauses left out. `rho` and `gco2e_per_kwh` are those of the
     first epoch, which are taken to stay.
     """
 
-    hours: Range
+    hours: PredictedRange
     metered_hours: float
-    energy_kwh: Range
-    emissions_gco2e: Range | None
+    energy_kwh: PredictedRange
+    emissions_gco2e: PredictedRange | None
     rho: float
     gco2e_per_kwh: float | None
     basis: str
 
 
-def foreseen(session: Session, job: Job, *, pue: float) -> Foreseen | None:
+def predict_cost(session: Session, job: Job, *, pue: float) -> PredictedCost | None:
     """None for a job that has not begun, has no estimate of its FLOPs, or was the first to run on its device."""
     first = session.get(Epoch, (job.id, 1))
     if first is None or not job.estimate or job.device is None:
@@ -54,11 +54,11 @@ def foreseen(session: Session, job: Job, *, pue: float) -> Foreseen | None:
         if measured is not None:
             hours, kwh, count = measured
             intensity = first.intensity_gco2e_per_kwh
-            return Foreseen(
-                hours=hours.times(flops),
+            return PredictedCost(
+                hours=hours.scale(flops),
                 metered_hours=_metered_hours(session, job),
-                energy_kwh=kwh.times(flops),
-                emissions_gco2e=None if intensity is None else kwh.times(flops * pue * intensity),
+                energy_kwh=kwh.scale(flops),
+                emissions_gco2e=None if intensity is None else kwh.scale(flops * pue * intensity),
                 rho=rho,
                 gco2e_per_kwh=intensity,
                 basis=f"the {count} newest epochs of {basis} on {job.device} before it began",
@@ -68,14 +68,14 @@ def foreseen(session: Session, job: Job, *, pue: float) -> Foreseen | None:
 
 def _measured(
     session: Session, job: Job, first: Epoch, *conditions: ColumnElement[bool]
-) -> tuple[Range, Range, int] | None:
+) -> tuple[PredictedRange, PredictedRange, int] | None:
     """Hours and kWh per FLOP of the newest epochs that were over when the job's first one began; and how many."""
     recent = (
         select(Epoch.job_id, Epoch.number, (Epoch.flops + func.coalesce(Epoch.probe_flops, 0.0)).label("flops"))
         .join(Job, Job.id == Epoch.job_id)
         .where(Epoch.finished_at <= first.started_at, Epoch.flops > 0, Job.device == job.device, *conditions)
         .order_by(Epoch.finished_at.desc())
-        .limit(EPOCHS_LOOKED_AT)
+        .limit(RECENT_EPOCHS)
         .subquery()
     )
     metered = (
@@ -95,6 +95,8 @@ def _metered_hours(session: Session, job: Job) -> float:
     return float(session.scalar(query) or 0) / 3600
 
 
-def _range(measured: list[tuple[float, float]]) -> Range:
+def _range(measured: list[tuple[float, float]]) -> PredictedRange:
     each = [value / flops for flops, value in measured]
-    return Range(sum(value for _, value in measured) / sum(flops for flops, _ in measured), min(each), max(each))
+    return PredictedRange(
+        sum(value for _, value in measured) / sum(flops for flops, _ in measured), min(each), max(each)
+    )

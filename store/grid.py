@@ -13,11 +13,11 @@ from greencore.carbon.fallback import ResolvedIntensity
 from greencore.carbon.merging import merge_readings
 from greencore.carbon.series import SIGNALS
 from greencore.carbon.static import StaticMean
-from store.knowledge import Knowledge
+from store.knowledge import IntensitySnapshot
 from store.tables import IntensityForecast, IntensityReading, Job
 
 # The fallback chain looks back to the same hour of last week.
-LOOK_BACK = timedelta(days=8)
+LOOKBACK = timedelta(days=8)
 
 
 class GridRepository:
@@ -59,7 +59,7 @@ class GridRepository:
         )
         self._upsert(IntensityForecast, [reading for reading in readings if reading.end > at])
 
-    def newest(
+    def newest_reading(
         self,
         zone: str,
         *,
@@ -69,7 +69,7 @@ class GridRepository:
     ) -> Reading | None:
         """The last reading that had begun by a time, of the emission factors that are given; without a signal, of the
         one that was fetched last."""
-        signal = signal or self.signal(zone)
+        signal = signal or self.newest_signal(zone)
         of = [] if emission_factors is None else [IntensityReading.emission_factors == emission_factors]
         query = (
             select(IntensityReading)
@@ -78,9 +78,11 @@ class GridRepository:
             .limit(1)
         )
         row = self._session.scalars(query).one_or_none()
-        return None if row is None else reading_of(row)
+        return None if row is None else to_reading(row)
 
-    def first(self, zone: str, signal: Signal, *, emission_factors: EmissionFactors | None = None) -> Reading | None:
+    def earliest_reading(
+        self, zone: str, signal: Signal, *, emission_factors: EmissionFactors | None = None
+    ) -> Reading | None:
         """The earliest reading, of the emission factors that are given."""
         of = [] if emission_factors is None else [IntensityReading.emission_factors == emission_factors]
         query = (
@@ -90,9 +92,9 @@ class GridRepository:
             .limit(1)
         )
         row = self._session.scalars(query).one_or_none()
-        return None if row is None else reading_of(row)
+        return None if row is None else to_reading(row)
 
-    def signal(self, zone: str) -> Signal | None:
+    def newest_signal(self, zone: str) -> Signal | None:
         """Of the last reading of each signal, the signal of the one that was fetched last; None where there is none."""
         # One look into the primary key's index a signal: the last fetched of all readings would have to be sorted for.
         signal = (
@@ -107,14 +109,14 @@ class GridRepository:
         )
         query = select(signal.c.signal).select_from(signal).join(last, true()).order_by(last.c.fetched_at.desc())
         found = self._session.scalar(query.limit(1))
-        return None if found is None else signal_named(found)
+        return None if found is None else parse_signal(found)
 
-    def basis(self, zone: str) -> Basis | None:
+    def newest_basis(self, zone: str) -> Basis | None:
         """What the zone's readings count: signal and emission factors of the one that was fetched last."""
-        signal = self.signal(zone)
-        return None if signal is None else Basis(signal, self.emission_factors(zone, signal))
+        signal = self.newest_signal(zone)
+        return None if signal is None else Basis(signal, self.newest_emission_factors(zone, signal))
 
-    def emission_factors(self, zone: str, signal: Signal) -> EmissionFactors:
+    def newest_emission_factors(self, zone: str, signal: Signal) -> EmissionFactors:
         """Those of the zone's last reading of a signal; of the life cycle where there is none."""
         query = (
             select(IntensityReading.emission_factors)
@@ -122,9 +124,9 @@ class GridRepository:
             .order_by(IntensityReading.start.desc())
             .limit(1)
         )
-        return factors_named(self._session.scalar(query))
+        return parse_emission_factors(self._session.scalar(query))
 
-    def between(
+    def readings_between(
         self,
         zone: str,
         signal: Signal,
@@ -139,7 +141,7 @@ class GridRepository:
         """
         return self._series(IntensityReading, zone, signal, start, end, emission_factors)
 
-    def dirtiest(self, zone: str, basis: Basis) -> float | None:
+    def max_intensity(self, zone: str, basis: Basis) -> float | None:
         """The highest intensity ever read on a basis; None where there is no reading."""
         query = select(func.max(IntensityReading.gco2e_per_kwh)).where(
             IntensityReading.zone == zone,
@@ -148,7 +150,7 @@ class GridRepository:
         )
         return self._session.scalar(query)
 
-    def count(self, zone: str, signal: Signal, start: datetime, end: datetime) -> int:
+    def count_readings(self, zone: str, signal: Signal, start: datetime, end: datetime) -> int:
         """How many readings touch `[start, end)`."""
         query = select(func.count()).where(
             IntensityReading.zone == zone,
@@ -167,10 +169,10 @@ class GridRepository:
         *,
         emission_factors: EmissionFactors | None = None,
     ) -> IntensitySeries:
-        """What was last expected of `[start, end)`; of one kind of emission factors, as `between` chooses it."""
+        """What was last expected of `[start, end)`; of one kind of emission factors, as in `readings_between`."""
         return self._series(IntensityForecast, zone, signal, start, end, emission_factors)
 
-    def forecast_made(self, zone: str, signal: Signal) -> tuple[datetime, datetime] | None:
+    def forecast_reach(self, zone: str, signal: Signal) -> tuple[datetime, datetime] | None:
         """When the newest forecast was fetched, and how far it reaches; None where there is none."""
         query = (
             select(IntensityForecast.fetched_at, IntensityForecast.end)
@@ -181,7 +183,7 @@ class GridRepository:
         row = self._session.execute(query).one_or_none()
         return None if row is None else (row.fetched_at, row.end)
 
-    def knowledge(
+    def load_snapshot(
         self,
         zone: str,
         signal: Signal,
@@ -189,21 +191,21 @@ class GridRepository:
         end: datetime,
         *,
         emission_factors: EmissionFactors | None = None,
-    ) -> Knowledge:
+    ) -> IntensitySnapshot:
         """What the fallback chain needs to say the intensity of any time in `[start, end)`.
 
-        Of one kind of emission factors, as `between` chooses it.
+        Of one kind of emission factors, as in `readings_between`.
         """
-        factors = emission_factors or self.emission_factors(zone, signal)
-        return Knowledge(
+        factors = emission_factors or self.newest_emission_factors(zone, signal)
+        return IntensitySnapshot(
             zone,
             signal,
             factors,
-            readings=self.between(zone, signal, start - LOOK_BACK, end, emission_factors=factors),
+            readings=self.readings_between(zone, signal, start - LOOKBACK, end, emission_factors=factors),
             forecast=self.forecast(zone, signal, start, end, emission_factors=factors),
         )
 
-    def in_force(
+    def resolve_intensity(
         self,
         zone: str,
         signal: Signal | None,
@@ -215,10 +217,10 @@ class GridRepository:
     ) -> ResolvedIntensity | None:
         """What the fallback chain takes for a zone's intensity at a time; of the average where no signal is known."""
         until = at + timedelta(hours=1)
-        known = self.knowledge(zone, signal or "average", at, until, emission_factors=emission_factors)
-        return known.in_force(at, stale_limit=stale_limit, static=static)
+        known = self.load_snapshot(zone, signal or "average", at, until, emission_factors=emission_factors)
+        return known.resolve_intensity(at, stale_limit=stale_limit, static=static)
 
-    def filled(
+    def series_with_fallback(
         self,
         zone: str,
         basis: Basis,
@@ -230,12 +232,12 @@ class GridRepository:
     ) -> IntensitySeries:
         """What the time from `start` to `end` (later) is priced by: its readings, and the fallback chain in gaps."""
         signal, factors = basis.signal, basis.emission_factors
-        readings = self.between(zone, signal, start, end, emission_factors=factors)
+        readings = self.readings_between(zone, signal, start, end, emission_factors=factors)
         # As a rule nothing is missing, and the days that a gap is filled from need not be read.
         if len(readings) and readings.mean(start, end).covered_share == 1:
             return readings
-        known = self.knowledge(zone, signal, start, end, emission_factors=factors)
-        return known.filled(start, end, stale_limit=stale_limit, static=static)
+        known = self.load_snapshot(zone, signal, start, end, emission_factors=factors)
+        return known.series_with_fallback(start, end, stale_limit=stale_limit, static=static)
 
     def _upsert(
         self,
@@ -267,7 +269,7 @@ class GridRepository:
         end: datetime,
         emission_factors: EmissionFactors | None,
     ) -> IntensitySeries:
-        factors = emission_factors or self.emission_factors(zone, signal)
+        factors = emission_factors or self.newest_emission_factors(zone, signal)
         query = (
             select(table)
             .where(
@@ -280,10 +282,10 @@ class GridRepository:
             .order_by(table.start)
         )
         rows: Iterable[IntensityReading | IntensityForecast] = self._session.scalars(query)
-        return merge_readings(map(reading_of, rows))
+        return merge_readings(map(to_reading, rows))
 
 
-def reading_of(row: IntensityReading | IntensityForecast) -> Reading:
+def to_reading(row: IntensityReading | IntensityForecast) -> Reading:
     """A reading as it is stored."""
     return Reading(
         zone=row.zone,
@@ -291,26 +293,26 @@ def reading_of(row: IntensityReading | IntensityForecast) -> Reading:
         end=row.end,
         gco2e_per_kwh=row.gco2e_per_kwh,
         source=row.source,
-        signal=signal_named(row.signal),
-        emission_factors=factors_named(row.emission_factors),
+        signal=parse_signal(row.signal),
+        emission_factors=parse_emission_factors(row.emission_factors),
         estimated=row.estimated,
         fetched_at=row.fetched_at,
     )
 
 
-def signal_named(value: str | None) -> Signal:
+def parse_signal(value: str | None) -> Signal:
     """The signal as it is stored; the grid's average unless it says otherwise."""
     return "marginal" if value == "marginal" else "average"
 
 
-def factors_named(value: str | None) -> EmissionFactors:
+def parse_emission_factors(value: str | None) -> EmissionFactors:
     """The emission factors as they are stored; those of the life cycle unless it says otherwise."""
     return "direct" if value == "direct" else "lifecycle"
 
 
-def basis_of(job: Job) -> Basis:
+def get_job_basis(job: Job) -> Basis:
     """By what a job is steered and priced, fixed when it was placed first."""
-    return Basis(signal_named(job.signal), factors_named(job.emission_factors))
+    return Basis(parse_signal(job.signal), parse_emission_factors(job.emission_factors))
 
 
 def _row(reading: Reading) -> dict[str, Any]:

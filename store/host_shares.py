@@ -72,7 +72,7 @@ def lock_hosts(session: Session, jobs: Sequence[Job]) -> None:
         _lock(session, host)
 
 
-def share_out(session: Session, attempt: MeteredAttempt, interval: EnergyInterval) -> list[EnergyInterval]:
+def allocate_host_energy(session: Session, attempt: MeteredAttempt, interval: EnergyInterval) -> list[EnergyInterval]:
     """An attempt's interval in parts in which the same attempts run, each with the attempt's share of the host.
 
     The parts follow one another; the energy of the GPUs stays whole. An attempt that never joined a host is billed all
@@ -83,16 +83,16 @@ def share_out(session: Session, attempt: MeteredAttempt, interval: EnergyInterva
     _lock(session, attempt.host)
     start = interval.monotonic_start
     end = start + (interval.end - interval.start).total_seconds()
-    others = _running(session, attempt.host, start, end)
+    others = _running_attempts(session, attempt.host, start, end)
     if end <= start:
-        return [_take(interval, attempt, others, at=start)]
+        return [_take_share(interval, attempt, others, at=start)]
     edges = {edge for other in others for edge in (other.host_from, other.host_until) if edge is not None}
     cuts = [start, *sorted(edge for edge in edges if start < edge < end), end]
     parts = []
     for begin, until in pairwise(cuts):
         first = interval.start if begin == start else interval.start + timedelta(seconds=begin - start)
         last = interval.end if until == end else interval.start + timedelta(seconds=until - start)
-        parts.append(_take(interval.slice(first, last), attempt, others, at=(begin + until) / 2))
+        parts.append(_take_share(interval.slice(first, last), attempt, others, at=(begin + until) / 2))
     return parts
 
 
@@ -109,7 +109,7 @@ def store_idle_energy(
     row = _lock(session, host)
     if not samples:
         return 0
-    attempts = _running(session, host, samples[0].start, samples[-1].end)
+    attempts = _running_attempts(session, host, samples[0].start, samples[-1].end)
     known_until = _known_until(session, attempts, silent_seconds)
     used = [sample for sample in samples if sample.end <= known_until]
     idle = dict(row.idle)
@@ -138,7 +138,7 @@ def _lock(session: Session, host: str) -> MeteredHost:
     return session.get_one(MeteredHost, host, with_for_update=True, populate_existing=True)
 
 
-def _running(session: Session, host: str, start: float, end: float) -> Sequence[MeteredAttempt]:
+def _running_attempts(session: Session, host: str, start: float, end: float) -> Sequence[MeteredAttempt]:
     """The attempts that share the host at any time from `start` to `end`."""
     session.flush()
     query = (
@@ -153,7 +153,7 @@ def _running(session: Session, host: str, start: float, end: float) -> Sequence[
     return session.scalars(query).all()
 
 
-def _take(
+def _take_share(
     part: EnergyInterval, attempt: MeteredAttempt, others: Sequence[MeteredAttempt], *, at: float
 ) -> EnergyInterval:
     there = [other for other in others if other.host_from is not None and _shares(other, at)]

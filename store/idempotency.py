@@ -18,7 +18,7 @@ class IdempotencyRepository:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def first_answer(self, owner: str, key: str, *, since: datetime) -> IdempotencyKey | None:
+    def find_response(self, owner: str, key: str, *, since: datetime) -> IdempotencyKey | None:
         """What was answered to this key at `since` or later; None where the caller is to answer now.
 
         Waits for another request with the same key that is under way; the next one waits until this transaction ends.
@@ -30,7 +30,7 @@ class IdempotencyRepository:
         )
         return self._session.scalars(query).one_or_none()
 
-    def keep(
+    def store_response(
         self,
         owner: str,
         key: str,

@@ -30,7 +30,7 @@ def newest_readings(session: Session, zones: Collection[str], *, at: datetime) -
     return {found.zone: found for found in session.scalars(query)}
 
 
-def forecasts_made(session: Session, signals: Mapping[str, str]) -> Mapping[str, tuple[datetime, datetime]]:
+def forecast_reach_by_zone(session: Session, signals: Mapping[str, str]) -> Mapping[str, tuple[datetime, datetime]]:
     """When the newest forecast of each zone's signal was fetched, and how far it reaches; by zone."""
     zones, of_zones = literal(list(signals), ARRAY(String)), literal(list(signals.values()), ARRAY(String))
     asked = func.unnest(zones, of_zones).table_valued("zone", "signal").render_derived(name="asked")

@@ -94,12 +94,12 @@ class EmissionsBasis:
     lost_kwh: float = 0.0
 
 
-def policy_of(job: Job) -> Policy:
-    """The policy as it was at submission; see `policy_for`."""
-    return policy_for(job.method, job.policy, share=method_share(job))
+def get_job_policy(job: Job) -> Policy:
+    """The policy as it was at submission; see `adapt_policy_to_method`."""
+    return adapt_policy_to_method(job.method, job.policy, share=method_share(job))
 
 
-def policy_for(method: str, body: Mapping[str, Any], *, share: float) -> Policy:
+def adapt_policy_to_method(method: str, body: Mapping[str, Any], *, share: float) -> Policy:
     """A policy as a method follows it: one that is not adaptive keeps its gate, and `share` of all FLOPs as its ρ."""
     if method == "greentrainer":
         return parse_stored_policy(body)
@@ -160,19 +160,19 @@ class JobRepository:
 
     def page(self, *, limit: int, **which: Unpack[JobFilter]) -> Page[Job]:
         """Jobs newest first."""
-        return Page.cut(self._session.scalars(_page(select(Job), limit, which)).all(), limit)
+        return Page.from_rows(self._session.scalars(_page(select(Job), limit, which)).all(), limit)
 
     def revisions(self, *, limit: int, **which: Unpack[JobFilter]) -> Page[tuple[str, int]]:
         """The ids and revisions of the jobs that `page` gives: they change with anything that can be read there."""
         rows = self._session.execute(_page(select(Job.id, Job.revision), limit, which))
-        return Page.cut([(job_id, revision) for job_id, revision in rows], limit)
+        return Page.from_rows([(job_id, revision) for job_id, revision in rows], limit)
 
     def revision(self, job_id: str) -> Revision | None:
         """What there is to know of a job before it is read."""
         found = self._session.execute(select(Job.owner, Job.revision).where(Job.id == job_id)).one_or_none()
         return None if found is None else Revision(*found)
 
-    def touch(self, job: Job) -> None:
+    def increment_revision(self, job: Job) -> None:
         """Count a change of what is read with a locked job, but lies in other tables."""
         job.revision = Job.revision + 1
 
@@ -183,7 +183,7 @@ class JobRepository:
     def epoch_page(self, job_id: str, *, limit: int, after: int = 0) -> Page[Epoch]:
         """A job's epochs in order, those after the number `after`."""
         query = select(Epoch).where(Epoch.job_id == job_id, Epoch.number > after).order_by(Epoch.number)
-        return Page.cut(self._session.scalars(query.limit(limit + 1)).all(), limit)
+        return Page.from_rows(self._session.scalars(query.limit(limit + 1)).all(), limit)
 
     def epoch_costs(self, job_id: str, *, epochs: Collection[int] | None = None) -> dict[int, EpochCost]:
         """What each epoch cost, all or these, summed over its intervals; lost attempts burned energy, and count."""
@@ -237,9 +237,9 @@ class JobRepository:
         query = select(Event).where(Event.job_id == job_id).order_by(Event.id.desc()).limit(limit + 1)
         if after is not None:
             query = query.where(Event.id < after)
-        return Page.cut(self._session.scalars(query).all(), limit)
+        return Page.from_rows(self._session.scalars(query).all(), limit)
 
-    def newest_event(self, job_id: str) -> int:
+    def newest_event_id(self, job_id: str) -> int:
         """The id of the newest of a job's events; 0 where there is none."""
         return self._session.scalar(select(func.max(Event.id)).where(Event.job_id == job_id)) or 0
 

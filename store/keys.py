@@ -19,7 +19,7 @@ log = structlog.get_logger()
 
 Role = Literal["user", "operator"]
 
-USE_NOTED_EVERY = timedelta(minutes=1)
+USE_RECORD_INTERVAL = timedelta(minutes=1)
 
 
 class LastOperatorKey(Exception):
@@ -71,7 +71,7 @@ class KeyRepository:
         query = select(ApiKey).order_by(ApiKey.id.desc()).limit(limit + 1)
         if after is not None:
             query = query.where(ApiKey.id < after)
-        return Page.cut(self._session.scalars(query).all(), limit)
+        return Page.from_rows(self._session.scalars(query).all(), limit)
 
     def has_operator(self, *, at: datetime) -> bool:
         """Whether any operator's key can be used."""
@@ -100,13 +100,13 @@ class KeyRepository:
         ended = insert(EndedSession).values(id=session_id, expires_at=expires_at)
         self._session.execute(ended.on_conflict_do_nothing())
 
-    def session_ended(self, session_id: str) -> bool:
+    def is_session_ended(self, session_id: str) -> bool:
         """Return whether a browser's session was signed out."""
         return self._session.get(EndedSession, session_id) is not None
 
-    def used(self, key: ApiKey, *, at: datetime) -> None:
+    def record_use(self, key: ApiKey, *, at: datetime) -> None:
         """Note that a key is in use, at most once a minute; a database that is read-only keeps no reader out."""
-        if key.last_used_at is not None and key.last_used_at > at - USE_NOTED_EVERY:
+        if key.last_used_at is not None and key.last_used_at > at - USE_RECORD_INTERVAL:
             return
         try:
             with self._session.begin_nested():
@@ -115,7 +115,7 @@ class KeyRepository:
             log.warning("key.use_not_noted", key=key.id, error=describe_outage(error))
 
 
-def unusable(key: ApiKey, *, at: datetime) -> Literal["revoked", "expired"] | None:
+def get_unusable_reason(key: ApiKey, *, at: datetime) -> Literal["revoked", "expired"] | None:
     """Why a key can no longer be used; None where it can."""
     if key.revoked_at is not None:
         return "revoked"

@@ -9,7 +9,7 @@ from greencore.carbon.static import StaticMean
 
 
 @dataclass(frozen=True)
-class Knowledge:
+class IntensitySnapshot:
     """Readings of a zone, and what was last expected of it, all of one signal and one kind of emission factors."""
 
     zone: str
@@ -18,7 +18,9 @@ class Knowledge:
     readings: IntensitySeries
     forecast: IntensitySeries
 
-    def in_force(self, at: datetime, *, stale_limit: timedelta, static: StaticMean | None) -> ResolvedIntensity | None:
+    def resolve_intensity(
+        self, at: datetime, *, stale_limit: timedelta, static: StaticMean | None
+    ) -> ResolvedIntensity | None:
         """What the fallback chain takes for the intensity at a time, `static` last; None where it knows nothing."""
         return resolve_with_fallback(
             at,
@@ -30,7 +32,7 @@ class Knowledge:
             emission_factors=self.emission_factors,
         )
 
-    def filled(
+    def series_with_fallback(
         self, start: datetime, end: datetime, *, stale_limit: timedelta, static: StaticMean | None
     ) -> IntensitySeries:
         """All that the fallback chain knows from `start` to `end`, as one series: what has passed is priced by it."""
@@ -45,7 +47,7 @@ class Knowledge:
             emission_factors=self.emission_factors,
         )
 
-    def outlook(self, now: datetime) -> IntensitySeries:
+    def forecast_from(self, now: datetime) -> IntensitySeries:
         """What is expected from now on: the reading in force, then the forecast."""
         in_force = self.readings.at(now)
         if in_force is None:
@@ -53,10 +55,10 @@ class Knowledge:
         later = [_from(reading, in_force.end) for reading in self.forecast if reading.end > in_force.end]
         return IntensitySeries([in_force, *later])
 
-    def outlook_or_newest(self, now: datetime) -> IntensitySeries:
-        """The outlook; where there is none, the newest reading, which is then taken to stay; else empty."""
-        outlook, newest = self.outlook(now), self.readings.latest_at(now)
-        return outlook if len(outlook) or newest is None else IntensitySeries([newest])
+    def forecast_or_newest(self, now: datetime) -> IntensitySeries:
+        """The forecast; where there is none, the newest reading, which is then taken to stay; else empty."""
+        forecast, newest = self.forecast_from(now), self.readings.latest_at(now)
+        return forecast if len(forecast) or newest is None else IntensitySeries([newest])
 
 
 def _from(reading: Reading, start: datetime) -> Reading:

@@ -113,7 +113,7 @@ def renew(
     return control
 
 
-def held(session: Session, lease: Lease) -> Job:
+def lock_leased_job(session: Session, lease: Lease) -> Job:
     """The leased job, locked for a write of its worker. Raises `LeaseLost`."""
     query = (
         select(Job)

@@ -11,7 +11,7 @@ from store.redaction import Redaction
 from store.settings import Settings
 
 # They bring handlers of their own, which know no redaction.
-TAKEN_OVER = (
+PROPAGATED_LOGGERS = (
     "uvicorn",
     "uvicorn.error",
     "uvicorn.asgi",
@@ -22,8 +22,8 @@ TAKEN_OVER = (
     "multiprocessing",
 )
 # Each request of the API has its own event, and each of a carbon provider's client is told where it matters.
-SILENT = ("uvicorn.access",)
-QUIET = ("httpx", "httpcore", "urllib3")
+DISABLED_LOGGERS = ("uvicorn.access",)
+WARNING_LOGGERS = ("httpx", "httpcore", "urllib3")
 
 
 def configure_logs(settings: Settings) -> None:
@@ -57,12 +57,12 @@ def configure_logs(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.INFO)
-    for name in TAKEN_OVER:
+    for name in PROPAGATED_LOGGERS:
         library = logging.getLogger(name)
         library.handlers, library.propagate = [], True
-    for name in SILENT:
+    for name in DISABLED_LOGGERS:
         logging.getLogger(name).disabled = True
-    for name in QUIET:
+    for name in WARNING_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
     sys.excepthook = _process_failed

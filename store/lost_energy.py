@@ -35,7 +35,7 @@ class _Power(NamedTuple):
         return f"lost with its worker: estimate by {self.basis}"
 
 
-def end_attempt(session: Session, job: Job, *, at: datetime) -> None:
+def end_attempt_metering(session: Session, job: Job, *, at: datetime) -> None:
     """Close the metering of a locked job's attempt, and store an estimate of the energy that it did not store.
 
     The stretch begins with what was not stored at the newest renewal of the lease, or with the end of an interval that
@@ -52,7 +52,7 @@ def end_attempt(session: Session, job: Job, *, at: datetime) -> None:
     died = attempt.host is not None and attempt.host_until is None
     leave_host(session, attempt)
     if died:
-        _leave_share_idle(session, job, attempt, at=now)
+        _add_unclaimed_share_to_idle(session, job, attempt, at=now)
     stored_until = session.scalar(select(func.max(EnergyInterval.finished_at)).where(*_of(attempt)))
     since, seconds = attempt.unstored_since, attempt.unstored_seconds
     if stored_until is not None and stored_until > since:
@@ -83,7 +83,7 @@ def _power(session: Session, attempt: MeteredAttempt, device: str | None) -> _Po
     return _Power({"cpu": 0.0, "gpu": 0.0, "ram": 0.0, kind: _assumed(attempt, kind)}, ASSUMED_POWER)
 
 
-def _leave_share_idle(session: Session, job: Job, attempt: MeteredAttempt, *, at: datetime) -> None:
+def _add_unclaimed_share_to_idle(session: Session, job: Job, attempt: MeteredAttempt, *, at: datetime) -> None:
     """Add to the idle energy what the others on the host left to an attempt that was dead, and not known to be.
 
     That is its share of the stretches that they have stored since; of what they store later they are billed all. None

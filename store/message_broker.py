@@ -7,8 +7,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 TIMEOUT_SECONDS = 3.0
-PROBE = "greentune:probe"
-PROBE_KEPT_SECONDS = 60
+PROBE_KEY = "greentune:probe"
+PROBE_TTL_SECONDS = 60
 # The first word of an answer of Redis, and what follows from it.
 REFUSALS = {
     "READONLY": "is read-only, as a replica is",
@@ -28,7 +28,7 @@ def connect_redis(url: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> redi
     """Return a client that tries once and waits for no longer. Raises `ValueError` that names REDIS_URL."""
     try:
         return redis.Redis.from_url(
-            _respelled(url, SOCKET_OF_CELERY, SOCKET, {"virtual_host": "db"}),
+            _convert_scheme(url, SOCKET_OF_CELERY, SOCKET, {"virtual_host": "db"}),
             socket_connect_timeout=timeout_seconds,
             socket_timeout=timeout_seconds,
             retry=Retry(NoBackoff(), 0),
@@ -44,12 +44,12 @@ def connect_redis(url: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> redi
 
 def celery_url(url: str) -> str:
     """Return the broker's URL as Celery spells it: it has another scheme for a Unix socket."""
-    return _respelled(url, SOCKET, SOCKET_OF_CELERY, {"db": "virtual_host"})
+    return _convert_scheme(url, SOCKET, SOCKET_OF_CELERY, {"db": "virtual_host"})
 
 
 def probe_write(client: redis.Redis) -> None:
     """Write a key that expires, as every message is a write. Raises `redis.RedisError`."""
-    client.set(PROBE, 1, ex=PROBE_KEPT_SECONDS)
+    client.set(PROBE_KEY, 1, ex=PROBE_TTL_SECONDS)
 
 
 def describe_refusal(error: redis.RedisError) -> str:
@@ -69,7 +69,7 @@ def describe_refusal(error: redis.RedisError) -> str:
     return "does not answer"
 
 
-def _respelled(url: str, scheme: str, wanted: str, options: Mapping[str, str]) -> str:
+def _convert_scheme(url: str, scheme: str, wanted: str, options: Mapping[str, str]) -> str:
     """Return a URL of `scheme` as one of the scheme `wanted`, its options renamed; any other one as it is."""
     given, separator, rest = url.partition("://")
     if given != scheme:

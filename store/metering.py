@@ -9,9 +9,9 @@ from sqlalchemy.orm import Session
 from greencore.carbon import PricedInterval
 from greencore.energy import EnergyInterval as MeteredInterval
 from store import progress
-from store.host_shares import join_host, leave_host, share_out
+from store.host_shares import allocate_host_energy, join_host, leave_host
 from store.jobs import JobRepository
-from store.leases import Lease, held
+from store.leases import Lease, lock_leased_job
 from store.tables import EnergyInterval, MeteredAttempt
 
 
@@ -19,13 +19,13 @@ def begin_sharing(
     session: Session, lease: Lease, *, host: str, gpus: Sequence[str], monotonic: Callable[[], float]
 ) -> None:
     """Have the attempt share its host's processor and memory with the others that run there, from now on."""
-    held(session, lease)
+    lock_leased_job(session, lease)
     join_host(session, _attempt(session, lease), host=host, gpus=gpus, monotonic=monotonic)
 
 
 def end_sharing(session: Session, lease: Lease, *, monotonic: Callable[[], float]) -> None:
     """Have the attempt share its host no longer, from now on."""
-    held(session, lease)
+    lock_leased_job(session, lease)
     leave_host(session, _attempt(session, lease), monotonic=monotonic)
 
 
@@ -41,11 +41,11 @@ def store_energy(
 
     Returns False where the interval is there already, because its writer never heard that it was committed.
     """
-    held(session, lease)
+    lock_leased_job(session, lease)
     if _is_stored(session, lease, interval):
         return False
     attempt = _attempt(session, lease)
-    parts = share_out(session, attempt, interval)
+    parts = allocate_host_energy(session, attempt, interval)
     attempt.shared_out_kwh += interval.energy_kwh - sum(part.energy_kwh for part in parts)
     for part in parts:
         progress.add_energy(session, lease, epoch, part, price(part))
@@ -55,7 +55,7 @@ def store_energy(
 def record_silent_meters(session: Session, lease: Lease, methods: Mapping[str, str], *, at: datetime) -> None:
     """Record an event for the parts of the machine (cpu, gpu, ram) whose meters have stopped answering, each with the
     method by which its energy is found instead."""
-    held(session, lease)
+    lock_leased_job(session, lease)
     reason = "; ".join(f"{part}: {method}" for part, method in sorted(methods.items()))
     JobRepository(session).record(
         lease.job_id, "energy.meter_silent", at=at, attempt=lease.attempt, methods=dict(methods), reason=reason
@@ -67,7 +67,7 @@ def close_meter(session: Session, lease: Lease, *, at: datetime, tracker_kwh: fl
     attempt = _attempt(session, lease)
     if attempt.ended_at is not None:
         return
-    held(session, lease)
+    lock_leased_job(session, lease)
     attempt.ended_at = at
     own_kwh = None if tracker_kwh is None else max(0.0, tracker_kwh - attempt.shared_out_kwh)
     progress.add_tracker_total(session, lease, at=at, tracker_kwh=own_kwh)

@@ -14,12 +14,12 @@ from store.providers import ProviderRepository
 from store.status import FINAL, HELD_BY_A_WORKER, JobStatus
 from store.tables import EnergyInterval, EnergyTotal, IdleEnergy, IntensityReading, Job, Provider, Worker
 
-OPEN = frozenset(JobStatus) - FINAL
+OPEN_STATUSES = frozenset(JobStatus) - FINAL
 # What nobody works on yet, and would be: a paused job waits for its owner.
-WAITING = (JobStatus.VALIDATING, JobStatus.QUEUED, JobStatus.DEFERRED)
+WAITING_STATUSES = (JobStatus.VALIDATING, JobStatus.QUEUED, JobStatus.DEFERRED)
 SIGNALS = ("average", "marginal")
 # A reading as old tells of a signal that its zone has no more.
-OLDEST_READING = timedelta(days=8)
+MAX_READING_AGE = timedelta(days=8)
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class OpenJobs:
 
 
 @dataclass(frozen=True)
-class Intensity:
+class NewestIntensity:
     """The newest reading of a zone's signal, and the seconds since its interval began."""
 
     zone: str
@@ -67,7 +67,7 @@ class Intensity:
 
 
 @dataclass(frozen=True)
-class Processes:
+class ProcessCount:
     """The processes of a role in a zone (empty: of no zone): those alive, those silent, and the longest silence."""
 
     zone: str
@@ -78,17 +78,17 @@ class Processes:
 
 
 @dataclass(frozen=True)
-class Figures:
+class ServiceMetrics:
     """All of it, as of one moment. `providers` hold times, which `at` is the database's now to."""
 
     at: datetime
     counts: Sequence[JobCount]
     open_jobs: Sequence[OpenJobs]
-    intensities: Sequence[Intensity]
+    intensities: Sequence[NewestIntensity]
     energy: Sequence[EnergyTotal]
     idle_energy: Sequence[IdleEnergy]
     providers: Sequence[Provider]
-    processes: Sequence[Processes]
+    processes: Sequence[ProcessCount]
     unpriced: Sequence[UnpricedEnergy] = ()
 
 
@@ -98,12 +98,12 @@ class MetricsRepository:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def figures(self, *, zones: Collection[str], lease_seconds: float) -> Figures:
+    def collect(self, *, zones: Collection[str], lease_seconds: float) -> ServiceMetrics:
         """Everything; `zones` are those of whose grid is told, and a worker silent for `lease_seconds` is lost."""
         now = self._session.scalar(select(func.now()))
         assert now is not None
         energy, idle = energy_totals(self._session)
-        return Figures(
+        return ServiceMetrics(
             at=now,
             counts=self._counts(),
             open_jobs=self._open_jobs(),
@@ -138,7 +138,7 @@ class MetricsRepository:
                 func.avg(Job.rho),
                 _seconds(func.min(Job.lease_expires_at) - func.now()),
             )
-            .where(Job.status.in_(OPEN))
+            .where(Job.status.in_(OPEN_STATUSES))
             .group_by(_zone(), Job.status)
         )
         return [
@@ -146,7 +146,7 @@ class MetricsRepository:
             for zone, status, oldest, rho, left in self._session.execute(query)
         ]
 
-    def _intensities(self, zones: Collection[str]) -> Sequence[Intensity]:
+    def _intensities(self, zones: Collection[str]) -> Sequence[NewestIntensity]:
         """One step into the index for each zone and signal, however many readings there are."""
         pairs = [(zone, signal) for zone in sorted(zones) for signal in SIGNALS]
         if not pairs:
@@ -157,7 +157,7 @@ class MetricsRepository:
             .where(
                 IntensityReading.zone == asked.c.zone,
                 IntensityReading.signal == asked.c.signal,
-                IntensityReading.start.between(func.now() - OLDEST_READING, func.now()),
+                IntensityReading.start.between(func.now() - MAX_READING_AGE, func.now()),
             )
             .order_by(IntensityReading.start.desc())
             .limit(1)
@@ -168,16 +168,16 @@ class MetricsRepository:
         query = select(found.zone, found.signal, found.source, found.gco2e_per_kwh, age).select_from(
             asked.join(newest, true())
         )
-        return [Intensity(*row) for row in self._session.execute(query)]
+        return [NewestIntensity(*row) for row in self._session.execute(query)]
 
-    def _processes(self, lease_seconds: float) -> Sequence[Processes]:
+    def _processes(self, lease_seconds: float) -> Sequence[ProcessCount]:
         silence = _seconds(func.now() - Worker.last_seen_at)
         query = select(Worker.role, Worker.zone, silence)
         seen: dict[tuple[str, str], list[float]] = {}
         for role, zone, seconds in self._session.execute(query):
             seen.setdefault((zone or "", role), []).append(max(0.0, seconds))
         return [
-            Processes(
+            ProcessCount(
                 zone,
                 role,
                 alive=sum(seconds <= lease_seconds for seconds in silences),

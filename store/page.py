@@ -15,6 +15,6 @@ class Page(Generic[Row]):
     has_more: bool
 
     @classmethod
-    def cut(cls, rows: Sequence[Row], limit: int) -> "Page[Row]":
+    def from_rows(cls, rows: Sequence[Row], limit: int) -> "Page[Row]":
         """Of the `limit + 1` rows that a query asked for, keep `limit`."""
         return cls(data=rows[:limit], has_more=len(rows) > limit)

@@ -8,13 +8,13 @@ from sqlalchemy.orm import Session
 
 from greencore.carbon import Basis
 from store.grid import GridRepository
-from store.pace import Pace
+from store.pace import EpochEstimate
 from store.site import UNKNOWN_ZONE
 from store.tables import Worker
 
 HOUR = timedelta(hours=1)
 SHORTEST_RUN = timedelta(minutes=5)
-LONGEST_LOOK = timedelta(days=14)  # no forecast reaches further
+MAX_LOOKAHEAD = timedelta(days=14)  # no forecast reaches further
 
 
 @dataclass(frozen=True)
@@ -25,28 +25,30 @@ class Placement:
     reason: str
 
 
-def zones_of(workers: Sequence[Worker]) -> list[str]:
+def list_worker_zones(workers: Sequence[Worker]) -> list[str]:
     """Every zone in which a training worker is alive."""
     return sorted({worker.zone for worker in workers if worker.zone is not None})
 
 
-def possible_pues(workers: Sequence[Worker], zones: Collection[str], zone_asked: str | None) -> dict[str, float]:
+def list_candidate_pues(
+    workers: Sequence[Worker], zones: Collection[str], requested_zone: str | None
+) -> dict[str, float]:
     """The zones in which a job may run, each with the lowest PUE of the live workers there, 1 where there is none.
 
     That is the zone that the job asks for; else every zone with a live worker; without any, each of `zones`.
     """
-    possible = [zone_asked] if zone_asked is not None else zones_of(workers) or zones
+    possible = [requested_zone] if requested_zone is not None else list_worker_zones(workers) or zones
     return {
         zone: min((worker.pue for worker in workers if worker.zone == zone and worker.pue is not None), default=1.0)
         for zone in possible
     }
 
 
-def place(
+def choose_zone(
     session: Session,
     zones: Collection[str],
     bases: Mapping[str, Basis],
-    pace: Pace | None,
+    epoch_estimate: EpochEstimate | None,
     epochs: int,
     *,
     at: datetime,
@@ -68,20 +70,26 @@ def place(
     comparable = [zone for zone in known if bases[zone] == basis]
     others = ", ".join(f"{zone} ({bases[zone]})" for zone in known if zone not in comparable)
     not_compared = f"; not compared, being of another kind: {others}" if others else ""
-    hours = max(min(pace.epoch_hours * epochs, LONGEST_LOOK / HOUR) * HOUR, SHORTEST_RUN) if pace else SHORTEST_RUN
-    expected = {zone: _expected(session, zone, bases[zone], at, at + hours) for zone in comparable}
+    hours = (
+        max(min(epoch_estimate.epoch_hours * epochs, MAX_LOOKAHEAD / HOUR) * HOUR, SHORTEST_RUN)
+        if epoch_estimate
+        else SHORTEST_RUN
+    )
+    expected = {zone: _expected_intensity(session, zone, bases[zone], at, at + hours) for zone in comparable}
     best = min(comparable, key=lambda zone: (expected[zone] is None, expected[zone] or 0.0, zone))
     intensity = expected[best]
     if intensity is None:
         return Placement(
             best, f"of {len(comparable)} zones none has a known intensity, and {best} is the first{not_compared}"
         )
-    span = f"over the {hours / HOUR:.2g} h that it is expected to take" if pace is not None else "now"
+    span = f"over the {hours / HOUR:.2g} h that it is expected to take" if epoch_estimate is not None else "now"
     compared = f"the lowest of {len(comparable)} zones" if len(comparable) > 1 else "the only zone"
     return Placement(best, f"{intensity:.4g} gCO2e/kWh expected {span}: {compared}{not_compared}")
 
 
-def _expected(session: Session, zone: str, basis: Basis, start: datetime, end: datetime) -> float | None:
-    known = GridRepository(session).knowledge(zone, basis.signal, start, end, emission_factors=basis.emission_factors)
-    outlook = known.outlook_or_newest(start)
-    return outlook.mean(start, end).gco2e_per_kwh if len(outlook) else None
+def _expected_intensity(session: Session, zone: str, basis: Basis, start: datetime, end: datetime) -> float | None:
+    known = GridRepository(session).load_snapshot(
+        zone, basis.signal, start, end, emission_factors=basis.emission_factors
+    )
+    forecast = known.forecast_or_newest(start)
+    return forecast.mean(start, end).gco2e_per_kwh if len(forecast) else None

@@ -26,7 +26,7 @@ class PolicyRepository:
         `check` takes the newest version, 0 where there is none, once it is this writer's turn: no other can come
         between. Nothing is stored where it raises.
         """
-        self._take_turns(name)
+        self._lock_name(name)
         latest = self._session.scalar(select(func.max(Policy.version)).where(Policy.name == name)) or 0
         if check is not None:
             check(latest)
@@ -37,7 +37,7 @@ class PolicyRepository:
 
     def delete(self, name: str) -> bool:
         """Delete every version of a policy; False where there is none. Jobs keep what they were submitted with."""
-        self._take_turns(name)
+        self._lock_name(name)
         query = delete(Policy).where(Policy.name == name).returning(Policy.version)
         return len(self._session.scalars(query).all()) > 0
 
@@ -51,13 +51,13 @@ class PolicyRepository:
         query = select(Policy).ext(distinct_on(Policy.name)).order_by(Policy.name, Policy.version.desc())
         if after is not None:
             query = query.where(Policy.name > after)
-        return Page.cut(self._session.scalars(query.limit(limit + 1)).all(), limit)
+        return Page.from_rows(self._session.scalars(query.limit(limit + 1)).all(), limit)
 
     def names(self, *, limit: int) -> Sequence[str]:
         """The first names of policies, in their order."""
         query = select(Policy.name).distinct().order_by(Policy.name).limit(limit)
         return self._session.scalars(query).all()
 
-    def _take_turns(self, name: str) -> None:
+    def _lock_name(self, name: str) -> None:
         """Wait for every other writer of this name; the next one waits until this transaction ends."""
         self._session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))

@@ -46,9 +46,12 @@ async def _shares_sessions(arguments: dict[str, Any]) -> bool:
     PostgreSQL gives each session a process, and `pg_backend_pid` tells which one answers.
     """
     async with await _connect(arguments) as first, await _connect(arguments) as second:
-        own = await _answered(_process(first))
+        own = await _wait_for_answer(_backend_pid(first))
         try:
-            if await _answered(_process(second)) == own or await _answered(_process(second, begin=True)) == own:
+            if (
+                await _wait_for_answer(_backend_pid(second)) == own
+                or await _wait_for_answer(_backend_pid(second, begin=True)) == own
+            ):
                 return True
         except TimeoutError:
             # It waits for a session, while the first one makes no use of its own: sessions are not shared.
@@ -57,7 +60,7 @@ async def _shares_sessions(arguments: dict[str, Any]) -> bool:
             return True
         # The second connection holds its session: the first one has to have kept its own, too.
         for _ in range(ROUNDS):
-            if await _answered(_process(first)) != own:
+            if await _wait_for_answer(_backend_pid(first)) != own:
                 return True
     return False
 
@@ -66,7 +69,7 @@ async def _connect(arguments: dict[str, Any]) -> psycopg.AsyncConnection[Any]:
     return await psycopg.AsyncConnection.connect(**arguments, autocommit=True, prepare_threshold=None)
 
 
-async def _process(connection: psycopg.AsyncConnection[Any], *, begin: bool = False) -> int:
+async def _backend_pid(connection: psycopg.AsyncConnection[Any], *, begin: bool = False) -> int:
     if begin:
         await connection.execute("BEGIN")
     cursor = await connection.execute("SELECT pg_backend_pid()")
@@ -75,5 +78,5 @@ async def _process(connection: psycopg.AsyncConnection[Any], *, begin: bool = Fa
     return int(row[0])
 
 
-async def _answered(asked: Coroutine[Any, Any, int]) -> int:
+async def _wait_for_answer(asked: Coroutine[Any, Any, int]) -> int:
     return await asyncio.wait_for(asked, ANSWER_SECONDS)

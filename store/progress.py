@@ -15,16 +15,16 @@ from greencore.energy import EnergyInterval as MeteredInterval
 from greencore.policy import RhoDecision
 from store.database import wake_scheduler
 from store.energy_totals import add_to_totals
-from store.eta import expected_end, keep
+from store.eta import compute_running_eta, update_eta
 from store.jobs import JobRepository
-from store.leases import Lease, held
+from store.leases import Lease, lock_leased_job
 from store.site import UNKNOWN_ZONE
 from store.status import JobStatus
 from store.tables import Artifact, EnergyInterval, Epoch, Step
 from store.transitions import transition
 
 # Whoever is asked to stop and was to be neither paused nor cancelled goes back to the queue.
-STOPPED = {JobStatus.PAUSING: JobStatus.PAUSED, JobStatus.CANCELLING: JobStatus.CANCELLED}
+STATUS_AFTER_STOP = {JobStatus.PAUSING: JobStatus.PAUSED, JobStatus.CANCELLING: JobStatus.CANCELLED}
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def start_training(
 
     Steps beyond it were lost with their attempt, and are taken again.
     """
-    job = held(session, lease)
+    job = lock_leased_job(session, lease)
     job.steps, job.steps_done, job.epochs_done = steps, steps_done, epochs_done
     session.execute(delete(Step).where(Step.job_id == lease.job_id, Step.number > steps_done))
     JobRepository(session).record(
@@ -59,7 +59,7 @@ def start_training(
 
 def resume_epoch(session: Session, lease: Lease, number: int) -> None:
     """Note that this attempt goes on within an epoch; its decision stands."""
-    held(session, lease)
+    lock_leased_job(session, lease)
     epoch = session.get(Epoch, (lease.job_id, number))
     if epoch is not None:
         epoch.attempt = lease.attempt
@@ -67,7 +67,7 @@ def resume_epoch(session: Session, lease: Lease, number: int) -> None:
 
 def start_epoch(session: Session, lease: Lease, number: int, decision: RhoDecision, *, at: datetime) -> None:
     """Store an epoch's decision; an epoch begun by a lost attempt is begun anew."""
-    job = held(session, lease)
+    job = lock_leased_job(session, lease)
     job.rho = decision.rho
     begun = session.get(Epoch, (lease.job_id, number))
     if begun is not None:
@@ -98,7 +98,7 @@ def report_step(
     session: Session, lease: Lease, *, steps: int, steps_done: int, loss: float | None, taken: Sequence[StepLoss] = ()
 ) -> None:
     """Note how far the run has come, for whoever watches it, and the steps `taken` since the last report."""
-    job = held(session, lease)
+    job = lock_leased_job(session, lease)
     job.steps, job.steps_done = steps, steps_done
     if loss is not None:
         job.loss = loss
@@ -107,7 +107,7 @@ def report_step(
         statement = insert(Step).values(rows)
         new = {"at": statement.excluded.at, "loss": statement.excluded.loss}
         session.execute(statement.on_conflict_do_update(index_elements=["job_id", "number"], set_=new))
-        keep(job, expected_end(session, job, at=taken[-1].at))
+        update_eta(job, compute_running_eta(session, job, at=taken[-1].at))
 
 
 def finish_epoch(
@@ -120,7 +120,7 @@ def finish_epoch(
     utility: Mapping[str, Any] | None,
 ) -> None:
     """Close an epoch with what was measured of it (columns of `Epoch` by name), and what ρ would have been worth."""
-    job = held(session, lease)
+    job = lock_leased_job(session, lease)
     if utility is not None:
         job.utility = dict(utility)
     epoch = session.get_one(Epoch, (lease.job_id, number))
@@ -141,7 +141,7 @@ def add_energy(
     A piece without a price counts as energy, and its emissions wait for a price. An interval that is there already,
     because its writer never heard that it was committed, is not counted twice.
     """
-    job = held(session, lease)
+    job = lock_leased_job(session, lease)
     known = select(EnergyInterval.id).where(
         EnergyInterval.job_id == lease.job_id,
         EnergyInterval.epoch == epoch,
@@ -175,14 +175,14 @@ def add_energy(
         )
         job.emissions_gco2e += piece.emissions_gco2e or 0.0
     job.energy_kwh += interval.energy_kwh
-    JobRepository(session).touch(job)
+    JobRepository(session).increment_revision(job)
     kwh = {"cpu": interval.cpu_kwh, "gpu": interval.gpu_kwh, "ram": interval.ram_kwh}
     add_to_totals(session, job.zone or UNKNOWN_ZONE, kwh)
 
 
 def add_tracker_total(session: Session, lease: Lease, *, at: datetime, tracker_kwh: float | None) -> None:
     """Keep CodeCarbon's own count of an attempt's energy beside ours, and warn where the two differ too much."""
-    job = held(session, lease)
+    job = lock_leased_job(session, lease)
     ours_kwh = session.scalar(
         select(func.coalesce(func.sum(EnergyInterval.energy_kwh), 0.0)).where(
             EnergyInterval.job_id == job.id, EnergyInterval.attempt == lease.attempt
@@ -214,7 +214,7 @@ def succeed(
     evaluation: Mapping[str, Any],
 ) -> None:
     """End a job with its result."""
-    job = held(session, lease)
+    job = lock_leased_job(session, lease)
     for artifact in artifacts:
         session.merge(artifact)
     job.evaluation = dict(evaluation)
@@ -224,26 +224,26 @@ def succeed(
 
 def fail(session: Session, lease: Lease, *, at: datetime, error: Mapping[str, Any]) -> None:
     """End a job with an error: `title`, `detail` and, where one is to blame, `field`."""
-    JobRepository(session).fail(held(session, lease), at=at, error=error)
+    JobRepository(session).fail(lock_leased_job(session, lease), at=at, error=error)
     wake_scheduler(session)
 
 
-def give_back(session: Session, lease: Lease, *, at: datetime) -> JobStatus:
+def release_job(session: Session, lease: Lease, *, at: datetime) -> JobStatus:
     """End an attempt that was stopped, and give where its job stands now.
 
     What the row says under its lock decides, not what the worker last heard: a pause may have become a cancel.
     """
-    job = held(session, lease)
+    job = lock_leased_job(session, lease)
     wanted = "drain" if job.control == "run" else job.control
     reason = (job.gate or {}).get("reason") if wanted == "defer" else None
-    to = STOPPED.get(job.status, JobStatus.QUEUED)
+    to = STATUS_AFTER_STOP.get(job.status, JobStatus.QUEUED)
     transition(session, job, to, at=at, reason=reason or f"stopped by its worker: {wanted}")
     wake_scheduler(session)
     return to
 
 
-def terminate(session: Session, lease: Lease, *, at: datetime, after_seconds: float) -> None:
+def cancel_killed_job(session: Session, lease: Lease, *, at: datetime, after_seconds: float) -> None:
     """Cancel a job whose process has not come to its end by itself."""
     reason = f"did not stop within {after_seconds:g} s, and was terminated"
-    transition(session, held(session, lease), JobStatus.CANCELLED, at=at, reason=reason)
+    transition(session, lock_leased_job(session, lease), JobStatus.CANCELLED, at=at, reason=reason)
     wake_scheduler(session)

@@ -16,7 +16,7 @@ class ProviderRepository:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def answered(self, zone: str, source: str, *, at: datetime) -> None:
+    def record_success(self, zone: str, source: str, *, at: datetime) -> None:
         """Note that the source of a zone has answered; failures that went before are no longer in a row."""
         added = insert(Provider).values(
             zone=zone, source=source, failures=0, consecutive_failures=0, last_success_at=at
@@ -27,7 +27,7 @@ class ProviderRepository:
             )
         )
 
-    def failed(self, zone: str, source: str, *, at: datetime, error: str) -> None:
+    def record_failure(self, zone: str, source: str, *, at: datetime, error: str) -> None:
         """Count a failure; `error` must hold no secret, as no `CarbonError` does."""
         added = insert(Provider).values(
             zone=zone, source=source, failures=1, consecutive_failures=1, last_failure_at=at, last_error=error

@@ -14,7 +14,7 @@ from store.settings import Settings
 MASK = "[redacted]"
 # A shorter one is part of ordinary words, and would blot them out; in a URL it is found all the same.
 SHORTEST_SECRET = 6
-DEEPEST = 8
+MAX_DEPTH = 8
 
 SENSITIVE_FIELD = re.compile(
     r"(proxy-)?authorization|(set-)?cookie|.*(?:^|[-_])(password|passwd|secret|token|secret_key|api_key|api-key)",
@@ -66,9 +66,9 @@ class Redaction:
             return value
         if isinstance(value, str):
             return self.text(value)
-        if depth < DEEPEST and isinstance(value, Mapping):
+        if depth < MAX_DEPTH and isinstance(value, Mapping):
             return {self.text(str(key)): self._clean_field(str(key), item, depth + 1) for key, item in value.items()}
-        if depth < DEEPEST and isinstance(value, list | tuple | set | frozenset):
+        if depth < MAX_DEPTH and isinstance(value, list | tuple | set | frozenset):
             return [self._clean(item, depth + 1) for item in value]
         # As a renderer would write it, which sees nothing else of it any more.
         return self.text(repr(value))

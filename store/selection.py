@@ -7,12 +7,12 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from store.leases import Lease, held
+from store.leases import Lease, lock_leased_job
 from store.page import Page
 from store.tables import Epoch, Tensor
 
 
-class Cost(Protocol):
+class TensorCostLike(Protocol):
     """A tensor, and the FLOPs of its gradients in one step, as `greencore.backprop.TensorCost` has them."""
 
     @property
@@ -25,9 +25,9 @@ class Cost(Protocol):
     def t_dy(self) -> int: ...
 
 
-def put_tensors(session: Session, lease: Lease, costs: Sequence[Cost]) -> None:
+def put_tensors(session: Session, lease: Lease, costs: Sequence[TensorCostLike]) -> None:
     """Keep what a job's tensors cost, from output to input; later attempts find the same. Raises `LeaseLost`."""
-    held(session, lease)
+    lock_leased_job(session, lease)
     rows = [
         {
             "job_id": lease.job_id,
@@ -58,4 +58,4 @@ class SelectionRepository:
         query = select(Epoch).where(Epoch.job_id == job_id, Epoch.selection.is_not(None))
         if after is not None:
             query = query.where(Epoch.number < after)
-        return Page.cut(self._session.scalars(query.order_by(Epoch.number.desc()).limit(limit + 1)).all(), limit)
+        return Page.from_rows(self._session.scalars(query.order_by(Epoch.number.desc()).limit(limit + 1)).all(), limit)

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, DateTime, Double, bindparam, cast, func, select, text
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from store.downsampling import extremes
+from store.downsampling import find_extremes
 from store.tables import EnergyInterval, Epoch
 
 # Between two intervals that belong together lies nothing; a longer gap is a stretch without a worker.
 GAP_MS = 1000
 JOULES_PER_KWH = 3.6e6
 # Materialised, since PostgreSQL would otherwise read the steps once for each mention.
-LOSS = text("""
+LOSS_QUERY = text("""
     WITH shown AS MATERIALIZED (
         SELECT number, at, loss FROM steps WHERE job_id = :job_id
         AND at >= coalesce(:start, '-infinity'::timestamptz) AND at <= coalesce(:end, 'infinity'::timestamptz)
@@ -107,7 +107,7 @@ class SeriesRepository:
         Chosen by the database, since a long run has hundreds of thousands of steps. NaN counts as highest.
         """
         asked = {"job_id": job_id, "stretches": max(1, (points - 2) // 2), "start": start, "end": end}
-        rows = self._session.execute(LOSS, asked).all()
+        rows = self._session.execute(LOSS_QUERY, asked).all()
         return LossSeries(
             step=[number for number, *_ in rows],
             at=[round(at) for _, at, *_ in rows],
@@ -200,7 +200,7 @@ def _energy_series(
     if kept.size > points:
         stretches = max(1, points // 4)
         window = slice(first, after)
-        chosen = [extremes(power_w[window], stretches), extremes(intensity[window], stretches)]
+        chosen = [find_extremes(power_w[window], stretches), find_extremes(intensity[window], stretches)]
         kept = np.unique(np.concatenate([*chosen, np.flatnonzero(begins[window])])) + first
     covered = np.append(kept, after)[1:] - 1  # the last interval before the next that is kept
     return EnergySeries(

@@ -25,11 +25,11 @@ from sqlalchemy.orm import Session
 
 from greencore.carbon import Basis
 from greencore.carbon.accounting import TimeSpan
-from store.grid import factors_named, signal_named
+from store.grid import parse_emission_factors, parse_signal
 from store.tables import EnergyInterval
 
 # One step into the partial index for each zone of each job, however many intervals it has.
-OPEN = text("""
+OPEN_ENERGY_QUERY = text("""
     WITH RECURSIVE open AS (
         (SELECT zone, job_id FROM energy_intervals WHERE NOT settled ORDER BY zone, job_id LIMIT 1)
         UNION ALL
@@ -66,7 +66,7 @@ class OpenEnergy:
 
 
 @dataclass(frozen=True)
-class Settleable:
+class SettlementCriteria:
     """When energy of a zone gets a price or its final one.
 
     It does where measured readings cover it (`measured`); where it has no price and its intensity is known
@@ -108,9 +108,9 @@ class SettlementRepository:
 
     def open_energy(self) -> Sequence[OpenEnergy]:
         """All energy without a final price, by zone and basis."""
-        rows = self._session.execute(OPEN).all()
+        rows = self._session.execute(OPEN_ENERGY_QUERY).all()
         return [
-            OpenEnergy(zone, Basis(signal_named(signal), factors_named(factors)), jobs, start, end)
+            OpenEnergy(zone, Basis(parse_signal(signal), parse_emission_factors(factors)), jobs, start, end)
             for zone, signal, factors, jobs, start, end in rows
         ]
 
@@ -125,7 +125,9 @@ class SettlementRepository:
         start, end = self._session.execute(query).one()
         return None if start is None else (start, end)
 
-    def to_price(self, energy: OpenEnergy, when: Settleable, *, limit: int, each: int) -> dict[str, list[int]]:
+    def find_intervals_to_price(
+        self, energy: OpenEnergy, when: SettlementCriteria, *, limit: int, each: int
+    ) -> dict[str, list[int]]:
         """The ids of intervals that get a new price, by job: at most `limit`, and of one job at most `each`.
 
         The oldest of every job come first, so that no job waits for another's to be done.
@@ -152,13 +154,13 @@ class SettlementRepository:
             found.setdefault(job_id, []).append(interval_id)
         return found
 
-    def to_close(self, energy: OpenEnergy, when: Settleable) -> Sequence[str]:
+    def find_jobs_to_close(self, energy: OpenEnergy, when: SettlementCriteria) -> Sequence[str]:
         """The jobs with energy whose price stays as it is."""
         job = _each(energy.job_ids)
         closed = exists().where(*_open(energy.zone, job.c.id), when.closed)
         return self._session.scalars(select(job.c.id).where(closed)).all()
 
-    def close(self, zone: str, job_id: str, when: Settleable, *, limit: int) -> None:
+    def close(self, zone: str, job_id: str, when: SettlementCriteria, *, limit: int) -> None:
         """Make the prices that a locked job has in a zone, or that it has none, final: of at most `limit` intervals."""
         ids = (
             select(EnergyInterval.id)

@@ -69,7 +69,7 @@ def read_site(value: object) -> object:
         raise ValueError(f'is no JSON ({error}): expected a zone such as FR, or {{"zone": "FR", "pue": 1.2}}') from None
 
 
-def none_alive(served: Collection[str]) -> str:
+def explain_missing_worker(served: Collection[str]) -> str:
     """Say why a job that asks for a zone waits, where live workers serve only the zones `served`."""
     if UNKNOWN_ZONE not in served:
         return ": none is alive"

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 POINTS = 40
 # Each point is one look into the index, for the first step that is stored at or after a number; the limit keeps
 # PostgreSQL from reading all steps of the jobs instead.
-CURVES = text("""
+LOSS_CURVES_QUERY = text("""
     SELECT jobs.id, taken.number, taken.loss
     FROM jobs, generate_series(0, :points - 1) AS point, LATERAL (
         SELECT number, loss FROM steps
@@ -27,6 +27,6 @@ def loss_curves(session: Session, job_ids: Collection[str], *, points: int = POI
     Jobs without two of them are left out.
     """
     curves: dict[str, dict[int, float]] = defaultdict(dict)
-    for job_id, number, loss in session.execute(CURVES, {"job_ids": list(job_ids), "points": points}):
+    for job_id, number, loss in session.execute(LOSS_CURVES_QUERY, {"job_ids": list(job_ids), "points": points}):
         curves[job_id][number] = loss  # a short job's steps are met more than once
     return {job_id: list(losses.values()) for job_id, losses in curves.items() if len(losses) > 1}

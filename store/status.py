@@ -5,7 +5,7 @@ from enum import StrEnum
 
 
 class JobStatus(StrEnum):
-    """Where a job stands; see `ALLOWED` for the ways between."""
+    """Where a job stands; see `ALLOWED_TRANSITIONS` for the ways between."""
 
     VALIDATING = "validating"
     QUEUED = "queued"
@@ -20,7 +20,7 @@ class JobStatus(StrEnum):
 
 
 S = JobStatus
-ALLOWED: dict[JobStatus, frozenset[JobStatus]] = {
+ALLOWED_TRANSITIONS: dict[JobStatus, frozenset[JobStatus]] = {
     S.VALIDATING: frozenset({S.QUEUED, S.FAILED, S.CANCELLED}),
     S.QUEUED: frozenset({S.DEFERRED, S.RUNNING, S.PAUSED, S.CANCELLED, S.FAILED}),
     S.DEFERRED: frozenset({S.QUEUED, S.PAUSED, S.CANCELLED, S.FAILED}),
@@ -48,7 +48,7 @@ class Action(StrEnum):
 
 # Where each action leads at once. A worker that holds the job is asked first, and takes it the rest of the way; a
 # retried job that has no estimate yet is validated anew.
-ASKED: Mapping[Action, Mapping[JobStatus, JobStatus]] = {
+ACTION_TRANSITIONS: Mapping[Action, Mapping[JobStatus, JobStatus]] = {
     Action.CANCEL: {
         S.VALIDATING: S.CANCELLED,
         S.QUEUED: S.CANCELLED,

@@ -12,7 +12,7 @@ from store.database import wake_scheduler
 from store.tables import TokenStatistics
 
 # Sent out again and again for no longer than this after somebody asked: what they are counted from may kill a worker.
-ASKED_FOR = timedelta(hours=1)
+REQUEST_LIFETIME = timedelta(hours=1)
 
 
 class TokenStatisticsRepository:
@@ -21,15 +21,17 @@ class TokenStatisticsRepository:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def ask(self, dataset_id: str, model: str, *, at: datetime, error_stands: timedelta) -> TokenStatistics:
+    def request_counts(
+        self, dataset_id: str, model: str, *, at: datetime, error_lifetime: timedelta
+    ) -> TokenStatistics:
         """What is known. The scheduler is told to have it counted where nobody has asked, or not for long.
 
-        An error is taken for the answer for as long as `error_stands`.
+        An error is taken for the answer for as long as `error_lifetime`.
         """
         new = insert(TokenStatistics).values(dataset_id=dataset_id, model=model, asked_at=at)
         outdated = or_(
-            TokenStatistics.error.is_not(None) & (TokenStatistics.counted_at < at - error_stands),
-            TokenStatistics.counted_at.is_(None) & (TokenStatistics.asked_at < at - ASKED_FOR),
+            TokenStatistics.error.is_not(None) & (TokenStatistics.counted_at < at - error_lifetime),
+            TokenStatistics.counted_at.is_(None) & (TokenStatistics.asked_at < at - REQUEST_LIFETIME),
         )
         asked = new.on_conflict_do_update(
             index_elements=["dataset_id", "model"],
@@ -40,7 +42,9 @@ class TokenStatisticsRepository:
             wake_scheduler(self._session)
         return self._session.get_one(TokenStatistics, (dataset_id, model), populate_existing=True)
 
-    def unsent(self, *, sent_before: datetime, asked_since: datetime, limit: int = 100) -> Sequence[TokenStatistics]:
+    def lock_undispatched(
+        self, *, sent_before: datetime, asked_since: datetime, limit: int = 100
+    ) -> Sequence[TokenStatistics]:
         """Locked: those to be counted whose message was never sent, or before the given time and without effect."""
         query = (
             select(TokenStatistics)
@@ -55,7 +59,7 @@ class TokenStatisticsRepository:
         )
         return self._session.scalars(query).all()
 
-    def is_wanted(self, dataset_id: str, model: str) -> bool:
+    def is_pending(self, dataset_id: str, model: str) -> bool:
         """Whether these are still to be counted."""
         found = self._session.get(TokenStatistics, (dataset_id, model))
         return found is not None and found.counted_at is None

@@ -59,7 +59,7 @@ class Span:
             self._recorded.set_status(StatusCode.ERROR, why)
 
 
-NOTHING = Span()
+NOOP_SPAN = Span()
 
 
 def configure_tracing(settings: Settings, service: str) -> None:
@@ -110,7 +110,7 @@ def span(
     as in `Span.set`. An exception marks the span by its type, and goes on.
     """
     if _tracer is None:
-        yield NOTHING
+        yield NOOP_SPAN
         return
     from opentelemetry.trace import SpanKind, use_span
 

@@ -5,9 +5,9 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from store.deliveries import announce_end
-from store.lost_energy import end_attempt
-from store.status import ALLOWED, FINAL, HELD_BY_A_WORKER, JobStatus
+from store.deliveries import enqueue_end_deliveries
+from store.lost_energy import end_attempt_metering
+from store.status import ALLOWED_TRANSITIONS, FINAL, HELD_BY_A_WORKER, JobStatus
 from store.tables import Event, Job
 from store.tracing import add_event
 
@@ -16,7 +16,7 @@ class TransitionRefused(Exception):
     """A job cannot go from where it stands to where it was sent."""
 
     def __init__(self, job_id: str, current: JobStatus, wanted: JobStatus) -> None:
-        ways = ", ".join(sorted(ALLOWED[current])) or "nowhere"
+        ways = ", ".join(sorted(ALLOWED_TRANSITIONS[current])) or "nowhere"
         super().__init__(f"{job_id} is {current}: it can go to {ways}, not to {wanted}")
         self.job_id, self.current, self.wanted = job_id, current, wanted
 
@@ -28,13 +28,13 @@ def transition(
     webhooks.
 
     Whenever the job leaves a worker, clears the lease and what the worker was asked for, and stores an estimate of the
-    energy that the worker did not store (`store.lost_energy`). Raises `TransitionRefused` where `ALLOWED` has no such
-    way.
+    energy that the worker did not store (`store.lost_energy`). Raises `TransitionRefused` unless
+    `ALLOWED_TRANSITIONS` has it.
     """
-    if to not in ALLOWED[job.status]:
+    if to not in ALLOWED_TRANSITIONS[job.status]:
         raise TransitionRefused(job.id, job.status, to)
     if job.status in HELD_BY_A_WORKER and to not in HELD_BY_A_WORKER:
-        end_attempt(session, job, at=at)
+        end_attempt_metering(session, job, at=at)
     event = Event(job_id=job.id, at=at, type=f"job.{to}", data={"from": job.status, "to": to, "reason": reason, **data})
     session.add(event)
     add_event(event.type, greentune__job=job.id)
@@ -53,4 +53,4 @@ def transition(
     if to in FINAL or to is JobStatus.PAUSED:
         job.eta = None
     if to in FINAL:
-        announce_end(session, job, at=at)
+        enqueue_end_deliveries(session, job, at=at)

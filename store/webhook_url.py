@@ -99,24 +99,24 @@ def refuse_private(target: Target, allowed: Sequence[Network]) -> None:
     address: Address | None = target.literal
     if target.host.endswith(LOOPBACK_NAMES):
         address = IPv4Address("127.0.0.1")
-    if address is not None and not may_reach(address, allowed):
+    if address is not None and not is_address_allowed(address, allowed):
         raise UrlRefused(f"leads to {target.host}, which is not public: expected a host that anybody can reach")
-    if target.scheme == "http" and not (allowed if address is None else is_private_site(address, allowed)):
+    if target.scheme == "http" and not (allowed if address is None else is_in_private_networks(address, allowed)):
         raise UrlRefused("is not encrypted: expected an https:// URL")
 
 
-def may_reach(address: Address, allowed: Iterable[Network]) -> bool:
+def is_address_allowed(address: Address, allowed: Iterable[Network]) -> bool:
     """Whether an address is public, with all addresses that it holds, or in one of the `allowed` networks."""
-    return is_private_site(address, allowed) or all(_is_public(form) for form in _forms(address))
+    return is_in_private_networks(address, allowed) or all(_is_public(form) for form in _embedded_addresses(address))
 
 
-def is_private_site(address: Address, allowed: Iterable[Network]) -> bool:
+def is_in_private_networks(address: Address, allowed: Iterable[Network]) -> bool:
     """Whether an address lies in a network of the operator's own."""
-    plain = _plain(address)
+    plain = _unmap_ipv4(address)
     return any(plain in network for network in allowed)
 
 
-def networks(texts: Iterable[str]) -> list[Network]:
+def parse_networks(texts: Iterable[str]) -> list[Network]:
     """Networks such as `10.1.0.0/16`. Raises `ValueError` that names the one that is none."""
     return [ip_network(text) for text in texts]
 
@@ -133,16 +133,16 @@ def _check_host(target: Target) -> None:
         raise UrlRefused(f"has the host {host!r}: expected an IPv4 address as four decimal numbers")
 
 
-def _plain(address: Address) -> Address:
+def _unmap_ipv4(address: Address) -> Address:
     """An IPv4 address that is written as an IPv6 one, as what it is."""
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
     return address
 
 
-def _forms(address: Address) -> Iterator[Address]:
+def _embedded_addresses(address: Address) -> Iterator[Address]:
     """The address, and what a translator or a tunnel makes of it."""
-    plain = _plain(address)
+    plain = _unmap_ipv4(address)
     yield plain
     if isinstance(plain, IPv6Address):
         if plain in NAT64:

@@ -13,7 +13,7 @@ from store.ids import new_id
 from store.page import Page
 from store.tables import Webhook
 
-MOST_PER_OWNER = 20
+MAX_WEBHOOKS_PER_OWNER = 20
 OWNER_LOCKS = 0x6EE7_0004  # the namespace of the advisory locks on owners
 
 
@@ -21,7 +21,7 @@ class TooManyWebhooks(Exception):
     """An owner has as many as there may be."""
 
 
-def signing_secret(secret: str, webhook_id: str) -> str:
+def derive_signing_secret(secret: str, webhook_id: str) -> str:
     """The secret of a webhook as Standard Webhooks writes it: it follows from the service's own, so that whoever
     reads the database can sign nothing."""
     key = hmac.new(secret.encode(), f"webhook:{webhook_id}".encode(), hashlib.sha256).digest()
@@ -38,7 +38,7 @@ class WebhookRepository:
         """Register a URL. Raises `TooManyWebhooks`; those who add one for the same owner take turns."""
         self._session.execute(select(func.pg_advisory_xact_lock(OWNER_LOCKS, func.hashtext(owner))))
         count = self._session.scalar(select(func.count()).where(Webhook.owner == owner)) or 0
-        if count >= MOST_PER_OWNER:
+        if count >= MAX_WEBHOOKS_PER_OWNER:
             raise TooManyWebhooks(owner)
         webhook = Webhook(id=new_id("wh"), owner=owner, url=url, created_at=at)
         self._session.add(webhook)
@@ -60,9 +60,9 @@ class WebhookRepository:
             query = query.where(Webhook.owner == owner)
         if after is not None:
             query = query.where(Webhook.id < after)
-        return Page.cut(self._session.scalars(query).all(), limit)
+        return Page.from_rows(self._session.scalars(query).all(), limit)
 
-    def to_tell(self, owner: str) -> Sequence[Webhook]:
+    def lock_active(self, owner: str) -> Sequence[Webhook]:
         """The webhooks of an owner that are in use; none of them can be deleted until the transaction ends."""
         query = select(Webhook).where(Webhook.owner == owner, Webhook.disabled_at.is_(None)).order_by(Webhook.id)
         return self._session.scalars(query.with_for_update(read=True, key_share=True)).all()

@@ -38,7 +38,7 @@ BLOCKS = text("""
 
 
 @dataclass(frozen=True)
-class Work:
+class EnergyAttribution:
     """What a job's energy went into: `parts`, in the order of their time, are in its result.
 
     `lost_gco2e` is what work emitted that was lost with its attempt, and loading the model again after that;
@@ -53,7 +53,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class _Block:
+class _EnergyBlock:
     attempt: int
     epoch: int
     start: datetime
@@ -62,7 +62,7 @@ class _Block:
     drawn_kwh: float
     emissions_gco2e: float
 
-    def cut(self, at: datetime) -> "tuple[_Block | None, _Block | None]":
+    def cut(self, at: datetime) -> "tuple[_EnergyBlock | None, _EnergyBlock | None]":
         """What lies before a time and what after it; energy is shared out by time."""
         if at >= self.end:
             return self, None
@@ -71,7 +71,7 @@ class _Block:
         share = (at - self.start) / (self.end - self.start)
         return self._of(share, end=at), self._of(1 - share, start=at)
 
-    def _of(self, share: float, *, start: datetime | None = None, end: datetime | None = None) -> "_Block":
+    def _of(self, share: float, *, start: datetime | None = None, end: datetime | None = None) -> "_EnergyBlock":
         return replace(
             self,
             start=start or self.start,
@@ -91,28 +91,28 @@ class _Start(NamedTuple):
     epochs_done: int
 
 
-class _Lost(NamedTuple):
+class _LostBlock(NamedTuple):
     """A block that is in no result, and whether the gate or a fault is to blame."""
 
-    block: _Block
+    block: _EnergyBlock
     cause: Literal["gate", "lost"]
 
 
-def work_of(session: Session, job: Job) -> Work:
+def attribute_energy(session: Session, job: Job) -> EnergyAttribution:
     """The work of all attempts of a job. What an attempt did after the checkpoint that a later one goes on from is
     lost, and so is loading the model again."""
     epochs = {epoch.number: epoch for epoch in session.scalars(select(Epoch).where(Epoch.job_id == job.id))}
     history = _history(session, job)
     starts = _starts(history, job)
-    records = _Records(history, epochs, starts, _times_of_steps(session, job, starts))
-    kept, lost = list[_Block](), list[_Lost]()
-    for block in (_Block(*row) for row in session.execute(BLOCKS, {"job_id": job.id})):
+    records = _AttemptHistory(history, epochs, starts, _times_of_steps(session, job, starts))
+    kept, lost = list[_EnergyBlock](), list[_LostBlock]()
+    for block in (_EnergyBlock(*row) for row in session.execute(BLOCKS, {"job_id": job.id})):
         for piece, cause in records.divide(block):
             if cause is None:
                 kept.append(piece)
             else:
-                lost.append(_Lost(piece, cause))
-    return Work(
+                lost.append(_LostBlock(piece, cause))
+    return EnergyAttribution(
         parts=_parts(kept, lost, history, earliest_start=job.ready_at or job.created_at),
         lost_gco2e=sum(each.block.emissions_gco2e for each in lost if each.cause == "lost"),
         gate_gco2e=sum(each.block.emissions_gco2e for each in lost if each.cause == "gate"),
@@ -120,7 +120,7 @@ def work_of(session: Session, job: Job) -> Work:
     )
 
 
-class _Records:
+class _AttemptHistory:
     """What is on record of a job's attempts, and what that says of their energy."""
 
     def __init__(
@@ -133,7 +133,7 @@ class _Records:
         self._history, self._epochs, self._starts, self._steps = history, epochs, starts, steps
         self._first_attempt = min((epoch.attempt for epoch in epochs.values()), default=1)
 
-    def divide(self, block: _Block) -> Iterable[tuple[_Block, Literal["gate", "lost"] | None]]:
+    def divide(self, block: _EnergyBlock) -> Iterable[tuple[_EnergyBlock, Literal["gate", "lost"] | None]]:
         """The pieces of a block, each with why it is in no result, or None where it is."""
         own = next((start for start in self._starts if start.attempt == block.attempt), None)
         later = [start for start in self._starts if start.attempt > block.attempt]
@@ -152,7 +152,7 @@ class _Records:
             if lost is not None:
                 yield lost, self._cause(block.attempt)
 
-    def _is_lost(self, block: _Block, own: _Start | None, later: Sequence[_Start]) -> bool:
+    def _is_lost(self, block: _EnergyBlock, own: _Start | None, later: Sequence[_Start]) -> bool:
         """Whether none of a block is in the result, whatever the checkpoints hold."""
         if block.epoch == 0:
             return own is None and (bool(later) or block.attempt < self._first_attempt)
@@ -217,7 +217,7 @@ def _flops_share(epochs: Iterable[Epoch]) -> float | None:
 
 
 def _parts(
-    kept: Sequence[_Block], lost: Sequence[_Lost], history: Sequence[Event], *, earliest_start: datetime
+    kept: Sequence[_EnergyBlock], lost: Sequence[_LostBlock], history: Sequence[Event], *, earliest_start: datetime
 ) -> list[RunPart]:
     deferred = _spans(history, {JobStatus.DEFERRED})
     owners = _spans(history, IN_OWNERS_HANDS)

@@ -21,7 +21,7 @@ class WorkerRepository:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def seen(
+    def record_heartbeat(
         self,
         worker_id: str,
         *,
@@ -45,13 +45,13 @@ class WorkerRepository:
         statement = insert(Worker).values(id=worker_id, role=role, started_at=now, **seen)
         self._session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=seen))
 
-    def gone(self, worker_id: str) -> None:
+    def remove(self, worker_id: str) -> None:
         """Forget a worker that has stopped in order."""
         worker = self._session.get(Worker, worker_id)
         if worker is not None:
             self._session.delete(worker)
 
-    def with_jobs(self, *, since: datetime) -> Sequence[tuple[Worker, Job | None]]:
+    def list_with_jobs(self, *, since: datetime) -> Sequence[tuple[Worker, Job | None]]:
         """The processes of every role that were seen after a time, each with the job that it holds, by id."""
         query = (
             select(Worker, Job)
@@ -61,16 +61,16 @@ class WorkerRepository:
         )
         return [(worker, job) for worker, job in self._session.execute(query)]
 
-    def live(self, *, within: timedelta, role: Role = "train") -> Sequence[Worker]:
+    def list_live(self, *, within: timedelta, role: Role = "train") -> Sequence[Worker]:
         """The processes of a role that were seen within a time, by the database's clock."""
         seen = Worker.last_seen_at.between(func.now() - within, func.now() + within)
         return self._session.scalars(select(Worker).where(Worker.role == role, seen).order_by(Worker.id)).all()
 
-    def forget(self, *, silent_for: timedelta) -> None:
+    def delete_silent(self, *, silent_for: timedelta) -> None:
         """Delete the processes of every role that were not seen for so long."""
         self._session.execute(delete(Worker).where(Worker.last_seen_at < func.now() - silent_for))
 
-    def alive(self, *, since: datetime, role: Role = "train") -> Sequence[Worker]:
+    def list_seen_since(self, *, since: datetime, role: Role = "train") -> Sequence[Worker]:
         """The processes of a role that were seen after a time."""
         query = select(Worker).where(Worker.role == role, Worker.last_seen_at >= since).order_by(Worker.id)
         return self._session.scalars(query).all()

@@ -50,7 +50,9 @@ def _find_silent_workers(settings: Settings, worker_ids: list[str]) -> str | Non
     try:
         with database.session() as session:
             workers = WorkerRepository(session)
-            seen = {worker.id for role in ("train", "prepare") for worker in workers.live(within=within, role=role)}
+            seen = {
+                worker.id for role in ("train", "prepare") for worker in workers.list_live(within=within, role=role)
+            }
     except DBAPIError as error:
         return f"the database does not answer: {error.orig}"
     finally:

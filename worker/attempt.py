@@ -23,10 +23,10 @@ from greencore.training.ledger import EpochReport
 from greencore.training.listener import TrainingListener
 from greencore.training.run import Method, TrainingResult, fine_tune
 from store import metering, progress
-from store.datasets import rows_file
-from store.grid import GridRepository, basis_of
-from store.jobs import JobRepository, policy_of
-from store.leases import held
+from store.datasets import locate_rows_file
+from store.grid import GridRepository, get_job_basis
+from store.jobs import JobRepository, get_job_policy
+from store.leases import lock_leased_job
 from store.lost_energy import ASSUMED_POWER_W
 from store.private_files import make_private_folder
 from store.selection import put_tensors
@@ -53,11 +53,11 @@ class TrainingAttempt(TrainingListener):
 
     def __init__(self, writer: LeasedWriter, settings: Settings) -> None:
         self._writer, self._settings, self._lease = writer, settings, writer.lease
-        self._job: Job = writer.run_in_transaction(lambda session: held(session, self._lease))
+        self._job: Job = writer.run_in_transaction(lambda session: lock_leased_job(session, self._lease))
         assert self._job.zone is not None
         self._zone = self._job.zone
-        self._basis = basis_of(self._job)
-        self._policy = policy_of(self._job)
+        self._basis = get_job_basis(self._job)
+        self._policy = get_job_policy(self._job)
         self._steps = StepLog(writer)
         self._epoch = 0  # numbered from 1; 0 is what lies outside the epochs
         self._epoch_began = time.monotonic()
@@ -117,7 +117,7 @@ class TrainingAttempt(TrainingListener):
         folder = self._settings.job_dir(self._job.id)
         make_private_folder(folder)
         rows_in = self._writer.run_in_transaction(
-            lambda session: rows_file(session, self._job.dataset_id, self._settings)
+            lambda session: locate_rows_file(session, self._job.dataset_id, self._settings)
         )
         return fine_tune(
             model_folder=fetch_model_folder(self._job.model, self._settings),
@@ -145,7 +145,7 @@ class TrainingAttempt(TrainingListener):
         self._epoch, self._epoch_began = index + 1, time.monotonic()
 
         def begin(session: Session) -> RhoDecision:
-            job, now = held(session, self._lease), utc_now()
+            job, now = lock_leased_job(session, self._lease), utc_now()
             decision = fixed_method_decision(job, self._decide(job, session, index, now))
             if decision.ends_run and index == 0:
                 check_budget(session, job, self._settings, at=now)
@@ -166,7 +166,7 @@ class TrainingAttempt(TrainingListener):
         """Whether what is left of a budget does not pay for another epoch."""
 
         def ask(session: Session) -> bool:
-            job, now = held(session, self._lease), utc_now()
+            job, now = lock_leased_job(session, self._lease), utc_now()
             decision = self._decide(job, session, epoch + 1, now)
             if decision.ends_run:
                 JobRepository(session).record(
@@ -265,7 +265,7 @@ class TrainingAttempt(TrainingListener):
     def _price(self, session: Session, interval: EnergyInterval) -> list[PricedInterval]:
         # A job without any energy is over in no time, and an instant has no window.
         end = max(interval.end, interval.start + INSTANT)
-        series = GridRepository(session).filled(
+        series = GridRepository(session).series_with_fallback(
             self._zone,
             self._basis,
             interval.start,

@@ -5,10 +5,10 @@ from datetime import datetime, timedelta
 from sqlalchemy.orm import Session
 
 from greencore.policy import Budget
-from store.budget import smallest_budget
-from store.jobs import policy_of
-from store.pace import pace
-from store.placement import possible_pues
+from store.budget import compute_minimum_budget
+from store.jobs import get_job_policy
+from store.pace import estimate_epoch
+from store.placement import list_candidate_pues
 from store.settings import Settings
 from store.tables import Job
 from store.workers import WorkerRepository
@@ -35,19 +35,19 @@ def check_budget(session: Session, job: Job, settings: Settings, *, at: datetime
     leaves its zone open, in the best zone that has a worker. Where no intensity is known of any, nothing is refused:
     the run decides.
     """
-    policy = policy_of(job)
+    policy = get_job_policy(job)
     if not isinstance(policy, Budget):
         return
-    workers = WorkerRepository(session).alive(since=at - timedelta(seconds=settings.lease_seconds))
-    estimate = pace(session, job, settings, device=next((worker.device for worker in workers), None))
+    workers = WorkerRepository(session).list_seen_since(since=at - timedelta(seconds=settings.lease_seconds))
+    estimate = estimate_epoch(session, job, settings, device=next((worker.device for worker in workers), None))
     if estimate is None:
         return
-    smallest = smallest_budget(
+    smallest = compute_minimum_budget(
         session,
         policy,
         estimate,
         epochs=job.epochs,
-        pues=possible_pues(workers, settings.zones, job.zone_asked),
+        pues=list_candidate_pues(workers, settings.zones, job.zone_asked),
         deadline=job.deadline,
         at=at,
     )

@@ -12,9 +12,9 @@ from greencore.carbon.static import highest_yearly_mean
 from greencore.policy import Percentile, Policy, PolicyContext, PreviousRho
 from greencore.policy.utility import UtilityCurve
 from store.emissions import EmissionsRepository
-from store.grid import GridRepository, basis_of
+from store.grid import GridRepository, get_job_basis
 from store.jobs import JobRepository
-from store.pace import pace
+from store.pace import estimate_epoch
 from store.settings import Settings
 from store.tables import Epoch, Job
 
@@ -27,14 +27,14 @@ def build_policy_context(
 ) -> PolicyContext:
     """What is known at `at`, before an epoch after which `epochs_left` − 1 are to come."""
     assert job.zone is not None
-    basis = basis_of(job)
-    estimate = pace(session, job, settings, device=job.device)
+    basis = get_job_basis(job)
+    estimate = estimate_epoch(session, job, settings, device=job.device)
     span = timedelta(hours=epochs_left * estimate.epoch_hours) if estimate is not None else SHORTEST_FORECAST
     grid = GridRepository(session)
     until = at + min(max(span, SHORTEST_FORECAST), LONGEST_FORECAST)
-    known = grid.knowledge(job.zone, basis.signal, at, until, emission_factors=basis.emission_factors)
+    known = grid.load_snapshot(job.zone, basis.signal, at, until, emission_factors=basis.emission_factors)
     static = settings.static_mean(job.zone)
-    found = known.in_force(at, stale_limit=settings.stale_limit, static=static)
+    found = known.resolve_intensity(at, stale_limit=settings.stale_limit, static=static)
     epochs = [epoch for epoch in JobRepository(session).epochs(job.id) if epoch.finished_at is not None]
     utility = UtilityCurve.from_json(job.utility) if job.utility else None
     return PolicyContext(
@@ -43,7 +43,7 @@ def build_policy_context(
         step=None if found is None else found.step,
         refused=explain_missing_static(basis) if found is None else None,
         window=_load_percentile_window(grid, job.zone, basis, policy, at),
-        forecast=known.outlook(at),
+        forecast=known.forecast_from(at),
         previous=_last_rho(epochs),
         epochs_left=epochs_left,
         epoch_hours=None if estimate is None else estimate.epoch_hours,
@@ -58,10 +58,10 @@ def build_policy_context(
 def _spent_gco2e(session: Session, job: Job, zone: str, basis: Basis) -> float:
     """What the job has emitted; energy without a price counts at the highest intensity that its zone ever had, and at
     that of the dirtiest country where nothing was ever read."""
-    unpriced = EmissionsRepository(session).unpriced(job.id)
+    unpriced = EmissionsRepository(session).get_unpriced_energy(job.id)
     if not unpriced.drawn_kwh:
         return job.emissions_gco2e
-    dirtiest = GridRepository(session).dirtiest(zone, basis)
+    dirtiest = GridRepository(session).max_intensity(zone, basis)
     return job.emissions_gco2e + unpriced.drawn_kwh * (highest_yearly_mean() if dirtiest is None else dirtiest)
 
 
@@ -71,7 +71,7 @@ def _load_percentile_window(
     if not isinstance(policy, Percentile):
         return IntensitySeries()
     start = at - timedelta(hours=policy.window_hours)
-    return grid.between(zone, basis.signal, start, at, emission_factors=basis.emission_factors)
+    return grid.readings_between(zone, basis.signal, start, at, emission_factors=basis.emission_factors)
 
 
 def _last_rho(epochs: Sequence[Epoch]) -> PreviousRho | None:

@@ -123,7 +123,7 @@ class LeaseHeartbeat:
             return
         with self._database.session() as session:
             grace_seconds = self._settings.cancel_grace_seconds
-            progress.terminate(session, self._lease, at=utc_now(), after_seconds=grace_seconds)
+            progress.cancel_killed_job(session, self._lease, at=utc_now(), after_seconds=grace_seconds)
         log.warning("job.terminated", job=self._lease.job_id, attempt=self._lease.attempt)
         kill_process_tree()
 

@@ -55,7 +55,7 @@ def write_model_card(
 ) -> None:
     """Write the card of a job, whose energy has been metered to its end, into the folder of its result."""
     jobs = JobRepository(session)
-    settlement = EmissionsRepository(session).by_settlement([job.id]).get(job.id, {})
+    settlement = EmissionsRepository(session).get_settlement_by_job([job.id]).get(job.id, {})
     facts = ModelCardFacts(
         job=job,
         entry=entry,

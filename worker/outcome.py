@@ -14,7 +14,7 @@ from greencore.training.checkpoint_folder import DiskFull, fsync_path, is_disk_f
 from greencore.training.run import TrainingResult
 from store import progress
 from store.catalogue import read_catalogue
-from store.leases import held
+from store.leases import lock_leased_job
 from store.settings import Settings
 from store.tables import Job
 from worker.artifacts import hash_artifacts
@@ -27,7 +27,7 @@ log = structlog.get_logger()
 
 def release_job(writer: LeasedWriter) -> None:
     """End an attempt that was stopped before its run was over."""
-    status = writer.run_in_transaction(lambda session: progress.give_back(session, writer.lease, at=utc_now()))
+    status = writer.run_in_transaction(lambda session: progress.release_job(session, writer.lease, at=utc_now()))
     log.info("attempt.stopped", now=status)
 
 
@@ -40,10 +40,11 @@ def store_result(writer: LeasedWriter, settings: Settings, job: Job, result: Tra
     artifacts = hash_artifacts(job.id, written, at=utc_now())
 
     def succeed(session: Session) -> Job:
-        leased = held(session, writer.lease)  # locked, so that nobody takes the job while its result gets its name
+        # Locked, so that nobody takes the job while its result gets its name
+        leased = lock_leased_job(session, writer.lease)
         if written.exists():  # unless it has it, from a try whose commit was not heard of
             if destination.exists():  # of an attempt that died, or of one that has won: then this raises
-                held(session, writer.lease)
+                lock_leased_job(session, writer.lease)
                 shutil.rmtree(destination)
             written.rename(destination)
             fsync_path(destination.parent)
@@ -58,7 +59,7 @@ def _write_card(
     session: Session, writer: LeasedWriter, settings: Settings, folder: Path, evaluation: Mapping[str, Any]
 ) -> None:
     """Written once the meter is closed, so that the card holds all of the energy, and before the files are hashed."""
-    job = held(session, writer.lease)
+    job = lock_leased_job(session, writer.lease)
     entry = read_catalogue(settings.catalogue).get(job.model)
     try:
         write_model_card(session, job, folder, entry=entry, evaluation=evaluation, at=utc_now())

@@ -29,7 +29,7 @@ from greencore.training.step_costs import StepCosts
 from greencore.training.template_clock import TemplateClock
 from store.catalogue import read_catalogue
 from store.database import Database, wake_scheduler
-from store.datasets import rows_file
+from store.datasets import locate_rows_file
 from store.jobs import JobRepository
 from store.models import ModelRepository
 from store.private_files import make_private_folder
@@ -94,7 +94,7 @@ def _prepare(job: Job, database: Database, settings: Settings) -> None:
     error, estimate = None, None
     try:
         with database.session() as session:
-            rows_in = rows_file(session, job.dataset_id, settings)
+            rows_in = locate_rows_file(session, job.dataset_id, settings)
         estimate = estimate_job(job, rows_in, settings)
         job.estimate = asdict(estimate)
         with database.session() as session:

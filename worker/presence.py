@@ -39,7 +39,9 @@ def start_worker_heartbeat(worker_id: str, role: Role, settings: Settings) -> No
                         require_sessions(database.url)
                         has_sessions = True
                     with database.session() as session:
-                        WorkerRepository(session).seen(worker_id, role=role, site=site, device=device_name())
+                        WorkerRepository(session).record_heartbeat(
+                            worker_id, role=role, site=site, device=device_name()
+                        )
                 except TransactionPooling as error:
                     log.critical("worker.refused", reason=str(error))
                     state.should_terminate = EX_FAILURE
@@ -60,7 +62,7 @@ def start_worker_heartbeat(worker_id: str, role: Role, settings: Settings) -> No
         stopped.set()
         try:
             with database.session() as session:
-                WorkerRepository(session).gone(worker_id)
+                WorkerRepository(session).remove(worker_id)
         except DBAPIError as error:
             log.warning("worker.not_signed_off", worker=worker_id, error=str(error.orig))
         database.dispose()

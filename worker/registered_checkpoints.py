@@ -41,7 +41,10 @@ class RegisteredCheckpoints(CheckpointFolder):
     def find_newest(self) -> Path | None:
         """The furthest that is whole. What no register holds is removed: attempts that died have left it."""
         job_id = self._writer.lease.job_id
-        found, known = None, self._writer.run_in_transaction(lambda session: checkpoints.registered(session, job_id))
+        found, known = (
+            None,
+            self._writer.run_in_transaction(lambda session: checkpoints.list_job_checkpoints(session, job_id)),
+        )
         kept = set()
         for row in known:
             path = self.folder / row.name
@@ -69,7 +72,7 @@ class RegisteredCheckpoints(CheckpointFolder):
         size_bytes = sum(file.stat().st_size for file in checkpoint.rglob("*") if file.is_file())
 
         def register(session: Session) -> None:
-            checkpoints.register(
+            checkpoints.register_checkpoint(
                 session,
                 self._writer.lease,
                 name=checkpoint.name,
@@ -87,7 +90,10 @@ class RegisteredCheckpoints(CheckpointFolder):
             raise
         job_id = self._writer.lease.job_id
         kept = {
-            row.name for row in self._writer.run_in_transaction(lambda session: checkpoints.registered(session, job_id))
+            row.name
+            for row in self._writer.run_in_transaction(
+                lambda session: checkpoints.list_job_checkpoints(session, job_id)
+            )
         }
         for path in self.folder.glob(f"{CHECKPOINT_PREFIX}*"):
             if path.name not in kept:
@@ -98,7 +104,7 @@ class RegisteredCheckpoints(CheckpointFolder):
         log.warning("checkpoint.failed", step=step, error=str(error))
         lease = self._writer.lease
         self._writer.run_in_transaction(
-            lambda session: checkpoints.note_failure(
+            lambda session: checkpoints.record_checkpoint_failure(
                 session, lease, step=step, reason=redact_message(error), at=utc_now()
             )
         )
@@ -108,7 +114,9 @@ class RegisteredCheckpoints(CheckpointFolder):
         reason = redact_message(damage)
         lease = self._writer.lease
         self._writer.run_in_transaction(
-            lambda session: checkpoints.strike_off_damaged(session, lease, name=name, reason=reason, at=utc_now())
+            lambda session: checkpoints.remove_damaged_checkpoint(
+                session, lease, name=name, reason=reason, at=utc_now()
+            )
         )
 
     def _remove_unregistered(self, kept: set[str]) -> None:

@@ -15,7 +15,7 @@ from greencore.training.models import load_meta_model, load_tokenizer
 from greencore.training.rows import tokenise_rows
 from greencore.training.shapes import is_encoder_decoder
 from store.database import Database
-from store.datasets import rows_file
+from store.datasets import locate_rows_file
 from store.settings import Settings, get_settings
 from store.token_statistics import TokenStatisticsRepository
 from worker.faults import explain_error
@@ -35,7 +35,7 @@ def count_dataset_tokens(dataset_id: str, model: str) -> None:
     database = Database(settings.database_url)
     try:
         with database.session() as session:
-            if not TokenStatisticsRepository(session).is_wanted(dataset_id, model):
+            if not TokenStatisticsRepository(session).is_pending(dataset_id, model):
                 log.info("token_counts.not_needed", dataset=dataset_id, model=model)
                 return
         counts, error = None, None
@@ -83,7 +83,7 @@ def count_row_tokens(
 
 def _count_stored_dataset(database: Database, settings: Settings, dataset_id: str, model: str) -> dict[str, Any]:
     with database.session() as session:
-        file = rows_file(session, dataset_id, settings)
+        file = locate_rows_file(session, dataset_id, settings)
     folder = fetch_model_folder(model, settings)
     with file.open("rb") as lines:
         return count_row_tokens(

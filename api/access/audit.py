@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.access.principal import Principal
 from api.access.provenance import client_address, has_safe_method, requested_path
 from greencore.clock import Clock
-from store.audit import AuditRepository, Deed
+from store.audit import AuditRecord, AuditRepository
 from store.database import Database
 
 LONGEST_TARGET = 500
@@ -60,7 +60,7 @@ class AuditMiddleware:
     def _write(self, request: Request, status: int) -> None:
         principal = _principal(request)
         route = request.scope.get("route")
-        record = Deed(
+        record = AuditRecord(
             at=self._clock(),
             key_id=principal.key_id if principal else getattr(request.state, "refused_key_id", None),
             owner=principal.owner if principal else None,

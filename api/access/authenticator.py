@@ -10,7 +10,7 @@ from api.access.principal import Principal
 from api.access.sessions import BrowserSession
 from greencore.clock import Clock
 from store.database import Database
-from store.keys import KeyRepository, unusable
+from store.keys import KeyRepository, get_unusable_reason
 from store.tables import ApiKey
 
 CACHE_SECONDS = 3.0
@@ -121,12 +121,12 @@ class Authenticator:
             key = find(keys)
             if key is None:
                 raise KeyRefused("this key is not known here: ask an operator for one")
-            why = unusable(key, at=now)
+            why = get_unusable_reason(key, at=now)
             if why is not None:
                 raise KeyRefused(f"this key ({key.id}) has been {why}: ask an operator for another one", key.id)
-            if session is not None and keys.session_ended(session.id):
+            if session is not None and keys.is_session_ended(session.id):
                 raise KeyRefused("this session was signed out: sign in again at /sign-in", key.id)
-            keys.used(key, at=now)
+            keys.record_use(key, at=now)
             principal = Principal(key.owner, "operator" if key.role == "operator" else "user", key.id, session)
         if len(memory) >= MAX_CACHED:
             memory.clear()

@@ -55,10 +55,13 @@ class ZoneView:
     def of(cls, known: ZoneOut, session: Session, settings: Settings, *, window_hours: float, now: datetime) -> Self:
         """From the stored readings and the stored forecast, by the fallback chain that jobs are steered by."""
         grid = GridRepository(session)
-        basis = grid.basis(known.zone) or settings.basis(known.zone)
-        stored = grid.knowledge(known.zone, basis.signal, now, now + AHEAD, emission_factors=basis.emission_factors)
+        basis = grid.newest_basis(known.zone) or settings.basis(known.zone)
+        stored = grid.load_snapshot(known.zone, basis.signal, now, now + AHEAD, emission_factors=basis.emission_factors)
         static = settings.static_mean(known.zone)
-        in_force, forecast = stored.in_force(now, stale_limit=settings.stale_limit, static=static), stored.outlook(now)
+        in_force, forecast = (
+            stored.resolve_intensity(now, stale_limit=settings.stale_limit, static=static),
+            stored.forecast_from(now),
+        )
         window = find_cleanest_window(forecast, start=now, end=now + AHEAD, hours=window_hours)
         intensity = None if in_force is None else in_force.reading.gco2e_per_kwh
         return cls(

@@ -18,7 +18,7 @@ from api.jobs.endpoints import JobDep
 from api.jobs.schemas import JobOut, jobs_out
 from api.templating import render_page
 from greencore.carbon.accounting import tracker_difference
-from store.checkpoints import registered
+from store.checkpoints import list_job_checkpoints
 from store.emissions import EmissionsRepository
 from store.jobs import JobRepository
 from store.status import FINAL
@@ -41,7 +41,7 @@ def job_page(
     repository = JobRepository(session)
     conditions = conditions_tag(session, context.settings, row, now=now)
     running_seconds = _running_seconds(row, now)
-    tag = page_etag(principal, row.id, row.revision, repository.newest_event(row.id), conditions, running_seconds)
+    tag = page_etag(principal, row.id, row.revision, repository.newest_event_id(row.id), conditions, running_seconds)
     if matches_etag(if_none_match, tag):
         return not_modified_response(tag)
     [job] = jobs_out(session, [row])
@@ -63,7 +63,7 @@ def job_page(
         events=event_rows(session, job.id),
         artifacts=[ArtifactOut.of(artifact) for artifact in repository.artifacts(job.id)],
         files_removed_at=row.files_removed_at,
-        checkpoints=[CheckpointOut.of(checkpoint) for checkpoint in registered(session, job.id)],
+        checkpoints=[CheckpointOut.of(checkpoint) for checkpoint in list_job_checkpoints(session, job.id)],
         running_seconds=running_seconds,
         poll_seconds=None if job.status in FINAL else POLL_SECONDS,
     )

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from sqlalchemy.orm import Session
 
-from store.foreseen import Foreseen, Range, foreseen
+from store.foreseen import PredictedCost, PredictedRange, predict_cost
 from store.jobs import JobRepository
 from store.status import JobStatus
 from store.tables import Job
@@ -20,7 +20,7 @@ class ComparedFigure:
 
     name: str
     unit: str
-    expected: Range | None
+    expected: PredictedRange | None
     metered: float | None
 
     @property
@@ -36,14 +36,14 @@ class Comparison:
     """The figures, and what the expectation rests on."""
 
     figures: Sequence[ComparedFigure]
-    predicted_cost: Foreseen
+    predicted_cost: PredictedCost
 
 
 def compare_with_prediction(session: Session, job: Job, *, pue: float) -> Comparison | None:
     """None for a job that has not succeeded, and where nothing told beforehand what it would take."""
     if job.status is not JobStatus.SUCCEEDED:
         return None
-    expected = foreseen(session, job, pue=pue)
+    expected = predict_cost(session, job, pue=pue)
     if expected is None:
         return None
     costs = [cost for epoch, cost in JobRepository(session).epoch_costs(job.id).items() if epoch > 0]

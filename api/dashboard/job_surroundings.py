@@ -7,8 +7,8 @@ from sqlalchemy.orm import Session
 
 from api.zones.schemas import IntensityOut
 from greencore.carbon import Basis
-from store.eta import Queue, queue_before
-from store.grid import GridRepository, basis_of
+from store.eta import QueueBacklog, load_queue_backlog
+from store.grid import GridRepository, get_job_basis
 from store.settings import Settings
 from store.status import FINAL, JobStatus
 from store.tables import Job
@@ -19,7 +19,7 @@ class JobConditions:
     """`intensity` is None where nothing is known, `queue` for a job that does not stand in one."""
 
     intensity: IntensityOut | None
-    queue: Queue | None
+    queue: QueueBacklog | None
 
 
 def conditions_tag(session: Session, settings: Settings, job: Job, *, now: datetime) -> list[object]:
@@ -30,7 +30,7 @@ def conditions_tag(session: Session, settings: Settings, job: Job, *, now: datet
         return parts
     grid = GridRepository(session)
     basis = _basis(grid, settings, job)
-    newest = grid.newest(job.zone, at=now, signal=basis.signal, emission_factors=basis.emission_factors)
+    newest = grid.newest_reading(job.zone, at=now, signal=basis.signal, emission_factors=basis.emission_factors)
     if newest is not None and now < newest.end:
         return [*parts, newest.start.isoformat(), newest.gco2e_per_kwh]
     # What stands in for a reading is of this hour.
@@ -43,7 +43,7 @@ def load_conditions(session: Session, settings: Settings, job: Job, *, now: date
     if job.zone is not None and job.status not in FINAL:
         grid = GridRepository(session)
         basis = _basis(grid, settings, job)
-        known = grid.in_force(
+        known = grid.resolve_intensity(
             job.zone,
             basis.signal,
             now,
@@ -55,13 +55,13 @@ def load_conditions(session: Session, settings: Settings, job: Job, *, now: date
     return JobConditions(intensity, _queue(session, job))
 
 
-def _queue(session: Session, job: Job) -> Queue | None:
+def _queue(session: Session, job: Job) -> QueueBacklog | None:
     if job.status is not JobStatus.QUEUED:
         return None
-    return queue_before(session, job.zone, priority=job.priority, job_id=job.id)
+    return load_queue_backlog(session, job.zone, priority=job.priority, job_id=job.id)
 
 
 def _basis(grid: GridRepository, settings: Settings, job: Job) -> Basis:
     if job.signal is not None or job.zone is None:
-        return basis_of(job)
-    return grid.basis(job.zone) or settings.basis(job.zone)
+        return get_job_basis(job)
+    return grid.newest_basis(job.zone) or settings.basis(job.zone)

@@ -19,7 +19,7 @@ from api.problems import invalid_fields
 from api.templating import render_page
 from store.intensity_now import newest_readings
 from store.jobs import JobRepository
-from store.open_jobs import MOST, open_jobs
+from store.open_jobs import MAX_COUNT, count_open_jobs
 from store.site import UNKNOWN_ZONE
 from store.sparklines import loss_curves
 from store.status import FINAL, JobStatus
@@ -50,7 +50,7 @@ def jobs_page(
     repository = JobRepository(session)
     which = shown.to_store(owner=principal.owner_filter)
     readings = _readings(session, context, now)
-    counts = open_jobs(session, owner=principal.owner_filter)
+    counts = count_open_jobs(session, owner=principal.owner_filter)
     tag_parts = [
         shown.link,
         counts,
@@ -71,7 +71,7 @@ def jobs_page(
         "statuses": list(JobStatus),
         "zones": [*sorted(context.settings.zones), UNKNOWN_ZONE],
         "counts": counts,
-        "most": MOST,
+        "most": MAX_COUNT,
     }
     if asked.errors:
         refused = render_page("jobs.html", **values, rows=[], older=None, poll_seconds=None)

@@ -91,20 +91,22 @@ def policy_curve(
 
 def _in_force(zone: str, context: AppContext, session: Session, now: datetime) -> ResolvedIntensity | None:
     grid = GridRepository(session)
-    signal = grid.signal(zone)
+    signal = grid.newest_signal(zone)
     if signal is None:
         return None
     settings = context.settings
-    return grid.in_force(zone, signal, now, stale_limit=settings.stale_limit, static=settings.static_mean(zone))
+    return grid.resolve_intensity(
+        zone, signal, now, stale_limit=settings.stale_limit, static=settings.static_mean(zone)
+    )
 
 
 def _percentile_window(policy: Policy, zone: str | None, session: Session, now: datetime) -> IntensitySeries:
     """The past that `percentile` ranks in; the newest part of one that is too long to be ranked at every point."""
     grid = GridRepository(session)
-    signal = None if zone is None else grid.signal(zone)
+    signal = None if zone is None else grid.newest_signal(zone)
     if not isinstance(policy, Percentile) or zone is None or signal is None:
         return IntensitySeries()
-    stored = grid.between(zone, signal, now - timedelta(hours=policy.window_hours), now)
+    stored = grid.readings_between(zone, signal, now - timedelta(hours=policy.window_hours), now)
     return IntensitySeries(stored.readings[-MOST_RANKED_READINGS:])
 
 

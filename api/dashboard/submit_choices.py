@@ -74,8 +74,8 @@ def zone_options(session: Session, settings: Settings, known: Sequence[ZoneOut],
     for zone in known:
         if zone.zone not in settings.zones:  # a job cannot request a site that is not known
             continue
-        basis = grid.basis(zone.zone) or settings.basis(zone.zone)
-        in_force = grid.in_force(
+        basis = grid.newest_basis(zone.zone) or settings.basis(zone.zone)
+        in_force = grid.resolve_intensity(
             zone.zone,
             basis.signal,
             now,

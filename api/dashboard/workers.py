@@ -33,7 +33,7 @@ def workers_page(
     """Those that are alive, and those that were lost within the last hour, each with what it is at."""
     alive_since = now - timedelta(seconds=context.settings.lease_seconds)
     idle_kwh = idle_energy_by_zone(session)
-    seen = WorkerRepository(session).with_jobs(since=alive_since - LOST_WORKER_SHOWN_FOR)
+    seen = WorkerRepository(session).list_with_jobs(since=alive_since - LOST_WORKER_SHOWN_FOR)
     workers = [
         WorkerOut.of(worker, job, principal=principal, alive_since=alive_since, idle_kwh=idle_kwh)
         for worker, job in seen

@@ -61,7 +61,9 @@ def count_tokens(
         known = ", ".join(sorted(context.catalogue)) or "none"
         raise invalid_field("model", f"{model!r} is not in the catalogue: known are {known}")
     with context.database.session() as session:
-        found = TokenStatisticsRepository(session).ask(dataset.id, model, at=now, error_stands=ERROR_RETRY_AFTER)
+        found = TokenStatisticsRepository(session).request_counts(
+            dataset.id, model, at=now, error_lifetime=ERROR_RETRY_AFTER
+        )
     if found.error is not None:
         raise Problem(HTTPStatus.CONFLICT, f"the tokens cannot be counted: {found.error}")
     if found.counts is not None and found.counted_at is not None:

@@ -120,10 +120,10 @@ def delete_dataset(dataset_id: Id, principal: PrincipalDep, context: AppContextD
     """Refused while a job that is not over needs its rows. Jobs that are over stay, and cannot be tried again."""
     with context.database.session() as session:
         datasets = DatasetRepository(session)
-        dataset = datasets.to_delete(dataset_id)
+        dataset = datasets.lock_for_deletion(dataset_id)
         if dataset is None or not principal.can_read(dataset.owner):
             raise _no_dataset(dataset_id)
-        jobs = datasets.open_jobs(dataset_id, limit=JOBS_NAMED + 1)
+        jobs = datasets.list_open_jobs(dataset_id, limit=JOBS_NAMED + 1)
         if jobs:
             named = ", ".join(jobs[:JOBS_NAMED]) + (" and more" if len(jobs) > JOBS_NAMED else "")
             detail = f"{dataset_id} is needed by jobs that are not over: {named}; cancel them, or wait for their end"

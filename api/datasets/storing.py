@@ -42,7 +42,7 @@ def discard_rows(database: Database, settings: Settings, blob: str) -> None:
     with database.session() as session:
         datasets = DatasetRepository(session)
         datasets.lock_blob(blob)
-        if not datasets.shares_blob(blob):
+        if not datasets.is_blob_referenced(blob):
             settings.dataset_file(blob).unlink(missing_ok=True)
             log.info("dataset.rows_removed", blob=blob)
 

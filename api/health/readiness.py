@@ -109,9 +109,9 @@ class Readiness:
                     return {"database": "is read-only at present, or lets this service write nothing: jobs are refused"}
                 workers, faults = WorkerRepository(session), {}
                 within = timedelta(seconds=self._settings.lease_seconds)
-                if not workers.live(within=within, role="scheduler"):
+                if not workers.list_live(within=within, role="scheduler"):
                     faults["scheduler"] = "none is alive: jobs are accepted, but wait"
-                if not workers.live(within=within, role="prepare"):
+                if not workers.list_live(within=within, role="prepare"):
                     faults["prepare_worker"] = "none is alive: new jobs are not validated"
                 unserved = MetricsRepository(session).unserved_zones(lease_seconds=self._settings.lease_seconds)
                 if unserved:

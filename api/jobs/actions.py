@@ -11,7 +11,7 @@ from api.context import NowDep, SessionDep
 from api.jobs.endpoints import JobDep
 from api.jobs.schemas import JobOut, jobs_out
 from api.problems import Problem, problem_responses
-from store.actions import ActionRefused, ask
+from store.actions import ActionRefused, request_action
 from store.jobs import JobRepository
 from store.status import Action
 from store.tables import Job
@@ -48,7 +48,7 @@ def _request_action(session: Session, job: Job, action: Action, principal: Princ
     locked = JobRepository(session).lock(job.id)
     assert locked is not None, "jobs are never deleted"
     try:
-        ask(session, locked, action, by=principal.owner, at=now)
+        request_action(session, locked, action, by=principal.owner, at=now)
     except ActionRefused as refused:
         raise Problem(HTTPStatus.CONFLICT, str(refused)) from refused
     return jobs_out(session, [locked])[0]

@@ -9,12 +9,12 @@ from api.jobs.expected_place import predict_placement
 from api.problems import invalid_field
 from greencore.hyperparameters import Hyperparameters
 from greencore.policy import Budget, Policy
-from store.budget import SmallestBudget, smallest_budget
-from store.costs import Work, WorkUnknown, work
+from store.budget import MinimumBudget, compute_minimum_budget
+from store.costs import EpochWorkload, WorkloadUnknown, estimate_workload
 from store.datasets import DatasetRepository
-from store.jobs import NewJob, policy_for
-from store.pace import Pace
-from store.placement import possible_pues
+from store.jobs import NewJob, adapt_policy_to_method
+from store.pace import EpochEstimate
+from store.placement import list_candidate_pues
 from store.settings import Settings
 from store.workers import WorkerRepository
 
@@ -22,15 +22,15 @@ from store.workers import WorkerRepository
 def refuse_impossible_budget(session: Session, settings: Settings, new: NewJob, *, at: datetime) -> None:
     """Raises the 422 that names the smallest budget, where the one given can certainly not be kept.
 
-    Certain is what rests on a measured pace and on rows that were tokenised as this job tokenises them.
+    Certain is what rests on a measured epoch estimate and on rows that were tokenised as this job tokenises them.
     """
     if new.method != "greentrainer" or new.policy["kind"] != "budget":
         return
     try:
         epoch_workload = estimate_job_workload(session, new)
-    except WorkUnknown:
+    except WorkloadUnknown:
         return
-    policy = policy_for(new.method, new.policy, share=epoch_workload.share)
+    policy = adapt_policy_to_method(new.method, new.policy, share=epoch_workload.share)
     assert isinstance(policy, Budget)
     _, epoch_estimate = predict_placement(session, settings, new, policy, epoch_workload, at=at)
     smallest = _smallest_budget(session, settings, new, policy, epoch_estimate, at)
@@ -50,8 +50,8 @@ def budget_out(
     settings: Settings,
     new: NewJob,
     policy: Policy,
-    epoch_workload: Work,
-    epoch_estimate: Pace,
+    epoch_workload: EpochWorkload,
+    epoch_estimate: EpochEstimate,
     *,
     at: datetime,
 ) -> BudgetOut | None:
@@ -72,16 +72,20 @@ def budget_out(
     )
 
 
-def estimate_job_workload(session: Session, new: NewJob) -> Work:
-    """What an epoch of a checked submission computes. Raises `WorkUnknown`."""
+def estimate_job_workload(session: Session, new: NewJob) -> EpochWorkload:
+    """What an epoch of a checked submission computes. Raises `WorkloadUnknown`."""
     dataset = DatasetRepository(session).get(new.dataset_id)
     assert dataset is not None
-    return work(session, dataset, new.model, new.method, Hyperparameters.model_validate(new.hyperparameters))
+    return estimate_workload(
+        session, dataset, new.model, new.method, Hyperparameters.model_validate(new.hyperparameters)
+    )
 
 
 def _smallest_budget(
-    session: Session, settings: Settings, new: NewJob, policy: Budget, epoch_estimate: Pace, at: datetime
-) -> SmallestBudget | None:
-    workers = WorkerRepository(session).alive(since=at - timedelta(seconds=settings.lease_seconds))
-    pues = possible_pues(workers, settings.zones, new.zone)
-    return smallest_budget(session, policy, epoch_estimate, epochs=new.epochs, pues=pues, deadline=new.deadline, at=at)
+    session: Session, settings: Settings, new: NewJob, policy: Budget, epoch_estimate: EpochEstimate, at: datetime
+) -> MinimumBudget | None:
+    workers = WorkerRepository(session).list_seen_since(since=at - timedelta(seconds=settings.lease_seconds))
+    pues = list_candidate_pues(workers, settings.zones, new.zone)
+    return compute_minimum_budget(
+        session, policy, epoch_estimate, epochs=new.epochs, pues=pues, deadline=new.deadline, at=at
+    )

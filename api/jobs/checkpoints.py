@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from api.context import SessionDep
 from api.jobs.endpoints import NOT_FOUND, JobDep
 from api.listing import Listing, complete_listing
-from store.checkpoints import registered
+from store.checkpoints import list_job_checkpoints
 from store.tables import Checkpoint
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
@@ -40,4 +40,4 @@ class CheckpointOut(BaseModel):
 @router.get("/{job_id}/checkpoints", summary="The checkpoints of a job, newest first", responses=NOT_FOUND)
 def list_checkpoints(job: JobDep, session: SessionDep) -> Listing[CheckpointOut]:
     """Of the last ones, since older ones are removed; the first listed is the one that a worker would go on from."""
-    return complete_listing([CheckpointOut.of(checkpoint) for checkpoint in registered(session, job.id)])
+    return complete_listing([CheckpointOut.of(checkpoint) for checkpoint in list_job_checkpoints(session, job.id)])

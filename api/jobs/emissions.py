@@ -34,7 +34,7 @@ class EmissionsBasisOut(BaseModel):
 
     @classmethod
     def of(cls, job: Job, basis: EmissionsBasis, settlement: Mapping[str, Any]) -> "EmissionsBasisOut":
-        """A job's basis; `settlement` as `EmissionsRepository.by_settlement` gives it."""
+        """A job's basis; `settlement` as `EmissionsRepository.get_settlement_by_job` gives it."""
         return cls(
             status="provisional" if job.settled_at is None else "settled",
             settled_gco2e=settlement["settled_gco2e"],

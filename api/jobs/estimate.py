@@ -17,10 +17,10 @@ from api.jobs.submission import validate_submission
 from api.problems import Problem, problem_responses
 from greencore.policy import Budget, Gate, Policy
 from greencore.policy.ahead import MAX_PROJECTED_HOURS, ProjectedRun, project_run
-from store.costs import Work, WorkUnknown
-from store.eta import queue_before
-from store.jobs import NewJob, policy_for
-from store.pace import Pace
+from store.costs import EpochWorkload, WorkloadUnknown
+from store.eta import load_queue_backlog
+from store.jobs import NewJob, adapt_policy_to_method
+from store.pace import EpochEstimate
 from store.settings import Settings
 
 HOUR = timedelta(hours=1)
@@ -41,9 +41,9 @@ def estimate_job(
     new = validate_submission(request, principal=principal, context=context, session=session, now=now)
     try:
         epoch_workload = estimate_job_workload(session, new)
-    except WorkUnknown as error:
+    except WorkloadUnknown as error:
         raise Problem(HTTPStatus.CONFLICT, f"{error}: try again in a moment") from error
-    policy = policy_for(new.method, new.policy, share=epoch_workload.share)
+    policy = adapt_policy_to_method(new.method, new.policy, share=epoch_workload.share)
     placement, epoch_estimate = predict_placement(session, context.settings, new, policy, epoch_workload, at=now)
     return _estimate(session, context.settings, new, policy, epoch_workload, placement, epoch_estimate, now)
 
@@ -53,12 +53,12 @@ def _estimate(
     settings: Settings,
     new: NewJob,
     policy: Policy,
-    epoch_workload: Work,
+    epoch_workload: EpochWorkload,
     placement: ExpectedPlacement,
-    epoch_estimate: Pace,
+    epoch_estimate: EpochEstimate,
     now: datetime,
 ) -> EstimateOut:
-    queue = queue_before(session, placement.zone, priority=new.priority)
+    queue = load_queue_backlog(session, placement.zone, priority=new.priority)
     wait = queue.wait_hours(epoch_estimate.epoch_hours / epoch_workload.epoch_flops, placement.live_workers)
     start = now + min(wait, MAX_PROJECTED_HOURS) * HOUR
     ungated = policy.model_copy(update={"gate": Gate()})
@@ -120,7 +120,7 @@ def _estimate(
 
 
 def _project_run(
-    policy: Policy, new: NewJob, epoch_estimate: Pace, placement: ExpectedPlacement, start: datetime
+    policy: Policy, new: NewJob, epoch_estimate: EpochEstimate, placement: ExpectedPlacement, start: datetime
 ) -> ProjectedRun:
     """The epochs alone: what is beside them is added, and has to fit before the deadline, too."""
     deadline = (
@@ -142,7 +142,11 @@ def _project_run(
 
 
 def _run_out(
-    found: ProjectedRun, new: NewJob, epoch_workload: Work, epoch_estimate: Pace, placement: ExpectedPlacement
+    found: ProjectedRun,
+    new: NewJob,
+    epoch_workload: EpochWorkload,
+    epoch_estimate: EpochEstimate,
+    placement: ExpectedPlacement,
 ) -> RunOut:
     spread = _combine_spreads(epoch_estimate.spread, epoch_workload.spread)
     kwh = epoch_estimate.epoch_kwh * new.epochs * found.work_share + epoch_estimate.outside_kwh

@@ -93,7 +93,7 @@ def list_events(
     if not accepts_event_stream:
         return as_listing(JobRepository(session).events(job.id, limit=limit, after=after), EventOut.of)
     had = last_event if last_event_id is None else last_event_id
-    if had is not None and job.status in FINAL and JobRepository(session).newest_event(job.id) <= had:
+    if had is not None and job.status in FINAL and JobRepository(session).newest_event_id(job.id) <= had:
         return Response(status_code=HTTPStatus.NO_CONTENT)  # a browser's EventSource stops at nothing else
     return _EventStream(context, principal, job.id, after=had or 0)
 
@@ -109,7 +109,7 @@ class _EventStream(EventSourceResponse):
         self._context, self._owner, self._job_id = context, principal.owner, job_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._context.stream_limiter.acquire(self._owner), self._context.event_feed.following(self._job_id):
+        with self._context.stream_limiter.acquire(self._owner), self._context.event_feed.subscribe(self._job_id):
             await super().__call__(scope, receive, send)
 
 
@@ -124,7 +124,7 @@ async def _stream_messages(
     checked_at = sent_at = time.monotonic()
     yield format_sse_event(retry=RETRY_MS)
     quiet_seconds = min(REAUTHORISE_SECONDS, KEEP_ALIVE_SECONDS)
-    async for batch in context.event_feed.news(job_id, after=after, quiet_seconds=quiet_seconds):
+    async for batch in context.event_feed.stream_batches(job_id, after=after, quiet_seconds=quiet_seconds):
         if time.monotonic() - checked_at >= REAUTHORISE_SECONDS:
             if not await _is_current(context, principal):
                 return

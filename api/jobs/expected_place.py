@@ -9,11 +9,11 @@ from greencore.carbon import IntensitySeries, Signal
 from greencore.carbon.fallback import ResolvedIntensity
 from greencore.policy import Percentile, Policy
 from greencore.policy.ahead import MAX_PROJECTED_HOURS
-from store.costs import Work
+from store.costs import EpochWorkload
 from store.grid import GridRepository
 from store.jobs import NewJob
-from store.pace import Pace, pace_of
-from store.placement import place, zones_of
+from store.pace import EpochEstimate, estimate_epoch_from_flops
+from store.placement import choose_zone, list_worker_zones
 from store.settings import Settings
 from store.workers import WorkerRepository
 
@@ -64,34 +64,36 @@ class ExpectedPlacement:
 
 
 def predict_placement(
-    session: Session, settings: Settings, new: NewJob, policy: Policy, epoch_workload: Work, *, at: datetime
-) -> tuple[ExpectedPlacement, Pace]:
-    """Where the job would run, as the scheduler would choose it, and its pace on a worker there."""
-    workers = WorkerRepository(session).alive(since=at - timedelta(seconds=settings.lease_seconds))
+    session: Session, settings: Settings, new: NewJob, policy: Policy, epoch_workload: EpochWorkload, *, at: datetime
+) -> tuple[ExpectedPlacement, EpochEstimate]:
+    """Where the job would run, as the scheduler would choose it, and its epoch estimate on a worker there."""
+    workers = WorkerRepository(session).list_seen_since(since=at - timedelta(seconds=settings.lease_seconds))
     grid = GridRepository(session)
 
-    def estimate_on(device: str | None) -> Pace:
-        return pace_of(session, settings, model=new.model, epoch_flops=epoch_workload.epoch_flops, device=device)
+    def estimate_on(device: str | None) -> EpochEstimate:
+        return estimate_epoch_from_flops(
+            session, settings, model=new.model, epoch_flops=epoch_workload.epoch_flops, device=device
+        )
 
     if new.zone is not None:
         zone, reason = new.zone, "asked for"
     else:
-        served = [zone for zone in zones_of(workers) if zone in settings.zones]
+        served = [zone for zone in list_worker_zones(workers) if zone in settings.zones]
         zones = served or sorted(settings.zones)
-        bases = {zone: basis for zone in zones if (basis := grid.basis(zone)) is not None}
+        bases = {zone: basis for zone in zones if (basis := grid.newest_basis(zone)) is not None}
         there = estimate_on(next((worker.device for worker in workers), None))
-        found = place(session, zones, bases, there, new.epochs, at=at)
+        found = choose_zone(session, zones, bases, there, new.epochs, at=at)
         zone = found.zone if found is not None else zones[0]
         reason = found.reason if found is not None else f"of {len(zones)} zones none has a reading, and it is the first"
     serving = [worker for worker in workers if worker.zone == zone]
     device = serving[0].device if serving else None
-    basis = grid.basis(zone) or settings.basis(zone)
+    basis = grid.newest_basis(zone) or settings.basis(zone)
     signal, until = basis.signal, at + MAX_PROJECTED_HOURS * HOUR
-    known = grid.knowledge(zone, signal, at, until, emission_factors=basis.emission_factors)
+    known = grid.load_snapshot(zone, signal, at, until, emission_factors=basis.emission_factors)
     static = settings.static_mean(zone)
     in_force, expected_intensity = (
-        known.in_force(at, stale_limit=settings.stale_limit, static=static),
-        known.outlook(at),
+        known.resolve_intensity(at, stale_limit=settings.stale_limit, static=static),
+        known.forecast_from(at),
     )
     placement = ExpectedPlacement(
         zone=zone,
@@ -125,4 +127,4 @@ def _percentile_window(
 ) -> IntensitySeries:
     if not isinstance(policy, Percentile):
         return IntensitySeries()
-    return grid.between(zone, signal, at - policy.window_hours * HOUR, at)
+    return grid.readings_between(zone, signal, at - policy.window_hours * HOUR, at)

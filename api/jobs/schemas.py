@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from api.jobs.emissions import CounterfactualsOut, EmissionsBasisOut
 from greencore.carbon import EmissionFactors, Signal
 from greencore.carbon.accounting import known_emissions
-from store.actions import possible
+from store.actions import list_possible_actions
 from store.emissions import EmissionsRepository
 from store.jobs import JobRepository
 from store.status import Action, JobStatus
@@ -150,7 +150,7 @@ class JobOut(BaseModel):
             owner=job.owner,
             status=job.status,
             reason=job.reason,
-            actions=list(possible(job)),
+            actions=list(list_possible_actions(job)),
             error=job.error,
             model=job.model,
             dataset=job.dataset_id,
@@ -207,7 +207,7 @@ def jobs_out(session: Session, jobs: Sequence[Job]) -> list[JobOut]:
     """Jobs as they leave the API, in their order."""
     ids = [job.id for job in jobs]
     bases = JobRepository(session).emissions_basis(ids)
-    settlements = EmissionsRepository(session).by_settlement(ids)
+    settlements = EmissionsRepository(session).get_settlement_by_job(ids)
     return [
         JobOut.of_job(
             job,

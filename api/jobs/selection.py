@@ -99,7 +99,7 @@ def get_selection(
 ) -> SelectionOut | Response:
     """Epochs that are over, newest first, with the importance and the cost of every tensor."""
     selections = SelectionRepository(session)
-    tag = f'"{ETAG_VERSION}-{job.revision}-{JobRepository(session).newest_event(job.id)}-{limit}-{after}"'
+    tag = f'"{ETAG_VERSION}-{job.revision}-{JobRepository(session).newest_event_id(job.id)}-{limit}-{after}"'
     if matches_etag(if_none_match, tag):
         return not_modified_response(tag)
     response.headers.update(etag_headers(tag))

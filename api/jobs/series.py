@@ -106,7 +106,7 @@ def get_series(
     if start is not None and end is not None and start >= end:
         raise invalid_field("start", f"given {start.isoformat()}: expected a time before {end.isoformat()}, the end")
     asked = [str(points), *(str(edge and round(edge.timestamp() * 1000)) for edge in (start, end))]
-    tag = f'"{ETAG_VERSION}-{job.revision}-{JobRepository(session).newest_event(job.id)}-{"-".join(asked)}"'
+    tag = f'"{ETAG_VERSION}-{job.revision}-{JobRepository(session).newest_event_id(job.id)}-{"-".join(asked)}"'
     if matches_etag(if_none_match, tag):
         return not_modified_response(tag)
     response.headers.update(etag_headers(tag))

@@ -54,7 +54,7 @@ def _reference_errors(
     if request.model not in context.catalogue:
         known = ", ".join(sorted(context.catalogue)) or "none"
         yield FieldProblem(field="model", message=f"{request.model!r} is not in the catalogue: known are {known}")
-    dataset = DatasetRepository(session).usable(request.dataset)
+    dataset = DatasetRepository(session).lock_for_use(request.dataset)
     if dataset is None or not principal.can_read(dataset.owner):
         yield FieldProblem(field="dataset", message=f"there is no dataset {request.dataset!r}: upload one to /datasets")
     if request.zone is not None and request.zone not in context.settings.zones:

@@ -47,7 +47,7 @@ def get_metrics(operator: OperatorDep, request: Request, context: AppContextDep,
     """For operators: they are of all owners. Jobs, energy and workers come from the database, and are the same at every
     API process; those of requests are this process's own."""
     settings, requests = context.settings, context.request_metrics
-    figures = MetricsRepository(session).figures(
+    figures = MetricsRepository(session).collect(
         zones=[*settings.zones, UNKNOWN_ZONE], lease_seconds=settings.lease_seconds
     )
     requests.event_streams.set(context.stream_limiter.open_streams)

@@ -5,12 +5,12 @@ from collections.abc import Collection, Iterator, Sequence
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from store.metrics import WAITING, Figures
+from store.metrics import WAITING_STATUSES, ServiceMetrics
 from store.status import JobStatus
 from store.tables import Provider
 
 
-def build_metric_families(figures: Figures, *, zones: Collection[str], lease_seconds: float) -> Iterator[Metric]:
+def build_metric_families(figures: ServiceMetrics, *, zones: Collection[str], lease_seconds: float) -> Iterator[Metric]:
     """Every family, with a 0 where a zone has none, so that an alert sees a number fall rather than vanish."""
     yield from _jobs(figures, zones, lease_seconds)
     yield from _emissions(figures)
@@ -19,7 +19,7 @@ def build_metric_families(figures: Figures, *, zones: Collection[str], lease_sec
     yield from _processes(figures, zones)
 
 
-def _jobs(figures: Figures, zones: Collection[str], lease_seconds: float) -> Iterator[Metric]:
+def _jobs(figures: ServiceMetrics, zones: Collection[str], lease_seconds: float) -> Iterator[Metric]:
     jobs = GaugeMetricFamily(
         "greentune_jobs", "Jobs by zone and status; no zone: not placed yet", labels=["zone", "status"]
     )
@@ -34,10 +34,10 @@ def _jobs(figures: Figures, zones: Collection[str], lease_seconds: float) -> Ite
         "How long the oldest job has been validating, queued or deferred, since it was submitted or last queued",
         labels=["zone", "status"],
     )
-    ages = {(zone, status): 0.0 for zone in (*zones, "") for status in WAITING}
+    ages = {(zone, status): 0.0 for zone in (*zones, "") for status in WAITING_STATUSES}
     ages.update({(found.zone, found.status): found.oldest_seconds for found in figures.open_jobs})
     for (zone, status), age in sorted(ages.items()):
-        if status in WAITING:
+        if status in WAITING_STATUSES:
             oldest.add_metric([zone, status], age)
     yield oldest
 
@@ -63,7 +63,7 @@ def _jobs(figures: Figures, zones: Collection[str], lease_seconds: float) -> Ite
     yield lease
 
 
-def _emissions(figures: Figures) -> Iterator[Metric]:
+def _emissions(figures: ServiceMetrics) -> Iterator[Metric]:
     energy = CounterMetricFamily(
         "greentune_energy_kwh", "Metered energy of all jobs, lost attempts included", labels=["zone", "component"]
     )
@@ -102,7 +102,7 @@ def _emissions(figures: Figures) -> Iterator[Metric]:
     yield unpriced
 
 
-def _intensities(figures: Figures) -> Iterator[Metric]:
+def _intensities(figures: ServiceMetrics) -> Iterator[Metric]:
     labels = ["zone", "source", "signal"]
     intensity = GaugeMetricFamily(
         "greentune_carbon_intensity_gco2e_per_kwh", "The newest reading of a zone's grid", labels=labels
@@ -137,7 +137,7 @@ def _providers(providers: Sequence[Provider], *, now: float) -> Iterator[Metric]
     yield from (failures, in_a_row, success)
 
 
-def _processes(figures: Figures, zones: Collection[str]) -> Iterator[Metric]:
+def _processes(figures: ServiceMetrics, zones: Collection[str]) -> Iterator[Metric]:
     labels = ["zone", "role"]
     alive = GaugeMetricFamily("greentune_workers", "Live processes; only training workers have a zone", labels=labels)
     silent = GaugeMetricFamily(

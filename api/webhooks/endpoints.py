@@ -10,10 +10,10 @@ from api.context import AppContextDep, NowDep, SessionDep
 from api.listing import Id, Limit, Listing, OlderThan, to_listing
 from api.problems import Problem, invalid_field, problem_responses
 from api.webhooks.schemas import DeliveryOut, IssuedWebhookOut, NewWebhook, WebhookOut
-from store.deliveries import DeliveryRepository, TestUnderWay
+from store.deliveries import DeliveryRepository, TestDeliveryPending
 from store.tables import Webhook
-from store.webhook_url import UrlRefused, networks, parse_url, refuse_private
-from store.webhooks import MOST_PER_OWNER, TooManyWebhooks, WebhookRepository, signing_secret
+from store.webhook_url import UrlRefused, parse_networks, parse_url, refuse_private
+from store.webhooks import MAX_WEBHOOKS_PER_OWNER, TooManyWebhooks, WebhookRepository, derive_signing_secret
 
 router = APIRouter(prefix="/webhooks", tags=["webhooks"])
 
@@ -43,16 +43,18 @@ def create_webhook(
     """The secret to verify messages with is in this answer alone. Told are the ends of jobs of the key's owner."""
     try:
         target = parse_url(new.url)
-        refuse_private(target, networks(context.settings.webhook_private_networks))
+        refuse_private(target, parse_networks(context.settings.webhook_private_networks))
     except UrlRefused as error:
         raise invalid_field("url", str(error)) from None
     try:
         webhook = WebhookRepository(session).add(owner=principal.owner, url=target.url, at=now)
     except TooManyWebhooks:
-        detail = f"{principal.owner} has {MOST_PER_OWNER} webhooks already, the most there may be: delete one first"
+        detail = (
+            f"{principal.owner} has {MAX_WEBHOOKS_PER_OWNER} webhooks already, the most there may be: delete one first"
+        )
         raise Problem(HTTPStatus.CONFLICT, detail) from None
     response.headers["Location"] = f"/webhooks/{webhook.id}"
-    secret = signing_secret(context.settings.secret, webhook.id)
+    secret = derive_signing_secret(context.settings.secret, webhook.id)
     return IssuedWebhookOut(**WebhookOut.of(webhook).model_dump(), secret=secret)
 
 
@@ -99,6 +101,6 @@ def send_test(webhook: WebhookDep, session: SessionDep, now: NowDep) -> Delivery
         )
     try:
         return DeliveryOut.of(DeliveryRepository(session).add_test(webhook, at=now))
-    except TestUnderWay:
+    except TestDeliveryPending:
         detail = f"a test of {webhook.id} is still tried: look at /webhooks/{webhook.id}/deliveries"
         raise Problem(HTTPStatus.CONFLICT, detail) from None

@@ -15,8 +15,8 @@ from api.times import RecordedTime
 from api.zones.schemas import ForecastOut, ForecastReach, HistoryOut, IntensityOut, ProviderOut, ReadingOut, ZoneOut
 from greencore.carbon import IntensitySeries
 from greencore.carbon.fallback import explain_missing_static
-from store.grid import GridRepository, reading_of
-from store.intensity_now import forecasts_made, newest_readings
+from store.grid import GridRepository, to_reading
+from store.intensity_now import forecast_reach_by_zone, newest_readings
 from store.providers import ProviderRepository
 from store.site import UNKNOWN_ZONE
 from store.tables import IntensityReading, Provider
@@ -42,11 +42,11 @@ NOT_FOUND = problem_responses(HTTPStatus.NOT_FOUND)
 @router.get("", summary="The zones, and what is known of each")
 def list_zones(principal: PrincipalDep, context: AppContextDep, session: SessionDep, now: NowDep) -> Listing[ZoneOut]:
     """All that are configured, by name; with `site-unknown` where a worker is alive whose site is not set."""
-    alive = WorkerRepository(session).alive(since=now - timedelta(seconds=context.settings.lease_seconds))
+    alive = WorkerRepository(session).list_seen_since(since=now - timedelta(seconds=context.settings.lease_seconds))
     workers = Counter(worker.zone for worker in alive)
     zones = sorted({*context.settings.zones, *({UNKNOWN_ZONE} & workers.keys())})
     readings = newest_readings(session, zones, at=now)
-    forecasts = forecasts_made(session, {zone: reading.signal for zone, reading in readings.items()})
+    forecasts = forecast_reach_by_zone(session, {zone: reading.signal for zone, reading in readings.items()})
     providers = {provider.zone: provider for provider in ProviderRepository(session).all()}
     return complete_listing(
         [
@@ -65,7 +65,7 @@ def _zone(
     workers: int,
     now: datetime,
 ) -> ZoneOut:
-    newest = None if row is None else reading_of(row)
+    newest = None if row is None else to_reading(row)
     return ZoneOut(
         zone=zone,
         signal=newest and newest.signal,
@@ -88,8 +88,8 @@ def get_intensity(zone: ZoneDep, context: AppContextDep, session: SessionDep, no
     It is what a job's ρ would be decided by now.
     """
     grid, settings = GridRepository(session), context.settings
-    basis = grid.basis(zone) or settings.basis(zone)
-    known = grid.in_force(
+    basis = grid.newest_basis(zone) or settings.basis(zone)
+    known = grid.resolve_intensity(
         zone,
         basis.signal,
         now,
@@ -117,7 +117,7 @@ def get_forecast(
 ) -> ForecastOut:
     """The newest stored forecast: the provider's, and our own from stored readings where that ends or is missing."""
     grid = GridRepository(session)
-    signal = grid.signal(zone)
+    signal = grid.newest_signal(zone)
     expected = IntensitySeries() if signal is None else grid.forecast(zone, signal, now, now + timedelta(hours=hours))
     return ForecastOut.of(zone, signal, expected.readings)
 
@@ -136,10 +136,10 @@ def get_history(
     if begin >= until:
         raise invalid_field("start", f"given {begin.isoformat()}: expected a time before {until.isoformat()}, the end")
     grid = GridRepository(session)
-    signal = grid.signal(zone)
+    signal = grid.newest_signal(zone)
     if signal is None:
         return HistoryOut.of(zone, None, IntensitySeries(), start=begin, end=until)
-    count = grid.count(zone, signal, begin, until)
+    count = grid.count_readings(zone, signal, begin, until)
     if count > MOST_READINGS:
         raise invalid_field("start", f"there are {count:,} readings from there on: expected at most {MOST_READINGS:,}")
-    return HistoryOut.of(zone, signal, grid.between(zone, signal, begin, until), start=begin, end=until)
+    return HistoryOut.of(zone, signal, grid.readings_between(zone, signal, begin, until), start=begin, end=until)

@@ -109,7 +109,7 @@ def deferred_job_id(submit: Submit, database: Database, settings: Settings) -> s
     from scheduler.gates import evaluate_job_gate
     from store.grid import GridRepository
     from store.jobs import JobRepository
-    from store.pace import Pace
+    from store.pace import EpochEstimate
     from store.status import JobStatus
     from store.transitions import transition
 
@@ -127,7 +127,7 @@ def deferred_job_id(submit: Submit, database: Database, settings: Settings) -> s
             fetched_at=NOW,
         )
 
-    pace = Pace(epoch_hours=0.5, epoch_kwh=0.1, startup_hours=0.01, basis="its own epochs")
+    epoch_estimate = EpochEstimate(epoch_hours=0.5, epoch_kwh=0.1, startup_hours=0.01, basis="its own epochs")
     with database.session() as session:
         GridRepository(session).put([hour(0)])
         GridRepository(session).put_forecast("FR", "average", [hour(offset) for offset in range(1, 24)], at=NOW)
@@ -135,7 +135,7 @@ def deferred_job_id(submit: Submit, database: Database, settings: Settings) -> s
         assert job is not None
         transition(session, job, JobStatus.QUEUED, at=NOW)
         job.signal = "average"
-        look = evaluate_job_gate(session, job, pace, settings, zone="FR", computing=False, at=NOW)
+        look = evaluate_job_gate(session, job, epoch_estimate, settings, zone="FR", computing=False, at=NOW)
         assert not look.opens
         transition(session, job, JobStatus.DEFERRED, at=NOW, reason=look.reason)
     return job_id

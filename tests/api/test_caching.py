@@ -18,7 +18,7 @@ from greencore.energy import EnergyInterval
 from greencore.policy import RhoDecision
 from scheduler.settle import settle_prices, store_counterfactuals
 from store import progress
-from store.actions import ask
+from store.actions import request_action
 from store.database import Database
 from store.grid import GridRepository
 from store.jobs import JobRepository
@@ -210,9 +210,9 @@ def test_every_writer_changes_the_etag_of_what_it_changes(
         ),
     )
     after("tracker", lambda s: progress.add_tracker_total(s, lease, at=NOW, tracker_kwh=0.5))
-    after("pause", lambda s: ask(s, locked(s, job_id), Action.PAUSE, by="alice", at=NOW))
-    after("given back", lambda s: progress.give_back(s, lease, at=NOW))
-    after("resume", lambda s: ask(s, locked(s, job_id), Action.RESUME, by="alice", at=NOW))
+    after("pause", lambda s: request_action(s, locked(s, job_id), Action.PAUSE, by="alice", at=NOW))
+    after("given back", lambda s: progress.release_job(s, lease, at=NOW))
+    after("resume", lambda s: request_action(s, locked(s, job_id), Action.RESUME, by="alice", at=NOW))
     lease = after("claim", lambda s: claim(s, job_id, worker_id="w", device="cpu", at=NOW, lease_seconds=60))
     after("end", lambda s: progress.succeed(s, lease, at=NOW, artifacts=[], evaluation={"rows": 1}))
     store_counterfactuals(database, settings, at=NOW)

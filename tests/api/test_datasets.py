@@ -222,7 +222,7 @@ def test_deleting_waits_for_a_submission_that_is_under_way_and_the_other_way_rou
     with database.session() as session:
         datasets, jobs = DatasetRepository(session), JobRepository(session)
         other = upload(GOOD).json()["id"]
-        assert datasets.usable(other) is not None
+        assert datasets.lock_for_use(other) is not None
         deletion, answers = in_background(lambda: client.delete(f"/datasets/{other}"))
         deletion.join(0.3)
         assert deletion.is_alive()
@@ -234,7 +234,7 @@ def test_deleting_waits_for_a_submission_that_is_under_way_and_the_other_way_rou
 
     with database.session() as session:
         datasets = DatasetRepository(session)
-        dataset = datasets.to_delete(dataset_id)
+        dataset = datasets.lock_for_deletion(dataset_id)
         assert dataset is not None
         submission, answers = in_background(submit)
         submission.join(0.3)

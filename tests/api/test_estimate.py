@@ -36,7 +36,7 @@ def measured(database: Database) -> None:
 @pytest.fixture
 def worker(database: Database) -> None:
     with database.session() as session:
-        WorkerRepository(session).seen("worker_1", site=Site(zone="FR"), device="cpu", at=NOW)
+        WorkerRepository(session).record_heartbeat("worker_1", site=Site(zone="FR"), device="cpu", at=NOW)
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ def test_pue_is_in_the_emissions_and_not_in_the_energy(
     grid(database, [300] * 24)
     plain = estimate().json()["now"]
     with database.session() as session:
-        WorkerRepository(session).seen("worker_1", site=Site(zone="FR", pue=1.5), device="cpu", at=NOW)
+        WorkerRepository(session).record_heartbeat("worker_1", site=Site(zone="FR", pue=1.5), device="cpu", at=NOW)
     assert estimate().json()["pue"] == 1.5
     dear = estimate().json()["now"]
     assert dear["energy_kwh"] == plain["energy_kwh"]
@@ -301,7 +301,7 @@ def test_a_job_that_leaves_its_zone_open_is_reckoned_in_the_greenest(
     grid(database, [40] * 24, zone="NO")
     with database.session() as session:
         for zone in ("FR", "NO"):
-            WorkerRepository(session).seen(f"worker_{zone}", site=Site(zone=zone), device="cpu", at=NOW)
+            WorkerRepository(session).record_heartbeat(f"worker_{zone}", site=Site(zone=zone), device="cpu", at=NOW)
 
     place = estimate(zone=None).json()["place"]
 

@@ -169,7 +169,7 @@ def test_a_client_that_has_all_of_a_job_that_is_over_is_told_to_stay_away(
 def test_no_event_is_lost_or_told_twice_while_others_write_and_the_client_comes_and_goes(
     serve: Callable[..., Server], job_id: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_feed, "EVENTS_AT_ONCE", 7)
+    monkeypatch.setattr(event_feed, "MAX_BATCH_EVENTS", 7)
     client = serve().client
     found: list[int] = []
 

@@ -33,7 +33,7 @@ def test_a_service_with_everything_it_needs_is_ready(settings: Settings) -> None
     database = Database(settings.database_url)
     with database.session() as session:
         for role in ("scheduler", "prepare"):
-            WorkerRepository(session).seen(f"{role}_1", role=role)
+            WorkerRepository(session).record_heartbeat(f"{role}_1", role=role)
     database.dispose()
 
     assert ask(settings, "/readyz").json() == {"status": "ok", "warnings": []}
@@ -108,12 +108,12 @@ def test_what_keeps_jobs_waiting_is_named_and_takes_no_api_out_of_service(
 
         with database.session() as session:
             for role in ("scheduler", "prepare"):
-                WorkerRepository(session).seen(f"{role}_1", role=role)
-            WorkerRepository(session).seen("worker_1", site=Site(zone="DE"))
+                WorkerRepository(session).record_heartbeat(f"{role}_1", role=role)
+            WorkerRepository(session).record_heartbeat("worker_1", site=Site(zone="DE"))
         assert set(warnings(client)) == {"training_worker", "data_folder", "catalogue"}
 
         with database.session() as session:
-            WorkerRepository(session).seen("worker_2", site=Site(zone="FR"))
+            WorkerRepository(session).record_heartbeat("worker_2", site=Site(zone="FR"))
             long_ago = utc_now() - timedelta(hours=1)
             session.get_one(Worker, "prepare_1").last_seen_at = long_ago
         assert set(warnings(client)) == {"prepare_worker", "data_folder", "catalogue"}
@@ -128,7 +128,7 @@ def test_a_service_in_which_nothing_can_be_scheduled_is_not_ok(
     with TestClient(create_app(settings)) as client:
         for role in ("scheduler", "prepare"):
             with database.session() as session:
-                WorkerRepository(session).seen(f"{role}_1", role=role)
+                WorkerRepository(session).record_heartbeat(f"{role}_1", role=role)
         assert client.get("/readyz").json()["status"] == "ok"
         with database.session() as session:
             session.get_one(Worker, f"{missing}_1").last_seen_at = utc_now() - timedelta(hours=1)

@@ -103,7 +103,7 @@ def hers(alice: TestClient, client: TestClient, database: Database, settings: Se
     with database.session() as session:
         held = session.get_one(Job, running["id"])
         held.status, held.worker_id = JobStatus.RUNNING, "worker_1"
-        WorkerRepository(session).seen("worker_1", site=Site(zone="FR"), device="cpu", at=NOW)
+        WorkerRepository(session).record_heartbeat("worker_1", site=Site(zone="FR"), device="cpu", at=NOW)
         session.add(
             Checkpoint(
                 job_id=ended["id"], name="step-10-alice", attempt=1, step=10, epochs_done=1, bytes=9, created_at=NOW

@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from api.main import create_app
 from store.database import WAKE_CHANNEL, Database
-from store.jobs import JobRepository, policy_of
+from store.jobs import JobRepository, get_job_policy
 from store.models import ModelRepository
 from store.settings import Settings
 from store.status import JobStatus
@@ -186,7 +186,7 @@ def test_a_method_without_a_rho_is_accepted_whatever_its_policy_asks_for(
     assert response.json()["method"] == method
     with database.session() as session:
         [job] = JobRepository(session).page(limit=1).data
-    policy = policy_of(job)
+    policy = get_job_policy(job)
     assert (policy.lowest_rho()[1], policy.gate.mode) == (1.0, "defer")
 
 

@@ -119,13 +119,13 @@ def test_the_grid_its_sources_and_the_workers_are_told_of(client: TestClient, da
     with database.session() as session:
         GridRepository(session).put(readings)
         for _ in range(3):
-            ProviderRepository(session).failed("FR", "uk", at=now, error="timed out")
-        ProviderRepository(session).answered("FR", "uk", at=now)
+            ProviderRepository(session).record_failure("FR", "uk", at=now, error="timed out")
+        ProviderRepository(session).record_success("FR", "uk", at=now)
         workers = WorkerRepository(session)
-        workers.seen("worker_1", site=Site(zone="FR"))
-        workers.seen("worker_2", site=Site(zone="FR"))
-        workers.seen("worker_3", site=Site(zone="DE"))
-        workers.seen("scheduler_1", role="scheduler")
+        workers.record_heartbeat("worker_1", site=Site(zone="FR"))
+        workers.record_heartbeat("worker_2", site=Site(zone="FR"))
+        workers.record_heartbeat("worker_3", site=Site(zone="DE"))
+        workers.record_heartbeat("scheduler_1", role="scheduler")
         session.flush()
         session.get_one(Worker, "worker_2").last_seen_at = now - timedelta(minutes=5)
 

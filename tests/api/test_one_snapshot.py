@@ -34,7 +34,7 @@ def change(database: Database, job_id: str) -> None:
     ("path", "repository", "method"),
     [
         ("/jobs/{job}", JobRepository, "emissions_basis"),
-        ("/jobs/{job}", EmissionsRepository, "by_settlement"),
+        ("/jobs/{job}", EmissionsRepository, "get_settlement_by_job"),
         ("/jobs", JobRepository, "emissions_basis"),
         ("/jobs/{job}/series", SeriesRepository, "energy"),
         ("/jobs/{job}/selection", SelectionRepository, "epochs"),

@@ -200,7 +200,7 @@ def dispatched(database: Database, job_id: str) -> bool:
 
 def shows_itself(database: Database) -> bool:
     with database.session() as session:
-        return bool(WorkerRepository(session).live(within=timedelta(minutes=1), role="scheduler"))
+        return bool(WorkerRepository(session).list_live(within=timedelta(minutes=1), role="scheduler"))
 
 
 def wait_until(done: Callable[[], bool]) -> None:

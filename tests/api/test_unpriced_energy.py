@@ -30,7 +30,7 @@ def unpriced_job_id(finished_job_id: str, database: Database) -> str:
         )
         job = JobRepository(session).lock(finished_job_id)
         assert job is not None
-        EmissionsRepository(session).add_up(job)
+        EmissionsRepository(session).update_job_emissions(job)
     return finished_job_id
 
 

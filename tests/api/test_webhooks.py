@@ -10,7 +10,7 @@ from sqlalchemy import select, text
 from store.database import Database
 from store.settings import Settings
 from store.tables import Delivery, Job, Webhook
-from store.webhooks import MOST_PER_OWNER, signing_secret
+from store.webhooks import MAX_WEBHOOKS_PER_OWNER, derive_signing_secret
 from tests.api.conftest import MODEL, NOW
 
 URL = "https://hooks.example.com/greentune"
@@ -39,7 +39,7 @@ def test_a_webhook_is_registered_and_its_secret_shown_once(alice: TestClient, se
     }
     assert alice.get(f"/webhooks/{made['id']}").json() == made
     assert alice.get("/webhooks").json() == {"data": [made], "has_more": False}
-    assert secret == signing_secret(settings.secret, made["id"])
+    assert secret == derive_signing_secret(settings.secret, made["id"])
     assert secret.startswith("whsec_")
 
 
@@ -85,7 +85,8 @@ def test_an_owner_has_a_limited_number_however_many_ask_at_once(
 ) -> None:
     with database.session() as session:
         session.add_all(
-            Webhook(id=f"wh_{number}", owner="alice", url=URL, created_at=NOW) for number in range(MOST_PER_OWNER - 1)
+            Webhook(id=f"wh_{number}", owner="alice", url=URL, created_at=NOW)
+            for number in range(MAX_WEBHOOKS_PER_OWNER - 1)
         )
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda _: alice.post("/webhooks", json={"url": URL}), range(4)))
@@ -93,7 +94,7 @@ def test_an_owner_has_a_limited_number_however_many_ask_at_once(
     assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409]
     assert "delete one first" in next(answer.json()["detail"] for answer in answers if answer.status_code == 409)
     register(bob)
-    assert len(alice.get("/webhooks", params={"limit": 200}).json()["data"]) == MOST_PER_OWNER
+    assert len(alice.get("/webhooks", params={"limit": 200}).json()["data"]) == MAX_WEBHOOKS_PER_OWNER
 
 
 def test_lists_go_on_where_they_ended(alice: TestClient) -> None:

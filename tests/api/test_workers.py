@@ -21,12 +21,12 @@ def test_each_process_is_listed_with_its_state_and_the_job_that_it_holds(
     silent = timedelta(seconds=settings.lease_seconds + 1)
     with database.session() as session:
         workers, before = WorkerRepository(session), now - timedelta(seconds=5)
-        workers.seen("worker_a", site=Site(zone="FR", pue=1.2), device="NVIDIA H100", at=before)
-        workers.seen("worker_b", site=Site(zone="FR"), at=now)
-        workers.seen("worker_c", site=Site(zone="FR"), at=now - silent)
-        workers.seen("worker_d", site=Site(zone="FR"), at=now - silent - timedelta(hours=1))
-        workers.seen("worker_e", role="scheduler", at=now)
-        workers.seen("worker_f", role="prepare", at=now)
+        workers.record_heartbeat("worker_a", site=Site(zone="FR", pue=1.2), device="NVIDIA H100", at=before)
+        workers.record_heartbeat("worker_b", site=Site(zone="FR"), at=now)
+        workers.record_heartbeat("worker_c", site=Site(zone="FR"), at=now - silent)
+        workers.record_heartbeat("worker_d", site=Site(zone="FR"), at=now - silent - timedelta(hours=1))
+        workers.record_heartbeat("worker_e", role="scheduler", at=now)
+        workers.record_heartbeat("worker_f", role="prepare", at=now)
         job = session.get_one(Job, job_id)
         job.status, job.worker_id = JobStatus.RUNNING, "worker_a"
 
@@ -51,9 +51,9 @@ def test_the_energy_that_no_job_used_is_told_of_each_site_and_counted_apart_from
 ) -> None:
     with database.session() as session:
         workers = WorkerRepository(session)
-        workers.seen("worker_a", site=Site(zone="FR"), at=now)
-        workers.seen("worker_b", site=Site(zone="GB"), at=now)
-        workers.seen("worker_c", role="prepare", at=now)
+        workers.record_heartbeat("worker_a", site=Site(zone="FR"), at=now)
+        workers.record_heartbeat("worker_b", site=Site(zone="GB"), at=now)
+        workers.record_heartbeat("worker_c", role="prepare", at=now)
         add_to_idle_energy(session, "FR", {"cpu": 0.5, "gpu": 0.25})
         add_to_idle_energy(session, "FR", {"cpu": 0.5, "ram": 0.25})
 

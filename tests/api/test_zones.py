@@ -135,11 +135,11 @@ def test_the_zones_are_listed_with_what_is_known_of_each(
     put_forecast(database, reading(now + HOUR / 2, 60.0, estimated=True, fetched_at=now), at=now)
     with database.session() as session:
         workers = WorkerRepository(session)
-        workers.seen("worker_1", site=Site(zone="FR"), device="cpu", at=now)
-        workers.seen("worker_4", site=Site(zone="DE"), device="cpu", at=now)
-        workers.seen("worker_2", site=Site(zone="FR"), device="cpu", at=now)
+        workers.record_heartbeat("worker_1", site=Site(zone="FR"), device="cpu", at=now)
+        workers.record_heartbeat("worker_4", site=Site(zone="DE"), device="cpu", at=now)
+        workers.record_heartbeat("worker_2", site=Site(zone="FR"), device="cpu", at=now)
         silent = now - timedelta(seconds=settings.lease_seconds + 1)
-        workers.seen("worker_3", site=Site(zone="FR"), device="cpu", at=silent)
+        workers.record_heartbeat("worker_3", site=Site(zone="FR"), device="cpu", at=silent)
 
     zones = {zone["zone"]: zone for zone in client.get("/zones").json()["data"]}
 
@@ -169,10 +169,10 @@ def test_the_fault_of_a_source_is_told_until_it_answers_again(
     minute = timedelta(minutes=1)
     with database.session() as session:
         providers = ProviderRepository(session)
-        providers.answered("FR", "uk", at=now - 10 * minute)
-        providers.failed("FR", "uk", at=now - 5 * minute, error="timed out after 10 s")
-        providers.failed("FR", "uk", at=now - minute, error="answered 503")
-        providers.failed("DE", "energy-charts", at=now, error="no such country")
+        providers.record_success("FR", "uk", at=now - 10 * minute)
+        providers.record_failure("FR", "uk", at=now - 5 * minute, error="timed out after 10 s")
+        providers.record_failure("FR", "uk", at=now - minute, error="answered 503")
+        providers.record_failure("DE", "energy-charts", at=now, error="no such country")
 
     french = provider("FR")
     assert (french["source"], french["failures_in_a_row"], french["fault"]) == ("uk", 2, "answered 503")
@@ -181,7 +181,7 @@ def test_the_fault_of_a_source_is_told_until_it_answers_again(
     assert (provider("DE")["last_success_at"], provider("DE")["fault"]) == (None, "no such country")
 
     with database.session() as session:
-        ProviderRepository(session).answered("FR", "uk", at=now)
+        ProviderRepository(session).record_success("FR", "uk", at=now)
 
     french = provider("FR")
     assert (french["failures_in_a_row"], french["fault"]) == (0, None)

@@ -79,10 +79,10 @@ def stage_workers(database: Database, *, now: datetime, busy_with: str | None = 
     """A training worker whose site has a PUE, one more that is idle, a prepare worker and a scheduler."""
     with database.session() as session:
         workers = WorkerRepository(session)
-        workers.seen("worker-a", at=now, site=Site(zone="FR", pue=1.2), device="NVIDIA H100 80GB HBM3")
-        workers.seen("worker-b", at=now, site=Site(zone="DE"), device="cpu")
-        workers.seen("prepare-a", at=now, role="prepare")
-        workers.seen("scheduler-a", at=now, role="scheduler")
+        workers.record_heartbeat("worker-a", at=now, site=Site(zone="FR", pue=1.2), device="NVIDIA H100 80GB HBM3")
+        workers.record_heartbeat("worker-b", at=now, site=Site(zone="DE"), device="cpu")
+        workers.record_heartbeat("prepare-a", at=now, role="prepare")
+        workers.record_heartbeat("scheduler-a", at=now, role="scheduler")
         if busy_with is not None:
             session.get_one(Job, busy_with).worker_id = "worker-a"
 

@@ -135,11 +135,11 @@ def test_the_fault_of_a_source_is_shown_as_soon_as_it_fails_and_until_it_answers
 
     with dashboard.database.session() as session:
         providers = ProviderRepository(session)
-        providers.answered("FR", "energy-charts", at=answered)
+        providers.record_success("FR", "energy-charts", at=answered)
         for minutes in (3, 2, 1):
             error = "energy-charts: answered 503 <b>Service Unavailable</b>"
-            providers.failed("FR", "energy-charts", at=now - timedelta(minutes=minutes), error=error)
-        providers.failed("MARS", "uk", at=now, error="there is no such zone")
+            providers.record_failure("FR", "energy-charts", at=now - timedelta(minutes=minutes), error=error)
+        providers.record_failure("MARS", "uk", at=now, error="there is no such zone")
     again = page.request.get("/dashboard/grid", headers={"If-None-Match": first})
     assert again.status == 200
     page.reload()
@@ -154,7 +154,7 @@ def test_the_fault_of_a_source_is_shown_as_soon_as_it_fails_and_until_it_answers
     take_pictures(page, "grid-fault")
 
     with dashboard.database.session() as session:
-        ProviderRepository(session).answered("FR", "energy-charts", at=now)
+        ProviderRepository(session).record_success("FR", "energy-charts", at=now)
     page.reload()
     expect(france).to_contain_text("measured, average")
     expect(france.locator(".fault")).to_have_count(0)

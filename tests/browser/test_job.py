@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Page, expect
 from sqlalchemy import insert
 
-from store.actions import ask
+from store.actions import request_action
 from store.jobs import JobRepository
 from store.status import Action, JobStatus
 from store.tables import EnergyInterval, Epoch, Event, Job
@@ -116,7 +116,7 @@ def test_polling_keeps_the_focus_and_what_is_opened_and_so_does_a_reload(
     with dashboard.database.session() as session:
         job = JobRepository(session).lock(job_id)
         assert job is not None
-        ask(session, job, Action.PAUSE, by="alice", at=NOW)
+        request_action(session, job, Action.PAUSE, by="alice", at=NOW)
         job.priority = 7
 
     expect(status_of(page)).to_have_text("pausing")
@@ -234,7 +234,7 @@ def _add_events(dashboard: Dashboard, job_id: str, count: int) -> None:
             session.add(Event(job_id=job_id, at=NOW, type="epoch.started", data=data))
         job = JobRepository(session).lock(job_id)
         assert job is not None
-        JobRepository(session).touch(job)
+        JobRepository(session).increment_revision(job)
 
 
 def _add_epochs(dashboard: Dashboard, job_id: str, count: int) -> None:

@@ -192,7 +192,7 @@ def test_a_poll_of_what_has_not_changed_carries_nothing_and_touches_nothing(
 
     start = hour_before(datetime.now(UTC))
     with dashboard.database.session() as session:
-        zone = GridRepository(session).newest("GB", at=datetime.now(UTC))
+        zone = GridRepository(session).newest_reading("GB", at=datetime.now(UTC))
         assert zone is not None
         cleaner = Reading(zone="GB", start=zone.start, end=zone.end, gco2e_per_kwh=33.0, source="uk", fetched_at=start)
         GridRepository(session).put([cleaner])

@@ -30,7 +30,9 @@ def test_each_process_is_shown_with_its_job_and_the_page_follows_what_becomes_of
     job = stage_job(dashboard.database, dashboard.settings, dataset, JobStatus.RUNNING, now=now, epochs_done=2)
     stage_workers(dashboard.database, now=now, busy_with=job)
     with dashboard.database.session() as session:
-        WorkerRepository(session).seen("worker-c", at=now - timedelta(minutes=10), site=Site(zone="DE"), device="cpu")
+        WorkerRepository(session).record_heartbeat(
+            "worker-c", at=now - timedelta(minutes=10), site=Site(zone="DE"), device="cpu"
+        )
 
     page.goto("/dashboard/workers")
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 from sqlalchemy import select
 
 from store.database import Database
-from store.status import ALLOWED, FINAL, JobStatus
+from store.status import ALLOWED_TRANSITIONS, FINAL, JobStatus
 from store.tables import Artifact, EnergyInterval, Epoch, Event, Job, Step
 
 WEIGHTS = "model.safetensors"
@@ -77,7 +77,7 @@ def _check_transitions(job: Job, events: Iterable[Event]) -> None:
             continue
         came_from, went_to = JobStatus(event.data["from"]), JobStatus(event.data["to"])
         assert came_from is stands, f"{job.id}: event {event.id} leaves {came_from}, but the job stood at {stands}"
-        assert went_to in ALLOWED[came_from]
+        assert went_to in ALLOWED_TRANSITIONS[came_from]
         stands = went_to
     assert stands is job.status
     assert (job.finished_at is not None) == (stands in FINAL)

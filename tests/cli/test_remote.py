@@ -74,7 +74,7 @@ def measured(database: Database) -> None:
     with database.session() as session:
         costs = RowCosts((2e8, 0.0), (6e8, 0.0), {"full": 1.0})
         ModelRepository(session).put(MODEL, parameters=10**8, tensors=100, rho_floor=0.35, costs=costs, at=NOW)
-        WorkerRepository(session).seen("worker_1", site=Site(zone="FR"), device="cpu", at=NOW)
+        WorkerRepository(session).record_heartbeat("worker_1", site=Site(zone="FR"), device="cpu", at=NOW)
 
 
 def test_a_file_is_uploaded_and_a_run_submitted_with_every_option(
@@ -247,10 +247,10 @@ def test_zones_name_the_fault_of_a_source_that_does_not_answer(
     assert "failed" not in greentune.shown("zones")
     with database.session() as session:
         providers = ProviderRepository(session)
-        providers.answered("FR", "uk", at=NOW - timedelta(hours=2))
+        providers.record_success("FR", "uk", at=NOW - timedelta(hours=2))
         for minutes in (2, 1):
-            providers.failed("FR", "uk", at=NOW - timedelta(minutes=minutes), error="timed out\x1b[2J")
-        providers.failed("GB", "static", at=NOW, error="no mean")
+            providers.record_failure("FR", "uk", at=NOW - timedelta(minutes=minutes), error="timed out\x1b[2J")
+        providers.record_failure("GB", "static", at=NOW, error="no mean")
 
     answered = format_short_time(NOW - timedelta(hours=2))
     fault = f"FR: uk has failed 2 times in a row since {answered} UTC: timed out�[2J"

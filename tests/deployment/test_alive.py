@@ -85,7 +85,7 @@ def test_a_scheduler_is_well_while_it_is_heard(settings: Settings, database: Dat
     """The one connection that the database hears besides is this test's own."""
     assert "no scheduler" in (scheduler.alive.find_problem(settings) or "")
     with database.session() as session:
-        WorkerRepository(session).seen("scheduler_1", role="scheduler")
+        WorkerRepository(session).record_heartbeat("scheduler_1", role="scheduler")
     assert scheduler.alive.find_problem(settings) is None
 
     with database.session() as session:
@@ -95,7 +95,7 @@ def test_a_scheduler_is_well_while_it_is_heard(settings: Settings, database: Dat
 
 def test_a_scheduler_that_another_machine_speaks_for_is_not_well(settings: Settings, database: Database) -> None:
     with database.session() as session:
-        WorkerRepository(session).seen("scheduler_of_another_machine", role="scheduler")
+        WorkerRepository(session).record_heartbeat("scheduler_of_another_machine", role="scheduler")
     database.dispose()
     assert "has heard nothing from this machine" in (scheduler.alive.find_problem(settings) or "")
 

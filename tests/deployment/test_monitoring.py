@@ -18,7 +18,7 @@ from api.main import create_app
 from api.metrics.families import build_metric_families
 from api.metrics.requests import RequestMetrics
 from greencore.clock import utc_now
-from store.metrics import Figures, Intensity, JobCount, OpenJobs, Processes, UnpricedEnergy
+from store.metrics import JobCount, NewestIntensity, OpenJobs, ProcessCount, ServiceMetrics, UnpricedEnergy
 from store.settings import Settings
 from store.status import JobStatus
 from store.tables import EnergyTotal, IdleEnergy, Provider
@@ -39,15 +39,15 @@ def every_sample() -> dict[str, set[str]]:
     """Each name that /metrics can give, with its labels: of a service that has all there is to tell of."""
     now = utc_now()
     provider = Provider(zone="FR", failures=1, consecutive_failures=1, last_success_at=now)
-    figures = Figures(
+    figures = ServiceMetrics(
         at=now,
         counts=[JobCount("FR", JobStatus.RUNNING, 1, 1.0)],
         open_jobs=[OpenJobs("FR", JobStatus.RUNNING, 1.0, 0.5, 30.0)],
-        intensities=[Intensity("FR", "average", "static", 50.0, 60.0)],
+        intensities=[NewestIntensity("FR", "average", "static", 50.0, 60.0)],
         energy=[EnergyTotal(zone="FR", component="cpu", kwh=1.0)],
         idle_energy=[IdleEnergy(zone="FR", component="cpu", kwh=1.0)],
         providers=[provider],
-        processes=[Processes("FR", "train", 1, 0, 1.0)],
+        processes=[ProcessCount("FR", "train", 1, 0, 1.0)],
         unpriced=[UnpricedEnergy("FR", 1.0)],
     )
     requests = RequestMetrics(CollectorRegistry())

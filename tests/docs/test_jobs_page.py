@@ -17,10 +17,10 @@ from cli.main import app
 from greencore.hyperparameters import Hyperparameters, ResultForm
 from greencore.training.delta import DELTA_FILE_NAME
 from scheduler.webhooks import BACKOFF_FACTOR, FIRST_RETRY_DELAY
-from store.deliveries import GIVEN_UP_UNTIL_DISABLED
+from store.deliveries import MAX_FAILED_DELIVERIES
 from store.settings import Settings
-from store.status import ALLOWED, FINAL, JobStatus
-from store.webhooks import MOST_PER_OWNER, signing_secret
+from store.status import ALLOWED_TRANSITIONS, FINAL, JobStatus
+from store.webhooks import MAX_WEBHOOKS_PER_OWNER, derive_signing_secret
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "jobs.md").read_text()
 
@@ -37,7 +37,7 @@ def first_cells(title: str) -> list[str]:
 
 def test_every_status_is_explained_and_the_final_ones_lead_on_by_a_retry_alone() -> None:
     assert sorted(first_cells("Where a job can stand")) == sorted(JobStatus)
-    assert {status for status in FINAL if ALLOWED[status]} == {JobStatus.FAILED, JobStatus.CANCELLED}
+    assert {status for status in FINAL if ALLOWED_TRANSITIONS[status]} == {JobStatus.FAILED, JobStatus.CANCELLED}
 
 
 def test_every_method_and_every_form_of_a_result_is_explained() -> None:
@@ -71,14 +71,14 @@ def test_the_receiver_of_webhooks_takes_what_is_signed_and_nothing_else() -> Non
     [message] = re.findall(r"```json\n(.*?)```", text, flags=re.DOTALL)
     names: dict[str, Any] = {}
     exec(code, names)
-    secret, now = signing_secret("s" * 32, "wh_1"), datetime.now(UTC)
+    secret, now = derive_signing_secret("s" * 32, "wh_1"), datetime.now(UTC)
     headers = {
         "webhook-id": "msg_1",
         "webhook-timestamp": str(int(now.timestamp())),
         "webhook-signature": Webhook(secret).sign("msg_1", now, message),
     }
     assert names["receive"](secret, headers, message.encode()) == json.loads(message)
-    assert names["receive"](signing_secret("s" * 32, "wh_2"), headers, message.encode()) is None
+    assert names["receive"](derive_signing_secret("s" * 32, "wh_2"), headers, message.encode()) is None
 
 
 def test_the_page_tells_the_webhooks_figures() -> None:
@@ -87,8 +87,8 @@ def test_the_page_tells_the_webhooks_figures() -> None:
     minutes = ", ".join(f"{pause / 60:.0f}" for pause in pauses[1:4]) + f" and {pauses[4] / 60:.0f} minutes"
     assert f"after {pauses[0]:.0f} s, then {minutes}, {pauses[5] / 3600:.1f} and {pauses[6] / 3600:.0f} hours" in text
     assert Settings.model_fields["webhook_max_attempts"].default == len(pauses) + 1
-    assert f"at most {MOST_PER_OWNER} webhooks" in text
-    assert GIVEN_UP_UNTIL_DISABLED == 10
+    assert f"at most {MAX_WEBHOOKS_PER_OWNER} webhooks" in text
+    assert MAX_FAILED_DELIVERIES == 10
 
 
 def test_the_last_message_of_a_stream_has_its_name() -> None:

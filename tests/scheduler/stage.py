@@ -82,7 +82,7 @@ def events(database: Database, job_id: str) -> list[Event]:
 def add_worker(database: Database, zone: str, *, name: str = "worker_1", pue: float = 1.0) -> None:
     """A live training worker in a zone: it was seen just now by the database's clock, which no test turns."""
     with database.session() as session:
-        WorkerRepository(session).seen(name, site=Site(zone=zone, pue=pue), device="cpu")
+        WorkerRepository(session).record_heartbeat(name, site=Site(zone=zone, pue=pue), device="cpu")
 
 
 def backdate_lease(database: Database, job_id: str) -> None:

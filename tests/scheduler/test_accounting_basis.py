@@ -14,9 +14,9 @@ from greencore.policy import decide_rho, parse_policy
 from scheduler import Scheduler
 from scheduler.settle import settle_prices
 from store.database import Database
-from store.grid import GridRepository, basis_of
-from store.jobs import policy_of
-from store.placement import place
+from store.grid import GridRepository, get_job_basis
+from store.jobs import get_job_policy
+from store.placement import choose_zone
 from store.settings import Settings
 from store.tables import EnergyInterval, Job
 from tests.carbon_provider_server import ManualClock
@@ -80,7 +80,7 @@ def test_zones_that_all_have_direct_figures_are_compared(database: Database) -> 
     put(database, reading("GB", 100.0, "direct"), reading("IE", 90.0, "direct"))
     bases = {"GB": Basis("average", DIRECT), "IE": Basis("average", DIRECT), "US": Basis("marginal", DIRECT)}
     with database.session() as session:
-        found = place(session, list(bases), bases, None, 1, at=START + HOUR / 2)
+        found = choose_zone(session, list(bases), bases, None, 1, at=START + HOUR / 2)
     assert found is not None
     assert found.zone == "IE"
     assert "not compared, being of another kind: US (marginal, direct)" in found.reason
@@ -105,16 +105,16 @@ def test_direct_energy_without_a_reading_stays_unpriced_and_says_why(
     clock.advance(hours=500)
     with database.session() as session:
         job = session.get_one(Job, job_id)
-        series = GridRepository(session).filled(
+        series = GridRepository(session).series_with_fallback(
             "GB",
-            basis_of(job),
+            get_job_basis(job),
             clock(),
             clock() + HOUR,
             stale_limit=settings.stale_limit,
             static=settings.static_mean("GB"),
         )
         assert len(series) == 0
-        known = build_policy_context(session, job, policy_of(job), settings, epochs_left=1, at=clock())
+        known = build_policy_context(session, job, get_job_policy(job), settings, epochs_left=1, at=clock())
     assert (known.reading, known.step) == (None, None)
     steps = parse_policy({"kind": "steps", "steps": [{"rho": 0.5}]})
     why = "no yearly mean stands in, which is average, life cycle: it is not mixed with figures"
@@ -126,9 +126,9 @@ def test_life_cycle_energy_without_a_reading_has_the_yearly_mean(
 ) -> None:
     job_id = add_job(database, zone="GB", signal="average", emission_factors="lifecycle")
     with database.session() as session:
-        series = GridRepository(session).filled(
+        series = GridRepository(session).series_with_fallback(
             "GB",
-            basis_of(session.get_one(Job, job_id)),
+            get_job_basis(session.get_one(Job, job_id)),
             clock(),
             clock() + HOUR,
             stale_limit=settings.stale_limit,
@@ -144,14 +144,14 @@ def test_a_zone_whose_source_has_changed_keeps_both_kinds_apart(settings: Settin
     span = START, START + 6 * HOUR
     with database.session() as session:
         grid = GridRepository(session)
-        assert grid.basis("GB") == Basis("average", "lifecycle")
-        assert [one.gco2e_per_kwh for one in grid.between("GB", "average", *span)] == [150.0] * 3
-        old = grid.between("GB", "average", *span, emission_factors="direct")
+        assert grid.newest_basis("GB") == Basis("average", "lifecycle")
+        assert [one.gco2e_per_kwh for one in grid.readings_between("GB", "average", *span)] == [150.0] * 3
+        old = grid.readings_between("GB", "average", *span, emission_factors="direct")
         assert [one.gco2e_per_kwh for one in old] == [100.0] * 3
         for factors, values in (("direct", {100.0}), ("lifecycle", {150.0})):
-            known = grid.knowledge("GB", "average", *span, emission_factors=factors)  # type: ignore[arg-type]
+            known = grid.load_snapshot("GB", "average", *span, emission_factors=factors)  # type: ignore[arg-type]
             assert {one.gco2e_per_kwh for one in known.readings} == values
-        newest = grid.newest("GB", at=START + 9 * HOUR, signal="average", emission_factors="direct")
+        newest = grid.newest_reading("GB", at=START + 9 * HOUR, signal="average", emission_factors="direct")
         assert newest is not None
         assert newest.start == START + 2 * HOUR
 

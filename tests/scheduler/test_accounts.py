@@ -12,7 +12,7 @@ from greencore.carbon.accounting import price_by_reading
 from greencore.energy import EnergyInterval
 from scheduler.settle import settle_prices, store_counterfactuals
 from store import progress
-from store.actions import ask
+from store.actions import request_action
 from store.database import Database
 from store.grid import GridRepository
 from store.jobs import JobRepository
@@ -64,7 +64,7 @@ class Scene:
     ) -> None:
         interval = EnergyInterval(hour(begins), hour(ends), kwh, 0.0, 0.0, "RAPL", "none", "none")
         with self.database.session() as session:
-            series = GridRepository(session).filled(
+            series = GridRepository(session).series_with_fallback(
                 zone,
                 Basis(),
                 interval.start,
@@ -106,11 +106,11 @@ class Scene:
             job.control = "defer"
             JobRepository(session).record(job.id, "gate.closed", at=hour(at), reason="dirty")
             session.flush()
-            progress.give_back(session, lease, at=hour(at))
+            progress.release_job(session, lease, at=hour(at))
 
     def asked(self, action: Action, at: float) -> None:
         with self.database.session() as session:
-            ask(session, self.locked(session), action, by="alice", at=hour(at))
+            request_action(session, self.locked(session), action, by="alice", at=hour(at))
 
     def succeeded(self, lease: Lease, at: float) -> Mapping[str, Any]:
         """The account of the job, which ends with its result."""
@@ -376,7 +376,7 @@ def test_an_account_is_priced_as_the_job_was(stage: Any, database: Database) -> 
     scene.used(lease, 1, 0, 1, 1.0)
     settle_prices(database, scene.settings, at=hour(2))
     with database.session() as session:  # revised after its price was final
-        rows = GridRepository(session).between("FR", "average", hour(0), hour(8))
+        rows = GridRepository(session).readings_between("FR", "average", hour(0), hour(8))
         GridRepository(session).put(replace(row, gco2e_per_kwh=150) for row in rows)
     found = scene.succeeded(lease, 1)
     assert found["constant_now"]["emissions_gco2e"] == pytest.approx(100)

@@ -63,7 +63,7 @@ def look(poller: IntensityPoller) -> None:
 def stored(database: Database, start_hours: float, end_hours: float, *, forecast: bool = False) -> IntensitySeries:
     with database.session() as session:
         grid = GridRepository(session)
-        find = grid.forecast if forecast else grid.between
+        find = grid.forecast if forecast else grid.readings_between
         return find("GB", "average", START + start_hours * HOUR, START + end_hours * HOUR)
 
 
@@ -230,7 +230,7 @@ def test_only_zones_with_a_worker_or_an_open_job_are_asked_about(
         scheduler._intensity_poller.wait_for_polls()
         assert provider.log != []
     with database.session() as session:
-        assert GridRepository(session).newest("FR", at=clock()) is None
+        assert GridRepository(session).newest_reading("FR", at=clock()) is None
 
 
 def test_a_source_that_changes_from_average_to_marginal_keeps_the_two_apart(
@@ -250,12 +250,12 @@ def test_a_source_that_changes_from_average_to_marginal_keeps_the_two_apart(
         clock.advance(minutes=1)
     with database.session() as session:
         grid = GridRepository(session)
-        average = grid.newest("GB", at=clock(), signal="average")
-        marginal = grid.newest("GB", at=clock(), signal="marginal")
+        average = grid.newest_reading("GB", at=clock(), signal="average")
+        marginal = grid.newest_reading("GB", at=clock(), signal="marginal")
         assert average is not None
         assert marginal is not None
         assert (average.signal, marginal.signal) == ("average", "marginal")
-        assert grid.signal("GB") == "marginal"
+        assert grid.newest_signal("GB") == "marginal"
 
 
 def test_a_trace_that_runs_fast_is_stored_in_bounds(
@@ -269,6 +269,6 @@ def test_a_trace_that_runs_fast_is_stored_in_bounds(
         clock.advance(seconds=30)
         look(poller)
     with database.session() as session:
-        history = GridRepository(session).between("GB", "average", START - 30 * HOUR, START + HOUR)
+        history = GridRepository(session).readings_between("GB", "average", START - 30 * HOUR, START + HOUR)
     assert gaps(history) == 0
     assert 3000 <= len(history) <= 3020

@@ -9,7 +9,7 @@ import pytest
 from greencore.carbon import Basis
 from scheduler import Scheduler
 from store.database import Database
-from store.placement import place
+from store.placement import choose_zone
 from store.settings import Settings
 from tests.carbon_provider_server import ManualClock
 from tests.scheduler.stage import START, add_job, add_worker, read_job, write_trace
@@ -41,7 +41,7 @@ def test_the_reason_has_the_figures(scheduler: Scheduler, database: Database) ->
     add_job(database)
     scheduler.tick()
     with database.session() as session:
-        found = place(
+        found = choose_zone(
             session,
             ["CLEAN_NOW", "CLEAN_LATER"],
             {"CLEAN_NOW": Basis(), "CLEAN_LATER": Basis()},
@@ -58,12 +58,12 @@ def test_average_and_marginal_zones_are_not_compared(scheduler: Scheduler, datab
     scheduler.tick()
     with database.session() as session:
         zones = ["CLEAN_NOW", "CLEAN_LATER"]
-        found = place(
+        found = choose_zone(
             session, zones, {"CLEAN_NOW": Basis("marginal", "direct"), "CLEAN_LATER": Basis()}, None, 1, at=START
         )
         assert found is not None
         assert found.zone == "CLEAN_LATER"
-        assert place(session, [], {}, None, 1, at=START) is None
+        assert choose_zone(session, [], {}, None, 1, at=START) is None
 
 
 def test_a_job_that_was_priced_by_the_average_stays_with_it(scheduler: Scheduler, database: Database) -> None:

@@ -13,7 +13,7 @@ import redis
 from scheduler import Scheduler
 from scheduler.broker import Broker
 from scheduler.reclaim import OutageDetector, kill_unresponsive_jobs, reclaim_lost_jobs
-from store.actions import ask
+from store.actions import request_action
 from store.database import Database
 from store.jobs import JobRepository
 from store.leases import LeaseLost, renew
@@ -33,7 +33,7 @@ def asked(database: Database, job_id: str, action: Action) -> None:
     with database.session() as session:
         job = JobRepository(session).lock(job_id)
         assert job is not None
-        ask(session, job, action, by="alice", at=START)
+        request_action(session, job, action, by="alice", at=START)
 
 
 def test_a_lost_job_is_queued_again_and_fails_after_too_many_losses(database: Database, settings: Settings) -> None:

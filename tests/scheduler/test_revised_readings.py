@@ -78,7 +78,7 @@ def look(poller: IntensityPoller) -> None:
 
 def stored_in_starts_hour(database: Database) -> float:
     with database.session() as session:
-        reading = GridRepository(session).between("GB", "average", START, START + HOUR).at(START)
+        reading = GridRepository(session).readings_between("GB", "average", START, START + HOUR).at(START)
     assert reading is not None
     assert not reading.estimated
     return reading.gco2e_per_kwh
@@ -87,7 +87,7 @@ def stored_in_starts_hour(database: Database) -> float:
 def run_job(database: Database, *, kwh: float) -> str:
     """A job of one interval in START's hour, which is over."""
     with database.session() as session:
-        factors = GridRepository(session).emission_factors("GB", "average")
+        factors = GridRepository(session).newest_emission_factors("GB", "average")
     job_id = add_job(database, zone="GB", signal="average", emission_factors=factors)
     lease = claim_as_worker(database, job_id, at=START)
     used = EnergyInterval(
@@ -101,7 +101,7 @@ def run_job(database: Database, *, kwh: float) -> str:
         ram_method="none",
     )
     with database.session() as session:
-        known = GridRepository(session).between("GB", "average", START, START + HOUR)
+        known = GridRepository(session).readings_between("GB", "average", START, START + HOUR)
         progress.add_energy(session, lease, 1, used, price_by_reading(used, known))
         progress.succeed(session, lease, at=START + HOUR, artifacts=[], evaluation={})
     return job_id
@@ -196,7 +196,7 @@ def test_a_value_that_is_revised_while_the_one_before_settles_a_price_is_priced_
             job = JobRepository(session).lock(job_id)  # as settlement does
             assert job is not None
             grid = GridRepository(session)
-            known = grid.between("GB", "average", START, START + HOUR)
+            known = grid.readings_between("GB", "average", START, START + HOUR)
             for interval in session.query(StoredInterval).filter(StoredInterval.job_id == job_id):
                 interval.emissions_gco2e = interval.energy_kwh * known.readings[0].gco2e_per_kwh
                 interval.settled = True
@@ -262,8 +262,8 @@ def test_a_plan_that_refuses_older_hours_repairs_the_last_day_all_the_same(
         look(poller)
     with database.session() as session:
         grid = GridRepository(session)
-        assert grid.between("GB", "average", START, clock()).mean(START, clock()).covered_share == 1
-        day = grid.between("GB", "average", START - 15 * HOUR, START)
+        assert grid.readings_between("GB", "average", START, clock()).mean(START, clock()).covered_share == 1
+        day = grid.readings_between("GB", "average", START - 15 * HOUR, START)
     assert day.mean(START - 15 * HOUR, START).covered_share == 1
     assert not any(reading.estimated for reading in day)
 

@@ -136,7 +136,7 @@ def test_readings_are_stored_without_gaps(
             scheduler._intensity_poller.wait_for_polls()
             clock.advance(hours=hours)
     with database.session() as session:
-        stored: list[Reading] = list(GridRepository(session).between("X", "average", START, clock() + HOUR))
+        stored: list[Reading] = list(GridRepository(session).readings_between("X", "average", START, clock() + HOUR))
     assert [reading.gco2e_per_kwh for reading in stored] == [112, 113, 114, 115, 116, 117]
 
 

@@ -55,7 +55,7 @@ def meter(database: Database, lease: Lease, begins: float, ends: float, kwh: flo
         ram_method="none",
     )
     with database.session() as session:
-        known = GridRepository(session).knowledge("FR", "average", interval.start, interval.end)
+        known = GridRepository(session).load_snapshot("FR", "average", interval.start, interval.end)
         series = fill_with_fallback(
             interval.start,
             interval.end,

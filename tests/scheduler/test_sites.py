@@ -49,7 +49,7 @@ def test_a_job_without_a_zone_is_not_placed_in_a_clean_one_where_the_site_is_not
     told = events(database, job_id)[-1].data
     assert (told["zone"], told["reason"]) == (UNKNOWN_ZONE, job.reason)
     with database.session() as session:
-        known = GridRepository(session).in_force(
+        known = GridRepository(session).resolve_intensity(
             UNKNOWN_ZONE,
             "average",
             clock(),
@@ -65,7 +65,7 @@ def test_the_worlds_mean_stands_in_before_any_reading_is_stored(
 ) -> None:
     static = settings.static_mean(UNKNOWN_ZONE)
     with database.session() as session:
-        known = GridRepository(session).in_force(
+        known = GridRepository(session).resolve_intensity(
             UNKNOWN_ZONE, None, clock(), stale_limit=settings.stale_limit, static=static
         )
     assert known is not None

@@ -13,7 +13,7 @@ from scheduler.broker import Broker
 from scheduler.placing import Fleet, list_live_workers
 from scheduler.training_dispatch import TrainingDispatcher
 from store.database import Database
-from store.queue import Waiting, in_turn
+from store.queue import WaitingJob, fair_order
 from store.settings import Settings
 from store.status import JobStatus
 from store.tables import Job
@@ -22,8 +22,8 @@ from tests.scheduler.stage import START, add_job, add_worker, claim_as_worker
 OWNERS = st.sampled_from(["alice", "bob", "carol", None])
 
 
-def waiting(number: int, owner: str | None, priority: int) -> Waiting:
-    return Waiting(f"job_{number:03d}", owner, priority, "A", "A", None, None, False)
+def waiting(number: int, owner: str | None, priority: int) -> WaitingJob:
+    return WaitingJob(f"job_{number:03d}", owner, priority, "A", "A", None, None, False)
 
 
 @given(
@@ -34,7 +34,7 @@ def test_each_turn_is_the_highest_priority_then_the_owner_who_holds_least_then_t
 ) -> None:
     left = [waiting(number, owner, priority) for number, (owner, priority) in enumerate(jobs)]
     counted = Counter(held)
-    for job in in_turn(left, counted):
+    for job in fair_order(left, counted):
         assert job == min(left, key=lambda other: (-other.priority, counted[other.owner], other.id))
         left.remove(job)
         counted[job.owner] += 1

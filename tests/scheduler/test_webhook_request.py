@@ -25,10 +25,10 @@ from scheduler.webhook_request import (
     WebhookResponse,
     resolve_host,
 )
-from store.webhook_url import networks
+from store.webhook_url import parse_networks
 from tests.webhook_receiver import WebhookReceiver, WebhookReply
 
-LOCAL = networks(["127.0.0.0/8"])
+LOCAL = parse_networks(["127.0.0.0/8"])
 OPTIONS = ConnectionOptions(LOCAL, total_seconds=0.6, connect_seconds=0.3)
 
 
@@ -110,7 +110,7 @@ def test_a_name_that_leads_elsewhere_the_second_time_is_asked_for_once(receiver:
         asked.append(host)
         return ["127.0.0.1"] if len(asked) == 1 else ["127.0.0.2"]
 
-    options = replace(OPTIONS, allowed_networks=networks(["127.0.0.1/32"]), resolve=rebinding)
+    options = replace(OPTIONS, allowed_networks=parse_networks(["127.0.0.1/32"]), resolve=rebinding)
     url = f"http://rebinding.example.com:{receiver.port}/"
     assert post(url, options).status == 204
     assert asked == ["rebinding.example.com"]

@@ -25,18 +25,18 @@ from scheduler.webhooks import (
     compute_retry_delay,
 )
 from store.database import Database
-from store.deliveries import GIVEN_UP_UNTIL_DISABLED, DeliveryRepository
+from store.deliveries import MAX_FAILED_DELIVERIES, DeliveryRepository
 from store.jobs import JobRepository
 from store.settings import SecretKeyMissing, Settings
 from store.status import JobStatus
 from store.tables import Delivery, Job, Webhook
 from store.transitions import transition
-from store.webhook_url import networks
-from store.webhooks import WebhookRepository, signing_secret
+from store.webhook_url import parse_networks
+from store.webhooks import WebhookRepository, derive_signing_secret
 from tests.scheduler.stage import START, add_job
 from tests.webhook_receiver import WebhookReceiver, WebhookReply
 
-OPTIONS = ConnectionOptions(networks(["127.0.0.0/8"]), resolve=lambda *_: ["127.0.0.1"], total_seconds=5)
+OPTIONS = ConnectionOptions(parse_networks(["127.0.0.0/8"]), resolve=lambda *_: ["127.0.0.1"], total_seconds=5)
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_the_end_of_a_job_arrives_so_that_its_receiver_can_verify_it(
     send(delivery)
 
     [message] = receiver.messages
-    told = Verifier(signing_secret(settings.secret, webhook_id)).verify(message.body, dict(message.headers))
+    told = Verifier(derive_signing_secret(settings.secret, webhook_id)).verify(message.body, dict(message.headers))
     [row] = deliveries(database, webhook_id)
     assert told == row.payload
     assert (told["type"], told["data"]["id"], told["data"]["reason"]) == ("job.cancelled", job_id, "it was enough")
@@ -131,9 +131,9 @@ def test_the_end_of_a_job_arrives_so_that_its_receiver_can_verify_it(
     assert (row.attempts, row.next_attempt_at, row.last_status, row.last_error) == (1, None, 204, None)
     assert row.delivered_at is not None
     with pytest.raises(WebhookVerificationError):
-        Verifier(signing_secret(settings.secret, "wh_another")).verify(message.body, dict(message.headers))
+        Verifier(derive_signing_secret(settings.secret, "wh_another")).verify(message.body, dict(message.headers))
     with pytest.raises(WebhookVerificationError):
-        Verifier(signing_secret(settings.secret, webhook_id)).verify(message.body + b" ", dict(message.headers))
+        Verifier(derive_signing_secret(settings.secret, webhook_id)).verify(message.body + b" ", dict(message.headers))
 
     send(delivery)
     assert len(receiver.messages) == 1
@@ -248,14 +248,14 @@ def test_a_receiver_that_says_gone_gets_nothing_more(
     assert len(deliveries(database, webhook_id)) == 2
 
 
-@pytest.mark.parametrize("taken", [None, GIVEN_UP_UNTIL_DISABLED // 2])
+@pytest.mark.parametrize("taken", [None, MAX_FAILED_DELIVERIES // 2])
 def test_a_webhook_is_disabled_once_too_many_messages_in_a_row_were_given_up(
     database: Database, settings: Settings, receiver: WebhookReceiver, taken: int | None
 ) -> None:
     webhook_id = register(database, receiver.url)
     once = settings.model_copy(update={"webhook_max_attempts": 1})
     with closing(WebhookSender(database, once, options=OPTIONS)) as delivery:
-        for number in range(GIVEN_UP_UNTIL_DISABLED + (0 if taken is None else 2)):
+        for number in range(MAX_FAILED_DELIVERIES + (0 if taken is None else 2)):
             receiver.replies.append(WebhookReply(204 if number == taken else 500))
             end_job(database)
             send(delivery)
@@ -286,8 +286,8 @@ def test_a_message_whose_sender_died_is_sent_by_the_next(
 
     # It was not dead: what it has to say comes late, and changes nothing.
     with database.session() as session:
-        DeliveryRepository(session).failed(dying, status=500, error="answered 500", again_after=timedelta(0))
-        DeliveryRepository(session).put_back(dying)
+        DeliveryRepository(session).record_failure(dying, status=500, error="answered 500", retry_in=timedelta(0))
+        DeliveryRepository(session).release(dying)
     [row] = deliveries(database, webhook_id)
     assert (row.attempts, row.next_attempt_at, row.last_error) == (2, None, None)
 
@@ -473,7 +473,7 @@ def webhooks_looked_at(database: Database) -> bool:
     from store.workers import WorkerRepository
 
     with database.session() as session:
-        return bool(WorkerRepository(session).live(within=timedelta(minutes=1), role="scheduler"))
+        return bool(WorkerRepository(session).list_live(within=timedelta(minutes=1), role="scheduler"))
 
 
 def test_without_a_secret_there_is_no_scheduler(settings: Settings) -> None:
@@ -490,7 +490,7 @@ def test_an_attempt_that_fails_unexpectedly_is_settled_without_the_words_of_the_
 
     webhook = register(database, "https://hooks.example.org/")
     end_job(database)
-    options = ConnectionOptions(networks(["127.0.0.0/8"]), resolve=fails)
+    options = ConnectionOptions(parse_networks(["127.0.0.0/8"]), resolve=fails)
     with closing(WebhookSender(database, settings, options=options)) as delivery:
         delivery.start_round()
         delivery.wait()

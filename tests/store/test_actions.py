@@ -11,13 +11,13 @@ from sqlalchemy.orm import Session
 
 from scheduler.gates import evaluate_job_gate
 from store import progress
-from store.actions import ActionRefused, ask, possible
+from store.actions import ActionRefused, list_possible_actions, request_action
 from store.database import Database
 from store.jobs import JobRepository
 from store.leases import Lease, LeaseLost, claim
-from store.pace import Pace
+from store.pace import EpochEstimate
 from store.settings import Settings
-from store.status import ALLOWED, ASKED, FINAL, HELD_BY_A_WORKER, Action, JobStatus
+from store.status import ACTION_TRANSITIONS, ALLOWED_TRANSITIONS, FINAL, HELD_BY_A_WORKER, Action, JobStatus
 from store.tables import Dataset, Job
 from store.transitions import TransitionRefused, transition
 from tests.scheduler.stage import HOUR, START, add_job, claim_as_worker, events, read_job
@@ -29,7 +29,7 @@ def do(database: Database, job_id: str, action: Action, *, by: str = "alice") ->
     with database.session() as session:
         job = JobRepository(session).lock(job_id)
         assert job is not None
-        ask(session, job, action, by=by, at=LATER)
+        request_action(session, job, action, by=by, at=LATER)
 
 
 def put(database: Database, job_id: str, **columns: object) -> None:
@@ -49,11 +49,11 @@ def failed(database: Database, **columns: object) -> str:
 
 
 def test_every_way_that_can_be_asked_for_is_an_allowed_one() -> None:
-    for ways in ASKED.values():
+    for ways in ACTION_TRANSITIONS.values():
         for current, to in ways.items():
-            assert to in ALLOWED[current]
-    assert all(JobStatus.VALIDATING in ALLOWED[current] for current in ASKED[Action.RETRY])
-    assert set(ASKED) == set(Action)
+            assert to in ALLOWED_TRANSITIONS[current]
+    assert all(JobStatus.VALIDATING in ALLOWED_TRANSITIONS[current] for current in ACTION_TRANSITIONS[Action.RETRY])
+    assert set(ACTION_TRANSITIONS) == set(Action)
 
 
 def test_a_job_that_no_worker_holds_is_cancelled_at_once(database: Database) -> None:
@@ -77,7 +77,7 @@ def test_a_worker_that_holds_a_job_is_asked_to_pause_and_then_to_cancel(database
     job = read_job(database, job_id)
     assert (job.status, job.control) == (JobStatus.CANCELLING, "cancel")
     with database.session() as session:
-        progress.give_back(session, lease, at=LATER)
+        progress.release_job(session, lease, at=LATER)
     job = read_job(database, job_id)
     assert (job.status, job.control, job.control_at, job.worker_id) == (JobStatus.CANCELLED, "run", None, None)
 
@@ -106,11 +106,11 @@ def test_a_gates_longest_delay_counts_from_when_the_job_was_resumed(database: Da
     put(database, job_id, started_at=START)
     do(database, job_id, Action.PAUSE)
     do(database, job_id, Action.RESUME)
-    pace = Pace(epoch_hours=2.0, epoch_kwh=0.1, startup_hours=0.0, basis="its own epochs")
+    epoch_estimate = EpochEstimate(epoch_hours=2.0, epoch_kwh=0.1, startup_hours=0.0, basis="its own epochs")
     with database.session() as session:
         job = JobRepository(session).lock(job_id)
         assert job is not None
-        evaluate_job_gate(session, job, pace, settings, zone="FR", computing=False, at=LATER)
+        evaluate_job_gate(session, job, epoch_estimate, settings, zone="FR", computing=False, at=LATER)
         assert job.gate is not None
         assert job.gate["deadline"] == (LATER + 14 * HOUR).isoformat()
 
@@ -150,7 +150,7 @@ def test_a_job_whose_files_were_removed_is_not_retried(database: Database) -> No
         ActionRefused, match=r"its files were removed at 2026-11-23.*what can be asked of it now: nothing"
     ):
         do(database, job_id, Action.RETRY)
-    assert possible(read_job(database, job_id)) == []
+    assert list_possible_actions(read_job(database, job_id)) == []
 
 
 def test_a_job_whose_dataset_was_deleted_is_not_retried(database: Database) -> None:
@@ -213,7 +213,7 @@ def test_a_claim_waits_for_a_cancel_that_is_not_committed_yet_and_takes_nothing(
     with database.session() as cancelling:
         job = JobRepository(cancelling).lock(job_id)
         assert job is not None
-        ask(cancelling, job, Action.CANCEL, by="alice", at=LATER)
+        request_action(cancelling, job, Action.CANCEL, by="alice", at=LATER)
         cancelling.flush()
         claiming = Thread(target=take)
         claiming.start()
@@ -241,7 +241,7 @@ class Life:
             pass
 
     def asked(self, session: Session) -> None:
-        ask(session, self._locked(session), self.random.choice(list(Action)), by="alice", at=LATER)
+        request_action(session, self._locked(session), self.random.choice(list(Action)), by="alice", at=LATER)
 
     def claimed(self, session: Session) -> None:
         lease = claim(session, self.job_id, worker_id="w", device="cpu", at=LATER, lease_seconds=60)
@@ -257,7 +257,7 @@ class Life:
         transition(session, self._locked(session), JobStatus.DEFERRED, at=LATER, reason="waits")
 
     def given_back(self, session: Session) -> None:
-        progress.give_back(session, self.leases[-1], at=LATER)
+        progress.release_job(session, self.leases[-1], at=LATER)
 
     def succeeded(self, session: Session) -> None:
         progress.succeed(session, self.random.choice(self.leases), at=LATER, artifacts=[], evaluation={})
@@ -268,7 +268,7 @@ class Life:
     def reclaimed(self, session: Session) -> None:
         job = self._locked(session)
         if job.status in HELD_BY_A_WORKER:
-            to = progress.STOPPED.get(job.status, JobStatus.QUEUED)
+            to = progress.STATUS_AFTER_STOP.get(job.status, JobStatus.QUEUED)
             transition(session, job, to, at=LATER)
 
     def _locked(self, session: Session) -> Job:
@@ -292,7 +292,7 @@ def test_whatever_happens_in_whatever_order_the_table_is_kept_and_every_change_i
                 assert told == []
                 assert job.revision == before.revision
             else:
-                assert job.status in ALLOWED[before.status]
+                assert job.status in ALLOWED_TRANSITIONS[before.status]
                 [event] = told
                 assert (event.type, event.data["from"], event.data["to"]) == (
                     f"job.{job.status}",
@@ -314,5 +314,5 @@ def test_a_paused_job_is_given_back_to_its_owner_and_not_to_the_queue(database: 
     lease = claim_as_worker(database, job_id, at=START)
     do(database, job_id, Action.PAUSE)
     with database.session() as session:
-        progress.give_back(session, lease, at=LATER + timedelta(seconds=5))
+        progress.release_job(session, lease, at=LATER + timedelta(seconds=5))
     assert read_job(database, job_id).status is JobStatus.PAUSED

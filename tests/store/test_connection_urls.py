@@ -86,9 +86,9 @@ def second_event(database: Database) -> str:
 
     async def follow() -> str:
         feed = EventFeed(database)
-        with feed.following(job_id):
+        with feed.subscribe(job_id):
             await asyncio.sleep(0.5)  # the listener listens by then, or has failed to
-            reader = feed.news(job_id, after=0, quiet_seconds=60)
+            reader = feed.stream_batches(job_id, after=0, quiet_seconds=60)
             await anext(reader)
             asyncio.get_running_loop().run_in_executor(None, tell)
             async with asyncio.timeout(5):

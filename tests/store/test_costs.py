@@ -7,7 +7,7 @@ import pytest
 
 from greencore.hyperparameters import Hyperparameters
 from greencore.lengths import LengthCounter
-from store.costs import RowCosts, work
+from store.costs import RowCosts, estimate_workload
 from store.database import Database
 from store.models import ModelRepository
 from store.tables import Dataset, TokenStatistics
@@ -44,7 +44,7 @@ def test_counted_tokens_give_the_flops_of_shuffled_batches(
         session.add(TokenStatistics(dataset_id="ds", model="m", asked_at=NOW, counts=counts))
         ModelRepository(session).put("m", parameters=1, tensors=1, rho_floor=0.3, costs=COSTS, at=NOW)
         hyperparameters = Hyperparameters(batch_size=batch_size, max_length=max_length, eval_share=0)
-        found = work(session, dataset, "m", "full", hyperparameters)
+        found = estimate_workload(session, dataset, "m", "full", hyperparameters)
 
     shuffled = 0.0
     for _ in range(20):

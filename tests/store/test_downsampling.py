@@ -7,14 +7,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.downsampling import extremes
+from store.downsampling import find_extremes
 
 VALUES = st.lists(st.floats(allow_nan=True, allow_infinity=False, width=32), max_size=60)
 
 
 @given(VALUES, st.integers(1, 20))
 def test_no_stretch_loses_its_lowest_or_its_highest(values: list[float], stretches: int) -> None:
-    kept = extremes(np.array(values, dtype=np.float64), stretches).tolist()
+    kept = find_extremes(np.array(values, dtype=np.float64), stretches).tolist()
 
     assert kept == sorted(set(kept))
     assert len(kept) <= 2 * stretches

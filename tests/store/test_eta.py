@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from store.database import Database
-from store.eta import Eta, Queue, expected_end, expected_end_of_waiting, keep, queue_before
+from store.eta import Eta, QueueBacklog, compute_running_eta, compute_waiting_eta, load_queue_backlog, update_eta
 from store.jobs import JobRepository
-from store.pace import Pace
+from store.pace import EpochEstimate
 from store.status import JobStatus
 from store.tables import Event, Job, Step
 from store.transitions import transition
@@ -48,7 +48,7 @@ def live(database: Database, job_id: str, generator: random.Random, *, mean: flo
                 job.epochs_done += 1
             if number % max(job.steps // 10, 1) == 0:
                 session.flush()
-                expected = expected_end(session, job, at=now)
+                expected = compute_running_eta(session, job, at=now)
                 if expected is not None:
                     found.append(expected)
     return found
@@ -100,11 +100,11 @@ def test_steps_of_an_attempt_that_was_lost_hours_ago_do_not_count(database: Data
         job.steps_done = 51
         session.add(Step(job_id=job_id, number=51, at=again + SECOND, loss=1.0))
         session.flush()
-        assert expected_end(session, job, at=again + SECOND) is None
+        assert compute_running_eta(session, job, at=again + SECOND) is None
         session.add_all(Step(job_id=job_id, number=n, at=again + (n - 50) * SECOND, loss=1.0) for n in range(52, 61))
         job.steps_done = 60
         session.flush()
-        found = expected_end(session, job, at=again + 10 * SECOND)
+        found = compute_running_eta(session, job, at=again + 10 * SECOND)
     assert found is not None
     assert found.finishes_at == again + (10 + 40 + 5) * SECOND
 
@@ -112,17 +112,17 @@ def test_steps_of_an_attempt_that_was_lost_hours_ago_do_not_count(database: Data
 def test_what_has_hardly_moved_is_not_written_again(database: Database) -> None:
     job = Job(eta=None)
     hour = Eta(START + HOUR, START + 0.8 * HOUR, START + 1.5 * HOUR, "b", START)
-    keep(job, hour)
+    update_eta(job, hour)
     assert job.eta == hour.to_json()
 
     later = START + timedelta(minutes=1)
-    keep(job, Eta(START + 1.01 * HOUR, START + 0.8 * HOUR, START + 1.5 * HOUR, "b", later))
-    keep(job, None)
-    assert Eta.of(job.eta) == hour
+    update_eta(job, Eta(START + 1.01 * HOUR, START + 0.8 * HOUR, START + 1.5 * HOUR, "b", later))
+    update_eta(job, None)
+    assert Eta.from_json(job.eta) == hour
 
     moved = Eta(START + 1.1 * HOUR, START + 0.8 * HOUR, START + 1.5 * HOUR, "b", later)
-    keep(job, moved)
-    assert Eta.of(job.eta) == moved
+    update_eta(job, moved)
+    assert Eta.from_json(job.eta) == moved
 
 
 def test_a_waiting_job_reckons_with_the_queue_before_it(database: Database) -> None:
@@ -132,12 +132,12 @@ def test_a_waiting_job_reckons_with_the_queue_before_it(database: Database) -> N
     add_job(database, zone="NO", hours=100.0)
     add_job(database, JobStatus.QUEUED, zone="FR", hours=50.0, priority=-1)
     mine = add_job(database, zone="FR", hours=1.0)
-    pace = Pace(1.0, 0.06, 0.0, "its own epochs", spread=1.5)
+    epoch_estimate = EpochEstimate(1.0, 0.06, 0.0, "its own epochs", spread=1.5)
     with database.session() as session:
         job = JobRepository(session).lock(mine)
         assert job is not None
-        queue = queue_before(session, "FR", priority=0, job_id=mine)
-        found = expected_end_of_waiting(session, job, pace, workers=2, at=START)
+        queue = load_queue_backlog(session, "FR", priority=0, job_id=mine)
+        found = compute_waiting_eta(session, job, epoch_estimate, workers=2, at=START)
     assert (queue.running, queue.ahead) == (1, 1)
     assert found is not None
     assert (found.finishes_at - START) / HOUR == pytest.approx(3 + 0.6)
@@ -147,8 +147,8 @@ def test_a_waiting_job_reckons_with_the_queue_before_it(database: Database) -> N
 
 
 def test_where_a_worker_is_free_nothing_is_waited_for() -> None:
-    assert Queue(running=1, ahead=0, flops=1e15).wait_hours(1e-15, workers=2) == 0
-    assert Queue(running=1, ahead=1, flops=1e15).wait_hours(1e-15, workers=2) == 0.5
+    assert QueueBacklog(running=1, ahead=0, flops=1e15).wait_hours(1e-15, workers=2) == 0
+    assert QueueBacklog(running=1, ahead=1, flops=1e15).wait_hours(1e-15, workers=2) == 0.5
 
 
 def test_a_job_that_is_over_has_no_eta(database: Database) -> None:
@@ -156,6 +156,6 @@ def test_a_job_that_is_over_has_no_eta(database: Database) -> None:
     with database.session() as session:
         job = JobRepository(session).lock(job_id)
         assert job is not None
-        keep(job, Eta(START, START, START, "b", datetime(2026, 1, 1, tzinfo=UTC)))
+        update_eta(job, Eta(START, START, START, "b", datetime(2026, 1, 1, tzinfo=UTC)))
         transition(session, job, JobStatus.CANCELLED, at=START)
     assert read_job(database, job_id).eta is None

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import update
 
 from store.database import Database
-from store.foreseen import Foreseen, foreseen
+from store.foreseen import PredictedCost, predict_cost
 from store.settings import Settings
 from store.status import JobStatus
 from store.tables import EnergyInterval, Job
@@ -27,9 +27,9 @@ def run(database: Database, settings: Settings, dataset: str, *, days_ago: int, 
     return stage_job(database, settings, dataset, JobStatus.SUCCEEDED, now=at, **WORK, **columns)
 
 
-def found(database: Database, job_id: str, *, pue: float = 1.0) -> Foreseen | None:
+def found(database: Database, job_id: str, *, pue: float = 1.0) -> PredictedCost | None:
     with database.session() as session:
-        return foreseen(session, session.get_one(Job, job_id), pue=pue)
+        return predict_cost(session, session.get_one(Job, job_id), pue=pue)
 
 
 def slow_down(database: Database, job_id: str, factor: float) -> None:

@@ -208,7 +208,7 @@ def test_a_terminated_job_is_billed_to_its_last_sign_of_life(database: Database)
         transition(session, job, JobStatus.CANCELLING, at=NOON)
     show_life(database, lease, NOON, 20.0)
     with database.session() as session:
-        progress.terminate(session, lease, at=NOON, after_seconds=5)
+        progress.cancel_killed_job(session, lease, at=NOON, after_seconds=5)
     assert len(lost(database, lease)) == 1
 
 

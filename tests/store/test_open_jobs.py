@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import text
 
 from store.database import Database
-from store.open_jobs import OF_ALL, OF_OWNER, open_jobs
+from store.open_jobs import COUNT_ALL_QUERY, COUNT_OF_OWNER_QUERY, count_open_jobs
 from store.status import JobStatus
 from store.tables import Job
 from tests.scheduler.stage import add_job
@@ -21,7 +21,7 @@ def test_jobs_under_way_are_counted_by_status_and_those_that_are_over_are_not(da
         job_at(database, status)
 
     with database.session() as session:
-        assert list(open_jobs(session, owner=None).items()) == [(JobStatus.QUEUED, 2), (JobStatus.RUNNING, 1)]
+        assert list(count_open_jobs(session, owner=None).items()) == [(JobStatus.QUEUED, 2), (JobStatus.RUNNING, 1)]
 
 
 def test_an_owner_is_told_of_theirs_alone(database: Database) -> None:
@@ -30,8 +30,8 @@ def test_an_owner_is_told_of_theirs_alone(database: Database) -> None:
     job_at(database, JobStatus.DEFERRED, "bob")
 
     with database.session() as session:
-        assert open_jobs(session, owner="alice") == {JobStatus.RUNNING: 1}
-        assert open_jobs(session, owner="nobody") == {}
+        assert count_open_jobs(session, owner="alice") == {JobStatus.RUNNING: 1}
+        assert count_open_jobs(session, owner="nobody") == {}
 
 
 def test_counting_ends_where_nobody_wants_to_know_more(database: Database) -> None:
@@ -39,7 +39,7 @@ def test_counting_ends_where_nobody_wants_to_know_more(database: Database) -> No
         job_at(database, JobStatus.QUEUED)
 
     with database.session() as session:
-        assert open_jobs(session, owner=None, most=2) == {JobStatus.QUEUED: 3}
+        assert count_open_jobs(session, owner=None, most=2) == {JobStatus.QUEUED: 3}
 
 
 @pytest.mark.parametrize("owner", [None, "alice"])
@@ -56,7 +56,7 @@ def test_among_many_jobs_that_are_over_those_under_way_are_found_in_an_index(
     with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM ANALYZE jobs"))
 
-    query = OF_ALL if owner is None else OF_OWNER.bindparams(owner=owner)
+    query = COUNT_ALL_QUERY if owner is None else COUNT_OF_OWNER_QUERY.bindparams(owner=owner)
     explained = text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {query.text}")
     with database.session() as session:
         asked = {"statuses": ["queued", "running"], "limit": 1001} | ({"owner": owner} if owner else {})

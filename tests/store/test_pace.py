@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from store.database import Database
-from store.pace import DOUBT, pace, pace_of
+from store.pace import ASSUMED_SPREAD, estimate_epoch, estimate_epoch_from_flops
 from store.settings import Settings
 from store.status import JobStatus
 from store.tables import EnergyInterval, Epoch, Job
@@ -61,26 +61,26 @@ def test_a_job_goes_by_its_own_epochs_first_then_by_its_model_then_by_its_device
 ) -> None:
     other = ran(database, [8.0], model="other")
     with database.session() as session:
-        by_device = pace_of(session, settings, model="m", epoch_flops=FLOPS, device="cpu")
-        elsewhere = pace_of(session, settings, model="m", epoch_flops=FLOPS, device="NVIDIA H100")
+        by_device = estimate_epoch_from_flops(session, settings, model="m", epoch_flops=FLOPS, device="cpu")
+        elsewhere = estimate_epoch_from_flops(session, settings, model="m", epoch_flops=FLOPS, device="NVIDIA H100")
     ran(database, [4.0])
     with database.session() as session:
-        by_model = pace_of(session, settings, model="m", epoch_flops=FLOPS, device="cpu")
-        own = pace(session, read_job(database, other), settings, device="cpu")
+        by_model = estimate_epoch_from_flops(session, settings, model="m", epoch_flops=FLOPS, device="cpu")
+        own = estimate_epoch(session, read_job(database, other), settings, device="cpu")
     assert own is not None
     assert [found.epoch_hours for found in (by_device, by_model, own)] == pytest.approx([8.0, 4.0, 8.0])
     assert [found.epoch_kwh for found in (by_device, by_model, own)] == pytest.approx([0.8, 0.4, 0.8])
     assert elsewhere.assumed
     assert own.basis == "its own epochs"
     # The less it is its own, the less sure it is.
-    assert own.spread < by_model.spread < by_device.spread < elsewhere.spread == DOUBT
+    assert own.spread < by_model.spread < by_device.spread < elsewhere.spread == ASSUMED_SPREAD
 
 
 def test_the_spread_is_what_the_epochs_differ_by(database: Database, settings: Settings) -> None:
     def spread(hours: Sequence[float], model: str) -> float:
         ran(database, hours, model=model)
         with database.session() as session:
-            return pace_of(session, settings, model=model, epoch_flops=FLOPS, device="cpu").spread
+            return estimate_epoch_from_flops(session, settings, model=model, epoch_flops=FLOPS, device="cpu").spread
 
     steady, few, wild = spread([1.0] * 6, "steady"), spread([1.0, 1.3], "few"), spread([1.0, 3.0] * 3, "wild")
 
@@ -96,7 +96,7 @@ def test_what_a_job_takes_beside_its_epochs_is_the_mean_of_the_last_ones(
     ran(database, [1.0], outside=0.5)
     ran(database, [1.0], outside=0.3)
     with database.session() as session:
-        found = pace_of(session, settings, model="m", epoch_flops=FLOPS, device="cpu")
+        found = estimate_epoch_from_flops(session, settings, model="m", epoch_flops=FLOPS, device="cpu")
     assert found.outside_hours == pytest.approx(0.4)
     assert found.outside_kwh == pytest.approx(0.04)
 
@@ -104,6 +104,6 @@ def test_what_a_job_takes_beside_its_epochs_is_the_mean_of_the_last_ones(
 def test_an_operators_assumption_takes_the_place_of_ours(database: Database, settings: Settings) -> None:
     told = settings.model_copy(update={"assumed_tflops": 10.0, "assumed_power_w": 200.0})
     with database.session() as session:
-        found = pace_of(session, told, model="m", epoch_flops=3.6e16, device="NVIDIA H100")
+        found = estimate_epoch_from_flops(session, told, model="m", epoch_flops=3.6e16, device="NVIDIA H100")
     assert [found.epoch_hours, found.epoch_kwh] == pytest.approx([1.0, 0.2])
     assert found.basis == "what is assumed: 10 TFLOP/s, 200 W"

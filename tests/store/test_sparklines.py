@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from store.database import Database
-from store.sparklines import CURVES, loss_curves
+from store.sparklines import LOSS_CURVES_QUERY, loss_curves
 from tests.scheduler.stage import add_job
 
 STEPS = 100_000
@@ -71,7 +71,7 @@ def test_of_jobs_of_100_000_steps_no_more_is_read_than_is_drawn(database: Databa
             connection.execute(text("VACUUM ANALYZE steps"))
 
     with database.session() as session:
-        explained = text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {CURVES.text}")
+        explained = text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {LOSS_CURVES_QUERY.text}")
         [plan] = session.execute(explained, {"job_ids": job_ids, "points": 40}).scalar_one()
 
     assert rows_read(plan["Plan"], "steps") <= 3 * 40

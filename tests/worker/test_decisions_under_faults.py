@@ -10,7 +10,7 @@ import pytest
 from greencore.policy import RhoDecision, decide_rho
 from scheduler import Scheduler
 from store.database import Database
-from store.jobs import policy_of
+from store.jobs import get_job_policy
 from store.settings import Settings
 from store.status import JobStatus
 from tests.carbon_provider_server import ManualClock, ProviderServer, Reply, rows
@@ -97,7 +97,7 @@ def tick(scheduler: Scheduler) -> None:
 def decided(database: Database, settings: Settings, job_id: str, clock: ManualClock) -> RhoDecision:
     with database.session() as session:
         job = read_job(database, job_id)
-        policy = policy_of(job)
+        policy = get_job_policy(job)
         return decide_rho(policy, build_policy_context(session, job, policy, settings, epochs_left=2, at=clock()))
 
 

@@ -56,7 +56,7 @@ def test_a_lease_that_has_run_out_is_kept_until_somebody_takes_the_job_back(data
         renew(session, lease, lease_seconds=60)
     claim_as_worker(database, job_id)
     with pytest.raises(LeaseLost), database.session() as session:
-        progress.give_back(session, lease, at=utc_now())
+        progress.release_job(session, lease, at=utc_now())
     assert read_job(database, job_id).status is JobStatus.RUNNING
 
 
@@ -75,7 +75,7 @@ def test_a_stopped_job_goes_where_it_was_wanted_last(
     for status, control in asked:
         set_status(database, job_id, status, control=control)
     with database.session() as session:
-        assert progress.give_back(session, lease, at=utc_now()) is ends
+        assert progress.release_job(session, lease, at=utc_now()) is ends
     assert read_job(database, job_id).status is ends
 
 

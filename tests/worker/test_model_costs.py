@@ -38,7 +38,7 @@ def test_the_flops_of_any_row_follow_from_the_measured_terms(model: PreTrainedMo
         # What all rows of a batch share, such as T5's position bias, counts for something in so small a model.
         assert rows * costs.full_flops(*lengths) == pytest.approx(traced.full_flops, rel=3e-3)
         assert rows * costs.forward_flops(*lengths) == pytest.approx(traced.forward_flops, rel=3e-3)
-    assert costs.encodes == encoder
+    assert costs.has_encoder == encoder
 
 
 def test_each_method_has_its_share_or_the_reason_why_it_has_none(model: PreTrainedModel) -> None:

@@ -22,7 +22,7 @@ from scheduler.dispatch import prepare_timeout
 from scheduler.token_counts import dispatch_token_counts
 from store.database import Database
 from store.settings import Settings
-from store.token_statistics import ASKED_FOR, TokenStatisticsRepository
+from store.token_statistics import REQUEST_LIFETIME, TokenStatisticsRepository
 from tests.carbon_provider_server import ManualClock
 from tests.keys import bearer
 from worker.app import PREPARE_QUEUE
@@ -105,7 +105,12 @@ def test_counts_are_asked_for_sent_once_counted_and_shown(
     assert ask().status_code == 202
     asked_at, again = clock(), prepare_timeout(settings) + timedelta(seconds=1)
     with closing(Broker(settings)) as broker:
-        for after, messages in ((timedelta(), 1), (timedelta(seconds=30), 1), (again, 2), (ASKED_FOR + again, 2)):
+        for after, messages in (
+            (timedelta(), 1),
+            (timedelta(seconds=30), 1),
+            (again, 2),
+            (REQUEST_LIFETIME + again, 2),
+        ):
             dispatch_token_counts(database, broker, settings, at=asked_at + after)
             assert sent(settings) == messages
 
@@ -160,6 +165,8 @@ def test_a_message_about_what_nobody_wants_counted_is_left(
     count_dataset_tokens(dataset, "words")
 
     with database.session() as session:
-        found = TokenStatisticsRepository(session).unsent(sent_before=utc_now(), asked_since=utc_now() - ASKED_FOR)
+        found = TokenStatisticsRepository(session).lock_undispatched(
+            sent_before=utc_now(), asked_since=utc_now() - REQUEST_LIFETIME
+        )
         assert list(found) == []
     assert client.get(f"/datasets/{dataset}/tokens", params={"model": "words"}).status_code == 202

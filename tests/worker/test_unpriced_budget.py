@@ -9,7 +9,7 @@ from greencore.carbon.static import highest_yearly_mean, yearly_mean
 from greencore.policy import decide_rho
 from store.database import Database
 from store.grid import GridRepository
-from store.jobs import policy_of
+from store.jobs import get_job_policy
 from store.settings import Settings
 from store.status import JobStatus
 from store.tables import Epoch, Job
@@ -34,7 +34,7 @@ def job_id(database: Database) -> str:
 def spent_gco2e(database: Database, settings: Settings, job_id: str) -> float:
     with database.session() as session:
         job = session.get_one(Job, job_id)
-        known = build_policy_context(session, job, policy_of(job), settings, epochs_left=2, at=START + HOUR)
+        known = build_policy_context(session, job, get_job_policy(job), settings, epochs_left=2, at=START + HOUR)
     return known.spent_gco2e
 
 
@@ -88,7 +88,7 @@ def test_a_budget_that_unpriced_energy_may_have_used_up_pays_for_no_further_epoc
             ]
         )
         job = session.get_one(Job, job_id)
-        policy = policy_of(job)
+        policy = get_job_policy(job)
         decision = decide_rho(policy, build_policy_context(session, job, policy, settings, epochs_left=2, at=now))
     # 100 g, and 3 kWh drawn at 400 of which none was ever priced: 1,300 g of 1,000.
     assert decision.ends_run

@@ -16,7 +16,7 @@ LINEAR: dict[str, Any] = {"kind": "linear", "clean": 100, "dirty": 400, "rho_max
 CONSTANT: dict[str, Any] = {"kind": "constant", "rho": 0.6}
 
 
-def policy_of(body: dict[str, Any]) -> IntensityPolicy:
+def get_job_policy(body: dict[str, Any]) -> IntensityPolicy:
     policy = parse_policy(body)
     assert isinstance(policy, IntensityPolicy)
     return policy
@@ -27,11 +27,11 @@ def policy_of(body: dict[str, Any]) -> IntensityPolicy:
     [(0, 1.0), (149.9, 1.0), (150, 1.0), (150.1, 0.7), (300, 0.7), (300.1, 0.5), (99_999, 0.5)],
 )
 def test_steps_hold_up_to_and_including_their_bound(intensity: float, rho: float) -> None:
-    assert policy_of(STEPS).rho_at(intensity) == rho
+    assert get_job_policy(STEPS).rho_at(intensity) == rho
 
 
 def test_a_step_up_to_zero_holds_at_zero() -> None:
-    policy = policy_of({"kind": "steps", "steps": [{"up_to": 0, "rho": 1.0}, {"rho": 0.5}]})
+    policy = get_job_policy({"kind": "steps", "steps": [{"up_to": 0, "rho": 1.0}, {"rho": 0.5}]})
     assert (policy.rho_at(0), policy.rho_at(5e-324)) == (1.0, 0.5)
 
 
@@ -39,12 +39,12 @@ def test_a_step_up_to_zero_holds_at_zero() -> None:
     ("intensity", "rho"), [(0, 1.0), (100, 1.0), (250, 0.7), (325, 0.55), (400, 0.4), (99_999, 0.4)]
 )
 def test_linear_falls_between_clean_and_dirty_and_is_flat_beyond(intensity: float, rho: float) -> None:
-    assert policy_of(LINEAR).rho_at(intensity) == pytest.approx(rho)
+    assert get_job_policy(LINEAR).rho_at(intensity) == pytest.approx(rho)
 
 
 @pytest.mark.parametrize("body", [CONSTANT, STEPS, LINEAR], ids=["constant", "steps", "linear"])
 def test_an_intensity_of_zero_is_the_cleanest(body: dict[str, Any]) -> None:
-    policy = policy_of(body)
+    policy = get_job_policy(body)
     assert policy.rho_at(0) == policy.rho_at_intensities(np.arange(0.0, 1000.0, 10.0)).max()
 
 
@@ -52,7 +52,7 @@ def test_an_intensity_of_zero_is_the_cleanest(body: dict[str, Any]) -> None:
 def linear_policies(draw: st.DrawFn) -> IntensityPolicy:
     clean, dirty = sorted(draw(st.lists(st.floats(0, 2000), min_size=2, max_size=2, unique=True)))
     rho_min, rho_max = sorted(draw(st.lists(st.floats(0.01, 1), min_size=2, max_size=2)))
-    return policy_of({"kind": "linear", "clean": clean, "dirty": dirty, "rho_max": rho_max, "rho_min": rho_min})
+    return get_job_policy({"kind": "linear", "clean": clean, "dirty": dirty, "rho_max": rho_max, "rho_min": rho_min})
 
 
 @st.composite
@@ -80,14 +80,14 @@ def test_linear_stays_within_its_bounds_and_meets_them(policy: IntensityPolicy, 
 
 @given(body=step_bodies(), intensity=st.floats(0, 3000))
 def test_a_step_is_the_first_whose_bound_is_not_exceeded(body: dict[str, Any], intensity: float) -> None:
-    policy, steps = policy_of(body), body["steps"]
+    policy, steps = get_job_policy(body), body["steps"]
     exceeded = sum(intensity > step["up_to"] for step in steps[:-1])
     assert policy.rho_at(intensity) == steps[exceeded]["rho"]
     for step in steps[:-1]:
         assert policy.rho_at(step["up_to"]) == step["rho"]
 
 
-@given(policy=linear_policies() | step_bodies().map(policy_of), data=st.data())
+@given(policy=linear_policies() | step_bodies().map(get_job_policy), data=st.data())
 def test_many_intensities_at_once_get_the_very_rho_of_each(policy: IntensityPolicy, data: st.DataObject) -> None:
     body: Any = policy.to_json()
     bounds = [step["up_to"] for step in body["steps"][:-1]] if body["kind"] == "steps" else [body["clean"]]
