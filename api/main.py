@@ -47,7 +47,7 @@ from api.metrics.requests import RequestMetrics
 from api.models.endpoints import router as models
 from api.observation import TelemetryMiddleware
 from api.policies.endpoints import router as policies
-from api.policies.simulation_request import MOST_READINGS, UploadedReading
+from api.policies.simulation_request import MAX_READINGS, UploadedReading
 from api.reference.endpoints import router as reference
 from api.request_id import RequestIdMiddleware
 from api.security_headers import SecurityHeadersMiddleware
@@ -75,7 +75,7 @@ UPLOAD = ("POST", "/datasets")
 SIMULATION = ("POST", "/policies/simulate")
 SIGN_IN_FORM = ("POST", "/sign-in")
 # A job with all the metadata and steps that it may have holds some hundred; a simulation's readings come on top.
-MOST_VALUES = 20_000
+MAX_VALUES = 20_000
 VALUES_OF_READING = len(UploadedReading.model_fields)
 FORM_BYTES = 64 * 2**10  # what a form may add to the file in it
 
@@ -141,11 +141,11 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> FastAPI:
             ),
             Middleware(
                 BodyLimitMiddleware,
-                default=BodyLimits(settings.max_body_bytes, MOST_VALUES),
+                default=BodyLimits(settings.max_body_bytes, MAX_VALUES),
                 overrides={
                     UPLOAD: BodyLimits(settings.max_upload_bytes + FORM_BYTES, None),
-                    SIMULATION: BodyLimits(settings.max_body_bytes, VALUES_OF_READING * MOST_READINGS + MOST_VALUES),
-                    SIGN_IN_FORM: BodyLimits(FORM_BYTES, MOST_VALUES),
+                    SIMULATION: BodyLimits(settings.max_body_bytes, VALUES_OF_READING * MAX_READINGS + MAX_VALUES),
+                    SIGN_IN_FORM: BodyLimits(FORM_BYTES, MAX_VALUES),
                 },
             ),
             Middleware(HeadMiddleware),

@@ -29,7 +29,7 @@ log = structlog.get_logger()
 MEDIA_TYPE = "application/problem+json"
 REQUEST_ID_HEADER = "X-Request-Id"
 RETRY_AFTER_SECONDS = 5
-MOST_FAULTS = 100
+MAX_FAULTS = 100
 LONGEST_FIELD = 200
 LONGEST_MESSAGE = 1000
 # Of a text that pydantic measures after a check of its own, it says "items".
@@ -69,7 +69,7 @@ class ProblemBody(BaseModel):
     title: str
     status: int
     detail: str
-    errors: list[FieldProblem] = Field(default=[], max_length=MOST_FAULTS)
+    errors: list[FieldProblem] = Field(default=[], max_length=MAX_FAULTS)
     error_count: int | None = Field(default=None, description="How many faults there are, where `errors` holds a part")
     request_id: str | None = None
 
@@ -177,7 +177,7 @@ def _respond(
 ) -> Response:
     shown = [
         FieldProblem(field=_truncate(error.field, LONGEST_FIELD), message=_truncate(error.message, LONGEST_MESSAGE))
-        for error in errors[:MOST_FAULTS]
+        for error in errors[:MAX_FAULTS]
     ]
     detail = _truncate(detail, LONGEST_FIELD + 2 * LONGEST_MESSAGE)
     body = ProblemBody(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=shown)
@@ -239,7 +239,7 @@ def _allowed_methods(request: Request) -> str:
 
 def validation_problem(faults: Sequence[Mapping[str, Any]], *, count: int) -> Problem:
     """The 422 for the first of `count` faults that pydantic has found; their locations begin with `body` or such."""
-    return invalid_fields([_field_problem(each) for each in faults[:MOST_FAULTS]], count=count)
+    return invalid_fields([_field_problem(each) for each in faults[:MAX_FAULTS]], count=count)
 
 
 def _handle_validation_error(request: Request, error: Exception) -> Response:

@@ -57,7 +57,7 @@ GATED: tuple[tuple[str, ForecastKind], ...] = (
 )
 
 CLOSE_TO_ORACLE = 1.02
-LEAST_SHARE = 0.70
+MIN_SHARE = 0.70
 AIMED_SHARE = 0.85
 EPSILON = 1e-9
 MAX_SECONDS = 60.0
@@ -183,10 +183,8 @@ def _checks(rows: list[dict[str, Any]]) -> dict[str, bool]:
     return {
         "paused on a perfect forecast at ρ = 1, at most 2 % over the oracle on both grids": max(perfect)
         <= CLOSE_TO_ORACLE,
-        f"paused on our own forecast at ρ = 1, at least {LEAST_SHARE:.0%} of the oracle's saving on both grids": min(
-            own
-        )
-        >= LEAST_SHARE,
+        f"paused on our own forecast at ρ = 1, at least {MIN_SHARE:.0%} of the oracle's saving on both grids": min(own)
+        >= MIN_SHARE,
         "without a gate nothing is moved in time, whatever sets ρ": all(
             max(map(abs, [row["moved_in_time"], *row["moved_in_time_quantiles"]])) < EPSILON for row in ungated
         ),

@@ -33,7 +33,7 @@ MAX_CLOSED_PER_TICK = 20_000
 
 @dataclass(frozen=True)
 class _EnergySpan:
-    """A stored interval as `greencore.carbon.price` takes it."""
+    """A stored interval as `greencore.carbon.price_interval` takes it."""
 
     start: datetime
     end: datetime

@@ -225,6 +225,6 @@ def _lengths_from_histogram(counts: Json, max_length: int) -> _LengthDistributio
 
 
 def _training_rows(rows: int, eval_share: float) -> int:
-    """As `greencore.training.rows.split` leaves them where no rows are equal."""
+    """As `greencore.training.rows.split_rows` leaves them where no rows are equal."""
     held_out = min(round(rows * eval_share), rows - 1)
     return rows - (1 if eval_share > 0 and held_out == 0 and rows > 1 else held_out)

@@ -136,7 +136,7 @@ def finish_epoch(
 def add_energy(
     session: Session, lease: Lease, epoch: int, interval: MeteredInterval, pieces: Sequence[PricedInterval]
 ) -> None:
-    """Store a metered interval in pieces of one intensity each (see `greencore.carbon.split`), and add to the totals.
+    """Store a metered interval, divided by `greencore.carbon.price_by_reading`, and add it to the totals.
 
     A piece without a price counts as energy, and its emissions wait for a price. An interval that is there already,
     because its writer never heard that it was committed, is not counted twice.

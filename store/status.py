@@ -5,7 +5,7 @@ from enum import StrEnum
 
 
 class JobStatus(StrEnum):
-    """Where a job stands; see `ALLOWED_TRANSITIONS` for the ways between."""
+    """Status of a job; `ALLOWED_TRANSITIONS` has the transitions between them."""
 
     VALIDATING = "validating"
     QUEUED = "queued"

@@ -25,7 +25,7 @@ from store.tables import Policy
 
 # The simulated run; all of it can be changed on the page.
 RUN_VALUES = {"work_hours": 8, "epochs": 8, "deadline_hours": 24, "power_w": 300, "forecast": "own"}
-MOST_SHOWN = 500
+MAX_SHOWN = 500
 # Days of stored readings that a backtest goes over: 90 of them take 0.1 to 0.5 s.
 HISTORY_DAYS = (7, 30, 90, 365)
 DEFAULT_HISTORY_DAYS = 90
@@ -39,7 +39,7 @@ router.include_router(policy_curve.router)
 @router.get("/dashboard/policies")
 def policies_page(principal: PrincipalDep, session: SessionDep, if_none_match: IfNoneMatch = None) -> Response:
     """The newest version of each, by name."""
-    stored = PolicyRepository(session).page(limit=MOST_SHOWN).data
+    stored = PolicyRepository(session).page(limit=MAX_SHOWN).data
     tag = page_etag(principal, [(policy.name, policy.version, policy.created_at.isoformat()) for policy in stored])
     if matches_etag(if_none_match, tag):
         return not_modified_response(tag)

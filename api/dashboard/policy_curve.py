@@ -30,12 +30,12 @@ from greencore.policy.models import IntensityPolicy
 from store.grid import GridRepository
 
 SHOWN_GCO2E_PER_KWH = 700.0
-MOST_SHOWN_GCO2E_PER_KWH = 5000.0
+MAX_SHOWN_GCO2E_PER_KWH = 5000.0
 MARGIN = 1.15  # beyond the policy's highest bound
 POINTS = 701
 # Ranks are looked up reading by reading, and plans made anew, for each point.
 POINTS_OF_RANKS_AND_PLANS = 71
-MOST_RANKED_READINGS = 2_000
+MAX_RANKED_READINGS = 2_000
 
 router = APIRouter()
 
@@ -107,7 +107,7 @@ def _percentile_window(policy: Policy, zone: str | None, session: Session, now: 
     if not isinstance(policy, Percentile) or zone is None or signal is None:
         return IntensitySeries()
     stored = grid.readings_between(zone, signal, now - timedelta(hours=policy.window_hours), now)
-    return IntensitySeries(stored.readings[-MOST_RANKED_READINGS:])
+    return IntensitySeries(stored.readings[-MAX_RANKED_READINGS:])
 
 
 def _points(policy: Policy) -> list[float]:
@@ -116,7 +116,7 @@ def _points(policy: Policy) -> list[float]:
         bounds.append(policy.dirty)
     if isinstance(policy, Steps):
         bounds += [step.up_to for step in policy.steps if step.up_to is not None]
-    most = min(max(SHOWN_GCO2E_PER_KWH, max(bounds) * MARGIN), MOST_SHOWN_GCO2E_PER_KWH)
+    most = min(max(SHOWN_GCO2E_PER_KWH, max(bounds) * MARGIN), MAX_SHOWN_GCO2E_PER_KWH)
     count = POINTS if isinstance(policy, IntensityPolicy) else POINTS_OF_RANKS_AND_PLANS
     step = math.ceil(most / (count - 1))
     return [float(step * index) for index in range(count)]

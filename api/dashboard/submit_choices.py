@@ -18,7 +18,7 @@ from store.settings import Settings
 from store.tables import Dataset
 
 DATASETS_SHOWN = 200
-MOST_POLICIES = 500
+MAX_POLICIES = 500
 # The choices beside the names of stored policies, which are neither empty nor have braces.
 DEFAULT_CHOICE, INLINE_CHOICE = "", "{}"
 
@@ -51,7 +51,7 @@ def describe_policy(body: object) -> str:
 
 def policy_options(session: Session) -> list[PolicyOption]:
     """The newest version of each, by name."""
-    stored = PolicyRepository(session).page(limit=MOST_POLICIES).data
+    stored = PolicyRepository(session).page(limit=MAX_POLICIES).data
     return [PolicyOption(policy.name, policy.version, describe_policy(policy.body)) for policy in stored]
 
 

@@ -8,7 +8,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from api.problems import Problem, invalid_field
 
 FIELD = b"file"
-MOST_PARTS = 20
+MAX_PARTS = 20
 
 
 class MultipartFileReader:
@@ -59,8 +59,8 @@ class MultipartFileReader:
     def _part_begins(self) -> None:
         self._parts += 1
         self._disposition = b""
-        if self._parts > MOST_PARTS:
-            raise _unreadable(f"it has more than {MOST_PARTS} fields")
+        if self._parts > MAX_PARTS:
+            raise _unreadable(f"it has more than {MAX_PARTS} fields")
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
         self._header_name += data[start:end]

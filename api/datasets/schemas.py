@@ -5,14 +5,14 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from api.datasets.form import MOST_PARTS
+from api.datasets.form import MAX_PARTS
 from api.datasets.receiving import FORM, RAW
 from api.datasets.tally import row_form
 from greencore.dataset import MessagesRow, PromptRow, Row
 from store.tables import Dataset
 
 LONGEST_EXCERPT = 500
-MOST_MESSAGES = 100
+MAX_MESSAGES = 100
 
 UPLOAD_BODY: dict[str, Any] = {
     "required": True,
@@ -21,7 +21,7 @@ UPLOAD_BODY: dict[str, Any] = {
             "schema": {
                 "type": "object",
                 "required": ["file"],
-                "maxProperties": MOST_PARTS,
+                "maxProperties": MAX_PARTS,
                 "properties": {
                     "file": {"type": "string", "format": "binary", "description": "JSON Lines or Parquet"},
                 },
@@ -109,7 +109,7 @@ class RowOut(BaseModel):
         if isinstance(row, MessagesRow):
             texts = [
                 ExcerptOut.of(f"messages[{index}].content", content, role)
-                for index, (role, content) in enumerate(row.messages[:MOST_MESSAGES])
+                for index, (role, content) in enumerate(row.messages[:MAX_MESSAGES])
             ]
         elif isinstance(row, PromptRow):
             texts = [ExcerptOut.of("prompt", row.prompt), ExcerptOut.of("completion", row.completion)]

@@ -8,8 +8,8 @@ from typing import Any
 from greencore.dataset import InvalidRow, MessagesRow, PromptRow, Row
 from greencore.lengths import LengthCounter
 
-MOST_FAULTS = 100
-MOST_IGNORED = 20
+MAX_FAULTS = 100
+MAX_IGNORED = 20
 LONGEST_NAME = 100
 FIELDS = {"prompt": {"prompt", "completion"}, "messages": {"messages"}, "text": {"text"}}
 
@@ -67,7 +67,7 @@ class DatasetValidator:
         form = row_form(row)
         self._forms[form] += 1
         self._characters.add(sum(len(text) for text in row_texts(row)))
-        if len(names) > len(FIELDS[form]) and len(self._ignored) < MOST_IGNORED:
+        if len(names) > len(FIELDS[form]) and len(self._ignored) < MAX_IGNORED:
             self._ignored.update(ascii(name[:LONGEST_NAME])[1:-1] for name in names if name not in FIELDS[form])
 
     def reject_row(self, error: InvalidRow) -> None:
@@ -89,7 +89,7 @@ class DatasetValidator:
             characters = self._characters.distribution()
             contents = {
                 "forms": dict(self._forms),
-                "ignored_fields": sorted(self._ignored)[:MOST_IGNORED],
+                "ignored_fields": sorted(self._ignored)[:MAX_IGNORED],
                 "characters": {
                     "total": characters.total,
                     "mean": characters.mean,
@@ -101,7 +101,7 @@ class DatasetValidator:
 
     def _fault(self, where: str, message: str) -> None:
         self._fault_count += 1
-        if len(self._faults) < MOST_FAULTS:
+        if len(self._faults) < MAX_FAULTS:
             self._faults.append(RowFault(where, message))
 
 

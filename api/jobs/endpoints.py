@@ -13,7 +13,7 @@ from api.idempotency import IdempotentRequestDep, created_responses
 from api.jobs.budget import refuse_impossible_budget
 from api.jobs.caching import job_etag, job_list_etag
 from api.jobs.epoch_schemas import EpochOut
-from api.jobs.request import LONGEST_METADATA, MOST_METADATA, JobRequest
+from api.jobs.request import LONGEST_METADATA, MAX_METADATA, JobRequest
 from api.jobs.schemas import JobOut, jobs_out
 from api.jobs.submission import validate_submission
 from api.listing import Id, Limit, Listing, OlderThan, to_listing
@@ -31,7 +31,7 @@ METADATA_PARAMETER = {
     "description": "Only jobs whose metadata hold all of these, as in `?metadata[team]=speech`",
     "schema": {
         "type": "object",
-        "maxProperties": MOST_METADATA,
+        "maxProperties": MAX_METADATA,
         "additionalProperties": {"type": "string", "maxLength": LONGEST_METADATA},
     },
 }
@@ -96,8 +96,8 @@ def list_jobs(
         for name, value in request.query_params.multi_items()
         if (match := METADATA_FILTER.fullmatch(name))
     }
-    if len(labels) > MOST_METADATA or any(len(value) > LONGEST_METADATA for value in labels.values()):
-        expected = f"expected at most {MOST_METADATA} of them, each of at most {LONGEST_METADATA} characters"
+    if len(labels) > MAX_METADATA or any(len(value) > LONGEST_METADATA for value in labels.values()):
+        expected = f"expected at most {MAX_METADATA} of them, each of at most {LONGEST_METADATA} characters"
         raise invalid_field("metadata", f"more is asked for than a job can have: {expected}")
     which = JobFilter(after=after, owner=principal.owner_filter, status=status, zone=zone, labels=labels)
     jobs = JobRepository(session)

@@ -15,7 +15,7 @@ Method = Literal["greentrainer", "full", "lora", "prefix", "top2", "bitfit"]
 # The paper's advice (§4.2): about 40 % of the training cost saved without a noticeable risk to accuracy.
 DEFAULT_POLICY: Mapping[str, Any] = {"kind": "constant", "rho": 0.6}
 
-MOST_METADATA = 50
+MAX_METADATA = 50
 LONGEST_METADATA = 512
 Name = Annotated[StorableText, Field(max_length=LONGEST_ID)]
 MetadataKey = Annotated[StorableText, Field(min_length=1, max_length=64)]
@@ -58,5 +58,5 @@ class JobRequest(BaseModel):
     priority: int = Field(default=0, ge=-100, le=100, description="Jobs of a higher priority start first")
     hyperparameters: Hyperparameters = Hyperparameters()
     metadata: dict[MetadataKey, MetadataValue] = Field(
-        default={}, max_length=MOST_METADATA, description="For your own use"
+        default={}, max_length=MAX_METADATA, description="For your own use"
     )

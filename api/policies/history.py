@@ -11,8 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.orm import Session
 
 from api.context import AppContext
-from api.policies.simulation_request import MOST_READINGS, SimulationRequest, UploadedReading
-from api.problems import MOST_FAULTS, invalid_field, validation_problem
+from api.policies.simulation_request import MAX_READINGS, SimulationRequest, UploadedReading
+from api.problems import MAX_FAULTS, invalid_field, validation_problem
 from greencore.carbon import IntensitySeries, Reading, Signal
 from store.grid import GridRepository
 
@@ -105,7 +105,7 @@ def _parse_readings(given: Sequence[Any]) -> list[UploadedReading]:
             readings += _UPLOADED.validate_python(given[begin : begin + VALIDATION_CHUNK])
         except ValidationError as error:
             count += error.error_count()
-            if len(faults) < MOST_FAULTS:
+            if len(faults) < MAX_FAULTS:
                 for fault in error.errors(include_url=False):
                     index, *within = fault["loc"]
                     faults.append({**fault, "loc": ("body", "series", begin + int(index), *within)})
@@ -189,8 +189,8 @@ def _load_stored_series(
     if start >= end:
         raise invalid_field("from", f"given {start.isoformat()}: expected a time before {end.isoformat()}, the end")
     count = grid.count_readings(zone, signal, start, end)
-    if count > MOST_READINGS:
-        raise invalid_field("from", f"there are {count:,} readings from there on: expected at most {MOST_READINGS:,}")
+    if count > MAX_READINGS:
+        raise invalid_field("from", f"there are {count:,} readings from there on: expected at most {MAX_READINGS:,}")
     if count == 0:
         newest = grid.newest_reading(zone, at=now, signal=signal)
         reach = "" if newest is None else f": those of {zone} reach from {_day(first.start)} to {_day(newest.end)}"

@@ -9,7 +9,7 @@ from api.problems import FieldProblem, invalid_field, invalid_fields
 from greencore.policy import Policy, PolicyError, parse_policy, parse_stored_policy
 from store.policies import PolicyRepository
 
-MOST_NAMED = 20
+MAX_NAMED = 20
 
 
 def parse_request_policy(body: Mapping[str, Any]) -> Policy:
@@ -29,6 +29,6 @@ def resolve_policy(choice: str | Mapping[str, Any], session: Session) -> Policy:
     policies = PolicyRepository(session)
     stored = policies.latest(choice)
     if stored is None:
-        known = ", ".join(policies.names(limit=MOST_NAMED)) or "none"
+        known = ", ".join(policies.names(limit=MAX_NAMED)) or "none"
         raise invalid_field("policy", f"there is no policy named {choice!r}: known are {known}")
     return parse_stored_policy(stored.body)

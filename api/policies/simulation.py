@@ -17,7 +17,7 @@ from greencore.policy.slots import Slots
 
 MAX_CONCURRENT_SIMULATIONS = 2
 # Measured in steps of a gate's plan, of which a core does about ten million a second.
-MOST_EFFORT = 1e8
+MAX_EFFORT = 1e8
 EFFORT_WITHOUT_GATE = 10  # hours of planning that computing through takes as long as
 BUDGET_EFFORT = 20  # for each epoch that is planned, at each epoch
 
@@ -85,11 +85,11 @@ def _check_effort(request: SimulationRequest, policy: Policy, past: IntensityHis
     effort = starts * window_hours / slots.step_hours * planning
     if isinstance(policy, Budget):
         effort += starts * request.epochs**2 * BUDGET_EFFORT
-    if effort > MOST_EFFORT:
+    if effort > MAX_EFFORT:
         window = f"up to {window_hours:,.4g} h in slots of {slots.step_hours * 60:g} minutes"
         raise invalid_field(
             "start" if request.start is None else "deadline_hours" if request.deadline_hours else "work_hours",
-            f"{starts:,.0f} start(s) of {window} are {effort / MOST_EFFORT:.1f} times what one request may ask for: "
+            f"{starts:,.0f} start(s) of {window} are {effort / MAX_EFFORT:.1f} times what one request may ask for: "
             "give one start, fewer or coarser readings, or less time; `greentune policy simulate` has no bound",
         )
 

@@ -12,9 +12,9 @@ from greencore.carbon.cleaning import HIGHEST_GCO2E_PER_KWH
 from greencore.policy.outlooks import ForecastKind
 from greencore.text import StorableText
 
-MOST_READINGS = 110_000
+MAX_READINGS = 110_000
 LONGEST_HOURS = 8760
-MOST_FIELDS = 30
+MAX_FIELDS = 30
 
 
 class UploadedReading(BaseModel):
@@ -36,15 +36,15 @@ class UploadedReading(BaseModel):
 def _list(value: object) -> list[Any]:
     if not isinstance(value, list):
         raise ValueError("expected readings as a list")
-    if len(value) > MOST_READINGS:
+    if len(value) > MAX_READINGS:
         raise ValueError(
-            f"given {len(value):,} readings: expected at most {MOST_READINGS:,}, such as a year of 5 minutes"
+            f"given {len(value):,} readings: expected at most {MAX_READINGS:,}, such as a year of 5 minutes"
         )
     return value
 
 
 # Only described here: a year of readings is checked in the endpoint's own thread, not in the loop that serves everyone.
-Readings = Annotated[list[UploadedReading], Field(max_length=MOST_READINGS)]
+Readings = Annotated[list[UploadedReading], Field(max_length=MAX_READINGS)]
 UploadedReadings = Annotated[list[Any], PlainValidator(_list, json_schema_input_type=Readings)]
 
 
@@ -69,8 +69,8 @@ class SimulationRequest(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _few_fields(cls, given: object) -> object:
-        if isinstance(given, dict) and len(given) > MOST_FIELDS:
-            raise ValueError(f"given {len(given):,} fields: expected at most {MOST_FIELDS}")
+        if isinstance(given, dict) and len(given) > MAX_FIELDS:
+            raise ValueError(f"given {len(given):,} fields: expected at most {MAX_FIELDS}")
         return given
 
     policy: PolicyChoice = Field(description="The name of a stored policy, or a policy as an object")

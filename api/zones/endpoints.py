@@ -22,8 +22,8 @@ from store.site import UNKNOWN_ZONE
 from store.tables import IntensityReading, Provider
 from store.workers import WorkerRepository
 
-MOST_READINGS = 10_000
-MOST_FORECAST_HOURS = 168
+MAX_READINGS = 10_000
+MAX_FORECAST_HOURS = 168
 
 router = APIRouter(prefix="/zones", tags=["zones"])
 
@@ -113,7 +113,7 @@ def get_forecast(
     zone: ZoneDep,
     session: SessionDep,
     now: NowDep,
-    hours: Annotated[float, Query(gt=0, le=MOST_FORECAST_HOURS, description="From now on")] = 24,
+    hours: Annotated[float, Query(gt=0, le=MAX_FORECAST_HOURS, description="From now on")] = 24,
 ) -> ForecastOut:
     """The newest stored forecast: the provider's, and our own from stored readings where that ends or is missing."""
     grid = GridRepository(session)
@@ -140,6 +140,6 @@ def get_history(
     if signal is None:
         return HistoryOut.of(zone, None, IntensitySeries(), start=begin, end=until)
     count = grid.count_readings(zone, signal, begin, until)
-    if count > MOST_READINGS:
-        raise invalid_field("start", f"there are {count:,} readings from there on: expected at most {MOST_READINGS:,}")
+    if count > MAX_READINGS:
+        raise invalid_field("start", f"there are {count:,} readings from there on: expected at most {MAX_READINGS:,}")
     return HistoryOut.of(zone, signal, grid.readings_between(zone, signal, begin, until), start=begin, end=until)

@@ -298,7 +298,7 @@ def test_a_span_of_history_that_makes_no_sense_is_refused(
 def test_more_history_than_a_page_can_hold_is_refused(
     client: TestClient, database: Database, now: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.zones.endpoints.MOST_READINGS", 2)
+    monkeypatch.setattr("api.zones.endpoints.MAX_READINGS", 2)
     put(database, *(reading(now - hours * HOUR, hours) for hours in (3, 2, 1)))
 
     response = client.get("/zones/FR/history")

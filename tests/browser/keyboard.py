@@ -2,16 +2,16 @@
 
 from playwright.sync_api import Page
 
-MOST_TABS = 120
+MAX_TABS = 120
 
 
 def tab_to(page: Page, selector: str) -> None:
     """Goes on by the Tab key until what has the focus matches; fails where it never does."""
-    for _ in range(MOST_TABS):
+    for _ in range(MAX_TABS):
         page.keyboard.press("Tab")
         if page.evaluate("(selector) => document.activeElement.matches(selector)", selector):
             return
-    raise AssertionError(f"{selector} cannot be reached by {MOST_TABS} presses of the Tab key")
+    raise AssertionError(f"{selector} cannot be reached by {MAX_TABS} presses of the Tab key")
 
 
 def type_over(page: Page, text: str) -> None:

@@ -17,8 +17,8 @@ CROSSED_LAGS = (1, 2, 3, 6, 12, 24)
 HARMONICS = 2
 
 SPREAD_HOURS = 672
-LEAST_SPREAD_SHARE = 0.02
-LEAST_SPREAD_GCO2E_PER_KWH = 0.1
+MIN_SPREAD_SHARE = 0.02
+MIN_SPREAD_GCO2E_PER_KWH = 0.1
 FURTHEST_SPREADS = 8.0
 DECAY_PER_HOUR = 0.9
 
@@ -102,7 +102,7 @@ def _in_spreads(values: Array, spread: Array) -> Array:
 def _spread(values: Array) -> Array:
     mean = _trailing_mean(values, SPREAD_HOURS)
     variance = np.maximum(_trailing_mean(values**2, SPREAD_HOURS) - mean**2, 0.0)
-    return np.maximum(np.sqrt(variance), LEAST_SPREAD_SHARE * mean + LEAST_SPREAD_GCO2E_PER_KWH)
+    return np.maximum(np.sqrt(variance), MIN_SPREAD_SHARE * mean + MIN_SPREAD_GCO2E_PER_KWH)
 
 
 def _range(values: Array) -> tuple[Array, Array]:

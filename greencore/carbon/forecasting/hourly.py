@@ -55,7 +55,7 @@ def resample_hourly(history: IntensitySeries, now: datetime, *, most_hours: int)
     edges = np.arange(begin, max(present, begin + 1) + 1)
     hours_covered = np.diff(np.interp(edges, knots, np.cumsum(covered)))
     hours_weighted = np.diff(np.interp(edges, knots, np.cumsum(weighted)))
-    known = hours_covered > _LEAST_COVERED
+    known = hours_covered > _MIN_COVERED
     if not known.any():
         raise NoReading(f"no reading ended within the {most_hours} hours before {now.isoformat()}")
     first, last = np.flatnonzero(known)[[0, -1]]
@@ -66,7 +66,7 @@ def resample_hourly(history: IntensitySeries, now: datetime, *, most_hours: int)
 
 
 # Rounding in the running totals leaves this much less than a second uncertain, in hours.
-_LEAST_COVERED = 1e-6
+_MIN_COVERED = 1e-6
 
 
 def _bridge_gaps(values: Array) -> Array:

@@ -13,7 +13,7 @@ WEEK = 7
 
 MEAN_DAY_MEMORY_DAYS = 14.0
 WEEKDAY_MEMORY_WEEKS = 26.0
-LEAST_WEEKS = 3
+MIN_WEEKS = 3
 
 
 def mean_day(values: Array, first_hour_utc: int) -> Array:
@@ -45,13 +45,13 @@ def weekday_offsets(values: Array, first_hour_utc: int) -> Array:
 
     Weekdays count from the day of the first value. They are shrunk towards 0 by what chance alone would make them
     differ: by the positive part of W. James, C. Stein, Proc. 4th Berkeley Symp. 1 (1961) 361-379. A week weighs less
-    the older it is, by WEEKDAY_MEMORY_WEEKS; before LEAST_WEEKS are over, all are 0.
+    the older it is, by WEEKDAY_MEMORY_WEEKS; before MIN_WEEKS are over, all are 0.
     """
     daily = _by_day(values, first_hour_utc).mean(axis=1)
     offsets = np.zeros((len(daily), WEEK))
     total, squares, weight = (np.zeros(WEEK) for _ in range(3))
     kept = np.exp(-1 / WEEKDAY_MEMORY_WEEKS)
-    enough = sum(kept**week for week in range(LEAST_WEEKS)) - 1e-9
+    enough = sum(kept**week for week in range(MIN_WEEKS)) - 1e-9
     for day in range(len(daily)):
         if weight.min() >= enough:
             offsets[day] = _shrunk(total / weight, squares / weight, float(weight.mean()))

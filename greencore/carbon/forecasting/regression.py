@@ -16,7 +16,7 @@ MAX_FORECAST_HOURS = 168
 RIDGE = 100.0
 MEMORY_DAYS = 365.0
 SKIPPED_HOURS = 72
-LEAST_DAYS = 7
+MIN_DAYS = 7
 
 
 def rolling_forecasts(values: Array, hours: int, *, first_hour_utc: int = 0) -> Array:
@@ -96,7 +96,7 @@ class _Equations:
         """Forecasts in gCO2e/kWh for the hours ahead, from each of the rows `at`: [rows, hours]."""
         known = self._known
         forecasts = known.expected(at, self._ahead)
-        if self._count >= LEAST_DAYS * DAY:
+        if self._count >= MIN_DAYS * DAY:
             penalised = self._gram + RIDGE * np.eye(len(self._gram))
             forecasts = forecasts + known.spread[at, None] * (known.rows[at] @ np.linalg.solve(penalised, self._moment))
         return np.clip(forecasts, known.lowest[at, None], known.highest[at, None])

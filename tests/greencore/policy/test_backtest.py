@@ -340,7 +340,7 @@ def test_starts_are_the_same_in_parts_as_at_once(monkeypatch: pytest.MonkeyPatch
     policy = with_gate(PERCENTILE, "pause")
     at_once = simulated(policy, month(), forecast="persistence")
     # The package's attribute of that name is the function.
-    monkeypatch.setattr(sys.modules["greencore.policy.backtest"], "MOST_VALUES", 1000)
+    monkeypatch.setattr(sys.modules["greencore.policy.backtest"], "MAX_VALUES", 1000)
     parts = simulated(policy, month(), forecast="persistence")
     assert parts.emissions_g == pytest.approx(at_once.emissions_g, rel=1e-12)
     assert parts.oracle_g == pytest.approx(at_once.oracle_g, rel=1e-12)
