@@ -19,7 +19,9 @@ RUN pip --python /opt/greentune install --constraint requirements.lock --no-buil
 
 COPY greencore greencore
 COPY greentune greentune
+COPY runtime runtime
 COPY store store
+COPY planning planning
 COPY scheduler scheduler
 COPY worker worker
 COPY api api

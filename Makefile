@@ -46,10 +46,10 @@ chaos: setup ## faults in earnest: workers killed 50 times, servers gone for a m
 	CHAOS=full $(BIN)/python -m pytest tests/chaos -n 2 --dist loadfile
 
 malformed: setup ## 10,000 malformed bodies and uploads, and garbage in headers; `make test` does a tenth of it
-	MALFORMED=full $(BIN)/python -m pytest tests/api/test_malformed.py
+	MALFORMED=full $(BIN)/python -m pytest tests/api/http/test_malformed.py
 
 schemathesis: setup ## the running service against its OpenAPI description, for minutes; `make test` does a little of it
-	SCHEMATHESIS=full $(BIN)/python -m pytest tests/api/test_schemathesis.py -n 2
+	SCHEMATHESIS=full $(BIN)/python -m pytest tests/api/http/test_schemathesis.py -n 2
 
 images: setup ## the images' install steps, the workers' included, for minutes; `make test` does the API's
 	IMAGES=full $(BIN)/python -m pytest tests/deployment/test_images.py

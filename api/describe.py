@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from api.main import create_app
-from store.settings import Settings
+from runtime.settings import Settings
 
 OPENAPI_FILE = Path(__file__).with_name("openapi.json")
 COMMAND = "python -m api.describe"

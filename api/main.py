@@ -13,7 +13,6 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy.exc import OperationalError
 from starlette.middleware import Middleware
 
-from api import problems
 from api.access.audit import AuditMiddleware
 from api.access.authentication import AuthenticationMiddleware
 from api.access.authenticator import Authenticator
@@ -24,46 +23,47 @@ from api.access.rate_limits import RateLimiter
 from api.access.sessions import SessionCookies
 from api.access.sign_in import router as sign_in
 from api.assets import mount_assets
-from api.body_limit import BodyLimitMiddleware, BodyLimits
-from api.context import AppContext
 from api.dashboard.router import router as dashboard
 from api.datasets.contents import router as dataset_contents
 from api.datasets.endpoints import router as datasets
-from api.description import complete_openapi, operation_id
-from api.event_seats import StreamLimiter
-from api.head_requests import HeadMiddleware
+from api.dependencies import AppContext
 from api.health.endpoints import router as health
 from api.health.readiness import Readiness
+from api.http import problems
+from api.http.body_limit import BodyLimitMiddleware, BodyLimits
+from api.http.head_requests import HeadMiddleware
+from api.http.observation import TelemetryMiddleware
+from api.http.openapi import complete_openapi, operation_id
+from api.http.request_id import RequestIdMiddleware
+from api.http.security_headers import SecurityHeadersMiddleware
+from api.http.shutdown import on_stop_signal
+from api.http.stream_limiter import StreamLimiter
 from api.jobs.actions import router as job_actions
 from api.jobs.artifacts import router as artifacts
 from api.jobs.checkpoints import router as checkpoints
 from api.jobs.endpoints import router as jobs
-from api.jobs.estimate import router as estimate
-from api.jobs.event_stream import router as event_stream
-from api.jobs.selection import router as selection
-from api.jobs.series import router as series
+from api.jobs.estimate.endpoint import router as estimate
+from api.jobs.history.event_stream import router as event_stream
+from api.jobs.history.selection import router as selection
+from api.jobs.history.series import router as series
 from api.metrics.endpoints import router as metrics
 from api.metrics.requests import RequestMetrics
 from api.models.endpoints import router as models
-from api.observation import TelemetryMiddleware
 from api.policies.endpoints import router as policies
 from api.policies.simulation_request import MAX_READINGS, UploadedReading
 from api.reference.endpoints import router as reference
-from api.request_id import RequestIdMiddleware
-from api.security_headers import SecurityHeadersMiddleware
-from api.shutdown import on_stop_signal
 from api.webhooks.endpoints import router as webhooks
 from api.workers.endpoints import router as workers
 from api.zones.endpoints import router as zones
 from greencore.clock import Clock, utc_now
-from store.catalogue import read_catalogue
+from runtime.catalogue import read_catalogue
+from runtime.logs import configure_logs
+from runtime.private_files import restrict_data_folder, set_private_umask
+from runtime.settings import Settings, get_settings
+from runtime.tracing import configure_tracing, flush_traces
 from store.database import Database, describe_outage
 from store.event_feed import EventFeed
-from store.logs import configure_logs
 from store.pooling import TransactionPooling, require_sessions
-from store.private_files import restrict_data_folder, set_private_umask
-from store.settings import Settings, get_settings
-from store.tracing import configure_tracing, flush_traces
 
 log = structlog.get_logger()
 
@@ -96,7 +96,7 @@ class Api(FastAPI):
 def create_app(settings: Settings, *, clock: Clock = utc_now) -> FastAPI:
     """The application for these settings; opens no connection before the first request.
 
-    Raises `store.catalogue.CatalogueError` where the catalogue cannot be read, `store.settings.SecretKeyMissing`
+    Raises `runtime.catalogue.CatalogueError` where the catalogue cannot be read, `runtime.settings.SecretKeyMissing`
     where there is no secret, and `ValueError` where the database is not PostgreSQL.
     """
     database = Database(settings.database_url)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import policy_tables
+from benchmarks.carbon import policy_tables
 from benchmarks.report import RESULTS, format_value
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"

@@ -8,7 +8,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import SettingsError
 
 from cli.errors import SettingError
-from store.settings import Settings
+from runtime.settings import Settings
 
 
 def read_settings(**options: Any) -> Settings:

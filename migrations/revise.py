@@ -3,7 +3,7 @@
 import sys
 
 from migrations.upgrade import revise, upgrade
-from store.settings import get_settings
+from runtime.settings import get_settings
 
 if __name__ == "__main__":
     url = get_settings().database_url

@@ -1,5 +1,5 @@
 """The scheduler: asks the grid, sends jobs to workers, and takes back what a lost worker held."""
 
-from scheduler.service import Scheduler
+from scheduler.loop import Scheduler
 
 __all__ = ["Scheduler"]

@@ -5,12 +5,12 @@ import sys
 import threading
 
 from greencore.carbon import CarbonError
-from scheduler.service import Scheduler
-from store.logs import configure_logs
+from runtime.logs import configure_logs
+from runtime.private_files import set_private_umask
+from runtime.settings import get_settings
+from runtime.tracing import configure_tracing, stop_tracing
+from scheduler.loop import Scheduler
 from store.pooling import TransactionPooling
-from store.private_files import set_private_umask
-from store.settings import get_settings
-from store.tracing import configure_tracing, stop_tracing
 
 
 def main() -> None:

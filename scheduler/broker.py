@@ -6,8 +6,8 @@ import redis
 import structlog
 from celery import Celery
 
-from store.message_broker import connect_redis, describe_refusal, probe_write
-from store.settings import Settings
+from runtime.message_broker import connect_redis, describe_refusal, probe_write
+from runtime.settings import Settings
 from worker.app import make_app, send_task, translate_redis_errors
 
 log = structlog.get_logger()

@@ -8,15 +8,15 @@ import structlog
 from kombu.exceptions import OperationalError as BrokerDown
 from sqlalchemy.orm import Session
 
+from runtime.settings import Settings
 from scheduler.broker import Broker
+from store.accounting.host_shares import lock_hosts
 from store.database import Database
-from store.host_shares import lock_hosts
-from store.jobs import JobRepository
-from store.queue import QueueRepository
-from store.settings import Settings
-from store.status import JobStatus
+from store.lifecycle.queue import QueueRepository
+from store.lifecycle.status import JobStatus
+from store.lifecycle.transitions import transition
+from store.repositories.jobs import JobRepository
 from store.tables import Job
-from store.transitions import transition
 
 log = structlog.get_logger()
 

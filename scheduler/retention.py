@@ -9,11 +9,11 @@ from pathlib import Path
 import structlog
 from sqlalchemy.exc import DBAPIError
 
+from runtime.ids import new_id
+from runtime.private_files import make_private_folder
+from runtime.settings import Settings
 from store.database import Database
-from store.ids import new_id
-from store.private_files import make_private_folder
-from store.retention import JobRetentionState, RetentionRepository
-from store.settings import Settings
+from store.repositories.expired import JobRetentionState, RetentionRepository
 
 log = structlog.get_logger()
 

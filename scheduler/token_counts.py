@@ -5,11 +5,11 @@ from datetime import datetime
 import structlog
 from kombu.exceptions import OperationalError as BrokerDown
 
+from runtime.settings import Settings
 from scheduler.broker import Broker
-from scheduler.dispatch import prepare_timeout
+from scheduler.prepare_dispatch import prepare_timeout
 from store.database import Database
-from store.settings import Settings
-from store.token_statistics import REQUEST_LIFETIME, TokenStatisticsRepository
+from store.repositories.token_statistics import REQUEST_LIFETIME, TokenStatisticsRepository
 from worker.app import COUNT_TOKENS_TASK, PREPARE_QUEUE
 
 log = structlog.get_logger()

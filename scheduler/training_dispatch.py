@@ -8,18 +8,18 @@ from datetime import datetime, timedelta
 import structlog
 from sqlalchemy.orm import Session
 
-from greencore.policy.gating import GateDecision
+from greencore.policy.gate.evaluate import GateDecision
+from runtime.settings import Settings
 from scheduler.broker import Broker
-from scheduler.dispatch import send_job_messages
-from scheduler.gates import is_gated
-from scheduler.placing import GATE_NOT_EVALUATED, Fleet, evaluate_or_skip_job, evaluate_waiting_job
+from scheduler.job_gate import is_gated
+from scheduler.job_placement import GATE_NOT_EVALUATED, Fleet, evaluate_or_skip_job, evaluate_waiting_job
+from scheduler.prepare_dispatch import send_job_messages
 from store.database import Database
-from store.jobs import JobRepository
-from store.queue import QueueRepository, WaitingJob, fair_order
-from store.settings import Settings
-from store.status import JobStatus
+from store.lifecycle.queue import QueueRepository, WaitingJob, fair_order
+from store.lifecycle.status import JobStatus
+from store.lifecycle.transitions import transition
+from store.repositories.jobs import JobRepository
 from store.tables import Job
-from store.transitions import transition
 from worker.app import TRAIN_TASK, train_queue
 
 log = structlog.get_logger()

@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from store.database import Database, connection_arguments
-from store.status import FINAL, JobStatus
+from store.lifecycle.status import FINAL, JobStatus
 from store.tables import Event, Job
 from store.tables.jobs import EVENT_CHANNEL
 

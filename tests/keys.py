@@ -4,9 +4,9 @@ from datetime import datetime
 
 from api.access.keys import issue_key
 from greencore.clock import utc_now
+from runtime.settings import Settings
 from store.database import Database
-from store.keys import Role
-from store.settings import Settings
+from store.repositories.keys import Role
 
 
 def new_key(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-from cli.embedded import LOOPBACK, find_free_port
+from cli.stack.embedded import LOOPBACK, find_free_port
 from store.database import Database
 
 PROGRAM = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")

@@ -9,7 +9,7 @@ import uvicorn
 from fastapi import FastAPI
 from structlog.testing import capture_logs
 
-from cli.embedded import LOOPBACK, find_free_port
+from cli.stack.embedded import LOOPBACK, find_free_port
 
 START_SECONDS = 20.0
 

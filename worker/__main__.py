@@ -11,17 +11,17 @@ from celery.signals import worker_init
 from celery.worker import state
 from sqlalchemy.exc import OperationalError
 
+from runtime.ids import new_id
+from runtime.logs import configure_logs
+from runtime.private_files import restrict_data_folder, set_private_umask
+from runtime.settings import get_settings
+from runtime.site import SITE_NOT_SET
 from store.database import Database
-from store.ids import new_id
-from store.logs import configure_logs
 from store.pooling import require_sessions
-from store.private_files import restrict_data_folder, set_private_umask
-from store.settings import get_settings
-from store.site import SITE_NOT_SET
 from worker.app import PREPARE_QUEUE, app, train_queue
 from worker.forking import preload_before_fork
 from worker.idle_meter import start_idle_meter
-from worker.presence import drain_on_shutdown, start_worker_heartbeat
+from worker.registration import drain_on_shutdown, start_worker_heartbeat
 
 log = structlog.get_logger()
 

@@ -9,14 +9,14 @@ import redis
 from celery import Celery
 from kombu.exceptions import OperationalError as BrokerDown
 
-from store.message_broker import celery_url, describe_refusal
-from store.settings import Settings, get_settings
+from runtime.message_broker import celery_url, describe_refusal
+from runtime.settings import Settings, get_settings
 
 PREPARE_QUEUE = "prepare"
-PREPARE_TASK = "worker.prepare"
+PREPARE_TASK = "worker.preparation.prepare"
 MEASURE_MODELS_TASK = "worker.measure_models"
 COUNT_TOKENS_TASK = "worker.count_tokens"
-TRAIN_TASK = "worker.train"
+TRAIN_TASK = "worker.training.claim"
 # How a worker makes a job's process. Not everywhere do the system's own libraries outlive a fork.
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
 

@@ -8,8 +8,8 @@ import structlog
 from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 
-from store.message_broker import connect_redis, describe_refusal, probe_write
-from store.settings import get_settings
+from runtime.message_broker import connect_redis, describe_refusal, probe_write
+from runtime.settings import get_settings
 
 log = structlog.get_logger()
 

@@ -20,8 +20,6 @@ def preload_before_fork() -> None:
         return
     # Whoever asks whether there is a GPU has NVML asked, which leaves CUDA alone.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-    import worker.attempt
-    import worker.faults  # noqa: F401
 
     os.register_at_fork(
         before=_fork_lock.acquire, after_in_parent=_fork_lock.release, after_in_child=_fork_lock.release

@@ -10,14 +10,14 @@ from celery.signals import worker_ready, worker_shutdown
 from sqlalchemy.exc import DBAPIError
 
 from greencore.energy import EnergySource
+from runtime.settings import Settings
+from store.accounting.host_shares import IdleSample, store_idle_energy
+from store.accounting.lost_energy import ASSUMED_POWER_W
 from store.database import Database
-from store.host_shares import IdleSample, store_idle_energy
-from store.lost_energy import ASSUMED_POWER_W
-from store.settings import Settings
 from worker.forking import block_forking
 from worker.host import host_id
-from worker.outages import STATEMENT_TIMEOUT_SECONDS
-from worker.presence import device_name
+from worker.registration import device_name
+from worker.training.database_retry import STATEMENT_TIMEOUT_SECONDS
 
 log = structlog.get_logger()
 
@@ -29,7 +29,7 @@ class IdleMeter:
     """Samples the processor, the memory and the worker's own GPUs, and stores what no attempt on the host used.
 
     CodeCarbon runs no thread of its own here, since jobs are forked from this process. Each worker of a host samples,
-    and the database counts each stretch once (`store.host_shares`).
+    and the database counts each stretch once (`store.accounting.host_shares`).
     """
 
     def __init__(

@@ -6,13 +6,13 @@ from typing import Any
 import structlog
 from celery.signals import celeryd_after_setup, setup_logging, worker_process_init, worker_process_shutdown
 
-from store.logs import configure_logs
-from store.settings import get_settings
-from store.tracing import configure_tracing, flush_traces, stop_tracing
+from runtime.logs import configure_logs
+from runtime.settings import get_settings
+from runtime.tracing import configure_tracing, flush_traces, stop_tracing
 from worker.app import COUNT_TOKENS_TASK, MEASURE_MODELS_TASK, PREPARE_TASK, TRAIN_TASK, app
-from worker.outages import retry_while_database_down
-from worker.presence import device_name
-from worker.train import train_job
+from worker.registration import device_name
+from worker.training.claim import train_job
+from worker.training.database_retry import retry_while_database_down
 
 
 @worker_process_init.connect(weak=False)
@@ -42,7 +42,7 @@ def unset_fork_log_level(**_: object) -> None:
 @app.task(name=PREPARE_TASK)
 def prepare(job_id: str) -> None:
     """Check a submitted job against its model and data, estimate it, and queue it."""
-    from worker.prepare import prepare_job
+    from worker.preparation.prepare import prepare_job
 
     with structlog.contextvars.bound_contextvars(job=job_id):
         retry_while_database_down(lambda: prepare_job(job_id), timeout_seconds=get_settings().lease_seconds)
@@ -52,7 +52,7 @@ def prepare(job_id: str) -> None:
 @app.task(name=MEASURE_MODELS_TASK)
 def measure_models() -> None:
     """Measure the catalogue's models that have not been measured yet."""
-    from worker.prepare import measure_catalogue
+    from worker.preparation.prepare import measure_catalogue
 
     retry_while_database_down(measure_catalogue, timeout_seconds=get_settings().lease_seconds)
 
@@ -60,7 +60,7 @@ def measure_models() -> None:
 @app.task(name=COUNT_TOKENS_TASK)
 def count_tokens(dataset_id: str, model: str) -> None:
     """Count the tokens of a dataset's rows for a model, if that has not been done."""
-    from worker.token_counts import count_dataset_tokens
+    from worker.preparation.token_counts import count_dataset_tokens
 
     count_dataset_tokens(dataset_id, model)
 

@@ -11,8 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.access.principal import Principal
 from api.access.provenance import client_address, has_safe_method, requested_path
 from greencore.clock import Clock
-from store.audit import AuditRecord, AuditRepository
 from store.database import Database
+from store.repositories.audit import AuditRecord, AuditRepository
 
 LONGEST_TARGET = 500
 REFUSED_STATUSES = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)

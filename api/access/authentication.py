@@ -10,14 +10,14 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api import problems
 from api.access import provenance
 from api.access.authenticator import Authenticator, KeyRefused
 from api.access.principal import Principal
 from api.access.rate_limits import RateLimiter, network_of
 from api.access.sessions import SESSION_COOKIE, SessionCookies
-from api.page_requests import prefers_html
-from api.problems import Problem
+from api.http import problems
+from api.http.content_negotiation import prefers_html
+from api.http.problems import Problem
 
 # Whoever keeps this process alive, and what a page needs before anybody has signed in.
 PUBLIC_PATHS = ("/livez", "/readyz")

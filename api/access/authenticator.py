@@ -10,7 +10,7 @@ from api.access.principal import Principal
 from api.access.sessions import BrowserSession
 from greencore.clock import Clock
 from store.database import Database
-from store.keys import KeyRepository, get_unusable_reason
+from store.repositories.keys import KeyRepository, get_unusable_reason
 from store.tables import ApiKey
 
 CACHE_SECONDS = 3.0

@@ -5,7 +5,7 @@ from typing import Any
 
 from api.access.authentication import PUBLIC_PATHS
 from api.access.sessions import SESSION_COOKIE
-from api.problems import status_description
+from api.http.problems import status_description
 
 SAFE_METHODS = ("get", "head")
 SCHEMES = {

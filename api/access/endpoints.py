@@ -8,11 +8,11 @@ from fastapi import APIRouter, Query, Response
 from api.access.keys import issue_key
 from api.access.principal import OperatorDep
 from api.access.schemas import AuditEntryOut, IssuedKeyOut, KeyOut, NewKeyRequest
-from api.context import AppContextDep, NowDep, SessionDep
-from api.listing import Id, Limit, Listing, OlderThan, to_listing
-from api.problems import Problem, invalid_field, problem_responses
-from store.audit import AuditRepository
-from store.keys import KeyRepository, LastOperatorKey
+from api.dependencies import AppContextDep, NowDep, SessionDep
+from api.http.pagination import Id, Limit, Listing, OlderThan, to_listing
+from api.http.problems import Problem, invalid_field, problem_responses
+from store.repositories.audit import AuditRepository
+from store.repositories.keys import KeyRepository, LastOperatorKey
 
 router = APIRouter(tags=["access"], responses=problem_responses(HTTPStatus.FORBIDDEN))
 

@@ -9,7 +9,7 @@ from zlib import crc32
 
 from sqlalchemy.orm import Session
 
-from store.keys import KeyRepository, NewKey, Role
+from store.repositories.keys import KeyRepository, NewKey, Role
 from store.tables import ApiKey
 
 PREFIX = "gtk_"

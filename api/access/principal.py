@@ -7,8 +7,8 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from api.access.sessions import BrowserSession
-from api.problems import Problem
-from store.keys import Role
+from api.http.problems import Problem
+from store.repositories.keys import Role
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
-from api.problems import Problem
+from api.http.problems import Problem
 
 FAILURES_PER_MINUTE = 30
 IPV6_NETWORK_BITS = 64

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from api.times import UtcDatetime
+from api.http.times import UtcDatetime
 from store.tables import ApiKey, AuditEntry
 
 RoleName = Literal["user", "operator"]

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from greencore.clock import Clock
-from store.ids import new_id
+from runtime.ids import new_id
 
 SESSION_COOKIE = "greentune_session"
 

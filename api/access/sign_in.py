@@ -11,10 +11,10 @@ from api.access.principal import PrincipalDep
 from api.access.provenance import client_address, is_same_origin, safe_redirect_path
 from api.access.rate_limits import network_of
 from api.access.sessions import SESSION_COOKIE, BrowserSession
-from api.context import AppContext, AppContextDep
-from api.problems import Problem
+from api.dependencies import AppContext, AppContextDep
+from api.http.problems import Problem
 from api.templating import render_page
-from store.keys import KeyRepository
+from store.repositories.keys import KeyRepository
 
 router = APIRouter(include_in_schema=False)
 

@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Response
 
 from api.access.principal import PrincipalDep
-from api.context import AppContextDep, NowDep, SessionDep
 from api.dashboard.grid_zone import ZoneView, ticks
 from api.dashboard.page_tags import page_etag, with_etag
-from api.etags import IfNoneMatch, matches_etag, not_modified_response
+from api.dependencies import AppContextDep, NowDep, SessionDep
+from api.http.etags import IfNoneMatch, matches_etag, not_modified_response
 from api.intensity_bands import BANDS
 from api.templating import render_page
 from api.zones.endpoints import list_zones

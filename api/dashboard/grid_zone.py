@@ -11,9 +11,9 @@ from sqlalchemy.orm import Session
 
 from api.zones.schemas import ForecastOut, IntensityOut, ProviderOut, ZoneOut
 from greencore.carbon import IntensitySeries
-from greencore.policy.cleanest_window import CleanWindow, find_cleanest_window
-from store.grid import GridRepository
-from store.settings import Settings
+from greencore.policy.gate.cleanest_window import CleanWindow, find_cleanest_window
+from runtime.settings import Settings
+from store.intensity.readings import GridRepository
 
 HOUR = timedelta(hours=1)
 AHEAD = timedelta(hours=24)

@@ -7,7 +7,7 @@ from fastapi import Response
 from fastapi.responses import HTMLResponse
 
 from api.access.principal import Principal
-from api.etags import etag_headers
+from api.http.etags import etag_headers
 from api.jobs.caching import JOB_SCHEMA_FINGERPRINT
 from api.templating import RENDERING_FINGERPRINT
 

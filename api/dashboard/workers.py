@@ -5,15 +5,15 @@ from datetime import timedelta
 from fastapi import APIRouter, Response
 
 from api.access.principal import PrincipalDep
-from api.context import AppContextDep, NowDep, SessionDep
 from api.dashboard.page_tags import POLL_SECONDS, page_etag, with_etag
-from api.etags import IfNoneMatch, matches_etag, not_modified_response
+from api.dependencies import AppContextDep, NowDep, SessionDep
+from api.http.etags import IfNoneMatch, matches_etag, not_modified_response
 from api.jobs.schemas import jobs_out
 from api.templating import render_page
 from api.workers.endpoints import LOST_WORKER_SHOWN_FOR
 from api.workers.schemas import WorkerOut
-from store.energy_totals import idle_energy_by_zone
-from store.workers import WorkerRepository
+from store.accounting.energy_totals import idle_energy_by_zone
+from store.repositories.workers import WorkerRepository
 
 # Training workers first, and among them those that are at it.
 ORDER = {"train": 0, "prepare": 1, "scheduler": 2}

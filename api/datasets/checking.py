@@ -8,8 +8,8 @@ from typing import Any
 from api.datasets.json_lines import check_json_lines
 from api.datasets.parquet import convert_parquet, is_parquet
 from api.datasets.receiving import ReceivedUpload
-from api.datasets.tally import DatasetLimits, DatasetRejected, DatasetSummary
-from api.problems import FieldProblem, Problem, invalid_field, invalid_fields
+from api.datasets.validator import DatasetLimits, DatasetRejected, DatasetSummary
+from api.http.problems import FieldProblem, Problem, invalid_field, invalid_fields
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
 
-from api.context import AppContextDep, NowDep
 from api.datasets.endpoints import DatasetDep
 from api.datasets.schemas import CountingOut, RowOut, TokenCountsOut
-from api.description import SECONDS_SCHEMA
-from api.listing import Id, Listing
-from api.problems import Problem, invalid_field, problem_responses
+from api.dependencies import AppContextDep, NowDep
+from api.http.openapi import SECONDS_SCHEMA
+from api.http.pagination import Id, Listing
+from api.http.problems import Problem, invalid_field, problem_responses
 from greencore.dataset import InvalidRow, enumerate_rows
-from store.token_statistics import TokenStatisticsRepository
+from store.repositories.token_statistics import TokenStatisticsRepository
 
 RETRY_AFTER_SECONDS = 2
 # Counted anew only after so long: what kept the tokens from being counted may be over then.

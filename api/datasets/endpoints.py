@@ -10,17 +10,17 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from api.access.principal import PrincipalDep
-from api.context import AppContextDep, NowDep, SessionDep
 from api.datasets.checking import validate_upload
 from api.datasets.receiving import LONGEST_SENT_NAME, receive_upload, upload_folder
 from api.datasets.schemas import UPLOAD_BODY, DatasetOut
 from api.datasets.storing import discard_rows, store_dataset
-from api.datasets.tally import DatasetLimits
-from api.listing import Id, Limit, Listing, OlderThan, to_listing
-from api.problems import Problem, problem_responses
+from api.datasets.validator import DatasetLimits
+from api.dependencies import AppContextDep, NowDep, SessionDep
+from api.http.pagination import Id, Limit, Listing, OlderThan, to_listing
+from api.http.problems import Problem, problem_responses
 from greencore.disk import DISK_FULL_ERRNOS
-from store.datasets import DatasetRepository
-from store.ids import new_id
+from runtime.ids import new_id
+from store.repositories.datasets import DatasetRepository
 from store.tables import Dataset
 
 JOBS_NAMED = 10

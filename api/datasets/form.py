@@ -5,7 +5,7 @@ from http import HTTPStatus
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from api.problems import Problem, invalid_field
+from api.http.problems import Problem, invalid_field
 
 FIELD = b"file"
 MAX_PARTS = 20

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from api.datasets.tally import DatasetLimits, DatasetSummary, DatasetValidator
+from api.datasets.validator import DatasetLimits, DatasetSummary, DatasetValidator
 from greencore.dataset import BYTE_ORDER_MARK, InvalidRow, parse_object, row_from_object
 
 CHUNK_BYTES = 2**20

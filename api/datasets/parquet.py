@@ -17,10 +17,10 @@ from typing import Any
 
 import structlog
 
-from api.datasets.tally import DatasetLimits, DatasetRejected, DatasetSummary, DatasetValidator, RowFault
+from api.datasets.validator import DatasetLimits, DatasetRejected, DatasetSummary, DatasetValidator, RowFault
 from greencore.dataset import ROW_FORMS, InvalidRow, row_from_object, row_to_object
 from greencore.disk import DISK_FULL_ERRNOS
-from store.private_files import open_private
+from runtime.private_files import open_private
 
 log = structlog.get_logger()
 

@@ -16,10 +16,10 @@ from python_multipart.multipart import parse_options_header
 from starlette.requests import ClientDisconnect
 
 from api.datasets.form import MultipartFileReader
-from api.problems import Problem, invalid_field
-from store.ids import new_id
-from store.private_files import make_private_folder, open_private
-from store.settings import Settings
+from api.http.problems import Problem, invalid_field
+from runtime.ids import new_id
+from runtime.private_files import make_private_folder, open_private
+from runtime.settings import Settings
 
 FORM = "multipart/form-data"
 RAW = ("application/x-ndjson", "application/jsonl", "application/vnd.apache.parquet", "application/octet-stream")

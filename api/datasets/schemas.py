@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 from api.datasets.form import MAX_PARTS
 from api.datasets.receiving import FORM, RAW
-from api.datasets.tally import row_form
+from api.datasets.validator import row_form
 from greencore.dataset import MessagesRow, PromptRow, Row
 from store.tables import Dataset
 

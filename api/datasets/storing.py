@@ -7,9 +7,9 @@ from pathlib import Path
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from runtime.settings import Settings
 from store.database import Database
-from store.datasets import DatasetRepository
-from store.settings import Settings
+from store.repositories.datasets import DatasetRepository
 from store.tables import Dataset
 
 log = structlog.get_logger()

@@ -6,9 +6,9 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from api.context import AppContextDep
+from api.dependencies import AppContextDep
 from api.health.readiness import NEEDED_BY_EVERY_JOB
-from api.problems import RETRY_AFTER_SECONDS, FieldProblem, Problem, problem_responses
+from api.http.problems import RETRY_AFTER_SECONDS, FieldProblem, Problem, problem_responses
 
 router = APIRouter(tags=["health"])
 

@@ -12,15 +12,15 @@ from redis.exceptions import RedisError
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
+from api.metrics.service_figures import MetricsRepository
 from migrations.upgrade import current_revision, expected_revision
-from store.catalogue import CatalogueError, read_catalogue
+from runtime.catalogue import CatalogueError, read_catalogue
+from runtime.message_broker import connect_redis, describe_refusal, probe_write
+from runtime.private_files import make_private_folder
+from runtime.settings import Settings
 from store.database import Database, describe_outage
-from store.message_broker import connect_redis, describe_refusal, probe_write
-from store.metrics import MetricsRepository
 from store.pooling import TransactionPooling, require_sessions
-from store.private_files import make_private_folder
-from store.settings import Settings
-from store.workers import WorkerRepository
+from store.repositories.workers import WorkerRepository
 
 TIMEOUT_SECONDS = 2
 # Whoever probes more often than this, or from several places at once, hears the last answer again.

@@ -7,13 +7,13 @@ from fastapi import APIRouter
 from sqlalchemy.orm import Session
 
 from api.access.principal import Principal, PrincipalDep
-from api.context import NowDep, SessionDep
+from api.dependencies import NowDep, SessionDep
+from api.http.problems import Problem, problem_responses
 from api.jobs.endpoints import JobDep
 from api.jobs.schemas import JobOut, jobs_out
-from api.problems import Problem, problem_responses
-from store.actions import ActionRefused, request_action
-from store.jobs import JobRepository
-from store.status import Action
+from store.lifecycle.actions import ActionRefused, request_action
+from store.lifecycle.status import Action
+from store.repositories.jobs import JobRepository
 from store.tables import Job
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])

@@ -11,13 +11,13 @@ from fastapi import Path as PathParameter
 from fastapi.responses import FileResponse
 from pydantic import BaseModel
 
-from api.context import AppContextDep, SessionDep
-from api.etags import IfNoneMatch, etag_headers, matches_etag, not_modified_response
+from api.dependencies import AppContextDep, SessionDep
+from api.http.etags import IfNoneMatch, etag_headers, matches_etag, not_modified_response
+from api.http.pagination import LONGEST_ID, Listing, complete_listing
+from api.http.problems import Problem, problem_responses
 from api.jobs.byte_range import parse_byte_range
 from api.jobs.endpoints import JobDep
-from api.listing import LONGEST_ID, Listing, complete_listing
-from api.problems import Problem, problem_responses
-from store.jobs import JobRepository
+from store.repositories.jobs import JobRepository
 from store.tables import Artifact, Job
 
 # As long as a path of the file system may be: what is longer than an artifact's name is not found, like any other.

@@ -3,7 +3,7 @@
 import re
 from http import HTTPStatus
 
-from api.problems import Problem
+from api.http.problems import Problem
 
 RANGE_PATTERN = re.compile(
     r"\s*bytes\s*=\s*(?:(?P<first>\d{1,18})-(?P<last>\d{0,18})|-(?P<suffix>\d{1,18}))\s*", re.I | re.A

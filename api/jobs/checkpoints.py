@@ -5,10 +5,10 @@ from datetime import datetime
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from api.context import SessionDep
+from api.dependencies import SessionDep
+from api.http.pagination import Listing, complete_listing
 from api.jobs.endpoints import NOT_FOUND, JobDep
-from api.listing import Listing, complete_listing
-from store.checkpoints import list_job_checkpoints
+from store.lifecycle.checkpoints import list_job_checkpoints
 from store.tables import Checkpoint
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from greencore.energy import is_estimate
-from store.jobs import EmissionsBasis
+from store.repositories.jobs import EmissionsBasis
 from store.tables import Job
 
 

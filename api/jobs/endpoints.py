@@ -7,19 +7,19 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from api.access.principal import PrincipalDep
-from api.context import AppContextDep, NowDep, SessionDep
-from api.etags import CACHED_RESPONSES, IfNoneMatch, etag_headers, matches_etag, not_modified_response
-from api.idempotency import IdempotentRequestDep, created_responses
-from api.jobs.budget import refuse_impossible_budget
+from api.dependencies import AppContextDep, NowDep, SessionDep
+from api.http.etags import CACHED_RESPONSES, IfNoneMatch, etag_headers, matches_etag, not_modified_response
+from api.http.idempotency import IdempotentRequestDep, created_responses
+from api.http.pagination import Id, Limit, Listing, OlderThan, to_listing
+from api.http.problems import Problem, invalid_field, problem_responses
+from api.jobs.budget_check import refuse_impossible_budget
 from api.jobs.caching import job_etag, job_list_etag
-from api.jobs.epoch_schemas import EpochOut
+from api.jobs.history.epoch_schemas import EpochOut
 from api.jobs.request import LONGEST_METADATA, MAX_METADATA, JobRequest
 from api.jobs.schemas import JobOut, jobs_out
 from api.jobs.submission import validate_submission
-from api.listing import Id, Limit, Listing, OlderThan, to_listing
-from api.problems import Problem, invalid_field, problem_responses
-from store.jobs import JobFilter, JobRepository
-from store.status import JobStatus
+from store.lifecycle.status import JobStatus
+from store.repositories.jobs import JobFilter, JobRepository
 from store.tables import Job
 
 METADATA_FILTER = re.compile(r"metadata\[(.+)\]")

@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.listing import LONGEST_ID
+from api.http.pagination import LONGEST_ID
+from api.http.times import UtcDatetime
 from api.policies.schemas import PolicyChoice
-from api.times import UtcDatetime
 from greencore.hyperparameters import Hyperparameters
 from greencore.text import StorableText
 

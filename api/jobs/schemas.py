@@ -9,11 +9,11 @@ from sqlalchemy.orm import Session
 
 from api.jobs.emissions import CounterfactualsOut, EmissionsBasisOut
 from greencore.carbon import EmissionFactors, Signal
-from greencore.carbon.accounting import known_emissions
-from store.actions import list_possible_actions
-from store.emissions import EmissionsRepository
-from store.jobs import JobRepository
-from store.status import Action, JobStatus
+from greencore.carbon.accounting.pricing import known_emissions
+from store.accounting.emissions import EmissionsRepository
+from store.lifecycle.actions import list_possible_actions
+from store.lifecycle.status import Action, JobStatus
+from store.repositories.jobs import JobRepository
 from store.tables import Job
 
 

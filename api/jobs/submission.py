@@ -6,14 +6,14 @@ from datetime import datetime, timedelta
 from sqlalchemy.orm import Session
 
 from api.access.principal import Principal
-from api.context import AppContext
+from api.dependencies import AppContext
+from api.http.problems import FieldProblem, Problem, invalid_fields
 from api.jobs.request import JobRequest
 from api.policies.parsing import resolve_policy
-from api.problems import FieldProblem, Problem, invalid_fields
 from greencore.policy import Policy
-from store.datasets import DatasetRepository
-from store.jobs import NewJob
-from store.models import ModelRepository
+from store.repositories.datasets import DatasetRepository
+from store.repositories.jobs import NewJob
+from store.repositories.models import ModelRepository
 
 MAX_DEADLINE_AHEAD = timedelta(days=366)
 

@@ -10,11 +10,11 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from api.access.principal import OperatorDep
-from api.context import AppContextDep, SessionDep
+from api.dependencies import AppContextDep, SessionDep
+from api.http.problems import problem_responses
 from api.metrics.families import build_metric_families
-from api.problems import problem_responses
-from store.metrics import MetricsRepository
-from store.site import UNKNOWN_ZONE
+from api.metrics.service_figures import MetricsRepository
+from runtime.site import UNKNOWN_ZONE
 
 OPEN_METRICS = "application/openmetrics-text"
 

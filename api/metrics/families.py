@@ -5,8 +5,8 @@ from collections.abc import Collection, Iterator, Sequence
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from store.metrics import WAITING_STATUSES, ServiceMetrics
-from store.status import JobStatus
+from api.metrics.service_figures import WAITING_STATUSES, ServiceMetrics
+from store.lifecycle.status import JobStatus
 from store.tables import Provider
 
 

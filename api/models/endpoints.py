@@ -3,10 +3,10 @@
 from fastapi import APIRouter
 
 from api.access.principal import PrincipalDep
-from api.context import AppContextDep, SessionDep
-from api.listing import Listing, complete_listing
+from api.dependencies import AppContextDep, SessionDep
+from api.http.pagination import Listing, complete_listing
 from api.models.schemas import ModelOut
-from store.models import ModelRepository
+from store.repositories.models import ModelRepository
 
 router = APIRouter(prefix="/models", tags=["models"])
 

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, Field
 
-from store.catalogue import CatalogueEntry
+from runtime.catalogue import CatalogueEntry
 from store.tables import Model
 
 

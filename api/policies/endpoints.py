@@ -6,17 +6,17 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from api.access.principal import OperatorDep, PrincipalDep
-from api.context import AppContextDep, NowDep, SessionDep
-from api.idempotency import IdempotentRequestDep, created_responses
-from api.listing import Id, Limit, Listing, to_listing
+from api.dependencies import AppContextDep, NowDep, SessionDep
+from api.http.idempotency import IdempotentRequestDep, created_responses
+from api.http.pagination import Id, Limit, Listing, to_listing
+from api.http.problems import Problem, problem_responses
 from api.policies.parsing import parse_request_policy
 from api.policies.preconditions import ETAG, PreconditionDep, policy_etag
 from api.policies.schemas import NewPolicy, NextPolicy, PolicyName, PolicyOut
 from api.policies.simulated import SimulationOut
 from api.policies.simulation import run_simulation
 from api.policies.simulation_request import SimulationRequest
-from api.problems import Problem, problem_responses
-from store.policies import PolicyRepository
+from store.repositories.policies import PolicyRepository
 
 router = APIRouter(prefix="/policies", tags=["policies"])
 

@@ -10,11 +10,11 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.orm import Session
 
-from api.context import AppContext
+from api.dependencies import AppContext
+from api.http.problems import MAX_FAULTS, invalid_field, validation_problem
 from api.policies.simulation_request import MAX_READINGS, SimulationRequest, UploadedReading
-from api.problems import MAX_FAULTS, invalid_field, validation_problem
 from greencore.carbon import IntensitySeries, Reading, Signal
-from store.grid import GridRepository
+from store.intensity.readings import GridRepository
 
 A_YEAR = timedelta(days=365)
 HOUR = timedelta(hours=1)

@@ -5,9 +5,9 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from api.problems import FieldProblem, invalid_field, invalid_fields
+from api.http.problems import FieldProblem, invalid_field, invalid_fields
 from greencore.policy import Policy, PolicyError, parse_policy, parse_stored_policy
-from store.policies import PolicyRepository
+from store.repositories.policies import PolicyRepository
 
 MAX_NAMED = 20
 

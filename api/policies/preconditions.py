@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Header
 
-from api.etags import ETAG_LIST_PATTERN, MAX_ETAG_LIST_LENGTH, contains_etag
-from api.problems import Problem, invalid_field
+from api.http.etags import ETAG_LIST_PATTERN, MAX_ETAG_LIST_LENGTH, contains_etag
+from api.http.problems import Problem, invalid_field
 
 ETAG: dict[str, Any] = {
     "ETag": {

@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from greencore.carbon import EmissionFactors, IntensitySeries, Signal
 from greencore.policy import BacktestDecision, BacktestResult, Policy
+from greencore.policy.gate.forecasts import ForecastKind
 from greencore.policy.models import Budget, Price
-from greencore.policy.outlooks import ForecastKind
 
 FORECAST_DESCRIPTIONS: dict[ForecastKind, str] = {
     "own": "the gate plans by our own forecast, made anew every hour from readings of the hours before",

@@ -4,16 +4,16 @@ import threading
 from datetime import datetime
 from http import HTTPStatus
 
-from api.context import AppContext
+from api.dependencies import AppContext
+from api.http.problems import RETRY_AFTER_SECONDS, Problem, invalid_field
 from api.policies.history import IntensityHistory, load_history, series_span
 from api.policies.parsing import resolve_policy
 from api.policies.simulated import SimulationOut
 from api.policies.simulation_request import SimulationRequest
-from api.problems import RETRY_AFTER_SECONDS, Problem, invalid_field
 from greencore.policy import BacktestError, Policy, backtest
+from greencore.policy.backtesting.simulation import Workload, latest_finish_hours
+from greencore.policy.backtesting.slots import Slots
 from greencore.policy.models import Budget
-from greencore.policy.simulation import Workload, latest_finish_hours
-from greencore.policy.slots import Slots
 
 MAX_CONCURRENT_SIMULATIONS = 2
 # Measured in steps of a gate's plan, of which a core does about ten million a second.

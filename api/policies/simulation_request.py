@@ -4,12 +4,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
 
-from api.listing import LONGEST_ID
+from api.http.pagination import LONGEST_ID
+from api.http.times import RecordedTime
 from api.policies.schemas import PolicyChoice
-from api.times import RecordedTime
 from greencore.carbon import Signal
-from greencore.carbon.cleaning import HIGHEST_GCO2E_PER_KWH
-from greencore.policy.outlooks import ForecastKind
+from greencore.carbon.http.cleaning import HIGHEST_GCO2E_PER_KWH
+from greencore.policy.gate.forecasts import ForecastKind
 from greencore.text import StorableText
 
 MAX_READINGS = 110_000

@@ -6,14 +6,19 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Response
 
 from api.access.principal import PrincipalDep
-from api.context import AppContextDep, NowDep, SessionDep
-from api.listing import Id, Limit, Listing, OlderThan, to_listing
-from api.problems import Problem, invalid_field, problem_responses
+from api.dependencies import AppContextDep, NowDep, SessionDep
+from api.http.pagination import Id, Limit, Listing, OlderThan, to_listing
+from api.http.problems import Problem, invalid_field, problem_responses
 from api.webhooks.schemas import DeliveryOut, IssuedWebhookOut, NewWebhook, WebhookOut
-from store.deliveries import DeliveryRepository, TestDeliveryPending
+from store.repositories.deliveries import DeliveryRepository, TestDeliveryPending
+from store.repositories.webhooks import (
+    MAX_WEBHOOKS_PER_OWNER,
+    TooManyWebhooks,
+    WebhookRepository,
+    derive_signing_secret,
+)
 from store.tables import Webhook
 from store.webhook_url import UrlRefused, parse_networks, parse_url, refuse_private
-from store.webhooks import MAX_WEBHOOKS_PER_OWNER, TooManyWebhooks, WebhookRepository, derive_signing_secret
 
 router = APIRouter(prefix="/webhooks", tags=["webhooks"])
 

@@ -5,11 +5,11 @@ from datetime import timedelta
 from fastapi import APIRouter
 
 from api.access.principal import PrincipalDep
-from api.context import AppContextDep, NowDep, SessionDep
-from api.listing import Listing, complete_listing
+from api.dependencies import AppContextDep, NowDep, SessionDep
+from api.http.pagination import Listing, complete_listing
 from api.workers.schemas import WorkerOut
-from store.energy_totals import idle_energy_by_zone
-from store.workers import WorkerRepository
+from store.accounting.energy_totals import idle_energy_by_zone
+from store.repositories.workers import WorkerRepository
 
 LOST_WORKER_SHOWN_FOR = timedelta(hours=1)
 

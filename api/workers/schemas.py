@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from api.access.principal import Principal
+from store.repositories.workers import Role
 from store.tables import Job, Worker
-from store.workers import Role
 
 
 class WorkerOut(BaseModel):

@@ -8,19 +8,19 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 
 from api.access.principal import PrincipalDep
-from api.context import AppContextDep, NowDep, SessionDep
-from api.listing import Id, Listing, complete_listing
-from api.problems import RETRY_AFTER_SECONDS, Problem, invalid_field, problem_responses
-from api.times import RecordedTime
+from api.dependencies import AppContextDep, NowDep, SessionDep
+from api.http.pagination import Id, Listing, complete_listing
+from api.http.problems import RETRY_AFTER_SECONDS, Problem, invalid_field, problem_responses
+from api.http.times import RecordedTime
 from api.zones.schemas import ForecastOut, ForecastReach, HistoryOut, IntensityOut, ProviderOut, ReadingOut, ZoneOut
 from greencore.carbon import IntensitySeries
 from greencore.carbon.fallback import explain_missing_static
-from store.grid import GridRepository, to_reading
-from store.intensity_now import forecast_reach_by_zone, newest_readings
-from store.providers import ProviderRepository
-from store.site import UNKNOWN_ZONE
+from runtime.site import UNKNOWN_ZONE
+from store.intensity.latest import forecast_reach_by_zone, newest_readings
+from store.intensity.provider_health import ProviderRepository
+from store.intensity.readings import GridRepository, to_reading
+from store.repositories.workers import WorkerRepository
 from store.tables import IntensityReading, Provider
-from store.workers import WorkerRepository
 
 MAX_READINGS = 10_000
 MAX_FORECAST_HOURS = 168

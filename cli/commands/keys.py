@@ -43,7 +43,7 @@ def create(
             keys.create(client, owner=owner, role=role, name=name, days=days, as_json=as_json)
         return
     from cli.configuration import read_settings
-    from cli.keys import create as run
+    from cli.local.keys import create as run
 
     run(read_settings(data_dir=data_dir), owner=owner, role=role, name=name, days=days, as_json=as_json)
 
@@ -59,7 +59,7 @@ def list_keys(data_dir: DataDir = None, as_json: AsJson = False, url: ServiceUrl
             keys.show(client, as_json=as_json)
         return
     from cli.configuration import read_settings
-    from cli.keys import show
+    from cli.local.keys import show
 
     show(read_settings(data_dir=data_dir), as_json=as_json)
 
@@ -80,6 +80,6 @@ def revoke(
             keys.revoke(client, key_id)
         return
     from cli.configuration import read_settings
-    from cli.keys import revoke as run
+    from cli.local.keys import revoke as run
 
     run(read_settings(data_dir=data_dir), key_id)

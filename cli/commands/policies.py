@@ -17,7 +17,7 @@ app = typer.Typer(
 @app.command()
 def check(policy: PolicyArgument, as_json: AsJson = False) -> None:
     """Show a policy with its defaults, or every fault in it. Needs no service."""
-    from cli.policy import check as run
+    from cli.local.policy import check as run
 
     run(policy, as_json=as_json)
 
@@ -56,7 +56,7 @@ def simulate(
     key: Key = None,
 ) -> None:
     """Say what a policy would have emitted on a recorded past. With a trace it needs no service."""
-    from cli.policy import SimulationOptions, simulate_on_trace, simulate_on_zone
+    from cli.local.policy import SimulationOptions, simulate_on_trace, simulate_on_zone
 
     options = SimulationOptions(
         work_hours=work_hours,

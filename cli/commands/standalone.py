@@ -7,7 +7,7 @@ import typer
 
 from cli.errors import SettingError
 from cli.options import DataDir
-from cli.say import print_line
+from cli.terminal import print_line
 
 if TYPE_CHECKING:
     from greencore.hyperparameters import Hyperparameters
@@ -25,7 +25,7 @@ def serve(host: Host = None, port: Port = None, data_dir: DataDir = None) -> Non
     PostgreSQL and Valkey come with it, unless DATABASE_URL or REDIS_URL name servers to use instead.
     """
     from cli.configuration import read_settings
-    from cli.serve import serve as run
+    from cli.stack.serve import serve as run
 
     run(read_settings(host=host, port=port, data_dir=data_dir), print_line=print_line)
 
@@ -77,8 +77,8 @@ def train(
     from cli.extras import require_extras
 
     require_extras("train", "training")
-    from cli.train import parse_method
-    from cli.train import train as run
+    from cli.local.train import parse_method
+    from cli.local.train import train as run
 
     run(model, dataset, rho, hyperparameters, output, read_settings(data_dir=data_dir), method=parse_method(method))
 
@@ -95,7 +95,7 @@ def apply_delta(
     from cli.extras import require_extras
 
     require_extras("apply-delta", "training")
-    from cli.apply_delta import apply
+    from cli.local.apply_delta import apply
 
     apply(base, delta, output, read_settings(data_dir=data_dir))
 

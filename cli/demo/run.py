@@ -12,20 +12,20 @@ from rich.console import Console
 from api.access.keys import issue_key
 from cli.demo.follow import follow
 from cli.demo.report import show_result
-from cli.embedded import LOOPBACK, find_free_port
 from cli.errors import CommandError
 from cli.extras import require_extras
 from cli.remote.connection import format_field_errors
-from cli.signals import stop_signals
-from cli.stack import PrintLine, Stack, run_stack
+from cli.stack.embedded import LOOPBACK, find_free_port
+from cli.stack.service_stack import PrintLine, Stack, run_stack
+from cli.stack.signals import stop_signals
 from greencore.clock import utc_now
 from greentune.client import Client
 from greentune.errors import Problem, ServiceError
+from runtime.settings import Settings
+from runtime.site import Site
 from store.database import Database
-from store.keys import KeyRepository
-from store.settings import Settings
-from store.site import Site
-from worker.presence import device_name
+from store.repositories.keys import KeyRepository
+from worker.registration import device_name
 
 MODEL = "SmolLM2-135M-Instruct"
 SAMPLE_PROMPT = "Report: Wind park Halvorsen delivers 310 MW while demand sleeps.\nStatus:"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from cli.doctor.check import CheckResult
 from cli.remote.figures import measured_or_estimated
 from greencore.carbon import CarbonError, Source, open_source
-from store.settings import Settings
+from runtime.settings import Settings
 
 KEYS = {
     "electricity-maps": ("electricity_maps_token",),

@@ -10,9 +10,9 @@ from pathlib import Path
 from api.figures import format_size
 from cli.doctor.check import CheckResult
 from cli.errors import SettingError
-from cli.secret import read_secret, secret_file
-from store.catalogue import CatalogueEntry, CatalogueError, read_catalogue
-from store.settings import Settings
+from cli.stack.secret import read_secret, secret_file
+from runtime.catalogue import CatalogueEntry, CatalogueError, read_catalogue
+from runtime.settings import Settings
 
 # A model of some hundred million parameters, its checkpoints and its result.
 LOW_DISK_BYTES = 10 * 2**30

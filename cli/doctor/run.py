@@ -9,7 +9,7 @@ from cli.doctor import accelerators, carbon, files, meters, packages, servers, s
 from cli.doctor.check import CheckResult, CheckState
 from cli.errors import CommandError
 from cli.remote.output import replace_unprintable, show_json
-from store.settings import Settings
+from runtime.settings import Settings
 
 COLOURS: dict[CheckState, str] = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "bright_black"}
 

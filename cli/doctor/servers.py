@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from cli.beside import discover_service
 from cli.doctor.check import CheckResult
-from cli.embedded import EmbeddedPostgres, find_redis_problem
+from cli.stack.discovery import discover_service
+from cli.stack.embedded import EmbeddedPostgres, find_redis_problem
 from migrations.upgrade import current_revision, expected_revision
+from runtime.settings import Settings
 from store.database import Database
 from store.pooling import TransactionPooling, require_sessions
-from store.settings import Settings
 
 EMBEDDED = "none is named: `greentune serve` brings its own"
 

@@ -4,10 +4,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from cli.beside import discover_service
 from cli.doctor.check import CheckResult
 from cli.errors import SettingError
 from cli.remote.connection import open_client
+from cli.stack.discovery import discover_service
 from greentune.client import Client
 from greentune.errors import Problem, ServiceError
 

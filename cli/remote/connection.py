@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 
-from cli.beside import discover_service
 from cli.errors import CommandError, Conflict, NotAllowed, NotFound, ServiceUnavailable, SettingError
+from cli.stack.discovery import discover_service
 from greentune.client import Client
 from greentune.errors import Problem, ServiceError, Unreachable
 

@@ -3,7 +3,7 @@
 from api.figures import UNKNOWN, format_duration, format_number, format_percent
 from cli.remote.output import format_short_time
 from greentune.models import Eta, Figure, Job
-from store.site import SITE_UNKNOWN
+from runtime.site import SITE_UNKNOWN
 
 
 def format_emissions(job: Job) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import typer
 
 from cli.errors import SettingError
-from cli.policy_source import read_policy_choice, read_policy_json
+from cli.local.policy_source import read_policy_choice, read_policy_json
 from cli.remote.connection import field_to_option, report_field_errors
 from cli.remote.output import format_short_time, show_json, show_table
 from greentune.client import Client

@@ -9,7 +9,7 @@ from cli.errors import CommandError, NotFound, SettingError
 from cli.remote.output import format_short_time, show_json, show_table
 from greentune.client import Client
 from greentune.models import Epoch
-from store.site import SITE_UNKNOWN
+from runtime.site import SITE_UNKNOWN
 
 EPOCH_HEADERS = (
     "epoch",

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from cli.errors import SettingError
-from cli.policy_source import read_policy_choice
+from cli.local.policy_source import read_policy_choice
 from cli.remote.connection import field_to_option, format_field_errors, report_field_errors
 from cli.remote.output import show_json
 from greentune.client import Client

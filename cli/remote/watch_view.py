@@ -13,7 +13,7 @@ from cli.remote.events import format_event
 from cli.remote.figures import format_eta, measured_or_estimated
 from cli.remote.output import format_short_time, safe_text
 from greentune.models import Epoch, Event, Intensity, Job
-from store.site import SITE_UNKNOWN
+from runtime.site import SITE_UNKNOWN
 
 
 @dataclass(frozen=True)

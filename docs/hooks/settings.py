@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from store.settings import Settings
+from runtime.settings import Settings
 
 MARK = "<!-- from the code: settings -->"
 EXPLANATIONS = Path(__file__).parents[2] / ".env.example"

@@ -1,10 +1,10 @@
 """Adaptive backpropagation (paper §3): what each tensor's gradient costs, what it is worth, and which to train."""
 
-from greencore.backprop.curve import ConcaveCurve, ImportanceCurve, importance_curve
+from greencore.backprop.cost.profile import Profile, TensorCost, profile
+from greencore.backprop.cost.trace import TraceError
 from greencore.backprop.importance import NotFinite, importance
-from greencore.backprop.profile import Profile, TensorCost, profile
-from greencore.backprop.selection import BudgetTooSmall, Selection, select
-from greencore.backprop.trace import TraceError
+from greencore.backprop.selection.importance_curve import ConcaveCurve, ImportanceCurve, importance_curve
+from greencore.backprop.selection.solver import BudgetTooSmall, Selection, select
 
 __all__ = [
     "BudgetTooSmall",

@@ -8,8 +8,8 @@ from typing import Literal, get_args
 
 import torch
 
-from greencore.backprop.one_step import OptimizerDryRun
-from greencore.backprop.trace import Batch
+from greencore.backprop.cost.trace import Batch
+from greencore.backprop.optimizer_dry_run import OptimizerDryRun
 
 Metric = Literal["dw_grad", "dw", "grad"]
 GradientAverager = Callable[[int, torch.Tensor], None]

@@ -1,7 +1,6 @@
 """Carbon intensity of electricity: where it comes from, how it varies, and what metered energy emits."""
 
-from greencore.carbon.accounting import MeteredEnergy, PricedInterval, price_interval
-from greencore.carbon.credentials import Credentials
+from greencore.carbon.accounting.pricing import MeteredEnergy, PricedInterval, price_interval
 from greencore.carbon.errors import (
     AccessDenied,
     CarbonError,
@@ -13,6 +12,7 @@ from greencore.carbon.errors import (
     SourceUnavailable,
     UnknownZone,
 )
+from greencore.carbon.http.credentials import Credentials
 from greencore.carbon.opening import open_source
 from greencore.carbon.series import Basis, EmissionFactors, IntensitySeries, Reading, Signal, WeightedIntensity
 from greencore.carbon.source import Source

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from greencore.carbon.credentials import Credentials
 from greencore.carbon.errors import InvalidSpec
-from greencore.carbon.http import HttpLimits
-from greencore.carbon.live import LiveSource, Provider
+from greencore.carbon.http.client import HttpLimits
+from greencore.carbon.http.credentials import Credentials
+from greencore.carbon.http.live_source import LiveSource, Provider
 from greencore.carbon.providers.carbon_aware_sdk import open_carbon_aware_sdk
 from greencore.carbon.providers.electricity_maps import open_electricity_maps
 from greencore.carbon.providers.energy_charts import open_energy_charts

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from greencore.carbon.cleaning import interval_ends
 from greencore.carbon.errors import InvalidTrace
+from greencore.carbon.http.cleaning import interval_ends
 from greencore.carbon.series import EmissionFactors
 
 # Names of the project's own columns, then those of Electricity Maps' exports. Where an export has both of its
@@ -50,7 +50,7 @@ class Trace:
 def read_trace(file: Path) -> Trace:
     """Reads `file`, whose rows end where the next begins, or after the spacing of their neighbours at a gap.
 
-    The spacing may change within the file: see `greencore.carbon.cleaning.interval_ends`.
+    The spacing may change within the file: see `greencore.carbon.http.cleaning.interval_ends`.
 
     Columns: `datetime` (ISO 8601; a time without an offset is in UTC) and `gco2e_per_kwh` (finite, at least
     0), or those of an Electricity Maps export. Lines that start with `#` are comments; `# label: TEXT` names

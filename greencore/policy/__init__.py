@@ -1,8 +1,7 @@
 """From carbon intensity to a decision: how much of an epoch's work is worth doing."""
 
-from greencore.policy.backtest import BacktestDecision, BacktestError, BacktestResult, Spread, backtest
-from greencore.policy.budget import BudgetPlan, budget_rhos, price_rho, smallest_budget_gco2e
-from greencore.policy.circumstances import PolicyContext
+from greencore.policy.backtesting.backtest import BacktestDecision, BacktestError, BacktestResult, Spread, backtest
+from greencore.policy.context import PolicyContext
 from greencore.policy.decision import RhoDecision, decide_rho
 from greencore.policy.errors import FieldError, IntensityMissing, PolicyError
 from greencore.policy.models import (
@@ -20,8 +19,9 @@ from greencore.policy.models import (
     Steps,
 )
 from greencore.policy.parsing import parse_policy, parse_stored_policy
-from greencore.policy.smoothing import PreviousRho
-from greencore.policy.utility import DEFAULT_UTILITY, UtilityCurve
+from greencore.policy.rho.budget_price import BudgetPlan, budget_rhos, price_rho, smallest_budget_gco2e
+from greencore.policy.rho.smoothing import PreviousRho
+from greencore.policy.rho.utility import DEFAULT_UTILITY, UtilityCurve
 
 __all__ = [
     "DEFAULT_UTILITY",

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from greencore.carbon.series import Reading
-from greencore.policy.choices import NoChoice, RhoChoice, choose_rho
-from greencore.policy.circumstances import PolicyContext
+from greencore.policy.context import PolicyContext
 from greencore.policy.errors import IntensityMissing
 from greencore.policy.models import FixedRho, Policy
-from greencore.policy.smoothing import PreviousRho, smooth_rho
+from greencore.policy.rho.choices import NoChoice, RhoChoice, choose_rho
+from greencore.policy.rho.smoothing import PreviousRho, smooth_rho
 
 FALLBACK_STEP_LABELS = {
     "stale": "no longer fresh",

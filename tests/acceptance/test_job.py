@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from store.settings import Settings
+from runtime.settings import Settings
 from tests.acceptance.conftest import Service
 
 MODEL = "SmolLM2-135M-Instruct"

@@ -8,7 +8,7 @@ from typing import Any
 import psutil
 import pytest
 
-from store.settings import Settings
+from runtime.settings import Settings
 from tests.acceptance.conftest import Service, list_worker_children, wait_until, write_small_catalogue
 from worker.app import TRAIN_TASK, make_app, send_task, train_queue
 

@@ -9,8 +9,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from api.main import create_app
+from runtime.settings import Settings
 from store.database import Database
-from store.settings import Settings
 from tests.keys import bearer, new_key
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -106,12 +106,12 @@ def deferred_job_id(submit: Submit, database: Database, settings: Settings) -> s
     from datetime import timedelta
 
     from greencore.carbon import Reading
-    from scheduler.gates import evaluate_job_gate
-    from store.grid import GridRepository
-    from store.jobs import JobRepository
-    from store.pace import EpochEstimate
-    from store.status import JobStatus
-    from store.transitions import transition
+    from planning.epoch_estimate import EpochEstimate
+    from scheduler.job_gate import evaluate_job_gate
+    from store.intensity.readings import GridRepository
+    from store.lifecycle.status import JobStatus
+    from store.lifecycle.transitions import transition
+    from store.repositories.jobs import JobRepository
 
     policy = {"kind": "constant", "rho": 1.0, "gate": {"mode": "defer", "max_delay_hours": 12}}
     job_id = str(submit(zone="FR", policy=policy, hyperparameters={"epochs": 1}).json()["id"])
@@ -147,9 +147,9 @@ def settled_job_id(finished_job_id: str, database: Database, settings: Settings)
     from datetime import timedelta
 
     from greencore.carbon import Reading
-    from scheduler.settle import settle_prices, store_counterfactuals
-    from store.grid import GridRepository
-    from store.jobs import JobRepository
+    from scheduler.settlement import settle_prices, store_counterfactuals
+    from store.intensity.readings import GridRepository
+    from store.repositories.jobs import JobRepository
 
     measured = Reading(
         zone="FR",
@@ -174,15 +174,15 @@ def run_to_success(database: Database, settings: Settings, job_id: str) -> None:
     from datetime import timedelta
 
     from greencore.carbon import IntensitySeries, Reading
-    from greencore.carbon.accounting import price_by_reading
+    from greencore.carbon.accounting.pricing import price_by_reading
     from greencore.energy import EnergyInterval
     from greencore.policy import PolicyContext, decide_rho, parse_policy
-    from store.jobs import JobRepository
-    from store.leases import claim
-    from store.progress import add_energy, add_tracker_total, finish_epoch, report_step, start_epoch, succeed
-    from store.status import JobStatus
+    from store.lifecycle.leases import claim
+    from store.lifecycle.progress import add_energy, add_tracker_total, finish_epoch, report_step, start_epoch, succeed
+    from store.lifecycle.status import JobStatus
+    from store.lifecycle.transitions import transition
+    from store.repositories.jobs import JobRepository
     from store.tables import Artifact
-    from store.transitions import transition
 
     reading = Reading(
         zone="FR",

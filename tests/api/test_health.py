@@ -15,12 +15,12 @@ from api.health.readiness import Readiness
 from api.main import create_app
 from greencore.clock import utc_now
 from migrations.upgrade import downgrade, expected_revision
+from runtime.settings import Settings
+from runtime.site import Site
 from store.database import Database
-from store.settings import Settings
-from store.site import Site
-from store.status import JobStatus
+from store.lifecycle.status import JobStatus
+from store.repositories.workers import WorkerRepository
 from store.tables import Job, Worker
-from store.workers import WorkerRepository
 from tests.keys import bearer
 
 

@@ -14,16 +14,16 @@ from sqlalchemy import delete, event, func
 from api.main import create_app
 from greencore.carbon import Reading
 from greencore.clock import utc_now
+from runtime.settings import Settings
+from runtime.site import Site
 from store.database import Database
-from store.grid import GridRepository
-from store.leases import claim
-from store.providers import ProviderRepository
-from store.settings import Settings
-from store.site import Site
-from store.status import JobStatus
+from store.intensity.provider_health import ProviderRepository
+from store.intensity.readings import GridRepository
+from store.lifecycle.leases import claim
+from store.lifecycle.status import JobStatus
+from store.repositories.workers import WorkerRepository
 from store.tables import Epoch, Job, Worker
 from store.tables import Event as JobEvent
-from store.workers import WorkerRepository
 from tests.api.conftest import NOW, Submit, run_to_success
 
 Labels = frozenset[tuple[str, str]]

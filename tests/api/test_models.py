@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from fastapi.testclient import TestClient
 
 from store.database import Database
-from store.models import ModelRepository
+from store.repositories.models import ModelRepository
 
 
 def test_a_model_that_was_never_prepared_is_listed_without_measurements(client: TestClient) -> None:

@@ -7,10 +7,10 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import select, text
 
+from runtime.settings import Settings
 from store.database import Database
-from store.settings import Settings
+from store.repositories.webhooks import MAX_WEBHOOKS_PER_OWNER, derive_signing_secret
 from store.tables import Delivery, Job, Webhook
-from store.webhooks import MAX_WEBHOOKS_PER_OWNER, derive_signing_secret
 from tests.api.conftest import MODEL, NOW
 
 URL = "https://hooks.example.com/greentune"

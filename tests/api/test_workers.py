@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from runtime.settings import Settings
+from runtime.site import Site
+from store.accounting.energy_totals import add_to_idle_energy
 from store.database import Database
-from store.energy_totals import add_to_idle_energy
-from store.settings import Settings
-from store.site import Site
-from store.status import JobStatus
+from store.lifecycle.status import JobStatus
+from store.repositories.workers import WorkerRepository
 from store.tables import Job
-from store.workers import WorkerRepository
 
 
 def test_each_process_is_listed_with_its_state_and_the_job_that_it_holds(

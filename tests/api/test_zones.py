@@ -11,12 +11,12 @@ from sqlalchemy import event
 
 from api.main import create_app
 from greencore.carbon import Reading
+from runtime.settings import Settings
+from runtime.site import Site
 from store.database import Database
-from store.grid import GridRepository
-from store.providers import ProviderRepository
-from store.settings import Settings
-from store.site import Site
-from store.workers import WorkerRepository
+from store.intensity.provider_health import ProviderRepository
+from store.intensity.readings import GridRepository
+from store.repositories.workers import WorkerRepository
 from tests.keys import bearer
 
 HOUR = timedelta(hours=1)

@@ -7,9 +7,9 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
 
 from api.main import create_app
+from runtime.settings import Settings
 from store.database import Database
-from store.keys import Role
-from store.settings import Settings
+from store.repositories.keys import Role
 from tests.browser.watch import PageMonitor
 from tests.keys import new_key
 from tests.server import run_server

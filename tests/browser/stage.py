@@ -9,19 +9,19 @@ from typing import Any
 from sqlalchemy import insert
 from sqlalchemy import text as sql
 
-from greencore.backprop.profile import TensorCost
+from greencore.backprop.cost.profile import TensorCost
 from greencore.carbon import Reading
 from greencore.policy import parse_policy
-from scheduler.settle import store_counterfactuals
+from runtime.ids import new_id
+from runtime.settings import Settings
+from runtime.site import Site
+from scheduler.settlement import store_counterfactuals
 from store.database import Database
-from store.grid import GridRepository
-from store.ids import new_id
-from store.policies import PolicyRepository
-from store.settings import Settings
-from store.site import Site
-from store.status import JobStatus
+from store.intensity.readings import GridRepository
+from store.lifecycle.status import JobStatus
+from store.repositories.policies import PolicyRepository
+from store.repositories.workers import WorkerRepository
 from store.tables import Artifact, Dataset, EnergyInterval, Epoch, Event, Job, Step, Tensor
-from store.workers import WorkerRepository
 
 # Each zone's mean and swing over a day, in gCO2e/kWh.
 ZONES = {"DE": (380.0, 190.0), "FR": (60.0, 25.0), "GB": (210.0, 110.0)}

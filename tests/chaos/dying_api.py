@@ -8,7 +8,7 @@ import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.main import create_app
-from store.settings import Settings
+from runtime.settings import Settings
 
 
 def kill_before_answer(app: ASGIApp) -> ASGIApp:

@@ -6,7 +6,7 @@ from itertools import pairwise
 from sqlalchemy import select
 
 from store.database import Database
-from store.status import ALLOWED_TRANSITIONS, FINAL, JobStatus
+from store.lifecycle.status import ALLOWED_TRANSITIONS, FINAL, JobStatus
 from store.tables import Artifact, EnergyInterval, Epoch, Event, Job, Step
 
 WEIGHTS = "model.safetensors"

@@ -11,12 +11,12 @@ from typing import Any
 
 import httpx
 
-from cli.embedded import LOOPBACK, EmbeddedPostgres, EmbeddedValkey, find_free_port
-from cli.processes import ManagedProcess, ProcessSpec, Watchdog, kill_all, list_descendants, python_environment
+from cli.stack.embedded import LOOPBACK, EmbeddedPostgres, EmbeddedValkey, find_free_port
+from cli.stack.processes import ManagedProcess, ProcessSpec, Watchdog, kill_all, list_descendants, python_environment
 from migrations.upgrade import upgrade
+from runtime.settings import Settings
+from runtime.site import Site as MachineSite
 from store.database import Database
-from store.settings import Settings
-from store.site import Site as MachineSite
 from tests.acceptance.conftest import write_small_catalogue
 
 PATIENCE_SECONDS = 240.0

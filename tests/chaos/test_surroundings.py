@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from store.status import JobStatus
+from store.lifecycle.status import JobStatus
 from tests.chaos.history import check, check_weights
 from tests.chaos.site import ROWS, ServiceUnderTest, wait_until
 

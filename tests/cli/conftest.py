@@ -15,7 +15,7 @@ import pytest
 
 from api.main import create_app
 from greentune.client import Client
-from store.settings import Settings
+from runtime.settings import Settings
 from tests.api.conftest import NOW
 from tests.server import run_server
 
@@ -148,7 +148,7 @@ def short_path() -> Iterator[Path]:
 def assert_gone(processes: list[psutil.Process], *, seconds: float = 30.0) -> None:
     """Fail where one of the processes is still at work after a while; an unreaped one is not.
 
-    Judged apart from `cli.processes`, whose work this is the proof of.
+    Judged apart from `cli.stack.processes`, whose work this is the proof of.
     """
     deadline = time.monotonic() + seconds
     while standing := [process for process in processes if _stands(process)]:

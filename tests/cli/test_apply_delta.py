@@ -9,8 +9,8 @@ import torch
 from typer.testing import CliRunner, Result
 
 from cli.main import app
-from greencore.training.delta import DELTA_FILE_NAME, write_delta
-from greencore.training.models import load_model, load_tokenizer
+from greencore.training.models.delta import DELTA_FILE_NAME, write_delta
+from greencore.training.models.loading import load_model, load_tokenizer
 from tests.greencore.training.conftest import small_model
 
 NORM = "model.norm.weight"

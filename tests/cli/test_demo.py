@@ -15,9 +15,9 @@ from api.main import create_app
 from cli.demo.follow import follow
 from cli.demo.report import show_result
 from cli.demo.run import HYPERPARAMETERS, MODEL, POLICY, SAMPLE_PROMPT, _issue_temporary_key, _open_demo_client
-from cli.embedded import LOOPBACK, find_free_port
 from cli.errors import CommandError, ExitCode, JobCancelled
-from cli.stack import Stack
+from cli.stack.embedded import LOOPBACK, find_free_port
+from cli.stack.service_stack import Stack
 from greencore.carbon import open_source
 from greencore.dataset import PromptRow, load_rows
 from greencore.hyperparameters import Hyperparameters
@@ -25,13 +25,13 @@ from greencore.policy import PolicyContext, decide_rho, parse_policy
 from greencore.policy.decision import RhoDecision
 from greentune.client import Client
 from greentune.models import Artifact, Epoch, Job
+from runtime.settings import Settings
 from store.database import Database
-from store.jobs import JobRepository
-from store.leases import Lease, claim
-from store.progress import finish_epoch, report_step, start_epoch, succeed
-from store.settings import Settings
-from store.status import JobStatus
-from store.transitions import transition
+from store.lifecycle.leases import Lease, claim
+from store.lifecycle.progress import finish_epoch, report_step, start_epoch, succeed
+from store.lifecycle.status import JobStatus
+from store.lifecycle.transitions import transition
+from store.repositories.jobs import JobRepository
 from tests.api.conftest import NOW, run_to_success
 from tests.keys import bearer
 from tests.server import run_server

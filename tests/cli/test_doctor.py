@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from cli.beside import advertise_service
 from cli.doctor.check import CheckResult
 from cli.doctor.meters import run_checks as meters
-from cli.embedded import LOOPBACK, find_free_port
 from cli.main import app
-from store.settings import Settings
+from cli.stack.discovery import advertise_service
+from cli.stack.embedded import LOOPBACK, find_free_port
+from runtime.settings import Settings
 
 SECRET = "a secret of the tests, long enough to be one"
 

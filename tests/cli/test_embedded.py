@@ -12,9 +12,9 @@ import psycopg
 import pytest
 import redis
 
-from cli.embedded import EmbeddedPostgres, EmbeddedValkey, find_redis_problem
 from cli.errors import ProcessFailed
-from cli.processes import ManagedProcess, ProcessSpec, Watchdog
+from cli.stack.embedded import EmbeddedPostgres, EmbeddedValkey, find_redis_problem
+from cli.stack.processes import ManagedProcess, ProcessSpec, Watchdog
 from scheduler.leadership import Leadership
 from store.database import Database
 

@@ -158,7 +158,7 @@ def test_a_policy_that_is_wrong_is_refused_with_every_fault() -> None:
 
 def test_neither_torch_nor_a_server_is_loaded_for_a_simulation() -> None:
     program = (
-        "import sys, cli.main, cli.policy; "
+        "import sys, cli.main, cli.local.policy; "
         "assert not {'torch', 'transformers', 'fastapi', 'sqlalchemy', 'celery'} & set(sys.modules), sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from cli.errors import ProcessFailed
-from cli.processes import MAX_QUICK_EXITS, ManagedProcess, ProcessSpec, Watchdog, python_environment
+from cli.stack.processes import MAX_QUICK_EXITS, ManagedProcess, ProcessSpec, Watchdog, python_environment
 
 # Starts a child that heeds no signal but SIGKILL, says so, and waits.
 WITH_A_CHILD = """
@@ -123,7 +123,7 @@ def test_the_watchdog_stops_what_a_killed_stack_has_left(tmp_path: Path, assert_
     code = f"""
         import sys, time
         from pathlib import Path
-        from cli.processes import ProcessSpec, ManagedProcess, Watchdog
+        from cli.stack.processes import ProcessSpec, ManagedProcess, Watchdog
         service = ProcessSpec(name="program", command=[sys.executable, "-c", {WITH_A_CHILD!r}], ready=bool)
         process = ManagedProcess(service, Path({str(tmp_path)!r}) / "program.log", Watchdog())
         process.start()

@@ -11,22 +11,22 @@ from pathlib import Path
 import pytest
 
 from api.figures import format_number
-from cli.beside import advertise_service, discover_service
 from cli.completion import TIMEOUT_SECONDS, complete_job, complete_policy, complete_zone
-from cli.embedded import LOOPBACK, find_free_port
 from cli.remote.output import format_short_time
+from cli.stack.discovery import advertise_service, discover_service
+from cli.stack.embedded import LOOPBACK, find_free_port
 from greencore.carbon import Reading
 from greentune.client import Client
 from greentune.models import Job
-from store.costs import RowCosts
+from planning.compute_costs import RowCosts
+from runtime.settings import Settings
+from runtime.site import Site
 from store.database import Database
-from store.grid import GridRepository
-from store.models import ModelRepository
-from store.providers import ProviderRepository
-from store.settings import Settings
-from store.site import Site
+from store.intensity.provider_health import ProviderRepository
+from store.intensity.readings import GridRepository
+from store.repositories.models import ModelRepository
+from store.repositories.workers import WorkerRepository
 from store.tables import Artifact
-from store.workers import WorkerRepository
 from tests.api.conftest import MODEL, NOW, run_to_success
 from tests.cli.service import CommandRunner
 from tests.keys import new_key
@@ -72,7 +72,7 @@ def grid(database: Database) -> None:
 def measured(database: Database) -> None:
     """The model as a prepare worker measures it, and a worker that would train it."""
     with database.session() as session:
-        costs = RowCosts((2e8, 0.0), (6e8, 0.0), {"full": 1.0})
+        costs = RowCosts((2e8, 0.0), (6e8, 0.0), {"full": 1.0}).to_json()
         ModelRepository(session).put(MODEL, parameters=10**8, tensors=100, rho_floor=0.35, costs=costs, at=NOW)
         WorkerRepository(session).record_heartbeat("worker_1", site=Site(zone="FR"), device="cpu", at=NOW)
 

@@ -14,8 +14,8 @@ import httpx
 import psutil
 import pytest
 
-from cli.beside import discover_service
-from cli.embedded import LOOPBACK, find_free_port
+from cli.stack.discovery import discover_service
+from cli.stack.embedded import LOOPBACK, find_free_port
 from tests.keys import bearer
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from cli.embedded import LOOPBACK, find_free_port
 from cli.errors import SettingError
 from cli.main import app
-from cli.secret import make_secret, read_secret
-from store.settings import KEPT_FROM_WORKERS, Settings
+from cli.stack.embedded import LOOPBACK, find_free_port
+from cli.stack.secret import make_secret, read_secret
+from runtime.settings import KEPT_FROM_WORKERS, Settings
 
 
 @pytest.fixture(autouse=True)

@@ -9,9 +9,9 @@ import pytest
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from cli.errors import CommandError, ExitCode, SettingError
-from cli.train import parse_method, train
+from cli.local.train import parse_method, train
 from greencore.hyperparameters import Hyperparameters
-from store.settings import Settings
+from runtime.settings import Settings
 from tests.greencore.training.conftest import small_model
 from tests.greencore.training.test_divergence import HUGE, model_with
 

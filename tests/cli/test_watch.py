@@ -11,11 +11,11 @@ import pytest
 from api.figures import format_number
 from greentune.client import Client
 from greentune.models import Job
+from runtime.settings import Settings
 from store.database import Database
-from store.jobs import JobRepository
-from store.settings import Settings
-from store.status import JobStatus
-from store.transitions import transition
+from store.lifecycle.status import JobStatus
+from store.lifecycle.transitions import transition
+from store.repositories.jobs import JobRepository
 from tests.api.conftest import MODEL, NOW, run_to_success
 from tests.cli.conftest import GreentuneProcess
 from tests.cli.service import CommandRunner

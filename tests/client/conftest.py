@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from api.main import create_app
 from greentune.client import Client
 from greentune.models import Dataset
-from store.settings import Settings
+from runtime.settings import Settings
 from tests.api.conftest import NOW
 from tests.server import run_server
 

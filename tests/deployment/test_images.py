@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from packaging.utils import canonicalize_name
 
-from store.settings import KEPT_FROM_WORKERS, Settings
+from runtime.settings import KEPT_FROM_WORKERS, Settings
 from tests.deployment.compose import services
 from tests.deployment.dockerfiles import replay_build, stages
 from tests.deployment.test_dockerfiles import SERVICE, WORKER, asked_for, locked
@@ -107,7 +107,7 @@ def test_every_part_of_the_service_is_loaded_without_torch(
 ) -> None:
     program = """
 import importlib, pkgutil, sys
-import api.main, cli.keys, cli.main, cli.policy, migrations.upgrade
+import api.main, cli.local.keys, cli.main, cli.local.policy, migrations.upgrade
 for name in ("api", "scheduler", "store", "greencore.carbon", "greencore.policy"):
     package = importlib.import_module(name)
     for module in pkgutil.walk_packages(package.__path__, f"{name}."):

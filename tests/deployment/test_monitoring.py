@@ -17,10 +17,17 @@ from api.health.readiness import NEEDED_BY_EVERY_JOB
 from api.main import create_app
 from api.metrics.families import build_metric_families
 from api.metrics.requests import RequestMetrics
+from api.metrics.service_figures import (
+    JobCount,
+    NewestIntensity,
+    OpenJobs,
+    ProcessCount,
+    ServiceMetrics,
+    UnpricedEnergy,
+)
 from greencore.clock import utc_now
-from store.metrics import JobCount, NewestIntensity, OpenJobs, ProcessCount, ServiceMetrics, UnpricedEnergy
-from store.settings import Settings
-from store.status import JobStatus
+from runtime.settings import Settings
+from store.lifecycle.status import JobStatus
 from store.tables import EnergyTotal, IdleEnergy, Provider
 from tests.deployment.compose import read_yaml, services
 from tests.keys import bearer, new_key

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from runtime.settings import Settings
 from store.database import Database
-from store.keys import KeyRepository
-from store.settings import Settings
+from store.repositories.keys import KeyRepository
 from tests.keys import new_key
 
 ROOT = Path(__file__).parents[2]

@@ -10,17 +10,17 @@ import pytest
 from standardwebhooks import Webhook
 from typer.testing import CliRunner
 
-from api.jobs.event_stream import END_EVENT
+from api.jobs.history.event_stream import END_EVENT
 from api.jobs.request import JobRequest, Method
 from api.main import Api
 from cli.main import app
 from greencore.hyperparameters import Hyperparameters, ResultForm
-from greencore.training.delta import DELTA_FILE_NAME
-from scheduler.webhooks import BACKOFF_FACTOR, FIRST_RETRY_DELAY
-from store.deliveries import MAX_FAILED_DELIVERIES
-from store.settings import Settings
-from store.status import ALLOWED_TRANSITIONS, FINAL, JobStatus
-from store.webhooks import MAX_WEBHOOKS_PER_OWNER, derive_signing_secret
+from greencore.training.models.delta import DELTA_FILE_NAME
+from runtime.settings import Settings
+from scheduler.webhooks.delivery import BACKOFF_FACTOR, FIRST_RETRY_DELAY
+from store.lifecycle.status import ALLOWED_TRANSITIONS, FINAL, JobStatus
+from store.repositories.deliveries import MAX_FAILED_DELIVERIES
+from store.repositories.webhooks import MAX_WEBHOOKS_PER_OWNER, derive_signing_secret
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "jobs.md").read_text()
 

@@ -11,8 +11,8 @@ import torch
 
 from greencore.dataset import PromptRow
 from greencore.training import GreenTrainerCallback
-from greencore.training.models import load_model, load_tokenizer
-from greencore.training.rows import tokenise_rows
+from greencore.training.data.tokenisation import tokenise_rows
+from greencore.training.models.loading import load_model, load_tokenizer
 from tests.greencore.training.conftest import small_model
 
 PAGE = (Path(__file__).parents[2] / "docs" / "explanation" / "method.md").read_text()

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from api.health.readiness import Readiness
 from api.main import create_app
 from cli.main import app as command
+from runtime.settings import Settings
 from store.database import Database
-from store.settings import Settings
 from tests.keys import bearer, new_key
 
 DOCS = Path(__file__).parents[2] / "docs"

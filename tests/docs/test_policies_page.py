@@ -9,19 +9,19 @@ from typing import Any
 
 import pytest
 
-from benchmarks import policy_pictures
-from benchmarks.policies import AIMED_SHARE, EPOCHS, POLICIES
-from benchmarks.policy_tables import FULL, PAGE, fill_measured_blocks, find_row
+from benchmarks.carbon import policy_pictures
+from benchmarks.carbon.policies import AIMED_SHARE, EPOCHS, POLICIES
+from benchmarks.carbon.policy_tables import FULL, PAGE, fill_measured_blocks, find_row
 from benchmarks.report import RESULTS
 from greencore.carbon.fallback import FALLBACK_STEPS
 from greencore.carbon.opening import SOURCE_SPECS
 from greencore.carbon.providers import carbon_aware_sdk, electricity_maps, energy_charts, uk, watttime
 from greencore.carbon.trace import OPTIONS as TRACE_OPTIONS
 from greencore.policy import Gate, Smoothing, parse_policy
-from greencore.policy.circumstances import ASSUMED_LOSS_PER_EPOCH
+from greencore.policy.context import ASSUMED_LOSS_PER_EPOCH
 from greencore.policy.kinds.fields import RESUME_SHARE
 from greencore.policy.models import POLICY_KINDS
-from store.settings import Settings
+from runtime.settings import Settings
 
 TEXT = PAGE.read_text()
 HOW_TO = (PAGE.parent / "how-to" / "policy.md").read_text()

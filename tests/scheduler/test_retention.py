@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from runtime.settings import Settings
 from scheduler import retention
 from scheduler.retention import remove_abandoned_uploads, remove_old_files, remove_old_rows
 from store.database import Database
-from store.settings import Settings
-from store.status import JobStatus
+from store.lifecycle.status import JobStatus
 from store.tables import Artifact, Checkpoint, Delivery, IdempotencyKey, Job, Webhook
 from tests.scheduler.stage import START, add_job, events, read_job
 

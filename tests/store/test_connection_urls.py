@@ -16,7 +16,7 @@ from sqlalchemy import URL, make_url, text
 from scheduler.leadership import Leadership
 from store.database import Database, connection_arguments
 from store.event_feed import EventFeed
-from store.jobs import JobRepository
+from store.repositories.jobs import JobRepository
 from tests.conftest import TEMPLATE
 from tests.scheduler.stage import START, add_job
 

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 import cli.main
 from api.main import create_app
+from runtime.settings import Settings
 from scheduler.leadership import Leadership
 from store.database import Database
 from store.pooling import TransactionPooling, require_sessions
-from store.settings import Settings
 from tests import pgbouncer
 from tests.api.conftest import NOW
 from tests.pgbouncer import run_pgbouncer

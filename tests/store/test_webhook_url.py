@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from store.settings import Settings
+from runtime.settings import Settings
 from store.webhook_url import LONGEST_URL, UrlRefused, is_address_allowed, parse_networks, parse_url, refuse_private
 
 PRIVATE = [

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from store.settings import Settings
-from store.site import Site
+from runtime.settings import Settings
+from runtime.site import Site
 from tests.acceptance.conftest import write_small_catalogue
 
 

@@ -13,15 +13,15 @@ from sqlalchemy import select
 
 from greencore.carbon import Reading
 from greencore.clock import utc_now
+from runtime.ids import new_id
+from runtime.settings import Settings
 from store.database import Database
-from store.grid import GridRepository
-from store.ids import new_id
-from store.jobs import JobRepository, NewJob
-from store.leases import Lease, claim
-from store.settings import Settings
-from store.status import JobStatus
+from store.intensity.readings import GridRepository
+from store.lifecycle.leases import Lease, claim
+from store.lifecycle.status import JobStatus
+from store.lifecycle.transitions import transition
+from store.repositories.jobs import JobRepository, NewJob
 from store.tables import Artifact, Checkpoint, Dataset, Event, Job, Step
-from store.transitions import transition
 from tests.scheduler.stage import HOUR
 
 ROWS = "\n".join(json.dumps({"prompt": f"w{n % 60} w1 w2 " * 4, "completion": " w7 w8 w9"}) for n in range(40))

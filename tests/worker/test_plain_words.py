@@ -17,20 +17,20 @@ from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError, Statemen
 from api.main import create_app
 from greencore.backprop import BudgetTooSmall, NotFinite, TraceError
 from greencore.dataset import InvalidRow
-from greencore.training.baselines import BaselineError
-from greencore.training.checkpoint_folder import CheckpointDamaged, DiskFull
-from greencore.training.models import ModelError
+from greencore.training.checkpoints.folder import CheckpointDamaged, DiskFull
+from greencore.training.methods.baselines import BaselineError
+from greencore.training.models.loading import ModelError
+from runtime.settings import Settings
 from store.database import Database
-from store.datasets import DatasetDeleted
-from store.settings import Settings
-from store.status import JobStatus
+from store.lifecycle.status import JobStatus
+from store.repositories.datasets import DatasetDeleted
+from store.repositories.webhooks import WebhookRepository
 from store.tables import Delivery
-from store.webhooks import WebhookRepository
 from tests.keys import bearer, new_key
 from tests.scheduler.stage import START
 from tests.worker.stage import events, queued_job, read_job
-from worker.faults import explain_error, redact_message
-from worker.train import train_job
+from worker.failure_reports import explain_error, redact_message
+from worker.training.claim import train_job
 
 pytestmark = pytest.mark.fault(number=25)
 
@@ -155,7 +155,7 @@ def test_a_failed_run_tells_its_owner_nothing_that_an_exception_said(
     def fails(**_: object) -> None:
         raise error
 
-    monkeypatch.setattr("worker.attempt.fine_tune", fails)
+    monkeypatch.setattr("worker.training.attempt.fine_tune", fails)
     with database.session() as session:
         WebhookRepository(session).add(owner="alice", url="https://example.org/", at=START)
     job_id = queued_job(database, worker_settings)

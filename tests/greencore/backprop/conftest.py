@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from benchmarks import families
+from benchmarks.training import families
 from greencore.backprop import Profile, profile
 
 MODELS: dict[str, Callable[[], PreTrainedModel]] = {

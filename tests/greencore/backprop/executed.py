@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from greencore.backprop.flops import ZERO_FLOP_OPERATORS, ZERO_FLOPS, OpFlops, count_operator_flops
+from greencore.backprop.cost.operator_flops import ZERO_FLOP_OPERATORS, ZERO_FLOPS, OpFlops, count_operator_flops
 
 aten = torch.ops.aten
 Batch = dict[str, torch.Tensor]

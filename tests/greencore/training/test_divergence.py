@@ -10,15 +10,15 @@ from safetensors.torch import load_file, save_file
 from greencore.backprop import NotFinite
 from greencore.dataset import PromptRow, Row
 from greencore.hyperparameters import Hyperparameters
-from greencore.training.callback import GreenTrainerCallback
-from greencore.training.checkpoint_folder import find_latest_checkpoint
+from greencore.training.checkpoints.folder import find_latest_checkpoint
+from greencore.training.data.tokenisation import split_rows
 from greencore.training.listener import TrainingListener
-from greencore.training.models import ModelError
-from greencore.training.rows import split_rows
+from greencore.training.methods.callback import GreenTrainerCallback
+from greencore.training.models.loading import ModelError
 from greencore.training.run import Method, fine_tune
 from tests.greencore.training.conftest import WORDS
 from tests.greencore.training.families import family_folder
-from tests.greencore.training.trainers import counting_trainer
+from tests.greencore.training.methods.trainers import counting_trainer
 
 pytestmark = pytest.mark.fault(number=2)
 
@@ -142,7 +142,7 @@ def test_a_held_out_loss_that_is_not_finite_before_training_is_blamed_on_the_mod
 def test_a_held_out_loss_that_is_not_finite_after_an_epoch_fails_the_run(
     model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("greencore.training.examination.Evaluator.loss", lambda *_: float("nan"))
+    monkeypatch.setattr("greencore.training.evaluation.evaluator.Evaluator.loss", lambda *_: float("nan"))
     with pytest.raises(NotFinite, match=r"held-out loss after epoch 1 \(step 5\) is nan"):
         run(model_folder, rows_with(3), tmp_path, "full", Watch(), eval_share=0.2)
     assert not (tmp_path / "artifacts").exists()

@@ -11,9 +11,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from greencore.backprop import TensorCost
 from greencore.dataset import Row
 from greencore.hyperparameters import Hyperparameters
-from greencore.training.checkpoint_folder import find_latest_checkpoint
-from greencore.training.ledger import EpochReport
+from greencore.training.checkpoints.folder import find_latest_checkpoint
 from greencore.training.listener import TrainingListener
+from greencore.training.methods.epoch_ledger import EpochReport
 from greencore.training.run import fine_tune
 
 HYPERPARAMETERS = Hyperparameters(

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from greencore.carbon.http import HttpLimits
+from greencore.carbon.http.client import HttpLimits
 from greencore.carbon.opening import open_source
 from greencore.carbon.source import Source
 from tests.carbon_provider_server import ManualClock, ProviderServer, rows

@@ -5,7 +5,7 @@ import pytest
 
 from greencore.carbon import Source, open_source
 from greencore.carbon.errors import InvalidResponse
-from greencore.carbon.http import HttpLimits
+from greencore.carbon.http.client import HttpLimits
 from tests.carbon_provider_server import ManualClock, ProviderServer, Reply, Row
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)

@@ -9,7 +9,7 @@ import pytest
 
 from greencore.carbon import CarbonError, Source
 from greencore.carbon.errors import AccessDenied, InvalidResponse, SourceUnavailable
-from greencore.carbon.http import HttpLimits
+from greencore.carbon.http.client import HttpLimits
 from tests.carbon_provider_server import KNOWN_ZONES, ManualClock, ProviderServer, Reply
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)

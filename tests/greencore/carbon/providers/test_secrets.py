@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from greencore.carbon import CarbonError, InvalidSpec, Source, open_source
-from greencore.carbon.credentials import Credentials
-from greencore.carbon.http import HttpLimits
+from greencore.carbon.http.client import HttpLimits
+from greencore.carbon.http.credentials import Credentials
 from tests.carbon_provider_server import ManualClock, ProviderServer, Reply
 
 Opened = Callable[..., Source]

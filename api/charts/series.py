@@ -1,0 +1,228 @@
+"""How a job fared over time, in few enough points to be drawn: times are milliseconds since 1970, in UTC."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import ColumnElement, DateTime, Double, bindparam, cast, func, select, text
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from api.charts.downsampling import find_extremes
+from store.tables import EnergyInterval, Epoch
+
+# Between two intervals that belong together lies nothing; a longer gap is a stretch without a worker.
+GAP_MS = 1000
+JOULES_PER_KWH = 3.6e6
+# Materialised, since PostgreSQL would otherwise read the steps once for each mention.
+LOSS_QUERY = text("""
+    WITH shown AS MATERIALIZED (
+        SELECT number, at, loss FROM steps WHERE job_id = :job_id
+        AND at >= coalesce(:start, '-infinity'::timestamptz) AND at <= coalesce(:end, 'infinity'::timestamptz)
+    ), ends AS (
+        SELECT min(number) AS first, max(number) AS last FROM shown
+    ), taken AS MATERIALIZED (
+        SELECT number, at, loss, (number - first)::bigint * :stretches / (last - first + 1) AS stretch
+        FROM shown, ends
+    ), bounds AS (
+        SELECT stretch, min(loss) AS low, max(loss) AS high, avg(loss) AS mean FROM taken GROUP BY stretch
+    ), kept AS (
+        SELECT min(number) AS number FROM taken JOIN bounds USING (stretch) WHERE loss = low GROUP BY stretch
+        UNION SELECT min(number) FROM taken JOIN bounds USING (stretch) WHERE loss = high GROUP BY stretch
+        UNION SELECT first FROM ends
+        UNION SELECT last FROM ends
+    )
+    SELECT number, extract(epoch FROM at)::double precision * 1000, loss, mean
+    FROM taken JOIN kept USING (number) JOIN bounds USING (stretch) ORDER BY number
+""").bindparams(bindparam("start", type_=DateTime(timezone=True)), bindparam("end", type_=DateTime(timezone=True)))
+
+
+@dataclass(frozen=True)
+class LossSeries:
+    """Optimiser steps, and the loss of each; None where it was not finite.
+
+    `mean` is that of all the steps in a step's stretch, those that were left out included.
+    """
+
+    step: Sequence[int]
+    at: Sequence[int]
+    value: Sequence[float | None]
+    mean: Sequence[float | None]
+
+
+@dataclass(frozen=True)
+class EnergySeries:
+    """Power and intensity from `start` to `end`, and what the job had used and emitted in all by `end`.
+
+    Where no worker ran, the next start lies behind the last end. Power in W; energy in kWh as metered; emissions in
+    gCO2e with what the site draws on top, without those of energy that has no price, which is the `unpriced_kwh`.
+    """
+
+    start: Sequence[int]
+    end: Sequence[int]
+    power_w: Sequence[float]
+    intensity_gco2e_per_kwh: Sequence[float | None]
+    energy_kwh: Sequence[float]
+    unpriced_kwh: Sequence[float]
+    emissions_gco2e: Sequence[float]
+
+
+@dataclass(frozen=True)
+class RhoSeries:
+    """ρ of each epoch; the end and what was reached are None while the epoch runs."""
+
+    epoch: Sequence[int]
+    start: Sequence[int]
+    end: Sequence[int | None]
+    asked: Sequence[float]
+    reached: Sequence[float | None]
+
+
+@dataclass(frozen=True)
+class EvalSeries:
+    """The evaluation loss at the end of each epoch that has one."""
+
+    epoch: Sequence[int]
+    at: Sequence[int]
+    loss: Sequence[float]
+
+
+class SeriesRepository:
+    """Reads curves with at most about `points` points each, chosen so that no peak and no trough is lost.
+
+    `start` and `end` have them chosen from that time alone; totals still count from the job's beginning.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def loss(
+        self, job_id: str, *, points: int, start: datetime | None = None, end: datetime | None = None
+    ) -> LossSeries:
+        """The first and the last step, and of each stretch in between the lowest loss and the highest.
+
+        Chosen by the database, since a long run has hundreds of thousands of steps. NaN counts as highest.
+        """
+        asked = {"job_id": job_id, "stretches": max(1, (points - 2) // 2), "start": start, "end": end}
+        rows = self._session.execute(LOSS_QUERY, asked).all()
+        return LossSeries(
+            step=[number for number, *_ in rows],
+            at=[round(at) for _, at, *_ in rows],
+            value=[_rounded(loss) for *_, loss, _ in rows],
+            mean=[_rounded(mean) for *_, mean in rows],
+        )
+
+    def energy(
+        self, job_id: str, *, points: int, start: datetime | None = None, end: datetime | None = None
+    ) -> EnergySeries:
+        """Power, intensity and totals, of all attempts together.
+
+        Where intervals are left out, the one before lasts until the next that is kept, or until the worker's end.
+        """
+        query = (
+            select(
+                _milliseconds(EnergyInterval.started_at),
+                _milliseconds(EnergyInterval.finished_at),
+                EnergyInterval.energy_kwh,
+                EnergyInterval.intensity_gco2e_per_kwh,
+                EnergyInterval.emissions_gco2e,
+            )
+            .where(EnergyInterval.job_id == job_id)
+            .order_by(EnergyInterval.started_at, EnergyInterval.id)
+        )
+        rows = np.array(self._session.execute(query).all(), dtype=np.float64).reshape(-1, 5)
+        return _energy_series(*rows.T, points=points, begin=_edge(start, -math.inf), until=_edge(end, math.inf))
+
+    def rho(self, job_id: str) -> RhoSeries:
+        """All epochs, in order."""
+        query = (
+            select(
+                Epoch.number,
+                _milliseconds(Epoch.started_at),
+                _milliseconds(Epoch.finished_at),
+                Epoch.rho_asked,
+                Epoch.rho_reached,
+            )
+            .where(Epoch.job_id == job_id)
+            .order_by(Epoch.number)
+        )
+        rows = self._session.execute(query).all()
+        return RhoSeries(
+            epoch=[number for number, *_ in rows],
+            start=[round(start) for _, start, *_ in rows],
+            end=[None if end is None else round(end) for _, _, end, *_ in rows],
+            asked=[asked for *_, asked, _ in rows],
+            reached=[_rounded(reached) for *_, reached in rows],
+        )
+
+    def evaluation(self, job_id: str) -> EvalSeries:
+        """All epochs that were evaluated to a finite loss, in order."""
+        query = (
+            select(Epoch.number, _milliseconds(Epoch.finished_at), Epoch.eval_loss)
+            .where(Epoch.job_id == job_id, Epoch.finished_at.is_not(None), Epoch.eval_loss.is_not(None))
+            .order_by(Epoch.number)
+        )
+        rows = [(number, round(at), _rounded(loss)) for number, at, loss in self._session.execute(query).all()]
+        known = [(number, at, loss) for number, at, loss in rows if loss is not None]
+        return EvalSeries(
+            epoch=[number for number, _, _ in known],
+            at=[at for _, at, _ in known],
+            loss=[loss for *_, loss in known],
+        )
+
+
+def _milliseconds(time: InstrumentedAttribute[Any]) -> ColumnElement[float]:
+    return cast(func.extract("epoch", time) * 1000, Double)
+
+
+def _energy_series(
+    start: NDArray[np.float64],
+    end: NDArray[np.float64],
+    energy_kwh: NDArray[np.float64],
+    intensity: NDArray[np.float64],
+    emissions_gco2e: NDArray[np.float64],
+    *,
+    points: int,
+    begin: float,
+    until: float,
+) -> EnergySeries:
+    seconds = np.maximum(end - start, 1.0) / 1000
+    power_w = energy_kwh * JOULES_PER_KWH / seconds
+    latest = np.maximum.accumulate(end) if end.size else end
+    begins = np.ones(start.size, dtype=bool)
+    begins[1:] = start[1:] > latest[:-1] + GAP_MS
+    shown = np.flatnonzero((end >= begin) & (start <= until))
+    first, after = (int(shown[0]), int(shown[-1]) + 1) if shown.size else (0, 0)
+    kept = np.arange(first, after)
+    if kept.size > points:
+        stretches = max(1, points // 4)
+        window = slice(first, after)
+        chosen = [find_extremes(power_w[window], stretches), find_extremes(intensity[window], stretches)]
+        kept = np.unique(np.concatenate([*chosen, np.flatnonzero(begins[window])])) + first
+    covered = np.append(kept, after)[1:] - 1  # the last interval before the next that is kept
+    return EnergySeries(
+        start=[round(value) for value in start[kept].tolist()],
+        end=[round(value) for value in latest[covered].tolist()],
+        power_w=[_rounded(value) or 0.0 for value in power_w[kept].tolist()],
+        intensity_gco2e_per_kwh=[_rounded(value) for value in intensity[kept].tolist()],
+        energy_kwh=[_rounded(value) or 0.0 for value in np.cumsum(energy_kwh)[covered].tolist()],
+        unpriced_kwh=[
+            _rounded(value) or 0.0
+            for value in np.cumsum(np.where(np.isnan(emissions_gco2e), energy_kwh, 0.0))[covered].tolist()
+        ],
+        emissions_gco2e=[
+            _rounded(value) or 0.0 for value in np.cumsum(np.nan_to_num(emissions_gco2e))[covered].tolist()
+        ],
+    )
+
+
+def _edge(time: datetime | None, otherwise: float) -> float:
+    return otherwise if time is None else time.timestamp() * 1000
+
+
+def _rounded(value: float | None) -> float | None:
+    """Six digits, more than a curve shows; None for what is not finite."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")

@@ -1,0 +1,67 @@
+"""What lies around a job that is not over and changes without it: its zone's intensity now, and the queue before it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from api.zones.schemas import IntensityOut
+from greencore.carbon import Basis
+from planning.eta import QueueBacklog, load_queue_backlog
+from runtime.settings import Settings
+from store.intensity.readings import GridRepository, get_job_basis
+from store.lifecycle.status import FINAL, JobStatus
+from store.tables import Job
+
+
+@dataclass(frozen=True)
+class JobConditions:
+    """`intensity` is None where nothing is known, `queue` for a job that does not stand in one."""
+
+    intensity: IntensityOut | None
+    queue: QueueBacklog | None
+
+
+def conditions_tag(session: Session, settings: Settings, job: Job, *, now: datetime) -> list[object]:
+    """What `load_conditions` rests on, as far as it may change; by queries of a row each."""
+    queue = _queue(session, job)
+    parts: list[object] = [] if queue is None else [queue.running, queue.ahead]
+    if job.zone is None or job.status in FINAL:
+        return parts
+    grid = GridRepository(session)
+    basis = _basis(grid, settings, job)
+    newest = grid.newest_reading(job.zone, at=now, signal=basis.signal, emission_factors=basis.emission_factors)
+    if newest is not None and now < newest.end:
+        return [*parts, newest.start.isoformat(), newest.gco2e_per_kwh]
+    # What stands in for a reading is of this hour.
+    return [*parts, now.replace(minute=0, second=0, microsecond=0).isoformat()]
+
+
+def load_conditions(session: Session, settings: Settings, job: Job, *, now: datetime) -> JobConditions:
+    """Nothing of it is known of a job that is over, or has no zone yet."""
+    intensity = None
+    if job.zone is not None and job.status not in FINAL:
+        grid = GridRepository(session)
+        basis = _basis(grid, settings, job)
+        known = grid.resolve_intensity(
+            job.zone,
+            basis.signal,
+            now,
+            stale_limit=settings.stale_limit,
+            static=settings.static_mean(job.zone),
+            emission_factors=basis.emission_factors,
+        )
+        intensity = None if known is None else IntensityOut.of(known, zone=job.zone, now=now)
+    return JobConditions(intensity, _queue(session, job))
+
+
+def _queue(session: Session, job: Job) -> QueueBacklog | None:
+    if job.status is not JobStatus.QUEUED:
+        return None
+    return load_queue_backlog(session, job.zone, priority=job.priority, job_id=job.id)
+
+
+def _basis(grid: GridRepository, settings: Settings, job: Job) -> Basis:
+    if job.signal is not None or job.zone is None:
+        return get_job_basis(job)
+    return grid.newest_basis(job.zone) or settings.basis(job.zone)

@@ -1,0 +1,97 @@
+"""The rows of a job's two long tables, newest first: its epochs, and what happened to it; and pages of older ones."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from fastapi.responses import HTMLResponse
+from sqlalchemy.orm import Session
+
+from api.access.principal import PrincipalDep
+from api.dashboard.jobs.event_sentences import describe_event
+from api.dependencies import SessionDep
+from api.jobs.endpoints import JobDep
+from api.jobs.history.epoch_schemas import EpochOut
+from api.jobs.history.event_schemas import EventOut
+from api.jobs.schemas import jobs_out
+from api.templating import render_page
+from store.repositories.jobs import JobRepository
+from store.tables import Job
+
+ROWS = 50
+
+router = APIRouter()
+
+
+@dataclass(frozen=True)
+class EventRow:
+    """An event, and what it says in words."""
+
+    event: EventOut
+    sentence: str
+
+
+@dataclass(frozen=True)
+class RowPage:
+    """Some rows newest first; `older` is where to go on, None where there are none."""
+
+    data: Sequence[Any]
+    older: int | None
+
+
+def newest_epoch(job: Job) -> int:
+    """The number of the epoch that runs, or would be next."""
+    return job.epochs_done + 1
+
+
+def epoch_rows(session: Session, job_id: str, *, before: int) -> RowPage:
+    """Epochs with numbers below `before`, which count from 1 without a gap."""
+    repository = JobRepository(session)
+    page = repository.epoch_page(job_id, limit=ROWS, after=max(0, before - 1 - ROWS))
+    shown = [epoch for epoch in reversed(page.data) if epoch.number < before]
+    costs = repository.epoch_costs(job_id, epochs=[epoch.number for epoch in shown])
+    rows = [EpochOut.of(epoch, costs.get(epoch.number)) for epoch in shown]
+    return RowPage(rows, rows[-1].number if rows and rows[-1].number > 1 else None)
+
+
+def event_rows(session: Session, job_id: str, *, before: int | None = None) -> RowPage:
+    """Events with ids below `before`; the newest without it."""
+    page = JobRepository(session).events(job_id, limit=ROWS, after=before)
+    rows = [EventRow(EventOut.of(event), describe_event(event.type, event.data)) for event in page.data]
+    return RowPage(rows, rows[-1].event.id if page.has_more else None)
+
+
+@router.get("/dashboard/jobs/{job_id}/epochs")
+def older_epochs(
+    row: JobDep,
+    principal: PrincipalDep,
+    session: SessionDep,
+    after: Annotated[int | None, Query(ge=1, lt=2**31)] = None,
+) -> HTMLResponse:
+    """Those before number `after`; the newest without it."""
+    return _page(session, principal, row, "epochs", epoch_rows(session, row.id, before=after or newest_epoch(row) + 1))
+
+
+@router.get("/dashboard/jobs/{job_id}/events")
+def older_events(
+    row: JobDep,
+    principal: PrincipalDep,
+    session: SessionDep,
+    after: Annotated[int | None, Query(ge=1, lt=2**63)] = None,
+) -> HTMLResponse:
+    """Those before the id `after`; the newest without it."""
+    return _page(session, principal, row, "events", event_rows(session, row.id, before=after))
+
+
+def _page(session: Session, principal: PrincipalDep, row: JobDep, what: str, rows: RowPage) -> HTMLResponse:
+    [job] = jobs_out(session, [row])
+    return render_page(
+        "job_older.html",
+        title=f"Older {what} of {job.id}",
+        here="job",
+        principal=principal,
+        job=job,
+        what=what,
+        **{what: rows},
+    )

@@ -1,0 +1,114 @@
+"""What the jobs page is asked to show: read from its URL, and written into the links that lead on."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from urllib.parse import urlencode
+
+from api.http.problems import FieldProblem
+from api.jobs.endpoints import METADATA_FILTER
+from store.lifecycle.status import JobStatus
+from store.repositories.jobs import JobFilter
+
+# What the form calls its field for one more `key=value`; without scripts it is sent as it is.
+LABEL_FIELD = "metadata"
+
+
+@dataclass(frozen=True)
+class JobsFilter:
+    """Which jobs are shown: those that meet all that is given, and are older than the job `after`."""
+
+    status: JobStatus | None = None
+    zone: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    after: str | None = None
+
+    @property
+    def is_active(self) -> bool:
+        return bool(self.status or self.zone or self.labels)
+
+    def to_store(self, *, owner: str | None) -> JobFilter:
+        """As the store takes it; `owner` cuts it to what is theirs."""
+        return JobFilter(after=self.after, owner=owner, status=self.status, zone=self.zone, labels=self.labels)
+
+    @property
+    def link(self) -> str:
+        """The page's URL with this filter."""
+        given = [
+            *([("status", self.status.value)] if self.status else []),
+            *([("zone", self.zone)] if self.zone else []),
+            *((f"metadata[{key}]", value) for key, value in self.labels.items()),
+            *([("after", self.after)] if self.after else []),
+        ]
+        return f"/?{urlencode(given)}" if given else "/"
+
+    def status_link(self, status: JobStatus) -> str:
+        """The link to all jobs that stand there."""
+        return JobsFilter(status=status).link
+
+    def older_link(self, job_id: str) -> str:
+        return replace(self, after=job_id).link
+
+    @property
+    def newest_link(self) -> str:
+        """The link to the first page."""
+        return replace(self, after=None).link
+
+    @property
+    def conditions(self) -> list[tuple[str, str]]:
+        """What is given, in words, each with the link that leaves it out."""
+        first = replace(self, after=None)
+        return [
+            *([(f"status {self.status.value}", replace(first, status=None).link)] if self.status else []),
+            *([(f"zone {self.zone}", replace(first, zone=None).link)] if self.zone else []),
+            *(
+                (f"{key}={value}", replace(first, labels=_without(self.labels, key)).link)
+                for key, value in self.labels.items()
+            ),
+        ]
+
+
+@dataclass(frozen=True)
+class ParsedFilter:
+    """A filter as it was read, what was wrong in it, and whether its URL is another than the filter's own."""
+
+    filter: JobsFilter
+    errors: list[FieldProblem]
+    needs_redirect: bool
+
+
+def read_filter(parameters: Iterable[tuple[str, str]]) -> ParsedFilter:
+    """The filter that a query string holds. What is empty is not asked for, what is unknown is passed over."""
+    status, zone, after, label = None, None, None, ""
+    labels: dict[str, str] = {}
+    errors: list[FieldProblem] = []
+    needs_redirect = False
+    for name, value in parameters:
+        match = METADATA_FILTER.fullmatch(name)
+        if "\0" in name + value:
+            errors.append(FieldProblem(field=name.split("\0")[0], message="the character NUL occurs in no job"))
+        elif match:
+            labels[match[1]] = value
+        elif name in ("status", "zone", "after", LABEL_FIELD) and not value.strip():
+            needs_redirect = True
+        elif name == "status":
+            status = value
+        elif name == "zone":
+            zone = value
+        elif name == "after":
+            after = value
+        elif name == LABEL_FIELD:
+            label, needs_redirect = value.strip(), True
+    if label:
+        key, separator, wanted = label.partition("=")
+        if key and separator:
+            labels[key.strip()] = wanted.strip()
+        else:
+            errors.append(FieldProblem(field=LABEL_FIELD, message=f"given {label!r}: expected key=value"))
+    known = {known.value: known for known in JobStatus}
+    if status is not None and status not in known:
+        errors.append(FieldProblem(field="status", message=f"there is no {status!r}: expected {', '.join(known)}"))
+    return ParsedFilter(JobsFilter(known.get(status or ""), zone, labels, after), errors, needs_redirect)
+
+
+def _without(labels: Mapping[str, str], key: str) -> dict[str, str]:
+    return {name: value for name, value in labels.items() if name != key}

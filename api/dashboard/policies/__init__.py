@@ -1,0 +1,1 @@
+"""The pages of policies: the editor and its curve."""

@@ -1,0 +1,126 @@
+"""`/dashboard/policies`: the policies, and for operators the editor, with what an edit would change."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import APIRouter, Response
+from fastapi.responses import HTMLResponse
+from sqlalchemy.orm import Session
+
+from api.access.principal import OperatorDep, Principal, PrincipalDep
+from api.dashboard.page_tags import page_etag, with_etag
+from api.dashboard.policies import policy_curve
+from api.dashboard.policies.policy_form import EXAMPLES, policy_form, run_fields
+from api.dashboard.policies.policy_summary import (
+    describe_gate,
+    describe_missing,
+    describe_rho,
+    describe_rule,
+    describe_smoothing,
+)
+from api.dependencies import AppContext, AppContextDep, SessionDep
+from api.http.etags import IfNoneMatch, matches_etag, not_modified_response
+from api.http.problems import Problem
+from api.policies.schemas import PolicyOut
+from api.templating import render_page
+from greencore.policy import parse_stored_policy
+from store.intensity.readings import GridRepository
+from store.repositories.policies import PolicyRepository
+from store.tables import Policy
+
+# The simulated run; all of it can be changed on the page.
+RUN_VALUES = {"work_hours": 8, "epochs": 8, "deadline_hours": 24, "power_w": 300, "forecast": "own"}
+MAX_SHOWN = 500
+# Days of stored readings that a backtest goes over: 90 of them take 0.1 to 0.5 s.
+HISTORY_DAYS = (7, 30, 90, 365)
+DEFAULT_HISTORY_DAYS = 90
+FORM = policy_form()
+RUN_FIELDS = run_fields()
+
+router = APIRouter()
+router.include_router(policy_curve.router)
+
+
+@router.get("/dashboard/policies")
+def policies_page(principal: PrincipalDep, session: SessionDep, if_none_match: IfNoneMatch = None) -> Response:
+    """The newest version of each, by name."""
+    stored = PolicyRepository(session).page(limit=MAX_SHOWN).data
+    tag = page_etag(principal, [(policy.name, policy.version, policy.created_at.isoformat()) for policy in stored])
+    if matches_etag(if_none_match, tag):
+        return not_modified_response(tag)
+    rendered = render_page(
+        "policies.html",
+        title="Policies",
+        here="policies",
+        principal=principal,
+        policies=[_row(policy) for policy in stored],
+    )
+    return with_etag(rendered, tag)
+
+
+@router.get("/dashboard/new-policy")
+def new_policy_page(operator: OperatorDep, context: AppContextDep, session: SessionDep) -> HTMLResponse:
+    """The editor with an example in it."""
+    return _editor("New policy", operator, context, session, stored=None)
+
+
+@router.get("/dashboard/policies/{name}")
+def policy_page(name: str, principal: PrincipalDep, context: AppContextDep, session: SessionDep) -> HTMLResponse:
+    """The editor for operators, and what they have written for everybody else."""
+    stored = PolicyRepository(session).latest(name)
+    if stored is None:
+        raise Problem(HTTPStatus.NOT_FOUND, f"there is no policy named {name!r}")
+    return _editor(name, principal, context, session, stored=PolicyOut.of(stored))
+
+
+def _editor(
+    title: str, principal: Principal, context: AppContext, session: Session, *, stored: PolicyOut | None
+) -> HTMLResponse:
+    body = EXAMPLES["linear"] if stored is None else _in_order(stored.policy)
+    policy = parse_stored_policy(body)
+    return render_page(
+        "policy.html",
+        title=title,
+        here="policies",
+        principal=principal,
+        stored=stored,
+        body=body,
+        rule=describe_rule(policy),
+        rho=describe_rho(policy),
+        gate=describe_gate(policy.gate),
+        smoothing=describe_smoothing(policy.smoothing),
+        missing=describe_missing(policy),
+        form=FORM,
+        examples=EXAMPLES,
+        run_fields=RUN_FIELDS,
+        run_values=RUN_VALUES,
+        zones=_zones_with_history(context, session),
+        history_days=HISTORY_DAYS,
+        default_history_days=DEFAULT_HISTORY_DAYS,
+    )
+
+
+def _zones_with_history(context: AppContext, session: Session) -> list[str]:
+    grid = GridRepository(session)
+    return [zone for zone in sorted(context.settings.zones) if grid.newest_signal(zone) is not None]
+
+
+def _in_order(body: Mapping[str, Any]) -> dict[str, Any]:
+    """As people write it: the kind, what is its own, and last what all kinds have; the database has its own order."""
+    last = ("gate", "smoothing", "on_missing")
+    own = [key for key in body if key != "kind" and key not in last]
+    return {key: body[key] for key in ("kind", *own, *last) if key in body}
+
+
+def _row(stored: Policy) -> dict[str, Any]:
+    policy = parse_stored_policy(stored.body)
+    return {
+        "name": stored.name,
+        "version": stored.version,
+        "kind": policy.model_dump()["kind"],
+        "rule": describe_rule(policy),
+        "rho": describe_rho(policy),
+        "gate": describe_gate(policy.gate),
+        "since": stored.created_at,
+    }

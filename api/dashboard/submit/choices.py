@@ -1,0 +1,88 @@
+"""What the form of a new job lets one choose from: the datasets, policies and zones that there are."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from api.access.principal import Principal
+from api.dashboard.grid_zone import country_name
+from api.dashboard.policies.policy_summary import describe_gate, describe_rho, describe_rule
+from api.zones.schemas import IntensityOut, ZoneOut
+from greencore.policy import parse_stored_policy
+from runtime.settings import Settings
+from store.intensity.readings import GridRepository
+from store.repositories.datasets import DatasetRepository
+from store.repositories.policies import PolicyRepository
+from store.tables import Dataset
+
+DATASETS_SHOWN = 200
+MAX_POLICIES = 500
+# The choices beside the names of stored policies, which are neither empty nor have braces.
+DEFAULT_CHOICE, INLINE_CHOICE = "", "{}"
+
+
+@dataclass(frozen=True)
+class PolicyOption:
+    """A stored policy, and what it does in words."""
+
+    name: str
+    version: int
+    words: str
+
+
+@dataclass(frozen=True)
+class ZoneOption:
+    """A zone with its intensity in force; None where nothing is known of it."""
+
+    zone: str
+    country: str | None
+    workers: int
+    now: IntensityOut | None
+
+
+def describe_policy(body: object) -> str:
+    """What a policy does, in a line."""
+    assert isinstance(body, dict)
+    policy = parse_stored_policy(body)
+    return f"ρ {describe_rho(policy)}: {describe_rule(policy)}; {describe_gate(policy.gate)}"
+
+
+def policy_options(session: Session) -> list[PolicyOption]:
+    """The newest version of each, by name."""
+    stored = PolicyRepository(session).page(limit=MAX_POLICIES).data
+    return [PolicyOption(policy.name, policy.version, describe_policy(policy.body)) for policy in stored]
+
+
+def dataset_options(session: Session, principal: Principal, *, wanted: str | None) -> tuple[Sequence[Dataset], bool]:
+    """The newest that the principal sees, with the one that is wanted if it is older; and whether there are more."""
+    repository = DatasetRepository(session)
+    page = repository.page(limit=DATASETS_SHOWN, owner=principal.owner_filter)
+    shown = list(page.data)
+    if wanted is not None and all(dataset.id != wanted for dataset in shown):
+        found = repository.get(wanted)
+        if found is not None and principal.can_read(found.owner):
+            shown.append(found)
+    return shown, page.has_more
+
+
+def zone_options(session: Session, settings: Settings, known: Sequence[ZoneOut], *, now: datetime) -> list[ZoneOption]:
+    """All that are configured, each with what a job's ρ would be decided by now."""
+    grid = GridRepository(session)
+    options = []
+    for zone in known:
+        if zone.zone not in settings.zones:  # a job cannot request a site that is not known
+            continue
+        basis = grid.newest_basis(zone.zone) or settings.basis(zone.zone)
+        in_force = grid.resolve_intensity(
+            zone.zone,
+            basis.signal,
+            now,
+            stale_limit=settings.stale_limit,
+            static=settings.static_mean(zone.zone),
+            emission_factors=basis.emission_factors,
+        )
+        intensity = None if in_force is None else IntensityOut.of(in_force, zone=zone.zone, now=now)
+        options.append(ZoneOption(zone.zone, country_name(settings, zone.zone), zone.workers, intensity))
+    return options

@@ -1,0 +1,45 @@
+"""What the form of a new job holds at first, where it is to be like a job that there is."""
+
+import json
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from api.dashboard.submit.choices import DEFAULT_CHOICE, INLINE_CHOICE
+from api.jobs.request import DEFAULT_POLICY
+from greencore.policy import parse_stored_policy
+from store.repositories.policies import PolicyRepository
+from store.tables import Job
+
+Prefill = dict[str, Any]
+
+
+def prefill(job: Job, session: Session) -> Prefill:
+    """The form's values by their names, and the metadata as pairs. The deadline is left out: it has mostly passed."""
+    choice, inline = _policy(job, session)
+    values = {
+        "model": job.model,
+        "dataset": job.dataset_id,
+        "method": job.method,
+        "policy": choice,
+        "policy-json": inline,
+        "zone": job.zone_asked or "",
+        "priority": str(job.priority),
+        **{f"hyperparameters.{name}": _text(value) for name, value in job.hyperparameters.items()},
+    }
+    return {"values": values, "metadata": [[key, value] for key, value in job.labels.items()]}
+
+
+def _policy(job: Job, session: Session) -> tuple[str, str]:
+    """The choice that gives the job's own policy: its name, while that still stands for the same, or else the body."""
+    if job.policy_name is not None:
+        stored = PolicyRepository(session).latest(job.policy_name)
+        if stored is not None and parse_stored_policy(stored.body) == parse_stored_policy(job.policy):
+            return job.policy_name, ""
+    elif parse_stored_policy(job.policy) == parse_stored_policy(DEFAULT_POLICY):
+        return DEFAULT_CHOICE, ""
+    return INLINE_CHOICE, json.dumps(job.policy, indent=2, ensure_ascii=False)
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)

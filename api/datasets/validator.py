@@ -1,0 +1,117 @@
+"""What the rows of an upload come to, whatever format they are in: their faults, their forms, their lengths."""
+
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from greencore.dataset import InvalidRow, MessagesRow, PromptRow, Row
+from greencore.length_statistics import LengthCounter
+
+MAX_FAULTS = 100
+MAX_IGNORED = 20
+LONGEST_NAME = 100
+FIELDS = {"prompt": {"prompt", "completion"}, "messages": {"messages"}, "text": {"text"}}
+
+
+class DatasetRejected(Exception):
+    """The file as a whole cannot be used."""
+
+
+@dataclass(frozen=True)
+class DatasetLimits:
+    """How large a dataset may be. `row_bytes` is of one line, `bytes` of all of them, as they are stored."""
+
+    rows: int
+    row_bytes: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class RowFault:
+    """One row that cannot be used: `field` is such as `line 3: prompt` or `row 17`."""
+
+    field: str
+    message: str
+
+
+@dataclass(frozen=True)
+class DatasetSummary:
+    """An upload that has been read to its end. `faults` are the first of `fault_count`; `contents` are for a reader."""
+
+    rows: int
+    faults: list[RowFault]
+    fault_count: int
+    contents: dict[str, Any]
+
+
+class DatasetValidator:
+    """Counts rows as they come; `place` is what a row is called in the format, "line" or "row"."""
+
+    def __init__(self, place: str, limits: DatasetLimits) -> None:
+        self._place, self._limits = place, limits
+        self._rows, self._fault_count = 0, 0
+        self._faults: list[RowFault] = []
+        self._forms: Counter[str] = Counter()
+        self._ignored: set[str] = set()
+        self._characters = LengthCounter()
+
+    def begin_row(self) -> None:
+        """There is one more row. Raises `DatasetRejected` where that is one too many."""
+        self._rows += 1
+        if self._rows > self._limits.rows:
+            raise DatasetRejected(f"holds more than {self._limits.rows} rows, the most that this service takes")
+
+    def accept_row(self, row: Row, names: Collection[str]) -> None:
+        """The row is fine; `names` are all the fields that it came with, needed or not."""
+        form = row_form(row)
+        self._forms[form] += 1
+        self._characters.add(sum(len(text) for text in row_texts(row)))
+        if len(names) > len(FIELDS[form]) and len(self._ignored) < MAX_IGNORED:
+            self._ignored.update(ascii(name[:LONGEST_NAME])[1:-1] for name in names if name not in FIELDS[form])
+
+    def reject_row(self, error: InvalidRow) -> None:
+        """The row cannot be used."""
+        where = f"{self._place} {error.line}"
+        self._fault(f"{where}: {error.field}" if error.field else where, error.message)
+
+    def reject_long_row(self, number: int) -> None:
+        """The row is longer than any may be."""
+        most = self._limits.row_bytes
+        self._fault(f"{self._place} {number}", f"is longer than {most} bytes, the most that a row may have")
+
+    def summary(self) -> DatasetSummary:
+        """All of it. Raises `DatasetRejected` where there was no row."""
+        if self._rows == 0:
+            raise DatasetRejected("holds no row: expected JSON Lines or Parquet with at least one training row")
+        contents: dict[str, Any] = {}
+        if not self._faults:
+            characters = self._characters.distribution()
+            contents = {
+                "forms": dict(self._forms),
+                "ignored_fields": sorted(self._ignored)[:MAX_IGNORED],
+                "characters": {
+                    "total": characters.total,
+                    "mean": characters.mean,
+                    "median": characters.median,
+                    "max": characters.max,
+                },
+            }
+        return DatasetSummary(self._rows, self._faults, self._fault_count, contents)
+
+    def _fault(self, where: str, message: str) -> None:
+        self._fault_count += 1
+        if len(self._faults) < MAX_FAULTS:
+            self._faults.append(RowFault(where, message))
+
+
+def row_form(row: Row) -> str:
+    """The row's form, by the field that names it."""
+    return "prompt" if isinstance(row, PromptRow) else "messages" if isinstance(row, MessagesRow) else "text"
+
+
+def row_texts(row: Row) -> list[str]:
+    """Every text of a row, in order."""
+    if isinstance(row, MessagesRow):
+        return [content for _, content in row.messages]
+    return [row.prompt, row.completion] if isinstance(row, PromptRow) else [row.text]

@@ -1,0 +1,1 @@
+"""HTTP itself: middleware, conditional requests, pagination, problem responses, idempotency."""

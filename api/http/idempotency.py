@@ -1,0 +1,128 @@
+"""`Idempotency-Key`: a request that is repeated under its key is done once, and gets the first answer again."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import Depends, Header, Request, Response
+from pydantic import BaseModel
+from sqlalchemy.orm import Session
+
+from api.access.principal import PrincipalDep
+from api.dependencies import AppContextDep, NowDep, SessionDep
+from api.http.problems import invalid_field
+from store.repositories.first_answers import IdempotencyRepository
+
+HEADER = "Idempotency-Key"
+REPLAYED_HEADER = "Idempotency-Replayed"
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias=HEADER,
+        min_length=1,
+        max_length=255,
+        pattern=r"^[ -~]+$",
+        description="Any text of your own; a repeat of this request under it gets the first answer, and does nothing",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class IdempotentRequest:
+    """A request that creates something, once for each of its owner's keys; as often as it is sent without a key.
+
+    Only what succeeds is kept: what was refused may be put right, and sent again under the same key.
+    """
+
+    session: Session
+    owner: str
+    key: str | None
+    request_sha256: str
+    now: datetime
+    retention: timedelta
+
+    def stored_response(self) -> Response | None:
+        """The answer that this key got before, byte for byte; None where the request is to be done now.
+
+        Raises the 422 where the key was used for another request.
+        """
+        if self.key is None:
+            return None
+        since = self.now - self.retention
+        first = IdempotencyRepository(self.session).find_response(self.owner, self.key, since=since)
+        if first is None:
+            return None
+        if first.request_sha256 != self.request_sha256:
+            used = first.created_at.isoformat(timespec="seconds")
+            raise invalid_field(
+                HEADER, f"was used at {used} for another request: expected the same one, or a key of its own"
+            )
+        return _json(first.body, first.status, {**first.headers, REPLAYED_HEADER: "true"})
+
+    def respond(self, body: BaseModel, *, status: HTTPStatus, headers: Mapping[str, str]) -> Response:
+        """An answer of success, kept in the transaction that did what it says."""
+        text = body.model_dump_json()
+        if self.key is not None:
+            IdempotencyRepository(self.session).store_response(
+                self.owner,
+                self.key,
+                request_sha256=self.request_sha256,
+                status=status,
+                headers=headers,
+                body=text,
+                at=self.now,
+            )
+        return _json(text, status, headers)
+
+
+def created_responses(
+    what: type[BaseModel], headers: Mapping[str, Any] | None = None
+) -> dict[int | str, dict[str, Any]]:
+    """Declare the 201 and the headers of a route that answers through `IdempotentRequest`."""
+    return {
+        HTTPStatus.CREATED.value: {
+            "model": what,
+            "headers": {
+                REPLAYED_HEADER: {
+                    "description": "Present where this is the first answer once more",
+                    "schema": {"type": "string", "enum": ["true"]},
+                },
+                **(headers or {}),
+            },
+        }
+    }
+
+
+async def _idempotent_request(
+    request: Request,
+    principal: PrincipalDep,
+    context: AppContextDep,
+    session: SessionDep,
+    now: NowDep,
+    key: IdempotencyKey = None,
+) -> IdempotentRequest:
+    digest = "" if key is None else _digest(request, await request.body())
+    retention = timedelta(hours=context.settings.idempotency_hours)
+    return IdempotentRequest(session, principal.owner, key, digest, now, retention)
+
+
+# Reads the body, which FastAPI has kept where it is JSON: not for forms.
+IdempotentRequestDep = Annotated[IdempotentRequest, Depends(_idempotent_request)]
+
+
+def _digest(request: Request, body: bytes) -> str:
+    """One for all ways to write the same JSON."""
+    with suppress(ValueError, RecursionError):  # not JSON, which the route refuses
+        body = json.dumps(json.loads(body), sort_keys=True, separators=(",", ":")).encode()
+    target = f"{request.method} {request.url.path}\n".encode()
+    return hashlib.sha256(target + body).hexdigest()
+
+
+def _json(body: str, status: int, headers: Mapping[str, str]) -> Response:
+    return Response(body, status, headers, media_type="application/json")

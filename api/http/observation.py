@@ -1,0 +1,101 @@
+"""Watches each request from its arrival to the end of its answer: one log line, one span, and the metrics."""
+
+import time
+from http import HTTPStatus
+
+import structlog
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.access.principal import Principal
+from api.metrics.requests import RequestMetrics
+from runtime.tracing import Span, span
+
+# Nobody wants to read each time that somebody asked whether this process lives, and was told so.
+PROBES = frozenset({"/livez", "/readyz", "/metrics"})
+STATIC = "/static"
+UNROUTED = "unrouted"
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+OTHER = "other"
+CLIENT_CLOSED_REQUEST = 499  # before it had an answer: nobody is told so, and servers agree on the number
+
+log = structlog.get_logger()
+
+
+class TelemetryMiddleware:
+    """Middleware that is told of the request's id already, and stands around all else.
+
+    A request is known by its route's template, never by its path, and by the id of its key, never by the key. One that
+    was turned away before it reached a route counts as `unrouted`.
+    """
+
+    def __init__(self, app: ASGIApp, *, metrics: RequestMetrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun, method = time.perf_counter(), scope["method"]
+        method = method if method in METHODS else OTHER
+        status = 0
+
+        def record_response(with_status: int) -> None:
+            nonlocal status
+            status = int(with_status)
+            self._metrics.in_flight.dec()
+            seconds = time.perf_counter() - begun
+            self._metrics.record_response(method, _route(scope), status, seconds=seconds)
+
+        async def send_and_record(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                record_response(message["status"])
+            await send(message)
+
+        self._metrics.in_flight.inc()
+        with span(method, kind="server", parent=Headers(scope=scope).get("traceparent")) as opened:
+            try:
+                await self._app(scope, receive, send_and_record)
+            except Exception:
+                if not status:  # the answer is made further out
+                    record_response(HTTPStatus.INTERNAL_SERVER_ERROR)
+                raise
+            finally:
+                if not status:
+                    record_response(CLIENT_CLOSED_REQUEST)
+                _describe_span(opened, scope, method, status)
+                _log_request(scope, method, status, seconds=time.perf_counter() - begun)
+
+
+def _log_request(scope: Scope, method: str, status: int, *, seconds: float) -> None:
+    route = _route(scope)
+    if status < HTTPStatus.BAD_REQUEST and (route in PROBES or route == STATIC):
+        return
+    state = scope.get("state", {})
+    principal = state.get("principal")
+    key = principal.key_id if isinstance(principal, Principal) else state.get("refused_key_id")
+    log.info("request", method=method, route=route, status=status, seconds=round(seconds, 4), key=key)
+
+
+def _describe_span(opened: Span, scope: Scope, method: str, status: int) -> None:
+    route = _route(scope)
+    opened.rename(f"{method} {route}")
+    opened.set(
+        http__request__method=method,
+        http__route=route,
+        http__response__status_code=status,
+        greentune__request_id=scope.get("state", {}).get("request_id"),
+    )
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        opened.fail(str(status))
+
+
+def _route(scope: Scope) -> str:
+    """The template of the route, such as `/jobs/{job_id}`; a mounted folder's path is its own."""
+    path = getattr(scope.get("route"), "path", None)
+    if path is not None:
+        return str(path)
+    if scope.get("path", "").startswith(f"{STATIC}/"):
+        return STATIC
+    return UNROUTED

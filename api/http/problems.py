@@ -1,0 +1,295 @@
+"""Errors as RFC 9457 problem details: one exception to raise, and one shape for every error that leaves the API.
+
+A browser that asks for a page is shown the same problem as a page.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
+from pydantic import BaseModel, Field
+from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from api.http.content_negotiation import prefers_html
+from api.http.security_headers import HEADERS as SECURITY_HEADERS
+from api.templating import render_page
+from store.database import describe_outage
+
+log = structlog.get_logger()
+
+MEDIA_TYPE = "application/problem+json"
+REQUEST_ID_HEADER = "X-Request-Id"
+RETRY_AFTER_SECONDS = 5
+MAX_FAULTS = 100
+LONGEST_FIELD = 200
+LONGEST_MESSAGE = 1000
+# Of a text that pydantic measures after a check of its own, it says "items".
+LENGTH_FAULTS = {"too_long": ("at most", "max_length"), "too_short": ("at least", "min_length")}
+
+STATUS_DESCRIPTIONS: Mapping[HTTPStatus, str] = {
+    HTTPStatus.BAD_REQUEST: "It cannot be read",
+    HTTPStatus.UNAUTHORIZED: "Without a key, or with one that is not known here, has expired or was revoked",
+    HTTPStatus.FORBIDDEN: "It takes an operator's key; or a session, from elsewhere than this service's pages",
+    HTTPStatus.NOT_FOUND: "There is none, or it is somebody else's",
+    HTTPStatus.CONFLICT: "It cannot be done as things stand; `detail` says why",
+    HTTPStatus.GONE: "It was here, and has been removed",
+    HTTPStatus.PRECONDITION_FAILED: "It has changed since what `If-Match` or `If-None-Match` names; nothing is done",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is larger than this service takes",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "The body is of another type than those that are taken",
+    HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: "Nothing of it lies in the range",
+    HTTPStatus.UNPROCESSABLE_ENTITY: "Something in it is wrong; `errors` names each field and says what is expected",
+    HTTPStatus.TOO_MANY_REQUESTS: "More requests than a key or an address may make",
+    HTTPStatus.SERVICE_UNAVAILABLE: "Something that it needs is away, such as the database",
+}
+
+
+class FieldProblem(BaseModel):
+    """One fault: the path of the field, such as `policy.steps[1].rho`, and what is expected there."""
+
+    field: str
+    message: str
+
+
+class ProblemBody(BaseModel):
+    """An error as RFC 9457 has it; `errors` lists what is wrong field by field, up to the first hundred faults.
+
+    `request_id` comes with the service's own faults: what its log holds of them carries the same.
+    """
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldProblem] = Field(default=[], max_length=MAX_FAULTS)
+    error_count: int | None = Field(default=None, description="How many faults there are, where `errors` holds a part")
+    request_id: str | None = None
+
+
+class Problem(HTTPException):
+    """An answer other than the one that was asked for."""
+
+    def __init__(
+        self,
+        status: HTTPStatus,
+        detail: str,
+        *,
+        errors: Sequence[FieldProblem] = (),
+        error_count: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(status, detail, headers)
+        self.errors = list(errors)
+        self.error_count = len(self.errors) if error_count is None else error_count
+
+
+class ProblemResponse(JSONResponse):
+    """A problem on its way out."""
+
+    media_type = MEDIA_TYPE
+
+    def render(self, content: Any) -> bytes:
+        """As JSON in UTF-8; half a surrogate pair, which a field's name may hold, becomes a question mark."""
+        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+
+
+def invalid_field(field: str, message: str) -> Problem:
+    """The 422 for one field."""
+    return invalid_fields([FieldProblem(field=field, message=message)])
+
+
+def invalid_fields(errors: Sequence[FieldProblem], *, count: int | None = None) -> Problem:
+    """The 422 for several fields, at least one; its detail repeats the first.
+
+    `count` is how many faults there are, where `errors` holds the first ones alone.
+    """
+    count = len(errors) if count is None else count
+    more = f" (and {count - 1} more)" if count > 1 else ""
+    first = f"{_truncate(errors[0].field, LONGEST_FIELD)}: {_truncate(errors[0].message, LONGEST_MESSAGE)}"
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"{first}{more}", errors=errors, error_count=count)
+
+
+def problem_responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
+    """What a route says of the problems it answers with, for the OpenAPI description."""
+    return {status.value: {"model": ProblemBody, "description": status_description(status)} for status in statuses}
+
+
+def status_description(status: HTTPStatus) -> str:
+    """What a problem of this status tells, in words."""
+    return STATUS_DESCRIPTIONS.get(status, status.phrase)
+
+
+def install_problem_handlers(app: FastAPI) -> None:
+    """Answer every error of the application as a problem."""
+    for error, handler in HANDLERS.items():
+        app.add_exception_handler(error, handler)
+    app.add_exception_handler(Exception, _handle_unexpected_error)
+
+
+def respond_to_error(request: Request, error: Exception) -> Response:
+    """The answer to an error that a middleware met, out of the reach of the handlers; raises it where it is a fault."""
+    for kind, handler in HANDLERS.items():
+        if isinstance(error, kind):
+            return handler(request, error)
+    raise error
+
+
+def document_problems(openapi: dict[str, Any]) -> None:
+    """Put an OpenAPI description right: the media type of problems, 413 where a body is taken, 422 where anything."""
+    for path in openapi["paths"].values():
+        for operation in path.values():
+            if not operation.get("parameters") and "requestBody" not in operation:
+                operation["responses"].pop("422", None)
+            if "requestBody" in operation:
+                too_large = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+                answer = {**operation["responses"]["422"], "description": status_description(too_large)}
+                operation["responses"].setdefault(str(too_large.value), answer)
+            for status, response in operation["responses"].items():
+                content = response.get("content", {})
+                if int(status) >= HTTPStatus.BAD_REQUEST and "application/json" in content:
+                    response["content"] = {MEDIA_TYPE: content["application/json"]}
+
+
+def field_path(location: Sequence[int | str]) -> str:
+    """`("policy", "steps", 1, "rho")` as `policy.steps[1].rho`."""
+    path = ""
+    for part in location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+    return path
+
+
+def _respond(
+    request: Request,
+    status: int,
+    detail: str,
+    errors: Sequence[FieldProblem] = (),
+    headers: Mapping[str, str] | None = None,
+    *,
+    error_count: int = 0,
+) -> Response:
+    shown = [
+        FieldProblem(field=_truncate(error.field, LONGEST_FIELD), message=_truncate(error.message, LONGEST_MESSAGE))
+        for error in errors[:MAX_FAULTS]
+    ]
+    detail = _truncate(detail, LONGEST_FIELD + 2 * LONGEST_MESSAGE)
+    body = ProblemBody(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=shown)
+    body.error_count = error_count if error_count > len(shown) else None
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and hasattr(request.state, "request_id"):
+        body.request_id = request.state.request_id
+        # The answer to an unexpected error passes by the middleware that would set it.
+        headers = {**(headers or {}), REQUEST_ID_HEADER: request.state.request_id}
+    if prefers_html(request):
+        return _render_problem_page(request, body, headers)
+    left_out = {name for name in ("errors", "error_count", "request_id") if not getattr(body, name)}
+    return ProblemResponse(body.model_dump(exclude=left_out), status, headers)
+
+
+def _truncate(text: str, longest: int) -> str:
+    """What was sent is repeated, but not without end."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def _render_problem_page(request: Request, body: ProblemBody, headers: Mapping[str, str] | None) -> Response:
+    """The problem for a person, with the navigation of whoever is signed in."""
+    known = {"principal": request.state.principal} if hasattr(request.state, "principal") else {}
+    shown = json.loads(bytes(ProblemResponse(body.model_dump()).body))  # what cannot be encoded is replaced there
+    page = render_page("problem.html", title=body.title, problem=shown, **known)
+    page.status_code = body.status
+    # The answer to an unexpected error passes by the middleware that sets the security headers, too.
+    page.headers.update({**SECURITY_HEADERS, **(headers or {})})
+    return page
+
+
+def _handle_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    detail = error.detail
+    if not isinstance(error, Problem):
+        if error.status_code == HTTPStatus.BAD_REQUEST and isinstance(error.__cause__, ValueError | RecursionError):
+            # FastAPI's, for what is no text, nested too deeply, or holds a number of thousands of digits.
+            return _handle_http_exception(
+                request, invalid_field("body", f"not JSON that can be read: {error.__cause__}")
+            )
+        # Starlette's own errors repeat no more than the phrase of their status.
+        if error.status_code == HTTPStatus.NOT_FOUND:
+            detail = f"there is nothing at {request.url.path}"
+        elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            allowed = _allowed_methods(request)
+            detail = f"{request.url.path} does not take {request.method}, only {allowed}"
+            return _respond(request, error.status_code, detail, headers={"Allow": allowed})
+    if not isinstance(error, Problem):
+        return _respond(request, error.status_code, detail, headers=error.headers)
+    return _respond(request, error.status_code, detail, error.errors, error.headers, error_count=error.error_count)
+
+
+def _allowed_methods(request: Request) -> str:
+    """The methods of all routes at the path of a request; Starlette names those of the first one alone."""
+    routes = iter_route_contexts(request.app.routes)
+    here = [route for route in routes if route.methods and route.path_regex.match(request.url.path)]
+    methods = {method for route in here for method in route.methods or ()}
+    return ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
+
+
+def validation_problem(faults: Sequence[Mapping[str, Any]], *, count: int) -> Problem:
+    """The 422 for the first of `count` faults that pydantic has found; their locations begin with `body` or such."""
+    return invalid_fields([_field_problem(each) for each in faults[:MAX_FAULTS]], count=count)
+
+
+def _handle_validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    faults = error.errors()
+    return _handle_http_exception(request, validation_problem(faults, count=len(faults)))
+
+
+def _field_problem(details: Mapping[str, Any]) -> FieldProblem:
+    source, *location = details["loc"]
+    if details["type"] == "json_invalid":
+        message = f"not JSON: {details['ctx']['error']} at character {location[0]}"
+        return FieldProblem(field="body", message=message)
+    if source == "body" and not location and details["type"] != "value_error":
+        return FieldProblem(field="body", message="expected a JSON object, sent as application/json")
+    message = details["msg"].removeprefix("Value error, ")
+    if details["type"] in LENGTH_FAULTS and isinstance(given := details["input"], str):
+        bound, name = LENGTH_FAULTS[details["type"]]
+        message = f"given {len(given):,} characters: expected {bound} {details['ctx'][name]:,}"
+    return FieldProblem(field=field_path(location) or str(source), message=message[0].lower() + message[1:])
+
+
+def _handle_integrity_error(request: Request, error: Exception) -> Response:
+    detail = "something that this request rests on was changed at the same time: look again, and repeat it"
+    return _respond(request, HTTPStatus.CONFLICT, detail)
+
+
+def _handle_data_error(request: Request, error: Exception) -> Response:
+    detail = "the request holds a value that cannot be stored, such as the character NUL"
+    return _respond(request, HTTPStatus.UNPROCESSABLE_ENTITY, detail)
+
+
+def _handle_database_outage(request: Request, error: Exception) -> Response:
+    log.warning("database.unavailable", reason=describe_outage(error), error=str(getattr(error, "orig", error)).strip())
+    detail = f"the database {describe_outage(error)}: try again in a moment"
+    return _respond(request, HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
+
+
+def _handle_unexpected_error(request: Request, error: Exception) -> Response:
+    # Starlette raises the error again once this is sent, so that the server's log holds it.
+    detail = "an unexpected error; the service's log tells more"
+    return _respond(request, HTTPStatus.INTERNAL_SERVER_ERROR, detail)
+
+
+HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Response]] = {
+    HTTPException: _handle_http_exception,
+    RequestValidationError: _handle_validation_error,
+    IntegrityError: _handle_integrity_error,
+    DataError: _handle_data_error,
+    OperationalError: _handle_database_outage,
+    InterfaceError: _handle_database_outage,
+    PoolTimeoutError: _handle_database_outage,
+}

@@ -1,0 +1,91 @@
+"""Whether a submitted job's budget can be kept: what is certain not to be is refused, the rest is told."""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from api.http.problems import invalid_field
+from api.jobs.estimate.placement import predict_placement
+from api.jobs.estimate.schemas import BudgetOut
+from greencore.hyperparameters import Hyperparameters
+from greencore.policy import Budget, Policy
+from planning.budget_minimum import MinimumBudget, compute_minimum_budget
+from planning.compute_costs import EpochWorkload, WorkloadUnknown, estimate_workload
+from planning.epoch_estimate import EpochEstimate
+from planning.placement import list_candidate_pues
+from runtime.settings import Settings
+from store.repositories.datasets import DatasetRepository
+from store.repositories.jobs import NewJob, adapt_policy_to_method
+from store.repositories.workers import WorkerRepository
+
+
+def refuse_impossible_budget(session: Session, settings: Settings, new: NewJob, *, at: datetime) -> None:
+    """Raises the 422 that names the smallest budget, where the one given can certainly not be kept.
+
+    Certain is what rests on a measured epoch estimate and on rows that were tokenised as this job tokenises them.
+    """
+    if new.method != "greentrainer" or new.policy["kind"] != "budget":
+        return
+    try:
+        epoch_workload = estimate_job_workload(session, new)
+    except WorkloadUnknown:
+        return
+    policy = adapt_policy_to_method(new.method, new.policy, share=epoch_workload.share)
+    assert isinstance(policy, Budget)
+    _, epoch_estimate = predict_placement(session, settings, new, policy, epoch_workload, at=at)
+    smallest = _smallest_budget(session, settings, new, policy, epoch_estimate, at)
+    if smallest is None or not epoch_workload.exact or epoch_estimate.assumed:
+        return
+    if policy.budget_gco2e < smallest.gco2e / (epoch_workload.spread * epoch_estimate.spread):
+        message = (
+            f"given {policy.budget_gco2e:g}: the smallest that can be kept is {smallest.gco2e:.4g} ({smallest.basis})"
+        )
+        if new.policy_name is not None:
+            raise invalid_field("policy", f"budget_gco2e of {new.policy_name!r}: {message}")
+        raise invalid_field("policy.budget_gco2e", message)
+
+
+def budget_out(
+    session: Session,
+    settings: Settings,
+    new: NewJob,
+    policy: Policy,
+    epoch_workload: EpochWorkload,
+    epoch_estimate: EpochEstimate,
+    *,
+    at: datetime,
+) -> BudgetOut | None:
+    """What is known of a budget; None of another policy."""
+    if not isinstance(policy, Budget):
+        return None
+    given, smallest = policy.budget_gco2e, _smallest_budget(session, settings, new, policy, epoch_estimate, at)
+    if smallest is None:
+        basis = "no reading of any zone is stored yet"
+        return BudgetOut(given_gco2e=given, smallest_gco2e=None, can_be_kept=None, basis=basis)
+    doubt = epoch_workload.spread * epoch_estimate.spread
+    tell = not smallest.gco2e / doubt <= given < smallest.gco2e * doubt
+    return BudgetOut(
+        given_gco2e=given,
+        smallest_gco2e=smallest.gco2e,
+        can_be_kept=given >= smallest.gco2e if tell else None,
+        basis=smallest.basis if tell else f"too close to tell: {smallest.basis}",
+    )
+
+
+def estimate_job_workload(session: Session, new: NewJob) -> EpochWorkload:
+    """What an epoch of a checked submission computes. Raises `WorkloadUnknown`."""
+    dataset = DatasetRepository(session).get(new.dataset_id)
+    assert dataset is not None
+    return estimate_workload(
+        session, dataset, new.model, new.method, Hyperparameters.model_validate(new.hyperparameters)
+    )
+
+
+def _smallest_budget(
+    session: Session, settings: Settings, new: NewJob, policy: Budget, epoch_estimate: EpochEstimate, at: datetime
+) -> MinimumBudget | None:
+    workers = WorkerRepository(session).list_seen_since(since=at - timedelta(seconds=settings.lease_seconds))
+    pues = list_candidate_pues(workers, settings.zones, new.zone)
+    return compute_minimum_budget(
+        session, policy, epoch_estimate, epochs=new.epochs, pues=pues, deadline=new.deadline, at=at
+    )

@@ -1,0 +1,1 @@
+"""What a job would take and emit, before it is submitted."""

@@ -1,0 +1,130 @@
+"""Where a job that is not there yet would run, how fast, and what is expected of the intensity there."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from greencore.carbon import IntensitySeries, Signal
+from greencore.carbon.fallback import ResolvedIntensity
+from greencore.policy import Percentile, Policy
+from greencore.policy.backtesting.projected_run import MAX_PROJECTED_HOURS
+from planning.compute_costs import EpochWorkload
+from planning.epoch_estimate import EpochEstimate, estimate_epoch_from_flops
+from planning.placement import choose_zone, list_worker_zones
+from runtime.settings import Settings
+from store.intensity.readings import GridRepository
+from store.repositories.jobs import NewJob
+from store.repositories.workers import WorkerRepository
+
+HOUR = timedelta(hours=1)
+# Assumed: how far an intensity may turn out to lie from what is expected of it.
+SPREAD_OF_FORECAST = 1.15
+SPREAD_BEYOND_FORECAST = 1.3
+SPREAD_WITHOUT_FORECAST = 1.5
+
+
+@dataclass(frozen=True)
+class ExpectedPlacement:
+    """A zone, its live workers, device and PUE of one of them, and what is expected of its intensity from now on.
+
+    `has_forecast` is false where the intensity in force alone is known, and taken to stay; `past` holds the readings
+    that the policy ranks by.
+    """
+
+    zone: str
+    reason: str
+    signal: Signal
+    live_workers: int
+    device: str | None
+    pue: float
+    in_force: ResolvedIntensity | None
+    expected_intensity: IntensitySeries
+    has_forecast: bool
+    past: IntensitySeries
+
+    def spread(self, until: datetime) -> float:
+        """The factor by which the mean intensity of a run that ends by `until` may differ from what is expected."""
+        if not self.has_forecast:
+            return SPREAD_WITHOUT_FORECAST
+        return SPREAD_OF_FORECAST if self.expected_intensity.readings[-1].end >= until else SPREAD_BEYOND_FORECAST
+
+    @property
+    def basis(self) -> str:
+        """What the intensities rest on, in words."""
+        if not len(self.expected_intensity):
+            return "nothing is known of this zone: emissions are null"
+        if not self.has_forecast:
+            within = f"{SPREAD_WITHOUT_FORECAST:g} times either way"
+            return f"there is no forecast: the intensity in force is taken to stay, within {within} (assumed)"
+        return (
+            f"the reading in force and the stored forecast, within {SPREAD_OF_FORECAST:g} times either way, and beyond "
+            f"its end its last value, within {SPREAD_BEYOND_FORECAST:g} times (both assumed)"
+        )
+
+
+def predict_placement(
+    session: Session, settings: Settings, new: NewJob, policy: Policy, epoch_workload: EpochWorkload, *, at: datetime
+) -> tuple[ExpectedPlacement, EpochEstimate]:
+    """Where the job would run, as the scheduler would choose it, and its epoch estimate on a worker there."""
+    workers = WorkerRepository(session).list_seen_since(since=at - timedelta(seconds=settings.lease_seconds))
+    grid = GridRepository(session)
+
+    def estimate_on(device: str | None) -> EpochEstimate:
+        return estimate_epoch_from_flops(
+            session, settings, model=new.model, epoch_flops=epoch_workload.epoch_flops, device=device
+        )
+
+    if new.zone is not None:
+        zone, reason = new.zone, "asked for"
+    else:
+        served = [zone for zone in list_worker_zones(workers) if zone in settings.zones]
+        zones = served or sorted(settings.zones)
+        bases = {zone: basis for zone in zones if (basis := grid.newest_basis(zone)) is not None}
+        there = estimate_on(next((worker.device for worker in workers), None))
+        found = choose_zone(session, zones, bases, there, new.epochs, at=at)
+        zone = found.zone if found is not None else zones[0]
+        reason = found.reason if found is not None else f"of {len(zones)} zones none has a reading, and it is the first"
+    serving = [worker for worker in workers if worker.zone == zone]
+    device = serving[0].device if serving else None
+    basis = grid.newest_basis(zone) or settings.basis(zone)
+    signal, until = basis.signal, at + MAX_PROJECTED_HOURS * HOUR
+    known = grid.load_snapshot(zone, signal, at, until, emission_factors=basis.emission_factors)
+    static = settings.static_mean(zone)
+    in_force, expected_intensity = (
+        known.resolve_intensity(at, stale_limit=settings.stale_limit, static=static),
+        known.forecast_from(at),
+    )
+    placement = ExpectedPlacement(
+        zone=zone,
+        reason=reason,
+        signal=signal,
+        live_workers=len(serving),
+        device=device,
+        pue=serving[0].pue or 1.0 if serving else 1.0,
+        in_force=in_force,
+        expected_intensity=_extend_to_now(expected_intensity, in_force, zone, at),
+        has_forecast=any(reading.start > at for reading in expected_intensity),
+        past=_percentile_window(grid, zone, signal, policy, at),
+    )
+    return placement, estimate_on(device)
+
+
+def _extend_to_now(
+    expected_intensity: IntensitySeries, in_force: ResolvedIntensity | None, zone: str, at: datetime
+) -> IntensitySeries:
+    """The expected intensity, with what stands in for a reading before it begins."""
+    begins = expected_intensity.readings[0].start if len(expected_intensity) else at + HOUR
+    if in_force is None or begins <= at:
+        return expected_intensity
+    return IntensitySeries(
+        [replace(in_force.to_labelled_reading(), zone=zone, start=at, end=begins), *expected_intensity]
+    )
+
+
+def _percentile_window(
+    grid: GridRepository, zone: str, signal: Signal, policy: Policy, at: datetime
+) -> IntensitySeries:
+    if not isinstance(policy, Percentile):
+        return IntensitySeries()
+    return grid.readings_between(zone, signal, at - policy.window_hours * HOUR, at)

@@ -1,0 +1,1 @@
+"""What a job did: its epochs, events, series and selected tensors."""

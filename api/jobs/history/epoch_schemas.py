@@ -1,0 +1,100 @@
+"""What can be read of an epoch, on the wire."""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from pydantic import BaseModel, Field
+
+from greencore.energy import is_estimate
+from store.repositories.jobs import EpochCost
+from store.tables import Epoch
+
+
+class EpochIntensity(BaseModel):
+    """The reading that an epoch's ρ was decided by; all null where there was none."""
+
+    gco2e_per_kwh: float | None
+    source: str | None
+    step: str | None = Field(description="Of the fallback chain: fresh, or what stood in for a fresh reading")
+    age_seconds: float | None
+    estimated: bool
+
+
+class EpochEnergy(BaseModel):
+    """Metered energy in kWh by component, lost attempts included, and how each was found."""
+
+    cpu_kwh: float
+    gpu_kwh: float
+    ram_kwh: float
+    total_kwh: float
+    methods: dict[str, str]
+    estimated: bool = Field(description="True where any of them reckons instead of reading a meter")
+
+
+class EpochOut(BaseModel):
+    """One epoch: what was asked and why, what was reached, and what it cost."""
+
+    number: int
+    attempt: int
+    started_at: datetime
+    finished_at: datetime | None
+    rho_asked: float
+    rho_reached: float | None = Field(description="FLOPs of its steps, as a share of those that train every tensor")
+    reason: str
+    intensity: EpochIntensity
+    flops: float | None = Field(description="1 multiply-accumulate counts as 2")
+    full_flops: float | None = Field(description="With every tensor trained")
+    probe_flops: float | None = Field(description="Spent on finding the tensors' importance")
+    probe_seconds: float | None
+    tensors_selected: int | None
+    tensors_total: int | None
+    tensors: list[str] | None = Field(description="Those that are trained, the most important first")
+    train_loss: float | None
+    eval_loss: float | None
+    energy: EpochEnergy | None
+    emissions_gco2e: float | None = Field(description="Null while part of the energy has no price")
+    unpriced_kwh: float = Field(description="That part of the energy")
+
+    @classmethod
+    def of(cls, epoch: Epoch, cost: EpochCost | None) -> "EpochOut":
+        """An epoch, with its cost where any of it was metered."""
+        return cls(
+            number=epoch.number,
+            attempt=epoch.attempt,
+            started_at=epoch.started_at,
+            finished_at=epoch.finished_at,
+            rho_asked=epoch.rho_asked,
+            rho_reached=epoch.rho_reached,
+            reason=epoch.reason,
+            intensity=EpochIntensity(
+                gco2e_per_kwh=epoch.intensity_gco2e_per_kwh,
+                source=epoch.intensity_source,
+                step=epoch.intensity_step,
+                age_seconds=epoch.intensity_age_seconds,
+                estimated=epoch.intensity_estimated,
+            ),
+            flops=epoch.flops,
+            full_flops=epoch.full_flops,
+            probe_flops=epoch.probe_flops,
+            probe_seconds=epoch.probe_seconds,
+            tensors_selected=epoch.tensors_selected,
+            tensors_total=epoch.tensors_total,
+            tensors=_by_importance(epoch.selection),
+            train_loss=epoch.train_loss,
+            eval_loss=epoch.eval_loss,
+            energy=cost
+            and EpochEnergy(
+                cpu_kwh=cost.cpu_kwh,
+                gpu_kwh=cost.gpu_kwh,
+                ram_kwh=cost.ram_kwh,
+                total_kwh=cost.energy_kwh,
+                methods=dict(cost.methods),
+                estimated=any(map(is_estimate, cost.methods.values())),
+            ),
+            emissions_gco2e=cost and cost.emissions_gco2e,
+            unpriced_kwh=cost.unpriced_kwh if cost else 0.0,
+        )
+
+
+def _by_importance(selection: Mapping[str, float] | None) -> list[str] | None:
+    return None if selection is None else sorted(selection, key=lambda name: selection[name] or 0.0, reverse=True)

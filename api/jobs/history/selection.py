@@ -1,0 +1,127 @@
+"""`/jobs/{id}/selection`: which tensors were trained in which epoch, how important they were, what they cost."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, Field
+
+from api.dependencies import SessionDep
+from api.http.etags import CACHED_RESPONSES, IfNoneMatch, etag_headers, matches_etag, not_modified_response
+from api.http.pagination import Limit
+from api.jobs.endpoints import NOT_FOUND, JobDep
+from greencore.tensor_names import locate_tensor
+from store.lifecycle.tensor_selection import SelectionRepository
+from store.repositories.jobs import JobRepository
+from store.tables import Epoch, Tensor
+
+ETAG_VERSION = "t2"  # of what is below: a job's revision knows nothing of it
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+
+class TensorOut(BaseModel):
+    """A weight tensor that the job may train. Costs are null for a job whose costs were not kept."""
+
+    name: str
+    stack: str | None = Field(description="encoder or decoder, where the model has both")
+    layer: int | None = Field(description="The block of its stack, from 0; null outside of the blocks")
+    kind: str = Field(description="Its part in the block, alike in all of them, such as self_attn.q_proj")
+    parameters: int | None
+    t_dw_flops: int | None = Field(
+        description="Of its own gradient, in one step of the longest rows; 1 multiply-accumulate counts as 2"
+    )
+    t_dy_flops: int | None = Field(description="Of carrying the gradient on to the tensors below it, likewise")
+
+    @classmethod
+    def of(cls, name: str, tensor: Tensor | None) -> "TensorOut":
+        """As recorded; where it was not, only what the name tells."""
+        where = locate_tensor(name)
+        return cls(
+            name=name,
+            stack=where.stack,
+            layer=where.layer,
+            kind=where.kind,
+            parameters=tensor and tensor.parameters,
+            t_dw_flops=tensor and tensor.t_dw_flops,
+            t_dy_flops=tensor and tensor.t_dy_flops,
+        )
+
+
+class EpochSelectionOut(BaseModel):
+    """What one epoch trained; numbers of tensors are indices into `tensors`."""
+
+    number: int
+    rho_asked: float
+    rho_reached: float | None
+    trained: list[int]
+    importance: list[float | None] | None = Field(
+        description="The loss reduction that a step on each tensor alone promises, as last probed; null for those "
+        "that the budget could not reach, and null as a whole where nothing was probed: at ρ = 1, and for methods "
+        "that always train the same"
+    )
+
+
+class SelectionOut(BaseModel):
+    """The tensors from the model's output to its input, and the epochs newest first."""
+
+    tensors: list[TensorOut]
+    data: list[EpochSelectionOut]
+    has_more: bool
+
+    @classmethod
+    def of(cls, tensors: Sequence[Tensor], epochs: Sequence[Epoch], *, has_more: bool) -> "SelectionOut":
+        """As recorded."""
+        known = {tensor.name: tensor for tensor in tensors}
+        names = list(dict.fromkeys([*known, *(name for epoch in epochs for name in epoch.selection or {})]))
+        number = {name: index for index, name in enumerate(names)}
+        return cls(
+            tensors=[TensorOut.of(name, known.get(name)) for name in names],
+            data=[_epoch(epoch, number) for epoch in epochs],
+            has_more=has_more,
+        )
+
+
+@router.get(
+    "/{job_id}/selection",
+    summary="Which tensors were trained in which epoch",
+    response_model=SelectionOut,
+    responses={**NOT_FOUND, **CACHED_RESPONSES},
+)
+def get_selection(
+    job: JobDep,
+    session: SessionDep,
+    response: Response,
+    limit: Limit = 50,
+    after: Annotated[int | None, Query(ge=0, lt=2**31, description="Only epochs before this number")] = None,
+    if_none_match: IfNoneMatch = None,
+) -> SelectionOut | Response:
+    """Epochs that are over, newest first, with the importance and the cost of every tensor."""
+    selections = SelectionRepository(session)
+    tag = f'"{ETAG_VERSION}-{job.revision}-{JobRepository(session).newest_event_id(job.id)}-{limit}-{after}"'
+    if matches_etag(if_none_match, tag):
+        return not_modified_response(tag)
+    response.headers.update(etag_headers(tag))
+    page = selections.epochs(job.id, limit=limit, after=after)
+    return SelectionOut.of(selections.tensors(job.id), page.data, has_more=page.has_more)
+
+
+def _epoch(epoch: Epoch, number: Mapping[str, int]) -> EpochSelectionOut:
+    trained = epoch.selection or {}
+    importance = epoch.importance
+    if importance is None and any(value is not None for value in trained.values()):
+        # Of an epoch from before: only what was found of the tensors that were chosen.
+        importance = [trained.get(name) for name in number]
+    return EpochSelectionOut(
+        number=epoch.number,
+        rho_asked=epoch.rho_asked,
+        rho_reached=epoch.rho_reached,
+        trained=sorted(number[name] for name in trained),
+        importance=importance
+        and [
+            # Six digits, more than anybody ranks by: in full they are most of what is sent.
+            None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
+            for value in importance
+        ],
+    )

@@ -1,0 +1,209 @@
+"""The figures that an operator watches, in a few queries: the same from whichever process asks."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, case, column, func, literal, select, true, values
+from sqlalchemy.orm import Session
+from sqlalchemy.types import Text
+
+from store.accounting.energy_totals import energy_totals
+from store.intensity.provider_health import ProviderRepository
+from store.lifecycle.status import FINAL, HELD_BY_A_WORKER, JobStatus
+from store.tables import EnergyInterval, EnergyTotal, IdleEnergy, IntensityReading, Job, Provider, Worker
+
+OPEN_STATUSES = frozenset(JobStatus) - FINAL
+# What nobody works on yet, and would be: a paused job waits for its owner.
+WAITING_STATUSES = (JobStatus.VALIDATING, JobStatus.QUEUED, JobStatus.DEFERRED)
+SIGNALS = ("average", "marginal")
+# A reading as old tells of a signal that its zone has no more.
+MAX_READING_AGE = timedelta(days=8)
+
+
+@dataclass(frozen=True)
+class JobCount:
+    """The jobs of a zone (empty: not placed yet) at a status, and what they have emitted, as it is priced now."""
+
+    zone: str
+    status: JobStatus
+    jobs: int
+    emissions_gco2e: float
+
+
+@dataclass(frozen=True)
+class UnpricedEnergy:
+    """Energy of a zone in kWh that has no price."""
+
+    zone: str
+    kwh: float
+
+
+@dataclass(frozen=True)
+class OpenJobs:
+    """The open jobs of a zone at a status, by the database's clock.
+
+    `oldest_seconds` is how long the oldest has waited since it was submitted or last queued; `rho` the mean ρ, None
+    where none has one; `lease_seconds_left` of the lease that runs out first, below 0 once it has.
+    """
+
+    zone: str
+    status: JobStatus
+    oldest_seconds: float
+    rho: float | None
+    lease_seconds_left: float | None
+
+
+@dataclass(frozen=True)
+class NewestIntensity:
+    """The newest reading of a zone's signal, and the seconds since its interval began."""
+
+    zone: str
+    signal: str
+    source: str
+    gco2e_per_kwh: float
+    age_seconds: float
+
+
+@dataclass(frozen=True)
+class ProcessCount:
+    """The processes of a role in a zone (empty: of no zone): those alive, those silent, and the longest silence."""
+
+    zone: str
+    role: str
+    alive: int
+    silent: int
+    longest_silence_seconds: float
+
+
+@dataclass(frozen=True)
+class ServiceMetrics:
+    """All of it, as of one moment. `providers` hold times, which `at` is the database's now to."""
+
+    at: datetime
+    counts: Sequence[JobCount]
+    open_jobs: Sequence[OpenJobs]
+    intensities: Sequence[NewestIntensity]
+    energy: Sequence[EnergyTotal]
+    idle_energy: Sequence[IdleEnergy]
+    providers: Sequence[Provider]
+    processes: Sequence[ProcessCount]
+    unpriced: Sequence[UnpricedEnergy] = ()
+
+
+class MetricsRepository:
+    """Queries over all owners, for operators alone, inside the caller's transaction."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def collect(self, *, zones: Collection[str], lease_seconds: float) -> ServiceMetrics:
+        """Everything; `zones` are those of whose grid is told, and a worker silent for `lease_seconds` is lost."""
+        now = self._session.scalar(select(func.now()))
+        assert now is not None
+        energy, idle = energy_totals(self._session)
+        return ServiceMetrics(
+            at=now,
+            counts=self._counts(),
+            open_jobs=self._open_jobs(),
+            intensities=self._intensities(zones),
+            energy=energy,
+            idle_energy=idle,
+            unpriced=self._unpriced(),
+            providers=ProviderRepository(self._session).all(),
+            processes=self._processes(lease_seconds),
+        )
+
+    def _counts(self) -> Sequence[JobCount]:
+        query = select(_zone(), Job.status, func.count(), func.sum(Job.emissions_gco2e)).group_by(_zone(), Job.status)
+        return [JobCount(*row) for row in self._session.execute(query)]
+
+    def _unpriced(self) -> Sequence[UnpricedEnergy]:
+        # By the zone in which it was used, as the energy itself: a job may have gone on elsewhere.
+        query = (
+            select(EnergyInterval.zone, func.sum(EnergyInterval.energy_kwh))
+            .where(EnergyInterval.emissions_gco2e.is_(None))
+            .group_by(EnergyInterval.zone)
+        )
+        return [UnpricedEnergy(*row) for row in self._session.execute(query)]
+
+    def _open_jobs(self) -> Sequence[OpenJobs]:
+        since = case((Job.status == JobStatus.VALIDATING, Job.created_at), else_=Job.queued_at)
+        query = (
+            select(
+                _zone(),
+                Job.status,
+                _seconds(func.now() - func.min(func.coalesce(since, Job.created_at))),
+                func.avg(Job.rho),
+                _seconds(func.min(Job.lease_expires_at) - func.now()),
+            )
+            .where(Job.status.in_(OPEN_STATUSES))
+            .group_by(_zone(), Job.status)
+        )
+        return [
+            OpenJobs(zone, status, max(0.0, oldest), rho, left if status in HELD_BY_A_WORKER else None)
+            for zone, status, oldest, rho, left in self._session.execute(query)
+        ]
+
+    def _intensities(self, zones: Collection[str]) -> Sequence[NewestIntensity]:
+        """One step into the index for each zone and signal, however many readings there are."""
+        pairs = [(zone, signal) for zone in sorted(zones) for signal in SIGNALS]
+        if not pairs:
+            return []
+        asked = values(column("zone", Text), column("signal", Text), name="asked").data(pairs)
+        newest = (
+            select(IntensityReading)
+            .where(
+                IntensityReading.zone == asked.c.zone,
+                IntensityReading.signal == asked.c.signal,
+                IntensityReading.start.between(func.now() - MAX_READING_AGE, func.now()),
+            )
+            .order_by(IntensityReading.start.desc())
+            .limit(1)
+            .lateral("newest")
+        )
+        found = newest.c
+        age = _seconds(func.now() - found.start)
+        query = select(found.zone, found.signal, found.source, found.gco2e_per_kwh, age).select_from(
+            asked.join(newest, true())
+        )
+        return [NewestIntensity(*row) for row in self._session.execute(query)]
+
+    def _processes(self, lease_seconds: float) -> Sequence[ProcessCount]:
+        silence = _seconds(func.now() - Worker.last_seen_at)
+        query = select(Worker.role, Worker.zone, silence)
+        seen: dict[tuple[str, str], list[float]] = {}
+        for role, zone, seconds in self._session.execute(query):
+            seen.setdefault((zone or "", role), []).append(max(0.0, seconds))
+        return [
+            ProcessCount(
+                zone,
+                role,
+                alive=sum(seconds <= lease_seconds for seconds in silences),
+                silent=sum(seconds > lease_seconds for seconds in silences),
+                longest_silence_seconds=max(silences),
+            )
+            for (zone, role), silences in sorted(seen.items())
+        ]
+
+    def unserved_zones(self, *, lease_seconds: float) -> Mapping[str, int]:
+        """The zones in which queued jobs wait that no live training worker serves, each with their number.
+
+        Jobs that leave their zone open count under the empty name, where no training worker is alive at all.
+        """
+        alive = Worker.role == "train", Worker.last_seen_at >= func.now() - timedelta(seconds=lease_seconds)
+        served = set(self._session.scalars(select(Worker.zone).where(*alive)))
+        asked = func.coalesce(Job.zone_asked, "")
+        query = select(asked, func.count()).where(Job.status == JobStatus.QUEUED).group_by(asked).order_by(asked)
+        return {
+            zone: count for zone, count in self._session.execute(query) if (zone not in served if zone else not served)
+        }
+
+
+def _zone() -> ColumnElement[str]:
+    return func.coalesce(Job.zone, Job.zone_asked, literal("", literal_execute=True))
+
+
+def _seconds(interval: ColumnElement[Any]) -> ColumnElement[float]:
+    return func.extract("epoch", interval).cast(Job.energy_kwh.type)

@@ -1,0 +1,1 @@
+"""Benchmarks of policies and forecasts on recorded years."""

@@ -1,0 +1,1 @@
+"""Benchmarks of the method: budget, selector, costs, time, memory and quality."""

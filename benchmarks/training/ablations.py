@@ -1,0 +1,61 @@
+"""What the options of adaptive backpropagation are worth: the same run with one of them changed at a time.
+
+    python -m benchmarks.training.ablations --data FOLDER [--rate LEARNING_RATE]
+
+The data and the scale are those of `benchmarks.training.quality --quick`, over two epochs, so that tensors come and go.
+"""
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+
+from benchmarks.report import publish
+from benchmarks.training.finetuning import Arm
+from benchmarks.training.quality import QUICK, load_comparison
+from greencore.training.evaluation.rouge import ROUGE_METRICS
+
+RHO = 0.5
+ARMS = (
+    Arm("as it is by default", "greentrainer", RHO),
+    Arm("optimizer_state=keep", "greentrainer", RHO, {"optimizer_state": "keep"}),
+    Arm("probe_batches=4", "greentrainer", RHO, {"probe_batches": 4}),
+    Arm("reselect_every=9", "greentrainer", RHO, {"reselect_every": 9}),
+)
+SEEDS = (0, 1)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.training.ablations")
+    parser.add_argument("--data", type=Path, required=True, help="folder with train, validation and test .jsonl")
+    parser.add_argument("--rate", type=float, default=5e-4, help="learning rate of every run")
+    parser.add_argument("--work", type=Path, default=Path("build/quality"), help="where finished runs are kept")
+    options = parser.parse_args()
+    comparison = load_comparison(options.data, replace(QUICK, epochs=2), options.work)
+    rows = []
+    for arm in ARMS:
+        runs = [comparison.run(arm, options.rate, seed, comparison.full_steps) for seed in SEEDS]
+        rows.append(
+            {
+                "arm": arm.name,
+                "validation loss": mean(run["validation_loss"] for run in runs),
+                "perplexity": mean(run["test_perplexity"] for run in runs),
+                "ROUGE": mean(mean(run[score] for score in ROUGE_METRICS) for run in runs),
+                "share": mean(run["flops"] / run["full_flops"] for run in runs),
+                "share with probes": mean(run["share"] for run in runs),
+                "CPU seconds": mean(run["cpu_seconds"] for run in runs),
+                "runs": runs,
+            }
+        )
+    return publish(
+        "ablations",
+        f"GT-{RHO:g}, {comparison.full_steps} steps in 2 epochs, learning rate {options.rate:g}, {len(SEEDS)} seeds",
+        rows,
+        columns=["arm", "validation loss", "perplexity", "ROUGE", "share", "share with probes", "CPU seconds"],
+        options=f"--data FOLDER --rate {options.rate:g}",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

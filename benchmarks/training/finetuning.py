@@ -1,0 +1,144 @@
+"""One fine-tuning of one arm of a comparison, by a plain Trainer, with its FLOPs, time and energy."""
+
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import transformers
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from greencore.energy import EnergyInterval, EnergyMeter
+from greencore.training import BaselineCallback, GreenTrainerCallback
+from greencore.training.data.tokenisation import Collator, Example
+from greencore.training.methods.adapters import with_adapter
+from greencore.training.methods.baselines import Baseline
+from greencore.training.methods.selection_callback import SelectionCallback
+from greencore.training.models.loading import load_model, resolve_model_folder
+from greencore.training.models.precision import choose_device, supports_bf16
+from runtime.catalogue import read_catalogue
+
+MODEL = "SmolLM2-135M-Instruct"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way of fine-tuning: a baseline, or adaptive backpropagation at ρ with options of its callback."""
+
+    name: str
+    method: Baseline | Literal["greentrainer"]
+    rho: float = 1.0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def callback(self) -> SelectionCallback:
+        if self.method == "greentrainer":
+            return GreenTrainerCallback(self.rho, **self.options)
+        return BaselineCallback(self.method)
+
+    def prepare(self, model: PreTrainedModel) -> PreTrainedModel:
+        """The model as the arm trains it, with an adapter where the arm has one."""
+        if self.method in ("lora", "prefix"):
+            return cast(PreTrainedModel, with_adapter(self.method, model))
+        return model
+
+
+@dataclass(frozen=True)
+class TrainingCost:
+    """What a run took. FLOPs count a multiply-accumulate as 2; `full_flops` had every tensor been trained."""
+
+    steps: int
+    flops: int
+    probe_flops: int
+    full_flops: int
+    seconds: float
+    cpu_seconds: float
+    probe_seconds: float
+    energy_kwh: float
+    energy_method: str
+
+    @property
+    def share(self) -> float:
+        """Steps and probes together, as a share of full fine-tuning for as many steps."""
+        return (self.flops + self.probe_flops) / self.full_flops
+
+
+def model_folder() -> Path:
+    """The folder of the model that all of them train, converted once."""
+    return resolve_model_folder(read_catalogue()[MODEL].source, Path("var/models") / MODEL)
+
+
+def run_fine_tuning(
+    arm: Arm,
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example],
+    *,
+    learning_rate: float,
+    seed: int,
+    steps: int,
+    batch_size: int,
+    before: Sequence[TrainerCallback] = (),
+) -> tuple[PreTrainedModel, TrainingCost]:
+    """Train for so many optimiser steps with the paper's settings (§4): AdamW, linear schedule, weight decay 0.01.
+
+    The callbacks `before` are called before the arm's own.
+    """
+    transformers.set_seed(seed)
+    where = choose_device()
+    model = load_model(folder)
+    model.to(where)  # type: ignore[arg-type]
+    model = arm.prepare(model)
+    callback = arm.callback()
+    assert isinstance(tokenizer.pad_token_id, int)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of schedules and pinning; the figures are what is read here
+        trainer = Trainer(
+            model=model,
+            args=TrainingArguments(
+                output_dir="build/benchmark",
+                max_steps=steps,
+                per_device_train_batch_size=batch_size,
+                learning_rate=learning_rate,
+                weight_decay=0.01,
+                lr_scheduler_type="linear",
+                seed=seed,
+                bf16=supports_bf16(where),
+                use_cpu=where.type == "cpu",
+                dataloader_pin_memory=where.type == "cuda",
+                remove_unused_columns=False,
+                save_strategy="no",
+                logging_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+            ),
+            train_dataset=cast(Any, examples),
+            data_collator=Collator(tokenizer.pad_token_id),
+            callbacks=[*before, callback],
+        )
+        trainer.remove_callback(PrinterCallback)
+        metered = list[EnergyInterval]()
+        with EnergyMeter(metered.append):
+            started, cpu_started = time.perf_counter(), time.process_time()
+            trainer.train()
+            seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
+    epochs = callback.epochs
+    return model, TrainingCost(
+        steps=trainer.state.global_step,
+        flops=sum(epoch.flops for epoch in epochs),
+        probe_flops=sum(epoch.probe_flops for epoch in epochs),
+        full_flops=sum(epoch.full_flops for epoch in epochs),
+        seconds=seconds,
+        cpu_seconds=cpu_seconds,
+        probe_seconds=sum(epoch.probe_seconds for epoch in epochs),
+        energy_kwh=sum(interval.energy_kwh for interval in metered),
+        energy_method=" · ".join(sorted({f"CPU {i.cpu_method}, GPU {i.gpu_method}" for i in metered})),
+    )

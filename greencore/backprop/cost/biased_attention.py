@@ -1,0 +1,184 @@
+"""Attention under a learned bias, such as T5's relative positions, runs in another way while that bias is trained.
+
+torch's fused kernels of the CPU give the bias no gradient: with the bias trained, products and softmax run one by one,
+and without it they are fused, in the forward pass as well. So the choice of what is trained changes the cost of
+operators that serve other tensors. The trace runs such a call as the trained bias has it; here it is run once more
+without.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from greencore.backprop.cost.autograd_graph import (
+    BackwardFlops,
+    Node,
+    collect_reachable_nodes,
+    compute_reachable_tensors,
+    get_gradient_node,
+)
+from greencore.backprop.cost.operator_counter import OperatorRecorder
+from greencore.backprop.cost.operator_flops import ZERO_FLOPS, OpFlops
+
+ATTENTION_ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
+ATTENTION_INPUTS = ("query", "key", "value")
+
+
+@dataclass(frozen=True)
+class FusedBackwardOperator:
+    """One backward operator of the call without the bias's gradient, and the nodes whose gradients it serves."""
+
+    flops: OpFlops
+    serves: frozenset[Node]
+
+    def needed_by(self, reachable: Mapping[Node, int]) -> int:
+        """The trained tensors whose gradient needs this operator, as a bit mask."""
+        mask = 0
+        for node in self.serves:
+            mask |= reachable[node]
+        return mask
+
+
+@dataclass(frozen=True)
+class BiasedAttention:
+    """One call: it ran `forward[start:stop]` and, in the backward pass, `nodes`, since the bias of `bias` is trained.
+
+    `fused_forward` and `fused_backward` are what it runs while that is not trained.
+    """
+
+    bias: Node
+    start: int
+    stop: int
+    nodes: frozenset[Node]
+    fused_forward: OpFlops
+    fused_backward: tuple[FusedBackwardOperator, ...]
+
+    def list_backward_flops(
+        self,
+        recorder: OperatorRecorder,
+        reachable: Mapping[Node, int],
+        recomputed_for: Mapping[int, int],
+        all_tensors: int,
+    ) -> list[BackwardFlops]:
+        """Everything but the fused forward pass, which is taken as paid; `recomputed_for` has who needs what is
+        recomputed.
+
+        The unconditional part is the fused call's, and so much on top for the bias that it is never too low; what
+        comes `when` the bias is trained corrects it to what then runs.
+        """
+        bias = reachable[self.bias]
+        apart = [(flops, all_tensors) for flops in recorder.forward[self.start : self.stop]]
+        apart += [
+            (recorder.forward[index], recomputed_for[index])
+            for index in range(self.start, self.stop)
+            if index in recomputed_for
+        ]
+        apart += [
+            (operator.flops, operator.needed_by(reachable))
+            for operator in recorder.backward
+            if operator.node in self.nodes
+        ]
+        fused = [(op.flops, op.needed_by(reachable)) for op in self.fused_backward]
+        if self.start in recomputed_for:
+            fed = recomputed_for[self.stop - 1]
+            for _, needed_by in fused:
+                fed |= needed_by
+            fused.append((self.fused_forward, fed))
+        surely_fused = self.fused_forward.total + sum(flops.total for flops, mask in fused if bias & ~mask == 0)
+        extra = OpFlops(total=max(0, sum(flops.total for flops, _ in apart) - surely_fused))
+        fixed = [BackwardFlops(flops, mask) for flops, mask in [*fused, (extra, bias)]]
+        instead = [
+            (-self.fused_forward, all_tensors),
+            *((-flops, mask) for flops, mask in fused),
+            (-extra, bias),
+            *apart,
+        ]
+        return fixed + [BackwardFlops(flops, mask, when=bias) for flops, mask in instead]
+
+
+class ForwardObserver(TorchFunctionMode):
+    """Notes, in a forward pass, `always_needed` nodes, which get a gradient whatever is trained, and `biased`
+    attention.
+    """
+
+    def __init__(self, recorder: OperatorRecorder) -> None:
+        super().__init__()
+        self.always_needed: set[Node] = set()
+        self.biased: list[BiasedAttention] = []
+        self._recorder = recorder
+        self._kernels: dict[
+            tuple[Any, ...], _FusedKernels | None
+        ] = {}  # by the shapes of a call: most layers are alike
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.nn.functional.scaled_dot_product_attention:
+            return self._attention(func, dict(zip(ATTENTION_ARGUMENTS, args, strict=False)) | kwargs)
+        out = func(*args, **kwargs)
+        if func is torch.Tensor.requires_grad_ and args[0].requires_grad and not args[0].is_leaf:
+            self.always_needed.add(args[0].grad_fn)
+        return out
+
+    def _attention(self, func: Any, arguments: dict[str, Any]) -> Any:
+        start = len(self._recorder.forward)
+        out = func(**arguments)
+        mask = arguments.get("attn_mask")
+        if mask is None or not mask.requires_grad or not torch.is_grad_enabled():
+            return out
+        stop = len(self._recorder.forward)
+        call = tuple(
+            (name, value.shape, value.dtype, value.requires_grad) if isinstance(value, torch.Tensor) else (name, value)
+            for name, value in arguments.items()
+        )
+        if call not in self._kernels:
+            self._kernels[call] = self._trace_without_bias(func, arguments, self._recorder.forward[start:stop])
+        kernels = self._kernels[call]
+        if kernels is None:
+            return out
+        inputs = [
+            get_gradient_node(arguments[name]) if arguments[name].requires_grad else None for name in ATTENTION_INPUTS
+        ]
+        fused = tuple(
+            FusedBackwardOperator(flops, frozenset(node for bit, node in enumerate(inputs) if serves >> bit & 1))
+            for flops, serves in kernels.backward
+        )
+        nodes = frozenset(collect_reachable_nodes([out.grad_fn], stop={*inputs, get_gradient_node(mask)}))
+        self.biased.append(BiasedAttention(get_gradient_node(mask), start, stop, nodes, kernels.forward, fused))
+        return out
+
+    def _trace_without_bias(
+        self, func: Any, arguments: dict[str, Any], with_bias: list[OpFlops]
+    ) -> "_FusedKernels | None":
+        """What the call runs when its bias takes no gradient; None if that is the same."""
+        recorder = OperatorRecorder()
+        inputs = {
+            name: arguments[name].detach().requires_grad_(arguments[name].requires_grad) for name in ATTENTION_INPUTS
+        }
+        with self._recorder.pause(), recorder:
+            out = func(**arguments | inputs | {"attn_mask": arguments["attn_mask"].detach()})
+            if recorder.forward == with_bias:
+                return None
+            forward = sum(recorder.forward, ZERO_FLOPS)
+            if not out.requires_grad:
+                return _FusedKernels(forward, ())
+            nodes = collect_reachable_nodes([out.grad_fn])
+            recorder.register_backward_hooks(nodes)
+            out.backward(torch.empty_like(out))
+        bits = {id(value): 1 << bit for bit, value in enumerate(inputs.values())}
+        reachable = compute_reachable_tensors(nodes, bits, always_needed=(), all_tensors=0)
+        return _FusedKernels(
+            forward, tuple((operator.flops, operator.needed_by(reachable)) for operator in recorder.backward)
+        )
+
+
+@dataclass(frozen=True)
+class _FusedKernels:
+    """FLOPs of one call forward, and backward with a bit for each of `ATTENTION_INPUTS` whose gradient they serve."""
+
+    forward: OpFlops
+    backward: tuple[tuple[OpFlops, int], ...]

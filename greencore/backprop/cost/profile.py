@@ -1,0 +1,228 @@
+"""What training any set of tensors costs (paper §2.3 and §3.1)."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import nextafter
+
+import torch
+
+from greencore.backprop.cost.operator_flops import OpFlops
+from greencore.backprop.cost.trace import Batch, StepTrace, trace_step
+
+
+@dataclass(frozen=True)
+class TensorCost:
+    """One weight tensor and the FLOPs of its gradients, per step.
+
+    `t_dw` computes the tensor's own gradient and serves nothing else. `t_dy` carries the gradient of the activations
+    from this tensor on to the next deeper one; the deepest trained tensor is never charged its own.
+    """
+
+    name: str
+    t_dw: int
+    t_dy: int
+    params: int
+
+
+@dataclass(frozen=True)
+class SharedCost:
+    """Backward FLOPs that several tensors need: they are spent once if any bit of `needed_by` is selected."""
+
+    needed_by: int
+    flops: int
+
+
+@dataclass(frozen=True)
+class ConditionalCost:
+    """FLOPs spent, or where negative saved, if any bit of `needed_by` and any bit of `when` is selected."""
+
+    when: int
+    needed_by: int
+    flops: int
+
+
+@dataclass(frozen=True)
+class StepFlops:
+    """One kind of FLOPs on its own: forward, and backward by the tensors that need them."""
+
+    forward: int
+    backward: tuple[SharedCost, ...]
+    conditional: tuple[ConditionalCost, ...] = ()
+
+    def total(self, mask: int) -> int:
+        """FLOPs of a step that trains the tensors of the bit mask."""
+        shared = sum(cost.flops for cost in self.backward if cost.needed_by & mask)
+        return self.forward + shared + _sum_conditional_flops(self.conditional, mask)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Exact FLOPs of one training step, for every choice of trained tensors. Made by `profile`.
+
+    `tensors` run from the model's output to its input, in the order in which a step completes their gradients. One
+    multiply-accumulate is 2 FLOPs (the paper's "PFLOPs" are multiply-accumulates, so half of these).
+
+    A step costs `forward_flops`, the `exclusive` FLOPs of each selected tensor, every `shared` cost that a selected
+    tensor needs, and the `conditional` ones: some models run the same operators in another way for another selection.
+    Without the conditional ones a selection is never taken for cheaper than it is.
+
+    Matrix products are kept apart from everything else (normalisation, activation, softmax, bias, residual sums):
+    `product_step_flops` and `elementwise_step_flops` add up to `step_flops`.
+    """
+
+    tensors: tuple[TensorCost, ...]
+    forward_flops: int
+    full_flops: int
+    exclusive: tuple[int, ...]
+    shared: tuple[SharedCost, ...]
+    counted: StepFlops
+    products: StepFlops = StepFlops(0, ())
+    conditional: tuple[ConditionalCost, ...] = ()
+
+    def step_flops(self, names: Collection[str]) -> int:
+        """FLOPs of a step, forward and backward, that trains just these tensors. Raises `KeyError` for a stranger."""
+        mask = self.mask(names)
+        own = sum(cost for index, cost in enumerate(self.exclusive) if mask >> index & 1)
+        shared = sum(cost.flops for cost in self.shared if cost.needed_by & mask)
+        return self.forward_flops + own + shared + _sum_conditional_flops(self.conditional, mask)
+
+    def product_step_flops(self, names: Collection[str]) -> int:
+        """The matrix products of `step_flops`, those inside fused attention and of grouped experts included."""
+        return self.products.total(self.mask(names))
+
+    def elementwise_step_flops(self, names: Collection[str]) -> int:
+        """The rest of `step_flops`: normalisation, activation, softmax, bias, residual sums, loss."""
+        return self.step_flops(names) - self.product_step_flops(names)
+
+    def matmul_step_flops(self, names: Collection[str]) -> int:
+        """The part of `product_step_flops` that torch's FlopCounterMode counts on the model's device, for comparison.
+
+        It knows neither the CPU's fused attention nor the grouped products of experts.
+        """
+        return self.counted.total(self.mask(names))
+
+    def share(self, names: Collection[str]) -> float:
+        """`step_flops` as a share of full fine-tuning's: what ρ bounds (paper Eq. 4)."""
+        return self.step_flops(names) / self.full_flops
+
+    @cached_property
+    def floor(self) -> float:
+        """The smallest feasible ρ: forward, plus the cheapest single tensor's gradient."""
+        flops = min(self.step_flops([tensor.name]) for tensor in self.tensors)
+        floor = flops / self.full_flops
+        return floor if floor * self.full_flops >= flops else nextafter(floor, 1.0)
+
+    def mask(self, names: Iterable[str]) -> int:
+        """The tensors as a bit mask: bit k is `tensors[k]`. Raises `KeyError` for a name that is not profiled."""
+        mask = 0
+        for name in names:
+            mask |= 1 << self._index[name]
+        return mask
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {tensor.name: index for index, tensor in enumerate(self.tensors)}
+
+
+def profile(model: torch.nn.Module, batch: Batch, *, names: Collection[str] | None = None) -> Profile:
+    """Profile a training step of `model` from its traced autograd graph (paper §3.1), without a rule per family.
+
+    `batch` maps the model's arguments, `labels` among them, to tensors; only their shapes matter. With an
+    `attention_mask` it is costed as a padded batch, without one as the model runs when it gets none. The model may live
+    on the meta device and is left untouched. It is profiled in its present mode: in training mode, gradient
+    checkpointing costs what it recomputes. `names` limits what counts as trainable (default: every floating-point
+    parameter); full fine-tuning trains them all. Raises `greencore.backprop.TraceError`.
+    """
+    trace = trace_step(model, batch, None if names is None else frozenset(names))
+    return _build_from_trace(trace)
+
+
+def _build_from_trace(trace: StepTrace) -> Profile:
+    total: dict[int, int] = defaultdict(int)
+    products: dict[int, int] = defaultdict(int)
+    counted: dict[int, int] = defaultdict(int)
+    conditional: dict[tuple[int, int], OpFlops] = defaultdict(OpFlops)
+    for cost in trace.backward:
+        if cost.when is not None:
+            conditional[cost.when, cost.needed_by] += cost.flops
+        elif cost.needed_by:
+            total[cost.needed_by] += cost.flops.total
+            products[cost.needed_by] += cost.flops.products
+            counted[cost.needed_by] += cost.flops.counted
+    return build_profile(
+        trace.tensors,
+        forward=trace.forward.total,
+        total=total,
+        counted=StepFlops(
+            trace.forward.counted,
+            _to_shared_costs(counted),
+            _to_conditional_costs({key: flops.counted for key, flops in conditional.items()}),
+        ),
+        products=StepFlops(
+            trace.forward.products,
+            _to_shared_costs(products),
+            _to_conditional_costs({key: flops.products for key, flops in conditional.items()}),
+        ),
+        conditional=_to_conditional_costs({key: flops.total for key, flops in conditional.items()}),
+    )
+
+
+def build_profile(
+    tensors: tuple[tuple[str, int], ...],
+    *,
+    forward: int,
+    total: Mapping[int, int],
+    counted: StepFlops,
+    products: StepFlops | None = None,
+    conditional: tuple[ConditionalCost, ...] = (),
+) -> Profile:
+    """A profile from backward FLOPs by the set of tensors (a bit mask) that needs them.
+
+    `products` defaults to `counted`.
+    """
+    exclusive = [0] * len(tensors)
+    shared = []
+    for mask, flops in total.items():
+        if mask.bit_count() == 1:
+            exclusive[mask.bit_length() - 1] = flops
+        elif flops:
+            shared.append(SharedCost(mask, flops))
+    carried = _compute_carried_flops(len(tensors), shared)
+    everything = (1 << len(tensors)) - 1
+    return Profile(
+        tensors=tuple(
+            TensorCost(name, t_dw=exclusive[index], t_dy=carried[index], params=params)
+            for index, (name, params) in enumerate(tensors)
+        ),
+        forward_flops=forward,
+        full_flops=forward + sum(total.values()) + _sum_conditional_flops(conditional, everything),
+        exclusive=tuple(exclusive),
+        shared=tuple(shared),
+        counted=counted,
+        products=products or counted,
+        conditional=conditional,
+    )
+
+
+def _sum_conditional_flops(costs: Iterable[ConditionalCost], mask: int) -> int:
+    return sum(cost.flops for cost in costs if cost.needed_by & mask and cost.when & mask)
+
+
+def _to_shared_costs(flops: Mapping[int, int]) -> tuple[SharedCost, ...]:
+    return tuple(SharedCost(mask, cost) for mask, cost in flops.items() if cost)
+
+
+def _to_conditional_costs(flops: Mapping[tuple[int, int], int]) -> tuple[ConditionalCost, ...]:
+    return tuple(ConditionalCost(when, mask, cost) for (when, mask), cost in flops.items() if cost)
+
+
+def _compute_carried_flops(tensors: int, shared: Collection[SharedCost]) -> list[int]:
+    """For each tensor, the shared FLOPs that its next deeper neighbour is the first to need."""
+    carried = [0] * tensors
+    for cost in shared:
+        first = (cost.needed_by & -cost.needed_by).bit_length() - 1
+        if first > 0:
+            carried[first - 1] += cost.flops
+    return carried

@@ -1,0 +1,196 @@
+"""Trace one training step on tensors without data, and tell which gradients need which operators (paper §3.1).
+
+The step runs under FakeTensorMode, so it costs no memory and picks the kernels of the model's own device. An operator
+of the backward pass is executed in a real step if and only if some trained tensor is reachable through an input
+gradient that it helps to compute, whatever the model family.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+
+from greencore.backprop.cost.autograd_graph import (
+    BackwardFlops,
+    Node,
+    collect_reachable_nodes,
+    compute_reachable_tensors,
+    is_leaf,
+)
+from greencore.backprop.cost.biased_attention import BiasedAttention, ForwardObserver
+from greencore.backprop.cost.expert_routing import use_batched_experts
+from greencore.backprop.cost.operator_counter import OperatorRecorder
+from greencore.backprop.cost.operator_flops import ZERO_FLOPS, OpFlops
+from greencore.backprop.cost.recomputation import CheckpointedBlock, record_checkpointed_blocks
+
+DATA_DEPENDENT_ERRORS = (DataDependentOutputException, DynamicOutputShapeException)
+Batch = Mapping[str, torch.Tensor]
+
+
+class TraceError(ValueError):
+    """The model cannot be traced with this batch; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class StepTrace:
+    """One step: `tensors` in the order in which their gradients become complete, from output to input."""
+
+    tensors: tuple[tuple[str, int], ...]
+    forward: OpFlops
+    backward: tuple[BackwardFlops, ...]
+
+
+def trace_step(model: torch.nn.Module, batch: Batch, names: frozenset[str] | None = None) -> StepTrace:
+    """Trace forward and backward of `model(**batch).loss` with the named parameters trained (None: all).
+
+    Only the shapes of `batch` matter: an attention mask stands for one with padding in it, and is left out where the
+    model reads its values. The model, which may live on the meta device, is left as it was and traced in its present
+    mode: in training mode checkpointed blocks count what they recompute. Raises `TraceError` where there is no loss,
+    no parameter to train, a named parameter that the model lacks, or a step that fails or reads values of its inputs.
+    """
+    parameters = dict(model.named_parameters())
+    unknown = (names or frozenset()) - set(parameters)
+    if unknown:
+        raise TraceError(f"the model has no parameter named {', '.join(sorted(unknown))}")
+    trained = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.is_floating_point() and (names is None or name in names)
+    ]
+    if not trained:
+        raise TraceError("the model has no trainable tensor: nothing is left to profile")
+    if batch.get("labels") is None:
+        raise TraceError("the batch has no labels, so the model has no loss: add labels of the shape of input_ids")
+    try:
+        try:
+            return _trace(model, batch, parameters, trained)
+        except DATA_DEPENDENT_ERRORS:
+            return _trace_data_dependent_model(model, batch, parameters, trained)
+    except TraceError:
+        raise
+    except Exception as error:
+        raise _explain_trace_failure(model, error) from error
+
+
+def _trace_data_dependent_model(
+    model: torch.nn.Module, batch: Batch, parameters: Mapping[str, torch.nn.Parameter], trained: Sequence[str]
+) -> StepTrace:
+    """Trace a model that reads values: which expert a token goes to, or whether there is any padding."""
+    unmasked = {key: value for key, value in batch.items() if not key.endswith("attention_mask")}
+    with use_batched_experts(model):
+        try:
+            return _trace(model, batch, parameters, trained)
+        except DATA_DEPENDENT_ERRORS:
+            return _trace(model, unmasked, parameters, trained)
+
+
+def _explain_trace_failure(model: torch.nn.Module, error: Exception) -> TraceError:
+    return TraceError(
+        f"the forward or backward pass of {type(model).__name__} cannot be traced on tensors without data"
+        f" ({type(error).__name__}: {error}): give it a batch of the arguments that it trains with, and operators that"
+        " need no values to know the shapes of their results"
+    )
+
+
+def _trace(
+    model: torch.nn.Module, batch: Batch, parameters: Mapping[str, torch.nn.Parameter], trained: Sequence[str]
+) -> StepTrace:
+    recorder = OperatorRecorder()
+    completed: list[str] = []
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake:
+        stand_ins = {name: fake.from_tensor(parameter.detach()) for name, parameter in parameters.items()}
+        for name in trained:
+            stand_ins[name].requires_grad_(True)
+        replaced = {id(parameter): stand_ins[name] for name, parameter in parameters.items()}
+        replaced |= {id(buffer): fake.from_tensor(buffer) for buffer in model.buffers()}
+        device = next(iter(parameters.values())).device
+        inputs = {key: torch.empty(value.shape, dtype=value.dtype, device=device) for key, value in batch.items()}
+        observer = ForwardObserver(recorder)
+        with ExitStack() as stack:
+            for context in (
+                torch.enable_grad(),
+                _disable_root_hooks(model),
+                _replace_tensors(model, replaced),
+                recorder,
+            ):
+                stack.enter_context(context)
+            blocks = stack.enter_context(record_checkpointed_blocks(model, recorder))
+            with observer:
+                output = model(**inputs)
+            loss = getattr(output, "loss", None)
+            if loss is None or loss.grad_fn is None:
+                raise TraceError(f"{type(model).__name__} returns no loss that depends on a trained tensor")
+            for name in trained:
+                stand_ins[name].register_post_accumulate_grad_hook(lambda _, name=name: completed.append(name))
+            nodes = collect_reachable_nodes([loss.grad_fn])
+            leaves = {id(stand_ins[name]) for name in trained}
+            recorder.register_backward_hooks(
+                nodes, weights={n for n in nodes if is_leaf(n) and id(n.variable) in leaves}
+            )
+            loss.backward()
+    bits = {id(stand_ins[name]): 1 << index for index, name in enumerate(completed)}
+    all_tensors = (1 << len(completed)) - 1
+    reachable = compute_reachable_tensors(nodes, bits, observer.always_needed, all_tensors)
+    forward, backward = _attribute_flops(recorder, reachable, blocks, observer.biased, all_tensors)
+    return StepTrace(tuple((name, parameters[name].numel()) for name in completed), forward, tuple(backward))
+
+
+def _attribute_flops(
+    recorder: OperatorRecorder,
+    reachable: Mapping[Node, int],
+    blocks: Collection[CheckpointedBlock],
+    biased: Collection[BiasedAttention],
+    all_tensors: int,
+) -> tuple[OpFlops, list[BackwardFlops]]:
+    """FLOPs of the forward pass, and all others with the tensors that need them."""
+    recomputed_for: dict[int, int] = {}
+    for block in blocks:
+        recomputed_for.update(enumerate(block.compute_recomputation_masks(recorder, reachable), start=block.start))
+    switching = [call for call in biased if reachable.get(call.bias, all_tensors) != all_tensors]
+    apart = {index for call in switching for index in range(call.start, call.stop)}
+    nodes_apart = {node for call in switching for node in call.nodes}
+    costs = [
+        BackwardFlops(recorder.forward[index], mask) for index, mask in recomputed_for.items() if index not in apart
+    ]
+    costs += [BackwardFlops(w.flops, w.needed_by(reachable)) for w in recorder.backward if w.node not in nodes_apart]
+    for call in switching:
+        costs += call.list_backward_flops(recorder, reachable, recomputed_for, all_tensors)
+    forward = [flops for index, flops in enumerate(recorder.forward) if index not in apart]
+    return sum(forward + [call.fused_forward for call in switching], ZERO_FLOPS), costs
+
+
+@contextmanager
+def _replace_tensors(model: torch.nn.Module, tensors: Mapping[int, torch.Tensor]) -> Iterator[None]:
+    """Run with other parameters and buffers, given by the `id` of the present one.
+
+    torch's `functional_call` leaves its stand-ins in a module that is registered in two places, as peft's prompts do.
+    """
+    present = [
+        (registry, name, tensor)
+        for module in model.modules()
+        for registry in (module._parameters, module._buffers)
+        for name, tensor in registry.items()
+        if tensor is not None
+    ]
+    try:
+        for registry, name, tensor in present:
+            registry[name] = tensors[id(tensor)]  # type: ignore[assignment]
+        yield
+    finally:
+        for registry, name, tensor in present:
+            registry[name] = tensor  # type: ignore[assignment]
+
+
+@contextmanager
+def _disable_root_hooks(model: torch.nn.Module) -> Iterator[None]:
+    """Run without the hooks on the root module: they are for real steps only."""
+    pre, post = model._forward_pre_hooks.copy(), model._forward_hooks.copy()
+    model._forward_pre_hooks.clear()
+    model._forward_hooks.clear()
+    try:
+        yield
+    finally:
+        model._forward_pre_hooks.update(pre)
+        model._forward_hooks.update(post)

@@ -1,0 +1,140 @@
+"""A profile's costs as selecting needs them: plain sums, once it is settled which conditions hold.
+
+Most profiles have one variant. Where training a tensor changes how other operators run (`ConditionalCost`), there is
+one in which that tensor is barred, and one in which it is trained for certain.
+"""
+
+import itertools
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from greencore.backprop.cost.profile import Profile, SharedCost
+from greencore.backprop.selection.decision_order import SearchTree, build_search_tree, iter_set_bits
+
+MAX_CONDITIONS = 3  # looked at both ways; further ones are left at the unconditional cost, which is never too low
+
+
+@dataclass(frozen=True)
+class CostVariant:
+    """Backward FLOPs when the tensors of `forced` are trained, for `forced_flops`, and others of `free` may be
+    besides.
+    """
+
+    forced: int
+    free: int
+    forced_flops: int
+    exclusive: NDArray[np.int64]
+    shared: tuple[SharedCost, ...]
+
+    @cached_property
+    def tree(self) -> SearchTree:
+        """The tree from output to input on which the free tensors are decided."""
+        return build_search_tree(self.exclusive.tolist(), self.free, self.shared)
+
+    def mask_affordable_values(self, budget: int, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The values of the free tensors that fit within `budget` FLOPs by themselves; 0 for the others."""
+        return np.where(self._free & (self.forced_flops + self._single_tensor_flops <= budget), values, 0.0)
+
+    def compute_marginal_flops(self, chosen: NDArray[np.bool_], candidates: NDArray[np.int64]) -> NDArray[np.int64]:
+        """FLOPs that each candidate would add to the chosen tensors."""
+        unpaid = ~self._need_matrix[chosen].any(axis=0)
+        needed = self._need_matrix[candidates][:, unpaid]
+        added: NDArray[np.int64] = self.exclusive[candidates] + needed @ self._flops[unpaid]
+        return added
+
+    def compute_total_flops(self, chosen: NDArray[np.bool_]) -> int:
+        """FLOPs of the chosen tensors, the forced ones among them."""
+        free = chosen.copy()
+        free[list(iter_set_bits(self.forced))] = False
+        return self.forced_flops + int(
+            self.exclusive[free].sum() + self._flops[self._need_matrix[free].any(axis=0)].sum()
+        )
+
+    @cached_property
+    def _free(self) -> NDArray[np.bool_]:
+        return np.array([self.free >> tensor & 1 for tensor in range(len(self.exclusive))], dtype=np.bool_)
+
+    @cached_property
+    def _single_tensor_flops(self) -> NDArray[np.int64]:
+        alone: NDArray[np.int64] = self.exclusive + self._need_matrix @ self._flops
+        return alone
+
+    @cached_property
+    def _need_matrix(self) -> NDArray[np.bool_]:
+        return build_need_matrix(self.shared, len(self.exclusive))
+
+    @cached_property
+    def _flops(self) -> NDArray[np.int64]:
+        return np.array([cost.flops for cost in self.shared], dtype=np.int64)
+
+
+def build_need_matrix(shared: tuple[SharedCost, ...], tensors: int) -> NDArray[np.bool_]:
+    """Which shared costs each tensor needs, [tensors, costs]."""
+    width = (tensors + 7) // 8
+    packed = b"".join(cost.needed_by.to_bytes(width, "little") for cost in shared)
+    rows = np.frombuffer(packed, dtype=np.uint8).reshape(len(shared), width)
+    return np.unpackbits(rows, axis=1, count=tensors, bitorder="little").T.astype(np.bool_)
+
+
+def get_variants(profile: Profile) -> tuple[CostVariant, ...]:
+    """The variants of a profile; they are kept with it, since a run selects from it again and again."""
+    cached: tuple[CostVariant, ...] | None = vars(profile).get("_variants")
+    if cached is None:
+        conditions = sorted({cost.when for cost in profile.conditional if cost.when.bit_count() == 1})[:MAX_CONDITIONS]
+        cached = tuple(
+            _build_variant(profile, sum(conditions), sum(holding))
+            for size in range(len(conditions) + 1)
+            for holding in itertools.combinations(conditions, size)
+        )
+        vars(profile)["_variants"] = cached
+    return cached
+
+
+def list_affordable_variants(profile: Profile, values: NDArray[np.float64], budget: int) -> list[CostVariant]:
+    """The variants whose forced tensors fit within `budget` FLOPs, and are each worth having."""
+    return [
+        v
+        for v in get_variants(profile)
+        if v.forced_flops <= budget and all(values[tensor] > 0 for tensor in iter_set_bits(v.forced))
+    ]
+
+
+def compute_single_tensor_flops(profile: Profile) -> NDArray[np.int64]:
+    """Backward FLOPs [tensors] of training each tensor by itself; kept with the profile."""
+    cached: NDArray[np.int64] | None = vars(profile).get("_single_tensor_flops")
+    if cached is None:
+        flops = np.array([cost.flops for cost in profile.shared], dtype=np.int64)
+        cached = (
+            np.array(profile.exclusive, dtype=np.int64)
+            + build_need_matrix(profile.shared, len(profile.tensors)) @ flops
+        )
+        for cost in profile.conditional:
+            for tensor in iter_set_bits(cost.when & cost.needed_by):
+                cached[tensor] += cost.flops
+        vars(profile)["_single_tensor_flops"] = cached
+    return cached
+
+
+def _build_variant(profile: Profile, conditions: int, holding: int) -> CostVariant:
+    """The costs while the tensors of `holding` are trained, and those of `conditions` besides are not."""
+    costs: dict[int, int] = defaultdict(int)
+    for tensor, flops in enumerate(profile.exclusive):
+        costs[1 << tensor] = flops
+    for cost in profile.shared:
+        costs[cost.needed_by] += cost.flops
+    for conditional in profile.conditional:
+        if conditional.when & holding:
+            costs[conditional.needed_by] += conditional.flops
+    size = len(profile.tensors)
+    shared = {mask: flops for mask, flops in costs.items() if mask.bit_count() > 1 and not mask & holding}
+    return CostVariant(
+        forced=holding,
+        free=(1 << size) - 1 & ~conditions,
+        forced_flops=sum(flops for mask, flops in costs.items() if mask & holding),
+        exclusive=np.array([costs[1 << tensor] for tensor in range(size)], dtype=np.int64),
+        shared=tuple(SharedCost(mask, flops) for mask, flops in shared.items() if flops > 0),
+    )

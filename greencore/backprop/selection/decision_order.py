@@ -1,0 +1,222 @@
+"""The order in which tensors are decided: from the output to the input, in stretches of parallel branches.
+
+A backward operator is paid for once if any tensor beyond it is trained. From block to block the operators that
+tensors need are nested, so that whoever goes deeper pays for the whole of the blocks above. Where branches run side
+by side (query, key and value), only whoever stops within them can leave a branch out. So tensors are cut into
+stretches such that each operator used so far is needed by everything deeper, or by nothing deeper.
+
+A branch may also be joined much later: the keys of every cross-attention lead to the encoder. There the tree forks in
+two, and both are followed: no tensor beyond the branch is trained, or its operators are paid for.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from greencore.backprop.cost.profile import SharedCost
+
+MAX_STRETCH_TENSORS = 10  # tensors in a stretch whose every subset is looked at; a wider one forks
+MAX_FORKS = 64  # forks that are followed both ways; after that a branch is always paid for, which costs optimality
+
+
+@dataclass(frozen=True)
+class TensorGroup:
+    """Tensors to be decided together, since operators serve them alone. `cost` is of each subset of them.
+
+    Bit k of a position in `cost` stands for `members[k]`.
+    """
+
+    members: tuple[int, ...]
+    cost: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class StopPoint:
+    """A place to stop, once `after` choices of the tree are made: with any subset of `members` on top.
+
+    `cost` is of each subset, as in `TensorGroup`, and holds all that carries the gradient down to here besides.
+    """
+
+    after: int
+    members: tuple[int, ...]
+    cost: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class SearchTree:
+    """Choices from output to input, the stop points between them, and the FLOPs that carry the gradient to its end.
+
+    At the end it may fork into other ways, each with a toll to pay first.
+    """
+
+    groups: tuple[TensorGroup, ...]
+    stop_points: tuple[StopPoint, ...]
+    carry_flops: int
+    subtrees: tuple[tuple[int, "SearchTree"], ...] = ()
+
+    @cached_property
+    def single_tensor_groups(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Positions, tensors and costs of the choices of a single tensor."""
+        alone = [(k, c.members[0], int(c.cost[1])) for k, c in enumerate(self.groups) if len(c.members) == 1]
+        positions, tensors, costs = np.array(alone, dtype=np.int64).reshape(-1, 3).T
+        return positions, tensors, costs
+
+    @cached_property
+    def multi_tensor_groups(self) -> tuple[tuple[int, TensorGroup], ...]:
+        """Positions of the choices of several tensors, with these."""
+        return tuple((k, group) for k, group in enumerate(self.groups) if len(group.members) > 1)
+
+    @cached_property
+    def stop_offsets(self) -> NDArray[np.int64]:
+        """Where each stop point's subsets start in `stop_costs`; the last entry is its length."""
+        return np.cumsum([0, *(len(stop_point.cost) for stop_point in self.stop_points)])
+
+    @cached_property
+    def stop_costs(self) -> NDArray[np.int64]:
+        """The costs of all stop points' subsets, one after the other."""
+        return np.concatenate([stop_point.cost for stop_point in self.stop_points])
+
+    @cached_property
+    def groups_before_stop(self) -> NDArray[np.int64]:
+        """How many choices are made before each of `stop_costs`."""
+        return np.repeat([stop_point.after for stop_point in self.stop_points], np.diff(self.stop_offsets))
+
+
+def iter_set_bits(mask: int) -> Iterator[int]:
+    """The positions of the bits of a mask, lowest first."""
+    while mask:
+        lowest = mask & -mask
+        yield lowest.bit_length() - 1
+        mask ^= lowest
+
+
+def build_search_tree(exclusive: Sequence[int], tensors: int, shared: Iterable[SharedCost]) -> SearchTree:
+    """The tree through the tensors of a bit mask, whose own costs are `exclusive`."""
+    return _SearchTreeBuilder(exclusive).build(tensors, shared)
+
+
+class _SearchTreeBuilder:
+    def __init__(self, exclusive: Sequence[int]) -> None:
+        self._exclusive = exclusive
+        self._fork_count = 0
+
+    def build(self, tensors: int, shared: Iterable[SharedCost]) -> SearchTree:
+        """The tree through these tensors, with the shared costs that are not paid yet."""
+        costs = sorted(_restrict_to_tensors(tensors, shared), key=lambda cost: _lowest(cost.needed_by))
+        blocked = _find_blocked_cuts(costs, tensors)
+        order = list(iter_set_bits(tensors))
+        groups: list[TensorGroup] = []
+        stop_points = [StopPoint(0, (), np.zeros(1, dtype=np.int64))]
+        carry_flops = start = opened = 0
+        for position, tensor in enumerate(order):
+            if blocked[tensor]:
+                if position - start + 1 < MAX_STRETCH_TENSORS:
+                    continue
+                here = tensors >> order[start] << order[start]
+                return SearchTree(
+                    tuple(groups),
+                    tuple(stop_points),
+                    carry_flops,
+                    self._build_subtrees(here, costs[opened:], until=tensor),
+                )
+            members, deeper = tuple(order[start : position + 1]), tensors >> (tensor + 1)
+            start, first = position + 1, opened
+            while opened < len(costs) and _lowest(costs[opened].needed_by) <= tensor:
+                opened += 1
+            used = costs[first:opened]
+            local = [cost for cost in used if not cost.needed_by >> (tensor + 1) & deeper]
+            if len(members) > 1:
+                stop_points.append(StopPoint(len(groups), members, carry_flops + self._subset_costs(members, used)))
+            carry_flops += sum(cost.flops for cost in used) - sum(cost.flops for cost in local)
+            groups += [
+                TensorGroup(part, self._subset_costs(part, local))
+                for part in _split_into_independent_parts(members, local)
+            ]
+            stop_points.append(StopPoint(len(groups), (), np.array([carry_flops])))
+        return SearchTree(tuple(groups), tuple(stop_points), carry_flops)
+
+    def _build_subtrees(
+        self, tensors: int, costs: list[SharedCost], *, until: int
+    ) -> tuple[tuple[int, SearchTree], ...]:
+        """Both ways on: without the tensors at the far end of the longest branch that opens up to here, or paid."""
+        branches = [cost for cost in costs if _lowest(cost.needed_by) <= until and _count_blocked_cuts(cost, tensors)]
+        longest = max(branches, key=lambda cost: _count_blocked_cuts(cost, tensors))
+        beyond = _beyond_last_gap(longest.needed_by, tensors)
+        entry_flops = sum(cost.flops for cost in costs if cost.needed_by & beyond == beyond)
+        unpaid = [cost for cost in costs if cost.needed_by & beyond != beyond]
+        self._fork_count += 1
+        paid = (entry_flops, self.build(tensors, unpaid))
+        if self._fork_count > MAX_FORKS:
+            return (paid,)
+        return (0, self.build(tensors & ~beyond, costs)), paid
+
+    def _subset_costs(self, members: tuple[int, ...], costs: Sequence[SharedCost]) -> NDArray[np.int64]:
+        """Own and shared costs of every subset of `members`."""
+        if len(members) == 1:
+            return np.array(
+                [0, self._exclusive[members[0]] + sum(cost.flops for cost in costs if cost.needed_by >> members[0] & 1)]
+            )
+        total = np.zeros(1, dtype=np.int64)
+        for tensor in members:
+            total = np.concatenate([total, total + self._exclusive[tensor]])
+        subsets = np.arange(len(total))
+        for cost in costs:
+            needed_by = sum(1 << bit for bit, tensor in enumerate(members) if cost.needed_by >> tensor & 1)
+            if needed_by:
+                total[subsets & needed_by != 0] += cost.flops
+        return total
+
+
+def _restrict_to_tensors(tensors: int, shared: Iterable[SharedCost]) -> list[SharedCost]:
+    """Shared costs as these tensors see them."""
+    return [SharedCost(cost.needed_by & tensors, cost.flops) for cost in shared if cost.needed_by & tensors]
+
+
+def _find_blocked_cuts(costs: list[SharedCost], tensors: int) -> list[bool]:
+    """Whether there can be no cut right behind each tensor: something used so far serves a part of what is deeper."""
+    change = [0] * (tensors.bit_length() + 1)
+    for cost in costs:
+        length = _count_blocked_cuts(cost, tensors)
+        if length:
+            first = _lowest(cost.needed_by)
+            change[first] += 1
+            change[first + length] -= 1
+    blocked, open_ = [], 0
+    for step in change:
+        open_ += step
+        blocked.append(open_ > 0)
+    return blocked
+
+
+def _count_blocked_cuts(cost: SharedCost, tensors: int) -> int:
+    """How far, from its first tensor on, a cost blocks cuts: it serves some of what is deeper, and not all."""
+    end = min(cost.needed_by.bit_length() - 1, (tensors & ~cost.needed_by).bit_length() - 1)
+    return max(0, end - _lowest(cost.needed_by))
+
+
+def _beyond_last_gap(needed_by: int, tensors: int) -> int:
+    """The deepest unbroken run, among `tensors`, of those that a cost serves."""
+    last = needed_by.bit_length()
+    gap = (tensors & ~needed_by & ((1 << last) - 1)).bit_length()
+    return needed_by >> gap << gap
+
+
+def _split_into_independent_parts(members: tuple[int, ...], costs: Sequence[SharedCost]) -> list[tuple[int, ...]]:
+    """The members in parts that no cost is shared across."""
+    if not costs:
+        return [(tensor,) for tensor in members]
+    parts: list[int] = []
+    for mask in [1 << tensor for tensor in members] + [cost.needed_by for cost in costs]:
+        joined = mask
+        for part in parts:
+            if part & mask:
+                joined |= part
+        parts = [part for part in parts if not part & mask] + [joined]
+    return [tuple(iter_set_bits(part)) for part in sorted(parts)]
+
+
+def _lowest(mask: int) -> int:
+    return (mask & -mask).bit_length() - 1

@@ -1,0 +1,136 @@
+"""The best importance for every budget at once: what a planner of budgets weighs FLOPs against."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from math import floor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from greencore.backprop.cost.profile import Profile
+from greencore.backprop.selection.bounds import LagrangianBounds
+from greencore.backprop.selection.cost_variants import (
+    CostVariant,
+    compute_single_tensor_flops,
+    list_affordable_variants,
+)
+from greencore.backprop.selection.decision_order import iter_set_bits
+from greencore.backprop.selection.knapsack import ParetoFrontier, find_undominated
+from greencore.backprop.selection.search import enumerate_candidates
+from greencore.backprop.selection.solver import BudgetTooSmall, build_value_array
+
+FRONTIER_LIMIT = 4096  # pairs kept in each band
+BUDGET_BANDS = 6  # each of half the FLOPs of the next, so that small budgets are resolved as finely as large ones
+MERGE_THRESHOLD = 1 << 18  # points gathered before those that others beat are dropped
+
+Points = tuple[NDArray[np.int64], NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class ConcaveCurve:
+    """The upper concave hull of an `ImportanceCurve`: `importance` at the shares `rho`, straight in between.
+
+    `per_flop` [points - 1] is the importance that one more FLOP per step brings between two points, and falls.
+    """
+
+    rho: NDArray[np.float64]
+    importance: NDArray[np.float64]
+    per_flop: NDArray[np.float64]
+
+    def at(self, rho: float) -> float:
+        """The importance at a share, linear between points; the first and last point's beyond them."""
+        return float(np.interp(rho, self.rho, self.importance))
+
+    def rho_at(self, price: float) -> float:
+        """The share that has the most importance less `price` per FLOP of a step."""
+        return float(self.rho[np.searchsorted(-self.per_flop, -price, side="left")])
+
+
+@dataclass(frozen=True)
+class ImportanceCurve:
+    """The most importance that each share of full fine-tuning's FLOPs buys: from `rho[i]` on, `importance[i]`.
+
+    Both rise; `rho` [points] starts at the floor. Every point is reachable: some set of tensors has this importance
+    at this cost, so `select` at `rho[i]` brings it too, up to its own tolerance of 0.1 %.
+    """
+
+    rho: NDArray[np.float64]
+    importance: NDArray[np.float64]
+    full_flops: int
+
+    def at(self, rho: float) -> float:
+        """The importance that a share buys. Raises `BudgetTooSmall` below the first point."""
+        point = int(np.searchsorted(self.rho, rho, side="right")) - 1
+        if point < 0:
+            raise BudgetTooSmall(rho, float(self.rho[0]))
+        return float(self.importance[point])
+
+    def concave_hull(self) -> ConcaveCurve:
+        """The upper concave hull, from the floor to the last point that brings more."""
+        hull: list[int] = []
+        for point in range(len(self.rho)):
+            while len(hull) > 1 and self._slope(hull[-2], hull[-1]) <= self._slope(hull[-1], point):
+                hull.pop()
+            hull.append(point)
+        slopes = [self._slope(first, second) for first, second in pairwise(hull)]
+        return ConcaveCurve(self.rho[hull], self.importance[hull], np.array(slopes) / self.full_flops)
+
+    def _slope(self, first: int, second: int) -> float:
+        rise = self.importance[second] - self.importance[first]
+        return float(rise / (self.rho[second] - self.rho[first]))
+
+
+def importance_curve(profile: Profile, importance: Mapping[str, float], *, up_to: float = 1.0) -> ImportanceCurve:
+    """The best importance for every share of the FLOPs from the floor up to `up_to`.
+
+    `importance` is as `select` takes it at ρ = `up_to`; a tensor of importance <= 0 counts only where nothing else
+    fits. It is the same table as `select`'s, carried once for all budgets. It is exact while no more than
+    `FRONTIER_LIMIT`
+    pairs are open at a time; beyond, a budget is resolved to a thousandth of its size or finer, which left it
+    within 0.2 % of `select` on every model measured (`benchmarks/training/selector.py`). Raises `BudgetTooSmall` where
+    `up_to` is below the floor, and `ValueError` as `select` does.
+    """
+    budget = floor(min(up_to, 1.0) * profile.full_flops) - profile.forward_flops
+    single = compute_single_tensor_flops(profile)
+    values = build_value_array(profile, importance, single <= budget)
+    if not (single <= budget).any():
+        raise BudgetTooSmall(up_to, profile.floor)
+    points = _merge_undominated([(single[single <= budget], values[single <= budget])])
+    for band in range(BUDGET_BANDS):
+        within = budget >> band
+        for variant in list_affordable_variants(profile, values, within):
+            points = _merge_undominated([points, _list_variant_points(variant, values, within)])
+    flops = points[0] + profile.forward_flops
+    rho = flops / profile.full_flops
+    short = np.floor(rho * profile.full_flops) < flops
+    return ImportanceCurve(np.where(short, np.nextafter(rho, 2.0), rho), points[1], profile.full_flops)
+
+
+def _list_variant_points(variant: CostVariant, values: NDArray[np.float64], budget: int) -> Points:
+    """What the selections of a variant cost, backward, and bring."""
+    forced = sum(float(values[tensor]) for tensor in iter_set_bits(variant.forced))
+    values = variant.mask_affordable_values(budget, values)
+    everything = LagrangianBounds(variant.tree, values, budget - variant.forced_flops).prune_below(-1.0)
+    gathered: list[Points] = []
+    size = 0
+    for candidates in enumerate_candidates(
+        variant.tree, values, everything, ParetoFrontier.empty(FRONTIER_LIMIT), variant.forced_flops
+    ):
+        for subset in find_undominated(candidates.cost, candidates.value).tolist():
+            cost = candidates.frontier.cost + candidates.cost[subset]
+            fitting = int(cost.searchsorted(budget, side="right"))
+            gathered.append((cost[:fitting], candidates.frontier.value[:fitting] + (candidates.value[subset] + forced)))
+            size += fitting
+        if size > MERGE_THRESHOLD:
+            gathered, size = [_merge_undominated(gathered)], 0
+    cost, value = _merge_undominated(gathered)
+    trained = value > 0  # nothing at all is no selection
+    return cost[trained], value[trained]
+
+
+def _merge_undominated(gathered: list[Points]) -> Points:
+    """All points that no cheaper one matches, by rising cost."""
+    cost, value = (np.concatenate(parts) for parts in zip(*gathered, strict=True))
+    keep = find_undominated(cost, value)
+    return cost[keep], value[keep]

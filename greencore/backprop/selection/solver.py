@@ -1,0 +1,149 @@
+"""Which tensors to train: the most important set that a share of the FLOPs pays for (paper §3.3, exact).
+
+What a selection costs beyond the forward pass is each tensor's own t_dw and, once, every operator that carries the
+gradient down to them. From the output to the input (`decision_order`), the cost of carrying the gradient so far is a
+constant for every deeper selection, and a plain 0/1 knapsack over t_dw remains. Its Pareto frontier is carried along
+with exact costs (`knapsack`), and asked at each depth for the best selection that stops there: O(N · pairs) where the
+paper's recurrence (Eq. 14) takes O(N² · T_q). Partial selections that cannot reach the best are dropped on the way
+(`bounds`), which leaves few pairs and bounds the distance of any answer from the optimum.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import floor, isfinite
+
+import numpy as np
+from numpy.typing import NDArray
+
+from greencore.backprop.cost.profile import Profile
+from greencore.backprop.selection.bounds import LagrangianBounds
+from greencore.backprop.selection.cost_variants import (
+    CostVariant,
+    compute_single_tensor_flops,
+    list_affordable_variants,
+)
+from greencore.backprop.selection.decision_order import iter_set_bits
+from greencore.backprop.selection.knapsack import ParetoFrontier
+from greencore.backprop.selection.search import enumerate_candidates
+
+FRONTIER_LIMITS = (1024, 4096, 16384)  # pairs kept at most; more are tried where fewer leave the optimum in doubt
+TOLERANCE = 0.001  # of the importance: what is proven to be closer to the optimum is good enough
+
+
+class BudgetTooSmall(ValueError):
+    """ρ leaves room for no tensor at all; `floor` is the smallest share that does."""
+
+    def __init__(self, rho: float, floor: float) -> None:
+        super().__init__(
+            f"ρ = {rho:g} pays for no tensor: the forward pass and the cheapest gradient take {floor:.4f}"
+            " of full fine-tuning's FLOPs"
+        )
+        self.rho, self.floor = rho, floor
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A set of tensors, from output to input, with its summed importance and its exact cost per step."""
+
+    names: tuple[str, ...]
+    importance: float
+    flops: int
+    rho: float
+
+
+def select(profile: Profile, importance: Mapping[str, float], rho: float) -> Selection:
+    """The set of tensors of greatest summed importance whose step costs at most `rho * profile.full_flops`.
+
+    `importance` gives a number for every tensor that fits within ρ by itself; it may lack the others, which no probe
+    needs to reach (Eq. 12). A tensor whose update would raise the loss (importance <= 0) is never bought, unless
+    nothing else fits. Costs are never rounded, so no answer exceeds the budget. It is the optimum where no more than
+    `FRONTIER_LIMITS` pairs are open at a time, and else proven to be within `TOLERANCE` of it, or, failing that,
+    the best of
+    the most pairs that are tried; what is left free is filled with the tensors that still fit. ρ >= 1 trains
+    everything. Raises `BudgetTooSmall`, and `ValueError` for an importance that is missing or not a finite number.
+    """
+    return select_with_bound(profile, importance, rho)[0]
+
+
+def select_with_bound(profile: Profile, importance: Mapping[str, float], rho: float) -> tuple[Selection, float]:
+    """`select`, and an importance that no selection within ρ exceeds: its own, where it is proven to be the best."""
+    budget = profile.full_flops if rho >= 1 else floor(rho * profile.full_flops) - profile.forward_flops
+    fits = compute_single_tensor_flops(profile) <= budget
+    values = build_value_array(profile, importance, fits)
+    if rho >= 1:
+        everything = _build_selection(profile, values, (1 << len(values)) - 1)
+        return everything, everything.importance
+    if not fits.any():
+        raise BudgetTooSmall(rho, profile.floor)
+    best_alone = int(np.where(fits, values, -np.inf).argmax())
+    single = _build_selection(profile, values, 1 << best_alone)
+    if values[best_alone] <= 0:
+        return single, single.importance
+    variants = list_affordable_variants(profile, values, budget)
+    found = [_search_variant(variant, variant.mask_affordable_values(budget, values), budget) for variant in variants]
+    chosen = max((single, *(_build_selection(profile, values, mask) for mask, _ in found)), key=lambda s: s.importance)
+    bounds = [
+        bound + sum(values[t] for t in iter_set_bits(v.forced)) for v, (_, bound) in zip(variants, found, strict=True)
+    ]
+    return chosen, max(chosen.importance, *bounds)
+
+
+def build_value_array(
+    profile: Profile, importance: Mapping[str, float], wanted: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """The importance of each tensor, 0 where it is missing and not `wanted`. Raises `ValueError` as `select` does."""
+    values = np.zeros(len(profile.tensors))
+    for index, tensor in enumerate(profile.tensors):
+        if tensor.name in importance:
+            values[index] = float(importance[tensor.name])
+        elif wanted[index]:
+            raise ValueError(f"importance has no entry for {tensor.name}")
+    for tensor, value in zip(profile.tensors, values.tolist(), strict=True):
+        if not isfinite(value):
+            raise ValueError(f"the importance of {tensor.name} is {value}, not a finite number")
+    return values
+
+
+def _search_variant(variant: CostVariant, values: NDArray[np.float64], budget: int) -> tuple[int, float]:
+    """The best selection, as a mask, and what the importance of its free tensors can be at most."""
+    bounds = LagrangianBounds(variant.tree, values, budget - variant.forced_flops)
+    target = bounds.lower_bound
+    best, found = -1.0, 0
+    for limit in FRONTIER_LIMITS:
+        frontier = ParetoFrontier.empty(limit)
+        pruning = bounds.prune_below(target)
+        for candidates in enumerate_candidates(variant.tree, values, pruning, frontier, variant.forced_flops):
+            pairs = candidates.frontier.cost.searchsorted(budget - candidates.cost, side="right") - 1
+            totals = np.where(pairs >= 0, candidates.frontier.value[pairs] + candidates.value, -1.0)
+            subset = int(totals.argmax())
+            if totals[subset] > best:
+                best, found = float(totals[subset]), candidates.selected_mask(subset, int(pairs[subset]))
+        if not frontier.thinned or best >= bounds.upper_bound * (1 - TOLERANCE):
+            break
+        target = max(target, best)
+    return _fill_budget(
+        variant.forced | found, variant, values, budget
+    ), bounds.upper_bound if frontier.thinned else best
+
+
+def _fill_budget(mask: int, variant: CostVariant, values: NDArray[np.float64], budget: int) -> int:
+    """Add what still fits exactly, the most important per FLOP first."""
+    chosen = np.array([mask >> tensor & 1 for tensor in range(len(values))], dtype=np.bool_)
+    left = budget - variant.compute_total_flops(chosen)
+    while True:
+        candidates = np.flatnonzero((values > 0) & ~chosen & (variant.exclusive <= left))
+        added = variant.compute_marginal_flops(chosen, candidates)
+        fitting = added <= left
+        if not fitting.any():
+            return sum(1 << int(tensor) for tensor in np.flatnonzero(chosen))
+        rate = np.where(fitting, values[candidates] / np.maximum(added, 1), -1.0)
+        taken = int(rate.argmax())
+        chosen[candidates[taken]] = True
+        left -= int(added[taken])
+
+
+def _build_selection(profile: Profile, values: NDArray[np.float64], mask: int) -> Selection:
+    chosen = [index for index in range(len(values)) if mask >> index & 1]
+    names = tuple(profile.tensors[index].name for index in chosen)
+    flops = profile.step_flops(names)
+    return Selection(names, sum(float(values[index]) for index in chosen), flops, flops / profile.full_flops)

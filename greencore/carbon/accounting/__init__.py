@@ -1,0 +1,1 @@
+"""Prices metered energy, and divides what a job saved into its causes."""

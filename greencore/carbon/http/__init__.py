@@ -1,0 +1,1 @@
+"""Live providers over HTTP: the client, its limits and retries, and the reading of answers."""

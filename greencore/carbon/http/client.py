@@ -1,0 +1,188 @@
+"""Asks a provider for JSON over HTTP: bounded in time and size, tried again where that can help."""
+
+import json
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from ssl import SSLContext
+from urllib.parse import urlsplit
+
+import httpx
+
+from greencore.carbon.errors import CarbonError, InvalidResponse, SourceUnavailable
+from greencore.carbon.http.answers import ResponseValue
+from greencore.retry_after import parse_retry_after
+
+DETAIL_CHARACTERS = 200
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpLimits:
+    """How long and how often a provider is asked, and how much it may answer; all greater than 0.
+
+    `total_seconds` bounds one question with all its tries; a read that has begun by then may still take
+    `read_seconds`. Between tries it waits a random time up to `backoff_seconds`, doubled after each, at most
+    `longest_backoff_seconds` (full jitter). `sleep` and `uniform` are for tests.
+    """
+
+    connect_seconds: float = 3.0
+    read_seconds: float = 5.0
+    total_seconds: float = 10.0
+    tries: int = 3
+    backoff_seconds: float = 0.5
+    longest_backoff_seconds: float = 4.0
+    largest_bytes: int = 20_000_000
+    sleep: Callable[[float], None] = time.sleep
+    uniform: Callable[[float, float], float] = random.uniform
+
+
+class HttpStatusError(CarbonError):
+    """A provider understood, and gave a status other than success.
+
+    `.status` is the HTTP status, `.detail` what it said, shortened and free of keys, `.retry_after` how long it
+    asks to be left alone, or None.
+    """
+
+    def __init__(self, source: str, status: int, detail: str, retry_after: timedelta | None) -> None:
+        super().__init__(f"{source} answered {status}{': ' if detail else ''}{detail}")
+        self.status = status
+        self.detail = detail
+        self.retry_after = retry_after
+
+
+class JsonClient:
+    """Asks one provider at one address; safe between threads, as it holds nothing but its settings.
+
+    `secrets` gives the keys that no message may hold.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        url: str,
+        *,
+        limits: HttpLimits,
+        secrets: Callable[[], Iterable[str]] = tuple,
+    ) -> None:
+        self._source = source
+        self._url = url
+        self._host = urlsplit(url).netloc
+        self._limits = limits
+        self._secrets = secrets
+
+    def get(
+        self,
+        path: str,
+        parameters: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        tries: int | None = None,
+    ) -> ResponseValue | None:
+        """What `path` answers, or None where that is empty (204); a byte-order mark is overlooked.
+
+        Failures to connect, time-outs, statuses from 500 and bodies that are no JSON are tried again, up to
+        `tries` times in all (the limits' own number where that is None). Raises SourceUnavailable where none of
+        them succeeds, InvalidResponse where the last body was no JSON or too large, HttpStatusError for other statuses.
+        """
+        deadline = time.monotonic() + self._limits.total_seconds
+        tries = self._limits.tries if tries is None else tries
+        for attempt in range(tries):
+            try:
+                return self._try(path, parameters or {}, headers or {}, deadline)
+            except (SourceUnavailable, _Unreadable) as error:
+                pause = self._pause(attempt)
+                if attempt + 1 == tries or time.monotonic() + pause >= deadline:
+                    raise
+                _log.info("carbon_request_retried source=%s attempt=%d reason=%s", self._source, attempt + 1, error)
+                self._limits.sleep(pause)
+        raise AssertionError("at least one try is made")
+
+    def redacted(self, text: str) -> str:
+        """`text` without any of the keys."""
+        for secret in self._secrets():
+            if secret:
+                text = text.replace(secret, "***")
+        return text
+
+    def _pause(self, attempt: int) -> float:
+        limits = self._limits
+        return limits.uniform(0.0, min(limits.backoff_seconds * 2**attempt, limits.longest_backoff_seconds))
+
+    def _try(
+        self, path: str, parameters: Mapping[str, str], headers: Mapping[str, str], deadline: float
+    ) -> ResponseValue | None:
+        left = max(deadline - time.monotonic(), 0.001)
+        read, connect = min(self._limits.read_seconds, left), min(self._limits.connect_seconds, left)
+        # A client for each question: providers are asked minutes apart, and no connection outlives a fork.
+        try:
+            with (
+                httpx.Client(timeout=httpx.Timeout(read, connect=connect), verify=_trusted()) as client,
+                client.stream(
+                    "GET",
+                    self._url + path,
+                    params=dict(parameters) or None,
+                    headers={"accept": "application/json", "user-agent": "greentune", **headers},
+                ) as response,
+            ):
+                body = self._body(response, deadline)
+        except httpx.HTTPError as error:
+            # Without its cause: httpx's own message may quote a header.
+            raise SourceUnavailable(f"{self._source} at {self._host}: {_named(error)}") from None
+        if response.status_code >= 500 and "retry-after" not in response.headers:
+            raise SourceUnavailable(f"{self._source} at {self._host} answered {response.status_code}")
+        if not response.is_success:
+            raise HttpStatusError(
+                self._source, response.status_code, self._detail(body), parse_retry_after(response.headers)
+            )
+        if response.status_code == httpx.codes.NO_CONTENT:
+            return None
+        try:
+            return ResponseValue(json.loads(body.decode("utf-8-sig")), self._source)
+        except (ValueError, RecursionError):
+            kind = response.headers.get("content-type", "without a content type")
+            raise _Unreadable(
+                f"{self._source} answered {len(body)} bytes of {self.redacted(kind)[:DETAIL_CHARACTERS]!r} "
+                "that are no whole JSON"
+            ) from None
+
+    def _body(self, response: httpx.Response, deadline: float) -> bytes:
+        body = bytearray()
+        # As it comes: chunks of a given size would be waited for without a look at the time.
+        for chunk in response.iter_bytes():
+            body += chunk
+            if len(body) > self._limits.largest_bytes:
+                raise InvalidResponse(f"{self._source} answered more than {self._limits.largest_bytes} bytes")
+            if time.monotonic() > deadline:
+                raise SourceUnavailable(
+                    f"{self._source} at {self._host} was still answering after {self._limits.total_seconds:g} s"
+                )
+        return bytes(body)
+
+    def _detail(self, body: bytes) -> str:
+        text = self.redacted(body.decode("utf-8", errors="replace"))
+        return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())[:DETAIL_CHARACTERS]
+
+
+class _Unreadable(InvalidResponse):
+    """A body that is no JSON: cut short on its way, or from a proxy."""
+
+
+@cache
+def _trusted() -> SSLContext:
+    return httpx.create_ssl_context()
+
+
+def _named(error: httpx.HTTPError) -> str:
+    if isinstance(error, httpx.ConnectTimeout):
+        return "timed out while connecting"
+    if isinstance(error, httpx.TimeoutException):
+        return "timed out while answering"
+    if isinstance(error, httpx.ConnectError):
+        return "no connection"
+    return f"the connection failed ({type(error).__name__})"

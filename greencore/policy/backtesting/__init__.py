@@ -1,0 +1,1 @@
+"""Simulating policies on recorded intensities."""

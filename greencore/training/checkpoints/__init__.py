@@ -1,0 +1,1 @@
+"""Checkpoints without pickle: written atomically, verified, and read back."""

@@ -1,0 +1,190 @@
+"""A Trainer whose checkpoints hold no pickle: safetensors and JSON only."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import Trainer
+
+from greencore.backprop import NotFinite
+from greencore.training.checkpoints.folder import CheckpointFolder, CheckpointUnusable
+from greencore.training.evaluation.token_loss import sum_token_loss
+from greencore.training.finite_checks import check_step
+from greencore.training.methods.batch_shapes import is_encoder_decoder
+from greencore.training.models.loading import ModelError, load_model
+from greencore.training.models.weights import (
+    WeightsMismatch,
+    find_non_finite_tensor,
+    list_changeable_tensors,
+    named_tensors,
+    read_tensors,
+    write_tensors,
+)
+
+WEIGHTS, OPTIMIZER, SCHEDULER, RANDOM = "weights", "optimizer", "scheduler", "random"
+
+
+class CheckpointedTrainer(Trainer):
+    """A Trainer that writes its checkpoints into a `CheckpointFolder`, and ends where a step is not finite.
+
+    A checkpoint holds weights, optimiser, schedule, random state and the position in the data. Its weights are those
+    that training can change (an adapter's alone, where the model has one), under the names that the modules hold. The
+    loss that it logs of a step is that of the learned tokens, without what the model adds to the loss that it
+    minimises (a router's balance, for example).
+    """
+
+    def __init__(self, *, checkpoints: CheckpointFolder, **settings: Any) -> None:
+        super().__init__(**settings)
+        assert isinstance(self.model, torch.nn.Module)
+        self._checkpoints = checkpoints
+        self._changeable_names = list_changeable_tensors(self.model)
+        # The Trainer tells by the class's name whether a loss leaves out each row's first token: GPT2LMHeadModel's does
+        self._loss_shifts_labels = not is_encoder_decoder(self.model)
+        self._token_loss: torch.Tensor | None = None
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """As the Trainer does; keeps the step's loss per learned token for `log`."""
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        total, learned = sum_token_loss(outputs["logits"], inputs["labels"], encoder=is_encoder_decoder(self.model))
+        self._token_loss = total / learned
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log the step's loss per learned token in place of the loss that was minimised."""
+        if "loss" in logs and self._token_loss is not None:
+            logs["loss"] = float(self._token_loss)
+        super().log(logs, start_time)
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        epochs_done = int((self.state.epoch or 0.0) + 1e-6)
+        self._checkpoints.write_checkpoint(self.state.global_step, epochs_done, self._write_files)
+
+    def _write_files(self, folder: Path) -> None:
+        assert isinstance(self.model, torch.nn.Module)
+        if (name := find_non_finite_tensor(self.model)) is not None:
+            raise NotFinite(f"after step {self.state.global_step} {name} is not finite: training has diverged")
+        save_file(read_tensors(self.model, self._changeable_names), folder / f"{WEIGHTS}.safetensors")
+        self._save_optimizer_and_scheduler(str(folder))
+        self._save_rng_state(str(folder))
+        self.state.save_to_json(str(folder / "trainer_state.json"))
+
+    def restore_weights(self, checkpoint: Path) -> None:
+        """Take a checkpoint's weights alone, with which there is nothing left to train."""
+        self._load_from_checkpoint(str(checkpoint))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        target, checkpoint = model or self.model, Path(resume_from_checkpoint)
+        assert isinstance(target, torch.nn.Module)
+        file = checkpoint / f"{WEIGHTS}.safetensors"
+        try:
+            if file.is_file():
+                write_tensors(target, load_file(file), self._changeable_names)
+            else:
+                self._load_pretrained_layout(target, checkpoint)
+        except (WeightsMismatch, ModelError) as error:
+            raise CheckpointUnusable(f"{checkpoint.name} is not of this model: {error}") from error
+        if (name := find_non_finite_tensor(target)) is not None:
+            raise NotFinite(f"{name} is not finite in {checkpoint.name}: training had diverged before it was written")
+
+    def _load_pretrained_layout(self, target: torch.nn.Module, checkpoint: Path) -> None:
+        """Read a checkpoint of an earlier version, which held weights as `save_pretrained` publishes them."""
+        if hasattr(target, "peft_config"):
+            from greencore.training.methods.adapters import load_adapter
+
+            load_adapter(target, checkpoint)  # type: ignore[arg-type]
+        else:
+            held = read_tensors(load_model(checkpoint), named_tensors(target).keys())
+            write_tensors(target, held, named_tensors(target).keys())
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+        """The gradient norm of a step, told before the optimiser uses it. Raises `NotFinite`."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[no-untyped-call]
+        # every step is logged, so that what has added up since the last log is this step's loss
+        check_step(self.state.global_step + 1, loss=float(self._tr_loss), gradient_norm=float(norm))
+        return norm
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        assert self.optimizer is not None
+        assert self.lr_scheduler is not None
+        state = self.optimizer.state_dict()
+        tensors, numbers = {}, {}
+        for index, entries in state["state"].items():
+            for key, value in entries.items():
+                if isinstance(value, torch.Tensor):
+                    tensors[f"{index}.{key}"] = value.contiguous()
+                else:
+                    numbers[f"{index}.{key}"] = value
+        folder = Path(output_dir)
+        save_file(tensors, folder / f"{OPTIMIZER}.safetensors")
+        rest = {
+            "numbers": numbers,
+            "param_groups": state["param_groups"],
+            "names": self._list_optimizer_parameter_names(),
+        }
+        _write_json(folder / f"{OPTIMIZER}.json", rest)
+        _write_json(folder / f"{SCHEDULER}.json", self.lr_scheduler.state_dict())
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        assert self.optimizer is not None
+        assert self.lr_scheduler is not None
+        folder = Path(checkpoint)
+        rest = _read_json(folder / f"{OPTIMIZER}.json")
+        if rest.get("names", self._list_optimizer_parameter_names()) != self._list_optimizer_parameter_names():
+            raise CheckpointUnusable(f"{folder.name} is not of this model: its optimiser trained other tensors")
+        entries = load_file(folder / f"{OPTIMIZER}.safetensors") | rest["numbers"]
+        state: dict[int, dict[str, Any]] = {}
+        for name, value in entries.items():
+            index, _, key = name.partition(".")
+            state.setdefault(int(index), {})[key] = value
+        self.optimizer.load_state_dict({"state": state, "param_groups": rest["param_groups"]})
+        self.lr_scheduler.load_state_dict(_read_json(folder / f"{SCHEDULER}.json"))
+
+    def _list_optimizer_parameter_names(self) -> list[str]:
+        """The names of the optimiser's parameters in its own order, by which its state is numbered."""
+        assert self.optimizer is not None
+        assert isinstance(self.model, torch.nn.Module)
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        return [names[parameter] for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        folder = Path(output_dir)
+        tensors = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            tensors["cuda"] = torch.cuda.get_rng_state()
+        algorithm, keys, *position = np.random.get_state()
+        tensors["numpy"] = torch.from_numpy(np.asarray(keys, dtype=np.int64))
+        save_file(tensors, folder / f"{RANDOM}.safetensors")
+        _write_json(
+            folder / f"{RANDOM}.json",
+            {"python": random.getstate(), "numpy": [algorithm, *(float(p) for p in position)]},
+        )
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        folder = Path(checkpoint)
+        tensors, rest = load_file(folder / f"{RANDOM}.safetensors"), _read_json(folder / f"{RANDOM}.json")
+        version, internal, gauss = rest["python"]
+        random.setstate((version, tuple(internal), gauss))
+        algorithm, position, has_gauss, cached = rest["numpy"]
+        keys = tensors["numpy"].numpy().astype(np.uint32)
+        np.random.set_state((algorithm, keys, int(position), int(has_gauss), cached))
+        torch.set_rng_state(tensors["cpu"])
+        if torch.cuda.is_available() and "cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["cuda"])
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value))
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text())

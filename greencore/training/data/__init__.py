@@ -1,0 +1,1 @@
+"""From rows to tokens: prompt formats, chat templates, special tokens, positions, packing."""

@@ -1,0 +1,179 @@
+"""Conversations in a tokenizer's chat template: the text that a model is given, and the turn that it learns."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from jinja2 import Template, TemplateError
+from transformers import PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import _compile_jinja_template  # no public call lets the clock be set
+
+from greencore.dataset import MAX_SHOWN_CHARACTERS
+from greencore.training.data.template_clock import TemplateClock
+from greencore.training.models.loading import ModelError
+
+Messages = Sequence[tuple[str, str]]
+
+RENDERING_ERRORS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
+THINKING_TAG = r"(?:\w+:)?(?:think|thinking|thought|reason|reasoning)"
+OPEN_THINKING_TAG = re.compile(
+    rf"(?P<left>[<\[◁])(?P<name>{THINKING_TAG})(?P<right>[>\]▷])(?P<gap>\s*)\Z", re.IGNORECASE
+)
+PASSAGE_SEPARATOR = re.compile(
+    rf"\n|[<\[◁]/?{THINKING_TAG}[>\]▷]", re.IGNORECASE
+)  # what stands between them is rendered whole
+_ANSWER = "⟦answer⟧"
+
+
+class ConversationRefused(ModelError):
+    """A template does not render a conversation, or not so that its last turn can be learned."""
+
+
+@dataclass(frozen=True)
+class RenderedTurn:
+    """The last turn of a conversation.
+
+    `prompt` goes up to where generation begins, `target` is what the template renders after it. `has_end_token` is
+    False where the template puts no token at the end of a turn, so that the end of text has to follow.
+    """
+
+    prompt: str
+    target: str
+    has_end_token: bool
+
+
+def render_conversation(
+    messages: Messages,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    generation_prompt: bool,
+    clock: TemplateClock | None = None,
+) -> str:
+    """Render a conversation of (role, content); with `generation_prompt` up to where the assistant begins.
+
+    A template that reads the clock is given the time of `clock`, by default the current time. Raises `ModelError` for
+    a tokenizer without a usable template, `ConversationRefused` where the template refuses the conversation.
+    """
+    compiled = _compile(tokenizer)
+    clock = clock or TemplateClock()
+    read_now = compiled.environment.globals["strftime_now"]
+
+    def now() -> datetime:
+        return datetime.fromisoformat(read_now("%Y-%m-%dT%H:%M:%S.%f"))  # type: ignore[operator]
+
+    try:
+        return compiled.render(
+            **tokenizer.special_tokens_map,
+            messages=[{"role": role, "content": content} for role, content in messages],
+            tools=None,
+            documents=None,
+            add_generation_prompt=generation_prompt,
+            strftime_now=lambda form: clock.read(now).strftime(form),
+        )
+    except RENDERING_ERRORS as error:
+        raise ConversationRefused(
+            f"the model's chat template refuses a conversation: {_shorten_error(error)}"
+        ) from error
+
+
+def render_last_turn(
+    messages: Messages, tokenizer: PreTrainedTokenizerBase, *, clock: TemplateClock | None = None
+) -> RenderedTurn:
+    """Return what the template renders for the last message after the generation prompt that precedes it.
+
+    The learned text is the rendered conversation minus the rendered conversation without its last message, with the
+    generation prompt. Whitespace after the token that ends the turn belongs to it, as the template renders it; where
+    the template ends turns with no token of the tokenizer's, trailing whitespace is left out, since the end of text
+    takes its place. Where a generation prompt opens a thought that the rendered turn does not have, the learned text
+    begins with the message's own thought, or an empty one, and closes it.
+
+    Raises `ConversationRefused` for a conversation of one message, for a template that renders the conversation
+    otherwise than it begins it, and for one that leaves out what the assistant says; and what `render_conversation`
+    raises.
+    """
+    if len(messages) < 2:
+        raise ConversationRefused("there is no message before the assistant's, so nothing that it answers")
+    content, clock = messages[-1][1], clock or TemplateClock()
+    given = render_conversation(messages[:-1], tokenizer, generation_prompt=True, clock=clock)
+    whole = render_conversation(messages, tokenizer, generation_prompt=False, clock=clock)
+    learned = whole[len(given) :] if whole.startswith(given) else _close_thought(given, whole, content)
+    if learned is None:
+        raise ConversationRefused(
+            "the model's chat template renders the conversation otherwise than its generation "
+            "prompt begins it, so there is no turn that could be learned after that prompt"
+        )
+    if not any(passage.strip() in learned for passage in PASSAGE_SEPARATOR.split(content) if passage.strip()):
+        raise ConversationRefused("the model's chat template leaves out what the assistant says, or changes it")
+    ended = _ends_turn(learned, content, tokenizer)
+    return RenderedTurn(given, learned if ended else learned.rstrip(), ended)
+
+
+def find_turn_end_token(
+    messages: Messages, tokenizer: PreTrainedTokenizerBase, *, clock: TemplateClock | None = None
+) -> int | None:
+    """Return the id of the first token that the template puts after the last message of a conversation.
+
+    Generation of a model that has learned turns of this template stops there. None for a template that puts none of
+    the tokenizer's added tokens there.
+    """
+    try:
+        learned = render_last_turn((*messages[:-1], (messages[-1][0], _ANSWER)), tokenizer, clock=clock).target
+    except ConversationRefused:  # a template that takes only messages of a form of their own
+        return None
+    after = learned.rpartition(_ANSWER)[2]
+    ends = ((token.content, number) for number, token in tokenizer.added_tokens_decoder.items())
+    found = [(after.index(end), -len(end), number) for end, number in ends if end.strip() and end in after]
+    return min(found)[2] if found else None
+
+
+def _compile(tokenizer: PreTrainedTokenizerBase) -> Template:
+    template = tokenizer.chat_template
+    if not template:
+        raise ModelError(
+            "the model's tokenizer has no chat template: use rows of"
+            ' {"prompt", "completion"} in another format, or a model that was made for conversations'
+        )
+    if isinstance(template, dict):
+        if "default" not in template:
+            raise ModelError(
+                f"the model's tokenizer has several chat templates ({', '.join(sorted(template))}) and none is named"
+                " default: use rows of another form, or name the one for conversations default"
+            )
+        template = template["default"]
+    try:
+        compiled: Template = _compile_jinja_template(template)
+    except TemplateError as error:
+        raise ModelError(f"the model's chat template cannot be read: {_shorten_error(error)}") from error
+    return compiled
+
+
+def _shorten_error(error: Exception) -> str:
+    """What an error says, short and in one line: a template may put all of a message in it."""
+    text = " ".join(str(error).split())
+    shown = text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in shown)
+
+
+def _close_thought(given: str, whole: str, content: str) -> str | None:
+    """Return what follows on a prompt that ends with an opened thought, or None where this cannot be said."""
+    opened = OPEN_THINKING_TAG.search(given)
+    if opened is None or not whole.startswith(given[: opened.start()]):
+        return None
+    gap = opened["gap"]
+    opening = f"{opened['left']}{opened['name']}{opened['right']}"
+    closing = f"{opened['left']}/{opened['name']}{opened['right']}"
+    rest = whole[opened.start() :]
+    if closing in rest:
+        rest = rest.lstrip().removeprefix(opening)
+        return rest.lstrip("\n") if gap else rest
+    thought = content.partition(closing)[0].strip().removeprefix(opening).strip() if closing in content else ""
+    answer = rest.lstrip("\n") if gap else rest
+    return f"{thought}{gap}{closing}{gap * 2}{answer}"
+
+
+def _ends_turn(learned: str, content: str, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the template puts a token of the tokenizer's own at the end of a turn, whitespace aside."""
+    turn, said = learned.rstrip(), content.rstrip()
+    ends = tuple(token.content for token in tokenizer.added_tokens_decoder.values() if token.content.strip())
+    return turn.endswith(ends) and not (said.endswith(ends) and turn.endswith(said))

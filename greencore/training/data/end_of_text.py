@@ -1,0 +1,85 @@
+"""Which tokens end a text and fill up a batch, by the tokenizer and the model, and which are unknown."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from greencore.training.data.tokenisation import Example
+from greencore.training.models.loading import ModelError
+
+
+def end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return every token that ends a text: the tokenizer's, and those of the generation and model configurations.
+
+    A configuration names one token, a list of them or none, and may have a part for text. A token that the model has
+    no embedding for is left out, since it can never be written.
+    """
+    named = [tokenizer.eos_token_id]
+    for config in (getattr(model, "generation_config", None), model.config, model.config.get_text_config(decoder=True)):
+        ends = getattr(config, "eos_token_id", None)
+        named += ends if isinstance(ends, list | tuple) else [ends]
+    size = _get_vocabulary_size(model)
+    return list(dict.fromkeys(int(end) for end in named if end is not None and 0 <= int(end) < size))
+
+
+def set_stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, turn_end: int | None = None) -> None:
+    """Have generation with the model, and with what is saved of it, stop at every end of text.
+
+    These are `end_token_ids` and `turn_end`, the end of a turn in the chat template (see
+    `rows.find_turn_end_token_of_rows`), which
+    the configurations may not know.
+    """
+    ends = end_token_ids(model, tokenizer)
+    if turn_end is not None and turn_end not in ends:
+        ends.append(turn_end)
+    settings: Any = model.generation_config
+    now = settings.eos_token_id
+    if set(ends) != set(now if isinstance(now, list | tuple) else [now]):
+        settings.eos_token_id = ends
+    if settings.pad_token_id is not None and not 0 <= settings.pad_token_id < _get_vocabulary_size(model):
+        settings.pad_token_id = choose_padding_token_id(model, tokenizer)
+
+
+def choose_padding_token_id(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the token that fills up a batch: the tokenizer's, or where the model has no embedding for it another.
+
+    What it is does not matter, since padding is masked.
+    """
+    candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    return next(int(token) for token in candidates if token is not None and 0 <= token < _get_vocabulary_size(model))
+
+
+def refuse_unknown_tokens(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example]
+) -> None:
+    """Raises `ModelError` for a token that the tokenizer makes of the rows and that the model has no embedding for."""
+    read, written = (
+        _get_embedding_size(model.get_input_embeddings()),
+        _get_embedding_size(model.get_output_embeddings()),
+    )
+    for example in examples:
+        for tokens, size in ((example.input_ids, read), (example.labels, written)):
+            if size is not None and tokens and (token := max(tokens)) >= size:
+                text = tokenizer.convert_ids_to_tokens([token])[0]
+                raise ModelError(
+                    f"the tokenizer makes the token {text!r} of a row, number {token}, but the model knows {size}"
+                    " tokens: the tokenizer is of another model, or was given tokens that the model was not"
+                )
+
+
+def truncate_at_end_token(tokens: Sequence[int], ends: Sequence[int]) -> list[int]:
+    """Return the tokens before the first that ends a text."""
+    return list(tokens[: next((place for place, token in enumerate(tokens) if token in ends), len(tokens))])
+
+
+def _get_vocabulary_size(model: PreTrainedModel) -> int:
+    """How many tokens the model can both read and write."""
+    sizes = [_get_embedding_size(part) for part in (model.get_input_embeddings(), model.get_output_embeddings())]
+    known = [size for size in sizes if size is not None]
+    return min(known) if known else int(model.config.get_text_config().vocab_size)
+
+
+def _get_embedding_size(embedding: Any) -> int | None:
+    weight = getattr(embedding, "weight", None)
+    return None if weight is None else int(weight.shape[0])

@@ -1,0 +1,200 @@
+"""How well a model does on rows it was not trained on: loss on the completions, ROUGE of what it writes."""
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from greencore.dataset import PromptRow, Row, TextRow
+from greencore.training.data.end_of_text import choose_padding_token_id, end_token_ids, truncate_at_end_token
+from greencore.training.data.positions import UNBOUNDED, get_position_limits
+from greencore.training.data.prompt_formats import PLAIN, PromptFormat
+from greencore.training.data.target_language import get_target_language_settings
+from greencore.training.data.tokenisation import Collator, TokenisedRows, get_reference_text, to_device, tokenise_prompt
+from greencore.training.evaluation.rouge import compute_rouge
+from greencore.training.evaluation.token_loss import sum_token_loss
+from greencore.training.methods.batch_shapes import is_encoder_decoder
+from greencore.training.methods.modes import in_evaluation_mode
+
+BEAMS, DEFAULT_NEW_TOKENS = 4, 64  # paper §4, for SciTLDR; DialogSum's summaries have up to 128 tokens
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Mean loss per learned token (nats), and mean ROUGE F1 in per cent (None where no row has a prompt)."""
+
+    loss: float
+    rouge: dict[str, float] | None
+    rows: int
+
+    @property
+    def perplexity(self) -> float:
+        """exp(loss): among how many equally likely tokens the model is as unsure, per learned token."""
+        try:
+            return math.exp(self.loss)
+        except OverflowError:
+            return math.inf
+
+
+def evaluate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Row],
+    tokenised: TokenisedRows,
+    *,
+    batch_size: int,
+    max_new_tokens: int = DEFAULT_NEW_TOKENS,
+    beams: int = 1,
+    prompt_format: PromptFormat = PLAIN,
+    max_prompt_length: int | None = None,
+    references: Sequence[Sequence[str]] | None = None,
+) -> Evaluation:
+    """Evaluate held-out rows and their tokenised form without randomness, greedily or with so many `beams`.
+
+    Prompts are put in `prompt_format` and shortened as in training, to `max_prompt_length` tokens and in any case to
+    what the model's table of positions leaves beside `max_new_tokens`; by default also to the length that the model
+    was trained at. `references` are the texts that each of `rows` is compared
+    with, where it has others or more than its completion (see `greencore.training.evaluation.rouge`).
+    """
+    loss = compute_mean_loss(model, tokenizer, tokenised, batch_size=batch_size)
+    asked = [index for index, row in enumerate(rows) if not isinstance(row, TextRow)]
+    if not asked:
+        return Evaluation(loss, None, len(rows))
+    longest, max_new_tokens = _compute_token_limits(model, max_new_tokens, max_prompt_length)
+    encoder = bool(model.config.is_encoder_decoder)
+    prompts = [
+        tokenise_prompt(rows[index], tokenizer, max_length=longest, prompt_format=prompt_format, encoder=encoder)[0]
+        for index in asked
+    ]
+    written = _generate(model, tokenizer, prompts, batch_size=batch_size, max_new_tokens=max_new_tokens, beams=beams)
+    ends = end_token_ids(model, tokenizer)
+    expected: list[str | Sequence[str]] = [
+        get_reference_text(rows[index], tokenizer, prompt_format, ends=ends)
+        if references is None
+        else references[index]
+        for index in asked
+    ]
+    return Evaluation(loss, compute_rouge(expected, written), len(rows))
+
+
+def generate_completions(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int = DEFAULT_NEW_TOKENS,
+    beams: int = 1,
+    prompt_format: PromptFormat = PLAIN,
+) -> list[str]:
+    """What the model writes after each prompt in `prompt_format`, or for an encoder's, up to the end of text.
+
+    Greedy, or the best of so many `beams`; at most `max_new_tokens` tokens, of prompts that are shortened to what the
+    model's positions leave beside them.
+    """
+    longest, max_new_tokens = _compute_token_limits(model, max_new_tokens)
+    encoder = bool(model.config.is_encoder_decoder)
+    tokens = [
+        tokenise_prompt(
+            PromptRow(prompt, ""), tokenizer, max_length=longest, prompt_format=prompt_format, encoder=encoder
+        )[0]
+        for prompt in prompts
+    ]
+    return _generate(
+        model, tokenizer, tokens, batch_size=max(1, len(prompts)), max_new_tokens=max_new_tokens, beams=beams
+    )
+
+
+@torch.inference_mode()
+def compute_mean_loss(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tokenised: TokenisedRows, *, batch_size: int
+) -> float:
+    """Return the mean loss per learned token, in nats: of the tokens alone, whatever the model adds to its loss."""
+    collate = Collator(choose_padding_token_id(model, tokenizer), get_position_limits(model))
+    total, tokens = 0.0, 0
+    with in_evaluation_mode(model):
+        for start in range(0, len(tokenised.examples), batch_size):
+            batch = to_device(collate(tokenised.examples[start : start + batch_size]), model.device)
+            loss, learned = sum_token_loss(model(**batch).logits, batch["labels"], encoder=is_encoder_decoder(model))
+            total += float(loss)
+            tokens += learned
+    return total / tokens
+
+
+@torch.inference_mode()
+def _generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    *,
+    batch_size: int,
+    max_new_tokens: int,
+    beams: int,
+) -> list[str]:
+    """What the model writes for each tokenised prompt; prompts of like length go together, which pads them least."""
+    prompts = [prompt or [tokenizer.eos_token_id] for prompt in prompts]  # as a text's start follows another's end
+    written = [""] * len(prompts)
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    with in_evaluation_mode(model):
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            texts = _generate_batch(model, tokenizer, [prompts[index] for index in batch], max_new_tokens, beams)
+            for index, text in zip(batch, texts, strict=True):
+                written[index] = text
+    return written
+
+
+def _generate_batch(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    beams: int,
+) -> list[str]:
+    encoder, pad = model.config.is_encoder_decoder, choose_padding_token_id(model, tokenizer)
+    ends = end_token_ids(model, tokenizer)
+    length = max(len(prompt) for prompt in prompts)
+    ids = torch.full((len(prompts), length), pad)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        # a decoder goes on where the prompt ends, so its padding stands in front
+        place = slice(0, len(prompt)) if encoder else slice(length - len(prompt), length)
+        ids[row, place] = torch.tensor(prompt, dtype=torch.long)
+        mask[row, place] = 1
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*do_sample.*")  # the model's own sampling defaults are unused
+        tokens = model.generate(  # type: ignore[operator]
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
+            max_new_tokens=max_new_tokens,
+            num_beams=beams,
+            do_sample=False,
+            pad_token_id=pad,
+            eos_token_id=ends,
+            **get_target_language_settings(model, tokenizer),
+        )
+    start = 1 if encoder else length  # a decoder beside an encoder begins with a token of its own
+    written = [truncate_at_end_token(row, ends) for row in tokens[:, start:].tolist()]
+    return [str(text) for text in tokenizer.batch_decode(written, skip_special_tokens=True)]
+
+
+def _compute_token_limits(
+    model: PreTrainedModel, max_new_tokens: int, max_prompt_length: int | None = None
+) -> tuple[int, int]:
+    """The tokens that a prompt may have, and those that may be written after it.
+
+    A decoder's positions are shared between them: what is written has at most half. Rotary and relative positions
+    have no end; there a prompt without a length of its own is kept within the length that the model was trained at.
+    """
+    positions, encoder = get_position_limits(model), bool(model.config.is_encoder_decoder)
+    written = min(max_new_tokens, max(1, positions.output_tokens if encoder else positions.output_tokens // 2))
+    prompt = (
+        positions.input_tokens if encoder or positions.input_tokens == UNBOUNDED else positions.input_tokens - written
+    )
+    if max_prompt_length is None:
+        trained = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        if isinstance(trained, int):
+            max_prompt_length = trained if encoder else max(1, trained - written)
+    return min(prompt, max_prompt_length or UNBOUNDED), written

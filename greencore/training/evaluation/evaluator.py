@@ -1,0 +1,128 @@
+"""The same questions before, between and after: what a run has changed."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from greencore.dataset import MessagesRow, Row, TextRow
+from greencore.hyperparameters import Hyperparameters
+from greencore.training.checkpoints.run_constants import load_or_create
+from greencore.training.data.prompt_formats import PLAIN, PromptFormat, resolve_prompt_format
+from greencore.training.data.tokenisation import TokenisedRows
+from greencore.training.evaluation.evaluate import Evaluation, compute_mean_loss, evaluate, generate_completions
+from greencore.training.models.loading import ModelError
+from greencore.training.models.precision import bf16_autocast
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What an evaluator found: the held-out rows' figures, and the sample prompt's completion."""
+
+    evaluation: Evaluation | None
+    sample: str | None
+    bf16: bool
+
+
+class Evaluator:
+    """Asks a model about the held-out rows, which `tokens` are in the model's own, and for the sample's completion.
+
+    The rows' prompts are put in `prompt_format`, the sample prompt in `sample_prompt_format` (see
+    `resolve_sample_format`).
+    Always in one precision, bf16 autocast or fp32: `bf16` says which, until `evaluate_once` has found that of the
+    run's start.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        rows: Sequence[Row],
+        tokens: TokenisedRows,
+        hyperparameters: Hyperparameters,
+        *,
+        prompt_format: PromptFormat,
+        sample_prompt_format: PromptFormat,
+        bf16: bool,
+    ) -> None:
+        self.bf16 = bf16
+        self._tokenizer, self._rows, self._tokens, self._settings = tokenizer, rows, tokens, hyperparameters
+        self._prompt_format, self._sample_prompt_format = prompt_format, sample_prompt_format
+
+    def evaluate(self, model: PreTrainedModel) -> EvaluationResult:
+        """Ask everything."""
+        with bf16_autocast(model.device, enabled=self.bf16):
+            return self._evaluate(model)
+
+    def _evaluate(self, model: PreTrainedModel) -> EvaluationResult:
+        settings = self._settings
+        evaluation, sample = None, None
+        if self._rows:
+            evaluation = evaluate(
+                model,
+                self._tokenizer,
+                self._rows,
+                self._tokens,
+                batch_size=settings.batch_size,
+                max_new_tokens=settings.max_new_tokens,
+                prompt_format=self._prompt_format,
+                max_prompt_length=settings.max_length,
+            )
+        if settings.sample_prompt is not None:
+            [sample] = generate_completions(
+                model,
+                self._tokenizer,
+                [settings.sample_prompt],
+                max_new_tokens=settings.max_new_tokens,
+                prompt_format=self._sample_prompt_format,
+            )
+        return EvaluationResult(evaluation, sample, self.bf16)
+
+    def evaluate_once(self, model: PreTrainedModel, file: Path) -> EvaluationResult:
+        """The marks before training; a run that goes on has them, and their precision, from its first start.
+
+        A file of an earlier version does not say in which precision it was measured: then the marks are taken again,
+        as they are where the file is damaged.
+        Raises `ModelError` for a model without a finite loss on the held-out rows.
+        """
+
+        def measure() -> dict[str, Any]:
+            result = self.evaluate(model)
+            if result.evaluation is not None and not math.isfinite(result.evaluation.loss):
+                raise ModelError(f"its loss on the held-out rows is {result.evaluation.loss} before training")
+            return asdict(result)
+
+        result = load_or_create(file, measure, _parse_result)
+        self.bf16 = result.bf16
+        return result
+
+    def loss(self, model: PreTrainedModel) -> float | None:
+        """The held-out loss alone, which costs no generation."""
+        if not self._rows:
+            return None
+        with bf16_autocast(model.device, enabled=self.bf16):
+            return compute_mean_loss(model, self._tokenizer, self._tokens, batch_size=self._settings.batch_size)
+
+
+def _parse_result(stored: Any) -> EvaluationResult:
+    """Raises KeyError or TypeError for what is no result."""
+    evaluation = None if stored["evaluation"] is None else Evaluation(**stored["evaluation"])
+    return EvaluationResult(evaluation, stored["sample"], bool(stored["bf16"]))
+
+
+def resolve_sample_format(
+    rows: Sequence[Row], prompt_format: PromptFormat, tokenizer: PreTrainedTokenizerBase
+) -> PromptFormat:
+    """The format in which a sample prompt is put as most of the rows are.
+
+    That is `prompt_format` for prompts, a user's turn for conversations, and nothing for plain text. Raises
+    `ModelError` for
+    a chat template that does not take one.
+    """
+    [(kind, _)] = Counter(map(type, rows)).most_common(1)
+    if kind is MessagesRow:
+        return resolve_prompt_format("chat", tokenizer, prompt_format.clock)
+    return PLAIN if kind is TextRow else prompt_format

@@ -1,0 +1,118 @@
+"""LoRA and prefix tuning, the adapters that the paper compares with; apart, since peft takes seconds to load."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from peft import (
+    LoraConfig,
+    PeftConfig,
+    PeftModel,
+    PeftModelForSeq2SeqLM,
+    PrefixTuningConfig,
+    TaskType,
+    get_peft_model,
+    set_peft_model_state_dict,
+)
+from safetensors.torch import load_file
+from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from greencore.training.data.positions import PREFIX_TOKENS
+from greencore.training.methods.baselines import BaselineError, find_query_value_projections, forward_one_token
+from greencore.training.models.weights import WeightsMismatch
+
+
+def with_adapter(
+    method: Literal["lora", "prefix"],
+    model: PreTrainedModel,
+    *,
+    rank: int = 8,
+    alpha: int = 32,
+    dropout: float = 0.1,
+    prefix_tokens: int = PREFIX_TOKENS,
+) -> PeftModel:
+    """The model frozen, with a trainable adapter in it; the defaults are those of the paper's own implementation.
+
+    lora (Hu et al., 2021): W + alpha / rank · BA on the query and value projections, or on the tensor that fuses
+        them, with `dropout` in front of A.
+    prefix (Li & Liang, 2021): `prefix_tokens` trained keys and values in front of each block's own; of an
+        encoder-decoder model in the decoder's self-attention only (§4).
+
+    The model is changed in place. Raises `BaselineError` where it has no such projection, or blocks whose keys differ.
+    """
+    task = TaskType.SEQ_2_SEQ_LM if model.config.is_encoder_decoder else TaskType.CAUSAL_LM
+    if method == "lora":
+        modules = find_query_value_projections(model)
+        settings: PeftConfig = LoraConfig(
+            task_type=task,
+            r=rank,
+            lora_alpha=alpha,
+            lora_dropout=dropout,
+            target_modules=sorted({name.rpartition(".")[2] for name in modules}),
+            fan_in_fan_out=isinstance(model.get_submodule(modules[0]), Conv1D),
+        )
+        adapted: Callable[..., PeftModel] = get_peft_model
+    else:
+        layers, heads, width = _get_key_cache_shape(model)
+        settings = PrefixTuningConfig(
+            task_type=task,
+            num_virtual_tokens=prefix_tokens,
+            num_transformer_submodules=1,
+            num_layers=layers,
+            num_attention_heads=heads,
+            token_dim=heads * width,
+        )
+        adapted = _DecoderPrefix if model.config.is_encoder_decoder else get_peft_model
+    with warnings.catch_warnings():
+        # peft asks for it by the name that transformers has deprecated
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        return adapted(model, settings)
+
+
+def merge_adapter(model: PeftModel) -> PreTrainedModel:
+    """The plain model with its LoRA adapter added into its weights. Raises `BaselineError` for a prefix."""
+    if model.active_peft_config.is_prompt_learning:
+        raise BaselineError("a prefix is not part of any weight: keep it beside the model with save_pretrained")
+    plain = model.merge_and_unload()
+    assert isinstance(plain, PreTrainedModel)
+    return plain
+
+
+def load_adapter(model: PeftModel, folder: Path) -> None:
+    """Put the adapter's weights that `save_pretrained` wrote into a folder back. Raises `WeightsMismatch`."""
+    file = folder / "adapter_model.safetensors"
+    if not file.is_file():
+        raise WeightsMismatch("it holds no adapter")
+    tensors = load_file(file)
+    prefix = model.active_peft_config.is_prompt_learning  # which peft names as lacking even where it has been read
+    if prefix and "prompt_embeddings" not in tensors:
+        raise WeightsMismatch("it holds no prefix")
+    found: Any = set_peft_model_state_dict(model, tensors)
+    if prefix:
+        return
+    own = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if lacking := sorted(own & set(found.missing_keys)):
+        raise WeightsMismatch(f"it lacks {len(lacking)} of the adapter's {len(own)} tensors, {lacking[0]} among them")
+
+
+class _DecoderPrefix(PeftModelForSeq2SeqLM):
+    """A prefix of its own for each block of a decoder that also attends to an encoder.
+
+    peft gives such a model's blocks the first half of the prefix twice and leaves the second half untrained.
+    """
+
+    def get_prompt(self, *args: Any, **kwargs: Any) -> EncoderDecoderCache:  # type: ignore[override]  # peft's as well
+        return EncoderDecoderCache(super().get_prompt(*args, **kwargs), DynamicCache())
+
+
+def _get_key_cache_shape(model: PreTrainedModel) -> tuple[int, int, int]:
+    """How many blocks cache keys, in how many heads of what width, as seen in the cache of one token."""
+    cache = forward_one_token(model, use_cache=True).past_key_values
+    layers: Sequence[Any] = getattr(cache, "self_attention_cache", cache).layers
+    shapes = {(layer.keys.shape[1], layer.keys.shape[3]) for layer in layers}
+    if len(shapes) != 1:
+        raise BaselineError(f"the blocks of {type(model).__name__} cache keys of different shapes, {sorted(shapes)}")
+    [(heads, width)] = shapes
+    return len(layers), heads, width

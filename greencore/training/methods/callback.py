@@ -1,0 +1,159 @@
+"""Adaptive backpropagation, and the baselines it is compared with, for any `transformers.Trainer`."""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from greencore.backprop import BudgetTooSmall, NotFinite
+from greencore.backprop.importance import Metric
+from greencore.training.finite_checks import explain_non_finite
+from greencore.training.methods.baselines import Baseline, list_trained_tensors
+from greencore.training.methods.batch_shapes import StepShape
+from greencore.training.methods.epoch_ledger import EpochLedger, EpochReport, Reselection
+from greencore.training.methods.optimizer_state import OptimizerStatePolicy
+from greencore.training.methods.probe import ImportanceProbe
+from greencore.training.methods.selection_callback import SelectionCallback
+
+RhoSchedule = float | Callable[[int], float]
+
+
+class GreenTrainerCallback(SelectionCallback):
+    """Trains, in each epoch, the most important tensors that a share ρ of full fine-tuning's FLOPs pays for.
+
+    `rho` is in (0, 1], or a function from the epoch's number (from 0) to such a value. At each epoch's start, and
+    with `reselect_every` again after every so many optimiser steps within it, the importance of every tensor that the
+    budget can reach is probed on `probe_batches` batches of the training rows (paper §3.2), and the best set within ρ
+    is selected (§3.3). Every single step stays within ρ, whatever its length, in all FLOPs and in the matrix products
+    alone. With `charge_probe` the probes' own FLOPs are taken out of the epoch's budget, so that they and the steps
+    together stay within ρ; without it they are reported beside it.
+
+    `optimizer_state` says what becomes of a deselected tensor's optimiser state: "release" frees it, and a tensor
+    that comes back starts with fresh moments; "host" keeps it in host memory, which frees the device's; "keep" leaves
+    it where it is. Raises `greencore.backprop.BudgetTooSmall` at the start of an epoch whose ρ is below the floor,
+    and ValueError for a ρ outside (0, 1].
+
+    The defaults follow `benchmarks.training.ablations` (docs/benchmarks.md). "release" frees 8 bytes for each weight
+    that AdamW does not train, and lost nothing: what one epoch dropped, the next did not take up again, so that kept moments ended at the same validation loss of 3.000. Averaging over 4 batches took 20 % of full
+    fine-tuning's FLOPs more and gained none (3.005); selecting twice an epoch took 7 % more and gained a little
+    (2.983), which pays where an epoch has many steps.
+    """
+
+    def __init__(
+        self,
+        rho: RhoSchedule,
+        *,
+        metric: Metric = "dw_grad",
+        probe_batches: int = 1,
+        reselect_every: int | None = None,
+        charge_probe: bool = False,
+        optimizer_state: OptimizerStatePolicy = "release",
+        on_epoch: Callable[[EpochReport], None] | None = None,
+    ) -> None:
+        if reselect_every is not None and reselect_every < 1:
+            raise ValueError(f"reselect_every is {reselect_every}: expected at least 1 optimiser step, or None")
+        super().__init__(optimizer_state=optimizer_state, on_epoch=on_epoch)
+        self._rho = rho
+        self._probe = ImportanceProbe(metric, probe_batches)
+        self._reselect_every = reselect_every
+        self._charge_probe = charge_probe
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        ledger = self._current_ledger
+        due = self._reselect_every is not None and state.global_step - ledger.current.step >= self._reselect_every
+        if due and ledger.rho < 1:
+            self._probe_and_select(ledger, args, state, kwargs)
+            self._apply_selection(state, kwargs["optimizer"])
+
+    def _open_epoch_ledger(
+        self, epoch: int, args: TrainingArguments, state: TrainerState, kwargs: Mapping[str, Any]
+    ) -> EpochLedger:
+        rho = self._rho(epoch) if callable(self._rho) else self._rho
+        if not 0 < rho <= 1:
+            raise ValueError(f"ρ of epoch {epoch} is {rho}: expected more than 0 and at most 1")
+        ledger = EpochLedger(epoch, rho)
+        if rho >= 1:
+            ledger.add_selection(Reselection(state.global_step, self._costs.tensors, {}, 0, 0.0))
+        else:
+            self._probe_and_select(ledger, args, state, kwargs)
+        return ledger
+
+    def _probe_and_select(
+        self, ledger: EpochLedger, args: TrainingArguments, state: TrainerState, kwargs: Mapping[str, Any]
+    ) -> None:
+        affordable = self._costs.list_affordable_tensors(ledger.rho)
+        if not affordable:
+            raise BudgetTooSmall(ledger.rho, self._costs.floor)
+        try:
+            probed = self._probe.measure(
+                kwargs["model"],
+                kwargs["optimizer"],
+                kwargs["train_dataloader"],
+                args,
+                names=affordable,
+                number=state.global_step,
+                costs=self._costs,
+            )
+        except NotFinite as error:
+            step = state.global_step + 1
+            raise NotFinite(f"in the probe before step {step} {error}: {explain_non_finite(step)}") from error
+        charge = self._compute_probe_share(ledger, probed.flops, affordable, args, state) if self._charge_probe else 0.0
+        try:
+            chosen = self._costs.select(probed.importance, ledger.rho - charge)
+        except BudgetTooSmall as error:
+            raise BudgetTooSmall(ledger.rho, self._costs.floor + charge) from error
+        ledger.add_selection(
+            Reselection(state.global_step, chosen.names, probed.importance, probed.flops, probed.seconds)
+        )
+
+    def _compute_probe_share(
+        self,
+        ledger: EpochLedger,
+        probe_flops: int,
+        affordable: Collection[str],
+        args: TrainingArguments,
+        state: TrainerState,
+    ) -> float:
+        """The share of an epoch that its probes take at most: those so far as counted, those to come as they may be.
+
+        What the rows cost by themselves is the least that the epoch can cost, since padding only adds to it.
+        """
+        if self._shapes.row_counts is None:
+            raise ValueError("charge_probe needs a dataset of known length: a stream's epoch has no cost to share out")
+        rows = self._shapes.row_counts.items()
+        epoch: float = sum(amount * self._full_costs.full_flops(StepShape(1, lengths)) for lengths, amount in rows)
+        epoch /= args.world_size
+        steps = -(-state.max_steps // max(1, round(args.num_train_epochs)))
+        probes = 1 if self._reselect_every is None else -(-steps // self._reselect_every)
+        to_come = max(0, probes - len(ledger.selections) - 1)
+        so_far = probe_flops + sum(selection.probe_flops for selection in ledger.selections)
+        most = self._probe.compute_max_flops(self._costs, affordable, clipped=bool(args.max_grad_norm))
+        return (so_far + to_come * most) / epoch
+
+
+class BaselineCallback(SelectionCallback):
+    """Trains what a baseline of the paper's §4 trains, with its FLOPs counted as GreenTrainer's are.
+
+    For "lora" and "prefix" the model first gets its adapter from `greencore.training.methods.adapters.with_adapter`;
+    the adapter is what is trained.
+    """
+
+    def __init__(self, method: Baseline, *, on_epoch: Callable[[EpochReport], None] | None = None) -> None:
+        super().__init__(optimizer_state="keep", on_epoch=on_epoch)
+        self._method: Baseline = method
+
+    def _open_epoch_ledger(
+        self, epoch: int, args: TrainingArguments, state: TrainerState, kwargs: Mapping[str, Any]
+    ) -> EpochLedger:
+        names = tuple(self._parameters)
+        if self._method not in ("lora", "prefix"):
+            epochs = max(1, round(args.num_train_epochs))
+            wanted = set(list_trained_tensors(self._method, kwargs["model"], epoch=epoch, epochs=epochs))
+            names = tuple(name for name in self._parameters if name in wanted)
+        trained = set(names)
+        tensors = tuple(name for name in self._costs.tensors if name in trained)
+        ledger = EpochLedger(epoch, 1.0)
+        ledger.add_selection(Reselection(state.global_step, tensors, {}, 0, 0.0))
+        return ledger

@@ -1,0 +1,38 @@
+"""What a baseline's steps cost beside full fine-tuning's, before anything is trained."""
+
+from collections.abc import Mapping
+from typing import cast
+
+from transformers import PreTrainedModel
+
+from greencore.backprop.cost.by_length import Lengths
+from greencore.training.methods.baselines import Baseline, list_trained_tensors
+from greencore.training.methods.batch_shapes import StepShape
+from greencore.training.methods.step_costs import StepCosts
+
+
+def count_method_flops(
+    method: Baseline,
+    model: PreTrainedModel,
+    full_costs: StepCosts,
+    shapes: Mapping[StepShape, int],
+    *,
+    batch_size: int,
+    shortest: Lengths,
+    longest: Lengths,
+) -> int:
+    """FLOPs of the counted steps by `method`; `full_costs` are those of the model, which may live on the meta device.
+
+    "lora" and "prefix" put their adapter into the model. "progressive" counts as in its last epoch, its dearest.
+    Raises `BaselineError` for a model that has nothing for the method to train.
+    """
+    if method not in ("lora", "prefix"):
+        return full_costs.count_flops(list_trained_tensors(method, model, epoch=0, epochs=1), shapes)[0]
+    from greencore.training.methods.adapters import with_adapter
+
+    adapted = with_adapter(method, model)
+    own = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
+    costs = StepCosts(
+        cast(PreTrainedModel, adapted), batch_size=batch_size, shortest=shortest, longest=longest, names=own
+    )
+    return costs.count_flops(own, shapes)[0]

@@ -1,0 +1,154 @@
+"""The probe of a run: on which rows importance is measured, how, and what that costs (paper §3.2)."""
+
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed
+from transformers import TrainingArguments
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from greencore.backprop.importance import Metric, NotFinite, measure_importance
+from greencore.training.data.tokenisation import to_device
+from greencore.training.methods.batch_shapes import get_step_shape, is_encoder_decoder
+from greencore.training.methods.modes import in_evaluation_mode
+from greencore.training.methods.step_costs import StepCosts
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """The importance of each tensor asked for, and what finding it took; with several processes, this one's part."""
+
+    importance: Mapping[str, float]
+    flops: int
+    seconds: float
+
+
+class ImportanceProbe:
+    """Measures importance on `batches` batches of training rows, each as large as a training batch.
+
+    The rows are drawn by a generator of their own from the run's seed and the probe's number, so the run's random
+    state is not touched and a resumed run draws the same. Dropout is off, whose noise would enter every tensor's
+    importance. With several processes each measures its own part of every batch and the gradients are averaged as
+    they arrive, so all of them find the same.
+    """
+
+    def __init__(self, metric: Metric, batches: int) -> None:
+        if batches < 1:
+            raise ValueError(f"probe_batches is {batches}: expected at least 1")
+        self._metric: Metric = metric
+        self._batches = batches
+
+    def compute_max_flops(self, costs: StepCosts, names: Collection[str], *, clipped: bool) -> int:
+        """The most FLOPs that probing these tensors can take: the longest rows, each twice where clipping may act."""
+        return self._batches * (2 if clipped else 1) * costs.longest_step_flops(names)
+
+    def measure(
+        self,
+        model: torch.nn.Module,
+        optimizer: Any,
+        dataloader: Any,
+        args: TrainingArguments,
+        *,
+        names: Collection[str],
+        number: int,
+        costs: StepCosts,
+    ) -> ProbeResult:
+        """Measure the named tensors; `number` is how many probes went before. Raises `NotFinite`, `ValueError`."""
+        started = time.perf_counter()
+        batches = [
+            to_device(batch, args.device)
+            for batch in _draw_batches(dataloader, args, number=number, amount=self._batches)
+        ]
+        encoder, wasted, scale = is_encoder_decoder(model), 0.0, _loss_scale(optimizer)
+        pass_flops = [costs.step_flops(names, get_step_shape(batch, encoder=encoder)) for batch in batches]
+        while True:
+            try:
+                with _disable_dropout(model):
+                    measured = measure_importance(
+                        model,
+                        batches,
+                        optimizer,
+                        self._metric,
+                        names=names,
+                        max_grad_norm=args.max_grad_norm or None,
+                        loss_scale=scale,
+                        average=_build_gradient_averager(batches) if args.world_size > 1 else None,
+                    )
+                break
+            except NotFinite:
+                if scale <= 1:
+                    raise
+                # fp16 has overflown at the scaler's present scale; the run itself would skip the step and halve it
+                scale, wasted = scale / 2, wasted + pass_flops[0]
+        spent = sum(passes * flops for passes, flops in zip(measured.passes, pass_flops, strict=True))
+        return ProbeResult(measured.values, round(wasted + spent), time.perf_counter() - started)
+
+
+def _draw_batches(dataloader: Any, args: TrainingArguments, *, number: int, amount: int) -> Iterator[Mapping[str, Any]]:
+    """This process's part of each of the batches; a stream gives its first ones."""
+    dataset = dataloader.dataset
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        stream = iter(dataloader)
+        for _ in range(amount):
+            yield next(stream)
+        return
+    rows, processes = args.per_device_train_batch_size, args.world_size
+    generator = torch.Generator().manual_seed(args.seed * 1_000_003 + number)
+    drawn = torch.randperm(len(dataset), generator=generator).tolist()
+    wanted = amount * processes * rows
+    drawn = (drawn * -(-wanted // len(drawn)))[:wanted] if processes > 1 else drawn[:wanted]
+    for start in range(0, len(drawn), processes * rows):
+        own = start + args.process_index * rows
+        yield dataloader.collate_fn([dataset[index] for index in drawn[own : own + rows]])
+
+
+def _build_gradient_averager(batches: list[dict[str, torch.Tensor]]) -> Any:
+    """Per batch, a function that turns this process's gradient into the whole batch's, weighted by learned tokens."""
+    weights = []
+    for batch in batches:
+        learned = (batch["labels"][:, 1:] != -100).sum().float()
+        everywhere = learned.clone()
+        torch.distributed.all_reduce(everywhere)
+        weights.append(learned / everywhere)
+
+    def average(batch: int, gradient: torch.Tensor) -> None:
+        gradient.mul_(weights[batch])
+        torch.distributed.all_reduce(gradient)
+
+    return average
+
+
+def _loss_scale(optimizer: Any) -> float:
+    """fp16 autocast scales the loss against underflow: so does its probe."""
+    scaler = getattr(optimizer, "scaler", None)
+    return float(scaler.get_scale()) if scaler is not None else 1.0
+
+
+@contextmanager
+def _disable_dropout(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode, except that blocks which recompute their activations go on doing so, without dropout."""
+    recomputing = [
+        module
+        for module in model.modules()
+        if isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing and module.training
+    ]
+    rates = [
+        (module, name, rate)
+        for module in recomputing
+        for name, rate in vars(module).items()
+        if "dropout" in name and isinstance(rate, float)
+    ]
+    with in_evaluation_mode(model):
+        for module in recomputing:
+            module.training = True  # of this module alone: it asks its own flag whether to recompute
+        for module, name, _ in rates:
+            setattr(module, name, 0.0)
+        try:
+            yield
+        finally:
+            for module, name, rate in rates:
+                setattr(module, name, rate)

@@ -1,0 +1,224 @@
+"""What adaptive backpropagation and its baselines share inside a Trainer: freeze, count every step, report."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
+from typing import Any, cast, get_args
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from greencore.backprop import BudgetTooSmall, TensorCost
+from greencore.backprop.selection.importance_curve import ConcaveCurve
+from greencore.training.finite_checks import check_gradients, check_model
+from greencore.training.methods.batch_shapes import (
+    BatchShapes,
+    get_step_shape,
+    is_encoder_decoder,
+    measure_batch_shapes,
+)
+from greencore.training.methods.epoch_ledger import EpochLedger, EpochReport
+from greencore.training.methods.optimizer_state import OptimizerStatePolicy, apply_optimizer_state_policy
+from greencore.training.methods.step_costs import StepCosts
+
+STATE_KEY = "greencore"  # of the ledger in the Trainer's own state, which every checkpoint holds as JSON
+
+
+class SelectionCallback(TrainerCallback, ABC):
+    """Trains in each stretch of a run just the tensors that `_open_epoch_ledger` names, counts every step, reports
+    every epoch.
+
+    All others are frozen. `on_epoch` is called with the `EpochReport` at each epoch's end; `epochs` keeps them. FLOPs
+    are compared with full fine-tuning of the same model on the same batches, for an adapter too. A run resumed in the
+    middle of an epoch goes on with the selection that its checkpoint holds. With several processes (DDP) parameters
+    come and go, so `ddp_find_unused_parameters` must not be off. FLOPs are those of the model's own loss: TRL's
+    SFTTrainer computes the output embedding's logits once more in its backward pass, for every method alike. At the
+    end of training every tensor is trainable again. Raises `ModelError` for a model whose weights are not finite at
+    the start, and `greencore.backprop.NotFinite` with the step whose gradients are not, before they reach the weights.
+    """
+
+    def __init__(
+        self,
+        *,
+        optimizer_state: OptimizerStatePolicy = "release",
+        on_epoch: Callable[[EpochReport], None] | None = None,
+    ) -> None:
+        if optimizer_state not in get_args(OptimizerStatePolicy):
+            raise ValueError(
+                f"optimizer_state is one of {', '.join(get_args(OptimizerStatePolicy))}, got {optimizer_state!r}"
+            )
+        self._optimizer_state: OptimizerStatePolicy = optimizer_state
+        self._on_epoch = on_epoch
+        self._parameters: dict[str, torch.nn.Parameter] = {}
+        self._hook: Any = None
+        self._encoder = False
+        self._in_epoch = False
+        self._ledger: EpochLedger | None = None
+        self.epochs: list[EpochReport] = []
+
+    @abstractmethod
+    def _open_epoch_ledger(
+        self, epoch: int, args: TrainingArguments, state: TrainerState, kwargs: Mapping[str, Any]
+    ) -> EpochLedger:
+        """The ledger of the epoch that begins, with its first selection."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        model, optimizer = kwargs["model"], kwargs["optimizer"]
+        check_model(model)
+        held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        self._parameters = {name: p for name, p in model.named_parameters() if id(p) in held}
+        if not self._parameters:
+            raise ValueError("the model has no trainable tensor: the optimiser holds none")
+        _disable_input_require_grads(model)
+        self._encoder = is_encoder_decoder(model)
+        self._shapes = measure_batch_shapes(
+            kwargs["train_dataloader"],
+            batch_size=args.per_device_train_batch_size,
+            encoder=self._encoder,
+            longest_of_stream=_longest_of_stream(model),
+        )
+        self._costs = build_step_costs(model, self._shapes, self._parameters)
+        self._full_costs = self._build_full_costs(model)
+        self._hook = model.register_forward_pre_hook(self._count_step, with_kwargs=True)
+        saved = _get_callback_state(state).get(STATE_KEY)
+        self._ledger = EpochLedger.from_json(saved) if saved else None
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        done = state.epoch or 0.0
+        epoch = int(done + 1e-6)
+        resumed = self._ledger is not None and self._ledger.epoch == epoch and done - epoch > 1e-6
+        if not resumed:
+            self._ledger = self._open_epoch_ledger(epoch, args, state, kwargs)
+        self._apply_selection(state, kwargs["optimizer"])
+        self._in_epoch = True
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._in_epoch = False
+        report = self._build_report(args)
+        self.epochs.append(report)
+        if self._on_epoch:
+            self._on_epoch(report)
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if getattr(kwargs["optimizer"], "scaler", None) is None:  # fp16's own scaler passes over such a step
+            gradients = {name: p.grad for name, p in self._parameters.items() if p.grad is not None}
+            check_gradients(state.global_step + 1, gradients, clipped=bool(args.max_grad_norm))
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        _get_callback_state(state)[STATE_KEY] = self._current_ledger.to_json()
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._hook.remove()
+        for parameter in self._parameters.values():
+            parameter.requires_grad_(True)
+
+    @property
+    def tensor_costs(self) -> tuple[TensorCost, ...]:
+        """What each tensor's gradients cost in one step of the longest rows, from output to input, once begun."""
+        return self._costs.tensor_costs
+
+    @property
+    def _current_ledger(self) -> EpochLedger:
+        assert self._ledger is not None
+        return self._ledger
+
+    def _apply_selection(self, state: TrainerState, optimizer: Any) -> None:
+        """Freeze what is not selected, and treat its optimiser state as configured."""
+        chosen = set(self._current_ledger.current.tensors)
+        for name, parameter in self._parameters.items():
+            parameter.requires_grad_(name in chosen)
+            if name not in chosen:
+                parameter.grad = None
+        apply_optimizer_state_policy(optimizer, self._parameters.values(), self._optimizer_state)
+        _get_callback_state(state)[STATE_KEY] = self._current_ledger.to_json()
+
+    def _build_full_costs(self, model: torch.nn.Module) -> StepCosts:
+        """The same costs; for an adapter those of the model below it, with every tensor of its own trained."""
+        if not hasattr(model, "peft_config"):
+            return self._costs
+        own = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+        disabled = getattr(model, "disable_adapter", nullcontext)
+        with disabled():
+            return build_step_costs(model, self._shapes, own)
+
+    def _build_report(self, args: TrainingArguments) -> EpochReport:
+        ledger = self._current_ledger
+        trained = {name for selection in ledger.selections for name in selection.tensors}
+        spent, full = ledger.count_flops(self._costs, self._full_costs)
+        probes = sum(selection.probe_flops for selection in ledger.selections)
+        spent, full, probes = _sum_over_processes((spent, full, probes), args)
+        return EpochReport(
+            epoch=ledger.epoch,
+            rho=ledger.rho,
+            tensors=tuple(name for name in self._costs.tensors if name in trained),
+            tensors_total=len(self._costs.tensors),
+            importance=ledger.current.importance,
+            flops=spent,
+            full_flops=full,
+            probe_flops=probes,
+            probe_seconds=sum(selection.probe_seconds for selection in ledger.selections),
+            selections=tuple(ledger.selections),
+            curve=self._curve(ledger),
+        )
+
+    def _curve(self, ledger: EpochLedger) -> ConcaveCurve | None:
+        """What each share of the FLOPs would have brought; None where nothing was probed."""
+        try:
+            return self._costs.curve(ledger.current.importance, ledger.rho) if ledger.current.importance else None
+        except BudgetTooSmall:
+            return None  # the longest rows alone fit nothing within this ρ
+
+    def _count_step(self, model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._in_epoch and model.training and torch.is_grad_enabled():
+            batch = kwargs if "input_ids" in kwargs or not args else {**kwargs, "input_ids": args[0]}
+            self._current_ledger.count_step(get_step_shape(batch, encoder=self._encoder))
+
+
+def _get_callback_state(state: TrainerState) -> dict[str, Any]:
+    """What callbacks keep in a checkpoint: a mapping once the state is made, whatever its annotation says."""
+    return cast(dict[str, Any], state.stateful_callbacks)
+
+
+def build_step_costs(model: torch.nn.Module, shapes: BatchShapes, names: Iterable[str]) -> StepCosts:
+    """The costs of batches of these shapes, with the named tensors trainable. Raises `TraceError`."""
+    return StepCosts(
+        model, batch_size=shapes.rows, shortest=shapes.shortest, longest=shapes.longest, names=tuple(names)
+    )
+
+
+def _disable_input_require_grads(model: torch.nn.Module) -> None:
+    """Take back what transformers does for reentrant checkpointing alone: gradients for the embeddings' outputs.
+
+    With them every selection would pay for the whole backward pass.
+    """
+    blocks = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    recomputing = [block._gradient_checkpointing_func for block in blocks if block.gradient_checkpointing]
+    reentrant = [getattr(recompute, "keywords", {}).get("use_reentrant", True) for recompute in recomputing]
+    if recomputing and not any(reentrant):
+        getattr(model, "disable_input_require_grads", lambda: None)()
+
+
+def _longest_of_stream(model: torch.nn.Module) -> int:
+    """The model's window, the most that a row of unknown length can have."""
+    window = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    return int(window or 2048)
+
+
+def _sum_over_processes(values: tuple[int, ...], args: TrainingArguments) -> tuple[int, ...]:
+    """The values added up over all processes."""
+    if args.world_size == 1:
+        return values
+    total = torch.tensor(values, dtype=torch.int64, device=args.device)
+    torch.distributed.all_reduce(total)
+    return tuple(int(value) for value in total)

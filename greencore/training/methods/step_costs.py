@@ -1,0 +1,202 @@
+"""What steps of a run cost: batches differ in length, and the budget must hold for each of them."""
+
+from collections.abc import Collection, Mapping
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from greencore.backprop import BudgetTooSmall, Selection, TensorCost, profile, select
+from greencore.backprop.cost.by_length import (
+    Lengths,
+    choose_trace_lengths,
+    compute_interpolation_weights,
+    fit_length_polynomial,
+)
+from greencore.backprop.selection.importance_curve import ConcaveCurve, importance_curve
+from greencore.training.methods.batch_shapes import StepShape, is_encoder_decoder
+from greencore.training.methods.modes import preserve_modes
+
+
+class StepCosts:
+    """FLOPs of one model's steps at every sequence length, from a few traces (`greencore.backprop.cost.by_length`)."""
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        *,
+        batch_size: int,
+        shortest: Lengths,
+        longest: Lengths,
+        names: Collection[str] | None = None,
+    ) -> None:
+        """Trace batches of `batch_size` rows between the shortest and the longest length. Raises `TraceError`.
+
+        Lengths are (tokens,), or (source tokens, target tokens) for an encoder-decoder. The model is traced in
+        training mode, in which gradient checkpointing recomputes. `names` limits what counts as trainable.
+        """
+        self._batch_size = batch_size
+        self._trace_lengths = choose_trace_lengths(shortest, longest)
+        device = next(model.parameters()).device
+        with preserve_modes(model):
+            model.train()  # traced as a step runs
+            self._profiles = tuple(
+                profile(model, _make_batch(batch_size, lengths, device, encoder=is_encoder_decoder(model)), names=names)
+                for lengths in self._trace_lengths
+            )
+        self._longest = self._profiles[0]
+        self._share_weights = _compute_share_weights(self._trace_lengths, shortest, longest)
+        self._interpolation_weights: dict[Lengths, NDArray[np.float64]] = {}
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """Names of all trainable tensors, from output to input."""
+        return tuple(tensor.name for tensor in self._longest.tensors)
+
+    @property
+    def tensor_costs(self) -> tuple[TensorCost, ...]:
+        """What each tensor's gradients cost in one step of the longest rows, from output to input."""
+        return self._longest.tensors
+
+    def step_flops(self, names: Collection[str], shape: StepShape) -> float:
+        """FLOPs of one step of this shape that trains just these tensors."""
+        return self._interpolate(shape, [profile.step_flops(names) for profile in self._profiles])
+
+    def longest_step_flops(self, names: Collection[str]) -> int:
+        """FLOPs of one step of the longest rows that trains just these tensors."""
+        return self._longest.step_flops(names)
+
+    def full_flops(self, shape: StepShape) -> float:
+        """FLOPs of one step of this shape that trains every tensor."""
+        return self._interpolate(shape, [profile.full_flops for profile in self._profiles])
+
+    def count_flops(self, names: Collection[str], shapes: Mapping[StepShape, int]) -> tuple[int, int]:
+        """FLOPs of the counted steps: with just `names` trained, and with all."""
+        spent, full = [p.step_flops(names) for p in self._profiles], [p.full_flops for p in self._profiles]
+        return (
+            round(sum(steps * self._interpolate(shape, spent) for shape, steps in shapes.items())),
+            round(sum(steps * self._interpolate(shape, full) for shape, steps in shapes.items())),
+        )
+
+    def fit_row_polynomial(self, names: Collection[str]) -> tuple[float, ...]:
+        """FLOPs of a row in a step that trains just these tensors, by
+        `greencore.backprop.cost.by_length.fit_length_polynomial`.
+
+        Without a name it is the forward pass alone.
+        """
+        flops = [p.step_flops(names) if names else p.forward_flops for p in self._profiles]
+        return fit_length_polynomial(self._trace_lengths, [value / self._batch_size for value in flops])
+
+    @cached_property
+    def floor(self) -> float:
+        """The smallest ρ that leaves one tensor to train at every length."""
+        return min(self._single_tensor_shares.values())
+
+    def list_affordable_tensors(self, rho: float) -> tuple[str, ...]:
+        """The tensors that fit within ρ by themselves, from output to input: nothing deeper need be probed (Eq. 12)."""
+        return tuple(name for name, share in self._single_tensor_shares.items() if share <= rho)
+
+    def compute_max_share(self, names: Collection[str]) -> float:
+        """The largest share of full fine-tuning's FLOPs that a step takes, at any length, by either count.
+
+        Both counts bound it: all FLOPs, and the matrix products that torch's FlopCounterMode counts.
+        """
+        total = self._share_weights @ [float(p.step_flops(names)) for p in self._profiles]
+        counted = self._share_weights @ [float(p.matmul_step_flops(names)) for p in self._profiles]
+        return float(max((total / self._full_at_bounds[0]).max(), (counted / self._full_at_bounds[1]).max()))
+
+    def select(self, importance: Mapping[str, float], rho: float) -> Selection:
+        """The most important tensors that keep every step within ρ. Raises `BudgetTooSmall`.
+
+        `importance` holds at least the tensors in `list_affordable_tensors`. What the tensors of positive
+        importance leave of
+        the budget goes to the others: on one batch a sign is often momentum's rather than the loss's, and whoever
+        asks for ρ expects it to be used.
+        """
+        worth, margin = dict.fromkeys(self.tensors, 0.0) | _raise_to_positive(importance), 0.0
+        while True:
+            try:
+                chosen = select(self._longest, worth, rho - margin)
+            except BudgetTooSmall:
+                return self._build_selection(
+                    self._fill_budget([self._choose_best_single_tensor(importance, rho)], worth, rho), importance
+                )
+            excess = self.compute_max_share(chosen.names) - rho
+            if rho >= 1 or excess <= 0:
+                return self._build_selection(self._fill_budget(list(chosen.names), worth, rho), importance)
+            margin = max(2 * margin, rho - chosen.rho + excess)  # at least doubles, so that it comes to an end
+
+    def curve(self, importance: Mapping[str, float], rho: float) -> ConcaveCurve:
+        """What each share of the longest step's FLOPs up to ρ would bring; `importance` as for `select`."""
+        worth = dict.fromkeys(self.tensors, 0.0) | dict(importance)
+        return importance_curve(self._longest, worth, up_to=rho).concave_hull()
+
+    @cached_property
+    def _single_tensor_shares(self) -> dict[str, float]:
+        return {name: self.compute_max_share([name]) for name in self.tensors}
+
+    @cached_property
+    def _full_at_bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        total = self._share_weights @ [float(profile.full_flops) for profile in self._profiles]
+        return total, self._share_weights @ [float(p.matmul_step_flops(self.tensors)) for p in self._profiles]
+
+    def _interpolate(self, shape: StepShape, flops_at_nodes: list[int]) -> float:
+        if shape.lengths in self._trace_lengths:
+            flops = float(flops_at_nodes[self._trace_lengths.index(shape.lengths)])
+        else:
+            if shape.lengths not in self._interpolation_weights:
+                self._interpolation_weights[shape.lengths] = compute_interpolation_weights(
+                    self._trace_lengths, [shape.lengths]
+                )[0]
+            flops = float(self._interpolation_weights[shape.lengths] @ flops_at_nodes)
+        return flops * shape.rows / self._batch_size
+
+    def _choose_best_single_tensor(self, importance: Mapping[str, float], rho: float) -> str:
+        """The most important of the tensors that fit by themselves. Raises `BudgetTooSmall`."""
+        fitting = self.list_affordable_tensors(rho)
+        if not fitting:
+            raise BudgetTooSmall(rho, self.floor)
+        return max(fitting, key=lambda name: importance[name])
+
+    def _fill_budget(self, names: list[str], worth: Mapping[str, float], rho: float) -> list[str]:
+        """Add what still fits at all lengths by both counts, the most important for its own gradient's cost first."""
+        taken = set(names)
+        left = [t for t in self._longest.tensors if t.name not in taken and worth[t.name] > 0]
+        for tensor in sorted(left, key=lambda tensor: -worth[tensor.name] / max(tensor.t_dw, 1)):
+            if self.compute_max_share([*names, tensor.name]) <= rho:
+                names.append(tensor.name)
+        return names
+
+    def _build_selection(self, names: Collection[str], importance: Mapping[str, float]) -> Selection:
+        kept = set(names)
+        ordered = tuple(name for name in self.tensors if name in kept)
+        flops = self._longest.step_flops(ordered)
+        total = sum(importance.get(name, 0.0) for name in ordered)
+        return Selection(ordered, total, flops, flops / self._longest.full_flops)
+
+
+def _raise_to_positive(importance: Mapping[str, float]) -> dict[str, float]:
+    """Importance with everything that is not positive raised to next to nothing, too little to displace anything."""
+    least = min((value for value in importance.values() if value > 0), default=1.0)
+    return {name: value if value > 0 else least * 1e-6 for name, value in importance.items()}
+
+
+def _compute_share_weights(traced: tuple[Lengths, ...], shortest: Lengths, longest: Lengths) -> NDArray[np.float64]:
+    """Weights of the traced costs at the lengths where a step's share can be largest.
+
+    In one length a share is a ratio of two linear functions and so largest at an end. In two it may be largest
+    anywhere, and every pair of lengths is looked at.
+    """
+    if len(traced[0]) == 1:
+        return np.eye(len(traced))
+    axes = [np.arange(low, high + 1) for low, high in zip(shortest, longest, strict=True)]
+    return compute_interpolation_weights(
+        traced, [(int(source), int(target)) for source in axes[0] for target in axes[1]]
+    )
+
+
+def _make_batch(rows: int, lengths: Lengths, device: torch.device, *, encoder: bool) -> dict[str, torch.Tensor]:
+    ids = torch.zeros(rows, lengths[0], dtype=torch.long, device=device)
+    labels = torch.zeros(rows, lengths[1], dtype=torch.long, device=device) if encoder else ids
+    return {"input_ids": ids, "labels": labels}

@@ -1,0 +1,264 @@
+"""Models from a folder of safetensors, the hub, or a GGUF file, which is converted to such a folder once."""
+
+import importlib.util
+import json
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError, HTTPError  # type: ignore[attr-defined]  # its client's own
+from safetensors import SafetensorError, safe_open
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from greencore.training.data.target_language import set_target_language
+from greencore.training.models.quantised import detect_quantisation
+
+COMMIT_PATTERN = re.compile(r"[0-9a-f]{40}")
+# Decoders whose classes in transformers compare each token's scores with that token, and not with the next.
+UNSHIFTED_LOSS_MODEL_TYPES = {
+    *("bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "cpmant", "marian", "mbart", "musicgen"),
+    *("musicgen_melody", "mvp", "pegasus", "plbart", "trocr", "whisper", "xlm", "xlnet"),
+}
+HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+SAFETENSORS_INDEX = "model.safetensors.index.json"
+
+
+class ModelError(ValueError):
+    """The model cannot be used; the message says where it was looked for and what is wrong."""
+
+
+def resolve_model_folder(source: str, destination: Path) -> Path:
+    """The folder of safetensors behind a model's source; a GGUF file is converted into `destination` first.
+
+    `source` is a folder; a GGUF file; `package:NAME` for the GGUF file that an installed package carries; or
+    `hub:OWNER/NAME@COMMIT` for a model of the Hugging Face hub at a commit of 40 hexadecimal digits. The hub's files
+    lie in its local cache; what is there is not fetched again, and nothing is where HF_HUB_OFFLINE is set. The
+    conversion is done once: it is written beside `destination` and renamed, so a half-written folder is never seen.
+    Raises `ModelError`.
+    """
+    if (destination / "config.json").is_file():
+        return destination
+    path = _locate(source)
+    if path.is_dir():
+        return _check_folder(path)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    working = destination.parent / f".{destination.name}-{secrets.token_hex(4)}"
+    working.mkdir()
+    try:
+        _convert(path, working)
+        working.rename(destination)
+    except OSError:
+        if not (destination / "config.json").is_file():  # otherwise somebody else has just converted it
+            raise
+    finally:
+        shutil.rmtree(working, ignore_errors=True)
+    return destination
+
+
+def load_model(folder: Path) -> PreTrainedModel:
+    """The model in full precision; safetensors only, and never code that comes with a model.
+
+    A model with an encoder is loaded as such. Raises `ModelError` where the library has no class for it, or where
+    weights are missing.
+    """
+    with _translate_load_errors(folder):
+        config = _config(folder)
+        model, report = _choose_auto_class(config).from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    if report["missing_keys"]:
+        names = sorted(report["missing_keys"])
+        raise ModelError(f"{folder} lacks {len(names)} of the model's weights, {names[0]} among them")
+    assert isinstance(model, PreTrainedModel)
+    return model
+
+
+def load_meta_model(folder: Path) -> PreTrainedModel:
+    """The model on the meta device: every shape and no weights, to be profiled. Raises `ModelError`."""
+    with _translate_load_errors(folder):
+        config = _config(folder)
+        with torch.device("meta"):
+            model = _choose_auto_class(config).from_config(config, trust_remote_code=False)
+        assert isinstance(model, PreTrainedModel)
+        _untie(model, folder)
+    return model
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer, with a pad token (the end-of-text token where it has none of its own) and a target language.
+
+    Raises `ModelError`.
+    """
+    with _translate_load_errors(folder):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"the tokenizer in {folder} has no end-of-text token, so a completion would never end")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    set_target_language(tokenizer, folder)
+    return tokenizer
+
+
+def _config(folder: Path) -> PreTrainedConfig:
+    _refuse_quantised(folder)
+    config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    for part in (config, config.get_text_config(decoder=True)):
+        pad, size = getattr(part, "pad_token_id", None), getattr(part, "vocab_size", None)
+        if isinstance(pad, int) and isinstance(size, int) and not 0 <= pad < size:
+            part.pad_token_id = 0 if config.is_encoder_decoder else None  # any will do: padding is masked
+    return config
+
+
+def _choose_auto_class(config: PreTrainedConfig) -> Any:
+    if config.is_encoder_decoder:
+        return AutoModelForSeq2SeqLM
+    if config.model_type in UNSHIFTED_LOSS_MODEL_TYPES:
+        raise ModelError(
+            f"it is a decoder of the type {config.model_type!r}, whose loss in transformers is not that of the next"
+            " token: trained by it, the model would learn to repeat what it reads"
+        )
+    return AutoModelForCausalLM
+
+
+@contextmanager
+def _translate_load_errors(place: Path) -> Iterator[None]:
+    """What transformers says of a model that it cannot load, its demand to run a model's own code included."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except ImportError as error:
+        raise ModelError(f"{place} needs a Python package that is not installed here: {error}") from error
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        if "trust_remote_code" in str(error):
+            raise ModelError(f"{place} asks for code of its own to be run, which is never done") from error
+        raise ModelError(f"{place} cannot be loaded: {error}") from error
+
+
+def _untie(model: PreTrainedModel, folder: Path) -> None:
+    """Part the weights that the configuration ties but the files hold apart, as loading them does: FLAN-T5's head.
+
+    A model with a part for text is published under other names than its modules have, which end alike.
+    """
+    in_parts = model.config.get_text_config(decoder=True) is not model.config and not model.config.is_encoder_decoder
+    for tied, source in list(model.all_tied_weights_keys.items()):
+        tensors = [_tensor(folder, name, by_ending=in_parts) for name in (tied, source)]
+        if any(tensor is None for tensor in tensors) or torch.equal(*tensors):  # type: ignore[arg-type]
+            continue
+        module, _, name = tied.rpartition(".")
+        weight = model.get_parameter(source)
+        setattr(model.get_submodule(module), name, torch.nn.Parameter(torch.empty_like(weight)))
+        del model.all_tied_weights_keys[tied]
+
+
+def _tensor(folder: Path, name: str, *, by_ending: bool = False) -> torch.Tensor | None:
+    """The tensor of that name; with `by_ending` else the only one whose name has the same two last parts."""
+    ending = ".".join(name.split(".")[-2:])
+    like: list[tuple[Path, str]] = []
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "pt") as weights:
+            names = list(weights.keys())
+            if name in names:
+                return cast(torch.Tensor, weights.get_tensor(name))
+            like += [(file, other) for other in names if other == ending or other.endswith(f".{ending}")]
+    if not by_ending or len(like) != 1:
+        return None
+    [(file, other)] = like
+    with safe_open(file, "pt") as weights:
+        return cast(torch.Tensor, weights.get_tensor(other))
+
+
+def _locate(source: str) -> Path:
+    if source.startswith("hub:"):
+        return _download(source)
+    if not source.startswith("package:"):
+        path = Path(source)
+        if not path.exists():
+            raise ModelError(f"there is no model at {source}: expected a folder or a GGUF file")
+        return path
+    package = source.removeprefix("package:")
+    spec = importlib.util.find_spec(package)  # finds the files without running the package's own code
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError(f"{source}: the Python package {package} is not installed")
+    files = sorted(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
+    if len(files) != 1:
+        raise ModelError(f"{source}: expected one GGUF file in the package, found {len(files)}")
+    return files[0]
+
+
+def _download(source: str) -> Path:
+    name, _, commit = source.removeprefix("hub:").partition("@")
+    if not COMMIT_PATTERN.fullmatch(commit):
+        raise ModelError(
+            f"{source}: expected hub:OWNER/NAME@COMMIT with a commit of 40 hexadecimal digits, since a branch or a tag"
+            " may be another model tomorrow"
+        )
+    try:
+        return Path(snapshot_download(name, revision=commit, allow_patterns=HUB_FILES, ignore_patterns=["*/*"]))
+    except HFValidationError as error:
+        raise ModelError(f"{source}: {error}") from error
+    except (OSError, HTTPError) as error:
+        raise ModelError(
+            f"{source} is neither in the local cache nor could it be fetched: {error}. Check the name, the commit and"
+            " the network; a gated model needs HF_TOKEN, and HF_HUB_OFFLINE=1 forbids fetching. A folder that holds"
+            " the model can be given instead"
+        ) from error
+
+
+def _check_folder(folder: Path) -> Path:
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} holds no config.json: it is not a model's folder")
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(f"{folder} holds no .safetensors file; weights in pickle files are not loaded")
+    if (folder / SAFETENSORS_INDEX).is_file():
+        parts = set(json.loads((folder / SAFETENSORS_INDEX).read_text())["weight_map"].values())
+        if lost := sorted(part for part in parts if not (folder / part).is_file()):
+            raise ModelError(f"{folder} is not whole: its index names {lost[0]}, which is not there")
+    _refuse_quantised(folder)
+    return folder
+
+
+def _refuse_quantised(folder: Path) -> None:
+    with _translate_load_errors(folder):
+        method = detect_quantisation(folder)
+    if method is not None:
+        raise ModelError(
+            f"{folder} holds quantised weights ({method}), which cannot be trained: name the model that they were made"
+            " of, with weights in float32, float16 or bfloat16"
+        )
+
+
+def _convert(file: Path, folder: Path) -> None:
+    with _translate_load_errors(file):
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
+        quantised = AutoModelForCausalLM.from_pretrained(
+            file.parent, gguf_file=file.name, dtype=torch.float32, local_files_only=True
+        )
+    config = quantised.config
+    del config.quantization_config  # the weights are plain from here on
+    plain = AutoModelForCausalLM.from_config(config)
+    plain.load_state_dict(quantised.state_dict())
+    plain.generation_config = quantised.generation_config
+    plain.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,73 @@
+"""What a job under a budget emits at the least: whether its budget can be kept at all."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from greencore.carbon import NoReading
+from greencore.carbon.accounting.counterfactuals import cleanest_mean
+from greencore.policy import Budget
+from planning.epoch_estimate import ASSUMED_SPREAD, EpochEstimate
+from store.intensity.readings import GridRepository
+
+HOUR = timedelta(hours=1)
+MAX_LOOKAHEAD_HOURS = 366 * 24.0  # no deadline lies further ahead
+
+
+@dataclass(frozen=True)
+class MinimumBudget:
+    """What every epoch at `rho_min` emits, begun now or in the best hours that the gate may wait for, in gCO2e.
+
+    `certain_gco2e` is the least that it is, should all that is not known turn out well. `basis` in words.
+    """
+
+    gco2e: float
+    certain_gco2e: float
+    basis: str
+
+
+def compute_minimum_budget(
+    session: Session,
+    policy: Budget,
+    estimate: EpochEstimate,
+    *,
+    epochs: int,
+    pues: Mapping[str, float],
+    deadline: datetime | None,
+    at: datetime,
+) -> MinimumBudget | None:
+    """The smallest budget that could be kept in the best of the zones that `pues` gives a PUE; None where no intensity
+    is known of any.
+    """
+    hours = min(estimate.epoch_hours * epochs * policy.rho_min, MAX_LOOKAHEAD_HOURS)
+    span = hours
+    if policy.gate.mode != "none":
+        span = (deadline - at) / HOUR if deadline is not None else hours + policy.gate.max_delay_hours
+    found = [
+        (least * pue, least, pue)
+        for zone, pue in pues.items()
+        if (least := _lowest_mean_intensity(session, zone, at, hours, max(span, hours))) is not None
+    ]
+    if not found:
+        return None
+    of_metered, least, pue = min(found)
+    gco2e = of_metered * estimate.epoch_kwh * epochs * policy.rho_min
+    drawn = f" at a PUE of {pue:.4g}" if pue > 1 else ""
+    basis = f"{least:.4g} gCO2e/kWh{drawn}; {estimate.epoch_kwh:.4g} kWh an epoch at ρ = 1, from {estimate.basis}"
+    return MinimumBudget(gco2e, gco2e / ASSUMED_SPREAD if estimate.assumed else gco2e, basis)
+
+
+def _lowest_mean_intensity(session: Session, zone: str, at: datetime, hours: float, span: float) -> float | None:
+    """The lowest mean intensity that `hours` of computing within `span` hours can have; None where none is known."""
+    grid = GridRepository(session)
+    signal = grid.newest_signal(zone)
+    if signal is None or hours <= 0:
+        return None
+    end = at + span * HOUR
+    forecast = grid.load_snapshot(zone, signal, at, end).forecast_or_newest(at)
+    try:
+        return cleanest_mean(forecast, at, end, hours).gco2e_per_kwh
+    except NoReading:
+        return None

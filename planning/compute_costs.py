@@ -1,0 +1,230 @@
+"""What a job's epochs compute, as far as it is known without torch: from measured models and counted tokens."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from greencore.hyperparameters import Hyperparameters
+from store.tables import Dataset, Job, Json, Model, TokenStatistics
+
+PAD_TO_MULTIPLE = 8
+POINTS_PER_BUCKET = 4
+ASSUMED_COMPLETION_SHARE = 0.5  # of a row that nobody counted; with an encoder the rest is what it reads
+# English text in the vocabularies of the catalogue's models; other languages and code take more tokens.
+CHARACTERS_PER_TOKEN = 4.0
+# What JSON adds to the text of a row, where only the file's size is known.
+TEXT_SHARE_OF_BYTES = 0.8
+
+SPREAD_OF_SHUFFLES = 1.02  # which rows meet in a batch, and so how much is padded, differs from epoch to epoch
+SPREAD_OF_OTHER_BATCHES = 1.15
+SPREAD_OF_COUNTED_TOKENS = 1.15
+SPREAD_OF_CHARACTERS = 1.4
+SPREAD_OF_BYTES = 1.6
+
+# What the rows of a run are, and how they fall into batches: jobs that agree in these compute the same.
+ROW_PARAMETERS = ("max_length", "prompt_format", "eval_share")
+BATCH_PARAMETERS = ("batch_size", "seed")
+
+
+@dataclass(frozen=True)
+class RowCosts:
+    """FLOPs of one row of a training step by its lengths, 1 multiply-accumulate counting as 2.
+
+    `forward` and `full` (every tensor trained) are coefficients of (L, L²), or of (S, T, S², T², S·T) where an encoder
+    reads S tokens and a decoder writes T. `methods` has the share of `full` that each other way of fine-tuning takes,
+    or why the model does not allow it.
+    """
+
+    forward: tuple[float, ...]
+    full: tuple[float, ...]
+    methods: Mapping[str, float | str]
+
+    @classmethod
+    def from_json(cls, stored: Json) -> "RowCosts":
+        """From `models.costs`."""
+        return cls(tuple(stored["forward"]), tuple(stored["full"]), stored.get("methods", {}))
+
+    def to_json(self) -> Json:
+        """For `models.costs`."""
+        return {"forward": list(self.forward), "full": list(self.full), "methods": dict(self.methods)}
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether the model has an encoder beside its decoder."""
+        return len(self.full) > 2
+
+    def full_flops(self, *lengths: float) -> float:
+        """Of a row of (L,) or (S, T) padded tokens, with every tensor trained."""
+        return _at(self.full, lengths)
+
+    def forward_flops(self, *lengths: float) -> float:
+        """Of the forward pass alone, likewise."""
+        return _at(self.forward, lengths)
+
+
+@dataclass(frozen=True)
+class EpochWorkload:
+    """What one epoch computes with every tensor trained, in FLOPs; the truth lies within `spread` times either way.
+
+    `share` of it is what the job's method takes (1 for GreenTrainer, whose ρ comes on top). `exact`: the rows were
+    tokenised as this job tokenises them. `basis` says in words what the figures rest on.
+    """
+
+    epoch_flops: float
+    epoch_tokens: float
+    training_rows: int
+    share: float
+    spread: float
+    exact: bool
+    basis: str
+
+
+class WorkloadUnknown(ValueError):
+    """Nothing can be said of what a job computes; the message says why, and until when."""
+
+
+def estimate_workload(
+    session: Session, dataset: Dataset, model: str, method: str, hyperparameters: Hyperparameters
+) -> EpochWorkload:
+    """What an epoch of a job that does not exist yet computes, from the best that is known.
+
+    A job with the same model, rows and batches that was prepared knows it; else the dataset's tokens, counted for this
+    model, and else its characters, through the model's measured costs. Raises `WorkloadUnknown` where the model was not
+    measured yet.
+    """
+    stored = session.get(Model, model)
+    costs = RowCosts.from_json(stored.costs) if stored is not None and stored.costs else None
+    share, share_basis = _share(method, costs)
+    prepared = _find_prepared_estimate(session, dataset, model, hyperparameters)
+    if prepared is not None:
+        estimate, alike = prepared
+        return EpochWorkload(
+            epoch_flops=estimate["full_flops"] / estimate["epochs"],
+            epoch_tokens=estimate["tokens_per_epoch"],
+            training_rows=estimate["training_rows"],
+            share=share,
+            spread=SPREAD_OF_SHUFFLES if alike else SPREAD_OF_OTHER_BATCHES,
+            exact=alike,
+            basis="a job with the same model and rows that was prepared"
+            + ("" if alike else ", in other batches")
+            + share_basis,
+        )
+    if costs is None:
+        raise WorkloadUnknown(
+            f"the FLOPs of {model} are not measured yet: a prepare worker does so once it has started"
+        )
+    rows = _training_rows(dataset.rows, hyperparameters.eval_share)
+    lengths, spread, basis = _lengths(session, dataset, model, hyperparameters.max_length)
+    batch = min(hyperparameters.batch_size, rows)
+    return EpochWorkload(
+        epoch_flops=rows * lengths.flops(costs, batch),
+        epoch_tokens=rows * lengths.mean,
+        training_rows=rows,
+        share=share,
+        spread=spread,
+        exact=False,
+        basis=basis + share_basis,
+    )
+
+
+def _at(terms: Sequence[float], lengths: Sequence[float]) -> float:
+    values = [*lengths, *(length**2 for length in lengths)]
+    if len(lengths) == 2:
+        values.append(lengths[0] * lengths[1])
+    return sum(term * value for term, value in zip(terms, values, strict=True))
+
+
+def _share(method: str, costs: RowCosts | None) -> tuple[float, str]:
+    if method in ("greentrainer", "full"):
+        return 1.0, ""
+    share = None if costs is None else costs.methods.get(method)
+    if isinstance(share, int | float):
+        return float(share), f"; {method} takes {share:.3g} of full fine-tuning's FLOPs"
+    return 1.0, f"; what {method} takes is not measured, and all of full fine-tuning's FLOPs are assumed"
+
+
+def _find_prepared_estimate(
+    session: Session, dataset: Dataset, model: str, hyperparameters: Hyperparameters
+) -> tuple[dict[str, Any], bool] | None:
+    """The estimate of the newest job that trains the same rows of this dataset, and whether its batches are alike."""
+    wanted = hyperparameters.model_dump(mode="json")
+    same_data = select(Dataset.id).where(Dataset.blob == dataset.blob)
+    query = (
+        select(Job.hyperparameters, Job.estimate, Job.epochs)
+        .where(Job.dataset_id.in_(same_data), Job.model == model, Job.estimate.is_not(None))
+        .order_by(Job.id.desc())
+        .limit(20)
+    )
+    found = None
+    for stored, estimate, epochs in session.execute(query):
+        assert estimate is not None
+        given = Hyperparameters.model_validate(stored).model_dump(mode="json")
+        if any(given[name] != wanted[name] for name in ROW_PARAMETERS) or "training_rows" not in estimate:
+            continue
+        known = {**estimate, "epochs": epochs}
+        if all(given[name] == wanted[name] for name in BATCH_PARAMETERS):
+            return known, True
+        found = found or (known, False)
+    return found
+
+
+@dataclass(frozen=True)
+class _LengthDistribution:
+    """How long rows are: (tokens, weight) of some lengths, shortest first; `learned` is the completions' share."""
+
+    points: Sequence[tuple[float, float]]
+    learned: float
+
+    @property
+    def mean(self) -> float:
+        return sum(tokens * weight for tokens, weight in self.points) / sum(weight for _, weight in self.points)
+
+    def flops(self, costs: RowCosts, batch: int) -> float:
+        """Of a row in a batch of so many, each as long as the longest of them, on the average."""
+        total, below, flops = sum(weight for _, weight in self.points), 0.0, 0.0
+        for tokens, weight in self.points:
+            up_to = min(below + weight / total, 1.0)
+            parts = (tokens * (1 - self.learned), tokens * self.learned) if costs.has_encoder else (tokens,)
+            padded = [math.ceil(part / PAD_TO_MULTIPLE) * PAD_TO_MULTIPLE for part in parts]
+            flops += (up_to**batch - below**batch) * costs.full_flops(*padded)
+            below = up_to
+        return flops
+
+
+def _lengths(session: Session, dataset: Dataset, model: str, max_length: int) -> tuple[_LengthDistribution, float, str]:
+    """The lengths of a dataset's rows, cut off, with the spread of the FLOPs that follow and the basis in words."""
+    counted = session.get(TokenStatistics, (dataset.id, model))
+    if counted is not None and counted.counts:
+        basis = f"the dataset's tokens as counted for {model}"
+        return _lengths_from_histogram(counted.counts, max_length), SPREAD_OF_COUNTED_TOKENS, basis
+    total = ((dataset.contents or {}).get("characters") or {}).get("total")
+    spread, basis = SPREAD_OF_CHARACTERS, f"the dataset's characters, {CHARACTERS_PER_TOKEN:g} to a token"
+    if total is None:
+        total, spread = dataset.bytes * TEXT_SHARE_OF_BYTES, SPREAD_OF_BYTES
+        basis = f"the dataset's size, {TEXT_SHARE_OF_BYTES:.0%} of it text, {CHARACTERS_PER_TOKEN:g} characters a token"
+    mean = total / CHARACTERS_PER_TOKEN / dataset.rows
+    return _LengthDistribution([(min(mean, max_length), 1.0)], ASSUMED_COMPLETION_SHARE), spread, basis
+
+
+def _lengths_from_histogram(counts: Json, max_length: int) -> _LengthDistribution:
+    """From a histogram whose bounds are powers of two: even within each, and in sum as many tokens as were counted."""
+    total, most = counts["tokens"]["total"], counts["tokens"]["max"]
+    points = [
+        (bucket["up_to"] * (0.5 + (part + 0.5) / (2 * POINTS_PER_BUCKET)), bucket["rows"] / POINTS_PER_BUCKET)
+        for bucket in counts["histogram"]
+        for part in range(POINTS_PER_BUCKET)
+        if bucket["rows"]
+    ]
+    scale = total / sum(tokens * rows for tokens, rows in points)
+    cut = [(min(tokens * scale, most, max_length), rows) for tokens, rows in points]
+    return _LengthDistribution(cut, counts["completion"]["total"] / total)
+
+
+def _training_rows(rows: int, eval_share: float) -> int:
+    """As `greencore.training.data.tokenisation.split_rows` leaves them where no rows are equal."""
+    held_out = min(round(rows * eval_share), rows - 1)
+    return rows - (1 if eval_share > 0 and held_out == 0 and rows > 1 else held_out)

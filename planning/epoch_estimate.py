@@ -1,0 +1,192 @@
+"""How long an epoch of a job takes and what energy it needs: measured where it can be, assumed where it cannot."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import pairwise
+from statistics import stdev
+
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.orm import Session
+
+from runtime.settings import Settings
+from store.accounting.lost_energy import ASSUMED_POWER_W
+from store.lifecycle.status import JobStatus
+from store.tables import EnergyInterval, Epoch, Event, Job
+
+HOUR = timedelta(hours=1)
+RECENT_EPOCHS = 20
+RECENT_JOBS = 5
+# Orders of magnitude for a device that has not run anything yet: what a data-centre GPU, and a few cores, sustain in
+# training a transformer. `GREENTUNE_ASSUMED_TFLOPS` and `GREENTUNE_ASSUMED_POWER_W` put the operator's in their place.
+ASSUMED_TFLOPS = {"gpu": 100.0, "cpu": 0.05}
+ASSUMED_STARTUP_HOURS = 1 / 60
+# What is assumed of a device that has not run anything may be wrong by as much.
+ASSUMED_SPREAD = 10.0
+# The 95 % quantile of Student's t by degrees of freedom: nine epochs in ten lie within, by so few measurements.
+STUDENT_T = (6.31, 2.92, 2.35, 2.13, 2.02, 1.94, 1.89, 1.86, 1.83, 1.81)
+STUDENT_T_BEYOND = 1.72
+
+
+@dataclass(frozen=True)
+class EpochEstimate:
+    """One epoch at ρ = 1: hours of computing and kWh (before PUE); `startup_hours` until a started job trains.
+
+    `outside_hours` and `outside_kwh` is what a whole job takes beside its epochs: to load, to evaluate, to save.
+    `basis` says in words what the figures rest on, `assumed` that nothing was measured yet. Hours and kWh are expected
+    within `spread` (at least 1) times either way, in nine cases of ten.
+    """
+
+    epoch_hours: float
+    epoch_kwh: float
+    startup_hours: float
+    basis: str
+    assumed: bool = False
+    spread: float = 1.0
+    outside_hours: float = 0.0
+    outside_kwh: float = 0.0
+
+
+@dataclass(frozen=True)
+class _EpochSample:
+    """Whose epochs to go by, and the least and, by a single epoch, the usual spread of what they predict."""
+
+    basis: str
+    conditions: Sequence[ColumnElement[bool]]
+    least_spread: float
+    single_spread: float
+
+
+def estimate_epoch(session: Session, job: Job, settings: Settings, *, device: str | None) -> EpochEstimate | None:
+    """The epoch estimate for a job on a device ("cpu" or a GPU's name; None where it is not known yet).
+
+    From its own finished epochs; else from the newest epochs of the same model on that device, or of any model, by
+    FLOPs; else assumed. None before the job is prepared, when its FLOPs are not known.
+    """
+    if not job.estimate:
+        return None
+    own = _EpochSample("its own epochs", [Job.id == job.id], 1.05, 1.2)
+    startup = _startup_hours(session, job)
+    return _estimate_epoch(
+        session, settings, job.model, job.estimate["full_flops"] / job.epochs, device or job.device, startup, own
+    )
+
+
+def estimate_epoch_from_flops(
+    session: Session, settings: Settings, *, model: str, epoch_flops: float, device: str | None
+) -> EpochEstimate:
+    """The estimate for a job that does not exist yet, whose epochs take `epoch_flops` with every tensor trained."""
+    return _estimate_epoch(session, settings, model, epoch_flops, device, ASSUMED_STARTUP_HOURS)
+
+
+def _estimate_epoch(
+    session: Session,
+    settings: Settings,
+    model: str,
+    epoch_flops: float,
+    device: str | None,
+    startup_hours: float,
+    *first: _EpochSample,
+) -> EpochEstimate:
+    samples = [*first]
+    if device is not None:
+        on_it = Job.device == device
+        samples.append(_EpochSample("recent epochs of its model on this device", [Job.model == model, on_it], 1.1, 1.5))
+        samples.append(_EpochSample("recent epochs of other models on this device", [on_it], 2.0, 3.0))
+    for sample in samples:
+        measured = _measured(session, sample)
+        if measured is not None:
+            hours_per_flop, kwh_per_flop, spread = measured
+            hours, kwh = epoch_flops * hours_per_flop, epoch_flops * kwh_per_flop
+            outside = _measure_overhead(session, model, device) or (startup_hours, startup_hours * kwh / hours)
+            return EpochEstimate(hours, kwh, startup_hours, sample.basis, False, spread, *outside)
+    kind = "cpu" if device in (None, "cpu") else "gpu"
+    tflops = settings.assumed_tflops or ASSUMED_TFLOPS[kind]
+    power_w = settings.assumed_power_w or ASSUMED_POWER_W[kind]
+    hours = epoch_flops / (tflops * 1e12) / 3600
+    return EpochEstimate(
+        hours,
+        hours * power_w / 1000,
+        startup_hours,
+        f"what is assumed: {tflops:g} TFLOP/s, {power_w:g} W",
+        True,
+        ASSUMED_SPREAD,
+        startup_hours,
+        startup_hours * power_w / 1000,
+    )
+
+
+def _measured(session: Session, sample: _EpochSample) -> tuple[float, float, float] | None:
+    """Hours and kWh per FLOP over the newest finished epochs, and their spread; a pause does not count as time."""
+    recent = (
+        select(Epoch.job_id, Epoch.number, (Epoch.flops + func.coalesce(Epoch.probe_flops, 0.0)).label("flops"))
+        .join(Job, Job.id == Epoch.job_id)
+        .where(Epoch.finished_at.is_not(None), Epoch.flops > 0, *sample.conditions)
+        .order_by(Epoch.finished_at.desc())
+        .limit(RECENT_EPOCHS)
+        .subquery()
+    )
+    metered = (
+        select(recent.c.flops, func.sum(_SECONDS), func.sum(EnergyInterval.energy_kwh))
+        .join(EnergyInterval, (EnergyInterval.job_id == recent.c.job_id) & (EnergyInterval.epoch == recent.c.number))
+        .group_by(recent.c.job_id, recent.c.number, recent.c.flops)
+    )
+    epochs = [(flops, float(seconds), kwh) for flops, seconds, kwh in session.execute(metered)]
+    total_flops, total_seconds, total_kwh = (
+        (sum(values) for values in zip(*epochs, strict=True)) if epochs else (0, 0, 0)
+    )
+    if not total_flops or not total_seconds:
+        return None
+    spread = max(
+        _spread([seconds / flops for flops, seconds, _ in epochs], sample),
+        _spread([kwh / flops for flops, _, kwh in epochs], sample),
+    )
+    return total_seconds / 3600 / total_flops, total_kwh / total_flops, spread
+
+
+def _spread(values: Sequence[float], sample: _EpochSample) -> float:
+    """The factor by which the next value may differ from the mean of these, which differ by factors themselves."""
+    logarithms = [math.log(value) for value in values if value > 0]
+    count = len(logarithms)
+    if count < 2:
+        return sample.single_spread
+    quantile = STUDENT_T[count - 2] if count - 2 < len(STUDENT_T) else STUDENT_T_BEYOND
+    return min(
+        max(math.exp(quantile * stdev(logarithms) * math.sqrt(1 + 1 / count)), sample.least_spread), ASSUMED_SPREAD
+    )
+
+
+def _measure_overhead(session: Session, model: str, device: str | None) -> tuple[float, float] | None:
+    """Hours and kWh that a job of this model has taken beside its epochs, on the average of the newest ones."""
+    recent = (
+        select(Job.id)
+        .where(Job.model == model, Job.device == device, Job.status == JobStatus.SUCCEEDED)
+        .order_by(Job.finished_at.desc())
+        .limit(RECENT_JOBS)
+    )
+    totals = select(
+        func.count(EnergyInterval.job_id.distinct()), func.sum(_SECONDS), func.sum(EnergyInterval.energy_kwh)
+    )
+    jobs, seconds, kwh = session.execute(
+        totals.where(EnergyInterval.job_id.in_(recent), EnergyInterval.epoch == 0)
+    ).one()
+    return (float(seconds) / jobs / 3600, kwh / jobs) if jobs else None
+
+
+def _startup_hours(session: Session, job: Job) -> float:
+    """From being claimed to training, as its last attempt had it."""
+    query = (
+        select(Event.type, Event.at)
+        .where(Event.job_id == job.id, Event.type.in_(["job.running", "training.started"]))
+        .order_by(Event.id.desc())
+        .limit(3)
+    )
+    events = session.execute(query).all()
+    for (later, ended), (earlier, began) in pairwise(events):
+        if (earlier, later) == ("job.running", "training.started"):
+            return float((ended - began) / HOUR)
+    return ASSUMED_STARTUP_HOURS
+
+
+_SECONDS = func.extract("epoch", EnergyInterval.finished_at - EnergyInterval.started_at)

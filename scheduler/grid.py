@@ -1,0 +1,300 @@
+"""Keeps what is known of each zone's intensity up to date: readings without gaps, and a forecast."""
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from itertools import pairwise
+
+import structlog
+from sqlalchemy.exc import OperationalError
+
+from greencore.carbon import CarbonError, IntensitySeries, NoReading, Reading, Source, open_source
+from greencore.carbon.forecasting import OwnForecast
+from greencore.carbon.static import WORLD, StaticSource
+from greencore.clock import Clock
+from runtime.settings import Settings
+from runtime.site import SITE_UNKNOWN, UNKNOWN_ZONE
+from store.accounting.emissions import EmissionsRepository
+from store.database import Database
+from store.intensity.provider_health import ProviderRepository
+from store.intensity.readings import GridRepository
+
+log = structlog.get_logger()
+
+FORECAST_HORIZON = timedelta(hours=72)
+# A source of five-minute readings has as many in 72 hours; a replayed trace may be faster by far.
+MAX_FORECAST_READINGS = 864
+MAX_HISTORY_READINGS = 3000
+FORECAST_INTERVAL = timedelta(minutes=15)
+BACKFILL_INTERVAL = timedelta(hours=1)
+BACKFILL_WINDOW = timedelta(days=7)
+# A provider's plan may hold the last day and refuse what lies before it: the two are asked for one by one.
+RECENT_HISTORY = timedelta(hours=23)
+RETRY_INTERVAL = timedelta(seconds=30)
+# Our own forecast is hourly: it has nothing to say of a trace that runs through a day in minutes.
+MIN_INTERVAL_FOR_OWN_FORECAST = timedelta(minutes=5)
+FORECAST_TRAINING_WINDOW = timedelta(days=365)
+THREADS = 4
+# What a tick waits for: local sources answer at once, and no provider may hold up the jobs.
+POLL_WAIT_SECONDS = 1.0
+
+
+def open_sources(settings: Settings, *, clock: Clock) -> dict[str, Source]:
+    """A source for each zone, and the world's mean for the workers whose site is not known.
+
+    Raises `CarbonError` that names the zone whose setting is wrong.
+    """
+    sources: dict[str, Source] = {
+        UNKNOWN_ZONE: StaticSource(UNKNOWN_ZONE, country=WORLD, label=SITE_UNKNOWN, clock=clock)
+    }
+    for zone, spec in settings.zones.items():
+        try:
+            sources[zone] = open_source(spec, zone, clock=clock, credentials=settings.credentials)
+        except CarbonError as error:
+            raise CarbonError(f"GREENTUNE_ZONES: {zone}: {error}") from error
+    return sources
+
+
+@dataclass
+class _ZoneState:
+    """When a zone is looked at next, and for what."""
+
+    source: Source
+    next_poll: datetime | None = None
+    next_backfill: datetime | None = None
+    unfilled_gap: datetime | None = None
+    running: Future[None] | None = None
+    is_slow: bool = False
+    failing_parts: set[str] = field(default_factory=set)
+
+
+class IntensityPoller:
+    """Asks the zones' sources in the background, one question at a time per zone, and stores what they say."""
+
+    def __init__(self, database: Database, settings: Settings, sources: Mapping[str, Source], *, clock: Clock) -> None:
+        self._database, self._settings, self._clock = database, settings, clock
+        self._zones = {zone: _ZoneState(source) for zone, source in sources.items()}
+        self._closed = False
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="grid")
+
+    def poll(self, zones: Collection[str]) -> None:
+        """Have each of these zones looked at, unless its last look is still under way. Waits for none of them."""
+        now = self._clock()
+        for name in zones:
+            zone = self._zones.get(name)
+            if zone is None or (zone.running is not None and not zone.running.done()):
+                continue
+            if zone.next_poll is None or now >= zone.next_poll:
+                zone.running = self._pool.submit(self._poll_zone, name, zone)
+
+    def wait_for_polls(self) -> None:
+        """Return when the looks under way are done, at the latest after a second.
+
+        A source that took longer than that is not waited for again until it has answered in time.
+        """
+        running = {zone.running: zone for zone in self._zones.values() if zone.running and not zone.is_slow}
+        for late in wait(running, POLL_WAIT_SECONDS).not_done:
+            running[late].is_slow = True
+
+    def close(self) -> None:
+        """Stop asking; what is under way has a moment to end, and else may end on its own, unheard."""
+        self._closed = True
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        wait([zone.running for zone in self._zones.values() if zone.running is not None], POLL_WAIT_SECONDS)
+
+    def _poll_zone(self, name: str, zone: _ZoneState) -> None:
+        began = time.monotonic()
+        try:
+            now = self._clock()
+            parts = (
+                ("latest", lambda: self._store_latest(name, zone.source, now)),
+                ("history", lambda: self._backfill_history(name, zone, now)),
+                ("forecast", lambda: self._store_forecast(name, zone.source, now)),
+            )
+            # Each part stands on its own: without an answer to one, the others are asked all the same.
+            failed = [part for part, ask in parts if not self._poll_part(name, zone, part, ask)]
+            zone.next_poll = now + RETRY_INTERVAL if failed else None
+        except Exception as fault:  # a thread's fault would be seen by nobody
+            zone.next_poll = self._clock() + RETRY_INTERVAL
+            if isinstance(fault, OperationalError):
+                if not self._closed:
+                    log.warning("database.unreachable", zone=name, error=str(fault.orig).strip())
+            else:
+                log.exception("grid.failed", zone=name, exc_info=fault)
+        if time.monotonic() - began < POLL_WAIT_SECONDS:
+            zone.is_slow = False
+
+    def _poll_part(self, name: str, zone: _ZoneState, part: str, ask: Callable[[], bool]) -> bool:
+        """Whether a part of what is to be known of a zone is there; how its source answered, if asked, is noted."""
+        now = self._clock()
+        try:
+            if ask():
+                with self._database.session() as session:
+                    ProviderRepository(session).record_success(name, self._source_kind(name), at=now)
+        except CarbonError as error:
+            with self._database.session() as session:
+                ProviderRepository(session).record_failure(
+                    name, self._source_kind(name), at=now, error=f"{part}: {error}"
+                )
+            if part not in zone.failing_parts:
+                log.warning("intensity.unavailable", zone=name, part=part, error=str(error))
+            zone.failing_parts.add(part)
+            return False
+        if part in zone.failing_parts:
+            log.info("intensity.available", zone=name, part=part)
+        zone.failing_parts.discard(part)
+        return True
+
+    def _store_latest(self, name: str, source: Source, now: datetime) -> bool:
+        """Fetch the reading in force; False where what is stored is it, and the source was not asked."""
+        with self._database.session() as session:
+            stored = GridRepository(session).newest_reading(
+                name, at=now, signal=source.signal, emission_factors=source.emission_factors
+            )
+        may_change = stored is not None and stored.estimated and not isinstance(source, StaticSource)
+        if stored is not None and now < stored.end and not may_change:
+            return False
+        latest = source.latest()
+        if latest != stored:
+            self._store_readings([latest])
+        return True
+
+    def _backfill_history(self, name: str, zone: _ZoneState, now: datetime) -> bool:
+        """Fetch what is missing, was an estimate or may be revised; all that there is of a zone that is new.
+
+        Measured readings are read again for as long as prices may still change. False where the source was not asked.
+        """
+        signal, factors = zone.source.signal, zone.source.emission_factors
+        with self._database.session() as session:
+            grid = GridRepository(session)
+            newest = grid.newest_reading(name, at=now, signal=signal, emission_factors=factors)
+            if newest is None or isinstance(zone.source, StaticSource):
+                return False
+            first = grid.earliest_reading(name, signal, emission_factors=factors)
+            recent = grid.readings_between(name, signal, now - BACKFILL_WINDOW, now, emission_factors=factors)
+        assert first is not None
+        length = newest.end - newest.start
+        due = zone.next_backfill is None or now >= zone.next_backfill
+        if first.start == newest.start:
+            start = now - min(timedelta(days=self._settings.history_days), MAX_HISTORY_READINGS * length)
+            # A source may have no history at all.
+            wanted = due
+        else:
+            gap, estimate = _find_first_gap_and_estimate(recent, max(first.start, now - BACKFILL_WINDOW), newest.start)
+            unsettled = now - min(self._settings.settle_after, MAX_HISTORY_READINGS * length)
+            revisable = max(first.start, unsettled) if due else None
+            start = min(time for time in (gap, estimate, revisable, newest.start) if time is not None)
+            # A gap that the source could not fill, and an estimate that it has not replaced yet, can wait.
+            wanted = due or (gap is not None and gap != zone.unfilled_gap)
+            zone.unfilled_gap = gap
+        if not wanted:
+            return False
+        zone.next_backfill = now + BACKFILL_INTERVAL
+        if start >= newest.start:
+            return False
+        self._fetch_history(zone.source, start, newest.start, now)
+        return True
+
+    def _fetch_history(self, source: Source, start: datetime, end: datetime, now: datetime) -> None:
+        """Store what the source has of `[start, end)`, the last day first. Raises what it fails of, the rest stored."""
+        edges = sorted({start, end, max(start, min(now - RECENT_HISTORY, end))}, reverse=True)
+        failure: CarbonError | None = None
+        for until, begin in pairwise(edges):
+            try:
+                self._store_readings(source.history(begin, until).readings)
+            except CarbonError as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+
+    def _store_forecast(self, name: str, source: Source, now: datetime) -> bool:
+        """Fetch a forecast where the stored one is old, and add our own; False where the source was not asked."""
+        signal = source.signal
+        with self._database.session() as session:
+            grid = GridRepository(session)
+            newest = grid.newest_reading(name, at=now, signal=signal, emission_factors=source.emission_factors)
+            made = grid.forecast_reach(name, signal)
+        length = timedelta(hours=1) if newest is None else newest.end - newest.start
+        horizon = min(FORECAST_HORIZON, MAX_FORECAST_READINGS * length)
+        if made is not None and now < made[0] + FORECAST_INTERVAL and made[1] > now + horizon / 2:
+            return False
+        error: CarbonError | None = None
+        try:
+            expected = list(source.forecast(horizon / timedelta(hours=1)))
+        except CarbonError as failure:
+            error, expected = failure, []
+        reaches = expected[-1].end if expected else now
+        if reaches < now + horizon and length >= MIN_INTERVAL_FOR_OWN_FORECAST:
+            expected += self._own_forecast(name, source, reaches, now, horizon)
+        if expected or error is None:
+            with self._database.session() as session:
+                GridRepository(session).put_forecast(name, signal, expected, at=now)
+        if error is not None:
+            raise error
+        return True
+
+    def _own_forecast(
+        self, name: str, source: Source, begins: datetime, now: datetime, horizon: timedelta
+    ) -> list[Reading]:
+        """What the zone's own past says of the time after the provider's forecast."""
+        if isinstance(source, StaticSource):
+            return []
+        with self._database.session() as session:
+            history = GridRepository(session).readings_between(
+                name, source.signal, now - FORECAST_TRAINING_WINDOW, now, emission_factors=source.emission_factors
+            )
+        # The reading in force is taken at its word up to its end: what comes after is forecast from it, too.
+        known_until = max([now, *(reading.end for reading in history.readings[-1:])])
+        try:
+            own = OwnForecast.fit(history, now=known_until).forecast(horizon / timedelta(hours=1))
+        except NoReading:
+            return []
+        return [replace(reading, start=max(reading.start, begins)) for reading in own if reading.end > begins]
+
+    def _source_kind(self, name: str) -> str:
+        """The source that a zone's specification names, without its file, address and options."""
+        return self._settings.zones.get(name, "static").partition("?")[0].partition(":")[0]
+
+    def _store_readings(self, readings: Sequence[Reading]) -> None:
+        """Store readings of one zone; a price that rests on a value which they revise is provisional again."""
+        final_before = self._clock() - self._settings.settle_after
+        with self._database.session() as session:
+            grid = GridRepository(session)
+            revised = [reading for reading in grid.find_revised(readings) if reading.end > final_before]
+            grid.put(readings)
+            if revised:
+                EmissionsRepository(session).reopen_prices(
+                    revised[0].zone,
+                    revised[0].basis,
+                    _merge_spans(revised),
+                    final_before=final_before,
+                )
+
+
+def _merge_spans(readings: Iterable[Reading]) -> list[tuple[datetime, datetime]]:
+    """The spans that readings cover, each as long as they follow one another."""
+    spans: list[tuple[datetime, datetime]] = []
+    for reading in sorted(readings, key=lambda reading: reading.start):
+        if spans and reading.start <= spans[-1][1]:
+            spans[-1] = (spans[-1][0], max(spans[-1][1], reading.end))
+        else:
+            spans.append((reading.start, reading.end))
+    return spans
+
+
+def _find_first_gap_and_estimate(
+    recent: IntensitySeries, start: datetime, end: datetime
+) -> tuple[datetime | None, datetime | None]:
+    """Where in `[start, end)` the first gap begins, and where the first estimate; None where there is none."""
+    reached, gap, estimate = start, None, None
+    for reading in recent:
+        if reading.start >= end:
+            break
+        if gap is None and reading.start > reached:
+            gap = reached
+        if estimate is None and reading.estimated:
+            estimate = max(reading.start, start)
+        reached = max(reached, reading.end)
+    return gap if gap is not None or reached >= end else reached, estimate

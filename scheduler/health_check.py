@@ -1,0 +1,44 @@
+"""Health check of a container: `python -m scheduler.health_check` fails unless the scheduler is making rounds."""
+
+import sys
+from datetime import timedelta
+
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from runtime.settings import Settings, get_settings
+from store.database import Database
+from store.repositories.workers import WorkerRepository
+
+# A scheduler asks for the lead at every tick. Its row among the workers has an id that nobody outside it knows, so its
+# connections are known by the address that they share with this process.
+COUNT_RECENT_LOCAL_CONNECTIONS = text("""
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()
+      AND client_addr IS NOT DISTINCT FROM inet_client_addr()
+      AND state_change > clock_timestamp() - make_interval(secs => :seconds)
+""")
+STATEMENT_TIMEOUT_SECONDS = 5.0
+
+
+def find_problem(settings: Settings) -> str | None:
+    """What is wrong, in words; None where a scheduler has shown itself, and this machine has been heard, in a lease's
+    time. Several schedulers on one address cover for each other: give each an address of its own, as containers have.
+    """
+    database = Database(settings.database_url, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS)
+    seconds = settings.lease_seconds
+    try:
+        with database.session() as session:
+            if not WorkerRepository(session).list_live(within=timedelta(seconds=seconds), role="scheduler"):
+                return f"no scheduler has given a sign of life for {seconds:g} s"
+            if not session.scalar(COUNT_RECENT_LOCAL_CONNECTIONS, {"seconds": seconds}):
+                return f"the database has heard nothing from this machine for {seconds:g} s"
+    except DBAPIError as error:
+        return f"the database does not answer: {error.orig}"
+    finally:
+        database.dispose()
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(find_problem(get_settings()))

@@ -1,0 +1,98 @@
+"""Looks at a job's gate: whether it may compute now, and when to look again."""
+
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from greencore.policy.gate.evaluate import GateDecision, RunProgress, evaluate_gate
+from planning.epoch_estimate import EpochEstimate
+from runtime.settings import Settings
+from store.intensity.readings import GridRepository, get_job_basis
+from store.repositories.jobs import get_job_policy
+from store.tables import Job
+
+HOUR = timedelta(hours=1)
+# The forecast is renewed as often; where readings are shorter, each new one is looked at.
+GATE_EVALUATION_INTERVAL = timedelta(minutes=15)
+
+
+def is_gated(job: Job) -> bool:
+    """Whether the job's policy has a gate that may close."""
+    gate = job.policy.get("gate", {})
+    return bool(gate.get("mode", "none") != "none" or gate.get("pause_above") is not None)
+
+
+def evaluate_job_gate(
+    session: Session,
+    job: Job,
+    estimate: EpochEstimate | None,
+    settings: Settings,
+    *,
+    zone: str,
+    computing: bool,
+    at: datetime,
+) -> GateDecision:
+    """Holds a locked job's gate against what is expected of its zone, and keeps what was said in `job.gate`.
+
+    `job.not_before` becomes the time of the next evaluation. A job without an estimate runs: it cannot be planned.
+    """
+    if estimate is None:
+        return GateDecision(True, None, 0.0, False, False, False, "its duration is not known yet")
+    policy = get_job_policy(job)
+    before: dict[str, Any] = job.gate or {}
+    _, rho_max = policy.rho_range
+    progress = _progress(job, estimate, before, computing=computing)
+    deadline = _deadline(job, job.epochs * estimate.epoch_hours * rho_max + policy.gate.max_delay_hours, at)
+    # When the plan's slack is used up, the model must still be loaded before it trains.
+    latest_end = deadline - estimate.startup_hours * HOUR
+    basis, until = get_job_basis(job), max(latest_end, at)
+    known = GridRepository(session).load_snapshot(
+        zone, basis.signal, at, until, emission_factors=basis.emission_factors
+    )
+    in_force = known.resolve_intensity(at, stale_limit=settings.stale_limit, static=settings.static_mean(zone))
+    forecast = known.forecast_from(at)
+    decision = evaluate_gate(
+        policy,
+        progress,
+        now=at,
+        deadline=latest_end,
+        forecast=forecast,
+        intensity_gco2e_per_kwh=None if in_force is None else in_force.reading.gco2e_per_kwh,
+    )
+    current = forecast.at(at)
+    next_evaluations = [at + GATE_EVALUATION_INTERVAL, *([current.end] if current is not None else [])]
+    job.not_before = min([*next_evaluations, *([decision.until] if decision.until is not None else [])])
+    job.gate = {
+        **{name: value for name, value in asdict(decision).items() if name != "until"},
+        "at": at.isoformat(),
+        "until": None if decision.until is None else decision.until.isoformat(),
+        "deadline": deadline.isoformat(),
+        "pace": asdict(estimate),
+    }
+    return decision
+
+
+def _progress(job: Job, estimate: EpochEstimate, before: dict[str, Any], *, computing: bool) -> RunProgress:
+    done = job.steps_done / job.steps * job.epochs if job.steps else float(job.epochs_done)
+    within = min(max(done - job.epochs_done, 0.0), 1.0)
+    rho = job.rho if job.rho is not None else None
+    current = (1.0 - within) * estimate.epoch_hours * rho if within > 0 and rho is not None else 0.0
+    whole = job.epochs - job.epochs_done - (1 if current > 0 else 0)
+    return RunProgress(
+        epoch_left_hours=current,
+        work_left_hours=max(whole, 0) * estimate.epoch_hours,
+        rho=rho,
+        begun=job.started_at is not None,
+        computing=computing,
+        switch_hours=estimate.startup_hours,
+        committed=bool(before.get("committed", False)),
+        shut=bool(before.get("shut", False)),
+    )
+
+
+def _deadline(job: Job, longest_hours: float, at: datetime) -> datetime:
+    """The job's own, or, without one, its run length and the longest delay after its owner let go of it last."""
+    since = job.released_at or job.ready_at or at
+    return job.deadline if job.deadline is not None else since + longest_hours * HOUR

@@ -1,0 +1,102 @@
+"""Looks at a job that waits: the zone where it would run, whether its gate lets it, and when it would be over."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from greencore.carbon import Basis
+from greencore.policy.gate.evaluate import GateDecision
+from planning.epoch_estimate import estimate_epoch
+from planning.eta import compute_waiting_eta, update_eta
+from planning.placement import choose_zone, list_worker_zones
+from runtime.settings import Settings
+from runtime.site import explain_missing_worker
+from scheduler.job_gate import evaluate_job_gate, is_gated
+from store.repositories.workers import WorkerRepository
+from store.tables import Job, Worker
+
+log = structlog.get_logger()
+
+GATE_NOT_EVALUATED = "its gate could not be looked at, which is tried again"
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """The live training workers, and what the intensity of each zone that has a source counts."""
+
+    workers: Sequence[Worker]
+    bases: Mapping[str, Basis]
+
+    def zones(self, signal: str | None = None, emission_factors: str | None = None) -> list[str]:
+        """The zones that are served; where a signal or emission factors are given, only those that have these."""
+        served = (zone for zone in list_worker_zones(self.workers) if zone in self.bases)
+        return [
+            zone
+            for zone in served
+            if signal in (None, self.bases[zone].signal)
+            and emission_factors in (None, self.bases[zone].emission_factors)
+        ]
+
+
+def list_live_workers(session: Session, settings: Settings) -> Sequence[Worker]:
+    """The training workers that were seen within the time of a lease."""
+    return WorkerRepository(session).list_live(within=timedelta(seconds=settings.lease_seconds))
+
+
+def describe_missing_worker(job: Job, served: Collection[str]) -> str:
+    """Why a job waits that no live worker, all of which are in the zones `served`, could run."""
+    if job.zone_asked is not None:
+        return f"waits for a worker in zone {job.zone_asked}{explain_missing_worker(served)}"
+    if job.signal is None:
+        return "waits for a worker: none is alive"
+    factors = {None: "", "lifecycle": " with life-cycle factors"}.get(job.emission_factors, " with direct factors")
+    intensity = "an average" if job.signal == "average" else f"a {job.signal}"
+    return f"waits for a worker of a zone with {intensity} intensity{factors}: none is alive"
+
+
+def evaluate_or_skip_job(
+    session: Session, job: Job, evaluate: Callable[[], GateDecision | None]
+) -> GateDecision | None:
+    """What a look at one job finds. No job may hold up the others: one whose look fails is left as it was, with a
+    reason, and found to be None. Raises `DBAPIError` alone."""
+    try:
+        with session.begin_nested():
+            return evaluate()
+    except DBAPIError:
+        raise
+    except Exception as fault:
+        log.exception("job.not_looked_at", job=job.id, exc_info=fault)
+        job.reason = GATE_NOT_EVALUATED
+        return None
+
+
+def evaluate_waiting_job(
+    session: Session, job: Job, fleet: Fleet, settings: Settings, *, at: datetime
+) -> GateDecision | None:
+    """Place a locked job and look at its gate; None, with the reason in the job, where no worker could run it."""
+    # What has been priced on one basis stays with it.
+    zones = fleet.zones(job.signal, job.emission_factors) if job.zone_asked is None else fleet.zones()
+    if not zones or (job.zone_asked is not None and job.zone_asked not in zones):
+        job.reason = describe_missing_worker(job, zones)
+        return None
+    estimate = estimate_epoch(session, job, settings, device=job.device or fleet.workers[0].device)
+    zone, why = job.zone_asked, "no gate"
+    if zone is None and job.energy_kwh > 0 and job.zone in zones:
+        zone, why = job.zone, "goes on in the zone where it has run"
+    if zone is None:
+        placement = choose_zone(session, zones, fleet.bases, estimate, job.epochs, at=at)
+        assert placement is not None
+        zone, why = placement.zone, placement.reason
+    job.zone = zone
+    if job.signal is None:
+        job.signal, job.emission_factors = fleet.bases[zone].signal, fleet.bases[zone].emission_factors
+    decision = GateDecision(True, None, 0.0, False, False, False, why)
+    if is_gated(job):
+        decision = evaluate_job_gate(session, job, estimate, settings, zone=zone, computing=False, at=at)
+    there = sum(worker.zone == zone for worker in fleet.workers)
+    update_eta(job, compute_waiting_eta(session, job, estimate, workers=there, at=at))
+    return decision

@@ -1,0 +1,74 @@
+"""Sends new jobs to be prepared: a few for each worker, whose turn it is among the owners first."""
+
+from collections import Counter
+from datetime import datetime, timedelta
+
+import structlog
+from kombu.exceptions import OperationalError as BrokerDown
+
+from runtime.settings import Settings
+from runtime.tracing import add_event
+from scheduler.broker import Broker
+from store.database import Database
+from store.lifecycle.queue import QueueRepository, fair_order
+from store.lifecycle.status import JobStatus
+from store.repositories.workers import WorkerRepository
+from worker.app import PREPARE_QUEUE, PREPARE_TASK
+
+log = structlog.get_logger()
+
+# One that is worked on, and one that waits, so that no worker is ever without.
+MESSAGES_PER_PREPARE_WORKER = 2
+# Preparing takes no lease. It may take as many times as long as a job waits for an idle training worker.
+PREPARE_TIMEOUT_FACTOR = 4
+
+
+def dispatch_new_jobs(database: Database, broker: Broker, settings: Settings, *, at: datetime) -> None:
+    """Send jobs that wait for validation to the prepare workers, and again what nobody has prepared in time."""
+    redispatch_after = prepare_timeout(settings)
+    with database.session() as session:
+        queue = QueueRepository(session)
+        if not queue.try_lock_dispatch():
+            return
+        workers = WorkerRepository(session).list_live(within=timedelta(seconds=settings.lease_seconds), role="prepare")
+        sent = queue.list_dispatched(JobStatus.VALIDATING, at=at, redispatch_after=redispatch_after)
+        free = MESSAGES_PER_PREPARE_WORKER * max(len(workers), 1) - len(sent)
+        if free <= 0:
+            return
+        jobs_per_owner = Counter(owner for owner, _ in sent)
+        messages: dict[str, tuple[str, str]] = {}
+        for job in fair_order(
+            queue.list_waiting(JobStatus.VALIDATING, at=at, redispatch_after=redispatch_after), jobs_per_owner
+        ):
+            if len(messages) == free:
+                break
+            row = queue.lock(job.id, JobStatus.VALIDATING)
+            if row is not None:
+                row.dispatched_at = at
+                jobs_per_owner[job.owner] += 1
+                messages[job.id] = (PREPARE_TASK, PREPARE_QUEUE)
+    send_job_messages(database, broker, messages)
+
+
+def prepare_timeout(settings: Settings) -> timedelta:
+    """After so long, a message to a prepare worker that came to nothing is sent again."""
+    return timedelta(seconds=PREPARE_TIMEOUT_FACTOR * settings.redispatch_seconds)
+
+
+def send_job_messages(database: Database, broker: Broker, messages: dict[str, tuple[str, str]]) -> None:
+    """Send each job's message, given as task and queue, now that its row says that it was sent.
+
+    In this order no worker finds the row locked and takes the message for a second one. A crash in between loses
+    messages that are sent again in time; where the broker is away, the rows say so at once.
+    """
+    left = dict(messages)
+    try:
+        for job_id, (task, queue) in messages.items():
+            broker.send(task, job_id, queue=queue)
+            del left[job_id]
+            add_event("job.dispatched", greentune__job=job_id)
+            log.info("job.dispatched", job=job_id, queue=queue)
+    except BrokerDown as error:
+        log.warning("broker.unreachable", jobs=len(left), error=str(error))
+        with database.session() as session:
+            QueueRepository(session).clear_dispatch(*left)

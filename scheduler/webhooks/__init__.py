@@ -1,0 +1,1 @@
+"""Webhook deliveries: what to send, and one attempt to send it."""

@@ -1,0 +1,203 @@
+"""Tells webhooks what there is to tell, in threads of its own: no job waits for a receiver."""
+
+import json
+import random
+import threading
+from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from datetime import timedelta
+from http import HTTPStatus
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+from standardwebhooks import Webhook as Signer
+
+from greencore.clock import utc_now
+from runtime.settings import Settings
+from scheduler.webhooks.request import (
+    ConnectionOptions,
+    RequestCancelled,
+    Undeliverable,
+    WebhookRequest,
+    WebhookResponse,
+)
+from store.database import Database
+from store.repositories.deliveries import ClaimedDelivery, DeliveryRepository
+from store.repositories.webhooks import derive_signing_secret
+from store.webhook_url import parse_networks
+
+log = structlog.get_logger()
+
+MAX_CONCURRENT = 8
+MAX_CONCURRENT_PER_HOST = 2
+MAX_CONCURRENT_PER_OWNER = 4
+# Longer than an attempt takes: whoever died with a message loses it to another by then.
+DELIVERY_LEASE = timedelta(minutes=2)
+# After the first attempt 15 s, then 1, 4, 16 and 64 minutes, 4.3 and 17 hours: 8 attempts take about a day.
+FIRST_RETRY_DELAY = timedelta(seconds=15)
+BACKOFF_FACTOR = 4.0
+MAX_RETRY_DELAY = timedelta(days=1)
+JITTER = 0.2
+# Of what the process is given to stop, so that a receiver that is about to answer is not told twice.
+SHUTDOWN_GRACE_SECONDS = 2.0
+
+
+class WebhookSender:
+    """Sends what is due, several messages at once, few of them to one host or of one owner.
+
+    A message is put off in the database before it is sent, and settled there after: whoever dies in between loses
+    none, and a receiver may be told twice.
+    """
+
+    def __init__(self, database: Database, settings: Settings, *, options: ConnectionOptions | None = None) -> None:
+        """Raises `runtime.settings.SecretKeyMissing` where there is nothing to sign with."""
+        self._database, self._secret = database, settings.secret
+        self._max_attempts = settings.webhook_max_attempts
+        self._options = options or ConnectionOptions(parse_networks(settings.webhook_private_networks))
+        self._pool = ThreadPoolExecutor(MAX_CONCURRENT, thread_name_prefix="webhooks")
+        # Nobody who has a moment only waits for a query: the tick calls `start_round`.
+        self._lock, self._claim_lock = threading.Lock(), threading.Lock()
+        self._closed = False
+        self._rounds: set[Future[None]] = set()
+        self._requests: set[WebhookRequest] = set()
+        self._hosts: Counter[str] = Counter()
+        self._owners: Counter[str] = Counter()
+
+    def start_round(self) -> None:
+        """Have one more thread look for what is due, unless all are at it."""
+        with self._lock:
+            if not self._closed and len(self._rounds) < MAX_CONCURRENT:
+                begun = self._pool.submit(self._round)
+                self._rounds.add(begun)
+                # Called at once, in this thread, where the round is over already.
+                begun.add_done_callback(self._rounds.discard)
+
+    def wait(self) -> None:
+        """Return once all that was due is settled."""
+        while rounds := set(self._rounds):
+            wait(rounds)
+
+    def close(self) -> None:
+        """Stop after what is being sent, or amidst it where that takes long: the next leader sends it again."""
+        with self._lock:
+            self._closed = True
+            rounds = set(self._rounds)
+        wait(rounds, SHUTDOWN_GRACE_SECONDS)
+        with self._lock:
+            for request in self._requests:
+                request.cancel()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _round(self) -> None:
+        """Send until nothing is due."""
+        try:
+            while not self._closed and (claimed := self._claim()) is not None:
+                # Where one was due there may be more.
+                self.start_round()
+                self._deliver(claimed)
+        except Exception as fault:  # a thread's fault would be seen by nobody
+            if isinstance(fault, DBAPIError):
+                log.warning("webhooks.unsettled", error=str(fault.orig).strip())
+            else:
+                log.exception("webhooks.failed", exc_info=fault)
+
+    def _claim(self) -> ClaimedDelivery | None:
+        with self._claim_lock:
+            with self._lock:
+                full_hosts = [host for host, count in self._hosts.items() if count >= MAX_CONCURRENT_PER_HOST]
+                full_owners = [owner for owner, count in self._owners.items() if count >= MAX_CONCURRENT_PER_OWNER]
+            with self._database.session() as session:
+                claimed = DeliveryRepository(session).claim(
+                    lease=DELIVERY_LEASE, full_hosts=full_hosts, full_owners=full_owners
+                )
+            if claimed is not None:
+                with self._lock:
+                    self._hosts[claimed.host] += 1
+                    self._owners[claimed.owner] += 1
+            return claimed
+
+    def _deliver(self, claimed: ClaimedDelivery) -> None:
+        request = WebhookRequest(self._options)
+        with self._lock:
+            self._requests.add(request)
+        try:
+            self._send(claimed, request)
+        finally:
+            with self._lock:
+                self._requests.discard(request)
+                for counter, key in ((self._hosts, claimed.host), (self._owners, claimed.owner)):
+                    counter[key] -= 1
+                    if not counter[key]:
+                        del counter[key]
+
+    def _send(self, claimed: ClaimedDelivery, request: WebhookRequest) -> None:
+        body = json.dumps(claimed.payload, ensure_ascii=False, separators=(",", ":"))
+        at = utc_now()
+        headers = {
+            "Content-Type": "application/json",
+            "User-Agent": "GreenTune",
+            "webhook-id": claimed.id,
+            "webhook-timestamp": str(int(at.timestamp())),
+            "webhook-signature": Signer(derive_signing_secret(self._secret, claimed.webhook_id)).sign(
+                claimed.id, at, body
+            ),
+        }
+        try:
+            response = request.post(claimed.url, body.encode(), headers)
+        except RequestCancelled:
+            with self._database.session() as session:
+                DeliveryRepository(session).release(claimed)
+        except Undeliverable as error:
+            self._record_failure(claimed, str(error))
+        except Exception as fault:  # a message that can never be sent must be given up like any other
+            log.exception("webhook.not_sent", delivery=claimed.id, webhook=claimed.webhook_id, exc_info=fault)
+            self._record_failure(claimed, f"it could not be sent; an operator finds why in the log under {claimed.id}")
+        else:
+            self._record_response(claimed, response)
+
+    def _record_response(self, claimed: ClaimedDelivery, response: WebhookResponse) -> None:
+        status = response.status
+        if HTTPStatus(200) <= status < HTTPStatus(300):
+            with self._database.session() as session:
+                DeliveryRepository(session).mark_delivered(claimed, status=status)
+            log.info("webhook.delivered", delivery=claimed.id, webhook=claimed.webhook_id, attempt=claimed.attempt)
+        elif status == HTTPStatus.GONE:
+            with self._database.session() as session:
+                DeliveryRepository(session).disable_gone_webhook(
+                    claimed, status=status, error="its receiver answered 410: gone"
+                )
+            log.info("webhook.disabled", webhook=claimed.webhook_id, reason="410")
+        else:
+            error = f"answered {status}" + (", and redirects are not followed" if 300 <= status < 400 else "")
+            self._record_failure(claimed, error, status=status, retry_after=response.retry_after)
+
+    def _record_failure(
+        self, claimed: ClaimedDelivery, error: str, *, status: int | None = None, retry_after: timedelta | None = None
+    ) -> None:
+        retry_in = (
+            None
+            if claimed.attempt >= self._max_attempts
+            else compute_retry_delay(claimed.attempt, retry_after=retry_after)
+        )
+        with self._database.session() as session:
+            deliveries = DeliveryRepository(session)
+            disabled = deliveries.record_failure(claimed, status=status, error=error, retry_in=retry_in)
+        log.info(
+            "webhook.failed",
+            delivery=claimed.id,
+            webhook=claimed.webhook_id,
+            attempt=claimed.attempt,
+            error=error,
+            again_after_s=retry_in and round(retry_in.total_seconds()),
+        )
+        if disabled is not None:
+            log.warning("webhook.disabled", webhook=claimed.webhook_id, reason=disabled)
+
+
+def compute_retry_delay(attempt: int, *, retry_after: timedelta | None = None) -> timedelta:
+    """How long to wait after the `attempt`-th attempt, counted from 1: longer each time, and as long as the receiver
+    has asked for, but a day at most."""
+    # The number of attempts is a setting, and powers end somewhere.
+    planned = min(FIRST_RETRY_DELAY * BACKOFF_FACTOR ** min(attempt - 1, 10), MAX_RETRY_DELAY)
+    jittered = planned * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreads load, guards nothing
+    return min(max(jittered, retry_after or timedelta(0)), MAX_RETRY_DELAY)

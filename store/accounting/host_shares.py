@@ -1,0 +1,191 @@
+"""Shares out the processor and memory of a host among the attempts that run on it at the same time.
+
+Every attempt meters the whole host. Of a stretch in which several run each is billed its GPUs' share of all GPUs that
+they hold; an attempt without a GPU counts as one with one GPU, so that attempts without any share evenly. Times are
+seconds of the host's monotonic clock, which all its processes share and which never leaps.
+
+An attempt joins and leaves under a lock of the host, at the second that its clock shows while it holds that lock, and
+shares are taken under it, too: what was shared out before cannot change by who joins or leaves later.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from itertools import pairwise
+
+from sqlalchemy import func, or_, select, tuple_
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from greencore.energy import EnergyInterval
+from store.accounting.energy_totals import add_to_idle_energy
+from store.tables import Job, MeteredAttempt, MeteredHost
+
+HOST = ""
+"""The name of the host itself in `MeteredHost.idle`, beside the UUIDs of its GPUs."""
+
+
+@dataclass(frozen=True)
+class IdleSample:
+    """What a host used from one second of its monotonic clock to another: processor, memory, and GPUs by their UUID."""
+
+    start: float
+    end: float
+    cpu_kwh: float
+    ram_kwh: float
+    gpu_kwh: dict[str, float]
+
+    @property
+    def resources(self) -> dict[str, dict[str, float]]:
+        """The energy of the host and of each GPU, by component."""
+        host = {HOST: {"cpu": self.cpu_kwh, "ram": self.ram_kwh}}
+        return host | {uuid: {"gpu": kwh} for uuid, kwh in self.gpu_kwh.items()}
+
+
+def join_host(
+    session: Session, attempt: MeteredAttempt, *, host: str, gpus: Sequence[str], monotonic: Callable[[], float]
+) -> None:
+    """Have an attempt share the host from now on. Nothing changes where it does already."""
+    if attempt.host_from is not None:
+        return
+    _lock(session, host)
+    attempt.host, attempt.gpus = host, list(gpus)
+    attempt.host_from = attempt.host_seen = monotonic()
+
+
+def leave_host(session: Session, attempt: MeteredAttempt, *, monotonic: Callable[[], float] | None = None) -> None:
+    """Have an attempt share its host no longer: from now on, or, where its worker died, from when it was seen last."""
+    if attempt.host is None or attempt.host_until is not None:
+        return
+    _lock(session, attempt.host)
+    attempt.host_until = attempt.host_seen if monotonic is None else monotonic()
+
+
+def lock_hosts(session: Session, jobs: Sequence[Job]) -> None:
+    """Lock the hosts of running attempts of several locked jobs before anything is added to totals of energy: who has a
+    host locked may wait for those."""
+    query = select(MeteredAttempt.host).where(
+        tuple_(MeteredAttempt.job_id, MeteredAttempt.attempt).in_([(job.id, job.attempts) for job in jobs]),
+        MeteredAttempt.host.is_not(None),
+    )
+    for host in sorted({host for host in session.scalars(query) if host is not None}):
+        _lock(session, host)
+
+
+def allocate_host_energy(session: Session, attempt: MeteredAttempt, interval: EnergyInterval) -> list[EnergyInterval]:
+    """An attempt's interval in parts in which the same attempts run, each with the attempt's share of the host.
+
+    The parts follow one another; the energy of the GPUs stays whole. An attempt that never joined a host is billed all
+    of it; one is billed nothing of the host before it joined and after it left.
+    """
+    if attempt.host is None or attempt.host_from is None or interval.monotonic_start is None:
+        return [interval]
+    _lock(session, attempt.host)
+    start = interval.monotonic_start
+    end = start + (interval.end - interval.start).total_seconds()
+    others = _running_attempts(session, attempt.host, start, end)
+    if end <= start:
+        return [_take_share(interval, attempt, others, at=start)]
+    edges = {edge for other in others for edge in (other.host_from, other.host_until) if edge is not None}
+    cuts = [start, *sorted(edge for edge in edges if start < edge < end), end]
+    parts = []
+    for begin, until in pairwise(cuts):
+        first = interval.start if begin == start else interval.start + timedelta(seconds=begin - start)
+        last = interval.end if until == end else interval.start + timedelta(seconds=until - start)
+        parts.append(_take_share(interval.slice(first, last), attempt, others, at=(begin + until) / 2))
+    return parts
+
+
+def store_idle_energy(
+    session: Session, host: str, zone: str, samples: Sequence[IdleSample], *, silent_seconds: float
+) -> int:
+    """Add what no attempt used of these samples, earliest first, to the zone's idle energy; return how many were used.
+
+    A stretch is counted once, however many processes sample it. From the last sign of life of an attempt that has been
+    silent for `silent_seconds` on, it is not known whether it runs: samples that reach beyond wait for that to be
+    known. In a sample that jobs used in part the idle power is taken for no more than that of the last sample that none
+    used.
+    """
+    row = _lock(session, host)
+    if not samples:
+        return 0
+    attempts = _running_attempts(session, host, samples[0].start, samples[-1].end)
+    known_until = _known_until(session, attempts, silent_seconds)
+    used = [sample for sample in samples if sample.end <= known_until]
+    idle = dict(row.idle)
+    kwh: dict[str, float] = {}
+    for sample in used:
+        for resource, energy in sample.resources.items():
+            known = idle.get(resource, {"until": sample.start})
+            holders = [one for one in attempts if resource == HOST or resource in one.gpus]
+            begin, seconds = max(sample.start, known["until"]), sample.end - sample.start
+            empty = _empty_seconds(holders, begin, sample.end)
+            whole = empty >= seconds * 0.999
+            power = {part: kwh / seconds for part, kwh in energy.items()} if seconds > 0 else {}
+            if not whole and "power" in known:
+                power = {part: min(mean, known["power"].get(part, mean)) for part, mean in power.items()}
+            for part, mean in power.items():
+                kwh[part] = kwh.get(part, 0.0) + mean * empty
+            idle[resource] = {**known, "until": max(known["until"], sample.end), **({"power": power} if whole else {})}
+    row.idle = idle
+    if any(kwh.values()):
+        add_to_idle_energy(session, zone, kwh)
+    return len(used)
+
+
+def _lock(session: Session, host: str) -> MeteredHost:
+    session.execute(insert(MeteredHost).values(id=host, idle={}).on_conflict_do_nothing())
+    return session.get_one(MeteredHost, host, with_for_update=True, populate_existing=True)
+
+
+def _running_attempts(session: Session, host: str, start: float, end: float) -> Sequence[MeteredAttempt]:
+    """The attempts that share the host at any time from `start` to `end`."""
+    session.flush()
+    query = (
+        select(MeteredAttempt)
+        .where(
+            MeteredAttempt.host == host,
+            MeteredAttempt.host_from <= end,
+            or_(MeteredAttempt.host_until.is_(None), MeteredAttempt.host_until > start),
+        )
+        .execution_options(populate_existing=True)
+    )
+    return session.scalars(query).all()
+
+
+def _take_share(
+    part: EnergyInterval, attempt: MeteredAttempt, others: Sequence[MeteredAttempt], *, at: float
+) -> EnergyInterval:
+    there = [other for other in others if other.host_from is not None and _shares(other, at)]
+    weights = {(other.job_id, other.attempt): max(1, len(other.gpus)) for other in there}
+    own = weights.get((attempt.job_id, attempt.attempt), 0)
+    share = own / sum(weights.values()) if own else 0.0
+    return replace(part, cpu_kwh=part.cpu_kwh * share, ram_kwh=part.ram_kwh * share)
+
+
+def _shares(attempt: MeteredAttempt, at: float) -> bool:
+    assert attempt.host_from is not None
+    return attempt.host_from <= at and (attempt.host_until is None or at < attempt.host_until)
+
+
+def _known_until(session: Session, attempts: Sequence[MeteredAttempt], silent_seconds: float) -> float:
+    now = session.scalar(select(func.now()))
+    assert now is not None
+    silent = [
+        attempt.host_seen
+        for attempt in attempts
+        if attempt.host_until is None
+        and attempt.host_seen is not None
+        and (now - attempt.seen_at).total_seconds() > silent_seconds
+    ]
+    return min(silent, default=float("inf"))
+
+
+def _empty_seconds(attempts: Sequence[MeteredAttempt], start: float, end: float) -> float:
+    """How long no attempt ran between two times."""
+    empty, reached = 0.0, start
+    for attempt in sorted(attempts, key=lambda one: one.host_from or 0.0):
+        assert attempt.host_from is not None
+        empty += max(0.0, min(attempt.host_from, end) - reached)
+        reached = max(reached, end if attempt.host_until is None else attempt.host_until)
+    return empty + max(0.0, end - reached)

@@ -1,0 +1,87 @@
+"""Compares a job that is over with what it would have emitted otherwise, and says what saved how much."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from greencore.carbon import IntensitySeries, NoReading
+from greencore.carbon.accounting.counterfactuals import Counterfactual, estimate_counterfactuals
+from greencore.carbon.accounting.run_parts import total_hours
+from greencore.carbon.accounting.savings import attribute_savings
+from runtime.settings import Settings
+from store.accounting.emissions import EmissionsRepository
+from store.accounting.work_breakdown import attribute_energy
+from store.intensity.readings import GridRepository, get_job_basis
+from store.lifecycle.status import JobStatus
+from store.tables import Job
+
+
+def compute_counterfactuals(session: Session, job: Job, settings: Settings) -> dict[str, Any]:
+    """The counterfactuals by name and the savings, as `jobs.counterfactuals` keeps them; or why they are `missing`."""
+    begins, ends = job.ready_at or job.created_at, job.finished_at
+    if job.status is not JobStatus.SUCCEEDED:
+        return _missing(f"the job {_ended(job)} without a result, so there is nothing to compare")
+    unpriced_kwh = EmissionsRepository(session).get_unpriced_energy(job.id).energy_kwh
+    if unpriced_kwh > 0:
+        return _missing(f"{unpriced_kwh:.4g} of its {job.energy_kwh:.4g} kWh have no price, so nothing can be compared")
+    attribution = attribute_energy(session, job)
+    if (
+        ends is None
+        or attribution.flops_share is None
+        or not any(part.in_epoch and part.hours > 0 for part in attribution.parts)
+    ):
+        return _missing("no epoch was finished, so there is nothing to compare")
+    if job.zone is None:
+        return _missing("it is not known where it ran")
+    ends = max(ends, begins)
+    longest = begins + timedelta(hours=total_hours(attribution.parts) / min(1.0, attribution.flops_share))
+    series = _known(session, job, job.zone, begins, max(ends, longest, job.deadline or ends), settings)
+    try:
+        estimates = estimate_counterfactuals(
+            attribution.parts,
+            share=attribution.flops_share,
+            earliest_start=begins,
+            deadline=job.deadline,
+            finished=ends,
+            series=series,
+        )
+        saved = attribute_savings(
+            attribution.parts,
+            full_gco2e=estimates[0].emissions_gco2e,
+            earliest_start=begins,
+            series=series,
+            gate_gco2e=attribution.gate_gco2e,
+            lost_gco2e=attribution.lost_gco2e,
+        )
+    except NoReading as error:
+        return _missing(str(error))
+    return {
+        **{estimate.name: _stored(estimate) for estimate in estimates},
+        **{f"{name}_saving": share for name, share in asdict(saved).items()},
+    }
+
+
+def _missing(why: str) -> dict[str, Any]:
+    return {"missing": why}
+
+
+def _ended(job: Job) -> str:
+    return "was cancelled" if job.status is JobStatus.CANCELLED else "failed"
+
+
+def _known(
+    session: Session, job: Job, zone: str, start: datetime, end: datetime, settings: Settings
+) -> IntensitySeries:
+    """What the fallback chain knows of the job's zone from `start` to `end`; times to come by the forecast."""
+    end = max(end, start + timedelta(seconds=1))
+    static = settings.static_mean(zone)
+    return GridRepository(session).series_with_fallback(
+        zone, get_job_basis(job), start, end, stale_limit=settings.stale_limit, static=static
+    )
+
+
+def _stored(estimate: Counterfactual) -> Mapping[str, Any]:
+    return {**asdict(estimate), "start": estimate.start.isoformat(), "end": estimate.end.isoformat()}

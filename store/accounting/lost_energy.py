@@ -1,0 +1,166 @@
+"""Estimates the energy that an attempt used after its last stored interval, where it ended without storing it."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.orm import Session
+
+from greencore.energy import LONGEST_INTERVAL_SECONDS
+from greencore.energy import EnergyInterval as Metered
+from runtime.site import UNKNOWN_ZONE
+from store.accounting.energy_totals import add_to_idle_energy, add_to_totals
+from store.accounting.host_shares import leave_host
+from store.tables import EnergyInterval, Epoch, Event, Job, MeteredAttempt
+
+# What a device draws of which nothing is known; `GREENTUNE_ASSUMED_POWER_W` puts the operator's figure in its place.
+ASSUMED_POWER_W = {"gpu": 500.0, "cpu": 60.0}
+# Shorter than that, a stretch is the time that a write takes.
+SHORTEST_SECONDS = 0.1
+JOULES_PER_KWH = 3.6e6
+
+MEAN_POWER = "the attempt's mean power"
+ASSUMED_POWER = "the device's assumed power"
+
+
+class _Power(NamedTuple):
+    """Watts by component, and what they are."""
+
+    watts: Mapping[str, float]
+    basis: str
+
+    @property
+    def method(self) -> str:
+        return f"lost with its worker: estimate by {self.basis}"
+
+
+def end_attempt_metering(session: Session, job: Job, *, at: datetime) -> None:
+    """Close the metering of a locked job's attempt, and store an estimate of the energy that it did not store.
+
+    The stretch begins with what was not stored at the newest renewal of the lease, or with the end of an interval that
+    was stored later, and ends with that renewal: nothing is known of the time after it. It is stored in intervals of at
+    most a minute, marked `lost` and without a price, which they get as they are settled. Nothing is done where the
+    attempt has closed its meter itself.
+    """
+    attempt = session.get(MeteredAttempt, (job.id, job.attempts), populate_existing=True)
+    if attempt is None or attempt.ended_at is not None:
+        return
+    now = session.scalar(select(func.now()))
+    assert now is not None
+    attempt.ended_at = now
+    died = attempt.host is not None and attempt.host_until is None
+    leave_host(session, attempt)
+    if died:
+        _add_unclaimed_share_to_idle(session, job, attempt, at=now)
+    stored_until = session.scalar(select(func.max(EnergyInterval.finished_at)).where(*_of(attempt)))
+    since, seconds = attempt.unstored_since, attempt.unstored_seconds
+    if stored_until is not None and stored_until > since:
+        seconds -= (stored_until - since).total_seconds()
+        since = stored_until
+    if seconds < SHORTEST_SECONDS:
+        return
+    power = _power(session, attempt, job.device)
+    kwh = {component: watts * seconds / JOULES_PER_KWH for component, watts in power.watts.items()}
+    _store(session, job, attempt, since=since, seconds=seconds, kwh=kwh, method=power.method)
+    reason = f"the last {seconds:.0f} s of attempt {attempt.attempt}, by {power.basis}"
+    data = {"attempt": attempt.attempt, "seconds": seconds, "energy_kwh": sum(kwh.values()), "reason": reason}
+    session.add(Event(job_id=job.id, at=at, type="energy.lost", data=data))
+
+
+def _of(attempt: MeteredAttempt) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return EnergyInterval.job_id == attempt.job_id, EnergyInterval.attempt == attempt.attempt
+
+
+def _power(session: Session, attempt: MeteredAttempt, device: str | None) -> _Power:
+    seconds = func.extract("epoch", EnergyInterval.finished_at - EnergyInterval.started_at)
+    sums = [func.sum(column) for column in (EnergyInterval.cpu_kwh, EnergyInterval.gpu_kwh, EnergyInterval.ram_kwh)]
+    *kwh, stored_seconds = session.execute(select(*sums, func.sum(seconds)).where(*_of(attempt))).one()
+    if stored_seconds:
+        watts = [used * JOULES_PER_KWH / float(stored_seconds) for used in kwh]
+        return _Power(dict(zip(("cpu", "gpu", "ram"), watts, strict=True)), MEAN_POWER)
+    kind = "cpu" if device in (None, "cpu") else "gpu"
+    return _Power({"cpu": 0.0, "gpu": 0.0, "ram": 0.0, kind: _assumed(attempt, kind)}, ASSUMED_POWER)
+
+
+def _add_unclaimed_share_to_idle(session: Session, job: Job, attempt: MeteredAttempt, *, at: datetime) -> None:
+    """Add to the idle energy what the others on the host left to an attempt that was dead, and not known to be.
+
+    That is its share of the stretches that they have stored since; of what they store later they are billed all. None
+    where no other has been seen since: the host itself may be down.
+    """
+    silent = at - attempt.seen_at
+    query = select(MeteredAttempt).where(
+        MeteredAttempt.host == attempt.host,
+        MeteredAttempt.host_until.is_(None),
+        MeteredAttempt.seen_at > attempt.seen_at + silent / 2,
+    )
+    others = session.scalars(query.execution_options(populate_existing=True)).all()
+    if not others:
+        return
+    power = _power(session, attempt, job.device)
+    if power.basis == MEAN_POWER:
+        weights = [max(1, len(other.gpus)) for other in others]
+        since = attempt.host_seen or 0.0
+        stored = [min(max(0.0, _stored_until(session, other) - since), silent.total_seconds()) for other in others]
+        seconds = sum(weight * each for weight, each in zip(weights, stored, strict=True)) / sum(weights)
+        left = {part: power.watts[part] * seconds / JOULES_PER_KWH for part in ("cpu", "ram")}
+        add_to_idle_energy(session, job.zone or UNKNOWN_ZONE, left)
+
+
+def _stored_until(session: Session, attempt: MeteredAttempt) -> float:
+    """The second of its host's monotonic clock up to which the energy of an attempt that runs is stored."""
+    newest = session.scalar(select(func.max(EnergyInterval.finished_at)).where(*_of(attempt)))
+    since = 0.0 if newest is None else max(0.0, (newest - attempt.unstored_since).total_seconds())
+    return (attempt.host_seen or 0.0) - attempt.unstored_seconds + since
+
+
+def _assumed(attempt: MeteredAttempt, kind: str) -> float:
+    return ASSUMED_POWER_W[kind] if attempt.assumed_power_w is None else attempt.assumed_power_w
+
+
+def _store(
+    session: Session,
+    job: Job,
+    attempt: MeteredAttempt,
+    *,
+    since: datetime,
+    seconds: float,
+    kwh: Mapping[str, float],
+    method: str,
+) -> None:
+    stretch = Metered(
+        start=since,
+        end=since + timedelta(seconds=seconds),
+        cpu_kwh=kwh["cpu"],
+        gpu_kwh=kwh["gpu"],
+        ram_kwh=kwh["ram"],
+        cpu_method=method,
+        gpu_method=method,
+        ram_method=method,
+    )
+    unfinished = select(Epoch.number).where(
+        Epoch.job_id == job.id, Epoch.attempt == attempt.attempt, Epoch.finished_at.is_(None)
+    )
+    epoch = session.scalar(unfinished.limit(1)) or 0
+    zone = job.zone or UNKNOWN_ZONE
+    for part in stretch.split(LONGEST_INTERVAL_SECONDS):
+        session.add(
+            EnergyInterval(
+                job_id=job.id,
+                epoch=epoch,
+                attempt=attempt.attempt,
+                started_at=part.start,
+                finished_at=part.end,
+                cpu_kwh=part.cpu_kwh,
+                gpu_kwh=part.gpu_kwh,
+                ram_kwh=part.ram_kwh,
+                method={component: method for component, used in kwh.items() if used} or {"cpu": method},
+                zone=zone,
+                intensity_estimated=True,
+                pue=attempt.pue,
+                lost=True,
+            )
+        )
+    job.energy_kwh += stretch.energy_kwh
+    add_to_totals(session, zone, kwh)

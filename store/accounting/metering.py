@@ -1,0 +1,87 @@
+"""What an attempt writes of its meter: that it shares a host, its energy, and that it is closed. Raises `LeaseLost`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from greencore.carbon import PricedInterval
+from greencore.energy import EnergyInterval as MeteredInterval
+from store.accounting.host_shares import allocate_host_energy, join_host, leave_host
+from store.lifecycle import progress
+from store.lifecycle.leases import Lease, lock_leased_job
+from store.repositories.jobs import JobRepository
+from store.tables import EnergyInterval, MeteredAttempt
+
+
+def begin_sharing(
+    session: Session, lease: Lease, *, host: str, gpus: Sequence[str], monotonic: Callable[[], float]
+) -> None:
+    """Have the attempt share its host's processor and memory with the others that run there, from now on."""
+    lock_leased_job(session, lease)
+    join_host(session, _attempt(session, lease), host=host, gpus=gpus, monotonic=monotonic)
+
+
+def end_sharing(session: Session, lease: Lease, *, monotonic: Callable[[], float]) -> None:
+    """Have the attempt share its host no longer, from now on."""
+    lock_leased_job(session, lease)
+    leave_host(session, _attempt(session, lease), monotonic=monotonic)
+
+
+def store_energy(
+    session: Session,
+    lease: Lease,
+    epoch: int,
+    interval: MeteredInterval,
+    *,
+    price: Callable[[MeteredInterval], Sequence[PricedInterval]],
+) -> bool:
+    """Store the attempt's share of a metered interval, in parts of one share and one intensity each.
+
+    Returns False where the interval is there already, because its writer never heard that it was committed.
+    """
+    lock_leased_job(session, lease)
+    if _is_stored(session, lease, interval):
+        return False
+    attempt = _attempt(session, lease)
+    parts = allocate_host_energy(session, attempt, interval)
+    attempt.shared_out_kwh += interval.energy_kwh - sum(part.energy_kwh for part in parts)
+    for part in parts:
+        progress.add_energy(session, lease, epoch, part, price(part))
+    return True
+
+
+def record_silent_meters(session: Session, lease: Lease, methods: Mapping[str, str], *, at: datetime) -> None:
+    """Record an event for the parts of the machine (cpu, gpu, ram) whose meters have stopped answering, each with the
+    method by which its energy is found instead."""
+    lock_leased_job(session, lease)
+    reason = "; ".join(f"{part}: {method}" for part, method in sorted(methods.items()))
+    JobRepository(session).record(
+        lease.job_id, "energy.meter_silent", at=at, attempt=lease.attempt, methods=dict(methods), reason=reason
+    )
+
+
+def close_meter(session: Session, lease: Lease, *, at: datetime, tracker_kwh: float | None) -> None:
+    """Note that all of the attempt's energy is stored, and keep CodeCarbon's own total of it, less what others used."""
+    attempt = _attempt(session, lease)
+    if attempt.ended_at is not None:
+        return
+    lock_leased_job(session, lease)
+    attempt.ended_at = at
+    own_kwh = None if tracker_kwh is None else max(0.0, tracker_kwh - attempt.shared_out_kwh)
+    progress.add_tracker_total(session, lease, at=at, tracker_kwh=own_kwh)
+
+
+def _attempt(session: Session, lease: Lease) -> MeteredAttempt:
+    return session.get_one(MeteredAttempt, (lease.job_id, lease.attempt), populate_existing=True)
+
+
+def _is_stored(session: Session, lease: Lease, interval: MeteredInterval) -> bool:
+    known = select(EnergyInterval.id).where(
+        EnergyInterval.job_id == lease.job_id,
+        EnergyInterval.attempt == lease.attempt,
+        EnergyInterval.started_at == interval.start,
+        EnergyInterval.finished_at > EnergyInterval.started_at,
+    )
+    return interval.end > interval.start and session.scalar(known.limit(1)) is not None

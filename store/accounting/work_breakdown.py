@@ -1,0 +1,259 @@
+"""Divides a job's metered energy into the work that its result came of and what was lost, with the delays between."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
+
+from greencore.carbon.accounting.pricing import TimeSpan
+from greencore.carbon.accounting.run_parts import Delay, RunPart
+from store.lifecycle.status import FINAL, HELD_BY_A_WORKER, JobStatus
+from store.tables import Epoch, Event, Job, Step
+
+HOUR = timedelta(hours=1)
+BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
+TRAINING_STARTED, GATE_CLOSED = "training.started", "gate.closed"
+TRANSITIONS = {f"job.{status}": status for status in JobStatus}
+IN_OWNERS_HANDS = {JobStatus.PAUSED, *FINAL}
+# An attempt's intervals of one epoch that follow one another, to a second, are one block.
+BLOCKS = text("""
+    WITH placed AS (
+        SELECT *, cpu_kwh + gpu_kwh + ram_kwh AS kwh,
+            epoch IS DISTINCT FROM lag(epoch) OVER following
+            OR started_at > lag(finished_at) OVER following + interval '1 second' AS begins
+        FROM energy_intervals WHERE job_id = :job_id
+        WINDOW following AS (PARTITION BY attempt ORDER BY started_at, id)
+    ), numbered AS (
+        SELECT *, count(*) FILTER (WHERE begins) OVER following AS block FROM placed
+        WINDOW following AS (PARTITION BY attempt ORDER BY started_at, id)
+    )
+    SELECT attempt, epoch, min(started_at), max(finished_at),
+        sum(kwh), sum(kwh * pue), coalesce(sum(emissions_gco2e), 0)
+    FROM numbered GROUP BY attempt, block, epoch ORDER BY min(started_at), min(id)
+""")
+
+
+@dataclass(frozen=True)
+class EnergyAttribution:
+    """What a job's energy went into: `parts`, in the order of their time, are in its result.
+
+    `lost_gco2e` is what work emitted that was lost with its attempt, and loading the model again after that;
+    `gate_gco2e` likewise where the job's gate had interrupted it. `flops_share` is the FLOPs of its epochs, probes
+    included, as a share of those that train every tensor; None where no epoch was finished.
+    """
+
+    parts: Sequence[RunPart]
+    lost_gco2e: float
+    gate_gco2e: float
+    flops_share: float | None
+
+
+@dataclass(frozen=True)
+class _EnergyBlock:
+    attempt: int
+    epoch: int
+    start: datetime
+    end: datetime
+    energy_kwh: float
+    drawn_kwh: float
+    emissions_gco2e: float
+
+    def cut(self, at: datetime) -> "tuple[_EnergyBlock | None, _EnergyBlock | None]":
+        """What lies before a time and what after it; energy is shared out by time."""
+        if at >= self.end:
+            return self, None
+        if at <= self.start:
+            return None, self
+        share = (at - self.start) / (self.end - self.start)
+        return self._of(share, end=at), self._of(1 - share, start=at)
+
+    def _of(self, share: float, *, start: datetime | None = None, end: datetime | None = None) -> "_EnergyBlock":
+        return replace(
+            self,
+            start=start or self.start,
+            end=end or self.end,
+            energy_kwh=self.energy_kwh * share,
+            drawn_kwh=self.drawn_kwh * share,
+            emissions_gco2e=self.emissions_gco2e * share,
+        )
+
+
+class _Start(NamedTuple):
+    """An attempt that began to train, after the steps and the epochs that its checkpoint holds."""
+
+    attempt: int
+    at: datetime
+    steps_done: int
+    epochs_done: int
+
+
+class _LostBlock(NamedTuple):
+    """A block that is in no result, and whether the gate or a fault is to blame."""
+
+    block: _EnergyBlock
+    cause: Literal["gate", "lost"]
+
+
+def attribute_energy(session: Session, job: Job) -> EnergyAttribution:
+    """The work of all attempts of a job. What an attempt did after the checkpoint that a later one goes on from is
+    lost, and so is loading the model again."""
+    epochs = {epoch.number: epoch for epoch in session.scalars(select(Epoch).where(Epoch.job_id == job.id))}
+    history = _history(session, job)
+    starts = _starts(history, job)
+    records = _AttemptHistory(history, epochs, starts, _times_of_steps(session, job, starts))
+    kept, lost = list[_EnergyBlock](), list[_LostBlock]()
+    for block in (_EnergyBlock(*row) for row in session.execute(BLOCKS, {"job_id": job.id})):
+        for piece, cause in records.divide(block):
+            if cause is None:
+                kept.append(piece)
+            else:
+                lost.append(_LostBlock(piece, cause))
+    return EnergyAttribution(
+        parts=_parts(kept, lost, history, earliest_start=job.ready_at or job.created_at),
+        lost_gco2e=sum(each.block.emissions_gco2e for each in lost if each.cause == "lost"),
+        gate_gco2e=sum(each.block.emissions_gco2e for each in lost if each.cause == "gate"),
+        flops_share=_flops_share(epochs.values()),
+    )
+
+
+class _AttemptHistory:
+    """What is on record of a job's attempts, and what that says of their energy."""
+
+    def __init__(
+        self,
+        history: Sequence[Event],
+        epochs: Mapping[int, Epoch],
+        starts: Sequence[_Start],
+        steps: Mapping[int, datetime],
+    ) -> None:
+        self._history, self._epochs, self._starts, self._steps = history, epochs, starts, steps
+        self._first_attempt = min((epoch.attempt for epoch in epochs.values()), default=1)
+
+    def divide(self, block: _EnergyBlock) -> Iterable[tuple[_EnergyBlock, Literal["gate", "lost"] | None]]:
+        """The pieces of a block, each with why it is in no result, or None where it is."""
+        own = next((start for start in self._starts if start.attempt == block.attempt), None)
+        later = [start for start in self._starts if start.attempt > block.attempt]
+        if self._is_lost(block, own, later):
+            yield block, self._cause(block.attempt)
+            return
+        again, rest = block.cut(BEFORE_ALL)
+        if block.epoch == 0 and own is not None and own.steps_done > 0:
+            again, rest = block.cut(own.at)
+        if again is not None:
+            yield again, self._cause(block.attempt - 1)
+        if rest is not None:
+            kept, lost = rest.cut(self._kept_until(later)) if later else (rest, None)
+            if kept is not None:
+                yield kept, None
+            if lost is not None:
+                yield lost, self._cause(block.attempt)
+
+    def _is_lost(self, block: _EnergyBlock, own: _Start | None, later: Sequence[_Start]) -> bool:
+        """Whether none of a block is in the result, whatever the checkpoints hold."""
+        if block.epoch == 0:
+            return own is None and (bool(later) or block.attempt < self._first_attempt)
+        epoch = self._epochs.get(block.epoch)
+        if epoch is None or epoch.finished_at is None or block.end <= epoch.started_at:
+            return True  # begun and given up, or begun once more from its first step
+        return not later and block.attempt < epoch.attempt
+
+    def _kept_until(self, later: Sequence[_Start]) -> datetime:
+        """The time of the last work that the furthest-reaching loss among `later` attempts left."""
+        start = min(later, key=lambda start: start.steps_done)
+        if start.steps_done == 0:
+            return BEFORE_ALL
+        epoch = self._epochs.get(start.epochs_done)
+        times = [self._steps.get(start.steps_done), None if epoch is None else epoch.finished_at]
+        return max((time for time in times if time is not None), default=BEFORE_ALL)
+
+    def _cause(self, attempt: int) -> Literal["gate", "lost"]:
+        """Whether an attempt ended because its gate closed."""
+        gate_closed, runs = False, False
+        for event in self._history:
+            status = TRANSITIONS.get(event.type)
+            if status is JobStatus.RUNNING:
+                runs = event.data.get("attempt") == attempt
+            elif runs and event.type == GATE_CLOSED:
+                gate_closed = True
+            elif runs and status is not None and status not in HELD_BY_A_WORKER:
+                by_itself = status is JobStatus.QUEUED and "lost" not in event.data
+                return "gate" if gate_closed and by_itself else "lost"
+        return "lost"
+
+
+def _history(session: Session, job: Job) -> Sequence[Event]:
+    types = [*TRANSITIONS, TRAINING_STARTED, GATE_CLOSED]
+    return session.scalars(select(Event).where(Event.job_id == job.id, Event.type.in_(types)).order_by(Event.id)).all()
+
+
+def _starts(history: Sequence[Event], job: Job) -> list[_Start]:
+    starts = [
+        _Start(event.data["attempt"], event.at, event.data["steps_done"], event.data["epochs_done"])
+        for event in history
+        if event.type == TRAINING_STARTED
+    ]
+    claims = [event for event in history if TRANSITIONS.get(event.type) is JobStatus.RUNNING]
+    if starts and claims and claims[-1].data.get("attempt", 0) > starts[-1].attempt:
+        # The last attempt found the training done, and only evaluated and saved the model.
+        starts.append(_Start(claims[-1].data["attempt"], claims[-1].at, job.steps_done, job.epochs_done))
+    return starts
+
+
+def _times_of_steps(session: Session, job: Job, starts: Sequence[_Start]) -> Mapping[int, datetime]:
+    numbers = {start.steps_done for start in starts}
+    query = select(Step.number, Step.at).where(Step.job_id == job.id, Step.number.in_(numbers))
+    return {step.number: step.at for step in session.execute(query)}
+
+
+def _flops_share(epochs: Iterable[Epoch]) -> float | None:
+    finished = [epoch for epoch in epochs if epoch.finished_at is not None]
+    full = sum(epoch.full_flops or 0.0 for epoch in finished)
+    spent = sum((epoch.flops or 0.0) + (epoch.probe_flops or 0.0) for epoch in finished)
+    return spent / full if spent > 0 and full > 0 else None
+
+
+def _parts(
+    kept: Sequence[_EnergyBlock], lost: Sequence[_LostBlock], history: Sequence[Event], *, earliest_start: datetime
+) -> list[RunPart]:
+    deferred = _spans(history, {JobStatus.DEFERRED})
+    owners = _spans(history, IN_OWNERS_HANDS)
+    by_gate = [(each.block.start, each.block.end) for each in lost if each.cause == "gate"]
+    by_faults = [(each.block.start, each.block.end) for each in lost if each.cause == "lost"]
+    parts, time = list[RunPart](), earliest_start
+    for block in sorted(kept, key=lambda block: block.start):
+        gap, left = (time, block.start), max(block.start - time, timedelta(0))
+        shares = []
+        for spans in ([*deferred, *by_gate], owners, by_faults):
+            taken = min(left, _overlap(gap, spans))
+            shares.append(taken)
+            left -= taken
+        gate, owner, work_lost = shares
+        parts.append(
+            RunPart(
+                hours=(block.end - block.start) / HOUR,
+                energy_kwh=block.energy_kwh,
+                emissions_gco2e=block.emissions_gco2e,
+                in_epoch=block.epoch > 0,
+                pue=max(1.0, block.drawn_kwh / block.energy_kwh) if block.energy_kwh > 0 else 1.0,
+                delay=Delay(gate=gate, queue=left, owner=owner, lost=work_lost),
+            )
+        )
+        time = max(time, block.end)
+    return parts
+
+
+def _spans(history: Sequence[Event], statuses: set[JobStatus]) -> list[TimeSpan]:
+    """When the job stood at one of these statuses; the last time without an end is left out."""
+    moves = [(event.at, TRANSITIONS[event.type]) for event in history if event.type in TRANSITIONS]
+    return [(at, until) for (at, status), (until, _) in pairwise(moves) if status in statuses]
+
+
+def _overlap(gap: TimeSpan, spans: Iterable[TimeSpan]) -> timedelta:
+    return sum(
+        (max(timedelta(0), min(gap[1], end) - max(gap[0], start)) for start, end in spans),
+        timedelta(0),
+    )

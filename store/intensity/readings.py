@@ -1,0 +1,329 @@
+"""Carbon-intensity readings and forecasts, zone by zone; figures of different bases are never mixed."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ARRAY, String, delete, func, literal, or_, select, true
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from greencore.carbon import Basis, EmissionFactors, IntensitySeries, Reading, Signal
+from greencore.carbon.fallback import ResolvedIntensity
+from greencore.carbon.merging import merge_readings
+from greencore.carbon.series import SIGNALS
+from greencore.carbon.static import StaticMean
+from store.intensity.snapshot import IntensitySnapshot
+from store.tables import IntensityForecast, IntensityReading, Job
+
+# The fallback chain looks back to the same hour of last week.
+LOOKBACK = timedelta(days=8)
+
+
+class GridRepository:
+    """Queries on readings and forecasts, inside the caller's transaction."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def put(self, readings: Iterable[Reading]) -> None:
+        """Store readings. One that is there for the same zone, signal and start is replaced, unless it was measured
+        and the new one is an estimate."""
+        last_of_each = {(reading.zone, reading.signal, reading.start): reading for reading in readings}
+        self._upsert(IntensityReading, last_of_each.values(), keep_measured=True)
+
+    def find_revised(self, readings: Sequence[Reading]) -> list[Reading]:
+        """The measured ones among `readings`, all of one zone and basis, that contradict a measured one in store."""
+        measured = [reading for reading in readings if not reading.estimated]
+        if not measured:
+            return []
+        stored = IntensityReading
+        query = select(stored.start, stored.end, stored.gco2e_per_kwh).where(
+            stored.zone == measured[0].zone,
+            stored.signal == measured[0].signal,
+            stored.emission_factors == measured[0].emission_factors,
+            stored.start < max(reading.end for reading in measured),
+            stored.end > min(reading.start for reading in measured),
+            stored.estimated.is_(False),
+        )
+        known = {(start, end, value) for start, end, value in self._session.execute(query)}
+        new = [r for r in measured if (r.start, r.end, r.gco2e_per_kwh) not in known]
+        return [r for r in new if any(start < r.end and r.start < end for start, end, _ in known)]
+
+    def put_forecast(self, zone: str, signal: Signal, readings: Iterable[Reading], *, at: datetime) -> None:
+        """Store what is expected from `at` on, in place of what was expected before; the past stays as it is."""
+        self._session.execute(
+            delete(IntensityForecast).where(
+                IntensityForecast.zone == zone, IntensityForecast.signal == signal, IntensityForecast.end > at
+            )
+        )
+        self._upsert(IntensityForecast, [reading for reading in readings if reading.end > at])
+
+    def newest_reading(
+        self,
+        zone: str,
+        *,
+        at: datetime,
+        signal: Signal | None = None,
+        emission_factors: EmissionFactors | None = None,
+    ) -> Reading | None:
+        """The last reading that had begun by a time, of the emission factors that are given; without a signal, of the
+        one that was fetched last."""
+        signal = signal or self.newest_signal(zone)
+        of = [] if emission_factors is None else [IntensityReading.emission_factors == emission_factors]
+        query = (
+            select(IntensityReading)
+            .where(IntensityReading.zone == zone, IntensityReading.signal == signal, IntensityReading.start <= at, *of)
+            .order_by(IntensityReading.start.desc())
+            .limit(1)
+        )
+        row = self._session.scalars(query).one_or_none()
+        return None if row is None else to_reading(row)
+
+    def earliest_reading(
+        self, zone: str, signal: Signal, *, emission_factors: EmissionFactors | None = None
+    ) -> Reading | None:
+        """The earliest reading, of the emission factors that are given."""
+        of = [] if emission_factors is None else [IntensityReading.emission_factors == emission_factors]
+        query = (
+            select(IntensityReading)
+            .where(IntensityReading.zone == zone, IntensityReading.signal == signal, *of)
+            .order_by(IntensityReading.start)
+            .limit(1)
+        )
+        row = self._session.scalars(query).one_or_none()
+        return None if row is None else to_reading(row)
+
+    def newest_signal(self, zone: str) -> Signal | None:
+        """Of the last reading of each signal, the signal of the one that was fetched last; None where there is none."""
+        # One look into the primary key's index a signal: the last fetched of all readings would have to be sorted for.
+        signal = (
+            func.unnest(literal(list(SIGNALS), ARRAY(String))).table_valued("signal").render_derived(name="signals")
+        )
+        last = (
+            select(IntensityReading.fetched_at)
+            .where(IntensityReading.zone == zone, IntensityReading.signal == signal.c.signal)
+            .order_by(IntensityReading.start.desc())
+            .limit(1)
+            .lateral("last")
+        )
+        query = select(signal.c.signal).select_from(signal).join(last, true()).order_by(last.c.fetched_at.desc())
+        found = self._session.scalar(query.limit(1))
+        return None if found is None else parse_signal(found)
+
+    def newest_basis(self, zone: str) -> Basis | None:
+        """What the zone's readings count: signal and emission factors of the one that was fetched last."""
+        signal = self.newest_signal(zone)
+        return None if signal is None else Basis(signal, self.newest_emission_factors(zone, signal))
+
+    def newest_emission_factors(self, zone: str, signal: Signal) -> EmissionFactors:
+        """Those of the zone's last reading of a signal; of the life cycle where there is none."""
+        query = (
+            select(IntensityReading.emission_factors)
+            .where(IntensityReading.zone == zone, IntensityReading.signal == signal)
+            .order_by(IntensityReading.start.desc())
+            .limit(1)
+        )
+        return parse_emission_factors(self._session.scalar(query))
+
+    def readings_between(
+        self,
+        zone: str,
+        signal: Signal,
+        start: datetime,
+        end: datetime,
+        *,
+        emission_factors: EmissionFactors | None = None,
+    ) -> IntensitySeries:
+        """Readings that touch `[start, end)`, without overlaps.
+
+        Of one kind of emission factors: those that are given, else those of the zone's last reading.
+        """
+        return self._series(IntensityReading, zone, signal, start, end, emission_factors)
+
+    def max_intensity(self, zone: str, basis: Basis) -> float | None:
+        """The highest intensity ever read on a basis; None where there is no reading."""
+        query = select(func.max(IntensityReading.gco2e_per_kwh)).where(
+            IntensityReading.zone == zone,
+            IntensityReading.signal == basis.signal,
+            IntensityReading.emission_factors == basis.emission_factors,
+        )
+        return self._session.scalar(query)
+
+    def count_readings(self, zone: str, signal: Signal, start: datetime, end: datetime) -> int:
+        """How many readings touch `[start, end)`."""
+        query = select(func.count()).where(
+            IntensityReading.zone == zone,
+            IntensityReading.signal == signal,
+            IntensityReading.start < end,
+            IntensityReading.end > start,
+        )
+        return int(self._session.scalar(query) or 0)
+
+    def forecast(
+        self,
+        zone: str,
+        signal: Signal,
+        start: datetime,
+        end: datetime,
+        *,
+        emission_factors: EmissionFactors | None = None,
+    ) -> IntensitySeries:
+        """What was last expected of `[start, end)`; of one kind of emission factors, as in `readings_between`."""
+        return self._series(IntensityForecast, zone, signal, start, end, emission_factors)
+
+    def forecast_reach(self, zone: str, signal: Signal) -> tuple[datetime, datetime] | None:
+        """When the newest forecast was fetched, and how far it reaches; None where there is none."""
+        query = (
+            select(IntensityForecast.fetched_at, IntensityForecast.end)
+            .where(IntensityForecast.zone == zone, IntensityForecast.signal == signal)
+            .order_by(IntensityForecast.start.desc())
+            .limit(1)
+        )
+        row = self._session.execute(query).one_or_none()
+        return None if row is None else (row.fetched_at, row.end)
+
+    def load_snapshot(
+        self,
+        zone: str,
+        signal: Signal,
+        start: datetime,
+        end: datetime,
+        *,
+        emission_factors: EmissionFactors | None = None,
+    ) -> IntensitySnapshot:
+        """What the fallback chain needs to say the intensity of any time in `[start, end)`.
+
+        Of one kind of emission factors, as in `readings_between`.
+        """
+        factors = emission_factors or self.newest_emission_factors(zone, signal)
+        return IntensitySnapshot(
+            zone,
+            signal,
+            factors,
+            readings=self.readings_between(zone, signal, start - LOOKBACK, end, emission_factors=factors),
+            forecast=self.forecast(zone, signal, start, end, emission_factors=factors),
+        )
+
+    def resolve_intensity(
+        self,
+        zone: str,
+        signal: Signal | None,
+        at: datetime,
+        *,
+        stale_limit: timedelta,
+        static: StaticMean | None,
+        emission_factors: EmissionFactors | None = None,
+    ) -> ResolvedIntensity | None:
+        """What the fallback chain takes for a zone's intensity at a time; of the average where no signal is known."""
+        until = at + timedelta(hours=1)
+        known = self.load_snapshot(zone, signal or "average", at, until, emission_factors=emission_factors)
+        return known.resolve_intensity(at, stale_limit=stale_limit, static=static)
+
+    def series_with_fallback(
+        self,
+        zone: str,
+        basis: Basis,
+        start: datetime,
+        end: datetime,
+        *,
+        stale_limit: timedelta,
+        static: StaticMean | None,
+    ) -> IntensitySeries:
+        """What the time from `start` to `end` (later) is priced by: its readings, and the fallback chain in gaps."""
+        signal, factors = basis.signal, basis.emission_factors
+        readings = self.readings_between(zone, signal, start, end, emission_factors=factors)
+        # As a rule nothing is missing, and the days that a gap is filled from need not be read.
+        if len(readings) and readings.mean(start, end).covered_share == 1:
+            return readings
+        known = self.load_snapshot(zone, signal, start, end, emission_factors=factors)
+        return known.series_with_fallback(start, end, stale_limit=stale_limit, static=static)
+
+    def _upsert(
+        self,
+        table: type[IntensityReading] | type[IntensityForecast],
+        readings: Iterable[Reading],
+        *,
+        keep_measured: bool = False,
+    ) -> None:
+        """Insert readings, in place of those that are there for the same zone, signal and start."""
+        rows = [_row(reading) for reading in readings]
+        if not rows:
+            return
+        key = ["zone", "signal", "start"]
+        statement = insert(table)
+        new = statement.excluded
+        upsert = statement.on_conflict_do_update(
+            index_elements=key,
+            set_={name: new[name] for name in rows[0] if name not in key},
+            where=or_(table.estimated, ~new.estimated) if keep_measured else None,
+        )
+        self._session.execute(upsert, rows)
+
+    def _series(
+        self,
+        table: type[IntensityReading] | type[IntensityForecast],
+        zone: str,
+        signal: Signal,
+        start: datetime,
+        end: datetime,
+        emission_factors: EmissionFactors | None,
+    ) -> IntensitySeries:
+        factors = emission_factors or self.newest_emission_factors(zone, signal)
+        query = (
+            select(table)
+            .where(
+                table.zone == zone,
+                table.signal == signal,
+                table.emission_factors == factors,
+                table.start < end,
+                table.end > start,
+            )
+            .order_by(table.start)
+        )
+        rows: Iterable[IntensityReading | IntensityForecast] = self._session.scalars(query)
+        return merge_readings(map(to_reading, rows))
+
+
+def to_reading(row: IntensityReading | IntensityForecast) -> Reading:
+    """A reading as it is stored."""
+    return Reading(
+        zone=row.zone,
+        start=row.start,
+        end=row.end,
+        gco2e_per_kwh=row.gco2e_per_kwh,
+        source=row.source,
+        signal=parse_signal(row.signal),
+        emission_factors=parse_emission_factors(row.emission_factors),
+        estimated=row.estimated,
+        fetched_at=row.fetched_at,
+    )
+
+
+def parse_signal(value: str | None) -> Signal:
+    """The signal as it is stored; the grid's average unless it says otherwise."""
+    return "marginal" if value == "marginal" else "average"
+
+
+def parse_emission_factors(value: str | None) -> EmissionFactors:
+    """The emission factors as they are stored; those of the life cycle unless it says otherwise."""
+    return "direct" if value == "direct" else "lifecycle"
+
+
+def get_job_basis(job: Job) -> Basis:
+    """By what a job is steered and priced, fixed when it was placed first."""
+    return Basis(parse_signal(job.signal), parse_emission_factors(job.emission_factors))
+
+
+def _row(reading: Reading) -> dict[str, Any]:
+    return {
+        "zone": reading.zone,
+        "signal": reading.signal,
+        "start": reading.start,
+        "end": reading.end,
+        "gco2e_per_kwh": reading.gco2e_per_kwh,
+        "source": reading.source,
+        "emission_factors": reading.emission_factors,
+        "estimated": reading.estimated,
+        "fetched_at": reading.fetched_at,
+    }

@@ -1,0 +1,127 @@
+"""Leases: a worker owns a job by a token that every one of its later writes must carry.
+
+How long a lease lasts goes by the database's clock alone, which those who take and those who reclaim share.
+"""
+
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from greencore.energy import UnreportedPeriod
+from store.lifecycle.status import HELD_BY_A_WORKER, JobStatus
+from store.lifecycle.transitions import transition
+from store.tables import Job, MeteredAttempt
+
+
+class LeaseLost(Exception):
+    """The job belongs to somebody else by now, or to nobody: this worker must write nothing more."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to run one attempt of one job."""
+
+    job_id: str
+    token: str
+    attempt: int
+
+
+def claim(
+    session: Session,
+    job_id: str,
+    *,
+    worker_id: str,
+    device: str,
+    at: datetime,
+    lease_seconds: float,
+    task_id: str | None = None,
+    zone: str | None = None,
+    pue: float = 1.0,
+    assumed_power_w: float | None = None,
+) -> Lease | None:
+    """Take a queued job. None where it is not queued (a second message, a cancelled job): then do nothing.
+
+    `task_id` is the message's, `at` the time of the event; the lease runs from the database's own now. With the `zone`
+    in which the worker stands, a job that was placed in another since its message was sent is not taken either. `pue`
+    is that of the worker's site, and `assumed_power_w` what its device is taken to draw: energy that is lost with the
+    worker is estimated with them.
+    """
+    query = (
+        select(Job)
+        .where(Job.id == job_id, Job.status == JobStatus.QUEUED)
+        # Whoever holds the row holds it for a moment: what it is then decides, and a message is not taken in vain.
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    job = session.scalars(query).one_or_none()
+    if job is None or (zone is not None and job.zone != zone):
+        return None
+    job.attempts += 1
+    transition(session, job, JobStatus.RUNNING, at=at, worker=worker_id, attempt=job.attempts)
+    job.lease_token = secrets.token_hex(16)
+    job.lease_expires_at = func.now() + timedelta(seconds=lease_seconds)
+    job.worker_id, job.task_id, job.device = worker_id, task_id, device
+    job.control, job.control_at = "run", None
+    session.add(
+        MeteredAttempt(
+            job_id=job_id,
+            attempt=job.attempts,
+            claimed_at=func.now(),
+            seen_at=func.now(),
+            unstored_since=at,
+            pue=pue,
+            assumed_power_w=assumed_power_w,
+        )
+    )
+    session.flush()
+    return Lease(job_id, job.lease_token, job.attempts)
+
+
+def renew(
+    session: Session,
+    lease: Lease,
+    *,
+    lease_seconds: float,
+    unstored: UnreportedPeriod | None = None,
+    host_seconds: float | None = None,
+) -> str:
+    """Keep the lease for `lease_seconds` from now, and bring back the control flag. Raises `LeaseLost`.
+
+    One that has run out is kept all the same, as long as nobody has taken the job back. `unstored` is the time whose
+    energy is not stored yet, which is estimated should the worker not be seen again, and `host_seconds` the second of
+    its host's monotonic clock.
+    """
+    control: str | None = session.scalar(
+        update(Job)
+        .where(Job.id == lease.job_id, Job.lease_token == lease.token)
+        .values(lease_expires_at=func.now() + timedelta(seconds=lease_seconds), revision=Job.revision)
+        .returning(Job.control)
+    )
+    if control is None:
+        raise LeaseLost(lease.job_id)
+    seen: dict[str, Any] = {"seen_at": func.now()}
+    if host_seconds is not None:
+        seen["host_seen"] = host_seconds
+    if unstored is not None:
+        seen |= {"unstored_since": unstored.since, "unstored_seconds": unstored.seconds}
+    attempt = MeteredAttempt.job_id == lease.job_id, MeteredAttempt.attempt == lease.attempt
+    session.execute(update(MeteredAttempt).where(*attempt, MeteredAttempt.ended_at.is_(None)).values(seen))
+    return control
+
+
+def lock_leased_job(session: Session, lease: Lease) -> Job:
+    """The leased job, locked for a write of its worker. Raises `LeaseLost`."""
+    query = (
+        select(Job)
+        .where(Job.id == lease.job_id, Job.lease_token == lease.token, Job.status.in_(HELD_BY_A_WORKER))
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    job = session.scalars(query).one_or_none()
+    if job is None:
+        raise LeaseLost(lease.job_id)
+    return job

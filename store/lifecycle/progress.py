@@ -1,0 +1,248 @@
+"""What a worker writes about a job it holds: decisions, progress, energy, results. All raise `LeaseLost`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from greencore.carbon import PricedInterval
+from greencore.carbon.accounting.pricing import TRACKER_TOLERANCE, tracker_difference
+from greencore.energy import EnergyInterval as MeteredInterval
+from greencore.policy import RhoDecision
+from runtime.site import UNKNOWN_ZONE
+from store.accounting.energy_totals import add_to_totals
+from store.database import wake_scheduler
+from store.lifecycle.leases import Lease, lock_leased_job
+from store.lifecycle.status import JobStatus
+from store.lifecycle.transitions import transition
+from store.repositories.jobs import JobRepository
+from store.tables import Artifact, EnergyInterval, Epoch, Job, Step
+
+# Whoever is asked to stop and was to be neither paused nor cancelled goes back to the queue.
+STATUS_AFTER_STOP = {JobStatus.PAUSING: JobStatus.PAUSED, JobStatus.CANCELLING: JobStatus.CANCELLED}
+
+
+@dataclass(frozen=True)
+class StepLoss:
+    """One optimiser step (numbered from 1), when it was done, and its loss, which is finite."""
+
+    number: int
+    at: datetime
+    loss: float
+
+
+def start_training(
+    session: Session, lease: Lease, *, at: datetime, steps: int, steps_done: int, epochs_done: int, precision: str
+) -> None:
+    """Note that the model is loaded, and after which step the run goes on: that of its last checkpoint.
+
+    Steps beyond it were lost with their attempt, and are taken again.
+    """
+    job = lock_leased_job(session, lease)
+    job.steps, job.steps_done, job.epochs_done = steps, steps_done, epochs_done
+    session.execute(delete(Step).where(Step.job_id == lease.job_id, Step.number > steps_done))
+    JobRepository(session).record(
+        job.id,
+        "training.started",
+        at=at,
+        attempt=lease.attempt,
+        steps_done=steps_done,
+        epochs_done=epochs_done,
+        precision=precision,
+    )
+
+
+def resume_epoch(session: Session, lease: Lease, number: int) -> None:
+    """Note that this attempt goes on within an epoch; its decision stands."""
+    lock_leased_job(session, lease)
+    epoch = session.get(Epoch, (lease.job_id, number))
+    if epoch is not None:
+        epoch.attempt = lease.attempt
+
+
+def start_epoch(session: Session, lease: Lease, number: int, decision: RhoDecision, *, at: datetime) -> None:
+    """Store an epoch's decision; an epoch begun by a lost attempt is begun anew."""
+    job = lock_leased_job(session, lease)
+    job.rho = decision.rho
+    begun = session.get(Epoch, (lease.job_id, number))
+    if begun is not None:
+        session.delete(begun)
+        session.flush()
+    session.add(
+        Epoch(
+            job_id=lease.job_id,
+            number=number,
+            attempt=lease.attempt,
+            started_at=at,
+            finished_at=None,
+            rho_asked=decision.rho,
+            reason=decision.reason,
+            intensity_gco2e_per_kwh=decision.intensity_gco2e_per_kwh,
+            intensity_source=decision.source,
+            intensity_step=decision.step,
+            intensity_age_seconds=decision.age_seconds,
+            intensity_estimated=decision.estimated,
+        )
+    )
+    JobRepository(session).record(
+        job.id, "epoch.started", at=at, epoch=number, rho=decision.rho, reason=decision.reason
+    )
+
+
+def report_step(
+    session: Session, lease: Lease, *, steps: int, steps_done: int, loss: float | None, taken: Sequence[StepLoss] = ()
+) -> Job:
+    """Store how far the run has come and the steps `taken` since the last report; returns the locked job."""
+    job = lock_leased_job(session, lease)
+    job.steps, job.steps_done = steps, steps_done
+    if loss is not None:
+        job.loss = loss
+    rows = [{"job_id": lease.job_id, "number": step.number, "at": step.at, "loss": step.loss} for step in taken]
+    if rows:
+        statement = insert(Step).values(rows)
+        new = {"at": statement.excluded.at, "loss": statement.excluded.loss}
+        session.execute(statement.on_conflict_do_update(index_elements=["job_id", "number"], set_=new))
+    return job
+
+
+def finish_epoch(
+    session: Session,
+    lease: Lease,
+    number: int,
+    *,
+    at: datetime,
+    measured: Mapping[str, Any],
+    utility: Mapping[str, Any] | None,
+) -> None:
+    """Close an epoch with what was measured of it (columns of `Epoch` by name), and what ρ would have been worth."""
+    job = lock_leased_job(session, lease)
+    if utility is not None:
+        job.utility = dict(utility)
+    epoch = session.get_one(Epoch, (lease.job_id, number))
+    for column, value in measured.items():
+        setattr(epoch, column, value)
+    epoch.finished_at = at
+    job.epochs_done = number
+    JobRepository(session).record(
+        job.id, "epoch.finished", at=at, epoch=number, rho_reached=epoch.rho_reached, loss=epoch.train_loss
+    )
+
+
+def add_energy(
+    session: Session, lease: Lease, epoch: int, interval: MeteredInterval, pieces: Sequence[PricedInterval]
+) -> None:
+    """Store a metered interval, divided by `price_by_reading`, and add it to the totals.
+
+    A piece without a price counts as energy, and its emissions wait for a price. An interval that is there already,
+    because its writer never heard that it was committed, is not counted twice.
+    """
+    job = lock_leased_job(session, lease)
+    known = select(EnergyInterval.id).where(
+        EnergyInterval.job_id == lease.job_id,
+        EnergyInterval.epoch == epoch,
+        EnergyInterval.attempt == lease.attempt,
+        EnergyInterval.started_at == pieces[0].start,
+        EnergyInterval.finished_at == pieces[0].end,
+    )
+    lasted = pieces[0].end > pieces[0].start  # while a clock that was turned back stands, intervals are told by nothing
+    if lasted and session.scalar(known.limit(1)) is not None:
+        return
+    for piece in pieces:
+        share = piece.energy_kwh / interval.energy_kwh if interval.energy_kwh else 1 / len(pieces)
+        session.add(
+            EnergyInterval(
+                job_id=lease.job_id,
+                epoch=epoch,
+                attempt=lease.attempt,
+                started_at=piece.start,
+                finished_at=piece.end,
+                cpu_kwh=interval.cpu_kwh * share,
+                gpu_kwh=interval.gpu_kwh * share,
+                ram_kwh=interval.ram_kwh * share,
+                method={"cpu": interval.cpu_method, "gpu": interval.gpu_method, "ram": interval.ram_method},
+                zone=job.zone or UNKNOWN_ZONE,
+                intensity_gco2e_per_kwh=piece.intensity_gco2e_per_kwh,
+                intensity_source=", ".join(piece.sources) or None,
+                intensity_estimated=piece.estimated,
+                pue=piece.pue,
+                emissions_gco2e=piece.emissions_gco2e,
+            )
+        )
+        job.emissions_gco2e += piece.emissions_gco2e or 0.0
+    job.energy_kwh += interval.energy_kwh
+    JobRepository(session).increment_revision(job)
+    kwh = {"cpu": interval.cpu_kwh, "gpu": interval.gpu_kwh, "ram": interval.ram_kwh}
+    add_to_totals(session, job.zone or UNKNOWN_ZONE, kwh)
+
+
+def add_tracker_total(session: Session, lease: Lease, *, at: datetime, tracker_kwh: float | None) -> None:
+    """Keep CodeCarbon's own count of an attempt's energy beside ours, and warn where the two differ too much."""
+    job = lock_leased_job(session, lease)
+    ours_kwh = session.scalar(
+        select(func.coalesce(func.sum(EnergyInterval.energy_kwh), 0.0)).where(
+            EnergyInterval.job_id == job.id, EnergyInterval.attempt == lease.attempt
+        )
+    )
+    assert ours_kwh is not None
+    if tracker_kwh is not None:
+        job.tracker_kwh = (job.tracker_kwh or 0.0) + tracker_kwh
+    difference = tracker_difference(ours_kwh, tracker_kwh)
+    if difference is not None and abs(difference) > TRACKER_TOLERANCE:
+        JobRepository(session).record(
+            job.id,
+            "energy.differs",
+            at=at,
+            attempt=lease.attempt,
+            ours_kwh=ours_kwh,
+            tracker_kwh=tracker_kwh,
+            difference=difference,
+            reason=f"our intervals and CodeCarbon's own total differ by {difference:+.1%}: some may have been lost",
+        )
+
+
+def succeed(
+    session: Session,
+    lease: Lease,
+    *,
+    at: datetime,
+    artifacts: Sequence[Artifact],
+    evaluation: Mapping[str, Any],
+) -> None:
+    """End a job with its result."""
+    job = lock_leased_job(session, lease)
+    for artifact in artifacts:
+        session.merge(artifact)
+    job.evaluation = dict(evaluation)
+    transition(session, job, JobStatus.SUCCEEDED, at=at, artifacts=len(artifacts))
+    wake_scheduler(session)
+
+
+def fail(session: Session, lease: Lease, *, at: datetime, error: Mapping[str, Any]) -> None:
+    """End a job with an error: `title`, `detail` and, where one is to blame, `field`."""
+    JobRepository(session).fail(lock_leased_job(session, lease), at=at, error=error)
+    wake_scheduler(session)
+
+
+def release_job(session: Session, lease: Lease, *, at: datetime) -> JobStatus:
+    """End an attempt that was stopped, and give where its job stands now.
+
+    What the row says under its lock decides, not what the worker last heard: a pause may have become a cancel.
+    """
+    job = lock_leased_job(session, lease)
+    wanted = "drain" if job.control == "run" else job.control
+    reason = (job.gate or {}).get("reason") if wanted == "defer" else None
+    to = STATUS_AFTER_STOP.get(job.status, JobStatus.QUEUED)
+    transition(session, job, to, at=at, reason=reason or f"stopped by its worker: {wanted}")
+    wake_scheduler(session)
+    return to
+
+
+def cancel_killed_job(session: Session, lease: Lease, *, at: datetime, after_seconds: float) -> None:
+    """Cancel a job whose process has not come to its end by itself."""
+    reason = f"did not stop within {after_seconds:g} s, and was terminated"
+    transition(session, lock_leased_job(session, lease), JobStatus.CANCELLED, at=at, reason=reason)
+    wake_scheduler(session)

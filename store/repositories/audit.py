@@ -1,0 +1,44 @@
+"""The audit log: who changed something, or tried to."""
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from store.repositories.pagination import Page
+from store.tables import AuditEntry
+
+
+@dataclass(frozen=True)
+class AuditRecord:
+    """One request: `action` is its method and the pattern of its path, `target` the path itself."""
+
+    at: datetime
+    key_id: str | None
+    owner: str | None
+    role: str | None
+    action: str
+    target: str
+    status: int
+    request_id: str
+    address: str | None
+
+
+class AuditRepository:
+    """Queries on the audit log, inside the caller's transaction."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def add(self, record: AuditRecord) -> None:
+        self._session.add(AuditEntry(**asdict(record)))
+
+    def page(self, *, limit: int, after: int | None = None, owner: str | None = None) -> Page[AuditEntry]:
+        """Entries newest first, those older than the id `after`; of one owner where one is given."""
+        query = select(AuditEntry).order_by(AuditEntry.id.desc()).limit(limit + 1)
+        if owner is not None:
+            query = query.where(AuditEntry.owner == owner)
+        if after is not None:
+            query = query.where(AuditEntry.id < after)
+        return Page.from_rows(self._session.scalars(query).all(), limit)

@@ -1,0 +1,220 @@
+"""Messages to webhooks: written with what they tell of, claimed before they are sent, and settled after.
+
+Whether one is due is decided by the database's clock: it is written by workers, and sent by schedulers.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import func, or_, select, update
+from sqlalchemy.orm import Session
+
+from runtime.ids import new_id
+from store.database import wake_scheduler
+from store.repositories.pagination import Page
+from store.repositories.webhooks import WebhookRepository
+from store.tables import Delivery, EnergyInterval, Job, Webhook
+
+TEST_TYPE = "webhook.test"
+# A webhook that nobody has answered at for so many messages, each tried for about a day, is taken for abandoned.
+MAX_FAILED_DELIVERIES = 10
+HOST = func.substring(Webhook.url, r"//(\[[^]]*\]|[^/:?]+)")
+
+
+class TestDeliveryPending(Exception):
+    """A test was asked for while the last one is still tried."""
+
+    __test__ = False  # no class of pytest's
+
+
+@dataclass(frozen=True)
+class ClaimedDelivery:
+    """A message that is to be sent by whoever claimed it, for the `attempt`-th time."""
+
+    id: str
+    webhook_id: str
+    owner: str
+    url: str
+    host: str
+    payload: dict[str, Any]
+    attempt: int
+
+
+def enqueue_end_deliveries(session: Session, job: Job, *, at: datetime) -> None:
+    """Write to the webhooks of a job's owner that it has ended, in the transaction that ends it."""
+    if job.owner is None:
+        return
+    webhooks = WebhookRepository(session).lock_active(job.owner)
+    if not webhooks:
+        return
+    link = f"/jobs/{job.id}"
+    data = {
+        "id": job.id,
+        "status": job.status,
+        "reason": job.reason,
+        "error": job.error,
+        "model": job.model,
+        "zone": job.zone,
+        "finished_at": at.isoformat(),
+        "energy_kwh": job.energy_kwh,
+        "emissions_gco2e": job.emissions_gco2e,
+        "unpriced_kwh": _unpriced_kwh(session, job),
+        "links": {"self": link, "events": f"{link}/events", "artifacts": f"{link}/artifacts"},
+    }
+    for webhook in webhooks:
+        session.add(_delivery(webhook, f"job.{job.status}", data, at=at, job_id=job.id))
+    wake_scheduler(session)
+
+
+def _unpriced_kwh(session: Session, job: Job) -> float:
+    query = select(func.coalesce(func.sum(EnergyInterval.energy_kwh), 0.0)).where(
+        EnergyInterval.job_id == job.id, EnergyInterval.emissions_gco2e.is_(None)
+    )
+    return session.scalar(query) or 0.0
+
+
+class DeliveryRepository:
+    """Queries on deliveries, inside the caller's transaction."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def page(self, webhook_id: str, *, limit: int, after: str | None = None) -> Page[Delivery]:
+        """What a webhook was told and is still to be told, newest first: those older than the id `after`."""
+        query = select(Delivery).where(Delivery.webhook_id == webhook_id).order_by(Delivery.id.desc()).limit(limit + 1)
+        if after is not None:
+            query = query.where(Delivery.id < after)
+        return Page.from_rows(self._session.scalars(query).all(), limit)
+
+    def add_test(self, webhook: Webhook, *, at: datetime) -> Delivery:
+        """Write a message that tells of nothing. Raises `TestDeliveryPending`, so that tests cannot flood a host."""
+        WebhookRepository(self._session).lock(webhook.id)
+        under_way = select(Delivery.id).where(
+            Delivery.webhook_id == webhook.id, Delivery.type == TEST_TYPE, Delivery.next_attempt_at.is_not(None)
+        )
+        if self._session.scalar(under_way.limit(1)) is not None:
+            raise TestDeliveryPending(webhook.id)
+        delivery = _delivery(webhook, TEST_TYPE, {"webhook": webhook.id}, at=at)
+        self._session.add(delivery)
+        self._session.flush()
+        self._session.refresh(delivery)
+        wake_scheduler(self._session)
+        return delivery
+
+    def claim(
+        self, *, lease: timedelta, full_hosts: Collection[str] = (), full_owners: Collection[str] = ()
+    ) -> ClaimedDelivery | None:
+        """The message that has been due for longest, put off for the time of `lease` before anything is sent.
+
+        Whoever claims it and dies is taken over from then. None where no message to another host and of another owner
+        is due.
+        """
+        query = (
+            select(Delivery, Webhook, HOST)
+            .join(Webhook, Webhook.id == Delivery.webhook_id)
+            .where(Delivery.next_attempt_at <= func.now(), HOST.not_in(full_hosts), Webhook.owner.not_in(full_owners))
+            .order_by(Delivery.next_attempt_at)
+            .limit(1)
+            .with_for_update(of=Delivery, skip_locked=True)
+        )
+        found = self._session.execute(query).one_or_none()
+        if found is None:
+            return None
+        delivery, webhook, host = found
+        delivery.attempts += 1
+        delivery.next_attempt_at = func.now() + lease
+        return ClaimedDelivery(
+            id=delivery.id,
+            webhook_id=webhook.id,
+            owner=webhook.owner,
+            url=webhook.url,
+            host=host,
+            payload=delivery.payload,
+            attempt=delivery.attempts,
+        )
+
+    def mark_delivered(self, claimed: ClaimedDelivery, *, status: int) -> None:
+        """The receiver has taken it."""
+        self._session.execute(
+            update(Delivery)
+            .where(Delivery.id == claimed.id)
+            .values(delivered_at=func.now(), next_attempt_at=None, last_status=status, last_error=None)
+        )
+
+    def record_failure(
+        self, claimed: ClaimedDelivery, *, status: int | None, error: str, retry_in: timedelta | None
+    ) -> str | None:
+        """The receiver has not: try again after a time, or, where that is None, give up.
+
+        Disables the webhook, and gives the reason, where this was one message too many.
+        """
+        webhook = WebhookRepository(self._session).lock(claimed.webhook_id)
+        if webhook is None:
+            return None
+        again = None if retry_in is None or webhook.disabled_at is not None else func.now() + retry_in
+        self._session.execute(
+            update(Delivery)
+            .where(
+                Delivery.id == claimed.id, Delivery.attempts == claimed.attempt, Delivery.next_attempt_at.is_not(None)
+            )
+            .values(next_attempt_at=again, last_status=status, last_error=error)
+        )
+        given_up = self._given_up_in_a_row(webhook.id)
+        if webhook.disabled_at is not None or given_up < MAX_FAILED_DELIVERIES:
+            return None
+        reason = f"{given_up} messages in a row were given up, the last one with: {error}"
+        self._disable(webhook, reason)
+        return reason
+
+    def disable_gone_webhook(self, claimed: ClaimedDelivery, *, status: int, error: str) -> None:
+        """The receiver wants no more messages: disable its webhook."""
+        webhook = WebhookRepository(self._session).lock(claimed.webhook_id)
+        if webhook is not None and webhook.disabled_at is None:
+            self._session.execute(update(Delivery).where(Delivery.id == claimed.id).values(last_status=status))
+            self._disable(webhook, error)
+
+    def release(self, claimed: ClaimedDelivery) -> None:
+        """It was not sent to its end: it is due at once, for whoever comes next."""
+        self._session.execute(
+            update(Delivery)
+            .where(
+                Delivery.id == claimed.id, Delivery.attempts == claimed.attempt, Delivery.next_attempt_at.is_not(None)
+            )
+            .values(next_attempt_at=func.now(), attempts=Delivery.attempts - 1)
+        )
+
+    def _given_up_in_a_row(self, webhook_id: str) -> int:
+        """How many messages that were written after the last one was taken are over, and were not."""
+        last_taken = select(func.max(Delivery.delivered_at)).where(Delivery.webhook_id == webhook_id).scalar_subquery()
+        query = select(func.count()).where(
+            Delivery.webhook_id == webhook_id,
+            Delivery.next_attempt_at.is_(None),
+            Delivery.delivered_at.is_(None),
+            or_(last_taken.is_(None), Delivery.created_at > last_taken),
+        )
+        return self._session.scalar(query) or 0
+
+    def _disable(self, webhook: Webhook, reason: str) -> None:
+        """Send nothing more; the webhook is locked."""
+        webhook.disabled_at, webhook.disabled_reason = func.now(), reason
+        self._session.execute(
+            update(Delivery)
+            .where(Delivery.webhook_id == webhook.id, Delivery.next_attempt_at.is_not(None))
+            .values(next_attempt_at=None, last_error=f"the webhook was disabled: {reason}")
+        )
+
+
+def _delivery(
+    webhook: Webhook, kind: str, data: dict[str, Any], *, at: datetime, job_id: str | None = None
+) -> Delivery:
+    return Delivery(
+        id=new_id("msg"),
+        webhook_id=webhook.id,
+        job_id=job_id,
+        type=kind,
+        payload={"type": kind, "timestamp": at.isoformat(), "data": data},
+        created_at=func.now(),
+        next_attempt_at=func.now(),
+    )

@@ -1,0 +1,126 @@
+"""API keys: who may act for whom. Only a digest of each is known here."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+import structlog
+from sqlalchemy import ColumnElement, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from runtime.ids import new_id
+from store.database import describe_outage
+from store.repositories.pagination import Page
+from store.tables import ApiKey, EndedSession
+
+log = structlog.get_logger()
+
+Role = Literal["user", "operator"]
+
+USE_RECORD_INTERVAL = timedelta(minutes=1)
+
+
+class LastOperatorKey(Exception):
+    """Without this key nobody could make another one."""
+
+
+@dataclass(frozen=True)
+class NewKey:
+    """What a new key is to be; `digest` is the HMAC of its text, `hint` the first characters of it."""
+
+    owner: str
+    role: Role
+    name: str
+    hint: str
+    digest: str
+    expires_at: datetime | None = None
+
+
+class KeyRepository:
+    """Queries on keys, inside the caller's transaction."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def add(self, new: NewKey, *, at: datetime) -> ApiKey:
+        key = ApiKey(
+            id=new_id("key"),
+            owner=new.owner,
+            role=new.role,
+            name=new.name,
+            hint=new.hint,
+            digest=new.digest,
+            created_at=at,
+            expires_at=new.expires_at,
+        )
+        self._session.add(key)
+        self._session.flush()
+        return key
+
+    def get(self, key_id: str) -> ApiKey | None:
+        return self._session.get(ApiKey, key_id)
+
+    def by_digest(self, digest: str) -> ApiKey | None:
+        """The key whose text has this digest, whether it is usable or not."""
+        return self._session.scalars(select(ApiKey).where(ApiKey.digest == digest)).one_or_none()
+
+    def page(self, *, limit: int, after: str | None = None) -> Page[ApiKey]:
+        """All keys newest first, those older than the id `after`."""
+        query = select(ApiKey).order_by(ApiKey.id.desc()).limit(limit + 1)
+        if after is not None:
+            query = query.where(ApiKey.id < after)
+        return Page.from_rows(self._session.scalars(query).all(), limit)
+
+    def has_operator(self, *, at: datetime) -> bool:
+        """Whether any operator's key can be used."""
+        query = select(ApiKey.id).where(ApiKey.role == "operator", _usable(at)).limit(1)
+        return self._session.scalar(query) is not None
+
+    def revoke(self, key_id: str, *, at: datetime, leave_an_operator: bool = True) -> bool:
+        """Take a key out of use for good; False where there is none. One that was revoked stays as it is.
+
+        Raises `LastOperatorKey` where no usable operator's key would be left; those who revoke one take turns.
+        """
+        key = self.get(key_id)
+        if key is None:
+            return False
+        if key.role == "operator" and leave_an_operator:
+            usable = select(ApiKey.id).where(ApiKey.role == "operator", _usable(at)).order_by(ApiKey.id)
+            if list(self._session.scalars(usable.with_for_update())) == [key_id]:
+                raise LastOperatorKey(key_id)
+        self._session.execute(
+            update(ApiKey).where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None)).values(revoked_at=at)
+        )
+        return True
+
+    def end_session(self, session_id: str, *, expires_at: datetime) -> None:
+        """Record that a browser's session was signed out, until its cookie expires by itself."""
+        ended = insert(EndedSession).values(id=session_id, expires_at=expires_at)
+        self._session.execute(ended.on_conflict_do_nothing())
+
+    def is_session_ended(self, session_id: str) -> bool:
+        """Return whether a browser's session was signed out."""
+        return self._session.get(EndedSession, session_id) is not None
+
+    def record_use(self, key: ApiKey, *, at: datetime) -> None:
+        """Note that a key is in use, at most once a minute; a database that is read-only keeps no reader out."""
+        if key.last_used_at is not None and key.last_used_at > at - USE_RECORD_INTERVAL:
+            return
+        try:
+            with self._session.begin_nested():
+                key.last_used_at = at
+        except OperationalError as error:
+            log.warning("key.use_not_noted", key=key.id, error=describe_outage(error))
+
+
+def get_unusable_reason(key: ApiKey, *, at: datetime) -> Literal["revoked", "expired"] | None:
+    """Why a key can no longer be used; None where it can."""
+    if key.revoked_at is not None:
+        return "revoked"
+    return "expired" if key.expires_at is not None and key.expires_at <= at else None
+
+
+def _usable(at: datetime) -> ColumnElement[bool]:
+    return ApiKey.revoked_at.is_(None) & or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > at)

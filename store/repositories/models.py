@@ -1,0 +1,59 @@
+"""What was measured of the catalogue's models."""
+
+from datetime import datetime
+
+from sqlalchemy import func, literal, update
+from sqlalchemy.dialects.postgresql import JSONB, array, insert
+from sqlalchemy.orm import Session
+
+from store.tables import Json, Model
+
+
+class ModelRepository:
+    """Queries on measured models, inside the caller's transaction."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def get(self, name: str) -> Model | None:
+        return self._session.get(Model, name)
+
+    def put(
+        self,
+        name: str,
+        *,
+        parameters: int,
+        tensors: int,
+        rho_floor: float,
+        at: datetime,
+        max_length: int | None = None,
+        costs: Json | None = None,
+    ) -> None:
+        """Store a measurement; the lowest floor seen over all batch shapes is kept, and so are costs not given anew."""
+        row = insert(Model).values(
+            name=name,
+            parameters=parameters,
+            tensors=tensors,
+            rho_floor=rho_floor,
+            max_length=max_length,
+            costs=costs,
+            measured_at=at,
+        )
+        self._session.execute(
+            row.on_conflict_do_update(
+                index_elements=["name"],
+                set_={
+                    "parameters": parameters,
+                    "tensors": tensors,
+                    "rho_floor": func.least(Model.rho_floor, row.excluded.rho_floor),
+                    "max_length": max_length,
+                    "costs": func.coalesce(row.excluded.costs, Model.costs),
+                    "measured_at": at,
+                },
+            )
+        )
+
+    def put_method_share(self, name: str, method: str, share: float) -> None:
+        """Store the share of full fine-tuning's FLOPs that a method was found to take; nothing without costs."""
+        costs = func.jsonb_set(Model.costs, array(["methods", method]), literal(share, JSONB))
+        self._session.execute(update(Model).where(Model.name == name, Model.costs.is_not(None)).values(costs=costs))

@@ -1,0 +1,63 @@
+"""The policy aggregate: named, versioned, never changed in place."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy.orm import Session
+
+from store.repositories.pagination import Page
+from store.tables import Policy
+
+
+class PolicyRepository:
+    """Queries on policies, inside the caller's transaction."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def add_version(
+        self, name: str, body: Mapping[str, Any], *, at: datetime, check: Callable[[int], None] | None = None
+    ) -> Policy:
+        """Store the next version of a policy; writers of one name take turns until their transactions end.
+
+        `check` takes the newest version, 0 where there is none, once it is this writer's turn: no other can come
+        between. Nothing is stored where it raises.
+        """
+        self._lock_name(name)
+        latest = self._session.scalar(select(func.max(Policy.version)).where(Policy.name == name)) or 0
+        if check is not None:
+            check(latest)
+        policy = Policy(name=name, version=latest + 1, body=dict(body), created_at=at)
+        self._session.add(policy)
+        self._session.flush()
+        return policy
+
+    def delete(self, name: str) -> bool:
+        """Delete every version of a policy; False where there is none. Jobs keep what they were submitted with."""
+        self._lock_name(name)
+        query = delete(Policy).where(Policy.name == name).returning(Policy.version)
+        return len(self._session.scalars(query).all()) > 0
+
+    def latest(self, name: str) -> Policy | None:
+        """The newest version of a policy."""
+        query = select(Policy).where(Policy.name == name).order_by(Policy.version.desc()).limit(1)
+        return self._session.scalars(query).one_or_none()
+
+    def page(self, *, limit: int, after: str | None = None) -> Page[Policy]:
+        """The newest version of each policy by name, of the names that follow `after`."""
+        query = select(Policy).ext(distinct_on(Policy.name)).order_by(Policy.name, Policy.version.desc())
+        if after is not None:
+            query = query.where(Policy.name > after)
+        return Page.from_rows(self._session.scalars(query.limit(limit + 1)).all(), limit)
+
+    def names(self, *, limit: int) -> Sequence[str]:
+        """The first names of policies, in their order."""
+        query = select(Policy.name).distinct().order_by(Policy.name).limit(limit)
+        return self._session.scalars(query).all()
+
+    def _lock_name(self, name: str) -> None:
+        """Wait for every other writer of this name; the next one waits until this transaction ends."""
+        self._session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))

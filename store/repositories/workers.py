@@ -1,0 +1,76 @@
+"""The processes that are alive: training workers with the sites in which they stand, prepare workers, schedulers."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Literal
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from runtime.site import UNKNOWN_SITE, Site
+from store.lifecycle.status import HELD_BY_A_WORKER
+from store.tables import Job, Worker
+
+Role = Literal["train", "prepare", "scheduler"]
+
+
+class WorkerRepository:
+    """Queries on workers, inside the caller's transaction."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def record_heartbeat(
+        self,
+        worker_id: str,
+        *,
+        at: datetime | None = None,
+        role: Role = "train",
+        site: Site = UNKNOWN_SITE,
+        device: str = "cpu",
+    ) -> None:
+        """Note that a process is alive: now, by the database's clock, which all share, unless `at` is given.
+
+        Of `site`, a training worker's alone is stored: where any other process stands does not matter.
+        """
+        now = func.now() if at is None else at
+        trains = role == "train"
+        seen = {
+            "zone": site.zone if trains else None,
+            "pue": site.pue if trains else None,
+            "device": device,
+            "last_seen_at": now,
+        }
+        statement = insert(Worker).values(id=worker_id, role=role, started_at=now, **seen)
+        self._session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=seen))
+
+    def remove(self, worker_id: str) -> None:
+        """Forget a worker that has stopped in order."""
+        worker = self._session.get(Worker, worker_id)
+        if worker is not None:
+            self._session.delete(worker)
+
+    def list_with_jobs(self, *, since: datetime) -> Sequence[tuple[Worker, Job | None]]:
+        """The processes of every role that were seen after a time, each with the job that it holds, by id."""
+        query = (
+            select(Worker, Job)
+            .outerjoin(Job, (Job.worker_id == Worker.id) & Job.status.in_(HELD_BY_A_WORKER))
+            .where(Worker.last_seen_at >= since)
+            .order_by(Worker.id)
+        )
+        return [(worker, job) for worker, job in self._session.execute(query)]
+
+    def list_live(self, *, within: timedelta, role: Role = "train") -> Sequence[Worker]:
+        """The processes of a role that were seen within a time, by the database's clock."""
+        seen = Worker.last_seen_at.between(func.now() - within, func.now() + within)
+        return self._session.scalars(select(Worker).where(Worker.role == role, seen).order_by(Worker.id)).all()
+
+    def delete_silent(self, *, silent_for: timedelta) -> None:
+        """Delete the processes of every role that were not seen for so long."""
+        self._session.execute(delete(Worker).where(Worker.last_seen_at < func.now() - silent_for))
+
+    def list_seen_since(self, *, since: datetime, role: Role = "train") -> Sequence[Worker]:
+        """The processes of a role that were seen after a time."""
+        query = select(Worker).where(Worker.role == role, Worker.last_seen_at >= since).order_by(Worker.id)
+        return self._session.scalars(query).all()

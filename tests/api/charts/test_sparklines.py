@@ -1,0 +1,86 @@
+"""Small curves of many jobs: evenly spread over all steps, and read by number, never step after step."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from api.charts.sparklines import LOSS_CURVES_QUERY, loss_curves
+from store.database import Database
+from tests.scheduler.stage import add_job
+
+STEPS = 100_000
+
+
+def take_steps(database: Database, job_id: str, count: int, *, loss: str = "number", but: str = "false") -> None:
+    """Steps 1 to `count` of a job, with a loss by their number, in SQL; those that meet `but` are not stored."""
+    with database.session() as session:
+        session.execute(
+            text(
+                f"INSERT INTO steps SELECT :job_id, number, now(), {loss} FROM generate_series(1, :count) AS number "
+                f"WHERE NOT ({but})"
+            ),
+            {"job_id": job_id, "count": count},
+        )
+        session.execute(text("UPDATE jobs SET steps_done = :count WHERE id = :id"), {"count": count, "id": job_id})
+
+
+def curves(database: Database, *job_ids: str, points: int = 40) -> dict[str, list[float]]:
+    with database.session() as session:
+        return {job_id: list(losses) for job_id, losses in loss_curves(session, job_ids, points=points).items()}
+
+
+def test_a_curve_is_spread_evenly_from_the_first_step_to_the_last(database: Database) -> None:
+    job_id = add_job(database)
+    take_steps(database, job_id, 1000)
+
+    assert curves(database, job_id, points=4) == {job_id: [1, 334, 667, 1000]}
+
+
+def test_a_short_jobs_steps_are_each_met_once(database: Database) -> None:
+    job_id = add_job(database)
+    take_steps(database, job_id, 3)
+
+    assert curves(database, job_id) == {job_id: [1, 2, 3]}
+
+
+def test_a_step_that_is_not_stored_gives_its_place_to_the_next(database: Database) -> None:
+    job_id = add_job(database)
+    take_steps(database, job_id, 1000, but="number BETWEEN 300 AND 400 OR number = 1000")
+
+    assert curves(database, job_id, points=4) == {job_id: [1, 401, 667]}
+
+
+def test_jobs_without_two_steps_have_no_curve_and_each_job_has_its_own(database: Database) -> None:
+    none, one, many, other = (add_job(database) for _ in range(4))
+    take_steps(database, one, 1)
+    take_steps(database, many, 2)
+    take_steps(database, other, 2, loss="10 * number")
+
+    assert curves(database, none, one, many, other) == {many: [1, 2], other: [10, 20]}
+    assert curves(database) == {}
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["with statistics", "without statistics"])
+def test_of_jobs_of_100_000_steps_no_more_is_read_than_is_drawn(database: Database, known: bool) -> None:
+    job_ids = [add_job(database) for _ in range(3)]
+    for job_id in job_ids:
+        take_steps(database, job_id, STEPS)
+    if known:
+        with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("VACUUM ANALYZE steps"))
+
+    with database.session() as session:
+        explained = text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {LOSS_CURVES_QUERY.text}")
+        [plan] = session.execute(explained, {"job_ids": job_ids, "points": 40}).scalar_one()
+
+    assert rows_read(plan["Plan"], "steps") <= 3 * 40
+    assert plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"] < 3 * 40 * 8
+    assert [len(losses) for losses in curves(database, *job_ids).values()] == [40, 40, 40]
+
+
+def rows_read(plan: dict[str, Any], table: str) -> float:
+    """The rows of a table that a plan meets, those that it throws away included."""
+    met = (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)) * plan["Actual Loops"]
+    here = met if plan.get("Relation Name") == table else 0
+    return here + sum(rows_read(below, table) for below in plan.get("Plans", []))

@@ -1,0 +1,102 @@
+"""A browser that asks for a page is shown a problem as a page; a program gets problem+json, as from everywhere."""
+
+from collections.abc import Iterator
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from api.http.security_headers import HEADERS
+from api.main import create_app
+from runtime.settings import Settings
+from tests.keys import new_key
+
+NAVIGATION = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+
+
+@pytest.fixture
+def app(settings: Settings) -> FastAPI:
+    return create_app(settings)
+
+
+@pytest.fixture
+def browser(app: FastAPI, settings: Settings) -> Iterator[TestClient]:
+    """Signed in by a session; what it asks for it means to show."""
+    with TestClient(
+        app, base_url="https://testserver", headers=NAVIGATION, raise_server_exceptions=False, follow_redirects=False
+    ) as browser:
+        own_page = {"Sec-Fetch-Site": "same-origin"}
+        answer = browser.post("/sign-in", data={"key": new_key(settings, "alice", "user")}, headers=own_page)
+        assert answer.status_code == 303, answer.text
+        yield browser
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/dashboard/nothing", "/dashboard/jobs/job_0", "/jobs/job_0"])
+def test_what_does_not_exist_is_told_a_browser_as_a_page_that_leads_on(browser: TestClient, path: str) -> None:
+    answer = browser.get(path)
+
+    assert answer.status_code == 404
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "<h1>Not Found</h1>" in answer.text
+    assert "there is no" in answer.text
+    assert 'href="/dashboard/submit"' in answer.text, "whoever is signed in keeps the navigation"
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert "no-store" in answer.headers["cache-control"]
+
+
+def test_what_is_for_operators_is_told_a_users_browser_as_a_page(browser: TestClient) -> None:
+    answer = browser.get("/keys")
+
+    assert answer.status_code == 403
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "this is for operators" in answer.text
+
+
+def test_what_was_asked_for_is_shown_as_text(browser: TestClient) -> None:
+    answer = browser.get("/<script>alert(1)</script>")
+
+    assert "<script>alert" not in answer.text
+    assert "&lt;script&gt;alert(1)" in answer.text
+
+
+def test_faults_of_a_form_are_listed_by_field(browser: TestClient) -> None:
+    answer = browser.get("/jobs?limit=many&after=1")
+
+    assert answer.status_code == 422
+    assert "<li><code>limit</code>: " in answer.text
+
+
+def test_an_unexpected_error_is_a_page_with_the_id_of_the_request_and_the_headers_of_all_pages(
+    app: FastAPI, browser: TestClient
+) -> None:
+    @app.get("/fall")
+    def fall() -> None:
+        raise RuntimeError("the password is 1234")
+
+    answer = browser.get("/fall")
+
+    assert answer.status_code == 500
+    assert answer.headers["content-type"].startswith("text/html")
+    assert answer.headers["x-request-id"] in answer.text
+    assert "1234" not in answer.text
+    assert {name: answer.headers[name] for name in HEADERS} == dict(HEADERS)
+
+
+@pytest.mark.parametrize(
+    "accept",
+    ["*/*", "application/json", "application/problem+json", "application/json, text/html;q=0.5", "text/html;q=x"],
+)
+def test_whoever_does_not_prefer_html_gets_problem_json_from_what_is_no_page(browser: TestClient, accept: str) -> None:
+    answer = browser.get("/jobs/job_0", headers={"Accept": accept})
+
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_program_with_a_key_gets_problem_json_wherever_it_asks(app: FastAPI, settings: Settings) -> None:
+    key = {"Authorization": f"Bearer {new_key(settings, 'alice', 'user')}"}
+    with TestClient(app, headers={**NAVIGATION, **key}) as program:
+        answer = program.get("/dashboard/jobs/job_0")
+
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/problem+json"

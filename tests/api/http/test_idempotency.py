@@ -1,0 +1,176 @@
+"""A request that is repeated under its `Idempotency-Key` is done once, and gets the first answer again."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from starlette.types import Message, Receive, Scope, Send
+
+from api.main import create_app
+from runtime.settings import Settings
+from store.database import Database
+from store.lifecycle.status import JobStatus
+from store.lifecycle.transitions import transition
+from store.repositories.jobs import JobRepository
+from tests.api.conftest import MODEL, NOW
+from tests.keys import bearer
+
+HEADERS = {"Idempotency-Key": "night run, #1"}
+
+
+@pytest.fixture
+def body(dataset_id: str) -> dict[str, Any]:
+    return {"model": MODEL, "dataset": dataset_id, "metadata": {"team": "speech", "run": "ä"}}
+
+
+def job_count(client: TestClient) -> int:
+    return len(client.get("/jobs").json()["data"])
+
+
+def test_a_repeat_gets_the_first_answer_byte_for_byte_though_the_job_has_gone_on(
+    body: Any, client: TestClient, database: Database
+) -> None:
+    first = client.post("/jobs", json=body, headers=HEADERS)
+    with database.session() as session:
+        job = JobRepository(session).lock(first.json()["id"])
+        assert job is not None
+        transition(session, job, JobStatus.QUEUED, at=NOW)
+
+    again = client.post("/jobs", json=body, headers=HEADERS)
+
+    assert first.status_code == again.status_code == 201
+    assert again.content == first.content
+    assert again.headers["location"] == first.headers["location"] == f"/jobs/{first.json()['id']}"
+    assert again.headers["content-type"] == first.headers["content-type"]
+    assert "idempotency-replayed" not in first.headers
+    assert again.headers["idempotency-replayed"] == "true"
+    assert job_count(client) == 1
+
+
+def test_the_same_json_written_otherwise_is_the_same_request(body: Any, client: TestClient) -> None:
+    first = client.post("/jobs", json=body, headers=HEADERS)
+    turned = json.dumps(dict(reversed(body.items())), indent=2)
+    again = client.post("/jobs", content=turned, headers={**HEADERS, "Content-Type": "application/json"})
+    assert again.content == first.content
+
+
+def test_a_key_that_was_used_for_another_request_is_refused(body: Any, client: TestClient) -> None:
+    client.post("/jobs", json=body, headers=HEADERS)
+
+    response = client.post("/jobs", json={**body, "priority": 1}, headers=HEADERS)
+
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["field"] == "Idempotency-Key"
+    assert "2026-11-23T12:00:00+00:00 for another request" in response.json()["detail"]
+    assert job_count(client) == 1
+
+
+def test_a_policy_is_stored_once_and_its_key_is_none_of_a_jobs(body: Any, client: TestClient) -> None:
+    policy = {"name": "night", "policy": {"kind": "constant", "rho": 0.5}}
+    first, again = (client.post("/policies", json=policy, headers=HEADERS) for _ in range(2))
+    assert (again.status_code, again.content, first.json()["version"]) == (201, first.content, 1)
+    assert client.get("/policies/night").json()["version"] == 1
+    assert client.post("/jobs", json=body, headers=HEADERS).status_code == 422
+
+
+def test_without_a_key_every_submission_is_another_job(body: Any, client: TestClient) -> None:
+    assert client.post("/jobs", json=body).json()["id"] != client.post("/jobs", json=body).json()["id"]
+
+
+def test_what_was_refused_may_be_put_right_and_sent_under_the_same_key(body: Any, client: TestClient) -> None:
+    assert client.post("/jobs", json={**body, "zone": "nowhere"}, headers=HEADERS).status_code == 422
+
+    response = client.post("/jobs", json=body, headers=HEADERS)
+
+    assert response.status_code == 201
+    assert "idempotency-replayed" not in response.headers
+
+
+def test_each_owner_has_keys_of_their_own(alice: TestClient, bob: TestClient) -> None:
+    ids = set()
+    for user in (alice, bob):
+        uploaded = user.post("/datasets", files={"file": ("rows.jsonl", b'{"text": "Leaves are green."}\n')}).json()
+        response = user.post("/jobs", json={"model": MODEL, "dataset": uploaded["id"]}, headers=HEADERS)
+        assert response.status_code == 201, response.text
+        ids.add(response.json()["id"])
+    assert len(ids) == 2
+
+
+@pytest.mark.parametrize("key", [b"", b"x" * 256, "schlüssel".encode(), b"a\tb"])
+def test_a_key_is_1_to_255_printable_ascii_characters(body: Any, client: TestClient, key: bytes) -> None:
+    response = client.post("/jobs", json=body, headers=[(b"Idempotency-Key", key)])
+
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["field"] == "Idempotency-Key"
+
+
+@pytest.mark.parametrize("key", ["x" * 255, "~ !"])
+def test_any_other_key_is_taken(body: Any, client: TestClient, key: str) -> None:
+    assert client.post("/jobs", json=body, headers={"Idempotency-Key": key}).status_code == 201
+
+
+def test_a_first_answer_is_kept_for_so_long_and_its_key_is_new_after(
+    body: Any, client: TestClient, settings: Settings, operator_key: str
+) -> None:
+    first = client.post("/jobs", json=body, headers=HEADERS).json()["id"]
+
+    def later(hours: float) -> str:
+        app = create_app(settings, clock=lambda: NOW + timedelta(hours=hours))
+        with TestClient(app, headers=bearer(operator_key)) as client:
+            return str(client.post("/jobs", json=body, headers=HEADERS).json()["id"])
+
+    assert later(settings.idempotency_hours) == first
+    second = later(settings.idempotency_hours + 0.1)
+    assert second != first
+    assert later(settings.idempotency_hours + 0.2) == second
+
+
+def test_of_many_at_the_same_time_one_makes_the_job_and_the_others_get_its_answer(
+    body: Any, client: TestClient
+) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        sent = [threads.submit(client.post, "/jobs", json=body, headers=HEADERS) for _ in range(8)]
+        answers = [answer.result() for answer in sent]
+
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.content for answer in answers}) == 1
+    assert [answer.headers.get("idempotency-replayed") for answer in answers].count(None) == 1
+    assert job_count(client) == 1
+
+
+@pytest.fixture
+def cut_off(app: FastAPI, operator_key: str) -> TestClient:
+    """A client whose connection is gone when the answer comes."""
+
+    async def lossy(scope: Scope, receive: Receive, send: Send) -> None:
+        async def lose(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                raise ConnectionResetError
+            await send(message)
+
+        await app(scope, receive, lose)
+
+    return TestClient(lossy, headers=bearer(operator_key))
+
+
+def test_an_answer_that_never_arrived_is_given_to_the_repeat(
+    body: Any, cut_off: TestClient, client: TestClient
+) -> None:
+    with pytest.raises(ConnectionResetError):
+        cut_off.post("/jobs", json=body, headers=HEADERS)
+
+    response = client.post("/jobs", json=body, headers=HEADERS)
+
+    assert (response.status_code, response.headers["idempotency-replayed"]) == (201, "true")
+    assert [job["id"] for job in client.get("/jobs").json()["data"]] == [response.json()["id"]]
+
+
+def test_the_description_states_the_header_and_that_an_answer_may_be_a_replay(app: FastAPI) -> None:
+    operation = app.openapi()["paths"]["/jobs"]["post"]
+    [key] = [parameter for parameter in operation["parameters"] if parameter["name"] == "Idempotency-Key"]
+    assert (key["in"], key["required"]) == ("header", False)
+    assert {"Location", "Idempotency-Replayed"} <= set(operation["responses"]["201"]["headers"])

@@ -1,0 +1,403 @@
+"""`POST /jobs/estimate`: what a job would take, held against hand-computed figures and against a run."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from greencore.carbon import Reading
+from planning.compute_costs import RowCosts
+from runtime.site import Site
+from store.database import Database
+from store.intensity.readings import GridRepository
+from store.lifecycle.status import JobStatus
+from store.repositories.jobs import JobRepository
+from store.repositories.models import ModelRepository
+from store.repositories.workers import WorkerRepository
+from store.tables import Dataset, EnergyInterval, Epoch, Job, TokenStatistics
+from tests.api.conftest import MODEL, NOW
+
+HOUR = timedelta(hours=1)
+# 3.6e13 FLOPs an hour at the CPU's pace of 10 GFLOP/s, 100 W.
+PACE = {"flops": 3.6e13, "hours": 1.0, "kwh": 0.1}
+DEFER = {"mode": "defer", "max_delay_hours": 12, "min_saving": 0.05}
+
+
+@pytest.fixture
+def measured(database: Database) -> None:
+    """The model as a prepare worker measures it: 6e8 FLOPs a token and nothing for attention."""
+    with database.session() as session:
+        costs = RowCosts((2e8, 0.0), (6e8, 0.0), {"full": 1.0, "lora": 0.7, "bitfit": "unavailable: no bias"}).to_json()
+        ModelRepository(session).put(MODEL, parameters=10**8, tensors=100, rho_floor=0.35, costs=costs, at=NOW)
+
+
+@pytest.fixture
+def worker(database: Database) -> None:
+    with database.session() as session:
+        WorkerRepository(session).record_heartbeat("worker_1", site=Site(zone="FR"), device="cpu", at=NOW)
+
+
+@pytest.fixture
+def estimate(client: TestClient, dataset_id: str) -> Any:
+    """Ask for an estimate, and give the response; the policy trains every tensor unless another is given."""
+
+    def estimate(**changed: Any) -> Any:
+        policy = {"kind": "constant", "rho": 1.0}
+        body = {"model": MODEL, "dataset": dataset_id, "zone": "FR", "policy": policy, "hyperparameters": {"epochs": 2}}
+        return client.post("/jobs/estimate", json={**body, **changed})
+
+    return estimate
+
+
+def prepared(database: Database, dataset_id: str, *, hours: float, **columns: Any) -> str:
+    """A job whose preparation found epochs of so many hours at the measured pace; it is over, and in nobody's way."""
+    with database.session() as session:
+        job = Job(
+            id=f"job_{columns.pop('name', 'prepared')}",
+            status=JobStatus.SUCCEEDED,
+            model=MODEL,
+            dataset_id=dataset_id,
+            method="greentrainer",
+            policy={"kind": "constant", "rho": 1.0},
+            priority=0,
+            hyperparameters={"epochs": 1},
+            labels={},
+            created_at=NOW,
+            finished_at=NOW - HOUR,
+            device="cpu",
+            epochs=1,
+            estimate={
+                "full_flops": hours * PACE["flops"] / PACE["hours"],
+                "training_rows": 1,
+                "tokens_per_epoch": 16,
+                "steps": 1,
+            },
+        )
+        for column, value in columns.items():
+            setattr(job, column, value)
+        session.add(job)
+        return job.id
+
+
+def ran(database: Database, job_id: str, hours: Sequence[float], *, outside_hours: float = 0.0) -> None:
+    """Epochs of equal FLOPs that took so many hours each, at 100 W."""
+    with database.session() as session:
+        for number, length in enumerate([outside_hours, *hours]):
+            if number:
+                epoch = Epoch(
+                    job_id=job_id, number=number, attempt=1, started_at=NOW - HOUR, finished_at=NOW - HOUR / number
+                )
+                epoch.rho_asked, epoch.reason, epoch.intensity_estimated = 1.0, "", False
+                epoch.flops = epoch.full_flops = PACE["flops"]
+                session.add(epoch)
+            if length:
+                session.add(_interval(job_id, number, length))
+
+
+def _interval(job_id: str, epoch: int, hours: float) -> EnergyInterval:
+    return EnergyInterval(
+        job_id=job_id,
+        epoch=epoch,
+        attempt=1,
+        started_at=NOW - hours * HOUR,
+        finished_at=NOW,
+        cpu_kwh=hours * PACE["kwh"],
+        gpu_kwh=0.0,
+        ram_kwh=0.0,
+        method={},
+        intensity_estimated=False,
+    )
+
+
+def grid(database: Database, values: Sequence[float], zone: str = "FR") -> None:
+    """A reading in force, and a forecast from the next hour on, one value an hour."""
+    hours = [
+        Reading(
+            zone=zone,
+            start=NOW + offset * HOUR,
+            end=NOW + (offset + 1) * HOUR,
+            gco2e_per_kwh=value,
+            source="uk",
+            estimated=offset > 0,
+            fetched_at=NOW,
+        )
+        for offset, value in enumerate(values)
+    ]
+    with database.session() as session:
+        GridRepository(session).put(hours[:1])
+        GridRepository(session).put_forecast(zone, "average", hours[1:], at=NOW)
+
+
+def test_now_and_the_best_window_are_what_a_hand_computes(
+    estimate: Any, database: Database, dataset_id: str, measured: None, worker: None
+) -> None:
+    """Two epochs of 1 h at 100 W. Now: 300 and 300 gCO2e/kWh; from 15:00 on 100 and 200."""
+    ran(database, prepared(database, dataset_id, hours=1.0), [1.0, 1.0, 1.0])
+    grid(database, [300, 300, 300, 100, 200, *[300] * 19])
+
+    found = estimate(policy={"kind": "constant", "rho": 1.0, "gate": DEFER}).json()
+
+    now, best = found["now"], found["best"]
+    assert now["starts_at"] == NOW.isoformat().replace("+00:00", "Z")
+    assert best["starts_at"] == (NOW + 3 * HOUR).isoformat().replace("+00:00", "Z")
+    startup = 1 / 60
+    for run in (now, best):
+        assert run["hours"]["expected"] == pytest.approx(2 + startup)
+        assert run["energy_kwh"]["expected"] == pytest.approx(0.2 + 0.1 * startup)
+        assert run["flops"]["expected"] == pytest.approx(2 * PACE["flops"])
+    assert now["emissions_gco2e"]["expected"] == pytest.approx((0.2 + 0.1 * startup) * 300)
+    assert best["emissions_gco2e"]["expected"] == pytest.approx((0.2 + 0.1 * startup) * 150)
+    assert found["saving"]["share"] == pytest.approx(0.5)
+    assert best["why"] == "the best window begins then"
+    assert found["work"]["basis"] == "a job with the same model and rows that was prepared"
+    assert (found["pace"]["assumed"], found["pace"]["device"]) == (False, "cpu")
+    assert found["pace"]["basis"] == "recent epochs of its model on this device"
+    assert found["place"]["step"] == "fresh"
+    assert found["notes"] == []
+
+
+def test_nothing_is_queued(estimate: Any, client: TestClient, measured: None) -> None:
+    assert estimate().status_code == 200
+    assert client.get("/jobs").json()["data"] == []
+
+
+def test_a_policy_decides_each_epochs_rho_by_what_is_expected_of_it(
+    estimate: Any, database: Database, dataset_id: str, measured: None, worker: None
+) -> None:
+    """The first epoch at 50 gCO2e/kWh has ρ = 1 and takes an hour; the second at 450 has ρ = 0.4."""
+    ran(database, prepared(database, dataset_id, hours=1.0), [1.0])
+    grid(database, [50, *[450] * 23])
+    linear = {"kind": "linear", "clean": 100, "dirty": 400, "rho_max": 1.0, "rho_min": 0.4}
+
+    now = estimate(policy=linear).json()["now"]
+
+    assert now["rho"] == pytest.approx(0.7)
+    assert now["gco2e_per_kwh"] == pytest.approx((50 * 1 + 450 * 0.4) / 1.4)
+
+
+def test_pue_is_in_the_emissions_and_not_in_the_energy(
+    estimate: Any, client: TestClient, database: Database, dataset_id: str, measured: None
+) -> None:
+    grid(database, [300] * 24)
+    plain = estimate().json()["now"]
+    with database.session() as session:
+        WorkerRepository(session).record_heartbeat("worker_1", site=Site(zone="FR", pue=1.5), device="cpu", at=NOW)
+    assert estimate().json()["pue"] == 1.5
+    dear = estimate().json()["now"]
+    assert dear["energy_kwh"] == plain["energy_kwh"]
+    assert dear["emissions_gco2e"]["expected"] == pytest.approx(1.5 * plain["emissions_gco2e"]["expected"])
+
+
+def test_a_gate_that_pauses_computes_in_the_cleanest_hours(
+    estimate: Any, database: Database, dataset_id: str, measured: None, worker: None
+) -> None:
+    ran(database, prepared(database, dataset_id, hours=1.0), [1.0])
+    grid(database, [300, 100, 300, 300, 100, *[300] * 19])
+    gate = {"mode": "pause", "max_delay_hours": 12}
+
+    found = estimate(policy={"kind": "constant", "rho": 1.0, "gate": gate}).json()
+
+    assert found["best"]["gco2e_per_kwh"] == pytest.approx(100)
+    assert found["best"]["hours"]["expected"] == pytest.approx(2 + 1 / 60)
+
+
+def test_a_deadline_bounds_the_window(
+    estimate: Any, database: Database, dataset_id: str, measured: None, worker: None
+) -> None:
+    ran(database, prepared(database, dataset_id, hours=1.0), [1.0])
+    grid(database, [300, 300, 200, 200, 300, 50, 50, *[300] * 17])
+
+    found = estimate(deadline=(NOW + 4.5 * HOUR).isoformat()).json()
+    assert found["best"]["gco2e_per_kwh"] == pytest.approx(200)
+    assert found["best"]["meets_deadline"] is True
+    assert "would not wait" in found["notes"][0]
+
+    late = estimate(deadline=(NOW + HOUR).isoformat()).json()
+    assert (late["now"]["meets_deadline"], late["best"]["meets_deadline"]) == (False, False)
+    assert late["best"]["starts_at"] == late["now"]["starts_at"]
+
+
+@pytest.mark.parametrize(
+    ("counts", "tokens", "padded", "spread"),
+    [
+        # The fixture's rows hold 34 characters; one of the two is trained on.
+        (None, 34 / 4 / 2, 8, 1.4),
+        # In quarters 18, 22, 26 and 30 tokens, scaled to a mean of 20: 15, 18.3, 21.7 and 25, padded to 24 in the mean.
+        ([{"up_to": 32, "rows": 2}], 20.0, 24, 1.15),
+    ],
+)
+def test_tokens_are_counted_or_reckoned_from_characters(
+    estimate: Any,
+    database: Database,
+    dataset_id: str,
+    measured: None,
+    counts: list[dict[str, int]] | None,
+    tokens: float,
+    padded: int,
+    spread: float,
+) -> None:
+    with database.session() as session:
+        dataset = session.get_one(Dataset, dataset_id)
+        dataset.contents = {"characters": {"total": 34}}
+        if counts is not None:
+            figures = {"tokens": {"total": 40, "max": 25}, "completion": {"total": 10}, "histogram": counts}
+            row = TokenStatistics(dataset_id=dataset_id, model=MODEL, asked_at=NOW, counted_at=NOW, counts=figures)
+            session.add(row)
+
+    found = estimate().json()["work"]
+
+    assert found["training_rows"] == 1
+    assert found["tokens_per_epoch"] == pytest.approx(tokens)
+    assert found["full_flops"]["expected"] == pytest.approx(2 * 6e8 * padded)
+    assert found["full_flops"]["high"] / found["full_flops"]["expected"] == pytest.approx(spread)
+    assert ("counted" in found["basis"]) == (counts is not None)
+
+
+def test_other_methods_take_their_share(estimate: Any, measured: None) -> None:
+    full, lora = estimate(method="full").json(), estimate(method="lora").json()
+
+    assert lora["now"]["flops"]["expected"] == pytest.approx(0.7 * full["now"]["flops"]["expected"])
+    assert "lora takes 0.7 of full fine-tuning's FLOPs" in lora["work"]["basis"]
+
+
+def test_without_a_worker_figures_are_assumed_and_wide(estimate: Any, database: Database, measured: None) -> None:
+    grid(database, [300] * 24)
+
+    found = estimate().json()
+
+    assert found["pace"]["assumed"] is True
+    assert found["pace"]["epoch_hours"]["high"] / found["pace"]["epoch_hours"]["expected"] > 9.9
+    assert found["place"]["live_workers"] == 0
+    assert "no worker is alive in FR: until one is, the job waits" in found["notes"]
+
+
+def test_where_nothing_is_known_of_the_grid_emissions_are_null(
+    estimate: Any, client: TestClient, measured: None
+) -> None:
+    context = client.app.state.context  # type: ignore[attr-defined]
+    object.__setattr__(context, "settings", context.settings.model_copy(update={"zones": {"NOWHERE": "watttime"}}))
+
+    found = estimate(zone="NOWHERE").json()
+
+    assert found["now"]["emissions_gco2e"] is None
+    assert found["now"]["energy_kwh"]["expected"] > 0
+    assert found["saving"] is None
+    assert found["place"]["basis"] == "nothing is known of this zone: emissions are null"
+
+
+def test_without_a_reading_the_yearly_mean_stands_in(estimate: Any, measured: None) -> None:
+    place = estimate().json()["place"]
+
+    assert (place["step"], place["estimated"], place["expected_until"]) == ("static", True, None)
+    assert "there is no forecast" in place["basis"]
+
+
+def test_a_job_that_leaves_its_zone_open_is_reckoned_in_the_greenest(
+    estimate: Any, database: Database, measured: None
+) -> None:
+    grid(database, [300] * 24, zone="FR")
+    grid(database, [40] * 24, zone="NO")
+    with database.session() as session:
+        for zone in ("FR", "NO"):
+            WorkerRepository(session).record_heartbeat(f"worker_{zone}", site=Site(zone=zone), device="cpu", at=NOW)
+
+    place = estimate(zone=None).json()["place"]
+
+    assert place["zone"] == "NO"
+    assert "the lowest of 2 zones" in place["reason"]
+
+
+def test_jobs_that_come_first_are_waited_for(
+    estimate: Any, database: Database, dataset_id: str, measured: None, worker: None
+) -> None:
+    ran(database, prepared(database, dataset_id, hours=1.0), [1.0])
+    first = prepared(
+        database, dataset_id, hours=3.0, name="first", status=JobStatus.RUNNING, zone="FR", finished_at=None
+    )
+    with database.session() as session:
+        JobRepository(session).get(first)
+
+    queue = estimate().json()["queue"]
+
+    assert (queue["running"], queue["ahead"]) == (1, 0)
+    assert datetime.fromisoformat(queue["starts_at"]) == NOW + 3 * HOUR
+
+
+def test_the_model_has_to_be_measured_first(estimate: Any) -> None:
+    response = estimate()
+
+    assert response.status_code == 409
+    assert "not measured yet" in response.json()["detail"]
+
+
+def test_a_submissions_faults_are_an_estimates_too(estimate: Any, measured: None) -> None:
+    response = estimate(zone="XX", model="none", policy={"kind": "constant", "rho": 0.2}, method="bitfit")
+
+    assert response.status_code == 422
+    assert [error["field"] for error in response.json()["errors"]] == ["model", "zone"]
+    assert estimate(method="bitfit").json()["errors"][0]["field"] == "method"
+
+
+def test_an_estimate_of_the_longest_run_there_can_be_is_answered(
+    estimate: Any, database: Database, measured: None
+) -> None:
+    grid(database, [300] * 24)
+    with database.session() as session:
+        dataset = session.get_one(Dataset, dataset_id_of(session))
+        dataset.rows, dataset.contents = 1_000_000, {"characters": {"total": 10**12}}
+    policy = {"kind": "budget", "budget_gco2e": 5, "rho_max": 1.0, "rho_min": 0.4, "gate": {"mode": "pause"}}
+
+    response = estimate(policy=policy, hyperparameters={"epochs": 1000, "max_length": 8192, "batch_size": 4096})
+
+    assert response.status_code == 200, response.text
+    assert response.json()["budget"]["can_be_kept"] is False
+
+
+def dataset_id_of(session: Any) -> str:
+    return str(session.query(Dataset.id).scalar())
+
+
+def test_a_measured_run_lies_within_what_was_estimated_before(
+    estimate: Any, database: Database, dataset_id: str, measured: None, worker: None
+) -> None:
+    """Three earlier epochs that differed by a tenth tell how long the next two take."""
+    ran(database, prepared(database, dataset_id, hours=1.0), [0.95, 1.0, 1.08], outside_hours=0.2)
+    grid(database, [250] * 24)
+
+    now = estimate().json()["now"]
+
+    measured_hours = 1.06 + 0.93 + 0.22
+    assert now["hours"]["low"] < measured_hours < now["hours"]["high"]
+    assert now["hours"]["high"] / now["hours"]["low"] < 2.5
+    kwh = measured_hours * PACE["kwh"]
+    assert now["energy_kwh"]["low"] < kwh < now["energy_kwh"]["high"]
+    assert now["emissions_gco2e"]["low"] < kwh * 260 < now["emissions_gco2e"]["high"]
+
+
+def test_a_budget_that_can_certainly_not_be_kept_is_refused_and_the_estimate_tells_the_smallest(
+    estimate: Any, client: TestClient, database: Database, dataset_id: str, measured: None, worker: None
+) -> None:
+    """Two epochs at ρ = 0.5 and 300 gCO2e/kWh: 0.1 kWh, 30 gCO2e."""
+    ran(database, prepared(database, dataset_id, hours=1.0), [1.0, 1.0, 1.0])
+    grid(database, [300] * 24)
+    body = {"model": MODEL, "dataset": dataset_id, "zone": "FR", "hyperparameters": {"epochs": 2}}
+
+    def budget(gco2e: float) -> dict[str, Any]:
+        return {"kind": "budget", "budget_gco2e": gco2e, "rho_max": 1.0, "rho_min": 0.5}
+
+    told = estimate(policy=budget(10)).json()["budget"]
+    assert (told["smallest_gco2e"], told["can_be_kept"]) == (pytest.approx(30), False)
+    assert estimate(policy=budget(29)).json()["budget"]["can_be_kept"] is None
+    assert estimate(policy=budget(60)).json()["budget"]["can_be_kept"] is True
+
+    refused = client.post("/jobs", json={**body, "policy": budget(10)})
+    assert refused.status_code == 422
+    [error] = refused.json()["errors"]
+    assert error["field"] == "policy.budget_gco2e"
+    assert "given 10: the smallest that can be kept is 30" in error["message"]
+    assert client.post("/jobs", json={**body, "policy": budget(29)}).status_code == 201
+    # Rows that no job has tokenised as this one does are not certain.
+    other = {"epochs": 2, "max_length": 64}
+    assert client.post("/jobs", json={**body, "policy": budget(10), "hyperparameters": other}).status_code == 201

@@ -1,0 +1,154 @@
+"""Which tensors each epoch trained, and what is known of every one; and the checkpoints."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi.testclient import TestClient
+
+from greencore.backprop.cost.profile import TensorCost
+from store.database import Database
+from store.lifecycle.leases import Lease, claim
+from store.lifecycle.status import JobStatus
+from store.lifecycle.tensor_selection import put_tensors
+from store.lifecycle.transitions import transition
+from store.tables import Checkpoint, Epoch, Job
+
+START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+COSTS = [
+    TensorCost("lm_head.weight", t_dw=900, t_dy=800, params=90),
+    TensorCost("model.layers.1.mlp.down_proj.weight", t_dw=70, t_dy=60, params=7),
+    TensorCost("model.layers.0.mlp.down_proj.weight", t_dw=70, t_dy=60, params=7),
+]
+
+
+def claimed(database: Database, job_id: str) -> Lease:
+    """The lease of a worker that has just taken the job."""
+    with database.session() as session:
+        transition(session, session.get_one(Job, job_id, with_for_update=True), JobStatus.QUEUED, at=START)
+    with database.session() as session:
+        lease = claim(session, job_id, worker_id="w", device="cpu", at=START, lease_seconds=60)
+    assert lease is not None
+    return lease
+
+
+def put_epoch(database: Database, job_id: str, number: int, **columns: Any) -> None:
+    with database.session() as session:
+        session.add(
+            Epoch(
+                job_id=job_id,
+                number=number,
+                attempt=1,
+                started_at=START,
+                rho_asked=0.5,
+                reason="",
+                intensity_estimated=False,
+                **columns,
+            )
+        )
+
+
+def test_every_tensor_is_shown_with_its_place_its_cost_and_its_importance_in_every_epoch(
+    client: TestClient, job_id: str, database: Database
+) -> None:
+    lease = claimed(database, job_id)
+    for _ in range(2):  # an attempt after the first finds what is there
+        with database.session() as session:
+            put_tensors(session, lease, COSTS)
+    put_epoch(
+        database,
+        job_id,
+        1,
+        rho_reached=0.48,
+        selection={COSTS[0].name: 0.5, COSTS[1].name: float("nan")},
+        importance=[0.5, float("nan"), None],
+    )
+    put_epoch(database, job_id, 2, selection={cost.name: None for cost in COSTS})
+    put_epoch(database, job_id, 3)  # has only begun
+
+    shown = client.get(f"/jobs/{job_id}/selection").json()
+
+    assert shown["tensors"][:2] == [
+        {
+            "name": "lm_head.weight",
+            "stack": None,
+            "layer": None,
+            "kind": "lm_head",
+            "parameters": 90,
+            "t_dw_flops": 900,
+            "t_dy_flops": 800,
+        },
+        {
+            "name": "model.layers.1.mlp.down_proj.weight",
+            "stack": None,
+            "layer": 1,
+            "kind": "mlp.down_proj",
+            "parameters": 7,
+            "t_dw_flops": 70,
+            "t_dy_flops": 60,
+        },
+    ]
+    assert shown["data"] == [
+        {"number": 2, "rho_asked": 0.5, "rho_reached": None, "trained": [0, 1, 2], "importance": None},
+        {"number": 1, "rho_asked": 0.5, "rho_reached": 0.48, "trained": [0, 1], "importance": [0.5, None, None]},
+    ]
+    assert shown["has_more"] is False
+
+
+def test_epochs_are_shown_newest_first_and_page_by_page(client: TestClient, job_id: str, database: Database) -> None:
+    for number in (1, 2, 3):
+        put_epoch(database, job_id, number, selection={})
+
+    page = client.get(f"/jobs/{job_id}/selection?limit=2").json()
+    assert ([epoch["number"] for epoch in page["data"]], page["has_more"]) == ([3, 2], True)
+    page = client.get(f"/jobs/{job_id}/selection?limit=2&after=2").json()
+    assert ([epoch["number"] for epoch in page["data"]], page["has_more"]) == ([1], False)
+
+
+def test_a_job_from_before_costs_were_kept_shows_what_its_epochs_know(client: TestClient, finished_job_id: str) -> None:
+    shown = client.get(f"/jobs/{finished_job_id}/selection").json()
+
+    assert [(tensor["name"], tensor["t_dw_flops"]) for tensor in shown["tensors"]] == [
+        ("norm.weight", None),
+        ("lm_head.weight", None),
+    ]
+    assert shown["data"][0]["trained"] == [0, 1]
+    assert shown["data"][0]["importance"] == [0.25, 0.5]
+
+
+def test_an_unchanged_selection_is_not_sent_again(client: TestClient, finished_job_id: str) -> None:
+    path = f"/jobs/{finished_job_id}/selection"
+    held = {"If-None-Match": client.get(path).headers["etag"]}
+
+    assert client.get(path, headers=held).status_code == 304
+    assert client.get(f"{path}?limit=1", headers=held).status_code == 200
+
+
+def test_the_checkpoint_that_a_worker_would_go_on_from_is_listed_first(
+    client: TestClient, job_id: str, database: Database
+) -> None:
+    with database.session() as session:
+        for step in (20, 30):
+            session.add(
+                Checkpoint(
+                    job_id=job_id,
+                    name=f"checkpoint-{step}-1",
+                    attempt=1,
+                    step=step,
+                    epochs_done=step // 10,
+                    bytes=1000,
+                    created_at=START,
+                )
+            )
+
+    checkpoints = client.get(f"/jobs/{job_id}/checkpoints").json()
+
+    assert checkpoints["has_more"] is False
+    assert [checkpoint["step"] for checkpoint in checkpoints["data"]] == [30, 20]
+    assert checkpoints["data"][0] == {
+        "name": "checkpoint-30-1",
+        "attempt": 1,
+        "step": 30,
+        "epochs_done": 3,
+        "bytes": 1000,
+        "created_at": "2026-11-23T12:00:00Z",
+    }

@@ -1,0 +1,331 @@
+"""`/dashboard/submit` before a real browser: a form that tells what a job would take, and submits it once."""
+
+import json
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+from sqlalchemy import func, select
+
+from planning.compute_costs import RowCosts
+from store.database import Database
+from store.lifecycle.status import JobStatus
+from store.repositories.jobs import JobRepository
+from store.repositories.models import ModelRepository
+from store.tables import Job
+from tests.browser.accessible import check_accessible
+from tests.browser.conftest import Dashboard, SignIn
+from tests.browser.keyboard import tab_to, type_over
+from tests.browser.pictures import take_pictures
+from tests.browser.stage import stage_dataset, stage_grid, stage_job, stage_policies, stage_workers
+from tests.browser.watch import monitor_of
+
+MODEL = "SmolLM2-135M-Instruct"
+REFUSED = "status of 422"
+
+
+def measure(database: Database) -> None:
+    """The model as a prepare worker measures it."""
+    costs = RowCosts((2e8, 0.0), (6e8, 0.0), {"full": 1.0, "lora": 0.7, "bitfit": "has no biases"})
+    with database.session() as session:
+        ModelRepository(session).put(
+            MODEL, parameters=134_515_008, tensors=272, rho_floor=0.35, costs=costs.to_json(), at=datetime.now(UTC)
+        )
+
+
+@pytest.fixture
+def dataset(dashboard: Dashboard) -> str:
+    """A busy grid with workers, policies and a measured model; the id of a dataset."""
+    now = datetime.now(UTC)
+    measure(dashboard.database)
+    stage_grid(dashboard.database, now=now)
+    stage_workers(dashboard.database, now=now)
+    stage_policies(dashboard.database, now=now)
+    return stage_dataset(dashboard.database, dashboard.settings, now=now)
+
+
+def estimate(page: Page) -> Locator:
+    return page.get_by_role("region", name="Estimate")
+
+
+def jobs(database: Database) -> int:
+    with database.session() as session:
+        return session.scalar(select(func.count()).select_from(Job)) or 0
+
+
+def submitted(page: Page, database: Database) -> Any:
+    """The job on whose page the browser has come to be."""
+    page.wait_for_url("**/dashboard/jobs/job_*")
+    with database.session() as session:
+        job = JobRepository(session).get(page.url.rsplit("/", 1)[1])
+        assert job is not None
+        session.expunge(job)
+        return job
+
+
+def test_a_job_is_submitted_by_keyboard_alone(page: Page, dashboard: Dashboard, dataset: str) -> None:
+    page.goto("/dashboard/submit")
+    tab_to(page, "#dataset")
+    page.keyboard.type("sums")
+    tab_to(page, "#policy")
+    page.keyboard.type("night")
+    tab_to(page, "#zone")
+    page.keyboard.type("GB")
+    tab_to(page, "[data-hours='12']")
+    page.keyboard.press("Space")
+    tab_to(page, "#hyperparameters-epochs")
+    type_over(page, "5")
+    expect(estimate(page)).to_contain_text("Best window")
+    tab_to(page, "button.main")
+    page.keyboard.press("Enter")
+
+    job = submitted(page, dashboard.database)
+    assert (job.dataset_id, job.policy_name, job.zone_asked, job.epochs) == (dataset, "night-shift", "GB", 5)
+    assert job.deadline is not None
+
+
+def test_what_a_job_would_take_stands_beside_the_form_and_the_job_is_as_written(
+    page: Page, dashboard: Dashboard, dataset: str
+) -> None:
+    page.goto("/dashboard/submit")
+    expect(page.locator("#model-hint")).to_contain_text("134,515,008 parameters in 272 tensors; ρ at least 0.35")
+    page.get_by_label("Dataset").select_option(dataset)
+    page.get_by_label("Zone").select_option("DE")
+    expect(page.locator("#zone-intensity .intensity")).to_contain_text("gCO2e/kWh")
+    page.get_by_label("Policy").select_option("night-shift")
+    expect(page.locator("#policy-hint")).to_contain_text("waits for the best window")
+    page.get_by_role("button", name="+24 h").click()
+    page.get_by_role("button", name="Add a pair").click()
+    page.get_by_label("Key of pair 1").fill("team")
+    page.get_by_label("Value of pair 1").fill("speech")
+
+    shown = estimate(page)
+    for told in ("Now", "Best window", "gCO2e", "kWh", "Meets the deadline", "yes", "assumed", "saves"):
+        expect(shown).to_contain_text(told)
+    shown.get_by_text("What it rests on").click()
+    expect(shown.locator(".basis")).to_contain_text("DE, asked for: now")
+    check_accessible(page)
+    take_pictures(page, "submit-estimated")
+
+    page.get_by_role("button", name="Submit").click()
+    job = submitted(page, dashboard.database)
+    assert (job.model, job.dataset_id, job.zone_asked, job.policy_name) == (MODEL, dataset, "DE", "night-shift")
+    assert job.labels == {"team": "speech"}
+    assert abs(job.deadline - datetime.now(UTC) - timedelta(hours=24)) < timedelta(minutes=2)
+    assert job.hyperparameters["epochs"] == 3
+
+
+def test_the_whole_form_can_be_used_by_keyboard_alone(page: Page, dashboard: Dashboard, dataset: str) -> None:
+    page.goto("/dashboard/submit")
+    page.get_by_label("Model").focus()
+
+    def tab_to(locator: Locator) -> None:
+        for _ in range(40):
+            if locator.evaluate("element => element === document.activeElement"):
+                return
+            page.keyboard.press("Tab")
+        raise AssertionError(f"{locator} is not reached by the tab key")
+
+    tab_to(page.get_by_label("Dataset"))
+    page.keyboard.press("ArrowDown")
+    tab_to(page.get_by_label("Upload"))
+    tab_to(page.get_by_role("button", name="+12 h"))
+    page.keyboard.press("Enter")
+    tab_to(page.get_by_label("Epochs"))
+    page.keyboard.type("5")
+    tab_to(page.get_by_text("More hyperparameters"))
+    page.keyboard.press("Enter")
+    tab_to(page.get_by_label("Seed"))
+    tab_to(page.get_by_role("button", name="Add a pair"))
+    page.keyboard.press("Enter")
+    page.keyboard.type("by")
+    page.keyboard.press("Tab")
+    page.keyboard.type("hand")
+    tab_to(page.get_by_role("button", name="Remove pair 1"))
+    tab_to(page.get_by_role("button", name="Submit"))
+    page.keyboard.press("Enter")
+
+    job = submitted(page, dashboard.database)
+    assert (job.dataset_id, job.hyperparameters["epochs"], job.labels) == (dataset, 5, {"by": "hand"})
+    assert job.deadline is not None
+
+
+def test_a_double_click_and_a_second_try_make_one_job(page: Page, dashboard: Dashboard, dataset: str) -> None:
+    page.goto("/dashboard/submit")
+    page.get_by_label("Dataset").select_option(dataset)
+
+    # The first answer is lost on its way: the job is there, and the browser does not know.
+    monitor_of(page).expect("ERR_CONNECTION_RESET")
+
+    def lose(route: Any) -> None:
+        route.fetch()
+        route.abort("connectionreset")
+
+    page.route("**/jobs", lose, times=1)
+    page.get_by_role("button", name="Submit").click()
+    expect(page.get_by_role("alert")).to_contain_text("cannot be reached")
+    assert jobs(dashboard.database) == 1
+
+    page.reload()
+    expect(page.get_by_label("Dataset")).to_have_value(dataset)
+    page.get_by_role("button", name="Submit").dblclick()
+    submitted(page, dashboard.database)
+    assert jobs(dashboard.database) == 1
+
+    # The next one is another job, though it is just the same.
+    page.goto("/dashboard/submit")
+    page.get_by_label("Dataset").select_option(dataset)
+    page.get_by_role("button", name="Submit").click()
+    submitted(page, dashboard.database)
+    assert jobs(dashboard.database) == 2
+
+
+def test_faults_of_an_upload_name_their_lines_and_a_good_file_is_chosen(
+    page: Page, dashboard: Dashboard, dataset: str, tmp_path: Path
+) -> None:
+    monitor_of(page).expect(REFUSED)
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "good"}\n{"prompt": "no completion"}\n{broken\n')
+    page.goto("/dashboard/submit")
+
+    page.get_by_label("Upload").set_input_files(rows)
+    expect(page.locator("#file-error")).to_contain_text("2 faults")
+    expect(page.locator("#file-error li")).to_have_count(2)
+    expect(page.locator("#file-error")).to_contain_text("line 2")
+    expect(page.locator("#file-error")).to_contain_text("line 3")
+    expect(page.get_by_label("Upload")).to_have_attribute("aria-invalid", "true")
+
+    rows.write_text('{"text": "good"}\n' * 1000)
+    page.get_by_label("Upload").set_input_files(rows)
+    expect(page.locator("#dataset option:checked")).to_have_text("rows.jsonl (1,000 rows)")
+    expect(page.locator("#file-error")).to_be_hidden()
+    expect(estimate(page)).to_contain_text("gCO2e")
+
+
+def test_each_fault_stands_at_its_field(page: Page, dashboard: Dashboard, dataset: str) -> None:
+    monitor_of(page).expect(REFUSED)
+    page.goto("/dashboard/submit")
+
+    page.get_by_role("button", name="Submit").click()
+    expect(page.locator("#dataset-error")).to_have_text("choose a dataset")
+    expect(page.get_by_label("Dataset")).to_be_focused()
+
+    page.get_by_label("Dataset").select_option(dataset)
+    expect(page.locator("#dataset-error")).to_be_hidden()
+    expect(estimate(page)).to_contain_text("gCO2e")
+    page.get_by_label("Epochs").fill("0")
+    page.get_by_label("Learning rate").fill("fast")
+    page.get_by_label("Policy").select_option("{}")
+    page.get_by_label("As JSON").fill('{"kind": "constant", "rho": 7}')
+    expect(page.locator("#hyperparameters-epochs-error")).to_contain_text("greater than or equal to 1")
+    expect(page.get_by_label("Epochs")).to_have_attribute("aria-invalid", "true")
+    expect(page.locator("#hyperparameters-learning_rate-error")).to_contain_text("valid number")
+    page.get_by_label("Epochs").fill("2")
+    page.get_by_label("Learning rate").fill("1e-4")
+    expect(page.locator("#policy-error")).to_contain_text("rho: ")
+    expect(page.locator("#hyperparameters-epochs-error")).to_be_hidden()
+    page.get_by_label("As JSON").fill('{"kind": "constant", "rho": 0.1}')
+    expect(page.locator("#policy-error")).to_contain_text("needs at least 0.35")
+    check_accessible(page)
+
+    page.get_by_label("As JSON").fill('{"kind": ')
+    page.get_by_role("button", name="Submit").click()
+    expect(page.locator("#policy-error")).to_contain_text("not JSON")
+    expect(page.get_by_label("As JSON")).to_be_focused()
+    assert jobs(dashboard.database) == 0
+
+
+def test_quick_changes_ask_for_one_estimate(page: Page, dashboard: Dashboard, dataset: str) -> None:
+    page.goto("/dashboard/submit")
+    page.get_by_label("Dataset").select_option(dataset)
+    expect(estimate(page)).to_contain_text("gCO2e")
+    asked = monitor_of(page).requests
+    before = len([request for request in asked if request.url.endswith("/jobs/estimate")])
+
+    page.get_by_label("Epochs").press_sequentially("0", delay=30)
+    for epochs in ("11", "12", "13"):
+        page.get_by_label("Epochs").fill(epochs)
+    with page.expect_response("**/jobs/estimate"):
+        pass
+    time.sleep(0.6)
+
+    since = [request for request in asked if request.url.endswith("/jobs/estimate")][before:]
+    assert [json.loads(request.post_data or "{}")["hyperparameters"]["epochs"] for request in since] == [13]
+
+
+def test_what_was_written_survives_a_reload_and_start_over_forgets_it(
+    page: Page, dashboard: Dashboard, dataset: str
+) -> None:
+    page.goto("/dashboard/submit")
+    page.get_by_label("Dataset").select_option(dataset)
+    page.get_by_label("Epochs").fill("7")
+    page.get_by_text("More hyperparameters").click()
+    page.get_by_label("Seed").fill("42")
+    page.get_by_label("Policy").select_option("{}")
+    page.get_by_label("As JSON").fill('{"kind": "constant", "rho": 0.8')
+    page.get_by_role("button", name="Add a pair").click()
+    page.get_by_label("Key of pair 1").fill("team")
+
+    page.reload()
+
+    expect(page.get_by_label("Dataset")).to_have_value(dataset)
+    expect(page.get_by_label("Epochs")).to_have_value("7")
+    expect(page.get_by_label("Seed")).to_have_value("42")
+    expect(page.get_by_label("As JSON")).to_have_value('{"kind": "constant", "rho": 0.8')
+    expect(page.get_by_label("Key of pair 1")).to_have_value("team")
+
+    page.get_by_role("button", name="Start over").click()
+    page.reload()
+    expect(page.get_by_label("Epochs")).to_have_value("3")
+    expect(page.get_by_label("Key of pair 1")).to_have_count(0)
+
+
+def test_a_job_can_be_submitted_again_like_another(page: Page, dashboard: Dashboard, dataset: str) -> None:
+    first = stage_job(
+        dashboard.database,
+        dashboard.settings,
+        dataset,
+        JobStatus.CANCELLED,
+        now=datetime.now(UTC),
+        priority=7,
+        zone_asked=None,
+    )
+
+    page.goto(f"/dashboard/submit?from={first}")
+    expect(page.get_by_label("Policy")).to_have_value("follow-the-grid")
+    expect(page.get_by_label("Epochs")).to_have_value("8")
+    expect(page.get_by_label("Learning rate")).to_have_value("0.0001")
+    expect(page.get_by_label("Key of pair 1")).to_have_value("team")
+    page.get_by_role("button", name="Submit").click()
+
+    job = submitted(page, dashboard.database)
+    assert job.id != first
+    assert (job.priority, job.zone_asked, job.labels) == (7, None, {"team": "speech"})
+    assert (job.policy_name, job.hyperparameters["epochs"]) == ("follow-the-grid", 8)
+
+
+def test_a_model_that_is_not_measured_yet_gets_its_estimate_once_it_is(page: Page, dashboard: Dashboard) -> None:
+    now = datetime.now(UTC)
+    dataset = stage_dataset(dashboard.database, dashboard.settings, now=now)
+    page.goto("/dashboard/submit")
+    page.get_by_label("Dataset").select_option(dataset)
+    expect(estimate(page)).to_contain_text("is being measured")
+
+    measure(dashboard.database)
+    expect(estimate(page)).to_contain_text("gCO2e", timeout=10_000)
+    expect(page.locator("#model-hint")).to_contain_text("134,515,008 parameters")
+
+
+def test_a_user_is_offered_their_own_datasets_alone(sign_in: SignIn, dashboard: Dashboard, dataset: str) -> None:
+    now = datetime.now(UTC)
+    own = stage_dataset(dashboard.database, dashboard.settings, now=now, owner="alice")
+    page = sign_in("alice", "user")
+    page.goto(f"/dashboard/submit?dataset={dataset}")
+
+    values = page.locator("#dataset option").evaluate_all("options => options.map((option) => option.value)")
+    assert values == ["", own]
+    foreign = stage_job(dashboard.database, dashboard.settings, dataset, JobStatus.CANCELLED, now=now)
+    assert page.request.get(f"/dashboard/submit?from={foreign}").status == 404

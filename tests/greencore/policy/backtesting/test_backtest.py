@@ -1,0 +1,506 @@
+"""Backtests: against one run in plain Python, and what has to hold of every one of them."""
+
+import sys
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from greencore.carbon import IntensitySeries
+from greencore.policy import BacktestDecision, BacktestError, BacktestResult, Policy, backtest, parse_policy
+from greencore.policy.gate.forecasts import ForecastKind
+from tests.greencore.policy.grids import MIDNIGHT, at, pieces, series, year
+from tests.greencore.policy.one_run import ReferenceSimulation, cheapest_shares
+
+CONSTANT: dict[str, Any] = {"kind": "constant", "rho": 1.0}
+STEPS: dict[str, Any] = {
+    "kind": "steps",
+    "steps": [{"up_to": 150, "rho": 1.0}, {"up_to": 200, "rho": 0.7}, {"rho": 0.5}],
+}
+LINEAR: dict[str, Any] = {"kind": "linear", "clean": 100, "dirty": 300, "rho_max": 1.0, "rho_min": 0.4}
+PERCENTILE: dict[str, Any] = {"kind": "percentile", "window_hours": 48, "rho_max": 0.9, "rho_min": 0.4}
+BUDGET: dict[str, Any] = {"kind": "budget", "budget_gco2e": 300, "rho_max": 1.0, "rho_min": 0.4}
+PRICE: dict[str, Any] = {"kind": "price", "gco2e_per_loss": 50, "rho_max": 1.0, "rho_min": 0.4}
+KINDS = [CONSTANT, STEPS, LINEAR, PERCENTILE, BUDGET, PRICE]
+MODES = ["none", "defer", "pause"]
+EVERY_KIND = pytest.mark.parametrize("body", KINDS, ids=[body["kind"] for body in KINDS])
+EVERY_MODE = pytest.mark.parametrize("mode", MODES)
+YEAR_START = datetime(2025, 1, 1, tzinfo=UTC)
+
+
+def with_gate(body: dict[str, Any], mode: str, **gate: Any) -> Policy:
+    return parse_policy({**body, "gate": {"mode": mode, **gate}})
+
+
+@cache
+def grid() -> IntensitySeries:
+    """A made-up year."""
+    return series(year(), origin=YEAR_START)
+
+
+@cache
+def days() -> IntensitySeries:
+    """Its first 4 days."""
+    return series(year(24 * 4), origin=YEAR_START)
+
+
+@cache
+def month() -> IntensitySeries:
+    """Its first 30 days."""
+    return series(year(24 * 30), origin=YEAR_START)
+
+
+def simulated(policy: Policy, readings: IntensitySeries, **changed: Any) -> BacktestResult:
+    asked: dict[str, Any] = {
+        "start": None,
+        "work_hours": 8.0,
+        "epochs": 8,
+        "deadline_hours": 24.0,
+        "forecast": "perfect",
+        "power_w": 1000.0,
+    }
+    return backtest(policy, readings, **(asked | changed))
+
+
+def epochs(result: BacktestResult) -> list[tuple[datetime, float]]:
+    return [(step.time, step.rho) for step in result.decisions if step.action == "epoch" and step.rho is not None]
+
+
+# One run in plain Python.
+
+
+@st.composite
+def single_runs(draw: st.DrawFn) -> ReferenceSimulation:
+    minutes = draw(st.sampled_from([60, 60, 30]))
+    count = 50 * 60 // minutes
+    values = draw(st.lists(st.integers(0, 12).map(lambda tens: tens * 37.0), min_size=count, max_size=count))
+    work_hours = draw(st.integers(2, 24)) / 4
+    policy = draw(
+        st.sampled_from([*KINDS, {**LINEAR, "smoothing": {"deadband": 0.1, "min_epochs": 2, "max_change": 0.3}}])
+    )
+    thresholds = draw(st.sampled_from([{}, {}, {"pause_above": 300, "resume_below": 148}, {"pause_above": 111}]))
+    gate = {"mode": draw(st.sampled_from(MODES)), "min_saving": draw(st.sampled_from([0.0, 0.05])), **thresholds}
+    return ReferenceSimulation(
+        policy=parse_policy({**policy, "gate": gate}),
+        values=values,
+        step_hours=minutes / 60,
+        start_hours=24 + draw(st.sampled_from([0, 0, 7, 30, 45])) / 60,
+        work_hours=work_hours,
+        epochs=draw(st.integers(1, 6)),
+        deadline_hours=work_hours * draw(st.sampled_from([0.5, 1.0, 1.5, 2.0, 3.0])),
+        forecast=draw(st.sampled_from(["perfect", "persistence", "own"])),
+        power_kw=0.3,
+        idle_kw=draw(st.sampled_from([0.0, 0.02])),
+    )
+
+
+@settings(max_examples=80, deadline=None)
+@given(run=single_runs())
+def test_a_run_comes_out_as_it_does_in_plain_python(run: ReferenceSimulation) -> None:
+    start, readings = at(run.start_hours), series(run.values, minutes=run.step_hours * 60)
+    run.run()
+    result = backtest(
+        run.policy,
+        readings,
+        start=start,
+        work_hours=run.work_hours,
+        epochs=run.epochs,
+        deadline_hours=run.deadline_hours,
+        forecast=run.forecast,  # type: ignore[arg-type]
+        power_w=run.power_kw * 1000,
+        idle_power_w=run.idle_kw * 1000,
+    )
+    assert [rho for _, rho in epochs(result)] == pytest.approx([rho for _, rho in run.begun], abs=1e-6)
+    begun = [(time - MIDNIGHT) / timedelta(hours=1) for time, _ in epochs(result)]
+    assert begun == pytest.approx([time for time, _ in run.begun], abs=1e-5)
+    assert result.finish is not None
+    assert (result.finish - start) / timedelta(hours=1) == pytest.approx(run.finish_hours, abs=1e-5)
+    assert result.emissions_g == pytest.approx(run.emissions_g, rel=1e-6, abs=1e-6)
+    assert result.epochs_run == run.epochs_run
+    assert result.work_share == pytest.approx(run.computing_hours / run.work_hours, abs=1e-6)
+    assert result.on_time_share == (run.finish_hours <= run.deadline_hours + 1e-6)
+    for counterfactual, hours in ((result.baseline_g, run.work_hours), (result.constant_g, run.computing_hours)):
+        mean = readings.mean(start, start + timedelta(hours=hours)).gco2e_per_kwh
+        assert counterfactual == pytest.approx(mean * hours * run.power_kw, rel=1e-6, abs=1e-6)
+    assert result.oracle_g == pytest.approx(_oracle_g(run), rel=1e-6, abs=1e-6)
+
+
+def _oracle_g(run: ReferenceSimulation) -> float:
+    """The cleanest minutes of the window, as many as were computed in."""
+    begin, end = run.start_hours, run.start_hours + max(run.deadline_hours, run.computing_hours)
+    edges = [index * run.step_hours for index in range(len(run.values) + 1)]
+    inside = [
+        (c, min(stop, end) - max(start, begin), 1.0)
+        for c, start, stop in zip(run.values, edges, edges[1:], strict=False)
+        if min(stop, end) > max(start, begin)
+    ]
+    shares = cheapest_shares(inside, run.computing_hours)
+    return sum(c * hours * share for (c, hours, _), share in zip(inside, shares, strict=True)) * run.power_kw
+
+
+def test_an_epoch_takes_its_share_of_the_hours_and_idling_is_billed_apart() -> None:
+    # Waits for an hour at 300, computes one at 100 and half of one at 200: an epoch of 3 h at ρ = 0.5.
+    readings = series([300.0, 100.0, 200.0, 300.0, 300.0, 300.0])
+    policy = parse_policy({"kind": "constant", "rho": 0.5, "gate": {"mode": "defer"}})
+    result = simulated(
+        policy,
+        readings,
+        start=MIDNIGHT,
+        work_hours=3.0,
+        epochs=1,
+        deadline_hours=6.0,
+        power_w=500.0,
+        idle_power_w=100.0,
+    )
+    assert result.emissions_g == pytest.approx(300 * 0.1 + 100 * 0.5 + 200 * 0.5 * 0.5)
+    assert result.baseline_g == pytest.approx((300 + 100 + 200) * 0.5)
+    assert result.constant_g == pytest.approx((300 + 100 * 0.5) * 0.5)
+    assert result.oracle_g == pytest.approx((100 + 200 * 0.5) * 0.5)
+    assert result.finish == at(2.5)
+    assert result.work_share == pytest.approx(0.5)
+    assert result.decisions == (
+        BacktestDecision(at(0), 300.0, "wait", None, "the best window lies ahead, which saves 42.9%"),
+        BacktestDecision(at(1), 100.0, "run", None, "now is the best window"),
+        BacktestDecision(at(1), 100.0, "epoch", 0.5, "epoch 1"),
+        BacktestDecision(at(2), 200.0, "run", None, "it has begun, and runs through"),
+        BacktestDecision(at(2.5), 200.0, "finish", None, "3.5 h before the deadline"),
+    )
+
+
+# What has to hold.
+
+
+def test_pause_with_perfect_knowledge_comes_within_two_percent_of_the_oracle() -> None:
+    result = simulated(with_gate(CONSTANT, "pause"), grid(), work_hours=17.0, epochs=17, deadline_hours=34.0)
+    assert result.starts == 8760 - 34 + 1
+    assert result.oracle_g <= result.emissions_g <= result.oracle_g * 1.02
+    assert result.moved_in_time_saving > 0.05
+    assert result.on_time_share == 1
+
+
+def test_pause_for_any_saving_with_perfect_knowledge_is_the_oracle_on_every_start() -> None:
+    policy = with_gate(CONSTANT, "pause", min_saving=0.0)
+    many = simulated(policy, grid(), work_hours=17.0, epochs=17, deadline_hours=34.0)
+    assert many.emissions_g == pytest.approx(many.oracle_g, rel=1e-12)
+    # No start emits less than its oracle, so none may emit more than it, either.
+    for start in (0.0, 1000.0, 2000.25, 5000.5):
+        one = simulated(policy, grid(), start=at(start, YEAR_START), work_hours=17.0, epochs=17, deadline_hours=34.0)
+        assert one.emissions_g == pytest.approx(one.oracle_g, rel=1e-12)
+        assert one.oracle_share == pytest.approx(1.0)
+
+
+def test_our_own_forecast_reaches_most_of_what_the_oracle_saves() -> None:
+    starts = [at(hour, YEAR_START) for hour in range(60 * 24, 8760 - 34)]
+    policy = with_gate(CONSTANT, "pause")
+    own = simulated(policy, grid(), start=starts, work_hours=17.0, epochs=17, deadline_hours=34.0, forecast="own")
+    assert own.oracle_share is not None
+    assert own.oracle_share >= 0.7
+    assert own.on_time_share == 1
+
+
+@EVERY_KIND
+@pytest.mark.parametrize("forecast", ["own", "persistence"])
+@EVERY_MODE
+def test_no_decision_knows_an_hour_that_is_not_over(body: dict[str, Any], forecast: ForecastKind, mode: str) -> None:
+    changed_from = 420
+    values = year(480)
+    changed = values[:changed_from] + [1.5 * value + 100 for value in values[changed_from:]]
+    changed_budget = {"budget_gco2e": 2000} if body is BUDGET else {}
+    policy = with_gate({**body, **changed_budget}, mode, pause_above=260, resume_below=250)
+    told = [
+        simulated(
+            policy, series(known), start=at(414.5), work_hours=16.0, epochs=16, forecast=forecast, deadline_hours=40.0
+        )
+        for known in (values, changed)
+    ]
+    before, after = ([step for step in result.decisions if step.time < at(changed_from)] for result in told)
+    assert len(before) > 5
+    assert before == after
+    assert told[0].emissions_g != told[1].emissions_g
+
+
+@EVERY_KIND
+def test_back_to_back_epochs_move_nothing_in_time_however_rho_varies(body: dict[str, Any]) -> None:
+    result = simulated(parse_policy(body), month(), work_hours=17.0, epochs=20)
+    assert result.moved_in_time_saving == 0.0
+    assert result.spread is not None
+    assert result.spread.moved_in_time_saving == (0.0, 0.0, 0.0)
+    assert result.emissions_g == pytest.approx(result.constant_g)
+    if body is not CONSTANT:
+        assert result.less_work_saving > 0.05
+    one = simulated(parse_policy(body), month(), start=at(100.3, YEAR_START), work_hours=17.0, epochs=20)
+    assert one.moved_in_time_saving == 0.0
+
+
+@EVERY_KIND
+@EVERY_MODE
+def test_the_two_savings_add_up_to_the_whole(body: dict[str, Any], mode: str) -> None:
+    result = simulated(with_gate(body, mode), days(), forecast="persistence", idle_power_w=20.0)
+    whole = 1 - result.emissions_g / result.baseline_g
+    assert result.less_work_saving + result.moved_in_time_saving == pytest.approx(whole, abs=1e-9)
+
+
+@EVERY_KIND
+@EVERY_MODE
+def test_a_grid_that_emits_nothing_leaves_nothing_to_be_saved(body: dict[str, Any], mode: str) -> None:
+    result = simulated(with_gate(body, mode, min_saving=0.0), series([0.0] * 72), work_hours=5.0, epochs=3)
+    assert (result.emissions_g, result.baseline_g, result.constant_g, result.oracle_g) == (0, 0, 0, 0)
+    assert (result.less_work_saving, result.moved_in_time_saving) == (0, 0)
+    assert result.oracle_share is None
+    assert result.epochs_run == 3
+
+
+def test_on_a_flat_grid_nothing_is_moved_and_nothing_waits() -> None:
+    for mode in MODES:
+        policy = with_gate(CONSTANT, mode, min_saving=0.0)
+        result = simulated(policy, series([123.45] * 240), start=at(7.3), idle_power_w=50.0)
+        assert result.finish == at(15.3)
+        assert result.moved_in_time_saving == 0
+        assert result.oracle_share is None
+        assert {step.action for step in result.decisions} == {"run", "epoch", "finish"}
+
+
+@EVERY_MODE
+@pytest.mark.parametrize("budget_gco2e", [400.0, 1500.0])
+def test_with_perfect_knowledge_a_budget_is_never_overspent(mode: str, budget_gco2e: float) -> None:
+    policy = with_gate({**BUDGET, "budget_gco2e": budget_gco2e}, mode)
+    for start in range(0, 600, 41):
+        result = simulated(policy, month(), start=at(start + 0.4, YEAR_START), deadline_hours=20.0)
+        # An epoch is paid for as if it ran through: a pause moves its rest to cleaner hours, unless the deadline comes.
+        forced = any("slack before the deadline is used up" in step.reason for step in result.decisions)
+        assert result.emissions_g <= budget_gco2e * (1 + (1e-3 if forced and mode == "pause" else 1e-8))
+
+
+def test_with_a_forecast_a_budget_is_overspent_by_no_more_than_it_was_wrong_about_one_epoch() -> None:
+    policy, budget_gco2e, epoch_kwh = parse_policy({**BUDGET, "budget_gco2e": 900.0}), 900.0, 2.0
+    overspent = 0
+    for start in range(24, 648, 19):
+        begin = at(start + 0.4, YEAR_START)
+        result = simulated(policy, month(), start=begin, epochs=4, forecast="persistence")
+        assert result.finish is not None
+        ends = [*[time for time, _ in epochs(result)[1:]], result.finish]
+        wrong = 0.0
+        for (begun, rho), end in zip(epochs(result), ends, strict=True):
+            hour = begun.replace(minute=0, second=0, microsecond=0)
+            now = month().at(begun)
+            assert now is not None
+            day_before = [month().at(hour + timedelta(hours=ahead - 24)) for ahead in range(1, 4)]
+            expected = pieces(
+                (0, 1, now.gco2e_per_kwh),
+                *((1 + ahead, 2 + ahead, known.gco2e_per_kwh) for ahead, known in enumerate(day_before) if known),
+                origin=hour,
+            )
+            means = [known.mean(begun, end).gco2e_per_kwh for known in (month(), expected)]
+            wrong = max(wrong, (means[0] - means[1]) * epoch_kwh * rho)
+        assert result.emissions_g <= budget_gco2e + wrong + 1e-6
+        overspent += result.emissions_g > budget_gco2e + 1e-6
+    assert overspent > 0
+
+
+def test_a_budget_that_is_used_up_ends_the_run() -> None:
+    policy = parse_policy({**BUDGET, "budget_gco2e": 200.0})
+    result = simulated(policy, month(), start=at(48, YEAR_START))
+    assert result.emissions_g <= 200
+    assert 0 < result.epochs_run < 8
+    end = next(step for step in result.decisions if step.action == "end")
+    assert end.reason == "the budget is used up: the run ends"
+    assert result.finish == end.time
+
+
+@pytest.mark.parametrize(
+    ("body", "mode", "forecast", "hours"),
+    [(LINEAR, "pause", "own", 200), (STEPS, "defer", "perfect", 100), (BUDGET, "defer", "persistence", 48)],
+)
+def test_every_start_counts_the_same(body: dict[str, Any], mode: str, forecast: ForecastKind, hours: int) -> None:
+    policy, readings = with_gate(body, mode), series(year(hours), origin=YEAR_START)
+    together = simulated(policy, readings, forecast=forecast)
+    assert together.starts == hours - 24 + 1
+    starts = [at(hour, YEAR_START) for hour in range(together.starts)]
+    singles = [simulated(policy, readings, start=start, forecast=forecast) for start in starts]
+    for name in ("emissions_g", "baseline_g", "constant_g", "oracle_g", "work_share", "epochs_run", "on_time_share"):
+        assert getattr(together, name) == pytest.approx(np.mean([getattr(single, name) for single in singles])), name
+    assert together.spread is not None
+    for name in ("emissions_g", "less_work_saving", "moved_in_time_saving"):
+        quantiles = np.quantile([getattr(single, name) for single in singles], [0.05, 0.5, 0.95])
+        assert getattr(together.spread, name) == pytest.approx(quantiles), name
+    assert together.finish is None
+    assert together.decisions == ()
+    assert simulated(policy, readings, start=starts, forecast=forecast) == together
+    some = simulated(policy, readings, start=starts[5:9], forecast=forecast)
+    assert some.emissions_g == pytest.approx(np.mean([single.emissions_g for single in singles[5:9]]))
+    assert singles[0].spread is None
+
+
+def test_starts_are_the_same_in_parts_as_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = with_gate(PERCENTILE, "pause")
+    at_once = simulated(policy, month(), forecast="persistence")
+    # The package's attribute of that name is the function.
+    monkeypatch.setattr(sys.modules["greencore.policy.backtesting.backtest"], "MAX_VALUES", 1000)
+    parts = simulated(policy, month(), forecast="persistence")
+    assert parts.emissions_g == pytest.approx(at_once.emissions_g, rel=1e-12)
+    assert parts.oracle_g == pytest.approx(at_once.oracle_g, rel=1e-12)
+    assert parts.starts == at_once.starts
+    assert parts.spread is not None
+    assert at_once.spread is not None
+    assert parts.spread.emissions_g == pytest.approx(at_once.spread.emissions_g, rel=1e-12)
+
+
+GATES: list[dict[str, Any]] = [
+    {"mode": mode, "min_saving": 0.0, **thresholds}
+    for mode in MODES
+    for thresholds in ({}, {"pause_above": 1, "resume_below": 0}, {"pause_above": 230, "resume_below": 180})
+]
+
+
+@EVERY_KIND
+@pytest.mark.parametrize("gate", GATES, ids=lambda gate: "-".join(str(value) for value in gate.values()))
+def test_every_start_meets_a_deadline_that_can_be_met(body: dict[str, Any], gate: dict[str, Any]) -> None:
+    policy = parse_policy({**body, "gate": gate})
+    _, rho_max = policy.rho_range
+    for slack_hours in (0.0, 20.0):
+        result = simulated(
+            policy,
+            days(),
+            work_hours=9.3,
+            epochs=4,
+            deadline_hours=9.3 * rho_max + slack_hours,
+            forecast="persistence",
+            switch_hours=0.2,
+        )
+        assert result.on_time_share == 1.0
+
+
+@EVERY_MODE
+def test_a_deadline_that_cannot_be_met_is_run_for_at_once_and_missed(mode: str) -> None:
+    policy = with_gate(CONSTANT, mode, pause_above=1, resume_below=0)
+    result = simulated(policy, month(), start=at(50.5, YEAR_START), deadline_hours=5.0)
+    assert result.finish == at(58.5, YEAR_START)
+    assert result.on_time_share == 0
+    assert result.decisions[0].action == "run"
+    assert result.decisions[0].reason == "the slack before the deadline is used up, so it runs regardless"
+    assert result.decisions[-1].reason == "3 h after the deadline"
+
+
+def test_without_a_deadline_the_longest_delay_is_added_to_the_longest_run() -> None:
+    policy = with_gate({**CONSTANT, "rho": 0.5}, "defer", max_delay_hours=6.0, min_saving=0.0)
+    falling = series([float(500 - hour) for hour in range(100)])
+    result = simulated(policy, falling, start=at(3), deadline_hours=None)
+    assert result.finish == at(3 + 4 + 6)
+    assert result.decisions[-1].reason == "at the deadline"
+
+
+def test_a_cost_of_switching_makes_for_fewer_pauses() -> None:
+    policy = with_gate(CONSTANT, "pause", min_saving=0.0)
+    values = ([100.0, 105.0] * 6 + [300.0] * 12) * 3
+
+    def pauses(switch_hours: float, minutes: int) -> int:
+        readings = series(np.repeat(values, 60 // minutes).tolist(), minutes=minutes)
+        result = simulated(policy, readings, start=MIDNIGHT, switch_hours=switch_hours)
+        return sum(step.action == "pause" for step in result.decisions)
+
+    assert pauses(0.0, 60) > 0
+    assert pauses(0.5, 60) == 0
+    assert pauses(0.5, 30) == 0
+
+
+# The calendar, and other resolutions.
+
+
+@pytest.mark.parametrize(
+    ("first", "hours"), [("2025-03-29", 71), ("2025-10-25", 73), ("2024-02-28", 72)], ids=["23 h", "25 h", "leap day"]
+)
+def test_days_of_other_lengths_are_hours_like_any(first: str, hours: int) -> None:
+    madrid = ZoneInfo("Europe/Madrid")
+    begin = datetime.fromisoformat(first).replace(tzinfo=madrid)
+    end = (begin + timedelta(days=3)).astimezone(UTC)
+    origin = begin.astimezone(UTC)
+    assert (end - origin) / timedelta(hours=1) == hours
+    readings = series(year(hours), origin=origin)
+    policy = with_gate(LINEAR, "pause")
+    every = simulated(policy, readings, deadline_hours=24.0)
+    assert every.starts == hours - 24 + 1
+    # The last moment at which a window of 47 h can begin.
+    last = (end - timedelta(hours=47)).astimezone(madrid)
+    result = simulated(policy, readings, start=last, deadline_hours=47.0, forecast="persistence")
+    utc = simulated(policy, readings, start=last.astimezone(UTC), deadline_hours=47.0, forecast="persistence")
+    assert result == utc
+    assert result.finish is not None
+    assert result.finish.utcoffset() == timedelta(0)
+    with pytest.raises(BacktestError, match=r"start: .* needs the series for 47 h"):
+        simulated(policy, readings, start=end - timedelta(hours=46.9), deadline_hours=47.0)
+
+
+def _same_hours(policy: Policy, minutes: int, forecast: ForecastKind) -> None:
+    """Whether readings of an hour and finer ones of the same value come to the same."""
+    values = year(72)
+    fine = series(np.repeat(values, 60 // minutes).tolist(), minutes=minutes)
+    coarse = simulated(policy, series(values), work_hours=4.3, epochs=3, forecast=forecast)
+    finer = simulated(policy, fine, work_hours=4.3, epochs=3, forecast=forecast)
+    assert finer.starts == coarse.starts
+    for name in ("emissions_g", "baseline_g", "constant_g", "oracle_g"):
+        assert getattr(finer, name) == pytest.approx(getattr(coarse, name), rel=1e-9), name
+
+
+@EVERY_KIND
+@pytest.mark.parametrize("minutes", [30, 5])
+def test_rho_is_the_same_on_finer_readings_of_the_same_hours(body: dict[str, Any], minutes: int) -> None:
+    _same_hours(parse_policy(body), minutes, "perfect")
+
+
+@EVERY_MODE
+@pytest.mark.parametrize("minutes", [30, 5])
+@pytest.mark.parametrize("forecast", ["perfect", "persistence", "own"])
+def test_gates_are_the_same_on_finer_readings_of_the_same_hours(
+    mode: str, minutes: int, forecast: ForecastKind
+) -> None:
+    _same_hours(with_gate(CONSTANT, mode), minutes, forecast)
+
+
+def test_a_start_lies_where_the_series_covers_it() -> None:
+    readings = series([100.0] * 72, minutes=30, origin=at(0.5))
+    every = simulated(with_gate(CONSTANT, "defer"), readings)
+    assert every.starts == 12  # from 01:00 to 12:00; it ends at 12:30 the day after
+    assert simulated(with_gate(CONSTANT, "defer"), readings, start=at(0.5)).starts == 1
+    assert simulated(with_gate(CONSTANT, "defer"), readings, start=at(12.5)).starts == 1
+    for outside in (at(0.4), at(12.6)):
+        with pytest.raises(BacktestError, match="it covers 2026-11-23T00:30:00"):
+            simulated(with_gate(CONSTANT, "defer"), readings, start=outside)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"start": datetime(2026, 11, 23, 1)}, "start: 2026-11-23T01:00:00 has no offset"),  # noqa: DTZ001
+        ({"start": [at(1), datetime(2026, 11, 23, 2)]}, "start: 2026-11-23T02:00:00 has no offset"),  # noqa: DTZ001
+        ({"start": []}, "start: given none"),
+        ({"start": at(-1)}, "start: 2026-11-22T23:00:00.* needs the series for 24 h"),
+        ({"start": at(30)}, "start: 2026-11-24T06:00:00.* needs the series for 24 h"),
+        ({"deadline_hours": 49.0}, "series: it covers .* expected at least the 49 h"),
+        ({"deadline_hours": None, "work_hours": 30.0}, "series: it covers .* expected at least the 54 h"),
+        ({"work_hours": 0.0}, "work_hours: given 0.0"),
+        ({"work_hours": float("inf")}, "work_hours: given inf"),
+        ({"epochs": 0}, "epochs: given 0: expected at least 1"),
+        ({"deadline_hours": -1.0}, "deadline_hours: given -1.0"),
+        ({"deadline_hours": float("nan")}, "deadline_hours: given nan"),
+        ({"power_w": float("nan")}, "power_w: given nan"),
+        ({"power_w": 0.0}, "power_w: given 0.0"),
+        ({"idle_power_w": -1.0}, "idle_power_w: given -1.0"),
+        ({"idle_power_w": float("nan")}, "idle_power_w: given nan"),
+        ({"switch_hours": -0.1}, "switch_hours: given -0.1"),
+        ({"forecast": "oracle"}, "forecast: given 'oracle': expected one of own, persistence, perfect"),
+    ],
+)
+def test_an_error_names_the_argument(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(BacktestError, match=message) as caught:
+        simulated(with_gate(CONSTANT, "pause"), series([100.0] * 48), **changed)
+    assert caught.value.field == message.split(":")[0]
+
+
+def test_an_empty_series_is_refused() -> None:
+    with pytest.raises(BacktestError, match="series: it is empty"):
+        simulated(with_gate(CONSTANT, "pause"), IntensitySeries())

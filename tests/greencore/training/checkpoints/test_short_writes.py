@@ -1,0 +1,26 @@
+"""Tensors that a full disk has cut short, though nobody was told."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from greencore.training.checkpoints.folder import DiskFull, atomic_directory, fsync_tree
+
+
+@pytest.mark.parametrize("kept_bytes", [-1, 40, 4])
+def test_tensors_that_were_written_short_are_taken_for_a_full_disk(tmp_path: Path, kept_bytes: int) -> None:
+    with pytest.raises(DiskFull, match="of its"):
+        write_short(tmp_path / "checkpoint", kept_bytes)
+    assert not (tmp_path / "checkpoint").exists()
+
+
+def write_short(target: Path, kept_bytes: int) -> None:
+    with atomic_directory(target) as folder:
+        file = folder / "model.safetensors"
+        save_file({"a": torch.zeros(8)}, file)
+        fsync_tree(folder)
+        os.truncate(file, kept_bytes % file.stat().st_size)
+        fsync_tree(folder)

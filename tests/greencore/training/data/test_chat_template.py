@@ -1,0 +1,209 @@
+"""The learned turn of a conversation: what the template renders of it, in the styles of models in use."""
+
+from collections.abc import Sequence
+
+import pytest
+from tokenizers import normalizers
+from transformers import PreTrainedTokenizerBase
+
+from greencore.dataset import InvalidRow, MessagesRow, PromptRow, Row, TextRow
+from greencore.training.data.chat_template import ConversationRefused, render_last_turn
+from greencore.training.data.prompt_formats import render_chat_prompt, resolve_prompt_format
+from greencore.training.data.tokenisation import UnusableRow, get_reference_text, tokenise_prompt, tokenise_rows
+from greencore.training.models.loading import ModelError
+from tests.greencore.training.data.chat_templates import (
+    CHATML,
+    DEEPSEEK_R1,
+    ENDLESS,
+    GEMMA,
+    LLAMA_3,
+    MISTRAL,
+    PHI,
+    QWEN_3,
+    TOKENS,
+    ZEPHYR_WITHOUT_PROMPT,
+)
+from tests.greencore.training.data.tokenizers_of_kinds import byte_level, llama_2, with_template
+
+pytestmark = pytest.mark.fault(number=4)
+
+ASKED = (("user", " the source "), ("assistant", "the answer\n"))
+LONGER = (("user", "the source"), ("assistant", "a"), ("user", "two"), ("assistant", "the answer"))
+
+
+def templated(template: str, *, sentencepiece: bool = False) -> PreTrainedTokenizerBase:
+    tokenizer = llama_2() if sentencepiece else byte_level()
+    return with_template(tokenizer, template, *TOKENS.get(template, ()))
+
+
+def learned(tokenizer: PreTrainedTokenizerBase, messages: Sequence[tuple[str, str]]) -> str:
+    """The labels of the conversation's row, as text."""
+    [example] = tokenise_rows([MessagesRow(tuple(messages))], tokenizer, max_length=500).examples
+    given, _ = tokenise_prompt(MessagesRow(tuple(messages)), tokenizer, max_length=500)
+    assert list(example.input_ids[: len(given)]) == given
+    assert given == tokenizer(render_chat_prompt(messages[:-1], tokenizer), add_special_tokens=False)["input_ids"]
+    return str(tokenizer.decode([label for label in example.labels if label >= 0]))
+
+
+def difference(tokenizer: PreTrainedTokenizerBase, messages: Sequence[tuple[str, str]]) -> str:
+    """transformers' own rendering of the conversation, less that of its prompt."""
+    turns = [{"role": role, "content": content} for role, content in messages]
+    whole, given = (
+        str(tokenizer.apply_chat_template(part, tokenize=False, add_generation_prompt=prompted))
+        for part, prompted in ((turns, False), (turns[:-1], True))
+    )
+    assert whole.startswith(given)
+    return whole.removeprefix(given)
+
+
+@pytest.mark.parametrize("messages", [ASKED, LONGER, (("user", "2"), ("assistant", ">"))])
+@pytest.mark.parametrize("template", [CHATML, LLAMA_3, MISTRAL, GEMMA, PHI, QWEN_3, ZEPHYR_WITHOUT_PROMPT])
+def test_what_is_learned_is_what_the_template_renders_after_the_generation_prompt(
+    template: str, messages: Sequence[tuple[str, str]]
+) -> None:
+    tokenizer = templated(template)
+    assert learned(tokenizer, messages) == difference(tokenizer, messages)
+
+
+@pytest.mark.parametrize(
+    ("template", "end"),
+    [(CHATML, "<|im_end|>"), (LLAMA_3, "<|eot|>"), (MISTRAL, "</s>"), (GEMMA, "<end_of_turn>"), (PHI, "<|end|>")],
+)
+@pytest.mark.parametrize("sentencepiece", [False, True])
+def test_the_token_that_ends_a_turn_is_learned(template: str, end: str, sentencepiece: bool) -> None:
+    tokenizer = templated(template, sentencepiece=sentencepiece)
+    [example] = tokenise_rows([MessagesRow(ASKED)], tokenizer, max_length=99).examples
+    assert tokenizer.convert_tokens_to_ids(end) in example.labels
+    assert learned(tokenizer, ASKED).strip().startswith("the answer")
+    if template == MISTRAL:
+        assert example.labels.count(tokenizer.eos_token_id) == 1
+
+
+@pytest.mark.parametrize("template", [CHATML, LLAMA_3, MISTRAL, GEMMA, PHI, QWEN_3, DEEPSEEK_R1, ZEPHYR_WITHOUT_PROMPT])
+@pytest.mark.parametrize("length", [99, 30])
+def test_the_chat_format_gives_the_tokens_of_the_same_row_as_messages(template: str, length: int) -> None:
+    tokenizer = templated(template)
+    prompt = " the source of the summary of the source, and the answer of the source "
+    form = resolve_prompt_format("chat", tokenizer)
+    rows: list[Row] = [
+        PromptRow(prompt, " the answer "),
+        MessagesRow((("user", prompt), ("assistant", " the answer "))),
+    ]
+    one, other = (tokenise_rows([row], tokenizer, max_length=length, prompt_format=form) for row in rows)
+    assert one == other
+    assert get_reference_text(rows[0], tokenizer, form) == get_reference_text(rows[1], tokenizer, form)
+
+
+def test_a_template_without_an_end_of_turn_is_followed_by_the_end_of_text() -> None:
+    tokenizer = templated(ENDLESS)
+    assert learned(tokenizer, LONGER) == "the answer</s>"
+    without_tokens = byte_level()
+    without_tokens.chat_template = CHATML  # whose <|im_end|> is plain text to this tokenizer
+    assert learned(without_tokens, LONGER) == "the answer<|im_end|></s>"
+
+
+@pytest.mark.parametrize(
+    ("opened", "content", "expected"),
+    [
+        ("<think>\n", "the answer", "\n</think>\n\nthe answer</s>"),
+        ("<think>", "the answer", "</think>the answer</s>"),
+        ("<think>\n", "<think>\ntwo and two\n</think>\n\nthe answer", "two and two\n</think>\n\nthe answer</s>"),
+        ("<think>\n", "two and two</think>the answer", "two and two\n</think>\n\nthe answer</s>"),
+        ("[THINK]", "the answer", "[/THINK]the answer</s>"),
+        ("<seed:think>", "the answer", "</seed:think>the answer</s>"),
+    ],
+)
+def test_a_thought_that_the_generation_prompt_opens_is_closed(opened: str, content: str, expected: str) -> None:
+    tokenizer = templated(DEEPSEEK_R1)
+    tokenizer.chat_template = DEEPSEEK_R1.replace("<think>\n", opened)
+    assert learned(tokenizer, [("user", "the source"), ("assistant", content)]) == expected
+
+
+def test_a_thought_that_the_template_renders_itself_is_learned_as_rendered() -> None:
+    tokenizer = templated(QWEN_3)
+    tokenizer.chat_template = QWEN_3.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
+    asked = ("user", "the source")
+    assert learned(tokenizer, [asked, ("assistant", "a")]) == "\n</think>\n\na<|im_end|>\n"
+    assert learned(tokenizer, [asked, ("assistant", "<think>two</think>a")]) == "two\n</think>\n\na<|im_end|>\n"
+
+
+@pytest.mark.parametrize(
+    ("template", "messages", "reason"),
+    [
+        (GEMMA, (("system", "a"), *ASKED), "refuses a conversation: System role not supported"),
+        (MISTRAL, (("user", "a"), *ASKED), "refuses a conversation: roles must alternate"),
+        (CHATML, (("assistant", "a"),), "no message before the assistant's"),
+        (
+            "{{ messages | length }}: {{ messages[-1].content }}",
+            ASKED,
+            "otherwise than its generation prompt begins it",
+        ),
+        (
+            "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}",
+            ASKED,
+            "leaves out what the assistant",
+        ),
+        ("{{ messages[0].content + 1 }}", ASKED, "refuses a conversation: can only concatenate str"),
+        ("{{ messages[7].content.strip() }}", ASKED, "refuses a conversation: "),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", ASKED, "refuses a conversation: maximum recursion depth"),
+    ],
+)
+def test_a_conversation_of_which_no_turn_can_be_learned_is_refused_with_its_line(
+    template: str, messages: tuple[tuple[str, str], ...], reason: str
+) -> None:
+    tokenizer = templated(template)
+    with pytest.raises(ConversationRefused, match=reason):
+        render_last_turn(messages, tokenizer)
+    with pytest.raises(UnusableRow, match=f"^line 7: messages: .*{reason}") as refused:
+        tokenise_rows([MessagesRow(ASKED), MessagesRow(messages, line=7)][1:], tokenizer, max_length=99)
+    assert refused.value.line == 7
+    assert isinstance(refused.value, InvalidRow)
+
+
+@pytest.mark.fault(number=9)
+def test_a_dictionary_of_templates_needs_a_default() -> None:
+    tokenizer = byte_level()
+    tokenizer.chat_template = {"tool_use": CHATML, "rag": CHATML}
+    with pytest.raises(ModelError, match=r"several chat templates \(rag, tool_use\) and none is named default"):
+        tokenise_rows([MessagesRow(ASKED)], tokenizer, max_length=99)
+    with pytest.raises(ModelError, match="none is named default"):
+        resolve_prompt_format("chat", tokenizer)
+    tokenizer.chat_template = {"tool_use": "no", "default": CHATML}
+    assert render_chat_prompt([("user", "a")], tokenizer) == "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_a_template_that_cannot_be_read_is_the_models_fault() -> None:
+    tokenizer = templated("{% for %}")
+    with pytest.raises(ModelError, match="cannot be read") as unreadable:
+        tokenise_rows([MessagesRow(ASKED)], tokenizer, max_length=99)
+    assert not isinstance(unreadable.value, InvalidRow)
+
+
+@pytest.mark.fault(number=9)
+@pytest.mark.parametrize("template", [LLAMA_3, MISTRAL, GEMMA])
+def test_a_shortened_conversation_keeps_its_opening_token(template: str) -> None:
+    tokenizer = templated(template)
+    for messages in (ASKED, LONGER, (*LONGER, *LONGER)):
+        [whole] = tokenise_rows([MessagesRow(messages)], tokenizer, max_length=500).examples
+        tokens = tokenise_rows([MessagesRow(messages)], tokenizer, max_length=len(whole.input_ids) - 3)
+        assert tokens.shortened_prompts == 1
+        assert tokens.examples[0].input_ids[0] == tokenizer.bos_token_id
+        assert tokens.examples[0].input_ids.count(tokenizer.bos_token_id) == 1
+        assert [label for label in tokens.examples[0].labels if label >= 0] == [x for x in whole.labels if x >= 0]
+
+
+@pytest.mark.fault(number=9)
+def test_a_text_of_no_tokens_is_refused_with_its_line() -> None:
+    tokenizer = byte_level(opening=True)
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("\u200b", "")
+    rows: list[tuple[Row, str]] = [
+        (TextRow("\u200b", line=3), "text"),
+        (PromptRow("the", "\u200b\u200b", line=3), "completion"),
+        (PromptRow("", "\u200b", line=3), "completion"),
+    ]
+    for row, field in rows:
+        for encoder in (False, True):
+            if not (encoder and isinstance(row, TextRow)):
+                with pytest.raises(UnusableRow, match=f"^line 3: {field}: gives no tokens"):
+                    tokenise_rows([row], tokenizer, max_length=99, encoder=encoder)
+    assert tokenise_rows([PromptRow("\u200b", "the")], tokenizer, max_length=99).examples[0].input_ids[0] == 1

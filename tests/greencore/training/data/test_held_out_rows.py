@@ -1,0 +1,96 @@
+"""Rows that are held out: none of them is trained on, equal rows included; and the sample beside them."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from greencore.dataset import MessagesRow, PromptRow, Row, TextRow
+from greencore.hyperparameters import Hyperparameters
+from greencore.training.data.prompt_formats import PLAIN, TLDR, render_chat_prompt, resolve_prompt_format
+from greencore.training.data.tokenisation import count_held_out_duplicates, split_rows
+from greencore.training.evaluation.evaluate import generate_completions
+from greencore.training.evaluation.evaluator import resolve_sample_format
+from greencore.training.models.loading import load_model, load_tokenizer
+from greencore.training.run import fine_tune
+
+pytestmark = pytest.mark.fault(number=9)
+
+CHAT = (
+    "{% for m in messages %}{{ 'w61' if m.role == 'assistant' else 'w60' }} {{ m.content }} {% endfor %}"
+    "{% if add_generation_prompt %}w61 {% endif %}"
+)
+
+
+@given(
+    numbers=st.lists(st.integers(0, 12), min_size=1, max_size=40),
+    eval_share=st.sampled_from([0.0, 0.1, 0.5]),
+    seed=st.integers(0, 9),
+)
+@settings(max_examples=60, deadline=None)
+def test_no_held_out_row_is_trained_on_and_no_row_is_lost(numbers: list[int], eval_share: float, seed: int) -> None:
+    rows: list[Row] = [TextRow(str(number), line=line) for line, number in enumerate(numbers, 1)]
+    training, held_out = split_rows(rows, eval_share=eval_share, seed=seed)
+    assert training
+    assert not set(training) & set(held_out)
+    assert sorted(row.line for row in [*training, *held_out]) == [row.line for row in rows]
+    assert (training, held_out) == split_rows(rows, eval_share=eval_share, seed=seed)
+    duplicates = count_held_out_duplicates(rows, eval_share=eval_share, seed=seed)
+    assert 0 <= duplicates <= max(1, round(len(rows) * eval_share))
+    if len(set(numbers)) == len(numbers) or eval_share == 0:
+        assert duplicates == 0
+
+
+def test_rows_without_a_copy_are_held_out_in_their_place() -> None:
+    rows: list[Row] = [*[PromptRow("w1", "w2")] * 30, *[PromptRow(f"w{n}", "w2") for n in range(3, 13)]]
+    training, held_out = split_rows(rows, eval_share=0.2, seed=1)
+    assert len(held_out) == 8
+    assert PromptRow("w1", "w2") not in held_out
+    assert len(training) == 32
+    assert count_held_out_duplicates(rows, eval_share=0.2, seed=1) > 0
+
+
+def test_a_sample_prompt_is_put_as_the_rows_are(model_folder: Path) -> None:
+    tokenizer, model = load_tokenizer(model_folder), load_model(model_folder)
+    tokenizer.chat_template = CHAT
+    conversations: list[Row] = [MessagesRow((("user", "w1"), ("assistant", "w2")))] * 3
+    form = resolve_sample_format([*conversations, TextRow("w1")], PLAIN, tokenizer)
+    asked = render_chat_prompt([("user", "w5 w6")], tokenizer)
+    assert asked == "w60 w5 w6 w61 "
+    assert generate_completions(
+        model, tokenizer, ["w5 w6"], max_new_tokens=4, prompt_format=form
+    ) == generate_completions(model, tokenizer, [asked], max_new_tokens=4)
+    chat = resolve_prompt_format("chat", tokenizer)
+    assert resolve_sample_format([PromptRow("w1", "w2")], chat, tokenizer) is chat
+    assert resolve_sample_format([PromptRow("w1", "w2")], TLDR, tokenizer) is TLDR
+    assert resolve_sample_format([TextRow("w1")], TLDR, tokenizer) == PLAIN
+
+
+def test_a_chat_run_asks_its_sample_as_a_users_turn_and_says_how_many_rows_it_did_not_hold_out(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def noted(*arguments: object, **options: object) -> list[str]:
+        asked.append(str(options["prompt_format"].name))  # type: ignore[attr-defined]
+        return ["w1"]
+
+    tokenizer = load_tokenizer(model_folder)
+    tokenizer.chat_template = CHAT
+    monkeypatch.setattr("greencore.training.run.load_tokenizer", lambda _: tokenizer)
+    monkeypatch.setattr("greencore.training.evaluation.evaluator.generate_completions", noted)
+    rows: list[Row] = [MessagesRow((("user", f"w{max(n, 5)}"), ("assistant", "w2"))) for n in range(10)]
+    result = fine_tune(
+        model_folder=model_folder,
+        rows=rows,
+        hyperparameters=Hyperparameters(
+            epochs=1, batch_size=8, max_length=16, max_new_tokens=1, eval_share=0.3, sample_prompt="w5 w6"
+        ),
+        method="full",
+        folder=tmp_path,
+    )
+    assert asked == ["chat", "chat"]
+    assert result.held_out_duplicates == count_held_out_duplicates(rows, eval_share=0.3, seed=0) > 0
+    assert result.after is not None
+    assert result.after.rows == 3

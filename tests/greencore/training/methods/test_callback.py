@@ -1,0 +1,141 @@
+"""The callback inside a plain transformers Trainer."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from greencore.backprop import BudgetTooSmall
+from greencore.dataset import PromptRow, Row
+from greencore.training import GreenTrainerCallback
+from greencore.training.models.loading import load_model
+from tests.greencore.training.methods.trainers import CountingTrainer, counting_trainer
+
+MakeTrainer = Callable[..., tuple[CountingTrainer, PreTrainedModel]]
+
+
+@pytest.fixture
+def make_trainer(model_folder: Path, rows: list[Row], tmp_path: Path) -> MakeTrainer:
+    def make(
+        *callbacks: GreenTrainerCallback, data: Sequence[Row] = rows, **options: Any
+    ) -> tuple[CountingTrainer, PreTrainedModel]:
+        return counting_trainer(model_folder, tmp_path / "run", data, callbacks, **options)
+
+    return make
+
+
+def test_every_step_that_torch_counts_stays_within_rho_and_close_to_it(make_trainer: MakeTrainer) -> None:
+    asked = [0.5, 0.9, 0.7, 1.0]
+    full, _ = make_trainer(epochs=4)
+    full.train()
+    green = GreenTrainerCallback(lambda epoch: asked[epoch])
+    trainer, _ = make_trainer(green, epochs=4)
+    trainer.train()
+    steps = len(full.counted) // 4
+    assert len(trainer.counted) == len(full.counted)
+    for epoch, rho in enumerate(asked):
+        part = slice(epoch * steps, (epoch + 1) * steps)
+        shares = [step / whole for step, whole in zip(trainer.counted[part], full.counted[part], strict=True)]
+        assert max(shares) <= rho
+        assert rho - 0.02 < sum(trainer.counted[part]) / sum(full.counted[part]) <= rho
+        assert rho - 0.02 < green.epochs[epoch].share <= rho
+        assert green.epochs[epoch].rho == rho
+
+
+@pytest.mark.parametrize("rho", [0.5, 0.7, 0.9])
+def test_padding_counts_towards_the_budget(make_trainer: MakeTrainer, rho: float) -> None:
+    data = [PromptRow("w1 w2", " w3"), PromptRow("w1 w2 w3", " w4 w5")] * 4  # batches are padded beyond every row
+    full, _ = make_trainer(epochs=3, data=data)
+    full.train()
+    green = GreenTrainerCallback(rho)
+    trainer, _ = make_trainer(green, epochs=3, data=data)
+    trainer.train()
+    assert max(step / whole for step, whole in zip(trainer.counted, full.counted, strict=True)) <= rho
+    assert all(rho - 0.02 < report.share <= rho for report in green.epochs)
+
+
+def test_only_tensors_that_some_epoch_selected_change(make_trainer: MakeTrainer, model_folder: Path) -> None:
+    green = GreenTrainerCallback(0.5)
+    trainer, model = make_trainer(green)
+    trainer.train()
+    base = dict(load_model(model_folder).named_parameters())
+    changed = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, base[name])}
+    selected = {name for report in green.epochs for name in report.tensors}
+    assert changed
+    assert changed <= selected < set(base)
+
+
+def test_the_optimiser_keeps_state_only_for_what_is_trained(make_trainer: MakeTrainer) -> None:
+    seen: list[tuple[set[str], set[str]]] = []
+
+    class Watch(GreenTrainerCallback):
+        def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            super().on_epoch_end(args, state, control, **kwargs)
+            names = {parameter: name for name, parameter in kwargs["model"].named_parameters()}
+            held = {names[parameter] for parameter in kwargs["optimizer"].state}
+            seen.append((held, set(self.epochs[-1].tensors)))
+
+    trainer, _ = make_trainer(Watch(lambda epoch: [0.9, 0.5, 0.7][epoch]))
+    trainer.train()
+    assert len(seen) == 3
+    assert all(held == chosen for held, chosen in seen)
+
+
+def test_rho_of_one_is_full_fine_tuning_bit_by_bit(make_trainer: MakeTrainer) -> None:
+    plain, expected = make_trainer(epochs=2)
+    plain.train()
+    green = GreenTrainerCallback(1.0)
+    trainer, model = make_trainer(green, epochs=2)
+    trainer.train()
+    assert all(torch.equal(a, b) for a, b in zip(expected.parameters(), model.parameters(), strict=True))
+    assert [report.share for report in green.epochs] == [1.0, 1.0]
+    assert [report.probe_flops for report in green.epochs] == [0, 0]
+
+
+def test_training_learns_at_half_the_flops(make_trainer: MakeTrainer) -> None:
+    trainer, _ = make_trainer(GreenTrainerCallback(0.5), epochs=12, logging_steps=5)
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    # The frozen, tied output embedding is random and small here: it leaves no more than about half a nat to win.
+    assert losses[-1] < losses[0] - 0.4
+
+
+def test_after_training_every_tensor_is_trainable_again(make_trainer: MakeTrainer) -> None:
+    trainer, model = make_trainer(GreenTrainerCallback(0.5), epochs=1)
+    trainer.train()
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert not model._forward_pre_hooks
+
+
+def test_works_with_gradient_accumulation(make_trainer: MakeTrainer) -> None:
+    green = GreenTrainerCallback(0.6)
+    trainer, _ = make_trainer(green, epochs=1, gradient_accumulation_steps=2)
+    trainer.train()
+    assert green.epochs[0].share <= 0.6
+    assert len(trainer.counted) == 5
+
+
+def test_tensors_frozen_beforehand_stay_out(make_trainer: MakeTrainer) -> None:
+    green = GreenTrainerCallback(0.8)
+    trainer, model = make_trainer(green, epochs=1)
+    model.get_input_embeddings().requires_grad_(False)
+    trainer.train()
+    assert green.epochs[0].tensors_total == len(list(model.parameters())) - 1
+    assert not next(model.get_input_embeddings().parameters()).requires_grad
+
+
+@pytest.mark.parametrize("rho", [0.0, 1.2, float("nan")])
+def test_a_rho_outside_its_range_is_refused(make_trainer: MakeTrainer, rho: float) -> None:
+    trainer, _ = make_trainer(GreenTrainerCallback(rho), epochs=1)
+    with pytest.raises(ValueError, match="ρ of epoch 0"):
+        trainer.train()
+
+
+def test_below_the_floor_training_ends_with_the_floor(make_trainer: MakeTrainer) -> None:
+    trainer, _ = make_trainer(GreenTrainerCallback(0.3), epochs=1)
+    with pytest.raises(BudgetTooSmall) as refusal:
+        trainer.train()
+    assert 0.33 < refusal.value.floor < 0.5

@@ -1,0 +1,83 @@
+"""What only a GPU can show: the same promises on its kernels, and its energy."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from greencore.backprop import profile
+from greencore.dataset import Row
+from greencore.energy import EnergyInterval, EnergyMeter
+from greencore.hyperparameters import Hyperparameters
+from greencore.training import GreenTrainerCallback
+from greencore.training.listener import TrainingListener
+from greencore.training.methods.epoch_ledger import EpochReport
+from greencore.training.models.loading import load_model
+from greencore.training.run import fine_tune
+from tests.greencore.training.methods.trainers import counting_trainer
+
+pytestmark = pytest.mark.gpu
+
+
+class Notes(TrainingListener):
+    """Keeps what it is told."""
+
+    device = ""
+
+    def __init__(self) -> None:
+        self.epochs: list[EpochReport] = []
+
+    def on_training_started(
+        self, *, steps: int, steps_done: int, epochs_done: int, device: str, precision: str
+    ) -> None:
+        self.device = device
+
+    def on_epoch_finished(self, report: EpochReport, *, train_loss: float, eval_loss: float | None) -> None:
+        self.epochs.append(report)
+
+
+def test_matmul_flops_equal_what_torch_counts_on_the_gpu(model_folder: Path) -> None:
+    model = load_model(model_folder).to("cuda")  # type: ignore[arg-type]
+    ids = torch.ones(4, 32, dtype=torch.long, device="cuda")
+    costs = profile(model, {"input_ids": ids, "labels": ids})
+    for chosen in ([tensor.name for tensor in costs.tensors][:depth] for depth in (1, 5, 20, len(costs.tensors))):
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in chosen)
+        with FlopCounterMode(display=False) as counter:
+            model(input_ids=ids, labels=ids).loss.backward()
+        assert costs.matmul_step_flops(chosen) == counter.get_total_flops()
+
+
+def test_a_run_trains_on_the_gpu_within_rho_and_meters_it(model_folder: Path, rows: list[Row], tmp_path: Path) -> None:
+    notes, metered = Notes(), list[EnergyInterval]()
+    with EnergyMeter(metered.append, interval_seconds=1.0):
+        result = fine_tune(
+            model_folder=model_folder,
+            rows=rows,
+            hyperparameters=Hyperparameters(epochs=2, batch_size=4, max_length=64, eval_share=0.2),
+            rho=0.7,
+            folder=tmp_path,
+            listener=notes,
+        )
+    assert result.completed
+    assert notes.device == "cuda"
+    assert all(0.68 < report.share <= 0.7 for report in notes.epochs)
+    assert {interval.gpu_method for interval in metered} == {"NVML energy counter"}
+    assert sum(interval.gpu_kwh for interval in metered) > 0
+
+
+@pytest.mark.parametrize("options", [{"fp16": True}, {"bf16": True}, {"activation_checkpointing": True}], ids=str)
+def test_every_real_step_on_the_gpu_stays_within_rho(
+    model_folder: Path, rows: list[Row], tmp_path: Path, options: dict[str, Any]
+) -> None:
+    def counted(*callbacks: GreenTrainerCallback) -> list[int]:
+        trainer, _ = counting_trainer(model_folder, tmp_path, rows, callbacks, epochs=2, use_cpu=False, **options)
+        trainer.train()
+        return trainer.counted
+
+    full, green = counted(), GreenTrainerCallback(lambda epoch: [0.8, 0.6][epoch], optimizer_state="host")
+    spent = counted(green)
+    assert max(step / whole for step, whole in zip(spent, full, strict=True)) <= 0.8
+    assert all(report.rho - 0.03 < report.share <= report.rho for report in green.epochs)

@@ -1,0 +1,70 @@
+"""The budget of whole runs: it holds at every length and is used up."""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from greencore.backprop import BudgetTooSmall, profile
+from greencore.training.methods.batch_shapes import StepShape
+from greencore.training.methods.step_costs import StepCosts
+from greencore.training.models.loading import load_meta_model, load_model
+
+
+@pytest.fixture(scope="module")
+def costs(model_folder: Path) -> StepCosts:
+    return StepCosts(load_model(model_folder), batch_size=4, shortest=(8,), longest=(64,))
+
+
+@pytest.mark.parametrize("rho", [0.5, 0.7, 0.9])
+def test_a_selection_stays_within_rho_at_every_length_by_either_count(
+    costs: StepCosts, model_folder: Path, rho: float
+) -> None:
+    chosen = costs.select({name: 1.0 + index for index, name in enumerate(costs.tensors)}, rho)
+    model = load_model(model_folder)
+    for length in range(8, 65, 8):
+        ids = torch.zeros(4, length, dtype=torch.long)
+        traced = profile(model, {"input_ids": ids, "labels": ids})
+        assert traced.share(chosen.names) <= rho
+        assert traced.matmul_step_flops(chosen.names) <= rho * traced.matmul_step_flops(costs.tensors)
+    assert rho - 0.02 < costs.compute_max_share(chosen.names) <= rho
+
+
+def test_what_harmless_tensors_leave_of_the_budget_goes_to_the_rest(costs: StepCosts) -> None:
+    best = costs.tensors[5]
+    importance = dict.fromkeys(costs.tensors, -1.0) | {best: 1.0}
+    chosen = costs.select(importance, 0.8)
+    assert best in chosen.names
+    assert 0.78 < costs.compute_max_share(chosen.names) <= 0.8
+
+
+def test_the_budget_is_used_up_whatever_the_importances_look_like(costs: StepCosts) -> None:
+    """Signs and orders of magnitude are mixed, as in a real probe."""
+    draw = random.Random(0)
+    for _ in range(400):
+        importance = {name: draw.choice([-1, 1]) * 10 ** draw.gauss(0, 1) for name in costs.tensors}
+        rho = draw.uniform(0.42, 0.6)
+        assert rho - 0.02 < costs.compute_max_share(costs.select(importance, rho).names) <= rho
+
+
+def test_below_the_floor_the_error_states_the_floor_of_every_length(costs: StepCosts) -> None:
+    importance = dict.fromkeys(costs.tensors, 1.0)
+    with pytest.raises(BudgetTooSmall) as refusal:
+        costs.select(importance, costs.floor - 1e-6)
+    assert refusal.value.floor == costs.floor
+    assert costs.compute_max_share(costs.select(importance, costs.floor).names) == costs.floor
+
+
+def test_flops_of_an_epoch_add_up_over_its_batches(costs: StepCosts) -> None:
+    long, half = StepShape(4, (16,)), StepShape(2, (32,))
+    spent, full = costs.count_flops(costs.tensors, {long: 2, half: 1})
+    assert spent == full == round(2 * costs.full_flops(long) + costs.full_flops(half))
+    assert costs.full_flops(half) == pytest.approx(costs.full_flops(StepShape(4, (32,))) / 2)
+
+
+def test_a_skeleton_without_weights_costs_nearly_the_same(costs: StepCosts, model_folder: Path) -> None:
+    """Only the attention kernel differs between devices."""
+    skeleton = StepCosts(load_meta_model(model_folder), batch_size=4, shortest=(8,), longest=(64,))
+    assert skeleton.tensors == costs.tensors
+    assert skeleton.floor == pytest.approx(costs.floor, rel=0.02)

@@ -1,0 +1,322 @@
+"""The budget under everything else that a Trainer does: precision, recomputation, packing, stopping, resuming."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import EarlyStoppingCallback, PreTrainedModel, T5Config, T5ForConditionalGeneration
+
+from greencore.backprop import profile
+from greencore.dataset import PromptRow, Row
+from greencore.training import BaselineCallback, GreenTrainerCallback
+from greencore.training.data.packing import PackedCollator
+from greencore.training.data.tokenisation import Collator, Example
+from greencore.training.methods.adapters import with_adapter
+from greencore.training.methods.baselines import Baseline
+from greencore.training.methods.selection_callback import SelectionCallback
+from greencore.training.models.loading import load_model
+from tests.greencore.training.methods.trainers import CountingTrainer, counting_trainer
+
+Train = Callable[..., tuple[CountingTrainer, PreTrainedModel]]
+
+
+@pytest.fixture
+def train(model_folder: Path, rows: list[Row], tmp_path: Path) -> Train:
+    """Train with one callback, or none, and give the trainer and the model."""
+
+    def run(
+        callback: SelectionCallback | None = None, *, resume: str | None = None, **options: Any
+    ) -> tuple[CountingTrainer, PreTrainedModel]:
+        callbacks = [*options.pop("callbacks", []), *([callback] if callback else [])]
+        data = options.pop("data", rows)
+        trainer, model = counting_trainer(
+            model_folder, options.pop("output", tmp_path / "run"), data, callbacks, **options
+        )
+        trainer.train(resume_from_checkpoint=resume)
+        return trainer, model
+
+    return run
+
+
+def encoder_decoder() -> PreTrainedModel:
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=64,
+        d_model=32,
+        d_kv=8,
+        d_ff=64,
+        num_layers=3,
+        num_heads=4,
+        feed_forward_proj="gated-gelu",
+    )
+    config.decoder_start_token_id = 0
+    return T5ForConditionalGeneration(config)
+
+
+def assert_within(trainer: CountingTrainer, full: CountingTrainer, green: SelectionCallback, rho: float) -> None:
+    """Every step that torch counted is within ρ; the epochs use it up, by their own account too."""
+    assert len(trainer.counted) == len(full.counted)
+    shares = [step / whole for step, whole in zip(trainer.counted, full.counted, strict=True)]
+    assert max(shares) <= rho
+    assert sum(trainer.counted) > (rho - 0.03) * sum(full.counted)
+    assert all(rho - 0.03 < report.share <= rho for report in green.epochs)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"bf16": True},
+        {"max_grad_norm": 0.0},
+        {"gradient_accumulation_steps": 2},
+        {"optim": "adafactor"},
+        {"activation_checkpointing": True},
+        {"activation_checkpointing": True, "bf16": True},
+    ],
+    ids=str,
+)
+def test_every_real_step_stays_within_rho(train: Train, options: dict[str, Any]) -> None:
+    full, _ = train(epochs=2, **options)
+    green = GreenTrainerCallback(0.6)
+    trainer, _ = train(green, epochs=2, **options)
+    assert_within(trainer, full, green, 0.6)
+
+
+def test_recomputation_does_not_change_what_is_important(train: Train) -> None:
+    plain, recomputed = GreenTrainerCallback(0.8), GreenTrainerCallback(0.8)
+    train(plain, epochs=1)
+    train(recomputed, epochs=1, activation_checkpointing=True)
+    [one], [other] = plain.epochs, recomputed.epochs
+    both = one.importance.keys() & other.importance.keys()  # with more recomputed, other tensors are within reach
+    assert len(both) > 20
+    assert {name: one.importance[name] for name in both} == pytest.approx(
+        {name: other.importance[name] for name in both}, rel=1e-4
+    )
+
+
+def test_packed_rows_stay_within_rho(train: Train, model_folder: Path) -> None:
+    collator = PackedCollator(load_model(model_folder), 0)
+    full, _ = train(epochs=2, collator=collator)
+    green = GreenTrainerCallback(0.6)
+    trainer, _ = train(green, epochs=2, collator=collator)
+    assert_within(trainer, full, green, 0.6)
+
+
+def test_an_encoder_decoder_stays_within_rho_at_every_pair_of_lengths(train: Train) -> None:
+    draw = torch.Generator().manual_seed(5)
+    lengths = torch.randint(1, 50, (16, 2), generator=draw).tolist()
+    data = [PromptRow(" ".join(["w1"] * source), " ".join(["w2"] * target)) for source, target in lengths]
+    full, _ = train(epochs=2, data=data, model=encoder_decoder())
+    green = GreenTrainerCallback(0.6)
+    trainer, _ = train(green, epochs=2, data=data, model=encoder_decoder())
+    shares = [step / whole for step, whole in zip(trainer.counted, full.counted, strict=True)]
+    # The budget has to hold for a short source with a long target too, which leaves some of it where they go together.
+    assert 0.45 < max(shares) <= 0.6
+    assert all(0.45 < report.share <= 0.6 for report in green.epochs)
+
+
+def test_an_encoder_decoder_uses_the_budget_up_where_its_lengths_are_always_the_same(train: Train) -> None:
+    data = [PromptRow(" ".join(["w1"] * 30), " ".join(["w2"] * 12))] * 8
+    full, _ = train(epochs=2, data=data, model=encoder_decoder())
+    green = GreenTrainerCallback(0.6)
+    trainer, _ = train(green, epochs=2, data=data, model=encoder_decoder())
+    assert_within(trainer, full, green, 0.6)
+
+
+def test_batches_grouped_by_length_stay_within_rho(model_folder: Path, rows: list[Row], tmp_path: Path) -> None:
+    def trained(*callbacks: SelectionCallback) -> list[int]:
+        trainer, _ = counting_trainer(
+            model_folder, tmp_path, rows, callbacks, train_sampling_strategy="group_by_length", epochs=2
+        )
+        examples: Any = trainer.train_dataset
+        trainer.train_dataset = [{"input_ids": e.input_ids, "labels": e.labels} for e in examples]
+        trainer.data_collator = lambda batch: Collator(0)([Example(**row) for row in batch])
+        trainer.train()
+        return trainer.counted
+
+    green = GreenTrainerCallback(0.6)
+    spent, full = trained(green), trained()
+    assert max(step / whole for step, whole in zip(spent, full, strict=True)) <= 0.6
+    assert all(0.57 < report.share <= 0.6 for report in green.epochs)
+
+
+def test_early_stopping_ends_a_run_with_its_reports_whole(train: Train) -> None:
+    green = GreenTrainerCallback(0.7)
+    trainer, model = train(
+        green,
+        callbacks=[EarlyStoppingCallback(early_stopping_patience=1)],
+        epochs=8,
+        evaluate=True,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+        learning_rate=0.5,  # too much: the loss soon rises
+    )
+    assert trainer.state.global_step < trainer.state.max_steps
+    assert [report.epoch for report in green.epochs] == list(range(len(green.epochs)))
+    assert all(0.67 < report.share <= 0.7 for report in green.epochs)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_importance_is_measured_again_every_few_steps(train: Train) -> None:
+    green = GreenTrainerCallback(0.5, reselect_every=2)
+    trainer, _ = train(green, epochs=2)
+    steps = len(trainer.counted) // 2
+    assert [[s.step for s in report.selections] for report in green.epochs] == [
+        list(range(0, steps, 2)),
+        list(range(steps, 2 * steps, 2)),
+    ]
+    for report in green.epochs:
+        assert report.probe_flops == sum(selection.probe_flops for selection in report.selections) > 0
+        assert report.share <= 0.5
+
+
+@pytest.mark.parametrize("options", [{}, {"reselect_every": 18}, {"probe_batches": 2}], ids=str)
+def test_a_charged_probe_comes_out_of_the_epochs_budget(train: Train, rows: list[Row], options: dict[str, Any]) -> None:
+    green = GreenTrainerCallback(0.75, charge_probe=True, **options)
+    train(green, data=rows * 8, epochs=2)
+    for report in green.epochs:
+        assert report.probe_flops > 0
+        assert report.share < report.share_with_probe <= 0.75
+        assert report.share_with_probe > 0.6
+
+
+def test_more_probe_batches_cost_more_and_are_reported(train: Train) -> None:
+    one, three = GreenTrainerCallback(0.6), GreenTrainerCallback(0.6, probe_batches=3)
+    train(one, epochs=1)
+    train(three, epochs=1)
+    assert three.epochs[0].probe_flops > 2 * one.epochs[0].probe_flops
+    assert three.epochs[0].probe_seconds > 0
+
+
+@pytest.mark.parametrize(("treatment", "keeps"), [("release", False), ("host", True), ("keep", True)])
+def test_a_deselected_tensors_optimiser_state_is_treated_as_configured(
+    train: Train, treatment: Any, keeps: bool
+) -> None:
+    seen: list[int] = []
+
+    class Watch(GreenTrainerCallback):
+        def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            super().on_epoch_end(args, state, control, **kwargs)
+            seen.append(len(kwargs["optimizer"].state))
+
+    green = Watch(lambda epoch: [0.9, 0.5][epoch], optimizer_state=treatment)
+    train(green, epochs=2)
+    chosen = [set(report.tensors) for report in green.epochs]
+    assert chosen[0] - chosen[1]
+    assert seen == [len(chosen[0]), len(chosen[0] | chosen[1]) if keeps else len(chosen[1])]
+
+
+def test_unknown_options_are_refused_with_what_is_expected() -> None:
+    with pytest.raises(ValueError, match="optimizer_state is one of release, host, keep"):
+        GreenTrainerCallback(0.5, optimizer_state="drop")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="reselect_every is 0"):
+        GreenTrainerCallback(0.5, reselect_every=0)
+    with pytest.raises(ValueError, match="probe_batches is 0"):
+        GreenTrainerCallback(0.5, probe_batches=0)
+
+
+@pytest.mark.parametrize("at", [5, 8], ids=["at an epoch's end", "within an epoch"])
+@pytest.mark.parametrize("options", [{}, {"reselect_every": 2, "optimizer_state": "keep"}], ids=str)
+def test_a_resumed_run_ends_with_the_same_weights(
+    train: Train, tmp_path: Path, at: int, options: dict[str, Any]
+) -> None:
+    def green() -> GreenTrainerCallback:
+        return GreenTrainerCallback(lambda epoch: [0.8, 0.5, 0.7][epoch], **options)
+
+    saving = {"save_strategy": "steps", "save_steps": at}
+    whole = green()
+    _, expected = train(whole, output=tmp_path / "whole", **saving)
+    again = green()
+    _, resumed = train(again, output=tmp_path / "again", resume=str(tmp_path / "whole" / f"checkpoint-{at}"), **saving)
+    for (name, one), other in zip(expected.named_parameters(), resumed.named_parameters(), strict=True):
+        assert torch.equal(one, other[1]), name
+    for ours in again.epochs:
+        [theirs] = [report for report in whole.epochs if report.epoch == ours.epoch]
+        assert (ours.tensors, ours.flops, ours.full_flops, ours.probe_flops) == (
+            theirs.tensors,
+            theirs.flops,
+            theirs.full_flops,
+            theirs.probe_flops,
+        )
+
+
+EQUAL_ROWS = [PromptRow(" ".join(["w1"] * 20), " ".join(["w2"] * 11))] * 8
+EQUAL_BATCH = {key: torch.zeros(4, 32, dtype=torch.long) for key in ("input_ids", "labels")}
+
+
+def as_trained(model: PreTrainedModel) -> PreTrainedModel:
+    """In the mode that a Trainer sets, without a cache of keys."""
+    model.config.use_cache = False
+    model.train()
+    return model
+
+
+@pytest.mark.parametrize("method", ["full", "top2", "layernorm", "qv", "progressive"])
+def test_a_baselines_flops_are_counted_as_ours(train: Train, model_folder: Path, method: Baseline) -> None:
+    baseline = BaselineCallback(method)
+    trainer, _ = train(baseline, data=EQUAL_ROWS, epochs=3)
+    costs = profile(as_trained(load_model(model_folder)), EQUAL_BATCH)
+    for report, counted in zip(baseline.epochs, zip(*[iter(trainer.counted)] * 2, strict=True), strict=True):
+        assert counted == (costs.matmul_step_flops(report.tensors),) * 2
+        assert report.flops == 2 * costs.step_flops(report.tensors)
+        assert report.full_flops == 2 * costs.full_flops
+        assert (report.share == 1.0) == (method == "full" or (method == "progressive" and report.epoch == 2))
+
+
+@pytest.mark.parametrize("method", ["lora", "prefix"])
+def test_an_adapter_is_compared_with_full_fine_tuning_of_the_model_below_it(
+    train: Train, model_folder: Path, method: Any
+) -> None:
+    baseline = BaselineCallback(method)
+    adapted: Any = with_adapter(method, load_model(model_folder))
+    trainer, _ = train(baseline, data=EQUAL_ROWS, epochs=1, model=adapted)
+    [report] = baseline.epochs
+    adapter = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
+    assert set(report.tensors) == set(adapter)
+    costs = profile(as_trained(adapted), EQUAL_BATCH, names=adapter)
+    assert trainer.counted == [costs.matmul_step_flops(adapter)] * 2
+    assert report.flops == 2 * costs.full_flops
+    assert report.full_flops == 2 * profile(as_trained(load_model(model_folder)), EQUAL_BATCH).full_flops
+
+
+def test_a_stream_of_rows_is_trained_within_rho(train: Train, model_folder: Path, rows: list[Row]) -> None:
+    green = GreenTrainerCallback(0.6)
+    trainer, _ = counting_trainer(model_folder, model_folder / "unused", rows, [green], max_steps=4)
+    examples = trainer.train_dataset
+
+    class Stream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
+        def __iter__(self) -> Any:
+            return iter(examples)  # type: ignore[arg-type]
+
+    trainer.train_dataset = Stream()
+    trainer.data_collator = Collator(0)
+    trainer.train()
+    assert all(report.share <= 0.6 for report in green.epochs)
+    assert trainer.state.global_step == 4
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run_with_a_clear_error(train: Train, model_folder: Path) -> None:
+    broken = load_model(model_folder)
+    with torch.no_grad():
+        broken.get_parameter("model.norm.weight").fill_(3e38)  # finite itself, and no logit after it is
+    with pytest.raises(ValueError, match="loss is nan"):
+        train(GreenTrainerCallback(0.6), model=broken)
+
+
+@pytest.mark.fault(number=2)
+def test_weights_that_are_not_finite_before_training_are_named(train: Train, model_folder: Path) -> None:
+    broken = load_model(model_folder)
+    with torch.no_grad():
+        broken.get_output_embeddings().weight.fill_(float("nan"))
+    with pytest.raises(ValueError, match=r"weight holds values that are not finite, before anything has been trained"):
+        train(GreenTrainerCallback(0.6), model=broken)
+
+
+def test_a_model_without_a_trainable_tensor_is_refused(train: Train, model_folder: Path) -> None:
+    frozen = load_model(model_folder)
+    frozen.requires_grad_(False)
+    with pytest.raises(ValueError, match="no trainable tensor"):
+        train(GreenTrainerCallback(0.6), model=frozen)

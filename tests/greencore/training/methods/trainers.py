@@ -1,0 +1,68 @@
+"""A plain Trainer whose every real step is counted by torch, on the small model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+
+from greencore.dataset import Row
+from greencore.training.data.tokenisation import Collator, tokenise_rows
+from greencore.training.models.loading import load_model, load_tokenizer
+
+
+class CountingTrainer(Trainer):
+    """Notes the FLOPs that torch counts in every real step, and how many steps each epoch had."""
+
+    counted: list[int]
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        with FlopCounterMode(display=False) as counter:
+            loss = super().training_step(*args, **kwargs)
+        self.counted.append(counter.get_total_flops())
+        return loss
+
+
+def counting_trainer(
+    model_folder: Path,
+    output: Path,
+    data: Sequence[Row],
+    callbacks: Sequence[TrainerCallback],
+    *,
+    model: PreTrainedModel | None = None,
+    collator: Any = None,
+    evaluate: bool = False,
+    epochs: int = 3,
+    **options: Any,
+) -> tuple[CountingTrainer, PreTrainedModel]:
+    """A trainer of the model in a folder, or of another with the same words, that trains `data`."""
+    model = model or load_model(model_folder)
+    examples = tokenise_rows(
+        data, load_tokenizer(model_folder), max_length=64, encoder=bool(model.config.is_encoder_decoder)
+    ).examples
+    defaults: dict[str, Any] = {
+        "num_train_epochs": epochs,
+        "per_device_train_batch_size": 4,
+        "learning_rate": 1e-3,
+        "save_strategy": "no",
+        "use_cpu": True,
+    }
+    trainer = CountingTrainer(
+        model=model,
+        args=TrainingArguments(
+            output_dir=str(output),
+            dataloader_pin_memory=False,
+            remove_unused_columns=False,
+            report_to="none",
+            disable_tqdm=True,
+            **(defaults | options),
+        ),
+        train_dataset=examples,
+        eval_dataset=examples[:4] if evaluate else None,
+        data_collator=collator or Collator(0),
+        callbacks=list(callbacks),
+    )
+    trainer.counted = []
+    return trainer, model

@@ -1,0 +1,58 @@
+"""What an epoch computes, by the histogram of a dataset's tokens: as random batches of such rows would."""
+
+import random
+from datetime import UTC, datetime
+
+import pytest
+
+from greencore.hyperparameters import Hyperparameters
+from greencore.length_statistics import LengthCounter
+from planning.compute_costs import RowCosts, estimate_workload
+from store.database import Database
+from store.repositories.models import ModelRepository
+from store.tables import Dataset, TokenStatistics
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+COSTS = RowCosts((1e6, 1e3), (3e6, 3e3), {})
+
+
+def padded(length: int) -> int:
+    return -(-length // 8) * 8
+
+
+@pytest.mark.parametrize(("batch_size", "max_length"), [(1, 512), (8, 512), (8, 64)])
+def test_counted_tokens_give_the_flops_of_shuffled_batches(
+    database: Database, batch_size: int, max_length: int
+) -> None:
+    generator = random.Random(3)
+    rows = [min(max(round(generator.lognormvariate(4, 0.6)), 4), 400) for _ in range(800)]
+    lengths = LengthCounter()
+    for row in rows:
+        lengths.add(row)
+    counts = {
+        "rows": len(rows),
+        "tokens": {"total": sum(rows), "max": max(rows)},
+        "completion": {"total": sum(rows) // 2},
+        "histogram": [{"up_to": bound, "rows": number} for bound, number in lengths.histogram()],
+    }
+    dataset = Dataset(
+        id="ds", name="rows", format="jsonl", rows=len(rows), bytes=1, sha256="0", blob="0", created_at=NOW
+    )
+    with database.session() as session:
+        session.add(dataset)
+        session.flush()
+        session.add(TokenStatistics(dataset_id="ds", model="m", asked_at=NOW, counts=counts))
+        ModelRepository(session).put("m", parameters=1, tensors=1, rho_floor=0.3, costs=COSTS.to_json(), at=NOW)
+        hyperparameters = Hyperparameters(batch_size=batch_size, max_length=max_length, eval_share=0)
+        found = estimate_workload(session, dataset, "m", "full", hyperparameters)
+
+    shuffled = 0.0
+    for _ in range(20):
+        generator.shuffle(rows)
+        for start in range(0, len(rows), batch_size):
+            batch = rows[start : start + batch_size]
+            shuffled += len(batch) * COSTS.full_flops(padded(min(max(batch), max_length))) / 20
+
+    assert found.epoch_flops == pytest.approx(shuffled, rel=0.1)
+    assert found.epoch_tokens == pytest.approx(sum(min(row, max_length) for row in rows), rel=0.04)
+    assert shuffled / found.spread < found.epoch_flops < shuffled * found.spread

@@ -1,0 +1,109 @@
+"""How fast a device is, by what it has done: measured where it can be, with an interval that says how sure that is."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import pytest
+
+from planning.epoch_estimate import ASSUMED_SPREAD, estimate_epoch, estimate_epoch_from_flops
+from runtime.settings import Settings
+from store.database import Database
+from store.lifecycle.status import JobStatus
+from store.tables import EnergyInterval, Epoch, Job
+from tests.scheduler.stage import FLOPS_PER_HOUR, HOUR, START, add_job, read_job
+
+FLOPS = 1e15
+
+
+def ran(
+    database: Database, hours: Sequence[float], *, model: str = "m", device: str = "cpu", outside: float = 0.0
+) -> str:
+    """A job that is over, whose epochs of equal FLOPs took so many hours each, at 100 W."""
+    job_id = add_job(database, zone="FR", hours=FLOPS / FLOPS_PER_HOUR * len(hours), epochs=len(hours))
+    with database.session() as session:
+        job = session.get_one(Job, job_id)
+        job.status, job.model, job.device, job.finished_at = JobStatus.SUCCEEDED, model, device, START
+        for number, length in enumerate([outside, *hours]):
+            if number:
+                session.add(
+                    Epoch(
+                        job_id=job_id,
+                        number=number,
+                        attempt=1,
+                        started_at=START,
+                        finished_at=START + number * timedelta(minutes=1),
+                        rho_asked=1.0,
+                        reason="",
+                        intensity_estimated=False,
+                        flops=FLOPS,
+                    )
+                )
+            if length:
+                session.add(
+                    EnergyInterval(
+                        job_id=job_id,
+                        epoch=number,
+                        attempt=1,
+                        started_at=START,
+                        finished_at=START + length * HOUR,
+                        cpu_kwh=0.1 * length,
+                        gpu_kwh=0.0,
+                        ram_kwh=0.0,
+                        method={},
+                        intensity_estimated=False,
+                    )
+                )
+    return job_id
+
+
+def test_a_job_goes_by_its_own_epochs_first_then_by_its_model_then_by_its_device(
+    database: Database, settings: Settings
+) -> None:
+    other = ran(database, [8.0], model="other")
+    with database.session() as session:
+        by_device = estimate_epoch_from_flops(session, settings, model="m", epoch_flops=FLOPS, device="cpu")
+        elsewhere = estimate_epoch_from_flops(session, settings, model="m", epoch_flops=FLOPS, device="NVIDIA H100")
+    ran(database, [4.0])
+    with database.session() as session:
+        by_model = estimate_epoch_from_flops(session, settings, model="m", epoch_flops=FLOPS, device="cpu")
+        own = estimate_epoch(session, read_job(database, other), settings, device="cpu")
+    assert own is not None
+    assert [found.epoch_hours for found in (by_device, by_model, own)] == pytest.approx([8.0, 4.0, 8.0])
+    assert [found.epoch_kwh for found in (by_device, by_model, own)] == pytest.approx([0.8, 0.4, 0.8])
+    assert elsewhere.assumed
+    assert own.basis == "its own epochs"
+    # The less it is its own, the less sure it is.
+    assert own.spread < by_model.spread < by_device.spread < elsewhere.spread == ASSUMED_SPREAD
+
+
+def test_the_spread_is_what_the_epochs_differ_by(database: Database, settings: Settings) -> None:
+    def spread(hours: Sequence[float], model: str) -> float:
+        ran(database, hours, model=model)
+        with database.session() as session:
+            return estimate_epoch_from_flops(session, settings, model=model, epoch_flops=FLOPS, device="cpu").spread
+
+    steady, few, wild = spread([1.0] * 6, "steady"), spread([1.0, 1.3], "few"), spread([1.0, 3.0] * 3, "wild")
+
+    assert steady == 1.1
+    # Two epochs tell little: Student's t for one degree of freedom is 6.31, and ln 1.3 / √2 their deviation.
+    assert few == pytest.approx(1.3 ** (6.31 / 2**0.5 * 1.5**0.5), rel=0.01)
+    assert wild > 3
+
+
+def test_what_a_job_takes_beside_its_epochs_is_the_mean_of_the_last_ones(
+    database: Database, settings: Settings
+) -> None:
+    ran(database, [1.0], outside=0.5)
+    ran(database, [1.0], outside=0.3)
+    with database.session() as session:
+        found = estimate_epoch_from_flops(session, settings, model="m", epoch_flops=FLOPS, device="cpu")
+    assert found.outside_hours == pytest.approx(0.4)
+    assert found.outside_kwh == pytest.approx(0.04)
+
+
+def test_an_operators_assumption_takes_the_place_of_ours(database: Database, settings: Settings) -> None:
+    told = settings.model_copy(update={"assumed_tflops": 10.0, "assumed_power_w": 200.0})
+    with database.session() as session:
+        found = estimate_epoch_from_flops(session, told, model="m", epoch_flops=3.6e16, device="NVIDIA H100")
+    assert [found.epoch_hours, found.epoch_kwh] == pytest.approx([1.0, 0.2])
+    assert found.basis == "what is assumed: 10 TFLOP/s, 200 W"

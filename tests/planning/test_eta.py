@@ -1,0 +1,161 @@
+"""When a job is expected to be over: simulated runs, on a real database."""
+
+import random
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from planning.epoch_estimate import EpochEstimate
+from planning.eta import Eta, QueueBacklog, compute_running_eta, compute_waiting_eta, load_queue_backlog, update_eta
+from store.database import Database
+from store.lifecycle.status import JobStatus
+from store.lifecycle.transitions import transition
+from store.repositories.jobs import JobRepository
+from store.tables import Event, Job, Step
+from tests.scheduler.stage import HOUR, START, add_job, claim_as_worker, read_job
+
+SECOND = timedelta(seconds=1)
+
+
+def run_of(database: Database, *, epochs: int, steps: int, startup: float = 5.0, **columns: object) -> str:
+    """A job whose training has just begun."""
+    job_id = add_job(database, zone="FR", hours=1.0, epochs=epochs, policy=columns.pop("policy", None))  # type: ignore[arg-type]
+    claim_as_worker(database, job_id, at=START - startup * SECOND)
+    with database.session() as session:
+        job = JobRepository(session).lock(job_id)
+        assert job is not None
+        job.steps, job.rho = steps, 0.6
+        session.add(Event(job_id=job_id, at=START, type="training.started", data={}))
+    return job_id
+
+
+def live(database: Database, job_id: str, generator: random.Random, *, mean: float, end_of_epoch: float) -> list[Eta]:
+    """Take all steps, and give what was expected at each tenth of them, with the real end in `at` of the last."""
+    with database.session() as session:
+        job = JobRepository(session).lock(job_id)
+        assert job is not None
+        assert job.steps is not None
+        now, found, per_epoch = START, [], job.steps // job.epochs
+        # Machines have slow and fast stretches: each fifth of a run has its own speed.
+        stretches = [generator.lognormvariate(0, 0.08) for _ in range(6)]
+        for number in range(1, job.steps + 1):
+            stretch = stretches[number * 5 // job.steps]
+            now += mean * stretch * generator.lognormvariate(0, 0.2) * SECOND
+            session.add(Step(job_id=job_id, number=number, at=now, loss=1.0))
+            job.steps_done = number
+            if number % per_epoch == 0:
+                now += end_of_epoch * SECOND
+                job.epochs_done += 1
+            if number % max(job.steps // 10, 1) == 0:
+                session.flush()
+                expected = compute_running_eta(session, job, at=now)
+                if expected is not None:
+                    found.append(expected)
+    return found
+
+
+def test_the_interval_holds_the_real_end_of_most_runs_and_the_error_shrinks(database: Database) -> None:
+    generator, held, asked, early, late = random.Random(7), 0, 0, [], []
+    for _ in range(12):
+        job_id = run_of(database, epochs=3, steps=90)
+        found = live(database, job_id, generator, mean=20.0, end_of_epoch=30.0)
+        # The end evaluates, as the start did.
+        end = found[-1].at + generator.uniform(2, 8) * SECOND
+        held += sum(eta.earliest <= end <= eta.latest for eta in found)
+        asked += len(found)
+        early.append(abs((found[0].finishes_at - end).total_seconds()))
+        late.append(abs((found[-2].finishes_at - end).total_seconds()))
+    assert held / asked > 0.85
+    assert sum(late) < sum(early) / 2
+
+
+def test_the_interval_narrows_as_the_end_comes_near(database: Database) -> None:
+    found = live(database, run_of(database, epochs=2, steps=60), random.Random(1), mean=1.0, end_of_epoch=2.0)
+
+    widths = [(eta.latest - eta.earliest).total_seconds() for eta in found]
+    assert widths[-1] < widths[len(widths) // 2] < widths[0]
+    assert (found[0].latest - found[0].earliest) < timedelta(seconds=200)
+
+
+def test_a_policy_that_may_change_its_rho_widens_the_interval(database: Database) -> None:
+    linear = {"kind": "linear", "clean": 100, "dirty": 400, "rho_max": 1.0, "rho_min": 0.3}
+    constant, varying = (
+        live(database, run_of(database, epochs=4, steps=40, policy=policy), random.Random(1), mean=1.0, end_of_epoch=0)
+        for policy in (None, linear)
+    )
+    # The first look falls into the first epoch of four, of which 36 steps are left, 30 of them of later epochs.
+    assert varying[0].finishes_at == constant[0].finishes_at
+    assert varying[0].latest - constant[0].latest > 15 * SECOND
+    assert constant[0].earliest - varying[0].earliest > 0 * SECOND
+
+
+def test_steps_of_an_attempt_that_was_lost_hours_ago_do_not_count(database: Database) -> None:
+    job_id = run_of(database, epochs=1, steps=100)
+    with database.session() as session:
+        job = JobRepository(session).lock(job_id)
+        assert job is not None
+        session.add_all(Step(job_id=job_id, number=n, at=START + n * SECOND, loss=1.0) for n in range(1, 51))
+        again = START + 10 * HOUR
+        session.add(Event(job_id=job_id, at=again, type="training.started", data={}))
+        job.steps_done = 51
+        session.add(Step(job_id=job_id, number=51, at=again + SECOND, loss=1.0))
+        session.flush()
+        assert compute_running_eta(session, job, at=again + SECOND) is None
+        session.add_all(Step(job_id=job_id, number=n, at=again + (n - 50) * SECOND, loss=1.0) for n in range(52, 61))
+        job.steps_done = 60
+        session.flush()
+        found = compute_running_eta(session, job, at=again + 10 * SECOND)
+    assert found is not None
+    assert found.finishes_at == again + (10 + 40 + 5) * SECOND
+
+
+def test_what_has_hardly_moved_is_not_written_again(database: Database) -> None:
+    job = Job(eta=None)
+    hour = Eta(START + HOUR, START + 0.8 * HOUR, START + 1.5 * HOUR, "b", START)
+    update_eta(job, hour)
+    assert job.eta == hour.to_json()
+
+    later = START + timedelta(minutes=1)
+    update_eta(job, Eta(START + 1.01 * HOUR, START + 0.8 * HOUR, START + 1.5 * HOUR, "b", later))
+    update_eta(job, None)
+    assert Eta.from_json(job.eta) == hour
+
+    moved = Eta(START + 1.1 * HOUR, START + 0.8 * HOUR, START + 1.5 * HOUR, "b", later)
+    update_eta(job, moved)
+    assert Eta.from_json(job.eta) == moved
+
+
+def test_a_waiting_job_reckons_with_the_queue_before_it(database: Database) -> None:
+    """Two workers; 2 h are left of what runs (half of 4 h), and 4 h wait: (2 + 4) / 2 = 3 h of waiting."""
+    claim_as_worker(database, add_job(database, zone="FR", hours=4.0, steps=10, steps_done=5), at=START)
+    add_job(database, zone="FR", hours=4.0)
+    add_job(database, zone="NO", hours=100.0)
+    add_job(database, JobStatus.QUEUED, zone="FR", hours=50.0, priority=-1)
+    mine = add_job(database, zone="FR", hours=1.0)
+    epoch_estimate = EpochEstimate(1.0, 0.06, 0.0, "its own epochs", spread=1.5)
+    with database.session() as session:
+        job = JobRepository(session).lock(mine)
+        assert job is not None
+        queue = load_queue_backlog(session, "FR", priority=0, job_id=mine)
+        found = compute_waiting_eta(session, job, epoch_estimate, workers=2, at=START)
+    assert (queue.running, queue.ahead) == (1, 1)
+    assert found is not None
+    assert (found.finishes_at - START) / HOUR == pytest.approx(3 + 0.6)
+    assert (found.earliest - START) / HOUR == pytest.approx((3 + 0.6) / 1.5)
+    assert (found.latest - START) / HOUR == pytest.approx((3 + 0.6) * 1.5)
+    assert "1 jobs that run and 1 that wait before it" in found.basis
+
+
+def test_where_a_worker_is_free_nothing_is_waited_for() -> None:
+    assert QueueBacklog(running=1, ahead=0, flops=1e15).wait_hours(1e-15, workers=2) == 0
+    assert QueueBacklog(running=1, ahead=1, flops=1e15).wait_hours(1e-15, workers=2) == 0.5
+
+
+def test_a_job_that_is_over_has_no_eta(database: Database) -> None:
+    job_id = add_job(database, zone="FR")
+    with database.session() as session:
+        job = JobRepository(session).lock(job_id)
+        assert job is not None
+        update_eta(job, Eta(START, START, START, "b", datetime(2026, 1, 1, tzinfo=UTC)))
+        transition(session, job, JobStatus.CANCELLED, at=START)
+    assert read_job(database, job_id).eta is None

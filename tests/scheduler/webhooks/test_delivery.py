@@ -1,0 +1,504 @@
+"""From the end of a job to a message that its receiver can verify: none is lost, and nobody is flooded."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+import pytest
+from sqlalchemy import func, select, update
+from standardwebhooks import Webhook as Verifier
+from standardwebhooks import WebhookVerificationError
+
+from greencore.clock import utc_now
+from runtime.settings import SecretKeyMissing, Settings
+from scheduler import Scheduler
+from scheduler.webhooks.delivery import (
+    DELIVERY_LEASE,
+    MAX_CONCURRENT,
+    MAX_CONCURRENT_PER_HOST,
+    MAX_CONCURRENT_PER_OWNER,
+    MAX_RETRY_DELAY,
+    WebhookSender,
+    compute_retry_delay,
+)
+from scheduler.webhooks.request import ConnectionOptions
+from store.database import Database
+from store.lifecycle.status import JobStatus
+from store.lifecycle.transitions import transition
+from store.repositories.deliveries import MAX_FAILED_DELIVERIES, DeliveryRepository
+from store.repositories.jobs import JobRepository
+from store.repositories.webhooks import WebhookRepository, derive_signing_secret
+from store.tables import Delivery, Job, Webhook
+from store.webhook_url import parse_networks
+from tests.scheduler.stage import START, add_job
+from tests.webhook_receiver import WebhookReceiver, WebhookReply
+
+OPTIONS = ConnectionOptions(parse_networks(["127.0.0.0/8"]), resolve=lambda *_: ["127.0.0.1"], total_seconds=5)
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return settings.model_copy(update={"webhook_max_attempts": 3, "webhook_private_networks": ["127.0.0.0/8"]})
+
+
+@pytest.fixture
+def receiver() -> Iterator[WebhookReceiver]:
+    with WebhookReceiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def delivery(database: Database, settings: Settings) -> Iterator[WebhookSender]:
+    with closing(WebhookSender(database, settings, options=OPTIONS)) as delivery:
+        yield delivery
+
+
+def register(database: Database, url: str, owner: str = "alice") -> str:
+    with database.session() as session:
+        return WebhookRepository(session).add(owner=owner, url=url, at=START).id
+
+
+def end_job(database: Database, owner: str = "alice", to: JobStatus = JobStatus.CANCELLED) -> str:
+    job_id = add_job(database, owner=owner)
+    with database.session() as session:
+        job = JobRepository(session).lock(job_id)
+        assert job is not None
+        transition(session, job, to, at=START, reason="it was enough")
+    return job_id
+
+
+def write_tests(database: Database, webhook_id: str, count: int) -> None:
+    """Messages that tell of nothing, more of them than may be asked for."""
+    with database.session() as session:
+        for number in range(count):
+            session.add(
+                Delivery(
+                    id=f"{webhook_id}_{number}",
+                    webhook_id=webhook_id,
+                    type="webhook.test",
+                    payload={"number": number},
+                    created_at=func.clock_timestamp(),
+                    next_attempt_at=func.now(),
+                )
+            )
+            session.flush()
+
+
+def deliveries(database: Database, webhook_id: str) -> list[Delivery]:
+    """Oldest first."""
+    with database.session() as session:
+        query = select(Delivery).where(Delivery.webhook_id == webhook_id).order_by(Delivery.created_at, Delivery.id)
+        return list(session.scalars(query))
+
+
+def webhook(database: Database, webhook_id: str) -> Webhook:
+    with database.session() as session:
+        return session.get_one(Webhook, webhook_id)
+
+
+def make_due(database: Database) -> None:
+    """Let the time pass that is waited for."""
+    with database.session() as session:
+        session.execute(
+            update(Delivery).where(Delivery.next_attempt_at.is_not(None)).values(next_attempt_at=func.now())
+        )
+
+
+def send(delivery: WebhookSender) -> None:
+    delivery.start_round()
+    delivery.wait()
+
+
+def test_the_end_of_a_job_arrives_so_that_its_receiver_can_verify_it(
+    database: Database, settings: Settings, delivery: WebhookSender, receiver: WebhookReceiver
+) -> None:
+    webhook_id = register(database, receiver.url)
+    register(database, receiver.url, owner="bob")
+    job_id = end_job(database)
+
+    send(delivery)
+
+    [message] = receiver.messages
+    told = Verifier(derive_signing_secret(settings.secret, webhook_id)).verify(message.body, dict(message.headers))
+    [row] = deliveries(database, webhook_id)
+    assert told == row.payload
+    assert (told["type"], told["data"]["id"], told["data"]["reason"]) == ("job.cancelled", job_id, "it was enough")
+    assert message.headers["webhook-id"] == row.id
+    assert message.headers["Content-Type"] == "application/json"
+    assert (row.attempts, row.next_attempt_at, row.last_status, row.last_error) == (1, None, 204, None)
+    assert row.delivered_at is not None
+    with pytest.raises(WebhookVerificationError):
+        Verifier(derive_signing_secret(settings.secret, "wh_another")).verify(message.body, dict(message.headers))
+    with pytest.raises(WebhookVerificationError):
+        Verifier(derive_signing_secret(settings.secret, webhook_id)).verify(message.body + b" ", dict(message.headers))
+
+    send(delivery)
+    assert len(receiver.messages) == 1
+
+
+def test_each_way_to_end_is_told_and_nothing_else(database: Database) -> None:
+    webhook_id = register(database, "https://hooks.example.com/")
+    end_job(database, to=JobStatus.PAUSED)
+    assert deliveries(database, webhook_id) == []
+
+    failing = add_job(database, owner="alice")
+    with database.session() as session:
+        jobs = JobRepository(session)
+        job = jobs.lock(failing)
+        assert job is not None
+        jobs.fail(job, at=START, error={"title": "Bad row", "detail": "line 3", "field": "dataset"})
+    running = add_job(database, owner="alice")
+    with database.session() as session:
+        session.get_one(Job, running).energy_kwh = 0.25
+    for to in (JobStatus.RUNNING, JobStatus.SUCCEEDED):
+        with database.session() as session:
+            transition(session, session.get_one(Job, running), to, at=START)
+    end_job(database, owner="nobody-is-told")
+
+    failed, succeeded = deliveries(database, webhook_id)
+    assert (failed.type, failed.job_id) == ("job.failed", failing)
+    assert failed.payload["data"]["error"] == {"title": "Bad row", "detail": "line 3", "field": "dataset"}
+    assert (succeeded.type, succeeded.payload["data"]["energy_kwh"]) == ("job.succeeded", 0.25)
+
+
+def test_what_was_not_taken_is_sent_again_as_the_same_message(
+    database: Database, settings: Settings, delivery: WebhookSender, receiver: WebhookReceiver
+) -> None:
+    webhook_id = register(database, receiver.url)
+    end_job(database)
+    receiver.replies.extend([WebhookReply(500), WebhookReply(302, {"Location": receiver.url})])
+
+    send(delivery)
+    send(delivery)  # too early
+    [row] = deliveries(database, webhook_id)
+    assert (row.attempts, row.last_status, row.last_error, row.delivered_at) == (1, 500, "answered 500", None)
+    assert row.next_attempt_at is not None
+    assert 11 < (row.next_attempt_at - datetime.now(UTC)).total_seconds() < 19
+
+    make_due(database)
+    send(delivery)
+    [row] = deliveries(database, webhook_id)
+    assert (row.attempts, row.last_error) == (2, "answered 302, and redirects are not followed")
+
+    make_due(database)
+    send(delivery)
+    [row] = deliveries(database, webhook_id)
+    assert (row.attempts, row.next_attempt_at, row.last_status, row.last_error) == (3, None, 204, None)
+    assert len(receiver.messages) == 3
+    assert {(message.headers["webhook-id"], message.body) for message in receiver.messages} == {
+        (row.id, receiver.messages[0].body)
+    }
+
+
+def test_it_is_given_up_at_last_and_the_receivers_wish_to_wait_is_heard(
+    database: Database, delivery: WebhookSender, receiver: WebhookReceiver
+) -> None:
+    webhook_id = register(database, receiver.url)
+    end_job(database)
+    receiver.replies.extend([WebhookReply(503, {"Retry-After": "3600"})] * 3)
+    send(delivery)
+    [row] = deliveries(database, webhook_id)
+    assert row.next_attempt_at is not None
+    assert 3590 < (row.next_attempt_at - datetime.now(UTC)).total_seconds() <= 3600
+    for _ in range(3):
+        make_due(database)
+        send(delivery)
+    [row] = deliveries(database, webhook_id)
+    assert (row.attempts, row.next_attempt_at, row.delivered_at) == (3, None, None)
+    assert row.last_error == "answered 503"
+    assert len(receiver.messages) == 3
+    assert webhook(database, webhook_id).disabled_at is None
+
+
+def test_a_host_that_leads_inside_is_a_failure_that_is_told_without_its_address(
+    database: Database, settings: Settings
+) -> None:
+    webhook_id = register(database, "https://hooks.example.com/")
+    end_job(database)
+    with closing(
+        WebhookSender(database, settings, options=ConnectionOptions(resolve=lambda *_: ["10.9.8.7"]))
+    ) as delivery:
+        send(delivery)
+    [row] = deliveries(database, webhook_id)
+    assert (row.attempts, row.last_status) == (1, None)
+    assert row.last_error is not None
+    assert "not public" in row.last_error
+    assert "10.9.8.7" not in row.last_error
+
+
+def test_a_receiver_that_says_gone_gets_nothing_more(
+    database: Database, delivery: WebhookSender, receiver: WebhookReceiver
+) -> None:
+    webhook_id = register(database, receiver.url)
+    receiver.replies.append(WebhookReply(500))
+    end_job(database)
+    send(delivery)
+    receiver.replies.append(WebhookReply(410))
+    end_job(database)
+    send(delivery)
+
+    assert webhook(database, webhook_id).disabled_reason == "its receiver answered 410: gone"
+    assert [row.next_attempt_at for row in deliveries(database, webhook_id)] == [None, None]
+    end_job(database)
+    send(delivery)
+    assert len(receiver.messages) == 2
+    assert len(deliveries(database, webhook_id)) == 2
+
+
+@pytest.mark.parametrize("taken", [None, MAX_FAILED_DELIVERIES // 2])
+def test_a_webhook_is_disabled_once_too_many_messages_in_a_row_were_given_up(
+    database: Database, settings: Settings, receiver: WebhookReceiver, taken: int | None
+) -> None:
+    webhook_id = register(database, receiver.url)
+    once = settings.model_copy(update={"webhook_max_attempts": 1})
+    with closing(WebhookSender(database, once, options=OPTIONS)) as delivery:
+        for number in range(MAX_FAILED_DELIVERIES + (0 if taken is None else 2)):
+            receiver.replies.append(WebhookReply(204 if number == taken else 500))
+            end_job(database)
+            send(delivery)
+    disabled = webhook(database, webhook_id)
+    if taken is None:
+        assert disabled.disabled_at is not None
+        assert disabled.disabled_reason is not None
+        assert "answered 500" in disabled.disabled_reason
+    else:
+        assert disabled.disabled_at is None
+
+
+def test_a_message_whose_sender_died_is_sent_by_the_next(
+    database: Database, delivery: WebhookSender, receiver: WebhookReceiver
+) -> None:
+    webhook_id = register(database, receiver.url)
+    end_job(database)
+    with database.session() as session:
+        dying = DeliveryRepository(session).claim(lease=DELIVERY_LEASE)
+    assert dying is not None
+
+    send(delivery)
+    assert receiver.messages == []
+    make_due(database)
+    send(delivery)
+    [row] = deliveries(database, webhook_id)
+    assert (row.attempts, len(receiver.messages)) == (2, 1)
+
+    # It was not dead: what it has to say comes late, and changes nothing.
+    with database.session() as session:
+        DeliveryRepository(session).record_failure(dying, status=500, error="answered 500", retry_in=timedelta(0))
+        DeliveryRepository(session).release(dying)
+    [row] = deliveries(database, webhook_id)
+    assert (row.attempts, row.next_attempt_at, row.last_error) == (2, None, None)
+
+
+def test_two_senders_side_by_side_send_each_message_once(
+    database: Database, settings: Settings, receiver: WebhookReceiver
+) -> None:
+    ids = [register(database, receiver.url, owner=f"owner-{number}") for number in range(3)]
+    for webhook_id in ids:
+        write_tests(database, webhook_id, 10)
+    with (
+        closing(WebhookSender(database, settings, options=OPTIONS)) as one,
+        closing(WebhookSender(database, settings, options=OPTIONS)) as other,
+    ):
+        one.start_round()
+        other.start_round()
+        one.wait()
+        other.wait()
+        send(one)  # whose host was full when the other looked
+    sent = [message.headers["webhook-id"] for message in receiver.messages]
+    assert len(sent) == 30
+    assert len(set(sent)) == 30
+    assert receiver.most_at_once <= 2 * MAX_CONCURRENT_PER_HOST
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Raises where it does not hold within 5 s."""
+    stop = threading.Event()
+    for _ in range(500):
+        if holds():
+            return
+        stop.wait(0.01)
+    raise AssertionError("not within 5 s")
+
+
+@pytest.mark.parametrize(
+    ("hosts", "owners", "most"),
+    [(1, 9, MAX_CONCURRENT_PER_HOST), (9, 1, MAX_CONCURRENT_PER_OWNER), (9, 9, MAX_CONCURRENT)],
+)
+def test_so_many_are_sent_at_once_to_a_host_of_an_owner_and_in_all(
+    database: Database, delivery: WebhookSender, receiver: WebhookReceiver, hosts: int, owners: int, most: int
+) -> None:
+    for number in range(9):
+        url = f"http://host-{number % hosts}.example.com:{receiver.port}/"
+        write_tests(database, register(database, url, owner=f"owner-{number % owners}"), 2)
+    receiver.held.clear()
+    delivery.start_round()
+    wait_until(lambda: receiver.now >= most)
+    threading.Event().wait(0.2)  # for one that is too many
+    receiver.held.set()
+    delivery.wait()
+    assert receiver.most_at_once == most
+    assert len(receiver.messages) == 18
+
+
+def test_a_slow_receiver_holds_up_nobody_elses_messages(
+    database: Database, delivery: WebhookSender, receiver: WebhookReceiver
+) -> None:
+    with WebhookReceiver() as slow:
+        slow.held.clear()
+        write_tests(database, register(database, f"http://slow.example.com:{slow.port}/", owner="bob"), 20)
+        webhook_id = register(database, f"http://quick.example.com:{receiver.port}/")
+        end_job(database)
+        delivery.start_round()
+        wait_until(lambda: deliveries(database, webhook_id)[0].delivered_at is not None)
+        assert slow.now == MAX_CONCURRENT_PER_HOST
+        slow.held.set()
+        delivery.wait()
+        assert len(slow.messages) == 20
+
+
+def test_stopping_breaks_off_what_takes_long_and_the_next_sends_it_at_once(
+    database: Database, settings: Settings, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.webhooks.delivery.SHUTDOWN_GRACE_SECONDS", 0.1)
+    webhook_id = register(database, receiver.url)
+    end_job(database)
+    receiver.held.clear()
+    with closing(WebhookSender(database, settings, options=OPTIONS)) as stopping:
+        stopping.start_round()
+        wait_until(lambda: receiver.now == 1)
+    [row] = deliveries(database, webhook_id)
+    assert (row.attempts, row.delivered_at) == (0, None)
+    stopping.start_round()  # does nothing any more
+
+    receiver.held.set()
+    with closing(WebhookSender(database, settings, options=OPTIONS)) as following:
+        send(following)
+    [row] = deliveries(database, webhook_id)
+    assert (row.attempts, row.last_status) == (1, 204)
+
+
+def test_a_webhook_that_is_deleted_meanwhile_is_let_go(
+    database: Database, delivery: WebhookSender, receiver: WebhookReceiver
+) -> None:
+    webhook_id = register(database, receiver.url)
+    end_job(database)
+    receiver.replies.append(WebhookReply(500))
+    receiver.held.clear()
+    delivery.start_round()
+    wait_until(lambda: receiver.now == 1)
+    with database.session() as session:
+        WebhookRepository(session).delete(session.get_one(Webhook, webhook_id))
+    receiver.held.set()
+    delivery.wait()
+    assert deliveries(database, webhook_id) == []
+
+
+def test_a_webhook_that_is_deleted_as_a_job_ends_keeps_the_job_from_nothing(database: Database) -> None:
+    webhook_id = register(database, "https://hooks.example.com/")
+    job_id = add_job(database, owner="alice")
+    faults: list[BaseException] = []
+
+    def end() -> None:
+        try:
+            with database.session() as session:
+                transition(session, session.get_one(Job, job_id), JobStatus.CANCELLED, at=START)
+        except BaseException as fault:  # noqa: BLE001 - told to the test
+            faults.append(fault)
+
+    ending = threading.Thread(target=end)
+    with database.session() as session:
+        WebhookRepository(session).delete(session.get_one(Webhook, webhook_id))
+        ending.start()
+        ending.join(0.3)
+        assert ending.is_alive(), "it waits for what becomes of the webhook"
+    ending.join(5)
+    assert faults == []
+    with database.session() as session:
+        assert session.get_one(Job, job_id).status is JobStatus.CANCELLED
+
+
+def test_what_is_rolled_back_is_not_told(database: Database) -> None:
+    webhook_id = register(database, "https://hooks.example.com/")
+    job_id = add_job(database, owner="alice")
+    with database.session() as session:
+        transition(session, session.get_one(Job, job_id), JobStatus.CANCELLED, at=START)
+        session.flush()
+        session.rollback()
+    assert deliveries(database, webhook_id) == []
+
+
+def test_pauses_grow_to_about_a_day_in_all() -> None:
+    shortest, longest = ([timedelta(seconds=15 * 4**n * (1 + sign * 0.2)) for n in range(7)] for sign in (-1, 1))
+    for _ in range(50):
+        pauses = [compute_retry_delay(attempt) for attempt in range(1, 8)]
+        assert all(low <= this <= high for low, this, high in zip(shortest, pauses, longest, strict=True))
+        assert all(this < following for this, following in pairwise(pauses))
+    assert timedelta(hours=18) < sum(shortest, timedelta()) < sum(longest, timedelta()) < timedelta(hours=28)
+    assert compute_retry_delay(1, retry_after=timedelta(hours=2)) == timedelta(hours=2)
+    assert compute_retry_delay(5, retry_after=timedelta(0)) > timedelta(minutes=30)
+    assert compute_retry_delay(1, retry_after=timedelta(days=400)) == MAX_RETRY_DELAY
+    assert compute_retry_delay(10**6) <= MAX_RETRY_DELAY
+
+
+def test_the_scheduler_hears_of_a_message_and_sends_it_at_once(
+    database: Database, settings: Settings, empty_broker: Settings, receiver: WebhookReceiver
+) -> None:
+    webhook_id = register(database, receiver.url)
+    job_id = add_job(database, owner="alice")
+    calm = settings.model_copy(update={"zones": {"FR": "static"}, "tick_seconds": 60.0})
+    stop = threading.Event()
+    scheduler = Scheduler(calm)
+    running = threading.Thread(target=scheduler.run, args=(stop,))
+    running.start()
+    try:
+        wait_until(lambda: webhooks_looked_at(database))
+        with database.session() as session:
+            transition(session, session.get_one(Job, job_id), JobStatus.CANCELLED, at=START)
+        wait_until(lambda: deliveries(database, webhook_id)[0].delivered_at is not None)
+    finally:
+        stop.set()
+        with database.session() as session:
+            session.execute(select(func.pg_notify("greentune_wake", "")))
+        running.join()
+    at = datetime.fromtimestamp(int(receiver.messages[0].headers["webhook-timestamp"]), UTC)
+    assert abs(at - utc_now()) < timedelta(seconds=30)
+    assert json.loads(receiver.messages[0].body)["type"] == "job.cancelled"
+
+
+def webhooks_looked_at(database: Database) -> bool:
+    """Whether a scheduler is there, which has then begun to wait."""
+    from store.repositories.workers import WorkerRepository
+
+    with database.session() as session:
+        return bool(WorkerRepository(session).list_live(within=timedelta(minutes=1), role="scheduler"))
+
+
+def test_without_a_secret_there_is_no_scheduler(settings: Settings) -> None:
+    with pytest.raises(SecretKeyMissing):
+        Scheduler(settings.model_copy(update={"secret_key": None, "zones": {"FR": "static"}}))
+
+
+@pytest.mark.fault(number=25)
+def test_an_attempt_that_fails_unexpectedly_is_settled_without_the_words_of_the_exception(
+    database: Database, settings: Settings
+) -> None:
+    def fails(*_: object) -> list[str]:
+        raise RuntimeError("postgresql://u:s3cr3t@db/greentune")
+
+    webhook = register(database, "https://hooks.example.org/")
+    end_job(database)
+    options = ConnectionOptions(parse_networks(["127.0.0.0/8"]), resolve=fails)
+    with closing(WebhookSender(database, settings, options=options)) as delivery:
+        delivery.start_round()
+        delivery.wait()
+
+    with database.session() as session:
+        message = session.scalars(select(Delivery).where(Delivery.webhook_id == webhook)).one()
+    assert message.last_error is not None
+    assert "s3cr3t" not in message.last_error
+    assert message.id in message.last_error
+    assert message.attempts == 1
+    assert message.next_attempt_at is not None

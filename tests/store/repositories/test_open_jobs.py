@@ -1,0 +1,65 @@
+"""How many jobs are under way: counted by status, each owner's apart, and no further than somebody wants to know."""
+
+import pytest
+from sqlalchemy import text
+
+from store.database import Database
+from store.lifecycle.status import JobStatus
+from store.repositories.open_jobs import COUNT_ALL_QUERY, COUNT_OF_OWNER_QUERY, count_open_jobs
+from store.tables import Job
+from tests.scheduler.stage import add_job
+
+
+def job_at(database: Database, status: JobStatus, owner: str = "alice") -> None:
+    job_id = add_job(database, owner=owner)
+    with database.session() as session:
+        session.get_one(Job, job_id).status = status
+
+
+def test_jobs_under_way_are_counted_by_status_and_those_that_are_over_are_not(database: Database) -> None:
+    for status in (JobStatus.RUNNING, JobStatus.QUEUED, JobStatus.QUEUED, JobStatus.SUCCEEDED, JobStatus.FAILED):
+        job_at(database, status)
+
+    with database.session() as session:
+        assert list(count_open_jobs(session, owner=None).items()) == [(JobStatus.QUEUED, 2), (JobStatus.RUNNING, 1)]
+
+
+def test_an_owner_is_told_of_theirs_alone(database: Database) -> None:
+    job_at(database, JobStatus.RUNNING, "alice")
+    job_at(database, JobStatus.RUNNING, "bob")
+    job_at(database, JobStatus.DEFERRED, "bob")
+
+    with database.session() as session:
+        assert count_open_jobs(session, owner="alice") == {JobStatus.RUNNING: 1}
+        assert count_open_jobs(session, owner="nobody") == {}
+
+
+def test_counting_ends_where_nobody_wants_to_know_more(database: Database) -> None:
+    for _ in range(5):
+        job_at(database, JobStatus.QUEUED)
+
+    with database.session() as session:
+        assert count_open_jobs(session, owner=None, most=2) == {JobStatus.QUEUED: 3}
+
+
+@pytest.mark.parametrize("owner", [None, "alice"])
+def test_among_many_jobs_that_are_over_those_under_way_are_found_in_an_index(
+    database: Database, owner: str | None
+) -> None:
+    job_at(database, JobStatus.SUCCEEDED)
+    copies = (
+        "INSERT INTO jobs SELECT (jsonb_populate_record(jobs, jsonb_build_object('id', 'job_' || n))).* "
+        "FROM jobs, generate_series(1, 3000) AS n"
+    )
+    with database.session() as session:
+        session.execute(text(copies))
+    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE jobs"))
+
+    query = COUNT_ALL_QUERY if owner is None else COUNT_OF_OWNER_QUERY.bindparams(owner=owner)
+    explained = text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {query.text}")
+    with database.session() as session:
+        asked = {"statuses": ["queued", "running"], "limit": 1001} | ({"owner": owner} if owner else {})
+        [plan] = session.execute(explained, asked).scalar_one()
+
+    assert plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"] < 20

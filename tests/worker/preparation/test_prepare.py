@@ -1,0 +1,79 @@
+"""What the preparation of a job refuses before anything is trained, and which field it blames."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from greencore.training.data.positions import MaxLengthExceeded
+from greencore.training.models.loading import ModelError, load_tokenizer
+from runtime.settings import Settings
+from store.tables import Job
+from tests.greencore.training.conftest import small_model
+from tests.worker.stage import ROWS
+from worker.failure_reports import explain_error
+from worker.preparation.prepare import estimate_job
+
+
+def prepare(
+    settings: Settings, tmp_path: Path, *, method: str = "full", content: str = ROWS, **hyperparameters: Any
+) -> dict[str, Any]:
+    """The error that a job on the catalogue's small model is failed with."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(content)
+    job = Job(model="small", method=method, policy={"kind": "constant", "rho": 0.6}, hyperparameters=hyperparameters)
+    try:
+        estimate_job(job, rows, settings)
+    except (ModelError, MaxLengthExceeded) as error:
+        return explain_error(error)
+    raise AssertionError("the job was not refused")
+
+
+def holding(settings: Settings, folder: Path) -> Settings:
+    """Settings whose catalogue holds the folder as `small`."""
+    file = folder.with_suffix(".toml")
+    file.write_text(f'[small]\nsource = "{folder}"\nlicence = "CC0-1.0"\n')
+    return settings.model_copy(update={"catalogue": file})
+
+
+@pytest.mark.fault(number=9)
+def test_a_quantised_model_is_refused(worker_settings: Settings, tmp_path: Path) -> None:
+    folder = small_model(tmp_path / "small")
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+    (folder / "config.json").write_text(json.dumps(config))
+    error = prepare(holding(worker_settings, folder), tmp_path)
+    assert (error["title"], error["field"]) == ("The model cannot be used", "model")
+    assert "quantised weights (gptq, 4 bits), which cannot be trained" in error["detail"]
+
+
+@pytest.mark.fault(number=8)
+@pytest.mark.parametrize(("method", "most"), [("full", 64), ("greentrainer", 64), ("prefix", 44)])
+def test_rows_that_the_model_has_no_positions_for_are_refused_with_the_figure(
+    worker_settings: Settings, tmp_path: Path, method: str, most: int
+) -> None:
+    folder = small_model(tmp_path / "words")
+    tokenizer = load_tokenizer(folder)
+    config = GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=64)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "small")
+    tokenizer.save_pretrained(tmp_path / "small")
+    settings = holding(worker_settings, tmp_path / "small")
+    error = prepare(settings, tmp_path, method=method)
+    assert (error["title"], error["field"]) == ("The model has too few positions", "hyperparameters.max_length")
+    assert f"given 512, but the model has positions for {most} tokens" in error["detail"]
+    with pytest.raises(AssertionError, match="not refused"):
+        prepare(settings, tmp_path, method=method, max_length=most)
+
+
+@pytest.mark.fault(number=9)
+def test_a_token_that_the_model_has_no_embedding_for_is_refused(worker_settings: Settings, tmp_path: Path) -> None:
+    folder = small_model(tmp_path / "small")
+    tokenizer = load_tokenizer(folder)
+    tokenizer.add_tokens(["new"])
+    tokenizer.save_pretrained(folder)
+    content = ROWS.replace("w1 w2", "w1 new")
+    error = prepare(holding(worker_settings, folder), tmp_path, content=content)
+    assert (error["title"], error["field"]) == ("The model cannot be used", "model")
+    assert "makes the token 'new' of a row, number 64, but the model knows 64 tokens" in error["detail"]

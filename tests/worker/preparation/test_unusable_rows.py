@@ -1,0 +1,100 @@
+"""Rows that a model cannot be trained on are named at preparation, wherever the shuffle puts them."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from tokenizers import normalizers
+
+from greencore.clock import utc_now
+from greencore.training.models.loading import load_tokenizer
+from runtime.ids import new_id
+from runtime.settings import Settings
+from store.database import Database
+from store.repositories.jobs import JobRepository, NewJob
+from store.tables import Dataset, Job
+from tests.greencore.training.conftest import small_model
+from tests.greencore.training.data.chat_templates import GEMMA
+from worker.preparation.prepare import prepare_job
+
+GOOD = [{"messages": [{"role": "user", "content": f"w{n}"}, {"role": "assistant", "content": "w1"}]} for n in range(3)]
+SYSTEM = {"messages": [{"role": "system", "content": "w9"}, *GOOD[0]["messages"]]}
+ALONE = {"messages": [{"role": "assistant", "content": "w9"}]}
+INVISIBLE = {"prompt": "w1", "completion": "\u200b"}
+
+
+@pytest.fixture
+def prepared(settings: Settings, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings whose one model has a template without a system's turn, and whose tokenizer drops spaces of no width."""
+    folder = small_model(tmp_path / "model")
+    tokenizer = load_tokenizer(folder)
+    tokenizer.chat_template = GEMMA
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("\u200b", "")
+    tokenizer.save_pretrained(folder)
+    catalogue = tmp_path / "catalogue.toml"
+    catalogue.write_text(f'[small]\nsource = "{folder}"\nlicence = "CC0-1.0"\n')
+    changed = settings.model_copy(update={"catalogue": catalogue})
+    monkeypatch.setattr("worker.preparation.prepare.get_settings", lambda: changed)
+    return changed
+
+
+def prepare(database: Database, settings: Settings, rows: list[object], **hyperparameters: object) -> Job:
+    settings.datasets_dir.mkdir(parents=True, exist_ok=True)
+    settings.dataset_file("rows").write_text("\n".join(map(json.dumps, rows)))
+    with database.session() as session:
+        dataset = Dataset(
+            id=new_id("ds"), name="a", format="jsonl", rows=4, bytes=1, sha256="0", blob="rows", created_at=utc_now()
+        )
+        session.add(dataset)
+        session.flush()
+        new = NewJob(
+            owner="alice",
+            model="small",
+            dataset_id=dataset.id,
+            method="full",
+            policy_name=None,
+            policy={"kind": "constant", "rho": 0.6},
+            zone="X",
+            deadline=None,
+            priority=0,
+            hyperparameters={"epochs": 1, "eval_share": 0.5, **hyperparameters},
+            labels={},
+            epochs=1,
+        )
+        job_id = JobRepository(session).add(new, at=utc_now()).id
+    prepare_job(job_id)
+    with database.session() as session:
+        return session.get_one(Job, job_id)
+
+
+@pytest.mark.fault(number=4)
+@pytest.mark.fault(number=9)
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (SYSTEM, "messages: the model's chat template refuses a conversation: System role not supported"),
+        (ALONE, "messages: there is no message before the assistant's"),
+        (INVISIBLE, "completion: gives no tokens"),
+    ],
+)
+def test_a_row_that_cannot_be_used_fails_the_job_with_its_line(
+    prepared: Settings, database: Database, row: object, reason: str
+) -> None:
+    for line in (1, 2, 3, 4):  # two of the four are held out
+        rows: list[object] = [*GOOD]
+        rows.insert(line - 1, row)
+        job = prepare(database, prepared, rows)
+        assert job.status == "failed"
+        assert job.error is not None
+        assert job.error["field"] == "dataset"
+        assert re.match(f"line {line}: {reason}", job.error["detail"])
+
+
+@pytest.mark.fault(number=9)
+def test_equal_rows_are_counted_at_preparation(prepared: Settings, database: Database) -> None:
+    job = prepare(database, prepared, [GOOD[0], GOOD[0], GOOD[0], GOOD[1], GOOD[2]], eval_share=0.4)
+    assert job.status == "queued"
+    assert job.estimate is not None
+    assert job.estimate["held_out_rows"] == 2
+    assert job.estimate["held_out_duplicates"] > 0

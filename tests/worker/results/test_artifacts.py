@@ -1,0 +1,190 @@
+"""A job by each method, from submission to a result that is recorded file by file."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml  # type: ignore[import-untyped]
+from safetensors.torch import load_file
+
+from greencore.clock import utc_now
+from greencore.training.models.delta import apply_delta
+from greencore.training.models.loading import load_model, load_tokenizer
+from runtime.ids import new_id
+from runtime.settings import Settings, get_settings
+from runtime.site import Site
+from store.database import Database
+from store.lifecycle.status import JobStatus
+from store.repositories.jobs import JobRepository, NewJob
+from store.tables import Dataset, Job
+from tests.greencore.training.conftest import small_model
+from worker.results.artifacts import hash_artifacts
+
+ROWS = [{"prompt": f"w{number} w1", "completion": " w7 w8"} for number in range(10)]
+
+Run = Callable[..., Job]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_model(tmp_path_factory.mktemp("models") / "base-in-a-secret-place")
+
+
+@pytest.fixture
+def catalogue(settings: Settings, model: Path, tmp_path: Path) -> Settings:
+    """Settings whose one model is "small"."""
+    file = tmp_path / "catalogue.toml"
+    file.write_text(f'[small]\nsource = "{model}"\nlicence = "CC0-1.0"\n')
+    return settings.model_copy(update={"catalogue": file, "zones": {"X": "static"}, "site": Site(zone="X")})
+
+
+@pytest.fixture
+def run(catalogue: Settings, database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """Prepare a job and train it in this process, as the tasks of a worker do; give how it stands then."""
+    for name, value in catalogue.environment().items():
+        monkeypatch.setenv(name, value)
+    get_settings.cache_clear()
+    for module in (
+        "worker.preparation.prepare",
+        "worker.training.claim",
+    ):  # whose processes end, and their connections with them
+        monkeypatch.setattr(f"{module}.Database", lambda *_, **__: database)
+
+    def run(method: str, *, train: bool = True, **hyperparameters: Any) -> Job:
+        from worker.preparation.prepare import prepare_job
+        from worker.training.claim import train_job
+
+        with database.session() as session:
+            new = _submission(session, catalogue, method, hyperparameters)
+            job_id = JobRepository(session).add(new, at=utc_now()).id
+        prepare_job(job_id)
+        with database.session() as session:
+            session.get_one(Job, job_id).zone = "X"
+        if train:
+            train_job(job_id)
+        with database.session() as session:
+            return session.get_one(Job, job_id)
+
+    yield run
+    get_settings.cache_clear()
+
+
+def _submission(session: Any, settings: Settings, method: str, hyperparameters: dict[str, Any]) -> NewJob:
+    content = "\n".join(map(json.dumps, ROWS)).encode()
+    digest = hashlib.sha256(content).hexdigest()
+    settings.dataset_file(digest).parent.mkdir(parents=True, exist_ok=True)
+    settings.dataset_file(digest).write_bytes(content)
+    dataset = Dataset(
+        id=new_id("ds"),
+        name="rows",
+        format="jsonl",
+        rows=len(ROWS),
+        bytes=len(content),
+        sha256=digest,
+        blob=digest,
+        created_at=utc_now(),
+    )
+    session.add(dataset)
+    session.flush()
+    return NewJob(
+        owner="alice",
+        model="small",
+        dataset_id=dataset.id,
+        method=method,
+        policy_name=None,
+        policy={"kind": "constant", "rho": 0.6},
+        zone="X",
+        deadline=None,
+        priority=0,
+        hyperparameters={"epochs": 1, "max_length": 32, "max_new_tokens": 4, "learning_rate": 1e-2, **hyperparameters},
+        labels={},
+        epochs=1,
+    )
+
+
+def result(settings: Settings, job: Job) -> Path:
+    assert job.status is JobStatus.SUCCEEDED, job.error
+    return settings.artifact_file(job.id, "x").parent
+
+
+@pytest.mark.parametrize(("method", "trains"), [("lora", "its adapter"), ("top2", "output embedding")])
+def test_a_baseline_runs_as_a_job_whose_epochs_have_its_share_in_place_of_a_rho(
+    run: Run, catalogue: Settings, database: Database, model: Path, method: str, trains: str
+) -> None:
+    job = run(method)
+
+    tuned = load_model(result(catalogue, job))
+    base = load_model(model)
+    assert any(not torch.equal(tensor, base.state_dict()[name]) for name, tensor in tuned.state_dict().items())
+    estimate = job.estimate or {}
+    share = estimate["method_flops"] / estimate["full_flops"]
+    assert 1 / 3 < share < 1
+    with database.session() as session:
+        [epoch] = JobRepository(session).epochs(job.id)
+    assert epoch.rho_asked == job.rho == pytest.approx(share)
+    assert epoch.rho_reached == pytest.approx(share, abs=0.03)
+    assert trains in epoch.reason
+    assert "no ρ is set" in epoch.reason
+
+
+def test_every_file_of_a_result_is_recorded_as_it_is_with_a_card_that_holds_all_of_the_energy(
+    run: Run, catalogue: Settings, database: Database, model: Path
+) -> None:
+    job = run("greentrainer")
+
+    folder = result(catalogue, job)
+    with database.session() as session:
+        artifacts = {artifact.name: artifact for artifact in JobRepository(session).artifacts(job.id)}
+    assert artifacts.keys() == {path.name for path in folder.iterdir()} >= {"README.md", "model.safetensors"}
+    for name, artifact in artifacts.items():
+        content = (folder / name).read_bytes()
+        assert (artifact.bytes, artifact.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+        assert str(model.parent).encode() not in content
+    load_tokenizer(folder)
+    card = (folder / "README.md").read_text()
+    matter = yaml.safe_load(card.split("\n---\n")[0])
+    assert matter["co2_eq_emissions"]["emissions"] == pytest.approx(job.emissions_gco2e)
+    assert f"| in all | {job.energy_kwh:.4g} |" in card
+    assert matter["license"] == "cc0-1.0"
+
+
+def test_a_job_that_asks_for_a_delta_ends_with_one_that_gives_its_full_result(
+    run: Run, catalogue: Settings, model: Path, tmp_path: Path
+) -> None:
+    full, delta = result(catalogue, run("greentrainer")), result(catalogue, run("greentrainer", result="delta"))
+
+    assert not (delta / "model.safetensors").exists()
+    assert "greentune apply-delta" in (delta / "README.md").read_text()
+    applied = apply_delta(model, delta / "delta.safetensors", tmp_path / "applied")
+    expected, found = load_file(full / "model.safetensors"), load_file(applied / "model.safetensors")
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_the_result_of_a_prefix_is_its_adapter(run: Run, catalogue: Settings, model: Path) -> None:
+    folder = result(catalogue, run("prefix"))
+    assert (folder / "adapter_model.safetensors").is_file()
+    assert "peft" in (folder / "README.md").read_text()
+    assert str(model.parent) not in (folder / "adapter_config.json").read_text()
+
+
+def test_a_method_that_the_model_has_nothing_for_fails_as_it_is_prepared(run: Run) -> None:
+    job = run("bitfit", train=False)
+    assert job.status is JobStatus.FAILED
+    assert job.error is not None
+    assert (job.error["field"], job.error["title"]) == ("method", "The method cannot train this model")
+    assert "'bitfit'" in job.error["detail"]
+
+
+def test_nested_files_are_recorded_by_their_path_and_links_are_not(tmp_path: Path) -> None:
+    (tmp_path / "result" / "sub").mkdir(parents=True)
+    (tmp_path / "result" / "sub" / "a.json").write_text("{}")
+    (tmp_path / "secret").write_text("a key")
+    (tmp_path / "result" / "link").symlink_to(tmp_path / "secret")
+    [artifact] = hash_artifacts("job_1", tmp_path / "result", at=utc_now())
+    assert (artifact.name, artifact.bytes) == ("sub/a.json", 2)
+    assert artifact.sha256 == hashlib.sha256(b"{}").hexdigest()

@@ -1,0 +1,1 @@
+"""Preparing jobs and datasets on a CPU: checks, estimates and token counts."""

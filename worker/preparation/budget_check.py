@@ -1,0 +1,55 @@
+"""Whether a budget can be kept at all, before a job is queued."""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from greencore.policy import Budget
+from planning.budget_minimum import compute_minimum_budget
+from planning.epoch_estimate import estimate_epoch
+from planning.placement import list_candidate_pues
+from runtime.settings import Settings
+from store.repositories.jobs import get_job_policy
+from store.repositories.workers import WorkerRepository
+from store.tables import Job
+
+
+class BudgetInfeasible(ValueError):
+    """A budget that every epoch at `rho_min` in the best hours would exceed.
+
+    `.smallest_gco2e` is the smallest that could be kept.
+    """
+
+    def __init__(self, budget_gco2e: float, smallest_gco2e: float, basis: str) -> None:
+        super().__init__(
+            f"given {budget_gco2e:g} gCO2e: this job emits {smallest_gco2e:.4g} at the least, with every epoch at "
+            f"rho_min ({basis})"
+        )
+        self.smallest_gco2e = smallest_gco2e
+
+
+def check_budget(session: Session, job: Job, settings: Settings, *, at: datetime) -> None:
+    """Raises BudgetInfeasible where the job's policy is a budget that it cannot keep; does nothing otherwise.
+
+    The least is every epoch at `rho_min`, begun now, or in the cleanest hours that a gate may wait for; of a job that
+    leaves its zone open, in the best zone that has a worker. Where no intensity is known of any, nothing is refused:
+    the run decides.
+    """
+    policy = get_job_policy(job)
+    if not isinstance(policy, Budget):
+        return
+    workers = WorkerRepository(session).list_seen_since(since=at - timedelta(seconds=settings.lease_seconds))
+    estimate = estimate_epoch(session, job, settings, device=next((worker.device for worker in workers), None))
+    if estimate is None:
+        return
+    smallest = compute_minimum_budget(
+        session,
+        policy,
+        estimate,
+        epochs=job.epochs,
+        pues=list_candidate_pues(workers, settings.zones, job.zone_asked),
+        deadline=job.deadline,
+        at=at,
+    )
+    if smallest is not None and policy.budget_gco2e < smallest.certain_gco2e:
+        raise BudgetInfeasible(policy.budget_gco2e, smallest.gco2e, smallest.basis)

@@ -1,0 +1,253 @@
+"""Prepare a job: the model is there, the rows can be tokenised, ρ can be reached, and what it will take is known."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import structlog
+
+from greencore.backprop import BudgetTooSmall
+from greencore.backprop.cost.by_length import Lengths
+from greencore.clock import utc_now
+from greencore.dataset import load_rows
+from greencore.hyperparameters import Hyperparameters
+from greencore.policy import parse_stored_policy
+from greencore.training.data.end_of_text import refuse_unknown_tokens
+from greencore.training.data.positions import get_position_limits
+from greencore.training.data.prompt_formats import resolve_prompt_format
+from greencore.training.data.template_clock import TemplateClock
+from greencore.training.data.tokenisation import count_held_out_duplicates, round_up_length, split_rows
+from greencore.training.evaluation.evaluator import resolve_sample_format
+from greencore.training.methods.baselines import Baseline
+from greencore.training.methods.batch_shapes import StepShape, is_encoder_decoder, row_lengths
+from greencore.training.methods.method_costs import count_method_flops
+from greencore.training.methods.step_costs import StepCosts
+from greencore.training.models.loading import ModelError, load_meta_model, load_tokenizer, resolve_model_folder
+from greencore.training.run import tokenise_with
+from runtime.catalogue import read_catalogue
+from runtime.private_files import make_private_folder
+from runtime.settings import Settings, get_settings
+from runtime.tracing import span
+from store.database import Database, wake_scheduler
+from store.lifecycle.status import JobStatus
+from store.lifecycle.transitions import transition
+from store.repositories.datasets import locate_rows_file
+from store.repositories.jobs import JobRepository
+from store.repositories.models import ModelRepository
+from store.tables import Job
+from worker.failure_reports import explain_error
+from worker.preparation.budget_check import check_budget
+from worker.preparation.model_costs import REFERENCE_LENGTHS, REFERENCE_ROWS, compute_row_costs
+from worker.training.database_retry import TRANSIENT_DATABASE_ERRORS
+
+log = structlog.get_logger()
+
+MIN_SHUFFLED_ROWS = 20_000  # so many rows are put into batches at the least: a small dataset is shuffled often
+
+
+@dataclass(frozen=True)
+class JobEstimate:
+    """What a job will take, before anything has run. FLOPs are of all epochs together, and of full fine-tuning.
+
+    They hold the padding that batches of shuffled rows have on the average.
+
+    `method_flops` are those of a baseline's own steps; None for "greentrainer", whose ρ decides. `held_out_duplicates`
+    are rows that are not held out since an equal row is trained on. `max_length` is the most
+    tokens of a row that the model has positions for; None where they have no end.
+    """
+
+    training_rows: int
+    held_out_rows: int
+    shortened_prompts: int
+    shortened_completions: int
+    tokens_per_epoch: int
+    steps: int
+    full_flops: int
+    rho_floor: float
+    parameters: int
+    tensors: int
+    method_flops: int | None = None
+    held_out_duplicates: int = 0
+    max_length: int | None = None
+
+
+def prepare_job(job_id: str) -> None:
+    """Move a job from `validating` to `queued`, or to `failed` with the field that is to blame; else do nothing."""
+    settings = get_settings()
+    database = Database(settings.database_url)
+    try:
+        with database.session() as session:
+            job = JobRepository(session).get(job_id)
+        if job is None or job.status is not JobStatus.VALIDATING:
+            log.info("prepare.not_needed", job=job_id, status=job and job.status)
+            return
+        with span("prepare", kind="consumer", parent=job.traceparent, greentune__job=job_id):
+            _prepare(job, database, settings)
+    finally:
+        database.dispose()
+
+
+def _prepare(job: Job, database: Database, settings: Settings) -> None:
+    error, estimate = None, None
+    try:
+        with database.session() as session:
+            rows_in = locate_rows_file(session, job.dataset_id, settings)
+        estimate = estimate_job(job, rows_in, settings)
+        job.estimate = asdict(estimate)
+        with database.session() as session:
+            check_budget(session, job, settings, at=utc_now())
+    except TRANSIENT_DATABASE_ERRORS:
+        raise
+    except Exception as fault:
+        log.warning("prepare.failed", job=job.id, exc_info=fault)
+        error = explain_error(fault, reference=f"job={job.id}")
+    with database.session() as session:
+        jobs = JobRepository(session)
+        locked = jobs.lock(job.id)
+        if locked is None or locked.status is not JobStatus.VALIDATING:
+            return
+        if estimate is None or error is not None:
+            assert error is not None
+            jobs.fail(locked, at=utc_now(), error=error)
+            wake_scheduler(session)
+            return
+        locked.estimate, locked.steps = job.estimate, estimate.steps
+        transition(session, locked, JobStatus.QUEUED, at=utc_now())
+        wake_scheduler(session)
+        models = ModelRepository(session)
+        models.put(
+            job.model,
+            parameters=estimate.parameters,
+            tensors=estimate.tensors,
+            rho_floor=estimate.rho_floor,
+            max_length=estimate.max_length,
+            at=utc_now(),
+        )
+        if estimate.method_flops is not None:
+            models.put_method_share(job.model, job.method, estimate.method_flops / estimate.full_flops)
+    log.info("job.prepared", job=job.id, steps=estimate.steps, rho_floor=round(estimate.rho_floor, 4))
+
+
+def estimate_job(job: Job, rows_in: Path, settings: Settings) -> JobEstimate:
+    """Tokenise a job's rows and trace its model on the meta device. Raises what `worker.failure_reports` explains."""
+    hyperparameters = Hyperparameters.model_validate(job.hyperparameters)
+    folder = fetch_model_folder(job.model, settings)
+    rows = load_rows(rows_in)
+    tokenizer = load_tokenizer(folder)
+    training, held_out = split_rows(rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed)
+    meta_model = load_meta_model(folder)
+    positions = get_position_limits(meta_model, method=job.method)
+    positions.check_max_length(hyperparameters.max_length)
+    form = resolve_prompt_format(hyperparameters.prompt_format, tokenizer, TemplateClock())
+    tokens = tokenise_with(training, tokenizer, hyperparameters, form, encoder=is_encoder_decoder(meta_model))
+    rest = tokenise_with(
+        held_out, tokenizer, hyperparameters, form, encoder=is_encoder_decoder(meta_model)
+    )  # to refuse what cannot be
+    refuse_unknown_tokens(meta_model, tokenizer, (*tokens.examples, *rest.examples))
+    if hyperparameters.sample_prompt is not None:
+        resolve_sample_format(rows, form, tokenizer)
+    ends = (positions.input_tokens, positions.output_tokens)
+    lengths = [
+        tuple(map(round_up_length, row, ends))
+        for row in row_lengths(tokens.examples, encoder=is_encoder_decoder(meta_model))
+    ]
+    shortest, longest = (tuple(end(part) for part in zip(*lengths, strict=True)) for end in (min, max))
+    costs = StepCosts(meta_model, batch_size=hyperparameters.batch_size, shortest=shortest, longest=longest)
+    if job.method == "greentrainer":
+        _, lowest = parse_stored_policy(job.policy).lowest_rho()
+        if lowest < costs.floor:
+            raise BudgetTooSmall(lowest, costs.floor)
+    steps = -(-len(lengths) // hyperparameters.batch_size)
+    shapes, shuffles = count_shuffled_batch_shapes(lengths, hyperparameters.batch_size)
+    _, full = costs.count_flops((), shapes)
+    per_epoch = full / shuffles
+    estimate = JobEstimate(
+        training_rows=len(training),
+        held_out_rows=len(held_out),
+        shortened_prompts=tokens.shortened_prompts,
+        shortened_completions=tokens.shortened_completions,
+        tokens_per_epoch=sum(sum(row) for row in lengths),
+        steps=steps * hyperparameters.epochs,
+        full_flops=round(per_epoch * hyperparameters.epochs),
+        rho_floor=costs.floor,
+        parameters=sum(parameter.numel() for parameter in meta_model.parameters()),
+        tensors=len(costs.tensors),
+        held_out_duplicates=count_held_out_duplicates(
+            rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed
+        ),
+        max_length=get_position_limits(meta_model).row_tokens,
+    )
+    if job.method == "greentrainer":
+        return estimate
+    spent = count_method_flops(
+        cast(Baseline, job.method),
+        meta_model,
+        costs,
+        shapes,
+        batch_size=hyperparameters.batch_size,
+        shortest=shortest,
+        longest=longest,
+    )
+    return replace(estimate, method_flops=round(spent / shuffles * hyperparameters.epochs))
+
+
+def count_shuffled_batch_shapes(lengths: Sequence[Lengths], batch_size: int) -> tuple[Mapping[StepShape, int], int]:
+    """The batches of shuffled rows, each as long as its longest row, and how many epochs of them were counted."""
+    rows, counted = np.array(lengths), Counter[StepShape]()
+    generator, shuffles = np.random.default_rng(0), -(-MIN_SHUFFLED_ROWS // len(lengths))
+    for _ in range(shuffles):
+        shuffled = generator.permutation(rows)
+        longest = np.maximum.reduceat(shuffled, np.arange(0, len(rows), batch_size), axis=0)
+        rest = len(rows) % batch_size
+        if rest:
+            counted[StepShape(rest, tuple(longest[-1].tolist()))] += 1
+            longest = longest[:-1]
+        shapes, counts = np.unique(longest, axis=0, return_counts=True)
+        for shape, count in zip(shapes.tolist(), counts.tolist(), strict=True):
+            counted[StepShape(batch_size, tuple(shape))] += count
+    return counted, shuffles
+
+
+def measure_catalogue() -> None:
+    """Fetch every model of the catalogue and note its size, floor and FLOPs: the API works with them without torch."""
+    settings = get_settings()
+    database = Database(settings.database_url)
+    for name in read_catalogue(settings.catalogue):
+        with database.session() as session:
+            known = ModelRepository(session).get(name)
+            if known is not None and known.costs is not None:
+                continue
+        try:
+            meta_model = load_meta_model(fetch_model_folder(name, settings))
+        except ModelError as error:
+            log.warning("model.unusable", model=name, error=str(error))
+            continue
+        max_length = get_position_limits(meta_model).row_tokens
+        shortest, longest = (
+            (min(length, (max_length or length) // share),) * (2 if is_encoder_decoder(meta_model) else 1)
+            for length, share in zip(REFERENCE_LENGTHS, (2, 1), strict=True)
+        )
+        costs = StepCosts(meta_model, batch_size=REFERENCE_ROWS, shortest=shortest, longest=longest)
+        with database.session() as session:
+            ModelRepository(session).put(
+                name,
+                parameters=sum(parameter.numel() for parameter in meta_model.parameters()),
+                tensors=len(costs.tensors),
+                rho_floor=costs.floor,
+                max_length=max_length,
+                costs=compute_row_costs(meta_model, costs).to_json(),
+                at=utc_now(),
+            )
+        log.info("model.measured", model=name, rho_floor=round(costs.floor, 4))
+
+
+def fetch_model_folder(name: str, settings: Settings) -> Path:
+    """The folder of a catalogue entry's safetensors. Raises `ModelError`."""
+    entries = read_catalogue(settings.catalogue)
+    if name not in entries:
+        raise ModelError(f"{name} is not in the catalogue any more; it holds {', '.join(sorted(entries))}")
+    make_private_folder(settings.models_dir)
+    return resolve_model_folder(entries[name].source, settings.models_dir / name)

@@ -1,0 +1,96 @@
+"""Counts the tokens of a dataset's rows, as training would see them without a limit on their length."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from itertools import islice
+from typing import Any
+
+import structlog
+from transformers import PreTrainedTokenizerBase
+
+from greencore.clock import utc_now
+from greencore.dataset import Row, read_rows
+from greencore.length_statistics import LengthCounter
+from greencore.training.data.tokenisation import tokenise_rows
+from greencore.training.methods.batch_shapes import is_encoder_decoder
+from greencore.training.models.loading import load_meta_model, load_tokenizer
+from runtime.settings import Settings, get_settings
+from store.database import Database
+from store.repositories.datasets import locate_rows_file
+from store.repositories.token_statistics import TokenStatisticsRepository
+from worker.failure_reports import explain_error
+from worker.preparation.prepare import fetch_model_folder
+from worker.training.database_retry import TRANSIENT_DATABASE_ERRORS
+
+log = structlog.get_logger()
+
+LENGTH_BOUNDS = (512, 1024, 2048)
+BATCH_ROWS = 1000
+NO_LENGTH_LIMIT = 2**31
+
+
+def count_dataset_tokens(dataset_id: str, model: str) -> None:
+    """Count and store, or store why it cannot be done; nothing where it has been done already."""
+    settings = get_settings()
+    database = Database(settings.database_url)
+    try:
+        with database.session() as session:
+            if not TokenStatisticsRepository(session).is_pending(dataset_id, model):
+                log.info("token_counts.not_needed", dataset=dataset_id, model=model)
+                return
+        counts, error = None, None
+        try:
+            counts = _count_stored_dataset(database, settings, dataset_id, model)
+        except TRANSIENT_DATABASE_ERRORS:
+            raise
+        except Exception as fault:
+            log.warning("token_counts.failed", dataset=dataset_id, model=model, exc_info=fault)
+            error = explain_error(fault, reference=f"dataset={dataset_id} model={model}")["detail"]
+        with database.session() as session:
+            TokenStatisticsRepository(session).put(dataset_id, model, at=utc_now(), counts=counts, error=error)
+        log.info("token_counts.stored", dataset=dataset_id, model=model, error=error)
+    finally:
+        database.dispose()
+
+
+def count_row_tokens(
+    rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase, *, encoder: bool = False
+) -> dict[str, Any]:
+    """Figures about the rows' tokens, prompt and completion apart; `encoder` as in `tokenise`, whose errors it raises.
+
+    The prompt's include the token that the tokenizer opens a text with, the completion's the end of text.
+    """
+    together, prompts, completions = LengthCounter(), LengthCounter(), LengthCounter()
+    for batch in _batches(iter(rows)):
+        for example in tokenise_rows(batch, tokenizer, max_length=NO_LENGTH_LIMIT, encoder=encoder).examples:
+            if encoder:
+                prompt, completion = len(example.input_ids), len(example.labels)
+            else:
+                completion = sum(label >= 0 for label in example.labels)
+                prompt = len(example.labels) - completion
+            together.add(prompt + completion)
+            prompts.add(prompt)
+            completions.add(completion)
+    return {
+        "rows": len(together),
+        "tokens": asdict(together.distribution()),
+        "prompt": asdict(prompts.distribution()),
+        "completion": asdict(completions.distribution()),
+        "longer_than": {str(bound): together.count_longer_than(bound) for bound in LENGTH_BOUNDS},
+        "histogram": [{"up_to": bound, "rows": number} for bound, number in together.histogram()],
+    }
+
+
+def _count_stored_dataset(database: Database, settings: Settings, dataset_id: str, model: str) -> dict[str, Any]:
+    with database.session() as session:
+        file = locate_rows_file(session, dataset_id, settings)
+    folder = fetch_model_folder(model, settings)
+    with file.open("rb") as lines:
+        return count_row_tokens(
+            read_rows(lines), load_tokenizer(folder), encoder=is_encoder_decoder(load_meta_model(folder))
+        )
+
+
+def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    while batch := list(islice(rows, BATCH_ROWS)):
+        yield batch

@@ -1,0 +1,113 @@
+"""A worker's sign of life, and what it passes on as it stops: that the job it runs is drained."""
+
+import os
+import signal
+import threading
+from contextlib import suppress
+from functools import lru_cache
+
+import structlog
+from celery.platforms import EX_FAILURE
+from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
+from celery.worker import state
+from sqlalchemy.exc import DBAPIError
+
+from runtime.settings import Settings
+from store.database import Database
+from store.pooling import TransactionPooling, require_sessions
+from store.repositories.workers import Role, WorkerRepository
+from worker.forking import block_forking
+from worker.training.database_retry import STATEMENT_TIMEOUT_SECONDS
+
+log = structlog.get_logger()
+
+DRAIN_POLL_SECONDS = 0.2
+
+
+def start_worker_heartbeat(worker_id: str, role: Role, settings: Settings) -> None:
+    """Have this process tell the database that it is alive, from the moment it takes jobs until it stops."""
+    database = Database(settings.database_url, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS)
+    stopped = threading.Event()
+    site = settings.training_site
+
+    def beat() -> None:
+        has_sessions = False
+        while True:
+            with block_forking():
+                try:
+                    if not has_sessions:
+                        require_sessions(database.url)
+                        has_sessions = True
+                    with database.session() as session:
+                        WorkerRepository(session).record_heartbeat(
+                            worker_id, role=role, site=site, device=device_name()
+                        )
+                except TransactionPooling as error:
+                    log.critical("worker.refused", reason=str(error))
+                    state.should_terminate = EX_FAILURE
+                    return
+                except DBAPIError as error:
+                    log.warning("worker.unseen", worker=worker_id, error=str(error.orig))
+            if stopped.wait(settings.heartbeat_seconds):
+                return
+
+    @worker_ready.connect(weak=False)
+    def ready(**_: object) -> None:
+        threading.Thread(target=beat, name="presence", daemon=True).start()
+        zone = site.zone if role == "train" else None
+        log.info("worker.ready", worker=worker_id, role=role, zone=zone, device=device_name())
+
+    @worker_shutdown.connect(weak=False)
+    def shutdown(**_: object) -> None:
+        stopped.set()
+        try:
+            with database.session() as session:
+                WorkerRepository(session).remove(worker_id)
+        except DBAPIError as error:
+            log.warning("worker.not_signed_off", worker=worker_id, error=str(error.orig))
+        database.dispose()
+
+
+def drain_on_shutdown() -> None:
+    """Have a worker that is asked to stop ask the processes that run its tasks, which Celery leaves running.
+
+    By a signal, which reaches them though the database be away.
+    """
+    stopped = threading.Event()
+
+    def forward_shutdown() -> None:
+        signalled_pids: set[int] = set()
+        while not stopped.wait(DRAIN_POLL_SECONDS):
+            for request in list(state.active_requests):
+                pid = request.worker_pid
+                if pid and pid not in signalled_pids:  # one whose task has only just begun is told in the next round
+                    signalled_pids.add(pid)
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGTERM)
+                    log.info("task.draining", task=request.id, pid=pid)
+
+    draining: list[threading.Thread] = []
+
+    @worker_shutting_down.connect(weak=False)
+    def shutting_down(**_: object) -> None:
+        if not draining:
+            draining.append(threading.Thread(target=forward_shutdown, name="drain", daemon=True))
+            draining[0].start()
+
+    @worker_shutdown.connect(weak=False)
+    def shutdown(**_: object) -> None:
+        stopped.set()
+
+
+@lru_cache(maxsize=1)
+def device_name() -> str:
+    """The first GPU's name, or "cpu"; asked of the driver, since a worker leaves CUDA to its jobs."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        name = pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(0))
+        pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return "cpu"
+    return str(name)

@@ -1,0 +1,293 @@
+"""One attempt of a job: decides ρ at each epoch's start, meters the energy, and writes down what happens."""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+import structlog
+from sqlalchemy.orm import Session
+
+from greencore.backprop import NotFinite, TensorCost
+from greencore.backprop.selection.importance_curve import ConcaveCurve
+from greencore.carbon.accounting.pricing import PricedInterval, price_by_reading
+from greencore.clock import utc_now
+from greencore.dataset import load_rows
+from greencore.energy import EnergyInterval, EnergyMeter, is_unresponsive
+from greencore.hyperparameters import Hyperparameters
+from greencore.policy import RhoDecision, decide_rho
+from greencore.policy.rho.utility import DEFAULT_UTILITY, UtilityCurve
+from greencore.training.listener import TrainingListener
+from greencore.training.methods.epoch_ledger import EpochReport
+from greencore.training.run import Method, TrainingResult, fine_tune
+from runtime.private_files import make_private_folder
+from runtime.settings import Settings
+from runtime.tracing import record_span
+from store.accounting import metering
+from store.accounting.lost_energy import ASSUMED_POWER_W
+from store.intensity.readings import GridRepository, get_job_basis
+from store.lifecycle import progress
+from store.lifecycle.leases import lock_leased_job
+from store.lifecycle.tensor_selection import put_tensors
+from store.repositories.datasets import locate_rows_file
+from store.repositories.jobs import JobRepository, get_job_policy
+from store.tables import Job
+from worker.host import host_id
+from worker.preparation.budget_check import check_budget
+from worker.preparation.prepare import fetch_model_folder
+from worker.training.fixed_method_decision import fixed_method_decision
+from worker.training.leased_writer import LeasedWriter
+from worker.training.outcome import release_job, store_result
+from worker.training.policy_context import build_policy_context
+from worker.training.registered_checkpoints import RegisteredCheckpoints
+from worker.training.step_log import StepLog
+
+log = structlog.get_logger()
+
+INSTANT = timedelta(microseconds=1)
+
+
+class TrainingAttempt(TrainingListener):
+    """Runs a claimed job once. Raises `LeaseLost` where it is another's by now; what else it raises ends the job."""
+
+    def __init__(self, writer: LeasedWriter, settings: Settings) -> None:
+        self._writer, self._settings, self._lease = writer, settings, writer.lease
+        self._job: Job = writer.run_in_transaction(lambda session: lock_leased_job(session, self._lease))
+        assert self._job.zone is not None
+        self._zone = self._job.zone
+        self._basis = get_job_basis(self._job)
+        self._policy = get_job_policy(self._job)
+        self._steps = StepLog(writer)
+        self._epoch = 0  # numbered from 1; 0 is what lies outside the epochs
+        self._epoch_began = time.monotonic()
+        self._tensors: Sequence[str] = ()
+        self._meter: EnergyMeter
+        self._silent_meters = set[str]()  # the parts of the machine whose meters do not answer
+
+    @property
+    def traceparent(self) -> str | None:
+        """The request that submitted the job, where it was traced."""
+        return self._job.traceparent
+
+    def run(self) -> None:
+        """Train to the end, or until the job is wanted back, and store what came of it."""
+        meter = EnergyMeter(
+            self._store_energy,
+            interval_seconds=self._settings.energy_interval_seconds,
+            cpu_power_w=self._settings.cpu_power_w,
+            ram_power_w=self._settings.ram_power_w,
+            assumed_gpu_power_w=self._assumed_gpu_power_w(),
+        )
+        try:
+            with meter as self._meter, self._share_host_energy():
+                result = None if self.should_stop() else self._train()
+        except NotFinite:
+            self._steps.flush()  # the losses that led there
+            raise
+        finally:
+            self._writer.heartbeat.unstored = lambda: None
+        tracker_kwh = self._meter.tracker_total_kwh
+        self._writer.run_in_transaction(
+            lambda session: metering.close_meter(session, self._lease, at=utc_now(), tracker_kwh=tracker_kwh)
+        )
+        if result is None or not result.completed:
+            release_job(self._writer)
+        else:
+            store_result(self._writer, self._settings, self._job, result)
+
+    @contextmanager
+    def _share_host_energy(self) -> Iterator[None]:
+        """Share the host's energy while the block runs; the meter is open before and after, so that none is missed."""
+        self._writer.heartbeat.unstored = self._meter.unreported_period
+        gpus = self._meter.gpu_uuids
+        self._writer.run_in_transaction(
+            lambda session: metering.begin_sharing(
+                session, self._lease, host=host_id(), gpus=gpus, monotonic=time.monotonic
+            )
+        )
+        try:
+            yield
+        finally:
+            self._writer.run_in_transaction(
+                lambda session: metering.end_sharing(session, self._lease, monotonic=time.monotonic)
+            )
+
+    def _train(self) -> TrainingResult:
+        folder = self._settings.job_dir(self._job.id)
+        make_private_folder(folder)
+        rows_in = self._writer.run_in_transaction(
+            lambda session: locate_rows_file(session, self._job.dataset_id, self._settings)
+        )
+        return fine_tune(
+            model_folder=fetch_model_folder(self._job.model, self._settings),
+            model_name=self._job.model,
+            rows=load_rows(rows_in),
+            hyperparameters=Hyperparameters.model_validate(self._job.hyperparameters),
+            rho=self.decide_rho,
+            method=cast(Method, self._job.method),
+            folder=folder,
+            result_folder=folder / f"result-{self._lease.attempt}",
+            checkpoints=RegisteredCheckpoints(folder, self._writer, before_register=self._steps.flush),
+            listener=self,
+        )
+
+    def decide_rho(self, index: int) -> float:
+        """ρ of the epoch that now begins, from the newest intensity that the scheduler has stored."""
+        return self._begin_epoch(index).rho
+
+    def on_epoch_started(self, epoch: int) -> None:
+        if self._job.method != "greentrainer":  # which has asked for its ρ
+            self._begin_epoch(epoch)
+
+    def _begin_epoch(self, index: int) -> RhoDecision:
+        self._meter.close_interval()
+        self._epoch, self._epoch_began = index + 1, time.monotonic()
+
+        def begin(session: Session) -> RhoDecision:
+            job, now = lock_leased_job(session, self._lease), utc_now()
+            decision = fixed_method_decision(job, self._decide(job, session, index, now))
+            if decision.ends_run and index == 0:
+                check_budget(session, job, self._settings, at=now)
+            progress.start_epoch(session, self._lease, self._epoch, decision, at=now)
+            return decision
+
+        decision = self._writer.run_in_transaction(begin)
+        log.info("epoch.started", epoch=self._epoch, rho=decision.rho, reason=decision.reason)
+        return decision
+
+    def _decide(self, job: Job, session: Session, index: int, now: datetime) -> RhoDecision:
+        context = build_policy_context(
+            session, job, self._policy, self._settings, epochs_left=job.epochs - index, at=now
+        )
+        return decide_rho(self._policy, context)
+
+    def should_end_after(self, epoch: int) -> bool:
+        """Whether what is left of a budget does not pay for another epoch."""
+
+        def ask(session: Session) -> bool:
+            job, now = lock_leased_job(session, self._lease), utc_now()
+            decision = self._decide(job, session, epoch + 1, now)
+            if decision.ends_run:
+                JobRepository(session).record(
+                    job.id, "budget.exhausted", at=now, epochs_done=epoch + 1, reason=decision.reason
+                )
+            return decision.ends_run
+
+        return self._writer.run_in_transaction(ask)
+
+    def on_training_started(
+        self, *, steps: int, steps_done: int, epochs_done: int, device: str, precision: str
+    ) -> None:
+        inside_epoch = steps_done * self._job.epochs > epochs_done * steps
+
+        def start(session: Session) -> None:
+            progress.start_training(
+                session,
+                self._lease,
+                at=utc_now(),
+                steps=steps,
+                steps_done=steps_done,
+                epochs_done=epochs_done,
+                precision=precision,
+            )
+            if inside_epoch:
+                progress.resume_epoch(session, self._lease, epochs_done + 1)
+
+        self._writer.run_in_transaction(start)
+        if inside_epoch:
+            self._meter.close_interval()
+            self._epoch, self._epoch_began = epochs_done + 1, time.monotonic()
+        log.info("training.started", steps=steps, epochs_done=epochs_done, device=device, precision=precision)
+
+    def on_tensors_profiled(self, costs: Sequence[TensorCost]) -> None:
+        self._tensors = [cost.name for cost in costs]
+        self._writer.run_in_transaction(lambda session: put_tensors(session, self._lease, costs))
+
+    def on_step_finished(self, *, done: int, steps: int, loss: float) -> None:
+        self._steps.add(done=done, steps=steps, loss=loss)
+
+    def on_epoch_finished(self, report: EpochReport, *, train_loss: float, eval_loss: float | None) -> None:
+        self._steps.flush()
+        self._meter.close_interval()
+        measured: dict[str, Any] = {
+            "rho_reached": report.share,
+            "flops": report.flops,
+            "full_flops": report.full_flops,
+            "probe_flops": report.probe_flops,
+            "probe_seconds": report.probe_seconds,
+            "tensors_selected": len(report.tensors),
+            "tensors_total": report.tensors_total,
+            "selection": {name: report.importance.get(name) for name in report.tensors},
+            "importance": [report.importance.get(name) for name in self._tensors] if report.importance else None,
+            "train_loss": train_loss if math.isfinite(train_loss) else None,
+            "eval_loss": eval_loss,
+        }
+        utility = None if report.curve is None else _fit_utility(report.curve)
+        self._writer.run_in_transaction(
+            lambda session: progress.finish_epoch(
+                session, self._lease, report.epoch + 1, at=utc_now(), measured=measured, utility=utility
+            )
+        )
+        record_span(
+            "epoch",
+            seconds=time.monotonic() - self._epoch_began,
+            greentune__epoch=report.epoch + 1,
+            greentune__rho_reached=report.share,
+        )
+        log.info("epoch.finished", epoch=report.epoch + 1, rho_reached=round(report.share, 4), loss=train_loss)
+        self._epoch = 0
+
+    def should_stop(self) -> bool:
+        self._writer.check_lease()
+        return self._writer.heartbeat.control != "run"
+
+    def _assumed_gpu_power_w(self) -> float:
+        if self._job.device in (None, "cpu"):
+            return 0.0
+        return self._settings.assumed_power_w or ASSUMED_POWER_W["gpu"]
+
+    def _store_energy(self, interval: EnergyInterval) -> None:
+        methods = {"cpu": interval.cpu_method, "gpu": interval.gpu_method, "ram": interval.ram_method}
+        silent = {part: method for part, method in methods.items() if is_unresponsive(method)}
+        newly_silent = {part: method for part, method in silent.items() if part not in self._silent_meters}
+
+        def store(session: Session) -> None:
+            stored = metering.store_energy(
+                session, self._lease, self._epoch, interval, price=lambda part: self._price(session, part)
+            )
+            if stored and newly_silent:
+                metering.record_silent_meters(session, self._lease, newly_silent, at=interval.start)
+
+        self._writer.run_in_transaction(store)
+        self._silent_meters = set(silent)
+
+    def _price(self, session: Session, interval: EnergyInterval) -> list[PricedInterval]:
+        # A job without any energy is over in no time, and an instant has no window.
+        end = max(interval.end, interval.start + INSTANT)
+        series = GridRepository(session).series_with_fallback(
+            self._zone,
+            self._basis,
+            interval.start,
+            end,
+            stale_limit=self._settings.stale_limit,
+            static=self._settings.static_mean(self._zone),
+        )
+        return price_by_reading(interval, series, pue=self._settings.training_site.pue)
+
+
+def _fit_utility(curve: ConcaveCurve) -> dict[str, Any] | None:
+    """What a share of an epoch's FLOPs is worth, by the newest probe; None where it found no difference.
+
+    The probe reaches as far as the epoch's ρ. Beyond, the default curve goes on from there: an assumption.
+    """
+    if len(curve.rho) < 2:
+        return None
+    reached = float(curve.rho[-1])
+    beyond = DEFAULT_UTILITY.rho[DEFAULT_UTILITY.rho > reached + 1e-6]
+    scale = float(curve.importance[-1]) / float(DEFAULT_UTILITY.at(reached))
+    if beyond.size == 0 or scale <= 0:
+        return UtilityCurve.from_points(curve.rho, curve.importance).to_json()
+    further = DEFAULT_UTILITY.at(beyond) * scale
+    return UtilityCurve.from_points([*curve.rho, *beyond], [*curve.importance, *further]).to_json()

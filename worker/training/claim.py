@@ -1,0 +1,132 @@
+"""Run one attempt of a job: claim it, keep its lease, train. A claim by itself waits for no torch."""
+
+import os
+import platform
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+
+from greencore.clock import utc_now
+from runtime.settings import Settings, get_settings
+from runtime.tracing import span
+from store.database import Database
+from store.lifecycle import progress
+from store.lifecycle.leases import Lease, LeaseLost, claim
+from worker.registration import device_name
+from worker.training.database_retry import (
+    STATEMENT_TIMEOUT_SECONDS,
+    TRANSIENT_DATABASE_ERRORS,
+    retry_while_database_down,
+)
+from worker.training.heartbeat import LeaseHeartbeat
+from worker.training.leased_writer import LeasedWriter
+
+log = structlog.get_logger()
+
+
+def train_job(job_id: str, *, task_id: str | None = None, settings: Settings | None = None) -> None:
+    """Run an attempt of a queued job to its end, or until its owner wants it back. A job not to be had is left.
+
+    Where the database stays away, or the job is somebody else's by now, nothing is written: the lease runs out.
+    """
+    settings = settings or get_settings()
+    database = Database(settings.database_url, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS)
+    try:
+        # From before the claim: there is no moment at which SIGTERM would end a process that holds a lease.
+        with _handle_sigterm() as sigterm:
+            lease = _claim(database, settings, job_id, task_id)
+            if lease is not None:
+                with structlog.contextvars.bound_contextvars(job=job_id, attempt=lease.attempt):
+                    _run_with_lease(lease, database, settings, sigterm)
+    finally:
+        database.dispose()
+
+
+def _claim(database: Database, settings: Settings, job_id: str, task_id: str | None) -> Lease | None:
+    """The lease, or None where there is none to be had."""
+    worker_id = os.environ.get("GREENTUNE_WORKER_ID", f"{platform.node()}-{os.getpid()}")
+
+    def claim_once() -> Lease | None:
+        with database.session() as session:
+            return claim(
+                session,
+                job_id,
+                worker_id=worker_id,
+                device=device_name(),
+                at=utc_now(),
+                lease_seconds=settings.lease_seconds,
+                task_id=task_id,
+                pue=settings.training_site.pue,
+                assumed_power_w=settings.assumed_power_w,
+                zone=settings.training_site.zone,
+            )
+
+    try:
+        lease = retry_while_database_down(claim_once, timeout_seconds=settings.lease_seconds)
+    except TRANSIENT_DATABASE_ERRORS as error:  # the scheduler sends the job again
+        log.warning("claim.given_up", job=job_id, error=str(error.orig))
+        return None
+    log.info("claim.refused" if lease is None else "job.claimed", job=job_id, worker=worker_id)
+    return lease
+
+
+def _run_with_lease(lease: Lease, database: Database, settings: Settings, sigterm: "SigtermHandler") -> None:
+    with LeaseHeartbeat(database, lease, settings) as heartbeat:
+        sigterm.attach(heartbeat)
+        writer = LeasedWriter(database, lease, heartbeat, lease_seconds=settings.lease_seconds)
+        try:
+            _run(writer, settings)
+        except LeaseLost:
+            log.warning("attempt.abandoned", reason="its lease is lost")
+        except TRANSIENT_DATABASE_ERRORS as error:
+            log.warning("attempt.abandoned", reason=str(error.orig))
+
+
+def _run(writer: LeasedWriter, settings: Settings) -> None:
+    """Train, or store why that cannot be. Raises `LeaseLost`, and what the database raises."""
+    from worker.failure_reports import explain_error
+    from worker.training.attempt import TrainingAttempt
+
+    try:
+        attempt, lease = TrainingAttempt(writer, settings), writer.lease
+        with span("attempt", kind="consumer", parent=attempt.traceparent) as opened:
+            opened.set(greentune__job=lease.job_id, greentune__attempt=lease.attempt)
+            attempt.run()
+    except (LeaseLost, *TRANSIENT_DATABASE_ERRORS):
+        raise
+    except Exception as fault:
+        log.exception("attempt.failed")
+        error = explain_error(fault, reference=f"job={writer.lease.job_id} attempt={writer.lease.attempt}")
+        writer.run_in_transaction(lambda session: progress.fail(session, writer.lease, at=utc_now(), error=error))
+
+
+class SigtermHandler:
+    """SIGTERM as a wish that is kept: one that came before there was a heartbeat to tell is told to it later."""
+
+    def __init__(self) -> None:
+        self._received = False
+        self._heartbeat: LeaseHeartbeat | None = None
+
+    def __call__(self, *_: object) -> None:
+        self._received = True
+        if self._heartbeat is not None:
+            self._heartbeat.drain()
+
+    def attach(self, heartbeat: LeaseHeartbeat) -> None:
+        """Have the run stop in order, now or once the signal comes."""
+        self._heartbeat = heartbeat
+        if self._received:
+            heartbeat.drain()
+
+
+@contextmanager
+def _handle_sigterm() -> Iterator[SigtermHandler]:
+    """Take SIGTERM, which a worker passes on and a service manager may send itself, while the block runs."""
+    sigterm = SigtermHandler()
+    before = signal.signal(signal.SIGTERM, sigterm)
+    try:
+        yield sigterm
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,96 @@
+"""What a job's policy may look at as an epoch begins: the grid as it is stored, and the run so far."""
+
+import math
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from greencore.carbon import Basis, IntensitySeries
+from greencore.carbon.fallback import explain_missing_static
+from greencore.carbon.static import highest_yearly_mean
+from greencore.policy import Percentile, Policy, PolicyContext, PreviousRho
+from greencore.policy.rho.utility import UtilityCurve
+from planning.epoch_estimate import estimate_epoch
+from runtime.settings import Settings
+from store.accounting.emissions import EmissionsRepository
+from store.intensity.readings import GridRepository, get_job_basis
+from store.repositories.jobs import JobRepository
+from store.tables import Epoch, Job
+
+SHORTEST_FORECAST = timedelta(hours=1)
+LONGEST_FORECAST = timedelta(days=7)
+
+
+def build_policy_context(
+    session: Session, job: Job, policy: Policy, settings: Settings, *, epochs_left: int, at: datetime
+) -> PolicyContext:
+    """What is known at `at`, before an epoch after which `epochs_left` − 1 are to come."""
+    assert job.zone is not None
+    basis = get_job_basis(job)
+    estimate = estimate_epoch(session, job, settings, device=job.device)
+    span = timedelta(hours=epochs_left * estimate.epoch_hours) if estimate is not None else SHORTEST_FORECAST
+    grid = GridRepository(session)
+    until = at + min(max(span, SHORTEST_FORECAST), LONGEST_FORECAST)
+    known = grid.load_snapshot(job.zone, basis.signal, at, until, emission_factors=basis.emission_factors)
+    static = settings.static_mean(job.zone)
+    found = known.resolve_intensity(at, stale_limit=settings.stale_limit, static=static)
+    epochs = [epoch for epoch in JobRepository(session).epochs(job.id) if epoch.finished_at is not None]
+    utility = UtilityCurve.from_json(job.utility) if job.utility else None
+    return PolicyContext(
+        now=at,
+        reading=None if found is None else found.to_labelled_reading(),
+        step=None if found is None else found.step,
+        refused=explain_missing_static(basis) if found is None else None,
+        window=_load_percentile_window(grid, job.zone, basis, policy, at),
+        forecast=known.forecast_from(at),
+        previous=_last_rho(epochs),
+        epochs_left=epochs_left,
+        epoch_hours=None if estimate is None else estimate.epoch_hours,
+        # What is assumed of a device may be wrong by far: a budget is not spent on it.
+        epoch_kwh=None if estimate is None or estimate.assumed else estimate.epoch_kwh * settings.training_site.pue,
+        spent_gco2e=_spent_gco2e(session, job, job.zone, basis),
+        utility=utility,
+        loss_per_epoch=_estimate_loss_per_epoch(epochs, utility),
+    )
+
+
+def _spent_gco2e(session: Session, job: Job, zone: str, basis: Basis) -> float:
+    """What the job has emitted; energy without a price counts at the highest intensity that its zone ever had, and at
+    that of the dirtiest country where nothing was ever read."""
+    unpriced = EmissionsRepository(session).get_unpriced_energy(job.id)
+    if not unpriced.drawn_kwh:
+        return job.emissions_gco2e
+    dirtiest = GridRepository(session).max_intensity(zone, basis)
+    return job.emissions_gco2e + unpriced.drawn_kwh * (highest_yearly_mean() if dirtiest is None else dirtiest)
+
+
+def _load_percentile_window(
+    grid: GridRepository, zone: str, basis: Basis, policy: Policy, at: datetime
+) -> IntensitySeries:
+    if not isinstance(policy, Percentile):
+        return IntensitySeries()
+    start = at - timedelta(hours=policy.window_hours)
+    return grid.readings_between(zone, basis.signal, start, at, emission_factors=basis.emission_factors)
+
+
+def _last_rho(epochs: Sequence[Epoch]) -> PreviousRho | None:
+    """The last epoch's ρ, and how many epochs in a row have had it."""
+    if not epochs:
+        return None
+    rho, count = epochs[-1].rho_asked, 0
+    for epoch in reversed(epochs):
+        if epoch.rho_asked != rho:
+            break
+        count += 1
+    return PreviousRho(rho, count)
+
+
+def _estimate_loss_per_epoch(epochs: Sequence[Epoch], utility: UtilityCurve | None) -> float | None:
+    """What an epoch at ρ = 1 takes off the loss, by the last one's; None where there is nothing to go by."""
+    losses = [epoch.train_loss for epoch in epochs[-2:] if epoch.train_loss is not None]
+    if utility is None or len(losses) < 2 or not all(map(math.isfinite, losses)):
+        return None
+    fall = losses[0] - losses[1]
+    share = float(utility.normalise().at(epochs[-1].rho_asked))
+    return fall / share if fall > 0 and share > 0 else None
