@@ -34,9 +34,10 @@ class GreenTrainerCallback(SelectionCallback):
     and ValueError for a ρ outside (0, 1].
 
     The defaults follow `benchmarks.training.ablations` (docs/benchmarks.md). "release" frees 8 bytes for each weight
-    that AdamW does not train, and lost nothing: what one epoch dropped, the next did not take up again, so that kept moments ended at the same validation loss of 3.000. Averaging over 4 batches took 20 % of full
-    fine-tuning's FLOPs more and gained none (3.005); selecting twice an epoch took 7 % more and gained a little
-    (2.983), which pays where an epoch has many steps.
+    that AdamW does not train, and lost nothing: what one epoch dropped, the next did not take up again, so that kept
+    moments ended at the same validation loss of 3.000. Averaging over 4 batches took 20 % of full fine-tuning's FLOPs
+    more and gained none (3.005); selecting twice an epoch took 7 % more and gained a little (2.983), which pays where
+    an epoch has many steps.
     """
 
     def __init__(
