@@ -57,7 +57,7 @@ images: setup ## the images' install steps, the workers' included, for minutes; 
 docs: setup ## the documents as a site in build/site; a dead link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-lint: setup ## formatting, lint, types, and who may import whom
+lint: setup ## formatting, lint, words, types, and who may import whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -1,0 +1,52 @@
+"""Word check of `make lint`: lists every use of a word that docs/glossary.md replaces, and fails where there is one."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+GLOSSARY = ROOT / "docs" / "glossary.md"
+CHECKED = ("*.py", "*.md", "*.html", "*.js", "*.toml", "*.yml", "*.json", ".env.example", "Makefile")
+# The glossary itself quotes the words; results are records of what was measured.
+EXEMPT = (":!docs/glossary.md", ":!benchmarks/results", ":!migrations/versions", ":!tests/**/*.json")
+
+
+def banned_words(glossary: str) -> list[str]:
+    """The words in the first column of the table under "Words that are not used"."""
+    section = glossary.partition("## Words that are not used")[2]
+    return re.findall(r"^\| `([^`]+)` \|", section, flags=re.MULTILINE)
+
+
+def find_banned_words(words: list[str], texts: dict[str, str]) -> list[str]:
+    """`path:line: word` for each use; a word matches whole and in any case, and may be wrapped over two lines."""
+    pattern = re.compile(
+        r"(?<!\w)(" + "|".join(re.escape(word).replace(r"\ ", r"\s+") for word in words) + r")(?!\w)", re.I
+    )
+    return [
+        f"{path}:{text.count(chr(10), 0, match.start()) + 1}: {' '.join(match[1].split())}"
+        for path, text in texts.items()
+        for match in pattern.finditer(text)
+    ]
+
+
+def main() -> int:
+    """The exit status: 1 where a word was found."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *CHECKED, *EXEMPT],  # noqa: S607
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    texts = {path: (ROOT / path).read_text() for path in listed.stdout.splitlines() if (ROOT / path).is_file()}
+    found = find_banned_words(banned_words(GLOSSARY.read_text()), texts)
+    for use in found:
+        sys.stdout.write(f"{use}\n")
+    if found:
+        sys.stdout.write(f"{len(found)} use(s) of words that docs/glossary.md replaces\n")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
