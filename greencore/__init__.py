@@ -1,1 +1,1 @@
-"""Adaptive backpropagation steered by carbon intensity; knows no server, no database and no queue."""
+"""Adaptive backpropagation steered by carbon intensity; independent of the server, the database and the queue."""

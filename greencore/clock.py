@@ -1,4 +1,4 @@
-"""The one clock: every component that asks for the time takes a `Clock`, so that tests can turn it."""
+"""The clock type of every component that reads the time, so that tests can set it, and the real clock."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -7,5 +7,5 @@ Clock = Callable[[], datetime]
 
 
 def utc_now() -> datetime:
-    """The current time, aware and in UTC."""
+    """Return the current time, timezone-aware, in UTC."""
     return datetime.now(UTC)

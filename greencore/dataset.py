@@ -1,4 +1,4 @@
-"""Training rows as JSON Lines: what a row may be, and errors that name the line."""
+"""Training rows in JSON Lines: the three row forms, parsing, and errors with line number and field."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,14 +8,13 @@ from pathlib import Path
 ROW_FORMS = '{"prompt", "completion"}, {"messages": [{"role", "content"}, …]} or {"text"}'
 ROLES = ("system", "user", "assistant")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-MAX_SHOWN_CHARACTERS = 120  # of whatever a row holds, in an error
+MAX_SHOWN_CHARACTERS = 120  # of a row's value, in an error
 
 
 class InvalidRow(ValueError):
-    """One row cannot be used; `line` counts from 1, `field` is None where the whole row is to blame.
+    """An invalid row: its `line` (from 1; 0 for a row not read from a file) and `field` (None for the whole row).
 
-    `line` is 0 for a row that was not read from a file. `field` and `message` are short, and hold only characters
-    that can be shown, whatever the row holds.
+    `field` and `message` are short and printable for any row.
     """
 
     def __init__(self, line: int, field: str | None, message: str) -> None:
@@ -25,7 +24,7 @@ class InvalidRow(ValueError):
 
 @dataclass(frozen=True)
 class PromptRow:
-    """A prompt and the completion that is to follow it; the loss is taken on the completion."""
+    """A prompt and its completion; the loss is computed on the completion."""
 
     prompt: str
     completion: str
@@ -34,7 +33,7 @@ class PromptRow:
 
 @dataclass(frozen=True)
 class MessagesRow:
-    """A conversation of (role, content) that ends with the assistant, whose last message bears the loss."""
+    """A conversation of (role, content) that ends with the assistant; the loss is computed on its last message."""
 
     messages: tuple[tuple[str, str], ...]
     line: int = field(default=0, compare=False)
@@ -42,29 +41,29 @@ class MessagesRow:
 
 @dataclass(frozen=True)
 class TextRow:
-    """Plain text; the loss is taken on all of it."""
+    """Plain text; the loss is computed on all of it."""
 
     text: str
     line: int = field(default=0, compare=False)
 
 
-Row = PromptRow | MessagesRow | TextRow  # `line` is where a row was read, from 1, and no part of what it is
+Row = PromptRow | MessagesRow | TextRow  # `line` is the line number, from 1; equality ignores it
 
 
 def parse_row(line: str | bytes, number: int) -> Row:
-    """Read one line of JSON. Raises `InvalidRow` with the line number and the field."""
+    """Parse one line of JSON into a row. Raises `InvalidRow` with the line number and the field."""
     return row_from_object(parse_object(line, number), number)
 
 
 def parse_object(line: str | bytes, number: int) -> Mapping[str, object]:
-    """One line of JSON that holds an object, in UTF-8. Raises `InvalidRow` with the line number."""
+    """Parse one line of UTF-8 JSON into an object. Raises `InvalidRow` with the line number."""
     try:
         value = json.loads(line if isinstance(line, str) else line.decode())
     except json.JSONDecodeError as error:
         raise InvalidRow(number, None, f"not JSON: {error.msg} at column {error.colno}") from error
     except UnicodeDecodeError as error:
         raise InvalidRow(number, None, f"not UTF-8: byte {error.start} cannot be decoded") from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets nested as deep
+    except (ValueError, RecursionError) as error:  # thousands of digits in a number, or of nested brackets
         raise InvalidRow(number, None, f"not usable JSON: {error}") from error
     if not isinstance(value, dict):
         raise InvalidRow(number, None, f"expected an object, {ROW_FORMS}, got {type(value).__name__}")
@@ -72,7 +71,7 @@ def parse_object(line: str | bytes, number: int) -> Mapping[str, object]:
 
 
 def row_from_object(value: Mapping[str, object], number: int) -> Row:
-    """The row that an object stands for. Raises `InvalidRow` with the number and the field."""
+    """Convert a JSON object to a row. Raises `InvalidRow` with the line number and the field."""
     if "messages" in value:
         return _messages_row(value["messages"], number)
     if "prompt" in value or "completion" in value:
@@ -84,7 +83,7 @@ def row_from_object(value: Mapping[str, object], number: int) -> Row:
 
 
 def row_to_object(row: Row) -> dict[str, object]:
-    """The object that stands for a row: `row_from_object` the other way round."""
+    """Convert a row to a JSON object, the inverse of `row_from_object`."""
     if isinstance(row, MessagesRow):
         return {"messages": [{"role": role, "content": content} for role, content in row.messages]}
     if isinstance(row, PromptRow):
@@ -93,15 +92,15 @@ def row_to_object(row: Row) -> dict[str, object]:
 
 
 def read_rows(lines: Iterable[str | bytes]) -> Iterator[Row]:
-    """Rows of JSON Lines; blank lines are skipped but counted, and a byte order mark may come first.
+    """Parse JSON Lines; blank lines are skipped but counted, a leading byte order mark is ignored.
 
-    Raises `InvalidRow` at the first bad one.
+    Raises `InvalidRow` at the first invalid line.
     """
     return (row for _, row in enumerate_rows(lines))
 
 
 def enumerate_rows(lines: Iterable[str | bytes]) -> Iterator[tuple[int, Row]]:
-    """`read_rows`, each row with the number of its line, from 1."""
+    """Parse JSON Lines as `read_rows` does, into (line number from 1, row)."""
     for number, line in enumerate(lines, start=1):
         content = line.removeprefix(BYTE_ORDER_MARK) if number == 1 and isinstance(line, bytes) else line
         if content.strip():
@@ -109,7 +108,7 @@ def enumerate_rows(lines: Iterable[str | bytes]) -> Iterator[tuple[int, Row]]:
 
 
 def load_rows(path: Path) -> list[Row]:
-    """All rows of a file. Raises `InvalidRow`, and `ValueError` for a file without a row."""
+    """Read all rows of a file. Raises `InvalidRow`, and `ValueError` for a file without a row."""
     with path.open("rb") as file:
         rows = list(read_rows(file))
     if not rows:
@@ -158,7 +157,7 @@ def _messages_row(value: object, number: int) -> MessagesRow:
 
 
 def _shown(value: object) -> str:
-    """Text in quotes and shortened, anything else by its type: what a row holds may be long, and nested deeply."""
+    """Format a value for an error: text quoted and shortened, other values by type, since they may be large."""
     if not isinstance(value, str):
         return type(value).__name__
     return ascii(value) if len(value) <= MAX_SHOWN_CHARACTERS else f"{value[:MAX_SHOWN_CHARACTERS]!a}…"

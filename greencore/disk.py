@@ -1,6 +1,6 @@
-"""What a full disk says, whichever way it is full."""
+"""Error numbers of a full disk, for checkpoints and for dataset uploads."""
 
 import errno
 
-# No room is left; a quota is used up; a file may not be as large.
+# No space left, quota exceeded, file size limit exceeded.
 DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})

@@ -1,4 +1,4 @@
-"""How long many things are: counted one by one, and described by a few figures and a histogram."""
+"""Statistics of lengths: mean, percentiles and histogram, from counts per length."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class LengthDistribution:
-    """Lengths in characters or tokens. A percentile is the smallest length that so many percent do not exceed."""
+    """Summary of lengths in characters or tokens; a percentile is the smallest length that p % do not exceed."""
 
     total: int
     mean: float
@@ -18,33 +18,33 @@ class LengthDistribution:
 
 
 class LengthCounter:
-    """Counts lengths without keeping each; what it holds grows with the number of different ones."""
+    """Counter of lengths; memory grows with the number of different lengths."""
 
     def __init__(self) -> None:
         self._counts: Counter[int] = Counter()
 
     def add(self, length: int) -> None:
-        """Count one more; `length` is 0 or more."""
+        """Count one length (at least 0)."""
         self._counts[length] += 1
 
     def __len__(self) -> int:
-        """How many were counted."""
+        """Return the number of counted lengths."""
         return self._counts.total()
 
     def distribution(self) -> LengthDistribution:
-        """What was counted, as figures. Raises ValueError where nothing was."""
+        """Return the distribution of the counted lengths. Raises ValueError where none was counted."""
         if not self._counts:
-            raise ValueError("nothing was counted, so there is no distribution")
+            raise ValueError("no length was counted, so there is no distribution")
         total = sum(length * count for length, count in self._counts.items())
         median, p90, p99 = self._percentiles((50, 90, 99))
         return LengthDistribution(total, total / len(self), median, p90, p99, max(self._counts))
 
     def count_longer_than(self, bound: int) -> int:
-        """How many exceed `bound`."""
+        """Return the number of lengths above `bound`."""
         return sum(count for length, count in self._counts.items() if length > bound)
 
     def histogram(self) -> list[tuple[int, int]]:
-        """(upper bound, how many do not exceed it but the bound before), the bounds powers of two, from end to end."""
+        """Return the bins as (upper bound, count), ascending; the bounds are consecutive powers of two, inclusive."""
         if not self._counts:
             return []
         exponents = Counter({_exponent(length): 0 for length in self._counts})
@@ -53,7 +53,7 @@ class LengthCounter:
         return [(2**exponent, exponents[exponent]) for exponent in range(min(exponents), max(exponents) + 1)]
 
     def _percentiles(self, percents: Sequence[int]) -> list[int]:
-        """In the order of `percents`, which rise."""
+        """Return the percentiles of `percents`, which ascend."""
         found: list[int] = []
         reached, number = 0, len(self)
         for length, count in sorted(self._counts.items()):

@@ -1,4 +1,4 @@
-"""How long a server asks to be left alone."""
+"""Parser of the HTTP header Retry-After, for carbon providers and webhook receivers."""
 
 import math
 from collections.abc import Mapping
@@ -7,9 +7,9 @@ from email.utils import parsedate_to_datetime
 
 
 def parse_retry_after(headers: Mapping[str, str]) -> timedelta | None:
-    """The time that Retry-After asks for, in seconds or as a date; None where it is absent or makes no sense.
+    """Return the delay that Retry-After gives, in seconds or as a date; None where it is absent or invalid.
 
-    The names of the headers are in small letters, or are found in any case, as in `httpx.Headers`.
+    `headers` has lower-case names, or is case-insensitive as `httpx.Headers` is.
     """
     given = headers.get("retry-after", "").strip()
     try:
@@ -17,7 +17,7 @@ def parse_retry_after(headers: Mapping[str, str]) -> timedelta | None:
     except ValueError:
         try:
             until = parsedate_to_datetime(given)
-            # The date is by the server's clock, so it is taken from what that clock says now.
+            # The date is by the server's clock, so it is compared with that clock's time.
             now = parsedate_to_datetime(headers["date"]) if "date" in headers else datetime.now(UTC)
             seconds = (until - now).total_seconds()
         except (ValueError, TypeError):

@@ -1,19 +1,20 @@
-"""Where in a model a tensor sits, read from its name: the stack, the block, and its part in the block."""
+"""Parser of tensor names into stack, block and kind, for the history of selected tensors."""
 
 import re
 from dataclasses import dataclass
 
 STACKS = ("encoder", "decoder")
-# peft puts these around a model and its adapters.
+# Added by peft to the names of a model and its adapters.
 WRAPPERS = re.compile(r"^(base_model\.model\.)+|\.default(?=\.|$)")
 
 
 @dataclass(frozen=True)
 class TensorLocation:
-    """`layer` counts the blocks of its stack from 0; None outside of them. `stack` is set where a model has two.
+    """Location of a tensor in a model.
 
-    `kind` is what the tensors of all blocks that do the same have in common, such as "self_attn.q_proj",
-    "mlp.down_proj" or "self_attn.q_proj.bias"; outside of the blocks it names the tensor, as "lm_head".
+    `stack` is set for an encoder-decoder model, `layer` is the block in its stack (from 0; None outside the blocks),
+    `kind` is the name within a block, the same in all blocks ("self_attn.q_proj", "mlp.down_proj",
+    "self_attn.q_proj.bias"), or the tensor's name outside the blocks ("lm_head").
     """
 
     stack: str | None
@@ -22,12 +23,12 @@ class TensorLocation:
 
 
 def locate_tensor(name: str) -> TensorLocation:
-    """The place of a parameter as transformers and peft name it, "model.layers.3.mlp.down_proj.weight"."""
+    """Parse a parameter name of transformers or peft, such as "model.layers.3.mlp.down_proj.weight"."""
     parts = WRAPPERS.sub("", name).split(".")
     block = next((index for index, part in enumerate(parts) if part.isdecimal()), None)
     outer, inner = (parts, parts) if block is None else (parts[:block], parts[block + 1 :])
     stack = next((part for part in outer if part in STACKS), None)
-    # A block's parts may be numbered once more, as T5's "layer.1.EncDecAttention.q" and experts are.
+    # Parts of a block may be numbered too: T5's "layer.1.EncDecAttention.q", and experts.
     named = [part for part in inner if not part.isdecimal() and part not in ("layer", "layers", *STACKS)]
     if named[-1:] == ["weight"]:
         named.pop()

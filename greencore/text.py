@@ -1,4 +1,4 @@
-"""Text that every part can hold: the database, JSON and the tokenizers alike."""
+"""Text type that the database, JSON and tokenizers can all store; used by hyperparameters and API schemas."""
 
 from typing import Annotated
 
@@ -6,7 +6,7 @@ from pydantic import AfterValidator
 
 
 def check_storable(text: str) -> str:
-    """The text itself. Raises ValueError where it holds NUL or half a surrogate pair."""
+    """Return the text. Raises ValueError where it holds NUL or half a surrogate pair."""
     if "\0" in text:
         raise ValueError("holds the character NUL, which cannot be stored")
     try:

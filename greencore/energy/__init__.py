@@ -1,4 +1,4 @@
-"""Metered energy: what a training run used, interval by interval, and how it was found."""
+"""Energy metering of a training run: intervals with energy and measurement method."""
 
 from greencore.energy.interval import EnergyInterval
 from greencore.energy.meter import LONGEST_INTERVAL_SECONDS, EnergyMeter, UnreportedPeriod

@@ -1,4 +1,4 @@
-"""Calls that may hang for ever, made in a thread of their own and waited for no longer than a time."""
+"""Calls with a timeout, made in a thread, for a library that may hang."""
 
 import threading
 from collections.abc import Callable
@@ -10,11 +10,11 @@ Result = TypeVar("Result")
 
 
 class CallTimedOut(Exception):
-    """A call has not returned in time, or an earlier one has not returned yet."""
+    """A call exceeded its timeout, or an earlier call is still running."""
 
 
 class TimeoutExecutor:
-    """Makes one call after another in a daemon thread, which ends with `close` unless a call hangs in it."""
+    """Executor of one call after another in a daemon thread, which `close` ends unless a call hangs."""
 
     def __init__(self, name: str) -> None:
         self._work: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = SimpleQueue()
@@ -23,10 +23,12 @@ class TimeoutExecutor:
         self._thread.start()
 
     def call(self, work: Callable[[], Result], *, seconds: float) -> Result:
-        """Return what `work` returns, or raise what it raises; `CallTimedOut` after `seconds`, or at once where an
-        earlier call has not returned yet: then `work` is not begun."""
+        """Run `work` and return its result, or raise its error.
+
+        Raises `CallTimedOut` after `seconds`, or at once, without starting `work`, where an earlier call still runs.
+        """
         if self._newest is not None and not self._newest.done():
-            raise CallTimedOut("an earlier call has not returned yet")
+            raise CallTimedOut("an earlier call is still running")
         future: Future[Result] = Future()
         self._newest = future
         self._work.put((work, future))
@@ -38,7 +40,7 @@ class TimeoutExecutor:
             raise CallTimedOut(f"no answer within {seconds:g} s") from None
 
     def close(self) -> None:
-        """End the thread after its last call; one that hangs is left alone."""
+        """End the thread after its last call; a call that hangs is not waited for."""
         self._work.put(None)
         if self._newest is None or self._newest.done():
             self._thread.join()
@@ -48,5 +50,5 @@ class TimeoutExecutor:
             work, future = order
             try:
                 future.set_result(work())
-            except BaseException as error:  # noqa: BLE001  (handed to whom the call was made for)
+            except BaseException as error:  # noqa: BLE001  (raised in `call`)
                 future.set_exception(error)

@@ -1,4 +1,4 @@
-"""Which of a machine's GPUs a process uses: those that it can see, or those that it was told of."""
+"""Selection of the GPUs that a process uses: those visible to it, or those that the caller names."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ GpuId = int | str
 
 
 class GpuNotFound(ValueError):
-    """A GPU was named that this machine does not have."""
+    """A named GPU does not exist on this machine."""
 
 
 MigParent = Callable[[str], int | None]
@@ -19,7 +19,7 @@ MigParent = Callable[[str], int | None]
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU as its driver's management library lists it: its index there, its UUID ("GPU-…") and its model."""
+    """A GPU in the driver's management library: its index, UUID ("GPU-…") and model name."""
 
     index: int
     uuid: str
@@ -28,7 +28,7 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class GpuSelection:
-    """The indices of the chosen GPUs, ascending, and what has to be said of the choice."""
+    """Indices of the selected GPUs, ascending, and notes on the selection for the measurement method."""
 
     indices: tuple[int, ...]
     notes: tuple[str, ...] = ()
@@ -37,15 +37,15 @@ class GpuSelection:
 def select_visible_gpus(
     environment: Mapping[str, str], gpus: Sequence[Gpu], *, mig_parent: MigParent, amd: bool = False
 ) -> GpuSelection:
-    """The GPUs that a process of this environment can see, as the CUDA programming guide says of CUDA_VISIBLE_DEVICES.
+    """Select the GPUs visible in an environment, by the rules of the CUDA programming guide for CUDA_VISIBLE_DEVICES.
 
-    Unset, it shows all; empty or "-1", none. It lists indices, or UUIDs ("GPU-…", "MIG-…", "MIG-GPU-…/1/0", each as
-    far as it is unique); whatever follows an entry that names no GPU is not seen, and an entry given twice hides all.
-    A MIG instance stands for its whole GPU, as no energy is counted for a part of one, and is noted. On machines with
-    several models CUDA counts the fastest first unless CUDA_DEVICE_ORDER is PCI_BUS_ID, while energy is counted by
-    place on the bus: there a choice by index is taken in bus order, and noted. For AMD, the variable is
-    HIP_VISIBLE_DEVICES or else ROCR_VISIBLE_DEVICES, before CUDA_VISIBLE_DEVICES. `mig_parent` gives the index of the
-    GPU that holds the MIG instance of a UUID, or None.
+    Unset selects all GPUs; empty or "-1" none. It lists indices, or UUIDs ("GPU-…", "MIG-…", "MIG-GPU-…/1/0") or
+    unique prefixes of them. Entries after one that names no GPU are ignored, and a repeated entry hides all GPUs.
+    A MIG instance selects its whole GPU, since energy is not counted per instance, with a note. On machines with
+    several models CUDA numbers the fastest first unless CUDA_DEVICE_ORDER is PCI_BUS_ID, while energy is counted in
+    bus order: there an index is taken in bus order, with a note. For AMD the variable is HIP_VISIBLE_DEVICES, then
+    ROCR_VISIBLE_DEVICES, then CUDA_VISIBLE_DEVICES. `mig_parent` returns the index of the GPU of a MIG instance's
+    UUID, or None.
     """
     names = (
         ("HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES") if amd else ("CUDA_VISIBLE_DEVICES",)
@@ -74,9 +74,9 @@ def select_visible_gpus(
 
 
 def select_gpus(gpu_ids: Sequence[GpuId], gpus: Sequence[Gpu], *, mig_parent: MigParent) -> GpuSelection:
-    """The GPUs that `gpu_ids` names: bus indices, as nvidia-smi counts them, or UUIDs as in `select_visible_gpus`.
+    """Select the GPUs of `gpu_ids`: bus indices, as in nvidia-smi, or UUIDs as in `select_visible_gpus`.
 
-    A UUID may lack its "GPU-", as PyTorch gives it. Raises `GpuNotFound`, naming the entry, where one names no GPU.
+    A UUID may lack its "GPU-", as in PyTorch. Raises `GpuNotFound` with the first entry that names no GPU.
     """
     indices, notes = set[int](), set[str]()
     for place, gpu_id in enumerate(gpu_ids):
@@ -97,7 +97,7 @@ def _by_index(index: int, gpus: Sequence[Gpu]) -> int | None:
 
 
 def _by_uuid(uuid: str, gpus: Sequence[Gpu], mig_parent: MigParent) -> int | None:
-    """The index of the one GPU whose UUID begins so, or that holds this MIG instance."""
+    """Return the index of the only GPU whose UUID has this prefix, or of the GPU of this MIG instance."""
     if uuid.startswith("MIG-GPU-"):
         uuid = uuid.removeprefix("MIG-").partition("/")[0]
     elif uuid.startswith("MIG-"):

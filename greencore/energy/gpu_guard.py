@@ -1,4 +1,4 @@
-"""Estimates the energy of a GPU that does not answer, until it does, and lets CodeCarbon take account of that."""
+"""Energy readings of the GPUs, with an estimate for each GPU that does not answer, deducted once it does."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -6,46 +6,46 @@ from typing import Any
 
 from greencore.energy.methods import DESIGN_POWER, LAST_POWER
 
-# A shorter interval may lie between two updates of a counter.
+# A shorter interval may fall between two updates of a counter.
 COUNTER_SECONDS = 1.0
-# A shorter interval says too little of a power.
+# The power of a shorter interval is too inaccurate.
 POWER_SECONDS = 0.5
-# A counter that stops within an interval makes that one's power too low: the larger of the last two is taken.
+# A counter that stops within an interval makes its power too low: the larger of the last two is used.
 KNOWN_POWERS = 2
 SECONDS_PER_HOUR = 3600.0
 
 
 class GpuEnergyReader:
-    """Takes the place of CodeCarbon's `AllGPUDevices.get_delta`, which drops the energy of all GPUs where one fails.
+    """Replacement of CodeCarbon's `AllGPUDevices.get_delta`, which drops the energy of all GPUs where one fails.
 
-    A GPU does not answer where reading it raises, where it gives neither energy nor power, or where its counter stands
-    still. Its energy is then estimated by its last known power, or else by its power limit. CodeCarbon deducts the
-    estimate from what the counter has grown by once the GPU answers again.
+    A GPU does not answer where reading it raises, where it gives neither energy nor power, or where its counter does
+    not change. Its energy is then estimated from its last known power, or else from its power limit. CodeCarbon
+    deducts the estimate from the counter's growth once the GPU answers again.
     """
 
     def __init__(self, devices: Sequence[Any]) -> None:
         self._devices = devices
         self._powers_w: dict[int, deque[float]] = {}
         self.unresponsive: dict[int, str] = {}
-        """Of each GPU that does not answer, by its index: what its estimate is made by."""
+        """Basis of the estimate of each GPU that does not answer, by its index."""
 
     @property
     def power_limit_w(self) -> float:
-        """The power limits of all GPUs together."""
+        """Sum of the power limits of all GPUs, in W."""
         return sum(float(device._power_limit or 0.0) for device in self._devices)
 
     def last_kwh(self) -> list[float]:
-        """The energy of each GPU in the last reading."""
+        """Return the energy of each GPU in the last reading, in kWh."""
         return [float(device.energy_delta.kWh) for device in self._devices]
 
     def get_delta(self, last_duration: Any) -> list[dict[str, Any]]:
-        """Energy and power of each GPU since the last call, in the form of CodeCarbon's `AllGPUDevices.get_delta`."""
+        """Return energy and power of each GPU since the last call, in the form of CodeCarbon's method."""
         return [self._measure(device, last_duration) for device in self._devices]
 
     def _measure(self, device: Any, duration: Any) -> dict[str, Any]:
         try:
             measured: dict[str, Any] | None = device.delta(duration)
-        except Exception as error:  # noqa: BLE001  (each way in which a driver fails is an answer that is missing)
+        except Exception as error:  # noqa: BLE001  (any failure of a driver is a missing answer)
             device._fallback_seconds_since_counter += duration.seconds
             device._counter_error = repr(error)
             measured = None
@@ -60,9 +60,9 @@ class GpuEnergyReader:
     def _answers(self, device: Any, seconds: float) -> bool:
         if device._use_power_fallback:
             return device.energy_delta.kWh > 0 or not device._warned_power_failure
-        # The power is that of the counter's growth. The energy may be 0 while the counter catches up with an estimate.
-        stands_still = device.power.W == 0 and (seconds >= COUNTER_SECONDS or device.gpu_index in self.unresponsive)
-        return not stands_still or device._reports_zero_power_by_design()
+        # Power is the counter's growth; energy may be 0 while the counter catches up with an estimate.
+        unchanged = device.power.W == 0 and (seconds >= COUNTER_SECONDS or device.gpu_index in self.unresponsive)
+        return not unchanged or device._reports_zero_power_by_design()
 
     def _estimate(self, device: Any, duration: Any) -> dict[str, Any]:
         from codecarbon.core.units import Energy, Power

@@ -1,4 +1,4 @@
-"""One interval of metered energy."""
+"""An interval of metered energy, and its division in time."""
 
 import math
 from dataclasses import dataclass, replace
@@ -8,12 +8,11 @@ from itertools import pairwise
 
 @dataclass(frozen=True, slots=True)
 class EnergyInterval:
-    """Energy in kWh (at least 0) that CPU, GPU and memory used from `start` to `end` (UTC, start <= end).
+    """Energy in kWh (at least 0) of CPU, GPU and memory from `start` to `end` (UTC, start <= end).
 
-    Each `*_method` says how it was found, in the words of `greencore.energy.methods`: "RAPL", "NVML energy counter",
-    "TDP estimate", "configured power", "none" and the like. `monotonic_start` is `start` in seconds of the machine's
-    monotonic clock, by which the interval's length was taken; None where that is not known. Raises ValueError, naming
-    the field, where this does not hold.
+    Each `*_method` is the measurement method, from `greencore.energy.methods`: "RAPL", "NVML energy counter",
+    "TDP estimate", "configured power", "none" and others. `monotonic_start` is `start` on the machine's monotonic
+    clock, in seconds, by which the length was measured; None where unknown. Raises ValueError with the invalid field.
     """
 
     start: datetime
@@ -38,14 +37,14 @@ class EnergyInterval:
 
     @property
     def energy_kwh(self) -> float:
-        """CPU, GPU and memory together, in kWh."""
+        """Energy of CPU, GPU and memory together, in kWh."""
         return self.cpu_kwh + self.gpu_kwh + self.ram_kwh
 
     def slice(self, start: datetime, end: datetime) -> "EnergyInterval":
-        """What was used from `start` to `end`, as if the power were constant, in shares of the interval's length.
+        """Return the part from `start` to `end`, with energy in proportion to its length (constant power).
 
-        The energy of an interval of no length is all in its one part. Raises ValueError where the part does not lie
-        within the interval.
+        The only part of an interval of length 0 has all of its energy. Raises ValueError where the part is not within
+        the interval.
         """
         if not self.start <= start <= end <= self.end:
             raise ValueError(
@@ -65,7 +64,7 @@ class EnergyInterval:
         )
 
     def split(self, longest_seconds: float) -> "list[EnergyInterval]":
-        """The interval in parts of equal length, none of them longer than `longest_seconds`."""
+        """Divide the interval into parts of equal length, each at most `longest_seconds`."""
         length = self.end - self.start
         count = max(1, math.ceil(length / timedelta(seconds=longest_seconds)))
         edges = [self.start + length * number / count for number in range(count)] + [self.end]

@@ -1,6 +1,6 @@
-"""Meters the energy that training uses, in short intervals that can be priced one by one.
+"""Energy meter of training, in short intervals that are priced one by one.
 
-CodeCarbon measures; what it makes of the energy is left aside, since it prices all of it at one intensity.
+CodeCarbon measures the energy; its emissions are not used, since it applies one intensity to all of it.
 """
 
 import math
@@ -21,44 +21,42 @@ from greencore.energy.source import EnergySource
 from greencore.energy.timeline import Timeline
 
 LONGEST_INTERVAL_SECONDS = 60.0
-# An interval is closed so much earlier than it has to be: its thread may be late, and an interval is not.
+# An interval is closed this much before its maximum length, because the thread may be late.
 MARGIN_SECONDS = 1.0
-# How often the wall clock is compared with the monotonic one.
+# Period at which the wall clock is compared with the monotonic clock.
 CLOCK_CHECK_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class UnreportedPeriod:
-    """Time of which no energy was handed over yet: from `since` (UTC) on, `seconds` by the monotonic clock."""
+    """Time whose energy was not reported yet: start `since` (UTC) and length in `seconds` of the monotonic clock."""
 
     since: datetime
     seconds: float
 
 
 class EnergyMeter:
-    """Meters the machine and the job's own GPUs while it is open, and hands each closed interval to `on_interval`.
+    """Energy meter of the machine and the job's GPUs; passes each closed interval to `on_interval` while it is open.
 
-    Intervals follow one another without a gap. One is closed every `interval_seconds` (in (0, 60]) by a thread of the
-    meter, by `close_interval()`, and on leaving the context; they are handed over one at a time and in order. Where
-    `on_interval` raises, its interval stays first in line and is offered again with the next one, so it should take
-    an interval wholly or not at all; the error of the meter's thread is raised by the next `close_interval()` or on
-    leaving.
+    Intervals are contiguous. One is closed every `interval_seconds` (in (0, 60]) by a thread of the meter, by
+    `close_interval()`, and on leaving the context; they are passed on one at a time, in order. Where `on_interval`
+    raises, its interval stays first in the queue and is passed on again with the next one, so it should accept an
+    interval wholly or not at all; the next `close_interval()`, or leaving, raises an error of the meter's thread.
 
-    How long an interval is goes by the monotonic clock, which stands still while a machine is suspended; one that a
-    process that stood still made longer than 60 s is handed over in parts. Where the wall clock leaps, an interval ends
-    within a second, and the next begins at the new time of day, or, where the clock was set back, where the last ended.
+    The length of an interval is measured by the monotonic clock, which stops while a machine is suspended; an interval
+    longer than 60 s, after a process was paused, is passed on in parts. Where the wall clock jumps, an interval ends
+    within a second, and the next starts at the new time of day, or at the last end where the clock was set back.
 
-    A meter that hangs, fails or stands still ends no training: `greencore.energy.source.EnergySource` estimates, and
-    the interval's method says so.
+    A meter that hangs, fails or stops does not end training: `greencore.energy.source.EnergySource` estimates the
+    energy, and the interval's method says so.
 
-    `cpu_power_w` and `ram_power_w`, where given, are taken as drawn all the time instead of being measured; without
-    them the processor is read by RAPL where there is one, or estimated from its thermal design power, and the memory
-    from its capacity. Of the GPUs only those in `gpu_ids` are billed (indices as nvidia-smi counts them, or UUIDs), by
-    default those that the process can see (`greencore.energy.devices.select_visible_gpus`); `assumed_gpu_power_w`
-    is what they draw where no meter can be opened. Open the meter in the process that trains (a fork of it
-    measures nothing). It bills all of the machine's processors and memory: what several on one machine meter has to be
-    shared out among them.
-    Raises ValueError where a setting is out of its range, or, on opening, where there is no such GPU.
+    `cpu_power_w` and `ram_power_w`, where given, are taken as constant power instead of a measurement; without them
+    the processor is read by RAPL, or estimated from its thermal design power, and the memory from its capacity. Only
+    the GPUs in `gpu_ids` are metered (indices as in nvidia-smi, or UUIDs), by default those visible to the process
+    (`greencore.energy.devices.select_visible_gpus`); `assumed_gpu_power_w` is their power where no meter can be
+    opened. Open the meter in the process that trains: a fork of it measures nothing. It meters all of the machine's
+    processors and memory, so the readings of several meters on one machine overlap.
+    Raises ValueError where a setting is out of its range, or, on opening, where a GPU does not exist.
     """
 
     def __init__(
@@ -97,22 +95,22 @@ class EnergyMeter:
 
     @property
     def tracker_total_kwh(self) -> float | None:
-        """CodeCarbon's own total in kWh, as a check on the sum of intervals; None until the meter closes.
+        """CodeCarbon's total in kWh, a check on the sum of intervals; None until the meter closes.
 
-        Configured power and the choice of GPUs are set in CodeCarbon itself, and its power usage effectiveness is 1,
-        so the total is of the same parts, found in the same way, as the intervals: it differs only where some of them
-        went missing. None, too, where a part of the energy had to be estimated without CodeCarbon.
+        Configured power and the selection of GPUs are set in CodeCarbon, and its power usage effectiveness is 1, so
+        the total covers the same components by the same methods: it differs only where an interval is missing. None
+        also where a part of the energy was estimated without CodeCarbon.
         """
         return self._tracker_total_kwh
 
     @property
     def gpu_uuids(self) -> tuple[str, ...]:
-        """The UUIDs of the GPUs that an open meter bills."""
+        """UUIDs of the GPUs that an open meter meters."""
         assert self._source is not None
         return self._source.gpu_uuids
 
     def unreported_period(self) -> UnreportedPeriod:
-        """The time whose energy was not handed over yet; it waits for nothing, so that any thread may ask."""
+        """Return the time whose energy was not reported yet; does not block, so any thread may call it."""
         since, since_seconds = self._handed_over_to
         return UnreportedPeriod(since, max(0.0, self._monotonic() - since_seconds))
 
@@ -135,10 +133,10 @@ class EnergyMeter:
         return self
 
     def close_interval(self) -> EnergyInterval:
-        """Closes the running interval, hands it over and returns it as a whole; the next begins at the same instant.
+        """Close the running interval, report it and return it undivided; the next starts at the same instant.
 
-        Raises the error of an earlier hand-over by the meter's thread, leaving the running interval open; whatever
-        `on_interval` raises now; RuntimeError where the meter is not open, or was opened in another process.
+        Raises an earlier error of the meter's thread, leaving the running interval open; the error of `on_interval`;
+        RuntimeError where the meter is not open, or was opened in another process.
         """
         self._check_open()
         with self._lock:
@@ -161,11 +159,11 @@ class EnergyMeter:
                 self._raise_deferred_error()
         except Exception as failure:
             if self._error is not None:
-                failure.add_note(f"an earlier interval could not be handed over: {self._error!r}")
+                failure.add_note(f"an earlier interval could not be reported: {self._error!r}")
             if error is None:
                 raise
-            # The error that ends the block is the one to see: a failure of the meter goes along with it.
-            error.add_note(f"the energy meter failed, too: {failure!r}")
+            # The error that ends the block takes precedence: the meter's failure is a note on it.
+            error.add_note(f"the energy meter failed too: {failure!r}")
         finally:
             self._source = None
 
@@ -186,7 +184,7 @@ class EnergyMeter:
                 try:
                     self._close()
                     self._hand_over()
-                except Exception as error:  # noqa: BLE001  (kept, and raised where the caller can see it)
+                except Exception as error:  # noqa: BLE001  (kept, and raised in the caller's thread)
                     self._error = error if self._error is None else self._error
                     self._due = self._monotonic() + self._interval_seconds
 
@@ -196,7 +194,7 @@ class EnergyMeter:
             raise error
 
     def _close(self, *, last: bool = False) -> EnergyInterval:
-        """Measures, and queues what was used since the last close as intervals, for their hand-over."""
+        """Measure the energy since the last close and queue it as intervals to be reported."""
         assert self._source is not None
         reading = self._source.read(self._start_seconds, last=last)
         interval = EnergyInterval(

@@ -1,4 +1,4 @@
-"""How the energy of each part of a machine was found, in the words that are stored and shown."""
+"""Names of the measurement methods of a machine's components, as stored and displayed."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -30,26 +30,26 @@ _GPU_LIBRARIES = {"NvidiaGPUDevice": "NVML", "AMDGPUDevice": "AMD SMI"}
 
 
 def unresponsive_method(meter: str, basis: str) -> str:
-    """The method of energy that was estimated because its meter stopped answering."""
+    """Return the method name of an estimate made because a meter does not answer."""
     return f"{meter} does not answer: estimate by {basis}"
 
 
 def is_unresponsive(method: str) -> bool:
-    """Whether energy was found by an estimate because its meter stopped answering."""
+    """Return whether a method is an estimate made because a meter does not answer."""
     return "does not answer" in method
 
 
 def is_estimate(method: str) -> bool:
-    """Whether energy found by this method was reckoned, wholly or in part, rather than read from a meter.
+    """Return whether energy by this method was estimated, wholly or in part, rather than measured.
 
-    True of configured power, of anything that calls itself an estimate, of a GPU that is only assumed to be the job's
-    and of one that could not be read for a part of the time.
+    True for configured power, for every estimate, for a GPU that is assumed to be the job's, and for one that could
+    not be read for a part of the time.
     """
     return any(word in method for word in _NOT_MEASURED)
 
 
 def cpu_method(hardware: list[Any]) -> str:
-    """How CodeCarbon's `hardware` measures the processor: "RAPL", "TDP estimate", ..., or "none"."""
+    """Return how CodeCarbon's `hardware` measures the processor: "RAPL", "TDP estimate", ..., or "none"."""
     for part in hardware:
         match type(part).__name__:
             case "CPU":
@@ -62,12 +62,12 @@ def cpu_method(hardware: list[Any]) -> str:
 
 
 def gpu_method(hardware: list[Any], notes: tuple[str, ...] = (), unresponsive_gpus: Mapping[int, str] = NO_GPUS) -> str:
-    """How CodeCarbon's `hardware` measures the GPUs at this time, after each interval's measurement.
+    """Return how CodeCarbon's `hardware` measured the GPUs in the last interval.
 
-    "NVML energy counter" adds up energy in the device; "NVML sampled power" averages one reading of the power a
-    second, on devices that have no such counter or while it cannot be read; "NVML does not answer: ..." is one that
-    gives neither, and is among `unresponsive_gpus` (by its index, what its estimate is made by). Several are separated
-    by commas; `notes` follow in brackets.
+    "NVML energy counter" is the device's own counter; "NVML sampled power" is the mean of one power reading a second,
+    on devices without a counter or while it cannot be read; "NVML does not answer: ..." is an estimate for a device
+    in `unresponsive_gpus` (its index, and the basis of its estimate). Several methods are separated by commas; `notes`
+    follow in brackets.
     """
     for part in hardware:
         match type(part).__name__:
@@ -82,7 +82,7 @@ def gpu_method(hardware: list[Any], notes: tuple[str, ...] = (), unresponsive_gp
 
 
 def ram_method(hardware: list[Any]) -> str:
-    """How CodeCarbon's `hardware` finds the memory's energy: "capacity estimate", "PMIC" or "none"."""
+    """Return how CodeCarbon's `hardware` measures the memory: "capacity estimate", "PMIC" or "none"."""
     for part in hardware:
         match type(part).__name__:
             case "RAM":

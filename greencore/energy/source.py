@@ -1,4 +1,4 @@
-"""Reads the energy of the machine's parts from CodeCarbon, and estimates what CodeCarbon does not answer for."""
+"""Energy readings of the machine's components from CodeCarbon, with estimates where it does not answer."""
 
 import logging
 import math
@@ -29,20 +29,20 @@ from greencore.energy.tracker import TrackerHandle, open_tracker
 log = logging.getLogger(__name__)
 
 TASK = "training"
-# The first import of CodeCarbon and the look for meters take seconds, a measurement takes milliseconds.
+# The first import of CodeCarbon and its detection of meters take seconds, a measurement takes milliseconds.
 OPEN_SECONDS = 60.0
 READ_SECONDS = 10.0
-# RAPL counts in steps of about a millisecond.
+# RAPL counters are updated about every millisecond.
 COUNTER_SECONDS = 1.0
 JOULES_PER_KWH = 3.6e6
-# CodeCarbon's own figure for a processor that it does not know, and for the memory of a machine.
+# CodeCarbon's defaults for an unknown processor and for memory.
 CPU_THREAD_POWER_W = 4.0
 RAM_POWER_W_PER_GIB = 0.375
 
 
 @dataclass(frozen=True, slots=True)
 class ComponentEnergy:
-    """What a part of the machine used, in kWh, and by which method that was found."""
+    """Energy of a component in kWh, and its measurement method."""
 
     kwh: float
     method: str
@@ -50,7 +50,7 @@ class ComponentEnergy:
 
 @dataclass(frozen=True, slots=True)
 class EnergyReading:
-    """What each part of the machine used since the last reading, up to a second of the monotonic clock."""
+    """Energy of each component since the last reading, up to `until` in seconds of the monotonic clock."""
 
     until: float
     cpu: ComponentEnergy
@@ -60,7 +60,7 @@ class EnergyReading:
 
 @dataclass
 class _ComponentMeter:
-    """A part's last known powers, what is billed of CodeCarbon's total, and what was billed before it was metered."""
+    """State of a component: its last known powers, CodeCarbon's last total, and energy estimated ahead of the meter."""
 
     configured_w: float | None = None
     design_w: float = 0.0
@@ -69,7 +69,7 @@ class _ComponentMeter:
     powers_w: deque[float] = field(default_factory=lambda: deque(maxlen=KNOWN_POWERS))
 
     def metered(self, total_kwh: float | None) -> float | None:
-        """The growth of CodeCarbon's total; None where there is no total, or none that makes sense."""
+        """Return the growth of CodeCarbon's total; None where the total is absent, not finite or has decreased."""
         if total_kwh is None or not math.isfinite(total_kwh):
             return None
         grown = total_kwh - self.billed_kwh
@@ -77,7 +77,7 @@ class _ComponentMeter:
         return grown if grown >= 0 else None
 
     def bill(self, metered_kwh: float, seconds: float) -> float:
-        """What of the metered energy was not estimated before."""
+        """Return the metered energy less what was estimated before."""
         paid = min(self.ahead_kwh, metered_kwh)
         self.ahead_kwh -= paid
         if paid == 0 and seconds >= POWER_SECONDS:
@@ -85,7 +85,7 @@ class _ComponentMeter:
         return metered_kwh - paid
 
     def estimate(self, seconds: float) -> tuple[float, str]:
-        """Energy by the last known power, or else by the design power, and the name of that."""
+        """Return the energy by the last known power, or else by the design power, and that basis."""
         if self.configured_w is not None:
             return self.configured_w * seconds / JOULES_PER_KWH, CONFIGURED
         if self.powers_w:
@@ -94,13 +94,12 @@ class _ComponentMeter:
 
 
 class EnergySource:
-    """CodeCarbon behind a time limit: a meter that hangs, fails or stands still costs an estimate, and no job.
+    """CodeCarbon with timeouts: where a meter hangs, fails or stops, energy is estimated and the job continues.
 
-    A part whose meter does not answer is billed by its last known power, or else by its design power, under a method
-    that says so. Where the meter answers again and its counter has gone on, the estimate is deducted from it.
-    `assumed_gpu_power_w` stands for the design power of the GPUs where CodeCarbon cannot be opened at all. CodeCarbon
-    samples power in a thread of its own once a second unless `samples` is False: then it takes the mean load, or one
-    sample, of each reading.
+    A component whose meter does not answer is estimated by its last known power, or else by its design power, and its
+    method says so. Where the meter answers again and its counter has advanced, the estimate is deducted from it.
+    `assumed_gpu_power_w` is the design power of the GPUs where CodeCarbon cannot be opened. CodeCarbon samples power
+    once a second in a thread unless `samples` is False: then each reading is the mean load, or one sample.
     """
 
     def __init__(
@@ -124,11 +123,11 @@ class EnergySource:
 
     @property
     def gpu_uuids(self) -> tuple[str, ...]:
-        """The UUIDs of the GPUs that are billed."""
+        """UUIDs of the metered GPUs."""
         return () if self._opened is None else self._opened.gpu_uuids
 
     def gpu_shares(self) -> dict[str, float]:
-        """Each GPU's share of the energy of all in the last reading, by its UUID; even where that was 0."""
+        """Return each GPU's share of their energy in the last reading, by UUID; equal shares where that was 0."""
         if self._opened is None or not self._opened.gpu_uuids:
             return {}
         used = self._opened.gpu_reader.last_kwh()
@@ -138,12 +137,11 @@ class EnergySource:
 
     @property
     def total_kwh(self) -> float | None:
-        """CodeCarbon's own total once it is closed; None where it gave none, or a part of the energy was estimated
-        without it."""
+        """CodeCarbon's total after closing, in kWh; None where absent or where energy was estimated without it."""
         return None if self._estimated else self._total_kwh
 
     def open(self, gpu_ids: Sequence[GpuId] | None) -> None:
-        """Start CodeCarbon. Raises `GpuNotFound` where `gpu_ids` names a GPU that is not there."""
+        """Start CodeCarbon. Raises `GpuNotFound` where `gpu_ids` names a GPU that does not exist."""
         cpu_w, ram_w = self._cpu.configured_w, self._ram.configured_w
         try:
             self._opened = self._executor.call(
@@ -152,15 +150,17 @@ class EnergySource:
         except GpuNotFound:
             self._executor.close()
             raise
-        except Exception as error:  # noqa: BLE001  (a job goes on without its meter)
+        except Exception as error:  # noqa: BLE001  (a job continues without its meter)
             log.warning("CodeCarbon could not be started, energy is estimated: %r", error)
             return
         self._cpu.design_w = _design_power(self._opened.tracker._hardware) or self._cpu.design_w
         self._gpu.design_w = self._opened.gpu_reader.power_limit_w
 
     def read(self, since: float, *, last: bool = False) -> EnergyReading:
-        """What each part used since the last reading, at the second `since` of the monotonic clock; `last` closes
-        CodeCarbon. Raises nothing that a meter raises."""
+        """Return the energy of each component since the last reading, at `since` seconds of the monotonic clock.
+
+        `last` closes CodeCarbon. A meter's errors are logged, not raised.
+        """
         totals = self._totals(last=last)
         until = self._monotonic()
         seconds = max(0.0, until - since)
@@ -185,10 +185,10 @@ class EnergySource:
             self._executor.call(measure, seconds=READ_SECONDS)
             return {part: getattr(opened.tracker, f"_total_{part}_energy").kWh for part in ("cpu", "gpu", "ram")}
         except CallTimedOut as error:
-            # Each of CodeCarbon's own samples, one a second, would hang in a further thread.
+            # Each of CodeCarbon's samples, one a second, would hang in another thread.
             _stop_sampling(opened.tracker)
             log.warning("the energy meter does not answer, energy is estimated: %s", error)
-        except Exception as error:  # noqa: BLE001  (a job goes on without its meter)
+        except Exception as error:  # noqa: BLE001  (a job continues without its meter)
             log.warning("the energy meter failed, energy is estimated: %r", error)
         return None
 
@@ -196,7 +196,7 @@ class EnergySource:
         # It measures once more before it ends the task.
         ended = opened.tracker.stop_task()
         if ended is None:
-            raise RuntimeError("CodeCarbon knows of no task, and has measured nothing")
+            raise RuntimeError("CodeCarbon has no running task and measured nothing")
         self._total_kwh = ended.energy_consumed
 
     def _read(
@@ -214,11 +214,11 @@ class EnergySource:
             )
         method = self._method(name)
         skipped = method == RAPL and self._rapl_skipped()
-        # What is estimated from a power is never 0, and a processor's counter does not stand still for a second.
+        # An estimate from a power is never 0, and a processor's counter changes within a second.
         expected = name != "gpu" and method != NONE and part.configured_w is None and seconds >= COUNTER_SECONDS
         if skipped or (expected and metered_kwh == 0):
             kwh, basis = part.estimate(seconds)
-            # A file that could be read again counts from then on; a counter that stood still may catch up.
+            # A file that can be read again counts from then on; a counter that stopped may catch up.
             part.ahead_kwh += 0.0 if skipped else kwh
             self._estimated = True
             return ComponentEnergy(
@@ -236,7 +236,7 @@ class EnergySource:
         return gpu_method(hardware, self._opened.gpus.notes, self._opened.gpu_reader.unresponsive)
 
     def _rapl_skipped(self) -> bool:
-        """Whether a counter of the processor could not be read at the end of an interval, or at its begin."""
+        """Return whether a RAPL counter could not be read at the start or end of an interval."""
         assert self._opened is not None
         processors = [part for part in self._opened.tracker._hardware if type(part).__name__ == "CPU"]
         files = [file for part in processors for file in part._intel_interface._rapl_files]
@@ -251,16 +251,16 @@ def _start(
         _stop_sampling(opened.tracker)
     opened.tracker.start_task(TASK)
     if opened.tracker._active_task != TASK:
-        raise RuntimeError("CodeCarbon did not start to measure: its log says why")
+        raise RuntimeError("CodeCarbon did not start to measure: see its log")
     return opened
 
 
 def _stop_sampling(tracker: Any) -> None:
-    # CodeCarbon's sampling thread may restart itself while it is being stopped, and would then run for ever.
+    # CodeCarbon's sampling thread may restart itself while it is stopped, and would then never end.
     tracker._scheduler_monitor_power.start = lambda **_: None
     tracker._scheduler_monitor_power.stop()
 
 
 def _design_power(hardware: list[Any]) -> float:
-    """The design power of the processor that CodeCarbon knows, in W; 0 where it knows none."""
+    """Return the processor's design power by CodeCarbon, in W; 0 where unknown."""
     return float(next((part._tdp or 0.0 for part in hardware if type(part).__name__ == "CPU"), 0.0))

@@ -1,4 +1,4 @@
-"""CodeCarbon's tracker, set so that it only measures, and only what the job itself uses."""
+"""CodeCarbon's tracker, configured to only measure, and only the job's own GPUs."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ from greencore.energy.gpu_guard import GpuEnergyReader
 
 @dataclass(frozen=True)
 class TrackerHandle:
-    """A tracker, the GPUs that it bills with their UUIDs, and what estimates those that do not answer."""
+    """A tracker, its selected GPUs and their UUIDs, and the reader of their energy."""
 
     tracker: Any
     gpus: GpuSelection
@@ -24,17 +24,17 @@ class TrackerHandle:
 def open_tracker(
     cpu_power_w: float | None, ram_power_w: float | None, gpu_ids: Sequence[GpuId] | None
 ) -> TrackerHandle:
-    """Open a CodeCarbon tracker that asks no network, writes no file, and is ready to start a task.
+    """Open a CodeCarbon tracker that uses no network, writes no file, and is ready to start a task.
 
-    Raises `GpuNotFound` where `gpu_ids` names a GPU that is not there.
+    Raises `GpuNotFound` where `gpu_ids` names a GPU that does not exist.
     """
-    # Imported here because it takes a second, which only a training process should pay.
+    # Imported here because the import takes a second, which only a training process needs.
     from codecarbon import OfflineEmissionsTracker
 
-    # The level given to the tracker counts only after its first warnings.
+    # The tracker applies its own level only after its first warnings.
     logging.getLogger("codecarbon").setLevel(logging.ERROR)
-    # Whatever is not given here, CodeCarbon takes from its configuration files and environment variables,
-    # where a power usage effectiveness, an output or an online service may be set.
+    # CodeCarbon reads settings that are not given here from its configuration files and environment variables,
+    # which may set a power usage effectiveness, an output or an online service.
     tracker: Any = OfflineEmissionsTracker(
         allow_multiple_runs=True,
         cloud_provider=None,
@@ -51,7 +51,7 @@ def open_tracker(
         output_handlers=[],
         output_methods=[],
         pue=1.0,
-        # Memory is metered apart: its share of the processor's counter would be billed twice.
+        # Memory is metered separately: its share of the processor's counter would count twice.
         rapl_include_dram=False,
         rapl_prefer_psys=False,
         tracking_mode="machine",
@@ -85,8 +85,8 @@ def _install_gpu_reader(tracker: Any) -> GpuEnergyReader:
 def _set_constant_cpu_power(tracker: Any, cpu_power_w: float) -> None:
     from codecarbon.external.hardware import CONSUMPTION_PERCENTAGE_CONSTANT, CPU
 
-    # CodeCarbon takes a forced power for the one at full load, and bills a tenth of it while the processor idles.
-    # In its constant mode it bills a fixed share of the nominal power, whatever the load.
+    # CodeCarbon takes a forced power as the power at full load, and counts a tenth of it for an idle processor.
+    # In its constant mode it counts a fixed share of the nominal power at any load.
     processors: list[Any] = [part for part in tracker._hardware if isinstance(part, CPU)]
     for processor in processors:
         processor._mode = "constant"
@@ -94,12 +94,12 @@ def _set_constant_cpu_power(tracker: Any, cpu_power_w: float) -> None:
 
 
 def _restrict_gpus(tracker: Any, gpu_ids: Sequence[GpuId] | None) -> GpuSelection:
-    """Takes every GPU out of the tracker but the given ones, or else those that this process can see."""
+    """Restrict the tracker to the given GPUs, or else to those visible to this process."""
     from codecarbon.core.gpu import AMDGPUDevice, NvidiaGPUDevice
     from codecarbon.external.hardware import GPU
 
-    # CodeCarbon 3.3 would choose by itself, but finds no GPU by its UUID (it strips the G of "GPU-" from it), bills
-    # all of them where CUDA_VISIBLE_DEVICES is empty, and takes an index for that of the bus.
+    # CodeCarbon 3.3 can select GPUs, but finds none by UUID (it strips the G of "GPU-"), meters all of them where
+    # CUDA_VISIBLE_DEVICES is empty, and takes an index as that of the bus.
     parts: list[Any] = [part for part in tracker._hardware if isinstance(part, GPU)]
     devices: list[Any] = [device for part in parts for device in part.devices.devices]
     amd = not any(isinstance(device, NvidiaGPUDevice) for device in devices)
@@ -110,7 +110,7 @@ def _restrict_gpus(tracker: Any, gpu_ids: Sequence[GpuId] | None) -> GpuSelectio
     else:
         selection = select_visible_gpus(os.environ, gpus, mig_parent=_mig_parent, amd=amd)
     for part in parts:
-        # One failing device makes CodeCarbon drop the energy of all that it asks, so the others are not even asked.
+        # A failing device makes CodeCarbon drop the energy of all that it reads, so the others are not read.
         kept = [one for one in part.devices.devices if isinstance(one, maker) and one.gpu_index in selection.indices]
         part.devices.devices = kept
         part.devices.device_count = len(kept)
@@ -120,7 +120,7 @@ def _restrict_gpus(tracker: Any, gpu_ids: Sequence[GpuId] | None) -> GpuSelectio
 
 
 def _mig_parent(uuid: str) -> int | None:
-    """The index of the GPU that holds a MIG instance, or None where there is no such instance."""
+    """Return the index of the GPU that contains a MIG instance, or None where the instance does not exist."""
     from codecarbon.core.gpu import pynvml
 
     if pynvml is None:

@@ -1,4 +1,4 @@
-"""Rows of JSON Lines, good and bad."""
+"""Parsing of JSON Lines rows, valid and invalid."""
 
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def test_the_three_forms_of_a_row() -> None:
         ('{"messages": [{"role": "user", "content": "x"}]}', "messages", "must end with the assistant"),
     ],
 )
-def test_a_bad_row_names_its_line_and_field(line: str | bytes, field: str | None, message: str) -> None:
+def test_an_invalid_row_names_its_line_and_field(line: str | bytes, field: str | None, message: str) -> None:
     with pytest.raises(InvalidRow, match=message) as refusal:
         parse_row(line, 7)
     assert (refusal.value.line, refusal.value.field) == (7, field)
@@ -68,7 +68,7 @@ def test_a_bad_row_names_its_line_and_field(line: str | bytes, field: str | None
     "row",
     [PromptRow("", "b"), TextRow("a"), MessagesRow((("system", "s"), ("user", "u"), ("assistant", "a")))],
 )
-def test_a_row_comes_back_from_the_object_that_stands_for_it(row: Row) -> None:
+def test_a_row_converted_to_an_object_and_back_is_equal(row: Row) -> None:
     assert row_from_object(row_to_object(row), 1) == row
 
 
@@ -82,14 +82,14 @@ def test_an_error_is_short_however_long_the_row_and_nested_its_values() -> None:
         assert len(str(refusal.value)) < 300
 
 
-def test_a_byte_order_mark_may_come_first_and_nowhere_else() -> None:
+def test_a_byte_order_mark_is_accepted_only_at_the_start() -> None:
     line = b'\xef\xbb\xbf{"text": "a"}'
     assert list(enumerate_rows([line])) == [(1, TextRow("a"))]
     with pytest.raises(InvalidRow, match="line 2: not JSON"):
         list(read_rows([line, line]))
 
 
-def test_blank_lines_count() -> None:
+def test_blank_lines_count_in_line_numbers() -> None:
     with pytest.raises(InvalidRow, match="line 3: not JSON"):
         list(read_rows(['{"text": "a"}', "", "oops"]))
 

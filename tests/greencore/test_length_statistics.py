@@ -1,4 +1,4 @@
-"""Figures about lengths, against those of the whole list."""
+"""Length statistics, compared with statistics of the whole list."""
 
 from bisect import bisect_left
 from itertools import pairwise
@@ -42,7 +42,7 @@ def test_the_histogram_holds_every_length_once(lengths: list[int], bound: int) -
     assert found.count_longer_than(bound) == sum(length > bound for length in lengths)
 
 
-def test_nothing_has_no_distribution() -> None:
+def test_without_lengths_there_is_no_distribution() -> None:
     assert LengthCounter().histogram() == []
-    with pytest.raises(ValueError, match="nothing was counted"):
+    with pytest.raises(ValueError, match="no length was counted"):
         LengthCounter().distribution()

@@ -1,4 +1,4 @@
-"""Where a tensor sits, by its name in models that transformers and peft really make."""
+"""Tensor locations from names in real transformers and peft models."""
 
 import pytest
 
@@ -26,5 +26,5 @@ from greencore.tensor_names import TensorLocation, locate_tensor
         ("weight", TensorLocation(None, None, "weight")),
     ],
 )
-def test_a_name_tells_the_stack_the_block_and_the_part(name: str, expected: TensorLocation) -> None:
+def test_a_name_is_parsed_into_stack_block_and_kind(name: str, expected: TensorLocation) -> None:
     assert locate_tensor(name) == expected

@@ -33,13 +33,11 @@ def mig_parent(uuid: str) -> int | None:
         ("GPU-aa22,GPU-aa22", ()),
     ],
 )
-def test_a_process_sees_what_cuda_visible_devices_lists_up_to_the_first_that_is_not_there(
-    listed: str, indices: tuple[int, ...]
-) -> None:
+def test_a_process_sees_the_listed_gpus_up_to_the_first_unknown_entry(listed: str, indices: tuple[int, ...]) -> None:
     assert select_visible_gpus({"CUDA_VISIBLE_DEVICES": listed}, GPUS, mig_parent=mig_parent) == GpuSelection(indices)
 
 
-def test_a_process_sees_all_where_nothing_is_said_and_none_where_there_are_none() -> None:
+def test_a_process_sees_all_gpus_where_the_variable_is_unset() -> None:
     assert select_visible_gpus({}, GPUS, mig_parent=mig_parent) == GpuSelection((0, 1, 2))
     assert select_visible_gpus({}, [], mig_parent=mig_parent) == GpuSelection(())
     assert select_visible_gpus({"CUDA_VISIBLE_DEVICES": "0"}, [], mig_parent=mig_parent) == GpuSelection(())
@@ -54,7 +52,7 @@ def test_a_process_sees_all_where_nothing_is_said_and_none_where_there_are_none(
         ("MIG-77,0", GpuSelection(())),
     ],
 )
-def test_a_mig_instance_stands_for_its_whole_gpu_and_that_is_said(listed: str, selection: GpuSelection) -> None:
+def test_a_mig_instance_selects_its_whole_gpu_with_a_note(listed: str, selection: GpuSelection) -> None:
     assert select_visible_gpus({"CUDA_VISIBLE_DEVICES": listed}, GPUS, mig_parent=mig_parent) == selection
 
 
@@ -82,7 +80,7 @@ def test_among_several_models_a_choice_by_index_is_an_assumption_unless_the_orde
         ({"CUDA_VISIBLE_DEVICES": "0"}, (0,)),
     ],
 )
-def test_amd_has_variables_of_its_own(environment: dict[str, str], indices: tuple[int, ...]) -> None:
+def test_amd_variables_take_precedence_on_amd(environment: dict[str, str], indices: tuple[int, ...]) -> None:
     assert select_visible_gpus(environment, GPUS, mig_parent=mig_parent, amd=True) == GpuSelection(indices)
     assert select_visible_gpus({"HIP_VISIBLE_DEVICES": "1"}, GPUS, mig_parent=mig_parent) == GpuSelection((0, 1, 2))
 
@@ -102,7 +100,7 @@ def test_a_caller_chooses_by_index_or_by_uuid(gpu_ids: list[GpuId], selection: G
 
 
 @pytest.mark.parametrize("gpu_id", [3, -1, "GPU-cc", "GPU-aa", "", "MIG-77"])
-def test_a_chosen_gpu_that_is_not_there_is_refused_with_those_that_are(gpu_id: GpuId) -> None:
+def test_an_unknown_gpu_is_refused_and_the_message_lists_the_known(gpu_id: GpuId) -> None:
     with pytest.raises(ValueError, match=r"gpu_ids\[1\] is .*: expected .* which are 0 \(GPU-aa11\), 1 \(GPU-aa22\)"):
         select_gpus([0, gpu_id], GPUS, mig_parent=mig_parent)
 

@@ -1,4 +1,4 @@
-"""The meter on a machine of several GPUs: a fake NVML stands for the driver, CodeCarbon is the real one."""
+"""The meter on a machine with several GPUs: the driver's NVML is a fake, CodeCarbon is real."""
 
 import time
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ JOULES_PER_KWH = 3.6e6
 
 @dataclass(frozen=True)
 class Board:
-    """A GPU that draws a steady power; `broken` names what its driver cannot tell."""
+    """A GPU of constant power; `broken` names the readings that its driver does not provide."""
 
     index: int
     uuid: str
@@ -25,7 +25,7 @@ class Board:
 
 
 class Nvml:
-    """The calls that CodeCarbon and the meter make, answered for the given boards."""
+    """Fake of the NVML calls that CodeCarbon and the meter make, for the given boards."""
 
     NVMLError = pynvml.NVMLError
     NVMLError_NotSupported = pynvml.NVMLError_NotSupported
@@ -86,7 +86,7 @@ class Nvml:
 
 
 def machine(monkeypatch: pytest.MonkeyPatch, *boards: Board) -> Nvml:
-    """Makes CodeCarbon find these boards."""
+    """Make CodeCarbon detect these boards."""
     nvml = Nvml(list(boards))
     monkeypatch.setattr(gpu_nvidia, "pynvml", nvml)
     monkeypatch.setattr(gpu, "pynvml", nvml)
@@ -126,7 +126,7 @@ def watts(interval: EnergyInterval) -> float:
         ("-1", 0, "none"),
     ],
 )
-def test_only_the_gpus_that_the_process_can_see_are_billed(
+def test_only_the_gpus_visible_to_the_process_are_metered(
     monkeypatch: pytest.MonkeyPatch, variable: str | None, power_w: float, method: str
 ) -> None:
     three_boards(monkeypatch)
@@ -139,7 +139,7 @@ def test_only_the_gpus_that_the_process_can_see_are_billed(
 
 
 @pytest.mark.parametrize(("gpu_ids", "power_w"), [([1], 200), (["cc33"], 400), ([], 0)])
-def test_the_gpus_that_the_caller_names_are_billed_whatever_the_surroundings_say(
+def test_the_gpus_named_by_the_caller_are_metered_in_any_environment(
     monkeypatch: pytest.MonkeyPatch, gpu_ids: list[int | str], power_w: float
 ) -> None:
     three_boards(monkeypatch)
@@ -149,12 +149,12 @@ def test_the_gpus_that_the_caller_names_are_billed_whatever_the_surroundings_say
     assert watts(interval) == pytest.approx(power_w, rel=0.1)
 
 
-def test_one_meter_after_another_bills_its_own_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_consecutive_meters_meter_their_own_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     three_boards(monkeypatch)
     assert [round(watts(metered(gpu_ids=ids)[0]), -2) for ids in ([], [1], [0, 2])] == [0, 200, 500]
 
 
-def test_a_gpu_that_is_not_the_jobs_own_is_not_even_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_of_another_job_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     nvml = three_boards(monkeypatch)
     taken = list[EnergyInterval]()
     with EnergyMeter(taken.append, gpu_ids=[1]) as meter:
@@ -163,7 +163,7 @@ def test_a_gpu_that_is_not_the_jobs_own_is_not_even_asked(monkeypatch: pytest.Mo
     assert nvml.counters_read == {1}
 
 
-def test_a_gpu_that_is_not_there_is_refused_on_opening(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_gpu_is_refused_on_opening(monkeypatch: pytest.MonkeyPatch) -> None:
     three_boards(monkeypatch)
     taken = list[EnergyInterval]()
     with pytest.raises(ValueError, match=r"gpu_ids\[0\] is 5"), EnergyMeter(taken.append, gpu_ids=[5]):
@@ -178,7 +178,7 @@ def test_a_gpu_that_is_not_there_is_refused_on_opening(monkeypatch: pytest.Monke
         (("counter", "power"), "NVML does not answer: estimate by its design power", 700),
     ],
 )
-def test_the_method_tells_an_energy_counter_from_sampled_power_and_from_the_power_limit_of_a_gpu_that_cannot_be_read(
+def test_the_method_distinguishes_energy_counter_sampled_power_and_power_limit(
     monkeypatch: pytest.MonkeyPatch, broken: tuple[str, ...], method: str, power_w: float
 ) -> None:
     machine(monkeypatch, Board(0, "GPU-aa11", 100.0, broken))
@@ -193,7 +193,7 @@ def test_gpus_of_both_kinds_are_both_named(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.gpu
-def test_a_real_gpu_is_billed_where_it_is_visible_and_not_where_it_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_real_gpu_is_metered_only_where_it_is_visible(monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
         pytest.skip("there is no CUDA device")

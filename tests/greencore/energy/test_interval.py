@@ -18,7 +18,7 @@ NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
         ({"cpu_kwh": float("nan")}, "cpu_kwh is nan"),
     ],
 )
-def test_an_impossible_interval_is_refused(fields: dict[str, Any], message: str) -> None:
+def test_an_invalid_interval_is_refused(fields: dict[str, Any], message: str) -> None:
     possible: dict[str, Any] = {
         "start": NOON,
         "end": NOON,

@@ -14,12 +14,12 @@ from greencore.energy import EnergyInterval, EnergyMeter
 
 JOULES_PER_KWH = 3.6e6
 
-# The intervals taken, their meter, the one that was cut on demand, and the seconds elapsed.
+# The reported intervals, their meter, the interval closed on demand, and the elapsed seconds.
 Metered = tuple[list[EnergyInterval], EnergyMeter, EnergyInterval, float]
 
 
 def meter(taken: list[EnergyInterval], **settings: Any) -> EnergyMeter:
-    """A meter of 40 W of processor and 10 W of memory, so that what it should measure is known."""
+    """Return a meter with configured power, 40 W for the processor and 10 W for memory, so that its energy is known."""
     return EnergyMeter(taken.append, **({"cpu_power_w": 40.0, "ram_power_w": 10.0} | settings))
 
 
@@ -32,7 +32,7 @@ def seconds(interval: EnergyInterval) -> float:
 
 
 def refusing_once() -> tuple[list[EnergyInterval], threading.Event, Callable[[EnergyInterval], None]]:
-    """What is taken, whether one was refused yet, and a taker that refuses its first interval."""
+    """Return the accepted intervals, an event set at the first failure, and a callback that fails once."""
     taken: list[EnergyInterval] = []
     refused = threading.Event()
 
@@ -47,7 +47,7 @@ def refusing_once() -> tuple[list[EnergyInterval], threading.Event, Callable[[En
 
 @pytest.fixture(scope="module")
 def metered() -> Metered:
-    """Three seconds with an interval a second and a cut in between."""
+    """Meter three seconds in intervals of one second, with one more closed on demand after 1.5 s."""
     taken: list[EnergyInterval] = []
     with meter(taken, interval_seconds=1.0) as running:
         begin = time.perf_counter()
@@ -65,12 +65,12 @@ def test_the_intervals_sum_to_power_times_time(metered: Metered) -> None:
     assert sum(interval.ram_kwh for interval in taken) * JOULES_PER_KWH == pytest.approx(10 * elapsed, rel=0.03)
 
 
-def test_the_intervals_sum_to_what_codecarbon_bills_in_total(metered: Metered) -> None:
+def test_the_intervals_sum_to_codecarbons_total(metered: Metered) -> None:
     taken, running, _, _ = metered
     assert sum(interval.energy_kwh for interval in taken) == pytest.approx(running.tracker_total_kwh, rel=1e-9)
 
 
-def test_intervals_follow_one_another_without_a_gap_and_carry_their_own_energy(metered: Metered) -> None:
+def test_intervals_are_contiguous_and_hold_their_own_energy(metered: Metered) -> None:
     taken, _, _, elapsed = metered
     assert all(earlier.end == later.start for earlier, later in pairwise(taken))
     assert sum(map(seconds, taken)) == pytest.approx(elapsed, abs=0.1)
@@ -78,7 +78,7 @@ def test_intervals_follow_one_another_without_a_gap_and_carry_their_own_energy(m
         assert joules(interval) == pytest.approx(50 * seconds(interval), abs=50 * 0.05)
 
 
-def test_a_thread_closes_intervals_in_time_and_a_cut_starts_the_count_anew(metered: Metered) -> None:
+def test_a_thread_closes_intervals_in_time_and_closing_on_demand_restarts_its_period(metered: Metered) -> None:
     taken, _, cut, _ = metered
     assert cut in taken
     assert [round(seconds(interval), 1) for interval in taken] == pytest.approx([1.0, 0.5, 1.0, 0.5], abs=0.11)
@@ -110,7 +110,7 @@ def test_without_configured_power_the_method_of_measurement_is_named() -> None:
     assert interval.ram_method == "capacity estimate"
 
 
-def test_surroundings_change_nothing_and_no_file_is_left_behind(
+def test_configuration_and_environment_are_ignored_and_no_file_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -128,10 +128,10 @@ def test_surroundings_change_nothing_and_no_file_is_left_behind(
     assert capfd.readouterr() == ("", "")
 
 
-def test_no_thread_outlives_the_meter() -> None:
+def test_no_thread_remains_after_the_meter_closes() -> None:
     before = set(threading.enumerate())
     taken: list[EnergyInterval] = []
-    # CodeCarbon samples once a second: leaving at that instant is the hard case.
+    # CodeCarbon samples once a second: leaving at that instant is the hardest case.
     with meter(taken):
         time.sleep(1.0)
     deadline = time.monotonic() + 3
@@ -140,7 +140,7 @@ def test_no_thread_outlives_the_meter() -> None:
     assert set(threading.enumerate()) - before == set()
 
 
-def test_an_interval_that_could_not_be_handed_over_by_the_thread_is_raised_and_offered_again() -> None:
+def test_an_error_in_the_thread_is_raised_and_its_interval_is_reported_again() -> None:
     taken, refused, refuse_once = refusing_once()
 
     with EnergyMeter(refuse_once, interval_seconds=0.2, cpu_power_w=40, ram_power_w=10) as running:
@@ -171,10 +171,10 @@ def test_an_error_of_the_training_is_not_hidden_by_one_of_the_meter() -> None:
 
     with pytest.raises(ZeroDivisionError) as caught, EnergyMeter(refuse, cpu_power_w=40, ram_power_w=10):
         raise ZeroDivisionError
-    assert caught.value.__notes__ == ["the energy meter failed, too: OSError('the disk is full')"]
+    assert caught.value.__notes__ == ["the energy meter failed too: OSError('the disk is full')"]
 
 
-def test_a_meter_is_of_no_use_outside_its_context() -> None:
+def test_a_meter_works_only_once_and_only_in_its_context() -> None:
     taken: list[EnergyInterval] = []
     running = meter(taken)
     with pytest.raises(RuntimeError, match="is not open"):
@@ -198,7 +198,7 @@ def _cut_in_child(running: EnergyMeter, answers: Any) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="only a fork inherits an open meter")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_a_fork_of_the_process_that_opened_the_meter_is_told_so() -> None:
+def test_a_forked_process_cannot_close_an_interval() -> None:
     context = multiprocessing.get_context("fork")
     answers = context.Queue()
     taken: list[EnergyInterval] = []
@@ -220,7 +220,7 @@ def test_a_fork_of_the_process_that_opened_the_meter_is_told_so() -> None:
         ({"ram_power_w": float("inf")}, "ram_power_w is inf"),
     ],
 )
-def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+def test_invalid_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         meter([], **settings)
 

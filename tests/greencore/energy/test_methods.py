@@ -14,7 +14,7 @@ from greencore.energy import is_estimate
         "NVML energy counter (device order assumed)",
     ],
 )
-def test_what_was_reckoned_or_is_missing_is_an_estimate(method: str) -> None:
+def test_estimated_and_missing_readings_are_estimates(method: str) -> None:
     assert is_estimate(method)
 
 
@@ -29,5 +29,5 @@ def test_what_was_reckoned_or_is_missing_is_an_estimate(method: str) -> None:
         "none",
     ],
 )
-def test_what_was_read_from_a_meter_is_none(method: str) -> None:
+def test_metered_readings_are_not_estimates(method: str) -> None:
     assert not is_estimate(method)

@@ -1,4 +1,4 @@
-"""A meter that stops answering is named, and an estimate takes its place."""
+"""Energy is estimated, under a method that says so, where a meter does not answer."""
 
 import threading
 import time
@@ -32,7 +32,7 @@ def watts(kwh: float, interval: EnergyInterval) -> float:
 def metered(
     *events: Callable[[], object], pause: float = 0.6, **settings: Any
 ) -> tuple[list[EnergyInterval], EnergyMeter]:
-    """A stretch before and after each event, each an interval of its own."""
+    """Return the intervals before, between and after the events, and their meter."""
     taken: list[EnergyInterval] = []
     with EnergyMeter(taken.append, **settings) as meter:
         for event in events:
@@ -44,7 +44,7 @@ def metered(
 
 
 def breaking(nvml: Nvml, *calls: str, error: Exception | None = None) -> Callable[[], None]:
-    """Has the driver fail in these calls from then on."""
+    """Return an event after which these calls of the driver fail."""
 
     def fail(*_: Any) -> Any:
         raise nvml.NVMLError(15) if error is None else error
@@ -65,7 +65,7 @@ def mending(nvml: Nvml) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("error", [None, OSError("the driver is gone"), RuntimeError("lost")], ids=repr)
-def test_a_gpu_whose_driver_fails_is_billed_by_its_last_known_power_and_named(
+def test_a_gpu_whose_driver_fails_is_estimated_by_its_last_known_power(
     monkeypatch: pytest.MonkeyPatch, error: Exception | None
 ) -> None:
     nvml = machine(monkeypatch, Board(0, "GPU-aa11", 100.0))
@@ -78,7 +78,7 @@ def test_a_gpu_whose_driver_fails_is_billed_by_its_last_known_power_and_named(
     assert watts(after.cpu_kwh, after) == pytest.approx(40, rel=0.1)
 
 
-def test_a_gpu_that_answers_again_is_billed_once_for_what_was_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_estimated_energy_is_deducted_once_the_gpu_answers_again(monkeypatch: pytest.MonkeyPatch) -> None:
     nvml = machine(monkeypatch, Board(0, "GPU-aa11", 100.0))
     fail = breaking(nvml, "nvmlDeviceGetTotalEnergyConsumption", "nvmlDeviceGetPowerUsage")
     taken, meter = metered(fail, mending(nvml), cpu_power_w=40, ram_power_w=10)
@@ -106,7 +106,7 @@ def test_a_gpu_that_fails_leaves_the_others_metered(monkeypatch: pytest.MonkeyPa
     assert after.gpu_method == "NVML does not answer: estimate by its last known power, NVML energy counter"
 
 
-def test_an_energy_counter_that_stands_still_is_a_meter_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_energy_counter_that_does_not_change_counts_as_not_answering(monkeypatch: pytest.MonkeyPatch) -> None:
     nvml = machine(monkeypatch, Board(0, "GPU-aa11", 100.0))
 
     def freeze() -> None:
@@ -119,7 +119,7 @@ def test_an_energy_counter_that_stands_still_is_a_meter_that_does_not_answer(mon
 
 
 class Rapl:
-    """A counter of a processor of 65 W as Linux shows it, which a thread keeps up to date."""
+    """A Linux RAPL counter of a processor of 65 W, updated by a thread."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._stopped = folder, threading.Event()
@@ -138,12 +138,12 @@ class Rapl:
         while not self._stopped.wait(0.005):
             self._count()
 
-    def stand_still(self) -> None:
+    def stop(self) -> None:
         self._stopped.set()
         self._thread.join()
 
     def vanish(self) -> None:
-        self.stand_still()
+        self.stop()
         self.counter.unlink()
 
 
@@ -169,7 +169,7 @@ def rapl(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Rapl:
     return counter
 
 
-def test_a_counter_of_the_processor_that_vanishes_is_replaced_by_its_last_known_power(rapl: Rapl) -> None:
+def test_a_missing_rapl_counter_is_replaced_by_the_last_known_power(rapl: Rapl) -> None:
     (before, after), meter = metered(rapl.vanish, ram_power_w=10)
     assert before.cpu_method == "RAPL"
     assert watts(before.cpu_kwh, before) == pytest.approx(65, rel=0.1)
@@ -178,30 +178,30 @@ def test_a_counter_of_the_processor_that_vanishes_is_replaced_by_its_last_known_
     assert meter.tracker_total_kwh is None
 
 
-def test_a_counter_of_the_processor_that_stands_still_is_replaced_by_its_last_known_power(rapl: Rapl) -> None:
-    (_, _, later), _ = metered(rapl.stand_still, lambda: None, pause=1.2, ram_power_w=10)
+def test_a_stopped_rapl_counter_is_replaced_by_the_last_known_power(rapl: Rapl) -> None:
+    (_, _, later), _ = metered(rapl.stop, lambda: None, pause=1.2, ram_power_w=10)
     assert later.cpu_method == "RAPL does not answer: estimate by its last known power"
     assert watts(later.cpu_kwh, later) == pytest.approx(65, rel=0.15)
 
 
-def test_a_counter_that_never_moves_is_replaced_by_the_design_power(rapl: Rapl) -> None:
-    rapl.stand_still()
+def test_a_rapl_counter_that_never_changes_is_replaced_by_the_design_power(rapl: Rapl) -> None:
+    rapl.stop()
     (only,), _ = metered(pause=1.2, ram_power_w=10)
     assert only.cpu_method == "RAPL does not answer: estimate by its design power"
     assert only.cpu_kwh > 0
 
 
-def raising(*_: Any, **__: Any) -> Any:
+def raise_error(*_: Any, **__: Any) -> Any:
     raise RuntimeError("broken")
 
 
-def hanging(*_: Any, **__: Any) -> Any:
+def hang(*_: Any, **__: Any) -> Any:
     time.sleep(3)
 
 
-@pytest.mark.parametrize("fault", [raising, hanging])
+@pytest.mark.parametrize("fault", [raise_error, hang])
 @pytest.mark.parametrize("call", ["__init__", "start_task"])
-def test_a_meter_that_cannot_be_opened_leaves_estimates_and_lets_the_job_run(
+def test_where_the_meter_cannot_be_opened_energy_is_estimated(
     monkeypatch: pytest.MonkeyPatch, call: str, fault: Callable[..., Any]
 ) -> None:
     monkeypatch.setattr(source, "OPEN_SECONDS", 0.3)
@@ -216,8 +216,8 @@ def test_a_meter_that_cannot_be_opened_leaves_estimates_and_lets_the_job_run(
     assert meter.tracker_total_kwh is None
 
 
-@pytest.mark.parametrize("fault", [raising, hanging])
-def test_a_measurement_that_fails_or_hangs_is_estimated_and_the_job_runs_on(
+@pytest.mark.parametrize("fault", [raise_error, hang])
+def test_where_a_measurement_fails_or_hangs_energy_is_estimated(
     monkeypatch: pytest.MonkeyPatch, fault: Callable[..., Any]
 ) -> None:
     monkeypatch.setattr(source, "READ_SECONDS", 0.2)
@@ -235,9 +235,9 @@ def test_a_measurement_that_fails_or_hangs_is_estimated_and_the_job_runs_on(
     assert meter.tracker_total_kwh is None
 
 
-def test_what_was_estimated_while_a_measurement_failed_is_not_billed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_energy_estimated_while_a_measurement_failed_is_not_counted_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
-        monkeypatch.setattr(OfflineEmissionsTracker, "_do_measurements", raising)
+        monkeypatch.setattr(OfflineEmissionsTracker, "_do_measurements", raise_error)
 
     taken, _ = metered(fail, monkeypatch.undo, pause=0.6, cpu_power_w=40, ram_power_w=10)
     assert len(taken) == 3
@@ -246,7 +246,7 @@ def test_what_was_estimated_while_a_measurement_failed_is_not_billed_again(monke
     )
 
 
-def test_a_tracker_that_gives_nothing_at_its_end_loses_no_energy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracker_without_a_final_result_loses_no_energy(monkeypatch: pytest.MonkeyPatch) -> None:
     def give_nothing() -> None:
         monkeypatch.setattr(OfflineEmissionsTracker, "stop_task", lambda *_: None)
 
@@ -255,7 +255,7 @@ def test_a_tracker_that_gives_nothing_at_its_end_loses_no_energy(monkeypatch: py
     assert meter.tracker_total_kwh is None
 
 
-def test_energy_that_is_no_number_is_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_energy_that_is_nan_is_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
     def spoil() -> None:
         def measure(tracker: Any) -> None:
             tracker._total_cpu_energy.kWh = float("nan")

@@ -1,4 +1,4 @@
-"""Intervals last as long as the monotonic clock says, whatever the wall clock does meanwhile."""
+"""The lengths of intervals follow the monotonic clock when the wall clock jumps."""
 
 import time
 from collections.abc import Callable
@@ -17,7 +17,7 @@ NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 
 class Clocks:
-    """A wall clock that a test sets, and the monotonic clock, which a test can let stand still or run ahead."""
+    """A wall clock and a monotonic clock that a test can move ahead."""
 
     def __init__(self) -> None:
         self.wall_ahead, self.monotonic_ahead = timedelta(0), 0.0
@@ -35,7 +35,7 @@ class Clocks:
 
 
 def metered(clocks: Clocks, *events: Callable[[], object]) -> list[EnergyInterval]:
-    """What a meter of 50 W hands over while each event is followed by a cut."""
+    """Return the intervals of a meter of 50 W, one closed after each event."""
     taken: list[EnergyInterval] = []
     with EnergyMeter(
         taken.append, cpu_power_w=40.0, ram_power_w=10.0, clock=clocks.wall, monotonic=clocks.monotonic
@@ -52,7 +52,7 @@ def seconds(interval: EnergyInterval) -> float:
     return (interval.end - interval.start).total_seconds()
 
 
-def leap(clocks: Clocks, by: timedelta) -> Callable[[], None]:
+def jump(clocks: Clocks, by: timedelta) -> Callable[[], None]:
     def set_clock() -> None:
         clocks.wall_ahead += by
 
@@ -62,10 +62,10 @@ def leap(clocks: Clocks, by: timedelta) -> Callable[[], None]:
 @pytest.mark.parametrize(
     "by", [timedelta(hours=8), timedelta(seconds=90), timedelta(hours=-8), timedelta(seconds=-5)], ids=str
 )
-def test_a_clock_that_leaps_makes_no_interval_longer_or_shorter_and_none_that_overlap(by: timedelta) -> None:
+def test_a_clock_jump_changes_no_interval_length_and_makes_none_overlap(by: timedelta) -> None:
     clocks = Clocks()
     began = time.monotonic()
-    taken = metered(clocks, lambda: None, leap(clocks, by), lambda: None)
+    taken = metered(clocks, lambda: None, jump(clocks, by), lambda: None)
     elapsed = time.monotonic() - began
     assert all(0.05 < seconds(interval) < elapsed for interval in taken)
     assert 0.4 <= sum(map(seconds, taken)) <= elapsed
@@ -75,17 +75,17 @@ def test_a_clock_that_leaps_makes_no_interval_longer_or_shorter_and_none_that_ov
     )
 
 
-def test_after_a_suspension_intervals_go_on_from_the_new_time_of_day() -> None:
+def test_after_a_suspension_intervals_continue_from_the_new_time_of_day() -> None:
     clocks = Clocks()
-    before, after, last = metered(clocks, lambda: None, leap(clocks, timedelta(hours=8)))
+    before, after, last = metered(clocks, lambda: None, jump(clocks, timedelta(hours=8)))
     assert before.end == after.start
     assert after.end < NOON + timedelta(minutes=1)
     assert last.start == pytest.approx(NOON + timedelta(hours=8), abs=timedelta(minutes=1))
 
 
-def test_after_the_clock_was_set_back_intervals_go_on_from_where_the_last_ended() -> None:
+def test_after_the_clock_was_set_back_intervals_continue_from_the_last_end() -> None:
     clocks = Clocks()
-    taken = metered(clocks, leap(clocks, timedelta(hours=-2)), lambda: None, leap(clocks, timedelta(hours=3)))
+    taken = metered(clocks, jump(clocks, timedelta(hours=-2)), lambda: None, jump(clocks, timedelta(hours=3)))
     assert [later.start - earlier.end for earlier, later in pairwise(taken)] == [
         timedelta(0),
         timedelta(0),
@@ -93,7 +93,7 @@ def test_after_the_clock_was_set_back_intervals_go_on_from_where_the_last_ended(
     ]
 
 
-def test_a_leap_ends_the_running_interval_within_seconds() -> None:
+def test_a_clock_jump_ends_the_running_interval_within_seconds() -> None:
     clocks = Clocks()
     taken: list[EnergyInterval] = []
     with EnergyMeter(taken.append, cpu_power_w=40.0, ram_power_w=10.0, clock=clocks.wall):
@@ -106,7 +106,7 @@ def test_a_leap_ends_the_running_interval_within_seconds() -> None:
     assert before.end < NOON + timedelta(minutes=1)
 
 
-def test_a_process_that_stood_still_for_hours_hands_over_intervals_of_at_most_a_minute() -> None:
+def test_a_process_paused_for_hours_reports_intervals_of_at_most_a_minute() -> None:
     clocks = Clocks()
     taken = metered(clocks, lambda: clocks.freeze_process(28_801))
     assert max(map(seconds, taken)) <= 60
@@ -137,7 +137,7 @@ def test_the_default_longest_interval_is_closed_before_its_minute_is_over() -> N
     assert len(taken) == 2
 
 
-def test_what_is_not_handed_over_yet_is_told_at_any_time() -> None:
+def test_the_unreported_period_is_known_at_any_time() -> None:
     clocks, refused = Clocks(), [True]
     taken: list[EnergyInterval] = []
 
@@ -161,7 +161,7 @@ def test_what_is_not_handed_over_yet_is_told_at_any_time() -> None:
         assert meter.unreported_period().seconds < 1
 
 
-def test_a_drift_of_milliseconds_is_no_leap() -> None:
+def test_a_drift_of_milliseconds_is_not_a_jump() -> None:
     clocks = Clocks()
     timeline = Timeline(clocks.wall, clocks.monotonic)
     clocks.wall_ahead += timedelta(milliseconds=400)
