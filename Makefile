@@ -8,10 +8,14 @@ STAMP  := $(VENV)/.installed
 # Of the tests: one more than there are cores, since some always wait for a browser or a worker.
 PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
 
+# Tests that need no server, no browser and no process of their own.
+QUICK := tests/greencore/policy tests/greencore/carbon tests/greencore/energy tests/greencore/test_*.py \
+  tests/greencore/backprop/selection tests/greencore/training/data tests/runtime tests/docs/test_words.py
+
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve browser pooler test chaos malformed schemathesis images docs lint lock
+.PHONY: help setup run serve browser pooler check test chaos malformed schemathesis images docs lint lock
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "%-13s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +43,9 @@ pooler: ## PgBouncer for the tests of connection poolers: Debian's, where we may
 	    echo "SKIPPED: the tests of connection poolers need PgBouncer; on Debian and Ubuntu: sudo apt install pgbouncer" >&2; \
 	  fi
 
+check: lint ## for every save: lint and the quick tests, which start no server and no process
+	$(BIN)/python -m pytest -q -n $(PROCESSES) -m 'not gpu' $(QUICK)
+
 test: setup browser pooler ## the whole test suite
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
@@ -60,6 +67,7 @@ docs: setup ## the documents as a site in build/site; a dead link is an error
 lint: setup ## formatting, lint, words, types, and who may import whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python docs/words.py
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
