@@ -23,7 +23,11 @@ from api.access.rate_limits import RateLimiter
 from api.access.sessions import SessionCookies
 from api.access.sign_in import router as sign_in
 from api.assets import mount_assets
-from api.dashboard.router import router as dashboard
+from api.dashboard import grid as grid_page
+from api.dashboard import workers as workers_page
+from api.dashboard.jobs import job_page, list_page
+from api.dashboard.policies import editor_page
+from api.dashboard.submit import submit_page
 from api.datasets.contents import router as dataset_contents
 from api.datasets.endpoints import router as datasets
 from api.dependencies import AppContext
@@ -170,8 +174,10 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> FastAPI:
     problems.install_problem_handlers(app)
     of_jobs = (jobs, estimate, job_actions, event_stream, series, selection, checkpoints, artifacts)
     resources = (*of_jobs, datasets, dataset_contents, policies, models, zones, workers, webhooks, access)
-    for router in (*resources, health, metrics, dashboard, sign_in, reference):
+    for router in (*resources, health, metrics, sign_in, reference):
         app.include_router(router)
+    for page in (list_page, submit_page, job_page, editor_page, grid_page, workers_page):
+        app.include_router(page.router, include_in_schema=False)
     mount_assets(app)
     return app
 

@@ -1,1 +1,1 @@
-"""The pages for a browser, rendered on the server."""
+"""The dashboard's pages, rendered on the server."""

@@ -1,4 +1,4 @@
-"""The fields of a form, read from the JSON schema of the model that checks them, so that nothing is said twice."""
+"""Form fields, read from the JSON schema of the model that validates them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ from api.figures import format_number
 
 Schema = Mapping[str, Any]
 
-BEYOND_REACH = 1e6
+MAX_SHOWN_BOUND = 1e6
 
 
 @dataclass(frozen=True)
 class FormField:
-    """One input: its path in the body, and what the model says about it.
+    """One input: its path in the body, and what the model's schema says about it.
 
-    `step` is what an arrow key changes; `kinds` are the kinds of policy that have it, none where all do.
+    `step` is the increment of an arrow key; `kinds` lists the policy kinds that have it, empty where all do.
     """
 
     path: str
@@ -33,49 +33,49 @@ class FormField:
 
     @property
     def hint(self) -> str:
-        """What belongs in it: the description with the bounds."""
+        """Help text: the description and the bounds."""
         return "; ".join(part for part in (self.description, self.bounds) if part)
 
 
 def form_field(name: str, schema: Schema, *, path: str = "", required: bool = False) -> FormField:
-    """The field that a property's schema describes; one that may be null counts as the other type."""
+    """Return the field that a property's schema describes; a nullable one has its other type."""
     inner: Schema = next((part for part in schema.get("anyOf", ()) if part.get("type") != "null"), {})
-    said: dict[str, Any] = {**inner, **{key: value for key, value in schema.items() if key != "anyOf"}}
-    maximum = said.get("maximum", said.get("exclusiveMaximum"))
+    merged: dict[str, Any] = {**inner, **{key: value for key, value in schema.items() if key != "anyOf"}}
+    maximum = merged.get("maximum", merged.get("exclusiveMaximum"))
     return FormField(
         path=path or name,
         name=name,
-        type="choice" if "enum" in said else said.get("type", "string"),
-        description=said.get("description", ""),
-        bounds=_bounds(said),
-        choices=tuple(said.get("enum", ())),
-        minimum=said.get("minimum", said.get("exclusiveMinimum")),
+        type="choice" if "enum" in merged else merged.get("type", "string"),
+        description=merged.get("description", ""),
+        bounds=_format_bounds(merged),
+        choices=tuple(merged.get("enum", ())),
+        minimum=merged.get("minimum", merged.get("exclusiveMinimum")),
         maximum=maximum,
-        step="1" if said.get("type") == "integer" else _step(maximum, said.get("description", "")),
-        default=said.get("default"),
+        step="1" if merged.get("type") == "integer" else _step(maximum, merged.get("description", "")),
+        default=merged.get("default"),
         required=required,
     )
 
 
 def fields_of(schema: Schema, *, prefix: str = "") -> tuple[FormField, ...]:
-    """All properties of an object; paths begin with `prefix`."""
+    """Return the fields of all properties of an object; `prefix` comes before each path."""
     return tuple(
         form_field(name, property_, path=prefix + name, required=name in schema.get("required", ()))
         for name, property_ in schema["properties"].items()
     )
 
 
-def _bounds(said: Schema) -> str:
+def _format_bounds(schema: Schema) -> str:
     parts = [
-        f"{words} {format_number(float(said[key]))}"
+        f"{words} {format_number(float(schema[key]))}"
         for key, words in (
             ("minimum", "at least"),
             ("exclusiveMinimum", "above"),
             ("maximum", "at most"),
             ("exclusiveMaximum", "below"),
         )
-        # Of two lower bounds "above 0" says it all, and an upper one that nobody comes near says nothing.
-        if key in said and not (key == "minimum" and "exclusiveMinimum" in said) and said[key] < BEYOND_REACH
+        # "above 0" makes "at least" redundant, and a very large upper bound is not worth its place.
+        if key in schema and not (key == "minimum" and "exclusiveMinimum" in schema) and schema[key] < MAX_SHOWN_BOUND
     ]
     return ", ".join(parts)
 

@@ -1,4 +1,4 @@
-"""`/dashboard/grid`: the zones: what their power emits now and next, and when each is cleanest."""
+"""`/dashboard/grid`: each zone's carbon intensity now, its forecast, and its cleanest window."""
 
 from typing import Annotated, Literal
 
@@ -13,7 +13,7 @@ from api.intensity_bands import BANDS
 from api.templating import render_page
 from api.zones.endpoints import list_zones
 
-# Sources have something new every few minutes.
+# Sources publish new values every few minutes.
 GRID_POLL_SECONDS = 15
 WINDOW_HOURS = (1, 3, 6, 12)
 
@@ -26,10 +26,10 @@ def grid_page(
     context: AppContextDep,
     session: SessionDep,
     now: NowDep,
-    hours: Annotated[Literal["1", "3", "6", "12"], Query(description="How long the window is to be")] = "3",
+    hours: Annotated[Literal["1", "3", "6", "12"], Query(description="Length of the cleanest window in hours")] = "3",
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    """Renewed where a source has said something new, and every minute, since what is shown is of that minute."""
+    """Render the zones, cleanest first; the ETag changes with each reading and each minute, to which ages are shown."""
     minute = now.replace(second=0, microsecond=0)
     zones = list_zones(principal, context, session, now).data
     known = [zone.model_dump(mode="json", exclude={"age_seconds"}) for zone in zones]

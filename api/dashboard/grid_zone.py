@@ -1,4 +1,4 @@
-"""What the grid's page says of one zone: its intensity now, the hours ahead, and the cleanest window among them."""
+"""View of a zone on the grid page: its intensity now, the next 24 hours, and the cleanest window in them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ from runtime.settings import Settings
 from store.intensity.readings import GridRepository
 
 HOUR = timedelta(hours=1)
-AHEAD = timedelta(hours=24)
+HORIZON = timedelta(hours=24)
 LABEL_EVERY_HOURS = 6
-# So near to the edge a label would be cut off.
+# Share of the width at each edge where a label would be cut off.
 LABEL_MARGIN = 0.04
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One hour of the chart, its sides as shares of the chart's; None where nothing is expected of the hour."""
+    """One hour of the chart, placed and sized in shares of it; the intensity is None outside the forecast."""
 
     start: datetime
     end: datetime
@@ -37,7 +37,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class ZoneView:
-    """A zone as it is shown. `cleaner` is the share by which the window's mean lies below the intensity now."""
+    """A zone as shown; `cleaner` is the share by which the window's mean is below the intensity now."""
 
     zone: str
     country: str | None
@@ -53,16 +53,16 @@ class ZoneView:
 
     @classmethod
     def of(cls, known: ZoneOut, session: Session, settings: Settings, *, window_hours: float, now: datetime) -> Self:
-        """From the stored readings and the stored forecast, by the fallback chain that jobs are steered by."""
+        """Build the view from stored readings and forecast, by the fallback chain that decides a job's ρ."""
         grid = GridRepository(session)
         basis = grid.newest_basis(known.zone) or settings.basis(known.zone)
-        stored = grid.load_snapshot(known.zone, basis.signal, now, now + AHEAD, emission_factors=basis.emission_factors)
-        static = settings.static_mean(known.zone)
-        in_force, forecast = (
-            stored.resolve_intensity(now, stale_limit=settings.stale_limit, static=static),
-            stored.forecast_from(now),
+        stored = grid.load_snapshot(
+            known.zone, basis.signal, now, now + HORIZON, emission_factors=basis.emission_factors
         )
-        window = find_cleanest_window(forecast, start=now, end=now + AHEAD, hours=window_hours)
+        static = settings.static_mean(known.zone)
+        in_force = stored.resolve_intensity(now, stale_limit=settings.stale_limit, static=static)
+        forecast = stored.forecast_from(now)
+        window = find_cleanest_window(forecast, start=now, end=now + HORIZON, hours=window_hours)
         intensity = None if in_force is None else in_force.reading.gco2e_per_kwh
         return cls(
             zone=known.zone,
@@ -71,8 +71,8 @@ class ZoneView:
             forecast=ForecastOut.of(known.zone, known.signal, stored.forecast.readings),
             bars=_bars(forecast, now) if known.forecast else [],
             window=window if known.forecast else None,
-            window_left=0.0 if window is None else (window.start - now) / AHEAD,
-            window_width=window_hours * HOUR / AHEAD,
+            window_left=0.0 if window is None else (window.start - now) / HORIZON,
+            window_width=window_hours * HOUR / HORIZON,
             cleaner=1 - window.gco2e_per_kwh / intensity if window is not None and intensity else None,
             workers=known.workers,
             provider=known.provider,
@@ -80,43 +80,43 @@ class ZoneView:
 
     @property
     def values(self) -> list[float]:
-        """What is expected of the hours of which anything is, in gCO2e/kWh."""
+        """Forecast intensities of the hours that have one (gCO2e/kWh)."""
         return [bar.gco2e_per_kwh for bar in self.bars if bar.gco2e_per_kwh is not None]
 
 
 @dataclass(frozen=True)
 class Tick:
-    """A label of the time axis, at a share of its width."""
+    """A label of the time axis; `left` is a share of its width."""
 
     left: float
     label: str
 
 
 def ticks(now: datetime) -> list[Tick]:
-    """Every sixth hour of UTC in the time ahead."""
-    first = _hour(now) + HOUR
-    hours = [first + offset * HOUR for offset in range(round(AHEAD / HOUR))]
+    """Return a label for every sixth hour (UTC) of the next 24 hours."""
+    first = _full_hour(now) + HOUR
+    hours = [first + offset * HOUR for offset in range(round(HORIZON / HOUR))]
     labelled = [hour for hour in hours if hour.hour % LABEL_EVERY_HOURS == 0]
-    found = [Tick((hour - now) / AHEAD, f"{hour:%H:%M}") for hour in labelled]
+    found = [Tick((hour - now) / HORIZON, f"{hour:%H:%M}") for hour in labelled]
     return [tick for tick in found if LABEL_MARGIN <= tick.left <= 1 - LABEL_MARGIN]
 
 
 def country_name(settings: Settings, zone: str) -> str | None:
-    """The name of the country in which a zone lies, by what its source says; None where that names none."""
+    """Return the name of a zone's country by its static mean; None where that names none."""
     mean = settings.static_mean(zone)
     code = "" if mean is None else mean.country
     country = pycountry.countries.get(alpha_2=code) or pycountry.countries.get(alpha_3=code)
     return None if country is None else str(country.name)
 
 
-def _hour(time: datetime) -> datetime:
+def _full_hour(time: datetime) -> datetime:
     return time.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
 
 def _bars(forecast: IntensitySeries, now: datetime) -> list[Bar]:
-    """The rest of this hour, and the hours up to the end of what is looked at."""
-    first, end = _hour(now), now + AHEAD
-    edges = [now, *(first + offset * HOUR for offset in range(1, round(AHEAD / HOUR) + 1)), end]
+    """Return a bar for the rest of this hour, and one for each hour up to the horizon."""
+    first, end = _full_hour(now), now + HORIZON
+    edges = [now, *(first + offset * HOUR for offset in range(1, round(HORIZON / HOUR) + 1)), end]
     spans = [(start, until) for start, until in pairwise(edges) if start < until]
     means = [forecast.mean(start, until) if len(forecast) else None for start, until in spans]
     known = [mean if mean is not None and mean.covered_share > 0 else None for mean in means]
@@ -125,8 +125,8 @@ def _bars(forecast: IntensitySeries, now: datetime) -> list[Bar]:
         Bar(
             start=start,
             end=until,
-            left=(start - now) / AHEAD,
-            width=(until - start) / AHEAD,
+            left=(start - now) / HORIZON,
+            width=(until - start) / HORIZON,
             gco2e_per_kwh=None if mean is None else mean.gco2e_per_kwh,
             height=mean.gco2e_per_kwh / highest if mean is not None else 0.0,
             sources=mean.sources if mean is not None else (),

@@ -1,4 +1,4 @@
-"""`/dashboard/workers`: what runs where."""
+"""`/dashboard/workers`: the service's processes, and the jobs that they hold."""
 
 from datetime import timedelta
 
@@ -15,9 +15,9 @@ from api.workers.schemas import WorkerOut
 from store.accounting.energy_totals import idle_energy_by_zone
 from store.repositories.workers import WorkerRepository
 
-# Training workers first, and among them those that are at it.
-ORDER = {"train": 0, "prepare": 1, "scheduler": 2}
-STATES = {"busy": 0, "idle": 1, "running": 1, "lost": 2}
+# Training workers first, busy ones before idle ones.
+ROLE_ORDER = {"train": 0, "prepare": 1, "scheduler": 2}
+STATE_ORDER = {"busy": 0, "idle": 1, "running": 1, "lost": 2}
 
 router = APIRouter()
 
@@ -30,7 +30,7 @@ def workers_page(
     now: NowDep,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    """Those that are alive, and those that were lost within the last hour, each with what it is at."""
+    """Render live workers and those lost within the last hour, each with its job."""
     alive_since = now - timedelta(seconds=context.settings.lease_seconds)
     idle_kwh = idle_energy_by_zone(session)
     seen = WorkerRepository(session).list_with_jobs(since=alive_since - LOST_WORKER_SHOWN_FOR)
@@ -43,7 +43,7 @@ def workers_page(
     tag = page_etag(principal, shown, [(job.id, job.revision) for job in held])
     if matches_etag(if_none_match, tag):
         return not_modified_response(tag)
-    workers.sort(key=lambda worker: (ORDER[worker.role], STATES[worker.state], worker.id))
+    workers.sort(key=lambda worker: (ROLE_ORDER[worker.role], STATE_ORDER[worker.state], worker.id))
     rendered = render_page(
         "workers.html",
         title="Workers",

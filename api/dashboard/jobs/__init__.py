@@ -1,1 +1,1 @@
-"""The pages of jobs: the list, and one job."""
+"""Pages of jobs: the list, and one job."""

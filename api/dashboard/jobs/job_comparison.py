@@ -1,8 +1,7 @@
-"""What a job was expected to take when it began, beside what was metered: of its epochs, once it has succeeded."""
+"""Comparison of a succeeded job's predicted cost with what its epochs were metered at."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 
 from sqlalchemy.orm import Session
 
@@ -11,12 +10,10 @@ from store.lifecycle.status import JobStatus
 from store.repositories.jobs import JobRepository
 from store.tables import Job
 
-HOUR = timedelta(hours=1)
-
 
 @dataclass(frozen=True)
 class ComparedFigure:
-    """One figure: expected with its bounds, and metered; either is None where it is not known."""
+    """One figure, predicted with its bounds and metered; either is None where it is unknown."""
 
     name: str
     unit: str
@@ -25,7 +22,7 @@ class ComparedFigure:
 
     @property
     def off_by(self) -> float | None:
-        """How much more was metered than was expected, as a share of that; below 0 where it was less."""
+        """Relative error, metered / expected - 1: below 0 where less was metered."""
         if self.expected is None or self.metered is None or not self.expected.expected:
             return None
         return self.metered / self.expected.expected - 1
@@ -33,14 +30,14 @@ class ComparedFigure:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The figures, and what the expectation rests on."""
+    """Compared figures, and the prediction that they come from."""
 
     figures: Sequence[ComparedFigure]
     predicted_cost: PredictedCost
 
 
 def compare_with_prediction(session: Session, job: Job, *, pue: float) -> Comparison | None:
-    """None for a job that has not succeeded, and where nothing told beforehand what it would take."""
+    """Return the comparison; None for a job that has not succeeded or has no prediction."""
     if job.status is not JobStatus.SUCCEEDED:
         return None
     expected = predict_cost(session, job, pue=pue)

@@ -1,4 +1,4 @@
-"""`/dashboard/jobs/{id}`: one job with its epochs, its history and its result."""
+"""`/dashboard/jobs/{id}`: one job with its epochs, events and result."""
 
 from datetime import datetime
 
@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 
 from api.access.principal import PrincipalDep
 from api.dashboard.jobs.job_comparison import compare_with_prediction
-from api.dashboard.jobs.job_surroundings import conditions_tag, load_conditions
+from api.dashboard.jobs.job_conditions import conditions_tag, load_conditions
 from api.dashboard.jobs.job_tables import epoch_rows, event_rows, newest_epoch
 from api.dashboard.jobs.job_tables import router as rows_router
 from api.dashboard.page_tags import POLL_SECONDS, page_etag, with_etag
@@ -37,7 +37,7 @@ def job_page(
     now: NowDep,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    """It renews itself until the job has ended."""
+    """Render a job's page, which polls until the job is over."""
     repository = JobRepository(session)
     conditions = conditions_tag(session, context.settings, row, now=now)
     running_seconds = _running_seconds(row, now)
@@ -71,7 +71,7 @@ def job_page(
 
 
 def _running_seconds(job: Job, now: datetime) -> float | None:
-    """From the first start to the end; until then in whole minutes, since each change of it renders the page again."""
+    """Seconds from the first start to the end; whole minutes until then, as each change renders the page again."""
     if job.started_at is None:
         return None
     seconds = ((job.finished_at or now) - job.started_at).total_seconds()
@@ -79,7 +79,7 @@ def _running_seconds(job: Job, now: datetime) -> float | None:
 
 
 def _mean_intensity(job: JobOut) -> float | None:
-    """What each kWh that the site drew has emitted; None while part of the energy has no price."""
+    """Mean emissions of a kWh that the site drew (gCO2e/kWh); None while part of the energy is unpriced."""
     basis = job.emissions_basis
     if basis is None or basis.unpriced_kwh or not job.energy_kwh:
         return None
@@ -87,5 +87,5 @@ def _mean_intensity(job: JobOut) -> float | None:
 
 
 def _tracker_difference(job: Job) -> float | None:
-    """Only once a job is over: the total of an attempt comes with its end."""
+    """Relative difference from CodeCarbon's total; None before the end, when an attempt's total arrives."""
     return tracker_difference(job.energy_kwh, job.tracker_kwh) if job.status in FINAL else None

@@ -1,4 +1,4 @@
-"""The rows of a job's two long tables, newest first: its epochs, and what happened to it; and pages of older ones."""
+"""Rows of a job's epoch and event tables, newest first, and the pages of older rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ router = APIRouter()
 
 @dataclass(frozen=True)
 class EventRow:
-    """An event, and what it says in words."""
+    """An event with its sentence."""
 
     event: EventOut
     sentence: str
@@ -34,19 +34,19 @@ class EventRow:
 
 @dataclass(frozen=True)
 class RowPage:
-    """Some rows newest first; `older` is where to go on, None where there are none."""
+    """Rows, newest first; `older` is the cursor of the next page, None on the last."""
 
     data: Sequence[Any]
     older: int | None
 
 
 def newest_epoch(job: Job) -> int:
-    """The number of the epoch that runs, or would be next."""
+    """Return the number of the running epoch, or of the next."""
     return job.epochs_done + 1
 
 
 def epoch_rows(session: Session, job_id: str, *, before: int) -> RowPage:
-    """Epochs with numbers below `before`, which count from 1 without a gap."""
+    """Return the epochs numbered below `before`; numbers count from 1 without a gap."""
     repository = JobRepository(session)
     page = repository.epoch_page(job_id, limit=ROWS, after=max(0, before - 1 - ROWS))
     shown = [epoch for epoch in reversed(page.data) if epoch.number < before]
@@ -56,7 +56,7 @@ def epoch_rows(session: Session, job_id: str, *, before: int) -> RowPage:
 
 
 def event_rows(session: Session, job_id: str, *, before: int | None = None) -> RowPage:
-    """Events with ids below `before`; the newest without it."""
+    """Return the events with ids below `before`; the newest without it."""
     page = JobRepository(session).events(job_id, limit=ROWS, after=before)
     rows = [EventRow(EventOut.of(event), describe_event(event.type, event.data)) for event in page.data]
     return RowPage(rows, rows[-1].event.id if page.has_more else None)
@@ -69,7 +69,7 @@ def older_epochs(
     session: SessionDep,
     after: Annotated[int | None, Query(ge=1, lt=2**31)] = None,
 ) -> HTMLResponse:
-    """Those before number `after`; the newest without it."""
+    """Render the epochs before number `after`; the newest without it."""
     return _page(session, principal, row, "epochs", epoch_rows(session, row.id, before=after or newest_epoch(row) + 1))
 
 
@@ -80,7 +80,7 @@ def older_events(
     session: SessionDep,
     after: Annotated[int | None, Query(ge=1, lt=2**63)] = None,
 ) -> HTMLResponse:
-    """Those before the id `after`; the newest without it."""
+    """Render the events before id `after`; the newest without it."""
     return _page(session, principal, row, "events", event_rows(session, row.id, before=after))
 
 

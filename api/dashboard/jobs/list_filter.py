@@ -1,4 +1,4 @@
-"""What the jobs page is asked to show: read from its URL, and written into the links that lead on."""
+"""Filter of the jobs page: read from the URL, and written into links."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -9,13 +9,13 @@ from api.jobs.endpoints import METADATA_FILTER
 from store.lifecycle.status import JobStatus
 from store.repositories.jobs import JobFilter
 
-# What the form calls its field for one more `key=value`; without scripts it is sent as it is.
+# Name of the form's field for one more `key=value`, which is sent unchanged without scripts.
 LABEL_FIELD = "metadata"
 
 
 @dataclass(frozen=True)
 class JobsFilter:
-    """Which jobs are shown: those that meet all that is given, and are older than the job `after`."""
+    """Jobs to show: those that match every field given and are older than the job `after`."""
 
     status: JobStatus | None = None
     zone: str | None = None
@@ -27,7 +27,7 @@ class JobsFilter:
         return bool(self.status or self.zone or self.labels)
 
     def to_store(self, *, owner: str | None) -> JobFilter:
-        """As the store takes it; `owner` cuts it to what is theirs."""
+        """Return the store's filter; `owner` limits it to that owner's jobs."""
         return JobFilter(after=self.after, owner=owner, status=self.status, zone=self.zone, labels=self.labels)
 
     @property
@@ -42,7 +42,7 @@ class JobsFilter:
         return f"/?{urlencode(given)}" if given else "/"
 
     def status_link(self, status: JobStatus) -> str:
-        """The link to all jobs that stand there."""
+        """Return the link to all jobs of a status."""
         return JobsFilter(status=status).link
 
     def older_link(self, job_id: str) -> str:
@@ -50,12 +50,12 @@ class JobsFilter:
 
     @property
     def newest_link(self) -> str:
-        """The link to the first page."""
+        """Link to the first page."""
         return replace(self, after=None).link
 
     @property
     def conditions(self) -> list[tuple[str, str]]:
-        """What is given, in words, each with the link that leaves it out."""
+        """Conditions in words, each with the link that removes it."""
         first = replace(self, after=None)
         return [
             *([(f"status {self.status.value}", replace(first, status=None).link)] if self.status else []),
@@ -69,7 +69,7 @@ class JobsFilter:
 
 @dataclass(frozen=True)
 class ParsedFilter:
-    """A filter as it was read, what was wrong in it, and whether its URL is another than the filter's own."""
+    """A filter, the errors in its URL, and whether that URL differs from the filter's link."""
 
     filter: JobsFilter
     errors: list[FieldProblem]
@@ -77,7 +77,7 @@ class ParsedFilter:
 
 
 def read_filter(parameters: Iterable[tuple[str, str]]) -> ParsedFilter:
-    """The filter that a query string holds. What is empty is not asked for, what is unknown is passed over."""
+    """Return the filter in a query string; empty values and unknown names are ignored."""
     status, zone, after, label = None, None, None, ""
     labels: dict[str, str] = {}
     errors: list[FieldProblem] = []
@@ -85,7 +85,7 @@ def read_filter(parameters: Iterable[tuple[str, str]]) -> ParsedFilter:
     for name, value in parameters:
         match = METADATA_FILTER.fullmatch(name)
         if "\0" in name + value:
-            errors.append(FieldProblem(field=name.split("\0")[0], message="the character NUL occurs in no job"))
+            errors.append(FieldProblem(field=name.split("\0")[0], message="the character NUL is not allowed"))
         elif match:
             labels[match[1]] = value
         elif name in ("status", "zone", "after", LABEL_FIELD) and not value.strip():

@@ -1,4 +1,4 @@
-"""`/`: the jobs, newest first, those that a filter in the URL leaves."""
+"""`/`: the jobs that match the URL's filter, newest first."""
 
 from datetime import datetime
 from http import HTTPStatus
@@ -26,7 +26,7 @@ from store.repositories.open_jobs import MAX_COUNT, count_open_jobs
 from store.tables import IntensityReading
 
 JOBS_ON_A_PAGE = 50
-IDLE_POLL_SECONDS = 20  # where all jobs shown are over: new ones come, and prices become final
+IDLE_POLL_SECONDS = 20  # where all jobs shown are over: new ones are submitted, and emissions are settled
 
 router = APIRouter()
 
@@ -40,7 +40,7 @@ def jobs_page(
     now: NowDep,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    """It renews itself, more rarely where all jobs shown are over."""
+    """Render the jobs; the page polls less often where all of them are over."""
     asked = read_filter(request.query_params.multi_items())
     if asked.errors and not prefers_html(request):
         raise invalid_fields(asked.errors)
@@ -94,6 +94,6 @@ def jobs_page(
 
 
 def _readings(session: Session, context: AppContext, now: datetime) -> dict[str, IntensityReading]:
-    """The newest reading of each zone; one that is too old to decide by is none."""
+    """Return the newest reading of each zone that has one within the stale limit."""
     found = newest_readings(session, [*sorted(context.settings.zones), UNKNOWN_ZONE], at=now)
     return {zone: found[zone] for zone in sorted(found) if found[zone].end + context.settings.stale_limit >= now}

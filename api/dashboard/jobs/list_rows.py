@@ -1,4 +1,4 @@
-"""A job as a row of the jobs page: the words and the small curve that its figures become."""
+"""Rows of the jobs page: each job's figures as text, with a small loss curve."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from store.lifecycle.status import FINAL, HELD_BY_A_WORKER
 from store.tables import IntensityReading
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-# Of the curve, in the units of its own picture; a line at the edge would be cut in half.
+# Of the curve, in its SVG's units; a line on the edge would be cut in half.
 WIDTH, HEIGHT, MARGIN = 96, 24, 2
 
 
 @dataclass(frozen=True)
 class LossCurve:
-    """Losses as the points of an SVG polyline, with the first and the last of them."""
+    """Losses as the points of an SVG polyline, with its end point and the first and last loss."""
 
     points: str
     end: tuple[float, float]
@@ -25,7 +25,7 @@ class LossCurve:
 
     @classmethod
     def of(cls, losses: Sequence[float]) -> "LossCurve":
-        """At least two losses, evenly spread."""
+        """Build the curve of at least two losses, evenly spaced."""
         low, high = min(losses), max(losses)
         places = [
             (
@@ -39,7 +39,7 @@ class LossCurve:
 
 @dataclass(frozen=True)
 class JobRow:
-    """`intensity` is the newest reading of the zone, `curve` there once two steps have been taken."""
+    """A job; `intensity` is its zone's newest reading, `curve` is None before the second step."""
 
     job: JobOut
     now: datetime
@@ -48,7 +48,7 @@ class JobRow:
 
     @property
     def short_id(self) -> str:
-        """The end of the id, in which jobs of one day differ."""
+        """End of the id, in which jobs of one day differ."""
         return f"job_…{self.job.id[-8:]}"
 
     @property
@@ -61,7 +61,7 @@ class JobRow:
 
     @property
     def epochs(self) -> str:
-        """The epoch that runs, else how many are done."""
+        """Number of the running epoch, else of those done."""
         progress = self.job.progress
         if self.job.status in HELD_BY_A_WORKER and progress.epochs_done < progress.epochs:
             return f"epoch {progress.epochs_done + 1} of {progress.epochs}"
@@ -73,7 +73,7 @@ class JobRow:
 
     @property
     def expected(self) -> tuple[str, str] | None:
-        """When it is expected to be over, and between which times."""
+        """Expected end, and its earliest and latest time."""
         eta = self.job.eta
         if eta is None or self.is_over:
             return None
@@ -82,9 +82,9 @@ class JobRow:
 
 @dataclass(frozen=True)
 class Totals:
-    """What the rows add up to; `estimated` where part of it is, `unpriced_kwh` what the emissions lack.
+    """Sums over the rows; `estimated` where part of one is an estimate.
 
-    `known_gco2e` is None where no part of the energy has a price.
+    The emissions lack those of `unpriced_kwh`; `known_gco2e` is None where no energy has a price.
     """
 
     energy_kwh: float
@@ -112,7 +112,7 @@ def build_rows(
     *,
     now: datetime,
 ) -> list[JobRow]:
-    """Jobs in their order, with the readings of their zones and their losses by id."""
+    """Return a row for each job, in order; `readings` are by zone, `losses` by job id."""
     return [
         JobRow(job, now, readings.get(job.zone or ""), LossCurve.of(losses[job.id]) if job.id in losses else None)
         for job in jobs
@@ -120,14 +120,14 @@ def build_rows(
 
 
 def format_minute(time: datetime, now: datetime) -> str:
-    """A time to the minute, in UTC, which the page says once; with its year where that is not the present one."""
+    """Format a time (UTC) to the minute; with the year where it is not the current one."""
     utc = time.astimezone(UTC)
     year = "" if utc.year == now.year else f"{utc.year} "
     return f"{utc.day} {MONTHS[utc.month - 1]} {year}{utc:%H:%M}"
 
 
 def _span(eta: EtaOut, now: datetime) -> str:
-    """From the earliest to the latest, without the day where all of it is the day of the expected end."""
+    """Format the earliest and latest end, without dates where both are on the day of the expected end."""
     ends = (eta.earliest, eta.latest)
     one_day = {end.astimezone(UTC).date() for end in (*ends, eta.finishes_at)}
     return " – ".join(f"{end.astimezone(UTC):%H:%M}" if len(one_day) == 1 else format_minute(end, now) for end in ends)

@@ -1,1 +1,1 @@
-"""The pages of policies: the editor and its curve."""
+"""Pages of policies: the list, the editor and its curve."""

@@ -1,4 +1,4 @@
-"""`/dashboard/policies`: the policies, and for operators the editor, with what an edit would change."""
+"""`/dashboard/policies`: the list, and a page for each policy, with the editor for operators."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -29,10 +29,10 @@ from store.intensity.readings import GridRepository
 from store.repositories.policies import PolicyRepository
 from store.tables import Policy
 
-# The simulated run; all of it can be changed on the page.
+# Initial values of the simulated run's fields.
 RUN_VALUES = {"work_hours": 8, "epochs": 8, "deadline_hours": 24, "power_w": 300, "forecast": "own"}
 MAX_SHOWN = 500
-# Days of stored readings that a backtest goes over: 90 of them take 0.1 to 0.5 s.
+# Days of stored readings that a backtest covers: 90 take 0.1 to 0.5 s.
 HISTORY_DAYS = (7, 30, 90, 365)
 DEFAULT_HISTORY_DAYS = 90
 FORM = policy_form()
@@ -44,7 +44,7 @@ router.include_router(policy_curve.router)
 
 @router.get("/dashboard/policies")
 def policies_page(principal: PrincipalDep, session: SessionDep, if_none_match: IfNoneMatch = None) -> Response:
-    """The newest version of each, by name."""
+    """Render the newest version of each policy, by name."""
     stored = PolicyRepository(session).page(limit=MAX_SHOWN).data
     tag = page_etag(principal, [(policy.name, policy.version, policy.created_at.isoformat()) for policy in stored])
     if matches_etag(if_none_match, tag):
@@ -61,13 +61,13 @@ def policies_page(principal: PrincipalDep, session: SessionDep, if_none_match: I
 
 @router.get("/dashboard/new-policy")
 def new_policy_page(operator: OperatorDep, context: AppContextDep, session: SessionDep) -> HTMLResponse:
-    """The editor with an example in it."""
+    """Render the editor with an example policy."""
     return _editor("New policy", operator, context, session, stored=None)
 
 
 @router.get("/dashboard/policies/{name}")
 def policy_page(name: str, principal: PrincipalDep, context: AppContextDep, session: SessionDep) -> HTMLResponse:
-    """The editor for operators, and what they have written for everybody else."""
+    """Render a policy: in the editor for operators, as text for users."""
     stored = PolicyRepository(session).latest(name)
     if stored is None:
         raise Problem(HTTPStatus.NOT_FOUND, f"there is no policy named {name!r}")
@@ -107,7 +107,7 @@ def _zones_with_history(context: AppContext, session: Session) -> list[str]:
 
 
 def _in_order(body: Mapping[str, Any]) -> dict[str, Any]:
-    """As people write it: the kind, what is its own, and last what all kinds have; the database has its own order."""
+    """Order the keys, which the database does not keep: kind, fields of the kind, fields of all kinds."""
     last = ("gate", "smoothing", "on_missing")
     own = [key for key in body if key != "kind" and key not in last]
     return {key: body[key] for key in ("kind", *own, *last) if key in body}

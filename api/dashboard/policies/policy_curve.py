@@ -1,4 +1,4 @@
-"""`/dashboard/policies/curve`: ρ over the intensity, by the very code that decides it for a run."""
+"""`/dashboard/policies/curve`: ρ over the intensity, computed by the code that decides it for a job."""
 
 import math
 from dataclasses import replace
@@ -31,9 +31,9 @@ from store.intensity.readings import GridRepository
 
 SHOWN_GCO2E_PER_KWH = 700.0
 MAX_SHOWN_GCO2E_PER_KWH = 5000.0
-MARGIN = 1.15  # beyond the policy's highest bound
+MARGIN = 1.15  # length of the axis over the policy's highest bound
 POINTS = 701
-# Ranks are looked up reading by reading, and plans made anew, for each point.
+# Fewer for policies that rank all readings, or plan the whole run, at each point.
 POINTS_OF_RANKS_AND_PLANS = 71
 MAX_RANKED_READINGS = 2_000
 
@@ -41,7 +41,7 @@ router = APIRouter()
 
 
 class PointNow(BaseModel):
-    """What an epoch would get that began now."""
+    """Decision for an epoch that would start now."""
 
     gco2e_per_kwh: float
     rho: float | None
@@ -49,12 +49,12 @@ class PointNow(BaseModel):
 
 
 class CurveOut(BaseModel):
-    """ρ at each intensity; null where the run would end rather than begin an epoch."""
+    """ρ at each intensity; null where the run would end instead of starting an epoch."""
 
     gco2e_per_kwh: list[float]
     rho: list[float | None]
-    basis: str = Field(description="What the curve rests on, in words; why there is none where the lists are empty")
-    without_intensity: str = Field(description="What happens while no intensity is known")
+    basis: str = Field(description="What the curve is based on; why there is none where the lists are empty")
+    without_intensity: str = Field(description="Decision while no intensity is known")
     pause_above: float | None
     resume_below: float | None
     now: PointNow | None
@@ -64,9 +64,9 @@ class CurveOut(BaseModel):
 def policy_curve(
     request: SimulationRequest, principal: PrincipalDep, context: AppContextDep, session: SessionDep, now: NowDep
 ) -> CurveOut:
-    """Takes what a simulation takes, and faults of the policy are told likewise."""
+    """Return the policy's curve; takes a simulation's body, and reports a policy's errors as a simulation does."""
     policy = resolve_policy(request.policy, session)
-    known = None if request.zone is None else _in_force(request.zone, context, session, now)
+    known = None if request.zone is None else _resolve_intensity(request.zone, context, session, now)
     window = _percentile_window(policy, request.zone, session, now)
     template = PolicyContext(
         now=now,
@@ -76,20 +76,20 @@ def policy_curve(
         epoch_hours=request.work_hours / request.epochs,
         epoch_kwh=request.work_hours / request.epochs * request.power_w / 1000,
     )
-    drawn = not isinstance(policy, Percentile) or len(window) > 0  # with no past to rank in, nothing is known
+    drawn = not isinstance(policy, Percentile) or len(window) > 0  # there is no rank among no readings
     points = _points(policy) if drawn else []
     return CurveOut(
         gco2e_per_kwh=points,
         rho=[_rho(policy, template, _synthetic_reading(intensity, now)) for intensity in points],
-        basis=_basis(policy, request, window),
-        without_intensity=_without_intensity(policy, template),
+        basis=_describe_basis(policy, template),
+        without_intensity=_describe_without_intensity(policy, template),
         pause_above=policy.gate.pause_above,
         resume_below=policy.gate.resume_below,
         now=_current_point(policy, template, known) if drawn and known is not None else None,
     )
 
 
-def _in_force(zone: str, context: AppContext, session: Session, now: datetime) -> ResolvedIntensity | None:
+def _resolve_intensity(zone: str, context: AppContext, session: Session, now: datetime) -> ResolvedIntensity | None:
     grid = GridRepository(session)
     signal = grid.newest_signal(zone)
     if signal is None:
@@ -101,7 +101,7 @@ def _in_force(zone: str, context: AppContext, session: Session, now: datetime) -
 
 
 def _percentile_window(policy: Policy, zone: str | None, session: Session, now: datetime) -> IntensitySeries:
-    """The past that `percentile` ranks in; the newest part of one that is too long to be ranked at every point."""
+    """Return the readings that `percentile` ranks among; the newest of more than can be ranked at each point."""
     grid = GridRepository(session)
     signal = None if zone is None else grid.newest_signal(zone)
     if not isinstance(policy, Percentile) or zone is None or signal is None:
@@ -123,7 +123,7 @@ def _points(policy: Policy) -> list[float]:
 
 
 def _synthetic_reading(intensity: float, now: datetime) -> Reading:
-    """A reading made up for one point of the curve."""
+    """Return a reading with the intensity of one point of the curve."""
     return Reading(
         zone="any", start=now, end=now + timedelta(hours=1), gco2e_per_kwh=intensity, source="curve", fetched_at=now
     )
@@ -143,33 +143,32 @@ def _current_point(policy: Policy, template: PolicyContext, known: ResolvedInten
     )
 
 
-def _basis(policy: Policy, request: SimulationRequest, window: IntensitySeries) -> str:
-    epoch = f"{format_number(request.work_hours / request.epochs * request.power_w / 1000)} kWh an epoch at ρ = 1"
+def _describe_basis(policy: Policy, template: PolicyContext) -> str:
+    epoch = f"{format_number(template.epoch_kwh)} kWh an epoch at ρ = 1"
+    window = template.window
     if isinstance(policy, Budget):
         return (
-            f"ρ depends on the course of the run: on what is spent and on the forecast. Drawn is the first of "
-            f"{request.epochs} epochs, at {epoch}, were the grid to stay at this intensity for the whole run; "
-            "no line is drawn where the budget does not last for it"
+            "ρ depends on the run's emissions so far and on the forecast. Drawn is the first of "
+            f"{template.epochs_left} epochs, at {epoch}, with the grid at this intensity for the whole run; "
+            "there is no line where the budget does not suffice for it"
         )
     if isinstance(policy, Price):
         return (
-            "ρ depends on the course of the run: on what an epoch takes off the loss. Drawn is the first epoch, at "
-            f"{epoch}, with the loss per epoch that is assumed until one is measured"
+            "ρ depends on how much an epoch reduces the loss. Drawn is the first epoch, at "
+            f"{epoch}, with the reduction per epoch that is assumed until one is measured"
         )
     if isinstance(policy, Percentile):
         if not len(window):
-            return "ρ depends on the zone's past, and nothing is stored of it: no curve can be drawn"
+            return "ρ depends on the zone's stored readings, of which there are none: no curve can be drawn"
         first, last = window.readings[0].start, window.readings[-1].end
         hours = (last - first) / timedelta(hours=1)
-        return (
-            f"ρ depends on the zone's past: ranked among {len(window)} readings of the last {format_number(hours, 3)} h"
-        )
+        return f"ρ depends on the rank among {len(window)} readings of the last {format_number(hours, 3)} h"
     smoothing = policy.smoothing
-    calm = smoothing.deadband > 0 or smoothing.min_epochs > 1 or smoothing.max_change < 1
-    return "It holds at a run's first epoch; later ones are smoothed" if calm else "It holds at every epoch"
+    smoothed = smoothing.deadband > 0 or smoothing.min_epochs > 1 or smoothing.max_change < 1
+    return "Applies to a run's first epoch; later ones are smoothed" if smoothed else "Applies to every epoch"
 
 
-def _without_intensity(policy: Policy, template: PolicyContext) -> str:
+def _describe_without_intensity(policy: Policy, template: PolicyContext) -> str:
     try:
         return decide_rho(policy, replace(template, window=IntensitySeries())).reason
     except IntensityMissing as error:

@@ -1,4 +1,4 @@
-"""The form of a policy: its kinds, and the fields of each, as `greencore.policy` defines them."""
+"""Form of the policy editor: the kinds and their fields, from the schemas of `greencore.policy`."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +10,7 @@ from api.policies.simulation_request import SimulationRequest
 from greencore.policy import PolicyBody
 from greencore.policy.models import POLICY_KINDS
 
-# Where a new policy begins, and what a kind that is chosen puts into fields that are empty.
+# Initial policy of the editor, and the values that choosing a kind puts into empty fields.
 EXAMPLES: dict[str, dict[str, Any]] = {
     "constant": {"kind": "constant", "rho": 0.7},
     "steps": {
@@ -28,7 +28,7 @@ COMMON = ("kind", "on_missing", "gate", "smoothing", "steps")
 
 @dataclass(frozen=True)
 class PolicyKind:
-    """A kind of policy, and what it does in a sentence."""
+    """A kind of policy, and its description."""
 
     name: str
     description: str
@@ -36,7 +36,7 @@ class PolicyKind:
 
 @dataclass(frozen=True)
 class PolicySection:
-    """An object within a policy. `absent` is what holds where it is left out as a whole."""
+    """An object within a policy; `absent` are its values where it is left out."""
 
     path: str
     description: str
@@ -46,7 +46,7 @@ class PolicySection:
 
 @dataclass(frozen=True)
 class PolicyForm:
-    """Everything that the editor lets one set."""
+    """All fields of the editor."""
 
     kinds: tuple[PolicyKind, ...]
     fields: tuple[FormField, ...]
@@ -58,7 +58,7 @@ class PolicyForm:
 
 
 def policy_form() -> PolicyForm:
-    """As the schema has it: a field that several kinds define alike is one field of the form."""
+    """Build the form from the schema; a field that several kinds define alike appears once."""
     schema = TypeAdapter(PolicyBody).json_schema()
     parts = {definition["title"].lower(): definition for definition in schema["$defs"].values()}
     fields: dict[tuple[str, str], FormField] = {}
@@ -70,7 +70,7 @@ def policy_form() -> PolicyForm:
     properties = parts[POLICY_KINDS[0]]["properties"]
     [rho] = fields_of(parts["fixedrho"], prefix="on_missing.")
     return PolicyForm(
-        kinds=tuple(PolicyKind(kind, _sentence(parts[kind])) for kind in POLICY_KINDS),
+        kinds=tuple(PolicyKind(kind, _description(parts[kind])) for kind in POLICY_KINDS),
         fields=tuple(sorted(fields.values(), key=lambda field: field.name.startswith("rho_"))),
         step=fields_of(parts["step"]),
         gate=_section("gate", parts["gate"], properties["gate"]),
@@ -81,20 +81,20 @@ def policy_form() -> PolicyForm:
 
 
 def run_fields() -> tuple[FormField, ...]:
-    """What is asked about the run of a backtest."""
+    """Return the fields of a backtest's run."""
     schema = SimulationRequest.model_json_schema(by_alias=True)
     return tuple(form_field(name, schema["properties"][name], required=name in schema["required"]) for name in RUN)
 
 
 def _section(path: str, schema: Schema, property_: Schema) -> PolicySection:
-    return PolicySection(path, _sentence(schema), fields_of(schema, prefix=f"{path}."), property_["default"])
+    return PolicySection(path, _description(schema), fields_of(schema, prefix=f"{path}."), property_["default"])
 
 
 def _on_missing(schema: Schema) -> FormField:
-    """A choice of its rules, and "rho" for the object that fixes one."""
+    """Return the choice of the named rules, with "rho" for the object that fixes one."""
     rules = next(part["enum"] for part in schema["oneOf"] if "enum" in part)
     return form_field("on_missing", {"enum": [*rules, "rho"], "default": schema["default"]})
 
 
-def _sentence(schema: Schema) -> str:
+def _description(schema: Schema) -> str:
     return " ".join(str(schema["description"]).split())

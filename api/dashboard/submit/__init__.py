@@ -1,1 +1,1 @@
-"""The page that submits a job."""
+"""Page that submits a job."""

@@ -1,4 +1,4 @@
-"""What the form of a new job lets one choose from: the datasets, policies and zones that there are."""
+"""Choices of the new-job form: datasets, policies and zones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,22 +19,22 @@ from store.tables import Dataset
 
 DATASETS_SHOWN = 200
 MAX_POLICIES = 500
-# The choices beside the names of stored policies, which are neither empty nor have braces.
+# Choices besides the names of stored policies, which are not empty and have no braces.
 DEFAULT_CHOICE, INLINE_CHOICE = "", "{}"
 
 
 @dataclass(frozen=True)
 class PolicyOption:
-    """A stored policy, and what it does in words."""
+    """A stored policy, and its description."""
 
     name: str
     version: int
-    words: str
+    description: str
 
 
 @dataclass(frozen=True)
 class ZoneOption:
-    """A zone with its intensity in force; None where nothing is known of it."""
+    """A zone with the intensity in force, None where it is unknown."""
 
     zone: str
     country: str | None
@@ -43,20 +43,20 @@ class ZoneOption:
 
 
 def describe_policy(body: object) -> str:
-    """What a policy does, in a line."""
+    """Describe a policy in one line."""
     assert isinstance(body, dict)
     policy = parse_stored_policy(body)
     return f"ρ {describe_rho(policy)}: {describe_rule(policy)}; {describe_gate(policy.gate)}"
 
 
 def policy_options(session: Session) -> list[PolicyOption]:
-    """The newest version of each, by name."""
+    """Return the newest version of each policy, by name."""
     stored = PolicyRepository(session).page(limit=MAX_POLICIES).data
     return [PolicyOption(policy.name, policy.version, describe_policy(policy.body)) for policy in stored]
 
 
 def dataset_options(session: Session, principal: Principal, *, wanted: str | None) -> tuple[Sequence[Dataset], bool]:
-    """The newest that the principal sees, with the one that is wanted if it is older; and whether there are more."""
+    """Return the newest datasets that the principal sees, plus the wanted one, and whether there are more."""
     repository = DatasetRepository(session)
     page = repository.page(limit=DATASETS_SHOWN, owner=principal.owner_filter)
     shown = list(page.data)
@@ -68,11 +68,11 @@ def dataset_options(session: Session, principal: Principal, *, wanted: str | Non
 
 
 def zone_options(session: Session, settings: Settings, known: Sequence[ZoneOut], *, now: datetime) -> list[ZoneOption]:
-    """All that are configured, each with what a job's ρ would be decided by now."""
+    """Return the configured zones, each with the intensity that would decide a job's ρ now."""
     grid = GridRepository(session)
     options = []
     for zone in known:
-        if zone.zone not in settings.zones:  # a job cannot request a site that is not known
+        if zone.zone not in settings.zones:  # a job can request configured zones only
             continue
         basis = grid.newest_basis(zone.zone) or settings.basis(zone.zone)
         in_force = grid.resolve_intensity(

@@ -1,4 +1,4 @@
-"""What the form of a new job holds at first, where it is to be like a job that there is."""
+"""Initial values of the new-job form where it copies a job."""
 
 import json
 from typing import Any
@@ -15,7 +15,7 @@ Prefill = dict[str, Any]
 
 
 def prefill(job: Job, session: Session) -> Prefill:
-    """The form's values by their names, and the metadata as pairs. The deadline is left out: it has mostly passed."""
+    """Return the form's values by name, and the metadata as pairs; without the deadline, which has mostly passed."""
     choice, inline = _policy(job, session)
     values = {
         "model": job.model,
@@ -31,7 +31,7 @@ def prefill(job: Job, session: Session) -> Prefill:
 
 
 def _policy(job: Job, session: Session) -> tuple[str, str]:
-    """The choice that gives the job's own policy: its name, while that still stands for the same, or else the body."""
+    """Return the choice of the job's policy: its name, if its newest version is the same, else its body."""
     if job.policy_name is not None:
         stored = PolicyRepository(session).latest(job.policy_name)
         if stored is not None and parse_stored_policy(stored.body) == parse_stored_policy(job.policy):

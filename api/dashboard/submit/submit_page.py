@@ -1,4 +1,4 @@
-"""`/dashboard/submit`: what a job would take, and the form that submits it."""
+"""`/dashboard/submit`: the form that estimates and submits a job."""
 
 import json
 from http import HTTPStatus
@@ -47,17 +47,17 @@ def submit_page(
     context: AppContextDep,
     session: SessionDep,
     now: NowDep,
-    like: Annotated[str | None, Query(alias="from", description="A job whose values to begin with")] = None,
-    dataset: Annotated[str | None, Query(description="The dataset to begin with")] = None,
+    like: Annotated[str | None, Query(alias="from", description="Job whose values the form starts with")] = None,
+    dataset: Annotated[str | None, Query(description="Dataset that the form starts with")] = None,
 ) -> HTMLResponse:
-    """Estimates and the submission itself are calls of the REST interface, made by the page."""
+    """Render the form, whose script estimates and submits through the REST interface."""
     job = None if like is None else JobRepository(session).get(like)
     if like is not None and (job is None or not principal.can_read(job.owner)):
         raise Problem(HTTPStatus.NOT_FOUND, f"there is no job {like!r}")
-    begun = {"values": {}, "metadata": []} if job is None else prefill(job, session)
+    initial = {"values": {}, "metadata": []} if job is None else prefill(job, session)
     if dataset is not None:
-        begun["values"]["dataset"] = dataset
-    shown, more = dataset_options(session, principal, wanted=begun["values"].get("dataset"))
+        initial["values"]["dataset"] = dataset
+    shown, more = dataset_options(session, principal, wanted=initial["values"].get("dataset"))
     settings = fields_of(Hyperparameters.model_json_schema(), prefix="hyperparameters.")
     [priority] = [field for field in fields_of(JobRequest.model_json_schema()) if field.name == "priority"]
     return render_page(
@@ -66,7 +66,7 @@ def submit_page(
         here="submit",
         principal=principal,
         like=job,
-        prefill=json.dumps(begun),
+        prefill=json.dumps(initial),
         models=list_models(principal, context, session).data,
         datasets=shown,
         more_datasets=more,

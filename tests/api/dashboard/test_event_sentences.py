@@ -1,4 +1,4 @@
-"""A job's history in words: every type of event that the service writes has a sentence."""
+"""Sentences of a job's events: every event type that the service writes has one."""
 
 import re
 from pathlib import Path
@@ -14,48 +14,48 @@ NOTHING_SAID = {"marker": 7}
 
 
 def written() -> set[str]:
-    """The types that are recorded anywhere, and those that transitions make."""
+    """The event types in calls of `record`, and those of transitions."""
     sources = (
         file.read_text() for folder in ("store", "scheduler", "worker") for file in (ROOT / folder).rglob("*.py")
     )
     return {found for text in sources for found in RECORDED.findall(text)} | {f"job.{status}" for status in JobStatus}
 
 
-def test_every_type_that_is_written_has_a_sentence_of_its_own() -> None:
+def test_every_recorded_event_type_has_a_sentence() -> None:
     assert len(written()) > 20
     for event_type in written():
-        assert "marker" not in describe_event(event_type, NOTHING_SAID), f"{event_type} is told by its data alone"
+        assert "marker" not in describe_event(event_type, NOTHING_SAID), f"{event_type} has no sentence"
 
 
-def test_a_type_that_is_not_known_is_told_by_its_data() -> None:
+def test_an_unknown_type_is_described_by_its_data() -> None:
     assert describe_event("moon.rose", {"phase": 0.123456, "over": "Kiel", "why": None}) == "phase: 0.1235; over: Kiel"
 
 
 @pytest.mark.parametrize(
-    ("event_type", "data", "told"),
+    ("event_type", "data", "sentence"),
     [
         ("job.submitted", {}, "Submitted"),
-        ("job.queued", {"from": "deferred", "reason": None}, "Its gate has opened, waits in the queue"),
-        ("job.queued", {"from": "paused", "reason": "resumed by ops"}, "Waits in the queue: resumed by ops"),
-        ("job.running", {"worker": "worker-a", "attempt": 2}, "Taken up by worker-a in attempt 2"),
+        ("job.queued", {"from": "deferred", "reason": None}, "Gate opened, queued"),
+        ("job.queued", {"from": "paused", "reason": "resumed by ops"}, "Queued: resumed by ops"),
+        ("job.running", {"worker": "worker-a", "attempt": 2}, "Claimed by worker-a in attempt 2"),
         (
             "job.dispatched",
             {"zone": "GB", "reason": None, "forced": True},
-            "Sent to zone GB, since its deadline leaves no time to wait",
+            "Dispatched to zone GB, since its deadline leaves no time to wait",
         ),
         (
             "job.deferred",
             {"reason": "cleaner at 3", "saving": 0.31},
-            "Waits for a greener hour: cleaner at 3 (saves 31.0 % est.)",
+            "Deferred to a cleaner hour: cleaner at 3 (estimated saving 31.0 %)",
         ),
-        ("epoch.finished", {"epoch": 3, "rho_reached": 0.69, "loss": None}, "Epoch 3 is over: ρ reached 0.69, loss –"),
-        ("training.started", {"steps_done": 40, "precision": "bf16"}, "Training goes on after step 40, in bf16"),
+        ("epoch.finished", {"epoch": 3, "rho_reached": 0.69, "loss": None}, "Epoch 3 finished: ρ reached 0.69, loss –"),
+        ("training.started", {"steps_done": 40, "precision": "bf16"}, "Training resumed after step 40, in bf16"),
         (
             "files.removed",
             {"what": ["artifacts", "checkpoints"]},
-            "Removed after the time that files are kept: artifacts, checkpoints",
+            "Removed after the retention period: artifacts, checkpoints",
         ),
     ],
 )
-def test_what_happened_is_told_with_what_is_known_of_it(event_type: str, data: dict[str, object], told: str) -> None:
-    assert describe_event(event_type, data) == told
+def test_a_sentence_contains_the_events_data(event_type: str, data: dict[str, object], sentence: str) -> None:
+    assert describe_event(event_type, data) == sentence

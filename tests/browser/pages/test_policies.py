@@ -244,11 +244,11 @@ def test_steps_are_added_and_removed_by_keyboard(page: Page) -> None:
 
 def test_every_kind_has_its_curve_and_says_what_it_rests_on(page: Page) -> None:
     said = {
-        "constant": "at every epoch",
-        "steps": "at every epoch",
-        "percentile": "ranked among 169 readings",
-        "budget": "on what is spent and on the forecast",
-        "price": "on what an epoch takes off the loss",
+        "constant": "Applies to every epoch",
+        "steps": "Applies to every epoch",
+        "percentile": "the rank among 169 readings",
+        "budget": "on the run's emissions so far and on the forecast",
+        "price": "on how much an epoch reduces the loss",
     }
     open_editor(page)
     for kind, words in said.items():

@@ -1,4 +1,4 @@
-"""What lies around a job that is not over and changes without it: its zone's intensity now, and the queue before it."""
+"""Conditions of an unfinished job that change without it: its zone's intensity, and the queue ahead of it."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,14 +16,14 @@ from store.tables import Job
 
 @dataclass(frozen=True)
 class JobConditions:
-    """`intensity` is None where nothing is known, `queue` for a job that does not stand in one."""
+    """Intensity in force in the job's zone, None where unknown; backlog ahead, None unless the job is queued."""
 
     intensity: IntensityOut | None
     queue: QueueBacklog | None
 
 
 def conditions_tag(session: Session, settings: Settings, job: Job, *, now: datetime) -> list[object]:
-    """What `load_conditions` rests on, as far as it may change; by queries of a row each."""
+    """Return ETag parts that change whenever `load_conditions` does; each query reads one row."""
     queue = _queue(session, job)
     parts: list[object] = [] if queue is None else [queue.running, queue.ahead]
     if job.zone is None or job.status in FINAL:
@@ -33,12 +33,12 @@ def conditions_tag(session: Session, settings: Settings, job: Job, *, now: datet
     newest = grid.newest_reading(job.zone, at=now, signal=basis.signal, emission_factors=basis.emission_factors)
     if newest is not None and now < newest.end:
         return [*parts, newest.start.isoformat(), newest.gco2e_per_kwh]
-    # What stands in for a reading is of this hour.
+    # The value that replaces a missing reading changes with the hour.
     return [*parts, now.replace(minute=0, second=0, microsecond=0).isoformat()]
 
 
 def load_conditions(session: Session, settings: Settings, job: Job, *, now: datetime) -> JobConditions:
-    """Nothing of it is known of a job that is over, or has no zone yet."""
+    """Load the conditions; the intensity is None for a job that is over or has no zone yet."""
     intensity = None
     if job.zone is not None and job.status not in FINAL:
         grid = GridRepository(session)
