@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from greentune.client import Client
 
-# Nobody waits longer for a key that was pressed.
+# The longest acceptable wait after a key press.
 TIMEOUT_SECONDS = 1.0
 MAX_JOBS = 50
 

@@ -47,7 +47,7 @@ class ProcessFailed(CommandError):
 
 
 class JobCancelled(CommandError):
-    """The job that was watched ended without a result, because somebody asked for that."""
+    """The watched job was cancelled and has no result."""
 
     exit_code = ExitCode.CANCELLED
 

@@ -63,7 +63,7 @@ def rows(
 
 
 class ManualClock:
-    """A clock that stands still until it is turned."""
+    """A clock that is frozen until it is set."""
 
     def __init__(self, now: datetime) -> None:
         self.now = now

@@ -15,7 +15,7 @@ from greentune.models import Artifact, Epoch, Job
 def show_result(
     console: Console, job: Job, epochs: Sequence[Epoch], artifacts: Sequence[Artifact], *, folder: Path, curve: str
 ) -> None:
-    """Print the epochs, the totals, what the model learned, and where it lies.
+    """Print the epochs, the totals, what the model learned, and the path of its folder.
 
     `folder` holds the artifacts; `curve` says what the intensities are.
     """
@@ -30,7 +30,7 @@ def show_result(
         )
     console.print(f"How the energy was found: {_methods(job)}.")
     _show_learning(console, job.evaluation or {})
-    console.print(f"\nThe model lies in {folder}:")
+    console.print(f"\nThe model is in {folder}:")
     for artifact in artifacts:
         console.print(f"  {artifact.name} ({artifact.bytes:,} bytes)")
     console.print("To load it:")

@@ -34,7 +34,7 @@ HYPERPARAMETERS = {"epochs": 6, "batch_size": 4, "learning_rate": 1e-4, "sample_
 # Wall seconds that an hour of the synthetic day takes: short enough for the epochs of a run to fall on many hours.
 HOUR_SECONDS_CPU = 5.0
 HOUR_SECONDS_GPU = 1.0
-# Nobody goes on with a demonstration that was interrupted.
+# An interrupted demonstration is not resumed, so that it need not wait for a checkpoint.
 DRAIN_SECONDS = 5.0
 # Seldom enough to leave two cores to the training.
 POLL_SECONDS = 1.0
@@ -107,7 +107,7 @@ def _open_demo_client(stack: Stack) -> Iterator[Client]:
 
 @contextmanager
 def _issue_temporary_key(stack: Stack) -> Iterator[str]:
-    """A user's key for as long as the block runs; nobody is shown it."""
+    """A user's key for the duration of the block; it is never printed."""
     database = Database(stack.database_url)
     now = utc_now()
     try:

@@ -1,4 +1,4 @@
-"""One thing that was looked at, how it stands, and how to mend it."""
+"""The result of one check of `greentune doctor`: what was found and how to fix it. Shared by every family of checks."""
 
 from dataclasses import dataclass
 from typing import Literal

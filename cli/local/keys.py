@@ -56,7 +56,7 @@ def show(settings: Settings, *, as_json: bool = False) -> None:
 def revoke(settings: Settings, key_id: str) -> None:
     """Take a key out of use; the API notices within seconds. Raises `CommandError` where there is no such key."""
     with _session(settings) as session:
-        # Whoever reaches the database can make another operator's key.
+        # With access to the database, another operator's key can always be made.
         if not KeyRepository(session).revoke(key_id, at=utc_now(), leave_an_operator=False):
             raise CommandError(f"there is no key {key_id!r}: `greentune keys list` shows those that there are")
     typer.echo(f"{key_id}: revoked", err=True)

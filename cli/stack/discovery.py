@@ -37,7 +37,7 @@ def _process_exists(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except PermissionError:
-        return True  # somebody else's
+        return True  # a process of another account
     except ProcessLookupError:
         return False
     return True

@@ -100,7 +100,7 @@ class EmbeddedPostgres:
         )
 
     def close(self) -> None:
-        """Remove what lies outside of `folder`."""
+        """Remove the files outside of `folder`."""
         if self._borrowed_folder is not None:
             self._pointer.unlink(missing_ok=True)
             self._borrowed_folder.cleanup()
@@ -207,14 +207,14 @@ def find_redis_problem(url: str) -> str | None:
 
 
 def find_free_port(host: str) -> int:
-    """A TCP port that nobody listens on right now."""
+    """A TCP port that no process listens on at this moment."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
 
 
 def _package_folder(name: str) -> Path:
-    """Where an installed package lies, without running its code."""
+    """The folder of an installed package, found without running its code."""
     spec = find_spec(name)
     if spec is None or spec.origin is None:
         raise CommandError(f"the Python package {name} is not installed: pip install 'greentune[embedded]'")
@@ -263,7 +263,7 @@ def _grant_traversal(account: Account, folder: Path, programs: Path) -> list[str
 
 
 def _stop_orphaned_server(cluster: Path) -> None:
-    """Stop a server that a killed stack has left on this cluster: the stack's lock says that nobody uses it."""
+    """Stop a server that a killed stack has left on this cluster: the stack's lock shows that it is not in use."""
     try:
         leftover = psutil.Process(int((cluster / "postmaster.pid").read_text().split()[0]))
         if not leftover.name().startswith("postgres") or str(cluster) not in leftover.cmdline():

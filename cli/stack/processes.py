@@ -246,7 +246,7 @@ def kill_all(processes: Sequence[psutil.Process]) -> None:
 def wait_until_gone(processes: Sequence[psutil.Process], timeout_seconds: float) -> list[psutil.Process]:
     """Wait for processes that need not be children of this one; returns those that are still there.
 
-    One that ended but that nobody has reaped counts as gone: in a container, often nobody ever does.
+    A zombie counts as gone: in a container it is often never reaped.
     """
     deadline = time.monotonic() + timeout_seconds
     while running := [process for process in processes if _runs(process)]:

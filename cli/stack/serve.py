@@ -53,7 +53,7 @@ def _show_first_key(stack: Stack, print_line: PrintLine) -> None:
             _, text = issue_key(
                 session, stack.settings.secret, owner="operator", role="operator", name="the first key", at=now
             )
-            # Before it is stored: one shown in vain is replaced at the next start, one that nobody saw is not.
+            # Before it is stored: a key only shown is replaced at the next start, one only stored is lost.
             print_line(f"the first operator key, shown this once: {text}")
     finally:
         database.dispose()

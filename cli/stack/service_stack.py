@@ -143,7 +143,7 @@ class Stack:
             raise self._failure
 
     def wait(self, seconds: float) -> None:
-        """Let time pass while the stack stands.
+        """Wait while the stack runs.
 
         Raises `StopRequested` where it was asked to stop, and `ProcessFailed` where a process did not stay up.
         """
@@ -245,7 +245,7 @@ class Stack:
                 "worker",
                 "prepare",
                 ready=lambda: ping_worker("prepare", self.redis_url),
-                # Preparing a job is begun anew at no loss.
+                # Preparing a job can be repeated without loss.
                 grace_seconds=5,
                 without=KEPT_FROM_WORKERS,
             ),
@@ -313,7 +313,7 @@ def run_stack(
     stop: threading.Event | None = None,
     force: threading.Event | None = None,
 ) -> Iterator[Stack]:
-    """A stack that stands for as long as the block runs, and restarts what dies meanwhile."""
+    """Run a stack for the duration of the block, and restart processes that die."""
     with Stack(
         settings,
         print_line=print_line,
@@ -328,7 +328,7 @@ def run_stack(
 
 
 def base_url(host: str, port: int) -> str:
-    """The URL of the API as seen from this machine: an address that stands for all is reached by loopback."""
+    """The URL of the API as seen from this machine: a wildcard address is reached by loopback."""
     seen = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (compared, not listened on)
     return f"http://[{seen}]:{port}" if ":" in seen else f"http://{seen}:{port}"
 

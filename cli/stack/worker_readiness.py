@@ -1,4 +1,4 @@
-"""How the stack sees that a worker stands, since a worker listens on no port: it answers Celery's ping."""
+"""Worker readiness by Celery's ping, since a worker listens on no port. Apart: it alone loads Celery into the CLI."""
 
 import socket
 

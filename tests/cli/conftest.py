@@ -24,7 +24,7 @@ START_SECONDS = 90.0
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing comes from the environment of whoever runs the tests."""
+    """Remove this service's settings from the environment."""
     for name in list(os.environ):
         if name.startswith("GREENTUNE_") or name in {"DATABASE_URL", "REDIS_URL"}:
             monkeypatch.delenv(name)
@@ -82,7 +82,7 @@ class GreentuneProcess:
         raise AssertionError(f"no line with {text!r} in:\n{self.output}")
 
     def process_tree(self) -> list[psutil.Process]:
-        """Every process that stands because of this one."""
+        """Every descendant of this process."""
         return list(psutil.Process(self.process.pid).children(recursive=True))
 
     def end(self, number: signal.Signals) -> int:

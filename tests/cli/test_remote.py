@@ -130,7 +130,7 @@ def test_each_wrong_option_is_named(greentune: CommandRunner, job: Job, tmp_path
     wrong.write_text('{"words": "?"}\n')
     right = {"--model": MODEL, "--dataset": job.dataset}
     for option, value, words in (
-        ("--model", "nobody's", "--model: "),
+        ("--model", "absent", "--model: "),
         ("--dataset", "dataset_none", "--dataset: "),
         ("--dataset", str(tmp_path / "none.jsonl"), "--dataset: there is no file"),
         ("--dataset", str(tmp_path), "is a folder"),

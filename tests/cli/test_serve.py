@@ -28,7 +28,7 @@ Gone = Callable[[list[psutil.Process]], None]
 
 @dataclass(frozen=True)
 class Served:
-    """A service that stands."""
+    """A running service."""
 
     command: "GreentuneProcess"
     url: str

@@ -56,7 +56,7 @@ class ProxiedRequest(socketserver.StreamRequestHandler):
 
 
 class Proxy(socketserver.ThreadingTCPServer):
-    """Stands before the service at a port; `faults` are met one a request, and `requests` are their heads."""
+    """A proxy in front of the service at a port; `faults` are met one a request, and `requests` are their heads."""
 
     daemon_threads = True
     allow_reuse_address = True

@@ -22,7 +22,7 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Stage:
-    """What stands between one `FROM` and the next; `name` is empty where it has none."""
+    """The instructions between one `FROM` and the next; `name` is empty where it has none."""
 
     image: str
     name: str

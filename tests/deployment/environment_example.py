@@ -9,7 +9,7 @@ EXAMPLE = Path(__file__).parents[2] / ".env.example"
 
 @dataclass(frozen=True)
 class Variable:
-    """`optional` ones are shown behind a `#`; `explained` where a comment stands before it or before its group."""
+    """`optional` ones are shown behind a `#`; `explained` where a comment precedes it or its group."""
 
     value: str
     optional: bool

@@ -67,7 +67,7 @@ def every_sample() -> dict[str, set[str]]:
 
 
 def expressions() -> Iterator[tuple[str, str]]:
-    """Each question to Prometheus, with where it stands."""
+    """Each query to Prometheus, with its place."""
     for rule in RULES:
         yield rule["alert"], rule["expr"]
     for panel in PANELS:
