@@ -1,4 +1,4 @@
-"""Adaptive backpropagation (paper §3): what each tensor's gradient costs, what it is worth, and which to train."""
+"""Adaptive backpropagation (paper §3): tensor FLOPs, tensor importance, and selection within a budget."""
 
 from greencore.backprop.cost.profile import Profile, TensorCost, profile
 from greencore.backprop.cost.trace import TraceError

@@ -1,4 +1,4 @@
-"""How much each tensor matters for the loss, measured with the run's own optimiser (paper §3.2, Eq. 10)."""
+"""Importance of each tensor for the loss, measured with the run's own optimiser (paper §3.2, Eq. 10)."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ class NotFinite(ValueError):
 
 @dataclass(frozen=True)
 class ImportanceMeasurement:
-    """I_k by parameter name, and how many forward and backward passes each batch took: one, or two where it clips."""
+    """I_k by parameter name, and the forward-backward passes of each batch: one, or two where it clips."""
 
     values: dict[str, float]
     passes: tuple[int, ...]
@@ -39,7 +39,7 @@ def importance(
     loss_scale: float = 1.0,
     average: GradientAverager | None = None,
 ) -> dict[str, float]:
-    """Importance I_k by parameter name: `measure_importance` without what it took."""
+    """Return the importance I_k by parameter name: the values of `measure_importance`."""
     return measure_importance(
         model,
         batch,
@@ -63,27 +63,27 @@ def measure_importance(
     loss_scale: float = 1.0,
     average: GradientAverager | None = None,
 ) -> ImportanceMeasurement:
-    """Importance I_k of the named tensors, or of all that `optimizer` holds; the mean over several batches' own.
+    """Measure the importance I_k of the named tensors, or of all that `optimizer` holds, as a mean over batches.
 
-    `"dw_grad"` is paper Eq. 10, I_k = −Σ Δw · ∂L/∂w with the gradient at c = 0, not scaled: the loss reduction that
-    one step on tensor k alone predicts, in units of the loss. `"dw"` (Σ|Δw|) and `"grad"` (Σ|∂L/∂w|) are the
+    `"dw_grad"` is paper Eq. 10, I_k = −Σ Δw · ∂L/∂w with the gradient at c = 0, not scaled: the predicted loss
+    reduction of one step on tensor k alone, in units of the loss. `"dw"` (Σ|Δw|) and `"grad"` (Σ|∂L/∂w|) are the
     alternatives of Table 4. Δw comes from the optimiser's own step (`OptimizerDryRun`). All other tensors are frozen
     meanwhile, so the backward pass ends at the deepest named one (Eq. 12).
 
     With `max_grad_norm`, Δw (and `"grad"`) come from gradients clipped by their norm over all named tensors, as
-    `torch.nn.utils.clip_grad_norm_` does. That norm is known only when all have gone by: where it is too large, the
-    batch's passes are run again with the same random numbers. The loss is multiplied by `loss_scale` (fp16 autocast)
-    and each gradient divided by it.
+    `torch.nn.utils.clip_grad_norm_` does. That norm is known only after the last gradient: where it is too large, the
+    batch's passes run again with the same random numbers. The loss is multiplied by `loss_scale` (fp16 autocast) and
+    each gradient divided by it.
 
     `average(batch_index, gradient)` turns a gradient in place into the mean over all processes, as each arrives and
-    again in a repeated pass. They arrive in the order of the autograd graph, so every process has to ask for the same
-    tensors of the same model on equally many batches. What is not finite is then looked for in the averaged gradients
-    alone, so that all processes raise or none does.
+    again in a repeated pass. They arrive in the order of the autograd graph, so every process has to measure the same
+    tensors of the same model on equally many batches. Only averaged gradients are then checked for non-finite values,
+    so that all processes raise or none does.
 
     Each gradient is used and freed as it arrives: beyond the forward and backward pass it takes the memory of the
-    largest tensor's weights, gradient and state, and never that of a second model. Weights, buffers, optimiser state,
-    gradients, `requires_grad` and the random state of the model's devices are bit-identical afterwards, errors
-    included; the model runs in the mode (train or eval) it is in, under the autocast that the caller has set.
+    largest tensor's weights, gradient and state, not of a second model. Weights, buffers, optimiser state, gradients,
+    `requires_grad` and the random state of the model's devices are bit-identical afterwards, errors included; the model
+    runs in its current mode (train or eval), under the caller's autocast.
 
     Raises `NotFinite` for a loss, gradient or importance that is not finite, `ValueError` for names that the model or
     optimiser does not have, an optimiser that is not supported, a batch without labels, and a gradient that arrives in
@@ -108,7 +108,7 @@ def measure_importance(
 
 
 class _BatchProbe:
-    """Measures batch by batch and counts the passes of each."""
+    """Measures importance batch by batch and counts the passes of each batch."""
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class _BatchProbe:
         self._gpus = _list_cuda_devices(model)
 
     def measure_batch(self, index: int, batch: Batch) -> dict[str, float]:
-        """I_k on one batch of every tensor whose gradient arrives; the others have no part in its loss."""
+        """Measure I_k on one batch for every tensor whose gradient arrives; the loss does not depend on others."""
         random = torch.get_rng_state(), [torch.cuda.get_rng_state(gpu) for gpu in self._gpus]
         self.passes.append(0)
         values, norms = self._run_pass(index, batch, 1.0)
@@ -144,7 +144,7 @@ class _BatchProbe:
     def _run_pass(
         self, index: int, batch: Batch, coefficient: float
     ) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
-        """One forward and backward pass: I_k under gradients times `coefficient`, and the norms before that."""
+        """Run one forward and backward pass: I_k under gradients times `coefficient`, and their norms before."""
         names: dict[torch.Tensor, str] = {parameter: name for name, parameter in self._tensors.items()}
         found: dict[str, torch.Tensor] = {}
         norms: dict[str, torch.Tensor] = {}
@@ -171,7 +171,7 @@ class _BatchProbe:
             if loss is None:
                 raise ValueError("the model returned no loss: the batch needs labels")
             if self._average is None and not torch.isfinite(loss):
-                raise NotFinite(f"the probe's loss is {loss.item()}: nothing can be said about any tensor")
+                raise NotFinite(f"the probe's loss is {loss.item()}: importance cannot be measured")
             if loss.requires_grad:
                 # the optimiser's own arithmetic must not be autocast
                 with torch.autocast(loss.device.type, enabled=False):
@@ -179,7 +179,7 @@ class _BatchProbe:
         return _to_floats(found), norms
 
     def _measure_tensor(self, parameter: torch.Tensor, gradient: torch.Tensor, coefficient: float) -> torch.Tensor:
-        """I_k of one tensor, left on its device: reading it here would stall the backward pass on a GPU."""
+        """Compute I_k of one tensor, left on its device: reading it would stall the backward pass on a GPU."""
         if self._metric == "grad":
             return gradient.abs().sum(dtype=torch.promote_types(gradient.dtype, torch.float32))
         update = self._dry_run.compute_update(parameter, gradient, coefficient)
@@ -188,7 +188,7 @@ class _BatchProbe:
         return -update.mul_(gradient).sum()
 
     def _compute_clip_coefficient(self, norms: dict[str, torch.Tensor]) -> float:
-        """What `clip_grad_norm_` multiplies gradients of these norms by: 1 where nothing is clipped."""
+        """Compute the factor of `clip_grad_norm_` for gradients of these norms: 1 where nothing is clipped."""
         if not norms:
             return 1.0
         scaled = f" at a loss scale of {self._loss_scale:g}" if self._loss_scale != 1.0 else ""
@@ -203,7 +203,7 @@ class _BatchProbe:
 def _resolve_parameters(
     model: torch.nn.Module, dry_run: OptimizerDryRun, names: Collection[str] | None
 ) -> NamedParameters:
-    """The tensors to measure; a tied one stands once, under its first name."""
+    """Look up the tensors to measure; a tied one appears once, under its first name."""
     held = {name: parameter for name, parameter in model.named_parameters() if parameter in dry_run}
     if not held:
         raise ValueError("the optimizer holds no parameter of this model")
@@ -220,7 +220,7 @@ def _resolve_parameters(
 
 @contextmanager
 def _freeze_others(model: torch.nn.Module, tensors: NamedParameters) -> Iterator[None]:
-    """The given tensors trainable and without gradient, all others frozen; afterwards flags and gradients are back."""
+    """Make only the given tensors trainable within the context; afterwards restore all flags and gradients."""
     kept = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
     try:
         for parameter, _, _ in kept:
@@ -237,7 +237,7 @@ def _freeze_others(model: torch.nn.Module, tensors: NamedParameters) -> Iterator
 
 @contextmanager
 def _hook_gradients(tensors: NamedParameters, arrive: Callable[[torch.Tensor], None]) -> Iterator[None]:
-    """Every tensor's gradient goes to `arrive` once it is complete."""
+    """Pass each tensor's gradient to `arrive` once it is complete."""
     hooks = [parameter.register_post_accumulate_grad_hook(arrive) for parameter in tensors.values()]
     try:
         yield
@@ -250,7 +250,7 @@ def _hook_gradients(tensors: NamedParameters, arrive: Callable[[torch.Tensor], N
 
 @contextmanager
 def _restore_buffers(model: torch.nn.Module) -> Iterator[None]:
-    """Buffers come back bit by bit, with the attributes that tell what they hold (dynamic rotary embeddings grow)."""
+    """Restore buffers bit by bit, with the attributes that describe them (dynamic rotary embeddings grow)."""
     kept = [
         (module, dict(vars(module)), {name: (buffer, buffer.clone()) for name, buffer in buffers.items()})
         for module in model.modules()
@@ -271,7 +271,7 @@ def _list_cuda_devices(model: torch.nn.Module) -> list[int]:
 
 
 def _to_floats(found: Mapping[str, torch.Tensor]) -> dict[str, float]:
-    """All numbers in one transfer per device instead of one wait per tensor."""
+    """Read all values in one transfer per device instead of one wait per tensor."""
     values: dict[str, float] = {}
     for device in {value.device for value in found.values()}:
         names = [name for name, value in found.items() if value.device == device]

@@ -1,4 +1,4 @@
-"""One step of the run's own optimiser on one tensor alone, tried and undone (paper §3.2, Eq. 11)."""
+"""Dry run of the run's own optimiser: one step on one tensor alone, computed and undone (paper §3.2, Eq. 11)."""
 
 import copy
 import inspect
@@ -22,11 +22,11 @@ _GRADIENT_PRESERVING_OPTIMIZERS = (
 
 
 class OptimizerDryRun:
-    """Tells what the optimiser's next step would change of a single tensor, and leaves everything as it was.
+    """Computes what the optimiser's next step would change of a single tensor, and restores everything.
 
-    The step is the optimiser's own, with the tensor's state and its group's options (learning rate as the schedule has
-    set it, weight decay). A learning rate of zero, as at a warm-up's first step, is replaced by the group's initial
-    one, since it would hide every difference. Raises `ValueError` for an optimiser whose step needs a closure.
+    The step is the optimiser's own, with the tensor's state and its group's options (learning rate as set by the
+    schedule, weight decay). A learning rate of zero, as at a warm-up's first step, is replaced by the group's initial
+    one, since it would make every update zero. Raises `ValueError` for an optimiser whose step needs a closure.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
@@ -43,25 +43,25 @@ class OptimizerDryRun:
         return parameter in self._options
 
     def compute_update(self, parameter: torch.Tensor, gradient: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
-        """Δw = w_{t+1} − w_t of `parameter` under `gradient` times `scale`, in float32 or the weights' wider type.
+        """Compute Δw = w_{t+1} − w_t under `gradient` times `scale`, in float32 or the weights' wider type.
 
         It has the shape of `parameter` and is valid until the next call. Weights, state and `gradient` are never
-        written to: the step works on copies, so the memory that it takes is that of the largest tensor's weights,
-        gradient and state. `parameter.grad` is None afterwards. Raises `ValueError` where the optimiser cannot step
-        one tensor at a time.
+        written to: the step works on copies, so it takes the memory of the largest tensor's weights, gradient and
+        state. `parameter.grad` is None afterwards. Raises `ValueError` where the optimiser cannot step one tensor at a
+        time.
         """
         optimizer, weights, copies = self._optimizer, parameter.data, self._copies
         groups, state = optimizer.param_groups, optimizer.state.get(parameter)
         options = {key: copies.copy(value, "options", key) for key, value in self._options[parameter].items()}
         tried_state = {
-            # the state of a tensor that is not trained for a while may lie in host memory; step counters stay there
+            # the state of a deselected tensor may be in host memory; step counters stay there
             key: copies.copy(value, "state", key, device=weights.device if getattr(value, "ndim", 0) else None)
             for key, value in (state or {}).items()
         }
         tried_weights = copies.copy(weights, "weights")
         as_it_is = scale == 1.0 and type(optimizer) in _GRADIENT_PRESERVING_OPTIMIZERS
         tried_gradient = gradient if as_it_is else copies.copy(gradient, "gradient").mul_(scale)
-        try:  # from here on nothing but the step allocates: a lack of memory above has changed nothing
+        try:  # from here on only the step allocates: running out of memory above has changed nothing
             optimizer.param_groups = [{**options, "params": [parameter]}]
             if state is not None:
                 optimizer.state[parameter] = tried_state
@@ -86,13 +86,13 @@ class OptimizerDryRun:
 
 
 class _CopyBuffers:
-    """Copies, in memory that is used again: fresh pages from the system cost a CPU more than the copying."""
+    """Memory for copies that is used again: fresh pages from the system cost a CPU more than the copying."""
 
     def __init__(self) -> None:
         self._memory: dict[tuple[Any, ...], torch.Tensor] = {}
 
     def copy(self, value: Any, *role: Any, device: torch.device | None = None) -> Any:
-        """A copy of `value`, on `device` if that is given; that of a tensor is valid until the next in its role."""
+        """Copy `value`, to `device` if given; a copied tensor is valid until the next copy in its role."""
         if not isinstance(value, torch.Tensor):
             return copy.deepcopy(value)
         device = device or value.device
@@ -108,7 +108,7 @@ class _CopyBuffers:
 
 
 def _unwrap_step(optimizer: torch.optim.Optimizer) -> Callable[[torch.optim.Optimizer], Any]:
-    """The class's own step: the instance's is wrapped by schedulers, which count, and torch's runs the user's hooks."""
+    """Return the class's own step: schedulers wrap the instance's to count, and torch's runs the user's hooks."""
     step = type(optimizer).step
     if getattr(step, "hooked", False):
         step = inspect.unwrap(step, stop=lambda function: not getattr(function, "hooked", False))
@@ -119,7 +119,7 @@ def _unwrap_step(optimizer: torch.optim.Optimizer) -> Callable[[torch.optim.Opti
 
 
 def _get_learning_rate(group: dict[str, Any]) -> Any:
-    """The group's learning rate; None where the optimiser finds its own (transformers' Adafactor)."""
+    """Return the group's learning rate; None where the optimiser computes its own (transformers' Adafactor)."""
     rate = group.get("lr")
     return rate if rate is None or float(rate) > 0.0 else group.get("initial_lr", rate)
 

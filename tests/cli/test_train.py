@@ -101,7 +101,7 @@ def test_rows_that_the_model_has_no_positions_for_are_refused(model: Path, datas
 
 
 def test_after_a_rho_below_the_floor_the_corrected_command_runs(model: Path, dataset: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match=r"--rho: ρ = 0.1 pays for no tensor.* take 0\.\d+"):
+    with pytest.raises(SettingError, match=r"--rho: ρ = 0.1 is too small for any tensor.* take 0\.\d+"):
         run(model, dataset, tmp_path / "out", rho=0.1)
     run(model, dataset, tmp_path / "out")
     assert (tmp_path / "out" / "artifacts" / "model.safetensors").is_file()

@@ -1,1 +1,1 @@
-"""What training any set of tensors costs in FLOPs (paper §2.3 and §3.1)."""
+"""FLOPs of a training step for any set of trained tensors (paper §2.3, §3.1)."""

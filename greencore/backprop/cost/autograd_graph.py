@@ -1,4 +1,4 @@
-"""The autograd graph of one step: which trained tensors lie below which of its nodes."""
+"""Autograd graph of one training step: its nodes, and the trained tensors reachable from each."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ Node = Any
 
 @dataclass(frozen=True)
 class BackwardFlops:
-    """FLOPs of a step beyond its forward pass, and the trained tensors that need them, as a bit mask.
+    """FLOPs of a step beyond its plain forward pass, and the trained tensors that need them (bit masks).
 
-    They are spent if a tensor of `needed_by` is trained and, where `when` is not None, one of `when` too. Those with a
-    `when` may be negative: what is saved by doing the same in another way.
+    They are spent if a tensor of `needed_by` is trained and, unless `when` is None, a tensor of `when` as well. With a
+    `when` they may be negative: the saving of running other operators.
     """
 
     flops: OpFlops
@@ -26,22 +26,22 @@ class BackwardFlops:
 
 
 def get_gradient_node(tensor: torch.Tensor) -> Node:
-    """The node that takes the tensor's gradient: the one that computed it, or a leaf's accumulator."""
+    """Return the node that receives the tensor's gradient: its producer, or a leaf's accumulator."""
     return torch.autograd.graph.get_gradient_edge(tensor).node
 
 
 def is_leaf(node: Node) -> bool:
-    """Whether the node accumulates a leaf's gradient, rather than computing others from it."""
+    """Return whether the node accumulates the gradient of a leaf."""
     return hasattr(node, "variable")
 
 
 def get_child_nodes(node: Node) -> list[Node]:
-    """The nodes that receive the gradients which this node computes."""
+    """List the nodes that receive the gradients computed by this node."""
     return [child for child, _ in node.next_functions if child is not None]
 
 
 def collect_reachable_nodes(roots: Collection[Node], *, stop: Collection[Node] = ()) -> list[Node]:
-    """Every node at and below `roots`, each after all that it passes gradients to; nothing at or below `stop`."""
+    """List the nodes reachable from `roots`, children before parents; the walk ends at the nodes of `stop`."""
     seen = set(stop)
     ordered: list[Node] = []
     stack = [(root, False) for root in roots]
@@ -59,11 +59,10 @@ def collect_reachable_nodes(roots: Collection[Node], *, stop: Collection[Node] =
 def compute_reachable_tensors(
     nodes: Sequence[Node], bits: Mapping[int, int], always_needed: Collection[Node], all_tensors: int
 ) -> dict[Node, int]:
-    """For every node, the trained tensors at or below it, as a bit mask.
+    """Map each node to the trained tensors reachable from it, as a bit mask.
 
-    `nodes` come as `collect_reachable_nodes` orders them; `bits` maps the `id` of a trained leaf to its bit. A leaf
-    without a bit
-    and a `always_needed` node get their gradient whatever is trained: `all_tensors` stands for that.
+    `nodes` are ordered as by `collect_reachable_nodes`; `bits` maps the `id` of a trained leaf to its bit. A leaf
+    without a bit and an `always_needed` node get a gradient whatever is trained: their mask is `all_tensors`.
     """
     reachable: dict[Node, int] = {}
     for node in nodes:

@@ -1,9 +1,8 @@
-"""Attention under a learned bias, such as T5's relative positions, runs in another way while that bias is trained.
+"""Conditional FLOPs of attention with a learned bias, such as T5's relative position bias.
 
-torch's fused kernels of the CPU give the bias no gradient: with the bias trained, products and softmax run one by one,
-and without it they are fused, in the forward pass as well. So the choice of what is trained changes the cost of
-operators that serve other tensors. The trace runs such a call as the trained bias has it; here it is run once more
-without.
+torch's fused CPU kernels compute no gradient of the bias. While the bias is trained, products and softmax run as
+separate operators in both passes; otherwise one fused kernel runs. So training the bias changes the cost of operators
+that serve other tensors. The trace runs such a call with the trained bias; here it runs again without.
 """
 
 from collections.abc import Mapping
@@ -35,7 +34,7 @@ class FusedBackwardOperator:
     serves: frozenset[Node]
 
     def needed_by(self, reachable: Mapping[Node, int]) -> int:
-        """The trained tensors whose gradient needs this operator, as a bit mask."""
+        """Return the trained tensors whose gradient needs this operator, as a bit mask."""
         mask = 0
         for node in self.serves:
             mask |= reachable[node]
@@ -44,9 +43,9 @@ class FusedBackwardOperator:
 
 @dataclass(frozen=True)
 class BiasedAttention:
-    """One call: it ran `forward[start:stop]` and, in the backward pass, `nodes`, since the bias of `bias` is trained.
+    """One attention call traced with its bias trained: it ran `forward[start:stop]` and, backward, `nodes`.
 
-    `fused_forward` and `fused_backward` are what it runs while that is not trained.
+    `bias` is the bias's node; `fused_forward` and `fused_backward` run while it is frozen.
     """
 
     bias: Node
@@ -63,20 +62,20 @@ class BiasedAttention:
         recomputed_for: Mapping[int, int],
         all_tensors: int,
     ) -> list[BackwardFlops]:
-        """Everything but the fused forward pass, which is taken as paid; `recomputed_for` has who needs what is
-        recomputed.
+        """List all FLOPs of the call except `fused_forward`, which the caller counts as forward FLOPs.
 
-        The unconditional part is the fused call's, and so much on top for the bias that it is never too low; what
-        comes `when` the bias is trained corrects it to what then runs.
+        `recomputed_for` maps forward operators to the tensors whose gradient makes them run again. The unconditional
+        part is the fused call's cost, plus enough for the bias that the sum is never too low; the part conditional on
+        the bias (`when`) corrects it to the operators that then run.
         """
         bias = reachable[self.bias]
-        apart = [(flops, all_tensors) for flops in recorder.forward[self.start : self.stop]]
-        apart += [
+        separate = [(flops, all_tensors) for flops in recorder.forward[self.start : self.stop]]
+        separate += [
             (recorder.forward[index], recomputed_for[index])
             for index in range(self.start, self.stop)
             if index in recomputed_for
         ]
-        apart += [
+        separate += [
             (operator.flops, operator.needed_by(reachable))
             for operator in recorder.backward
             if operator.node in self.nodes
@@ -88,43 +87,40 @@ class BiasedAttention:
                 fed |= needed_by
             fused.append((self.fused_forward, fed))
         surely_fused = self.fused_forward.total + sum(flops.total for flops, mask in fused if bias & ~mask == 0)
-        extra = OpFlops(total=max(0, sum(flops.total for flops, _ in apart) - surely_fused))
+        extra = OpFlops(total=max(0, sum(flops.total for flops, _ in separate) - surely_fused))
         fixed = [BackwardFlops(flops, mask) for flops, mask in [*fused, (extra, bias)]]
-        instead = [
+        correction = [
             (-self.fused_forward, all_tensors),
             *((-flops, mask) for flops, mask in fused),
             (-extra, bias),
-            *apart,
+            *separate,
         ]
-        return fixed + [BackwardFlops(flops, mask, when=bias) for flops, mask in instead]
+        return fixed + [BackwardFlops(flops, mask, when=bias) for flops, mask in correction]
 
 
 class ForwardObserver(TorchFunctionMode):
-    """Notes, in a forward pass, `always_needed` nodes, which get a gradient whatever is trained, and `biased`
-    attention.
-    """
+    """Collects the `always_needed` nodes and the `biased` attention calls of a forward pass."""
 
     def __init__(self, recorder: OperatorRecorder) -> None:
         super().__init__()
-        self.always_needed: set[Node] = set()
+        self.always_needed: set[Node] = set()  # they get a gradient whatever is trained
         self.biased: list[BiasedAttention] = []
         self._recorder = recorder
-        self._kernels: dict[
-            tuple[Any, ...], _FusedKernels | None
-        ] = {}  # by the shapes of a call: most layers are alike
+        # by the shapes of a call, which most layers share
+        self._kernels: dict[tuple[Any, ...], _FusedKernels | None] = {}
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
         if func is torch.nn.functional.scaled_dot_product_attention:
-            return self._attention(func, dict(zip(ATTENTION_ARGUMENTS, args, strict=False)) | kwargs)
+            return self._record_attention(func, dict(zip(ATTENTION_ARGUMENTS, args, strict=False)) | kwargs)
         out = func(*args, **kwargs)
         if func is torch.Tensor.requires_grad_ and args[0].requires_grad and not args[0].is_leaf:
             self.always_needed.add(args[0].grad_fn)
         return out
 
-    def _attention(self, func: Any, arguments: dict[str, Any]) -> Any:
+    def _record_attention(self, func: Any, arguments: dict[str, Any]) -> Any:
         start = len(self._recorder.forward)
         out = func(**arguments)
         mask = arguments.get("attn_mask")
@@ -154,7 +150,7 @@ class ForwardObserver(TorchFunctionMode):
     def _trace_without_bias(
         self, func: Any, arguments: dict[str, Any], with_bias: list[OpFlops]
     ) -> "_FusedKernels | None":
-        """What the call runs when its bias takes no gradient; None if that is the same."""
+        """Trace the call with its bias frozen; None if the same operators run."""
         recorder = OperatorRecorder()
         inputs = {
             name: arguments[name].detach().requires_grad_(arguments[name].requires_grad) for name in ATTENTION_INPUTS
@@ -178,7 +174,7 @@ class ForwardObserver(TorchFunctionMode):
 
 @dataclass(frozen=True)
 class _FusedKernels:
-    """FLOPs of one call forward, and backward with a bit for each of `ATTENTION_INPUTS` whose gradient they serve."""
+    """FLOPs of one fused call forward, and backward with a bit for each of `ATTENTION_INPUTS` that they serve."""
 
     forward: OpFlops
     backward: tuple[tuple[OpFlops, int], ...]

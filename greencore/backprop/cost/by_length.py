@@ -1,8 +1,8 @@
-"""What a step costs at any sequence length, from a few traced lengths.
+"""Interpolate a step's cost to any sequence length from a few traced lengths.
 
-Every operator of a dense transformer costs a polynomial of the lengths without a constant term: a·L + b·L² in a
-decoder, and a·S + b·T + c·S² + d·T² + e·S·T where an encoder reads S tokens and a decoder writes T. As many traces as
-there are terms give the cost at all other lengths, as a weighted sum of the traced ones.
+The cost of every operator of a dense transformer is a polynomial of the lengths without a constant term: a·L + b·L² in
+a decoder, and a·S + b·T + c·S² + d·T² + e·S·T for an encoder that reads S tokens and a decoder that writes T. As many
+traces as there are terms determine the cost at all other lengths, as a weighted sum of the traced costs.
 """
 
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ Lengths = tuple[int, ...]
 
 
 def choose_trace_lengths(shortest: Lengths, longest: Lengths) -> tuple[Lengths, ...]:
-    """The lengths to trace, `longest` first, so that everything between two extremes follows from them.
+    """Return the lengths to trace, `longest` first, which determine the cost at all lengths between the extremes.
 
-    Where both extremes agree the range is widened, since one length alone tells nothing of another. Raises
-    `ValueError` for anything but one length or two, each at least 1.
+    Equal extremes are widened, since one length does not determine two terms. Raises `ValueError` for anything but one
+    length or two, each at least 1.
     """
     if len(shortest) != len(longest) or len(shortest) not in (1, 2) or min(*shortest, *longest) < 1:
         raise ValueError(f"lengths are (tokens,) or (source tokens, target tokens), got {shortest} and {longest}")
@@ -27,12 +27,12 @@ def choose_trace_lengths(shortest: Lengths, longest: Lengths) -> tuple[Lengths, 
     if len(low) == 1:
         return high, low
     (low_source, low_target), (high_source, high_target) = low, high
-    middle = (low_source + high_source) // 2  # at the shortest target: with the corners it settles all five terms
+    middle = (low_source + high_source) // 2  # at the shortest target: with the corners it determines all five terms
     return high, (high_source, low_target), (low_source, high_target), low, (middle, low_target)
 
 
 def compute_interpolation_weights(traced: Sequence[Lengths], wanted: Sequence[Lengths]) -> NDArray[np.float64]:
-    """For each wanted length, the weights [wanted, traced] of the traced costs whose sum is its cost."""
+    """Return the weights [wanted, traced] with which the traced costs sum to the cost at each wanted length."""
     scale = np.max(np.asarray(traced, dtype=np.float64), axis=0)
     known = _evaluate_terms(np.asarray(traced) / scale)
     solved = np.linalg.solve(known.T, _evaluate_terms(np.asarray(wanted, dtype=np.float64) / scale).T)
@@ -40,9 +40,9 @@ def compute_interpolation_weights(traced: Sequence[Lengths], wanted: Sequence[Le
 
 
 def fit_length_polynomial(traced: Sequence[Lengths], costs: Sequence[float]) -> tuple[float, ...]:
-    """What the cost of each traced length amounts to in the polynomial's terms: (L, L²), or (S, T, S², T², S·T).
+    """Fit the coefficients of the polynomial to the traced costs: of (L, L²), or of (S, T, S², T², S·T).
 
-    `traced` are the lengths that `choose_trace_lengths` gives, or as many others that settle every term.
+    `traced` are the lengths from `choose_trace_lengths`, or as many others that determine every term.
     """
     scale = np.max(np.asarray(traced, dtype=np.float64), axis=0)
     solved = np.linalg.solve(_evaluate_terms(np.asarray(traced) / scale), np.asarray(costs, dtype=np.float64))
@@ -50,7 +50,7 @@ def fit_length_polynomial(traced: Sequence[Lengths], costs: Sequence[float]) -> 
 
 
 def _evaluate_terms(lengths: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The polynomial's terms [points, terms] at the given lengths [points, 1 or 2]."""
+    """Evaluate the polynomial's terms [points, terms] at the given lengths [points, 1 or 2]."""
     columns = [*lengths.T, *(lengths**2).T]
     if lengths.shape[1] == 2:
         columns.append(lengths[:, 0] * lengths[:, 1])

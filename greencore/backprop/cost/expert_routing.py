@@ -1,9 +1,8 @@
-"""Mixtures of experts in a trace, which has no values to route tokens by.
+"""Tracing of mixtures of experts, whose routing of tokens depends on values that a trace does not have.
 
-A token is multiplied by `num_experts_per_tok` experts whichever they are, so a step's FLOPs are those of tokens ×
-experts per token, and so are those of the gradients. Grouped products, transformers' default, show that in their
-shapes. The loop over experts reads which tokens each of them gets; it multiplies the same rows by the same matrices as
-batched products do, which therefore stand in for it.
+Each token is multiplied by `num_experts_per_tok` experts, so the FLOPs, of gradients too, are those of tokens × experts
+per token under any routing. Grouped products, transformers' default, have that in their shapes. The loop over experts
+reads the routing; it is traced as batched products, which multiply the same rows by the same matrices.
 """
 
 from collections.abc import Iterator
@@ -14,10 +13,10 @@ import torch
 
 
 def make_grouped_matmul_output(left: torch.Tensor, right: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
-    """An empty result of `aten._grouped_mm` for rows sorted into groups: torch tells its shape for bf16 alone.
+    """Allocate the result of `aten._grouped_mm` for rows sorted into groups; torch infers its shape for bf16 only.
 
     Rows [S, k] by matrices [groups, k, n] give [S, n]; [k, S] by [S, n], the matrices' gradient, gives [groups, k, n].
-    `offsets` [groups] says where each group ends.
+    `offsets` [groups] is the end of each group.
     """
     columns = right.shape[-1]
     return (
@@ -29,7 +28,7 @@ def make_grouped_matmul_output(left: torch.Tensor, right: torch.Tensor, offsets:
 
 @contextmanager
 def use_batched_experts(model: torch.nn.Module) -> Iterator[None]:
-    """Let the experts of a model of transformers, if it has any, run as batched products."""
+    """Run the experts of a transformers model, if it has any, as batched products."""
     outermost: Any = next((part for part in model.modules() if hasattr(part, "set_experts_implementation")), None)
     if outermost is None:
         yield

@@ -1,7 +1,7 @@
-"""Count the operators of a step as it runs, and note which gradients each operator of the backward pass serves.
+"""Record the operators of a step as it runs, and the gradients that each backward operator serves.
 
-While a node of the autograd graph runs, every operator is noted together with the inputs that its result was computed
-from: at the node's end each input gradient names the operators behind it.
+While a node of the autograd graph runs, every operator is recorded with the operators behind its inputs, so that at the
+node's end each input gradient is attributed to the operators that computed it.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -25,9 +25,9 @@ aten = torch.ops.aten
 
 
 class BackwardOperator:
-    """One operator of the backward pass: its FLOPs, and the nodes that get a gradient computed with its help.
+    """One operator of the backward pass: its FLOPs, and the nodes whose gradients it helps to compute.
 
-    `node` ran it; the sums of gradients that meet at a node are the autograd engine's own and have none.
+    `node` ran it; None for sums of gradients that meet at a node, which the autograd engine runs itself.
     """
 
     __slots__ = ("flops", "node", "serves")
@@ -38,7 +38,7 @@ class BackwardOperator:
         self.serves = set(serves)
 
     def needed_by(self, reachable: Mapping[Node, int]) -> int:
-        """The trained tensors whose gradient needs this operator, as a bit mask."""
+        """Return the trained tensors whose gradient needs this operator, as a bit mask."""
         mask = 0
         for node in self.serves:
             mask |= reachable[node]
@@ -46,9 +46,7 @@ class BackwardOperator:
 
 
 class OperatorRecorder(TorchDispatchMode):
-    """Records a forward pass in `forward` and, of the nodes given to `register_backward_hooks`, the backward in
-    `backward`.
-    """
+    """Records operators: of a forward pass in `forward`, of the nodes with backward hooks in `backward`."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -58,13 +56,13 @@ class OperatorRecorder(TorchDispatchMode):
         self._weights: frozenset[Node] = frozenset()
         self._paused = False
         self._node: Node | None = None
-        # An id names a tensor only for as long as it lives: what is noted about one is kept together with it.
+        # An id identifies a tensor only while the tensor is alive, so each entry keeps its tensor.
         self._origins: dict[int, tuple[torch.Tensor, frozenset[int]]] = {}
         self._gradient_receivers: dict[int, tuple[torch.Tensor, frozenset[Node]]] = {}
 
     @contextmanager
     def pause(self) -> Iterator[None]:
-        """Record nothing of what runs within."""
+        """Pause the recording within the context."""
         self._paused = True
         try:
             yield
@@ -73,11 +71,11 @@ class OperatorRecorder(TorchDispatchMode):
 
     @property
     def is_paused(self) -> bool:
-        """Whether what runs now is not recorded."""
+        """Whether the recording is paused."""
         return self._paused
 
     def register_backward_hooks(self, nodes: Collection[Node], *, weights: Collection[Node] = ()) -> None:
-        """Record the backward pass through these nodes, which is about to run; `weights` accumulate gradients free."""
+        """Record the coming backward pass of these nodes; accumulation into `weights` costs no FLOPs."""
         self._in_backward = True
         self._weights = frozenset(weights)
         for node in nodes:
@@ -85,13 +83,11 @@ class OperatorRecorder(TorchDispatchMode):
                 self._register_hooks(node)
 
     def add_marker(self) -> int:
-        """The index of a new entry of `backward` without FLOPs, which serves what is computed from tensors that it
-        is attached to.
-        """
+        """Append an entry without FLOPs to `backward`, to be attached to tensors, and return its index."""
         return self._append_operator(ZERO_FLOPS, None)
 
     def attach_marker(self, tensor: torch.Tensor, marker: int) -> None:
-        """Let what the running node computes from `tensor` be served by `backward[marker]`."""
+        """Make `backward[marker]` serve what the running node computes from `tensor`."""
         if self._node is not None:
             self._set_origin(tensor, self._get_origin(tensor) | {marker})
 
@@ -151,7 +147,7 @@ class OperatorRecorder(TorchDispatchMode):
                     self._set_origin(result, origin)
 
     def _record_gradient_sum(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: torch.Tensor) -> None:
-        """Gradients that reach a node along several paths are added up between nodes."""
+        """Record the engine's sum of gradients that reach a node along several paths."""
         receivers = [
             self._gradient_receivers[id(value)][1] for value in args[:2] if id(value) in self._gradient_receivers
         ]
@@ -166,8 +162,8 @@ class OperatorRecorder(TorchDispatchMode):
         return len(self.backward) - 1
 
     def _get_origin(self, tensor: torch.Tensor) -> frozenset[int]:
-        noted = self._origins.get(id(tensor))
-        return noted[1] if noted else frozenset()
+        _, origin = self._origins.get(id(tensor), (tensor, frozenset()))
+        return origin
 
     def _set_origin(self, tensor: torch.Tensor, origin: frozenset[int]) -> None:
         self._origins[id(tensor)] = tensor, origin

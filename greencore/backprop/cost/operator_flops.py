@@ -1,9 +1,9 @@
-"""FLOPs of single ATen operators: matrix products as torch counts them, everything else element by element.
+"""FLOPs of single ATen operators: matrix products as torch counts them, all others per element.
 
-One multiply-accumulate is 2 FLOPs. Outside matrix products every elementary operation on an element (add, multiply,
-exp, rsqrt, …) is one FLOP; a fused kernel counts as the elementary steps that it fuses. Moving, casting, comparing
-and indexing are free, and so is the embedding's gradient, which only assigns rows (paper Eq. 6). Free, too, is adding a
-weight's gradient to another one of the same weight, be it from another step or from another place of its use.
+One multiply-accumulate is 2 FLOPs. Outside matrix products each elementary operation on an element (add, multiply, exp,
+rsqrt, …) is one FLOP; a fused kernel counts as the elementary operations that it fuses. Moving, casting, comparing and
+indexing are free, and so is the embedding's gradient, which only assigns rows (paper Eq. 6). Accumulating a weight's
+gradient, over steps or over several uses of the weight, is free too.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ class OpFlops:
 
 ZERO_FLOPS = OpFlops()
 
-# Operators that compute nothing: they move, cast, choose, count, draw or fill. Views need no entry.
+# Operators without arithmetic: they move, cast, select, count, sample or fill. Views need no entry.
 ZERO_FLOP_OPERATORS = {
     aten._index_put_impl_,
     aten._to_copy,
@@ -117,7 +117,7 @@ FLOPS_PER_INPUT_ELEMENT = {
     aten._fused_rms_norm: 5,  # square, mean, normalise 2, scale
 }
 
-# A score of fused attention: scale, then the softmax's five; back: the score anew, the softmax's four, scale.
+# Per score of fused attention: scale, softmax (5); backward: recomputed score (3), softmax (4), scale.
 ATTENTION_FLOPS_PER_SCORE, ATTENTION_BACKWARD_FLOPS_PER_SCORE = 6, 8
 
 FUSED_ATTENTION = {
@@ -149,13 +149,12 @@ def _count_cpu_attention_backward_flops(args: tuple[Any, ...]) -> int:
 
 
 def _count_grouped_matmul_flops(args: tuple[Any, ...]) -> int:
-    """Rows sorted into groups: each meets one group's matrix, whether to be multiplied by it or for its gradient."""
+    """Count rows sorted into groups, each multiplied by its group's matrix or for that matrix's gradient."""
     left, right = args[:2]
     return 2 * int(left.numel()) * int(right.shape[-1])
 
 
-# torch's counter has no entry for the fused attention of the CPU and for grouped products of experts, though they
-# multiply the same matrices.
+# Matrix products without an entry in torch's counter: fused attention of the CPU, grouped products of experts.
 UNCOUNTED_MATMULS: dict[Any, Callable[[tuple[Any, ...]], int]] = {
     aten._scaled_dot_product_flash_attention_for_cpu: _count_cpu_attention_flops,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _count_cpu_attention_backward_flops,
@@ -164,7 +163,7 @@ UNCOUNTED_MATMULS: dict[Any, Callable[[tuple[Any, ...]], int]] = {
 
 
 def count_operator_flops(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> OpFlops:
-    """FLOPs of one call of an ATen overload, from the shapes of its arguments and result."""
+    """Count the FLOPs of one call of an ATen overload from the shapes of its arguments and result."""
     packet = func._overloadpacket
     if packet in flop_registry:
         products = counted = int(flop_registry[packet](*args, **kwargs, out_val=out))
@@ -176,7 +175,7 @@ def count_operator_flops(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
 
 
 def count_layer_norm_backward_flops(grad: torch.Tensor) -> tuple[int, int, int]:
-    """FLOPs of the fused layer-norm backward, apart: the input's gradient, the scale's, the shift's.
+    """Count the FLOPs of the fused layer-norm backward: of the gradients of input, scale and shift.
 
     Eight elementary operations an element for dx, a product and a sum for the scale, a sum for the shift.
     """
@@ -203,7 +202,7 @@ def _count_elementwise_flops(func: Any, packet: Any, args: tuple[Any, ...], out:
 
 
 def _count_fused_elementwise_flops(packet: Any, args: tuple[Any, ...], products: int, out: Any) -> int:
-    """Elementwise FLOPs of a kernel that multiplies matrices: a bias added, a softmax between two products."""
+    """Count the elementwise FLOPs of a matrix-product kernel: a bias added, a softmax between two products."""
     if packet is aten.addmm:
         return int(out.numel())
     if packet is aten.baddbmm:

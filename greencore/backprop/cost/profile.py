@@ -1,4 +1,4 @@
-"""What training any set of tensors costs (paper §2.3 and §3.1)."""
+"""FLOPs of a training step for any set of trained tensors, from its traced operators (paper §2.3, §3.1)."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
@@ -14,10 +14,10 @@ from greencore.backprop.cost.trace import Batch, StepTrace, trace_step
 
 @dataclass(frozen=True)
 class TensorCost:
-    """One weight tensor and the FLOPs of its gradients, per step.
+    """FLOPs per step of one weight tensor's gradients (paper Eq. 3, 5).
 
-    `t_dw` computes the tensor's own gradient and serves nothing else. `t_dy` carries the gradient of the activations
-    from this tensor on to the next deeper one; the deepest trained tensor is never charged its own.
+    `t_dw` computes the tensor's own gradient. `t_dy` carries the activation gradient from this tensor to the next
+    deeper one; the deepest trained tensor is not charged its own.
     """
 
     name: str
@@ -28,7 +28,7 @@ class TensorCost:
 
 @dataclass(frozen=True)
 class SharedCost:
-    """Backward FLOPs that several tensors need: they are spent once if any bit of `needed_by` is selected."""
+    """Backward FLOPs that several tensors need, spent once if any bit of `needed_by` is selected."""
 
     needed_by: int
     flops: int
@@ -45,30 +45,30 @@ class ConditionalCost:
 
 @dataclass(frozen=True)
 class StepFlops:
-    """One kind of FLOPs on its own: forward, and backward by the tensors that need them."""
+    """FLOPs of one kind in a step: forward, and backward by the tensors that need them."""
 
     forward: int
     backward: tuple[SharedCost, ...]
     conditional: tuple[ConditionalCost, ...] = ()
 
     def total(self, mask: int) -> int:
-        """FLOPs of a step that trains the tensors of the bit mask."""
+        """Return the FLOPs of a step that trains the tensors of the bit mask."""
         shared = sum(cost.flops for cost in self.backward if cost.needed_by & mask)
         return self.forward + shared + _sum_conditional_flops(self.conditional, mask)
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Exact FLOPs of one training step, for every choice of trained tensors. Made by `profile`.
+    """Exact FLOPs of one training step for every set of trained tensors; built by `profile`.
 
     `tensors` run from the model's output to its input, in the order in which a step completes their gradients. One
     multiply-accumulate is 2 FLOPs (the paper's "PFLOPs" are multiply-accumulates, so half of these).
 
     A step costs `forward_flops`, the `exclusive` FLOPs of each selected tensor, every `shared` cost that a selected
-    tensor needs, and the `conditional` ones: some models run the same operators in another way for another selection.
-    Without the conditional ones a selection is never taken for cheaper than it is.
+    tensor needs, and the `conditional` costs, where the selection changes which operators run. The sum without the
+    conditional costs is an upper bound.
 
-    Matrix products are kept apart from everything else (normalisation, activation, softmax, bias, residual sums):
+    Matrix products are separate from all else (normalisation, activation, softmax, bias, residual sums):
     `product_step_flops` and `elementwise_step_flops` add up to `step_flops`.
     """
 
@@ -82,40 +82,42 @@ class Profile:
     conditional: tuple[ConditionalCost, ...] = ()
 
     def step_flops(self, names: Collection[str]) -> int:
-        """FLOPs of a step, forward and backward, that trains just these tensors. Raises `KeyError` for a stranger."""
+        """Return the FLOPs of a step that trains exactly these tensors: T_fp and what Eq. 5 adds to it.
+
+        Raises `KeyError` for an unknown name.
+        """
         mask = self.mask(names)
         own = sum(cost for index, cost in enumerate(self.exclusive) if mask >> index & 1)
-        shared = sum(cost.flops for cost in self.shared if cost.needed_by & mask)
-        return self.forward_flops + own + shared + _sum_conditional_flops(self.conditional, mask)
+        return own + StepFlops(self.forward_flops, self.shared, self.conditional).total(mask)
 
     def product_step_flops(self, names: Collection[str]) -> int:
-        """The matrix products of `step_flops`, those inside fused attention and of grouped experts included."""
+        """Return the matrix products of `step_flops`, including those of fused attention and grouped experts."""
         return self.products.total(self.mask(names))
 
     def elementwise_step_flops(self, names: Collection[str]) -> int:
-        """The rest of `step_flops`: normalisation, activation, softmax, bias, residual sums, loss."""
+        """Return the rest of `step_flops`: normalisation, activation, softmax, bias, residual sums, loss."""
         return self.step_flops(names) - self.product_step_flops(names)
 
     def matmul_step_flops(self, names: Collection[str]) -> int:
-        """The part of `product_step_flops` that torch's FlopCounterMode counts on the model's device, for comparison.
+        """Return the part of `product_step_flops` that torch's FlopCounterMode counts, for comparison.
 
-        It knows neither the CPU's fused attention nor the grouped products of experts.
+        It counts neither the CPU's fused attention nor grouped products of experts.
         """
         return self.counted.total(self.mask(names))
 
     def share(self, names: Collection[str]) -> float:
-        """`step_flops` as a share of full fine-tuning's: what ρ bounds (paper Eq. 4)."""
+        """Return `step_flops` as a share of full fine-tuning's, which ρ limits (paper Eq. 4)."""
         return self.step_flops(names) / self.full_flops
 
     @cached_property
     def floor(self) -> float:
-        """The smallest feasible ρ: forward, plus the cheapest single tensor's gradient."""
+        """The smallest feasible ρ: the forward pass and the cheapest gradient of a single tensor."""
         flops = min(self.step_flops([tensor.name]) for tensor in self.tensors)
         floor = flops / self.full_flops
         return floor if floor * self.full_flops >= flops else nextafter(floor, 1.0)
 
     def mask(self, names: Iterable[str]) -> int:
-        """The tensors as a bit mask: bit k is `tensors[k]`. Raises `KeyError` for a name that is not profiled."""
+        """Return the tensors as a bit mask: bit k is `tensors[k]`. Raises `KeyError` for an unknown name."""
         mask = 0
         for name in names:
             mask |= 1 << self._index[name]
@@ -130,10 +132,10 @@ def profile(model: torch.nn.Module, batch: Batch, *, names: Collection[str] | No
     """Profile a training step of `model` from its traced autograd graph (paper §3.1), without a rule per family.
 
     `batch` maps the model's arguments, `labels` among them, to tensors; only their shapes matter. With an
-    `attention_mask` it is costed as a padded batch, without one as the model runs when it gets none. The model may live
-    on the meta device and is left untouched. It is profiled in its present mode: in training mode, gradient
-    checkpointing costs what it recomputes. `names` limits what counts as trainable (default: every floating-point
-    parameter); full fine-tuning trains them all. Raises `greencore.backprop.TraceError`.
+    `attention_mask` it is costed as a padded batch. The model may be on the meta device, is left unchanged, and is
+    profiled in its current mode: in training mode, gradient checkpointing costs what it recomputes. `names` limits the
+    trainable tensors (default: every floating-point parameter); full fine-tuning trains all of them. Raises
+    `greencore.backprop.TraceError`.
     """
     trace = trace_step(model, batch, None if names is None else frozenset(names))
     return _build_from_trace(trace)
@@ -178,10 +180,7 @@ def build_profile(
     products: StepFlops | None = None,
     conditional: tuple[ConditionalCost, ...] = (),
 ) -> Profile:
-    """A profile from backward FLOPs by the set of tensors (a bit mask) that needs them.
-
-    `products` defaults to `counted`.
-    """
+    """Build a profile from backward FLOPs by the set of tensors (bit mask) that needs them."""
     exclusive = [0] * len(tensors)
     shared = []
     for mask, flops in total.items():
@@ -219,7 +218,7 @@ def _to_conditional_costs(flops: Mapping[tuple[int, int], int]) -> tuple[Conditi
 
 
 def _compute_carried_flops(tensors: int, shared: Collection[SharedCost]) -> list[int]:
-    """For each tensor, the shared FLOPs that its next deeper neighbour is the first to need."""
+    """Compute t_dy of each tensor: the shared FLOPs that its next deeper neighbour is the first to need."""
     carried = [0] * tensors
     for cost in shared:
         first = (cost.needed_by & -cost.needed_by).bit_length() - 1

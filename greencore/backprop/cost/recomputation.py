@@ -1,12 +1,12 @@
-"""Gradient checkpointing: which forward operators a step executes again in its backward pass.
+"""Gradient checkpointing: the forward operators that a step runs again in its backward pass.
 
-A checkpointed block keeps nothing of what autograd would save. The first saved tensor that the backward pass asks for
-makes the block run again, from its start to the last tensor that was to be saved, and no further. What is saved depends
-on what is trained: an operator runs again if and only if a tensor saved after it serves a gradient that is needed.
+A checkpointed block drops the tensors that autograd would save. When the backward pass asks for the first of them, the
+block runs again from its start to the last tensor to be saved. What is saved depends on what is trained: an operator
+runs again if and only if a tensor saved after it serves a gradient that is needed.
 
-With `use_reentrant=True` the whole block runs again as soon as its output has a gradient. That variant gives no
-gradients to a block whose input needs none, so it suits adaptive backpropagation only where the model's embeddings
-pass gradients on anyway (`enable_input_require_grads`); it is counted as if they did.
+With `use_reentrant=True` the whole block runs again as soon as its output has a gradient. That variant computes no
+gradients in a block whose input needs none, so adaptive backpropagation can use it only if the embeddings' outputs
+require gradients (`enable_input_require_grads`); it is counted as if they did.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +26,7 @@ from greencore.backprop.cost.operator_counter import OperatorRecorder
 class CheckpointedBlock:
     """A checkpointed block, which ran `forward[start:stop]` of the recorder.
 
-    `saved` has the position in `forward` before which a tensor was saved, and its marker in the recorder's `backward`.
+    `saved` has, for each saved tensor, its position in `forward` and its marker in the recorder's `backward`.
     """
 
     start: int
@@ -35,7 +35,7 @@ class CheckpointedBlock:
     outputs: list[Node] = field(default_factory=list)
 
     def compute_recomputation_masks(self, recorder: OperatorRecorder, reachable: Mapping[Node, int]) -> list[int]:
-        """For each of the block's operators, the tensors whose gradient makes it run again, as bit masks."""
+        """Compute for each operator the tensors whose gradient makes it run again, as bit masks."""
         masks = [0] * (self.stop - self.start + 1)
         for position, marker in self.saved:
             masks[position - self.start] |= recorder.backward[marker].needed_by(reachable)
@@ -54,7 +54,7 @@ class _SavedTensor:
 
 @contextmanager
 def record_checkpointed_blocks(model: torch.nn.Module, recorder: OperatorRecorder) -> Iterator[list[CheckpointedBlock]]:
-    """Run the model's checkpointed blocks once only, and tell which they were."""
+    """Run the model's checkpointed blocks without recomputation, and record them."""
     blocks: list[CheckpointedBlock] = []
     functions = {
         module: module._gradient_checkpointing_func

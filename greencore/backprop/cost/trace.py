@@ -1,8 +1,8 @@
-"""Trace one training step on tensors without data, and tell which gradients need which operators (paper §3.1).
+"""Trace one training step on tensors without data, and attribute its operators to trained tensors (paper §3.1).
 
-The step runs under FakeTensorMode, so it costs no memory and picks the kernels of the model's own device. An operator
-of the backward pass is executed in a real step if and only if some trained tensor is reachable through an input
-gradient that it helps to compute, whatever the model family.
+The step runs under FakeTensorMode, so it takes no memory and selects the kernels of the model's own device. A real step
+runs a backward operator if and only if a trained tensor is reachable through an input gradient that the operator helps
+to compute, whatever the model family.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -35,7 +35,7 @@ class TraceError(ValueError):
 
 @dataclass(frozen=True)
 class StepTrace:
-    """One step: `tensors` in the order in which their gradients become complete, from output to input."""
+    """FLOPs of one step; `tensors` (name, size) are in the order of their completed gradients, output to input."""
 
     tensors: tuple[tuple[str, int], ...]
     forward: OpFlops
@@ -45,10 +45,10 @@ class StepTrace:
 def trace_step(model: torch.nn.Module, batch: Batch, names: frozenset[str] | None = None) -> StepTrace:
     """Trace forward and backward of `model(**batch).loss` with the named parameters trained (None: all).
 
-    Only the shapes of `batch` matter: an attention mask stands for one with padding in it, and is left out where the
-    model reads its values. The model, which may live on the meta device, is left as it was and traced in its present
-    mode: in training mode checkpointed blocks count what they recompute. Raises `TraceError` where there is no loss,
-    no parameter to train, a named parameter that the model lacks, or a step that fails or reads values of its inputs.
+    Only the shapes of `batch` matter: an attention mask counts as one with padding, and is left out where the model
+    reads its values. The model, which may be on the meta device, is left unchanged and traced in its current mode: in
+    training mode checkpointed blocks count what they recompute. Raises `TraceError` for a model without a loss or a
+    trainable parameter, an unknown parameter name, and a step that fails or reads values of its inputs.
     """
     parameters = dict(model.named_parameters())
     unknown = (names or frozenset()) - set(parameters)
@@ -60,7 +60,7 @@ def trace_step(model: torch.nn.Module, batch: Batch, names: frozenset[str] | Non
         if parameter.is_floating_point() and (names is None or name in names)
     ]
     if not trained:
-        raise TraceError("the model has no trainable tensor: nothing is left to profile")
+        raise TraceError("the model has no trainable tensor to profile")
     if batch.get("labels") is None:
         raise TraceError("the batch has no labels, so the model has no loss: add labels of the shape of input_ids")
     try:
@@ -77,7 +77,7 @@ def trace_step(model: torch.nn.Module, batch: Batch, names: frozenset[str] | Non
 def _trace_data_dependent_model(
     model: torch.nn.Module, batch: Batch, parameters: Mapping[str, torch.nn.Parameter], trained: Sequence[str]
 ) -> StepTrace:
-    """Trace a model that reads values: which expert a token goes to, or whether there is any padding."""
+    """Trace a model that reads values, such as its routing of tokens to experts or whether there is padding."""
     unmasked = {key: value for key, value in batch.items() if not key.endswith("attention_mask")}
     with use_batched_experts(model):
         try:
@@ -89,8 +89,8 @@ def _trace_data_dependent_model(
 def _explain_trace_failure(model: torch.nn.Module, error: Exception) -> TraceError:
     return TraceError(
         f"the forward or backward pass of {type(model).__name__} cannot be traced on tensors without data"
-        f" ({type(error).__name__}: {error}): give it a batch of the arguments that it trains with, and operators that"
-        " need no values to know the shapes of their results"
+        f" ({type(error).__name__}: {error}): pass a batch of the arguments that it trains with; none of its operators"
+        " may read values to determine a shape"
     )
 
 
@@ -144,28 +144,32 @@ def _attribute_flops(
     biased: Collection[BiasedAttention],
     all_tensors: int,
 ) -> tuple[OpFlops, list[BackwardFlops]]:
-    """FLOPs of the forward pass, and all others with the tensors that need them."""
+    """Return the FLOPs of the forward pass, and all others with the tensors that need them."""
     recomputed_for: dict[int, int] = {}
     for block in blocks:
         recomputed_for.update(enumerate(block.compute_recomputation_masks(recorder, reachable), start=block.start))
     switching = [call for call in biased if reachable.get(call.bias, all_tensors) != all_tensors]
-    apart = {index for call in switching for index in range(call.start, call.stop)}
-    nodes_apart = {node for call in switching for node in call.nodes}
+    separate = {index for call in switching for index in range(call.start, call.stop)}
+    separate_nodes = {node for call in switching for node in call.nodes}
     costs = [
-        BackwardFlops(recorder.forward[index], mask) for index, mask in recomputed_for.items() if index not in apart
+        BackwardFlops(recorder.forward[index], mask) for index, mask in recomputed_for.items() if index not in separate
     ]
-    costs += [BackwardFlops(w.flops, w.needed_by(reachable)) for w in recorder.backward if w.node not in nodes_apart]
+    costs += [
+        BackwardFlops(operator.flops, operator.needed_by(reachable))
+        for operator in recorder.backward
+        if operator.node not in separate_nodes
+    ]
     for call in switching:
         costs += call.list_backward_flops(recorder, reachable, recomputed_for, all_tensors)
-    forward = [flops for index, flops in enumerate(recorder.forward) if index not in apart]
+    forward = [flops for index, flops in enumerate(recorder.forward) if index not in separate]
     return sum(forward + [call.fused_forward for call in switching], ZERO_FLOPS), costs
 
 
 @contextmanager
 def _replace_tensors(model: torch.nn.Module, tensors: Mapping[int, torch.Tensor]) -> Iterator[None]:
-    """Run with other parameters and buffers, given by the `id` of the present one.
+    """Replace parameters and buffers, by the `id` of the current one, within the context.
 
-    torch's `functional_call` leaves its stand-ins in a module that is registered in two places, as peft's prompts do.
+    torch's `functional_call` does not restore a module that is registered in two places, as peft's prompts are.
     """
     present = [
         (registry, name, tensor)
@@ -185,7 +189,7 @@ def _replace_tensors(model: torch.nn.Module, tensors: Mapping[int, torch.Tensor]
 
 @contextmanager
 def _disable_root_hooks(model: torch.nn.Module) -> Iterator[None]:
-    """Run without the hooks on the root module: they are for real steps only."""
+    """Remove the root module's hooks within the context: they are for real steps only."""
     pre, post = model._forward_pre_hooks.copy(), model._forward_hooks.copy()
     model._forward_pre_hooks.clear()
     model._forward_hooks.clear()

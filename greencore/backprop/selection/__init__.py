@@ -1,1 +1,1 @@
-"""Which tensors to train: the most important set within a budget (paper §3.3, exact)."""
+"""Selection of the tensors to train: the set of greatest importance within a budget (paper §3.3, exact)."""

@@ -1,9 +1,8 @@
-"""How much a partial choice can still come to, so that hopeless ones are dropped early without losing the best.
+"""Lagrangian bounds of the selection search: the most value that a partial selection can still reach.
 
-At a price per FLOP each tensor is worth its value less its cost, or nothing, whatever else is chosen: the Lagrangian
-relaxation of a knapsack. For every stop point it bounds what stopping there can bring. The stop points whose bound
-is below a
-target are left out; from the rest follows what a pair must have reached at each choice.
+At a price per FLOP each tensor gains its value less its cost, or nothing, whatever else is selected: the Lagrangian
+relaxation of a knapsack. It bounds the value of stopping at each stop point. Stop points whose bound is below a target
+are pruned; the others determine what a pair must have reached after each group. `search` has an example.
 """
 
 from dataclasses import dataclass
@@ -14,21 +13,19 @@ from numpy.typing import NDArray
 from greencore.backprop.selection.decision_order import SearchTree
 from greencore.backprop.selection.subsets import compute_subset_values
 
-PRICE_COUNT = 24  # tried at once: first over a wide range, then REFINEMENTS times closer to those that tell most
+PRICE_COUNT = 24  # tried at once: first over a wide range, then REFINEMENTS times around the tightest ones
 REFINEMENTS = 2
-PRICE_SPAN = 1e3  # the first grid reaches this factor up and down from the value of everything per FLOP of budget
-ROUNDING_TOLERANCE = 1e-9  # sums of the same values differ by less, relatively
+PRICE_SPAN = 1e3  # the first grid spans this factor above and below the total value per FLOP of budget
+ROUNDING_TOLERANCE = 1e-9  # sums of the same values differ by less than this, relatively
 
 
 @dataclass(frozen=True)
 class Pruning:
-    """What to follow of a tree in search of more than a target.
+    """The part of a tree that may hold more than a target.
 
-    `open` [stop points] tells which stop points may bring that much. After k choices a pair of (cost, value) is of
-    use if its
-    cost is at most `budget[k]` and `value - price * cost` more than `min_relaxed_value[k]`. `subtrees` are the ways
-    to go on, with
-    the FLOPs paid up to where they start, and their prunings.
+    `open` [stop points] marks the stop points whose bound is above the target. After k groups a (cost, value) pair is
+    kept if its cost is at most `budget[k]` and `value - price * cost` more than `min_relaxed_value[k]`. `subtrees` have
+    the FLOPs paid up to their root, and their prunings.
     """
 
     open: list[bool]
@@ -39,7 +36,7 @@ class Pruning:
 
 
 class LagrangianBounds:
-    """How much can be chosen on a tree within `budget` FLOPs: `lower_bound` at least, `upper_bound` at most."""
+    """Bounds of the best value on a tree within `budget` FLOPs: `lower_bound` is reached, `upper_bound` a limit."""
 
     def __init__(self, tree: SearchTree, values: NDArray[np.float64], budget: int) -> None:
         usual = float(np.maximum(values, 0.0).sum()) / max(budget, 1)
@@ -49,7 +46,7 @@ class LagrangianBounds:
         for _ in range(REFINEMENTS if usual else 0):
             tightest = self._priced.find_tightest_prices(self.lower_bound)
             if not tightest:
-                break  # nothing more than what is reached
+                break  # the lower bound is the optimum
             steps = max(PRICE_COUNT // len(tightest), 4)
             around = [np.geomspace(prices[max(k - 1, 0)], prices[min(k + 1, len(prices) - 1)], steps) for k in tightest]
             prices = np.unique(np.concatenate(around))
@@ -59,12 +56,12 @@ class LagrangianBounds:
         self.upper_bound = self._priced.upper_bound()
 
     def prune_below(self, target: float) -> Pruning:
-        """What is left to search for more than `target`."""
+        """Return the part of the tree that may hold more than `target`."""
         return self._priced.prune_below(target)
 
 
 class _RelaxedTree:
-    """A tree at each of several prices per FLOP, entered with the relaxed gain and cost of what was chosen `before`."""
+    """A tree relaxed at several prices per FLOP; `before` is the relaxed gain and cost of the groups above it."""
 
     def __init__(
         self,
@@ -117,28 +114,26 @@ class _RelaxedTree:
         )
 
     def upper_bound(self) -> float:
-        """Nothing on the tree is worth more."""
+        """Return a value that nothing on the tree exceeds."""
         return max([float(self._bounds.max()), *(priced.upper_bound() for _, _, priced in self._subtrees)])
 
     def tighten(self, other: "_RelaxedTree") -> None:
-        """Take over the bounds at other prices where they say more."""
+        """Take over the bounds at other prices where they are lower."""
         self._bounds = np.minimum(self._bounds, other._bounds)
         for (_, _, mine), (_, _, theirs) in zip(self._subtrees, other._subtrees, strict=True):
             mine.tighten(theirs)
 
     def find_tightest_prices(self, target: float) -> set[int]:
-        """The positions of the prices that bound best the stop points that may be worth more than `target`."""
+        """Find the positions of the prices with the lowest bounds of stop points that may exceed `target`."""
         best = set(self._relaxed_values[self._bounds > target].argmin(axis=1).tolist())
         return best.union(*(priced.find_tightest_prices(target) for _, _, priced in self._subtrees))
 
     def prune_below(self, target: float) -> Pruning:
-        """What is left to search for more than `target`."""
+        """Return the part of the tree that may hold more than `target`."""
         return self._prune_below(target)[0]
 
     def _prune_below(self, target: float) -> tuple[Pruning, NDArray[np.float64], int]:
-        """The pruning, and from the tree's start: the greatest relaxed values at each price, and the FLOPs left for
-        choices.
-        """
+        """Return the pruning and, at the root, the greatest relaxed values by price and the FLOPs for groups."""
         reach = np.full(self._gained.shape, -np.inf)
         budget = np.full(len(reach), -1, dtype=np.int64)
         subtrees = []

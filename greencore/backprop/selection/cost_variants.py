@@ -1,7 +1,7 @@
-"""A profile's costs as selecting needs them: plain sums, once it is settled which conditions hold.
+"""Variants of a profile's costs, in each of which it is fixed which conditional costs apply.
 
-Most profiles have one variant. Where training a tensor changes how other operators run (`ConditionalCost`), there is
-one in which that tensor is barred, and one in which it is trained for certain.
+Most profiles have one variant. Where training a tensor changes which operators run (`ConditionalCost`), one variant
+bars that tensor and one trains it.
 """
 
 import itertools
@@ -15,14 +15,12 @@ from numpy.typing import NDArray
 from greencore.backprop.cost.profile import Profile, SharedCost
 from greencore.backprop.selection.decision_order import SearchTree, build_search_tree, iter_set_bits
 
-MAX_CONDITIONS = 3  # looked at both ways; further ones are left at the unconditional cost, which is never too low
+MAX_CONDITIONS = 3  # searched both ways; further ones keep the unconditional cost, which is never too low
 
 
 @dataclass(frozen=True)
 class CostVariant:
-    """Backward FLOPs when the tensors of `forced` are trained, for `forced_flops`, and others of `free` may be
-    besides.
-    """
+    """Backward FLOPs with the tensors of `forced` trained, for `forced_flops`, and any of `free` in addition."""
 
     forced: int
     free: int
@@ -32,22 +30,22 @@ class CostVariant:
 
     @cached_property
     def tree(self) -> SearchTree:
-        """The tree from output to input on which the free tensors are decided."""
+        """The search tree of the free tensors, from output to input."""
         return build_search_tree(self.exclusive.tolist(), self.free, self.shared)
 
     def mask_affordable_values(self, budget: int, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The values of the free tensors that fit within `budget` FLOPs by themselves; 0 for the others."""
+        """Return the values of the free tensors that fit within `budget` FLOPs alone; 0 for the others."""
         return np.where(self._free & (self.forced_flops + self._single_tensor_flops <= budget), values, 0.0)
 
     def compute_marginal_flops(self, chosen: NDArray[np.bool_], candidates: NDArray[np.int64]) -> NDArray[np.int64]:
-        """FLOPs that each candidate would add to the chosen tensors."""
+        """Compute the FLOPs that each candidate would add to the chosen tensors."""
         unpaid = ~self._need_matrix[chosen].any(axis=0)
         needed = self._need_matrix[candidates][:, unpaid]
         added: NDArray[np.int64] = self.exclusive[candidates] + needed @ self._flops[unpaid]
         return added
 
     def compute_total_flops(self, chosen: NDArray[np.bool_]) -> int:
-        """FLOPs of the chosen tensors, the forced ones among them."""
+        """Compute the FLOPs of the chosen tensors, including the forced ones."""
         free = chosen.copy()
         free[list(iter_set_bits(self.forced))] = False
         return self.forced_flops + int(
@@ -73,7 +71,7 @@ class CostVariant:
 
 
 def build_need_matrix(shared: tuple[SharedCost, ...], tensors: int) -> NDArray[np.bool_]:
-    """Which shared costs each tensor needs, [tensors, costs]."""
+    """Build the matrix [tensors, costs] of which shared costs each tensor needs."""
     width = (tensors + 7) // 8
     packed = b"".join(cost.needed_by.to_bytes(width, "little") for cost in shared)
     rows = np.frombuffer(packed, dtype=np.uint8).reshape(len(shared), width)
@@ -81,7 +79,7 @@ def build_need_matrix(shared: tuple[SharedCost, ...], tensors: int) -> NDArray[n
 
 
 def get_variants(profile: Profile) -> tuple[CostVariant, ...]:
-    """The variants of a profile; they are kept with it, since a run selects from it again and again."""
+    """Return the variants of a profile, cached on it since a run selects from it again and again."""
     cached: tuple[CostVariant, ...] | None = vars(profile).get("_variants")
     if cached is None:
         conditions = sorted({cost.when for cost in profile.conditional if cost.when.bit_count() == 1})[:MAX_CONDITIONS]
@@ -95,7 +93,7 @@ def get_variants(profile: Profile) -> tuple[CostVariant, ...]:
 
 
 def list_affordable_variants(profile: Profile, values: NDArray[np.float64], budget: int) -> list[CostVariant]:
-    """The variants whose forced tensors fit within `budget` FLOPs, and are each worth having."""
+    """List the variants whose forced tensors fit within `budget` FLOPs and all have a positive value."""
     return [
         v
         for v in get_variants(profile)
@@ -104,7 +102,7 @@ def list_affordable_variants(profile: Profile, values: NDArray[np.float64], budg
 
 
 def compute_single_tensor_flops(profile: Profile) -> NDArray[np.int64]:
-    """Backward FLOPs [tensors] of training each tensor by itself; kept with the profile."""
+    """Compute the backward FLOPs [tensors] of training each tensor alone, cached on the profile."""
     cached: NDArray[np.int64] | None = vars(profile).get("_single_tensor_flops")
     if cached is None:
         flops = np.array([cost.flops for cost in profile.shared], dtype=np.int64)
@@ -120,7 +118,7 @@ def compute_single_tensor_flops(profile: Profile) -> NDArray[np.int64]:
 
 
 def _build_variant(profile: Profile, conditions: int, holding: int) -> CostVariant:
-    """The costs while the tensors of `holding` are trained, and those of `conditions` besides are not."""
+    """Build the costs with the tensors of `holding` trained and the other tensors of `conditions` barred."""
     costs: dict[int, int] = defaultdict(int)
     for tensor, flops in enumerate(profile.exclusive):
         costs[1 << tensor] = flops

@@ -1,12 +1,12 @@
-"""The order in which tensors are decided: from the output to the input, in stretches of parallel branches.
+"""Search tree of the selection: the order, from output to input, in which tensors are decided.
 
-A backward operator is paid for once if any tensor beyond it is trained. From block to block the operators that
-tensors need are nested, so that whoever goes deeper pays for the whole of the blocks above. Where branches run side
-by side (query, key and value), only whoever stops within them can leave a branch out. So tensors are cut into
-stretches such that each operator used so far is needed by everything deeper, or by nothing deeper.
+A backward operator is paid for once if any tensor beyond it is trained. From block to block the operators that tensors
+need are nested: a deeper selection pays for the whole of the blocks above. Where branches run side by side (query, key
+and value), only a selection that stops within them can leave a branch out. So tensors are cut into stretches such that
+each operator used so far is needed by everything deeper, or by nothing deeper.
 
 A branch may also be joined much later: the keys of every cross-attention lead to the encoder. There the tree forks in
-two, and both are followed: no tensor beyond the branch is trained, or its operators are paid for.
+two: either no tensor beyond the branch is trained, or its operators are paid for.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 
 from greencore.backprop.cost.profile import SharedCost
 
-MAX_STRETCH_TENSORS = 10  # tensors in a stretch whose every subset is looked at; a wider one forks
-MAX_FORKS = 64  # forks that are followed both ways; after that a branch is always paid for, which costs optimality
+MAX_STRETCH_TENSORS = 10  # tensors in a stretch whose subsets are all enumerated; a wider one forks
+MAX_FORKS = 64  # forks that are searched both ways; after that a branch is always paid for, which costs optimality
 
 
 @dataclass(frozen=True)
 class TensorGroup:
-    """Tensors to be decided together, since operators serve them alone. `cost` is of each subset of them.
+    """Tensors that are decided together, since they share operators that serve no others.
 
-    Bit k of a position in `cost` stands for `members[k]`.
+    `cost` [2^members] is the FLOPs of each subset; bit k of a subset is `members[k]`.
     """
 
     members: tuple[int, ...]
@@ -35,9 +35,9 @@ class TensorGroup:
 
 @dataclass(frozen=True)
 class StopPoint:
-    """A place to stop, once `after` choices of the tree are made: with any subset of `members` on top.
+    """A place where a selection may end: after `after` groups of the tree, with any subset of `members` on top.
 
-    `cost` is of each subset, as in `TensorGroup`, and holds all that carries the gradient down to here besides.
+    `cost` [2^members] is the FLOPs of each subset, as in `TensorGroup`, and of carrying the gradient down to here.
     """
 
     after: int
@@ -47,9 +47,9 @@ class StopPoint:
 
 @dataclass(frozen=True)
 class SearchTree:
-    """Choices from output to input, the stop points between them, and the FLOPs that carry the gradient to its end.
+    """Groups from output to input, the stop points between them, and the FLOPs that carry the gradient to its end.
 
-    At the end it may fork into other ways, each with a toll to pay first.
+    At its end it may fork into subtrees, each with FLOPs to pay on entry.
     """
 
     groups: tuple[TensorGroup, ...]
@@ -59,34 +59,34 @@ class SearchTree:
 
     @cached_property
     def single_tensor_groups(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Positions, tensors and costs of the choices of a single tensor."""
+        """Positions, tensors and costs of the groups of a single tensor."""
         alone = [(k, c.members[0], int(c.cost[1])) for k, c in enumerate(self.groups) if len(c.members) == 1]
         positions, tensors, costs = np.array(alone, dtype=np.int64).reshape(-1, 3).T
         return positions, tensors, costs
 
     @cached_property
     def multi_tensor_groups(self) -> tuple[tuple[int, TensorGroup], ...]:
-        """Positions of the choices of several tensors, with these."""
+        """Positions and groups of several tensors."""
         return tuple((k, group) for k, group in enumerate(self.groups) if len(group.members) > 1)
 
     @cached_property
     def stop_offsets(self) -> NDArray[np.int64]:
-        """Where each stop point's subsets start in `stop_costs`; the last entry is its length."""
+        """Offset of each stop point's subsets in `stop_costs`; the last entry is its length."""
         return np.cumsum([0, *(len(stop_point.cost) for stop_point in self.stop_points)])
 
     @cached_property
     def stop_costs(self) -> NDArray[np.int64]:
-        """The costs of all stop points' subsets, one after the other."""
+        """Costs of the subsets of all stop points, concatenated."""
         return np.concatenate([stop_point.cost for stop_point in self.stop_points])
 
     @cached_property
     def groups_before_stop(self) -> NDArray[np.int64]:
-        """How many choices are made before each of `stop_costs`."""
+        """Number of groups decided before each of `stop_costs`."""
         return np.repeat([stop_point.after for stop_point in self.stop_points], np.diff(self.stop_offsets))
 
 
 def iter_set_bits(mask: int) -> Iterator[int]:
-    """The positions of the bits of a mask, lowest first."""
+    """Iterate over the positions of a mask's bits, lowest first."""
     while mask:
         lowest = mask & -mask
         yield lowest.bit_length() - 1
@@ -94,7 +94,7 @@ def iter_set_bits(mask: int) -> Iterator[int]:
 
 
 def build_search_tree(exclusive: Sequence[int], tensors: int, shared: Iterable[SharedCost]) -> SearchTree:
-    """The tree through the tensors of a bit mask, whose own costs are `exclusive`."""
+    """Build the tree of the tensors of a bit mask, whose own costs are `exclusive`."""
     return _SearchTreeBuilder(exclusive).build(tensors, shared)
 
 
@@ -104,7 +104,7 @@ class _SearchTreeBuilder:
         self._fork_count = 0
 
     def build(self, tensors: int, shared: Iterable[SharedCost]) -> SearchTree:
-        """The tree through these tensors, with the shared costs that are not paid yet."""
+        """Build the tree of these tensors, with the shared costs that are not paid yet."""
         costs = sorted(_restrict_to_tensors(tensors, shared), key=lambda cost: _lowest(cost.needed_by))
         blocked = _find_blocked_cuts(costs, tensors)
         order = list(iter_set_bits(tensors))
@@ -141,7 +141,7 @@ class _SearchTreeBuilder:
     def _build_subtrees(
         self, tensors: int, costs: list[SharedCost], *, until: int
     ) -> tuple[tuple[int, SearchTree], ...]:
-        """Both ways on: without the tensors at the far end of the longest branch that opens up to here, or paid."""
+        """Fork at the longest branch open at `until`: without the tensors at its far end, or with it paid."""
         branches = [cost for cost in costs if _lowest(cost.needed_by) <= until and _count_blocked_cuts(cost, tensors)]
         longest = max(branches, key=lambda cost: _count_blocked_cuts(cost, tensors))
         beyond = _beyond_last_gap(longest.needed_by, tensors)
@@ -154,7 +154,7 @@ class _SearchTreeBuilder:
         return (0, self.build(tensors & ~beyond, costs)), paid
 
     def _subset_costs(self, members: tuple[int, ...], costs: Sequence[SharedCost]) -> NDArray[np.int64]:
-        """Own and shared costs of every subset of `members`."""
+        """Compute the own and shared costs of every subset of `members`."""
         if len(members) == 1:
             return np.array(
                 [0, self._exclusive[members[0]] + sum(cost.flops for cost in costs if cost.needed_by >> members[0] & 1)]
@@ -171,12 +171,12 @@ class _SearchTreeBuilder:
 
 
 def _restrict_to_tensors(tensors: int, shared: Iterable[SharedCost]) -> list[SharedCost]:
-    """Shared costs as these tensors see them."""
+    """Restrict shared costs to these tensors."""
     return [SharedCost(cost.needed_by & tensors, cost.flops) for cost in shared if cost.needed_by & tensors]
 
 
 def _find_blocked_cuts(costs: list[SharedCost], tensors: int) -> list[bool]:
-    """Whether there can be no cut right behind each tensor: something used so far serves a part of what is deeper."""
+    """Find whether a cut behind each tensor is blocked: a cost before it serves only part of what is deeper."""
     change = [0] * (tensors.bit_length() + 1)
     for cost in costs:
         length = _count_blocked_cuts(cost, tensors)
@@ -192,20 +192,20 @@ def _find_blocked_cuts(costs: list[SharedCost], tensors: int) -> list[bool]:
 
 
 def _count_blocked_cuts(cost: SharedCost, tensors: int) -> int:
-    """How far, from its first tensor on, a cost blocks cuts: it serves some of what is deeper, and not all."""
+    """Count the cuts, from its first tensor on, that a cost blocks: it serves some of what is deeper, not all."""
     end = min(cost.needed_by.bit_length() - 1, (tensors & ~cost.needed_by).bit_length() - 1)
     return max(0, end - _lowest(cost.needed_by))
 
 
 def _beyond_last_gap(needed_by: int, tensors: int) -> int:
-    """The deepest unbroken run, among `tensors`, of those that a cost serves."""
+    """Return the deepest unbroken run, among `tensors`, of those that a cost serves."""
     last = needed_by.bit_length()
     gap = (tensors & ~needed_by & ((1 << last) - 1)).bit_length()
     return needed_by >> gap << gap
 
 
 def _split_into_independent_parts(members: tuple[int, ...], costs: Sequence[SharedCost]) -> list[tuple[int, ...]]:
-    """The members in parts that no cost is shared across."""
+    """Split the members into parts that share no cost."""
     if not costs:
         return [(tensor,) for tensor in members]
     parts: list[int] = []

@@ -1,4 +1,4 @@
-"""The best importance for every budget at once: what a planner of budgets weighs FLOPs against."""
+"""Importance curve: the greatest importance within every budget at once, for planners of ρ."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,17 +21,17 @@ from greencore.backprop.selection.search import enumerate_candidates
 from greencore.backprop.selection.solver import BudgetTooSmall, build_value_array
 
 FRONTIER_LIMIT = 4096  # pairs kept in each band
-BUDGET_BANDS = 6  # each of half the FLOPs of the next, so that small budgets are resolved as finely as large ones
-MERGE_THRESHOLD = 1 << 18  # points gathered before those that others beat are dropped
+BUDGET_BANDS = 6  # each with half the FLOPs of the next, so that small budgets are resolved as finely as large ones
+MERGE_THRESHOLD = 1 << 18  # points gathered before dominated ones are dropped
 
 Points = tuple[NDArray[np.int64], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
 class ConcaveCurve:
-    """The upper concave hull of an `ImportanceCurve`: `importance` at the shares `rho`, straight in between.
+    """Upper concave hull of an `ImportanceCurve`: `importance` at the shares `rho`, linear in between.
 
-    `per_flop` [points - 1] is the importance that one more FLOP per step brings between two points, and falls.
+    `per_flop` [points - 1] is the importance that one more FLOP per step brings between two points; it falls.
     """
 
     rho: NDArray[np.float64]
@@ -39,20 +39,20 @@ class ConcaveCurve:
     per_flop: NDArray[np.float64]
 
     def at(self, rho: float) -> float:
-        """The importance at a share, linear between points; the first and last point's beyond them."""
+        """Return the importance at a share, linear between points and constant beyond them."""
         return float(np.interp(rho, self.rho, self.importance))
 
     def rho_at(self, price: float) -> float:
-        """The share that has the most importance less `price` per FLOP of a step."""
+        """Return the share of greatest importance less `price` per FLOP of a step."""
         return float(self.rho[np.searchsorted(-self.per_flop, -price, side="left")])
 
 
 @dataclass(frozen=True)
 class ImportanceCurve:
-    """The most importance that each share of full fine-tuning's FLOPs buys: from `rho[i]` on, `importance[i]`.
+    """Greatest importance for each share of full fine-tuning's FLOPs: from `rho[i]` on, `importance[i]`.
 
-    Both rise; `rho` [points] starts at the floor. Every point is reachable: some set of tensors has this importance
-    at this cost, so `select` at `rho[i]` brings it too, up to its own tolerance of 0.1 %.
+    Both rise; `rho` [points] starts at the floor. Every point is reachable: some set of tensors has this importance at
+    this cost, so `select` at `rho[i]` finds it, up to its own tolerance of 0.1 %.
     """
 
     rho: NDArray[np.float64]
@@ -60,14 +60,14 @@ class ImportanceCurve:
     full_flops: int
 
     def at(self, rho: float) -> float:
-        """The importance that a share buys. Raises `BudgetTooSmall` below the first point."""
+        """Return the greatest importance within a share. Raises `BudgetTooSmall` below the first point."""
         point = int(np.searchsorted(self.rho, rho, side="right")) - 1
         if point < 0:
             raise BudgetTooSmall(rho, float(self.rho[0]))
         return float(self.importance[point])
 
     def concave_hull(self) -> ConcaveCurve:
-        """The upper concave hull, from the floor to the last point that brings more."""
+        """Return the upper concave hull, from the floor to the last point that adds importance."""
         hull: list[int] = []
         for point in range(len(self.rho)):
             while len(hull) > 1 and self._slope(hull[-2], hull[-1]) <= self._slope(hull[-1], point):
@@ -82,14 +82,13 @@ class ImportanceCurve:
 
 
 def importance_curve(profile: Profile, importance: Mapping[str, float], *, up_to: float = 1.0) -> ImportanceCurve:
-    """The best importance for every share of the FLOPs from the floor up to `up_to`.
+    """Compute the greatest importance for every share of the FLOPs from the floor to `up_to` (paper Eq. 13–15).
 
     `importance` is as `select` takes it at ρ = `up_to`; a tensor of importance <= 0 counts only where nothing else
-    fits. It is the same table as `select`'s, carried once for all budgets. It is exact while no more than
-    `FRONTIER_LIMIT`
-    pairs are open at a time; beyond, a budget is resolved to a thousandth of its size or finer, which left it
-    within 0.2 % of `select` on every model measured (`benchmarks/training/selector.py`). Raises `BudgetTooSmall` where
-    `up_to` is below the floor, and `ValueError` as `select` does.
+    fits. The search is that of `select`, run once for all budgets. It is exact while no more than `FRONTIER_LIMIT`
+    pairs are open at a time; beyond, a budget is resolved to a thousandth of its size or finer, which stayed within 0.2
+    % of `select` on every model measured (`benchmarks/training/selector.py`). Raises `BudgetTooSmall` where `up_to` is
+    below the floor, and `ValueError` as `select` does.
     """
     budget = floor(min(up_to, 1.0) * profile.full_flops) - profile.forward_flops
     single = compute_single_tensor_flops(profile)
@@ -108,7 +107,7 @@ def importance_curve(profile: Profile, importance: Mapping[str, float], *, up_to
 
 
 def _list_variant_points(variant: CostVariant, values: NDArray[np.float64], budget: int) -> Points:
-    """What the selections of a variant cost, backward, and bring."""
+    """List the backward FLOPs and importance of a variant's selections."""
     forced = sum(float(values[tensor]) for tensor in iter_set_bits(variant.forced))
     values = variant.mask_affordable_values(budget, values)
     everything = LagrangianBounds(variant.tree, values, budget - variant.forced_flops).prune_below(-1.0)
@@ -125,12 +124,12 @@ def _list_variant_points(variant: CostVariant, values: NDArray[np.float64], budg
         if size > MERGE_THRESHOLD:
             gathered, size = [_merge_undominated(gathered)], 0
     cost, value = _merge_undominated(gathered)
-    trained = value > 0  # nothing at all is no selection
+    trained = value > 0  # drops the empty selection
     return cost[trained], value[trained]
 
 
 def _merge_undominated(gathered: list[Points]) -> Points:
-    """All points that no cheaper one matches, by rising cost."""
+    """Merge points and drop those that a cheaper one matches; by rising cost."""
     cost, value = (np.concatenate(parts) for parts in zip(*gathered, strict=True))
     keep = find_undominated(cost, value)
     return cost[keep], value[keep]

@@ -1,4 +1,4 @@
-"""A 0/1 knapsack carried item by item: the (cost, value) pairs that nothing cheaper beats, with costs unrounded."""
+"""0/1 knapsack, item by item: the Pareto frontier of (cost, value) pairs, with unrounded costs."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -11,20 +11,20 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class KnapsackItem:
-    """One way to take something: `mask` is the tensors taken, as a bit mask."""
+    """An item that may be taken: the tensors of `mask`, as a bit mask."""
 
     mask: int
     cost: int
     value: float
 
     def combine(self, other: "KnapsackItem") -> "KnapsackItem":
-        """Both at once."""
+        """Return both items as one."""
         return KnapsackItem(self.mask | other.mask, self.cost + other.cost, self.value + other.value)
 
 
 @dataclass
 class _History:
-    """How each pair came about: node k is its parent node and what was picked on top of that. Node 0 is nothing."""
+    """Derivation of each pair: node k is its parent node and the mask taken in addition. Node 0 is empty."""
 
     starts: list[int] = field(default_factory=lambda: [0])
     parents: list[NDArray[np.int64]] = field(default_factory=lambda: [np.zeros(1, dtype=np.int64)])
@@ -33,7 +33,7 @@ class _History:
     thinned: bool = False
 
     def add(self, parents: NDArray[np.int64], mask: int) -> NDArray[np.int64]:
-        """New nodes, one for each parent."""
+        """Add one node for each parent, and return them."""
         start, self.size = self.size, self.size + len(parents)
         self.starts.append(start)
         self.parents.append(parents)
@@ -43,9 +43,10 @@ class _History:
 
 @dataclass(frozen=True)
 class ParetoFrontier:
-    """Pairs of (cost, value), both rising strictly, that some choice reaches and none beats; `node` is its history.
+    """Undominated pairs of (cost, value), both rising strictly.
 
-    A frontier that outgrows `limit` pairs is thinned: every pair stays exact, only some with close neighbours go.
+    A frontier that outgrows `limit` pairs is thinned: every pair stays exact, but some with close neighbours are
+    dropped.
     """
 
     cost: NDArray[np.int64]
@@ -56,17 +57,16 @@ class ParetoFrontier:
 
     @classmethod
     def empty(cls, limit: int) -> "ParetoFrontier":
-        """The choice of nothing."""
+        """Return the frontier of the empty selection."""
         zero = np.zeros(1, dtype=np.int64)
         return cls(zero, np.zeros(1), limit, zero, _History())
 
     def extend(
         self, items: Sequence[KnapsackItem], budget: int, *, price: float = 0.0, min_relaxed_value: float = -inf
     ) -> "ParetoFrontier":
-        """The frontier when each pair may take one of `items`, or none of them.
+        """Return the frontier in which each pair takes one of `items`, or none.
 
-        Left out is what costs more than `budget`, and whatever has not more than `min_relaxed_value` of `value -
-        price * cost`.
+        Pairs that cost more than `budget`, or whose `value - price * cost` is at most `min_relaxed_value`, are dropped.
         """
         costs = [self.cost, *(self.cost + item.cost for item in items)]
         values = [self.value, *(self.value + item.value for item in items)]
@@ -82,11 +82,11 @@ class ParetoFrontier:
 
     @property
     def thinned(self) -> bool:
-        """Whether any pair was left out for being one too many."""
+        """Whether any pair was dropped because of the limit."""
         return self._history.thinned
 
     def selected_mask(self, pair: int) -> int:
-        """Everything that was picked for a pair, as a bit mask."""
+        """Return all tensors taken for a pair, as a bit mask."""
         mask, node, history = 0, int(self._node[pair]), self._history
         while node:
             entry = bisect_right(history.starts, node) - 1
@@ -96,7 +96,7 @@ class ParetoFrontier:
 
 
 def find_undominated(cost: NDArray[np.int64], value: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Positions of the pairs that are worth more than all cheaper ones, by rising cost."""
+    """Find the positions of the pairs that are worth more than all cheaper ones, by rising cost."""
     order = cost.argsort(kind="stable")  # linear in sorted runs
     ranked = value[order]
     best = np.maximum.accumulate(ranked)
@@ -110,9 +110,9 @@ def find_undominated(cost: NDArray[np.int64], value: NDArray[np.float64]) -> NDA
 
 
 def _thin(cost: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
-    """Positions of the cheapest and the most valuable pair in each of `limit / 2` equal steps of cost.
+    """Find the positions of the cheapest and the most valuable pair in each of `limit / 2` equal steps of cost.
 
-    The cheapest stay for the sake of a large tensor that just fits on top of them.
+    The cheapest are kept for a large tensor that only just fits on top of them.
     """
     step = ((cost - cost[0]) * (limit / 2 / (int(cost[-1] - cost[0]) + 1))).astype(np.int64)
     keep = np.ones(len(cost), dtype=np.bool_)

@@ -1,11 +1,11 @@
-"""Which tensors to train: the most important set that a share of the FLOPs pays for (paper §3.3, exact).
+"""Select the most important tensors within a share of full fine-tuning's FLOPs (paper §3.3, exact).
 
-What a selection costs beyond the forward pass is each tensor's own t_dw and, once, every operator that carries the
-gradient down to them. From the output to the input (`decision_order`), the cost of carrying the gradient so far is a
-constant for every deeper selection, and a plain 0/1 knapsack over t_dw remains. Its Pareto frontier is carried along
-with exact costs (`knapsack`), and asked at each depth for the best selection that stops there: O(N · pairs) where the
-paper's recurrence (Eq. 14) takes O(N² · T_q). Partial selections that cannot reach the best are dropped on the way
-(`bounds`), which leaves few pairs and bounds the distance of any answer from the optimum.
+Beyond the forward pass a selection costs each tensor's own t_dw and, once, every operator that carries the gradient
+down to them. From output to input (`decision_order`) the cost of carrying the gradient so far is a constant for every
+deeper selection, so a plain 0/1 knapsack over t_dw remains. Its Pareto frontier is extended with exact costs
+(`knapsack`), and at each depth gives the best selection that stops there (`search`): O(N · pairs) where the paper's
+recurrence (Eq. 14) takes O(N² · T_q). Partial selections that cannot reach the best are pruned (`bounds`), which leaves
+few pairs and bounds the distance of any answer from the optimum.
 """
 
 from collections.abc import Mapping
@@ -26,16 +26,16 @@ from greencore.backprop.selection.decision_order import iter_set_bits
 from greencore.backprop.selection.knapsack import ParetoFrontier
 from greencore.backprop.selection.search import enumerate_candidates
 
-FRONTIER_LIMITS = (1024, 4096, 16384)  # pairs kept at most; more are tried where fewer leave the optimum in doubt
-TOLERANCE = 0.001  # of the importance: what is proven to be closer to the optimum is good enough
+FRONTIER_LIMITS = (1024, 4096, 16384)  # pairs kept at most; the next limit is tried where the optimum is not proven
+TOLERANCE = 0.001  # of the importance: an answer proven to be closer to the optimum is accepted
 
 
 class BudgetTooSmall(ValueError):
-    """ρ leaves room for no tensor at all; `floor` is the smallest share that does."""
+    """ρ is too small to train any tensor; `floor` is the smallest feasible ρ."""
 
     def __init__(self, rho: float, floor: float) -> None:
         super().__init__(
-            f"ρ = {rho:g} pays for no tensor: the forward pass and the cheapest gradient take {floor:.4f}"
+            f"ρ = {rho:g} is too small for any tensor: the forward pass and the cheapest gradient take {floor:.4f}"
             " of full fine-tuning's FLOPs"
         )
         self.rho, self.floor = rho, floor
@@ -52,21 +52,20 @@ class Selection:
 
 
 def select(profile: Profile, importance: Mapping[str, float], rho: float) -> Selection:
-    """The set of tensors of greatest summed importance whose step costs at most `rho * profile.full_flops`.
+    """Select the tensors of greatest summed importance whose step costs at most `rho * profile.full_flops`.
 
-    `importance` gives a number for every tensor that fits within ρ by itself; it may lack the others, which no probe
-    needs to reach (Eq. 12). A tensor whose update would raise the loss (importance <= 0) is never bought, unless
-    nothing else fits. Costs are never rounded, so no answer exceeds the budget. It is the optimum where no more than
-    `FRONTIER_LIMITS` pairs are open at a time, and else proven to be within `TOLERANCE` of it, or, failing that,
-    the best of
-    the most pairs that are tried; what is left free is filled with the tensors that still fit. ρ >= 1 trains
-    everything. Raises `BudgetTooSmall`, and `ValueError` for an importance that is missing or not a finite number.
+    `importance` has a number for every tensor that fits within ρ alone; it may lack the others, which no probe needs to
+    reach (Eq. 12). A tensor whose update would raise the loss (importance <= 0) is never selected, unless nothing else
+    fits. Costs are never rounded, so no answer exceeds the budget. The answer is the optimum while no more than
+    `FRONTIER_LIMITS` pairs are open at a time, else proven to be within `TOLERANCE` of it, or the best found with the
+    largest limit; tensors that still fit fill the rest of the budget. ρ >= 1 trains everything. Raises
+    `BudgetTooSmall`, and `ValueError` for an importance that is missing or not a finite number.
     """
     return select_with_bound(profile, importance, rho)[0]
 
 
 def select_with_bound(profile: Profile, importance: Mapping[str, float], rho: float) -> tuple[Selection, float]:
-    """`select`, and an importance that no selection within ρ exceeds: its own, where it is proven to be the best."""
+    """Return `select`'s answer and an upper bound within ρ: its own importance where it is proven optimal."""
     budget = profile.full_flops if rho >= 1 else floor(rho * profile.full_flops) - profile.forward_flops
     fits = compute_single_tensor_flops(profile) <= budget
     values = build_value_array(profile, importance, fits)
@@ -91,7 +90,7 @@ def select_with_bound(profile: Profile, importance: Mapping[str, float], rho: fl
 def build_value_array(
     profile: Profile, importance: Mapping[str, float], wanted: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """The importance of each tensor, 0 where it is missing and not `wanted`. Raises `ValueError` as `select` does."""
+    """Build the importance [tensors], 0 where missing and not `wanted`. Raises `ValueError` as `select` does."""
     values = np.zeros(len(profile.tensors))
     for index, tensor in enumerate(profile.tensors):
         if tensor.name in importance:
@@ -105,7 +104,7 @@ def build_value_array(
 
 
 def _search_variant(variant: CostVariant, values: NDArray[np.float64], budget: int) -> tuple[int, float]:
-    """The best selection, as a mask, and what the importance of its free tensors can be at most."""
+    """Return the best selection, as a mask, and an upper bound of the importance of its free tensors."""
     bounds = LagrangianBounds(variant.tree, values, budget - variant.forced_flops)
     target = bounds.lower_bound
     best, found = -1.0, 0
@@ -127,7 +126,7 @@ def _search_variant(variant: CostVariant, values: NDArray[np.float64], budget: i
 
 
 def _fill_budget(mask: int, variant: CostVariant, values: NDArray[np.float64], budget: int) -> int:
-    """Add what still fits exactly, the most important per FLOP first."""
+    """Add tensors that still fit exactly, the most important per FLOP first."""
     chosen = np.array([mask >> tensor & 1 for tensor in range(len(values))], dtype=np.bool_)
     left = budget - variant.compute_total_flops(chosen)
     while True:

@@ -1,1 +1,1 @@
-"""Adaptive backpropagation and the paper's baselines as callbacks of a Trainer."""
+"""Trainer callbacks for adaptive backpropagation and the paper's baselines."""

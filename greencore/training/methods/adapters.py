@@ -1,4 +1,4 @@
-"""LoRA and prefix tuning, the adapters that the paper compares with; apart, since peft takes seconds to load."""
+"""LoRA and prefix tuning, the paper's adapter baselines (§4); a module apart, since peft takes seconds to import."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -33,14 +33,15 @@ def with_adapter(
     dropout: float = 0.1,
     prefix_tokens: int = PREFIX_TOKENS,
 ) -> PeftModel:
-    """The model frozen, with a trainable adapter in it; the defaults are those of the paper's own implementation.
+    """Freeze the model and add a trainable adapter; the defaults are those of the paper's own implementation.
 
     lora (Hu et al., 2021): W + alpha / rank · BA on the query and value projections, or on the tensor that fuses
-        them, with `dropout` in front of A.
-    prefix (Li & Liang, 2021): `prefix_tokens` trained keys and values in front of each block's own; of an
+        them, with `dropout` before A.
+    prefix (Li & Liang, 2021): `prefix_tokens` trained keys and values before those of each block; of an
         encoder-decoder model in the decoder's self-attention only (§4).
 
-    The model is changed in place. Raises `BaselineError` where it has no such projection, or blocks whose keys differ.
+    The model is changed in place. Raises `BaselineError` for a model without such a projection, or whose blocks cache
+    keys of different shapes.
     """
     task = TaskType.SEQ_2_SEQ_LM if model.config.is_encoder_decoder else TaskType.CAUSAL_LM
     if method == "lora":
@@ -66,27 +67,27 @@ def with_adapter(
         )
         adapted = _DecoderPrefix if model.config.is_encoder_decoder else get_peft_model
     with warnings.catch_warnings():
-        # peft asks for it by the name that transformers has deprecated
+        # peft calls it by a name that transformers has deprecated
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
         return adapted(model, settings)
 
 
 def merge_adapter(model: PeftModel) -> PreTrainedModel:
-    """The plain model with its LoRA adapter added into its weights. Raises `BaselineError` for a prefix."""
+    """Merge the LoRA adapter into the weights and return the plain model. Raises `BaselineError` for a prefix."""
     if model.active_peft_config.is_prompt_learning:
-        raise BaselineError("a prefix is not part of any weight: keep it beside the model with save_pretrained")
+        raise BaselineError("a prefix is not part of any weight, so it cannot be merged: save it with save_pretrained")
     plain = model.merge_and_unload()
     assert isinstance(plain, PreTrainedModel)
     return plain
 
 
 def load_adapter(model: PeftModel, folder: Path) -> None:
-    """Put the adapter's weights that `save_pretrained` wrote into a folder back. Raises `WeightsMismatch`."""
+    """Load the adapter's weights from a folder of `save_pretrained`. Raises `WeightsMismatch`."""
     file = folder / "adapter_model.safetensors"
     if not file.is_file():
         raise WeightsMismatch("it holds no adapter")
     tensors = load_file(file)
-    prefix = model.active_peft_config.is_prompt_learning  # which peft names as lacking even where it has been read
+    prefix = model.active_peft_config.is_prompt_learning  # peft lists it as missing even where it was loaded
     if prefix and "prompt_embeddings" not in tensors:
         raise WeightsMismatch("it holds no prefix")
     found: Any = set_peft_model_state_dict(model, tensors)
@@ -98,7 +99,7 @@ def load_adapter(model: PeftModel, folder: Path) -> None:
 
 
 class _DecoderPrefix(PeftModelForSeq2SeqLM):
-    """A prefix of its own for each block of a decoder that also attends to an encoder.
+    """Prefix with separate keys and values for each block of a decoder that also attends to an encoder.
 
     peft gives such a model's blocks the first half of the prefix twice and leaves the second half untrained.
     """
@@ -108,7 +109,7 @@ class _DecoderPrefix(PeftModelForSeq2SeqLM):
 
 
 def _get_key_cache_shape(model: PreTrainedModel) -> tuple[int, int, int]:
-    """How many blocks cache keys, in how many heads of what width, as seen in the cache of one token."""
+    """Return the blocks that cache keys, their heads and head width, as in the cache of one token."""
     cache = forward_one_token(model, use_cache=True).past_key_values
     layers: Sequence[Any] = getattr(cache, "self_attention_cache", cache).layers
     shapes = {(layer.keys.shape[1], layer.keys.shape[3]) for layer in layers}

@@ -1,4 +1,4 @@
-"""The fixed ways of fine-tuning that the paper compares with (§2.2, Table 1 and §4), for any model of transformers."""
+"""The paper's fixed baselines (§2.2, Table 1 and §4): the tensors that each trains, for any model of transformers."""
 
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -17,7 +17,7 @@ Baseline = Literal["full", "top2", "lora", "prefix", "bitfit", "layernorm", "qv"
 
 
 class BaselineError(ValueError):
-    """The model has nothing that the baseline trains, or the baseline is asked for in a way that it has not."""
+    """The model has no tensor that the baseline trains, or the baseline's arguments are invalid."""
 
 
 QUERY_AND_VALUE = {"q", "v", "q_proj", "v_proj", "query", "value", "q_attn"}
@@ -25,12 +25,12 @@ FUSED_WITH_KEY = {"query_key_value", "c_attn", "qkv_proj", "Wqkv"}
 
 
 def list_trained_tensors(method: Baseline, model: PreTrainedModel, *, epoch: int, epochs: int) -> tuple[str, ...]:
-    """The parameters that a baseline trains in `epoch` (from 0) of `epochs`, by name, in the model's own order.
+    """List the parameters that a baseline trains in `epoch` (from 0) of `epochs`, by name, in the model's order.
 
     full: every parameter.
-    top2 (FT-Top2, §4): the output embedding and the last LayerNorm that runs. Where the output embedding is tied to
-        the input's, its gradient is taken in both places, as the paper's cost shows: with OPT-2.7B FT-Top2 costs 69 %
-        of full fine-tuning, more than a backward pass without weight gradients; with FLAN-T5, untied, 34 %.
+    top2 (FT-Top2, §4): the output embedding and the last LayerNorm that runs. A tied output embedding takes the
+        gradient of both its uses, as the paper's cost shows: with OPT-2.7B FT-Top2 costs 69 % of full fine-tuning, more
+        than a backward pass without weight gradients; with FLAN-T5, untied, 34 %.
     bitfit (Zaken et al., 2021): every bias.
     layernorm: weights and biases of every normalisation.
     qv (Table 1): W_Q and W_V of every attention, without biases. Models that keep query, key and value in one fused
@@ -39,9 +39,9 @@ def list_trained_tensors(method: Baseline, model: PreTrainedModel, *, epoch: int
         encoder's before its decoder's, with what runs after them, the output embedding included; in the last epoch
         every parameter.
 
-    What runs when is seen from a pass over one token, not from names. Raises `BaselineError` for a model that has
-    none of the tensors asked for, for an epoch outside the run, and for "lora" and "prefix", which train an adapter:
-    see `greencore.training.methods.adapters`.
+    The order in which modules run is observed in a pass over one token. Raises `BaselineError` for a model without such
+    tensors, for an epoch outside the run, and for "lora" and "prefix", which train an adapter
+    (`greencore.training.methods.adapters`).
     """
     if not 0 <= epoch < epochs:
         raise BaselineError(f"epoch {epoch} is outside a run of {epochs} epochs, which are counted from 0")
@@ -61,10 +61,10 @@ def list_trained_tensors(method: Baseline, model: PreTrainedModel, *, epoch: int
         case "qv":
             parameters = [model.get_submodule(name).weight for name in find_query_value_projections(model)]  # type: ignore[misc]
         case "progressive":
-            parameters = _top_blocks(model, epoch=epoch, epochs=epochs)
+            parameters = _list_top_block_parameters(model, epoch=epoch, epochs=epochs)
         case _:
             raise BaselineError(
-                f"{method!r} trains an adapter: with_adapter(...) gives the model one"
+                f"{method!r} trains an adapter: add it with with_adapter(...)"
                 if method in get_args(Baseline)
                 else f"there is no baseline {method!r}: expected one of {', '.join(get_args(Baseline))}"
             )
@@ -74,29 +74,29 @@ def list_trained_tensors(method: Baseline, model: PreTrainedModel, *, epoch: int
     return tuple(name for name, parameter in model.named_parameters() if id(parameter) in wanted)
 
 
-def _top_blocks(model: PreTrainedModel, *, epoch: int, epochs: int) -> list[nn.Parameter]:
+def _list_top_block_parameters(model: PreTrainedModel, *, epoch: int, epochs: int) -> list[nn.Parameter]:
     if epoch == epochs - 1:
         return list(model.parameters())
     called = _list_modules_in_call_order(model)
     blocks = [module for module in called if isinstance(module, GradientCheckpointingLayer)]
     if not blocks:
-        raise BaselineError(f"{type(model).__name__} is not made of blocks that transformers marks as such")
+        raise BaselineError(f"{type(model).__name__} has no block that is a GradientCheckpointingLayer")
     deepest = blocks[-(-len(blocks) * (epoch + 1) // epochs) * -1]
     after = called[called.index(deepest) :]
-    # an embedding that runs late, a decoder's, is still an input
+    # a decoder's embedding runs late, but is an input
     modules = [module for module in after if not isinstance(module, nn.Embedding)]
     return [parameter for module in (*modules, _get_output_embedding(model)) for parameter in module.parameters()]
 
 
 def _list_modules_in_call_order(model: PreTrainedModel) -> list[nn.Module]:
-    """Blocks, and modules without children, in the order of their first call."""
+    """List blocks, and modules without children, in the order of their first call."""
     order: dict[nn.Module, None] = {}
 
-    def note(module: nn.Module, _: Any) -> None:
+    def record(module: nn.Module, _: Any) -> None:
         order.setdefault(module)
 
     watched = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer) or not any(m.children())]
-    hooks = [module.register_forward_pre_hook(note) for module in watched]
+    hooks = [module.register_forward_pre_hook(record) for module in watched]
     try:
         forward_one_token(model, use_cache=False)
     finally:
@@ -107,8 +107,9 @@ def _list_modules_in_call_order(model: PreTrainedModel) -> list[nn.Module]:
 
 @torch.no_grad()
 def forward_one_token(model: PreTrainedModel, *, use_cache: bool) -> Any:
-    visible = 1 if model.config.pad_token_id == 0 else 0  # a pad token alone draws a warning
-    # on the meta device transformers would ask for values, which it does not of a fake tensor
+    """Run the model on one token, in evaluation mode and without gradients."""
+    visible = 1 if model.config.pad_token_id == 0 else 0  # transformers warns of pad tokens alone
+    # on the meta device transformers reads values, but not of fake tensors
     fake = FakeTensorMode(allow_non_fake_inputs=True) if model.device.type == "meta" else nullcontext()
     with in_evaluation_mode(model), fake:
         token = torch.full((1, 1), visible, device=model.device)
@@ -119,7 +120,7 @@ def forward_one_token(model: PreTrainedModel, *, use_cache: bool) -> Any:
 def _get_output_embedding(model: PreTrainedModel) -> nn.Module:
     head: nn.Module | None = model.get_output_embeddings()
     if head is None:
-        raise BaselineError(f"{type(model).__name__} has no output embedding: it is no language model")
+        raise BaselineError(f"{type(model).__name__} has no output embedding: it is not a language model")
     return head
 
 
@@ -128,7 +129,7 @@ def _is_norm(module: nn.Module) -> bool:
 
 
 def find_query_value_projections(model: PreTrainedModel) -> list[str]:
-    """The modules that make queries and values. Raises `BaselineError` where there is none of a known name."""
+    """List the modules that compute queries and values. Raises `BaselineError` where no name is known."""
     modules = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
     known = QUERY_AND_VALUE | FUSED_WITH_KEY
     found = [name for name in modules if name.rpartition(".")[2] in known]

@@ -1,4 +1,4 @@
-"""The shapes of training steps: how many rows, and how long they are once they are padded."""
+"""Shapes of training batches: the number of rows, and the length of the rows with padding."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ from greencore.backprop.cost.by_length import Lengths
 
 @dataclass(frozen=True)
 class StepShape:
-    """A batch's rows, and the tokens of each of them: (input,) or, with an encoder, (source, target)."""
+    """Rows of a batch, and the tokens of each row: (input,) or, with an encoder, (source, target)."""
 
     rows: int
     lengths: Lengths
@@ -18,9 +18,9 @@ class StepShape:
 
 @dataclass(frozen=True)
 class BatchShapes:
-    """What the batches of a run look like: `rows` of a full one, and the extremes of its lengths.
+    """Shapes of a run's batches: `rows` of a full one, and the shortest and longest lengths.
 
-    `row_counts` tells how many rows of the data have which lengths, unpadded; None of a stream.
+    `row_counts` is the number of the dataset's rows by unpadded length; None for a stream.
     """
 
     rows: int
@@ -30,21 +30,21 @@ class BatchShapes:
 
 
 def is_encoder_decoder(model: Any) -> bool:
-    """Whether the model has an encoder beside its decoder."""
+    """Return whether the model has an encoder in addition to its decoder."""
     return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
 
 
 def get_step_shape(batch: Mapping[str, Any], *, encoder: bool) -> StepShape:
-    """The shape of a batch; with an encoder its labels are what the decoder writes."""
+    """Return the shape of a batch; with an encoder its labels are the target."""
     rows, length = batch["input_ids"].shape[:2]
     return StepShape(int(rows), (int(length), int(batch["labels"].shape[1])) if encoder else (int(length),))
 
 
 def measure_batch_shapes(dataloader: Any, *, batch_size: int, encoder: bool, longest_of_stream: int) -> BatchShapes:
-    """The extremes of the batches that a dataloader can make, padding or packing by its collator included.
+    """Measure the extremes of a dataloader's batches, including the padding or packing of its collator.
 
-    A dataset without a length is a stream: its rows may have anything from one token to `longest_of_stream`.
-    Raises `ValueError` for a dataset whose rows carry no `input_ids`.
+    A dataset without a length is a stream: its rows may have one to `longest_of_stream` tokens. Raises `ValueError` for
+    a dataset whose rows have no `input_ids`.
     """
     dataset = dataloader.dataset
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
@@ -69,14 +69,14 @@ def measure_batch_shapes(dataloader: Any, *, batch_size: int, encoder: bool, lon
 
 
 def row_lengths(dataset: Sequence[Mapping[str, Any]] | Any, *, encoder: bool) -> list[Lengths]:
-    """The tokens of every row, unpadded."""
+    """Return the tokens of every row, without padding."""
     columns = ("input_ids", "labels") if encoder else ("input_ids",)
     try:
         return [tuple(len(row[column]) for column in columns) for row in _rows(dataset)]
     except (KeyError, TypeError, IndexError) as error:
         raise ValueError(
-            f"the training rows carry no {' and '.join(columns)}: tokenise them before training, so that the FLOPs of"
-            " a step can be known beforehand"
+            f"the training rows have no {' and '.join(columns)}: tokenise them before training, since their lengths"
+            " determine the FLOPs of a step"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Adaptive backpropagation, and the baselines it is compared with, for any `transformers.Trainer`."""
+"""Trainer callbacks for adaptive backpropagation and for the baselines, for any `transformers.Trainer`."""
 
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -19,25 +19,25 @@ RhoSchedule = float | Callable[[int], float]
 
 
 class GreenTrainerCallback(SelectionCallback):
-    """Trains, in each epoch, the most important tensors that a share ρ of full fine-tuning's FLOPs pays for.
+    """Trains, in each epoch, the most important tensors within a share ρ of full fine-tuning's FLOPs (paper §3).
 
-    `rho` is in (0, 1], or a function from the epoch's number (from 0) to such a value. At each epoch's start, and
-    with `reselect_every` again after every so many optimiser steps within it, the importance of every tensor that the
-    budget can reach is probed on `probe_batches` batches of the training rows (paper §3.2), and the best set within ρ
-    is selected (§3.3). Every single step stays within ρ, whatever its length, in all FLOPs and in the matrix products
-    alone. With `charge_probe` the probes' own FLOPs are taken out of the epoch's budget, so that they and the steps
-    together stay within ρ; without it they are reported beside it.
+    `rho` is in (0, 1], or a function from the epoch's number (from 0) to such a value. At each epoch's start, and with
+    `reselect_every` again after that many optimiser steps, the importance of every tensor within the budget's reach is
+    probed on `probe_batches` batches of the training rows (§3.2), and the best set within ρ is selected (§3.3). Every
+    single step stays within ρ, whatever its length, in all FLOPs and in the matrix products alone. With `charge_probe`
+    the probes' FLOPs are taken out of the epoch's budget, so that probes and steps together stay within ρ; without it
+    they are reported separately.
 
-    `optimizer_state` says what becomes of a deselected tensor's optimiser state: "release" frees it, and a tensor
-    that comes back starts with fresh moments; "host" keeps it in host memory, which frees the device's; "keep" leaves
-    it where it is. Raises `greencore.backprop.BudgetTooSmall` at the start of an epoch whose ρ is below the floor,
-    and ValueError for a ρ outside (0, 1].
+    `optimizer_state` is the treatment of a deselected tensor's optimiser state: "release" frees it, and a tensor that
+    is selected again starts with fresh moments; "host" keeps it in host memory; "keep" leaves it on the device. Raises
+    `greencore.backprop.BudgetTooSmall` at the start of an epoch whose ρ is below the floor, and ValueError for a ρ
+    outside (0, 1].
 
     The defaults follow `benchmarks.training.ablations` (docs/benchmarks.md). "release" frees 8 bytes for each weight
-    that AdamW does not train, and lost nothing: what one epoch dropped, the next did not take up again, so that kept
+    that AdamW does not train, at no loss: tensors deselected in one epoch were not selected in the next, so kept
     moments ended at the same validation loss of 3.000. Averaging over 4 batches took 20 % of full fine-tuning's FLOPs
-    more and gained none (3.005); selecting twice an epoch took 7 % more and gained a little (2.983), which pays where
-    an epoch has many steps.
+    more and gained nothing (3.005); selecting twice an epoch took 7 % more and gained a little (2.983), which pays
+    where an epoch has many steps.
     """
 
     def __init__(
@@ -117,12 +117,12 @@ class GreenTrainerCallback(SelectionCallback):
         args: TrainingArguments,
         state: TrainerState,
     ) -> float:
-        """The share of an epoch that its probes take at most: those so far as counted, those to come as they may be.
+        """Compute the most that an epoch's probes take of its FLOPs: past probes as counted, later ones at their most.
 
-        What the rows cost by themselves is the least that the epoch can cost, since padding only adds to it.
+        Unpadded rows are the least that the epoch can cost, since padding only adds to it.
         """
         if self._shapes.row_counts is None:
-            raise ValueError("charge_probe needs a dataset of known length: a stream's epoch has no cost to share out")
+            raise ValueError("charge_probe needs a dataset of known length: the FLOPs of a stream's epoch are unknown")
         rows = self._shapes.row_counts.items()
         epoch: float = sum(amount * self._full_costs.full_flops(StepShape(1, lengths)) for lengths, amount in rows)
         epoch /= args.world_size
@@ -130,15 +130,15 @@ class GreenTrainerCallback(SelectionCallback):
         probes = 1 if self._reselect_every is None else -(-steps // self._reselect_every)
         to_come = max(0, probes - len(ledger.selections) - 1)
         so_far = probe_flops + sum(selection.probe_flops for selection in ledger.selections)
-        most = self._probe.compute_max_flops(self._costs, affordable, clipped=bool(args.max_grad_norm))
-        return (so_far + to_come * most) / epoch
+        max_flops = self._probe.compute_max_flops(self._costs, affordable, clipped=bool(args.max_grad_norm))
+        return (so_far + to_come * max_flops) / epoch
 
 
 class BaselineCallback(SelectionCallback):
-    """Trains what a baseline of the paper's §4 trains, with its FLOPs counted as GreenTrainer's are.
+    """Trains the tensors of a baseline of the paper's §4, with its FLOPs counted as GreenTrainer's are.
 
-    For "lora" and "prefix" the model first gets its adapter from `greencore.training.methods.adapters.with_adapter`;
-    the adapter is what is trained.
+    For "lora" and "prefix" the model must have its adapter (`greencore.training.methods.adapters.with_adapter`), which
+    alone is trained.
     """
 
     def __init__(self, method: Baseline, *, on_epoch: Callable[[EpochReport], None] | None = None) -> None:

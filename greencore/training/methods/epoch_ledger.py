@@ -1,4 +1,4 @@
-"""The account of one epoch: what was selected, which steps were run, and what they came to in FLOPs."""
+"""Ledger of one epoch: the tensors that were selected, the steps that ran, and their FLOPs."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -12,10 +12,9 @@ from greencore.training.methods.step_costs import StepCosts
 
 @dataclass(frozen=True)
 class Reselection:
-    """The tensors that were trained from an optimiser step on, and the probe that chose them.
+    """Tensors that are trained from an optimiser step on, and the probe that selected them.
 
-    `importance` is raw (in units of the loss) for every tensor that the budget could reach, and empty where nothing
-    had to be probed.
+    `importance` is raw (in units of the loss) for every tensor within the budget's reach, and empty without a probe.
     """
 
     step: int
@@ -27,12 +26,12 @@ class Reselection:
 
 @dataclass(frozen=True)
 class EpochReport:
-    """One epoch: the share ρ of FLOPs that was asked for, what was trained, and what it came to.
+    """Report of one epoch: the share ρ of FLOPs that was asked for, the trained tensors, and the FLOPs spent.
 
-    `share` is `flops / full_flops` over the epoch's own batches and at most `rho`; the probes' FLOPs and seconds
-    stand beside it. `tensors` are all that some selection of the epoch trained, from output to input; `importance` is
-    the last probe's, and `curve` what each share up to ρ would have brought by it; None where nothing had to be probed.
-    With several processes `flops`, `full_flops` and `probe_flops` are the sums over all of them.
+    `share` is `flops / full_flops` over the epoch's own batches and at most `rho`; it excludes the probes' FLOPs.
+    `tensors` are all that some selection of the epoch trained, from output to input; `importance` is the last probe's,
+    and `curve` the importance within each share up to ρ by that probe; None without a probe. With several processes
+    `flops`, `full_flops` and `probe_flops` are the sums over all of them.
     """
 
     epoch: int
@@ -49,17 +48,17 @@ class EpochReport:
 
     @property
     def share(self) -> float:
-        """What the epoch's steps took of full fine-tuning's FLOPs."""
+        """Share of full fine-tuning's FLOPs that the epoch's steps took."""
         return self.flops / self.full_flops if self.full_flops else 0.0
 
     @property
     def share_with_probe(self) -> float:
-        """The same with the probes' own FLOPs: at most ρ where they are charged."""
+        """`share` with the probes' FLOPs added: at most ρ where they are charged."""
         return (self.flops + self.probe_flops) / self.full_flops if self.full_flops else 0.0
 
 
 class EpochLedger:
-    """Adds up one epoch, step by step; as JSON it is part of a checkpoint, so that a resumed epoch goes on in it."""
+    """Counts an epoch's steps by selection; as JSON it is part of a checkpoint, from which a run resumes."""
 
     def __init__(self, epoch: int, rho: float) -> None:
         self.epoch, self.rho = epoch, rho
@@ -69,21 +68,21 @@ class EpochLedger:
 
     @property
     def current(self) -> Reselection:
-        """What is trained now."""
+        """The selection that is trained now."""
         return self.selections[-1]
 
     def add_selection(self, selection: Reselection) -> None:
-        """Train another set of tensors from here on."""
+        """Count the following steps for another selection."""
         self.selections.append(selection)
         self._steps.append(Counter())
         self._selections_as_json.append(asdict(selection))
 
     def count_step(self, shape: StepShape) -> None:
-        """One forward and backward pass was run."""
+        """Count one forward and backward pass."""
         self._steps[-1][shape] += 1
 
     def count_flops(self, costs: StepCosts, full_costs: StepCosts) -> tuple[int, int]:
-        """FLOPs so far, forward and backward: as selected, and had every tensor been trained."""
+        """Sum the FLOPs so far, forward and backward: of the selected tensors, and of training all tensors."""
         spent = full = 0
         for selection, shapes in zip(self.selections, self._steps, strict=True):
             spent += costs.count_flops(selection.tensors, shapes)[0]
@@ -91,7 +90,7 @@ class EpochLedger:
         return spent, full
 
     def to_json(self) -> dict[str, Any]:
-        """Numbers, texts and lists only."""
+        """Return the ledger as JSON."""
         return {
             "epoch": self.epoch,
             "rho": self.rho,
@@ -103,7 +102,7 @@ class EpochLedger:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "EpochLedger":
-        """The ledger that `to_json` wrote."""
+        """Build a ledger from the JSON of `to_json`."""
         ledger = cls(value["epoch"], value["rho"])
         for selection, shapes in zip(value["selections"], value["steps"], strict=True):
             ledger.add_selection(Reselection(**{**selection, "tensors": tuple(selection["tensors"])}))

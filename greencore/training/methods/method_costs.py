@@ -21,10 +21,10 @@ def count_method_flops(
     shortest: Lengths,
     longest: Lengths,
 ) -> int:
-    """FLOPs of the counted steps by `method`; `full_costs` are those of the model, which may live on the meta device.
+    """Count the FLOPs of the steps by `method`; `full_costs` are those of the model, which may be on the meta device.
 
-    "lora" and "prefix" put their adapter into the model. "progressive" counts as in its last epoch, its dearest.
-    Raises `BaselineError` for a model that has nothing for the method to train.
+    "lora" and "prefix" add their adapter to the model. "progressive" counts as in its last epoch, its most expensive.
+    Raises `BaselineError` for a model without a tensor that the method trains.
     """
     if method not in ("lora", "prefix"):
         return full_costs.count_flops(list_trained_tensors(method, model, epoch=0, epochs=1), shapes)[0]

@@ -1,4 +1,4 @@
-"""The mode, training or evaluation, of each part of a model."""
+"""Context managers for the mode, training or evaluation, of a model's modules; shared by training and evaluation."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ import torch
 
 @contextmanager
 def preserve_modes(model: torch.nn.Module) -> Iterator[None]:
-    """Whatever becomes of the modes meanwhile, every part is in its own again afterwards."""
+    """Restore the mode of every module on exit."""
     modes = {module: module.training for module in model.modules()}
     try:
         yield
@@ -19,7 +19,7 @@ def preserve_modes(model: torch.nn.Module) -> Iterator[None]:
 
 @contextmanager
 def in_evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
-    """Without dropout; every part is in its own mode again afterwards."""
+    """Run without dropout, in evaluation mode; restore the mode of every module on exit."""
     with preserve_modes(model):
         model.eval()
         yield

@@ -1,4 +1,4 @@
-"""What becomes of the optimiser state of tensors that are not trained for a while."""
+"""Optimiser state of tensors that are not trained for a while."""
 
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -9,20 +9,20 @@ OptimizerStatePolicy = Literal["release", "host", "keep"]
 
 
 def apply_optimizer_state_policy(
-    optimizer: Any, parameters: Iterable[torch.nn.Parameter], treatment: OptimizerStatePolicy
+    optimizer: Any, parameters: Iterable[torch.nn.Parameter], policy: OptimizerStatePolicy
 ) -> None:
-    """Treat the state of the frozen ones among `parameters`, and bring back that of the trainable ones.
+    """Apply the policy to the state of frozen `parameters`, and move that of trainable ones to their device.
 
-    With "host" the entries stay in the optimiser, so that checkpoints hold them, but in host memory; step counters,
-    which optimisers keep where they want them, are left alone.
+    With "host" the entries stay in the optimiser, so that checkpoints hold them, but in host memory; step counters stay
+    on the device that the optimiser chose.
     """
     optimizer = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps the real one
     for parameter in parameters:
         if parameter not in optimizer.state:
             continue
-        if treatment == "release" and not parameter.requires_grad:
+        if policy == "release" and not parameter.requires_grad:
             del optimizer.state[parameter]
-        elif treatment == "host":
+        elif policy == "host":
             where = parameter.device if parameter.requires_grad else torch.device("cpu")
             entries = optimizer.state[parameter]
             for key, value in entries.items():

@@ -1,4 +1,4 @@
-"""The probe of a run: on which rows importance is measured, how, and what that costs (paper §3.2)."""
+"""Importance probe of a run: the rows that it draws, its loss scale, and what it costs (paper §3.2)."""
 
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -20,7 +20,7 @@ from greencore.training.methods.step_costs import StepCosts
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """The importance of each tensor asked for, and what finding it took; with several processes, this one's part."""
+    """Importance of each named tensor, and the FLOPs and seconds of measuring it, in this process."""
 
     importance: Mapping[str, float]
     flops: int
@@ -30,10 +30,10 @@ class ProbeResult:
 class ImportanceProbe:
     """Measures importance on `batches` batches of training rows, each as large as a training batch.
 
-    The rows are drawn by a generator of their own from the run's seed and the probe's number, so the run's random
-    state is not touched and a resumed run draws the same. Dropout is off, whose noise would enter every tensor's
-    importance. With several processes each measures its own part of every batch and the gradients are averaged as
-    they arrive, so all of them find the same.
+    The rows are drawn by a separate generator from the run's seed and the probe's number, so the run's random state is
+    unchanged and a resumed run draws the same rows. Dropout is off, since its noise would enter every tensor's
+    importance. With several processes each measures its own part of every batch and the gradients are averaged as they
+    arrive, so all get the same result.
     """
 
     def __init__(self, metric: Metric, batches: int) -> None:
@@ -43,7 +43,7 @@ class ImportanceProbe:
         self._batches = batches
 
     def compute_max_flops(self, costs: StepCosts, names: Collection[str], *, clipped: bool) -> int:
-        """The most FLOPs that probing these tensors can take: the longest rows, each twice where clipping may act."""
+        """Compute the most FLOPs of probing these tensors: the longest rows, twice where clipping may act."""
         return self._batches * (2 if clipped else 1) * costs.longest_step_flops(names)
 
     def measure(
@@ -57,13 +57,13 @@ class ImportanceProbe:
         number: int,
         costs: StepCosts,
     ) -> ProbeResult:
-        """Measure the named tensors; `number` is how many probes went before. Raises `NotFinite`, `ValueError`."""
+        """Measure the named tensors on the rows of probe `number`. Raises `NotFinite`, `ValueError`."""
         started = time.perf_counter()
         batches = [
             to_device(batch, args.device)
             for batch in _draw_batches(dataloader, args, number=number, amount=self._batches)
         ]
-        encoder, wasted, scale = is_encoder_decoder(model), 0.0, _loss_scale(optimizer)
+        encoder, wasted, scale = is_encoder_decoder(model), 0.0, _get_loss_scale(optimizer)
         pass_flops = [costs.step_flops(names, get_step_shape(batch, encoder=encoder)) for batch in batches]
         while True:
             try:
@@ -82,14 +82,14 @@ class ImportanceProbe:
             except NotFinite:
                 if scale <= 1:
                     raise
-                # fp16 has overflown at the scaler's present scale; the run itself would skip the step and halve it
+                # fp16 overflowed at the scaler's current scale; a training step would be skipped and the scale halved
                 scale, wasted = scale / 2, wasted + pass_flops[0]
         spent = sum(passes * flops for passes, flops in zip(measured.passes, pass_flops, strict=True))
         return ProbeResult(measured.values, round(wasted + spent), time.perf_counter() - started)
 
 
 def _draw_batches(dataloader: Any, args: TrainingArguments, *, number: int, amount: int) -> Iterator[Mapping[str, Any]]:
-    """This process's part of each of the batches; a stream gives its first ones."""
+    """Draw this process's part of each batch; of a stream, its first batches."""
     dataset = dataloader.dataset
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         stream = iter(dataloader)
@@ -107,7 +107,7 @@ def _draw_batches(dataloader: Any, args: TrainingArguments, *, number: int, amou
 
 
 def _build_gradient_averager(batches: list[dict[str, torch.Tensor]]) -> Any:
-    """Per batch, a function that turns this process's gradient into the whole batch's, weighted by learned tokens."""
+    """Build the function that averages a batch's gradient over processes, weighted by learned tokens."""
     weights = []
     for batch in batches:
         learned = (batch["labels"][:, 1:] != -100).sum().float()
@@ -122,15 +122,15 @@ def _build_gradient_averager(batches: list[dict[str, torch.Tensor]]) -> Any:
     return average
 
 
-def _loss_scale(optimizer: Any) -> float:
-    """fp16 autocast scales the loss against underflow: so does its probe."""
+def _get_loss_scale(optimizer: Any) -> float:
+    """Return the loss scale of fp16 autocast, which prevents underflow; 1 without a scaler."""
     scaler = getattr(optimizer, "scaler", None)
     return float(scaler.get_scale()) if scaler is not None else 1.0
 
 
 @contextmanager
 def _disable_dropout(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode, except that blocks which recompute their activations go on doing so, without dropout."""
+    """Set evaluation mode, in which blocks with checkpointing still recompute, without dropout."""
     recomputing = [
         module
         for module in model.modules()
@@ -144,7 +144,7 @@ def _disable_dropout(model: torch.nn.Module) -> Iterator[None]:
     ]
     with in_evaluation_mode(model):
         for module in recomputing:
-            module.training = True  # of this module alone: it asks its own flag whether to recompute
+            module.training = True  # of this module alone: whether it recomputes depends on its own flag
         for module, name, _ in rates:
             setattr(module, name, 0.0)
         try:

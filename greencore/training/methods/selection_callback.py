@@ -1,4 +1,4 @@
-"""What adaptive backpropagation and its baselines share inside a Trainer: freeze, count every step, report."""
+"""Base callback of adaptive backpropagation and the baselines: freeze tensors, count every step, report each epoch."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
@@ -26,16 +26,15 @@ STATE_KEY = "greencore"  # of the ledger in the Trainer's own state, which every
 
 
 class SelectionCallback(TrainerCallback, ABC):
-    """Trains in each stretch of a run just the tensors that `_open_epoch_ledger` names, counts every step, reports
-    every epoch.
+    """Trains the tensors that `_open_epoch_ledger` selects, counts every step and reports every epoch.
 
-    All others are frozen. `on_epoch` is called with the `EpochReport` at each epoch's end; `epochs` keeps them. FLOPs
-    are compared with full fine-tuning of the same model on the same batches, for an adapter too. A run resumed in the
-    middle of an epoch goes on with the selection that its checkpoint holds. With several processes (DDP) parameters
-    come and go, so `ddp_find_unused_parameters` must not be off. FLOPs are those of the model's own loss: TRL's
-    SFTTrainer computes the output embedding's logits once more in its backward pass, for every method alike. At the
-    end of training every tensor is trainable again. Raises `ModelError` for a model whose weights are not finite at
-    the start, and `greencore.backprop.NotFinite` with the step whose gradients are not, before they reach the weights.
+    All other tensors are frozen. `on_epoch` is called with the `EpochReport` at each epoch's end; `epochs` keeps them.
+    FLOPs are compared with full fine-tuning of the same model on the same batches, for an adapter too. A run resumed
+    within an epoch continues with the selection in its checkpoint. With several processes (DDP) the trained parameters
+    change, so `ddp_find_unused_parameters` must not be off. FLOPs are those of the model's own loss: TRL's SFTTrainer
+    computes the output embedding's logits once more in its backward pass, for every method alike. At the end of
+    training every tensor is trainable again. Raises `ModelError` for a model whose weights are not finite at the start,
+    and `greencore.backprop.NotFinite` with the step whose gradients are not, before they are applied.
     """
 
     def __init__(
@@ -61,7 +60,7 @@ class SelectionCallback(TrainerCallback, ABC):
     def _open_epoch_ledger(
         self, epoch: int, args: TrainingArguments, state: TrainerState, kwargs: Mapping[str, Any]
     ) -> EpochLedger:
-        """The ledger of the epoch that begins, with its first selection."""
+        """Return the ledger of the epoch that begins, with its first selection."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -78,7 +77,7 @@ class SelectionCallback(TrainerCallback, ABC):
             kwargs["train_dataloader"],
             batch_size=args.per_device_train_batch_size,
             encoder=self._encoder,
-            longest_of_stream=_longest_of_stream(model),
+            longest_of_stream=_get_position_limit(model),
         )
         self._costs = build_step_costs(model, self._shapes, self._parameters)
         self._full_costs = self._build_full_costs(model)
@@ -109,7 +108,7 @@ class SelectionCallback(TrainerCallback, ABC):
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if getattr(kwargs["optimizer"], "scaler", None) is None:  # fp16's own scaler passes over such a step
+        if getattr(kwargs["optimizer"], "scaler", None) is None:  # fp16's scaler skips such a step
             gradients = {name: p.grad for name, p in self._parameters.items() if p.grad is not None}
             check_gradients(state.global_step + 1, gradients, clipped=bool(args.max_grad_norm))
 
@@ -125,7 +124,7 @@ class SelectionCallback(TrainerCallback, ABC):
 
     @property
     def tensor_costs(self) -> tuple[TensorCost, ...]:
-        """What each tensor's gradients cost in one step of the longest rows, from output to input, once begun."""
+        """FLOPs of each tensor's gradients in one step of the longest rows, output to input; set as training begins."""
         return self._costs.tensor_costs
 
     @property
@@ -134,7 +133,7 @@ class SelectionCallback(TrainerCallback, ABC):
         return self._ledger
 
     def _apply_selection(self, state: TrainerState, optimizer: Any) -> None:
-        """Freeze what is not selected, and treat its optimiser state as configured."""
+        """Freeze the tensors that are not selected, and apply the optimiser state policy."""
         chosen = set(self._current_ledger.current.tensors)
         for name, parameter in self._parameters.items():
             parameter.requires_grad_(name in chosen)
@@ -144,13 +143,13 @@ class SelectionCallback(TrainerCallback, ABC):
         _get_callback_state(state)[STATE_KEY] = self._current_ledger.to_json()
 
     def _build_full_costs(self, model: torch.nn.Module) -> StepCosts:
-        """The same costs; for an adapter those of the model below it, with every tensor of its own trained."""
+        """Return the costs of full fine-tuning: for an adapter, those of the model below it."""
         if not hasattr(model, "peft_config"):
             return self._costs
-        own = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+        frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
         disabled = getattr(model, "disable_adapter", nullcontext)
         with disabled():
-            return build_step_costs(model, self._shapes, own)
+            return build_step_costs(model, self._shapes, frozen)
 
     def _build_report(self, args: TrainingArguments) -> EpochReport:
         ledger = self._current_ledger
@@ -169,15 +168,15 @@ class SelectionCallback(TrainerCallback, ABC):
             probe_flops=probes,
             probe_seconds=sum(selection.probe_seconds for selection in ledger.selections),
             selections=tuple(ledger.selections),
-            curve=self._curve(ledger),
+            curve=self._compute_curve(ledger),
         )
 
-    def _curve(self, ledger: EpochLedger) -> ConcaveCurve | None:
-        """What each share of the FLOPs would have brought; None where nothing was probed."""
+    def _compute_curve(self, ledger: EpochLedger) -> ConcaveCurve | None:
+        """Compute the importance within each share of the FLOPs; None where nothing was probed."""
         try:
             return self._costs.curve(ledger.current.importance, ledger.rho) if ledger.current.importance else None
         except BudgetTooSmall:
-            return None  # the longest rows alone fit nothing within this ρ
+            return None  # no tensor fits in a step of the longest rows
 
     def _count_step(self, model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._in_epoch and model.training and torch.is_grad_enabled():
@@ -186,19 +185,19 @@ class SelectionCallback(TrainerCallback, ABC):
 
 
 def _get_callback_state(state: TrainerState) -> dict[str, Any]:
-    """What callbacks keep in a checkpoint: a mapping once the state is made, whatever its annotation says."""
+    """Return the callbacks' state in a checkpoint: a mapping once it is made, whatever its annotation says."""
     return cast(dict[str, Any], state.stateful_callbacks)
 
 
 def build_step_costs(model: torch.nn.Module, shapes: BatchShapes, names: Iterable[str]) -> StepCosts:
-    """The costs of batches of these shapes, with the named tensors trainable. Raises `TraceError`."""
+    """Trace the costs of batches of these shapes, with the named tensors trainable. Raises `TraceError`."""
     return StepCosts(
         model, batch_size=shapes.rows, shortest=shapes.shortest, longest=shapes.longest, names=tuple(names)
     )
 
 
 def _disable_input_require_grads(model: torch.nn.Module) -> None:
-    """Take back what transformers does for reentrant checkpointing alone: gradients for the embeddings' outputs.
+    """Undo the gradients of the embeddings' outputs, which transformers enables for reentrant checkpointing.
 
     With them every selection would pay for the whole backward pass.
     """
@@ -209,14 +208,14 @@ def _disable_input_require_grads(model: torch.nn.Module) -> None:
         getattr(model, "disable_input_require_grads", lambda: None)()
 
 
-def _longest_of_stream(model: torch.nn.Module) -> int:
-    """The model's window, the most that a row of unknown length can have."""
+def _get_position_limit(model: torch.nn.Module) -> int:
+    """Return the most tokens that a row of a stream can have: the model's positions, or 2048."""
     window = getattr(getattr(model, "config", None), "max_position_embeddings", None)
     return int(window or 2048)
 
 
 def _sum_over_processes(values: tuple[int, ...], args: TrainingArguments) -> tuple[int, ...]:
-    """The values added up over all processes."""
+    """Sum the values over all processes."""
     if args.world_size == 1:
         return values
     total = torch.tensor(values, dtype=torch.int64, device=args.device)

@@ -1,4 +1,4 @@
-"""What steps of a run cost: batches differ in length, and the budget must hold for each of them."""
+"""FLOPs of a run's steps at every batch length, and selections whose budget holds at each of them."""
 
 from collections.abc import Collection, Mapping
 from functools import cached_property
@@ -20,7 +20,7 @@ from greencore.training.methods.modes import preserve_modes
 
 
 class StepCosts:
-    """FLOPs of one model's steps at every sequence length, from a few traces (`greencore.backprop.cost.by_length`)."""
+    """FLOPs of a model's steps at every sequence length, from a few traces (`greencore.backprop.cost.by_length`)."""
 
     def __init__(
         self,
@@ -56,23 +56,23 @@ class StepCosts:
 
     @property
     def tensor_costs(self) -> tuple[TensorCost, ...]:
-        """What each tensor's gradients cost in one step of the longest rows, from output to input."""
+        """FLOPs of each tensor's gradients in one step of the longest rows, from output to input."""
         return self._longest.tensors
 
     def step_flops(self, names: Collection[str], shape: StepShape) -> float:
-        """FLOPs of one step of this shape that trains just these tensors."""
+        """Return the FLOPs of one step of this shape that trains exactly these tensors."""
         return self._interpolate(shape, [profile.step_flops(names) for profile in self._profiles])
 
     def longest_step_flops(self, names: Collection[str]) -> int:
-        """FLOPs of one step of the longest rows that trains just these tensors."""
+        """Return the FLOPs of one step of the longest rows that trains exactly these tensors."""
         return self._longest.step_flops(names)
 
     def full_flops(self, shape: StepShape) -> float:
-        """FLOPs of one step of this shape that trains every tensor."""
+        """Return the FLOPs of one step of this shape that trains every tensor."""
         return self._interpolate(shape, [profile.full_flops for profile in self._profiles])
 
     def count_flops(self, names: Collection[str], shapes: Mapping[StepShape, int]) -> tuple[int, int]:
-        """FLOPs of the counted steps: with just `names` trained, and with all."""
+        """Sum the FLOPs of the counted steps: with only `names` trained, and with all tensors."""
         spent, full = [p.step_flops(names) for p in self._profiles], [p.full_flops for p in self._profiles]
         return (
             round(sum(steps * self._interpolate(shape, spent) for shape, steps in shapes.items())),
@@ -80,39 +80,37 @@ class StepCosts:
         )
 
     def fit_row_polynomial(self, names: Collection[str]) -> tuple[float, ...]:
-        """FLOPs of a row in a step that trains just these tensors, by
-        `greencore.backprop.cost.by_length.fit_length_polynomial`.
+        """Fit the FLOPs of a row in a step that trains exactly these tensors, by `fit_length_polynomial`.
 
-        Without a name it is the forward pass alone.
+        Without names: those of the forward pass alone.
         """
         flops = [p.step_flops(names) if names else p.forward_flops for p in self._profiles]
         return fit_length_polynomial(self._trace_lengths, [value / self._batch_size for value in flops])
 
     @cached_property
     def floor(self) -> float:
-        """The smallest ρ that leaves one tensor to train at every length."""
+        """The smallest ρ at which a tensor can be trained at every length."""
         return min(self._single_tensor_shares.values())
 
     def list_affordable_tensors(self, rho: float) -> tuple[str, ...]:
-        """The tensors that fit within ρ by themselves, from output to input: nothing deeper need be probed (Eq. 12)."""
+        """List the tensors that fit within ρ alone, output to input; only they need a probe (Eq. 12)."""
         return tuple(name for name, share in self._single_tensor_shares.items() if share <= rho)
 
     def compute_max_share(self, names: Collection[str]) -> float:
-        """The largest share of full fine-tuning's FLOPs that a step takes, at any length, by either count.
+        """Compute the largest share of full fine-tuning's FLOPs that a step takes, at any length, by either count.
 
-        Both counts bound it: all FLOPs, and the matrix products that torch's FlopCounterMode counts.
+        The counts are all FLOPs, and the matrix products that torch's FlopCounterMode counts.
         """
         total = self._share_weights @ [float(p.step_flops(names)) for p in self._profiles]
         counted = self._share_weights @ [float(p.matmul_step_flops(names)) for p in self._profiles]
         return float(max((total / self._full_at_bounds[0]).max(), (counted / self._full_at_bounds[1]).max()))
 
     def select(self, importance: Mapping[str, float], rho: float) -> Selection:
-        """The most important tensors that keep every step within ρ. Raises `BudgetTooSmall`.
+        """Select the most important tensors that keep every step within ρ. Raises `BudgetTooSmall`.
 
-        `importance` holds at least the tensors in `list_affordable_tensors`. What the tensors of positive
-        importance leave of
-        the budget goes to the others: on one batch a sign is often momentum's rather than the loss's, and whoever
-        asks for ρ expects it to be used.
+        `importance` holds at least the tensors in `list_affordable_tensors`. What the tensors of positive importance
+        leave of the budget goes to the others: on one batch a sign is often momentum's rather than the loss's, and the
+        caller expects ρ to be used.
         """
         worth, margin = dict.fromkeys(self.tensors, 0.0) | _raise_to_positive(importance), 0.0
         while True:
@@ -125,10 +123,10 @@ class StepCosts:
             excess = self.compute_max_share(chosen.names) - rho
             if rho >= 1 or excess <= 0:
                 return self._build_selection(self._fill_budget(list(chosen.names), worth, rho), importance)
-            margin = max(2 * margin, rho - chosen.rho + excess)  # at least doubles, so that it comes to an end
+            margin = max(2 * margin, rho - chosen.rho + excess)  # at least doubles, so that the loop ends
 
     def curve(self, importance: Mapping[str, float], rho: float) -> ConcaveCurve:
-        """What each share of the longest step's FLOPs up to ρ would bring; `importance` as for `select`."""
+        """Compute the importance within each share up to ρ of the longest step's FLOPs; arguments as for `select`."""
         worth = dict.fromkeys(self.tensors, 0.0) | dict(importance)
         return importance_curve(self._longest, worth, up_to=rho).concave_hull()
 
@@ -153,14 +151,14 @@ class StepCosts:
         return flops * shape.rows / self._batch_size
 
     def _choose_best_single_tensor(self, importance: Mapping[str, float], rho: float) -> str:
-        """The most important of the tensors that fit by themselves. Raises `BudgetTooSmall`."""
+        """Return the most important tensor that fits alone. Raises `BudgetTooSmall`."""
         fitting = self.list_affordable_tensors(rho)
         if not fitting:
             raise BudgetTooSmall(rho, self.floor)
         return max(fitting, key=lambda name: importance[name])
 
     def _fill_budget(self, names: list[str], worth: Mapping[str, float], rho: float) -> list[str]:
-        """Add what still fits at all lengths by both counts, the most important for its own gradient's cost first."""
+        """Add tensors that fit at all lengths by both counts, the most important per FLOP of own gradient first."""
         taken = set(names)
         left = [t for t in self._longest.tensors if t.name not in taken and worth[t.name] > 0]
         for tensor in sorted(left, key=lambda tensor: -worth[tensor.name] / max(tensor.t_dw, 1)):
@@ -177,16 +175,16 @@ class StepCosts:
 
 
 def _raise_to_positive(importance: Mapping[str, float]) -> dict[str, float]:
-    """Importance with everything that is not positive raised to next to nothing, too little to displace anything."""
+    """Raise importance that is not positive to a value too small to displace any other tensor."""
     least = min((value for value in importance.values() if value > 0), default=1.0)
     return {name: value if value > 0 else least * 1e-6 for name, value in importance.items()}
 
 
 def _compute_share_weights(traced: tuple[Lengths, ...], shortest: Lengths, longest: Lengths) -> NDArray[np.float64]:
-    """Weights of the traced costs at the lengths where a step's share can be largest.
+    """Compute the weights of the traced costs at the lengths where a step's share can be largest.
 
-    In one length a share is a ratio of two linear functions and so largest at an end. In two it may be largest
-    anywhere, and every pair of lengths is looked at.
+    With one length a share is a ratio of two linear functions, so it is largest at an end. With two it may be largest
+    anywhere, so every pair of lengths is evaluated.
     """
     if len(traced[0]) == 1:
         return np.eye(len(traced))
