@@ -15,7 +15,6 @@ from greencore.carbon.accounting.pricing import (
     covered_spans,
     is_settled,
     known_emissions,
-    overlapping_readings,
 )
 from runtime.settings import Settings
 from store.accounting.emissions import EmissionsRepository
@@ -123,7 +122,7 @@ def _price_intervals(intervals: Sequence[EnergyInterval], series: IntensitySerie
     """Give intervals the price that `series` has for their own time; one of which it knows nothing stays without."""
     for interval in intervals:
         span = _EnergySpan(interval.started_at, interval.finished_at, interval.energy_kwh)
-        known = IntensitySeries(overlapping_readings(series, span.start, max(span.end, span.start + INSTANT)))
+        known = IntensitySeries(series.overlapping(span.start, max(span.end, span.start + INSTANT)))
         if not len(known):
             continue
         priced = price_interval(span, known, pue=interval.pue)

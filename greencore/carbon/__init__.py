@@ -1,4 +1,4 @@
-"""Carbon intensity of electricity: where it comes from, how it varies, and what metered energy emits."""
+"""Carbon intensity of electricity: sources, series of readings, and the emissions of metered energy."""
 
 from greencore.carbon.accounting.pricing import MeteredEnergy, PricedInterval, price_interval
 from greencore.carbon.errors import (
@@ -12,8 +12,8 @@ from greencore.carbon.errors import (
     SourceUnavailable,
     UnknownZone,
 )
-from greencore.carbon.http.credentials import Credentials
 from greencore.carbon.opening import open_source
+from greencore.carbon.options import Credentials
 from greencore.carbon.series import Basis, EmissionFactors, IntensitySeries, Reading, Signal, WeightedIntensity
 from greencore.carbon.source import Source
 

@@ -1,30 +1,27 @@
-"""What can go wrong between a grid's carbon intensity and whoever asks for it."""
+"""Errors of obtaining and using carbon intensities."""
 
 from datetime import datetime
 from pathlib import Path
 
 
 class CarbonError(Exception):
-    """Any failure to obtain or to use a carbon intensity."""
+    """Base class of all carbon-intensity errors."""
 
 
 class InvalidReading(CarbonError, ValueError):
-    """A reading, or a series of readings, that contradicts itself."""
+    """A reading or a series of readings is inconsistent."""
 
 
 class InvalidSpec(CarbonError, ValueError):
-    """A source specification that names no known source, or misuses one of its options."""
+    """A source specification names no known source, or has an invalid option."""
 
 
 class NoReading(CarbonError, LookupError):
-    """A source or a series holds no reading for the time that was asked about."""
+    """A source or a series has no reading for the requested time."""
 
 
 class UnknownZone(CarbonError, LookupError):
-    """A source knows nothing about the zone.
-
-    `.zone` is the zone that was asked for.
-    """
+    """A source does not know the requested zone, `.zone`."""
 
     def __init__(self, zone: str, message: str) -> None:
         super().__init__(f"unknown zone {zone!r}: {message}")
@@ -32,10 +29,10 @@ class UnknownZone(CarbonError, LookupError):
 
 
 class InvalidTrace(CarbonError, ValueError):
-    """A trace file that cannot be replayed.
+    """A trace file cannot be read.
 
-    `.file` is its path, `.line` the number of the offending line (from 1), or None where the file as a whole
-    is at fault, and `.message` what was found and what was expected.
+    `.file` is its path, `.line` the number of the faulty line (from 1; None for the whole file), `.message` what was
+    found and what was expected.
     """
 
     def __init__(self, file: Path, line: int | None, message: str) -> None:
@@ -47,13 +44,13 @@ class InvalidTrace(CarbonError, ValueError):
 
 
 class InvalidResponse(CarbonError):
-    """A provider answered something that is not what its protocol says; the message names the field."""
+    """A provider's response violates its protocol; the message names the field."""
 
 
 class SourceUnavailable(CarbonError):
-    """A provider cannot be asked, or gave no usable answer.
+    """A provider is not reachable, fails, or is in its back-off time.
 
-    `.retry_at` is when it will be asked again, in UTC, or None where the next call asks it.
+    `.retry_at` is the time of the next request (UTC), or None where the next call sends one.
     """
 
     def __init__(self, message: str, *, retry_at: datetime | None = None) -> None:
@@ -62,9 +59,9 @@ class SourceUnavailable(CarbonError):
 
 
 class AccessDenied(CarbonError):
-    """A provider refused the key (401) or what was asked for under it (403).
+    """A provider refused the key (401) or the request (403).
 
-    `.retry_at` is when it will be asked again, in UTC.
+    `.retry_at` is the time of the next request (UTC).
     """
 
     def __init__(self, message: str, *, retry_at: datetime | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What to take for the intensity of a time: a reading that covers it, else the best of what else is known."""
+"""The fallback chain: finds the intensity of a time where no reading covers it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -7,14 +7,13 @@ from itertools import pairwise
 from typing import Literal
 
 from greencore.carbon.errors import InvalidReading
-from greencore.carbon.series import Basis, EmissionFactors, IntensitySeries, Reading, Signal
-from greencore.carbon.source import check_window
+from greencore.carbon.series import Basis, EmissionFactors, IntensitySeries, Reading, Signal, check_window
 
 FallbackStep = Literal["fresh", "forecast", "stale", "yesterday", "last week", "static"]
 
 FALLBACK_STEPS: tuple[FallbackStep, ...] = ("fresh", "forecast", "stale", "yesterday", "last week", "static")
 
-# What every yearly mean counts.
+# The basis of every yearly mean.
 STATIC_BASIS = Basis()
 
 LOOKBACKS: dict[FallbackStep, timedelta] = {"yesterday": timedelta(hours=24), "last week": timedelta(hours=168)}
@@ -22,25 +21,25 @@ LOOKBACKS: dict[FallbackStep, timedelta] = {"yesterday": timedelta(hours=24), "l
 
 @dataclass(frozen=True, slots=True)
 class ResolvedIntensity:
-    """A stored reading, unchanged (so that its age is true), and the step of the chain that found it."""
+    """A stored reading, unchanged so that its age is right, and the step of the chain that found it."""
 
     reading: Reading
     step: FallbackStep
 
     @property
     def estimated(self) -> bool:
-        """True unless the reading covers the time that was asked about and is itself measured."""
+        """True unless the reading is measured and covers the requested time."""
         return self.step != "fresh" or self.reading.estimated
 
     @property
     def source(self) -> str:
-        """The reading's source, after the step unless that is "fresh" or "static": "uk", "yesterday (uk)", "static"."""
+        """The reading's source, prefixed with a step other than fresh and static: "uk", "yesterday (uk)", "static"."""
         if self.step in ("fresh", "static"):
             return self.reading.source
         return f"{self.step} ({self.reading.source})"
 
     def to_labelled_reading(self) -> Reading:
-        """The reading with its own times, but `source` and `estimated` as above: what to show and to store."""
+        """Return the reading with this `source` and `estimated`, to be shown and stored."""
         return replace(self.reading, source=self.source, estimated=self.estimated)
 
 
@@ -54,17 +53,16 @@ def resolve_with_fallback(
     signal: Signal,
     emission_factors: EmissionFactors = "lifecycle",
 ) -> ResolvedIntensity | None:
-    """The first step of the chain that knows something about `at` (aware), or None.
+    """Return the first intensity that the chain finds for `at` (aware), or None.
 
-    "fresh" is the reading that covers `at`; "forecast" the forecast for `at`; "stale" the newest reading, where it
-    ended at most `stale_limit` (at least 0) before; "yesterday" and "last week" the readings 24 and 168 hours before;
-    "static" the given yearly mean, whatever its times. All have the one `signal` and the one kind of
-    `emission_factors`: a static reading of another basis is passed over, since no factor turns one into the other for
-    every hour's mix. Raises InvalidReading where `readings` or `forecast` has another basis, or where their zones
-    differ; ValueError where `at` is naive or `stale_limit` is negative.
+    The steps: "fresh", the reading that covers `at`; "forecast", the forecast for `at`; "stale", the newest reading if
+    it ended at most `stale_limit` (at least 0) before; "yesterday" and "last week", the readings 24 and 168 hours
+    before; "static", the yearly mean. A static reading of another basis (`signal`, `emission_factors`) is skipped,
+    since no factor converts one into the other for every hour's mix. Raises InvalidReading where `readings` or
+    `forecast` has another basis, or their zones differ; ValueError where `at` is naive or `stale_limit` negative.
     """
     basis = Basis(signal, emission_factors)
-    _check(readings, forecast, stale_limit, basis)
+    _check_inputs(readings, forecast, stale_limit, basis)
     check_window(at, at)
     newest = readings.latest_at(at)
     if newest is not None and at < newest.end:
@@ -82,10 +80,10 @@ def resolve_with_fallback(
 
 
 def explain_missing_static(basis: Basis) -> str | None:
-    """Say why no yearly mean stands in on a basis; None where one does."""
+    """Explain why the chain has no yearly mean on a basis; None where it has one."""
     if basis == STATIC_BASIS:
         return None
-    return f"no yearly mean stands in, which is {STATIC_BASIS}: it is not mixed with figures that are {basis}"
+    return f"no yearly mean is used: yearly means are {STATIC_BASIS}, and are not mixed with figures that are {basis}"
 
 
 def fill_with_fallback(
@@ -99,20 +97,20 @@ def fill_with_fallback(
     signal: Signal,
     emission_factors: EmissionFactors = "lifecycle",
 ) -> IntensitySeries:
-    """Everything that the chain knows of `[start, end)`, as one series.
+    """Return the readings that overlap `[start, end)`, uncut, with the gaps between them filled by the chain.
 
-    Stored readings that touch the window stay as they are, whole. Each gap between them is filled, piece by piece,
-    with copies of what `resolve_with_fallback` finds: dated to their piece, marked as estimated, with a source that
-    names the step. What nothing is known of stays a gap. Raises as `resolve_with_fallback` does, and ValueError where
-    end lies before start.
+    Each gap is cut into pieces with one result of `resolve_with_fallback`; each piece gets a copy of it with the
+    piece's times, marked as estimated, with a source that names the step. A piece without a result stays a gap. Raises
+    as `resolve_with_fallback`, and ValueError where `end` is before `start`.
     """
-    _check(readings, forecast, stale_limit, Basis(signal, emission_factors))
+    _check_inputs(readings, forecast, stale_limit, Basis(signal, emission_factors))
     check_window(start, end)
-    stored = [reading for reading in readings if reading.start < end and start < reading.end]
-    cuts = sorted({start, end, *(time for time in _changes(readings, forecast, stale_limit) if start < time < end)})
+    cuts = sorted(
+        {start, end, *(time for time in _change_times(readings, forecast, stale_limit) if start < time < end)}
+    )
     pieces = list[tuple[datetime, datetime, ResolvedIntensity]]()
     for begin, until in pairwise(cuts):
-        # Nothing changes between two cuts; the middle avoids the instants at which it does.
+        # The result is constant between two cuts; the middle avoids the edges.
         known = resolve_with_fallback(
             begin + (until - begin) / 2,
             readings=readings,
@@ -127,17 +125,17 @@ def fill_with_fallback(
         if pieces and pieces[-1][1:] == (begin, known):
             begin = pieces.pop()[0]
         pieces.append((begin, until, known))
-    # A yearly mean may be that of a country, by another name than the zone that lies in it.
+    # A yearly mean may have the name of the zone's country.
     zone = next((reading.zone for series in (readings, forecast) for reading in series), None)
     copies = [
         replace(known.to_labelled_reading(), start=begin, end=until, zone=zone or known.reading.zone)
         for begin, until, known in pieces
     ]
-    return IntensitySeries([*stored, *copies])
+    return IntensitySeries([*readings.overlapping(start, end), *copies])
 
 
-def _changes(readings: IntensitySeries, forecast: IntensitySeries, stale_limit: timedelta) -> Iterator[datetime]:
-    """Every instant at which the chain may come to another answer."""
+def _change_times(readings: IntensitySeries, forecast: IntensitySeries, stale_limit: timedelta) -> Iterator[datetime]:
+    """Yield every time at which the chain's result may change."""
     for reading in readings:
         yield reading.end + stale_limit
         for time in (reading.start, reading.end):
@@ -147,7 +145,7 @@ def _changes(readings: IntensitySeries, forecast: IntensitySeries, stale_limit: 
         yield from (reading.start, reading.end)
 
 
-def _check(readings: IntensitySeries, forecast: IntensitySeries, stale_limit: timedelta, basis: Basis) -> None:
+def _check_inputs(readings: IntensitySeries, forecast: IntensitySeries, stale_limit: timedelta, basis: Basis) -> None:
     if stale_limit < timedelta(0):
         raise ValueError(f"stale_limit is {stale_limit}: expected at least 0")
     zones = dict[str, str]()

@@ -1,4 +1,4 @@
-"""Makes one series of readings that say different things about the same time."""
+"""Merges overlapping readings of one zone into a series."""
 
 import heapq
 from collections.abc import Iterable
@@ -10,11 +10,10 @@ from greencore.carbon.series import IntensitySeries, Reading
 
 
 def merge_readings(readings: Iterable[Reading]) -> IntensitySeries:
-    """A series without overlaps, from readings of one zone and signal that may have some.
+    """Merge readings of one zone and signal, which may overlap, into a series.
 
-    Where two describe the same time, a measured one stands before an estimate, then the one fetched later, then the
-    one that began later, which is the finer of two resolutions. What is left of the other stays, cut to its rest.
-    Raises InvalidReading where zones or signals are mixed.
+    Of two at the same time a measured one replaces an estimate, then one fetched later, then one that began later (the
+    finer resolution); the other is cut to the remaining time. Raises InvalidReading where zones or signals are mixed.
     """
     coming = sorted(readings, key=lambda reading: reading.start, reverse=True)
     edges = sorted({time for reading in coming for time in (reading.start, reading.end)})
@@ -23,18 +22,18 @@ def merge_readings(readings: Iterable[Reading]) -> IntensitySeries:
     for start, end in pairwise(edges):
         while coming and coming[-1].start <= start:
             reading = coming.pop()
-            heapq.heappush(begun, (_last_of_rank(reading), len(coming), reading))
+            heapq.heappush(begun, (_rank(reading), len(coming), reading))
         while begun and begun[0][2].end <= start:
             heapq.heappop(begun)
         if not begun:
             continue
-        standing = begun[0][2]
-        if pieces and pieces[-1][0] is standing and pieces[-1][2] == start:
+        best = begun[0][2]
+        if pieces and pieces[-1][0] is best and pieces[-1][2] == start:
             start = pieces.pop()[1]
-        pieces.append((standing, start, end))
+        pieces.append((best, start, end))
     return IntensitySeries(replace(reading, start=start, end=end) for reading, start, end in pieces)
 
 
-def _last_of_rank(reading: Reading) -> tuple[bool, float, float]:
-    """Sorts the reading that stands first."""
+def _rank(reading: Reading) -> tuple[bool, float, float]:
+    """Return the sort key of a reading: the lowest has precedence."""
     return reading.estimated, -reading.fetched_at.timestamp(), -reading.start.timestamp()

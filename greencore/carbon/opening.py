@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from greencore.carbon.errors import InvalidSpec
 from greencore.carbon.http.client import HttpLimits
-from greencore.carbon.http.credentials import Credentials
 from greencore.carbon.http.live_source import LiveSource, Provider
+from greencore.carbon.options import Credentials
 from greencore.carbon.providers.carbon_aware_sdk import open_carbon_aware_sdk
 from greencore.carbon.providers.electricity_maps import open_electricity_maps
 from greencore.carbon.providers.energy_charts import open_energy_charts
@@ -36,13 +36,13 @@ def open_source(
     credentials: Credentials | None = None,
     limits: HttpLimits | None = None,
 ) -> Source:
-    """Opens the source that `spec` names, for `zone`; `clock` tells it the present.
+    """Open the source that `spec` names, for `zone`; no request is sent.
 
-    `static` takes the zone for a country, `static:FRA` names one; `trace:FILE` takes a CSV file, and `?speed=` and
-    `&anchor=` after it. A provider takes its own options after `?`, `url=` among them for another address; its keys
-    come from `credentials` alone, and `limits` bounds its requests. Both take `static=FRA`, see `static_mean`. Nothing
-    is asked yet. Raises InvalidSpec, listing what is known, for any other name, for an option that does not fit and for
-    a key that is missing; UnknownZone and InvalidTrace as the sources do.
+    `static` takes the zone as a country, `static:FRA` names one; `trace:FILE` takes a CSV file, `?speed=` and
+    `&anchor=`. A provider takes its options after `?`, including `url=` for another address; its keys come from
+    `credentials` only, and `limits` bounds its requests. Traces and providers take `static=FRA`: see `static_mean`.
+    Raises InvalidSpec for an unknown name, an invalid option or a missing key; UnknownZone and InvalidTrace as the
+    sources do.
     """
     name, mark, argument = split_spec(spec)
     if name == STATIC:
@@ -52,7 +52,7 @@ def open_source(
     argument, country = extract_static_option(argument, is_query=mark == "?")
     if country is not None and not has_yearly_mean(country):
         raise InvalidSpec(
-            "the option 'static' names no country whose mean is known: expected an ISO 3166-1 code as FRA, or WORLD"
+            "the option 'static' is not a country with a known mean: expected an ISO 3166-1 code such as FRA, or WORLD"
         )
     if name == TRACE and mark != "?":
         return open_trace(argument, zone, clock=clock)

@@ -1,6 +1,7 @@
-"""Reads the options of a provider's specification, as in `uk?region=13&url=http://127.0.0.1:8000`."""
+"""Options of a provider's specification, such as `uk?region=13&url=http://127.0.0.1:8000`, and its keys."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
@@ -13,13 +14,42 @@ URL = "url"
 Option = TypeVar("Option", bound=str)
 
 
-def read_options(source: str, query: str, known: tuple[str, ...]) -> dict[str, str]:
-    """The options in `query`, each given once and not empty; raises InvalidSpec naming the option.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """Keys of the providers; None or an empty string where there is none.
 
-    An option's value is never part of a message: a key may have been put there by mistake.
+    White space around a key is stripped, as a file or a variable often ends in a line break. No representation
+    contains a key.
+    """
+
+    electricity_maps_token: str | None = field(default=None, repr=False)
+    watttime_user: str | None = field(default=None, repr=False)
+    watttime_password: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in (entry.name for entry in fields(self)):
+            value: str | None = getattr(self, name)
+            object.__setattr__(self, name, (value or "").strip() or None)
+
+    def require(self, name: str, source: str) -> str:
+        """Return the key of this name; raises InvalidSpec where it is missing or not valid in an HTTP header."""
+        value: str | None = getattr(self, name)
+        if value is None:
+            raise InvalidSpec(f"the source {source} needs the key {name}, which is not set")
+        if not (value.isascii() and value.isprintable()):
+            raise InvalidSpec(
+                f"the key {name} holds a character that is not valid in a header: expected printable ASCII"
+            )
+        return value
+
+
+def read_options(source: str, query: str, known: tuple[str, ...]) -> dict[str, str]:
+    """Parse the options in `query`, each given once and not empty; raises InvalidSpec naming the option.
+
+    Messages never contain an option's value: it may be a key, put there by mistake.
     """
     options: dict[str, str] = {}
-    # "+" stands for itself here, and not for a space.
+    # "+" is literal here (as in +00:00), not a space.
     for key, value in parse_qsl(query.replace("+", "%2B"), keep_blank_values=True):
         if key not in known:
             raise InvalidSpec(f"{source} has no option {key!r}: expected {' or '.join(known)}")
@@ -32,10 +62,10 @@ def read_options(source: str, query: str, known: tuple[str, ...]) -> dict[str, s
 
 
 def read_base_url(source: str, options: Mapping[str, str], default: str | None) -> str:
-    """The address that `options` give, without a slash at its end, else `default`.
+    """Return the option `url`, without a slash at its end, else `default`.
 
-    Raises InvalidSpec where there is neither, or where it is not plain http or https: a user name, a password or
-    a query in it would end up in logs.
+    Raises InvalidSpec where both are missing, or where it is not plain http or https: a user name, a password or a
+    query in it would be logged.
     """
     url = options.get(URL, default)
     if url is None:
@@ -47,7 +77,7 @@ def read_base_url(source: str, options: Mapping[str, str], default: str | None) 
     except (ValueError, httpx.InvalidURL):
         usable = False
     if not usable:
-        raise InvalidSpec(f"the option {URL!r} of {source} is no address: expected http://HOST or https://HOST")
+        raise InvalidSpec(f"the option {URL!r} of {source} is not an address: expected http://HOST or https://HOST")
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         raise InvalidSpec(
             f"the option {URL!r} of {source} carries a user name, a password or a query: "
@@ -59,7 +89,7 @@ def read_base_url(source: str, options: Mapping[str, str], default: str | None) 
 def read_choice(
     source: str, options: Mapping[str, str], name: str, known: tuple[Option, ...], default: Option
 ) -> Option:
-    """The option's value where it is one of `known`, `default` where it is not given, else InvalidSpec."""
+    """Return the option's value, or `default` where it is not given; raises InvalidSpec where it is not in `known`."""
     value = options.get(name, default)
     for candidate in known:
         if candidate == value:

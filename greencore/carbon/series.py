@@ -1,7 +1,7 @@
-"""Carbon intensity over time: one reading, and a series of them that can be averaged."""
+"""Carbon intensity over time: readings, and series of them with time-weighted means."""
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,7 +21,7 @@ EMISSION_FACTORS: tuple[EmissionFactors, ...] = ("lifecycle", "direct")
 
 @dataclass(frozen=True, slots=True)
 class Basis:
-    """What an intensity counts: only figures of one basis may be added up or compared."""
+    """What an intensity counts; only figures of one basis may be added or compared."""
 
     signal: Signal = "average"
     emission_factors: EmissionFactors = "lifecycle"
@@ -32,13 +32,12 @@ class Basis:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """The carbon intensity of one zone's electricity during `[start, end)`.
+    """Carbon intensity of one zone's electricity during `[start, end)`.
 
-    `gco2e_per_kwh` is finite and at least 0; all times are aware and in UTC; `start` lies before `end`.
-    `signal` tells the grid's average from the marginal plant's intensity, `emission_factors` whether building the
-    plants and bringing the fuel counts ("lifecycle") or only what they burn ("direct"), `estimated` a modelled or
-    forecast value from a measured one, and `fetched_at` when the source was asked. Raises InvalidReading, naming the
-    field, where this does not hold.
+    `gco2e_per_kwh` is finite and at least 0; all times are aware and in UTC; `start` is before `end`. `signal` is the
+    grid's average or the marginal plant's intensity; `emission_factors` include building the plants and supplying the
+    fuel ("lifecycle") or only combustion ("direct"); `estimated` values are modelled or forecast, others measured;
+    `fetched_at` is the time of the request. Raises InvalidReading, naming the field, where a value is invalid.
     """
 
     zone: str
@@ -72,21 +71,20 @@ class Reading:
 
     @property
     def basis(self) -> Basis:
-        """Its signal and its emission factors."""
+        """Signal and emission factors."""
         return Basis(self.signal, self.emission_factors)
 
     def age_seconds(self, now: datetime) -> float:
-        """Seconds from the start of the interval that the reading describes to `now`; at least 0."""
+        """Return the seconds from the start of the reading to `now`; at least 0."""
         return max(0.0, (now - self.start).total_seconds())
 
 
 @dataclass(frozen=True, slots=True)
 class WeightedIntensity:
-    """A time-weighted mean intensity in gCO2e/kWh, and how far readings back it.
+    """Time-weighted mean intensity in gCO2e/kWh over an interval.
 
-    `covered_share` is the share of the interval, in [0, 1], during which a reading was valid; `estimated` is
-    true where that is less than all of it, or where a reading that was used is itself an estimate. `sources`
-    names each source once, in the order of use.
+    `covered_share` in [0, 1] is the share of the interval that readings cover; `estimated` is true where it is below
+    1, or where a used reading is estimated. `sources` are distinct, in the order of use.
     """
 
     gco2e_per_kwh: float
@@ -97,7 +95,7 @@ class WeightedIntensity:
 
 
 class IntensitySeries:
-    """Readings of one zone, one signal and one kind of emission factors, sorted by time, free of overlaps; immutable.
+    """Readings of one zone and one basis, sorted by time, without overlaps; immutable.
 
     Gaps are allowed, and so is an empty series. Raises InvalidReading where zones, signals or emission factors are
     mixed, or where two readings overlap.
@@ -146,34 +144,36 @@ class IntensitySeries:
 
     @property
     def readings(self) -> tuple[Reading, ...]:
-        """The readings, earliest first."""
+        """Readings, earliest first."""
         return self._readings
 
     def at(self, time: datetime) -> Reading | None:
-        """The reading that covers `time` (start <= time < end), or None."""
-        reading = self._started_by(time)
+        """Return the reading that covers `time` (start <= time < end), or None."""
+        reading = self.latest_at(time)
         return reading if reading is not None and time < reading.end else None
 
     def latest_at(self, time: datetime) -> Reading | None:
-        """The reading that covers `time`, else the most recent that has ended by then, else None."""
-        return self._started_by(time)
+        """Return the reading that covers `time`, else the most recent one before it, else None."""
+        index = bisect_right(self._starts, time) - 1
+        return self._readings[index] if index >= 0 else None
+
+    def overlapping(self, start: datetime, end: datetime) -> tuple[Reading, ...]:
+        """Return the readings that overlap `[start, end)`, uncut, earliest first."""
+        first = bisect_right(self._ends, start)
+        return self._readings[first : max(first, bisect_left(self._starts, end))]
 
     def mean(self, start: datetime, end: datetime) -> WeightedIntensity:
-        """The time-weighted mean over `[start, end]`, in gCO2e/kWh: ∫c(t)dt / (end − start).
+        """Return the time-weighted mean over `[start, end]` in gCO2e/kWh: ∫c(t)dt / (end − start).
 
-        Parts that no reading covers are priced with the nearest earlier reading, or with the nearest later
-        one where there is none. An interval of no length takes the intensity of its instant by the same rule.
-        Raises NoReading on an empty series, ValueError where end lies before start or a time is naive.
+        Uncovered time takes the nearest earlier reading, or the first one where there is none; an interval of no
+        length the intensity of its instant by the same rule. Raises NoReading on an empty series, ValueError where
+        `end` is before `start` or a time is naive.
         """
-        for name, time in (("start", start), ("end", end)):
-            if time.utcoffset() is None:
-                raise ValueError(f"{name} is {time.isoformat()}: expected an aware time")
-        if end < start:
-            raise ValueError(f"the interval ends at {end.isoformat()}, before its start {start.isoformat()}")
+        check_window(start, end)
         if not self._readings:
             raise NoReading(f"an empty series has no mean intensity from {start.isoformat()} to {end.isoformat()}")
         if start == end:
-            reading = self._started_by(start) or self._readings[0]
+            reading = self.latest_at(start) or self._readings[0]
             pieces = [(reading, timedelta(seconds=1), reading.start <= start < reading.end)]
         else:
             pieces = list(self._pieces(start, end))
@@ -188,12 +188,8 @@ class IntensitySeries:
             signal=self._readings[0].signal,
         )
 
-    def _started_by(self, time: datetime) -> Reading | None:
-        index = bisect_right(self._starts, time) - 1
-        return self._readings[index] if index >= 0 else None
-
     def _pieces(self, start: datetime, end: datetime) -> Iterator[tuple[Reading, timedelta, bool]]:
-        """Cuts `[start, end]` into (reading to price it with, length, whether that reading covers it)."""
+        """Yield the pieces of `[start, end]` as (reading that prices it, length, whether that reading covers it)."""
         index = bisect_right(self._ends, start)
         cursor = start
         while cursor < end:
@@ -206,3 +202,12 @@ class IntensitySeries:
                 until = min(following.start, end) if following is not None else end
                 yield self._readings[max(index - 1, 0)], until - cursor, False
             cursor = until
+
+
+def check_window(start: datetime, end: datetime) -> None:
+    """Raise ValueError where a time is naive or `end` is before `start`."""
+    for name, time in (("start", start), ("end", end)):
+        if time.utcoffset() is None:
+            raise ValueError(f"{name} is {time.isoformat()}: expected an aware time")
+    if end < start:
+        raise ValueError(f"the window ends at {end.isoformat()}, before its start {start.isoformat()}")

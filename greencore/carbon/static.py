@@ -1,8 +1,8 @@
-"""The `static` source: each country's yearly mean intensity, as CodeCarbon bundles it."""
+"""The `static` source: yearly mean intensities of countries, from CodeCarbon's bundled data."""
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,20 +10,18 @@ from pathlib import Path
 import pycountry
 
 from greencore.carbon.errors import CarbonError, UnknownZone
-from greencore.carbon.series import EmissionFactors, IntensitySeries, Reading, Signal
-from greencore.carbon.source import check_window, forecast_end
-from greencore.clock import Clock, utc_now
+from greencore.carbon.series import EmissionFactors, IntensitySeries, Reading, Signal, check_window
+from greencore.carbon.source import forecast_end
+from greencore.clock import HOUR, Clock, utc_now, whole_hour
 
 WORLD = "WORLD"
-HOUR = timedelta(hours=1)
 
 
 class StaticSource:
-    """One country's yearly mean, in hourly readings that are all the same and marked as estimated.
+    """Yearly mean of one country, as hourly readings marked as estimated.
 
-    `country` is an ISO 3166-1 code of two or three letters, or "WORLD"; letter case does not matter. Without it, `zone`
-    has to be one. `label` is shown as the readings' source. Raises UnknownZone where the bundled data has no such
-    country.
+    `country` (default: `zone`) is an ISO 3166-1 code of two or three letters, or "WORLD", in any letter case. `label`
+    is the readings' source. Raises UnknownZone where the bundled data has no such country.
     """
 
     def __init__(self, zone: str, *, country: str | None = None, label: str = "static", clock: Clock = utc_now) -> None:
@@ -34,40 +32,40 @@ class StaticSource:
 
     @property
     def zone(self) -> str:
-        """The zone as it was asked for."""
+        """Requested zone."""
         return self._zone
 
     @property
     def signal(self) -> Signal:
-        """The grid's average."""
+        """Average intensity."""
         return "average"
 
     @property
     def emission_factors(self) -> EmissionFactors:
-        """Those of the life cycle."""
+        """Life-cycle emissions."""
         return "lifecycle"
 
     def latest(self) -> Reading:
-        """The yearly mean as the reading of the current hour."""
+        """Return the yearly mean as the reading of the current hour."""
         now = self._clock()
         return self._hours(now, now)[0]
 
     def forecast(self, hours: float) -> IntensitySeries:
-        """The same value for each hour ahead; raises ValueError where hours is not above 0."""
+        """Return the yearly mean for each hour ahead; raises ValueError where `hours` is not above 0."""
         now = self._clock()
         return IntensitySeries(self._hours(now, forecast_end(now, hours)))
 
     def history(self, start: datetime, end: datetime) -> IntensitySeries:
-        """The same value for each hour that touches `[start, end)`.
+        """Return the yearly mean for each hour that overlaps `[start, end)`.
 
-        Raises ValueError where a time is naive or end lies before start.
+        Raises ValueError where a time is naive or `end` is before `start`.
         """
         check_window(start, end)
         return IntensitySeries(self._hours(start, end) if start < end else ())
 
     def _hours(self, start: datetime, end: datetime) -> list[Reading]:
-        """The hour that holds `start`, and each one after it that begins before `end`."""
-        hour = start.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+        """Return the hour that contains `start`, and each later one that begins before `end`."""
+        hour = whole_hour(start.astimezone(UTC))
         fetched_at = self._clock()
         readings: list[Reading] = []
         while not readings or hour < end:
@@ -88,21 +86,21 @@ class StaticSource:
 
 @dataclass(frozen=True)
 class StaticMean:
-    """The yearly mean that stands in where nothing else is known of a zone: whose it is, and what it is called.
+    """Yearly mean that is used for a zone without readings: its country and its source's name.
 
-    `country` is an ISO 3166-1 code, or "WORLD" where nothing says in which country the zone lies.
+    `country` is an ISO 3166-1 code, or "WORLD" where the zone's country is not known.
     """
 
     country: str = WORLD
     source: str = "static (world)"
 
     def reading(self, zone: str, at: datetime) -> Reading:
-        """The mean as the zone's reading of the hour that holds `at`."""
+        """Return the mean as the zone's reading of the hour that contains `at`."""
         return StaticSource(zone, country=self.country, label=self.source, clock=lambda: at).latest()
 
 
 def has_yearly_mean(country: str) -> bool:
-    """Whether the bundled data has a yearly mean of this country (ISO 3166-1), or it is "WORLD"."""
+    """Return whether the bundled data has a yearly mean of this country (ISO 3166-1 code or "WORLD")."""
     try:
         yearly_mean(country)
     except UnknownZone:
@@ -111,12 +109,12 @@ def has_yearly_mean(country: str) -> bool:
 
 
 def highest_yearly_mean() -> float:
-    """The highest of all countries' bundled yearly means, in gCO2e/kWh."""
+    """Return the highest of all countries' yearly means in gCO2e/kWh."""
     return max(_country_means().values())
 
 
 def yearly_mean(zone: str) -> float:
-    """The country's bundled yearly mean intensity, in gCO2e/kWh.
+    """Return the country's yearly mean intensity in gCO2e/kWh.
 
     Raises UnknownZone where `zone` is neither "WORLD" nor the ISO 3166-1 code of a country in the data.
     """
@@ -130,7 +128,7 @@ def yearly_mean(zone: str) -> float:
     except KeyError:
         raise UnknownZone(
             zone,
-            'the static source knows countries by their ISO 3166-1 code, such as "FR" or "FRA", and "WORLD"',
+            'the static source expects an ISO 3166-1 country code, such as "FR" or "FRA", or "WORLD"',
         ) from None
 
 
@@ -146,7 +144,7 @@ def _world_mean() -> float:
 
 
 def _bundled(name: str) -> str:
-    # Importing codecarbon would bring in its trackers; its data files are all that is needed here.
+    # Only its data files are needed: importing codecarbon would load its trackers.
     spec = find_spec("codecarbon")
     if spec is None or not spec.submodule_search_locations:
         raise CarbonError("the static source reads CodeCarbon's bundled data, but codecarbon is not installed")

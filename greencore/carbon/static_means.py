@@ -1,4 +1,4 @@
-"""What a source's specification says by itself: whose yearly mean stands in for its zone, and what its values count."""
+"""Derives from a source's specification the yearly mean for its zone and the basis of its values."""
 
 from collections.abc import Callable, Mapping
 from urllib.parse import parse_qsl
@@ -14,27 +14,24 @@ TRACE = "trace"
 
 
 def static_mean(spec: str, zone: str) -> StaticMean:
-    """The yearly mean that stands in for a zone of which nothing else is known, by the specification of its source.
+    """Return the yearly mean to use for a zone without readings.
 
-    The country is the one that the option `static=FRA` names, or `static:FRA`; for `static` alone the zone itself;
-    Great Britain for `uk`; and the one in whose code the provider's own name of the zone begins for `electricity-maps`
-    (US-CAL-CISO, NO-NO2) and `energy-charts` (de). Where none of these holds, it is the world's.
+    The country is that of the option `static=FRA` or of `static:FRA`; for `static` the zone itself; for `uk` Great
+    Britain; for `electricity-maps` and `energy-charts` the country code at the start of the provider's zone name
+    (US-CAL-CISO, NO-NO2, de). Otherwise it is the world's.
     """
     name, mark, argument = split_spec(spec)
     if name == STATIC:
         return _mean_of(argument or zone, source=STATIC)
-    query = argument if mark == "?" else argument.partition("?")[2]
-    options = dict(parse_qsl(query.replace("+", "%2B")))
-    of_provider = _COUNTRIES.get(name)
-    named = options.get(STATIC) or (WORLD if of_provider is None else of_provider(options, zone))
-    return _mean_of(named)
+    options = _parse_options(mark, argument)
+    find_country = _COUNTRIES.get(name)
+    return _mean_of(options.get(STATIC) or (WORLD if find_country is None else find_country(options, zone)))
 
 
 def spec_basis(spec: str) -> Basis:
-    """What the values of a source count, as far as its specification says; a trace's own column may say otherwise."""
+    """Return the basis of a source's values by its specification; the column of a trace may differ from it."""
     name, mark, argument = split_spec(spec)
-    query = argument if mark == "?" else argument.partition("?")[2]
-    options = dict(parse_qsl(query))
+    options = _parse_options(mark, argument)
     signal: Signal = "marginal" if name == "watttime" or options.get("signal") == "marginal" else "average"
     usual: EmissionFactors = "direct" if name == "uk" or signal == "marginal" else "lifecycle"
     factors = options.get("emission_factors", usual)
@@ -42,7 +39,7 @@ def spec_basis(spec: str) -> Basis:
 
 
 def split_spec(spec: str) -> tuple[str, str, str]:
-    """The name before the first ":" or "?", that mark, and what follows it."""
+    """Split a specification into the name before the first ":" or "?", that mark, and the argument after it."""
     for place, letter in enumerate(spec):
         if letter in ":?":
             return spec[:place], letter, spec[place + 1 :]
@@ -50,9 +47,9 @@ def split_spec(spec: str) -> tuple[str, str, str]:
 
 
 def extract_static_option(argument: str, *, is_query: bool) -> tuple[str, str | None]:
-    """An argument without its option `static`, and the country that the option names; None where it is not given.
+    """Return an argument without its option `static`, and the option's country, or None.
 
-    Raises InvalidSpec where it is given twice or empty.
+    Raises InvalidSpec where the option is given twice or empty.
     """
     before, mark, query = ("", "", argument) if is_query else argument.partition("?")
     parts = query.split("&")
@@ -63,6 +60,11 @@ def extract_static_option(argument: str, *, is_query: bool) -> tuple[str, str | 
         return argument, None
     rest = "&".join(part for part in parts if part.partition("=")[0] != STATIC)
     return f"{before}{mark}{rest}" if rest else before, given[0]
+
+
+def _parse_options(mark: str, argument: str) -> dict[str, str]:
+    query = argument if mark == "?" else argument.partition("?")[2]
+    return dict(parse_qsl(query.replace("+", "%2B")))
 
 
 def _mean_of(country: str, *, source: str | None = None) -> StaticMean:
@@ -78,13 +80,13 @@ def _alpha_3(code: str) -> str:
 
 
 def _electricity_maps(options: Mapping[str, str], zone: str) -> str:
-    """Its zones are a country's code of two letters, or begin with one: DE, NO-NO2, US-CAL-CISO."""
+    """Return the two-letter country code at the start of a zone such as DE, NO-NO2 or US-CAL-CISO."""
     code = options.get("zone", zone).partition("-")[0]
     return code if pycountry.countries.get(alpha_2=code.upper()) is not None else WORLD
 
 
 def _energy_charts(options: Mapping[str, str], zone: str) -> str:
-    """Its countries are codes of two letters, with `uk` for Great Britain; `eu` and `all` are none."""
+    """Return the country, a code of two letters or `uk` for Great Britain; `eu` and `all` are not countries."""
     code = options.get("country", zone).upper()
     return "GBR" if code == "UK" else code if pycountry.countries.get(alpha_2=code) is not None else WORLD
 

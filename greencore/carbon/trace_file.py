@@ -1,19 +1,19 @@
-"""Reads a trace file: a CSV of carbon intensities at regular times."""
+"""Reads a trace file, a CSV of carbon intensities at regular times."""
 
 import csv
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from greencore.carbon.errors import InvalidTrace
 from greencore.carbon.http.cleaning import interval_ends
 from greencore.carbon.series import EmissionFactors
+from greencore.clock import parse_utc
 
-# Names of the project's own columns, then those of Electricity Maps' exports. Where an export has both of its
-# intensities, the life-cycle one is taken: it counts what building the plants and bringing the fuel emitted,
-# too.
+# GreenTune's columns, then those of Electricity Maps' exports. Of an export's two intensities the life-cycle one is
+# taken: it includes building the plants and supplying the fuel.
 TIME_COLUMNS = ("datetime", "datetime (utc)")
 INTENSITY_COLUMNS = (
     "gco2e_per_kwh",
@@ -27,7 +27,7 @@ LABEL = "label:"
 
 @dataclass(frozen=True, slots=True)
 class TraceRow:
-    """One interval of a trace: `[start, end)` in UTC, and its intensity in gCO2e/kWh."""
+    """One interval of a trace, `[start, end)` in UTC, and its intensity in gCO2e/kWh."""
 
     start: datetime
     end: datetime
@@ -37,9 +37,9 @@ class TraceRow:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """A whole trace: its rows in ascending order, at least two, the label that its comments give it, and what counts.
+    """A trace: at least two rows in ascending order, the label of its comments, and its emission factors.
 
-    Only a column that says so itself holds direct emissions.
+    They are "direct" only where the column's name says so.
     """
 
     rows: tuple[TraceRow, ...]
@@ -48,13 +48,13 @@ class Trace:
 
 
 def read_trace(file: Path) -> Trace:
-    """Reads `file`, whose rows end where the next begins, or after the spacing of their neighbours at a gap.
+    """Read a trace file; each row ends where the next begins, or after its neighbours' spacing at a gap.
 
     The spacing may change within the file: see `greencore.carbon.http.cleaning.interval_ends`.
 
-    Columns: `datetime` (ISO 8601; a time without an offset is in UTC) and `gco2e_per_kwh` (finite, at least
-    0), or those of an Electricity Maps export. Lines that start with `#` are comments; `# label: TEXT` names
-    the trace. Raises InvalidTrace with the line where one cannot be read.
+    Columns: `datetime` (ISO 8601; a time without an offset is in UTC) and `gco2e_per_kwh` (finite, at least 0), or
+    those of an Electricity Maps export. Lines that start with `#` are comments; `# label: TEXT` names the trace.
+    Raises InvalidTrace with the faulty line.
     """
     label: str | None = None
     columns: _Columns | None = None
@@ -82,13 +82,12 @@ def read_trace(file: Path) -> Trace:
     if columns is None:
         raise InvalidTrace(file, None, "the file is empty: expected a header with datetime and gco2e_per_kwh")
     if len(points) < 2:
-        raise InvalidTrace(file, None, f"{len(points)} row(s): expected at least two, to tell their spacing")
-    assert columns is not None
+        raise InvalidTrace(file, None, f"{len(points)} row(s): expected at least two, to determine their spacing")
     return Trace(_rows(points), label, columns.emission_factors)
 
 
 class _Columns:
-    """Where a trace's header puts the columns that matter."""
+    """Positions of the columns in a trace's header."""
 
     def __init__(self, file: Path, line: int, header: list[str]) -> None:
         self._file = file
@@ -107,24 +106,23 @@ class _Columns:
         raise InvalidTrace(self._file, line, f"the header is {', '.join(self._names)}: expected a column {names[0]!r}")
 
     def point(self, line: int, cells: list[str]) -> tuple[datetime, float, bool]:
-        """The time, intensity and estimated flag of one row; raises InvalidTrace naming the line."""
+        """Parse the time, intensity and estimated flag of one row; raises InvalidTrace naming the line."""
         if len(cells) != len(self._names):
             raise InvalidTrace(self._file, line, f"{len(cells)} columns: expected {len(self._names)}, as in the header")
         time_text, intensity_text = cells[self._time], cells[self._intensity]
         try:
-            time = datetime.fromisoformat(time_text)
+            time = parse_utc(time_text)
         except ValueError:
             raise InvalidTrace(
-                self._file, line, f"{time_text!r} is no time: expected ISO 8601, such as 2026-11-23T10:00:00Z"
+                self._file, line, f"{time_text!r} is not a time: expected ISO 8601, such as 2026-11-23T10:00:00Z"
             ) from None
-        time = time.replace(tzinfo=UTC) if time.utcoffset() is None else time.astimezone(UTC)
         try:
             intensity = float(intensity_text)
         except ValueError:
             intensity = math.nan
         if not math.isfinite(intensity) or intensity < 0:
             raise InvalidTrace(
-                self._file, line, f"{intensity_text!r} is no intensity: expected gCO2e/kWh that is at least 0"
+                self._file, line, f"{intensity_text!r} is not an intensity: expected gCO2e/kWh that is at least 0"
             )
         return time, intensity, self._estimated is not None and cells[self._estimated].lower() == "true"
 

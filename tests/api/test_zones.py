@@ -112,7 +112,7 @@ def test_a_zone_of_which_nothing_is_known_asks_to_come_back(martian: TestClient)
     assert response.status_code == 503
     assert response.headers["content-type"] == "application/problem+json"
     assert int(response.headers["retry-after"]) > 0
-    assert "no yearly mean stands in, which is average, life cycle" in response.json()["detail"]
+    assert "no yearly mean is used: yearly means are average, life cycle" in response.json()["detail"]
 
 
 @pytest.mark.fault(number=16)

@@ -1,1 +1,1 @@
-"""Prices metered energy, and divides what a job saved into its causes."""
+"""Pricing of metered energy, counterfactual emissions of a job, and the causes of its savings."""

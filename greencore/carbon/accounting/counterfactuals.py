@@ -1,28 +1,26 @@
-"""What a job would have emitted otherwise: with all the work at once, at an even pace, or with perfect knowledge."""
+"""Counterfactual emissions of a job: full fine-tuning at once, constant ρ at once, and the cleanest hours."""
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import pairwise
 from typing import Literal
 
-from greencore.carbon.accounting.pricing import overlapping_readings
+from greencore.carbon.accounting.pricing import cut_at_readings
 from greencore.carbon.accounting.run_parts import RunPart, compute_shifted_emissions, price_scale, total_hours
 from greencore.carbon.errors import NoReading
-from greencore.carbon.series import IntensitySeries
-from greencore.carbon.source import check_window
+from greencore.carbon.series import IntensitySeries, check_window
+from greencore.clock import HOUR
 
 CounterfactualName = Literal["full_now", "constant_now", "oracle"]
 
 
 @dataclass(frozen=True, slots=True)
 class Counterfactual:
-    """An estimate of what a job would have emitted in gCO2e, and what it assumes, in words.
+    """Estimated emissions of a job under another schedule, in gCO2e, with the assumption in words.
 
-    `energy_kwh` (before PUE) would have been used in `hours` of running between `start` and `end`, which lie further
-    apart where the running would have been interrupted. `covered_share` is the share of the hours, in [0, 1], during
-    which a reading was valid. `estimated` is always true: none of this happened.
+    `energy_kwh` (before PUE) would have been used in `hours` of running between `start` and `end`; the span is longer
+    than `hours` where the run is interrupted. `covered_share` in [0, 1] is the share of the hours that readings cover.
     """
 
     name: CounterfactualName
@@ -38,7 +36,7 @@ class Counterfactual:
 
 @dataclass(frozen=True, slots=True)
 class CleanestMean:
-    """A mean intensity in gCO2e/kWh over chosen hours, and the share of them, in [0, 1], that readings cover."""
+    """Mean intensity over chosen hours in gCO2e/kWh, and the share of them, in [0, 1], that readings cover."""
 
     gco2e_per_kwh: float
     covered_share: float
@@ -53,26 +51,25 @@ def estimate_counterfactuals(
     finished: datetime,
     series: IntensitySeries,
 ) -> list[Counterfactual]:
-    """Three estimates for a job whose result came of `parts`, in their order.
+    """Return the three counterfactuals of a job whose result is the work of `parts`, in their order.
 
-    `share` (above 0) is FLOPs spent / FLOPs at ρ = 1 in the epochs; `earliest_start` is when it could have begun at the
-    earliest and `finished` when it ended. "full_now" is ρ = 1 begun at once, with the epochs' energy and time in
-    proportion to the FLOPs, and what lies outside of the epochs as it was; "constant_now" the same FLOPs begun at once;
-    "oracle" the same in the cleanest hours up to the deadline, or up to `finished` where there is none. A job that runs
-    for longer than that is given the time that it runs. Each part draws its energy evenly, and the oracle all of it.
+    `share` (above 0) is FLOPs spent / FLOPs at ρ = 1 in the epochs; the job could have started at `earliest_start` and
+    ended at `finished`. "full_now" is ρ = 1 begun at `earliest_start`: time and energy of the epochs scale with the
+    FLOPs, those of other parts stay. "constant_now" is the same FLOPs begun at `earliest_start`; "oracle" the same
+    FLOPs in the cleanest hours before the deadline (`finished` without one), or in its running time where that is
+    longer. Power is constant within each part, and over the whole of the oracle.
 
-    `series` should be what the job itself was priced with. Where it says something else by now of the times at which
-    the job ran, all three are scaled by what the job emitted / what that comes to, so that they can be compared. What
-    it does not reach is priced by the rule of `IntensitySeries.mean`, and lowers `covered_share`. Raises NoReading
-    where it is empty, ValueError where a figure is out of its range, a time is naive, or `finished` lies before
-    `earliest_start`.
+    `series` should be the one that the job was priced with. Where its readings have changed since, all three are
+    scaled by (charged emissions) / (emissions by `series`), so that they stay comparable. Uncovered time is priced as
+    in `IntensitySeries.mean`, and lowers `covered_share`. Raises NoReading where `series` is empty, ValueError where a
+    figure is out of range, a time is naive, or `finished` is before `earliest_start`.
     """
     if not math.isfinite(share) or share <= 0:
         raise ValueError(f"share is {share}: expected a finite number greater than 0")
     check_window(earliest_start, finished)
     if deadline is not None and deadline.utcoffset() is None:
         raise ValueError(f"deadline is {deadline.isoformat()}: expected an aware time")
-    now = f"begun at {_minute(earliest_start)} without a pause"
+    now = f"begun at {_format_minute(earliest_start)} without a pause"
     run_hours, energy_kwh = total_hours(parts), math.fsum(part.energy_kwh for part in parts)
     drawn_kwh = math.fsum(part.energy_kwh * part.pue for part in parts)
     scale = price_scale(parts, earliest_start=earliest_start, series=series)
@@ -120,8 +117,8 @@ def estimate_counterfactuals(
             start=earliest_start,
             end=oracle_end,
             assumption=(
-                f"the same FLOPs in the cleanest {run_hours:.3g} hours from {_minute(earliest_start)} to {what} "
-                f"({_minute(oracle_end)}), all known beforehand; pauses cost nothing, and the power is even"
+                f"the same FLOPs in the cleanest {run_hours:.3g} hours from {_format_minute(earliest_start)} to {what} "
+                f"({_format_minute(oracle_end)}), all known beforehand; pauses cost nothing, and the power is even"
             ),
             covered_share=oracle.covered_share,
         ),
@@ -129,16 +126,16 @@ def estimate_counterfactuals(
 
 
 def cleanest_mean(series: IntensitySeries, start: datetime, end: datetime, hours: float) -> CleanestMean:
-    """The mean intensity of the cleanest `hours` (above 0) within `[start, end]`, whichever they are.
+    """Return the mean intensity of the cleanest `hours` (above 0) within `[start, end]`, not necessarily contiguous.
 
-    Exact, whatever the readings' lengths; parts that no reading covers are priced by the rule of
-    `IntensitySeries.mean`, and taken after those of the same intensity that one covers. Raises NoReading where
-    `series` is empty, ValueError where the window is shorter than `hours`, ends before its start, or a time is naive.
+    Exact for readings of any length. Uncovered time is priced as in `IntensitySeries.mean`, and taken after covered
+    time of the same intensity. Raises NoReading where `series` is empty, ValueError where the window is shorter than
+    `hours`, ends before its start, or a time is naive.
     """
     check_window(start, end)
     wanted = timedelta(hours=hours)
     if wanted <= timedelta(0) or wanted > end - start:
-        raise ValueError(f"hours is {hours}: expected more than 0 and at most {(end - start) / timedelta(hours=1):g}")
+        raise ValueError(f"hours is {hours}: expected more than 0 and at most {(end - start) / HOUR:g}")
     if not series.readings:
         raise NoReading(f"an empty series has no clean hours from {start.isoformat()} to {end.isoformat()}")
     left, covered, parts = wanted, timedelta(0), list[float]()
@@ -151,12 +148,11 @@ def cleanest_mean(series: IntensitySeries, start: datetime, end: datetime, hours
 
 
 def _pieces(series: IntensitySeries, start: datetime, end: datetime) -> Iterator[tuple[float, bool, timedelta]]:
-    """Cuts `[start, end]` into (intensity in gCO2e/kWh, whether no reading covers it, length)."""
-    edges = {time for reading in overlapping_readings(series, start, end) for time in (reading.start, reading.end)}
-    for begin, until in pairwise(sorted({start, end, *(time for time in edges if start < time < end)})):
+    """Yield the pieces of `[start, end]` as (intensity in gCO2e/kWh, whether no reading covers it, length)."""
+    for begin, until in cut_at_readings(series, start, end):
         reading = series.latest_at(begin) or series.readings[0]
         yield reading.gco2e_per_kwh, series.at(begin) is None, until - begin
 
 
-def _minute(time: datetime) -> str:
+def _format_minute(time: datetime) -> str:
     return time.strftime("%Y-%m-%d %H:%M UTC")

@@ -1,4 +1,4 @@
-"""The work that a job's result came of, part by part, and what it emits where it is done at other times."""
+"""The parts of a run that its result consists of, and their emissions at other times."""
 
 import math
 from collections.abc import Collection, Sequence
@@ -17,10 +17,10 @@ DELAY_CAUSES: tuple[DelayCause, ...] = ("gate", "queue", "owner", "lost")
 
 @dataclass(frozen=True, slots=True)
 class Delay:
-    """Time between two parts of a run in which nothing of its result was done, by its cause.
+    """Delay before a part of a run, by cause.
 
-    `gate`: the job's gate was closed; `queue`: it waited for a worker; `owner`: its owner had paused it, or it had
-    failed or was cancelled until its owner retried it; `lost`: work was done that had to be done again.
+    `gate`: the job's gate was closed; `queue`: it waited for a worker; `owner`: its owner had paused it, or had not
+    yet retried it after a failure or a cancellation; `lost`: time spent on work that had to be repeated.
     """
 
     gate: timedelta = timedelta(0)
@@ -29,17 +29,17 @@ class Delay:
     lost: timedelta = timedelta(0)
 
     def total(self, causes: Collection[DelayCause]) -> timedelta:
-        """The time that these causes took together."""
+        """Return the sum of the delays of `causes`."""
         return sum((getattr(self, cause) for cause in causes), timedelta(0))
 
 
 @dataclass(frozen=True, slots=True)
 class RunPart:
-    """A stretch of a run's work that is in its result, its energy drawn evenly over `hours` (at least 0).
+    """A part of the work in a run's result, at constant power over `hours` (at least 0).
 
-    `energy_kwh` (at least 0) is what the machine used, `pue` (at least 1) what its site drew for each kWh of that, and
-    `emissions_gco2e` what the job was charged for it. `in_epoch` is false for what lies outside of the epochs: loading
-    and evaluating the model, which no FLOPs left out make less. `delay` is the time lost before it began.
+    `energy_kwh` (at least 0) is what the machine used, `pue` (at least 1) the kWh that its site drew for each of them,
+    and `emissions_gco2e` what the job was charged. `in_epoch` is false for loading and evaluating the model, whose
+    cost does not depend on ρ. `delay` is the time lost before the part began.
     """
 
     hours: float
@@ -57,13 +57,13 @@ class RunPart:
         check_pue(self.pue)
 
     def scale(self, factor: float) -> "RunPart":
-        """The same work, `factor` times as much of it."""
+        """Return the part with its hours and its energy multiplied by `factor`."""
         return replace(self, hours=self.hours * factor, energy_kwh=self.energy_kwh * factor)
 
 
 @dataclass(frozen=True, slots=True)
 class ShiftedEmissions:
-    """What parts emit at given times, in gCO2e, and the share of their hours, in [0, 1], that readings cover."""
+    """Emissions of parts at given times in gCO2e, and the share of their hours, in [0, 1], that readings cover."""
 
     emissions_gco2e: float
     covered_share: float
@@ -76,7 +76,7 @@ def compute_shifted_emissions(
     *,
     delayed_by: Collection[DelayCause] = (),
 ) -> ShiftedEmissions:
-    """The parts one after the other from `earliest_start` on, with the delays that these causes took and no others.
+    """Price the parts run one after the other from `earliest_start`, delayed only by the causes in `delayed_by`.
 
     Raises NoReading where `series` is empty, ValueError where the time is naive.
     """
@@ -93,19 +93,19 @@ def compute_shifted_emissions(
 
 
 def price_scale(parts: Sequence[RunPart], *, earliest_start: datetime, series: IntensitySeries) -> float:
-    """What the parts were charged, as a multiple of what `series` has for the times at which they were done.
+    """Return the emissions that the parts were charged / their emissions by `series`; 1 where both are 0.
 
-    1 where they were priced by it. Raises NoReading where they were charged for, and it has nothing but zeros.
+    Raises NoReading where they were charged, and `series` gives 0.
     """
     charged = math.fsum(part.emissions_gco2e for part in parts)
     by_series = compute_shifted_emissions(parts, earliest_start, series, delayed_by=DELAY_CAUSES).emissions_gco2e
     if by_series > 0:
         return charged / by_series
     if charged > 0:
-        raise NoReading("the intensity that the job was priced with is no longer what is known of its hours")
+        raise NoReading("the job was priced with an intensity above 0, but every known reading of its hours is 0")
     return 1.0
 
 
 def total_hours(parts: Sequence[RunPart]) -> float:
-    """The hours of all parts together."""
+    """Return the sum of the parts' hours."""
     return math.fsum(part.hours for part in parts)

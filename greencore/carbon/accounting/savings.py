@@ -1,4 +1,4 @@
-"""Divides what a job saved into what brought it about: less work, its gate, its queue, its owner, and lost work."""
+"""Attributes a job's savings to their causes: less work, the gate, the queue, the owner, and lost work."""
 
 import math
 from collections.abc import Sequence
@@ -8,18 +8,16 @@ from datetime import datetime
 from greencore.carbon.accounting.run_parts import DelayCause, RunPart, compute_shifted_emissions, price_scale
 from greencore.carbon.series import IntensitySeries
 
-NO_SAVING = 1e-9  # a share that is rounding
+NO_SAVING = 1e-9  # smaller shares are rounding errors
 
 
 @dataclass(frozen=True, slots=True)
 class Savings:
-    """Savings as shares of what the full job would have emitted; below 0 where more was emitted.
+    """Savings as shares of the emissions of "full_now"; below 0 where more was emitted. Their sum is the whole saving.
 
-    `less_work` is due to the FLOPs left out; `moved_in_time` to the job's gate, which put work off or interrupted it,
-    with the energy that stopping and loading again took; `queueing` to the time that it waited for a worker;
-    `owner_pause` to the time that its owner had it paused, or took to retry it; `lost_work` to work that was in no
-    result, since a worker was lost or an attempt failed: its emissions, and that the rest was done later. Together
-    they are the whole saving.
+    `less_work`: FLOPs left out; `moved_in_time`: the gate deferred or interrupted the job, less the energy of stopping
+    and reloading; `queueing`: waiting for a worker; `owner_pause`: the owner's pauses, and the time until a retry;
+    `lost_work`: work repeated after a lost worker or a failed attempt: its emissions, and the later hours of the rest.
     """
 
     less_work: float
@@ -38,12 +36,11 @@ def attribute_savings(
     gate_gco2e: float = 0.0,
     lost_gco2e: float = 0.0,
 ) -> Savings:
-    """Each saving as a share of `full_gco2e`, the emissions of "full_now"; all 0 where that is 0.
+    """Return each saving as a share of `full_gco2e`, the emissions of "full_now"; all 0 where that is 0.
 
-    The delays are taken away one cause after the other, the gate's first: the difference that each makes is its own.
-    `gate_gco2e` is what the energy emitted that the gate's interruptions cost, `lost_gco2e` that of other work that is
-    not in the result; what the job emitted is these two and its parts. Takes and raises what
-    `estimate_counterfactuals` does.
+    Delays are removed one cause after the other, the gate's first; each cause gets the difference that its removal
+    makes. The job emitted its parts, `gate_gco2e` (energy of the gate's interruptions) and `lost_gco2e` (other work
+    that is not in the result). Other arguments and errors are those of `estimate_counterfactuals`.
     """
     for name, emissions in (("full_gco2e", full_gco2e), ("gate_gco2e", gate_gco2e), ("lost_gco2e", lost_gco2e)):
         if not math.isfinite(emissions) or emissions < 0:

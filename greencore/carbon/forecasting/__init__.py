@@ -1,4 +1,4 @@
-"""A zone's carbon intensity forecast from its own past, where no provider gives one."""
+"""Forecasts a zone's carbon intensity from its past, where no provider gives a forecast."""
 
 from greencore.carbon.forecasting.own_forecast import OwnForecast
 from greencore.carbon.forecasting.regression import MAX_FORECAST_HOURS, rolling_forecasts

@@ -1,7 +1,7 @@
-"""Puts readings of any length on a grid of whole UTC hours, and bridges the hours that have none."""
+"""Resamples readings of any length to whole UTC hours, and fills the gaps."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import pairwise
 
 import numpy as np
@@ -9,48 +9,45 @@ import numpy as np
 from greencore.carbon.errors import NoReading
 from greencore.carbon.forecasting.pattern import DAY, Array
 from greencore.carbon.series import IntensitySeries
+from greencore.clock import HOUR, whole_hour
 
 INTERPOLATED_HOURS = 3
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_HOUR = timedelta(hours=1)
+# Rounding of the running totals, in hours: far less than a second.
+_MIN_COVERED = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class HourlySeries:
-    """A zone's intensities by the hour: `values` [n >= 1] in gCO2e/kWh without gaps, the first from `start` in UTC."""
+    """Hourly intensities of a zone: `values` [n >= 1] in gCO2e/kWh without gaps, the first from `start` (UTC)."""
 
     start: datetime
     values: Array
 
     @property
     def end(self) -> datetime:
-        """When the last hour ended."""
-        return self.start + len(self.values) * _HOUR
-
-
-def whole_hour(time: datetime) -> datetime:
-    """The start of the UTC hour that `time` lies in."""
-    return time.replace(minute=0, second=0, microsecond=0)
+        """End of the last hour (UTC)."""
+        return self.start + len(self.values) * HOUR
 
 
 def resample_hourly(history: IntensitySeries, now: datetime, *, most_hours: int) -> HourlySeries:
-    """The last `most_hours` hours of `history` that had ended by `now`, up to the last one that has a reading.
+    """Return up to `most_hours` hours of `history` before `now`, the last one with a reading.
 
-    Only readings that ended by `now` count. An hour takes the time-weighted mean of those that touch it. A gap of
-    up to INTERPOLATED_HOURS is bridged in a straight line, a longer one with the same hour of the day before, or with
-    the last value where that is missing. Where nothing but the hour of `now` itself has readings, they stand for
-    the hour before. Raises NoReading where no reading had ended by `now`.
+    Only readings that ended by `now` are used. An hour takes the time-weighted mean of the readings that overlap it. A
+    gap of up to INTERPOLATED_HOURS is interpolated linearly, a longer one takes the same hour of the day before, or
+    the last value where that is missing. Where only the current hour has readings, they count as those of the hour
+    before. Raises NoReading where no reading had ended by `now`.
     """
     used = [reading for reading in history if reading.end <= now]
     if not used:
         raise NoReading(f"no reading had ended by {now.isoformat()}: expected at least one to forecast from")
-    knots = np.array([(edge - _EPOCH) / _HOUR for reading in used for edge in (reading.start, reading.end)])
+    knots = np.array([(edge - _EPOCH) / HOUR for reading in used for edge in (reading.start, reading.end)])
     covered, weighted = np.zeros(len(knots)), np.zeros(len(knots))
     lengths = knots[1::2] - knots[::2]
     covered[1::2] = lengths
     weighted[1::2] = lengths * np.array([reading.gco2e_per_kwh for reading in used])
-    present = round((whole_hour(now) - _EPOCH) / _HOUR)
+    present = round((whole_hour(now) - _EPOCH) / HOUR)
     begin = int(max(np.floor(knots[0]), present - most_hours))
     edges = np.arange(begin, max(present, begin + 1) + 1)
     hours_covered = np.diff(np.interp(edges, knots, np.cumsum(covered)))
@@ -62,23 +59,19 @@ def resample_hourly(history: IntensitySeries, now: datetime, *, most_hours: int)
     values = np.full(len(known), np.nan)
     values[known] = np.maximum(hours_weighted[known] / hours_covered[known], 0.0)
     start = min(begin + int(first), present - 1)
-    return HourlySeries(_EPOCH + start * _HOUR, _bridge_gaps(values[first : last + 1]))
+    return HourlySeries(_EPOCH + start * HOUR, _fill_gaps(values[first : last + 1]))
 
 
-# Rounding in the running totals leaves this much less than a second uncertain, in hours.
-_MIN_COVERED = 1e-6
-
-
-def _bridge_gaps(values: Array) -> Array:
-    """`values`, whose first and last are known, with its NaNs filled."""
+def _fill_gaps(values: Array) -> Array:
+    """Fill the NaNs of `values`, whose first and last are known."""
     known = np.flatnonzero(~np.isnan(values))
-    bridged = values.copy()
+    filled = values.copy()
     for before, after in pairwise(known):
         if after - before == 1:
             continue
         if after - before - 1 <= INTERPOLATED_HOURS:
-            bridged[before : after + 1] = np.linspace(values[before], values[after], after - before + 1)
+            filled[before : after + 1] = np.linspace(values[before], values[after], after - before + 1)
             continue
         for hour in range(before + 1, after):
-            bridged[hour] = bridged[hour - DAY] if hour >= DAY else bridged[hour - 1]
-    return bridged
+            filled[hour] = filled[hour - DAY] if hour >= DAY else filled[hour - 1]
+    return filled

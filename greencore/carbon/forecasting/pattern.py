@@ -1,13 +1,11 @@
-"""The pattern of a zone's past: its mean day, and how far each weekday lies from the week.
-
-Both are taken anew at each hour from the hours that had ended by then.
-"""
+"""The pattern of a zone's past at each hour: its mean day and the offset of each weekday, from past hours only."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+# Hours of a day, days of a week.
 DAY = 24
 WEEK = 7
 
@@ -17,10 +15,10 @@ MIN_WEEKS = 3
 
 
 def mean_day(values: Array, first_hour_utc: int) -> Array:
-    """Each hour of the day's mean so far, before each of the n + 1 hours: [n + 1, 24], in gCO2e/kWh.
+    """Return the mean of each hour of the day before each of the n + 1 hours, [n + 1, 24] in gCO2e/kWh.
 
-    `values` [n >= 1] are hourly intensities, the first of the hour `first_hour_utc`. A day weighs less the older it
-    is, by MEAN_DAY_MEMORY_DAYS. An hour of the day that has not been seen yet takes the last value.
+    `values` [n >= 1] are hourly intensities, the first at the hour `first_hour_utc`. Weights of days decay with
+    MEAN_DAY_MEMORY_DAYS. An hour of the day without a value takes the last value.
     """
     day, hour = np.divmod(np.arange(len(values) + 1) + first_hour_utc, DAY)
     by_day = _by_day(values, first_hour_utc)
@@ -41,11 +39,11 @@ def mean_day(values: Array, first_hour_utc: int) -> Array:
 
 
 def weekday_offsets(values: Array, first_hour_utc: int) -> Array:
-    """How far each weekday lies above the week's mean, before each of the n + 1 hours: [n + 1, 7], in gCO2e/kWh.
+    """Return each weekday's mean minus the week's, before each of the n + 1 hours, [n + 1, 7] in gCO2e/kWh.
 
-    Weekdays count from the day of the first value. They are shrunk towards 0 by what chance alone would make them
-    differ: by the positive part of W. James, C. Stein, Proc. 4th Berkeley Symp. 1 (1961) 361-379. A week weighs less
-    the older it is, by WEEKDAY_MEMORY_WEEKS; before MIN_WEEKS are over, all are 0.
+    Weekdays count from the day of the first value. The offsets are shrunk towards 0 with the positive-part
+    James-Stein estimator (W. James, C. Stein, Proc. 4th Berkeley Symp. 1 (1961) 361-379). Weights of weeks decay with
+    WEEKDAY_MEMORY_WEEKS; all offsets are 0 in the first MIN_WEEKS.
     """
     daily = _by_day(values, first_hour_utc).mean(axis=1)
     offsets = np.zeros((len(daily), WEEK))
@@ -54,7 +52,7 @@ def weekday_offsets(values: Array, first_hour_utc: int) -> Array:
     enough = sum(kept**week for week in range(MIN_WEEKS)) - 1e-9
     for day in range(len(daily)):
         if weight.min() >= enough:
-            offsets[day] = _shrunk(total / weight, squares / weight, float(weight.mean()))
+            offsets[day] = _shrink(total / weight, squares / weight, float(weight.mean()))
         above_week = daily[day] - daily[max(day - WEEK + 1, 0) : day + 1].mean()
         if day >= WEEK - 1 and not np.isnan(above_week):
             at = day % WEEK
@@ -65,7 +63,7 @@ def weekday_offsets(values: Array, first_hour_utc: int) -> Array:
     return of_hour
 
 
-def _shrunk(means: Array, mean_squares: Array, count: float) -> Array:
+def _shrink(means: Array, mean_squares: Array, count: float) -> Array:
     by_chance = float((mean_squares - means**2).mean()) / count
     around_zero = means - means.mean()
     seen = float((around_zero**2).mean())
@@ -73,7 +71,7 @@ def _shrunk(means: Array, mean_squares: Array, count: float) -> Array:
 
 
 def _by_day(values: Array, first_hour_utc: int) -> Array:
-    """[days, 24], one row for each day that the n + 1 hours touch; NaN where a day has no value."""
+    """Return `values` as [days, 24], a row for each day of the n + 1 hours; NaN where a day has no value."""
     days = (first_hour_utc + len(values)) // DAY + 1
     by_day = np.full(days * DAY, np.nan)
     by_day[first_hour_utc : first_hour_utc + len(values)] = values

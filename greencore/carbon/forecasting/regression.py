@@ -1,14 +1,14 @@
-"""Forecasts hourly intensities by one ridge regression per horizon, solved anew each day on the past alone.
+"""Forecasts hourly intensities with one ridge regression per horizon, refitted each day on past hours only.
 
-A regression forecasts by how much an hour will differ from what the pattern expects (`DesignMatrix.expected`), in units
-of the zone's own spread. Its normal equations grow by one day at a time, so a refit costs one small linear solve for
-each day ahead; older days weigh less. Ridge regression: A. E. Hoerl, R. W. Kennard, Technometrics 12 (1970) 55-67.
+A regression predicts the deviation of an hour from `DesignMatrix.expected`, in units of the zone's spread. Its normal
+equations grow by one day at a time, so a refit costs one small linear solve for each day ahead; weights of days decay.
+Ridge regression: A. E. Hoerl, R. W. Kennard, Technometrics 12 (1970) 55-67.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from greencore.carbon.forecasting.design import FURTHEST_SPREADS, DesignMatrix, build_design_matrix
+from greencore.carbon.forecasting.design import MAX_SPREADS, DesignMatrix, build_design_matrix
 from greencore.carbon.forecasting.pattern import DAY, Array
 
 MAX_FORECAST_HOURS = 168
@@ -20,12 +20,11 @@ MIN_DAYS = 7
 
 
 def rolling_forecasts(values: Array, hours: int, *, first_hour_utc: int = 0) -> Array:
-    """Forecasts each of the next `hours` hours from every hour of a past, as if it were the present.
+    """Forecast the next `hours` hours (1 to MAX_FORECAST_HOURS) from every hour of a past.
 
-    `values` [n] are hourly intensities in gCO2e/kWh, finite and at least 0, without gaps, the first of the hour of
-    day `first_hour_utc` (0 to 23). The answer F is [n + 1, hours]: F[t, h] forecasts values[t + h] from values[:t]
-    only, in gCO2e/kWh, at least 0. F[0], which has no past, is NaN. Raises ValueError, naming the argument, where
-    `hours` is not in 1 to MAX_FORECAST_HOURS or another argument is not as said.
+    `values` [n] are hourly intensities in gCO2e/kWh, finite and at least 0, without gaps, the first at the hour
+    `first_hour_utc` (0 to 23). Returns F [n + 1, hours]: F[t, h] >= 0 forecasts values[t + h] from values[:t] only;
+    F[0], which has no past, is NaN. Raises ValueError naming the argument that is out of range.
     """
     if not 1 <= hours <= MAX_FORECAST_HOURS:
         raise ValueError(f"hours is {hours}: expected 1 to {MAX_FORECAST_HOURS}")
@@ -45,10 +44,10 @@ def rolling_forecasts(values: Array, hours: int, *, first_hour_utc: int = 0) -> 
 
 
 def forecast_from_end(values: Array, hours: int, *, first_hour_utc: int = 0) -> Array:
-    """The last row of `rolling_forecasts` alone, [hours], at the cost of one fit.
+    """Return the last row of `rolling_forecasts`, [hours], at the cost of one fit.
 
-    `hours` may be any number from 1: past MAX_FORECAST_HOURS the pattern repeats. Raises ValueError as
-    `rolling_forecasts` does, and where `values` is empty.
+    `hours` is at least 1; after MAX_FORECAST_HOURS the pattern repeats. Raises ValueError as `rolling_forecasts`, and
+    where `values` is empty.
     """
     _check(values, first_hour_utc)
     if hours < 1:
@@ -67,14 +66,14 @@ def forecast_from_end(values: Array, hours: int, *, first_hour_utc: int = 0) -> 
 
 
 class _Equations:
-    """The normal equations of the regressions for one day ahead, [regressors, regressors] and [regressors, hours]."""
+    """Normal equations of the regressions for one day ahead: [regressors, regressors] and [regressors, hours]."""
 
     def __init__(self, known: DesignMatrix, values: Array, ahead: NDArray[np.int64]) -> None:
         self._known = known
         self._values = values
         self._day = known.day
         self._ahead = ahead
-        # Rows of a day may be learnt from once the last hour that they forecast has ended, at a midnight.
+        # Days after which the outcome of a day's rows is known, at a midnight.
         self._delay = 2 + int(ahead[0]) // DAY
         regressors = known.rows.shape[1]
         self._gram = np.zeros((regressors, regressors))
@@ -82,18 +81,18 @@ class _Equations:
         self._count = 0
 
     def add(self, today: int) -> None:
-        """Learn from the one day of rows whose outcome was known by the midnight that began `today`."""
+        """Add the day of rows whose outcome became known by the midnight that began `today`."""
         kept = np.exp(-1 / MEMORY_DAYS)
         self._gram *= kept
         self._moment *= kept
-        self._learn(self._of_day(today - self._delay, today - self._delay))
+        self._accumulate(self._rows_of_days(today - self._delay, today - self._delay))
 
     def add_all(self, today: int) -> None:
-        """Learn from every day that the calls of `add` up to `today` would have learnt from."""
-        self._learn(self._of_day(0, today - self._delay), newest=today - self._delay)
+        """Add every day that `add` would add up to `today`, in one step."""
+        self._accumulate(self._rows_of_days(0, today - self._delay), newest=today - self._delay)
 
     def forecast(self, at: NDArray[np.int64]) -> Array:
-        """Forecasts in gCO2e/kWh for the hours ahead, from each of the rows `at`: [rows, hours]."""
+        """Forecast the hours ahead from each of the rows `at`, [rows, hours] in gCO2e/kWh."""
         known = self._known
         forecasts = known.expected(at, self._ahead)
         if self._count >= MIN_DAYS * DAY:
@@ -101,11 +100,11 @@ class _Equations:
             forecasts = forecasts + known.spread[at, None] * (known.rows[at] @ np.linalg.solve(penalised, self._moment))
         return np.clip(forecasts, known.lowest[at, None], known.highest[at, None])
 
-    def _of_day(self, first: int, last: int) -> NDArray[np.int64]:
+    def _rows_of_days(self, first: int, last: int) -> NDArray[np.int64]:
         begin, end = np.searchsorted(self._day, [first, last + 1])
         return np.arange(max(int(begin), SKIPPED_HOURS), int(end))
 
-    def _learn(self, at: NDArray[np.int64], newest: int | None = None) -> None:
+    def _accumulate(self, at: NDArray[np.int64], newest: int | None = None) -> None:
         if len(at) == 0:
             return
         known = self._known
@@ -116,7 +115,7 @@ class _Equations:
         if newest is not None:
             weighted = rows * np.exp((self._day[at] - newest) / MEMORY_DAYS)[:, None]
         self._gram += weighted.T @ rows
-        self._moment += weighted.T @ np.clip(target, -FURTHEST_SPREADS, FURTHEST_SPREADS)
+        self._moment += weighted.T @ np.clip(target, -MAX_SPREADS, MAX_SPREADS)
         self._count += len(at)
 
 

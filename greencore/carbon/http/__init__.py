@@ -1,1 +1,1 @@
-"""Live providers over HTTP: the client, its limits and retries, and the reading of answers."""
+"""Sources over HTTP: the client with its limits and retries, and the parsing of responses."""

@@ -1,4 +1,4 @@
-"""Makes readings of what a provider answered: free of nulls, absurd values, duplicates and overlaps."""
+"""Converts a provider's points to readings: drops nulls, invalid values and duplicates, and cuts overlaps."""
 
 import logging
 import math
@@ -10,9 +10,9 @@ from itertools import pairwise
 
 from greencore.carbon.series import EmissionFactors, Reading, Signal
 
-# Oil shale and lignite stay under 1,500 g/kWh, a marginal plant at part load under 3,000.
+# Oil shale and lignite are below 1,500 g/kWh, a marginal plant at part load below 3,000.
 HIGHEST_GCO2E_PER_KWH = 5000.0
-# No provider is asked for anything coarser, so a wider spacing is a gap and a longer interval a mistake.
+# No request is for a coarser resolution: a wider spacing is a gap, a longer interval a fault.
 LONGEST_SPACING = timedelta(hours=1)
 LONGEST_INTERVAL = timedelta(hours=24)
 
@@ -21,10 +21,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class DataPoint:
-    """One value as a provider gave it, `start` and `end` in UTC.
+    """One value as the provider gave it; `start` and `end` in UTC.
 
-    `end` is None where the provider does not say it; `gco2e_per_kwh` is None where it has no value, and may be
-    any number; a point without a value still tells where the one before it ends.
+    `end` is None where the provider does not give it. `gco2e_per_kwh` is any number, or None without a value; such a
+    point still ends the one before it.
     """
 
     start: datetime
@@ -35,7 +35,7 @@ class DataPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadingOrigin:
-    """What all readings of one provider and zone have in common."""
+    """Common fields of all readings of one provider and zone."""
 
     zone: str
     source: str
@@ -46,18 +46,17 @@ class ReadingOrigin:
 def clean_points(
     points: Iterable[DataPoint], origin: ReadingOrigin, *, usual: timedelta, fetched_at: datetime
 ) -> list[Reading]:
-    """The readings that `points`, in the order in which they were answered, amount to, earliest first.
+    """Convert `points`, in the order of the response, to readings, earliest first.
 
-    Points without a value are dropped; so are those below 0, above 5,000 gCO2e/kWh or no number, those that end
-    before they begin, and those longer than 24 hours, which one log event counts by reason. Of two points that
-    begin together the later one stands, except that an estimate never replaces a measurement. Where two overlap,
-    the earlier is cut where the later begins, except that a measurement is never cut for an estimate. An interval
-    whose end was not given lasts until the next point, at most as long as its neighbours do (`usual` where there
-    are none): it never stretches over a gap.
+    Points without a value are dropped, and so are those below 0, above 5,000 gCO2e/kWh, not finite, of no length or
+    longer than 24 hours; one log event counts these by reason. Of two points with one start the later is kept, except
+    that an estimate never replaces a measurement. Of two that overlap the earlier is cut at the start of the later,
+    except that a measurement is never cut for an estimate. An interval without an end lasts until the next point, at
+    most as long as its neighbours (`usual` without any): it never spans a gap.
     """
     answered = list(points)
     ends = interval_ends((point.start for point in answered), usual=usual, longest=LONGEST_SPACING)
-    standing: dict[datetime, DataPoint] = {}
+    by_start: dict[datetime, DataPoint] = {}
     dropped: Counter[str] = Counter()
     for point in answered:
         if point.gco2e_per_kwh is None:
@@ -67,9 +66,9 @@ def clean_points(
         if fault is not None:
             dropped[fault] += 1
             continue
-        known = standing.get(point.start)
+        known = by_start.get(point.start)
         if known is None or known.estimated or not point.estimated:
-            standing[point.start] = whole
+            by_start[point.start] = whole
     if dropped:
         counts = " ".join(f"{reason}={count}" for reason, count in sorted(dropped.items()))
         _log.warning("carbon_values_dropped source=%s zone=%s %s", origin.source, origin.zone, counts)
@@ -85,17 +84,17 @@ def clean_points(
             estimated=point.estimated,
             fetched_at=fetched_at,
         )
-        for start, end, point in _without_overlaps(standing)
+        for start, end, point in _cut_overlaps(by_start)
     ]
 
 
 def interval_ends(starts: Iterable[datetime], *, usual: timedelta, longest: timedelta) -> dict[datetime, datetime]:
-    """The end of the interval that begins at each start, judged by the spacing of the starts alone.
+    """Return the end of the interval that begins at each start, from the spacing of the starts.
 
-    A spacing that shrinks is a finer resolution. A wider one is a coarser resolution, of at most `longest`, where it is
-    less than twice as wide, so that no start can be missing in it (the months of a year), or where two of one width
-    follow one another; any other is a gap, before which the interval is as long as the one before it, as is the last
-    interval. Until a spacing has told the resolution, the most common one holds, `usual` where there is none.
+    A smaller spacing is a finer resolution. A wider one of at most `longest` is a coarser resolution where it is less
+    than twice as wide, so that no start can be missing in it (the months of a year), or where two of one width follow
+    one another; any other is a gap. An interval before a gap, and the last one, is as long as the one before it. The
+    first resolution is the most common spacing, `usual` where there is none.
     """
     ascending = sorted(set(starts))
     spacings = [later - earlier for earlier, later in pairwise(ascending)]
@@ -128,18 +127,18 @@ def _fault(point: DataPoint) -> str | None:
     return None
 
 
-def _without_overlaps(standing: dict[datetime, DataPoint]) -> list[tuple[datetime, datetime, DataPoint]]:
+def _cut_overlaps(by_start: dict[datetime, DataPoint]) -> list[tuple[datetime, datetime, DataPoint]]:
     kept: list[tuple[datetime, datetime, DataPoint]] = []
-    for _, point in sorted(standing.items()):
+    for _, point in sorted(by_start.items()):
         start, end = point.start, point.end
-        assert end is not None, "_fault lets no point without an end stand"
+        assert end is not None, "_fault drops points without an end"
         while kept and kept[-1][1] > start:
             earlier_start, _, earlier = kept[-1]
             if point.estimated and not earlier.estimated:
                 start = kept[-1][1]
                 break
             kept.pop()
-            # An estimate that was moved behind a measurement may begin only now.
+            # An estimate that was moved behind a measurement may start at `start`.
             if earlier_start < start:
                 kept.append((earlier_start, start, earlier))
                 break

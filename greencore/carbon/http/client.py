@@ -1,4 +1,4 @@
-"""Asks a provider for JSON over HTTP: bounded in time and size, tried again where that can help."""
+"""HTTP client for a provider's JSON: bounded in time and size, with retries."""
 
 import json
 import logging
@@ -24,11 +24,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpLimits:
-    """How long and how often a provider is asked, and how much it may answer; all greater than 0.
+    """Limits of one request: time, tries and size; all greater than 0.
 
-    `total_seconds` bounds one question with all its tries; a read that has begun by then may still take
-    `read_seconds`. Between tries it waits a random time up to `backoff_seconds`, doubled after each, at most
-    `longest_backoff_seconds` (full jitter). `sleep` and `uniform` are for tests.
+    `total_seconds` bounds a request with all its tries; a read that has begun by then may still take `read_seconds`.
+    The wait between tries is random up to `backoff_seconds`, doubled after each, at most `longest_backoff_seconds`
+    (full jitter). `sleep` and `uniform` are for tests.
     """
 
     connect_seconds: float = 3.0
@@ -43,10 +43,10 @@ class HttpLimits:
 
 
 class HttpStatusError(CarbonError):
-    """A provider understood, and gave a status other than success.
+    """A provider answered a status that is neither success nor retried.
 
-    `.status` is the HTTP status, `.detail` what it said, shortened and free of keys, `.retry_after` how long it
-    asks to be left alone, or None.
+    `.status` is the HTTP status, `.detail` the response body, shortened and without keys, `.retry_after` its
+    Retry-After, or None.
     """
 
     def __init__(self, source: str, status: int, detail: str, retry_after: timedelta | None) -> None:
@@ -57,9 +57,9 @@ class HttpStatusError(CarbonError):
 
 
 class JsonClient:
-    """Asks one provider at one address; safe between threads, as it holds nothing but its settings.
+    """Sends requests to one provider at one address; thread-safe, as it has no state.
 
-    `secrets` gives the keys that no message may hold.
+    `secrets` returns the keys, which no message may contain.
     """
 
     def __init__(
@@ -84,19 +84,19 @@ class JsonClient:
         *,
         tries: int | None = None,
     ) -> ResponseValue | None:
-        """What `path` answers, or None where that is empty (204); a byte-order mark is overlooked.
+        """Return the JSON of `path`, or None for an empty response (204); a byte-order mark is ignored.
 
-        Failures to connect, time-outs, statuses from 500 and bodies that are no JSON are tried again, up to
-        `tries` times in all (the limits' own number where that is None). Raises SourceUnavailable where none of
-        them succeeds, InvalidResponse where the last body was no JSON or too large, HttpStatusError for other statuses.
+        Failures to connect, time-outs, statuses from 500 and bodies that are not JSON are retried, up to `tries` in
+        all (None: as the limits say). Raises SourceUnavailable where no try succeeds, InvalidResponse where the last
+        body was not JSON or too large, HttpStatusError for other statuses.
         """
         deadline = time.monotonic() + self._limits.total_seconds
         tries = self._limits.tries if tries is None else tries
         for attempt in range(tries):
             try:
-                return self._try(path, parameters or {}, headers or {}, deadline)
-            except (SourceUnavailable, _Unreadable) as error:
-                pause = self._pause(attempt)
+                return self._request_once(path, parameters or {}, headers or {}, deadline)
+            except (SourceUnavailable, _IncompleteJson) as error:
+                pause = self._backoff_seconds(attempt)
                 if attempt + 1 == tries or time.monotonic() + pause >= deadline:
                     raise
                 _log.info("carbon_request_retried source=%s attempt=%d reason=%s", self._source, attempt + 1, error)
@@ -104,25 +104,25 @@ class JsonClient:
         raise AssertionError("at least one try is made")
 
     def redacted(self, text: str) -> str:
-        """`text` without any of the keys."""
+        """Return `text` with the keys replaced."""
         for secret in self._secrets():
             if secret:
                 text = text.replace(secret, "***")
         return text
 
-    def _pause(self, attempt: int) -> float:
+    def _backoff_seconds(self, attempt: int) -> float:
         limits = self._limits
         return limits.uniform(0.0, min(limits.backoff_seconds * 2**attempt, limits.longest_backoff_seconds))
 
-    def _try(
+    def _request_once(
         self, path: str, parameters: Mapping[str, str], headers: Mapping[str, str], deadline: float
     ) -> ResponseValue | None:
         left = max(deadline - time.monotonic(), 0.001)
         read, connect = min(self._limits.read_seconds, left), min(self._limits.connect_seconds, left)
-        # A client for each question: providers are asked minutes apart, and no connection outlives a fork.
+        # A client per request: requests are minutes apart, and no connection outlives a fork.
         try:
             with (
-                httpx.Client(timeout=httpx.Timeout(read, connect=connect), verify=_trusted()) as client,
+                httpx.Client(timeout=httpx.Timeout(read, connect=connect), verify=_ssl_context()) as client,
                 client.stream(
                     "GET",
                     self._url + path,
@@ -130,10 +130,10 @@ class JsonClient:
                     headers={"accept": "application/json", "user-agent": "greentune", **headers},
                 ) as response,
             ):
-                body = self._body(response, deadline)
+                body = self._read_body(response, deadline)
         except httpx.HTTPError as error:
             # Without its cause: httpx's own message may quote a header.
-            raise SourceUnavailable(f"{self._source} at {self._host}: {_named(error)}") from None
+            raise SourceUnavailable(f"{self._source} at {self._host}: {_describe_error(error)}") from None
         if response.status_code >= 500 and "retry-after" not in response.headers:
             raise SourceUnavailable(f"{self._source} at {self._host} answered {response.status_code}")
         if not response.is_success:
@@ -146,21 +146,22 @@ class JsonClient:
             return ResponseValue(json.loads(body.decode("utf-8-sig")), self._source)
         except (ValueError, RecursionError):
             kind = response.headers.get("content-type", "without a content type")
-            raise _Unreadable(
+            raise _IncompleteJson(
                 f"{self._source} answered {len(body)} bytes of {self.redacted(kind)[:DETAIL_CHARACTERS]!r} "
-                "that are no whole JSON"
+                "that are not complete JSON"
             ) from None
 
-    def _body(self, response: httpx.Response, deadline: float) -> bytes:
+    def _read_body(self, response: httpx.Response, deadline: float) -> bytes:
         body = bytearray()
-        # As it comes: chunks of a given size would be waited for without a look at the time.
+        # Chunks of any size: waiting for a full chunk would pass the deadline.
         for chunk in response.iter_bytes():
             body += chunk
             if len(body) > self._limits.largest_bytes:
                 raise InvalidResponse(f"{self._source} answered more than {self._limits.largest_bytes} bytes")
             if time.monotonic() > deadline:
                 raise SourceUnavailable(
-                    f"{self._source} at {self._host} was still answering after {self._limits.total_seconds:g} s"
+                    f"{self._source} at {self._host} did not finish its response "
+                    f"within {self._limits.total_seconds:g} s"
                 )
         return bytes(body)
 
@@ -169,16 +170,16 @@ class JsonClient:
         return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())[:DETAIL_CHARACTERS]
 
 
-class _Unreadable(InvalidResponse):
-    """A body that is no JSON: cut short on its way, or from a proxy."""
+class _IncompleteJson(InvalidResponse):
+    """A body that is not JSON: truncated, or from a proxy."""
 
 
 @cache
-def _trusted() -> SSLContext:
+def _ssl_context() -> SSLContext:
     return httpx.create_ssl_context()
 
 
-def _named(error: httpx.HTTPError) -> str:
+def _describe_error(error: httpx.HTTPError) -> str:
     if isinstance(error, httpx.ConnectTimeout):
         return "timed out while connecting"
     if isinstance(error, httpx.TimeoutException):

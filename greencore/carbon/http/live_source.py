@@ -1,4 +1,4 @@
-"""A source whose readings come from a provider over HTTP: asked seldom, one request at a time, never for long."""
+"""Source of a provider over HTTP: caches responses, sends one request at a time, and backs off after failures."""
 
 import threading
 import time
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from http import HTTPStatus
 from typing import Protocol
 
 from greencore.carbon.errors import (
@@ -21,81 +22,80 @@ from greencore.carbon.http.answers import ResponseValue
 from greencore.carbon.http.breaker import CircuitBreaker
 from greencore.carbon.http.cleaning import DataPoint, ReadingOrigin, clean_points
 from greencore.carbon.http.client import HttpLimits, HttpStatusError, JsonClient
-from greencore.carbon.series import EmissionFactors, IntensitySeries, Reading, Signal
-from greencore.carbon.source import check_window, forecast_end
-from greencore.clock import Clock
+from greencore.carbon.series import EmissionFactors, IntensitySeries, Reading, Signal, check_window
+from greencore.carbon.source import forecast_end
+from greencore.clock import HOUR, Clock
 
 SHORTEST_REUSE_OF_LATEST = timedelta(seconds=30)
-LONGEST_REUSE_OF_LATEST = timedelta(hours=1)
-# A provider that lags has no news for a while, and asking for them must not wear out its limits.
+LONGEST_REUSE_OF_LATEST = HOUR
+# A provider that lags has no new reading for a while; polling it would use up its rate limit.
 REUSE_OF_ENDED = timedelta(minutes=10)
 SHORTEST_REUSE_OF_FORECAST = timedelta(minutes=5)
-ACCESS_STATUSES = (401, 403)
-RATE_LIMITED = 429
+ACCESS_STATUSES = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 
 class RequestJson(Protocol):
-    """Asks the provider one question; raises as `JsonClient.get` does."""
+    """Sends one request to the provider; raises as `JsonClient.get`."""
 
     def __call__(
         self, path: str, parameters: dict[str, str] | None = None, headers: dict[str, str] | None = None
     ) -> ResponseValue | None:
-        """What `path` answers, or None where that is empty."""
+        """Return the JSON of `path`, or None for an empty response."""
 
 
 class Provider(Protocol):
-    """One provider's protocol: which questions it is asked, and what its answers mean.
+    """One provider's protocol: builds its requests and parses its responses.
 
-    The three questions give points in the order in which they were answered, and raise InvalidResponse or UnknownZone;
-    all times are in UTC.
+    `latest`, `forecast` and `history` return points in the order of the response, and raise InvalidResponse or
+    UnknownZone; all times are in UTC.
     """
 
     @property
     def name(self) -> str:
-        """The provider's name, as in a specification."""
+        """Name of the provider, as in a specification."""
 
     @property
     def url(self) -> str:
-        """Its address, without a slash at the end."""
+        """Base URL, without a slash at the end."""
 
     @property
     def signal(self) -> Signal:
-        """Average or marginal."""
+        """Average or marginal intensity."""
 
     @property
     def emission_factors(self) -> EmissionFactors:
-        """Life cycle or direct."""
+        """Life-cycle or direct emissions."""
 
     @property
     def period(self) -> timedelta:
-        """How often it has news; the length of a reading where nothing else tells it."""
+        """Usual length of a reading, and interval of updates."""
 
     @property
     def longest_window(self) -> timedelta:
-        """How much history one request may span."""
+        """Longest history that one request may span."""
 
     def secrets(self) -> Iterable[str]:
-        """The keys in use."""
+        """Return the keys in use."""
 
     def forecast_horizon_hours(self, hours: float) -> float:
-        """How many hours ahead it is asked for, where `hours` are wanted."""
+        """Return the horizon to request for a forecast of `hours`."""
 
     def latest(self, request_json: RequestJson, now: datetime) -> list[DataPoint]:
-        """Points around `now`, the present one among them where there is one."""
+        """Request the points around `now`."""
 
     def forecast(self, request_json: RequestJson, now: datetime, hours: float) -> list[DataPoint]:
-        """Points from `now` on, for `hours`, which `horizon` gave."""
+        """Request the points from `now` on, for a horizon of `forecast_horizon_hours`."""
 
     def history(self, request_json: RequestJson, start: datetime, end: datetime, now: datetime) -> list[DataPoint]:
-        """Points of `[start, end)`, which is no longer than `longest_window`."""
+        """Request the points of `[start, end)`, at most `longest_window`."""
 
     def is_unknown_zone(self, refusal: HttpStatusError) -> bool:
-        """Whether the provider's refusal means that it does not know the zone."""
+        """Return whether the provider refused because it does not know the zone."""
 
 
 @dataclass(frozen=True, slots=True)
 class _CachedSeries:
-    """An answer that is used again until news can be expected."""
+    """A response that is reused until `until`."""
 
     series: IntensitySeries
     asked_at: datetime
@@ -107,14 +107,13 @@ class _CachedSeries:
 
 
 class LiveSource:
-    """A provider's readings of one zone; safe between threads.
+    """A provider's readings of one zone; thread-safe.
 
-    One request is in flight at a time: a second caller waits, and gets what the first one got, its failure
-    too. The latest reading is used again until its interval ends (at least 30 s), one that has ended already for
-    10 minutes, a forecast for half the provider's period (at least 5 minutes). After 5 failures in a row, or once the
-    provider asks for rest (429), it is left alone for a while; after a refusal (401, 403), so is the question that
-    was refused, as a key may serve for one and not for another. Each question raises SourceUnavailable where the
-    provider cannot be asked or does not answer, AccessDenied, InvalidResponse and UnknownZone.
+    One request is in flight at a time: a second caller waits for its result or its failure. The latest reading is
+    reused until its interval ends (at least 30 s), one that has already ended for 10 minutes, a forecast for half the
+    provider's period (at least 5 minutes). Requests pause after 5 failures in a row and after a 429; after a 401 or
+    403 only those of the same kind, as a key may be valid for some only. Each request raises SourceUnavailable where
+    the provider is paused or fails, AccessDenied, InvalidResponse and UnknownZone.
     """
 
     def __init__(self, provider: Provider, zone: str, *, clock: Clock, limits: HttpLimits) -> None:
@@ -137,21 +136,21 @@ class LiveSource:
 
     @property
     def zone(self) -> str:
-        """The zone as it was asked for."""
+        """Requested zone."""
         return self._zone
 
     @property
     def signal(self) -> Signal:
-        """Whether the provider gives the grid's average or its marginal intensity."""
+        """Average or marginal intensity."""
         return self._provider.signal
 
     @property
     def emission_factors(self) -> EmissionFactors:
-        """Whether the provider counts the life cycle, or direct emissions alone."""
+        """Life-cycle or direct emissions."""
         return self._provider.emission_factors
 
     def latest(self) -> Reading:
-        """The reading that covers the present, else the most recent one that has begun.
+        """Return the current reading, else the most recent one that has begun.
 
         Raises NoReading where the provider has none.
         """
@@ -159,14 +158,14 @@ class LiveSource:
             now = self._clock()
             cached = self._latest
             if cached is None or not cached.is_valid_for(now):
-                cached = self._latest = self._newest(now)
+                cached = self._latest = self._request_latest(now)
         reading = cached.series.latest_at(now)
         if reading is None:
             raise NoReading(f"{self._provider.name} has no reading of {self._zone} that has begun by {now.isoformat()}")
         return reading
 
     def forecast(self, hours: float) -> IntensitySeries:
-        """What the provider expects from now on, for `hours` or as far as it looks, whichever is shorter.
+        """Return the provider's forecast from now on, for `hours` or its horizon, whichever is shorter.
 
         Raises ValueError where hours is not a finite number greater than 0.
         """
@@ -182,13 +181,13 @@ class LiveSource:
                 reuse = max(self._provider.period / 2, SHORTEST_REUSE_OF_FORECAST)
                 cached = self._forecast = _CachedSeries(series, now, now + reuse, horizon)
         end = forecast_end(now, hours)
-        return IntensitySeries(reading for reading in cached.series if reading.end > now and reading.start < end)
+        return IntensitySeries(cached.series.overlapping(now, end))
 
     def history(self, start: datetime, end: datetime) -> IntensitySeries:
-        """Each reading that touches `[start, end)` and has begun, whole; asked anew each time.
+        """Request the readings that overlap `[start, end)` and have begun, uncut; never cached.
 
-        A window that is longer than the provider allows takes several requests. Raises ValueError where a time
-        is naive or end lies before start.
+        A window longer than the provider's limit takes several requests. Raises ValueError where a time is naive or
+        `end` is before `start`.
         """
         check_window(start, end)
         start, end = start.astimezone(UTC), end.astimezone(UTC)
@@ -205,11 +204,9 @@ class LiveSource:
                     for point in self._provider.history(request_json, window_start, window_end, now)
                 ],
             )
-        return IntensitySeries(
-            reading for reading in series if reading.end > start and reading.start < end and reading.start <= now
-        )
+        return IntensitySeries(reading for reading in series.overlapping(start, end) if reading.start <= now)
 
-    def _newest(self, now: datetime) -> _CachedSeries:
+    def _request_latest(self, now: datetime) -> _CachedSeries:
         series = self._request("latest", lambda request_json: self._provider.latest(request_json, now))
         reading = series.at(now)
         if reading is None:
@@ -219,7 +216,7 @@ class LiveSource:
 
     @contextmanager
     def _serialize_requests(self, question: object) -> Iterator[None]:
-        """Waits for whoever is asking; raises what they got where they asked the same and failed."""
+        """Wait for the request in flight; raise its failure where it was for the same question."""
         arrived = time.monotonic()
         with self._lock:
             if self._last_failure is not None:
@@ -233,48 +230,45 @@ class LiveSource:
                 raise
 
     def _request(self, question: str, fetch: Callable[[RequestJson], list[DataPoint]]) -> IntensitySeries:
-        """The cleaned answer; keeps the breakers informed of how asking went."""
+        """Return the cleaned response, and record success or failure in the breakers."""
         now = self._clock()
         access = self._access[question]
         for breaker in (self._breaker, access):
             if waiting := breaker.open_state(now):
-                raise SourceUnavailable(
-                    f"{waiting.reason}; asked again at {waiting.until.isoformat(timespec='seconds')}",
-                    retry_at=waiting.until,
-                )
+                raise SourceUnavailable(_add_retry_time(waiting.reason, waiting.until), retry_at=waiting.until)
         one_try = self._breaker.half_open or access.half_open
         request_json = partial(self._client.get, tries=1) if one_try else self._client.get
         try:
             points = fetch(request_json)
         except HttpStatusError as refusal:
-            raise self._refusal(refusal, access) from None
+            raise self._record_refusal(refusal, access) from None
         except (SourceUnavailable, InvalidResponse, UnknownZone) as error:
-            raise self._failure(error) from None
+            raise self._record_failure(error) from None
         self._breaker.record_success()
         access.record_success()
         return IntensitySeries(
             clean_points(points, self._origin, usual=self._provider.period, fetched_at=self._clock())
         )
 
-    def _refusal(self, refusal: HttpStatusError, access: CircuitBreaker) -> CarbonError:
+    def _record_refusal(self, refusal: HttpStatusError, access: CircuitBreaker) -> CarbonError:
         now = self._clock()
         reason = str(refusal)
         if refusal.status in ACCESS_STATUSES:
             until = access.record_refusal(now, reason, refusal.retry_after)
-            return AccessDenied(_until(reason, until), retry_at=until)
-        # A 503 that says for how long is no failure to count, but a wish to be left alone.
-        if refusal.status == RATE_LIMITED or refusal.retry_after is not None:
+            return AccessDenied(_add_retry_time(reason, until), retry_at=until)
+        # A 503 with Retry-After is a rate limit, not a failure.
+        if refusal.status == HTTPStatus.TOO_MANY_REQUESTS or refusal.retry_after is not None:
             until = self._breaker.record_rate_limit(now, reason, refusal.retry_after)
-            return SourceUnavailable(_until(reason, until), retry_at=until)
+            return SourceUnavailable(_add_retry_time(reason, until), retry_at=until)
         if self._provider.is_unknown_zone(refusal):
-            return self._failure(UnknownZone(self._zone, reason))
-        return self._failure(InvalidResponse(reason))
+            return self._record_failure(UnknownZone(self._zone, reason))
+        return self._record_failure(InvalidResponse(reason))
 
-    def _failure(self, error: CarbonError) -> CarbonError:
+    def _record_failure(self, error: CarbonError) -> CarbonError:
         reason = self._client.redacted(str(error))
         until = self._breaker.record_failure(self._clock(), reason)
         if isinstance(error, SourceUnavailable):
-            return SourceUnavailable(reason if until is None else _until(reason, until), retry_at=until)
+            return SourceUnavailable(reason if until is None else _add_retry_time(reason, until), retry_at=until)
         return InvalidResponse(reason) if isinstance(error, InvalidResponse) else error
 
 
@@ -285,5 +279,5 @@ def _windows(start: datetime, end: datetime, longest: timedelta) -> Iterator[tup
         start = until
 
 
-def _until(reason: str, until: datetime) -> str:
-    return f"{reason}; asked again at {until.isoformat(timespec='seconds')}"
+def _add_retry_time(reason: str, until: datetime) -> str:
+    return f"{reason}; next request at {until.isoformat(timespec='seconds')}"

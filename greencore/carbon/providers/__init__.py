@@ -1,1 +1,1 @@
-"""The carbon-intensity providers, one module each: which questions they are asked, what their answers mean."""
+"""Carbon-intensity providers, one module each: their requests and the parsing of their responses."""

@@ -1,6 +1,6 @@
-"""The Carbon Aware SDK's WebApi, which the operator runs: whatever its own data source gives, in g/kWh.
+"""The Carbon Aware SDK's WebApi, run by the operator: intensities of its data source in g/kWh.
 
-Protocol: https://carbon-aware-sdk.greensoftware.foundation. It does not say whether its values are average or
+Protocol: https://carbon-aware-sdk.greensoftware.foundation. It does not state whether its values are average or
 marginal: the specification does.
 """
 
@@ -8,28 +8,29 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from http import HTTPStatus
 
 from greencore.carbon.http.answers import ResponseValue
 from greencore.carbon.http.cleaning import LONGEST_INTERVAL, DataPoint
 from greencore.carbon.http.client import HttpStatusError
-from greencore.carbon.http.credentials import Credentials
 from greencore.carbon.http.live_source import RequestJson
-from greencore.carbon.options import read_base_url, read_choice, read_options
+from greencore.carbon.options import Credentials, read_base_url, read_choice, read_options
 from greencore.carbon.series import EMISSION_FACTORS, SIGNALS, EmissionFactors, Signal
+from greencore.clock import HOUR
 
 NAME = "carbon-aware-sdk"
 OPTIONS = ("url", "location", "signal", "emission_factors")
+# The data source may lag by hours.
 BEFORE_LATEST = timedelta(hours=24)
 LONGEST_HORIZON_HOURS = 96.0
 # Some installations serve the forecast without the prefix.
-FORECAST, FORECAST_ELSEWHERE = "/emissions/forecasts/current", "/forecasts/current"
-NOT_FOUND = 404
+FORECAST_PATH, OTHER_FORECAST_PATH = "/emissions/forecasts/current", "/forecasts/current"
 TIME_SPAN = re.compile(r"(-?)(?:(\d{1,3})\.)?(\d{1,2}):(\d{1,2}):(\d{1,2}(?:\.\d{1,9})?)")
 
 
 @dataclass(frozen=True, slots=True)
 class CarbonAwareSdkProvider:
-    """One location, by the SDK's own name for it."""
+    """One location, by the SDK's name of it."""
 
     url: str
     zone: str
@@ -42,40 +43,40 @@ class CarbonAwareSdkProvider:
     longest_window: timedelta = timedelta(days=10)
 
     def secrets(self) -> Iterable[str]:
-        """None."""
+        """No keys."""
         return ()
 
     def forecast_horizon_hours(self, hours: float) -> float:
-        """All that it has: it refuses bounds that lie outside its own forecast."""
+        """The longest horizon: the SDK refuses bounds outside its forecast."""
         return LONGEST_HORIZON_HOURS
 
     def latest(self, request_json: RequestJson, now: datetime) -> list[DataPoint]:
-        """The last 24 hours, as its data source may lag."""
+        """Request the last 24 hours."""
         return self._emissions(request_json, now - BEFORE_LATEST, now)
 
     def forecast(self, request_json: RequestJson, now: datetime, hours: float) -> list[DataPoint]:
-        """The current forecast, all estimated."""
+        """Request the current forecast; all points are estimated."""
         answer = self._current_forecast(request_json)
         if answer is None:
             return []
         return [point for forecast in answer.items() for point in _forecast(forecast)]
 
     def history(self, request_json: RequestJson, start: datetime, end: datetime, now: datetime) -> list[DataPoint]:
-        """The window, and the hour before it, in which its first interval may have begun."""
-        return self._emissions(request_json, start - timedelta(hours=1), end)
+        """Request the window and the hour before it, in which its first interval may have begun."""
+        return self._emissions(request_json, start - HOUR, end)
 
     def is_unknown_zone(self, refusal: HttpStatusError) -> bool:
-        """A 400 or 404 that speaks of the location."""
+        """Return whether a 400 or 404 mentions the location."""
         return refusal.status in (400, 404) and "location" in refusal.detail.lower()
 
     def _current_forecast(self, request_json: RequestJson) -> ResponseValue | None:
-        asked = {"location": self.location}
+        parameters = {"location": self.location}
         try:
-            return request_json(FORECAST, asked, None)
+            return request_json(FORECAST_PATH, parameters, None)
         except HttpStatusError as refusal:
-            if refusal.status != NOT_FOUND or self.is_unknown_zone(refusal):
+            if refusal.status != HTTPStatus.NOT_FOUND or self.is_unknown_zone(refusal):
                 raise
-            return request_json(FORECAST_ELSEWHERE, asked, None)
+            return request_json(OTHER_FORECAST_PATH, parameters, None)
 
     def _emissions(self, request_json: RequestJson, start: datetime, end: datetime) -> list[DataPoint]:
         window = {"time": start.isoformat(timespec="seconds"), "toTime": end.isoformat(timespec="seconds")}
@@ -86,10 +87,10 @@ class CarbonAwareSdkProvider:
 
 
 def open_carbon_aware_sdk(query: str, zone: str, credentials: Credentials) -> CarbonAwareSdkProvider:
-    """Reads the options `url` (needed), `location` (else the zone), `signal` and `emission_factors`.
+    """Open the provider with the options `url` (required), `location` (default: the zone), `signal` (default: average)
+    and `emission_factors` (default: lifecycle for an average, direct for a marginal signal).
 
-    `signal` is average unless it is said to be marginal; the emission factors are those of the life cycle for an
-    average and direct for a marginal signal, unless they are given. Raises InvalidSpec naming the option.
+    Raises InvalidSpec naming the option.
     """
     options = read_options(NAME, query, OPTIONS)
     signal = read_choice(NAME, options, "signal", SIGNALS, "average")
@@ -109,17 +110,17 @@ def _forecast(forecast: ResponseValue) -> Iterable[DataPoint]:
 
 
 def _point(record: ResponseValue, *, time: str, value: str, estimated: bool) -> DataPoint:
-    """The record as a point; its value is None where it is 0, which the SDK also writes for a missing value."""
+    """Parse a record; a value of 0, which the SDK also writes for a missing value, is None."""
     start, length = record.field(time).time(), _length(record.optional_field("duration"))
     end = None if length is None else start + length
     return DataPoint(start, end, record.field(value).number() or None, estimated)
 
 
 def _length(duration: ResponseValue | None) -> timedelta | None:
-    """The length that `duration` states: minutes, or .NET's `[-][days.]hours:minutes:seconds[.fraction]`.
+    """Parse a duration: minutes, or .NET's `[-][days.]hours:minutes:seconds[.fraction]`.
 
-    None where it is absent, is not above 0, or exceeds 24 hours, which no interval of the SDK's data sources does.
-    Raises InvalidResponse where it is neither form.
+    None where it is absent, not above 0, or above 24 hours, which no data source of the SDK has. Raises InvalidResponse
+    where it has neither form.
     """
     if duration is None:
         return None

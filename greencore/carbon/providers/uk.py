@@ -1,8 +1,7 @@
-"""Great Britain's Carbon Intensity API: half-hourly, national or of one region, without a key.
+"""Great Britain's Carbon Intensity API: half-hourly, national or of one region, direct emissions, without a key.
 
-Protocol: https://carbon-intensity.github.io/api-definitions/ (data under CC BY 4.0). Only what power stations
-emit as they run is counted. National readings of the past are measured, all others and all regional ones are
-the operator's forecast.
+Protocol: https://carbon-intensity.github.io/api-definitions/ (data under CC BY 4.0). Past national readings are
+measured; all others, and all regional ones, are the operator's forecast.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,9 +13,8 @@ from greencore.carbon.errors import InvalidSpec, UnknownZone
 from greencore.carbon.http.answers import ResponseValue
 from greencore.carbon.http.cleaning import DataPoint
 from greencore.carbon.http.client import HttpStatusError
-from greencore.carbon.http.credentials import Credentials
 from greencore.carbon.http.live_source import RequestJson
-from greencore.carbon.options import read_base_url, read_options
+from greencore.carbon.options import Credentials, read_base_url, read_options
 from greencore.carbon.series import EmissionFactors, Signal
 
 NAME = "uk"
@@ -30,7 +28,7 @@ NATIONS = {"england": "15", "scotland": "16", "wales": "17"}
 
 @dataclass(frozen=True, slots=True)
 class UkProvider:
-    """The country's mean, or one of its 17 regions (by id), or the region around an outward postcode."""
+    """The national mean, one of the 17 regions (by id), or the region of an outward postcode."""
 
     url: str
     zone: str
@@ -41,34 +39,34 @@ class UkProvider:
     signal: Signal = "average"
     emission_factors: EmissionFactors = "direct"
     period: timedelta = HALF_HOUR
-    # One day less than is allowed: the window is widened to whole half hours.
+    # One day below the limit, since the window is widened to whole half hours.
     longest_window: timedelta = timedelta(days=13)
 
     def secrets(self) -> Iterable[str]:
-        """None."""
+        """No keys."""
         return ()
 
     def forecast_horizon_hours(self, hours: float) -> float:
-        """Always 48 hours: there is one answer for all."""
+        """Always 48 hours, the only horizon."""
         return HORIZON_HOURS
 
     def latest(self, request_json: RequestJson, now: datetime) -> list[DataPoint]:
-        """The current half hour."""
+        """Request the current half hour."""
         place = self._place()
         return self._points(request_json(f"/regional/{place}" if place else "/intensity"))
 
     def forecast(self, request_json: RequestJson, now: datetime, hours: float) -> list[DataPoint]:
-        """48 hours from the current half hour on."""
+        """Request 48 hours from the current half hour on."""
         return self._points(request_json(self._path(f"{_half_hour(now)}/fw48h")))
 
     def history(self, request_json: RequestJson, start: datetime, end: datetime, now: datetime) -> list[DataPoint]:
-        """All half hours from the one that holds `start` to the one that holds `end`."""
+        """Request the half hours from the one that contains `start` to the one that contains `end`."""
         return self._points(request_json(self._path(f"{_half_hour(start)}/{_half_hour(end + HALF_HOUR)}")))
 
     def is_unknown_zone(self, refusal: HttpStatusError) -> bool:
-        """A 400 or 404 that speaks of the region or the postcode."""
-        told = refusal.detail.lower()
-        return refusal.status in (400, 404) and ("region" in told or "postcode" in told)
+        """Return whether a 400 or 404 mentions the region or the postcode."""
+        detail = refusal.detail.lower()
+        return refusal.status in (400, 404) and ("region" in detail or "postcode" in detail)
 
     def _place(self) -> str | None:
         if self.region is not None:
@@ -85,10 +83,10 @@ class UkProvider:
         return [_point(record) for record in self._records(answer.field("data"))]
 
     def _records(self, data: ResponseValue) -> Iterator[ResponseValue]:
-        """The records in any of four shapes.
+        """Yield the records of a response in any of its four shapes.
 
-        National answers are a list of records; regional ones a list of times that each hold every region, an
-        object that holds the one region's records, or a list with that object in it.
+        A national response is a list of records; a regional one is a list of times with every region each, an object
+        with the one region's records, or a list that contains that object.
         """
         if data.has_field("data"):
             self._check_region(data)
@@ -96,14 +94,14 @@ class UkProvider:
             return
         for entry in data.items():
             if entry.has_field("regions"):
-                yield from self._of_all_regions(entry)
+                yield from self._select_region(entry)
             elif entry.has_field("data"):
                 self._check_region(entry)
                 yield from entry.field("data").items()
             else:
                 yield entry
 
-    def _of_all_regions(self, entry: ResponseValue) -> Iterator[ResponseValue]:
+    def _select_region(self, entry: ResponseValue) -> Iterator[ResponseValue]:
         regions = list(entry.field("regions").items())
         for region in regions:
             if len(regions) == 1 or str(region.field("regionid").value) == self.region:
@@ -120,9 +118,9 @@ class UkProvider:
 
 
 def open_uk(query: str, zone: str, credentials: Credentials) -> UkProvider:
-    """Reads the options `region` (1 to 17, england, scotland or wales), `postcode` (outward) and `url`.
+    """Open the provider with the options `region` (1 to 17, england, scotland, wales), `postcode` (outward) and `url`.
 
-    Without a region or a postcode it is the country's mean, whatever the zone is called. Raises InvalidSpec.
+    Without a region or a postcode it is the national mean, for any zone. Raises InvalidSpec naming the option.
     """
     options = read_options(NAME, query, OPTIONS)
     region, postcode = options.get("region"), options.get("postcode")

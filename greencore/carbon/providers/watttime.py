@@ -1,23 +1,24 @@
 """WattTime, version 3: the marginal operating emissions rate (MOER) in steps of 5 minutes, with a login.
 
-Protocol: https://docs.watttime.org. MOER counts what the plant that answers one more kWh emits as it runs; it
-comes in pounds of CO2 per MWh: g/kWh = lbs/MWh × 0.45359237.
+Protocol: https://docs.watttime.org. MOER is the direct emissions of the plant that supplies one more kWh, in pounds of
+CO2 per MWh: g/kWh = lbs/MWh × 0.45359237.
 """
 
 import base64
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from math import ceil
 
 from greencore.carbon.errors import InvalidResponse, UnknownZone
 from greencore.carbon.http.answers import ResponseValue
 from greencore.carbon.http.cleaning import DataPoint
 from greencore.carbon.http.client import HttpStatusError
-from greencore.carbon.http.credentials import Credentials
 from greencore.carbon.http.live_source import RequestJson
-from greencore.carbon.options import read_base_url, read_options
+from greencore.carbon.options import Credentials, read_base_url, read_options
 from greencore.carbon.series import EmissionFactors, Signal
+from greencore.clock import HOUR
 
 NAME = "watttime"
 URL = "https://api.watttime.org"
@@ -26,15 +27,14 @@ SIGNAL_TYPE = "co2_moer"
 UNITS = "lbs_co2_per_mwh"
 G_PER_KWH_IN_LBS_PER_MWH = 0.45359237
 LONGEST_HORIZON_HOURS = 72.0
-LONGEST_STEP = timedelta(hours=1)
-REFUSED_TOKEN = 401
+LONGEST_STEP = HOUR
 
 
 @dataclass(slots=True)
 class WattTimeProvider:
-    """One of WattTime's regions; holds the token that its login gave, which serves for 30 minutes.
+    """One of WattTime's regions, with the token of its login, which is valid for 30 minutes.
 
-    Its owner asks one question at a time.
+    Not thread-safe: its owner sends one request at a time.
     """
 
     url: str
@@ -47,13 +47,13 @@ class WattTimeProvider:
     signal: Signal = "marginal"
     emission_factors: EmissionFactors = "direct"
     period: timedelta = timedelta(minutes=5)
-    # One day less than is allowed: what may reach into the window from before it is asked for too.
+    # One day below the limit, since points that reach into the window are requested too.
     longest_window: timedelta = timedelta(days=31)
 
     _token: str | None = field(default=None, repr=False)
 
     def secrets(self) -> Iterable[str]:
-        """The user's name, the password, how the login spells both, and the token."""
+        """User name, password, the login's encoding of both, and the token."""
         return (self._basic(), self.password, self.user, *([self._token] if self._token else []))
 
     def forecast_horizon_hours(self, hours: float) -> float:
@@ -61,47 +61,47 @@ class WattTimeProvider:
         return min(float(ceil(hours)), LONGEST_HORIZON_HOURS)
 
     def latest(self, request_json: RequestJson, now: datetime) -> list[DataPoint]:
-        """The first points of the forecast: the first one holds for the present, and is always there."""
+        """Request the start of the forecast, whose first point is the current one and always exists."""
         return self.forecast(request_json, now, 1.0)
 
     def forecast(self, request_json: RequestJson, now: datetime, hours: float) -> list[DataPoint]:
-        """The hours ahead, all estimated."""
+        """Request the hours ahead; all points are estimated."""
         answer = self._request(request_json, "/v3/forecast", horizon_hours=f"{hours:.0f}")
         return [] if answer is None else self._points(answer, estimated=True)
 
     def history(self, request_json: RequestJson, start: datetime, end: datetime, now: datetime) -> list[DataPoint]:
-        """The points of the window, modelled from what was measured."""
+        """Request the points of the window, which WattTime models from measurements."""
         window = {"start": _iso(start - LONGEST_STEP), "end": _iso(end)}
         answer = self._request(request_json, "/v3/historical", **window)
         return [] if answer is None else self._points(answer, estimated=False)
 
     def is_unknown_zone(self, refusal: HttpStatusError) -> bool:
-        """A 400, 404 or 422 that speaks of the region."""
+        """Return whether a 400, 404 or 422 mentions the region."""
         return refusal.status in (400, 404, 422) and "region" in refusal.detail.lower()
 
     def _request(self, request_json: RequestJson, path: str, **parameters: str) -> ResponseValue | None:
-        """The answer under the token at hand, which is renewed once where it has run out."""
+        """Return the response to a request with the token, which is renewed once where it has expired."""
         parameters |= {"region": self.region, "signal_type": SIGNAL_TYPE}
         if self._token is not None:
             try:
                 return request_json(path, parameters, self._bearer(self._token))
             except HttpStatusError as refusal:
-                if refusal.status != REFUSED_TOKEN:
+                if refusal.status != HTTPStatus.UNAUTHORIZED:
                     raise
                 self._token = None
         token = self._login(request_json)
         answer = request_json(path, parameters, self._bearer(token))
-        # Kept once it has served: a fresh token that is refused means something else than an old one.
+        # Kept only after a success: a refused new token has not expired.
         self._token = token
         return answer
 
     def _login(self, request_json: RequestJson) -> str:
         answer = request_json("/login", None, {"authorization": f"Basic {self._basic()}"})
         if answer is None:
-            raise InvalidResponse(f"{NAME} answered nothing to its login: expected a token")
+            raise InvalidResponse(f"{NAME} answered its login without a body: expected a token")
         token = answer.field("token").text()
         if not token or not (token.isascii() and token.isprintable()):
-            raise InvalidResponse(f"{NAME}: token is no token: expected printable ASCII")
+            raise InvalidResponse(f"{NAME}: token is invalid: expected printable ASCII")
         return token
 
     def _basic(self) -> str:
@@ -118,8 +118,8 @@ class WattTimeProvider:
             raise UnknownZone(self.zone, f"{NAME} was asked for {self.region!r}, but answered {region!r}")
         if units != UNITS:
             raise InvalidResponse(f"{meta.path}.units is {units!r}: expected {UNITS!r}")
-        told = meta.optional_field("data_point_period_seconds")
-        seconds = self.period.total_seconds() if told is None else told.number()
+        period = meta.optional_field("data_point_period_seconds")
+        seconds = self.period.total_seconds() if period is None else period.number()
         if seconds is None or not 0 < seconds <= LONGEST_STEP.total_seconds():
             raise InvalidResponse(f"{meta.path}.data_point_period_seconds is {seconds}: expected seconds, up to 3600")
         length = timedelta(seconds=seconds)
@@ -132,7 +132,7 @@ class WattTimeProvider:
 
 
 def open_watttime(query: str, zone: str, credentials: Credentials) -> WattTimeProvider:
-    """Reads the options `region` and `url`.
+    """Open the provider with the options `region` (default: the zone) and `url`.
 
     Raises InvalidSpec naming the option, or the key `watttime_user` or `watttime_password` where it is missing.
     """

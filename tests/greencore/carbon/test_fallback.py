@@ -62,7 +62,7 @@ MEAN = reading(0, 60, source="static", estimated=True)
         ((reading(176, 40), reading(32, 50)), "forecast", 30),
     ],
 )
-def test_the_first_step_that_knows_something_decides(known: tuple[Reading, ...], step: str, value: float) -> None:
+def test_the_first_step_with_a_result_decides(known: tuple[Reading, ...], step: str, value: float) -> None:
     found = resolve_with_fallback(at(200.5), **chain(*known, forecast=IntensitySeries([EXPECTED]), static=MEAN))
     assert found is not None
     assert (found.step, found.reading.gco2e_per_kwh) == (step, value)
@@ -121,7 +121,7 @@ def test_the_newest_reading_that_has_ended_is_the_stale_one_and_a_later_one_is_n
     assert resolve_with_fallback(at(0.5), **known) is None
 
 
-def test_where_nothing_is_known_nothing_is_made_up() -> None:
+def test_without_readings_and_a_mean_there_is_no_intensity() -> None:
     assert resolve_with_fallback(at(0), **chain()) is None
     assert fill_with_fallback(at(0), at(3), **chain()) == EMPTY
 
@@ -143,7 +143,7 @@ def test_a_labelled_reading_names_its_step_and_keeps_its_times() -> None:
     assert ResolvedIntensity(MEAN, "static").source == "static"
 
 
-def test_an_average_static_reading_is_passed_over_where_marginal_intensity_is_wanted() -> None:
+def test_an_average_static_reading_is_skipped_for_marginal_intensity() -> None:
     marginal = reading(5, 10, signal="marginal")
     assert resolve_with_fallback(at(9), **chain(marginal, static=MEAN, signal="marginal")) is None
     assert fill_with_fallback(
@@ -220,7 +220,7 @@ def test_a_yearly_mean_of_the_country_fills_the_gaps_of_a_zone_within_it() -> No
 
 
 def series_of(hours: list[tuple[int, int]], **fields: Any) -> list[Reading]:
-    """Readings at the given (half-hour, value) places, half an hour each."""
+    """Half-hourly readings, given as (index of the half hour, value)."""
     return [reading(place / 2, value, hours=0.5, **fields) for place, value in hours]
 
 
@@ -235,7 +235,7 @@ places = st.lists(st.tuples(st.integers(0, 8 * 48), st.integers(0, 9)), unique_b
     st.integers(0, 8 * 96),
     st.integers(0, 60),
 )
-def test_a_filled_series_says_at_every_moment_what_the_chain_says(
+def test_a_filled_series_equals_the_chain_at_every_moment(
     known: list[tuple[int, int]],
     expected: list[tuple[int, int]],
     mean_known: bool,

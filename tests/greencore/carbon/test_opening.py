@@ -1,7 +1,7 @@
 import pytest
 
 from greencore.carbon import InvalidSpec, open_source
-from greencore.carbon.http.credentials import Credentials
+from greencore.carbon.options import Credentials
 
 KEYS = Credentials(electricity_maps_token="a-token", watttime_user="ada", watttime_password="a-password")
 
@@ -20,7 +20,7 @@ KEYS = Credentials(electricity_maps_token="a-token", watttime_user="ada", wattti
         ("static", "average"),
     ],
 )
-def test_a_specification_opens_its_source_without_asking_it(spec: str, signal: str) -> None:
+def test_a_specification_opens_its_source_without_a_request(spec: str, signal: str) -> None:
     source = open_source(spec, "FR", credentials=KEYS)
     assert (source.zone, source.signal) == ("FR", signal)
 
@@ -45,10 +45,10 @@ def test_a_specification_opens_its_source_without_asking_it(spec: str, signal: s
         ("energy-charts?zone=DE", "energy-charts has no option 'zone'"),
         ("carbon-aware-sdk", "carbon-aware-sdk needs the option 'url'"),
         ("carbon-aware-sdk?url=http://sdk&signal=mean", "'signal' of carbon-aware-sdk is unknown: expected average or"),
-        ("carbon-aware-sdk?url=sdk:8080", "the option 'url' of carbon-aware-sdk is no address"),
+        ("carbon-aware-sdk?url=sdk:8080", "the option 'url' of carbon-aware-sdk is not an address"),
     ],
 )
-def test_what_does_not_fit_is_named(spec: str, message: str) -> None:
+def test_an_invalid_specification_is_named(spec: str, message: str) -> None:
     with pytest.raises(InvalidSpec, match=message):
         open_source(spec, "FR", credentials=KEYS)
 

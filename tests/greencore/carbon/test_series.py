@@ -111,7 +111,7 @@ def test_the_mean_weighs_each_reading_by_its_time() -> None:
     assert (mean.covered_share, mean.estimated, mean.sources) == (1.0, False, ("a", "b"))
 
 
-def test_an_uncovered_part_is_priced_with_the_reading_before_it_and_says_so() -> None:
+def test_an_uncovered_part_is_priced_with_the_reading_before_it_and_marked() -> None:
     series = IntensitySeries([reading(0, 1, 100), reading(3, 4, 400)])
     mean = series.mean(at(0.5), at(3.5))
     assert mean.gco2e_per_kwh == pytest.approx((2.5 * 100 + 0.5 * 400) / 3)

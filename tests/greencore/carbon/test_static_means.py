@@ -1,4 +1,4 @@
-"""Which country's yearly mean stands in for a zone: the one that its source names, never one of like name."""
+"""The country of the yearly mean for a zone: the one that its source names, not one with the zone's name."""
 
 import pytest
 
@@ -15,7 +15,7 @@ KEYS = Credentials(electricity_maps_token="token", watttime_user="user", watttim
 @pytest.mark.parametrize(
     ("zone", "spec", "country"),
     [
-        # US states, and labels that are some country's code as well.
+        # US states, and labels that are also country codes.
         ("CA", "electricity-maps?zone=US-CAL-CISO", "US"),
         ("CA", "electricity-maps", "CA"),
         ("DE", "electricity-maps?zone=US-MIDA-PJM", "US"),
@@ -26,7 +26,7 @@ KEYS = Credentials(electricity_maps_token="token", watttime_user="user", watttim
         ("IN-WE", "electricity-maps", "IN"),
         ("home", "electricity-maps?zone=FR", "FR"),
         ("home", "electricity-maps", "WORLD"),
-        # What a recording or an operator's own service is of, its zone's name does not say.
+        # The zone's name does not tell the country of a recording or of an operator's service.
         ("DE", "trace:de.csv", "WORLD"),
         ("CA", "trace:caiso.csv?speed=10&anchor=2026-11-01T00:00:00Z", "WORLD"),
         ("CA", "trace:caiso.csv?static=USA", "USA"),
@@ -43,7 +43,7 @@ KEYS = Credentials(electricity_maps_token="token", watttime_user="user", watttim
         ("XX", "energy-charts?country=uk", "GBR"),
         ("XX", "energy-charts?country=eu", "WORLD"),
         ("XX", "energy-charts?country=all", "WORLD"),
-        # The option is before all else.
+        # The option has precedence.
         ("CA", "electricity-maps?zone=US-CAL-CISO&static=WORLD", "WORLD"),
         ("GB", "uk?static=IRL&region=1", "IRL"),
         # The static source itself.
@@ -72,18 +72,18 @@ def test_the_mean_is_the_one_of_the_country_that_the_source_names(zone: str, spe
         ("trace:day.csv", "FR", "static (world)"),
     ],
 )
-def test_a_mean_is_labelled_by_whose_it_is(spec: str, zone: str, label: str) -> None:
+def test_a_mean_is_labelled_with_its_country(spec: str, zone: str, label: str) -> None:
     assert static_mean(spec, zone).reading(zone, at(0)).source == label
 
 
-def test_the_means_differ_where_the_names_are_alike() -> None:
+def test_california_does_not_have_the_mean_of_canada() -> None:
     of_california = static_mean("electricity-maps?zone=US-CAL-CISO", "CA").reading("CA", at(0)).gco2e_per_kwh
     of_canada = static_mean("static", "CA").reading("CA", at(0)).gco2e_per_kwh
     assert of_california == static_mean("static:USA", "X").reading("X", at(0)).gco2e_per_kwh
     assert of_california > 2 * of_canada
 
 
-def test_without_anything_it_is_the_worlds() -> None:
+def test_the_default_is_the_mean_of_the_world() -> None:
     assert StaticMean().reading("Z", at(0)).gco2e_per_kwh == 475.0
 
 

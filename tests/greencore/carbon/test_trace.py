@@ -21,12 +21,12 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def replay(day: Path, seconds: float, speed: str = "480") -> Source:
-    """The day, some seconds of wall time after its anchor; at 480 times its speed it takes 180 s."""
+    """The day, `seconds` of wall time after its anchor; at 480 times its speed it takes 180 s."""
     options = f"speed={speed}&anchor=2026-11-23T10:00:00Z"
     return open_source(f"trace:{day}?{options}", "ES", clock=lambda: ANCHOR + timedelta(seconds=seconds))
 
 
-def test_without_an_anchor_the_times_of_the_trace_hold(day: Path) -> None:
+def test_without_an_anchor_the_times_of_the_trace_are_used(day: Path) -> None:
     now = datetime(2022, 1, 1, 5, 30, tzinfo=UTC)
     source = open_source(f"trace:{day}", "ES", clock=lambda: now)
     reading = source.latest()
@@ -41,7 +41,7 @@ def test_without_an_anchor_the_times_of_the_trace_hold(day: Path) -> None:
 
 
 @pytest.mark.parametrize("now", [ANCHOR, datetime(2021, 12, 31, 23, tzinfo=UTC), datetime(2022, 1, 2, tzinfo=UTC)])
-def test_a_trace_that_lies_in_another_time_asks_for_an_anchor(day: Path, now: datetime) -> None:
+def test_a_trace_of_another_time_asks_for_an_anchor(day: Path, now: datetime) -> None:
     source = open_source(f"trace:{day}", "ES", clock=lambda: now)
     with pytest.raises(NoReading, match=r"runs from 2022-01-01T00:00:00.*give trace an anchor"):
         source.latest()
@@ -61,9 +61,7 @@ def test_a_trace_that_lies_in_another_time_asks_for_an_anchor(day: Path, now: da
         (1800, 100),
     ],
 )
-def test_an_accelerated_trace_runs_round_and_round_in_wall_time(
-    day: Path, seconds: float, gco2e_per_kwh: float
-) -> None:
+def test_an_accelerated_trace_repeats_in_wall_time(day: Path, seconds: float, gco2e_per_kwh: float) -> None:
     reading = replay(day, seconds).latest()
     assert reading.gco2e_per_kwh == gco2e_per_kwh
 
@@ -82,7 +80,7 @@ def test_within_a_gap_of_the_trace_the_latest_is_the_reading_before_it(day: Path
     assert source.forecast(1 / 3600).at(now) is None
 
 
-def test_the_forecast_holds_what_later_comes(day: Path) -> None:
+def test_the_forecast_equals_the_later_readings(day: Path) -> None:
     forecast = replay(day, 3).forecast(hours=0.2)
     for seconds in range(4, 720, 11):
         foreseen = forecast.latest_at(ANCHOR + timedelta(seconds=seconds))
@@ -140,13 +138,13 @@ def test_a_trace_without_a_label_is_named_trace_alone(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ("pace=2", "trace has no option 'pace': expected speed or anchor"),
-        ("speed=0&anchor=2026-11-23", "the option speed=0 of trace is no speed"),
+        ("speed=0&anchor=2026-11-23", "the option speed=0 of trace is not a speed"),
         ("speed=-3&anchor=2026-11-23", "the option speed=-3 of trace"),
         ("speed=inf&anchor=2026-11-23", "the option speed=inf of trace"),
-        ("speed=&anchor=2026-11-23", "the option speed= of trace"),
+        ("speed=&anchor=2026-11-23", "the option 'speed' of trace is empty"),
         ("speed=fast&anchor=2026-11-23", "the option speed=fast of trace"),
         ("speed=480", "the option speed=480 of trace needs an anchor"),
-        ("anchor=noon", "the option anchor=noon of trace is no time"),
+        ("anchor=noon", "the option anchor=noon of trace is not a time"),
         ("anchor=2026-11-23&anchor=2026-11-24", "the option 'anchor' of trace is given twice"),
         ("speed=9e6&anchor=2026-11-23", "makes readings shorter than 1 ms: expected at most 3.6e"),
     ],
@@ -168,7 +166,7 @@ def test_a_trace_needs_a_file(spec: str) -> None:
 
 
 @pytest.mark.parametrize("spec", ["", "gb", "Static", "trace.csv"])
-def test_an_unknown_source_is_answered_with_the_known_ones(spec: str) -> None:
+def test_an_unknown_source_is_refused_with_the_known_ones(spec: str) -> None:
     with pytest.raises(InvalidSpec, match=f"unknown carbon source '{spec}': expected one of static, trace:FILE"):
         open_source(spec, "ES")
 
@@ -186,7 +184,7 @@ def test_static_takes_a_country_and_nothing_else() -> None:
         ("Carbon Intensity gCO₂eq/kWh (LCA)", "lifecycle"),
     ],
 )
-def test_readings_say_which_emission_factors_their_column_holds(tmp_path: Path, column: str, expected: str) -> None:
+def test_readings_have_the_emission_factors_of_their_column(tmp_path: Path, column: str, expected: str) -> None:
     file = tmp_path / "trace.csv"
     file.write_text(f"datetime,{column}\n2026-01-01T00:00Z,100\n2026-01-01T01:00Z,110\n")
     source = open_source(f"trace:{file}", "X", clock=lambda: datetime(2026, 1, 1, 0, 30, tzinfo=UTC))

@@ -39,7 +39,7 @@ def test_an_electricity_maps_export_gives_its_life_cycle_values_and_estimates(tm
     assert rows[1].end == datetime(2022, 1, 1, 2, tzinfo=UTC)
 
 
-def test_an_export_with_direct_values_alone_gives_those(tmp_path: Path) -> None:
+def test_an_export_with_only_direct_values_gives_those(tmp_path: Path) -> None:
     file = write(
         tmp_path,
         "Datetime (UTC),Carbon intensity gCO₂eq/kWh (direct)\n2022-01-01 00:00:00,133\n2022-01-01 01:00:00,139\n",
@@ -89,7 +89,7 @@ def test_a_spacing_in_which_no_row_can_be_missing_is_no_gap(tmp_path: Path, minu
     assert [row.end for row in rows[:-1]] == starts[1:]
 
 
-def test_comments_and_blank_lines_are_passed_over_and_a_label_is_kept(tmp_path: Path) -> None:
+def test_comments_and_blank_lines_are_skipped_and_a_label_is_kept(tmp_path: Path) -> None:
     file = write(
         tmp_path,
         "\ufeff# two hours\n# label: synthetic\n\n"
@@ -108,11 +108,11 @@ def test_a_trace_without_a_label_comment_has_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("yesterday,1", "'yesterday' is no time: expected ISO 8601"),
-        ("2026-01-01T02:00,", "'' is no intensity"),
-        ("2026-01-01T02:00,much", "'much' is no intensity"),
-        ("2026-01-01T02:00,-1", "'-1' is no intensity"),
-        ("2026-01-01T02:00,nan", "'nan' is no intensity"),
+        ("yesterday,1", "'yesterday' is not a time: expected ISO 8601"),
+        ("2026-01-01T02:00,", "'' is not an intensity"),
+        ("2026-01-01T02:00,much", "'much' is not an intensity"),
+        ("2026-01-01T02:00,-1", "'-1' is not an intensity"),
+        ("2026-01-01T02:00,nan", "'nan' is not an intensity"),
         ("2026-01-01T02:00", "1 columns: expected 2"),
         ("2026-01-01T02:00,1,2", "3 columns: expected 2"),
         ("2026-01-01T01:00,1", "does not come after 2026-01-01T01:00:00"),
@@ -139,7 +139,7 @@ def test_a_malformed_row_is_refused_with_file_and_line(tmp_path: Path, row: str,
         ("datetime,gco2e_per_kwh\n2026-01-01T00:00,1\n", None, "expected at least two"),
     ],
 )
-def test_a_file_that_is_no_trace_is_refused(tmp_path: Path, text: str, line: int | None, message: str) -> None:
+def test_a_file_that_is_not_a_trace_is_refused(tmp_path: Path, text: str, line: int | None, message: str) -> None:
     with pytest.raises(InvalidTrace, match=message) as caught:
         read_trace(write(tmp_path, text))
     assert caught.value.line == line

@@ -117,7 +117,7 @@ def test_direct_energy_without_a_reading_stays_unpriced_and_says_why(
         known = build_policy_context(session, job, get_job_policy(job), settings, epochs_left=1, at=clock())
     assert (known.reading, known.step) == (None, None)
     steps = parse_policy({"kind": "steps", "steps": [{"rho": 0.5}]})
-    why = "no yearly mean stands in, which is average, life cycle: it is not mixed with figures"
+    why = "no yearly mean is used: yearly means are average, life cycle, and are not mixed with figures"
     assert f"no intensity reading ({why} that are average, direct)" in decide_rho(steps, known).reason
 
 

@@ -28,7 +28,7 @@ def at(hours: float) -> datetime:
 
 
 def hourly(*values: float | None) -> IntensitySeries:
-    """A reading an hour from midnight on; None leaves a gap."""
+    """Hourly readings from midnight on; None leaves a gap."""
     return IntensitySeries(
         Reading(zone="ES", start=at(hour), end=at(hour + 1), gco2e_per_kwh=value, source="test", fetched_at=MIDNIGHT)
         for hour, value in enumerate(values)
@@ -52,7 +52,7 @@ def three(series: IntensitySeries, **changed: Any) -> dict[str, Counterfactual]:
 
 
 def priced(hours: float, energy_kwh: float, series: IntensitySeries, *, pue: float = 1.0) -> RunPart:
-    """A part of an epoch from midnight on, as it was charged for."""
+    """A part of an epoch from midnight on, with the emissions that it was charged."""
     intensity = series.mean(at(0), at(max(hours, 0.0))).gco2e_per_kwh
     return RunPart(hours, energy_kwh, max(energy_kwh, 0.0) * pue * intensity, in_epoch=True, pue=pue)
 
@@ -89,13 +89,13 @@ def test_a_run_longer_than_its_deadline_allows_is_given_the_time_that_it_runs() 
     assert oracle.end == at(2)
 
 
-def test_what_the_site_draws_besides_is_emitted_by_all_three() -> None:
+def test_all_three_are_multiplied_by_the_pue() -> None:
     series = hourly(100, 200, 50, 400, 20, 60)
     for name, plain in three(series).items():
         assert three(series, pue=1.5)[name].emissions_gco2e == pytest.approx(1.5 * plain.emissions_gco2e)
 
 
-def test_what_the_readings_do_not_reach_is_priced_by_the_nearest_and_said() -> None:
+def test_uncovered_hours_are_priced_by_the_nearest_reading_and_lower_the_covered_share() -> None:
     estimates = three(hourly(100, 200))
     assert estimates["full_now"].emissions_gco2e == pytest.approx(100 + 200 + 200 + 200)
     assert estimates["full_now"].covered_share == 0.5
@@ -183,7 +183,7 @@ def test_cleanest_hours_of_a_whole_window_are_its_mean() -> None:
     assert astuple(cleanest_mean(hourly(100, 20, 300), at(0), at(3), 3)) == pytest.approx((140, 1.0))
 
 
-def test_gaps_among_the_cleanest_hours_are_said_and_taken_last_of_their_kind() -> None:
+def test_gaps_are_taken_after_readings_of_the_same_intensity_and_lower_the_covered_share() -> None:
     series = hourly(10, None, 10, 300)
     assert cleanest_mean(series, at(0), at(4), 2) == CleanestMean(10, 1.0)
     assert astuple(cleanest_mean(series, at(0), at(4), 3)) == pytest.approx((10, 2 / 3))

@@ -64,7 +64,7 @@ def test_the_parts_of_an_interval_emit_as_much_as_the_whole() -> None:
     assert whole.emissions_gco2e == pytest.approx(2 * 100 + 3 * 1000 + 2 * 300)
 
 
-def test_a_price_beyond_the_readings_says_that_it_is_an_estimate() -> None:
+def test_a_price_beyond_the_readings_is_marked_as_an_estimate() -> None:
     priced = price_interval(Used(second(0), second(6), 1.0), steps(100))
     assert (priced.emissions_gco2e, priced.covered_share, priced.estimated) == (100.0, 0.5, True)
 
@@ -73,7 +73,7 @@ def test_energy_at_an_instant_has_the_intensity_of_that_instant() -> None:
     assert price_interval(Used(second(4), second(4), 0.5), steps(100, 1000)).emissions_gco2e == 500
 
 
-def test_no_reading_at_all_is_no_price() -> None:
+def test_without_any_reading_there_is_no_price() -> None:
     with pytest.raises(NoReading):
         price_interval(Used(second(0), second(6), 1.0), IntensitySeries())
 
@@ -98,7 +98,7 @@ def test_an_interval_is_cut_where_the_intensity_changes_and_each_piece_has_its_o
     }
 
 
-def test_a_cut_at_the_very_edge_of_the_interval_makes_no_empty_piece() -> None:
+def test_a_cut_at_the_edge_of_the_interval_makes_no_empty_piece() -> None:
     assert len(price_by_reading(Used(second(3), second(6), 1.0), steps(100, 1000, 300))) == 1
 
 
@@ -136,7 +136,7 @@ def test_an_interval_of_no_length_is_one_piece_at_the_intensity_of_its_instant(
     assert (piece.energy_kwh, piece.emissions_gco2e) == (0.5, emissions_gco2e)
 
 
-def test_what_the_site_draws_besides_is_emitted_and_not_metered() -> None:
+def test_the_pue_multiplies_emissions_and_not_energy() -> None:
     used = Used(second(0), second(6), 2.0)
     for priced in (price_interval(used, steps(100, 100), pue=1.5), *price_by_reading(used, steps(100, 100), pue=1.5)):
         assert priced.pue == 1.5
@@ -157,7 +157,7 @@ def test_an_impossible_pue_is_refused(pue: float) -> None:
     st.integers(1, 20_000_000),
     st.floats(0, 100),
 )
-def test_the_pieces_add_up_to_the_interval_and_each_is_priced_as_its_own_time(
+def test_the_pieces_add_up_to_the_interval_and_each_has_the_price_of_its_time(
     lengths: list[tuple[int, bool, int]], begin: int, length: int, energy_kwh: float
 ) -> None:
     readings, reached = list[Reading](), NOON
@@ -209,7 +209,7 @@ def test_a_gap_between_measured_readings_settles_nothing() -> None:
     assert not is_settled(Used(second(0), second(9), 1.0), IntensitySeries([first, third]))
 
 
-def test_nothing_known_settles_nothing() -> None:
+def test_without_readings_nothing_is_settled() -> None:
     assert not is_settled(Used(second(0), second(9), 1.0), IntensitySeries())
 
 
@@ -226,7 +226,7 @@ def test_the_difference_to_the_tracker_is_a_share_of_the_larger_total(
     assert TRACKER_TOLERANCE == 0.05
 
 
-def test_two_totals_of_nothing_are_not_compared() -> None:
+def test_two_totals_of_0_are_not_compared() -> None:
     assert tracker_difference(0.0, 0.0) is None
 
 
@@ -237,7 +237,7 @@ def test_an_impossible_total_is_refused() -> None:
         tracker_difference(float("nan"), None)
 
 
-def test_a_metered_run_on_a_step_of_intensity_emits_the_integral_worked_out_by_hand() -> None:
+def test_a_metered_run_across_a_step_of_intensity_emits_the_integral() -> None:
     power_w, pue, taken = 50.0, 1.2, list[EnergyInterval]()
     with EnergyMeter(taken.append, interval_seconds=0.7, cpu_power_w=40.0, ram_power_w=10.0):
         time.sleep(6)
@@ -255,5 +255,5 @@ def test_a_metered_run_on_a_step_of_intensity_emits_the_integral_worked_out_by_h
     )
     before, after = (step - begin).total_seconds(), (end - step).total_seconds()
     assert after == pytest.approx(3.4, abs=0.5)
-    by_hand = power_w / 3.6e6 * pue * (100 * before + 1000 * after)
-    assert emitted == pytest.approx(by_hand, rel=0.005)
+    expected = power_w / 3.6e6 * pue * (100 * before + 1000 * after)
+    assert emitted == pytest.approx(expected, rel=0.005)

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from greencore.carbon import IntensitySeries, NoReading, Reading
 from greencore.carbon.forecasting import MAX_FORECAST_HOURS, OwnForecast, rolling_forecasts
+from greencore.clock import HOUR
 
 Array = NDArray[np.float64]
 
 START = datetime(2026, 3, 2, 5, tzinfo=UTC)
-HOUR = timedelta(hours=1)
 
 
 def reading(start: datetime, length: timedelta, value: float, **fields: object) -> Reading:
@@ -31,7 +31,7 @@ def hourly(values: Array, start: datetime = START, **fields: object) -> Intensit
 
 
 def solar_and_wind(hours: int, seed: int = 0) -> Array:
-    """A made-up grid: a dip at noon whose depth changes by the day, and wind that comes and goes over days."""
+    """Synthetic grid: a dip at noon whose depth differs by day, and wind that varies over days."""
     draw = np.random.default_rng(seed)
     hour = np.arange(hours)
     wind = np.zeros(hours)
@@ -50,7 +50,7 @@ def values_of(series: IntensitySeries) -> Array:
 
 
 def error(forecasts: Array, values: Array, first: int) -> float:
-    """The mean absolute error over every hour ahead of the forecasts made from `first` on."""
+    """Mean absolute error over all hours ahead of the forecasts from `first` on."""
     hours = forecasts.shape[1]
     outcome = np.lib.stride_tricks.sliding_window_view(values, hours)[first:]
     return float(np.abs(forecasts[first : first + len(outcome)] - outcome).mean())
@@ -59,7 +59,7 @@ def error(forecasts: Array, values: Array, first: int) -> float:
 class TestRollingForecasts:
     @settings(max_examples=15, deadline=None)
     @given(cut=st.integers(1, 1199), seed=st.integers(0, 3), first_hour=st.integers(0, 23))
-    def test_what_comes_later_changes_nothing(self, cut: int, seed: int, first_hour: int) -> None:
+    def test_later_values_do_not_change_a_forecast(self, cut: int, seed: int, first_hour: int) -> None:
         values = solar_and_wind(1200, seed)
         changed = values.copy()
         changed[cut:] = np.random.default_rng(seed + 1).uniform(0, 2000, 1200 - cut)
@@ -68,7 +68,7 @@ class TestRollingForecasts:
         np.testing.assert_array_equal(before[: cut + 1], after[: cut + 1])
         assert not np.array_equal(before[cut + 1], after[cut + 1])
 
-    def test_shape_is_a_row_for_every_hour_and_one_for_now(self) -> None:
+    def test_the_shape_has_a_row_for_every_hour_and_one_for_now(self) -> None:
         forecasts = rolling_forecasts(solar_and_wind(500), 50)
         assert forecasts.shape == (501, 50)
         assert np.isnan(forecasts[0]).all()
@@ -105,7 +105,7 @@ class TestRollingForecasts:
         forecasts = rolling_forecasts(values, 24)
 
         def step(day: int) -> float:
-            """How far the forecast of a day lies from the day before, on average over the last weeks."""
+            """Mean difference between the forecast of a day and the day before, over the last weeks."""
             midnights = [168 * week + 24 * day for week in range(15, 29)]
             return float(np.mean([forecasts[at].mean() - values[at - 24 : at].mean() for at in midnights]))
 
@@ -125,19 +125,19 @@ class TestRollingForecasts:
         assert (forecasts[1:] >= 0).all()
         assert forecasts[-1].mean() == pytest.approx(300, abs=60)
 
-    def test_zeros_of_long_ago_do_no_harm(self) -> None:
+    def test_old_zeros_do_not_increase_the_error(self) -> None:
         values = solar_and_wind(24 * 120)
         zeros = values.copy()
         zeros[: 24 * 40] = 0
         usual = error(rolling_forecasts(values, 34), values, 24 * 70)
         assert error(rolling_forecasts(zeros, 34), zeros, 24 * 70) < 1.1 * usual
 
-    def test_what_the_mean_day_cannot_tell_is_learnt(self) -> None:
+    def test_an_alternation_of_days_is_learnt(self) -> None:
         days = np.repeat(np.tile([250.0, 150.0], 60), 24)
         values = days + np.random.default_rng(0).normal(0, 10, len(days))
         assert error(rolling_forecasts(values, 24), values, 24 * 80) < 20
 
-    def test_spike_is_forgotten(self) -> None:
+    def test_a_spike_loses_its_effect(self) -> None:
         values = solar_and_wind(24 * 80)
         spiked = values.copy()
         spiked[24 * 50 + 7] = 900
@@ -160,7 +160,7 @@ class TestRollingForecasts:
             assert forecasts[at].min() >= values[max(at - 672, 0) : at].min()
             assert forecasts[at].max() <= values[max(at - 672, 0) : at].max()
 
-    def test_no_past_is_no_forecast(self) -> None:
+    def test_without_a_past_the_forecast_is_nan(self) -> None:
         assert np.isnan(rolling_forecasts(np.zeros(0), 10)).all()
 
     @pytest.mark.parametrize(
@@ -206,21 +206,21 @@ class TestOwnForecast:
     def test_readings_that_had_not_ended_are_not_used(self) -> None:
         values = solar_and_wind(400)
         now = START + 300 * HOUR + timedelta(minutes=59)
-        told = OwnForecast.fit(hourly(values), now=now).forecast(48)
-        untold = OwnForecast.fit(hourly(values[:300]), now=now).forecast(48)
-        assert told == untold
+        own = OwnForecast.fit(hourly(values), now=now).forecast(48)
+        without_later = OwnForecast.fit(hourly(values[:300]), now=now).forecast(48)
+        assert own == without_later
 
-    def test_without_readings_there_is_none(self) -> None:
+    def test_no_ended_reading_is_an_error(self) -> None:
         with pytest.raises(NoReading, match="no reading had ended by 2026-03-02T05:00:00"):
             OwnForecast.fit(IntensitySeries(), now=START)
         with pytest.raises(NoReading, match="no reading had ended"):
             OwnForecast.fit(hourly(np.ones(5)), now=START + timedelta(minutes=30))
 
-    def test_readings_of_years_ago_are_none(self) -> None:
+    def test_readings_of_years_ago_are_not_used(self) -> None:
         with pytest.raises(NoReading, match="within the 26280 hours before"):
             OwnForecast.fit(hourly(np.ones(5)), now=START + timedelta(days=1200))
 
-    def test_the_last_value_stands_where_there_is_nothing_else(self) -> None:
+    def test_a_single_reading_gives_a_flat_forecast(self) -> None:
         own = OwnForecast.fit(hourly(np.array([123.0])), now=START + HOUR).forecast(30)
         np.testing.assert_allclose(values_of(own), 123.0)
 
@@ -231,7 +231,7 @@ class TestOwnForecast:
         assert ((own >= np.tile(day, 7)) & (own <= np.tile(day + 40, 7))).all()
         np.testing.assert_allclose(own[-24:], day + 20, rtol=0.02)
 
-    def test_readings_within_the_first_hour_stand_for_it(self) -> None:
+    def test_readings_within_the_current_hour_alone_give_a_forecast(self) -> None:
         history = IntensitySeries([reading(START + timedelta(minutes=10), timedelta(minutes=5), 80.0)])
         own = OwnForecast.fit(history, now=START + timedelta(minutes=20)).forecast(3)
         assert own.readings[0].start == START
@@ -257,28 +257,28 @@ class TestOwnForecast:
         values = np.repeat(solar_and_wind(24 * 10)[::3], 3)
         history = IntensitySeries(reading(START + 3 * i * HOUR, 3 * HOUR, float(v)) for i, v in enumerate(values[::3]))
         now = START + len(values) * HOUR
-        told = OwnForecast.fit(history, now=now).forecast(48)
-        np.testing.assert_allclose(values_of(told), values_of(OwnForecast.fit(hourly(values), now=now).forecast(48)))
+        own = OwnForecast.fit(history, now=now).forecast(48)
+        np.testing.assert_allclose(values_of(own), values_of(OwnForecast.fit(hourly(values), now=now).forecast(48)))
 
-    def test_gaps_are_bridged(self) -> None:
+    def test_gaps_are_filled(self) -> None:
         values = solar_and_wind(24 * 60)
-        holed = values.copy()
+        with_gaps = values.copy()
         for begin, length in ((100, 2), (200, 30), (900, 1), (1100, 100)):
-            holed[begin : begin + length] = np.nan
+            with_gaps[begin : begin + length] = np.nan
         now = START + len(values) * HOUR
         whole = values_of(OwnForecast.fit(hourly(values), now=now).forecast(72))
-        bridged = values_of(OwnForecast.fit(hourly(holed), now=now).forecast(72))
-        assert np.abs(bridged - whole).mean() < 0.25 * values.std()
+        filled = values_of(OwnForecast.fit(hourly(with_gaps), now=now).forecast(72))
+        assert np.abs(filled - whole).mean() < 0.25 * values.std()
 
-    def test_short_gap_is_bridged_in_a_straight_line(self) -> None:
+    def test_a_short_gap_is_interpolated_linearly(self) -> None:
         past = OwnForecast.fit(hourly(np.array([10.0, math.nan, math.nan, 40.0])), now=START + 4 * HOUR).past
         np.testing.assert_allclose(past.values, [10, 20, 30, 40])
 
-    def test_long_gap_is_bridged_with_the_day_before(self) -> None:
+    def test_a_long_gap_is_filled_with_the_day_before(self) -> None:
         values = solar_and_wind(72)
-        holed = values.copy()
-        holed[30:60] = np.nan
-        past = OwnForecast.fit(hourly(holed), now=START + 72 * HOUR).past
+        with_gaps = values.copy()
+        with_gaps[30:60] = np.nan
+        past = OwnForecast.fit(hourly(with_gaps), now=START + 72 * HOUR).past
         np.testing.assert_allclose(past.values[30:54], values[[*range(6, 30)]])
         np.testing.assert_allclose(past.values[54:60], values[6:12])
 
@@ -295,7 +295,7 @@ class TestOwnForecast:
         own = OwnForecast.fit(history, now=START.replace(hour=0) + timedelta(days=60)).forecast(48)
         np.testing.assert_allclose(values_of(own), np.tile(day, 2), rtol=0.001)
 
-    def test_the_forecast_counts_what_the_readings_count(self) -> None:
+    def test_the_forecast_has_the_emission_factors_of_the_readings(self) -> None:
         own = OwnForecast.fit(hourly(np.full(50, 100.0), emission_factors="direct"), now=START + 50 * HOUR).forecast(10)
         assert {reading.emission_factors for reading in own} == {"direct"}
 

@@ -20,7 +20,7 @@ def test_it_is_closed_until_five_failures_in_a_row() -> None:
     assert waiting.reason == "still no answer"
 
 
-def test_after_its_time_it_is_half_open_and_one_failure_opens_it_for_longer() -> None:
+def test_after_its_pause_it_is_half_open_and_one_failure_opens_it_for_longer() -> None:
     breaker = CircuitBreaker()
     for _ in range(5):
         breaker.record_failure(NOW, "")
@@ -32,7 +32,7 @@ def test_after_its_time_it_is_half_open_and_one_failure_opens_it_for_longer() ->
     assert breaker.record_failure(later, "") is None
 
 
-def test_a_month_of_failures_leaves_it_at_the_longest_pause() -> None:
+def test_a_month_of_failures_ends_at_the_longest_pause() -> None:
     breaker = CircuitBreaker()
     for _ in range(5000):
         until = breaker.record_failure(NOW, "")

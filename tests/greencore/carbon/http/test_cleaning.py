@@ -33,7 +33,7 @@ def spans(readings: list[Reading]) -> list[tuple[float, float]]:
         ([0], [(0, 30)]),
         ([0, 60, 120], [(0, 60), (60, 120), (120, 180)]),
         ([0, 15, 30, 60, 75], [(0, 15), (15, 30), (30, 45), (60, 75), (75, 90)]),
-        # Hours without a reading: no reading fills them.
+        # Gaps of hours are not filled.
         ([0, 60, 300, 360], [(0, 60), (60, 120), (300, 360), (360, 420)]),
         ([0, 240, 300], [(0, 60), (240, 300), (300, 360)]),
         ([0, 1440], [(0, 30), (1440, 1470)]),
@@ -42,7 +42,9 @@ def spans(readings: list[Reading]) -> list[tuple[float, float]]:
         ([0, 15, 30, 90, 150], [(0, 15), (15, 30), (30, 90), (90, 150), (150, 210)]),
     ],
 )
-def test_the_spacing_tells_how_long_a_reading_lasts(minutes: list[float], expected: list[tuple[float, float]]) -> None:
+def test_the_spacing_determines_the_length_of_a_reading(
+    minutes: list[float], expected: list[tuple[float, float]]
+) -> None:
     assert spans(cleaned(*(at(minute) for minute in minutes))) == expected
 
 
@@ -50,7 +52,7 @@ def test_a_point_without_a_value_ends_the_one_before_it() -> None:
     assert spans(cleaned(at(0), at(15), at(30, None), at(45, None), at(60))) == [(0, 15), (15, 30), (60, 75)]
 
 
-def test_of_two_points_that_begin_together_the_later_stands_but_no_estimate_replaces_a_measurement() -> None:
+def test_of_two_points_with_one_start_the_later_is_kept_but_no_estimate_replaces_a_measurement() -> None:
     def value(*points: DataPoint) -> float:
         (reading,) = cleaned(*points)
         return reading.gco2e_per_kwh
@@ -63,16 +65,16 @@ def test_of_two_points_that_begin_together_the_later_stands_but_no_estimate_repl
     assert value(at(0, 1), at(0, -2)) == 1
 
 
-def test_overlaps_are_cut_in_favour_of_what_was_measured() -> None:
+def test_overlaps_are_cut_in_favour_of_measurements() -> None:
     assert spans(cleaned(at(0, lasts=60), at(30, lasts=60))) == [(0, 30), (30, 90)]
     assert spans(cleaned(at(0, lasts=60), at(30, lasts=60, estimated=True))) == [(0, 60), (60, 90)]
     assert spans(cleaned(at(0, lasts=60), at(15, lasts=15, estimated=True))) == [(0, 60)]
     assert spans(cleaned(at(0, lasts=60, estimated=True), at(30, lasts=60))) == [(0, 30), (30, 90)]
-    # The estimate that waited for the first measurement gives way to the second.
+    # The estimate behind the first measurement is replaced by the second.
     assert spans(cleaned(at(0, lasts=60), at(15, lasts=60, estimated=True), at(30, lasts=60))) == [(0, 30), (30, 90)]
 
 
-def test_what_cannot_be_is_dropped_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+def test_invalid_values_are_dropped_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     points = [
         at(0, -0.1), at(60, 5000.1), at(120, float("inf")), at(180, float("nan")), at(240, lasts=0),
         at(300, lasts=-5), at(360, lasts=24 * 60 + 1), at(420, None), at(480, 5000, lasts=30), at(540, 0, lasts=30),
@@ -85,7 +87,7 @@ def test_what_cannot_be_is_dropped_and_counted(caplog: pytest.LogCaptureFixture)
     ]
 
 
-def test_a_clean_answer_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_valid_response_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
         assert len(cleaned(at(0), at(30, None), at(60))) == 2
     assert cleaned() == []
@@ -102,7 +104,7 @@ points = st.builds(
 
 
 @given(st.lists(points, max_size=30))
-def test_whatever_is_answered_becomes_a_series_that_prefers_measurements(given_points: list[DataPoint]) -> None:
+def test_any_points_become_a_series_that_prefers_measurements(given_points: list[DataPoint]) -> None:
     series = IntensitySeries(cleaned(*given_points))
     assert all(earlier.end <= later.start for earlier, later in pairwise(series))
     usable = [point for point in given_points if point.gco2e_per_kwh is not None and point.gco2e_per_kwh >= 0]
@@ -112,7 +114,7 @@ def test_whatever_is_answered_becomes_a_series_that_prefers_measurements(given_p
             covering = series.at(point.start)
             assert covering is not None
             assert not covering.estimated
-    # Minute by minute: where a point whose length was given is the only one about, the series holds its value.
+    # Minute by minute: the series has the value of a point with a known length and no other point near.
     for minute in range(0, 40 * 15, 5):
         time = START + minute * MINUTE
         near = [point for point in given_points if abs(point.start - time) <= 120 * MINUTE]

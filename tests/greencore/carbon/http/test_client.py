@@ -19,7 +19,7 @@ def server() -> Iterator[ProviderServer]:
         yield server
 
 
-def test_pauses_are_random_between_nothing_and_a_bound_that_doubles(server: ProviderServer) -> None:
+def test_pauses_are_random_between_0_and_a_bound_that_doubles(server: ProviderServer) -> None:
     drawn: list[tuple[float, float]] = []
     slept: list[float] = []
 
@@ -49,7 +49,7 @@ def test_no_try_begins_after_the_total_time(server: ProviderServer) -> None:
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-def test_an_answer_that_is_too_large_is_not_read_to_its_end(server: ProviderServer, compressed: bool) -> None:
+def test_a_response_that_is_too_large_is_not_read_to_its_end(server: ProviderServer, compressed: bool) -> None:
     body = b"[" + b" " * 3_000_000 + b"]"
     headers = {"content-encoding": "gzip"} if compressed else {}
     server.standing_reply = Reply(body=gzip.compress(body) if compressed else body, headers=headers)
@@ -59,7 +59,7 @@ def test_an_answer_that_is_too_large_is_not_read_to_its_end(server: ProviderServ
     assert len(server.log) == 1
 
 
-def test_an_answer_that_drips_is_given_up() -> None:
+def test_a_slow_response_is_aborted() -> None:
     class Drip(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
@@ -80,7 +80,7 @@ def test_an_answer_that_drips_is_given_up() -> None:
     try:
         client = JsonClient("x", f"http://127.0.0.1:{server.server_port}", limits=HttpLimits(total_seconds=0.3))
         began = time.monotonic()
-        with pytest.raises(SourceUnavailable, match=r"was still answering after 0.3 s"):
+        with pytest.raises(SourceUnavailable, match=r"did not finish its response within 0.3 s"):
             client.get("/")
         assert time.monotonic() - began < 2
     finally:
@@ -94,7 +94,7 @@ def test_a_redirection_is_not_followed(server: ProviderServer) -> None:
         JsonClient("x", server.url, limits=HttpLimits()).get("/", headers={"auth-token": "k"})
 
 
-def test_json_that_is_nested_too_deeply_is_unreadable(server: ProviderServer) -> None:
+def test_json_that_is_nested_too_deeply_is_an_invalid_response(server: ProviderServer) -> None:
     server.standing_reply = Reply(body=b"[" * 200_000)
-    with pytest.raises(InvalidResponse, match="no whole JSON"):
+    with pytest.raises(InvalidResponse, match="not complete JSON"):
         JsonClient("x", server.url, limits=HttpLimits(tries=1)).get("/")

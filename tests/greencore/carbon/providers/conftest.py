@@ -1,4 +1,4 @@
-"""A turned clock and a provider server whose grid is known: at hour h of the day it has 100 + h g/kWh."""
+"""A manual clock, and a provider server with a known grid: 100 + h g/kWh at hour h of the day."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -20,7 +20,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def server(clock: ManualClock) -> Iterator[ProviderServer]:
-    """Half hours from two days ago to two days ahead."""
+    """A server with half hours from two days ago to two days ahead."""
     with ProviderServer(clock=clock) as server:
         server.rows = rows(
             NOW.replace(minute=0) - timedelta(hours=48),
@@ -33,7 +33,7 @@ def server(clock: ManualClock) -> Iterator[ProviderServer]:
 
 @pytest.fixture
 def limits() -> HttpLimits:
-    """No waiting between tries."""
+    """Limits without pauses between tries."""
     return HttpLimits(uniform=lambda low, high: low)
 
 

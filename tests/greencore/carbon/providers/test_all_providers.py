@@ -1,4 +1,4 @@
-"""What holds for each provider alike."""
+"""Behaviour that all providers share."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -22,7 +22,7 @@ def values(series: IntensitySeries) -> list[float]:
 
 
 @each_provider
-def test_the_latest_reading_covers_the_present_and_says_where_it_is_from(opened: Opened, provider: str) -> None:
+def test_the_latest_reading_covers_the_current_time_and_names_its_source(opened: Opened, provider: str) -> None:
     reading = opened(provider).latest()
     assert reading.start == NOON
     assert reading.gco2e_per_kwh == pytest.approx(112)
@@ -40,7 +40,7 @@ def test_the_latest_reading_covers_the_present_and_says_where_it_is_from(opened:
         ("carbon-aware-sdk", "average", "lifecycle", False),
     ],
 )
-def test_readings_say_what_they_count_and_whether_they_are_measured(
+def test_readings_have_a_basis_and_say_whether_they_are_measured(
     opened: Opened, provider: str, signal: str, emission_factors: str, latest_estimated: bool
 ) -> None:
     source = opened(provider)
@@ -52,7 +52,7 @@ def test_readings_say_what_they_count_and_whether_they_are_measured(
 
 
 @each_provider
-def test_a_forecast_covers_the_hours_asked_for_and_no_more(opened: Opened, provider: str) -> None:
+def test_a_forecast_covers_exactly_the_requested_hours(opened: Opened, provider: str) -> None:
     source, now = opened(provider), NOON + timedelta(minutes=10)
     for hours in (2, 20, 0.25):
         series = source.forecast(hours)
@@ -63,14 +63,14 @@ def test_a_forecast_covers_the_hours_asked_for_and_no_more(opened: Opened, provi
 
 
 @each_provider
-def test_a_forecast_that_ends_early_is_given_as_it_is(opened: Opened, server: ProviderServer, provider: str) -> None:
+def test_a_forecast_that_ends_early_is_returned_as_it_is(opened: Opened, server: ProviderServer, provider: str) -> None:
     server.rows = [row for row in server.rows if row.end <= NOON + timedelta(hours=5)]
     series = opened(provider).forecast(24)
     assert series.readings[-1].end == NOON + timedelta(hours=5)
 
 
 @each_provider
-def test_a_forecast_beyond_what_the_provider_gives_is_no_error(opened: Opened, provider: str) -> None:
+def test_a_forecast_beyond_the_horizon_is_not_an_error(opened: Opened, provider: str) -> None:
     assert len(opened(provider).forecast(500)) >= 48
 
 
@@ -83,7 +83,7 @@ def test_history_is_every_reading_that_touches_the_window(opened: Opened, provid
 
 
 @each_provider
-def test_history_ends_with_the_present(opened: Opened, server: ProviderServer, provider: str) -> None:
+def test_history_ends_at_the_current_time(opened: Opened, server: ProviderServer, provider: str) -> None:
     source = opened(provider)
     assert source.history(NOON, NOON + timedelta(hours=40)).readings[-1].start == NOON
     asked = len(server.log)
@@ -93,7 +93,7 @@ def test_history_ends_with_the_present(opened: Opened, server: ProviderServer, p
 
 
 @each_provider
-def test_a_long_history_is_asked_for_in_parts_and_has_no_seam(
+def test_a_long_history_is_requested_in_parts_without_gaps(
     opened: Opened, server: ProviderServer, provider: str
 ) -> None:
     start = NOON - timedelta(days=70)
@@ -105,7 +105,7 @@ def test_a_long_history_is_asked_for_in_parts_and_has_no_seam(
 
 
 @each_provider
-def test_a_zone_that_the_provider_does_not_know_is_named(opened: Opened, server: ProviderServer, provider: str) -> None:
+def test_an_unknown_zone_is_named(opened: Opened, server: ProviderServer, provider: str) -> None:
     options = {"region": "13"} if provider == "uk" else {}
     server.zones.clear()
     source = opened(provider, **options)
@@ -115,7 +115,7 @@ def test_a_zone_that_the_provider_does_not_know_is_named(opened: Opened, server:
 
 
 @each_provider
-def test_a_provider_that_has_nothing_gives_no_reading_and_empty_series(
+def test_a_provider_without_data_gives_no_reading_and_empty_series(
     opened: Opened, server: ProviderServer, provider: str
 ) -> None:
     server.rows = []
@@ -170,12 +170,12 @@ def test_duplicates_are_merged_and_a_measurement_is_not_replaced(
     at = NOON - 4 * HALF_HOUR
     server.rows += [Row(at, at + HALF_HOUR, 500.0, 501.0), Row(at, at + HALF_HOUR, 600.0, None)]
     series = opened(provider).history(at, at + HALF_HOUR)
-    # Neither WattTime's history nor the Carbon Aware SDK's tells one from the other: the last one stands.
+    # The histories of WattTime and the Carbon Aware SDK do not mark estimates: the last value is kept.
     assert values(series) == [600.0 if provider in ("watttime", "carbon-aware-sdk") else 501.0]
 
 
 @each_provider
-def test_a_resolution_that_changes_in_mid_series_leaves_neither_gap_nor_overlap(
+def test_a_change_of_resolution_leaves_neither_gap_nor_overlap(
     opened: Opened, server: ProviderServer, provider: str
 ) -> None:
     start = NOON - timedelta(hours=24)
@@ -184,7 +184,7 @@ def test_a_resolution_that_changes_in_mid_series_leaves_neither_gap_nor_overlap(
         start + timedelta(hours=12), hours=12, measured_until=NOON, value=lambda time: 90.0, step=timedelta(minutes=15)
     )
     server.rows = coarse + fine
-    # In its meta WattTime gives one length for all.
+    # WattTime's meta has one length for all points.
     period = {"data_point_period_seconds": 3600}
     server.edit = lambda path, answer: answer | {"meta": answer["meta"] | period} if "historical" in path else answer
     series = opened(provider).history(start, NOON)
@@ -212,7 +212,7 @@ def test_a_day_of_23_or_25_local_hours_is_whole(
 
 
 @each_provider
-def test_by_a_clock_that_is_behind_the_latest_reading_is_one_that_has_begun(
+def test_with_a_slow_clock_the_latest_reading_is_one_that_has_begun(
     opened: Opened, server: ProviderServer, clock: ManualClock, provider: str
 ) -> None:
     server.clock = lambda: clock.now + timedelta(hours=1)
@@ -225,13 +225,13 @@ def test_by_a_clock_that_is_behind_the_latest_reading_is_one_that_has_begun(
 
 
 @each_provider
-def test_a_byte_order_mark_is_overlooked(opened: Opened, server: ProviderServer, provider: str) -> None:
+def test_a_byte_order_mark_is_ignored(opened: Opened, server: ProviderServer, provider: str) -> None:
     server.prefix = b"\xef\xbb\xbf"
     assert opened(provider).latest().start == NOON
 
 
 @each_provider
-def test_the_latest_reading_is_used_again_until_its_interval_ends(
+def test_the_latest_reading_is_reused_until_its_interval_ends(
     opened: Opened, server: ProviderServer, clock: ManualClock, provider: str
 ) -> None:
     source = opened(provider)
@@ -246,7 +246,7 @@ def test_the_latest_reading_is_used_again_until_its_interval_ends(
 
 
 @each_provider
-def test_a_forecast_is_used_again_and_cut_anew(
+def test_a_forecast_is_reused_and_cut_to_the_request(
     opened: Opened, server: ProviderServer, clock: ManualClock, provider: str
 ) -> None:
     source = opened(provider)
@@ -261,9 +261,7 @@ def test_a_forecast_is_used_again_and_cut_anew(
 
 
 @each_provider
-def test_an_impossible_question_is_refused_before_anything_is_asked(
-    opened: Opened, server: ProviderServer, provider: str
-) -> None:
+def test_invalid_arguments_are_refused_without_a_request(opened: Opened, server: ProviderServer, provider: str) -> None:
     source = opened(provider)
     for hours in (0, -1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="expected a finite number greater than 0"):

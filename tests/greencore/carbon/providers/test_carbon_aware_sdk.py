@@ -11,7 +11,7 @@ NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 Opened = Callable[..., Source]
 
 
-def test_the_specification_says_whether_it_is_marginal(opened: Opened) -> None:
+def test_the_specification_sets_the_signal(opened: Opened) -> None:
     for options, expected in (
         ({}, ("average", "lifecycle")),
         ({"signal": "marginal"}, ("marginal", "direct")),
@@ -34,7 +34,7 @@ def test_times_may_have_an_offset_seven_digits_or_neither(opened: Opened, server
     assert [reading.gco2e_per_kwh for reading in series] == [70, 71, 72.5]
 
 
-def test_a_forecast_says_how_long_its_points_last(opened: Opened, server: ProviderServer) -> None:
+def test_forecast_points_last_for_their_duration(opened: Opened, server: ProviderServer) -> None:
     server.standing_reply = Reply(
         body=b"""[{"forecastData": [
             {"location": "IE", "timestamp": "2026-11-24T12:10:00Z", "duration": 10, "value": 5},
@@ -57,12 +57,12 @@ def test_the_forecast_is_found_without_its_prefix(opened: Opened, server: Provid
     assert server.paths == ["/emissions/forecasts/current", "/forecasts/current"]
 
 
-def test_an_empty_answer_without_content_is_no_data(opened: Opened, server: ProviderServer) -> None:
+def test_a_204_is_no_data(opened: Opened, server: ProviderServer) -> None:
     server.standing_reply = Reply(status=204, body=b"")
     assert len(opened("carbon-aware-sdk").forecast(1)) == 0
 
 
-def test_another_answer_is_named(opened: Opened, server: ProviderServer) -> None:
+def test_an_unexpected_response_is_named(opened: Opened, server: ProviderServer) -> None:
     server.standing_reply = Reply(body=b'{"Emissions": []}')
     with pytest.raises(InvalidResponse, match="carbon-aware-sdk is an object with 'Emissions': expected a list"):
         opened("carbon-aware-sdk").latest()
@@ -85,7 +85,7 @@ def test_it_needs_an_address() -> None:
         ('"15"', 15),
     ],
 )
-def test_a_measured_value_lasts_as_long_as_it_says(
+def test_a_measured_value_lasts_for_its_duration(
     opened: Opened, server: ProviderServer, duration: str, minutes: int
 ) -> None:
     records = [f'{{"time": "2026-11-24T{hour}:00:00Z", "rating": 70, "duration": {duration}}}' for hour in ("08", "11")]
@@ -96,7 +96,7 @@ def test_a_measured_value_lasts_as_long_as_it_says(
 
 @pytest.mark.fault(number=17)
 @pytest.mark.parametrize("duration", ["0", '"00:00:00"', "null", "-5", '"-00:05:00"', '"40.00:00:00"'])
-def test_a_length_that_says_nothing_leaves_it_to_the_spacing(
+def test_without_a_usable_duration_the_spacing_determines_the_length(
     opened: Opened, server: ProviderServer, duration: str
 ) -> None:
     server.standing_reply = Reply(
@@ -112,14 +112,14 @@ def test_a_length_that_says_nothing_leaves_it_to_the_spacing(
 
 
 @pytest.mark.fault(number=17)
-def test_a_length_in_neither_form_is_named(opened: Opened, server: ProviderServer) -> None:
+def test_a_duration_in_neither_form_is_named(opened: Opened, server: ProviderServer) -> None:
     server.standing_reply = Reply(body=b'[{"time": "2026-11-24T11:00:00Z", "rating": 70, "duration": "PT1H"}]')
     with pytest.raises(InvalidResponse, match=r"\[0\]: duration is 'PT1H'"):
         opened("carbon-aware-sdk").latest()
 
 
 @pytest.mark.fault(number=17)
-def test_a_rating_of_zero_is_a_missing_value_and_no_measured_zero(opened: Opened, server: ProviderServer) -> None:
+def test_a_rating_of_zero_is_a_missing_value(opened: Opened, server: ProviderServer) -> None:
     server.standing_reply = Reply(
         body=b"""[{"time": "2026-11-24T10:00:00Z", "rating": 70, "duration": "01:00:00"},
                   {"time": "2026-11-24T11:00:00Z", "rating": 0, "duration": "01:00:00"},

@@ -6,10 +6,10 @@ import pytest
 
 from greencore.carbon import NoReading, Source, UnknownZone
 from greencore.carbon.errors import InvalidResponse
+from greencore.clock import HOUR
 from tests.carbon_provider_server import ManualClock, ProviderServer, Reply, Row, rows
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
-HOUR = timedelta(hours=1)
 Opened = Callable[..., Source]
 
 
@@ -21,7 +21,7 @@ def hourly(server: ProviderServer) -> None:
 
 
 @pytest.mark.parametrize("version", ["v3", "v4"])
-def test_both_versions_answer_alike(opened: Opened, server: ProviderServer, version: str) -> None:
+def test_both_versions_give_the_same_readings(opened: Opened, server: ProviderServer, version: str) -> None:
     source = opened("electricity-maps", version=version)
     reading = source.latest()
     assert (reading.start, reading.end, reading.gco2e_per_kwh) == (NOON, NOON + HOUR, 112)
@@ -36,12 +36,14 @@ def test_both_versions_answer_alike(opened: Opened, server: ProviderServer, vers
 
 
 @pytest.mark.parametrize(("hours", "horizon"), [(2, "6"), (6, "6"), (7, "24"), (24.5, "48"), (72, "72"), (500, "72")])
-def test_the_horizon_is_one_that_is_offered(opened: Opened, server: ProviderServer, hours: float, horizon: str) -> None:
+def test_the_horizon_is_one_that_the_provider_offers(
+    opened: Opened, server: ProviderServer, hours: float, horizon: str
+) -> None:
     opened("electricity-maps").forecast(hours)
     assert server.log[0].parameters["horizonHours"] == horizon
 
 
-def test_a_longer_forecast_serves_for_a_shorter_one_and_not_the_other_way_round(
+def test_a_cached_forecast_serves_a_shorter_request_and_not_a_longer_one(
     opened: Opened, server: ProviderServer
 ) -> None:
     source = opened("electricity-maps")
@@ -52,20 +54,20 @@ def test_a_longer_forecast_serves_for_a_shorter_one_and_not_the_other_way_round(
     assert len(server.log) == 2
 
 
-def test_without_a_zone_of_its_own_it_is_asked_for_the_zone_itself(opened: Opened, server: ProviderServer) -> None:
+def test_the_option_zone_names_the_requested_zone(opened: Opened, server: ProviderServer) -> None:
     server.zones.add("Z")
     source = opened("electricity-maps", zone="Z")
     source.latest()
     assert server.log[0].parameters["zone"] == "Z"
 
 
-def test_the_callers_own_zone_is_not_taken_for_the_one_asked_for(opened: Opened, server: ProviderServer) -> None:
+def test_a_response_for_another_zone_is_refused(opened: Opened, server: ProviderServer) -> None:
     server.edit = lambda path, answer: answer | {"zone": "FR"}
     with pytest.raises(UnknownZone, match="electricity-maps was asked for 'DE', but answered 'FR'"):
         opened("electricity-maps").latest()
 
 
-def test_direct_emission_factors_are_asked_for_and_checked(opened: Opened, server: ProviderServer) -> None:
+def test_direct_emission_factors_are_requested_and_checked(opened: Opened, server: ProviderServer) -> None:
     source = opened("electricity-maps", emission_factors="direct")
     assert source.latest().emission_factors == "direct"
     assert server.log[0].parameters["emissionFactorType"] == "direct"
@@ -77,7 +79,7 @@ def test_direct_emission_factors_are_asked_for_and_checked(opened: Opened, serve
         source.history(NOON - HOUR, NOON)
 
 
-def test_what_is_not_said_to_be_measured_is_estimated(opened: Opened, server: ProviderServer) -> None:
+def test_a_value_without_the_flag_is_estimated(opened: Opened, server: ProviderServer) -> None:
     def edited(path: str, answer: Any) -> Any:
         del answer["isEstimated"]
         return answer
@@ -99,7 +101,7 @@ def test_no_data_is_no_reading(opened: Opened, server: ProviderServer, reply: Re
         opened("electricity-maps").latest()
 
 
-def test_granularity_tells_how_long_a_reading_lasts(opened: Opened, server: ProviderServer, clock: ManualClock) -> None:
+def test_the_granularity_is_the_length_of_a_reading(opened: Opened, server: ProviderServer, clock: ManualClock) -> None:
     server.rows = [Row(NOON, NOON + HOUR, 90.0, 90.0)]
     server.edit = lambda path, answer: answer | granularity
     granularity: dict[str, str] = {}

@@ -13,7 +13,7 @@ QUARTER = timedelta(minutes=15)
 Opened = Callable[..., Source]
 
 
-def test_measured_goes_before_forecast_value_by_value(opened: Opened, server: ProviderServer) -> None:
+def test_a_measured_value_has_precedence_over_a_forecast(opened: Opened, server: ProviderServer) -> None:
     given = [(491.5, None), (497.4, 480.0), (None, 505.0), (None, None), (None, 508.0), (0.0, 7.0)]
     server.rows = [
         Row(NOON + index * QUARTER, NOON + (index + 1) * QUARTER, forecast, actual)
@@ -41,7 +41,7 @@ def test_a_missing_column_is_all_null_and_an_uneven_one_is_named(opened: Opened,
 
 
 @pytest.mark.parametrize("seconds", ['"noon"', "null", "1e30", "true"])
-def test_a_time_that_is_none_is_named(opened: Opened, server: ProviderServer, seconds: str) -> None:
+def test_an_invalid_time_is_named(opened: Opened, server: ProviderServer, seconds: str) -> None:
     server.standing_reply = Reply(body=f'{{"unix_seconds": [{seconds}], "co2eq": [300]}}'.encode())
     with pytest.raises(InvalidResponse, match=r"unix_seconds\[0\] is .*: expected seconds since 1970"):
         opened("energy-charts").latest()

@@ -1,4 +1,4 @@
-"""What each provider's source does when the provider fails, refuses or is not there."""
+"""Behaviour of each source when its provider fails, refuses or is unreachable."""
 
 import threading
 import time
@@ -21,7 +21,7 @@ each_provider = pytest.mark.parametrize("provider", tuple(KNOWN_ZONES))
 
 IMPATIENT = HttpLimits(read_seconds=0.1, uniform=lambda low, high: low)
 HTML = Reply(body=b"<html><body>Welcome to the hotel</body></html>", headers={"content-type": "text/html"})
-PASSING = {
+TRANSIENT = {
     "500": Reply(status=500, body=b"oops"),
     "502 in HTML": Reply(status=502, body=b"<html>bad gateway</html>"),
     "HTML instead of JSON": HTML,
@@ -33,17 +33,15 @@ PASSING = {
 
 
 @each_provider
-@pytest.mark.parametrize("reply", PASSING.values(), ids=PASSING.keys())
-def test_a_passing_fault_is_got_over_by_trying_again(
-    opened: Opened, server: ProviderServer, provider: str, reply: Reply
-) -> None:
+@pytest.mark.parametrize("reply", TRANSIENT.values(), ids=TRANSIENT.keys())
+def test_a_transient_fault_is_retried(opened: Opened, server: ProviderServer, provider: str, reply: Reply) -> None:
     server.replies.extend([reply, reply])
     assert opened(provider).latest().start == NOON
 
 
 @each_provider
-@pytest.mark.parametrize("reply", PASSING.values(), ids=PASSING.keys())
-def test_a_lasting_fault_is_an_error_after_three_tries(
+@pytest.mark.parametrize("reply", TRANSIENT.values(), ids=TRANSIENT.keys())
+def test_a_permanent_fault_is_an_error_after_three_tries(
     opened: Opened, server: ProviderServer, provider: str, reply: Reply
 ) -> None:
     server.standing_reply = reply
@@ -53,7 +51,7 @@ def test_a_lasting_fault_is_an_error_after_three_tries(
 
 
 @each_provider
-def test_an_answer_that_does_not_come_is_not_waited_for(opened: Opened, server: ProviderServer, provider: str) -> None:
+def test_a_missing_response_times_out(opened: Opened, server: ProviderServer, provider: str) -> None:
     server.replies.extend([Reply(seconds=0.25)] * 3)
     source = opened(provider, limits=IMPATIENT)
     with pytest.raises(SourceUnavailable, match=rf"{provider} at 127.0.0.1:\d+: timed out while answering"):
@@ -61,11 +59,11 @@ def test_an_answer_that_does_not_come_is_not_waited_for(opened: Opened, server: 
     assert len(server.log) == 3
 
 
-def test_errors_say_what_happened(opened: Opened, server: ProviderServer) -> None:
+def test_errors_describe_the_fault(opened: Opened, server: ProviderServer) -> None:
     for reply, message in (
-        (PASSING["500"], r"uk at 127.0.0.1:\d+ answered 500"),
-        (HTML, "uk answered 46 bytes of 'text/html' that are no whole JSON"),
-        (PASSING["JSON cut short on its way"], "the connection failed"),
+        (TRANSIENT["500"], r"uk at 127.0.0.1:\d+ answered 500"),
+        (HTML, "uk answered 46 bytes of 'text/html' that are not complete JSON"),
+        (TRANSIENT["JSON cut short on its way"], "the connection failed"),
     ):
         server.standing_reply = reply
         with pytest.raises(CarbonError, match=message):
@@ -73,12 +71,12 @@ def test_errors_say_what_happened(opened: Opened, server: ProviderServer) -> Non
 
 
 @each_provider
-def test_without_a_server_it_is_unavailable_and_afterwards_it_is_back(
+def test_a_source_recovers_after_a_day_without_a_server(
     opened: Opened, server: ProviderServer, clock: ManualClock, provider: str
 ) -> None:
     source = opened(provider)
     server.stop()
-    # A day without a network, asked every ten minutes.
+    # A day without a network, with a request every ten minutes.
     for _ in range(24 * 6):
         with pytest.raises(SourceUnavailable):
             source.latest()
@@ -91,20 +89,20 @@ def test_without_a_server_it_is_unavailable_and_afterwards_it_is_back(
 
 @each_provider
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_refusal_leaves_the_question_alone_for_a_quarter_of_an_hour(
+def test_a_refusal_pauses_requests_of_its_kind_for_15_minutes(
     opened: Opened, server: ProviderServer, clock: ManualClock, provider: str, status: int
 ) -> None:
     source = opened(provider)
     server.standing_reply = Reply(status=status, body=b'{"error": "no such key"}')
     with pytest.raises(
-        AccessDenied, match=f"answered {status}: .*no such key.*asked again at 2026-11-24T12:25"
+        AccessDenied, match=f"answered {status}: .*no such key.*next request at 2026-11-24T12:25"
     ) as raised:
         source.latest()
     assert raised.value.retry_at == NOW + 15 * MINUTE
     asked = len(server.log)
     server.standing_reply = None
     clock.advance(minutes=14)
-    with pytest.raises(SourceUnavailable, match=r"no such key.*asked again at 2026-11-24T12:25") as waiting:
+    with pytest.raises(SourceUnavailable, match=r"no such key.*next request at 2026-11-24T12:25") as waiting:
         source.latest()
     assert waiting.value.retry_at == NOW + 15 * MINUTE
     assert len(server.log) == asked
@@ -113,7 +111,7 @@ def test_a_refusal_leaves_the_question_alone_for_a_quarter_of_an_hour(
 
 
 @each_provider
-def test_a_refused_question_does_not_keep_another_from_being_asked(
+def test_a_refusal_does_not_pause_requests_of_another_kind(
     opened: Opened, server: ProviderServer, provider: str
 ) -> None:
     source = opened(provider)
@@ -126,12 +124,12 @@ def test_a_refused_question_does_not_keep_another_from_being_asked(
 
 
 @each_provider
-def test_too_many_requests_are_not_tried_again_before_the_time_that_was_given(
+def test_a_rate_limit_pauses_requests_until_its_retry_after(
     opened: Opened, server: ProviderServer, clock: ManualClock, provider: str
 ) -> None:
     source = opened(provider)
     server.standing_reply = Reply(status=429, body=b"{}", headers={"retry-after": "300"})
-    with pytest.raises(SourceUnavailable, match=r"answered 429.*asked again at 2026-11-24T12:15:00") as raised:
+    with pytest.raises(SourceUnavailable, match=r"answered 429.*next request at 2026-11-24T12:15:00") as raised:
         source.latest()
     assert raised.value.retry_at == NOW + 5 * MINUTE
     assert len(server.log) == 1
@@ -149,7 +147,7 @@ def test_too_many_requests_are_not_tried_again_before_the_time_that_was_given(
     ("headers", "minutes"),
     [
         ({"retry-after": "Tue, 24 Nov 2026 12:30:00 GMT", "date": "Tue, 24 Nov 2026 12:10:00 GMT"}, 20),
-        # By a server's clock that is a day ahead.
+        # The server's clock is a day ahead.
         ({"retry-after": "Wed, 25 Nov 2026 12:30:00 GMT", "date": "Wed, 25 Nov 2026 12:10:00 GMT"}, 20),
         ({"retry-after": "99999999"}, 24 * 60),
         ({"retry-after": "soon"}, 1),
@@ -160,7 +158,7 @@ def test_too_many_requests_are_not_tried_again_before_the_time_that_was_given(
         ({}, 1),
     ],
 )
-def test_retry_after_is_read_in_each_of_its_forms(
+def test_retry_after_is_parsed_in_each_of_its_forms(
     opened: Opened, server: ProviderServer, headers: dict[str, str], minutes: float
 ) -> None:
     server.standing_reply = Reply(status=429, body=b"{}", headers=headers)
@@ -169,7 +167,7 @@ def test_retry_after_is_read_in_each_of_its_forms(
     assert raised.value.retry_at == NOW + minutes * MINUTE
 
 
-def test_unavailable_for_a_stated_time_is_taken_at_its_word(opened: Opened, server: ProviderServer) -> None:
+def test_a_503_with_retry_after_pauses_requests(opened: Opened, server: ProviderServer) -> None:
     server.standing_reply = Reply(status=503, body=b"maintenance", headers={"retry-after": "600"})
     with pytest.raises(SourceUnavailable, match="answered 503: maintenance") as raised:
         opened("uk").latest()
@@ -177,7 +175,7 @@ def test_unavailable_for_a_stated_time_is_taken_at_its_word(opened: Opened, serv
     assert len(server.log) == 1
 
 
-def test_without_a_time_too_many_requests_double_the_pause_up_to_an_hour(
+def test_rate_limits_without_retry_after_double_the_pause_up_to_an_hour(
     opened: Opened, server: ProviderServer, clock: ManualClock
 ) -> None:
     source = opened("uk")
@@ -222,18 +220,18 @@ def test_five_failures_in_a_row_open_the_breaker_and_each_further_one_for_longer
     assert raised.value.retry_at is None
 
 
-def test_an_answer_that_cannot_be_read_counts_as_a_failure(opened: Opened, server: ProviderServer) -> None:
+def test_an_invalid_response_counts_as_a_failure(opened: Opened, server: ProviderServer) -> None:
     source = opened("uk")
     server.standing_reply = Reply(body=b"{}")
     for _ in range(5):
         with pytest.raises(InvalidResponse):
             source.latest()
-    with pytest.raises(SourceUnavailable, match=r"uk has no 'data'.*asked again at 2026-11-24T12:11:00"):
+    with pytest.raises(SourceUnavailable, match=r"uk has no 'data'.*next request at 2026-11-24T12:11:00"):
         source.latest()
     assert len(server.log) == 5
 
 
-def test_a_clock_that_is_turned_back_does_not_keep_the_breaker_open(
+def test_a_clock_that_is_set_back_does_not_keep_the_breaker_open(
     opened: Opened, server: ProviderServer, clock: ManualClock
 ) -> None:
     source = opened("uk")
@@ -245,9 +243,7 @@ def test_a_clock_that_is_turned_back_does_not_keep_the_breaker_open(
 
 
 @each_provider
-def test_callers_at_once_share_one_request_and_its_answer(
-    opened: Opened, server: ProviderServer, provider: str
-) -> None:
+def test_concurrent_callers_share_one_request(opened: Opened, server: ProviderServer, provider: str) -> None:
     server.standing_reply = Reply(seconds=0.2)
     source = opened(provider)
     found: list[datetime] = []
@@ -261,7 +257,7 @@ def test_callers_at_once_share_one_request_and_its_answer(
     assert len([path for path in server.paths if path != "/login"]) == 1
 
 
-def test_callers_at_once_share_a_failure(opened: Opened, server: ProviderServer) -> None:
+def test_concurrent_callers_share_a_failure(opened: Opened, server: ProviderServer) -> None:
     server.standing_reply = Reply(seconds=0.3, status=400, body=b"{}")
     source = opened("uk")
     failures: list[str] = []
@@ -284,9 +280,7 @@ def test_callers_at_once_share_a_failure(opened: Opened, server: ProviderServer)
     assert len(server.log) == 2
 
 
-def test_a_failure_does_not_spoil_what_is_already_known(
-    opened: Opened, server: ProviderServer, clock: ManualClock
-) -> None:
+def test_a_failure_keeps_the_cached_readings(opened: Opened, server: ProviderServer, clock: ManualClock) -> None:
     source = opened("uk")
     reading, series = source.latest(), source.forecast(24)
     server.stop()
@@ -296,7 +290,7 @@ def test_a_failure_does_not_spoil_what_is_already_known(
     assert source.forecast(24) == series
 
 
-def test_all_tries_together_are_bounded_in_time(opened: Opened, server: ProviderServer) -> None:
+def test_the_total_time_of_all_tries_is_bounded(opened: Opened, server: ProviderServer) -> None:
     server.standing_reply = Reply(seconds=5)
     began = time.monotonic()
     with pytest.raises(SourceUnavailable, match="timed out"):

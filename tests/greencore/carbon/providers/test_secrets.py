@@ -1,4 +1,4 @@
-"""No key is ever seen where somebody might read it."""
+"""Keys are never exposed in logs, errors, addresses or representations."""
 
 import base64
 import logging
@@ -9,7 +9,7 @@ import pytest
 
 from greencore.carbon import CarbonError, InvalidSpec, Source, open_source
 from greencore.carbon.http.client import HttpLimits
-from greencore.carbon.http.credentials import Credentials
+from greencore.carbon.options import Credentials
 from tests.carbon_provider_server import ManualClock, ProviderServer, Reply
 
 Opened = Callable[..., Source]
@@ -55,7 +55,7 @@ def test_no_key_is_in_a_log_line_an_error_an_address_or_a_representation(
         assert not [line for line in seen if secret in line]
 
 
-def test_a_key_that_no_header_may_hold_is_refused_without_being_shown(server: ProviderServer) -> None:
+def test_a_key_that_is_not_valid_in_a_header_is_refused_without_being_shown(server: ProviderServer) -> None:
     for wrong in ("sec\nret", "sec\u00e9ret", "sec\x00ret"):
         with pytest.raises(InvalidSpec, match="the key electricity_maps_token holds a character") as raised:
             open_source(server.spec("electricity-maps"), "DE", credentials=Credentials(electricity_maps_token=wrong))
@@ -82,7 +82,7 @@ def test_white_space_around_a_key_is_dropped(server: ProviderServer, clock: Manu
         "http://[hunter2",
     ],
 )
-def test_an_address_that_may_carry_a_key_is_refused_without_being_shown(url: str) -> None:
+def test_an_address_that_may_contain_a_key_is_refused_without_being_shown(url: str) -> None:
     spec = f"uk?url={url.replace('#', '%23').replace('?', '%3F')}"
     with pytest.raises(InvalidSpec, match="the option 'url' of uk") as raised:
         open_source(spec, "GB")

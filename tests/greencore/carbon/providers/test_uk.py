@@ -14,7 +14,7 @@ Opened = Callable[..., Source]
 
 @pytest.mark.parametrize("shape", ["usual", "list", "object", "regions"])
 @pytest.mark.parametrize("place", [{"region": "13"}, {"postcode": "RG10"}])
-def test_regional_answers_are_read_in_each_of_their_shapes(
+def test_regional_responses_are_parsed_in_each_of_their_shapes(
     opened: Opened,
     server: ProviderServer,
     shape: Literal["usual", "list", "object", "regions"],
@@ -52,19 +52,19 @@ def test_the_paths_name_the_region_or_the_postcode(opened: Opened, server: Provi
     ]
 
 
-def test_a_nation_is_asked_for_by_its_number(opened: Opened, server: ProviderServer) -> None:
+def test_a_nation_is_requested_by_its_region_id(opened: Opened, server: ProviderServer) -> None:
     server.zones.add("16")
     opened("uk", region="Scotland").latest()
     assert server.paths == ["/regional/regionid/16"]
 
 
-def test_another_region_than_the_one_asked_for_is_not_taken(opened: Opened, server: ProviderServer) -> None:
+def test_a_response_for_another_region_is_refused(opened: Opened, server: ProviderServer) -> None:
     server.edit = lambda path, answer: {"data": [answer["data"][0] | {"regionid": 5}]}
     with pytest.raises(UnknownZone, match="uk was asked for region 13, but answered 5"):
         opened("uk", region="13").latest()
 
 
-def test_the_measured_value_goes_before_the_forecast_one(opened: Opened, server: ProviderServer) -> None:
+def test_a_measured_value_has_precedence_over_a_forecast(opened: Opened, server: ProviderServer) -> None:
     def edited(path: str, answer: Any) -> Any:
         answer["data"][0]["intensity"] = {"forecast": 266, "index": "moderate", **given}
         return answer
@@ -94,7 +94,7 @@ def test_the_measured_value_goes_before_the_forecast_one(opened: Opened, server:
         (b"[]", r"uk is a list of 0: expected an object"),
     ],
 )
-def test_an_answer_that_is_not_as_expected_names_the_field(
+def test_an_unexpected_response_names_the_field(
     opened: Opened, server: ProviderServer, answer: bytes, message: str
 ) -> None:
     server.standing_reply = Reply(body=answer)
@@ -109,7 +109,7 @@ def test_a_refusal_that_is_not_about_the_place_is_quoted(opened: Opened, server:
         opened("uk").latest()
 
 
-def test_history_leaves_out_what_has_not_begun(opened: Opened, server: ProviderServer) -> None:
+def test_history_excludes_readings_that_have_not_begun(opened: Opened, server: ProviderServer) -> None:
     five = timedelta(minutes=5)
     server.rows = rows(NOON, hours=1, measured_until=NOON, value=lambda time: 90.0, step=five)
     series = opened("uk").history(NOON, NOON + timedelta(hours=1))

@@ -11,7 +11,7 @@ NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 Opened = Callable[..., Source]
 
 
-def test_pounds_a_megawatt_hour_become_grams_a_kilowatt_hour(opened: Opened, server: ProviderServer) -> None:
+def test_pounds_per_mwh_become_grams_per_kwh(opened: Opened, server: ProviderServer) -> None:
     five = timedelta(minutes=5)
     server.rows = [Row(NOON + 2 * five, NOON + 3 * five, 1.0)]
     server.edit = lambda path, answer: (
@@ -23,7 +23,7 @@ def test_pounds_a_megawatt_hour_become_grams_a_kilowatt_hour(opened: Opened, ser
     assert reading.signal == "marginal"
 
 
-def test_one_login_serves_for_many_questions(opened: Opened, server: ProviderServer) -> None:
+def test_one_login_serves_many_requests(opened: Opened, server: ProviderServer) -> None:
     source = opened("watttime")
     source.latest()
     source.forecast(5)
@@ -33,7 +33,7 @@ def test_one_login_serves_for_many_questions(opened: Opened, server: ProviderSer
     assert {request.parameters["signal_type"] for request in server.log[1:]} == {"co2_moer"}
 
 
-def test_a_token_that_has_run_out_is_renewed_once(opened: Opened, server: ProviderServer, clock: ManualClock) -> None:
+def test_an_expired_token_is_renewed_once(opened: Opened, server: ProviderServer, clock: ManualClock) -> None:
     source = opened("watttime")
     source.latest()
     server.expire_bearers()
@@ -72,19 +72,19 @@ def test_a_refused_login_is_a_refusal(opened: Opened, server: ProviderServer) ->
 
 
 @pytest.mark.parametrize("token", [None, 5, "", "two\nlines"])
-def test_a_login_that_gives_no_token_names_the_field(opened: Opened, server: ProviderServer, token: object) -> None:
+def test_a_login_without_a_token_names_the_field(opened: Opened, server: ProviderServer, token: object) -> None:
     server.edit = lambda path, answer: {"token": token}
     with pytest.raises(InvalidResponse, match="watttime: token is"):
         opened("watttime").latest()
 
 
-def test_a_percentile_is_not_taken_for_an_intensity(opened: Opened, server: ProviderServer) -> None:
+def test_a_percentile_is_refused(opened: Opened, server: ProviderServer) -> None:
     server.units = "percentile"
     with pytest.raises(InvalidResponse, match=r"meta.units is 'percentile': expected 'lbs_co2_per_mwh'"):
         opened("watttime").latest()
 
 
-def test_another_region_than_the_one_asked_for_is_not_taken(opened: Opened, server: ProviderServer) -> None:
+def test_a_response_for_another_region_is_refused(opened: Opened, server: ProviderServer) -> None:
     server.edit = lambda path, answer: (
         answer if path == "/login" else answer | {"meta": answer["meta"] | {"region": "MISO"}}
     )
@@ -92,11 +92,11 @@ def test_another_region_than_the_one_asked_for_is_not_taken(opened: Opened, serv
         opened("watttime").latest()
 
 
-def test_no_more_than_72_hours_are_asked_for(opened: Opened, server: ProviderServer) -> None:
+def test_at_most_72_hours_are_requested(opened: Opened, server: ProviderServer) -> None:
     source = opened("watttime")
     for hours in (2.5, 71.2, 1000):
         source.forecast(hours)
-    # The last one is served by the second: 72 hours are all there is.
+    # The last is served by the second, of 72 hours.
     assert [request.parameters["horizon_hours"] for request in server.log[1:]] == ["3", "72"]
 
 
