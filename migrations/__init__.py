@@ -1,1 +1,1 @@
-"""The database's schema over time, and the functions that bring a database to it."""
+"""Database migrations, and the functions that apply them."""

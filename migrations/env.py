@@ -1,4 +1,4 @@
-"""What Alembic runs for every command; `migrations.upgrade` hands it an open connection."""
+"""Alembic environment: runs for every command, on the connection that `migrations.upgrade` passes."""
 
 from alembic import context
 

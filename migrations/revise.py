@@ -1,4 +1,4 @@
-"""`python -m migrations.revise "why"` writes the migration that a change of `store.tables` calls for."""
+"""Command `python -m migrations.revise "why"`: write the migration for a change of `store.tables`."""
 
 import sys
 

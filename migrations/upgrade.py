@@ -1,4 +1,4 @@
-"""Brings a database to the schema that this version of GreenTune expects, and says where it stands."""
+"""Upgrades and downgrades a database schema, reports its revision, and writes new migrations."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,47 +14,43 @@ from sqlalchemy import Connection, text
 from store.database import Database
 from store.pooling import require_sessions
 
-# Any number will do, as long as every process that migrates takes the same one.
+# An arbitrary number, the same for every process that migrates.
 ADVISORY_LOCK_ID = 0x67726565
 
 
 def upgrade(database_url: str, revision: str = "head") -> None:
-    """Apply every migration up to `revision`; does nothing where the database is there already.
+    """Apply every migration up to `revision`; do nothing where the database has it already.
 
-    Several processes may call it at once: they take turns. Raises `sqlalchemy.exc.OperationalError` where
-    the database cannot be reached, and `store.pooling.TransactionPooling` where it is reached without a session.
+    Safe to call from several processes at once: an advisory lock serialises them. Raises
+    `sqlalchemy.exc.OperationalError` for an unreachable database, and `store.pooling.TransactionPooling`.
     """
     with _lock_migrations(database_url) as config:
         command.upgrade(config, revision)
 
 
 def downgrade(database_url: str, revision: str) -> None:
-    """Undo migrations down to `revision`; "base" leaves an empty database."""
+    """Revert migrations down to `revision`; "base" leaves an empty database."""
     with _lock_migrations(database_url) as config:
         command.downgrade(config, revision)
 
 
 def revise(database_url: str, message: str) -> None:
-    """Write the migration that takes an upgraded database to the tables as the code has them now."""
+    """Write the migration from an upgraded database to the tables in the code."""
     with _lock_migrations(database_url) as config:
-        command.revision(config, message, autogenerate=True, rev_id=f"{_newest_number() + 1:04d}")
+        command.revision(config, message, autogenerate=True, rev_id=f"{int(expected_revision()) + 1:04d}")
 
 
 @cache
 def expected_revision() -> str:
-    """The revision that this version of GreenTune works with."""
+    """Return the revision that this version of GreenTune requires."""
     head = ScriptDirectory.from_config(_config()).get_current_head()
     assert head is not None, "there is at least one migration"
     return head
 
 
 def current_revision(connection: Connection) -> str | None:
-    """The revision that a database stands at; None where it was never migrated."""
+    """Return the revision of a database; None where it was never migrated."""
     return MigrationContext.configure(connection).get_current_revision()
-
-
-def _newest_number() -> int:
-    return int(expected_revision())
 
 
 def _config() -> Config:
@@ -71,12 +67,12 @@ def _lock_migrations(database_url: str) -> Iterator[Config]:
     try:
         require_sessions(database.url)
         with database.engine.connect() as connection:
-            # Held by the session, not by a transaction: each migration commits its own.
+            # A session-level lock: each migration commits its own transaction.
             connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK_ID})
             connection.commit()
             config = _config()
             config.attributes["connection"] = connection
             yield config
     finally:
-        # Closing the connection gives the lock back, after an error too.
+        # Closing the connection releases the lock, after an error too.
         database.dispose()

@@ -1,1 +1,1 @@
-"""What every process needs before its own work: settings, logs, traces, ids, files and the message broker."""
+"""Process infrastructure: settings, logs, traces, ids, private files and the message broker."""

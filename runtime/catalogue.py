@@ -1,4 +1,4 @@
-"""The operator's catalogue: the only way to a model. Read from TOML; needs neither torch nor a database."""
+"""Reads the operator's model catalogue from TOML: the only models that jobs may name."""
 
 import tomllib
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class CatalogueError(ValueError):
-    """The catalogue file cannot be used; the message names the file and the entry."""
+    """The catalogue file is unreadable or invalid; the message names the file and the entry."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class CatalogueEntry:
 
 
 def read_catalogue(path: Path | None = None) -> dict[str, CatalogueEntry]:
-    """Entries by name, from `path` or, where it is None, the list that ships with GreenTune.
+    """Return the entries by name, from `path` or, where it is None, the built-in catalogue.
 
-    Relative folders are taken from the file's own folder. Raises `CatalogueError`.
+    A relative `source` is relative to the file's folder. Raises `CatalogueError`.
     """
     where = str(path) if path else "the built-in catalogue"
     try:
@@ -37,7 +37,7 @@ def read_catalogue(path: Path | None = None) -> dict[str, CatalogueEntry]:
     for name, table in tables.items():
         unknown = set(table) - {"source", "licence", "description"} if isinstance(table, dict) else {name}
         if unknown or not {"source", "licence"} <= set(table):
-            raise CatalogueError(f"{where}: [{name}] takes source, licence and, if you like, description")
+            raise CatalogueError(f"{where}: [{name}]: expected source, licence and optionally description")
         source = table["source"]
         if path and not source.startswith(("package:", "hub:")):
             source = str(path.parent / source)

@@ -1,4 +1,4 @@
-"""Log lines as events with fields, for every process alike, and without secrets."""
+"""Configures structured logs for every process: events with fields, secrets redacted."""
 
 import logging
 import sys
@@ -10,7 +10,7 @@ import structlog
 from runtime.redaction import Redaction
 from runtime.settings import Settings
 
-# They bring handlers of their own, which know no redaction.
+# Libraries that install their own handlers, which would bypass redaction.
 PROPAGATED_LOGGERS = (
     "uvicorn",
     "uvicorn.error",
@@ -21,15 +21,15 @@ PROPAGATED_LOGGERS = (
     "kombu",
     "multiprocessing",
 )
-# Each request of the API has its own event, and each of a carbon provider's client is told where it matters.
+# The API logs an event for each request itself, and carbon provider clients log their failures.
 DISABLED_LOGGERS = ("uvicorn.access",)
 WARNING_LOGGERS = ("httpx", "httpcore", "urllib3")
 
 
 def configure_logs(settings: Settings) -> None:
-    """Send structlog's and the libraries' lines to stderr, for people or as JSON; also what ends a thread or process.
+    """Write structlog's and libraries' log lines, and uncaught exceptions, to stderr, as text or JSON.
 
-    Replaces whatever was configured before, as often as it is called.
+    Replaces the previous configuration at each call.
     """
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -70,7 +70,7 @@ def configure_logs(settings: Settings) -> None:
 
 
 class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes to stderr; of a line that cannot be rendered it tells whose it is, not what is in it."""
+    """Stderr handler that reports a line it cannot render by its logger's name, without its content."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
         fault = sys.exc_info()[0]
@@ -84,7 +84,7 @@ def _renderer(settings: Settings) -> structlog.typing.Processor:
 
 
 def _add_logger(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Name the library that a line is from."""
+    """Add the name of the library that wrote a line."""
     event["logger"] = event["_record"].name
     return event
 

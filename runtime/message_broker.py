@@ -1,4 +1,4 @@
-"""Redis as a message broker: a client for its URL in either spelling, whether it takes writes, and why it does not."""
+"""Connects to Redis, the message broker, probes it for writes, and describes why it refuses them."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from redis.retry import Retry
 TIMEOUT_SECONDS = 3.0
 PROBE_KEY = "greentune:probe"
 PROBE_TTL_SECONDS = 60
-# The first word of an answer of Redis, and what follows from it.
+# Description of each Redis error by its code, the first word of the message.
 REFUSALS = {
     "READONLY": "is read-only, as a replica is",
     "OOM": "has no memory left",
@@ -25,7 +25,7 @@ SOCKET, SOCKET_OF_CELERY = "unix", "redis+socket"
 
 
 def connect_redis(url: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> redis.Redis:
-    """Return a client that tries once and waits for no longer. Raises `ValueError` that names REDIS_URL."""
+    """Return a client that does not retry, with `timeout_seconds`. Raises `ValueError` that names REDIS_URL."""
     try:
         return redis.Redis.from_url(
             _convert_scheme(url, SOCKET_OF_CELERY, SOCKET, {"virtual_host": "db"}),
@@ -34,7 +34,7 @@ def connect_redis(url: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> redi
             retry=Retry(NoBackoff(), 0),
         )
     except ValueError as error:
-        # What else it says quotes a part of the URL, which may be one of the password.
+        # Other messages quote a part of the URL, which may contain the password.
         known = str(error) if str(error).startswith("Redis URL must specify") else "it cannot be read"
         raise ValueError(
             f"REDIS_URL: {known}: expected redis://USER:PASSWORD@HOST:PORT/0, rediss://… or unix:///PATH?db=0, "
@@ -43,17 +43,17 @@ def connect_redis(url: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> redi
 
 
 def celery_url(url: str) -> str:
-    """Return the broker's URL as Celery spells it: it has another scheme for a Unix socket."""
+    """Return the broker's URL for Celery, which has another scheme for a Unix socket."""
     return _convert_scheme(url, SOCKET, SOCKET_OF_CELERY, {"db": "virtual_host"})
 
 
 def probe_write(client: redis.Redis) -> None:
-    """Write a key that expires, as every message is a write. Raises `redis.RedisError`."""
+    """Write an expiring key to check that Redis accepts writes. Raises `redis.RedisError`."""
     client.set(PROBE_KEY, 1, ex=PROBE_TTL_SECONDS)
 
 
 def describe_refusal(error: redis.RedisError) -> str:
-    """Return why Redis cannot be used, without its own words: "is read-only, as a replica is"."""
+    """Return why Redis refuses writes, without quoting its message: "is read-only, as a replica is"."""
     if isinstance(error, redis.AuthenticationError | redis.exceptions.AuthenticationWrongNumberOfArgsError):
         return "refuses the user or the password"
     if isinstance(error, redis.ReadOnlyError):
@@ -70,7 +70,7 @@ def describe_refusal(error: redis.RedisError) -> str:
 
 
 def _convert_scheme(url: str, scheme: str, wanted: str, options: Mapping[str, str]) -> str:
-    """Return a URL of `scheme` as one of the scheme `wanted`, its options renamed; any other one as it is."""
+    """Return a URL of `scheme` with the scheme `wanted` and its options renamed; any other URL unchanged."""
     given, separator, rest = url.partition("://")
     if given != scheme:
         return url

@@ -1,4 +1,4 @@
-"""Keeps the service's files private to its own account: folders have mode 0700, files 0600."""
+"""Restricts the service's files to its own account: folders to mode 0700, files to 0600."""
 
 import os
 import stat
@@ -10,7 +10,7 @@ import structlog
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
 PRIVATE_UMASK = 0o077
-# Rows, models, checkpoints, results and log lines of users, in the data folder.
+# Folders of the data folder with users' rows, models, checkpoints, results and logs.
 PRIVATE_FOLDERS = ("datasets", "jobs", "logs", "models", "removed")
 OF_SERVERS = ("postgres", "valkey")
 FILES_BESIDE = ("secret-key", "secret-key.draft", "service-url", "service-url.draft", "stack.lock")
@@ -19,29 +19,27 @@ log = structlog.get_logger()
 
 
 def set_private_umask() -> None:
-    """Have every file that this process and its children create be private, whatever umask they inherited."""
+    """Set the umask with which this process and its children create private files."""
     os.umask(PRIVATE_UMASK)
 
 
 def make_private_folder(folder: Path) -> None:
-    """Create a folder with mode 0700, with the missing folders above it; an existing one keeps its mode."""
+    """Create a folder and its missing parents with mode 0700; an existing one keeps its mode."""
     if not folder.is_dir():
         make_private_folder(folder.parent)
         folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
 
 
 def open_private(path: str, flags: int) -> int:
-    """Open a file descriptor that creates its file with mode 0600: the `opener` of `open`."""
+    """Open a file descriptor, creating the file with mode 0600; for the `opener` argument of `open`."""
     return os.open(path, flags, FILE_MODE)
 
 
 def restrict_data_folder(data_dir: Path) -> None:
-    """Take permissions away from group and others, of `FILES_BESIDE` and all in `PRIVATE_FOLDERS`, as an earlier
-    version has left them.
+    """Remove permissions of group and others from `FILES_BESIDE` and `PRIVATE_FOLDERS`, which an earlier version left.
 
-    Symbolic links below these folders are not followed. What belongs to another account stays as it is, and is logged.
-    The data folder itself is restricted where it holds nothing else. Below root it stays open to pass through, which
-    the account of the embedded PostgreSQL has to.
+    Symbolic links are not followed. A file of another account is left unchanged and logged. The data folder itself is
+    restricted where it contains nothing else; run by root, it stays traversable for the embedded PostgreSQL's account.
     """
     try:
         if _holds_nothing_else(data_dir):
@@ -49,11 +47,11 @@ def restrict_data_folder(data_dir: Path) -> None:
         _restrict(data_dir / name for name in FILES_BESIDE)
         for folder in (data_dir / name for name in PRIVATE_FOLDERS):
             if folder.is_dir():
-                # The folder comes first: from then on no other account reaches what is below it.
+                # The folder first: other accounts then reach nothing below it.
                 _restrict([folder])
                 for path, folders, files in os.walk(folder):
                     _restrict(Path(path) / name for name in (*folders, *files))
-    except OSError as error:  # a folder that cannot be read is for readiness to tell
+    except OSError as error:  # readiness reports an unreadable folder
         log.warning("files.not_private", path=str(data_dir), error=os.strerror(error.errno or 0))
 
 
@@ -69,6 +67,6 @@ def _restrict(paths: Iterable[Path], *, taken_away: int = PRIVATE_UMASK) -> None
             if mode & taken_away and not path.is_symlink():
                 path.chmod(mode & ~taken_away)
         except FileNotFoundError:
-            continue  # a process beside this one has just removed it
+            continue  # another process has just removed it
         except OSError as error:
             log.warning("files.not_private", path=str(path), error=os.strerror(error.errno or 0))

@@ -1,4 +1,4 @@
-"""Takes secrets out of log lines, wherever in a line they stand."""
+"""Redacts secrets in log lines: in messages, fields and tracebacks."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from structlog.typing import EventDict
 from runtime.settings import Settings
 
 MASK = "[redacted]"
-# A shorter one is part of ordinary words, and would blot them out; in a URL it is found all the same.
+# A shorter secret would also match ordinary words; one in a URL is still found by `PATTERNS`.
 SHORTEST_SECRET = 6
 MAX_DEPTH = 8
 
@@ -26,7 +26,7 @@ PATTERNS = (
     # postgresql://user:password@host, and redis://:password@host
     (re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^\s/:@?#'\"]*):[^\s/@]+@"), rf"\1:{MASK}@"),
     (re.compile(r"(greentune_session=)[^\s;,'\"]+"), rf"\1{MASK}"),
-    # As a header's line, as one of a dictionary, and as a pair of an ASGI scope.
+    # A header line, a dictionary item, and a pair of an ASGI scope.
     (re.compile(r"((?:authorization|cookie)\s*[:=]\s*)(?=\S)[^'\"\r\n]+", re.IGNORECASE), rf"\1{MASK}"),
     (re.compile(r"((?:authorization|cookie)\\*['\"]\s*[:,]\s*b?\\*['\"])[^'\"\\]+", re.IGNORECASE), rf"\1{MASK}"),
     (re.compile(r"\b(bearer\s+)[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE), rf"\1{MASK}"),
@@ -34,10 +34,10 @@ PATTERNS = (
 
 
 class Redaction:
-    """A structlog processor: the last before a line is rendered, so that it sees messages, fields and tracebacks.
+    """Structlog processor that masks secrets; the last before rendering, so that it also sees tracebacks.
 
-    Known are the secrets of the settings and of this process's collector; keys, webhook secrets, credentials in headers
-    and passwords in URLs are told by their form.
+    Secrets of the settings and of the trace collector are matched by value; keys, webhook secrets, credentials in
+    headers and passwords in URLs by their form.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -49,7 +49,7 @@ class Redaction:
         return {name: self._clean_field(name, value) for name, value in event.items()}
 
     def text(self, text: str) -> str:
-        """The text with a mask in place of each secret."""
+        """Return the text with each secret masked."""
         if self._known is not None:
             text = self._known.sub(MASK, text)
         for pattern, masked in PATTERNS:
@@ -70,7 +70,7 @@ class Redaction:
             return {self.text(str(key)): self._clean_field(str(key), item, depth + 1) for key, item in value.items()}
         if depth < MAX_DEPTH and isinstance(value, list | tuple | set | frozenset):
             return [self._clean(item, depth + 1) for item in value]
-        # As a renderer would write it, which sees nothing else of it any more.
+        # The form in which a renderer would write it.
         return self.text(repr(value))
 
 
@@ -81,7 +81,7 @@ def _secrets(settings: Settings) -> Iterator[str]:
             yield value.get_secret_value()
     urls = (settings.database_url, settings.redis_url, settings.otlp_endpoint or "")
     for url in urls:
-        # As written: a password with a character that a URL has no place for is found by no parser.
+        # By pattern: no parser finds a password with a character that is invalid in a URL.
         written = re.search(r"://[^:@/]*:(.+)@", url)
         if written:
             yield written[1]
@@ -95,7 +95,7 @@ def _secrets(settings: Settings) -> Iterator[str]:
 
 
 def _spellings(secret: str) -> Iterator[str]:
-    """A secret as it is, as a URL has it, and as a string within another is written."""
+    """Yield a secret plain, URL-encoded, and escaped as a string within a string."""
     for plain in (secret, unquote(secret)):
         if len(plain) >= SHORTEST_SECRET:
             yield from (plain, quote(plain, safe=""), json.dumps(plain)[1:-1], repr(plain)[1:-1])

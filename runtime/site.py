@@ -1,4 +1,4 @@
-"""The site of a machine: the grid zone in which it stands, and what the building draws for each kWh of the machine."""
+"""The site of a machine: its grid zone and its power usage effectiveness (PUE)."""
 
 import json
 import re
@@ -11,15 +11,15 @@ UNKNOWN_ZONE = "site-unknown"
 """The zone of a training worker whose site is not set. It is reserved: no zone of `GREENTUNE_ZONES` has this name."""
 
 SITE_UNKNOWN = "site unknown"
-"""The source of that zone's intensity: the world's mean."""
+"""Name of the intensity source of that zone, the world's mean."""
 
 LONGEST_ZONE = 64
 ZONE_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_ZONE - 1}}}")
-"""A zone's name is part of its queue's, of URLs and of options that separate names by commas."""
+"""Characters safe in queue names, URLs and comma-separated options, all of which contain zone names."""
 
 
 def check_zone_name(zone: str) -> str:
-    """Return the name of a zone. Raises ValueError for one that cannot be part of a queue's name or a URL."""
+    """Return the name of a zone. Raises ValueError for one that does not match `ZONE_NAME`."""
     if ZONE_NAME.fullmatch(zone) is None:
         given = repr(zone if len(zone) <= LONGEST_ZONE else f"{zone[:LONGEST_ZONE]}…")
         raise ValueError(
@@ -30,7 +30,7 @@ def check_zone_name(zone: str) -> str:
 
 
 class Site(BaseModel):
-    """A zone of `GREENTUNE_ZONES`, and the power usage effectiveness: kWh drawn for each kWh that the machine uses."""
+    """A zone of `GREENTUNE_ZONES`, and the PUE: kWh drawn by the site for each kWh that the machine uses."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -39,19 +39,19 @@ class Site(BaseModel):
 
 
 UNKNOWN_SITE = Site(zone=UNKNOWN_ZONE)
-"""Where a training worker without `GREENTUNE_SITE` stands: its energy is priced at the world's mean."""
+"""The site of a training worker without `GREENTUNE_SITE`: its energy is priced at the world's mean."""
 
 
 SITE_NOT_SET = (
     'GREENTUNE_SITE is not set: training on this machine is priced at the world\'s mean, labelled "site unknown", and '
-    "no job that asks for a zone runs here; set the zone in which it stands"
+    "no job that requests a zone runs here; set the zone of this machine"
 )
 
 
 def read_site(value: object) -> object:
     """Return the site in `value`: the name of a zone, or JSON such as `{"zone": "FR", "pue": 1.2}`.
 
-    What is no text is returned as it is. Raises ValueError that names what is wrong in JSON.
+    A value that is not a string is returned unchanged. Raises ValueError that names each invalid field.
     """
     if not isinstance(value, str):
         return value
@@ -70,7 +70,7 @@ def read_site(value: object) -> object:
 
 
 def explain_missing_worker(served: Collection[str]) -> str:
-    """Say why a job that asks for a zone waits, where live workers serve only the zones `served`."""
+    """Return why a job that requests a zone waits, where live workers serve only the zones `served`."""
     if UNKNOWN_ZONE not in served:
         return ": none is alive"
-    return ": none is alive there, and one whose site is unknown (GREENTUNE_SITE) takes no job that asks for a zone"
+    return ": none is alive there, and a worker without GREENTUNE_SITE takes no job that requests a zone"

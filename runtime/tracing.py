@@ -1,7 +1,7 @@
-"""Traces by OpenTelemetry, where a collector is named; otherwise nothing is recorded, nor imported.
+"""OpenTelemetry traces, recorded and imported only where a collector is configured.
 
-A span's name and attributes hold ids, figures and names of the service's own: no text of a user, and no secret. An
-error is told by its type alone.
+Names and attributes of spans contain ids, figures and the service's own names, never users' texts or secrets. An error
+is recorded by its type alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Kind = Literal["server", "consumer", "internal"]
 Attribute = str | int | float | bool | None
 
-# Where the collector is away, so long is waited for it before a process may end.
+# How long an unreachable collector may delay the end of a process.
 EXPORT_SECONDS = 3.0
 ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
@@ -32,18 +32,18 @@ _tracer: Tracer | None = None
 
 
 class Span:
-    """A span that is open, or, where nothing is recorded, one that takes all and keeps nothing."""
+    """An open span; where nothing is recorded, one that ignores all calls."""
 
     def __init__(self, recorded: OpenTelemetrySpan | None = None) -> None:
         self._recorded = recorded
 
     @property
     def has_events(self) -> bool:
-        """Whether anything was noted in it."""
+        """Whether the span has any event."""
         return bool(getattr(self._recorded, "events", None))
 
     def set(self, **attributes: Attribute) -> None:
-        """Note attributes by their names, in which `__` stands for a dot; those that are None are left out."""
+        """Set attributes; `__` in a name becomes a dot, and a value of None is left out."""
         if self._recorded is not None:
             self._recorded.set_attributes(_named(attributes))
 
@@ -65,7 +65,7 @@ NOOP_SPAN = Span()
 def configure_tracing(settings: Settings, service: str) -> None:
     """Send this process's spans to the collector of the settings, else of OpenTelemetry's own variables, if any.
 
-    `service` is its part: `api`, `scheduler`, `worker`. To be called once a process.
+    `service` is `api`, `scheduler` or `worker`. Call once per process.
     """
     global _provider, _tracer
     if settings.otlp_endpoint is None and not any(os.environ.get(name) for name in ENDPOINT_VARIABLES):
@@ -79,20 +79,20 @@ def configure_tracing(settings: Settings, service: str) -> None:
     exporter = OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_SECONDS)
     _provider = TracerProvider(
         resource=Resource.create({"service.name": f"greentune-{service}", "service.namespace": "greentune"}),
-        shutdown_on_exit=False,  # which would wait for half a minute where the collector is away
+        shutdown_on_exit=False,  # which would wait for half a minute for an unreachable collector
     )
     _provider.add_span_processor(BatchSpanProcessor(exporter))
     _tracer = _provider.get_tracer("greentune")
 
 
 def flush_traces() -> None:
-    """Send what has been recorded; returns within about `EXPORT_SECONDS`, whether the collector takes it or not."""
+    """Send the recorded spans; returns within about `EXPORT_SECONDS`, even if the collector is unreachable."""
     if _provider is not None:
         _provider.force_flush()
 
 
 def stop_tracing() -> None:
-    """Send what has been recorded, and record nothing more."""
+    """Send the recorded spans, and stop recording."""
     global _provider, _tracer
     if _provider is not None:
         _provider.force_flush()
@@ -104,10 +104,10 @@ def stop_tracing() -> None:
 def span(
     name: str, *, kind: Kind = "internal", parent: str | None = None, only_with_events: bool = False, **of: Attribute
 ) -> Iterator[Span]:
-    """Record what the block does, below the span that is open, or below `parent`, a W3C `traceparent`.
+    """Record the block as a child of the open span, or of `parent`, a W3C `traceparent`.
 
-    With `only_with_events`, a block during which nothing was noted by `add_event` leaves no span. `of` are attributes,
-    as in `Span.set`. An exception marks the span by its type, and goes on.
+    With `only_with_events`, a block without any `add_event` is not recorded. `of` are attributes, as in `Span.set`. An
+    exception marks the span as failed by its type, and is raised.
     """
     if _tracer is None:
         yield NOOP_SPAN
@@ -123,13 +123,13 @@ def span(
         opened.fail(type(fault).__name__)
         recorded.end()
         raise
-    # A span that never ends is never sent.
+    # A span that is not ended is not sent.
     if not only_with_events or opened.has_events:
         recorded.end()
 
 
 def add_event(name: str, **of: Attribute) -> None:
-    """Note in the span that is open that something happened."""
+    """Add an event to the open span."""
     if _tracer is not None:
         from opentelemetry.trace import get_current_span
 
@@ -137,7 +137,7 @@ def add_event(name: str, **of: Attribute) -> None:
 
 
 def record_span(name: str, *, seconds: float, **of: Attribute) -> None:
-    """Record something that took so long and is over now, below the span that is open."""
+    """Record a child of the open span that took `seconds` and ends now."""
     if _tracer is not None:
         now = time.time_ns()
         began = now - round(seconds * 1e9)
@@ -145,7 +145,7 @@ def record_span(name: str, *, seconds: float, **of: Attribute) -> None:
 
 
 def traceparent() -> str | None:
-    """The open span as a W3C `traceparent`, for whoever goes on with what began here; None where none is recorded."""
+    """Return the open span as a W3C `traceparent`, to continue the trace elsewhere; None where none is recorded."""
     if _tracer is None:
         return None
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator

@@ -1,4 +1,4 @@
-"""Connections: one engine a process, one session a piece of work."""
+"""Connects to PostgreSQL: engine, sessions, error classification, and the scheduler's wake-up."""
 
 import json
 import math
@@ -12,11 +12,11 @@ from sqlalchemy.orm import Session, sessionmaker
 
 WAKE_CHANNEL = "greentune_wake"
 CONNECT_TIMEOUT_SECONDS = 5
-# A server that is gone without a word is noticed within about half a minute instead of a quarter of an hour.
+# A connection that was lost silently is noticed within about half a minute instead of a quarter of an hour.
 TCP = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
 DRIVERS = ("postgresql", "postgresql+psycopg")
-# Raised by psycopg as faults of the statement, while the server is to blame: it is read-only, it ended a transaction
-# that took too long, or it lets this role write nothing.
+# SQLSTATEs that psycopg raises as statement errors although the server is the cause: read-only, a transaction timeout,
+# or missing write privileges.
 READ_ONLY = "25006"
 SERVER_FAULTS = frozenset({READ_ONLY, "25P03", "25P04", "42501"})
 OUTAGE_REASONS: Mapping[str | None, str] = {
@@ -35,13 +35,13 @@ class Database:
     """A PostgreSQL database; `session()` commits at its end and rolls back on an error."""
 
     def __init__(self, url: str, *, statement_timeout_seconds: float | None = None) -> None:
-        """`url` is `postgresql://…`; raises `ValueError` for what is no URL, or one of another kind of database.
+        """Create the engine for `postgresql://…`; raises `ValueError` for any other URL.
 
-        A statement that takes longer than `statement_timeout_seconds`, waits for locks included, is given up; so is a
-        transaction whose process says nothing for as long: a frozen one must not keep a job's row from the others.
+        `statement_timeout_seconds` limits each statement, waits for locks included, and the idle time in a transaction,
+        so that a frozen process does not keep a job's row locked.
         """
         self.url = _parse_url(url)
-        # Times come back in the zone of the connection, and everything here reckons in UTC.
+        # Times are returned in the connection's time zone.
         settings = ["SET timezone = 'UTC'"]
         if statement_timeout_seconds is not None:
             milliseconds = round(1000 * statement_timeout_seconds)
@@ -53,7 +53,7 @@ class Database:
             self.url,
             pool_pre_ping=True,
             json_serializer=_dump_json,
-            # No error is to carry the values of a row, lease tokens and texts of users among them.
+            # Errors must not contain values of rows, such as lease tokens and users' texts.
             hide_parameters=True,
             connect_args=connection_arguments(self.url),
         )
@@ -69,7 +69,7 @@ class Database:
 
     @contextmanager
     def snapshot(self) -> Iterator[Session]:
-        """A session for reading, whose statements all see the database as it was at the first of them."""
+        """Open a session for reading whose statements all see the database as of the first of them."""
         with self._sessions() as session, session.begin():
             session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
             yield session
@@ -81,15 +81,14 @@ class Database:
 def connection_arguments(url: URL) -> dict[str, Any]:
     """Return psycopg's connection arguments for a SQLAlchemy URL, as SQLAlchemy's own dialect reads it.
 
-    A URL is never rendered for libpq, whose syntax is stricter than SQLAlchemy's. Time limits are added where the URL
-    has none of its own.
+    The URL is not rendered for libpq, whose syntax is stricter. Time limits are added where the URL has none.
     """
     _, arguments = url.get_dialect()().create_connect_args(url)
     return {"connect_timeout": CONNECT_TIMEOUT_SECONDS, **TCP, **arguments}
 
 
 def describe_outage(error: BaseException) -> str:
-    """Return what keeps the database from answering, without the server's own words: "is read-only at present"."""
+    """Return why the database is unavailable, without quoting the server's message: "is read-only at present"."""
     fault = error.orig if isinstance(error, DBAPIError) else error
     return OUTAGE_REASONS.get(getattr(fault, "sqlstate", None), "does not answer")
 
@@ -107,14 +106,14 @@ def _parse_url(text: str) -> URL:
             f"DATABASE_URL: GreenTune keeps its data in PostgreSQL, not {url.drivername}: expected postgresql://…"
         )
     options = url.query.get("options")
-    # SQLAlchemy collects a parameter that is given twice in a tuple, which no driver takes.
+    # SQLAlchemy collects a repeated parameter in a tuple, which drivers do not accept.
     return url if options is None or isinstance(options, str) else url.update_query_dict({"options": " ".join(options)})
 
 
 def _session_settings(statements: str) -> Any:
-    """Return a listener that makes these settings on each new connection.
+    """Return a listener that executes these settings on each new connection.
 
-    By statements rather than by the startup message, whose `options` a connection pooler does not pass on.
+    The startup message is no alternative: a connection pooler does not pass on its `options`.
     """
 
     def prepare_connection(connection: Any, _: object) -> None:
@@ -126,10 +125,10 @@ def _session_settings(statements: str) -> Any:
 
 
 def _as_operational_error(context: ExceptionContext) -> OperationalError | None:
-    """Return what the server alone is to blame for as an `OperationalError`, which is waited for everywhere.
+    """Return a server's fault as an `OperationalError`, which all callers retry.
 
-    A session that takes no writes is given up with all of its pool: it would keep `default_transaction_read_only` as
-    it was when it began, and one of a primary that was demoted never writes again.
+    A read-only session is discarded with its pool: it would keep `default_transaction_read_only` from its start, and a
+    session of a demoted primary never becomes writable.
     """
     raised = context.sqlalchemy_exception
     code = getattr(context.original_exception, "sqlstate", None)
@@ -147,7 +146,7 @@ def _as_operational_error(context: ExceptionContext) -> OperationalError | None:
 
 
 def _dump_json(value: object) -> str:
-    """JSON as PostgreSQL takes it: it knows no NaN, which a loss may be, so that becomes null."""
+    """Return JSON for PostgreSQL, which rejects NaN (a loss may be NaN): it becomes null."""
     return json.dumps(_replace_nonfinite(value), allow_nan=False)
 
 
@@ -162,5 +161,5 @@ def _replace_nonfinite(value: object) -> object:
 
 
 def wake_scheduler(session: Session) -> None:
-    """Tell the scheduler, when this transaction commits, that there is something to do."""
+    """Notify the scheduler, when this transaction commits, that there is work."""
     session.execute(text(f"NOTIFY {WAKE_CHANNEL}"))

@@ -1,7 +1,7 @@
-"""Events as they are written: one connection a process listens, and wakes whoever follows the job.
+"""Streams job events as they are written: one connection per process listens, and wakes the job's followers.
 
-A notification only says that there is something to read: what followers get is read from the table, where the ids of
-one job become visible in their order. So a notification that was lost delays an event and never skips it.
+A notification only triggers a read of the table, in which the events of a job become visible in the order of their ids.
+A lost notification therefore delays an event but never skips it.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from store.tables.jobs import EVENT_CHANNEL
 log = structlog.get_logger()
 
 CHECK_SECONDS = 15.0
-# Between two tries to listen, each of which is followed by a look for new events.
+# Between two attempts to listen, each followed by a check for new events.
 RECONNECT_SECONDS = 1.0
 MAX_BATCH_EVENTS = 200
 READERS = 2
@@ -34,9 +34,9 @@ READERS = 2
 
 @dataclass(frozen=True)
 class EventBatch:
-    """Events of a job in the order of their ids, and where it stood just before they were read.
+    """Events of a job in the order of their ids.
 
-    `ended` is the status of a job that is over, all of whose events have been told with these; None before that.
+    `ended` is the job's final status in the batch that completes its events; None before.
     """
 
     events: Sequence[Event]
@@ -44,17 +44,17 @@ class EventBatch:
 
 
 class _FollowedJob:
-    """What the followers of one job share: the wake-up, the reads under way, the newest event that is known."""
+    """State that the followers of one job share: wake-up, pending reads, newest known event."""
 
     def __init__(self) -> None:
         self.followers = 0
         self.newest = 0
-        self.unread = False  # a read has failed, and nothing but the next check repeats it
+        self.unread = False  # a read has failed; the next check repeats it
         self.woken = asyncio.Event()
         self.reads: dict[int, asyncio.Future[EventBatch | None]] = {}
 
     def wake(self) -> None:
-        """Let every follower read, and none of them be content with a read that began before this."""
+        """Make every follower read again, discarding reads that began before."""
         self.reads.clear()
         self.unread = False
         self.woken.set()
@@ -62,12 +62,12 @@ class _FollowedJob:
 
 
 class EventFeed:
-    """Tells any number of followers in one event loop of the events of their jobs.
+    """Streams events to any number of followers in one event loop.
 
-    While anybody follows, one connection listens. Reading takes a thread and a connection of `database` for an
-    instant, and followers of one job that stand at the same event share it; a follower that waits holds neither.
-    Every quarter of a minute, whenever the listening connection had to be opened again, and every few seconds while it
-    cannot be made, one query over all followed jobs finds what no notification told of.
+    While there are followers, one connection listens. A read uses a thread and a connection of `database` briefly, and
+    is shared by followers of a job that are at the same event; a waiting follower holds neither. One query over all
+    followed jobs finds events without a notification: every `CHECK_SECONDS`, after each reconnection of the listener,
+    and every `RECONNECT_SECONDS` while it cannot connect.
     """
 
     def __init__(self, database: Database) -> None:
@@ -81,7 +81,7 @@ class EventFeed:
 
     @contextmanager
     def subscribe(self, job_id: str) -> Iterator[None]:
-        """Hear of a job's events until this is left; around `stream_batches`."""
+        """Follow a job within this context, which `stream_batches` requires."""
         if not self._jobs:
             self._open()
         followed = self._jobs.setdefault(job_id, _FollowedJob())
@@ -96,14 +96,14 @@ class EventFeed:
                 self._release()
 
     async def stream_batches(self, job_id: str, *, after: int, quiet_seconds: float) -> AsyncIterator[EventBatch]:
-        """Every event of a followed job with an id above `after`, those to come included.
+        """Yield every event of a followed job with an id above `after`, future ones included.
 
-        After `quiet_seconds` without events comes an empty EventBatch. Ends once the job is over and all is told, and
-        when the feed is closed. A database that is away is waited for.
+        Yields an empty EventBatch after `quiet_seconds` without events. Ends when the job has ended and its events are
+        complete, or the feed is closed. Waits while the database is unavailable.
         """
         followed = self._jobs[job_id]
         while not self._closing:
-            woken = followed.woken  # taken before the read: what is written after it wakes again
+            woken = followed.woken  # taken before the read, so that a later write wakes again
             batch = await self._read(followed, job_id, after)
             if batch is not None and (batch.events or batch.ended):
                 if batch.events:
@@ -119,15 +119,15 @@ class EventFeed:
                 yield EventBatch((), None)
 
     def close(self) -> None:
-        """Let every follower come to its end; nobody can follow from here on."""
+        """End every stream; no job can be followed afterwards."""
         self._closing = True
         for followed in self._jobs.values():
             followed.wake()
 
     def _open(self) -> None:
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="event-feed")
-        nobodys = contextvars.Context()  # what is logged of listening belongs to no request
-        self._listener = asyncio.get_running_loop().create_task(self._listen(), context=nobodys)
+        # An empty context: the listener's log lines belong to no request.
+        self._listener = asyncio.get_running_loop().create_task(self._listen(), context=contextvars.Context())
 
     def _release(self) -> None:
         assert self._listener is not None
@@ -151,10 +151,10 @@ class EventFeed:
         return batch
 
     def _load_batch(self, job_id: str, after: int) -> EventBatch | None:
-        """What is to tell now; None where the database does not answer."""
+        """Return the batch of events after `after`; None where the database is unavailable."""
         try:
             with self._database.session() as session:
-                # The status first: the event that ended the job was written with it, and so is among those read next.
+                # The status first: the event that ended the job is committed with it, so the next query reads it.
                 status = session.scalar(select(Job.status).where(Job.id == job_id))
                 query = select(Event).where(Event.job_id == job_id, Event.id > after).order_by(Event.id)
                 events = session.scalars(query.limit(MAX_BATCH_EVENTS)).all()
@@ -165,20 +165,20 @@ class EventFeed:
         return EventBatch(events, status if over else None)
 
     async def _listen(self) -> None:
-        """Wake followers for as long as there are any: by notifications, or by polling while none can be received."""
-        said: str | None = None
+        """Wake followers until cancelled: by notifications, or by polling while none can be received."""
+        logged: str | None = None
         while True:
             try:
                 await self._listen_on_one_connection()
             except (psycopg.Error, SQLAlchemyError) as error:
                 why = str(error).strip()
-                if self._listens or why != said:  # once for a long outage, not once for each try
+                if self._listens or why != logged:  # once per outage, not once per attempt
                     log.warning("events.unheard", error=why, polled_every_s=RECONNECT_SECONDS)
-                self._listens, said = False, why
+                self._listens, logged = False, why
             except Exception:
                 log.exception("events.unheard", polled_every_s=RECONNECT_SECONDS)
             await asyncio.sleep(_add_jitter(RECONNECT_SECONDS))
-            with suppress(SQLAlchemyError):  # the next try to listen says that the database is away
+            with suppress(SQLAlchemyError):  # the next attempt to listen logs the outage
                 await self._check()
 
     async def _listen_on_one_connection(self) -> None:
@@ -194,7 +194,7 @@ class EventFeed:
                         followed.wake()
 
     async def _check(self) -> None:
-        """Wake the followers of every job that has an event which none of them has read."""
+        """Wake the followers of every job that has an unread event."""
         loop = asyncio.get_running_loop()
         for job_id, newest in (await loop.run_in_executor(self._readers, self._newest, list(self._jobs))).items():
             followed = self._jobs.get(job_id)
@@ -213,5 +213,5 @@ class EventFeed:
 
 
 def _add_jitter(seconds: float) -> float:
-    """So that processes which lost the same server do not all come back at once."""
+    """Return a varied delay, so that processes that lost the same server do not reconnect at once."""
     return seconds * random.uniform(0.8, 1.2)  # noqa: S311  (no secret)

@@ -1,4 +1,4 @@
-"""Tells a connection pooler that gives each transaction another session: GreenTune cannot work behind one."""
+"""Detects a connection pooler in transaction or statement mode, behind which GreenTune cannot work."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -10,27 +10,27 @@ from sqlalchemy.exc import OperationalError
 
 from store.database import connection_arguments
 
-# Where several connections of a pool are free, a pooler may happen to give the same one again.
+# A pooler with several free connections may assign the same one again by chance.
 ROUNDS = 5
 ANSWER_SECONDS = 10.0
 
 
 class TransactionPooling(ValueError):
-    """The database is reached through a pooler whose sessions last for one transaction."""
+    """The database is behind a pooler whose sessions last for one transaction."""
 
     def __init__(self) -> None:
         super().__init__(
             "DATABASE_URL leads to a connection pooler in transaction or statement mode, such as PgBouncer with "
-            "pool_mode = transaction. GreenTune needs sessions of its own: for advisory locks, which elect the one "
-            "scheduler that acts, for LISTEN, and for prepared statements. Connect to PostgreSQL itself, or set "
+            "pool_mode = transaction. GreenTune needs dedicated sessions: for advisory locks, which elect the leading "
+            "scheduler, for LISTEN, and for prepared statements. Connect to PostgreSQL itself, or set "
             "pool_mode = session for this database"
         )
 
 
 def require_sessions(url: URL) -> None:
-    """Raise `TransactionPooling` where two connections share a session, or one connection has several.
+    """Raise `TransactionPooling` where two connections share a session, or one connection uses several.
 
-    Raises `sqlalchemy.exc.OperationalError` where the database does not answer. Not to be called in an event loop.
+    Raises `sqlalchemy.exc.OperationalError` where the database does not answer. Do not call in an event loop.
     """
     try:
         shared = asyncio.run(_shares_sessions(connection_arguments(url)))
@@ -41,10 +41,7 @@ def require_sessions(url: URL) -> None:
 
 
 async def _shares_sessions(arguments: dict[str, Any]) -> bool:
-    """Whether a session that no transaction holds is another connection's to use.
-
-    PostgreSQL gives each session a process, and `pg_backend_pid` tells which one answers.
-    """
+    """Return whether connections share sessions, by `pg_backend_pid`: PostgreSQL has one process per session."""
     async with await _connect(arguments) as first, await _connect(arguments) as second:
         own = await _wait_for_answer(_backend_pid(first))
         try:
@@ -54,11 +51,11 @@ async def _shares_sessions(arguments: dict[str, Any]) -> bool:
             ):
                 return True
         except TimeoutError:
-            # It waits for a session, while the first one makes no use of its own: sessions are not shared.
+            # It waits for a session while the first connection's is unused: sessions are not shared.
             return False
-        except psycopg.errors.ProtocolViolation:  # a pooler in statement mode knows no transactions
+        except psycopg.errors.ProtocolViolation:  # a pooler in statement mode rejects transactions
             return True
-        # The second connection holds its session: the first one has to have kept its own, too.
+        # The second connection has a session: the first one must have kept its own.
         for _ in range(ROUNDS):
             if await _wait_for_answer(_backend_pid(first)) != own:
                 return True

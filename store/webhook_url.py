@@ -1,4 +1,4 @@
-"""Where webhooks may go: what a URL may look like, and which addresses may be reached."""
+"""Validates webhook URLs, and the addresses that they may reach."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,14 +12,14 @@ PORTS = {"http": 80, "https": 443}
 LABEL = r"(?!-)[a-z0-9_-]{1,63}(?<!-)"
 NAME = re.compile(rf"{LABEL}(\.{LABEL})*")
 LONGEST_NAME = 253
-# Systems read such a last label as (a part of) an IPv4 address, in decimal, octal or hexadecimal digits.
+# Resolvers read such a last label as part of an IPv4 address, in decimal, octal or hexadecimal digits.
 NUMBER = re.compile(r"([0-9]+|0x[0-9a-f]*)")
 LOOPBACK_NAMES = ("localhost", ".localhost")
 
-# What is not in here is loopback, link-local, unique local, multicast, or belongs to nobody yet.
+# Addresses outside are loopback, link-local, unique local, multicast or unassigned.
 GLOBAL_UNICAST = IPv6Network("2000::/3")
 NAT64 = IPv6Network("64:ff9b::/96")
-# Public by their form alone: documentation, protocols of the IETF, relays of 6to4, and an Azure machine's own host.
+# Not public although `is_global`: documentation, IETF protocols, 6to4 relays, and the host of an Azure machine.
 NOT_PUBLIC = (
     IPv6Network("3fff::/20"),
     IPv4Network("192.0.0.0/24"),
@@ -32,12 +32,12 @@ Network = IPv4Network | IPv6Network
 
 
 class UrlRefused(ValueError):
-    """A URL that no webhook may have; the message says what is expected."""
+    """A URL is not allowed for a webhook; the message states what is expected."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A URL taken apart; `host` is a name in ASCII or an address, `path` begins with a slash and holds the query."""
+    """A parsed URL; `host` is an ASCII name or an address, `path` begins with a slash and includes the query."""
 
     scheme: str
     host: str
@@ -46,18 +46,18 @@ class Target:
 
     @property
     def authority(self) -> str:
-        """Host and port as the header `Host` has them."""
+        """Host and port as in the `Host` header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
 
     @property
     def url(self) -> str:
-        """The URL in its one normal form."""
+        """The URL in its normal form."""
         return f"{self.scheme}://{self.authority}{self.path}"
 
     @property
     def literal(self) -> Address | None:
-        """The address that stands in the place of a name; None where a name stands there."""
+        """The host as an address; None where it is a name."""
         try:
             return ip_address(self.host)
         except ValueError:
@@ -65,7 +65,7 @@ class Target:
 
 
 def parse_url(text: str) -> Target:
-    """Take a URL apart. Raises `UrlRefused` for all that is no plain HTTP or HTTPS URL of a host."""
+    """Parse a URL. Raises `UrlRefused` for anything but a plain HTTP or HTTPS URL of a host."""
     if len(text) > LONGEST_URL:
         raise UrlRefused(f"has {len(text)} characters: expected at most {LONGEST_URL}")
     try:
@@ -76,48 +76,48 @@ def parse_url(text: str) -> Target:
     if url.scheme not in PORTS:
         raise UrlRefused(f"begins with {url.scheme!r}: expected an https:// URL")
     if url.userinfo:
-        raise UrlRefused("holds a user or password: expected none; messages are signed instead")
+        raise UrlRefused("contains a user or password: expected none; messages are signed instead")
     if "#" in text:
-        raise UrlRefused("holds a fragment, which is never sent: expected none")
+        raise UrlRefused("contains a fragment, which is never sent: expected none")
     port = PORTS[url.scheme] if url.port is None else url.port
     if not 1 <= port <= 65535:
         raise UrlRefused(f"has the port {port}: expected 1 to 65535")
     if not path.startswith("/"):
-        raise UrlRefused("has no path: expected one that begins with a slash, or nothing, after the host")
+        raise UrlRefused("has a path without a slash: expected nothing or a path that begins with one after the host")
     target = Target(url.scheme, host, port, path)
     _check_host(target)
     if len(target.url) > LONGEST_URL:
-        raise UrlRefused(f"has {len(target.url)} characters once it is escaped: expected at most {LONGEST_URL}")
+        raise UrlRefused(f"has {len(target.url)} characters when escaped: expected at most {LONGEST_URL}")
     return target
 
 
 def refuse_private(target: Target, allowed: Sequence[Network]) -> None:
-    """Raise `UrlRefused` where the URL itself shows that its host may not be reached, or not without encryption.
+    """Raise `UrlRefused` for a URL with a private address, or without encryption.
 
-    A name tells nothing: what it stands for is looked up and checked anew for each message.
+    `allowed` are exceptions. A name is accepted: its addresses are checked again for each message.
     """
     address: Address | None = target.literal
     if target.host.endswith(LOOPBACK_NAMES):
         address = IPv4Address("127.0.0.1")
     if address is not None and not is_address_allowed(address, allowed):
-        raise UrlRefused(f"leads to {target.host}, which is not public: expected a host that anybody can reach")
+        raise UrlRefused(f"leads to {target.host}, which is not public: expected a host with a public address")
     if target.scheme == "http" and not (allowed if address is None else is_in_private_networks(address, allowed)):
         raise UrlRefused("is not encrypted: expected an https:// URL")
 
 
 def is_address_allowed(address: Address, allowed: Iterable[Network]) -> bool:
-    """Whether an address is public, with all addresses that it holds, or in one of the `allowed` networks."""
+    """Return whether an address and those embedded in it are public, or it is in one of the `allowed` networks."""
     return is_in_private_networks(address, allowed) or all(_is_public(form) for form in _embedded_addresses(address))
 
 
 def is_in_private_networks(address: Address, allowed: Iterable[Network]) -> bool:
-    """Whether an address lies in a network of the operator's own."""
+    """Return whether an address is in one of the operator's private networks."""
     plain = _unmap_ipv4(address)
     return any(plain in network for network in allowed)
 
 
 def parse_networks(texts: Iterable[str]) -> list[Network]:
-    """Networks such as `10.1.0.0/16`. Raises `ValueError` that names the one that is none."""
+    """Parse networks such as `10.1.0.0/16`. Raises `ValueError` that names an invalid one."""
     return [ip_network(text) for text in texts]
 
 
@@ -134,14 +134,14 @@ def _check_host(target: Target) -> None:
 
 
 def _unmap_ipv4(address: Address) -> Address:
-    """An IPv4 address that is written as an IPv6 one, as what it is."""
+    """Return the IPv4 address of an IPv4-mapped IPv6 address; any other address unchanged."""
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
     return address
 
 
 def _embedded_addresses(address: Address) -> Iterator[Address]:
-    """The address, and what a translator or a tunnel makes of it."""
+    """Yield the address, and the IPv4 addresses embedded in it for NAT64, 6to4 or Teredo."""
     plain = _unmap_ipv4(address)
     yield plain
     if isinstance(plain, IPv6Address):

@@ -1,1 +1,1 @@
-"""Metered energy in the database: who used it, its price, and what a finished job saved."""
+"""Metered energy: attribution to jobs, pricing, and counterfactuals of finished jobs."""

@@ -1,4 +1,4 @@
-"""The emissions aggregate: prices that are provisional until the source has measured, and what they add up to."""
+"""Queries on the emissions of jobs, whose prices are provisional until the source has published measured values."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from store.tables import EnergyInterval, Job
 
 @dataclass(frozen=True)
 class UnpricedJobEnergy:
-    """Energy of a job that has no price: kWh as metered, and kWh that its site drew for it."""
+    """Energy of a job without a price: kWh as metered, and kWh drawn by its site (metered times PUE)."""
 
     energy_kwh: float
     drawn_kwh: float
@@ -31,9 +31,9 @@ class EmissionsRepository:
     def reopen_prices(
         self, zone: str, basis: Basis, spans: Sequence[tuple[datetime, datetime]], *, final_before: datetime
     ) -> None:
-        """Make settled prices of a zone's energy within `spans` provisional again: their intensity was revised.
+        """Make settled prices of a zone's energy within `spans` provisional again, after its intensity was revised.
 
-        Of jobs that are priced on this basis. Prices of energy used before `final_before` stay as they are.
+        Affects jobs priced on `basis`, and energy used after `final_before`.
         """
         within = or_(
             *(and_(EnergyInterval.started_at < end, EnergyInterval.finished_at > start) for start, end in spans)
@@ -45,8 +45,8 @@ class EmissionsRepository:
             func.coalesce(Job.emission_factors, "lifecycle") == basis.emission_factors,
             Job.id.in_(ids),
         )
-        # The jobs first, in one order: a transaction that prices a job's energy holds its row. A price that is being
-        # calculated from the previous value shows as settled only once that lock is granted.
+        # Lock the jobs first, ordered by id: a transaction that prices a job's energy locks its row. A price computed
+        # from the previous value is visible as settled only once that lock is granted.
         locked = self._session.scalars(jobs.order_by(Job.id).with_for_update()).all()
         if not locked:
             return
@@ -60,16 +60,16 @@ class EmissionsRepository:
         self._session.execute(update(Job).where(Job.id.in_(job_ids)).values(settled_at=None))
 
     def update_job_emissions(self, job: Job) -> None:
-        """Make a locked job's emissions the sum of its intervals', of which some have a new price or a final one."""
+        """Set a locked job's emissions to the sum of its intervals'."""
         total = select(func.coalesce(func.sum(EnergyInterval.emissions_gco2e), 0.0)).where(
             EnergyInterval.job_id == job.id
         )
         job.emissions_gco2e = float(self._session.scalar(total) or 0.0)
-        # The sum may be the same, and how much of it is final is not.
+        # Even if the sum is unchanged, the settled part of it is not.
         JobRepository(self._session).increment_revision(job)
 
     def lock_jobs_due_for_counterfactuals(self) -> Sequence[Job]:
-        """Locked jobs that are over and have used energy, without an account, or settled since it was made."""
+        """Return locked ended jobs with energy that have no counterfactuals, or were settled since these were made."""
         open_interval = exists().where(EnergyInterval.job_id == Job.id, EnergyInterval.settled.is_(False))
         query = (
             select(Job)
@@ -86,12 +86,12 @@ class EmissionsRepository:
         return self._session.scalars(query).all()
 
     def is_settled(self, job_id: str) -> bool:
-        """Whether every interval's price is final."""
+        """Return whether the price of every interval of a job is final."""
         query = select(EnergyInterval.id).where(EnergyInterval.job_id == job_id, EnergyInterval.settled.is_(False))
         return self._session.scalar(query.limit(1)) is None
 
     def get_unpriced_energy(self, job_id: str) -> UnpricedJobEnergy:
-        """The energy whose intensity is not known, or never became known."""
+        """Return the energy whose intensity is unknown."""
         energy = EnergyInterval.energy_kwh
         query = select(
             func.coalesce(func.sum(energy), 0.0), func.coalesce(func.sum(energy * EnergyInterval.pue), 0.0)
@@ -99,17 +99,17 @@ class EmissionsRepository:
         return UnpricedJobEnergy(*self._session.execute(query).one())
 
     def run_hours(self, job_id: str) -> float:
-        """The hours of all attempts together."""
+        """Return the total hours of all attempts."""
         seconds = func.extract("epoch", EnergyInterval.finished_at - EnergyInterval.started_at)
         query = select(func.coalesce(func.sum(seconds), 0.0)).where(EnergyInterval.job_id == job_id)
         return float(self._session.scalar(query) or 0.0) / 3600
 
     def get_settlement_by_job(self, job_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """Of each job the emissions whose price is final in gCO2e, whether all are, and the mean PUE of its energy."""
+        """Return by job the emissions with a final price (gCO2e), whether all are final, and the mean PUE."""
         settled = func.coalesce(func.sum(EnergyInterval.emissions_gco2e).filter(EnergyInterval.settled), 0.0)
         energy_kwh = func.sum(EnergyInterval.energy_kwh)
         drawn_kwh = func.sum(EnergyInterval.energy_kwh * EnergyInterval.pue)
-        # The mean of numbers lies between the least and the greatest of them, and floating point does not know it.
+        # Clamped: rounding can take a mean out of the range of its values.
         least, greatest = func.min(EnergyInterval.pue), func.max(EnergyInterval.pue)
         pue = func.greatest(least, func.least(greatest, func.coalesce(drawn_kwh / func.nullif(energy_kwh, 0.0), least)))
         query = (

@@ -1,4 +1,4 @@
-"""Totals of the energy of a zone by component (cpu, gpu, ram): what jobs used, and what no job used."""
+"""Energy totals of each zone by component (cpu, gpu, ram): used by jobs, and idle."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,17 +10,17 @@ from store.tables import EnergyTotal, IdleEnergy
 
 
 def add_to_totals(session: Session, zone: str, kwh: Mapping[str, float]) -> None:
-    """Add the energy of a job, by component, to the totals of a zone."""
+    """Add energy of a job, by component, to the totals of a zone."""
     _add(session, EnergyTotal, zone, kwh)
 
 
 def add_to_idle_energy(session: Session, zone: str, kwh: Mapping[str, float]) -> None:
-    """Add energy that no job used, by component, to that of a zone."""
+    """Add energy that no job used, by component, to the idle energy of a zone."""
     _add(session, IdleEnergy, zone, kwh)
 
 
 def energy_totals(session: Session) -> tuple[Sequence[EnergyTotal], Sequence[IdleEnergy]]:
-    """What jobs used and what no job used, by zone and component, of one moment."""
+    """Return the energy used by jobs and the idle energy, by zone and component, in one consistent read."""
     used = select(EnergyTotal.zone, EnergyTotal.component, EnergyTotal.kwh, literal(False))
     unused = select(IdleEnergy.zone, IdleEnergy.component, IdleEnergy.kwh, literal(True))
     rows = sorted(tuple(row) for row in session.execute(used.union_all(unused)))
@@ -31,18 +31,18 @@ def energy_totals(session: Session) -> tuple[Sequence[EnergyTotal], Sequence[Idl
 
 
 def idle_energy(session: Session) -> Sequence[IdleEnergy]:
-    """The energy that no job used, by zone and component."""
+    """Return the idle energy by zone and component."""
     return session.scalars(select(IdleEnergy).order_by(IdleEnergy.zone, IdleEnergy.component)).all()
 
 
 def idle_energy_by_zone(session: Session) -> dict[str, float]:
-    """The energy that no job used, of all components together, by zone."""
+    """Return the idle energy by zone, summed over components."""
     query = select(IdleEnergy.zone, func.sum(IdleEnergy.kwh)).group_by(IdleEnergy.zone)
     return dict(iter(session.execute(query)))
 
 
 def _add(session: Session, table: type[EnergyTotal | IdleEnergy], zone: str, kwh: Mapping[str, float]) -> None:
-    """Always in the order of the components, so that writers wait for each other instead of locking each other out."""
+    """Upsert the totals, ordered by component to prevent deadlocks."""
     rows = [{"zone": zone, "component": component, "kwh": added} for component, added in sorted(kwh.items())]
     added = insert(table).values(rows)
     session.execute(

@@ -1,11 +1,11 @@
-"""Shares out the processor and memory of a host among the attempts that run on it at the same time.
+"""Allocates the processor and memory energy of a host to the attempts that run on it at the same time.
 
-Every attempt meters the whole host. Of a stretch in which several run each is billed its GPUs' share of all GPUs that
-they hold; an attempt without a GPU counts as one with one GPU, so that attempts without any share evenly. Times are
-seconds of the host's monotonic clock, which all its processes share and which never leaps.
+Every attempt meters the whole host. While several run, each is billed in proportion to its GPUs; an attempt without a
+GPU counts as one with one GPU, so that attempts without any share evenly. Times are seconds of the host's monotonic
+clock, which all its processes share and which never jumps.
 
-An attempt joins and leaves under a lock of the host, at the second that its clock shows while it holds that lock, and
-shares are taken under it, too: what was shared out before cannot change by who joins or leaves later.
+An attempt joins and leaves under a lock of the host, at the clock's time while it holds the lock. Shares are computed
+under the same lock, so that a later join or leave cannot change an allocation.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,12 +22,12 @@ from store.accounting.energy_totals import add_to_idle_energy
 from store.tables import Job, MeteredAttempt, MeteredHost
 
 HOST = ""
-"""The name of the host itself in `MeteredHost.idle`, beside the UUIDs of its GPUs."""
+"""Key of the host itself in `MeteredHost.idle`, beside the UUIDs of its GPUs."""
 
 
 @dataclass(frozen=True)
 class IdleSample:
-    """What a host used from one second of its monotonic clock to another: processor, memory, and GPUs by their UUID."""
+    """Energy of a host from `start` to `end`, in seconds of its monotonic clock; of GPUs by their UUID."""
 
     start: float
     end: float
@@ -45,7 +45,7 @@ class IdleSample:
 def join_host(
     session: Session, attempt: MeteredAttempt, *, host: str, gpus: Sequence[str], monotonic: Callable[[], float]
 ) -> None:
-    """Have an attempt share the host from now on. Nothing changes where it does already."""
+    """Start sharing the host with an attempt, from now on; do nothing where it has already joined."""
     if attempt.host_from is not None:
         return
     _lock(session, host)
@@ -54,7 +54,7 @@ def join_host(
 
 
 def leave_host(session: Session, attempt: MeteredAttempt, *, monotonic: Callable[[], float] | None = None) -> None:
-    """Have an attempt share its host no longer: from now on, or, where its worker died, from when it was seen last."""
+    """Stop sharing the host with an attempt, from now on, or, without a clock (its worker died), from `host_seen`."""
     if attempt.host is None or attempt.host_until is not None:
         return
     _lock(session, attempt.host)
@@ -62,8 +62,10 @@ def leave_host(session: Session, attempt: MeteredAttempt, *, monotonic: Callable
 
 
 def lock_hosts(session: Session, jobs: Sequence[Job]) -> None:
-    """Lock the hosts of running attempts of several locked jobs before anything is added to totals of energy: who has a
-    host locked may wait for those."""
+    """Lock the hosts of running attempts of several locked jobs, before any write to energy totals.
+
+    Prevents a deadlock: a transaction that holds a host's lock may wait for the totals.
+    """
     query = select(MeteredAttempt.host).where(
         tuple_(MeteredAttempt.job_id, MeteredAttempt.attempt).in_([(job.id, job.attempts) for job in jobs]),
         MeteredAttempt.host.is_not(None),
@@ -73,10 +75,10 @@ def lock_hosts(session: Session, jobs: Sequence[Job]) -> None:
 
 
 def allocate_host_energy(session: Session, attempt: MeteredAttempt, interval: EnergyInterval) -> list[EnergyInterval]:
-    """An attempt's interval in parts in which the same attempts run, each with the attempt's share of the host.
+    """Split an attempt's interval wherever another attempt joins or leaves, each part with its share of the host.
 
-    The parts follow one another; the energy of the GPUs stays whole. An attempt that never joined a host is billed all
-    of it; one is billed nothing of the host before it joined and after it left.
+    The parts are consecutive; GPU energy is not shared. An attempt that never joined a host is billed all of it;
+    before joining and after leaving an attempt is billed nothing of the host.
     """
     if attempt.host is None or attempt.host_from is None or interval.monotonic_start is None:
         return [interval]
@@ -99,12 +101,11 @@ def allocate_host_energy(session: Session, attempt: MeteredAttempt, interval: En
 def store_idle_energy(
     session: Session, host: str, zone: str, samples: Sequence[IdleSample], *, silent_seconds: float
 ) -> int:
-    """Add what no attempt used of these samples, earliest first, to the zone's idle energy; return how many were used.
+    """Add the energy of `samples` (in time order) that no attempt used to the zone's idle energy.
 
-    A stretch is counted once, however many processes sample it. From the last sign of life of an attempt that has been
-    silent for `silent_seconds` on, it is not known whether it runs: samples that reach beyond wait for that to be
-    known. In a sample that jobs used in part the idle power is taken for no more than that of the last sample that none
-    used.
+    Returns the number of samples stored. Time sampled by several processes is counted once. A sample that ends after
+    the last heartbeat of an attempt that has been silent for `silent_seconds` is left for later: whether that attempt
+    runs is unknown. In a sample that jobs used in part, idle power is capped at that of the last wholly idle sample.
     """
     row = _lock(session, host)
     if not samples:
@@ -139,7 +140,7 @@ def _lock(session: Session, host: str) -> MeteredHost:
 
 
 def _running_attempts(session: Session, host: str, start: float, end: float) -> Sequence[MeteredAttempt]:
-    """The attempts that share the host at any time from `start` to `end`."""
+    """Return the attempts that share the host at any time from `start` to `end`."""
     session.flush()
     query = (
         select(MeteredAttempt)
@@ -182,7 +183,7 @@ def _known_until(session: Session, attempts: Sequence[MeteredAttempt], silent_se
 
 
 def _empty_seconds(attempts: Sequence[MeteredAttempt], start: float, end: float) -> float:
-    """How long no attempt ran between two times."""
+    """Return the seconds between two times in which no attempt ran."""
     empty, reached = 0.0, start
     for attempt in sorted(attempts, key=lambda one: one.host_from or 0.0):
         assert attempt.host_from is not None

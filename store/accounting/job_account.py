@@ -1,4 +1,4 @@
-"""Compares a job that is over with what it would have emitted otherwise, and says what saved how much."""
+"""Computes the counterfactual emissions of a finished job, and attributes its savings to their causes."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -20,7 +20,7 @@ from store.tables import Job
 
 
 def compute_counterfactuals(session: Session, job: Job, settings: Settings) -> dict[str, Any]:
-    """The counterfactuals by name and the savings, as `jobs.counterfactuals` keeps them; or why they are `missing`."""
+    """Return counterfactuals and savings by name, for `jobs.counterfactuals`; or the reason that they are `missing`."""
     begins, ends = job.ready_at or job.created_at, job.finished_at
     if job.status is not JobStatus.SUCCEEDED:
         return _missing(f"the job {_ended(job)} without a result, so there is nothing to compare")
@@ -35,7 +35,7 @@ def compute_counterfactuals(session: Session, job: Job, settings: Settings) -> d
     ):
         return _missing("no epoch was finished, so there is nothing to compare")
     if job.zone is None:
-        return _missing("it is not known where it ran")
+        return _missing("its zone is unknown")
     ends = max(ends, begins)
     longest = begins + timedelta(hours=total_hours(attribution.parts) / min(1.0, attribution.flops_share))
     series = _known(session, job, job.zone, begins, max(ends, longest, job.deadline or ends), settings)
@@ -75,7 +75,7 @@ def _ended(job: Job) -> str:
 def _known(
     session: Session, job: Job, zone: str, start: datetime, end: datetime, settings: Settings
 ) -> IntensitySeries:
-    """What the fallback chain knows of the job's zone from `start` to `end`; times to come by the forecast."""
+    """Return the intensity of the job's zone from `start` to `end` by the fallback chain; future times by forecast."""
     end = max(end, start + timedelta(seconds=1))
     static = settings.static_mean(zone)
     return GridRepository(session).series_with_fallback(

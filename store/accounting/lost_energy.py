@@ -1,4 +1,4 @@
-"""Estimates the energy that an attempt used after its last stored interval, where it ended without storing it."""
+"""Estimates the energy that an attempt used after its last stored interval and did not store."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -14,9 +14,9 @@ from store.accounting.energy_totals import add_to_idle_energy, add_to_totals
 from store.accounting.host_shares import leave_host
 from store.tables import EnergyInterval, Epoch, Event, Job, MeteredAttempt
 
-# What a device draws of which nothing is known; `GREENTUNE_ASSUMED_POWER_W` puts the operator's figure in its place.
+# Power of a device without measurements; `GREENTUNE_ASSUMED_POWER_W` replaces it.
 ASSUMED_POWER_W = {"gpu": 500.0, "cpu": 60.0}
-# Shorter than that, a stretch is the time that a write takes.
+# A shorter time is that of a write.
 SHORTEST_SECONDS = 0.1
 JOULES_PER_KWH = 3.6e6
 
@@ -25,7 +25,7 @@ ASSUMED_POWER = "the device's assumed power"
 
 
 class _Power(NamedTuple):
-    """Watts by component, and what they are."""
+    """Watts by component, and their basis: measured or assumed."""
 
     watts: Mapping[str, float]
     basis: str
@@ -38,10 +38,9 @@ class _Power(NamedTuple):
 def end_attempt_metering(session: Session, job: Job, *, at: datetime) -> None:
     """Close the metering of a locked job's attempt, and store an estimate of the energy that it did not store.
 
-    The stretch begins with what was not stored at the newest renewal of the lease, or with the end of an interval that
-    was stored later, and ends with that renewal: nothing is known of the time after it. It is stored in intervals of at
-    most a minute, marked `lost` and without a price, which they get as they are settled. Nothing is done where the
-    attempt has closed its meter itself.
+    The estimate starts where stored energy ended and ends at the newest renewal of the lease, after which nothing is
+    known. It is stored in intervals of at most a minute, marked `lost` and without a price, which settlement adds. Does
+    nothing where the attempt has closed its meter itself.
     """
     attempt = session.get(MeteredAttempt, (job.id, job.attempts), populate_existing=True)
     if attempt is None or attempt.ended_at is not None:
@@ -84,10 +83,10 @@ def _power(session: Session, attempt: MeteredAttempt, device: str | None) -> _Po
 
 
 def _add_unclaimed_share_to_idle(session: Session, job: Job, attempt: MeteredAttempt, *, at: datetime) -> None:
-    """Add to the idle energy what the others on the host left to an attempt that was dead, and not known to be.
+    """Add the host share that other attempts left to a dead attempt, before its death was known, to idle energy.
 
-    That is its share of the stretches that they have stored since; of what they store later they are billed all. None
-    where no other has been seen since: the host itself may be down.
+    That is its share of the time that they have stored since; of later time they are billed all. Adds nothing where no
+    other attempt was seen since: the host itself may be down.
     """
     silent = at - attempt.seen_at
     query = select(MeteredAttempt).where(
@@ -109,7 +108,7 @@ def _add_unclaimed_share_to_idle(session: Session, job: Job, attempt: MeteredAtt
 
 
 def _stored_until(session: Session, attempt: MeteredAttempt) -> float:
-    """The second of its host's monotonic clock up to which the energy of an attempt that runs is stored."""
+    """Return the second of the host's monotonic clock up to which a running attempt's energy is stored."""
     newest = session.scalar(select(func.max(EnergyInterval.finished_at)).where(*_of(attempt)))
     since = 0.0 if newest is None else max(0.0, (newest - attempt.unstored_since).total_seconds())
     return (attempt.host_seen or 0.0) - attempt.unstored_seconds + since

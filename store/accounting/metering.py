@@ -1,4 +1,4 @@
-"""What an attempt writes of its meter: that it shares a host, its energy, and that it is closed. Raises `LeaseLost`."""
+"""Writes of an attempt's meter: joining and leaving a host, energy, closing. All raise `LeaseLost`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -18,13 +18,13 @@ from store.tables import EnergyInterval, MeteredAttempt
 def begin_sharing(
     session: Session, lease: Lease, *, host: str, gpus: Sequence[str], monotonic: Callable[[], float]
 ) -> None:
-    """Have the attempt share its host's processor and memory with the others that run there, from now on."""
+    """Start sharing the host's processor and memory energy with the attempt, from now on."""
     lock_leased_job(session, lease)
     join_host(session, _attempt(session, lease), host=host, gpus=gpus, monotonic=monotonic)
 
 
 def end_sharing(session: Session, lease: Lease, *, monotonic: Callable[[], float]) -> None:
-    """Have the attempt share its host no longer, from now on."""
+    """Stop sharing the host with the attempt, from now on."""
     lock_leased_job(session, lease)
     leave_host(session, _attempt(session, lease), monotonic=monotonic)
 
@@ -39,7 +39,7 @@ def store_energy(
 ) -> bool:
     """Store the attempt's share of a metered interval, in parts of one share and one intensity each.
 
-    Returns False where the interval is there already, because its writer never heard that it was committed.
+    Returns False where the interval is stored already: its writer did not learn that it was committed.
     """
     lock_leased_job(session, lease)
     if _is_stored(session, lease, interval):
@@ -53,8 +53,7 @@ def store_energy(
 
 
 def record_silent_meters(session: Session, lease: Lease, methods: Mapping[str, str], *, at: datetime) -> None:
-    """Record an event for the parts of the machine (cpu, gpu, ram) whose meters have stopped answering, each with the
-    method by which its energy is found instead."""
+    """Record an event for components (cpu, gpu, ram) whose meters have stopped answering, with their new methods."""
     lock_leased_job(session, lease)
     reason = "; ".join(f"{part}: {method}" for part, method in sorted(methods.items()))
     JobRepository(session).record(
@@ -63,7 +62,7 @@ def record_silent_meters(session: Session, lease: Lease, methods: Mapping[str, s
 
 
 def close_meter(session: Session, lease: Lease, *, at: datetime, tracker_kwh: float | None) -> None:
-    """Note that all of the attempt's energy is stored, and keep CodeCarbon's own total of it, less what others used."""
+    """Mark the attempt's energy as stored in full, and store CodeCarbon's total of it, less the shares of others."""
     attempt = _attempt(session, lease)
     if attempt.ended_at is not None:
         return

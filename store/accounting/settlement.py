@@ -1,4 +1,4 @@
-"""Finds the metered energy whose price can become final now, zone by zone and job by job."""
+"""Finds metered energy that can be priced, or whose price can become final, by zone and job."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from greencore.carbon.accounting.pricing import TimeSpan
 from store.intensity.readings import parse_emission_factors, parse_signal
 from store.tables import EnergyInterval
 
-# One step into the partial index for each zone of each job, however many intervals it has.
+# A loose index scan: one step of the partial index for each zone and job, however many intervals it has.
 OPEN_ENERGY_QUERY = text("""
     WITH RECURSIVE open AS (
         (SELECT zone, job_id FROM energy_intervals WHERE NOT settled ORDER BY zone, job_id LIMIT 1)
@@ -56,7 +56,7 @@ OPEN_ENERGY_QUERY = text("""
 
 @dataclass(frozen=True)
 class OpenEnergy:
-    """Energy of one zone and basis whose price is not final: the jobs that used it, and the time that it spans."""
+    """Energy of one zone and basis whose price is not final: its jobs and time span."""
 
     zone: str
     basis: Basis
@@ -67,10 +67,10 @@ class OpenEnergy:
 
 @dataclass(frozen=True)
 class SettlementCriteria:
-    """When energy of a zone gets a price or its final one.
+    """When energy of a zone is priced, and when its price becomes final.
 
-    It does where measured readings cover it (`measured`); where it has no price and its intensity is known
-    (`known`); and, as it is, where it ended before `final_before`.
+    It is priced where measured readings cover it (`measured`), and, without a price, where its intensity is known
+    (`known`). It becomes final, with the price that it has, where it ended before `final_before`.
     """
 
     measured: Sequence[TimeSpan]
@@ -85,18 +85,18 @@ class SettlementCriteria:
         return or_(
             _meets(self.measured, whole=True),
             and_(unpriced, _meets(self.known, whole=True)),
-            # No more will be known of the rest.
+            # Nothing more will become known.
             and_(unpriced, is_old, _meets(self.known, whole=False)),
         )
 
     @property
     def closed(self) -> ColumnElement[bool]:
-        """Whether an interval keeps its price, or none, for good."""
+        """Whether an interval's price, or its lack of one, becomes final."""
         return and_(EnergyInterval.finished_at < self.final_before, ~self.priced)
 
     @property
     def latest(self) -> datetime:
-        """No interval that ended later gets a price."""
+        """The latest end of an interval that is priced."""
         return max([self.final_before, *(end for _, end in (*self.measured[-1:], *self.known[-1:]))])
 
 
@@ -107,7 +107,7 @@ class SettlementRepository:
         self._session = session
 
     def open_energy(self) -> Sequence[OpenEnergy]:
-        """All energy without a final price, by zone and basis."""
+        """Return all energy without a final price, by zone and basis."""
         rows = self._session.execute(OPEN_ENERGY_QUERY).all()
         return [
             OpenEnergy(zone, Basis(parse_signal(signal), parse_emission_factors(factors)), jobs, start, end)
@@ -115,7 +115,7 @@ class SettlementRepository:
         ]
 
     def unpriced_span(self, energy: OpenEnergy) -> TimeSpan | None:
-        """The time from the first to the last open interval of this energy that has no price; None without any."""
+        """Return the time from the first to the last open interval without a price; None without any."""
         query = select(func.min(EnergyInterval.started_at), func.max(EnergyInterval.finished_at)).where(
             EnergyInterval.job_id.in_(energy.job_ids),
             EnergyInterval.zone == energy.zone,
@@ -128,9 +128,9 @@ class SettlementRepository:
     def find_intervals_to_price(
         self, energy: OpenEnergy, when: SettlementCriteria, *, limit: int, each: int
     ) -> dict[str, list[int]]:
-        """The ids of intervals that get a new price, by job: at most `limit`, and of one job at most `each`.
+        """Return ids of intervals to price, by job: at most `limit`, and at most `each` of one job.
 
-        The oldest of every job come first, so that no job waits for another's to be done.
+        The oldest of every job come first, so that no job waits for another.
         """
         job = _each(energy.job_ids)
         due = (
@@ -155,13 +155,13 @@ class SettlementRepository:
         return found
 
     def find_jobs_to_close(self, energy: OpenEnergy, when: SettlementCriteria) -> Sequence[str]:
-        """The jobs with energy whose price stays as it is."""
+        """Return the jobs with energy whose present price becomes final."""
         job = _each(energy.job_ids)
         closed = exists().where(*_open(energy.zone, job.c.id), when.closed)
         return self._session.scalars(select(job.c.id).where(closed)).all()
 
     def close(self, zone: str, job_id: str, when: SettlementCriteria, *, limit: int) -> None:
-        """Make the prices that a locked job has in a zone, or that it has none, final: of at most `limit` intervals."""
+        """Make the present prices, or missing prices, of at most `limit` intervals of a locked job in a zone final."""
         ids = (
             select(EnergyInterval.id)
             .where(*_open(zone, job_id), when.closed)
@@ -176,7 +176,7 @@ class SettlementRepository:
         )
 
     def intervals(self, ids: Collection[int]) -> Sequence[EnergyInterval]:
-        """Those of these intervals whose price is not final, by time."""
+        """Return the intervals among `ids` whose price is not final, by time."""
         query = select(EnergyInterval).where(EnergyInterval.id.in_(ids), EnergyInterval.settled.is_(False))
         return self._session.scalars(query.order_by(EnergyInterval.started_at)).all()
 
@@ -190,7 +190,7 @@ def _each(job_ids: Collection[str]) -> TableValuedAlias:
 
 
 def _meets(stretches: Sequence[TimeSpan], *, whole: bool) -> ColumnElement[bool]:
-    """Whether an interval lies in one of these stretches as a whole, or touches one."""
+    """Return the condition that an interval is contained in one of these spans (`whole`), or overlaps one."""
     if not stretches:
         return false()
     starts, ends = ([stretch[edge] for stretch in stretches] for edge in (0, 1))

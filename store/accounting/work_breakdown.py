@@ -1,4 +1,4 @@
-"""Divides a job's metered energy into the work that its result came of and what was lost, with the delays between."""
+"""Divides a job's metered energy into work that is in its result and work that was lost, with the delays between."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
 TRAINING_STARTED, GATE_CLOSED = "training.started", "gate.closed"
 TRANSITIONS = {f"job.{status}": status for status in JobStatus}
 IN_OWNERS_HANDS = {JobStatus.PAUSED, *FINAL}
-# An attempt's intervals of one epoch that follow one another, to a second, are one block.
+# A block is an attempt's consecutive intervals of one epoch, with gaps of at most a second.
 BLOCKS = text("""
     WITH placed AS (
         SELECT *, cpu_kwh + gpu_kwh + ram_kwh AS kwh,
@@ -39,11 +39,11 @@ BLOCKS = text("""
 
 @dataclass(frozen=True)
 class EnergyAttribution:
-    """What a job's energy went into: `parts`, in the order of their time, are in its result.
+    """Attribution of a job's energy: `parts`, in time order, are in its result.
 
-    `lost_gco2e` is what work emitted that was lost with its attempt, and loading the model again after that;
-    `gate_gco2e` likewise where the job's gate had interrupted it. `flops_share` is the FLOPs of its epochs, probes
-    included, as a share of those that train every tensor; None where no epoch was finished.
+    `lost_gco2e` are the emissions of work lost with its attempt, and of loading the model again; `gate_gco2e` the same
+    where the job's gate had interrupted it. `flops_share` is the FLOPs of its epochs, probes included, divided by those
+    of training every tensor; None where no epoch was finished.
     """
 
     parts: Sequence[RunPart]
@@ -63,7 +63,7 @@ class _EnergyBlock:
     emissions_gco2e: float
 
     def cut(self, at: datetime) -> "tuple[_EnergyBlock | None, _EnergyBlock | None]":
-        """What lies before a time and what after it; energy is shared out by time."""
+        """Split the block at a time into the parts before and after it; energy is divided by duration."""
         if at >= self.end:
             return self, None
         if at <= self.start:
@@ -83,7 +83,7 @@ class _EnergyBlock:
 
 
 class _Start(NamedTuple):
-    """An attempt that began to train, after the steps and the epochs that its checkpoint holds."""
+    """Start of training of an attempt, with the steps and epochs in its checkpoint."""
 
     attempt: int
     at: datetime
@@ -92,15 +92,17 @@ class _Start(NamedTuple):
 
 
 class _LostBlock(NamedTuple):
-    """A block that is in no result, and whether the gate or a fault is to blame."""
+    """A block that is not in the result, and its cause: the gate or a fault."""
 
     block: _EnergyBlock
     cause: Literal["gate", "lost"]
 
 
 def attribute_energy(session: Session, job: Job) -> EnergyAttribution:
-    """The work of all attempts of a job. What an attempt did after the checkpoint that a later one goes on from is
-    lost, and so is loading the model again."""
+    """Attribute the energy of all attempts of a job.
+
+    Work of an attempt after the checkpoint from which a later one resumes is lost, as is loading the model again.
+    """
     epochs = {epoch.number: epoch for epoch in session.scalars(select(Epoch).where(Epoch.job_id == job.id))}
     history = _history(session, job)
     starts = _starts(history, job)
@@ -121,7 +123,7 @@ def attribute_energy(session: Session, job: Job) -> EnergyAttribution:
 
 
 class _AttemptHistory:
-    """What is on record of a job's attempts, and what that says of their energy."""
+    """Events, epochs and steps of a job's attempts, which decide what of their energy is in the result."""
 
     def __init__(
         self,
@@ -134,7 +136,7 @@ class _AttemptHistory:
         self._first_attempt = min((epoch.attempt for epoch in epochs.values()), default=1)
 
     def divide(self, block: _EnergyBlock) -> Iterable[tuple[_EnergyBlock, Literal["gate", "lost"] | None]]:
-        """The pieces of a block, each with why it is in no result, or None where it is."""
+        """Split a block into pieces, each with the cause of its loss, or None where it is in the result."""
         own = next((start for start in self._starts if start.attempt == block.attempt), None)
         later = [start for start in self._starts if start.attempt > block.attempt]
         if self._is_lost(block, own, later):
@@ -153,16 +155,16 @@ class _AttemptHistory:
                 yield lost, self._cause(block.attempt)
 
     def _is_lost(self, block: _EnergyBlock, own: _Start | None, later: Sequence[_Start]) -> bool:
-        """Whether none of a block is in the result, whatever the checkpoints hold."""
+        """Return whether no part of a block is in the result, regardless of checkpoints."""
         if block.epoch == 0:
             return own is None and (bool(later) or block.attempt < self._first_attempt)
         epoch = self._epochs.get(block.epoch)
         if epoch is None or epoch.finished_at is None or block.end <= epoch.started_at:
-            return True  # begun and given up, or begun once more from its first step
+            return True  # abandoned, or restarted from its first step
         return not later and block.attempt < epoch.attempt
 
     def _kept_until(self, later: Sequence[_Start]) -> datetime:
-        """The time of the last work that the furthest-reaching loss among `later` attempts left."""
+        """Return the end of the work that remains after the resumption of `later` that goes back furthest."""
         start = min(later, key=lambda start: start.steps_done)
         if start.steps_done == 0:
             return BEFORE_ALL
@@ -171,7 +173,7 @@ class _AttemptHistory:
         return max((time for time in times if time is not None), default=BEFORE_ALL)
 
     def _cause(self, attempt: int) -> Literal["gate", "lost"]:
-        """Whether an attempt ended because its gate closed."""
+        """Return why an attempt ended: its gate closed, or it was lost."""
         gate_closed, runs = False, False
         for event in self._history:
             status = TRANSITIONS.get(event.type)
@@ -198,7 +200,7 @@ def _starts(history: Sequence[Event], job: Job) -> list[_Start]:
     ]
     claims = [event for event in history if TRANSITIONS.get(event.type) is JobStatus.RUNNING]
     if starts and claims and claims[-1].data.get("attempt", 0) > starts[-1].attempt:
-        # The last attempt found the training done, and only evaluated and saved the model.
+        # The last attempt found training complete, and only evaluated and saved the model.
         starts.append(_Start(claims[-1].data["attempt"], claims[-1].at, job.steps_done, job.epochs_done))
     return starts
 
@@ -247,7 +249,7 @@ def _parts(
 
 
 def _spans(history: Sequence[Event], statuses: set[JobStatus]) -> list[TimeSpan]:
-    """When the job stood at one of these statuses; the last time without an end is left out."""
+    """Return when the job had one of these statuses; a span without an end is left out."""
     moves = [(event.at, TRANSITIONS[event.type]) for event in history if event.type in TRANSITIONS]
     return [(at, until) for (at, status), (until, _) in pairwise(moves) if status in statuses]
 

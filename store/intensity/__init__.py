@@ -1,1 +1,1 @@
-"""Stored carbon intensity of each zone: readings, forecasts, and how the providers answer."""
+"""Stored carbon intensity of each zone: readings, forecasts, and the health of their providers."""

@@ -1,4 +1,4 @@
-"""The newest reading and the newest forecast of each of many zones, each in one query of a few looks into an index."""
+"""Newest reading and newest forecast of each of many zones, each in one query with a few index lookups."""
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
@@ -11,7 +11,7 @@ from store.tables import IntensityForecast, IntensityReading
 
 
 def newest_readings(session: Session, zones: Collection[str], *, at: datetime) -> Mapping[str, IntensityReading]:
-    """The last reading that had begun by a time, by zone; of two signals the one that was fetched last."""
+    """Return by zone the newest reading that began by `at`; of two signals, the one fetched last."""
     zone = func.unnest(literal(list(zones), ARRAY(String))).table_valued("zone").render_derived(name="zones")
     signal = func.unnest(literal(list(SIGNALS), ARRAY(String))).table_valued("signal").render_derived(name="signals")
     newest = (
@@ -31,7 +31,7 @@ def newest_readings(session: Session, zones: Collection[str], *, at: datetime) -
 
 
 def forecast_reach_by_zone(session: Session, signals: Mapping[str, str]) -> Mapping[str, tuple[datetime, datetime]]:
-    """When the newest forecast of each zone's signal was fetched, and how far it reaches; by zone."""
+    """Return by zone when the newest forecast of its signal was fetched, and the end of its last interval."""
     zones, of_zones = literal(list(signals), ARRAY(String)), literal(list(signals.values()), ARRAY(String))
     asked = func.unnest(zones, of_zones).table_valued("zone", "signal").render_derived(name="asked")
     newest = (

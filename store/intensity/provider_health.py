@@ -1,4 +1,4 @@
-"""How the sources of carbon intensity answer, zone by zone: what an operator asks when readings stay away."""
+"""Health of the carbon intensity provider of each zone: failures, last success and last error."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -17,7 +17,7 @@ class ProviderRepository:
         self._session = session
 
     def record_success(self, zone: str, source: str, *, at: datetime) -> None:
-        """Note that the source of a zone has answered; failures that went before are no longer in a row."""
+        """Record a success of a zone's source, which resets its consecutive failures."""
         added = insert(Provider).values(
             zone=zone, source=source, failures=0, consecutive_failures=0, last_success_at=at
         )
@@ -28,7 +28,7 @@ class ProviderRepository:
         )
 
     def record_failure(self, zone: str, source: str, *, at: datetime, error: str) -> None:
-        """Count a failure; `error` must hold no secret, as no `CarbonError` does."""
+        """Count a failure; `error` must contain no secret, as no `CarbonError` does."""
         added = insert(Provider).values(
             zone=zone, source=source, failures=1, consecutive_failures=1, last_failure_at=at, last_error=error
         )
@@ -46,5 +46,5 @@ class ProviderRepository:
         )
 
     def all(self) -> Sequence[Provider]:
-        """What is known of every zone's source, by zone."""
+        """Return the health of every zone's source, by zone."""
         return self._session.scalars(select(Provider).order_by(Provider.zone)).all()

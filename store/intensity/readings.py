@@ -1,4 +1,4 @@
-"""Carbon-intensity readings and forecasts, zone by zone; figures of different bases are never mixed."""
+"""Stores and queries carbon intensity readings and forecasts of a zone, without mixing different bases."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
@@ -27,13 +27,12 @@ class GridRepository:
         self._session = session
 
     def put(self, readings: Iterable[Reading]) -> None:
-        """Store readings. One that is there for the same zone, signal and start is replaced, unless it was measured
-        and the new one is an estimate."""
+        """Store readings, replacing those of the same zone, signal and start; an estimate replaces no measured one."""
         last_of_each = {(reading.zone, reading.signal, reading.start): reading for reading in readings}
         self._upsert(IntensityReading, last_of_each.values(), keep_measured=True)
 
     def find_revised(self, readings: Sequence[Reading]) -> list[Reading]:
-        """The measured ones among `readings`, all of one zone and basis, that contradict a measured one in store."""
+        """Return the measured among `readings`, all of one zone and basis, that differ from a stored measured one."""
         measured = [reading for reading in readings if not reading.estimated]
         if not measured:
             return []
@@ -51,7 +50,7 @@ class GridRepository:
         return [r for r in new if any(start < r.end and r.start < end for start, end, _ in known)]
 
     def put_forecast(self, zone: str, signal: Signal, readings: Iterable[Reading], *, at: datetime) -> None:
-        """Store what is expected from `at` on, in place of what was expected before; the past stays as it is."""
+        """Replace a zone's forecast from `at` on; past forecasts are kept."""
         self._session.execute(
             delete(IntensityForecast).where(
                 IntensityForecast.zone == zone, IntensityForecast.signal == signal, IntensityForecast.end > at
@@ -67,8 +66,7 @@ class GridRepository:
         signal: Signal | None = None,
         emission_factors: EmissionFactors | None = None,
     ) -> Reading | None:
-        """The last reading that had begun by a time, of the emission factors that are given; without a signal, of the
-        one that was fetched last."""
+        """Return the newest reading that began by `at`; of `newest_signal` where no signal is given."""
         signal = signal or self.newest_signal(zone)
         of = [] if emission_factors is None else [IntensityReading.emission_factors == emission_factors]
         query = (
@@ -83,7 +81,7 @@ class GridRepository:
     def earliest_reading(
         self, zone: str, signal: Signal, *, emission_factors: EmissionFactors | None = None
     ) -> Reading | None:
-        """The earliest reading, of the emission factors that are given."""
+        """Return the earliest reading of a signal."""
         of = [] if emission_factors is None else [IntensityReading.emission_factors == emission_factors]
         query = (
             select(IntensityReading)
@@ -95,8 +93,8 @@ class GridRepository:
         return None if row is None else to_reading(row)
 
     def newest_signal(self, zone: str) -> Signal | None:
-        """Of the last reading of each signal, the signal of the one that was fetched last; None where there is none."""
-        # One look into the primary key's index a signal: the last fetched of all readings would have to be sorted for.
+        """Return the signal whose newest reading was fetched last; None without readings."""
+        # One index lookup per signal: finding the reading fetched last among all would need a sort.
         signal = (
             func.unnest(literal(list(SIGNALS), ARRAY(String))).table_valued("signal").render_derived(name="signals")
         )
@@ -112,12 +110,12 @@ class GridRepository:
         return None if found is None else parse_signal(found)
 
     def newest_basis(self, zone: str) -> Basis | None:
-        """What the zone's readings count: signal and emission factors of the one that was fetched last."""
+        """Return the basis (signal and emission factors) of the zone's reading fetched last; None without readings."""
         signal = self.newest_signal(zone)
         return None if signal is None else Basis(signal, self.newest_emission_factors(zone, signal))
 
     def newest_emission_factors(self, zone: str, signal: Signal) -> EmissionFactors:
-        """Those of the zone's last reading of a signal; of the life cycle where there is none."""
+        """Return the emission factors of the newest reading of a signal; `lifecycle` where there is none."""
         query = (
             select(IntensityReading.emission_factors)
             .where(IntensityReading.zone == zone, IntensityReading.signal == signal)
@@ -135,14 +133,14 @@ class GridRepository:
         *,
         emission_factors: EmissionFactors | None = None,
     ) -> IntensitySeries:
-        """Readings that touch `[start, end)`, without overlaps.
+        """Return readings that overlap `[start, end)`, merged without overlaps.
 
-        Of one kind of emission factors: those that are given, else those of the zone's last reading.
+        All have the same emission factors: those given, else those of the zone's newest reading.
         """
         return self._series(IntensityReading, zone, signal, start, end, emission_factors)
 
     def max_intensity(self, zone: str, basis: Basis) -> float | None:
-        """The highest intensity ever read on a basis; None where there is no reading."""
+        """Return the highest intensity of all readings on a basis; None without readings."""
         query = select(func.max(IntensityReading.gco2e_per_kwh)).where(
             IntensityReading.zone == zone,
             IntensityReading.signal == basis.signal,
@@ -151,7 +149,7 @@ class GridRepository:
         return self._session.scalar(query)
 
     def count_readings(self, zone: str, signal: Signal, start: datetime, end: datetime) -> int:
-        """How many readings touch `[start, end)`."""
+        """Return the number of readings that overlap `[start, end)`."""
         query = select(func.count()).where(
             IntensityReading.zone == zone,
             IntensityReading.signal == signal,
@@ -169,11 +167,11 @@ class GridRepository:
         *,
         emission_factors: EmissionFactors | None = None,
     ) -> IntensitySeries:
-        """What was last expected of `[start, end)`; of one kind of emission factors, as in `readings_between`."""
+        """Return the last forecast of `[start, end)`, with emission factors as in `readings_between`."""
         return self._series(IntensityForecast, zone, signal, start, end, emission_factors)
 
     def forecast_reach(self, zone: str, signal: Signal) -> tuple[datetime, datetime] | None:
-        """When the newest forecast was fetched, and how far it reaches; None where there is none."""
+        """Return when the newest forecast was fetched, and the end of its last interval; None without a forecast."""
         query = (
             select(IntensityForecast.fetched_at, IntensityForecast.end)
             .where(IntensityForecast.zone == zone, IntensityForecast.signal == signal)
@@ -192,9 +190,9 @@ class GridRepository:
         *,
         emission_factors: EmissionFactors | None = None,
     ) -> IntensitySnapshot:
-        """What the fallback chain needs to say the intensity of any time in `[start, end)`.
+        """Load readings and forecast from which the fallback chain resolves any time in `[start, end)`.
 
-        Of one kind of emission factors, as in `readings_between`.
+        All have the same emission factors, as in `readings_between`.
         """
         factors = emission_factors or self.newest_emission_factors(zone, signal)
         return IntensitySnapshot(
@@ -215,7 +213,7 @@ class GridRepository:
         static: StaticMean | None,
         emission_factors: EmissionFactors | None = None,
     ) -> ResolvedIntensity | None:
-        """What the fallback chain takes for a zone's intensity at a time; of the average where no signal is known."""
+        """Return a zone's intensity at a time by the fallback chain; of the average without a signal."""
         until = at + timedelta(hours=1)
         known = self.load_snapshot(zone, signal or "average", at, until, emission_factors=emission_factors)
         return known.resolve_intensity(at, stale_limit=stale_limit, static=static)
@@ -230,10 +228,10 @@ class GridRepository:
         stale_limit: timedelta,
         static: StaticMean | None,
     ) -> IntensitySeries:
-        """What the time from `start` to `end` (later) is priced by: its readings, and the fallback chain in gaps."""
+        """Return the intensity that prices energy from `start` to `end`: readings, and the fallback chain in gaps."""
         signal, factors = basis.signal, basis.emission_factors
         readings = self.readings_between(zone, signal, start, end, emission_factors=factors)
-        # As a rule nothing is missing, and the days that a gap is filled from need not be read.
+        # Usually there is no gap, and the days from which gaps are filled need not be read.
         if len(readings) and readings.mean(start, end).covered_share == 1:
             return readings
         known = self.load_snapshot(zone, signal, start, end, emission_factors=factors)
@@ -246,7 +244,7 @@ class GridRepository:
         *,
         keep_measured: bool = False,
     ) -> None:
-        """Insert readings, in place of those that are there for the same zone, signal and start."""
+        """Insert readings, replacing those of the same zone, signal and start."""
         rows = [_row(reading) for reading in readings]
         if not rows:
             return
@@ -286,7 +284,7 @@ class GridRepository:
 
 
 def to_reading(row: IntensityReading | IntensityForecast) -> Reading:
-    """A reading as it is stored."""
+    """Return the reading in a row."""
     return Reading(
         zone=row.zone,
         start=row.start,
@@ -301,17 +299,17 @@ def to_reading(row: IntensityReading | IntensityForecast) -> Reading:
 
 
 def parse_signal(value: str | None) -> Signal:
-    """The signal as it is stored; the grid's average unless it says otherwise."""
+    """Return the signal in a column; the grid's average where it is null."""
     return "marginal" if value == "marginal" else "average"
 
 
 def parse_emission_factors(value: str | None) -> EmissionFactors:
-    """The emission factors as they are stored; those of the life cycle unless it says otherwise."""
+    """Return the emission factors in a column; those of the life cycle where it is null."""
     return "direct" if value == "direct" else "lifecycle"
 
 
 def get_job_basis(job: Job) -> Basis:
-    """By what a job is steered and priced, fixed when it was placed first."""
+    """Return the basis on which a job is scheduled and priced, fixed at its first placement."""
     return Basis(parse_signal(job.signal), parse_emission_factors(job.emission_factors))
 
 

@@ -1,4 +1,4 @@
-"""What is stored of a zone's intensity around a time, and what that says of past, present and future."""
+"""Snapshot of a zone's readings and forecast around a time, from which past, present and future are resolved."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -10,7 +10,7 @@ from greencore.carbon.static import StaticMean
 
 @dataclass(frozen=True)
 class IntensitySnapshot:
-    """Readings of a zone, and what was last expected of it, all of one signal and one kind of emission factors."""
+    """Readings and forecast of a zone, all of one signal and the same emission factors."""
 
     zone: str
     signal: Signal
@@ -21,7 +21,7 @@ class IntensitySnapshot:
     def resolve_intensity(
         self, at: datetime, *, stale_limit: timedelta, static: StaticMean | None
     ) -> ResolvedIntensity | None:
-        """What the fallback chain takes for the intensity at a time, `static` last; None where it knows nothing."""
+        """Return the intensity at a time by the fallback chain, `static` last; None where nothing is known."""
         return resolve_with_fallback(
             at,
             readings=self.readings,
@@ -35,7 +35,7 @@ class IntensitySnapshot:
     def series_with_fallback(
         self, start: datetime, end: datetime, *, stale_limit: timedelta, static: StaticMean | None
     ) -> IntensitySeries:
-        """All that the fallback chain knows from `start` to `end`, as one series: what has passed is priced by it."""
+        """Return the intensity from `start` to `end` by the fallback chain, as one series; prices past energy."""
         return fill_with_fallback(
             start,
             end,
@@ -48,7 +48,7 @@ class IntensitySnapshot:
         )
 
     def forecast_from(self, now: datetime) -> IntensitySeries:
-        """What is expected from now on: the reading in force, then the forecast."""
+        """Return the intensity from now on: the current reading, then the forecast."""
         in_force = self.readings.at(now)
         if in_force is None:
             return self.forecast
@@ -56,7 +56,7 @@ class IntensitySnapshot:
         return IntensitySeries([in_force, *later])
 
     def forecast_or_newest(self, now: datetime) -> IntensitySeries:
-        """The forecast; where there is none, the newest reading, which is then taken to stay; else empty."""
+        """Return the forecast; without one, the newest reading, assumed to persist; else an empty series."""
         forecast, newest = self.forecast_from(now), self.readings.latest_at(now)
         return forecast if len(forecast) or newest is None else IntensitySeries([newest])
 

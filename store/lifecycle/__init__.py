@@ -1,1 +1,1 @@
-"""The life of a job: status, transitions, leases, the queue, and every write of the worker that holds it."""
+"""Lifecycle of a job: status, transitions, actions, leases, the queue, and the writes of its worker."""

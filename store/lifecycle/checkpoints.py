@@ -1,4 +1,4 @@
-"""The register of checkpoints: what is complete on disk, written by whoever held the lease then."""
+"""Registers checkpoints that are complete on disk; written by the lease holder."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -14,7 +14,7 @@ MAX_CHECKPOINTS = 2
 
 
 def list_job_checkpoints(session: Session, job_id: str) -> Sequence[Checkpoint]:
-    """A job's checkpoints, the furthest first."""
+    """Return a job's checkpoints, the most advanced first."""
     query = (
         select(Checkpoint)
         .where(Checkpoint.job_id == job_id)
@@ -26,9 +26,9 @@ def list_job_checkpoints(session: Session, job_id: str) -> Sequence[Checkpoint]:
 def register_checkpoint(
     session: Session, lease: Lease, *, name: str, step: int, epochs_done: int, size_bytes: int, at: datetime
 ) -> Sequence[str]:
-    """Record a checkpoint that is complete on disk, and remove all but the last `MAX_CHECKPOINTS`; return their names.
+    """Record a checkpoint, and remove all but the last `MAX_CHECKPOINTS`; return the names of the removed ones.
 
-    Their files may go once this is committed. Raises `LeaseLost`.
+    Their files may be deleted once this is committed. Raises `LeaseLost`.
     """
     lock_leased_job(session, lease)
     session.merge(
@@ -49,7 +49,7 @@ def register_checkpoint(
 
 
 def remove_damaged_checkpoint(session: Session, lease: Lease, *, name: str, reason: str, at: datetime) -> None:
-    """Take a checkpoint that cannot be gone on from off the record, and say why. Raises `LeaseLost`."""
+    """Remove a damaged checkpoint from the register, and record the reason. Raises `LeaseLost`."""
     lock_leased_job(session, lease)
     session.execute(delete(Checkpoint).where(Checkpoint.job_id == lease.job_id, Checkpoint.name == name))
     JobRepository(session).record(
@@ -58,7 +58,7 @@ def remove_damaged_checkpoint(session: Session, lease: Lease, *, name: str, reas
 
 
 def record_checkpoint_failure(session: Session, lease: Lease, *, step: int, reason: str, at: datetime) -> None:
-    """Tell that a checkpoint could not be written. Raises `LeaseLost`."""
+    """Record an event that a checkpoint could not be written. Raises `LeaseLost`."""
     lock_leased_job(session, lease)
     JobRepository(session).record(
         lease.job_id, "checkpoint.failed", at=at, attempt=lease.attempt, step=step, reason=reason

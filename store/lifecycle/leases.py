@@ -1,6 +1,6 @@
-"""Leases: a worker owns a job by a token that every one of its later writes must carry.
+"""Leases: a worker holds a job by a token that each of its writes must carry.
 
-How long a lease lasts goes by the database's clock alone, which those who take and those who reclaim share.
+Leases expire by the database's clock, which workers and schedulers share.
 """
 
 import secrets
@@ -18,7 +18,7 @@ from store.tables import Job, MeteredAttempt
 
 
 class LeaseLost(Exception):
-    """The job belongs to somebody else by now, or to nobody: this worker must write nothing more."""
+    """The worker no longer holds the job, and must not write to it."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +43,16 @@ def claim(
     pue: float = 1.0,
     assumed_power_w: float | None = None,
 ) -> Lease | None:
-    """Take a queued job. None where it is not queued (a second message, a cancelled job): then do nothing.
+    """Claim a queued job. Returns None where it is not queued, after a duplicate message or a cancel.
 
-    `task_id` is the message's, `at` the time of the event; the lease runs from the database's own now. With the `zone`
-    in which the worker stands, a job that was placed in another since its message was sent is not taken either. `pue`
-    is that of the worker's site, and `assumed_power_w` what its device is taken to draw: energy that is lost with the
-    worker is estimated with them.
+    `task_id` is the message's, `at` the time of the event; the lease runs by the database's clock. With the worker's
+    `zone`, a job that was since placed in another zone is not claimed either. Energy lost with the worker is estimated
+    with its site's `pue` and its device's `assumed_power_w`.
     """
     query = (
         select(Job)
         .where(Job.id == job_id, Job.status == JobStatus.QUEUED)
-        # Whoever holds the row holds it for a moment: what it is then decides, and a message is not taken in vain.
+        # Waits for a lock, which is held briefly, rather than skipping it: the message would be lost.
         .with_for_update()
         .execution_options(populate_existing=True)
     )
@@ -89,11 +88,10 @@ def renew(
     unstored: UnreportedPeriod | None = None,
     host_seconds: float | None = None,
 ) -> str:
-    """Keep the lease for `lease_seconds` from now, and bring back the control flag. Raises `LeaseLost`.
+    """Extend the lease to `lease_seconds` from now, and return the job's control flag. Raises `LeaseLost`.
 
-    One that has run out is kept all the same, as long as nobody has taken the job back. `unstored` is the time whose
-    energy is not stored yet, which is estimated should the worker not be seen again, and `host_seconds` the second of
-    its host's monotonic clock.
+    An expired lease is extended too, unless the job was reclaimed. `unstored` is the period whose energy is not stored
+    yet, estimated if the worker is lost; `host_seconds` is the time of its host's monotonic clock.
     """
     control: str | None = session.scalar(
         update(Job)
@@ -114,7 +112,7 @@ def renew(
 
 
 def lock_leased_job(session: Session, lease: Lease) -> Job:
-    """The leased job, locked for a write of its worker. Raises `LeaseLost`."""
+    """Return the job locked for a write by its lease holder. Raises `LeaseLost`."""
     query = (
         select(Job)
         .where(Job.id == lease.job_id, Job.lease_token == lease.token, Job.status.in_(HELD_BY_A_WORKER))

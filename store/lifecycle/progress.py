@@ -1,4 +1,4 @@
-"""What a worker writes about a job it holds: decisions, progress, energy, results. All raise `LeaseLost`."""
+"""Writes of a worker to the job that it holds: decisions, progress, energy, results. All raise `LeaseLost`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,13 +22,13 @@ from store.lifecycle.transitions import transition
 from store.repositories.jobs import JobRepository
 from store.tables import Artifact, EnergyInterval, Epoch, Job, Step
 
-# Whoever is asked to stop and was to be neither paused nor cancelled goes back to the queue.
+# A stopped job with any other status returns to the queue.
 STATUS_AFTER_STOP = {JobStatus.PAUSING: JobStatus.PAUSED, JobStatus.CANCELLING: JobStatus.CANCELLED}
 
 
 @dataclass(frozen=True)
 class StepLoss:
-    """One optimiser step (numbered from 1), when it was done, and its loss, which is finite."""
+    """One optimiser step (numbered from 1), the time of its end, and its finite loss."""
 
     number: int
     at: datetime
@@ -38,9 +38,9 @@ class StepLoss:
 def start_training(
     session: Session, lease: Lease, *, at: datetime, steps: int, steps_done: int, epochs_done: int, precision: str
 ) -> None:
-    """Note that the model is loaded, and after which step the run goes on: that of its last checkpoint.
+    """Record that the model is loaded, and the step of the checkpoint from which the run continues.
 
-    Steps beyond it were lost with their attempt, and are taken again.
+    Later steps were lost with their attempt: their rows are deleted, and they are repeated.
     """
     job = lock_leased_job(session, lease)
     job.steps, job.steps_done, job.epochs_done = steps, steps_done, epochs_done
@@ -57,7 +57,7 @@ def start_training(
 
 
 def resume_epoch(session: Session, lease: Lease, number: int) -> None:
-    """Note that this attempt goes on within an epoch; its decision stands."""
+    """Assign an epoch to this attempt, which continues it under the same decision."""
     lock_leased_job(session, lease)
     epoch = session.get(Epoch, (lease.job_id, number))
     if epoch is not None:
@@ -65,7 +65,7 @@ def resume_epoch(session: Session, lease: Lease, number: int) -> None:
 
 
 def start_epoch(session: Session, lease: Lease, number: int, decision: RhoDecision, *, at: datetime) -> None:
-    """Store an epoch's decision; an epoch begun by a lost attempt is begun anew."""
+    """Store a new epoch with its ρ decision, replacing one begun by a lost attempt."""
     job = lock_leased_job(session, lease)
     job.rho = decision.rho
     begun = session.get(Epoch, (lease.job_id, number))
@@ -96,7 +96,7 @@ def start_epoch(session: Session, lease: Lease, number: int, decision: RhoDecisi
 def report_step(
     session: Session, lease: Lease, *, steps: int, steps_done: int, loss: float | None, taken: Sequence[StepLoss] = ()
 ) -> Job:
-    """Store how far the run has come and the steps `taken` since the last report; returns the locked job."""
+    """Store the progress of the run and the steps `taken` since the last report; return the locked job."""
     job = lock_leased_job(session, lease)
     job.steps, job.steps_done = steps, steps_done
     if loss is not None:
@@ -137,8 +137,8 @@ def add_energy(
 ) -> None:
     """Store a metered interval, divided by `price_by_reading`, and add it to the totals.
 
-    A piece without a price counts as energy, and its emissions wait for a price. An interval that is there already,
-    because its writer never heard that it was committed, is not counted twice.
+    The energy of a piece without a price is counted now, its emissions once it is priced. An interval that is stored
+    already, because its writer did not learn that it was committed, is not counted twice.
     """
     job = lock_leased_job(session, lease)
     known = select(EnergyInterval.id).where(
@@ -148,7 +148,7 @@ def add_energy(
         EnergyInterval.started_at == pieces[0].start,
         EnergyInterval.finished_at == pieces[0].end,
     )
-    lasted = pieces[0].end > pieces[0].start  # while a clock that was turned back stands, intervals are told by nothing
+    lasted = pieces[0].end > pieces[0].start  # after a clock was set back, empty intervals cannot be told apart
     if lasted and session.scalar(known.limit(1)) is not None:
         return
     for piece in pieces:
@@ -180,7 +180,7 @@ def add_energy(
 
 
 def add_tracker_total(session: Session, lease: Lease, *, at: datetime, tracker_kwh: float | None) -> None:
-    """Keep CodeCarbon's own count of an attempt's energy beside ours, and warn where the two differ too much."""
+    """Add CodeCarbon's energy total of an attempt; record an event where it differs too much from the intervals'."""
     job = lock_leased_job(session, lease)
     ours_kwh = session.scalar(
         select(func.coalesce(func.sum(EnergyInterval.energy_kwh), 0.0)).where(
@@ -212,7 +212,7 @@ def succeed(
     artifacts: Sequence[Artifact],
     evaluation: Mapping[str, Any],
 ) -> None:
-    """End a job with its result."""
+    """End a job as succeeded, with its artifacts and evaluation."""
     job = lock_leased_job(session, lease)
     for artifact in artifacts:
         session.merge(artifact)
@@ -222,15 +222,15 @@ def succeed(
 
 
 def fail(session: Session, lease: Lease, *, at: datetime, error: Mapping[str, Any]) -> None:
-    """End a job with an error: `title`, `detail` and, where one is to blame, `field`."""
+    """End a job as failed, with an error: `title`, `detail` and optionally `field`."""
     JobRepository(session).fail(lock_leased_job(session, lease), at=at, error=error)
     wake_scheduler(session)
 
 
 def release_job(session: Session, lease: Lease, *, at: datetime) -> JobStatus:
-    """End an attempt that was stopped, and give where its job stands now.
+    """End a stopped attempt, and return the job's new status.
 
-    What the row says under its lock decides, not what the worker last heard: a pause may have become a cancel.
+    The control flag is read under the row's lock, not taken from the worker: a pause may have become a cancel.
     """
     job = lock_leased_job(session, lease)
     wanted = "drain" if job.control == "run" else job.control
@@ -242,7 +242,7 @@ def release_job(session: Session, lease: Lease, *, at: datetime) -> JobStatus:
 
 
 def cancel_killed_job(session: Session, lease: Lease, *, at: datetime, after_seconds: float) -> None:
-    """Cancel a job whose process has not come to its end by itself."""
+    """Cancel a job whose process was terminated because it did not stop."""
     reason = f"did not stop within {after_seconds:g} s, and was terminated"
     transition(session, lock_leased_job(session, lease), JobStatus.CANCELLED, at=at, reason=reason)
     wake_scheduler(session)

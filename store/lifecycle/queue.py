@@ -1,4 +1,4 @@
-"""The queue: who waits, who holds a worker, and in which order the waiting are served."""
+"""The job queue: waiting jobs in fair order, busy workers, due gates, and jobs to reclaim."""
 
 import heapq
 from collections import Counter, deque
@@ -14,15 +14,15 @@ from runtime.site import explain_missing_worker
 from store.lifecycle.status import HELD_BY_A_WORKER, JobStatus
 from store.tables import Job
 
-# A gate is looked at again within a quarter of an hour: a later time was set by a clock that has jumped since.
+# Gates are evaluated at least every quarter of an hour: a later time was set before a jump of the clock.
 MAX_EVALUATION_DELAY = timedelta(hours=1)
-# Any number that nothing else in this database locks.
+# An arbitrary number, used by no other lock of this database.
 DISPATCH_LOCK = 0x6EE7_0002
 
 
 @dataclass(frozen=True)
 class WaitingJob:
-    """A job to be sent; `zone` is where it was placed last, `gate_evaluated` whether its gate said anything."""
+    """A job to dispatch; `zone` is its last placement, `gate_evaluated` whether it has a gate decision."""
 
     id: str
     owner: str | None
@@ -35,17 +35,17 @@ class WaitingJob:
 
 
 def fair_order(waiting: Iterable[WaitingJob], held: Mapping[str | None, int]) -> Iterator[WaitingJob]:
-    """Yield the jobs in the order in which they are served: by priority, then whose owner holds least, then the oldest.
+    """Yield waiting jobs by priority, then by workers held by the owner (fewest first), then by age.
 
-    `held` counts what each owner holds. Where the caller serves a job it counts it there before it asks for the next,
-    and the owner's further jobs fall back behind those of owners who hold less.
+    `held` counts the workers that each owner's jobs hold. A caller that dispatches a job increments it before taking
+    the next one, so that the owner's further jobs move behind those of owners who hold fewer.
     """
     ranked = sorted(waiting, key=lambda job: (-job.priority, job.id))
     for _, rank in groupby(ranked, key=lambda job: job.priority):
         of_owner: dict[str | None, deque[WaitingJob]] = {}
         for job in rank:
             of_owner.setdefault(job.owner, deque()).append(job)
-        # An id is there once, so that owners are never compared.
+        # Ids are unique, so that owners, which may be None, are never compared.
         owners = [(held.get(owner, 0), jobs[0].id, owner) for owner, jobs in of_owner.items()]
         heapq.heapify(owners)
         while owners:
@@ -63,14 +63,14 @@ class QueueRepository:
         self._session = session
 
     def try_lock_dispatch(self) -> bool:
-        """Whether this transaction alone dispatches until it ends: two that did would fill each free worker twice."""
+        """Try to become the only dispatching transaction: two would fill each free worker twice."""
         return bool(self._session.scalar(select(func.pg_try_advisory_xact_lock(DISPATCH_LOCK))))
 
     def list_waiting(
         self, status: JobStatus, *, at: datetime, redispatch_after: timedelta, zones: Collection[str] | None = None
     ) -> Sequence[WaitingJob]:
-        """The jobs of a status whose message was not sent within `redispatch_after`; of those that ask for a zone,
-        only the ones of `zones`, where these are given."""
+        """Return the jobs of a status not dispatched within `redispatch_after`; with `zones`, those that request
+        none or one of these."""
         query = select(
             Job.id, Job.owner, Job.priority, Job.zone_asked, Job.zone, Job.signal, Job.reason, Job.gate.is_not(None)
         ).where(Job.status == status, ~_recently_dispatched(at, redispatch_after))
@@ -81,7 +81,7 @@ class QueueRepository:
     def list_dispatched(
         self, status: JobStatus, *, at: datetime, redispatch_after: timedelta
     ) -> Sequence[tuple[str | None, str | None]]:
-        """Owner and zone of each job of a status whose message was sent within `redispatch_after`, not claimed yet."""
+        """Return owner and zone of each job of a status dispatched within `redispatch_after` and not yet claimed."""
         query = (
             select(Job.owner, Job.zone)
             .where(Job.status == status, _recently_dispatched(at, redispatch_after))
@@ -90,17 +90,17 @@ class QueueRepository:
         return [(owner, zone) for owner, zone in self._session.execute(query)]
 
     def busy_workers(self) -> set[str]:
-        """The workers that hold a job."""
+        """Return the ids of the workers that hold a job."""
         query = select(Job.worker_id).where(Job.status.in_(HELD_BY_A_WORKER), Job.worker_id.is_not(None))
         return {worker_id for worker_id in self._session.scalars(query) if worker_id is not None}
 
     def held_by_owner(self) -> Counter[str | None]:
-        """How many workers each owner's jobs hold."""
+        """Return the number of workers that each owner's jobs hold."""
         query = select(Job.owner, func.count()).where(Job.status.in_(HELD_BY_A_WORKER)).group_by(Job.owner)
         return Counter(dict(iter(self._session.execute(query))))
 
     def lock(self, job_id: str, status: JobStatus) -> Job | None:
-        """The job, held until the transaction ends; None where another holds it, or it has left its status."""
+        """Return the job locked; None where another transaction has locked it, or its status has changed."""
         query = (
             select(Job)
             .where(Job.id == job_id, Job.status == status)
@@ -110,7 +110,7 @@ class QueueRepository:
         return self._session.scalars(query).one_or_none()
 
     def clear_dispatch(self, *job_ids: str) -> None:
-        """Take it that no message is under way for these jobs, or, without any, for all that wait to be taken up."""
+        """Mark these jobs, or without any all waiting ones, as not dispatched, so that they are dispatched at once."""
         query = update(Job).where(
             Job.status.in_((JobStatus.VALIDATING, JobStatus.QUEUED)), Job.dispatched_at.is_not(None)
         )
@@ -118,16 +118,16 @@ class QueueRepository:
         self._session.execute(query.values(dispatched_at=None).execution_options(synchronize_session=False))
 
     def set_waiting_reasons(self, reasons: Mapping[str, str]) -> None:
-        """Say of each of these queued jobs, by its id, why it waits."""
+        """Set the reason for which each of these queued jobs waits, by job id."""
         if reasons:
-            said = update(Job).where(Job.id == bindparam("job_id"), Job.status == JobStatus.QUEUED)
+            statement = update(Job).where(Job.id == bindparam("job_id"), Job.status == JobStatus.QUEUED)
             self._session.connection().execute(
-                said.values(reason=bindparam("why")),
+                statement.values(reason=bindparam("why")),
                 [{"job_id": job_id, "why": why} for job_id, why in reasons.items()],
             )
 
     def set_unserved_zone_reasons(self, zones: Collection[str], *, at: datetime, redispatch_after: timedelta) -> None:
-        """Say of each queued job that asks for a zone other than `zones` that nobody serves it."""
+        """Set the reason of queued jobs that request a zone other than the served `zones`."""
         why = func.concat("waits for a worker in zone ", Job.zone_asked, explain_missing_worker(zones))
         unserved = (
             select(Job.id)
@@ -144,15 +144,15 @@ class QueueRepository:
         )
 
     def lock_due_deferred_jobs(self, *, due: datetime, limit: int) -> Sequence[Job]:
-        """Locked jobs that wait for their gate, and whose next look is due."""
+        """Return locked deferred jobs whose next gate evaluation is due."""
         return self._due(JobStatus.DEFERRED, due, limit)
 
     def lock_due_running_jobs(self, *, due: datetime, limit: int) -> Sequence[Job]:
-        """Locked jobs that run undisturbed, and whose gate may pause them and is due for a look."""
+        """Return locked running jobs without a control request whose gate may pause them and is due for evaluation."""
         return self._due(JobStatus.RUNNING, due, limit, _may_pause(), Job.control == "run")
 
     def has_grid_dependent_jobs(self, *, at: datetime, redispatch_after: timedelta) -> bool:
-        """Whether a job is to be looked at whose zone or gate depends on what is known of the grid."""
+        """Return whether a job is due whose placement or gate depends on carbon intensity."""
         gated = or_(_mode() != "none", Job.policy["gate"]["pause_above"].astext.is_not(None))
         due = or_(
             and_(Job.status == JobStatus.DEFERRED, _evaluation_due(at)),
@@ -176,7 +176,7 @@ class QueueRepository:
         return self._session.scalars(query).all()
 
     def lock_lost_jobs(self) -> Sequence[Job]:
-        """Locked jobs whose worker has let its lease run out, by the database's clock, by which it was taken."""
+        """Return locked jobs whose lease has expired by the database's clock."""
         query = (
             select(Job)
             .where(Job.status.in_(HELD_BY_A_WORKER), Job.lease_expires_at < func.now())
@@ -186,7 +186,7 @@ class QueueRepository:
         return self._session.scalars(query).all()
 
     def lock_unresponsive_jobs(self, *, cancelled_before: datetime, paused_before: datetime) -> Sequence[Job]:
-        """Locked jobs that were asked to stop before these times and have not."""
+        """Return locked jobs that were asked to stop before these times and still run."""
         asked = or_(
             and_(Job.status == JobStatus.CANCELLING, Job.control_at < cancelled_before),
             and_(Job.status == JobStatus.PAUSING, Job.control_at < paused_before),
@@ -200,7 +200,7 @@ def _mode() -> ColumnElement[str]:
 
 
 def _may_pause() -> ColumnElement[bool]:
-    """Whether a job's gate may close on it while it runs."""
+    """Return the condition that a job's gate may pause it while it runs."""
     return or_(_mode() == "pause", and_(_mode() == "none", Job.policy["gate"]["pause_above"].astext.is_not(None)))
 
 
@@ -209,7 +209,7 @@ def _evaluation_due(at: datetime) -> ColumnElement[bool]:
 
 
 def _recently_dispatched(at: datetime, redispatch_after: timedelta) -> ColumnElement[bool]:
-    """A time in the future was set by another's clock, or by one that has jumped since: it counts for as long, too."""
+    """Return the condition of a recent dispatch; a time as far in the future, from another clock, counts too."""
     sent = and_(
         Job.dispatched_at.is_not(None),
         Job.dispatched_at > at - redispatch_after,

@@ -1,11 +1,11 @@
-"""Where a job can stand, the one table of allowed transitions, and which of them may be asked for."""
+"""Statuses of a job, the table of allowed transitions, and the transitions of each action."""
 
 from collections.abc import Mapping
 from enum import StrEnum
 
 
 class JobStatus(StrEnum):
-    """Status of a job; `ALLOWED_TRANSITIONS` has the transitions between them."""
+    """Status of a job."""
 
     VALIDATING = "validating"
     QUEUED = "queued"
@@ -32,13 +32,13 @@ ALLOWED_TRANSITIONS: dict[JobStatus, frozenset[JobStatus]] = {
     S.SUCCEEDED: frozenset(),
     S.FAILED: frozenset({S.VALIDATING, S.QUEUED}),
 }
-# Over, unless somebody asks for another try: only that leads out of it.
+# Ended; only a retry leaves these.
 FINAL = frozenset({S.SUCCEEDED, S.FAILED, S.CANCELLED})
 HELD_BY_A_WORKER = frozenset({S.RUNNING, S.PAUSING, S.CANCELLING})
 
 
 class Action(StrEnum):
-    """What may be asked for of a job."""
+    """An action that may be requested of a job."""
 
     CANCEL = "cancel"
     PAUSE = "pause"
@@ -46,8 +46,8 @@ class Action(StrEnum):
     RETRY = "retry"
 
 
-# Where each action leads at once. A worker that holds the job is asked first, and takes it the rest of the way; a
-# retried job that has no estimate yet is validated anew.
+# Immediate target of each action by status. A worker that holds the job completes the action; a retried job without an
+# estimate is validated again.
 ACTION_TRANSITIONS: Mapping[Action, Mapping[JobStatus, JobStatus]] = {
     Action.CANCEL: {
         S.VALIDATING: S.CANCELLED,

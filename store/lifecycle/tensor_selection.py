@@ -1,4 +1,4 @@
-"""Which tensors a job may train and at what cost, and which of them each epoch chose."""
+"""Tensors that a job may train with their costs, and the selection of each epoch."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -13,7 +13,7 @@ from store.tables import Epoch, Tensor
 
 
 class TensorCostLike(Protocol):
-    """A tensor, and the FLOPs of its gradients in one step, as `greencore.backprop.TensorCost` has them."""
+    """A tensor and the FLOPs of its gradients in one step; satisfied by `greencore.backprop.TensorCost`."""
 
     @property
     def name(self) -> str: ...
@@ -26,7 +26,7 @@ class TensorCostLike(Protocol):
 
 
 def put_tensors(session: Session, lease: Lease, costs: Sequence[TensorCostLike]) -> None:
-    """Keep what a job's tensors cost, from output to input; later attempts find the same. Raises `LeaseLost`."""
+    """Store the costs of a job's tensors, from output to input, unless an attempt has already. Raises `LeaseLost`."""
     lock_leased_job(session, lease)
     rows = [
         {
@@ -44,17 +44,17 @@ def put_tensors(session: Session, lease: Lease, costs: Sequence[TensorCostLike])
 
 
 class SelectionRepository:
-    """Reads selections, inside the caller's transaction."""
+    """Queries on tensors and selections, inside the caller's transaction."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
 
     def tensors(self, job_id: str) -> Sequence[Tensor]:
-        """From output to input; empty until training has begun, and of jobs from before costs were kept."""
+        """Return a job's tensors from output to input; empty until training starts, and for jobs of old versions."""
         return self._session.scalars(select(Tensor).where(Tensor.job_id == job_id).order_by(Tensor.position)).all()
 
     def epochs(self, job_id: str, *, limit: int, after: int | None = None) -> Page[Epoch]:
-        """Epochs whose selection is known, newest first, those with a smaller number than `after`."""
+        """Return epochs with a selection, newest first, those with a number below `after`."""
         query = select(Epoch).where(Epoch.job_id == job_id, Epoch.selection.is_not(None))
         if after is not None:
             query = query.where(Epoch.number < after)

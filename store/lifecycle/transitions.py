@@ -1,4 +1,4 @@
-"""The one function that moves a job from one status to the next."""
+"""Moves a job from one status to another; the only function that does."""
 
 from datetime import datetime
 from typing import Any
@@ -13,23 +13,21 @@ from store.tables import Event, Job
 
 
 class TransitionRefused(Exception):
-    """A job cannot go from where it stands to where it was sent."""
+    """A transition between two statuses that `ALLOWED_TRANSITIONS` does not contain."""
 
     def __init__(self, job_id: str, current: JobStatus, wanted: JobStatus) -> None:
-        ways = ", ".join(sorted(ALLOWED_TRANSITIONS[current])) or "nowhere"
-        super().__init__(f"{job_id} is {current}: it can go to {ways}, not to {wanted}")
+        allowed = ", ".join(sorted(ALLOWED_TRANSITIONS[current])) or "none"
+        super().__init__(f"{job_id} is {current}: expected a transition to {allowed}, given {wanted}")
         self.job_id, self.current, self.wanted = job_id, current, wanted
 
 
 def transition(
     session: Session, job: Job, to: JobStatus, *, at: datetime, reason: str | None = None, **data: Any
 ) -> None:
-    """Move a job that this transaction has locked, and write the event beside it, and at its end to its owner's
-    webhooks.
+    """Move a locked job to another status, record the event, and at its end enqueue messages to its owner's webhooks.
 
-    Whenever the job leaves a worker, clears the lease and what the worker was asked for, and stores an estimate of the
-    energy that the worker did not store (`store.accounting.lost_energy`). Raises `TransitionRefused` unless
-    `ALLOWED_TRANSITIONS` has it.
+    When the job leaves a worker, clears the lease and control flag, and stores an estimate of the energy that the
+    worker did not store (`store.accounting.lost_energy`). Raises `TransitionRefused`.
     """
     if to not in ALLOWED_TRANSITIONS[job.status]:
         raise TransitionRefused(job.id, job.status, to)

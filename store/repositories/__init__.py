@@ -1,1 +1,1 @@
-"""Queries and writes of each kind of row, inside the caller's transaction."""
+"""Repositories: queries and writes of each kind of row, inside the caller's transaction."""

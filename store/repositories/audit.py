@@ -1,4 +1,4 @@
-"""The audit log: who changed something, or tried to."""
+"""The audit log of requests that changed data or were refused."""
 
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -12,7 +12,7 @@ from store.tables import AuditEntry
 
 @dataclass(frozen=True)
 class AuditRecord:
-    """One request: `action` is its method and the pattern of its path, `target` the path itself."""
+    """One request: `action` is its method and path pattern, `target` its path."""
 
     at: datetime
     key_id: str | None
@@ -35,7 +35,7 @@ class AuditRepository:
         self._session.add(AuditEntry(**asdict(record)))
 
     def page(self, *, limit: int, after: int | None = None, owner: str | None = None) -> Page[AuditEntry]:
-        """Entries newest first, those older than the id `after`; of one owner where one is given."""
+        """Return entries newest first, those older than the id `after`; of all owners without `owner`."""
         query = select(AuditEntry).order_by(AuditEntry.id.desc()).limit(limit + 1)
         if owner is not None:
             query = query.where(AuditEntry.owner == owner)

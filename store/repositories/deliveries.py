@@ -1,6 +1,6 @@
-"""Messages to webhooks: written with what they tell of, claimed before they are sent, and settled after.
+"""Deliveries to webhooks: enqueued in the transaction of the event, claimed before sending, and completed after.
 
-Whether one is due is decided by the database's clock: it is written by workers, and sent by schedulers.
+Due times are by the database's clock, as workers enqueue messages and schedulers send them.
 """
 
 from collections.abc import Collection
@@ -18,20 +18,20 @@ from store.repositories.webhooks import WebhookRepository
 from store.tables import Delivery, EnergyInterval, Job, Webhook
 
 TEST_TYPE = "webhook.test"
-# A webhook that nobody has answered at for so many messages, each tried for about a day, is taken for abandoned.
+# Consecutive failed messages, each tried for about a day, after which a webhook is disabled.
 MAX_FAILED_DELIVERIES = 10
 HOST = func.substring(Webhook.url, r"//(\[[^]]*\]|[^/:?]+)")
 
 
 class TestDeliveryPending(Exception):
-    """A test was asked for while the last one is still tried."""
+    """A test was requested while the previous one is pending."""
 
-    __test__ = False  # no class of pytest's
+    __test__ = False  # not a test class of pytest
 
 
 @dataclass(frozen=True)
 class ClaimedDelivery:
-    """A message that is to be sent by whoever claimed it, for the `attempt`-th time."""
+    """A message claimed for sending; `attempt` counts from 1."""
 
     id: str
     webhook_id: str
@@ -43,7 +43,7 @@ class ClaimedDelivery:
 
 
 def enqueue_end_deliveries(session: Session, job: Job, *, at: datetime) -> None:
-    """Write to the webhooks of a job's owner that it has ended, in the transaction that ends it."""
+    """Enqueue a message to each webhook of a job's owner, in the transaction that ends the job."""
     if job.owner is None:
         return
     webhooks = WebhookRepository(session).lock_active(job.owner)
@@ -82,19 +82,19 @@ class DeliveryRepository:
         self._session = session
 
     def page(self, webhook_id: str, *, limit: int, after: str | None = None) -> Page[Delivery]:
-        """What a webhook was told and is still to be told, newest first: those older than the id `after`."""
+        """Return a webhook's deliveries, newest first, those older than the id `after`."""
         query = select(Delivery).where(Delivery.webhook_id == webhook_id).order_by(Delivery.id.desc()).limit(limit + 1)
         if after is not None:
             query = query.where(Delivery.id < after)
         return Page.from_rows(self._session.scalars(query).all(), limit)
 
     def add_test(self, webhook: Webhook, *, at: datetime) -> Delivery:
-        """Write a message that tells of nothing. Raises `TestDeliveryPending`, so that tests cannot flood a host."""
+        """Enqueue a test message. Raises `TestDeliveryPending`, so that tests cannot flood a host."""
         WebhookRepository(self._session).lock(webhook.id)
-        under_way = select(Delivery.id).where(
+        pending = select(Delivery.id).where(
             Delivery.webhook_id == webhook.id, Delivery.type == TEST_TYPE, Delivery.next_attempt_at.is_not(None)
         )
-        if self._session.scalar(under_way.limit(1)) is not None:
+        if self._session.scalar(pending.limit(1)) is not None:
             raise TestDeliveryPending(webhook.id)
         delivery = _delivery(webhook, TEST_TYPE, {"webhook": webhook.id}, at=at)
         self._session.add(delivery)
@@ -106,10 +106,10 @@ class DeliveryRepository:
     def claim(
         self, *, lease: timedelta, full_hosts: Collection[str] = (), full_owners: Collection[str] = ()
     ) -> ClaimedDelivery | None:
-        """The message that has been due for longest, put off for the time of `lease` before anything is sent.
+        """Claim the message that has been due for longest, and postpone it by `lease` before it is sent.
 
-        Whoever claims it and dies is taken over from then. None where no message to another host and of another owner
-        is due.
+        It is due again after `lease` if its sender dies. Returns None where no message is due but to `full_hosts` or of
+        `full_owners`.
         """
         query = (
             select(Delivery, Webhook, HOST)
@@ -136,7 +136,7 @@ class DeliveryRepository:
         )
 
     def mark_delivered(self, claimed: ClaimedDelivery, *, status: int) -> None:
-        """The receiver has taken it."""
+        """Mark a message as accepted by its receiver."""
         self._session.execute(
             update(Delivery)
             .where(Delivery.id == claimed.id)
@@ -146,9 +146,9 @@ class DeliveryRepository:
     def record_failure(
         self, claimed: ClaimedDelivery, *, status: int | None, error: str, retry_in: timedelta | None
     ) -> str | None:
-        """The receiver has not: try again after a time, or, where that is None, give up.
+        """Record a failed attempt, to be retried after `retry_in`, or given up where that is None.
 
-        Disables the webhook, and gives the reason, where this was one message too many.
+        Disables the webhook after `MAX_FAILED_DELIVERIES` messages, and then returns the reason.
         """
         webhook = WebhookRepository(self._session).lock(claimed.webhook_id)
         if webhook is None:
@@ -169,14 +169,14 @@ class DeliveryRepository:
         return reason
 
     def disable_gone_webhook(self, claimed: ClaimedDelivery, *, status: int, error: str) -> None:
-        """The receiver wants no more messages: disable its webhook."""
+        """Disable the webhook of a receiver that wants no more messages (HTTP 410)."""
         webhook = WebhookRepository(self._session).lock(claimed.webhook_id)
         if webhook is not None and webhook.disabled_at is None:
             self._session.execute(update(Delivery).where(Delivery.id == claimed.id).values(last_status=status))
             self._disable(webhook, error)
 
     def release(self, claimed: ClaimedDelivery) -> None:
-        """It was not sent to its end: it is due at once, for whoever comes next."""
+        """Release a message that was not sent completely; it is due at once."""
         self._session.execute(
             update(Delivery)
             .where(
@@ -186,7 +186,7 @@ class DeliveryRepository:
         )
 
     def _given_up_in_a_row(self, webhook_id: str) -> int:
-        """How many messages that were written after the last one was taken are over, and were not."""
+        """Return the number of given-up messages created after the last delivered one."""
         last_taken = select(func.max(Delivery.delivered_at)).where(Delivery.webhook_id == webhook_id).scalar_subquery()
         query = select(func.count()).where(
             Delivery.webhook_id == webhook_id,
@@ -197,7 +197,7 @@ class DeliveryRepository:
         return self._session.scalar(query) or 0
 
     def _disable(self, webhook: Webhook, reason: str) -> None:
-        """Send nothing more; the webhook is locked."""
+        """Disable a locked webhook, and give up its pending messages."""
         webhook.disabled_at, webhook.disabled_reason = func.now(), reason
         self._session.execute(
             update(Delivery)

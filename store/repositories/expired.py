@@ -1,4 +1,4 @@
-"""What may be removed by now: files of jobs that are over, first answers, and deliveries that have long been made."""
+"""Retention: ended jobs with removable files, and deletion of expired responses, sessions and deliveries."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ DELETE_BATCH_SIZE = 1000
 
 @dataclass(frozen=True)
 class JobRetentionState:
-    """A job as retention sees it: whether it is over, since when, and whether its result is gone already."""
+    """State of a job for retention: whether and when it ended, and whether its result was removed already."""
 
     over: bool
     succeeded: bool
@@ -25,13 +25,13 @@ class JobRetentionState:
 
 
 class RetentionRepository:
-    """Queries and deletions of what nobody needs any more, inside the caller's transaction."""
+    """Queries and deletions for retention, inside the caller's transaction."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
 
     def find_jobs(self, job_ids: Collection[str]) -> Mapping[str, JobRetentionState]:
-        """Those of these jobs that there are."""
+        """Return the retention state of the existing jobs among `job_ids`."""
         query = select(Job.id, Job.status, Job.finished_at, Job.files_removed_at).where(Job.id.in_(job_ids))
         return {
             job_id: JobRetentionState(
@@ -41,22 +41,22 @@ class RetentionRepository:
         }
 
     def lock_ended(self, job_id: str) -> Job | None:
-        """The job, which nobody can retry until this transaction ends; None where it is open, or held by another."""
+        """Return the ended job, locked against a retry; None where it is open or locked by another transaction."""
         query = select(Job).where(Job.id == job_id, Job.status.in_(FINAL)).with_for_update(skip_locked=True)
         return self._session.scalars(query.execution_options(populate_existing=True)).one_or_none()
 
     def delete_checkpoints(self, job_id: str) -> None:
-        """Forget the checkpoints of a job: their files are removed in the same transaction."""
+        """Delete the records of a job's checkpoints, whose files the caller deletes."""
         self._session.execute(delete(Checkpoint).where(Checkpoint.job_id == job_id))
 
     def record_removal(self, job: Job, what: Collection[str], *, at: datetime) -> None:
-        """Tell that files of a locked job are gone; rows of its artifacts stay, and say what was there."""
+        """Record that files of a locked job were removed; the rows of its artifacts are kept."""
         if "result" in what:
             job.files_removed_at = at
         JobRepository(self._session).record(job.id, "files.removed", at=at, what=sorted(what))
 
     def delete_idempotent_responses(self, *, before: datetime) -> None:
-        """Delete first answers to repeatable requests from before a time, a limited number at once."""
+        """Delete responses for idempotency keys from before a time, at most `DELETE_BATCH_SIZE`."""
         old = (
             select(IdempotencyKey.owner, IdempotencyKey.key)
             .where(IdempotencyKey.created_at < before)
@@ -70,14 +70,14 @@ class RetentionRepository:
             )
 
     def delete_ended_sessions(self, *, before: datetime) -> None:
-        """Delete the records of signed-out sessions whose cookies expired before a time, a limited number at once."""
+        """Delete signed-out sessions whose cookies expired before a time, at most `DELETE_BATCH_SIZE`."""
         old = select(EndedSession.id).where(EndedSession.expires_at < before).limit(DELETE_BATCH_SIZE)
         self._session.execute(
             delete(EndedSession).where(EndedSession.id.in_(old)).execution_options(synchronize_session=False)
         )
 
     def delete_finished_deliveries(self, *, before: datetime) -> None:
-        """Delete deliveries that were made before a time, or given up and older, a limited number at once."""
+        """Delete deliveries made, or created and given up, before a time, at most `DELETE_BATCH_SIZE`."""
         over = Delivery.next_attempt_at.is_(None), func.coalesce(Delivery.delivered_at, Delivery.created_at) < before
         old = select(Delivery.id).where(*over).limit(DELETE_BATCH_SIZE)
         self._session.execute(delete(Delivery).where(Delivery.id.in_(old)).execution_options(synchronize_session=False))

@@ -1,4 +1,4 @@
-"""The first answers to requests that may be repeated: written with what they promise, in one transaction."""
+"""Responses stored for idempotency keys, in the same transaction as the effects of their requests."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -13,15 +13,15 @@ KEY_LOCKS = 0x6EE7_0003  # the namespace of the advisory locks on keys
 
 
 class IdempotencyRepository:
-    """Queries on first answers, inside the caller's transaction."""
+    """Queries on stored responses, inside the caller's transaction."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
 
     def find_response(self, owner: str, key: str, *, since: datetime) -> IdempotencyKey | None:
-        """What was answered to this key at `since` or later; None where the caller is to answer now.
+        """Lock an idempotency key, and return its response from `since` or later; None for a new request.
 
-        Waits for another request with the same key that is under way; the next one waits until this transaction ends.
+        Waits for a concurrent request with the same key.
         """
         lock = func.pg_advisory_xact_lock(KEY_LOCKS, func.hashtext(f"{owner}\n{key}"))
         self._session.execute(select(lock))
@@ -41,7 +41,7 @@ class IdempotencyRepository:
         body: str,
         at: datetime,
     ) -> None:
-        """Store an answer, in the place of one that is too old to be given again."""
+        """Store a response, replacing an expired one."""
         answer = {
             "request_sha256": request_sha256,
             "status": status,

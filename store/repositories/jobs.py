@@ -1,4 +1,4 @@
-"""The job aggregate: submission, reading, and what the scheduler asks for."""
+"""Jobs: submission, reads of a job and its epochs, energy, events and artifacts, and job lists."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ from store.tables import Artifact, EnergyInterval, Epoch, Event, Job
 
 Query = TypeVar("Query", bound=Select[*tuple[Any, ...]])
 
-# What jobs can be listed by in the order of their ids; the first whose columns are all asked for is taken.
+# Indexes for lists in the order of ids; the first whose columns are all filtered by is used.
 LIST_INDEXES = (("owner", "status"), ("owner", "zone"), ("owner",), ("status",), ("zone",), ())
 
 
 @dataclass(frozen=True)
 class NewJob:
-    """What a submission fixes; every name in it has been checked by the API."""
+    """A submission; the API has checked every name in it."""
 
     owner: str | None
     model: str
@@ -42,7 +42,7 @@ class NewJob:
 
 
 class JobFilter(TypedDict, total=False):
-    """Which jobs a list holds: those that meet all that is given. `after` is an id; those older than it are meant."""
+    """Filters of a job list, all of which must match; `after` is an id, and matches older jobs."""
 
     after: str | None
     owner: str | None
@@ -52,7 +52,7 @@ class JobFilter(TypedDict, total=False):
 
 
 class Revision(NamedTuple):
-    """Whose a job is, and how often what can be read of it has changed."""
+    """Owner of a job, and the number of its visible changes."""
 
     owner: str | None
     number: int
@@ -60,10 +60,10 @@ class Revision(NamedTuple):
 
 @dataclass(frozen=True)
 class EpochCost:
-    """Metered energy of one epoch, all attempts together, and its emissions.
+    """Metered energy of one epoch over all attempts, and its emissions.
 
-    `emissions_gco2e` is None where part of the energy, `unpriced_kwh`, has no price; `methods` says how each part was
-    measured, every way that occurred.
+    `emissions_gco2e` is None where part of the energy, `unpriced_kwh`, has no price; `methods` lists the metering
+    methods of each component.
     """
 
     cpu_kwh: float
@@ -80,11 +80,10 @@ class EpochCost:
 
 @dataclass(frozen=True)
 class EmissionsBasis:
-    """How far a job's emissions are known: the energy that has no price, and what the rest was priced with.
+    """Basis of a job's emissions: energy without a price, and the intensity sources of the rest.
 
-    `lost_kwh` is the part of the energy that was lost with an attempt, and is estimated. `estimated` is true where an
-    intensity behind the price is itself an estimate; `methods` says how the energy of each component was found, every
-    way that occurred.
+    `lost_kwh` is the energy lost with an attempt, an estimate. `estimated` is true where any intensity is an estimate;
+    `methods` lists the metering methods of each component.
     """
 
     unpriced_kwh: float
@@ -95,19 +94,19 @@ class EmissionsBasis:
 
 
 def get_job_policy(job: Job) -> Policy:
-    """The policy as it was at submission; see `adapt_policy_to_method`."""
+    """Return the policy of a job's submission, adapted by `adapt_policy_to_method`."""
     return adapt_policy_to_method(job.method, job.policy, share=method_share(job))
 
 
 def adapt_policy_to_method(method: str, body: Mapping[str, Any], *, share: float) -> Policy:
-    """A policy as a method follows it: one that is not adaptive keeps its gate, and `share` of all FLOPs as its ρ."""
+    """Return the policy for a method: one that is not adaptive keeps the gate, with `share` of all FLOPs as its ρ."""
     if method == "greentrainer":
         return parse_stored_policy(body)
     return parse_stored_policy({"kind": "constant", "rho": min(share, 1.0), "gate": body.get("gate", {})})
 
 
 def method_share(job: Job) -> float:
-    """The share of full fine-tuning's FLOPs that the job's method takes, as preparing it found; 1 for GreenTrainer."""
+    """Return the method's share of full fine-tuning's FLOPs, measured during preparation; 1 for GreenTrainer."""
     estimate = job.estimate or {}
     spent, full = estimate.get("method_flops"), estimate.get("full_flops")
     return spent / full if spent and full else 1.0
@@ -120,7 +119,7 @@ class JobRepository:
         self._session = session
 
     def add(self, new: NewJob, *, at: datetime) -> Job:
-        """Write a job as `validating`, its first event, and a wake-up for the scheduler."""
+        """Insert a job as `validating` with its first event, and wake the scheduler."""
         job = Job(
             id=new_id("job"),
             status=JobStatus.VALIDATING,
@@ -154,39 +153,39 @@ class JobRepository:
         return self._session.get(Job, job_id)
 
     def lock(self, job_id: str) -> Job | None:
-        """The job, held until the transaction ends, as it stands in the database now."""
+        """Return the job locked, with its present values."""
         query = select(Job).where(Job.id == job_id).with_for_update().execution_options(populate_existing=True)
         return self._session.scalars(query).one_or_none()
 
     def page(self, *, limit: int, **which: Unpack[JobFilter]) -> Page[Job]:
-        """Jobs newest first."""
+        """Return jobs newest first."""
         return Page.from_rows(self._session.scalars(_page(select(Job), limit, which)).all(), limit)
 
     def revisions(self, *, limit: int, **which: Unpack[JobFilter]) -> Page[tuple[str, int]]:
-        """The ids and revisions of the jobs that `page` gives: they change with anything that can be read there."""
+        """Return the ids and revisions of the jobs of `page`, which change with any visible value."""
         rows = self._session.execute(_page(select(Job.id, Job.revision), limit, which))
         return Page.from_rows([(job_id, revision) for job_id, revision in rows], limit)
 
     def revision(self, job_id: str) -> Revision | None:
-        """What there is to know of a job before it is read."""
+        """Return a job's owner and revision, to check access and cache validity before reading it."""
         found = self._session.execute(select(Job.owner, Job.revision).where(Job.id == job_id)).one_or_none()
         return None if found is None else Revision(*found)
 
     def increment_revision(self, job: Job) -> None:
-        """Count a change of what is read with a locked job, but lies in other tables."""
+        """Increment a locked job's revision, for a change in another table that is read with the job."""
         job.revision = Job.revision + 1
 
     def epochs(self, job_id: str) -> Sequence[Epoch]:
-        """A job's epochs in order."""
+        """Return a job's epochs in order."""
         return self._session.scalars(select(Epoch).where(Epoch.job_id == job_id).order_by(Epoch.number)).all()
 
     def epoch_page(self, job_id: str, *, limit: int, after: int = 0) -> Page[Epoch]:
-        """A job's epochs in order, those after the number `after`."""
+        """Return a job's epochs in order, those after the number `after`."""
         query = select(Epoch).where(Epoch.job_id == job_id, Epoch.number > after).order_by(Epoch.number)
         return Page.from_rows(self._session.scalars(query.limit(limit + 1)).all(), limit)
 
     def epoch_costs(self, job_id: str, *, epochs: Collection[int] | None = None) -> dict[int, EpochCost]:
-        """What each epoch cost, all or these, summed over its intervals; lost attempts burned energy, and count."""
+        """Return the cost of all epochs, or of `epochs`, by number, lost attempts included."""
         price = EnergyInterval.emissions_gco2e
         query = select(
             EnergyInterval.epoch,
@@ -206,7 +205,7 @@ class JobRepository:
         }
 
     def emissions_basis(self, job_ids: Collection[str]) -> dict[str, EmissionsBasis]:
-        """What the emissions of each of these jobs rest on; jobs without metered energy are left out."""
+        """Return the basis of the emissions of each job; jobs without metered energy are left out."""
         query = (
             select(
                 EnergyInterval.job_id,
@@ -233,14 +232,14 @@ class JobRepository:
         }
 
     def events(self, job_id: str, *, limit: int, after: int | None = None) -> Page[Event]:
-        """A job's events newest first, those older than the id `after`."""
+        """Return a job's events newest first, those older than the id `after`."""
         query = select(Event).where(Event.job_id == job_id).order_by(Event.id.desc()).limit(limit + 1)
         if after is not None:
             query = query.where(Event.id < after)
         return Page.from_rows(self._session.scalars(query).all(), limit)
 
     def newest_event_id(self, job_id: str) -> int:
-        """The id of the newest of a job's events; 0 where there is none."""
+        """Return the id of a job's newest event; 0 without events."""
         return self._session.scalar(select(func.max(Event.id)).where(Event.job_id == job_id)) or 0
 
     def artifacts(self, job_id: str) -> Sequence[Artifact]:
@@ -250,22 +249,21 @@ class JobRepository:
         return self._session.get(Artifact, (job_id, name))
 
     def open_zones(self) -> set[str]:
-        """The zones of the jobs that are not over."""
+        """Return the zones of open jobs."""
         query = select(Job.zone).where(Job.status.in_(set(JobStatus) - FINAL), Job.zone.is_not(None)).distinct()
         return {zone for zone in self._session.scalars(query) if zone is not None}
 
     def fail(self, job: Job, *, at: datetime, error: Mapping[str, Any]) -> None:
-        """End a locked job with an error: `title`, `detail` and, where one is to blame, `field`."""
+        """End a locked job with an error: `title`, `detail` and optionally `field`."""
         job.error = dict(error)
         transition(self._session, job, JobStatus.FAILED, at=at, reason=str(error["detail"]))
 
 
 def _page(query: Query, limit: int, which: JobFilter) -> Query:
-    """One row more than a page holds, newest first.
+    """Add filters, order and limit (one row more than a page) to a query on jobs, newest first.
 
-    Left to itself, PostgreSQL goes through all jobs from the newest on as long as it expects to meet enough of those
-    meant, and an owner's may all be old. As one of an array, and named in the order, what is asked for leaves only the
-    index that has both.
+    PostgreSQL would otherwise scan all jobs from the newest on if it expects enough matches, while an owner's may all
+    be old. A filter as an array, with its column in the order, can use only the index that has both.
     """
     given = {name: value for name in ("owner", "status", "zone") if (value := which.get(name)) is not None}
     index = next(names for names in LIST_INDEXES if given.keys() >= set(names))

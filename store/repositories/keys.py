@@ -1,4 +1,4 @@
-"""API keys: who may act for whom. Only a digest of each is known here."""
+"""API keys, stored as digests, and ended browser sessions."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -23,12 +23,12 @@ USE_RECORD_INTERVAL = timedelta(minutes=1)
 
 
 class LastOperatorKey(Exception):
-    """Without this key nobody could make another one."""
+    """The last usable operator's key cannot be revoked: no other could be created."""
 
 
 @dataclass(frozen=True)
 class NewKey:
-    """What a new key is to be; `digest` is the HMAC of its text, `hint` the first characters of it."""
+    """Fields of a new key; `digest` is the HMAC of its text, `hint` its first characters."""
 
     owner: str
     role: Role
@@ -63,25 +63,25 @@ class KeyRepository:
         return self._session.get(ApiKey, key_id)
 
     def by_digest(self, digest: str) -> ApiKey | None:
-        """The key whose text has this digest, whether it is usable or not."""
+        """Return the key with this digest, usable or not."""
         return self._session.scalars(select(ApiKey).where(ApiKey.digest == digest)).one_or_none()
 
     def page(self, *, limit: int, after: str | None = None) -> Page[ApiKey]:
-        """All keys newest first, those older than the id `after`."""
+        """Return keys newest first, those older than the id `after`."""
         query = select(ApiKey).order_by(ApiKey.id.desc()).limit(limit + 1)
         if after is not None:
             query = query.where(ApiKey.id < after)
         return Page.from_rows(self._session.scalars(query).all(), limit)
 
     def has_operator(self, *, at: datetime) -> bool:
-        """Whether any operator's key can be used."""
+        """Return whether there is a usable operator's key."""
         query = select(ApiKey.id).where(ApiKey.role == "operator", _usable(at)).limit(1)
         return self._session.scalar(query) is not None
 
     def revoke(self, key_id: str, *, at: datetime, leave_an_operator: bool = True) -> bool:
-        """Take a key out of use for good; False where there is none. One that was revoked stays as it is.
+        """Revoke a key; return False where there is none. A revoked key is unchanged.
 
-        Raises `LastOperatorKey` where no usable operator's key would be left; those who revoke one take turns.
+        Raises `LastOperatorKey` where no usable operator's key would be left; concurrent revocations are serialised.
         """
         key = self.get(key_id)
         if key is None:
@@ -96,16 +96,16 @@ class KeyRepository:
         return True
 
     def end_session(self, session_id: str, *, expires_at: datetime) -> None:
-        """Record that a browser's session was signed out, until its cookie expires by itself."""
+        """Record that a browser session was signed out, until its cookie expires."""
         ended = insert(EndedSession).values(id=session_id, expires_at=expires_at)
         self._session.execute(ended.on_conflict_do_nothing())
 
     def is_session_ended(self, session_id: str) -> bool:
-        """Return whether a browser's session was signed out."""
+        """Return whether a browser session was signed out."""
         return self._session.get(EndedSession, session_id) is not None
 
     def record_use(self, key: ApiKey, *, at: datetime) -> None:
-        """Note that a key is in use, at most once a minute; a database that is read-only keeps no reader out."""
+        """Record the use of a key, at most once a minute; a read-only database is logged and does not fail requests."""
         if key.last_used_at is not None and key.last_used_at > at - USE_RECORD_INTERVAL:
             return
         try:
@@ -116,7 +116,7 @@ class KeyRepository:
 
 
 def get_unusable_reason(key: ApiKey, *, at: datetime) -> Literal["revoked", "expired"] | None:
-    """Why a key can no longer be used; None where it can."""
+    """Return why a key is unusable; None where it is usable."""
     if key.revoked_at is not None:
         return "revoked"
     return "expired" if key.expires_at is not None and key.expires_at <= at else None

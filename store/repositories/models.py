@@ -1,4 +1,4 @@
-"""What was measured of the catalogue's models."""
+"""Measurements of the catalogue's models."""
 
 from datetime import datetime
 
@@ -29,7 +29,7 @@ class ModelRepository:
         max_length: int | None = None,
         costs: Json | None = None,
     ) -> None:
-        """Store a measurement; the lowest floor seen over all batch shapes is kept, and so are costs not given anew."""
+        """Store a measurement; the lowest `rho_floor` of all batch shapes is kept, and old costs without new ones."""
         row = insert(Model).values(
             name=name,
             parameters=parameters,
@@ -54,6 +54,6 @@ class ModelRepository:
         )
 
     def put_method_share(self, name: str, method: str, share: float) -> None:
-        """Store the share of full fine-tuning's FLOPs that a method was found to take; nothing without costs."""
+        """Store a method's measured share of full fine-tuning's FLOPs; does nothing without costs."""
         costs = func.jsonb_set(Model.costs, array(["methods", method]), literal(share, JSONB))
         self._session.execute(update(Model).where(Model.name == name, Model.costs.is_not(None)).values(costs=costs))

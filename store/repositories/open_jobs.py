@@ -1,4 +1,4 @@
-"""How many jobs stand where, of those that are not over; counted no further than a reader wants to know."""
+"""Counts open jobs by status, up to a limit."""
 
 from collections.abc import Mapping
 
@@ -9,8 +9,8 @@ from store.lifecycle.status import FINAL, JobStatus
 
 MAX_COUNT = 1000
 OPEN_STATUSES = tuple(status for status in JobStatus if status not in FINAL)
-# In the order of an index, and asked for as arrays, so that PostgreSQL takes that index and reads no more of it than is
-# counted: see `store.repositories.jobs`.
+# Ordered as an index and filtered by arrays, so that PostgreSQL reads no more of that index than is counted: see
+# `store.repositories.jobs`.
 COUNT_ALL_QUERY = text("""
     SELECT status, (SELECT count(*) FROM (
         SELECT FROM jobs WHERE jobs.status = ANY(ARRAY[asked.status]) ORDER BY jobs.status, jobs.id LIMIT :limit
@@ -26,9 +26,9 @@ COUNT_OF_OWNER_QUERY = text("""
 
 
 def count_open_jobs(session: Session, *, owner: str | None, most: int = MAX_COUNT) -> Mapping[JobStatus, int]:
-    """The jobs of an owner, or of all, by status, in the order of a job's life; `most` + 1 stands for more than `most`.
+    """Return the number of open jobs of an owner, or of all, by status in lifecycle order; `most` + 1 means more.
 
-    Statuses at which none stands are left out.
+    Statuses without jobs are left out.
     """
     asked = {"statuses": [status.value for status in OPEN_STATUSES], "limit": most + 1}
     query = COUNT_ALL_QUERY if owner is None else COUNT_OF_OWNER_QUERY.bindparams(owner=owner)

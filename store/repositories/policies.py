@@ -1,4 +1,4 @@
-"""The policy aggregate: named, versioned, never changed in place."""
+"""Policies: named, versioned, never changed in place."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -21,10 +21,9 @@ class PolicyRepository:
     def add_version(
         self, name: str, body: Mapping[str, Any], *, at: datetime, check: Callable[[int], None] | None = None
     ) -> Policy:
-        """Store the next version of a policy; writers of one name take turns until their transactions end.
+        """Store the next version of a policy, with other writers of the name locked out.
 
-        `check` takes the newest version, 0 where there is none, once it is this writer's turn: no other can come
-        between. Nothing is stored where it raises.
+        `check` is called under the lock with the newest version, 0 where there is none; nothing is stored if it raises.
         """
         self._lock_name(name)
         latest = self._session.scalar(select(func.max(Policy.version)).where(Policy.name == name)) or 0
@@ -36,28 +35,28 @@ class PolicyRepository:
         return policy
 
     def delete(self, name: str) -> bool:
-        """Delete every version of a policy; False where there is none. Jobs keep what they were submitted with."""
+        """Delete every version of a policy; return False where there is none. Jobs keep their copies."""
         self._lock_name(name)
         query = delete(Policy).where(Policy.name == name).returning(Policy.version)
         return len(self._session.scalars(query).all()) > 0
 
     def latest(self, name: str) -> Policy | None:
-        """The newest version of a policy."""
+        """Return the newest version of a policy."""
         query = select(Policy).where(Policy.name == name).order_by(Policy.version.desc()).limit(1)
         return self._session.scalars(query).one_or_none()
 
     def page(self, *, limit: int, after: str | None = None) -> Page[Policy]:
-        """The newest version of each policy by name, of the names that follow `after`."""
+        """Return the newest version of each policy by name, those with names after `after`."""
         query = select(Policy).ext(distinct_on(Policy.name)).order_by(Policy.name, Policy.version.desc())
         if after is not None:
             query = query.where(Policy.name > after)
         return Page.from_rows(self._session.scalars(query.limit(limit + 1)).all(), limit)
 
     def names(self, *, limit: int) -> Sequence[str]:
-        """The first names of policies, in their order."""
+        """Return the first names of policies in alphabetical order."""
         query = select(Policy.name).distinct().order_by(Policy.name).limit(limit)
         return self._session.scalars(query).all()
 
     def _lock_name(self, name: str) -> None:
-        """Wait for every other writer of this name; the next one waits until this transaction ends."""
+        """Lock out other writers of this name until this transaction ends."""
         self._session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))

@@ -1,4 +1,4 @@
-"""How long datasets are in models' tokens: asked for by readers, sent out by the scheduler, counted by a worker."""
+"""Token counts of datasets by model: requested by readers, dispatched by the scheduler, counted by a worker."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from store.database import wake_scheduler
 from store.tables import TokenStatistics
 
-# Sent out again and again for no longer than this after somebody asked: what they are counted from may kill a worker.
+# Limit of repeated dispatches after a request: counting may kill a worker.
 REQUEST_LIFETIME = timedelta(hours=1)
 
 
@@ -24,9 +24,9 @@ class TokenStatisticsRepository:
     def request_counts(
         self, dataset_id: str, model: str, *, at: datetime, error_lifetime: timedelta
     ) -> TokenStatistics:
-        """What is known. The scheduler is told to have it counted where nobody has asked, or not for long.
+        """Return the present statistics, and request a count where there was none within `REQUEST_LIFETIME`.
 
-        An error is taken for the answer for as long as `error_lifetime`.
+        An error is returned for `error_lifetime` before the count is requested again.
         """
         new = insert(TokenStatistics).values(dataset_id=dataset_id, model=model, asked_at=at)
         outdated = or_(
@@ -45,7 +45,7 @@ class TokenStatisticsRepository:
     def lock_undispatched(
         self, *, sent_before: datetime, asked_since: datetime, limit: int = 100
     ) -> Sequence[TokenStatistics]:
-        """Locked: those to be counted whose message was never sent, or before the given time and without effect."""
+        """Return locked pending statistics not dispatched since `sent_before`."""
         query = (
             select(TokenStatistics)
             .where(
@@ -60,7 +60,7 @@ class TokenStatisticsRepository:
         return self._session.scalars(query).all()
 
     def is_pending(self, dataset_id: str, model: str) -> bool:
-        """Whether these are still to be counted."""
+        """Return whether the statistics are requested and not yet counted."""
         found = self._session.get(TokenStatistics, (dataset_id, model))
         return found is not None and found.counted_at is None
 
@@ -73,7 +73,7 @@ class TokenStatisticsRepository:
         counts: Mapping[str, Any] | None = None,
         error: str | None = None,
     ) -> None:
-        """Store counts, or why there are none. Those of a dataset that was deleted meanwhile are dropped."""
+        """Store counts or an error; does nothing for a dataset that was deleted meanwhile."""
         self._session.execute(
             update(TokenStatistics)
             .where(TokenStatistics.dataset_id == dataset_id, TokenStatistics.model == model)

@@ -1,4 +1,4 @@
-"""The processes that are alive: training workers with the sites in which they stand, prepare workers, schedulers."""
+"""Live processes: training workers with their sites, prepare workers and schedulers."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -30,9 +30,9 @@ class WorkerRepository:
         site: Site = UNKNOWN_SITE,
         device: str = "cpu",
     ) -> None:
-        """Note that a process is alive: now, by the database's clock, which all share, unless `at` is given.
+        """Record that a process is alive now, by the database's clock, which all share, or at `at`.
 
-        Of `site`, a training worker's alone is stored: where any other process stands does not matter.
+        `site` is stored for a training worker alone.
         """
         now = func.now() if at is None else at
         trains = role == "train"
@@ -46,13 +46,13 @@ class WorkerRepository:
         self._session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=seen))
 
     def remove(self, worker_id: str) -> None:
-        """Forget a worker that has stopped in order."""
+        """Delete the row of a worker that has stopped."""
         worker = self._session.get(Worker, worker_id)
         if worker is not None:
             self._session.delete(worker)
 
     def list_with_jobs(self, *, since: datetime) -> Sequence[tuple[Worker, Job | None]]:
-        """The processes of every role that were seen after a time, each with the job that it holds, by id."""
+        """Return processes of every role seen since a time, each with the job that it holds, by id."""
         query = (
             select(Worker, Job)
             .outerjoin(Job, (Job.worker_id == Worker.id) & Job.status.in_(HELD_BY_A_WORKER))
@@ -62,15 +62,15 @@ class WorkerRepository:
         return [(worker, job) for worker, job in self._session.execute(query)]
 
     def list_live(self, *, within: timedelta, role: Role = "train") -> Sequence[Worker]:
-        """The processes of a role that were seen within a time, by the database's clock."""
+        """Return the processes of a role seen within a duration by the database's clock."""
         seen = Worker.last_seen_at.between(func.now() - within, func.now() + within)
         return self._session.scalars(select(Worker).where(Worker.role == role, seen).order_by(Worker.id)).all()
 
     def delete_silent(self, *, silent_for: timedelta) -> None:
-        """Delete the processes of every role that were not seen for so long."""
+        """Delete the processes of every role that were not seen for `silent_for`."""
         self._session.execute(delete(Worker).where(Worker.last_seen_at < func.now() - silent_for))
 
     def list_seen_since(self, *, since: datetime, role: Role = "train") -> Sequence[Worker]:
-        """The processes of a role that were seen after a time."""
+        """Return the processes of a role seen since a time."""
         query = select(Worker).where(Worker.role == role, Worker.last_seen_at >= since).order_by(Worker.id)
         return self._session.scalars(query).all()

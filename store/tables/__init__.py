@@ -1,4 +1,4 @@
-"""The tables, as SQLAlchemy models; times are UTC, energy kWh, intensity gCO2e/kWh, emissions gCO2e."""
+"""SQLAlchemy models of all tables; times are UTC, energy kWh, intensity gCO2e/kWh, emissions gCO2e."""
 
 from store.tables.access import ApiKey, AuditEntry, Delivery, EndedSession, IdempotencyKey, Webhook
 from store.tables.fleet import Worker

@@ -1,4 +1,4 @@
-"""Who may do what, what was done, and who is told of it."""
+"""API keys, ended sessions, the audit log, idempotency keys, webhooks and their deliveries."""
 
 from datetime import datetime
 
@@ -9,7 +9,7 @@ from store.tables.table import Json, Table
 
 
 class ApiKey(Table):
-    """A key that acts for an owner; only an HMAC of it is stored, and `hint`, its first characters, to know it by."""
+    """An owner's API key; only its HMAC (`digest`) and its first characters (`hint`) are stored."""
 
     __tablename__ = "api_keys"
 
@@ -26,7 +26,7 @@ class ApiKey(Table):
 
 
 class EndedSession(Table):
-    """A browser's session that was signed out; `expires_at` is when its cookie would have expired."""
+    """A browser session that was signed out; `expires_at` is the expiry of its cookie."""
 
     __tablename__ = "ended_sessions"
 
@@ -35,7 +35,7 @@ class EndedSession(Table):
 
 
 class AuditEntry(Table):
-    """A request that changed something, or was refused the right to."""
+    """A request that changed data, or was not permitted to."""
 
     __tablename__ = "audit"
     __table_args__ = (Index("ix_audit_owner_id", "owner", "id"),)
@@ -53,7 +53,7 @@ class AuditEntry(Table):
 
 
 class IdempotencyKey(Table):
-    """The first answer to a request that its sender may repeat."""
+    """The first response to a request with an `Idempotency-Key`."""
 
     __tablename__ = "idempotency_keys"
 
@@ -67,7 +67,7 @@ class IdempotencyKey(Table):
 
 
 class Webhook(Table):
-    """An address that is told when a job of its owner ends."""
+    """A URL that receives a message when a job of its owner ends."""
 
     __tablename__ = "webhooks"
     __table_args__ = (Index("ix_webhooks_owner_id", "owner", "id"),)
@@ -81,9 +81,9 @@ class Webhook(Table):
 
 
 class Delivery(Table):
-    """A message to a webhook; the row is the outbox. `next_attempt_at` is None once it is over.
+    """A message to a webhook; the table is the outbox.
 
-    `job_id` is None where it is a test.
+    `next_attempt_at` is None once it is delivered or given up, `job_id` for a test message.
     """
 
     __tablename__ = "deliveries"

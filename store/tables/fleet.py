@@ -1,4 +1,4 @@
-"""The processes that do the work."""
+"""Live processes: workers and schedulers."""
 
 from datetime import datetime
 
@@ -10,8 +10,7 @@ from store.tables.table import Table
 class Worker(Table):
     """A live process: `role` is train, prepare or scheduler.
 
-    A training worker has a device and stands in one site: `zone`, and `pue`, the kWh drawn there for each kWh that the
-    machine uses. Both are None for any other process.
+    `zone` and `pue` (kWh drawn by the site for each kWh that the machine uses) are None unless it is a training worker.
     """
 
     __tablename__ = "workers"

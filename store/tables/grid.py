@@ -1,4 +1,4 @@
-"""The grid: readings, forecasts, and how their sources answer; intensity in gCO2e/kWh."""
+"""Carbon intensity readings and forecasts in gCO2e/kWh, the health of their providers, and live workers."""
 
 from datetime import datetime
 
@@ -9,7 +9,7 @@ from store.tables.table import Table
 
 
 class _Intensity:
-    """The grid's carbon intensity over one interval of a zone; average and marginal are kept apart."""
+    """Carbon intensity of a zone over one interval, for one signal (average or marginal)."""
 
     zone: Mapped[str] = mapped_column(primary_key=True)
     signal: Mapped[str] = mapped_column(primary_key=True)
@@ -23,19 +23,19 @@ class _Intensity:
 
 
 class IntensityReading(_Intensity, Table):
-    """What a source said of an interval that has begun."""
+    """A source's intensity of an interval that has begun."""
 
     __tablename__ = "intensity_readings"
 
 
 class IntensityForecast(_Intensity, Table):
-    """What was last expected of an interval, by the provider or by our own forecast; past ones stay as a record."""
+    """The last forecast of an interval, by the provider or GreenTune; past ones are kept."""
 
     __tablename__ = "intensity_forecasts"
 
 
 class Provider(Table):
-    """How the source of a zone has answered: what an operator asks when readings stay away."""
+    """Health of a zone's source: failures and last success."""
 
     __tablename__ = "providers"
 

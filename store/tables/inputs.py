@@ -1,4 +1,4 @@
-"""What jobs are made of: datasets, models, policies."""
+"""Inputs of jobs: datasets and their token statistics, policies and models."""
 
 from datetime import datetime
 
@@ -9,10 +9,10 @@ from store.tables.table import Json, Table
 
 
 class Dataset(Table):
-    """An uploaded file of training rows. `blob` names the content, which equal files share; `sha256` is the upload's.
+    """An uploaded file of training rows.
 
-    `contents` says what the rows are: their forms, and the characters that they hold. A deleted dataset keeps its row,
-    which jobs that are over go on naming.
+    `blob` identifies the stored rows, which equal datasets share; `sha256` is that of the upload. `contents` are the
+    forms of the rows and their number of characters. A deleted dataset keeps its row, to which ended jobs refer.
     """
 
     __tablename__ = "datasets"
@@ -32,7 +32,7 @@ class Dataset(Table):
 
 
 class TokenStatistics(Table):
-    """How long a dataset's rows are in the tokens of one model; a prepare worker counts them when somebody asks."""
+    """Token counts of a dataset's rows for one model, computed by a prepare worker on request."""
 
     __tablename__ = "token_statistics"
 
@@ -46,7 +46,7 @@ class TokenStatistics(Table):
 
 
 class Policy(Table):
-    """One version of a named policy; a job keeps a snapshot, so a new version changes no running job."""
+    """One version of a named policy; jobs keep a copy, so that a new version changes no existing job."""
 
     __tablename__ = "policies"
 
@@ -57,10 +57,10 @@ class Policy(Table):
 
 
 class Model(Table):
-    """What a prepare worker measured of a catalogue entry.
+    """Measurements of a catalogue entry by a prepare worker.
 
-    `costs` are the FLOPs of a row by its length; `max_length` the most tokens of a row that the model has positions
-    for, null where they have no end.
+    `costs` are the FLOPs of a row by its length; `max_length` is the largest number of tokens for which the model has
+    positions, null where unlimited.
     """
 
     __tablename__ = "models"

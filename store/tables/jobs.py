@@ -1,4 +1,4 @@
-"""Jobs, and all that belongs to them; times are UTC, energy kWh, intensity gCO2e/kWh, emissions gCO2e."""
+"""Jobs and their epochs, steps, energy, events and files; times are UTC, energy kWh, emissions gCO2e."""
 
 from datetime import datetime
 
@@ -27,16 +27,14 @@ EVENT_CHANNEL = "greentune_events"
 
 
 class Job(Table):
-    """One fine-tuning run, from submission to its end. The row is the outbox: nothing else holds the job.
+    """One fine-tuning run, from submission to its end. The table is the outbox: messages carry only the job's id.
 
-    `ready_at` is when it could first have run, `released_at` when its owner resumed it or asked for another try (from
-    then on its gate's longest delay counts), `not_before` when its gate is looked at again, `signal` and
-    `emission_factors` the kind of intensity that it is steered and priced by, `gate` what its gate said last, `utility`
-    the importance that its newest probe found for each ρ, `tracker_kwh` CodeCarbon's own count of the energy, and
-    `settled_at` when the price of all of it became final. `owner` is None for what was submitted without a key.
-    `revision` grows with every write of what a reader may see; a write of anything else keeps it by setting it to
-    itself. `task_id` names the message that was claimed, `control_at` when `control` was asked for, `eta` what was last
-    expected of the job's end.
+    `owner` is None for a job submitted without a key. `revision` grows with every write that a reader can see; other
+    writes set it to itself. Times: `ready_at`, when the job could first have run; `released_at`, when its owner resumed
+    or retried it, from which its gate's longest delay counts; `not_before`, when its gate is evaluated next;
+    `settled_at`, when all its prices became final; `control_at`, when `control` was requested. `task_id` is the claimed
+    message, `gate` the last gate decision, `eta` the last predicted end, `utility` the importance by ρ of the newest
+    probe, `tracker_kwh` CodeCarbon's energy total. `signal` and `emission_factors` are the basis of its intensity.
     """
 
     __tablename__ = "jobs"
@@ -52,7 +50,7 @@ class Job(Table):
         Index("ix_jobs_metadata", "metadata", postgresql_using="gin", postgresql_ops={"metadata": "jsonb_path_ops"}),
         CheckConstraint("epochs_done >= 0 AND epochs_done <= epochs", name="epochs_done"),
     )
-    # What a write has set in the database is read back at once: a job outlives its session.
+    # Values set by the database are read back at once, as jobs are used after their session.
     __mapper_args__ = {"eager_defaults": True}  # noqa: RUF012
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -120,10 +118,10 @@ class Job(Table):
 
 
 class Epoch(Table):
-    """One epoch of a job: what was asked, why, what was reached and what it cost.
+    """One epoch of a job: requested ρ and its reason, reached ρ, FLOPs and losses.
 
-    `selection` names the tensors that were trained; `importance` is the probe's find for each of the job's tensors by
-    their `position`, with None for those that the budget could not reach, and None as a whole where nothing was probed.
+    `selection` maps trained tensors to their importance. `importance` holds that of each of the job's tensors by
+    `position`, None for those out of the budget's reach; it is None as a whole without a probe.
     """
 
     __tablename__ = "epochs"
@@ -157,7 +155,7 @@ class Epoch(Table):
 
 
 class Tensor(Table):
-    """One weight tensor that a job may train, and the FLOPs of its gradients in one step of the longest rows.
+    """A weight tensor that a job may train, with its gradients' FLOPs in one step of the longest rows.
 
     `position` counts from the model's output to its input.
     """
@@ -173,7 +171,7 @@ class Tensor(Table):
 
 
 class Step(Table):
-    """One optimiser step of a job, and its loss; a step that was lost with its attempt is taken again."""
+    """One optimiser step of a job and its loss; a step lost with its attempt is repeated."""
 
     __tablename__ = "steps"
 
@@ -184,12 +182,11 @@ class Step(Table):
 
 
 class EnergyInterval(Table):
-    """Metered energy over at most a minute, all of it at one intensity, and its price; lost attempts keep theirs.
+    """Metered energy over at most a minute at one intensity, and its price; kept for lost attempts too.
 
-    `zone` and `pue` are those of the site of the worker that used it. `settled` is false while the price is
-    provisional: until the source has published what it measured. Energy of which no intensity became known is settled
-    without a price: `emissions_gco2e` stays None. `lost` marks an estimate of what an attempt used after its last
-    stored interval, up to its last sign of life.
+    `zone` and `pue` are those of the worker's site. `settled` is false while the price is provisional, until the source
+    has published measured values. Energy whose intensity never became known is settled without a price, with
+    `emissions_gco2e` None. `lost` marks an estimate of energy that an attempt used after its last stored interval.
     """
 
     __tablename__ = "energy_intervals"
@@ -222,12 +219,12 @@ class EnergyInterval(Table):
 
     @hybrid_property
     def energy_kwh(self) -> float:
-        """CPU, GPU and memory together."""
+        """Energy of CPU, GPU and memory together."""
         return self.cpu_kwh + self.gpu_kwh + self.ram_kwh
 
 
 class EnergyTotal(Table):
-    """All the energy ever metered in a zone, by component: cpu, gpu, ram. It never falls, whatever is deleted."""
+    """All energy ever metered in a zone, by component (cpu, gpu, ram); deletions do not reduce it."""
 
     __tablename__ = "energy_totals"
 
@@ -237,9 +234,9 @@ class EnergyTotal(Table):
 
 
 class Event(Table):
-    """The history of a job: one row for each transition and each thing worth telling.
+    """An event in a job's history: a transition or a notable occurrence.
 
-    Written by whoever holds the job's row locked, so that the ids of one job become visible in their order.
+    Written under a lock of the job's row, so that the events of a job become visible in the order of their ids.
     """
 
     __tablename__ = "events"
@@ -253,7 +250,7 @@ class Event(Table):
 
 
 class Checkpoint(Table):
-    """A checkpoint that is complete on disk, under `name` in the job's folder; only such a one is gone on from."""
+    """A checkpoint that is complete on disk, as `name` in the job's folder; only these are resumed from."""
 
     __tablename__ = "checkpoints"
 
@@ -267,7 +264,7 @@ class Checkpoint(Table):
 
 
 class Artifact(Table):
-    """One file of a finished job's result."""
+    """A file of a finished job's result."""
 
     __tablename__ = "artifacts"
 
@@ -279,6 +276,6 @@ class Artifact(Table):
 
 
 @event.listens_for(Event, "after_insert")
-def _tell_followers(_: object, connection: Connection, row: Event) -> None:
-    """Whoever follows the job hears of its event when the transaction commits, whoever wrote it."""
+def _notify_followers(_: object, connection: Connection, row: Event) -> None:
+    """Notify the job's followers of every new event when its transaction commits."""
     connection.execute(func.pg_notify(EVENT_CHANNEL, row.job_id).select())

@@ -1,4 +1,4 @@
-"""Which attempts meter which host, and the energy that no job used; energy in kWh, times of events in UTC."""
+"""Attempts that meter a host, and idle energy; energy in kWh, times of events in UTC."""
 
 from datetime import datetime
 
@@ -9,16 +9,16 @@ from store.tables.table import Json, Table
 
 
 class MeteredAttempt(Table):
-    """One attempt of a job: how far its energy is stored, and from when to when it shares the energy of its host.
+    """One attempt of a job: how far its energy is stored, and when it shares the energy of its host.
 
-    `claimed_at`, `seen_at` (the claim or the newest renewal of the lease) and `ended_at` are times of the database's
-    clock. At `seen_at` the energy of `unstored_seconds` seconds from `unstored_since` on (the worker's clock) was not
-    stored; `pue` is that of the worker's site, `assumed_power_w` what its operator takes its device to draw.
+    `claimed_at`, `seen_at` (the claim or the newest renewal of the lease) and `ended_at` are by the database's clock.
+    At `seen_at` the energy of `unstored_seconds` seconds from `unstored_since` on (the worker's clock) was not stored;
+    `pue` is that of the worker's site, `assumed_power_w` the operator's figure for its device.
 
-    `host` identifies the machine since it was started, `gpus` the UUIDs of the GPUs that the attempt holds.
-    `host_from`, `host_seen` and `host_until` are seconds of the host's monotonic clock: the attempt shares the host's
-    processor and memory in [host_from, host_until), until `host_seen` where its worker died. `shared_out_kwh` is what
-    its meter measured of them and others were billed.
+    `host` identifies the machine since its boot, `gpus` holds the UUIDs of the attempt's GPUs. `host_from`, `host_seen`
+    and `host_until` are seconds of the host's monotonic clock: the attempt shares the host's processor and memory in
+    [host_from, host_until), until `host_seen` where its worker died. `shared_out_kwh` was metered by this attempt and
+    billed to others.
     """
 
     __tablename__ = "metered_attempts"
@@ -42,10 +42,10 @@ class MeteredAttempt(Table):
 
 
 class MeteredHost(Table):
-    """A host whose energy is shared out. Its row is locked while anything changes who shares it, or takes a share.
+    """A host whose energy attempts share. Its row is locked for a join, a leave or an allocation.
 
-    `idle` holds, for the host itself (empty name) and for each GPU by its UUID, `until` which second of the host's
-    monotonic clock its idle energy is stored, and its newest idle `power` in kWh a second, by component.
+    `idle` holds, for the host itself (empty name) and for each GPU by its UUID, the second of the host's monotonic
+    clock `until` which its idle energy is stored, and its newest idle `power` in kWh per second, by component.
     """
 
     __tablename__ = "metered_hosts"
@@ -55,7 +55,7 @@ class MeteredHost(Table):
 
 
 class IdleEnergy(Table):
-    """All the energy that hosts with a training worker used in a zone while no job did, by component: cpu, gpu, ram."""
+    """Energy of hosts with a training worker that no job used, by zone and component (cpu, gpu, ram)."""
 
     __tablename__ = "idle_energy"
 

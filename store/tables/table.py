@@ -1,4 +1,4 @@
-"""The declarative root of every table."""
+"""The declarative base class of every table."""
 
 from datetime import datetime
 from typing import Any
@@ -11,7 +11,7 @@ Json = dict[str, Any]
 
 
 class Table(DeclarativeBase):
-    """Declarative root; constraint names are fixed so that migrations can name them."""
+    """Declarative base; constraint names follow a convention, so that migrations can name them."""
 
     metadata = MetaData(
         naming_convention={

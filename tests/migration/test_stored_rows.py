@@ -1,4 +1,4 @@
-"""Rows in every table of every earlier revision come through to the newest one, and back again."""
+"""Rows in every table of every earlier revision survive the upgrade to the newest one, and the downgrade."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,14 +14,14 @@ from store.tables import Table as Tables
 REVISIONS = [script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()]
 EARLIER = sorted(set(REVISIONS) - {expected_revision()})
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
-# Where any text will not do: the first schema knew of no other signal.
+# Values of columns that do not accept any text: the first schema had only this signal.
 KNOWN_WORDS = {"status": "queued", "signal": "average"}
 NUMBER_LISTS = {"importance"}
 Rows = dict[str, list[dict[str, Any]]]
 
 
 @pytest.mark.parametrize("revision", EARLIER)
-def test_rows_of_every_table_come_through_to_the_newest_schema_and_back(empty_database_url: str, revision: str) -> None:
+def test_rows_of_every_table_survive_upgrade_and_downgrade(empty_database_url: str, revision: str) -> None:
     upgrade(empty_database_url, revision)
     engine = create_engine(empty_database_url, poolclass=NullPool)
     tables = _tables(engine)
@@ -41,7 +41,7 @@ def test_rows_of_every_table_come_through_to_the_newest_schema_and_back(empty_da
             assert len(read) == len(kept[mapper.local_table.fullname])  # type: ignore[attr-defined]
     for name, rows in before.items():
         for row, then in zip(rows, kept[name], strict=True):
-            assert {column: _now(name, column, then) for column in row} == row, name
+            assert {column: _upgraded_value(name, column, then) for column in row} == row, name
 
     downgrade(empty_database_url, revision)
 
@@ -49,9 +49,9 @@ def test_rows_of_every_table_come_through_to_the_newest_schema_and_back(empty_da
         assert _rows(connection, _tables(engine)) == before
 
 
-def _now(table: str, column: str, row: dict[str, Any]) -> Any:
-    """What a row of the newest schema has in the place of an earlier schema's column."""
-    if (table, column) == ("workers", "zones"):  # of one zone, in which the worker stands
+def _upgraded_value(table: str, column: str, row: dict[str, Any]) -> Any:
+    """Return the value in a row of the newest schema that replaces an earlier schema's column."""
+    if (table, column) == ("workers", "zones"):  # replaced by the one zone of the worker's site
         return [row["zone"]]
     if (table, column) == ("metered_hosts", "idle_until"):
         return row["idle"]
@@ -59,7 +59,7 @@ def _now(table: str, column: str, row: dict[str, Any]) -> Any:
 
 
 def _tables(engine: Engine) -> list[Table]:
-    """What is in the database, those that others refer to first."""
+    """Return the tables in the database, referenced ones first."""
     found = MetaData()
     found.reflect(engine)
     return [table for table in found.sorted_tables if table.name != "alembic_version"]
@@ -75,7 +75,7 @@ def _rows(connection: Connection, tables: list[Table]) -> Rows:
 
 
 def _row(table: Table, number: int) -> dict[str, Any]:
-    """The first row has a value in each column, the second one only where there has to be one."""
+    """Return a row with a value in each column (0), or in required columns only (1)."""
     columns = [column for column in table.columns if column.identity is None]
     return {column.name: _value(column, number) for column in columns if number == 0 or not column.nullable}
 

@@ -1,4 +1,4 @@
-"""The migrations against the tables in the code, on a real database."""
+"""Migrations lead to the tables in the code, on a real database."""
 
 from threading import Thread
 
@@ -62,7 +62,7 @@ def test_processes_that_upgrade_at_the_same_time_take_turns(empty_database_url: 
     assert errors == []
 
 
-def test_rows_of_the_first_schema_come_through_to_the_newest_and_back(empty_database_url: str) -> None:
+def test_readings_of_the_first_schema_get_lifecycle_emission_factors(empty_database_url: str) -> None:
     upgrade(empty_database_url, "0001")
     database = Database(empty_database_url)
     with database.engine.begin() as connection:

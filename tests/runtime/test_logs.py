@@ -1,4 +1,4 @@
-"""Log lines: events with fields, told apart by request and job, and without a secret in any of them."""
+"""Log lines are events with fields, and contain no secret."""
 
 import json
 import os
@@ -44,7 +44,7 @@ ENVIRONMENT = {
     "GREENTUNE_LOG_FORMAT": "json",
     "OTEL_EXPORTER_OTLP_HEADERS": f"x-token={SECRETS['collector']}",
 }
-# Says each secret in every way that a program has to say something.
+# Logs each secret in every way that a program can log.
 TELL = """
 import json, logging, sys, threading, warnings
 import structlog
@@ -93,7 +93,7 @@ fail(secrets["key"])
 
 
 def hidden(text: str) -> list[str]:
-    """The secrets that are nevertheless in a text, as they are or as a string in a string has them."""
+    """Return the secrets found in a text, plain or escaped."""
     found = []
     for name, secret in SECRETS.items():
         spellings = {secret, json.dumps(secret)[1:-1], repr(secret)[1:-1], json.dumps(json.dumps(secret)[1:-1])[1:-1]}
@@ -103,7 +103,7 @@ def hidden(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
-def test_no_secret_is_written_however_it_is_told(log_format: str) -> None:
+def test_no_secret_is_written_however_it_is_logged(log_format: str) -> None:
     told = subprocess.run(
         [sys.executable, "-c", TELL],
         env={**os.environ, **ENVIRONMENT, "GREENTUNE_LOG_FORMAT": log_format, "PYTHONWARNINGS": "always"},
@@ -137,16 +137,16 @@ def test_no_secret_is_written_however_it_is_told(log_format: str) -> None:
         ("tokens: 17, basic training", "tokens: 17, basic training"),
     ],
 )
-def test_nothing_but_secrets_is_taken_out(settings: Settings, text: str, left: str) -> None:
+def test_nothing_but_secrets_is_redacted(settings: Settings, text: str, left: str) -> None:
     assert Redaction(settings).text(text) == left
 
 
-def test_figures_and_names_pass_as_they_are(settings: Settings) -> None:
+def test_figures_and_names_are_not_changed(settings: Settings) -> None:
     line: dict[str, Any] = {"event": "epoch", "loss": 1.5, "ok": True, "none": None, "zones": ["FR"], "tokens": 3}
     assert Redaction(settings)(None, "info", dict(line)) == line
 
 
-def test_a_short_password_blots_out_no_words(settings: Settings) -> None:
+def test_a_short_password_masks_no_words(settings: Settings) -> None:
     short = settings.model_copy(update={"database_url": "postgresql://u:job@h/d", "watttime_user": SecretStr("a")})
     assert Redaction(short).text("a job at postgresql://u:job@h/d") == f"a job at postgresql://u:{MASK}@h/d"
 
@@ -186,7 +186,7 @@ def answers(url: str) -> bool:
         return False
 
 
-def test_every_process_writes_json_without_secrets_even_where_its_servers_are_away(tmp_path: Path) -> None:
+def test_every_process_writes_json_without_secrets_even_if_its_servers_are_unreachable(tmp_path: Path) -> None:
     logs = {name: tmp_path / f"{name}.log" for name in ("api", "scheduler", "worker")}
     port = str(find_free_port(LOOPBACK))
     url = f"http://{LOOPBACK}:{port}"

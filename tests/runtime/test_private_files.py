@@ -1,4 +1,4 @@
-"""Files of users are for the service's account alone, from their creation, and from the next start where they exist."""
+"""Users' files are private to the service's account from their creation; existing ones from the next start."""
 
 import os
 import stat
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.fault(number=18)
 
 @pytest.fixture(autouse=True)
 def usual_umask() -> Iterator[None]:
-    """The umask of most systems, under which others may read what is created."""
+    """Set the umask of most systems, under which others may read new files."""
     before = os.umask(0o022)
     yield
     os.umask(before)
@@ -41,7 +41,7 @@ def test_an_upload_is_private_from_the_start(settings: Settings, operator_key: s
     assert any(path.suffix == ".jsonl" for path in found)
 
 
-def test_what_an_earlier_version_left_open_is_closed_at_start(settings: Settings) -> None:
+def test_readable_files_of_an_earlier_version_are_restricted_at_start(settings: Settings) -> None:
     files = ("datasets/blob.jsonl", "jobs/job_1/artifacts/model.safetensors", "logs/api.log", "models/m/config.json")
     for file in files:
         path = settings.data_dir / file
@@ -67,10 +67,10 @@ def test_what_an_earlier_version_left_open_is_closed_at_start(settings: Settings
             assert mode(path) == 0o700, path
     assert mode(program) == 0o700
     assert [mode(path) for path in beside] == [0o600, 0o600]
-    assert mode(elsewhere) == 0o755, "a link leads to a folder of somebody's own"
+    assert mode(elsewhere) == 0o755, "a link leads to a folder of another user"
 
 
-def test_what_cannot_be_closed_is_logged_and_the_rest_is_closed(
+def test_a_file_that_cannot_be_restricted_is_logged_and_the_rest_is_restricted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("a", "b"):
@@ -93,7 +93,7 @@ def test_what_cannot_be_closed_is_logged_and_the_rest_is_closed(
     assert mode(tmp_path / "logs" / "b") == 0o600
 
 
-def test_the_data_folder_itself_is_closed_unless_it_holds_something_else(tmp_path: Path) -> None:
+def test_the_data_folder_itself_is_restricted_unless_it_contains_something_else(tmp_path: Path) -> None:
     own, shared = tmp_path / "own", tmp_path / "shared"
     for folder in (own, shared):
         (folder / "jobs").mkdir(parents=True)
@@ -103,6 +103,6 @@ def test_the_data_folder_itself_is_closed_unless_it_holds_something_else(tmp_pat
     for folder in (own, shared):
         private_files.restrict_data_folder(folder)
 
-    # PostgreSQL's account passes through where root runs the service.
+    # Run by root, PostgreSQL's account must be able to traverse it.
     assert mode(own) == (0o711 if os.geteuid() == 0 else 0o700)
     assert mode(shared) == 0o755

@@ -1,4 +1,4 @@
-"""A setting that no date or sum can be reckoned with is refused at the start, by its name."""
+"""A setting out of the range of valid dates or energies is refused at the start, by its name."""
 
 from datetime import timedelta
 
@@ -19,7 +19,7 @@ NAMES = [(f"{name}_{unit}", unit) for unit, names in TIMES.items() for name in n
 @pytest.mark.fault(number=12)
 @pytest.mark.parametrize(("name", "unit"), NAMES)
 @pytest.mark.parametrize("value", ["inf", "nan", "1e9", "-1"])
-def test_a_time_that_no_date_can_be_reckoned_with_is_refused(
+def test_a_time_out_of_the_range_of_dates_is_refused(
     name: str, unit: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(f"GREENTUNE_{name.upper()}", value)
@@ -30,7 +30,7 @@ def test_a_time_that_no_date_can_be_reckoned_with_is_refused(
 
 @pytest.mark.fault(number=12)
 @pytest.mark.parametrize(("name", "unit"), NAMES)
-def test_the_longest_time_leaves_a_date(name: str, unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_longest_time_gives_a_valid_date(name: str, unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     longest = {"seconds": 864_000, "hours": 87_600, "days": 36_500}[unit]
     monkeypatch.setenv(f"GREENTUNE_{name.upper()}", str(longest))
     length = timedelta(**{unit: getattr(Settings(), name)})
@@ -40,7 +40,7 @@ def test_the_longest_time_leaves_a_date(name: str, unit: str, monkeypatch: pytes
 @pytest.mark.fault(number=14)
 @pytest.mark.parametrize("name", ["cpu_power_w", "ram_power_w", "assumed_tflops", "assumed_power_w"])
 @pytest.mark.parametrize("value", ["inf", "nan", "0"])
-def test_an_amount_that_no_energy_can_be_reckoned_with_is_refused(
+def test_an_amount_that_gives_no_finite_energy_is_refused(
     name: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(f"GREENTUNE_{name.upper()}", value)

@@ -1,4 +1,4 @@
-"""`GREENTUNE_SITE`: where a machine stands, how it is read, and what takes the place of the settings that are gone."""
+"""`GREENTUNE_SITE`: its two forms, invalid values, and the removed settings that it replaces."""
 
 import json
 
@@ -59,7 +59,7 @@ def test_a_site_is_a_zone_or_a_zone_and_its_pue(text: str, site: Site, monkeypat
         ("x" * 1000, "GREENTUNE_SITE"),
     ],
 )
-def test_what_is_no_site_is_refused_with_the_reason(text: str, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_site_is_refused_with_the_reason(text: str, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GREENTUNE_SITE", text)
     with pytest.raises(SettingError) as refused:
         read_settings()
@@ -69,13 +69,13 @@ def test_what_is_no_site_is_refused_with_the_reason(text: str, fault: str, monke
         Settings()
 
 
-def test_without_one_the_site_is_not_known() -> None:
+def test_without_a_site_it_is_unknown() -> None:
     settings = Settings()
     assert (settings.site, settings.training_site) == (None, UNKNOWN_SITE)
     assert "GREENTUNE_SITE" not in settings.environment()
 
 
-def test_no_zone_may_have_the_name_of_what_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_zone_may_have_the_name_of_the_unknown_zone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GREENTUNE_ZONES", json.dumps({UNKNOWN_ZONE: "static:FRA"}))
     with pytest.raises(SettingError, match=r"GREENTUNE_ZONES: site-unknown is reserved"):
         read_settings()
@@ -83,9 +83,7 @@ def test_no_zone_may_have_the_name_of_what_is_not_known(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("name", ["GREENTUNE_WORKER_ZONES", "GREENTUNE_PUE", "greentune_pue"])
 @pytest.mark.parametrize("value", ["", "1.2", '["FR"]'])
-def test_a_setting_that_is_gone_is_refused_with_the_new_name(
-    name: str, value: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_removed_setting_is_refused_with_the_new_name(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingError, match=rf"^{name.upper()} is no longer read: set GREENTUNE_SITE"):
         read_settings()

@@ -1,4 +1,4 @@
-"""Traces: none where nobody asked for them, and no more than a moment lost where the collector is away."""
+"""Traces are recorded only for a configured collector, and an unreachable collector delays a process only briefly."""
 
 import subprocess
 import sys
@@ -34,11 +34,11 @@ def collected(settings: Settings) -> Iterator[Collector]:
         stop_tracing()
 
 
-def test_without_a_collector_nothing_is_kept_and_nothing_that_would_send_it_is_imported() -> None:
+def test_without_a_collector_nothing_is_recorded_and_no_exporter_is_imported() -> None:
     program = (
         "import sys, api.main, scheduler.loop\n"
         "from runtime.settings import Settings\n"
-        "from store import tracing\n"
+        "from runtime import tracing\n"
         "tracing.configure_tracing(Settings(), 'test')\n"
         "with tracing.span('work', job='j') as opened:\n"
         "    opened.set(a=1); opened.fail('no'); opened.rename('b'); tracing.add_event('e')\n"
@@ -64,7 +64,7 @@ def test_a_collector_may_be_named_by_opentelemetrys_own_variable(
     assert [(service, sent.name) for service, sent in collected.spans] == [("greentune-scheduler", "work")]
 
 
-def test_an_error_is_told_by_its_type_and_goes_on(collected: Collector) -> None:
+def test_an_error_is_recorded_by_its_type_and_raised(collected: Collector) -> None:
     with pytest.raises(ValueError, match="a user's text"), span("work"):
         raise ValueError("a user's text")
     flush_traces()
@@ -73,7 +73,7 @@ def test_an_error_is_told_by_its_type_and_goes_on(collected: Collector) -> None:
     assert b"a user's text" not in b"".join(collected.bodies)
 
 
-def test_what_did_nothing_leaves_no_span(collected: Collector) -> None:
+def test_a_block_without_events_leaves_no_span(collected: Collector) -> None:
     with span("idle", only_with_events=True):
         add_event_elsewhere()
     with span("busy", only_with_events=True):
@@ -88,7 +88,7 @@ def add_event_elsewhere() -> None:
         add_event("of its own")
 
 
-def test_what_began_elsewhere_is_gone_on_with(collected: Collector) -> None:
+def test_a_trace_continues_in_another_process(collected: Collector) -> None:
     with span("request", kind="server"):
         given = traceparent()
     with span("job", kind="consumer", parent=given):
@@ -102,7 +102,7 @@ def test_what_began_elsewhere_is_gone_on_with(collected: Collector) -> None:
 
 
 @pytest.mark.parametrize("malformed", ["", "nonsense", "00-0-0-01", "ff" * 40])
-def test_a_malformed_parent_begins_a_trace_of_its_own(collected: Collector, malformed: str) -> None:
+def test_a_malformed_parent_starts_a_new_trace(collected: Collector, malformed: str) -> None:
     with span("job", parent=malformed):
         pass
     flush_traces()
@@ -110,7 +110,7 @@ def test_a_malformed_parent_begins_a_trace_of_its_own(collected: Collector, malf
     assert not collected.find_span("job").parent_span_id
 
 
-def test_a_collector_that_is_away_holds_up_nobody_for_long(settings: Settings) -> None:
+def test_an_unreachable_collector_delays_a_process_briefly(settings: Settings) -> None:
     configure_tracing(settings.model_copy(update={"otlp_endpoint": "http://127.0.0.1:1"}), "test")
     with span("work"):
         pass

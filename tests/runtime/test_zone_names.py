@@ -1,4 +1,4 @@
-"""A zone's name can be part of everything that it becomes part of, or is refused with the bound on names."""
+"""A zone name that is unsafe in queue names and URLs is refused, with the allowed characters."""
 
 import json
 
@@ -14,7 +14,7 @@ TAKEN = ("FR", "US-CAL-CISO", "NO-NO1", "CAISO_NORTH", "westeurope", "x", "13", 
 
 
 @pytest.mark.parametrize("zone", REFUSED)
-def test_a_name_that_a_queue_or_a_url_cannot_carry_is_refused(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_unsafe_in_queue_names_and_urls_is_refused(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GREENTUNE_ZONES", json.dumps({"FR": "static", zone: "static"}))
 
     with pytest.raises(ValidationError, match="expected at most 64 of the characters") as refused:
@@ -26,7 +26,7 @@ def test_a_name_that_a_queue_or_a_url_cannot_carry_is_refused(zone: str, monkeyp
 
 
 @pytest.mark.parametrize("zone", TAKEN)
-def test_names_as_providers_have_them_are_taken(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_of_providers_are_accepted(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GREENTUNE_ZONES", json.dumps({zone: "static"}))
     monkeypatch.setenv("GREENTUNE_SITE", json.dumps({"zone": zone}))
 
@@ -37,7 +37,7 @@ def test_names_as_providers_have_them_are_taken(zone: str, monkeypatch: pytest.M
     assert settings.site.zone == zone
 
 
-def test_a_site_is_refused_with_the_same_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_site_is_refused_with_the_same_message(monkeypatch: pytest.MonkeyPatch) -> None:
     for site in ("FR,DE", '{"zone": "FR,DE"}'):
         monkeypatch.setenv("GREENTUNE_SITE", site)
         with pytest.raises(ValidationError, match="expected at most 64 of the characters"):

@@ -118,7 +118,7 @@ def test_a_transition_that_is_not_in_the_table_is_refused(database: Database, cl
     with database.session() as session:
         job = JobRepository(session).lock(job_id)
         assert job is not None
-        with pytest.raises(TransitionRefused, match="is queued: it can go to"):
+        with pytest.raises(TransitionRefused, match="is queued: expected a transition to"):
             transition(session, job, JobStatus.SUCCEEDED, at=clock())
 
 

@@ -1,4 +1,4 @@
-"""Any URL and folder that SQLAlchemy's engine takes works for what listens and locks without SQLAlchemy, too."""
+"""Any URL that SQLAlchemy's engine accepts also works for connections made without SQLAlchemy."""
 
 import asyncio
 import re
@@ -27,7 +27,7 @@ ODD = "a b%20+@:/?#&='\"\\ü\N{SNOWMAN}"
 
 @pytest.fixture
 def odd_database(postgres_url: str) -> Iterator[Database]:
-    """A database whose user, password, name, socket folder and options hold what URLs and libpq treat apart."""
+    """A database whose user, password, name, socket folder and options need escaping in URLs and for libpq."""
     role, name = (f"{ODD}{uuid4().hex[:6]}" for _ in range(2))
     with (
         tempfile.TemporaryDirectory(prefix="My Data %41+@&=ü ") as folder,
@@ -49,7 +49,7 @@ def odd_database(postgres_url: str) -> Iterator[Database]:
             server.execute(sql.SQL("DROP ROLE {}").format(of_role))
 
 
-def test_a_scheduler_leads_whatever_its_url_holds(odd_database: Database) -> None:
+def test_a_scheduler_leads_with_any_url(odd_database: Database) -> None:
     leadership = Leadership(odd_database.url)
     try:
         assert leadership.try_acquire()
@@ -60,16 +60,14 @@ def test_a_scheduler_leads_whatever_its_url_holds(odd_database: Database) -> Non
         leadership.resign()
 
 
-def test_a_stream_hears_by_notification_whatever_its_url_holds(
-    odd_database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stream_receives_notifications_with_any_url(odd_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("store.event_feed.CHECK_SECONDS", 60.0)
     monkeypatch.setattr("store.event_feed.RECONNECT_SECONDS", 60.0)
 
     assert second_event(odd_database) == "told.later"
 
 
-def test_a_stream_polls_while_nothing_can_listen(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_polls_while_it_cannot_listen(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     async def refused(**_: Any) -> None:
         raise psycopg.OperationalError("no connection left")
 
@@ -81,7 +79,7 @@ def test_a_stream_polls_while_nothing_can_listen(database: Database, monkeypatch
 
 
 def second_event(database: Database) -> str:
-    """The type of an event that is written while a follower waits for it."""
+    """Return the type of an event that is written while a follower waits for it."""
     job_id = add_job(database)
 
     async def follow() -> str:
@@ -127,6 +125,6 @@ def test_a_url_is_read_as_sqlalchemy_reads_it(url: str, expected: dict[str, obje
 
 
 @pytest.mark.parametrize("url", ["", "db", "mysql://u@h/d", "postgresql+asyncpg://h/d", "postgresql://u@a:1,b:2/d"])
-def test_what_is_no_url_of_postgresql_is_refused_by_the_settings_name(url: str) -> None:
+def test_a_url_of_another_database_is_refused_with_the_settings_name(url: str) -> None:
     with pytest.raises(ValueError, match=re.escape("DATABASE_URL")):
         Database(url)

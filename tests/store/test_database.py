@@ -1,4 +1,4 @@
-"""What a connection does not wait for."""
+"""Timeouts of a connection."""
 
 import time
 
@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from store.database import Database
 
 
-def test_a_transaction_whose_process_says_nothing_is_given_up_and_its_locks_with_it(database: Database) -> None:
+def test_an_idle_transaction_is_ended_and_its_locks_released(database: Database) -> None:
     frozen = Database(database.url.render_as_string(hide_password=False), statement_timeout_seconds=0.2)
     with frozen.engine.connect() as connection:
         connection.execute(text("SELECT pg_advisory_xact_lock(1)"))

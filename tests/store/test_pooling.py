@@ -1,4 +1,4 @@
-"""A connection pooler in transaction mode is refused by every process; one in session mode is as PostgreSQL itself."""
+"""Every process refuses a connection pooler in transaction mode; one in session mode works as PostgreSQL itself."""
 
 import json
 import os
@@ -42,7 +42,7 @@ PROCESSES = {
         ("statement", {}),
     ],
 )
-def test_a_pooler_without_sessions_is_told(database: Database, mode: str, options: dict[str, int]) -> None:
+def test_a_pooler_without_sessions_is_detected(database: Database, mode: str, options: dict[str, int]) -> None:
     with (
         run_pgbouncer(database, pool_mode=mode, **options) as url,
         pytest.raises(TransactionPooling, match="pool_mode = session"),
@@ -50,7 +50,7 @@ def test_a_pooler_without_sessions_is_told(database: Database, mode: str, option
         require_sessions(make_url(url))
 
 
-def test_a_pooler_that_is_busy_with_others_is_told(database: Database) -> None:
+def test_a_busy_pooler_is_detected(database: Database) -> None:
     with run_pgbouncer(database, pool_mode="transaction", default_pool_size=4) as url:
         other = Database(url)
         with other.engine.connect() as first, other.engine.connect() as second:
@@ -82,7 +82,7 @@ def test_postgresql_itself_is_not_taken_for_a_pooler(database: Database) -> None
         require_sessions(database.url)
 
 
-def test_every_process_refuses_it_at_its_start_and_says_why(
+def test_every_process_refuses_it_at_its_start_with_the_reason(
     settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with run_pgbouncer(database, pool_mode="transaction") as url:

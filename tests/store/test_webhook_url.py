@@ -1,4 +1,4 @@
-"""Which URLs a webhook may have, and which addresses may be reached."""
+"""Webhook URLs, and the addresses that they may reach."""
 
 from contextlib import suppress
 from ipaddress import ip_address
@@ -74,7 +74,7 @@ PUBLIC = [
 
 
 @pytest.mark.parametrize("address", PRIVATE)
-def test_what_is_not_public_is_not_reached_in_any_form(address: str) -> None:
+def test_a_private_address_is_refused_in_any_form(address: str) -> None:
     assert not is_address_allowed(ip_address(address), [])
     host = f"[{address}]" if ":" in address else address
     with pytest.raises(UrlRefused, match="not public"):
@@ -82,11 +82,11 @@ def test_what_is_not_public_is_not_reached_in_any_form(address: str) -> None:
 
 
 @pytest.mark.parametrize("address", PUBLIC)
-def test_what_is_public_is_reached(address: str) -> None:
+def test_a_public_address_is_allowed(address: str) -> None:
     assert is_address_allowed(ip_address(address), [])
 
 
-def test_the_operators_own_networks_are_reached_and_nothing_beside_them() -> None:
+def test_the_operators_networks_are_allowed_and_no_other_private_ones() -> None:
     own = parse_networks(["10.1.0.0/16", "fd12::/16"])
     reached = [
         address
@@ -137,7 +137,7 @@ def test_the_operators_own_networks_are_reached_and_nothing_beside_them() -> Non
         ("https://example.com/" + "é" * (LONGEST_URL - 30), "characters"),
     ],
 )
-def test_a_url_that_leads_elsewhere_is_refused_with_what_is_expected(url: str, why: str) -> None:
+def test_an_invalid_url_is_refused_with_the_expectation(url: str, why: str) -> None:
     with pytest.raises(UrlRefused, match=why):
         refuse_private(parse_url(url), [])
 
@@ -153,19 +153,19 @@ def test_a_url_that_leads_elsewhere_is_refused_with_what_is_expected(url: str, w
         ("https://a_b.example/", "https://a_b.example/"),
     ],
 )
-def test_a_url_has_one_normal_form_which_stays_as_it_is(given: str, normal: str) -> None:
+def test_the_normal_form_of_a_url_is_stable(given: str, normal: str) -> None:
     refuse_private(parse_url(given), [])
     assert parse_url(given).url == normal
     assert parse_url(normal).url == normal
 
 
 @pytest.mark.parametrize("network", ["inside", "10.1.0.5/16", "10.0.0.0/33"])
-def test_a_setting_that_names_no_network_is_refused(network: str) -> None:
+def test_an_invalid_network_in_a_setting_is_refused(network: str) -> None:
     with pytest.raises(ValidationError, match=r"expected a network such as 10\.1\.0\.0/16"):
         Settings(webhook_private_networks=[network])
 
 
-def test_without_encryption_only_the_operators_own_networks_are_reached() -> None:
+def test_without_encryption_only_the_operators_networks_are_allowed() -> None:
     own = parse_networks(["127.0.0.0/8"])
     refuse_private(parse_url("http://127.0.0.1:8080/hook"), own)
     refuse_private(parse_url("http://hooks.internal/"), own)  # a name, which each delivery looks up
@@ -179,7 +179,7 @@ def test_without_encryption_only_the_operators_own_networks_are_reached() -> Non
         st.text(), st.text().map("https://{}".format), st.text(alphabet="htps:/.@[]%#?0x17 \\").map("https://{}".format)
     )
 )
-def test_any_text_is_a_url_or_refused(text: str) -> None:
+def test_any_text_is_a_valid_url_or_refused(text: str) -> None:
     with suppress(UrlRefused):
         target = parse_url(text)
         assert parse_url(target.url) == target

@@ -66,9 +66,7 @@ def test_what_cannot_be_done_where_the_job_stands_is_a_conflict_that_says_so(
 
     assert response.status_code == 409
     assert response.headers["content-type"] == "application/problem+json"
-    assert response.json()["detail"] == (
-        f"cannot {action} {finished_job_id}: it is succeeded; what can be asked of it now: nothing"
-    )
+    assert response.json()["detail"] == (f"cannot {action} {finished_job_id}: it is succeeded; possible actions: none")
     assert client.get(f"/jobs/{finished_job_id}").json()["status"] == "succeeded"
 
 

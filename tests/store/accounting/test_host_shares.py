@@ -1,4 +1,4 @@
-"""The processor and memory of a host are shared out among what runs on it, so that the sum is what the host used."""
+"""A host's processor and memory energy is allocated to the attempts that run on it, and adds up to what it used."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -61,7 +61,7 @@ class Host:
         self.transact(lambda session: metering.end_sharing(session, lease, monotonic=lambda: self.seconds))
 
     def meter(self, lease: Lease, since: float, *, gpus: int = 0, wall_ahead: timedelta = timedelta(0)) -> bool:
-        """Store what an attempt's meter has measured since then: the whole host, and its own GPUs."""
+        """Store an attempt's measurement since a time: the whole host, and its own GPUs."""
         seconds = self.seconds - since
         interval = Metered(
             start=NOON + timedelta(seconds=since) + wall_ahead,
@@ -103,7 +103,7 @@ def priced(part: Metered) -> list[PricedInterval]:
 
 
 def billed(database: Database, lease: Lease, component: str = "cpu") -> float:
-    """Joules of a component that a job was billed."""
+    """Return the joules of a component that a job was billed."""
     column = getattr(EnergyInterval, f"{component}_kwh")
     with database.session() as session:
         total = session.scalar(
@@ -126,7 +126,7 @@ def test_a_job_alone_on_its_host_is_billed_all_of_it(database: Database) -> None
     assert billed(database, alone, "ram") == pytest.approx(RAM_W * 60)
 
 
-def test_a_job_that_starts_and_stops_in_mid_interval_of_another_shares_just_that_time(database: Database) -> None:
+def test_a_job_that_runs_within_an_interval_of_another_shares_only_that_time(database: Database) -> None:
     host = Host(database)
     long = host.start()
     host.seconds = 20
@@ -155,7 +155,7 @@ def test_a_job_that_starts_and_stops_in_mid_interval_of_another_shares_just_that
         ([["a", "b"], [], ["c"]], [0.5, 0.25, 0.25]),
     ],
 )
-def test_a_host_is_shared_by_gpus_and_evenly_without_any_while_each_job_pays_its_own_gpus(
+def test_a_host_is_shared_by_number_of_gpus_and_each_job_is_billed_its_own_gpus(
     database: Database, held: Sequence[Sequence[str]], shares: Sequence[float]
 ) -> None:
     host = Host(database)
@@ -179,7 +179,7 @@ def test_jobs_on_other_hosts_share_nothing(database: Database) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_whatever_starts_and_stops_the_jobs_and_the_idle_line_add_up_to_the_host(database: Database, seed: int) -> None:
+def test_jobs_and_idle_energy_add_up_to_the_host_in_any_order_of_events(database: Database, seed: int) -> None:
     chance, host = random.Random(seed), Host(database)
     running: dict[Lease, float] = {}
     ever, sampled = list[Lease](), 0.0
@@ -211,7 +211,7 @@ def test_whatever_starts_and_stops_the_jobs_and_the_idle_line_add_up_to_the_host
     )
 
 
-def test_a_wall_clock_that_leaps_changes_no_share(database: Database) -> None:
+def test_a_wall_clock_that_jumps_changes_no_share(database: Database) -> None:
     host = Host(database)
     first, second = host.start(), host.start()
     host.seconds = 60
@@ -263,7 +263,7 @@ def test_an_attempt_that_died_shares_its_host_until_it_died(database: Database, 
     assert billed(database, living) == pytest.approx(CPU_W * (20 / 2 + 40))
 
 
-def test_what_others_left_to_a_dead_attempt_until_it_was_taken_back_is_idle_energy(
+def test_the_share_left_to_a_dead_attempt_until_it_was_reclaimed_is_idle_energy(
     database: Database, settings: Settings
 ) -> None:
     host = Host(database)
@@ -283,10 +283,10 @@ def test_what_others_left_to_a_dead_attempt_until_it_was_taken_back_is_idle_ener
 
 @pytest.mark.parametrize("stored", [40, 75, 90])
 @pytest.mark.parametrize("gpus", [(), ("a", "b", "c")])
-def test_a_host_of_which_an_attempt_died_is_billed_once_whenever_the_others_stored_their_energy(
+def test_a_host_with_a_dead_attempt_is_billed_once_whenever_the_others_stored_their_energy(
     database: Database, settings: Settings, stored: float, gpus: Sequence[str]
 ) -> None:
-    """One dies at second 40 and is taken back 60 s later; the other has stored its energy up to some second."""
+    """One attempt dies at second 40 and is reclaimed 60 s later; the other's energy is stored up to `stored`."""
     host = Host(database)
     living, dying = host.start(*gpus), host.start()
     host.seconds = 40
@@ -318,7 +318,7 @@ def test_a_failed_attempt_leaves_its_host_too(database: Database) -> None:
     assert billed(database, staying) == pytest.approx(CPU_W * 45)
 
 
-def test_what_codecarbon_counted_is_compared_with_the_attempts_own_share(database: Database) -> None:
+def test_codecarbons_total_is_compared_with_the_attempts_share(database: Database) -> None:
     host = Host(database)
     first, _ = host.start(), host.start()
     host.seconds = 60
@@ -341,7 +341,7 @@ def test_idle_energy_is_counted_once_however_many_workers_sample_it(database: Da
     assert idle(database) == pytest.approx(CPU_W * 90)
 
 
-def test_the_gpus_that_no_job_holds_are_idle_while_others_compute(database: Database) -> None:
+def test_gpus_that_no_job_holds_are_idle_while_others_compute(database: Database) -> None:
     host = Host(database)
     holder = host.start("GPU-a")
     host.seconds = 60
@@ -363,9 +363,7 @@ def test_a_sample_that_jobs_used_in_part_is_idle_at_the_power_of_an_idle_one(dat
     assert idle(database) == pytest.approx(50 * 90)
 
 
-def test_samples_wait_while_it_is_not_known_whether_an_attempt_still_runs(
-    database: Database, settings: Settings
-) -> None:
+def test_samples_wait_while_it_is_unknown_whether_an_attempt_runs(database: Database, settings: Settings) -> None:
     host = Host(database)
     dying = host.start()
     show_life(database, dying, host, at=30)
@@ -380,7 +378,7 @@ def test_samples_wait_while_it_is_not_known_whether_an_attempt_still_runs(
     assert idle(database) == pytest.approx(CPU_W * 90)
 
 
-def test_jobs_of_two_hosts_are_taken_back_while_others_there_store_their_energy(
+def test_jobs_of_two_hosts_are_reclaimed_while_others_there_store_their_energy(
     database: Database, settings: Settings
 ) -> None:
     hosts = [Host(database, "boot-1"), Host(database, "boot-2")]

@@ -1,4 +1,4 @@
-"""What an attempt used and did not store is estimated, marked and priced, once, however the attempt ends."""
+"""Energy that an attempt used and did not store is estimated, marked and priced once, however the attempt ends."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -105,7 +105,7 @@ def watts(intervals: Sequence[EnergyInterval]) -> float:
     return sum(one.energy_kwh for one in intervals) * JOULES_PER_KWH / seconds
 
 
-def test_a_lost_attempt_is_billed_to_its_last_sign_of_life_by_its_own_mean_power(
+def test_a_lost_attempt_is_billed_to_its_last_heartbeat_by_its_own_mean_power(
     database: Database, settings: Settings
 ) -> None:
     lease = running(database)
@@ -145,9 +145,7 @@ def test_an_attempt_that_stored_nothing_is_billed_by_its_devices_assumed_power(
     assert all("assumed power" in method for one in stretches for method in one.method.values())
 
 
-def test_what_a_dying_worker_stored_after_its_last_sign_of_life_is_not_billed_twice(
-    database: Database, settings: Settings
-) -> None:
+def test_energy_stored_after_the_last_heartbeat_is_not_billed_twice(database: Database, settings: Settings) -> None:
     lease = running(database)
     show_life(database, lease, NOON, 50.0)
     store(database, lease, NOON, 59)
@@ -201,7 +199,7 @@ def test_every_end_without_a_closed_meter_is_billed_and_none_with_one(database: 
         assert len(lost(database, lease)) == (0 if closed else 1)
 
 
-def test_a_terminated_job_is_billed_to_its_last_sign_of_life(database: Database) -> None:
+def test_a_terminated_job_is_billed_to_its_last_heartbeat(database: Database) -> None:
     lease = running(database)
     with database.session() as session:
         job = JobRepository(session).lock(lease.job_id)
@@ -253,7 +251,9 @@ def test_a_lost_stretch_is_priced_like_any_other_energy(database: Database, sett
     assert basis.lost_kwh == pytest.approx(stretch.energy_kwh)
 
 
-def test_an_attempt_of_before_the_tables_of_metering_ends_as_ever(database: Database, settings: Settings) -> None:
+def test_an_attempt_from_before_the_metering_tables_ends_without_an_estimate(
+    database: Database, settings: Settings
+) -> None:
     lease = running(database)
     with database.session() as session:
         session.execute(update(MeteredAttempt).values(ended_at=NOON))

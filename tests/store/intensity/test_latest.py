@@ -1,4 +1,4 @@
-"""The newest reading of each of many zones."""
+"""Newest reading of each of many zones."""
 
 from datetime import timedelta
 
@@ -27,7 +27,7 @@ def newest(database: Database, *zones: str) -> dict[str, float]:
         return {zone: reading.gco2e_per_kwh for zone, reading in found.items()}
 
 
-def test_each_zone_has_the_last_reading_that_has_begun(database: Database) -> None:
+def test_each_zone_has_its_newest_reading_that_has_begun(database: Database) -> None:
     with database.session() as session:
         GridRepository(session).put([reading("GB", hours, 100 + hours) for hours in (-2, -1, 1)])
         GridRepository(session).put([reading("FR", 0, 50), reading("DE", 0, 400)])

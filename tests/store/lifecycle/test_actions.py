@@ -1,4 +1,4 @@
-"""What may be asked of a job: by the table alone, whatever else happens to the job meanwhile."""
+"""Actions on a job follow the table of transitions, whatever else happens to the job meanwhile."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -38,7 +38,7 @@ def put(database: Database, job_id: str, **columns: object) -> None:
 
 
 def failed(database: Database, **columns: object) -> str:
-    """A job that failed in the middle of its first attempt."""
+    """Add a job that failed in the middle of its first attempt."""
     job_id = add_job(database, zone="FR", hours=1.0)
     lease = claim_as_worker(database, job_id, at=START)
     with database.session() as session:
@@ -48,9 +48,9 @@ def failed(database: Database, **columns: object) -> str:
     return job_id
 
 
-def test_every_way_that_can_be_asked_for_is_an_allowed_one() -> None:
-    for ways in ACTION_TRANSITIONS.values():
-        for current, to in ways.items():
+def test_every_transition_of_an_action_is_allowed() -> None:
+    for targets in ACTION_TRANSITIONS.values():
+        for current, to in targets.items():
             assert to in ALLOWED_TRANSITIONS[current]
     assert all(JobStatus.VALIDATING in ALLOWED_TRANSITIONS[current] for current in ACTION_TRANSITIONS[Action.RETRY])
     assert set(ACTION_TRANSITIONS) == set(Action)
@@ -82,13 +82,15 @@ def test_a_worker_that_holds_a_job_is_asked_to_pause_and_then_to_cancel(database
     assert (job.status, job.control, job.control_at, job.worker_id) == (JobStatus.CANCELLED, "run", None, None)
 
 
-def test_a_refusal_says_where_the_job_stands_and_what_is_possible(database: Database) -> None:
+def test_a_refusal_states_the_status_and_the_possible_actions(database: Database) -> None:
     job_id = add_job(database)
-    with pytest.raises(ActionRefused, match=f"cannot resume {job_id}: it is queued.*now: cancel and pause"):
+    with pytest.raises(
+        ActionRefused, match=f"cannot resume {job_id}: it is queued; possible actions: cancel and pause"
+    ):
         do(database, job_id, Action.RESUME)
 
 
-def test_a_resumed_jobs_gate_plans_anew_and_the_time_in_its_owners_hands_is_none_of_its_delay(
+def test_a_resumed_jobs_gate_is_reset_and_paused_time_does_not_count_as_delay(
     database: Database,
 ) -> None:
     job_id = add_job(database)
@@ -115,14 +117,14 @@ def test_a_gates_longest_delay_counts_from_when_the_job_was_resumed(database: Da
         assert job.gate["deadline"] == (LATER + 14 * HOUR).isoformat()
 
 
-def test_a_job_that_had_not_begun_is_ready_when_it_is_resumed(database: Database) -> None:
+def test_a_job_that_had_not_started_is_ready_when_it_is_resumed(database: Database) -> None:
     job_id = add_job(database)
     do(database, job_id, Action.PAUSE)
     do(database, job_id, Action.RESUME)
     assert read_job(database, job_id).ready_at == LATER
 
 
-def test_a_retried_job_forgets_its_end_and_keeps_what_it_has_done_and_used(database: Database) -> None:
+def test_a_retried_job_loses_its_outcome_and_keeps_its_progress_and_energy(database: Database) -> None:
     job_id = failed(database, lost_attempts=3, settled_at=LATER, counterfactuals={"missing": "none"})
     do(database, job_id, Action.RETRY)
     job = read_job(database, job_id)
@@ -133,7 +135,7 @@ def test_a_retried_job_forgets_its_end_and_keeps_what_it_has_done_and_used(datab
     assert claim_as_worker(database, job_id, at=LATER).attempt == 2
 
 
-def test_a_job_without_an_estimate_is_validated_anew_when_it_is_retried(database: Database) -> None:
+def test_a_job_without_an_estimate_is_validated_again_when_it_is_retried(database: Database) -> None:
     job_id = add_job(database, JobStatus.VALIDATING, dispatched_at=START)
     with database.session() as session:
         job = JobRepository(session).lock(job_id)
@@ -146,9 +148,7 @@ def test_a_job_without_an_estimate_is_validated_anew_when_it_is_retried(database
 
 def test_a_job_whose_files_were_removed_is_not_retried(database: Database) -> None:
     job_id = failed(database, files_removed_at=START)
-    with pytest.raises(
-        ActionRefused, match=r"its files were removed at 2026-11-23.*what can be asked of it now: nothing"
-    ):
+    with pytest.raises(ActionRefused, match=r"its files were removed at 2026-11-23.*possible actions: none"):
         do(database, job_id, Action.RETRY)
     assert list_possible_actions(read_job(database, job_id)) == []
 
@@ -163,7 +163,7 @@ def test_a_job_whose_dataset_was_deleted_is_not_retried(database: Database) -> N
 
 
 def test_a_cancel_and_a_claim_at_the_same_time_agree(database: Database) -> None:
-    """Whoever comes second sees what the first has done: never a cancelled job in a worker's hands."""
+    """The second transaction sees the effect of the first: a worker never holds a cancelled job."""
     leases: list[Lease | None] = []
     outcomes = set()
     for _ in range(12):
@@ -190,7 +190,7 @@ def test_a_cancel_and_a_claim_at_the_same_time_agree(database: Database) -> None
     assert outcomes <= {(JobStatus.CANCELLED, True), (JobStatus.CANCELLING, False)}
 
 
-def test_a_cancel_waits_for_a_claim_that_is_not_committed_yet(database: Database) -> None:
+def test_a_cancel_waits_for_an_uncommitted_claim(database: Database) -> None:
     job_id = add_job(database, zone="FR")
     with database.session() as session:
         assert claim(session, job_id, worker_id="w", device="cpu", at=LATER, lease_seconds=60) is not None
@@ -202,7 +202,7 @@ def test_a_cancel_waits_for_a_claim_that_is_not_committed_yet(database: Database
     assert read_job(database, job_id).status is JobStatus.CANCELLING
 
 
-def test_a_claim_waits_for_a_cancel_that_is_not_committed_yet_and_takes_nothing(database: Database) -> None:
+def test_a_claim_waits_for_an_uncommitted_cancel_and_claims_nothing(database: Database) -> None:
     job_id = add_job(database, zone="FR")
     leases: list[Lease | None] = []
 
@@ -224,8 +224,8 @@ def test_a_claim_waits_for_a_cancel_that_is_not_committed_yet_and_takes_nothing(
     assert read_job(database, job_id).status is JobStatus.CANCELLED
 
 
-class Life:
-    """What may happen to one job: one method for each thing that owners, workers and the scheduler do."""
+class RandomEvents:
+    """Applies random events to one job: a method for each action of owners, workers and the scheduler."""
 
     def __init__(self, database: Database, job_id: str, random: Random) -> None:
         self.database, self.job_id, self.random = database, job_id, random
@@ -278,16 +278,14 @@ class Life:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_whatever_happens_in_whatever_order_the_table_is_kept_and_every_change_is_told_once(
-    database: Database, seed: int
-) -> None:
+def test_random_events_follow_the_table_and_every_change_is_recorded_once(database: Database, seed: int) -> None:
     random = Random(seed)
     for _ in range(3):
-        life = Life(database, add_job(database, JobStatus.VALIDATING), random)
-        before, seen = read_job(database, life.job_id), len(events(database, life.job_id))
+        history = RandomEvents(database, add_job(database, JobStatus.VALIDATING), random)
+        before, seen = read_job(database, history.job_id), len(events(database, history.job_id))
         for _ in range(30):
-            life.happens()
-            job, told = read_job(database, life.job_id), events(database, life.job_id)[seen:]
+            history.happens()
+            job, told = read_job(database, history.job_id), events(database, history.job_id)[seen:]
             if job.status is before.status:
                 assert told == []
                 assert job.revision == before.revision
@@ -309,7 +307,7 @@ def test_whatever_happens_in_whatever_order_the_table_is_kept_and_every_change_i
                 break
 
 
-def test_a_paused_job_is_given_back_to_its_owner_and_not_to_the_queue(database: Database) -> None:
+def test_a_stopped_job_that_was_to_pause_is_paused_and_not_queued(database: Database) -> None:
     job_id = add_job(database, zone="FR")
     lease = claim_as_worker(database, job_id, at=START)
     do(database, job_id, Action.PAUSE)

@@ -1,4 +1,4 @@
-"""Lists of jobs, however many are stored: a page is read from an index, in its order, and nothing else is."""
+"""Job lists read a page from one index, in its order, however many jobs are stored."""
 
 import json
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from store.repositories.jobs import JobFilter, JobRepository
 from tests.scheduler.stage import add_job
 
 JOBS = 6000
-# Most are over, a few are not; one of the owners has submitted the oldest half of them, and nothing since.
+# Most have ended; one of the owners submitted the oldest half of them, and nothing since.
 MANY = """
 INSERT INTO jobs (id, status, owner, revision, model, dataset_id, method, policy, zone, priority, hyperparameters,
                   metadata, created_at, attempts, lost_attempts, control, epochs, epochs_done, steps_done, energy_kwh,
@@ -37,7 +37,7 @@ def many_jobs(database: Database) -> Database:
 
 
 def plans(database: Database, which: JobFilter) -> list[dict[str, Any]]:
-    """How PostgreSQL reads a page of jobs, and how its revisions."""
+    """Return PostgreSQL's plans for a page of jobs, and for its revisions."""
     asked: list[tuple[str, Any]] = []
 
     def note(connection: Any, cursor: Any, statement: str, parameters: Any, *rest: Any) -> None:
@@ -75,7 +75,7 @@ LISTS: list[tuple[JobFilter, str]] = [
     ({"zone": "PL"}, "ix_jobs_zone_id"),
     ({"owner": "owner3", "after": MIDDLE}, "ix_jobs_owner_id"),
     ({"owner": "left long ago"}, "ix_jobs_owner_id"),
-    ({"owner": "nobody"}, "ix_jobs_owner_id"),
+    ({"owner": "unknown"}, "ix_jobs_owner_id"),
     ({"owner": "owner0", "status": JobStatus.QUEUED}, "ix_jobs_owner_status_id"),
     ({"owner": "left long ago", "zone": "DE"}, "ix_jobs_owner_zone_id"),
 ]
@@ -92,7 +92,7 @@ def test_a_page_is_read_from_an_index_in_its_order_whatever_it_is_filtered_by(ma
             assert scan["Actual Rows"] <= 51, which
 
 
-def test_a_label_is_looked_up_in_an_index_or_met_soon(many_jobs: Database) -> None:
+def test_a_label_is_looked_up_in_an_index_or_found_soon(many_jobs: Database) -> None:
     for labels in ({"run": "77"}, {"run": "none"}, {"team": "team7"}):
         for plan in plans(many_jobs, {"labels": labels}):
             for node in nodes(plan):
@@ -100,7 +100,7 @@ def test_a_label_is_looked_up_in_an_index_or_met_soon(many_jobs: Database) -> No
                 assert node.get("Rows Removed by Filter", 0) + node["Actual Rows"] <= JOBS / 4, labels
 
 
-def test_filters_that_no_index_has_together_all_hold(many_jobs: Database) -> None:
+def test_filters_without_a_common_index_all_apply(many_jobs: Database) -> None:
     with many_jobs.session() as session:
         which = JobFilter(status=JobStatus.QUEUED, zone="FR", owner="owner0", labels={"team": "team0"})
         found = JobRepository(session).page(limit=200, **which)

@@ -1,4 +1,4 @@
-"""How many jobs are under way: counted by status, each owner's apart, and no further than somebody wants to know."""
+"""Open jobs are counted by status and owner, up to a limit."""
 
 import pytest
 from sqlalchemy import text
@@ -16,7 +16,7 @@ def job_at(database: Database, status: JobStatus, owner: str = "alice") -> None:
         session.get_one(Job, job_id).status = status
 
 
-def test_jobs_under_way_are_counted_by_status_and_those_that_are_over_are_not(database: Database) -> None:
+def test_open_jobs_are_counted_by_status_and_ended_ones_are_not(database: Database) -> None:
     for status in (JobStatus.RUNNING, JobStatus.QUEUED, JobStatus.QUEUED, JobStatus.SUCCEEDED, JobStatus.FAILED):
         job_at(database, status)
 
@@ -24,17 +24,17 @@ def test_jobs_under_way_are_counted_by_status_and_those_that_are_over_are_not(da
         assert list(count_open_jobs(session, owner=None).items()) == [(JobStatus.QUEUED, 2), (JobStatus.RUNNING, 1)]
 
 
-def test_an_owner_is_told_of_theirs_alone(database: Database) -> None:
+def test_an_owners_count_contains_only_their_jobs(database: Database) -> None:
     job_at(database, JobStatus.RUNNING, "alice")
     job_at(database, JobStatus.RUNNING, "bob")
     job_at(database, JobStatus.DEFERRED, "bob")
 
     with database.session() as session:
         assert count_open_jobs(session, owner="alice") == {JobStatus.RUNNING: 1}
-        assert count_open_jobs(session, owner="nobody") == {}
+        assert count_open_jobs(session, owner="unknown") == {}
 
 
-def test_counting_ends_where_nobody_wants_to_know_more(database: Database) -> None:
+def test_counting_ends_at_the_limit(database: Database) -> None:
     for _ in range(5):
         job_at(database, JobStatus.QUEUED)
 
@@ -43,9 +43,7 @@ def test_counting_ends_where_nobody_wants_to_know_more(database: Database) -> No
 
 
 @pytest.mark.parametrize("owner", [None, "alice"])
-def test_among_many_jobs_that_are_over_those_under_way_are_found_in_an_index(
-    database: Database, owner: str | None
-) -> None:
+def test_open_jobs_are_counted_in_an_index_among_many_ended_ones(database: Database, owner: str | None) -> None:
     job_at(database, JobStatus.SUCCEEDED)
     copies = (
         "INSERT INTO jobs SELECT (jsonb_populate_record(jobs, jsonb_build_object('id', 'job_' || n))).* "
