@@ -1,1 +1,1 @@
-"""Simulating policies on recorded intensities."""
+"""Simulation of policies on recorded intensities."""

@@ -1,4 +1,4 @@
-"""What a policy would have emitted on a grid's past, and how much of the saving is less work and how much is timing."""
+"""Backtests a policy on recorded intensities, and splits its saving into less work and moved in time."""
 
 import math
 from collections.abc import Sequence
@@ -21,14 +21,14 @@ from greencore.policy.gate.hours import select_cheapest_slots
 from greencore.policy.models import Policy
 from greencore.policy.rho.rules import build_rho_rule
 
-NO_SAVING = 1e-9  # a share that is rounding
+NO_SAVING = 1e-9  # shares below are rounding errors
 ROUNDING_HOURS = 1e-6
-MAX_VALUES = 2_000_000  # slots or epochs ahead, of all runs that are simulated at a time
+MAX_VALUES = 2_000_000  # slots or epochs ahead, summed over the runs of one simulation: bounds its memory
 SPREAD = (0.05, 0.5, 0.95)
 
 
 class BacktestError(ValueError):
-    """A backtest that cannot be done; `.field` names the argument at fault."""
+    """A backtest argument is invalid; `.field` names it."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field}: {message}")
@@ -38,9 +38,9 @@ class BacktestError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class BacktestDecision:
-    """What a simulated run did from `time` on, at which intensity in gCO2e/kWh, and why.
+    """Action of a simulated run at `time`, the intensity in gCO2e/kWh, and the reason.
 
-    `action` is "run", "wait" (not begun yet), "pause", "epoch" (one begins at `rho`), "end" (a budget that is used up)
+    `action` is "run", "wait" (not started yet), "pause", "epoch" (one starts at `rho`), "end" (the budget is used up)
     or "finish".
     """
 
@@ -53,7 +53,7 @@ class BacktestDecision:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The 5 %, 50 % and 95 % quantiles over all starts."""
+    """5 %, 50 % and 95 % quantiles over all starts."""
 
     emissions_g: tuple[float, float, float]
     less_work_saving: tuple[float, float, float]
@@ -62,17 +62,16 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class BacktestResult:
-    """Emissions in gCO2e of a run under a policy and of what it is compared with; means where there are many starts.
+    """Emissions in gCO2e of a run under a policy and of its comparisons; means over the starts.
 
-    `emissions_g` of the policy; `baseline_g` with ρ = 1 from the start on without a pause; `constant_g` with the same
-    total FLOPs, likewise; `oracle_g` with the same total FLOPs in the cleanest hours before the deadline, all known
-    beforehand. `less_work_saving` = (baseline − constant) / baseline and `moved_in_time_saving` =
-    (constant − emissions) / baseline add up to the whole saving; below 0 where more was emitted.
+    `emissions_g` of the policy; `baseline_g` at ρ = 1 from the start without a pause; `constant_g` of the policy's
+    FLOPs from the start without a pause; `oracle_g` of the policy's FLOPs in the cleanest hours before the deadline,
+    in hindsight. `less_work_saving` = (baseline − constant) / baseline and `moved_in_time_saving` =
+    (constant − emissions) / baseline add up to the whole saving; negative where more was emitted.
 
-    `work_share` is the share of the baseline's FLOPs that was done, `epochs_run` how many epochs (fewer than asked for
-    where a budget was used up), `on_time_share` the share of the starts that met the deadline. Of a single start,
-    `finish` is its end and `decisions` its story; of many, `finish` is None, `decisions` empty, and `spread` tells how
-    they differ.
+    `work_share` is the share of the baseline's FLOPs that was done, `epochs_run` the number of epochs (fewer than
+    requested where a budget was used up), `on_time_share` the share of starts that met the deadline. A single start
+    has `finish`, its end, and `decisions`, its actions in order; several starts have `spread` instead.
     """
 
     emissions_g: float
@@ -91,7 +90,7 @@ class BacktestResult:
 
     @property
     def oracle_share(self) -> float | None:
-        """The share of the oracle's saving by timing that was reached; None where it has none."""
+        """Share of the oracle's saving by timing that was reached; None where the oracle saves nothing."""
         possible = self.constant_g - self.oracle_g
         if possible <= self.constant_g * NO_SAVING:
             return None
@@ -111,23 +110,23 @@ def backtest(
     idle_power_w: float = 0.0,
     switch_hours: float = 0.0,
 ) -> BacktestResult:
-    """Runs the policy on the past that `series` holds, from one start, from several, or from every full hour (None).
+    """Simulate the policy on the intensities of `series`, from one start, from several, or from every full hour (None).
 
-    `work_hours` is the run's length at ρ = 1, in `epochs` equal epochs; an epoch at ρ takes that share of its part.
-    `deadline_hours` counts from the start; without one the gate's `max_delay_hours` is added to the longest run that
-    the policy allows. The machine draws `power_w` while it computes and `idle_power_w` between start and end while it
-    does not. `switch_hours` is what a checkpoint and a reload cost, which only damps the gate's changes of mind.
+    `work_hours` is the run's length at ρ = 1, in `epochs` equal epochs; an epoch at ρ takes that share of its length.
+    `deadline_hours` counts from the start; by default the gate's `max_delay_hours` after the longest run that the
+    policy allows. The machine draws `power_w` while it computes and `idle_power_w` while it waits or pauses.
+    `switch_hours` is the cost of a checkpoint and a reload in hours of computing: it only damps the gate's changes.
 
-    The gate plans anew at every full hour. By "own" and "persistence" it knows only the hours that are over then, not
-    even the present one; with "perfect" all. ρ and the two thresholds look at the intensity in force. Gaps in the
-    series take the reading before them, readings shorter than 5 minutes are averaged. What a policy learns from a run
-    (an importance curve, a measured loss) is not there: budget and price go by the default curve throughout.
+    The gate plans again at every full hour. With "own" and "persistence" it knows only past hours, not the present
+    one; with "perfect" all. ρ and the two thresholds use the intensity in force. Gaps in the series take the reading
+    before them, readings shorter than 5 minutes are averaged. A simulation has no measured importance curve and no
+    measured loss: budget and price use the default curve.
 
     Raises BacktestError naming the argument that is out of range, or where the series does not cover a start's window.
     """
     _check(work_hours, epochs, deadline_hours, forecast, power_w, idle_power_w, switch_hours)
     if not len(series):
-        raise BacktestError("series", "it is empty: expected the readings of the time to be simulated")
+        raise BacktestError("series", "it is empty: expected the readings of the simulated time")
     grid = Slots.from_series(series)
     work = Workload(work_hours, epochs, power_w / 1000, idle_power_w / 1000, switch_hours)
     deadline, longest = latest_finish_hours(policy, work, deadline_hours)
@@ -181,7 +180,7 @@ def _result(grid: Slots, parts: list[SimulatedRuns], oracle: Floats, work: Workl
 
 
 def _starts(grid: Slots, series: IntensitySeries, start: datetime | Sequence[datetime] | None, hours: float) -> Floats:
-    """Positions on the grid; the series covers every window of `hours` from there on."""
+    """Return the starts as grid positions; raise BacktestError where the series does not cover `hours` after one."""
     first, last = series.readings[0].start, series.readings[-1].end
     covered = f"it covers {first.isoformat()} to {last.isoformat()}"
     if start is None:
@@ -196,18 +195,16 @@ def _starts(grid: Slots, series: IntensitySeries, start: datetime | Sequence[dat
     for time in times:
         if time.utcoffset() is None:
             raise BacktestError("start", f"{time.isoformat()} has no offset from UTC: expected an aware time")
-    # In UTC first: elsewhere a day may have 23 hours.
+    # Converted to UTC, since a local day may have 23 hours.
     utc = [time.astimezone(UTC) for time in times]
     for time in utc:
         if time < first or time + timedelta(hours=hours - ROUNDING_HOURS) > last:
-            raise BacktestError(
-                "start", f"{time.isoformat()} needs the series for {hours:g} h from there on; {covered}"
-            )
+            raise BacktestError("start", f"{time.isoformat()} needs the series for {hours:g} h after it; {covered}")
     return np.array([grid.position(time) for time in utc])
 
 
 def _uninterrupted_emissions(grid: Slots, starts: Floats, hours: Floats) -> Floats:
-    """∫c dt in (gCO2e/kWh)·h from each start over so many hours."""
+    """∫c dt in (gCO2e/kWh)·h over `hours` from each start."""
     integral = np.concatenate([[0.0], np.cumsum(grid.intensity)]) * grid.step_hours
     edges = np.arange(len(integral), dtype=np.float64)
     ends = np.interp(starts + hours / grid.step_hours, edges, integral)
@@ -216,7 +213,7 @@ def _uninterrupted_emissions(grid: Slots, starts: Floats, hours: Floats) -> Floa
 
 
 def _oracle(grid: Slots, runs: SimulatedRuns) -> Floats:
-    """∫c dt over the cleanest hours of each window, as many as were computed."""
+    """∫c dt over the cleanest hours of each run's window, as many as the run computed."""
     windows = np.maximum(runs.deadline_hours, np.nan_to_num(runs.computing_hours))
     first = np.floor(runs.starts + 1e-9).astype(np.int64)
     count = int(np.ceil(windows.max() / grid.step_hours - 1e-9)) + 1
@@ -224,8 +221,7 @@ def _oracle(grid: Slots, runs: SimulatedRuns) -> Floats:
     begins = (place - runs.starts[:, None]) * grid.step_hours
     hours = np.minimum(begins + grid.step_hours, windows[:, None]) - np.maximum(begins, 0.0)
     hours = np.clip(hours, 0.0, None) * (place < len(grid.intensity))
-    intensity = grid.intensity[np.minimum(place, len(grid.intensity) - 1)]
-    return select_cheapest_slots(intensity, hours, np.ones_like(hours), runs.computing_hours).emissions
+    return select_cheapest_slots(grid.at(place), hours, np.ones_like(hours), runs.computing_hours).emissions
 
 
 def _shares(saved: Floats, of: Floats) -> Floats:
@@ -248,17 +244,17 @@ def _finish(grid: Slots, runs: SimulatedRuns) -> datetime:
 
 
 def _list_decisions(grid: Slots, runs: SimulatedRuns) -> tuple[BacktestDecision, ...]:
-    def told(position: float, action: str, rho: float | None, reason: str) -> BacktestDecision:
-        slot = min(int(position + 1e-9), len(grid.intensity) - 1)
-        return BacktestDecision(grid.time(position), float(grid.intensity[slot]), action, rho, reason)
+    def decision(position: float, action: str, rho: float | None, reason: str) -> BacktestDecision:
+        intensity = float(grid.at(np.array(int(position + 1e-9))))
+        return BacktestDecision(grid.time(position), intensity, action, rho, reason)
 
-    steps = [told(step.position, step.action, step.rho, step.reason) for step in runs.steps]
+    steps = [decision(step.position, step.action, step.rho, step.reason) for step in runs.steps]
     end = grid.position(_finish(grid, runs))
     late = runs.finish_hours[0] - runs.deadline_hours[0]
     why = f"{abs(late):.3g} h {'after' if late > 0 else 'before'} the deadline"
     if abs(late) <= ROUNDING_HOURS:
         why = "at the deadline"
-    return (*steps, told(end, "finish", None, why))
+    return (*steps, decision(end, "finish", None, why))
 
 
 def _check(

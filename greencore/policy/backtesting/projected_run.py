@@ -1,4 +1,4 @@
-"""What a run that has not begun would do and emit under its policy: begun at once, or when its gate would have it."""
+"""Simulates a run that has not started under its policy and forecast: start, end, ρ and emissions."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -12,7 +12,7 @@ from greencore.policy.kinds.fields import Gate
 from greencore.policy.models import Policy
 
 HOUR = timedelta(hours=1)
-# A simulated run takes a moment for each slot and epoch; beyond, a run is reckoned in one piece.
+# The cost of a simulation grows with slots and epochs; a longer run is projected with the ρ of its start.
 MAX_PROJECTED_HOURS = 168.0
 MAX_PROJECTED_EPOCHS = 50
 RUNS = ("run", "epoch")
@@ -21,10 +21,10 @@ SOON = timedelta(seconds=1)
 
 @dataclass(frozen=True)
 class ProjectedRun:
-    """How a run would go: it computes for `hours` between its start and its end, `work_share` of all FLOPs at ρ = 1.
+    """Projected run: it computes for `hours` between its start and its end, `work_share` of all FLOPs at ρ = 1.
 
-    `gco2e_per_kwh` is the mean intensity of those hours, None where nothing is known of any; `why` says in words when
-    it runs and why then.
+    `gco2e_per_kwh` is the mean intensity of those hours, None where no intensity is known; `why` is the reason for the
+    start time.
     """
 
     starts_at: datetime
@@ -47,16 +47,16 @@ def project_run(
     power_w: float,
     deadline: datetime | None,
 ) -> ProjectedRun:
-    """Lives a run through on what is expected from `start` on (aware); `power_w` is drawn while it computes.
+    """Simulate a run on the forecast from `start` (aware) on; it draws `power_w` while it computes.
 
-    `work_hours` is the run's length at ρ = 1, above 0. Beyond the forecast its last intensity goes on, and no gate
-    plans so far: where the forecast ends before the run could, it begins at once. `past` holds the readings before, for
-    the policies that rank by them. A run of more than `MAX_PROJECTED_HOURS` has one ρ, that of its start.
+    `work_hours` is the run's length at ρ = 1, above 0. After the forecast its last intensity continues, but no gate
+    plans there: where the forecast ends before the run could, the run starts at once. `past` holds the readings before
+    `start`, which percentile policies rank by. A run longer than `MAX_PROJECTED_HOURS` keeps the ρ of its start.
     """
     _, rho_max = policy.rho_range
     longest = work_hours * rho_max
     if not len(forecast) or longest > MAX_PROJECTED_HOURS:
-        return _in_one_piece(policy, forecast, start, work_hours, epochs)
+        return _project_at_one_rho(policy, forecast, start, work_hours, epochs)
     reach = (forecast.readings[-1].end - start) / HOUR
     window = longest + policy.gate.max_delay_hours if deadline is None else (deadline - start) / HOUR
     planned = min(window, reach, MAX_PROJECTED_HOURS)
@@ -67,7 +67,7 @@ def project_run(
     until = start + (max(planned, work_hours) + 1) * HOUR
     result = backtest(
         policy,
-        _joined(past, forecast, start, until),
+        _join_series(past, forecast, start, until),
         start=start,
         work_hours=work_hours,
         epochs=min(epochs, MAX_PROJECTED_EPOCHS),
@@ -96,7 +96,7 @@ def project_run(
     )
 
 
-def _in_one_piece(
+def _project_at_one_rho(
     policy: Policy, forecast: IntensitySeries, start: datetime, work_hours: float, epochs: int
 ) -> ProjectedRun:
     reading = forecast.latest_at(start) or forecast.readings[0] if len(forecast) else None
@@ -114,8 +114,8 @@ def _in_one_piece(
     return ProjectedRun(start, ends, work_hours * rho, rho, epochs, mean, why)
 
 
-def _joined(past: IntensitySeries, forecast: IntensitySeries, start: datetime, until: datetime) -> IntensitySeries:
-    """One series from the past on, without a hole at the start, that lasts until the end of the window."""
+def _join_series(past: IntensitySeries, forecast: IntensitySeries, start: datetime, until: datetime) -> IntensitySeries:
+    """Past and forecast as one series, without a gap at `start`, and extended to `until`."""
     readings = list(forecast)
     if readings[0].start > start:
         readings[0] = replace(readings[0], start=start)

@@ -1,4 +1,4 @@
-"""Lives many runs through under one policy, slot by slot: when each computes, at which ρ, and what it emits."""
+"""Simulates many runs under one policy, slot by slot: when each computes, at which ρ, and what it emits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,10 +22,10 @@ from greencore.policy.rho.rules import EpochStart, RhoRule
 
 @dataclass(frozen=True)
 class Workload:
-    """What each run has to do, and what it draws.
+    """Work and power of each run.
 
     `work_hours` at ρ = 1 in `epochs` equal parts; power in kW while it computes, and while it waits after its start;
-    `switch_hours` is what a checkpoint and a reload cost, in hours of computing.
+    `switch_hours` is the cost of a checkpoint and a reload, in hours of computing.
     """
 
     work_hours: float
@@ -37,7 +37,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class SimulatedAction:
-    """What one run did from a moment on: "run", "wait" (not begun yet) or "pause", or began an "epoch" at `rho`."""
+    """Action of one run from a grid position on: "run", "wait" (not started yet), "pause", or "epoch" at `rho`."""
 
     position: float
     action: str
@@ -47,10 +47,10 @@ class SimulatedAction:
 
 @dataclass
 class SimulatedRuns:
-    """All runs, one entry each: where they start (in slots), and what became of them.
+    """Results of the simulation, one entry per run; `starts` in slots.
 
-    `computing_hours`, `finish_hours` and `deadline_hours` count from the start; `emissions_g` in gCO2e. `steps` tells
-    the story of the first run, where that was asked for.
+    `computing_hours`, `finish_hours` and `deadline_hours` count from the start; `emissions_g` in gCO2e. `steps` has
+    the actions of the first run, where they were recorded.
     """
 
     starts: Floats
@@ -63,7 +63,7 @@ class SimulatedRuns:
 
 
 def latest_finish_hours(policy: Policy, work: Workload, deadline_hours: float | None) -> tuple[float, float]:
-    """The deadline in hours from the start, and the time that a run may take at most, deadline or not."""
+    """Return the deadline in hours from the start, and the longest time that a run may take, late or not."""
     _, rho_max = policy.rho_range
     longest = work.work_hours * rho_max
     deadline = longest + policy.gate.max_delay_hours if deadline_hours is None else deadline_hours
@@ -81,17 +81,17 @@ def simulate(
     deadline_hours: float | None,
     record_actions: bool = False,
 ) -> SimulatedRuns:
-    """Runs that start at the positions `starts` on the grid, each by itself.
+    """Simulate runs that start at the grid positions `starts`, independently of each other.
 
-    The gate plans anew at each full hour, by what `forecast` tells then; ρ and the two thresholds look at the
-    intensity in force. A run whose slack is used up computes whatever the plan says.
+    The gate plans again at each full hour from `forecast`; ρ and the two thresholds use the intensity in force. A run
+    whose slack is used up computes whatever the plan says.
     """
     deadline, _ = latest_finish_hours(policy, work, deadline_hours)
     return _Simulation(policy, slots, forecast, rule, starts, work, deadline, record_actions).run()
 
 
 def concatenate_runs(parts: Sequence[SimulatedRuns]) -> SimulatedRuns:
-    """The runs of several simulations, in order; at least one."""
+    """Concatenate the runs of several simulations (at least one), in order."""
     fields = ("starts", "deadline_hours", "computing_hours", "finish_hours", "emissions_g", "epochs_run")
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in fields}
     return SimulatedRuns(**arrays, steps=parts[0].steps)
@@ -124,20 +124,20 @@ class _Simulation:
             epochs_run=np.zeros(count, dtype=np.int64),
         )
         self._epoch_work = work.work_hours / work.epochs
-        self._epoch_left = np.zeros(count)  # of the epoch that runs, in hours at ρ = 1
-        self._epochs_left = np.full(count, work.epochs)  # not begun yet
+        self._epoch_left = np.zeros(count)  # rest of the running epoch, in hours at ρ = 1
+        self._epochs_left = np.full(count, work.epochs)  # epochs not started yet
         self._rho = np.full(count, np.nan)
         self._epochs_at_rho = np.zeros(count, dtype=np.int64)
         self._active = np.ones(count, dtype=bool)
         self._begun = np.zeros(count, dtype=bool)
-        self._computing = np.zeros(count, dtype=bool)  # as the last slot ended
-        self._committed = np.zeros(count, dtype=bool)  # to waiting, which once promised to be worth it
+        self._computing = np.zeros(count, dtype=bool)  # at the end of the last slot
+        self._committed = np.zeros(count, dtype=bool)  # to a plan that once saved more than min_saving
         self._shut = np.zeros(count, dtype=bool)  # by pause_above
-        self._plan = np.ones((count, slots.per_hour))  # shares of the slots up to the next full hour
+        self._plan = np.ones((count, slots.per_hour))  # planned shares of the slots up to the next full hour
         self._why_runs, self._why_waits = "the gate is open", ""
 
     def run(self) -> SimulatedRuns:
-        """Slot by slot, until every run is over."""
+        """Simulate slot by slot until every run has ended."""
         index, elapsed = 0, np.zeros(len(self._first))
         while self._active.any():
             slot = self._first + index
@@ -149,23 +149,23 @@ class _Simulation:
         return self._runs
 
     def _step(self, slot: Ints, begins: Floats, length: Floats, elapsed: Floats) -> None:
-        intensity = self._slots.intensity[np.minimum(slot, len(self._slots.intensity) - 1)]
+        intensity = self._slots.at(slot)
         slack = self._runs.deadline_hours - elapsed - self._longest_left()
         wanted = self._wanted_hours(slot, length, elapsed, intensity)
-        # What cannot wait any longer runs: idling may use up the slack and no more.
+        # Idling may use up the slack and no more: the rest of the slot has to compute.
         forced = np.clip(length - np.maximum(slack, 0.0), 0.0, length)
         forced = np.where(forced > EPSILON_HOURS, forced, 0.0)
         hours = np.where(self._active, np.maximum(wanted, forced), 0.0)
-        # A window that defer has chosen begins late in its slot, and so does what the deadline forces; a plan to pause
-        # uses a slot from its beginning on.
+        # A window chosen by defer starts late in its slot, as do hours forced by the deadline; a pause plan uses a slot
+        # from its start.
         idle_first = np.where((self._policy.gate.mode == "defer") | (wanted <= 0), length - hours, 0.0)
-        lived = self._active.copy()
+        active = self._active.copy()
         starts = slot[0] + (begins[0] + idle_first[0]) / self._slots.step_hours
         if idle_first[0] > 0:
             self._record(slot[0] + begins[0] / self._slots.step_hours, runs=False, forced=False)
         if hours[0] > 0:
             self._record(starts, runs=True, forced=forced[0] > 0)
-        self._runs.emissions_g += intensity * np.where(lived, idle_first, 0.0) * self._work.idle_power_kw
+        self._runs.emissions_g += intensity * np.where(active, idle_first, 0.0) * self._work.idle_power_kw
         self._compute(slot, begins + idle_first, hours, elapsed + idle_first, intensity)
         if 0 < hours[0] < length[0] - idle_first[0] - EPSILON_HOURS:
             self._record(starts + hours[0] / self._slots.step_hours, runs=False, forced=False)
@@ -174,17 +174,17 @@ class _Simulation:
         self._computing = self._active & (hours > 0) & ((hours >= length - EPSILON_HOURS) | (idle_first > 0))
 
     def _longest_left(self) -> Floats:
-        """Hours that the rest takes where every epoch to come takes the most."""
+        """Hours that the rest takes where every later epoch has the highest ρ."""
         this = self._epoch_left * np.where(np.isnan(self._rho), self._rho_max, self._rho)
         longest: Floats = this + self._epochs_left * self._epoch_work * self._rho_max
         return longest
 
     def _wanted_hours(self, slot: Ints, length: Floats, elapsed: Floats, intensity: Floats) -> Floats:
-        """Hours of this slot that the gate lets each run compute."""
+        """Hours of this slot in which the gate lets each run compute."""
         gate = self._policy.gate
         replan = self._active & ((slot % self._slots.per_hour == 0) | (elapsed == 0)) & (gate.mode != "none")
         if gate.mode == "defer":
-            # What runs through needs no plan any more.
+            # A started run is not interrupted and needs no plan.
             self._plan[self._begun] = 1.0
             replan &= ~self._begun
         if replan.any():
@@ -222,11 +222,11 @@ class _Simulation:
             self._plan[runs, (slot[runs] + column) % per_hour] = plans.share[:, column]
         if self._record_actions and runs[0] == 0:
             self._why_runs = explain_open_gate(self._policy.gate, plans, begun=bool(self._begun[0]))
-            ahead = "the best window lies" if self._policy.gate.mode == "defer" else "cleaner hours lie"
+            ahead = "the best window is" if self._policy.gate.mode == "defer" else "cleaner hours are"
             self._why_waits = f"{ahead} ahead, which saves {max(plans.saving[0], 0.0):.1%}"
 
     def _compute(self, slot: Ints, within: Floats, hours: Floats, elapsed: Floats, intensity: Floats) -> None:
-        """Computes for `hours` from `elapsed` on, epoch after epoch."""
+        """Compute for `hours` from `elapsed` on, epoch after epoch."""
         todo, used = hours.copy(), np.zeros_like(hours)
         while True:
             ready = self._active & (todo > EPSILON_HOURS)
@@ -260,7 +260,7 @@ class _Simulation:
             epochs_at_rho=self._epochs_at_rho[runs],
         )
         rho = self._rule.decide(start)
-        ends = np.isnan(rho)  # a budget that is used up
+        ends = np.isnan(rho)  # the budget is used up
         self._epochs_at_rho[runs] = np.where(rho == self._rho[runs], self._epochs_at_rho[runs] + 1, 1)
         self._rho[runs] = np.where(ends, self._rho[runs], rho)
         self._epoch_left[runs] = np.where(ends, 0.0, self._epoch_work)
@@ -283,8 +283,8 @@ class _Simulation:
         gate, begun = self._policy.gate, bool(self._begun[0])
         held = bool(self._shut[0]) or (gate.mode != "none" and not (gate.mode == "defer" and begun))
         if not runs:
-            slot = min(int(position + EPSILON_HOURS), len(self._slots.intensity) - 1)
-            why = explain_closed_gate(gate, float(self._slots.intensity[slot])) if self._shut[0] else self._why_waits
+            intensity = float(self._slots.at(np.array(int(position + EPSILON_HOURS))))
+            why = explain_closed_gate(gate, intensity) if self._shut[0] else self._why_waits
         elif forced and held:
             why = "the slack before the deadline is used up, so it runs regardless"
         elif gate.mode == "defer" and begun:

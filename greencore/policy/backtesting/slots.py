@@ -1,4 +1,4 @@
-"""Cuts an intensity series into slots of equal length, so that thousands of runs can be reckoned at once."""
+"""Resamples an intensity series to slots of equal length, so that thousands of runs can be simulated at once."""
 
 import math
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 HOUR_SECONDS = 3600
-# Finer data is averaged: a decision every five minutes is as fine as a checkpoint allows.
+# Finer data is averaged: checkpoints do not allow decisions more often than every five minutes.
 SHORTEST_SLOT_SECONDS = 300
 
 
 @dataclass(frozen=True)
 class Slots:
-    """A series on a grid: slot k lasts from `origin` + k · `step_hours`, at `intensity`[k] gCO2e/kWh.
+    """Series on a grid: slot k starts at `origin` + k · `step_hours` and has the intensity `intensity`[k] gCO2e/kWh.
 
-    A whole number of slots makes an hour, and hours of UTC begin at slots.
+    An hour is a whole number of slots, and each UTC hour starts with a slot.
     """
 
     origin: datetime
@@ -31,12 +31,12 @@ class Slots:
 
     @classmethod
     def from_series(cls, series: IntensitySeries) -> "Slots":
-        """The grid that resolves every reading of `series`, down to 5 minutes; gaps take the reading before them.
+        """Build the grid that resolves every reading of `series`, down to 5 minutes; gaps take the reading before them.
 
         Raises NoReading on an empty series.
         """
         if not len(series):
-            raise NoReading("an empty series cannot be cut into slots")
+            raise NoReading("an empty series cannot be resampled to slots")
         readings = series.readings
         origin = readings[0].start.replace(minute=0, second=0, microsecond=0)
         edges = sorted(
@@ -51,41 +51,45 @@ class Slots:
 
     @property
     def per_hour(self) -> int:
-        """Slots in an hour."""
+        """Number of slots in an hour."""
         return round(1 / self.step_hours)
 
     @property
     def end(self) -> datetime:
-        """Where the last slot ends."""
+        """End of the last slot."""
         return self.time(len(self.intensity))
 
     def time(self, slot: float) -> datetime:
-        """When a slot begins; a fraction lies within one."""
+        """Start time of a slot; a fraction is a time within it."""
         return self.origin + timedelta(hours=float(slot) * self.step_hours)
 
     def position(self, time: datetime) -> float:
-        """The place of a time on the grid, in slots."""
+        """Position of a time on the grid, in slots."""
         return (time - self.origin) / timedelta(hours=self.step_hours)
 
+    def at(self, slot: Ints) -> Floats:
+        """Intensities of slots; beyond the last one, its own."""
+        return self.intensity[np.minimum(slot, len(self.intensity) - 1)]
+
     def hourly(self) -> Floats:
-        """The means of whole hours; a last hour that is not whole is left out."""
+        """Mean intensities of whole hours; an incomplete last hour is left out."""
         whole = len(self.intensity) // self.per_hour
         hours: Floats = self.intensity[: whole * self.per_hour].reshape(whole, self.per_hour).mean(axis=1)
         return hours
 
 
 def _means(series: IntensitySeries, origin: datetime, step: int, count: int) -> Floats:
-    """The time-weighted mean of each slot; one that lies within a reading has that reading's very value."""
+    """Time-weighted mean of each slot; a slot within one reading has exactly that reading's value."""
     values = np.array([reading.gco2e_per_kwh for reading in series])
     edges = np.array([(reading.start - origin).total_seconds() for reading in series])
-    # Before the first reading, within its hour, the first reading holds.
+    # The first reading also covers the part of its hour before it.
     edges[0] = 0.0
     grid = np.arange(count + 1) * float(step)
     first = np.searchsorted(edges, grid[:-1], side="right") - 1
     last = np.searchsorted(edges, grid[1:], side="left") - 1
     integral = np.concatenate([[0.0], np.cumsum(np.diff(edges) * values[:-1])])
     up_to = np.interp(grid, edges, integral) + np.maximum(grid - edges[-1], 0.0) * values[-1]
-    # A difference of integrals leaves rounding: it must not move what is exactly at a bound, nor turn a 0 into less.
+    # Differences of integrals have rounding errors, which must not move a value across a bound, nor below 0.
     mixed = np.maximum(np.diff(up_to) / step, 0.0)
     means: Floats = np.where(first == last, values[first], mixed)
     return means

@@ -1,1 +1,1 @@
-"""From intensity to ρ: each kind's rule, smoothing, and the value of a share of the work."""
+"""Choice of ρ by each kind of policy, its smoothing, and the utility of ρ."""

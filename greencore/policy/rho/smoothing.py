@@ -1,4 +1,4 @@
-"""Lets ρ follow the grid calmly: no small changes, no quick ones, no large ones at once."""
+"""Smooths ρ over epochs: deadband, minimum number of epochs, maximum change."""
 
 from dataclasses import dataclass
 
@@ -9,13 +9,13 @@ from greencore.policy.kinds.fields import Smoothing
 
 Floats = NDArray[np.float64]
 
-# 0.65 − 0.6 is a little more than 0.05, and 0.6 − 0.55 a little less.
+# In floating point 0.65 − 0.6 is a little more than 0.05, and 0.6 − 0.55 a little less.
 ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class PreviousRho:
-    """The ρ of the epoch before, and for how many epochs in a row it has been used (at least 1)."""
+    """ρ of the previous epoch, and the number of consecutive epochs that had it (at least 1)."""
 
     rho: float
     epochs: int
@@ -24,10 +24,10 @@ class PreviousRho:
 def smooth_rho(
     rho: float, previous: PreviousRho | None, smoothing: Smoothing, rho_range: tuple[float, float]
 ) -> tuple[float, str | None]:
-    """ρ of the epoch to come where the policy asks for `rho`, and what was changed about it, in words; None if nothing.
+    """Smooth the policy's `rho` for the next epoch; return the result and the reason of a change, None without one.
 
-    At the first epoch there is nothing to be smoothed. A ρ is kept for `min_epochs` epochs, and where the change would
-    be less than `deadband`; it moves by `max_change` at most, and stays within `rho_range` in any case.
+    The first epoch is not smoothed. A ρ is kept for `min_epochs` epochs, and where the change would be less than
+    `deadband`; it moves by at most `max_change`, and stays within `rho_range` in any case.
     """
     if previous is None:
         return rho, None
@@ -51,9 +51,9 @@ def smooth_rhos(
     smoothing: Smoothing,
     rho_range: tuple[ArrayLike, ArrayLike],
 ) -> Floats:
-    """`smooth_rho` for many runs at once: the very numbers that it has for each.
+    """Smooth ρ of many runs at once, each as `smooth_rho` does.
 
-    All arrays have one shape; `previous_rho` is NaN where there is none, and so is the result where `rho` is NaN. The
+    All arrays have one shape; `previous_rho` is NaN where there is none, and the result is NaN where `rho` is. The
     bounds of `rho_range` may be arrays, too.
     """
     return _smooth(rho, previous_rho, epochs, smoothing, rho_range)[0]
@@ -69,7 +69,7 @@ def _smooth(
     smoothing: Smoothing,
     rho_range: tuple[ArrayLike, ArrayLike],
 ) -> tuple[Floats, NDArray[np.int64]]:
-    """The smoothed ρ, and which rule made it what it is."""
+    """Return the smoothed ρ, and the rule that determined it."""
     change = rho - previous_rho
     early = epochs < smoothing.min_epochs
     small = np.abs(change) < smoothing.deadband - ROUNDING

@@ -164,7 +164,7 @@ def test_an_epoch_takes_its_share_of_the_hours_and_idling_is_billed_apart() -> N
     assert result.finish == at(2.5)
     assert result.work_share == pytest.approx(0.5)
     assert result.decisions == (
-        BacktestDecision(at(0), 300.0, "wait", None, "the best window lies ahead, which saves 42.9%"),
+        BacktestDecision(at(0), 300.0, "wait", None, "the best window is ahead, which saves 42.9%"),
         BacktestDecision(at(1), 100.0, "run", None, "now is the best window"),
         BacktestDecision(at(1), 100.0, "epoch", 0.5, "epoch 1"),
         BacktestDecision(at(2), 200.0, "run", None, "it has begun, and runs through"),

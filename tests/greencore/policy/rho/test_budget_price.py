@@ -16,7 +16,7 @@ ranges = st.lists(st.integers(10, 100), min_size=2, max_size=2).map(lambda bound
 
 
 def best_value(curve: UtilityCurve, cost: Floats, budget: float, rho_min: float, rho_max: float) -> float:
-    """The most that the budget can buy: in some optimum all epochs but one lie at points of the curve."""
+    """The most that the budget can buy: in some optimum all epochs but one are at points of the curve."""
     points = [rho_min, *[rho for rho in curve.rho.tolist() if rho_min < rho < rho_max], rho_max]
     best = -np.inf
     for partial, grams in enumerate(cost):

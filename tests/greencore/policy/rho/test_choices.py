@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from greencore.carbon import IntensitySeries, Reading
@@ -197,6 +197,7 @@ def test_a_curve_that_is_worth_nothing_gets_rho_min_for_a_price() -> None:
     assert 0.4 <= decided(BUDGET, 200, utility=worthless).rho <= 1.0
 
 
+@settings(deadline=None)
 @given(
     forecast=st.lists(st.floats(0, 800), min_size=2, max_size=10),
     error=st.floats(0, 1),

@@ -1,4 +1,4 @@
-"""The rules of a backtest against what a job's own decision is, from the same series, time and forecast."""
+"""The ρ rules of a backtest against `decide_rho`, on the same series, time and forecast."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -51,7 +51,7 @@ GRIDS = [Grid.of(HOURS, 60), Grid.of(HOURS + HOURS[::-1], 30), Grid.of([0.0] * 2
 
 @dataclass(frozen=True)
 class Moment:
-    """Where one run stands as an epoch begins."""
+    """State of one run at an epoch's start."""
 
     slot: int
     within_hours: float
@@ -118,7 +118,7 @@ def by_decision(
 
 
 def expected(grid: Grid, kind: ForecastKind, slot: int, now: datetime) -> IntensitySeries:
-    """The reading in force, then what is known of the slots after it."""
+    """The reading in force, then the forecast of the slots after it."""
     in_force = grid.readings.at(now)
     assert in_force is not None
     ahead = build_forecast(kind, grid.slots, 48).intensity_ahead(np.array([slot]), 60)[0].tolist()
@@ -135,9 +135,7 @@ def expected(grid: Grid, kind: ForecastKind, slot: int, now: datetime) -> Intens
 @pytest.mark.parametrize("smoothing", [None, SMOOTH], ids=["as asked", "smoothed"])
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_a_rule_sets_the_rho_that_a_job_decides_on(
-    body: dict[str, Any], smoothing: dict[str, Any] | None, data: st.DataObject
-) -> None:
+def test_rule_equals_decide_rho(body: dict[str, Any], smoothing: dict[str, Any] | None, data: st.DataObject) -> None:
     policy = parse_policy(body if smoothing is None else {**body, "smoothing": smoothing})
     grid, kind = data.draw(st.sampled_from(GRIDS)), data.draw(st.sampled_from(FORECASTS))
     several = data.draw(st.lists(moments(slots=len(grid.slots.intensity)), min_size=1, max_size=4))
@@ -156,7 +154,7 @@ def test_a_rule_sets_the_rho_that_a_job_decides_on(
 
 @pytest.mark.parametrize("window_hours", [0.3, 0.5, 1.0, 1.25, 24.0, 30.7, 168.0])
 @pytest.mark.parametrize("grid", GRIDS[:2], ids=["hourly", "half-hourly"])
-def test_a_rank_counts_the_present_reading_for_what_has_passed_of_it(window_hours: float, grid: Grid) -> None:
+def test_rank_counts_the_present_reading_up_to_now(window_hours: float, grid: Grid) -> None:
     policy = parse_policy({**PERCENTILE, "window_hours": window_hours})
     several = [Moment(slot, within, 1, 0.0, None) for slot in (0, 1, 2, 60, 200, 335) for within in (0.0, 0.25, 0.4)]
     rhos = by_rule(policy, grid, "perfect", several, epoch_hours=1.0, epoch_kwh=1.0)
@@ -166,7 +164,7 @@ def test_a_rank_counts_the_present_reading_for_what_has_passed_of_it(window_hour
 
 
 @pytest.mark.parametrize("on_missing", ["fallback", "hold", {"rho": 0.55}])
-def test_at_the_first_moment_of_a_series_percentile_does_as_on_missing_says(on_missing: Any) -> None:
+def test_percentile_uses_on_missing_at_the_start_of_a_series(on_missing: Any) -> None:
     policy, first = parse_policy({**PERCENTILE, "on_missing": on_missing}), Moment(0, 0.0, 1, 0.0, None)
     [rho] = by_rule(policy, GRIDS[0], "perfect", [first], epoch_hours=1.0, epoch_kwh=1.0)
     decision = by_decision(policy, GRIDS[0], "perfect", first, epoch_hours=1.0, epoch_kwh=1.0)
@@ -174,7 +172,7 @@ def test_at_the_first_moment_of_a_series_percentile_does_as_on_missing_says(on_m
     assert rho == decision.rho
 
 
-def test_a_backtest_does_not_fail_for_want_of_a_past() -> None:
+def test_backtest_does_not_fail_where_the_window_is_empty() -> None:
     policy, first = parse_policy({**PERCENTILE, "on_missing": "fail"}), Moment(0, 0.0, 1, 0.0, None)
     with pytest.raises(IntensityMissing):
         by_decision(policy, GRIDS[0], "perfect", first, epoch_hours=1.0, epoch_kwh=1.0)
@@ -188,7 +186,7 @@ def test_a_budget_that_is_used_up_ends_the_run() -> None:
     assert np.isnan(rhos).tolist() == [False, True, True]
 
 
-def test_an_hour_that_emits_nothing_is_used_to_the_full_though_nothing_is_left() -> None:
+def test_epoch_without_emissions_has_rho_max_under_a_used_up_budget() -> None:
     [rho] = by_rule(
         parse_policy(BUDGET), GRIDS[2], "perfect", [Moment(3, 0.0, 3, 500.0, None)], epoch_hours=1.0, epoch_kwh=1.0
     )
