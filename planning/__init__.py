@@ -1,1 +1,1 @@
-"""What predicts and places: the cost, duration and end of jobs, budgets, and the zone to run in."""
+"""Predictions and placement of jobs: cost, duration, end, minimum budget, zone."""

@@ -1,4 +1,4 @@
-"""What a job under a budget emits at the least: whether its budget can be kept at all."""
+"""Computes the minimum emissions of a job under a budget policy, so that an impossible budget can be refused."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from planning.epoch_estimate import ASSUMED_SPREAD, EpochEstimate
 from store.intensity.readings import GridRepository
 
 HOUR = timedelta(hours=1)
-MAX_LOOKAHEAD_HOURS = 366 * 24.0  # no deadline lies further ahead
+MAX_LOOKAHEAD_HOURS = 366 * 24.0  # the latest deadline
 
 
 @dataclass(frozen=True)
 class MinimumBudget:
-    """What every epoch at `rho_min` emits, begun now or in the best hours that the gate may wait for, in gCO2e.
+    """Emissions in gCO2e of all epochs at `rho_min`, started now or in the best hours that the gate may wait for.
 
-    `certain_gco2e` is the least that it is, should all that is not known turn out well. `basis` in words.
+    `certain_gco2e` is a lower bound under the uncertainty of the estimate. `basis` describes the inputs.
     """
 
     gco2e: float
@@ -38,9 +38,7 @@ def compute_minimum_budget(
     deadline: datetime | None,
     at: datetime,
 ) -> MinimumBudget | None:
-    """The smallest budget that could be kept in the best of the zones that `pues` gives a PUE; None where no intensity
-    is known of any.
-    """
+    """Compute the smallest budget that can be kept in the best of the zones in `pues`; None without any intensity."""
     hours = min(estimate.epoch_hours * epochs * policy.rho_min, MAX_LOOKAHEAD_HOURS)
     span = hours
     if policy.gate.mode != "none":
@@ -60,7 +58,7 @@ def compute_minimum_budget(
 
 
 def _lowest_mean_intensity(session: Session, zone: str, at: datetime, hours: float, span: float) -> float | None:
-    """The lowest mean intensity that `hours` of computing within `span` hours can have; None where none is known."""
+    """Return the lowest mean intensity of `hours` of computing within `span` hours; None where unknown."""
     grid = GridRepository(session)
     signal = grid.newest_signal(zone)
     if signal is None or hours <= 0:

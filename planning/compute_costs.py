@@ -1,4 +1,4 @@
-"""What a job's epochs compute, as far as it is known without torch: from measured models and counted tokens."""
+"""Estimates the FLOPs of a job's epochs without torch, from measured models and counted tokens."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,30 +13,30 @@ from store.tables import Dataset, Job, Json, Model, TokenStatistics
 
 PAD_TO_MULTIPLE = 8
 POINTS_PER_BUCKET = 4
-ASSUMED_COMPLETION_SHARE = 0.5  # of a row that nobody counted; with an encoder the rest is what it reads
+ASSUMED_COMPLETION_SHARE = 0.5  # of a row whose tokens are not counted; an encoder reads the rest
 # English text in the vocabularies of the catalogue's models; other languages and code take more tokens.
 CHARACTERS_PER_TOKEN = 4.0
-# What JSON adds to the text of a row, where only the file's size is known.
+# The rest is JSON syntax; used where only the file's size is known.
 TEXT_SHARE_OF_BYTES = 0.8
 
-SPREAD_OF_SHUFFLES = 1.02  # which rows meet in a batch, and so how much is padded, differs from epoch to epoch
+SPREAD_OF_SHUFFLES = 1.02  # the rows of a batch, and so its padding, differ from epoch to epoch
 SPREAD_OF_OTHER_BATCHES = 1.15
 SPREAD_OF_COUNTED_TOKENS = 1.15
 SPREAD_OF_CHARACTERS = 1.4
 SPREAD_OF_BYTES = 1.6
 
-# What the rows of a run are, and how they fall into batches: jobs that agree in these compute the same.
+# Hyperparameters that determine a run's rows and batches: jobs that agree in these compute the same.
 ROW_PARAMETERS = ("max_length", "prompt_format", "eval_share")
 BATCH_PARAMETERS = ("batch_size", "seed")
 
 
 @dataclass(frozen=True)
 class RowCosts:
-    """FLOPs of one row of a training step by its lengths, 1 multiply-accumulate counting as 2.
+    """FLOPs of one row of a training step as a polynomial of its lengths; a multiply-accumulate counts as 2.
 
     `forward` and `full` (every tensor trained) are coefficients of (L, L²), or of (S, T, S², T², S·T) where an encoder
-    reads S tokens and a decoder writes T. `methods` has the share of `full` that each other way of fine-tuning takes,
-    or why the model does not allow it.
+    reads S tokens and a decoder writes T. `methods` has the share of `full` that each other method takes, or the
+    reason why the model does not support it.
     """
 
     forward: tuple[float, ...]
@@ -45,33 +45,33 @@ class RowCosts:
 
     @classmethod
     def from_json(cls, stored: Json) -> "RowCosts":
-        """From `models.costs`."""
+        """Parse `models.costs`."""
         return cls(tuple(stored["forward"]), tuple(stored["full"]), stored.get("methods", {}))
 
     def to_json(self) -> Json:
-        """For `models.costs`."""
+        """Return the value of `models.costs`."""
         return {"forward": list(self.forward), "full": list(self.full), "methods": dict(self.methods)}
 
     @property
     def has_encoder(self) -> bool:
-        """Whether the model has an encoder beside its decoder."""
+        """Whether the model has an encoder and a decoder."""
         return len(self.full) > 2
 
     def full_flops(self, *lengths: float) -> float:
-        """Of a row of (L,) or (S, T) padded tokens, with every tensor trained."""
+        """FLOPs of a row of (L,) or (S, T) padded tokens with every tensor trained."""
         return _at(self.full, lengths)
 
     def forward_flops(self, *lengths: float) -> float:
-        """Of the forward pass alone, likewise."""
+        """FLOPs of the forward pass of a row of (L,) or (S, T) padded tokens."""
         return _at(self.forward, lengths)
 
 
 @dataclass(frozen=True)
 class EpochWorkload:
-    """What one epoch computes with every tensor trained, in FLOPs; the truth lies within `spread` times either way.
+    """FLOPs of one epoch with every tensor trained, expected within a factor of `spread` either way.
 
-    `share` of it is what the job's method takes (1 for GreenTrainer, whose ρ comes on top). `exact`: the rows were
-    tokenised as this job tokenises them. `basis` says in words what the figures rest on.
+    The job's method takes `share` of them (1 for GreenTrainer, whose ρ is applied besides). `exact`: a job with the
+    same rows and batches was prepared. `basis` describes the source of the figures.
     """
 
     epoch_flops: float
@@ -84,17 +84,16 @@ class EpochWorkload:
 
 
 class WorkloadUnknown(ValueError):
-    """Nothing can be said of what a job computes; the message says why, and until when."""
+    """A job's FLOPs cannot be estimated; the message gives the reason, and when they can be."""
 
 
 def estimate_workload(
     session: Session, dataset: Dataset, model: str, method: str, hyperparameters: Hyperparameters
 ) -> EpochWorkload:
-    """What an epoch of a job that does not exist yet computes, from the best that is known.
+    """Estimate the FLOPs of an epoch of a job that does not exist yet, from the best source.
 
-    A job with the same model, rows and batches that was prepared knows it; else the dataset's tokens, counted for this
-    model, and else its characters, through the model's measured costs. Raises `WorkloadUnknown` where the model was not
-    measured yet.
+    That is a prepared job with the same model and rows, else the dataset's tokens counted for this model, and else its
+    characters, both with the model's measured costs. Raises `WorkloadUnknown` where the model is not measured yet.
     """
     stored = session.get(Model, model)
     costs = RowCosts.from_json(stored.costs) if stored is not None and stored.costs else None
@@ -150,7 +149,7 @@ def _share(method: str, costs: RowCosts | None) -> tuple[float, str]:
 def _find_prepared_estimate(
     session: Session, dataset: Dataset, model: str, hyperparameters: Hyperparameters
 ) -> tuple[dict[str, Any], bool] | None:
-    """The estimate of the newest job that trains the same rows of this dataset, and whether its batches are alike."""
+    """Return the estimate of the newest job with the same rows of this dataset, and whether its batches are equal."""
     wanted = hyperparameters.model_dump(mode="json")
     same_data = select(Dataset.id).where(Dataset.blob == dataset.blob)
     query = (
@@ -174,7 +173,7 @@ def _find_prepared_estimate(
 
 @dataclass(frozen=True)
 class _LengthDistribution:
-    """How long rows are: (tokens, weight) of some lengths, shortest first; `learned` is the completions' share."""
+    """Distribution of row lengths as (tokens, weight), shortest first; `learned` is the completions' share."""
 
     points: Sequence[tuple[float, float]]
     learned: float
@@ -184,7 +183,7 @@ class _LengthDistribution:
         return sum(tokens * weight for tokens, weight in self.points) / sum(weight for _, weight in self.points)
 
     def flops(self, costs: RowCosts, batch: int) -> float:
-        """Of a row in a batch of so many, each as long as the longest of them, on the average."""
+        """Mean FLOPs of a row in a random batch of `batch` rows, all padded to the longest of them."""
         total, below, flops = sum(weight for _, weight in self.points), 0.0, 0.0
         for tokens, weight in self.points:
             up_to = min(below + weight / total, 1.0)
@@ -196,7 +195,7 @@ class _LengthDistribution:
 
 
 def _lengths(session: Session, dataset: Dataset, model: str, max_length: int) -> tuple[_LengthDistribution, float, str]:
-    """The lengths of a dataset's rows, cut off, with the spread of the FLOPs that follow and the basis in words."""
+    """Return the truncated row lengths of a dataset, the spread of FLOPs computed from them, and the basis."""
     counted = session.get(TokenStatistics, (dataset.id, model))
     if counted is not None and counted.counts:
         basis = f"the dataset's tokens as counted for {model}"
@@ -211,7 +210,7 @@ def _lengths(session: Session, dataset: Dataset, model: str, max_length: int) ->
 
 
 def _lengths_from_histogram(counts: Json, max_length: int) -> _LengthDistribution:
-    """From a histogram whose bounds are powers of two: even within each, and in sum as many tokens as were counted."""
+    """Lengths from a histogram with powers of two as bounds: uniform within each, scaled to the counted total."""
     total, most = counts["tokens"]["total"], counts["tokens"]["max"]
     points = [
         (bucket["up_to"] * (0.5 + (part + 0.5) / (2 * POINTS_PER_BUCKET)), bucket["rows"] / POINTS_PER_BUCKET)
@@ -225,6 +224,6 @@ def _lengths_from_histogram(counts: Json, max_length: int) -> _LengthDistributio
 
 
 def _training_rows(rows: int, eval_share: float) -> int:
-    """As `greencore.training.data.tokenisation.split_rows` leaves them where no rows are equal."""
+    """Number of training rows that `greencore.training.data.tokenisation.split_rows` leaves where no rows are equal."""
     held_out = min(round(rows * eval_share), rows - 1)
     return rows - (1 if eval_share > 0 and held_out == 0 and rows > 1 else held_out)

@@ -1,4 +1,4 @@
-"""How long an epoch of a job takes and what energy it needs: measured where it can be, assumed where it cannot."""
+"""Estimates the duration and energy of a job's epochs from measured epochs, else from assumptions."""
 
 import math
 from collections.abc import Sequence
@@ -18,24 +18,26 @@ from store.tables import EnergyInterval, Epoch, Event, Job
 HOUR = timedelta(hours=1)
 RECENT_EPOCHS = 20
 RECENT_JOBS = 5
-# Orders of magnitude for a device that has not run anything yet: what a data-centre GPU, and a few cores, sustain in
-# training a transformer. `GREENTUNE_ASSUMED_TFLOPS` and `GREENTUNE_ASSUMED_POWER_W` put the operator's in their place.
+# Orders of magnitude for a device without measurements: a data-centre GPU and a few CPU cores that train a
+# transformer. `GREENTUNE_ASSUMED_TFLOPS` and `GREENTUNE_ASSUMED_POWER_W` override them.
 ASSUMED_TFLOPS = {"gpu": 100.0, "cpu": 0.05}
 ASSUMED_STARTUP_HOURS = 1 / 60
-# What is assumed of a device that has not run anything may be wrong by as much.
+# Factor by which the assumptions may be wrong.
 ASSUMED_SPREAD = 10.0
-# The 95 % quantile of Student's t by degrees of freedom: nine epochs in ten lie within, by so few measurements.
+# 95 % quantile of Student's t by degrees of freedom, for an interval that holds nine epochs in ten.
 STUDENT_T = (6.31, 2.92, 2.35, 2.13, 2.02, 1.94, 1.89, 1.86, 1.83, 1.81)
 STUDENT_T_BEYOND = 1.72
+
+METERED_SECONDS = func.extract("epoch", EnergyInterval.finished_at - EnergyInterval.started_at)
 
 
 @dataclass(frozen=True)
 class EpochEstimate:
     """One epoch at ρ = 1: hours of computing and kWh (before PUE); `startup_hours` until a started job trains.
 
-    `outside_hours` and `outside_kwh` is what a whole job takes beside its epochs: to load, to evaluate, to save.
-    `basis` says in words what the figures rest on, `assumed` that nothing was measured yet. Hours and kWh are expected
-    within `spread` (at least 1) times either way, in nine cases of ten.
+    `outside_hours` and `outside_kwh` are those of a whole job outside of its epochs: loading, evaluation, saving.
+    `basis` describes the source of the figures; `assumed`: nothing was measured yet. In nine cases of ten, hours and
+    kWh are within a factor of `spread` (at least 1) either way.
     """
 
     epoch_hours: float
@@ -50,7 +52,7 @@ class EpochEstimate:
 
 @dataclass(frozen=True)
 class _EpochSample:
-    """Whose epochs to go by, and the least and, by a single epoch, the usual spread of what they predict."""
+    """Conditions on the epochs to estimate from; the lowest spread, and the spread of a single epoch."""
 
     basis: str
     conditions: Sequence[ColumnElement[bool]]
@@ -59,15 +61,15 @@ class _EpochSample:
 
 
 def estimate_epoch(session: Session, job: Job, settings: Settings, *, device: str | None) -> EpochEstimate | None:
-    """The epoch estimate for a job on a device ("cpu" or a GPU's name; None where it is not known yet).
+    """Estimate an epoch of a job on a device ("cpu" or a GPU's name; None where it is not known yet).
 
-    From its own finished epochs; else from the newest epochs of the same model on that device, or of any model, by
-    FLOPs; else assumed. None before the job is prepared, when its FLOPs are not known.
+    From the job's own finished epochs; else from the newest epochs of the same model on that device, or of any model,
+    by FLOPs; else from assumptions. None before the job is prepared, since its FLOPs are unknown.
     """
     if not job.estimate:
         return None
     own = _EpochSample("its own epochs", [Job.id == job.id], 1.05, 1.2)
-    startup = _startup_hours(session, job)
+    startup = next(iter(list_startup_hours(session, job, events=3)), ASSUMED_STARTUP_HOURS)
     return _estimate_epoch(
         session, settings, job.model, job.estimate["full_flops"] / job.epochs, device or job.device, startup, own
     )
@@ -76,8 +78,41 @@ def estimate_epoch(session: Session, job: Job, settings: Settings, *, device: st
 def estimate_epoch_from_flops(
     session: Session, settings: Settings, *, model: str, epoch_flops: float, device: str | None
 ) -> EpochEstimate:
-    """The estimate for a job that does not exist yet, whose epochs take `epoch_flops` with every tensor trained."""
+    """Estimate an epoch of `epoch_flops` (every tensor trained) of a job that does not exist yet."""
     return _estimate_epoch(session, settings, model, epoch_flops, device, ASSUMED_STARTUP_HOURS)
+
+
+def list_metered_epochs(session: Session, *conditions: ColumnElement[bool]) -> list[tuple[float, float, float]]:
+    """List (FLOPs, seconds, kWh) of the newest `RECENT_EPOCHS` finished epochs; a pause does not count as time."""
+    recent = (
+        select(Epoch.job_id, Epoch.number, (Epoch.flops + func.coalesce(Epoch.probe_flops, 0.0)).label("flops"))
+        .join(Job, Job.id == Epoch.job_id)
+        .where(Epoch.finished_at.is_not(None), Epoch.flops > 0, *conditions)
+        .order_by(Epoch.finished_at.desc())
+        .limit(RECENT_EPOCHS)
+        .subquery()
+    )
+    metered = (
+        select(recent.c.flops, func.sum(METERED_SECONDS), func.sum(EnergyInterval.energy_kwh))
+        .join(EnergyInterval, (EnergyInterval.job_id == recent.c.job_id) & (EnergyInterval.epoch == recent.c.number))
+        .group_by(recent.c.job_id, recent.c.number, recent.c.flops)
+    )
+    return [(flops, float(seconds), kwh) for flops, seconds, kwh in session.execute(metered)]
+
+
+def list_startup_hours(session: Session, job: Job, *, events: int | None = None) -> list[float]:
+    """List the hours from claim to training of a job's attempts, newest first, from its newest `events` (None: all)."""
+    query = (
+        select(Event.type, Event.at)
+        .where(Event.job_id == job.id, Event.type.in_(["job.running", "training.started"]))
+        .order_by(Event.id.desc())
+        .limit(events)
+    )
+    return [
+        (started.at - claimed.at) / HOUR
+        for started, claimed in pairwise(session.execute(query).all())
+        if (claimed.type, started.type) == ("job.running", "training.started")
+    ]
 
 
 def _estimate_epoch(
@@ -118,21 +153,8 @@ def _estimate_epoch(
 
 
 def _measured(session: Session, sample: _EpochSample) -> tuple[float, float, float] | None:
-    """Hours and kWh per FLOP over the newest finished epochs, and their spread; a pause does not count as time."""
-    recent = (
-        select(Epoch.job_id, Epoch.number, (Epoch.flops + func.coalesce(Epoch.probe_flops, 0.0)).label("flops"))
-        .join(Job, Job.id == Epoch.job_id)
-        .where(Epoch.finished_at.is_not(None), Epoch.flops > 0, *sample.conditions)
-        .order_by(Epoch.finished_at.desc())
-        .limit(RECENT_EPOCHS)
-        .subquery()
-    )
-    metered = (
-        select(recent.c.flops, func.sum(_SECONDS), func.sum(EnergyInterval.energy_kwh))
-        .join(EnergyInterval, (EnergyInterval.job_id == recent.c.job_id) & (EnergyInterval.epoch == recent.c.number))
-        .group_by(recent.c.job_id, recent.c.number, recent.c.flops)
-    )
-    epochs = [(flops, float(seconds), kwh) for flops, seconds, kwh in session.execute(metered)]
+    """Return hours and kWh per FLOP of the sample's epochs, and their spread; None without any."""
+    epochs = list_metered_epochs(session, *sample.conditions)
     total_flops, total_seconds, total_kwh = (
         (sum(values) for values in zip(*epochs, strict=True)) if epochs else (0, 0, 0)
     )
@@ -146,7 +168,7 @@ def _measured(session: Session, sample: _EpochSample) -> tuple[float, float, flo
 
 
 def _spread(values: Sequence[float], sample: _EpochSample) -> float:
-    """The factor by which the next value may differ from the mean of these, which differ by factors themselves."""
+    """Return the factor by which the next value may differ from the mean: a log-normal prediction interval."""
     logarithms = [math.log(value) for value in values if value > 0]
     count = len(logarithms)
     if count < 2:
@@ -158,7 +180,7 @@ def _spread(values: Sequence[float], sample: _EpochSample) -> float:
 
 
 def _measure_overhead(session: Session, model: str, device: str | None) -> tuple[float, float] | None:
-    """Hours and kWh that a job of this model has taken beside its epochs, on the average of the newest ones."""
+    """Return the mean hours and kWh outside of epochs of the newest jobs of this model; None without any."""
     recent = (
         select(Job.id)
         .where(Job.model == model, Job.device == device, Job.status == JobStatus.SUCCEEDED)
@@ -166,27 +188,9 @@ def _measure_overhead(session: Session, model: str, device: str | None) -> tuple
         .limit(RECENT_JOBS)
     )
     totals = select(
-        func.count(EnergyInterval.job_id.distinct()), func.sum(_SECONDS), func.sum(EnergyInterval.energy_kwh)
+        func.count(EnergyInterval.job_id.distinct()), func.sum(METERED_SECONDS), func.sum(EnergyInterval.energy_kwh)
     )
     jobs, seconds, kwh = session.execute(
         totals.where(EnergyInterval.job_id.in_(recent), EnergyInterval.epoch == 0)
     ).one()
     return (float(seconds) / jobs / 3600, kwh / jobs) if jobs else None
-
-
-def _startup_hours(session: Session, job: Job) -> float:
-    """From being claimed to training, as its last attempt had it."""
-    query = (
-        select(Event.type, Event.at)
-        .where(Event.job_id == job.id, Event.type.in_(["job.running", "training.started"]))
-        .order_by(Event.id.desc())
-        .limit(3)
-    )
-    events = session.execute(query).all()
-    for (later, ended), (earlier, began) in pairwise(events):
-        if (earlier, later) == ("job.running", "training.started"):
-            return float((ended - began) / HOUR)
-    return ASSUMED_STARTUP_HOURS
-
-
-_SECONDS = func.extract("epoch", EnergyInterval.finished_at - EnergyInterval.started_at)

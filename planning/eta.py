@@ -1,7 +1,7 @@
-"""When a job is expected to be over: from its own speed while it runs, from the queue, the gate and an estimate before.
+"""Computes the ETA of a job: from its own speed while it runs; before, from the queue, its gate and an estimate.
 
-An estimate is an interval, and wider where it rests on what is assumed. It is kept in `job.eta`, and is written anew
-only when it has moved: whoever polls a job is not told of every second.
+The ETA is an interval, wider where it is based on assumptions. It is stored in `job.eta`, and only written when it has
+moved, so that a client that polls the job does not see a change every second.
 """
 
 import math
@@ -13,30 +13,30 @@ from statistics import fmean, stdev
 from sqlalchemy import Double, and_, func, or_, select
 from sqlalchemy.orm import Session
 
-from planning.epoch_estimate import ASSUMED_STARTUP_HOURS, EpochEstimate
+from planning.epoch_estimate import ASSUMED_STARTUP_HOURS, EpochEstimate, list_startup_hours
 from store.lifecycle.status import HELD_BY_A_WORKER, JobStatus
 from store.repositories.jobs import get_job_policy
 from store.tables import Event, Job, Json, Step
 
 HOUR = timedelta(hours=1)
 MAX_HOURS = 1e6
-# Moves smaller than this are not worth telling; the share is of the time that is left.
+# Smaller changes are not written; the share is of the remaining time.
 MIN_CHANGE = timedelta(seconds=5)
 MIN_CHANGE_SHARE = 0.03
 MIN_STEPS = 2
 MIN_WINDOW_STEPS = 32
 MAX_WINDOW_STEPS = 512
-# Steps follow one another in fast and slow stretches, which their own scatter does not show.
+# Consecutive steps have fast and slow stretches, which the scatter of single steps does not show.
 DRIFT = 0.08
-# Until an epoch is over, nothing tells how long its end takes: the evaluation, and the checkpoint.
+# Before the first epoch ends, the time of its evaluation and checkpoint is unknown.
 UNSEEN_END_OF_EPOCH = 0.25
-# To evaluate and save in the end takes about as long as to load and evaluate took; it may take so many times as long.
+# The final evaluation and saving takes about as long as loading and the first evaluation, within these factors.
 ENDING_FACTORS = (0.2, 1.0, 2.0)
 
 
 @dataclass(frozen=True)
 class Eta:
-    """When a job is expected to be over, at the earliest and at the latest in nine cases of ten; and why."""
+    """Predicted end of a job, the earliest and latest end in nine cases of ten, its basis, and when it was computed."""
 
     finishes_at: datetime
     earliest: datetime
@@ -45,34 +45,34 @@ class Eta:
     at: datetime
 
     def to_json(self) -> Json:
-        """For `job.eta`."""
+        """Return the value of `job.eta`."""
         times = {name: getattr(self, name).isoformat() for name in ("finishes_at", "earliest", "latest", "at")}
         return {**times, "basis": self.basis}
 
     @classmethod
     def from_json(cls, stored: Json) -> "Eta":
-        """From `job.eta`."""
+        """Parse `job.eta`."""
         times = {name: datetime.fromisoformat(stored[name]) for name in ("finishes_at", "earliest", "latest", "at")}
         return cls(**times, basis=stored["basis"])
 
 
 @dataclass(frozen=True)
 class QueueBacklog:
-    """What a zone's workers have to do first: `flops` is the work left in jobs that run (`running`) or wait before."""
+    """Jobs that a zone's workers run (`running`) or have queued (`ahead`) before a job, and their remaining FLOPs."""
 
     running: int
     ahead: int
     flops: float
 
     def wait_hours(self, hours_per_flop: float, workers: int) -> float:
-        """How long until one of `workers` is free; 0 where one is free now."""
+        """Hours until one of `workers` is free; 0 where one is free now."""
         if self.running + self.ahead < max(workers, 1):
             return 0.0
         return self.flops * hours_per_flop / max(workers, 1)
 
 
 def update_eta(job: Job, found: Eta | None) -> None:
-    """Write what is now expected of a job, unless it is about what was expected before."""
+    """Store a job's ETA, unless it has hardly changed."""
     if found is None:
         return
     before = Eta.from_json(job.eta) if job.eta else None
@@ -81,10 +81,10 @@ def update_eta(job: Job, found: Eta | None) -> None:
 
 
 def compute_running_eta(session: Session, job: Job, *, at: datetime) -> Eta | None:
-    """By the speed of a running job's last steps; None until it has taken two in this attempt.
+    """Compute the ETA of a running job by the speed of its last steps; None until this attempt has taken two.
 
-    The window is an epoch's steps, so that what lies between two epochs is in it. The rest is taken to have the present
-    ρ, and at the ends of the interval what its policy may set at the most and the least.
+    The window is an epoch's steps, so that it includes the time between two epochs. The remaining steps are assumed to
+    have the present ρ, and at the ends of the interval the policy's highest and lowest one.
     """
     started = session.scalar(select(func.max(Event.at)).where(Event.job_id == job.id, Event.type == "training.started"))
     if started is None or not job.steps:
@@ -100,7 +100,7 @@ def compute_running_eta(session: Session, job: Job, *, at: datetime) -> Eta | No
     times = list(reversed(session.scalars(query).all()))
     if len(times) <= MIN_STEPS:
         return None
-    # A clock that was set back in between makes a step that took no time.
+    # A step during which the clock was set back counts as 0.
     lengths = [max((later - earlier).total_seconds(), 0.0) for earlier, later in pairwise(times)]
     left = max(job.steps - job.steps_done, 0)
     this_epoch = min(left, math.ceil(per_epoch * (job.epochs_done + 1)) - job.steps_done)
@@ -135,7 +135,7 @@ def compute_running_eta(session: Session, job: Job, *, at: datetime) -> Eta | No
 def compute_waiting_eta(
     session: Session, job: Job, epoch_estimate: EpochEstimate | None, *, workers: int, at: datetime
 ) -> Eta | None:
-    """Of a queued or deferred job: from its gate's plan, the queue before it, and its estimate; None without one."""
+    """Compute the ETA of a queued or deferred job from its gate's plan, the queue and its estimate, if it has one."""
     if epoch_estimate is None or not job.estimate:
         return None
     gate = job.gate or {}
@@ -168,9 +168,9 @@ def compute_waiting_eta(
 
 
 def load_queue_backlog(session: Session, zone: str | None, *, priority: int, job_id: str | None = None) -> QueueBacklog:
-    """What runs in a zone, and what waits there before a job of a priority; without an id, one that comes last.
+    """Load the running jobs of a zone, and those queued before a job of a priority; without an id, before a new job.
 
-    Jobs that are deferred are not in the way. What waits and has no zone yet may come to any.
+    Deferred jobs do not count. Queued jobs without a zone count in every zone.
     """
     waits = Job.status == JobStatus.QUEUED
     before = Job.priority >= priority
@@ -206,22 +206,12 @@ def _has_changed(before: Eta, found: Eta) -> bool:
 
 
 def _ending_seconds(session: Session, job: Job) -> float:
-    """How long the slowest start of an attempt took, from the claim to the first step: the first one evaluates."""
-    query = (
-        select(Event.type, Event.at)
-        .where(Event.job_id == job.id, Event.type.in_(["job.running", "training.started"]))
-        .order_by(Event.id)
-    )
-    starts = [
-        (later.at - earlier.at).total_seconds()
-        for earlier, later in pairwise(session.execute(query).all())
-        if (earlier.type, later.type) == ("job.running", "training.started")
-    ]
-    return max(starts, default=ASSUMED_STARTUP_HOURS * 3600)
+    """Duration of the slowest start of an attempt, since the first one includes an evaluation."""
+    return max(list_startup_hours(session, job), default=ASSUMED_STARTUP_HOURS) * 3600
 
 
 def _hours(hours: float) -> timedelta:
-    """What is assumed of a slow device may come to more than a date can hold."""
+    """Convert hours, limited so that the estimate for a slow device does not overflow a date."""
     return min(hours, MAX_HOURS) * HOUR
 
 

@@ -1,4 +1,4 @@
-"""Chooses the zone of a job that leaves it open: where its run is expected to emit least."""
+"""Chooses the zone with the lowest expected intensity for a job that requests none."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,23 +19,23 @@ MAX_LOOKAHEAD = timedelta(days=14)  # no forecast reaches further
 
 @dataclass(frozen=True)
 class Placement:
-    """A zone, and why it was chosen."""
+    """Chosen zone and the reason."""
 
     zone: str
     reason: str
 
 
 def list_worker_zones(workers: Sequence[Worker]) -> list[str]:
-    """Every zone in which a training worker is alive."""
+    """List the zones with a live training worker."""
     return sorted({worker.zone for worker in workers if worker.zone is not None})
 
 
 def list_candidate_pues(
     workers: Sequence[Worker], zones: Collection[str], requested_zone: str | None
 ) -> dict[str, float]:
-    """The zones in which a job may run, each with the lowest PUE of the live workers there, 1 where there is none.
+    """Map the zones in which a job may run to the lowest PUE of the live workers there, 1 where there is none.
 
-    That is the zone that the job asks for; else every zone with a live worker; without any, each of `zones`.
+    The zones are the requested one; else those with a live worker; without any worker, all of `zones`.
     """
     possible = [requested_zone] if requested_zone is not None else list_worker_zones(workers) or zones
     return {
@@ -53,12 +53,12 @@ def choose_zone(
     *,
     at: datetime,
 ) -> Placement | None:
-    """Of `zones`, the one whose intensity is expected to be lowest over the job's duration at ρ = 1; None of none.
+    """Choose of `zones` the one with the lowest expected intensity over the job's duration at ρ = 1; None of none.
 
-    Intensities of different bases cannot be compared. Where zones have either, those with an average rather than a
-    marginal one are compared, and of these those whose emission factors are of the life cycle; the reason names the
-    others. A zone of which nothing is known comes last, and without any knowledge the first by name is taken. Workers
-    whose site is not known are not compared with any other: they get a job where no other zone has a worker.
+    Intensities of different bases cannot be compared: zones with average intensities are preferred to those with
+    marginal ones, and among these life-cycle emission factors; the reason names the others. Zones without a known
+    intensity come last, and without any known one the first by name is chosen. Workers whose site is unknown are not
+    compared: they get a job where no other zone has a worker.
     """
     known = [zone for zone in sorted(zones) if zone in bases]
     if not known:

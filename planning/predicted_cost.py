@@ -1,36 +1,34 @@
-"""What a job was to be expected to take when it began, by what other jobs had been measured to take until then."""
+"""Predicts a started job's cost from the epochs of other jobs that were measured before it started."""
 
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
+from planning.epoch_estimate import METERED_SECONDS, list_metered_epochs
 from store.repositories.jobs import method_share
 from store.tables import EnergyInterval, Epoch, Job
-
-RECENT_EPOCHS = 20
-_SECONDS = func.extract("epoch", EnergyInterval.finished_at - EnergyInterval.started_at)
 
 
 @dataclass(frozen=True)
 class PredictedRange:
-    """An expected value, and what the quickest and the slowest of the epochs looked at would have come to."""
+    """Expected value, and its range by the fastest and the slowest of the measured epochs."""
 
     expected: float
     low: float
     high: float
 
     def scale(self, factor: float) -> "PredictedRange":
-        """Likewise of something proportional to it."""
+        """Return the range times `factor`."""
         return PredictedRange(self.expected * factor, self.low * factor, self.high * factor)
 
 
 @dataclass(frozen=True)
 class PredictedCost:
-    """Hours, kWh and gCO2e of all epochs; the last with what the site draws on top, None where nothing was known.
+    """Predicted hours, kWh and gCO2e of all epochs; gCO2e include the PUE, None where no intensity was known.
 
-    `metered_hours` is how long the epochs then took, pauses left out. `rho` and `gco2e_per_kwh` are those of the
-    first epoch, which are taken to stay.
+    `metered_hours` is the real duration of the epochs without pauses. `rho` and `gco2e_per_kwh` are those of the first
+    epoch, assumed constant.
     """
 
     hours: PredictedRange
@@ -43,7 +41,7 @@ class PredictedCost:
 
 
 def predict_cost(session: Session, job: Job, *, pue: float) -> PredictedCost | None:
-    """None for a job that has not begun, has no estimate of its FLOPs, or was the first to run on its device."""
+    """Predict the cost of a started job; None without a start, an estimate, or epochs measured on its device before."""
     first = session.get(Epoch, (job.id, 1))
     if first is None or not job.estimate or job.device is None:
         return None
@@ -69,29 +67,16 @@ def predict_cost(session: Session, job: Job, *, pue: float) -> PredictedCost | N
 def _measured(
     session: Session, job: Job, first: Epoch, *conditions: ColumnElement[bool]
 ) -> tuple[PredictedRange, PredictedRange, int] | None:
-    """Hours and kWh per FLOP of the newest epochs that were over when the job's first one began; and how many."""
-    recent = (
-        select(Epoch.job_id, Epoch.number, (Epoch.flops + func.coalesce(Epoch.probe_flops, 0.0)).label("flops"))
-        .join(Job, Job.id == Epoch.job_id)
-        .where(Epoch.finished_at <= first.started_at, Epoch.flops > 0, Job.device == job.device, *conditions)
-        .order_by(Epoch.finished_at.desc())
-        .limit(RECENT_EPOCHS)
-        .subquery()
-    )
-    metered = (
-        select(recent.c.flops, func.sum(_SECONDS), func.sum(EnergyInterval.energy_kwh))
-        .join(EnergyInterval, (EnergyInterval.job_id == recent.c.job_id) & (EnergyInterval.epoch == recent.c.number))
-        .group_by(recent.c.job_id, recent.c.number, recent.c.flops)
-    )
-    epochs = [(flops, float(taken) / 3600, kwh) for flops, taken, kwh in session.execute(metered)]
+    """Return hours and kWh per FLOP of the newest epochs that had finished before `first`, and their number."""
+    epochs = list_metered_epochs(session, Epoch.finished_at <= first.started_at, Job.device == job.device, *conditions)
     if not epochs:
         return None
-    hours, kwh = (_range([(epoch[0], epoch[column]) for epoch in epochs]) for column in (1, 2))
-    return hours, kwh, len(epochs)
+    hours = _range([(flops, seconds / 3600) for flops, seconds, _ in epochs])
+    return hours, _range([(flops, kwh) for flops, _, kwh in epochs]), len(epochs)
 
 
 def _metered_hours(session: Session, job: Job) -> float:
-    query = select(func.sum(_SECONDS)).where(EnergyInterval.job_id == job.id, EnergyInterval.epoch > 0)
+    query = select(func.sum(METERED_SECONDS)).where(EnergyInterval.job_id == job.id, EnergyInterval.epoch > 0)
     return float(session.scalar(query) or 0) / 3600
 
 
