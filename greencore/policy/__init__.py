@@ -1,4 +1,4 @@
-"""From carbon intensity to a decision: how much of an epoch's work is worth doing."""
+"""Carbon policies: decide from the carbon intensity which share ρ of an epoch's FLOPs to train, and when to run."""
 
 from greencore.policy.backtesting.backtest import BacktestDecision, BacktestError, BacktestResult, Spread, backtest
 from greencore.policy.context import PolicyContext

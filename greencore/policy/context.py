@@ -1,4 +1,4 @@
-"""What is known as an epoch begins: all that a policy may look at."""
+"""Policy context: the inputs of a policy's decision at the start of an epoch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,14 +19,14 @@ EMPTY_SERIES = IntensitySeries()
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyContext:
-    """The grid and the run at `now` (aware), as an epoch is about to begin.
+    """State of the grid and of the run at `now` (aware), before an epoch starts.
 
-    `reading` is the newest intensity, `step` the step of the fallback chain that found it, `refused` why a stand-in was
-    not taken where there is no reading; `window` holds the stored readings of the past and `forecast` what is expected
-    from now on. `previous` is None at the first epoch, and `epochs_left` counts the one that begins. `epoch_hours` and
-    `epoch_kwh` (PUE included) are those of an epoch at ρ = 1, None where nothing is known; `spent_gco2e` is what the
-    run has emitted. `utility` is None until the first probe, `loss_per_epoch` (what an epoch at ρ = 1 takes off the
-    loss) until there is a measurement. Raises ValueError, naming the field, for a figure out of range.
+    `reading` is the newest intensity, `step` the step of the fallback chain that found it, `refused` the reason why no
+    substitute was used where there is no reading; `window` holds the stored past readings and `forecast` the expected
+    ones from `now` on. `previous` is None at the first epoch; `epochs_left` includes the epoch that starts.
+    `epoch_hours` and `epoch_kwh` (PUE included) are those of an epoch at ρ = 1, None where unknown; `spent_gco2e` are
+    the run's emissions so far. `utility` is None until the first probe, `loss_per_epoch` (decrease of the loss by an
+    epoch at ρ = 1) until it is measured. Raises ValueError, naming the field, for a value out of range.
     """
 
     now: datetime
@@ -47,7 +47,7 @@ class PolicyContext:
         if self.now.utcoffset() is None:
             raise ValueError(f"now is {self.now.isoformat()}: expected an aware time")
         if self.epochs_left < 1:
-            raise ValueError(f"epochs_left is {self.epochs_left}: expected at least 1, the epoch that begins")
+            raise ValueError(f"epochs_left is {self.epochs_left}: expected at least 1, the epoch that starts")
         for name in ("epoch_hours", "epoch_kwh", "spent_gco2e"):
             figure = getattr(self, name)
             if figure is not None and not 0 <= figure < float("inf"):
@@ -55,12 +55,12 @@ class PolicyContext:
 
     @property
     def curve(self) -> UtilityCurve:
-        """The run's own curve or the default one, scaled to 1 at ρ = 1."""
+        """Utility curve of the run, else the default one, scaled to 1 at ρ = 1."""
         return (self.utility or DEFAULT_UTILITY).normalise()
 
     @property
     def expected(self) -> IntensitySeries:
-        """The forecast, with the reading before it where it begins later, or in its place where it is empty."""
+        """Forecast from the reading on: the reading fills the time before the forecast, or replaces an empty one."""
         if self.reading is None:
             return self.forecast
         if not len(self.forecast):
@@ -73,9 +73,9 @@ class PolicyContext:
         return IntensitySeries([known, *self.forecast])
 
     def expected_over_epochs(self, rho: Sequence[float] | Floats) -> Floats:
-        """The mean intensity of each epoch to come in gCO2e/kWh, where they run back to back from now at these `rho`.
+        """Mean intensity of each coming epoch in gCO2e/kWh, for epochs that run back to back from now at `rho`.
 
-        Beyond the forecast its last value goes on; where an epoch's length is unknown, all are as at present.
+        After the forecast its last value continues; where an epoch's length is unknown, each has the present intensity.
         `expected` must not be empty (NoReading).
         """
         expected = self.expected

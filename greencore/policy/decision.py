@@ -1,4 +1,4 @@
-"""Turns a policy and the context of an epoch into ρ, with the reason in plain words."""
+"""Decides ρ of an epoch from a policy and its context, and gives the reason."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,12 +21,12 @@ FALLBACK_STEP_LABELS = {
 
 @dataclass(frozen=True, slots=True)
 class RhoDecision:
-    """ρ in (0, 1] for one epoch, and what it rests on.
+    """ρ in (0, 1] of one epoch, the intensity that it is based on, and the reason.
 
-    `intensity_gco2e_per_kwh`, `source`, `step` (of the fallback chain) and `age_seconds` (since the reading's interval
-    began) are None where no intensity is known at all; `estimated` is true there, too, as the ρ then rests on no
-    measurement. `ends_run`: the budget does not last for this epoch, which must not begin. `price_gco2e` is what the
-    learning of a whole epoch may emit at the margin, under the kinds that weigh the two.
+    `intensity_gco2e_per_kwh`, `source`, `step` (of the fallback chain) and `age_seconds` (since the start of the
+    reading's interval) are None where no intensity is known; `estimated` is true there, too. `ends_run`: the budget
+    does not pay for this epoch, which must not start. `price_gco2e` is the marginal price of a whole epoch's learning
+    in gCO2e, under budget and price policies.
     """
 
     rho: float
@@ -41,13 +41,13 @@ class RhoDecision:
 
 
 def decide_rho(policy: Policy, context: PolicyContext) -> RhoDecision:
-    """ρ for the epoch that is about to begin.
+    """Decide ρ of the epoch that is about to start.
 
-    What the policy asks for is smoothed, but never above what a budget has left. Without an intensity (and for
-    `percentile` without any reading in its window) `on_missing` decides, unsmoothed: "fallback" is the careful choice,
-    ρ as at the dirtiest intensity, since what is not known may be dirty; "hold" keeps the previous ρ, and falls
-    back where there is none. `budget` and `price` also go by the forecast alone, and ask for `rho_min` while an epoch's
-    energy is unknown. Raises IntensityMissing where `on_missing` is "fail".
+    The policy's choice is smoothed, but never above what a budget has left. Without an intensity (and for `percentile`
+    without a reading in its window) `on_missing` decides, unsmoothed: "fallback" takes ρ at the dirtiest intensity,
+    since an unknown one may be dirty; "hold" keeps the previous ρ, and falls back where there is none. `budget` and
+    `price` can also decide from the forecast alone, and take `rho_min` while an epoch's energy is unknown. Raises
+    IntensityMissing where `on_missing` is "fail".
     """
     known, step = _in_force(context)
     choice = choose_rho(policy, context)
@@ -71,7 +71,7 @@ def decide_rho(policy: Policy, context: PolicyContext) -> RhoDecision:
 
 
 def _in_force(context: PolicyContext) -> tuple[Reading | None, str | None]:
-    """The intensity that is shown with the decision, and the step that found it."""
+    """Return the intensity shown with the decision, and the fallback step that found it."""
     if context.reading is not None:
         return context.reading, context.step
     forecast = context.forecast
@@ -100,8 +100,8 @@ def _decide_on_missing(policy: Policy, previous: PreviousRho | None, missing: st
     elif rule == "hold" and previous is not None:
         rho, why = previous.rho, "the policy holds the previous"
     else:
-        nothing_held = "there is no previous ρ to hold, and " if rule == "hold" else ""
-        rho, why = policy.dirtiest_rho, f"{nothing_held}the policy falls back to its choice for the dirtiest grid,"
+        no_previous = "there is no previous ρ to hold, and " if rule == "hold" else ""
+        rho, why = policy.dirtiest_rho, f"{no_previous}the policy falls back to its choice for the dirtiest grid,"
     return rho, f"{missing}: {why} ρ = {rho:.4g}"
 
 

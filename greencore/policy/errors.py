@@ -1,4 +1,4 @@
-"""What is wrong with a policy, field by field; and a decision that cannot be made."""
+"""Errors of policies: invalid fields, and a missing intensity."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ from greencore.carbon.errors import CarbonError
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """One fault: `field` is its path in the policy, such as `steps[1].rho`; `message` what is expected."""
+    """Error in one field: its path in the policy, such as `steps[1].rho`, and the expected value."""
 
     field: str
     message: str
 
 
 class PolicyError(ValueError):
-    """A policy that cannot be used; `.errors` lists every fault that was found, at least one."""
+    """A policy is invalid; `.errors` lists every error found, at least one."""
 
     def __init__(self, errors: Sequence[FieldError]) -> None:
         super().__init__("; ".join(f"{error.field}: {error.message}" for error in errors))

@@ -1,4 +1,4 @@
-"""All kinds of policy, and the one body that tells them apart."""
+"""All kinds of policy, and their union by `kind`."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Reads a policy from a request's body, and names every field that is wrong."""
+"""Parses a policy from a request's body, with an error for every invalid field."""
 
 from collections.abc import Iterator, Mapping
 from reprlib import Repr
@@ -12,7 +12,7 @@ from greencore.policy.kinds.by_intensity import MAX_STEPS
 from greencore.policy.models import POLICY_KINDS, AnyPolicy, Policy, PolicyBody
 
 _BODY: TypeAdapter[AnyPolicy] = TypeAdapter(PolicyBody)
-# More than any kind of policy has, with those that it shares with the others.
+# More than any kind of policy has.
 MAX_FIELDS = 30
 MAX_DEPTH = 3
 MAX_SHOWN_CHARACTERS = 200
@@ -22,11 +22,11 @@ _FORMS = {"tuple_type": "expected a list", "model_type": "expected an object"}
 
 
 def parse_policy(body: Mapping[str, object]) -> Policy:
-    """The policy that `body` describes: `{"kind": ..., ...}`, as JSON values.
+    """Parse the policy `{"kind": ..., ...}` from JSON values.
 
-    Raises PolicyError, whose errors name each field by its path, for an unknown kind, a missing or unknown
-    field, a number out of its range, and for fields that contradict each other. A list or an object that is longer
-    than any policy's is one fault, whatever it holds.
+    Raises PolicyError, whose errors name each field by its path, for an unknown kind, a missing or unknown field, a
+    number out of its range, and for fields that contradict each other. A list or an object that is longer than any
+    policy's is one error, whatever its content.
     """
     if not isinstance(body, Mapping):
         raise PolicyError([FieldError("policy", f"given {_short.repr(body)}: expected an object with a kind")])
@@ -37,7 +37,7 @@ def parse_policy(body: Mapping[str, object]) -> Policy:
 
 
 def parse_stored_policy(body: Mapping[str, object]) -> Policy:
-    """The policy in `body`, which was accepted before: it is read whatever its length. Raises PolicyError."""
+    """Parse a stored policy, without the length limits of `parse_policy`. Raises PolicyError."""
     try:
         return _BODY.validate_python(dict(body))
     except ValidationError as error:
@@ -45,7 +45,7 @@ def parse_stored_policy(body: Mapping[str, object]) -> Policy:
 
 
 def _too_long(value: object, path: str = "") -> Iterator[FieldError]:
-    """Every list and object that is too long, down to where one of a policy can be."""
+    """Yield an error for every list and object that is too long, down to the depth of a policy."""
     if isinstance(value, Mapping | list | tuple):
         most = MAX_FIELDS if isinstance(value, Mapping) else MAX_STEPS
         if len(value) > most:
@@ -62,7 +62,7 @@ def _field_error(details: ErrorDetails) -> FieldError:
         body: Any = details["input"]
         given = f"given {_short.repr(body['kind'])}" if "kind" in body else "missing"
         return FieldError("kind", f"{given}: expected one of {', '.join(POLICY_KINDS)}")
-    # The location begins with the kind, and after on_missing comes its form: neither is part of the path.
+    # The location starts with the kind, and its form follows on_missing: neither is part of the path.
     location = list(details["loc"][1:])
     if location[:1] == ["on_missing"] and len(location) > 1:
         del location[1]

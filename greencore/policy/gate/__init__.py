@@ -1,1 +1,1 @@
-"""Whether a run computes now: forecasts, cleanest hours, and the gate's decision."""
+"""The gate, which decides whether a run computes now: forecasts, cleanest hours, decision."""

@@ -1,4 +1,4 @@
-"""The cleanest hours ahead in one piece, whatever is to be run in them."""
+"""Finds the cleanest contiguous window of a forecast."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ HOUR = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class CleanWindow:
-    """A window and the time-weighted mean intensity that is expected in it, in gCO2e/kWh."""
+    """A window and its expected time-weighted mean intensity in gCO2e/kWh."""
 
     start: datetime
     end: datetime
@@ -24,24 +24,24 @@ class CleanWindow:
 def find_cleanest_window(
     forecast: IntensitySeries, *, start: datetime, end: datetime, hours: float
 ) -> CleanWindow | None:
-    """The window of `hours` within `[start, end]` with the lowest mean intensity, the earliest of equals.
+    """Find the window of `hours` within `[start, end]` with the lowest mean intensity, the earliest of equals.
 
-    `forecast` has to be known throughout it: a window never spans a gap. None where no stretch is long enough. Raises
-    ValueError where `hours` is not above 0.
+    A window never spans a gap of `forecast`; None where no stretch without a gap is long enough. Raises ValueError
+    where `hours` is not above 0.
     """
     if not hours > 0:
         raise ValueError(f"hours is {hours}: expected a length above 0")
     found = [window for piece in _stretches(forecast, start, end) if (window := _best(piece, hours)) is not None]
-    # Differences in the last digits are no reason to wait.
+    # Rounded, so that a difference in the last digits does not prefer a later window.
     return min(found, key=lambda window: round(window.gco2e_per_kwh, 9), default=None)
 
 
-# Where a part of a stretch begins and ends, and its intensity.
+# Start, end and intensity of a part of a stretch.
 _Part = tuple[datetime, datetime, float]
 
 
 def _stretches(forecast: IntensitySeries, start: datetime, end: datetime) -> Iterator[list[_Part]]:
-    """What is known from `start` to `end`, cut where something is missing; earliest first."""
+    """Yield the stretches of the forecast within `[start, end]` that have no gap, earliest first."""
     stretch: list[_Part] = []
     for reading in forecast:
         begins, ends = max(reading.start, start), min(reading.end, end)

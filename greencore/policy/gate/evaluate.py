@@ -1,4 +1,4 @@
-"""Whether a run computes now, waits or pauses: a policy's gate, held against what is expected of the hours ahead."""
+"""Evaluates a policy's gate on a forecast: whether a run computes now, waits or pauses."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,19 +17,19 @@ from greencore.policy.gate.hours import (
 from greencore.policy.models import Gate, IntensityPolicy, Policy
 
 HOUR = timedelta(hours=1)
-EPSILON_HOURS = 1e-9  # what rounding leaves
+EPSILON_HOURS = 1e-9  # tolerance for rounding errors
 NO_SAVING = 1e-12
 NO_PAUSE_REASON = "it has begun, and runs through"
 
 
 @dataclass(frozen=True)
 class GatePlans:
-    """What a gate plans for many runs: when each computes, what that saves, and whether it is now bound to the plan.
+    """Gate plans of many runs: when each computes, what that saves, and whether it follows the plan.
 
-    `share` [runs, slots] of each slot that is used; `delay_hours` [runs] until the first of them; `saving` [runs] as
-    a share of what running through from now would emit; `planned` [runs]: there was something to be planned, and far
-    enough to look; `committed` [runs]: the saving once exceeded `min_saving`, from when on the plan is followed to its
-    end, however little the rest of it saves.
+    `share` [runs, slots] is the used share of each slot; `delay_hours` [runs] the time until the first used one;
+    `saving` [runs] a share of the emissions of running through from now; `planned` [runs]: the gate plans and the
+    forecast reaches far enough; `committed` [runs]: the saving once exceeded `min_saving`, after which the plan is
+    followed to its end, however little the rest of it saves.
     """
 
     share: Floats
@@ -52,13 +52,13 @@ def plan_gates(
     switch_hours: float,
     followed: int = 1,
 ) -> GatePlans:
-    """Plans many runs at once; arrays as in `greencore.policy.gate.hours`, with NaN where no intensity is known.
+    """Plan many runs at once; arrays as in `greencore.policy.gate.hours`, with NaN where no intensity is known.
 
-    A gap between known intensities takes the one before it; beyond the last one nothing is planned. A run goes ahead
-    at once where its gate is "none" or "defer" and it has begun, where the slots with a known intensity cannot do
-    the work, and as long as no plan has promised to save more than `min_saving`. The first `followed` slots are
-    those before the next plan: in them a run changes between computing and pausing only where that is worth
-    `switch_hours`.
+    A gap between known intensities takes the one before it; after the last one nothing is planned. A run computes at
+    once where its gate is "none", where it is "defer" and the run has started, where the slots with a known intensity
+    cannot do the work, and as long as no plan saves more than `min_saving`. The first `followed` slots are those before
+    the next plan: in them a run changes between computing and pausing only where that saves more than `switch_hours`
+    costs.
     """
     intensity, reached = bridge_gaps(intensity)
     hours = hours * reached
@@ -78,7 +78,7 @@ def plan_gates(
             switch_hours=np.where(begun, switch_hours, 0.0),
             slots=followed,
         )
-        # After the last slot that is used there is nothing to pause for, should the work take a little longer.
+        # The last used slot is used whole, in case the work takes a little longer: there is no later one to pause for.
         goes_on = np.zeros(share.shape, dtype=bool)
         goes_on[:, :-1] = np.logical_or.accumulate(share[:, :0:-1] > 0, axis=1)[:, ::-1]
         share = np.where((share > 0) & ~goes_on, 1.0, share)
@@ -94,11 +94,11 @@ def plan_gates(
 
 
 def predict_rho(policy: Policy, intensity: Floats, current: Floats) -> Floats:
-    """ρ [runs, slots] that a plan reckons with at expected intensities [runs, slots].
+    """Predict ρ [runs, slots] at expected intensities [runs, slots], for a plan.
 
-    The kinds that look at the intensity alone say it for each; the others are taken to keep `current` [runs] (NaN
-    before the first epoch: then the middle of their range), and are planned anew as their ρ changes. NaN intensities
-    are bridged as in `plan_gates`.
+    Policies by intensity alone give it for each slot; the others are assumed to keep `current` [runs] (NaN before the
+    first epoch: the middle of their range), and are planned again as their ρ changes. NaN intensities are bridged as
+    in `plan_gates`.
     """
     if isinstance(policy, IntensityPolicy):
         return policy.rho_at_intensities(bridge_gaps(intensity)[0])
@@ -107,7 +107,7 @@ def predict_rho(policy: Policy, intensity: Floats, current: Floats) -> Floats:
 
 
 def apply_thresholds(gate: Gate, intensity: Floats, before: Bools) -> Bools:
-    """Where the gate's two thresholds forbid to compute: above one, and from there until not above the other."""
+    """Whether the gate's thresholds forbid computing: above `pause_above`, and then until not above `resume_below`."""
     if gate.pause_above is None:
         return np.zeros(len(intensity), dtype=bool)
     return (intensity > gate.pause_above) | (before & (intensity > gate.resume_threshold))
@@ -115,11 +115,11 @@ def apply_thresholds(gate: Gate, intensity: Floats, before: Bools) -> Bools:
 
 @dataclass(frozen=True)
 class RunProgress:
-    """How far a run has come, as its gate has to know it.
+    """Progress of a run, as its gate needs it.
 
-    `epoch_left_hours` is what the running epoch still takes at its own ρ (0 between epochs), `work_left_hours` what
-    the epochs after it take at ρ = 1; `rho` is the newest, None before the first epoch. `switch_hours` is what a
-    checkpoint and a reload cost, in hours of computing. `committed` and `shut` are what the last evaluation said.
+    `epoch_left_hours` is the rest of the running epoch at its own ρ (0 between epochs), `work_left_hours` the length
+    of the epochs after it at ρ = 1; `rho` is the newest, None before the first epoch. `switch_hours` is the cost of a
+    checkpoint and a reload, in hours of computing. `committed` and `shut` come from the last `GateDecision`.
     """
 
     epoch_left_hours: float
@@ -134,11 +134,11 @@ class RunProgress:
 
 @dataclass(frozen=True)
 class GateDecision:
-    """What the gate says now: whether the run may compute, and if not, when to expect it.
+    """Whether the run may compute now, and if not, when it is expected to.
 
-    `until` is None while it is open. `saving` is the share of the emissions of running through from now that the plan
-    avoids. `forced`: the slack is used up, and the deadline beats the gate. `committed` and `shut` go into the
-    next evaluation's `RunProgress`.
+    `until` is None while the gate is open. `saving` is the share of the emissions of running through from now that the
+    plan avoids. `forced`: the slack is used up, and the deadline overrides the gate. `committed` and `shut` go into
+    the next evaluation's `RunProgress`.
     """
 
     opens: bool
@@ -159,10 +159,10 @@ def evaluate_gate(
     forecast: IntensitySeries,
     intensity_gco2e_per_kwh: float | None,
 ) -> GateDecision:
-    """Plans over `forecast` up to `deadline`, and says whether the run may compute now.
+    """Plan over `forecast` up to `deadline`, and decide whether the run may compute now.
 
-    `intensity_gco2e_per_kwh` is the one in force, for the two thresholds; None where it is not known, which shuts
-    nothing. Whatever the plan says, a run whose slack is used up goes ahead: its deadline beats the gate.
+    `intensity_gco2e_per_kwh` is the one in force, for the two thresholds; an unknown one (None) does not close the
+    gate. A run whose slack is used up computes whatever the plan says: its deadline overrides the gate.
     """
     gate = policy.gate
     _, rho_max = policy.rho_range
@@ -207,7 +207,7 @@ def evaluate_gate(
 
 
 def explain_open_gate(gate: Gate, plans: GatePlans, *, begun: bool) -> str:
-    """Why the first of the planned runs may compute now, in words."""
+    """Return the reason why the first of the planned runs may compute now."""
     if gate.mode == "none":
         return "the gate is open"
     if gate.mode == "defer" and begun:
@@ -220,7 +220,7 @@ def explain_open_gate(gate: Gate, plans: GatePlans, *, begun: bool) -> str:
 
 
 def explain_closed_gate(gate: Gate, intensity_gco2e_per_kwh: float) -> str:
-    """Which of its thresholds keeps the gate shut at an intensity, in words that follow on from "it is"."""
+    """Return which threshold closes the gate at an intensity, as a text that continues "it is"."""
     assert gate.pause_above is not None
     if intensity_gco2e_per_kwh > gate.pause_above:
         return f"above pause_above {gate.pause_above:g}"
@@ -228,7 +228,7 @@ def explain_closed_gate(gate: Gate, intensity_gco2e_per_kwh: float) -> str:
 
 
 def _slots(forecast: IntensitySeries, now: datetime, deadline: datetime) -> tuple[Floats, Floats]:
-    """Edges in hours from `now` and intensities [1, slots] up to the deadline; NaN where the forecast has none."""
+    """Return slot edges in hours from `now` and intensities [1, slots] up to the deadline; NaN where unknown."""
     edges, values = [0.0], []
     for reading in forecast:
         if reading.start >= deadline:
@@ -249,7 +249,7 @@ def _slots(forecast: IntensitySeries, now: datetime, deadline: datetime) -> tupl
 
 
 def _delay(share: Floats, hours: Floats, gate: Gate) -> Floats:
-    """Hours until the first slot that is used; within it, defer begins late and pause begins at once."""
+    """Hours until the first use of a slot, which defer starts late and pause starts at once."""
     begins = np.cumsum(hours, axis=1) - hours
     used = (share > 0) & (hours > 0)
     late = (1.0 - share) * hours if gate.mode == "defer" else np.zeros_like(hours)

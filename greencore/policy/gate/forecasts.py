@@ -1,4 +1,4 @@
-"""What a backtest may know of the hours ahead: everything, or what the past alone tells."""
+"""Forecasts of a backtest: perfect, persistence, and our own from past hours."""
 
 from functools import lru_cache
 from typing import Literal, Protocol
@@ -15,42 +15,39 @@ DAY_HOURS = 24
 
 
 class BacktestForecast(Protocol):
-    """Expected intensities, as they could be known at a time."""
+    """Expected intensities, as known at a given time."""
 
     def intensity_ahead(self, now: Ints, count: int) -> Floats:
-        """[runs, count] gCO2e/kWh of the slots `now`[run], `now`[run] + 1 …, as known when `now`[run] begins.
-
-        NaN where nothing is known.
-        """
+        """Expected gCO2e/kWh [runs, count] of the slots from `now` [runs] on, as known at its start; NaN if unknown."""
 
 
 class PerfectForecast:
-    """The series itself."""
+    """Forecast that equals the recorded series."""
 
     def __init__(self, slots: Slots) -> None:
         self._intensity = slots.intensity
 
     def intensity_ahead(self, now: Ints, count: int) -> Floats:
-        """What will come."""
+        """Recorded intensity of each slot."""
         return _taken(self._intensity, now[:, None] + np.arange(count))
 
 
 class PersistenceForecast:
-    """The same hour of the last day that is over at that hour."""
+    """Forecast by the same hour of the last recorded day."""
 
     def __init__(self, slots: Slots) -> None:
         self._intensity = slots.intensity
         self._day = DAY_HOURS * slots.per_hour
 
     def intensity_ahead(self, now: Ints, count: int) -> Floats:
-        """Each slot as it was a day, or as many days as it takes, before."""
+        """Intensity of each slot one day before, or as many days as needed for a past slot."""
         steps = np.arange(count)
         days_back = steps // self._day + 1
         return _taken(self._intensity, now[:, None] + (steps - days_back * self._day))
 
 
 class RollingForecast:
-    """Our own forecast, made anew at each hour from the hours that are over."""
+    """Our own forecast, computed at each hour from the past hours."""
 
     def __init__(self, slots: Slots, hours: int) -> None:
         hourly = slots.hourly()
@@ -58,7 +55,7 @@ class RollingForecast:
         self._per_hour = slots.per_hour
 
     def intensity_ahead(self, now: Ints, count: int) -> Floats:
-        """The forecast of the hour that each slot lies in; the first hour of all has no past to forecast from."""
+        """Forecast of each slot's hour; NaN in the first hour of the series, which has no past."""
         hour = now // self._per_hour
         slot = now[:, None] + np.arange(count)
         ahead = slot // self._per_hour - hour[:, None]
@@ -68,7 +65,7 @@ class RollingForecast:
 
 
 def build_forecast(kind: ForecastKind, slots: Slots, hours: int) -> BacktestForecast:
-    """The forecast of a kind, for up to `hours` ahead."""
+    """Build the forecast of a kind, for up to `hours` ahead."""
     if kind == "perfect":
         return PerfectForecast(slots)
     if kind == "persistence":
@@ -78,7 +75,7 @@ def build_forecast(kind: ForecastKind, slots: Slots, hours: int) -> BacktestFore
 
 @lru_cache(maxsize=4)
 def _forecasts(hourly: bytes, hours: int, first_hour_utc: int) -> Floats:
-    """Forecasts of a whole series, kept: policies are compared, and starts tried one by one, on the same one."""
+    """Forecasts of a whole series; cached, since many policies and starts are simulated on the same series."""
     forecasts = rolling_forecasts(np.frombuffer(hourly), hours, first_hour_utc=first_hour_utc)
     forecasts.setflags(write=False)
     return forecasts

@@ -1,10 +1,10 @@
-"""Where in the hours ahead a run should be put: the cheapest hours, or the best window in one piece.
+"""Selects the hours in which a run computes: the cheapest slots, or the best contiguous window.
 
-Everything works on many runs at once. A run is a row; its slots ahead are columns, the first of which begins now.
-`intensity` [runs, slots] is what is expected in gCO2e/kWh, `hours` [runs, slots] a slot's length (0 beyond the
-deadline), `rho` [runs, slots] the ρ at which a slot would be used, and `work` [runs] what is left to do, in hours at
-ρ = 1: an hour at ρ does 1/ρ of it. Power is taken to be constant while a run computes, so emissions are compared as
-∫c dt, in (gCO2e/kWh)·h.
+All functions take many runs at once. A run is a row; its slots ahead are columns, the first of which starts now.
+`intensity` [runs, slots] is expected, in gCO2e/kWh; `hours` [runs, slots] is a slot's length (0 after the deadline),
+`rho` [runs, slots] the ρ at which a slot would be used, and `work` [runs] the remaining work in hours at ρ = 1: an hour
+at ρ does 1/ρ of it. Power is assumed constant while a run computes, so emissions are compared as ∫c dt, in
+(gCO2e/kWh)·h.
 """
 
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ Bools = NDArray[np.bool_]
 class PausePlan:
     """The cheapest slots that together do the work.
 
-    `share` [runs, slots] of each slot that is used, in [0, 1]; `marginal` [runs] the intensity of the dirtiest slot
-    that is used (0 where none is); `emissions` [runs] as ∫c dt of the plan, and `uninterrupted_emissions` [runs] that
-    of as many hours of computing run through from now: the same FLOPs, moved nowhere.
+    `share` [runs, slots] is the used share of each slot, in [0, 1]; `marginal` [runs] the intensity of the dirtiest
+    used slot (0 where none is); `emissions` [runs] is ∫c dt of the plan, and `uninterrupted_emissions` [runs] that of
+    the same hours of computing from now on without a pause.
     """
 
     share: Floats
@@ -32,13 +32,13 @@ class PausePlan:
 
     @property
     def saving(self) -> Floats:
-        """The share of the emissions that the plan avoids; 0 where there are none."""
+        """Share of the emissions that the plan avoids; 0 where there are none."""
         return _saving(self.emissions, self.uninterrupted_emissions)
 
 
 @dataclass(frozen=True)
 class BestWindow:
-    """The best window in one piece: it begins `delay_hours` [runs] from now; emissions as in `PausePlan`."""
+    """The best contiguous window: it starts `delay_hours` [runs] from now; emissions as in `PausePlan`."""
 
     delay_hours: Floats
     emissions: Floats
@@ -46,15 +46,15 @@ class BestWindow:
 
     @property
     def saving(self) -> Floats:
-        """The share of the emissions that waiting for the window avoids; 0 where there are none."""
+        """Share of the emissions that waiting for the window avoids; 0 where there are none."""
         return _saving(self.emissions, self.uninterrupted_emissions)
 
 
 def select_cheapest_slots(intensity: Floats, hours: Floats, rho: Floats, work: Floats) -> PausePlan:
-    """Fills the cleanest slots first, the earlier of equals, until the work is done.
+    """Use the cleanest slots first, the earlier of equals, until the work is done.
 
-    Nothing emits less where power and ρ are constant and a pause is free. Where ρ rises as the grid gets cleaner, the
-    cleanest slots are where most is learnt. Where the slots cannot do the work, all of them are used.
+    That is optimal where power and ρ are constant and a pause is free. Where ρ rises as the grid gets cleaner, the
+    cleanest slots also have the highest ρ. Where the slots cannot do the work, all of them are used.
     """
     order = np.argsort(np.where(hours > 0, intensity, np.inf), axis=1, kind="stable")
     capacity = np.take_along_axis(hours / rho, order, axis=1)
@@ -62,7 +62,7 @@ def select_cheapest_slots(intensity: Floats, hours: Floats, rho: Floats, work: F
     with np.errstate(invalid="ignore", divide="ignore"):
         used = np.clip((work[:, None] - before) / capacity, 0.0, 1.0)
     used = np.where(capacity > 0, used, 0.0)
-    # What rounding leaves of a slot is no reason to stay up for it.
+    # A share that is a rounding error does not count as use.
     used = np.where(used < 1e-9, 0.0, used)
     share = np.empty_like(used)
     np.put_along_axis(share, order, used, axis=1)
@@ -73,11 +73,11 @@ def select_cheapest_slots(intensity: Floats, hours: Floats, rho: Floats, work: F
 
 
 def find_best_window(intensity: Floats, hours: Floats, rho: Floats, work: Floats) -> BestWindow:
-    """The window in one piece with the lowest mean intensity, the earliest of equals, to the minute.
+    """Find the contiguous window with the lowest mean intensity, the earliest of equals.
 
-    At a constant ρ that is the one that emits least. With w the work that could have been done by a time, a window
-    that begins at w emits G(w + work) − G(w) and takes H(w + work) − H(w) hours, where G and H are piecewise linear:
-    their quotient is lowest where one of the window's ends meets a slot's edge.
+    At a constant ρ it emits least. With w the work that could have been done by a time, a window that starts at w
+    emits G(w + work) − G(w) and takes H(w + work) − H(w) hours, where G and H are piecewise linear: their quotient is
+    lowest where one of the window's ends is at a slot's edge.
     """
     done = _from_zero(hours / rho)
     elapsed, total = _from_zero(hours), _from_zero(hours * intensity)
@@ -88,7 +88,7 @@ def find_best_window(intensity: Floats, hours: Floats, rho: Floats, work: Floats
     emissions = _rows_interp(ends, done, total) - _rows_interp(begins, done, total)
     taken = _rows_interp(ends, done, elapsed) - _rows_interp(begins, done, elapsed)
     mean = np.divide(emissions, taken, out=np.zeros_like(emissions), where=taken > 0)
-    # Differences in the last digits are no reason to wait.
+    # With a tolerance, so that a difference in the last digits does not prefer a later window.
     best = np.argmax(mean <= mean.min(axis=1, keepdims=True) * (1 + 1e-12) + 1e-12, axis=1)[:, None]
     start = np.take_along_axis(begins, best, axis=1)
     return BestWindow(
@@ -103,12 +103,12 @@ def find_best_window(intensity: Floats, hours: Floats, rho: Floats, work: Floats
 def apply_hysteresis(
     plan: PausePlan, intensity: Floats, hours: Floats, *, running: Bools, switch_hours: Floats, slots: int = 1
 ) -> Floats:
-    """The plan's `share` [runs, slots], with the first `slots` of them freed of changes that do not pay.
+    """Return the plan's `share` [runs, slots], without changes in the first `slots` that save less than they cost.
 
-    `running` says whether each run computes now, `switch_hours` [runs] what a pause costs by its checkpoint and reload,
-    in hours of computing. A running job pauses only where the pause that lies ahead saves more than that. One that
-    waits has to go on some time: it does so for the last stretch in any case, and for one that another pause follows
-    only where running there, rather than in the dirtiest slot of the plan, saves more than that.
+    `running`: whether each run computes now; `switch_hours` [runs]: the cost of a pause (checkpoint and reload) in
+    hours of computing. A running job pauses only where the next pause saves more than that. A paused one resumes for
+    the last stretch in any case, and for a stretch that another pause follows only where running there, rather than in
+    the dirtiest slot of the plan, saves more than that.
     """
     share, running = plan.share.copy(), running.copy()
     matters = switch_hours > 0
@@ -124,7 +124,7 @@ def apply_hysteresis(
         pays = _gained(gain[:, slot:], hours[:, slot:], same, planned) > cost
         pays |= wanted & ~(used[:, slot:] & ~same).any(axis=1)
         computes = np.where((wanted != running) & ~pays & matters, running, wanted)
-        # Where the plan uses a part of a slot, and more later, a pause begins within the slot.
+        # Where the plan uses a part of a slot, and more later, a pause starts within the slot.
         pause = np.logical_and.accumulate(~used[:, slot + 1 :], axis=1)
         pause_pays = _gained(gain[:, slot + 1 :], hours[:, slot + 1 :], pause, planned) > cost
         through = computes & (~wanted | (goes_on & ~pause_pays & matters))
@@ -134,9 +134,9 @@ def apply_hysteresis(
 
 
 def compute_window_means(intensity: Floats, hours: Floats, starts: Floats, ends: Floats) -> Floats:
-    """Mean expected intensity [runs, windows] between times in hours from now; beyond the slots the last one holds.
+    """Mean expected intensity [runs, windows] between times in hours from now; after the slots the last one continues.
 
-    `ends` lie after `starts` (both [runs, windows]); a window of no length takes the last slot's.
+    `ends` are after `starts` (both [runs, windows]); a window of no length takes the last slot's.
     """
     edges, total = _from_zero(hours), _from_zero(hours * intensity)
     reach = edges[:, -1:]
@@ -152,9 +152,9 @@ def compute_window_means(intensity: Floats, hours: Floats, starts: Floats, ends:
 
 
 def bridge_gaps(intensity: Floats) -> tuple[Floats, Bools]:
-    """Intensities [runs, slots] without NaN, and which slots lie before the end of what is known.
+    """Return intensities [runs, slots] without NaN, and which slots are before the end of the known ones.
 
-    A gap takes the value before it, one at the beginning the first that is known, and what nothing is known of is 0.
+    A gap takes the value before it, a gap at the start the first known value; a row without any becomes 0.
     """
     known, places = np.isfinite(intensity), np.arange(intensity.shape[1])
     before = np.maximum.accumulate(np.where(known, places, -1), axis=1)
@@ -163,7 +163,7 @@ def bridge_gaps(intensity: Floats) -> tuple[Floats, Bools]:
 
 
 def _gained(gain: Floats, hours: Floats, stretch: Bools, planned: Floats) -> Floats:
-    """What a stretch [runs, slots] of pausing or computing gains, for no longer than the work lasts [runs]."""
+    """Gain of a stretch [runs, slots] of pausing or computing, for at most the `planned` hours [runs]."""
     before = np.cumsum(hours, axis=1) - hours
     lasting = np.clip(planned[:, None] - before, 0.0, hours)
     gained: Floats = np.where(stretch, gain * lasting, 0.0).sum(axis=1)
@@ -171,7 +171,7 @@ def _gained(gain: Floats, hours: Floats, stretch: Bools, planned: Floats) -> Flo
 
 
 def _uninterrupted_emissions(intensity: Floats, hours: Floats, computing_hours: Floats) -> Floats:
-    """∫c dt [runs] of so many hours of computing from now on."""
+    """∫c dt [runs] over `computing_hours` from now on."""
     return _rows_interp(computing_hours[:, None], _from_zero(hours), _from_zero(hours * intensity))[:, 0]
 
 
@@ -185,21 +185,21 @@ def _from_zero(steps: Floats) -> Floats:
 
 
 def _rows_interp(x: Floats, xp: Floats, fp: Floats) -> Floats:
-    """`np.interp` row by row; `xp` begins at 0 and does not fall, and x is at least 0."""
+    """`np.interp` row by row; `xp` starts at 0 and does not fall, and x is at least 0."""
     rows, points = xp.shape
-    # All rows as one long curve, each beyond the end of the one before, to find the segments at once.
+    # The rows are laid end to end as one long curve, so that one search finds all segments.
     span = max(float(xp[:, -1].max()), float(x.max(initial=0.0))) + 1.0
     offset = np.arange(rows)[:, None] * span
     x = np.minimum(x, xp[:, -1:])
     found = np.searchsorted((xp + offset).ravel(), (x + offset).ravel(), side="right").reshape(x.shape)
     last = np.maximum(points - 2, 0)
     segment = np.clip(found - 1 - np.arange(rows)[:, None] * points, 0, last)
-    # The offset costs digits: what lies just before an edge may have been found behind it.
+    # The offset costs digits: a point just before an edge may have been found after it.
     segment = np.maximum(segment - (x < np.take_along_axis(xp, segment, axis=1)), 0)
     left, bottom = np.take_along_axis(xp, segment, axis=1), np.take_along_axis(fp, segment, axis=1)
     width = np.take_along_axis(xp, segment + 1, axis=1) - left
     height = np.take_along_axis(fp, segment + 1, axis=1) - bottom
     share = np.divide(x - left, width, out=np.zeros_like(x), where=width > 0)
-    # The upper end is met exactly, too.
+    # Exact at the upper end, too.
     values: Floats = np.where(share < 1, bottom + share * height, bottom + height)
     return values

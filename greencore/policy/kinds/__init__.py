@@ -1,1 +1,1 @@
-"""The kinds of policy, one file for each sort of thing that they look at."""
+"""The kinds of policy, one module per kind of input."""

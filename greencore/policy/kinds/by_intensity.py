@@ -1,4 +1,4 @@
-"""The kinds that look at the present intensity alone: constant, steps and linear."""
+"""Policies by the present intensity alone: constant, steps and linear."""
 
 from abc import ABC, abstractmethod
 from itertools import pairwise
@@ -21,14 +21,14 @@ class IntensityPolicy(Policy, ABC):
 
     @abstractmethod
     def rho_at_intensities(self, intensity_gco2e_per_kwh: Floats) -> Floats:
-        """ρ in (0, 1] at each intensity; the shape of the argument."""
+        """Return ρ in (0, 1] at each intensity, in the argument's shape."""
 
     @abstractmethod
     def describe_intensity(self, intensity_gco2e_per_kwh: float) -> str:
-        """Where that intensity stands in the policy, in words that follow on from "212 gCO2e/kWh"."""
+        """Describe an intensity by the policy's bounds, as a text that continues "212 gCO2e/kWh"."""
 
     def rho_at(self, intensity_gco2e_per_kwh: float) -> float:
-        """ρ at one intensity: the very number that `rho_at_intensities` has for it."""
+        """Return ρ at one intensity, equal to that of `rho_at_intensities`."""
         return float(self.rho_at_intensities(np.array([intensity_gco2e_per_kwh]))[0])
 
 
@@ -39,11 +39,11 @@ class Constant(IntensityPolicy):
     rho: Rho
 
     def rho_at_intensities(self, intensity_gco2e_per_kwh: Floats) -> Floats:
-        """`rho`, whatever the intensity."""
+        """Return `rho` at every intensity."""
         return np.full(intensity_gco2e_per_kwh.shape, self.rho, dtype=np.float64)
 
     def describe_intensity(self, intensity_gco2e_per_kwh: float) -> str:
-        """That the intensity does not matter."""
+        """Say that the intensity changes nothing."""
         return "changes nothing under a constant policy"
 
     @property
@@ -86,12 +86,12 @@ class Steps(IntensityPolicy):
         return self
 
     def rho_at_intensities(self, intensity_gco2e_per_kwh: Floats) -> Floats:
-        """ρ of the first step whose `up_to` is at least the intensity, else of the last."""
+        """Return ρ of the first step whose `up_to` is at least the intensity, else of the last step."""
         step = np.searchsorted(np.array(self._bounds()), intensity_gco2e_per_kwh, side="left")
         return np.array([step.rho for step in self.steps])[step]
 
     def describe_intensity(self, intensity_gco2e_per_kwh: float) -> str:
-        """Which step's bound the intensity keeps, or exceeds."""
+        """Name the lowest bound at or above the intensity, else the highest bound."""
         bounds = self._bounds()
         if not bounds:
             return "falls in the only step"
@@ -127,14 +127,14 @@ class Linear(RhoRangePolicy, IntensityPolicy):
         """ρ = rho_max − (rho_max − rho_min) · (c − clean) / (dirty − clean), within [rho_min, rho_max]."""
         within = np.clip(intensity_gco2e_per_kwh, self.clean, self.dirty)
         share = (within - self.clean) / (self.dirty - self.clean)
-        # Rounding may lead past rho_min, and miss it where it should be met.
+        # Rounding may lead below rho_min, or miss it at `dirty`.
         falling = np.maximum(self.rho_min, self.rho_max - (self.rho_max - self.rho_min) * share)
         return np.where(within >= self.dirty, self.rho_min, falling)
 
     def describe_intensity(self, intensity_gco2e_per_kwh: float) -> str:
-        """On which side of `clean` and `dirty` the intensity lies."""
+        """Compare the intensity to `clean` and `dirty`."""
         if intensity_gco2e_per_kwh <= self.clean:
             return f"is at most {self.clean:g}"
         if intensity_gco2e_per_kwh >= self.dirty:
             return f"is at least {self.dirty:g}"
-        return f"lies between {self.clean:g} and {self.dirty:g}"
+        return f"is between {self.clean:g} and {self.dirty:g}"

@@ -1,4 +1,4 @@
-"""What the fields of every kind of policy are made of: ρ, intensities, gate, smoothing and `on_missing`."""
+"""Field types that all kinds of policy share: ρ, intensities, gate, smoothing and `on_missing`."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
@@ -16,13 +16,13 @@ HOURS_OF_A_YEAR = 8760
 
 
 class PolicyModel(BaseModel):
-    """A part of a policy: immutable, without unknown fields."""
+    """Part of a policy: immutable, unknown fields forbidden."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class FixedRho(PolicyModel):
-    """The ρ to use while no intensity is known."""
+    """ρ to use while no intensity is known."""
 
     rho: Rho
 
@@ -47,9 +47,9 @@ class Gate(PolicyModel):
     """When a job may run: "none" at once, "defer" from the best window on, "pause" in the cleanest hours alone.
 
     A plan is followed where it saves more than the share `min_saving` of the emissions; without a deadline a job may
-    end up to `max_delay_hours` later than its run length. Whatever the plan says, a job pauses above `pause_above`
-    gCO2e/kWh and goes on at `resume_below` or less, in the mode "none", too. `pause_above` alone sets `resume_below`
-    to 0.9 of itself; `resume_below` alone is a fault.
+    end up to `max_delay_hours` later than its run length. In every mode a job pauses above `pause_above` gCO2e/kWh and
+    resumes at `resume_below` or less. `pause_above` alone sets `resume_below` to 0.9 of itself; `resume_below` alone is
+    an error.
     """
 
     mode: Literal["none", "defer", "pause"] = "none"
@@ -66,7 +66,7 @@ class Gate(PolicyModel):
         above = given.get("pause_above")
         if isinstance(above, bool) or not isinstance(above, int | float):
             return given
-        # Whether it is a proper intensity is for the field to say.
+        # The field validates it as an intensity.
         return {**given, "resume_below": max(0.0, above * RESUME_SHARE) if above < float("inf") else None}
 
     @model_validator(mode="after")
@@ -82,15 +82,15 @@ class Gate(PolicyModel):
 
     @property
     def resume_threshold(self) -> float:
-        """`resume_below`; infinite where there are no thresholds."""
+        """`resume_below`, infinite where there are no thresholds."""
         return float("inf") if self.resume_below is None else self.resume_below
 
 
 class Smoothing(PolicyModel):
-    """How calmly ρ follows the grid from one epoch to the next.
+    """Limits on the change of ρ from one epoch to the next.
 
-    A change of less than `deadband` is left out, a ρ is kept for `min_epochs` epochs at least, and changes by
-    `max_change` at most from an epoch to the next.
+    Changes below `deadband` are left out, a ρ is kept for at least `min_epochs` epochs, and ρ changes by at most
+    `max_change` per epoch.
     """
 
     deadband: Annotated[Number, Field(ge=0, description="In ρ")] = 0.05
@@ -102,5 +102,5 @@ NO_SMOOTHING = Smoothing(deadband=0.0, min_epochs=1, max_change=1.0)
 
 
 def build_field_error(field: str, message: str) -> PydanticCustomError:
-    """A fault between fields, which pydantic would place on the whole model: the context names its field."""
+    """Build an error between fields, whose context names the field: pydantic would report it on the whole model."""
     return PydanticCustomError("policy", "{message}", {"field": field, "message": message})

@@ -1,4 +1,4 @@
-"""The kind that asks how clean the grid is by its own recent standards."""
+"""Percentile policy: ρ by the intensity's rank among recent readings."""
 
 from datetime import datetime, timedelta
 from typing import Annotated, Literal
@@ -22,20 +22,20 @@ class Percentile(RhoRangePolicy):
     gamma: Annotated[Number, Field(gt=0, description="1 is a straight line, more keeps ρ high for longer")] = 1.0
 
     def rho_at_ranks(self, rank: Floats) -> Floats:
-        """ρ = rho_max − (rho_max − rho_min) · rank^gamma at each rank in [0, 1]; the shape of the argument."""
+        """Return ρ = rho_max − (rho_max − rho_min) · rank^gamma at each rank in [0, 1], in the argument's shape."""
         falling = np.maximum(self.rho_min, self.rho_max - (self.rho_max - self.rho_min) * np.power(rank, self.gamma))
         return np.where(rank >= 1, self.rho_min, falling)
 
     def rho_at_rank(self, rank: float) -> float:
-        """ρ at one rank: the very number that `rho_at_ranks` has for it."""
+        """Return ρ at one rank, equal to that of `rho_at_ranks`."""
         return float(self.rho_at_ranks(np.array([rank]))[0])
 
     def rank(self, intensity_gco2e_per_kwh: float, window: IntensitySeries, now: datetime) -> float | None:
-        """The intensity's rank in [0, 1] among the readings of the `window_hours` before `now`; None without any.
+        """Rank of the intensity in [0, 1] among the readings of the `window_hours` before `now`; None without any.
 
-        It is the share of the time that was cleaner, and half of that in which it was the same: 0 where all was
-        dirtier, 1 where all was cleaner, 1/2 in a flat window. Each reading counts by the time that it held within the
-        window, so the present one counts for what has passed of it.
+        The rank is the share of the time that was cleaner, plus half of the time of equal intensity: 0 where all was
+        dirtier, 1 where all was cleaner, 1/2 in a flat window. Each reading counts by its time within the window, the
+        present one by its time up to `now`.
         """
         values, hours = self._within(window, now)
         if not len(values):
@@ -45,7 +45,7 @@ class Percentile(RhoRangePolicy):
         return float((hours * (cleaner + same)).sum() / hours.sum())
 
     def covered_hours(self, window: IntensitySeries, now: datetime) -> float:
-        """Hours of the window for which there are readings."""
+        """Hours of the window that readings cover."""
         return float(self._within(window, now)[1].sum())
 
     def _within(self, window: IntensitySeries, now: datetime) -> tuple[Floats, Floats]:

@@ -1,4 +1,4 @@
-"""The kinds that weigh what an epoch emits against what it is worth: budget and price."""
+"""Policies that weigh an epoch's emissions against its utility: budget and price."""
 
 from typing import Annotated, Literal
 

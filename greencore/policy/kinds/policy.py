@@ -1,4 +1,4 @@
-"""What every kind of policy offers."""
+"""Base classes of all kinds of policy."""
 
 from abc import ABC, abstractmethod
 from typing import Self
@@ -18,11 +18,10 @@ from greencore.policy.kinds.fields import (
 
 
 class Policy(PolicyModel, ABC):
-    """A validated policy; `kind` tells which.
+    """A validated policy of some `kind`.
 
-    `on_missing` says what to do without an intensity: "fallback" takes ρ at the dirtiest one, "hold" the previous
-    ρ, `{"rho": ...}` that one, and "fail" raises. `gate` says when to run, `smoothing` how calmly ρ changes:
-    without it, as the policy says.
+    `on_missing` decides where no intensity is known: "fallback" takes ρ at the dirtiest one, "hold" the previous ρ,
+    `{"rho": ...}` that one, and "fail" raises. `gate` decides when to run, `smoothing` limits changes of ρ.
     """
 
     on_missing: OnMissing = "fallback"
@@ -32,24 +31,24 @@ class Policy(PolicyModel, ABC):
     @property
     @abstractmethod
     def dirtiest_rho(self) -> float:
-        """ρ at the highest intensity that the policy tells apart."""
+        """ρ at the highest intensities."""
 
     @abstractmethod
     def _rho_fields(self) -> list[tuple[str, float]]:
-        """Each field that sets a ρ, with its value; the lower of a pair first."""
+        """Fields that set a ρ, with their values; the lower of a pair first."""
 
     def lowest_rho(self) -> tuple[str, float]:
-        """The smallest ρ that the policy can ever ask for, after the path of the field that sets it."""
+        """Return the path of the field with the policy's lowest ρ, and that ρ."""
         return min(self._all_rho_fields(), key=lambda field: field[1])
 
     @property
     def rho_range(self) -> tuple[float, float]:
-        """The lowest and the highest ρ that the policy can ever ask for, `on_missing` included."""
+        """Lowest and highest ρ of the policy, `on_missing` included."""
         values = [value for _, value in self._all_rho_fields()]
         return min(values), max(values)
 
     def to_json(self) -> dict[str, object]:
-        """The policy as JSON values, defaults spelt out; `parse_policy` reads the same policy from it."""
+        """Return the policy as JSON values with its defaults; `parse_policy` reads the same policy from it."""
         return self.model_dump(mode="json", exclude_none=True)
 
     def _all_rho_fields(self) -> list[tuple[str, float]]:
@@ -58,7 +57,7 @@ class Policy(PolicyModel, ABC):
 
 
 class RhoRangePolicy(Policy, ABC):
-    """A policy that moves ρ between two bounds, which it may reach."""
+    """A policy whose ρ is within [`rho_min`, `rho_max`]."""
 
     rho_max: Rho
     rho_min: Rho

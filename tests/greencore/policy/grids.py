@@ -24,7 +24,7 @@ def pieces(*given: tuple[float, float, float], origin: datetime = MIDNIGHT) -> I
 
 
 def series(values: Sequence[float], *, minutes: float = 60, origin: datetime = MIDNIGHT) -> IntensitySeries:
-    """Readings one after the other, each of so many minutes."""
+    """Consecutive readings of `minutes` each."""
     edges = [origin + timedelta(minutes=minutes * index) for index in range(len(values) + 1)]
     return IntensitySeries(
         reading(start, end, float(value)) for start, end, value in zip(edges, edges[1:], values, strict=False)
@@ -32,7 +32,7 @@ def series(values: Sequence[float], *, minutes: float = 60, origin: datetime = M
 
 
 def year(hours: int = 8760, *, seed: int = 4) -> list[float]:
-    """A made-up grid by the hour: dirty evenings, quieter weekends, a dip of sun at noon, and weather that lasts."""
+    """Synthetic hourly intensities: dirty evenings, clean weekends, a solar dip at noon, autocorrelated weather."""
     chance = np.random.default_rng(seed)
     hour = np.arange(hours)
     of_day, day = hour % 24, hour // 24

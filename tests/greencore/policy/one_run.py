@@ -1,4 +1,4 @@
-"""One run under one policy, lived through in plain Python: slow, and written apart from the simulation it checks."""
+"""Reference simulation of one run in plain Python: slow, and independent of the simulation that it checks."""
 
 import math
 from dataclasses import dataclass, field
@@ -14,13 +14,13 @@ from tests.greencore.policy.grids import at, reading
 
 TINY = 1e-9
 
-# (intensity, hours, ρ) of what lies ahead, in order of time.
+# (intensity, hours, ρ) of the slots ahead, in order of time.
 Pieces = list[tuple[float, float, float]]
 
 
 @dataclass
 class ReferenceSimulation:
-    """What is asked for; then what became of it, in hours from the start and in gCO2e."""
+    """Inputs of the simulation; then its results, in hours from the start and in gCO2e."""
 
     policy: Policy
     values: list[float]
@@ -45,7 +45,7 @@ class ReferenceSimulation:
     shares: dict[int, float] = field(default_factory=dict)
 
     def run(self) -> "ReferenceSimulation":
-        """Slot by slot until the last epoch has ended."""
+        """Simulate slot by slot until the last epoch has ended."""
         self.epochs_left = self.epochs
         slot, now, first = int(self.start_hours / self.step_hours + TINY), self.start_hours, True
         while math.isnan(self.finish_hours):
@@ -96,7 +96,7 @@ class ReferenceSimulation:
         return self.epoch_left * (self.rho or rho_max) + self.epochs_left * self.work_hours / self.epochs * rho_max
 
     def _begin(self, slot: int, time: float) -> bool:
-        """Begins an epoch; False where the policy ends the run."""
+        """Start an epoch; False where the policy ends the run."""
         expected = self._expected(slot, 60)
         expected[0] = self.values[slot]
         forecast = IntensitySeries(
@@ -139,7 +139,7 @@ class ReferenceSimulation:
         return PreviousRho(rhos[-1], same)
 
     def _expected(self, now: int, count: int) -> list[float | None]:
-        """What is known at the beginning of slot `now` of it and those after it."""
+        """Forecast of slot `now` and those after it, as known at its start."""
         per_hour, day = round(1 / self.step_hours), round(24 / self.step_hours)
         if self.forecast == "perfect":
             known = [float(c) for c in self.values[now : now + count]]
@@ -155,7 +155,7 @@ class ReferenceSimulation:
         return [forecast[(now + index) // per_hour - hour] for index in range(count)]
 
     def _plan(self, slot: int, now: float) -> None:
-        """Shares of the slots ahead, as the gate wants them."""
+        """Plan the shares of the slots ahead by the gate."""
         gate, deadline = self.policy.gate, self.start_hours + self.deadline_hours
         lengths: list[float] = []
         time = now
@@ -181,9 +181,9 @@ class ReferenceSimulation:
         if gate.mode == "defer":
             planned, computing, shares = best_window(pieces, work)
         else:
-            # There is nothing to stay up for after the last of them: it ends with the work.
+            # The last used slot is used whole, since no later one is.
             shares[max(index for index, share in enumerate(shares) if share > 0)] = 1.0
-        # The same FLOPs from now on: as many hours of computing.
+        # The same hours of computing, and so the same FLOPs, from now on.
         straight = _emissions(pieces, straight_shares([(c, hours, 1.0) for c, hours, _ in pieces], computing))
         saving = 1 - planned / straight if straight > 0 else 0.0
         self.committed = self.committed or saving > gate.min_saving
@@ -198,7 +198,7 @@ class ReferenceSimulation:
 
 
 def cheapest_shares(pieces: Pieces, work: float) -> list[float]:
-    """The cleanest pieces first, the earlier of equals."""
+    """Shares of the pieces, the cleanest first, the earlier of equals."""
     shares = [0.0] * len(pieces)
     for index in sorted(range(len(pieces)), key=lambda index: pieces[index][0]):
         _, hours, rho = pieces[index]
@@ -210,7 +210,7 @@ def cheapest_shares(pieces: Pieces, work: float) -> list[float]:
 
 
 def straight_shares(pieces: Pieces, work: float, skip_hours: float = 0.0) -> list[float]:
-    """Each piece from `skip_hours` on, until the work is done."""
+    """Shares of the pieces from `skip_hours` on, until the work is done."""
     shares = []
     for _, hours, rho in pieces:
         skipped = min(skip_hours, hours)
@@ -221,7 +221,7 @@ def straight_shares(pieces: Pieces, work: float, skip_hours: float = 0.0) -> lis
 
 
 def best_window(pieces: Pieces, work: float) -> tuple[float, float, list[float]]:
-    """What the cleanest window emits and how long it takes; and the shares of all pieces from its beginning on."""
+    """Emissions and hours of the cleanest window, and the shares of all pieces from its start on."""
     edges = [sum(hours for _, hours, _ in pieces[:index]) for index in range(len(pieces) + 1)]
     starts = list(edges)
     for index in range(len(edges)):

@@ -55,7 +55,7 @@ def without_reading(body: dict[str, Any], previous: PreviousRho | None = None) -
         (STEPS, 212, "212 gCO2e/kWh (trace (synthetic), 4 s old) is at most 300, so ρ = 0.7"),
         (STEPS, 412.5, "412.5 gCO2e/kWh (trace (synthetic), 4 s old) is above 300, so ρ = 0.5"),
         (LINEAR, 80, "80 gCO2e/kWh (trace (synthetic), 4 s old) is at most 100, so ρ = 1"),
-        (LINEAR, 250, "250 gCO2e/kWh (trace (synthetic), 4 s old) lies between 100 and 400, so ρ = 0.7"),
+        (LINEAR, 250, "250 gCO2e/kWh (trace (synthetic), 4 s old) is between 100 and 400, so ρ = 0.7"),
         (LINEAR, 400, "400 gCO2e/kWh (trace (synthetic), 4 s old) is at least 400, so ρ = 0.4"),
         (
             CONSTANT,

@@ -1,4 +1,4 @@
-"""Gates of one run: bounds, missing forecasts, deadlines, and what brute force over every minute says."""
+"""Gates of one run: bounds, missing forecasts, deadlines, and a comparison with brute force over every minute."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -112,7 +112,7 @@ def test_a_flat_window_is_not_waited_in(mode: str, value: float) -> None:
 
 
 @BOTH
-def test_a_flat_window_is_not_waited_in_by_who_has_waited_before(mode: str) -> None:
+def test_a_committed_run_does_not_wait_in_a_flat_window(mode: str) -> None:
     paused = RunProgress(
         epoch_left_hours=0.3,
         work_left_hours=3.0,
@@ -155,7 +155,7 @@ def test_a_gap_takes_the_reading_before_it(mode: str) -> None:
 
 
 @BOTH
-def test_what_begins_after_a_gap_beyond_the_deadline_does_not_matter(mode: str) -> None:
+def test_readings_after_the_deadline_do_not_matter(mode: str) -> None:
     known = [(0, 2, 300.0), (2, 4, 100.0)]
     for work_hours in (1.0, 3.0):
         found = looked(policy(mode), waiting(work_hours), pieces(*known, (40, 41, 1.0)), hours=5)
@@ -199,7 +199,7 @@ def test_without_slack_it_runs_and_says_so(mode: str) -> None:
 
 
 @BOTH
-def test_the_slack_is_reckoned_at_the_highest_rho(mode: str) -> None:
+def test_slack_is_computed_at_the_highest_rho(mode: str) -> None:
     eager = parse_policy({**LINEAR, "gate": {"mode": mode}})
     # At 400 gCO2e/kWh an hour of work takes 0.4 h, but at 100 it takes the whole.
     assert looked(eager, waiting(3), [400.0] * 24, hours=3).forced
@@ -214,7 +214,7 @@ def test_it_waits_no_longer_than_the_slack_lasts_at_the_highest_rho(mode: str) -
     assert found.until == at(21)
 
 
-def test_the_running_epoch_takes_what_it_takes_at_its_own_rho() -> None:
+def test_the_running_epoch_has_its_own_rho() -> None:
     half = RunProgress(epoch_left_hours=0.5, work_left_hours=2.0, rho=0.5, begun=True, computing=True)
     assert looked(policy("pause"), half, DIP, hours=2.5).forced
     assert not looked(policy("pause"), half, DIP, hours=2.6).forced
@@ -230,7 +230,7 @@ def test_a_saving_of_exactly_min_saving_is_not_waited_for(mode: str) -> None:
 
 
 @BOTH
-def test_a_plan_that_was_begun_is_followed_however_little_the_rest_of_it_saves(mode: str) -> None:
+def test_a_started_plan_is_followed_however_little_its_rest_saves(mode: str) -> None:
     values = [101.0, 101.0, 100.0, 100.0]
     assert looked(policy(mode), waiting(2), values, hours=4).opens
     found = looked(policy(mode), replace(waiting(2), committed=True), values, hours=4)
@@ -311,7 +311,7 @@ def test_a_running_job_pauses_only_where_that_is_worth_a_checkpoint_and_a_reload
     busy = replace(running(3), committed=True)
     assert not looked(policy("pause"), replace(busy, switch_hours=0.2), values).opens
     assert looked(policy("pause"), replace(busy, switch_hours=0.25), values).opens
-    # Who has not begun has nothing to be reloaded.
+    # A run that has not started has no checkpoint to reload.
     fresh = replace(waiting(3), committed=True, switch_hours=5.0)
     assert looked(policy("pause"), fresh, values).until == at(1)
 
@@ -347,7 +347,7 @@ def cases(draw: st.DrawFn, *, unit: int = 1) -> Case:
 
 
 def _best_pause(case: Case) -> tuple[int, float]:
-    """The first minute of the cleanest ones, and what they emit."""
+    """The first of the cleanest minutes, and their emissions."""
     chosen = sorted(sorted(range(case.minutes), key=lambda minute: case.ahead[minute])[: case.work])
     return chosen[0], sum(case.ahead[minute] for minute in chosen)
 
@@ -363,7 +363,7 @@ def _best_window(case: Case) -> tuple[int, float]:
 @given(
     case=cases(), min_saving=st.sampled_from([0.0, 0.05, 0.3]), committed=st.booleans(), rho=st.sampled_from([1.0, 0.5])
 )
-def test_a_look_finds_what_brute_force_over_every_minute_finds(
+def test_evaluate_gate_equals_brute_force_over_every_minute(
     mode: str, case: Case, min_saving: float, committed: bool, rho: float
 ) -> None:
     begins, emissions = (_best_window if mode == "defer" else _best_pause)(case)
@@ -387,7 +387,7 @@ def test_a_look_finds_what_brute_force_over_every_minute_finds(
 @BOTH
 @settings(deadline=None)
 @given(several=st.lists(cases(), min_size=1, max_size=5), committed=st.booleans())
-def test_many_runs_are_planned_as_a_look_plans_each(mode: str, several: list[Case], committed: bool) -> None:
+def test_plan_gates_equals_evaluate_gate_for_each_run(mode: str, several: list[Case], committed: bool) -> None:
     widest = max(len(case.values) for case in several)
     intensity, hours = np.full((len(several), widest), np.nan), np.zeros((len(several), widest))
     for row, case in enumerate(several):
@@ -423,7 +423,7 @@ def test_many_runs_are_planned_as_a_look_plans_each(mode: str, several: list[Cas
     thresholds=st.sampled_from([{}, {"pause_above": 90, "resume_below": 0}, {"pause_above": 100.5}]),
     switch_hours=st.sampled_from([0.0, 0.2]),
 )
-def test_a_run_that_looks_every_quarter_of_an_hour_meets_its_deadline(
+def test_a_run_evaluated_every_quarter_of_an_hour_meets_its_deadline(
     case: Case, mode: str, thresholds: dict[str, float], switch_hours: float
 ) -> None:
     gate, now, left = policy(mode, min_saving=0.0, **thresholds), MIDNIGHT + case.begin * MINUTE, case.work

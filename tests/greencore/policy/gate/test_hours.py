@@ -85,7 +85,7 @@ def _through(quarters: list[tuple[float, float]], work: float) -> float:
 
 
 @given(run=hours())
-def test_the_cheapest_slots_are_those_that_a_greedy_choice_of_quarters_takes(run: Hours) -> None:
+def test_cheapest_slots_equal_a_greedy_choice_of_quarters(run: Hours) -> None:
     plan = select_cheapest_slots(*run.rows())
     assert plan.emissions[0] == pytest.approx(
         _through(sorted(run.quarters(), key=lambda quarter: quarter[0]), run.work)
@@ -153,10 +153,10 @@ def _scanned(run: Hours, step_hours: float) -> tuple[Floats, Floats, Floats]:
 
 
 @given(run=hours())
-def test_no_minute_begins_a_better_window(run: Hours) -> None:
+def test_best_window_equals_a_scan_of_all_starts(run: Hours) -> None:
     window = find_best_window(*run.rows())
     delay, emissions = float(window.delay_hours[0]), float(window.emissions[0])
-    # The best start lies on a sixteenth of an hour, as slots and ρ are quarters.
+    # The best start is at a sixteenth of an hour, as slots and ρ are quarters.
     delays, scanned, hours = _scanned(run, 1 / 16)
     means = scanned / hours
     best = np.argmax(means <= means.min() + 1e-9)
@@ -168,7 +168,7 @@ def test_no_minute_begins_a_better_window(run: Hours) -> None:
 
 
 @given(rows=many_hours())
-def test_a_run_is_planned_as_if_it_were_alone(rows: tuple[Floats, Floats, Floats, Floats]) -> None:
+def test_each_run_is_planned_independently(rows: tuple[Floats, Floats, Floats, Floats]) -> None:
     window, plan = find_best_window(*rows), select_cheapest_slots(*rows)
     for run in range(len(rows[0])):
         alone = tuple(values[run : run + 1] for values in rows)
@@ -243,7 +243,7 @@ def test_a_pause_without_a_cost_is_made_for_the_smallest_gain() -> None:
     assert damped([0.0, 1.0], [100.001, 100.0], running=True, switch_hours=0.0) == [0.0, 1.0]
 
 
-def test_a_short_clean_hour_between_pauses_is_not_worth_waking_for() -> None:
+def test_a_short_clean_hour_between_pauses_does_not_end_a_pause() -> None:
     # Running at 80 rather than at 100 gains 20; a switch of 0.2 h at 80 costs 16, one of 0.3 h 24.
     plan, intensity = [1.0, 0.0, 1.0], [80.0, 300.0, 100.0]
     assert damped(plan, intensity, running=False, switch_hours=0.2) == [1.0, 0.0, 1.0]
@@ -254,12 +254,12 @@ def test_the_last_stretch_is_run_however_little_it_gains() -> None:
     assert damped([1.0, 1.0, 0.0], [100.0, 100.0, 100.0], running=False, switch_hours=5.0) == [1.0, 1.0, 0.0]
 
 
-def test_who_does_not_change_needs_no_gain() -> None:
+def test_without_a_change_no_gain_is_needed() -> None:
     assert damped([1.0, 0.0, 1.0], [100.0, 101.0, 100.0], running=True, switch_hours=9.0)[0] == 1.0
     assert damped([0.0, 1.0, 1.0], [101.0, 100.0, 100.0], running=False, switch_hours=9.0)[0] == 0.0
 
 
-def test_every_slot_that_is_followed_is_held_against_the_one_before_it() -> None:
+def test_every_followed_slot_is_compared_with_the_one_before_it() -> None:
     plan, intensity = [1.0, 0.0, 1.0], [100.0, 101.0, 100.0]
     assert damped(plan, intensity, running=True, switch_hours=0.5, slots=1) == [1.0, 0.0, 1.0]
     assert damped(plan, intensity, running=True, switch_hours=0.5, slots=2) == [1.0, 1.0, 1.0]
@@ -310,7 +310,7 @@ def test_the_first_slot_changes_only_where_that_pays(run: Hours, running: bool, 
 
 
 @given(run=hours(), edges=st.lists(st.integers(0, 40), min_size=2, max_size=5, unique=True))
-def test_a_windows_mean_is_that_of_its_minutes_and_the_last_slot_goes_on(run: Hours, edges: list[int]) -> None:
+def test_window_mean_equals_that_of_its_minutes_and_the_last_slot_continues(run: Hours, edges: list[int]) -> None:
     times = np.array(sorted(edges)) * QUARTER
     means = compute_window_means(np.array([run.intensity]), np.array([run.hours]), times[None, :-1], times[None, 1:])[0]
     quarters = [c for c, _ in run.quarters()]
@@ -326,7 +326,7 @@ def test_a_window_beyond_the_deadline_takes_the_last_slot_that_has_hours() -> No
     assert means.tolist() == [[200.0]]
 
 
-def test_gaps_take_the_value_before_and_nothing_is_known_beyond_the_last() -> None:
+def test_gaps_take_the_value_before_them_up_to_the_last_known_slot() -> None:
     nan = np.nan
     values, reached = bridge_gaps(np.array([[nan, 5.0, nan, 7.0, nan], [nan] * 5, [1.0, 2.0, 3.0, 4.0, 5.0]]))
     assert values[0, :4].tolist() == [5.0, 5.0, 5.0, 7.0]

@@ -63,7 +63,7 @@ def test_an_empty_window_has_no_ranks() -> None:
 
 
 def test_a_reading_counts_by_the_time_that_it_held_within_the_window() -> None:
-    # Of the oldest reading half an hour lies within, and so it does of the one that is still valid.
+    # Half an hour of the oldest reading is within the window, and half an hour of the one that is still valid.
     window = hourly([10, 20, 20, 20, 30], last_end=NOW + timedelta(minutes=30))
     policy = percentile()
     assert policy.rank(15, window, NOW) == 0.5 / 4
