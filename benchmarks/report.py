@@ -1,4 +1,4 @@
-"""How every benchmark reports: a table on the terminal, and the same figures as JSON with machine and date."""
+"""Reports a benchmark's results: a table on the terminal, and the same figures as JSON with machine and date."""
 
 import json
 import os
@@ -30,9 +30,9 @@ def publish(
 ) -> int:
     """Print `rows` as a table, write them to `folder/NAME.json`, and return the exit status.
 
-    `columns` picks and orders what the table shows (default: the first row's keys); the JSON holds every value.
-    `checks` maps what must hold to whether it did; the status is 1 where one did not. `options` are those of the
-    command as another machine would give them (default: as they were given).
+    `columns` selects and orders the table's columns (default: the first row's keys); the JSON has every value. `checks`
+    maps a condition to whether it holds; the status is 1 where one does not. `options` are the command's options
+    without paths of this machine (default: as given).
     """
     shown = list(columns or rows[0])
     table = Table(*shown, title=title)
@@ -49,7 +49,7 @@ def publish(
         "benchmark": name,
         "title": title,
         "date": datetime.now(UTC).date().isoformat(),
-        "command": " ".join(["python", "-m", f"benchmarks.{name}", *([options] if options else sys.argv[1:])]),
+        "command": " ".join(["python", "-m", _running_module(), *([options] if options else sys.argv[1:])]),
         "machine": describe_machine(),
         "columns": shown,
         "rows": list(rows),
@@ -61,7 +61,7 @@ def publish(
 
 
 def describe_machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Describe the machine of the measurements."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
@@ -73,12 +73,18 @@ def describe_machine() -> dict[str, Any]:
 
 
 def format_value(value: Any) -> str:
-    """A figure as tables show it."""
+    """Format a value for a table."""
     if value is None:
         return "–"
     if isinstance(value, float):
         return "0" if abs(value) < 1e-9 else f"{value:.4g}"  # rounding errors are no figures
     return str(value)
+
+
+def _running_module() -> str:
+    spec = sys.modules["__main__"].__spec__
+    assert spec is not None, "benchmarks are run by python -m"
+    return spec.name
 
 
 def _processor() -> str:
