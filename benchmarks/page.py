@@ -1,4 +1,4 @@
-"""Writes docs/benchmarks.md, and the figures of docs/policies.md, from the results: none is copied by hand.
+"""Generates docs/benchmarks.md, and the measured tables of docs/policies.md, from benchmarks/results.
 
 python -m benchmarks.page
 """
@@ -16,41 +16,40 @@ PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
 INTRODUCTION = """# Benchmarks
 
-Each of these is one command, which prints its table, writes `benchmarks/results/NAME.json` and ends with status 1
-where something that must hold does not. `python -m benchmarks.page` makes this page of them. FLOPs count a
-multiply-accumulate as 2; ρ is the share of full fine-tuning's FLOPs that is asked for.
+Each benchmark is one command, which prints its table, writes `benchmarks/results/NAME.json` and exits with status 1
+where a check fails. `python -m benchmarks.page` generates this page from the results. A multiply-accumulate counts as 2
+FLOPs; ρ is the requested share of full fine-tuning's FLOPs.
 """
 
 SECTIONS = {
-    "budget": "Asked ρ against what real steps take. Adaptive backpropagation must never spend more, and use it up.",
-    "selector": "How long the selection takes, and how close it comes to the optimum. The reference's figures are those"
-    " of the paper's published implementation on 2 cores.",
+    "budget": "Requested ρ against the FLOPs of real steps. Adaptive backpropagation must use its budget, and no more.",
+    "selector": "Time of the selection, and its distance from the optimum. The reference is the paper's published"
+    " implementation on 2 cores.",
     "paper_costs": "The cost columns of the paper's Tables 2, 3 and 5, from models on the meta device at its settings.",
     "time_memory": "Time and memory of one epoch, probe and selection included.",
-    "quality": "Summaries of scientific papers at equal epochs and at equal FLOPs, every arm at the learning rate of"
-    " one small grid that does best on the validation part; mean of three seeds. Here an epoch has 18 steps, of which"
-    " each probe takes the FLOPs of one or two, and a last epoch that is cut short has paid for a whole one's probe: so"
-    " GT-0.7 ends at 1.06 of full fine-tuning's FLOPs. Before AdamW has any state, its update is a sign, for which"
-    " Δw · ∂L/∂w and ∂L/∂w choose alike: a single epoch cannot tell them apart. Below full fine-tuning's cost every GT"
-    " arm is ahead of the baselines that cost as much or more; at its cost nothing is ahead of full fine-tuning, which"
-    " is ρ = 1.",
-    "ablations": "The options of adaptive backpropagation, one changed at a time. No tensor that the first epoch"
-    " dropped was taken up by the second, so that what became of its optimiser state made no difference.",
+    "quality": "Summaries of scientific papers at equal epochs and at equal FLOPs, every arm at the learning rate of a"
+    " small grid that is best on the validation split; mean of three seeds. Here an epoch has 18 steps; each probe"
+    " takes the FLOPs of one or two, also in a last epoch that is cut short: so GT-0.7 ends at 1.06 of full"
+    " fine-tuning's FLOPs. Before AdamW has any state, its update is a sign, for which Δw · ∂L/∂w and ∂L/∂w select the"
+    " same tensors: a single epoch cannot distinguish them. Below full fine-tuning's cost every GT arm is ahead of the"
+    " baselines that cost as much or more; at its cost nothing is ahead of full fine-tuning, which is ρ = 1.",
+    "ablations": "The options of adaptive backpropagation, one changed at a time. The second epoch selected no tensor"
+    " that the first had dropped, so that keeping its optimiser state made no difference.",
     "policies": "Every kind of policy under every gate, on the hourly intensities of a grid that varies (Spain) and of"
-    " a clean one (Norway). [How to choose a policy](policies.md) reads this table for you.",
-    "own_forecast": "What is planned with where a provider gives no forecast: how much of the saving that perfect"
-    " knowledge allows pauses reach by it. Beside the two grids, series that are made up to hold one thing alone.",
-    "service": "How the service carries many stored jobs and many watchers. A list page holds 50 jobs, but that of one"
-    " status, which few have. The pollers all begin within two seconds, each with a connection of its own and a list:"
-    " that rush is the tail of their times. A worker has loaded what jobs need, and forks a process for each: the next"
-    " is ready a moment after the last has ended.",
-    "dashboard": "What a person with a browser waits for. The curves of the long run are thinned out by the server, so"
-    " that no peak is lost; a zoom loads finer ones.",
+    " a clean one (Norway). [How to choose a policy](policies.md) explains this table.",
+    "own_forecast": "The forecast that plans use where a provider gives none: share of the saving of perfect knowledge"
+    " that pauses reach with it. Besides the two grids, synthetic series that each have one property.",
+    "service": "The service under many stored jobs and many clients. A list page has 50 jobs, except for a rare"
+    " status. All pollers start within two seconds, each with its own connection and list: that peak is the"
+    " tail of their times. A worker has loaded its libraries and forks a process for each job: the next is ready a"
+    " moment after the last has ended.",
+    "dashboard": "Load times in a browser. The server downsamples the curves of the long run and keeps their peaks; a"
+    " zoom loads finer ones.",
 }
 
 
 def render_page(results: Path = RESULTS) -> str:
-    """The page as Markdown, with a section for each result there is."""
+    """Render the page as Markdown, with a section for each result."""
     sections = [
         _section(name, introduction, json.loads((results / f"{name}.json").read_text()))
         for name, introduction in SECTIONS.items()

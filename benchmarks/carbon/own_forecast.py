@@ -1,4 +1,4 @@
-"""The forecast from a zone's own past: how much of the possible saving pauses planned by it reach, and its time."""
+"""Benchmarks our own forecast: share of the possible saving that pauses planned by it reach, and its time."""
 
 import argparse
 import sys
@@ -29,7 +29,7 @@ YEAR = 365 * 24
 
 
 def main() -> int:
-    """Measure, print and write; 1 where something must hold and does not."""
+    """Measure, print and write; return 1 where a check fails."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="a folder of yearly traces as CSV files")
     folder: Path = parser.parse_args().data
@@ -45,12 +45,12 @@ def main() -> int:
         rows,
         notes=[
             f"each hour from day {LEARNING_DAYS} on is a start; a job runs in an hour where that is forecast among the"
-            " cheapest it still needs of those it has left, and plans anew each hour; the present hour is not known",
+            " cheapest it still needs of those it has left, and plans again each hour; the present hour is not known",
             "share: (start now − reached) / (start now − the cheapest hours in hindsight), of mean emissions; halves:"
             " of the earlier and the later starts",
-            "yesterday: each hour as 24 h before; plan once: our forecast, but never planned anew",
+            "yesterday: each hour as 24 h before; plan once: our forecast, but planned only once",
             f"year_s: every forecast of a year for {WINDOW_HOURS} h; fit_s: one fit and its 72 h on all of the year",
-            f"the aim is {AIMED_SHARE:.0%}; reached by {sum(row['share'] >= AIMED_SHARE for row in measured)} of"
+            f"the aim of {AIMED_SHARE:.0%} is reached by {sum(row['share'] >= AIMED_SHARE for row in measured)} of"
             f" {len(measured)} traces",
         ],
         checks={
@@ -63,9 +63,9 @@ def main() -> int:
 
 
 def sum_intensities(values: Array, forecasts: Array) -> Array:
-    """The summed intensity of the hours that run, of the first hours and of the cheapest: [starts, 3], in gCO2e/kWh.
+    """Sum the intensities of the planned hours, of the first hours and of the cheapest: [starts, 3], in gCO2e/kWh.
 
-    `values` [n] are hourly intensities, `forecasts` [n + 1, WINDOW_HOURS] theirs as of `rolling_forecasts`.
+    `values` [n] are hourly intensities, `forecasts` [n + 1, WINDOW_HOURS] those of `rolling_forecasts`.
     """
     first = LEARNING_DAYS * 24
     windows = np.lib.stride_tricks.sliding_window_view(values, WINDOW_HOURS)[first:]
@@ -161,7 +161,7 @@ def _values(file: Path) -> Array:
 
 
 def _solar() -> Array:
-    """A dip at noon whose depth changes from day to day with the clouds."""
+    """Solar grid: a dip at noon whose depth varies from day to day with the clouds."""
     draw = np.random.default_rng(1)
     hour = np.arange(YEAR)
     sun = np.maximum(0.0, np.sin((hour % 24 - 6) / 12 * np.pi))
@@ -171,13 +171,13 @@ def _solar() -> Array:
 
 
 def _windy() -> Array:
-    """Wind that comes and goes over days, and hardly a daily pattern: little can be foreseen."""
+    """Wind grid: autocorrelated over days, with hardly a daily pattern, so that it is hard to forecast."""
     values: Array = 350 + 100 * _wind(np.random.default_rng(2)) + 15 * np.sin(np.arange(YEAR) / 24 * 2 * np.pi)
     return np.clip(values, 20, 800)
 
 
 def _weekends() -> Array:
-    """The solar series, with a third less on Saturdays and Sundays."""
+    """The solar series, a third lower on Saturdays and Sundays."""
     weekend = np.arange(YEAR) // 24 % 7 >= 5
     values: Array = _solar() * np.where(weekend, 0.67, 1.0)
     return values

@@ -1,4 +1,4 @@
-"""Every kind of policy under every gate on two grids' years: what it emits, and which saving is which."""
+"""Backtests every kind of policy under every gate on a year of two grids: emissions, and the two savings."""
 
 import argparse
 import sys
@@ -45,8 +45,8 @@ POLICIES: dict[str, list[dict[str, Any]]] = {
         {"kind": "price", "gco2e_per_loss": 20, **RANGE},
     ],
 }
-"""What is tried on each grid: bounds near the 5 % and 95 % quantiles of its hours, a budget and a price that leave
-about two thirds of the work; ρ from 0.5, which lies above every model's floor that we have met."""
+"""Policies of each grid: bounds near the 5 % and 95 % quantiles of its hours, a budget and a price that leave about two
+thirds of the work; ρ from 0.5, above the floor of every model measured so far."""
 
 GATED: tuple[tuple[str, ForecastKind], ...] = (
     ("none", "own"),
@@ -83,7 +83,7 @@ COLUMNS = (
 
 
 def main() -> int:
-    """Measure, print and write; 1 where something must hold and does not."""
+    """Measure, print and write; return 1 where a check fails."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help=f"a folder with {' and '.join(TRACES.values())}")
     folder: Path = parser.parse_args().data
@@ -97,13 +97,13 @@ def main() -> int:
         rows,
         columns=COLUMNS,
         notes=[
-            f"{ATTRIBUTION}; each hour from 1 March on whose window lies within the year is a start:"
+            f"{ATTRIBUTION}; each hour from 1 March on whose window is within the year is a start:"
             f" {rows[0]['starts']} a grid, means over all of them; {POWER_W:g} W while computing, none while waiting",
             "less work, moved in time: shares of the baseline (ρ = 1 at once); together the whole saving. constant: the"
             " same FLOPs at once; oracle: the same FLOPs in the cleanest hours, in hindsight. oracle_share:"
             " (constant − emissions) / (constant − oracle)",
-            "nothing is smoothed; the gate plans anew each hour, by own and persistence without knowing even the"
-            " present hour; budget and price by the default curve, and a loss of 0.5 an epoch",
+            "nothing is smoothed; the gate plans again each hour, with own and persistence without knowing even the"
+            " present hour; budget and price with the default curve, and a loss of 0.5 an epoch",
             *(_parameters(grid) for grid in TRACES),
             *(_against_oracle(rows, grid) for grid in TRACES),
             *(_against_aim(rows, grid) for grid in TRACES),
@@ -197,8 +197,7 @@ def _checks(rows: list[dict[str, Any]]) -> dict[str, bool]:
 
 
 def _parameters(grid: str) -> str:
-    told = (f"{body['kind']} {_arguments(body)}" for body in POLICIES[grid] if body is not FULL)
-    return f"{grid}: {'; '.join(told)}"
+    return f"{grid}: " + "; ".join(f"{body['kind']} {_arguments(body)}" for body in POLICIES[grid] if body is not FULL)
 
 
 def _arguments(body: Mapping[str, Any]) -> str:
@@ -235,13 +234,13 @@ def _paused(rows: list[dict[str, Any]], grid: str, forecast: str, min_saving: fl
 
 
 def _whole(file: Path, grid: str) -> IntensitySeries:
-    """Everything that a trace holds."""
+    """Read all intensities of a trace."""
     source = open_source(f"trace:{file}", grid.split()[0])
     return source.history(datetime(1970, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
 
 
 def _starts(series: IntensitySeries) -> list[datetime]:
-    """Each hour from 1 March of the series' year on, the last that leaves room for the window."""
+    """List each hour from 1 March of the series' year up to the last whose window is within it."""
     first = datetime(series.readings[0].start.year, 3, 1, tzinfo=UTC)
     room = series.readings[-1].end - timedelta(hours=DEADLINE_HOURS) - first
     return [first + timedelta(hours=hour) for hour in range(room // timedelta(hours=1) + 1)]

@@ -1,4 +1,4 @@
-"""Draws the small pictures of docs/policies.md: ρ under each kind of policy, and the hours that each gate uses.
+"""Plots the pictures of docs/policies.md: ρ under each kind of policy, and the hours that each gate uses.
 
 python -m benchmarks.carbon.policy_pictures
 """
@@ -34,7 +34,7 @@ from greencore.policy.gate.hours import find_best_window, select_cheapest_slots
 
 FOLDER = Path(__file__).parents[2] / "docs" / "policies"
 
-# Each is told from white and from a dark page.
+# Visible on a white and on a dark page.
 GREY, MAIN, SECOND, THIRD = "#808080", "#2f9e63", "#4a86d8", "#d0812c"
 STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -56,7 +56,7 @@ GRID = "ES 2022"
 
 
 def main(folder: Path = FOLDER) -> int:
-    """Draw all of them anew; the same bytes each time."""
+    """Plot all pictures; the files are the same bytes on each run."""
     folder.mkdir(parents=True, exist_ok=True)
     for body in POLICIES[GRID][1:]:
         policy = parse_policy(body)
@@ -89,7 +89,7 @@ def _linear(policy: Policy, axes: Axes) -> None:
 
 
 def _steps(policy: Policy, axes: Axes) -> None:
-    """Each bound belongs to the step below it."""
+    """Plot the steps; a dot marks that a bound belongs to the step below it."""
     assert isinstance(policy, Steps)
     bounds = [step.up_to for step in policy.steps if step.up_to is not None]
     edges = [0.0, *bounds, 400.0]
@@ -110,7 +110,7 @@ def _percentile(policy: Policy, axes: Axes) -> None:
 
 
 def _budget(policy: Policy, axes: Axes) -> None:
-    """ρ of 17 epochs that meet intensities all over a range, however much the budget is."""
+    """Plot ρ of 17 epochs at intensities over a range, for three budgets."""
     assert isinstance(policy, Budget)
     intensity = np.linspace(60, 380, 17)
     for budget, colour in ((1000.0, SECOND), (policy.budget_gco2e, MAIN), (620.0, THIRD)):
@@ -154,7 +154,7 @@ PLOTTERS: dict[type[Policy], Callable[[Policy, Axes], None]] = {
 
 
 def _gates(axes: Axes) -> None:
-    """A made-up grid of two days that differ, and the hours of 34 in which 17 h of work are done."""
+    """Plot a synthetic grid of two different days, and the hours of 34 in which each gate does 17 h of work."""
     hour = np.arange(34)
     intensity = 220 - 90 * np.cos((hour - 1) / 12 * np.pi) + 40 * np.cos((hour - 30) / 34 * 2 * np.pi)
     work, one = np.array([17.0]), np.ones((1, 34))

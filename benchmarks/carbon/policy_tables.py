@@ -1,4 +1,4 @@
-"""Fills in the measured figures of docs/policies.md from the results of `benchmarks.carbon.policies`."""
+"""Generates the measured tables of docs/policies.md from the results of `benchmarks.carbon.policies`."""
 
 import json
 import re
@@ -30,7 +30,7 @@ CHOICES = (
     ("both savings, and no surprises", "`constant`, gate `pause`", "constant", "pause"),
     ("as much learning as a budget can buy", "`budget`, gate `pause`", "budget", "pause"),
 )
-"""What somebody may want, what to choose for it, and the row that shows it."""
+"""A user's aim, the choice for it, and the policy and gate of the row that shows it."""
 
 KINDS = ("constant", "steps", "linear", "percentile", "budget", "price")
 
@@ -38,9 +38,9 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def fill_measured_blocks(page: str, results: Path = RESULTS) -> str:
-    """The page with what stands between `<!-- measured: NAME -->` and `<!-- end -->` made anew.
+    """Replace the text between each `<!-- measured: NAME -->` and `<!-- end -->` of the page by the generated one.
 
-    Raises KeyError for a name that is not known.
+    Raises KeyError for an unknown name.
     """
     rows = json.loads((results / "policies.json").read_text())["rows"]
 
@@ -51,7 +51,7 @@ def fill_measured_blocks(page: str, results: Path = RESULTS) -> str:
 
 
 def find_row(rows: Rows, grid: str, policy: str, gate: str, forecast: str = "own", min_saving: float = 0.05) -> Any:
-    """The one row of these."""
+    """Return the row of a policy under a gate."""
     wanted = (grid, policy, gate, forecast, min_saving)
     names = ("grid", "policy", "gate", "forecast", "min_saving")
     [row] = [row for row in rows if tuple(row[name] for name in names) == wanted]

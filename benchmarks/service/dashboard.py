@@ -1,4 +1,4 @@
-"""What the dashboard's pages cost with many jobs stored, and with a long run on one of them, in a real browser.
+"""Benchmarks the dashboard's pages in a real browser, with many stored jobs and with a long run.
 
 python -m benchmarks.service.dashboard
 """
@@ -34,7 +34,7 @@ SLOWEST_FRAME_MS = 50.0
 
 
 def main() -> int:
-    """Measure, print and write; 1 where something must hold and does not."""
+    """Measure, print and write; return 1 where a check fails."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     with tempfile.TemporaryDirectory(prefix="greentune-bench-", ignore_cleanup_errors=True) as folder:
         settings = Settings(
@@ -61,10 +61,10 @@ def main() -> int:
         [*lists, job, frames],
         columns=["what", "times", "median ms", "p95 ms", "slowest ms", "kB"],
         notes=[
-            f"{JOBS:,} jobs stored; a page shows 50, and is there when the last of them is",
+            f"{JOBS:,} jobs stored; a page shows 50, and is loaded when the last of them is shown",
             f"the long run: {STEPS:,} steps, {INTERVALS:,} intervals of energy, {len(NAMES)} tensors in 16 epochs",
-            "kB: on the wire with nothing in the browser's cache, scripts and styles included",
-            "a change: what one key press takes until all panels are drawn anew",
+            "kB: transferred with an empty browser cache, scripts and styles included",
+            "a change: time from a key press until all panels are drawn",
             "Chromium, API, PostgreSQL and the service's other processes share these cores",
         ],
         checks={
@@ -77,7 +77,7 @@ def main() -> int:
 
 
 def _stage(database: Database, settings: Settings) -> str:
-    """Many jobs, and one with a long run, whose id this gives."""
+    """Store many jobs and one with a long run; return the latter's id."""
     now = datetime.now(UTC)
     stage_all(database, settings, now=now)
     dataset = stage_dataset(database, settings, now=now)
@@ -88,7 +88,7 @@ def _stage(database: Database, settings: Settings) -> str:
 
 
 def _list(page: Page, what: str, address: str) -> dict[str, Any]:
-    page.goto(address)  # what is compiled and cached at first does not count
+    page.goto(address)  # warm up: compilation and caching do not count
     sizes = count_bytes(page)
     milliseconds = [seconds_to_last_row(page, address) * 1000 for _ in range(LOADS)]
     page.wait_for_load_state("networkidle")

@@ -1,4 +1,4 @@
-"""How the service carries many jobs and many watchers: polls, lists, submissions, event streams, dispatch.
+"""Benchmarks the service under many jobs and clients: polls, lists, submissions, event streams, dispatch.
 
 python -m benchmarks.service.load
 """
@@ -34,15 +34,15 @@ POLLERS, POLL_SECONDS, POLLING_SECONDS = 200, 2.0, 30.0
 STREAMS = 400
 DISPATCH_SECONDS = 1.0
 DISPATCHED = 6
-IDLE_SECONDS = 4.0  # after which a worker that has ended a job counts as idle
+IDLE_SECONDS = 4.0  # time after a job until its worker counts as idle
 OLD_LABEL = "list by metadata that the 90 oldest alone have"
-WARM_UP = 5  # calls that do not count
+WARM_UP = 5  # calls that are not measured
 ROWS = "\n".join(json.dumps({"prompt": f"w{n % 60} w1 w2", "completion": " w7 w8 w9"}) for n in range(24))
 
 
 @dataclass(frozen=True)
 class ServiceUnderBenchmark:
-    """A running service with a few jobs of its own."""
+    """A running service, a dataset on it, and the body of a job."""
 
     url: str
     database: Database
@@ -58,7 +58,7 @@ class ServiceUnderBenchmark:
 
 
 def main() -> int:
-    """Measure, print and write; 1 where something must hold and does not."""
+    """Measure, print and write; return 1 where a check fails."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     with (
         tempfile.TemporaryDirectory(prefix="greentune-bench-", ignore_cleanup_errors=True) as folder,
@@ -76,11 +76,11 @@ def main() -> int:
         rows,
         columns=["what", "jobs stored", "count", "per second", "median ms", "p95 ms", "p99 ms"],
         notes=[
-            "one API process, a real PostgreSQL and Valkey, scheduler and workers, all on these cores; clients too",
-            f"pollers: {POLLERS} clients, each asking for one job every {POLL_SECONDS:g} s with its last ETag",
+            "one API process, a real PostgreSQL and Valkey, scheduler, workers and the clients share these cores",
+            f"pollers: {POLLERS} clients that each request one job every {POLL_SECONDS:g} s with its last ETag",
             f"streams: {STREAMS} clients hold one job's event stream open while it runs; ms from the event's own time "
             "to its arrival",
-            "dispatch: a job of a tiny model; preparing it (tokenising its rows, tracing its FLOPs) lies between",
+            "dispatch: a job of a tiny model, with its preparation (tokenising its rows, tracing its FLOPs)",
         ],
         checks={
             "an unchanged poll answers 304": unchanged_is_304,
@@ -120,7 +120,7 @@ def _service(folder: Path) -> Iterator[ServiceUnderBenchmark]:
                 "policy": {"kind": "constant", "rho": 0.6},
                 "hyperparameters": {"epochs": 1, "eval_share": 0, "max_new_tokens": 1},
             }
-            # The workers load what they need once, with the first job.
+            # The first job makes the workers load their libraries.
             _until_over(client, client.post("/jobs", json=job).raise_for_status().json()["id"])
         yield ServiceUnderBenchmark(stack.url, database, dataset, job)
         database.dispose()
@@ -141,7 +141,7 @@ def _polls(bench: ServiceUnderBenchmark) -> tuple[list[dict[str, Any]], bool]:
 
 
 def _lists(bench: ServiceUnderBenchmark) -> tuple[list[dict[str, Any]], float]:
-    """Pages of 50 over few and over many stored jobs, by every filter; and the worst ratio of the medians."""
+    """Time pages of 50 over few and many stored jobs by every filter; return also the worst ratio of the medians."""
     rows, medians = [], {}
     queries: dict[str, dict[str, Any]] = {
         "list": {},
@@ -163,7 +163,7 @@ def _lists(bench: ServiceUnderBenchmark) -> tuple[list[dict[str, Any]], float]:
 
 
 def _store_jobs(bench: ServiceUnderBenchmark, count: int) -> None:
-    """Have `count` jobs stored, all but the real ones copies of one that is over."""
+    """Fill the table up to `count` jobs with copies of a succeeded one."""
     copied = (
         "INSERT INTO jobs SELECT (jsonb_populate_record(template.job, jsonb_build_object("
         "'id', 'job_0' || lpad(n::text, 31, '0'), "
@@ -180,7 +180,7 @@ def _store_jobs(bench: ServiceUnderBenchmark, count: int) -> None:
 
 
 def _submissions(bench: ServiceUnderBenchmark) -> list[dict[str, Any]]:
-    """Submissions one after the other; each is cancelled at once, so that none has to run."""
+    """Time consecutive submissions and their cancellations."""
     submitted: list[str] = []
 
     with bench.client() as client:
@@ -195,7 +195,7 @@ def _submissions(bench: ServiceUnderBenchmark) -> list[dict[str, Any]]:
 
 
 async def _pollers(bench: ServiceUnderBenchmark) -> tuple[list[dict[str, Any]], int]:
-    """Many clients that ask again and again, each on a connection of its own."""
+    """Time the polls of many clients, each on its own connection; return also the number of errors."""
     times: list[float] = []
     errors = 0
     begin = time.monotonic()
@@ -223,7 +223,7 @@ async def _pollers(bench: ServiceUnderBenchmark) -> tuple[list[dict[str, Any]], 
 
 
 async def _streams(bench: ServiceUnderBenchmark) -> tuple[list[dict[str, Any]], bool]:
-    """Many open event streams of one job while it runs; whether each has heard of every event."""
+    """Time many open event streams of a running job; return also whether each received every event."""
     lags: list[float] = []
 
     async with bench.async_client(STREAMS + 10) as client:
@@ -251,7 +251,7 @@ async def _streams(bench: ServiceUnderBenchmark) -> tuple[list[dict[str, Any]], 
 
 
 def _dispatch(bench: ServiceUnderBenchmark) -> tuple[list[dict[str, Any]], float]:
-    """From 201 to the claim, in its parts; and the median from 201 to the claim by an idle worker, in seconds."""
+    """Time the dispatch from 201 to the claim; return also its median in seconds for an idle worker."""
     idle = [_dispatched(bench, after_seconds=IDLE_SECONDS) for _ in range(DISPATCHED)]
     busy = [_dispatched(bench, after_seconds=0.0) for _ in range(DISPATCHED)]
     rows = []
@@ -266,7 +266,7 @@ def _dispatch(bench: ServiceUnderBenchmark) -> tuple[list[dict[str, Any]], float
 
 
 def _dispatched(bench: ServiceUnderBenchmark, *, after_seconds: float) -> tuple[float, float]:
-    """Seconds from a job's 201 until it was prepared, and from there until it was claimed."""
+    """Return the seconds from a job's 201 until it was prepared, and from there until it was claimed."""
     time.sleep(after_seconds)
     with bench.client() as client:
         answer = client.post("/jobs", json=bench.job).raise_for_status()
@@ -288,7 +288,7 @@ def _until_over(client: httpx.Client, job: str) -> None:
 
 
 def _timed(call: Callable[[], object], count: int) -> list[float]:
-    """Seconds of each of `count` calls, after `WARM_UP` others."""
+    """Time each of `count` calls in seconds, after `WARM_UP` others."""
     for _ in range(WARM_UP):
         call()
     marks = [time.perf_counter()]
@@ -299,7 +299,7 @@ def _timed(call: Callable[[], object], count: int) -> list[float]:
 
 
 def _row(what: str, stored: int, seconds: list[float], *, over: float | None = None) -> dict[str, Any]:
-    """`over` is how long it all took, where calls were made side by side."""
+    """Summarise durations as a row; `over` is the total duration of concurrent calls."""
     ordered = sorted(seconds)
 
     def rank(share: float) -> float:

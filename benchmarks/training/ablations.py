@@ -1,8 +1,9 @@
-"""What the options of adaptive backpropagation are worth: the same run with one of them changed at a time.
+"""Benchmarks the options of adaptive backpropagation: the same run with one of them changed at a time.
 
     python -m benchmarks.training.ablations --data FOLDER [--rate LEARNING_RATE]
 
-The data and the scale are those of `benchmarks.training.quality --quick`, over two epochs, so that tensors come and go.
+The data and the scale are those of `benchmarks.training.quality --quick`, over two epochs, so that the selection
+changes.
 """
 
 import argparse

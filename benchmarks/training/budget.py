@@ -1,4 +1,4 @@
-"""The budget: asked ρ against the share of FLOPs that real steps take, for every family, from the floor to 1."""
+"""Benchmarks the FLOP budget: requested ρ against the FLOPs of real steps, for every family, from the floor to 1."""
 
 import copy
 import sys
@@ -17,7 +17,7 @@ from greencore.training.methods.batch_shapes import StepShape
 from greencore.training.methods.step_costs import StepCosts
 
 LAYERS = 12
-LAYERS_OF_EXPERTS = 36  # all experts of a layer are one tensor, so that it takes more layers to make it a small part
+LAYERS_OF_EXPERTS = 36  # all experts of a layer are one tensor: with more layers each is a small part of the model
 LAYER_COUNTS = ("num_hidden_layers", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers")
 ROWS, TOKENS, TARGET = 2, 16, 12
 STEP = 0.05
@@ -25,7 +25,7 @@ CLOSE = 0.01
 
 
 def main() -> int:
-    """Measure, print and write; 1 where something must hold and does not."""
+    """Measure, print and write; return 1 where a check fails."""
     steps = [row for name in FAMILIES for row in _measured(name)]
     rows = []
     for name in FAMILIES:
@@ -54,11 +54,11 @@ def main() -> int:
         notes=[
             f"{LAYERS} layers each (experts: {LAYERS_OF_EXPERTS}), {ROWS} x {TOKENS} tokens; selected as in training by"
             " importance from a real probe and from a random draw, at the floor and at every multiple of 0.05 above it",
-            "counted: what torch's FlopCounterMode counts of a real forward and backward pass, over its count with"
-            " every tensor trained; total: all FLOPs, those that it does not count included; both must keep to ρ,"
-            " so the larger one comes close to it",
+            "counted: FLOPs of a real forward and backward pass by torch's FlopCounterMode, over its count with every"
+            " tensor trained; total: all FLOPs, also those that it does not count; neither may exceed ρ, so the larger"
+            " one comes close to it",
             "most_above, most_below: of the larger of the two",
-            "at the floor one tensor alone is affordable, which is as near as ρ can be met: not held to the last 0.01",
+            "at the floor a single tensor is affordable, so that the last check does not apply to it",
         ],
         checks={
             "never above ρ, by either count": all(row["most_above"] <= 0 for row in rows),
@@ -108,7 +108,7 @@ def _measured(name: str) -> list[dict[str, Any]]:
 
 
 def _deep(name: str) -> PreTrainedModel:
-    """The family's tiny model with so many layers that a hundredth of its FLOPs is more than a tensor's."""
+    """Build the family's tiny model with enough layers that every tensor has less than a hundredth of its FLOPs."""
     attention = "eager" if name in EAGER_ONLY else "sdpa"
     small = build_family_model(name, attention)
     config = copy.deepcopy(small.config)
@@ -133,7 +133,7 @@ def _batch(vocabulary: int, *, encoder: bool) -> dict[str, torch.Tensor]:
 
 
 def _counted(model: PreTrainedModel, batch: Mapping[str, torch.Tensor], names: Collection[str]) -> int:
-    """FLOPs that torch counts of a real step that trains just these tensors."""
+    """Count the FLOPs of a real step that trains only these tensors, by torch."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in names)
     with FlopCounterMode(display=False) as counter:

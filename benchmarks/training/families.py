@@ -1,4 +1,4 @@
-"""Tiny models of every family that greencore is checked on, built from configs alone."""
+"""Builds tiny random models of every tested model family, from configs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -120,7 +120,7 @@ EAGER_ONLY = ("bloom", "gemma2")
 
 
 def build_family_model(name: str, attention: str) -> PreTrainedModel:
-    """A tiny model of the family with random weights; `attention` is "eager" or "sdpa".
+    """Build a tiny model of the family with random weights; `attention` is "eager" or "sdpa".
 
     Raises `KeyError` for an unknown family and `ValueError` for "sdpa" where the family is in `EAGER_ONLY`.
     """

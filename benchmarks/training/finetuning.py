@@ -1,4 +1,4 @@
-"""One fine-tuning of one arm of a comparison, by a plain Trainer, with its FLOPs, time and energy."""
+"""Runs one fine-tuning of an arm with a plain Trainer, and measures its FLOPs, time and energy."""
 
 import time
 import warnings
@@ -32,7 +32,7 @@ MODEL = "SmolLM2-135M-Instruct"
 
 @dataclass(frozen=True)
 class Arm:
-    """A way of fine-tuning: a baseline, or adaptive backpropagation at ρ with options of its callback."""
+    """Arm of a comparison: a baseline, or adaptive backpropagation at ρ with options of its callback."""
 
     name: str
     method: Baseline | Literal["greentrainer"]
@@ -45,7 +45,7 @@ class Arm:
         return BaselineCallback(self.method)
 
     def prepare(self, model: PreTrainedModel) -> PreTrainedModel:
-        """The model as the arm trains it, with an adapter where the arm has one."""
+        """Return the model that the arm trains, with the arm's adapter, if any."""
         if self.method in ("lora", "prefix"):
             return cast(PreTrainedModel, with_adapter(self.method, model))
         return model
@@ -53,7 +53,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """What a run took. FLOPs count a multiply-accumulate as 2; `full_flops` had every tensor been trained."""
+    """Cost of a run. A multiply-accumulate counts as 2 FLOPs; `full_flops` are those with every tensor trained."""
 
     steps: int
     flops: int
@@ -67,12 +67,12 @@ class TrainingCost:
 
     @property
     def share(self) -> float:
-        """Steps and probes together, as a share of full fine-tuning for as many steps."""
+        """FLOPs of steps and probes, as a share of full fine-tuning for as many steps."""
         return (self.flops + self.probe_flops) / self.full_flops
 
 
 def model_folder() -> Path:
-    """The folder of the model that all of them train, converted once."""
+    """Return the folder of the model that all arms train, converted on first use."""
     return resolve_model_folder(read_catalogue()[MODEL].source, Path("var/models") / MODEL)
 
 
@@ -88,7 +88,7 @@ def run_fine_tuning(
     batch_size: int,
     before: Sequence[TrainerCallback] = (),
 ) -> tuple[PreTrainedModel, TrainingCost]:
-    """Train for so many optimiser steps with the paper's settings (§4): AdamW, linear schedule, weight decay 0.01.
+    """Train for `steps` optimiser steps with the paper's settings (§4): AdamW, linear schedule, weight decay 0.01.
 
     The callbacks `before` are called before the arm's own.
     """
@@ -100,7 +100,7 @@ def run_fine_tuning(
     callback = arm.callback()
     assert isinstance(tokenizer.pad_token_id, int)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of schedules and pinning; the figures are what is read here
+        warnings.simplefilter("ignore")  # of schedules and pinning, which would clutter the output
         trainer = Trainer(
             model=model,
             args=TrainingArguments(

@@ -1,4 +1,4 @@
-"""The paper's cost columns: full fine-tuning and GT at several ρ at full size, beside its Tables 2, 3 and 5."""
+"""Computes the cost of full fine-tuning and GT at several ρ at full size, and compares it with the paper's tables."""
 
 import sys
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from greencore.backprop import BudgetTooSmall, Profile, profile, select
 
 ROWS = {"SciTLDR": 1992, "DialogSum": 12460}
 BATCH, EPOCHS, TOKENS = 4, 5, 512
-TARGET = 64  # tokens that FLAN-T5 learns to write: what the paper lets it generate on SciTLDR
+TARGET = 64  # target tokens of FLAN-T5: the paper's generation length on SciTLDR
 FLOPS_PER_MAC = 2
 DRAWS = 3
 CLOSE = 0.01
@@ -41,7 +41,7 @@ SHARES = (0.4, 0.5, 0.6, 0.7, 0.8)
 
 
 def main() -> int:
-    """Compute, print and write; 1 where something must hold and does not."""
+    """Compute, print and write; return 1 where a check fails."""
     rows = [row for name in PAPER for row in _model_rows(name)]
     full = [row for row in rows if row["rho"] == FULL]
     trained = [row for row in rows if row["rho"] < FULL and row["share"] is not None]
@@ -97,7 +97,7 @@ def _profiled(name: str, target: int) -> Profile:
 
 
 def _chosen(costs: Profile, rho: float) -> list[str]:
-    """The costliest selection of several draws of importance; none where ρ is below the floor."""
+    """Return the most expensive selection of several draws of importance; empty where ρ is below the floor."""
     chosen: list[tuple[int, tuple[str, ...]]] = []
     for seed in range(DRAWS):
         draw = np.random.default_rng(seed)
@@ -131,7 +131,7 @@ def _peta_macs(step_flops: float, data: str) -> float:
 
 
 def _flan_t5_lengths() -> tuple[float, dict[int, tuple[float, float]]]:
-    """The target length whose full fine-tuning costs what the paper says, and what it costs at several lengths."""
+    """Return the target length at which full fine-tuning has the paper's cost, and the costs at several lengths."""
     costs = {}
     for length in (1, 8, 64, 128):
         profiled = _profiled("FLAN-T5-XL", length)

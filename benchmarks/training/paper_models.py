@@ -1,4 +1,4 @@
-"""The paper's models at full size, and two Llamas, from configs alone, on the meta device: they take no memory."""
+"""Builds the paper's models at full size, and two Llamas, from configs on the meta device, without memory."""
 
 from collections.abc import Callable, Mapping
 
@@ -48,7 +48,7 @@ def _flan_t5_xl() -> PreTrainedModel:
         feed_forward_proj="gated-gelu",
     )
     config.decoder_start_token_id = config.pad_token_id = 0
-    config.tie_word_embeddings = False  # the constructor ties them whatever it is told
+    config.tie_word_embeddings = False  # the constructor ignores this argument
     model = _on_meta(T5ForConditionalGeneration, config)
     model.set_input_embeddings(model.get_input_embeddings())  # encoder and decoder still share theirs
     return model
@@ -87,7 +87,7 @@ MODELS: Mapping[str, Callable[[], PreTrainedModel]] = {
 
 
 def make_batch(model: PreTrainedModel, *, rows: int, tokens: int, target: int | None = None) -> dict[str, torch.Tensor]:
-    """A batch on the meta device: only its shape counts. `target` is the length of an encoder-decoder's labels."""
+    """Build a batch of a shape on the meta device; `target` is the length of an encoder-decoder's labels."""
     ids = torch.zeros(rows, tokens, dtype=torch.long, device="meta")
     labels = ids if target is None else torch.zeros(rows, target, dtype=torch.long, device="meta")
     return {"input_ids": ids, "labels": labels}

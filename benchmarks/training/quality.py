@@ -1,11 +1,11 @@
-"""Summaries of scientific papers: what each way of fine-tuning reaches, at equal epochs and at equal FLOPs.
+"""Benchmarks the quality of each fine-tuning method on summaries of scientific papers, at equal epochs and FLOPs.
 
     python -m benchmarks.training.quality --data FOLDER [--quick]
 
-FOLDER holds train.jsonl, validation.jsonl and test.jsonl with rows {"source", "targets": [...]}, as SciTLDR's. Every
-arm gets its learning rate from one grid, by the loss on the validation part. Then each is run with three seeds for as
+FOLDER has train.jsonl, validation.jsonl and test.jsonl with rows {"source", "targets": [...]}, as SciTLDR's. Every
+arm gets its learning rate from one grid, by the loss on the validation split. Then each is run with three seeds for as
 many epochs as full fine-tuning, and again for as many steps as full fine-tuning's FLOPs pay for, its probes included.
-Finished runs are kept under --work, so that an interrupted benchmark goes on where it was.
+Finished runs are kept under --work, so that an interrupted benchmark can be resumed.
 """
 
 import argparse
@@ -31,8 +31,8 @@ from greencore.training.evaluation.evaluate import compute_mean_loss, evaluate
 from greencore.training.evaluation.rouge import ROUGE_METRICS
 from greencore.training.models.loading import load_model, load_tokenizer
 
-# The paper's GT-0.4 is at or below this model's floor, 0.400 to 0.404 by the rows' length: a fifth of its FLOPs are the
-# output embedding's, whose input gradient any other tensor needs.
+# GT-0.45 replaces the paper's GT-0.4, which is at or below this model's floor, 0.400 to 0.404 by the rows' length: a
+# fifth of its FLOPs are the output embedding's, whose input gradient any other tensor needs.
 ARMS = (
     Arm("full", "full"),
     Arm("top2", "top2"),
@@ -49,7 +49,7 @@ METRIC_ARMS = (
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of everything; part of every kept run's name."""
+    """Size of the comparison; part of every kept run's name."""
 
     train_rows: int | None
     validation_rows: int | None
@@ -69,7 +69,7 @@ QUICK = Scale(72, 24, 24, epochs=1, max_length=128, max_new_tokens=32, beams=1, 
 
 @dataclass(frozen=True)
 class TokenisedSplits:
-    """The three parts, tokenised; of the test part also the rows and the references of each."""
+    """The three tokenised splits, with the rows and the references of the test split."""
 
     train: TokenisedRows
     validation: TokenisedRows
@@ -79,7 +79,7 @@ class TokenisedSplits:
 
 
 class Comparison:
-    """Runs arms, and keeps what each came to."""
+    """Runs arms, and keeps the results of each run."""
 
     def __init__(self, model_folder: Path, data: TokenisedSplits, scale: Scale, work: Path) -> None:
         self._model_folder, self._data, self._scale, self._work = model_folder, data, scale, work
@@ -88,7 +88,7 @@ class Comparison:
         self.full_steps = -(-self.train_rows // scale.batch_size) * scale.epochs
 
     def choose_learning_rate(self, arm: Arm) -> float:
-        """The rate of the grid with the least validation loss after as many epochs as full fine-tuning has."""
+        """Return the grid's learning rate with the lowest validation loss after as many epochs as full fine-tuning."""
         losses = {
             rate: self.run(arm, rate, self._scale.seeds[0], self.full_steps)["validation_loss"]
             for rate in self._scale.learning_rates
@@ -96,7 +96,7 @@ class Comparison:
         return min(losses, key=losses.__getitem__)
 
     def run(self, arm: Arm, learning_rate: float, seed: int, steps: int) -> dict[str, Any]:
-        """One run's cost and marks, from its file where it was run before."""
+        """Return the cost and scores of one run, from its file where it was run before."""
         identity = json.dumps(
             [asdict(arm), learning_rate, seed, steps, asdict(replace(self._scale, learning_rates=(), seeds=()))]
         )
@@ -128,7 +128,7 @@ class Comparison:
         return record
 
     def score_untrained(self) -> dict[str, float]:
-        """The marks of the model as it comes."""
+        """Score the pretrained model."""
         return self._score(load_model(self._model_folder))
 
     def _score(self, model: PreTrainedModel) -> dict[str, float]:
@@ -151,7 +151,7 @@ class Comparison:
 
 
 def compare(comparison: Comparison, seeds: Sequence[int]) -> list[dict[str, Any]]:
-    """A row for each arm at equal epochs, then a row for each at equal FLOPs."""
+    """Compare the arms: a row for each at equal epochs, then a row for each at equal FLOPs."""
     rates: dict[str, float] = {}
     rows = []
     for arm in (*ARMS, *METRIC_ARMS):
@@ -195,7 +195,7 @@ def _summary(arm: Arm, equal: str, runs: Sequence[Mapping[str, Any]]) -> dict[st
 
 
 def plot(rows: Sequence[Mapping[str, Any]], zero_shot: float, file: Path) -> None:
-    """ROUGE against FLOPs, both as shares of what full fine-tuning takes; a line joins an arm's two budgets."""
+    """Plot ROUGE against FLOPs as a share of full fine-tuning's; a line joins an arm's two budgets."""
     figure, axes = pyplot.subplots(figsize=(7.5, 4.5), layout="constrained")
     for arm in dict.fromkeys(row["arm"] for row in rows):
         own = sorted((row for row in rows if row["arm"] == arm), key=lambda row: row["FLOPs of full"])
@@ -218,7 +218,7 @@ def plot(rows: Sequence[Mapping[str, Any]], zero_shot: float, file: Path) -> Non
 
 
 def summarise_findings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Where adaptive backpropagation is ahead, and where it is not."""
+    """Rank the arms by ROUGE at equal epochs and at equal FLOPs."""
     found = []
     for equal in ("epochs", "FLOPs"):
         of_budget = sorted((row for row in rows if row["equal"] == equal), key=lambda row: -row["ROUGE"])
@@ -227,7 +227,7 @@ def summarise_findings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def read_splits(folder: Path, tokenizer: PreTrainedTokenizerBase, scale: Scale) -> TokenisedSplits:
-    """The first rows of each part. Raises ValueError naming the file and line that is not as expected."""
+    """Read the first rows of each split. Raises ValueError naming the file and line that is invalid."""
     sizes = {"train": scale.train_rows, "validation": scale.validation_rows, "test": scale.test_rows}
     parts = {name: _rows(folder / f"{name}.jsonl", amount) for name, amount in sizes.items()}
     rows = {name: [PromptRow(row["source"], row["targets"][0]) for row in part] for name, part in parts.items()}
@@ -248,7 +248,7 @@ def _rows(file: Path, amount: int | None) -> list[dict[str, Any]]:
 
 
 def load_comparison(data: Path, scale: Scale, work: Path) -> Comparison:
-    """A comparison on the data in a folder. Raises ValueError naming what is not as expected."""
+    """Load a comparison on the data of a folder. Raises ValueError naming an invalid file and line."""
     transformers.utils.logging.disable_progress_bar()
     folder = model_folder()
     return Comparison(folder, read_splits(data, load_tokenizer(folder), scale), scale, work)
@@ -289,9 +289,9 @@ def main() -> int:
             f" {scale.max_length} tokens, {scale.beams} beam(s); learning rates tried:"
             f" {', '.join(f'{rate:g}' for rate in scale.learning_rates)}, by the first seed at equal epochs",
             "ROUGE is the mean of the three; ± sd over seeds; FLOPs, seconds and Wh include the probes; seconds are"
-            " those of a machine that may do other things beside, the JSON holds CPU seconds as well",
-            "GT-0.4, the paper's, is at or below this model's floor, 0.400 to 0.404 by the rows' length: GT-0.45 stands"
-            " in",
+            " those of a machine that may run other processes, the JSON has CPU seconds as well",
+            "GT-0.45 replaces the paper's GT-0.4, which is at or below this model's floor, 0.400 to 0.404 by the rows'"
+            " length",
             *summarise_findings(rows),
         ],
         options="--data FOLDER --quick" if options.quick else "--data FOLDER",

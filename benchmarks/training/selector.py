@@ -1,4 +1,4 @@
-"""The tensor selector: time and optimality at 272 to 1,497 tensors, and against brute force on small cases."""
+"""Benchmarks the tensor selection: time and optimality at 272 to 1,497 tensors, and against brute force."""
 
 import itertools
 import statistics
@@ -31,14 +31,14 @@ REFERENCE_SECONDS = {
     ("FLAN-T5-XL", 0.7): 69.0,
     ("FLAN-T5-XL", 0.9): 117.0,
 }
-"""The paper's published implementation at these sizes and shares, measured on a machine of 2 cores."""
+"""Seconds of the paper's published implementation at these sizes and shares, measured on a machine of 2 cores."""
 
 REFERENCE_SHORT = 106
-"""How many of 500 small random cases that implementation answered below brute force, by up to 85 %."""
+"""Number of 500 small random cases in which that implementation was below brute force, by up to 85 %."""
 
 
 def main() -> int:
-    """Measure, print and write; 1 where something must hold and does not."""
+    """Measure, print and write; return 1 where a check fails."""
     rows: list[dict[str, Any]] = []
     for name, target in (
         ("SmolLM2-135M", None),
@@ -57,10 +57,10 @@ def main() -> int:
         rows,
         notes=[
             f"times: one call in one thread, median of {REPEATS} repeats, worst of {SEEDS} draws of importance"
-            " (log-normal, times the square root of the tensor's size); cold includes working out the profile's order",
-            "proven: importance reached, as a share of what no selection can exceed: 1 where it is the optimum for"
-            " certain; the least of the draws",
-            "the curve holds every budget at once; its gap is how far it lies below the single selection at that share",
+            " (log-normal, times the square root of the tensor's size); cold includes ordering the profile",
+            "proven: importance reached, as a share of an upper bound of all selections: 1 where it is provably the"
+            " optimum; the lowest of the draws",
+            "the curve has every budget at once; its gap is how far it is below the single selection at that share",
             f"brute force: {optimal} of {SMALL_CASES} small random cases are optimal"
             f" (the paper's published implementation: {SMALL_CASES - REFERENCE_SHORT})",
         ],

@@ -1,10 +1,10 @@
-"""Time and memory of one epoch of a real model: full fine-tuning, LoRA, and adaptive backpropagation at three ρ.
+"""Benchmarks time and memory of one epoch of a real model: full fine-tuning, LoRA, and GT at three ρ.
 
     python -m benchmarks.training.time_memory [--rows N] [--rounds N]
 
-Every arm runs in a process of its own, one after the other, and again in the next round, so that a machine whose speed
-drifts does it to all alike; shown is the median over rounds. The rows are made up, of the lengths that SciTLDR's
-abstracts and summaries have.
+Each arm runs in a separate process, one after the other in each round, so that a drift of the machine's speed affects
+all arms; the median over rounds is shown. The rows are synthetic, with the lengths of SciTLDR's abstracts and
+summaries.
 """
 
 import argparse
@@ -40,7 +40,7 @@ from greencore.training.methods.selection_callback import build_step_costs
 from greencore.training.models.loading import load_meta_model, load_tokenizer
 from greencore.training.models.precision import choose_device, supports_bf16
 
-# The paper's GT-0.4 is no arm: it is at or below the floor for such rows (see `find_rho_floor`).
+# The paper's GT-0.4 is at or below the floor for such rows (see `find_rho_floor`).
 ARMS = (
     Arm("full", "full"),
     Arm("LoRA", "lora"),
@@ -62,7 +62,7 @@ PEAKS = ("peak MiB", "above model MiB")
 
 
 class EpochTimer(TrainerCallback):
-    """Times an epoch from its begin, before its probe, to its end, and what comes between loading and that.
+    """Times an epoch from its start, before its probe, to its end, and the tracing between loading and its start.
 
     Its callbacks must be called before the arm's own.
     """
@@ -74,7 +74,7 @@ class EpochTimer(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         for parameter in kwargs["model"].parameters():
-            parameter.detach().sum()  # a weight that is mapped from its file is in memory only once it is read
+            parameter.detach().sum()  # a memory-mapped weight counts only once it is read
         self.loaded_mib = _allocated_mib()
         self.began = _synchronized_time()
 
@@ -91,7 +91,7 @@ class EpochTimer(TrainerCallback):
 
 
 def run(arm: Arm, rows: int) -> dict[str, Any]:
-    """One epoch of an arm, in this process."""
+    """Train one epoch of an arm in this process, and return its row."""
     transformers.utils.logging.disable_progress_bar()
     folder, watch = model_folder(), EpochTimer()
     tokenizer = load_tokenizer(folder)
@@ -126,7 +126,7 @@ def run(arm: Arm, rows: int) -> dict[str, Any]:
 
 
 def make_synthetic_rows(rows: int, tokenizer: PreTrainedTokenizerBase) -> tuple[Example, ...]:
-    """Rows of 150 to 250 tokens to be read and 15 to 35 to be learned, give or take the format's own."""
+    """Build rows with prompts of 150 to 250 tokens and completions of 15 to 35, plus those of the format."""
     draw = np.random.default_rng(0)
 
     def words(fewest: int, most: int) -> str:
@@ -137,7 +137,7 @@ def make_synthetic_rows(rows: int, tokenizer: PreTrainedTokenizerBase) -> tuple[
 
 
 def find_rho_floor(rows: int) -> float:
-    """The smallest ρ that these rows leave a tensor to train at; it falls with the length of the shortest."""
+    """Return the smallest ρ at which a tensor can be trained on these rows; it falls with the shortest row's length."""
     folder = model_folder()
     model, tokenizer = load_meta_model(folder), load_tokenizer(folder)
     assert isinstance(tokenizer.pad_token_id, int)
@@ -151,21 +151,21 @@ def find_rho_floor(rows: int) -> float:
 
 
 def _synchronized_time() -> float:
-    """Seconds on a clock that has waited for the GPU, which works behind the calls that it is given."""
+    """Return the time in seconds after all asynchronous work of the GPU."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def _allocated_mib() -> float:
-    """The memory in use: of the GPU where there is one, else of this process."""
+    """Return the memory in use: of the GPU where there is one, else of this process."""
     if torch.cuda.is_available():
         return torch.cuda.memory_allocated() / 2**20
     return float(psutil.Process().memory_info().rss) / 2**20
 
 
 def _peak_mib() -> float:
-    """The most memory so far, of the same."""
+    """Return the peak memory: of the GPU where there is one, else of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -210,17 +210,17 @@ def main() -> int:
             *PEAKS,
         ],
         notes=[
-            "s per step and time share: from the epoch's begin to its end, probe and selection included; probe share:"
-            f" of the arm's own epoch, which has {full['steps']} step(s) to pay for its one probe",
-            "tracing: once a run, before the epoch and outside its time, for full and LoRA as well, whose FLOPs are"
-            " counted; loading the model is apart from both",
-            "peak: of the process, model and libraries included (on a GPU: what torch has allocated); above model: less"
-            " what was held when training began, with the model loaded",
+            "s per step and time share: from the epoch's start to its end, probe and selection included; probe share:"
+            f" of the arm's own epoch, which has {full['steps']} step(s) and one probe",
+            "tracing: once a run, before the epoch and not in its time, for full and LoRA as well, whose FLOPs are"
+            " counted; loading the model is in neither",
+            "peak: of the process, model and libraries included (on a GPU: allocated by torch); above model: minus the"
+            " memory at the start of training, with the model loaded",
             f"{options.rounds} round(s), medians of times and the highest of peaks; threads: {torch.get_num_threads()};"
             f" precision: {' and '.join(precisions)}"
-            + (", whose autocast makes copies of the weights that are in the peak" if "bf16" in precisions else ""),
+            + (", whose autocast copies of the weights are in the peak" if "bf16" in precisions else ""),
             f"the floor of ρ for these rows is {least:.4f}, so that the paper's GT-0.4 is"
-            f" {'below it' if least > 0.4 else 'all but at it'}: GT-0.45 stands in",
+            f" {'below it' if least > 0.4 else 'almost at it'}: GT-0.45 replaces it",
         ],
         checks={
             f"time share at most ρ + {SLACK}": all(row["time share"] <= row["rho"] + SLACK for row in green),
@@ -231,7 +231,7 @@ def main() -> int:
 
 
 def _summary(runs: list[dict[str, Any]], rounds: list[list[dict[str, Any]]]) -> dict[str, Any]:
-    """An arm's runs as one row; its time share is taken within each round, of the full fine-tuning beside it."""
+    """Summarise an arm's runs as one row; its time share is relative to full fine-tuning in the same round."""
     return (
         runs[0]
         | {name: median(run[name] for run in runs) for name in MEDIANS}
