@@ -1,4 +1,4 @@
-"""The client: every call of the service as a method, with typed answers and errors that say what to do."""
+"""The client of the service: a method for each call, with typed answers and errors."""
 
 import os
 import uuid
@@ -35,24 +35,24 @@ from greentune.models import (
     Worker,
     Zone,
 )
-from greentune.requests import PolicyChoice, RunOptions, job_request, to_json_value
+from greentune.requests import PolicyChoice, RunOptions, job_request, to_json_value, without_nones
 from greentune.resources import Resources, parse_answer, quote_path_segment
 from greentune.transport import Transport
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 UPLOAD_CHUNK_BYTES = 1 << 20
-# The answer to an upload comes when all of its rows are checked.
+# An upload is answered after all of its rows are checked.
 CHECKING_SECONDS = 600.0
 
 
 class Client:
-    """Talks to the service at `url` with a key.
+    """Client of the service at `url`, authenticated with `key`.
 
-    Where they are not given, GREENTUNE_URL and GREENTUNE_KEY are taken; else port 8000 of this machine, without a key.
-    `timeout` is in seconds, for each silence while an answer is waited for. A call is sent at most `attempts` times,
-    and again only where that does no harm: reads, and submissions, which carry an `Idempotency-Key`.
+    Their defaults are GREENTUNE_URL and GREENTUNE_KEY, else port 8000 of this machine without a key. `timeout` in
+    seconds bounds each wait for bytes of an answer. A call is sent at most `attempts` times; only safe calls are
+    retried: reads, and submissions, which carry an `Idempotency-Key`.
 
-    Every method raises `greentune.errors.Problem` where the service refuses, and `Unreachable` where none answers.
+    Every method raises `greentune.errors.Problem` on a refusal, and `Unreachable` without an answer.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Client:
 
     @property
     def url(self) -> str:
-        """Where the service is."""
+        """URL of the service."""
         return self._transport.url
 
     def __enter__(self) -> "Client":
@@ -89,19 +89,19 @@ class Client:
     ) -> Job:
         """Submit a run of `model` on the rows of the dataset with the id `dataset`.
 
-        It is submitted once, however often the request has to be sent. What is left out has the service's default.
+        Retries of the request create one job only. Options that are not given have the service's defaults.
         """
-        once = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         body = job_request(model, dataset, options)
-        return parse_answer(Job, self._transport.call("POST", "/jobs", json=body, headers=once, repeatable=True))
+        return parse_answer(Job, self._transport.call("POST", "/jobs", json=body, headers=headers, repeatable=True))
 
     def estimate(self, model: str, dataset: str, **options: Unpack[RunOptions]) -> Estimate:
-        """What such a run would take and emit, begun now or in the best window; nothing is queued."""
+        """Estimate time, energy and emissions of a run, started now or in the best window; nothing is queued."""
         body = job_request(model, dataset, options)
         return parse_answer(Estimate, self._transport.call("POST", "/jobs/estimate", json=body, repeatable=True))
 
     def job(self, job_id: str) -> Job:
-        """One job; asked for again and not changed since, it is not sent again."""
+        """Return a job; one that has not changed since the last call is not sent again."""
         return self._polls.job(quote_path_segment(job_id))
 
     def jobs(
@@ -112,40 +112,40 @@ class Client:
         metadata: Mapping[str, str] | None = None,
         most: int | None = None,
     ) -> Iterator[Job]:
-        """The jobs that all filters hold of, newest first, the first `most` of them; pages are asked for as needed."""
+        """Iterate over the jobs that match all filters, newest first, at most `most`; pages are requested as needed."""
         labels = {f"metadata[{name}]": value for name, value in (metadata or {}).items()}
         filters = {"status": status, "zone": zone, **labels}
         return self._resources.pages("/jobs", Job, lambda job: job.id, filters, most=most)
 
     def changes(self, job_id: str, *, seconds: float = 2.0, timeout: float | None = None) -> Iterator[Job]:
-        """The job now and each time that it has changed, until it is over; looks every so many `seconds`.
+        """Poll a job every `seconds`, and yield it now and after each change until it is over.
 
         Raises `StillRunning` where it is not over within `timeout` seconds.
         """
         return self._polls.changes(quote_path_segment(job_id), seconds=seconds, timeout=timeout)
 
     def wait(self, job_id: str, *, seconds: float = 2.0, timeout: float | None = None) -> Job:
-        """The job as it ended, whether well or not; as `changes` otherwise."""
+        """Wait until a job is over and return it, whatever its final status; polls and raises as `changes`."""
         return deque(self.changes(job_id, seconds=seconds, timeout=timeout), maxlen=1).pop()
 
     def cancel(self, job_id: str) -> Job:
-        """Ask for the end of a job."""
+        """Request the cancellation of a job."""
         return self._request_action(job_id, "cancel")
 
     def pause(self, job_id: str) -> Job:
-        """Ask a job to stop at its next optimiser step, and to keep what it has done."""
+        """Request a job to stop at its next optimiser step, and to keep its progress."""
         return self._request_action(job_id, "pause")
 
     def resume(self, job_id: str) -> Job:
-        """Let a paused job go on."""
+        """Resume a paused job."""
         return self._request_action(job_id, "resume")
 
     def retry(self, job_id: str) -> Job:
-        """Try a job again that has failed or was cancelled."""
+        """Retry a failed or cancelled job."""
         return self._request_action(job_id, "retry")
 
     def epochs(self, job_id: str, *, after: int = 0) -> Iterator[Epoch]:
-        """What each epoch did, why, and at what cost, in order; those after the number `after`."""
+        """Iterate over the epochs of a job after the number `after`, in order."""
         return self._resources.pages(
             f"/jobs/{quote_path_segment(job_id)}/epochs", Epoch, lambda epoch: epoch.number, {"after": after}
         )
@@ -158,12 +158,12 @@ class Client:
         start: datetime | None = None,
         end: datetime | None = None,
     ) -> Series:
-        """The curves of a job, each with about so many `points` at most; of a part of the time, in finer steps."""
-        asked = {"points": points, "start": to_json_value(start), "end": to_json_value(end)}
-        return self._resources.get(Series, f"/jobs/{quote_path_segment(job_id)}/series", asked)
+        """Return the curves of a job with about `points` at most each; a shorter time has finer steps."""
+        params = {"points": points, "start": start, "end": end}
+        return self._resources.get(Series, f"/jobs/{quote_path_segment(job_id)}/series", params)
 
     def selection(self, job_id: str, *, limit: int | None = None, after: int | None = None) -> Selection:
-        """Which tensors were trained in which epoch; the newest `limit` epochs, or those before the number `after`."""
+        """Return the tensors that each epoch trained, of the newest `limit` epochs, or of those before `after`."""
         return self._resources.get(
             Selection, f"/jobs/{quote_path_segment(job_id)}/selection", {"limit": limit, "after": after}
         )
@@ -171,9 +171,9 @@ class Client:
     def events(
         self, job_id: str, *, follow: bool = False, after: int | None = None, most: int | None = None
     ) -> Iterator[Event]:
-        """What happened to a job, newest first: the first `most`, and those older than the event `after`.
+        """Iterate over the events of a job older than the event `after`, newest first, at most `most`.
 
-        With `follow` the earliest first, those newer than `after`, as a stream that ends with the job.
+        With `follow`, over those newer than `after`, earliest first, as a stream that ends with the job.
         """
         if follow:
             return islice(follow_events(self._transport, quote_path_segment(job_id), after=after), most)
@@ -181,13 +181,13 @@ class Client:
         return self._resources.pages(path, Event, lambda event: event.id, {"after": after}, most=most)
 
     def artifacts(self, job_id: str) -> list[Artifact]:
-        """The files of a finished job's result."""
+        """Return the files of a finished job's result."""
         return self._resources.all(f"/jobs/{quote_path_segment(job_id)}/artifacts", Artifact)
 
     def download(self, job_id: str, name: str, path: str | Path) -> Path:
-        """Write an artifact to the file `path`, or into it where it is a folder. Returns the file.
+        """Download an artifact to the file `path`, or into the folder `path`, and return the file.
 
-        It is there when it is whole and its SHA-256 is right. Raises `ChecksumMismatch` where that is not so.
+        The file appears only when it is complete. Raises `ChecksumMismatch` where its SHA-256 differs.
         """
         for artifact in self.artifacts(job_id):
             if artifact.name == name:
@@ -195,7 +195,7 @@ class Client:
         raise Problem(404, "Not Found", f"{job_id} has no artifact {name!r}")
 
     def upload_dataset(self, path: str | Path, *, name: str | None = None) -> Dataset:
-        """Upload rows as JSON Lines or Parquet, streamed from the file; `name` is shown, else the file's own."""
+        """Upload rows, streamed from a JSON Lines or Parquet file; the dataset has `name`, else the file's name."""
         path = Path(path)
 
         def content() -> Iterator[bytes]:
@@ -211,34 +211,34 @@ class Client:
         return parse_answer(Dataset, response)
 
     def datasets(self) -> Iterator[Dataset]:
-        """Every dataset, newest first."""
+        """Iterate over all datasets, newest first."""
         return self._resources.pages("/datasets", Dataset, lambda dataset: dataset.id)
 
     def dataset(self, dataset_id: str) -> Dataset:
-        """One dataset, without its rows."""
+        """Return a dataset, without its rows."""
         return self._resources.get(Dataset, f"/datasets/{quote_path_segment(dataset_id)}")
 
     def delete_dataset(self, dataset_id: str) -> None:
-        """Delete a dataset that no open job needs."""
+        """Delete a dataset that no open job uses."""
         self._resources.delete(f"/datasets/{quote_path_segment(dataset_id)}")
 
     def models(self) -> list[Model]:
-        """The operator's catalogue: what can be trained."""
+        """Return the models that can be trained: the operator's catalogue."""
         return self._resources.all("/models", Model)
 
     def policies(self) -> list[Policy]:
-        """The newest version of every stored policy, by name."""
+        """Return the newest version of every stored policy, by name."""
         return list(self._resources.pages("/policies", Policy, lambda policy: policy.name))
 
     def policy(self, name: str) -> Policy:
-        """The newest version of a stored policy."""
+        """Return the newest version of a stored policy."""
         return self._resources.get(Policy, f"/policies/{quote_path_segment(name)}")
 
     def put_policy(self, name: str, policy: Mapping[str, Any], *, if_version: int | None = None) -> Policy:
         """Store the next version of a policy (operators).
 
-        With `if_version` only where that is the newest version still, or for 0 where there is none yet: else it raises
-        a `Problem` of status 412, and nothing is stored.
+        With `if_version`, only if that is still the newest version (0: if there is none), else it raises a `Problem` of
+        status 412.
         """
         headers = None
         if if_version is not None:
@@ -262,53 +262,54 @@ class Client:
         series: Sequence[Mapping[str, Any]] | None = None,
         **options: Any,
     ) -> Simulation:
-        """What a policy would have emitted on the stored readings of `zone`, or on the readings of `series`.
+        """Simulate a policy on the stored readings of `zone`, or on the readings of `series`.
 
         `options` are the other fields of `POST /policies/simulate`, such as `deadline_hours`, `start`, `forecast`,
         `power_w` and `idle_power_w`.
         """
         body = {"policy": policy, "work_hours": work_hours, "epochs": epochs, "zone": zone, "series": series, **options}
-        body = {name: to_json_value(value) for name, value in body.items() if value is not None}
-        return parse_answer(Simulation, self._transport.call("POST", "/policies/simulate", json=body, repeatable=True))
+        return parse_answer(
+            Simulation, self._transport.call("POST", "/policies/simulate", json=without_nones(body), repeatable=True)
+        )
 
     def zones(self) -> list[Zone]:
-        """Every zone, and what is known of it."""
+        """Return every zone with its newest reading and its forecast."""
         return self._resources.all("/zones", Zone)
 
     def intensity(self, zone: str) -> Intensity:
-        """The intensity in force in a zone, in gCO2e/kWh, and how it was found."""
+        """Return the current intensity of a zone in gCO2e/kWh, and its source."""
         return self._resources.get(Intensity, f"/zones/{quote_path_segment(zone)}/intensity")
 
     def forecast(self, zone: str, *, hours: float = 24) -> Forecast:
-        """What is expected of a zone for so many hours, in gCO2e/kWh."""
+        """Return the forecast of a zone for the next `hours`, in gCO2e/kWh."""
         return self._resources.get(Forecast, f"/zones/{quote_path_segment(zone)}/forecast", {"hours": hours})
 
     def history(self, zone: str, *, start: datetime | None = None, end: datetime | None = None) -> History:
-        """Stored readings of a zone, earliest first; of the last day where no time is given."""
-        times = {"start": to_json_value(start), "end": to_json_value(end)}
-        return self._resources.get(History, f"/zones/{quote_path_segment(zone)}/history", times)
+        """Return the stored readings of a zone, earliest first; by default of the last day."""
+        params = {"start": start, "end": end}
+        return self._resources.get(History, f"/zones/{quote_path_segment(zone)}/history", params)
 
     def workers(self) -> list[Worker]:
-        """Every process of the service that has work, and when it was last seen."""
+        """Return the workers and the scheduler, with the time each was last seen."""
         return self._resources.all("/workers", Worker)
 
     def keys(self) -> Iterator[Key]:
-        """Every key without its text, newest first (operators)."""
+        """Iterate over all keys without their text, newest first (operators)."""
         return self._resources.pages("/keys", Key, lambda key: key.id)
 
     def create_key(
         self, owner: str, *, role: str = "user", name: str = "", expires_at: datetime | None = None
     ) -> IssuedKey:
-        """Make a key (operators); its text is in this answer alone."""
+        """Create a key (operators); only this answer contains its text."""
         body = {"owner": owner, "role": role, "name": name, "expires_at": to_json_value(expires_at)}
         return parse_answer(IssuedKey, self._transport.call("POST", "/keys", json=body))
 
     def revoke_key(self, key_id: str) -> None:
-        """Take a key out of use for good (operators)."""
+        """Revoke a key permanently (operators)."""
         self._resources.delete(f"/keys/{quote_path_segment(key_id)}")
 
     def readiness(self) -> Health:
-        """What the service lacks to do all of its work. Raises the `Problem` that names what it cannot do without."""
+        """Return the warnings of a ready service; raises a `Problem` with the missing parts of one that is not."""
         return parse_answer(Health, self._transport.call("GET", "/readyz"))
 
     def _request_action(self, job_id: str, action: str) -> Job:

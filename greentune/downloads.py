@@ -1,4 +1,4 @@
-"""An artifact on its way to a file: taken up where it broke off, checked, and put in place when it is whole."""
+"""Downloads an artifact to a file: resumes after a broken connection, checks the SHA-256, and moves it into place."""
 
 import hashlib
 import os
@@ -15,12 +15,12 @@ from greentune.transport import Transport
 
 
 def download(transport: Transport, job_id: str, artifact: Artifact, path: Path) -> Path:
-    """Write an artifact to `path`, or under its own name where `path` is a folder. Returns the file.
+    """Download an artifact to `path`, or under its name into the folder `path`, and return the file.
 
-    Raises `ChecksumMismatch` where the bytes are not those that were recorded; then there is no new file.
+    Raises `ChecksumMismatch`, without a new file, where the SHA-256 differs from the recorded one.
     """
     if PurePath(artifact.name).name != artifact.name or artifact.name in ("", ".", ".."):
-        raise UnexpectedAnswer(f"{job_id}: {artifact.name!r} is no name of a file")
+        raise UnexpectedAnswer(f"{job_id}: {artifact.name!r} is not a valid file name")
     target = path / artifact.name if path.is_dir() else path
     draft = NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False)  # noqa: SIM115
     try:
@@ -31,7 +31,7 @@ def download(transport: Transport, job_id: str, artifact: Artifact, path: Path) 
             raise ChecksumMismatch(
                 f"{artifact.name} of {job_id}: expected the SHA-256 {artifact.sha256}, got {digest}: download it again"
             )
-        # A temporary file is for its owner alone; this one is as any other that they write.
+        # A temporary file is private to its owner; the artifact has the permissions of any new file.
         mask = os.umask(0)
         os.umask(mask)
         Path(draft.name).chmod(0o666 & ~mask)
@@ -42,7 +42,7 @@ def download(transport: Transport, job_id: str, artifact: Artifact, path: Path) 
 
 
 def _receive(transport: Transport, link: str, file: IO[bytes]) -> str:
-    """Write what is at `link`; the SHA-256 of it. Attempts that bring nothing are bounded, as those of a call."""
+    """Write the content of `link` and return its SHA-256; attempts without new bytes are bounded as those of a call."""
     digest, tag = hashlib.sha256(), ""
     pauses = transport.backoff_delays()
     while True:
@@ -57,7 +57,7 @@ def _receive(transport: Transport, link: str, file: IO[bytes]) -> str:
                     file.truncate()
                     digest = hashlib.sha256()
                 tag = response.headers.get("etag", "")
-                # Of no given size: httpx would keep what does not fill one, and lose it where the answer breaks off.
+                # Chunks of any size: httpx would lose an incomplete one where the answer breaks off.
                 for chunk in response.iter_bytes():
                     file.write(chunk)
                     digest.update(chunk)

@@ -1,11 +1,11 @@
-"""What can go wrong between a program and the service; nothing here needs more than Python itself."""
+"""Errors of the client; imports only the standard library."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 
 class ServiceError(Exception):
-    """What was asked for did not come; the text says why."""
+    """Base class: a call failed; the text gives the reason."""
 
 
 class Unreachable(ServiceError):
@@ -13,29 +13,29 @@ class Unreachable(ServiceError):
 
 
 class UnexpectedAnswer(ServiceError):
-    """Something answers, but not as this client knows the service."""
+    """An answer does not have the format of the service."""
 
 
 class ChecksumMismatch(ServiceError):
-    """What was downloaded is not the file that the job has recorded."""
+    """A downloaded file differs from the artifact that the job recorded."""
 
 
 class StillRunning(ServiceError):
-    """A job was not over within the time that it was waited for."""
+    """A job was not over within the timeout."""
 
 
 @dataclass(frozen=True)
 class FieldFault:
-    """One fault: the path of the field, such as `policy.steps[1].rho`, and what is expected there."""
+    """One fault: the path of the field, such as `policy.steps[1].rho`, and the expected value."""
 
     field: str
     message: str
 
 
 class Problem(ServiceError):
-    """The service has answered with a problem as RFC 9457 has it.
+    """The service answered with a problem (RFC 9457).
 
-    `errors` names each field at fault where the status is 422, and each part that is missing where it is 503.
+    `errors` names each faulty field for the status 422, and each missing part for 503.
     """
 
     def __init__(self, status: int, title: str, detail: str, errors: Sequence[FieldFault] = ()) -> None:

@@ -1,4 +1,4 @@
-"""`text/event-stream` on the wire: messages of a stream that may break off anywhere."""
+"""Parser of `text/event-stream`, also of a stream that breaks off."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ServerSentEvent:
-    """One message; `id` is what `Last-Event-ID` takes, `retry_ms` how long to wait before coming back."""
+    """One message; `id` is the value for `Last-Event-ID`, `retry_ms` the wait before a reconnection."""
 
     event: str
     data: str
@@ -15,7 +15,7 @@ class ServerSentEvent:
 
 
 def parse_events(chunks: Iterable[bytes]) -> Iterator[ServerSentEvent]:
-    """The whole messages among the bytes of a stream; comments, and a message that breaks off, are left out."""
+    """Yield the complete messages of a stream; comments and an incomplete message are dropped."""
     event, data, last_id, retry_ms = "", list[str](), None, None
     for line in _lines(chunks):
         if not line:
@@ -36,7 +36,7 @@ def parse_events(chunks: Iterable[bytes]) -> Iterator[ServerSentEvent]:
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
-    """Split at line feeds alone: the texts within may hold other characters that Python takes for a line's end."""
+    """Split at line feeds only: texts may contain other characters that Python treats as line ends."""
     rest = b""
     for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")

@@ -1,4 +1,4 @@
-"""A job and its history as they go on: polls that cost little, and a stream that comes back after a break."""
+"""Follows a job: cached polls of its state, and a stream of its events that reconnects."""
 
 import time
 from collections.abc import Iterator
@@ -12,10 +12,10 @@ from greentune.resources import parse_answer
 from greentune.transport import Transport
 
 END_EVENT = "stream.end"
-# Above the 15 s after which the service sends a comment on a stream where nothing happens.
+# Above the 15 s after which the service sends a comment on an idle stream.
 READ_TIMEOUT_SECONDS = 45.0
 RETRY_SECONDS = 2.0
-# A service that is restarted is away for this long at most.
+# Longest absence of a service that restarts.
 OUTAGE_TIMEOUT_SECONDS = 120.0
 MAX_CACHED_JOBS = 64
 TRANSIENT_STATUSES = frozenset(
@@ -29,19 +29,19 @@ TRANSIENT_STATUSES = frozenset(
 
 
 class JobPoller:
-    """Reads jobs, and sends the ETag of what it holds, so that a job that has not changed is not sent again."""
+    """Reads jobs with the ETags of its cache, so that an unchanged job is not sent again."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self._cache: dict[str, tuple[str, Job]] = {}
 
     def job(self, job_id: str) -> Job:
-        """The job as it is now; the same object where it has not changed."""
-        tag, held = self._cache.pop(job_id, (None, None))
+        """Return the job; the same object where it has not changed."""
+        tag, cached = self._cache.pop(job_id, (None, None))
         headers = {} if tag is None else {"If-None-Match": tag}
         response = self._transport.call("GET", f"/jobs/{job_id}", headers=headers, repeatable=True)
         unchanged = response.status_code == httpx.codes.NOT_MODIFIED
-        job = held if unchanged and held is not None else parse_answer(Job, response)
+        job = cached if unchanged and cached is not None else parse_answer(Job, response)
         if "etag" in response.headers:
             while len(self._cache) >= MAX_CACHED_JOBS:
                 del self._cache[next(iter(self._cache))]
@@ -49,9 +49,9 @@ class JobPoller:
         return job
 
     def changes(self, job_id: str, *, seconds: float, timeout: float | None = None) -> Iterator[Job]:
-        """The job now and whenever a look every so many `seconds` shows it changed, until it is over.
+        """Poll the job every `seconds`, and yield it now and after each change until it is over.
 
-        A service that is away for a while is waited for. Raises `Unreachable` where that takes too long, and
+        Waits for a service that is away for up to OUTAGE_TIMEOUT_SECONDS, then raises `Unreachable`; raises
         `StillRunning` after `timeout` seconds.
         """
         begun_at = time.monotonic()
@@ -77,9 +77,9 @@ class JobPoller:
 
 
 def follow_events(transport: Transport, job_id: str, *, after: int | None = None) -> Iterator[Event]:
-    """A job's events as they are written, the earliest first, until it is over; those up to `after` are left out.
+    """Stream the events of a job after the event `after`, earliest first, until it is over.
 
-    A stream that breaks off is taken up where it was. Raises `Unreachable` where the service stays away.
+    A broken stream is resumed. Raises `Unreachable` after OUTAGE_TIMEOUT_SECONDS without the service.
     """
     last_id, retry_seconds, away_since = after, RETRY_SECONDS, time.monotonic()
     while True:
@@ -91,7 +91,7 @@ def follow_events(transport: Transport, job_id: str, *, after: int | None = None
                 if message.event == END_EVENT:
                     return
                 if message.data:
-                    event = _as_event(message)
+                    event = _parse_event(message)
                     last_id = event.id
                     yield event
         except _StreamEnded:
@@ -103,14 +103,14 @@ def follow_events(transport: Transport, job_id: str, *, after: int | None = None
 
 
 def is_transient(error: ServiceError) -> bool:
-    """Whether it is worth to come back: a service, or what stands before it, that is away for a while."""
+    """Return whether a retry may succeed: the service, or a gateway before it, is temporarily unavailable."""
     if isinstance(error, Problem):
         return error.status in TRANSIENT_STATUSES
     return isinstance(error, Unreachable)
 
 
 class _StreamEnded(Exception):
-    """The job is over, and every event of it has been given."""
+    """The job is over, and all of its events were sent."""
 
 
 def _open(transport: Transport, job_id: str, last_id: int | None) -> Iterator[ServerSentEvent]:
@@ -123,8 +123,8 @@ def _open(transport: Transport, job_id: str, last_id: int | None) -> Iterator[Se
         yield from parse_events(response.iter_bytes())
 
 
-def _as_event(message: ServerSentEvent) -> Event:
+def _parse_event(message: ServerSentEvent) -> Event:
     try:
         return Event.model_validate_json(message.data)
     except ValueError as error:
-        raise UnexpectedAnswer(f"not an event as this client knows it: {error}") from error
+        raise UnexpectedAnswer(f"not an event in the expected format: {error}") from error

@@ -1,4 +1,4 @@
-"""Answers as models: one, a short list, and every item of a list that comes in pages."""
+"""Reads resources as models: one, a short list, and all items of a paginated list."""
 
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -17,17 +17,17 @@ A = TypeVar("A", bound=Answer)
 
 
 class Resources:
-    """Reads and deletes what has an address of its own."""
+    """Reads and deletes resources by their path."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
     def get(self, kind: type[A], path: str, params: Params | None = None) -> A:
-        """What is at `path`."""
+        """Return the resource at `path`."""
         return parse_answer(kind, self._transport.call("GET", path, params=params, repeatable=True))
 
     def all(self, path: str, item: type[A]) -> list[A]:
-        """A list that is given at once."""
+        """Return a list that is not paginated."""
         return _page(item, self._transport.call("GET", path, repeatable=True))[0]
 
     def pages(
@@ -39,10 +39,7 @@ class Resources:
         *,
         most: int | None = None,
     ) -> Iterator[A]:
-        """The items of a list that comes in pages, the first `most` of them or all.
-
-        `cursor` is what an item is named by in `after`.
-        """
+        """Iterate over the items of a paginated list, at most `most`; `cursor` returns an item's value for `after`."""
         return islice(
             self._iterate_pages(path, item, cursor, {"limit": min(most or PAGE_ITEMS, PAGE_ITEMS), **(params or {})}),
             most,
@@ -57,17 +54,17 @@ class Resources:
             params = {**params, "after": cursor(items[-1])}
 
     def delete(self, path: str) -> None:
-        """Delete what is at `path`."""
+        """Delete the resource at `path`."""
         self._transport.call("DELETE", path, repeatable=True)
 
 
 def quote_path_segment(text: str) -> str:
-    """A part of a path, such as an id; a slash in it must not lead elsewhere."""
+    """Quote a segment of a path, such as an id: a slash in it must not change the path."""
     return quote(text, safe="") or "%20"
 
 
 def parse_answer(kind: type[A], response: httpx.Response) -> A:
-    """Raises `UnexpectedAnswer` where an answer is of another kind."""
+    """Parse an answer as a model; raises `UnexpectedAnswer` where it does not match."""
     return _validate(kind, decode_json(response), response)
 
 
@@ -76,7 +73,7 @@ def _page(item: type[A], response: httpx.Response) -> tuple[list[A], bool]:
     try:
         return [_validate(item, each, response) for each in body["data"]], bool(body["has_more"])
     except (TypeError, KeyError) as error:
-        raise UnexpectedAnswer(f"{response.request.url.path}: not a list as this client knows it") from error
+        raise UnexpectedAnswer(f"{response.request.url.path}: not a list in the expected format") from error
 
 
 def _validate(kind: type[A], body: Any, response: httpx.Response) -> A:
@@ -84,4 +81,4 @@ def _validate(kind: type[A], body: Any, response: httpx.Response) -> A:
         return kind.model_validate(body)
     except ValueError as error:
         path = response.request.url.path
-        raise UnexpectedAnswer(f"{path}: not a {kind.__name__} as this client knows it: {error}") from error
+        raise UnexpectedAnswer(f"{path}: not a {kind.__name__} in the expected format: {error}") from error

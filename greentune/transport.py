@@ -1,9 +1,10 @@
-"""One request and its answer: the key, what is tried again and how often, and problems as errors."""
+"""HTTP transport of the client: authentication, retries, and problems as errors."""
 
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from http import HTTPStatus
 from ipaddress import ip_address
 from typing import Any
@@ -11,20 +12,21 @@ from typing import Any
 import httpx
 
 from greentune.errors import FieldFault, Problem, UnexpectedAnswer, Unreachable
+from greentune.requests import without_nones
 
 INITIAL_BACKOFF_SECONDS = 0.25
 MAX_BACKOFF_SECONDS = 30.0
 JSON = "application/json"
 
-Params = Mapping[str, str | int | float | None]
+Params = Mapping[str, str | int | float | datetime | None]
 Body = Callable[[], Any]
 
 
 class Transport:
-    """Talks to the service at `url`; `attempts` bounds how often one call is sent.
+    """Sends requests to the service at `url`, each at most `attempts` times.
 
-    Only what does no harm when it is done twice is sent again after a broken connection or a 503 that says when to
-    come back. A 429 was not done at all: it is sent again after the time that it names.
+    After a broken connection or a 503 with Retry-After only repeatable calls are retried. A call refused with 429 was
+    not performed: it is retried after its Retry-After.
     """
 
     def __init__(self, url: str, key: str | None, *, timeout_seconds: float, attempts: int) -> None:
@@ -32,11 +34,11 @@ class Transport:
         headers = {"Accept": JSON, "User-Agent": "greentune"}
         if key:
             if not (key.isascii() and key.isprintable()):
-                raise ValueError("the key holds characters that no key has: expected gtk_ and what follows it")
+                raise ValueError("the key holds characters that no key has: expected gtk_ and printable ASCII")
             headers["Authorization"] = f"Bearer {key}"
         self.url = str(base).rstrip("/")
         self._attempts = max(1, attempts)
-        # A proxy that the environment may name has no part in what stays on this machine.
+        # A proxy of the environment is not used for this machine.
         self._http = httpx.Client(
             base_url=base, headers=headers, timeout=timeout_seconds, trust_env=not _is_loopback(base.host)
         )
@@ -57,9 +59,9 @@ class Transport:
         read_seconds: float | None = None,
         repeatable: bool = False,
     ) -> httpx.Response:
-        """The answer of success, or 304. `content` is called for the body of each attempt.
+        """Send a request and return its answer, a success or 304. `content` is called for the body of each attempt.
 
-        Raises `Problem` for any other answer, and `Unreachable` where there is none.
+        Raises `Problem` for any other answer, and `Unreachable` without an answer.
         """
         sent_before = False
         for last in self._iterate_attempts():
@@ -67,7 +69,7 @@ class Transport:
                 response = self._http.request(
                     method,
                     path,
-                    params=_drop_none_params(params),
+                    params=without_nones(params or {}),
                     json=json,
                     content=None if content is None else content(),
                     headers=headers,
@@ -81,7 +83,7 @@ class Transport:
             if response.is_success or response.status_code == HTTPStatus.NOT_MODIFIED:
                 return response
             if method == "DELETE" and sent_before and response.status_code == HTTPStatus.NOT_FOUND:
-                return response  # done by the attempt whose answer was lost
+                return response  # deleted by the attempt whose answer was lost
             if last or not _wait_to_retry(response, repeatable=repeatable):
                 raise parse_problem(response)
         raise AssertionError("the last attempt returns or raises")
@@ -90,7 +92,7 @@ class Transport:
     def stream(
         self, path: str, *, headers: Mapping[str, str] | None = None, read_seconds: float | None = None
     ) -> Iterator[httpx.Response]:
-        """An open answer of success to one GET, sent once. Raises as `call` does; what breaks off later as well."""
+        """Open a stream with one GET, without retries. Raises as `call`, also where the stream breaks off later."""
         try:
             with self._http.stream("GET", path, headers=headers, timeout=self._timeout(read_seconds)) as response:
                 if not response.is_success:
@@ -101,7 +103,7 @@ class Transport:
             raise self._unreachable("GET", path, error) from error
 
     def backoff_delays(self) -> Iterator[float]:
-        """Seconds to wait before each further attempt of something that `stream` gives; as many as are allowed."""
+        """Yield the seconds to wait before each further attempt that is allowed."""
         for attempt in range(self._attempts - 1):
             yield INITIAL_BACKOFF_SECONDS * 2**attempt * random.uniform(0.75, 1.25)  # noqa: S311  (no secret)
 
@@ -111,19 +113,19 @@ class Transport:
         return timeout
 
     def _iterate_attempts(self) -> Iterator[bool]:
-        """One turn an attempt, with a pause before all but the first: whether it is the last one."""
+        """Yield for each attempt whether it is the last, after a pause before all but the first."""
         yield self._attempts == 1
         for number, pause in enumerate(self.backoff_delays(), start=2):
             time.sleep(pause)
             yield number == self._attempts
 
     def _unreachable(self, method: str, path: str, error: httpx.TransportError) -> Unreachable:
-        why = str(error) or type(error).__name__
-        return Unreachable(f"{method} {path}: the service at {self.url} does not answer: {why}")
+        reason = str(error) or type(error).__name__
+        return Unreachable(f"{method} {path}: the service at {self.url} does not answer: {reason}")
 
 
 def decode_json(response: httpx.Response) -> Any:
-    """The JSON of an answer. Raises `UnexpectedAnswer` where it is none."""
+    """Return the JSON of an answer; raises `UnexpectedAnswer` where it is not JSON."""
     try:
         return response.json()
     except ValueError as error:
@@ -134,10 +136,10 @@ def decode_json(response: httpx.Response) -> Any:
 
 
 def parse_problem(response: httpx.Response) -> Problem:
-    """What an answer other than one of success says, or its status where it is no RFC 9457 problem."""
+    """Return the RFC 9457 problem of an answer, or one of its status where it is another error."""
     status, phrase = response.status_code, response.reason_phrase or str(response.status_code)
     if response.has_redirect_location:
-        return Problem(status, phrase, f"the service has moved to {response.headers['location']}: name that address")
+        return Problem(status, phrase, f"the service has moved to {response.headers['location']}: use that URL")
     try:
         body = response.json()
         faults = [FieldFault(str(fault["field"]), str(fault["message"])) for fault in body.get("errors", [])]
@@ -147,7 +149,7 @@ def parse_problem(response: httpx.Response) -> Problem:
 
 
 def _wait_to_retry(response: httpx.Response, *, repeatable: bool) -> bool:
-    """Whether it is worth another attempt, after the pause that the answer asks for."""
+    """Return whether to retry, after waiting for the answer's Retry-After."""
     allowed = response.status_code == HTTPStatus.TOO_MANY_REQUESTS or (
         repeatable and response.status_code == HTTPStatus.SERVICE_UNAVAILABLE
     )
@@ -161,17 +163,13 @@ def _wait_to_retry(response: httpx.Response, *, repeatable: bool) -> bool:
     return True
 
 
-def _drop_none_params(params: Params | None) -> dict[str, str | int | float]:
-    return {name: value for name, value in (params or {}).items() if value is not None}
-
-
 def _parse_url(url: str) -> httpx.URL:
     try:
         base = httpx.URL(url)
     except (httpx.InvalidURL, ValueError) as error:
-        raise ValueError(f"{url!r} is no address ({error}): expected one such as http://127.0.0.1:8000") from error
+        raise ValueError(f"{url!r} is not an address ({error}): expected one such as http://127.0.0.1:8000") from error
     if base.scheme not in ("http", "https") or not base.host:
-        raise ValueError(f"{url!r} is no address: expected one such as http://127.0.0.1:8000")
+        raise ValueError(f"{url!r} is not an address: expected one such as http://127.0.0.1:8000")
     return base
 
 

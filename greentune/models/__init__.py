@@ -1,7 +1,6 @@
-"""The answers of the service, as frozen models; energy in kWh, emissions in gCO2e, power in W, times in UTC."""
+"""Answers of the service as frozen models; energy in kWh, emissions in gCO2e, power in W, times in UTC."""
 
 from greentune.models.answer import Answer, EmissionFactors, Signal
-from greentune.models.datasets import Characters, Contents, Dataset
 from greentune.models.epochs import (
     Energy,
     Epoch,
@@ -31,7 +30,17 @@ from greentune.models.jobs import (
     Progress,
 )
 from greentune.models.policies import Decision, Policy, Quantiles, Simulation, SimulationBasis, Spread
-from greentune.models.service import Health, IssuedKey, Key, Model, Warned, Worker
+from greentune.models.service import (
+    Characters,
+    Contents,
+    Dataset,
+    Health,
+    IssuedKey,
+    Key,
+    Model,
+    Warned,
+    Worker,
+)
 from greentune.models.zones import Forecast, ForecastReach, History, Intensity, Provider, Reading, Zone
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What every answer has in common: it cannot be changed, and what a newer service adds to it is left out."""
+"""Base class of the models: immutable, and without the fields that a newer service adds; and shared types."""
 
 from typing import Literal
 
@@ -9,6 +9,6 @@ EmissionFactors = Literal["lifecycle", "direct"]
 
 
 class Answer(BaseModel):
-    """A part of what the service answers."""
+    """An answer of the service, or a part of one."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)

@@ -1,4 +1,4 @@
-"""What the epochs of a job did, and the curves of it."""
+"""Epochs and curves of a job."""
 
 from datetime import datetime
 
@@ -6,18 +6,18 @@ from greentune.models.answer import Answer
 
 
 class EpochIntensity(Answer):
-    """The reading that an epoch's ρ was decided by; all None where there was none."""
+    """Reading that an epoch's ρ was decided by; its values are None where there was none."""
 
     gco2e_per_kwh: float | None
     source: str | None
     step: str | None
-    """Of the fallback chain: fresh, or what stood in for a fresh reading"""
+    """Step of the fallback chain: fresh, or what replaced a fresh reading"""
     age_seconds: float | None
     estimated: bool
 
 
 class EpochEnergy(Answer):
-    """Metered energy in kWh by component, lost attempts included, and how each was found."""
+    """Metered energy in kWh by component, including lost attempts, with the method of each."""
 
     cpu_kwh: float
     gpu_kwh: float
@@ -25,11 +25,11 @@ class EpochEnergy(Answer):
     total_kwh: float
     methods: dict[str, str]
     estimated: bool
-    """True where any of them reckons instead of reading a meter"""
+    """True where a method estimates instead of reading a meter"""
 
 
 class Epoch(Answer):
-    """One epoch: what was asked and why, what was reached, and what it cost."""
+    """One epoch: requested ρ with its reason, achieved ρ, and cost."""
 
     number: int
     attempt: int
@@ -37,42 +37,42 @@ class Epoch(Answer):
     finished_at: datetime | None
     rho_asked: float
     rho_reached: float | None
-    """FLOPs of its steps, as a share of those that train every tensor"""
+    """FLOPs of its steps / FLOPs of training every tensor"""
     reason: str
     intensity: EpochIntensity
     flops: float | None
-    """1 multiply-accumulate counts as 2"""
+    """FLOPs of its steps; 1 multiply-accumulate counts as 2"""
     full_flops: float | None
-    """With every tensor trained"""
+    """FLOPs with every tensor trained"""
     probe_flops: float | None
-    """Spent on finding the tensors' importance"""
+    """FLOPs of measuring the tensors' importance"""
     probe_seconds: float | None
     tensors_selected: int | None
     tensors_total: int | None
     tensors: list[str] | None
-    """Those that are trained, the most important first"""
+    """Trained tensors, the most important first"""
     train_loss: float | None
     eval_loss: float | None
     energy: EpochEnergy | None
     emissions_gco2e: float | None
-    """None while part of the energy has no price"""
+    """None while part of the energy is unpriced"""
     unpriced_kwh: float
-    """That part of the energy"""
+    """Energy without a price"""
 
 
 class Loss(Answer):
-    """One entry for each optimiser step that is kept: the lowest and the highest loss of every stretch."""
+    """Loss by optimiser step, thinned to the lowest and the highest of every stretch of steps."""
 
     step: list[int]
     at: list[int]
     value: list[float | None]
     """None where the loss was not finite"""
     mean: list[float | None]
-    """Of all steps in the same stretch, those left out included"""
+    """Mean loss of all steps of the stretch"""
 
 
 class Evaluation(Answer):
-    """One entry for each epoch after which the held-out rows were evaluated."""
+    """Held-out loss, for each epoch that ended with an evaluation."""
 
     epoch: list[int]
     at: list[int]
@@ -80,7 +80,7 @@ class Evaluation(Answer):
 
 
 class Rho(Answer):
-    """One entry for each epoch."""
+    """ρ by epoch."""
 
     epoch: list[int]
     start: list[int]
@@ -90,7 +90,7 @@ class Rho(Answer):
 
 
 class Energy(Answer):
-    """One entry for each stretch of metered time; where no worker ran, the next begins after the last one's end."""
+    """Energy by stretch of metered time; stretches have gaps where no worker ran."""
 
     start: list[int]
     end: list[int]
@@ -98,20 +98,20 @@ class Energy(Answer):
     intensity_gco2e_per_kwh: list[float | None]
     """None where it is not known yet"""
     energy_kwh: list[float]
-    """All that the job had used by the end of the stretch"""
+    """Total energy of the job at the end of the stretch"""
     unpriced_kwh: list[float]
-    """The part of that energy which has no price"""
+    """Part of that energy without a price"""
     emissions_gco2e: list[float]
-    """All that it had emitted by then, without the unpriced energy"""
+    """Total emissions at that time, without the unpriced energy"""
 
 
 class Series(Answer):
-    """Curves by column: the entries at one index belong together. Times are milliseconds since 1970, in UTC."""
+    """Curves as columns, whose entries at one index belong together; times in milliseconds since 1970 (UTC)."""
 
     start: datetime | None
-    """The earliest time in any of them"""
+    """Earliest time of the curves"""
     end: datetime | None
-    """The latest time in any of them"""
+    """Latest time of the curves"""
     loss: Loss
     evaluation: Evaluation
     energy: Energy
@@ -119,37 +119,36 @@ class Series(Answer):
 
 
 class Tensor(Answer):
-    """A weight tensor that the job may train. Costs are None for a job whose costs were not kept."""
+    """A weight tensor that the job may train; costs are None for a job that did not store them."""
 
     name: str
     stack: str | None
-    """encoder or decoder, where the model has both"""
+    """encoder or decoder, for a model with both"""
     layer: int | None
-    """The block of its stack, from 0; None outside of the blocks"""
+    """Block of its stack, from 0; None outside of the blocks"""
     kind: str
-    """Its part in the block, alike in all of them, such as self_attn.q_proj"""
+    """Part of the block, the same in all blocks, such as self_attn.q_proj"""
     parameters: int | None
     t_dw_flops: int | None
-    """Of its own gradient, in one step of the longest rows; 1 multiply-accumulate counts as 2"""
+    """FLOPs of its weight gradient in one step of the longest rows; 1 multiply-accumulate counts as 2"""
     t_dy_flops: int | None
-    """Of carrying the gradient on to the tensors below it, likewise"""
+    """FLOPs of passing the gradient to the tensors below it, in the same step"""
 
 
 class EpochSelection(Answer):
-    """What one epoch trained; numbers of tensors are indices into `tensors`."""
+    """Tensors that one epoch trained, as indices into `tensors`."""
 
     number: int
     rho_asked: float
     rho_reached: float | None
     trained: list[int]
     importance: list[float | None] | None
-    """The loss reduction that a step on each tensor alone promises, as last probed; None for those that the budget
-    could not reach, and None as a whole where nothing was probed: at ρ = 1, and for methods that always train the
-    same"""
+    """Loss reduction that a step on each tensor alone predicts, as last probed; None for tensors that the budget could
+    not reach; None as a whole without a probe: at ρ = 1, and for methods with a fixed selection"""
 
 
 class Selection(Answer):
-    """The tensors from the model's output to its input, and the epochs newest first."""
+    """Tensors from the model's output to its input, and epochs, newest first."""
 
     tensors: list[Tensor]
     data: list[EpochSelection]

@@ -1,4 +1,4 @@
-"""What a job would take and emit."""
+"""Estimate of a job: time, energy and emissions."""
 
 from datetime import datetime
 
@@ -6,7 +6,7 @@ from greentune.models.answer import Answer, Signal
 
 
 class Figure(Answer):
-    """An expected value, and the bounds between which it lies in about nine cases of ten."""
+    """An expected value with its interval of about 90 %."""
 
     expected: float
     low: float
@@ -14,104 +14,104 @@ class Figure(Answer):
 
 
 class Work(Answer):
-    """What is to be computed."""
+    """The work to be computed."""
 
     training_rows: int
     tokens_per_epoch: float
     full_flops: Figure
-    """All epochs with every tensor trained; 1 multiply-accumulate counts as 2"""
+    """FLOPs of all epochs with every tensor trained; 1 multiply-accumulate counts as 2"""
     basis: str
 
 
 class Pace(Answer):
-    """How fast it is computed, at ρ = 1, and what that draws."""
+    """Time and energy of the work at ρ = 1."""
 
     device: str | None
-    """Of the worker that would take it; None where none is alive"""
+    """Device of the worker that would claim the job; None without a live worker"""
     epoch_hours: Figure
     epoch_kwh: Figure
-    """Without what the site draws on top"""
+    """Before PUE"""
     outside_hours: float
-    """To load, to evaluate and to save, once a run"""
+    """Hours of loading, evaluating and saving, once a run"""
     assumed: bool
-    """True where nothing was measured on this device yet"""
+    """True where the device has no measurements yet"""
     basis: str
 
 
 class Place(Answer):
-    """Where it would run, and what its intensity is."""
+    """The zone in which the job would run, and its intensity."""
 
     zone: str
     reason: str
     live_workers: int
     signal: Signal
     gco2e_per_kwh: float | None
-    """In force now; None where nothing is known of the zone"""
+    """Current intensity; None where it is not known"""
     source: str | None
     step: str | None
-    """Of the fallback chain: fresh, or what stands in for a fresh reading"""
+    """Step of the fallback chain: fresh, or what replaces a fresh reading"""
     estimated: bool
     expected_until: datetime | None
-    """How far the forecast reaches; None where there is none"""
+    """End of the forecast; None without one"""
     sources: list[str]
-    """Behind what is expected"""
+    """Sources of the forecast"""
     basis: str
 
 
 class Queue(Answer):
-    """What the zone's workers have to do first."""
+    """Jobs of the zone's workers before this one."""
 
     running: int
     ahead: int
-    """Jobs that wait and come before it; those that wait for a green hour are not in it"""
+    """Waiting jobs that come first, without those that wait for their gate"""
     starts_at: datetime
-    """When a worker is expected to be free"""
+    """Expected time at which a worker is free"""
 
 
 class Run(Answer):
-    """One way to run the job."""
+    """One schedule of the job."""
 
     starts_at: datetime
     ends_at: datetime
     hours: Figure
-    """Of computing, without the pauses between"""
+    """Hours of computing, without pauses"""
     rho: float
-    """The share of full fine-tuning's FLOPs that is computed, on the average"""
+    """Mean share of full fine-tuning's FLOPs"""
     flops: Figure
     energy_kwh: Figure
-    """Without what the site draws on top"""
+    """Before PUE"""
     gco2e_per_kwh: float | None
-    """The mean of the hours in which it computes"""
+    """Mean intensity of the hours of computing"""
     emissions_gco2e: Figure | None
-    """PUE included; None where no intensity is known"""
+    """Including PUE; None where no intensity is known"""
     meets_deadline: bool | None
     """None without a deadline"""
     why: str
 
 
 class Saving(Answer):
-    """What the best window saves beside starting now; an estimate."""
+    """Estimated saving of the best window compared with starting now."""
 
     gco2e: float
     share: float
 
 
 class Budget(Answer):
-    """Whether a budget can be kept."""
+    """Feasibility of a budget."""
 
     given_gco2e: float
     smallest_gco2e: float | None
-    """With every epoch at rho_min; None where no intensity is known"""
+    """Emissions with every epoch at rho_min; None where no intensity is known"""
     can_be_kept: bool | None
     basis: str
 
 
 class Estimate(Answer):
-    """What a job would take, begun now or in the best window before its deadline. Nothing is queued."""
+    """Estimate of a job, started now or in the best window before its deadline; nothing is queued."""
 
     now: Run
     best: Run
-    """As the policy's gate would have it; without a gate, in the best window of 24 h"""
+    """Schedule of the policy's gate; without a gate, the best window of 24 h"""
     saving: Saving | None
     work: Work
     pace: Pace
@@ -121,4 +121,4 @@ class Estimate(Answer):
     budget: Budget | None
     """None for a policy without a budget"""
     notes: list[str]
-    """What to bear in mind"""
+    """Limitations of the estimate"""

@@ -1,4 +1,4 @@
-"""A job as the service tells of it, and the files of its result."""
+"""Jobs, their events, and the files of their results."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -13,104 +13,103 @@ FINAL: frozenset[JobStatus] = frozenset({"succeeded", "failed", "cancelled"})
 
 
 class Progress(Answer):
-    """How far a run has come."""
+    """Progress of a run."""
 
     epochs: int
     epochs_done: int
     steps: int | None
     steps_done: int
     share: float
-    """In [0, 1]"""
+    """Completed share, in [0, 1]"""
 
 
 class Gate(Answer):
-    """What a job's gate said when it was last looked at."""
+    """Last decision of a job's gate."""
 
     opens: bool
-    """Whether the job might compute"""
+    """Whether the job may compute"""
     until: datetime | None
-    """When it is expected to open; None while it is open, or where unknown"""
+    """Expected opening time; None while it is open, or where unknown"""
     reason: str
     saving: float
-    """Expected share of the emissions that the plan avoids; an estimate"""
+    """Estimated share of the emissions that the plan avoids"""
     forced: bool
-    """True where the slack is used up and the deadline beats the gate"""
+    """True where the gate is open only because of the deadline"""
     deadline: datetime
-    """The job's own, or what `max_delay_hours` allows"""
+    """The job's deadline, or the one by `max_delay_hours`"""
     at: datetime
-    """When it was looked at"""
+    """Time of the decision"""
     basis: str | None
-    """What the expected duration rests on"""
+    """Basis of the expected duration"""
 
 
 class Eta(Answer):
-    """When a job is expected to be over."""
+    """Expected end of a job."""
 
     finishes_at: datetime
     earliest: datetime
-    """In nine cases of ten it is over between this and `latest`"""
+    """Start of the 90 % interval of the end, which `latest` ends"""
     latest: datetime
     basis: str
-    """What the expectation rests on, in words"""
+    """Basis of the prediction, in words"""
     at: datetime
-    """When it was found; it is found anew all the time, and written where it moved"""
+    """Time of the prediction; it is repeated continually, and stored where it changed"""
 
 
 class EmissionsBasis(Answer):
-    """What the energy and the emissions rest on."""
+    """Basis of the energy and the emissions."""
 
     status: Literal["provisional", "settled"]
-    """Settled once the job is over and the price of all of its energy is final"""
+    """Settled when the job is over and the price of all its energy is final"""
     settled_gco2e: float
-    """The part of the emissions whose price is final"""
+    """Part of the emissions whose price is final"""
     pue: float
-    """What the site drew for each kWh metered: it is in the emissions, not in the energy"""
+    """kWh that the site drew for each metered kWh; included in the emissions, not in the energy"""
     estimated: bool
-    """True where an intensity behind the price is itself an estimate"""
+    """True where an intensity of the price is estimated"""
     sources: list[str]
     """The sources of those intensities"""
     unpriced_kwh: float
-    """Energy without a price: its intensity is not known, or never became known"""
+    """Energy without a price, since its intensity is not known"""
     energy_methods: dict[str, list[str]]
-    """How each component's energy was found"""
+    """Methods of measuring, by component"""
     energy_estimated: bool
-    """True where any of them reckons instead of reading a meter"""
+    """True where a method estimates instead of reading a meter"""
     lost_kwh: float
-    """The part of the energy that was lost with a worker before it was stored, and is estimated"""
+    """Estimated part of the energy that was lost with a worker before it was stored"""
     tracker_kwh: float | None
-    """CodeCarbon's own total of the energy, less what other jobs on the host used, as a check; attempts that were lost
-    are missing in it"""
+    """CodeCarbon's total of the energy without that of other jobs on the host, as a check; it lacks lost attempts"""
 
 
 class Counterfactual(Answer):
-    """An estimate of what a job would have emitted otherwise, and what it assumes."""
+    """Estimated emissions of a job under another schedule, with the assumption."""
 
     emissions_gco2e: float
     energy_kwh: float
-    """Without what the site draws on top"""
+    """Before PUE"""
     hours: float
-    """Of computing, between start and end"""
+    """Hours of computing between start and end"""
     start: datetime
     end: datetime
     assumption: str
     covered_share: float
-    """Share of the hours for which an intensity was known, in [0, 1]"""
+    """Share of the hours with a known intensity, in [0, 1]"""
     estimated: Literal[True]
 
 
 class Counterfactuals(Answer):
-    """What a job is compared with; all three are estimates, since none of it happened."""
+    """Counterfactuals that a job is compared with; all are estimates."""
 
     full_now: Counterfactual
-    """Every tensor trained, begun at once"""
+    """Every tensor trained, started at once"""
     constant_now: Counterfactual
-    """The same FLOPs at a constant ρ, begun at once"""
+    """The same FLOPs at a constant ρ, started at once"""
     oracle: Counterfactual
-    """The same FLOPs in the cleanest hours, all known beforehand"""
+    """The same FLOPs in the cleanest hours, known in advance"""
 
 
 class JobLinks(Answer):
-    """Where the rest is."""
+    """Links to the job's other resources."""
 
     self: str
     epochs: str
@@ -127,18 +126,18 @@ class Job(Answer):
 
     id: str
     owner: str | None
-    """Who submitted it; None where that was done without a key"""
+    """Owner; None for a job submitted without a key"""
     status: JobStatus
     reason: str | None
-    """Why it stands where it stands, in words"""
+    """Reason of the status, in words"""
     actions: list[Action]
-    """What can be asked of it now, each by `POST /jobs/{id}/<action>`"""
+    """Actions that are allowed now, each by `POST /jobs/{id}/<action>`"""
     error: dict[str, Any] | None
     model: str
     dataset: str
     method: str
     policy: dict[str, Any]
-    """As it was at submission"""
+    """Policy at submission"""
     policy_name: str | None
     zone: str | None
     deadline: datetime | None
@@ -147,66 +146,64 @@ class Job(Answer):
     metadata: dict[str, str]
     created_at: datetime
     ready_at: datetime | None
-    """When it could first have run"""
+    """Earliest time at which it could have run (UTC)"""
     queued_at: datetime | None
     not_before: datetime | None
-    """When its gate is looked at again"""
+    """Time of the next evaluation of its gate (UTC)"""
     started_at: datetime | None
     finished_at: datetime | None
     attempts: int
     device: str | None
     signal: Signal | None
     emission_factors: EmissionFactors | None
-    """The kind of intensity that it is steered and priced by"""
+    """Emission factors of the intensity that decides its ρ and its price"""
     gate: Gate | None
-    """None until its gate is looked at, and where its policy has none"""
+    """None before the first evaluation, and for a policy without a gate"""
     progress: Progress
     eta: Eta | None
-    """None before the job is prepared, while it is paused, and once it is over"""
+    """None before the job is prepared, while it is paused, and after its end"""
     rho: float | None
-    """Of the newest epoch, as asked for"""
+    """Requested ρ of the newest epoch"""
     loss: float | None
     energy_kwh: float
     unpriced_kwh: float
-    """The part of `energy_kwh` that has no price"""
+    """Part of `energy_kwh` without a price"""
     emissions_gco2e: float
-    """Without the unpriced energy: 0 where that is all of it, and then nothing is known of the emissions"""
+    """Emissions of the priced energy; 0 where all of it is unpriced, and the emissions are not known"""
     emissions_basis: EmissionsBasis | None
     less_work_saving: float | None
-    """The share of `full_now`'s emissions that was saved by the FLOPs left out; an estimate, below 0 where more was
-    emitted"""
+    """Estimated share of `full_now`'s emissions saved by FLOPs left out; below 0 where more was emitted"""
     moved_in_time_saving: float | None
-    """The share that the job's gate saved by putting work off or interrupting it; an estimate, below 0 where it cost
-    more"""
+    """Estimated share saved by the gate, which deferred or interrupted the job; below 0 where more was emitted"""
     queueing_saving: float | None
-    """The share that waiting for a worker saved, by chance; an estimate, below 0 where it led to dirtier hours"""
+    """Estimated share saved, by chance, by waiting for a worker; below 0 where more was emitted"""
     owner_pause_saving: float | None
-    """The share saved by when its owner paused the job, or retried it; an estimate, as by chance"""
+    """Estimated share saved, by chance, by the owner's pauses and late retries"""
     lost_work_saving: float | None
-    """The share, below 0, that went into work which had to be done again, since a worker was lost or an attempt failed;
-    an estimate. The five savings together are the whole saving"""
+    """Estimated share, usually below 0, of work repeated after a lost worker or a failed attempt. The five savings add
+    up to the whole saving"""
     counterfactuals: Counterfactuals | None
-    """None until the job is over"""
+    """None before the end of the job"""
     counterfactuals_missing: str | None
-    """Why there are none, though it is over"""
+    """Reason why a finished job has none"""
     estimate: dict[str, Any] | None
     evaluation: dict[str, Any] | None
     links: JobLinks
 
     @property
     def known_gco2e(self) -> float | None:
-        """The emissions; None where no part of the energy has a price."""
+        """Emissions; None where all of the energy is unpriced."""
         unpriced = self.unpriced_kwh > 0 and self.unpriced_kwh >= self.energy_kwh * (1 - 1e-9)
         return None if unpriced else self.emissions_gco2e
 
     @property
     def is_over(self) -> bool:
-        """Whether it has ended, and nothing but a retry changes its state."""
+        """Whether the status is final, until a retry."""
         return self.status in FINAL
 
 
 class Event(Answer):
-    """One thing that happened to a job."""
+    """One event of a job."""
 
     id: int
     at: datetime

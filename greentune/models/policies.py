@@ -1,4 +1,4 @@
-"""Stored policies, and what a policy would have emitted on a grid's past."""
+"""Stored policies, and simulations of policies on recorded intensities."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -18,7 +18,7 @@ class Policy(Answer):
 
 
 class Decision(Answer):
-    """What the run did from a time on, and why."""
+    """Action of the simulated run from a time on, with its reason."""
 
     time: datetime
     intensity: float
@@ -26,12 +26,12 @@ class Decision(Answer):
     action: str
     """run, wait, pause, epoch, end or finish"""
     rho: float | None
-    """Of the epoch that begins"""
+    """ρ of the epoch that begins"""
     reason: str
 
 
 class Quantiles(Answer):
-    """How one figure differs from start to start: 5, 50 and 95 % of the starts have at most this."""
+    """5 %, 50 % and 95 % quantiles of a figure over the starts."""
 
     p05: float
     p50: float
@@ -39,7 +39,7 @@ class Quantiles(Answer):
 
 
 class Spread(Answer):
-    """How the starts differ."""
+    """Distribution of the figures over the starts."""
 
     emissions_g: Quantiles
     less_work_saving: Quantiles
@@ -47,10 +47,10 @@ class Spread(Answer):
 
 
 class SimulationBasis(Answer):
-    """What a simulation rests on."""
+    """Basis of a simulation."""
 
     estimated: Literal[True]
-    """All of it: no run was metered"""
+    """Always true: no run was metered"""
     zone: str | None
     sources: list[str]
     signal: Signal
@@ -59,41 +59,41 @@ class SimulationBasis(Answer):
     to: datetime
     readings: int
     estimated_readings: int
-    """Those that are themselves estimates"""
+    """Number of readings that are estimates"""
     covered_share: float
-    """Share of that time within a reading; the rest takes the one before it"""
+    """Share of the time that readings cover; the rest takes the reading before it"""
     forecast: Literal["own", "persistence", "perfect"]
     assumptions: list[str]
 
 
 class Simulation(Answer):
-    """What a policy would have emitted, beside what it is compared with; means where there are many starts."""
+    """Simulated emissions of a policy and of its baselines; means over several starts."""
 
     emissions_g: float
-    """Under the policy, in gCO2e"""
+    """Emissions of the policy, in gCO2e"""
     baseline_g: float
-    """At ρ = 1, begun at once, without a pause"""
+    """Emissions at ρ = 1, started at once, without a pause"""
     constant_g: float
-    """With the same total FLOPs at a constant ρ, begun at once"""
+    """Emissions of the same FLOPs at a constant ρ, started at once"""
     oracle_g: float
-    """With the same total FLOPs in the cleanest hours before the deadline"""
+    """Emissions of the same FLOPs in the cleanest hours before the deadline"""
     less_work_saving: float
     """(baseline − constant) / baseline"""
     moved_in_time_saving: float
     """(constant − emissions) / baseline"""
     oracle_share: float | None
-    """Of the oracle's saving by timing, the share that was reached"""
+    """Achieved share of the oracle's saving by timing"""
     work_share: float
-    """Of the baseline's FLOPs"""
+    """Share of the baseline's FLOPs"""
     epochs_run: float
-    """Fewer than asked for where a budget was used up"""
+    """Fewer than requested where a budget was used up"""
     on_time_share: float
-    """Of the starts"""
+    """Share of the starts that met the deadline"""
     starts: int
     finish: datetime | None
-    """Of a single start"""
+    """End of a single start"""
     spread: Spread | None
-    """Of many starts"""
+    """None for a single start"""
     decisions: list[Decision]
-    """Of a single start"""
+    """Decisions of a single start"""
     basis: SimulationBasis

@@ -1,4 +1,4 @@
-"""What stands behind the service: its models, its workers, its keys, and whether it is ready."""
+"""Models, datasets, workers, keys, and the readiness of the service."""
 
 from datetime import datetime
 from typing import Literal
@@ -7,45 +7,78 @@ from greentune.models.answer import Answer
 
 
 class Model(Answer):
-    """A model that jobs may name; what was measured of it is None until its first job is prepared."""
+    """A model that jobs may use; measured values are None until its first job is prepared."""
 
     name: str
     licence: str
     description: str
     parameters: int | None
-    """Trainable parameters"""
+    """Number of trainable parameters"""
     tensors: int | None
-    """Trainable tensors"""
+    """Number of trainable tensors"""
     rho_floor: float | None
     """Smallest ρ at which one tensor can be trained"""
     max_length: int | None
-    """Most tokens of a row that the model has positions for; null also where they have no end"""
+    """Longest row in tokens; None also where the model has no limit"""
+
+
+class Characters(Answer):
+    """Number of characters in the texts of a row."""
+
+    total: int
+    mean: float
+    median: int
+    max: int
+
+
+class Contents(Answer):
+    """Contents of the rows of a dataset."""
+
+    forms: dict[str, int]
+    """Number of rows of each form: prompt, messages, text"""
+    characters: Characters
+    ignored_fields: list[str]
+    """Fields or columns that no row uses, at most twenty"""
+
+
+class Dataset(Answer):
+    """An uploaded file of training rows."""
+
+    id: str
+    name: str
+    format: str
+    rows: int
+    bytes: int
+    sha256: str
+    contents: Contents | None
+    """None for a dataset from before this was counted"""
+    created_at: datetime
 
 
 class Worker(Answer):
-    """One process. Of `job`, the job that it holds, only those who see that job are told."""
+    """One process; `job`, which it runs, is None for a caller who may not see that job."""
 
     id: str
     role: Literal["train", "prepare", "scheduler"]
     zone: str | None
-    """The zone of a training worker's site, "site-unknown" where that is not set; null for any other process"""
+    """Zone of a training worker's site, "site-unknown" where it is not set; None for other processes"""
     pue: float | None
-    """kWh drawn by its site for each kWh that a training worker uses"""
+    """kWh that the site draws for each kWh of a training worker"""
     site_idle_kwh: float | None
-    """Energy that the hosts of the zone's training workers used so far while no job did, before PUE; it is in no job's
-    energy; null for any other process"""
+    """Idle energy of the hosts of the zone's training workers so far, before PUE, which is in no job's energy; None for
+    other processes"""
     zones: list[str]
-    """The same zone as a list; deprecated"""
+    """The zone as a list; deprecated"""
     device: str
     state: Literal["idle", "busy", "running", "lost"]
-    """A training worker is idle or busy, any other process running; lost: silent for too long"""
+    """A training worker is idle or busy, other processes running; lost: without a heartbeat for too long"""
     job: str | None
     started_at: datetime
     last_seen_at: datetime
 
 
 class Key(Answer):
-    """A key without its text; `hint` holds the first characters of it."""
+    """A key without its text; `hint` is its first characters."""
 
     id: str
     owner: str
@@ -59,20 +92,20 @@ class Key(Answer):
 
 
 class IssuedKey(Key):
-    """A new key with its text, `key`, which is shown this once."""
+    """A new key with its text, `key`, which is shown only once."""
 
     key: str
 
 
 class Warned(Answer):
-    """A part that is missing while requests can be answered, and what follows from that."""
+    """A missing part without which requests are still answered, and the consequence."""
 
     part: str
     message: str
 
 
 class Health(Answer):
-    """Requests can be answered; `warnings` name what keeps jobs from being done."""
+    """Readiness: requests are answered; `warnings` name what prevents jobs from running."""
 
     status: Literal["ok", "degraded"]
     warnings: list[Warned]

@@ -1,4 +1,4 @@
-"""The grid as the service last heard of it; intensities in gCO2e/kWh."""
+"""Zones with their stored intensities and forecasts, in gCO2e/kWh."""
 
 from datetime import datetime
 from typing import Literal
@@ -7,102 +7,102 @@ from greentune.models.answer import Answer, EmissionFactors, Signal
 
 
 class Reading(Answer):
-    """The intensity of one interval, in gCO2e/kWh."""
+    """Intensity of one interval in gCO2e/kWh."""
 
     start: datetime
     end: datetime
     gco2e_per_kwh: float
     source: str
     estimated: bool
-    """True where the value was modelled or forecast instead of measured"""
+    """True where the value is modelled or forecast instead of measured"""
     emission_factors: EmissionFactors
-    """Whether building the plants and bringing the fuel counts, or only what they burn"""
+    """Life-cycle emissions (with building the plants and supplying the fuel), or direct ones (combustion only)"""
 
 
 class ForecastReach(Answer):
-    """When a stored forecast was made, and how far it reaches."""
+    """Creation time and end of a stored forecast."""
 
     made_at: datetime
     until: datetime
 
 
 class Provider(Answer):
-    """How the source of a zone has answered so far."""
+    """Responses of a zone's source so far."""
 
     source: str
-    """Its kind, as it was asked last"""
+    """Kind of the source at the last request"""
     last_success_at: datetime | None
-    """None where it has never answered"""
+    """None without a success so far"""
     failures_in_a_row: int
-    """Since it last answered"""
+    """Number of failures since the last success"""
     last_failure_at: datetime | None
     fault: str | None
-    """Of the last failure; None where it has answered since"""
+    """Reason of the last failure; None after a success"""
 
 
 class Zone(Answer):
-    """A zone that this service knows; what is not known yet is None."""
+    """A zone of the service; values that are not known yet are None."""
 
     zone: str
     signal: Signal | None
-    """Of the grid's average, or of the plant that another kWh would start"""
+    """Intensity of the grid's average, or of the marginal plant"""
     newest: Reading | None
-    """The last stored reading that has begun"""
+    """Last stored reading that has begun"""
     age_seconds: float | None
-    """Since the start of that reading"""
+    """Seconds since the start of that reading"""
     forecast: ForecastReach | None
-    """None where none reaches beyond the present"""
+    """None where no forecast reaches beyond the current time"""
     workers: int
-    """Training workers that are alive there"""
+    """Number of live training workers"""
     provider: Provider | None = None
-    """None where its source has not been asked yet, or the service is too old to say"""
+    """None before the first request, and for an older service"""
 
 
 class Intensity(Answer):
-    """The intensity in force in a zone, and how it was found."""
+    """Current intensity of a zone, and the step of the fallback chain that found it."""
 
     zone: str
     gco2e_per_kwh: float
     step: Literal["fresh", "forecast", "stale", "yesterday", "last week", "static"]
-    """Fresh where a reading covers this time; else what stands in for one"""
+    """Step of the fallback chain: fresh where a reading covers this time, else what replaces it"""
     source: str
-    """Of the reading, after the step where that is not fresh"""
+    """Source of the reading, after the step where that is not fresh"""
     signal: Signal
-    """Of the grid's average, or of the plant that another kWh would start"""
+    """Intensity of the grid's average, or of the marginal plant"""
     emission_factors: EmissionFactors
-    """Whether building the plants and bringing the fuel counts, or only what they burn"""
+    """Life-cycle emissions (with building the plants and supplying the fuel), or direct ones (combustion only)"""
     estimated: bool
     """False only where a measured reading covers this time"""
     start: datetime
-    """Of the interval that the reading describes"""
+    """Start of the reading's interval (UTC)"""
     end: datetime
     age_seconds: float
-    """Since that start"""
+    """Seconds since that start"""
     fetched_at: datetime
 
 
 class Forecast(Answer):
-    """What is expected of a zone; empty where nothing is stored."""
+    """Forecast of a zone; empty where none is stored."""
 
     zone: str
     signal: Signal | None
-    """Of the grid's average, or of the plant that another kWh would start"""
+    """Intensity of the grid's average, or of the marginal plant"""
     made_at: datetime | None
-    """When the newest part was made"""
+    """Creation time of the newest part (UTC)"""
     provider_until: datetime | None
-    """Where the provider's forecast ends; from there on, or all of it where this is None, it is our own, made from
-    stored readings"""
+    """End of the provider's forecast; the rest, or all of it where this is None, is GreenTune's own, from stored
+    readings"""
     until: datetime | None
-    """Where all of it ends"""
+    """End of the forecast (UTC)"""
     data: list[Reading]
 
 
 class History(Answer):
-    """Stored readings of a zone, earliest first; `covered_share` of the time asked for is within one."""
+    """Stored readings of a zone, earliest first, which cover `covered_share` of the requested time."""
 
     zone: str
     signal: Signal | None
-    """Of the grid's average, or of the plant that another kWh would start"""
+    """Intensity of the grid's average, or of the marginal plant"""
     covered_share: float
-    """In [0, 1]"""
+    """Share in [0, 1]"""
     data: list[Reading]

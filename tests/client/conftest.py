@@ -1,4 +1,4 @@
-"""The client against the real application on a real database."""
+"""Fixtures: a client of the real application on a real database."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +21,7 @@ def app(settings: Settings) -> FastAPI:
 
 @pytest.fixture
 def url(app: FastAPI) -> Iterator[str]:
-    """Where the service answers."""
+    """URL of a running service."""
     with run_server(app) as url:
         yield url
 

@@ -1,4 +1,4 @@
-"""A way to the service on which things go wrong: answers that are lost or cut short, and a gateway that refuses."""
+"""Proxy of the service that injects faults: lost or truncated answers, and refusals of a gateway."""
 
 import socketserver
 import threading
@@ -14,10 +14,10 @@ Fault = Callable[["ProxiedRequest"], None]
 
 
 class ProxiedRequest(socketserver.StreamRequestHandler):
-    """One request on its way; every connection carries one."""
+    """One proxied request; each connection carries one."""
 
     def handle(self) -> None:
-        """Pass it on, or do what the next fault says instead."""
+        """Forward the request, or apply the next fault."""
         proxy = cast(Proxy, self.server)
         self.head = self._head()
         if not self.head:
@@ -27,7 +27,7 @@ class ProxiedRequest(socketserver.StreamRequestHandler):
         fault(self)
 
     def pass_on(self, *, most_bytes: int | None = None, answered: bool = True) -> None:
-        """Bring the request to the service, and so many bytes of its answer's body back."""
+        """Forward the request, and return up to `most_bytes` of the answer's body."""
         method, path, _ = self.head[0].split(" ", 2)
         headers = dict(line.split(": ", 1) for line in self.head[1:])
         body = self.rfile.read(int(headers.get("Content-Length", "0")))
@@ -69,13 +69,13 @@ class Proxy(socketserver.ThreadingTCPServer):
 
     @property
     def url(self) -> str:
-        """What a client takes for the service."""
+        """URL that a client uses as the service's."""
         return f"http://{LOOPBACK}:{self.server_address[1]}"
 
 
 @contextmanager
 def proxy(service_port: int) -> Iterator[Proxy]:
-    """A way to the service for as long as the block runs."""
+    """Run a proxy of the service within the block."""
     with Proxy(service_port) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
@@ -85,21 +85,21 @@ def proxy(service_port: int) -> Iterator[Proxy]:
 
 
 def drop_connection(request: ProxiedRequest) -> None:
-    """The connection ends before the service hears of the request."""
+    """Close the connection before the request reaches the service."""
 
 
 def lose_answer(request: ProxiedRequest) -> None:
-    """The service does what it is asked for, and its answer does not arrive."""
+    """Forward the request, and drop the answer."""
     request.pass_on(answered=False)
 
 
 def truncate_answer(most_bytes: int) -> Fault:
-    """The answer's body ends too early."""
+    """Truncate the answer's body."""
     return lambda request: request.pass_on(most_bytes=most_bytes)
 
 
 def refuse(status: int, *, retry_after: str | None = None) -> Fault:
-    """A gateway answers instead of the service."""
+    """Answer as a gateway, without the service."""
 
     def fault(request: ProxiedRequest) -> None:
         header = "" if retry_after is None else f"Retry-After: {retry_after}\r\n"

@@ -1,4 +1,4 @@
-"""The client's calls, each against the real service."""
+"""Each call of the client against the real service."""
 
 import hashlib
 from datetime import UTC, datetime, timedelta
@@ -25,7 +25,7 @@ def job(client: Client, dataset: Dataset) -> Job:
     return client.submit(MODEL, dataset.id, zone="FR", metadata={"team": "speech"})
 
 
-def test_a_job_is_submitted_with_all_that_it_is_told(client: Client, dataset: Dataset) -> None:
+def test_a_job_is_submitted_with_all_options(client: Client, dataset: Dataset) -> None:
     deadline = datetime(2026, 12, 1, tzinfo=UTC)
     options = {"epochs": 2, "learning_rate": 1e-4}
     job = client.submit(
@@ -80,7 +80,7 @@ def test_actions_change_the_job_and_a_state_that_forbids_one_is_a_problem(client
     assert client.retry(job.id).status == "validating"
 
 
-def test_a_finished_job_is_read_in_every_part(client: Client, job: Job, database: Database, settings: Settings) -> None:
+def test_all_parts_of_a_finished_job_are_read(client: Client, job: Job, database: Database, settings: Settings) -> None:
     run_to_success(database, settings, job.id)
 
     ended = client.wait(job.id, seconds=0.05)
@@ -95,12 +95,12 @@ def test_a_finished_job_is_read_in_every_part(client: Client, job: Job, database
     assert (newest.type, oldest.type) == ("job.succeeded", "job.submitted")
 
 
-def test_waiting_for_a_job_that_does_not_end_is_cut_off(client: Client, job: Job) -> None:
+def test_waiting_for_a_job_ends_at_the_timeout(client: Client, job: Job) -> None:
     with pytest.raises(StillRunning, match=job.id):
         client.wait(job.id, seconds=0.05, timeout=0.1)
 
 
-def test_an_artifact_is_downloaded_whole_and_checked(
+def test_an_artifact_is_downloaded_and_checked(
     client: Client, job: Job, database: Database, settings: Settings, tmp_path: Path
 ) -> None:
     run_to_success(database, settings, job.id)
@@ -130,7 +130,7 @@ def test_datasets_are_uploaded_listed_and_deleted(client: Client, rows: Path) ->
     assert list(client.datasets()) == []
 
 
-def test_rows_that_are_wrong_are_named_by_their_line(client: Client, tmp_path: Path) -> None:
+def test_invalid_rows_are_named_by_their_line(client: Client, tmp_path: Path) -> None:
     file = tmp_path / "wrong.jsonl"
     file.write_text('{"text": "right"}\n{"words": "wrong"}\n')
     with pytest.raises(Problem) as refused:
@@ -150,7 +150,7 @@ def test_policies_are_stored_in_versions_and_deleted(client: Client) -> None:
     assert gone.value.status == 404
 
 
-def test_a_policy_is_stored_only_after_the_version_that_its_writer_has_seen(client: Client) -> None:
+def test_a_policy_is_stored_only_after_the_given_version(client: Client) -> None:
     assert client.put_policy("half", POLICY, if_version=0).version == 1
     with pytest.raises(Problem) as taken:
         client.put_policy("half", POLICY, if_version=0)
@@ -161,7 +161,7 @@ def test_a_policy_is_stored_only_after_the_version_that_its_writer_has_seen(clie
     assert client.policy("half").version == 2
 
 
-def test_the_grid_is_read_and_a_policy_is_held_against_its_past(client: Client, database: Database) -> None:
+def test_the_grid_is_read_and_a_policy_is_simulated_on_it(client: Client, database: Database) -> None:
     def hour(offset: int) -> Reading:
         start = NOW + timedelta(hours=offset)
         value = 100.0 if offset % 2 else 300.0
@@ -176,7 +176,7 @@ def test_the_grid_is_read_and_a_policy_is_held_against_its_past(client: Client, 
     [france] = [zone for zone in client.zones() if zone.zone == "FR"]
     assert france.newest is not None
     assert france.newest.gco2e_per_kwh == client.intensity("FR").gco2e_per_kwh == 300.0
-    assert len(client.forecast("FR", hours=6).data) == 5  # the hour that runs is no forecast
+    assert len(client.forecast("FR", hours=6).data) == 5  # the current hour is not a forecast
     assert client.history("FR", start=NOW - timedelta(hours=3), end=NOW).covered_share == 1
     found = client.simulate({"kind": "constant", "rho": 1.0}, work_hours=2, epochs=2, zone="FR", deadline_hours=6)
     assert found.basis.zone == "FR"
@@ -184,7 +184,7 @@ def test_the_grid_is_read_and_a_policy_is_held_against_its_past(client: Client, 
     assert client.simulate(POLICY, work_hours=2, epochs=2, zone="FR", start=NOW - timedelta(days=2)).starts == 1
 
 
-def test_an_estimate_says_what_it_rests_on(client: Client, dataset: Dataset) -> None:
+def test_an_estimate_for_an_unknown_model_names_the_field(client: Client, dataset: Dataset) -> None:
     with pytest.raises(Problem) as unknown:
         client.estimate("no such model", dataset.id)
     assert [fault.field for fault in unknown.value.errors] == ["model"]
@@ -216,7 +216,7 @@ def test_every_field_at_fault_is_named(client: Client, dataset: Dataset) -> None
     assert {fault.field for fault in refused.value.errors} == {"hyperparameters.epochs", "hyperparameters.batch_size"}
 
 
-def test_an_id_leads_nowhere_else(client: Client) -> None:
+def test_a_slash_in_an_id_does_not_change_the_path(client: Client) -> None:
     with pytest.raises(Problem) as unknown:
         client.job("../keys")
     assert unknown.value.status == 404
@@ -233,7 +233,7 @@ def test_url_and_key_come_from_the_environment(
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://127.0.0.1", "http://", "http://[::1"])
-def test_what_is_no_address_is_refused(url: str) -> None:
+def test_an_invalid_url_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match=r"expected one such as http://127\.0\.0\.1:8000"):
         Client(url)
 

@@ -1,4 +1,4 @@
-"""What the client does where the way to the service is bad: again where that does no harm, and never without end."""
+"""Retries of the client after faults of the connection: only of safe calls, and bounded."""
 
 import hashlib
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ def job(client: Client, dataset: Dataset) -> Job:
 @pytest.mark.parametrize(
     "fault", [drop_connection, lose_answer, refuse(503, retry_after="0"), refuse(429, retry_after="0")]
 )
-def test_a_read_is_sent_again(client: Client, way: Proxy, fault: object) -> None:
+def test_a_read_is_retried(client: Client, way: Proxy, fault: object) -> None:
     way.faults.extend([fault, fault])  # type: ignore[list-item]
     assert client.models()
     assert len(way.requests) == 3
@@ -60,7 +60,7 @@ def test_a_submission_whose_answer_is_lost_is_one_job(client: Client, way: Proxy
 
 
 @pytest.mark.parametrize("fault", [drop_connection, refuse(503, retry_after="0")])
-def test_what_would_be_done_twice_is_not_sent_again(client: Client, way: Proxy, job: Job, fault: object) -> None:
+def test_an_action_is_not_retried(client: Client, way: Proxy, job: Job, fault: object) -> None:
     sent = len(way.requests)
     way.faults.append(fault)  # type: ignore[arg-type]
     with pytest.raises((Unreachable, Problem)):
@@ -68,26 +68,26 @@ def test_what_would_be_done_twice_is_not_sent_again(client: Client, way: Proxy, 
     assert len(way.requests) == sent + 1
 
 
-def test_a_refusal_that_was_not_done_is_asked_again_whatever_it_is(client: Client, way: Proxy, job: Job) -> None:
+def test_an_action_refused_with_429_is_retried(client: Client, way: Proxy, job: Job) -> None:
     way.faults.append(refuse(429, retry_after="0"))
     assert client.cancel(job.id).status == "cancelled"
 
 
-def test_a_deletion_whose_answer_is_lost_is_done(client: Client, way: Proxy, dataset: Dataset) -> None:
+def test_a_deletion_whose_answer_is_lost_succeeds(client: Client, way: Proxy, dataset: Dataset) -> None:
     way.faults.append(lose_answer)
     client.delete_dataset(dataset.id)
     assert list(client.datasets()) == []
 
 
 @pytest.mark.parametrize("fault", [refuse(503), refuse(503, retry_after="3600"), refuse(500, retry_after="0")])
-def test_what_gives_no_hope_is_told_at_once(client: Client, way: Proxy, fault: object) -> None:
+def test_a_permanent_error_is_raised_at_once(client: Client, way: Proxy, fault: object) -> None:
     way.faults.append(fault)  # type: ignore[arg-type]
     with pytest.raises(Problem, match="GET /models: 50"):
         client.models()
     assert len(way.requests) == 1
 
 
-def test_a_download_that_breaks_off_goes_on_where_it_was(
+def test_a_download_that_breaks_off_is_resumed(
     client: Client, way: Proxy, job: Job, database: Database, settings: Settings, tmp_path: Path
 ) -> None:
     run_to_success(database, settings, job.id)
@@ -103,7 +103,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(
     assert [line.split(": ")[1] for line in ranges] == ["bytes=4000-", "bytes=7000-"]
 
 
-def test_events_are_given_once_each_whatever_breaks_off(
+def test_each_event_is_streamed_once_despite_faults(
     client: Client, way: Proxy, job: Job, database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("greentune.following.RETRY_SECONDS", 0.05)
@@ -116,7 +116,7 @@ def test_events_are_given_once_each_whatever_breaks_off(
     assert list(client.events(job.id, follow=True, after=events[-1].id)) == []
 
 
-def test_a_wait_outlasts_a_service_that_is_away_for_a_while(
+def test_polling_outlasts_an_absence_of_the_service(
     client: Client, way: Proxy, job: Job, url: str, operator_key: str
 ) -> None:
     changes = client.changes(job.id, seconds=0.02)
@@ -128,13 +128,13 @@ def test_a_wait_outlasts_a_service_that_is_away_for_a_while(
     assert not way.faults
 
 
-def test_a_service_that_is_not_there_is_named() -> None:
+def test_an_unreachable_service_is_named() -> None:
     url = f"http://{LOOPBACK}:{find_free_port(LOOPBACK)}"
     with Client(url, attempts=1) as client, pytest.raises(Unreachable, match=url):
         client.models()
 
 
-def test_something_else_at_the_address_is_told_apart(client: Client, way: Proxy) -> None:
+def test_another_server_at_the_url_is_recognised(client: Client, way: Proxy) -> None:
     def page(request: object) -> None:
         request.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\nhi")  # type: ignore[attr-defined]
 

@@ -1,4 +1,4 @@
-"""The client's models are those of the interface's description: no field can drift from it."""
+"""The client's models match the OpenAPI description, field by field."""
 
 import json
 from pathlib import Path
@@ -22,11 +22,11 @@ def described(name: str) -> Any:
 
 
 def form(schema: Any, definitions: dict[str, Any]) -> Any:
-    """What a value may be, without its title, description and name: two of the same form take the same values."""
+    """Return the type of a schema without its title, description and name: equal types accept the same values."""
     if "$ref" in schema:
         name = schema["$ref"].rsplit("/", 1)[1]
         target = definitions[name]
-        # An object is held against the description by a test of its own.
+        # Each object has its own test.
         return ("object", name.removesuffix("Out")) if "properties" in target else form(target, definitions)
     if "anyOf" in schema:
         return ("any of", frozenset(form(choice, definitions) for choice in schema["anyOf"]))
@@ -55,5 +55,5 @@ def test_the_states_and_actions_are_those_of_the_description() -> None:
     assert TypeAdapter(models.Action).json_schema()["enum"] == SCHEMAS["Action"]["enum"]
 
 
-def test_what_a_newer_service_adds_is_left_out() -> None:
+def test_fields_of_a_newer_service_are_ignored() -> None:
     assert models.Figure.model_validate({"expected": 1, "low": 0.5, "high": 2, "median": 1}).high == 2
