@@ -1,1 +1,1 @@
-"""The REST interface and the dashboard; runs without torch."""
+"""REST API and dashboard; runs without torch."""

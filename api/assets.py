@@ -1,4 +1,4 @@
-"""What the pages load, all of it from here: our own files, and uPlot's from its package."""
+"""Static files of the dashboard: our own, and uPlot's from its package; nothing comes from other hosts."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,13 +13,13 @@ STATIC_FOLDER = Path(__file__).parent / "static"
 
 
 def mount_assets(app: FastAPI) -> None:
-    """Serves `/static` and `/static/uplot`; compressed, since nothing in them is secret."""
+    """Mount `/static` and `/static/uplot`, compressed, since they contain no secrets."""
     for path, folder in (("/static/uplot", _uplot()), ("/static", STATIC_FOLDER)):
         app.mount(path, GZipMiddleware(_RevalidatedFiles(directory=folder)))
 
 
 def _uplot() -> Path:
-    """The folder of uPlot's files. The package is only found, not loaded: it is made for notebooks."""
+    """Return the folder of uPlot's files. The package is located, not imported: it is made for notebooks."""
     found = find_spec("uplot")
     if found is None or not found.submodule_search_locations:
         raise RuntimeError(
@@ -29,7 +29,7 @@ def _uplot() -> Path:
 
 
 class _RevalidatedFiles(StaticFiles):
-    """Has a browser ask each time whether a file is right still, so that a release is seen at once."""
+    """Static files that browsers revalidate on each use, so that a new release is seen at once."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)

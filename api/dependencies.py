@@ -1,4 +1,4 @@
-"""What every endpoint may ask for: settings, catalogue, clock, and a session that the request owns."""
+"""FastAPI dependencies of the endpoints: application context, database session, and clock."""
 
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ READ_METHODS = ("GET", "HEAD")
 
 @dataclass(frozen=True)
 class AppContext:
-    """What an application is made with, for as long as it lives."""
+    """Objects that one application shares among all its requests."""
 
     settings: Settings
     database: Database
@@ -62,7 +62,7 @@ async def _hold_session_slot(context: AppContextDep) -> AsyncIterator[None]:
 def _session(
     request: Request, context: AppContextDep, _: Annotated[None, Depends(_hold_session_slot, scope="function")]
 ) -> Iterator[Session]:
-    # What a GET answers is of one moment: two statements of different ones would give one ETag two bodies.
+    # A GET reads one snapshot: statements that see different states would give one ETag two bodies.
     reads = request.method in READ_METHODS
     with context.database.snapshot() if reads else context.database.session() as session:
         yield session
@@ -72,7 +72,7 @@ def _now(context: AppContextDep) -> datetime:
     return context.clock()
 
 
-# Ends, and thereby commits, before the response is sent: an answer must not run ahead of what it promises. Of a GET it
-# is for reading alone: what one has to write, it writes in a session of its own.
+# Commits before the response is sent, so that no response reports what is not stored. Read-only in a GET, which writes
+# in a separate session if it must.
 SessionDep = Annotated[Session, Depends(_session, scope="function")]
 NowDep = Annotated[datetime, Depends(_now)]

@@ -1,4 +1,4 @@
-"""`python -m api.describe` writes `api/openapi.json`: what this service's interface is, to be read and compared."""
+"""`python -m api.describe` writes the OpenAPI description to `api/openapi.json`, for review and comparison."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ COMMAND = "python -m api.describe"
 
 
 def render_openapi() -> str:
-    """The OpenAPI description as the file holds it: the same for every deployment."""
+    """Return the OpenAPI description as JSON text; it is the same for every deployment."""
     app = create_app(Settings(secret_key=SecretStr("-" * 32), catalogue=None))
     return json.dumps(app.openapi(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 

@@ -1,4 +1,4 @@
-"""Figures as a reader wants them on a page: few digits, a dash where nothing is known."""
+"""Formats numbers, times, durations and sizes for display: few digits, a dash for unknown values."""
 
 import json
 import math
@@ -9,17 +9,17 @@ UNKNOWN = "–"
 
 
 def format_value(given: Any) -> str:
-    """Whatever an event holds: numbers in few digits, the rest as it is."""
+    """Format a value of an event: a float with few digits, anything else as text."""
     return format_number(given) if isinstance(given, float) else str(given)
 
 
 def format_json(given: Any) -> str:
-    """JSON to be read."""
+    """Format a value as indented JSON."""
     return json.dumps(given, indent=2, ensure_ascii=False)
 
 
 def format_number(value: float | None, digits: int = 4) -> str:
-    """A number with so many significant digits; never in scientific notation above 10⁻⁶."""
+    """Format a number with `digits` significant digits; in scientific notation only below 10⁻⁶."""
     if value is None or not math.isfinite(value):
         return UNKNOWN if value is None else str(value)
     if value == 0:
@@ -33,17 +33,17 @@ def format_number(value: float | None, digits: int = 4) -> str:
 
 
 def format_percent(share: float | None) -> str:
-    """A share in per cent, to a tenth; what rounds to nothing has no sign."""
+    """Format a share as a percentage with one decimal; a value that rounds to 0 has no sign."""
     return UNKNOWN if share is None else f"{round(share * 100, 1) + 0.0:.1f} %".replace("-", "−")
 
 
 def format_time(value: datetime | None) -> str:
-    """A time in UTC, to the second."""
+    """Format a time in UTC, to the second."""
     return UNKNOWN if value is None else value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def format_duration(seconds: float | None) -> str:
-    """A length of time in its two largest units."""
+    """Format a duration in its two largest units."""
     if seconds is None:
         return UNKNOWN
     left = round(seconds)
@@ -56,7 +56,7 @@ def format_duration(seconds: float | None) -> str:
 
 
 def format_size(count: int) -> str:
-    """A number of bytes in its largest unit."""
+    """Format a number of bytes in its largest unit."""
     value, unit = float(count), "B"
     for larger in ("KiB", "MiB", "GiB", "TiB"):
         if value < 1024:

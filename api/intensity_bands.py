@@ -1,6 +1,6 @@
-"""The one scale from green to brown by which an intensity is coloured, each colour with a word beside it.
+"""Colour scale of carbon intensities, from green to brown, with a name for each band.
 
-The colours are `--band-1` to `--band-7` in `greentune.css`; pages carry the bounds to their scripts in the layout.
+The colours are `--band-1` to `--band-7` in `greentune.css`; the layout passes the bounds to the scripts.
 """
 
 import json
@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class Band:
-    """Intensities from `start` on, up to but without `end`, in gCO2e/kWh."""
+    """A range of intensities [start, end) in gCO2e/kWh; `end` is None for the last band."""
 
     number: int
     start: float
@@ -31,7 +31,7 @@ BANDS_JSON = json.dumps([asdict(band) for band in BANDS])
 
 
 def band_of(gco2e_per_kwh: float) -> Band:
-    """The band of an intensity in gCO2e/kWh; one below 0 is very clean. Raises `ValueError` for what is not finite."""
+    """Return the band of an intensity in gCO2e/kWh; below 0 is very clean. Raises `ValueError` unless it is finite."""
     if not math.isfinite(gco2e_per_kwh):
         raise ValueError(f"given {gco2e_per_kwh}: expected an intensity in gCO2e/kWh")
     return next(band for band in BANDS if band.end is None or gco2e_per_kwh < band.end)

@@ -72,23 +72,23 @@ from store.pooling import TransactionPooling, require_sessions
 log = structlog.get_logger()
 
 DESCRIPTION = """\
-Fine-tunes language models with adaptive backpropagation, and lets the carbon intensity of the grid decide \
-how much of each epoch's work is worth doing.\
+Fine-tunes language models with adaptive backpropagation; the carbon intensity of the grid determines how much of \
+each epoch's work is computed.\
 """
 UPLOAD = ("POST", "/datasets")
 SIMULATION = ("POST", "/policies/simulate")
 SIGN_IN_FORM = ("POST", "/sign-in")
-# A job with all the metadata and steps that it may have holds some hundred; a simulation's readings come on top.
+# A job with the most metadata and policy steps allowed has some hundred values; a simulation adds its readings.
 MAX_VALUES = 20_000
 VALUES_OF_READING = len(UploadedReading.model_fields)
-FORM_BYTES = 64 * 2**10  # what a form may add to the file in it
+FORM_BYTES = 64 * 2**10  # overhead of a form around its file
 
 
 class Api(FastAPI):
-    """FastAPI whose OpenAPI description states problems by their own media type."""
+    """FastAPI whose OpenAPI description also states problems, access and common headers."""
 
     def openapi(self) -> dict[str, Any]:
-        """The description of the interface, made once."""
+        """Return the OpenAPI description, built once."""
         if self.openapi_schema is None:
             description = super().openapi()
             problems.document_problems(description)
@@ -98,7 +98,7 @@ class Api(FastAPI):
 
 
 def create_app(settings: Settings, *, clock: Clock = utc_now) -> FastAPI:
-    """The application for these settings; opens no connection before the first request.
+    """Create the application for these settings; it opens no connection before the first request.
 
     Raises `runtime.catalogue.CatalogueError` where the catalogue cannot be read, `runtime.settings.SecretKeyMissing`
     where there is no secret, and `ValueError` where the database is not PostgreSQL.
@@ -122,11 +122,11 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> FastAPI:
         title="GreenTune",
         description=DESCRIPTION,
         version="1",
-        # Their pages load from elsewhere; `reference` has one that does not.
+        # Their pages load scripts from a CDN; `reference` serves one that does not.
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        # `TelemetryMiddleware` makes the spans: these would hold queries and messages, and so texts of users.
+        # `TelemetryMiddleware` makes the spans: FastAPI's own contain queries and messages, and so users' texts.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         generate_unique_id_function=operation_id,
         lifespan=lifespan,
@@ -172,8 +172,8 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> FastAPI:
         readiness=Readiness(database, settings),
     )
     problems.install_problem_handlers(app)
-    of_jobs = (jobs, estimate, job_actions, event_stream, series, selection, checkpoints, artifacts)
-    resources = (*of_jobs, datasets, dataset_contents, policies, models, zones, workers, webhooks, access)
+    job_routers = (jobs, estimate, job_actions, event_stream, series, selection, checkpoints, artifacts)
+    resources = (*job_routers, datasets, dataset_contents, policies, models, zones, workers, webhooks, access)
     for router in (*resources, health, metrics, sign_in, reference):
         app.include_router(router)
     for page in (list_page, submit_page, job_page, editor_page, grid_page, workers_page):
@@ -183,7 +183,7 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> FastAPI:
 
 
 def __getattr__(name: str) -> FastAPI:
-    """Makes `app` when a server asks for it, so that importing this module reads no setting."""
+    """Create `app` on first access, so that importing this module reads no settings."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     settings = get_settings()
@@ -196,7 +196,7 @@ def __getattr__(name: str) -> FastAPI:
 
 
 def _require_sessions(settings: Settings) -> None:
-    """End this process where its database is behind a pooler that it cannot work with; one that is away may come."""
+    """Exit if the database is behind a pooler in transaction mode; log it if the database is unavailable."""
     url = Database(settings.database_url).url
     try:
         # In a thread, since a server imports its application in an event loop.

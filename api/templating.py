@@ -1,4 +1,4 @@
-"""Pages from templates: everything is escaped, and a name that a template lacks is an error."""
+"""Renders pages from Jinja templates: all values are escaped, and an undefined name is an error."""
 
 import hashlib
 from pathlib import Path
@@ -12,14 +12,14 @@ from api import figures
 from api.intensity_bands import BANDS_JSON, band_of
 
 TEMPLATES = Path(__file__).parent / "templates"
-# Another release may show the same rows otherwise.
+# Part of the pages' ETags: another release may render the same rows differently.
 RENDERING_FINGERPRINT = hashlib.sha256(
     b"".join(file.read_bytes() for kind in ("*.html", "*.py") for file in sorted(Path(__file__).parent.rglob(kind)))
 ).hexdigest()[:8]
 
 
 def _code(text: str) -> Markup:
-    """Text in which what stands between backticks is set as code."""
+    """Return escaped text with each part between backticks as `<code>`."""
     parts = (escape(part) for part in text.split("`"))
     return Markup().join(
         Markup("<code>{}</code>").format(part) if index % 2 else part for index, part in enumerate(parts)
@@ -48,5 +48,5 @@ _templates.filters.update(
 
 
 def render_page(template: str, **values: Any) -> HTMLResponse:
-    """A page; `values` are what its template names."""
+    """Render a template with `values` as a page."""
     return HTMLResponse(_templates.get_template(template).render(**values))

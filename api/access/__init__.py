@@ -1,1 +1,1 @@
-"""Who asks, and what they may do."""
+"""Authentication, authorisation, audit log and rate limits."""

@@ -1,4 +1,4 @@
-"""Writes down each request that was to change something, and each key or session that was refused."""
+"""Audit log of each request that may change something, and of each refused key or session."""
 
 from http import HTTPStatus
 
@@ -21,11 +21,11 @@ log = structlog.get_logger()
 
 
 class AuditMiddleware:
-    """Middleware that writes a row once the status of the answer is known, and before anybody else knows it.
+    """Middleware that writes an audit record once the status of a response is known, before it is sent.
 
-    The row has a transaction of its own: it stays where the request's own is rolled back. What a rate limit turned
-    away is not written down, since it was not looked at, and rows must not be the way to fill a disk. A row that cannot
-    be written is logged, with all that it would have held; the answer goes out nevertheless.
+    The record has its own transaction: it stays if the request's is rolled back. Requests refused by a rate limit are
+    not recorded, so that records cannot be used to fill the disk. A record that cannot be written is logged in full,
+    and the response is sent nevertheless.
     """
 
     def __init__(self, app: ASGIApp, *, database: Database, clock: Clock) -> None:

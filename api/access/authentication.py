@@ -1,4 +1,4 @@
-"""Lets nobody in without a key, a session, or an open door: the default for every path that is not named here."""
+"""Authenticates every request by key, session or local access, except for the public paths named here."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -19,7 +19,7 @@ from api.http import problems
 from api.http.content_negotiation import prefers_html
 from api.http.problems import Problem
 
-# Whoever keeps this process alive, and what a page needs before anybody has signed in.
+# Probes, the sign-in page and its static files need no key.
 PUBLIC_PATHS = ("/livez", "/readyz")
 SIGN_IN = "/sign-in"
 STATIC = "/static/"
@@ -27,10 +27,10 @@ LOCAL_OPERATOR = Principal("local", "operator")
 
 
 class AuthenticationMiddleware:
-    """Middleware that knows the principal before anything of the body is read: `request.state.principal`.
+    """Middleware that sets `request.state.principal` before the body is read.
 
-    A request without one is answered 401, or, where a browser asks for a page, sent to `/sign-in`. Counts requests
-    against the rate limits, and keeps answers that depend on the principal out of caches where a route says nothing.
+    A request without a principal is answered 401 or, if a browser requests a page, redirected to `/sign-in`. Counts
+    requests against the rate limits, and makes responses `no-store` unless their route says otherwise.
     `request.state.credentials_presented` tells the audit log that a key or a session was presented.
     """
 
@@ -60,7 +60,7 @@ class AuthenticationMiddleware:
             if request.url.path != SIGN_IN:
                 request.state.principal = await self._principal(request)
             headers = self._rate_limiter.count_request(_rate_limit_subject(request)).headers
-        except Exception as error:  # noqa: BLE001  (raised again unless it is an answer)
+        except Exception as error:  # noqa: BLE001  (raised again unless it has a response)
             refusal = self._refusal(request, error)
 
         async def send_uncached(message: Message) -> None:
@@ -74,7 +74,7 @@ class AuthenticationMiddleware:
         await (refusal or self._app)(scope, receive, send_uncached)
 
     async def _principal(self, request: Request) -> Principal:
-        """Raises the 401, 403 or 429 for a request that nobody answers for."""
+        """Return the request's principal. Raises the 401, 403 or 429 for a request without one."""
         address = network_of(provenance.client_address(request))
         authorization, cookie = request.headers.get("authorization"), request.cookies.get(SESSION_COOKIE)
         request.state.credentials_presented = authorization is not None or cookie is not None
@@ -84,7 +84,7 @@ class AuthenticationMiddleware:
             if cookie is not None:
                 return await self._authenticate_session(request, cookie)
         except KeyRefused as refused:
-            # Whoever has a key that is good may share an address with somebody who guesses: only guesses are cut off.
+            # Only refused keys are limited: a client with a valid key may share its address with one that guesses.
             self._rate_limiter.check_failures(address)
             self._rate_limiter.count_failure(address)
             if authorization is not None or not self._is_open(request):
@@ -92,7 +92,7 @@ class AuthenticationMiddleware:
                 raise _unauthorized(str(refused), error="invalid_token") from refused
         if self._is_open(request):
             return LOCAL_OPERATOR
-        raise _unauthorized("send a key as `Authorization: Bearer gtk_…`: operators make them with POST /keys")
+        raise _unauthorized("send a key as `Authorization: Bearer gtk_…`: operators create keys with POST /keys")
 
     async def _authenticate_key(self, authorization: str) -> Principal:
         scheme, _, text = authorization.partition(" ")
@@ -114,7 +114,7 @@ class AuthenticationMiddleware:
             request.state.refused_key_id = principal.key_id
             raise Problem(
                 HTTPStatus.FORBIDDEN,
-                "a session changes something only from a page of this service: programs send a key as "
+                "a session may change data only from a page of this service: programs send a key as "
                 "`Authorization: Bearer gtk_…`",
             )
         return principal
@@ -123,7 +123,7 @@ class AuthenticationMiddleware:
         return self._open_on_loopback and provenance.is_local_request(request)
 
     def _refusal(self, request: Request, error: Exception) -> Response:
-        """The answer to whoever was not let in; counts those of whom no key is known by their address."""
+        """Return the response to a refused request, and count an unauthenticated one by its address."""
         unauthorized = isinstance(error, Problem) and error.status_code == HTTPStatus.UNAUTHORIZED
         if unauthorized:
             try:
@@ -137,7 +137,7 @@ class AuthenticationMiddleware:
 
 
 def _rate_limit_subject(request: Request) -> str:
-    """Whose requests are counted together: a key's, else an address's."""
+    """Return the subject whose requests are counted together: the key, else the address."""
     principal: Principal | None = getattr(request.state, "principal", None)
     if principal is not None and principal.key_id is not None:
         return f"key {principal.key_id}"

@@ -1,4 +1,4 @@
-"""Whom a key stands for, looked up in the database or remembered for a few seconds."""
+"""Resolves keys and sessions to principals, by the database or a cache of a few seconds."""
 
 import time
 from collections.abc import Callable
@@ -18,7 +18,7 @@ MAX_CACHED = 10_000
 
 
 class KeyRefused(Exception):
-    """A key cannot be used; the text says why and what to do. `key_id` is None where there is no such key."""
+    """A key cannot be used; the text says why and what to do. `key_id` is None if there is no such key."""
 
     def __init__(self, detail: str, key_id: str | None = None) -> None:
         super().__init__(detail)
@@ -33,34 +33,33 @@ class _CachedPrincipal:
 
 
 class Authenticator:
-    """Turns keys into principals: one indexed query, or none within `CACHE_SECONDS` of the last.
+    """Resolves keys and sessions to principals: one indexed query, or none within `CACHE_SECONDS` of the last.
 
-    A key that is revoked through this API process is refused at once; one that is revoked elsewhere, by another
-    process or by `greentune keys revoke`, may go on for those seconds. An expiry is always honoured at once.
+    A key that is revoked through this API process is refused at once; one that is revoked by another process or by
+    `greentune keys revoke` may be accepted for those seconds. Expiry always takes effect at once.
     """
 
     def __init__(self, database: Database, secret: str, clock: Clock) -> None:
         self._database = database
         self._secret = secret
         self._clock = clock
-        # A key's digest is secret and ids are not: neither may be looked up among the others. Single operations on a
-        # dictionary need no lock.
+        # Separate dictionaries, since digests are secret and ids are not. Single dictionary operations need no lock.
         self._by_digest: dict[str, _CachedPrincipal] = {}
         self._by_id: dict[str, _CachedPrincipal] = {}
         self._by_session: dict[str, _CachedPrincipal] = {}
 
     def cached_key_principal(self, text: str) -> Principal | None:
-        """Return the principal of a key's text from memory; None for an unknown key or a text not in key form."""
+        """Return the principal of a key's text from the cache; None if it is unknown or not in key form."""
         return self._get_cached(self._by_digest, key_digest(text, self._secret)) if is_key(text) else None
 
     def cached_session_principal(self, session: BrowserSession) -> Principal | None:
-        """Return the principal of a browser's session from memory; None if unknown."""
+        """Return the principal of a browser's session from the cache; None if unknown."""
         return self._get_cached(self._by_session, session.id)
 
     def authenticate_key(self, text: str) -> Principal:
         """Return the principal of a key's text. Raises `KeyRefused`."""
         if not is_key(text):
-            raise KeyRefused("what was sent is not a key: one begins with gtk_, and its last 8 characters check it")
+            raise KeyRefused("not a key: a key begins with gtk_, and its last 8 characters are its checksum")
         known = self.cached_key_principal(text)
         if known is not None:
             return known
@@ -90,14 +89,14 @@ class Authenticator:
             return False
 
     def forget_key(self, key_id: str) -> None:
-        """Read a key from the database at its next use."""
+        """Drop a key and its sessions from the cache."""
         for memory in (self._by_digest, self._by_id, self._by_session):
             for name, found in list(memory.items()):
                 if found.principal.key_id == key_id:
                     memory.pop(name, None)
 
     def forget_session(self, session: BrowserSession) -> None:
-        """Read a browser's session from the database at its next use."""
+        """Drop a browser's session from the cache."""
         self._by_session.pop(session.id, None)
 
     def _get_cached(self, memory: dict[str, _CachedPrincipal], name: str) -> Principal | None:

@@ -1,4 +1,4 @@
-"""What the OpenAPI description says of access: how a key is sent, which calls need none, and how others are refused."""
+"""Adds access to the OpenAPI description: security schemes, public calls and refusals."""
 
 from http import HTTPStatus
 from typing import Any
@@ -14,25 +14,25 @@ SCHEMES = {
         "type": "apiKey",
         "in": "cookie",
         "name": SESSION_COOKIE,
-        "description": "Of a browser that signed in at `/sign-in`; it changes something only from this service's pages",
+        "description": "Cookie of a browser that signed in at `/sign-in`; changes are accepted from its pages only",
     },
 }
 RATE_LIMIT_HEADERS: dict[str, Any] = {
     name: {"description": description, "schema": {"type": "integer", "minimum": 0}}
     for name, description in (
-        ("RateLimit-Limit", "Requests of this key in a minute"),
-        ("RateLimit-Remaining", "How many of them are left"),
-        ("RateLimit-Reset", "Seconds until there are more"),
+        ("RateLimit-Limit", "Requests allowed in a minute"),
+        ("RateLimit-Remaining", "Requests left"),
+        ("RateLimit-Reset", "Seconds until more are allowed"),
     )
 }
 SIGN_IN_REDIRECT = {
-    "description": "To `/sign-in`, where a browser asks for a page and nobody has signed in",
+    "description": "To `/sign-in`, if a browser requests a page without a session",
     "headers": {"Location": {"schema": {"type": "string"}}},
 }
 
 
 def document_access(openapi: dict[str, Any]) -> None:
-    """State the key or session that every call needs, and what calls answer that lack it."""
+    """Add the key or session that calls need, and the responses to calls without it."""
     openapi["components"].setdefault("securitySchemes", {}).update(SCHEMES)
     openapi["security"] = [{name: []} for name in SCHEMES]
     for path, operations in openapi["paths"].items():
@@ -43,7 +43,7 @@ def document_access(openapi: dict[str, Any]) -> None:
                 for status in ("401", "429"):
                     answers.pop(status, None)
                 continue
-            # The database that does not answer is the one that knows the keys: it is asked by every call.
+            # Every call looks its key up in the database, which may be unavailable.
             for status in (
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 *(() if method in SAFE_METHODS else (HTTPStatus.FORBIDDEN,)),

@@ -1,4 +1,4 @@
-"""`/keys`: who may use this service, and `/audit`: what they did. For operators."""
+"""`/keys` and `/audit`: API keys and the audit log, for operators."""
 
 from http import HTTPStatus
 from typing import Annotated
@@ -17,7 +17,7 @@ from store.repositories.keys import KeyRepository, LastOperatorKey
 router = APIRouter(tags=["access"], responses=problem_responses(HTTPStatus.FORBIDDEN))
 
 
-@router.post("/keys", status_code=HTTPStatus.CREATED, summary="Make a key")
+@router.post("/keys", status_code=HTTPStatus.CREATED, summary="Create a key")
 def create_key(
     request: NewKeyRequest,
     response: Response,
@@ -26,7 +26,7 @@ def create_key(
     session: SessionDep,
     now: NowDep,
 ) -> IssuedKeyOut:
-    """Its text is in this answer and nowhere else: only a digest of it is stored."""
+    """The key's text is in this response only: the service stores a digest of it."""
     if request.expires_at is not None and request.expires_at <= now:
         raise invalid_field("expires_at", f"{request.expires_at.isoformat()} has passed")
     key, text = issue_key(
@@ -42,20 +42,20 @@ def create_key(
     return IssuedKeyOut(**KeyOut.of(key).model_dump(), key=text)
 
 
-@router.get("/keys", summary="The keys, newest first")
+@router.get("/keys", summary="List keys, newest first")
 def list_keys(
     operator: OperatorDep,
     session: SessionDep,
     limit: Limit = 50,
     after: OlderThan = None,
 ) -> Listing[KeyOut]:
-    """Those that are revoked or have expired included, so that the audit log can be read."""
+    """Includes revoked and expired keys, which the audit log refers to."""
     return to_listing(KeyRepository(session).page(limit=limit, after=after), KeyOut.of)
 
 
-@router.get("/keys/{key_id}", summary="One key", responses=problem_responses(HTTPStatus.NOT_FOUND))
+@router.get("/keys/{key_id}", summary="Get a key", responses=problem_responses(HTTPStatus.NOT_FOUND))
 def get_key(key_id: Id, operator: OperatorDep, session: SessionDep) -> KeyOut:
-    """Whom it acts for, and when it was last used, to the minute."""
+    """Owner, role and time of last use, to the minute."""
     key = KeyRepository(session).get(key_id)
     if key is None:
         raise _not_found(key_id)
@@ -69,29 +69,29 @@ def get_key(key_id: Id, operator: OperatorDep, session: SessionDep) -> KeyOut:
     responses=problem_responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
 )
 def revoke_key(key_id: Id, operator: OperatorDep, context: AppContextDep, now: NowDep) -> None:
-    """For good, with the sessions that it began; what its owner made stays. Another API process notices in seconds."""
+    """Ends the key and its sessions for good; its owner's data stays. Other API processes notice within seconds."""
     try:
-        # A transaction that has ended before the key is forgotten: a request in between would bring it back to mind.
+        # The transaction ends before the key is dropped: a request in between would cache it again.
         with context.database.session() as session:
             found = KeyRepository(session).revoke(key_id, at=now)
     except LastOperatorKey as last:
         raise Problem(
-            HTTPStatus.CONFLICT, f"{key_id} is the last operator's key that can be used: make another one first"
+            HTTPStatus.CONFLICT, f"{key_id} is the last operator's key that can be used: create another one first"
         ) from last
     if not found:
         raise _not_found(key_id)
     context.authenticator.forget_key(key_id)
 
 
-@router.get("/audit", summary="What was changed, and what was refused, newest first")
+@router.get("/audit", summary="List audit records, newest first")
 def list_audit(
     operator: OperatorDep,
     session: SessionDep,
-    owner: Annotated[Id | None, Query(description="Only what was done with this owner's keys")] = None,
+    owner: Annotated[Id | None, Query(description="Only requests with this owner's keys")] = None,
     limit: Limit = 50,
-    after: Annotated[int | None, Query(ge=0, lt=2**63, description="Only those older than this id")] = None,
+    after: Annotated[int | None, Query(ge=0, lt=2**63, description="Only records older than this id")] = None,
 ) -> Listing[AuditEntryOut]:
-    """A row for each request of a method that changes something, and for each key or session that was refused."""
+    """A record for each request whose method may change something, and for each refused key or session."""
     return to_listing(AuditRepository(session).page(limit=limit, after=after, owner=owner), AuditEntryOut.of)
 
 

@@ -1,4 +1,4 @@
-"""The text of API keys: made, told from any other text, and turned into the digest that is stored instead."""
+"""Text of API keys: generates it, recognises it, and computes the digest that is stored."""
 
 import hashlib
 import hmac
@@ -19,26 +19,26 @@ KEY_PATTERN = re.compile(r"(gtk_[A-Za-z0-9_-]{43})_([0-9a-f]{8})")
 
 
 def new_key_text() -> str:
-    """A new key: `gtk_`, 32 random bytes in URL-safe Base64, and the CRC-32 of both in hexadecimal digits."""
+    """Return a new key: `gtk_`, 32 random bytes in URL-safe Base64, and the CRC-32 of both in hexadecimal digits."""
     text = PREFIX + secrets.token_urlsafe(RANDOM_BYTES)
     return f"{text}_{_checksum(text)}"
 
 
 def is_key(text: str) -> bool:
-    """Whether a text has the form of a key and its checksum; only then is it worth a query."""
+    """Return whether a text has the form and the checksum of a key; no other text is looked up."""
     form = KEY_PATTERN.fullmatch(text)
     return form is not None and _checksum(form[1]) == form[2]
 
 
 def key_hint(text: str) -> str:
-    """The first characters after the prefix: enough to know a key by, too few to guess it from."""
+    """Return the first characters after the prefix: enough to recognise a key, too few to guess it."""
     return text.removeprefix(PREFIX)[:HINT_CHARACTERS]
 
 
 def key_digest(text: str, secret: str) -> str:
-    """The HMAC-SHA256 of a key in hexadecimal digits.
+    """Return the HMAC-SHA256 of a key in hexadecimal digits.
 
-    It is looked up by equality: how long that takes tells of digests, which nobody can make without the secret.
+    It is looked up by equality: the timing reveals digests only, which cannot be computed without the secret.
     """
     return hmac.new(secret.encode(), f"api-key:{text}".encode(), hashlib.sha256).hexdigest()
 
@@ -53,7 +53,7 @@ def issue_key(
     name: str = "",
     expires_at: datetime | None = None,
 ) -> tuple[ApiKey, str]:
-    """Store a new key; gives it with its text, which is known this once."""
+    """Store a new key; return it with its text, which is not stored."""
     text = new_key_text()
     new = NewKey(
         owner=owner, role=role, name=name, hint=key_hint(text), digest=key_digest(text, secret), expires_at=expires_at

@@ -1,4 +1,4 @@
-"""On whose behalf a request is made; what it may see and do follows from that alone."""
+"""Principal of a request, which alone determines what the request may read and change."""
 
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -13,9 +13,9 @@ from store.repositories.keys import Role
 
 @dataclass(frozen=True)
 class Principal:
-    """An owner, by one of their keys. Users see what is theirs; operators see everything.
+    """An owner, authenticated by a key. Users see their own resources; operators see all.
 
-    `session` is the browser's session that the request came with, None where the key itself was sent.
+    `session` is the browser's session that the request came with, None if the key itself was sent.
     """
 
     owner: str
@@ -29,18 +29,18 @@ class Principal:
 
     @property
     def owner_filter(self) -> str | None:
-        """The owner to whom a list is to be cut; None where there is no cut to make."""
+        """Owner to restrict a list to; None for no restriction."""
         return None if self.is_operator else self.owner
 
     def can_read(self, owner: str | None) -> bool:
-        """Whether what belongs to `owner` exists for this principal."""
+        """Return whether resources of `owner` are visible to this principal."""
         return self.is_operator or owner == self.owner
 
 
 def _principal(request: Request) -> Principal:
     principal = getattr(request.state, "principal", None)
     assert isinstance(principal, Principal), (
-        "`AuthenticationMiddleware` lets nobody else through to a route that asks for one"
+        "`AuthenticationMiddleware` sets the principal of every route that depends on it"
     )
     return principal
 

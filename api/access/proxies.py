@@ -1,4 +1,4 @@
-"""Learns from trusted proxies which client and which scheme a request came with."""
+"""Takes the client address and scheme of a request from trusted proxies."""
 
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -10,11 +10,11 @@ SCHEMES = ("http", "https")
 
 
 class TrustedProxyMiddleware:
-    """Middleware that replaces the peer by the client, and the scheme, as a trusted proxy forwards them.
+    """Middleware that replaces the peer's address and the scheme by those that a trusted proxy forwards.
 
-    Of `X-Forwarded-For` the rightmost address that is not a trusted proxy's counts: what is left of it was sent by the
-    client, and may say anything. Where that is no address, the nearest proxy's is kept. The headers of any other peer
-    are not read.
+    The client is the rightmost address in `X-Forwarded-For` that is not a trusted proxy's: anything left of it was sent
+    by the client and may be forged. If that is not an address, the nearest proxy's is kept. Headers of any other peer
+    are ignored.
     """
 
     def __init__(self, app: ASGIApp, *, networks: Iterable[str]) -> None:

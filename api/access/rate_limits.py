@@ -1,4 +1,4 @@
-"""How many requests a key or an address may make, counted in this process."""
+"""Rate limits of keys and addresses, counted in this process."""
 
 import time
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ IPV6_NETWORK_BITS = 64
 
 @dataclass(frozen=True)
 class Allowance:
-    """What is left of a limit, and in how many seconds there is more."""
+    """Remaining requests of a limit, and the seconds until it resets."""
 
     limit: int
     remaining: int
@@ -34,7 +34,7 @@ class Allowance:
 
 
 class RateLimiter:
-    """Counts over a sliding minute: all requests by their key or address, and failures to authenticate by address."""
+    """Counts over a sliding minute: requests by key or address, and failed authentications by address."""
 
     def __init__(self, *, per_minute: int) -> None:
         self._requests = RateLimitItemPerMinute(per_minute)
@@ -42,7 +42,7 @@ class RateLimiter:
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
 
     def count_request(self, caller: str) -> Allowance:
-        """Count a request of a key or an address. Raises the 429 that says when to come back."""
+        """Count a request of a key or an address. Raises the 429 with the time to wait."""
         if not self._limiter.hit(self._requests, "request", caller):
             allowance = self._allowance(self._requests, "request", caller)
             raise _too_many(f"more than {allowance.limit} requests a minute", allowance)
@@ -53,7 +53,7 @@ class RateLimiter:
         self._limiter.hit(self._failures, "failure", address)
 
     def check_failures(self, address: str) -> None:
-        """Raises the 429 for an address from where too many keys were refused."""
+        """Raise the 429 for an address from which too many keys were refused."""
         if not self._limiter.test(self._failures, "failure", address):
             allowance = self._allowance(self._failures, "failure", address)
             raise _too_many(f"more than {allowance.limit} keys a minute were refused from this address", allowance)
@@ -64,7 +64,7 @@ class RateLimiter:
 
 
 def network_of(address: str) -> str:
-    """What is counted as one address: of IPv6 the first 64 bits, since one subscriber has all that follow."""
+    """Return what is counted as one address: of IPv6 the first 64 bits, which one subscriber has in full."""
     try:
         parsed = ip_address(address)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Keys and audit entries as they enter and leave the API."""
+"""Request and response models of keys and audit records."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -13,7 +13,7 @@ RoleName = Literal["user", "operator"]
 
 def _printable(text: str) -> str:
     if not text.isprintable() or text != text.strip():
-        raise ValueError("holds characters that cannot be shown, or spaces around it")
+        raise ValueError("contains unprintable characters or surrounding spaces")
     return text
 
 
@@ -22,20 +22,20 @@ KeyName = Annotated[str, AfterValidator(_printable), Field(max_length=100)]
 
 
 class NewKeyRequest(BaseModel):
-    """Whom a key is to act for."""
+    """A key to create."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"owner": "carol", "role": "user", "name": "Carol's notebook"}]}
     )
 
-    owner: Owner = Field(description="Whose jobs and datasets the key sees; several keys may share an owner")
-    role: RoleName = Field(default="user", description="An operator's key sees everything, and makes keys")
-    name: KeyName = Field(default="", description="What the key is for")
-    expires_at: UtcDatetime | None = Field(default=None, description="It works until then; null: until it is revoked")
+    owner: Owner = Field(description="Owner whose jobs and datasets the key sees; several keys may share one")
+    role: RoleName = Field(default="user", description="An operator's key sees everything, and creates keys")
+    name: KeyName = Field(default="", description="Purpose of the key")
+    expires_at: UtcDatetime | None = Field(default=None, description="Time of expiry; null: valid until it is revoked")
 
 
 class KeyOut(BaseModel):
-    """A key without its text; `hint` holds the first characters of it."""
+    """A key without its text; `hint` is the first characters of it."""
 
     id: str
     owner: str
@@ -53,13 +53,13 @@ class KeyOut(BaseModel):
 
 
 class IssuedKeyOut(KeyOut):
-    """A new key with its text, `key`, which is shown this once."""
+    """A new key with its text, `key`, which is shown only once."""
 
     key: str
 
 
 class AuditEntryOut(BaseModel):
-    """A request that changed something, or was refused the right to: who, what, and how it ended."""
+    """A request that may have changed something, or was refused: key, action, target and status."""
 
     id: int
     at: datetime

@@ -1,4 +1,4 @@
-"""A browser's session: a signed cookie that names the session, its key and its end, and holds no secret."""
+"""Browser sessions: a signed cookie with the session's id, key and expiry, and no secret."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ SESSION_COOKIE = "greentune_session"
 
 @dataclass(frozen=True)
 class BrowserSession:
-    """What a cookie says: which session it is of, by which key, and when it ends."""
+    """Content of a session cookie."""
 
     id: str
     key_id: str
@@ -23,7 +23,7 @@ class BrowserSession:
 
 
 class SessionCookies:
-    """Makes and reads the cookie. A session ends with its time, with its key, or when it is signed out."""
+    """Sets and reads the cookie. A session ends at its expiry, with its key, or by signing out."""
 
     def __init__(self, secret: str, *, hours: float, clock: Clock) -> None:
         self._serializer = URLSafeSerializer(secret, salt="session")
@@ -31,7 +31,7 @@ class SessionCookies:
         self._clock = clock
 
     def set_cookie(self, request: Request, response: Response, key_id: str) -> None:
-        """Have the browser stay signed in by this key."""
+        """Set the cookie of a new session of this key."""
         value = self._serializer.dumps([new_id("session"), key_id, (self._clock() + self._length).timestamp()])
         response.set_cookie(
             SESSION_COOKIE,
@@ -44,11 +44,11 @@ class SessionCookies:
         )
 
     def clear_cookie(self, response: Response) -> None:
-        """Have the browser forget it."""
+        """Delete the cookie."""
         response.delete_cookie(SESSION_COOKIE, path="/", httponly=True, samesite="strict")
 
     def read(self, cookie: str) -> BrowserSession | None:
-        """Return what a cookie says; None where it has expired, or was not made here by this version."""
+        """Return the session of a cookie; None if it has expired, or was not signed in this form here."""
         try:
             session_id, key_id, until = self._serializer.loads(cookie)
         except (BadSignature, ValueError):

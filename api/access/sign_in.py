@@ -1,4 +1,4 @@
-"""`/sign-in` and `/sign-out`: a browser's way to use a key without holding on to it."""
+"""`/sign-in` and `/sign-out`: start and end a browser's session with a key."""
 
 from http import HTTPStatus
 from typing import Annotated
@@ -21,7 +21,7 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/sign-in")
 def sign_in_page(next_path: Annotated[str, Query(alias="next")] = "/") -> HTMLResponse:
-    """A form for a key."""
+    """Return the form for a key."""
     return _page(next_path)
 
 
@@ -32,10 +32,10 @@ def sign_in(
     key: Annotated[str, Form()] = "",
     next_path: Annotated[str, Form(alias="next")] = "/",
 ) -> Response:
-    """Begins a session and goes on to the page that was asked for."""
+    """Start a session and redirect to the requested page."""
     address = network_of(client_address(request))
     if not is_same_origin(request):
-        raise Problem(HTTPStatus.FORBIDDEN, "the form of /sign-in is sent from that page alone")
+        raise Problem(HTTPStatus.FORBIDDEN, "the form of /sign-in is only accepted from that page")
     context.rate_limiter.check_failures(address)
     request.state.credentials_presented = True
     try:
@@ -56,7 +56,7 @@ def sign_in(
 
 @router.post("/sign-out")
 def sign_out(principal: PrincipalDep, context: AppContextDep) -> Response:
-    """Ends the session of this browser, for every copy of its cookie: other API processes notice in seconds."""
+    """End this browser's session, for every copy of its cookie; other API processes notice within seconds."""
     response = RedirectResponse("/sign-in", HTTPStatus.SEE_OTHER)
     if principal.session is not None:
         _end(context, principal.session)

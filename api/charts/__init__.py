@@ -1,1 +1,1 @@
-"""Time series prepared to be drawn: read, downsampled, and of many jobs at once."""
+"""Curves of jobs, read and downsampled for charts."""

@@ -1,13 +1,13 @@
-"""Fewer points of a curve with the same look: the lowest and the highest of every stretch are kept."""
+"""Downsampling of a curve that keeps the lowest and the highest value of every stretch."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 
 def find_extremes(values: NDArray[np.float64], stretches: int) -> NDArray[np.intp]:
-    """Indices, rising, of the lowest and the highest of `values` in each of `stretches` stretches of equal length.
+    """Return the ascending indices of the lowest and highest of `values` in each of `stretches` equal stretches.
 
-    Of equals the first is taken. What is not a number is passed over, and a stretch of nothing else keeps none.
+    The first of equal values is taken. NaN is skipped; a stretch of NaN alone yields no index.
     """
     if not values.size:
         return np.empty(0, dtype=np.intp)

@@ -1,4 +1,4 @@
-"""How a job fared over time, in few enough points to be drawn: times are milliseconds since 1970, in UTC."""
+"""Curves of a job over time, downsampled for charts; times are milliseconds since 1970, in UTC."""
 
 import math
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from api.charts.downsampling import find_extremes
 from store.tables import EnergyInterval, Epoch
 
-# Between two intervals that belong together lies nothing; a longer gap is a stretch without a worker.
+# Longest gap between adjacent intervals; in a longer one no worker ran.
 GAP_MS = 1000
 JOULES_PER_KWH = 3.6e6
-# Materialised, since PostgreSQL would otherwise read the steps once for each mention.
+# Materialised, since PostgreSQL would otherwise read the steps once for each reference.
 LOSS_QUERY = text("""
     WITH shown AS MATERIALIZED (
         SELECT number, at, loss FROM steps WHERE job_id = :job_id
@@ -42,9 +42,9 @@ LOSS_QUERY = text("""
 
 @dataclass(frozen=True)
 class LossSeries:
-    """Optimiser steps, and the loss of each; None where it was not finite.
+    """Optimiser steps, and the loss of each; None if it was not finite.
 
-    `mean` is that of all the steps in a step's stretch, those that were left out included.
+    `mean` is over all steps in a step's stretch, including those left out.
     """
 
     step: Sequence[int]
@@ -55,10 +55,10 @@ class LossSeries:
 
 @dataclass(frozen=True)
 class EnergySeries:
-    """Power and intensity from `start` to `end`, and what the job had used and emitted in all by `end`.
+    """Power and intensity from `start` to `end`, and the job's total energy and emissions at `end`.
 
-    Where no worker ran, the next start lies behind the last end. Power in W; energy in kWh as metered; emissions in
-    gCO2e with what the site draws on top, without those of energy that has no price, which is the `unpriced_kwh`.
+    Where no worker ran, the next start is after the last end. Power in W; energy in kWh as metered; emissions in gCO2e,
+    PUE included, without those of `unpriced_kwh`.
     """
 
     start: Sequence[int]
@@ -72,7 +72,7 @@ class EnergySeries:
 
 @dataclass(frozen=True)
 class RhoSeries:
-    """ρ of each epoch; the end and what was reached are None while the epoch runs."""
+    """ρ of each epoch; `end` and `reached` are None while the epoch runs."""
 
     epoch: Sequence[int]
     start: Sequence[int]
@@ -91,9 +91,9 @@ class EvalSeries:
 
 
 class SeriesRepository:
-    """Reads curves with at most about `points` points each, chosen so that no peak and no trough is lost.
+    """Reads curves with at most about `points` points each, so that no peak and no trough is lost.
 
-    `start` and `end` have them chosen from that time alone; totals still count from the job's beginning.
+    `start` and `end` restrict the points to that time; totals still count from the job's start.
     """
 
     def __init__(self, session: Session) -> None:
@@ -102,9 +102,9 @@ class SeriesRepository:
     def loss(
         self, job_id: str, *, points: int, start: datetime | None = None, end: datetime | None = None
     ) -> LossSeries:
-        """The first and the last step, and of each stretch in between the lowest loss and the highest.
+        """Return the first and the last step, and those of lowest and highest loss in each stretch between.
 
-        Chosen by the database, since a long run has hundreds of thousands of steps. NaN counts as highest.
+        Selected by the database, since a long run has hundreds of thousands of steps. NaN counts as highest.
         """
         asked = {"job_id": job_id, "stretches": max(1, (points - 2) // 2), "start": start, "end": end}
         rows = self._session.execute(LOSS_QUERY, asked).all()
@@ -118,9 +118,9 @@ class SeriesRepository:
     def energy(
         self, job_id: str, *, points: int, start: datetime | None = None, end: datetime | None = None
     ) -> EnergySeries:
-        """Power, intensity and totals, of all attempts together.
+        """Return power, intensity and totals of all attempts together.
 
-        Where intervals are left out, the one before lasts until the next that is kept, or until the worker's end.
+        Where intervals are left out, the one before lasts until the next one kept, or until the worker's end.
         """
         query = (
             select(
@@ -137,7 +137,7 @@ class SeriesRepository:
         return _energy_series(*rows.T, points=points, begin=_edge(start, -math.inf), until=_edge(end, math.inf))
 
     def rho(self, job_id: str) -> RhoSeries:
-        """All epochs, in order."""
+        """Return ρ of all epochs, in order."""
         query = (
             select(
                 Epoch.number,
@@ -159,7 +159,7 @@ class SeriesRepository:
         )
 
     def evaluation(self, job_id: str) -> EvalSeries:
-        """All epochs that were evaluated to a finite loss, in order."""
+        """Return the finite evaluation losses of all epochs, in order."""
         query = (
             select(Epoch.number, _milliseconds(Epoch.finished_at), Epoch.eval_loss)
             .where(Epoch.job_id == job_id, Epoch.finished_at.is_not(None), Epoch.eval_loss.is_not(None))
@@ -202,7 +202,7 @@ def _energy_series(
         window = slice(first, after)
         chosen = [find_extremes(power_w[window], stretches), find_extremes(intensity[window], stretches)]
         kept = np.unique(np.concatenate([*chosen, np.flatnonzero(begins[window])])) + first
-    covered = np.append(kept, after)[1:] - 1  # the last interval before the next that is kept
+    covered = np.append(kept, after)[1:] - 1  # the last interval before the next one kept
     return EnergySeries(
         start=[round(value) for value in start[kept].tolist()],
         end=[round(value) for value in latest[covered].tolist()],
@@ -224,5 +224,5 @@ def _edge(time: datetime | None, otherwise: float) -> float:
 
 
 def _rounded(value: float | None) -> float | None:
-    """Six digits, more than a curve shows; None for what is not finite."""
+    """Round to six significant digits, more than a chart shows; None for a value that is not finite."""
     return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")

@@ -1,4 +1,4 @@
-"""The losses of many jobs as small curves: so many steps of each, looked up by number, however many it has taken."""
+"""Loss curves of many jobs for sparklines: a fixed number of index lookups per job, however long it is."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -7,8 +7,8 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 POINTS = 40
-# Each point is one look into the index, for the first step that is stored at or after a number; the limit keeps
-# PostgreSQL from reading all steps of the jobs instead.
+# Each point is one index lookup, for the first step stored at or after a number; the limit keeps PostgreSQL from
+# reading all steps of the jobs instead.
 LOSS_CURVES_QUERY = text("""
     SELECT jobs.id, taken.number, taken.loss
     FROM jobs, generate_series(0, :points - 1) AS point, LATERAL (
@@ -22,11 +22,11 @@ LOSS_CURVES_QUERY = text("""
 
 
 def loss_curves(session: Session, job_ids: Collection[str], *, points: int = POINTS) -> Mapping[str, Sequence[float]]:
-    """Of each job at most `points` losses (at least 2) in the order of their steps, evenly spread, the last included.
+    """Return at most `points` (at least 2) losses of each job by step, evenly spread, the last included.
 
-    Jobs without two of them are left out.
+    Jobs with fewer than two losses are left out.
     """
     curves: dict[str, dict[int, float]] = defaultdict(dict)
     for job_id, number, loss in session.execute(LOSS_CURVES_QUERY, {"job_ids": list(job_ids), "points": points}):
-        curves[job_id][number] = loss  # a short job's steps are met more than once
+        curves[job_id][number] = loss  # points of a short job may share a step
     return {job_id: list(losses.values()) for job_id, losses in curves.items() if len(losses) > 1}

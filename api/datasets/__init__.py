@@ -1,1 +1,1 @@
-"""Uploading training rows, checked one by one."""
+"""Datasets: upload, validation and storage of training rows."""

@@ -1,4 +1,4 @@
-"""Checks an upload on the disk, and makes JSON Lines of it where it is something else."""
+"""Validates a received upload, and converts it to JSON Lines if it is Parquet."""
 
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -14,7 +14,7 @@ from api.http.problems import FieldProblem, Problem, invalid_field, invalid_fiel
 
 @dataclass(frozen=True)
 class ValidatedUpload:
-    """Rows that can be trained on: the file of JSON Lines, the name of its content, and what it holds."""
+    """Valid rows: a file of JSON Lines, the name of its blob, and a summary of its contents."""
 
     file: Path
     blob: str
@@ -24,10 +24,10 @@ class ValidatedUpload:
 
 
 def validate_upload(received: ReceivedUpload, limits: DatasetLimits) -> ValidatedUpload:
-    """The upload as it can be stored; what is written lies beside it.
+    """Validate an upload; a converted file is written beside it.
 
-    The format is told by the content. Raises the 422 that names the first hundred faulty rows, or says what is wrong
-    with the file; OSError for a full disk.
+    The format is detected from the content. Raises the 422 that names the first hundred invalid rows, or what is wrong
+    with the file; `OSError` for a full disk.
     """
     try:
         if is_parquet(received.file):

@@ -1,4 +1,4 @@
-"""`/datasets/{id}/preview` and `/datasets/{id}/tokens`: what a dataset's rows are like."""
+"""`/datasets/{id}/preview` and `/datasets/{id}/tokens`: first rows and token counts of a dataset."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -20,31 +20,31 @@ from greencore.dataset import InvalidRow, enumerate_rows
 from store.repositories.token_statistics import TokenStatisticsRepository
 
 RETRY_AFTER_SECONDS = 2
-# Counted anew only after so long: what kept the tokens from being counted may be over then.
+# After a failure, tokens are counted again only after this time, when its cause may be gone.
 ERROR_RETRY_AFTER = timedelta(minutes=5)
 
 router = APIRouter(prefix="/datasets/{dataset_id}", tags=["datasets"])
 
 
-@router.get("/preview", summary="A dataset's first rows", responses=problem_responses(HTTPStatus.NOT_FOUND))
+@router.get("/preview", summary="Preview a dataset's first rows", responses=problem_responses(HTTPStatus.NOT_FOUND))
 def preview_dataset(
     dataset: DatasetDep,
     context: AppContextDep,
-    limit: Annotated[int, Query(ge=1, le=100, description="At most this many")] = 10,
+    limit: Annotated[int, Query(ge=1, le=100, description="Maximum number of rows")] = 10,
 ) -> Listing[RowOut]:
-    """Long texts are cut, and say how long they are."""
+    """Long texts are truncated; `characters` is their full length."""
     rows = list(islice(_rows(context.settings.dataset_file(dataset.blob)), limit + 1))
     return Listing(data=rows[:limit], has_more=len(rows) > limit)
 
 
 @router.get(
     "/tokens",
-    summary="How long a dataset's rows are for a model",
+    summary="Count a dataset's tokens for a model",
     response_model=TokenCountsOut,
     responses={
         HTTPStatus.ACCEPTED.value: {
             "model": CountingOut,
-            "description": "Being counted; ask again",
+            "description": "Counting in progress; repeat the request",
             "headers": {"Retry-After": {"description": "Seconds to wait", "schema": SECONDS_SCHEMA}},
         },
         **problem_responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
@@ -52,11 +52,11 @@ def preview_dataset(
 )
 def count_tokens(
     dataset: DatasetDep,
-    model: Annotated[Id, Query(description="A name from `GET /models`")],
+    model: Annotated[Id, Query(description="Name of a model from `GET /models`")],
     context: AppContextDep,
     now: NowDep,
 ) -> TokenCountsOut | JSONResponse:
-    """The first call has the tokens counted, as training with no limit on a row's length would see them."""
+    """The first call starts the count, of rows as in training without a limit on their length."""
     if model not in context.catalogue:
         known = ", ".join(sorted(context.catalogue)) or "none"
         raise invalid_field("model", f"{model!r} is not in the catalogue: known are {known}")

@@ -1,4 +1,4 @@
-"""`/datasets`: training rows that jobs may name."""
+"""`/datasets`: uploads, lists and deletes training rows."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ from store.repositories.datasets import DatasetRepository
 from store.tables import Dataset
 
 JOBS_NAMED = 10
-# Checking keeps a core busy: the threads that answer everything else must not all be at it.
+# Validation is CPU-bound, and must not occupy all threads that serve other requests.
 validation_limiter = CapacityLimiter(2)
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
@@ -61,13 +61,13 @@ async def create_dataset(
     now: NowDep,
     name: Annotated[
         str | None,
-        Query(max_length=LONGEST_SENT_NAME, description="To be shown; otherwise the name of the form's file"),
+        Query(max_length=LONGEST_SENT_NAME, description="Display name; default: the name of the form's file"),
     ] = None,
 ) -> DatasetOut:
-    """JSON Lines or Parquet, told apart by their content; the fields of a row are the columns of a Parquet file.
+    """JSON Lines or Parquet, detected from the content; the columns of a Parquet file are the fields of a row.
 
-    Each row is `{"prompt", "completion"}`, `{"messages": [{"role", "content"}, …]}` or `{"text"}`. All of them are
-    checked; errors name the line, up to the first hundred.
+    Each row is `{"prompt", "completion"}`, `{"messages": [{"role", "content"}, …]}` or `{"text"}`. All rows are
+    validated; errors name the line, up to the first hundred.
     """
     settings = context.settings
     limits = DatasetLimits(settings.max_dataset_rows, settings.max_row_bytes, settings.max_upload_bytes)
@@ -91,22 +91,22 @@ async def create_dataset(
     return DatasetOut.of(dataset)
 
 
-@router.get("", summary="The datasets, newest first")
+@router.get("", summary="List datasets, newest first")
 def list_datasets(
     principal: PrincipalDep,
     session: SessionDep,
     limit: Limit = 50,
     after: OlderThan = None,
 ) -> Listing[DatasetOut]:
-    """What was uploaded, without the rows."""
+    """Metadata and contents summary, without the rows."""
     return to_listing(
         DatasetRepository(session).page(limit=limit, after=after, owner=principal.owner_filter), DatasetOut.of
     )
 
 
-@router.get("/{dataset_id}", summary="One dataset", responses=problem_responses(HTTPStatus.NOT_FOUND))
+@router.get("/{dataset_id}", summary="Get a dataset", responses=problem_responses(HTTPStatus.NOT_FOUND))
 def get_dataset(dataset: DatasetDep) -> DatasetOut:
-    """What was uploaded, without the rows."""
+    """Metadata and contents summary, without the rows."""
     return DatasetOut.of(dataset)
 
 
@@ -117,7 +117,7 @@ def get_dataset(dataset: DatasetDep) -> DatasetOut:
     responses=problem_responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
 )
 def delete_dataset(dataset_id: Id, principal: PrincipalDep, context: AppContextDep, now: NowDep) -> None:
-    """Refused while a job that is not over needs its rows. Jobs that are over stay, and cannot be tried again."""
+    """Refused while a job that is not over needs its rows. Jobs that are over stay, and cannot be retried."""
     with context.database.session() as session:
         datasets = DatasetRepository(session)
         dataset = datasets.lock_for_deletion(dataset_id)
@@ -129,13 +129,13 @@ def delete_dataset(dataset_id: Id, principal: PrincipalDep, context: AppContextD
             detail = f"{dataset_id} is needed by jobs that are not over: {named}; cancel them, or wait for their end"
             raise Problem(HTTPStatus.CONFLICT, detail)
         datasets.mark_deleted(dataset, at=now)
-    # After the row: a file that nobody names does no harm, and a dataset without its file would.
+    # After the database row: an unreferenced file does no harm, but a dataset without its file would.
     discard_rows(context.database, context.settings, dataset.blob)
 
 
 @contextmanager
 def _report_full_disk() -> Iterator[None]:
-    """Tells of a full disk."""
+    """Raise the 507 for a full disk."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Reads the one file out of a multipart form, piece by piece."""
+"""Streaming parser that extracts the one file of a multipart form."""
 
 from http import HTTPStatus
 
@@ -12,10 +12,10 @@ MAX_PARTS = 20
 
 
 class MultipartFileReader:
-    """Fed with a form's bytes, gives those of its field `file`; what the other fields hold is passed over.
+    """Parses a form in chunks and returns the bytes of its field `file`; other fields are skipped.
 
-    Raises the 400 that says what cannot be read, and the 422 for a second file. (Starlette's own reader puts the whole
-    file into the system's temporary folder before anybody sees it.)
+    Raises the 400 for a form that cannot be read, and the 422 for a second file. (Starlette's own parser stores the
+    whole file in the system's temporary folder first.)
     """
 
     def __init__(self, boundary: bytes) -> None:
@@ -43,7 +43,7 @@ class MultipartFileReader:
             raise _unreadable(str(error)) from error
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """The file's bytes in the form's next bytes."""
+        """Parse the form's next bytes, and return the file's bytes in them."""
         try:
             self._parser.write(chunk)
         except FormParserError as error:
@@ -52,7 +52,7 @@ class MultipartFileReader:
         return pieces
 
     def finish(self) -> None:
-        """The form has been fed whole."""
+        """Raise the 400 unless the form is complete."""
         if not self._ended:
             raise _unreadable("it breaks off before its closing boundary")
 

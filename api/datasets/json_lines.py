@@ -1,4 +1,4 @@
-"""Checks a file of JSON Lines row by row; no more than one row is ever in memory."""
+"""Validates a file of JSON Lines row by row, with one row in memory at a time."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ CHUNK_BYTES = 2**20
 
 
 def check_json_lines(file: Path, limits: DatasetLimits) -> DatasetSummary:
-    """What the rows come to; a byte order mark may come first. Raises `DatasetRejected` for no row, or too many."""
+    """Validate a file, which may begin with a byte order mark. Raises `DatasetRejected` for no row, or too many."""
     validator = DatasetValidator("line", limits)
     with file.open("rb") as lines:
         if lines.read(len(BYTE_ORDER_MARK)) != BYTE_ORDER_MARK:
@@ -33,7 +33,7 @@ def check_json_lines(file: Path, limits: DatasetLimits) -> DatasetSummary:
 
 
 def _lines(file: BinaryIO, longest: int) -> Iterator[bytes | None]:
-    """Lines without their end; None for one of more than `longest` bytes, which is read past piece by piece."""
+    """Yield lines without their end; None for one of more than `longest` bytes, which is skipped in chunks."""
     most = longest + len(b"\r\n")
     while line := file.readline(most):
         if line.endswith(b"\n") or len(line) < most:

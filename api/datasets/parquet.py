@@ -1,7 +1,7 @@
-"""Turns a Parquet file into JSON Lines, in a process of its own with bounded memory: `python -m api.datasets.parquet`.
+"""Converts Parquet to JSON Lines in a subprocess with bounded memory: `python -m api.datasets.parquet`.
 
-A Parquet file can claim any size of itself and unfold to a thousand times its length. Whatever it does to its reader,
-the API goes on.
+A Parquet file can declare any size and expand to a thousand times its length: it may exhaust the subprocess, but not
+the API.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ log = structlog.get_logger()
 MAGIC, MAGIC_ENCRYPTED = b"PAR1", b"PARE"
 COLUMNS = ("prompt", "completion", "messages", "text")
 BATCH_ROWS = 128
-MEMORY_BYTES = 2 * 2**30  # of addresses: the libraries themselves take 0.3 GiB of them
+MEMORY_BYTES = 2 * 2**30  # of address space, of which the libraries take 0.3 GiB
 CPU_SECONDS = 600
 UNREADABLE = "is not a Parquet file that can be read"
 
@@ -42,7 +42,7 @@ class ConvertedFile:
 
 
 def is_parquet(file: Path) -> bool:
-    """Whether a file's content says that it is Parquet, whatever its name."""
+    """Return whether a file is Parquet by its content, whatever its name."""
     with file.open("rb") as content:
         return content.read(len(MAGIC)) in (MAGIC, MAGIC_ENCRYPTED)
 
@@ -50,7 +50,7 @@ def is_parquet(file: Path) -> bool:
 def convert_parquet(
     source: Path, target: Path, limits: DatasetLimits, *, memory_bytes: int = MEMORY_BYTES
 ) -> ConvertedFile:
-    """Write the rows of a Parquet file to `target`, in another process.
+    """Write the rows of a Parquet file to `target` as JSON Lines, in a subprocess.
 
     Raises `DatasetRejected` for a file that cannot be read within bounds, holds no row, or too many
     rows, and `OSError` for a full disk.
@@ -59,7 +59,7 @@ def convert_parquet(
     command = [sys.executable, "-m", "api.datasets.parquet"]
     command += [str(source.resolve()), str(target.resolve()), json.dumps(asdict(limits)), str(memory_bytes)]
     bounds = {"ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
-    # Nothing of the service's settings and keys.
+    # Without the service's settings and keys.
     environment = {name: os.environ[name] for name in ("PATH", "LANG", "PYTHONPATH") if name in os.environ} | bounds
     root = Path(__file__).parents[2]
     try:
@@ -80,7 +80,7 @@ def convert_parquet(
 
 
 def convert_in_process(source: Path, target: Path, limits: DatasetLimits) -> ConvertedFile:
-    """`convert_parquet` in this very process, which a hostile file may exhaust."""
+    """Convert like `convert_parquet`, but in this process, which a hostile file may exhaust."""
     import pyarrow
 
     try:
@@ -112,14 +112,14 @@ def _write(source: Path, target: Path, limits: DatasetLimits) -> ConvertedFile:
                 continue
             size += len(line) + 1
             if size > limits.bytes:
-                raise DatasetRejected(f"unfolds to more than {limits.bytes} bytes, the most that this service takes")
+                raise DatasetRejected(f"expands to more than {limits.bytes} bytes, the most that this service takes")
             digest.update(line + b"\n")
             file.write(line + b"\n")
     return ConvertedFile(validator.summary(), size, digest.hexdigest())
 
 
 def _values(source: Path, limits: DatasetLimits) -> Iterator[Mapping[str, Any] | UnicodeDecodeError]:
-    """The rows, each as the object that a line of JSON would be, or the reason why it is none."""
+    """Yield each row as the object of its JSON line, or the error that prevents it."""
     import pyarrow.parquet
 
     # Pages are read one by one: neither a row group nor a column is in memory as a whole.
@@ -136,7 +136,7 @@ def _values(source: Path, limits: DatasetLimits) -> Iterator[Mapping[str, Any] |
                 if isinstance(row, UnicodeDecodeError):
                     yield row
                 else:
-                    # What is null in a column is not there: rows of several forms may lie in one file.
+                    # A null is an absent field: one file may contain rows of several forms.
                     yield others | {name: value for name, value in row.items() if value is not None}
 
 
@@ -150,7 +150,7 @@ def _decoded(batch: Any) -> list[Any]:
 
 
 def _check_magic_bytes(source: Path) -> None:
-    """The faults that can be seen without reading the file."""
+    """Raise `DatasetRejected` for faults that show without reading the whole file."""
     with source.open("rb") as file:
         start, size = file.read(4), file.seek(0, os.SEEK_END)
         if size < 12:
@@ -164,10 +164,10 @@ def _check_magic_bytes(source: Path) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Convert, and print what came of it as JSON."""
+    """Convert a file, and print the result as JSON."""
     source, target, limits = Path(arguments[0]), Path(arguments[1]), DatasetLimits(**json.loads(arguments[2]))
     memory_bytes = int(arguments[3])
-    if sys.platform == "linux":  # macOS knows the bound and refuses to set it
+    if sys.platform == "linux":  # macOS has this limit but refuses to set it
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     try:
@@ -176,7 +176,7 @@ def main(arguments: list[str]) -> None:
         answer = {"refused": str(refused)}
     except OSError as error:
         if error.errno not in DISK_FULL_ERRNOS:
-            raise  # short of memory, the libraries cannot even be loaded: the caller sees a reader that died
+            raise  # short of memory, the libraries cannot even be loaded: the caller sees a failed subprocess
         answer = {"errno": error.errno}
     sys.stdout.write(json.dumps(answer))
 

@@ -1,4 +1,4 @@
-"""Takes in an upload as it arrives: straight to the disk, within its limit, and gone again unless it is stored."""
+"""Receives an upload as a stream to disk, within its size limit, and removes it unless it is stored."""
 
 import asyncio
 import hashlib
@@ -27,13 +27,13 @@ IDLE_SECONDS = 60.0
 WRITE_BYTES = 2**20
 LONGEST_NAME = 200
 LONGEST_SENT_NAME = 4096  # a path, of which the last part is kept
-# Of a process that was killed: a living upload writes at least every IDLE_SECONDS, and is checked within minutes.
+# Left by a killed process: a live upload writes at least every IDLE_SECONDS, and is validated within minutes.
 ABANDONED_SECONDS = 6 * 3600.0
 
 
 @dataclass(frozen=True)
 class ReceivedUpload:
-    """An upload on the disk, just as it was sent; `name` is for display only, and never a path."""
+    """An upload on disk, as it was sent; `name` is for display only, and never a path."""
 
     file: Path
     name: str
@@ -43,7 +43,7 @@ class ReceivedUpload:
 
 @contextmanager
 def upload_folder(settings: Settings) -> Iterator[Path]:
-    """A folder for one upload, on the same disk as the datasets; at the end it is removed with all that is in it."""
+    """Create a folder for one upload, on the same disk as the datasets; remove it with its contents at the end."""
     parent = settings.datasets_dir / "incoming"
     folder = parent / new_id("upload")
     make_private_folder(folder)
@@ -57,8 +57,8 @@ def upload_folder(settings: Settings) -> Iterator[Path]:
 async def receive_upload(request: Request, folder: Path, *, name: str | None, max_bytes: int) -> ReceivedUpload:
     """Write the file that a request carries into `folder`.
 
-    It is the field `file` of a form, or else the whole body. Raises the problem that tells what is wrong: 400 for a
-    form that cannot be read or breaks off, 408 where nothing comes for a minute, 413, 415, and 422 without a file.
+    It is the field `file` of a form, or else the whole body. Raises the 400 for a form that cannot be read or is
+    incomplete, 408 if nothing arrives for a minute, 413, 415, and 422 without a file.
     """
     media_type, options = parse_options_header(request.headers.get("content-type"))
     kind = media_type.decode("latin-1").lower()
@@ -110,7 +110,7 @@ async def _pieces_of_form(request: Request, form: MultipartFileReader) -> AsyncI
 
 
 async def _chunks(request: Request) -> AsyncIterator[bytes]:
-    """The body as it arrives."""
+    """Yield the body as it arrives."""
     stream = request.stream()
     while True:
         try:
@@ -120,14 +120,14 @@ async def _chunks(request: Request) -> AsyncIterator[bytes]:
             detail = f"nothing arrived for {IDLE_SECONDS:g} seconds"
             raise _refused(HTTPStatus.REQUEST_TIMEOUT, detail) from error
         except ClientDisconnect as error:
-            raise Problem(HTTPStatus.BAD_REQUEST, "the upload broke off") from error
+            raise Problem(HTTPStatus.BAD_REQUEST, "the upload was interrupted") from error
         if chunk is None:
             return
         yield chunk
 
 
 def _refused(status: HTTPStatus, detail: str) -> Problem:
-    """What is left of the body is not read, so the connection cannot carry another request."""
+    """Return a problem that closes the connection, since the rest of the body is not read."""
     return Problem(status, detail, headers={"Connection": "close"})
 
 
@@ -137,12 +137,12 @@ def _remove_abandoned(parent: Path) -> None:
         try:
             newest = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
         except FileNotFoundError:
-            continue  # it has just ended
+            continue  # removed in the meantime
         if newest < before:
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _display_name(sent: str) -> str:
-    """The last part of whatever path the client sent, fit to be shown; no file is ever called so."""
+    """Return the last part of the path that the client sent, in printable characters; no file has this name."""
     name = sent.replace("\\", "/").rsplit("/", 1)[-1]
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in name)[:LONGEST_NAME]

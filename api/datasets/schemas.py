@@ -1,4 +1,4 @@
-"""Datasets on the wire."""
+"""Request and response models of datasets."""
 
 from datetime import datetime
 from typing import Any
@@ -33,7 +33,7 @@ UPLOAD_BODY: dict[str, Any] = {
 
 
 class CharactersOut(BaseModel):
-    """How many characters a row holds, all its texts together."""
+    """Characters per row, all its texts together; `total` is over all rows."""
 
     total: int
     mean: float
@@ -42,11 +42,11 @@ class CharactersOut(BaseModel):
 
 
 class ContentsOut(BaseModel):
-    """What the rows are."""
+    """Summary of a dataset's rows."""
 
-    forms: dict[str, int] = Field(description="rows of each form: prompt, messages, text")
+    forms: dict[str, int] = Field(description="Number of rows of each form: prompt, messages, text")
     characters: CharactersOut
-    ignored_fields: list[str] = Field(description="fields or columns that no row is made of; at most twenty are named")
+    ignored_fields: list[str] = Field(description="Fields or columns that are not used; at most twenty are named")
 
 
 class DatasetOut(BaseModel):
@@ -58,12 +58,12 @@ class DatasetOut(BaseModel):
     rows: int
     bytes: int
     sha256: str
-    contents: ContentsOut | None = Field(description="null for datasets from before this was counted")
+    contents: ContentsOut | None = Field(description="Null for datasets stored before this was counted")
     created_at: datetime
 
     @classmethod
     def of(cls, dataset: Dataset) -> "DatasetOut":
-        """As stored."""
+        """Build from a stored dataset."""
         return cls(
             id=dataset.id,
             name=dataset.name,
@@ -77,7 +77,7 @@ class DatasetOut(BaseModel):
 
 
 class ExcerptOut(BaseModel):
-    """One text of a row: its first `LONGEST_EXCERPT` characters, and how many it has."""
+    """One text of a row: its first 500 characters, and its full length."""
 
     field: str
     role: str | None
@@ -97,15 +97,15 @@ class ExcerptOut(BaseModel):
 
 
 class RowOut(BaseModel):
-    """One row to look at. `number` is its line, or its row in a Parquet file, from 1."""
+    """A row for display. `number` is its line, or its row in a Parquet file, from 1."""
 
     number: int
     form: str
-    texts: list[ExcerptOut] = Field(description="of a long conversation, the first hundred")
+    texts: list[ExcerptOut] = Field(description="Of a long conversation, the first hundred")
 
     @classmethod
     def of(cls, number: int, row: Row) -> "RowOut":
-        """With long texts cut."""
+        """Build from a row, with long texts truncated."""
         if isinstance(row, MessagesRow):
             texts = [
                 ExcerptOut.of(f"messages[{index}].content", content, role)
@@ -119,7 +119,7 @@ class RowOut(BaseModel):
 
 
 class TokenDistributionOut(BaseModel):
-    """Tokens per row. A percentile is the smallest number that so many percent of the rows do not exceed."""
+    """Tokens per row. A percentile is the smallest number that this share of the rows does not exceed."""
 
     total: int
     mean: float
@@ -130,27 +130,27 @@ class TokenDistributionOut(BaseModel):
 
 
 class TokenBinOut(BaseModel):
-    """The rows of more tokens than the bin before has as its bound, and of at most `up_to`."""
+    """Number of rows with more tokens than the previous bin's bound, and at most `up_to`."""
 
     up_to: int
     rows: int
 
 
 class TokenCountsOut(BaseModel):
-    """How long the rows are in a model's tokens, the end of text included, with nothing shortened."""
+    """Lengths of untruncated rows in a model's tokens, including the end of text."""
 
     model: str
     counted_at: datetime
     rows: int
     tokens: TokenDistributionOut
-    prompt: TokenDistributionOut = Field(description="what is given: of a conversation all but the last message")
-    completion: TokenDistributionOut = Field(description="what is learned")
-    longer_than: dict[str, int] = Field(description="rows of more than 512, 1024 and 2048 tokens")
+    prompt: TokenDistributionOut = Field(description="Input tokens: of a conversation, all but the last message")
+    completion: TokenDistributionOut = Field(description="Tokens to be learned")
+    longer_than: dict[str, int] = Field(description="Number of rows with more than 512, 1024 and 2048 tokens")
     histogram: list[TokenBinOut]
 
 
 class CountingOut(BaseModel):
-    """The tokens are being counted: ask again."""
+    """The tokens are being counted; repeat the request."""
 
     model: str
     asked_at: datetime

@@ -1,4 +1,4 @@
-"""Puts a dataset's rows in their place, and takes them away: one file for equal content, whoever uploaded it."""
+"""Stores and removes the rows of datasets: one file for equal content, shared by all its owners."""
 
 import os
 from contextlib import suppress
@@ -16,10 +16,10 @@ log = structlog.get_logger()
 
 
 def store_dataset(database: Database, settings: Settings, dataset: Dataset, file: Path) -> None:
-    """Add a dataset whose rows are in `file`, which moves into its place.
+    """Add a dataset whose rows are in `file`, which is moved into place.
 
-    The file comes first and the row after it, so that no dataset is ever without its rows; where the row cannot be
-    written, the file goes again.
+    The file is stored before the database row, so that no dataset is ever without its rows; if the row cannot be
+    written, the file is removed.
     """
     target = settings.dataset_file(dataset.blob)
     _sync(file)
@@ -27,7 +27,7 @@ def store_dataset(database: Database, settings: Settings, dataset: Dataset, file
         with database.session() as session:
             datasets = DatasetRepository(session)
             datasets.lock_blob(dataset.blob)
-            # Over an equal file where there is one: its readers keep what they have opened, and damage is mended.
+            # Replaces an equal file if there is one: its readers keep the one they opened, and damage is repaired.
             file.replace(target)
             _sync(target.parent)
             datasets.add(dataset)
@@ -38,7 +38,7 @@ def store_dataset(database: Database, settings: Settings, dataset: Dataset, file
 
 
 def discard_rows(database: Database, settings: Settings, blob: str) -> None:
-    """Remove a file of rows unless some dataset still consists of it."""
+    """Remove a file of rows unless a dataset still refers to it."""
     with database.session() as session:
         datasets = DatasetRepository(session)
         datasets.lock_blob(blob)

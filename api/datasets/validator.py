@@ -1,4 +1,4 @@
-"""What the rows of an upload come to, whatever format they are in: their faults, their forms, their lengths."""
+"""Collects the faults, forms and lengths of an upload's rows, in any format."""
 
 from collections import Counter
 from collections.abc import Collection
@@ -20,7 +20,7 @@ class DatasetRejected(Exception):
 
 @dataclass(frozen=True)
 class DatasetLimits:
-    """How large a dataset may be. `row_bytes` is of one line, `bytes` of all of them, as they are stored."""
+    """Size limits of a dataset. `row_bytes` applies to one line, `bytes` to all of them, as stored."""
 
     rows: int
     row_bytes: int
@@ -29,7 +29,7 @@ class DatasetLimits:
 
 @dataclass(frozen=True)
 class RowFault:
-    """One row that cannot be used: `field` is such as `line 3: prompt` or `row 17`."""
+    """A row that cannot be used; `field` is such as `line 3: prompt` or `row 17`."""
 
     field: str
     message: str
@@ -37,7 +37,7 @@ class RowFault:
 
 @dataclass(frozen=True)
 class DatasetSummary:
-    """An upload that has been read to its end. `faults` are the first of `fault_count`; `contents` are for a reader."""
+    """Result of reading a whole upload. `faults` are the first of `fault_count`; `contents` is for display."""
 
     rows: int
     faults: list[RowFault]
@@ -46,7 +46,7 @@ class DatasetSummary:
 
 
 class DatasetValidator:
-    """Counts rows as they come; `place` is what a row is called in the format, "line" or "row"."""
+    """Collects faults and statistics row by row; `place` is the format's term for a row, "line" or "row"."""
 
     def __init__(self, place: str, limits: DatasetLimits) -> None:
         self._place, self._limits = place, limits
@@ -57,13 +57,13 @@ class DatasetValidator:
         self._characters = LengthCounter()
 
     def begin_row(self) -> None:
-        """There is one more row. Raises `DatasetRejected` where that is one too many."""
+        """Count one more row. Raises `DatasetRejected` above the limit."""
         self._rows += 1
         if self._rows > self._limits.rows:
             raise DatasetRejected(f"holds more than {self._limits.rows} rows, the most that this service takes")
 
     def accept_row(self, row: Row, names: Collection[str]) -> None:
-        """The row is fine; `names` are all the fields that it came with, needed or not."""
+        """Record a valid row; `names` are all its fields, used or not."""
         form = row_form(row)
         self._forms[form] += 1
         self._characters.add(sum(len(text) for text in row_texts(row)))
@@ -71,17 +71,17 @@ class DatasetValidator:
             self._ignored.update(ascii(name[:LONGEST_NAME])[1:-1] for name in names if name not in FIELDS[form])
 
     def reject_row(self, error: InvalidRow) -> None:
-        """The row cannot be used."""
+        """Record an invalid row."""
         where = f"{self._place} {error.line}"
         self._fault(f"{where}: {error.field}" if error.field else where, error.message)
 
     def reject_long_row(self, number: int) -> None:
-        """The row is longer than any may be."""
+        """Record a row above the size limit."""
         most = self._limits.row_bytes
         self._fault(f"{self._place} {number}", f"is longer than {most} bytes, the most that a row may have")
 
     def summary(self) -> DatasetSummary:
-        """All of it. Raises `DatasetRejected` where there was no row."""
+        """Return the result. Raises `DatasetRejected` without any row."""
         if self._rows == 0:
             raise DatasetRejected("holds no row: expected JSON Lines or Parquet with at least one training row")
         contents: dict[str, Any] = {}
@@ -106,12 +106,12 @@ class DatasetValidator:
 
 
 def row_form(row: Row) -> str:
-    """The row's form, by the field that names it."""
+    """Return the row's form, by the field that names it."""
     return "prompt" if isinstance(row, PromptRow) else "messages" if isinstance(row, MessagesRow) else "text"
 
 
 def row_texts(row: Row) -> list[str]:
-    """Every text of a row, in order."""
+    """Return all texts of a row, in order."""
     if isinstance(row, MessagesRow):
         return [content for _, content in row.messages]
     return [row.prompt, row.completion] if isinstance(row, PromptRow) else [row.text]

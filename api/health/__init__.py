@@ -1,1 +1,1 @@
-"""Whether this process lives, and whether it can serve."""
+"""Liveness and readiness probes."""

@@ -1,4 +1,4 @@
-"""`/livez` and `/readyz`: for whoever restarts this process, and for whoever sends it requests."""
+"""`/livez` and `/readyz`: liveness for the supervisor, readiness for the load balancer."""
 
 from http import HTTPStatus
 from typing import Literal
@@ -14,42 +14,42 @@ router = APIRouter(tags=["health"])
 
 
 class Life(BaseModel):
-    """This process lives."""
+    """This process is alive."""
 
     status: Literal["ok"] = "ok"
 
 
 class Warned(BaseModel):
-    """A part that is missing while requests can be answered, and what follows from that."""
+    """A part that is missing although requests can be answered, and the consequence."""
 
     part: str
     message: str
 
 
 class Health(BaseModel):
-    """Requests can be answered; `warnings` name what keeps jobs from being done."""
+    """Requests can be answered; `warnings` name what keeps jobs from running."""
 
     status: Literal["ok", "degraded"] = Field(
-        description="`degraded` while requests are answered and no job can be scheduled; `warnings` says why"
+        description="`degraded` if requests are answered but no job can be scheduled; `warnings` says why"
     )
     warnings: list[Warned]
 
 
-@router.get("/livez", summary="Whether this process lives")
+@router.get("/livez", summary="Check that this process is alive")
 def livez() -> Life:
-    """Asks nothing of anybody: a database that is down is no reason to restart the API."""
+    """Depends on no other service: a database outage is no reason to restart the API."""
     return Life()
 
 
 @router.get(
     "/readyz",
-    summary="Whether this service can do its work",
+    summary="Check that this service can do its work",
     responses=problem_responses(HTTPStatus.SERVICE_UNAVAILABLE),
 )
 async def readyz(context: AppContextDep) -> Health:
-    """Names what is missing. Without the database, its migrations or Redis, or while one of them takes no writes, it is
-    a 503; whatever else is missing (a scheduler, workers, room in the data folder, models) is a warning, since the API
-    can serve all the same. Without a scheduler or a prepare worker the status is `degraded`: jobs are accepted, and
+    """Names what is missing. Without the database, its migrations or Redis, or if one of them is read-only, the status
+    is 503. Anything else that is missing (a scheduler, workers, room in the data folder, models) is a warning, since
+    the API can still serve. Without a scheduler or a prepare worker the status is `degraded`: jobs are accepted, and
     wait."""
     report = await context.readiness.report()
     errors = [FieldProblem(field=part, message=fault) for part, fault in report.errors.items()]

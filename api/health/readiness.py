@@ -1,4 +1,4 @@
-"""What the service lacks to do its work: without some of it the API can serve nobody, without the rest jobs wait."""
+"""Readiness checks of the service's parts: some the API needs to serve, the others jobs need to run."""
 
 import os
 import tempfile
@@ -23,7 +23,7 @@ from store.pooling import TransactionPooling, require_sessions
 from store.repositories.workers import WorkerRepository
 
 TIMEOUT_SECONDS = 2
-# Whoever probes more often than this, or from several places at once, hears the last answer again.
+# More frequent or concurrent probes get the last report again.
 CACHE_SECONDS = 1.0
 # Without one of these parts no job is scheduled at all.
 NEEDED_BY_EVERY_JOB = frozenset({"scheduler", "prepare_worker"})
@@ -39,14 +39,14 @@ Faults = Mapping[str, str]
 
 @dataclass(frozen=True)
 class ReadinessReport:
-    """What is missing, by the name of the part. `errors` keep this API from serving; `warnings` keep jobs waiting."""
+    """Missing parts by name. `errors` keep this API from serving; `warnings` keep jobs waiting."""
 
     errors: Faults
     warnings: Faults
 
 
 class Readiness:
-    """Looks at everything at once, for no longer than `TIMEOUT_SECONDS` and a little.
+    """Runs all checks concurrently, in little more than `TIMEOUT_SECONDS`.
 
     A missing worker or scheduler is no reason to take the API out of service: jobs are accepted, and wait. Nor is a
     full disk: all but uploads can be answered.
@@ -57,11 +57,11 @@ class Readiness:
         self._last: tuple[float, ReadinessReport] | None = None
         self._turn = Lock()
         self._has_sessions = False
-        # Threads of its own, so that a busy API is not taken for one that is down.
+        # Separate threads, so that a busy API is not taken for one that is down.
         self._threads = CapacityLimiter(8)
 
     async def report(self) -> ReadinessReport:
-        """What is missing now, or was at most `CACHE_SECONDS` ago."""
+        """Return what is missing, as of at most `CACHE_SECONDS` ago."""
         async with self._turn:
             if self._last is None or time.monotonic() - self._last[0] > CACHE_SECONDS:
                 self._last = time.monotonic(), await self._run_checks()
@@ -103,7 +103,7 @@ class Readiness:
                     needed = f"is at revision {revision or 'none'}, but {expected_revision()} is needed"
                     return {"database": f"{needed}: run the migrations"}
                 if not session.scalar(CAN_WRITE_QUERY):
-                    # The next look is by a new session: this one keeps the default that it began with.
+                    # The next check needs a new session: this one keeps the default that it began with.
                     session.invalidate()
                     self._database.dispose()
                     return {"database": "is read-only at present, or lets this service write nothing: jobs are refused"}

@@ -1,1 +1,1 @@
-"""HTTP itself: middleware, conditional requests, pagination, problem responses, idempotency."""
+"""HTTP layer: middleware, conditional requests, pagination, problem responses, idempotency."""

@@ -1,4 +1,4 @@
-"""Refuses request bodies that are too large, by their announced length or by counting, or that hold too many values."""
+"""Limits request bodies by their size, announced or counted, and by their number of values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.http.problems import FieldProblem, Problem
 
-# What parts the values of JSON, and the fields of a form. Each value costs far more memory and time than its bytes.
+# Separators of JSON values and form fields. Each value costs far more memory and time than its bytes.
 SEPARATORS = (b",", b"&")
 
 
 @dataclass(frozen=True)
 class BodyLimits:
-    """What a body may hold; `max_values` is None where it is read as a file."""
+    """Limits of a body; `max_values` is None if it is read as a file."""
 
     max_bytes: int
     max_values: int | None
@@ -24,9 +24,9 @@ class BodyLimits:
 class BodyLimitMiddleware:
     """Middleware that answers 413 to a body of more bytes than `default` allows, and 422 to one of more values.
 
-    Values are counted by what parts them, as the body arrives: reading it would block the loop that serves everyone.
-    `overrides` names the calls, by method and path, that have bounds of their own. FastAPI's own limit answers in plain
-    text where a length was announced, and this API promises problems.
+    Values are counted by their separators as the body arrives, since parsing it would block the event loop. `overrides`
+    maps calls, by method and path, to other limits. FastAPI's own limit answers an announced length in plain text, and
+    this API promises problems.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class BodyLimitMiddleware:
             return
         limits = self._overrides.get((scope["method"], scope["path"]), self._default)
         announced = Headers(scope=scope).get("content-length", "")
-        # Of thousands of digits Python makes no number; nineteen are more than any limit.
+        # `int` refuses thousands of digits; nineteen exceed any limit.
         announced_bytes = int(announced[:19]) if announced.isdecimal() else 0
         received_bytes = received_separators = 0
 
@@ -61,7 +61,7 @@ class BodyLimitMiddleware:
                     raise _too_many(limits.max_values)
             return message
 
-        # Raised out of the read, so that it reaches the application's own error handler.
+        # Raised by `receive`, so that the application's error handler answers.
         await self._app(scope, receive_within_limit, send)
 
 
@@ -69,13 +69,13 @@ def _too_large(max_bytes: int) -> Problem:
     return Problem(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         f"the body is larger than {max_bytes} bytes, the most that this service takes",
-        # What is left of the body is not read, so the connection cannot carry another request.
+        # The rest of the body is not read, so the connection cannot carry another request.
         headers={"Connection": "close"},
     )
 
 
 def _too_many(values: int) -> Problem:
-    message = f"holds more than {values:,} values, by its commas: expected fewer"
+    message = f"contains more than {values:,} values, counted by separators: expected fewer"
     return Problem(
         HTTPStatus.UNPROCESSABLE_ENTITY,
         f"body: {message}",

@@ -1,4 +1,4 @@
-"""Whether a request is a browser's that wants a page to show, or a program's that wants data."""
+"""Content negotiation: whether a request prefers an HTML page to data."""
 
 from starlette.requests import Request
 
@@ -9,7 +9,7 @@ DASHBOARD = "/dashboard/"
 
 
 def prefers_html(request: Request) -> bool:
-    """True for pages by their path, and for whatever is asked for as HTML rather than as JSON; never with a key."""
+    """Return True for pages by path, and for requests that prefer HTML to JSON; never with a key."""
     if "authorization" in request.headers:
         return False
     path = request.url.path
@@ -21,7 +21,7 @@ def prefers_html(request: Request) -> bool:
 
 
 def _preference(accepted: str, media_type: str) -> tuple[float, int]:
-    """The `q` that an `Accept` header gives to a media type, and how exactly it names it: the larger, the dearer."""
+    """Return a media type's `q` in an `Accept` header and how specifically it is named; larger is preferred."""
     kind = media_type.partition("/")[0]
     weights = dict(_parse_media_range(one) for one in accepted.lower().split(","))
     names = (media_type, f"{kind}/*", "*/*")
@@ -36,5 +36,5 @@ def _parse_media_range(text: str) -> tuple[str, float]:
             try:
                 return name, float(value)
             except ValueError:
-                return name, 0.0  # what cannot be read is no preference
+                return name, 0.0  # an unreadable weight is no preference
     return name, 1.0

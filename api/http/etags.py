@@ -1,4 +1,4 @@
-"""ETags as HTTP has them (RFC 9110): how a request names them, and the answers that carry them."""
+"""ETags (RFC 9110): request headers, comparison, and responses."""
 
 import re
 from http import HTTPStatus
@@ -16,18 +16,18 @@ IfNoneMatch = Annotated[
     Header(
         alias="If-None-Match",
         max_length=MAX_ETAG_LIST_LENGTH,
-        description="ETags of what you hold: where one is right still, the answer is 304",
+        description="ETags of the client's copies: if one is current, the response is 304",
     ),
 ]
-ETAG = {"ETag": {"description": "Changes with anything in this answer", "schema": {"type": "string"}}}
+ETAG = {"ETag": {"description": "Changes with any change of this response", "schema": {"type": "string"}}}
 CACHED_RESPONSES: dict[int | str, dict[str, Any]] = {
     HTTPStatus.OK.value: {"headers": ETAG},
-    HTTPStatus.NOT_MODIFIED.value: {"description": "What you hold is right still", "headers": ETAG},
+    HTTPStatus.NOT_MODIFIED.value: {"description": "The client's copy is current", "headers": ETAG},
 }
 
 
 def contains_etag(tags: str, tag: str, *, weak: bool) -> bool:
-    """Whether a list of ETags names the strong `tag`; `*` names every one, and weak ones count where `weak` says so."""
+    """Return whether a list of ETags contains the strong `tag`; `*` matches any, and weak ones count if `weak`."""
     if tags.strip() == "*":
         return True
     given = ETAG_PATTERN.findall(tags)
@@ -35,15 +35,15 @@ def contains_etag(tags: str, tag: str, *, weak: bool) -> bool:
 
 
 def matches_etag(if_none_match: str | None, tag: str) -> bool:
-    """Whether the request holds what `tag` names already; not where it has no `If-None-Match`."""
+    """Return whether `If-None-Match` contains `tag`; False without the header."""
     return if_none_match is not None and contains_etag(if_none_match, tag, weak=True)
 
 
 def etag_headers(tag: str) -> dict[str, str]:
-    """What makes a client ask again each time, and its own cache keep the answer."""
+    """Return headers that have a client's own cache keep the response, and revalidate it each time."""
     return {"ETag": tag, "Cache-Control": "private, no-cache"}
 
 
 def not_modified_response(tag: str) -> Response:
-    """The answer that says only: what you hold is right still."""
+    """Return the 304 for a client whose copy is current."""
     return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=etag_headers(tag))

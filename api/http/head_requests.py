@@ -6,7 +6,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class HeadMiddleware:
-    """Middleware that runs the application's GET for a HEAD, and ends it once the headers are known.
+    """Middleware that runs the application's GET for a HEAD, and cancels it once the headers are sent.
 
     An event stream would never end by itself, and a file of gigabytes need not be read. The headers are those of GET,
     `Content-Length` included.
@@ -23,7 +23,7 @@ class HeadMiddleware:
 
         async def send_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                # Who is outside of this one sees the request as it was sent.
+                # Outer middleware sees the request as it was sent.
                 scope["method"] = "HEAD"
                 await send(message)
             elif not answered.is_set():

@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: a request that is repeated under its key is done once, and gets the first answer again."""
+"""`Idempotency-Key`: executes a request once per key; a repeat gets the first response again."""
 
 import hashlib
 import json
@@ -28,16 +28,16 @@ IdempotencyKey = Annotated[
         min_length=1,
         max_length=255,
         pattern=r"^[ -~]+$",
-        description="Any text of your own; a repeat of this request under it gets the first answer, and does nothing",
+        description="Chosen by the client; a repeat of the request with it gets the first response, and does nothing",
     ),
 ]
 
 
 @dataclass(frozen=True)
 class IdempotentRequest:
-    """A request that creates something, once for each of its owner's keys; as often as it is sent without a key.
+    """A request that creates something, executed once per owner and key; without a key, each time it is sent.
 
-    Only what succeeds is kept: what was refused may be put right, and sent again under the same key.
+    Only successful responses are stored: a refused request may be corrected and sent again under the same key.
     """
 
     session: Session
@@ -48,9 +48,9 @@ class IdempotentRequest:
     retention: timedelta
 
     def stored_response(self) -> Response | None:
-        """The answer that this key got before, byte for byte; None where the request is to be done now.
+        """Return the stored response of this key, byte for byte; None if the request is to be executed.
 
-        Raises the 422 where the key was used for another request.
+        Raises the 422 if the key was used for another request.
         """
         if self.key is None:
             return None
@@ -61,12 +61,12 @@ class IdempotentRequest:
         if first.request_sha256 != self.request_sha256:
             used = first.created_at.isoformat(timespec="seconds")
             raise invalid_field(
-                HEADER, f"was used at {used} for another request: expected the same one, or a key of its own"
+                HEADER, f"was used at {used} for another request: expected the same one, or another key"
             )
         return _json(first.body, first.status, {**first.headers, REPLAYED_HEADER: "true"})
 
     def respond(self, body: BaseModel, *, status: HTTPStatus, headers: Mapping[str, str]) -> Response:
-        """An answer of success, kept in the transaction that did what it says."""
+        """Return a success response, and store it in the request's transaction."""
         text = body.model_dump_json()
         if self.key is not None:
             IdempotencyRepository(self.session).store_response(
@@ -90,7 +90,7 @@ def created_responses(
             "model": what,
             "headers": {
                 REPLAYED_HEADER: {
-                    "description": "Present where this is the first answer once more",
+                    "description": "Present if this is the first response again",
                     "schema": {"type": "string", "enum": ["true"]},
                 },
                 **(headers or {}),
@@ -112,12 +112,12 @@ async def _idempotent_request(
     return IdempotentRequest(session, principal.owner, key, digest, now, retention)
 
 
-# Reads the body, which FastAPI has kept where it is JSON: not for forms.
+# Reads the body, which FastAPI keeps only if it is JSON: not for forms.
 IdempotentRequestDep = Annotated[IdempotentRequest, Depends(_idempotent_request)]
 
 
 def _digest(request: Request, body: bytes) -> str:
-    """One for all ways to write the same JSON."""
+    """Return a digest of a request that is the same for every encoding of its JSON."""
     with suppress(ValueError, RecursionError):  # not JSON, which the route refuses
         body = json.dumps(json.loads(body), sort_keys=True, separators=(",", ":")).encode()
     target = f"{request.method} {request.url.path}\n".encode()

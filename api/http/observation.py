@@ -1,4 +1,4 @@
-"""Watches each request from its arrival to the end of its answer: one log line, one span, and the metrics."""
+"""Telemetry of each request until the end of its response: one log line, one span, and the metrics."""
 
 import time
 from http import HTTPStatus
@@ -11,22 +11,22 @@ from api.access.principal import Principal
 from api.metrics.requests import RequestMetrics
 from runtime.tracing import Span, span
 
-# Nobody wants to read each time that somebody asked whether this process lives, and was told so.
+# Successful probes are not logged.
 PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 STATIC = "/static"
 UNROUTED = "unrouted"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER = "other"
-CLIENT_CLOSED_REQUEST = 499  # before it had an answer: nobody is told so, and servers agree on the number
+CLIENT_CLOSED_REQUEST = 499  # by convention: the client disconnected before the response
 
 log = structlog.get_logger()
 
 
 class TelemetryMiddleware:
-    """Middleware that is told of the request's id already, and stands around all else.
+    """Outermost middleware but for the proxy and the request id: logs, traces and counts requests.
 
-    A request is known by its route's template, never by its path, and by the id of its key, never by the key. One that
-    was turned away before it reached a route counts as `unrouted`.
+    A request is identified by its route's template, never its path, and by the id of its key, never the key. One that
+    was refused before it reached a route counts as `unrouted`.
     """
 
     def __init__(self, app: ASGIApp, *, metrics: RequestMetrics) -> None:
@@ -58,7 +58,7 @@ class TelemetryMiddleware:
             try:
                 await self._app(scope, receive, send_and_record)
             except Exception:
-                if not status:  # the answer is made further out
+                if not status:  # an outer handler responds
                     record_response(HTTPStatus.INTERNAL_SERVER_ERROR)
                 raise
             finally:
@@ -92,7 +92,7 @@ def _describe_span(opened: Span, scope: Scope, method: str, status: int) -> None
 
 
 def _route(scope: Scope) -> str:
-    """The template of the route, such as `/jobs/{job_id}`; a mounted folder's path is its own."""
+    """Return the template of the route, such as `/jobs/{job_id}`; for a mounted folder, its path."""
     path = getattr(scope.get("route"), "path", None)
     if path is not None:
         return str(path)

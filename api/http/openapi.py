@@ -1,4 +1,4 @@
-"""The OpenAPI description made whole: what every answer carries, and what the routes' own parts leave unsaid."""
+"""Completes the OpenAPI description: tags, path parameters, common headers and shared responses."""
 
 from http import HTTPStatus
 from typing import Any
@@ -8,34 +8,34 @@ from fastapi.routing import APIRoute
 from api.http.problems import REQUEST_ID_HEADER
 
 TAGS = [
-    {"name": "jobs", "description": "Fine-tuning runs: submit, follow, steer, and fetch what they leave"},
-    {"name": "datasets", "description": "Training rows that jobs name"},
-    {"name": "policies", "description": "From a grid's carbon intensity to a run's ρ, and to when it runs"},
-    {"name": "models", "description": "The operator's catalogue"},
-    {"name": "zones", "description": "The grid: what is known and expected of each zone's carbon intensity"},
-    {"name": "workers", "description": "The processes that do the work"},
-    {"name": "webhooks", "description": "Calls that this service makes when a job is over"},
-    {"name": "access", "description": "Keys, and what was done with them; for operators"},
-    {"name": "health", "description": "For whoever runs this service"},
+    {"name": "jobs", "description": "Fine-tuning runs: submit, follow, control, and download results"},
+    {"name": "datasets", "description": "Training rows for jobs"},
+    {"name": "policies", "description": "Rules that set a run's ρ and schedule by the grid's carbon intensity"},
+    {"name": "models", "description": "The operator's catalogue of models"},
+    {"name": "zones", "description": "Carbon intensity of each grid zone: current, forecast and history"},
+    {"name": "workers", "description": "Processes that schedule, prepare and train jobs"},
+    {"name": "webhooks", "description": "Notifications that this service sends when a job ends"},
+    {"name": "access", "description": "API keys and the audit log; for operators"},
+    {"name": "health", "description": "Probes and metrics for operators"},
 ]
 PATH_PARAMETERS = {
-    "job_id": "As `POST /jobs` gave it: `job_…`",
-    "dataset_id": "As `POST /datasets` gave it: `dataset_…`",
-    "webhook_id": "As `POST /webhooks` gave it",
-    "key_id": "Of the key, which is not its text: `key_…`",
-    "zone": "One of `GET /zones`",
-    "name": "As the list of them has it",
+    "job_id": "Id from `POST /jobs`: `job_…`",
+    "dataset_id": "Id from `POST /datasets`: `dataset_…`",
+    "webhook_id": "Id from `POST /webhooks`",
+    "key_id": "Id of the key, not its text: `key_…`",
+    "zone": "A zone from `GET /zones`",
+    "name": "Name as in the list",
 }
 SECONDS_SCHEMA = {"type": "integer", "minimum": 0}
 COMMON_HEADERS: dict[str, Any] = {
     REQUEST_ID_HEADER: {
-        "description": "Of this request in the log: the one that it named by this header, or a new one",
+        "description": "Id of this request in the log: the one sent in this header, or a new one",
         "schema": {"type": "string"},
     }
 }
 HEADERS_BY_STATUS: dict[str, dict[str, Any]] = {
-    "201": {"Location": {"description": "Where it can be read", "schema": {"type": "string"}}},
-    "401": {"WWW-Authenticate": {"description": "What to send instead", "schema": {"type": "string"}}},
+    "201": {"Location": {"description": "Path of the new resource", "schema": {"type": "string"}}},
+    "401": {"WWW-Authenticate": {"description": "Credentials to send", "schema": {"type": "string"}}},
     "416": {"Content-Range": {"description": "`bytes */` and the file's size", "schema": {"type": "string"}}},
     "429": {"Retry-After": {"description": "Seconds to wait", "schema": SECONDS_SCHEMA}},
     "503": {"Retry-After": {"description": "Seconds to wait", "schema": SECONDS_SCHEMA}},
@@ -43,12 +43,12 @@ HEADERS_BY_STATUS: dict[str, dict[str, Any]] = {
 
 
 def operation_id(route: APIRoute) -> str:
-    """What a generated client calls an operation: the name of its function, such as `create_job`."""
+    """Return an operation's name in generated clients: that of its function, such as `create_job`."""
     return route.name
 
 
 def complete_openapi(openapi: dict[str, Any]) -> None:
-    """State the tags in use and the headers of every answer, and say once what many operations have in common."""
+    """Add the tags in use and the headers of every response, and share what many operations have in common."""
     headers: dict[str, Any] = {}
     answers: dict[str, Any] = {}
     for path in openapi["paths"].values():
@@ -68,7 +68,7 @@ def complete_openapi(openapi: dict[str, Any]) -> None:
 def _complete_response(
     status: str, answer: dict[str, Any], headers: dict[str, Any], answers: dict[str, Any]
 ) -> dict[str, Any]:
-    """An answer whose headers are in `headers`; just where it lies in `answers`, if others give the same."""
+    """Return a response with its headers in `headers`; a reference into `answers` if it is a shared one."""
     phrase = HTTPStatus(int(status)).phrase
     if answer["description"] == "Successful Response":
         answer["description"] = phrase

@@ -1,4 +1,4 @@
-"""The one shape of every list, and the parameters that page through it."""
+"""Response model of every list, and the parameters for paging through it."""
 
 from collections.abc import Callable, Sequence
 from typing import Annotated, Generic, TypeVar
@@ -11,28 +11,28 @@ from store.repositories.pagination import Page
 Item = TypeVar("Item")
 Row = TypeVar("Row")
 
-# Ids, names of zones, models and files: far more than any has.
+# Maximum length of ids and of names of zones, models and files; more than any has.
 LONGEST_ID = 200
 Id = Annotated[str, Field(max_length=LONGEST_ID)]
-OlderThan = Annotated[Id | None, Query(description="Only those older than this id")]
-Limit = Annotated[int, Query(ge=1, le=200, description="At most this many")]
+OlderThan = Annotated[Id | None, Query(description="Only items older than this id")]
+Limit = Annotated[int, Query(ge=1, le=200, description="Maximum number of items")]
 
 
 class Listing(BaseModel, Generic[Item]):
-    """A part of a list, and whether more follows it."""
+    """A page of a list, and whether more items follow."""
 
-    # A generic model does not hand its docstring on.
-    model_config = ConfigDict(json_schema_extra={"description": "A part of a list, and whether more follows it"})
+    # A generic model does not pass its docstring on.
+    model_config = ConfigDict(json_schema_extra={"description": "A page of a list, and whether more items follow"})
 
     data: list[Item]
     has_more: bool
 
 
 def to_listing(page: Page[Row], as_item: Callable[[Row], Item]) -> Listing[Item]:
-    """A page of rows as it leaves the API."""
+    """Convert a page of rows to a response."""
     return Listing(data=[as_item(row) for row in page.data], has_more=page.has_more)
 
 
 def complete_listing(items: Sequence[Item]) -> Listing[Item]:
-    """A list that is short enough to be given at once."""
+    """Return a list that is short enough for one page."""
     return Listing(data=list(items), has_more=False)

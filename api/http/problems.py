@@ -1,6 +1,6 @@
-"""Errors as RFC 9457 problem details: one exception to raise, and one shape for every error that leaves the API.
+"""Errors as RFC 9457 problem details: one exception to raise, and one format for every error response.
 
-A browser that asks for a page is shown the same problem as a page.
+A browser that requests a page gets the same problem as HTML.
 """
 
 import json
@@ -32,37 +32,37 @@ RETRY_AFTER_SECONDS = 5
 MAX_FAULTS = 100
 LONGEST_FIELD = 200
 LONGEST_MESSAGE = 1000
-# Of a text that pydantic measures after a check of its own, it says "items".
+# pydantic's message says "items" of a text that is measured after a custom validator.
 LENGTH_FAULTS = {"too_long": ("at most", "max_length"), "too_short": ("at least", "min_length")}
 
 STATUS_DESCRIPTIONS: Mapping[HTTPStatus, str] = {
-    HTTPStatus.BAD_REQUEST: "It cannot be read",
-    HTTPStatus.UNAUTHORIZED: "Without a key, or with one that is not known here, has expired or was revoked",
-    HTTPStatus.FORBIDDEN: "It takes an operator's key; or a session, from elsewhere than this service's pages",
-    HTTPStatus.NOT_FOUND: "There is none, or it is somebody else's",
-    HTTPStatus.CONFLICT: "It cannot be done as things stand; `detail` says why",
-    HTTPStatus.GONE: "It was here, and has been removed",
-    HTTPStatus.PRECONDITION_FAILED: "It has changed since what `If-Match` or `If-None-Match` names; nothing is done",
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is larger than this service takes",
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "The body is of another type than those that are taken",
-    HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: "Nothing of it lies in the range",
-    HTTPStatus.UNPROCESSABLE_ENTITY: "Something in it is wrong; `errors` names each field and says what is expected",
+    HTTPStatus.BAD_REQUEST: "The request cannot be read",
+    HTTPStatus.UNAUTHORIZED: "No key, or one that is unknown, expired or revoked",
+    HTTPStatus.FORBIDDEN: "Requires an operator's key; or a session was used from outside this service's pages",
+    HTTPStatus.NOT_FOUND: "Does not exist, or belongs to another owner",
+    HTTPStatus.CONFLICT: "Not possible in the current state; `detail` says why",
+    HTTPStatus.GONE: "Has been removed",
+    HTTPStatus.PRECONDITION_FAILED: "Not the version that `If-Match` or `If-None-Match` requires; nothing is done",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is larger than the limit",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "The media type of the body is not supported",
+    HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: "The range is beyond the file",
+    HTTPStatus.UNPROCESSABLE_ENTITY: "The request is invalid; `errors` names each field and says what is expected",
     HTTPStatus.TOO_MANY_REQUESTS: "More requests than a key or an address may make",
-    HTTPStatus.SERVICE_UNAVAILABLE: "Something that it needs is away, such as the database",
+    HTTPStatus.SERVICE_UNAVAILABLE: "A required service, such as the database, is unavailable",
 }
 
 
 class FieldProblem(BaseModel):
-    """One fault: the path of the field, such as `policy.steps[1].rho`, and what is expected there."""
+    """A fault: the path of the field, such as `policy.steps[1].rho`, and what is expected there."""
 
     field: str
     message: str
 
 
 class ProblemBody(BaseModel):
-    """An error as RFC 9457 has it; `errors` lists what is wrong field by field, up to the first hundred faults.
+    """An error as of RFC 9457; `errors` lists the first hundred faults by field.
 
-    `request_id` comes with the service's own faults: what its log holds of them carries the same.
+    `request_id` is present for faults of the service, and identifies them in its log.
     """
 
     type: str = "about:blank"
@@ -70,12 +70,12 @@ class ProblemBody(BaseModel):
     status: int
     detail: str
     errors: list[FieldProblem] = Field(default=[], max_length=MAX_FAULTS)
-    error_count: int | None = Field(default=None, description="How many faults there are, where `errors` holds a part")
+    error_count: int | None = Field(default=None, description="Number of faults, if `errors` holds only a part")
     request_id: str | None = None
 
 
 class Problem(HTTPException):
-    """An answer other than the one that was asked for."""
+    """An error response, to be raised."""
 
     def __init__(
         self,
@@ -92,24 +92,24 @@ class Problem(HTTPException):
 
 
 class ProblemResponse(JSONResponse):
-    """A problem on its way out."""
+    """Response whose body is a problem."""
 
     media_type = MEDIA_TYPE
 
     def render(self, content: Any) -> bytes:
-        """As JSON in UTF-8; half a surrogate pair, which a field's name may hold, becomes a question mark."""
+        """Encode as JSON in UTF-8; an unpaired surrogate, which a field's name may contain, becomes a question mark."""
         return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
 def invalid_field(field: str, message: str) -> Problem:
-    """The 422 for one field."""
+    """Return the 422 for one field."""
     return invalid_fields([FieldProblem(field=field, message=message)])
 
 
 def invalid_fields(errors: Sequence[FieldProblem], *, count: int | None = None) -> Problem:
-    """The 422 for several fields, at least one; its detail repeats the first.
+    """Return the 422 for one or more fields; its detail repeats the first.
 
-    `count` is how many faults there are, where `errors` holds the first ones alone.
+    `count` is the number of faults if `errors` holds only the first ones.
     """
     count = len(errors) if count is None else count
     more = f" (and {count - 1} more)" if count > 1 else ""
@@ -118,12 +118,12 @@ def invalid_fields(errors: Sequence[FieldProblem], *, count: int | None = None) 
 
 
 def problem_responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
-    """What a route says of the problems it answers with, for the OpenAPI description."""
+    """Declare the problems of a route for the OpenAPI description."""
     return {status.value: {"model": ProblemBody, "description": status_description(status)} for status in statuses}
 
 
 def status_description(status: HTTPStatus) -> str:
-    """What a problem of this status tells, in words."""
+    """Return the description of a problem's status."""
     return STATUS_DESCRIPTIONS.get(status, status.phrase)
 
 
@@ -135,7 +135,7 @@ def install_problem_handlers(app: FastAPI) -> None:
 
 
 def respond_to_error(request: Request, error: Exception) -> Response:
-    """The answer to an error that a middleware met, out of the reach of the handlers; raises it where it is a fault."""
+    """Return the response to an error raised in a middleware, beyond the handlers; re-raise an unexpected one."""
     for kind, handler in HANDLERS.items():
         if isinstance(error, kind):
             return handler(request, error)
@@ -143,7 +143,7 @@ def respond_to_error(request: Request, error: Exception) -> Response:
 
 
 def document_problems(openapi: dict[str, Any]) -> None:
-    """Put an OpenAPI description right: the media type of problems, 413 where a body is taken, 422 where anything."""
+    """Correct an OpenAPI description: media type of problems, 413 only with a body, 422 only with input."""
     for path in openapi["paths"].values():
         for operation in path.values():
             if not operation.get("parameters") and "requestBody" not in operation:
@@ -159,7 +159,7 @@ def document_problems(openapi: dict[str, Any]) -> None:
 
 
 def field_path(location: Sequence[int | str]) -> str:
-    """`("policy", "steps", 1, "rho")` as `policy.steps[1].rho`."""
+    """Format a location: `("policy", "steps", 1, "rho")` as `policy.steps[1].rho`."""
     path = ""
     for part in location:
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
@@ -184,7 +184,7 @@ def _respond(
     body.error_count = error_count if error_count > len(shown) else None
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR and hasattr(request.state, "request_id"):
         body.request_id = request.state.request_id
-        # The answer to an unexpected error passes by the middleware that would set it.
+        # The response to an unexpected error bypasses the middleware that sets it.
         headers = {**(headers or {}), REQUEST_ID_HEADER: request.state.request_id}
     if prefers_html(request):
         return _render_problem_page(request, body, headers)
@@ -193,17 +193,17 @@ def _respond(
 
 
 def _truncate(text: str, longest: int) -> str:
-    """What was sent is repeated, but not without end."""
+    """Limit the length of text that repeats what was sent."""
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def _render_problem_page(request: Request, body: ProblemBody, headers: Mapping[str, str] | None) -> Response:
-    """The problem for a person, with the navigation of whoever is signed in."""
+    """Render a problem as a page, with the navigation of the signed-in user."""
     known = {"principal": request.state.principal} if hasattr(request.state, "principal") else {}
-    shown = json.loads(bytes(ProblemResponse(body.model_dump()).body))  # what cannot be encoded is replaced there
+    shown = json.loads(bytes(ProblemResponse(body.model_dump()).body))  # which replaces what cannot be encoded
     page = render_page("problem.html", title=body.title, problem=shown, **known)
     page.status_code = body.status
-    # The answer to an unexpected error passes by the middleware that sets the security headers, too.
+    # The response to an unexpected error bypasses the middleware that sets the security headers, too.
     page.headers.update({**SECURITY_HEADERS, **(headers or {})})
     return page
 
@@ -213,11 +213,11 @@ def _handle_http_exception(request: Request, error: Exception) -> Response:
     detail = error.detail
     if not isinstance(error, Problem):
         if error.status_code == HTTPStatus.BAD_REQUEST and isinstance(error.__cause__, ValueError | RecursionError):
-            # FastAPI's, for what is no text, nested too deeply, or holds a number of thousands of digits.
+            # FastAPI's, for a body that is not text, is nested too deeply, or has a number of thousands of digits.
             return _handle_http_exception(
                 request, invalid_field("body", f"not JSON that can be read: {error.__cause__}")
             )
-        # Starlette's own errors repeat no more than the phrase of their status.
+        # Starlette's own errors contain only the phrase of their status.
         if error.status_code == HTTPStatus.NOT_FOUND:
             detail = f"there is nothing at {request.url.path}"
         elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
@@ -230,7 +230,7 @@ def _handle_http_exception(request: Request, error: Exception) -> Response:
 
 
 def _allowed_methods(request: Request) -> str:
-    """The methods of all routes at the path of a request; Starlette names those of the first one alone."""
+    """Return the methods of all routes at the path of a request; Starlette names those of the first one only."""
     routes = iter_route_contexts(request.app.routes)
     here = [route for route in routes if route.methods and route.path_regex.match(request.url.path)]
     methods = {method for route in here for method in route.methods or ()}
@@ -238,7 +238,7 @@ def _allowed_methods(request: Request) -> str:
 
 
 def validation_problem(faults: Sequence[Mapping[str, Any]], *, count: int) -> Problem:
-    """The 422 for the first of `count` faults that pydantic has found; their locations begin with `body` or such."""
+    """Return the 422 for the first of `count` faults of pydantic; locations begin with their source, such as `body`."""
     return invalid_fields([_field_problem(each) for each in faults[:MAX_FAULTS]], count=count)
 
 
@@ -263,12 +263,12 @@ def _field_problem(details: Mapping[str, Any]) -> FieldProblem:
 
 
 def _handle_integrity_error(request: Request, error: Exception) -> Response:
-    detail = "something that this request rests on was changed at the same time: look again, and repeat it"
+    detail = "data that this request depends on was changed at the same time: read it again, and repeat the request"
     return _respond(request, HTTPStatus.CONFLICT, detail)
 
 
 def _handle_data_error(request: Request, error: Exception) -> Response:
-    detail = "the request holds a value that cannot be stored, such as the character NUL"
+    detail = "the request contains a value that cannot be stored, such as the character NUL"
     return _respond(request, HTTPStatus.UNPROCESSABLE_ENTITY, detail)
 
 
@@ -280,7 +280,7 @@ def _handle_database_outage(request: Request, error: Exception) -> Response:
 
 def _handle_unexpected_error(request: Request, error: Exception) -> Response:
     # Starlette raises the error again once this is sent, so that the server's log holds it.
-    detail = "an unexpected error; the service's log tells more"
+    detail = "unexpected error: see the service's log"
     return _respond(request, HTTPStatus.INTERNAL_SERVER_ERROR, detail)
 
 

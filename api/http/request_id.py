@@ -1,4 +1,4 @@
-"""An id for each request, in its log lines and on its answer."""
+"""Request id, in log lines and responses."""
 
 import re
 
@@ -13,7 +13,7 @@ WELL_FORMED = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 class RequestIdMiddleware:
-    """Middleware that takes a well-formed `X-Request-Id` or makes one: `request.state.request_id` from there on."""
+    """Middleware that sets `request.state.request_id` to a well-formed `X-Request-Id`, or to a new id."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -31,7 +31,7 @@ class RequestIdMiddleware:
                 MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
             await send(message)
 
-        # After an error the id stays bound: the server logs that one in this very context, once it comes by here.
+        # After an error the id stays bound: the server logs the error in this context, after this middleware.
         tokens = structlog.contextvars.bind_contextvars(request_id=request_id)
         await self._app(scope, receive, send_with_id)
         structlog.contextvars.reset_contextvars(**tokens)

@@ -1,4 +1,4 @@
-"""Headers that keep a browser from running, framing or guessing anything."""
+"""Security headers of responses, which restrict what a browser may load, frame or guess."""
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -8,18 +8,18 @@ HEADERS = {
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
         "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     ),
-    # Without a referrer a browser would not say either which page a form was sent from.
+    # Without a referrer, a browser would also omit the origin of a form.
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
 }
 
 
-# Of use over HTTPS alone, and ignored by browsers otherwise. Subdomains are not this service's to speak for.
+# Ignored by browsers except over HTTPS. Subdomains may belong to other services.
 HTTPS_ONLY = {"Strict-Transport-Security": "max-age=31536000"}
 
 
 class SecurityHeadersMiddleware:
-    """Middleware that sets `HEADERS` on every response, and `HTTPS_ONLY` where it goes out over HTTPS."""
+    """Middleware that sets `HEADERS` on every response, and `HTTPS_ONLY` over HTTPS."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""Hears that the server is asked to stop before it waits for its open answers: some would never end by themselves."""
+"""Stop-signal callback, to end open event streams before the server waits for its open responses."""
 
 import asyncio
 import signal
@@ -13,10 +13,10 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def on_stop_signal(callback: Callable[[], None]) -> Iterator[None]:
-    """Have the running loop call `callback` at a stop signal, then do what the signal did so far.
+    """Have the running loop call `callback` at a stop signal, then the previous handler.
 
-    uvicorn ends an application's lifespan only when all of its connections are closed, so that is too late to close
-    them. Off the main thread, where no signal arrives, nothing is done.
+    uvicorn ends an application's lifespan only when all of its connections are closed, which is too late to close them.
+    Outside the main thread, where no signal arrives, this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

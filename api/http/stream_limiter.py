@@ -1,4 +1,4 @@
-"""How many event streams may be open: each costs memory and a connection for as long as its client likes."""
+"""Limit on open event streams, each of which uses memory and a connection until its client leaves."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ RETRY_AFTER = {"Retry-After": "30"}
 
 
 class StreamLimiter:
-    """Counts the streams of one API process, in all and by owner; for use in its event loop alone."""
+    """Counts the open streams of one API process, in total and by owner; for use in its event loop only."""
 
     def __init__(self, *, total: int, per_owner: int) -> None:
         self._total, self._per_owner = total, per_owner
@@ -19,12 +19,12 @@ class StreamLimiter:
 
     @property
     def open_streams(self) -> int:
-        """How many streams are open."""
+        """Number of open streams."""
         return self._open_by_owner.total()
 
     @contextmanager
     def acquire(self, owner: str) -> Iterator[None]:
-        """Hold a seat until this is left. Raises the 429 of an owner who has too many, and the 503 where all are."""
+        """Hold a slot in the context. Raises the 429 if the owner has too many, and the 503 if all are in use."""
         if self._open_by_owner[owner] >= self._per_owner:
             raise Problem(
                 HTTPStatus.TOO_MANY_REQUESTS,

@@ -1,4 +1,4 @@
-"""Times on their way in: with an offset from UTC, and in UTC from there on."""
+"""Request times: an offset from UTC is required, and the value is converted to UTC."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BeforeValidator
 
 
 def _require_text(given: object) -> object:
-    # Numbers would be taken for seconds since 1970, or for milliseconds where they are large.
+    # pydantic would read numbers as seconds since 1970, or as milliseconds if they are large.
     if isinstance(given, datetime) or (isinstance(given, str) and ":" in given):
         return given
     raise ValueError("expected a time such as 2026-11-23T18:00:00Z")
@@ -19,15 +19,15 @@ def _to_utc(time: datetime) -> datetime:
     try:
         return time.astimezone(UTC)
     except OverflowError as error:
-        raise ValueError("lies outside the years 1 to 9999") from error
+        raise ValueError("is outside the years 1 to 9999") from error
 
 
 def _check_year(time: datetime) -> datetime:
     if not 1970 <= time.year < 2200:
-        raise ValueError("lies outside the years 1970 to 2199")
+        raise ValueError("is outside the years 1970 to 2199")
     return time
 
 
 UtcDatetime = Annotated[datetime, BeforeValidator(_require_text), AfterValidator(_to_utc)]
-# Of a reading: so far from the ends of the calendar that a year may be added or taken away.
+# Time of a reading: far enough from the calendar's ends to add or subtract a year.
 RecordedTime = Annotated[UtcDatetime, AfterValidator(_check_year)]

@@ -1,1 +1,1 @@
-"""Submitting jobs and reading how they fare."""
+"""Jobs: submission, progress, actions and results."""

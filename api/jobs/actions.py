@@ -1,4 +1,4 @@
-"""`/jobs/{id}/cancel`, `/pause`, `/resume`, `/retry`: what can be asked of a job."""
+"""`/jobs/{id}/cancel`, `/pause`, `/resume`, `/retry`: actions on a job."""
 
 from datetime import datetime
 from http import HTTPStatus
@@ -20,27 +20,27 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
 REFUSALS = problem_responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
 
 
-@router.post("/{job_id}/cancel", status_code=HTTPStatus.ACCEPTED, summary="Stop a job for good", responses=REFUSALS)
+@router.post("/{job_id}/cancel", status_code=HTTPStatus.ACCEPTED, summary="Cancel a job", responses=REFUSALS)
 def cancel_job(job: JobDep, principal: PrincipalDep, session: SessionDep, now: NowDep) -> JobOut:
-    """A worker that runs it is asked to stop at its next step, and stopped if it does not; else it is over at once."""
+    """Its worker stops at the next step, and is terminated if it does not; without a worker the job ends at once."""
     return _request_action(session, job, Action.CANCEL, principal, now)
 
 
-@router.post("/{job_id}/pause", status_code=HTTPStatus.ACCEPTED, summary="Stop a job for now", responses=REFUSALS)
+@router.post("/{job_id}/pause", status_code=HTTPStatus.ACCEPTED, summary="Pause a job", responses=REFUSALS)
 def pause_job(job: JobDep, principal: PrincipalDep, session: SessionDep, now: NowDep) -> JobOut:
-    """A worker that runs it saves a checkpoint first. Its deadline goes on."""
+    """The job's worker saves a checkpoint first. The deadline stays the same."""
     return _request_action(session, job, Action.PAUSE, principal, now)
 
 
-@router.post("/{job_id}/resume", status_code=HTTPStatus.ACCEPTED, summary="Go on with a paused job", responses=REFUSALS)
+@router.post("/{job_id}/resume", status_code=HTTPStatus.ACCEPTED, summary="Resume a paused job", responses=REFUSALS)
 def resume_job(job: JobDep, principal: PrincipalDep, session: SessionDep, now: NowDep) -> JobOut:
-    """It goes on from its last checkpoint; its gate plans anew, and may take as long again."""
+    """The job continues from its last checkpoint; its gate plans again, and may wait as long as before."""
     return _request_action(session, job, Action.RESUME, principal, now)
 
 
-@router.post("/{job_id}/retry", status_code=HTTPStatus.ACCEPTED, summary="Try a job once more", responses=REFUSALS)
+@router.post("/{job_id}/retry", status_code=HTTPStatus.ACCEPTED, summary="Retry a job", responses=REFUSALS)
 def retry_job(job: JobDep, principal: PrincipalDep, session: SessionDep, now: NowDep) -> JobOut:
-    """One that failed or was cancelled goes on from its last checkpoint, and keeps its energy and emissions."""
+    """A failed or cancelled job continues from its last checkpoint, and keeps its energy and emissions."""
     return _request_action(session, job, Action.RETRY, principal, now)
 
 

@@ -1,4 +1,4 @@
-"""`/jobs/{id}/artifacts`: the files of a job's result, whole or from where a download broke off."""
+"""`/jobs/{id}/artifacts`: lists and serves a job's result files; a download can be resumed."""
 
 from datetime import datetime
 from http import HTTPStatus
@@ -20,7 +20,7 @@ from api.jobs.endpoints import JobDep
 from store.repositories.jobs import JobRepository
 from store.tables import Artifact, Job
 
-# As long as a path of the file system may be: what is longer than an artifact's name is not found, like any other.
+# The longest path of the file system: a name longer than an artifact's is not found, like any other unknown name.
 LONGEST_PATH = 4096
 ArtifactPath = Annotated[str, PathParameter(max_length=LONGEST_PATH)]
 
@@ -30,13 +30,13 @@ TAG = {"ETag": {"description": "The file's SHA-256", "schema": TEXT}}
 FILE_HEADERS = {**TAG, "Accept-Ranges": {"schema": {**TEXT, "enum": ["bytes"]}}}
 FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
     HTTPStatus.OK.value: {"description": "The whole file", "content": BYTES, "headers": FILE_HEADERS},
-    HTTPStatus.NOT_MODIFIED.value: {"description": "The file that you hold is this one", "headers": TAG},
+    HTTPStatus.NOT_MODIFIED.value: {"description": "The client's copy is current", "headers": TAG},
     HTTPStatus.PARTIAL_CONTENT.value: {
-        "description": "The part asked for by `Range`",
+        "description": "The part that `Range` requests",
         "content": BYTES,
         "headers": {
             **FILE_HEADERS,
-            "Content-Range": {"description": "Its first and last byte, and the file's size", "schema": TEXT},
+            "Content-Range": {"description": "First and last byte of the part, and the file's size", "schema": TEXT},
         },
     },
 }
@@ -55,7 +55,7 @@ class ArtifactOut(BaseModel):
 
     @classmethod
     def of(cls, artifact: Artifact) -> "ArtifactOut":
-        """As recorded, and where to download it."""
+        """Build from a stored artifact."""
         return cls(
             name=artifact.name,
             bytes=artifact.bytes,
@@ -66,7 +66,7 @@ class ArtifactOut(BaseModel):
 
 
 @router.get(
-    "/{job_id}/artifacts", summary="The files of a job's result", responses=problem_responses(HTTPStatus.NOT_FOUND)
+    "/{job_id}/artifacts", summary="List a job's result files", responses=problem_responses(HTTPStatus.NOT_FOUND)
 )
 def list_artifacts(job: JobDep, session: SessionDep) -> Listing[ArtifactOut]:
     """Empty until the job has succeeded."""
@@ -75,7 +75,7 @@ def list_artifacts(job: JobDep, session: SessionDep) -> Listing[ArtifactOut]:
 
 @router.get(
     "/{job_id}/artifacts/{name:path}",
-    summary="Download one file of a job's result",
+    summary="Download a result file",
     response_class=FileResponse,
     responses=FILE_RESPONSES
     | problem_responses(HTTPStatus.NOT_FOUND, HTTPStatus.GONE, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE),
@@ -95,11 +95,11 @@ def download_artifact(
         Header(
             alias="If-Range",
             max_length=LONGEST_ID,
-            description="An `ETag`: where it is another by now, all is sent",
+            description="ETag of the partial copy: if the file has another, the whole file is sent",
         ),
     ] = None,
 ) -> Response:
-    """Only files that the job has recorded are served, whatever else lies beside them."""
+    """Only files that are recorded for the job are served."""
     del range_, if_range  # named for the description; the response itself acts on them
     artifact = JobRepository(session).artifact(job.id, name)
     if artifact is None:
@@ -128,7 +128,7 @@ def _missing(job: Job, artifact: Artifact) -> Problem:
 
 
 class _RangeFileResponse(FileResponse):
-    """Starlette's, with its reading of `Range` replaced: it refuses what RFC 9110 says to ignore, and in plain text."""
+    """Starlette's response with our parser of `Range`: its own refuses, in plain text, what RFC 9110 says to ignore."""
 
     @classmethod
     def _parse_range_header(cls, http_range: str, file_size: int) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Whether a submitted job's budget can be kept: what is certain not to be is refused, the rest is told."""
+"""Checks a job's emission budget: one that is certainly too small is refused, any other is reported on."""
 
 from datetime import datetime, timedelta
 
@@ -20,9 +20,9 @@ from store.repositories.workers import WorkerRepository
 
 
 def refuse_impossible_budget(session: Session, settings: Settings, new: NewJob, *, at: datetime) -> None:
-    """Raises the 422 that names the smallest budget, where the one given can certainly not be kept.
+    """Raise the 422 that names the smallest feasible budget if the given one is certainly too small.
 
-    Certain is what rests on a measured epoch estimate and on rows that were tokenised as this job tokenises them.
+    Certain requires a measured epoch estimate, and rows that were tokenised as this job tokenises them.
     """
     if new.method != "greentrainer" or new.policy["kind"] != "budget":
         return
@@ -55,7 +55,7 @@ def budget_out(
     *,
     at: datetime,
 ) -> BudgetOut | None:
-    """What is known of a budget; None of another policy."""
+    """Return the feasibility of the policy's budget; None for a policy without one."""
     if not isinstance(policy, Budget):
         return None
     given, smallest = policy.budget_gco2e, _smallest_budget(session, settings, new, policy, epoch_estimate, at)
@@ -63,17 +63,17 @@ def budget_out(
         basis = "no reading of any zone is stored yet"
         return BudgetOut(given_gco2e=given, smallest_gco2e=None, can_be_kept=None, basis=basis)
     doubt = epoch_workload.spread * epoch_estimate.spread
-    tell = not smallest.gco2e / doubt <= given < smallest.gco2e * doubt
+    certain = not smallest.gco2e / doubt <= given < smallest.gco2e * doubt
     return BudgetOut(
         given_gco2e=given,
         smallest_gco2e=smallest.gco2e,
-        can_be_kept=given >= smallest.gco2e if tell else None,
-        basis=smallest.basis if tell else f"too close to tell: {smallest.basis}",
+        can_be_kept=given >= smallest.gco2e if certain else None,
+        basis=smallest.basis if certain else f"too close to tell: {smallest.basis}",
     )
 
 
 def estimate_job_workload(session: Session, new: NewJob) -> EpochWorkload:
-    """What an epoch of a checked submission computes. Raises `WorkloadUnknown`."""
+    """Estimate the work of one epoch of a validated submission. Raises `WorkloadUnknown`."""
     dataset = DatasetRepository(session).get(new.dataset_id)
     assert dataset is not None
     return estimate_workload(

@@ -1,4 +1,4 @@
-"""The `Range` header of RFC 9110, as far as a download that goes on needs it."""
+"""Parser of the `Range` header (RFC 9110, 14.2), as far as resumed downloads need it."""
 
 import re
 from http import HTTPStatus
@@ -11,10 +11,10 @@ RANGE_PATTERN = re.compile(
 
 
 def parse_byte_range(header: str, size: int) -> tuple[int, int] | None:
-    """The half-open range [start, end) of a file of `size` bytes that a `Range` header asks for.
+    """Return the half-open range [start, end) that a `Range` header requests of a file of `size` bytes.
 
-    None where the header is to be ignored (§14.2): another unit, no range that can be read, or several, which would
-    have to be wrapped up. Raises the 416 where nothing of the file lies in the range.
+    None if the header is to be ignored: another unit, a malformed range, or several, which would need a multipart
+    response. Raises the 416 if the range is beyond the file.
     """
     match = RANGE_PATTERN.fullmatch(header)
     if match is None:

@@ -1,4 +1,4 @@
-"""`/jobs/{id}/checkpoints`: what a job would go on from."""
+"""`/jobs/{id}/checkpoints`: checkpoints from which a job can continue."""
 
 from datetime import datetime
 
@@ -18,15 +18,15 @@ class CheckpointOut(BaseModel):
     """A checkpoint that is complete on disk."""
 
     name: str
-    attempt: int = Field(description="Of the worker that wrote it")
-    step: int = Field(description="Optimiser steps done by then")
+    attempt: int = Field(description="Attempt that wrote it")
+    step: int = Field(description="Optimiser steps done when it was written")
     epochs_done: int
     bytes: int
     created_at: datetime
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> "CheckpointOut":
-        """As recorded."""
+        """Build from a stored checkpoint."""
         return cls(
             name=checkpoint.name,
             attempt=checkpoint.attempt,
@@ -37,7 +37,7 @@ class CheckpointOut(BaseModel):
         )
 
 
-@router.get("/{job_id}/checkpoints", summary="The checkpoints of a job, newest first", responses=NOT_FOUND)
+@router.get("/{job_id}/checkpoints", summary="List a job's checkpoints, newest first", responses=NOT_FOUND)
 def list_checkpoints(job: JobDep, session: SessionDep) -> Listing[CheckpointOut]:
-    """Of the last ones, since older ones are removed; the first listed is the one that a worker would go on from."""
+    """Only the last ones, since older ones are removed; a worker would continue from the first one listed."""
     return complete_listing([CheckpointOut.of(checkpoint) for checkpoint in list_job_checkpoints(session, job.id)])

@@ -1,4 +1,4 @@
-"""What a job's emissions rest on, and what it would have emitted otherwise, on the wire."""
+"""Response models of a job's emissions: their basis, and the counterfactuals."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -12,29 +12,29 @@ from store.tables import Job
 
 
 class EmissionsBasisOut(BaseModel):
-    """What the energy and the emissions rest on."""
+    """How a job's energy and emissions were determined."""
 
     status: Literal["provisional", "settled"] = Field(
-        description="Settled once the job is over and the price of all of its energy is final"
+        description="`settled` once the job is over and the price of all its energy is final"
     )
-    settled_gco2e: float = Field(description="The part of the emissions whose price is final")
-    pue: float = Field(description="What the site drew for each kWh metered: it is in the emissions, not in the energy")
-    estimated: bool = Field(description="True where an intensity behind the price is itself an estimate")
-    sources: list[str] = Field(description="The sources of those intensities")
-    unpriced_kwh: float = Field(description="Energy without a price: its intensity is not known, or never became known")
-    energy_methods: dict[str, list[str]] = Field(description="How each component's energy was found")
-    energy_estimated: bool = Field(description="True where any of them reckons instead of reading a meter")
-    lost_kwh: float = Field(
-        description="The part of the energy that was lost with a worker before it was stored, and is estimated"
+    settled_gco2e: float = Field(description="Part of the emissions whose price is final")
+    pue: float = Field(
+        description="kWh drawn by the site for each kWh metered; included in the emissions, not in the energy"
     )
+    estimated: bool = Field(description="True if an intensity behind the price is itself an estimate")
+    sources: list[str] = Field(description="Sources of those intensities")
+    unpriced_kwh: float = Field(description="Energy without a price, since its intensity is not known")
+    energy_methods: dict[str, list[str]] = Field(description="Methods by which each component's energy was determined")
+    energy_estimated: bool = Field(description="True if any of them estimates instead of reading a meter")
+    lost_kwh: float = Field(description="Estimated part of the energy, which a lost worker used and had not stored")
     tracker_kwh: float | None = Field(
-        description="CodeCarbon's own total of the energy, less what other jobs on the host used, as a check; attempts "
-        "that were lost are missing in it"
+        description="Total energy by CodeCarbon, less that of other jobs on the host, for comparison; without lost "
+        "attempts"
     )
 
     @classmethod
     def of(cls, job: Job, basis: EmissionsBasis, settlement: Mapping[str, Any]) -> "EmissionsBasisOut":
-        """A job's basis; `settlement` as `EmissionsRepository.get_settlement_by_job` gives it."""
+        """Build from a job's basis and its entry of `EmissionsRepository.get_settlement_by_job`."""
         return cls(
             status="provisional" if job.settled_at is None else "settled",
             settled_gco2e=settlement["settled_gco2e"],
@@ -50,11 +50,11 @@ class EmissionsBasisOut(BaseModel):
 
 
 class CounterfactualOut(BaseModel):
-    """An estimate of what a job would have emitted otherwise, and what it assumes."""
+    """Estimated emissions of an alternative run of the job, and the assumption behind them."""
 
     emissions_gco2e: float
-    energy_kwh: float = Field(description="Without what the site draws on top")
-    hours: float = Field(description="Of computing, between start and end")
+    energy_kwh: float = Field(description="Before PUE")
+    hours: float = Field(description="Hours of computing between start and end")
     start: datetime
     end: datetime
     assumption: str
@@ -63,14 +63,14 @@ class CounterfactualOut(BaseModel):
 
 
 class CounterfactualsOut(BaseModel):
-    """What a job is compared with; all three are estimates, since none of it happened."""
+    """Alternative runs that a job is compared with; all are estimates."""
 
-    full_now: CounterfactualOut = Field(description="Every tensor trained, begun at once")
-    constant_now: CounterfactualOut = Field(description="The same FLOPs at a constant ρ, begun at once")
-    oracle: CounterfactualOut = Field(description="The same FLOPs in the cleanest hours, all known beforehand")
+    full_now: CounterfactualOut = Field(description="Every tensor trained, started at once")
+    constant_now: CounterfactualOut = Field(description="The same FLOPs at a constant ρ, started at once")
+    oracle: CounterfactualOut = Field(description="The same FLOPs in the cleanest hours, all known in advance")
 
     @classmethod
     def of(cls, job: Job) -> "CounterfactualsOut | None":
-        """What the scheduler reckoned once the job was over; None before, and where there is nothing to compare."""
+        """Return what the scheduler computed when the job ended; None before, or with nothing to compare."""
         stored = job.counterfactuals or {}
         return cls.model_validate(stored) if "full_now" in stored else None

@@ -1,4 +1,4 @@
-"""`/jobs`: submit a run, and read how it fares."""
+"""`/jobs`: submits jobs, lists them, and returns a job and its epochs."""
 
 import re
 from http import HTTPStatus
@@ -28,7 +28,7 @@ METADATA_PARAMETER = {
     "in": "query",
     "style": "deepObject",
     "explode": True,
-    "description": "Only jobs whose metadata hold all of these, as in `?metadata[team]=speech`",
+    "description": "Only jobs whose metadata contain all of these, such as `?metadata[team]=speech`",
     "schema": {
         "type": "object",
         "maxProperties": MAX_METADATA,
@@ -61,7 +61,7 @@ def create_job(
     session: SessionDep,
     now: NowDep,
 ) -> Response:
-    """Answered as soon as the job is stored; preparing it, and waiting for a green hour, come after."""
+    """Responds as soon as the job is stored; preparing it and waiting for its gate follow."""
     if (first := idempotent_request.stored_response()) is not None:
         return first
     new = validate_submission(request, principal=principal, context=context, session=session, now=now)
@@ -74,7 +74,7 @@ def create_job(
 
 @router.get(
     "",
-    summary="The jobs, newest first",
+    summary="List jobs, newest first",
     response_model=Listing[JobOut],
     responses=CACHED_RESPONSES,
     openapi_extra={"parameters": [METADATA_PARAMETER]},
@@ -84,13 +84,13 @@ def list_jobs(
     response: Response,
     principal: PrincipalDep,
     session: SessionDep,
-    status: Annotated[JobStatus | None, Query(description="Only jobs that stand there")] = None,
-    zone: Annotated[Id | None, Query(description="Only jobs of this zone")] = None,
+    status: Annotated[JobStatus | None, Query(description="Only jobs with this status")] = None,
+    zone: Annotated[Id | None, Query(description="Only jobs in this zone")] = None,
     limit: Limit = 50,
     after: OlderThan = None,
     if_none_match: IfNoneMatch = None,
 ) -> Response | Listing[JobOut]:
-    """All filters have to hold."""
+    """Only jobs that match all filters."""
     labels = {
         match[1]: value
         for name, value in request.query_params.multi_items()
@@ -98,7 +98,7 @@ def list_jobs(
     }
     if len(labels) > MAX_METADATA or any(len(value) > LONGEST_METADATA for value in labels.values()):
         expected = f"expected at most {MAX_METADATA} of them, each of at most {LONGEST_METADATA} characters"
-        raise invalid_field("metadata", f"more is asked for than a job can have: {expected}")
+        raise invalid_field("metadata", f"more than a job can have: {expected}")
     which = JobFilter(after=after, owner=principal.owner_filter, status=status, zone=zone, labels=labels)
     jobs = JobRepository(session)
     if if_none_match is not None:
@@ -112,7 +112,7 @@ def list_jobs(
     return Listing(data=jobs_out(session, page.data), has_more=page.has_more)
 
 
-@router.get("/{job_id}", summary="One job", response_model=JobOut, responses={**NOT_FOUND, **CACHED_RESPONSES})
+@router.get("/{job_id}", summary="Get a job", response_model=JobOut, responses={**NOT_FOUND, **CACHED_RESPONSES})
 def get_job(
     job_id: Id,
     response: Response,
@@ -120,7 +120,7 @@ def get_job(
     session: SessionDep,
     if_none_match: IfNoneMatch = None,
 ) -> Response | JobOut:
-    """Its progress, its gate, its ρ, its energy and emissions; what it saved and its evaluation once it has ended."""
+    """Progress, gate, ρ, energy and emissions; savings and evaluation once the job has ended."""
     if if_none_match is not None:
         revision = JobRepository(session).revision(job_id)
         if revision is not None and principal.can_read(revision.owner):
@@ -132,14 +132,14 @@ def get_job(
     return jobs_out(session, [job])[0]
 
 
-@router.get("/{job_id}/epochs", summary="What each epoch did, why, and at what cost", responses=NOT_FOUND)
+@router.get("/{job_id}/epochs", summary="List a job's epochs with their decisions and costs", responses=NOT_FOUND)
 def list_epochs(
     job: JobDep,
     session: SessionDep,
     limit: Limit = 200,
     after: Annotated[int, Query(ge=0, lt=2**31, description="Only epochs after this number")] = 0,
 ) -> Listing[EpochOut]:
-    """In order, the first one first."""
+    """In ascending order."""
     jobs = JobRepository(session)
     page = jobs.epoch_page(job.id, limit=limit, after=after)
     costs = jobs.epoch_costs(job.id, epochs=[epoch.number for epoch in page.data])

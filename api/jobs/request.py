@@ -1,4 +1,4 @@
-"""What is submitted as a job."""
+"""Request model of a job submission."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -23,7 +23,7 @@ MetadataValue = Annotated[StorableText, Field(max_length=LONGEST_METADATA)]
 
 
 class JobRequest(BaseModel):
-    """A fine-tuning run to be done."""
+    """A fine-tuning run to submit."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -43,20 +43,20 @@ class JobRequest(BaseModel):
         },
     )
 
-    model: Name = Field(description="A name from `GET /models`")
-    dataset: Name = Field(description="The id of an uploaded dataset")
+    model: Name = Field(description="Name of a model from `GET /models`")
+    dataset: Name = Field(description="Id of an uploaded dataset")
     method: Method = Field(
-        default="greentrainer", description="Adaptive backpropagation, or one of the methods that it is compared with"
+        default="greentrainer", description="Adaptive backpropagation, or one of the methods it is compared with"
     )
     policy: PolicyChoice = Field(
         default=dict(DEFAULT_POLICY),
-        description="The name of a stored policy, or a policy as an object. Only `greentrainer` has a ρ to set: of a "
-        "policy for another method the gate alone counts",
+        description="Name of a stored policy, or a policy as an object. Only `greentrainer` has a ρ: for any other "
+        "method only the policy's gate applies",
     )
-    zone: Name | None = Field(default=None, description="Where to run; any zone with a worker where it is null")
-    deadline: UtcDatetime | None = Field(default=None, description="When the run has to be over")
+    zone: Name | None = Field(default=None, description="Zone to run in; null: any zone with a worker")
+    deadline: UtcDatetime | None = Field(default=None, description="Time by which the run has to end")
     priority: int = Field(default=0, ge=-100, le=100, description="Jobs of a higher priority start first")
     hyperparameters: Hyperparameters = Hyperparameters()
     metadata: dict[MetadataKey, MetadataValue] = Field(
-        default={}, max_length=MAX_METADATA, description="For your own use"
+        default={}, max_length=MAX_METADATA, description="Labels for the client's own use"
     )

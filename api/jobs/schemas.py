@@ -1,4 +1,4 @@
-"""What can be read of a job, on the wire."""
+"""Response models of a job."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -18,45 +18,47 @@ from store.tables import Job
 
 
 class Progress(BaseModel):
-    """How far a run has come."""
+    """Progress of a run."""
 
     epochs: int
     epochs_done: int
     steps: int | None
     steps_done: int
-    share: float = Field(description="In [0, 1]")
+    share: float = Field(description="Share of the work done, in [0, 1]")
 
 
 class GateOut(BaseModel):
-    """What a job's gate said when it was last looked at."""
+    """Last decision of a job's gate."""
 
-    opens: bool = Field(description="Whether the job might compute")
-    until: datetime | None = Field(description="When it is expected to open; null while it is open, or where unknown")
+    opens: bool = Field(description="Whether the job may compute")
+    until: datetime | None = Field(description="Expected time of opening; null while it is open, or if unknown")
     reason: str
-    saving: float = Field(description="Expected share of the emissions that the plan avoids; an estimate")
-    forced: bool = Field(description="True where the slack is used up and the deadline beats the gate")
-    deadline: datetime = Field(description="The job's own, or what `max_delay_hours` allows")
-    at: datetime = Field(description="When it was looked at")
-    basis: str | None = Field(description="What the expected duration rests on")
+    saving: float = Field(description="Expected share of the emissions that the plan avoids")
+    forced: bool = Field(description="True if the slack is used up and the deadline overrides the gate")
+    deadline: datetime = Field(description="The job's deadline, or the one that `max_delay_hours` implies")
+    at: datetime = Field(description="Time of the decision")
+    basis: str | None = Field(description="Basis of the expected duration")
 
     @classmethod
     def of(cls, gate: Mapping[str, Any]) -> "GateOut":
-        """As the scheduler stored it."""
+        """Build from the decision that the scheduler stored."""
         return cls.model_validate({**gate, "basis": (gate.get("pace") or {}).get("basis")})
 
 
 class EtaOut(BaseModel):
-    """When a job is expected to be over."""
+    """Predicted end of a job."""
 
     finishes_at: datetime
-    earliest: datetime = Field(description="In nine cases of ten it is over between this and `latest`")
+    earliest: datetime = Field(description="In nine cases of ten the job ends between this and `latest`")
     latest: datetime
-    basis: str = Field(description="What the expectation rests on, in words")
-    at: datetime = Field(description="When it was found; it is found anew all the time, and written where it moved")
+    basis: str = Field(description="Basis of the prediction, in words")
+    at: datetime = Field(
+        description="Time of the prediction, which is repeated continuously and stored when it changes"
+    )
 
 
 class JobLinks(BaseModel):
-    """Where the rest is."""
+    """Paths of the job's other resources."""
 
     self: str
     epochs: str
@@ -72,15 +74,15 @@ class JobOut(BaseModel):
     """One fine-tuning run; energy in kWh, emissions in gCO2e, times in UTC."""
 
     id: str
-    owner: str | None = Field(description="Who submitted it; null where that was done without a key")
+    owner: str | None = Field(description="Owner of the key that submitted it; null without a key")
     status: JobStatus
-    reason: str | None = Field(description="Why it stands where it stands, in words")
-    actions: list[Action] = Field(description="What can be asked of it now, each by `POST /jobs/{id}/<action>`")
+    reason: str | None = Field(description="Reason for the status, in words")
+    actions: list[Action] = Field(description="Actions that are possible now, each by `POST /jobs/{id}/<action>`")
     error: dict[str, Any] | None
     model: str
     dataset: str
     method: str
-    policy: dict[str, Any] = Field(description="As it was at submission")
+    policy: dict[str, Any] = Field(description="Policy at the time of submission")
     policy_name: str | None
     zone: str | None
     deadline: datetime | None
@@ -88,61 +90,60 @@ class JobOut(BaseModel):
     hyperparameters: dict[str, Any]
     metadata: dict[str, str]
     created_at: datetime
-    ready_at: datetime | None = Field(description="When it could first have run")
+    ready_at: datetime | None = Field(description="Time at which the job became ready")
     queued_at: datetime | None
-    not_before: datetime | None = Field(description="When its gate is looked at again")
+    not_before: datetime | None = Field(description="Time of the next gate decision")
     started_at: datetime | None
     finished_at: datetime | None
     attempts: int
     device: str | None
-    signal: Signal | None = Field(description="The kind of intensity that it is steered and priced by")
+    signal: Signal | None = Field(description="Kind of intensity that its decisions and its price are based on")
     emission_factors: EmissionFactors | None = Field(
-        description="What those intensities count: the whole life cycle of the plants, or only what they emit directly"
+        description="Whether those intensities include the plants' life cycle, or only direct emissions"
     )
-    gate: GateOut | None = Field(description="Null until its gate is looked at, and where its policy has none")
+    gate: GateOut | None = Field(description="Null before the first gate decision, and without a gate")
     progress: Progress
     eta: EtaOut | None = Field(description="Null before the job is prepared, while it is paused, and once it is over")
-    rho: float | None = Field(description="Of the newest epoch, as asked for")
+    rho: float | None = Field(description="Requested ρ of the newest epoch")
     loss: float | None
     energy_kwh: float
-    unpriced_kwh: float = Field(description="The part of `energy_kwh` that has no price")
+    unpriced_kwh: float = Field(description="Part of `energy_kwh` that has no price")
     emissions_gco2e: float = Field(
-        description="Without the unpriced energy: 0 where that is all of it, and then nothing is known of the emissions"
+        description="Emissions without those of the unpriced energy; 0, and unknown, if all energy is unpriced"
     )
     emissions_basis: EmissionsBasisOut | None
     less_work_saving: float | None = Field(
-        description="The share of `full_now`'s emissions that was saved by the FLOPs left out; an estimate, below 0 "
-        "where more was emitted"
+        description="Share of `full_now`'s emissions saved by the FLOPs left out; an estimate, below 0 if more was "
+        "emitted"
     )
     moved_in_time_saving: float | None = Field(
-        description="The share that the job's gate saved by putting work off or interrupting it; an estimate, below 0 "
-        "where it cost more"
+        description="Share saved by the gate, by deferring or interrupting work; an estimate, below 0 if it cost more"
     )
     queueing_saving: float | None = Field(
-        description="The share that waiting for a worker saved, by chance; an estimate, below 0 where it led to "
-        "dirtier hours. Null for jobs that ended under an earlier version, and so are the next two"
+        description="Share saved by chance while waiting for a worker; an estimate, below 0 if that led to dirtier "
+        "hours. Null for jobs that ended under an earlier version, as are the next two"
     )
     owner_pause_saving: float | None = Field(
-        description="The share saved by when its owner paused the job, or retried it; an estimate, as by chance"
+        description="Share saved by chance by the times of the owner's pauses and retries; an estimate"
     )
     lost_work_saving: float | None = Field(
-        description="The share, below 0, that went into work which had to be done again, since a worker was lost or an "
-        "attempt failed; an estimate. The five savings together are the whole saving"
+        description="Share, below 0, of work that was repeated after a lost worker or a failed attempt; an estimate. "
+        "The five savings add up to the whole saving"
     )
     counterfactuals: CounterfactualsOut | None = Field(description="Null until the job is over")
-    counterfactuals_missing: str | None = Field(description="Why there are none, though it is over")
+    counterfactuals_missing: str | None = Field(description="Reason why there are none although the job is over")
     estimate: dict[str, Any] | None
     evaluation: dict[str, Any] | None
     links: JobLinks
 
     @property
     def known_gco2e(self) -> float | None:
-        """The emissions; None where no part of the energy has a price."""
+        """Emissions in gCO2e; None if no part of the energy has a price."""
         return known_emissions(self.emissions_gco2e, energy_kwh=self.energy_kwh, unpriced_kwh=self.unpriced_kwh)
 
     @classmethod
     def of_job(cls, job: Job, basis: EmissionsBasisOut | None) -> "JobOut":
-        """A job, with what its emissions rest on where any energy was metered."""
+        """Build from a job and, if any energy was metered, its emissions basis."""
         link = f"/jobs/{job.id}"
         stored = job.counterfactuals or {}
         return cls(
@@ -204,7 +205,7 @@ class JobOut(BaseModel):
 
 
 def jobs_out(session: Session, jobs: Sequence[Job]) -> list[JobOut]:
-    """Jobs as they leave the API, in their order."""
+    """Return the response models of jobs, in the same order."""
     ids = [job.id for job in jobs]
     bases = JobRepository(session).emissions_basis(ids)
     settlements = EmissionsRepository(session).get_settlement_by_job(ids)

@@ -1,4 +1,4 @@
-"""Checks a submission against everything that it names, and reports every fault at once."""
+"""Validates a job submission against models, datasets, zones and policies, and reports all faults at once."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -21,7 +21,7 @@ MAX_DEADLINE_AHEAD = timedelta(days=366)
 def validate_submission(
     request: JobRequest, *, principal: Principal, context: AppContext, session: Session, now: datetime
 ) -> NewJob:
-    """The job that a submission asks for. Raises the 422 that names every field at fault."""
+    """Return the job that a submission describes. Raises the 422 that names every invalid field."""
     errors = list(_reference_errors(request, principal, context, session, now))
     try:
         policy = resolve_policy(request.policy, session)
@@ -65,11 +65,11 @@ def _reference_errors(
             message = f"{request.deadline.isoformat()} has passed: it is {now.isoformat(timespec='seconds')}"
             yield FieldProblem(field="deadline", message=message)
         elif request.deadline > now + MAX_DEADLINE_AHEAD:
-            yield FieldProblem(field="deadline", message=f"lies more than {MAX_DEADLINE_AHEAD.days} days ahead")
+            yield FieldProblem(field="deadline", message=f"is more than {MAX_DEADLINE_AHEAD.days} days ahead")
 
 
 def _rho_floor_errors(request: JobRequest, policy: Policy, session: Session) -> Iterator[FieldProblem]:
-    """A ρ at which this model cannot train a single tensor; where the floor is not measured yet, preparing tells."""
+    """Yield a fault if ρ is too low to train one tensor; a floor not yet measured is checked in preparation."""
     if request.method != "greentrainer":
         return
     model = ModelRepository(session).get(request.model)
@@ -84,7 +84,7 @@ def _rho_floor_errors(request: JobRequest, policy: Policy, session: Session) -> 
 
 
 def _method_errors(request: JobRequest, session: Session) -> Iterator[FieldProblem]:
-    """A method that has nothing to train in this model, as far as that has been measured."""
+    """Yield a fault if the method has nothing to train in this model, as far as that has been measured."""
     model = ModelRepository(session).get(request.model)
     share = ((model.costs if model else None) or {}).get("methods", {}).get(request.method)
     if isinstance(share, str):
@@ -93,7 +93,7 @@ def _method_errors(request: JobRequest, session: Session) -> Iterator[FieldProbl
 
 
 def _length_errors(request: JobRequest, session: Session) -> Iterator[FieldProblem]:
-    """Rows that are longer than the model's positions; where these are not known yet, preparing tells."""
+    """Yield a fault if rows may exceed the model's positions; a number not yet known is checked in preparation."""
     model, given = ModelRepository(session).get(request.model), request.hyperparameters.max_length
     if model is None or model.max_length is None or given <= model.max_length:
         return

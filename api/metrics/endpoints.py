@@ -1,4 +1,4 @@
-"""`/metrics`: the database's figures and this process's own, as text that Prometheus reads."""
+"""`/metrics`: figures from the database and of this process, in Prometheus' text format."""
 
 from collections.abc import Iterable
 from http import HTTPStatus
@@ -22,7 +22,7 @@ router = APIRouter(tags=["health"])
 
 
 class _CollectedMetrics(Collector):
-    """What was read already."""
+    """Collector of metrics that were read already."""
 
     def __init__(self, known: Iterable[Metric]) -> None:
         self._known = known
@@ -37,15 +37,15 @@ class _CollectedMetrics(Collector):
     response_class=Response,
     responses={
         HTTPStatus.OK.value: {
-            "description": "Prometheus' text format, or OpenMetrics where `Accept` asks for it",
+            "description": "Prometheus' text format, or OpenMetrics if `Accept` requests it",
             "content": {"text/plain": {"schema": {"type": "string"}}},
         },
         **problem_responses(HTTPStatus.FORBIDDEN, HTTPStatus.SERVICE_UNAVAILABLE),
     },
 )
 def get_metrics(operator: OperatorDep, request: Request, context: AppContextDep, session: SessionDep) -> Response:
-    """For operators: they are of all owners. Jobs, energy and workers come from the database, and are the same at every
-    API process; those of requests are this process's own."""
+    """For operators, since they cover all owners. Figures of jobs, energy and workers are read from the database and
+    are the same at every API process; those of requests are this process's own."""
     settings, requests = context.settings, context.request_metrics
     figures = MetricsRepository(session).collect(
         zones=[*settings.zones, UNKNOWN_ZONE], lease_seconds=settings.lease_seconds
@@ -54,7 +54,7 @@ def get_metrics(operator: OperatorDep, request: Request, context: AppContextDep,
     read = build_metric_families(figures, zones=sorted(settings.zones), lease_seconds=settings.lease_seconds)
     everything = CollectorRegistry()
     everything.register(_CollectedMetrics([*read, *requests.registry.collect()]))
-    # The library's own choice by `Accept` fails at a version that is none.
+    # The library's own choice by `Accept` fails at an invalid version.
     if OPEN_METRICS in request.headers.get("accept", ""):
         return _text(openmetrics.generate_latest(everything), openmetrics.CONTENT_TYPE_LATEST)
     return _text(generate_latest(everything), CONTENT_TYPE_LATEST)

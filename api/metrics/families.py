@@ -1,4 +1,4 @@
-"""The database's figures as Prometheus' metric families."""
+"""Converts the database's figures to Prometheus metric families."""
 
 from collections.abc import Collection, Iterator, Sequence
 
@@ -11,7 +11,7 @@ from store.tables import Provider
 
 
 def build_metric_families(figures: ServiceMetrics, *, zones: Collection[str], lease_seconds: float) -> Iterator[Metric]:
-    """Every family, with a 0 where a zone has none, so that an alert sees a number fall rather than vanish."""
+    """Yield every family, with 0 for a zone without a value, so that an alert sees a number fall, not vanish."""
     yield from _jobs(figures, zones, lease_seconds)
     yield from _emissions(figures)
     yield from _intensities(figures)
@@ -41,7 +41,7 @@ def _jobs(figures: ServiceMetrics, zones: Collection[str], lease_seconds: float)
             oldest.add_metric([zone, status], age)
     yield oldest
 
-    # Of a zone, not of a job: a label for each job would be a series for each, for ever.
+    # By zone, not by job: a label for each job would create a time series for each.
     rho = GaugeMetricFamily("greentune_job_rho", "Mean ρ of the running jobs of a zone", labels=["zone"])
     for found in figures.open_jobs:
         if found.status is JobStatus.RUNNING and found.rho is not None:
@@ -111,7 +111,7 @@ def _intensities(figures: ServiceMetrics) -> Iterator[Metric]:
         "greentune_carbon_intensity_age_seconds", "Seconds since that reading's interval began", labels=labels
     )
     for found in figures.intensities:
-        # A source may name, in brackets, the file or the step that a reading is from: what is before that is its kind.
+        # A source may end in the file or step of its reading, in brackets; the text before is its kind.
         values = [found.zone, found.source.partition(" (")[0], found.signal]
         intensity.add_metric(values, found.gco2e_per_kwh)
         age.add_metric(values, found.age_seconds)
@@ -141,7 +141,7 @@ def _processes(figures: ServiceMetrics, zones: Collection[str]) -> Iterator[Metr
     labels = ["zone", "role"]
     alive = GaugeMetricFamily("greentune_workers", "Live processes; only training workers have a zone", labels=labels)
     silent = GaugeMetricFamily(
-        "greentune_workers_silent", "Processes that have given no sign of life for a lease's time", labels=labels
+        "greentune_workers_silent", "Processes without a heartbeat for longer than a lease", labels=labels
     )
     silence = GaugeMetricFamily(
         "greentune_worker_heartbeat_age_seconds",

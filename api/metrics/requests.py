@@ -1,13 +1,13 @@
-"""What this process knows of its own requests; each API process has its own figures."""
+"""Metrics of this process's requests, shared by the middleware and `/metrics`; each API process has its own."""
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 
-# From an answer out of memory to an upload: below are the polls, above the simulations.
+# Seconds: polls are at the lower end, uploads and simulations at the upper.
 BUCKETS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 class RequestMetrics:
-    """Latency, requests in hand and open event streams, in a registry of one application's own."""
+    """Latency, requests in progress and open event streams, in the registry of one application."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
@@ -26,5 +26,5 @@ class RequestMetrics:
         )
 
     def record_response(self, method: str, route: str, status: int, *, seconds: float) -> None:
-        """Count an answer; `method` and `route`, a template, are from short lists: no client makes series."""
+        """Record a response; `method` and `route` have few values, so that clients cannot create time series."""
         self._latency.labels(method, route, f"{status // 100}xx").observe(seconds)

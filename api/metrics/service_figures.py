@@ -1,4 +1,4 @@
-"""The figures that an operator watches, in a few queries: the same from whichever process asks."""
+"""Figures of the service for operators, in a few queries; the same in every process."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ from store.lifecycle.status import FINAL, HELD_BY_A_WORKER, JobStatus
 from store.tables import EnergyInterval, EnergyTotal, IdleEnergy, IntensityReading, Job, Provider, Worker
 
 OPEN_STATUSES = frozenset(JobStatus) - FINAL
-# What nobody works on yet, and would be: a paused job waits for its owner.
+# Waiting for the service; a paused job waits for its owner.
 WAITING_STATUSES = (JobStatus.VALIDATING, JobStatus.QUEUED, JobStatus.DEFERRED)
 SIGNALS = ("average", "marginal")
-# A reading as old tells of a signal that its zone has no more.
+# An older reading is of a signal that its zone no longer has.
 MAX_READING_AGE = timedelta(days=8)
 
 
 @dataclass(frozen=True)
 class JobCount:
-    """The jobs of a zone (empty: not placed yet) at a status, and what they have emitted, as it is priced now."""
+    """The jobs of a zone (empty: not placed yet) at a status, and their emissions as priced now."""
 
     zone: str
     status: JobStatus
@@ -79,7 +79,7 @@ class ProcessCount:
 
 @dataclass(frozen=True)
 class ServiceMetrics:
-    """All of it, as of one moment. `providers` hold times, which `at` is the database's now to."""
+    """All figures at one moment; `at` is the database's time, to compare those in `providers` with."""
 
     at: datetime
     counts: Sequence[JobCount]
@@ -93,13 +93,13 @@ class ServiceMetrics:
 
 
 class MetricsRepository:
-    """Queries over all owners, for operators alone, inside the caller's transaction."""
+    """Queries over all owners, for operators only, in the caller's transaction."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
 
     def collect(self, *, zones: Collection[str], lease_seconds: float) -> ServiceMetrics:
-        """Everything; `zones` are those of whose grid is told, and a worker silent for `lease_seconds` is lost."""
+        """Return all figures; `zones` selects the intensities, and a worker silent for `lease_seconds` is lost."""
         now = self._session.scalar(select(func.now()))
         assert now is not None
         energy, idle = energy_totals(self._session)
@@ -120,7 +120,7 @@ class MetricsRepository:
         return [JobCount(*row) for row in self._session.execute(query)]
 
     def _unpriced(self) -> Sequence[UnpricedEnergy]:
-        # By the zone in which it was used, as the energy itself: a job may have gone on elsewhere.
+        # By the zone in which it was used, like the energy itself: a job may have continued in another.
         query = (
             select(EnergyInterval.zone, func.sum(EnergyInterval.energy_kwh))
             .where(EnergyInterval.emissions_gco2e.is_(None))
@@ -147,7 +147,7 @@ class MetricsRepository:
         ]
 
     def _intensities(self, zones: Collection[str]) -> Sequence[NewestIntensity]:
-        """One step into the index for each zone and signal, however many readings there are."""
+        """Return the newest reading by zone and signal, with one index lookup for each."""
         pairs = [(zone, signal) for zone in sorted(zones) for signal in SIGNALS]
         if not pairs:
             return []
@@ -188,9 +188,9 @@ class MetricsRepository:
         ]
 
     def unserved_zones(self, *, lease_seconds: float) -> Mapping[str, int]:
-        """The zones in which queued jobs wait that no live training worker serves, each with their number.
+        """Return the number of queued jobs by zone without a live training worker.
 
-        Jobs that leave their zone open count under the empty name, where no training worker is alive at all.
+        Jobs without a requested zone count under the empty name, if no training worker is alive at all.
         """
         alive = Worker.role == "train", Worker.last_seen_at >= func.now() - timedelta(seconds=lease_seconds)
         served = set(self._session.scalars(select(Worker.zone).where(*alive)))

@@ -1,1 +1,1 @@
-"""The operator's catalogue of models."""
+"""Catalogue of models."""

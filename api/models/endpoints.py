@@ -1,4 +1,4 @@
-"""`/models`: the operator's catalogue; only what is in it can be trained."""
+"""`/models`: the operator's catalogue; only its models can be trained."""
 
 from fastapi import APIRouter
 
@@ -11,8 +11,8 @@ from store.repositories.models import ModelRepository
 router = APIRouter(prefix="/models", tags=["models"])
 
 
-@router.get("", summary="The models that jobs may name")
+@router.get("", summary="List the models that jobs may name")
 def list_models(principal: PrincipalDep, context: AppContextDep, session: SessionDep) -> Listing[ModelOut]:
-    """The whole catalogue, in its own order."""
+    """The whole catalogue, in its order."""
     models = ModelRepository(session)
     return complete_listing([ModelOut.of(entry, models.get(entry.name)) for entry in context.catalogue.values()])

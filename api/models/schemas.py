@@ -1,4 +1,4 @@
-"""The catalogue's models on the wire."""
+"""Response model of a catalogue entry."""
 
 from pydantic import BaseModel, Field
 
@@ -7,21 +7,21 @@ from store.tables import Model
 
 
 class ModelOut(BaseModel):
-    """A model that jobs may name; what was measured of it is null until its first job is prepared."""
+    """A model that jobs may name; measured fields are null until its first job is prepared."""
 
     name: str
     licence: str
     description: str
     parameters: int | None = Field(description="Trainable parameters")
     tensors: int | None = Field(description="Trainable tensors")
-    rho_floor: float | None = Field(description="Smallest ρ at which one tensor can be trained")
+    rho_floor: float | None = Field(description="Lowest ρ at which one tensor can be trained")
     max_length: int | None = Field(
-        description="Most tokens of a row that the model has positions for; null also where they have no end"
+        description="Maximum tokens of a row that the model has positions for; null also if they are unlimited"
     )
 
     @classmethod
     def of(cls, entry: CatalogueEntry, measured: Model | None) -> "ModelOut":
-        """A catalogue entry with what is known of it."""
+        """Build from a catalogue entry and what was measured of it."""
         return cls(
             name=entry.name,
             licence=entry.licence,

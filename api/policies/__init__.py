@@ -1,1 +1,1 @@
-"""Storing named policies, version by version."""
+"""Policies: named versions, and their simulation."""

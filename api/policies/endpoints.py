@@ -1,4 +1,4 @@
-"""`/policies`: named and versioned, written by operators and shared by all."""
+"""`/policies`: named, versioned policies, written by operators and shared by all; and their simulation."""
 
 from http import HTTPStatus
 from typing import Annotated
@@ -22,20 +22,20 @@ router = APIRouter(prefix="/policies", tags=["policies"])
 
 NOT_FOUND = problem_responses(HTTPStatus.NOT_FOUND)
 FORBIDDEN = problem_responses(HTTPStatus.FORBIDDEN)
-CONFLICT = problem_responses(HTTPStatus.CONFLICT)  # two at once would be the same version
+CONFLICT = problem_responses(HTTPStatus.CONFLICT)  # of concurrent writes of one version
 PRECONDITION_FAILED = problem_responses(HTTPStatus.PRECONDITION_FAILED)
 
 
 @router.post(
     "",
     status_code=HTTPStatus.CREATED,
-    summary="Store the next version of a policy (operators)",
+    summary="Create the next version of a policy (operators)",
     responses={**FORBIDDEN, **CONFLICT, **created_responses(PolicyOut, ETAG)},
 )
 def create_policy(
     new: NewPolicy, idempotent_request: IdempotentRequestDep, operator: OperatorDep, session: SessionDep, now: NowDep
 ) -> Response:
-    """Jobs that run already keep the version that they were submitted with."""
+    """Jobs keep the version that they were submitted with."""
     if (first := idempotent_request.stored_response()) is not None:
         return first
     policy = PolicyRepository(session).add_version(new.name, parse_request_policy(new.policy).to_json(), at=now)
@@ -43,20 +43,20 @@ def create_policy(
     return idempotent_request.respond(PolicyOut.of(policy), status=HTTPStatus.CREATED, headers=headers)
 
 
-@router.get("", summary="The newest version of every policy, by name")
+@router.get("", summary="List the newest version of every policy, by name")
 def list_policies(
     principal: PrincipalDep,
     session: SessionDep,
     limit: Limit = 200,
-    after: Annotated[Id | None, Query(description="Only those whose names follow this one")] = None,
+    after: Annotated[Id | None, Query(description="Only policies whose names follow this one")] = None,
 ) -> Listing[PolicyOut]:
-    """In the order of their names, the first one first."""
+    """In ascending order of names."""
     return to_listing(PolicyRepository(session).page(limit=limit, after=after), PolicyOut.of)
 
 
 @router.post(
     "/simulate",
-    summary="What a policy would have emitted on a grid's past",
+    summary="Simulate a policy on past carbon intensities",
     responses=problem_responses(HTTPStatus.SERVICE_UNAVAILABLE),
 )
 def simulate_policy(
@@ -64,18 +64,18 @@ def simulate_policy(
 ) -> SimulationOut:
     """A backtest on the stored readings of a zone or on uploaded ones, from one start or from every full hour.
 
-    All of it is an estimate; `basis` says what it rests on. Nothing is stored.
+    All figures are estimates; `basis` lists data and assumptions. Nothing is stored.
     """
     return run_simulation(request, context, now=now)
 
 
 @router.get(
     "/{name}",
-    summary="The newest version of a policy",
+    summary="Get the newest version of a policy",
     responses={HTTPStatus.OK.value: {"headers": ETAG}, **NOT_FOUND},
 )
 def get_policy(name: Id, response: Response, principal: PrincipalDep, session: SessionDep) -> PolicyOut:
-    """As it would apply to a job that is submitted now."""
+    """The version that would apply to a job submitted now."""
     policy = PolicyRepository(session).latest(name)
     if policy is None:
         raise _not_found(name)
@@ -85,12 +85,12 @@ def get_policy(name: Id, response: Response, principal: PrincipalDep, session: S
 
 @router.put(
     "/{name}",
-    summary="Store the next version of the policy of a name (operators)",
+    summary="Create or replace a policy by its next version (operators)",
     responses={
         HTTPStatus.OK.value: {"headers": ETAG},
         HTTPStatus.CREATED.value: {
             "model": PolicyOut,
-            "description": "There was no policy of this name",
+            "description": "First version of a new policy",
             "headers": ETAG,
         },
         **FORBIDDEN,
@@ -107,7 +107,7 @@ def put_policy(
     session: SessionDep,
     now: NowDep,
 ) -> PolicyOut:
-    """The first version where there is none yet. Jobs keep the version that they were submitted with."""
+    """Stores the first version if there is none yet. Jobs keep the version that they were submitted with."""
     body = parse_request_policy(new.policy).to_json()
     policy = PolicyRepository(session).add_version(name, body, at=now, check=precondition.version_check(name))
     response.headers["ETag"] = policy_etag(policy.version)
@@ -124,7 +124,7 @@ def put_policy(
     responses=NOT_FOUND | FORBIDDEN,
 )
 def delete_policy(name: Id, operator: OperatorDep, session: SessionDep) -> None:
-    """Jobs keep the policy that they were submitted with, those that still wait included."""
+    """Jobs, including those that still wait, keep the policy that they were submitted with."""
     if not PolicyRepository(session).delete(name):
         raise _not_found(name)
 

@@ -1,4 +1,4 @@
-"""The past that a simulation is held against: stored readings of a zone, or uploaded ones."""
+"""Intensity history of a simulation: stored readings of a zone, or uploaded ones."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -29,8 +29,7 @@ _UPLOADED: TypeAdapter[list[UploadedReading]] = TypeAdapter(list[UploadedReading
 
 @dataclass(frozen=True)
 class IntensityHistory:
-    """Readings, the field of the request that they came by, the zone that they are of, and the share of their time
-    that they cover."""
+    """Readings, the request field that they come from, their zone, and the share of their time span that they cover."""
 
     series: IntensitySeries
     field: str
@@ -41,9 +40,9 @@ class IntensityHistory:
 def load_history(
     request: SimulationRequest, context: AppContext, session: Session, *, window_hours: float, now: datetime
 ) -> IntensityHistory:
-    """The readings that a request names. Raises the 422 that names the field at fault.
+    """Load the readings that a request names. Raises the 422 that names the invalid field.
 
-    `window_hours` is what one run needs from its start on.
+    `window_hours` is the length of readings that one run needs from its start on.
     """
     if request.series is not None:
         _refuse_zone_fields(request)
@@ -70,12 +69,12 @@ def load_history(
 
 
 def series_span(series: IntensitySeries) -> tuple[datetime, datetime]:
-    """From the first reading's start to the last one's end; of a series that is not empty."""
+    """Return the first reading's start and the last one's end, of a series that is not empty."""
     return series.readings[0].start, series.readings[-1].end
 
 
 def build_uploaded_series(given: Sequence[Any], *, now: datetime) -> IntensitySeries:
-    """The series that uploaded readings make. Raises the 422 that names each reading at fault."""
+    """Build a series from uploaded readings. Raises the 422 that names each invalid reading."""
     readings = _parse_readings(given)
     if not readings:
         raise invalid_field("series", "it is empty: expected readings of the time to be simulated")
@@ -96,7 +95,7 @@ def build_uploaded_series(given: Sequence[Any], *, now: datetime) -> IntensitySe
 
 
 def _parse_readings(given: Sequence[Any]) -> list[UploadedReading]:
-    """Each reading as a model, a part of them at a time: other threads have their turn in between."""
+    """Validate readings in chunks, so that other threads can run in between."""
     readings: list[UploadedReading] = []
     faults: list[dict[str, Any]] = []
     count = 0
@@ -141,13 +140,13 @@ def _check_order(readings: Sequence[UploadedReading]) -> None:
 
 
 def _infer_ends(readings: Sequence[UploadedReading]) -> list[datetime]:
-    """Where each ends: a reading without an end does not stretch over a gap."""
+    """Return the end of each reading; one without an end does not extend over a gap."""
     spacings = Counter(later.start - earlier.start for earlier, later in pairwise(readings))
     if not spacings:
         only = readings[0]
         if only.end is None:
             raise invalid_field(
-                "series[0].end", "missing: the end of a single reading cannot be told from the next one"
+                "series[0].end", "missing: expected the end of a single reading, which no other follows"
             )
         return [only.end]
     usual = min(spacings, key=lambda spacing: (-spacings[spacing], spacing))
@@ -183,7 +182,7 @@ def _load_stored_series(
         raise invalid_field("zone", _nothing_stored(zone, request.signal, context))
     end = request.to or now
     if request.to is None and request.start is not None:
-        # The hour more is what a forecast is made from as the window ends.
+        # One hour more, from which a forecast is made as the window ends.
         end = min(end, request.start + timedelta(hours=window_hours) + HOUR)
     start = request.from_ or end - A_YEAR
     if start >= end:

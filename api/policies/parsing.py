@@ -1,4 +1,4 @@
-"""Reads the policy that a request holds or names, and places its faults in the request."""
+"""Parses the policy that a request contains or names, and locates its faults in the request."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ MAX_NAMED = 20
 
 
 def parse_request_policy(body: Mapping[str, Any]) -> Policy:
-    """The policy in a request's field `policy`; raises the 422 that names each fault by its path in the request."""
+    """Parse a request's field `policy`; raises the 422 that names each fault by its path in the request."""
     try:
         return parse_policy(body)
     except PolicyError as error:
@@ -23,7 +23,7 @@ def parse_request_policy(body: Mapping[str, Any]) -> Policy:
 
 
 def resolve_policy(choice: str | Mapping[str, Any], session: Session) -> Policy:
-    """The policy that a request's field `policy` holds, or names; raises the 422 that says what is wrong with it."""
+    """Return the policy that a request's field `policy` contains or names; raises the 422 that names its faults."""
     if not isinstance(choice, str):
         return parse_request_policy(choice)
     policies = PolicyRepository(session)

@@ -1,4 +1,4 @@
-"""`If-Match` and `If-None-Match` of a policy (RFC 9110, 13.1): its writer says which version the next one follows."""
+"""`If-Match` and `If-None-Match` of a policy (RFC 9110, 13.1): its writer states which version the next one follows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from api.http.problems import Problem, invalid_field
 
 ETAG: dict[str, Any] = {
     "ETag": {
-        "description": 'The version, such as `"3"`: sent as `If-Match`, it guards the next one',
+        "description": 'The version, such as `"3"`; sent as `If-Match`, it makes the next write conditional',
         "schema": {"type": "string"},
     }
 }
@@ -20,18 +20,18 @@ ETAG: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Precondition:
-    """What the newest stored version has to be for a request to be done; anything where neither header is given."""
+    """Condition on the newest stored version; without either header, any version meets it."""
 
     if_match: str | None
     if_none_match: str | None
 
     def version_check(self, name: str) -> Callable[[int], None]:
-        """Takes the newest version, 0 where there is none, and raises the 412 where the request rests on another."""
+        """Return a check of the newest version (0: none) that raises the 412 if the request expects another."""
 
         def check(newest: int) -> None:
             now = f"its newest version is {newest}" if newest else "there is no policy of this name"
             if self.if_match is not None and not _names_version(self.if_match, newest, weak=False):
-                detail = f"{name}: {now}, and If-Match names {self.if_match}: look at it again, and send its ETag"
+                detail = f"{name}: {now}, and If-Match names {self.if_match}: read it again, and send its ETag"
                 raise Problem(HTTPStatus.PRECONDITION_FAILED, detail)
             if self.if_none_match is not None and _names_version(self.if_none_match, newest, weak=True):
                 detail = f"{name}: {now}, which If-None-Match: {self.if_none_match} rules out"
@@ -41,7 +41,7 @@ class Precondition:
 
 
 def policy_etag(version: int) -> str:
-    """The strong ETag of a version of a policy, which never changes."""
+    """Return the strong ETag of a version of a policy, which never changes."""
     return f'"{version}"'
 
 
@@ -51,8 +51,8 @@ def _precondition(
         Header(
             alias="If-Match",
             max_length=MAX_ETAG_LIST_LENGTH,
-            description='The ETag of the version that this one is to follow, such as `"3"`; `*` where any will do, but '
-            "there has to be one. Where another is the newest, the answer is 412, and nothing is stored",
+            description='ETag of the version that this one follows, such as `"3"`; `*` for any existing version. If '
+            "another one is the newest, the response is 412, and nothing is stored",
         ),
     ] = None,
     if_none_match: Annotated[
@@ -60,7 +60,7 @@ def _precondition(
         Header(
             alias="If-None-Match",
             max_length=MAX_ETAG_LIST_LENGTH,
-            description="`*` where there must be no policy of this name yet; else 412",
+            description="`*`: only if there is no policy of this name yet; else 412",
         ),
     ] = None,
 ) -> Precondition:

@@ -1,4 +1,4 @@
-"""Policies on the wire."""
+"""Request and response models of policies."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -33,7 +33,7 @@ def _name_or_object(value: object) -> str | dict[str, Any]:
     return check_storable(value) if isinstance(value, str) else value
 
 
-# Only described here: `parse_policy` checks the body, since it names the field without the union's own parts.
+# Only described here: `parse_policy` validates the body, since it names fields without the union's own parts.
 InlinePolicy = Annotated[dict[str, Any], PlainValidator(_object, json_schema_input_type=PolicyBody)]
 PolicyChoice = Annotated[
     str | dict[str, Any], PlainValidator(_name_or_object, json_schema_input_type=StoredName | PolicyBody)
@@ -77,5 +77,5 @@ class PolicyOut(BaseModel):
 
     @classmethod
     def of(cls, policy: Policy) -> "PolicyOut":
-        """As stored."""
+        """Build from a stored policy."""
         return cls(name=policy.name, version=policy.version, policy=policy.body, created_at=policy.created_at)

@@ -1,4 +1,4 @@
-"""What a simulation found, and what that rests on, on the wire."""
+"""Response models of a simulation: its result, data and assumptions."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -12,24 +12,24 @@ from greencore.policy.gate.forecasts import ForecastKind
 from greencore.policy.models import Budget, Price
 
 FORECAST_DESCRIPTIONS: dict[ForecastKind, str] = {
-    "own": "the gate plans by our own forecast, made anew every hour from readings of the hours before",
-    "persistence": "the gate plans as if each hour were to be like the same hour of the day before",
-    "perfect": "the gate knows what will come: this is what a perfect forecast would save, which no forecast does",
+    "own": "the gate plans by our own forecast, updated every hour from readings of the hours before",
+    "persistence": "the gate plans as if each hour were like the same hour of the day before",
+    "perfect": "the gate knows the future: the saving of a perfect forecast, which no real one reaches",
 }
 
 
 class DecisionOut(BaseModel):
-    """What the run did from a time on, and why."""
+    """Action of the run from a time on, and its reason."""
 
     time: datetime
     intensity: float = Field(description="In gCO2e/kWh")
     action: str = Field(description="run, wait, pause, epoch, end or finish")
-    rho: float | None = Field(description="Of the epoch that begins")
+    rho: float | None = Field(description="ρ of the epoch that begins")
     reason: str
 
     @classmethod
     def of(cls, decision: BacktestDecision) -> "DecisionOut":
-        """As simulated."""
+        """Build from a simulated decision."""
         return cls(
             time=decision.time,
             intensity=decision.intensity,
@@ -40,7 +40,7 @@ class DecisionOut(BaseModel):
 
 
 class Quantiles(BaseModel):
-    """How one figure differs from start to start: 5, 50 and 95 % of the starts have at most this."""
+    """Quantiles of a figure over the starts: 5, 50 and 95 % of the starts have at most this."""
 
     p05: float
     p50: float
@@ -48,13 +48,13 @@ class Quantiles(BaseModel):
 
     @classmethod
     def of(cls, low_middle_high: tuple[float, float, float]) -> "Quantiles":
-        """In ascending order."""
+        """Build from three values in ascending order."""
         low, middle, high = low_middle_high
         return cls(p05=low, p50=middle, p95=high)
 
 
 class SpreadOut(BaseModel):
-    """How the starts differ."""
+    """Distribution of the figures over the starts."""
 
     emissions_g: Quantiles
     less_work_saving: Quantiles
@@ -62,11 +62,11 @@ class SpreadOut(BaseModel):
 
 
 class SimulationBasis(BaseModel):
-    """What a simulation rests on."""
+    """Data and assumptions of a simulation."""
 
     model_config = ConfigDict(populate_by_name=True)
 
-    estimated: Literal[True] = Field(default=True, description="All of it: no run was metered")
+    estimated: Literal[True] = Field(default=True, description="Always true, since no run was metered")
     zone: str | None
     sources: list[str]
     signal: Signal
@@ -74,29 +74,29 @@ class SimulationBasis(BaseModel):
     from_: datetime = Field(alias="from")
     to: datetime
     readings: int
-    estimated_readings: int = Field(description="Those that are themselves estimates")
-    covered_share: float = Field(description="Share of that time within a reading; the rest takes the one before it")
+    estimated_readings: int = Field(description="Number of readings that are themselves estimates")
+    covered_share: float = Field(description="Share of that time within a reading; a gap takes the reading before it")
     forecast: ForecastKind
     assumptions: list[str]
 
 
 class SimulationOut(BaseModel):
-    """What a policy would have emitted, beside what it is compared with; means where there are many starts."""
+    """Simulated emissions of a policy and of the runs it is compared with; means over all starts."""
 
     emissions_g: float = Field(description="Under the policy, in gCO2e")
-    baseline_g: float = Field(description="At ρ = 1, begun at once, without a pause")
-    constant_g: float = Field(description="With the same total FLOPs at a constant ρ, begun at once")
+    baseline_g: float = Field(description="At ρ = 1, started at once, without a pause")
+    constant_g: float = Field(description="With the same total FLOPs at a constant ρ, started at once")
     oracle_g: float = Field(description="With the same total FLOPs in the cleanest hours before the deadline")
     less_work_saving: float = Field(description="(baseline − constant) / baseline")
     moved_in_time_saving: float = Field(description="(constant − emissions) / baseline")
-    oracle_share: float | None = Field(description="Of the oracle's saving by timing, the share that was reached")
-    work_share: float = Field(description="Of the baseline's FLOPs")
-    epochs_run: float = Field(description="Fewer than asked for where a budget was used up")
-    on_time_share: float = Field(description="Of the starts")
+    oracle_share: float | None = Field(description="Share of the oracle's saving by timing that was reached")
+    work_share: float = Field(description="Share of the baseline's FLOPs")
+    epochs_run: float = Field(description="Fewer than requested if a budget was used up")
+    on_time_share: float = Field(description="Share of the starts that met the deadline")
     starts: int
-    finish: datetime | None = Field(description="Of a single start")
-    spread: SpreadOut | None = Field(description="Of many starts")
-    decisions: list[DecisionOut] = Field(description="Of a single start")
+    finish: datetime | None = Field(description="End of the run of a single start")
+    spread: SpreadOut | None = Field(description="Distribution over many starts")
+    decisions: list[DecisionOut] = Field(description="Decisions in the run of a single start")
     basis: SimulationBasis
 
     @classmethod
@@ -112,7 +112,7 @@ class SimulationOut(BaseModel):
         power_w: float,
         idle_power_w: float,
     ) -> "SimulationOut":
-        """A backtest's result, and the readings and arguments that it was made with."""
+        """Build from a backtest's result, and its readings and arguments."""
         spread = result.spread
         assumptions = list(_assumptions(policy, forecast, deadline_hours, power_w, idle_power_w))
         return cls(
@@ -146,7 +146,7 @@ def _basis(
     start, end = readings[0].start, readings[-1].end
     factors = sorted({reading.emission_factors for reading in readings})
     if len(factors) > 1:
-        assumptions = [*assumptions, "readings of direct and of life-cycle emission factors stand side by side"]
+        assumptions = [*assumptions, "readings with direct and with life-cycle emission factors are mixed"]
     return SimulationBasis(
         zone=zone,
         sources=sorted({reading.source for reading in readings}),

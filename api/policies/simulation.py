@@ -1,4 +1,4 @@
-"""Runs a simulation within bounds: what would hold up everybody else is refused, with what to do instead."""
+"""Runs a simulation within limits of concurrency and effort, so that it does not block other requests."""
 
 import threading
 from datetime import datetime
@@ -16,18 +16,18 @@ from greencore.policy.backtesting.slots import Slots
 from greencore.policy.models import Budget
 
 MAX_CONCURRENT_SIMULATIONS = 2
-# Measured in steps of a gate's plan, of which a core does about ten million a second.
+# In steps of a gate's plan, of which a core computes about ten million a second.
 MAX_EFFORT = 1e8
-EFFORT_WITHOUT_GATE = 10  # hours of planning that computing through takes as long as
+EFFORT_WITHOUT_GATE = 10  # hours of planning that take as long as a run without a gate
 BUDGET_EFFORT = 20  # for each epoch that is planned, at each epoch
 
 _simulation_slots = threading.BoundedSemaphore(MAX_CONCURRENT_SIMULATIONS)
 
 
 def run_simulation(request: SimulationRequest, context: AppContext, *, now: datetime) -> SimulationOut:
-    """What a policy would have emitted. Raises the 422 that names the field at fault, and 503 where too many ask.
+    """Simulate a policy. Raises the 422 that names the invalid field, and the 503 if too many simulations run.
 
-    No transaction is open while it reckons.
+    No transaction is open during the computation.
     """
     with context.database.session() as session:
         policy = resolve_policy(request.policy, session)
@@ -37,8 +37,7 @@ def run_simulation(request: SimulationRequest, context: AppContext, *, now: date
     if not _simulation_slots.acquire(blocking=False):
         raise Problem(
             HTTPStatus.SERVICE_UNAVAILABLE,
-            f"{MAX_CONCURRENT_SIMULATIONS} simulations are under way, and this service does no more at once: "
-            "try again in a moment",
+            f"{MAX_CONCURRENT_SIMULATIONS} simulations are running, the most at once: try again in a moment",
             headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
         )
     try:
@@ -70,7 +69,7 @@ def run_simulation(request: SimulationRequest, context: AppContext, *, now: date
 
 
 def _window_hours(request: SimulationRequest, policy: Policy) -> float:
-    """What one run needs of the readings, from its start on."""
+    """Return the length of readings that one run needs from its start on."""
     work = Workload(request.work_hours, request.epochs, request.power_w / 1000, request.idle_power_w / 1000)
     _, longest = latest_finish_hours(policy, work, request.deadline_hours)
     return max(longest, request.work_hours)

@@ -1,4 +1,4 @@
-"""What is asked of a simulation: a policy, a run, and the past that it is held against."""
+"""Request models of a simulation: a policy, a run, and its intensity history."""
 
 from typing import Annotated, Any
 
@@ -25,8 +25,8 @@ class UploadedReading(BaseModel):
     start: RecordedTime
     end: RecordedTime | None = Field(
         default=None,
-        description="Where it is left out: the next start, or after the usual spacing of starts (at least an hour) "
-        "where that is earlier; of the last one, after the usual spacing",
+        description="Default: the next start, or `start` plus the usual spacing of starts (at least an hour) if that "
+        "is earlier; for the last reading, `start` plus the usual spacing",
     )
     gco2e_per_kwh: float = Field(ge=0, le=HIGHEST_GCO2E_PER_KWH)
     signal: Signal = "average"
@@ -43,13 +43,13 @@ def _list(value: object) -> list[Any]:
     return value
 
 
-# Only described here: a year of readings is checked in the endpoint's own thread, not in the loop that serves everyone.
+# Only described here: a year of readings is validated in the endpoint's thread, not in the event loop.
 Readings = Annotated[list[UploadedReading], Field(max_length=MAX_READINGS)]
 UploadedReadings = Annotated[list[Any], PlainValidator(_list, json_schema_input_type=Readings)]
 
 
 class SimulationRequest(BaseModel):
-    """A policy, a run, and either a zone whose stored readings it is held against, or readings."""
+    """A policy, a run, and the readings to simulate it on: those stored of a zone, or uploaded ones."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -73,30 +73,30 @@ class SimulationRequest(BaseModel):
             raise ValueError(f"given {len(given):,} fields: expected at most {MAX_FIELDS}")
         return given
 
-    policy: PolicyChoice = Field(description="The name of a stored policy, or a policy as an object")
-    work_hours: float = Field(gt=0, le=LONGEST_HOURS, description="The run's length at ρ = 1")
+    policy: PolicyChoice = Field(description="Name of a stored policy, or a policy as an object")
+    work_hours: float = Field(gt=0, le=LONGEST_HOURS, description="Length of the run at ρ = 1")
     epochs: int = Field(ge=1, le=1000)
     deadline_hours: float | None = Field(
         default=None,
         gt=0,
         le=LONGEST_HOURS,
-        description="From the start; without one `max_delay_hours` of the policy's gate is added to the run's length",
+        description="Hours from the start; null: the run's length plus `max_delay_hours` of the policy's gate",
     )
-    start: RecordedTime | None = Field(default=None, description="Null: every full hour, and their mean")
+    start: RecordedTime | None = Field(default=None, description="Start of the run; null: every full hour")
     forecast: ForecastKind = Field(
-        default="own", description="What the gate plans by: our own forecast, the day before, or what did come"
+        default="own", description="What the gate plans by: our own forecast, the day before, or the actual intensities"
     )
-    power_w: float = Field(default=300.0, gt=0, le=1e9, description="While it computes")
-    idle_power_w: float = Field(default=0.0, ge=0, le=1e9, description="While it waits or pauses")
+    power_w: float = Field(default=300.0, gt=0, le=1e9, description="Power while computing")
+    idle_power_w: float = Field(default=0.0, ge=0, le=1e9, description="Power while waiting or paused")
 
     zone: Annotated[StorableText, Field(max_length=LONGEST_ID)] | None = Field(
-        default=None, description="One whose readings are stored here"
+        default=None, description="Zone whose stored readings are used"
     )
-    signal: Signal | None = Field(default=None, description="Of that zone; null: the one that is asked for now")
+    signal: Signal | None = Field(default=None, description="Signal of that zone; null: the one in use now")
     from_: RecordedTime | None = Field(
-        default=None, alias="from", description="Of the stored readings; null: a year before they end"
+        default=None, alias="from", description="Start of the stored readings; null: a year before their end"
     )
     to: RecordedTime | None = Field(
-        default=None, description="Null: now, or the end of the window of the one start that was asked for"
+        default=None, description="End of the stored readings; null: now, or the end of the window of a single start"
     )
     series: UploadedReadings | None = Field(default=None, description="Readings instead of a zone, earliest first")

@@ -1,1 +1,1 @@
-"""The interface's own description, rendered on the server."""
+"""API reference page, rendered on the server from the OpenAPI description."""

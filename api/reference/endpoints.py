@@ -1,4 +1,4 @@
-"""`/docs`: the OpenAPI description as a page that loads nothing from elsewhere."""
+"""`/docs`: the OpenAPI description as a page that loads nothing from other hosts."""
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
@@ -12,7 +12,7 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/docs")
 def reference(principal: PrincipalDep, request: Request) -> HTMLResponse:
-    """Every operation with its parameters, its body and its answers."""
+    """Return the page of all operations with their parameters, bodies and responses."""
     description = request.app.openapi()
     return render_page(
         "reference.html",

@@ -1,4 +1,4 @@
-"""What a reader wants to know of each operation, taken out of an OpenAPI description."""
+"""Extracts operations, responses and schemas from an OpenAPI description for the reference page."""
 
 import json
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 Schema = Mapping[str, Any]
-COMMON_HEADERS = ("X-Request-Id", "RateLimit-")  # said once
+COMMON_HEADERS = ("X-Request-Id", "RateLimit-")  # shown once for all
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Field:
 
 @dataclass(frozen=True)
 class ResponseDoc:
-    """One status that an operation answers with."""
+    """One response of an operation."""
 
     status: str
     description: str
@@ -32,7 +32,7 @@ class ResponseDoc:
 
 @dataclass(frozen=True)
 class Operation:
-    """One call."""
+    """One operation of the API."""
 
     group: str
     method: str
@@ -46,7 +46,7 @@ class Operation:
 
 
 def list_operations(openapi: Schema) -> list[tuple[str, list[Operation]]]:
-    """Every operation, grouped by tag, in the order of the tags; without the answers that all calls have."""
+    """Return all operations, grouped by tag in the order of the tags, without the common responses."""
     shared = {answer.status for answer in common_responses(openapi)}
     found = [
         _operation(method, path, operation, openapi, shared)
@@ -59,7 +59,7 @@ def list_operations(openapi: Schema) -> list[tuple[str, list[Operation]]]:
 
 
 def common_responses(openapi: Schema) -> list[ResponseDoc]:
-    """The answers that every call gives which needs a key."""
+    """Return the responses that all operations with a key have in common."""
     with_key = [
         operation["responses"]
         for methods in openapi["paths"].values()
@@ -71,14 +71,14 @@ def common_responses(openapi: Schema) -> list[ResponseDoc]:
 
 
 def security_schemes(openapi: Schema) -> list[tuple[str, str]]:
-    """How a caller says who it is: the name of each way, and what to send."""
+    """Return the name and the description of each security scheme."""
     schemes = openapi["components"].get("securitySchemes", {})
     return [(name, scheme.get("description", "")) for name, scheme in schemes.items()]
 
 
 @dataclass(frozen=True)
 class SchemaDoc:
-    """One object that goes in or comes out, or a list of words without fields."""
+    """One schema: an object with fields, or an enumeration without."""
 
     name: str
     description: str
@@ -86,7 +86,7 @@ class SchemaDoc:
 
 
 def list_schemas(openapi: Schema) -> list[SchemaDoc]:
-    """Every named schema of the description, by name."""
+    """Return all named schemas of the description, by name."""
     return [
         SchemaDoc(name, schema.get("description", ""), _fields(schema))
         if "properties" in schema
@@ -96,7 +96,7 @@ def list_schemas(openapi: Schema) -> list[SchemaDoc]:
 
 
 def type_name(schema: Schema) -> str:
-    """A schema in a few words: `string`, `list of EpochOut`, `string or null`."""
+    """Return a short name of a schema's type: `string`, `list of EpochOut`, `string or null`."""
     if "$ref" in schema:
         return str(schema["$ref"]).rsplit("/", 1)[-1]
     if "enum" in schema:
@@ -154,7 +154,7 @@ def _body(operation: Schema, openapi: Schema) -> list[Field]:
 
 
 def _resolved(part: Schema, openapi: Schema) -> Schema:
-    """What a reference such as `#/components/schemas/JobOut` stands for, else the part itself."""
+    """Return the target of a reference such as `#/components/schemas/JobOut`, else the part itself."""
     found: Any = openapi if "$ref" in part else part
     for step in part.get("$ref", "").split("/")[1:]:
         found = found[step]

@@ -1,1 +1,1 @@
-"""Tells owners when their jobs have ended, at a URL of theirs."""
+"""Webhooks that notify owners when their jobs end."""

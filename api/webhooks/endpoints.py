@@ -1,4 +1,4 @@
-"""`/webhooks`: be told when a job ends, and see what was told."""
+"""`/webhooks`: registers URLs to notify when jobs end, and lists deliveries."""
 
 from http import HTTPStatus
 from typing import Annotated
@@ -36,7 +36,7 @@ def _webhook(webhook_id: Id, principal: PrincipalDep, session: SessionDep) -> We
 WebhookDep = Annotated[Webhook, Depends(_webhook)]
 
 
-@router.post("", status_code=HTTPStatus.CREATED, summary="Have the ends of jobs told to a URL", responses=CONFLICT)
+@router.post("", status_code=HTTPStatus.CREATED, summary="Register a webhook", responses=CONFLICT)
 def create_webhook(
     new: NewWebhook,
     response: Response,
@@ -45,7 +45,7 @@ def create_webhook(
     session: SessionDep,
     now: NowDep,
 ) -> IssuedWebhookOut:
-    """The secret to verify messages with is in this answer alone. Told are the ends of jobs of the key's owner."""
+    """Its URL is notified when jobs of the key's owner end. The secret to verify messages is in this response only."""
     try:
         target = parse_url(new.url)
         refuse_private(target, parse_networks(context.settings.webhook_private_networks))
@@ -63,49 +63,49 @@ def create_webhook(
     return IssuedWebhookOut(**WebhookOut.of(webhook).model_dump(), secret=secret)
 
 
-@router.get("", summary="The webhooks, newest first")
+@router.get("", summary="List webhooks, newest first")
 def list_webhooks(
     principal: PrincipalDep, session: SessionDep, limit: Limit = 50, after: OlderThan = None
 ) -> Listing[WebhookOut]:
-    """Those that are disabled included."""
+    """Includes disabled ones."""
     page = WebhookRepository(session).page(owner=principal.owner_filter, limit=limit, after=after)
     return to_listing(page, WebhookOut.of)
 
 
-@router.get("/{webhook_id}", summary="One webhook", responses=NOT_FOUND)
+@router.get("/{webhook_id}", summary="Get a webhook", responses=NOT_FOUND)
 def get_webhook(webhook: WebhookDep) -> WebhookOut:
-    """Where it leads, and whether it is in use; never its secret."""
+    """Its URL, and whether it is in use; never its secret."""
     return WebhookOut.of(webhook)
 
 
 @router.delete("/{webhook_id}", status_code=HTTPStatus.NO_CONTENT, summary="Delete a webhook", responses=NOT_FOUND)
 def delete_webhook(webhook: WebhookDep, session: SessionDep) -> None:
-    """Messages that are still to be sent are not; its secret is good for nothing any more."""
+    """Pending messages are not sent, and its secret becomes invalid."""
     WebhookRepository(session).delete(webhook)
 
 
-@router.get("/{webhook_id}/deliveries", summary="What a webhook was told, newest first", responses=NOT_FOUND)
+@router.get("/{webhook_id}/deliveries", summary="List a webhook's deliveries, newest first", responses=NOT_FOUND)
 def list_deliveries(
     webhook: WebhookDep, session: SessionDep, limit: Limit = 50, after: OlderThan = None
 ) -> Listing[DeliveryOut]:
-    """And what it is still to be told; what is over is kept for a month."""
+    """Pending and finished ones; finished ones are kept for a month."""
     return to_listing(DeliveryRepository(session).page(webhook.id, limit=limit, after=after), DeliveryOut.of)
 
 
 @router.post(
     "/{webhook_id}/test",
     status_code=HTTPStatus.ACCEPTED,
-    summary="Send a message that tells of nothing",
+    summary="Send a test event",
     responses=NOT_FOUND | CONFLICT,
 )
 def send_test(webhook: WebhookDep, session: SessionDep, now: NowDep) -> DeliveryOut:
-    """Signed and tried like any other; look at the deliveries for how it went."""
+    """Signed and retried like any other message; the deliveries show the result."""
     if webhook.disabled_at is not None:
         raise Problem(
-            HTTPStatus.CONFLICT, f"{webhook.id} is disabled ({webhook.disabled_reason}): register its URL anew"
+            HTTPStatus.CONFLICT, f"{webhook.id} is disabled ({webhook.disabled_reason}): register its URL again"
         )
     try:
         return DeliveryOut.of(DeliveryRepository(session).add_test(webhook, at=now))
     except TestDeliveryPending:
-        detail = f"a test of {webhook.id} is still tried: look at /webhooks/{webhook.id}/deliveries"
+        detail = f"a test of {webhook.id} is still pending: see /webhooks/{webhook.id}/deliveries"
         raise Problem(HTTPStatus.CONFLICT, detail) from None

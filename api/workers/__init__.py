@@ -1,1 +1,1 @@
-"""The processes that do the work, and what each is at."""
+"""Worker processes and their state."""

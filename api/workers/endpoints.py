@@ -1,4 +1,4 @@
-"""`/workers`: the processes that do the work."""
+"""`/workers`: the service's processes and their state."""
 
 from datetime import timedelta
 
@@ -16,11 +16,11 @@ LOST_WORKER_SHOWN_FOR = timedelta(hours=1)
 router = APIRouter(prefix="/workers", tags=["workers"])
 
 
-@router.get("", summary="The workers, and what each is at")
+@router.get("", summary="List workers and their state")
 def list_workers(
     principal: PrincipalDep, context: AppContextDep, session: SessionDep, now: NowDep
 ) -> Listing[WorkerOut]:
-    """Those that are alive, and those that were lost within the last hour; one that stopped in order is gone."""
+    """Those that are alive, and those that were lost within the last hour, but not those that were stopped."""
     alive_since = now - timedelta(seconds=context.settings.lease_seconds)
     idle_kwh = idle_energy_by_zone(session)
     seen = WorkerRepository(session).list_with_jobs(since=alive_since - LOST_WORKER_SHOWN_FOR)

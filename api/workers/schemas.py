@@ -1,4 +1,4 @@
-"""Workers as they leave the API."""
+"""Response model of a worker."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -12,23 +12,22 @@ from store.tables import Job, Worker
 
 
 class WorkerOut(BaseModel):
-    """One process. Of `job`, the job that it holds, only those who see that job are told."""
+    """One process. `job` is the job that it holds, visible only to those who may read it."""
 
     id: str
     role: Role
     zone: str | None = Field(
-        description='The zone of a training worker\'s site, "site-unknown" where that is not set; null for any other '
-        "process"
+        description='Zone of a training worker\'s site, "site-unknown" if that is not set; null for any other process'
     )
-    pue: float | None = Field(description="kWh drawn by its site for each kWh that a training worker uses")
+    pue: float | None = Field(description="kWh drawn by the site for each kWh that a training worker uses")
     site_idle_kwh: float | None = Field(
-        description="Energy that the hosts of the zone's training workers used so far while no job did, before PUE; it "
-        "is in no job's energy; null for any other process"
+        description="Energy used so far by the hosts of the zone's training workers without a job, before PUE; part of "
+        "no job's energy; null for any other process"
     )
-    zones: list[str] = Field(description="The same zone as a list", deprecated=True)
+    zones: list[str] = Field(description="`zone` as a list", deprecated=True)
     device: str
     state: Literal["idle", "busy", "running", "lost"] = Field(
-        description="A training worker is idle or busy, any other process running; lost: silent for too long"
+        description="A training worker is idle or busy, any other process running; lost: no heartbeat for too long"
     )
     job: str | None
     started_at: datetime
@@ -44,7 +43,7 @@ class WorkerOut(BaseModel):
         alive_since: datetime,
         idle_kwh: Mapping[str, float],
     ) -> "WorkerOut":
-        """A worker as `principal` sees it; `idle_kwh` is the idle energy of each zone."""
+        """Build from a worker as visible to `principal`; `idle_kwh` is the idle energy of each zone."""
         state = "running" if worker.role != "train" else "idle" if job is None else "busy"
         return cls.model_validate(
             {

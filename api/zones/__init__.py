@@ -1,1 +1,1 @@
-"""What the grid's carbon intensity is now, zone by zone."""
+"""Carbon intensity of the grid by zone."""

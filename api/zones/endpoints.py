@@ -1,4 +1,4 @@
-"""`/zones`: the grid, as the scheduler last heard of it."""
+"""`/zones`: current, forecast and past carbon intensity of the grid, as the scheduler stored it."""
 
 from collections import Counter
 from datetime import datetime, timedelta
@@ -39,9 +39,9 @@ ZoneDep = Annotated[str, Depends(_check_zone)]
 NOT_FOUND = problem_responses(HTTPStatus.NOT_FOUND)
 
 
-@router.get("", summary="The zones, and what is known of each")
+@router.get("", summary="List zones with their newest readings and sources")
 def list_zones(principal: PrincipalDep, context: AppContextDep, session: SessionDep, now: NowDep) -> Listing[ZoneOut]:
-    """All that are configured, by name; with `site-unknown` where a worker is alive whose site is not set."""
+    """All configured zones, by name; with `site-unknown` if a worker is alive whose site is not set."""
     alive = WorkerRepository(session).list_seen_since(since=now - timedelta(seconds=context.settings.lease_seconds))
     workers = Counter(worker.zone for worker in alive)
     zones = sorted({*context.settings.zones, *({UNKNOWN_ZONE} & workers.keys())})
@@ -79,13 +79,13 @@ def _zone(
 
 @router.get(
     "/{zone}/intensity",
-    summary="The carbon intensity in force in a zone",
+    summary="Get the carbon intensity in force in a zone",
     responses=problem_responses(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE),
 )
 def get_intensity(zone: ZoneDep, context: AppContextDep, session: SessionDep, now: NowDep) -> IntensityOut:
-    """A reading that covers this time, else the best of what else is known: `step` says which.
+    """A reading that covers this time, else the best substitute: `step` says which.
 
-    It is what a job's ρ would be decided by now.
+    A job's ρ would be decided by it now.
     """
     grid, settings = GridRepository(session), context.settings
     basis = grid.newest_basis(zone) or settings.basis(zone)
@@ -102,18 +102,18 @@ def get_intensity(zone: ZoneDep, context: AppContextDep, session: SessionDep, no
         not_taken = f"; {refused}" if refused else ""
         raise Problem(
             HTTPStatus.SERVICE_UNAVAILABLE,
-            f"nothing is known of {zone} now: the scheduler asks its source, and stores what it says{not_taken}",
+            f"no intensity of {zone} is known now: the scheduler polls its source{not_taken}",
             headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
         )
     return IntensityOut.of(known, zone=zone, now=now)
 
 
-@router.get("/{zone}/forecast", summary="What is expected of a zone", responses=NOT_FOUND)
+@router.get("/{zone}/forecast", summary="Get the forecast of a zone", responses=NOT_FOUND)
 def get_forecast(
     zone: ZoneDep,
     session: SessionDep,
     now: NowDep,
-    hours: Annotated[float, Query(gt=0, le=MAX_FORECAST_HOURS, description="From now on")] = 24,
+    hours: Annotated[float, Query(gt=0, le=MAX_FORECAST_HOURS, description="Hours from now on")] = 24,
 ) -> ForecastOut:
     """The newest stored forecast: the provider's, and our own from stored readings where that ends or is missing."""
     grid = GridRepository(session)
@@ -122,15 +122,15 @@ def get_forecast(
     return ForecastOut.of(zone, signal, expected.readings)
 
 
-@router.get("/{zone}/history", summary="Stored readings of a zone", responses=NOT_FOUND)
+@router.get("/{zone}/history", summary="List stored readings of a zone", responses=NOT_FOUND)
 def get_history(
     zone: ZoneDep,
     session: SessionDep,
     now: NowDep,
-    start: Annotated[RecordedTime | None, Query(description="A day before the end where it is left out")] = None,
-    end: Annotated[RecordedTime | None, Query(description="Now where it is left out")] = None,
+    start: Annotated[RecordedTime | None, Query(description="Default: a day before the end")] = None,
+    end: Annotated[RecordedTime | None, Query(description="Default: now")] = None,
 ) -> HistoryOut:
-    """Those that touch the time from `start` to `end`, earliest first, at most 10,000."""
+    """Readings that overlap the time from `start` to `end`, earliest first, at most 10,000."""
     until = end or now
     begin = start or until - timedelta(days=1)
     if begin >= until:

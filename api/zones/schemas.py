@@ -1,4 +1,4 @@
-"""The grid on the wire: what is known of each zone, its intensity now, and its readings behind and ahead."""
+"""Response models of zones: state, intensity in force, forecast and history."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -11,9 +11,9 @@ from greencore.carbon.fallback import ResolvedIntensity
 from greencore.carbon.forecasting.own_forecast import SOURCE as OWN_FORECAST
 from store.tables import Provider
 
-AVERAGE_OR_MARGINAL = "Of the grid's average, or of the plant that another kWh would start"
-LIFECYCLE_OR_DIRECT = "Whether building the plants and bringing the fuel counts, or only what they burn"
-MODELLED = "True where the value was modelled or forecast instead of measured"
+AVERAGE_OR_MARGINAL = "Intensity of the grid's average, or of the plant that another kWh would start"
+LIFECYCLE_OR_DIRECT = "Whether the life cycle of plants and fuel is included, or only direct emissions"
+MODELLED = "True if the value was modelled or forecast instead of measured"
 
 
 class ReadingOut(BaseModel):
@@ -28,7 +28,7 @@ class ReadingOut(BaseModel):
 
     @classmethod
     def of(cls, reading: Reading) -> "ReadingOut":
-        """As stored."""
+        """Build from a stored reading."""
         return cls(
             start=reading.start,
             end=reading.end,
@@ -40,25 +40,25 @@ class ReadingOut(BaseModel):
 
 
 class IntensityOut(BaseModel):
-    """The intensity in force in a zone, and how it was found."""
+    """Intensity in force in a zone, and the step of the fallback chain that gave it."""
 
     zone: str
     gco2e_per_kwh: float
     step: Literal["fresh", "forecast", "stale", "yesterday", "last week", "static"] = Field(
-        description="Fresh where a reading covers this time; else what stands in for one"
+        description="`fresh` if a reading covers this time; else the substitute for one"
     )
-    source: str = Field(description="Of the reading, after the step where that is not fresh")
+    source: str = Field(description="Source of the reading, preceded by the step unless that is `fresh`")
     signal: Signal = Field(description=AVERAGE_OR_MARGINAL)
     emission_factors: EmissionFactors = Field(description=LIFECYCLE_OR_DIRECT)
-    estimated: bool = Field(description="False only where a measured reading covers this time")
-    start: datetime = Field(description="Of the interval that the reading describes")
+    estimated: bool = Field(description="False only if a measured reading covers this time")
+    start: datetime = Field(description="Start of the reading's interval")
     end: datetime
-    age_seconds: float = Field(description="Since that start")
+    age_seconds: float = Field(description="Seconds since `start`")
     fetched_at: datetime
 
     @classmethod
     def of(cls, known: ResolvedIntensity, *, zone: str, now: datetime) -> "IntensityOut":
-        """What the fallback chain found, as it stands at `now`."""
+        """Build from the result of the fallback chain at `now`."""
         reading = known.reading
         return cls(
             zone=zone,
@@ -76,24 +76,24 @@ class IntensityOut(BaseModel):
 
 
 class ForecastReach(BaseModel):
-    """When a stored forecast was made, and how far it reaches."""
+    """Creation time and end of a stored forecast."""
 
     made_at: datetime
     until: datetime
 
 
 class ProviderOut(BaseModel):
-    """How the source of a zone has answered so far."""
+    """State of the source of a zone's intensity."""
 
-    source: str = Field(description="Its kind, as it was asked last")
-    last_success_at: datetime | None = Field(description="Null where it has never answered")
-    failures_in_a_row: int = Field(description="Since it last answered")
+    source: str = Field(description="Kind of the source at the last request")
+    last_success_at: datetime | None = Field(description="Null if it has never answered")
+    failures_in_a_row: int = Field(description="Failures since it last answered")
     last_failure_at: datetime | None
-    fault: str | None = Field(description="Of the last failure; null where it has answered since")
+    fault: str | None = Field(description="Error of the last failure; null if it has answered since")
 
     @classmethod
     def of(cls, provider: Provider) -> "ProviderOut":
-        """As stored."""
+        """Build from a stored provider state."""
         return cls(
             source=provider.source,
             last_success_at=provider.last_success_at,
@@ -104,28 +104,28 @@ class ProviderOut(BaseModel):
 
 
 class ZoneOut(BaseModel):
-    """A zone that this service knows; what is not known yet is null."""
+    """A configured zone; values that are not known yet are null."""
 
     zone: str
     signal: Signal | None = Field(description=AVERAGE_OR_MARGINAL)
-    newest: ReadingOut | None = Field(description="The last stored reading that has begun")
-    age_seconds: float | None = Field(description="Since the start of that reading")
-    forecast: ForecastReach | None = Field(description="Null where none reaches beyond the present")
-    workers: int = Field(description="Training workers that are alive there")
-    provider: ProviderOut | None = Field(description="Null where its source has not been asked yet")
+    newest: ReadingOut | None = Field(description="Last stored reading that has begun")
+    age_seconds: float | None = Field(description="Seconds since the start of that reading")
+    forecast: ForecastReach | None = Field(description="Null if none extends beyond the present")
+    workers: int = Field(description="Number of live training workers in the zone")
+    provider: ProviderOut | None = Field(description="Null if its source has not been asked yet")
 
 
 class ForecastOut(BaseModel):
-    """What is expected of a zone; empty where nothing is stored."""
+    """Forecast of a zone; empty if nothing is stored."""
 
     zone: str
     signal: Signal | None = Field(description=AVERAGE_OR_MARGINAL)
-    made_at: datetime | None = Field(description="When the newest part was made")
+    made_at: datetime | None = Field(description="Creation time of the newest part")
     provider_until: datetime | None = Field(
-        description="Where the provider's forecast ends; from there on, or all of it where this is null, it is our "
-        "own, made from stored readings"
+        description="End of the provider's forecast; the rest, or all of it if this is null, is our own, made from "
+        "stored readings"
     )
-    until: datetime | None = Field(description="Where all of it ends")
+    until: datetime | None = Field(description="End of the forecast")
     data: list[ReadingOut]
 
     @classmethod
@@ -143,7 +143,7 @@ class ForecastOut(BaseModel):
 
 
 class HistoryOut(BaseModel):
-    """Stored readings of a zone, earliest first; `covered_share` of the time asked for is within one."""
+    """Stored readings of a zone, earliest first; `covered_share` is the share of the requested time within one."""
 
     zone: str
     signal: Signal | None = Field(description=AVERAGE_OR_MARGINAL)
@@ -154,7 +154,7 @@ class HistoryOut(BaseModel):
     def of(
         cls, zone: str, signal: Signal | None, readings: IntensitySeries, *, start: datetime, end: datetime
     ) -> "HistoryOut":
-        """The readings that touch `[start, end)`."""
+        """Build from the readings that overlap `[start, end)`."""
         return cls(
             zone=zone,
             signal=signal,

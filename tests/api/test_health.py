@@ -43,7 +43,7 @@ def test_a_service_with_everything_it_needs_is_ready(settings: Settings) -> None
     ("setting", "url", "part"),
     [
         ("redis_url", "redis://127.0.0.1:1/0", "redis"),
-        ("database_url", "postgresql://nobody@127.0.0.1:1/none", "database"),
+        ("database_url", "postgresql://unknown@127.0.0.1:1/none", "database"),
     ],
 )
 def test_a_server_that_does_not_answer_is_named(settings: Settings, setting: str, url: str, part: str) -> None:
@@ -67,14 +67,14 @@ def test_a_database_that_was_not_migrated_is_named_with_what_is_needed(settings:
 
 def test_a_process_lives_even_where_nothing_else_does(settings: Settings) -> None:
     alone = settings.model_copy(
-        update={"redis_url": "redis://127.0.0.1:1/0", "database_url": "postgresql://nobody@127.0.0.1:1/none"}
+        update={"redis_url": "redis://127.0.0.1:1/0", "database_url": "postgresql://unknown@127.0.0.1:1/none"}
     )
 
     assert ask(alone, "/livez").status_code == 200
 
 
 def test_a_request_that_needs_the_database_says_when_it_is_down(settings: Settings, operator_key: str) -> None:
-    broken = settings.model_copy(update={"database_url": "postgresql://nobody@127.0.0.1:1/none"})
+    broken = settings.model_copy(update={"database_url": "postgresql://unknown@127.0.0.1:1/none"})
 
     response = ask(broken, "/jobs", key=operator_key)
 

@@ -1,1 +1,1 @@
-"""What a job would take and emit, before it is submitted."""
+"""Estimate of a job's time, energy and emissions before it is submitted."""

@@ -1,4 +1,4 @@
-"""`POST /jobs/estimate`: what a job would take and emit, now and in the best window; nothing is queued."""
+"""`POST /jobs/estimate`: predicts a job's time, energy and emissions, started now and in the best window."""
 
 import math
 from datetime import datetime, timedelta
@@ -31,13 +31,13 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 @router.post(
     "/estimate",
-    summary="What a job would take and emit",
+    summary="Estimate a job's time, energy and emissions",
     responses=problem_responses(HTTPStatus.CONFLICT),
 )
 def estimate_job(
     request: JobRequest, principal: PrincipalDep, context: AppContextDep, session: SessionDep, now: NowDep
 ) -> EstimateOut:
-    """Checked as a submission is. 409 until a prepare worker has measured the model."""
+    """Validated like a submission, but nothing is queued. 409 until a prepare worker has measured the model."""
     new = validate_submission(request, principal=principal, context=context, session=session, now=now)
     try:
         epoch_workload = estimate_job_workload(session, new)
@@ -122,7 +122,7 @@ def _estimate(
 def _project_run(
     policy: Policy, new: NewJob, epoch_estimate: EpochEstimate, placement: ExpectedPlacement, start: datetime
 ) -> ProjectedRun:
-    """The epochs alone: what is beside them is added, and has to fit before the deadline, too."""
+    """Simulate the epochs alone; the deadline leaves room for the time outside of them, which `_run_out` adds."""
     deadline = (
         None if new.deadline is None else new.deadline - min(epoch_estimate.outside_hours, MAX_PROJECTED_HOURS) * HOUR
     )
@@ -171,7 +171,7 @@ def _run_out(
 
 
 def _combine_spreads(*spreads: float) -> float:
-    """The spread of a product of figures that err independently."""
+    """Return the spread of a product of figures with independent errors."""
     return math.exp(math.sqrt(sum(math.log(spread) ** 2 for spread in spreads)))
 
 
@@ -180,9 +180,9 @@ def _notes(new: NewJob, policy: Policy, placement: ExpectedPlacement, *, gated: 
     if placement.live_workers == 0:
         notes.append(f"no worker is alive in {placement.zone}: until one is, the job waits")
     if not gated:
-        notes.append("the policy has no gate, and would not wait for the best window: it shows what one would save")
+        notes.append("the policy has no gate and starts at once: the best window shows what a gate would save")
     if isinstance(policy, Budget):
         notes.append("until an epoch's energy is measured on its device, a budget's epochs have rho_min")
     if new.method != "greentrainer":
-        notes.append(f"{new.method} has no ρ to set: of the policy the gate alone counts")
+        notes.append(f"{new.method} has no ρ: only the policy's gate applies")
     return notes

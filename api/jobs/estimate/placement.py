@@ -1,4 +1,4 @@
-"""Where a job that is not there yet would run, how fast, and what is expected of the intensity there."""
+"""Predicts where a job would run before it is submitted: zone, device, epoch estimate and intensity."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -18,7 +18,7 @@ from store.repositories.jobs import NewJob
 from store.repositories.workers import WorkerRepository
 
 HOUR = timedelta(hours=1)
-# Assumed: how far an intensity may turn out to lie from what is expected of it.
+# Assumed factors by which an intensity may differ from the expected one.
 SPREAD_OF_FORECAST = 1.15
 SPREAD_BEYOND_FORECAST = 1.3
 SPREAD_WITHOUT_FORECAST = 1.5
@@ -26,9 +26,9 @@ SPREAD_WITHOUT_FORECAST = 1.5
 
 @dataclass(frozen=True)
 class ExpectedPlacement:
-    """A zone, its live workers, device and PUE of one of them, and what is expected of its intensity from now on.
+    """A zone, its live workers, device and PUE of one of them, and its expected intensity from now on.
 
-    `has_forecast` is false where the intensity in force alone is known, and taken to stay; `past` holds the readings
+    `has_forecast` is false if only the intensity in force is known, and assumed to stay; `past` holds the readings
     that the policy ranks by.
     """
 
@@ -44,19 +44,19 @@ class ExpectedPlacement:
     past: IntensitySeries
 
     def spread(self, until: datetime) -> float:
-        """The factor by which the mean intensity of a run that ends by `until` may differ from what is expected."""
+        """Return the factor by which the mean intensity of a run until `until` may differ from the expected one."""
         if not self.has_forecast:
             return SPREAD_WITHOUT_FORECAST
         return SPREAD_OF_FORECAST if self.expected_intensity.readings[-1].end >= until else SPREAD_BEYOND_FORECAST
 
     @property
     def basis(self) -> str:
-        """What the intensities rest on, in words."""
+        """Basis of the intensities, in words."""
         if not len(self.expected_intensity):
-            return "nothing is known of this zone: emissions are null"
+            return "no intensity of this zone is known: emissions are null"
         if not self.has_forecast:
             within = f"{SPREAD_WITHOUT_FORECAST:g} times either way"
-            return f"there is no forecast: the intensity in force is taken to stay, within {within} (assumed)"
+            return f"there is no forecast: the intensity in force is assumed to stay, within {within} (assumed)"
         return (
             f"the reading in force and the stored forecast, within {SPREAD_OF_FORECAST:g} times either way, and beyond "
             f"its end its last value, within {SPREAD_BEYOND_FORECAST:g} times (both assumed)"
@@ -66,7 +66,7 @@ class ExpectedPlacement:
 def predict_placement(
     session: Session, settings: Settings, new: NewJob, policy: Policy, epoch_workload: EpochWorkload, *, at: datetime
 ) -> tuple[ExpectedPlacement, EpochEstimate]:
-    """Where the job would run, as the scheduler would choose it, and its epoch estimate on a worker there."""
+    """Return the placement that the scheduler would choose, and the epoch estimate on a worker there."""
     workers = WorkerRepository(session).list_seen_since(since=at - timedelta(seconds=settings.lease_seconds))
     grid = GridRepository(session)
 
@@ -76,7 +76,7 @@ def predict_placement(
         )
 
     if new.zone is not None:
-        zone, reason = new.zone, "asked for"
+        zone, reason = new.zone, "requested"
     else:
         served = [zone for zone in list_worker_zones(workers) if zone in settings.zones]
         zones = served or sorted(settings.zones)
@@ -84,7 +84,7 @@ def predict_placement(
         there = estimate_on(next((worker.device for worker in workers), None))
         found = choose_zone(session, zones, bases, there, new.epochs, at=at)
         zone = found.zone if found is not None else zones[0]
-        reason = found.reason if found is not None else f"of {len(zones)} zones none has a reading, and it is the first"
+        reason = found.reason if found is not None else f"the first of {len(zones)} zones, none of which has a reading"
     serving = [worker for worker in workers if worker.zone == zone]
     device = serving[0].device if serving else None
     basis = grid.newest_basis(zone) or settings.basis(zone)
@@ -113,7 +113,7 @@ def predict_placement(
 def _extend_to_now(
     expected_intensity: IntensitySeries, in_force: ResolvedIntensity | None, zone: str, at: datetime
 ) -> IntensitySeries:
-    """The expected intensity, with what stands in for a reading before it begins."""
+    """Return the expected intensity, preceded by the one in force if it begins after `at`."""
     begins = expected_intensity.readings[0].start if len(expected_intensity) else at + HOUR
     if in_force is None or begins <= at:
         return expected_intensity

@@ -1,4 +1,4 @@
-"""What a job would take and emit, on the wire: every figure with its interval and what it rests on."""
+"""Response models of an estimate: each figure with its interval and basis."""
 
 from datetime import datetime
 
@@ -8,7 +8,7 @@ from greencore.carbon import Signal
 
 
 class Figure(BaseModel):
-    """An expected value, and the bounds between which it lies in about nine cases of ten."""
+    """An expected value, and the bounds of an interval that contains it in about nine cases of ten."""
 
     expected: float
     low: float
@@ -16,90 +16,96 @@ class Figure(BaseModel):
 
     @classmethod
     def of(cls, expected: float, spread: float) -> "Figure":
-        """A value that may be `spread` times (at least 1) as large or as small."""
+        """Return a figure that may be `spread` times (at least 1) larger or smaller."""
         return cls(expected=expected, low=expected / spread, high=expected * spread)
 
 
 class WorkOut(BaseModel):
-    """What is to be computed."""
+    """Work to compute."""
 
     training_rows: int
     tokens_per_epoch: float
-    full_flops: Figure = Field(description="All epochs with every tensor trained; 1 multiply-accumulate counts as 2")
+    full_flops: Figure = Field(
+        description="FLOPs of all epochs with every tensor trained; 1 multiply-accumulate counts as 2"
+    )
     basis: str
 
 
 class PaceOut(BaseModel):
-    """How fast it is computed, at ρ = 1, and what that draws."""
+    """Duration and energy of an epoch at ρ = 1."""
 
-    device: str | None = Field(description="Of the worker that would take it; null where none is alive")
+    device: str | None = Field(description="Device of the worker that would take the job; null if none is alive")
     epoch_hours: Figure
-    epoch_kwh: Figure = Field(description="Without what the site draws on top")
-    outside_hours: float = Field(description="To load, to evaluate and to save, once a run")
-    assumed: bool = Field(description="True where nothing was measured on this device yet")
+    epoch_kwh: Figure = Field(description="Before PUE")
+    outside_hours: float = Field(description="Hours to load, evaluate and save, once a run")
+    assumed: bool = Field(description="True if nothing was measured on this device yet")
     basis: str
 
 
 class PlaceOut(BaseModel):
-    """Where it would run, and what its intensity is."""
+    """Zone in which the job would run, and its intensity."""
 
     zone: str
     reason: str
     live_workers: int
     signal: Signal
-    gco2e_per_kwh: float | None = Field(description="In force now; null where nothing is known of the zone")
+    gco2e_per_kwh: float | None = Field(description="Intensity in force now; null if none is known")
     source: str | None
-    step: str | None = Field(description="Of the fallback chain: fresh, or what stands in for a fresh reading")
+    step: str | None = Field(description="Step of the fallback chain: `fresh`, or the substitute for a fresh reading")
     estimated: bool
-    expected_until: datetime | None = Field(description="How far the forecast reaches; null where there is none")
-    sources: list[str] = Field(description="Behind what is expected")
+    expected_until: datetime | None = Field(description="End of the forecast; null without one")
+    sources: list[str] = Field(description="Sources of the expected intensities")
     basis: str
 
 
 class QueueOut(BaseModel):
-    """What the zone's workers have to do first."""
+    """Jobs that the zone's workers do first."""
 
     running: int
-    ahead: int = Field(description="Jobs that wait and come before it; those that wait for a green hour are not in it")
-    starts_at: datetime = Field(description="When a worker is expected to be free")
+    ahead: int = Field(description="Waiting jobs that start before it, without those that wait for their gate")
+    starts_at: datetime = Field(description="Expected time at which a worker is free")
 
 
 class RunOut(BaseModel):
-    """One way to run the job."""
+    """A predicted run of the job."""
 
     starts_at: datetime
     ends_at: datetime
-    hours: Figure = Field(description="Of computing, without the pauses between")
-    rho: float = Field(description="The share of full fine-tuning's FLOPs that is computed, on the average")
+    hours: Figure = Field(description="Hours of computing, without pauses")
+    rho: float = Field(description="Mean share of full fine-tuning's FLOPs that is computed")
     flops: Figure
-    energy_kwh: Figure = Field(description="Without what the site draws on top")
-    gco2e_per_kwh: float | None = Field(description="The mean of the hours in which it computes")
-    emissions_gco2e: Figure | None = Field(description="PUE included; null where no intensity is known")
+    energy_kwh: Figure = Field(description="Before PUE")
+    gco2e_per_kwh: float | None = Field(description="Mean intensity of the hours of computing")
+    emissions_gco2e: Figure | None = Field(description="PUE included; null if no intensity is known")
     meets_deadline: bool | None = Field(description="Null without a deadline")
     why: str
 
 
 class SavingOut(BaseModel):
-    """What the best window saves beside starting now; an estimate."""
+    """Saving of the best window over starting now; an estimate."""
 
     gco2e: float
     share: float
 
 
 class BudgetOut(BaseModel):
-    """Whether a budget can be kept."""
+    """Feasibility of a budget."""
 
     given_gco2e: float
-    smallest_gco2e: float | None = Field(description="With every epoch at rho_min; null where no intensity is known")
+    smallest_gco2e: float | None = Field(
+        description="Emissions with every epoch at rho_min; null if no intensity is known"
+    )
     can_be_kept: bool | None
     basis: str
 
 
 class EstimateOut(BaseModel):
-    """What a job would take, begun now or in the best window before its deadline. Nothing is queued."""
+    """Predicted cost of a job, started now or in the best window before its deadline."""
 
     now: RunOut
-    best: RunOut = Field(description="As the policy's gate would have it; without a gate, in the best window of 24 h")
+    best: RunOut = Field(
+        description="Run in the window that the policy's gate chooses; without a gate, in the best one of 24 h"
+    )
     saving: SavingOut | None
     work: WorkOut
     pace: PaceOut
@@ -107,4 +113,4 @@ class EstimateOut(BaseModel):
     queue: QueueOut
     pue: float
     budget: BudgetOut | None = Field(description="Null for a policy without a budget")
-    notes: list[str] = Field(description="What to bear in mind")
+    notes: list[str] = Field(description="Remarks on the estimate")

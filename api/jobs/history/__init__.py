@@ -1,1 +1,1 @@
-"""What a job did: its epochs, events, series and selected tensors."""
+"""History of a job: epochs, events, series and selected tensors."""

@@ -1,4 +1,4 @@
-"""What can be read of an epoch, on the wire."""
+"""Response models of an epoch."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -11,28 +11,28 @@ from store.tables import Epoch
 
 
 class EpochIntensity(BaseModel):
-    """The reading that an epoch's ρ was decided by; all null where there was none."""
+    """Reading on which an epoch's ρ was decided; all null without one."""
 
     gco2e_per_kwh: float | None
     source: str | None
-    step: str | None = Field(description="Of the fallback chain: fresh, or what stood in for a fresh reading")
+    step: str | None = Field(description="Step of the fallback chain: `fresh`, or the substitute for a fresh reading")
     age_seconds: float | None
     estimated: bool
 
 
 class EpochEnergy(BaseModel):
-    """Metered energy in kWh by component, lost attempts included, and how each was found."""
+    """Metered energy in kWh by component, lost attempts included, and the method of each."""
 
     cpu_kwh: float
     gpu_kwh: float
     ram_kwh: float
     total_kwh: float
     methods: dict[str, str]
-    estimated: bool = Field(description="True where any of them reckons instead of reading a meter")
+    estimated: bool = Field(description="True if any of them estimates instead of reading a meter")
 
 
 class EpochOut(BaseModel):
-    """One epoch: what was asked and why, what was reached, and what it cost."""
+    """One epoch: its decision and reason, what was reached, and its cost."""
 
     number: int
     attempt: int
@@ -43,21 +43,21 @@ class EpochOut(BaseModel):
     reason: str
     intensity: EpochIntensity
     flops: float | None = Field(description="1 multiply-accumulate counts as 2")
-    full_flops: float | None = Field(description="With every tensor trained")
-    probe_flops: float | None = Field(description="Spent on finding the tensors' importance")
+    full_flops: float | None = Field(description="FLOPs with every tensor trained")
+    probe_flops: float | None = Field(description="FLOPs of probing the tensors' importance")
     probe_seconds: float | None
     tensors_selected: int | None
     tensors_total: int | None
-    tensors: list[str] | None = Field(description="Those that are trained, the most important first")
+    tensors: list[str] | None = Field(description="Names of the trained tensors, most important first")
     train_loss: float | None
     eval_loss: float | None
     energy: EpochEnergy | None
     emissions_gco2e: float | None = Field(description="Null while part of the energy has no price")
-    unpriced_kwh: float = Field(description="That part of the energy")
+    unpriced_kwh: float = Field(description="Part of the energy without a price")
 
     @classmethod
     def of(cls, epoch: Epoch, cost: EpochCost | None) -> "EpochOut":
-        """An epoch, with its cost where any of it was metered."""
+        """Build from an epoch and, if any energy was metered, its cost."""
         return cls(
             number=epoch.number,
             attempt=epoch.attempt,

@@ -1,4 +1,4 @@
-"""What can be read of an event, on the wire: in a list, and in a stream."""
+"""Response model of an event, shared by the list, the stream and the dashboard."""
 
 from datetime import datetime
 from typing import Any
@@ -9,7 +9,7 @@ from store.tables import Event
 
 
 class EventOut(BaseModel):
-    """One thing that happened to a job."""
+    """An event in a job's history."""
 
     id: int
     at: datetime
@@ -18,5 +18,5 @@ class EventOut(BaseModel):
 
     @classmethod
     def of(cls, event: Event) -> "EventOut":
-        """As recorded."""
+        """Build from a stored event."""
         return cls(id=event.id, at=event.at, type=event.type, data=event.data)

@@ -1,4 +1,4 @@
-"""`/jobs/{id}/events`: a job's history, as a list, or as a stream that stays open and tells what happens next."""
+"""`/jobs/{id}/events`: a job's events, as a list or as a stream of server-sent events."""
 
 import random
 import time
@@ -30,11 +30,11 @@ MAX_STREAM_SECONDS = 3600.0
 REAUTHORISE_SECONDS = 3.0
 RETRY_MS = 2000
 END_EVENT = "stream.end"
-LAST_EVENT = "The id of the last event that you have: the stream goes on after it"
+LAST_EVENT = "Id of the last event received: the stream continues after it"
 
 log = structlog.get_logger()
 router = APIRouter(prefix="/jobs", tags=["jobs"])
-EventId = Annotated[int | None, Query(ge=0, lt=2**63, description="Only those older than this id")]
+EventId = Annotated[int | None, Query(ge=0, lt=2**63, description="Only events older than this id")]
 STREAM: dict[int | str, dict[str, Any]] = {
     HTTPStatus.OK.value: {
         "content": {
@@ -61,7 +61,7 @@ AcceptsEventStream = Annotated[bool, Depends(_accepts_event_stream)]
 
 @router.get(
     "/{job_id}/events",
-    summary="A job's history: newest first, or as it happens",
+    summary="List or stream a job's events",
     response_model=Listing[EventOut],
     responses={
         **STREAM,
@@ -81,25 +81,26 @@ def list_events(
         int | None, Header(alias="Last-Event-ID", ge=0, lt=2**63, description=f"{LAST_EVENT}; sent by browsers")
     ] = None,
     last_event: Annotated[
-        int | None, Query(alias="last_event_id", ge=0, lt=2**63, description=f"{LAST_EVENT}; the header goes first")
+        int | None,
+        Query(alias="last_event_id", ge=0, lt=2**63, description=f"{LAST_EVENT}; the header takes precedence"),
     ] = None,
 ) -> Listing[EventOut] | Response:
-    """One event for each change of status, and for each thing worth telling in between.
+    """Changes of status and other events, newest first.
 
-    With `Accept: text/event-stream` it is a stream: the whole history in order, or what follows `Last-Event-ID`, then
-    every event as it is written, until the job is over. `limit` and `after` are for the list. The stream ends within
-    seconds, without a last message, once its key is revoked or has expired, or its session was signed out.
+    With `Accept: text/event-stream` the response is a stream: all events in order, or those after `Last-Event-ID`, then
+    each new event until the job is over. `limit` and `after` apply to the list. The stream ends within seconds,
+    without a last message, once its key is revoked or has expired, or its session was signed out.
     """
     if not accepts_event_stream:
         return as_listing(JobRepository(session).events(job.id, limit=limit, after=after), EventOut.of)
     had = last_event if last_event_id is None else last_event_id
     if had is not None and job.status in FINAL and JobRepository(session).newest_event_id(job.id) <= had:
-        return Response(status_code=HTTPStatus.NO_CONTENT)  # a browser's EventSource stops at nothing else
+        return Response(status_code=HTTPStatus.NO_CONTENT)  # a browser's EventSource reconnects after any other status
     return _EventStream(context, principal, job.id, after=had or 0)
 
 
 class _EventStream(EventSourceResponse):
-    """A stream that takes its seat when it is sent, and gives it back when all is sent or its client is gone."""
+    """Stream that holds a slot of the stream limiter until it has ended or its client has disconnected."""
 
     def __init__(self, context: AppContext, principal: Principal, job_id: str, *, after: int) -> None:
         super().__init__(
@@ -116,7 +117,7 @@ class _EventStream(EventSourceResponse):
 async def _stream_messages(
     context: AppContext, principal: Principal, job_id: str, *, after: int
 ) -> AsyncIterator[bytes]:
-    """The stream on the wire; it ends after about an hour at the latest, and its client comes back for the rest.
+    """Yield the encoded messages; the stream ends after about an hour at most, and its client reconnects.
 
     It ends within seconds once the principal's key or session can no longer be used.
     """
@@ -144,7 +145,7 @@ async def _stream_messages(
 
 
 async def _is_current(context: AppContext, principal: Principal) -> bool:
-    """Return whether the stream may go on; while the database is away there is nothing to read, and it waits."""
+    """Return whether the principal may still read; True while the database, and so every event, is unavailable."""
     try:
         return await run_in_threadpool(context.authenticator.is_current, principal)
     except (DBAPIError, PoolTimeoutError) as error:

@@ -1,4 +1,4 @@
-"""`/jobs/{id}/selection`: which tensors were trained in which epoch, how important they were, what they cost."""
+"""`/jobs/{id}/selection`: the tensors that each epoch trained, their importance and their cost."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,27 +16,29 @@ from store.lifecycle.tensor_selection import SelectionRepository
 from store.repositories.jobs import JobRepository
 from store.tables import Epoch, Tensor
 
-ETAG_VERSION = "t2"  # of what is below: a job's revision knows nothing of it
+ETAG_VERSION = "t2"  # of the response below, whose form a job's revision does not cover
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 
 class TensorOut(BaseModel):
-    """A weight tensor that the job may train. Costs are null for a job whose costs were not kept."""
+    """A weight tensor that the job may train; its costs are null if they were not stored."""
 
     name: str
     stack: str | None = Field(description="encoder or decoder, where the model has both")
-    layer: int | None = Field(description="The block of its stack, from 0; null outside of the blocks")
-    kind: str = Field(description="Its part in the block, alike in all of them, such as self_attn.q_proj")
+    layer: int | None = Field(description="Block of its stack, from 0; null outside of the blocks")
+    kind: str = Field(description="Role in the block, such as self_attn.q_proj")
     parameters: int | None
     t_dw_flops: int | None = Field(
-        description="Of its own gradient, in one step of the longest rows; 1 multiply-accumulate counts as 2"
+        description="FLOPs of its own gradient, in one step of the longest rows; 1 multiply-accumulate counts as 2"
     )
-    t_dy_flops: int | None = Field(description="Of carrying the gradient on to the tensors below it, likewise")
+    t_dy_flops: int | None = Field(
+        description="FLOPs of passing the gradient on to the tensors below it, in the same step"
+    )
 
     @classmethod
     def of(cls, name: str, tensor: Tensor | None) -> "TensorOut":
-        """As recorded; where it was not, only what the name tells."""
+        """Build from the stored tensor; without one, from its name alone."""
         where = locate_tensor(name)
         return cls(
             name=name,
@@ -50,16 +52,16 @@ class TensorOut(BaseModel):
 
 
 class EpochSelectionOut(BaseModel):
-    """What one epoch trained; numbers of tensors are indices into `tensors`."""
+    """Tensors that one epoch trained, as indices into `tensors`."""
 
     number: int
     rho_asked: float
     rho_reached: float | None
     trained: list[int]
     importance: list[float | None] | None = Field(
-        description="The loss reduction that a step on each tensor alone promises, as last probed; null for those "
-        "that the budget could not reach, and null as a whole where nothing was probed: at ρ = 1, and for methods "
-        "that always train the same"
+        description="Predicted loss reduction of a step on each tensor alone, as last probed; null for those that the "
+        "budget could not reach, and null as a whole if nothing was probed: at ρ = 1, and for methods with a fixed "
+        "selection"
     )
 
 
@@ -72,7 +74,7 @@ class SelectionOut(BaseModel):
 
     @classmethod
     def of(cls, tensors: Sequence[Tensor], epochs: Sequence[Epoch], *, has_more: bool) -> "SelectionOut":
-        """As recorded."""
+        """Build from the stored tensors and epochs."""
         known = {tensor.name: tensor for tensor in tensors}
         names = list(dict.fromkeys([*known, *(name for epoch in epochs for name in epoch.selection or {})]))
         number = {name: index for index, name in enumerate(names)}
@@ -85,7 +87,7 @@ class SelectionOut(BaseModel):
 
 @router.get(
     "/{job_id}/selection",
-    summary="Which tensors were trained in which epoch",
+    summary="List the tensors trained in each epoch",
     response_model=SelectionOut,
     responses={**NOT_FOUND, **CACHED_RESPONSES},
 )
@@ -97,7 +99,7 @@ def get_selection(
     after: Annotated[int | None, Query(ge=0, lt=2**31, description="Only epochs before this number")] = None,
     if_none_match: IfNoneMatch = None,
 ) -> SelectionOut | Response:
-    """Epochs that are over, newest first, with the importance and the cost of every tensor."""
+    """Finished epochs, newest first, with the importance and the cost of every tensor."""
     selections = SelectionRepository(session)
     tag = f'"{ETAG_VERSION}-{job.revision}-{JobRepository(session).newest_event_id(job.id)}-{limit}-{after}"'
     if matches_etag(if_none_match, tag):
@@ -111,7 +113,7 @@ def _epoch(epoch: Epoch, number: Mapping[str, int]) -> EpochSelectionOut:
     trained = epoch.selection or {}
     importance = epoch.importance
     if importance is None and any(value is not None for value in trained.values()):
-        # Of an epoch from before: only what was found of the tensors that were chosen.
+        # An epoch stored by an earlier version has the importance of its selected tensors only.
         importance = [trained.get(name) for name in number]
     return EpochSelectionOut(
         number=epoch.number,
@@ -120,7 +122,7 @@ def _epoch(epoch: Epoch, number: Mapping[str, int]) -> EpochSelectionOut:
         trained=sorted(number[name] for name in trained),
         importance=importance
         and [
-            # Six digits, more than anybody ranks by: in full they are most of what is sent.
+            # Six digits are enough for a ranking; in full they would be most of the response.
             None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
             for value in importance
         ],

@@ -1,4 +1,4 @@
-"""`/jobs/{id}/series`: how a job fared over time, in few enough points to be drawn."""
+"""`/jobs/{id}/series`: a job's curves over time, downsampled for charts."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -14,32 +14,32 @@ from api.http.times import RecordedTime
 from api.jobs.endpoints import NOT_FOUND, JobDep
 from store.repositories.jobs import JobRepository
 
-ETAG_VERSION = "s3"  # of what is below: a job's revision knows nothing of it
+ETAG_VERSION = "s3"  # of the response below, whose form a job's revision does not cover
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 
 class LossOut(BaseModel):
-    """One entry for each optimiser step that is kept: the lowest and the highest loss of every stretch."""
+    """One entry for each optimiser step kept: those of lowest and highest loss in every stretch."""
 
     step: list[int]
     at: list[int]
-    value: list[float | None] = Field(description="Null where the loss was not finite")
+    value: list[float | None] = Field(description="Null if the loss was not finite")
     mean: list[float | None] = Field(
-        description="Of all steps in the same stretch, those that are left out included; what to smooth a curve from"
+        description="Mean loss of all steps in the same stretch, including those left out; for a smoothed curve"
     )
 
 
 class EnergyOut(BaseModel):
-    """One entry for each stretch of metered time; where no worker ran, the next begins after the last one's end."""
+    """One entry for each stretch of metered time, with a gap between two if no worker ran there."""
 
     start: list[int]
     end: list[int]
     power_w: list[float]
-    intensity_gco2e_per_kwh: list[float | None] = Field(description="Null where it is not known yet")
-    energy_kwh: list[float] = Field(description="All that the job had used by the end of the stretch")
-    unpriced_kwh: list[float] = Field(description="The part of that energy which has no price")
-    emissions_gco2e: list[float] = Field(description="All that it had emitted by then, without the unpriced energy")
+    intensity_gco2e_per_kwh: list[float | None] = Field(description="Null if it is not known yet")
+    energy_kwh: list[float] = Field(description="Energy that the job had used by the end of the stretch")
+    unpriced_kwh: list[float] = Field(description="Part of that energy without a price")
+    emissions_gco2e: list[float] = Field(description="Emissions by the end of the stretch, without the unpriced energy")
 
 
 class RhoOut(BaseModel):
@@ -63,8 +63,8 @@ class EvaluationOut(BaseModel):
 class SeriesOut(BaseModel):
     """Curves by column: the entries at one index belong together. Times are milliseconds since 1970, in UTC."""
 
-    start: datetime | None = Field(description="The earliest time in any of them")
-    end: datetime | None = Field(description="The latest time in any of them")
+    start: datetime | None = Field(description="Earliest time in any curve")
+    end: datetime | None = Field(description="Latest time in any curve")
     loss: LossOut
     energy: EnergyOut
     rho: RhoOut
@@ -72,7 +72,7 @@ class SeriesOut(BaseModel):
 
     @classmethod
     def of(cls, loss: LossSeries, energy: EnergySeries, rho: RhoSeries, evaluation: EvalSeries) -> "SeriesOut":
-        """As the store gives them."""
+        """Build from the stored curves."""
         times = [*loss.at[:1], *loss.at[-1:], *energy.start[:1], *energy.end[-1:], *rho.start]
         times += [end for end in rho.end if end is not None]
         return cls(
@@ -87,7 +87,7 @@ class SeriesOut(BaseModel):
 
 @router.get(
     "/{job_id}/series",
-    summary="Loss, power, intensity, energy and emissions over time",
+    summary="Get loss, power, intensity, energy and emissions over time",
     response_model=SeriesOut,
     responses={**NOT_FOUND, **CACHED_RESPONSES},
 )
@@ -95,14 +95,14 @@ def get_series(
     job: JobDep,
     session: SessionDep,
     response: Response,
-    points: Annotated[int, Query(ge=10, le=5000, description="About so many of each curve, at most")] = 500,
+    points: Annotated[int, Query(ge=10, le=5000, description="Approximate maximum number of points per curve")] = 500,
     start: Annotated[
-        RecordedTime | None, Query(description="Loss and energy from then on alone, in as many points")
+        RecordedTime | None, Query(description="Only loss and energy from this time on, in as many points")
     ] = None,
-    end: Annotated[RecordedTime | None, Query(description="Likewise, up to then")] = None,
+    end: Annotated[RecordedTime | None, Query(description="Only loss and energy up to this time")] = None,
     if_none_match: IfNoneMatch = None,
 ) -> SeriesOut | Response:
-    """Thinned out so that no peak and no trough is lost; a stretch without a worker stays a gap."""
+    """Downsampled so that no peak and no trough is lost; a time without a worker stays a gap."""
     if start is not None and end is not None and start >= end:
         raise invalid_field("start", f"given {start.isoformat()}: expected a time before {end.isoformat()}, the end")
     asked = [str(points), *(str(edge and round(edge.timestamp() * 1000)) for edge in (start, end))]

@@ -56,7 +56,7 @@ def test_a_key_under_another_secret_is_not_known(settings: Settings, client: Tes
 
 
 def test_a_key_with_a_typo_is_told_from_one_without_asking_the_database(settings: Settings) -> None:
-    without_database = settings.model_copy(update={"database_url": "postgresql://nobody@127.0.0.1:1/none"})
+    without_database = settings.model_copy(update={"database_url": "postgresql://unknown@127.0.0.1:1/none"})
     text = new_key_text()
     wrong = text[:10] + ("a" if text[10] != "a" else "b") + text[11:]
     with TestClient(create_app(without_database)) as client:

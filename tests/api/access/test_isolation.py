@@ -48,7 +48,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Hers:
-    """What belongs to Alice: ids by the name of the parameter that takes them, and words that nobody else may read."""
+    """What belongs to Alice: ids by path parameter, and texts that no other owner may read."""
 
     ids: dict[str, str]
     words: list[str]

@@ -29,7 +29,7 @@ def form(content: bytes, *, name: bytes = b'name="file"; filename="a"', end: byt
 
 
 def left_behind(settings: Settings) -> list[str]:
-    """Whatever lies in the datasets' folder, but for the folder through which uploads come."""
+    """Return the files in the datasets' folder, without its folder of incoming uploads."""
     return sorted(path.name for path in settings.datasets_dir.rglob("*") if path.name != "incoming")
 
 

@@ -78,7 +78,7 @@ def test_every_bad_row_is_named_by_its_number(upload: Any, settings: Settings) -
         (parquet({"text": pyarrow.array([], pyarrow.string())}), "holds no row"),
         (parquet({"text": ["a"] * 101}), "holds more than 100 rows"),
         # A hundred kilobytes that unfold to fifty times as many: each row refers to the one text of a dictionary.
-        (parquet({"text": ["x" * 60_000] * 90}), "unfolds to more than 1000000 bytes"),
+        (parquet({"text": ["x" * 60_000] * 90}), "expands to more than 1000000 bytes"),
         (parquet({"text": ["x" * 70_000]}), "row 1: is longer than 65536 bytes"),
         (parquet({"text": ["a"]})[:-20], "its end is missing or garbled"),
         (b"PAR1", "it ends after 4 bytes"),
@@ -99,7 +99,7 @@ def test_a_file_that_cannot_be_used_says_why(
     assert not list(settings.datasets_dir.rglob("*.*"))
 
 
-def test_a_file_that_unfolds_beyond_the_memory_allowed_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_expands_beyond_the_memory_allowed_is_refused(tmp_path: Path) -> None:
     one_text_for_all = pyarrow.DictionaryArray.from_arrays([0] * 200, ["x" * 2**22])
     (tmp_path / "bomb").write_bytes(parquet({"text": one_text_for_all}, compression="zstd"))
 

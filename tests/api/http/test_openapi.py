@@ -54,7 +54,7 @@ def test_every_operation_is_named_told_and_grouped(openapi: dict[str, Any]) -> N
         assert operation["description"], call
         untold = [given["name"] for given in operation.get("parameters", []) if not given.get("description")]
         assert untold == [], call
-        assert set(operation["tags"]) <= tags, f"{call}: say in api/http/openapi.py what its tag stands for"
+        assert set(operation["tags"]) <= tags, f"{call}: describe its tag in api/http/openapi.py"
     assert [name for name, schema in openapi["components"]["schemas"].items() if not schema.get("description")] == []
 
 

@@ -1,4 +1,4 @@
-"""Every error is a problem, whoever raised it."""
+"""Every error is a problem, of our code and of the frameworks."""
 
 import subprocess
 import sys

@@ -109,7 +109,7 @@ def configuration(stored: dict[str, list[str]]) -> str:
     for name, values in stored.items():
         lines += [f"[dictionaries.{name}]", f"values = {json.dumps(values)}"]
     lines += ["[checks.positive_data_acceptance]", f"expected-statuses = {json.dumps(REFUSED_NEVERTHELESS)}"]
-    # What nobody knows in a query or a header is passed over, as HTTP has it.
+    # Unknown query parameters and headers are ignored, as in HTTP.
     lines += ["[generation]", "allow-extra-parameters = false"]
     for path in ALSO_AN_ID:
         lines += ["[[operations]]", f'include-path = "{path}"', "checks.allow_header_conformance.enabled = false"]

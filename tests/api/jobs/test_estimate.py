@@ -52,7 +52,7 @@ def estimate(client: TestClient, dataset_id: str) -> Any:
 
 
 def prepared(database: Database, dataset_id: str, *, hours: float, **columns: Any) -> str:
-    """A job whose preparation found epochs of so many hours at the measured pace; it is over, and in nobody's way."""
+    """Store a finished job whose preparation found epochs of this many hours at the measured pace."""
     with database.session() as session:
         job = Job(
             id=f"job_{columns.pop('name', 'prepared')}",
@@ -284,7 +284,7 @@ def test_where_nothing_is_known_of_the_grid_emissions_are_null(
     assert found["now"]["emissions_gco2e"] is None
     assert found["now"]["energy_kwh"]["expected"] > 0
     assert found["saving"] is None
-    assert found["place"]["basis"] == "nothing is known of this zone: emissions are null"
+    assert found["place"]["basis"] == "no intensity of this zone is known: emissions are null"
 
 
 def test_without_a_reading_the_yearly_mean_stands_in(estimate: Any, measured: None) -> None:

@@ -117,7 +117,7 @@ def test_a_stored_policy_is_taken_by_name_and_kept_as_it_was(submit: Any, client
 
 
 def test_every_name_that_is_unknown_is_reported_at_once(submit: Any) -> None:
-    response = submit(model="gpt-9", dataset="dataset_0", zone="XX", policy="nobody")
+    response = submit(model="gpt-9", dataset="dataset_0", zone="XX", policy="unknown")
 
     assert fields(response) == ["model", "dataset", "zone", "policy"]
     messages = [error["message"] for error in response.json()["errors"]]

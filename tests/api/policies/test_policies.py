@@ -55,7 +55,7 @@ def test_a_faulty_policy_is_refused_with_the_field_named(client: TestClient, bod
 
 
 def test_a_policy_that_does_not_exist_is_not_found(client: TestClient) -> None:
-    assert client.get("/policies/nobody").status_code == 404
+    assert client.get("/policies/unknown").status_code == 404
 
 
 def test_putting_a_policy_makes_its_first_and_then_its_next_version(client: TestClient) -> None:

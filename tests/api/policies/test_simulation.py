@@ -187,7 +187,7 @@ def test_a_span_of_stored_readings_is_taken_where_it_is_asked_for(client: TestCl
     ("changed", "field"),
     [
         ({"policy": {"kind": "quota"}}, "policy.kind"),
-        ({"policy": "nobody"}, "policy"),
+        ({"policy": "unknown"}, "policy"),
         ({"policy": {**PAUSE, "gate": {"mode": "wait"}}}, "policy.gate.mode"),
         ({"work_hours": 0}, "work_hours"),
         ({"work_hours": "long"}, "work_hours"),
