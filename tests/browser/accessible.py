@@ -1,4 +1,4 @@
-"""Whether people can use a page who see little, hear it read, or have a keyboard only: axe-core's rules."""
+"""Accessibility of pages, by axe-core's rules."""
 
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
@@ -7,7 +7,7 @@ GRAVE = ("serious", "critical")
 
 
 def check_accessible(page: Page) -> None:
-    """Fails with every finding of axe-core that is serious or critical."""
+    """Fail with every serious or critical finding of axe-core."""
     found = Axe().run(page).response["violations"]
     grave = [
         f"{finding['id']}: {finding['help']}\n  "

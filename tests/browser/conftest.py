@@ -1,4 +1,4 @@
-"""A real Chromium before the real application, which listens on a port and keeps its rows in a real database."""
+"""Fixtures: a real Chromium, and the application on a port with a real database."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ PATIENCE_MS = 20_000
 
 @dataclass(frozen=True)
 class Dashboard:
-    """A running application: where it listens, and what lies behind it."""
+    """A running application: its address, settings and database."""
 
     url: str
     settings: Settings
@@ -28,7 +28,7 @@ class Dashboard:
 
 @pytest.fixture
 def dashboard(settings: Settings, database: Database) -> Iterator[Dashboard]:
-    """The application on a free port, by the real clock."""
+    """The application on a free port, with the real clock."""
     with run_server(create_app(settings)) as url:
         yield Dashboard(url, settings, database)
 
@@ -38,7 +38,7 @@ SignIn = Callable[..., Page]
 
 @pytest.fixture
 def sign_in(browser: Browser, dashboard: Dashboard) -> Iterator[SignIn]:
-    """Opens a browser of its own, signed in by a new key of an owner with a role; checked at the test's end."""
+    """Open a browser context, signed in with a new key of an owner; its monitor is checked at the test's end."""
     contexts: list[BrowserContext] = []
     watches: list[PageMonitor] = []
 

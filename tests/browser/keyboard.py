@@ -1,4 +1,4 @@
-"""A page used as somebody does who has no mouse."""
+"""Use of a page by keyboard only."""
 
 from playwright.sync_api import Page
 
@@ -6,7 +6,7 @@ MAX_TABS = 120
 
 
 def tab_to(page: Page, selector: str) -> None:
-    """Goes on by the Tab key until what has the focus matches; fails where it never does."""
+    """Press Tab until the focused element matches; fail where none does."""
     for _ in range(MAX_TABS):
         page.keyboard.press("Tab")
         if page.evaluate("(selector) => document.activeElement.matches(selector)", selector):
@@ -15,6 +15,6 @@ def tab_to(page: Page, selector: str) -> None:
 
 
 def type_over(page: Page, text: str) -> None:
-    """Writes in place of what stands in the field that has the focus."""
+    """Replace the text of the focused field."""
     page.keyboard.press("Control+a")
     page.keyboard.type(text)

@@ -1,4 +1,4 @@
-"""A run as long as they get: a hundred thousand steps, ten thousand intervals with a pause, and 272 tensors."""
+"""Rows of a very long run: 100,000 steps, 10,000 intervals with a pause, and 272 tensors."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from store.database import Database
 from store.tables import Epoch, Tensor
 
 STEPS = 100_000
-INTERVALS = 10_000  # of a minute; in the midst of them nothing runs for half a day
+INTERVALS = 10_000  # of a minute, with the pause in the middle
 PAUSE = timedelta(hours=12)
 LAYERS = 30
 KINDS = (
@@ -25,7 +25,7 @@ KINDS = (
     "input_layernorm",
     "post_attention_layernorm",
 )
-# SmolLM2-135M's, from output to input.
+# Those of SmolLM2-135M, from output to input.
 NAMES = [
     "model.norm.weight",
     *(f"model.layers.{layer}.{kind}.weight" for layer in reversed(range(LAYERS)) for kind in reversed(KINDS)),
@@ -49,7 +49,7 @@ INTERVAL_ROWS = text(
 
 
 def stage_long_run(database: Database, job_id: str, start: datetime, epochs: int = 16) -> None:
-    """The rows of such a run for a job that has none."""
+    """Insert the rows for a job without any."""
     drawn = random.Random(7)
     with database.session() as session:
         session.execute(STEP_ROWS, {"job_id": job_id, "start": start})

@@ -1,10 +1,10 @@
-"""What a page costs: its bytes on the wire, the time until it is there, and the time that its curves take to follow."""
+"""Costs of a page: bytes on the wire, loading time, and the time to redraw its curves."""
 
 import time
 
 from playwright.sync_api import Page
 
-# All that a key makes the page do: the four panels anew, uPlot's work in microtasks included.
+# Time of all the work that a key causes: redrawing the four panels, including uPlot's microtasks.
 FRAMES = """async () => {
     const panel = document.getElementById("chart-loss");
     const milliseconds = [];
@@ -20,7 +20,7 @@ FRAMES = """async () => {
 
 
 def count_bytes(page: Page, *, cache: bool = False) -> list[int]:
-    """The sizes on the wire, headers included, of what the page loads from now on; grows as it does."""
+    """Sizes on the wire, with headers, of everything that the page loads from now on; the list grows."""
     sizes: list[int] = []
     network = page.context.new_cdp_session(page)
     network.send("Network.enable")
@@ -30,20 +30,20 @@ def count_bytes(page: Page, *, cache: bool = False) -> list[int]:
 
 
 def open_job(page: Page, job_id: str, hash: str = "") -> None:
-    """Opens the page of a job that has run, and waits until its curves are drawn."""
+    """Open the page of a job that has run, and wait until its curves are drawn."""
     page.goto(f"/dashboard/jobs/{job_id}{hash}")
     page.locator("#chart-emissions canvas").wait_for()
     page.wait_for_load_state("networkidle")
 
 
 def frame_milliseconds(page: Page) -> list[float]:
-    """How long each of 28 zooms and moves of a job's curves takes."""
+    """Duration of each of 28 zooms and moves of a job's curves."""
     frames: list[float] = page.evaluate(FRAMES)
     return frames
 
 
 def seconds_to_last_row(page: Page, address: str) -> float:
-    """From asking for the jobs page to seeing the last of its 50 rows."""
+    """Time from requesting the jobs page to the last of its 50 rows."""
     begun = time.perf_counter()
     page.goto(address, wait_until="commit")
     page.locator("tr[data-job]").nth(49).wait_for()

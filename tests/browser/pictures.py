@@ -1,4 +1,4 @@
-"""Pictures of pages for a person to look at, in `build/screenshots/`: wide and narrow, light and dark."""
+"""Screenshots of pages in `build/screenshots/`: wide and narrow, light and dark."""
 
 from pathlib import Path
 from typing import Literal
@@ -11,13 +11,13 @@ SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
 
 def take_pictures(page: Page, name: str) -> None:
-    """Writes `NAME-WIDTH-SCHEME.png`; fails where a page is wider than its window."""
+    """Write `NAME-WIDTH-SCHEME.png`; fail where a page is wider than its window."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     for width in WIDTHS:
         page.set_viewport_size({"width": width, "height": 800})
         for scheme in SCHEMES:
             page.emulate_media(color_scheme=scheme)
-            page.wait_for_timeout(100)  # charts are drawn anew in the next frames
+            page.wait_for_timeout(100)  # charts are redrawn in the next frames
             page.screenshot(path=FOLDER / f"{name}-{width}-{scheme}.png", full_page=True)
         wider = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wider <= 0, f"{name} is {wider} px wider than a window of {width} px"

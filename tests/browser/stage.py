@@ -1,4 +1,4 @@
-"""Rows as a scheduler and its workers leave them: zones with a past and a forecast, and jobs at every stage."""
+"""Rows as a scheduler and its workers write them: zones with history and forecast, and jobs of every status."""
 
 import math
 import random
@@ -38,19 +38,19 @@ EPOCH = timedelta(minutes=40)
 
 
 def hour_before(at: datetime) -> datetime:
-    """The full hour at or before a time."""
+    """Return the full hour at or before a time."""
     return at.replace(minute=0, second=0, microsecond=0)
 
 
 def intensity(zone: str, at: datetime) -> float:
-    """A day with a clean noon and a dirty evening."""
+    """Intensity of a zone in gCO2e/kWh: a day with a clean noon and a dirty evening."""
     mean, swing = ZONES[zone]
     hour = at.hour + at.minute / 60
     return round(max(5.0, mean - swing * math.cos((hour - 13) / 24 * 2 * math.pi) + swing / 4 * math.sin(at.day)), 1)
 
 
 def stage_grid(database: Database, *, now: datetime, days: int = 10) -> None:
-    """So many days of measured hours in every zone of `ZONES`, and a forecast of two days."""
+    """Store `days` days of hourly readings for every zone of `ZONES`, and a forecast of two days."""
     begin = hour_before(now)
 
     def hours(zone: str, first: int, last: int) -> list[Reading]:
@@ -76,7 +76,7 @@ def stage_grid(database: Database, *, now: datetime, days: int = 10) -> None:
 
 
 def stage_workers(database: Database, *, now: datetime, busy_with: str | None = None) -> None:
-    """A training worker whose site has a PUE, one more that is idle, a prepare worker and a scheduler."""
+    """Store a training worker whose site has a PUE, an idle one, a prepare worker and a scheduler."""
     with database.session() as session:
         workers = WorkerRepository(session)
         workers.record_heartbeat("worker-a", at=now, site=Site(zone="FR", pue=1.2), device="NVIDIA H100 80GB HBM3")
@@ -88,7 +88,7 @@ def stage_workers(database: Database, *, now: datetime, busy_with: str | None = 
 
 
 def stage_policies(database: Database, *, now: datetime) -> None:
-    """Two policies, one of them in its second version."""
+    """Store two policies, one of them with two versions."""
     linear = {"kind": "linear", "clean": 100, "dirty": 400, "rho_max": 1.0, "rho_min": 0.4}
     deferred = {"kind": "constant", "rho": 0.7, "gate": {"mode": "defer", "max_delay_hours": 12}}
     with database.session() as session:
@@ -99,7 +99,7 @@ def stage_policies(database: Database, *, now: datetime) -> None:
 
 
 def stage_dataset(database: Database, settings: Settings, *, now: datetime, owner: str = "ops") -> str:
-    """An uploaded dataset of three rows, its file included."""
+    """Store a dataset of three rows with its file; return its id."""
     dataset_id, blob = new_id("dataset"), "ab" * 16
     path = settings.dataset_file(blob)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -140,7 +140,7 @@ def stage_job(
     owner: str = "ops",
     **columns: Any,
 ) -> str:
-    """A job as it stands after so many epochs; one that runs is half through the next. Gives its id."""
+    """Store a job after `epochs_done` epochs, half through the next where it runs; return its id."""
     job_id = new_id("job")
     running = status in (JobStatus.RUNNING, JobStatus.PAUSING)
     begun = epochs_done > 0 or running
@@ -203,7 +203,7 @@ def stage_job(
 
 
 def tensors() -> list[TensorCost]:
-    """Those of a small Llama, from the model's output to its input."""
+    """Tensors of a small Llama, from the model's output to its input."""
     found = [TensorCost("lm_head.weight", t_dw=90_000_000, t_dy=90_000_000, params=4_000_000)]
     for layer in reversed(range(LAYERS)):
         for kind, size in KINDS.items():
@@ -337,7 +337,7 @@ def _loss(step: int) -> float:
 
 
 def stage_all(database: Database, settings: Settings, *, now: datetime | None = None) -> dict[str, str]:
-    """A busy service: its grid, workers and policies, and a job at every stage; the jobs' ids by status."""
+    """Stage the grid, workers, policies and a job of every status; return the jobs' ids by status."""
     now = now or datetime.now(UTC)
     stage_grid(database, now=now)
     stage_policies(database, now=now)
@@ -379,7 +379,7 @@ _ETA = {"finishes_at": 140, "earliest": 120, "latest": 170}
 
 
 def stage_many(database: Database, count: int) -> None:
-    """So many copies of a job that has succeeded, all older than any other."""
+    """Store `count` copies of a succeeded job, older than all others."""
     copied = (
         "INSERT INTO jobs SELECT (jsonb_populate_record(template.job, jsonb_build_object("
         "'id', 'job_0' || lpad(n::text, 31, '0')))).* "

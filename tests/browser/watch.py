@@ -1,4 +1,4 @@
-"""What no page may do: complain in the console, ask another host, or be stopped by its own policy."""
+"""Monitor of a page: console messages, requests to other hosts, and violations of its security policy."""
 
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
@@ -9,12 +9,12 @@ _watches: "WeakKeyDictionary[Page, PageMonitor]" = WeakKeyDictionary()
 
 
 def monitor_of(page: Page) -> "PageMonitor":
-    """The watch that is kept over a page of the fixture `sign_in`."""
+    """Return the monitor of a page of the fixture `sign_in`."""
     return _watches[page]
 
 
 class PageMonitor:
-    """Keeps what a page did wrong, and the requests that it made."""
+    """Records a page's faults and its requests."""
 
     def __init__(self, page: Page, origin: str) -> None:
         self.faults: list[str] = []
@@ -31,11 +31,11 @@ class PageMonitor:
         )
 
     def expect(self, text: str) -> None:
-        """A complaint that holds `text` is what the test is about, such as a refused request."""
+        """Ignore faults that contain `text`, such as a refused request that the test causes."""
         self._expected.append(text)
 
     def check(self) -> None:
-        """Fails with everything that was wrong."""
+        """Fail with every fault that was not expected."""
         faults = [fault for fault in self.faults if not any(text in fault for text in self._expected)]
         assert not faults, "\n".join(faults)
 
@@ -47,4 +47,4 @@ class PageMonitor:
         self.requests.append(request)
         address = urlsplit(request.url)
         if address.scheme not in ("data", "blob", "about") and f"{address.scheme}://{address.netloc}" != self._origin:
-            self.faults.append(f"asked another host: {request.url}")
+            self.faults.append(f"requested another host: {request.url}")

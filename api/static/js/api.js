@@ -1,7 +1,7 @@
-// Calls of the REST interface: JSON in and out, a problem as an error that knows its fields.
+// Calls of the REST interface: JSON in and out; a problem+json answer is thrown as `Problem`.
 
 export class Problem extends Error {
-  // `errors`: [{field, message}], as the answer's problem+json has them. `retryAfterSeconds`: null where nothing is said.
+  // `errors`: [{field, message}], as in the answer. `retryAfterSeconds`: null without that header.
   constructor(status, title, detail, errors, retryAfterSeconds = null) {
     super(detail || title);
     this.name = "Problem";
@@ -12,7 +12,7 @@ export class Problem extends Error {
   }
 }
 
-// The answer's JSON, null where it has none. The browser sends ETags by itself: what is unchanged is not sent again.
+// Returns the answer's JSON, null where it has none. The browser sends ETags by itself, so unchanged answers are 304.
 export async function call(method, path, body, { headers = {}, signal } = {}) {
   const options = { method, signal, cache: "no-cache", credentials: "same-origin", headers: { Accept: "application/json", ...headers } };
   if (body instanceof FormData) {

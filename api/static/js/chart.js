@@ -1,22 +1,22 @@
-// One uPlot chart in the page's own colours: it fits its place, keeps its zoom when the data are renewed, can be used by
-// keyboard, and is drawn anew when the colour scheme changes.
+// A uPlot chart in the page's colours: it fits its element, keeps its zoom when its data change, can be used by keyboard,
+// and is drawn again when the colour scheme changes.
 //
 // `uPlot` is the global of /static/uplot/uPlot.iife.js, which the page loads before this.
 
 import { colour } from "./colours.js";
 
-const PAN = 0.1; // of what is shown, by an arrow key
+const PAN = 0.1; // share of the range shown that an arrow key moves by
 
 // place: an element. options:
-//   label       what the chart shows, in words, for a screen reader
+//   label       description for a screen reader
 //   height      in px
 //   series      uPlot's, with `stroke` (and `fill`) as names of CSS variables such as "--green"
-//   axes        uPlot's, likewise; missing colours are the page's
+//   axes        uPlot's, with colours as in `series`; missing ones are the page's
 //   scales      uPlot's
 //   time        whether x is time, in seconds since 1970 (default true); shown in UTC
 //   plugins     uPlot's
-//   sync        a key: charts with the same one share cursor and zoom
-//   onZoom      called with [min, max], or null when all is shown again
+//   sync        key: charts with the same one share cursor and zoom
+//   onZoom      called with [min, max], or null when everything is shown again
 // Returns {setData(columns), zoom(range or null), range(), u()}.
 export function chart(place, options) {
   let data = options.series.map(() => []);
@@ -74,7 +74,7 @@ export function chart(place, options) {
     );
   }
 
-  // Changes of ours are not the reader's zoom. uPlot carries both out in a microtask, so that ours is over in the next.
+  // Runs a change that is not the user's zoom. uPlot applies both in a microtask, so this one is applied by the next.
   let ours = 0;
   function quietly(change) {
     ours += 1;
@@ -115,7 +115,7 @@ export function chart(place, options) {
     options.onZoom?.(zoomed);
   });
 
-  // A range that neither leaves what there is nor is larger than it; null where that is all.
+  // Moves and cuts a range to the data's extent; null where it is the whole.
   function within(range) {
     const [first, last] = extent();
     if (range === null || first === null || range[1] - range[0] >= last - first) return null;

@@ -1,11 +1,11 @@
-// The page's colours as a canvas takes them: it knows neither CSS variables nor light-dark().
+// The page's colours for a canvas, which supports neither CSS variables nor light-dark().
 
 const probe = Object.assign(document.createElement("span"), { hidden: true });
 document.body.append(probe);
 const known = new Map();
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => known.clear());
 
-// The colour of a variable such as "--green", in the scheme of the moment.
+// Returns the colour of a variable such as "--green" in the current scheme.
 export function colour(name) {
   if (!known.has(name)) {
     probe.style.color = `var(${name})`;

@@ -1,8 +1,8 @@
-// The hidden table behind a chart: what is drawn, in figures, for whoever cannot see it or wants to copy it.
+// The folded table below a chart: its data as figures, to be read by a screen reader or copied.
 
 const MOST_ROWS = 500;
 
-// `columns`: [{label, text(row)}]; `rows()` gives the rows, and is only asked while the table is open.
+// `columns`: [{label, text(row)}]; `rows()` returns the rows, and is called only while the table is open.
 export function dataTable(place, caption, columns, rows) {
   const details = Object.assign(document.createElement("details"), { className: "data-table" });
   details.append(Object.assign(document.createElement("summary"), { textContent: `${caption}: the data as a table` }));

@@ -1,8 +1,8 @@
-// Figures as the server's pages show them (`api/figures.py`): few digits, a dash where nothing is known.
+// Formats figures as the server does (`api/figures.py`): few digits, a dash for an unknown value.
 
 export const UNKNOWN = "–";
 
-// A number with so many significant digits.
+// A number with `digits` significant digits.
 export function number(value, digits = 4) {
   if (value === null || value === undefined || Number.isNaN(value)) return UNKNOWN;
   if (value === 0) return "0";
@@ -12,7 +12,7 @@ export function number(value, digits = 4) {
   return text.includes(".") ? text.replace(/\.?0+$/, "") : text;
 }
 
-// So many decimals; a tie goes to the even digit, as Python has it.
+// A number with `decimals` decimals; rounds half to even, as Python does.
 function fixed(value, decimals) {
   return new Intl.NumberFormat("en", {
     minimumFractionDigits: decimals,
@@ -27,16 +27,16 @@ export function percent(share) {
   return `${fixed(share * 100, 1)} %`.replace(/^-0\.0/, "0.0").replace("-", "−");
 }
 
-// A time in UTC, to the second; from milliseconds since 1970, a Date or an ISO text.
+// A time in UTC to the second, of milliseconds since 1970, a Date or an ISO text.
 export function time(value) {
   if (value === null || value === undefined) return UNKNOWN;
   return `${new Date(value).toISOString().slice(0, 19).replace("T", " ")} UTC`;
 }
 
-// Likewise to the minute and without "UTC", for axes and tables that say it once.
+// A time in UTC to the minute, without "UTC", for axes and tables that say it once.
 export const minute = (value) => time(value).slice(0, 16);
 
-// A length of time in its two largest units.
+// A duration in its two largest units.
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return UNKNOWN;
   let left = Math.round(seconds);

@@ -1,17 +1,16 @@
-// The one scale from green to brown (`api/intensity_bands.py`): its bounds come with the page, its colours from the
-// style sheet.
+// The intensity bands, from green to brown: bounds from the page (`api/intensity_bands.py`), colours from the style sheet.
 
 import { colour } from "./colours.js";
 import { number } from "./format.js";
 
 export const BANDS = JSON.parse(document.querySelector('meta[name="intensity-bands"]').content);
 
-// The band of an intensity in gCO2e/kWh: {number, start, end, name}.
+// Returns the band of an intensity in gCO2e/kWh: {number, start, end, name}.
 export const bandOf = (gco2e) => BANDS.find((band) => band.end === null || gco2e < band.end);
 
 export const bandColour = (band) => colour(`--band-${band.number}`);
 
-// As the macro `intensity` of `figures.html` writes it.
+// Returns an intensity as the macro `intensity` of `figures.html` renders it.
 export function intensityElement(gco2e) {
   const element = document.createElement("span");
   if (gco2e === null || gco2e === undefined) {
@@ -26,8 +25,8 @@ export function intensityElement(gco2e) {
   return element;
 }
 
-// A uPlot plugin that paints intensity behind a chart. `segments()` gives [{from, to, gco2e}] in order, in the x scale's
-// unit; what has no intensity stays blank.
+// Returns a uPlot plugin that paints intensity behind a chart. `segments()` returns [{from, to, gco2e}] in order, in the
+// unit of x; a segment with null stays blank.
 export function intensityBackground(segments) {
   const paint = (u) => {
     const { left, top, width, height } = u.bbox;
@@ -48,7 +47,7 @@ export function intensityBackground(segments) {
   return { hooks: { drawClear: [paint] } };
 }
 
-// The legend of the scale, as a list; `used` leaves out bands that a chart does not show.
+// Returns a legend of the bands `used`, as a list.
 export function bandLegend(used = BANDS) {
   const list = Object.assign(document.createElement("ul"), { className: "band-legend" });
   list.setAttribute("aria-label", "Intensity in gCO2e/kWh");

@@ -1,4 +1,4 @@
-// The page of a job: what can be asked of it, its long tables, and what is kept over a reload.
+// The page of a job: its actions, its long tables, and the state that survives a reload.
 
 import { actions } from "./job_actions.js";
 import { clocks } from "./job_clocks.js";

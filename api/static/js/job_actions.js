@@ -1,4 +1,4 @@
-// The buttons that cancel, pause, resume or retry a job: what cannot be taken back is asked first.
+// The buttons that cancel, pause, resume or retry a job; cancel and retry ask for confirmation.
 
 import { announce } from "./announce.js";
 import { post } from "./api.js";
@@ -7,13 +7,13 @@ import { renew } from "./live.js";
 const QUESTIONS = {
   cancel: {
     title: "Cancel this job?",
-    text: "A worker that runs it stops after the step it is in. What it has used and emitted stays on record. It can be retried later.",
+    text: "A worker that runs it stops after the current step. Its energy and emissions stay on record. It can be retried later.",
     yes: "Cancel the job",
     danger: true,
   },
   retry: {
-    title: "Try this job again?",
-    text: "It goes on from its last checkpoint, where there is one, and keeps its energy and emissions so far.",
+    title: "Retry this job?",
+    text: "It resumes from its last checkpoint, if it has one, and keeps its energy and emissions so far.",
     yes: "Retry the job",
     danger: false,
   },
@@ -34,7 +34,7 @@ export function actions(job) {
     }
     asking = true;
     error.textContent = "";
-    // Not disabled: that would take the focus away from under the hands of whoever pressed it.
+    // Not disabled, since that would take the focus from the button.
     button.setAttribute("aria-disabled", "true");
     try {
       const answer = await post(`/jobs/${job}/${action}`);
@@ -49,7 +49,7 @@ export function actions(job) {
     }
   });
 
-  // An action that is no longer possible takes its button along: the focus goes to what can be asked now.
+  // The button of an action that is no longer possible is removed: the focus moves to one that is.
   document.addEventListener("live", (event) => {
     if (event.detail.includes("actions") && lastFocused) backTo(lastFocused);
   });
@@ -67,7 +67,7 @@ function backTo(id) {
   (document.getElementById(id) ?? place.querySelector("button") ?? place).focus({ preventScroll: true });
 }
 
-// Asks in the dialog; true where the answer is yes.
+// Opens the dialog; resolves to true where it is confirmed.
 function confirmed(question) {
   const dialog = document.getElementById("confirm");
   const yes = document.getElementById("confirm-yes");

@@ -1,6 +1,6 @@
-// The chart on the page of a job: ρ, power, loss and emissions over one axis of time, before the intensity of the grid.
+// The chart on the page of a job: ρ, power, loss and emissions over one time axis, with the grid's intensity behind them.
 //
-// The server thins the curves out; of a part that is zoomed into, it is asked for finer ones.
+// The server thins the curves out; for a part that is zoomed into, finer ones are fetched.
 
 import { get } from "./api.js";
 import { BANDS, bandLegend, bandOf } from "./intensity.js";
@@ -12,15 +12,15 @@ import { tables } from "./job_chart_tables.js";
 import { keepZoom, zoomOf } from "./job_chart_zoom.js";
 import { poll } from "./poll.js";
 
-const POINTS = 400; // of each curve: about one in two px of a wide window
-// So long a zoom has to stand still before it is kept in the address, and finer curves are asked for: browsers take no
-// address for each step of it, and some ask for the icon again with each.
+const POINTS = 400; // of each curve: about one for two px of a wide window
+// Time without a further zoom before it is written to the address and finer curves are fetched: browsers limit changes of
+// the address, and some fetch the icon again with each.
 const SETTLED_MS = 250;
 const element = (name) => document.getElementById(`chart-${name}`);
 const path = document.getElementById("job-chart").dataset.series;
 
-let whole = null; // as the server last gave it
-let fine = null; // likewise, of the part that is zoomed into
+let whole = null; // newest answer for the whole run
+let fine = null; // newest answer for the part that is zoomed into
 let drawn = { series: null, smooth: [], others: [], segments: [], pauses: [], epochs: [] };
 let chart = null;
 let say = null;
@@ -101,7 +101,7 @@ function legend() {
   element("bands").replaceChildren(list);
 }
 
-// The cursor fires once for every panel; the line is only written once a frame.
+// The cursor fires for every panel; the line is written once a frame.
 function point(at) {
   const waits = point.next !== undefined;
   point.next = at;
@@ -134,7 +134,7 @@ function move(share) {
   zoom([from + share * (to - from), to + share * (to - from)]);
 }
 
-// By a button or the address; a zoom by mouse or key has been carried out already.
+// Zooms by a button or the address; uPlot has already applied a zoom by mouse or key.
 function zoom(range) {
   chart.zoom(range);
   zoomed(chart.range());
@@ -178,7 +178,7 @@ async function load() {
   if (chart?.range()) await loadFine(chart.range());
   if (whole.start !== null) draw();
   if (!document.body.dataset.pollSeconds) return null;
-  // A px of the chart is about a thousandth of the run.
+  // Polls about once in two px of the chart's width.
   const length = whole.start === null ? 0 : Date.parse(whole.end) - Date.parse(whole.start);
   return Math.min(60_000, Math.max(3_000, length / 500));
 }

@@ -1,21 +1,21 @@
-// From what `/jobs/{id}/series` gives to the columns of uPlot: pure functions. Times become seconds since 1970; what is
-// `null` in a column breaks its line, what is `undefined` only has no value there.
+// Pure functions that turn an answer of `/jobs/{id}/series` into uPlot's columns. Times become seconds since 1970; a `null`
+// in a column breaks its line, an `undefined` does not.
 
 import { smoothed } from "./job_chart_smoothing.js";
 
-const GAP_S = 1; // as the server's: a longer one is a stretch without a worker
+const GAP_S = 1; // as the server's: a longer gap is time without a worker
 const PAUSES_AT_MOST = 500;
 
 const seconds = (milliseconds) => (milliseconds === null ? null : milliseconds / 1000);
 
-const TOTALS = ["energy_kwh", "unpriced_kwh", "emissions_gco2e"]; // by the end of each stretch
+const TOTALS = ["energy_kwh", "unpriced_kwh", "emissions_gco2e"]; // cumulative, at the end of each stretch
 
-// What had been emitted by the end of a stretch in gCO2e; null where none of the energy has a price.
+// Emissions up to the end of a stretch in gCO2e; null where none of the energy has a price.
 export function emitted({ energy_kwh: energy, unpriced_kwh: unpriced, emissions_gco2e: emissions }, index) {
   return unpriced?.[index] > 0 && unpriced[index] >= energy[index] * (1 - 1e-5) ? null : emissions[index];
 }
 
-// `fine` has a part of the time in more points than `whole`: takes its entries there, the others elsewhere.
+// Merges `fine`, which covers a part of the time with more points, into `whole`.
 export function merged(whole, fine) {
   if (!fine) return whole;
   return {
@@ -35,8 +35,7 @@ function spliced(whole, fine, start, end) {
   );
 }
 
-// Stretches that were thinned out may reach into the finer ones: cut where those begin and end, so that neither a pause
-// nor a fall of what only rises appears.
+// Cuts thinned-out stretches that overlap the finer ones, so that no pause and no fall of a cumulative value appears.
 function clipped(joined, fine) {
   const [from, to] = [fine.start[0], fine.end.at(-1)];
   const first = joined.start.indexOf(from);
@@ -53,7 +52,7 @@ function clipped(joined, fine) {
   return joined;
 }
 
-// [{from, to}] where no worker ran.
+// Returns the times without a worker: [{from, to}].
 export function pauses({ start, end }) {
   const found = [];
   for (let index = 1; index < start.length; index += 1) {
@@ -64,7 +63,7 @@ export function pauses({ start, end }) {
   return found.sort((a, b) => b.to - b.from - (a.to - a.from)).slice(0, PAUSES_AT_MOST);
 }
 
-// [{from, to, gco2e}] for `intensityBackground`, neighbours of the same band (`bandOf`) as one.
+// Returns [{from, to, gco2e}] for `intensityBackground`; neighbours of the same band (`bandOf`) are joined.
 export function backgroundOf({ start, end, intensity_gco2e_per_kwh: intensity }, bandOf) {
   const found = [];
   for (let index = 0; index < start.length; index += 1) {
@@ -79,8 +78,8 @@ export function backgroundOf({ start, end, intensity_gco2e_per_kwh: intensity },
 
 const known = (part) => part.gco2e !== null;
 
-// Rows [x, ...values] in order of time as columns that begin at `extent[0]` and end at `extent[1]`, so that all panels
-// have the same axis.
+// Returns rows [x, ...values] as columns in order of time, from `extent[0]` to `extent[1]`, so that all panels have the
+// same axis.
 export function columnsOf(rows, count, extent) {
   const empty = Array.from({ length: count }, () => undefined);
   const all = [[extent[0], ...empty], ...rows.sort((a, b) => a[0] - b[0]), [extent[1], ...empty]];
@@ -107,7 +106,7 @@ export function powerRows({ start, end, power_w: power }) {
   return rows;
 }
 
-// Each step, smoothed, and the evaluation of each epoch; no line goes through a pause.
+// Returns rows of the loss at each step, the smoothed loss, and each epoch's evaluation; a pause breaks the lines.
 export function lossRows({ loss, evaluation }, window, paused) {
   const smooth = smoothed(loss.step, loss.mean, window);
   return [
@@ -117,7 +116,7 @@ export function lossRows({ loss, evaluation }, window, paused) {
   ];
 }
 
-// Emitted so far, then a line from 0 to its total for each of `others`: [{start, end, gco2e}], in seconds.
+// Returns rows of cumulative emissions, and of a line from 0 to its total for each of `others`: [{start, end, gco2e}].
 export function emissionRows(energy, others) {
   const { start, end } = energy;
   const none = others.map(() => undefined);

@@ -1,11 +1,11 @@
-// What is painted on the panels besides their lines: stretches without a worker, and the numbers of the epochs.
+// Plugins that paint times without a worker, and the numbers of the epochs, on the panels.
 
 import { colour } from "./colours.js";
 
 const HATCH_PX = 6;
-const TEXT_PX = 54; // so wide has a stretch to be to be labelled
+const TEXT_PX = 54; // least width of a stretch with a label
 
-// Calls `draw(left, width)` for every [{from, to}] that is in sight, clipped to the panel; in px of the canvas.
+// Calls `draw(left, width, stretch)` for every visible stretch {from, to}, clipped to the panel; in px of the canvas.
 function within(u, stretches, draw) {
   const { left, top, width, height } = u.bbox;
   u.ctx.save();
@@ -36,7 +36,7 @@ function onPlainGround(u, text, x, y) {
   label(u, text, x, y);
 }
 
-// A plugin that hatches stretches; `words` labels those that are wide enough.
+// Returns a plugin that hatches stretches; `words` labels those that are wide enough.
 export function hatched(stretches, words) {
   const paint = (u) => {
     const { top, height } = u.bbox;
@@ -64,7 +64,7 @@ export function hatched(stretches, words) {
   return { hooks: { drawClear: [paint] } };
 }
 
-// A plugin that writes the number of each epoch, [{from, to, number}], at the foot of its stretch where there is room.
+// Returns a plugin that writes the number of each epoch {from, to, number} below its stretch where there is room.
 export function numbered(epochs) {
   const paint = (u) => {
     const y = u.bbox.top + u.bbox.height - 14 * devicePixelRatio;

@@ -1,4 +1,4 @@
-// The four panels of a job's chart, one under the other: they share their axis of time, their cursor and their zoom.
+// The four panels of a job's chart, one below the other; they share time axis, cursor and zoom.
 
 import { chart } from "./chart.js";
 import { colour } from "./colours.js";
@@ -6,7 +6,7 @@ import { number } from "./format.js";
 import { intensityBackground } from "./intensity.js";
 import { hatched, numbered } from "./job_chart_paint.js";
 
-const AXIS_PX = 52; // alike in all panels, so that a time has one place in all of them
+const AXIS_PX = 52; // the same in all panels, so that their times are aligned
 const SYNC = "job-chart";
 const DAY = "\n{D} {MMM} {YYYY}";
 const TIMES = [
@@ -21,10 +21,10 @@ const bare = { size: 6, values: (_, splits) => splits.map(() => ""), ticks: { sh
 const dot = { show: true, size: 8, fill: () => colour("--red") };
 const fromZero = (_, min, max) => [0, max > 0 ? max * 1.1 : 1];
 const line = (stroke, more = {}) => ({ stroke, width: 2, points: { show: false }, ...more });
-const DASHES = [[8, 4], [4, 4], [2, 3]]; // of what the job is compared with, so that not colour alone tells them apart
+const DASHES = [[8, 4], [4, 4], [2, 3]]; // of the counterfactuals, which differ not by colour alone
 
-// `shown()` gives {segments, pauses, epochs}; `onZoom` hears of [from, to] in seconds or null, `onCursor` of a time or
-// null. Returns {setData({rho, power, loss, emissions}), zoom(range), range(), point(time), shownRange()}.
+// `shown()` returns {segments, pauses, epochs}; `onZoom` is called with [from, to] in seconds or null, `onCursor` with a
+// time or null. Returns {setData({rho, power, loss, emissions}), zoom(range), range(), point(time), shownRange()}.
 export function panels(shown, { onZoom, onCursor }) {
   const narrow = matchMedia("(max-width: 40rem)").matches;
   const space = narrow ? 70 : 90;
@@ -81,7 +81,7 @@ export function panels(shown, { onZoom, onCursor }) {
     setData(columns) {
       for (const [name, panel] of Object.entries(all)) panel.setData(columns[name]);
     },
-    // Moved and cut to what there is; null shows all.
+    // Zooms to a range, moved and cut to the data's extent; null shows everything.
     zoom(range) {
       const x = all.rho.u().data[0];
       const [first, last] = [x[0], x[x.length - 1]];

@@ -1,4 +1,4 @@
-// One line that says what all panels show at one time.
+// One line with the values of all panels at one time.
 
 import { UNKNOWN, number, time } from "./format.js";
 import { intensityElement } from "./intensity.js";
@@ -9,7 +9,7 @@ const HINT = matchMedia("(hover: none)").matches
   : "Point at a panel for its figures. Drag to zoom; double click shows all again. " +
     "On a panel with the focus: + and − zoom, arrow keys move, with Shift they point, 0 shows all.";
 
-// The last index whose value is at or below `value`, by bisection in a rising column; -1 where there is none.
+// Returns the last index whose value is at or below `value`, by bisection in a rising column; -1 where there is none.
 export function indexAt(column, value) {
   let low = 0;
   let high = column.length;
@@ -21,7 +21,7 @@ export function indexAt(column, value) {
   return low - 1;
 }
 
-// What is known at a time in seconds: {epoch, asked, reached, paused, intensity, power, step, loss, smoothed, emissions}.
+// Returns the values at a time in seconds: {epoch, asked, reached, paused, intensity, power, step, loss, smoothed, emissions}.
 export function valuesAt(series, smooth, at) {
   const milliseconds = at * 1000;
   const { rho, energy, loss } = series;
@@ -52,7 +52,7 @@ function emissionsAt(energy, index, milliseconds) {
   return before + share * (emissions[index] - before);
 }
 
-// `others`: [{label, start, end, gco2e}], in seconds, the lines that the emissions are compared with.
+// `others`: the counterfactuals, [{label, start, end, gco2e}] in seconds.
 export function readout(place) {
   place.textContent = HINT;
   return (at, series, smooth, others) => {
@@ -68,10 +68,10 @@ export function readout(place) {
     parts.push(["", now.power === null ? UNKNOWN : number(now.power, 3), " W"]);
     parts.push(["loss ", number(now.loss), now.step === null ? "" : ` at step ${now.step}, smoothed ${number(now.smoothed)}`]);
     parts.push(["emitted ", number(now.emissions), " gCO2e"]);
-    for (const { label, start, end, gco2e } of others) {
+    others.forEach(({ label, start, end, gco2e }, index) => {
       const share = Math.min(1, Math.max(0, (at - start) / Math.max(1, end - start)));
-      parts.push([`${label} `, number(share * gco2e), " est."]);
-    }
+      parts.push([`${index ? "" : "estimated: "}${label} `, number(share * gco2e)]);
+    });
     const spans = parts.map(([before, value, after = ""]) => {
       const span = document.createElement("span");
       span.append(before, ...(value ? [Object.assign(document.createElement("b"), { textContent: value })] : []), after);

@@ -1,8 +1,8 @@
-// A curve without its noise: the exponentially weighted mean of what came before, over steps rather than points, so that
-// points that the server left out count as the steps they stand for.
+// Smooths a curve by the exponentially weighted mean of earlier values, weighted by steps rather than points, so that the
+// points that the server left out count.
 
-// `window`: after so many steps a value weighs 1/e of what it did. The weights add up to 1 from the beginning on: the
-// first value is not favoured. What is null stays null and counts for nothing.
+// `window`: number of steps after which a weight has fallen to 1/e. The weights add up to 1 from the first step on, so the
+// first value is not overweighted. A null stays null and has no weight.
 export function smoothed(steps, values, window) {
   let sum = 0;
   let weight = 0;
@@ -17,5 +17,5 @@ export function smoothed(steps, values, window) {
   });
 }
 
-// A hundredth of the run, so that a curve of any length has a similar look, and lags behind by little.
+// Returns the window, a hundredth of the run's steps, so that curves of any length look similar and lag little.
 export const windowOf = (steps) => (steps.length ? Math.max(5, Math.round((steps[steps.length - 1] - steps[0] + 1) / 100)) : 5);

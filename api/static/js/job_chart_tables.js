@@ -1,4 +1,4 @@
-// The tables behind the panels of a job's chart.
+// The data tables of the panels of a job's chart.
 
 import { dataTable } from "./data_table.js";
 import { number, time } from "./format.js";
@@ -8,7 +8,7 @@ const column = (label, text) => ({ label, text });
 const at = (part, key) => (index) => time(part()[key][index]);
 const figure = (part, key) => (index) => number(part()[key][index]);
 
-// `series()` gives what is shown; returns a function that brings the open ones up to date.
+// `series()` returns the series shown; returns a function that renews the open tables.
 export function tables(place, series) {
   const loss = () => series().loss;
   const energy = () => series().energy;

@@ -1,4 +1,4 @@
-// How long it is until what the page names: written beside it, and kept right while the page stays.
+// Countdowns to the times in `data-until`, updated while the page is open.
 
 import { duration } from "./format.js";
 
@@ -16,5 +16,5 @@ export function clocks() {
   tick();
 }
 
-// Seconds only matter in the last minutes.
+// Seconds are shown only in the last minutes.
 const rounded = (seconds) => (seconds > 300 ? Math.round(seconds / 60) * 60 : seconds);

@@ -1,4 +1,4 @@
-// Buttons that copy a checksum; where the page may not, it is selected to be copied by hand.
+// Buttons that copy a checksum; without access to the clipboard, it is selected to be copied by hand.
 
 import { announce } from "./announce.js";
 
@@ -13,7 +13,7 @@ export function copyButtons() {
       announce("Copied");
       setTimeout(() => (button.textContent = "Copy"), 2000);
     } catch (error) {
-      // Browsers keep the clipboard from pages that came over plain HTTP.
+      // Browsers deny the clipboard to pages over plain HTTP.
       getSelection().selectAllChildren(source);
       announce("Selected: copy it with the keyboard");
       console.info("clipboard", String(error));

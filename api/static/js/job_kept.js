@@ -1,4 +1,4 @@
-// What a reload would lose, kept for this job while its tab is open: what is unfolded, and how far it is scrolled.
+// Page state that survives a reload in the same tab, kept by job: unfolded details, and the scroll position.
 
 export function keepOpened(job) {
   const key = `opened ${job}`;
@@ -7,7 +7,7 @@ export function keepOpened(job) {
   const open = () => {
     for (const id of opened) document.getElementById(id)?.setAttribute("open", "");
   };
-  // "toggle" does not bubble, and what is unfolded may be renewed.
+  // On the document, as renewed elements lose their listeners; capturing, as "toggle" does not bubble.
   document.addEventListener(
     "toggle",
     ({ target }) => {
@@ -25,14 +25,14 @@ export function keepOpened(job) {
 const SETTLED_MS = 3_000;
 const HANDS = ["wheel", "touchmove", "keydown", "pointerdown"];
 
-// A browser scrolls back before the charts are there, and then keeps what is in view where it is. So it is done again
-// while the page grows, until somebody lays a hand on it.
+// A browser restores the scroll position before the charts are drawn, which then move the content. So it is restored again
+// while the page grows, until the user scrolls, types or clicks.
 export function keepScroll(job) {
   const key = `scroll ${job}`;
   addEventListener("pagehide", () => sessionStorage.setItem(key, String(scrollY)));
   const wanted = Number(sessionStorage.getItem(key));
   const [navigation] = performance.getEntriesByType("navigation");
-  const asked = document.getElementById(location.hash.slice(1)); // a hash may be the range of the chart, too
+  const asked = document.getElementById(location.hash.slice(1)); // the hash may also be the chart's range
   if (!wanted || navigation?.type === "navigate" || asked) return;
 
   const grown = new ResizeObserver(() => scrollTo(0, wanted));

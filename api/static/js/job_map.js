@@ -1,4 +1,4 @@
-// The selection map on the page of a job: which tensors each epoch trained, a small grid for each, the newest first.
+// The selection map on the page of a job: a grid for each epoch with the tensors that it trained, the newest first.
 
 import { announce } from "./announce.js";
 import { get } from "./api.js";
@@ -8,7 +8,7 @@ import { cellAt, geometry, neighbour, paint } from "./job_map_paint.js";
 import { amount, cellWords, reachedWords, shareWords, tableText, unprobedWords } from "./job_map_words.js";
 
 const EPOCHS = 8; // at once: of a model with 300 tensors that is 70 kB
-const HINT = "Point at a cell, or walk through the cells with the arrow keys: Page Up and Page Down change the epoch.";
+const HINT = "Point at a cell, or move between cells with the arrow keys; Page Up and Page Down change the epoch.";
 const NOTE =
   "Layers from the output at the top to the input, kinds of tensors side by side; a grid for each epoch, the newest first.";
 const element = (name) => document.getElementById(`map-${name}`);
@@ -18,8 +18,8 @@ const narrow = matchMedia("(max-width: 40rem)");
 let tensors = [];
 let epochs = []; // newest first
 let shape = null;
-let figures = []; // of the epochs that are shown: {epoch, canvas}
-let marked = { epoch: null, index: null }; // the cell that the keyboard is at
+let figures = []; // of the epochs shown: {epoch, canvas, figure}
+let marked = { epoch: null, index: null }; // the cell with the keyboard's focus
 let table = null;
 const columns = [];
 
@@ -49,7 +49,7 @@ function take(answer, joined, hasMore) {
   build();
 }
 
-// Epochs that all trained the same without probing are one grid.
+// Returns [newest, oldest] epoch of each grid: one grid where all trained the same tensors without probing.
 function groups() {
   const same = (epoch) => epoch.importance === null && String(epoch.trained) === String(epochs[0].trained);
   return epochs.length > 1 && epochs.every(same) ? [[epochs[0], epochs.at(-1)]] : epochs.map((epoch) => [epoch, epoch]);
@@ -83,7 +83,7 @@ function figureOf(epoch, first) {
   canvas.dataset.epoch = epoch.number;
   canvas.setAttribute("role", "application");
   const what = `${title}: map of ${shareWords(epoch, tensors)} trained`;
-  canvas.setAttribute("aria-label", `${what}. Arrow keys walk through the tensors; the table below holds the same.`);
+  canvas.setAttribute("aria-label", `${what}. Arrow keys move between tensors; the table below has the same data.`);
   const caption = document.createElement("figcaption");
   caption.append(Object.assign(document.createElement("strong"), { textContent: title }));
   for (const text of [reachedWords(epoch), shareWords(epoch, tensors), unprobedWords(epoch, tensors)]) {

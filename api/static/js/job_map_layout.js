@@ -1,4 +1,4 @@
-// Where each tensor has its cell in the map: pure functions of what `/jobs/{id}/selection` says of the tensors.
+// Pure functions that lay out the map's cells from an answer of `/jobs/{id}/selection`.
 
 const WORDS = {
   input_layernorm: "norm",
@@ -15,9 +15,9 @@ const WORDS = {
 };
 const CROSSES = ["encoder_attn", "EncDecAttention"]; // attention from one stack to the other
 const LONGEST = 9;
-const UNPROBED = 0.7; // the shade of what was trained without being probed
+const UNPROBED = 0.7; // shade of tensors that were trained without being probed
 
-// A few letters for a kind of tensor, "q" for "self_attn.q_proj", "q b" for its bias.
+// Returns a short label of a kind of tensor: "q" for "self_attn.q_proj", "q b" for its bias.
 export function shortLabel(kind) {
   const parts = kind.split(".");
   const cross = parts.some((part) => CROSSES.includes(part)) ? "×" : "";
@@ -29,7 +29,7 @@ export function shortLabel(kind) {
   return text.length > LONGEST ? `${text.slice(0, LONGEST - 1)}…` : text;
 }
 
-// Labels of kinds, each only once: what is alike gets a number.
+// Returns unique labels of kinds; equal ones get a number.
 export function labelsOf(kinds) {
   const seen = new Map();
   return kinds.map((kind) => {
@@ -40,8 +40,8 @@ export function labelsOf(kinds) {
   });
 }
 
-// Sections from the model's output to its input, one for each stack: {stack, columns: [kind], labels, rows}. A row is
-// {label, cells: [index of a tensor or null, a column each]} or, for a tensor outside of the blocks, {label, whole: index}.
+// Returns sections from the model's output to its input, one for each stack: {stack, columns: [kind], labels, rows}. A row
+// is {label, cells: [tensor index or null for each column]} or, for a tensor outside the blocks, {label, whole: index}.
 export function layout(tensors) {
   const sections = [];
   const rows = new Map();
@@ -79,8 +79,8 @@ export function layout(tensors) {
 
 const ORDER = ["q", "k", "v", "o", "out", "gate", "up", "fc1", "wi", "wi 0", "wi 1", "down", "fc2", "wo"];
 
-// Attention, the other attention, what is not known in the order in which a block computes it, which is against that of
-// the tensors; biases and norms, which cost little, last.
+// Sorts kinds: attention, cross-attention, unknown ones in a block's order of computation (the reverse of the tensors'),
+// and last biases and norms, which cost little.
 function inOrder(kinds) {
   const rank = (kind) => {
     const label = shortLabel(kind);
@@ -91,8 +91,8 @@ function inOrder(kinds) {
   return [...kinds].reverse().sort((a, b) => rank(a) - rank(b));
 }
 
-// An answer's epochs by the numbers that `tensors` has for the same names, and all tensors: of a job whose tensors were not
-// kept, each answer numbers those that it names.
+// Returns all tensors, and an answer's epochs with their indices: without stored tensors, each answer numbers only those
+// that it names.
 export function renumbered(tensors, answer) {
   const known = new Map(tensors.map(({ name }, index) => [name, index]));
   const all = [...tensors];
@@ -109,9 +109,9 @@ export function renumbered(tensors, answer) {
   return { tensors: all, epochs: epochs.map(prepared) };
 }
 
-// How a tensor fared in an epoch: {state: "trained" | "probed" | "unreached" | "unknown", shade in [0, 1], importance}.
-// Shades go over three powers of ten below the epoch's largest importance.
-export function fared(epoch, index) {
+// Returns the state of a tensor in an epoch: {state: "trained" | "probed" | "unreached" | "unknown", shade in [0, 1],
+// importance}. Shades cover three powers of ten below the epoch's largest importance.
+export function cellState(epoch, index) {
   const trained = epoch.trainedSet.has(index);
   const importance = epoch.importance?.[index] ?? null;
   const left = epoch.importance === null ? "unknown" : importance === null ? "unreached" : "probed";
@@ -122,7 +122,7 @@ export function fared(epoch, index) {
   return { state, shade, importance };
 }
 
-// An epoch with what is looked up for each of its cells.
+// Returns an epoch with the values that each of its cells looks up.
 export const prepared = (epoch) => ({
   ...epoch,
   trainedSet: new Set(epoch.trained),

@@ -1,14 +1,14 @@
-// Paints one epoch's grid on a canvas, and finds the cell at a place in it.
+// Paints an epoch's grid on a canvas, and finds the cell at a position in it.
 
 import { colour } from "./colours.js";
-import { fared } from "./job_map_layout.js";
+import { cellState } from "./job_map_layout.js";
 
 const FONT = "10px system-ui, sans-serif";
 const ROW_LABEL_PX = 38;
 const GAP_PX = 6; // between stacks
-const TALLEST_PX = 300; // of the rows of a grid, where their number allows it
+const TALLEST_PX = 300; // height of a grid's rows, where their number allows it
 
-// {width, height, cells: [{index, x, y, width, height, row, column}], texts: [{text, x, y, upright}]} in CSS px.
+// Returns {width, height, cells: [{index, x, y, width, height, row, column}], texts: [{text, x, y, upright}]} in CSS px.
 export function geometry(sections, narrow) {
   const rows = sections.reduce((sum, section) => sum + section.rows.length, 0);
   const columns = Math.max(1, ...sections.map((section) => section.columns.length));
@@ -63,7 +63,7 @@ export function paint(canvas, shape, epoch, marked) {
   const context = canvas.getContext("2d");
   context.scale(ratio, ratio);
   write(context, shape.texts);
-  for (const cell of shape.cells) fill(context, cell, fared(epoch, cell.index));
+  for (const cell of shape.cells) fill(context, cell, cellState(epoch, cell.index));
   const cell = shape.cells.find(({ index }) => index === marked);
   if (cell) {
     context.strokeStyle = colour("--blue");
@@ -126,7 +126,7 @@ function hatch(context, left, top, wide, high) {
   context.restore();
 }
 
-// The cell at a pointer's place, undefined where there is none. The canvas may be shown smaller than it was made.
+// Returns the cell at the pointer, undefined where there is none. The canvas may be shown scaled down.
 export function cellAt(canvas, shape, event) {
   const box = canvas.getBoundingClientRect();
   const scale = shape.width / box.width;
@@ -135,7 +135,7 @@ export function cellAt(canvas, shape, event) {
   return shape.cells.find((cell) => x >= cell.x && x < cell.x + cell.width && y >= cell.y && y < cell.y + cell.height);
 }
 
-// The nearest cell in a direction, from the one of a tensor: the same where there is none further on.
+// Returns the nearest cell in a direction from a tensor's cell; that cell itself where there is none.
 export function neighbour(shape, index, { rows = 0, columns = 0 }) {
   const from = shape.cells.find((cell) => cell.index === index) ?? shape.cells[0];
   const middle = (cell) => cell.x + cell.width / 2;

@@ -1,11 +1,11 @@
-// What the map says in words: of one cell, under each grid, of a job that trains everything, and as a table.
+// Texts of the map: of a cell, below each grid, of a job that trains everything, and in the table.
 
 import { number, percent } from "./format.js";
-import { fared } from "./job_map_layout.js";
+import { cellState } from "./job_map_layout.js";
 
 const SI = ["", "k", "M", "G", "T", "P"];
 
-// A count with a prefix: "90 M".
+// Returns a count with a prefix: "90 M".
 export function amount(value) {
   if (value === null) return "unknown";
   let left = value;
@@ -21,9 +21,9 @@ const STATES = {
   unknown: "not trained",
 };
 
-// [what, name, rest] of a cell; the name is to be set as code.
+// Returns [what, name, rest] of a cell; the name is set as code.
 export function cellWords(tensor, epoch, index) {
-  const { state, importance } = fared(epoch, index);
+  const { state, importance } = cellState(epoch, index);
   const probed = epoch.importance === null ? "importance not probed" : `importance ${number(importance)}`;
   return [
     `Epoch ${epoch.number} (ρ ${number(epoch.rho_asked)}): `,
@@ -43,7 +43,7 @@ export function shareWords(epoch, tensors) {
   return `${epoch.trained.length} of ${tensors.length} tensors (${share})`;
 }
 
-// Of epochs in which nothing was probed, why; null of others.
+// Returns why nothing was probed in an epoch; null where something was.
 export function unprobedWords(epoch, tensors) {
   if (epoch.importance !== null) return null;
   if (epoch.trained.length === tensors.length) return "ρ = 1: all tensors trained, nothing was probed";
@@ -51,7 +51,7 @@ export function unprobedWords(epoch, tensors) {
 }
 
 export function tableText(epoch, index) {
-  const { state, importance } = fared(epoch, index);
+  const { state, importance } = cellState(epoch, index);
   if (state === "trained") return importance === null ? "trained" : `trained (${number(importance)})`;
   if (state === "unreached") return "not reached";
   return importance === null ? "not trained" : `not trained (${number(importance)})`;

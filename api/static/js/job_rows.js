@@ -1,9 +1,9 @@
-// Long tables that grow at both ends: the newest rows are renewed by live.js, older ones are fetched and stay.
+// Long tables: live.js renews the newest rows, older ones are fetched and kept.
 
 import { announce } from "./announce.js";
 
-// `name`: of the table (`data-growing`) and of the link to its older rows (`data-older`); `rows`: the id of the part
-// that is renewed. What a renewal pushes out of that part is kept below it.
+// `name`: of the table (`data-growing`) and of the link to its older rows (`data-older`); `rows`: id of the part that is
+// renewed. Rows that a renewal removes from that part are kept below it.
 export function growing(name, rows) {
   const newest = document.getElementById(rows);
   const older = document.getElementById(`${rows}-older`);
@@ -14,7 +14,7 @@ export function growing(name, rows) {
     if (!event.detail.includes(rows)) return;
     const shown = new Set(rowsOf(newest).map((row) => row.dataset.row));
     const pushedOut = held.filter((row) => !shown.has(row.dataset.row));
-    // Where nothing is left of what was shown, rows may have come and gone in between.
+    // Where no row shown is left, rows in between may be missing.
     if (pushedOut.length && pushedOut.length === held.length) older.replaceChildren();
     else older.prepend(...pushedOut);
     held = rowsOf(newest);

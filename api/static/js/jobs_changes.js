@@ -1,19 +1,19 @@
-// Says once where a job on the page now stands, when that has changed while the page was open.
+// Announces once each change of a job's status while the page is open.
 
 import { announce } from "./announce.js";
 
 const MOST = 3;
-let known = standing();
+let known = statuses();
 
-function standing() {
+function statuses() {
   return new Map([...document.querySelectorAll("tr[data-job]")].map((row) => [row.dataset.job, row.dataset.status]));
 }
 
 document.addEventListener("live", (event) => {
   if (!event.detail.includes("jobs")) return;
-  const now = standing();
+  const now = statuses();
   const changed = [...now].filter(([job, status]) => known.has(job) && known.get(job) !== status);
-  // Of jobs that are met again behind another filter nothing was known meanwhile.
+  // After a change of the filter, statuses of jobs that were not shown are out of date.
   if (event.detail.includes("conditions")) changed.length = 0;
   known = now;
   if (changed.length === 0) return;

@@ -1,4 +1,4 @@
-// The filter of the jobs page: a choice is applied at once, without leaving the page, and stands in its URL.
+// The filter of the jobs page: a choice is applied at once, without leaving the page, and written into its URL.
 
 import { announce } from "./announce.js";
 import { renew } from "./live.js";
@@ -8,7 +8,7 @@ const label = form.elements.label;
 const fault = document.getElementById("label-error");
 let applied = false;
 
-// The parameters that the form stands for, as the server writes them: nothing empty, `metadata[key]=value`.
+// Returns the form's query parameters as the server writes them: no empty ones, metadata as `metadata[key]=value`.
 function parameters() {
   const chosen = new URLSearchParams();
   for (const [name, value] of new FormData(form)) {
@@ -41,7 +41,7 @@ function apply() {
   renew();
 }
 
-// The way back leads to another filter, which the form then has to show.
+// Shows the URL's filter in the form after the browser's back or forward button.
 function follow() {
   const given = new URLSearchParams(location.search);
   for (const name of ["status", "zone"]) form.elements[name].value = given.get(name) ?? "";

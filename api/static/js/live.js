@@ -1,14 +1,14 @@
 // Renews the parts of a page that the server marks with `data-live` and an id, as long as the body has
 // `data-poll-seconds`.
 //
-// The page itself is asked for again: the browser sends its ETag, and mostly hears that nothing has changed. What people
-// have opened, scrolled to or focused stays; a part in which text is being selected or written waits for the next time.
-// Tells `document` by the event "live" (detail: the ids of the parts that changed).
+// The page itself is fetched again with its ETag, and is mostly unchanged. Unfolded details, scroll positions and the focus
+// are kept; a part in which text is being selected or written is renewed the next time.
+// Dispatches the event "live" on `document` (detail: the ids of the parts that changed).
 
 import { poll } from "./poll.js";
 
 const secondsOf = (page) => Number(page.body.dataset.pollSeconds) || null;
-// By id, as the server last sent it: scripts may have changed what stands in the page.
+// HTML by id as the server last sent it: scripts may have changed the page's.
 const sent = new Map();
 for (const part of document.querySelectorAll("[data-live]")) sent.set(part.id, part.innerHTML);
 
@@ -19,12 +19,12 @@ async function renewOnce() {
     headers: { Accept: "text/html" },
   });
   if (response.redirected || response.status === 401) {
-    location.reload(); // signed out: the sign-in page knows the way back
+    location.reload(); // signed out: the sign-in page leads back here
     return null;
   }
   if (!response.ok) throw new Error(`${response.status} ${response.statusText}`);
   const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
-  // Another filter was chosen meanwhile: `renew` has asked for its page.
+  // Another filter was chosen meanwhile: `renew` fetches its page.
   if (address !== location.pathname + location.search) return 0;
   const changed = [];
   for (const part of document.querySelectorAll("[data-live]")) {
@@ -64,7 +64,7 @@ function replace(part, next) {
 const first = secondsOf(document);
 let again = first === null ? null : poll(renewOnce, first * 1000);
 
-// Has the page renewed at once, as after an action; where it had come to rest, it is renewed from now on again.
+// Renews the page at once, as after an action; restarts polling where it had ended.
 export function renew() {
   if (again) again();
   else again = poll(renewOnce, 0);

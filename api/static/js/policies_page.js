@@ -1,4 +1,4 @@
-// The list of policies: deleting one.
+// The list of policies, with deletion.
 
 import { renew } from "./live.js";
 import { policyDelete } from "./policy_delete.js";

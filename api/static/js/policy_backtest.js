@@ -1,4 +1,4 @@
-// What a policy would have saved: bars for the eye, and the same figures as a table.
+// The result of a backtest: bars, and the same figures as a table.
 
 import { dataOf } from "./policy_figures.js";
 import { minute, number, percent } from "./format.js";
@@ -17,7 +17,7 @@ export function policyBacktest(place, labels) {
     const shown = [stored && [names.stored, stored], edited && [names.edited, edited]].filter(Boolean);
     const figures = document.createElement("table");
     figures.className = "compared";
-    figures.createCaption().textContent = `Means over ${number(shown[0][1].starts, 9)} starts, one at each full hour; in brackets what 5 % and 95 % of the starts keep below. All of it is estimated.`;
+    figures.createCaption().textContent = `Means over ${number(shown[0][1].starts, 9)} starts, one at each full hour; in brackets the 5th to the 95th percentile.`;
     const head = figures.createTHead().insertRow();
     for (const text of ["", ...shown.map(([name]) => name), ...(shown.length > 1 ? ["change"] : [])]) head.append(header(text, "col"));
     const body = figures.createTBody();

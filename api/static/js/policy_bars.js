@@ -1,5 +1,5 @@
-// A fall from what all the work would have emitted to what remains, as horizontal bars on one scale; where a version is
-// edited, the stored one stands above it, paler.
+// Horizontal bars from the emissions of all the work, less each saving, to those that remain; where a version is edited,
+// the stored one is shown above it, paler.
 
 import { number, percent } from "./format.js";
 
@@ -16,7 +16,7 @@ export function bars({ stored, edited, labels }) {
 }
 
 const ROWS = [
-  { label: "ρ = 1, begun at once", kind: "all", from: () => 0, to: (answer) => answer.baseline_g, text: (answer) => `${number(answer.baseline_g)} g` },
+  { label: "ρ = 1, started at once", kind: "all", from: () => 0, to: (answer) => answer.baseline_g, text: (answer) => `${number(answer.baseline_g)} g` },
   { label: "− less work", kind: "less", from: (answer) => answer.constant_g, to: (answer) => answer.baseline_g, text: (answer) => saved(answer.less_work_saving) },
   { label: "− moved in time", kind: "moved", from: (answer) => answer.emissions_g, to: (answer) => answer.constant_g, text: (answer) => saved(answer.moved_in_time_saving) },
   { label: "what remains", kind: "rest", from: () => 0, to: (answer) => answer.emissions_g, text: (answer) => `${number(answer.emissions_g)} g`, marked: true },
@@ -27,7 +27,7 @@ const largest = (answer) => Math.max(answer.baseline_g, answer.constant_g, answe
 
 function inWords(answer) {
   return (
-    `${number(answer.baseline_g)} gCO2e at ρ = 1, begun at once; ${percent(answer.less_work_saving)} saved by less work, ` +
+    `${number(answer.baseline_g)} gCO2e at ρ = 1, started at once; ${percent(answer.less_work_saving)} saved by less work, ` +
     `${percent(answer.moved_in_time_saving)} by moving it in time; ${number(answer.emissions_g)} gCO2e remain.`
   );
 }
@@ -40,7 +40,7 @@ function rowOf({ label, kind, from, to, text, marked }, versions, scale) {
   for (const [which, answer] of versions) {
     const track = element("span", "bar-track");
     const [low, high] = [from(answer), to(answer)];
-    // What was to be saved and is lost instead is drawn the other way.
+    // A negative saving is drawn the other way.
     const bar = element("span", `bar ${high < low ? "lost" : kind}${versions.length > 1 && which === "stored" ? " before" : ""}`);
     place(bar, Math.min(low, high) * scale, Math.abs(high - low) * scale);
     track.append(bar);
@@ -65,7 +65,7 @@ function marks(answer, scale) {
 function keyOf(versions, labels) {
   const key = element("p", "bar-key reason");
   if (versions.length > 1) key.append(`Above, paler: ${labels.stored}; below: ${labels.edited}. `);
-  key.append(element("span", "oracle-key"), " oracle: the same work in the cleanest hours before the deadline, all known beforehand. ");
+  key.append(element("span", "oracle-key"), " oracle: the same work in the cleanest hours before the deadline, with perfect foresight. ");
   if (versions[0][1].spread) key.append(element("span", "spread-key"), " 5 % to 95 % of the starts.");
   return key;
 }

@@ -1,4 +1,4 @@
-// Draws ρ over the intensity: the stored version, and beside it the edited one.
+// Draws ρ over the intensity, for the stored and the edited version.
 
 import { chart } from "./chart.js";
 import { dataTable } from "./data_table.js";
@@ -10,7 +10,7 @@ const EVERY = 50; // gCO2e/kWh between the rows of the table
 const DASH = [6, 5];
 const SEGMENTS = BANDS.map(({ start, end }) => ({ from: start, to: end ?? Infinity, gco2e: start }));
 
-// `labels()` gives the names of the stored and of the edited version.
+// `labels()` returns the names of the stored and the edited version.
 export function policyCurve(labels) {
   const readout = document.getElementById("curve-readout");
   const shown = { stored: null, edited: null };
@@ -54,7 +54,7 @@ export function policyCurve(labels) {
     return uPlot.join([part(shown.stored), part(shown.edited)]);
   }
 
-  // Which line is which; and under the pointer, the values there.
+  // Shows the names of the lines, with their values at the pointer.
   function tellCursor(u) {
     const at = u?.cursor.idx ?? null;
     const names = labels();
@@ -84,7 +84,7 @@ export function policyCurve(labels) {
     // `stored` and `edited` are answers, or null where there is no such version.
     show({ stored, edited, zone }) {
       Object.assign(shown, { stored, edited });
-      // A single line is whole; beside an edited one the stored one is dashed. Now, and whenever the chart is made anew.
+      // The stored line is dashed beside an edited one; in the options too, for when the chart is built again.
       for (const line of [series[1], plot.u().series[1]]) line.dash = edited ? DASH : [];
       plot.setData(columns());
       document.getElementById("curve-basis").textContent =

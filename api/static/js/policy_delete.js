@@ -1,4 +1,4 @@
-// Asks before a policy is deleted, and deletes it.
+// Deletes a policy after confirmation.
 
 import { announce } from "./announce.js";
 import { remove } from "./api.js";

@@ -1,9 +1,9 @@
-// The policy that is being written: what it began from, how it stands now, and that it outlives a reload of the tab.
+// The policy that is being edited, with the version that it started from; kept over a reload of the tab.
 
 import { same } from "./policy_paths.js";
 
 // `stored`: {name, version, body}; version 0 is a policy that is not stored yet, and its body an example.
-// Listeners are called with who made the change: "form", "steps", "json" or "load".
+// Listeners are called with the source of the change: "form", "kind", "steps", "json", "name" or "load".
 export function openDraft(stored) {
   const key = `policy ${stored.version ? stored.name : "(new)"}`;
   const listeners = [];
@@ -30,7 +30,7 @@ export function openDraft(stored) {
     get body() {
       return body;
     },
-    // What stands in the JSON view while it cannot be read; null otherwise.
+    // Text of the JSON view while it cannot be parsed; null otherwise.
     get text() {
       return text;
     },
@@ -52,7 +52,7 @@ export function openDraft(stored) {
       text = written;
       tell("json");
     },
-    // Goes on from another stored version; with `next`, what is being written becomes that.
+    // Takes another stored version as the base, and `next` as the body.
     rebase(version, next = body) {
       [base, body, text, name] = [version, next, null, version.name];
       tell("load");

@@ -1,7 +1,7 @@
-// Puts each fault beside the field that it names.
+// Shows each error beside the field that it names.
 
 // Shows `errors` ([{field, message}]) at the elements with `data-fault` within `root`; `prefix` is cut off the fields.
-// Returns those for which there is no visible place.
+// Returns those without a visible place.
 export function showFaults(root, errors, prefix = "") {
   clearFaults(root);
   return errors.filter(({ field, message }) => {
@@ -25,7 +25,7 @@ export function clearFaults(root) {
 
 const inputsOf = (root, path) => root.querySelectorAll(`[data-path="${CSS.escape(path)}"]`);
 
-// The place of the field itself; not one that is hidden with what it belongs to.
+// Returns the place of a field's errors; null where it is hidden with its parent.
 function placeOf(root, path) {
   const place = root.querySelector(`[data-fault="${CSS.escape(path)}"]`);
   return place && !place.parentElement.closest("[hidden]") ? place : null;

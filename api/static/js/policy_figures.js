@@ -1,4 +1,4 @@
-// The figures of a backtest that are shown, each with how it is written and how two versions differ in it.
+// The figures of a backtest, each with its format and the change between two versions.
 
 import { number, percent, UNKNOWN } from "./format.js";
 
@@ -28,7 +28,7 @@ const asShare = (label, of, spread) => ({
 
 export function dataOf() {
   return [
-    inGrams("All the work (ρ = 1), begun at once", (answer) => answer.baseline_g),
+    inGrams("All the work (ρ = 1), started at once", (answer) => answer.baseline_g),
     asShare("− saved by less work", (answer) => answer.less_work_saving, (answer) => answer.spread.less_work_saving),
     asShare("− saved by moving it in time", (answer) => answer.moved_in_time_saving, (answer) => answer.spread.moved_in_time_saving),
     inGrams("What remains under the policy", (answer) => answer.emissions_g, (answer) => answer.spread.emissions_g),

@@ -1,4 +1,4 @@
-// The form of a policy: writes what is entered into the draft, and shows what the draft holds.
+// The form of a policy: writes its inputs into the draft, and shows the draft's values.
 
 import { show, valueOf } from "./policy_inputs.js";
 import { read, written } from "./policy_paths.js";
@@ -8,7 +8,7 @@ const COMMON = ["gate", "smoothing", "on_missing"];
 
 export function policyForm(form, draft) {
   const examples = JSON.parse(form.dataset.examples);
-  const lastOfKind = {}; // so that looking at another kind loses nothing
+  const lastOfKind = {}; // restores the fields of a kind that is chosen again
   const inputs = [...form.querySelectorAll("[data-path]")].filter((input) => !input.closest("template"));
   policySteps(form, draft);
 
@@ -26,7 +26,7 @@ export function policyForm(form, draft) {
     return written(draft.body, path, valueOf(input), held);
   }
 
-  // What is common stays, what the new kind had before comes back, and what is new begins as in its example.
+  // Keeps the common fields; the kind's own have their earlier values, else those of its example.
   function ofKind(kind) {
     lastOfKind[draft.body.kind] = draft.body;
     const own = { ...examples[kind] };
@@ -54,7 +54,7 @@ export function policyForm(form, draft) {
   fill("load");
 }
 
-// What holds where nothing is entered: a part that is left out as a whole has defaults of its own.
+// Returns the default of an empty input: a part that is left out as a whole has other defaults.
 function placeholderOf(input, body) {
   const part = input.closest("[data-part]");
   if (!part || read(body, part.dataset.part) !== undefined) return input.dataset.default ?? "";

@@ -1,6 +1,6 @@
-// Between an input and the value in the body that it stands for.
+// Converts between an input and its value in the body.
 
-// What was entered: undefined for nothing, and for what is no number a text, at which the server takes offence.
+// Returns the input's value: undefined where it is empty, and for an invalid number a text, which the server rejects.
 export function valueOf(input) {
   if (input.type !== "number") return input.value;
   if (input.validity.badInput) return "";

@@ -1,4 +1,4 @@
-// The policy as JSON that can be edited; kept in step with the form.
+// The policy as editable JSON, kept in step with the form.
 
 export function policyJson(area, fault, draft) {
   const textOf = (body) => JSON.stringify(body, null, 2);
@@ -44,7 +44,7 @@ export function policyJson(area, fault, draft) {
   draft.onChange(fill);
   fill("load");
 
-  // Faults of which the form has no field, such as one that is not known.
+  // Shows the errors without a field in the form, such as that of an unknown key.
   return {
     faults(errors) {
       if (draft.text === null) tell(errors.map(({ field, message }) => `${field}: ${message}`).join("; "));

@@ -1,10 +1,10 @@
-// What a curve of ρ is marked with: where the gate pauses and goes on, and where the grid stands now.
+// Marks on the curve of ρ: the thresholds at which the gate pauses and resumes, and the intensity now.
 
 import { colour } from "./colours.js";
 
 const RADIUS = 5;
 
-// A uPlot plugin; `curve()` gives the answer that is drawn, null for none.
+// Returns a uPlot plugin; `curve()` returns the answer that is drawn, null for none.
 export function curveMarks(curve) {
   function draw(u) {
     const drawn = curve();
@@ -14,7 +14,7 @@ export function curveMarks(curve) {
     u.ctx.lineWidth = devicePixelRatio;
     u.ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
     if (isShown(u, drawn.pause_above)) threshold(u, drawn.pause_above, "pauses above", 1);
-    if (isShown(u, drawn.resume_below)) threshold(u, drawn.resume_below, "goes on", -1);
+    if (isShown(u, drawn.resume_below)) threshold(u, drawn.resume_below, "resumes", -1);
     if (drawn.now && drawn.now.rho !== null && isShown(u, drawn.now.gco2e_per_kwh)) dot(u, drawn.now);
     u.ctx.restore();
   }

@@ -1,4 +1,4 @@
-// The page of one policy: the editor where there is one, and the pictures beside it.
+// The page of one policy: the editor for operators, with the curve and the backtest.
 
 import { time } from "./format.js";
 import { policyBacktest } from "./policy_backtest.js";
@@ -65,16 +65,16 @@ function edit() {
   });
   const named = byId("policy-name");
   named?.addEventListener("input", () => draft.rename(named.value.trim()));
-  if (named?.value) draft.rename(named.value.trim()); // written before this script was there
+  if (named?.value) draft.rename(named.value.trim()); // written before this script was loaded
   draft.onChange(mark);
   draft.onChange((source) => {
     if (source === "name") return;
     if (draft.text === null) pictures.soon();
   });
   mark("load");
-  byId("save").disabled = false; // until now nobody would have heard it
+  byId("save").disabled = false; // the server sends it disabled, as it works only with this script
   if (draft.wasKept && base().version !== stored.version) {
-    saving.say(`Your unsaved changes began from version ${base().version}; version ${stored.version} is stored by now.`);
+    saving.say(`Your unsaved changes began from version ${base().version}; version ${stored.version} has been stored since.`);
   }
   if (byId("delete-dialog")) {
     policyDelete(() => {
@@ -90,7 +90,7 @@ function mark(source) {
   byId("unsaved").textContent = changed ? "Unsaved changes, kept in this tab" : "";
   byId("discard").hidden = !changed;
   byId("save").textContent = base().version ? `Save as version ${next}` : "Save";
-  // It stays where the focus may be.
+  // Not `disabled`, since that would take the focus from the button.
   byId("save").setAttribute("aria-disabled", String(base().version > 0 && !changed));
   if (source !== "name" && byId("policy-name")) byId("policy-name").value = draft.name;
 }

@@ -1,14 +1,14 @@
-// Reads and writes what a path such as "steps[1].rho" names, as problems name fields.
+// Reads and writes the value at a path such as "steps[1].rho", the form in which problems name fields.
 
 const parts = (path) => path.split(/[.[\]]+/).filter(Boolean).map((part) => (/^\d+$/.test(part) ? Number(part) : part));
 
-// Undefined where there is nothing.
+// Returns the value at the path, undefined where there is none.
 export function read(body, path) {
   return parts(path).reduce((value, part) => (value !== null && typeof value === "object" ? value[part] : undefined), body);
 }
 
-// A copy in which `value` stands at the path; undefined takes away what stands there. Objects on the way that are missing
-// begin as `absent`.
+// Returns a copy with `value` at the path; undefined removes the value there. Missing objects along the path are created
+// as copies of `absent`.
 export function written(body, path, value, absent = {}) {
   const copy = structuredClone(body);
   const way = parts(path);
@@ -23,7 +23,7 @@ export function written(body, path, value, absent = {}) {
   return copy;
 }
 
-// Whether two bodies say the same, in whatever order.
+// Whether two bodies are equal, regardless of the order of keys.
 export const same = (one, other) => JSON.stringify(ordered(one)) === JSON.stringify(ordered(other));
 
 function ordered(value) {

@@ -1,5 +1,5 @@
-// Has the curve and the backtest drawn anew as the policy changes: once typing pauses, never for what is out of date, and
-// with the last good picture kept while the policy has faults.
+// Redraws the curve and the backtest when the policy changes: after a pause in typing, never from an outdated answer, and
+// with the last valid picture kept while the policy has errors.
 
 import { post } from "./api.js";
 import { clearFaults, showFaults } from "./policy_faults.js";
@@ -8,10 +8,10 @@ const PAUSE_MS = 300;
 const CURVE = "/dashboard/policies/curve";
 const SIMULATE = "/policies/simulate";
 
-// `versions()` gives {stored, edited}: bodies, null where there is none to draw.
+// `versions()` returns {stored, edited}: bodies, null where there is none to draw.
 export function policyPictures({ versions, run, curve, backtest, form, runForm, json }) {
   const stale = document.getElementById("stale");
-  const known = new Map(); // of stored versions: asked once for each run
+  const known = new Map(); // answers for stored versions, fetched once for each run
   let timer = null;
   let flight = null;
 
@@ -35,7 +35,7 @@ export function policyPictures({ versions, run, curve, backtest, form, runForm, 
       curve.show({ stored: before, edited: after, zone: run.zone() });
       if (backtest) {
         backtest.busy(true);
-        // One after the other: the service does few at once.
+        // One after the other: the service limits concurrent simulations.
         const past = stored && (await once(SIMULATE, stored, asked, signal));
         const next = edited && (await ask(SIMULATE, edited, asked, signal));
         backtest.show({ stored: past, edited: next });
@@ -69,7 +69,7 @@ export function policyPictures({ versions, run, curve, backtest, form, runForm, 
     const elsewhere = runForm ? showFaults(runForm, others) : others;
     const what = errors.some(ofPolicy) ? "This policy has faults" : errors.length ? "The run has faults" : error.message;
     const more = elsewhere.map(({ field, message }) => ` ${field}: ${message}.`).join("");
-    stale.textContent = `${what}.${more} The pictures are the last ones that could be drawn.`.replace("..", ".");
+    stale.textContent = `${what}.${more} The pictures show the last valid policy and run.`.replace("..", ".");
     stale.hidden = false;
   }
 
@@ -78,7 +78,7 @@ export function policyPictures({ versions, run, curve, backtest, form, runForm, 
 
 const ofPolicy = ({ field }) => field === "policy" || field.startsWith("policy.");
 
-// Asks again where the service has no place for it at the moment, after as long as it says.
+// Retries after the service's Retry-After where it is at its limit (503).
 async function ask(path, policy, asked, signal) {
   for (;;) {
     try {

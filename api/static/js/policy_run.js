@@ -1,11 +1,11 @@
-// The run that a backtest simulates: what is entered about it, kept for the tab.
+// The fields of the run that a backtest simulates, kept for the tab.
 
 import { valueOf } from "./policy_inputs.js";
 
 const KEY = "policy run";
 const HOUR_MS = 3_600_000;
 
-// `form` is null where no zone has readings: then only the curve is drawn, for the usual run.
+// `form` is null where no zone has readings: then only the curve is drawn, for the `usual` run.
 export function simulatedRun(form, usual) {
   if (!form) return { read: () => usual, zone: () => null, onChange: () => {} };
   const inputs = [...form.querySelectorAll("input, select")];
@@ -20,7 +20,7 @@ export function simulatedRun(form, usual) {
     }
   }
 
-  // The body of a simulation, without its policy. Whole hours, so that the same question is the same text.
+  // Returns a simulation's body without its policy. The start is a full hour, so that equal runs are found in the cache.
   function read() {
     const body = {};
     for (const input of inputs) if (input.dataset.path) body[input.dataset.path] = valueOf(input);

@@ -1,14 +1,14 @@
-// Saves the draft as the next version; never over a version that its writer has not seen.
+// Saves the draft as the next version; refuses to overwrite a version stored since editing began.
 
 import { announce } from "./announce.js";
 import { get, put } from "./api.js";
 
-// `told` shows the errors of a refused policy and returns those that it has no place for.
+// `told` shows the errors of a refused policy and returns those without a field in the form.
 export function policySave({ button, refusal, draft, told, onSaved }) {
   async function save() {
     if (button.getAttribute("aria-disabled") === "true") return null;
     say();
-    if (draft.text !== null) return say("Nothing is saved: the JSON cannot be read yet.");
+    if (draft.text !== null) return say("Nothing is saved: the JSON is not valid.");
     const { base, name } = draft;
     if (!name) return say("Nothing is saved: a name is missing.");
     button.setAttribute("aria-disabled", "true");
@@ -28,7 +28,7 @@ export function policySave({ button, refusal, draft, told, onSaved }) {
   function fault(error) {
     const left = told(error.errors ?? []);
     const more = left.map(({ field, message }) => ` ${field}: ${message}.`).join("");
-    say(error.errors?.length ? `Nothing is saved: something in it is wrong.${more}` : `Nothing is saved. ${error.message}`);
+    say(error.errors?.length ? `Nothing is saved: the policy has errors.${more}` : `Nothing is saved. ${error.message}`);
     button.setAttribute("aria-disabled", "false");
   }
 
@@ -82,10 +82,10 @@ export function policySave({ button, refusal, draft, told, onSaved }) {
   return { say };
 }
 
-// What is the kind's own before what all kinds have.
+// Orders the fields: those of the kind before those of all kinds.
 const inOrder = ({ kind, gate, smoothing, on_missing: missing, ...own }) => ({ kind, ...own, gate, smoothing, on_missing: missing });
 
-// The service stores it only where that version is the newest still; 0 is that of a policy that is not there yet.
+// The precondition that `version` is still the newest; 0 where no version is stored yet.
 const follows = (version) => (version === 0 ? { "If-None-Match": "*" } : { "If-Match": `"${version}"` });
 
 const path = (name) => `/policies/${encodeURIComponent(name)}`;

@@ -1,4 +1,4 @@
-// The steps of a policy as rows that can be added and removed.
+// The steps of a policy, as rows that can be added and removed.
 
 import { show, valueOf } from "./policy_inputs.js";
 import { read, written } from "./policy_paths.js";
@@ -15,7 +15,7 @@ export function policySteps(form, draft) {
     draft.change(written(draft.body, target.dataset.path, valueOf(target)), "steps");
   });
 
-  // The last step holds at any intensity, so a new one comes before it.
+  // The last step applies at any intensity, so a new one is inserted before it.
   add.addEventListener("click", () => {
     const before = steps();
     const at = Math.max(0, before.length - 1);
@@ -42,7 +42,7 @@ export function policySteps(form, draft) {
       fault.id = `fault-${path}`;
       input.setAttribute("aria-describedby", fault.id);
       input.setAttribute("aria-label", `${label.textContent} of step ${index + 1}`);
-      field.querySelector(".hint").remove(); // once for all rows would do, once a row is too much
+      field.querySelector(".hint").remove(); // a hint in every row would be too much
     }
     item.querySelector(".remove").setAttribute("aria-label", `Remove step ${index + 1}`);
     return item;

@@ -1,15 +1,15 @@
-// Does a task again and again while somebody looks: never twice at once, ever more rarely while it fails.
+// Repeats a task while the page is visible: one run at a time, with exponential backoff while it fails.
 
 import { connection } from "./announce.js";
 
 const SLOWEST_MS = 60_000;
 
-// `task` returns how many milliseconds to wait until the next time, null to end. Returns a function that has it done now.
+// `task` returns the milliseconds until the next run, null to end. Returns a function that runs it now.
 export function poll(task, firstMs) {
   let timer = null;
   let busy = false;
   let ended = false;
-  let asked = false; // for a run at once, while one was on its way that may have come too early
+  let asked = false; // for another run at once, during one that may have started too early
   let failures = 0;
   let waitMs = firstMs;
 
@@ -21,7 +21,7 @@ export function poll(task, firstMs) {
   async function run() {
     if (busy || ended) return;
     if (document.hidden) {
-      timer = null; // taken up again when the page is shown
+      timer = null; // resumed when the page is shown
       return;
     }
     busy = true;

@@ -1,4 +1,4 @@
-// The form of a new job: what it holds is kept, estimated as it changes, and submitted once.
+// The form of a new job: kept over a reload, estimated on each change, and submitted once.
 
 import { announce } from "./announce.js";
 import { post } from "./api.js";
@@ -35,7 +35,7 @@ form.addEventListener("reset", () => {
   forgetKey();
   clearErrors();
   metadata.fill([]);
-  // The controls have their first values again only after this event.
+  // The controls have their initial values only after this event.
   setTimeout(() => {
     showHints(form);
     estimate.renew();
@@ -64,7 +64,7 @@ form.addEventListener("submit", async (event) => {
   if (send.disabled) return;
   clearErrors();
   const { body, errors } = bodyOf(form, metadata.pairs());
-  if (errors.length) return refused(errors, "The form cannot be sent as it is.");
+  if (errors.length) return refused(errors, "The form has errors.");
   send.disabled = true;
   send.setAttribute("aria-busy", "true");
   try {
@@ -81,7 +81,7 @@ form.addEventListener("submit", async (event) => {
   }
 });
 
-send.disabled = false; // until now nobody would have heard it
+send.disabled = false; // the server sends it disabled, as it works only with this script
 
 function refused(errors, message) {
   estimate.stop();
@@ -89,13 +89,13 @@ function refused(errors, message) {
   const place = document.getElementById("form-error");
   const fields = errors.length - unplaced.length;
   const told = errors.length ? unplaced.map((error) => `${error.field}: ${error.message}`) : [message];
-  if (fields) told.unshift(fields === 1 ? "One field needs to be put right." : `${fields} fields need to be put right.`);
+  if (fields) told.unshift(fields === 1 ? "One field has to be corrected." : `${fields} fields have to be corrected.`);
   place.textContent = told.join(" ");
   place.hidden = false;
   focusFirst();
 }
 
-// A page that the browser brings back from its memory may be sent again.
+// A page that the browser restores from its cache can be submitted again.
 addEventListener("pageshow", () => {
   send.disabled = false;
 });

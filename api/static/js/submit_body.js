@@ -1,10 +1,10 @@
-// What the form stands for as the body of POST /jobs. What is left empty is left out: the service has a default for it.
+// Builds the body of POST /jobs from the form. Empty fields are left out: the service has defaults for them.
 
 const INLINE = "{}";
 const PREFIX = "hyperparameters.";
 
-// {body, errors, complete}: errors as the service gives them, of what cannot even be sent; complete where there is
-// enough of it for an estimate.
+// Returns {body, errors, complete}: errors, in the service's form, of fields that cannot be sent; `complete` where the
+// body suffices for an estimate.
 export function bodyOf(form, pairs) {
   const errors = [];
   const body = {};
@@ -45,7 +45,7 @@ function policyOf(choice, text, errors) {
 
 const isNumber = (control) => control.type === "number" || "number" in control.dataset;
 
-// What is no number goes as it was written: the service says what it expects.
+// An invalid number is sent as text: the service's error says what it expects.
 function numberOf(control) {
   const number = Number(control.value);
   return control.value.trim() && Number.isFinite(number) ? number : control.value || "not a number";

@@ -1,15 +1,15 @@
-// Shows an estimate: begun now beside the best window, each figure with its bounds, and what it all rests on.
+// Shows an estimate: started now beside the best window, each figure with its bounds, and the basis of it all.
 
 import { UNKNOWN, duration, minute, number, percent, time } from "./format.js";
 import { intensityElement } from "./intensity.js";
 
-// The elements that show an answer of POST /jobs/estimate.
+// Returns the elements that show an answer of POST /jobs/estimate.
 export function comparison(found) {
   return [table(found), saving(found), ...notes(found), basis(found)];
 }
 
 const ROWS = [
-  ["Begins", (run) => [minute(run.starts_at)]],
+  ["Starts", (run) => [minute(run.starts_at)]],
   ["Ends", (run) => [minute(run.ends_at)]],
   ["Meets the deadline", (run) => [run.meets_deadline ? "yes" : mark("no")], (run) => run.meets_deadline !== null],
   ["Computes for", (run) => [length(run.hours.expected), reason(`${length(run.hours.low)}–${length(run.hours.high)}`)]],
@@ -17,13 +17,13 @@ const ROWS = [
   ["Energy", (run) => figure(run.energy_kwh, "kWh")],
   ["Intensity", (run) => [intensityElement(run.gco2e_per_kwh === null ? null : Number(run.gco2e_per_kwh.toPrecision(3)))]],
   ["Emissions", (run) => (run.emissions_gco2e ? figure(run.emissions_gco2e, "gCO2e") : [UNKNOWN])],
-  ["Why then", (run) => [run.why || UNKNOWN]],
+  ["Reason", (run) => [run.why || UNKNOWN]],
 ];
 
 function table({ now, best, pace }) {
   const table = document.createElement("table");
   const caption = table.createCaption();
-  caption.append("Times in UTC; below each figure where it lies in nine cases of ten");
+  caption.append("Times in UTC; below each figure its 90 % interval");
   if (pace.assumed) caption.append("; ", mark("assumed", "step"), " pace: nothing was measured on this device yet");
   const head = table.createTHead().insertRow();
   for (const text of ["", "Now", "Best window"]) {
@@ -36,7 +36,7 @@ function table({ now, best, pace }) {
     const row = rows.insertRow();
     row.append(header("row", label));
     if (label === "Emissions") row.className = "emissions";
-    if (label === "Why then") row.className = "why";
+    if (label === "Reason") row.className = "why";
     for (const run of [now, best]) row.insertCell().append(...show(run));
   }
   return table;
@@ -64,11 +64,11 @@ function mark(textContent, className = "error") {
 
 function saving({ saving }) {
   const line = Object.assign(document.createElement("p"), { className: "saving" });
-  if (saving === null) line.textContent = "No intensity is known: neither are emissions.";
+  if (saving === null) line.textContent = "No intensity is known, so emissions are not known either.";
   else if (saving.share >= 0.0005) {
     const share = Object.assign(document.createElement("strong"), { textContent: percent(saving.share) });
     line.append("The best window saves ", share, ` (${number(saving.gco2e, 3)} gCO2e).`);
-  } else line.textContent = "Now is as good as any time: the best window saves nothing.";
+  } else line.textContent = "The best window saves nothing: starting now is as good.";
   return line;
 }
 
@@ -82,7 +82,7 @@ function basis(found) {
     list.append(term, text);
   };
   const workers = place.live_workers === 1 ? "one worker is alive" : `${place.live_workers} workers are alive`;
-  const intensity = place.gco2e_per_kwh === null ? "nothing is known of its intensity" : `now ${number(place.gco2e_per_kwh, 3)} gCO2e/kWh (${place.source})`;
+  const intensity = place.gco2e_per_kwh === null ? "its intensity is not known" : `now ${number(place.gco2e_per_kwh, 3)} gCO2e/kWh (${place.source})`;
   add("Place", `${place.zone}, ${place.reason}: ${intensity}; ${workers}`, reason(place.basis));
   const epoch = `${length(pace.epoch_hours.expected)} and ${number(pace.epoch_kwh.expected, 3)} kWh an epoch at ρ = 1`;
   add("Pace", pace.assumed ? mark("assumed", "step") : "", `${epoch}${pace.device ? ` on ${pace.device}` : ""}`, reason(pace.basis));
@@ -95,7 +95,7 @@ function basis(found) {
     add("Budget", `${number(budget.given_gco2e)} gCO2e ${kept}`, reason(budget.basis));
   }
   const details = document.createElement("details");
-  details.append(Object.assign(document.createElement("summary"), { textContent: "What it rests on" }), list);
+  details.append(Object.assign(document.createElement("summary"), { textContent: "Basis of the estimate" }), list);
   return details;
 }
 

@@ -1,8 +1,8 @@
-// Shows what is wrong at the field that it is wrong in. `errors` are those of a problem: [{field, message}].
+// Shows each error at its field. `errors` are those of a problem: [{field, message}].
 
 const PLACES = new Map([...document.querySelectorAll("[data-field]")].map((place) => [place.dataset.field, place]));
 
-// Returns those that belong to no field of the form.
+// Shows the errors, and returns those without a field in the form.
 export function showErrors(errors) {
   const unplaced = [];
   for (const error of errors) {

@@ -1,4 +1,4 @@
-// Asks for an estimate a moment after each change, the last one counts, and shows it beside the form.
+// Requests an estimate shortly after the last change, and shows it beside the form.
 
 import { announce } from "./announce.js";
 import { get, post } from "./api.js";
@@ -10,7 +10,7 @@ import { showHints } from "./submit_hints.js";
 const AFTER_CHANGE_MS = 400;
 const AGAIN_MS = 3_000;
 
-// `read()` gives {body, errors, complete}. Returns {renew(), stop()}.
+// `read()` returns {body, errors, complete}. Returns {renew(), stop()}.
 export function liveEstimate(form, read) {
   const status = document.getElementById("estimate-status");
   const place = document.getElementById("estimate");
@@ -45,13 +45,13 @@ export function liveEstimate(form, read) {
     if (!complete) return nothing(waits);
     if (errors.length) {
       showErrors(errors);
-      return nothing("No estimate of this: see what is marked.");
+      return nothing("No estimate: see the marked fields.");
     }
     const ours = (running = new AbortController());
     place.classList.add("old");
     try {
       if (!(await measured(body.model, ours.signal))) {
-        nothing(`${body.model} is being measured by a prepare worker: the estimate comes once that is done.`);
+        nothing(`${body.model} is being measured by a prepare worker: the estimate follows.`);
         return after(AGAIN_MS);
       }
       const found = await post("/jobs/estimate", body, { signal: ours.signal });
@@ -76,14 +76,14 @@ export function liveEstimate(form, read) {
       clearErrors();
       const unplaced = showErrors(problem.errors);
       const told = unplaced.map(({ field, message }) => `${field}: ${message}`);
-      nothing(["No estimate of this: see what is marked.", ...told].join(" "));
+      nothing(["No estimate: see the marked fields.", ...told].join(" "));
       return;
     }
     nothing(problem.message);
     if ([0, 409, 429, 503].includes(problem.status)) after((problem.retryAfterSeconds ?? 0) * 1000 || AGAIN_MS);
   }
 
-  // Of a model that nobody has measured there is no estimate yet.
+  // Whether the model has been measured: without that there is no estimate.
   async function measured(model, signal) {
     const option = form.elements.model.selectedOptions[0];
     if (!option || "measured" in option.dataset) return true;

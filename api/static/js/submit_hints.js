@@ -1,4 +1,4 @@
-// Says below a list what is chosen in it, and shows only what belongs to the choice.
+// Shows below each list a hint on its choice, and the fields that belong to the choice.
 
 import { intensityElement } from "./intensity.js";
 

@@ -1,5 +1,5 @@
-// The Idempotency-Key of a submission: the same for the same job, until it is known to be submitted. A double click, a
-// second try after a broken connection, or one after the page was loaded anew makes one job.
+// The Idempotency-Key of a submission: the same for the same body until it is submitted, so that a double click, a retry
+// after a lost connection, or one after a reload makes one job.
 
 const PLACE = "greentune.submit.key";
 
@@ -7,7 +7,7 @@ export function keyFor(body) {
   const text = JSON.stringify(body);
   const kept = JSON.parse(sessionStorage.getItem(PLACE) ?? "null");
   if (kept?.text === text) return kept.key;
-  // Not crypto.randomUUID, which there is only over HTTPS and on localhost.
+  // Not crypto.randomUUID, which exists only over HTTPS and on localhost.
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   const key = `form-${[...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("")}`;
   sessionStorage.setItem(PLACE, JSON.stringify({ text, key }));

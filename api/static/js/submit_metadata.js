@@ -1,6 +1,6 @@
 // The rows of metadata: a key and a value each.
 
-// `changed` is called when a row is gone. Returns {pairs(), fill(pairs)}.
+// `changed` is called when a row is removed. Returns {pairs(), fill(pairs)}.
 export function metadataRows(place, add, changed) {
   function row(key = "", value = "") {
     const line = Object.assign(document.createElement("div"), { className: "pair" });

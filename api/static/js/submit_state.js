@@ -1,6 +1,6 @@
-// Keeps what was written into the form for as long as the tab is open, so that a reload loses nothing.
+// Keeps the form's values while the tab is open, so that they survive a reload.
 //
-// Each address has its own: a form that begins like another job (`?from=`) does not overwrite the plain one.
+// By address: a form that copies another job (`?from=`) does not overwrite the plain one.
 
 const PLACE = `greentune.submit${location.search}`;
 
@@ -13,15 +13,15 @@ export function keep(form, pairs) {
 
 export const forget = () => sessionStorage.removeItem(PLACE);
 
-// Fills the form with what was kept, else with what the server would have it begin with.
+// Fills the form with the values kept, else with the server's initial values.
 export function restore(form, metadata) {
-  // Not form.dataset: that is the field of this name.
+  // Not form.dataset, which is the field of this name.
   const state = JSON.parse(sessionStorage.getItem(PLACE) ?? form.getAttribute("data-prefill"));
   for (const control of kept(form)) {
     if (!(control.name in state.values)) continue;
     const first = control.value;
     control.value = state.values[control.name];
-    // What is not to be chosen any more, such as a dataset that was deleted.
+    // A choice that no longer exists, such as a deleted dataset.
     if (control.tagName === "SELECT" && control.selectedIndex < 0) control.value = first;
     if (control.value !== first) control.closest("details")?.setAttribute("open", "");
   }

@@ -1,4 +1,4 @@
-// Uploads a file of training rows as soon as it is chosen, and says how far it has come and what is wrong with it.
+// Uploads a file of training rows when it is chosen, and shows progress and errors.
 
 import { announce } from "./announce.js";
 import { size } from "./format.js";
@@ -21,14 +21,14 @@ export function upload(input, done) {
     say("", []);
     if (!file) return;
     const most = Number(input.dataset.maxBytes);
-    if (file.size > most) say(`${file.name} has ${size(file.size)}: at most ${size(most)} are taken`, []);
+    if (file.size > most) say(`${file.name} has ${size(file.size)}: at most ${size(most)} are accepted`, []);
     else begin(file);
   });
 
   function begin(file) {
     const form = new FormData();
     form.append("file", file);
-    request = new XMLHttpRequest(); // fetch does not tell how much is sent
+    request = new XMLHttpRequest(); // fetch reports no upload progress
     request.open("POST", "/datasets");
     request.setRequestHeader("Accept", "application/json");
     request.responseType = "text";
@@ -37,10 +37,10 @@ export function upload(input, done) {
       text.textContent = loaded < total ? `${size(loaded)} of ${size(total)}` : "sent; each row is being checked …";
     });
     request.addEventListener("load", () => answered(request));
-    request.addEventListener("error", () => say("The upload broke off: the service cannot be reached, or refused it.", []));
+    request.addEventListener("error", () => say("The upload was interrupted: the service cannot be reached, or refused it.", []));
     request.addEventListener("loadend", () => {
       progress.hidden = true;
-      input.value = ""; // so that the same file, put right, can be chosen again
+      input.value = ""; // so that the same file, corrected, can be chosen again
     });
     bar.value = 0;
     text.textContent = "";
@@ -66,7 +66,7 @@ export function upload(input, done) {
     input.toggleAttribute("aria-invalid", false);
     if (!detail) return;
     input.setAttribute("aria-invalid", "true");
-    announce(`The file was not taken. ${detail}`);
+    announce(`The file was not accepted. ${detail}`);
     if (errors.length < 2) {
       error.textContent = detail;
       return;

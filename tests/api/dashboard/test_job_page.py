@@ -1,4 +1,4 @@
-"""The page of a job as it is served: when it is another one, and its older rows for whoever has no scripts."""
+"""The page of a job as it is served: its ETag, and pages of older rows without scripts."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -45,14 +45,7 @@ def measure(database: Database, gco2e_per_kwh: float) -> None:
         GridRepository(session).put([hour])
 
 
-def test_a_page_on_which_nothing_has_changed_is_answered_304(queued_job_id: str, client: TestClient) -> None:
-    path = f"/dashboard/jobs/{queued_job_id}"
-    tag = client.get(path).headers["etag"]
-
-    assert client.get(path, headers={"If-None-Match": tag}).status_code == 304
-
-
-def test_a_page_is_another_one_with_each_new_reading_of_its_zone(
+def test_the_etag_changes_with_each_new_reading_of_the_jobs_zone(
     queued_job_id: str, client: TestClient, database: Database
 ) -> None:
     path = f"/dashboard/jobs/{queued_job_id}"
@@ -66,12 +59,13 @@ def test_a_page_is_another_one_with_each_new_reading_of_its_zone(
         assert band in answer.text
 
 
-def test_a_page_is_another_one_when_the_queue_before_it_changes(
+def test_the_etag_changes_with_the_queue_ahead_of_the_job(
     queued_job_id: str, submit: Submit, client: TestClient, database: Database
 ) -> None:
     path = f"/dashboard/jobs/{queued_job_id}"
     first = client.get(path)
     assert ">next<" in first.text
+    assert client.get(path, headers={"If-None-Match": first.headers["etag"]}).status_code == 304
     queue(database, submit(zone="FR", priority=5).json()["id"])
 
     answer = client.get(path, headers={"If-None-Match": first.headers["etag"]})
@@ -80,7 +74,7 @@ def test_a_page_is_another_one_when_the_queue_before_it_changes(
     assert "1 before it" in answer.text
 
 
-def test_a_job_that_is_over_has_a_page_that_the_grid_does_not_change(
+def test_the_grid_does_not_change_the_etag_of_a_job_that_is_over(
     finished_job_id: str, client: TestClient, database: Database
 ) -> None:
     path = f"/dashboard/jobs/{finished_job_id}"
@@ -90,9 +84,7 @@ def test_a_job_that_is_over_has_a_page_that_the_grid_does_not_change(
     assert client.get(path, headers={"If-None-Match": tag}).status_code == 304
 
 
-def test_older_events_are_a_page_of_their_own_that_leads_further(
-    job_id: str, client: TestClient, database: Database
-) -> None:
+def test_older_events_have_pages_that_link_to_the_next(job_id: str, client: TestClient, database: Database) -> None:
     with database.session() as session:
         for number in range(120):
             JobRepository(session).record(job_id, "epoch.started", at=NOW, epoch=number, rho=0.5)
@@ -108,5 +100,5 @@ def test_older_events_are_a_page_of_their_own_that_leads_further(
 
 
 @pytest.mark.parametrize("what", ["epochs", "events"])
-def test_older_rows_of_anothers_job_are_not_found(job_id: str, bob: TestClient, what: str) -> None:
+def test_older_rows_of_another_users_job_are_not_found(job_id: str, bob: TestClient, what: str) -> None:
     assert bob.get(f"/dashboard/jobs/{job_id}/{what}?after=9").status_code == 404

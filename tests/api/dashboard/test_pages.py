@@ -1,4 +1,4 @@
-"""What a browser is shown: nothing from elsewhere, nothing unescaped, estimates marked."""
+"""The dashboard's pages as they are served: no other hosts, everything escaped, estimates marked."""
 
 import re
 
@@ -9,13 +9,13 @@ from store.database import Database
 from store.tables import Epoch, Job
 
 POLLS = '<body data-poll-seconds="3">'
-# Without scripts a browser loads the page anew instead.
+# Without scripts a browser reloads the page instead.
 REFRESH = '<noscript><meta http-equiv="refresh" content="3"></noscript>'
 OWN_SCRIPT = re.compile(r'<script( type="module"| defer| src="/static/[\w./-]+")+></script>')
 
 
 def page(client: TestClient, path: str) -> str:
-    """A page's markup, which may load nothing from elsewhere and run nothing but our own files."""
+    """Return a page's markup, which may load nothing from other hosts and run only the service's scripts."""
     response = client.get(path)
     assert response.status_code == 200, response.text
     assert response.headers["content-type"].startswith("text/html")
@@ -25,11 +25,11 @@ def page(client: TestClient, path: str) -> str:
     return response.text
 
 
-def test_the_front_page_says_how_to_begin_where_there_is_no_job(client: TestClient) -> None:
-    assert "No job here yet" in page(client, "/")
+def test_the_jobs_page_without_jobs_leads_to_the_form(client: TestClient) -> None:
+    assert "No jobs yet" in page(client, "/")
 
 
-def test_the_front_page_lists_jobs_and_renews_itself_while_one_is_not_final(job_id: str, client: TestClient) -> None:
+def test_the_jobs_page_lists_jobs_and_polls_while_one_is_not_final(job_id: str, client: TestClient) -> None:
     markup = page(client, "/")
 
     assert f'href="/dashboard/jobs/{job_id}"' in markup
@@ -38,17 +38,17 @@ def test_the_front_page_lists_jobs_and_renews_itself_while_one_is_not_final(job_
     assert REFRESH in markup
 
 
-def test_the_page_of_a_job_that_has_ended_stays_as_it_is(finished_job_id: str, client: TestClient) -> None:
+def test_the_page_of_a_job_that_is_over_does_not_poll(finished_job_id: str, client: TestClient) -> None:
     markup = page(client, f"/dashboard/jobs/{finished_job_id}")
     assert "data-poll-seconds" not in markup
     assert "refresh" not in markup
 
 
-def test_the_jobs_are_looked_at_now_and_then_when_all_have_ended(finished_job_id: str, client: TestClient) -> None:
+def test_the_jobs_page_polls_less_often_where_all_jobs_are_over(finished_job_id: str, client: TestClient) -> None:
     assert 'data-poll-seconds="20"' in page(client, "/")
 
 
-def test_a_job_in_progress_renews_its_page(job_id: str, client: TestClient) -> None:
+def test_the_page_of_an_unfinished_job_polls(job_id: str, client: TestClient) -> None:
     assert POLLS in page(client, f"/dashboard/jobs/{job_id}")
 
 
@@ -74,16 +74,16 @@ def test_a_waiting_job_shows_when_its_gate_is_expected_to_open(deferred_job_id: 
     assert "by the policy's max_delay_hours" in markup
 
 
-def test_a_price_is_shown_as_provisional_until_it_is_settled(finished_job_id: str, client: TestClient) -> None:
+def test_emissions_are_shown_as_provisional_until_they_are_settled(finished_job_id: str, client: TestClient) -> None:
     for path in ("/", f"/dashboard/jobs/{finished_job_id}"):
         assert ">provisional<" in page(client, path)
         assert ">settled<" not in page(client, path)
 
 
-def test_a_settled_price_and_the_two_savings_are_shown_apart_with_what_they_assume(
+def test_settled_emissions_and_both_savings_are_shown_with_their_assumptions(
     settled_job_id: str, client: TestClient
 ) -> None:
-    assert 'data-label="Saved by less work">42.0 %' in page(client, "/")
+    assert 'data-label="Saved by less work, est.">42.0 %' in page(client, "/")
     for path in ("/", f"/dashboard/jobs/{settled_job_id}"):
         assert ">settled<" in page(client, path)
         assert ">provisional<" not in page(client, path)
@@ -92,7 +92,7 @@ def test_a_settled_price_and_the_two_savings_are_shown_apart_with_what_they_assu
         assert shown in markup
 
 
-def test_emissions_of_energy_that_was_reckoned_are_an_estimate_though_the_intensity_was_measured(
+def test_emissions_of_estimated_energy_are_marked_though_the_intensity_was_measured(
     settled_job_id: str, client: TestClient
 ) -> None:
     markup = page(client, f"/dashboard/jobs/{settled_job_id}")
@@ -101,16 +101,14 @@ def test_emissions_of_energy_that_was_reckoned_are_an_estimate_though_the_intens
     assert "an estimate, not a measurement" in emissions
 
 
-def test_codecarbons_own_total_stands_beside_ours_and_so_does_what_the_site_draws(
-    finished_job_id: str, client: TestClient
-) -> None:
+def test_codecarbons_total_and_the_sites_pue_are_shown(finished_job_id: str, client: TestClient) -> None:
     markup = page(client, f"/dashboard/jobs/{finished_job_id}")
 
     assert "CodeCarbon's own total: 0.00062 kWh (ours differs by −3.2 %)" in markup
     assert "at 1.2 kWh drawn by the site" in markup
 
 
-def test_an_intensity_that_stood_in_for_a_fresh_reading_names_its_step(
+def test_an_intensity_other_than_a_fresh_reading_names_its_fallback_step(
     finished_job_id: str, client: TestClient, database: Database
 ) -> None:
     assert 'class="step"' not in page(client, f"/dashboard/jobs/{finished_job_id}")
@@ -120,14 +118,14 @@ def test_an_intensity_that_stood_in_for_a_fresh_reading_names_its_step(
     assert '<span class="step">yesterday</span>' in page(client, f"/dashboard/jobs/{finished_job_id}")
 
 
-def test_what_a_model_wrote_is_shown_as_text(finished_job_id: str, client: TestClient) -> None:
+def test_a_models_output_is_escaped(finished_job_id: str, client: TestClient) -> None:
     markup = page(client, f"/dashboard/jobs/{finished_job_id}")
 
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in markup
     assert "Say &lt;b&gt;hi&lt;/b&gt;" in markup
 
 
-def test_a_program_that_filters_the_jobs_page_wrongly_is_told_so_as_everywhere(client: TestClient) -> None:
+def test_a_program_with_an_invalid_filter_gets_problem_json(client: TestClient) -> None:
     answer = client.get("/?status=resting")
 
     assert answer.status_code == 422
@@ -135,12 +133,12 @@ def test_a_program_that_filters_the_jobs_page_wrongly_is_told_so_as_everywhere(c
     assert answer.json()["errors"][0]["field"] == "status"
 
 
-def test_a_job_page_of_nobody_is_not_found(client: TestClient) -> None:
+def test_the_page_of_an_unknown_job_is_not_found(client: TestClient) -> None:
     assert client.get("/dashboard/jobs/job_0").status_code == 404
 
 
 @pytest.mark.parametrize("file", ["greentune.css", "leaf.svg", "js/live.js", "uplot/uPlot.iife.js"])
-def test_what_the_pages_load_is_served_from_here_compressed_and_asked_for_again(client: TestClient, file: str) -> None:
+def test_assets_are_served_compressed_and_revalidated(client: TestClient, file: str) -> None:
     answer = client.get(f"/static/{file}")
 
     assert answer.status_code == 200
@@ -151,7 +149,7 @@ def test_what_the_pages_load_is_served_from_here_compressed_and_asked_for_again(
 
 
 @pytest.mark.parametrize("path", ["/", "/dashboard/jobs/{}"])
-def test_a_poll_of_a_page_on_which_nothing_has_changed_is_a_304(
+def test_a_poll_of_an_unchanged_page_is_a_304(
     finished_job_id: str, client: TestClient, database: Database, path: str
 ) -> None:
     first = client.get(path.format(finished_job_id))
@@ -159,27 +157,27 @@ def test_a_poll_of_a_page_on_which_nothing_has_changed_is_a_304(
     assert client.get(path.format(finished_job_id), headers=known).status_code == 304
 
     with database.session() as session:
-        session.get_one(Job, finished_job_id).reason = "told anew"
+        session.get_one(Job, finished_job_id).reason = "a new reason"
 
     again = client.get(path.format(finished_job_id), headers=known)
     assert again.status_code == 200
-    assert "told anew" in again.text
+    assert "a new reason" in again.text
 
 
-def test_a_page_that_a_user_has_seen_is_no_answer_to_another(alice: TestClient, bob: TestClient) -> None:
+def test_a_pages_etag_is_valid_for_one_user_only(alice: TestClient, bob: TestClient) -> None:
     tag = alice.get("/").headers["etag"]
 
     assert bob.get("/", headers={"If-None-Match": tag}).status_code == 200
 
 
-def test_the_reference_shows_every_operation_without_loading_anything(client: TestClient) -> None:
+def test_the_reference_shows_every_operation(client: TestClient) -> None:
     markup = page(client, "/docs")
 
     for path in client.get("/openapi.json").json()["paths"]:
         assert path in markup
     assert "/openapi.json" in markup
     assert "Authorization: Bearer gtk_…" in markup
-    assert markup.count("<code>401</code>") == 1, "what all calls answer is said once"
+    assert markup.count("<code>401</code>") == 1, "shared responses are listed once"
     assert markup.count("Needs no key.") >= 2
-    for told in ("application/problem+json", "Content-Range", "Retry-After", "text/event-stream"):
-        assert told in markup
+    for text in ("application/problem+json", "Content-Range", "Retry-After", "text/event-stream"):
+        assert text in markup

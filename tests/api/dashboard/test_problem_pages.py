@@ -1,4 +1,4 @@
-"""A browser that asks for a page is shown a problem as a page; a program gets problem+json, as from everywhere."""
+"""Problems as pages for browsers, and as problem+json for programs."""
 
 from collections.abc import Iterator
 
@@ -21,7 +21,7 @@ def app(settings: Settings) -> FastAPI:
 
 @pytest.fixture
 def browser(app: FastAPI, settings: Settings) -> Iterator[TestClient]:
-    """Signed in by a session; what it asks for it means to show."""
+    """A client signed in by a session, with a browser's headers of a navigation."""
     with TestClient(
         app, base_url="https://testserver", headers=NAVIGATION, raise_server_exceptions=False, follow_redirects=False
     ) as browser:
@@ -32,19 +32,19 @@ def browser(app: FastAPI, settings: Settings) -> Iterator[TestClient]:
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/dashboard/nothing", "/dashboard/jobs/job_0", "/jobs/job_0"])
-def test_what_does_not_exist_is_told_a_browser_as_a_page_that_leads_on(browser: TestClient, path: str) -> None:
+def test_a_browser_gets_not_found_as_a_page_with_the_navigation(browser: TestClient, path: str) -> None:
     answer = browser.get(path)
 
     assert answer.status_code == 404
     assert answer.headers["content-type"].startswith("text/html")
     assert "<h1>Not Found</h1>" in answer.text
     assert "there is no" in answer.text
-    assert 'href="/dashboard/submit"' in answer.text, "whoever is signed in keeps the navigation"
+    assert 'href="/dashboard/submit"' in answer.text, "signed-in users keep the navigation"
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     assert "no-store" in answer.headers["cache-control"]
 
 
-def test_what_is_for_operators_is_told_a_users_browser_as_a_page(browser: TestClient) -> None:
+def test_a_users_browser_gets_forbidden_as_a_page(browser: TestClient) -> None:
     answer = browser.get("/keys")
 
     assert answer.status_code == 403
@@ -52,21 +52,21 @@ def test_what_is_for_operators_is_told_a_users_browser_as_a_page(browser: TestCl
     assert "this is for operators" in answer.text
 
 
-def test_what_was_asked_for_is_shown_as_text(browser: TestClient) -> None:
+def test_the_requested_path_is_escaped(browser: TestClient) -> None:
     answer = browser.get("/<script>alert(1)</script>")
 
     assert "<script>alert" not in answer.text
     assert "&lt;script&gt;alert(1)" in answer.text
 
 
-def test_faults_of_a_form_are_listed_by_field(browser: TestClient) -> None:
+def test_invalid_parameters_are_listed_by_field(browser: TestClient) -> None:
     answer = browser.get("/jobs?limit=many&after=1")
 
     assert answer.status_code == 422
     assert "<li><code>limit</code>: " in answer.text
 
 
-def test_an_unexpected_error_is_a_page_with_the_id_of_the_request_and_the_headers_of_all_pages(
+def test_an_unexpected_error_is_a_page_with_the_request_id_and_security_headers(
     app: FastAPI, browser: TestClient
 ) -> None:
     @app.get("/fall")
@@ -86,14 +86,14 @@ def test_an_unexpected_error_is_a_page_with_the_id_of_the_request_and_the_header
     "accept",
     ["*/*", "application/json", "application/problem+json", "application/json, text/html;q=0.5", "text/html;q=x"],
 )
-def test_whoever_does_not_prefer_html_gets_problem_json_from_what_is_no_page(browser: TestClient, accept: str) -> None:
+def test_a_client_that_does_not_prefer_html_gets_problem_json(browser: TestClient, accept: str) -> None:
     answer = browser.get("/jobs/job_0", headers={"Accept": accept})
 
     assert answer.status_code == 404
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_a_program_with_a_key_gets_problem_json_wherever_it_asks(app: FastAPI, settings: Settings) -> None:
+def test_a_program_with_a_key_gets_problem_json_from_pages_too(app: FastAPI, settings: Settings) -> None:
     key = {"Authorization": f"Bearer {new_key(settings, 'alice', 'user')}"}
     with TestClient(app, headers={**NAVIGATION, **key}) as program:
         answer = program.get("/dashboard/jobs/job_0")

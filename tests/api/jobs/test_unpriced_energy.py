@@ -56,7 +56,7 @@ def test_the_answers_name_the_energy_that_has_no_price(unpriced_job_id: str, cli
 def test_the_pages_show_a_dash_in_place_of_grams(unpriced_job_id: str, client: TestClient) -> None:
     for path in ("/", f"/dashboard/jobs/{unpriced_job_id}"):
         markup = client.get(path).text
-        assert "without 0.0006 kWh that have no price" in markup
+        assert "without 0.0006 unpriced kWh" in markup
         assert "– gCO2e" in markup
         assert "0 gCO2e<" not in markup.replace("0 gCO2e of it", "")
     assert "0.0006 kWh unpriced" in client.get(f"/dashboard/jobs/{unpriced_job_id}").text

@@ -1,4 +1,4 @@
-"""Every page, before a real browser: no complaint, nothing from elsewhere, fit for everybody, wide and narrow."""
+"""Every page in a real browser: no console message, no other host, accessible, and fit for wide and narrow windows."""
 
 import pytest
 from playwright.sync_api import Page
@@ -29,7 +29,7 @@ def ids(dashboard: Dashboard) -> dict[str, str]:
     return stage_all(dashboard.database, dashboard.settings)
 
 
-def test_every_page_loads_without_a_complaint_is_accessible_and_fits_a_phone(page: Page, ids: dict[str, str]) -> None:
+def test_every_page_loads_without_messages_is_accessible_and_fits_a_phone(page: Page, ids: dict[str, str]) -> None:
     for name, path in PATHS.items():
         page.goto(path.format(**ids))
         page.wait_for_load_state("networkidle")

@@ -1,4 +1,4 @@
-"""The server's pages and their scripts write every figure alike."""
+"""Formats of figures: the server's pages and their scripts agree."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -26,13 +26,13 @@ TIMES = [0.0, 1_795_000_000.0, 1_795_000_000.999]
         ("size", figures.format_size, BYTES),
     ],
 )
-def test_a_figure_is_written_alike_by_the_server_and_in_the_browser(
+def test_a_figure_has_the_same_format_on_the_server_and_in_the_browser(
     page: Page, name: str, server: Callable[[Any], str], values: list[float | None]
 ) -> None:
     assert in_browser(page, name, values) == [server(value) for value in values]
 
 
-def test_a_time_is_written_alike_by_the_server_and_in_the_browser(page: Page) -> None:
+def test_a_time_has_the_same_format_on_the_server_and_in_the_browser(page: Page) -> None:
     shown = in_browser(page, "time", [seconds * 1000 for seconds in TIMES])
 
     assert shown == [figures.format_time(datetime.fromtimestamp(seconds, UTC)) for seconds in TIMES]
@@ -44,7 +44,7 @@ def test_a_saving_that_rounds_to_nothing_has_no_sign() -> None:
 
 
 def in_browser(page: Page, name: str, values: list[Any]) -> list[str]:
-    """What format.js makes of each."""
+    """Each value as format.js formats it."""
     written: list[str] = page.evaluate(
         "async ([name, values]) => { const format = await import('/static/js/format.js'); "
         "return values.map((value) => format[name](value)); }",

@@ -1,4 +1,4 @@
-"""`/dashboard/grid` before a real browser: what is known of each zone, and when each is cleanest."""
+"""`/dashboard/grid` in a real browser: each zone's intensity, forecast and cleanest window."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -23,7 +23,7 @@ HOUR = timedelta(hours=1)
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """Zones with readings, with old ones, with a yearly mean alone, and one of which nothing is known."""
+    """Zones with readings, with stale ones, with a yearly mean only, and one without any intensity."""
     zones = {
         "DE": "energy-charts",
         "FR": "energy-charts",
@@ -51,7 +51,7 @@ def hour(zone: str, start: datetime, gco2e_per_kwh: float, source: str = "energy
     )
 
 
-def test_every_zone_says_what_is_known_of_it_and_what_is_not(page: Page, dashboard: Dashboard) -> None:
+def test_every_zone_shows_its_intensity_forecast_and_what_is_missing(page: Page, dashboard: Dashboard) -> None:
     now = datetime.now(UTC)
     stage_grid(dashboard.database, now=now)
     stage_workers(dashboard.database, now=now)
@@ -72,20 +72,20 @@ def test_every_zone_says_what_is_known_of_it_and_what_is_not(page: Page, dashboa
     expect(page.get_by_role("region", name="PL", exact=True)).to_contain_text("There is no forecast")
     california = page.get_by_role("region", name="US-CAL-CISO", exact=True)
     expect(california).to_contain_text("United States")
-    expect(california).to_contain_text("a yearly mean stands in")
-    expect(page.get_by_role("region", name="MARS", exact=True)).to_contain_text("Nothing is known yet")
+    expect(california).to_contain_text("used instead: the yearly mean")
+    expect(page.get_by_role("region", name="MARS", exact=True)).to_contain_text("No intensity is known yet")
     names = page.locator(".zone h2").all_text_contents()
     assert names.index("FR") < names.index("PL") < names.index("MARS")
     france.locator("summary").click()
     expect(france.get_by_role("row").last).to_be_visible()
-    # The header, and the hours that the next 24 h touch: 25 of them, but for those that begin with an hour.
+    # The header, and the hours that the next 24 h overlap: 25, or 24 from a full hour on.
     rows = {25 + (time.minute > 0) for time in (now, datetime.now(UTC))}
     assert france.get_by_role("row").count() in rows
     check_accessible(page)
     take_pictures(page, "grid-all")
 
 
-def test_the_cleanest_window_is_the_one_of_the_length_asked_for(page: Page, dashboard: Dashboard) -> None:
+def test_the_cleanest_window_has_the_length_chosen(page: Page, dashboard: Dashboard) -> None:
     begin = hour_before(datetime.now(UTC))
     values = [400.0, 400.0, 90.0, 400.0, 200.0, 200.0, 200.0, *[400.0] * 20]
     with dashboard.database.session() as session:
@@ -97,7 +97,7 @@ def test_the_cleanest_window_is_the_one_of_the_length_asked_for(page: Page, dash
 
     page.goto("/dashboard/grid")
     expect(germany).to_contain_text(f"{begin + 4 * HOUR:%H:%M}–{begin + 7 * HOUR:%H:%M} UTC")
-    expect(germany).to_contain_text("opens in 3 h")
+    expect(germany).to_contain_text("starts in 3 h")
     expect(germany).to_contain_text("50.0 % cleaner than now")
 
     page.get_by_role("link", name="1 h").click()
@@ -106,7 +106,7 @@ def test_the_cleanest_window_is_the_one_of_the_length_asked_for(page: Page, dash
     expect(page.get_by_role("link", name="1 h")).to_have_attribute("aria-current", "true")
 
 
-def test_an_unchanged_grid_is_not_sent_again_and_a_new_reading_is(page: Page, dashboard: Dashboard) -> None:
+def test_an_unchanged_grid_is_answered_304_until_there_is_a_new_reading(page: Page, dashboard: Dashboard) -> None:
     now = datetime.now(UTC)
     stage_grid(dashboard.database, now=now)
     first = page.request.get("/dashboard/grid?hours=6")
@@ -121,9 +121,7 @@ def test_an_unchanged_grid_is_not_sent_again_and_a_new_reading_is(page: Page, da
     assert ">12<span" in changed.text()
 
 
-def test_the_fault_of_a_source_is_shown_as_soon_as_it_fails_and_until_it_answers(
-    page: Page, dashboard: Dashboard
-) -> None:
+def test_a_sources_error_is_shown_from_its_first_failure_until_it_answers(page: Page, dashboard: Dashboard) -> None:
     now = datetime.now(UTC)
     answered = now - timedelta(days=2)
     stage_grid(dashboard.database, now=now)

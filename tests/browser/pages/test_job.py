@@ -1,4 +1,4 @@
-"""The page of a job in a real browser: asking by keyboard, staying as it was left, and growing with the job."""
+"""The page of a job in a real browser: actions by keyboard, state kept over polls and reloads, and older rows."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -57,7 +57,7 @@ def test_a_job_is_paused_and_resumed_by_keyboard_alone(page: Page, dashboard: Da
     expect(status_of(page)).to_have_text("paused")
     expect(said(page)).to_have_text("The job is paused: paused by ops")
     expect(page.get_by_role("button", name="Resume")).to_be_visible()
-    assert focused(page) == "action-cancel", "what had the focus is gone: what can be asked now has it"
+    assert focused(page) == "action-cancel", "the focused button is gone: another action has the focus"
 
     page.keyboard.press("Tab")
     assert focused(page) == "action-resume"
@@ -67,14 +67,14 @@ def test_a_job_is_paused_and_resumed_by_keyboard_alone(page: Page, dashboard: Da
     expect(said(page)).to_have_text("The job is queued: resumed by ops")
 
 
-def test_cancelling_is_asked_first_and_done_by_keyboard_alone(page: Page, dashboard: Dashboard, dataset: str) -> None:
+def test_cancelling_is_confirmed_and_done_by_keyboard_alone(page: Page, dashboard: Dashboard, dataset: str) -> None:
     job_id = staged(dashboard, dataset, JobStatus.RUNNING, epochs_done=1)
     open_job(page, job_id)
 
     tab_to(page, "#action-cancel")
     page.keyboard.press("Enter")
     expect(page.get_by_role("dialog", name="Cancel this job?")).to_be_visible()
-    assert focused(page) == "confirm-no", "the harmless answer is the one at hand"
+    assert focused(page) == "confirm-no", "the harmless answer has the focus"
     check_accessible(page)
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_be_hidden()
@@ -88,10 +88,10 @@ def test_cancelling_is_asked_first_and_done_by_keyboard_alone(page: Page, dashbo
     expect(said(page)).to_have_text("The job is cancelling: asked by ops to stop")
     with dashboard.database.session() as session:
         assert session.get_one(Job, job_id).control == "cancel"
-    assert focused(page) == "actions", "nothing can be asked any more, and the focus is where it was"
+    assert focused(page) == "actions", "no action is left, and the focus stays in their place"
 
 
-def test_what_cannot_be_done_any_more_is_said_plainly(page: Page, dashboard: Dashboard, dataset: str) -> None:
+def test_a_refused_action_shows_its_reason(page: Page, dashboard: Dashboard, dataset: str) -> None:
     job_id = staged(dashboard, dataset, JobStatus.FAILED, epochs_done=1)
     open_job(page, job_id)
     with dashboard.database.session() as session:
@@ -105,9 +105,7 @@ def test_what_cannot_be_done_any_more_is_said_plainly(page: Page, dashboard: Das
     expect(status_of(page)).to_have_text("failed")
 
 
-def test_polling_keeps_the_focus_and_what_is_opened_and_so_does_a_reload(
-    page: Page, dashboard: Dashboard, dataset: str
-) -> None:
+def test_polls_and_reloads_keep_the_focus_and_unfolded_details(page: Page, dashboard: Dashboard, dataset: str) -> None:
     job_id = staged(dashboard, dataset, JobStatus.RUNNING, epochs_done=3)
     open_job(page, job_id)
     page.locator("#details-policy summary").click()
@@ -130,7 +128,7 @@ def test_polling_keeps_the_focus_and_what_is_opened_and_so_does_a_reload(
     page.reload()
     expect(page.locator("#details-policy")).to_have_attribute("open", "")
     page.wait_for_load_state("networkidle")
-    page.wait_for_timeout(500)  # the charts have their height by now
+    page.wait_for_timeout(500)  # until the charts have their height
     assert page.evaluate("scrollY") == pytest.approx(700, abs=2)
 
 
@@ -183,7 +181,7 @@ def test_a_long_job_loads_quickly_and_shows_its_older_epochs_when_asked(
     expect(page.get_by_role("link", name="Older epochs")).to_have_count(0)
 
 
-def test_a_checksum_is_copied_as_a_whole(page: Page, dashboard: Dashboard, dataset: str) -> None:
+def test_a_checksum_is_copied_in_full(page: Page, dashboard: Dashboard, dataset: str) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     open_job(page, staged(dashboard, dataset, JobStatus.SUCCEEDED, epochs=2, epochs_done=2))
 
@@ -193,7 +191,7 @@ def test_a_checksum_is_copied_as_a_whole(page: Page, dashboard: Dashboard, datas
     assert page.evaluate("navigator.clipboard.readText()") == "ab" * 32
 
 
-def test_a_job_that_is_over_shows_what_was_expected_of_it_beside_what_was_metered(
+def test_a_job_that_is_over_shows_predicted_beside_metered_figures(
     page: Page, dashboard: Dashboard, dataset: str
 ) -> None:
     stage_grid(dashboard.database, now=NOW, days=2)
@@ -209,7 +207,7 @@ def test_a_job_that_is_over_shows_what_was_expected_of_it_beside_what_was_metere
     check_accessible(page)
 
 
-def test_anothers_job_is_told_to_be_none_on_a_page_that_leads_on(
+def test_another_users_job_is_not_found_on_a_page_with_a_way_on(
     sign_in: SignIn, dashboard: Dashboard, dataset: str
 ) -> None:
     job_id = staged(dashboard, dataset, JobStatus.QUEUED)
@@ -238,7 +236,7 @@ def _add_events(dashboard: Dashboard, job_id: str, count: int) -> None:
 
 
 def _add_epochs(dashboard: Dashboard, job_id: str, count: int) -> None:
-    """Epochs of which every cell has something to show, the last of them under way."""
+    """Add epochs with a value in every column, the last one running."""
     with dashboard.database.session() as session:
         session.query(Epoch).filter_by(job_id=job_id).delete()
         epochs = [

@@ -1,4 +1,4 @@
-"""The curves on the page of a job: what they show, how they are zoomed, and that a long run is no burden."""
+"""The curves on the page of a job: their values, their zoom, and their speed for a long run."""
 
 import json
 import re
@@ -22,8 +22,8 @@ LARGEST_BYTES = 300_000
 SLOWEST_FRAME_MS = 50.0
 ZOOM = re.compile(r"#from=.+&to=.+")
 
-# Of the staged grid, the hours before it are the cleanest of a day and its next: what a job that ends then is compared
-# with lies in its own time, and the panels show no other.
+# The hours before it are the cleanest of that day and the next in the staged grid, so that the counterfactuals of a job
+# that ends then are within its own time, and so are the panels.
 AFTER_THE_CLEANEST_HOURS = datetime(2026, 3, 6, 16, tzinfo=UTC)
 
 
@@ -43,7 +43,7 @@ def long_run(dashboard: Dashboard) -> str:
 
 
 def box_of(page: Page, panel: str) -> FloatRect:
-    """Where a panel lies in the window."""
+    """Position and size of a panel in the window."""
     over = page.locator(f"#chart-{panel} .u-over")
     over.scroll_into_view_if_needed()
     box = over.bounding_box()
@@ -52,11 +52,11 @@ def box_of(page: Page, panel: str) -> FloatRect:
 
 
 def figures(page: Page, module: str, call: str) -> Any:
-    """What a function of one of the page's modules gives."""
+    """Result of a call in one of the page's modules."""
     return page.evaluate(f"import('/static/js/{module}').then((module) => module.{call})")
 
 
-def test_a_long_run_is_loaded_in_300_kb_and_is_drawn_without_a_stutter(page: Page, long_run: str) -> None:
+def test_a_long_run_loads_in_300_kb_and_draws_within_50_ms(page: Page, long_run: str) -> None:
     sizes = count_bytes(page)
 
     open_job(page, long_run)
@@ -71,12 +71,12 @@ def test_a_long_run_is_loaded_in_300_kb_and_is_drawn_without_a_stutter(page: Pag
 
     expect(page.locator("#chart-bands")).to_contain_text("very clean (0–50)")
     expect(page.locator("#chart-bands")).to_contain_text("paused: no worker ran")
-    expect(page.locator("#chart-counterfactuals")).to_contain_text("all the work at once: 15000 est.")
+    expect(page.locator("#chart-counterfactuals")).to_contain_text("all the work at once: 15000")
     check_accessible(page)
     take_pictures(page, "job-long-run")
 
 
-def test_a_zoom_asks_for_finer_curves_outlives_a_reload_and_0_ends_it(page: Page, long_run: str) -> None:
+def test_a_zoom_fetches_finer_curves_survives_a_reload_and_0_ends_it(page: Page, long_run: str) -> None:
     open_job(page, long_run)
     watch = monitor_of(page)
     box = box_of(page, "loss")
@@ -109,9 +109,7 @@ def test_a_zoom_asks_for_finer_curves_outlives_a_reload_and_0_ends_it(page: Page
     expect(page).not_to_have_url(ZOOM)
 
 
-def test_one_line_says_what_all_panels_show_at_a_time_by_mouse_and_by_keyboard(
-    page: Page, dashboard: Dashboard
-) -> None:
+def test_one_line_shows_the_values_of_all_panels_by_mouse_and_by_keyboard(page: Page, dashboard: Dashboard) -> None:
     job_id = staged(dashboard, JobStatus.SUCCEEDED, epochs_done=8, now=AFTER_THE_CLEANEST_HOURS)
     with dashboard.database.session() as session:
         session.execute(text("DELETE FROM energy_intervals WHERE job_id = :id AND epoch = 5"), {"id": job_id})
@@ -130,7 +128,7 @@ def test_one_line_says_what_all_panels_show_at_a_time_by_mouse_and_by_keyboard(
         "at step ",
         "smoothed ",
         "emitted ",
-        "all the work at once",
+        "estimated: all the work at once",
     ):
         expect(readout).to_contain_text(what)
     page.mouse.move(box["x"] + 4.5 / 8 * box["width"], box["y"] + 30)
@@ -155,10 +153,10 @@ def test_the_figures_of_every_panel_are_in_a_table(page: Page, dashboard: Dashbo
     expect(page.get_by_role("region", name="ρ", exact=True).get_by_role("row")).to_have_count(9)
 
 
-def test_a_running_job_is_drawn_on_while_a_zoom_stays(page: Page, dashboard: Dashboard) -> None:
+def test_a_running_jobs_curves_grow_while_the_zoom_stays(page: Page, dashboard: Dashboard) -> None:
     job_id = staged(dashboard, JobStatus.RUNNING, steps_an_epoch=40)
     open_job(page, job_id)
-    expect(page.locator("#chart-counterfactuals")).to_contain_text("reckoned once the job is over")
+    expect(page.locator("#chart-counterfactuals")).to_contain_text("computed once the job is over")
     page.get_by_role("button", name="Zoom in").click()
     expect(page).to_have_url(ZOOM)
     zoomed = page.url
@@ -175,7 +173,7 @@ def test_a_running_job_is_drawn_on_while_a_zoom_stays(page: Page, dashboard: Das
     expect(page.get_by_role("button", name="Show all")).to_be_enabled()
 
 
-def test_a_job_that_has_not_run_says_what_will_be_here(page: Page, dashboard: Dashboard) -> None:
+def test_a_job_that_has_not_run_describes_the_curves_and_map_to_come(page: Page, dashboard: Dashboard) -> None:
     page.goto(f"/dashboard/jobs/{staged(dashboard, JobStatus.QUEUED)}")
     page.wait_for_load_state("networkidle")
 
@@ -184,20 +182,20 @@ def test_a_job_that_has_not_run_says_what_will_be_here(page: Page, dashboard: Da
     expect(page.locator("#map-note")).to_contain_text("No epoch is over yet")
 
 
-def test_smoothing_weighs_by_steps_and_does_not_favour_the_first_value(page: Page) -> None:
+def test_smoothing_weights_by_steps_and_does_not_overweight_the_first_value(page: Page) -> None:
     module = "job_chart_smoothing.js"
 
     even = figures(page, module, "smoothed([1, 2, 3], [4, 4, 4], 10)")
     assert even == [pytest.approx(4)] * 3
     first, second = figures(page, module, "smoothed([1, 2], [0, 1], 1000)")
-    assert (first, second) == (0, pytest.approx(0.5, abs=0.01)), "two of a thousand steps weigh alike"
+    assert (first, second) == (0, pytest.approx(0.5, abs=0.01)), "two of a thousand steps have the same weight"
     assert figures(page, module, "smoothed([1, 2, 3], [2, null, 2], 10)") == [2, None, 2]
     near, far = (figures(page, module, f"smoothed([1, {step}], [0, 1], 10)[1]") for step in (2, 500))
-    assert near < 0.6 < 0.99 < far, "a point that stands for many steps weighs as much"
+    assert near < 0.6 < 0.99 < far, "a point has the weight of the steps that it represents"
     assert figures(page, module, "windowOf([1, 100000])") == 1000
 
 
-def test_finer_curves_take_the_place_of_the_coarser_ones_within_their_time_alone(page: Page) -> None:
+def test_finer_curves_replace_the_coarser_ones_within_their_time_only(page: Page) -> None:
     def energy(start: list[int], end: list[int], total: list[float]) -> dict[str, list[Any]]:
         return {"start": start, "end": end, "energy_kwh": total, "emissions_gco2e": total}
 

@@ -1,4 +1,4 @@
-"""The map of tensors on the page of a job: a grid for each epoch, by mouse, by keyboard, and as a table."""
+"""The selection map on the page of a job: a grid for each epoch, by mouse, by keyboard, and as a table."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -24,7 +24,7 @@ def titles(page: Page) -> list[str]:
     return page.locator("#map-grids figcaption strong").all_inner_texts()
 
 
-def test_cells_tell_their_tensor_by_keyboard_and_by_mouse(page: Page, dashboard: Dashboard) -> None:
+def test_cells_name_their_tensor_by_keyboard_and_by_mouse(page: Page, dashboard: Dashboard) -> None:
     open_map(page, staged(dashboard, JobStatus.SUCCEEDED, epochs_done=3, epochs=3))
     assert titles(page) == ["Epoch 3", "Epoch 2", "Epoch 1"]
     grids = page.locator("#map-grids canvas")
@@ -54,7 +54,7 @@ def test_cells_tell_their_tensor_by_keyboard_and_by_mouse(page: Page, dashboard:
     expect(readout).to_contain_text("Point at a cell")
 
 
-def test_older_epochs_come_when_asked_for_and_all_are_in_the_table(page: Page, dashboard: Dashboard) -> None:
+def test_older_epochs_are_fetched_on_request_and_all_are_in_the_table(page: Page, dashboard: Dashboard) -> None:
     job_id = staged(dashboard, JobStatus.SUCCEEDED)
     stage_long_run(dashboard.database, job_id, datetime.now(UTC) - timedelta(days=8), epochs=12)
     open_map(page, job_id)
@@ -71,7 +71,7 @@ def test_older_epochs_come_when_asked_for_and_all_are_in_the_table(page: Page, d
     expect(table.get_by_role("columnheader", name="Epoch 1", exact=True)).to_be_visible()
 
 
-def test_an_epoch_that_ends_is_added_and_nothing_is_asked_for_in_between(page: Page, dashboard: Dashboard) -> None:
+def test_an_epoch_that_ends_is_added_without_requests_before_it_ends(page: Page, dashboard: Dashboard) -> None:
     job_id = staged(dashboard, JobStatus.RUNNING, epochs_done=1)
     open_map(page, job_id)
     asked = [request for request in monitor_of(page).requests if "/selection" in request.url]
@@ -98,7 +98,7 @@ def test_an_epoch_that_ends_is_added_and_nothing_is_asked_for_in_between(page: P
     expect(page.locator("#map-grids figcaption").first).to_contain_text(f"1 of {len(tensors())} tensors")
 
 
-def test_a_method_that_trains_everything_is_said_to_in_one_grid(page: Page, dashboard: Dashboard) -> None:
+def test_a_method_that_trains_everything_has_one_grid(page: Page, dashboard: Dashboard) -> None:
     job_id = staged(dashboard, JobStatus.SUCCEEDED, epochs_done=3, method="full")
     everything = json.dumps({tensor.name: None for tensor in tensors()})
     with dashboard.database.session() as session:
@@ -118,7 +118,7 @@ def layout_of(page: Page, *tensors: tuple[str | None, int | None, str]) -> Any:
     return figures(page, "job_map_layout.js", f"layout({json.dumps(given)})")
 
 
-def test_rows_are_layers_columns_are_kinds_and_stacks_stand_apart(page: Page) -> None:
+def test_rows_are_layers_columns_are_kinds_and_stacks_are_separate(page: Page) -> None:
     page.goto("/")
 
     [one] = layout_of(
@@ -150,11 +150,13 @@ def test_rows_are_layers_columns_are_kinds_and_stacks_stand_apart(page: Page) ->
     ]
 
 
-def test_shades_go_over_three_powers_of_ten_below_the_largest(page: Page) -> None:
+def test_shades_cover_three_powers_of_ten_below_the_largest(page: Page) -> None:
     page.goto("/")
     epoch = "{trained: [0], trainedSet: new Set([0]), largest: 1, importance: [1, 0.1, 0.001, null, -1]}"
 
-    found = figures(page, "job_map_layout.js", f"fared && [0, 1, 2, 3, 4].map((index) => module.fared({epoch}, index))")
+    found = figures(
+        page, "job_map_layout.js", f"cellState && [0, 1, 2, 3, 4].map((index) => module.cellState({epoch}, index))"
+    )
 
     assert [part["state"] for part in found] == ["trained", "probed", "probed", "unreached", "probed"]
     assert [round(part["shade"], 3) for part in found] == [1, 0.667, 0, 0, 0]

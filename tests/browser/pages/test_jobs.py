@@ -1,4 +1,4 @@
-"""The jobs page before a real browser: what it shows, how it is filtered and paged, and that watching it is cheap."""
+"""The jobs page in a real browser: its rows, filter and pages, and the cost of polling it."""
 
 import re
 from datetime import UTC, datetime
@@ -29,7 +29,7 @@ def ids(dashboard: Dashboard) -> dict[str, str]:
 
 @pytest.fixture
 def few(dashboard: Dashboard) -> dict[str, str]:
-    """Three jobs under way, the ids by status; quicker made than all of `ids`."""
+    """Three unfinished jobs, ids by status; faster to stage than `ids`."""
     now = datetime.now(UTC)
     dataset = stage_dataset(dashboard.database, dashboard.settings, now=now)
     staged = {JobStatus.QUEUED: "GB", JobStatus.DEFERRED: "DE", JobStatus.RUNNING: "GB"}
@@ -48,7 +48,7 @@ def row(page: Page, job_id: str) -> Locator:
 
 
 def answers(page: Page) -> list[int]:
-    """The status of each answer as it comes over the wire; the page itself is given what its browser had kept."""
+    """Status of each answer on the wire; grows. The page itself gets the cached answer instead of a 304."""
     seen: list[int] = []
     session = page.context.new_cdp_session(page)
     session.on("Network.responseReceivedExtraInfo", lambda answer: seen.append(answer["statusCode"]))
@@ -57,31 +57,33 @@ def answers(page: Page) -> list[int]:
 
 
 def move(database: Database, job_id: str, status: JobStatus) -> None:
-    """As a worker or its owner moves a job."""
+    """Move a job to a status, as a worker or its owner does."""
     with database.session() as session:
         job = JobRepository(session).lock(job_id)
         assert job is not None
         transition(session, job, status, at=datetime.now(UTC))
 
 
-def test_a_row_tells_where_a_job_stands_when_it_ends_and_what_it_saved(page: Page, ids: dict[str, str]) -> None:
+def test_a_row_shows_a_jobs_status_end_and_savings(page: Page, ids: dict[str, str]) -> None:
     page.goto("/")
 
     running = row(page, ids["running"])
-    for told in ("running", "epoch 5 of 8", "est.", "gCO2e/kWh", "provisional", "team=speech"):
-        expect(running).to_contain_text(told)
+    for text in ("running", "epoch 5 of 8", "gCO2e/kWh", "provisional", "team=speech"):
+        expect(running).to_contain_text(text)
+    for column in ("End", "Emissions", "Saved by less work", "Saved by moving in time"):
+        expect(page.get_by_role("columnheader", name=column)).to_contain_text("est.")
     expect(running.get_by_role("img", name=re.compile(r"loss from 3\.\d+ to 1\.\d+"))).to_be_visible()
-    expect(running.locator(".end")).to_have_text(re.compile(r"\d+ \w+ \d\d:\d\d est\.\s+.*\d\d:\d\d – .*\d\d:\d\d"))
+    expect(running.locator(".end")).to_have_text(re.compile(r"\d+ \w+ \d\d:\d\d\s+.*\d\d:\d\d – .*\d\d:\d\d"))
     expect(row(page, ids["succeeded"]).get_by_role("cell")).to_have_count(10)
-    expect(row(page, ids["succeeded"]).locator("[data-label='Saved by less work']")).to_contain_text("% est.")
-    expect(row(page, ids["succeeded"]).locator("[data-label='Saved by moving in time']")).to_contain_text("% est.")
+    expect(row(page, ids["succeeded"]).locator("[data-label='Saved by less work, est.']")).to_contain_text("%")
+    expect(row(page, ids["succeeded"]).locator("[data-label='Saved by moving in time, est.']")).to_contain_text("%")
     expect(row(page, ids["succeeded"])).not_to_contain_text("gCO2e/kWh")
     expect(row(page, ids["deferred"])).to_contain_text("gate closed, expected to open")
     expect(row(page, ids["failed"])).to_contain_text("try a smaller batch_size")
     check_accessible(page)
 
 
-def test_a_filter_is_applied_at_once_stands_in_the_url_and_is_taken_back_by_the_back_button(
+def test_a_filter_is_applied_at_once_written_into_the_url_and_undone_by_the_back_button(
     page: Page, ids: dict[str, str]
 ) -> None:
     page.goto("/")
@@ -101,7 +103,7 @@ def test_a_filter_is_applied_at_once_stands_in_the_url_and_is_taken_back_by_the_
 
     page.get_by_label("Metadata", exact=True).fill("team=vision")
     page.get_by_role("button", name="Filter").click()
-    expect(page.get_by_text("No job meets all of")).to_be_visible()
+    expect(page.get_by_text("No job matches all of")).to_be_visible()
     check_accessible(page)
     page.get_by_role("link", name="Do not filter by team=vision").click()
     expect(rows(page)).to_have_count(1)
@@ -123,7 +125,7 @@ def test_a_filter_is_applied_at_once_stands_in_the_url_and_is_taken_back_by_the_
     expect(rows(page)).to_have_count(len(ids))
 
 
-def test_what_cannot_be_filtered_by_is_said_where_it_was_asked(page: Page, few: dict[str, str]) -> None:
+def test_an_invalid_filter_shows_its_error(page: Page, few: dict[str, str]) -> None:
     monitor_of(page).expect("422")
     page.goto("/")
     asked = len(monitor_of(page).requests)
@@ -133,7 +135,7 @@ def test_what_cannot_be_filtered_by_is_said_where_it_was_asked(page: Page, few: 
     expect(page.get_by_label("Metadata", exact=True)).to_be_focused()
     assert not [request for request in monitor_of(page).requests[asked:] if "speech" in request.url]
 
-    for address, told in (
+    for address, message in (
         ("/?status=done", "there is no 'done': expected validating, queued"),
         ("/?metadata=speech", "given 'speech': expected key=value"),
         ("/?zone=%00", "the character NUL"),
@@ -141,14 +143,14 @@ def test_what_cannot_be_filtered_by_is_said_where_it_was_asked(page: Page, few: 
         answer = page.goto(address)
         assert answer is not None
         assert (answer.status, answer.headers["content-type"]) == (422, "text/html; charset=utf-8")
-        expect(page.get_by_role("alert").filter(has_text=told)).to_be_visible()
+        expect(page.get_by_role("alert").filter(has_text=message)).to_be_visible()
     check_accessible(page)
     page.get_by_role("link", name="Show all jobs").click()
     expect(rows(page)).to_have_count(len(few))
 
     page.goto("/?zone=Atlantis")
     expect(page.get_by_text("Atlantis is not a zone of this service")).to_be_visible()
-    expect(page.get_by_text("No job meets all of")).to_be_visible()
+    expect(page.get_by_text("No job matches all of")).to_be_visible()
 
 
 def test_without_scripts_the_form_filters_too(page: Page, browser: Browser, few: dict[str, str]) -> None:
@@ -169,7 +171,7 @@ def test_without_scripts_the_form_filters_too(page: Page, browser: Browser, few:
     context.close()
 
 
-def test_a_poll_of_what_has_not_changed_carries_nothing_and_touches_nothing(
+def test_a_poll_without_changes_is_a_304_and_changes_nothing(
     page: Page, ids: dict[str, str], dashboard: Dashboard
 ) -> None:
     page.goto("/?metadata[team]=speech")
@@ -234,11 +236,11 @@ def test_a_change_is_announced_once_and_leaves_the_focus_where_it_was(
     assert page.evaluate("window.said.length") == 1
 
 
-def test_an_empty_service_says_how_to_begin_and_a_user_sees_what_is_theirs(
+def test_an_empty_list_leads_to_the_form_and_users_see_their_own_jobs_only(
     sign_in: SignIn, dashboard: Dashboard
 ) -> None:
     alice = sign_in("alice", "user")
-    expect(alice.get_by_text("No job here yet")).to_be_visible()
+    expect(alice.get_by_text("No jobs yet")).to_be_visible()
     check_accessible(alice)
     stage_all(dashboard.database, dashboard.settings)
     alice.goto("/")
@@ -246,7 +248,7 @@ def test_an_empty_service_says_how_to_begin_and_a_user_sees_what_is_theirs(
     expect(alice.get_by_role("link", name="Submit the first job")).to_have_attribute("href", "/dashboard/submit")
 
 
-def test_with_10_000_jobs_stored_the_page_is_there_within_a_second_and_pages_keep_the_filter(
+def test_with_10_000_jobs_stored_the_page_loads_within_a_second_and_pages_keep_the_filter(
     page: Page, ids: dict[str, str], dashboard: Dashboard
 ) -> None:
     stage_many(dashboard.database, 10_000)
@@ -259,7 +261,7 @@ def test_with_10_000_jobs_stored_the_page_is_there_within_a_second_and_pages_kee
     page.get_by_role("link", name="Older jobs").click()
     expect(page).to_have_url(re.compile(r"status=succeeded&zone=GB&metadata%5Bteam%5D=speech&after=job_0\w+$"))
     expect(rows(page)).to_have_count(50)
-    expect(page.get_by_text("50 jobs further back")).to_be_visible()
+    expect(page.get_by_text("50 older jobs")).to_be_visible()
     page.get_by_role("link", name="Newest jobs").click()
     expect(row(page, ids["succeeded"])).to_be_visible()
     page.goto("/?status=succeeded&after=job_0")

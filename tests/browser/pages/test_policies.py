@@ -1,4 +1,4 @@
-"""The policies and their editor: what an edit changes is seen before it is saved, and nothing is saved unseen."""
+"""The policies and their editor: an edit's effect is shown before it is saved, and no version is overwritten unseen."""
 
 import json
 from collections.abc import Callable
@@ -43,7 +43,7 @@ def latest(dashboard: Dashboard, name: str = "follow-the-grid") -> Policy:
 
 
 def store(dashboard: Dashboard, body: dict[str, Any], name: str = "follow-the-grid") -> None:
-    """As another operator would, at the same time."""
+    """Store a version as another operator would meanwhile."""
     with dashboard.database.session() as session:
         policy = parse_policy(body).to_json()
         PolicyRepository(session).add_version(name, policy, at=datetime.now(UTC) + timedelta(seconds=1))
@@ -55,7 +55,7 @@ def open_editor(page: Page, path: str = EDITOR) -> None:
 
 
 def compared(page: Page) -> dict[str, list[str]]:
-    """The table of the backtest: the cells of each row, without the spread below a figure."""
+    """Cells of each row in the backtest's table, without the spread below a figure."""
     rows = page.locator(".compared tbody tr").all()
     return {
         row.locator("th").inner_text(): [cell.inner_text().split("\n")[0] for cell in row.locator("td").all()]
@@ -68,7 +68,7 @@ def asked(response: Response) -> Any:
 
 
 def answers(path: str, **policy: Any) -> Callable[[Response], bool]:
-    """Whether a response is that of a call about a policy with such fields."""
+    """Return a test for the response to a call about a policy with such fields."""
 
     def is_it(response: Response) -> bool:
         return response.url.endswith(path) and policy.items() <= asked(response)["policy"].items()
@@ -116,7 +116,7 @@ def test_saving_makes_the_next_version(page: Page, dashboard: Dashboard) -> None
     assert latest(dashboard).version == 2, "nothing has changed, so there is nothing to save"
 
 
-def test_a_fault_is_told_at_its_field_and_the_last_good_picture_stays(page: Page, dashboard: Dashboard) -> None:
+def test_an_error_is_shown_at_its_field_and_the_last_valid_picture_stays(page: Page, dashboard: Dashboard) -> None:
     monitor_of(page).expect("422")
     open_editor(page)
     before = compared(page)
@@ -145,7 +145,7 @@ def test_a_fault_is_told_at_its_field_and_the_last_good_picture_stays(page: Page
     expect(page.locator("#stale")).to_contain_text("The run has faults")
 
 
-def test_what_another_operator_saved_in_between_is_not_overwritten(page: Page, dashboard: Dashboard) -> None:
+def test_a_version_that_another_operator_saved_meanwhile_is_not_overwritten(page: Page, dashboard: Dashboard) -> None:
     monitor_of(page).expect("412")
     open_editor(page)
     page.get_by_label("rho_min", exact=True).fill("0.5")
@@ -162,7 +162,9 @@ def test_what_another_operator_saved_in_between_is_not_overwritten(page: Page, d
     assert (latest(dashboard).version, latest(dashboard).body["rho_min"]) == (3, 0.5)
 
 
-def test_a_policy_that_another_operator_deleted_is_saved_anew_only_on_request(page: Page, dashboard: Dashboard) -> None:
+def test_a_policy_that_another_operator_deleted_is_saved_again_only_on_request(
+    page: Page, dashboard: Dashboard
+) -> None:
     monitor_of(page).expect("412")
     monitor_of(page).expect("404")
     open_editor(page)
@@ -180,7 +182,7 @@ def test_a_policy_that_another_operator_deleted_is_saved_anew_only_on_request(pa
     assert (latest(dashboard).version, latest(dashboard).body["rho_min"]) == (1, 0.5)
 
 
-def test_unsaved_changes_outlive_a_reload_until_they_are_discarded(page: Page) -> None:
+def test_unsaved_changes_survive_a_reload_until_they_are_discarded(page: Page) -> None:
     open_editor(page)
     page.get_by_label("rho_min", exact=True).fill("0.55")
     page.get_by_label("epochs", exact=True).fill("4")
@@ -242,8 +244,8 @@ def test_steps_are_added_and_removed_by_keyboard(page: Page) -> None:
     assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Remove step 3"
 
 
-def test_every_kind_has_its_curve_and_says_what_it_rests_on(page: Page) -> None:
-    said = {
+def test_every_kind_has_its_curve_with_its_basis(page: Page) -> None:
+    bases = {
         "constant": "Applies to every epoch",
         "steps": "Applies to every epoch",
         "percentile": "the rank among 169 readings",
@@ -251,7 +253,7 @@ def test_every_kind_has_its_curve_and_says_what_it_rests_on(page: Page) -> None:
         "price": "on how much an epoch reduces the loss",
     }
     open_editor(page)
-    for kind, words in said.items():
+    for kind, words in bases.items():
         with page.expect_response(answers(CURVE, kind=kind)) as drawn:
             page.get_by_role("radio", name=kind).check()
         expect(page.locator("#curve-basis")).to_contain_text(words)
@@ -264,7 +266,7 @@ def test_every_kind_has_its_curve_and_says_what_it_rests_on(page: Page) -> None:
         assert known == sorted(known, reverse=True), "never more work on a dirtier grid"
 
 
-def test_a_backtest_waits_its_turn_where_the_service_does_enough_of_them(page: Page) -> None:
+def test_a_backtest_is_retried_while_the_service_is_at_its_limit(page: Page) -> None:
     monitor_of(page).expect("503")
     for _ in range(simulation.MAX_CONCURRENT_SIMULATIONS):
         simulation._simulation_slots.acquire()

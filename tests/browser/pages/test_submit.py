@@ -1,4 +1,4 @@
-"""`/dashboard/submit` before a real browser: a form that tells what a job would take, and submits it once."""
+"""`/dashboard/submit` in a real browser: a form that estimates a job, and submits it once."""
 
 import json
 import time
@@ -28,7 +28,7 @@ REFUSED = "status of 422"
 
 
 def measure(database: Database) -> None:
-    """The model as a prepare worker measures it."""
+    """Store the model's measurements, as a prepare worker does."""
     costs = RowCosts((2e8, 0.0), (6e8, 0.0), {"full": 1.0, "lora": 0.7, "bitfit": "has no biases"})
     with database.session() as session:
         ModelRepository(session).put(
@@ -38,7 +38,7 @@ def measure(database: Database) -> None:
 
 @pytest.fixture
 def dataset(dashboard: Dashboard) -> str:
-    """A busy grid with workers, policies and a measured model; the id of a dataset."""
+    """Id of a dataset, with a staged grid, workers, policies and a measured model."""
     now = datetime.now(UTC)
     measure(dashboard.database)
     stage_grid(dashboard.database, now=now)
@@ -57,7 +57,7 @@ def jobs(database: Database) -> int:
 
 
 def submitted(page: Page, database: Database) -> Any:
-    """The job on whose page the browser has come to be."""
+    """The job whose page the browser is led to."""
     page.wait_for_url("**/dashboard/jobs/job_*")
     with database.session() as session:
         job = JobRepository(session).get(page.url.rsplit("/", 1)[1])
@@ -87,7 +87,7 @@ def test_a_job_is_submitted_by_keyboard_alone(page: Page, dashboard: Dashboard, 
     assert job.deadline is not None
 
 
-def test_what_a_job_would_take_stands_beside_the_form_and_the_job_is_as_written(
+def test_the_estimate_is_beside_the_form_and_the_job_is_as_entered(
     page: Page, dashboard: Dashboard, dataset: str
 ) -> None:
     page.goto("/dashboard/submit")
@@ -103,9 +103,9 @@ def test_what_a_job_would_take_stands_beside_the_form_and_the_job_is_as_written(
     page.get_by_label("Value of pair 1").fill("speech")
 
     shown = estimate(page)
-    for told in ("Now", "Best window", "gCO2e", "kWh", "Meets the deadline", "yes", "assumed", "saves"):
-        expect(shown).to_contain_text(told)
-    shown.get_by_text("What it rests on").click()
+    for text in ("Now", "Best window", "gCO2e", "kWh", "Meets the deadline", "yes", "assumed", "saves"):
+        expect(shown).to_contain_text(text)
+    shown.get_by_text("Basis of the estimate").click()
     expect(shown.locator(".basis")).to_contain_text("DE, asked for: now")
     check_accessible(page)
     take_pictures(page, "submit-estimated")
@@ -153,11 +153,11 @@ def test_the_whole_form_can_be_used_by_keyboard_alone(page: Page, dashboard: Das
     assert job.deadline is not None
 
 
-def test_a_double_click_and_a_second_try_make_one_job(page: Page, dashboard: Dashboard, dataset: str) -> None:
+def test_a_double_click_and_a_retry_make_one_job(page: Page, dashboard: Dashboard, dataset: str) -> None:
     page.goto("/dashboard/submit")
     page.get_by_label("Dataset").select_option(dataset)
 
-    # The first answer is lost on its way: the job is there, and the browser does not know.
+    # The first answer is lost: the job is stored, and the browser does not know.
     monitor_of(page).expect("ERR_CONNECTION_RESET")
 
     def lose(route: Any) -> None:
@@ -175,7 +175,7 @@ def test_a_double_click_and_a_second_try_make_one_job(page: Page, dashboard: Das
     submitted(page, dashboard.database)
     assert jobs(dashboard.database) == 1
 
-    # The next one is another job, though it is just the same.
+    # The next submission makes another job, though its values are the same.
     page.goto("/dashboard/submit")
     page.get_by_label("Dataset").select_option(dataset)
     page.get_by_role("button", name="Submit").click()
@@ -183,7 +183,7 @@ def test_a_double_click_and_a_second_try_make_one_job(page: Page, dashboard: Das
     assert jobs(dashboard.database) == 2
 
 
-def test_faults_of_an_upload_name_their_lines_and_a_good_file_is_chosen(
+def test_errors_of_an_upload_name_their_lines_and_a_valid_file_is_chosen(
     page: Page, dashboard: Dashboard, dataset: str, tmp_path: Path
 ) -> None:
     monitor_of(page).expect(REFUSED)
@@ -205,7 +205,7 @@ def test_faults_of_an_upload_name_their_lines_and_a_good_file_is_chosen(
     expect(estimate(page)).to_contain_text("gCO2e")
 
 
-def test_each_fault_stands_at_its_field(page: Page, dashboard: Dashboard, dataset: str) -> None:
+def test_each_error_is_shown_at_its_field(page: Page, dashboard: Dashboard, dataset: str) -> None:
     monitor_of(page).expect(REFUSED)
     page.goto("/dashboard/submit")
 
@@ -238,7 +238,7 @@ def test_each_fault_stands_at_its_field(page: Page, dashboard: Dashboard, datase
     assert jobs(dashboard.database) == 0
 
 
-def test_quick_changes_ask_for_one_estimate(page: Page, dashboard: Dashboard, dataset: str) -> None:
+def test_quick_changes_request_one_estimate(page: Page, dashboard: Dashboard, dataset: str) -> None:
     page.goto("/dashboard/submit")
     page.get_by_label("Dataset").select_option(dataset)
     expect(estimate(page)).to_contain_text("gCO2e")
@@ -256,9 +256,7 @@ def test_quick_changes_ask_for_one_estimate(page: Page, dashboard: Dashboard, da
     assert [json.loads(request.post_data or "{}")["hyperparameters"]["epochs"] for request in since] == [13]
 
 
-def test_what_was_written_survives_a_reload_and_start_over_forgets_it(
-    page: Page, dashboard: Dashboard, dataset: str
-) -> None:
+def test_values_survive_a_reload_and_start_over_clears_them(page: Page, dashboard: Dashboard, dataset: str) -> None:
     page.goto("/dashboard/submit")
     page.get_by_label("Dataset").select_option(dataset)
     page.get_by_label("Epochs").fill("7")
@@ -283,7 +281,7 @@ def test_what_was_written_survives_a_reload_and_start_over_forgets_it(
     expect(page.get_by_label("Key of pair 1")).to_have_count(0)
 
 
-def test_a_job_can_be_submitted_again_like_another(page: Page, dashboard: Dashboard, dataset: str) -> None:
+def test_a_copy_of_a_job_can_be_submitted(page: Page, dashboard: Dashboard, dataset: str) -> None:
     first = stage_job(
         dashboard.database,
         dashboard.settings,
@@ -307,7 +305,7 @@ def test_a_job_can_be_submitted_again_like_another(page: Page, dashboard: Dashbo
     assert (job.policy_name, job.hyperparameters["epochs"]) == ("follow-the-grid", 8)
 
 
-def test_a_model_that_is_not_measured_yet_gets_its_estimate_once_it_is(page: Page, dashboard: Dashboard) -> None:
+def test_a_model_gets_its_estimate_once_it_is_measured(page: Page, dashboard: Dashboard) -> None:
     now = datetime.now(UTC)
     dataset = stage_dataset(dashboard.database, dashboard.settings, now=now)
     page.goto("/dashboard/submit")
@@ -319,7 +317,7 @@ def test_a_model_that_is_not_measured_yet_gets_its_estimate_once_it_is(page: Pag
     expect(page.locator("#model-hint")).to_contain_text("134,515,008 parameters")
 
 
-def test_a_user_is_offered_their_own_datasets_alone(sign_in: SignIn, dashboard: Dashboard, dataset: str) -> None:
+def test_a_user_can_choose_only_their_own_datasets(sign_in: SignIn, dashboard: Dashboard, dataset: str) -> None:
     now = datetime.now(UTC)
     own = stage_dataset(dashboard.database, dashboard.settings, now=now, owner="alice")
     page = sign_in("alice", "user")

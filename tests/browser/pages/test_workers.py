@@ -1,4 +1,4 @@
-"""`/dashboard/workers` before a real browser: what runs where, as it changes."""
+"""`/dashboard/workers` in a real browser: the processes and their jobs, as they change."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -22,9 +22,7 @@ def test_without_a_worker_the_page_says_how_to_start_one(page: Page) -> None:
     check_accessible(page)
 
 
-def test_each_process_is_shown_with_its_job_and_the_page_follows_what_becomes_of_them(
-    page: Page, dashboard: Dashboard
-) -> None:
+def test_each_process_is_shown_with_its_job_and_changes_appear(page: Page, dashboard: Dashboard) -> None:
     now = datetime.now(UTC)
     dataset = stage_dataset(dashboard.database, dashboard.settings, now=now)
     job = stage_job(dashboard.database, dashboard.settings, dataset, JobStatus.RUNNING, now=now, epochs_done=2)
@@ -43,7 +41,7 @@ def test_each_process_is_shown_with_its_job_and_the_page_follows_what_becomes_of
     expect(busy.get_by_role("link", name=job)).to_have_attribute("href", f"/dashboard/jobs/{job}")
     expect(page.get_by_role("row", name="worker-b")).to_contain_text("idle")
     expect(page.get_by_role("row", name="worker-c")).to_contain_text("lost")
-    expect(page.get_by_role("row", name="worker-c")).to_contain_text("silent since then")
+    expect(page.get_by_role("row", name="worker-c")).to_contain_text("no heartbeat since then")
     expect(page.get_by_role("row", name="scheduler-a")).to_contain_text("schedules")
     check_accessible(page)
     take_pictures(page, "workers-busy")
@@ -62,7 +60,7 @@ def test_each_process_is_shown_with_its_job_and_the_page_follows_what_becomes_of
     expect(page.get_by_role("row", name="worker-b")).to_have_count(0, timeout=10_000)
 
 
-def test_another_users_job_is_not_told(sign_in: SignIn, dashboard: Dashboard) -> None:
+def test_another_users_job_is_not_shown(sign_in: SignIn, dashboard: Dashboard) -> None:
     now = datetime.now(UTC)
     dataset = stage_dataset(dashboard.database, dashboard.settings, now=now, owner="bob")
     job = stage_job(dashboard.database, dashboard.settings, dataset, JobStatus.RUNNING, now=now, owner="bob")
