@@ -1,4 +1,4 @@
-"""A job's process is a fork of its worker: what is loaded before, and what must not happen at the same time."""
+"""Forking of job processes from a worker: preloaded memory, and a lock against forks while a thread works."""
 
 import gc
 import os
@@ -12,25 +12,27 @@ _fork_lock = Lock()
 
 
 def preload_before_fork() -> None:
-    """Load what every attempt needs, once and not anew for each job, whose processes share its memory.
+    """Load the modules of every attempt once, so that the forked job processes share their memory.
 
-    Nothing here asks CUDA anything, which could not be used after a fork.
+    Must not initialise CUDA, which cannot be used after a fork.
     """
     if START_METHOD != "fork":
         return
-    # Whoever asks whether there is a GPU has NVML asked, which leaves CUDA alone.
+    # Makes torch look for a GPU through NVML, without initialising CUDA.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    import worker.failure_reports
+    import worker.training.attempt  # noqa: F401
 
     os.register_at_fork(
         before=_fork_lock.acquire, after_in_parent=_fork_lock.release, after_in_child=_fork_lock.release
     )
-    # What the collector never looks at again is never written to, and so stays shared.
+    # Objects that the collector does not visit are not written to, so their pages stay shared.
     gc.collect()
     gc.freeze()
 
 
 @contextmanager
 def block_forking() -> Iterator[None]:
-    """Have no process forked while the block runs: one forked from under a thread inherits the locks that it held."""
+    """Prevent forks while the block runs: a process forked during it would inherit locks that its thread holds."""
     with _fork_lock:
         yield
