@@ -1,4 +1,4 @@
-"""The scheduler: asks the grid, sends jobs to workers, and takes back what a lost worker held."""
+"""The scheduler: polls carbon intensity, dispatches jobs to workers, and reclaims the jobs of lost workers."""
 
 from scheduler.loop import Scheduler
 

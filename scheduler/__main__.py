@@ -1,4 +1,4 @@
-"""`python -m scheduler`: run until SIGTERM or SIGINT."""
+"""`python -m scheduler`: run the scheduler until SIGTERM or SIGINT."""
 
 import signal
 import sys

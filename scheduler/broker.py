@@ -1,4 +1,4 @@
-"""The broker as the scheduler sees it: it takes hints for workers, may be away, and may forget all of them."""
+"""The scheduler's side of the message broker, which may be unreachable or lose all of its messages."""
 
 from typing import Any
 
@@ -12,12 +12,12 @@ from worker.app import make_app, send_task, translate_redis_errors
 
 log = structlog.get_logger()
 
-# Whoever finds it gone knows that the broker was emptied, and every message with it.
+# Where this key is missing, the broker was emptied, and every message with it.
 MARKER_KEY = "greentune:messages"
 
 
 class Broker:
-    """Sends messages to workers, and notices when those that were sent are gone."""
+    """Sends messages to workers, and detects that the broker has lost those that were sent."""
 
     def __init__(self, settings: Settings) -> None:
         self.celery: Celery = make_app(settings)
@@ -25,7 +25,7 @@ class Broker:
         self._available = True
 
     def is_available(self) -> bool:
-        """Whether the broker takes messages now."""
+        """Whether the broker accepts writes now; a change is logged."""
         try:
             probe_write(self._redis)
         except redis.RedisError as error:
@@ -39,12 +39,12 @@ class Broker:
         return True
 
     def was_emptied(self) -> bool:
-        """Whether the mark is gone. Raises `BrokerDown`."""
+        """Whether the marker of `set_marker` is missing. Raises `BrokerDown`."""
         with translate_redis_errors():
             return not self._redis.exists(MARKER_KEY)
 
     def set_marker(self) -> None:
-        """Leave the mark that `was_emptied` looks for. Raises `BrokerDown`."""
+        """Set the marker that `was_emptied` checks. Raises `BrokerDown`."""
         with translate_redis_errors():
             self._redis.set(MARKER_KEY, 1)
 
@@ -53,7 +53,7 @@ class Broker:
         send_task(self.celery, task, *args, queue=queue)
 
     def terminate(self, task_id: str) -> None:
-        """Have whichever worker runs this message kill the process that does. Raises `BrokerDown`."""
+        """Tell the worker that runs this task to kill its process. Raises `BrokerDown`."""
         with translate_redis_errors():
             self.celery.control.revoke(task_id, terminate=True, signal="SIGKILL")
 

@@ -1,4 +1,4 @@
-"""Opens and closes gates as time goes by: of jobs that are deferred, and of jobs that run."""
+"""Reevaluates the gates of deferred jobs, to queue them, and of running jobs, to pause them."""
 
 from datetime import datetime
 from functools import partial
@@ -20,12 +20,12 @@ from store.tables import Job
 
 log = structlog.get_logger()
 
-# A tick must not be long; what is left over is due at the next.
+# Keeps a tick short; the remaining jobs are due in the next.
 MAX_EVALUATIONS_PER_TICK = 50
 
 
 def release_deferred_jobs(database: Database, fleet: Fleet, settings: Settings, *, at: datetime) -> None:
-    """Queue every deferred job whose time has come and whose gate is open, or which no worker could run now."""
+    """Queue each deferred job that is due and whose gate is open, or which no live worker could run."""
     with database.session() as session:
         for job in QueueRepository(session).lock_due_deferred_jobs(due=at, limit=MAX_EVALUATIONS_PER_TICK):
             job.not_before = at + GATE_EVALUATION_INTERVAL
@@ -43,9 +43,9 @@ def release_deferred_jobs(database: Database, fleet: Fleet, settings: Settings, 
 
 
 def pause_running_jobs(database: Database, settings: Settings, *, at: datetime) -> None:
-    """Ask running jobs to stop at their next step where their gate closes; they go back to the queue, and wait there.
+    """Ask running jobs whose gate closes to stop at their next step and return to the queue.
 
-    Only a gate of the mode "pause" closes on a job that has begun.
+    Only a gate of mode "pause" closes once a job has started.
     """
     with database.session() as session:
         for job in QueueRepository(session).lock_due_running_jobs(due=at, limit=MAX_EVALUATIONS_PER_TICK):

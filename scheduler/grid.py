@@ -1,4 +1,4 @@
-"""Keeps what is known of each zone's intensity up to date: readings without gaps, and a forecast."""
+"""Polls each zone's intensity source, and stores its readings without gaps and its forecast."""
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -24,27 +24,27 @@ from store.intensity.readings import GridRepository
 log = structlog.get_logger()
 
 FORECAST_HORIZON = timedelta(hours=72)
-# A source of five-minute readings has as many in 72 hours; a replayed trace may be faster by far.
+# 72 hours of five-minute readings; a replayed trace may have much shorter ones.
 MAX_FORECAST_READINGS = 864
 MAX_HISTORY_READINGS = 3000
 FORECAST_INTERVAL = timedelta(minutes=15)
 BACKFILL_INTERVAL = timedelta(hours=1)
 BACKFILL_WINDOW = timedelta(days=7)
-# A provider's plan may hold the last day and refuse what lies before it: the two are asked for one by one.
+# A provider's plan may include the last day and refuse older data: the two are requested separately.
 RECENT_HISTORY = timedelta(hours=23)
 RETRY_INTERVAL = timedelta(seconds=30)
-# Our own forecast is hourly: it has nothing to say of a trace that runs through a day in minutes.
+# The own forecast is hourly: it cannot predict a trace that replays a day in minutes.
 MIN_INTERVAL_FOR_OWN_FORECAST = timedelta(minutes=5)
 FORECAST_TRAINING_WINDOW = timedelta(days=365)
 THREADS = 4
-# What a tick waits for: local sources answer at once, and no provider may hold up the jobs.
+# The longest that a tick waits: local sources answer at once, and a slow provider must not delay the jobs.
 POLL_WAIT_SECONDS = 1.0
 
 
 def open_sources(settings: Settings, *, clock: Clock) -> dict[str, Source]:
-    """A source for each zone, and the world's mean for the workers whose site is not known.
+    """Open the source of each zone, and the world mean for workers whose site is unknown.
 
-    Raises `CarbonError` that names the zone whose setting is wrong.
+    Raises `CarbonError`, which names the zone whose setting is invalid.
     """
     sources: dict[str, Source] = {
         UNKNOWN_ZONE: StaticSource(UNKNOWN_ZONE, country=WORLD, label=SITE_UNKNOWN, clock=clock)
@@ -59,7 +59,7 @@ def open_sources(settings: Settings, *, clock: Clock) -> dict[str, Source]:
 
 @dataclass
 class _ZoneState:
-    """When a zone is looked at next, and for what."""
+    """Polling state of one zone: what is due when, and what has failed."""
 
     source: Source
     next_poll: datetime | None = None
@@ -71,7 +71,7 @@ class _ZoneState:
 
 
 class IntensityPoller:
-    """Asks the zones' sources in the background, one question at a time per zone, and stores what they say."""
+    """Polls the zones' sources in background threads, at most one poll per zone at a time, and stores the answers."""
 
     def __init__(self, database: Database, settings: Settings, sources: Mapping[str, Source], *, clock: Clock) -> None:
         self._database, self._settings, self._clock = database, settings, clock
@@ -80,7 +80,7 @@ class IntensityPoller:
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="grid")
 
     def poll(self, zones: Collection[str]) -> None:
-        """Have each of these zones looked at, unless its last look is still under way. Waits for none of them."""
+        """Start a poll of each of these zones that is due and has no poll running. Does not wait."""
         now = self._clock()
         for name in zones:
             zone = self._zones.get(name)
@@ -90,16 +90,16 @@ class IntensityPoller:
                 zone.running = self._pool.submit(self._poll_zone, name, zone)
 
     def wait_for_polls(self) -> None:
-        """Return when the looks under way are done, at the latest after a second.
+        """Wait for the running polls, for at most a second.
 
-        A source that took longer than that is not waited for again until it has answered in time.
+        A source that took longer is not waited for again until it has answered in time.
         """
         running = {zone.running: zone for zone in self._zones.values() if zone.running and not zone.is_slow}
         for late in wait(running, POLL_WAIT_SECONDS).not_done:
             running[late].is_slow = True
 
     def close(self) -> None:
-        """Stop asking; what is under way has a moment to end, and else may end on its own, unheard."""
+        """Stop polling; running polls have a second to end, and later results are not waited for."""
         self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
         wait([zone.running for zone in self._zones.values() if zone.running is not None], POLL_WAIT_SECONDS)
@@ -113,10 +113,10 @@ class IntensityPoller:
                 ("history", lambda: self._backfill_history(name, zone, now)),
                 ("forecast", lambda: self._store_forecast(name, zone.source, now)),
             )
-            # Each part stands on its own: without an answer to one, the others are asked all the same.
+            # The parts are independent: one that fails does not keep the others from being requested.
             failed = [part for part, ask in parts if not self._poll_part(name, zone, part, ask)]
             zone.next_poll = now + RETRY_INTERVAL if failed else None
-        except Exception as fault:  # a thread's fault would be seen by nobody
+        except Exception as fault:  # the future's result is not read: without this the fault would be lost
             zone.next_poll = self._clock() + RETRY_INTERVAL
             if isinstance(fault, OperationalError):
                 if not self._closed:
@@ -127,7 +127,7 @@ class IntensityPoller:
             zone.is_slow = False
 
     def _poll_part(self, name: str, zone: _ZoneState, part: str, ask: Callable[[], bool]) -> bool:
-        """Whether a part of what is to be known of a zone is there; how its source answered, if asked, is noted."""
+        """Poll one part of a zone's data and record how the source answered, if asked; False where it failed."""
         now = self._clock()
         try:
             if ask():
@@ -148,7 +148,7 @@ class IntensityPoller:
         return True
 
     def _store_latest(self, name: str, source: Source, now: datetime) -> bool:
-        """Fetch the reading in force; False where what is stored is it, and the source was not asked."""
+        """Fetch the reading in force; False where it is stored already, and the source was not asked."""
         with self._database.session() as session:
             stored = GridRepository(session).newest_reading(
                 name, at=now, signal=source.signal, emission_factors=source.emission_factors
@@ -162,9 +162,9 @@ class IntensityPoller:
         return True
 
     def _backfill_history(self, name: str, zone: _ZoneState, now: datetime) -> bool:
-        """Fetch what is missing, was an estimate or may be revised; all that there is of a zone that is new.
+        """Fetch missing, estimated and revisable readings; for a new zone, its whole history.
 
-        Measured readings are read again for as long as prices may still change. False where the source was not asked.
+        Measured readings are fetched again as long as prices may still change. False where the source was not asked.
         """
         signal, factors = zone.source.signal, zone.source.emission_factors
         with self._database.session() as session:
@@ -198,7 +198,7 @@ class IntensityPoller:
         return True
 
     def _fetch_history(self, source: Source, start: datetime, end: datetime, now: datetime) -> None:
-        """Store what the source has of `[start, end)`, the last day first. Raises what it fails of, the rest stored."""
+        """Store the readings of `[start, end)`, the last day first. Raises the first `CarbonError`, the rest stored."""
         edges = sorted({start, end, max(start, min(now - RECENT_HISTORY, end))}, reverse=True)
         failure: CarbonError | None = None
         for until, begin in pairwise(edges):
@@ -210,7 +210,7 @@ class IntensityPoller:
             raise failure
 
     def _store_forecast(self, name: str, source: Source, now: datetime) -> bool:
-        """Fetch a forecast where the stored one is old, and add our own; False where the source was not asked."""
+        """Fetch a forecast where the stored one is old, extended by our own; False where the source was not asked."""
         signal = source.signal
         with self._database.session() as session:
             grid = GridRepository(session)
@@ -238,14 +238,14 @@ class IntensityPoller:
     def _own_forecast(
         self, name: str, source: Source, begins: datetime, now: datetime, horizon: timedelta
     ) -> list[Reading]:
-        """What the zone's own past says of the time after the provider's forecast."""
+        """Return our forecast from `begins` on, the end of the provider's, fitted to the zone's history."""
         if isinstance(source, StaticSource):
             return []
         with self._database.session() as session:
             history = GridRepository(session).readings_between(
                 name, source.signal, now - FORECAST_TRAINING_WINDOW, now, emission_factors=source.emission_factors
             )
-        # The reading in force is taken at its word up to its end: what comes after is forecast from it, too.
+        # The reading in force is valid until its end: the forecast starts there, and is fitted to it, too.
         known_until = max([now, *(reading.end for reading in history.readings[-1:])])
         try:
             own = OwnForecast.fit(history, now=known_until).forecast(horizon / timedelta(hours=1))
@@ -254,11 +254,11 @@ class IntensityPoller:
         return [replace(reading, start=max(reading.start, begins)) for reading in own if reading.end > begins]
 
     def _source_kind(self, name: str) -> str:
-        """The source that a zone's specification names, without its file, address and options."""
+        """Return the kind of a zone's source: its specification without file, address and options."""
         return self._settings.zones.get(name, "static").partition("?")[0].partition(":")[0]
 
     def _store_readings(self, readings: Sequence[Reading]) -> None:
-        """Store readings of one zone; a price that rests on a value which they revise is provisional again."""
+        """Store readings of one zone, and reopen the prices that used a value which they revise."""
         final_before = self._clock() - self._settings.settle_after
         with self._database.session() as session:
             grid = GridRepository(session)
@@ -274,7 +274,7 @@ class IntensityPoller:
 
 
 def _merge_spans(readings: Iterable[Reading]) -> list[tuple[datetime, datetime]]:
-    """The spans that readings cover, each as long as they follow one another."""
+    """Merge the spans of readings that overlap or touch, sorted by start."""
     spans: list[tuple[datetime, datetime]] = []
     for reading in sorted(readings, key=lambda reading: reading.start):
         if spans and reading.start <= spans[-1][1]:
@@ -287,7 +287,7 @@ def _merge_spans(readings: Iterable[Reading]) -> list[tuple[datetime, datetime]]
 def _find_first_gap_and_estimate(
     recent: IntensitySeries, start: datetime, end: datetime
 ) -> tuple[datetime | None, datetime | None]:
-    """Where in `[start, end)` the first gap begins, and where the first estimate; None where there is none."""
+    """Return the start of the first gap and of the first estimated reading in `[start, end)`, None where none."""
     reached, gap, estimate = start, None, None
     for reading in recent:
         if reading.start >= end:

@@ -1,4 +1,4 @@
-"""Health check of a container: `python -m scheduler.health_check` fails unless the scheduler is making rounds."""
+"""Health check of a container: `python -m scheduler.health_check` fails unless the scheduler ticks."""
 
 import sys
 from datetime import timedelta
@@ -10,8 +10,8 @@ from runtime.settings import Settings, get_settings
 from store.database import Database
 from store.repositories.workers import WorkerRepository
 
-# A scheduler asks for the lead at every tick. Its row among the workers has an id that nobody outside it knows, so its
-# connections are known by the address that they share with this process.
+# A scheduler queries its lock at every tick. Its worker id is not known outside it, so its connections are found by the
+# client address that they share with this process.
 COUNT_RECENT_LOCAL_CONNECTIONS = text("""
     SELECT count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid()
@@ -22,8 +22,10 @@ STATEMENT_TIMEOUT_SECONDS = 5.0
 
 
 def find_problem(settings: Settings) -> str | None:
-    """What is wrong, in words; None where a scheduler has shown itself, and this machine has been heard, in a lease's
-    time. Several schedulers on one address cover for each other: give each an address of its own, as containers have.
+    """Return a description of the problem, or None where, within a lease's time, a scheduler has sent a heartbeat
+    and this machine has queried the database.
+
+    Schedulers that share one address cannot be told apart: give each its own, as containers have.
     """
     database = Database(settings.database_url, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS)
     seconds = settings.lease_seconds

@@ -1,4 +1,4 @@
-"""Looks at a job's gate: whether it may compute now, and when to look again."""
+"""Evaluates a job's gate: whether the job may compute now, and when to evaluate it again."""
 
 from dataclasses import asdict
 from datetime import datetime, timedelta
@@ -14,7 +14,7 @@ from store.repositories.jobs import get_job_policy
 from store.tables import Job
 
 HOUR = timedelta(hours=1)
-# The forecast is renewed as often; where readings are shorter, each new one is looked at.
+# The interval at which forecasts are renewed; where readings are shorter, each new one is evaluated.
 GATE_EVALUATION_INTERVAL = timedelta(minutes=15)
 
 
@@ -34,9 +34,9 @@ def evaluate_job_gate(
     computing: bool,
     at: datetime,
 ) -> GateDecision:
-    """Holds a locked job's gate against what is expected of its zone, and keeps what was said in `job.gate`.
+    """Evaluate a locked job's gate against its zone's intensity and forecast, and store the decision in `job.gate`.
 
-    `job.not_before` becomes the time of the next evaluation. A job without an estimate runs: it cannot be planned.
+    Sets `job.not_before` to the time of the next evaluation. Without an estimate the gate is open: there is no plan.
     """
     if estimate is None:
         return GateDecision(True, None, 0.0, False, False, False, "its duration is not known yet")
@@ -45,7 +45,7 @@ def evaluate_job_gate(
     _, rho_max = policy.rho_range
     progress = _progress(job, estimate, before, computing=computing)
     deadline = _deadline(job, job.epochs * estimate.epoch_hours * rho_max + policy.gate.max_delay_hours, at)
-    # When the plan's slack is used up, the model must still be loaded before it trains.
+    # Where the plan uses all of its slack, the model must still be loaded before it trains.
     latest_end = deadline - estimate.startup_hours * HOUR
     basis, until = get_job_basis(job), max(latest_end, at)
     known = GridRepository(session).load_snapshot(
@@ -93,6 +93,6 @@ def _progress(job: Job, estimate: EpochEstimate, before: dict[str, Any], *, comp
 
 
 def _deadline(job: Job, longest_hours: float, at: datetime) -> datetime:
-    """The job's own, or, without one, its run length and the longest delay after its owner let go of it last."""
+    """Return the job's deadline, by default its run length plus the maximum delay after its last release."""
     since = job.released_at or job.ready_at or at
     return job.deadline if job.deadline is not None else since + longest_hours * HOUR

@@ -1,4 +1,4 @@
-"""Looks at a job that waits: the zone where it would run, whether its gate lets it, and when it would be over."""
+"""Evaluates a waiting job: the zone where it would run, its gate's decision, and its ETA."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,18 +21,18 @@ from store.tables import Job, Worker
 
 log = structlog.get_logger()
 
-GATE_NOT_EVALUATED = "its gate could not be looked at, which is tried again"
+GATE_NOT_EVALUATED = "the evaluation of its gate failed, and is tried again"
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """The live training workers, and what the intensity of each zone that has a source counts."""
+    """The live training workers, and the accounting basis of each zone that has a source."""
 
     workers: Sequence[Worker]
     bases: Mapping[str, Basis]
 
     def zones(self, signal: str | None = None, emission_factors: str | None = None) -> list[str]:
-        """The zones that are served; where a signal or emission factors are given, only those that have these."""
+        """Return the zones with a live worker, filtered by signal and emission factors where given."""
         served = (zone for zone in list_worker_zones(self.workers) if zone in self.bases)
         return [
             zone
@@ -43,12 +43,12 @@ class Fleet:
 
 
 def list_live_workers(session: Session, settings: Settings) -> Sequence[Worker]:
-    """The training workers that were seen within the time of a lease."""
+    """Return the training workers that sent a heartbeat within a lease's time."""
     return WorkerRepository(session).list_live(within=timedelta(seconds=settings.lease_seconds))
 
 
 def describe_missing_worker(job: Job, served: Collection[str]) -> str:
-    """Why a job waits that no live worker, all of which are in the zones `served`, could run."""
+    """Return the reason of a job that no live worker can run; `served` are the zones that have one."""
     if job.zone_asked is not None:
         return f"waits for a worker in zone {job.zone_asked}{explain_missing_worker(served)}"
     if job.signal is None:
@@ -61,8 +61,10 @@ def describe_missing_worker(job: Job, served: Collection[str]) -> str:
 def evaluate_or_skip_job(
     session: Session, job: Job, evaluate: Callable[[], GateDecision | None]
 ) -> GateDecision | None:
-    """What a look at one job finds. No job may hold up the others: one whose look fails is left as it was, with a
-    reason, and found to be None. Raises `DBAPIError` alone."""
+    """Return the decision of `evaluate` for one job, or None, with the reason in the job, where it raised.
+
+    What it wrote is rolled back then, so that one job cannot stop the others. Raises only `DBAPIError`.
+    """
     try:
         with session.begin_nested():
             return evaluate()
@@ -77,8 +79,8 @@ def evaluate_or_skip_job(
 def evaluate_waiting_job(
     session: Session, job: Job, fleet: Fleet, settings: Settings, *, at: datetime
 ) -> GateDecision | None:
-    """Place a locked job and look at its gate; None, with the reason in the job, where no worker could run it."""
-    # What has been priced on one basis stays with it.
+    """Place a locked job and evaluate its gate; None, with the reason in the job, where no worker could run it."""
+    # A job that was priced on one basis keeps it.
     zones = fleet.zones(job.signal, job.emission_factors) if job.zone_asked is None else fleet.zones()
     if not zones or (job.zone_asked is not None and job.zone_asked not in zones):
         job.reason = describe_missing_worker(job, zones)

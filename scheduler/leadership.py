@@ -1,4 +1,4 @@
-"""Several schedulers may run, one acts: a PostgreSQL advisory lock elects it, and NOTIFY wakes it."""
+"""Leader election among schedulers by a PostgreSQL advisory lock, and the NOTIFY that wakes the leader."""
 
 from contextlib import suppress
 from typing import Any
@@ -11,13 +11,13 @@ from store.database import TCP, WAKE_CHANNEL, connection_arguments
 
 log = structlog.get_logger()
 
-LEADER_LOCK_ID = 0x6EE7_0001  # any number that nothing else in this database locks
-# The server gives up the lock of a leader whose machine is gone without a word within about half a minute.
+LEADER_LOCK_ID = 0x6EE7_0001  # any number that is not locked elsewhere in this database
+# With these the server releases the lock of a leader whose machine was lost within about half a minute.
 SET_TCP_TIMEOUTS = "; ".join(f"SET tcp_{name.removeprefix('tcp_')} = {value}" for name, value in TCP.items())
 COUNT_OWN_LOCKS = (
     "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND pid = pg_backend_pid() AND granted"
 )
-# The leader asks for its lock at every tick: one that has not for so long hangs, or was stopped.
+# The leader queries its lock at every tick: one that has not for this long hangs, or was stopped.
 TERMINATE_STALE_LEADER = """
     SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_stat_activity USING (pid)
     WHERE locktype = 'advisory' AND objid = %s AND granted AND pid <> pg_backend_pid()
@@ -27,10 +27,10 @@ TERMINATE_STALE_LEADER = """
 
 
 class Leadership:
-    """One connection that holds the lock, or waits for it, and listens. Losing the connection loses both.
+    """One database connection that holds the lock or tries to take it, and listens for NOTIFY.
 
-    A leader that is not heard for `stale_after_seconds` is deposed. It may still be in the middle of a tick when it
-    wakes: whatever a tick does is safe to do beside another's.
+    A leader without a query for `stale_after_seconds` is deposed. It may wake in the middle of a tick: everything that
+    a tick does is safe beside another scheduler's tick.
     """
 
     def __init__(self, url: URL, *, stale_after_seconds: float = 60.0) -> None:
@@ -39,9 +39,9 @@ class Leadership:
         self._connection: psycopg.Connection[Any] | None = None
 
     def try_acquire(self) -> bool:
-        """Whether this process leads: the lock is taken, or was taken and its connection still stands.
+        """Whether this process leads: it holds the lock, or has just taken it.
 
-        Raises `psycopg.OperationalError` where the database cannot be reached, or this leader was deposed.
+        Raises `psycopg.OperationalError` where the database is unreachable, or this leader was deposed.
         """
         if self._connection is None or self._connection.closed:
             self._connection = psycopg.connect(**self._connection_arguments, autocommit=True)
@@ -59,15 +59,15 @@ class Leadership:
         return False
 
     def wait(self, seconds: float) -> None:
-        """Return when somebody calls, at the latest after `seconds`."""
+        """Wait for a NOTIFY, for at most `seconds`."""
         if self._connection is not None and not self._connection.closed:
             for _ in self._connection.notifies(timeout=seconds, stop_after=1):
                 pass
 
     def resign(self) -> None:
-        """Give the lock up, so that another can have it at once."""
+        """Release the lock and close the connection."""
         if self._connection is not None:
-            # A closed connection alone is noticed by the server in its own time.
+            # The server may take a while to notice a closed connection.
             with suppress(psycopg.Error):
                 self._connection.execute("SELECT pg_advisory_unlock_all()")
             self._connection.close()

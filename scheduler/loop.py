@@ -1,4 +1,4 @@
-"""The scheduler's loop: one tick does everything that is due."""
+"""The scheduler's loop, each tick of which runs everything that is due."""
 
 import threading
 from collections.abc import Callable
@@ -16,15 +16,13 @@ from runtime.tracing import span
 from scheduler.broker import Broker
 from scheduler.gates import pause_running_jobs, release_deferred_jobs
 from scheduler.grid import IntensityPoller, open_sources
-from scheduler.heartbeat import SchedulerHeartbeat, delete_silent_processes
+from scheduler.heartbeat import PeriodicTimer, SchedulerHeartbeat, delete_silent_processes
 from scheduler.job_placement import Fleet, list_live_workers
 from scheduler.leadership import Leadership
-from scheduler.periodic_timer import PeriodicTimer
-from scheduler.prepare_dispatch import dispatch_new_jobs
+from scheduler.prepare_dispatch import dispatch_new_jobs, dispatch_token_counts
 from scheduler.reclaim import OutageDetector, kill_unresponsive_jobs, reclaim_lost_jobs
 from scheduler.retention import RetentionCleaner
 from scheduler.settlement import settle_prices, store_counterfactuals
-from scheduler.token_counts import dispatch_token_counts
 from scheduler.training_dispatch import TrainingDispatcher
 from scheduler.webhooks.delivery import WebhookSender
 from store.database import Database
@@ -40,11 +38,11 @@ CLEANUP_INTERVAL = timedelta(hours=1)
 
 
 class Scheduler:
-    """Ticks whenever it is woken, and every `tick_seconds`; only the leader among several acts."""
+    """Ticks on NOTIFY and every `tick_seconds`; of several schedulers only the leader acts."""
 
     def __init__(self, settings: Settings, *, clock: Clock = utc_now) -> None:
         """Raises `greencore.carbon.CarbonError` where a zone's source cannot be opened, and
-        `runtime.settings.SecretKeyMissing` where there is nothing to sign webhooks with."""
+        `runtime.settings.SecretKeyMissing` where there is no key to sign webhooks with."""
         self._settings, self._clock = settings, clock
         sources = open_sources(settings, clock=clock)
         self._bases = {zone: Basis(source.signal, source.emission_factors) for zone, source in sources.items()}
@@ -60,15 +58,13 @@ class Scheduler:
         self._leadership = Leadership(self._database.url, stale_after_seconds=stale_after)
         self._models_requested = False
         self._poll_timer = PeriodicTimer(timedelta(seconds=settings.tick_seconds))
-        self._settlement_timer, self._cleanup_timer = (
-            PeriodicTimer(SETTLEMENT_INTERVAL),
-            PeriodicTimer(CLEANUP_INTERVAL),
-        )
+        self._settlement_timer = PeriodicTimer(SETTLEMENT_INTERVAL)
+        self._cleanup_timer = PeriodicTimer(CLEANUP_INTERVAL)
 
     def run(self, stop: threading.Event) -> None:
-        """Tick until `stop` is set. A database that is away is waited for: nothing is lost meanwhile.
+        """Tick until `stop` is set, and wait for the database while it is unreachable.
 
-        Raises `store.pooling.TransactionPooling` where no session of its own is to be had.
+        Raises `store.pooling.TransactionPooling` where the database's pooler gives no session.
         """
         has_sessions = False
         while not stop.is_set():
@@ -89,7 +85,7 @@ class Scheduler:
         self.close()
 
     def close(self) -> None:
-        """Give up the lead and every connection."""
+        """Resign as the leader and close every connection."""
         self._leadership.resign()
         self._webhooks.close()
         self._retention.close()
@@ -102,7 +98,7 @@ class Scheduler:
         self._database.dispose()
 
     def tick(self) -> None:
-        """Everything that is due now, once. What fails is logged, and keeps nothing else from being done."""
+        """Run everything that is due now, once. A part that fails is logged, and the others run."""
         with span("tick", only_with_events=True):
             self._run_due_parts()
 
@@ -135,18 +131,18 @@ class Scheduler:
             self._retention.start_round(at=now)
 
     def _run_part(self, part: Callable[[], None]) -> None:
-        """One part of a tick. Raises `DBAPIError` alone: without the database nothing else can be done either."""
+        """Run one part of a tick and log its errors. Raises only `DBAPIError`: every part needs the database."""
         try:
             part()
         except BrokerDown as error:
             log.warning("broker.unreachable", error=str(error))
         except DBAPIError:
             raise
-        except Exception as fault:  # no fault in one part may keep the others from being done
+        except Exception as fault:  # the other parts must run
             log.exception("tick.failed", exc_info=fault)
 
     def _wait_for_intensity(self, now: datetime) -> None:
-        """Local sources answer at once, and no job that goes by the grid is to run past what they say."""
+        """Wait for the running polls where a job depends on intensity: local sources answer at once."""
         redispatch_after = timedelta(seconds=self._settings.redispatch_seconds)
         with self._database.session() as session:
             needs_intensity = QueueRepository(session).has_grid_dependent_jobs(
@@ -156,7 +152,7 @@ class Scheduler:
             self._intensity_poller.wait_for_polls()
 
     def _clear_lost_dispatches(self) -> None:
-        """Where the broker was emptied, take every message that nobody has taken up yet for lost."""
+        """Where the broker was emptied, clear every dispatch that no worker has taken up."""
         if self._broker.was_emptied():
             with self._database.session() as session:
                 QueueRepository(session).clear_dispatch()
@@ -165,7 +161,7 @@ class Scheduler:
             log.info("broker.emptied")
 
     def _request_model_measurement(self) -> None:
-        """Once, have the catalogue's models measured, so that submissions can be checked against their floor."""
+        """Have the catalogue's models measured, once, so that submissions can be checked against their ρ floor."""
         if not self._models_requested:
             self._broker.send(MEASURE_MODELS_TASK, queue=PREPARE_QUEUE)
             self._models_requested = True

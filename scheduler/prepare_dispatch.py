@@ -1,4 +1,4 @@
-"""Sends new jobs to be prepared: a few for each worker, whose turn it is among the owners first."""
+"""Dispatches new jobs to the prepare workers, a few for each worker in fair order, and datasets to be counted."""
 
 from collections import Counter
 from datetime import datetime, timedelta
@@ -12,19 +12,20 @@ from scheduler.broker import Broker
 from store.database import Database
 from store.lifecycle.queue import QueueRepository, fair_order
 from store.lifecycle.status import JobStatus
+from store.repositories.token_statistics import REQUEST_LIFETIME, TokenStatisticsRepository
 from store.repositories.workers import WorkerRepository
-from worker.app import PREPARE_QUEUE, PREPARE_TASK
+from worker.app import COUNT_TOKENS_TASK, PREPARE_QUEUE, PREPARE_TASK
 
 log = structlog.get_logger()
 
-# One that is worked on, and one that waits, so that no worker is ever without.
+# One in progress and one waiting, so that no worker idles.
 MESSAGES_PER_PREPARE_WORKER = 2
-# Preparing takes no lease. It may take as many times as long as a job waits for an idle training worker.
+# Preparing takes no lease; its timeout is this multiple of `redispatch_seconds`.
 PREPARE_TIMEOUT_FACTOR = 4
 
 
 def dispatch_new_jobs(database: Database, broker: Broker, settings: Settings, *, at: datetime) -> None:
-    """Send jobs that wait for validation to the prepare workers, and again what nobody has prepared in time."""
+    """Send jobs in validation to the prepare workers, again where they were not prepared in time."""
     redispatch_after = prepare_timeout(settings)
     with database.session() as session:
         queue = QueueRepository(session)
@@ -50,16 +51,32 @@ def dispatch_new_jobs(database: Database, broker: Broker, settings: Settings, *,
     send_job_messages(database, broker, messages)
 
 
+def dispatch_token_counts(database: Database, broker: Broker, settings: Settings, *, at: datetime) -> None:
+    """Send requested token counts to the prepare workers, again where they were not stored in time."""
+    overdue = at - prepare_timeout(settings)
+    with database.session() as session:
+        for wanted in TokenStatisticsRepository(session).lock_undispatched(
+            sent_before=overdue, asked_since=at - REQUEST_LIFETIME
+        ):
+            try:
+                broker.send(COUNT_TOKENS_TASK, wanted.dataset_id, wanted.model, queue=PREPARE_QUEUE)
+            except BrokerDown as error:
+                log.warning("broker.unreachable", dataset=wanted.dataset_id, error=str(error))
+                return
+            wanted.dispatched_at = at
+            log.info("token_counts.dispatched", dataset=wanted.dataset_id, model=wanted.model)
+
+
 def prepare_timeout(settings: Settings) -> timedelta:
-    """After so long, a message to a prepare worker that came to nothing is sent again."""
+    """Return the time after which a message to a prepare worker is sent again."""
     return timedelta(seconds=PREPARE_TIMEOUT_FACTOR * settings.redispatch_seconds)
 
 
 def send_job_messages(database: Database, broker: Broker, messages: dict[str, tuple[str, str]]) -> None:
-    """Send each job's message, given as task and queue, now that its row says that it was sent.
+    """Send each job's message, given as (task, queue), after its row was committed as dispatched.
 
-    In this order no worker finds the row locked and takes the message for a second one. A crash in between loses
-    messages that are sent again in time; where the broker is away, the rows say so at once.
+    In this order no worker finds the row locked and takes the message for a duplicate. A crash in between loses
+    messages, which are sent again in time; where the broker is unreachable, their dispatch is cleared at once.
     """
     left = dict(messages)
     try:

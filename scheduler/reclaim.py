@@ -1,4 +1,4 @@
-"""Takes back the jobs of workers that have fallen silent, and kills what does not stop when it is asked to."""
+"""Reclaims the jobs of workers that fell silent, and kills jobs that do not stop when they are asked to."""
 
 import time
 from collections.abc import Callable
@@ -20,17 +20,16 @@ from store.tables import Job
 
 log = structlog.get_logger()
 
-# A tick may take as long on a busy machine without anything being wrong.
+# On a busy machine a tick may take this long without a fault.
 SLOW_TICK_SECONDS = 5.0
-# What a pause interrupts is worth waiting for; whoever cancels wants it no more.
+# A paused job is wanted later, so its checkpoint is worth waiting for; a cancelled one is not.
 PAUSE_GRACE_FACTOR = 10
 
 
 class OutageDetector:
-    """Whether this process has heard the database for long enough to tell a lost worker from one that was unheard.
+    """Detects that the database was unreachable or this process was suspended, so that no worker could be heard.
 
-    Where the database was away, or this process stood still, no worker can be blamed for its silence: for the length
-    of a lease everybody may renew theirs first.
+    Reclaiming is suspended for a lease's time after it, in which each worker can renew its lease.
     """
 
     def __init__(self, lease_seconds: float, *, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -40,7 +39,7 @@ class OutageDetector:
         self._suspended_until = float("-inf")
 
     def record_contact(self) -> bool:
-        """Note that the database answers; False for a lease after it has not for half of one."""
+        """Record that the database answers; False while reclaiming is suspended after a gap of half a lease."""
         now = self._monotonic()
         gap = 0.0 if self._last_contact is None else now - self._last_contact
         self._last_contact = now
@@ -51,7 +50,7 @@ class OutageDetector:
 
 
 def reclaim_lost_jobs(database: Database, settings: Settings, *, at: datetime) -> None:
-    """Take every job whose lease has run out to where its worker would have, to go on from its last checkpoint."""
+    """Move each job whose lease expired to the status that its worker would have set, or back to the queue."""
     with database.session() as session:
         lost = QueueRepository(session).lock_lost_jobs()
         lock_hosts(session, lost)
@@ -63,11 +62,11 @@ def reclaim_lost_jobs(database: Database, settings: Settings, *, at: datetime) -
 
 
 def kill_unresponsive_jobs(database: Database, broker: Broker, settings: Settings, *, at: datetime) -> None:
-    """Have the process of a job killed that neither stopped nor ended itself within the grace period.
+    """Kill the processes of jobs that were asked to stop and have not within the grace period.
 
-    The process itself is the first to end a job that is to be cancelled, so it has a lease's time more; the order is
-    repeated each time that as much has passed again. The lease then runs out, and the job is taken back. One that is to
-    pause has ten times as long.
+    The grace period of a cancel is `cancel_grace_seconds` plus a lease's time, since the process kills itself first;
+    that of a pause is ten times as long. The kill is repeated after each further period. The lease then expires, and
+    the job is reclaimed.
     """
     grace = timedelta(seconds=settings.cancel_grace_seconds + settings.lease_seconds)
     tasks = []
@@ -77,7 +76,7 @@ def kill_unresponsive_jobs(database: Database, broker: Broker, settings: Setting
         )
         for job in unresponsive:
             assert job.control_at is not None
-            asked = f"asked to {job.control} {(at - job.control_at).total_seconds():.0f} s ago, and still there"
+            asked = f"asked to {job.control} {(at - job.control_at).total_seconds():.0f} s ago, and still running"
             JobRepository(session).record(job.id, "job.terminated", at=at, worker=job.worker_id, reason=asked)
             log.warning("job.terminated", job=job.id, worker=job.worker_id, task=job.task_id, reason=asked)
             job.control_at = at
@@ -99,8 +98,8 @@ def _reclaim_job(session: Session, job: Job, settings: Settings, *, at: datetime
     elif job.lost_attempts >= settings.max_attempts:
         times = f"{job.lost_attempts} times" if job.lost_attempts > 1 else "once"
         detail = (
-            f"its worker fell silent {times}, all that GREENTUNE_MAX_ATTEMPTS allows: it may need more memory than "
-            "there is; a retry goes on from its last checkpoint"
+            f"its worker fell silent {times}, the limit of GREENTUNE_MAX_ATTEMPTS: it may need more memory than "
+            "there is; a retry resumes from its last checkpoint"
         )
         JobRepository(session).fail(job, at=at, error={"title": "The workers of this job keep dying", "detail": detail})
     else:

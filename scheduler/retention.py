@@ -1,4 +1,4 @@
-"""Removes what has been kept for long enough: results, checkpoints, stray files, first answers and old deliveries."""
+"""Removes expired results, checkpoints, abandoned files, idempotent responses, sessions and deliveries."""
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -17,18 +17,18 @@ from store.repositories.expired import JobRetentionState, RetentionRepository
 
 log = structlog.get_logger()
 
-# A success leaves nothing to go on from. Whoever looks at the job as it ends still finds all of it.
+# A job that succeeded is not resumed; clients that read it as it ends still find its checkpoints.
 CHECKPOINT_RETENTION_AFTER_SUCCESS = timedelta(hours=1)
 ABANDONED_AFTER = timedelta(days=1)
 DELIVERY_RETENTION = timedelta(days=30)
-# An API process whose clock is behind still takes a cookie that has expired here.
+# An API process whose clock is behind still accepts a session that has expired here.
 MAX_CLOCK_SKEW = timedelta(days=1)
 FOLDER_BATCH_SIZE = 100
 RESULT_FOLDER = "artifacts"
 
 
 class RetentionCleaner:
-    """Clears up in a thread of its own: removing files may take long, and no job waits for it."""
+    """Runs retention in one background thread, since removing files may take long."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database, self._settings = database, settings
@@ -37,12 +37,12 @@ class RetentionCleaner:
         self._running: Future[None] | None = None
 
     def start_round(self, *, at: datetime) -> None:
-        """Have everything that is due removed, unless the last round is still under way."""
+        """Start removing everything that is due, unless the last round is still running."""
         if self._running is None or self._running.done():
             self._running = self._pool.submit(self._round, at)
 
     def close(self) -> None:
-        """Stop after what is being removed now."""
+        """Stop after the current batch."""
         self._closed = True
         self._pool.shutdown(wait=True, cancel_futures=True)
 
@@ -51,7 +51,7 @@ class RetentionCleaner:
             remove_old_rows(self._database, self._settings, at=at)
             remove_abandoned_uploads(self._settings, at=at)
             remove_old_files(self._database, self._settings, at=at, stopped=lambda: self._closed)
-        except Exception as fault:  # a thread's fault would be seen by nobody
+        except Exception as fault:  # the future's result is not read: without this the fault would be lost
             if isinstance(fault, DBAPIError | OSError):
                 log.warning("retention.failed", error=str(fault).strip())
             else:
@@ -59,7 +59,7 @@ class RetentionCleaner:
 
 
 def remove_old_rows(database: Database, settings: Settings, *, at: datetime) -> None:
-    """Forget first answers after `idempotency_hours`, and deliveries a month after they were made or given up."""
+    """Delete idempotent responses after `idempotency_hours`, ended sessions, and deliveries a month after their end."""
     with database.session() as session:
         rows = RetentionRepository(session)
         rows.delete_idempotent_responses(before=at - timedelta(hours=settings.idempotency_hours))
@@ -68,7 +68,7 @@ def remove_old_rows(database: Database, settings: Settings, *, at: datetime) -> 
 
 
 def remove_abandoned_uploads(settings: Settings, *, at: datetime) -> None:
-    """Remove what is left of uploads that broke off more than a day ago."""
+    """Remove the files of uploads that were interrupted more than a day ago."""
     for pattern in ("*.part", "incoming/*"):
         for path in settings.datasets_dir.glob(pattern):
             if _modified_at(path) < at - ABANDONED_AFTER:
@@ -79,9 +79,9 @@ def remove_abandoned_uploads(settings: Settings, *, at: datetime) -> None:
 def remove_old_files(
     database: Database, settings: Settings, *, at: datetime, stopped: Callable[[], bool] = lambda: False
 ) -> None:
-    """Remove results, checkpoints and folders of jobs that are gone, as far as their time has come.
+    """Remove expired results and checkpoints, and the folders of jobs that have no row.
 
-    What lies on the disk is compared with the rows, so that whatever a crash has left behind is found the next time.
+    Folders on disk are compared with the rows, so that files that a crash left behind are found the next time.
     """
     jobs_dir, aside = settings.data_dir / "jobs", settings.data_dir / "removed"
     for left in _list_entries(aside):
@@ -96,7 +96,7 @@ def remove_old_files(
         for folder in folders:
             job = known.get(folder.name)
             if job is None:
-                # A job's row is written before its folder; a folder this new may be of a row that was read too early.
+                # A job's row is written before its folder; the row of a new folder may be newer than the query.
                 if folder.is_dir() and _modified_at(folder) < at - ABANDONED_AFTER:
                     _remove(_move_aside([folder], aside))
                     log.info("files.removed", job=folder.name, what=["job"])
@@ -105,7 +105,7 @@ def remove_old_files(
 
 
 def _list_expired(folder: Path, job: JobRetentionState, settings: Settings, *, at: datetime) -> Sequence[Path]:
-    """What lies in a job's folder and is not to be kept any longer."""
+    """Return the entries of a job's folder whose retention time is over."""
     if not job.over or job.finished_at is None:
         return []
     age = at - job.finished_at
@@ -118,10 +118,10 @@ def _list_expired(folder: Path, job: JobRetentionState, settings: Settings, *, a
 
 
 def _remove_expired_files(database: Database, settings: Settings, folder: Path, aside: Path, *, at: datetime) -> None:
-    """Move a job's files out of its folder together with their rows, then delete them.
+    """Move a job's expired files aside in the transaction that deletes their rows, then delete the files.
 
-    The job is locked meanwhile, so that no retry begins among files that are about to go. After a crash in between,
-    rows whose files are gone are found again with the folder, or by whoever misses the files.
+    The job is locked meanwhile, so that no retry starts on files that are being removed. After a crash in between,
+    rows without files are found again with the folder, or by the reader that misses the files.
     """
     with database.session() as session:
         rows = RetentionRepository(session)
@@ -149,7 +149,7 @@ def _list_entries(folder: Path) -> Iterator[Path]:
 
 
 def _move_aside(paths: Sequence[Path], aside: Path) -> Path:
-    """Move these paths into a new folder below `aside`, on the same disk: at once, however large they are."""
+    """Move these paths into a new folder below `aside`, on the same disk: at once, whatever their size."""
     folder = aside / new_id("removed")
     make_private_folder(folder)
     for path in paths:

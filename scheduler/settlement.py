@@ -1,4 +1,4 @@
-"""Prices metered energy anew once the source has measured, and says what each job would have emitted otherwise."""
+"""Settles prices of metered energy once measured readings exist, and computes each job's counterfactuals."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,8 +28,8 @@ from store.tables import EnergyInterval, Job
 log = structlog.get_logger()
 
 INSTANT = timedelta(microseconds=1)
-# A tick must not be long: so many intervals get a new price in it, or are closed as they are, shared out among the
-# zones, and among their jobs.
+# Keep a tick short: the most intervals that it prices, or closes without a new price, shared among the zones and their
+# jobs.
 MAX_PRICED_PER_TICK = 2000
 MIN_PER_ZONE = 50
 MIN_PER_JOB = 100
@@ -38,7 +38,7 @@ MAX_CLOSED_PER_TICK = 20_000
 
 @dataclass(frozen=True)
 class _EnergySpan:
-    """A stored interval as `greencore.carbon.price_interval` takes it."""
+    """A stored interval in the form that `greencore.carbon.price_interval` takes."""
 
     start: datetime
     end: datetime
@@ -46,10 +46,10 @@ class _EnergySpan:
 
 
 def settle_prices(database: Database, settings: Settings, *, at: datetime) -> None:
-    """Price the energy that measured readings cover by now, and make final what is too old for any to come.
+    """Price the energy that measured readings cover, and close prices older than `settle_after`.
 
-    Each zone has its share of the work, and each job its share of its zone's: energy that no reading ever covers keeps
-    no other waiting. What fails for one job or zone is logged, and the others go on.
+    Each zone has a share of the work, and each job a share of its zone's, so that energy which no reading ever covers
+    does not block the rest. Errors of one job or zone are logged, and the others go on.
     """
     final_before = at - settings.settle_after
     with database.session() as session:
@@ -85,13 +85,13 @@ def _settle_zone(
                 _price_intervals(intervals, _load_intensity(session, energy, _enclosing_span(intervals), settings))
                 session.flush()
                 if "missing" in (job.counterfactuals or {}):
-                    job.counterfactuals = None  # there may be something to compare now
+                    job.counterfactuals = None  # a price may be known now
             repository.close(energy.zone, job_id, when, limit=closed_each)
             EmissionsRepository(session).update_job_emissions(job)
 
 
 def _measured_spans(session: Session, energy: OpenEnergy) -> list[TimeSpan]:
-    """When measured readings cover the time of a zone's open energy."""
+    """Return the spans of a zone's open energy that measured readings cover."""
     end = max(energy.end, energy.start + INSTANT)
     basis = energy.basis
     readings = GridRepository(session).readings_between(
@@ -101,12 +101,12 @@ def _measured_spans(session: Session, energy: OpenEnergy) -> list[TimeSpan]:
 
 
 def _known_spans(session: Session, energy: OpenEnergy, unpriced: TimeSpan | None, settings: Settings) -> list[TimeSpan]:
-    """When an intensity is known, measured or not, of the time of energy that has no price."""
+    """Return the spans of a zone's unpriced energy whose intensity is known, measured or not."""
     return [] if unpriced is None else covered_spans(_load_intensity(session, energy, unpriced, settings))
 
 
 def _load_intensity(session: Session, energy: OpenEnergy, span: TimeSpan, settings: Settings) -> IntensitySeries:
-    """What the fallback chain knows of a zone during a span of time."""
+    """Return a zone's intensity during a span, from the fallback chain."""
     start, end = span[0], max(span[1], span[0] + INSTANT)
     static = settings.static_mean(energy.zone)
     return GridRepository(session).series_with_fallback(
@@ -119,7 +119,7 @@ def _enclosing_span(intervals: Sequence[EnergyInterval]) -> TimeSpan:
 
 
 def _price_intervals(intervals: Sequence[EnergyInterval], series: IntensitySeries) -> None:
-    """Give intervals the price that `series` has for their own time; one of which it knows nothing stays without."""
+    """Set the price of each interval from `series`; an interval that it does not cover stays unpriced."""
     for interval in intervals:
         span = _EnergySpan(interval.started_at, interval.finished_at, interval.energy_kwh)
         known = IntensitySeries(series.overlapping(span.start, max(span.end, span.start + INSTANT)))
@@ -135,7 +135,7 @@ def _price_intervals(intervals: Sequence[EnergyInterval], series: IntensitySerie
 
 @contextmanager
 def _log_errors(**of: str | None) -> Iterator[None]:
-    """Keep what fails for one job or zone from holding up the others. Raises `DBAPIError` alone."""
+    """Log the errors of one job or zone, so that the others go on. Raises only `DBAPIError`."""
     try:
         yield
     except DBAPIError:
@@ -145,7 +145,7 @@ def _log_errors(**of: str | None) -> Iterator[None]:
 
 
 def store_counterfactuals(database: Database, settings: Settings, *, at: datetime) -> None:
-    """Give every job that is over its counterfactuals and savings: at its end, and again when its price is final."""
+    """Store the counterfactuals and savings of ended jobs: at their end, and again when their price is final."""
     with database.session() as session:
         emissions = EmissionsRepository(session)
         for job in emissions.lock_jobs_due_for_counterfactuals():
@@ -163,11 +163,11 @@ def store_counterfactuals(database: Database, settings: Settings, *, at: datetim
 
 
 def _compute_counterfactuals(session: Session, job: Job, settings: Settings) -> dict[str, object]:
-    """A job's account. One that fails must not keep the others from theirs, for good: the job then says so."""
+    """Return a job's counterfactuals, or why they are missing: one job that fails must not block the others."""
     try:
         return compute_counterfactuals(session, job, settings)
     except DBAPIError:
         raise
     except Exception as fault:
         log.exception("account.failed", job=job.id, exc_info=fault)
-        return {"missing": "the comparison failed; the scheduler's log says why"}
+        return {"missing": "the computation failed; the scheduler's log has the error"}

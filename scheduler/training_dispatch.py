@@ -1,4 +1,4 @@
-"""Sends queued jobs to be trained: one for each free worker, in turn, and only through an open gate."""
+"""Dispatches queued jobs to training workers: one for each free worker, in fair order, where the gate is open."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -24,16 +24,16 @@ from worker.app import TRAIN_TASK, train_queue
 
 log = structlog.get_logger()
 
-# A job for which no worker is free is looked at as often: where it would run, and when it would be over.
+# How often a job without a free worker is evaluated: where it would run, and when it would end.
 REEVALUATION_INTERVAL = timedelta(seconds=30)
-# A tick must not be long; what is left over is due at the next.
+# Keeps a tick short; the remaining jobs are due in the next.
 MAX_EVALUATIONS_PER_TICK = 10
-# Each position that changes is a row to write and an answer that is not as it was; far back, nobody counts them.
+# Each change of a position writes a row; far back in the queue the exact number is of no use.
 MAX_REPORTED_POSITION = 100
 
 
 class TrainingDispatcher:
-    """Knows when it looked at each waiting job, so that a long queue is not looked at over and over."""
+    """Dispatches to training workers, and limits how often each waiting job of a long queue is evaluated."""
 
     def __init__(self, database: Database, broker: Broker, settings: Settings) -> None:
         self._database, self._broker, self._settings = database, broker, settings
@@ -41,10 +41,10 @@ class TrainingDispatcher:
         self._evaluated_at: dict[str, datetime] = {}
 
     def dispatch(self, fleet: Fleet, *, at: datetime) -> None:
-        """Send the jobs whose turn it is to workers that are free; defer those whose gate is closed.
+        """Send jobs in fair order to free workers, and defer those whose gate is closed.
 
-        Free is a live worker without a job, and without a message that may still be on its way to it: one that was
-        not taken up within `redispatch_seconds` is taken for lost. What stays in the queue says why.
+        A free worker is alive, has no job, and no message in flight: one that was not taken up within
+        `redispatch_seconds` counts as lost. Jobs that stay in the queue get a reason.
         """
         messages: dict[str, tuple[str, str]] = {}
         served = fleet.zones()
@@ -91,7 +91,7 @@ class TrainingDispatcher:
         return evaluated_at is None or not evaluated_at <= at < evaluated_at + REEVALUATION_INTERVAL
 
     def _evaluate_or_defer(self, session: Session, job: Job, fleet: Fleet, *, at: datetime) -> GateDecision | None:
-        """What is seen of a locked job that may go. If it may not, it says why, and is deferred by a closed gate."""
+        """Return the decision of a locked job that may run; else None, and defer the job if its gate is closed."""
         self._evaluated_at[job.id] = at
         decision = evaluate_or_skip_job(
             session, job, lambda: evaluate_waiting_job(session, job, fleet, self._settings, at=at)
@@ -106,9 +106,9 @@ class TrainingDispatcher:
 
 
 def _count_free_workers(busy: set[str], in_flight: Sequence[str | None], fleet: Fleet) -> Counter[str | None]:
-    """How many workers of each zone have no job and, as far as is known, none on its way."""
+    """Count the workers of each zone that have neither a job nor a message in flight."""
     free = Counter(worker.zone for worker in fleet.workers if worker.id not in busy)
-    # Of a worker that has died since, a message may still be under way: fewer than none is none.
+    # A message may be in flight to a worker that has died: Counter subtraction drops what is below zero.
     return free - Counter(in_flight)
 
 
@@ -121,9 +121,9 @@ def _mark_sent(session: Session, job: Job, decision: GateDecision, *, at: dateti
 
 
 def _describe_waits(left: Sequence[WaitingJob], jobs_per_owner: Counter[str | None]) -> dict[str, str]:
-    """What each job that stays in the queue waits for, where it has not said so already.
+    """Return the new reason of each job that stays in the queue, where it changed.
 
-    Before it are those that are to be served first, by the workers of the same zone.
+    The jobs ahead of it are those that the workers of the same zone serve first.
     """
     jobs_per_owner, before = jobs_per_owner.copy(), Counter[str | None]()
     reasons = {}

@@ -1,1 +1,1 @@
-"""The workers: Celery hands them a job's id; the job itself, its lease and its results live in the database."""
+"""The workers: Celery delivers a job's id; the job, its lease and its results are stored in the database."""

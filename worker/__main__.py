@@ -1,4 +1,4 @@
-"""`python -m worker prepare` and `python -m worker train`: one Celery worker each."""
+"""`python -m worker prepare` and `python -m worker train`: run one Celery worker of that role."""
 
 import os
 import sys
@@ -26,14 +26,14 @@ from worker.registration import drain_on_shutdown, start_worker_heartbeat
 log = structlog.get_logger()
 
 USAGE = "usage: python -m worker prepare|train"
-# To train is to hold a GPU, which only the end of a process gives back for sure; what prepares keeps torch loaded.
+# Training holds a GPU, which only the end of a process frees for sure; a prepare process keeps torch loaded.
 TASKS_PER_PROCESS = {"train": 1, "prepare": 100}
 
 
 def main(arguments: list[str]) -> None:
-    """Run a worker until it is told to stop, and exit with its status: not 0 where an error has ended it.
+    """Run a worker until it is asked to stop, and exit with its status, not 0 where an error ended it.
 
-    Its child processes find its id in the environment.
+    Passes its id to its child processes in GREENTUNE_WORKER_ID.
     """
     if arguments not in (["prepare"], ["train"]):
         sys.exit(USAGE)
@@ -44,11 +44,11 @@ def main(arguments: list[str]) -> None:
     restrict_data_folder(settings.data_dir)
     worker_id = new_id("worker")
     os.environ["GREENTUNE_WORKER_ID"] = worker_id
-    # As NVML numbers them: energy is metered of the very GPU that trains.
+    # NVML's order of GPUs, so that the GPU that trains is the one that is metered.
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     try:
         require_sessions(Database(settings.database_url).url)
-    except OperationalError:  # it is away: `start_worker_heartbeat` asks again
+    except OperationalError:  # unreachable: `start_worker_heartbeat` tries again
         log.warning("database.awaited")
     except ValueError as error:
         sys.exit(str(error))
@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> None:
 
 
 def exit_status(started: Sequence[Any]) -> int:
-    """Return what Celery's worker ended with: 0 only where it was asked to stop, and stopped in order."""
+    """Return the exit status of Celery's worker: 0 only where it was asked to stop, and stopped in order."""
     status = started[0].exitcode if started else EX_FAILURE
     if status is None:  # Celery sets none where the worker was terminated
         status = EX_OK if state.should_stop == EX_OK and state.should_stop is not False else EX_FAILURE

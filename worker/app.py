@@ -1,4 +1,4 @@
-"""The Celery app: how a job's id reaches a worker. Light: it loads no task and no torch."""
+"""The Celery app that sends job ids to workers. Loads neither tasks nor torch."""
 
 import sys
 from collections.abc import Iterator
@@ -17,27 +17,27 @@ PREPARE_TASK = "worker.preparation.prepare"
 MEASURE_MODELS_TASK = "worker.measure_models"
 COUNT_TOKENS_TASK = "worker.count_tokens"
 TRAIN_TASK = "worker.training.claim"
-# How a worker makes a job's process. Not everywhere do the system's own libraries outlive a fork.
+# How a worker creates a job's process: not every system's libraries survive a fork.
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
 
 
 def train_queue(zone: str) -> str:
-    """The queue of a zone's training workers."""
+    """Return the name of the queue of a zone's training workers."""
     return f"train.{zone}"
 
 
 def make_app(settings: Settings) -> Celery:
-    """A Celery app on the broker of `settings`.
+    """Create a Celery app on the broker of `settings`.
 
-    A message is only a hint, acknowledged at once: the row in the database says what is to be done, and a lease who
-    does it. Each job runs in a process of its own, one at a time: only its end gives all of a GPU's memory back.
+    A message is only a hint, acknowledged at once: the row in the database defines the work, and a lease its worker.
+    Each job runs in a separate process, one at a time: only a process's end frees all of a GPU's memory.
     """
     app = Celery("greentune", broker=celery_url(settings.redis_url), include=["worker.tasks"])
     app.conf.update(
         task_ignore_result=True,
         task_acks_late=False,
-        worker_consumer="worker.consumer:WritableBrokerConsumer",
-        worker_pool="worker.pool:JobPool",
+        worker_consumer="worker.celery_overrides:WritableBrokerConsumer",
+        worker_pool="worker.celery_overrides:JobPool",
         worker_pool_start_method=START_METHOD,
         worker_concurrency=1,
         worker_max_tasks_per_child=1,
@@ -46,13 +46,13 @@ def make_app(settings: Settings) -> Celery:
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
         broker_connection_retry_on_startup=True,
-        broker_connection_max_retries=None,  # a worker waits for its broker for as long as it takes
-        broker_channel_error_retry=True,  # what Redis refuses while it is read-only or full
+        broker_connection_max_retries=None,  # a worker waits for its broker without limit
+        broker_channel_error_retry=True,  # Redis refuses writes while it is read-only or full
         broker_transport_options={
             "socket_connect_timeout": 3,
             "socket_timeout": 10,
             "retry_on_timeout": True,
-            # A sender is told at once that the broker is away; a worker's own connection is retried all the same.
+            # A sender learns at once that the broker is unreachable; a worker's own connection is retried nevertheless.
             "max_retries": 1,
             "interval_start": 0,
         },
@@ -64,14 +64,14 @@ app = make_app(get_settings())
 
 
 def send_task(celery: Celery, task: str, *args: Any, queue: str) -> None:
-    """Send a message now. Raises `BrokerDown`, a read-only Redis included: the caller's next tick is the retry."""
+    """Send a message without retries. Raises `BrokerDown`, also where Redis is read-only."""
     with translate_redis_errors():
         celery.send_task(task, args=args, queue=queue, retry=False)
 
 
 @contextmanager
 def translate_redis_errors() -> Iterator[None]:
-    """Raise `BrokerDown` for what Redis refuses, which Celery takes for a fault of the message."""
+    """Raise `BrokerDown` for Redis errors, which Celery takes for faults of the message."""
     try:
         yield
     except redis.RedisError as error:

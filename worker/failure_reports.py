@@ -1,4 +1,4 @@
-"""What is said of a job that cannot go on: the title, the detail, and the field that is to blame."""
+"""Converts an exception into the error of a failed job: title, detail, and the field that caused it."""
 
 import re
 from os import PathLike
@@ -29,9 +29,9 @@ ERROR_TITLES: tuple[tuple[type[Exception], str, str | None], ...] = (
     (ModelError, "The model cannot be used", "model"),
     (TraceError, "The model cannot be traced", "model"),
     (NotFinite, "Training produced a number that is not finite", None),
-    (CheckpointUnusable, "The checkpoint cannot be gone on from", None),
+    (CheckpointUnusable, "The checkpoint cannot be resumed from", None),
 )
-# Raised with words for a job's owner, also where another error quotes them; a template's are for who wrote the rows.
+# Their messages are written for the job's owner, also where another error quotes them.
 EXPECTED_ERRORS = (TemplateError, CheckpointDamaged, *(kind for kind, _, _ in ERROR_TITLES))
 OUT_OF_MEMORY = "The device has too little memory"
 MAX_DETAIL_LENGTH = 2000
@@ -39,13 +39,13 @@ ABSOLUTE_PATH = re.compile(r"(?<![\w:/.~])/(?:[^\s/'\",:;()]+/)+([^\s/'\",:;()]+
 
 
 def explain_error(error: Exception, *, reference: str = "the id of its job") -> dict[str, Any]:
-    """Return the error as its job's owner reads it.
+    """Return the title, detail and field of an error, for the job's owner.
 
-    Errors that are raised on purpose keep their own words. What any other one says may hold SQL, paths, addresses or
-    texts of others: it is for the log alone, where `reference`, fields of its lines, finds it.
+    Expected errors keep their message. Any other message may contain SQL, paths, addresses or other users' texts: only
+    the log has it, on the lines with the fields `reference`.
     """
     if _is_disk_full(error):
-        detail = "there is no room left in the data folder. Once there is, a retry goes on from the last checkpoint"
+        detail = "the data folder has no space left. Once it has, a retry resumes from the last checkpoint"
         return {"title": "The disk is full", "detail": detail, "field": None}
     if isinstance(error, FileNotFoundError) and (gone := _explain_missing_file(error)) is not None:
         return gone
@@ -55,24 +55,24 @@ def explain_error(error: Exception, *, reference: str = "the id of its job") -> 
     for kind, title, field in ERROR_TITLES:
         if isinstance(error, kind):
             return {"title": title, "detail": redact_message(error), "field": field}
-    detail = f"an error that GreenTune does not know; an operator finds it in the worker's log under {reference}"
+    detail = f"an unexpected error; an operator finds it in the worker's log under {reference}"
     return {"title": "The run failed unexpectedly", "detail": detail, "field": None}
 
 
 def redact_message(error: BaseException) -> str:
-    """Return the text of an error that is raised on purpose, with the type of the error behind it for its quotation.
+    """Return the message of an expected error, in which a quoted unexpected cause is replaced by its type.
 
-    Of an absolute path the last part stays.
+    Absolute paths are reduced to their last part.
     """
     text, cause = str(error), error.__cause__
     quoted = "" if cause is None else str(cause).strip()
     if cause is not None and quoted:
-        told = (
+        replacement = (
             redact_message(cause)
             if isinstance(cause, EXPECTED_ERRORS)
-            else f"{type(cause).__name__}, which the log tells"
+            else f"{type(cause).__name__}, which is in the log"
         )
-        text = text.replace(quoted, told)
+        text = text.replace(quoted, replacement)
     text = text.replace(f"{get_settings().data_dir.resolve()}/", "")
     return ABSOLUTE_PATH.sub(r"\1", text)[:MAX_DETAIL_LENGTH]
 
@@ -82,16 +82,13 @@ def _is_disk_full(error: BaseException | None) -> bool:
 
 
 def _explain_missing_file(error: FileNotFoundError) -> dict[str, Any] | None:
-    """A file was removed behind the service's back: the dataset's rows, or something in the job's own folder.
-
-    None where it is not known which file was missed.
-    """
+    """Explain a missing dataset or job file, which was removed outside the service; None where its name is unknown."""
     if isinstance(error, DatasetDeleted):
-        return {"title": "The dataset is gone", "detail": str(error), "field": "dataset"}
+        return {"title": "The dataset is missing", "detail": str(error), "field": "dataset"}
     if not isinstance(error.filename, str | PathLike):
         return None
     name = Path(error.filename).name
     if name.endswith(".jsonl"):
-        detail = f"{name}, which holds the dataset's rows, is not on disk any more: upload the dataset again"
-        return {"title": "The dataset is gone", "detail": detail, "field": "dataset"}
-    return {"title": "A file of the job is gone", "detail": f"{name} is not on disk any more", "field": None}
+        detail = f"{name}, which holds the dataset's rows, is no longer on disk: upload the dataset again"
+        return {"title": "The dataset is missing", "detail": detail, "field": "dataset"}
+    return {"title": "A file of the job is missing", "detail": f"{name} is no longer on disk", "field": None}

@@ -1,4 +1,4 @@
-"""Health check of a container: `python -m worker.health_check` fails unless the worker takes messages and beats."""
+"""Health check of a container: `python -m worker.health_check` fails unless the worker is alive."""
 
 import socket
 import sys
@@ -19,10 +19,10 @@ STATEMENT_TIMEOUT_SECONDS = 5.0
 
 
 def find_problem(settings: Settings) -> str | None:
-    """What is wrong, in words; None where a worker of this machine answers over the broker, and each that does has
-    shown itself in the database in a lease's time.
+    """Return a description of the problem, or None where a worker of this machine answers over the broker, and each
+    that does has sent a heartbeat within a lease's time.
 
-    Celery's nodes are named for their role, their id and their machine, as `train-worker_…@host`.
+    Celery nodes are named by role, worker id and host: `train-worker_…@host`.
     """
     celery = make_app(settings)
     try:

@@ -1,4 +1,4 @@
-"""Meters a host from the process that takes its jobs, so that what no job uses is known."""
+"""Meters a host's energy from the worker process, so that its idle energy is known."""
 
 import threading
 import time
@@ -15,21 +15,20 @@ from store.accounting.host_shares import IdleSample, store_idle_energy
 from store.accounting.lost_energy import ASSUMED_POWER_W
 from store.database import Database
 from worker.forking import block_forking
-from worker.host import host_id
-from worker.registration import device_name
+from worker.registration import device_name, host_id
 from worker.training.database_retry import STATEMENT_TIMEOUT_SECONDS
 
 log = structlog.get_logger()
 
-# Samples that wait for the database, or for what becomes of a silent attempt; the oldest are given up.
+# Samples that wait for the database or for the end of a silent attempt; the oldest are dropped.
 MAX_SAMPLES = 60
 
 
 class IdleMeter:
-    """Samples the processor, the memory and the worker's own GPUs, and stores what no attempt on the host used.
+    """Samples the energy of processor, memory and the worker's GPUs, and stores what no attempt on the host used.
 
-    CodeCarbon runs no thread of its own here, since jobs are forked from this process. Each worker of a host samples,
-    and the database counts each stretch once (`store.accounting.host_shares`).
+    CodeCarbon's own thread is not used, since jobs are forked from this process. Each worker of a host samples, and
+    the database counts each period once (`store.accounting.host_shares`).
     """
 
     def __init__(
@@ -42,9 +41,9 @@ class IdleMeter:
         self._samples: deque[IdleSample] = deque(maxlen=MAX_SAMPLES)
 
     def sample(self) -> None:
-        """Take a sample since the last call, and store what can be stored; the first call opens the meter.
+        """Sample the energy since the last call, and store the pending samples; the first call opens the meter.
 
-        Raises what the database raises; the samples are stored with the next call then.
+        Raises `DBAPIError`; the samples are stored by a later call then.
         """
         if self._source is None:
             self._open()
@@ -78,7 +77,7 @@ class IdleMeter:
 
 
 def start_idle_meter(settings: Settings) -> None:
-    """Have this process sample its host every `energy_interval_seconds` from when it takes jobs until it stops."""
+    """Sample the host every `energy_interval_seconds` in a thread, from worker_ready to worker_shutdown."""
     database = Database(settings.database_url, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS)
     stopped = threading.Event()
 
@@ -90,7 +89,7 @@ def start_idle_meter(settings: Settings) -> None:
                     meter.sample()
                 except DBAPIError as error:
                     log.warning("idle_energy.not_stored", error=str(error.orig))
-                # A connection that is needed once a minute is not kept.
+                # The connection is needed once a minute: it is not kept.
                 database.dispose()
 
     @worker_ready.connect(weak=False)

@@ -1,10 +1,12 @@
-"""A worker's sign of life, and what it passes on as it stops: that the job it runs is drained."""
+"""A worker's heartbeat and row in the database, its host and device, and the draining of its job as it stops."""
 
 import os
+import platform
 import signal
 import threading
 from contextlib import suppress
 from functools import lru_cache
+from pathlib import Path
 
 import structlog
 from celery.platforms import EX_FAILURE
@@ -22,10 +24,11 @@ from worker.training.database_retry import STATEMENT_TIMEOUT_SECONDS
 log = structlog.get_logger()
 
 DRAIN_POLL_SECONDS = 0.2
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def start_worker_heartbeat(worker_id: str, role: Role, settings: Settings) -> None:
-    """Have this process tell the database that it is alive, from the moment it takes jobs until it stops."""
+    """Send this worker's heartbeat from a thread, from worker_ready to worker_shutdown, which removes its row."""
     database = Database(settings.database_url, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS)
     stopped = threading.Event()
     site = settings.training_site
@@ -69,9 +72,9 @@ def start_worker_heartbeat(worker_id: str, role: Role, settings: Settings) -> No
 
 
 def drain_on_shutdown() -> None:
-    """Have a worker that is asked to stop ask the processes that run its tasks, which Celery leaves running.
+    """Forward a worker's shutdown as SIGTERM to the processes that run its tasks, which Celery leaves running.
 
-    By a signal, which reaches them though the database be away.
+    A signal reaches them also while the database is unreachable.
     """
     stopped = threading.Event()
 
@@ -80,7 +83,7 @@ def drain_on_shutdown() -> None:
         while not stopped.wait(DRAIN_POLL_SECONDS):
             for request in list(state.active_requests):
                 pid = request.worker_pid
-                if pid and pid not in signalled_pids:  # one whose task has only just begun is told in the next round
+                if pid and pid not in signalled_pids:  # a task without a process yet is signalled in the next round
                     signalled_pids.add(pid)
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGTERM)
@@ -100,8 +103,21 @@ def drain_on_shutdown() -> None:
 
 
 @lru_cache(maxsize=1)
+def host_id() -> str:
+    """Return an id that all processes on this machine share until it reboots, in containers, too.
+
+    It is the kernel's boot id, or the host name where there is none. Processes with the same id share a monotonic
+    clock, which restarts with it.
+    """
+    try:
+        return BOOT_ID.read_text().strip() or platform.node()
+    except OSError:
+        return platform.node()
+
+
+@lru_cache(maxsize=1)
 def device_name() -> str:
-    """The first GPU's name, or "cpu"; asked of the driver, since a worker leaves CUDA to its jobs."""
+    """Return the first GPU's name, or "cpu"; read through NVML, since a worker must not initialise CUDA."""
     import pynvml
 
     try:

@@ -1,4 +1,4 @@
-"""The tasks that messages name. This module itself loads no torch."""
+"""The Celery tasks. Importing this module does not load torch."""
 
 import os
 from typing import Any
@@ -17,7 +17,7 @@ from worker.training.database_retry import retry_while_database_down
 
 @worker_process_init.connect(weak=False)
 def configure_child_process(**_: object) -> None:
-    """A job's process sets up its own logs and traces; and what a claim has to know is asked before there is one."""
+    """Configure the logs and traces of a job's process, and cache the device name that a claim needs."""
     configure_logs(get_settings())
     configure_tracing(get_settings(), "worker")
     device_name()
@@ -30,18 +30,18 @@ def stop_child_tracing(**_: object) -> None:
 
 @setup_logging.connect(weak=False)
 def disable_celery_logging(**_: object) -> None:
-    """Whoever listens here keeps Celery from setting up its own."""
+    """Keep Celery from configuring logging: a receiver of this signal is enough."""
 
 
 @celeryd_after_setup.connect(weak=False)
 def unset_fork_log_level(**_: object) -> None:
-    """Without this, which Celery sets nevertheless, a child logs in a form of its own until it is configured."""
+    """Remove the level that Celery sets, with which a child logs in another format until it is configured."""
     os.environ.pop("_MP_FORK_LOGLEVEL_", None)
 
 
 @app.task(name=PREPARE_TASK)
 def prepare(job_id: str) -> None:
-    """Check a submitted job against its model and data, estimate it, and queue it."""
+    """Validate a submitted job against its model and dataset, estimate it, and queue it."""
     from worker.preparation.prepare import prepare_job
 
     with structlog.contextvars.bound_contextvars(job=job_id):
@@ -59,7 +59,7 @@ def measure_models() -> None:
 
 @app.task(name=COUNT_TOKENS_TASK)
 def count_tokens(dataset_id: str, model: str) -> None:
-    """Count the tokens of a dataset's rows for a model, if that has not been done."""
+    """Count the tokens of a dataset's rows for a model, if they are not stored."""
     from worker.preparation.token_counts import count_dataset_tokens
 
     count_dataset_tokens(dataset_id, model)

@@ -1,1 +1,1 @@
-"""Webhook deliveries: what to send, and one attempt to send it."""
+"""Webhook deliveries: the sender, and one HTTP request of it."""

@@ -1,4 +1,4 @@
-"""Tells webhooks what there is to tell, in threads of its own: no job waits for a receiver."""
+"""Delivers webhook messages in background threads, so that no job waits for a receiver."""
 
 import json
 import random
@@ -31,31 +31,31 @@ log = structlog.get_logger()
 MAX_CONCURRENT = 8
 MAX_CONCURRENT_PER_HOST = 2
 MAX_CONCURRENT_PER_OWNER = 4
-# Longer than an attempt takes: whoever died with a message loses it to another by then.
+# Longer than an attempt takes: after it another sender takes over the message of one that died.
 DELIVERY_LEASE = timedelta(minutes=2)
 # After the first attempt 15 s, then 1, 4, 16 and 64 minutes, 4.3 and 17 hours: 8 attempts take about a day.
 FIRST_RETRY_DELAY = timedelta(seconds=15)
 BACKOFF_FACTOR = 4.0
 MAX_RETRY_DELAY = timedelta(days=1)
 JITTER = 0.2
-# Of what the process is given to stop, so that a receiver that is about to answer is not told twice.
+# Part of the time in which the process must stop; avoids a second delivery to a receiver that is about to answer.
 SHUTDOWN_GRACE_SECONDS = 2.0
 
 
 class WebhookSender:
-    """Sends what is due, several messages at once, few of them to one host or of one owner.
+    """Sends due webhook messages concurrently, with limits per host and per owner.
 
-    A message is put off in the database before it is sent, and settled there after: whoever dies in between loses
-    none, and a receiver may be told twice.
+    A message is claimed under a lease before it is sent, and its outcome is recorded after: a crash in between loses
+    none, and a receiver may get a message twice.
     """
 
     def __init__(self, database: Database, settings: Settings, *, options: ConnectionOptions | None = None) -> None:
-        """Raises `runtime.settings.SecretKeyMissing` where there is nothing to sign with."""
+        """Raises `runtime.settings.SecretKeyMissing` where there is no key to sign with."""
         self._database, self._secret = database, settings.secret
         self._max_attempts = settings.webhook_max_attempts
         self._options = options or ConnectionOptions(parse_networks(settings.webhook_private_networks))
         self._pool = ThreadPoolExecutor(MAX_CONCURRENT, thread_name_prefix="webhooks")
-        # Nobody who has a moment only waits for a query: the tick calls `start_round`.
+        # Two locks, so that `start_round`, which the tick calls, does not wait for the query of a claim.
         self._lock, self._claim_lock = threading.Lock(), threading.Lock()
         self._closed = False
         self._rounds: set[Future[None]] = set()
@@ -64,21 +64,21 @@ class WebhookSender:
         self._owners: Counter[str] = Counter()
 
     def start_round(self) -> None:
-        """Have one more thread look for what is due, unless all are at it."""
+        """Start one more sending thread, unless all are busy."""
         with self._lock:
             if not self._closed and len(self._rounds) < MAX_CONCURRENT:
                 begun = self._pool.submit(self._round)
                 self._rounds.add(begun)
-                # Called at once, in this thread, where the round is over already.
+                # Called at once, in this thread, where the round has ended already.
                 begun.add_done_callback(self._rounds.discard)
 
     def wait(self) -> None:
-        """Return once all that was due is settled."""
+        """Wait until every due message was sent or failed."""
         while rounds := set(self._rounds):
             wait(rounds)
 
     def close(self) -> None:
-        """Stop after what is being sent, or amidst it where that takes long: the next leader sends it again."""
+        """Stop sending; requests that exceed the grace period are cancelled, and the next leader sends them."""
         with self._lock:
             self._closed = True
             rounds = set(self._rounds)
@@ -92,10 +92,10 @@ class WebhookSender:
         """Send until nothing is due."""
         try:
             while not self._closed and (claimed := self._claim()) is not None:
-                # Where one was due there may be more.
+                # More may be due.
                 self.start_round()
                 self._deliver(claimed)
-        except Exception as fault:  # a thread's fault would be seen by nobody
+        except Exception as fault:  # the future's result is not read: without this the fault would be lost
             if isinstance(fault, DBAPIError):
                 log.warning("webhooks.unsettled", error=str(fault.orig).strip())
             else:
@@ -149,9 +149,9 @@ class WebhookSender:
                 DeliveryRepository(session).release(claimed)
         except Undeliverable as error:
             self._record_failure(claimed, str(error))
-        except Exception as fault:  # a message that can never be sent must be given up like any other
+        except Exception as fault:  # a message that can never be sent must use up its attempts, too
             log.exception("webhook.not_sent", delivery=claimed.id, webhook=claimed.webhook_id, exc_info=fault)
-            self._record_failure(claimed, f"it could not be sent; an operator finds why in the log under {claimed.id}")
+            self._record_failure(claimed, f"it could not be sent; the scheduler's log has the error under {claimed.id}")
         else:
             self._record_response(claimed, response)
 
@@ -195,9 +195,9 @@ class WebhookSender:
 
 
 def compute_retry_delay(attempt: int, *, retry_after: timedelta | None = None) -> timedelta:
-    """How long to wait after the `attempt`-th attempt, counted from 1: longer each time, and as long as the receiver
-    has asked for, but a day at most."""
-    # The number of attempts is a setting, and powers end somewhere.
+    """Return the delay after attempt number `attempt`, from 1: exponential with jitter, at least the receiver's
+    `retry_after`, at most a day."""
+    # The number of attempts is a setting: without this cap, a high one overflows.
     planned = min(FIRST_RETRY_DELAY * BACKOFF_FACTOR ** min(attempt - 1, 10), MAX_RETRY_DELAY)
     jittered = planned * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreads load, guards nothing
     return min(max(jittered, retry_after or timedelta(0)), MAX_RETRY_DELAY)

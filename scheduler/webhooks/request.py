@@ -1,4 +1,4 @@
-"""One attempt to deliver a message: look the host up, check every address, connect to what was checked, and post."""
+"""One HTTP request of a webhook delivery: resolve the host, check every address, and post to a checked one."""
 
 import asyncio
 import socket
@@ -25,33 +25,33 @@ Resolver = Callable[[str, int], Sequence[str]]
 
 
 class Undeliverable(Exception):
-    """Nobody has answered; the message may be shown to the webhook's owner, and holds no address."""
+    """No receiver answered; the text may be shown to the webhook's owner, and contains no IP address."""
 
 
 class RequestCancelled(Exception):
-    """The attempt was broken off by `WebhookRequest.cancel`."""
+    """The request was cancelled by `WebhookRequest.cancel`."""
 
 
 @dataclass(frozen=True)
 class WebhookResponse:
-    """What a receiver said; its body is of no interest. `retry_after` is how long it asks to be left alone."""
+    """A receiver's status, and the delay that its Retry-After header requests; the body is not kept."""
 
     status: int
     retry_after: timedelta | None
 
 
 def resolve_host(host: str, port: int) -> list[str]:
-    """All addresses of a host, as the system knows them. Raises `OSError` where it knows none."""
+    """Return all addresses that the system resolves a host to. Raises `OSError` where there are none."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 @dataclass(frozen=True)
 class ConnectionOptions:
-    """How receivers are reached.
+    """Options of the connections to receivers.
 
-    `allowed_networks` are the operator's own networks, `ssl_context` whose certificates are believed (None: the public
-    ones, or those that SSL_CERT_FILE names). Nothing is taken from proxy settings.
+    `allowed_networks` are private networks that may be reached; `ssl_context` has the trusted certificates (None: the
+    public ones, or those of SSL_CERT_FILE). Proxy settings are ignored.
     """
 
     allowed_networks: Sequence[Network] = ()
@@ -62,7 +62,7 @@ class ConnectionOptions:
 
 
 class WebhookRequest:
-    """One POST, which another thread may break off."""
+    """One POST request, which another thread may cancel."""
 
     def __init__(self, options: ConnectionOptions) -> None:
         self._options = options
@@ -71,10 +71,10 @@ class WebhookRequest:
         self._task: asyncio.Task[WebhookResponse] | None = None
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> WebhookResponse:
-        """The answer, whatever its status; redirects are answers like any other.
+        """Post and return the response, whatever its status; redirects are not followed.
 
-        All of it takes at most `total_seconds`, however slowly the receiver talks, and what the system takes to look
-        the host up. Raises `Undeliverable` and `RequestCancelled`.
+        Takes at most `total_seconds`, however slowly the receiver answers, plus what the system's resolver takes
+        beyond that. Raises `Undeliverable` and `RequestCancelled`.
         """
         deadline = time.monotonic() + self._options.total_seconds
         try:
@@ -85,20 +85,20 @@ class WebhookRequest:
         return asyncio.run(self._post_within(target, addresses, body, headers, deadline - time.monotonic()))
 
     def cancel(self) -> None:
-        """Break off what is under way, and whatever was to begin."""
+        """Cancel the request, whether it runs or has not started."""
         self._cancelled = True
         if self._loop is not None and self._task is not None:
             try:
                 self._loop.call_soon_threadsafe(self._task.cancel)
-            except RuntimeError:  # it has just come to its end
+            except RuntimeError:  # it has just ended
                 return
 
     def _resolve_allowed_addresses(self, target: Target) -> Sequence[str]:
-        """The addresses of a host, all of them checked: one that may not be reached spoils the others."""
+        """Return the host's addresses. Raises `Undeliverable` where any of them may not be reached."""
         try:
             found = self._options.resolve(target.host, target.port)
             addresses = [ip_address(text.partition("%")[0]) for text in found]
-        except (OSError, ValueError):  # a name that is none is a ValueError
+        except (OSError, ValueError):  # an invalid name is a ValueError
             raise Undeliverable(f"{target.host} has no address") from None
         allowed_networks = self._options.allowed_networks
         if not addresses or not all(is_address_allowed(address, allowed_networks) for address in addresses):
@@ -137,7 +137,7 @@ class WebhookRequest:
         raise failure
 
     async def _post_to(self, address: str, target: Target, body: bytes, headers: Mapping[str, str]) -> WebhookResponse:
-        """Post to this very address: looking the host up a second time might lead elsewhere."""
+        """Post to a checked address: resolving the host a second time might give another one."""
         timeout = httpx.Timeout(self._options.total_seconds, connect=self._options.connect_seconds)
         here = f"[{address}]" if ":" in address else address
         async with (
@@ -152,7 +152,7 @@ class WebhookRequest:
                 f"{target.scheme}://{here}:{target.port}{target.path}",
                 content=body,
                 headers={**headers, "Host": target.authority},
-                # The certificate is to be the host's.
+                # The certificate must be the host's.
                 extensions={"sni_hostname": target.host},
             ) as response,
         ):
@@ -162,7 +162,7 @@ class WebhookRequest:
 
 
 async def _read_limited_body(response: httpx.Response) -> None:
-    """Let the receiver say something, since some take a closed connection for a failure, but neither much nor long."""
+    """Read the body up to a limit of size and time: some receivers take a closed connection for a failure."""
     read = 0
     try:
         async with asyncio.timeout(BODY_TIMEOUT_SECONDS):

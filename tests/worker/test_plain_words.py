@@ -186,4 +186,4 @@ def test_no_error_of_the_database_holds_the_values_of_a_row(database: Database) 
 def test_a_damaged_checkpoint_is_told_without_what_reading_it_said() -> None:
     damage = chained(CheckpointDamaged(f"manifest of step-3 cannot be read: {MARKER}"), ValueError(MARKER))
 
-    assert redact_message(damage) == "manifest of step-3 cannot be read: ValueError, which the log tells"
+    assert redact_message(damage) == "manifest of step-3 cannot be read: ValueError, which is in the log"

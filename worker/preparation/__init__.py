@@ -1,1 +1,1 @@
-"""Preparing jobs and datasets on a CPU: checks, estimates and token counts."""
+"""Preparation of jobs and datasets on a CPU: validation, estimates and token counts."""

@@ -1,4 +1,4 @@
-"""Whether a budget can be kept at all, before a job is queued."""
+"""Checks before a job is queued whether its budget can be kept."""
 
 from datetime import datetime, timedelta
 
@@ -15,25 +15,25 @@ from store.tables import Job
 
 
 class BudgetInfeasible(ValueError):
-    """A budget that every epoch at `rho_min` in the best hours would exceed.
+    """A budget that the job exceeds even with every epoch at `rho_min` in the cleanest hours.
 
-    `.smallest_gco2e` is the smallest that could be kept.
+    `.smallest_gco2e` is the smallest budget that can be kept, in gCO2e.
     """
 
     def __init__(self, budget_gco2e: float, smallest_gco2e: float, basis: str) -> None:
         super().__init__(
-            f"given {budget_gco2e:g} gCO2e: this job emits {smallest_gco2e:.4g} at the least, with every epoch at "
+            f"given {budget_gco2e:g} gCO2e: this job emits at least {smallest_gco2e:.4g}, with every epoch at "
             f"rho_min ({basis})"
         )
         self.smallest_gco2e = smallest_gco2e
 
 
 def check_budget(session: Session, job: Job, settings: Settings, *, at: datetime) -> None:
-    """Raises BudgetInfeasible where the job's policy is a budget that it cannot keep; does nothing otherwise.
+    """Raise `BudgetInfeasible` where the job's policy is a budget that it cannot keep.
 
-    The least is every epoch at `rho_min`, begun now, or in the cleanest hours that a gate may wait for; of a job that
-    leaves its zone open, in the best zone that has a worker. Where no intensity is known of any, nothing is refused:
-    the run decides.
+    The minimum has every epoch at `rho_min`, started now or in the cleanest hours that a gate may wait for; for a job
+    without a requested zone, in the best zone with a worker. Where no intensity is known, no budget is refused: the
+    run decides.
     """
     policy = get_job_policy(job)
     if not isinstance(policy, Budget):

@@ -1,4 +1,4 @@
-"""What the API has to know of a catalogue model's steps: their FLOPs by length, and what each method takes of them."""
+"""Step costs of a catalogue model for the API: FLOPs by row length, and each method's share of them."""
 
 from typing import cast
 
@@ -21,10 +21,10 @@ PARTIAL_METHODS = ("top2", "bitfit")
 
 
 def compute_row_costs(model: PreTrainedModel, costs: StepCosts) -> RowCosts:
-    """The FLOPs of a row by its lengths, and the share of full fine-tuning's that each method takes.
+    """Return the FLOPs of a row as a function of its lengths, and each method's share of full fine-tuning's FLOPs.
 
-    An adapter's share is that of training its model's deepest projection alone: the gradients go as far, and what the
-    adapter itself adds is little. Preparing a job finds its method's share exactly.
+    An adapter's share is approximated by training its model's deepest projection alone: the gradients reach as far,
+    and the adapter adds little. Preparing a job computes its method's share exactly.
     """
     middle = StepShape(REFERENCE_ROWS, (sum(REFERENCE_LENGTHS) // 2,) * (2 if is_encoder_decoder(model) else 1))
     methods: dict[str, float | str] = {"full": 1.0}

@@ -1,4 +1,4 @@
-"""Prepare a job: the model is there, the rows can be tokenised, ρ can be reached, and what it will take is known."""
+"""Prepares a job: checks its model, rows and policy, and estimates its FLOPs; measures the catalogue's models."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -45,18 +45,16 @@ from worker.training.database_retry import TRANSIENT_DATABASE_ERRORS
 
 log = structlog.get_logger()
 
-MIN_SHUFFLED_ROWS = 20_000  # so many rows are put into batches at the least: a small dataset is shuffled often
+MIN_SHUFFLED_ROWS = 20_000  # fewest rows that are put into batches: a small dataset is shuffled several times
 
 
 @dataclass(frozen=True)
 class JobEstimate:
-    """What a job will take, before anything has run. FLOPs are of all epochs together, and of full fine-tuning.
-
-    They hold the padding that batches of shuffled rows have on the average.
+    """Estimate of a job before it runs. `full_flops` are full fine-tuning's over all epochs, with mean padding.
 
     `method_flops` are those of a baseline's own steps; None for "greentrainer", whose ρ decides. `held_out_duplicates`
-    are rows that are not held out since an equal row is trained on. `max_length` is the most
-    tokens of a row that the model has positions for; None where they have no end.
+    counts rows that are not held out since an equal row is trained on. `max_length` is the number of tokens of a row
+    that the model has positions for; None where it is unlimited.
     """
 
     training_rows: int
@@ -75,7 +73,7 @@ class JobEstimate:
 
 
 def prepare_job(job_id: str) -> None:
-    """Move a job from `validating` to `queued`, or to `failed` with the field that is to blame; else do nothing."""
+    """Move a job from `validating` to `queued`, or to `failed` with the field at fault; others are left alone."""
     settings = get_settings()
     database = Database(settings.database_url)
     try:
@@ -132,7 +130,10 @@ def _prepare(job: Job, database: Database, settings: Settings) -> None:
 
 
 def estimate_job(job: Job, rows_in: Path, settings: Settings) -> JobEstimate:
-    """Tokenise a job's rows and trace its model on the meta device. Raises what `worker.failure_reports` explains."""
+    """Estimate a job from its tokenised rows and its model on the meta device.
+
+    Raises the errors that `worker.failure_reports` explains.
+    """
     hyperparameters = Hyperparameters.model_validate(job.hyperparameters)
     folder = fetch_model_folder(job.model, settings)
     rows = load_rows(rows_in)
@@ -143,9 +144,8 @@ def estimate_job(job: Job, rows_in: Path, settings: Settings) -> JobEstimate:
     positions.check_max_length(hyperparameters.max_length)
     form = resolve_prompt_format(hyperparameters.prompt_format, tokenizer, TemplateClock())
     tokens = tokenise_with(training, tokenizer, hyperparameters, form, encoder=is_encoder_decoder(meta_model))
-    rest = tokenise_with(
-        held_out, tokenizer, hyperparameters, form, encoder=is_encoder_decoder(meta_model)
-    )  # to refuse what cannot be
+    # The held-out rows, too: a row that cannot be tokenised is refused now.
+    rest = tokenise_with(held_out, tokenizer, hyperparameters, form, encoder=is_encoder_decoder(meta_model))
     refuse_unknown_tokens(meta_model, tokenizer, (*tokens.examples, *rest.examples))
     if hyperparameters.sample_prompt is not None:
         resolve_sample_format(rows, form, tokenizer)
@@ -195,7 +195,7 @@ def estimate_job(job: Job, rows_in: Path, settings: Settings) -> JobEstimate:
 
 
 def count_shuffled_batch_shapes(lengths: Sequence[Lengths], batch_size: int) -> tuple[Mapping[StepShape, int], int]:
-    """The batches of shuffled rows, each as long as its longest row, and how many epochs of them were counted."""
+    """Count the batch shapes of shuffled rows, each as long as its longest row, and the epochs that were shuffled."""
     rows, counted = np.array(lengths), Counter[StepShape]()
     generator, shuffles = np.random.default_rng(0), -(-MIN_SHUFFLED_ROWS // len(lengths))
     for _ in range(shuffles):
@@ -212,7 +212,7 @@ def count_shuffled_batch_shapes(lengths: Sequence[Lengths], batch_size: int) -> 
 
 
 def measure_catalogue() -> None:
-    """Fetch every model of the catalogue and note its size, floor and FLOPs: the API works with them without torch."""
+    """Store size, ρ floor and FLOPs of every catalogue model, which the API needs and cannot compute without torch."""
     settings = get_settings()
     database = Database(settings.database_url)
     for name in read_catalogue(settings.catalogue):
@@ -245,9 +245,9 @@ def measure_catalogue() -> None:
 
 
 def fetch_model_folder(name: str, settings: Settings) -> Path:
-    """The folder of a catalogue entry's safetensors. Raises `ModelError`."""
+    """Return the folder of a catalogue model's safetensors, downloaded if needed. Raises `ModelError`."""
     entries = read_catalogue(settings.catalogue)
     if name not in entries:
-        raise ModelError(f"{name} is not in the catalogue any more; it holds {', '.join(sorted(entries))}")
+        raise ModelError(f"{name} is no longer in the catalogue, which has {', '.join(sorted(entries))}")
     make_private_folder(settings.models_dir)
     return resolve_model_folder(entries[name].source, settings.models_dir / name)

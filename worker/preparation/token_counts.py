@@ -1,4 +1,4 @@
-"""Counts the tokens of a dataset's rows, as training would see them without a limit on their length."""
+"""Counts the tokens of a dataset's rows, tokenised as for training but without a length limit."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -30,7 +30,7 @@ NO_LENGTH_LIMIT = 2**31
 
 
 def count_dataset_tokens(dataset_id: str, model: str) -> None:
-    """Count and store, or store why it cannot be done; nothing where it has been done already."""
+    """Count and store a dataset's tokens for a model, or the error; does nothing where they are stored."""
     settings = get_settings()
     database = Database(settings.database_url)
     try:
@@ -56,9 +56,10 @@ def count_dataset_tokens(dataset_id: str, model: str) -> None:
 def count_row_tokens(
     rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase, *, encoder: bool = False
 ) -> dict[str, Any]:
-    """Figures about the rows' tokens, prompt and completion apart; `encoder` as in `tokenise`, whose errors it raises.
+    """Return statistics of the rows' token counts, in all and for prompt and completion.
 
-    The prompt's include the token that the tokenizer opens a text with, the completion's the end of text.
+    `encoder` is as in `tokenise_rows`, whose errors are raised. A prompt includes the tokenizer's start token, a
+    completion the end of text.
     """
     together, prompts, completions = LengthCounter(), LengthCounter(), LengthCounter()
     for batch in _batches(iter(rows)):

@@ -1,1 +1,1 @@
-"""Running one attempt of a job under its lease."""
+"""Training attempts of jobs under a lease."""

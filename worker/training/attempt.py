@@ -1,9 +1,10 @@
-"""One attempt of a job: decides ρ at each epoch's start, meters the energy, and writes down what happens."""
+"""One training attempt of a job: decides ρ before each epoch, meters the energy, and records the progress."""
 
 import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, cast
 
@@ -34,10 +35,9 @@ from store.lifecycle.tensor_selection import put_tensors
 from store.repositories.datasets import locate_rows_file
 from store.repositories.jobs import JobRepository, get_job_policy
 from store.tables import Job
-from worker.host import host_id
 from worker.preparation.budget_check import check_budget
 from worker.preparation.prepare import fetch_model_folder
-from worker.training.fixed_method_decision import fixed_method_decision
+from worker.registration import host_id
 from worker.training.leased_writer import LeasedWriter
 from worker.training.outcome import release_job, store_result
 from worker.training.policy_context import build_policy_context
@@ -47,10 +47,17 @@ from worker.training.step_log import StepLog
 log = structlog.get_logger()
 
 INSTANT = timedelta(microseconds=1)
+TRAINED_PARTS = {
+    "full": "every tensor",
+    "lora": "its adapter",
+    "prefix": "its prefix",
+    "top2": "the output embedding and the last normalisation",
+    "bitfit": "the biases",
+}
 
 
 class TrainingAttempt(TrainingListener):
-    """Runs a claimed job once. Raises `LeaseLost` where it is another's by now; what else it raises ends the job."""
+    """Runs a claimed job once. Raises `LeaseLost` where another owns the job; any other error fails the job."""
 
     def __init__(self, writer: LeasedWriter, settings: Settings) -> None:
         self._writer, self._settings, self._lease = writer, settings, writer.lease
@@ -60,19 +67,19 @@ class TrainingAttempt(TrainingListener):
         self._basis = get_job_basis(self._job)
         self._policy = get_job_policy(self._job)
         self._steps = StepLog(writer)
-        self._epoch = 0  # numbered from 1; 0 is what lies outside the epochs
+        self._epoch = 0  # numbered from 1; 0 outside the epochs
         self._epoch_began = time.monotonic()
         self._tensors: Sequence[str] = ()
         self._meter: EnergyMeter
-        self._silent_meters = set[str]()  # the parts of the machine whose meters do not answer
+        self._silent_meters = set[str]()  # the components whose meters do not answer
 
     @property
     def traceparent(self) -> str | None:
-        """The request that submitted the job, where it was traced."""
+        """Traceparent of the request that submitted the job, where it was traced."""
         return self._job.traceparent
 
     def run(self) -> None:
-        """Train to the end, or until the job is wanted back, and store what came of it."""
+        """Train to the end, or until the job must stop, and store the outcome."""
         meter = EnergyMeter(
             self._store_energy,
             interval_seconds=self._settings.energy_interval_seconds,
@@ -84,7 +91,7 @@ class TrainingAttempt(TrainingListener):
             with meter as self._meter, self._share_host_energy():
                 result = None if self.should_stop() else self._train()
         except NotFinite:
-            self._steps.flush()  # the losses that led there
+            self._steps.flush()  # the losses up to it
             raise
         finally:
             self._writer.heartbeat.unstored = lambda: None
@@ -99,7 +106,7 @@ class TrainingAttempt(TrainingListener):
 
     @contextmanager
     def _share_host_energy(self) -> Iterator[None]:
-        """Share the host's energy while the block runs; the meter is open before and after, so that none is missed."""
+        """Share the host's energy while the block runs; the meter is open longer, so that no energy is missed."""
         self._writer.heartbeat.unstored = self._meter.unreported_period
         gpus = self._meter.gpu_uuids
         self._writer.run_in_transaction(
@@ -125,7 +132,7 @@ class TrainingAttempt(TrainingListener):
             model_name=self._job.model,
             rows=load_rows(rows_in),
             hyperparameters=Hyperparameters.model_validate(self._job.hyperparameters),
-            rho=self.decide_rho,
+            rho=self.start_epoch,
             method=cast(Method, self._job.method),
             folder=folder,
             result_folder=folder / f"result-{self._lease.attempt}",
@@ -133,42 +140,44 @@ class TrainingAttempt(TrainingListener):
             listener=self,
         )
 
-    def decide_rho(self, index: int) -> float:
-        """ρ of the epoch that now begins, from the newest intensity that the scheduler has stored."""
-        return self._begin_epoch(index).rho
-
     def on_epoch_started(self, epoch: int) -> None:
-        if self._job.method != "greentrainer":  # which has asked for its ρ
-            self._begin_epoch(epoch)
+        if self._job.method != "greentrainer":  # GreenTrainer starts its epoch when it asks for ρ
+            self.start_epoch(epoch)
 
-    def _begin_epoch(self, index: int) -> RhoDecision:
+    def start_epoch(self, index: int) -> float:
+        """Decide ρ of epoch `index`, from 0, by the newest stored intensity; store the epoch's start; return ρ.
+
+        Called before the probe, whose energy so belongs to the epoch.
+        """
         self._meter.close_interval()
         self._epoch, self._epoch_began = index + 1, time.monotonic()
 
-        def begin(session: Session) -> RhoDecision:
+        def decide_and_start(session: Session) -> RhoDecision:
             job, now = lock_leased_job(session, self._lease), utc_now()
-            decision = fixed_method_decision(job, self._decide(job, session, index, now))
+            decision = self._decide_rho(session, job, index, at=now)
+            if job.method != "greentrainer":
+                decision = _with_fixed_rho(decision, job)
             if decision.ends_run and index == 0:
                 check_budget(session, job, self._settings, at=now)
             progress.start_epoch(session, self._lease, self._epoch, decision, at=now)
             return decision
 
-        decision = self._writer.run_in_transaction(begin)
+        decision = self._writer.run_in_transaction(decide_and_start)
         log.info("epoch.started", epoch=self._epoch, rho=decision.rho, reason=decision.reason)
-        return decision
+        return decision.rho
 
-    def _decide(self, job: Job, session: Session, index: int, now: datetime) -> RhoDecision:
+    def _decide_rho(self, session: Session, job: Job, index: int, *, at: datetime) -> RhoDecision:
         context = build_policy_context(
-            session, job, self._policy, self._settings, epochs_left=job.epochs - index, at=now
+            session, job, self._policy, self._settings, epochs_left=job.epochs - index, at=at
         )
         return decide_rho(self._policy, context)
 
     def should_end_after(self, epoch: int) -> bool:
-        """Whether what is left of a budget does not pay for another epoch."""
+        """Whether the remaining budget is too small for another epoch; if so, it is recorded."""
 
         def ask(session: Session) -> bool:
             job, now = lock_leased_job(session, self._lease), utc_now()
-            decision = self._decide(job, session, epoch + 1, now)
+            decision = self._decide_rho(session, job, epoch + 1, at=now)
             if decision.ends_run:
                 JobRepository(session).record(
                     job.id, "budget.exhausted", at=now, epochs_done=epoch + 1, reason=decision.reason
@@ -264,7 +273,7 @@ class TrainingAttempt(TrainingListener):
         self._silent_meters = set(silent)
 
     def _price(self, session: Session, interval: EnergyInterval) -> list[PricedInterval]:
-        # A job without any energy is over in no time, and an instant has no window.
+        # An interval may be empty, but the query needs a window.
         end = max(interval.end, interval.start + INSTANT)
         series = GridRepository(session).series_with_fallback(
             self._zone,
@@ -277,10 +286,21 @@ class TrainingAttempt(TrainingListener):
         return price_by_reading(interval, series, pue=self._settings.training_site.pue)
 
 
-def _fit_utility(curve: ConcaveCurve) -> dict[str, Any] | None:
-    """What a share of an epoch's FLOPs is worth, by the newest probe; None where it found no difference.
+def _with_fixed_rho(decision: RhoDecision, job: Job) -> RhoDecision:
+    """Return the decision of a baseline, which has no ρ to choose: ρ is its share of full FLOPs, as estimated."""
+    estimate = job.estimate or {}
+    spent, full = estimate.get("method_flops"), estimate.get("full_flops")
+    rho = spent / full if spent and full else 1.0
+    known = decision.intensity_gco2e_per_kwh
+    about = "" if known is None else f"{known:.6g} gCO2e/kWh ({decision.source}); "
+    reason = f"{about}{job.method} trains {TRAINED_PARTS.get(job.method, 'a fixed part')}, and no ρ is set"
+    return replace(decision, rho=rho, reason=reason, ends_run=False)
 
-    The probe reaches as far as the epoch's ρ. Beyond, the default curve goes on from there: an assumption.
+
+def _fit_utility(curve: ConcaveCurve) -> dict[str, Any] | None:
+    """Return the utility of ρ as fitted to the newest probe, as JSON; None where the probe found no difference.
+
+    The probe covers ρ up to the epoch's own. Beyond, the default curve is scaled to join it: an assumption.
     """
     if len(curve.rho) < 2:
         return None

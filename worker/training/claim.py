@@ -1,4 +1,4 @@
-"""Run one attempt of a job: claim it, keep its lease, train. A claim by itself waits for no torch."""
+"""Claims a job and runs one attempt of it under its lease. Claiming does not load torch."""
 
 import os
 import platform
@@ -27,14 +27,14 @@ log = structlog.get_logger()
 
 
 def train_job(job_id: str, *, task_id: str | None = None, settings: Settings | None = None) -> None:
-    """Run an attempt of a queued job to its end, or until its owner wants it back. A job not to be had is left.
+    """Claim a queued job and run an attempt to its end, or until it must stop; do nothing where the claim fails.
 
-    Where the database stays away, or the job is somebody else's by now, nothing is written: the lease runs out.
+    Where the database stays unreachable or the lease is lost, nothing is written: the lease expires.
     """
     settings = settings or get_settings()
     database = Database(settings.database_url, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS)
     try:
-        # From before the claim: there is no moment at which SIGTERM would end a process that holds a lease.
+        # Installed before the claim, so that SIGTERM never ends a process that holds a lease.
         with _handle_sigterm() as sigterm:
             lease = _claim(database, settings, job_id, task_id)
             if lease is not None:
@@ -45,7 +45,7 @@ def train_job(job_id: str, *, task_id: str | None = None, settings: Settings | N
 
 
 def _claim(database: Database, settings: Settings, job_id: str, task_id: str | None) -> Lease | None:
-    """The lease, or None where there is none to be had."""
+    """Return the lease, or None where the job cannot be claimed."""
     worker_id = os.environ.get("GREENTUNE_WORKER_ID", f"{platform.node()}-{os.getpid()}")
 
     def claim_once() -> Lease | None:
@@ -85,7 +85,7 @@ def _run_with_lease(lease: Lease, database: Database, settings: Settings, sigter
 
 
 def _run(writer: LeasedWriter, settings: Settings) -> None:
-    """Train, or store why that cannot be. Raises `LeaseLost`, and what the database raises."""
+    """Train, and fail the job on errors. Raises `LeaseLost` and `TRANSIENT_DATABASE_ERRORS`."""
     from worker.failure_reports import explain_error
     from worker.training.attempt import TrainingAttempt
 
@@ -103,7 +103,7 @@ def _run(writer: LeasedWriter, settings: Settings) -> None:
 
 
 class SigtermHandler:
-    """SIGTERM as a wish that is kept: one that came before there was a heartbeat to tell is told to it later."""
+    """Signal handler that drains the heartbeat on SIGTERM, also where the signal came before `attach`."""
 
     def __init__(self) -> None:
         self._received = False
@@ -115,7 +115,7 @@ class SigtermHandler:
             self._heartbeat.drain()
 
     def attach(self, heartbeat: LeaseHeartbeat) -> None:
-        """Have the run stop in order, now or once the signal comes."""
+        """Set the heartbeat to drain, now if the signal has come, else when it comes."""
         self._heartbeat = heartbeat
         if self._received:
             heartbeat.drain()
@@ -123,7 +123,7 @@ class SigtermHandler:
 
 @contextmanager
 def _handle_sigterm() -> Iterator[SigtermHandler]:
-    """Take SIGTERM, which a worker passes on and a service manager may send itself, while the block runs."""
+    """Handle SIGTERM, from the worker or a service manager, while the block runs."""
     sigterm = SigtermHandler()
     before = signal.signal(signal.SIGTERM, sigterm)
     try:

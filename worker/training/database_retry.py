@@ -1,4 +1,4 @@
-"""A database that is away for a while: what says so, and waiting it out."""
+"""Retries of database work while the database is unreachable."""
 
 import time
 from collections.abc import Callable
@@ -9,9 +9,9 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 
 log = structlog.get_logger()
 
-# Refused, broken off, timed out or shut down: none of it says that the work itself is at fault.
+# Connection refused, lost, timed out or shut down: not a fault of the work itself.
 TRANSIENT_DATABASE_ERRORS = (OperationalError, InterfaceError)
-# What a worker asks takes milliseconds: a statement that hangs for so long is asked again.
+# A worker's statements take milliseconds: one that hangs this long is retried.
 STATEMENT_TIMEOUT_SECONDS = 15.0
 FIRST_RETRY_SECONDS = 0.1
 MAX_RETRY_SECONDS = 2.0
@@ -22,9 +22,9 @@ T = TypeVar("T")
 def retry_while_database_down(
     work: Callable[[], T], *, timeout_seconds: float, should_stop: Callable[[], bool] = lambda: False
 ) -> T:
-    """Do some work, again and again while the database is away, and give what it gives.
+    """Return the result of `work`, retried with exponential backoff while the database is unreachable.
 
-    Raises what the database raised last once `timeout_seconds` have passed, or `should_stop` says so.
+    Raises the last database error once `timeout_seconds` have passed, or `should_stop` is true.
     """
     deadline, pause = time.monotonic() + timeout_seconds, FIRST_RETRY_SECONDS
     while True:

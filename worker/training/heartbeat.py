@@ -1,4 +1,4 @@
-"""Keeps a lease alive while a job runs, brings back what its owner wants of it, and ends a process that goes on."""
+"""Renews a job's lease while it runs, reads its owner's requests, and kills a process that does not stop."""
 
 import os
 import sys
@@ -21,23 +21,22 @@ from store.lifecycle.leases import Lease, LeaseLost, renew
 
 log = structlog.get_logger()
 
-# A process that may write nothing more is given so long to notice by itself.
+# Time for a process whose lease is lost to notice it and stop.
 LOST_GRACE_SECONDS = 5.0
 LEASE_CHECK_SECONDS = 0.5
 CLOSE_SECONDS = 5.0
 
 
 class LeaseHeartbeat:
-    """Renews a lease while it is open, and watches that the process obeys.
+    """Renews a lease while it is open, and kills the process where it does not stop as it must.
 
-    `control` is the newest wish: `run`, `drain`, `defer`, `pause` or `cancel`. `lost` is True once somebody else owns
-    the job, or once the database could not be reached for as long as the lease lasts: then nothing more may be
-    written, and the process is ended where it does not end by itself. One that is to be cancelled, and is not done
-    within the grace period, is ended as well, and its job cancelled. Silence is measured on the machine's monotonic
-    clock, the lease on the database's.
+    `control` is the newest request: `run`, `drain`, `defer`, `pause` or `cancel`. `lost` is True once another owns the
+    job, or the database was unreachable for the lease's time: then nothing more may be written, and the process is
+    killed if it does not stop. It is also killed, and its job cancelled, where a cancel exceeds its grace period.
+    Silence is measured on the machine's monotonic clock, the lease on the database's.
 
-    `unstored` gives the time whose energy is not stored yet, which goes along with each renewal; until a meter is open,
-    it is all the time since the claim.
+    `unstored` returns the period whose energy is not stored yet, which each renewal sends; until a meter is open, the
+    time since the claim.
     """
 
     def __init__(self, database: Database, lease: Lease, settings: Settings) -> None:
@@ -77,7 +76,7 @@ class LeaseHeartbeat:
         return self._control
 
     def drain(self) -> None:
-        """The worker itself is asked to stop; nothing but a flag is set, so that a signal's handler may call this."""
+        """Request a drain since the worker stops; only sets a flag, so that a signal handler may call it."""
         if self.drained_at is None:
             self.drained_at = time.monotonic()
 
@@ -105,7 +104,7 @@ class LeaseHeartbeat:
                 )
 
     def _seconds_to_next_beat(self) -> float:
-        """Until the next beat, in seconds; the end of a grace period is not slept through."""
+        """Return the seconds until the next beat, at the latest the end of a cancel's grace period."""
         pause = self._settings.heartbeat_seconds
         if self._cancel_seen_at is not None:
             left = self._cancel_seen_at + self._settings.cancel_grace_seconds - time.monotonic()
@@ -128,7 +127,7 @@ class LeaseHeartbeat:
         kill_process_tree()
 
     def _end_after_lost_lease(self) -> None:
-        """Apart from the beat, which may hang in the database for as long as that hangs."""
+        """Kill the process after a lost lease; a separate thread, since the beat may hang in the database."""
         lost_at: float | None = None
         while not self._closing.wait(min(LEASE_CHECK_SECONDS, self._settings.heartbeat_seconds)):
             now = time.monotonic()
@@ -137,12 +136,12 @@ class LeaseHeartbeat:
             if self.lost:
                 lost_at = now if lost_at is None else lost_at
                 if now - lost_at > LOST_GRACE_SECONDS:
-                    log.warning("attempt.ended", job=self._lease.job_id, reason="it went on without its lease")
+                    log.warning("attempt.ended", job=self._lease.job_id, reason="it continued without its lease")
                     kill_process_tree()
 
 
 def kill_process_tree() -> None:
-    """End this process and those that it started, at once, whatever they are doing."""
+    """Kill this process and its descendants at once."""
     for child in psutil.Process().children(recursive=True):
         child.kill()
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""What an attempt writes to the database: under its lease, and through a restart of the database."""
+"""Transactions of an attempt under its lease, retried while the database is unreachable."""
 
 import time
 from collections.abc import Callable
@@ -11,17 +11,17 @@ from store.lifecycle.leases import Lease, LeaseLost
 from worker.training.database_retry import retry_while_database_down
 from worker.training.heartbeat import LeaseHeartbeat
 
-# A worker that has to stop waits for its database no longer than this; then the lease runs out by itself.
+# The longest that a draining worker waits for the database; then the lease expires.
 DRAIN_TIMEOUT_SECONDS = 10.0
 
 T = TypeVar("T")
 
 
 class LeasedWriter:
-    """Runs an attempt's writes, each in a transaction of its own, and those that the database missed once more.
+    """Runs an attempt's operations, each in its own transaction, with retries for at most the lease's time.
 
-    Never longer than the lease may still be ours: then `LeaseLost` is raised, as for a lease that is known to be lost.
-    An entry runs again where its commit was not heard of, so it must come to the same when it is made twice.
+    Raises `LeaseLost` where the lease is lost. An operation whose commit was not confirmed runs again: it must be
+    idempotent.
     """
 
     def __init__(self, database: Database, lease: Lease, heartbeat: LeaseHeartbeat, *, lease_seconds: float) -> None:
@@ -29,7 +29,7 @@ class LeasedWriter:
         self.lease, self.heartbeat = lease, heartbeat
 
     def run_in_transaction(self, operation: Callable[[Session], T]) -> T:
-        """Run an entry until the database has it, and give what it gives."""
+        """Return the result of an operation, retried until it is committed."""
         return retry_while_database_down(
             lambda: self.run_in_transaction_once(operation),
             timeout_seconds=self._lease_seconds,
@@ -37,13 +37,13 @@ class LeasedWriter:
         )
 
     def run_in_transaction_once(self, operation: Callable[[Session], T]) -> T:
-        """Run an entry for which it is better to go on than to wait. Raises what the database raises."""
+        """Return the result of an operation, without retries. Raises what the database raises."""
         self.check_lease()
         with self._database.session() as session:
             return operation(session)
 
     def check_lease(self) -> None:
-        """Raises `LeaseLost` where nothing more may be written."""
+        """Raise `LeaseLost` where the lease is lost."""
         if self.heartbeat.lost:
             raise LeaseLost(self.lease.job_id)
 

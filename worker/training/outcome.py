@@ -1,8 +1,10 @@
-"""What becomes of an attempt: its result is kept, or its job goes back to where it is wanted."""
+"""Stores the outcome of an attempt: its result, or the release of its job."""
 
+import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +18,22 @@ from runtime.catalogue import read_catalogue
 from runtime.settings import Settings
 from store.lifecycle import progress
 from store.lifecycle.leases import lock_leased_job
-from store.tables import Job
-from worker.results.artifacts import hash_artifacts
-from worker.results.model_card import FILE_NAME as CARD
-from worker.results.model_card import write_model_card
+from store.tables import Artifact, Job
 from worker.training.leased_writer import LeasedWriter
+from worker.training.model_card import FILE_NAME as CARD
+from worker.training.model_card import write_model_card
 
 log = structlog.get_logger()
 
 
 def release_job(writer: LeasedWriter) -> None:
-    """End an attempt that was stopped before its run was over."""
+    """Release the job of an attempt that was stopped before its end."""
     status = writer.run_in_transaction(lambda session: progress.release_job(session, writer.lease, at=utc_now()))
     log.info("attempt.stopped", now=status)
 
 
 def store_result(writer: LeasedWriter, settings: Settings, job: Job, result: TrainingResult) -> None:
-    """Make an attempt's result the job's, which succeeds. Raises `LeaseLost`, and then touches no other's result."""
+    """Publish an attempt's result as the job's, and mark the job succeeded. Raises `LeaseLost` before any change."""
     assert result.artifact is not None
     written, destination = result.artifact, settings.job_dir(job.id) / "artifacts"
     evaluation = _evaluation(result)
@@ -40,10 +41,10 @@ def store_result(writer: LeasedWriter, settings: Settings, job: Job, result: Tra
     artifacts = hash_artifacts(job.id, written, at=utc_now())
 
     def succeed(session: Session) -> Job:
-        # Locked, so that nobody takes the job while its result gets its name
+        # Locked, so that no other attempt claims the job while the result is renamed.
         leased = lock_leased_job(session, writer.lease)
-        if written.exists():  # unless it has it, from a try whose commit was not heard of
-            if destination.exists():  # of an attempt that died, or of one that has won: then this raises
+        if written.exists():  # unless an earlier try, whose commit was not confirmed, has renamed it
+            if destination.exists():  # of a lost attempt; or of one that succeeded, and then this raises
                 lock_leased_job(session, writer.lease)
                 shutil.rmtree(destination)
             written.rename(destination)
@@ -55,10 +56,22 @@ def store_result(writer: LeasedWriter, settings: Settings, job: Job, result: Tra
     log.info("job.succeeded", energy_kwh=done.energy_kwh, emissions_gco2e=done.emissions_gco2e)
 
 
+def hash_artifacts(job_id: str, folder: Path, *, at: datetime) -> Sequence[Artifact]:
+    """Return name (path below `folder`), size and SHA-256 of every file; links are left out."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()]
+    return [_hash_artifact(job_id, path, path.relative_to(folder).as_posix(), at) for path in files]
+
+
+def _hash_artifact(job_id: str, path: Path, name: str, at: datetime) -> Artifact:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Artifact(job_id=job_id, name=name, bytes=path.stat().st_size, sha256=digest, created_at=at)
+
+
 def _write_card(
     session: Session, writer: LeasedWriter, settings: Settings, folder: Path, evaluation: Mapping[str, Any]
 ) -> None:
-    """Written once the meter is closed, so that the card holds all of the energy, and before the files are hashed."""
+    """Write the model card: after the meter is closed, for the total energy, and before the files are hashed."""
     job = lock_leased_job(session, writer.lease)
     entry = read_catalogue(settings.catalogue).get(job.model)
     try:
@@ -71,7 +84,7 @@ def _write_card(
 
 
 def _evaluation(result: TrainingResult) -> dict[str, Any]:
-    """The part of a result that is stored with the job."""
+    """Return the evaluation that is stored with the job."""
     found: dict[str, Any] = {}
     if result.sample:
         found["sample"] = asdict(result.sample)

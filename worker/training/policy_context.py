@@ -1,4 +1,4 @@
-"""What a job's policy may look at as an epoch begins: the grid as it is stored, and the run so far."""
+"""Builds a policy's context before an epoch, from the stored intensities and the run so far."""
 
 import math
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ LONGEST_FORECAST = timedelta(days=7)
 def build_policy_context(
     session: Session, job: Job, policy: Policy, settings: Settings, *, epochs_left: int, at: datetime
 ) -> PolicyContext:
-    """What is known at `at`, before an epoch after which `epochs_left` − 1 are to come."""
+    """Return the policy's context at `at`, before the first of `epochs_left` epochs."""
     assert job.zone is not None
     basis = get_job_basis(job)
     estimate = estimate_epoch(session, job, settings, device=job.device)
@@ -47,7 +47,7 @@ def build_policy_context(
         previous=_last_rho(epochs),
         epochs_left=epochs_left,
         epoch_hours=None if estimate is None else estimate.epoch_hours,
-        # What is assumed of a device may be wrong by far: a budget is not spent on it.
+        # An assumed power may be far off: a budget is not spent by it.
         epoch_kwh=None if estimate is None or estimate.assumed else estimate.epoch_kwh * settings.training_site.pue,
         spent_gco2e=_spent_gco2e(session, job, job.zone, basis),
         utility=utility,
@@ -56,8 +56,8 @@ def build_policy_context(
 
 
 def _spent_gco2e(session: Session, job: Job, zone: str, basis: Basis) -> float:
-    """What the job has emitted; energy without a price counts at the highest intensity that its zone ever had, and at
-    that of the dirtiest country where nothing was ever read."""
+    """Return the job's emissions in gCO2e; unpriced energy counts at its zone's highest known intensity, or at the
+    highest yearly mean of any country where no reading is stored."""
     unpriced = EmissionsRepository(session).get_unpriced_energy(job.id)
     if not unpriced.drawn_kwh:
         return job.emissions_gco2e
@@ -75,7 +75,7 @@ def _load_percentile_window(
 
 
 def _last_rho(epochs: Sequence[Epoch]) -> PreviousRho | None:
-    """The last epoch's ρ, and how many epochs in a row have had it."""
+    """Return the last epoch's ρ, and for how many epochs in a row it was used."""
     if not epochs:
         return None
     rho, count = epochs[-1].rho_asked, 0
@@ -87,7 +87,7 @@ def _last_rho(epochs: Sequence[Epoch]) -> PreviousRho | None:
 
 
 def _estimate_loss_per_epoch(epochs: Sequence[Epoch], utility: UtilityCurve | None) -> float | None:
-    """What an epoch at ρ = 1 takes off the loss, by the last one's; None where there is nothing to go by."""
+    """Estimate the loss reduction of an epoch at ρ = 1 from the last two epochs; None where they do not allow it."""
     losses = [epoch.train_loss for epoch in epochs[-2:] if epoch.train_loss is not None]
     if utility is None or len(losses) < 2 or not all(map(math.isfinite, losses)):
         return None

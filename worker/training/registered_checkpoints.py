@@ -1,7 +1,7 @@
-"""The checkpoints of a job: an attempt goes on only from one that was registered under a lease."""
+"""The checkpoints of a job: an attempt resumes only from one that was registered under a lease."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
@@ -18,20 +18,20 @@ from greencore.training.checkpoints.folder import (
 )
 from store.lifecycle import checkpoints
 from store.lifecycle.leases import LeaseLost
+from store.tables import Checkpoint
 from worker.failure_reports import redact_message
 from worker.training.leased_writer import LeasedWriter
 
 log = structlog.get_logger()
 
-# What an attempt leaves in the job's folder, under names of its own.
+# Patterns of what an attempt leaves in the job's folder.
 ATTEMPT_FILES = (f"{CHECKPOINT_PREFIX}*", f".{CHECKPOINT_PREFIX}*", "result-*", ".result-*", "artifacts", ".artifacts")
 
 
 class RegisteredCheckpoints(CheckpointFolder):
-    """The checkpoints of one attempt, named after it: a worker that lost its lease can touch none of another's.
+    """The checkpoints of one attempt, named after it, so that a worker without its lease cannot touch another's.
 
-    `before_register` is called before each is registered, with all that the checkpoint stands for still to be
-    written down.
+    `before_register` is called before each registration, to store the progress that the checkpoint contains.
     """
 
     def __init__(self, folder: Path, writer: LeasedWriter, *, before_register: Callable[[], None]) -> None:
@@ -39,13 +39,8 @@ class RegisteredCheckpoints(CheckpointFolder):
         self._writer, self._before_register = writer, before_register
 
     def find_newest(self) -> Path | None:
-        """The furthest that is whole. What no register holds is removed: attempts that died have left it."""
-        job_id = self._writer.lease.job_id
-        found, known = (
-            None,
-            self._writer.run_in_transaction(lambda session: checkpoints.list_job_checkpoints(session, job_id)),
-        )
-        kept = set()
+        """Return the newest intact checkpoint, and remove unregistered files, which lost attempts have left."""
+        found, known, kept = None, self._list_registered(), set()
         for row in known:
             path = self.folder / row.name
             try:
@@ -56,9 +51,10 @@ class RegisteredCheckpoints(CheckpointFolder):
                 kept.add(row.name)
                 found = found or path
         if not known and self._writer.lease.attempt > 1:
-            found = find_latest_checkpoint(self.folder)  # of a time before there was a register
+            found = find_latest_checkpoint(self.folder)  # written before checkpoints were registered
             kept |= {found.name} if found else set()
-        self._remove_unregistered(kept)
+        self._writer.check_lease()
+        self._remove_unregistered(kept, ATTEMPT_FILES)
         return found
 
     def checkpoint_name(self, step: int) -> str:
@@ -88,19 +84,10 @@ class RegisteredCheckpoints(CheckpointFolder):
         except LeaseLost:
             shutil.rmtree(checkpoint, ignore_errors=True)
             raise
-        job_id = self._writer.lease.job_id
-        kept = {
-            row.name
-            for row in self._writer.run_in_transaction(
-                lambda session: checkpoints.list_job_checkpoints(session, job_id)
-            )
-        }
-        for path in self.folder.glob(f"{CHECKPOINT_PREFIX}*"):
-            if path.name not in kept:
-                shutil.rmtree(path, ignore_errors=True)
+        self._remove_unregistered({row.name for row in self._list_registered()}, (f"{CHECKPOINT_PREFIX}*",))
 
     def on_checkpoint_failed(self, step: int, error: DiskFull) -> None:
-        """The run goes on: the one before it is there still, and the next may find room."""
+        """Record the failure; the run goes on, with the previous checkpoint."""
         log.warning("checkpoint.failed", step=step, error=str(error))
         lease = self._writer.lease
         self._writer.run_in_transaction(
@@ -119,9 +106,12 @@ class RegisteredCheckpoints(CheckpointFolder):
             )
         )
 
-    def _remove_unregistered(self, kept: set[str]) -> None:
-        self._writer.check_lease()
-        for pattern in ATTEMPT_FILES:
+    def _list_registered(self) -> Sequence[Checkpoint]:
+        job_id = self._writer.lease.job_id
+        return self._writer.run_in_transaction(lambda session: checkpoints.list_job_checkpoints(session, job_id))
+
+    def _remove_unregistered(self, kept: set[str], patterns: Sequence[str]) -> None:
+        for pattern in patterns:
             for path in self.folder.glob(pattern):
                 if path.name not in kept:
                     shutil.rmtree(path, ignore_errors=True)

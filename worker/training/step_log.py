@@ -1,4 +1,4 @@
-"""Keeps the loss of every step, and writes them down together, at most once a second."""
+"""Buffers the loss of every step, and writes them in batches, at most once a second."""
 
 import math
 import time
@@ -16,12 +16,12 @@ from worker.training.leased_writer import LeasedWriter
 log = structlog.get_logger()
 
 REPORT_INTERVAL_SECONDS = 1.0
-# After a report that failed; training goes on meanwhile.
+# After a failed report; training goes on meanwhile.
 RETRY_SECONDS = 5.0
 
 
 class StepLog:
-    """The steps of one attempt that are not in the database yet. A loss that is not finite is kept for none."""
+    """The steps of one attempt that are not stored yet; losses that are not finite are left out."""
 
     def __init__(self, writer: LeasedWriter) -> None:
         self._writer = writer
@@ -30,7 +30,7 @@ class StepLog:
         self._due = time.monotonic() + REPORT_INTERVAL_SECONDS
 
     def add(self, *, done: int, steps: int, loss: float) -> None:
-        """Note a step, and write what is there once it is time; where the database is away, later."""
+        """Add a step, and write the pending ones if due; retried later where the database is unreachable."""
         self._newest = done, steps, loss
         if math.isfinite(loss):
             self._pending.append(StepLoss(done, utc_now(), loss))
@@ -45,7 +45,7 @@ class StepLog:
             self._clear_pending()
 
     def flush(self) -> None:
-        """Write all that is there; the database is waited for."""
+        """Write all pending steps, waiting for the database."""
         if self._newest is not None:
             self._writer.run_in_transaction(self._write)
             self._clear_pending()

@@ -19,8 +19,7 @@ from greencore.clock import utc_now
 from greencore.dataset import PromptRow, Row, TextRow
 from runtime.settings import Settings
 from scheduler.broker import Broker
-from scheduler.prepare_dispatch import prepare_timeout
-from scheduler.token_counts import dispatch_token_counts
+from scheduler.prepare_dispatch import dispatch_token_counts, prepare_timeout
 from store.database import Database
 from store.repositories.token_statistics import REQUEST_LIFETIME, TokenStatisticsRepository
 from tests.carbon_provider_server import ManualClock

@@ -23,8 +23,8 @@ from store.repositories.jobs import JobRepository
 from store.tables import EnergyInterval, MeteredAttempt
 from tests.scheduler.stage import backdate_lease
 from tests.worker.stage import claim_as_worker, event_types, events, queued_job, read_job, wait_until
-from worker.host import host_id
 from worker.idle_meter import IdleMeter
+from worker.registration import host_id
 from worker.training.claim import train_job
 
 JOULES_PER_KWH = 3.6e6

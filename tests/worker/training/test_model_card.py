@@ -24,8 +24,7 @@ from store.lifecycle.progress import add_energy, finish_epoch, start_epoch
 from store.tables import Dataset, Job
 from store.tables import EnergyInterval as StoredInterval
 from tests.scheduler.stage import START, add_job, claim_as_worker
-from worker.results.markdown import code_span, format_table, to_one_line
-from worker.results.model_card import EMPTY_CELL, FILE_NAME, write_model_card
+from worker.training.model_card import EMPTY_CELL, FILE_NAME, code_span, format_table, to_one_line, write_model_card
 
 ENTRY = CatalogueEntry("small", "hub:owner/small@" + "0" * 40, "Apache-2.0")
 SECOND = timedelta(seconds=1)
@@ -220,7 +219,7 @@ def test_energy_without_a_price_is_named(database: Database, job_id: str, tmp_pa
         lease = Lease(job_id, job.lease_token, job.attempts)
         add_energy(session, lease, 0, used, price_by_reading(used, IntensitySeries(), pue=1.5))
     text = card(database, job_id, tmp_path)
-    assert "0.0026 kWh have no price yet" in text
+    assert "excludes 0.0026 kWh that have no price yet" in text
     assert row(text, "processor")[2:] == ["`RAPL`, `TDP estimate`", "estimate and meter"]
 
 

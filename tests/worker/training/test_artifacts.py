@@ -22,7 +22,7 @@ from store.lifecycle.status import JobStatus
 from store.repositories.jobs import JobRepository, NewJob
 from store.tables import Dataset, Job
 from tests.greencore.training.conftest import small_model
-from worker.results.artifacts import hash_artifacts
+from worker.training.outcome import hash_artifacts
 
 ROWS = [{"prompt": f"w{number} w1", "completion": " w7 w8"} for number in range(10)]
 

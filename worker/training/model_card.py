@@ -1,9 +1,10 @@
-"""The model card of a result: what was trained on what, how, at which cost, and how that is known."""
+"""The model card of a result: model, dataset, training, energy and emissions, and how they were measured."""
 
 import json
 import platform
 import re
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
@@ -20,7 +21,6 @@ from runtime.catalogue import CatalogueEntry
 from store.accounting.emissions import EmissionsRepository
 from store.repositories.jobs import EmissionsBasis, EpochCost, JobRepository
 from store.tables import Dataset, Epoch, Job
-from worker.results.markdown import code_span, format_table, to_one_line
 
 FILE_NAME = "README.md"
 LIBRARIES = ("torch", "transformers", "peft", "safetensors", "codecarbon")
@@ -29,7 +29,7 @@ EMPTY_CELL = "–"
 
 @dataclass(frozen=True)
 class ModelCardFacts:
-    """All that a card is made of: `files` are the result's, `pue` and `settled_gco2e` those of its energy so far."""
+    """The data of a model card: `files` are the result's, `pue` and `settled_gco2e` those of its energy so far."""
 
     job: Job
     entry: CatalogueEntry | None
@@ -53,7 +53,7 @@ def write_model_card(
     evaluation: Mapping[str, Any],
     at: datetime,
 ) -> None:
-    """Write the card of a job, whose energy has been metered to its end, into the folder of its result."""
+    """Write the card of a job whose meter is closed into the folder of its result."""
     jobs = JobRepository(session)
     settlement = EmissionsRepository(session).get_settlement_by_job([job.id]).get(job.id, {})
     facts = ModelCardFacts(
@@ -73,7 +73,7 @@ def write_model_card(
 
 
 def render_model_card(facts: ModelCardFacts) -> str:
-    """The card as Markdown, with the front matter that the Hugging Face hub reads."""
+    """Return the card as Markdown, with the front matter that the Hugging Face hub reads."""
     sections = [
         f"# {code_span(facts.job.model)}, fine-tuned\n\n{_summary(facts)}",
         f"## How to load it\n\n{_loading(facts)}",
@@ -119,12 +119,12 @@ def _unpriced_note(facts: ModelCardFacts) -> str:
 
 
 def _license_id(licence: str) -> str | None:
-    """A licence by the hub's own kind of name, in small letters; None where it is no such name."""
+    """Return a licence as a hub identifier in lower case; None where it is no identifier."""
     return licence.lower() if re.fullmatch(r"[A-Za-z0-9.-]+", licence) else None
 
 
 def _base_model(facts: ModelCardFacts) -> str:
-    """The hub's name of the base where it comes from there, else the catalogue's."""
+    """Return the base model's name on the hub where it comes from there, else in the catalogue."""
     source = facts.entry.source if facts.entry else ""
     return to_one_line(source.removeprefix("hub:").partition("@")[0] if source.startswith("hub:") else facts.job.model)
 
@@ -149,18 +149,18 @@ def _loading(facts: ModelCardFacts) -> str:
     name = to_one_line(facts.job.model)
     if DELTA_FILE_NAME in facts.files:
         return (
-            "This folder holds the changed tensors alone. The whole model is made of them and of the base, exactly as "
-            f"it was trained, by\n\n    greentune apply-delta --base BASE --delta {DELTA_FILE_NAME} --output FOLDER\n\n"
-            f"where BASE is {code_span(name)}: a name in GreenTune's catalogue, or where that model lies."
+            "This folder holds only the changed tensors. Applied to the base, they give exactly the trained model:\n\n"
+            f"    greentune apply-delta --base BASE --delta {DELTA_FILE_NAME} --output FOLDER\n\n"
+            f"where BASE is {code_span(name)}: a name in GreenTune's catalogue, or the model's folder."
         )
     if _is_adapter(facts):
         return (
-            f"This folder holds a prefix, to be put in front of {code_span(name)}:\n\n"
+            f"This folder holds a prefix adapter of {code_span(name)}:\n\n"
             "    from pathlib import Path\n"
             "    from greencore.training.methods.adapters import load_adapter, with_adapter\n"
             "    from transformers import GenerationConfig\n\n"
             '    model = with_adapter("prefix", base)  # base: the model as transformers loads it\n'
-            '    base.generation_config = GenerationConfig.from_pretrained("FOLDER")  # where a text ends\n'
+            '    base.generation_config = GenerationConfig.from_pretrained("FOLDER")  # its end-of-text tokens\n'
             '    load_adapter(model, Path("FOLDER"))'
         )
     return (
@@ -182,7 +182,7 @@ def _training(facts: ModelCardFacts) -> str:
     if job.method == "greentrainer":
         steered = f"ρ, the share of full fine-tuning's FLOPs, was set before each epoch by the policy{named} {policy}."
     else:
-        steered = f"This method has no ρ to set: of the policy{named} {policy} the gate alone counted."
+        steered = f"This method has no ρ: of the policy{named} {policy} only the gate was used."
     return f"{parameters}\n\n{steered}\n\n{_flops(facts)}"
 
 
@@ -193,7 +193,7 @@ def _flops(facts: ModelCardFacts) -> str:
     )
     share = f" ({spent / full:.1%} of the {full:.4g} of full fine-tuning on the same batches)" if full else ""
     return (
-        f"The optimiser steps took {spent:.4g} FLOPs{share}, and finding out which tensors matter {probes:.4g} more. "
+        f"The optimiser steps took {spent:.4g} FLOPs{share}, and measuring the tensors' importance {probes:.4g} more. "
         "1 multiply-accumulate counts as 2 FLOPs; where a paper counts it as 1, these are twice its figures."
     )
 
@@ -226,13 +226,13 @@ def _epoch(epoch: Epoch, cost: EpochCost | None) -> list[str]:
 def _evaluation(evaluation: Mapping[str, Any]) -> str:
     loss, rouge = evaluation.get("eval_loss") or {}, evaluation.get("rouge") or {}
     if not loss:
-        return "No rows were held back for it."
+        return "No rows were held out for it."
     before, after = (rouge.get(when) or {} for when in ("before", "after"))
     rows = [("loss", _number(loss.get("before")), _number(loss.get("after")))]
     rows += [(code_span(name), _number(before.get(name)), _number(after.get(name))) for name in sorted(before | after)]
-    held_out = f"On {evaluation.get('rows')} rows that were not trained; ROUGE is in per cent."
+    held_out = f"On {evaluation.get('rows')} rows that were not trained on; ROUGE is in per cent."
     if duplicates := evaluation.get("held_out_duplicates"):
-        held_out += f" {duplicates} more were drawn, and not held out since equal rows are trained on."
+        held_out += f" {duplicates} more were drawn but not held out, since equal rows are trained on."
     return f"{held_out}\n\n{format_table(('', 'before', 'after'), rows)}"
 
 
@@ -248,14 +248,13 @@ def _energy(facts: ModelCardFacts) -> str:
     ]
     rows.append(("in all", _number(facts.job.energy_kwh), "", ""))
     attempts = facts.job.attempts
-    lost = f" All {attempts} attempts are in it." if attempts > 1 else ""
+    lost = f" It includes all {attempts} attempts." if attempts > 1 else ""
     if facts.basis and facts.basis.lost_kwh:
         lost += (
-            f" {facts.basis.lost_kwh:.4g} kWh of it are an estimate of what attempts used that ended before they had "
-            "stored it."
+            f" {facts.basis.lost_kwh:.4g} kWh of it are an estimate of the energy that lost attempts had not stored."
         )
-    known = f"Loading the model and evaluating it are in the total, not in the epochs.{lost}"
-    return f"{format_table(('component', 'kWh', 'found by', 'kind'), rows)}\n\n{known}"
+    known = f"The total includes loading and evaluating the model, the epochs do not.{lost}"
+    return f"{format_table(('component', 'kWh', 'method', 'kind'), rows)}\n\n{known}"
 
 
 def _metering_methods(ways: Sequence[str]) -> tuple[str, str]:
@@ -268,15 +267,15 @@ def _metering_methods(ways: Sequence[str]) -> tuple[str, str]:
 def _emissions(facts: ModelCardFacts) -> str:
     job, basis = facts.job, facts.basis
     sources = ", ".join(map(code_span, basis.sources)) if basis and basis.sources else "no source"
-    rough = ", estimates among them" if basis and basis.estimated else ""
+    rough = ", including estimates" if basis and basis.estimated else ""
     unpriced = (
-        f" {basis.unpriced_kwh:.4g} kWh have no price yet, and are not in it." if basis and basis.unpriced_kwh else ""
+        f" It excludes {basis.unpriced_kwh:.4g} kWh that have no price yet." if basis and basis.unpriced_kwh else ""
     )
-    counted = "direct emissions alone" if job.emission_factors == "direct" else "over the plants' life cycle"
+    counted = "direct emissions only" if job.emission_factors == "direct" else "over the plants' life cycle"
     return (
         f"**{_number(_known_gco2e(facts))} gCO2e** in zone {code_span(job.zone or 'unknown')} on "
-        f"{code_span(job.device or 'unknown')}: each interval's energy times a PUE of {facts.pue:.4g} (what the site "
-        "draws for each kWh of its machines) times "
+        f"{code_span(job.device or 'unknown')}: each interval's energy times a PUE of {facts.pue:.4g} (the site's "
+        "energy per kWh of its machines) times "
         f"the intensity of that time ({code_span(job.signal or 'average')} signal, {counted}), "
         f"from {sources}{rough}.{unpriced}\n\n"
         f"{_finality(facts)}"
@@ -289,10 +288,10 @@ def _finality(facts: ModelCardFacts) -> str:
     if facts.job.energy_kwh and facts.basis and not facts.basis.unpriced_kwh and facts.settled_gco2e >= total > 0:
         return f"The figure was settled {_time(facts.at)}."
     if _known_gco2e(facts) is None:
-        return f"No intensity was known by {_time(facts.at)}. This file stays as it is; {link} tells what became known."
+        return f"No intensity was known by {_time(facts.at)}. This file is not updated; {link} has newer figures."
     return (
         f"The figure is provisional, as of {_time(facts.at)}: {facts.settled_gco2e:.4g} of {total:.4g} gCO2e had their "
-        f"final price. This file stays as it is; {link} tells the settled figure and when it was settled."
+        f"final price. This file is not updated; {link} has the settled figure and its time."
     )
 
 
@@ -300,6 +299,31 @@ def _software() -> str:
     rows = [("greentune", version("greentune")), ("Python", platform.python_version())]
     rows += [(name, version(name)) for name in LIBRARIES]
     return format_table(("", "version"), ((code_span(name), code_span(number)) for name, number in rows))
+
+
+def code_span(text: object) -> str:
+    """Return a text as a Markdown code span on one line, safe in a table cell; nothing in it is markup.
+
+    Invisible characters (control, line separator, text direction) become spaces.
+    """
+    line = to_one_line(text)
+    if not line:
+        return EMPTY_CELL
+    fence = "`" * (max(map(len, re.findall("`+", line)), default=0) + 1)
+    padding = " " if "`" in (line[0], line[-1]) else ""
+    return f"{fence}{padding}{line}{padding}{fence}".replace("|", "\\|")
+
+
+def format_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table; the cells are Markdown already."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def to_one_line(text: object) -> str:
+    """Return the text with runs of invisible characters and whitespace replaced by one space."""
+    visible = "".join(" " if unicodedata.category(sign)[0] in "CZ" else sign for sign in str(text))
+    return " ".join(visible.split())
 
 
 def _number(value: float | None) -> str:

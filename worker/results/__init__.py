@@ -1,1 +1,0 @@
-"""The files of a finished run: artifacts and their model card."""
