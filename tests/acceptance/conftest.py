@@ -1,4 +1,4 @@
-"""The service as it runs in production: scheduler and workers as processes of their own, the API over HTTP."""
+"""The service as in production: scheduler and workers as separate processes, the API over HTTP."""
 
 import os
 import signal
@@ -86,7 +86,7 @@ class Service:
         return found
 
     def wait_for(self, job_id: str, *statuses: str) -> dict[str, Any]:
-        """The job once it stands at one of `statuses`; a job that failed instead ends the test with its reason."""
+        """Wait until the job has one of `statuses`, and return it; fail the test where the job failed instead."""
 
         def arrived() -> bool:
             job = self.job(job_id)
@@ -97,7 +97,7 @@ class Service:
         return self.job(job_id)
 
     def events(self, job_id: str) -> list[dict[str, Any]]:
-        """What happened to a job, oldest first."""
+        """Return a job's events, oldest first."""
         return list(reversed(self.get(f"/jobs/{job_id}/events?limit=200")["data"]))
 
     def event_types(self, job_id: str) -> list[str]:
@@ -116,7 +116,7 @@ def write_small_catalogue(folder: Path) -> Path:
 
 
 def list_worker_children(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """The processes in which a worker runs its tasks."""
+    """Return the child processes in which a worker runs its tasks."""
     found: list[psutil.Process] = psutil.Process(process.pid).children(recursive=True)
     return found
 
@@ -130,7 +130,7 @@ def service(settings: Settings, tmp_path: Path) -> Iterator[Service]:
 
 @contextmanager
 def start_quick_service(settings: Settings, folder: Path) -> Iterator[Service]:
-    """See the fixture `service`; logs and the zone's day lie in `folder`."""
+    """Start the service of the fixture `service`, with its logs and trace in `folder`."""
     day = folder / "day.csv"
     day.write_text(DAY)
     with ValkeyServer() as valkey:
@@ -150,7 +150,7 @@ def start_quick_service(settings: Settings, folder: Path) -> Iterator[Service]:
 
 
 def stop_processes(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Ask all of them to stop, and kill what has not stopped after a while."""
+    """Stop processes by SIGTERM, and kill those that still run after 15 s."""
     running = [process for process in processes if process.poll() is None]
     below = [child for process in running for child in list_worker_children(process)]
     for process in running:

@@ -78,7 +78,7 @@ def test_a_budget_is_refused_where_it_cannot_be_kept_and_kept_where_it_can(servi
     measured = service.wait_for(first, "succeeded")
     an_epoch_gco2e = measured["emissions_gco2e"] / 3 / 0.6
 
-    # By now the device's pace is measured, and so are the rows: the refusal comes at once.
+    # The device's pace and the rows are measured already: the refusal comes at once.
     refused = service.client.post("/jobs", json=job_of(dataset, budget(an_epoch_gco2e / 100), epochs=8))
     assert refused.status_code == 422
     [error] = refused.json()["errors"]

@@ -22,7 +22,7 @@ ROWS = "\n".join(
 
 @pytest.fixture
 def settings(settings: Settings, pretrained: Path) -> Settings:
-    """The model that was converted once is used as it lies."""
+    """Reuse the model that was converted once."""
     settings.models_dir.mkdir(parents=True)
     (settings.models_dir / MODEL).symlink_to(pretrained)
     return settings
@@ -95,7 +95,7 @@ def test_a_job_is_trained_under_its_policy_and_its_result_can_be_downloaded(
     assert series["loss"]["step"] == list(range(1, job["progress"]["steps"] + 1))
     assert series["energy"]["energy_kwh"][-1] == pytest.approx(job["energy_kwh"], rel=1e-4)
 
-    # The model's floor has been measured along the way: what is below it is refused at submission.
+    # The model's ρ floor has been measured: a lower ρ is refused at submission.
     answer = service.client.post(
         "/jobs",
         json={

@@ -78,7 +78,7 @@ def test_a_job_survives_sigkill_and_drain_and_runs_once_at_a_time(service: Servi
     assert all(row["finished_at"] for row in epochs)
     assert len(list(service.settings.job_dir(job_id).glob("checkpoint-*"))) == 2
 
-    # What was lost is a loss, and no gate has moved anything.
+    # Lost energy is no saving, and no gate has moved anything.
     wait_until("it is accounted for", lambda: service.job(job_id)["counterfactuals"] is not None)
     job = service.job(job_id)
     full = job["counterfactuals"]["full_now"]["emissions_gco2e"]

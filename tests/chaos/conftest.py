@@ -1,4 +1,4 @@
-"""One service for each test process, and how hard it is hit: a little in `make test`, in earnest in `make chaos`."""
+"""One service for each test process, and the number of faults: few in `make test`, many in `make chaos`."""
 
 import os
 import tempfile
@@ -14,7 +14,7 @@ from tests.chaos.site import ServiceUnderTest
 
 @dataclass(frozen=True)
 class FaultPlan:
-    """How often a worker is killed, and for how many seconds a server is gone."""
+    """Return how often a worker is killed, and for how many seconds a server is down."""
 
     kills: int
     outage_seconds: float
@@ -45,7 +45,7 @@ def dataset(service: ServiceUnderTest) -> str:
 
 @pytest.fixture(scope="session")
 def reference_job(service: ServiceUnderTest, dataset: str) -> str:
-    """A job that nothing happened to."""
+    """Run a job without faults."""
     job_id = service.submit(dataset)
     service.wait_for(job_id, "succeeded")
     check(service.database, [job_id])

@@ -1,4 +1,4 @@
-"""The API, which is killed the moment before it answers a submission. Run as a module with the port to listen on."""
+"""The API, killed just before it answers a submission; run as a module with the port as its argument."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What has to be true of every job, whatever was done to the service meanwhile."""
+"""Invariants of every job, whatever faults the service had."""
 
 from collections.abc import Iterable
 from itertools import pairwise
@@ -13,7 +13,7 @@ WEIGHTS = "model.safetensors"
 
 
 def check(database: Database, job_ids: Iterable[str], *, ends: JobStatus = JobStatus.SUCCEEDED) -> None:
-    """Each job is there and over, went only allowed ways, each of them on record, and never ran twice at once."""
+    """Check that each job ended, by allowed and recorded transitions, and never ran twice at once."""
     for job_id in job_ids:
         with database.session() as session:
             job = session.get(Job, job_id)
@@ -31,9 +31,9 @@ def check(database: Database, job_ids: Iterable[str], *, ends: JobStatus = JobSt
 
 
 def check_weights(database: Database, job_ids: Iterable[str], *, reference_job: str) -> None:
-    """Each job's weights are those of the job that nothing happened to; else says where they parted, and what happened.
+    """Check that each job's weights are the reference job's; the error lists the steps that differ and the events.
 
-    The losses are compared step by step; that of a step is written down before its update.
+    The losses are compared step by step; that of a step is stored before its update.
     """
     expected, wanted = _weights(database, reference_job), _losses(database, reference_job)
     for job_id in job_ids:
@@ -70,17 +70,17 @@ def _losses(database: Database, job_id: str) -> dict[int, float]:
 
 
 def _check_transitions(job: Job, events: Iterable[Event]) -> None:
-    """The events alone tell the whole way from submission to where the job stands."""
-    stands = JobStatus.VALIDATING
+    """Check that the events contain every transition from submission to the job's status."""
+    status = JobStatus.VALIDATING
     for event in events:
         if "to" not in event.data:
             continue
         came_from, went_to = JobStatus(event.data["from"]), JobStatus(event.data["to"])
-        assert came_from is stands, f"{job.id}: event {event.id} leaves {came_from}, but the job stood at {stands}"
+        assert came_from is status, f"{job.id}: event {event.id} leaves {came_from}, but the job had status {status}"
         assert went_to in ALLOWED_TRANSITIONS[came_from]
-        stands = went_to
-    assert stands is job.status
-    assert (job.finished_at is not None) == (stands in FINAL)
+        status = went_to
+    assert status is job.status
+    assert (job.finished_at is not None) == (status in FINAL)
 
 
 def _check_attempts(job: Job, events: Iterable[Event], intervals: Iterable[EnergyInterval]) -> None:

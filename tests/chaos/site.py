@@ -1,4 +1,4 @@
-"""A whole service of real processes, each of which can be killed, stopped and started by itself."""
+"""A service of real processes, each of which can be killed, stopped and started separately."""
 
 import json
 import os
@@ -35,7 +35,7 @@ PROGRAMS = ("api", "scheduler", "prepare", "worker")
 
 
 class ServiceUnderTest:
-    """The service in one folder; `names` of processes are those of `SERVERS` and `PROGRAMS`, and any further ones."""
+    """The service in one folder; its processes have the names of `SERVERS` and `PROGRAMS`, or others."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -65,7 +65,7 @@ class ServiceUnderTest:
             lease_seconds=LEASE_SECONDS,
             redispatch_seconds=3.0,
             energy_interval_seconds=1.0,
-            # What these tests do to a worker, a job has not deserved.
+            # These tests kill workers: that must not fail their jobs.
             max_attempts=1000,
         )
         self.settings.data_dir.mkdir()
@@ -73,7 +73,7 @@ class ServiceUnderTest:
         self.client = httpx.Client(base_url=f"http://{LOOPBACK}:{self.settings.port}", timeout=30, trust_env=False)
 
     def open(self) -> None:
-        """Start everything, and wait until the service says that it is ready."""
+        """Start all processes, and wait until the service is ready."""
         for name in SERVERS:
             self.start(name)
         self.await_server("postgres")
@@ -106,7 +106,7 @@ class ServiceUnderTest:
         return pid
 
     def kill(self, name: str) -> None:
-        """SIGKILL for a process and all below it, at once."""
+        """Kill a process and its descendants by SIGKILL."""
         process = self._processes.pop(name)
         if process.pid is not None:
             below = list_descendants(process.pid)
@@ -115,13 +115,13 @@ class ServiceUnderTest:
             wait_until(f"{name} is dead", lambda: process.poll_exit() is not None or process.pid is None)
 
     def kill_child(self, name: str) -> bool:
-        """SIGKILL for the process in which a worker runs its job; False where it runs none."""
+        """Kill the process in which a worker runs its job by SIGKILL; False where it runs none."""
         below = list_descendants(self.pid(name))
         kill_all(below[-1:])
         return bool(below)
 
     def stop(self, name: str) -> int:
-        """Ask a process to stop, and wait for its end; gives its exit code, or the signal that killed it below 0."""
+        """Ask a process to stop, and return its exit code, negative for a signal that killed it."""
         popen = self._processes.pop(name)._popen
         assert popen is not None
         popen.send_signal(self._service(name, (), {}).stop_signal)
@@ -158,7 +158,7 @@ class ServiceUnderTest:
         return str(answer.json()["id"])
 
     def job(self, job_id: str) -> dict[str, Any]:
-        """The job as the API has it, through whatever the API has to sit out."""
+        """Return the job from the API, retried while the API is unavailable."""
         found: dict[str, Any] = {}
 
         def read() -> bool:
@@ -174,7 +174,7 @@ class ServiceUnderTest:
         return found
 
     def wait_for(self, job_id: str, *statuses: str) -> dict[str, Any]:
-        """The job once it stands at one of `statuses`."""
+        """Wait until the job has one of `statuses`, and return it."""
         seen: dict[str, Any] = {}
 
         def arrived() -> bool:
@@ -186,11 +186,11 @@ class ServiceUnderTest:
         return seen
 
     def wait_for_one(self, job_ids: Sequence[str], status: str) -> None:
-        """Return once one of these jobs stands at `status`."""
+        """Wait until one of these jobs has this status."""
         wait_until(f"one of {job_ids} is {status}", lambda: any(self.job(job)["status"] == status for job in job_ids))
 
     def under_way(self, job_id: str, *, epochs: int = 1) -> dict[str, Any]:
-        """The job once it is some steps past `epochs` whole epochs."""
+        """Wait until the job is some steps past `epochs` whole epochs, and return it."""
         seen: dict[str, Any] = {}
 
         def trains() -> bool:

@@ -1,4 +1,4 @@
-"""Servers and programs that go away: Redis, PostgreSQL, the scheduler, the API."""
+"""Outages of Redis, PostgreSQL, the scheduler and the API."""
 
 import threading
 import time
@@ -12,7 +12,7 @@ from tests.chaos.history import check, check_weights
 from tests.chaos.site import JOB, ServiceUnderTest, wait_until
 
 
-def test_jobs_come_through_while_redis_is_gone_and_comes_back_empty(
+def test_jobs_succeed_although_redis_is_down_and_loses_its_data(
     service: ServiceUnderTest, dataset: str, reference_job: str, fault_plan: FaultPlan
 ) -> None:
     running = service.submit(dataset)

@@ -1,4 +1,4 @@
-"""What surrounds the service: a disk that fills, a clock that jumps, files that somebody removes."""
+"""Faults around the service: a full disk, a clock that jumps, files that are removed, a frozen worker."""
 
 import subprocess
 from collections.abc import Iterator

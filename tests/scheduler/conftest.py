@@ -1,4 +1,4 @@
-"""A clock that tests turn, and a broker without messages of an earlier test."""
+"""Fixtures: a clock that tests set, and an empty broker."""
 
 import pytest
 import redis
@@ -15,7 +15,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def empty_broker(settings: Settings) -> Settings:
-    """The settings, once their broker holds no message."""
+    """Settings whose broker was emptied."""
     broker = redis.Redis.from_url(settings.redis_url)
     broker.flushdb()
     broker.close()

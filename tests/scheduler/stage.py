@@ -1,6 +1,7 @@
-"""Jobs, workers and grids to set a scheduler's test up with."""
+"""Jobs, workers and traces for scheduler tests."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from store.tables import Dataset, Event, Job
 
 START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-# What the CPU is assumed to sustain: a job of `hours` takes so many FLOPs.
+# Assumed throughput of the CPU, so that a job of `hours` takes that long.
 FLOPS_PER_HOUR = 0.05e12 * 3600
 
 
@@ -35,7 +36,7 @@ def add_job(
     at: datetime = START,
     **columns: Any,
 ) -> str:
-    """A job that stands at `status`; `hours` is how long it is expected to take on the CPU at ρ = 1."""
+    """Add a job with this status; `hours` is its estimated duration on the CPU at ρ = 1."""
     with database.session() as session:
         dataset = Dataset(
             id=new_id("ds"), name="rows", format="jsonl", rows=1, bytes=1, sha256="0", blob="0", created_at=START
@@ -74,19 +75,19 @@ def read_job(database: Database, job_id: str) -> Job:
 
 
 def events(database: Database, job_id: str) -> list[Event]:
-    """What happened to a job, oldest first."""
+    """Return a job's events, oldest first."""
     with database.session() as session:
         return list(reversed(JobRepository(session).events(job_id, limit=100).data))
 
 
 def add_worker(database: Database, zone: str, *, name: str = "worker_1", pue: float = 1.0) -> None:
-    """A live training worker in a zone: it was seen just now by the database's clock, which no test turns."""
+    """Add a live training worker to a zone; its heartbeat is by the database's clock, which tests do not set."""
     with database.session() as session:
         WorkerRepository(session).record_heartbeat(name, site=Site(zone=zone, pue=pue), device="cpu")
 
 
 def backdate_lease(database: Database, job_id: str) -> None:
-    """Let the lease of a job's worker run out."""
+    """Expire the lease of a job's worker."""
     with database.session() as session:
         job = JobRepository(session).lock(job_id)
         assert job is not None
@@ -94,15 +95,24 @@ def backdate_lease(database: Database, job_id: str) -> None:
 
 
 def claim_as_worker(database: Database, job_id: str, *, at: datetime, worker: str = "worker_1") -> Lease:
-    """The job, taken up by a worker for a month."""
+    """Claim a job for a month."""
     with database.session() as session:
         lease = claim(session, job_id, worker_id=worker, device="cpu", at=at, lease_seconds=30 * 86_400)
     assert lease is not None
     return lease
 
 
+def wait_until(ready: Callable[[], bool], seconds: float = 30.0) -> float:
+    """Wait until `ready` is true, and return the seconds that it took."""
+    began = time.monotonic()
+    while not ready():
+        assert time.monotonic() < began + seconds, f"waited {seconds:g} s in vain"
+        time.sleep(0.01)
+    return time.monotonic() - began
+
+
 def write_trace(folder: Path, values: Sequence[float], *, start: datetime = START, name: str = "grid") -> str:
-    """The specification of a trace with one value an hour."""
+    """Write a trace with one value an hour, and return its source specification."""
     lines = [f"{(start + hour * HOUR).isoformat()},{value}" for hour, value in enumerate(values)]
     file = folder / f"{name}.csv"
     file.write_text("datetime,gco2e_per_kwh\n" + "\n".join(lines) + "\n")

@@ -1,4 +1,4 @@
-"""A Redis URL is read alike by what sends messages and by what asks whether they can be sent."""
+"""Redis URLs are parsed alike by Celery and by the availability probe."""
 
 import tempfile
 from collections.abc import Iterator
@@ -56,7 +56,7 @@ def test_messages_are_sent_whatever_the_url_holds(settings: Settings, servers: d
 
 
 @pytest.mark.parametrize("url", ["", "http://h", "redis://:pa/ss@h:6379/0", "redis://h:port/0"])
-def test_what_is_no_url_is_refused_by_the_settings_name_and_without_its_password(url: str) -> None:
+def test_an_invalid_url_is_refused_with_the_settings_name_and_without_its_password(url: str) -> None:
     with pytest.raises(ValueError, match="REDIS_URL") as refused:
         connect_redis(url)
     assert "'pa'" not in str(refused.value)

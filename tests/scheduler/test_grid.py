@@ -1,4 +1,4 @@
-"""What is stored of a zone while its provider answers, fails, and comes back; the provider is a real HTTP server."""
+"""Stored intensities of a zone whose provider answers, fails and recovers; the provider is an HTTP server."""
 
 import time
 from collections.abc import Iterator
@@ -52,8 +52,8 @@ def poller(watched: Settings, database: Database, clock: ManualClock) -> Iterato
         yield poller
 
 
-def look(poller: IntensityPoller) -> None:
-    """One look at the zone, waited for to its end."""
+def poll_once(poller: IntensityPoller) -> None:
+    """Poll the zone once, and wait for the end of the poll."""
     poller.poll(["GB"])
     running = poller._zones["GB"].running
     assert running is not None
@@ -74,7 +74,7 @@ def gaps(series: IntensitySeries) -> float:
 
 
 def test_a_new_zone_gets_its_past_the_present_and_a_forecast(poller: IntensityPoller, database: Database) -> None:
-    look(poller)
+    poll_once(poller)
     past = stored(database, -240, 1)
     assert (past.readings[-1].end - past.readings[0].start) / HOUR == pytest.approx(9 * 24 + 0.5, abs=1)
     assert gaps(past) == 0
@@ -89,22 +89,22 @@ def test_a_new_zone_gets_its_past_the_present_and_a_forecast(poller: IntensityPo
 def test_a_day_without_network_leaves_no_gap_once_it_is_back(
     poller: IntensityPoller, provider: ProviderServer, database: Database, clock: ManualClock
 ) -> None:
-    look(poller)
+    poll_once(poller)
     provider.stop()
     for _ in range(24):
         clock.advance(hours=1)
-        look(poller)
+        poll_once(poller)
     assert stored(database, 2, 24).readings == ()
-    # The forecast of the day before, and then our own, stand for every hour meanwhile.
+    # The forecast of the day before, and then our own, cover every hour meanwhile.
     assert gaps(stored(database, 0, 40, forecast=True)) == 0
     provider.start()
     publish(provider, clock)
     for _ in range(12):
         clock.advance(minutes=10)
-        look(poller)
+        poll_once(poller)
     publish(provider, clock)
     clock.advance(hours=1)
-    look(poller)
+    poll_once(poller)
     back = stored(database, -1, 25)
     assert gaps(back) == 0
     assert back.readings[-1].end >= START + 25 * HOUR
@@ -114,15 +114,15 @@ def test_a_day_without_network_leaves_no_gap_once_it_is_back(
 def test_an_estimate_is_replaced_by_the_measurement_and_not_the_other_way_round(
     poller: IntensityPoller, provider: ProviderServer, database: Database, clock: ManualClock
 ) -> None:
-    look(poller)
+    poll_once(poller)
     assert stored(database, 0, 0.5).readings[0].estimated
     clock.advance(hours=2)
     publish(provider, clock)
-    look(poller)
+    poll_once(poller)
     assert not stored(database, 0, 0.5).readings[0].estimated
     provider.rows = [row for row in provider.rows if row.start >= START + 4 * HOUR]
     clock.advance(hours=2)
-    look(poller)
+    poll_once(poller)
     assert not stored(database, 0, 0.5).readings[0].estimated
 
 
@@ -140,18 +140,18 @@ def test_an_estimate_is_replaced_by_the_measurement_and_not_the_other_way_round(
 def test_a_provider_that_fails_loses_nothing_and_is_asked_again(
     poller: IntensityPoller, provider: ProviderServer, database: Database, clock: ManualClock, reply: Reply
 ) -> None:
-    look(poller)
+    poll_once(poller)
     before = stored(database, -240, 1)
     provider.standing_reply = reply
     clock.advance(hours=1)
-    look(poller)
+    poll_once(poller)
     assert stored(database, -240, 1).readings[:-1] == before.readings[:-1]
     provider.standing_reply = None
     publish(provider, clock)
     for _ in range(8):
         clock.advance(minutes=15)
         publish(provider, clock)
-        look(poller)
+        poll_once(poller)
     assert gaps(stored(database, -240, 3)) == 0
     assert stored(database, 2, 4).readings
 
@@ -173,7 +173,7 @@ def test_a_slow_provider_holds_up_no_tick_and_is_asked_once_at_a_time(
         assert provider.most_in_flight == 1
 
 
-def test_how_a_zones_source_answers_is_on_record(
+def test_successes_and_failures_of_a_zones_source_are_recorded(
     poller: IntensityPoller, provider: ProviderServer, database: Database, clock: ManualClock
 ) -> None:
     def record() -> Provider:
@@ -181,13 +181,13 @@ def test_how_a_zones_source_answers_is_on_record(
             [known] = ProviderRepository(session).all()
         return known
 
-    look(poller)
+    poll_once(poller)
     known = record()
     assert (known.zone, known.source, known.failures, known.last_success_at) == ("GB", "uk", 0, START)
     provider.standing_reply = Reply(status=500, body=b"oops")
     for failures in (1, 2):
         clock.advance(hours=1)
-        look(poller)
+        poll_once(poller)
         known = record()
         assert known.consecutive_failures >= failures
         assert known.last_failure_at == clock()
@@ -198,7 +198,7 @@ def test_how_a_zones_source_answers_is_on_record(
     provider.standing_reply = None
     publish(provider, clock)
     clock.advance(hours=1)
-    look(poller)
+    poll_once(poller)
     known = record()
     assert (known.failures, known.consecutive_failures, known.last_success_at) == (total, 0, clock())
 
@@ -246,7 +246,7 @@ def test_a_source_that_changes_from_average_to_marginal_keeps_the_two_apart(
             | {"DATABASE_URL": settings.database_url, "REDIS_URL": settings.redis_url}
         )
         with closing(IntensityPoller(database, changed, open_sources(changed, clock=clock), clock=clock)) as poller:
-            look(poller)
+            poll_once(poller)
         clock.advance(minutes=1)
     with database.session() as session:
         grid = GridRepository(session)
@@ -265,9 +265,9 @@ def test_a_trace_that_runs_fast_is_stored_in_bounds(
     anchored = f"{spec}?speed=720&anchor={START:%Y-%m-%dT%H:%M:%SZ}"
     changed = settings.model_copy(update={"zones": {"GB": anchored}})
     with closing(IntensityPoller(database, changed, open_sources(changed, clock=clock), clock=clock)) as poller:
-        look(poller)
+        poll_once(poller)
         clock.advance(seconds=30)
-        look(poller)
+        poll_once(poller)
     with database.session() as session:
         history = GridRepository(session).readings_between("GB", "average", START - 30 * HOUR, START + HOUR)
     assert gaps(history) == 0

@@ -1,4 +1,4 @@
-"""Which of several schedulers acts, and who follows one that is gone, cut off or stopped."""
+"""Leader election among schedulers, and the takeover from one that was killed, cut off or stopped."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from sqlalchemy import text
 from scheduler.leadership import LEADER_LOCK_ID, Leadership
 from store.database import Database
 
-# Without our own code, which takes seconds to load: a connection with the lock, and nothing that asks for it.
+# Without our own code, which takes seconds to load: a connection that holds the lock and sends no queries.
 LEADER = f"""
 import sys, time, psycopg
 with psycopg.connect(sys.argv[1], autocommit=True) as connection:

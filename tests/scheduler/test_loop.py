@@ -1,4 +1,4 @@
-"""One tick after another on a real database and a real broker, with a clock that the test turns."""
+"""Ticks of a scheduler on a real database and broker, with a clock that the test sets."""
 
 import threading
 import time
@@ -43,7 +43,7 @@ def messages(settings: Settings, queue: str) -> int:
     return length
 
 
-def test_a_new_job_is_sent_once_and_again_only_when_nobody_took_it(
+def test_a_new_job_is_sent_once_and_again_only_if_no_worker_took_it(
     scheduler: Scheduler, settings: Settings, database: Database, clock: ManualClock
 ) -> None:
     add_job(database, JobStatus.VALIDATING)
@@ -174,7 +174,7 @@ def test_a_submission_wakes_the_scheduler(settings: Settings, database: Database
         runner.join()
 
 
-def test_without_a_broker_nothing_is_lost(settings: Settings, database: Database, clock: ManualClock) -> None:
+def test_without_a_broker_no_job_is_lost(settings: Settings, database: Database, clock: ManualClock) -> None:
     job_id = add_job(database, JobStatus.VALIDATING)
     down = settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
     with closing(Scheduler(down, clock=clock)) as scheduler:

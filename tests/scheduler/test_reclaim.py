@@ -1,4 +1,4 @@
-"""What becomes of jobs whose worker falls silent or does not obey, and whom nobody blames for it."""
+"""Reclaiming of jobs whose worker falls silent, and killing of jobs that do not stop when asked."""
 
 import base64
 import json
@@ -29,7 +29,7 @@ def broker(empty_broker: Settings) -> Iterator[Broker]:
         yield broker
 
 
-def asked(database: Database, job_id: str, action: Action) -> None:
+def ask(database: Database, job_id: str, action: Action) -> None:
     with database.session() as session:
         job = JobRepository(session).lock(job_id)
         assert job is not None
@@ -64,7 +64,7 @@ def test_a_job_that_was_asked_to_stop_and_is_lost_goes_where_it_was_to_go(
 ) -> None:
     job_id = add_job(database)
     claim_as_worker(database, job_id, at=START)
-    asked(database, job_id, action)
+    ask(database, job_id, action)
     backdate_lease(database, job_id)
     reclaim_lost_jobs(database, settings, at=START)
     job = read_job(database, job_id)
@@ -83,7 +83,7 @@ def test_a_scheduler_whose_clock_is_ahead_takes_no_job_back(
     assert read_job(database, job_id).status is JobStatus.RUNNING
 
 
-def test_after_an_absence_no_worker_is_blamed_until_each_could_have_renewed_its_lease() -> None:
+def test_after_an_outage_nothing_is_reclaimed_until_each_worker_could_have_renewed_its_lease() -> None:
     now = 0.0
     outage_detector = OutageDetector(60, monotonic=lambda: now)
     assert outage_detector.record_contact()
@@ -131,7 +131,7 @@ def test_a_cancel_that_is_not_obeyed_is_enforced_once_the_worker_could_have_and_
         job = JobRepository(session).lock(job_id)
         assert job is not None
         job.task_id = "task-1"
-    asked(database, job_id, Action.CANCEL)
+    ask(database, job_id, Action.CANCEL)
     grace = empty_broker.cancel_grace_seconds + empty_broker.lease_seconds
     with closing(redis.Redis.from_url(empty_broker.redis_url)) as listener, closing(listener.pubsub()) as heard:  # type: ignore[no-untyped-call]
         heard.psubscribe("*celery.pidbox")
@@ -160,7 +160,7 @@ def test_a_pause_is_enforced_much_later(
 ) -> None:
     job_id = add_job(database)
     claim_as_worker(database, job_id, at=START)
-    asked(database, job_id, Action.PAUSE)
+    ask(database, job_id, Action.PAUSE)
     for graces, told in ((9, 0), (2, 1)):
         clock.advance(seconds=graces * (empty_broker.cancel_grace_seconds + empty_broker.lease_seconds))
         kill_unresponsive_jobs(database, broker, empty_broker, at=clock())

@@ -1,4 +1,4 @@
-"""What is removed when its time has come, and that nothing is which an open job or a reader needs."""
+"""Retention: expired files and rows are removed, and those that an open job or a client needs are kept."""
 
 import os
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ def settings(settings: Settings) -> Settings:
 
 
 def job_with_files(database: Database, settings: Settings, status: JobStatus) -> str:
-    """A job that came to its end, if it did, at START; a checkpoint and the result lie in its folder."""
+    """Add a job, ended at START if `status` is final, with a checkpoint and a result in its folder."""
     job_id = add_job(database, zone="FR")
     with database.session() as session:
         job = session.get_one(Job, job_id)
@@ -57,7 +57,7 @@ def removals(database: Database, job_id: str) -> list[list[str]]:
     return [event.data["what"] for event in events(database, job_id) if event.type == "files.removed"]
 
 
-def test_a_success_loses_its_checkpoints_soon_and_its_result_when_that_has_been_kept_long_enough(
+def test_a_success_loses_its_checkpoints_soon_and_its_result_after_its_retention_time(
     database: Database, settings: Settings
 ) -> None:
     job_id = job_with_files(database, settings, JobStatus.SUCCEEDED)
@@ -76,7 +76,7 @@ def test_a_success_loses_its_checkpoints_soon_and_its_result_when_that_has_been_
 
 
 @pytest.mark.parametrize("status", [JobStatus.FAILED, JobStatus.CANCELLED])
-def test_what_a_retry_would_go_on_from_is_kept_for_checkpoint_retention_days(
+def test_checkpoints_of_a_failed_job_are_kept_for_checkpoint_retention_days(
     database: Database, settings: Settings, status: JobStatus
 ) -> None:
     job_id = job_with_files(database, settings, status)
@@ -150,7 +150,7 @@ def test_folders_of_jobs_that_are_gone_and_broken_off_uploads_are_removed_after_
     assert [path.exists() for path in (old, new, part, rows, upload)] == [False, True, False, True, False]
 
 
-def test_first_answers_and_deliveries_that_are_over_are_forgotten(database: Database, settings: Settings) -> None:
+def test_idempotent_responses_and_ended_deliveries_are_deleted(database: Database, settings: Settings) -> None:
     job_id = add_job(database)
     with database.session() as session:
         session.add(Webhook(id="wh_1", owner="alice", url="https://example.org", created_at=START))

@@ -16,7 +16,7 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def worker_settings(settings: Settings, catalogue: Path) -> Settings:
-    """The heartbeats are quick, and the lease is long enough for any test."""
+    """Settings with a short heartbeat interval, and a lease that no test outlasts."""
     return settings.model_copy(
         update={"zones": {"X": "static"}, "site": Site(zone="X"), "catalogue": catalogue, "heartbeat_seconds": 0.1}
     )

@@ -1,10 +1,9 @@
-"""Jobs that a worker could train, and what is known of them afterwards."""
+"""Jobs that a worker can train, and readers of their rows."""
 
 import json
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,8 +20,8 @@ from store.lifecycle.leases import Lease, claim
 from store.lifecycle.status import JobStatus
 from store.lifecycle.transitions import transition
 from store.repositories.jobs import JobRepository, NewJob
-from store.tables import Artifact, Checkpoint, Dataset, Event, Job, Step
-from tests.scheduler.stage import HOUR
+from store.tables import Artifact, Checkpoint, Dataset, Step
+from tests.scheduler.stage import HOUR, events
 
 ROWS = "\n".join(json.dumps({"prompt": f"w{n % 60} w1 w2 " * 4, "completion": " w7 w8 w9"}) for n in range(40))
 HYPERPARAMETERS = {"epochs": 3, "batch_size": 4, "eval_share": 0.1, "max_new_tokens": 2, "learning_rate": 1e-3}
@@ -30,7 +29,7 @@ STEPS = 27  # 9 of an epoch's 36 rows
 
 
 def queued_job(database: Database, settings: Settings, **hyperparameters: object) -> str:
-    """A job on the small model that waits for a worker of zone X."""
+    """Add a queued job on the small model for zone X."""
     settings.datasets_dir.mkdir(parents=True, exist_ok=True)
     settings.dataset_file("rows").write_text(ROWS)
     with database.session() as session:
@@ -73,7 +72,7 @@ def claim_as_worker(database: Database, job_id: str, *, lease_seconds: float = 6
 
 
 def requeue_as_scheduler(database: Database, job_id: str) -> None:
-    """What the scheduler does with a job whose worker has fallen silent."""
+    """Return a job to the queue, as the scheduler does when its worker fell silent."""
     set_status(database, job_id, JobStatus.QUEUED)
 
 
@@ -86,18 +85,8 @@ def set_status(database: Database, job_id: str, to: JobStatus, *, control: str |
             job.control = control
 
 
-def read_job(database: Database, job_id: str) -> Job:
-    with database.session() as session:
-        return session.get_one(Job, job_id)
-
-
 def event_types(database: Database, job_id: str) -> list[str]:
     return [event.type for event in events(database, job_id)]
-
-
-def events(database: Database, job_id: str) -> list[Event]:
-    with database.session() as session:
-        return list(session.scalars(select(Event).where(Event.job_id == job_id).order_by(Event.id)))
 
 
 def steps(database: Database, job_id: str) -> list[int]:
@@ -117,9 +106,9 @@ def weights(database: Database, job_id: str) -> str:
 
 @contextmanager
 def act_when(ready: Callable[[], bool], act: Callable[[], object]) -> Iterator[None]:
-    """While the block runs, do something as soon as something else is so.
+    """Call `act` once `ready` is true while the block runs.
 
-    A SIGTERM that comes when the block has taken its own handler back is no reason for the tests to end.
+    A SIGTERM that arrives after the block has removed its handler does not end the tests.
     """
     ended = threading.Event()
     before = signal.signal(signal.SIGTERM, lambda *_: None)
@@ -142,13 +131,6 @@ def act_when(ready: Callable[[], bool], act: Callable[[], object]) -> Iterator[N
 
 def sigterm() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def wait_until(ready: Callable[[], bool], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not ready():
-        assert time.monotonic() < deadline, f"waited {seconds:g} s in vain"
-        time.sleep(0.02)
 
 
 def list_file_names(folder: Path) -> set[str]:

@@ -1,4 +1,4 @@
-"""A worker loads torch once and forks a process for each job: what such a process finds, and what it must not find."""
+"""Forking of job processes from a worker that has loaded torch: no CUDA, no threads, no inherited locks."""
 
 import json
 import subprocess
@@ -61,7 +61,7 @@ with block_forking():
 """
 
 
-def test_what_is_loaded_asks_cuda_nothing_and_starts_no_thread() -> None:
+def test_preloading_uses_no_cuda_and_starts_no_thread() -> None:
     asked, threads, loaded = json.loads(_run(LOADED))
     assert (asked, threads, loaded) == ([], 1, True)
 
@@ -72,7 +72,7 @@ def test_forks_compute_what_their_parent_computes() -> None:
     assert code == other_code == "0"
 
 
-def test_no_process_is_forked_while_something_is_in_the_way_and_the_fork_is_free_of_it() -> None:
+def test_no_process_is_forked_inside_block_forking_and_the_fork_can_enter_it() -> None:
     assert _run(BLOCKED) == "0\n"
 
 

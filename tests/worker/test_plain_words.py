@@ -1,4 +1,4 @@
-"""What a job's owner reads of an error: plain words; what an exception says is for the log alone."""
+"""Errors as a job's owner reads them: unexpected exceptions' texts are in the log only."""
 
 import errno
 import json
@@ -27,8 +27,8 @@ from store.repositories.datasets import DatasetDeleted
 from store.repositories.webhooks import WebhookRepository
 from store.tables import Delivery
 from tests.keys import bearer, new_key
-from tests.scheduler.stage import START
-from tests.worker.stage import events, queued_job, read_job
+from tests.scheduler.stage import START, events, read_job
+from tests.worker.stage import queued_job
 from worker.failure_reports import explain_error, redact_message
 from worker.training.claim import train_job
 
@@ -83,12 +83,12 @@ UNEXPECTED: tuple[Exception, ...] = (
 QUOTING: tuple[tuple[Exception, str], ...] = (
     (chained(ModelError(f"m cannot be loaded: {MARKER}"), OSError(MARKER)), "m cannot be loaded"),
     (chained(TraceError(f"M cannot be traced (ValueError: {MARKER})"), ValueError(MARKER)), "M cannot be traced"),
-    (chained(DiskFull(f"no room for x: {MARKER}"), OSError(errno.ENOSPC, MARKER)), "no room left"),
-    (OSError(errno.ENOSPC, MARKER, f"/srv/{MARKER}"), "no room left"),
-    (OSError(errno.EDQUOT, MARKER), "no room left"),
+    (chained(DiskFull(f"no room for x: {MARKER}"), OSError(errno.ENOSPC, MARKER)), "no space left"),
+    (OSError(errno.ENOSPC, MARKER, f"/srv/{MARKER}"), "no space left"),
+    (OSError(errno.EDQUOT, MARKER), "no space left"),
     (torch.OutOfMemoryError(f"CUDA out of memory {MARKER}"), "batch_size"),
     (FileNotFoundError(errno.ENOENT, MARKER, f"/{MARKER}/rows.jsonl"), "upload the dataset again"),
-    (FileNotFoundError(errno.ENOENT, MARKER, f"/{MARKER}/model.safetensors"), "model.safetensors is not on disk"),
+    (FileNotFoundError(errno.ENOENT, MARKER, f"/{MARKER}/model.safetensors"), "model.safetensors is no longer on disk"),
 )
 DELIBERATE: tuple[Exception, ...] = (
     BudgetTooSmall(0.1, 0.3),
@@ -104,7 +104,7 @@ DELIBERATE: tuple[Exception, ...] = (
 
 
 @pytest.mark.parametrize("error", UNEXPECTED, ids=lambda error: type(error).__name__)
-def test_an_error_that_nobody_foresaw_is_told_without_its_text(error: Exception) -> None:
+def test_an_unexpected_error_is_reported_without_its_text(error: Exception) -> None:
     told = explain_error(error, reference=REFERENCE)
 
     assert "s3cr3t" not in json.dumps(told)
@@ -114,7 +114,7 @@ def test_an_error_that_nobody_foresaw_is_told_without_its_text(error: Exception)
 
 
 @pytest.mark.parametrize(("error", "words"), QUOTING, ids=lambda value: type(value).__name__)
-def test_a_known_error_keeps_its_words_and_not_those_that_it_quotes(error: Exception, words: str) -> None:
+def test_an_expected_error_keeps_its_message_but_not_a_quoted_cause(error: Exception, words: str) -> None:
     told = explain_error(error, reference=REFERENCE)
 
     assert words in told["detail"]
@@ -122,7 +122,7 @@ def test_a_known_error_keeps_its_words_and_not_those_that_it_quotes(error: Excep
 
 
 @pytest.mark.parametrize("error", DELIBERATE, ids=lambda error: type(error).__name__)
-def test_an_error_raised_on_purpose_keeps_its_words(error: Exception) -> None:
+def test_an_expected_error_keeps_its_message(error: Exception) -> None:
     assert explain_error(error, reference=REFERENCE)["detail"] == str(error)
 
 
@@ -134,7 +134,7 @@ def test_an_error_raised_on_purpose_keeps_its_words(error: Exception) -> None:
         ("400 gCO2e/kWh and 1/3 of https://example.org/a/b", "400 gCO2e/kWh and 1/3 of https://example.org/a/b"),
     ],
 )
-def test_of_a_path_the_name_stays(text: str, told: str) -> None:
+def test_a_path_is_reduced_to_its_last_part(text: str, told: str) -> None:
     assert redact_message(ModelError(text)) == told
 
 
@@ -149,7 +149,7 @@ def logged() -> Iterator[list[Any]]:
     [RuntimeError(SQL), IntegrityError(SQL, {"token": MARKER}, Exception(MARKER)), FileNotFoundError(MARKER)],
     ids=lambda error: type(error).__name__,
 )
-def test_a_failed_run_tells_its_owner_nothing_that_an_exception_said(
+def test_a_failed_run_hides_the_text_of_an_unexpected_exception(
     database: Database, worker_settings: Settings, monkeypatch: pytest.MonkeyPatch, error: Exception, logged: list[Any]
 ) -> None:
     def fails(**_: object) -> None:
@@ -183,7 +183,7 @@ def test_no_error_of_the_database_holds_the_values_of_a_row(database: Database) 
     assert "s3cr3t" not in str(caught.value)
 
 
-def test_a_damaged_checkpoint_is_told_without_what_reading_it_said() -> None:
+def test_a_damaged_checkpoint_is_reported_without_the_cause() -> None:
     damage = chained(CheckpointDamaged(f"manifest of step-3 cannot be read: {MARKER}"), ValueError(MARKER))
 
     assert redact_message(damage) == "manifest of step-3 cannot be read: ValueError, which is in the log"

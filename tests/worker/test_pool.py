@@ -1,4 +1,4 @@
-"""A worker takes the next job as soon as the process of the last has ended, however that end shows."""
+"""A worker takes the next job as soon as the process of the last one has ended."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""A worker whose Redis takes no writes: it waits as for one that is away, and an error ends it with a status."""
+"""A worker whose Redis refuses writes waits, and one that an error ends has an exit status."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ from worker.app import MEASURE_MODELS_TASK, PREPARE_QUEUE
 pytestmark = pytest.mark.fault(number=22)
 
 PATIENCE_SECONDS = 120.0
-# How Redis is kept from writing, and how it is let again.
+# How Redis is made to refuse writes, and to accept them again.
 DEMOTIONS = (
     (("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0")),
     (("CONFIG", "SET", "min-replicas-to-write", "1"), ("CONFIG", "SET", "min-replicas-to-write", "0")),
@@ -81,7 +81,7 @@ def command(working: Working, *words: str) -> None:
     working.server.execute_command(*words)  # type: ignore[no-untyped-call]
 
 
-def test_a_worker_waits_while_redis_takes_no_writes_and_goes_on_when_it_does(working: Working) -> None:
+def test_a_worker_waits_while_redis_refuses_writes(working: Working) -> None:
     broker = Broker(working.settings)
     for demote, restore in DEMOTIONS:
         broker.send(MEASURE_MODELS_TASK, queue=PREPARE_QUEUE)
@@ -99,7 +99,7 @@ def test_a_worker_waits_while_redis_takes_no_writes_and_goes_on_when_it_does(wor
     broker.close()
 
 
-def test_a_worker_that_an_error_ends_does_not_exit_as_one_that_was_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_an_error_ends_has_a_nonzero_exit_status(monkeypatch: pytest.MonkeyPatch) -> None:
     failed, terminated, stopped = (SimpleNamespace(exitcode=code) for code in (1, None, 0))
     monkeypatch.setattr(state, "should_stop", None)
 

@@ -1,4 +1,4 @@
-"""What a job's energy is priced by: its worker's site, or the world's mean where that is not known."""
+"""Pricing of a job's energy by its worker's site, or by the world mean where that is unknown."""
 
 import pytest
 from sqlalchemy import select
@@ -8,7 +8,8 @@ from runtime.site import UNKNOWN_ZONE, Site
 from store.database import Database
 from store.lifecycle.status import JobStatus
 from store.tables import EnergyInterval, Epoch, Job
-from tests.worker.stage import queued_job, read_job
+from tests.scheduler.stage import read_job
+from tests.worker.stage import queued_job
 from worker.training.claim import train_job
 
 pytestmark = pytest.mark.fault(number=11)
@@ -56,7 +57,7 @@ def test_energy_keeps_the_zone_and_the_pue_of_the_worker_that_used_it(
 
 
 @pytest.mark.parametrize("site", [None, Site(zone="Y")])
-def test_a_worker_elsewhere_leaves_the_job_alone(
+def test_a_worker_of_another_zone_does_not_claim_the_job(
     site: Site | None, database: Database, worker_settings: Settings
 ) -> None:
     job_id = queued_job(database, worker_settings)

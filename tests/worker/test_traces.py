@@ -14,8 +14,8 @@ from scheduler.loop import Scheduler
 from store.database import Database
 from tests.collector import Collector, attributes, collector
 from tests.keys import bearer, new_key
-from tests.scheduler.stage import write_trace
-from tests.worker.stage import HYPERPARAMETERS, ROWS, read_job
+from tests.scheduler.stage import read_job, write_trace
+from tests.worker.stage import HYPERPARAMETERS, ROWS
 from worker.preparation.prepare import prepare_job
 from worker.training.claim import train_job
 

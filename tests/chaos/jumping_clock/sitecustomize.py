@@ -1,4 +1,4 @@
-"""Moves the wall clock of a Python process by what the file at CLOCK_OFFSET says, in seconds, at each look."""
+"""Shifts a Python process's wall clock by the seconds in the file at CLOCK_OFFSET, which each call reads."""
 
 import os
 import time

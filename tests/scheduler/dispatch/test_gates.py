@@ -1,4 +1,4 @@
-"""Gates on a real database: who runs now, who waits, who pauses, and that the deadline comes first."""
+"""Gates on a real database: which jobs run, wait or pause, and that a deadline overrides the gate."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -26,7 +26,7 @@ Opened = Callable[..., Scheduler]
 
 @pytest.fixture
 def opened(empty_broker: Settings, database: Database, clock: ManualClock, tmp_path: Path) -> Iterator[Opened]:
-    """Opens a scheduler over a zone X whose grid has these values from START on, with a worker in it."""
+    """Opens a scheduler with a worker in zone X, whose hourly intensities from START are given."""
     with ExitStack() as stack:
 
         def open_(values: Sequence[float] = DAY, **changed: Any) -> Scheduler:
@@ -40,7 +40,7 @@ def opened(empty_broker: Settings, database: Database, clock: ManualClock, tmp_p
         yield open_
 
 
-def test_defer_waits_for_the_best_window_and_then_goes_out(
+def test_a_deferred_job_is_dispatched_in_the_best_window(
     opened: Opened, database: Database, clock: ManualClock
 ) -> None:
     scheduler = opened()
@@ -63,14 +63,14 @@ def test_defer_waits_for_the_best_window_and_then_goes_out(
     assert job.reason == "now is the best window"
 
 
-def test_without_a_gate_a_job_goes_out_at_once(opened: Opened, database: Database) -> None:
+def test_a_job_without_a_gate_is_dispatched_at_once(opened: Opened, database: Database) -> None:
     scheduler = opened()
     job_id = add_job(database, zone="X", hours=2)
     scheduler.tick()
     assert read_job(database, job_id).dispatched_at == START
 
 
-def test_what_saves_too_little_is_not_waited_for(opened: Opened, database: Database) -> None:
+def test_a_saving_below_the_minimum_is_not_waited_for(opened: Opened, database: Database) -> None:
     scheduler = opened([100.0] * 4 + [97.0] * 44)
     job_id = add_job(database, zone="X", policy=DEFER, hours=2)
     scheduler.tick()
@@ -79,7 +79,7 @@ def test_what_saves_too_little_is_not_waited_for(opened: Opened, database: Datab
     assert job.reason == "waiting would save 3.0%, not more than min_saving 5.0%"
 
 
-def test_a_deadline_beats_the_gate_and_says_so(opened: Opened, database: Database, clock: ManualClock) -> None:
+def test_a_deadline_overrides_the_gate_with_a_reason(opened: Opened, database: Database, clock: ManualClock) -> None:
     scheduler = opened()
     # Three hours of work and ten minutes of slack: the clean hours come too late.
     job_id = add_job(database, zone="X", policy=DEFER, hours=3, deadline=START + 3 * HOUR + timedelta(minutes=11))
@@ -151,7 +151,7 @@ def test_a_pause_that_costs_more_than_it_saves_is_not_made(
     assert read_job(database, job_id).control == "run"
 
 
-def test_an_unknown_forecast_holds_nobody_up(opened: Opened, database: Database) -> None:
+def test_a_job_without_a_forecast_is_dispatched(opened: Opened, database: Database) -> None:
     scheduler = opened(zones={"FR": "static"})
     add_worker(database, "FR", name="worker_3")
     job_id = add_job(database, zone="FR", policy=PAUSE, hours=2)
@@ -172,7 +172,7 @@ def test_a_threshold_pauses_without_any_plan(opened: Opened, database: Database,
     assert read_job(database, job_id).control == "defer"
 
 
-def test_a_job_whose_duration_nobody_knows_runs(opened: Opened, database: Database) -> None:
+def test_a_job_of_unknown_duration_runs(opened: Opened, database: Database) -> None:
     scheduler = opened()
     job_id = add_job(database, zone="X", policy=PAUSE)
     scheduler.tick()

@@ -1,4 +1,4 @@
-"""Jobs that leave their zone open: where they are sent."""
+"""Placement of jobs without a requested zone."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -66,7 +66,7 @@ def test_average_and_marginal_zones_are_not_compared(scheduler: Scheduler, datab
         assert choose_zone(session, [], {}, None, 1, at=START) is None
 
 
-def test_a_job_that_was_priced_by_the_average_stays_with_it(scheduler: Scheduler, database: Database) -> None:
+def test_a_job_priced_by_the_average_signal_keeps_it(scheduler: Scheduler, database: Database) -> None:
     job_id = add_job(database, signal="marginal")
     scheduler.tick()
     job = read_job(database, job_id)

@@ -1,4 +1,4 @@
-"""A worker stands in one site: what runs there, what it is priced by, and what runs where the site is not known."""
+"""Sites of workers: which jobs run there, how they are priced, and what runs at an unknown site."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -60,7 +60,7 @@ def test_a_job_without_a_zone_is_not_placed_in_a_clean_one_where_the_site_is_not
     assert (known.source, known.reading.gco2e_per_kwh, known.estimated) == ("site unknown", 475.0, True)
 
 
-def test_the_worlds_mean_stands_in_before_any_reading_is_stored(
+def test_the_world_mean_is_used_before_any_reading_is_stored(
     settings: Settings, database: Database, clock: ManualClock
 ) -> None:
     static = settings.static_mean(UNKNOWN_ZONE)

@@ -1,8 +1,7 @@
-"""Which jobs go out to training workers, what is sent again, and what those that stay say."""
+"""Dispatch to training workers: which jobs are sent, what is sent again, and the reasons of the rest."""
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 
 import pytest
@@ -15,7 +14,7 @@ from store.database import Database
 from store.lifecycle.status import JobStatus
 from store.tables import Job
 from tests.carbon_provider_server import ManualClock
-from tests.scheduler.stage import add_job, add_worker, claim_as_worker, events, read_job
+from tests.scheduler.stage import add_job, add_worker, claim_as_worker, events, read_job, wait_until
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ def broker(settings: Settings) -> Iterator[redis.Redis]:
         yield broker
 
 
-def test_each_free_worker_gets_one_job_of_the_zone_in_which_it_stands(
+def test_each_free_worker_gets_one_job_of_its_zone(
     scheduler: Scheduler, database: Database, broker: redis.Redis
 ) -> None:
     add_worker(database, "FR")
@@ -67,9 +66,7 @@ def test_jobs_that_wait_for_another_zones_workers_are_not_ahead(scheduler: Sched
     assert [read_job(database, job).reason for job in jobs] == [None, waiting, None, waiting]
 
 
-def test_what_waits_unchanged_is_not_written_again(
-    scheduler: Scheduler, database: Database, clock: ManualClock
-) -> None:
+def test_an_unchanged_reason_is_not_written_again(scheduler: Scheduler, database: Database, clock: ManualClock) -> None:
     add_worker(database, "FR")
     jobs = [add_job(database, zone="FR", hours=1), add_job(database, zone="PL"), add_job(database, zone="FR", hours=1)]
     scheduler.tick()
@@ -101,7 +98,7 @@ def test_a_message_that_no_idle_worker_took_up_is_sent_again_and_one_that_waits_
     assert read_job(database, job).reason == "waits for a free worker: it is next"
 
 
-def test_a_clock_that_was_ahead_for_a_while_holds_no_job_back(
+def test_a_clock_that_was_ahead_delays_no_job(
     scheduler: Scheduler, database: Database, broker: redis.Redis, clock: ManualClock
 ) -> None:
     add_worker(database, "FR")
@@ -153,7 +150,7 @@ def test_a_broker_that_goes_away_in_the_middle_leaves_the_job_unsent(
     assert read_job(database, job).dispatched_at is None
 
 
-def test_one_job_that_cannot_be_looked_at_holds_up_no_other(
+def test_one_job_whose_evaluation_fails_blocks_no_other(
     scheduler: Scheduler, database: Database, clock: ManualClock
 ) -> None:
     add_worker(database, "FR")
@@ -230,12 +227,12 @@ def test_a_worker_that_ends_its_job_gets_the_next_within_a_second(settings: Sett
     runner = threading.Thread(target=running.run, args=(stop,))
     runner.start()
     try:
-        wait_for(lambda: read_job(database, second).reason is not None)
+        wait_until(lambda: read_job(database, second).reason is not None)
         with database.session() as session:
             connection = session.connection()
             connection.exec_driver_sql(f"UPDATE jobs SET status = 'succeeded' WHERE id = '{first}'")
             connection.exec_driver_sql("NOTIFY greentune_wake")
-        took = wait_for(lambda: read_job(database, second).dispatched_at is not None)
+        took = wait_until(lambda: read_job(database, second).dispatched_at is not None)
         assert took < 1.0
         with database.session() as session:
             rows = session.connection().exec_driver_sql("SELECT id FROM workers WHERE role = 'scheduler'").all()
@@ -249,12 +246,3 @@ def test_a_worker_that_ends_its_job_gets_the_next_within_a_second(settings: Sett
         assert (
             session.connection().exec_driver_sql("SELECT count(*) FROM workers WHERE role = 'scheduler'").scalar() == 0
         )
-
-
-def wait_for(done: Callable[[], bool], *, seconds: float = 10.0) -> float:
-    """How many seconds it took until it was done."""
-    began = time.monotonic()
-    while not done():
-        assert time.monotonic() < began + seconds
-        time.sleep(0.01)
-    return time.monotonic() - began

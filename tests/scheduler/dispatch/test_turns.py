@@ -1,4 +1,4 @@
-"""Whose turn it is: against brute force, and on a real queue."""
+"""Fair order: against brute force, and on a real queue."""
 
 from collections import Counter
 from collections.abc import Sequence

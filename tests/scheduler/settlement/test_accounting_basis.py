@@ -1,4 +1,4 @@
-"""One accounting basis a job: direct and life-cycle figures are never compared, added up or put for one another."""
+"""One accounting basis per job: direct and life-cycle figures are never compared, added or exchanged."""
 
 from collections.abc import Iterator
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""What a job saved adds up by hand: each saving has its own cause, and what was lost is no saving."""
+"""A job's savings, computed by hand: each has one cause, and lost energy is no saving."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -31,7 +31,7 @@ LINES = ("less_work", "moved_in_time", "queueing", "owner_pause", "lost_work")
 
 
 class Scene:
-    """A job in France that was ready at hour 0, and what happens to it, hour by hour; each reading lasts an hour."""
+    """A job in France, ready at hour 0, and methods that move it on; each reading lasts an hour."""
 
     def __init__(self, database: Database, settings: Settings, *gco2e_per_kwh: float) -> None:
         self.database, self.settings = database, settings
@@ -43,7 +43,7 @@ class Scene:
             )
 
     def claimed(self, at: float, *, steps_done: int | None = None, epochs_done: int = 0, loaded: float = 0.0) -> Lease:
-        """Taken by a worker, which trains `loaded` hours later, with the steps of a checkpoint; where None, never."""
+        """Claim the job; its training starts `loaded` hours later, from a checkpoint's steps; never where None."""
         with self.database.session() as session:
             lease = claim(session, self.job_id, worker_id="w", device="cpu", at=hour(at), lease_seconds=30 * 86_400)
             assert lease is not None
@@ -113,7 +113,7 @@ class Scene:
             request_action(session, self.locked(session), action, by="alice", at=hour(at))
 
     def succeeded(self, lease: Lease, at: float) -> Mapping[str, Any]:
-        """The account of the job, which ends with its result."""
+        """End the job with its result, and return its account."""
         with self.database.session() as session:
             progress.succeed(session, lease, at=hour(at), artifacts=[], evaluation={})
         return self.account(at)
@@ -167,7 +167,7 @@ def test_energy_outside_of_epochs_does_not_grow_with_the_flops(stage: Any) -> No
     assert lines(found) == {"less_work": pytest.approx(1 / 3)}
 
 
-def test_evaluating_after_the_epochs_does_not_grow_either(stage: Any) -> None:
+def test_energy_of_the_final_evaluation_does_not_grow_with_the_flops(stage: Any) -> None:
     scene = stage(*[100] * 8)
     lease = scene.claimed(0, steps_done=0)
     scene.used(lease, 1, 0, 1, 1.0)
@@ -198,7 +198,7 @@ def test_an_attempt_that_was_lost_is_a_loss(stage: Any, recorded: bool) -> None:
     assert sum(lines(found).values()) == pytest.approx(-0.25)
 
 
-def test_only_what_lies_behind_the_checkpoint_is_lost_and_so_is_loading_again(stage: Any) -> None:
+def test_only_work_after_the_checkpoint_is_lost_and_loading_again(stage: Any) -> None:
     scene = stage(*[100] * 12)
     first = scene.claimed(0, steps_done=0, loaded=1)
     scene.used(first, 0, 0, 1, 1.0)
@@ -359,7 +359,7 @@ def test_counterfactuals_have_the_pue_of_the_sites_that_the_job_ran_at(
     assert lines(found) == {"less_work": pytest.approx(0.5)}
 
 
-def test_what_the_probe_cost_is_no_work_saved(stage: Any, database: Database) -> None:
+def test_the_cost_of_the_probe_is_no_saved_work(stage: Any, database: Database) -> None:
     scene = stage(*[100] * 8)
     lease = scene.claimed(0, steps_done=0)
     scene.epoch(lease, 0, 1, share=0.5)
@@ -383,7 +383,7 @@ def test_an_account_is_priced_as_the_job_was(stage: Any, database: Database) -> 
     assert lines(found) == {"less_work": pytest.approx(0.5)}
 
 
-def test_energy_that_gets_its_price_after_the_end_is_accounted_for_then(stage: Any) -> None:
+def test_energy_priced_after_the_end_is_accounted_for_then(stage: Any) -> None:
     scene = stage()
     scene.job_id = add_job(scene.database, zone="site-7", signal="average")
     lease = scene.claimed(0, steps_done=0)

@@ -1,4 +1,4 @@
-"""What a provider repeats, revises or refuses, and the prices that rest on it; the provider is a real HTTP server."""
+"""Readings that a provider repeats, revises or refuses, and the prices by them; the provider is an HTTP server."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -69,7 +69,7 @@ def poller_of(database: Database, settings: Settings, clock: ManualClock) -> Int
     return IntensityPoller(database, settings, open_sources(settings, clock=clock), clock=clock)
 
 
-def look(poller: IntensityPoller) -> None:
+def poll_once(poller: IntensityPoller) -> None:
     poller.poll(["GB"])
     running = poller._zones["GB"].running
     assert running is not None
@@ -118,11 +118,11 @@ def test_a_measured_value_that_is_revised_is_read_again_and_priced_again(
 ) -> None:
     settings = watched(settings, provider, source)
     with closing(poller_of(database, settings, clock)) as poller:
-        look(poller)
+        poll_once(poller)
         job_id = run_job(database, kwh=2.0)
         clock.advance(hours=2)
         publish(provider, clock)
-        look(poller)
+        poll_once(poller)
         settle(database, settings, clock)
         before = read_job(database, job_id)
         assert before.settled_at is not None
@@ -131,7 +131,7 @@ def test_a_measured_value_that_is_revised_is_read_again_and_priced_again(
         for _ in range(2):
             clock.advance(hours=23)
             publish(provider, clock, revised=50.0)
-            look(poller)
+            poll_once(poller)
         assert stored_in_starts_hour(database) == 162
         assert read_job(database, job_id).settled_at is None
         settle(database, settings, clock)
@@ -148,12 +148,12 @@ def test_a_value_that_is_read_again_unrevised_leaves_prices_final(
 ) -> None:
     settings = watched(settings, provider, "uk")
     with closing(poller_of(database, settings, clock)) as poller:
-        look(poller)
+        poll_once(poller)
         job_id = run_job(database, kwh=2.0)
         for _ in range(4):
             clock.advance(hours=2)
             publish(provider, clock)
-            look(poller)
+            poll_once(poller)
             settle(database, settings, clock)
     assert [event.type for event in events(database, job_id)].count("emissions.settled") == 1
 
@@ -163,15 +163,15 @@ def test_a_value_revised_after_the_settlement_window_changes_no_price(
 ) -> None:
     settings = watched(settings, provider, "uk", settle_after_hours=24.0)
     with closing(poller_of(database, settings, clock)) as poller:
-        look(poller)
+        poll_once(poller)
         job_id = run_job(database, kwh=2.0)
         clock.advance(hours=2)
         publish(provider, clock)
-        look(poller)
+        poll_once(poller)
         settle(database, settings, clock)
         clock.advance(hours=30)
         publish(provider, clock, revised=50.0)
-        look(poller)
+        poll_once(poller)
         settle(database, settings, clock)
     assert read_job(database, job_id).emissions_gco2e == pytest.approx(2 * 112)
     with database.session() as session:
@@ -184,14 +184,14 @@ def test_a_value_that_is_revised_while_the_one_before_settles_a_price_is_priced_
 ) -> None:
     settings = watched(settings, provider, "uk")
     with closing(poller_of(database, settings, clock)) as poller:
-        look(poller)
+        poll_once(poller)
         job_id = run_job(database, kwh=2.0)
         clock.advance(hours=2)
         publish(provider, clock)
-        look(poller)
+        poll_once(poller)
         publish(provider, clock, revised=50.0)
         clock.advance(hours=1)
-        revising = Thread(target=look, args=(poller,))
+        revising = Thread(target=poll_once, args=(poller,))
         with database.session() as session:
             job = JobRepository(session).lock(job_id)  # as settlement does
             assert job is not None
@@ -216,20 +216,20 @@ def test_readings_of_another_basis_reopen_no_price(
 ) -> None:
     watched_as_direct = watched(settings, provider, "uk")
     with closing(poller_of(database, watched_as_direct, clock)) as poller:
-        look(poller)
+        poll_once(poller)
         job_id = run_job(database, kwh=2.0)
         clock.advance(hours=2)
         publish(provider, clock)
-        look(poller)
+        poll_once(poller)
         settle(database, watched_as_direct, clock)
     before = read_job(database, job_id)
     assert before.settled_at is not None
-    # From now on the zone's source counts the life cycle, and tells another value of the same hours.
+    # From now on the zone's source counts the life cycle, with another value for the same hours.
     clock.advance(hours=1)
     publish(provider, clock, revised=50.0)
     as_lifecycle = watched(settings, provider, "electricity-maps")
     with closing(poller_of(database, as_lifecycle, clock)) as poller:
-        look(poller)
+        poll_once(poller)
     settle(database, as_lifecycle, clock)
     after = read_job(database, job_id)
     assert after.settled_at == before.settled_at
@@ -252,14 +252,14 @@ def test_a_plan_that_refuses_older_hours_repairs_the_last_day_all_the_same(
     monkeypatch.setattr(provider, "answer", without_past_range)
     settings = watched(settings, provider, "electricity-maps")
     with closing(poller_of(database, settings, clock)) as poller:
-        look(poller)
+        poll_once(poller)
         # The scheduler is away for five hours.
         clock.advance(hours=5)
         publish(provider, clock)
-        look(poller)
+        poll_once(poller)
         clock.advance(hours=1)
         publish(provider, clock)
-        look(poller)
+        poll_once(poller)
     with database.session() as session:
         grid = GridRepository(session)
         assert grid.readings_between("GB", "average", START, clock()).mean(START, clock()).covered_share == 1
@@ -274,13 +274,13 @@ def test_a_source_whose_newest_value_has_ended_is_asked_at_most_12_times_an_hour
 ) -> None:
     settings = watched(settings, provider, source)
     with closing(poller_of(database, settings, clock)) as poller:
-        look(poller)
-        # From now on it has no news: nothing after the present hour, not even a forecast.
+        poll_once(poller)
+        # From now on it has no data after the present hour, not even a forecast.
         provider.rows = [row for row in provider.rows if row.start <= START]
         clock.advance(hours=1)
         provider.log.clear()
         for _ in range(60):
             clock.advance(minutes=1)
-            look(poller)
+            poll_once(poller)
     asked = [path for path in provider.paths if "histor" not in path and "past-range" not in path]
     assert 0 < len(asked) <= 12

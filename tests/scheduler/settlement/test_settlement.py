@@ -1,4 +1,4 @@
-"""Prices: provisional until the source has measured, then final; and what each job would have emitted otherwise."""
+"""Settlement: prices are provisional until the source has measured, then final; and counterfactuals."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -126,9 +126,7 @@ def test_a_provisional_price_settles_when_the_source_has_measured(database: Data
     assert read_job(database, job_id).emissions_gco2e == 260
 
 
-def test_what_nobody_measures_is_final_after_a_time_and_stays_an_estimate(
-    database: Database, settings: Settings
-) -> None:
+def test_a_price_without_a_measurement_becomes_final_as_an_estimate(database: Database, settings: Settings) -> None:
     put(database, [reading(0, 100, estimated=True)])
     _, lease = running(database)
     meter(database, lease, 10, 11, 2.0, settings)
@@ -180,9 +178,7 @@ def test_pue_multiplies_emissions_and_leaves_the_energy(database: Database, sett
     assert (job.energy_kwh, job.emissions_gco2e) == (2.0, 300.0)
 
 
-def test_a_job_that_is_over_is_told_what_it_would_have_emitted_otherwise(
-    database: Database, settings: Settings
-) -> None:
+def test_an_ended_job_has_its_counterfactuals(database: Database, settings: Settings) -> None:
     put(database, [reading(0, 300), reading(1, 300), reading(2, 100), reading(3, 100)])
     job_id, lease = running(database)
     # It was ready at START, and waited for the two clean hours.
@@ -227,7 +223,7 @@ def test_the_account_is_made_again_once_the_price_is_final(database: Database, s
     assert job.counterfactuals["constant_now"]["emissions_gco2e"] == pytest.approx(200)
 
 
-def test_codecarbons_total_is_kept_and_a_difference_of_more_than_5_percent_is_told(
+def test_codecarbons_total_is_stored_and_a_difference_above_5_percent_is_an_event(
     database: Database, settings: Settings
 ) -> None:
     put(database, [reading(0, 100)])

@@ -1,4 +1,4 @@
-"""Every zone, and every job in it, has its turn at being priced, and what no reading covers is closed on time."""
+"""Settlement is shared fairly among zones and jobs, and energy that no reading covers is closed on time."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -107,9 +107,7 @@ def test_a_zone_that_never_has_readings_keeps_no_other_zone_waiting(database: Da
     assert open_intervals(database, silent) == 2500
 
 
-def test_two_signals_of_one_zone_wait_for_each_other_no_more_than_two_zones(
-    database: Database, settings: Settings
-) -> None:
+def test_two_signals_of_one_zone_do_not_wait_for_each_other(database: Database, settings: Settings) -> None:
     silent, measured = job_in(database, UNKNOWN_ZONE, "marginal"), job_in(database, UNKNOWN_ZONE)
     used(database, silent, [minute / 2 for minute in range(2100)])
     used(database, measured, [2000])
@@ -158,9 +156,7 @@ def test_intervals_that_readings_cover_in_part_keep_no_later_ones_of_their_job_w
     assert open_intervals(database, job_id) == 2100
 
 
-def test_what_nothing_is_known_of_is_closed_on_time_and_stays_without_a_price(
-    database: Database, settings: Settings
-) -> None:
+def test_energy_without_any_reading_is_closed_on_time_unpriced(database: Database, settings: Settings) -> None:
     job_id = job_in(database, UNKNOWN_ZONE)
     used(database, job_id, [minute / 2 for minute in range(2500)])
     settle_prices(database, settings, at=START + settings.settle_after_hours * HOUR)
@@ -233,7 +229,7 @@ def test_a_price_that_no_measured_reading_confirms_is_closed_as_it_is(database: 
     assert read_job(database, job_id).emissions_gco2e == pytest.approx(2400)
 
 
-def test_a_job_closed_without_any_price_is_told_to_be_unpriced(database: Database, settings: Settings) -> None:
+def test_a_job_closed_without_any_price_is_unpriced(database: Database, settings: Settings) -> None:
     job_id = add_job(database, JobStatus.RUNNING, zone=UNKNOWN_ZONE, signal="average", started_at=START)
     used(database, job_id, [0])
     with database.session() as session:

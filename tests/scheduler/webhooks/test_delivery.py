@@ -1,8 +1,8 @@
-"""From the end of a job to a message that its receiver can verify: none is lost, and nobody is flooded."""
+"""Webhook delivery from the end of a job to a verified message: none is lost, and concurrency is limited."""
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -33,7 +33,7 @@ from store.repositories.jobs import JobRepository
 from store.repositories.webhooks import WebhookRepository, derive_signing_secret
 from store.tables import Delivery, Job, Webhook
 from store.webhook_url import parse_networks
-from tests.scheduler.stage import START, add_job
+from tests.scheduler.stage import START, add_job, wait_until
 from tests.webhook_receiver import WebhookReceiver, WebhookReply
 
 OPTIONS = ConnectionOptions(parse_networks(["127.0.0.0/8"]), resolve=lambda *_: ["127.0.0.1"], total_seconds=5)
@@ -71,7 +71,7 @@ def end_job(database: Database, owner: str = "alice", to: JobStatus = JobStatus.
 
 
 def write_tests(database: Database, webhook_id: str, count: int) -> None:
-    """Messages that tell of nothing, more of them than may be asked for."""
+    """Store test messages, more than the API allows."""
     with database.session() as session:
         for number in range(count):
             session.add(
@@ -100,7 +100,7 @@ def webhook(database: Database, webhook_id: str) -> Webhook:
 
 
 def make_due(database: Database) -> None:
-    """Let the time pass that is waited for."""
+    """Make every waiting delivery due."""
     with database.session() as session:
         session.execute(
             update(Delivery).where(Delivery.next_attempt_at.is_not(None)).values(next_attempt_at=func.now())
@@ -139,7 +139,7 @@ def test_the_end_of_a_job_arrives_so_that_its_receiver_can_verify_it(
     assert len(receiver.messages) == 1
 
 
-def test_each_way_to_end_is_told_and_nothing_else(database: Database) -> None:
+def test_each_final_status_is_delivered_and_nothing_else(database: Database) -> None:
     webhook_id = register(database, "https://hooks.example.com/")
     end_job(database, to=JobStatus.PAUSED)
     assert deliveries(database, webhook_id) == []
@@ -156,7 +156,7 @@ def test_each_way_to_end_is_told_and_nothing_else(database: Database) -> None:
     for to in (JobStatus.RUNNING, JobStatus.SUCCEEDED):
         with database.session() as session:
             transition(session, session.get_one(Job, running), to, at=START)
-    end_job(database, owner="nobody-is-told")
+    end_job(database, owner="without-webhooks")
 
     failed, succeeded = deliveries(database, webhook_id)
     assert (failed.type, failed.job_id) == ("job.failed", failing)
@@ -164,7 +164,7 @@ def test_each_way_to_end_is_told_and_nothing_else(database: Database) -> None:
     assert (succeeded.type, succeeded.payload["data"]["energy_kwh"]) == ("job.succeeded", 0.25)
 
 
-def test_what_was_not_taken_is_sent_again_as_the_same_message(
+def test_a_refused_message_is_sent_again_unchanged(
     database: Database, settings: Settings, delivery: WebhookSender, receiver: WebhookReceiver
 ) -> None:
     webhook_id = register(database, receiver.url)
@@ -172,7 +172,7 @@ def test_what_was_not_taken_is_sent_again_as_the_same_message(
     receiver.replies.extend([WebhookReply(500), WebhookReply(302, {"Location": receiver.url})])
 
     send(delivery)
-    send(delivery)  # too early
+    send(delivery)  # not due yet
     [row] = deliveries(database, webhook_id)
     assert (row.attempts, row.last_status, row.last_error, row.delivered_at) == (1, 500, "answered 500", None)
     assert row.next_attempt_at is not None
@@ -193,7 +193,7 @@ def test_what_was_not_taken_is_sent_again_as_the_same_message(
     }
 
 
-def test_it_is_given_up_at_last_and_the_receivers_wish_to_wait_is_heard(
+def test_retries_respect_retry_after_and_end_at_the_limit(
     database: Database, delivery: WebhookSender, receiver: WebhookReceiver
 ) -> None:
     webhook_id = register(database, receiver.url)
@@ -213,9 +213,7 @@ def test_it_is_given_up_at_last_and_the_receivers_wish_to_wait_is_heard(
     assert webhook(database, webhook_id).disabled_at is None
 
 
-def test_a_host_that_leads_inside_is_a_failure_that_is_told_without_its_address(
-    database: Database, settings: Settings
-) -> None:
+def test_a_host_with_a_private_address_fails_without_naming_the_address(database: Database, settings: Settings) -> None:
     webhook_id = register(database, "https://hooks.example.com/")
     end_job(database)
     with closing(
@@ -229,7 +227,7 @@ def test_a_host_that_leads_inside_is_a_failure_that_is_told_without_its_address(
     assert "10.9.8.7" not in row.last_error
 
 
-def test_a_receiver_that_says_gone_gets_nothing_more(
+def test_a_receiver_that_answers_410_is_disabled(
     database: Database, delivery: WebhookSender, receiver: WebhookReceiver
 ) -> None:
     webhook_id = register(database, receiver.url)
@@ -284,7 +282,7 @@ def test_a_message_whose_sender_died_is_sent_by_the_next(
     [row] = deliveries(database, webhook_id)
     assert (row.attempts, len(receiver.messages)) == (2, 1)
 
-    # It was not dead: what it has to say comes late, and changes nothing.
+    # It was not dead: its late outcome changes nothing.
     with database.session() as session:
         DeliveryRepository(session).record_failure(dying, status=500, error="answered 500", retry_in=timedelta(0))
         DeliveryRepository(session).release(dying)
@@ -306,28 +304,18 @@ def test_two_senders_side_by_side_send_each_message_once(
         other.start_round()
         one.wait()
         other.wait()
-        send(one)  # whose host was full when the other looked
+        send(one)  # its host was at its limit for the other
     sent = [message.headers["webhook-id"] for message in receiver.messages]
     assert len(sent) == 30
     assert len(set(sent)) == 30
     assert receiver.most_at_once <= 2 * MAX_CONCURRENT_PER_HOST
 
 
-def wait_until(holds: Callable[[], bool]) -> None:
-    """Raises where it does not hold within 5 s."""
-    stop = threading.Event()
-    for _ in range(500):
-        if holds():
-            return
-        stop.wait(0.01)
-    raise AssertionError("not within 5 s")
-
-
 @pytest.mark.parametrize(
     ("hosts", "owners", "most"),
     [(1, 9, MAX_CONCURRENT_PER_HOST), (9, 1, MAX_CONCURRENT_PER_OWNER), (9, 9, MAX_CONCURRENT)],
 )
-def test_so_many_are_sent_at_once_to_a_host_of_an_owner_and_in_all(
+def test_concurrency_is_limited_per_host_per_owner_and_in_all(
     database: Database, delivery: WebhookSender, receiver: WebhookReceiver, hosts: int, owners: int, most: int
 ) -> None:
     for number in range(9):
@@ -336,14 +324,14 @@ def test_so_many_are_sent_at_once_to_a_host_of_an_owner_and_in_all(
     receiver.held.clear()
     delivery.start_round()
     wait_until(lambda: receiver.now >= most)
-    threading.Event().wait(0.2)  # for one that is too many
+    threading.Event().wait(0.2)  # time for a request too many
     receiver.held.set()
     delivery.wait()
     assert receiver.most_at_once == most
     assert len(receiver.messages) == 18
 
 
-def test_a_slow_receiver_holds_up_nobody_elses_messages(
+def test_a_slow_receiver_delays_no_other_receivers_messages(
     database: Database, delivery: WebhookSender, receiver: WebhookReceiver
 ) -> None:
     with WebhookReceiver() as slow:
@@ -371,7 +359,7 @@ def test_stopping_breaks_off_what_takes_long_and_the_next_sends_it_at_once(
         wait_until(lambda: receiver.now == 1)
     [row] = deliveries(database, webhook_id)
     assert (row.attempts, row.delivered_at) == (0, None)
-    stopping.start_round()  # does nothing any more
+    stopping.start_round()  # does nothing after close
 
     receiver.held.set()
     with closing(WebhookSender(database, settings, options=OPTIONS)) as following:
@@ -380,7 +368,7 @@ def test_stopping_breaks_off_what_takes_long_and_the_next_sends_it_at_once(
     assert (row.attempts, row.last_status) == (1, 204)
 
 
-def test_a_webhook_that_is_deleted_meanwhile_is_let_go(
+def test_a_message_of_a_deleted_webhook_is_dropped(
     database: Database, delivery: WebhookSender, receiver: WebhookReceiver
 ) -> None:
     webhook_id = register(database, receiver.url)
@@ -420,7 +408,7 @@ def test_a_webhook_that_is_deleted_as_a_job_ends_keeps_the_job_from_nothing(data
         assert session.get_one(Job, job_id).status is JobStatus.CANCELLED
 
 
-def test_what_is_rolled_back_is_not_told(database: Database) -> None:
+def test_a_rolled_back_transition_is_not_delivered(database: Database) -> None:
     webhook_id = register(database, "https://hooks.example.com/")
     job_id = add_job(database, owner="alice")
     with database.session() as session:
@@ -430,7 +418,7 @@ def test_what_is_rolled_back_is_not_told(database: Database) -> None:
     assert deliveries(database, webhook_id) == []
 
 
-def test_pauses_grow_to_about_a_day_in_all() -> None:
+def test_retry_delays_grow_to_about_a_day_in_all() -> None:
     shortest, longest = ([timedelta(seconds=15 * 4**n * (1 + sign * 0.2)) for n in range(7)] for sign in (-1, 1))
     for _ in range(50):
         pauses = [compute_retry_delay(attempt) for attempt in range(1, 8)]
@@ -469,7 +457,7 @@ def test_the_scheduler_hears_of_a_message_and_sends_it_at_once(
 
 
 def webhooks_looked_at(database: Database) -> bool:
-    """Whether a scheduler is there, which has then begun to wait."""
+    """Whether a scheduler runs and waits for NOTIFY."""
     from store.repositories.workers import WorkerRepository
 
     with database.session() as session:

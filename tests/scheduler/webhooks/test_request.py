@@ -1,4 +1,4 @@
-"""One attempt: only addresses that were checked are connected to, and no receiver holds it up or fills it."""
+"""One webhook request: only checked addresses are connected to, and time and size are limited."""
 
 import ssl
 import threading
@@ -43,7 +43,7 @@ def post(url: str, options: ConnectionOptions = OPTIONS) -> WebhookResponse:
 
 
 def names(*answers: list[str]) -> Callable[[str, int], list[str]]:
-    """A name server that gives these answers in turn."""
+    """Return a resolver that gives these answers one after the other."""
     left = iter(answers)
     return lambda host, port: next(left)
 
@@ -78,7 +78,7 @@ def test_a_host_with_any_address_that_is_not_public_is_not_connected_to(
     for scheme in ("http", "https"):
         with pytest.raises(Undeliverable, match="not public") as raised:
             post(f"{scheme}://hooks.example.com:{receiver.port}/", ConnectionOptions(resolve=names(addresses)))
-        # Who registers names must not learn from it what they stand for inside.
+        # The owner of a name must not learn the internal address that it resolves to.
         assert not [address for address in addresses if address in str(raised.value)]
     assert receiver.messages == []
 
@@ -95,15 +95,15 @@ def test_loopback_is_refused_however_it_is_written(receiver: WebhookReceiver, ho
     with pytest.raises(Undeliverable):
         post(f"https://{host}:{receiver.port}/", ConnectionOptions())
     assert receiver.messages == []
-    # Not by the URL alone: the system reads these as loopback, and what it reads is refused, too.
+    # The check is not by the URL alone: the system resolves these to loopback, which is refused, too.
     with suppress(OSError):
         found = resolve_host(host.strip("[]"), receiver.port)
         with pytest.raises(Undeliverable, match="not public"):
             post(f"https://hooks.example.com:{receiver.port}/", ConnectionOptions(resolve=names(found)))
 
 
-def test_a_name_that_leads_elsewhere_the_second_time_is_asked_for_once(receiver: WebhookReceiver) -> None:
-    """The first answer is checked and connected to: 127.0.0.1 stands for the public address, 127.0.0.2 for inside."""
+def test_a_name_that_changes_its_address_is_resolved_once(receiver: WebhookReceiver) -> None:
+    """The first answer is checked and connected to: 127.0.0.1 represents a public address, 127.0.0.2 a private one."""
     asked: list[str] = []
 
     def rebinding(host: str, port: int) -> list[str]:
@@ -146,14 +146,14 @@ def test_the_next_address_is_tried_where_the_first_does_not_listen(receiver: Web
     assert post(f"http://hooks.example.com:{receiver.port}/", options).status == 204
 
 
-def test_nobody_there_and_a_name_that_is_none_are_told_apart(receiver: WebhookReceiver) -> None:
+def test_a_refused_connection_and_an_unknown_name_have_different_errors(receiver: WebhookReceiver) -> None:
     with pytest.raises(Undeliverable, match="no connection"):
         post(f"http://127.0.0.2:{receiver.port}/")
     with pytest.raises(Undeliverable, match="has no address"):
         post("https://hooks.invalid/", ConnectionOptions())
 
 
-def test_what_the_receiver_asks_for_is_given_with_its_status(receiver: WebhookReceiver) -> None:
+def test_retry_after_is_returned_with_the_status(receiver: WebhookReceiver) -> None:
     receiver.replies.append(WebhookReply(503, {"Retry-After": "120"}))
     assert post(receiver.url) == WebhookResponse(503, timedelta(minutes=2))
 
@@ -169,7 +169,7 @@ def drip(piece: bytes, *, every: float = 0.05, first: bytes = b"") -> Callable[[
     return send
 
 
-def test_a_receiver_that_drips_its_head_is_left_in_time(receiver: WebhookReceiver) -> None:
+def test_a_receiver_that_drips_its_headers_times_out(receiver: WebhookReceiver) -> None:
     receiver.replies.append(WebhookReply(send=drip(b"x-h: 1\r\n", first=b"HTTP/1.1 200 OK\r\n")))
     begun = time.monotonic()
     with pytest.raises(Undeliverable, match=r"no answer within 0\.6 s"):
@@ -177,13 +177,13 @@ def test_a_receiver_that_drips_its_head_is_left_in_time(receiver: WebhookReceive
     assert time.monotonic() - begun < 1.5
 
 
-def test_a_receiver_that_never_comes_past_interim_answers_is_left_in_time(receiver: WebhookReceiver) -> None:
+def test_a_receiver_that_sends_only_interim_responses_times_out(receiver: WebhookReceiver) -> None:
     receiver.replies.append(WebhookReply(send=drip(b"HTTP/1.1 103 Early Hints\r\n\r\n")))
     with pytest.raises(Undeliverable, match="no answer within"):
         post(receiver.url)
 
 
-def test_a_body_without_end_changes_nothing_of_the_answer(receiver: WebhookReceiver) -> None:
+def test_an_endless_body_does_not_change_the_response(receiver: WebhookReceiver) -> None:
     sent = [0]
 
     def pour(out: Any) -> None:
@@ -194,10 +194,10 @@ def test_a_body_without_end_changes_nothing_of_the_answer(receiver: WebhookRecei
 
     receiver.replies.append(WebhookReply(send=pour))
     assert post(receiver.url).status == 200
-    assert sent[0] < 64 * 2**20  # what the buffers between the two take
+    assert sent[0] < 64 * 2**20  # the buffers between the two
 
 
-def test_a_dripping_body_changes_nothing_of_the_answer(
+def test_a_dripping_body_does_not_change_the_response(
     receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(request, "BODY_TIMEOUT_SECONDS", 0.2)
@@ -207,13 +207,13 @@ def test_a_dripping_body_changes_nothing_of_the_answer(
     assert time.monotonic() - begun < 0.6
 
 
-def test_what_is_no_http_is_a_failure(receiver: WebhookReceiver) -> None:
+def test_a_response_that_is_not_http_fails(receiver: WebhookReceiver) -> None:
     receiver.replies.append(WebhookReply(send=lambda out: out.write(b"220 mail.example.com ESMTP\r\n")))
     with pytest.raises(Undeliverable, match="the connection failed"):
         post(receiver.url)
 
 
-def test_an_attempt_can_be_broken_off(receiver: WebhookReceiver) -> None:
+def test_a_request_can_be_cancelled(receiver: WebhookReceiver) -> None:
     receiver.held.clear()
     request = WebhookRequest(ConnectionOptions(LOCAL))
     threading.Timer(0.2, request.cancel).start()
@@ -250,7 +250,7 @@ def self_signed(folder: Path, host: str) -> Path:
     return file
 
 
-def test_the_certificate_has_to_be_the_hosts_and_from_somebody_who_is_trusted(tmp_path: Path) -> None:
+def test_the_certificate_must_be_the_hosts_and_trusted(tmp_path: Path) -> None:
     file = self_signed(tmp_path, "hooks.example.com")
     server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server_side.load_cert_chain(file)
@@ -267,6 +267,6 @@ def test_the_certificate_has_to_be_the_hosts_and_from_somebody_who_is_trusted(tm
         assert len(receiver.messages) == 1
 
 
-def test_what_speaks_no_tls_is_a_failure(receiver: WebhookReceiver) -> None:
+def test_a_receiver_without_tls_fails(receiver: WebhookReceiver) -> None:
     with pytest.raises(Undeliverable, match=r"no connection|failed|timed out|no answer"):
         post(f"https://127.0.0.1:{receiver.port}/")

@@ -1,4 +1,4 @@
-"""What is measured of a model for the API: it gives the FLOPs of any row, and of a shuffled epoch."""
+"""Step costs of a model for the API: FLOPs of any row, and of a shuffled epoch."""
 
 from collections.abc import Iterator
 from typing import Any

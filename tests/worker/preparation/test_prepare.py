@@ -1,4 +1,4 @@
-"""What the preparation of a job refuses before anything is trained, and which field it blames."""
+"""Jobs that preparation refuses, with the field at fault."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ from worker.preparation.prepare import estimate_job
 def prepare(
     settings: Settings, tmp_path: Path, *, method: str = "full", content: str = ROWS, **hyperparameters: Any
 ) -> dict[str, Any]:
-    """The error that a job on the catalogue's small model is failed with."""
+    """Prepare a job on the catalogue's small model, and return its error."""
     rows = tmp_path / "rows.jsonl"
     rows.write_text(content)
     job = Job(model="small", method=method, policy={"kind": "constant", "rho": 0.6}, hyperparameters=hyperparameters)

@@ -1,4 +1,4 @@
-"""Tokens of a dataset: asked for over the API, sent out by the scheduler, counted by a worker."""
+"""Token counts of a dataset: requested over the API, dispatched by the scheduler, computed by a worker."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -72,7 +72,7 @@ def clock() -> ManualClock:
 
 
 def sent(settings: Settings) -> int:
-    """How many messages lie in the queue of the prepare workers."""
+    """Return the number of messages in the prepare queue."""
     with closing(redis.Redis.from_url(settings.redis_url)) as server:
         return int(server.llen(PREPARE_QUEUE))
 
@@ -90,7 +90,7 @@ def test_rows_are_counted_with_the_end_of_text_prompt_and_completion_apart() -> 
     assert counts["histogram"][-1] == {"up_to": 1024, "rows": 1}
 
 
-def test_counts_are_asked_for_sent_once_counted_and_shown(
+def test_counts_are_requested_dispatched_once_computed_and_shown(
     service: tuple[TestClient, Settings], database: Database, clock: ManualClock
 ) -> None:
     client, settings = service
@@ -129,7 +129,7 @@ def test_counts_are_asked_for_sent_once_counted_and_shown(
     assert ask().status_code == 404
 
 
-def test_what_keeps_tokens_from_being_counted_is_told_and_tried_again_later(
+def test_an_error_of_counting_is_shown_and_retried_later(
     service: tuple[TestClient, Settings], clock: ManualClock, settings: Settings
 ) -> None:
     client, _ = service
@@ -155,9 +155,7 @@ def test_what_keeps_tokens_from_being_counted_is_told_and_tried_again_later(
     assert ask("words").status_code == 200
 
 
-def test_a_message_about_what_nobody_wants_counted_is_left(
-    service: tuple[TestClient, Settings], database: Database
-) -> None:
+def test_a_count_without_a_request_is_ignored(service: tuple[TestClient, Settings], database: Database) -> None:
     client, _ = service
     dataset = client.post("/datasets", files={"file": ("a", ROWS)}).json()["id"]
 

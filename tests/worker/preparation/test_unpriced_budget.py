@@ -1,4 +1,4 @@
-"""Under a budget, energy whose intensity is unknown is spent at the highest that may have been."""
+"""Under a budget, energy of unknown intensity counts at the highest possible intensity."""
 
 from datetime import timedelta
 

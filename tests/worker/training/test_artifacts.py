@@ -44,7 +44,7 @@ def catalogue(settings: Settings, model: Path, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def run(catalogue: Settings, database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    """Prepare a job and train it in this process, as the tasks of a worker do; give how it stands then."""
+    """Prepare and train a job in this process, as a worker's tasks do, and return it."""
     for name, value in catalogue.environment().items():
         monkeypatch.setenv(name, value)
     get_settings.cache_clear()

@@ -1,4 +1,4 @@
-"""Whole attempts on a small model: stopped, gone on with, out of room, without their files."""
+"""Attempts on a small model: stopped, resumed, on a full disk, without their files."""
 
 import shutil
 import subprocess
@@ -16,16 +16,15 @@ from store.lifecycle.status import JobStatus
 from store.repositories.jobs import JobRepository
 from store.tables import Job
 from tests.greencore.training.test_divergence import HUGE, model_with
+from tests.scheduler.stage import events, read_job
 from tests.worker.stage import (
     STEPS,
     act_when,
     checkpoint_names,
     claim_as_worker,
     event_types,
-    events,
     list_file_names,
     queued_job,
-    read_job,
     requeue_as_scheduler,
     set_status,
     sigterm,
@@ -78,7 +77,7 @@ def test_a_drained_and_a_damaged_run_end_with_the_weights_of_an_undisturbed_one(
         "before.json",
     }
 
-    # The same once more, with the checkpoint of the stop broken: the epoch before it is gone on from.
+    # Again, with a damaged checkpoint: the run resumes from the epoch before it.
     with database.session() as session:
         job = JobRepository(session).lock(job_id)
         assert job is not None

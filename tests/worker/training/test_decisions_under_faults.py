@@ -1,4 +1,4 @@
-"""Whatever a provider does, an epoch gets its ρ, with the source and the age of what it rests on."""
+"""Every epoch gets a ρ with the source and age of its intensity, whatever faults a provider has."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -87,7 +87,7 @@ def scheduler(
 
 
 def tick(scheduler: Scheduler) -> None:
-    """One tick, and the looks at the grid that it began."""
+    """Run one tick, and wait for the polls that it started."""
     scheduler.tick()
     for zone in scheduler._intensity_poller._zones.values():
         if zone.running is not None:
@@ -132,7 +132,7 @@ def test_every_epoch_has_a_rho_with_source_and_age(
 
 
 @pytest.mark.parametrize("fault", ["no network", "429", "html"])
-def test_a_deferred_job_goes_out_before_its_slack_is_used_up(
+def test_a_deferred_job_is_dispatched_before_its_slack_is_used_up(
     scheduler: Scheduler, database: Database, provider: ProviderServer, clock: ManualClock, fault: str
 ) -> None:
     policy = {"kind": "constant", "rho": 1.0, "gate": {"mode": "defer", "pause_above": 50.0, "resume_below": 40.0}}

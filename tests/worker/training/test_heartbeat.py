@@ -1,4 +1,4 @@
-"""A process that goes on after it should have stopped is ended, and its job told; as real processes."""
+"""Processes that do not stop are killed, and their job says so; with real processes."""
 
 import subprocess
 import sys
@@ -12,9 +12,10 @@ import pytest
 from runtime.settings import Settings
 from store.database import Database
 from store.lifecycle.status import JobStatus
-from tests.worker.stage import events, queued_job, read_job, requeue_as_scheduler, set_status, wait_until
+from tests.scheduler.stage import events, read_job, wait_until
+from tests.worker.stage import queued_job, requeue_as_scheduler, set_status
 
-# Holds a job and computes for ever, with a process of its own below it.
+# Holds a job and computes forever, with a child process.
 STUCK = """
 import subprocess, sys, time
 from worker import heartbeat
@@ -54,7 +55,7 @@ def stuck(settings: Settings, job_id: str) -> Iterator[subprocess.Popen[str]]:
                 left.kill()
 
 
-def test_a_job_that_does_not_obey_a_cancel_is_terminated(database: Database, settings: Settings) -> None:
+def test_a_job_that_ignores_a_cancel_is_killed(database: Database, settings: Settings) -> None:
     job_id = queued_job(database, settings)
     with stuck(settings, job_id) as process:
         [below] = psutil.Process(process.pid).children()
@@ -67,7 +68,7 @@ def test_a_job_that_does_not_obey_a_cancel_is_terminated(database: Database, set
     assert events(database, job_id)[-1].data["reason"] == "did not stop within 0.5 s, and was terminated"
 
 
-def test_a_process_whose_job_is_anothers_is_ended_and_changes_nothing(database: Database, settings: Settings) -> None:
+def test_a_process_that_lost_its_lease_is_killed_and_changes_nothing(database: Database, settings: Settings) -> None:
     job_id = queued_job(database, settings)
     with stuck(settings, job_id) as process:
         requeue_as_scheduler(database, job_id)
@@ -75,7 +76,7 @@ def test_a_process_whose_job_is_anothers_is_ended_and_changes_nothing(database: 
     assert read_job(database, job_id).status is JobStatus.QUEUED
 
 
-def test_a_process_whose_database_is_away_for_a_lease_is_ended(
+def test_a_process_without_its_database_for_a_lease_is_killed(
     database: Database, settings: Settings, postgres_url: str
 ) -> None:
     from tests.worker.training.test_leased_writer import away

@@ -1,4 +1,4 @@
-"""What an attempt writes waits for a database that is away, and no longer than its lease lasts."""
+"""An attempt's writes wait for an unreachable database, for at most its lease."""
 
 import threading
 import time
@@ -74,7 +74,7 @@ def test_a_write_waits_until_the_database_is_back(
     assert event_types(database, lease.job_id).count("told") == 1
 
 
-def test_a_write_is_given_up_once_the_lease_may_be_anothers(
+def test_a_write_raises_once_the_lease_may_be_lost(
     database: Database, settings: Settings, lease: Lease, postgres_url: str
 ) -> None:
     writer = writer_of(database, settings, lease, lease_seconds=0.3)
@@ -86,7 +86,7 @@ def test_a_write_is_given_up_once_the_lease_may_be_anothers(
     assert "told" not in event_types(database, lease.job_id)
 
 
-def test_a_worker_that_has_to_stop_does_not_wait_for_long(
+def test_a_draining_worker_waits_only_briefly(
     database: Database, settings: Settings, lease: Lease, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer_module, "DRAIN_TIMEOUT_SECONDS", 0.2)
@@ -96,7 +96,7 @@ def test_a_worker_that_has_to_stop_does_not_wait_for_long(
         writer.run_in_transaction(tell(lease))
 
 
-def test_steps_are_kept_while_the_database_is_away_and_training_goes_on(
+def test_steps_are_buffered_while_the_database_is_unreachable(
     database: Database, settings: Settings, lease: Lease, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.training.step_log.REPORT_INTERVAL_SECONDS", 0.0)

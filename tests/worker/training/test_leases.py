@@ -1,4 +1,4 @@
-"""A lease goes by the database's clock, and what is written under it by the row as it stands."""
+"""Leases by the database's clock, and the writes under them."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -15,8 +15,8 @@ from store.lifecycle import progress
 from store.lifecycle.leases import Lease, LeaseLost, claim, renew
 from store.lifecycle.progress import StepLoss
 from store.lifecycle.status import JobStatus
-from tests.scheduler.stage import HOUR
-from tests.worker.stage import claim_as_worker, queued_job, read_job, requeue_as_scheduler, set_status, steps
+from tests.scheduler.stage import HOUR, read_job
+from tests.worker.stage import claim_as_worker, queued_job, requeue_as_scheduler, set_status, steps
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_a_lease_lasts_from_the_databases_now_whatever_the_workers_clock_says(da
     assert read_job(database, job_id).lease_expires_at == now + timedelta(seconds=90)
 
 
-def test_a_renewal_is_nothing_that_a_reader_sees(database: Database, job_id: str) -> None:
+def test_a_renewal_does_not_change_the_jobs_version(database: Database, job_id: str) -> None:
     lease = claim_as_worker(database, job_id)
     before = read_job(database, job_id).revision
     with database.session() as session:
@@ -47,7 +47,7 @@ def test_a_renewal_is_nothing_that_a_reader_sees(database: Database, job_id: str
     assert read_job(database, job_id).revision == before
 
 
-def test_a_lease_that_has_run_out_is_kept_until_somebody_takes_the_job_back(database: Database, job_id: str) -> None:
+def test_an_expired_lease_is_valid_until_the_job_is_reclaimed(database: Database, job_id: str) -> None:
     lease = claim_as_worker(database, job_id, lease_seconds=-5)
     with database.session() as session:
         assert renew(session, lease, lease_seconds=60) == "run"
@@ -68,7 +68,7 @@ def test_a_lease_that_has_run_out_is_kept_until_somebody_takes_the_job_back(data
         ([(JobStatus.PAUSING, "pause"), (JobStatus.CANCELLING, "cancel")], JobStatus.CANCELLED),
     ],
 )
-def test_a_stopped_job_goes_where_it_was_wanted_last(
+def test_a_stopped_job_gets_the_status_of_its_last_request(
     database: Database, job_id: str, asked: list[tuple[JobStatus, str]], ends: JobStatus
 ) -> None:
     lease = claim_as_worker(database, job_id)
@@ -95,14 +95,14 @@ def test_steps_are_kept_once_and_those_beyond_the_checkpoint_are_taken_again(dat
     assert steps(database, job_id) == [1, 2, 3, 4, 5]
 
 
-def test_an_interval_whose_commit_was_not_heard_of_is_counted_once(database: Database, job_id: str) -> None:
+def test_an_interval_whose_commit_was_not_confirmed_is_counted_once(database: Database, job_id: str) -> None:
     lease = claim_as_worker(database, job_id)
     start = utc_now()
     add = adding(database, lease)
     add(start, start + HOUR)
     add(start, start + HOUR)
     assert read_job(database, job_id).energy_kwh == pytest.approx(3.0)
-    # while a clock that was turned back stands still, intervals have no length, and all of them count
+    # while a clock that was set back does not advance, intervals have no length, and all of them count
     add(start, start)
     add(start, start)
     assert read_job(database, job_id).energy_kwh == pytest.approx(9.0)

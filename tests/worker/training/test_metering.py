@@ -1,4 +1,4 @@
-"""A worker's metering as real processes do it: killed, side by side on one host, and between jobs."""
+"""Metering by real worker processes: killed, several on one host, and between jobs."""
 
 import os
 import signal
@@ -21,8 +21,8 @@ from store.database import Database
 from store.lifecycle.status import JobStatus
 from store.repositories.jobs import JobRepository
 from store.tables import EnergyInterval, MeteredAttempt
-from tests.scheduler.stage import backdate_lease
-from tests.worker.stage import claim_as_worker, event_types, events, queued_job, read_job, wait_until
+from tests.scheduler.stage import backdate_lease, events, read_job, wait_until
+from tests.worker.stage import claim_as_worker, event_types, queued_job
 from worker.idle_meter import IdleMeter
 from worker.registration import host_id
 from worker.training.claim import train_job
@@ -116,7 +116,7 @@ def attempt_of(database: Database, job_id: str) -> MeteredAttempt:
 
 
 @pytest.mark.fault(number=14)
-def test_what_a_killed_worker_used_is_billed_up_to_its_last_sign_of_life(database: Database, steady: Settings) -> None:
+def test_a_killed_workers_energy_is_billed_up_to_its_last_heartbeat(database: Database, steady: Settings) -> None:
     job_id = queued_job(database, steady)
     with metering(steady, job_id) as [holder]:
         began = time.monotonic()
@@ -186,7 +186,7 @@ def stop(database: Database, job_id: str) -> None:
 
 
 @pytest.mark.fault(number=15)
-def test_between_jobs_the_host_is_metered_on_a_line_of_its_own(database: Database, steady: Settings) -> None:
+def test_idle_energy_between_jobs_is_metered_separately(database: Database, steady: Settings) -> None:
     threads = threading.active_count()
     meter = IdleMeter(database, steady, host=host_id())
     meter.sample()

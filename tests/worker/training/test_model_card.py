@@ -1,4 +1,4 @@
-"""The model card says what a run did and cost, and nobody's text can be anything but text in it."""
+"""The model card describes a run and its cost, and user texts cannot contain markup in it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -211,7 +211,7 @@ def test_a_price_that_may_change_is_called_provisional_and_the_final_one_is_poin
     assert "was settled 2026-11-23 12:00 UTC" in card(database, job_id, tmp_path)
 
 
-def test_energy_without_a_price_is_named(database: Database, job_id: str, tmp_path: Path) -> None:
+def test_unpriced_energy_is_stated(database: Database, job_id: str, tmp_path: Path) -> None:
     used = interval(90, 120, cpu_method="RAPL")
     with database.session() as session:
         job = session.get_one(Job, job_id)
@@ -231,7 +231,7 @@ def test_energy_without_a_price_is_named(database: Database, job_id: str, tmp_pa
         ("adapter_config.json", "load_adapter(model", "adapter"),
     ],
 )
-def test_it_says_how_to_load_what_is_there(
+def test_the_card_describes_how_to_load_the_result(
     database: Database, job_id: str, tmp_path: Path, file: str, loads: str, relation: str
 ) -> None:
     text = card(database, job_id, tmp_path, file=file)
@@ -256,7 +256,7 @@ def test_a_licence_is_given_as_the_hub_has_it(
     assert found["base_model"] == "m"
 
 
-def test_no_text_of_a_users_or_an_operators_breaks_out(database: Database, job_id: str, tmp_path: Path) -> None:
+def test_texts_of_users_and_operators_are_no_markup(database: Database, job_id: str, tmp_path: Path) -> None:
     plain = card(database, job_id, tmp_path)
     with database.session() as session:
         job = session.get_one(Job, job_id)
@@ -278,7 +278,7 @@ def test_no_text_of_a_users_or_an_operators_breaks_out(database: Database, job_i
 
 
 def kinds(text: str) -> Sequence[str]:
-    """The kinds of blocks, and of what stands within lines."""
+    """Return the kinds of block and inline tokens."""
     return [token.type for token in tokens(body(text))]
 
 
@@ -295,7 +295,7 @@ def test_any_text_is_one_cell_and_reads_as_it_is(texts: list[str]) -> None:
 
 
 @pytest.mark.parametrize("text", ["a\nb", "a\u2028b", "a\x85b", "a\u202eb", "a\x1bb", " a \t b "])
-def test_what_ends_a_line_or_hides_a_part_of_it_is_a_space(text: str) -> None:
+def test_line_ends_and_invisible_characters_become_spaces(text: str) -> None:
     assert to_one_line(text) == "a b"
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint is complete or absent, on record or not gone on from, and no worker's but its lease's holder's."""
+"""Checkpoints are complete, resumed from only if registered, and written only by the lease's holder."""
 
 import errno
 import resource
@@ -11,11 +11,11 @@ import pytest
 from runtime.settings import Settings
 from store.database import Database
 from store.lifecycle.leases import Lease, LeaseLost
+from tests.scheduler.stage import events
 from tests.worker.stage import (
     checkpoint_names,
     claim_as_worker,
     event_types,
-    events,
     list_file_names,
     queued_job,
     requeue_as_scheduler,
@@ -35,7 +35,7 @@ def job_id(database: Database, settings: Settings) -> str:
 
 @pytest.fixture
 def checkpoints(database: Database, settings: Settings, job_id: str) -> Callable[[], RegisteredCheckpoints]:
-    """Those of the attempt that begins now."""
+    """Return the checkpoints of a new attempt."""
 
     def begin() -> RegisteredCheckpoints:
         return of_attempt(database, settings, claim_as_worker(database, job_id))
@@ -55,7 +55,7 @@ def fill(folder: Path) -> None:
 
 @contextmanager
 def no_room() -> Iterator[None]:
-    """Files may have so many bytes at most, as where a quota is up; what a test prints needs some, too."""
+    """Limit the size of files, as a quota does; the test's own output needs some room, too."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM_BYTES, limits[1]))
     try:
@@ -64,7 +64,7 @@ def no_room() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_the_last_two_stay_on_record_and_on_disk(
+def test_the_last_two_checkpoints_stay_registered_and_on_disk(
     database: Database, settings: Settings, job_id: str, checkpoints: Callable[[], RegisteredCheckpoints]
 ) -> None:
     first = checkpoints()
@@ -74,7 +74,7 @@ def test_the_last_two_stay_on_record_and_on_disk(
     assert list_file_names(settings.job_dir(job_id)) == {"checkpoint-18-1", "checkpoint-27-1"}
 
 
-def test_what_dead_attempts_left_is_removed_and_never_gone_on_from(
+def test_files_of_lost_attempts_are_removed_and_never_resumed_from(
     database: Database, settings: Settings, job_id: str, checkpoints: Callable[[], RegisteredCheckpoints]
 ) -> None:
     checkpoints().write_checkpoint(9, 1, fill)
@@ -89,7 +89,7 @@ def test_what_dead_attempts_left_is_removed_and_never_gone_on_from(
 
 
 @pytest.mark.parametrize("damage", ["truncated", "missing", "altered", "no manifest", "all of it"])
-def test_a_damaged_checkpoint_is_told_of_and_the_one_before_it_taken(
+def test_a_damaged_checkpoint_is_recorded_and_the_one_before_it_used(
     database: Database, job_id: str, checkpoints: Callable[[], RegisteredCheckpoints], damage: str
 ) -> None:
     first = checkpoints()
@@ -118,7 +118,7 @@ def test_a_damaged_checkpoint_is_told_of_and_the_one_before_it_taken(
     assert event.data["checkpoint"] == "checkpoint-18-1"
 
 
-def test_a_run_whose_only_checkpoint_is_damaged_begins_anew(
+def test_a_run_whose_only_checkpoint_is_damaged_starts_again(
     database: Database, job_id: str, checkpoints: Callable[[], RegisteredCheckpoints]
 ) -> None:
     first = checkpoints()
@@ -143,7 +143,7 @@ def test_a_worker_that_lost_its_lease_leaves_nothing_and_touches_nothing(
     assert winner.find_newest() == settings.job_dir(job_id) / "checkpoint-18-2"
 
 
-def test_a_full_disk_leaves_the_checkpoint_before_it_and_says_so(
+def test_a_full_disk_leaves_the_checkpoint_before_it_and_is_recorded(
     database: Database, settings: Settings, job_id: str, checkpoints: Callable[[], RegisteredCheckpoints]
 ) -> None:
     first = checkpoints()
@@ -168,7 +168,7 @@ def test_another_fault_of_the_disk_is_raised(checkpoints: Callable[[], Registere
     assert list_file_names(first.folder) == set()
 
 
-def test_a_job_from_before_the_register_goes_on_from_its_folder(
+def test_a_job_without_registered_checkpoints_resumes_from_its_folder(
     database: Database, settings: Settings, job_id: str, checkpoints: Callable[[], RegisteredCheckpoints]
 ) -> None:
     old = settings.job_dir(job_id) / "checkpoint-9"
