@@ -18,7 +18,7 @@ from tests.worker.stage import queued_job, requeue_as_scheduler, set_status
 # Holds a job and computes forever, with a child process.
 STUCK = """
 import subprocess, sys, time
-from worker import heartbeat
+from worker.training import heartbeat
 from store.database import Database
 from store.lifecycle.leases import claim
 from runtime.settings import get_settings
