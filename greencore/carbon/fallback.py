@@ -4,19 +4,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, get_args
 
 from greencore.carbon.errors import InvalidReading
 from greencore.carbon.series import Basis, EmissionFactors, IntensitySeries, Reading, Signal, check_window
+from greencore.clock import HOUR
 
 FallbackStep = Literal["fresh", "forecast", "stale", "yesterday", "last week", "static"]
 
-FALLBACK_STEPS: tuple[FallbackStep, ...] = ("fresh", "forecast", "stale", "yesterday", "last week", "static")
+FALLBACK_STEPS: tuple[FallbackStep, ...] = get_args(FallbackStep)
 
 # The basis of every yearly mean.
 STATIC_BASIS = Basis()
 
-LOOKBACKS: dict[FallbackStep, timedelta] = {"yesterday": timedelta(hours=24), "last week": timedelta(hours=168)}
+LOOKBACKS: dict[FallbackStep, timedelta] = {"yesterday": 24 * HOUR, "last week": 168 * HOUR}
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,17 +6,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, get_args
 
 from greencore.carbon.errors import InvalidReading, NoReading
 
 Signal = Literal["average", "marginal"]
 
-SIGNALS: tuple[Signal, ...] = ("average", "marginal")
+SIGNALS: tuple[Signal, ...] = get_args(Signal)
 
 EmissionFactors = Literal["lifecycle", "direct"]
 
-EMISSION_FACTORS: tuple[EmissionFactors, ...] = ("lifecycle", "direct")
+EMISSION_FACTORS: tuple[EmissionFactors, ...] = get_args(EmissionFactors)
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,12 +74,10 @@ def estimate_counterfactuals(
     drawn_kwh = math.fsum(part.energy_kwh * part.pue for part in parts)
     scale = price_scale(parts, earliest_start=earliest_start, series=series)
 
-    grown = [part.scale(1 / share) if part.in_epoch else part for part in parts]
-    full, constant = (
-        compute_shifted_emissions(grown, earliest_start, series),
-        compute_shifted_emissions(parts, earliest_start, series),
-    )
-    full_end, constant_end = (earliest_start + timedelta(hours=total_hours(each)) for each in (grown, parts))
+    full_parts = [part.scale(1 / share) if part.in_epoch else part for part in parts]
+    full = compute_shifted_emissions(full_parts, earliest_start, series)
+    constant = compute_shifted_emissions(parts, earliest_start, series)
+    full_hours, constant_end = total_hours(full_parts), earliest_start + timedelta(hours=run_hours)
 
     limit, what = (finished, "its end") if deadline is None else (deadline, "the deadline")
     oracle_end = max(limit, constant_end)
@@ -89,13 +87,13 @@ def estimate_counterfactuals(
         Counterfactual(
             name="full_now",
             emissions_gco2e=full.emissions_gco2e * scale,
-            energy_kwh=math.fsum(part.energy_kwh for part in grown),
-            hours=total_hours(grown),
+            energy_kwh=math.fsum(part.energy_kwh for part in full_parts),
+            hours=full_hours,
             start=earliest_start,
-            end=full_end,
+            end=earliest_start + timedelta(hours=full_hours),
             assumption=(
-                f"every tensor trained (ρ = 1), {now}; time and energy of the epochs grow as the FLOPs, by "
-                f"1/{share:.3g}, those of loading and evaluating the model stay"
+                f"every tensor trained (ρ = 1), {now}; time and energy of the epochs scale with the FLOPs, "
+                f"by 1/{share:.3g}; those of loading and evaluating the model do not"
             ),
             covered_share=full.covered_share,
         ),
@@ -118,7 +116,7 @@ def estimate_counterfactuals(
             end=oracle_end,
             assumption=(
                 f"the same FLOPs in the cleanest {run_hours:.3g} hours from {_format_minute(earliest_start)} to {what} "
-                f"({_format_minute(oracle_end)}), all known beforehand; pauses cost nothing, and the power is even"
+                f"({_format_minute(oracle_end)}), all known beforehand; pauses are free, and the power is constant"
             ),
             covered_share=oracle.covered_share,
         ),

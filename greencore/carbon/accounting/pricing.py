@@ -125,7 +125,7 @@ def tracker_difference(ours_kwh: float, tracker_kwh: float | None) -> float | No
     """
     for name, energy in (("ours_kwh", ours_kwh), ("tracker_kwh", tracker_kwh)):
         if energy is not None:
-            _check_energy(name, energy)
+            check_not_negative(name, energy)
     if tracker_kwh is None or (larger := max(ours_kwh, tracker_kwh)) == 0:
         return None
     return (ours_kwh - tracker_kwh) / larger
@@ -153,6 +153,12 @@ def known_emissions(emissions_gco2e: float, *, energy_kwh: float, unpriced_kwh: 
     return None if unpriced_kwh > 0 and unpriced_kwh >= energy_kwh * (1 - ROUNDING) else emissions_gco2e
 
 
+def check_not_negative(name: str, value: float) -> None:
+    """Raise ValueError where a value is not a finite number of at least 0."""
+    if not math.isfinite(value) or value < 0:
+        raise ValueError(f"{name} is {value}: expected a finite number that is at least 0")
+
+
 def check_pue(pue: float) -> None:
     """Raise ValueError where a power usage effectiveness is not a finite number of at least 1."""
     if not math.isfinite(pue) or pue < 1:
@@ -175,10 +181,5 @@ def _piece(start: datetime, end: datetime, energy_kwh: float, reading: Reading |
 
 
 def _check(interval: MeteredEnergy, pue: float) -> None:
-    _check_energy("energy_kwh", interval.energy_kwh)
+    check_not_negative("energy_kwh", interval.energy_kwh)
     check_pue(pue)
-
-
-def _check_energy(name: str, energy_kwh: float) -> None:
-    if not math.isfinite(energy_kwh) or energy_kwh < 0:
-        raise ValueError(f"{name} is {energy_kwh}: expected a finite number that is at least 0")

@@ -4,15 +4,15 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Literal, get_args
 
-from greencore.carbon.accounting.pricing import check_pue
+from greencore.carbon.accounting.pricing import check_not_negative, check_pue
 from greencore.carbon.errors import NoReading
 from greencore.carbon.series import IntensitySeries
 
 DelayCause = Literal["gate", "queue", "owner", "lost"]
 
-DELAY_CAUSES: tuple[DelayCause, ...] = ("gate", "queue", "owner", "lost")
+DELAY_CAUSES: tuple[DelayCause, ...] = get_args(DelayCause)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,7 @@ class RunPart:
 
     def __post_init__(self) -> None:
         for name in ("hours", "energy_kwh", "emissions_gco2e"):
-            value = getattr(self, name)
-            if not math.isfinite(value) or value < 0:
-                raise ValueError(f"{name} is {value}: expected a finite number that is at least 0")
+            check_not_negative(name, getattr(self, name))
         check_pue(self.pue)
 
     def scale(self, factor: float) -> "RunPart":

@@ -1,10 +1,10 @@
 """Attributes a job's savings to their causes: less work, the gate, the queue, the owner, and lost work."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from greencore.carbon.accounting.pricing import check_not_negative
 from greencore.carbon.accounting.run_parts import DelayCause, RunPart, compute_shifted_emissions, price_scale
 from greencore.carbon.series import IntensitySeries
 
@@ -43,8 +43,7 @@ def attribute_savings(
     that is not in the result). Other arguments and errors are those of `estimate_counterfactuals`.
     """
     for name, emissions in (("full_gco2e", full_gco2e), ("gate_gco2e", gate_gco2e), ("lost_gco2e", lost_gco2e)):
-        if not math.isfinite(emissions) or emissions < 0:
-            raise ValueError(f"{name} is {emissions}: expected a finite number that is at least 0")
+        check_not_negative(name, emissions)
     if full_gco2e == 0:
         return Savings(0.0, 0.0)
     scale = price_scale(parts, earliest_start=earliest_start, series=series)

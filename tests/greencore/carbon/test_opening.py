@@ -30,6 +30,10 @@ def test_a_specification_opens_its_source_without_a_request(spec: str, signal: s
     [
         ("gb", "unknown carbon source 'gb': expected one of static, trace:FILE, uk, electricity-maps, watttime,"),
         ("gb?region=1", "unknown carbon source 'gb'"),
+        ("", "unknown carbon source ''"),
+        ("Static", "unknown carbon source 'Static'"),
+        ("trace.csv", "unknown carbon source 'trace.csv'"),
+        ("static:", "static takes a country after ':', but was given ':'"),
         ("static?x=1", "static takes a country after"),
         ("uk:13", r"the source uk takes its options after '\?', not after ':'"),
         ("uk?zone=13", "uk has no option 'zone': expected region or postcode or url"),

@@ -165,17 +165,6 @@ def test_a_trace_needs_a_file(spec: str) -> None:
         open_source(spec, "ES")
 
 
-@pytest.mark.parametrize("spec", ["", "gb", "Static", "trace.csv"])
-def test_an_unknown_source_is_refused_with_the_known_ones(spec: str) -> None:
-    with pytest.raises(InvalidSpec, match=f"unknown carbon source '{spec}': expected one of static, trace:FILE"):
-        open_source(spec, "ES")
-
-
-def test_static_takes_a_country_and_nothing_else() -> None:
-    with pytest.raises(InvalidSpec, match="static takes a country after ':', but was given ':'"):
-        open_source("static:", "FR")
-
-
 @pytest.mark.parametrize(
     ("column", "expected"),
     [

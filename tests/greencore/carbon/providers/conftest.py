@@ -8,9 +8,13 @@ import pytest
 from greencore.carbon.http.client import HttpLimits
 from greencore.carbon.opening import open_source
 from greencore.carbon.source import Source
-from tests.carbon_provider_server import ManualClock, ProviderServer, rows
+from tests.carbon_provider_server import KNOWN_ZONES, ManualClock, ProviderServer, rows
 
-NOW = datetime(2026, 11, 24, 12, 10, tzinfo=UTC)
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+NOW = NOON + timedelta(minutes=10)
+Opened = Callable[..., Source]
+
+each_provider = pytest.mark.parametrize("provider", KNOWN_ZONES)
 
 
 @pytest.fixture
@@ -23,7 +27,7 @@ def server(clock: ManualClock) -> Iterator[ProviderServer]:
     """A server with half hours from two days ago to two days ahead."""
     with ProviderServer(clock=clock) as server:
         server.rows = rows(
-            NOW.replace(minute=0) - timedelta(hours=48),
+            NOON - timedelta(hours=48),
             hours=96,
             measured_until=NOW,
             value=lambda time: 100.0 + time.hour,
@@ -38,7 +42,7 @@ def limits() -> HttpLimits:
 
 
 @pytest.fixture
-def opened(server: ProviderServer, clock: ManualClock, limits: HttpLimits) -> Callable[..., Source]:
+def opened(server: ProviderServer, clock: ManualClock, limits: HttpLimits) -> Opened:
     """Opens a provider on the server, for the zone Z."""
 
     def open_provider(provider: str, limits: HttpLimits = limits, **options: str) -> Source:

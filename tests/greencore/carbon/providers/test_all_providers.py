@@ -1,20 +1,15 @@
 """Behaviour that all providers share."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
 
-from greencore.carbon import IntensitySeries, NoReading, Source, UnknownZone
-from tests.carbon_provider_server import KNOWN_ZONES, ManualClock, ProviderServer, Row, rows
+from greencore.carbon import IntensitySeries, NoReading, UnknownZone
+from tests.carbon_provider_server import ManualClock, ProviderServer, Row, rows
+from tests.greencore.carbon.providers.conftest import NOON, Opened, each_provider
 
-NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 HALF_HOUR = timedelta(minutes=30)
-PROVIDERS = tuple(KNOWN_ZONES)
-Opened = Callable[..., Source]
-
-each_provider = pytest.mark.parametrize("provider", PROVIDERS)
 
 
 def values(series: IntensitySeries) -> list[float]:

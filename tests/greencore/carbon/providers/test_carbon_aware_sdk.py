@@ -1,14 +1,10 @@
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
-from greencore.carbon import InvalidSpec, Source, open_source
 from greencore.carbon.errors import InvalidResponse
 from tests.carbon_provider_server import ProviderServer, Reply
-
-NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
-Opened = Callable[..., Source]
+from tests.greencore.carbon.providers.conftest import NOON, Opened
 
 
 def test_the_specification_sets_the_signal(opened: Opened) -> None:
@@ -66,11 +62,6 @@ def test_an_unexpected_response_is_named(opened: Opened, server: ProviderServer)
     server.standing_reply = Reply(body=b'{"Emissions": []}')
     with pytest.raises(InvalidResponse, match="carbon-aware-sdk is an object with 'Emissions': expected a list"):
         opened("carbon-aware-sdk").latest()
-
-
-def test_it_needs_an_address() -> None:
-    with pytest.raises(InvalidSpec, match="carbon-aware-sdk needs the option 'url'"):
-        open_source("carbon-aware-sdk?location=westeurope", "NL")
 
 
 @pytest.mark.fault(number=17)

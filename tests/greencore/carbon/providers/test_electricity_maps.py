@@ -1,16 +1,13 @@
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from greencore.carbon import NoReading, Source, UnknownZone
+from greencore.carbon import NoReading, UnknownZone
 from greencore.carbon.errors import InvalidResponse
 from greencore.clock import HOUR
 from tests.carbon_provider_server import ManualClock, ProviderServer, Reply, Row, rows
-
-NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
-Opened = Callable[..., Source]
+from tests.greencore.carbon.providers.conftest import NOON, Opened
 
 
 @pytest.fixture(autouse=True)

@@ -1,16 +1,14 @@
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
-from greencore.carbon import Source, open_source
+from greencore.carbon import open_source
 from greencore.carbon.errors import InvalidResponse
 from greencore.carbon.http.client import HttpLimits
 from tests.carbon_provider_server import ManualClock, ProviderServer, Reply, Row
+from tests.greencore.carbon.providers.conftest import NOON, Opened
 
-NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 QUARTER = timedelta(minutes=15)
-Opened = Callable[..., Source]
 
 
 def test_a_measured_value_has_precedence_over_a_forecast(opened: Opened, server: ProviderServer) -> None:

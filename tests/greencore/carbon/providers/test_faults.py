@@ -2,22 +2,17 @@
 
 import threading
 import time
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
-from greencore.carbon import CarbonError, Source
+from greencore.carbon import CarbonError
 from greencore.carbon.errors import AccessDenied, InvalidResponse, SourceUnavailable
 from greencore.carbon.http.client import HttpLimits
-from tests.carbon_provider_server import KNOWN_ZONES, ManualClock, ProviderServer, Reply
+from tests.carbon_provider_server import ManualClock, ProviderServer, Reply
+from tests.greencore.carbon.providers.conftest import NOON, NOW, Opened, each_provider
 
-NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
-NOW = NOON + timedelta(minutes=10)
 MINUTE = timedelta(minutes=1)
-Opened = Callable[..., Source]
-
-each_provider = pytest.mark.parametrize("provider", tuple(KNOWN_ZONES))
 
 IMPATIENT = HttpLimits(read_seconds=0.1, uniform=lambda low, high: low)
 HTML = Reply(body=b"<html><body>Welcome to the hotel</body></html>", headers={"content-type": "text/html"})

@@ -3,16 +3,14 @@
 import base64
 import logging
 import traceback
-from collections.abc import Callable
 
 import pytest
 
-from greencore.carbon import CarbonError, InvalidSpec, Source, open_source
+from greencore.carbon import CarbonError, InvalidSpec, open_source
 from greencore.carbon.http.client import HttpLimits
 from greencore.carbon.options import Credentials
 from tests.carbon_provider_server import ManualClock, ProviderServer, Reply
-
-Opened = Callable[..., Source]
+from tests.greencore.carbon.providers.conftest import Opened
 
 
 @pytest.mark.parametrize("provider", ["electricity-maps", "watttime"])

@@ -1,15 +1,12 @@
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, Literal
 
 import pytest
 
-from greencore.carbon import Source, UnknownZone
+from greencore.carbon import UnknownZone
 from greencore.carbon.errors import InvalidResponse
 from tests.carbon_provider_server import ProviderServer, Reply, rows
-
-NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
-Opened = Callable[..., Source]
+from tests.greencore.carbon.providers.conftest import NOON, Opened
 
 
 @pytest.mark.parametrize("shape", ["usual", "list", "object", "regions"])

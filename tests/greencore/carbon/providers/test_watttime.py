@@ -1,14 +1,11 @@
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
-from greencore.carbon import Source, UnknownZone
+from greencore.carbon import UnknownZone
 from greencore.carbon.errors import AccessDenied, InvalidResponse
 from tests.carbon_provider_server import ManualClock, ProviderServer, Reply, Row
-
-NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
-Opened = Callable[..., Source]
+from tests.greencore.carbon.providers.conftest import NOON, Opened
 
 
 def test_pounds_per_mwh_become_grams_per_kwh(opened: Opened, server: ProviderServer) -> None:
