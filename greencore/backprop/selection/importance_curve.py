@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from math import floor
 
 import numpy as np
@@ -19,6 +18,7 @@ from greencore.backprop.selection.decision_order import iter_set_bits
 from greencore.backprop.selection.knapsack import ParetoFrontier, find_undominated
 from greencore.backprop.selection.search import enumerate_candidates
 from greencore.backprop.selection.solver import BudgetTooSmall, build_value_array
+from greencore.concave_curve import count_worthwhile_segments, find_concave_hull
 
 FRONTIER_LIMIT = 4096  # pairs kept in each band
 BUDGET_BANDS = 6  # each with half the FLOPs of the next, so that small budgets are resolved as finely as large ones
@@ -44,7 +44,7 @@ class ConcaveCurve:
 
     def rho_at(self, price: float) -> float:
         """Return the share of greatest importance less `price` per FLOP of a step."""
-        return float(self.rho[np.searchsorted(-self.per_flop, -price, side="left")])
+        return float(self.rho[count_worthwhile_segments(self.per_flop, price)])
 
 
 @dataclass(frozen=True)
@@ -68,17 +68,9 @@ class ImportanceCurve:
 
     def concave_hull(self) -> ConcaveCurve:
         """Return the upper concave hull, from the floor to the last point that adds importance."""
-        hull: list[int] = []
-        for point in range(len(self.rho)):
-            while len(hull) > 1 and self._slope(hull[-2], hull[-1]) <= self._slope(hull[-1], point):
-                hull.pop()
-            hull.append(point)
-        slopes = [self._slope(first, second) for first, second in pairwise(hull)]
-        return ConcaveCurve(self.rho[hull], self.importance[hull], np.array(slopes) / self.full_flops)
-
-    def _slope(self, first: int, second: int) -> float:
-        rise = self.importance[second] - self.importance[first]
-        return float(rise / (self.rho[second] - self.rho[first]))
+        hull = find_concave_hull(self.rho, self.importance, range(len(self.rho)))
+        rho, importance = self.rho[hull], self.importance[hull]
+        return ConcaveCurve(rho, importance, np.diff(importance) / np.diff(rho) / self.full_flops)
 
 
 def importance_curve(profile: Profile, importance: Mapping[str, float], *, up_to: float = 1.0) -> ImportanceCurve:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from greencore.policy.rho.utility import SHORTEST_SEGMENT, UtilityCurve, count_worthwhile_segments
+from greencore.concave_curve import count_worthwhile_segments
+from greencore.policy.rho.utility import SHORTEST_SEGMENT, UtilityCurve
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

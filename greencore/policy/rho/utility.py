@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from greencore.concave_curve import count_worthwhile_segments, find_concave_hull
+
 Floats = NDArray[np.float64]
 
 POINTS_STORED = 64
@@ -58,11 +60,7 @@ class UtilityCurve:
         if shares.ndim != 1 or shares.shape != values.shape or len(shares) < 2:
             raise ValueError("expected two lists of equal length, with at least 2 points")
         kept = _evenly(shares, values, points)
-        hull: list[int] = []
-        for point in kept.tolist():
-            while len(hull) > 1 and _below(shares, values, hull[-2], hull[-1], point):
-                hull.pop()
-            hull.append(point)
+        hull = find_concave_hull(shares, values, kept.tolist())
         return cls(shares[hull], values[hull])
 
     @classmethod
@@ -124,12 +122,6 @@ class UtilityCurve:
         return UtilityCurve(self.rho, self.value / whole if whole > 0 else np.zeros_like(self.value))
 
 
-def count_worthwhile_segments(slopes: Floats, price: Floats) -> NDArray[np.int64]:
-    """How many segments, with falling `slopes`, are worth more than a price per unit of ρ; all where it is 0."""
-    count = np.searchsorted(-slopes, -price, side="left")
-    return np.where(price <= 0, len(slopes), count)
-
-
 def _evenly(rho: Floats, value: Floats, points: int) -> NDArray[np.int64]:
     """Indices of at most `points` points, evenly spaced in ρ and value taken together."""
     way = (rho - rho[0]) / (rho[-1] - rho[0])
@@ -137,12 +129,6 @@ def _evenly(rho: Floats, value: Floats, points: int) -> NDArray[np.int64]:
         way = way + (value - value[0]) / (value[-1] - value[0])
     nearest = np.searchsorted(way, np.linspace(0.0, way[-1], points))
     return np.unique(np.minimum(nearest, len(rho) - 1))
-
-
-def _below(rho: Floats, value: Floats, first: int, middle: int, last: int) -> bool:
-    """Whether the middle point lies on or below the line from the first to the last."""
-    rise = (value[middle] - value[first]) * (rho[last] - rho[first])
-    return bool(rise <= (value[last] - value[first]) * (rho[middle] - rho[first]))
 
 
 def _square_root(floor: float) -> UtilityCurve:

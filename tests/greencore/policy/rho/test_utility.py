@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greencore.backprop.selection.importance_curve import ImportanceCurve
 from greencore.policy import DEFAULT_UTILITY, UtilityCurve
 from tests.greencore.policy.curves import curves
 
@@ -119,20 +118,3 @@ def test_normalised_is_one_at_the_whole_and_a_worthless_curve_is_zero() -> None:
 def test_the_default_is_worth_nothing_at_a_third_and_one_at_the_whole() -> None:
     assert DEFAULT_UTILITY.at([1 / 3, 0.5, 1.0]) == pytest.approx([0, 0.5, 1], abs=1e-3)
     assert (np.diff(DEFAULT_UTILITY.slopes) < 0).all()
-
-
-@given(
-    points=st.lists(st.tuples(st.integers(34, 100), st.integers(1, 1000)), min_size=2, max_size=20),
-    prices=st.lists(st.floats(0.1, 1e4), min_size=1, max_size=8),
-)
-def test_a_probe_s_concave_curve_buys_the_same_here_as_there(
-    points: list[tuple[int, int]], prices: list[float]
-) -> None:
-    rho = np.array(sorted({share for share, _ in points})) / 100
-    value = np.cumsum([float(gain) for _, gain in points[: len(rho)]])
-    there = ImportanceCurve(rho, value, full_flops=10**12).concave_hull()
-    if len(there.rho) < 2:
-        return
-    here = UtilityCurve(there.rho, there.importance)
-    for price in prices:
-        assert here.optimal_rho(price) == there.rho_at(price / 10**12)
