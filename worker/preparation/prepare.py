@@ -21,9 +21,8 @@ from greencore.training.data.prompt_formats import resolve_prompt_format
 from greencore.training.data.template_clock import TemplateClock
 from greencore.training.data.tokenisation import count_held_out_duplicates, round_up_length, split_rows
 from greencore.training.evaluation.evaluator import resolve_sample_format
-from greencore.training.methods.baselines import Baseline
+from greencore.training.methods.baselines import Baseline, count_method_flops
 from greencore.training.methods.batch_shapes import StepShape, is_encoder_decoder, row_lengths
-from greencore.training.methods.method_costs import count_method_flops
 from greencore.training.methods.step_costs import StepCosts
 from greencore.training.models.loading import ModelError, load_meta_model, load_tokenizer, resolve_model_folder
 from greencore.training.run import tokenise_with

@@ -19,26 +19,11 @@ from greencore.backprop.cost.autograd_graph import (
     compute_reachable_tensors,
     get_gradient_node,
 )
-from greencore.backprop.cost.operator_counter import OperatorRecorder
+from greencore.backprop.cost.operator_counter import BackwardOperator, OperatorRecorder
 from greencore.backprop.cost.operator_flops import ZERO_FLOPS, OpFlops
 
 ATTENTION_ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 ATTENTION_INPUTS = ("query", "key", "value")
-
-
-@dataclass(frozen=True)
-class FusedBackwardOperator:
-    """One backward operator of the call without the bias's gradient, and the nodes whose gradients it serves."""
-
-    flops: OpFlops
-    serves: frozenset[Node]
-
-    def needed_by(self, reachable: Mapping[Node, int]) -> int:
-        """Return the trained tensors whose gradient needs this operator, as a bit mask."""
-        mask = 0
-        for node in self.serves:
-            mask |= reachable[node]
-        return mask
 
 
 @dataclass(frozen=True)
@@ -53,7 +38,7 @@ class BiasedAttention:
     stop: int
     nodes: frozenset[Node]
     fused_forward: OpFlops
-    fused_backward: tuple[FusedBackwardOperator, ...]
+    fused_backward: tuple[BackwardOperator, ...]
 
     def list_backward_flops(
         self,
@@ -140,7 +125,7 @@ class ForwardObserver(TorchFunctionMode):
             get_gradient_node(arguments[name]) if arguments[name].requires_grad else None for name in ATTENTION_INPUTS
         ]
         fused = tuple(
-            FusedBackwardOperator(flops, frozenset(node for bit, node in enumerate(inputs) if serves >> bit & 1))
+            BackwardOperator(flops, None, [node for bit, node in enumerate(inputs) if serves >> bit & 1])
             for flops, serves in kernels.backward
         )
         nodes = frozenset(collect_reachable_nodes([out.grad_fn], stop={*inputs, get_gradient_node(mask)}))

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from greencore.backprop.selection.decision_order import SearchTree
-from greencore.backprop.selection.subsets import compute_subset_values
+from greencore.backprop.selection.decision_order import SearchTree, compute_subset_values
 
 PRICE_COUNT = 24  # tried at once: first over a wide range, then REFINEMENTS times around the tightest ones
 REFINEMENTS = 2
@@ -78,7 +77,7 @@ class _RelaxedTree:
         gains[positions + 1] = np.maximum(values[tensors, None] - flops[:, None] * prices, 0.0)
         costs[positions + 1] = np.where(gains[positions + 1] > 0, flops[:, None], 0)
         for position, group in tree.multi_tensor_groups:
-            worth = compute_subset_values(values[list(group.members)])[:, None] - group.cost[:, None] * prices
+            worth = compute_subset_values(group.members, values)[:, None] - group.cost[:, None] * prices
             best = worth.argmax(axis=0)
             gains[position + 1] = worth[best, np.arange(len(prices))]
             costs[position + 1] = group.cost[best]
@@ -89,7 +88,7 @@ class _RelaxedTree:
         for start, stop_point in zip(tree.stop_offsets.tolist(), tree.stop_points, strict=False):
             if stop_point.members:
                 relaxed_values[start : start + len(stop_point.cost)] += compute_subset_values(
-                    values[list(stop_point.members)]
+                    stop_point.members, values
                 )[:, None]
         relaxed_values[left < 0] = -np.inf
         spare = left[:, None] - spent[tree.groups_before_stop]

@@ -11,7 +11,7 @@ two: either no tensor beyond the branch is trained, or its operators are paid fo
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,6 +91,17 @@ def iter_set_bits(mask: int) -> Iterator[int]:
         lowest = mask & -mask
         yield lowest.bit_length() - 1
         mask ^= lowest
+
+
+def to_tensor_mask(members: Sequence[int], subset: int) -> int:
+    """Return a subset of `members` as a bit mask over all tensors."""
+    return sum(1 << tensor for bit, tensor in enumerate(members) if subset >> bit & 1)
+
+
+def compute_subset_values(members: Sequence[int], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Compute the summed value of every subset of `members`; values that are not positive count as 0."""
+    total: NDArray[np.float64] = _build_membership_matrix(len(members)) @ np.maximum(values[list(members)], 0.0)
+    return total
 
 
 def build_search_tree(exclusive: Sequence[int], tensors: int, shared: Iterable[SharedCost]) -> SearchTree:
@@ -216,6 +227,12 @@ def _split_into_independent_parts(members: tuple[int, ...], costs: Sequence[Shar
                 joined |= part
         parts = [part for part in parts if not part & mask] + [joined]
     return [tuple(iter_set_bits(part)) for part in sorted(parts)]
+
+
+@cache
+def _build_membership_matrix(size: int) -> NDArray[np.float64]:
+    """Build the matrix [subsets, members] of which of `size` members each subset holds."""
+    return (np.arange(1 << size)[:, None] >> np.arange(size) & 1).astype(np.float64)
 
 
 def _lowest(mask: int) -> int:

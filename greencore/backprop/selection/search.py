@@ -19,9 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from greencore.backprop.selection.bounds import Pruning
-from greencore.backprop.selection.decision_order import SearchTree, TensorGroup
+from greencore.backprop.selection.decision_order import (
+    SearchTree,
+    TensorGroup,
+    compute_subset_values,
+    to_tensor_mask,
+)
 from greencore.backprop.selection.knapsack import KnapsackItem, ParetoFrontier, find_undominated
-from greencore.backprop.selection.subsets import compute_subset_values, to_tensor_mask
 
 ITEMS_PER_EXTENSION = 3  # items after which the frontier is extended
 
@@ -53,12 +57,8 @@ def enumerate_candidates(
         decided = stop_point.after
         if not len(frontier.cost):
             return
-        yield CandidateSet(
-            frontier,
-            stop_point.members,
-            spent + stop_point.cost,
-            compute_subset_values(values[list(stop_point.members)]),
-        )
+        members = stop_point.members
+        yield CandidateSet(frontier, members, spent + stop_point.cost, compute_subset_values(members, values))
     if pruning.subtrees:
         frontier = _extend_frontier(frontier, tree, values, pruning, decided, len(tree.groups))
     for paid, subtree, onward in pruning.subtrees:
@@ -89,7 +89,7 @@ def _list_items(group: TensorGroup, values: NDArray[np.float64]) -> list[Knapsac
     if len(group.members) == 1:
         (tensor,) = group.members
         return [KnapsackItem(1 << tensor, int(group.cost[1]), float(values[tensor]))] if values[tensor] > 0 else []
-    value = compute_subset_values(values[list(group.members)])
+    value = compute_subset_values(group.members, values)
     worth = find_undominated(group.cost, value)
     return [
         KnapsackItem(to_tensor_mask(group.members, s), int(group.cost[s]), float(value[s])) for s in worth.tolist() if s

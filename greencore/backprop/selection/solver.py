@@ -142,7 +142,7 @@ def _fill_budget(mask: int, variant: CostVariant, values: NDArray[np.float64], b
 
 
 def _build_selection(profile: Profile, values: NDArray[np.float64], mask: int) -> Selection:
-    chosen = [index for index in range(len(values)) if mask >> index & 1]
+    chosen = list(iter_set_bits(mask))
     names = tuple(profile.tensors[index].name for index in chosen)
     flops = profile.step_flops(names)
     return Selection(names, sum(float(values[index]) for index in chosen), flops, flops / profile.full_flops)

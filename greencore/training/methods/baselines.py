@@ -1,8 +1,8 @@
-"""The paper's fixed baselines (§2.2, Table 1 and §4): the tensors that each trains, for any model of transformers."""
+"""The paper's baselines (§2.2, Table 1, §4): the tensors that each trains and its FLOPs, for any transformers model."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import nn
@@ -11,7 +11,10 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.pytorch_utils import Conv1D
 
+from greencore.backprop.cost.by_length import Lengths
+from greencore.training.methods.batch_shapes import StepShape
 from greencore.training.methods.modes import in_evaluation_mode
+from greencore.training.methods.step_costs import StepCosts
 
 Baseline = Literal["full", "top2", "lora", "prefix", "bitfit", "layernorm", "qv", "progressive"]
 
@@ -72,6 +75,33 @@ def list_trained_tensors(method: Baseline, model: PreTrainedModel, *, epoch: int
     if not wanted:
         raise BaselineError(f"{type(model).__name__} has no tensor that {method!r} trains")
     return tuple(name for name, parameter in model.named_parameters() if id(parameter) in wanted)
+
+
+def count_method_flops(
+    method: Baseline,
+    model: PreTrainedModel,
+    full_costs: StepCosts,
+    shapes: Mapping[StepShape, int],
+    *,
+    batch_size: int,
+    shortest: Lengths,
+    longest: Lengths,
+) -> int:
+    """Count the FLOPs of the steps by `method`; `full_costs` are those of the model, which may be on the meta device.
+
+    "lora" and "prefix" add their adapter to the model. "progressive" counts as in its last epoch, its most expensive.
+    Raises `BaselineError` for a model without a tensor that the method trains.
+    """
+    if method not in ("lora", "prefix"):
+        return full_costs.count_flops(list_trained_tensors(method, model, epoch=0, epochs=1), shapes)[0]
+    from greencore.training.methods.adapters import with_adapter
+
+    adapted = with_adapter(method, model)
+    own = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
+    costs = StepCosts(
+        cast(PreTrainedModel, adapted), batch_size=batch_size, shortest=shortest, longest=longest, names=own
+    )
+    return costs.count_flops(own, shapes)[0]
 
 
 def _list_top_block_parameters(model: PreTrainedModel, *, epoch: int, epochs: int) -> list[nn.Parameter]:

@@ -34,6 +34,11 @@ def is_encoder_decoder(model: Any) -> bool:
     return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
 
 
+def is_stream(dataset: Any) -> bool:
+    """Return whether the dataset can only be iterated: it has no length, or no rows by index."""
+    return not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__"))
+
+
 def get_step_shape(batch: Mapping[str, Any], *, encoder: bool) -> StepShape:
     """Return the shape of a batch; with an encoder its labels are the target."""
     rows, length = batch["input_ids"].shape[:2]
@@ -47,7 +52,7 @@ def measure_batch_shapes(dataloader: Any, *, batch_size: int, encoder: bool, lon
     a dataset whose rows have no `input_ids`.
     """
     dataset = dataloader.dataset
-    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+    if is_stream(dataset):
         rows = get_step_shape(next(iter(dataloader)), encoder=encoder).rows
         kinds = 2 if encoder else 1
         return BatchShapes(rows, (1,) * kinds, (longest_of_stream,) * kinds)

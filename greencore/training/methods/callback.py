@@ -11,9 +11,8 @@ from greencore.training.finite_checks import explain_non_finite
 from greencore.training.methods.baselines import Baseline, list_trained_tensors
 from greencore.training.methods.batch_shapes import StepShape
 from greencore.training.methods.epoch_ledger import EpochLedger, EpochReport, Reselection
-from greencore.training.methods.optimizer_state import OptimizerStatePolicy
 from greencore.training.methods.probe import ImportanceProbe
-from greencore.training.methods.selection_callback import SelectionCallback
+from greencore.training.methods.selection_callback import OptimizerStatePolicy, SelectionCallback
 
 RhoSchedule = float | Callable[[int], float]
 

@@ -13,7 +13,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from greencore.backprop.importance import Metric, NotFinite, measure_importance
 from greencore.training.data.tokenisation import to_device
-from greencore.training.methods.batch_shapes import get_step_shape, is_encoder_decoder
+from greencore.training.methods.batch_shapes import get_step_shape, is_encoder_decoder, is_stream
 from greencore.training.methods.modes import in_evaluation_mode
 from greencore.training.methods.step_costs import StepCosts
 
@@ -91,7 +91,7 @@ class ImportanceProbe:
 def _draw_batches(dataloader: Any, args: TrainingArguments, *, number: int, amount: int) -> Iterator[Mapping[str, Any]]:
     """Draw this process's part of each batch; of a stream, its first batches."""
     dataset = dataloader.dataset
-    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+    if is_stream(dataset):
         stream = iter(dataloader)
         for _ in range(amount):
             yield next(stream)

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
-from typing import Any, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -19,8 +19,9 @@ from greencore.training.methods.batch_shapes import (
     measure_batch_shapes,
 )
 from greencore.training.methods.epoch_ledger import EpochLedger, EpochReport
-from greencore.training.methods.optimizer_state import OptimizerStatePolicy, apply_optimizer_state_policy
 from greencore.training.methods.step_costs import StepCosts
+
+OptimizerStatePolicy = Literal["release", "host", "keep"]
 
 STATE_KEY = "greencore"  # of the ledger in the Trainer's own state, which every checkpoint holds as JSON
 
@@ -139,7 +140,7 @@ class SelectionCallback(TrainerCallback, ABC):
             parameter.requires_grad_(name in chosen)
             if name not in chosen:
                 parameter.grad = None
-        apply_optimizer_state_policy(optimizer, self._parameters.values(), self._optimizer_state)
+        _apply_optimizer_state_policy(optimizer, self._parameters.values(), self._optimizer_state)
         _get_callback_state(state)[STATE_KEY] = self._current_ledger.to_json()
 
     def _build_full_costs(self, model: torch.nn.Module) -> StepCosts:
@@ -182,6 +183,28 @@ class SelectionCallback(TrainerCallback, ABC):
         if self._in_epoch and model.training and torch.is_grad_enabled():
             batch = kwargs if "input_ids" in kwargs or not args else {**kwargs, "input_ids": args[0]}
             self._current_ledger.count_step(get_step_shape(batch, encoder=self._encoder))
+
+
+def _apply_optimizer_state_policy(
+    optimizer: Any, parameters: Iterable[torch.nn.Parameter], policy: OptimizerStatePolicy
+) -> None:
+    """Apply the policy to the state of frozen `parameters`, and move that of trainable ones to their device.
+
+    With "host" the entries stay in the optimiser, so that checkpoints hold them, but in host memory; step counters stay
+    on the device that the optimiser chose.
+    """
+    optimizer = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps the real one
+    for parameter in parameters:
+        if parameter not in optimizer.state:
+            continue
+        if policy == "release" and not parameter.requires_grad:
+            del optimizer.state[parameter]
+        elif policy == "host":
+            where = parameter.device if parameter.requires_grad else torch.device("cpu")
+            entries = optimizer.state[parameter]
+            for key, value in entries.items():
+                if isinstance(value, torch.Tensor) and value.dim() > 0:
+                    entries[key] = value.to(where)
 
 
 def _get_callback_state(state: TrainerState) -> dict[str, Any]:

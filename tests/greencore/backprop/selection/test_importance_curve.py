@@ -1,4 +1,4 @@
-"""The curve of importance over budget against brute force, and against single selections on real profiles."""
+"""Importance curve against brute force, and against single selections on real profiles."""
 
 import itertools
 import random
@@ -9,26 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from greencore.backprop import BudgetTooSmall, ImportanceCurve, Profile, importance_curve, select
-from greencore.backprop.cost.profile import StepFlops, build_profile
-
-
-@st.composite
-def chains(draw: st.DrawFn) -> Profile:
-    """Blocks of one to three parallel tensors, each of which carries the gradient on."""
-    amount = st.integers(0, 60)
-    blocks = draw(st.lists(st.integers(1, 3), min_size=1, max_size=3))
-    costs: dict[int, int] = {}
-    size = sum(blocks)
-    first = 0
-    for branches in blocks:
-        deeper = (1 << size) - (1 << first + branches)
-        for tensor in range(first, first + branches):
-            costs[1 << tensor] = costs.get(1 << tensor, 0) + draw(amount)
-            served = 1 << tensor | deeper
-            costs[served] = costs.get(served, 0) + draw(amount)
-        first += branches
-    names = tuple((f"t{tensor}", 1) for tensor in range(size))
-    return build_profile(names, forward=draw(st.integers(1, 200)), total=costs, counted=StepFlops(0, ()))
+from tests.greencore.backprop.selection.profiles import profiles
 
 
 def worth_of(costs: Profile, seed: int) -> dict[str, float]:
@@ -41,9 +22,9 @@ def curve(costs: Profile) -> ImportanceCurve:
     return importance_curve(costs, worth_of(costs, 1))
 
 
-@given(chains(), st.data())
+@given(profiles(), st.data())
 @settings(max_examples=150, deadline=None)
-def test_it_holds_the_best_of_every_budget(costs: Profile, data: st.DataObject) -> None:
+def test_the_curve_is_the_optimum_at_every_budget(costs: Profile, data: st.DataObject) -> None:
     names = [tensor.name for tensor in costs.tensors]
     worth = {name: data.draw(st.integers(-5, 100), label=name) for name in names}
     curve = importance_curve(costs, worth)
@@ -63,11 +44,11 @@ def test_every_point_is_reached_by_a_selection(costs: Profile, curve: Importance
 
 
 @pytest.mark.parametrize("rho", [0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9, 0.98])
-def test_it_lies_within_a_thousandth_of_each_selection(costs: Profile, curve: ImportanceCurve, rho: float) -> None:
+def test_the_curve_is_within_a_thousandth_of_each_selection(costs: Profile, curve: ImportanceCurve, rho: float) -> None:
     assert curve.at(rho) == pytest.approx(select(costs, worth_of(costs, 1), rho).importance, rel=0.001)
 
 
-def test_it_rises_from_the_floor_to_everything_worth_training(costs: Profile) -> None:
+def test_the_curve_rises_from_the_floor_to_all_positive_importance(costs: Profile) -> None:
     worth = worth_of(costs, 2)
     harmful = costs.tensors[0].name
     worth[harmful] = -1.0
@@ -79,14 +60,14 @@ def test_it_rises_from_the_floor_to_everything_worth_training(costs: Profile) ->
     assert curve.at(1.0) == pytest.approx(sum(value for value in worth.values() if value > 0))
 
 
-def test_below_the_floor_it_states_the_floor(costs: Profile, curve: ImportanceCurve) -> None:
+def test_below_the_floor_the_error_states_the_floor(costs: Profile, curve: ImportanceCurve) -> None:
     with pytest.raises(BudgetTooSmall, match=f"{costs.floor:.4f}"):
         curve.at(costs.floor - 0.001)
     with pytest.raises(BudgetTooSmall, match=f"{costs.floor:.4f}"):
         importance_curve(costs, worth_of(costs, 1), up_to=costs.floor - 0.001)
 
 
-def test_it_may_end_where_the_importance_was_measured(costs: Profile, curve: ImportanceCurve) -> None:
+def test_the_curve_may_end_where_importance_was_measured(costs: Profile, curve: ImportanceCurve) -> None:
     up_to = costs.floor + 0.1
     measured = {name: value for name, value in worth_of(costs, 1).items() if costs.share([name]) <= up_to}
     assert len(measured) < len(costs.tensors)
@@ -97,7 +78,7 @@ def test_it_may_end_where_the_importance_was_measured(costs: Profile, curve: Imp
         importance_curve(costs, measured)
 
 
-def test_the_hull_lies_above_and_touches_at_its_corners(curve: ImportanceCurve) -> None:
+def test_the_hull_is_above_the_curve_and_meets_it_at_its_corners(curve: ImportanceCurve) -> None:
     hull = curve.concave_hull()
     assert (np.interp(curve.rho, hull.rho, hull.importance) >= curve.importance * (1 - 1e-12)).all()
     assert [curve.at(rho) for rho in hull.rho] == hull.importance.tolist()
@@ -109,7 +90,7 @@ def test_the_hull_lies_above_and_touches_at_its_corners(curve: ImportanceCurve) 
 
 
 @pytest.mark.parametrize("part", [0.0, 0.3, 0.8, 1.5])
-def test_a_price_buys_as_long_as_a_flop_brings_more(curve: ImportanceCurve, part: float) -> None:
+def test_a_price_gives_the_share_of_greatest_importance_less_price(curve: ImportanceCurve, part: float) -> None:
     hull = curve.concave_hull()
     price = part * float(hull.per_flop[0])
     gain = curve.importance - price * curve.rho * curve.full_flops
