@@ -1,4 +1,4 @@
-"""Small decoders of the two families that the suite trains for real."""
+"""Small decoders of two families, with their batch and profile."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What a real step executes: the yardstick for profiles."""
+"""FLOPs that a real step executes, to compare profiles with."""
 
 from collections.abc import Collection
 from typing import Any
@@ -15,10 +15,10 @@ Batch = dict[str, torch.Tensor]
 
 
 class OperatorFlopCounter(TorchDispatchMode):
-    """FLOPs of every operator that runs, and the `unlisted` ones: free, though they make floats and are no moves."""
+    """Counts the FLOPs of every operator; `unlisted` ones make floats at no FLOPs and are no data moves."""
 
     def __init__(self, embedding: torch.Size) -> None:
-        """`embedding` is the shape of the one kind of weight that is used twice: adding its gradients up is free."""
+        """`embedding` is the shape of the only weight with two uses, whose gradients are added at no cost."""
         super().__init__()  # type: ignore[no-untyped-call]
         self._embedding = embedding
         self.flops: OpFlops = ZERO_FLOPS
@@ -42,7 +42,7 @@ class OperatorFlopCounter(TorchDispatchMode):
 
 
 def train_only(model: torch.nn.Module, names: Collection[str]) -> None:
-    """Freeze everything else, and drop all gradients."""
+    """Freeze all other tensors, and drop all gradients."""
     unknown = set(names) - {name for name, _ in model.named_parameters()}
     assert not unknown, unknown
     for name, parameter in model.named_parameters():
@@ -51,7 +51,7 @@ def train_only(model: torch.nn.Module, names: Collection[str]) -> None:
 
 
 def count_executed_flops(model: torch.nn.Module, batch: Batch, names: Collection[str]) -> OpFlops:
-    """Every FLOP of a real step that trains just these tensors."""
+    """Count every FLOP of a real step that trains only these tensors."""
     train_only(model, names)
     embedding = model.get_input_embeddings().weight  # type: ignore[operator]
     executed = OperatorFlopCounter(embedding.shape)
@@ -61,7 +61,7 @@ def count_executed_flops(model: torch.nn.Module, batch: Batch, names: Collection
 
 
 def count_torch_flops(model: torch.nn.Module, batch: Batch, names: Collection[str]) -> int:
-    """FLOPs that torch counts in a real step which trains just these tensors."""
+    """Count the FLOPs, by torch's FlopCounterMode, of a real step that trains only these tensors."""
     train_only(model, names)
     with FlopCounterMode(display=False) as counter:
         model(**batch).loss.backward()

@@ -20,7 +20,7 @@ Optimizers = dict[str, Callable[[PreTrainedModel], torch.optim.Optimizer]]
 
 
 def in_two_groups(model: PreTrainedModel) -> list[dict[str, Any]]:
-    """Matrices with weight decay and a learning rate of their own, as trainers arrange them."""
+    """Two groups as trainers make them: matrices with weight decay and a separate learning rate, and vectors."""
     matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     vectors = [parameter for parameter in model.parameters() if parameter.ndim == 1]
     return [{"params": vectors, "weight_decay": 0.0}, {"params": matrices, "weight_decay": 0.1, "lr": 3e-3}]
@@ -87,7 +87,7 @@ def make_batch_like(batch: Batch, seed: int = 2, shape: tuple[int, int] = (3, 9)
 def build_mid_run_optimizer(
     make: Callable[[PreTrainedModel], torch.optim.Optimizer], model: PreTrainedModel, batch: Batch
 ) -> torch.optim.Optimizer:
-    """An optimiser in mid-run: two steps taken, a learning rate that a schedule has changed."""
+    """Build an optimiser in mid-run: after two steps, at a learning rate that a schedule has changed."""
     optimizer = make(model)
     for _ in range(2):
         model(**batch).loss.backward()
@@ -107,7 +107,7 @@ def copied_gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 def reference_importance(
     model: PreTrainedModel, batch: Batch, optimizer: torch.optim.Optimizer, max_grad_norm: float | None = None
 ) -> dict[str, dict[str, float]]:
-    """Cache the weights, step, take the difference, restore: the paper's definition, word for word."""
+    """Compute importance by the paper's definition: cache the weights, step, take the difference, restore."""
     model.zero_grad()
     weights = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     state = {parameter: copy.deepcopy(values) for parameter, values in optimizer.state.items()}

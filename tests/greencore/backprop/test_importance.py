@@ -71,7 +71,7 @@ def test_clipping_is_that_of_the_norm_over_all_tensors(name: str, precision: str
 
 
 class Turning(torch.optim.SGD):
-    """Its step is made of matrix products, which autocast would round."""
+    """An optimiser whose step has matrix products, which autocast would round."""
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
@@ -81,7 +81,7 @@ class Turning(torch.optim.SGD):
         super().step(closure)
 
 
-def test_the_forward_pass_alone_is_under_the_autocast_that_the_caller_has_set(batch: Batch) -> None:
+def test_only_the_forward_pass_runs_under_the_callers_autocast(batch: Batch) -> None:
     model = tiny_opt()
     optimizer = Turning(model.parameters(), lr=1e-2)
     upper = [name for name, _ in model.named_parameters() if ".layers.1." in name]
@@ -139,7 +139,7 @@ def test_a_tied_tensor_has_the_gradient_of_both_its_uses(batch: Batch) -> None:
     assert found["shared.weight"] == pytest.approx(expected["shared.weight"], rel=1e-4)
 
 
-def test_tensors_without_a_part_in_the_loss_have_no_importance(batch: Batch) -> None:
+def test_tensors_without_a_part_in_the_loss_have_zero_importance(batch: Batch) -> None:
     model = tiny_opt()
     model.spare = torch.nn.Linear(2, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
@@ -176,7 +176,7 @@ def test_averaged_gradients_are_what_the_step_sees(batch: Batch) -> None:
     assert arrived == [0] * 2 * len(found)
 
 
-def test_one_process_does_not_stop_alone_at_a_loss_that_is_not_a_number(batch: Batch) -> None:
+def test_with_averaging_a_nan_loss_raises_only_after_all_gradients(batch: Batch) -> None:
     model = tiny_opt()
     optimizer = torch.optim.AdamW(model.parameters())
     unlabelled = {**batch, "labels": torch.full_like(batch["labels"], -100)}

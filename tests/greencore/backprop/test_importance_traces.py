@@ -1,4 +1,4 @@
-"""What the probe of importance must leave alone, how little memory it takes, and the faults that it names."""
+"""Importance probe: what it leaves unchanged, its memory, and its errors."""
 
 import copy
 import random
@@ -32,7 +32,7 @@ from tests.greencore.backprop.probes import (
 
 
 def everything(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """All that a probe could leave changed, bit by bit."""
+    """All that a probe could change, bit by bit."""
     found = {
         "weights": dict(model.named_parameters()),
         "buffers": dict(model.named_buffers()),
@@ -56,7 +56,7 @@ def bits(tensor: torch.Tensor) -> bytes:
 
 @pytest.fixture
 def with_statistics() -> PreTrainedModel:
-    """Dropout and running statistics on the way, one tensor frozen."""
+    """A model with dropout, running statistics and one frozen tensor."""
     model = tiny_opt(dropout=0.2)
     decoder: Any = model.get_decoder()
     decoder.layers[0].fc2 = torch.nn.Sequential(decoder.layers[0].fc2, BatchNorm(32))
@@ -65,14 +65,14 @@ def with_statistics() -> PreTrainedModel:
 
 
 class BatchNorm(torch.nn.BatchNorm1d):
-    """Over the features of every token."""
+    """Batch normalisation over the features of every token."""
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         return super().forward(hidden.flatten(0, -2)).view_as(hidden)
 
 
 class OnlyVectors(torch.optim.AdamW):
-    """Finds out half-way, in mid-run, what it cannot do."""
+    """An optimiser that fails in mid-run, after it has stepped a matrix."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__(model.parameters(), lr=1e-3)
@@ -86,7 +86,7 @@ class OnlyVectors(torch.optim.AdamW):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_the_probe_leaves_no_trace(with_statistics: PreTrainedModel, batch: Batch, name: str) -> None:
+def test_the_probe_restores_everything(with_statistics: PreTrainedModel, batch: Batch, name: str) -> None:
     model = with_statistics
     optimizer = build_mid_run_optimizer(OPTIMIZERS[name], model, batch)
     model(**batch).loss.backward()
@@ -96,7 +96,7 @@ def test_the_probe_leaves_no_trace(with_statistics: PreTrainedModel, batch: Batc
     assert everything(model, optimizer) == before
 
 
-def test_a_failing_probe_leaves_no_trace(with_statistics: PreTrainedModel, batch: Batch) -> None:
+def test_a_failing_probe_restores_everything(with_statistics: PreTrainedModel, batch: Batch) -> None:
     model = with_statistics
     optimizer = build_mid_run_optimizer(OPTIMIZERS["adamw"], model, batch)
     model(**batch).loss.backward()
@@ -134,7 +134,7 @@ def test_frozen_tensors_are_measured_too(model: PreTrainedModel, batch: Batch) -
     assert importance(model, batch, optimizer) == pytest.approx(free)
 
 
-def test_a_warm_up_that_starts_at_zero_hides_nothing(model: PreTrainedModel, batch: Batch) -> None:
+def test_a_learning_rate_of_zero_is_replaced_by_the_initial_one(model: PreTrainedModel, batch: Batch) -> None:
     model.eval()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     expected = importance(model, batch, optimizer)
@@ -144,7 +144,7 @@ def test_a_warm_up_that_starts_at_zero_hides_nothing(model: PreTrainedModel, bat
     assert optimizer.param_groups[0]["lr"] == 0.0
 
 
-def test_rotary_frequencies_that_grow_with_the_batch_are_those_of_before(batch: Batch) -> None:
+def test_dynamic_rotary_frequencies_are_restored(batch: Batch) -> None:
     config = LlamaConfig(
         vocab_size=96,
         hidden_size=32,
@@ -162,7 +162,7 @@ def test_rotary_frequencies_that_grow_with_the_batch_are_those_of_before(batch: 
     assert torch.equal(model(**batch).logits, before(**batch).logits)
 
 
-def test_recomputed_activations_give_the_same(batch: Batch) -> None:
+def test_recomputed_activations_give_the_same_importance(batch: Batch) -> None:
     model = tiny_opt(dropout=0.1).train()
     optimizer = build_mid_run_optimizer(OPTIMIZERS["adamw"], model, batch)
     upper = [name for name, _ in model.named_parameters() if ".layers.1." in name]
@@ -176,7 +176,7 @@ def test_recomputed_activations_give_the_same(batch: Batch) -> None:
 
 
 class Shared(torch.nn.Module):
-    """One layer used twice, each time under a checkpoint of its own."""
+    """One layer used twice, each time under its own checkpoint."""
 
     def __init__(self, *, use_reentrant: bool) -> None:
         super().__init__()
@@ -199,7 +199,7 @@ def test_a_gradient_that_arrives_in_parts_is_refused() -> None:
 
 
 class Peak(TorchDispatchMode):
-    """The most bytes of memory that lived at once among what was allocated inside."""
+    """Peak of the bytes allocated within the context."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -253,7 +253,7 @@ def test_the_extra_memory_is_that_of_one_tensor(batch: Batch, max_grad_norm: flo
     assert 6 * max(sizes) < 0.15 * sum(sizes)
 
 
-def test_faults_are_named(model: PreTrainedModel, batch: Batch) -> None:
+def test_invalid_arguments_are_named(model: PreTrainedModel, batch: Batch) -> None:
     optimizer = torch.optim.AdamW(model.parameters())
     with pytest.raises(ValueError, match="labels"):
         importance(model, {"input_ids": batch["input_ids"]}, optimizer)

@@ -1,4 +1,4 @@
-"""A step tried on one tensor: whose step it is, what it does not set off, and which optimisers cannot."""
+"""Dry run of a step on one tensor: its update, what it leaves unchanged, and unsupported optimisers."""
 
 from typing import Any
 
@@ -27,14 +27,14 @@ class Halving(torch.optim.SGD):
 
 
 class Joint(torch.optim.SGD):
-    """An optimiser that needs all of its tensors at once, and finds out half-way."""
+    """An optimiser that needs all of its tensors at once, and fails after it has stepped one."""
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         super().step(closure)
         _, _ = self.param_groups[0]["params"]
 
 
-def test_the_step_is_the_optimizers_and_nothing_stays(tensors: list[torch.nn.Parameter]) -> None:
+def test_the_update_is_the_optimizers_and_everything_is_restored(tensors: list[torch.nn.Parameter]) -> None:
     first, _ = tensors
     optimizer = torch.optim.SGD(tensors, lr=0.1, momentum=0.9)
     storage, weights = first.data_ptr(), first.detach().clone()
@@ -47,7 +47,7 @@ def test_the_step_is_the_optimizers_and_nothing_stays(tensors: list[torch.nn.Par
     assert optimizer.param_groups[0]["params"] == tensors
 
 
-def test_state_comes_back_as_the_same_objects(tensors: list[torch.nn.Parameter]) -> None:
+def test_optimizer_state_is_restored_as_the_same_objects(tensors: list[torch.nn.Parameter]) -> None:
     optimizer = torch.optim.AdamW(tensors)
     for parameter in tensors:
         parameter.grad = torch.ones_like(parameter)
@@ -59,14 +59,14 @@ def test_state_comes_back_as_the_same_objects(tensors: list[torch.nn.Parameter])
     assert all(torch.equal(value, copies[key]) for key, value in state.items())
 
 
-def test_the_gradient_is_as_given_whatever_the_optimizer_does_to_it(tensors: list[torch.nn.Parameter]) -> None:
+def test_the_given_gradient_is_unchanged_by_an_optimizer_that_writes_to_it(tensors: list[torch.nn.Parameter]) -> None:
     gradient = torch.ones_like(tensors[0])
     update = OptimizerDryRun(Halving(tensors, lr=0.1)).compute_update(tensors[0], gradient)
     assert torch.allclose(update, torch.full_like(gradient, -0.05), atol=1e-6)
     assert torch.equal(gradient, torch.ones_like(gradient))
 
 
-def test_schedulers_and_step_hooks_do_not_see_it(tensors: list[torch.nn.Parameter]) -> None:
+def test_schedulers_and_step_hooks_are_not_triggered(tensors: list[torch.nn.Parameter]) -> None:
     optimizer = torch.optim.AdamW(tensors, lr=1e-3)
     scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
     seen = list[str]()
@@ -79,7 +79,7 @@ def test_schedulers_and_step_hooks_do_not_see_it(tensors: list[torch.nn.Paramete
         scheduler.step()
 
 
-def test_an_optimizer_that_accelerate_wraps_is_stepped_itself(tensors: list[torch.nn.Parameter]) -> None:
+def test_an_optimizer_wrapped_by_accelerate_is_unwrapped(tensors: list[torch.nn.Parameter]) -> None:
     wrapped = Accelerator(cpu=True).prepare(torch.optim.SGD(tensors, lr=0.1))
     dry_run = OptimizerDryRun(wrapped)
     assert tensors[0] in dry_run
@@ -87,7 +87,7 @@ def test_an_optimizer_that_accelerate_wraps_is_stepped_itself(tensors: list[torc
     assert torch.allclose(update, torch.full_like(update, -0.1), atol=1e-6)
 
 
-def test_a_rate_that_the_optimizer_finds_itself_is_left_to_it(tensors: list[torch.nn.Parameter]) -> None:
+def test_an_optimizer_without_a_learning_rate_computes_its_own(tensors: list[torch.nn.Parameter]) -> None:
     dry_run = OptimizerDryRun(Adafactor(tensors, scale_parameter=False))
     assert dry_run.compute_update(tensors[0], torch.ones_like(tensors[0])).mean().item() == pytest.approx(
         -1e-2, rel=1e-3
@@ -109,7 +109,7 @@ def test_optimizers_that_cannot_step_one_tensor_alone_are_named(tensors: list[to
         OptimizerDryRun(sparse).compute_update(tensors[0], torch.ones_like(tensors[0]))
 
 
-def test_a_step_that_fails_half_way_leaves_no_trace(tensors: list[torch.nn.Parameter]) -> None:
+def test_a_failing_step_restores_everything(tensors: list[torch.nn.Parameter]) -> None:
     weights = tensors[0].detach().clone()
     optimizer = Joint(tensors, lr=0.1, momentum=0.9)
     with pytest.raises(ValueError, match="optimiser Joint is not supported"):

@@ -1,4 +1,4 @@
-"""Costs at every length from a few traced ones."""
+"""Costs at every length, interpolated from a few traced lengths."""
 
 from collections.abc import Collection, Sequence
 
@@ -33,7 +33,7 @@ def fitted(profiles: Sequence[Profile], of: Collection[float], names: Collection
     return float(total), float(matmul)
 
 
-def test_two_lengths_give_every_other(model: PreTrainedModel) -> None:
+def test_two_traced_lengths_give_the_cost_at_any_length(model: PreTrainedModel) -> None:
     traced = choose_trace_lengths((8,), (40,))
     assert traced == ((40,), (8,))
     profiles = [at(model, lengths) for lengths in traced]
@@ -47,7 +47,7 @@ def test_two_lengths_give_every_other(model: PreTrainedModel) -> None:
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("name", ["t5", "bart"])
-def test_five_pairs_of_lengths_give_every_other_pair(name: str, attention: str) -> None:
+def test_five_traced_pairs_give_the_cost_at_any_pair(name: str, attention: str) -> None:
     model = tiny(name, attention).eval()
     traced = choose_trace_lengths((6, 3), (30, 16))
     profiles = [at(model, lengths) for lengths in traced]
@@ -92,7 +92,7 @@ def test_any_encoder_decoder_polynomial_is_recovered_between_its_ends(
 
 
 @pytest.mark.parametrize("extremes", [((8,), (4, 4)), ((8, 8, 8), (9, 9, 9)), ((0,), (4,)), ((4, 0), (4, 4))])
-def test_lengths_of_another_kind_are_refused(extremes: tuple[Lengths, Lengths]) -> None:
+def test_invalid_lengths_are_refused(extremes: tuple[Lengths, Lengths]) -> None:
     with pytest.raises(ValueError, match="lengths are"):
         choose_trace_lengths(*extremes)
 

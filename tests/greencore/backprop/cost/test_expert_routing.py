@@ -1,4 +1,4 @@
-"""Mixtures of experts: tokens × experts per token, whichever implementation runs them."""
+"""FLOPs of mixtures of experts: tokens × experts per token, in every implementation."""
 
 import pytest
 import torch
@@ -57,7 +57,7 @@ def test_experts_cost_tokens_times_experts_per_token(model: PreTrainedModel, bat
     assert last.t_dw == 2 * (batch["input_ids"].numel() * 2) * 80 * 32
 
 
-def test_the_models_own_implementation_comes_back(model: PreTrainedModel, batch: Batch) -> None:
+def test_the_experts_implementation_is_restored(model: PreTrainedModel, batch: Batch) -> None:
     model.set_experts_implementation("eager")
     profile(model, batch)
     assert model.get_experts_implementation() == {"": "eager"}

@@ -1,4 +1,4 @@
-"""Profiles of every family, in every way of running it, against real steps."""
+"""Profiles of every model family, attention and mode against the operators of real steps."""
 
 import random
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ def padded_batch(model: PreTrainedModel, *, source: int = 12, target: int = 7) -
 
 
 def selections(names: Sequence[str], *, random_ones: int = 6) -> list[list[str]]:
-    """Random ones of every size, and those in which one kind of tensor or branch is trained alone."""
+    """Random selections of every size, and those that train one kind of tensor or branch alone."""
     draw = random.Random(5)
     kinds = [
         [name for name in names if name.endswith("bias")],
@@ -135,7 +135,7 @@ def test_encoder_and_decoder_are_counted_at_their_own_lengths(name: str, attenti
 
 
 @pytest.mark.parametrize(("name", "mode"), [("t5", "evaluated"), ("flan-t5", "trained"), ("flan-t5", "checkpointed")])
-def test_without_its_conditional_part_a_selection_is_never_too_cheap(name: str, mode: str) -> None:
+def test_the_cost_without_conditional_flops_is_an_upper_bound(name: str, mode: str) -> None:
     model = built(name, "sdpa", mode)
     costs = profile(model, padded_batch(model))
     assert costs.conditional

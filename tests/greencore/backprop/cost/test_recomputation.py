@@ -1,4 +1,4 @@
-"""What gradient checkpointing adds, and how it depends on what is trained."""
+"""FLOPs that gradient checkpointing adds, by the tensors that are trained."""
 
 import pytest
 import torch
@@ -61,7 +61,7 @@ def test_a_block_runs_again_only_up_to_the_last_tensor_that_it_saves(batch: Batc
     assert products(again, down) - products(kept, down) == block - 3 * last
 
 
-def test_embeddings_that_pass_gradients_on_make_every_selection_go_all_the_way(batch: Batch) -> None:
+def test_embeddings_with_gradients_make_every_selection_pay_the_whole_backward_pass(batch: Batch) -> None:
     costs = profile(built(embeddings_pass_on=True), batch)
     head, first = ["lm_head.weight"], ["model.layers.0.input_layernorm.weight"]
     assert products(costs, head) > products(profile(built(), batch), first)
@@ -80,7 +80,7 @@ def test_reentrant_blocks_run_again_as_a_whole(batch: Batch, names: list[str] | 
     assert costs.matmul_step_flops(chosen) == count_torch_flops(model, batch, chosen)
 
 
-def test_the_models_own_checkpointing_comes_back(batch: Batch) -> None:
+def test_the_checkpointing_functions_are_restored(batch: Batch) -> None:
     model = built()
     functions = [module._gradient_checkpointing_func for module in model.model.layers]
     profile(model, batch)

@@ -1,4 +1,4 @@
-"""What each baseline trains, and adapters that train and write."""
+"""Tensors that each baseline trains; training, generation and merging with adapters."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -203,7 +203,7 @@ def test_progressive_goes_through_the_decoder_before_the_encoder() -> None:
     assert steps[4] == every
 
 
-def test_a_methods_tensors_can_be_named_on_the_meta_device() -> None:
+def test_trained_tensors_can_be_listed_on_the_meta_device() -> None:
     for build in (llama, gpt2, t5):
         with torch.device("meta"):
             skeleton = build()
@@ -211,7 +211,7 @@ def test_a_methods_tensors_can_be_named_on_the_meta_device() -> None:
             assert names(method, skeleton, 0, 3) == names(method, build(), 0, 3)
 
 
-def test_naming_leaves_the_model_in_the_mode_it_was_in() -> None:
+def test_listing_trained_tensors_leaves_the_mode_unchanged() -> None:
     model = opt().train()
     model.model.decoder.layers[1].eval()
     before = torch.get_rng_state()
@@ -221,7 +221,7 @@ def test_naming_leaves_the_model_in_the_mode_it_was_in() -> None:
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
-def test_what_cannot_be_named_is_refused() -> None:
+def test_adapters_unknown_methods_and_epochs_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match="with_adapter"):
         names("lora", llama())
     with pytest.raises(ValueError, match="expected one of full, top2"):
@@ -232,7 +232,7 @@ def test_what_cannot_be_named_is_refused() -> None:
 
 @pytest.mark.parametrize("method", ["lora", "prefix"])
 @pytest.mark.parametrize("build", [llama, opt, gpt2, t5])
-def test_an_adapter_alone_learns_and_writes_with_beams(
+def test_only_the_adapter_learns_and_beam_search_generates(
     method: Literal["lora", "prefix"], build: Callable[[], PreTrainedModel]
 ) -> None:
     torch.manual_seed(0)
@@ -264,7 +264,7 @@ def test_an_adapter_alone_learns_and_writes_with_beams(
 
 
 @pytest.mark.parametrize("build", [llama, opt, gpt2])
-def test_a_prefix_is_seen_the_same_when_writing_as_when_training(build: Callable[[], PreTrainedModel]) -> None:
+def test_a_prefix_gives_the_same_tokens_in_generation_as_in_training(build: Callable[[], PreTrainedModel]) -> None:
     torch.manual_seed(0)
     model = with_adapter("prefix", build(), prefix_tokens=3).eval()
     ids = torch.randint(2, 64, (1, 6))
@@ -282,7 +282,7 @@ def test_a_prefix_is_seen_the_same_when_writing_as_when_training(build: Callable
         assert int(logits.argmax()) == int(written[0][index])
 
 
-def test_a_prefix_stands_in_the_decoder_only_with_a_key_and_value_for_each_block() -> None:
+def test_a_prefix_is_in_the_decoder_only_with_a_key_and_value_for_each_block() -> None:
     model = with_adapter("prefix", t5(), prefix_tokens=7)
     [prefix] = [parameter for parameter in model.parameters() if parameter.requires_grad]
     assert prefix.shape == (7, 2 * 2 * 4 * 6)  # tokens; decoder's blocks, key and value, heads, width

@@ -118,7 +118,7 @@ def test_works_with_gradient_accumulation(make_trainer: MakeTrainer) -> None:
     assert len(trainer.counted) == 5
 
 
-def test_tensors_frozen_beforehand_stay_out(make_trainer: MakeTrainer) -> None:
+def test_tensors_frozen_before_training_are_not_trained(make_trainer: MakeTrainer) -> None:
     green = GreenTrainerCallback(0.8)
     trainer, model = make_trainer(green, epochs=1)
     model.get_input_embeddings().requires_grad_(False)

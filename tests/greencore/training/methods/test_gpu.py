@@ -1,11 +1,10 @@
-"""What only a GPU can show: the same promises on its kernels, and its energy."""
+"""FLOPs, ρ and energy metering on a GPU."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from greencore.backprop import profile
 from greencore.dataset import Row
@@ -16,13 +15,14 @@ from greencore.training.listener import TrainingListener
 from greencore.training.methods.epoch_ledger import EpochReport
 from greencore.training.models.loading import load_model
 from greencore.training.run import fine_tune
+from tests.greencore.backprop.executed import count_torch_flops
 from tests.greencore.training.methods.trainers import counting_trainer
 
 pytestmark = pytest.mark.gpu
 
 
 class Notes(TrainingListener):
-    """Keeps what it is told."""
+    """Records device and epoch reports."""
 
     device = ""
 
@@ -41,13 +41,10 @@ class Notes(TrainingListener):
 def test_matmul_flops_equal_what_torch_counts_on_the_gpu(model_folder: Path) -> None:
     model = load_model(model_folder).to("cuda")  # type: ignore[arg-type]
     ids = torch.ones(4, 32, dtype=torch.long, device="cuda")
-    costs = profile(model, {"input_ids": ids, "labels": ids})
+    batch = {"input_ids": ids, "labels": ids}
+    costs = profile(model, batch)
     for chosen in ([tensor.name for tensor in costs.tensors][:depth] for depth in (1, 5, 20, len(costs.tensors))):
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name in chosen)
-        with FlopCounterMode(display=False) as counter:
-            model(input_ids=ids, labels=ids).loss.backward()
-        assert costs.matmul_step_flops(chosen) == counter.get_total_flops()
+        assert costs.matmul_step_flops(chosen) == count_torch_flops(model, batch, chosen)
 
 
 def test_a_run_trains_on_the_gpu_within_rho_and_meters_it(model_folder: Path, rows: list[Row], tmp_path: Path) -> None:

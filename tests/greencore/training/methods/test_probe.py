@@ -1,4 +1,4 @@
-"""The probe of a run: which rows it draws, and what it does where fp16's loss scale is too large."""
+"""Importance probe of a run: the rows that it draws, and fp16 loss scales that overflow."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from greencore.training.models.loading import load_model, load_tokenizer
 
 
 class Scaled:
-    """An optimiser as accelerate wraps it under fp16: with the scaler of the loss beside it."""
+    """An optimiser as accelerate wraps it under fp16, with the scaler of the loss."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, scale: float) -> None:
         self.optimizer = optimizer
@@ -65,7 +65,7 @@ def test_a_loss_scale_that_overflows_is_halved_until_it_does_not(
     assert scaled.flops > plain.flops  # what was tried in vain is counted
 
 
-def test_what_is_no_number_at_any_scale_is_an_error(
+def test_a_nan_loss_at_any_scale_is_an_error(
     model: PreTrainedModel, costs: StepCosts, model_folder: Path, rows: list[Row]
 ) -> None:
     with torch.no_grad():
@@ -74,7 +74,7 @@ def test_what_is_no_number_at_any_scale_is_an_error(
         probed(model, costs, model_folder, rows, scale=4.0)
 
 
-def test_each_probe_draws_its_own_rows_and_the_same_ones_again(
+def test_a_probe_draws_the_same_rows_again_and_other_probes_others(
     model: PreTrainedModel, costs: StepCosts, model_folder: Path, rows: list[Row]
 ) -> None:
     torch.manual_seed(3)

@@ -1,4 +1,4 @@
-"""Two processes under torchrun train the same tensors, and together what one process trains."""
+"""Two torchrun processes train the same tensors, and end with the weights of one process."""
 
 import json
 import os
@@ -20,7 +20,7 @@ ROWS = [PromptRow(f"w{1 + number} w2 w3 w4 w5 w6", " w7 w8 w9 w10") for number i
 
 
 def main(model_folder: str, output: str, rows_each: str) -> None:
-    """One process of a run: train, and write down what it selected and ended with."""
+    """Train in one process of a run, and write its selections and weights."""
     rank = int(os.environ.get("RANK", "0"))
     green = GreenTrainerCallback(lambda epoch: [0.6, 0.8][epoch], reselect_every=3)
     trainer, model = counting_trainer(
@@ -65,7 +65,7 @@ def run(model_folder: Path, output: Path, *, processes: int) -> tuple[list[Any],
     )
 
 
-def test_two_processes_select_the_same_and_end_where_one_ends(model_folder: Path, tmp_path: Path) -> None:
+def test_two_processes_select_the_same_and_end_with_the_weights_of_one(model_folder: Path, tmp_path: Path) -> None:
     [alone], [expected] = run(model_folder, tmp_path / "one", processes=1)
     reports, weights = run(model_folder, tmp_path / "two", processes=2)
     assert reports[0] == reports[1]

@@ -1,4 +1,4 @@
-"""The budget of whole runs: it holds at every length and is used up."""
+"""Step costs of a run: the budget holds at every length and is used up."""
 
 import random
 from pathlib import Path
@@ -31,7 +31,7 @@ def test_a_selection_stays_within_rho_at_every_length_by_either_count(
     assert rho - 0.02 < costs.compute_max_share(chosen.names) <= rho
 
 
-def test_what_harmless_tensors_leave_of_the_budget_goes_to_the_rest(costs: StepCosts) -> None:
+def test_the_budget_left_by_positive_importance_goes_to_other_tensors(costs: StepCosts) -> None:
     best = costs.tensors[5]
     importance = dict.fromkeys(costs.tensors, -1.0) | {best: 1.0}
     chosen = costs.select(importance, 0.8)
@@ -39,7 +39,7 @@ def test_what_harmless_tensors_leave_of_the_budget_goes_to_the_rest(costs: StepC
     assert 0.78 < costs.compute_max_share(chosen.names) <= 0.8
 
 
-def test_the_budget_is_used_up_whatever_the_importances_look_like(costs: StepCosts) -> None:
+def test_the_budget_is_used_up_for_any_importances(costs: StepCosts) -> None:
     """Signs and orders of magnitude are mixed, as in a real probe."""
     draw = random.Random(0)
     for _ in range(400):
@@ -63,7 +63,7 @@ def test_flops_of_an_epoch_add_up_over_its_batches(costs: StepCosts) -> None:
     assert costs.full_flops(half) == pytest.approx(costs.full_flops(StepShape(4, (32,))) / 2)
 
 
-def test_a_skeleton_without_weights_costs_nearly_the_same(costs: StepCosts, model_folder: Path) -> None:
+def test_a_meta_model_costs_nearly_the_same(costs: StepCosts, model_folder: Path) -> None:
     """Only the attention kernel differs between devices."""
     skeleton = StepCosts(load_meta_model(model_folder), batch_size=4, shortest=(8,), longest=(64,))
     assert skeleton.tensors == costs.tensors

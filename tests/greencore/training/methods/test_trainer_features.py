@@ -1,4 +1,4 @@
-"""The budget under everything else that a Trainer does: precision, recomputation, packing, stopping, resuming."""
+"""The budget with other Trainer features: precision, recomputation, packing, stopping, resuming."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +24,7 @@ Train = Callable[..., tuple[CountingTrainer, PreTrainedModel]]
 
 @pytest.fixture
 def train(model_folder: Path, rows: list[Row], tmp_path: Path) -> Train:
-    """Train with one callback, or none, and give the trainer and the model."""
+    """Train with one callback, or none, and return the trainer and the model."""
 
     def run(
         callback: SelectionCallback | None = None, *, resume: str | None = None, **options: Any
@@ -56,7 +56,7 @@ def encoder_decoder() -> PreTrainedModel:
 
 
 def assert_within(trainer: CountingTrainer, full: CountingTrainer, green: SelectionCallback, rho: float) -> None:
-    """Every step that torch counted is within ρ; the epochs use it up, by their own account too."""
+    """Assert that every counted step is within ρ, and that the epochs use it up, also by their own reports."""
     assert len(trainer.counted) == len(full.counted)
     shares = [step / whole for step, whole in zip(trainer.counted, full.counted, strict=True)]
     assert max(shares) <= rho
@@ -83,7 +83,7 @@ def test_every_real_step_stays_within_rho(train: Train, options: dict[str, Any])
     assert_within(trainer, full, green, 0.6)
 
 
-def test_recomputation_does_not_change_what_is_important(train: Train) -> None:
+def test_recomputation_does_not_change_importance(train: Train) -> None:
     plain, recomputed = GreenTrainerCallback(0.8), GreenTrainerCallback(0.8)
     train(plain, epochs=1)
     train(recomputed, epochs=1, activation_checkpointing=True)
@@ -141,7 +141,7 @@ def test_batches_grouped_by_length_stay_within_rho(model_folder: Path, rows: lis
     assert all(0.57 < report.share <= 0.6 for report in green.epochs)
 
 
-def test_early_stopping_ends_a_run_with_its_reports_whole(train: Train) -> None:
+def test_early_stopping_ends_a_run_with_complete_reports(train: Train) -> None:
     green = GreenTrainerCallback(0.7)
     trainer, model = train(
         green,
@@ -174,7 +174,9 @@ def test_importance_is_measured_again_every_few_steps(train: Train) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"reselect_every": 18}, {"probe_batches": 2}], ids=str)
-def test_a_charged_probe_comes_out_of_the_epochs_budget(train: Train, rows: list[Row], options: dict[str, Any]) -> None:
+def test_a_charged_probe_counts_towards_the_epochs_budget(
+    train: Train, rows: list[Row], options: dict[str, Any]
+) -> None:
     green = GreenTrainerCallback(0.75, charge_probe=True, **options)
     train(green, data=rows * 8, epochs=2)
     for report in green.epochs:
@@ -248,7 +250,7 @@ EQUAL_BATCH = {key: torch.zeros(4, 32, dtype=torch.long) for key in ("input_ids"
 
 
 def as_trained(model: PreTrainedModel) -> PreTrainedModel:
-    """In the mode that a Trainer sets, without a cache of keys."""
+    """Set the mode that a Trainer sets, without a cache of keys."""
     model.config.use_cache = False
     model.train()
     return model
@@ -298,7 +300,7 @@ def test_a_stream_of_rows_is_trained_within_rho(train: Train, model_folder: Path
     assert trainer.state.global_step == 4
 
 
-def test_a_loss_that_is_not_a_number_ends_the_run_with_a_clear_error(train: Train, model_folder: Path) -> None:
+def test_a_nan_loss_ends_the_run_with_an_error(train: Train, model_folder: Path) -> None:
     broken = load_model(model_folder)
     with torch.no_grad():
         broken.get_parameter("model.norm.weight").fill_(3e38)  # finite itself, and no logit after it is

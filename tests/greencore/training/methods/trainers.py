@@ -1,4 +1,4 @@
-"""A plain Trainer whose every real step is counted by torch, on the small model."""
+"""Trainer on the small model whose steps are counted by torch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from greencore.training.models.loading import load_model, load_tokenizer
 
 
 class CountingTrainer(Trainer):
-    """Notes the FLOPs that torch counts in every real step, and how many steps each epoch had."""
+    """Records the FLOPs that torch counts in every step."""
 
     counted: list[int]
 
@@ -37,7 +37,7 @@ def counting_trainer(
     epochs: int = 3,
     **options: Any,
 ) -> tuple[CountingTrainer, PreTrainedModel]:
-    """A trainer of the model in a folder, or of another with the same words, that trains `data`."""
+    """Build a trainer of `data` and of the model in a folder, or of another model with the same vocabulary."""
     model = model or load_model(model_folder)
     examples = tokenise_rows(
         data, load_tokenizer(model_folder), max_length=64, encoder=bool(model.config.is_encoder_decoder)
