@@ -146,9 +146,7 @@ class Client:
 
     def epochs(self, job_id: str, *, after: int = 0) -> Iterator[Epoch]:
         """Iterate over the epochs of a job after the number `after`, in order."""
-        return self._resources.pages(
-            f"/jobs/{quote_path_segment(job_id)}/epochs", Epoch, lambda epoch: epoch.number, {"after": after}
-        )
+        return self._resources.pages(_job_path(job_id, "epochs"), Epoch, lambda epoch: epoch.number, {"after": after})
 
     def series(
         self,
@@ -160,13 +158,11 @@ class Client:
     ) -> Series:
         """Return the curves of a job with about `points` at most each; a shorter time has finer steps."""
         params = {"points": points, "start": start, "end": end}
-        return self._resources.get(Series, f"/jobs/{quote_path_segment(job_id)}/series", params)
+        return self._resources.get(Series, _job_path(job_id, "series"), params)
 
     def selection(self, job_id: str, *, limit: int | None = None, after: int | None = None) -> Selection:
         """Return the tensors that each epoch trained, of the newest `limit` epochs, or of those before `after`."""
-        return self._resources.get(
-            Selection, f"/jobs/{quote_path_segment(job_id)}/selection", {"limit": limit, "after": after}
-        )
+        return self._resources.get(Selection, _job_path(job_id, "selection"), {"limit": limit, "after": after})
 
     def events(
         self, job_id: str, *, follow: bool = False, after: int | None = None, most: int | None = None
@@ -177,12 +173,13 @@ class Client:
         """
         if follow:
             return islice(follow_events(self._transport, quote_path_segment(job_id), after=after), most)
-        path = f"/jobs/{quote_path_segment(job_id)}/events"
-        return self._resources.pages(path, Event, lambda event: event.id, {"after": after}, most=most)
+        return self._resources.pages(
+            _job_path(job_id, "events"), Event, lambda event: event.id, {"after": after}, most=most
+        )
 
     def artifacts(self, job_id: str) -> list[Artifact]:
         """Return the files of a finished job's result."""
-        return self._resources.all(f"/jobs/{quote_path_segment(job_id)}/artifacts", Artifact)
+        return self._resources.all(_job_path(job_id, "artifacts"), Artifact)
 
     def download(self, job_id: str, name: str, path: str | Path) -> Path:
         """Download an artifact to the file `path`, or into the folder `path`, and return the file.
@@ -313,4 +310,8 @@ class Client:
         return parse_answer(Health, self._transport.call("GET", "/readyz"))
 
     def _request_action(self, job_id: str, action: str) -> Job:
-        return parse_answer(Job, self._transport.call("POST", f"/jobs/{quote_path_segment(job_id)}/{action}"))
+        return parse_answer(Job, self._transport.call("POST", _job_path(job_id, action)))
+
+
+def _job_path(job_id: str, part: str) -> str:
+    return f"/jobs/{quote_path_segment(job_id)}/{part}"

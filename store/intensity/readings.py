@@ -10,8 +10,7 @@ from sqlalchemy.orm import Session
 
 from greencore.carbon import Basis, EmissionFactors, IntensitySeries, Reading, Signal
 from greencore.carbon.fallback import ResolvedIntensity
-from greencore.carbon.merging import merge_readings
-from greencore.carbon.series import SIGNALS
+from greencore.carbon.series import SIGNALS, merge_readings
 from greencore.carbon.static import StaticMean
 from store.intensity.snapshot import IntensitySnapshot
 from store.tables import IntensityForecast, IntensityReading, Job

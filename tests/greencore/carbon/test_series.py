@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greencore.carbon import IntensitySeries, InvalidReading, NoReading, Reading
+from greencore.carbon.series import merge_readings
 
 MIDNIGHT = datetime(2026, 11, 23, tzinfo=UTC)
 
@@ -168,3 +169,45 @@ def test_the_mean_equals_an_hour_by_hour_sum(values: list[int | None], start: in
     assert mean.gco2e_per_kwh == pytest.approx(expected)
     assert mean.covered_share == pytest.approx(sum(hour in known for hour in hours) / length)
     assert mean.estimated == any(hour not in known for hour in hours)
+
+
+def test_readings_without_overlap_are_merged_unchanged() -> None:
+    readings = [reading(0, 1, 100), reading(2, 3, 200)]
+    assert merge_readings(reversed(readings)).readings == tuple(readings)
+
+
+def test_a_measured_value_has_precedence_over_a_later_estimate() -> None:
+    measured = reading(0, 1, 100)
+    assert merge_readings([measured, reading(0, 1, 150, estimated=True, fetched_at=at(5))]).readings == (measured,)
+
+
+def test_of_two_measurements_the_later_fetched_is_kept() -> None:
+    later = reading(0, 1, 110, fetched_at=at(2))
+    assert merge_readings([later, reading(0, 1, 100, fetched_at=at(1))]).readings == (later,)
+
+
+def test_a_finer_resolution_cuts_the_coarser_one() -> None:
+    found = merge_readings([reading(0, 2, 100), reading(0.5, 1, 50)])
+    assert found.readings == (reading(0, 0.5, 100), reading(0.5, 1, 50), reading(1, 2, 100))
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 12), st.integers(1, 6), st.integers(0, 500), st.booleans(), st.integers(0, 3)),
+        max_size=12,
+    )
+)
+def test_every_moment_has_the_reading_of_the_highest_rank(rows: list[tuple[int, int, int, bool, int]]) -> None:
+    readings = [reading(b, b + n, value, estimated=e, fetched_at=at(f)) for b, n, value, e, f in rows]
+    found = merge_readings(readings)
+    for half_hour in range(38):
+        time = at(half_hour / 2)
+        over = [r for r in readings if r.start <= time < r.end]
+        best = max(((not r.estimated, r.fetched_at, r.start) for r in over), default=None)
+        merged = found.at(time)
+        if best is None:
+            assert merged is None
+        else:
+            assert merged is not None
+            candidates = {r.gco2e_per_kwh for r in over if (not r.estimated, r.fetched_at, r.start) == best}
+            assert merged.gco2e_per_kwh in candidates
