@@ -144,7 +144,7 @@ def _estimate_epoch(
         hours,
         hours * power_w / 1000,
         startup_hours,
-        f"what is assumed: {tflops:g} TFLOP/s, {power_w:g} W",
+        f"assumptions: {tflops:g} TFLOP/s, {power_w:g} W",
         True,
         ASSUMED_SPREAD,
         startup_hours,

@@ -152,7 +152,7 @@ def compute_waiting_eta(
     start = max(at + _hours(wait), opens or at)
     basis = [f"{epoch_estimate.basis}"]
     if queue.running + queue.ahead:
-        basis.append(f"{queue.running} jobs that run and {queue.ahead} that wait before it, on {workers} workers")
+        basis.append(f"{queue.running} running and {queue.ahead} queued jobs before it, on {workers} workers")
     if opens is not None:
         basis.append("the plan of its gate")
     latest = start + _hours(wait * (epoch_estimate.spread - 1) + (whole * high + outside) * epoch_estimate.spread)

@@ -69,7 +69,7 @@ def choose_zone(
     basis = min((bases[zone] for zone in known), key=lambda one: (one.signal, one.emission_factors != "lifecycle"))
     comparable = [zone for zone in known if bases[zone] == basis]
     others = ", ".join(f"{zone} ({bases[zone]})" for zone in known if zone not in comparable)
-    not_compared = f"; not compared, being of another kind: {others}" if others else ""
+    not_compared = f"; not compared, on another basis: {others}" if others else ""
     hours = (
         max(min(epoch_estimate.epoch_hours * epochs, MAX_LOOKAHEAD / HOUR) * HOUR, SHORTEST_RUN)
         if epoch_estimate

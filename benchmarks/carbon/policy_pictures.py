@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from matplotlib import pyplot
 from matplotlib.axes import Axes
-from numpy.typing import NDArray
 
 from benchmarks.carbon.policies import POLICIES, POWER_W
 from greencore.policy import (
@@ -29,6 +28,7 @@ from greencore.policy import (
     parse_policy,
     price_rho,
 )
+from greencore.policy.arrays import Floats
 from greencore.policy.context import ASSUMED_LOSS_PER_EPOCH
 from greencore.policy.gate.hours import find_best_window, select_cheapest_slots
 
@@ -175,7 +175,7 @@ def _gates(axes: Axes) -> None:
     axes.text(0.3, 345, INTENSITY, va="center")
 
 
-def _by_intensity(axes: Axes, rho_at_intensities: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> None:
+def _by_intensity(axes: Axes, rho_at_intensities: Callable[[Floats], Floats]) -> None:
     intensity = np.linspace(0, 400, 401)
     axes.plot(intensity, rho_at_intensities(intensity), color=MAIN, linewidth=2)
 

@@ -2,8 +2,7 @@
 
 from greencore.policy.backtesting.backtest import BacktestDecision, BacktestError, BacktestResult, Spread, backtest
 from greencore.policy.context import PolicyContext
-from greencore.policy.decision import RhoDecision, decide_rho
-from greencore.policy.errors import FieldError, IntensityMissing, PolicyError
+from greencore.policy.decision import IntensityMissing, RhoDecision, decide_rho
 from greencore.policy.models import (
     Budget,
     Constant,
@@ -18,7 +17,7 @@ from greencore.policy.models import (
     Step,
     Steps,
 )
-from greencore.policy.parsing import parse_policy, parse_stored_policy
+from greencore.policy.parsing import FieldError, PolicyError, parse_policy, parse_stored_policy
 from greencore.policy.rho.budget_price import BudgetPlan, budget_rhos, price_rho, smallest_budget_gco2e
 from greencore.policy.rho.smoothing import PreviousRho
 from greencore.policy.rho.utility import DEFAULT_UTILITY, UtilityCurve

@@ -5,13 +5,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import numpy as np
-from numpy.typing import NDArray
 
 from greencore.carbon.series import IntensitySeries, Reading
+from greencore.policy.arrays import Floats
 from greencore.policy.rho.smoothing import PreviousRho
 from greencore.policy.rho.utility import DEFAULT_UTILITY, UtilityCurve
-
-Floats = NDArray[np.float64]
 
 ASSUMED_LOSS_PER_EPOCH = 0.5
 EMPTY_SERIES = IntensitySeries()

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from greencore.carbon.errors import CarbonError
 from greencore.carbon.series import Reading
 from greencore.policy.context import PolicyContext
-from greencore.policy.errors import IntensityMissing
 from greencore.policy.models import FixedRho, Policy
 from greencore.policy.rho.choices import NoChoice, RhoChoice, choose_rho
 from greencore.policy.rho.smoothing import PreviousRho, smooth_rho
@@ -17,6 +17,10 @@ FALLBACK_STEP_LABELS = {
     "last week": "same hour last week",
     "static": "yearly mean",
 }
+
+
+class IntensityMissing(CarbonError):
+    """There is no intensity reading, and the policy's `on_missing` is "fail"."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,12 @@
-"""All kinds of policy, and their union by `kind`."""
+"""All kinds of policy, and their union by `kind`: those by intensity or rank are in `kinds`, budget and price here."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from greencore.policy.kinds.by_intensity import Constant, IntensityPolicy, Linear, Step, Steps
-from greencore.policy.kinds.fields import FixedRho, Gate, Smoothing
+from greencore.policy.kinds.fields import FixedRho, Gate, Number, Smoothing
 from greencore.policy.kinds.percentile import Percentile
-from greencore.policy.kinds.planned import Budget, Price
 from greencore.policy.kinds.policy import Policy, RhoRangePolicy
 
 __all__ = [
@@ -30,6 +29,21 @@ __all__ = [
 ]
 
 POLICY_KINDS = ("constant", "steps", "linear", "percentile", "budget", "price")
+
+
+class Budget(RhoRangePolicy):
+    """As much learning as `budget_gco2e` gCO2e allow for the whole run."""
+
+    kind: Literal["budget"]
+    budget_gco2e: Annotated[Number, Field(gt=0, description="In gCO2e")]
+
+
+class Price(RhoRangePolicy):
+    """As many FLOPs as pay, where 1 off the loss is worth `gco2e_per_loss` gCO2e."""
+
+    kind: Literal["price"]
+    gco2e_per_loss: Annotated[Number, Field(gt=0, description="In gCO2e")]
+
 
 AnyPolicy = Constant | Steps | Linear | Percentile | Budget | Price
 PolicyBody = Annotated[AnyPolicy, Field(discriminator="kind")]

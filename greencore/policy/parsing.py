@@ -1,13 +1,13 @@
 """Parses a policy from a request's body, with an error for every invalid field."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from reprlib import Repr
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from greencore.policy.errors import FieldError, PolicyError
 from greencore.policy.kinds.by_intensity import MAX_STEPS
 from greencore.policy.models import POLICY_KINDS, AnyPolicy, Policy, PolicyBody
 
@@ -19,6 +19,22 @@ MAX_SHOWN_CHARACTERS = 200
 _short = Repr()
 _short.maxstring = _short.maxother = MAX_SHOWN_CHARACTERS
 _FORMS = {"tuple_type": "expected a list", "model_type": "expected an object"}
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """Error in one field: its path in the policy, such as `steps[1].rho`, and the expected value."""
+
+    field: str
+    message: str
+
+
+class PolicyError(ValueError):
+    """A policy is invalid; `.errors` lists every error found, at least one."""
+
+    def __init__(self, errors: Sequence[FieldError]) -> None:
+        super().__init__("; ".join(f"{error.field}: {error.message}" for error in errors))
+        self.errors = list(errors)
 
 
 def parse_policy(body: Mapping[str, object]) -> Policy:

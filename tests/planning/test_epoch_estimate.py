@@ -106,4 +106,4 @@ def test_an_operators_assumption_takes_the_place_of_ours(database: Database, set
     with database.session() as session:
         found = estimate_epoch_from_flops(session, told, model="m", epoch_flops=3.6e16, device="NVIDIA H100")
     assert [found.epoch_hours, found.epoch_kwh] == pytest.approx([1.0, 0.2])
-    assert found.basis == "what is assumed: 10 TFLOP/s, 200 W"
+    assert found.basis == "assumptions: 10 TFLOP/s, 200 W"

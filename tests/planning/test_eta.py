@@ -143,7 +143,7 @@ def test_a_waiting_job_reckons_with_the_queue_before_it(database: Database) -> N
     assert (found.finishes_at - START) / HOUR == pytest.approx(3 + 0.6)
     assert (found.earliest - START) / HOUR == pytest.approx((3 + 0.6) / 1.5)
     assert (found.latest - START) / HOUR == pytest.approx((3 + 0.6) * 1.5)
-    assert "1 jobs that run and 1 that wait before it" in found.basis
+    assert "1 running and 1 queued jobs before it" in found.basis
 
 
 def test_where_a_worker_is_free_nothing_is_waited_for() -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from greencore.carbon.series import IntensitySeries
+from greencore.policy.arrays import Floats, Ints
 from greencore.policy.backtesting.simulation import (
     SimulatedRuns,
     Workload,
@@ -15,7 +16,7 @@ from greencore.policy.backtesting.simulation import (
     latest_finish_hours,
     simulate,
 )
-from greencore.policy.backtesting.slots import Floats, Ints, Slots
+from greencore.policy.backtesting.slots import Slots
 from greencore.policy.gate.forecasts import FORECASTS, ForecastKind, build_forecast
 from greencore.policy.gate.hours import select_cheapest_slots
 from greencore.policy.models import Policy

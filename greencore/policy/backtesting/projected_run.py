@@ -6,8 +6,7 @@ from datetime import datetime, timedelta
 from greencore.carbon.series import IntensitySeries, Reading
 from greencore.policy.backtesting.backtest import backtest
 from greencore.policy.context import PolicyContext
-from greencore.policy.decision import decide_rho
-from greencore.policy.errors import IntensityMissing
+from greencore.policy.decision import IntensityMissing, decide_rho
 from greencore.policy.kinds.fields import Gate
 from greencore.policy.models import Policy
 

@@ -5,13 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import numpy as np
-from numpy.typing import NDArray
 
 from greencore.carbon.errors import NoReading
 from greencore.carbon.series import IntensitySeries
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from greencore.policy.arrays import Floats, Ints
 
 HOUR_SECONDS = 3600
 # Finer data is averaged: checkpoints do not allow decisions more often than every five minutes.

@@ -6,14 +6,8 @@ from datetime import datetime, timedelta
 import numpy as np
 
 from greencore.carbon.series import IntensitySeries
-from greencore.policy.gate.hours import (
-    Bools,
-    Floats,
-    apply_hysteresis,
-    bridge_gaps,
-    find_best_window,
-    select_cheapest_slots,
-)
+from greencore.policy.arrays import Bools, Floats
+from greencore.policy.gate.hours import apply_hysteresis, bridge_gaps, find_best_window, select_cheapest_slots
 from greencore.policy.models import Gate, IntensityPolicy, Policy
 
 HOUR = timedelta(hours=1)

@@ -6,7 +6,8 @@ from typing import Literal, Protocol
 import numpy as np
 
 from greencore.carbon.forecasting import MAX_FORECAST_HOURS, rolling_forecasts
-from greencore.policy.backtesting.slots import Floats, Ints, Slots
+from greencore.policy.arrays import Floats, Ints
+from greencore.policy.backtesting.slots import Slots
 
 ForecastKind = Literal["own", "persistence", "perfect"]
 FORECASTS: tuple[ForecastKind, ...] = ("own", "persistence", "perfect")

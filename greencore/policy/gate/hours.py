@@ -10,10 +10,8 @@ at ρ does 1/ρ of it. Power is assumed constant while a run computes, so emissi
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
+from greencore.policy.arrays import Bools, Floats
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""The kinds of policy, one module per kind of input."""
+"""Kinds of policy by intensity and by rank, with the base classes and fields of all kinds."""

@@ -5,13 +5,11 @@ from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from greencore.policy.arrays import Floats
 from greencore.policy.kinds.fields import Intensity, PolicyModel, Rho, build_field_error
 from greencore.policy.kinds.policy import Policy, RhoRangePolicy
-
-Floats = NDArray[np.float64]
 
 MAX_STEPS = 100
 
@@ -69,7 +67,7 @@ class Steps(IntensityPolicy):
     steps: Annotated[tuple[Step, ...], Field(json_schema_extra={"minItems": 1, "maxItems": MAX_STEPS})]
 
     @model_validator(mode="after")
-    def _ascending(self) -> Self:
+    def _check_bounds(self) -> Self:
         if not self.steps:
             raise build_field_error("steps", "given none: expected at least one step")
         for index, step in enumerate(self.steps[:-1]):
@@ -118,7 +116,7 @@ class Linear(RhoRangePolicy, IntensityPolicy):
     dirty: Intensity
 
     @model_validator(mode="after")
-    def _falling(self) -> Self:
+    def _check_order(self) -> Self:
         if self.dirty <= self.clean:
             raise build_field_error("dirty", f"given {self.dirty:g}: expected more than clean, which is {self.clean:g}")
         return self

@@ -60,7 +60,7 @@ class Gate(PolicyModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _both_thresholds(cls, given: object) -> object:
+    def _default_resume_below(cls, given: object) -> object:
         if not isinstance(given, Mapping) or given.get("resume_below") is not None:
             return given
         above = given.get("pause_above")
@@ -70,7 +70,7 @@ class Gate(PolicyModel):
         return {**given, "resume_below": max(0.0, above * RESUME_SHARE) if above < float("inf") else None}
 
     @model_validator(mode="after")
-    def _apart(self) -> Self:
+    def _check_thresholds(self) -> Self:
         if self.resume_below is None:
             return self
         if self.pause_above is None:

@@ -4,14 +4,12 @@ from datetime import datetime, timedelta
 from typing import Annotated, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from greencore.carbon.series import IntensitySeries
+from greencore.policy.arrays import Floats
 from greencore.policy.kinds.fields import HOURS_OF_A_YEAR, Hours, Number
 from greencore.policy.kinds.policy import RhoRangePolicy
-
-Floats = NDArray[np.float64]
 
 
 class Percentile(RhoRangePolicy):

@@ -63,7 +63,7 @@ class RhoRangePolicy(Policy, ABC):
     rho_min: Rho
 
     @model_validator(mode="after")
-    def _a_range(self) -> Self:
+    def _check_range(self) -> Self:
         if self.rho_min > self.rho_max:
             raise build_field_error(
                 "rho_min", f"given {self.rho_min:g}: expected at most rho_max, which is {self.rho_max:g}"

@@ -4,14 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from greencore.concave_curve import count_worthwhile_segments
+from greencore.policy.arrays import Bools, Floats, Ints
 from greencore.policy.rho.utility import SHORTEST_SEGMENT, UtilityCurve
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 # Maps ρ [runs, epochs] of epochs that run back to back to their emissions in gCO2e at ρ = 1, of the same shape.
 EpochCosts = Callable[[Floats], Floats]
@@ -133,7 +130,7 @@ def choose_budget_rho(
         plan = budget_rhos(curve, cost, remaining_gco2e, rho_min=rho_min, rho_max=rho_max)
         rho = plan.rho
     left = remaining_gco2e - smallest_budget_gco2e(cost[:, 1:], rho_min)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):  # where `left` is plenty
         limit = np.where(left >= cost[:, 0] * rho_max, rho_max, np.maximum(rho_min, left / cost[:, 0]))
     limit = np.where(plan.feasible, _max_affordable_rho(costs, limit, remaining_gco2e, rho_min), rho_min)
     return BudgetRho(

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from greencore.policy.backtesting.slots import Floats, Ints, Slots
+from greencore.policy.arrays import Bools, Floats, Ints
+from greencore.policy.backtesting.slots import Slots
 from greencore.policy.context import ASSUMED_LOSS_PER_EPOCH
 from greencore.policy.gate.forecasts import BacktestForecast
-from greencore.policy.gate.hours import Bools, bridge_gaps, compute_window_means
+from greencore.policy.gate.hours import bridge_gaps, compute_window_means
 from greencore.policy.models import Budget, FixedRho, IntensityPolicy, Percentile, Policy, Price
 from greencore.policy.rho.budget_price import EpochCosts, choose_budget_rho, choose_price_rho
 from greencore.policy.rho.smoothing import smooth_rhos

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from greencore.policy.arrays import Floats, Ints
 from greencore.policy.kinds.fields import Smoothing
-
-Floats = NDArray[np.float64]
 
 # In floating point 0.65 − 0.6 is a little more than 0.05, and 0.6 − 0.55 a little less.
 ROUNDING = 1e-9
@@ -47,7 +46,7 @@ def smooth_rho(
 def smooth_rhos(
     rho: Floats,
     previous_rho: Floats,
-    epochs: NDArray[np.int64],
+    epochs: Ints,
     smoothing: Smoothing,
     rho_range: tuple[ArrayLike, ArrayLike],
 ) -> Floats:
@@ -65,10 +64,10 @@ _NOTHING, _MIN_EPOCHS, _DEADBAND, _MAX_CHANGE, _RANGE = range(5)
 def _smooth(
     rho: Floats,
     previous_rho: Floats,
-    epochs: NDArray[np.int64],
+    epochs: Ints,
     smoothing: Smoothing,
     rho_range: tuple[ArrayLike, ArrayLike],
-) -> tuple[Floats, NDArray[np.int64]]:
+) -> tuple[Floats, Ints]:
     """Return the smoothed ρ, and the rule that determined it."""
     change = rho - previous_rho
     early = epochs < smoothing.min_epochs

@@ -73,7 +73,7 @@ def test_a_zone_is_not_preferred_because_its_figures_are_direct(
     job = read_job(database, job_id)
     assert (job.zone, job.signal, job.emission_factors) == ("FR", "average", "lifecycle")
     assert job.reason is not None
-    assert "the lowest of 2 zones; not compared, being of another kind: GB (average, direct)" in job.reason
+    assert "the lowest of 2 zones; not compared, on another basis: GB (average, direct)" in job.reason
 
 
 def test_zones_that_all_have_direct_figures_are_compared(database: Database) -> None:
@@ -83,7 +83,7 @@ def test_zones_that_all_have_direct_figures_are_compared(database: Database) -> 
         found = choose_zone(session, list(bases), bases, None, 1, at=START + HOUR / 2)
     assert found is not None
     assert found.zone == "IE"
-    assert "not compared, being of another kind: US (marginal, direct)" in found.reason
+    assert "not compared, on another basis: US (marginal, direct)" in found.reason
 
 
 def test_a_job_keeps_the_basis_on_which_it_was_placed_first(scheduler: Scheduler, database: Database) -> None:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from greencore.carbon.forecasting import MAX_FORECAST_HOURS, rolling_forecasts
-from greencore.policy.backtesting.slots import Floats, Slots
+from greencore.policy.arrays import Floats
+from greencore.policy.backtesting.slots import Slots
 from greencore.policy.gate.forecasts import FORECASTS, ForecastKind, build_forecast
 from tests.greencore.policy.grids import MIDNIGHT, at, series, year
 

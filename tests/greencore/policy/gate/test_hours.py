@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from greencore.policy.arrays import Floats
 from greencore.policy.gate.hours import (
-    Floats,
     PausePlan,
     apply_hysteresis,
     bridge_gaps,

@@ -5,12 +5,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from greencore.policy import DEFAULT_UTILITY, UtilityCurve, budget_rhos, price_rho, smallest_budget_gco2e
+from greencore.policy.arrays import Floats
 from tests.greencore.policy.curves import curves
 
-Floats = NDArray[np.float64]
 costs = st.lists(st.just(0.0) | st.integers(1, 9).map(float) | st.floats(0.01, 100), min_size=1, max_size=4)
 ranges = st.lists(st.integers(10, 100), min_size=2, max_size=2).map(lambda bounds: [b / 100 for b in sorted(bounds)])
 
