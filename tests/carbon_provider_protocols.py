@@ -1,4 +1,4 @@
-"""What every carbon-intensity provider answers to a request, each in its own form."""
+"""Protocols of the carbon-intensity providers: the response to each request."""
 
 import base64
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +13,7 @@ DAY = timedelta(hours=24)
 
 @dataclass(frozen=True)
 class Row:
-    """One interval: what was forecast for it and what was measured, in gCO2e/kWh, each None where there is none."""
+    """One interval with its forecast and its measured value in gCO2e/kWh, each None where it is missing."""
 
     start: datetime
     end: datetime
@@ -23,7 +23,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Request:
-    """One request as it came in."""
+    """One received request."""
 
     path: str
     parameters: dict[str, str]
@@ -31,7 +31,7 @@ class Request:
 
 
 class ProviderProtocols:
-    """The grid's data, which zones are known, and by which keys."""
+    """Data of the grid, known zones and valid keys."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -46,11 +46,11 @@ class ProviderProtocols:
         self._logins = 0
 
     def expire_bearers(self) -> None:
-        """Lets every WattTime token run out."""
+        """Expire every WattTime token."""
         self.valid_bearers.clear()
 
     def answer(self, request: Request) -> tuple[int, Any]:
-        """The status, and the JSON or None."""
+        """Return the status, and the JSON or None."""
         steps = request.path.strip("/").split("/")
         if steps[0] == "intensity" or steps[0] == "regional":
             return self._uk(steps)

@@ -1,4 +1,4 @@
-"""A local HTTP server that speaks the protocol of every carbon-intensity provider, and can be made to fail.
+"""Fake of every carbon-intensity provider: a local HTTP server of their protocols that can inject faults.
 
     with ProviderServer(clock=clock) as server:
         server.rows = rows(start, hours=48, measured_until=now, value=lambda time: 100 + time.hour)
@@ -33,9 +33,9 @@ KNOWN_ZONES: dict[str, dict[str, str]] = {
 
 @dataclass(frozen=True)
 class Reply:
-    """What to send instead of the true answer.
+    """Response that replaces the regular one.
 
-    `body` None keeps the true one, of which `cut` keeps that many bytes; `seconds` is how long to wait first.
+    `body` None keeps the regular body, of which `cut` keeps that many bytes; `seconds` is the wait before it.
     """
 
     status: int = 200
@@ -72,15 +72,15 @@ class ManualClock:
         return self.now
 
     def advance(self, **length: float) -> None:
-        """Turns it on by `timedelta(**length)`."""
+        """Advance the clock by `timedelta(**length)`."""
         self.now += timedelta(**length)
 
 
 class ProviderServer(ProviderProtocols):
-    """Answers on a free port of 127.0.0.1; `stop` and `start` take it off the network and back, on the same port.
+    """Server of the protocols on a free port of 127.0.0.1; `stop` and `start` close and reopen the same port.
 
-    `replies` are given first, one a request; then `standing_reply`, where it is set, to each. `log` holds every
-    request. `edit` may change any true answer (its path and its JSON) before it is sent.
+    Requests get the `replies`, one each, then `standing_reply` where it is set, else the regular response, whose JSON
+    `edit` may change by its path. `log` contains every request.
     """
 
     def __init__(self, *, clock: Clock) -> None:
@@ -97,16 +97,16 @@ class ProviderServer(ProviderProtocols):
 
     @property
     def url(self) -> str:
-        """Its address, without a slash at the end."""
+        """Base URL, without a slash at the end."""
         return f"http://127.0.0.1:{self._port}"
 
     @property
     def paths(self) -> list[str]:
-        """The paths of all requests so far."""
+        """Paths of all requests so far."""
         return [request.path for request in self.log]
 
     def start(self) -> Self:
-        """Begins to answer."""
+        """Start answering."""
         provider = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -123,7 +123,7 @@ class ProviderServer(ProviderProtocols):
         return self
 
     def stop(self) -> None:
-        """Closes the port: connections are refused from now on."""
+        """Close the port, so that connections are refused."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
@@ -136,12 +136,12 @@ class ProviderServer(ProviderProtocols):
         self.stop()
 
     def spec(self, provider: str, **options: str) -> str:
-        """The specification that opens `provider` here, for a zone that it knows, with more options if given."""
+        """Return the specification of `provider` on this server, for a known zone, with further options."""
         given = {"url": self.url, **KNOWN_ZONES[provider], **options}
         return f"{provider}?" + "&".join(f"{name}={value}" for name, value in given.items())
 
     def credentials(self) -> Credentials:
-        """The keys that are accepted here."""
+        """Return the accepted keys."""
         return Credentials(electricity_maps_token=self.token, watttime_user=self.user, watttime_password=self.password)
 
     def _serve(self, handler: BaseHTTPRequestHandler) -> None:

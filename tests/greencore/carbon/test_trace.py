@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greencore.carbon import InvalidSpec, InvalidTrace, NoReading, Source, open_source
+from greencore.carbon import InvalidSpec, NoReading, Source, open_source
 
 ANCHOR = datetime(2026, 11, 23, 10, tzinfo=UTC)
 
@@ -152,11 +152,6 @@ def test_a_trace_without_a_label_is_named_trace_alone(tmp_path: Path) -> None:
 def test_a_wrong_option_is_named(day: Path, options: str, message: str) -> None:
     with pytest.raises(InvalidSpec, match=message):
         open_source(f"trace:{day}?{options}", "ES")
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidTrace, match=r"absent\.csv: there is no such file"):
-        open_source(f"trace:{tmp_path}/absent.csv?speed=2&anchor=2026-11-23", "ES")
 
 
 @pytest.mark.parametrize("spec", ["trace", "trace:", "trace:?speed=2"])
