@@ -5,7 +5,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from cli.commands import datasets, doctor, grid, jobs, keys, policies, results, standalone, submission
+from cli.commands import datasets, grid, jobs, keys, policies, results, standalone, submission
 from cli.errors import EXIT_CODE_DESCRIPTIONS, CommandError
 from greentune.errors import ServiceError
 
@@ -39,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 # Their commands stand beside each other.
-for part in (standalone, submission, jobs, results, grid, doctor):
+for part in (standalone, submission, jobs, results, grid):
     app.add_typer(part.app)
 app.add_typer(policies.app, name="policy")
 app.add_typer(datasets.app, name="datasets")

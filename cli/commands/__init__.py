@@ -1,1 +1,1 @@
-"""The commands with their options; each loads what it needs when it runs, so that `--help` is quick."""
+"""Commands with their options; each imports its code when it runs, so that `--help` is fast."""

@@ -1,4 +1,4 @@
-"""`greentune datasets`: rows that jobs may be trained on."""
+"""`greentune datasets`: list, upload and delete training rows."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,7 @@ app = typer.Typer(help="List, upload and delete training rows.", no_args_is_help
 
 @app.command("list")
 def list_datasets(
-    limit: Annotated[int, typer.Option(help="At most so many, the newest.", min=1)] = 50,
+    limit: Annotated[int, typer.Option(help="Largest number shown.", min=1)] = 50,
     as_json: AsJson = False,
     url: Url = None,
     key: Key = None,
@@ -32,7 +32,7 @@ def upload(
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Upload rows, and show the id that jobs name them by; every row is checked."""
+    """Upload rows, and show the id of the dataset; every row is validated."""
     from cli.remote.connection import open_client
     from cli.remote.inventory import upload_dataset
 
@@ -46,7 +46,7 @@ def delete(
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Delete an upload that no open job needs."""
+    """Delete a dataset that no unfinished job needs."""
     from cli.remote.connection import open_client
     from cli.remote.inventory import delete_dataset
 

@@ -1,4 +1,4 @@
-"""`greentune zones`, `workers` and `models`: where jobs could run, by whom, and what could be trained."""
+"""`greentune zones`, `workers` and `models`: the grid, the service's processes, and its catalogue."""
 
 from typing import Annotated
 
@@ -20,7 +20,7 @@ def zones(
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Show the grid's carbon intensity now, how it is known, and the next 24 h with the cleanest hours."""
+    """Show each zone's carbon intensity now, its source, and the next 24 h with the cleanest hours."""
     from cli.remote.connection import open_client
     from cli.remote.zones import show_zone, show_zones
 
@@ -33,7 +33,7 @@ def zones(
 
 @app.command()
 def workers(as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
-    """Show the service's processes: their zones, their device, and the job that each holds."""
+    """Show the service's processes with their zone, device and job."""
     from cli.remote.connection import open_client
     from cli.remote.inventory import show_workers
 
@@ -43,7 +43,7 @@ def workers(as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
 
 @app.command()
 def models(as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
-    """Show what can be trained: the operator's catalogue."""
+    """Show the models of the service's catalogue."""
     from cli.remote.connection import open_client
     from cli.remote.inventory import show_models
 

@@ -14,15 +14,15 @@ app = typer.Typer()
 
 @app.command("jobs")
 def list_jobs(
-    status: Annotated[str | None, typer.Option(help="Only jobs that stand there, such as running.")] = None,
+    status: Annotated[str | None, typer.Option(help="Only jobs of this status, such as running.")] = None,
     zone: Annotated[str | None, typer.Option(help="Only jobs of this zone.")] = None,
     metadata: Metadata = None,
-    limit: Annotated[int, typer.Option(help="At most so many, the newest.", min=1)] = 20,
+    limit: Annotated[int, typer.Option(help="Largest number shown.", min=1)] = 20,
     as_json: AsJson = False,
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """List jobs, the newest first: how far they are, what they have emitted and saved."""
+    """List jobs, the newest first: progress, emissions and savings."""
     from cli.remote.connection import open_client
     from cli.remote.jobs import show_jobs
 
@@ -34,7 +34,7 @@ def list_jobs(
 def watch(job: JobArgument, as_json: JsonLines = False, url: Url = None, key: Key = None) -> None:
     """Follow a job to its end. Ctrl-C leaves it running.
 
-    Ends with 0 where the job succeeded, 1 where it failed, and 3 where it was cancelled.
+    Exits with 0 where the job succeeded, 1 where it failed, and 3 where it was cancelled.
     """
     from cli.remote.connection import open_client
     from cli.remote.watching import POLL_SECONDS
@@ -46,25 +46,25 @@ def watch(job: JobArgument, as_json: JsonLines = False, url: Url = None, key: Ke
 
 @app.command()
 def cancel(jobs: JobArguments, as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
-    """End jobs for good, at their next optimiser step where they run."""
+    """Cancel jobs; running ones stop at their next optimiser step."""
     _apply_action("cancel", jobs, as_json, url, key)
 
 
 @app.command()
 def pause(jobs: JobArguments, as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
-    """Stop jobs at their next optimiser step, and keep what they have done."""
+    """Pause jobs; running ones stop at their next optimiser step, and keep their progress."""
     _apply_action("pause", jobs, as_json, url, key)
 
 
 @app.command()
 def resume(jobs: JobArguments, as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
-    """Let paused jobs go on."""
+    """Resume paused jobs."""
     _apply_action("resume", jobs, as_json, url, key)
 
 
 @app.command()
 def retry(jobs: JobArguments, as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
-    """Try jobs again that have failed or were cancelled."""
+    """Retry jobs that failed or were cancelled."""
     _apply_action("retry", jobs, as_json, url, key)
 
 

@@ -1,4 +1,4 @@
-"""`greentune keys`: beside the database, or through a service that is named by --url."""
+"""`greentune keys`: at the database, or through the service at --url."""
 
 from typing import Annotated, Literal
 
@@ -7,34 +7,35 @@ import typer
 from cli.options import AsJson, DataDir, Key
 
 app = typer.Typer(
-    help="Make, list and revoke API keys: at DATABASE_URL with GREENTUNE_SECRET_KEY, beside a running `serve`, or "
+    help="Create, list and revoke API keys: at DATABASE_URL with GREENTUNE_SECRET_KEY, beside a running `serve`, or "
     "through the service at --url.",
     no_args_is_help=True,
 )
 
-# Not from the environment: the first key of a service can only be made at its database.
+# Not from the environment: the first key of a service can only be created at its database.
 ServiceUrl = Annotated[
     str | None,
-    typer.Option("--url", help="Through the service there, with an operator's key.", rich_help_panel="Service"),
+    typer.Option("--url", help="Address of a service to use, with an operator's key.", rich_help_panel="Service"),
 ]
 
 
 @app.command()
 def create(
-    owner: Annotated[str, typer.Option(help="Whose jobs and datasets the key sees.")],
+    owner: Annotated[str, typer.Option(help="Owner whose jobs and datasets the key gives access to.")],
     role: Annotated[
-        Literal["user", "operator"], typer.Option(help="An operator's key sees everything, and makes keys.")
+        Literal["user", "operator"], typer.Option(help="An operator's key gives access to everything, keys included.")
     ] = "user",
-    name: Annotated[str, typer.Option(help="What the key is for.")] = "",
+    name: Annotated[str, typer.Option(help="Purpose of the key.")] = "",
     days: Annotated[
-        float | None, typer.Option(help="It works for so long; without it, until it is revoked.", min=0, max=36500)
+        float | None,
+        typer.Option(help="Days until it expires; without it, never.", min=0, max=36500),
     ] = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
     url: ServiceUrl = None,
     key: Key = None,
 ) -> None:
-    """Make a key, and show it this once."""
+    """Create a key, and show it once."""
     if url is not None:
         from cli.remote import keys
         from cli.remote.connection import open_client
@@ -50,7 +51,7 @@ def create(
 
 @app.command("list")
 def list_keys(data_dir: DataDir = None, as_json: AsJson = False, url: ServiceUrl = None, key: Key = None) -> None:
-    """Show every key without its text: id, first characters, role, owner, and whether it can be used."""
+    """List keys without their text: id, first characters, role, owner, and validity."""
     if url is not None:
         from cli.remote import keys
         from cli.remote.connection import open_client
@@ -71,7 +72,7 @@ def revoke(
     url: ServiceUrl = None,
     key: Key = None,
 ) -> None:
-    """Take a key out of use for good."""
+    """Revoke a key permanently."""
     if url is not None:
         from cli.remote import keys
         from cli.remote.connection import open_client

@@ -1,4 +1,4 @@
-"""`greentune policy`: check and simulate policies here; list, show, store and delete those of a service."""
+"""`greentune policy`: check and simulate policies; list, show, store and delete those of a service."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,14 +9,14 @@ from cli.completion import complete_zone
 from cli.options import AsJson, Key, PolicyArgument, PolicyName, Url
 
 app = typer.Typer(
-    help="Check a policy, hold it against a recorded past, and keep those that a service knows by name.",
+    help="Check a policy, simulate it on recorded intensities, and manage a service's stored policies.",
     no_args_is_help=True,
 )
 
 
 @app.command()
 def check(policy: PolicyArgument, as_json: AsJson = False) -> None:
-    """Show a policy with its defaults, or every fault in it. Needs no service."""
+    """Show a policy with its defaults, or every error in it. Needs no service."""
     from cli.local.policy import check as run
 
     run(policy, as_json=as_json)
@@ -31,7 +31,7 @@ def simulate(
         ),
     ],
     work_hours: Annotated[float, typer.Option(help="The run's length at ρ = 1.")],
-    epochs: Annotated[int, typer.Option(help="Equal parts of the run.")],
+    epochs: Annotated[int, typer.Option(help="Number of epochs, of equal length.")],
     trace: Annotated[
         Path | None, typer.Option(help="CSV of intensities: datetime, gco2e_per_kwh; or Electricity Maps'.")
     ] = None,
@@ -39,23 +39,23 @@ def simulate(
         str | None,
         typer.Option(
             metavar="ZONE",
-            help="Instead of a trace: what the service has stored of this zone.",
+            help="Instead of a trace: the readings that the service has stored of this zone.",
             autocompletion=complete_zone,
         ),
     ] = None,
-    zone: Annotated[str | None, typer.Option(help="What to call the trace's zone.")] = None,
+    zone: Annotated[str | None, typer.Option(help="Name of the trace's zone.")] = None,
     deadline_hours: Annotated[
-        float | None, typer.Option(help="From the start; without it the gate's max_delay_hours count.")
+        float | None, typer.Option(help="Hours from the start; without it the gate's max_delay_hours count.")
     ] = None,
-    start: Annotated[str | None, typer.Option(help="A time; without it every full hour of the trace.")] = None,
-    forecast: Annotated[str, typer.Option(help="What the gate plans by: own, persistence or perfect.")] = "own",
-    power_w: Annotated[float, typer.Option(help="Drawn while it computes.")] = 300.0,
-    idle_power_w: Annotated[float, typer.Option(help="Drawn while it waits or pauses.")] = 0.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Show what POST /policies/simulate answers.")] = False,
+    start: Annotated[str | None, typer.Option(help="Start time; without it every full hour of the trace.")] = None,
+    forecast: Annotated[str, typer.Option(help="Forecast of the gate: own, persistence or perfect.")] = "own",
+    power_w: Annotated[float, typer.Option(help="Power while computing.")] = 300.0,
+    idle_power_w: Annotated[float, typer.Option(help="Power while waiting or paused.")] = 0.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Show the response of POST /policies/simulate.")] = False,
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Say what a policy would have emitted on a recorded past. With a trace it needs no service."""
+    """Simulate a policy's emissions on recorded intensities. With a trace it needs no service."""
     from cli.local.policy import SimulationOptions, simulate_on_trace, simulate_on_zone
 
     options = SimulationOptions(
@@ -75,7 +75,7 @@ def simulate(
 
 @app.command("list")
 def list_policies(as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
-    """List the policies that the service knows by name."""
+    """List the service's stored policies."""
     from cli.remote.connection import open_client
     from cli.remote.policies import show_policies
 
@@ -86,7 +86,7 @@ def list_policies(as_json: AsJson = False, url: Url = None, key: Key = None) -> 
 @app.command()
 def show(
     name: PolicyName,
-    as_json: Annotated[bool, typer.Option("--json", help="As it is anyway.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The default.")] = False,
     url: Url = None,
     key: Key = None,
 ) -> None:
@@ -107,7 +107,7 @@ def apply(
         typer.Option(
             min=0,
             metavar="N",
-            help="Only where N is the newest version still; 0: where there is none yet.",
+            help="Only if N is still the newest version; 0: if there is none yet.",
             show_default=False,
         ),
     ] = None,

@@ -1,4 +1,4 @@
-"""`greentune epochs`, `events`, `artifacts` and `download`: what a job did, and what it made."""
+"""`greentune epochs`, `events`, `artifacts` and `download`: a job's history and result."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,7 @@ app = typer.Typer()
 
 @app.command()
 def epochs(job: JobArgument, as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
-    """Show each epoch of a job: its ρ and why, what was trained, and what it cost."""
+    """Show each epoch of a job: its ρ with the reason, tensors trained, loss, energy and emissions."""
     from cli.remote.connection import open_client
     from cli.remote.results import show_epochs
 
@@ -23,13 +23,13 @@ def epochs(job: JobArgument, as_json: AsJson = False, url: Url = None, key: Key 
 @app.command()
 def events(
     job: JobArgument,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="All of them, and those that come.")] = False,
-    limit: Annotated[int, typer.Option(help="At most so many, the newest; without --follow.", min=1)] = 50,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="All of them, and new ones as they come.")] = False,
+    limit: Annotated[int, typer.Option(help="Largest number shown without --follow.", min=1)] = 50,
     as_json: AsJson = False,
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Show what happened to a job, the earliest first; with --follow and --json a line of JSON an event."""
+    """Show a job's newest events, the earliest first; with --follow and --json a line of JSON for each."""
     from cli.remote.connection import open_client
     from cli.remote.events import follow_events, show_events
 
@@ -54,12 +54,12 @@ def artifacts(job: JobArgument, as_json: AsJson = False, url: Url = None, key: K
 def download(
     job: JobArgument,
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="One file; else all.", show_default=False)] = None,
-    output: Annotated[Path, typer.Option(help="Folder to write to; it is made where there is none.")] = Path(),
+    output: Annotated[Path, typer.Option(help="Folder to write to; created if missing.")] = Path(),
     as_json: AsJson = False,
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Download a finished job's result; each file is checked against its SHA-256."""
+    """Download a finished job's result; each file is verified by its SHA-256."""
     from cli.remote.connection import open_client
     from cli.remote.results import download as run
 

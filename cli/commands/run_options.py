@@ -1,4 +1,4 @@
-"""The options that name a run, for every command that takes one."""
+"""Options that describe a run, shared by the commands that take one."""
 
 import functools
 import inspect
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """A command with the options of a run before its own; it gets what they say as `run`, its first parameter."""
+    """Add a run's options before a command's own; it gets the parsed `RunRequest` as its first parameter."""
     options = inspect.signature(_run).parameters
     _, *own = inspect.signature(command).parameters.values()
 
@@ -41,7 +41,7 @@ def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
         run = _run(**{name: given.pop(name) for name in options})
         command(run, **given)
 
-    # Typer reads both.
+    # Typer reads the signature and the annotations.
     parameters = [*options.values(), *own]
     with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

@@ -1,4 +1,4 @@
-"""`greentune serve`, `demo`, `train`, `apply-delta` and `migrate`: what needs no service that runs already."""
+"""`greentune serve`, `demo`, `train`, `apply-delta`, `migrate` and `doctor`: commands that need no running service."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.errors import SettingError
-from cli.options import DataDir
+from cli.options import AsJson, DataDir, Key, Url
 from cli.terminal import print_line
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ Port = Annotated[int | None, typer.Option(help="Port to listen on (GREENTUNE_POR
 def serve(host: Host = None, port: Port = None, data_dir: DataDir = None) -> None:
     """Run the whole service in this terminal until Ctrl-C.
 
-    PostgreSQL and Valkey come with it, unless DATABASE_URL or REDIS_URL name servers to use instead.
+    It starts PostgreSQL and Valkey, unless DATABASE_URL or REDIS_URL name servers to use instead.
     """
     from cli.configuration import read_settings
     from cli.stack.serve import serve as run
@@ -32,7 +32,7 @@ def serve(host: Host = None, port: Port = None, data_dir: DataDir = None) -> Non
 
 @app.command()
 def demo(data_dir: DataDir = None) -> None:
-    """Fine-tune a small language model under a carbon policy on a synthetic day, show what it cost, and stop."""
+    """Fine-tune a small language model under a carbon policy on a synthetic day, show its cost, and stop."""
     from cli.configuration import read_settings
     from cli.demo.run import run
 
@@ -60,7 +60,7 @@ def train(
     result: Annotated[str | None, typer.Option(help="full, or delta: only what changed, for apply-delta.")] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Fine-tune in this process, without any service."""
+    """Fine-tune in this process, without a service."""
     if not 0 < rho <= 1:
         raise SettingError(f"--rho: {rho} is not above 0 and at most 1")
     hyperparameters = _hyperparameters(
@@ -87,10 +87,10 @@ def train(
 def apply_delta(
     base: Annotated[str, typer.Option(help="The model that was trained, named as for `train`.")],
     delta: Annotated[Path, typer.Option(help="The delta.safetensors of a result.")],
-    output: Annotated[Path, typer.Option(help="New folder for the whole model.")],
+    output: Annotated[Path, typer.Option(help="New folder for the full model.")],
     data_dir: DataDir = None,
 ) -> None:
-    """Make the whole fine-tuned model of its base and a delta, bit by bit what the run would have saved."""
+    """Build the full fine-tuned model from its base and a delta; bit-identical to a full result of the run."""
     from cli.configuration import read_settings
     from cli.extras import require_extras
 
@@ -102,7 +102,7 @@ def apply_delta(
 
 @app.command()
 def migrate() -> None:
-    """Bring the database at DATABASE_URL to the schema of this version."""
+    """Migrate the database at DATABASE_URL to this version's schema."""
     from sqlalchemy.exc import OperationalError
 
     from cli.configuration import read_settings
@@ -115,6 +115,24 @@ def migrate() -> None:
     except OperationalError as error:
         raise SettingError(f"DATABASE_URL: PostgreSQL cannot be used: {error.orig}") from error
     print_line("database: migrated")
+
+
+@app.command()
+def doctor(
+    online: Annotated[bool, typer.Option("--online", help="Also request each zone's carbon source once.")] = False,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Check what the service needs on this machine, and say how to fix what is missing.
+
+    Exits with 1 where a check fails. Secrets are never shown.
+    """
+    from cli.configuration import read_settings
+    from cli.doctor.run import run_doctor
+
+    run_doctor(read_settings(data_dir=data_dir), url=url, key=key, online=online, as_json=as_json)
 
 
 def _hyperparameters(**options: Any) -> "Hyperparameters":

@@ -1,4 +1,4 @@
-"""`greentune submit` and `estimate`: a run, and what it would take."""
+"""`greentune submit` and `estimate`."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,7 +22,7 @@ def submit(
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Submit a fine-tuning run to the service, and show its id; rows that are a file are uploaded first."""
+    """Submit a fine-tuning run to the service, and show the job's id; a file of rows is uploaded first."""
     from cli.remote.connection import open_client
     from cli.remote.submission import submit as run_submission
     from cli.remote.watching import POLL_SECONDS
@@ -37,7 +37,7 @@ def submit(
 @app.command()
 @with_run_options
 def estimate(run: "RunRequest", as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
-    """Say what a run would take and emit, now and in the best window; rows that are a file are uploaded for it."""
+    """Estimate a run's time, energy and emissions, now and in the best window; a file of rows is uploaded for it."""
     from cli.remote.connection import open_client
     from cli.remote.estimate import estimate as run_estimate
 

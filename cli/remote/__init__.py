@@ -1,1 +1,1 @@
-"""What the commands do through the client of a running service."""
+"""Commands that use a running service through its client."""

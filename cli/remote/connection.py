@@ -1,4 +1,4 @@
-"""The client that a command asks with, and the service's refusals as errors of the command line."""
+"""The commands' client, and the service's problems as errors of the command line."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -24,9 +24,9 @@ FieldNamer = Callable[[str], str]
 
 
 def open_client(url: str | None, key: str | None, *, timeout: float = 60.0, attempts: int = 4) -> Client:
-    """A client of the service that was named, else of the one whose data folder is here, else of port 8000 here.
+    """Return a client of the service at `url`, else at GREENTUNE_URL, else of the data folder, else at local port 8000.
 
-    Raises `SettingError` where the address or the key cannot be one.
+    Raises `SettingError` where the address or the key is not valid.
     """
     url = (
         url
@@ -42,7 +42,7 @@ def open_client(url: str | None, key: str | None, *, timeout: float = 60.0, atte
 
 @contextmanager
 def report_field_errors(name_field: FieldNamer) -> Iterator[None]:
-    """Within the block, a field that the service refuses is called by the option that it came from."""
+    """Raise the block's field errors (422) as a `SettingError` that names each field's option."""
     try:
         yield
     except Problem as problem:
@@ -52,18 +52,18 @@ def report_field_errors(name_field: FieldNamer) -> Iterator[None]:
 
 
 def format_field_errors(problem: Problem, name_field: FieldNamer = str) -> str:
-    """Each field at fault and what is expected there, on one line; empty where the problem names none."""
+    """Format a problem's field errors on one line; empty where it has none."""
     return "; ".join(f"{name_field(fault.field)}: {fault.message}" for fault in problem.errors)
 
 
 def field_to_option(field: str) -> str:
-    """`hyperparameters.batch_size` as `--batch-size`, and `policy.rho` as `--policy: rho`."""
+    """Return a field's option: `--batch-size` for `hyperparameters.batch_size`, `--policy: rho` for `policy.rho`."""
     name, _, within = field.removeprefix("hyperparameters.").partition(".")
     return f"--{name.replace('_', '-')}" + (f": {within}" if within else "")
 
 
 def to_command_error(error: ServiceError) -> CommandError:
-    """What a command says, and ends with, where the service did not do what it was asked for."""
+    """Return the command's error, with its message and exit code, for a failed request."""
     if isinstance(error, Unreachable):
         return ServiceUnavailable(f"{error}: start `greentune serve`, or name the service with --url (GREENTUNE_URL)")
     if not isinstance(error, Problem):

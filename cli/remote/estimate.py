@@ -1,8 +1,8 @@
-"""`greentune estimate`: what a run would take and emit, begun now and in the best window, side by side."""
+"""`greentune estimate`: a run's time, energy and emissions, started now and in the best window."""
 
-from api.figures import UNKNOWN, format_number, format_percent
+from api.figures import UNKNOWN, format_duration, format_number, format_percent
 from cli.remote.connection import field_to_option, report_field_errors
-from cli.remote.figures import format_figure, format_hours
+from cli.remote.figures import format_figure
 from cli.remote.output import create_console, format_short_time, replace_unprintable, show_json, show_table
 from cli.remote.submission import RunRequest, upload_if_file
 from greentune.client import Client
@@ -11,7 +11,7 @@ from greentune.models import Run as EstimatedRun
 
 
 def estimate(client: Client, run: RunRequest, *, as_json: bool) -> None:
-    """Ask, and show; rows that are a file are uploaded first. Nothing is queued."""
+    """Show an estimate; a file of rows is uploaded first, nothing is queued."""
     dataset = upload_if_file(client, run.dataset)
     with report_field_errors(field_to_option):
         found = client.estimate(run.model, dataset, **run.options)
@@ -33,8 +33,8 @@ def _show(found: Estimate) -> None:
             if saving is None
             else f"{format_number(saving.gco2e)} gCO2e, {format_percent(saving.share)} (estimate)"
         ),
-        f"where: {found.place.zone}, {found.place.reason}; intensity: {found.place.basis}",
-        f"how fast: {found.pace.basis}",
+        f"place: {found.place.zone}, {found.place.reason}; intensity: {found.place.basis}",
+        f"pace: {found.pace.basis}",
         f"queue: {found.queue.running} running, {found.queue.ahead} ahead; PUE {found.pue:g}",
     ]
     if found.budget is not None:
@@ -46,16 +46,15 @@ def _show(found: Estimate) -> None:
 
 
 def _column(run: EstimatedRun) -> dict[str, str]:
-    kept = {True: "yes", False: "no", None: UNKNOWN}[run.meets_deadline]
     return {
         "starts (UTC)": format_short_time(run.starts_at),
         "ends (UTC)": format_short_time(run.ends_at),
-        "time of computing": format_hours(run.hours),
-        "ρ on the average": format_number(run.rho),
-        "FLOPs": f"{run.flops.expected:.3g} ({run.flops.low:.3g} to {run.flops.high:.3g})",
+        "computing time": format_figure(run.hours, lambda hours: format_duration(hours * 3600)),
+        "mean ρ": format_number(run.rho),
+        "FLOPs": format_figure(run.flops, "{:.3g}".format),
         "kWh": format_figure(run.energy_kwh),
         "gCO2e/kWh": format_number(run.gco2e_per_kwh),
         "gCO2e": format_figure(run.emissions_gco2e),
-        "keeps the deadline": kept,
-        "why": run.why,
+        "meets the deadline": {True: "yes", False: "no", None: UNKNOWN}[run.meets_deadline],
+        "reason": run.why,
     }

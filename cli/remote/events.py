@@ -1,4 +1,4 @@
-"""`greentune events`: what happened to a job, and what happens next."""
+"""`greentune events`: a job's events, stored and as they come."""
 
 from collections.abc import Mapping
 from datetime import UTC
@@ -14,7 +14,7 @@ from greentune.models import Event
 
 
 def show_events(client: Client, job_id: str, *, limit: int, as_json: bool) -> None:
-    """The newest events, the earliest of them first."""
+    """Show the newest events, the earliest of them first."""
     events = list(client.events(job_id, most=limit))[::-1]
     if as_json:
         show_json(events)
@@ -24,7 +24,7 @@ def show_events(client: Client, job_id: str, *, limit: int, as_json: bool) -> No
 
 
 def follow_events(client: Client, job_id: str, *, as_json: bool) -> None:
-    """All events, and those that come, until the job is over. Raises `WatchInterrupted` at Ctrl-C."""
+    """Show all events, and new ones until the job is over. Raises `WatchInterrupted` at Ctrl-C."""
     try:
         for event in client.events(job_id, follow=True):
             if as_json:
@@ -32,18 +32,18 @@ def follow_events(client: Client, job_id: str, *, as_json: bool) -> None:
             else:
                 typer.echo(format_event(event))
     except KeyboardInterrupt:
-        raise WatchInterrupted(f"stopped following; {job_id} goes on") from None
+        raise WatchInterrupted(f"stopped following; {job_id} continues") from None
 
 
 def format_event(event: Event) -> str:
-    """An event on one line."""
+    """Format an event on one line."""
     return replace_unprintable(
         f"{event.at.astimezone(UTC):%Y-%m-%d %H:%M:%S}  {event.type}  {_format_event_data(event.data)}".rstrip()
     )
 
 
 def _format_event_data(data: Mapping[str, Any]) -> str:
-    """Its reason in front; where a change of status came from is to be seen above it."""
+    """Format the data, reason first; without `from` and `to`, which the event types show."""
     rest = {name: each for name, each in data.items() if each is not None and name not in ("reason", "from", "to")}
     parts = [str(data["reason"])] if data.get("reason") else []
     return "  ".join([*parts, *(f"{name}={format_value(each)}" for name, each in rest.items())])

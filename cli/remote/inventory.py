@@ -1,24 +1,24 @@
-"""`greentune models`, `workers` and `datasets`: what a job can be made of, and who would run it."""
+"""`greentune models`, `workers` and `datasets`."""
 
+from itertools import islice
 from pathlib import Path
 
 import typer
 
 from api.figures import UNKNOWN, format_number, format_size
 from cli.errors import SettingError
-from cli.remote.output import format_short_time, show_json, show_table
+from cli.remote.output import format_short_time, show_json, show_list
 from cli.remote.submission import upload_if_file
 from greentune.client import Client
+from greentune.models import Dataset, Model, Worker
 
 
 def show_models(client: Client, *, as_json: bool) -> None:
-    """The catalogue; what is not known of a model before its first job is a dash."""
-    models = client.models()
-    if as_json:
-        show_json(models)
-        return
-    rows = (
-        (
+    """Show the catalogue; a figure that is unknown before a model's first job is a dash."""
+    headers = ("model", "parameters", "tensors", "smallest ρ", "longest row", "licence", "description")
+
+    def row(model: Model) -> tuple[str, ...]:
+        return (
             model.name,
             UNKNOWN if model.parameters is None else f"{model.parameters:,}",
             UNKNOWN if model.tensors is None else str(model.tensors),
@@ -27,20 +27,16 @@ def show_models(client: Client, *, as_json: bool) -> None:
             model.licence,
             model.description,
         )
-        for model in models
-    )
-    headers = ("model", "parameters", "tensors", "smallest ρ", "longest row", "licence", "description")
-    show_table(headers, rows, empty="the catalogue holds no model")
+
+    show_list(client.models(), headers, row, empty="the catalogue has no models", as_json=as_json)
 
 
 def show_workers(client: Client, *, as_json: bool) -> None:
-    """Every process, and when it was last seen."""
-    workers = client.workers()
-    if as_json:
-        show_json(workers)
-        return
-    rows = (
-        (
+    """Show every process, with its last heartbeat."""
+    headers = ("worker", "role", "state", "device", "zone", "PUE", "job", "last seen (UTC)")
+
+    def row(worker: Worker) -> tuple[str, ...]:
+        return (
             worker.id,
             worker.role,
             worker.state,
@@ -50,27 +46,23 @@ def show_workers(client: Client, *, as_json: bool) -> None:
             worker.job or UNKNOWN,
             format_short_time(worker.last_seen_at),
         )
-        for worker in workers
-    )
-    headers = ("worker", "role", "state", "device", "zone", "PUE", "job", "last seen (UTC)")
-    show_table(headers, rows, empty="no workers")
+
+    show_list(client.workers(), headers, row, empty="no workers", as_json=as_json)
 
 
 def show_datasets(client: Client, *, limit: int, as_json: bool) -> None:
-    """The newest uploads."""
-    datasets = [dataset for _, dataset in zip(range(limit), client.datasets(), strict=False)]
-    if as_json:
-        show_json(datasets)
-        return
-    rows = (
-        (each.id, each.name, each.format, f"{each.rows:,}", format_size(each.bytes), format_short_time(each.created_at))
-        for each in datasets
-    )
-    show_table(("dataset", "name", "format", "rows", "size", "uploaded (UTC)"), rows, empty="no datasets")
+    """Show the newest uploads."""
+    headers = ("dataset", "name", "format", "rows", "size", "uploaded (UTC)")
+
+    def row(found: Dataset) -> tuple[str, ...]:
+        size = format_size(found.bytes)
+        return found.id, found.name, found.format, f"{found.rows:,}", size, format_short_time(found.created_at)
+
+    show_list(list(islice(client.datasets(), limit)), headers, row, empty="no datasets", as_json=as_json)
 
 
 def upload_dataset(client: Client, file: Path, *, as_json: bool) -> None:
-    """Upload rows, and show the id."""
+    """Upload a file of rows, and show the dataset's id."""
     if not file.is_file():
         raise SettingError(f"FILE: there is no file {file}")
     dataset_id = upload_if_file(client, str(file), option="FILE")
@@ -81,6 +73,6 @@ def upload_dataset(client: Client, file: Path, *, as_json: bool) -> None:
 
 
 def delete_dataset(client: Client, dataset_id: str) -> None:
-    """Delete an upload."""
+    """Delete a dataset."""
     client.delete_dataset(dataset_id)
     typer.echo(f"{dataset_id}: deleted", err=True)

@@ -1,4 +1,4 @@
-"""`greentune jobs` and the actions on jobs."""
+"""`greentune jobs`, `cancel`, `pause`, `resume` and `retry`."""
 
 from collections.abc import Sequence
 from typing import get_args
@@ -9,7 +9,7 @@ from api.figures import UNKNOWN, format_number, format_percent
 from cli.errors import CommandError, SettingError
 from cli.remote.connection import to_command_error
 from cli.remote.figures import format_emissions, format_savings
-from cli.remote.output import format_short_time, show_json, show_table
+from cli.remote.output import format_short_time, show_json, show_list
 from cli.remote.submission import parse_metadata
 from greentune.client import Client
 from greentune.errors import ServiceError, Unreachable
@@ -21,16 +21,13 @@ HEADERS = ("job", "status", "done", "ETA (UTC)", "ρ", "loss", "gCO2e", "saved")
 def show_jobs(
     client: Client, *, status: str | None, zone: str | None, metadata: Sequence[str], limit: int, as_json: bool
 ) -> None:
-    """List the newest jobs that all filters hold of."""
-    jobs = list(client.jobs(status=_status(status), zone=zone, metadata=parse_metadata(metadata), most=limit))
-    if as_json:
-        show_json(jobs)
-    else:
-        show_table(HEADERS, map(_row, jobs), empty="no jobs")
+    """List the newest jobs that match all filters."""
+    jobs = list(client.jobs(status=_parse_status(status), zone=zone, metadata=parse_metadata(metadata), most=limit))
+    show_list(jobs, HEADERS, _row, empty="no jobs", as_json=as_json)
 
 
 def apply_action(client: Client, action: Action, job_ids: Sequence[str], *, as_json: bool) -> None:
-    """Ask for an action of each job; those that refuse are named, and the command ends as the first of them does."""
+    """Request an action on each job; prints every refusal, and raises one with the exit code of the first."""
     call = {"cancel": client.cancel, "pause": client.pause, "resume": client.resume, "retry": client.retry}[action]
     done: list[Job] = []
     refused: list[CommandError] = []
@@ -67,7 +64,7 @@ def _row(job: Job) -> tuple[str, ...]:
     )
 
 
-def _status(name: str | None) -> JobStatus | None:
+def _parse_status(name: str | None) -> JobStatus | None:
     for status in get_args(JobStatus):
         if status == name:
             found: JobStatus = status

@@ -1,11 +1,11 @@
-"""`greentune keys` through a service: for operators who do not reach its database."""
+"""`greentune keys` through a service, for operators without access to its database."""
 
 from datetime import UTC, datetime, timedelta
 
 import typer
 
 from cli.remote.connection import field_to_option, report_field_errors
-from cli.remote.output import format_short_time, show_json, show_table
+from cli.remote.output import format_short_time, show_json, show_list
 from greentune.client import Client
 from greentune.models import Key
 
@@ -13,7 +13,7 @@ HEADERS = ("key", "begins", "role", "owner", "state", "last used (UTC)", "name")
 
 
 def create(client: Client, *, owner: str, role: str, name: str, days: float | None, as_json: bool) -> None:
-    """Show a new key on stdout, and nothing else there."""
+    """Create a key, and show only its text on stdout."""
     expires_at = None if days is None else datetime.now(UTC) + timedelta(days=days)
     with report_field_errors(lambda field: "--days" if field == "expires_at" else field_to_option(field)):
         issued = client.create_key(owner, role=role, name=name, expires_at=expires_at)
@@ -26,21 +26,18 @@ def create(client: Client, *, owner: str, role: str, name: str, days: float | No
 
 def show(client: Client, *, as_json: bool) -> None:
     """List every key, newest first, without its text."""
-    keys = list(client.keys())
-    if as_json:
-        show_json(keys)
-        return
-    rows = (
-        (key.id, f"gtk_{key.hint}…", key.role, key.owner, _state(key), format_short_time(key.last_used_at), key.name)
-        for key in keys
-    )
-    show_table(HEADERS, rows, empty="no keys")
+    show_list(list(client.keys()), HEADERS, _row, empty="no keys", as_json=as_json)
 
 
 def revoke(client: Client, key_id: str) -> None:
-    """Take a key out of use."""
+    """Revoke a key."""
     client.revoke_key(key_id)
     typer.echo(f"{key_id}: revoked", err=True)
+
+
+def _row(key: Key) -> tuple[str, ...]:
+    last_used = format_short_time(key.last_used_at)
+    return key.id, f"gtk_{key.hint}…", key.role, key.owner, _state(key), last_used, key.name
 
 
 def _state(key: Key) -> str:

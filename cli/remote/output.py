@@ -1,10 +1,10 @@
-"""How the commands show things: tables for people, JSON for programs."""
+"""Output of the commands: tables for people, JSON for programs."""
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
 from rich.cells import cell_len
@@ -15,14 +15,16 @@ from rich.text import Text
 from api.figures import UNKNOWN
 from greentune.models import Answer
 
-# Where nobody looks at it, a line is as long as it needs to be.
+# Of lines that are not written to a terminal.
 DEFAULT_WIDTH = 240
 GAP = 2
 MIN_LAST_COLUMN_WIDTH = 32
 
+T = TypeVar("T")
+
 
 def create_console() -> Console:
-    """Takes texts as they are: what others wrote holds no markup."""
+    """Return a console that prints texts unchanged, without markup."""
     found = Console(highlight=False, markup=False, emoji=False)
     if not found.is_terminal and "COLUMNS" not in os.environ:
         found.width = DEFAULT_WIDTH
@@ -30,17 +32,17 @@ def create_console() -> Console:
 
 
 def show_json(shown: Any) -> None:
-    """One JSON document on stdout."""
+    """Write one JSON document to stdout."""
     typer.echo(json.dumps(to_json(shown), ensure_ascii=False, indent=2))
 
 
 def show_json_line(shown: Any) -> None:
-    """One line of JSON on stdout, at once."""
+    """Write one line of JSON to stdout."""
     typer.echo(json.dumps(to_json(shown), ensure_ascii=False, separators=(",", ":")))
 
 
 def to_json(shown: Any) -> Any:
-    """Answers, alone or in lists, as the service sent them."""
+    """Return answers, alone or in lists and mappings, as the JSON values that the service sent."""
     if isinstance(shown, Answer):
         return shown.model_dump(mode="json", by_alias=True)
     if isinstance(shown, list | tuple):
@@ -48,11 +50,21 @@ def to_json(shown: Any) -> Any:
     return {name: to_json(each) for name, each in shown.items()} if isinstance(shown, dict) else shown
 
 
-def show_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str = "") -> None:
-    """A row a thing; `empty` where there is none.
+def show_list(
+    items: Sequence[T], headers: Sequence[str], row: Callable[[T], Sequence[str]], *, empty: str, as_json: bool
+) -> None:
+    """Show items as JSON, or as a table with a row for each."""
+    if as_json:
+        show_json(items)
+    else:
+        show_table(headers, map(row, items), empty=empty)
 
-    Only the last column runs over several lines: a table that is wider than the terminal is wrapped by it, since a
-    figure that is cut is another figure.
+
+def show_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str = "") -> None:
+    """Print a table, or `empty` on stderr where there are no rows.
+
+    Only the last column is folded over several lines. A wider table is wrapped by the terminal instead of being cut, as
+    a truncated figure would be wrong.
     """
     rows = list(rows)
     if not rows:
@@ -72,17 +84,17 @@ def show_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, empty: 
 
 
 def safe_text(text: str) -> Text:
-    """A text of others, without what would steer the terminal."""
+    """Return text from the service without control characters, which could control the terminal."""
     return Text(replace_unprintable(text))
 
 
 def replace_unprintable(text: str) -> str:
-    """A text in which every character can be shown."""
+    """Replace the characters of a text that cannot be printed."""
     return "".join(letter if letter.isprintable() or letter == "\n" else "�" for letter in text)
 
 
 def format_short_time(time: datetime | None) -> str:
-    """A time in UTC, to the minute; the year only where it is not this one."""
+    """Format a time (UTC) to the minute; with the year where it is not the current one."""
     if time is None:
         return UNKNOWN
     time = time.astimezone(UTC)

@@ -1,4 +1,4 @@
-"""`greentune policy list`, `show`, `apply` and `delete`, and a simulation on what the service has stored."""
+"""`greentune policy list`, `show`, `apply` and `delete`, and the simulation on a service's stored readings."""
 
 from datetime import datetime
 from typing import Any
@@ -8,39 +8,32 @@ import typer
 from cli.errors import SettingError
 from cli.local.policy_source import read_policy_choice, read_policy_json
 from cli.remote.connection import field_to_option, report_field_errors
-from cli.remote.output import format_short_time, show_json, show_table
+from cli.remote.output import format_short_time, show_json, show_list
 from greentune.client import Client
-from greentune.models import Simulation
+from greentune.models import Policy, Simulation
 
 
 def show_policies(client: Client, *, as_json: bool) -> None:
-    """The newest version of each."""
-    policies = client.policies()
-    if as_json:
-        show_json(policies)
-        return
-    rows = (
-        (
-            each.name,
-            str(each.version),
-            str(each.policy.get("kind")),
-            str((each.policy.get("gate") or {}).get("mode", "none")),
-            format_short_time(each.created_at),
-        )
-        for each in policies
-    )
-    show_table(("policy", "version", "kind", "gate", "stored (UTC)"), rows, empty="no policies are stored")
+    """Show the newest version of each policy."""
+    headers = ("policy", "version", "kind", "gate", "stored (UTC)")
+
+    def row(stored: Policy) -> tuple[str, ...]:
+        gate = (stored.policy.get("gate") or {}).get("mode", "none")
+        kind = str(stored.policy.get("kind"))
+        return stored.name, str(stored.version), kind, str(gate), format_short_time(stored.created_at)
+
+    show_list(client.policies(), headers, row, empty="no policies are stored", as_json=as_json)
 
 
 def show_policy(client: Client, name: str) -> None:
-    """One policy, as JSON: it is written so, too."""
+    """Show one policy as JSON, the form in which it is written."""
     show_json(client.policy(name))
 
 
 def apply_policy(client: Client, name: str, given: str, *, if_version: int | None = None, as_json: bool) -> None:
-    """Store the next version of a policy. Raises `SettingError` with every field at fault.
+    """Store the next version of a policy. Raises `SettingError` with every field error.
 
-    With `if_version` it raises the problem 412 where another version is the newest by now.
+    With `if_version` it raises `Problem` 412 where another version is the newest.
     """
     body = read_policy_json(given, "POLICY")
     if not isinstance(body, dict):
@@ -60,7 +53,7 @@ def delete_policy(client: Client, name: str) -> None:
 
 
 def simulate(client: Client, given: str, *, zone: str, start: datetime | None, **run: Any) -> Simulation:
-    """Hold a policy, stored or given, against the stored readings of a zone. Raises `SettingError` for a bad option."""
+    """Simulate a policy on a zone's stored readings; `given` is a name or a body. Raises `SettingError`."""
     with report_field_errors(_simulation_option):
         return client.simulate(read_policy_choice(given, where="POLICY"), zone=zone, start=start, **run)
 

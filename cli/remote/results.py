@@ -1,4 +1,4 @@
-"""`greentune epochs`, `artifacts` and `download`: what a job did, and what it made."""
+"""`greentune epochs`, `artifacts` and `download`."""
 
 from pathlib import Path
 
@@ -6,14 +6,14 @@ import typer
 
 from api.figures import UNKNOWN, format_number, format_size
 from cli.errors import CommandError, NotFound, SettingError
-from cli.remote.output import format_short_time, show_json, show_table
+from cli.remote.output import format_short_time, show_json, show_list
 from greentune.client import Client
-from greentune.models import Epoch
+from greentune.models import Artifact, Epoch
 from runtime.site import SITE_UNKNOWN
 
 EPOCH_HEADERS = (
     "epoch",
-    "begun (UTC)",
+    "started (UTC)",
     "gCO2e/kWh",
     "ρ asked",
     "FLOPs share",
@@ -22,31 +22,28 @@ EPOCH_HEADERS = (
     "held-out",
     "kWh",
     "gCO2e",
-    "why",
+    "reason",
 )
 
 
 def show_epochs(client: Client, job_id: str, *, as_json: bool) -> None:
-    """A line an epoch: ρ and what it was decided by, what was trained, and what it cost."""
+    """Show a line for each epoch: ρ with its reason, tensors, loss, energy and emissions."""
     epochs = list(client.epochs(job_id))
-    if as_json:
-        show_json(epochs)
-    else:
-        show_table(EPOCH_HEADERS, map(_epoch, epochs), empty=f"{job_id} has not begun an epoch yet")
+    show_list(epochs, EPOCH_HEADERS, _epoch, empty=f"{job_id} has not started an epoch yet", as_json=as_json)
 
 
 def show_artifacts(client: Client, job_id: str, *, as_json: bool) -> None:
-    """The files of the result."""
-    artifacts = client.artifacts(job_id)
-    if as_json:
-        show_json(artifacts)
-        return
-    rows = ((each.name, format_size(each.bytes), format_short_time(each.created_at), each.sha256) for each in artifacts)
-    show_table(("name", "size", "made (UTC)", "SHA-256"), rows, empty=f"{job_id} has no result yet")
+    """Show the files of the result."""
+    headers = ("name", "size", "created (UTC)", "SHA-256")
+
+    def row(file: Artifact) -> tuple[str, ...]:
+        return file.name, format_size(file.bytes), format_short_time(file.created_at), file.sha256
+
+    show_list(client.artifacts(job_id), headers, row, empty=f"{job_id} has no result yet", as_json=as_json)
 
 
 def download(client: Client, job_id: str, name: str | None, folder: Path, *, as_json: bool) -> None:
-    """Write one file of the result, or all of them, into a folder; what is there already is replaced."""
+    """Write one file of the result, or all, into a folder; existing files are replaced."""
     names = [artifact.name for artifact in client.artifacts(job_id)]
     if name is not None and name not in names:
         raise NotFound(f"NAME: {job_id} has no artifact {name!r}: there are {', '.join(names) or 'none'}")

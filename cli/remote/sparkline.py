@@ -1,4 +1,4 @@
-"""The hours that come as a line of bars, and the cleanest of them."""
+"""Hourly means of a forecast as a line of bars, and its cleanest hours."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -12,12 +12,12 @@ HOUR = timedelta(hours=1)
 
 
 def first_hour(readings: Sequence[Reading]) -> datetime:
-    """The full hour in which the first of them begins: the service's clock counts, not this machine's."""
+    """Return the full hour of the first reading, so that the service's clock counts, not this machine's."""
     return min(reading.start for reading in readings).replace(minute=0, second=0, microsecond=0)
 
 
 def hourly_means(readings: Sequence[Reading], start: datetime, hours: int) -> list[float | None]:
-    """The mean of each of so many hours from `start` on, in gCO2e/kWh; None where nothing is known of an hour."""
+    """Return the mean of each of `hours` hours from `start` on, in gCO2e/kWh; None for one without readings."""
     means: list[float | None] = []
     for offset in range(hours):
         begin = start + offset * HOUR
@@ -32,7 +32,7 @@ def hourly_means(readings: Sequence[Reading], start: datetime, hours: int) -> li
 
 
 def sparkline(values: Sequence[float | None]) -> str:
-    """A bar a value, the lowest for the smallest; empty where nothing is known."""
+    """Return a bar for each value, the lowest for the smallest; empty without values."""
     known = [value for value in values if value is not None]
     if not known:
         return ""
@@ -44,7 +44,7 @@ def sparkline(values: Sequence[float | None]) -> str:
 
 
 def cleanest_hours(means: Sequence[float | None], start: datetime) -> str:
-    """The cleanest few of the hours from `start` on, in the order of the clock, those side by side as one span."""
+    """Format the `CLEANEST` cleanest hours from `start` on in order of time, adjacent ones as one span."""
     known = sorted((mean, place) for place, mean in enumerate(means) if mean is not None)
     places = sorted(place for _, place in known[:CLEANEST])
     spans: list[list[int]] = []

@@ -1,4 +1,4 @@
-"""What is to be submitted or estimated, out of options; and `greentune submit`."""
+"""`greentune submit`, and the parsing of a run's options."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 @dataclass(frozen=True)
 class RunRequest:
-    """A run as the options have it."""
+    """A run as described by the options."""
 
     model: str
     dataset: str
@@ -43,7 +43,7 @@ def parse_run_request(
     metadata: Sequence[str],
     hyperparameters: Mapping[str, Any],
 ) -> RunRequest:
-    """Raises `SettingError` for an option that cannot be read."""
+    """Parse a run's options. Raises `SettingError` for one that is not valid."""
     chosen = {name: value for name, value in hyperparameters.items() if value is not None}
     options = RunOptions(
         method=method,
@@ -58,7 +58,7 @@ def parse_run_request(
 
 
 def submit(client: Client, run: RunRequest, *, as_json: bool) -> Job:
-    """Upload the rows where they are a file, submit the run, and show the job's id."""
+    """Submit a run, after uploading its rows where they are a file, and show the job's id."""
     dataset = upload_if_file(client, run.dataset)
     with report_field_errors(field_to_option):
         job = client.submit(run.model, dataset, **run.options)
@@ -71,7 +71,7 @@ def submit(client: Client, run: RunRequest, *, as_json: bool) -> Job:
 
 
 def upload_if_file(client: Client, dataset: str, *, option: str = "--dataset") -> str:
-    """The id of a dataset: of the upload of a file, or as it was given."""
+    """Return the id of a dataset: that of the uploaded file, or as given."""
     file = Path(dataset)
     if file.is_dir():
         raise SettingError(f"{option}: {dataset} is a folder: expected a file of rows, or the id of an upload")
@@ -80,19 +80,19 @@ def upload_if_file(client: Client, dataset: str, *, option: str = "--dataset") -
             raise SettingError(f"{option}: there is no file {dataset}")
         return dataset
     try:
-        made = client.upload_dataset(file)
+        uploaded = client.upload_dataset(file)
     except OSError as error:
         raise SettingError(f"{option}: {dataset}: {error.strerror}") from error
     except Problem as problem:
         if not problem.errors:
             raise
         raise SettingError(f"{option}: {dataset}: {format_field_errors(problem)}") from problem
-    typer.echo(f"uploaded {file.name}: {made.rows:,} rows, {made.id}", err=True)
-    return made.id
+    typer.echo(f"uploaded {file.name}: {uploaded.rows:,} rows, {uploaded.id}", err=True)
+    return uploaded.id
 
 
 def parse_deadline(text: str, *, now: datetime) -> datetime:
-    """A time in ISO 8601, in UTC where it names no offset, or one from `now`. Raises `SettingError`."""
+    """Parse a time in ISO 8601 (UTC without an offset), or a span from `now`. Raises `SettingError`."""
     span = RELATIVE_TIME.fullmatch(text)
     try:
         if span is not None:
@@ -101,12 +101,12 @@ def parse_deadline(text: str, *, now: datetime) -> datetime:
         return time.replace(tzinfo=UTC) if time.utcoffset() is None else time.astimezone(UTC)
     except (ValueError, OverflowError):
         raise SettingError(
-            f"--deadline: {text!r} is no time: expected ISO 8601, such as 2026-11-23T10:00:00Z, or from now, as +12h"
+            f"--deadline: {text!r} is not a time: expected ISO 8601, such as 2026-11-23T10:00:00Z, or from now, as +12h"
         ) from None
 
 
 def parse_metadata(metadata: Sequence[str]) -> dict[str, str]:
-    """`KEY=VALUE` as a mapping. Raises `SettingError`."""
+    """Parse `KEY=VALUE` options into a mapping. Raises `SettingError`."""
     found = {}
     for given in metadata:
         name, mark, value = given.partition("=")

@@ -1,4 +1,4 @@
-"""What `greentune watch` shows of a job: a live picture, lines, and what it came to."""
+"""Views of a job in `greentune watch`: the live display, progress lines, and the summary."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from runtime.site import SITE_UNKNOWN
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A job, its newest epoch, and before the first one the intensity in force where it would run."""
+    """A job, its newest epoch, and before the first one the intensity in force in its zone."""
 
     job: Job
     epoch: Epoch | None
@@ -26,7 +26,7 @@ class Snapshot:
 
 
 def list_figures(snapshot: Snapshot) -> list[tuple[str, str]]:
-    """Every figure by its name, with the digits that the dashboard shows."""
+    """Return every figure as (name, text), with the digits that the dashboard shows."""
     job = snapshot.job
     progress = job.progress
     of_steps = "" if progress.steps is None else f", step {progress.steps_done} of {progress.steps}"
@@ -55,19 +55,19 @@ def list_figures(snapshot: Snapshot) -> list[tuple[str, str]]:
 
 
 def format_progress_line(snapshot: Snapshot) -> str:
-    """What is known, on one line."""
+    """Format the known figures on one line."""
     job = snapshot.job
     known = [f"{name} {value}" for name, value in list_figures(snapshot)[1:] if value != UNKNOWN]
     return "  ".join([job.status, *known])
 
 
 def format_summary(snapshot: Snapshot) -> list[str]:
-    """The figures of a job that is over, a line each."""
+    """Return a line for each known figure of a job that is over."""
     return [f"{name}: {value}" for name, value in list_figures(snapshot) if value != UNKNOWN]
 
 
 def render_snapshot(snapshot: Snapshot, events: Sequence[Event]) -> Group:
-    """The job as it is now, and its newest events."""
+    """Render the job and its newest events for the live display."""
     job = snapshot.job
     grid = Table.grid(padding=(0, 2))
     grid.add_row("", ProgressBar(total=1.0, completed=job.progress.share, width=60))
@@ -87,19 +87,13 @@ def _gate(job: Job) -> str:
 
 
 def _intensity(snapshot: Snapshot) -> str:
-    """The reading behind the newest epoch's ρ; before the first epoch the one in force."""
-    if snapshot.epoch is not None:
-        reading = snapshot.epoch.intensity
-        if reading.gco2e_per_kwh is None:
-            return UNKNOWN
-        how = measured_or_estimated(estimated=reading.estimated)
-        value = format_number(reading.gco2e_per_kwh)
-        return f"{value} gCO2e/kWh, {how}, {reading.source}, of epoch {snapshot.epoch.number}"
-    now = snapshot.intensity
-    if now is None:
+    """Format the intensity that decided the newest epoch's ρ; before the first epoch the one in force."""
+    epoch = snapshot.epoch
+    reading, when = (snapshot.intensity, "now") if epoch is None else (epoch.intensity, f"of epoch {epoch.number}")
+    if reading is None or reading.gco2e_per_kwh is None:
         return UNKNOWN
-    how = measured_or_estimated(estimated=now.estimated)
-    return f"{format_number(now.gco2e_per_kwh)} gCO2e/kWh, {how}, {now.source}, now"
+    how = measured_or_estimated(estimated=reading.estimated)
+    return f"{format_number(reading.gco2e_per_kwh)} gCO2e/kWh, {how}, {reading.source}, {when}"
 
 
 def _energy(job: Job) -> str:
@@ -115,5 +109,5 @@ def _emissions(job: Job) -> str:
         return UNKNOWN
     guessed = f", {SITE_UNKNOWN}" if SITE_UNKNOWN in basis.sources else ""
     guessed += ", from estimated intensities" if basis.estimated else ""
-    missing = f", without {format_number(job.unpriced_kwh)} kWh that have no price" if job.unpriced_kwh else ""
+    missing = f", without {format_number(job.unpriced_kwh)} unpriced kWh" if job.unpriced_kwh else ""
     return f"{format_number(job.known_gco2e)} gCO2e, {basis.status}{guessed}{missing}"

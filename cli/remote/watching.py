@@ -1,4 +1,4 @@
-"""`greentune watch`: a job in the terminal until it is over, with the service's own figures."""
+"""`greentune watch`: shows a job in the terminal until it is over, with the service's figures."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -21,14 +21,14 @@ POLL_SECONDS = 2.0
 NEWEST_EVENTS = 5
 # The grid's intensity changes every few minutes.
 INTENSITY_SECONDS = 60.0
-# Where lines are kept, a line for each tenth of the run is enough.
+# Of a run, where the output is not a terminal: a line for each tenth.
 MAX_PROGRESS_LINES = 10
 
 T = TypeVar("T")
 
 
 def watch(client: Client, job_id: str, *, seconds: float, as_json: bool) -> None:
-    """Show the job whenever it has changed, until it is over.
+    """Show the job at each change until it is over.
 
     Raises `CommandError` where it failed, `JobCancelled` where it was cancelled, and `WatchInterrupted` at Ctrl-C.
     """
@@ -42,14 +42,14 @@ def watch(client: Client, job_id: str, *, seconds: float, as_json: bool) -> None
             job = _as_lines(client, job_id, seconds)
     except KeyboardInterrupt:
         raise WatchInterrupted(
-            f"stopped watching; {job_id} goes on: `greentune watch {job_id}` shows it again, `greentune cancel "
-            f"{job_id}` ends it"
+            f"stopped watching; {job_id} continues: `greentune watch {job_id}` shows it again, `greentune cancel "
+            f"{job_id}` cancels it"
         ) from None
     raise_unless_succeeded(job)
 
 
 def raise_unless_succeeded(job: Job) -> None:
-    """Raises `JobCancelled` where a job that is over was cancelled, and `CommandError` where it failed."""
+    """Raise `JobCancelled` where a job that is over was cancelled, and `CommandError` where it failed."""
     if job.status == "cancelled":
         raise JobCancelled(f"{job.id} was cancelled{f': {job.reason}' if job.reason else ''}")
     if job.status != "succeeded":
@@ -61,7 +61,7 @@ def _as_json(client: Client, job_id: str, seconds: float) -> Job:
     job: Job | None = None
     for job in client.changes(job_id, seconds=seconds):
         show_json_line(job)
-    assert job is not None, "a job that there is is shown at least once"
+    assert job is not None, "an existing job is shown at least once"
     return job
 
 
@@ -77,7 +77,7 @@ def _as_lines(client: Client, job_id: str, seconds: float) -> Job:
         if moved != shown and not job.is_over:
             typer.echo(replace_unprintable(format_progress_line(snapshot)))
             shown = moved
-    assert snapshot is not None, "a job that there is is shown at least once"
+    assert snapshot is not None, "an existing job is shown at least once"
     for line in format_summary(snapshot):
         typer.echo(replace_unprintable(line))
     return snapshot.job
@@ -89,7 +89,7 @@ def _live(client: Client, job_id: str, seconds: float, screen: Console) -> Job:
     with Live(console=screen, refresh_per_second=4) as live:
         for snapshot in _snapshots(client, job_id, seconds):
             live.update(render_snapshot(snapshot, events.get()))
-    assert snapshot is not None, "a job that there is is shown at least once"
+    assert snapshot is not None, "an existing job is shown at least once"
     return snapshot.job
 
 
@@ -110,9 +110,9 @@ def _newest_epoch(client: Client, job: Job) -> Epoch | None:
 
 
 class _CachedPoll(Generic[T]):
-    """What is shown beside the job: asked for at most so often, and kept while the service is away for it.
+    """A value shown beside the job: requested at most every `every_seconds`, and kept over transient errors.
 
-    A zone of which nothing is known is a 503, too.
+    Those include the 503 of a zone without any intensity.
     """
 
     def __init__(self, initial: T, ask: Callable[[], T], *, every_seconds: float = 0.0) -> None:
@@ -120,7 +120,7 @@ class _CachedPoll(Generic[T]):
         self._asked_at: float | None = None
 
     def get(self) -> T:
-        """As it is now, or as it was when it was last heard of."""
+        """Return the value, requested again where it is due."""
         now = time.monotonic()
         if self._asked_at is None or now - self._asked_at >= self._every_seconds:
             self._asked_at = now
@@ -133,13 +133,13 @@ class _CachedPoll(Generic[T]):
 
 
 class _EventPoller:
-    """Gives each event once, the earliest first."""
+    """Returns each event once, the earliest first."""
 
     def __init__(self, client: Client, job_id: str) -> None:
         self._client, self._job_id, self._last = client, job_id, 0
 
     def fetch_new(self) -> list[Event]:
-        """Those that have come since it was last asked; while the service is away none, and later all of them."""
+        """Return the events since the last call; none during a transient error, after which the next call has them."""
         found = []
         try:
             for event in self._client.events(self._job_id):

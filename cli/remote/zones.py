@@ -1,4 +1,4 @@
-"""`greentune zones`: the grid now, and how clean the next day is expected to be."""
+"""`greentune zones`: each zone's carbon intensity now, and its forecast for the next day."""
 
 import typer
 
@@ -11,13 +11,13 @@ from greentune.errors import Problem
 from greentune.models import Forecast, Intensity, Provider, Zone
 
 HOURS = 24
-# A request a zone: beyond this the next hours are shown of one zone at a time.
+# Each takes a request: the forecasts of further zones are shown for one zone at a time.
 MAX_FORECASTS = 30
 HEADERS = ("zone", "gCO2e/kWh", "kind", "age", "source", "workers", "next 24 h", "cleanest hours (UTC)")
 
 
 def show_zones(client: Client, *, as_json: bool) -> None:
-    """Every zone: what is in force, where it comes from, and the next hours."""
+    """Show every zone's newest reading, its source, and the next hours."""
     zones = client.zones()
     forecasts = {zone.zone: client.forecast(zone.zone, hours=HOURS) for zone in zones[:MAX_FORECASTS]}
     if as_json:
@@ -29,7 +29,7 @@ def show_zones(client: Client, *, as_json: bool) -> None:
 
 
 def show_zone(client: Client, name: str, *, as_json: bool) -> None:
-    """One zone: the intensity that a job would be steered by now, and the next hours."""
+    """Show one zone: the intensity that would decide a job's ρ now, and the next hours."""
     forecast = client.forecast(name, hours=HOURS)
     intensity = _read_current_intensity(client, name)
     provider = next((zone.provider for zone in client.zones() if zone.zone == name), None)
@@ -39,7 +39,7 @@ def show_zone(client: Client, name: str, *, as_json: bool) -> None:
     typer.echo(replace_unprintable(f"{name}: {_format_intensity(intensity)}"))
     _show_fault(name, provider)
     if not forecast.data:
-        typer.echo("next 24 h: nothing is expected of it yet")
+        typer.echo("next 24 h: there is no forecast yet")
         return
     begin = first_hour(forecast.data)
     hours = hourly_means(forecast.data, begin, HOURS)
@@ -50,7 +50,7 @@ def show_zone(client: Client, name: str, *, as_json: bool) -> None:
     typer.echo(f"next 24 h: {sparkline(hours)}  {span}")
     typer.echo(f"cleanest hours (UTC): {cleanest_hours(hours, begin)}")
     until = format_short_time(forecast.provider_until) if forecast.provider_until else None
-    typer.echo(f"forecast: the provider's until {until}, our own beyond" if until else "forecast: our own")
+    typer.echo(f"forecast: the provider's until {until}, then our own" if until else "forecast: our own")
 
 
 def _row(zone: Zone, forecast: Forecast | None) -> tuple[str, ...]:
@@ -93,7 +93,7 @@ def _read_current_intensity(client: Client, name: str) -> Intensity | None:
 
 def _format_intensity(intensity: Intensity | None) -> str:
     if intensity is None:
-        return "nothing is known of it yet"
+        return "no intensity is known yet"
     how = measured_or_estimated(estimated=intensity.estimated)
     return (
         f"{format_number(intensity.gco2e_per_kwh)} gCO2e/kWh now, {how}, {intensity.source} ({intensity.step}), "

@@ -1,4 +1,4 @@
-"""`--help`: of every command, at once, and without what the commands themselves load."""
+"""`--help` of every command, without the imports of the commands themselves."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ def paths(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]
 
 
 @pytest.mark.parametrize("path", list(paths(typer.main.get_command(app))), ids=" ".join)
-def test_every_command_explains_itself(path: tuple[str, ...]) -> None:
+def test_every_command_has_help(path: tuple[str, ...]) -> None:
     result = CliRunner().invoke(app, [*path, "--help"])
     assert result.exit_code == 0, result.output
     assert f"Usage: greentune {' '.join(path)}".rstrip() in " ".join(result.stdout.split()).replace("root", "greentune")

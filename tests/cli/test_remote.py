@@ -1,4 +1,4 @@
-"""The commands that ask a service: what they show, what they change, and how they end."""
+"""Commands that use a service: their output, effects and exit codes."""
 
 import hashlib
 import json
@@ -54,7 +54,7 @@ def job(client: Client, rows: Path) -> Job:
 
 @pytest.fixture
 def grid(database: Database) -> None:
-    """Three days of France, and the next day, which is cleanest from 15:00 to 17:00."""
+    """Three days of readings of France, and a forecast of one day, cleanest from 15:00 to 17:00."""
 
     def hour(offset: int) -> Reading:
         start = NOW + timedelta(hours=offset)
@@ -70,7 +70,7 @@ def grid(database: Database) -> None:
 
 @pytest.fixture
 def measured(database: Database) -> None:
-    """The model as a prepare worker measures it, and a worker that would train it."""
+    """The model's measurements, as a prepare worker stores them, and a training worker."""
     with database.session() as session:
         costs = RowCosts((2e8, 0.0), (6e8, 0.0), {"full": 1.0}).to_json()
         ModelRepository(session).put(MODEL, parameters=10**8, tensors=100, rho_floor=0.35, costs=costs, at=NOW)
@@ -137,7 +137,7 @@ def test_each_wrong_option_is_named(greentune: CommandRunner, job: Job, tmp_path
         ("--dataset", str(wrong), f"--dataset: {wrong}: "),
         ("--zone", "XX", "--zone: "),
         ("--method", "magic", "--method: "),
-        ("--deadline", "noon", "--deadline: 'noon' is no time"),
+        ("--deadline", "noon", "--deadline: 'noon' is not a time"),
         ("--deadline", "2020-01-01", "--deadline: "),
         ("--metadata", "team", "--metadata: 'team': expected KEY=VALUE"),
         ("--priority", "1000", "--priority: "),
@@ -153,7 +153,7 @@ def test_each_wrong_option_is_named(greentune: CommandRunner, job: Job, tmp_path
         assert words in line, line
 
 
-def test_jobs_are_listed_in_the_services_figures_and_filtered(
+def test_jobs_are_listed_with_the_services_figures_and_filtered(
     greentune: CommandRunner, client: Client, job: Job, database: Database, settings: Settings
 ) -> None:
     run_to_success(database, settings, job.id)
@@ -172,7 +172,7 @@ def test_jobs_are_listed_in_the_services_figures_and_filtered(
     assert "--status: 'done' is not one of validating" in greentune.refused("jobs", "--status", "done", code=2)
 
 
-def test_actions_are_done_to_each_job_and_the_first_refusal_ends_the_command(
+def test_actions_apply_to_each_job_and_the_first_refusal_sets_the_exit_code(
     greentune: CommandRunner, client: Client, job: Job
 ) -> None:
     other = client.submit(MODEL, job.dataset)
@@ -226,7 +226,7 @@ def test_an_estimate_shows_now_beside_the_best_window(
     assert "--model: " in greentune.refused("estimate", *options[2:], "--model", "none", code=2)
 
 
-def test_zones_show_what_is_in_force_and_the_cleanest_hours(greentune: CommandRunner, grid: None) -> None:
+def test_zones_show_the_intensity_in_force_and_the_cleanest_hours(greentune: CommandRunner, grid: None) -> None:
     [line] = [line for line in greentune.shown("zones").splitlines() if line.split()[:1] == ["FR"]]
     assert "300" in line
     assert "measured" in line
@@ -241,9 +241,7 @@ def test_zones_show_what_is_in_force_and_the_cleanest_hours(greentune: CommandRu
     greentune.refused("zones", "XX", code=4)
 
 
-def test_zones_name_the_fault_of_a_source_that_does_not_answer(
-    greentune: CommandRunner, grid: None, database: Database
-) -> None:
+def test_zones_show_the_error_of_a_failing_source(greentune: CommandRunner, grid: None, database: Database) -> None:
     assert "failed" not in greentune.shown("zones")
     with database.session() as session:
         providers = ProviderRepository(session)
@@ -307,7 +305,7 @@ def test_policies_are_stored_shown_simulated_and_deleted(
     greentune.refused("policy", "show", "half", code=4)
 
 
-def test_keys_are_made_through_the_service_where_its_address_is_given(greentune: CommandRunner, url: str) -> None:
+def test_keys_are_created_through_the_service_at_url(greentune: CommandRunner, url: str) -> None:
     made = greentune.json("keys", "create", "--owner", "carol", "--days", "3", "--url", url)
     assert (made["owner"], made["role"], made["key"][:4]) == ("carol", "user", "gtk_")
     assert "carol" in greentune.shown("keys", "list", "--url", url)
@@ -318,7 +316,7 @@ def test_keys_are_made_through_the_service_where_its_address_is_given(greentune:
     assert CommandRunner(url, made["key"]).refused("keys", "list", "--url", url, code=6)
 
 
-def test_keys_are_listed_as_json_where_the_database_is(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_are_listed_as_json_at_the_database(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", settings.database_url)
     monkeypatch.setenv("GREENTUNE_SECRET_KEY", settings.secret)
     greentune = CommandRunner("http://127.0.0.1:1", None)
@@ -327,7 +325,7 @@ def test_keys_are_listed_as_json_where_the_database_is(settings: Settings, monke
     assert [each["id"] for each in greentune.json("keys", "list")] == [made["id"]]
 
 
-def test_a_service_that_is_not_there_or_does_not_know_the_key_is_told_apart(url: str) -> None:
+def test_an_unreachable_service_and_an_unknown_key_have_different_errors(url: str) -> None:
     away = CommandRunner(f"http://{LOOPBACK}:{find_free_port(LOOPBACK)}", "gtk_any")
     assert "start `greentune serve`, or name the service with --url" in away.refused("jobs", code=7)
     assert "--key (GREENTUNE_KEY): " in CommandRunner(url, None).refused("jobs", code=6)
@@ -346,7 +344,7 @@ def test_the_service_of_a_data_folder_is_found_while_it_runs(
     assert discover_service(tmp_path) is None, "it was left behind by a process that is gone"
 
 
-def test_names_are_completed_where_the_service_answers_and_else_nothing_is_said(
+def test_names_are_completed_where_the_service_answers_and_errors_are_silent(
     greentune: CommandRunner,
     client: Client,
     job: Job,

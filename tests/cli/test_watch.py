@@ -1,4 +1,4 @@
-"""`greentune watch`: a job to its end, in the service's own figures, with an exit code that tells how it ended."""
+"""`greentune watch`: follows a job to its end with the service's figures; the exit code is that of its final status."""
 
 import json
 import signal
@@ -38,19 +38,19 @@ def greentune(url: str, operator_key: str, monkeypatch: pytest.MonkeyPatch) -> C
 
 @pytest.fixture
 def ends(database: Database, job: Job) -> Callable[..., None]:
-    """Have the job end so, for a reason."""
+    """Return a function that moves the job through statuses, for a reason."""
 
-    def ends(*ways: JobStatus, reason: str) -> None:
-        for way in ways:
+    def ends(*statuses: JobStatus, reason: str) -> None:
+        for status in statuses:
             with database.session() as session:
                 row = JobRepository(session).lock(job.id)
                 assert row is not None
-                transition(session, row, way, at=NOW, reason=reason)
+                transition(session, row, status, at=NOW, reason=reason)
 
     return ends
 
 
-def test_a_job_that_succeeds_is_followed_to_its_end_in_the_services_figures(
+def test_a_job_that_succeeds_is_followed_to_its_end_with_the_services_figures(
     greentune: CommandRunner, client: Client, job: Job, database: Database, settings: Settings
 ) -> None:
     def run() -> None:
@@ -77,7 +77,7 @@ def test_a_job_that_succeeds_is_followed_to_its_end_in_the_services_figures(
         assert f"{name}: {figure}" in lines
 
 
-def test_each_change_is_a_line_of_json_and_the_last_is_the_jobs_own(
+def test_each_change_is_a_line_of_json_and_the_last_is_the_job(
     greentune: CommandRunner, client: Client, job: Job, database: Database, settings: Settings
 ) -> None:
     run_to_success(database, settings, job.id)
@@ -85,7 +85,7 @@ def test_each_change_is_a_line_of_json_and_the_last_is_the_jobs_own(
     assert json.loads(last) == client.job(job.id).model_dump(mode="json")
 
 
-def test_a_terminal_shows_a_live_picture(
+def test_a_terminal_shows_a_live_display(
     greentune: CommandRunner, job: Job, database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_to_success(database, settings, job.id)
@@ -105,9 +105,7 @@ def test_a_job_that_fails_ends_the_command_with_its_reason(
     assert result.stderr == f"greentune: {job.id} has failed: line 3 has no text\n"
 
 
-def test_a_job_that_is_cancelled_ends_the_command_in_its_own_way(
-    greentune: CommandRunner, job: Job, ends: Callable[..., None]
-) -> None:
+def test_a_cancelled_job_has_its_own_exit_code(greentune: CommandRunner, job: Job, ends: Callable[..., None]) -> None:
     ends(JobStatus.CANCELLED, reason="no longer needed")
     result = greentune("watch", job.id)
     assert (result.exit_code, result.stderr) == (3, f"greentune: {job.id} was cancelled: no longer needed\n")
@@ -118,7 +116,7 @@ def test_ctrl_c_leaves_the_job_running(url: str, operator_key: str, job: Job, cl
     try:
         command.wait_for("validating")
         assert command.end(signal.SIGINT) == 130
-        assert f"{job.id} goes on: `greentune watch {job.id}` shows it again" in command.output
+        assert f"{job.id} continues: `greentune watch {job.id}` shows it again" in command.output
         assert "Traceback" not in command.output
     finally:
         command.close()

@@ -70,7 +70,7 @@ def test_the_terminal_shows_a_dash_in_place_of_grams(unpriced_job_id: str, clien
     assert format_emissions(job) == "– unpriced"
     [line] = [line for line in format_summary(Snapshot(job, epoch, None)) if line.startswith("emissions")]
     assert line.startswith("emissions: – gCO2e")
-    assert "without 0.0006 kWh that have no price" in line
+    assert "without 0.0006 unpriced kWh" in line
     assert "– (0.0006 kWh unpriced)" in _epoch(epoch)
 
 
