@@ -14,9 +14,9 @@ from runtime.settings import Settings
 from store.accounting.host_shares import IdleSample, store_idle_energy
 from store.accounting.lost_energy import ASSUMED_POWER_W
 from store.database import Database
+from worker.database_retry import STATEMENT_TIMEOUT_SECONDS
 from worker.forking import block_forking
 from worker.registration import device_name, host_id
-from worker.training.database_retry import STATEMENT_TIMEOUT_SECONDS
 
 log = structlog.get_logger()
 

@@ -18,8 +18,8 @@ from runtime.settings import Settings
 from store.database import Database
 from store.pooling import TransactionPooling, require_sessions
 from store.repositories.workers import Role, WorkerRepository
+from worker.database_retry import STATEMENT_TIMEOUT_SECONDS
 from worker.forking import block_forking
-from worker.training.database_retry import STATEMENT_TIMEOUT_SECONDS
 
 log = structlog.get_logger()
 

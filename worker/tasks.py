@@ -10,9 +10,9 @@ from runtime.logs import configure_logs
 from runtime.settings import get_settings
 from runtime.tracing import configure_tracing, flush_traces, stop_tracing
 from worker.app import COUNT_TOKENS_TASK, MEASURE_MODELS_TASK, PREPARE_TASK, TRAIN_TASK, app
+from worker.database_retry import retry_while_database_down
 from worker.registration import device_name
 from worker.training.claim import train_job
-from worker.training.database_retry import retry_while_database_down
 
 
 @worker_process_init.connect(weak=False)

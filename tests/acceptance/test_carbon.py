@@ -51,7 +51,7 @@ def stops_by_gate(types: Sequence[str]) -> int:
     return sum(kind == "gate.closed" and then != "job.succeeded" for kind, then in pairwise(of_job))
 
 
-def test_a_gate_pauses_a_running_job_which_goes_on_from_that_very_step(service: Service) -> None:
+def test_a_gate_pauses_a_running_job_which_resumes_from_that_step(service: Service) -> None:
     gate = {"mode": "none", "pause_above": 300.0, "resume_below": 250.0}
     dataset = service.upload(ROWS)
     job_id = submit(service, dataset, {"kind": "constant", "rho": 0.6, "gate": gate}, epochs=24)

@@ -87,7 +87,7 @@ def test_a_job_survives_sigkill_and_drain_and_runs_once_at_a_time(service: Servi
     assert sum(job[name] for name in lines) == pytest.approx((full - job["emissions_gco2e"]) / full)
 
 
-def test_a_job_whose_dataset_is_gone_fails_with_the_field(service: Service) -> None:
+def test_a_job_whose_dataset_is_missing_fails_with_the_field(service: Service) -> None:
     job_id = submit(service)
     for file in service.settings.datasets_dir.glob("*.jsonl"):
         file.unlink()

@@ -33,7 +33,7 @@ def test_jobs_succeed_although_redis_is_down_and_loses_its_data(
     assert service.job(running)["attempts"] == 1
 
 
-def test_postgresql_restarted_under_load_costs_answers_but_no_job(
+def test_a_postgresql_restart_under_load_loses_no_job(
     service: ServiceUnderTest, dataset: str, reference_job: str
 ) -> None:
     jobs = [service.submit(dataset)]

@@ -78,9 +78,7 @@ def test_a_clock_that_jumps_there_and_back_takes_no_job_from_a_living_worker(
     check_weights(service.database, [job], reference_job=reference_job)
 
 
-def test_a_dataset_removed_behind_its_back_fails_its_job_by_name_and_no_other(
-    service: ServiceUnderTest, dataset: str
-) -> None:
+def test_a_removed_dataset_fails_its_job_by_name_and_no_other(service: ServiceUnderTest, dataset: str) -> None:
     doomed = service.upload(ROWS.replace("w8", "w9"))
     before = set(service.settings.datasets_dir.iterdir())
     lost = service.upload(ROWS.replace("w8", "w10"))

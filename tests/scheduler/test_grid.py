@@ -73,7 +73,7 @@ def gaps(series: IntensitySeries) -> float:
     return sum((later.start - earlier.end) / HOUR for earlier, later in pairwise(readings))
 
 
-def test_a_new_zone_gets_its_past_the_present_and_a_forecast(poller: IntensityPoller, database: Database) -> None:
+def test_a_new_zone_gets_its_history_current_reading_and_forecast(poller: IntensityPoller, database: Database) -> None:
     poll_once(poller)
     past = stored(database, -240, 1)
     assert (past.readings[-1].end - past.readings[0].start) / HOUR == pytest.approx(9 * 24 + 0.5, abs=1)
@@ -137,7 +137,7 @@ def test_an_estimate_is_replaced_by_the_measurement_and_not_the_other_way_round(
     ],
     ids=["500", "html", "truncated", "401", "429"],
 )
-def test_a_provider_that_fails_loses_nothing_and_is_asked_again(
+def test_a_failed_poll_is_retried_and_loses_no_reading(
     poller: IntensityPoller, provider: ProviderServer, database: Database, clock: ManualClock, reply: Reply
 ) -> None:
     poll_once(poller)
@@ -156,7 +156,7 @@ def test_a_provider_that_fails_loses_nothing_and_is_asked_again(
     assert stored(database, 2, 4).readings
 
 
-def test_a_slow_provider_holds_up_no_tick_and_is_asked_once_at_a_time(
+def test_a_slow_provider_delays_no_tick_and_is_polled_once_at_a_time(
     watched: Settings, provider: ProviderServer, database: Database, clock: ManualClock
 ) -> None:
     provider.standing_reply = Reply(seconds=4.0)
@@ -217,7 +217,7 @@ def test_a_source_that_was_slow_is_not_waited_for_again(
     assert took[1] < 0.5
 
 
-def test_only_zones_with_a_worker_or_an_open_job_are_asked_about(
+def test_only_zones_with_a_worker_or_an_open_job_are_polled(
     settings: Settings, provider: ProviderServer, database: Database, clock: ManualClock
 ) -> None:
     zones = {"GB": provider.spec("uk"), "FR": "static"}

@@ -14,7 +14,6 @@ from sqlalchemy import text
 from greencore.carbon import CarbonError, Reading
 from runtime.settings import Settings
 from scheduler import Scheduler
-from scheduler.leadership import Leadership
 from store.database import Database
 from store.intensity.readings import GridRepository
 from store.lifecycle.leases import Lease, claim
@@ -22,7 +21,7 @@ from store.lifecycle.status import JobStatus
 from store.lifecycle.transitions import TransitionRefused, transition
 from store.repositories.jobs import JobRepository
 from tests.carbon_provider_server import ManualClock
-from tests.scheduler.stage import HOUR, START, add_job, add_worker, read_job
+from tests.scheduler.stage import HOUR, START, add_job, add_worker, read_job, wait_until
 
 
 @pytest.fixture
@@ -58,7 +57,7 @@ def test_a_new_job_is_sent_once_and_again_only_if_no_worker_took_it(
     assert messages(settings, "prepare") == before + 3
 
 
-def test_a_job_without_a_zone_goes_to_the_greenest_with_a_live_worker(
+def test_a_job_without_a_zone_goes_to_the_cleanest_zone_with_a_live_worker(
     scheduler: Scheduler, settings: Settings, database: Database, clock: ManualClock
 ) -> None:
     job_id = add_job(database)
@@ -145,16 +144,6 @@ def test_a_zone_whose_source_is_wrong_is_named(settings: Settings) -> None:
         Scheduler(settings.model_copy(update={"zones": {"ATLANTIS": "static"}}))
 
 
-def test_one_scheduler_leads_and_the_next_takes_over(database: Database) -> None:
-    first, second = Leadership(database.url), Leadership(database.url)
-    assert first.try_acquire()
-    assert first.try_acquire()
-    assert not second.try_acquire()
-    first.resign()
-    assert second.try_acquire()
-    second.resign()
-
-
 def test_a_submission_wakes_the_scheduler(settings: Settings, database: Database) -> None:
     slow = settings.model_copy(update={"tick_seconds": 30.0})
     stop = threading.Event()
@@ -163,10 +152,7 @@ def test_a_submission_wakes_the_scheduler(settings: Settings, database: Database
     try:
         time.sleep(1.0)  # the first tick is over
         job_id = add_job(database, JobStatus.VALIDATING)
-        deadline = time.monotonic() + 5
-        while read_job(database, job_id).dispatched_at is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: read_job(database, job_id).dispatched_at is not None, 5)
     finally:
         stop.set()
         with database.session() as session:

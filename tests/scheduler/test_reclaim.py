@@ -59,7 +59,7 @@ def test_a_lost_job_is_queued_again_and_fails_after_too_many_losses(database: Da
 @pytest.mark.parametrize(
     ("action", "becomes"), [(Action.PAUSE, JobStatus.PAUSED), (Action.CANCEL, JobStatus.CANCELLED)]
 )
-def test_a_job_that_was_asked_to_stop_and_is_lost_goes_where_it_was_to_go(
+def test_a_lost_job_that_was_asked_to_stop_gets_the_requested_status(
     database: Database, settings: Settings, action: Action, becomes: JobStatus
 ) -> None:
     job_id = add_job(database)
@@ -72,7 +72,7 @@ def test_a_job_that_was_asked_to_stop_and_is_lost_goes_where_it_was_to_go(
     assert job.reason == "worker worker_1 fell silent"
 
 
-def test_a_scheduler_whose_clock_is_ahead_takes_no_job_back(
+def test_a_scheduler_whose_clock_is_ahead_reclaims_no_job(
     empty_broker: Settings, database: Database, clock: ManualClock
 ) -> None:
     job_id = add_job(database)
@@ -122,7 +122,7 @@ def test_a_scheduler_that_stood_still_reclaims_only_a_lease_later(
     assert read_job(database, job_id).status is JobStatus.QUEUED
 
 
-def test_a_cancel_that_is_not_obeyed_is_enforced_once_the_worker_could_have_and_again_as_long_after(
+def test_an_ignored_cancel_is_enforced_after_its_grace_period_and_again_after_each_further_one(
     empty_broker: Settings, broker: Broker, database: Database, clock: ManualClock
 ) -> None:
     job_id = add_job(database)

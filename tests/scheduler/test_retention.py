@@ -106,7 +106,7 @@ def test_a_job_that_is_being_retried_keeps_its_files(database: Database, setting
     assert left(settings, job_id) == ["checkpoint-5-1"]
 
 
-def test_a_crash_between_the_rows_and_the_files_leaves_nothing_for_good(
+def test_files_that_a_crash_left_behind_are_removed_later(
     database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = job_with_files(database, settings, JobStatus.SUCCEEDED)
@@ -131,7 +131,7 @@ def test_a_crash_between_the_rows_and_the_files_leaves_nothing_for_good(
     assert removals(database, job_id) == [["checkpoints", "result"]]
 
 
-def test_folders_of_jobs_that_are_gone_and_broken_off_uploads_are_removed_after_a_day(
+def test_folders_of_deleted_jobs_and_interrupted_uploads_are_removed_after_a_day(
     database: Database, settings: Settings
 ) -> None:
     old, new = settings.job_dir("job_gone"), settings.job_dir("job_new")

@@ -37,10 +37,10 @@ from store.repositories.datasets import locate_rows_file
 from store.repositories.jobs import JobRepository
 from store.repositories.models import ModelRepository
 from store.tables import Job
+from worker.database_retry import TRANSIENT_DATABASE_ERRORS
 from worker.failure_reports import explain_error
 from worker.preparation.budget_check import check_budget
 from worker.preparation.model_costs import REFERENCE_LENGTHS, REFERENCE_ROWS, compute_row_costs
-from worker.training.database_retry import TRANSIENT_DATABASE_ERRORS
 
 log = structlog.get_logger()
 
@@ -139,20 +139,18 @@ def estimate_job(job: Job, rows_in: Path, settings: Settings) -> JobEstimate:
     tokenizer = load_tokenizer(folder)
     training, held_out = split_rows(rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed)
     meta_model = load_meta_model(folder)
+    encoder = is_encoder_decoder(meta_model)
     positions = get_position_limits(meta_model, method=job.method)
     positions.check_max_length(hyperparameters.max_length)
     form = resolve_prompt_format(hyperparameters.prompt_format, tokenizer, TemplateClock())
-    tokens = tokenise_with(training, tokenizer, hyperparameters, form, encoder=is_encoder_decoder(meta_model))
+    tokens = tokenise_with(training, tokenizer, hyperparameters, form, encoder=encoder)
     # The held-out rows, too: a row that cannot be tokenised is refused now.
-    rest = tokenise_with(held_out, tokenizer, hyperparameters, form, encoder=is_encoder_decoder(meta_model))
+    rest = tokenise_with(held_out, tokenizer, hyperparameters, form, encoder=encoder)
     refuse_unknown_tokens(meta_model, tokenizer, (*tokens.examples, *rest.examples))
     if hyperparameters.sample_prompt is not None:
         resolve_sample_format(rows, form, tokenizer)
     ends = (positions.input_tokens, positions.output_tokens)
-    lengths = [
-        tuple(map(round_up_length, row, ends))
-        for row in row_lengths(tokens.examples, encoder=is_encoder_decoder(meta_model))
-    ]
+    lengths = [tuple(map(round_up_length, row, ends)) for row in row_lengths(tokens.examples, encoder=encoder)]
     shortest, longest = (tuple(end(part) for part in zip(*lengths, strict=True)) for end in (min, max))
     costs = StepCosts(meta_model, batch_size=hyperparameters.batch_size, shortest=shortest, longest=longest)
     if job.method == "greentrainer":

@@ -18,9 +18,9 @@ from runtime.settings import Settings, get_settings
 from store.database import Database
 from store.repositories.datasets import locate_rows_file
 from store.repositories.token_statistics import TokenStatisticsRepository
+from worker.database_retry import TRANSIENT_DATABASE_ERRORS
 from worker.failure_reports import explain_error
 from worker.preparation.prepare import fetch_model_folder
-from worker.training.database_retry import TRANSIENT_DATABASE_ERRORS
 
 log = structlog.get_logger()
 

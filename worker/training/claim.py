@@ -14,12 +14,12 @@ from runtime.tracing import span
 from store.database import Database
 from store.lifecycle import progress
 from store.lifecycle.leases import Lease, LeaseLost, claim
-from worker.registration import device_name
-from worker.training.database_retry import (
+from worker.database_retry import (
     STATEMENT_TIMEOUT_SECONDS,
     TRANSIENT_DATABASE_ERRORS,
     retry_while_database_down,
 )
+from worker.registration import device_name
 from worker.training.heartbeat import LeaseHeartbeat
 from worker.training.leased_writer import LeasedWriter
 

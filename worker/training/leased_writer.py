@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from store.database import Database
 from store.lifecycle.leases import Lease, LeaseLost
-from worker.training.database_retry import retry_while_database_down
+from worker.database_retry import retry_while_database_down
 from worker.training.heartbeat import LeaseHeartbeat
 
 # The longest that a draining worker waits for the database; then the lease expires.

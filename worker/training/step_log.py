@@ -10,7 +10,7 @@ from greencore.clock import utc_now
 from planning.eta import compute_running_eta, update_eta
 from store.lifecycle import progress
 from store.lifecycle.progress import StepLoss
-from worker.training.database_retry import TRANSIENT_DATABASE_ERRORS
+from worker.database_retry import TRANSIENT_DATABASE_ERRORS
 from worker.training.leased_writer import LeasedWriter
 
 log = structlog.get_logger()

@@ -21,7 +21,7 @@ from store.repositories.jobs import JobRepository
 from store.repositories.workers import WorkerRepository
 from store.tables import Job
 from tests.api.conftest import NOW, Submit
-from worker.training.database_retry import retry_while_database_down
+from worker.database_retry import retry_while_database_down
 
 pytestmark = pytest.mark.fault(number=22)
 

@@ -125,7 +125,7 @@ def test_an_emptied_broker_is_noticed_within_a_tick(
     assert broker.llen("train.FR") == 1
 
 
-def test_without_a_broker_jobs_wait_unsent_and_others_are_deferred_and_reclaimed(
+def test_without_a_broker_a_job_is_sent_once_the_broker_is_back(
     settings: Settings, database: Database, clock: ManualClock
 ) -> None:
     add_worker(database, "FR")
@@ -139,7 +139,7 @@ def test_without_a_broker_jobs_wait_unsent_and_others_are_deferred_and_reclaimed
     assert read_job(database, job).dispatched_at == clock()
 
 
-def test_a_broker_that_goes_away_in_the_middle_leaves_the_job_unsent(
+def test_a_broker_that_fails_while_sending_leaves_the_job_unsent(
     settings: Settings, database: Database, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_worker(database, "FR")

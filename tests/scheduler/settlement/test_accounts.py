@@ -217,7 +217,7 @@ def test_only_work_after_the_checkpoint_is_lost_and_loading_again(stage: Any) ->
     assert lines(found) == {"less_work": pytest.approx(5 / 11), "lost_work": pytest.approx(-3 / 11)}
 
 
-def test_work_that_was_lost_and_put_the_rest_off_to_cleaner_hours_moved_nothing_in_time(stage: Any) -> None:
+def test_lost_work_that_delays_the_rest_to_cleaner_hours_is_no_saving_in_time(stage: Any) -> None:
     scene = stage(400, 100, 100, 100)
     first = scene.claimed(0, steps_done=0)
     scene.epoch(first, 0, None, share=1.0)
@@ -369,7 +369,7 @@ def test_the_cost_of_the_probe_is_no_saved_work(stage: Any, database: Database) 
     assert lines(scene.succeeded(lease, 1)) == {"less_work": pytest.approx(0.2)}
 
 
-def test_an_account_is_priced_as_the_job_was(stage: Any, database: Database) -> None:
+def test_an_account_is_priced_on_the_jobs_basis(stage: Any, database: Database) -> None:
     scene = stage(*[100] * 8)
     lease = scene.claimed(0, steps_done=0)
     scene.epoch(lease, 0, 1)

@@ -112,7 +112,7 @@ def send(delivery: WebhookSender) -> None:
     delivery.wait()
 
 
-def test_the_end_of_a_job_arrives_so_that_its_receiver_can_verify_it(
+def test_the_end_of_a_job_is_delivered_with_a_verifiable_signature(
     database: Database, settings: Settings, delivery: WebhookSender, receiver: WebhookReceiver
 ) -> None:
     webhook_id = register(database, receiver.url)
@@ -347,7 +347,7 @@ def test_a_slow_receiver_delays_no_other_receivers_messages(
         assert len(slow.messages) == 20
 
 
-def test_stopping_breaks_off_what_takes_long_and_the_next_sends_it_at_once(
+def test_close_cancels_a_slow_request_and_the_next_sender_sends_it_at_once(
     database: Database, settings: Settings, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("scheduler.webhooks.delivery.SHUTDOWN_GRACE_SECONDS", 0.1)
@@ -384,7 +384,7 @@ def test_a_message_of_a_deleted_webhook_is_dropped(
     assert deliveries(database, webhook_id) == []
 
 
-def test_a_webhook_that_is_deleted_as_a_job_ends_keeps_the_job_from_nothing(database: Database) -> None:
+def test_deleting_a_webhook_as_a_job_ends_does_not_block_the_job(database: Database) -> None:
     webhook_id = register(database, "https://hooks.example.com/")
     job_id = add_job(database, owner="alice")
     faults: list[BaseException] = []
@@ -431,7 +431,7 @@ def test_retry_delays_grow_to_about_a_day_in_all() -> None:
     assert compute_retry_delay(10**6) <= MAX_RETRY_DELAY
 
 
-def test_the_scheduler_hears_of_a_message_and_sends_it_at_once(
+def test_a_message_wakes_the_scheduler_and_is_sent_at_once(
     database: Database, settings: Settings, empty_broker: Settings, receiver: WebhookReceiver
 ) -> None:
     webhook_id = register(database, receiver.url)
@@ -470,9 +470,7 @@ def test_without_a_secret_there_is_no_scheduler(settings: Settings) -> None:
 
 
 @pytest.mark.fault(number=25)
-def test_an_attempt_that_fails_unexpectedly_is_settled_without_the_words_of_the_exception(
-    database: Database, settings: Settings
-) -> None:
+def test_an_unexpected_failure_is_recorded_without_the_exceptions_text(database: Database, settings: Settings) -> None:
     def fails(*_: object) -> list[str]:
         raise RuntimeError("postgresql://u:s3cr3t@db/greentune")
 

@@ -48,7 +48,7 @@ def names(*answers: list[str]) -> Callable[[str, int], list[str]]:
     return lambda host, port: next(left)
 
 
-def test_the_message_arrives_whole_under_the_name_of_its_host(receiver: WebhookReceiver) -> None:
+def test_the_message_arrives_whole_with_the_hosts_name(receiver: WebhookReceiver) -> None:
     options = replace(OPTIONS, resolve=names(["127.0.0.1"]))
     answered = post(f"http://hooks.example.com:{receiver.port}/hook?a=b%20c", options)
 
@@ -84,7 +84,7 @@ def test_a_host_with_any_address_that_is_not_public_is_not_connected_to(
 
 
 @pytest.mark.parametrize("host", ["localhost", "ip6-localhost"])
-def test_what_the_system_itself_takes_for_loopback_is_refused(receiver: WebhookReceiver, host: str) -> None:
+def test_names_that_the_system_resolves_to_loopback_are_refused(receiver: WebhookReceiver, host: str) -> None:
     with pytest.raises(Undeliverable, match=r"not public|no address"):
         post(f"https://{host}:{receiver.port}/", ConnectionOptions())
     assert receiver.messages == []
@@ -125,7 +125,7 @@ def test_nothing_goes_unencrypted_to_a_public_address() -> None:
         post("http://hooks.example.com/", ConnectionOptions(LOCAL, resolve=names(["8.8.8.8"])))
 
 
-def test_a_proxy_of_the_environment_is_not_asked(receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy_settings_are_ignored(receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
     with WebhookReceiver() as proxy:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
             monkeypatch.setenv(name, proxy.url)
@@ -134,7 +134,7 @@ def test_a_proxy_of_the_environment_is_not_asked(receiver: WebhookReceiver, monk
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_an_answer_and_not_followed(receiver: WebhookReceiver, status: int) -> None:
+def test_redirects_are_returned_and_not_followed(receiver: WebhookReceiver, status: int) -> None:
     with WebhookReceiver() as inside:
         receiver.replies.append(WebhookReply(status, {"Location": inside.url}))
         assert post(receiver.url) == WebhookResponse(status, None)

@@ -112,7 +112,7 @@ def result(settings: Settings, job: Job) -> Path:
 
 
 @pytest.mark.parametrize(("method", "trains"), [("lora", "its adapter"), ("top2", "output embedding")])
-def test_a_baseline_runs_as_a_job_whose_epochs_have_its_share_in_place_of_a_rho(
+def test_a_baseline_job_has_its_share_of_flops_as_rho(
     run: Run, catalogue: Settings, database: Database, model: Path, method: str, trains: str
 ) -> None:
     job = run(method)
@@ -131,7 +131,7 @@ def test_a_baseline_runs_as_a_job_whose_epochs_have_its_share_in_place_of_a_rho(
     assert "no ρ is set" in epoch.reason
 
 
-def test_every_file_of_a_result_is_recorded_as_it_is_with_a_card_that_holds_all_of_the_energy(
+def test_every_file_of_a_result_is_recorded_with_a_card_that_has_all_of_the_energy(
     run: Run, catalogue: Settings, database: Database, model: Path
 ) -> None:
     job = run("greentrainer")
@@ -152,7 +152,7 @@ def test_every_file_of_a_result_is_recorded_as_it_is_with_a_card_that_holds_all_
     assert matter["license"] == "cc0-1.0"
 
 
-def test_a_job_that_asks_for_a_delta_ends_with_one_that_gives_its_full_result(
+def test_a_delta_applied_to_the_base_gives_the_full_result(
     run: Run, catalogue: Settings, model: Path, tmp_path: Path
 ) -> None:
     full, delta = result(catalogue, run("greentrainer")), result(catalogue, run("greentrainer", result="delta"))
@@ -172,7 +172,7 @@ def test_the_result_of_a_prefix_is_its_adapter(run: Run, catalogue: Settings, mo
     assert str(model.parent) not in (folder / "adapter_config.json").read_text()
 
 
-def test_a_method_that_the_model_has_nothing_for_fails_as_it_is_prepared(run: Run) -> None:
+def test_a_method_that_the_model_does_not_support_fails_at_preparation(run: Run) -> None:
     job = run("bitfit", train=False)
     assert job.status is JobStatus.FAILED
     assert job.error is not None

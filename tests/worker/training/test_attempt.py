@@ -91,7 +91,7 @@ def test_a_drained_and_a_damaged_run_end_with_the_weights_of_an_undisturbed_one(
     assert started == [0, stopped_after, 18]
 
 
-def test_a_job_is_handed_back_at_once_while_its_model_is_loaded(database: Database, worker_settings: Settings) -> None:
+def test_a_job_is_released_at_once_while_its_model_is_loaded(database: Database, worker_settings: Settings) -> None:
     job_id = queued_job(database, worker_settings)
     with act_when(lambda: read_job(database, job_id).status is JobStatus.RUNNING, sigterm):
         train_job(job_id, settings=worker_settings)
@@ -100,7 +100,7 @@ def test_a_job_is_handed_back_at_once_while_its_model_is_loaded(database: Databa
     assert not checkpoint_names(database, job_id)
 
 
-def test_a_sigterm_at_the_very_moment_of_the_claim_hands_the_job_back(
+def test_a_sigterm_during_the_claim_releases_the_job(
     database: Database, worker_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = queued_job(database, worker_settings)
@@ -116,7 +116,7 @@ def test_a_sigterm_at_the_very_moment_of_the_claim_hands_the_job_back(
     assert "training.started" not in event_types(database, job_id)
 
 
-def test_a_run_without_room_says_so_and_a_retry_has_its_result(database: Database, worker_settings: Settings) -> None:
+def test_a_full_disk_fails_the_run_and_a_retry_succeeds(database: Database, worker_settings: Settings) -> None:
     job_id = queued_job(database, worker_settings)
     with no_room():
         train_job(job_id, settings=worker_settings)
@@ -133,7 +133,7 @@ def test_a_run_without_room_says_so_and_a_retry_has_its_result(database: Databas
 
 
 @pytest.mark.parametrize("gone", ["dataset", "model"])
-def test_a_file_removed_behind_its_back_fails_the_job_by_its_field(
+def test_a_missing_file_fails_the_job_with_its_field(
     database: Database, worker_settings: Settings, tmp_path: Path, gone: str
 ) -> None:
     job_id = queued_job(database, worker_settings)
@@ -199,7 +199,7 @@ def test_a_run_that_diverges_fails_without_a_field_and_without_a_result(
 
 
 @pytest.mark.fault(number=2)
-def test_a_model_with_weights_that_are_not_finite_is_to_blame_itself(
+def test_a_model_with_non_finite_weights_fails_with_the_field_model(
     database: Database, worker_settings: Settings, tmp_path: Path
 ) -> None:
     (tmp_path / "catalogue.toml").write_text('[small]\nsource = "small"\nlicence = "none"\n')

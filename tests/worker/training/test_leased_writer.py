@@ -17,8 +17,8 @@ from store.database import Database
 from store.lifecycle.leases import Lease, LeaseLost
 from store.repositories.jobs import JobRepository
 from tests.worker.stage import claim_as_worker, event_types, queued_job, steps
+from worker.database_retry import TRANSIENT_DATABASE_ERRORS
 from worker.training import leased_writer as writer_module
-from worker.training.database_retry import TRANSIENT_DATABASE_ERRORS
 from worker.training.heartbeat import LeaseHeartbeat
 from worker.training.leased_writer import LeasedWriter
 from worker.training.step_log import StepLog

@@ -188,9 +188,7 @@ def test_a_card_states_model_data_method_and_what_it_cost(database: Database, jo
     assert "private prompt" not in text
 
 
-def test_all_of_the_energy_is_in_it_by_component_and_how_it_was_found(
-    database: Database, job_id: str, tmp_path: Path
-) -> None:
+def test_the_card_has_all_energy_by_component_and_method(database: Database, job_id: str, tmp_path: Path) -> None:
     text = card(database, job_id, tmp_path)
     assert row(text, "processor") == ["processor", "0.0015", "`TDP estimate`", "estimate"]
     assert row(text, "GPU") == ["GPU", "0.006", "`NVML energy counter`", "meter"]
@@ -198,7 +196,7 @@ def test_all_of_the_energy_is_in_it_by_component_and_how_it_was_found(
     assert "PUE of 1.5" in text
 
 
-def test_a_price_that_may_change_is_called_provisional_and_the_final_one_is_pointed_to(
+def test_a_provisional_price_is_named_with_a_link_to_the_final_one(
     database: Database, job_id: str, tmp_path: Path
 ) -> None:
     text = card(database, job_id, tmp_path)
@@ -248,7 +246,7 @@ def test_the_card_describes_how_to_load_the_result(
         ("", {"license": "other"}),
     ],
 )
-def test_a_licence_is_given_as_the_hub_has_it(
+def test_a_licence_is_given_as_a_hub_identifier(
     database: Database, job_id: str, tmp_path: Path, licence: str, matter: dict[str, str]
 ) -> None:
     found = front_matter(card(database, job_id, tmp_path, CatalogueEntry("m", "folder", licence)))

@@ -158,7 +158,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_it_and_is_recorded(
     assert checkpoint_names(database, job_id) == {"checkpoint-9-1", "checkpoint-27-1"}
 
 
-def test_another_fault_of_the_disk_is_raised(checkpoints: Callable[[], RegisteredCheckpoints]) -> None:
+def test_other_disk_errors_are_raised(checkpoints: Callable[[], RegisteredCheckpoints]) -> None:
     def broken(folder: Path) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
