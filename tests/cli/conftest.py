@@ -132,8 +132,8 @@ def greentune() -> Iterator[Run]:
         command.close()
 
 
-@pytest.fixture(scope="session")
-def gone() -> Callable[[list[psutil.Process]], None]:
+@pytest.fixture(scope="session", name="assert_gone")
+def provide_assert_gone() -> Callable[[list[psutil.Process]], None]:
     """Fails where one of the given processes is still at work after a while."""
     return assert_gone
 
