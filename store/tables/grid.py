@@ -1,4 +1,4 @@
-"""Carbon intensity readings and forecasts in gCO2e/kWh, the health of their providers, and live workers."""
+"""Carbon intensity readings and forecasts in gCO2e/kWh, and the health of their providers."""
 
 from datetime import datetime
 

@@ -1,4 +1,4 @@
-"""Attempts that meter a host, and idle energy; energy in kWh, times of events in UTC."""
+"""Live processes, attempts that meter a host, and idle energy; energy in kWh, times of events in UTC."""
 
 from datetime import datetime
 
@@ -6,6 +6,23 @@ from sqlalchemy import ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from store.tables.table import Json, Table
+
+
+class Worker(Table):
+    """A live process: `role` is train, prepare or scheduler.
+
+    `zone` and `pue` (kWh drawn by the site for each kWh that the machine uses) are None unless it is a training worker.
+    """
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    role: Mapped[str]
+    zone: Mapped[str | None]
+    pue: Mapped[float | None]
+    device: Mapped[str]
+    started_at: Mapped[datetime]
+    last_seen_at: Mapped[datetime]
 
 
 class MeteredAttempt(Table):
