@@ -1,4 +1,4 @@
-"""Energy totals of each zone by component (cpu, gpu, ram): used by jobs, and idle."""
+"""Adds energy to jobs and to the totals of each zone by component (cpu, gpu, ram): used by jobs, and idle."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,11 +6,53 @@ from sqlalchemy import func, literal, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from store.tables import EnergyTotal, IdleEnergy
+from greencore.carbon import PricedInterval
+from greencore.energy import EnergyInterval as MeteredInterval
+from runtime.site import UNKNOWN_ZONE
+from store.tables import EnergyInterval, EnergyTotal, IdleEnergy, Job
 
 
-def add_to_totals(session: Session, zone: str, kwh: Mapping[str, float]) -> None:
-    """Add energy of a job, by component, to the totals of a zone."""
+def add_job_energy(
+    session: Session,
+    job: Job,
+    interval: MeteredInterval,
+    pieces: Sequence[PricedInterval],
+    *,
+    attempt: int,
+    epoch: int,
+    methods: Mapping[str, str],
+    lost: bool = False,
+) -> None:
+    """Store an interval of a locked job in priced pieces, and add it to the job and to the totals of its zone.
+
+    The energy of a piece without a price is counted now, its emissions once it is priced.
+    """
+    zone = job.zone or UNKNOWN_ZONE
+    for piece in pieces:
+        share = piece.energy_kwh / interval.energy_kwh if interval.energy_kwh else 1 / len(pieces)
+        session.add(
+            EnergyInterval(
+                job_id=job.id,
+                epoch=epoch,
+                attempt=attempt,
+                started_at=piece.start,
+                finished_at=piece.end,
+                cpu_kwh=interval.cpu_kwh * share,
+                gpu_kwh=interval.gpu_kwh * share,
+                ram_kwh=interval.ram_kwh * share,
+                method=dict(methods),
+                zone=zone,
+                intensity_gco2e_per_kwh=piece.intensity_gco2e_per_kwh,
+                intensity_source=", ".join(piece.sources) or None,
+                intensity_estimated=piece.estimated,
+                pue=piece.pue,
+                emissions_gco2e=piece.emissions_gco2e,
+                lost=lost,
+            )
+        )
+        job.emissions_gco2e += piece.emissions_gco2e or 0.0
+    job.energy_kwh += interval.energy_kwh
+    kwh = {"cpu": interval.cpu_kwh, "gpu": interval.gpu_kwh, "ram": interval.ram_kwh}
     _add(session, EnergyTotal, zone, kwh)
 
 

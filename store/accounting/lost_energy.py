@@ -7,10 +7,13 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
+from greencore.carbon import IntensitySeries
+from greencore.carbon.accounting.pricing import price_by_reading
 from greencore.energy import LONGEST_INTERVAL_SECONDS
 from greencore.energy import EnergyInterval as Metered
+from greencore.energy.source import JOULES_PER_KWH
 from runtime.site import UNKNOWN_ZONE
-from store.accounting.energy_totals import add_to_idle_energy, add_to_totals
+from store.accounting.energy_totals import add_job_energy, add_to_idle_energy
 from store.accounting.host_shares import leave_host
 from store.tables import EnergyInterval, Epoch, Event, Job, MeteredAttempt
 
@@ -18,7 +21,6 @@ from store.tables import EnergyInterval, Epoch, Event, Job, MeteredAttempt
 ASSUMED_POWER_W = {"gpu": 500.0, "cpu": 60.0}
 # A shorter time is that of a write.
 SHORTEST_SECONDS = 0.1
-JOULES_PER_KWH = 3.6e6
 
 MEAN_POWER = "the attempt's mean power"
 ASSUMED_POWER = "the device's assumed power"
@@ -138,28 +140,14 @@ def _store(
         gpu_method=method,
         ram_method=method,
     )
+    pieces = [
+        piece
+        for part in stretch.split(LONGEST_INTERVAL_SECONDS)
+        for piece in price_by_reading(part, IntensitySeries([]), pue=attempt.pue)
+    ]
     unfinished = select(Epoch.number).where(
         Epoch.job_id == job.id, Epoch.attempt == attempt.attempt, Epoch.finished_at.is_(None)
     )
     epoch = session.scalar(unfinished.limit(1)) or 0
-    zone = job.zone or UNKNOWN_ZONE
-    for part in stretch.split(LONGEST_INTERVAL_SECONDS):
-        session.add(
-            EnergyInterval(
-                job_id=job.id,
-                epoch=epoch,
-                attempt=attempt.attempt,
-                started_at=part.start,
-                finished_at=part.end,
-                cpu_kwh=part.cpu_kwh,
-                gpu_kwh=part.gpu_kwh,
-                ram_kwh=part.ram_kwh,
-                method={component: method for component, used in kwh.items() if used} or {"cpu": method},
-                zone=zone,
-                intensity_estimated=True,
-                pue=attempt.pue,
-                lost=True,
-            )
-        )
-    job.energy_kwh += stretch.energy_kwh
-    add_to_totals(session, zone, kwh)
+    methods = {component: method for component, used in kwh.items() if used} or {"cpu": method}
+    add_job_energy(session, job, stretch, pieces, attempt=attempt.attempt, epoch=epoch, methods=methods, lost=True)

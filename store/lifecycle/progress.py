@@ -13,8 +13,7 @@ from greencore.carbon import PricedInterval
 from greencore.carbon.accounting.pricing import TRACKER_TOLERANCE, tracker_difference
 from greencore.energy import EnergyInterval as MeteredInterval
 from greencore.policy import RhoDecision
-from runtime.site import UNKNOWN_ZONE
-from store.accounting.energy_totals import add_to_totals
+from store.accounting.energy_totals import add_job_energy
 from store.database import wake_scheduler
 from store.lifecycle.leases import Lease, lock_leased_job
 from store.lifecycle.status import JobStatus
@@ -33,6 +32,23 @@ class StepLoss:
     number: int
     at: datetime
     loss: float
+
+
+@dataclass(frozen=True)
+class EpochMeasurement:
+    """Measurements of a finished epoch, by column of `Epoch`; None where not measured."""
+
+    rho_reached: float | None = None
+    flops: float | None = None
+    full_flops: float | None = None
+    probe_flops: float | None = None
+    probe_seconds: float | None = None
+    tensors_selected: int | None = None
+    tensors_total: int | None = None
+    selection: dict[str, float | None] | None = None
+    importance: list[float | None] | None = None
+    train_loss: float | None = None
+    eval_loss: float | None = None
 
 
 def start_training(
@@ -115,15 +131,15 @@ def finish_epoch(
     number: int,
     *,
     at: datetime,
-    measured: Mapping[str, Any],
+    measured: EpochMeasurement,
     utility: Mapping[str, Any] | None,
 ) -> None:
-    """Close an epoch with what was measured of it (columns of `Epoch` by name), and what ρ would have been worth."""
+    """Finish an epoch with its measurements, and store the fitted utility of ρ with the job."""
     job = lock_leased_job(session, lease)
     if utility is not None:
         job.utility = dict(utility)
     epoch = session.get_one(Epoch, (lease.job_id, number))
-    for column, value in measured.items():
+    for column, value in vars(measured).items():
         setattr(epoch, column, value)
     epoch.finished_at = at
     job.epochs_done = number
@@ -135,48 +151,11 @@ def finish_epoch(
 def add_energy(
     session: Session, lease: Lease, epoch: int, interval: MeteredInterval, pieces: Sequence[PricedInterval]
 ) -> None:
-    """Store a metered interval, divided by `price_by_reading`, and add it to the totals.
-
-    The energy of a piece without a price is counted now, its emissions once it is priced. An interval that is stored
-    already, because its writer did not learn that it was committed, is not counted twice.
-    """
+    """Store a metered interval, divided by `price_by_reading`, and add it to the totals."""
     job = lock_leased_job(session, lease)
-    known = select(EnergyInterval.id).where(
-        EnergyInterval.job_id == lease.job_id,
-        EnergyInterval.epoch == epoch,
-        EnergyInterval.attempt == lease.attempt,
-        EnergyInterval.started_at == pieces[0].start,
-        EnergyInterval.finished_at == pieces[0].end,
-    )
-    lasted = pieces[0].end > pieces[0].start  # after a clock was set back, empty intervals cannot be told apart
-    if lasted and session.scalar(known.limit(1)) is not None:
-        return
-    for piece in pieces:
-        share = piece.energy_kwh / interval.energy_kwh if interval.energy_kwh else 1 / len(pieces)
-        session.add(
-            EnergyInterval(
-                job_id=lease.job_id,
-                epoch=epoch,
-                attempt=lease.attempt,
-                started_at=piece.start,
-                finished_at=piece.end,
-                cpu_kwh=interval.cpu_kwh * share,
-                gpu_kwh=interval.gpu_kwh * share,
-                ram_kwh=interval.ram_kwh * share,
-                method={"cpu": interval.cpu_method, "gpu": interval.gpu_method, "ram": interval.ram_method},
-                zone=job.zone or UNKNOWN_ZONE,
-                intensity_gco2e_per_kwh=piece.intensity_gco2e_per_kwh,
-                intensity_source=", ".join(piece.sources) or None,
-                intensity_estimated=piece.estimated,
-                pue=piece.pue,
-                emissions_gco2e=piece.emissions_gco2e,
-            )
-        )
-        job.emissions_gco2e += piece.emissions_gco2e or 0.0
-    job.energy_kwh += interval.energy_kwh
+    methods = {"cpu": interval.cpu_method, "gpu": interval.gpu_method, "ram": interval.ram_method}
+    add_job_energy(session, job, interval, pieces, attempt=lease.attempt, epoch=epoch, methods=methods)
     JobRepository(session).increment_revision(job)
-    kwh = {"cpu": interval.cpu_kwh, "gpu": interval.gpu_kwh, "ram": interval.ram_kwh}
-    add_to_totals(session, job.zone or UNKNOWN_ZONE, kwh)
 
 
 def add_tracker_total(session: Session, lease: Lease, *, at: datetime, tracker_kwh: float | None) -> None:

@@ -178,7 +178,15 @@ def run_to_success(database: Database, settings: Settings, job_id: str) -> None:
     from greencore.energy import EnergyInterval
     from greencore.policy import PolicyContext, decide_rho, parse_policy
     from store.lifecycle.leases import claim
-    from store.lifecycle.progress import add_energy, add_tracker_total, finish_epoch, report_step, start_epoch, succeed
+    from store.lifecycle.progress import (
+        EpochMeasurement,
+        add_energy,
+        add_tracker_total,
+        finish_epoch,
+        report_step,
+        start_epoch,
+        succeed,
+    )
     from store.lifecycle.status import JobStatus
     from store.lifecycle.transitions import transition
     from store.repositories.jobs import JobRepository
@@ -220,16 +228,16 @@ def run_to_success(database: Database, settings: Settings, job_id: str) -> None:
         start_epoch(session, lease, 1, decision, at=NOW)
         report_step(session, lease, steps=10, steps_done=10, loss=1.25)
         add_energy(session, lease, 1, interval, price_by_reading(interval, IntensitySeries([reading]), pue=1.2))
-        measured = {
-            "rho_reached": 0.58,
-            "flops": 5.8e12,
-            "full_flops": 1e13,
-            "tensors_selected": 2,
-            "tensors_total": 3,
-            "selection": {"lm_head.weight": 0.5, "norm.weight": 0.25},
-            "train_loss": 1.25,
-            "eval_loss": float("nan"),
-        }
+        measured = EpochMeasurement(
+            rho_reached=0.58,
+            flops=5.8e12,
+            full_flops=1e13,
+            tensors_selected=2,
+            tensors_total=3,
+            selection={"lm_head.weight": 0.5, "norm.weight": 0.25},
+            train_loss=1.25,
+            eval_loss=float("nan"),
+        )
         finish_epoch(session, lease, 1, at=NOW, measured=measured, utility=None)
         add_tracker_total(session, lease, at=NOW, tracker_kwh=0.00062)
         artifact = Artifact(job_id=job_id, name="model.safetensors", bytes=7, sha256="ab" * 32, created_at=NOW)

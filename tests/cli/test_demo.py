@@ -28,7 +28,7 @@ from greentune.models import Artifact, Epoch, Job
 from runtime.settings import Settings
 from store.database import Database
 from store.lifecycle.leases import Lease, claim
-from store.lifecycle.progress import finish_epoch, report_step, start_epoch, succeed
+from store.lifecycle.progress import EpochMeasurement, finish_epoch, report_step, start_epoch, succeed
 from store.lifecycle.status import JobStatus
 from store.lifecycle.transitions import transition
 from store.repositories.jobs import JobRepository
@@ -118,7 +118,7 @@ class Work:
         with self._database.session() as session:
             start_epoch(session, self.lease, number, decision, at=NOW)
             report_step(session, self.lease, steps=20, steps_done=10 * number, loss=1.5)
-            finish_epoch(session, self.lease, number, at=NOW, measured={}, utility=None)
+            finish_epoch(session, self.lease, number, at=NOW, measured=EpochMeasurement(), utility=None)
 
     def succeeds(self) -> None:
         with self._database.session() as session:

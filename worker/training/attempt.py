@@ -220,19 +220,19 @@ class TrainingAttempt(TrainingListener):
     def on_epoch_finished(self, report: EpochReport, *, train_loss: float, eval_loss: float | None) -> None:
         self._steps.flush()
         self._meter.close_interval()
-        measured: dict[str, Any] = {
-            "rho_reached": report.share,
-            "flops": report.flops,
-            "full_flops": report.full_flops,
-            "probe_flops": report.probe_flops,
-            "probe_seconds": report.probe_seconds,
-            "tensors_selected": len(report.tensors),
-            "tensors_total": report.tensors_total,
-            "selection": {name: report.importance.get(name) for name in report.tensors},
-            "importance": [report.importance.get(name) for name in self._tensors] if report.importance else None,
-            "train_loss": train_loss if math.isfinite(train_loss) else None,
-            "eval_loss": eval_loss,
-        }
+        measured = progress.EpochMeasurement(
+            rho_reached=report.share,
+            flops=report.flops,
+            full_flops=report.full_flops,
+            probe_flops=report.probe_flops,
+            probe_seconds=report.probe_seconds,
+            tensors_selected=len(report.tensors),
+            tensors_total=report.tensors_total,
+            selection={name: report.importance.get(name) for name in report.tensors},
+            importance=[report.importance.get(name) for name in self._tensors] if report.importance else None,
+            train_loss=train_loss if math.isfinite(train_loss) else None,
+            eval_loss=eval_loss,
+        )
         utility = None if report.curve is None else _fit_utility(report.curve)
         self._writer.run_in_transaction(
             lambda session: progress.finish_epoch(

@@ -206,7 +206,12 @@ def test_every_writer_changes_the_etag_of_what_it_changes(
     after(
         "end of epoch",
         lambda s: progress.finish_epoch(
-            s, lease, 1, at=NOW, measured={"flops": 6e11, "full_flops": 1e12, "rho_reached": 0.6}, utility=None
+            s,
+            lease,
+            1,
+            at=NOW,
+            measured=progress.EpochMeasurement(flops=6e11, full_flops=1e12, rho_reached=0.6),
+            utility=None,
         ),
     )
     after("tracker", lambda s: progress.add_tracker_total(s, lease, at=NOW, tracker_kwh=0.5))

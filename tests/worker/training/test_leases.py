@@ -10,6 +10,7 @@ from greencore.carbon import PricedInterval
 from greencore.clock import utc_now
 from greencore.energy import EnergyInterval
 from runtime.settings import Settings
+from store.accounting import metering
 from store.database import Database
 from store.lifecycle import progress
 from store.lifecycle.leases import Lease, LeaseLost, claim, renew
@@ -113,6 +114,6 @@ def adding(database: Database, lease: Lease) -> Callable[[datetime, datetime], N
         interval = EnergyInterval(start, end, 1.0, 1.0, 1.0, "TDP estimate", "none", "none")
         piece = PricedInterval(start, end, 3.0, 100.0, 300.0, 1.0, False, ("test",), "average")
         with database.session() as session:
-            progress.add_energy(session, lease, 1, interval, [piece])
+            metering.store_energy(session, lease, 1, interval, price=lambda _: [piece])
 
     return add

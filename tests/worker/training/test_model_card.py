@@ -20,7 +20,7 @@ from greencore.policy import RhoDecision
 from runtime.catalogue import CatalogueEntry
 from store.database import Database
 from store.lifecycle.leases import Lease
-from store.lifecycle.progress import add_energy, finish_epoch, start_epoch
+from store.lifecycle.progress import EpochMeasurement, add_energy, finish_epoch, start_epoch
 from store.tables import Dataset, Job
 from store.tables import EnergyInterval as StoredInterval
 from tests.scheduler.stage import START, add_job, claim_as_worker
@@ -97,16 +97,16 @@ def job_id(database: Database) -> str:
     with database.session() as session:
         for number, rho in [(1, 0.6), (2, 0.9)]:
             start_epoch(session, lease, number, decision(rho), at=START)
-            measured = {
-                "rho_reached": rho - 0.01,
-                "flops": (rho - 0.01) * 1e13,
-                "full_flops": 1e13,
-                "probe_flops": 2e11,
-                "tensors_selected": 2,
-                "tensors_total": 5,
-                "train_loss": 1.5,
-                "eval_loss": 1.25,
-            }
+            measured = EpochMeasurement(
+                rho_reached=rho - 0.01,
+                flops=(rho - 0.01) * 1e13,
+                full_flops=1e13,
+                probe_flops=2e11,
+                tensors_selected=2,
+                tensors_total=5,
+                train_loss=1.5,
+                eval_loss=1.25,
+            )
             finish_epoch(session, lease, number, at=START, measured=measured, utility=None)
             used = interval(30 * number - 30, 30 * number)
             add_energy(session, lease, number, used, price_by_reading(used, series, pue=1.5))
