@@ -215,7 +215,7 @@ class IntensityPoller:
         with self._database.session() as session:
             grid = GridRepository(session)
             newest = grid.newest_reading(name, at=now, signal=signal, emission_factors=source.emission_factors)
-            made = grid.forecast_reach(name, signal)
+            made = grid.forecast_reach({name: signal}).get(name)
         length = timedelta(hours=1) if newest is None else newest.end - newest.start
         horizon = min(FORECAST_HORIZON, MAX_FORECAST_READINGS * length)
         if made is not None and now < made[0] + FORECAST_INTERVAL and made[1] > now + horizon / 2:

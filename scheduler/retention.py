@@ -13,7 +13,7 @@ from runtime.ids import new_id
 from runtime.private_files import make_private_folder
 from runtime.settings import Settings
 from store.database import Database
-from store.repositories.expired import JobRetentionState, RetentionRepository
+from store.repositories.retention import JobRetentionState, RetentionRepository
 
 log = structlog.get_logger()
 

@@ -4,11 +4,13 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import URL, Engine, ExceptionContext, create_engine, event, make_url, text
+from sqlalchemy import URL, Engine, ExceptionContext, Select, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
+
+Row = TypeVar("Row")
 
 WAKE_CHANNEL = "greentune_wake"
 CONNECT_TIMEOUT_SECONDS = 5
@@ -158,6 +160,17 @@ def _replace_nonfinite(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_replace_nonfinite(item) for item in value]
     return value
+
+
+def lock_row(
+    session: Session, query: Select[Row], *, read: bool = False, key_share: bool = False, skip_locked: bool = False
+) -> Row | None:
+    """Return the only row of a query, locked until the transaction ends, with its present values; None without a match.
+
+    `read` and `key_share` weaken the lock to FOR SHARE, FOR NO KEY UPDATE or, together, FOR KEY SHARE.
+    """
+    locking = query.with_for_update(read=read, key_share=key_share, skip_locked=skip_locked)
+    return session.scalars(locking.execution_options(populate_existing=True)).one_or_none()
 
 
 def wake_scheduler(session: Session) -> None:

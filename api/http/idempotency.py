@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from api.access.principal import PrincipalDep
 from api.dependencies import AppContextDep, NowDep, SessionDep
 from api.http.problems import invalid_field
-from store.repositories.first_answers import IdempotencyRepository
+from store.repositories.idempotency import IdempotencyRepository
 
 HEADER = "Idempotency-Key"
 REPLAYED_HEADER = "Idempotency-Replayed"

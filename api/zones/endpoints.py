@@ -16,7 +16,6 @@ from api.zones.schemas import ForecastOut, ForecastReach, HistoryOut, IntensityO
 from greencore.carbon import IntensitySeries
 from greencore.carbon.fallback import explain_missing_static
 from runtime.site import UNKNOWN_ZONE
-from store.intensity.latest import forecast_reach_by_zone, newest_readings
 from store.intensity.provider_health import ProviderRepository
 from store.intensity.readings import GridRepository, to_reading
 from store.repositories.workers import WorkerRepository
@@ -45,8 +44,9 @@ def list_zones(principal: PrincipalDep, context: AppContextDep, session: Session
     alive = WorkerRepository(session).list_seen_since(since=now - timedelta(seconds=context.settings.lease_seconds))
     workers = Counter(worker.zone for worker in alive)
     zones = sorted({*context.settings.zones, *({UNKNOWN_ZONE} & workers.keys())})
-    readings = newest_readings(session, zones, at=now)
-    forecasts = forecast_reach_by_zone(session, {zone: reading.signal for zone, reading in readings.items()})
+    grid = GridRepository(session)
+    readings = grid.newest_readings(zones, at=now)
+    forecasts = grid.forecast_reach({zone: reading.signal for zone, reading in readings.items()})
     providers = {provider.zone: provider for provider in ProviderRepository(session).all()}
     return complete_listing(
         [

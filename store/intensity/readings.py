@@ -1,12 +1,25 @@
 """Stores and queries carbon intensity readings and forecasts of a zone, without mixing different bases."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ARRAY, String, delete, func, literal, or_, select, true
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Select,
+    String,
+    TableValuedAlias,
+    and_,
+    delete,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+)
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from greencore.carbon import Basis, EmissionFactors, IntensitySeries, Reading, Signal
 from greencore.carbon.fallback import ResolvedIntensity
@@ -14,6 +27,8 @@ from greencore.carbon.series import SIGNALS, merge_readings
 from greencore.carbon.static import StaticMean
 from store.intensity.snapshot import IntensitySnapshot
 from store.tables import IntensityForecast, IntensityReading, Job
+
+IntensityTable = type[IntensityReading] | type[IntensityForecast]
 
 # The fallback chain looks back to the same hour of last week.
 LOOKBACK = timedelta(days=8)
@@ -37,11 +52,8 @@ class GridRepository:
             return []
         stored = IntensityReading
         query = select(stored.start, stored.end, stored.gco2e_per_kwh).where(
-            stored.zone == measured[0].zone,
-            stored.signal == measured[0].signal,
-            stored.emission_factors == measured[0].emission_factors,
-            stored.start < max(reading.end for reading in measured),
-            stored.end > min(reading.start for reading in measured),
+            _is_of(stored, measured[0].zone, measured[0].signal, measured[0].emission_factors),
+            _overlaps(stored, min(reading.start for reading in measured), max(reading.end for reading in measured)),
             stored.estimated.is_(False),
         )
         known = {(start, end, value) for start, end, value in self._session.execute(query)}
@@ -51,9 +63,7 @@ class GridRepository:
     def put_forecast(self, zone: str, signal: Signal, readings: Iterable[Reading], *, at: datetime) -> None:
         """Replace a zone's forecast from `at` on; past forecasts are kept."""
         self._session.execute(
-            delete(IntensityForecast).where(
-                IntensityForecast.zone == zone, IntensityForecast.signal == signal, IntensityForecast.end > at
-            )
+            delete(IntensityForecast).where(_is_of(IntensityForecast, zone, signal), IntensityForecast.end > at)
         )
         self._upsert(IntensityForecast, [reading for reading in readings if reading.end > at])
 
@@ -67,36 +77,21 @@ class GridRepository:
     ) -> Reading | None:
         """Return the newest reading that began by `at`; of `newest_signal` where no signal is given."""
         signal = signal or self.newest_signal(zone)
-        of = [] if emission_factors is None else [IntensityReading.emission_factors == emission_factors]
-        query = (
-            select(IntensityReading)
-            .where(IntensityReading.zone == zone, IntensityReading.signal == signal, IntensityReading.start <= at, *of)
-            .order_by(IntensityReading.start.desc())
-            .limit(1)
-        )
-        row = self._session.scalars(query).one_or_none()
-        return None if row is None else to_reading(row)
+        of = _is_of(IntensityReading, zone, signal, emission_factors)
+        query = select(IntensityReading).where(of, IntensityReading.start <= at)
+        return self._first(query.order_by(IntensityReading.start.desc()))
 
     def earliest_reading(
         self, zone: str, signal: Signal, *, emission_factors: EmissionFactors | None = None
     ) -> Reading | None:
         """Return the earliest reading of a signal."""
-        of = [] if emission_factors is None else [IntensityReading.emission_factors == emission_factors]
-        query = (
-            select(IntensityReading)
-            .where(IntensityReading.zone == zone, IntensityReading.signal == signal, *of)
-            .order_by(IntensityReading.start)
-            .limit(1)
-        )
-        row = self._session.scalars(query).one_or_none()
-        return None if row is None else to_reading(row)
+        query = select(IntensityReading).where(_is_of(IntensityReading, zone, signal, emission_factors))
+        return self._first(query.order_by(IntensityReading.start))
 
     def newest_signal(self, zone: str) -> Signal | None:
         """Return the signal whose newest reading was fetched last; None without readings."""
         # One index lookup per signal: finding the reading fetched last among all would need a sort.
-        signal = (
-            func.unnest(literal(list(SIGNALS), ARRAY(String))).table_valued("signal").render_derived(name="signals")
-        )
+        signal = _unnest(SIGNALS, "signal")
         last = (
             select(IntensityReading.fetched_at)
             .where(IntensityReading.zone == zone, IntensityReading.signal == signal.c.signal)
@@ -117,7 +112,7 @@ class GridRepository:
         """Return the emission factors of the newest reading of a signal; `lifecycle` where there is none."""
         query = (
             select(IntensityReading.emission_factors)
-            .where(IntensityReading.zone == zone, IntensityReading.signal == signal)
+            .where(_is_of(IntensityReading, zone, signal))
             .order_by(IntensityReading.start.desc())
             .limit(1)
         )
@@ -140,20 +135,13 @@ class GridRepository:
 
     def max_intensity(self, zone: str, basis: Basis) -> float | None:
         """Return the highest intensity of all readings on a basis; None without readings."""
-        query = select(func.max(IntensityReading.gco2e_per_kwh)).where(
-            IntensityReading.zone == zone,
-            IntensityReading.signal == basis.signal,
-            IntensityReading.emission_factors == basis.emission_factors,
-        )
-        return self._session.scalar(query)
+        of = _is_of(IntensityReading, zone, basis.signal, basis.emission_factors)
+        return self._session.scalar(select(func.max(IntensityReading.gco2e_per_kwh)).where(of))
 
     def count_readings(self, zone: str, signal: Signal, start: datetime, end: datetime) -> int:
         """Return the number of readings that overlap `[start, end)`."""
         query = select(func.count()).where(
-            IntensityReading.zone == zone,
-            IntensityReading.signal == signal,
-            IntensityReading.start < end,
-            IntensityReading.end > start,
+            _is_of(IntensityReading, zone, signal), _overlaps(IntensityReading, start, end)
         )
         return int(self._session.scalar(query) or 0)
 
@@ -169,16 +157,38 @@ class GridRepository:
         """Return the last forecast of `[start, end)`, with emission factors as in `readings_between`."""
         return self._series(IntensityForecast, zone, signal, start, end, emission_factors)
 
-    def forecast_reach(self, zone: str, signal: Signal) -> tuple[datetime, datetime] | None:
-        """Return when the newest forecast was fetched, and the end of its last interval; None without a forecast."""
-        query = (
+    def newest_readings(self, zones: Collection[str], *, at: datetime) -> Mapping[str, IntensityReading]:
+        """Return by zone the newest reading that began by `at`; of two signals, the one fetched last."""
+        zone = _unnest(zones, "zone")
+        signal = _unnest(SIGNALS, "signal")
+        newest = (
+            select(IntensityReading)
+            .where(
+                IntensityReading.zone == zone.c.zone,
+                IntensityReading.signal == signal.c.signal,
+                IntensityReading.start <= at,
+            )
+            .order_by(IntensityReading.start.desc())
+            .limit(1)
+            .lateral("newest")
+        )
+        reading = aliased(IntensityReading, newest)
+        query = select(reading).select_from(zone).join(signal, true()).join(newest, true()).order_by(reading.fetched_at)
+        return {found.zone: found for found in self._session.scalars(query)}
+
+    def forecast_reach(self, signals: Mapping[str, str]) -> Mapping[str, tuple[datetime, datetime]]:
+        """Return by zone when the newest forecast of its signal was fetched, and the end of its last interval."""
+        zones, of_zones = literal(list(signals), ARRAY(String)), literal(list(signals.values()), ARRAY(String))
+        asked = func.unnest(zones, of_zones).table_valued("zone", "signal").render_derived(name="asked")
+        newest = (
             select(IntensityForecast.fetched_at, IntensityForecast.end)
-            .where(IntensityForecast.zone == zone, IntensityForecast.signal == signal)
+            .where(IntensityForecast.zone == asked.c.zone, IntensityForecast.signal == asked.c.signal)
             .order_by(IntensityForecast.start.desc())
             .limit(1)
+            .lateral("newest")
         )
-        row = self._session.execute(query).one_or_none()
-        return None if row is None else (row.fetched_at, row.end)
+        query = select(asked.c.zone, newest.c.fetched_at, newest.c.end).select_from(asked).join(newest, true())
+        return {zone: (fetched_at, end) for zone, fetched_at, end in self._session.execute(query)}
 
     def load_snapshot(
         self,
@@ -236,9 +246,13 @@ class GridRepository:
         known = self.load_snapshot(zone, signal, start, end, emission_factors=factors)
         return known.series_with_fallback(start, end, stale_limit=stale_limit, static=static)
 
+    def _first(self, query: Select[IntensityReading]) -> Reading | None:
+        row = self._session.scalars(query.limit(1)).one_or_none()
+        return None if row is None else to_reading(row)
+
     def _upsert(
         self,
-        table: type[IntensityReading] | type[IntensityForecast],
+        table: IntensityTable,
         readings: Iterable[Reading],
         *,
         keep_measured: bool = False,
@@ -259,7 +273,7 @@ class GridRepository:
 
     def _series(
         self,
-        table: type[IntensityReading] | type[IntensityForecast],
+        table: IntensityTable,
         zone: str,
         signal: Signal,
         start: datetime,
@@ -267,19 +281,26 @@ class GridRepository:
         emission_factors: EmissionFactors | None,
     ) -> IntensitySeries:
         factors = emission_factors or self.newest_emission_factors(zone, signal)
-        query = (
-            select(table)
-            .where(
-                table.zone == zone,
-                table.signal == signal,
-                table.emission_factors == factors,
-                table.start < end,
-                table.end > start,
-            )
-            .order_by(table.start)
-        )
-        rows: Iterable[IntensityReading | IntensityForecast] = self._session.scalars(query)
+        query = select(table).where(_is_of(table, zone, signal, factors), _overlaps(table, start, end))
+        rows: Iterable[IntensityReading | IntensityForecast] = self._session.scalars(query.order_by(table.start))
         return merge_readings(map(to_reading, rows))
+
+
+def _unnest(values: Iterable[str], name: str) -> TableValuedAlias:
+    """Return values as a table with one column."""
+    return func.unnest(literal(list(values), ARRAY(String))).table_valued(name).render_derived(name=f"{name}s")
+
+
+def _is_of(
+    table: IntensityTable, zone: str, signal: str | None, emission_factors: str | None = None
+) -> ColumnElement[bool]:
+    """Return the condition that a row is of a zone and signal, and of these emission factors where they are given."""
+    of = and_(table.zone == zone, table.signal == signal)
+    return of if emission_factors is None else and_(of, table.emission_factors == emission_factors)
+
+
+def _overlaps(table: IntensityTable, start: datetime, end: datetime) -> ColumnElement[bool]:
+    return and_(table.start < end, table.end > start)
 
 
 def to_reading(row: IntensityReading | IntensityForecast) -> Reading:

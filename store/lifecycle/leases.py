@@ -12,6 +12,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from greencore.energy import UnreportedPeriod
+from store.database import lock_row
 from store.lifecycle.status import HELD_BY_A_WORKER, JobStatus
 from store.lifecycle.transitions import transition
 from store.tables import Job, MeteredAttempt
@@ -49,14 +50,8 @@ def claim(
     `zone`, a job that was since placed in another zone is not claimed either. Energy lost with the worker is estimated
     with its site's `pue` and its device's `assumed_power_w`.
     """
-    query = (
-        select(Job)
-        .where(Job.id == job_id, Job.status == JobStatus.QUEUED)
-        # Waits for a lock, which is held briefly, rather than skipping it: the message would be lost.
-        .with_for_update()
-        .execution_options(populate_existing=True)
-    )
-    job = session.scalars(query).one_or_none()
+    # Waits for a lock, which is held briefly, rather than skipping it: the message would be lost.
+    job = lock_row(session, select(Job).where(Job.id == job_id, Job.status == JobStatus.QUEUED))
     if job is None or (zone is not None and job.zone != zone):
         return None
     job.attempts += 1
@@ -113,13 +108,8 @@ def renew(
 
 def lock_leased_job(session: Session, lease: Lease) -> Job:
     """Return the job locked for a write by its lease holder. Raises `LeaseLost`."""
-    query = (
-        select(Job)
-        .where(Job.id == lease.job_id, Job.lease_token == lease.token, Job.status.in_(HELD_BY_A_WORKER))
-        .with_for_update()
-        .execution_options(populate_existing=True)
-    )
-    job = session.scalars(query).one_or_none()
+    held = Job.id == lease.job_id, Job.lease_token == lease.token, Job.status.in_(HELD_BY_A_WORKER)
+    job = lock_row(session, select(Job).where(*held))
     if job is None:
         raise LeaseLost(lease.job_id)
     return job

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, and_, bindparam, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from runtime.site import explain_missing_worker
+from store.database import lock_row
 from store.lifecycle.status import HELD_BY_A_WORKER, JobStatus
 from store.tables import Job
 
@@ -101,13 +102,8 @@ class QueueRepository:
 
     def lock(self, job_id: str, status: JobStatus) -> Job | None:
         """Return the job locked; None where another transaction has locked it, or its status has changed."""
-        query = (
-            select(Job)
-            .where(Job.id == job_id, Job.status == status)
-            .with_for_update(skip_locked=True)
-            .execution_options(populate_existing=True)
-        )
-        return self._session.scalars(query).one_or_none()
+        query = select(Job).where(Job.id == job_id, Job.status == status)
+        return lock_row(self._session, query, skip_locked=True)
 
     def clear_dispatch(self, *job_ids: str) -> None:
         """Mark these jobs, or without any all waiting ones, as not dispatched, so that they are dispatched at once."""

@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from store.lifecycle.leases import Lease, lock_leased_job
-from store.repositories.pagination import Page
+from store.repositories.pagination import Page, load_newest
 from store.tables import Epoch, Tensor
 
 
@@ -56,6 +56,4 @@ class SelectionRepository:
     def epochs(self, job_id: str, *, limit: int, after: int | None = None) -> Page[Epoch]:
         """Return epochs with a selection, newest first, those with a number below `after`."""
         query = select(Epoch).where(Epoch.job_id == job_id, Epoch.selection.is_not(None))
-        if after is not None:
-            query = query.where(Epoch.number < after)
-        return Page.from_rows(self._session.scalars(query.order_by(Epoch.number.desc()).limit(limit + 1)).all(), limit)
+        return load_newest(self._session, query, Epoch.number, limit=limit, after=after)

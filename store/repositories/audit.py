@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from store.repositories.pagination import Page
+from store.repositories.pagination import Page, load_newest
 from store.tables import AuditEntry
 
 
@@ -36,9 +36,7 @@ class AuditRepository:
 
     def page(self, *, limit: int, after: int | None = None, owner: str | None = None) -> Page[AuditEntry]:
         """Return entries newest first, those older than the id `after`; of all owners without `owner`."""
-        query = select(AuditEntry).order_by(AuditEntry.id.desc()).limit(limit + 1)
+        query = select(AuditEntry)
         if owner is not None:
             query = query.where(AuditEntry.owner == owner)
-        if after is not None:
-            query = query.where(AuditEntry.id < after)
-        return Page.from_rows(self._session.scalars(query).all(), limit)
+        return load_newest(self._session, query, AuditEntry.id, limit=limit, after=after)

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import Select, delete, func, select
 from sqlalchemy.orm import Session
 
 from runtime.settings import Settings
+from store.database import lock_row
 from store.lifecycle.status import FINAL
-from store.repositories.pagination import Page
+from store.repositories.pagination import Page, load_newest
 from store.tables import Dataset, Job, TokenStatistics
 
 BLOB_LOCKS = 0x6EE7_0002  # the namespace of the advisory locks on blobs
@@ -30,16 +31,15 @@ class DatasetRepository:
         self._session.flush()
 
     def get(self, dataset_id: str) -> Dataset | None:
-        query = select(Dataset).where(Dataset.id == dataset_id, Dataset.deleted_at.is_(None))
-        return self._session.scalars(query).one_or_none()
+        return self._session.scalars(_existing(dataset_id)).one_or_none()
 
     def lock_for_use(self, dataset_id: str) -> Dataset | None:
         """Return the dataset, locked against deletion; for a transaction that submits or retries a job."""
-        return self._locked(dataset_id, read=True)
+        return lock_row(self._session, _existing(dataset_id), read=True)
 
     def lock_for_deletion(self, dataset_id: str) -> Dataset | None:
         """Return the dataset, locked for its deletion, after pending submissions that name it."""
-        return self._locked(dataset_id, read=False)
+        return lock_row(self._session, _existing(dataset_id))
 
     def mark_deleted(self, dataset: Dataset, *, at: datetime) -> None:
         """Mark a dataset as deleted, and delete its token statistics."""
@@ -53,12 +53,10 @@ class DatasetRepository:
 
     def page(self, *, limit: int, after: str | None = None, owner: str | None = None) -> Page[Dataset]:
         """Return datasets newest first, those older than the id `after`; of all owners without `owner`."""
-        query = select(Dataset).where(Dataset.deleted_at.is_(None)).order_by(Dataset.id.desc()).limit(limit + 1)
+        query = select(Dataset).where(Dataset.deleted_at.is_(None))
         if owner is not None:
             query = query.where(Dataset.owner == owner)
-        if after is not None:
-            query = query.where(Dataset.id < after)
-        return Page.from_rows(self._session.scalars(query).all(), limit)
+        return load_newest(self._session, query, Dataset.id, limit=limit, after=after)
 
     def lock_blob(self, blob: str) -> None:
         """Lock the file of `blob` against creation and deletion by other transactions."""
@@ -69,15 +67,6 @@ class DatasetRepository:
         query = select(Dataset.id).where(Dataset.blob == blob, Dataset.deleted_at.is_(None)).limit(1)
         return self._session.scalar(query) is not None
 
-    def _locked(self, dataset_id: str, *, read: bool) -> Dataset | None:
-        query = (
-            select(Dataset)
-            .where(Dataset.id == dataset_id, Dataset.deleted_at.is_(None))
-            .with_for_update(read=read)
-            .execution_options(populate_existing=True)
-        )
-        return self._session.scalars(query).one_or_none()
-
 
 def locate_rows_file(session: Session, dataset_id: str, settings: Settings) -> Path:
     """Return the path of a dataset's rows, a JSON Lines file. Raises `DatasetDeleted`."""
@@ -85,3 +74,7 @@ def locate_rows_file(session: Session, dataset_id: str, settings: Settings) -> P
     if dataset is None:
         raise DatasetDeleted(f"the dataset {dataset_id} was deleted")
     return settings.dataset_file(dataset.blob)
+
+
+def _existing(dataset_id: str) -> Select[Dataset]:
+    return select(Dataset).where(Dataset.id == dataset_id, Dataset.deleted_at.is_(None))

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from runtime.ids import new_id
 from store.database import wake_scheduler
-from store.repositories.pagination import Page
+from store.repositories.pagination import Page, load_newest
 from store.repositories.webhooks import WebhookRepository
 from store.tables import Delivery, EnergyInterval, Job, Webhook
 
@@ -83,10 +83,8 @@ class DeliveryRepository:
 
     def page(self, webhook_id: str, *, limit: int, after: str | None = None) -> Page[Delivery]:
         """Return a webhook's deliveries, newest first, those older than the id `after`."""
-        query = select(Delivery).where(Delivery.webhook_id == webhook_id).order_by(Delivery.id.desc()).limit(limit + 1)
-        if after is not None:
-            query = query.where(Delivery.id < after)
-        return Page.from_rows(self._session.scalars(query).all(), limit)
+        query = select(Delivery).where(Delivery.webhook_id == webhook_id)
+        return load_newest(self._session, query, Delivery.id, limit=limit, after=after)
 
     def add_test(self, webhook: Webhook, *, at: datetime) -> Delivery:
         """Enqueue a test message. Raises `TestDeliveryPending`, so that tests cannot flood a host."""
@@ -156,9 +154,7 @@ class DeliveryRepository:
         again = None if retry_in is None or webhook.disabled_at is not None else func.now() + retry_in
         self._session.execute(
             update(Delivery)
-            .where(
-                Delivery.id == claimed.id, Delivery.attempts == claimed.attempt, Delivery.next_attempt_at.is_not(None)
-            )
+            .where(*_is_claimed(claimed))
             .values(next_attempt_at=again, last_status=status, last_error=error)
         )
         given_up = self._given_up_in_a_row(webhook.id)
@@ -179,9 +175,7 @@ class DeliveryRepository:
         """Release a message that was not sent completely; it is due at once."""
         self._session.execute(
             update(Delivery)
-            .where(
-                Delivery.id == claimed.id, Delivery.attempts == claimed.attempt, Delivery.next_attempt_at.is_not(None)
-            )
+            .where(*_is_claimed(claimed))
             .values(next_attempt_at=func.now(), attempts=Delivery.attempts - 1)
         )
 
@@ -204,6 +198,11 @@ class DeliveryRepository:
             .where(Delivery.webhook_id == webhook.id, Delivery.next_attempt_at.is_not(None))
             .values(next_attempt_at=None, last_error=f"the webhook was disabled: {reason}")
         )
+
+
+def _is_claimed(claimed: ClaimedDelivery) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions that a claim is still the newest of its message."""
+    return Delivery.id == claimed.id, Delivery.attempts == claimed.attempt, Delivery.next_attempt_at.is_not(None)
 
 
 def _delivery(

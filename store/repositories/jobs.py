@@ -5,22 +5,39 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, TypedDict, TypeVar, Unpack
 
-from sqlalchemy import ARRAY, Select, any_, case, func, literal, select
+from sqlalchemy import ARRAY, Select, any_, case, func, literal, select, text
 from sqlalchemy.orm import Session
 
 from greencore.policy import Policy, parse_stored_policy
 from runtime.ids import new_id
 from runtime.tracing import traceparent
-from store.database import wake_scheduler
+from store.database import lock_row, wake_scheduler
 from store.lifecycle.status import FINAL, JobStatus
 from store.lifecycle.transitions import transition
-from store.repositories.pagination import Page
+from store.repositories.pagination import Page, load_newest, load_page
 from store.tables import Artifact, EnergyInterval, Epoch, Event, Job
 
 Query = TypeVar("Query", bound=Select[*tuple[Any, ...]])
 
 # Indexes for lists in the order of ids; the first whose columns are all filtered by is used.
 LIST_INDEXES = (("owner", "status"), ("owner", "zone"), ("owner",), ("status",), ("zone",), ())
+MAX_OPEN_COUNT = 1000
+OPEN_STATUSES = tuple(status for status in JobStatus if status not in FINAL)
+# Ordered as an index and filtered by arrays, so that PostgreSQL reads no more of that index than is counted, as in
+# `_filter_jobs`.
+COUNT_ALL_QUERY = text("""
+    SELECT status, (SELECT count(*) FROM (
+        SELECT FROM jobs WHERE jobs.status = ANY(ARRAY[asked.status]) ORDER BY jobs.status, jobs.id LIMIT :limit
+    ) AS met) FROM unnest(CAST(:statuses AS varchar[])) AS asked (status)
+""")
+COUNT_OF_OWNER_QUERY = text("""
+    SELECT status, (SELECT count(*) FROM (
+        SELECT FROM jobs
+        WHERE jobs.owner = ANY(ARRAY[CAST(:owner AS varchar)]) AND jobs.status = ANY(ARRAY[asked.status])
+        ORDER BY jobs.owner, jobs.status, jobs.id LIMIT :limit
+    ) AS met) FROM unnest(CAST(:statuses AS varchar[])) AS asked (status)
+""")
+UNPRICED_KWH = func.coalesce(func.sum(EnergyInterval.energy_kwh).filter(EnergyInterval.emissions_gco2e.is_(None)), 0.0)
 
 
 @dataclass(frozen=True)
@@ -154,16 +171,15 @@ class JobRepository:
 
     def lock(self, job_id: str) -> Job | None:
         """Return the job locked, with its present values."""
-        query = select(Job).where(Job.id == job_id).with_for_update().execution_options(populate_existing=True)
-        return self._session.scalars(query).one_or_none()
+        return lock_row(self._session, select(Job).where(Job.id == job_id))
 
     def page(self, *, limit: int, **which: Unpack[JobFilter]) -> Page[Job]:
         """Return jobs newest first."""
-        return Page.from_rows(self._session.scalars(_page(select(Job), limit, which)).all(), limit)
+        return load_page(self._session, _filter_jobs(select(Job), which), limit=limit)
 
     def revisions(self, *, limit: int, **which: Unpack[JobFilter]) -> Page[tuple[str, int]]:
         """Return the ids and revisions of the jobs of `page`, which change with any visible value."""
-        rows = self._session.execute(_page(select(Job.id, Job.revision), limit, which))
+        rows = self._session.execute(_filter_jobs(select(Job.id, Job.revision), which).limit(limit + 1))
         return Page.from_rows([(job_id, revision) for job_id, revision in rows], limit)
 
     def revision(self, job_id: str) -> Revision | None:
@@ -182,7 +198,7 @@ class JobRepository:
     def epoch_page(self, job_id: str, *, limit: int, after: int = 0) -> Page[Epoch]:
         """Return a job's epochs in order, those after the number `after`."""
         query = select(Epoch).where(Epoch.job_id == job_id, Epoch.number > after).order_by(Epoch.number)
-        return Page.from_rows(self._session.scalars(query.limit(limit + 1)).all(), limit)
+        return load_page(self._session, query, limit=limit)
 
     def epoch_costs(self, job_id: str, *, epochs: Collection[int] | None = None) -> dict[int, EpochCost]:
         """Return the cost of all epochs, or of `epochs`, by number, lost attempts included."""
@@ -194,7 +210,7 @@ class JobRepository:
             func.sum(EnergyInterval.ram_kwh),
             case((func.bool_and(price.is_not(None)), func.sum(price))),
             func.array_agg(EnergyInterval.method.distinct()),
-            func.coalesce(func.sum(EnergyInterval.energy_kwh).filter(price.is_(None)), 0.0),
+            UNPRICED_KWH,
         ).where(EnergyInterval.job_id == job_id)
         if epochs is not None:
             query = query.where(EnergyInterval.epoch.in_(epochs))
@@ -209,9 +225,7 @@ class JobRepository:
         query = (
             select(
                 EnergyInterval.job_id,
-                func.coalesce(
-                    func.sum(EnergyInterval.energy_kwh).filter(EnergyInterval.emissions_gco2e.is_(None)), 0.0
-                ),
+                UNPRICED_KWH,
                 func.bool_or(EnergyInterval.intensity_estimated),
                 func.array_agg(EnergyInterval.intensity_source.distinct()),
                 func.array_agg(EnergyInterval.method.distinct()),
@@ -233,10 +247,8 @@ class JobRepository:
 
     def events(self, job_id: str, *, limit: int, after: int | None = None) -> Page[Event]:
         """Return a job's events newest first, those older than the id `after`."""
-        query = select(Event).where(Event.job_id == job_id).order_by(Event.id.desc()).limit(limit + 1)
-        if after is not None:
-            query = query.where(Event.id < after)
-        return Page.from_rows(self._session.scalars(query).all(), limit)
+        query = select(Event).where(Event.job_id == job_id)
+        return load_newest(self._session, query, Event.id, limit=limit, after=after)
 
     def newest_event_id(self, job_id: str) -> int:
         """Return the id of a job's newest event; 0 without events."""
@@ -248,9 +260,19 @@ class JobRepository:
     def artifact(self, job_id: str, name: str) -> Artifact | None:
         return self._session.get(Artifact, (job_id, name))
 
+    def count_open(self, *, owner: str | None, most: int = MAX_OPEN_COUNT) -> Mapping[JobStatus, int]:
+        """Return the number of open jobs of an owner, or of all, by status in lifecycle order; `most` + 1 means more.
+
+        Statuses without jobs are left out.
+        """
+        values = {"statuses": [status.value for status in OPEN_STATUSES], "limit": most + 1}
+        query = COUNT_ALL_QUERY if owner is None else COUNT_OF_OWNER_QUERY.bindparams(owner=owner)
+        counts = {row.status: row[1] for row in self._session.execute(query, values)}
+        return {status: counts[status.value] for status in OPEN_STATUSES if counts[status.value]}
+
     def open_zones(self) -> set[str]:
         """Return the zones of open jobs."""
-        query = select(Job.zone).where(Job.status.in_(set(JobStatus) - FINAL), Job.zone.is_not(None)).distinct()
+        query = select(Job.zone).where(Job.status.in_(OPEN_STATUSES), Job.zone.is_not(None)).distinct()
         return {zone for zone in self._session.scalars(query) if zone is not None}
 
     def fail(self, job: Job, *, at: datetime, error: Mapping[str, Any]) -> None:
@@ -259,8 +281,8 @@ class JobRepository:
         transition(self._session, job, JobStatus.FAILED, at=at, reason=str(error["detail"]))
 
 
-def _page(query: Query, limit: int, which: JobFilter) -> Query:
-    """Add filters, order and limit (one row more than a page) to a query on jobs, newest first.
+def _filter_jobs(query: Query, which: JobFilter) -> Query:
+    """Filter a query on jobs, and order it newest first.
 
     PostgreSQL would otherwise scan all jobs from the newest on if it expects enough matches, while an owner's may all
     be old. A filter as an array, with its column in the order, can use only the index that has both.
@@ -275,7 +297,7 @@ def _page(query: Query, limit: int, which: JobFilter) -> Query:
         query = query.where(Job.id < after)
     if labels := which.get("labels"):
         query = query.where(Job.labels.contains(dict(labels)))
-    return query.order_by(*(Job.__table__.c[name].desc() for name in index), Job.id.desc()).limit(limit + 1)
+    return query.order_by(*(Job.__table__.c[name].desc() for name in index), Job.id.desc())
 
 
 def _joined(methods: Sequence[Mapping[str, str]]) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """API keys, stored as digests, and ended browser sessions."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from runtime.ids import new_id
 from store.database import describe_outage
-from store.repositories.pagination import Page
+from store.repositories.pagination import Page, load_newest
 from store.tables import ApiKey, EndedSession
 
 log = structlog.get_logger()
@@ -45,16 +45,7 @@ class KeyRepository:
         self._session = session
 
     def add(self, new: NewKey, *, at: datetime) -> ApiKey:
-        key = ApiKey(
-            id=new_id("key"),
-            owner=new.owner,
-            role=new.role,
-            name=new.name,
-            hint=new.hint,
-            digest=new.digest,
-            created_at=at,
-            expires_at=new.expires_at,
-        )
+        key = ApiKey(id=new_id("key"), created_at=at, **asdict(new))
         self._session.add(key)
         self._session.flush()
         return key
@@ -68,10 +59,7 @@ class KeyRepository:
 
     def page(self, *, limit: int, after: str | None = None) -> Page[ApiKey]:
         """Return keys newest first, those older than the id `after`."""
-        query = select(ApiKey).order_by(ApiKey.id.desc()).limit(limit + 1)
-        if after is not None:
-            query = query.where(ApiKey.id < after)
-        return Page.from_rows(self._session.scalars(query).all(), limit)
+        return load_newest(self._session, select(ApiKey), ApiKey.id, limit=limit, after=after)
 
     def has_operator(self, *, at: datetime) -> bool:
         """Return whether there is a usable operator's key."""

@@ -8,7 +8,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
-from store.repositories.pagination import Page
+from store.repositories.pagination import Page, load_page
 from store.tables import Policy
 
 
@@ -50,7 +50,7 @@ class PolicyRepository:
         query = select(Policy).ext(distinct_on(Policy.name)).order_by(Policy.name, Policy.version.desc())
         if after is not None:
             query = query.where(Policy.name > after)
-        return Page.from_rows(self._session.scalars(query.limit(limit + 1)).all(), limit)
+        return load_page(self._session, query, limit=limit)
 
     def names(self, *, limit: int) -> Sequence[str]:
         """Return the first names of policies in alphabetical order."""

@@ -10,7 +10,8 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from runtime.ids import new_id
-from store.repositories.pagination import Page
+from store.database import lock_row
+from store.repositories.pagination import Page, load_newest
 from store.tables import Webhook
 
 MAX_WEBHOOKS_PER_OWNER = 20
@@ -50,17 +51,14 @@ class WebhookRepository:
 
     def lock(self, webhook_id: str) -> Webhook | None:
         """Return the webhook, locked against being disabled or deleted by others."""
-        query = select(Webhook).where(Webhook.id == webhook_id).with_for_update(key_share=True)
-        return self._session.scalars(query.execution_options(populate_existing=True)).one_or_none()
+        return lock_row(self._session, select(Webhook).where(Webhook.id == webhook_id), key_share=True)
 
     def page(self, *, owner: str | None, limit: int, after: str | None = None) -> Page[Webhook]:
         """Return webhooks newest first, those older than the id `after`; of all owners without `owner`."""
-        query = select(Webhook).order_by(Webhook.id.desc()).limit(limit + 1)
+        query = select(Webhook)
         if owner is not None:
             query = query.where(Webhook.owner == owner)
-        if after is not None:
-            query = query.where(Webhook.id < after)
-        return Page.from_rows(self._session.scalars(query).all(), limit)
+        return load_newest(self._session, query, Webhook.id, limit=limit, after=after)
 
     def lock_active(self, owner: str) -> Sequence[Webhook]:
         """Return the enabled webhooks of an owner, locked against deletion."""

@@ -19,10 +19,9 @@ from api.http.problems import invalid_fields
 from api.jobs.schemas import jobs_out
 from api.templating import render_page
 from runtime.site import UNKNOWN_ZONE
-from store.intensity.latest import newest_readings
+from store.intensity.readings import GridRepository
 from store.lifecycle.status import FINAL, JobStatus
-from store.repositories.jobs import JobRepository
-from store.repositories.open_jobs import MAX_COUNT, count_open_jobs
+from store.repositories.jobs import MAX_OPEN_COUNT, JobRepository
 from store.tables import IntensityReading
 
 JOBS_ON_A_PAGE = 50
@@ -50,7 +49,7 @@ def jobs_page(
     repository = JobRepository(session)
     which = shown.to_store(owner=principal.owner_filter)
     readings = _readings(session, context, now)
-    counts = count_open_jobs(session, owner=principal.owner_filter)
+    counts = JobRepository(session).count_open(owner=principal.owner_filter)
     tag_parts = [
         shown.link,
         counts,
@@ -71,7 +70,7 @@ def jobs_page(
         "statuses": list(JobStatus),
         "zones": [*sorted(context.settings.zones), UNKNOWN_ZONE],
         "counts": counts,
-        "most": MAX_COUNT,
+        "most": MAX_OPEN_COUNT,
     }
     if asked.errors:
         refused = render_page("jobs.html", **values, rows=[], older=None, poll_seconds=None)
@@ -95,5 +94,5 @@ def jobs_page(
 
 def _readings(session: Session, context: AppContext, now: datetime) -> dict[str, IntensityReading]:
     """Return the newest reading of each zone that has one within the stale limit."""
-    found = newest_readings(session, [*sorted(context.settings.zones), UNKNOWN_ZONE], at=now)
+    found = GridRepository(session).newest_readings([*sorted(context.settings.zones), UNKNOWN_ZONE], at=now)
     return {zone: found[zone] for zone in sorted(found) if found[zone].end + context.settings.stale_limit >= now}

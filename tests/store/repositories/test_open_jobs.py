@@ -5,7 +5,7 @@ from sqlalchemy import text
 
 from store.database import Database
 from store.lifecycle.status import JobStatus
-from store.repositories.open_jobs import COUNT_ALL_QUERY, COUNT_OF_OWNER_QUERY, count_open_jobs
+from store.repositories.jobs import COUNT_ALL_QUERY, COUNT_OF_OWNER_QUERY, JobRepository
 from store.tables import Job
 from tests.scheduler.stage import add_job
 
@@ -21,7 +21,10 @@ def test_open_jobs_are_counted_by_status_and_ended_ones_are_not(database: Databa
         job_at(database, status)
 
     with database.session() as session:
-        assert list(count_open_jobs(session, owner=None).items()) == [(JobStatus.QUEUED, 2), (JobStatus.RUNNING, 1)]
+        assert list(JobRepository(session).count_open(owner=None).items()) == [
+            (JobStatus.QUEUED, 2),
+            (JobStatus.RUNNING, 1),
+        ]
 
 
 def test_an_owners_count_contains_only_their_jobs(database: Database) -> None:
@@ -30,8 +33,8 @@ def test_an_owners_count_contains_only_their_jobs(database: Database) -> None:
     job_at(database, JobStatus.DEFERRED, "bob")
 
     with database.session() as session:
-        assert count_open_jobs(session, owner="alice") == {JobStatus.RUNNING: 1}
-        assert count_open_jobs(session, owner="unknown") == {}
+        assert JobRepository(session).count_open(owner="alice") == {JobStatus.RUNNING: 1}
+        assert JobRepository(session).count_open(owner="unknown") == {}
 
 
 def test_counting_ends_at_the_limit(database: Database) -> None:
@@ -39,7 +42,7 @@ def test_counting_ends_at_the_limit(database: Database) -> None:
         job_at(database, JobStatus.QUEUED)
 
     with database.session() as session:
-        assert count_open_jobs(session, owner=None, most=2) == {JobStatus.QUEUED: 3}
+        assert JobRepository(session).count_open(owner=None, most=2) == {JobStatus.QUEUED: 3}
 
 
 @pytest.mark.parametrize("owner", [None, "alice"])

@@ -7,6 +7,7 @@ from datetime import datetime
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
+from store.database import lock_row
 from store.lifecycle.status import FINAL, JobStatus
 from store.repositories.jobs import JobRepository
 from store.tables import Checkpoint, Delivery, EndedSession, IdempotencyKey, Job
@@ -42,8 +43,8 @@ class RetentionRepository:
 
     def lock_ended(self, job_id: str) -> Job | None:
         """Return the ended job, locked against a retry; None where it is open or locked by another transaction."""
-        query = select(Job).where(Job.id == job_id, Job.status.in_(FINAL)).with_for_update(skip_locked=True)
-        return self._session.scalars(query.execution_options(populate_existing=True)).one_or_none()
+        query = select(Job).where(Job.id == job_id, Job.status.in_(FINAL))
+        return lock_row(self._session, query, skip_locked=True)
 
     def delete_checkpoints(self, job_id: str) -> None:
         """Delete the records of a job's checkpoints, whose files the caller deletes."""

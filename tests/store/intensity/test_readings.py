@@ -4,7 +4,6 @@ from datetime import timedelta
 
 from greencore.carbon import Reading, Signal
 from store.database import Database
-from store.intensity.latest import newest_readings
 from store.intensity.readings import GridRepository
 from tests.scheduler.stage import HOUR, START
 
@@ -23,7 +22,7 @@ def reading(zone: str, hours: int, gco2e: float, *, signal: Signal = "average", 
 
 def newest(database: Database, *zones: str) -> dict[str, float]:
     with database.session() as session:
-        found = newest_readings(session, zones, at=START)
+        found = GridRepository(session).newest_readings(zones, at=START)
         return {zone: reading.gco2e_per_kwh for zone, reading in found.items()}
 
 
