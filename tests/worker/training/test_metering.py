@@ -51,7 +51,7 @@ def hold(job_id):
 
         def train():
             print("meters", os.getpid(), flush=True)
-            while not attempt.stop():
+            while not attempt.should_stop():
                 time.sleep(0.05)
 
         attempt._train = train
