@@ -1,25 +1,24 @@
-"""What a share of an epoch's FLOPs is worth: a concave curve that planners weigh gCO2e against."""
+"""Utility curve: the value of a share ρ of an epoch's FLOPs, which budget and price policies weigh against gCO2e."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from greencore.concave_curve import count_worthwhile_segments, find_concave_hull
-
-Floats = NDArray[np.float64]
+from greencore.policy.arrays import Floats, Ints
 
 POINTS_STORED = 64
-# Slopes are differences of rounded numbers: this part of the steepest is no evidence of a bend the wrong way.
+# Rounding error of slopes, relative to the steepest: a convex bend below it is accepted.
 SLOPE_ROUNDING = 1e-9
-# A point this close to a bound of ρ gives way to the bound, as a slope between the two would be mostly rounding.
+# A point this close to a bound of ρ is dropped, since the slope between the two would be mostly rounding error.
 SHORTEST_SEGMENT = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
 class UtilityCurve:
-    """A piecewise linear, concave, non-decreasing value of ρ, in any unit; immutable.
+    """Piecewise linear, concave, non-decreasing function of ρ, in any unit; immutable.
 
     `rho` [points] ascends within (0, 1], `value` [points] is finite; at least 2 points. Below the first point the
     first segment goes on straight, above the last the curve is flat. Raises ValueError where this does not hold.
@@ -51,10 +50,10 @@ class UtilityCurve:
 
     @classmethod
     def from_points(cls, rho: ArrayLike, value: ArrayLike, *, points: int = POINTS_STORED) -> "UtilityCurve":
-        """The concave hull of at most `points` of the given ones, the first and the last among them.
+        """Build the concave hull of at most `points` of the given ones, with the first and the last.
 
-        Those that are kept lie evenly along the curve. Each lies on the given curve, and the hull below it by little.
-        Raises ValueError where fewer than 2 points are given, or as the constructor does.
+        The kept points are evenly spaced along the curve, so that the hull is only a little below it. Raises ValueError
+        where fewer than 2 points are given, or as the constructor does.
         """
         shares, values = np.asarray(rho, dtype=np.float64), np.asarray(value, dtype=np.float64)
         if shares.ndim != 1 or shares.shape != values.shape or len(shares) < 2:
@@ -65,7 +64,7 @@ class UtilityCurve:
 
     @classmethod
     def from_json(cls, body: Mapping[str, object]) -> "UtilityCurve":
-        """The curve that `to_json` wrote. Raises ValueError where it is none."""
+        """Parse the JSON of `to_json`. Raises ValueError where it is no curve."""
         try:
             rho, value = (np.array(body[name], dtype=np.float64) for name in ("rho", "value"))
         except (KeyError, TypeError, ValueError) as error:
@@ -73,34 +72,34 @@ class UtilityCurve:
         return cls(rho, value)
 
     def to_json(self) -> dict[str, list[float]]:
-        """`{"rho": [...], "value": [...]}`, with at most 64 points."""
+        """Return `{"rho": [...], "value": [...]}` with at most 64 points."""
         curve = self if len(self.rho) <= POINTS_STORED else UtilityCurve.from_points(self.rho, self.value)
         return {"rho": curve.rho.tolist(), "value": curve.value.tolist()}
 
     @property
     def slopes(self) -> Floats:
-        """The value that one more unit of ρ brings between two points [points - 1]; at least 0, never rising."""
+        """Slopes between the points [points - 1]; at least 0, never rising."""
         slopes = np.diff(self.value) / np.diff(self.rho)
         falling: Floats = np.maximum(np.minimum.accumulate(slopes), 0.0)
         return falling
 
     def at(self, rho: ArrayLike) -> Floats:
-        """The value at each ρ; the shape of `rho`."""
+        """Return the value at each ρ, in the shape of `rho`."""
         shares = np.asarray(rho, dtype=np.float64)
         below = np.minimum(shares - self.rho[0], 0.0) * self.slopes[0]
         values: Floats = np.interp(shares, self.rho, self.value) + below
         return values
 
     def optimal_rho(self, price: ArrayLike) -> Floats:
-        """The ρ that maximises value(ρ) − price · ρ, for each price (at least 0); the shape of `price`.
+        """Maximise value(ρ) − price · ρ over ρ for each price (at least 0); the shape of `price`.
 
-        Of equals it is the smaller; what costs nothing gets the last point.
+        Returns the smallest maximiser, and the last point where the price is 0.
         """
         prices = np.asarray(price, dtype=np.float64)
         return np.asarray(self.rho[count_worthwhile_segments(self.slopes, prices)])
 
     def clip(self, rho_min: float, rho_max: float) -> "UtilityCurve":
-        """The curve from `rho_min` to `rho_max`, and those its first and last point.
+        """Return the curve from `rho_min` to `rho_max`, which become its first and last point.
 
         Raises ValueError unless 0 < rho_min < rho_max <= 1, at least a millionth apart.
         """
@@ -111,28 +110,28 @@ class UtilityCurve:
         return UtilityCurve(rho, self.at(rho))
 
     def scale(self, factor: float) -> "UtilityCurve":
-        """The curve with every value times `factor`, which is at least 0 (ValueError)."""
+        """Return the curve times `factor`, which is at least 0 (ValueError)."""
         if not factor >= 0:
             raise ValueError(f"factor is {factor}: expected at least 0")
         return UtilityCurve(self.rho, self.value * factor)
 
     def normalise(self) -> "UtilityCurve":
-        """The curve scaled so that it is 1 at ρ = 1; one that is worth nothing there becomes 0 throughout."""
+        """Return the curve scaled to 1 at ρ = 1; one that is 0 there becomes 0 throughout."""
         whole = float(self.at(1.0))
         return UtilityCurve(self.rho, self.value / whole if whole > 0 else np.zeros_like(self.value))
 
 
-def _evenly(rho: Floats, value: Floats, points: int) -> NDArray[np.int64]:
-    """Indices of at most `points` points, evenly spaced in ρ and value taken together."""
-    way = (rho - rho[0]) / (rho[-1] - rho[0])
+def _evenly(rho: Floats, value: Floats, points: int) -> Ints:
+    """Return indices of at most `points` points, evenly spaced in the sum of relative ρ and relative value."""
+    distance = (rho - rho[0]) / (rho[-1] - rho[0])
     if value[-1] > value[0]:
-        way = way + (value - value[0]) / (value[-1] - value[0])
-    nearest = np.searchsorted(way, np.linspace(0.0, way[-1], points))
+        distance = distance + (value - value[0]) / (value[-1] - value[0])
+    nearest = np.searchsorted(distance, np.linspace(0.0, distance[-1], points))
     return np.unique(np.minimum(nearest, len(rho) - 1))
 
 
 def _square_root(floor: float) -> UtilityCurve:
-    # Evenly spaced in value, so that the steep beginning is resolved as finely as the rest.
+    # Evenly spaced in value, so that the steep start is resolved as finely as the rest.
     value = np.linspace(0.0, 1.0, POINTS_STORED)
     rho = floor + (1.0 - floor) * value**2
     rho[-1] = 1.0
@@ -140,8 +139,7 @@ def _square_root(floor: float) -> UtilityCurve:
 
 
 DEFAULT_UTILITY = _square_root(1 / 3)
-"""What stands in until a run has probed its tensors: value(ρ) = √((ρ − ρ₀)/(1 − ρ₀)) with ρ₀ = 1/3.
+"""Utility curve assumed before a run's first probe: value(ρ) = √((ρ − ρ₀)/(1 − ρ₀)) with ρ₀ = 1/3, at 64 points.
 
-At ρ₀ only the forward pass is paid, which is always paid, so nothing can be learnt there; the first FLOPs beyond go to
-the most important tensors. An assumption, not a measurement; sampled at 64 points.
+ρ₀ is the forward pass alone, which trains nothing; the first FLOPs above it go to the most important tensors.
 """
