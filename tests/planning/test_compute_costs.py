@@ -1,4 +1,4 @@
-"""What an epoch computes, by the histogram of a dataset's tokens: as random batches of such rows would."""
+"""FLOPs of an epoch by the histogram of a dataset's tokens, compared with random batches of such rows."""
 
 import random
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ def padded(length: int) -> int:
 
 
 @pytest.mark.parametrize(("batch_size", "max_length"), [(1, 512), (8, 512), (8, 64)])
-def test_counted_tokens_give_the_flops_of_shuffled_batches(
+def test_flops_by_token_counts_equal_those_of_shuffled_batches(
     database: Database, batch_size: int, max_length: int
 ) -> None:
     generator = random.Random(3)

@@ -1,4 +1,4 @@
-"""How fast a device is, by what it has done: measured where it can be, with an interval that says how sure that is."""
+"""Epoch estimates: the epochs that they are measured from, their spread, and the assumptions."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -18,7 +18,7 @@ FLOPS = 1e15
 def ran(
     database: Database, hours: Sequence[float], *, model: str = "m", device: str = "cpu", outside: float = 0.0
 ) -> str:
-    """A job that is over, whose epochs of equal FLOPs took so many hours each, at 100 W."""
+    """Add a finished job whose epochs of equal FLOPs took the given hours each, at 100 W."""
     job_id = add_job(database, zone="FR", hours=FLOPS / FLOPS_PER_HOUR * len(hours), epochs=len(hours))
     with database.session() as session:
         job = session.get_one(Job, job_id)
@@ -56,9 +56,7 @@ def ran(
     return job_id
 
 
-def test_a_job_goes_by_its_own_epochs_first_then_by_its_model_then_by_its_device(
-    database: Database, settings: Settings
-) -> None:
+def test_own_epochs_are_preferred_then_the_model_then_the_device(database: Database, settings: Settings) -> None:
     other = ran(database, [8.0], model="other")
     with database.session() as session:
         by_device = estimate_epoch_from_flops(session, settings, model="m", epoch_flops=FLOPS, device="cpu")
@@ -72,11 +70,11 @@ def test_a_job_goes_by_its_own_epochs_first_then_by_its_model_then_by_its_device
     assert [found.epoch_kwh for found in (by_device, by_model, own)] == pytest.approx([0.8, 0.4, 0.8])
     assert elsewhere.assumed
     assert own.basis == "its own epochs"
-    # The less it is its own, the less sure it is.
+    # The less specific the sample, the wider the spread.
     assert own.spread < by_model.spread < by_device.spread < elsewhere.spread == ASSUMED_SPREAD
 
 
-def test_the_spread_is_what_the_epochs_differ_by(database: Database, settings: Settings) -> None:
+def test_the_spread_follows_from_the_scatter_of_epochs(database: Database, settings: Settings) -> None:
     def spread(hours: Sequence[float], model: str) -> float:
         ran(database, hours, model=model)
         with database.session() as session:
@@ -85,14 +83,12 @@ def test_the_spread_is_what_the_epochs_differ_by(database: Database, settings: S
     steady, few, wild = spread([1.0] * 6, "steady"), spread([1.0, 1.3], "few"), spread([1.0, 3.0] * 3, "wild")
 
     assert steady == 1.1
-    # Two epochs tell little: Student's t for one degree of freedom is 6.31, and ln 1.3 / √2 their deviation.
+    # Student's t for one degree of freedom is 6.31, and the standard deviation of two epochs is ln 1.3 / √2.
     assert few == pytest.approx(1.3 ** (6.31 / 2**0.5 * 1.5**0.5), rel=0.01)
     assert wild > 3
 
 
-def test_what_a_job_takes_beside_its_epochs_is_the_mean_of_the_last_ones(
-    database: Database, settings: Settings
-) -> None:
+def test_overhead_outside_of_epochs_is_the_mean_of_recent_jobs(database: Database, settings: Settings) -> None:
     ran(database, [1.0], outside=0.5)
     ran(database, [1.0], outside=0.3)
     with database.session() as session:
@@ -101,7 +97,7 @@ def test_what_a_job_takes_beside_its_epochs_is_the_mean_of_the_last_ones(
     assert found.outside_kwh == pytest.approx(0.04)
 
 
-def test_an_operators_assumption_takes_the_place_of_ours(database: Database, settings: Settings) -> None:
+def test_settings_override_the_assumptions(database: Database, settings: Settings) -> None:
     told = settings.model_copy(update={"assumed_tflops": 10.0, "assumed_power_w": 200.0})
     with database.session() as session:
         found = estimate_epoch_from_flops(session, told, model="m", epoch_flops=3.6e16, device="NVIDIA H100")

@@ -1,4 +1,4 @@
-"""When a job is expected to be over: simulated runs, on a real database."""
+"""ETA of simulated runs, on a real database."""
 
 import random
 from datetime import UTC, datetime, timedelta
@@ -30,13 +30,13 @@ def run_of(database: Database, *, epochs: int, steps: int, startup: float = 5.0,
 
 
 def live(database: Database, job_id: str, generator: random.Random, *, mean: float, end_of_epoch: float) -> list[Eta]:
-    """Take all steps, and give what was expected at each tenth of them, with the real end in `at` of the last."""
+    """Take all steps; return the ETA at each tenth of them, with the real end as `at` of the last."""
     with database.session() as session:
         job = JobRepository(session).lock(job_id)
         assert job is not None
         assert job.steps is not None
         now, found, per_epoch = START, [], job.steps // job.epochs
-        # Machines have slow and fast stretches: each fifth of a run has its own speed.
+        # Machines have slow and fast stretches: each fifth of a run has a different speed.
         stretches = [generator.lognormvariate(0, 0.08) for _ in range(6)]
         for number in range(1, job.steps + 1):
             stretch = stretches[number * 5 // job.steps]
@@ -54,12 +54,12 @@ def live(database: Database, job_id: str, generator: random.Random, *, mean: flo
     return found
 
 
-def test_the_interval_holds_the_real_end_of_most_runs_and_the_error_shrinks(database: Database) -> None:
+def test_the_interval_contains_the_real_end_of_most_runs_and_narrows(database: Database) -> None:
     generator, held, asked, early, late = random.Random(7), 0, 0, [], []
     for _ in range(12):
         job_id = run_of(database, epochs=3, steps=90)
         found = live(database, job_id, generator, mean=20.0, end_of_epoch=30.0)
-        # The end evaluates, as the start did.
+        # The end includes an evaluation, as the start did.
         end = found[-1].at + generator.uniform(2, 8) * SECOND
         held += sum(eta.earliest <= end <= eta.latest for eta in found)
         asked += len(found)
@@ -69,7 +69,7 @@ def test_the_interval_holds_the_real_end_of_most_runs_and_the_error_shrinks(data
     assert sum(late) < sum(early) / 2
 
 
-def test_the_interval_narrows_as_the_end_comes_near(database: Database) -> None:
+def test_the_interval_narrows_towards_the_end(database: Database) -> None:
     found = live(database, run_of(database, epochs=2, steps=60), random.Random(1), mean=1.0, end_of_epoch=2.0)
 
     widths = [(eta.latest - eta.earliest).total_seconds() for eta in found]
@@ -77,19 +77,19 @@ def test_the_interval_narrows_as_the_end_comes_near(database: Database) -> None:
     assert (found[0].latest - found[0].earliest) < timedelta(seconds=200)
 
 
-def test_a_policy_that_may_change_its_rho_widens_the_interval(database: Database) -> None:
+def test_a_policy_with_a_range_of_rho_widens_the_interval(database: Database) -> None:
     linear = {"kind": "linear", "clean": 100, "dirty": 400, "rho_max": 1.0, "rho_min": 0.3}
     constant, varying = (
         live(database, run_of(database, epochs=4, steps=40, policy=policy), random.Random(1), mean=1.0, end_of_epoch=0)
         for policy in (None, linear)
     )
-    # The first look falls into the first epoch of four, of which 36 steps are left, 30 of them of later epochs.
+    # The first ETA is computed in the first of four epochs, with 36 steps left, 30 of them in later epochs.
     assert varying[0].finishes_at == constant[0].finishes_at
     assert varying[0].latest - constant[0].latest > 15 * SECOND
     assert constant[0].earliest - varying[0].earliest > 0 * SECOND
 
 
-def test_steps_of_an_attempt_that_was_lost_hours_ago_do_not_count(database: Database) -> None:
+def test_steps_of_a_lost_attempt_do_not_count(database: Database) -> None:
     job_id = run_of(database, epochs=1, steps=100)
     with database.session() as session:
         job = JobRepository(session).lock(job_id)
@@ -109,7 +109,7 @@ def test_steps_of_an_attempt_that_was_lost_hours_ago_do_not_count(database: Data
     assert found.finishes_at == again + (10 + 40 + 5) * SECOND
 
 
-def test_what_has_hardly_moved_is_not_written_again(database: Database) -> None:
+def test_an_eta_that_has_hardly_moved_is_not_written(database: Database) -> None:
     job = Job(eta=None)
     hour = Eta(START + HOUR, START + 0.8 * HOUR, START + 1.5 * HOUR, "b", START)
     update_eta(job, hour)
@@ -125,8 +125,8 @@ def test_what_has_hardly_moved_is_not_written_again(database: Database) -> None:
     assert Eta.from_json(job.eta) == moved
 
 
-def test_a_waiting_job_reckons_with_the_queue_before_it(database: Database) -> None:
-    """Two workers; 2 h are left of what runs (half of 4 h), and 4 h wait: (2 + 4) / 2 = 3 h of waiting."""
+def test_a_waiting_jobs_eta_includes_the_queue_before_it(database: Database) -> None:
+    """Two workers; 2 h remain of the running job (half of 4 h), and 4 h are queued: (2 + 4) / 2 = 3 h of waiting."""
     claim_as_worker(database, add_job(database, zone="FR", hours=4.0, steps=10, steps_done=5), at=START)
     add_job(database, zone="FR", hours=4.0)
     add_job(database, zone="NO", hours=100.0)
@@ -146,12 +146,12 @@ def test_a_waiting_job_reckons_with_the_queue_before_it(database: Database) -> N
     assert "1 running and 1 queued jobs before it" in found.basis
 
 
-def test_where_a_worker_is_free_nothing_is_waited_for() -> None:
+def test_a_free_worker_means_no_waiting_time() -> None:
     assert QueueBacklog(running=1, ahead=0, flops=1e15).wait_hours(1e-15, workers=2) == 0
     assert QueueBacklog(running=1, ahead=1, flops=1e15).wait_hours(1e-15, workers=2) == 0.5
 
 
-def test_a_job_that_is_over_has_no_eta(database: Database) -> None:
+def test_a_finished_job_has_no_eta(database: Database) -> None:
     job_id = add_job(database, zone="FR")
     with database.session() as session:
         job = JobRepository(session).lock(job_id)

@@ -1,4 +1,4 @@
-"""What a job was to be expected to take: by what had been measured when it began, and by nothing later."""
+"""Predicted cost of a job, from the epochs measured before it started."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -33,21 +33,19 @@ def found(database: Database, job_id: str, *, pue: float = 1.0) -> PredictedCost
 
 
 def slow_down(database: Database, job_id: str, factor: float) -> None:
-    """As though its epochs had drawn so many times the energy."""
+    """Multiply the metered energy of the job's epochs by `factor`."""
     scaled = {name: getattr(EnergyInterval, name) * factor for name in ("cpu_kwh", "gpu_kwh", "ram_kwh")}
     with database.session() as session:
         session.execute(update(EnergyInterval).where(EnergyInterval.job_id == job_id).values(scaled))
 
 
-def test_the_first_job_on_a_device_is_foreseen_by_nothing(database: Database, settings: Settings, dataset: str) -> None:
+def test_the_first_job_on_a_device_has_no_prediction(database: Database, settings: Settings, dataset: str) -> None:
     assert found(database, run(database, settings, dataset, days_ago=0)) is None
     other = run(database, settings, dataset, days_ago=0, device="cpu")
     assert found(database, other) is None
 
 
-def test_what_was_measured_before_it_began_counts_and_what_came_later_does_not(
-    database: Database, settings: Settings, dataset: str
-) -> None:
+def test_only_epochs_finished_before_its_start_count(database: Database, settings: Settings, dataset: str) -> None:
     run(database, settings, dataset, days_ago=2)
     job_id = run(database, settings, dataset, days_ago=1)
     later = run(database, settings, dataset, days_ago=0)
@@ -64,7 +62,7 @@ def test_what_was_measured_before_it_began_counts_and_what_came_later_does_not(
     assert before.hours.low <= before.hours.expected <= before.hours.high
 
 
-def test_its_own_model_goes_before_others_and_others_before_nothing(
+def test_epochs_of_its_model_are_preferred_to_those_of_others(
     database: Database, settings: Settings, dataset: str
 ) -> None:
     other = run(database, settings, dataset, days_ago=3, model="another")
@@ -81,7 +79,7 @@ def test_its_own_model_goes_before_others_and_others_before_nothing(
     assert by_its_own.energy_kwh.expected == pytest.approx(by_another.energy_kwh.expected, rel=0.1)
 
 
-def test_emissions_hold_what_the_site_draws_and_the_first_epochs_intensity(
+def test_emissions_use_the_pue_and_the_first_epochs_intensity(
     database: Database, settings: Settings, dataset: str
 ) -> None:
     run(database, settings, dataset, days_ago=1)

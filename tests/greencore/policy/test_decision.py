@@ -69,13 +69,13 @@ def without_reading(body: dict[str, Any], previous: PreviousRho | None = None) -
         ),
     ],
 )
-def test_the_reason_says_what_was_read_and_where_it_stands(
+def test_the_reason_describes_the_reading_and_its_place_in_the_policy(
     body: dict[str, Any], gco2e_per_kwh: float, reason: str
 ) -> None:
     assert decided(body, gco2e_per_kwh).reason == reason
 
 
-def test_the_decision_keeps_the_reading_behind_it() -> None:
+def test_the_decision_has_the_values_of_its_reading() -> None:
     decision = decided(STEPS, 212, age_seconds=600, estimated=True, step="stale")
     assert decision == RhoDecision(
         rho=0.7,
@@ -91,7 +91,7 @@ def test_the_decision_keeps_the_reading_behind_it() -> None:
 @pytest.mark.parametrize(
     ("age_seconds", "words"), [(119, "119 s old"), (120, "2 min old"), (7200, "2 h old"), (172_800, "2 d old")]
 )
-def test_an_age_is_told_in_its_own_unit(age_seconds: float, words: str) -> None:
+def test_an_age_is_given_in_a_suitable_unit(age_seconds: float, words: str) -> None:
     assert words in decided(STEPS, 212, age_seconds=age_seconds).reason
 
 
@@ -106,7 +106,7 @@ def test_an_age_is_told_in_its_own_unit(age_seconds: float, words: str) -> None:
         ("static", "(trace (synthetic), yearly mean, 24 h old)"),
     ],
 )
-def test_a_reading_that_is_not_fresh_says_where_it_comes_from(step: str, words: str) -> None:
+def test_the_reason_names_the_fallback_step_of_a_reading(step: str, words: str) -> None:
     decision = decided(STEPS, 212, step=step, age_seconds=86_400)
     assert decision.reason.startswith(f"212 gCO2e/kWh {words} is at most 300")
     assert (decision.step, decision.age_seconds) == (step, 86_400)
@@ -176,13 +176,13 @@ def test_a_percentile_ranks_the_reading_in_its_window(gco2e_per_kwh: float, rho:
     assert f" ranks at {rank} of the last 4 h, so ρ = " in decision.reason
 
 
-def test_a_percentile_says_how_much_of_its_window_is_stored() -> None:
+def test_the_reason_of_percentile_gives_the_stored_hours_of_its_window() -> None:
     decision = ranked(100, past(200, 300))
     assert "ranks at 0% of the last 4 h, of which 2 h are stored, so ρ = 1" in decision.reason
 
 
 @pytest.mark.parametrize("gco2e_per_kwh", [0.0, 200.0])
-def test_a_flat_window_asks_for_the_middle(gco2e_per_kwh: float) -> None:
+def test_a_flat_window_has_the_middle_rho(gco2e_per_kwh: float) -> None:
     assert ranked(gco2e_per_kwh, past(*[gco2e_per_kwh] * 4)).rho == pytest.approx(0.7)
 
 
@@ -200,13 +200,13 @@ def test_with_an_empty_window_fail_raises() -> None:
         ranked(212, IntensitySeries(), on_missing="fail")
 
 
-def test_a_decision_is_smoothed_and_says_what_was_asked() -> None:
+def test_a_decision_is_smoothed_and_gives_the_unsmoothed_rho() -> None:
     decision = decided(LINEAR | {"smoothing": {"max_change": 0.2}}, 400, previous=PreviousRho(1.0, 1))
     assert decision.rho == pytest.approx(0.8)
     assert decision.reason.endswith("is at least 400, so ρ = 0.4, smoothed to 0.8: ρ changes by 0.2 an epoch at most")
 
 
-def test_what_on_missing_says_is_not_smoothed() -> None:
+def test_the_rho_of_on_missing_is_not_smoothed() -> None:
     calm = {"smoothing": {"max_change": 0.1, "min_epochs": 9}}
     assert without_reading(LINEAR | calm, PreviousRho(1.0, 1)).rho == 0.4
 
@@ -221,6 +221,6 @@ def test_what_on_missing_says_is_not_smoothed() -> None:
         ({"spent_gco2e": float("inf")}, "spent_gco2e is inf"),
     ],
 )
-def test_circumstances_that_cannot_be_are_refused(fields: dict[str, Any], message: str) -> None:
+def test_an_invalid_context_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PolicyContext(**({"now": NOW, "reading": None} | fields))

@@ -30,7 +30,7 @@ SMOOTHING: dict[str, Any] = {"deadband": 0.02, "min_epochs": 2, "max_change": 0.
 
 @pytest.mark.parametrize(("model", "body"), MODELS.items(), ids=[model.__name__ for model in MODELS])
 @pytest.mark.parametrize("on_missing", ["fallback", "hold", "fail", {"rho": 0.6}])
-def test_a_policy_comes_back_as_it_went_in(body: dict[str, Any], model: type, on_missing: object) -> None:
+def test_to_json_and_parse_policy_are_inverse(body: dict[str, Any], model: type, on_missing: object) -> None:
     full = body | {"on_missing": on_missing, "gate": GATE, "smoothing": SMOOTHING}
     policy = parse_policy(full)
     assert isinstance(policy, model)
@@ -38,7 +38,7 @@ def test_a_policy_comes_back_as_it_went_in(body: dict[str, Any], model: type, on
     assert parse_policy(json.loads(json.dumps(policy.to_json()))) == policy
 
 
-def test_the_defaults_are_spelt_out() -> None:
+def test_to_json_includes_the_defaults() -> None:
     assert parse_policy(CONSTANT).to_json() == CONSTANT | {
         "on_missing": "fallback",
         "gate": {"mode": "none", "min_saving": 0.05, "max_delay_hours": 24},
@@ -57,7 +57,7 @@ def test_pause_above_alone_resumes_at_nine_tenths_of_it(resume_below: dict[str, 
     assert parse_policy(policy.to_json()) == policy
 
 
-def test_without_thresholds_nothing_keeps_a_job_from_going_on() -> None:
+def test_resume_threshold_is_infinite_without_thresholds() -> None:
     assert parse_policy(CONSTANT).gate.resume_threshold == float("inf")
 
 
@@ -148,7 +148,7 @@ def test_without_thresholds_nothing_keeps_a_job_from_going_on() -> None:
         (CONSTANT | {"smoothing": {"max_change": 1.1}}, "smoothing.max_change", "given 1.1: input should be less than"),
     ],
 )
-def test_a_fault_is_placed_on_its_field(body: dict[str, Any], field: str, message: str) -> None:
+def test_an_error_names_its_field(body: dict[str, Any], field: str, message: str) -> None:
     with pytest.raises(PolicyError) as caught:
         parse_policy(body)
     (error,) = caught.value.errors
@@ -157,7 +157,7 @@ def test_a_fault_is_placed_on_its_field(body: dict[str, Any], field: str, messag
     assert str(caught.value) == f"{field}: {error.message}"
 
 
-def test_every_fault_is_reported_at_once() -> None:
+def test_all_errors_are_reported_at_once() -> None:
     with pytest.raises(PolicyError) as caught:
         parse_policy(LINEAR | {"rho_max": 2, "rho_min": 0, "gate": {"mode": 1, "min_saving": 2}, "colour": "green"})
     faulty = ["gate.mode", "gate.min_saving", "rho_max", "rho_min", "colour"]
@@ -165,7 +165,7 @@ def test_every_fault_is_reported_at_once() -> None:
 
 
 @pytest.mark.parametrize("body", [None, [], "constant", 0.6])
-def test_a_body_that_is_no_object_is_refused(body: object) -> None:
+def test_a_body_that_is_not_an_object_is_refused(body: object) -> None:
     with pytest.raises(PolicyError, match="expected an object with a kind"):
         parse_policy(cast("Mapping[str, object]", body))
 
@@ -200,11 +200,11 @@ def test_the_lowest_rho_is_named_by_its_field(body: dict[str, Any], lowest: tupl
         (BUDGET | {"on_missing": {"rho": 0.35}}, (0.35, 1.0)),
     ],
 )
-def test_the_range_spans_every_rho_that_can_be_asked(body: dict[str, Any], rho_range: tuple[float, float]) -> None:
+def test_rho_range_spans_every_possible_rho(body: dict[str, Any], rho_range: tuple[float, float]) -> None:
     assert parse_policy(body).rho_range == rho_range
 
 
-def test_the_bodies_form_one_schema_told_apart_by_kind() -> None:
+def test_the_schema_is_a_union_discriminated_by_kind() -> None:
     adapter: TypeAdapter[object] = TypeAdapter(PolicyBody)
     schema = adapter.json_schema()
     assert schema["discriminator"]["propertyName"] == "kind"

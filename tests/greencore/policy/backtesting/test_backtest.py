@@ -1,6 +1,5 @@
-"""Backtests: against one run in plain Python, and what has to hold of every one of them."""
+"""Backtests: comparison with a reference simulation in plain Python, and properties of every backtest."""
 
-import sys
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
@@ -39,7 +38,7 @@ def with_gate(body: dict[str, Any], mode: str, **gate: Any) -> Policy:
 
 @cache
 def grid() -> IntensitySeries:
-    """A made-up year."""
+    """A synthetic year."""
     return series(year(), origin=YEAR_START)
 
 
@@ -101,7 +100,7 @@ def single_runs(draw: st.DrawFn) -> ReferenceSimulation:
 
 @settings(max_examples=80, deadline=None)
 @given(run=single_runs())
-def test_a_run_comes_out_as_it_does_in_plain_python(run: ReferenceSimulation) -> None:
+def test_backtest_equals_the_reference_simulation(run: ReferenceSimulation) -> None:
     start, readings = at(run.start_hours), series(run.values, minutes=run.step_hours * 60)
     run.run()
     result = backtest(
@@ -131,7 +130,7 @@ def test_a_run_comes_out_as_it_does_in_plain_python(run: ReferenceSimulation) ->
 
 
 def _oracle_g(run: ReferenceSimulation) -> float:
-    """The cleanest minutes of the window, as many as were computed in."""
+    """Emissions of the cleanest minutes of the window, as many as the run computed."""
     begin, end = run.start_hours, run.start_hours + max(run.deadline_hours, run.computing_hours)
     edges = [index * run.step_hours for index in range(len(run.values) + 1)]
     inside = [
@@ -143,7 +142,7 @@ def _oracle_g(run: ReferenceSimulation) -> float:
     return sum(c * hours * share for (c, hours, _), share in zip(inside, shares, strict=True)) * run.power_kw
 
 
-def test_an_epoch_takes_its_share_of_the_hours_and_idling_is_billed_apart() -> None:
+def test_an_epoch_takes_rho_of_its_hours_and_idle_power_is_added() -> None:
     # Waits for an hour at 300, computes one at 100 and half of one at 200: an epoch of 3 h at ρ = 0.5.
     readings = series([300.0, 100.0, 200.0, 300.0, 300.0, 300.0])
     policy = parse_policy({"kind": "constant", "rho": 0.5, "gate": {"mode": "defer"}})
@@ -172,10 +171,10 @@ def test_an_epoch_takes_its_share_of_the_hours_and_idling_is_billed_apart() -> N
     )
 
 
-# What has to hold.
+# Properties.
 
 
-def test_pause_with_perfect_knowledge_comes_within_two_percent_of_the_oracle() -> None:
+def test_pause_with_a_perfect_forecast_is_within_two_percent_of_the_oracle() -> None:
     result = simulated(with_gate(CONSTANT, "pause"), grid(), work_hours=17.0, epochs=17, deadline_hours=34.0)
     assert result.starts == 8760 - 34 + 1
     assert result.oracle_g <= result.emissions_g <= result.oracle_g * 1.02
@@ -183,18 +182,18 @@ def test_pause_with_perfect_knowledge_comes_within_two_percent_of_the_oracle() -
     assert result.on_time_share == 1
 
 
-def test_pause_for_any_saving_with_perfect_knowledge_is_the_oracle_on_every_start() -> None:
+def test_pause_at_min_saving_0_with_a_perfect_forecast_equals_the_oracle() -> None:
     policy = with_gate(CONSTANT, "pause", min_saving=0.0)
     many = simulated(policy, grid(), work_hours=17.0, epochs=17, deadline_hours=34.0)
     assert many.emissions_g == pytest.approx(many.oracle_g, rel=1e-12)
-    # No start emits less than its oracle, so none may emit more than it, either.
+    # No start emits less than its oracle, so that equal means imply equality of each.
     for start in (0.0, 1000.0, 2000.25, 5000.5):
         one = simulated(policy, grid(), start=at(start, YEAR_START), work_hours=17.0, epochs=17, deadline_hours=34.0)
         assert one.emissions_g == pytest.approx(one.oracle_g, rel=1e-12)
         assert one.oracle_share == pytest.approx(1.0)
 
 
-def test_our_own_forecast_reaches_most_of_what_the_oracle_saves() -> None:
+def test_our_own_forecast_reaches_most_of_the_oracles_saving() -> None:
     starts = [at(hour, YEAR_START) for hour in range(60 * 24, 8760 - 34)]
     policy = with_gate(CONSTANT, "pause")
     own = simulated(policy, grid(), start=starts, work_hours=17.0, epochs=17, deadline_hours=34.0, forecast="own")
@@ -206,7 +205,7 @@ def test_our_own_forecast_reaches_most_of_what_the_oracle_saves() -> None:
 @EVERY_KIND
 @pytest.mark.parametrize("forecast", ["own", "persistence"])
 @EVERY_MODE
-def test_no_decision_knows_an_hour_that_is_not_over(body: dict[str, Any], forecast: ForecastKind, mode: str) -> None:
+def test_no_decision_depends_on_future_hours(body: dict[str, Any], forecast: ForecastKind, mode: str) -> None:
     changed_from = 420
     values = year(480)
     changed = values[:changed_from] + [1.5 * value + 100 for value in values[changed_from:]]
@@ -247,7 +246,7 @@ def test_the_two_savings_add_up_to_the_whole(body: dict[str, Any], mode: str) ->
 
 @EVERY_KIND
 @EVERY_MODE
-def test_a_grid_that_emits_nothing_leaves_nothing_to_be_saved(body: dict[str, Any], mode: str) -> None:
+def test_a_grid_without_emissions_has_no_savings(body: dict[str, Any], mode: str) -> None:
     result = simulated(with_gate(body, mode, min_saving=0.0), series([0.0] * 72), work_hours=5.0, epochs=3)
     assert (result.emissions_g, result.baseline_g, result.constant_g, result.oracle_g) == (0, 0, 0, 0)
     assert (result.less_work_saving, result.moved_in_time_saving) == (0, 0)
@@ -267,16 +266,16 @@ def test_on_a_flat_grid_nothing_is_moved_and_nothing_waits() -> None:
 
 @EVERY_MODE
 @pytest.mark.parametrize("budget_gco2e", [400.0, 1500.0])
-def test_with_perfect_knowledge_a_budget_is_never_overspent(mode: str, budget_gco2e: float) -> None:
+def test_with_a_perfect_forecast_a_budget_is_never_exceeded(mode: str, budget_gco2e: float) -> None:
     policy = with_gate({**BUDGET, "budget_gco2e": budget_gco2e}, mode)
     for start in range(0, 600, 41):
         result = simulated(policy, month(), start=at(start + 0.4, YEAR_START), deadline_hours=20.0)
-        # An epoch is paid for as if it ran through: a pause moves its rest to cleaner hours, unless the deadline comes.
+        # An epoch is planned without a pause: a pause moves its rest to cleaner hours, unless the deadline forces it.
         forced = any("slack before the deadline is used up" in step.reason for step in result.decisions)
         assert result.emissions_g <= budget_gco2e * (1 + (1e-3 if forced and mode == "pause" else 1e-8))
 
 
-def test_with_a_forecast_a_budget_is_overspent_by_no_more_than_it_was_wrong_about_one_epoch() -> None:
+def test_a_budget_is_exceeded_by_at_most_the_forecast_error_of_one_epoch() -> None:
     policy, budget_gco2e, epoch_kwh = parse_policy({**BUDGET, "budget_gco2e": 900.0}), 900.0, 2.0
     overspent = 0
     for start in range(24, 648, 19):
@@ -336,11 +335,10 @@ def test_every_start_counts_the_same(body: dict[str, Any], mode: str, forecast: 
     assert singles[0].spread is None
 
 
-def test_starts_are_the_same_in_parts_as_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_do_not_depend_on_the_number_of_runs_simulated_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = with_gate(PERCENTILE, "pause")
     at_once = simulated(policy, month(), forecast="persistence")
-    # The package's attribute of that name is the function.
-    monkeypatch.setattr(sys.modules["greencore.policy.backtesting.backtest"], "MAX_VALUES", 1000)
+    monkeypatch.setattr("greencore.policy.backtesting.backtest.MAX_VALUES", 1000)
     parts = simulated(policy, month(), forecast="persistence")
     assert parts.emissions_g == pytest.approx(at_once.emissions_g, rel=1e-12)
     assert parts.oracle_g == pytest.approx(at_once.oracle_g, rel=1e-12)
@@ -376,7 +374,7 @@ def test_every_start_meets_a_deadline_that_can_be_met(body: dict[str, Any], gate
 
 
 @EVERY_MODE
-def test_a_deadline_that_cannot_be_met_is_run_for_at_once_and_missed(mode: str) -> None:
+def test_a_run_with_an_impossible_deadline_starts_at_once(mode: str) -> None:
     policy = with_gate(CONSTANT, mode, pause_above=1, resume_below=0)
     result = simulated(policy, month(), start=at(50.5, YEAR_START), deadline_hours=5.0)
     assert result.finish == at(58.5, YEAR_START)
@@ -386,7 +384,7 @@ def test_a_deadline_that_cannot_be_met_is_run_for_at_once_and_missed(mode: str) 
     assert result.decisions[-1].reason == "3 h after the deadline"
 
 
-def test_without_a_deadline_the_longest_delay_is_added_to_the_longest_run() -> None:
+def test_the_default_deadline_is_the_longest_run_plus_max_delay_hours() -> None:
     policy = with_gate({**CONSTANT, "rho": 0.5}, "defer", max_delay_hours=6.0, min_saving=0.0)
     falling = series([float(500 - hour) for hour in range(100)])
     result = simulated(policy, falling, start=at(3), deadline_hours=None)
@@ -394,7 +392,7 @@ def test_without_a_deadline_the_longest_delay_is_added_to_the_longest_run() -> N
     assert result.decisions[-1].reason == "at the deadline"
 
 
-def test_a_cost_of_switching_makes_for_fewer_pauses() -> None:
+def test_switch_hours_reduce_the_number_of_pauses() -> None:
     policy = with_gate(CONSTANT, "pause", min_saving=0.0)
     values = ([100.0, 105.0] * 6 + [300.0] * 12) * 3
 
@@ -414,7 +412,7 @@ def test_a_cost_of_switching_makes_for_fewer_pauses() -> None:
 @pytest.mark.parametrize(
     ("first", "hours"), [("2025-03-29", 71), ("2025-10-25", 73), ("2024-02-28", 72)], ids=["23 h", "25 h", "leap day"]
 )
-def test_days_of_other_lengths_are_hours_like_any(first: str, hours: int) -> None:
+def test_days_of_23_and_25_hours_are_simulated_in_utc(first: str, hours: int) -> None:
     madrid = ZoneInfo("Europe/Madrid")
     begin = datetime.fromisoformat(first).replace(tzinfo=madrid)
     end = (begin + timedelta(days=3)).astimezone(UTC)
@@ -424,7 +422,7 @@ def test_days_of_other_lengths_are_hours_like_any(first: str, hours: int) -> Non
     policy = with_gate(LINEAR, "pause")
     every = simulated(policy, readings, deadline_hours=24.0)
     assert every.starts == hours - 24 + 1
-    # The last moment at which a window of 47 h can begin.
+    # The last possible start of a window of 47 h.
     last = (end - timedelta(hours=47)).astimezone(madrid)
     result = simulated(policy, readings, start=last, deadline_hours=47.0, forecast="persistence")
     utc = simulated(policy, readings, start=last.astimezone(UTC), deadline_hours=47.0, forecast="persistence")
@@ -436,7 +434,7 @@ def test_days_of_other_lengths_are_hours_like_any(first: str, hours: int) -> Non
 
 
 def _same_hours(policy: Policy, minutes: int, forecast: ForecastKind) -> None:
-    """Whether readings of an hour and finer ones of the same value come to the same."""
+    """Assert that hourly readings and finer ones of the same value have equal results."""
     values = year(72)
     fine = series(np.repeat(values, 60 // minutes).tolist(), minutes=minutes)
     coarse = simulated(policy, series(values), work_hours=4.3, epochs=3, forecast=forecast)
@@ -461,7 +459,7 @@ def test_gates_are_the_same_on_finer_readings_of_the_same_hours(
     _same_hours(with_gate(CONSTANT, mode), minutes, forecast)
 
 
-def test_a_start_lies_where_the_series_covers_it() -> None:
+def test_every_start_is_covered_by_the_series() -> None:
     readings = series([100.0] * 72, minutes=30, origin=at(0.5))
     every = simulated(with_gate(CONSTANT, "defer"), readings)
     assert every.starts == 12  # from 01:00 to 12:00; it ends at 12:30 the day after

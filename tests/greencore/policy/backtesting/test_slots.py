@@ -14,16 +14,14 @@ from tests.greencore.policy.grids import MIDNIGHT, at, pieces, series
     ("minutes", "slot_minutes"),
     [(60, 60), (30, 30), (15, 15), (5, 5), (7, 5), (1, 5), (20, 20), (120, 60), (90, 30), (45, 15)],
 )
-def test_a_slot_is_as_long_as_resolves_every_reading_but_no_shorter_than_five_minutes(
-    minutes: int, slot_minutes: int
-) -> None:
+def test_slots_resolve_every_reading_down_to_five_minutes(minutes: int, slot_minutes: int) -> None:
     slots = Slots.from_series(series([100.0, 200.0, 300.0, 50.0] * 10, minutes=minutes))
     assert slots.step_hours * 60 == pytest.approx(slot_minutes)
     assert slots.per_hour == 60 // slot_minutes
     assert slots.origin == MIDNIGHT
 
 
-def test_an_hour_keeps_its_value_where_other_hours_come_in_halves() -> None:
+def test_an_hourly_reading_is_kept_among_half_hourly_ones() -> None:
     slots = Slots.from_series(pieces((0, 1, 100.0), (1, 1.5, 300.0), (1.5, 2, 50.0), (2, 3, 80.0)))
     assert slots.intensity.tolist() == [100, 100, 300, 50, 80, 80]
     assert slots.hourly().tolist() == [100, 175, 80]
@@ -35,14 +33,14 @@ def test_a_gap_takes_the_reading_before_it() -> None:
     assert slots.end == at(5)
 
 
-def test_a_series_that_begins_off_the_hour_holds_its_first_reading_back_to_the_hour() -> None:
+def test_the_first_reading_fills_its_hour() -> None:
     slots = Slots.from_series(pieces((0.5, 1.5, 100.0), (1.5, 2.5, 200.0)))
     assert slots.origin == MIDNIGHT
     assert slots.intensity.tolist() == [100, 100, 100, 200, 200]
     assert slots.hourly().tolist() == [100, 150]
 
 
-def test_a_slot_that_readings_share_takes_their_mean_by_time() -> None:
+def test_a_slot_of_several_readings_has_their_time_weighted_mean() -> None:
     # Two minutes of 100 and three of 200.
     slots = Slots.from_series(pieces((0, 2 / 60, 100.0), (2 / 60, 1, 200.0)))
     assert slots.intensity[0] == pytest.approx(160)
@@ -62,24 +60,24 @@ def test_an_empty_series_is_refused() -> None:
 
 
 @pytest.mark.parametrize("minutes", [60, 5])
-def test_a_slot_within_a_reading_has_its_very_value_even_a_year_on(minutes: int) -> None:
+def test_a_slot_within_a_reading_has_exactly_its_value_after_a_year(minutes: int) -> None:
     values = np.tile([123.456789, 1 / 3, 0.0, 678.9], 8760 // 4 if minutes == 60 else 12_000)
     assert np.array_equal(Slots.from_series(series(values.tolist(), minutes=minutes)).intensity, values)
 
 
-def test_nothing_between_dirty_readings_stays_nothing() -> None:
+def test_a_reading_of_0_between_dirty_ones_stays_0() -> None:
     slots = Slots.from_series(series([987.65, 0.0, 0.0, 0.0, 0.0, 543.21] * 200, minutes=7))
     assert slots.intensity.min() == 0
 
 
-def test_times_and_places_are_each_others_inverse() -> None:
+def test_time_and_position_are_inverse() -> None:
     slots = Slots.from_series(series([1.0] * 48, minutes=30))
     assert slots.time(3) == at(1.5)
     assert slots.position(at(1.5)) == 3
     assert slots.position(slots.time(5.25)) == pytest.approx(5.25)
 
 
-def test_a_last_hour_that_is_not_whole_is_left_out_of_the_hours() -> None:
+def test_an_incomplete_last_hour_is_left_out() -> None:
     assert Slots.from_series(series([1.0, 3.0, 5.0], minutes=30)).hourly().tolist() == [2.0]
 
 

@@ -1,4 +1,4 @@
-"""The cleanest window ahead: the lowest mean, the earliest of equals, never over a gap."""
+"""The cleanest window of a forecast: the lowest mean, the earliest of equals, never over a gap."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -38,7 +38,7 @@ def test_the_window_has_the_lowest_mean_and_not_the_lowest_hour() -> None:
     assert window.gco2e_per_kwh == pytest.approx(100)
 
 
-def test_of_equals_the_earliest_is_taken_and_it_may_begin_at_once() -> None:
+def test_the_earliest_of_equal_windows_is_chosen() -> None:
     now = START + HOUR / 4
     window = find_cleanest_window(series([50] * 6), start=now, end=START + 6 * HOUR, hours=2)
 
@@ -47,7 +47,7 @@ def test_of_equals_the_earliest_is_taken_and_it_may_begin_at_once() -> None:
     assert window.gco2e_per_kwh == pytest.approx(50)
 
 
-def test_a_window_never_spans_what_is_not_known() -> None:
+def test_a_window_never_spans_a_gap() -> None:
     forecast = series([200, 10, None, 10, 220, 210, 220])
     window = find_cleanest_window(forecast, start=START, end=START + 7 * HOUR, hours=2)
 
@@ -56,7 +56,7 @@ def test_a_window_never_spans_what_is_not_known() -> None:
     assert window.gco2e_per_kwh == pytest.approx(105)
 
 
-def test_it_lies_within_the_time_asked_for() -> None:
+def test_the_window_is_within_the_given_times() -> None:
     forecast = series([200, 190, 180, 1, 1])
     window = find_cleanest_window(forecast, start=START, end=START + 3 * HOUR, hours=2)
 
@@ -67,7 +67,7 @@ def test_it_lies_within_the_time_asked_for() -> None:
     assert find_cleanest_window(IntensitySeries(), start=START, end=START + 3 * HOUR, hours=1) is None
 
 
-def test_a_length_of_nothing_is_refused() -> None:
+def test_hours_of_0_are_refused() -> None:
     with pytest.raises(ValueError, match="hours is 0"):
         find_cleanest_window(series([1]), start=START, end=START + HOUR, hours=0)
 
@@ -77,7 +77,7 @@ def test_a_length_of_nothing_is_refused() -> None:
     st.integers(1, 5),
     st.integers(0, 3),
 )
-def test_no_quarter_of_an_hour_begins_a_cleaner_window(values: list[int | None], hours: int, quarters: int) -> None:
+def test_no_quarter_hour_starts_a_cleaner_window(values: list[int | None], hours: int, quarters: int) -> None:
     forecast, start, end = series(values), START + quarters * HOUR / 4, START + len(values) * HOUR
     means = {}
     for step in range(4 * len(values)):

@@ -26,11 +26,11 @@ def get_job_policy(body: dict[str, Any]) -> IntensityPolicy:
     ("intensity", "rho"),
     [(0, 1.0), (149.9, 1.0), (150, 1.0), (150.1, 0.7), (300, 0.7), (300.1, 0.5), (99_999, 0.5)],
 )
-def test_steps_hold_up_to_and_including_their_bound(intensity: float, rho: float) -> None:
+def test_bounds_of_steps_are_inclusive(intensity: float, rho: float) -> None:
     assert get_job_policy(STEPS).rho_at(intensity) == rho
 
 
-def test_a_step_up_to_zero_holds_at_zero() -> None:
+def test_a_step_up_to_zero_includes_zero() -> None:
     policy = get_job_policy({"kind": "steps", "steps": [{"up_to": 0, "rho": 1.0}, {"rho": 0.5}]})
     assert (policy.rho_at(0), policy.rho_at(5e-324)) == (1.0, 0.5)
 
@@ -70,7 +70,7 @@ def test_a_dirtier_grid_never_gets_a_larger_rho(policy: IntensityPolicy, intensi
 
 
 @given(policy=linear_policies(), intensity=st.floats(0, 3000))
-def test_linear_stays_within_its_bounds_and_meets_them(policy: IntensityPolicy, intensity: float) -> None:
+def test_linear_stays_within_its_bounds_and_reaches_them(policy: IntensityPolicy, intensity: float) -> None:
     body: dict[str, Any] = policy.to_json()
     assert body["rho_min"] <= policy.rho_at(intensity) <= body["rho_max"]
     assert policy.rho_at(body["clean"]) == body["rho_max"]
@@ -88,7 +88,7 @@ def test_a_step_is_the_first_whose_bound_is_not_exceeded(body: dict[str, Any], i
 
 
 @given(policy=linear_policies() | step_bodies().map(get_job_policy), data=st.data())
-def test_many_intensities_at_once_get_the_very_rho_of_each(policy: IntensityPolicy, data: st.DataObject) -> None:
+def test_rho_at_intensities_equals_rho_at_of_each(policy: IntensityPolicy, data: st.DataObject) -> None:
     body: Any = policy.to_json()
     bounds = [step["up_to"] for step in body["steps"][:-1]] if body["kind"] == "steps" else [body["clean"]]
     intensities = data.draw(st.lists(st.floats(0, 3000) | st.sampled_from([0.0, *bounds]), min_size=1, max_size=40))

@@ -39,9 +39,7 @@ def hourly(values: Sequence[float], *, last_end: datetime = NOW) -> IntensitySer
     ("intensity", "rank"),
     [(0, 0.0), (9.9, 0.0), (10, 1 / 8), (15, 1 / 4), (20, 1 / 2), (25, 3 / 4), (30, 7 / 8), (31, 1.0)],
 )
-def test_the_rank_is_the_time_that_was_cleaner_and_half_of_the_time_that_was_the_same(
-    intensity: float, rank: float
-) -> None:
+def test_rank_is_the_share_of_cleaner_time_plus_half_of_equal_time(intensity: float, rank: float) -> None:
     assert percentile().rank(intensity, hourly([20, 10, 30, 20]), NOW) == rank
 
 
@@ -62,7 +60,7 @@ def test_an_empty_window_has_no_ranks() -> None:
     assert policy.rank(100, hourly([1, 2, 3], last_end=NOW + timedelta(hours=3)), NOW) is None
 
 
-def test_a_reading_counts_by_the_time_that_it_held_within_the_window() -> None:
+def test_a_reading_counts_by_its_time_within_the_window() -> None:
     # Half an hour of the oldest reading is within the window, and half an hour of the one that is still valid.
     window = hourly([10, 20, 20, 20, 30], last_end=NOW + timedelta(minutes=30))
     policy = percentile()
@@ -100,7 +98,7 @@ def test_rank_and_rho_follow_their_definition(values: list[float], intensity: fl
     bounds=st.lists(st.floats(0.01, 1), min_size=2, max_size=2).map(sorted),
     gamma=st.floats(0.01, 100),
 )
-def test_many_ranks_at_once_get_the_very_rho_of_each(ranks: list[float], bounds: list[float], gamma: float) -> None:
+def test_rho_at_ranks_equals_rho_at_rank_of_each(ranks: list[float], bounds: list[float], gamma: float) -> None:
     policy = percentile(rho_min=bounds[0], rho_max=bounds[1], gamma=gamma)
     rhos = policy.rho_at_ranks(np.array(ranks))
     assert rhos.tolist() == [policy.rho_at_rank(rank) for rank in ranks]

@@ -30,7 +30,7 @@ def best_value(curve: UtilityCurve, cost: Floats, budget: float, rho_min: float,
 
 @settings(max_examples=150, deadline=None)
 @given(curve=curves(), cost=costs, bounds=ranges, share=st.floats(0, 1.2))
-def test_no_other_spread_of_the_budget_is_worth_more(
+def test_budget_rhos_maximises_the_value(
     curve: UtilityCurve, cost: list[float], bounds: list[float], share: float
 ) -> None:
     rho_min, rho_max = bounds
@@ -46,7 +46,7 @@ def test_no_other_spread_of_the_budget_is_worth_more(
 
 
 @given(cost=costs, share=st.floats(0, 0.99), rho_min=st.floats(0.1, 0.9))
-def test_an_impossible_budget_gets_the_least_of_everything(cost: list[float], share: float, rho_min: float) -> None:
+def test_an_impossible_budget_has_rho_min(cost: list[float], share: float, rho_min: float) -> None:
     least = float(smallest_budget_gco2e(cost, rho_min))
     if least == 0:
         return
@@ -61,7 +61,7 @@ def test_an_impossible_budget_gets_the_least_of_everything(cost: list[float], sh
     cost=st.lists(st.lists(st.floats(0, 100), min_size=3, max_size=3), min_size=1, max_size=6),
     shares=st.lists(st.floats(0, 1.2), min_size=6, max_size=6),
 )
-def test_many_budgets_at_once_are_spread_as_each_alone(cost: list[list[float]], shares: list[float]) -> None:
+def test_many_budgets_at_once_equal_each_alone(cost: list[list[float]], shares: list[float]) -> None:
     budgets = np.array([sum(row) * share for row, share in zip(cost, shares, strict=False)])
     together = budget_rhos(DEFAULT_UTILITY, [cost], budgets[None], rho_min=0.4, rho_max=1.0)
     assert together.rho.shape == (1, len(cost), 3)
@@ -78,17 +78,17 @@ def test_a_budget_is_spent_to_the_last_gram_where_it_binds() -> None:
     np.testing.assert_allclose((plan.rho * cost).sum(axis=1), budget, rtol=1e-12)
 
 
-def test_epochs_of_equal_cost_share_alike() -> None:
+def test_epochs_of_equal_cost_have_equal_rho() -> None:
     plan = budget_rhos(DEFAULT_UTILITY, np.full(7, 30.0), 7 * 30 * 0.613, rho_min=0.4, rho_max=1.0)
     assert plan.rho == pytest.approx(0.613)
 
 
-def test_cleaner_epochs_get_more() -> None:
+def test_cleaner_epochs_have_a_higher_rho() -> None:
     plan = budget_rhos(DEFAULT_UTILITY, [100.0, 200.0, 300.0], 400, rho_min=0.4, rho_max=1.0)
     assert plan.rho[0] > plan.rho[1] > plan.rho[2]
 
 
-def test_the_price_is_the_value_that_one_more_gram_would_bring() -> None:
+def test_the_price_is_the_marginal_value_of_a_gram() -> None:
     cost, budget = np.array([100.0, 200.0, 300.0]), 400.0
     plan = budget_rhos(DEFAULT_UTILITY, cost, budget, rho_min=0.4, rho_max=1.0)
     more = budget_rhos(DEFAULT_UTILITY, cost, budget + 1e-3, rho_min=0.4, rho_max=1.0)
@@ -96,13 +96,13 @@ def test_the_price_is_the_value_that_one_more_gram_would_bring() -> None:
     assert float(plan.price_per_gram) == pytest.approx(gained / 1e-3, rel=1e-4)
 
 
-def test_a_budget_that_leaves_something_over_has_no_price_and_trains_everything() -> None:
+def test_a_budget_that_does_not_bind_has_price_0_and_rho_max() -> None:
     plan = budget_rhos(DEFAULT_UTILITY, [100.0, 200.0], 300.0, rho_min=0.4, rho_max=1.0)
     assert (plan.rho.tolist(), float(plan.price_per_gram)) == ([1.0, 1.0], 0.0)
 
 
 @pytest.mark.parametrize("cost", [[1e-310, 2e-310], [1e-12, 1e12], [0.0, 5e-324], [1e300, 1e300]])
-def test_costs_of_any_size_are_spread(cost: list[float]) -> None:
+def test_costs_of_any_size_are_planned(cost: list[float]) -> None:
     budget = sum(cost) * 0.7
     plan = budget_rhos(DEFAULT_UTILITY, cost, budget, rho_min=0.4, rho_max=1.0)
     assert ((plan.rho >= 0.4) & (plan.rho <= 1)).all()
@@ -110,7 +110,7 @@ def test_costs_of_any_size_are_spread(cost: list[float]) -> None:
 
 
 @pytest.mark.parametrize("cost", [[], [-1.0], [float("nan")], [float("inf")], 3.0])
-def test_costs_that_are_none_are_refused(cost: list[float]) -> None:
+def test_invalid_costs_are_refused(cost: list[float]) -> None:
     with pytest.raises(ValueError, match="cost_gco2e"):
         budget_rhos(DEFAULT_UTILITY, cost, 1, rho_min=0.4, rho_max=1.0)
 
@@ -129,7 +129,7 @@ def test_a_year_of_starts_takes_well_under_two_seconds() -> None:
     cost=st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=6),
     bounds=ranges,
 )
-def test_a_price_buys_the_rho_with_the_most_worth_less_emissions(
+def test_price_rho_maximises_worth_less_emissions(
     curve: UtilityCurve, loss: float, worth: float, cost: list[float], bounds: list[float]
 ) -> None:
     rho_min, rho_max = bounds
@@ -141,6 +141,6 @@ def test_a_price_buys_the_rho_with_the_most_worth_less_emissions(
         assert worth * loss * u.at(share) - grams * share == pytest.approx(best, rel=1e-6, abs=1e-6)
 
 
-def test_a_price_lets_what_is_free_run_whole_and_what_brings_nothing_at_the_least() -> None:
+def test_price_rho_is_rho_max_at_cost_0_and_rho_min_at_worth_0() -> None:
     assert price_rho(DEFAULT_UTILITY, 0.5, [0.0, 1e9], 50, 0.4, 0.9).tolist() == [0.9, 0.4]
     assert price_rho(DEFAULT_UTILITY, -0.1, [0.0, 1.0], 50, 0.4, 0.9).tolist() == [0.9, 0.4]

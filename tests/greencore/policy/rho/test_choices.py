@@ -75,7 +75,7 @@ def test_a_forecast_of_another_signal_is_not_mixed_with_the_reading() -> None:
     assert decided(BUDGET, 0, forecast=late).rho < 1
 
 
-def test_a_price_per_gram_is_told_as_what_an_epoch_s_learning_may_emit() -> None:
+def test_price_gco2e_is_the_marginal_price_of_an_epochs_learning() -> None:
     # The second segment brings 2 of 5 over 0.4 of ρ, which emits 80 gCO2e.
     decision = decided(BUDGET, 200)
     assert decision.price_gco2e == pytest.approx(200)
@@ -87,7 +87,7 @@ def test_the_default_curve_is_named_until_there_is_a_probe() -> None:
     assert "default curve" not in decided(BUDGET, 200).reason
 
 
-def test_epochs_that_do_not_all_fit_get_rho_min_while_they_fit() -> None:
+def test_epochs_have_rho_min_where_not_all_fit_into_the_budget() -> None:
     decision = decided(BUDGET, 1000)
     assert (decision.rho, decision.ends_run) == (0.4, False)
     assert "500 of 500 gCO2e remain, less than the 1600 that 4 epochs emit at rho_min, so ρ = 0.4" in decision.reason
@@ -103,7 +103,7 @@ def test_a_run_ends_before_an_epoch_that_does_not_fit() -> None:
     assert not decided(BUDGET, 1000, spent_gco2e=100).ends_run
 
 
-def test_a_run_whose_budget_is_overspent_goes_on_only_where_it_emits_nothing() -> None:
+def test_a_run_over_its_budget_continues_only_without_emissions() -> None:
     assert decided(BUDGET, 1, spent_gco2e=600).ends_run
     free = decided(BUDGET, 0, spent_gco2e=600)
     assert (free.rho, free.ends_run) == (1.0, False)
@@ -118,13 +118,13 @@ def test_an_intensity_of_zero_trains_everything(body: dict[str, Any], known: dic
 
 
 @pytest.mark.parametrize("body", [BUDGET, PRICE], ids=["budget", "price"])
-def test_while_an_epoch_s_energy_is_unknown_rho_min_is_asked(body: dict[str, Any]) -> None:
+def test_rho_is_rho_min_while_an_epochs_energy_is_unknown(body: dict[str, Any]) -> None:
     decision = decided(body, 200, epoch_kwh=None)
     assert (decision.rho, decision.ends_run) == (0.4, False)
     assert "what an epoch emits is not known yet" in decision.reason
 
 
-def test_a_used_up_budget_ends_the_run_even_where_nothing_else_is_known() -> None:
+def test_a_used_up_budget_ends_the_run_without_any_intensity() -> None:
     assert decided(BUDGET, 200, epoch_kwh=None, spent_gco2e=500).ends_run
     blind = decided(BUDGET, None, spent_gco2e=500)
     assert blind.ends_run
@@ -133,7 +133,7 @@ def test_a_used_up_budget_ends_the_run_even_where_nothing_else_is_known() -> Non
     )
 
 
-def test_while_an_epoch_s_length_is_unknown_the_present_intensity_stands_for_all() -> None:
+def test_the_present_intensity_is_used_while_an_epochs_length_is_unknown() -> None:
     decision = decided(BUDGET, 200, epoch_hours=None, forecast=hourly([200, 900, 900, 900]))
     assert decision.rho == decided(BUDGET, 200).rho
 
@@ -154,7 +154,7 @@ def test_a_forecast_that_begins_later_says_when() -> None:
 
 
 @pytest.mark.parametrize(("previous", "rho"), [(1.0, 0.6), (0.5, 0.5), (0.3, 0.4)])
-def test_smoothing_never_takes_what_the_other_epochs_need(previous: float, rho: float) -> None:
+def test_smoothing_leaves_the_other_epochs_rho_min(previous: float, rho: float) -> None:
     # 4 epochs of 500 gCO2e: rho_min for three takes 600 of 900, which leaves 300 for this one. The plan asks for 0.45.
     calm = BUDGET | {"budget_gco2e": 900, "smoothing": {"min_epochs": 5}}
     decision = decided(calm, 500, previous=PreviousRho(previous, 1))
@@ -166,12 +166,12 @@ def test_smoothing_never_takes_what_the_other_epochs_need(previous: float, rho: 
     ("gco2e_per_kwh", "rho"),
     [(0.1, 1.0), (24.9, 1.0), (25.1, 0.6), (49.9, 0.6), (50.1, 0.4), (9999, 0.4)],
 )
-def test_a_price_buys_what_is_worth_more_than_it_emits(gco2e_per_kwh: float, rho: float) -> None:
+def test_price_sets_rho_where_marginal_worth_equals_emissions(gco2e_per_kwh: float, rho: float) -> None:
     # Half a unit of loss is worth 25 gCO2e; the curve's segments bring 2 and 1 of that per unit of ρ.
     assert decided(PRICE, gco2e_per_kwh, loss_per_epoch=0.5).rho == rho
 
 
-def test_a_price_says_what_it_weighed() -> None:
+def test_the_reason_of_price_gives_emissions_and_worth() -> None:
     decision = decided(PRICE, 30, loss_per_epoch=0.25)
     assert decision.price_gco2e == 12.5
     assert decision.reason == (
@@ -182,16 +182,16 @@ def test_a_price_says_what_it_weighed() -> None:
     assert "take 0.5 off the loss (assumed, none measured yet), worth 25, so ρ = 0.6" in assumed.reason
 
 
-def test_a_price_looks_at_the_hours_of_its_epoch() -> None:
+def test_price_uses_the_mean_intensity_of_its_epoch() -> None:
     assert decided(PRICE, 10, forecast=hourly([10, 10, 90, 90]), epoch_hours=4.0).rho == 0.6
 
 
 @pytest.mark.parametrize("loss", [0.0, -0.3])
-def test_an_epoch_that_takes_nothing_off_the_loss_gets_rho_min(loss: float) -> None:
+def test_rho_is_rho_min_where_an_epoch_does_not_reduce_the_loss(loss: float) -> None:
     assert decided(PRICE, 30, loss_per_epoch=loss).rho == 0.4
 
 
-def test_a_curve_that_is_worth_nothing_gets_rho_min_for_a_price() -> None:
+def test_price_sets_rho_min_for_a_curve_of_zeros() -> None:
     worthless = UtilityCurve(np.array([0.4, 1.0]), np.array([0.0, 0.0]))
     assert decided(PRICE, 30, utility=worthless).rho == 0.4
     assert 0.4 <= decided(BUDGET, 200, utility=worthless).rho <= 1.0
@@ -207,7 +207,7 @@ def test_a_curve_that_is_worth_nothing_gets_rho_min_for_a_price() -> None:
     min_epochs=st.integers(1, 4),
     data=st.data(),
 )
-def test_a_budget_is_overspent_by_one_epoch_s_forecast_error_at_most(
+def test_a_budget_is_exceeded_by_at_most_one_epochs_forecast_error(
     forecast: list[float],
     error: float,
     budget: float,

@@ -25,7 +25,7 @@ def test_a_change_of_less_than_the_deadband_is_left_out(rho: float, kept: bool) 
     assert why == ("the change is less than the deadband of 0.05" if kept else None)
 
 
-def test_a_deadband_of_zero_lets_every_change_pass() -> None:
+def test_a_deadband_of_0_keeps_every_change() -> None:
     assert after(0.6000001, 0.6, deadband=0) == (0.6000001, None)
 
 
@@ -37,17 +37,17 @@ def test_a_rho_is_kept_for_its_number_of_epochs(epochs: int, rho: float) -> None
 
 
 @pytest.mark.parametrize(("rho", "result"), [(1.0, 0.7), (0.1, 0.3), (0.7, 0.7), (0.65, 0.65)])
-def test_a_large_change_is_taken_in_parts(rho: float, result: float) -> None:
+def test_a_large_change_is_split_over_epochs(rho: float, result: float) -> None:
     found, why = after(rho, 0.5, max_change=0.2)
     assert found == pytest.approx(result)
     assert why == (None if found == rho else "ρ changes by 0.2 an epoch at most")
 
 
-def test_an_unchanged_rho_needs_no_words() -> None:
+def test_an_unchanged_rho_has_no_reason() -> None:
     assert after(0.6, 0.6, epochs=1, min_epochs=5) == (0.6, None)
 
 
-def test_a_range_comes_before_every_other_rule() -> None:
+def test_the_range_overrides_every_other_rule() -> None:
     kept = Smoothing(min_epochs=5)
     assert smooth_rho(0.5, PreviousRho(0.9, 1), kept, (0.4, 0.7)) == (0.7, "ρ stays within 0.4 to 0.7")
     assert smooth_rho(0.5, PreviousRho(0.2, 1), kept, (0.4, 0.7)) == (0.4, "ρ stays within 0.4 to 0.7")
@@ -67,7 +67,7 @@ rules = st.builds(
     smoothing=rules,
     bounds=st.lists(rhos, min_size=2, max_size=2).map(sorted),
 )
-def test_many_runs_at_once_are_smoothed_as_each_alone(
+def test_smooth_rhos_equals_smooth_rho_of_each(
     runs: list[tuple[float, float | None, int]], smoothing: Smoothing, bounds: list[float]
 ) -> None:
     rho_range = (bounds[0], bounds[1])
@@ -84,7 +84,7 @@ def test_many_runs_at_once_are_smoothed_as_each_alone(
 
 
 @given(rho=rhos, previous=rhos, epochs=st.integers(1, 5), smoothing=rules)
-def test_a_smoothed_rho_lies_between_the_previous_one_and_the_one_that_was_asked(
+def test_a_smoothed_rho_is_between_the_previous_and_the_unsmoothed_one(
     rho: float, previous: float, epochs: int, smoothing: Smoothing
 ) -> None:
     found, why = smooth_rho(rho, PreviousRho(previous, epochs), smoothing, ANYWHERE)
@@ -93,6 +93,6 @@ def test_a_smoothed_rho_lies_between_the_previous_one_and_the_one_that_was_asked
     assert (why is None) == (found == rho)
 
 
-def test_where_there_is_no_rho_there_is_none_after_smoothing() -> None:
+def test_nan_stays_nan_after_smoothing() -> None:
     found = smooth_rhos(np.array([np.nan]), np.array([0.5]), np.array([3]), Smoothing(), ANYWHERE)
     assert np.isnan(found).all()

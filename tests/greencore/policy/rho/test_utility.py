@@ -13,13 +13,13 @@ CURVE = UtilityCurve(np.array([0.4, 0.6, 1.0]), np.array([1.0, 3.0, 5.0]))  # sl
 
 
 @pytest.mark.parametrize(("price", "rho"), [(0, 1.0), (4.9, 1.0), (5, 0.6), (7, 0.6), (9.9, 0.6), (10, 0.4), (11, 0.4)])
-def test_a_higher_price_buys_less_and_a_tie_the_smaller_rho(price: float, rho: float) -> None:
+def test_optimal_rho_falls_with_the_price_and_is_the_smaller_of_a_tie(price: float, rho: float) -> None:
     # The slopes are differences, so that a tie is one to the last digit only at the slope itself.
     slopes = dict(zip((10, 5), CURVE.slopes, strict=True))
     assert CURVE.optimal_rho(slopes.get(int(price), price) if price == int(price) else price) == rho
 
 
-def test_what_is_free_gets_the_last_point_even_where_it_brings_nothing() -> None:
+def test_optimal_rho_at_price_0_is_the_last_point() -> None:
     flat = UtilityCurve(np.array([0.4, 0.6, 1.0]), np.array([1.0, 3.0, 3.0]))
     assert flat.optimal_rho(0) == 1.0
     assert flat.optimal_rho(1e-300) == 0.6
@@ -36,7 +36,7 @@ def test_optimal_rho_has_the_most_value_less_price(curve: UtilityCurve, prices: 
 
 
 @given(curve=curves(), bounds=st.lists(st.integers(5, 100), min_size=2, max_size=2, unique=True).map(sorted))
-def test_a_clipped_curve_is_the_same_within_its_bounds(curve: UtilityCurve, bounds: list[int]) -> None:
+def test_a_clipped_curve_is_unchanged_within_its_bounds(curve: UtilityCurve, bounds: list[int]) -> None:
     low, high = bounds[0] / 100, bounds[1] / 100
     clipped = curve.clip(low, high)
     assert (clipped.rho[0], clipped.rho[-1]) == (low, high)
@@ -44,12 +44,12 @@ def test_a_clipped_curve_is_the_same_within_its_bounds(curve: UtilityCurve, boun
     np.testing.assert_allclose(clipped.at(within), curve.at(within), atol=1e-9)
 
 
-def test_below_its_first_point_a_curve_goes_on_straight_and_above_its_last_it_is_flat() -> None:
+def test_a_curve_is_extrapolated_linearly_below_and_flat_above() -> None:
     half = UtilityCurve(np.array([0.4, 0.6]), np.array([1.0, 3.0]))
     np.testing.assert_allclose(half.at([0.3, 0.4, 0.5, 0.6, 0.9]), [0.0, 1.0, 2.0, 3.0, 3.0], atol=1e-9)
 
 
-def test_a_curve_comes_back_from_json_as_it_went_in() -> None:
+def test_to_json_and_from_json_are_inverse() -> None:
     back = UtilityCurve.from_json(json.loads(json.dumps(DEFAULT_UTILITY.to_json())))
     assert back.rho.tolist() == DEFAULT_UTILITY.rho.tolist()
     assert back.value.tolist() == DEFAULT_UTILITY.value.tolist()
@@ -93,13 +93,13 @@ def test_a_curve_through_points_is_their_concave_hull(points: list[tuple[int, in
         ([0.4, 0.6, 1.0], [0.0, 1.0, 4.0], "concave"),
     ],
 )
-def test_a_curve_that_is_none_is_refused(rho: list[float], value: list[float], message: str) -> None:
+def test_an_invalid_curve_is_refused(rho: list[float], value: list[float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         UtilityCurve.from_json({"rho": rho, "value": value})
 
 
 @pytest.mark.parametrize("body", [{}, {"rho": [0.5, 1.0]}, {"rho": 3, "value": "x"}, {"rho": [None, 1], "value": []}])
-def test_json_that_holds_no_curve_is_refused(body: dict[str, Any]) -> None:
+def test_json_without_a_curve_is_refused(body: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"rho"):
         UtilityCurve.from_json(body)
 
@@ -109,12 +109,12 @@ def test_a_curve_cannot_be_changed() -> None:
         CURVE.value[0] = 2.0
 
 
-def test_normalised_is_one_at_the_whole_and_a_worthless_curve_is_zero() -> None:
+def test_normalise_scales_to_1_at_rho_1_and_keeps_zeros() -> None:
     assert CURVE.normalise().at(1.0) == 1.0
     assert CURVE.scale(3).normalise().at(0.5) == pytest.approx(0.4)
     assert UtilityCurve(np.array([0.5, 1.0]), np.array([0.0, 0.0])).normalise().at(1.0) == 0.0
 
 
-def test_the_default_is_worth_nothing_at_a_third_and_one_at_the_whole() -> None:
+def test_the_default_curve_is_0_at_a_third_and_1_at_1() -> None:
     assert DEFAULT_UTILITY.at([1 / 3, 0.5, 1.0]) == pytest.approx([0, 0.5, 1], abs=1e-3)
     assert (np.diff(DEFAULT_UTILITY.slopes) < 0).all()
