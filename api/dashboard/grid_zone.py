@@ -11,11 +11,11 @@ from sqlalchemy.orm import Session
 
 from api.zones.schemas import ForecastOut, IntensityOut, ProviderOut, ZoneOut
 from greencore.carbon import IntensitySeries
+from greencore.clock import HOUR
 from greencore.policy.gate.cleanest_window import CleanWindow, find_cleanest_window
 from runtime.settings import Settings
 from store.intensity.readings import GridRepository
 
-HOUR = timedelta(hours=1)
 HORIZON = timedelta(hours=24)
 LABEL_EVERY_HOURS = 6
 # Share of the width at each edge where a label would be cut off.

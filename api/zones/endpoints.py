@@ -13,8 +13,9 @@ from api.http.pagination import Id, Listing, complete_listing
 from api.http.problems import RETRY_AFTER_SECONDS, Problem, invalid_field, problem_responses
 from api.http.times import RecordedTime
 from api.zones.schemas import ForecastOut, ForecastReach, HistoryOut, IntensityOut, ProviderOut, ReadingOut, ZoneOut
-from greencore.carbon import IntensitySeries
+from greencore.carbon import Basis, IntensitySeries
 from greencore.carbon.fallback import explain_missing_static
+from runtime.settings import Settings
 from runtime.site import UNKNOWN_ZONE
 from store.intensity.provider_health import ProviderRepository
 from store.intensity.readings import GridRepository, to_reading
@@ -89,6 +90,22 @@ def get_intensity(zone: ZoneDep, context: AppContextDep, session: SessionDep, no
     """
     grid, settings = GridRepository(session), context.settings
     basis = grid.newest_basis(zone) or settings.basis(zone)
+    found = find_intensity(grid, settings, zone, basis, now=now)
+    if found is None:
+        refused = explain_missing_static(basis)
+        not_taken = f"; {refused}" if refused else ""
+        raise Problem(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            f"no intensity of {zone} is known now: the scheduler polls its source{not_taken}",
+            headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+        )
+    return found
+
+
+def find_intensity(
+    grid: GridRepository, settings: Settings, zone: str, basis: Basis, *, now: datetime
+) -> IntensityOut | None:
+    """Return a zone's intensity in force now by the fallback chain; None where it is unknown."""
     known = grid.resolve_intensity(
         zone,
         basis.signal,
@@ -97,15 +114,7 @@ def get_intensity(zone: ZoneDep, context: AppContextDep, session: SessionDep, no
         static=settings.static_mean(zone),
         emission_factors=basis.emission_factors,
     )
-    if known is None:
-        refused = explain_missing_static(basis)
-        not_taken = f"; {refused}" if refused else ""
-        raise Problem(
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            f"no intensity of {zone} is known now: the scheduler polls its source{not_taken}",
-            headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
-        )
-    return IntensityOut.of(known, zone=zone, now=now)
+    return None if known is None else IntensityOut.of(known, zone=zone, now=now)
 
 
 @router.get("/{zone}/forecast", summary="Get the forecast of a zone", responses=NOT_FOUND)

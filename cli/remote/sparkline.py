@@ -1,14 +1,14 @@
 """Hourly means of a forecast as a line of bars, and its cleanest hours."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
+from greencore.clock import HOUR
 from greentune.models import Reading
 
 BARS = "▁▂▃▄▅▆▇█"
 GAP = " "
 CLEANEST = 3
-HOUR = timedelta(hours=1)
 
 
 def first_hour(readings: Sequence[Reading]) -> datetime:

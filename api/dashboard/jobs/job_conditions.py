@@ -5,6 +5,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
+from api.zones.endpoints import find_intensity
 from api.zones.schemas import IntensityOut
 from greencore.carbon import Basis
 from planning.eta import QueueBacklog, load_queue_backlog
@@ -42,16 +43,7 @@ def load_conditions(session: Session, settings: Settings, job: Job, *, now: date
     intensity = None
     if job.zone is not None and job.status not in FINAL:
         grid = GridRepository(session)
-        basis = _basis(grid, settings, job)
-        known = grid.resolve_intensity(
-            job.zone,
-            basis.signal,
-            now,
-            stale_limit=settings.stale_limit,
-            static=settings.static_mean(job.zone),
-            emission_factors=basis.emission_factors,
-        )
-        intensity = None if known is None else IntensityOut.of(known, zone=job.zone, now=now)
+        intensity = find_intensity(grid, settings, job.zone, _basis(grid, settings, job), now=now)
     return JobConditions(intensity, _queue(session, job))
 
 

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from api.access.principal import Principal
 from api.dashboard.grid_zone import country_name
 from api.dashboard.policies.policy_summary import describe_gate, describe_rho, describe_rule
+from api.zones.endpoints import find_intensity
 from api.zones.schemas import IntensityOut, ZoneOut
 from greencore.policy import parse_stored_policy
 from runtime.settings import Settings
@@ -75,14 +76,6 @@ def zone_options(session: Session, settings: Settings, known: Sequence[ZoneOut],
         if zone.zone not in settings.zones:  # a job can request configured zones only
             continue
         basis = grid.newest_basis(zone.zone) or settings.basis(zone.zone)
-        in_force = grid.resolve_intensity(
-            zone.zone,
-            basis.signal,
-            now,
-            stale_limit=settings.stale_limit,
-            static=settings.static_mean(zone.zone),
-            emission_factors=basis.emission_factors,
-        )
-        intensity = None if in_force is None else IntensityOut.of(in_force, zone=zone.zone, now=now)
+        intensity = find_intensity(grid, settings, zone.zone, basis, now=now)
         options.append(ZoneOption(zone.zone, country_name(settings, zone.zone), zone.workers, intensity))
     return options

@@ -1,24 +1,19 @@
 """`/dashboard/grid` in a real browser: each zone's intensity, forecast and cleanest window."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from api.main import create_app
 from greencore.carbon import Reading
+from greencore.clock import HOUR
 from runtime.settings import Settings
-from store.database import Database
 from store.intensity.provider_health import ProviderRepository
 from store.intensity.readings import GridRepository
 from tests.browser.accessible import check_accessible
 from tests.browser.conftest import Dashboard
 from tests.browser.pictures import take_pictures
 from tests.browser.stage import hour_before, stage_grid, stage_workers
-from tests.server import run_server
-
-HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
@@ -32,12 +27,6 @@ def settings(settings: Settings) -> Settings:
         "PL": "energy-charts",
     }
     return settings.model_copy(update={"zones": {**zones, "MARS": "uk"}})
-
-
-@pytest.fixture
-def dashboard(settings: Settings, database: Database) -> Iterator[Dashboard]:
-    with run_server(create_app(settings)) as url:
-        yield Dashboard(url, settings, database)
 
 
 def hour(zone: str, start: datetime, gco2e_per_kwh: float, source: str = "energy-charts") -> Reading:
