@@ -1,4 +1,4 @@
-"""Ends a run whose loss or gradient is not finite, with the step at which that was first so."""
+"""Checks that end a run at the first step whose loss, gradient or weights are not finite."""
 
 import math
 from collections.abc import Mapping
@@ -11,23 +11,23 @@ from greencore.training.models.weights import find_non_finite_tensor
 
 
 def check_model(model: torch.nn.Module) -> None:
-    """Raises `ModelError` where the weights of a model that has yet to be trained are not finite."""
+    """Raise `ModelError` where a model's weights are not finite before training."""
     if (name := find_non_finite_tensor(model)) is not None:
-        raise ModelError(f"{name} holds values that are not finite, before anything has been trained")
+        raise ModelError(f"{name} holds non-finite values before training")
 
 
 def check_step(step: int, *, loss: float, gradient_norm: float) -> None:
-    """Raises `NotFinite` with the number of a step (from 1), before its gradients reach the weights."""
+    """Raise `NotFinite` where a step's (from 1) loss or gradient norm is not finite, before the optimiser step."""
     for what, value in (("loss", loss), ("gradient norm", gradient_norm)):
         if not math.isfinite(value):
             raise NotFinite(f"the {what} of step {step} is {value}: {explain_non_finite(step)}")
 
 
 def check_gradients(step: int, gradients: Mapping[str, torch.Tensor], *, clipped: bool) -> None:
-    """Raises `NotFinite` where a gradient of a step is not finite.
+    """Raise `NotFinite` where a gradient of a step is not finite.
 
-    Gradients that were clipped by their norm are multiplied by one number, which is not finite either: then one
-    tensor tells it of all.
+    Clipping by norm multiplies all gradients by one factor, which is then not finite either, so that checking one
+    tensor is enough.
     """
     if clipped and gradients:
         name = min(gradients, key=lambda name: gradients[name].numel())
@@ -38,13 +38,13 @@ def check_gradients(step: int, gradients: Mapping[str, torch.Tensor], *, clipped
 
 
 def check_held_out_loss(loss: float, when: str) -> None:
-    """Raises `NotFinite` where the model has no finite loss on the held-out rows."""
+    """Raise `NotFinite` where the loss on the held-out rows is not finite."""
     if not math.isfinite(loss):
-        raise NotFinite(f"the held-out loss {when} is {loss}: training has diverged; a lower learning rate may help")
+        raise NotFinite(f"the held-out loss {when} is {loss}: training has diverged; try a lower learning rate")
 
 
 def explain_non_finite(step: int) -> str:
-    """What may have made a step (from 1) come to numbers that are not finite."""
+    """Return the likely cause of non-finite numbers in a step (from 1), for an error message."""
     if step == 1:
-        return "nothing had been trained, so the cause is not the learning rate but the model or the rows of that step"
-    return "training has diverged; a lower learning rate may help, or a look at the rows of that step"
+        return "no step had been trained, so the cause is not the learning rate but the model or the rows of that step"
+    return "training has diverged; try a lower learning rate, or check the rows of that step"

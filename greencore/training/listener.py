@@ -1,4 +1,4 @@
-"""Who is told how a run comes along, and how the Trainer's events reach them."""
+"""Listener interface of a run's progress and stops, and its adapter to the Trainer's callbacks."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,59 +15,58 @@ from greencore.training.methods.selection_callback import SelectionCallback
 
 
 class TrainingListener:
-    """Told how a run comes along; every method may be left as it is."""
+    """Interface for a run's progress and stops; every method has a default that does nothing."""
 
     def on_training_started(
         self, *, steps: int, steps_done: int, epochs_done: int, device: str, precision: str
     ) -> None:
-        """Training begins, or goes on after the steps and whole epochs that a checkpoint holds."""
+        """Handle the start of training, or its continuation after a checkpoint's steps and whole epochs."""
 
     def on_tensors_profiled(self, costs: Sequence[TensorCost]) -> None:
-        """Told after `on_training_started`: the tensors that may be trained, from output to input, with a longest
-        step's FLOPs.
+        """Handle the costs of the trainable tensors, from output to input, after `on_training_started`.
+
+        The FLOPs are those of the longest step.
         """
 
     def on_epoch_started(self, epoch: int) -> None:
-        """An epoch (numbered from 0) begins with its first step; one that is gone on with is not told again."""
+        """Handle the first step of an epoch (from 0); not called for an epoch that a resumed run continues."""
 
     def on_step_finished(self, *, done: int, steps: int, loss: float) -> None:
-        """An optimiser step is done; `loss` is that step's."""
+        """Handle a finished optimiser step and its loss."""
 
     def on_epoch_finished(self, report: EpochReport, *, train_loss: float, eval_loss: float | None) -> None:
-        """An epoch is over, and its checkpoint comes next: what is lost in between is trained and told again.
+        """Handle the end of an epoch, before its checkpoint: a run lost in between repeats the epoch and this call.
 
         `eval_loss` is None where no rows are held out, and where the run was stopped while it was measured.
         """
 
     def should_stop(self) -> bool:
-        """Asked after every step: whether to stop here, with a checkpoint, and leave the rest for later.
+        """Return whether to stop here with a checkpoint, to be resumed later; called after every step.
 
-        Asked before every forward pass of an evaluation, too, which a stop breaks off.
+        Also called before every forward pass of an evaluation, which a stop ends.
         """
         return False
 
     def should_end_after(self, epoch: int) -> bool:
-        """Asked after every epoch (numbered from 0) but the last: whether the run is over with it."""
+        """Return whether the run ends with this epoch (from 0); called after every epoch but the last."""
         return False
 
 
 class TrainingStopped(Exception):
-    """The listener has stopped a run where there was nothing to write down."""
+    """The listener stopped an evaluation, of which nothing is saved."""
 
 
 @contextmanager
 def raise_on_stop(model: PreTrainedModel, listener: TrainingListener) -> Iterator[None]:
-    """Let the listener break off what the block does with the model, before any forward pass. Raises
-    `TrainingStopped`.
-    """
+    """Ask the listener before each forward pass of the block whether to stop. Raises `TrainingStopped`."""
 
-    def ask(*_: Any) -> None:
+    def check_stop(*_: Any) -> None:
         if listener.should_stop():
             raise TrainingStopped
 
-    # an encoder's and a decoder's are modules of their own, which may share their weights
+    # encoder and decoder have separate embedding modules, which may share their weights
     embeddings = [module for module in model.modules() if isinstance(module, nn.Embedding)]
-    hooks = [module.register_forward_pre_hook(ask) for module in embeddings]
+    hooks = [module.register_forward_pre_hook(check_stop) for module in embeddings]
     try:
         yield
     finally:
@@ -76,7 +75,7 @@ def raise_on_stop(model: PreTrainedModel, listener: TrainingListener) -> Iterato
 
 
 class ListenerCallback(TrainerCallback):
-    """Passes the Trainer's events on to the listener, and the listener's wish to stop back."""
+    """Trainer callback that forwards events to the listener and stops where the listener asks."""
 
     def __init__(self, listener: TrainingListener, adaptive: SelectionCallback, evaluator: Evaluator) -> None:
         self._listener, self._adaptive, self._evaluator = listener, adaptive, evaluator
@@ -115,14 +114,14 @@ class ListenerCallback(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step < state.max_steps and self._listener.should_stop():
             control.should_training_stop = True
-            # After an epoch's last step its own checkpoint follows, once the epoch has been told.
+            # After an epoch's last step its own checkpoint follows `on_epoch_finished`.
             control.should_save = is_within_epoch(state)
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if is_within_epoch(state):
-            control.should_save = False  # stopped within the epoch: its checkpoint is there already
+            control.should_save = False  # stopped within the epoch: its checkpoint is already written
             return
         report = self._adaptive.epochs[-1]
         try:
@@ -139,17 +138,17 @@ class ListenerCallback(TrainerCallback):
 
 
 def _train_loss(state: TrainerState, report: EpochReport) -> float:
-    """The mean loss of an epoch's steps, those before a stop included, which the checkpoint has kept."""
+    """Return the mean loss of an epoch's steps, including those before a stop, from the checkpointed log."""
     first = report.selections[0].step
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry and entry["step"] > first]
     return float(sum(losses) / len(losses)) if losses else float("nan")
 
 
 def count_whole_epochs(state: TrainerState) -> int:
-    """How many epochs are over."""
+    """Return the number of finished epochs."""
     return int((state.epoch or 0.0) + 1e-6)
 
 
 def is_within_epoch(state: TrainerState) -> bool:
-    """Whether the next step goes on with an epoch that has begun."""
+    """Return whether an epoch has begun and not finished."""
     return abs((state.epoch or 0.0) - round(state.epoch or 0.0)) > 1e-6

@@ -1,4 +1,4 @@
-"""One fine-tuning run, from rows to a folder with the result: set up, evaluate, train, evaluate, save."""
+"""Fine-tuning run from rows to a result folder: set up, evaluate, train, evaluate, save."""
 
 import json
 import shutil
@@ -60,7 +60,7 @@ Method = Literal["greentrainer"] | Baseline
 
 @dataclass(frozen=True)
 class SampleCompletion:
-    """One prompt's completion before and after training."""
+    """Completion of the sample prompt before and after training."""
 
     prompt: str
     before: str
@@ -69,9 +69,9 @@ class SampleCompletion:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a run came to. `completed` is False where the listener stopped it; then only checkpoints are there.
+    """Result of a run; `completed` is False where the listener stopped it, which leaves only checkpoints.
 
-    `held_out_duplicates` is how many rows were kept out of the evaluation because an equal row was trained on.
+    `held_out_duplicates` counts rows excluded from evaluation because an equal row was trained on.
     """
 
     completed: bool
@@ -96,21 +96,20 @@ def fine_tune(
     checkpoints: CheckpointFolder | None = None,
     listener: TrainingListener | None = None,
 ) -> TrainingResult:
-    """Fine-tune the model in `model_folder` on `rows` by `method`, and save it in `result_folder`.
+    """Fine-tune the model in `model_folder` on `rows` by `method`, and save the result in `result_folder`.
 
-    With "greentrainer" `rho` is in (0, 1] or a function from the epoch's number (from 0) to such a value; 1 is full
-    fine-tuning. The other methods are the paper's baselines, for which `rho` means nothing. After each epoch, and
-    where the listener stops the run, `folder` (or `checkpoints`) holds a checkpoint, from which a later call goes on;
-    at the end `result_folder`, by default `folder/artifacts`, holds the model and its tokenizer, a LoRA merged into
-    it, or with "prefix" the adapter alone; where the hyperparameters ask for a delta, the changed tensors in the
-    model's place. There the base is called `model_name`, or as its folder is.
-    Every evaluation runs in the precision of the run's first start, as training does.
-    Raises `greencore.backprop.BudgetTooSmall` where ρ is below the floor, `MaxLengthExceeded` where the model has
-    no positions
-    for rows of `max_length`, ValueError for a baseline that the model has no tensor for,
-    `greencore.dataset.InvalidRow` for a row that cannot be tokenised, `ModelError` for a model that is not finite
-    before training, `greencore.backprop.NotFinite` with the first step whose loss or gradient norm is not,
-    CheckpointUnusable for a checkpoint of another model, DiskFull where there is no room for the result.
+    For "greentrainer" `rho` is in (0, 1], or a function of the epoch (from 0) to such a value; 1 is full fine-tuning.
+    The other methods are the paper's baselines, which ignore `rho`. After each epoch, and where the listener stops the
+    run, `folder` (or `checkpoints`) holds a checkpoint, from which a later call resumes. At the end `result_folder`,
+    by default `folder/artifacts`, holds the tokenizer and the model (a LoRA merged into it), the adapter for "prefix",
+    or the changed tensors where the hyperparameters ask for a delta; it names the base `model_name`, by default as its
+    folder is named. Training and all evaluations run in the precision of the run's first start.
+
+    Raises `BudgetTooSmall` where ρ is below the minimum, `MaxLengthExceeded` where `max_length` exceeds the model's
+    positions, ValueError for a baseline without trainable tensors in this model, `InvalidRow` for a row that cannot be
+    tokenised, `ModelError` for a model with non-finite weights, `NotFinite` with the first step whose loss or gradient
+    norm is not finite, `CheckpointUnusable` for a checkpoint of another model, `DiskFull` where the result cannot be
+    written.
     """
     listener, checkpoints = listener or TrainingListener(), checkpoints or CheckpointFolder(folder)
     transformers.set_seed(hyperparameters.seed)
@@ -165,7 +164,7 @@ def fine_tune(
         data_collator=Collator(choose_padding_token_id(model, tokenizer), positions),
         callbacks=[adaptive, listener_callback],
     )
-    trainer.remove_callback(PrinterCallback)  # the listener is told instead
+    trainer.remove_callback(PrinterCallback)  # the listener receives progress instead
     if checkpoint is not None and _is_training_complete(checkpoint, listener):
         trainer.restore_weights(checkpoint)
     else:
@@ -173,7 +172,7 @@ def fine_tune(
         if trainer.state.global_step < trainer.state.max_steps and not listener_callback.ended_early:
             return TrainingResult(False, None, before.evaluation, None, None, tuple(adaptive.epochs))
     reports = tuple(adaptive.epochs)
-    _set_use_cache(config, use_cache)  # which the Trainer has switched off, and generation wants
+    _set_use_cache(config, use_cache)  # the Trainer switches it off, and generation needs it
     try:
         with raise_on_stop(model, listener):
             after = evaluator.evaluate(model)
@@ -204,7 +203,7 @@ def tokenise_with(
     *,
     encoder: bool,
 ) -> TokenisedRows:
-    """Rows as a run with these hyperparameters trains them in its prompt format. Raises `ModelError`, `InvalidRow`."""
+    """Tokenise rows as a run with these hyperparameters does. Raises `ModelError`, `InvalidRow`."""
     return tokenise_rows(
         rows, tokenizer, max_length=hyperparameters.max_length, prompt_format=prompt_format, encoder=encoder
     )
@@ -233,14 +232,14 @@ def _build_training_arguments(folder: Path, hyperparameters: Hyperparameters, *,
 
 
 def _set_use_cache(config: PreTrainedConfig, use_cache: bool | None) -> None:
-    if use_cache is None:  # a configuration made of several has none of its own
+    if use_cache is None:  # a composite configuration has no such field
         vars(config).pop("use_cache", None)
     else:
         config.use_cache = use_cache
 
 
 def _is_training_complete(checkpoint: Path, listener: TrainingListener) -> bool:
-    """Whether a run is over with its checkpoint, and only what follows on training was broken off."""
+    """Return whether a checkpoint is the last of its run, so that only the final evaluation and result are missing."""
     state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
     if state.global_step >= state.max_steps:
         return True
@@ -250,9 +249,9 @@ def _is_training_complete(checkpoint: Path, listener: TrainingListener) -> bool:
 def _save_artifact(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, destination: Path, *, base: Path | None, base_name: str
 ) -> Path:
-    """Write the result aside, flush it, and rename it: it is whole or it is not there.
+    """Write the result to a temporary folder, flush it, and rename it, so that it is complete or absent.
 
-    With `base`, what differs from it; what is saved speaks of the base by its name, not by where it lay.
+    With `base`, write the delta from it. The saved files name the base `base_name` instead of its path.
     """
     with atomic_directory(destination.with_name(f".{destination.name}")) as working:
         if base is not None:
@@ -262,7 +261,7 @@ def _save_artifact(
             if hasattr(model, "peft_config"):
                 _set_adapter_base_name(working / "adapter_config.json", base_name)
                 cast(Any, model).get_base_model().generation_config.save_pretrained(working)
-                (working / "README.md").unlink(missing_ok=True)  # peft's, which knows nothing of the run
+                (working / "README.md").unlink(missing_ok=True)  # peft's generic model card
         tokenizer.save_pretrained(working)
         fsync_tree(working)
     if destination.exists():
@@ -272,6 +271,6 @@ def _save_artifact(
 
 
 def _set_adapter_base_name(adapter_config: Path, base_name: str) -> None:
-    """Done in the file: told another name, peft looks for it on the hub as it saves."""
+    """Set the base's name in the saved file, since peft would look up a changed name on the hub while saving."""
     config = json.loads(adapter_config.read_text())
     adapter_config.write_text(json.dumps(config | {"base_model_name_or_path": base_name}, indent=2) + "\n")

@@ -1,1 +1,1 @@
-"""Checkpoints without pickle: written atomically, verified, and read back."""
+"""Checkpoints without pickle, written atomically and verified when read."""

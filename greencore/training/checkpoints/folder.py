@@ -1,4 +1,4 @@
-"""Where a run's checkpoints lie: complete or absent, and told from damaged ones before anything is read of them."""
+"""Checkpoint folder of a run: atomic, checksummed writes, and verification before reading."""
 
 import errno
 import json
@@ -17,36 +17,37 @@ CHUNK_BYTES = 2**20
 
 
 class DiskFull(OSError):
-    """The disk has no room for what a run has to write; what was half written is removed."""
+    """The disk is full; the partly written folder is removed."""
 
 
 class CheckpointDamaged(ValueError):
-    """A checkpoint's files are not what was written; the message names the file."""
+    """A checkpoint's file is missing or differs from what was written; the message names it."""
 
 
 class CheckpointUnusable(ValueError):
-    """A checkpoint is whole, but not one that this model can go on from; the message says why."""
+    """An intact checkpoint does not fit this model; the message says why."""
 
 
 class CheckpointFolder:
-    """The checkpoints of one run. Each is written aside, flushed to disk and renamed; only the last is kept.
+    """Checkpoints of one run: each is written to a temporary folder, flushed and renamed; only the newest is kept.
 
-    A subclass that keeps a register of them says which is the newest, and what happens to a complete or failed one.
+    A subclass that registers checkpoints elsewhere overrides `find_newest`, `on_checkpoint_complete` and
+    `on_checkpoint_failed`.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def find_newest(self) -> Path | None:
-        """The one to go on from."""
+        """Return the checkpoint to resume from; None where there is none."""
         return find_latest_checkpoint(self.folder)
 
     def checkpoint_name(self, step: int) -> str:
-        """What the checkpoint after so many steps is called."""
+        """Return the folder name of the checkpoint of a step."""
         return f"{CHECKPOINT_PREFIX}{step}"
 
     def write_checkpoint(self, step: int, epochs_done: int, fill: Callable[[Path], None]) -> None:
-        """Have `fill` write a checkpoint's files into a folder of its own, and make it one of the run's."""
+        """Write a checkpoint atomically: `fill` writes its files into a temporary folder."""
         final = self.folder / self.checkpoint_name(step)
         working = final.with_name(f".{final.name}")
         try:
@@ -64,18 +65,18 @@ class CheckpointFolder:
         self.on_checkpoint_complete(final, step, epochs_done)
 
     def on_checkpoint_complete(self, checkpoint: Path, step: int, epochs_done: int) -> None:
-        """A checkpoint is on disk under its name: what came before it is removed."""
+        """Remove the older checkpoints, after a checkpoint is complete on disk."""
         for path in self.folder.glob(f"{CHECKPOINT_PREFIX}*"):
             if path != checkpoint:
                 shutil.rmtree(path)
 
     def on_checkpoint_failed(self, step: int, error: DiskFull) -> None:
-        """There was no room for a checkpoint. Raises the error: a run without checkpoints is not begun unasked."""
+        """Raise the error of a full disk: a run continues without checkpoints only where a subclass allows it."""
         raise error
 
 
 def find_latest_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint of a run; a half-written one never has its final name."""
+    """Return the newest complete checkpoint of a run; an incomplete one never has its final name."""
     found = [
         path for path in folder.glob(f"{CHECKPOINT_PREFIX}*") if path.name.removeprefix(CHECKPOINT_PREFIX).isdigit()
     ]
@@ -83,7 +84,7 @@ def find_latest_checkpoint(folder: Path) -> Path | None:
 
 
 def verify_checkpoint(checkpoint: Path) -> None:
-    """Raises `CheckpointDamaged` where a file is missing, of another size, or of another content than was written."""
+    """Raise `CheckpointDamaged` where a file is missing, or its size or checksum is not that in the manifest."""
     try:
         expected: dict[str, list[int]] = json.loads((checkpoint / MANIFEST).read_bytes())
     except (OSError, ValueError) as error:
@@ -100,9 +101,9 @@ def verify_checkpoint(checkpoint: Path) -> None:
 
 @contextmanager
 def atomic_directory(folder: Path) -> Iterator[Path]:
-    """A new folder for the block to fill, which is gone again where the block fails.
+    """Create a folder for the block to fill, and remove it where the block fails.
 
-    Raises `DiskFull` in place of the many errors by which libraries say so.
+    Raises `DiskFull` in place of the various errors by which libraries report a full disk.
     """
     shutil.rmtree(folder, ignore_errors=True)
     try:
@@ -116,7 +117,7 @@ def atomic_directory(folder: Path) -> Iterator[Path]:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an error, of Python's own or of a library in Rust, says that there is no room or that a quota is up."""
+    """Return whether an error of Python or of a Rust library reports a full disk or an exceeded quota."""
     if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
         return True
     return any(f"(os error {number})" in str(error) for number in DISK_FULL_ERRNOS)
@@ -125,7 +126,7 @@ def is_disk_full(error: BaseException) -> bool:
 def fsync_tree(folder: Path) -> None:
     """Flush every file below a folder, and the folder itself, to the disk.
 
-    Raises OSError where tensors were written short: a full disk is not always reported to whoever writes.
+    Raises OSError for a truncated safetensors file: a full disk is not always reported to the writer.
     """
     for path in [*folder.rglob("*"), folder]:
         fsync_path(path)
@@ -134,7 +135,7 @@ def fsync_tree(folder: Path) -> None:
 
 
 def _check_safetensors_length(file: Path) -> None:
-    """Hold a safetensors file against the length that its own header gives."""
+    """Raise OSError where a safetensors file is shorter or longer than its header says."""
     with file.open("rb") as content:
         header_bytes = int.from_bytes(content.read(8), "little")
         try:
@@ -148,7 +149,7 @@ def _check_safetensors_length(file: Path) -> None:
 
 
 def fsync_path(path: Path) -> None:
-    """Have a file or folder on the disk before anything else happens."""
+    """Flush a file or folder to the disk (fsync)."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -163,7 +164,7 @@ def _write_manifest(folder: Path) -> None:
 
 
 def _checksum(file: Path) -> int:
-    """CRC-32, which finds damage and is no slower than reading the file."""
+    """Return the CRC-32 of a file, which detects damage at the speed of reading."""
     checksum = 0
     with file.open("rb") as content:
         while chunk := content.read(CHUNK_BYTES):

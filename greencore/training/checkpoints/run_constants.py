@@ -1,4 +1,4 @@
-"""Values that a run settles at its first start and reads at every later one."""
+"""Values fixed at a run's first start and read at every later one: its template clock and first evaluation."""
 
 import json
 import logging
@@ -15,16 +15,15 @@ _log = logging.getLogger(__name__)
 
 
 def load_or_create(file: Path, make: Callable[[], Any], read: Callable[[Any], Value]) -> Value:
-    """Return what `read` makes of the JSON value in `file`; where there is none, make it and write it there durably.
+    """Return `read` of the JSON value in `file`; where the file is missing, write the value of `make` there durably.
 
-    A file that is damaged, or of which `read` makes nothing (ValueError, TypeError or KeyError), is replaced; the log
-    says so.
+    A damaged file, or one that `read` rejects (ValueError, TypeError or KeyError), is replaced with a warning.
     """
     if file.is_file():
         try:
             return read(json.loads(file.read_text()))
         except (ValueError, TypeError, KeyError) as error:
-            _log.warning("%s cannot be read and is made once more: %s: %s", file, type(error).__name__, error)
+            _log.warning("%s cannot be read and is replaced: %s: %s", file, type(error).__name__, error)
     value = make()
     file.parent.mkdir(parents=True, exist_ok=True)
     working = file.with_name(f".{file.stem}-{os.getpid()}{file.suffix}")

@@ -1,4 +1,4 @@
-"""A Trainer whose checkpoints hold no pickle: safetensors and JSON only."""
+"""Trainer with checkpoints in safetensors and JSON, without pickle."""
 
 import json
 import random
@@ -29,12 +29,11 @@ WEIGHTS, OPTIMIZER, SCHEDULER, RANDOM = "weights", "optimizer", "scheduler", "ra
 
 
 class CheckpointedTrainer(Trainer):
-    """A Trainer that writes its checkpoints into a `CheckpointFolder`, and ends where a step is not finite.
+    """Trainer that writes checkpoints into a `CheckpointFolder` and raises `NotFinite` at a non-finite step.
 
     A checkpoint holds weights, optimiser, schedule, random state and the position in the data. Its weights are those
-    that training can change (an adapter's alone, where the model has one), under the names that the modules hold. The
-    loss that it logs of a step is that of the learned tokens, without what the model adds to the loss that it
-    minimises (a router's balance, for example).
+    that training can change (only an adapter's, where the model has one), under the modules' names. The logged loss
+    of a step is the mean over its learned tokens, without other terms of the model's loss, such as a router's balance.
     """
 
     def __init__(self, *, checkpoints: CheckpointFolder, **settings: Any) -> None:
@@ -42,21 +41,21 @@ class CheckpointedTrainer(Trainer):
         assert isinstance(self.model, torch.nn.Module)
         self._checkpoints = checkpoints
         self._changeable_names = list_changeable_tensors(self.model)
-        # The Trainer tells by the class's name whether a loss leaves out each row's first token: GPT2LMHeadModel's does
+        # The Trainer derives from the class's name whether a loss skips each row's first token: GPT2LMHeadModel's does
         self._loss_shifts_labels = not is_encoder_decoder(self.model)
         self._token_loss: torch.Tensor | None = None
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """As the Trainer does; keeps the step's loss per learned token for `log`."""
+        """Compute the loss as the Trainer does, and keep the step's mean token loss for `log`."""
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         total, learned = sum_token_loss(outputs["logits"], inputs["labels"], encoder=is_encoder_decoder(self.model))
         self._token_loss = total / learned
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log the step's loss per learned token in place of the loss that was minimised."""
+        """Log the step's mean token loss in place of the minimised loss."""
         if "loss" in logs and self._token_loss is not None:
             logs["loss"] = float(self._token_loss)
         super().log(logs, start_time)
@@ -75,7 +74,7 @@ class CheckpointedTrainer(Trainer):
         self.state.save_to_json(str(folder / "trainer_state.json"))
 
     def restore_weights(self, checkpoint: Path) -> None:
-        """Take a checkpoint's weights alone, with which there is nothing left to train."""
+        """Load only the weights of a checkpoint, for a run whose training is complete."""
         self._load_from_checkpoint(str(checkpoint))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
@@ -93,7 +92,7 @@ class CheckpointedTrainer(Trainer):
             raise NotFinite(f"{name} is not finite in {checkpoint.name}: training had diverged before it was written")
 
     def _load_pretrained_layout(self, target: torch.nn.Module, checkpoint: Path) -> None:
-        """Read a checkpoint of an earlier version, which held weights as `save_pretrained` publishes them."""
+        """Load a checkpoint of an earlier version, with weights as `save_pretrained` writes them."""
         if hasattr(target, "peft_config"):
             from greencore.training.methods.adapters import load_adapter
 
@@ -103,9 +102,9 @@ class CheckpointedTrainer(Trainer):
             write_tensors(target, held, named_tensors(target).keys())
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
-        """The gradient norm of a step, told before the optimiser uses it. Raises `NotFinite`."""
+        """Return the gradient norm of a step, before the optimiser step. Raises `NotFinite`."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[no-untyped-call]
-        # every step is logged, so that what has added up since the last log is this step's loss
+        # every step is logged, so the loss summed since the last log is this step's
         check_step(self.state.global_step + 1, loss=float(self._tr_loss), gradient_norm=float(norm))
         return norm
 
@@ -148,7 +147,7 @@ class CheckpointedTrainer(Trainer):
         self.lr_scheduler.load_state_dict(_read_json(folder / f"{SCHEDULER}.json"))
 
     def _list_optimizer_parameter_names(self) -> list[str]:
-        """The names of the optimiser's parameters in its own order, by which its state is numbered."""
+        """Return the optimiser's parameter names in its order, by which its state is numbered."""
         assert self.optimizer is not None
         assert isinstance(self.model, torch.nn.Module)
         names = {parameter: name for name, parameter in self.model.named_parameters()}

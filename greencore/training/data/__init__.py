@@ -1,1 +1,1 @@
-"""From rows to tokens: prompt formats, chat templates, special tokens, positions, packing."""
+"""Tokenisation of rows: prompt formats, chat templates, special tokens, positions, packing."""

@@ -1,4 +1,4 @@
-"""Conversations in a tokenizer's chat template: the text that a model is given, and the turn that it learns."""
+"""Rendering of conversations by a tokenizer's chat template: the prompt, and the turn that is learned."""
 
 import re
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from datetime import datetime
 
 from jinja2 import Template, TemplateError
 from transformers import PreTrainedTokenizerBase
-from transformers.utils.chat_template_utils import _compile_jinja_template  # no public call lets the clock be set
+from transformers.utils.chat_template_utils import _compile_jinja_template  # no public function sets the clock
 
 from greencore.dataset import MAX_SHOWN_CHARACTERS
 from greencore.training.data.template_clock import TemplateClock
@@ -22,20 +22,20 @@ OPEN_THINKING_TAG = re.compile(
 )
 PASSAGE_SEPARATOR = re.compile(
     rf"\n|[<\[◁]/?{THINKING_TAG}[>\]▷]", re.IGNORECASE
-)  # what stands between them is rendered whole
+)  # text between two of them is rendered unchanged
 _ANSWER = "⟦answer⟧"
 
 
 class ConversationRefused(ModelError):
-    """A template does not render a conversation, or not so that its last turn can be learned."""
+    """A template cannot render a conversation, or its last turn cannot be learned."""
 
 
 @dataclass(frozen=True)
 class RenderedTurn:
-    """The last turn of a conversation.
+    """Rendered last turn of a conversation.
 
-    `prompt` goes up to where generation begins, `target` is what the template renders after it. `has_end_token` is
-    False where the template puts no token at the end of a turn, so that the end of text has to follow.
+    `prompt` ends where generation begins, `target` is the rendered text after it. `has_end_token` is False where the
+    template ends a turn with no token, so that the end of text must follow.
     """
 
     prompt: str
@@ -52,8 +52,8 @@ def render_conversation(
 ) -> str:
     """Render a conversation of (role, content); with `generation_prompt` up to where the assistant begins.
 
-    A template that reads the clock is given the time of `clock`, by default the current time. Raises `ModelError` for
-    a tokenizer without a usable template, `ConversationRefused` where the template refuses the conversation.
+    A template that reads the clock gets the time of `clock`, by default the current time. Raises `ModelError` for a
+    tokenizer without a usable template, `ConversationRefused` where the template rejects the conversation.
     """
     compiled = _compile(tokenizer)
     clock = clock or TemplateClock()
@@ -80,31 +80,30 @@ def render_conversation(
 def render_last_turn(
     messages: Messages, tokenizer: PreTrainedTokenizerBase, *, clock: TemplateClock | None = None
 ) -> RenderedTurn:
-    """Return what the template renders for the last message after the generation prompt that precedes it.
+    """Return the rendered text of the last message after its generation prompt.
 
-    The learned text is the rendered conversation minus the rendered conversation without its last message, with the
-    generation prompt. Whitespace after the token that ends the turn belongs to it, as the template renders it; where
-    the template ends turns with no token of the tokenizer's, trailing whitespace is left out, since the end of text
-    takes its place. Where a generation prompt opens a thought that the rendered turn does not have, the learned text
-    begins with the message's own thought, or an empty one, and closes it.
+    The learned text is the rendered conversation less the rendered earlier messages with the generation prompt. It
+    includes the whitespace after the token that ends the turn; where the template ends turns with no token of the
+    tokenizer, trailing whitespace is removed, since the end of text replaces it. Where the generation prompt opens a
+    thought that the rendered turn does not have, the learned text begins with the message's thought, or an empty one,
+    and closes it.
 
-    Raises `ConversationRefused` for a conversation of one message, for a template that renders the conversation
-    otherwise than it begins it, and for one that leaves out what the assistant says; and what `render_conversation`
-    raises.
+    Raises `ConversationRefused` for a conversation of one message, and for a template whose rendering of the turn does
+    not begin with the generation prompt or omits the assistant's message; and the errors of `render_conversation`.
     """
     if len(messages) < 2:
-        raise ConversationRefused("there is no message before the assistant's, so nothing that it answers")
+        raise ConversationRefused("there is no message before the assistant's, so it answers none")
     content, clock = messages[-1][1], clock or TemplateClock()
     given = render_conversation(messages[:-1], tokenizer, generation_prompt=True, clock=clock)
     whole = render_conversation(messages, tokenizer, generation_prompt=False, clock=clock)
     learned = whole[len(given) :] if whole.startswith(given) else _close_thought(given, whole, content)
     if learned is None:
         raise ConversationRefused(
-            "the model's chat template renders the conversation otherwise than its generation "
-            "prompt begins it, so there is no turn that could be learned after that prompt"
+            "the model's chat template renders the conversation without its generation prompt, "
+            "so there is no turn after that prompt that could be learned"
         )
     if not any(passage.strip() in learned for passage in PASSAGE_SEPARATOR.split(content) if passage.strip()):
-        raise ConversationRefused("the model's chat template leaves out what the assistant says, or changes it")
+        raise ConversationRefused("the model's chat template leaves out the assistant's message, or changes it")
     ended = _ends_turn(learned, content, tokenizer)
     return RenderedTurn(given, learned if ended else learned.rstrip(), ended)
 
@@ -112,14 +111,13 @@ def render_last_turn(
 def find_turn_end_token(
     messages: Messages, tokenizer: PreTrainedTokenizerBase, *, clock: TemplateClock | None = None
 ) -> int | None:
-    """Return the id of the first token that the template puts after the last message of a conversation.
+    """Return the id of the first token that the template puts after the last message; None without an added token.
 
-    Generation of a model that has learned turns of this template stops there. None for a template that puts none of
-    the tokenizer's added tokens there.
+    Generation of a model trained on turns of this template stops there.
     """
     try:
         learned = render_last_turn((*messages[:-1], (messages[-1][0], _ANSWER)), tokenizer, clock=clock).target
-    except ConversationRefused:  # a template that takes only messages of a form of their own
+    except ConversationRefused:  # a template that accepts only messages in a special form
         return None
     after = learned.rpartition(_ANSWER)[2]
     ends = ((token.content, number) for number, token in tokenizer.added_tokens_decoder.items())
@@ -138,7 +136,7 @@ def _compile(tokenizer: PreTrainedTokenizerBase) -> Template:
         if "default" not in template:
             raise ModelError(
                 f"the model's tokenizer has several chat templates ({', '.join(sorted(template))}) and none is named"
-                " default: use rows of another form, or name the one for conversations default"
+                " default: use rows of another form, or name the conversation template default"
             )
         template = template["default"]
     try:
@@ -149,14 +147,14 @@ def _compile(tokenizer: PreTrainedTokenizerBase) -> Template:
 
 
 def _shorten_error(error: Exception) -> str:
-    """What an error says, short and in one line: a template may put all of a message in it."""
+    """Return an error's text in one short line, since a template may put a whole message in it."""
     text = " ".join(str(error).split())
     shown = text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in shown)
 
 
 def _close_thought(given: str, whole: str, content: str) -> str | None:
-    """Return what follows on a prompt that ends with an opened thought, or None where this cannot be said."""
+    """Return the text after a prompt that ends with an opened thought; None where it cannot be determined."""
     opened = OPEN_THINKING_TAG.search(given)
     if opened is None or not whole.startswith(given[: opened.start()]):
         return None
@@ -173,7 +171,7 @@ def _close_thought(given: str, whole: str, content: str) -> str | None:
 
 
 def _ends_turn(learned: str, content: str, tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the template puts a token of the tokenizer's own at the end of a turn, whitespace aside."""
+    """Return whether a turn ends with an added token of the tokenizer, ignoring whitespace."""
     turn, said = learned.rstrip(), content.rstrip()
     ends = tuple(token.content for token in tokenizer.added_tokens_decoder.values() if token.content.strip())
     return turn.endswith(ends) and not (said.endswith(ends) and turn.endswith(said))

@@ -1,4 +1,4 @@
-"""Which tokens end a text and fill up a batch, by the tokenizer and the model, and which are unknown."""
+"""End-of-text and padding tokens of a tokenizer and model, and a check for tokens that the model does not know."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -10,10 +10,10 @@ from greencore.training.models.loading import ModelError
 
 
 def end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return every token that ends a text: the tokenizer's, and those of the generation and model configurations.
+    """Return the end-of-text tokens of the tokenizer and of the generation and model configurations.
 
-    A configuration names one token, a list of them or none, and may have a part for text. A token that the model has
-    no embedding for is left out, since it can never be written.
+    A configuration names one token, a list or none, and may have a text configuration. Tokens without an embedding
+    are left out, since the model cannot generate them.
     """
     named = [tokenizer.eos_token_id]
     for config in (getattr(model, "generation_config", None), model.config, model.config.get_text_config(decoder=True)):
@@ -24,11 +24,10 @@ def end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
 
 
 def set_stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, turn_end: int | None = None) -> None:
-    """Have generation with the model, and with what is saved of it, stop at every end of text.
+    """Set the stop tokens of the model's generation configuration, which is saved with it.
 
     These are `end_token_ids` and `turn_end`, the end of a turn in the chat template (see
-    `rows.find_turn_end_token_of_rows`), which
-    the configurations may not know.
+    `tokenisation.find_turn_end_token_of_rows`), which the configurations may lack.
     """
     ends = end_token_ids(model, tokenizer)
     if turn_end is not None and turn_end not in ends:
@@ -42,9 +41,9 @@ def set_stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
 
 
 def choose_padding_token_id(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return the token that fills up a batch: the tokenizer's, or where the model has no embedding for it another.
+    """Return the padding token: the tokenizer's, or another where the model has no embedding for it.
 
-    What it is does not matter, since padding is masked.
+    Any token works, since padding is masked.
     """
     candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
     return next(int(token) for token in candidates if token is not None and 0 <= token < _get_vocabulary_size(model))
@@ -53,7 +52,7 @@ def choose_padding_token_id(model: PreTrainedModel, tokenizer: PreTrainedTokeniz
 def refuse_unknown_tokens(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example]
 ) -> None:
-    """Raises `ModelError` for a token that the tokenizer makes of the rows and that the model has no embedding for."""
+    """Raise `ModelError` where the tokenised rows hold a token that the model has no embedding for."""
     read, written = (
         _get_embedding_size(model.get_input_embeddings()),
         _get_embedding_size(model.get_output_embeddings()),
@@ -63,8 +62,8 @@ def refuse_unknown_tokens(
             if size is not None and tokens and (token := max(tokens)) >= size:
                 text = tokenizer.convert_ids_to_tokens([token])[0]
                 raise ModelError(
-                    f"the tokenizer makes the token {text!r} of a row, number {token}, but the model knows {size}"
-                    " tokens: the tokenizer is of another model, or was given tokens that the model was not"
+                    f"a row has the token {text!r} with the id {token}, but the model knows {size} tokens:"
+                    " the tokenizer is of another model, or has added tokens that the model lacks"
                 )
 
 
@@ -74,7 +73,7 @@ def truncate_at_end_token(tokens: Sequence[int], ends: Sequence[int]) -> list[in
 
 
 def _get_vocabulary_size(model: PreTrainedModel) -> int:
-    """How many tokens the model can both read and write."""
+    """Return the number of tokens that the model can both read and write."""
     sizes = [_get_embedding_size(part) for part in (model.get_input_embeddings(), model.get_output_embeddings())]
     known = [size for size in sizes if size is not None]
     return min(known) if known else int(model.config.get_text_config().vocab_size)

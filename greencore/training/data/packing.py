@@ -1,4 +1,4 @@
-"""Sequence packing: several examples in one row of a batch, without padding between them and blind to each other."""
+"""Sequence packing: several examples in one row, without padding or attention between them."""
 
 import inspect
 from collections.abc import Sequence
@@ -10,19 +10,19 @@ from transformers import DataCollatorWithFlattening, PreTrainedModel
 from greencore.training.data.tokenisation import IGNORED_LABEL, Example, round_up_length
 from greencore.training.methods.modes import in_evaluation_mode
 
-_MAX_LEAK = 1e-3  # of what a token does to its own example; rounding alone is far less
+_MAX_LEAK = 1e-3  # relative to a token's effect on its own example; rounding is far below
 
 
 class PackedCollator:
-    """Joins a batch's examples into one row, in which positions start anew with each of them.
+    """Collator that joins a batch's examples into one row, with positions that restart at each example.
 
-    transformers reads the ends of the examples from the positions and lets no token attend across them, with eager,
-    sdpa and flash attention; a model that needs telling is given the mask as well. The loss is that of the separate
-    rows, weighted by their learned tokens. Eager and sdpa attention still compute the whole row's square, so packing
-    pays where examples are short and differ in length.
+    transformers derives the examples' bounds from the positions and lets no token attend across them, with eager, sdpa
+    and flash attention; a model that needs a mask gets one. The loss is that of the separate rows, weighted by their
+    learned tokens. Eager and sdpa attention still compute the whole row's square, so packing saves time where examples
+    are short and differ in length.
 
-    Raises ValueError for a model that does not keep packed examples apart, such as one with an encoder or with ALiBi:
-    this is tried on the model itself, which must therefore hold weights.
+    Raises ValueError for a model that does not keep packed examples apart, such as one with an encoder or with ALiBi.
+    This is tested on the model, which must hold weights.
     """
 
     def __init__(self, model: PreTrainedModel, pad_token_id: int) -> None:
@@ -31,9 +31,9 @@ class PackedCollator:
         self._mask_dtype = _find_mask_dtype(model)
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
-        """`input_ids`, `position_ids` and `labels`, each [1, length], padded at the end with an example of its own.
+        """Return `input_ids`, `position_ids` and `labels`, each [1, length], padded at the end with one more example.
 
-        `use_cache` is off, since a model that keeps keys for later takes the row for one sequence.
+        `use_cache` is off, since with a key cache the model treats the row as one sequence.
         """
         features = [{key: list(example[key]) for key in ("input_ids", "labels")} for example in examples]
         length = sum(len(feature["input_ids"]) for feature in features)
@@ -46,10 +46,10 @@ class PackedCollator:
 
 
 def _find_mask_dtype(model: PreTrainedModel) -> torch.dtype | None:
-    """None where positions are enough to keep examples apart, else the type of the mask that is needed as well."""
+    """Return the dtype of the mask that keeps examples apart; None where positions are enough."""
     name, instead = type(model).__name__, "pad them with Collator instead"
     if model.device.type == "meta":
-        raise ValueError(f"this {name} holds no weights, so it cannot be tried whether it keeps packed rows apart")
+        raise ValueError(f"this {name} holds no weights, so packing cannot be tested on it")
     if model.config.is_encoder_decoder or "position_ids" not in inspect.signature(model.forward).parameters:
         raise ValueError(f"{name} cannot train on packed rows, since it takes no positions: {instead}")
     for dtype in (None, model.dtype):
@@ -60,7 +60,7 @@ def _find_mask_dtype(model: PreTrainedModel) -> torch.dtype | None:
 
 @torch.no_grad()
 def _measure_leak(model: PreTrainedModel, mask_dtype: torch.dtype | None) -> float:
-    """What the first token of one packed example does to the next one, as a share of what it does to its own."""
+    """Return the effect of a token on the next packed example, relative to the effect on its own."""
     positions = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3]], device=model.device)
     mask = None if mask_dtype is None else _block_mask(positions, mask_dtype)
     ids = torch.arange(1, 9, device=model.device)[None]
@@ -76,7 +76,7 @@ def _measure_leak(model: PreTrainedModel, mask_dtype: torch.dtype | None) -> flo
 
 
 def _block_mask(positions: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """[1, 1, length, length], added to the attention scores: 0 from a token to its example's earlier ones."""
+    """Return the additive attention mask [1, 1, length, length]: 0 from a token to earlier ones of its example."""
     example = (positions == 0).cumsum(-1)
     seen = torch.tril(example[:, None, :, None] == example[:, None, None, :])
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)

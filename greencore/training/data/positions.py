@@ -1,4 +1,4 @@
-"""How many positions a model has a table for: a longer row or completion would be looked up outside of it."""
+"""Position limits of a model: the sizes of its position tables, which rows and completions must not exceed."""
 
 import re
 import sys
@@ -23,10 +23,10 @@ class MaxLengthExceeded(ValueError):
 
 @dataclass(frozen=True)
 class PositionLimits:
-    """The most tokens of a row that the model can read and write; `sys.maxsize` where there is no table.
+    """Maximum tokens of a row that a model can read and write; `sys.maxsize` without a table.
 
-    A decoder alone reads and writes in the same positions, so that both are equal. An encoder-decoder model reads
-    with its encoder and writes with its decoder.
+    Both are equal for a decoder-only model; an encoder-decoder model reads with its encoder and writes with its
+    decoder.
     """
 
     input_tokens: int = UNBOUNDED
@@ -34,12 +34,12 @@ class PositionLimits:
 
     @property
     def row_tokens(self) -> int | None:
-        """The largest `max_length`; None where the model sets no bound."""
+        """Largest valid `max_length`; None where the model sets no bound."""
         shortest = min(self.input_tokens, self.output_tokens)
         return None if shortest == UNBOUNDED else shortest
 
     def check_max_length(self, max_length: int) -> None:
-        """Raises `MaxLengthExceeded` where rows of so many tokens have no position in the model."""
+        """Raise `MaxLengthExceeded` where rows of `max_length` tokens exceed the model's positions."""
         if self.row_tokens is not None and max_length > self.row_tokens:
             raise MaxLengthExceeded(
                 f"given {max_length}, but the model has positions for {self.row_tokens} tokens of a row"
@@ -47,13 +47,13 @@ class PositionLimits:
 
 
 def get_position_limits(model: Any, *, method: str | None = None) -> PositionLimits:
-    """Return the positions that the model's tables hold, as they are and not as the configuration says.
+    """Return the position limits by the sizes of the model's tables, not by its configuration.
 
-    Found are embeddings and buffers of positions that are absolute and of fixed size, with the rows at their start
-    that some families leave unused (OPT and BART two, RoBERTa those up to the padding's). Rotary and relative
-    positions and ALiBi have no table, though a model may do worse beyond the length it was trained at. The model may
-    live on the meta device. Prefix tuning's own tokens are subtracted, of an adapted model or of one that `method`
-    "prefix" is going to adapt: they stand before a decoder's.
+    Counted are embeddings and buffers of absolute positions of fixed size, less the first rows that some families
+    leave unused (two in OPT and BART, those up to the padding's in RoBERTa). Rotary and relative positions and ALiBi
+    have no table, though quality may drop beyond the length that the model was trained at. The model may be on the
+    meta device. The tokens of prefix tuning, which precede a decoder's, are subtracted for an adapted model and for
+    `method` "prefix".
     """
     base = model.get_base_model() if hasattr(model, "peft_config") else model
     adapters = getattr(model, "peft_config", {}).values()
@@ -74,12 +74,12 @@ def get_position_limits(model: Any, *, method: str | None = None) -> PositionLim
 
 
 def _list_position_tables(model: nn.Module) -> Iterator[tuple[str, int]]:
-    """Each table's name, and for how many tokens it holds a row."""
+    """Yield each position table's name and number of usable positions."""
     for name, module in model.named_modules():
         if not isinstance(module, nn.Embedding) or not _is_position_table(name):
             continue
         if hasattr(module, "make_weight") or hasattr(module, "make_weights"):
-            continue  # it grows with the rows
+            continue  # it grows with the row length
         unused = getattr(module, "offset", None)
         if unused is None:
             unused = 0 if module.padding_idx is None else module.padding_idx + 1

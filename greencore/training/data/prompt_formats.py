@@ -1,4 +1,4 @@
-"""How a prompt is put to a model: as it stands, with the paper's markers, or as a turn of a chat."""
+"""Prompt formats: plain, with the paper's markers, or as a user's turn in the chat template."""
 
 from dataclasses import dataclass, field, replace
 from typing import get_args
@@ -15,9 +15,9 @@ _SOURCE = "⟦source⟧"
 
 @dataclass(frozen=True)
 class PromptFormat:
-    """What stands before and after a source text; `templated` where that includes the model's special tokens.
+    """Text before and after a prompt's source; `templated` where it includes the model's special tokens.
 
-    `clock` is the time that chat templates read, of conversations as well; the current time where it is None.
+    `clock` is the time that chat templates read, for conversations too; None is the current time.
     """
 
     name: FormatName
@@ -27,7 +27,7 @@ class PromptFormat:
     clock: TemplateClock | None = field(default=None, compare=False)
 
     def wrap(self, source: str) -> str:
-        """The text that the model is given for a source."""
+        """Return the prompt of a source text."""
         return f"{self.prefix}{source}{self.suffix}"
 
 
@@ -39,10 +39,10 @@ SUMMARIZE = PromptFormat("summarize", prefix="summarize: ")  # paper §4, for FL
 def resolve_prompt_format(
     name: FormatName, tokenizer: PreTrainedTokenizerBase, clock: TemplateClock | None = None
 ) -> PromptFormat:
-    """The format of that name; "chat" is what the tokenizer's chat template puts around a user's turn.
+    """Return the format of a name; "chat" is the text of the tokenizer's chat template around a user's turn.
 
-    `clock` is the time that the template reads, which a run keeps (see `TemplateClock`). Raises `ModelError` for a
-    chat template that is absent or drops the turn, ValueError for an unknown name.
+    `clock` is the time that the template reads (see `TemplateClock`). Raises `ModelError` for a chat template that is
+    missing or drops the turn, ValueError for an unknown name.
     """
     fixed = {form.name: form for form in (PLAIN, TLDR, SUMMARIZE)}
     if name in fixed:
@@ -51,15 +51,15 @@ def resolve_prompt_format(
         raise ValueError(f"there is no prompt format {name!r}: expected one of {', '.join(get_args(FormatName))}")
     prefix, found, suffix = render_chat_prompt([("user", _SOURCE)], tokenizer, clock).partition(_SOURCE)
     if not found:
-        raise ModelError("the model's chat template leaves out what the user says")
+        raise ModelError("the model's chat template leaves out the user's message")
     return PromptFormat("chat", prefix, suffix, templated=True, clock=clock)
 
 
 def render_chat_prompt(
     messages: Messages, tokenizer: PreTrainedTokenizerBase, clock: TemplateClock | None = None
 ) -> str:
-    """A conversation of (role, content) in the tokenizer's chat template, up to where the assistant begins.
+    """Render a conversation of (role, content) by the tokenizer's chat template, with the generation prompt.
 
-    Raises `ModelError` for a tokenizer without a template, or whose template refuses the conversation.
+    Raises `ModelError` for a tokenizer without a template, or where the template rejects the conversation.
     """
     return render_conversation(messages, tokenizer, generation_prompt=True, clock=clock)

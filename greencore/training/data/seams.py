@@ -1,4 +1,4 @@
-"""Where a prompt's tokens end and those of its completion begin."""
+"""Tokenisation of a completion after its prompt, at the boundary where tokens of both could merge."""
 
 from collections.abc import Sequence
 
@@ -6,22 +6,22 @@ from transformers import PreTrainedTokenizerBase
 
 from greencore.training.data.special_text import encode_marked, remove_marks
 
-# Texts that a completion is encoded after where it merges with its own prompt: one of them does not merge with it.
+# Texts to encode a completion after where it merges with its prompt: it does not merge with one of them.
 ANCHORS = ("\n", ".", "a", "0", ":", "é", "字")
 
 
 def tokenise_continuation(prompt: str, completion: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the tokens of `completion` as they follow on the tokens of `prompt`, which stay as they are.
+    """Return the tokens of `completion` that follow the unchanged tokens of `prompt`.
 
-    Both are encoded as one text, so that no space arises that a SentencePiece tokenizer puts before a text of its
-    own, and the tokens after the prompt's are taken. Where that text's tokens join the two ("a " and "b" as "a", " b"),
-    generation after the prompt could not meet them: then the completion is encoded after another text that it does
-    not merge with. Decoded together, the prompt's tokens and these give the prompt and the completion; only where the
-    tokenizer cannot give back any text, such as one of whole words, is the completion encoded by itself.
+    Both are encoded as one text, so that a SentencePiece tokenizer adds no space before the completion, and the tokens
+    after the prompt's are returned. Where a token spans the boundary ("a " and "b" as "a", " b"), generation after the
+    prompt could not produce it: then the completion is encoded after another text that it does not merge with. Decoded
+    together, the prompt's tokens and these give prompt and completion; only where the tokenizer's decoding does not
+    restore text, as with whole words, is the completion encoded by itself.
     """
     before, joint = encode_marked(prompt, tokenizer), encode_marked(prompt + completion, tokenizer)
     after = joint[len(before) :]
-    # an unknown word swallows what is joined to it, so that its place says nothing
+    # an unknown word absorbs adjacent text, so its end is not a boundary
     if joint[: len(before)] == before and after and (not before or before[-1] != tokenizer.unk_token_id):
         return after
     expected = {_decode(joint, tokenizer), _decode(before, tokenizer) + remove_marks(completion)}

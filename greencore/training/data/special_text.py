@@ -1,4 +1,4 @@
-"""Special tokens that are spelled out in data: `</s>` in a page of HTML is text, and ends nothing."""
+"""Encoding of special tokens spelled out in data as plain text: `</s>` in an HTML page does not end it."""
 
 import re
 from typing import Any
@@ -6,18 +6,18 @@ from weakref import WeakKeyDictionary
 
 from transformers import PreTrainedTokenizerBase
 
-# A noncharacter of Unicode, which no text holds, within each special token that data spell out.
+# A Unicode noncharacter, absent from text, inserted into each special token spelled out in data.
 MARK = "\U0010fffe"
-# Models think in tokens that data has to be able to hold.
+# Data may contain the tokens that delimit a model's thoughts.
 THINKING_TAG = re.compile(r"[<\[◁|]+/?(?:\w+:)?(?:think|thinking|thought|reason|reasoning)[>\]▷|]+", re.IGNORECASE)
 
 _patterns: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[int, re.Pattern[str] | None]] = WeakKeyDictionary()
 
 
 def mark_special_tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return data's text with a mark in every special token of the tokenizer that it spells out (see `encode_marked`).
+    """Return text with a mark in every spelled-out special token of the tokenizer (see `encode_marked`).
 
-    The tokens of a thought stay what they are.
+    Thinking tags are not marked.
     """
     pattern = _pattern(tokenizer)
     if pattern is None:
@@ -35,10 +35,10 @@ def remove_marks(text: str) -> str:
 def encode_marked(
     text: str, tokenizer: PreTrainedTokenizerBase, *, add_special_tokens: bool = False, target: bool = False
 ) -> list[int]:
-    """Encode text in which special tokens are those of a template; marked ones are encoded as the text that they are.
+    """Encode text with a template's special tokens; marked ones are encoded as plain text.
 
-    With `add_special_tokens` also the tokens that the tokenizer puts before and after a whole text; with `target` those
-    of what a decoder writes, the target language's code among them.
+    With `add_special_tokens` also the tokens that the tokenizer puts before and after a text; with `target` the tokens
+    of a decoder's output, including the target language's code.
     """
 
     def tokens(text: str, **settings: bool) -> Any:
@@ -49,12 +49,12 @@ def encode_marked(
         return list(tokens(text, add_special_tokens=add_special_tokens)["input_ids"])
     if (pattern := _pattern(tokenizer)) is None or not pattern.search(text):
         plain = list(tokens(remove_marks(text), add_special_tokens=False, split_special_tokens=True)["input_ids"])
-        if not _special_ids(tokenizer).intersection(plain):  # a tokenizer of whole words or pieces finds them even so
+        if not _special_ids(tokenizer).intersection(plain):  # a word or piece tokenizer may still find them
             if not add_special_tokens:
                 return plain
             return list(tokens(remove_marks(text), add_special_tokens=True, split_special_tokens=True)["input_ids"])
     found = tokens(text, add_special_tokens=add_special_tokens, return_offsets_mapping=tokenizer.is_fast)
-    if not tokenizer.is_fast:  # which says no places; a token of the mark is of the mark alone
+    if not tokenizer.is_fast:  # slow tokenizers return no offsets; the mark has its own tokens
         marks = set(tokenizer(MARK, add_special_tokens=False)["input_ids"]) - {tokenizer.unk_token_id}
         return [token for token in found["input_ids"] if token not in marks]
     places = zip(found["input_ids"], found["offset_mapping"], strict=True)
@@ -67,7 +67,7 @@ def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
 
 
 def _pattern(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str] | None:
-    """What matches the special tokens, the longest first; None where there are none that a mark fits into."""
+    """Return the pattern of the special tokens, longest first; None where none has two characters or more."""
     known = _patterns.get(tokenizer)
     if known is None or known[0] != len(tokenizer):
         added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}

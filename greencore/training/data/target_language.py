@@ -1,4 +1,4 @@
-"""The target language of a multilingual encoder-decoder model (mBART, NLLB, M2M-100): its code is part of a target."""
+"""Target language of a multilingual encoder-decoder model (mBART, NLLB, M2M-100), whose code is part of a target."""
 
 import json
 from pathlib import Path
@@ -8,10 +8,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def set_target_language(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Have the tokenizer encode targets in the language that the model in the folder begins to write in.
+    """Set the tokenizer's target language to that of the configurations in the model's folder.
 
-    Only where the tokenizer knows languages and names none; where the model's configurations name none either, the
-    tokenizer takes the source's.
+    Only for a tokenizer with languages and no target language; where the configurations name none either, it uses the
+    source language.
     """
     if getattr(tokenizer, "tgt_lang", "") is not None:
         return
@@ -27,9 +27,9 @@ def set_target_language(tokenizer: PreTrainedTokenizerBase, folder: Path) -> Non
 
 
 def get_target_language_settings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """Return the generation setting that begins a text in the tokenizer's target language; empty without languages.
+    """Return the generation setting for the tokenizer's target language; empty without languages.
 
-    The code comes after the decoder's start (NLLB, M2M-100, mBART-50), or in its place (mBART, PLBART).
+    The language code follows the decoder's start token (NLLB, M2M-100, mBART-50) or replaces it (mBART, PLBART).
     """
     if not model.config.is_encoder_decoder or getattr(tokenizer, "tgt_lang", None) is None:
         return {}
@@ -42,13 +42,13 @@ def get_target_language_settings(model: PreTrainedModel, tokenizer: PreTrainedTo
 
 
 def configure_target_language(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Have generation with the model, and with what is saved of it, begin in the tokenizer's target language."""
+    """Set the target language in the model's generation configuration, which is saved with it."""
     for name, token in get_target_language_settings(model, tokenizer).items():
         setattr(model.generation_config, name, token)
 
 
 def _language_codes(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """The special tokens that have no other use."""
+    """Return the special tokens that have no other role."""
     usual = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id)
     special = {token for token, content in tokenizer.added_tokens_decoder.items() if content.special}
     named = {getattr(tokenizer, f"{name}_token_id", None) for name in ("cls", "sep", "mask")}

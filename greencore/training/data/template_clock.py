@@ -1,4 +1,4 @@
-"""The time that a run's chat template reads: one reading for the whole run, kept across its stops."""
+"""Clock of chat templates: one reading for a whole run, kept when it is stopped and resumed."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -10,11 +10,10 @@ CLOCK_FILE_NAME = "clock.json"
 
 
 class TemplateClock:
-    """Reads the time once, when a template first asks for it, and gives that reading from then on.
+    """Clock that is read once, when a template first asks for the time, and then stays fixed.
 
-    With `file` the reading is kept there, so that a run which is stopped and resumed on another day renders the same
-    text; a run whose template never reads the clock writes no file. The time is local and without a zone, as
-    transformers gives it to templates.
+    The reading is stored in `file`, so that a run resumed on another day renders the same text; a template that never
+    reads the clock writes no file. The time is local and naive, as transformers gives it to templates.
     """
 
     def __init__(self, file: Path | None = None) -> None:
@@ -22,7 +21,7 @@ class TemplateClock:
         self._reading: datetime | None = None
 
     def read(self, now: Callable[[], datetime]) -> datetime:
-        """Return the kept time, or what `now` gives where none is kept yet."""
+        """Return the stored time, or that of `now` at the first call."""
         if self._reading is None:
             file = self._file
             reading = now() if file is None else load_or_create(file, lambda: now().isoformat(), datetime.fromisoformat)

@@ -1,4 +1,4 @@
-"""From rows to tokens: the completion bears the loss, the end of text is trained, the prompt gives way."""
+"""Tokenisation of rows: labels on the completion and the end of text, prompts shortened to the maximum length."""
 
 from bisect import bisect_right
 from collections import defaultdict
@@ -29,15 +29,15 @@ PAD_TO_MULTIPLE = 8
 
 
 class UnusableRow(InvalidRow, ModelError):
-    """A row that this model's tokenizer or chat template can make nothing of; the error names its line."""
+    """A row that the model's tokenizer or chat template cannot use; the error names its line."""
 
 
 @dataclass(frozen=True)
 class Example:
     """One tokenised row: `input_ids`, and the `labels` that are learned.
 
-    Without an encoder both are as long as the row, and the prompt's labels are -100. With one, `input_ids` are what
-    the encoder reads and `labels` what the decoder writes.
+    For a decoder-only model both have the row's length, and the prompt's labels are -100. For an encoder-decoder model
+    `input_ids` are the encoder's input and `labels` the decoder's output.
     """
 
     input_ids: tuple[int, ...]
@@ -49,7 +49,7 @@ class Example:
 
 @dataclass(frozen=True)
 class TokenisedRows:
-    """The examples, and how many rows had to be shortened to the window."""
+    """Tokenised rows, and the numbers of prompts and completions shortened to the maximum length."""
 
     examples: tuple[Example, ...]
     shortened_prompts: int
@@ -57,19 +57,18 @@ class TokenisedRows:
 
 
 def round_up_length(length: int, positions: int = UNBOUNDED) -> int:
-    """The length rounded up to a multiple of eight, which matrix units are made for; at most the model's positions."""
+    """Round a length up to a multiple of 8, which is fast on matrix units; at most the model's positions."""
     return max(length, min(-(-length // PAD_TO_MULTIPLE) * PAD_TO_MULTIPLE, positions))
 
 
 def render_prompt_and_completion(
     row: Row, tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat = PLAIN
 ) -> tuple[str, str]:
-    """The text that is given and the text that is learned; plain text has nothing that is given.
+    """Return a row's prompt text and learned text; plain text has an empty prompt.
 
-    `prompt_format` is for prompt rows; a conversation is always put in the tokenizer's chat template. What is learned
-    of it is what the template renders of its last turn (see `chat_template.render_last_turn`). Raises `UnusableRow`
-    for a
-    conversation of which nothing can be learned.
+    `prompt_format` applies to prompt rows; a conversation is always rendered by the tokenizer's chat template, and its
+    last turn is learned (see `chat_template.render_last_turn`). Raises `UnusableRow` for a conversation whose last turn
+    cannot be learned.
     """
     turn = _render_turn(row, tokenizer, prompt_format)
     return remove_marks(turn.prompt), remove_marks(turn.target)
@@ -78,9 +77,9 @@ def render_prompt_and_completion(
 def get_reference_text(
     row: Row, tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat = PLAIN, *, ends: Collection[int] = ()
 ) -> str:
-    """The text that generation is compared with: what is learned, as generation is decoded.
+    """Return the reference text of a row: its learned text, decoded as generated text is.
 
-    That is without special tokens, and up to the first of the tokens that generation stops at, `ends`.
+    Without special tokens, up to the first of `ends`, the tokens that generation stops at.
     """
     learned = _render_turn(row, tokenizer, prompt_format).target
     if _to_messages(row, tokenizer, prompt_format) is None:
@@ -92,7 +91,7 @@ def get_reference_text(
 def find_turn_end_token_of_rows(
     rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat = PLAIN
 ) -> int | None:
-    """Return the token that ends a turn in the chat template; None where no row is put in it, or it has none."""
+    """Return the token that ends a turn in the chat template; None where no row uses it, or it has none."""
     conversations = (_to_messages(row, tokenizer, prompt_format) for row in rows)
     conversation = next(filter(None, conversations), None)
     return None if conversation is None else find_turn_end_token(conversation, tokenizer, clock=prompt_format.clock)
@@ -107,16 +106,15 @@ def tokenise_rows(
     encoder: bool = False,
     max_target_length: int | None = None,
 ) -> TokenisedRows:
-    """Tokenise rows to at most `max_length` tokens, the end of text included.
+    """Tokenise rows to at most `max_length` tokens, including the end of text.
 
-    The prompt's tokens are those of the prompt by itself, as they are for generation; those of the completion follow
-    on them (see `seams.tokenise_continuation`), and the end of text on these, unless a chat template ends the turn
-    with a token
-    of its own. A row that is too long is shortened in its prompt (see `tokenise_prompt`), and only when that is used up
-    at the end of its completion; both are counted. With `encoder` the prompt goes to the encoder and has `max_length`
-    to itself, and the completion has `max_target_length` (default: as many). Raises `ModelError` for a tokenizer
-    without an end of text or a usable chat template, and for plain text with an encoder, which has nothing to read;
-    `UnusableRow` for a conversation that the template refuses, and for a text of no tokens.
+    The prompt is tokenised by itself, as for generation; the completion's tokens follow (see
+    `seams.tokenise_continuation`), then the end of text, unless a chat template ends the turn with a token. A row that
+    is too long is shortened in its prompt (see `tokenise_prompt`), then at the end of its completion; both are counted.
+    With `encoder` the encoder reads a prompt of up to `max_length` tokens, and the completion has up to
+    `max_target_length` (default: `max_length`). Raises `ModelError` for a tokenizer without an end of text or a usable
+    chat template, and for plain text with an encoder, which has no prompt to read; `UnusableRow` for a conversation
+    that the template rejects, and for a text without tokens.
     """
     if tokenizer.eos_token_id is None:
         raise ModelError("the tokenizer has no end-of-text token, so a completion would never end")
@@ -130,7 +128,7 @@ def tokenise_rows(
         window = (max_target_length or max_length) if encoder else max_length
         if len(completion) > window:
             completions += 1
-            code = completion[-1:] if encoder and completion[-1] != tokenizer.eos_token_id else []  # of a language
+            code = completion[-1:] if encoder and completion[-1] != tokenizer.eos_token_id else []  # the language code
             completion = [*completion[: window - len(code)], *code]
         room = max_length if encoder else max_length - len(completion)
         prompt, shortened = tokenise_prompt(
@@ -152,12 +150,12 @@ def tokenise_prompt(
     prompt_format: PromptFormat = PLAIN,
     encoder: bool = False,
 ) -> tuple[list[int], bool]:
-    """The tokens that a model is given for a row, at most `max_length`, and whether that shortened the prompt.
+    """Return the prompt's tokens for a row, at most `max_length`, and whether the prompt was shortened.
 
-    A prompt in a format loses the end of its source, as the paper's does (§4), and so does a conversation of one
-    user's turn, and whatever an encoder reads; the words around it stay. A prompt as it stands and a longer
-    conversation lose their start, so that the completion still follows on their end. The opening token of a text,
-    which the tokenizer or a chat template puts there, stays in any case.
+    A prompt in a format is shortened at the end of its source, as in the paper (§4), and so are a conversation of one
+    user's turn and an encoder's input; the text around it stays. A plain prompt and a longer conversation are shortened
+    at the start, so that the completion still follows their end. The opening token of a text, which the tokenizer or a
+    chat template adds, always stays.
     """
     messages = _to_messages(row, tokenizer, prompt_format)
     source = (
@@ -168,8 +166,8 @@ def tokenise_prompt(
         else ""
     )
 
-    def given(length: int) -> str:
-        """The prompt with so many characters of its source."""
+    def render_prompt(length: int) -> str:
+        """Render the prompt with the first `length` characters of its source."""
         part = source if length >= len(source) else source[:length].rstrip()
         if messages:
             earlier, role = messages[:-2], messages[-2][0]
@@ -179,7 +177,7 @@ def tokenise_prompt(
     opening = [] if messages or encoder else _get_opening_tokens(tokenizer)
 
     def encode_prompt(length: int) -> list[int]:
-        text = given(length)
+        text = render_prompt(length)
         if encoder:
             tokens = encode_marked(text, tokenizer, add_special_tokens=not messages)
             return tokens if not messages and tokenizer.eos_token_id in tokens else _append_end_token(tokens, tokenizer)
@@ -200,13 +198,13 @@ def tokenise_prompt(
 
 
 class Collator:
-    """Pads a batch on the right to its own longest row (see `padded`), within the model's `positions`."""
+    """Collator that pads a batch on the right to its longest row (see `round_up_length`), within `positions`."""
 
     def __init__(self, pad_token_id: int, positions: PositionLimits | None = None) -> None:
         self._pad_token_id, self._positions = pad_token_id, positions or PositionLimits()
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
-        """`input_ids` and `attention_mask`, each [batch, length], and `labels`; an encoder's have their own length."""
+        """Return `input_ids` and `attention_mask`, [batch, length], and `labels`, of another length with an encoder."""
         read, written = self._positions.input_tokens, self._positions.output_tokens
         ids = _pad_and_stack([example.input_ids for example in examples], self._pad_token_id, read)
         mask = _pad_and_stack([[1] * len(example.input_ids) for example in examples], 0, read)
@@ -215,10 +213,10 @@ class Collator:
 
 
 def split_rows(rows: Sequence[Row], *, eval_share: float, seed: int) -> tuple[list[Row], list[Row]]:
-    """Rows to train on and rows held out, by a shuffle of `seed`; at least one row is always trained on.
+    """Split rows into those trained on, at least one, and those held out, by a shuffle with `seed`.
 
-    Equal rows stay together, so that no held-out row is trained on: rows are held out with all of their copies where
-    these fit in the share, and otherwise not at all.
+    Equal rows stay together, so that no held-out row is trained on: a row is held out with all of its copies where
+    these fit in the share, and otherwise not.
     """
     wanted = _count_held_out_rows(len(rows), eval_share)
     copies = _group_copies(rows)
@@ -233,21 +231,19 @@ def split_rows(rows: Sequence[Row], *, eval_share: float, seed: int) -> tuple[li
 
 
 def count_held_out_duplicates(rows: Sequence[Row], *, eval_share: float, seed: int) -> int:
-    """How many rows the shuffle alone would have held out although an equal row is trained on; `split_rows` does
-    not.
-    """
+    """Return how many rows of the shuffle's share have an equal row that is trained on, which `split_rows` avoids."""
     drawn = set(_shuffle_indices(len(rows), seed)[: _count_held_out_rows(len(rows), eval_share)])
     copies = _group_copies(rows)
     return sum(not drawn.issuperset(copies[rows[index]]) for index in drawn)
 
 
 def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """The batch with its tensors on a device."""
+    """Return the batch with its tensors moved to a device."""
     return {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
 
 
 def _to_messages(row: Row, tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat) -> Messages | None:
-    """The conversation that a row is: in a chat template a prompt is a user's turn. None for other rows."""
+    """Return a row's conversation, in a chat template also a prompt row's; None for other rows."""
     messages: Messages
     if isinstance(row, MessagesRow):
         messages = row.messages
@@ -289,7 +285,7 @@ def _tokenise_target(
         learned = encode_marked(turn.target, tokenizer, add_special_tokens=True, target=True)
         empty = not encode_marked(turn.target, tokenizer, target=True)
         if tokenizer.eos_token_id in learned and not _to_messages(row, tokenizer, prompt_format) and not empty:
-            return learned  # a language's code may follow on the end
+            return learned  # a language code may follow the end of text
     else:
         learned = tokenise_continuation(turn.prompt, turn.target, tokenizer)
         empty = not learned
@@ -300,7 +296,7 @@ def _tokenise_target(
 
 
 def _field(row: Row) -> str:
-    """The name of the part of a row that is learned."""
+    """Return the name of the row's learned field."""
     return "messages" if isinstance(row, MessagesRow) else "completion" if isinstance(row, PromptRow) else "text"
 
 
@@ -314,7 +310,7 @@ def _shuffle_indices(rows: int, seed: int) -> list[int]:
 
 
 def _group_copies(rows: Sequence[Row]) -> Mapping[Row, Sequence[int]]:
-    """Where each different row is."""
+    """Return the indices of the copies of each distinct row."""
     places = defaultdict[Row, list[int]](list)
     for index, row in enumerate(rows):
         places[row].append(index)
@@ -327,19 +323,19 @@ def _pad_and_stack(rows: Sequence[Sequence[int]], filler: int, positions: int) -
 
 
 def _append_end_token(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens with the end of text, which the tokenizer may have put there already."""
+    """Append the end of text to the tokens, unless the tokenizer has already."""
     end = tokenizer.eos_token_id
     return [*tokens] if tokens and tokens[-1] == end else [*tokens, end]
 
 
 def _get_opening_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens that the tokenizer puts before every text, if any: Llama's and Gemma's `<s>`, OPT's `</s>`."""
+    """Return the tokens that the tokenizer puts before every text: Llama's and Gemma's `<s>`, OPT's `</s>`."""
     text, plain = (list(tokenizer("a", add_special_tokens=special)["input_ids"]) for special in (True, False))
     front = next((place for place in range(len(text)) if text[place : place + len(plain)] == plain), 0)
     return text[:front] if set(text[:front]) <= set(tokenizer.all_special_ids) else []
 
 
 def _find_opening_tokens(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The opening tokens of a tokenised prompt, which the tokenizer or the chat template has put there."""
+    """Return the opening tokens of a tokenised prompt, added by the tokenizer or the chat template."""
     opening = _get_opening_tokens(tokenizer) or [tokenizer.bos_token_id]
     return opening if list(tokens[: len(opening)]) == opening else []

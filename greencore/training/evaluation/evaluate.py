@@ -1,4 +1,4 @@
-"""How well a model does on rows it was not trained on: loss on the completions, ROUGE of what it writes."""
+"""Evaluation of a model on rows: mean token loss, and ROUGE of generated completions."""
 
 import math
 import warnings
@@ -24,7 +24,7 @@ BEAMS, DEFAULT_NEW_TOKENS = 4, 64  # paper §4, for SciTLDR; DialogSum's summari
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Mean loss per learned token (nats), and mean ROUGE F1 in per cent (None where no row has a prompt)."""
+    """Mean loss per learned token (nats), mean ROUGE F1 in per cent (None where no row has a prompt), and row count."""
 
     loss: float
     rouge: dict[str, float] | None
@@ -32,7 +32,7 @@ class Evaluation:
 
     @property
     def perplexity(self) -> float:
-        """exp(loss): among how many equally likely tokens the model is as unsure, per learned token."""
+        """Perplexity exp(loss) per learned token; infinity where it overflows."""
         try:
             return math.exp(self.loss)
         except OverflowError:
@@ -52,12 +52,11 @@ def evaluate(
     max_prompt_length: int | None = None,
     references: Sequence[Sequence[str]] | None = None,
 ) -> Evaluation:
-    """Evaluate held-out rows and their tokenised form without randomness, greedily or with so many `beams`.
+    """Evaluate held-out rows and their tokenised form, with greedy decoding or beam search (deterministic).
 
-    Prompts are put in `prompt_format` and shortened as in training, to `max_prompt_length` tokens and in any case to
-    what the model's table of positions leaves beside `max_new_tokens`; by default also to the length that the model
-    was trained at. `references` are the texts that each of `rows` is compared
-    with, where it has others or more than its completion (see `greencore.training.evaluation.rouge`).
+    Prompts are put in `prompt_format` and shortened as in training, to `max_prompt_length` tokens (by default the
+    length that the model was trained at), and to the model's positions less `max_new_tokens`. `references` are the
+    reference texts of each of `rows`, by default its completion (see `greencore.training.evaluation.rouge`).
     """
     loss = compute_mean_loss(model, tokenizer, tokenised, batch_size=batch_size)
     asked = [index for index, row in enumerate(rows) if not isinstance(row, TextRow)]
@@ -89,10 +88,10 @@ def generate_completions(
     beams: int = 1,
     prompt_format: PromptFormat = PLAIN,
 ) -> list[str]:
-    """What the model writes after each prompt in `prompt_format`, or for an encoder's, up to the end of text.
+    """Generate a completion for each prompt in `prompt_format`, up to the end of text.
 
-    Greedy, or the best of so many `beams`; at most `max_new_tokens` tokens, of prompts that are shortened to what the
-    model's positions leave beside them.
+    Decoding is greedy, or by beam search with `beams` beams, of at most `max_new_tokens` tokens; prompts are shortened
+    to the model's remaining positions.
     """
     longest, max_new_tokens = _compute_token_limits(model, max_new_tokens)
     encoder = bool(model.config.is_encoder_decoder)
@@ -111,7 +110,7 @@ def generate_completions(
 def compute_mean_loss(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tokenised: TokenisedRows, *, batch_size: int
 ) -> float:
-    """Return the mean loss per learned token, in nats: of the tokens alone, whatever the model adds to its loss."""
+    """Return the mean loss per learned token in nats, without other terms of the model's loss."""
     collate = Collator(choose_padding_token_id(model, tokenizer), get_position_limits(model))
     total, tokens = 0.0, 0
     with in_evaluation_mode(model):
@@ -133,8 +132,8 @@ def _generate(
     max_new_tokens: int,
     beams: int,
 ) -> list[str]:
-    """What the model writes for each tokenised prompt; prompts of like length go together, which pads them least."""
-    prompts = [prompt or [tokenizer.eos_token_id] for prompt in prompts]  # as a text's start follows another's end
+    """Generate text for each tokenised prompt, batched by length to minimise padding."""
+    prompts = [prompt or [tokenizer.eos_token_id] for prompt in prompts]  # the end of text also precedes a text's start
     written = [""] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     with in_evaluation_mode(model):
@@ -159,12 +158,12 @@ def _generate_batch(
     ids = torch.full((len(prompts), length), pad)
     mask = torch.zeros_like(ids)
     for row, prompt in enumerate(prompts):
-        # a decoder goes on where the prompt ends, so its padding stands in front
+        # a decoder continues at the prompt's end, so it is padded on the left
         place = slice(0, len(prompt)) if encoder else slice(length - len(prompt), length)
         ids[row, place] = torch.tensor(prompt, dtype=torch.long)
         mask[row, place] = 1
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*do_sample.*")  # the model's own sampling defaults are unused
+        warnings.filterwarnings("ignore", message=".*do_sample.*")  # the model's sampling defaults are unused
         tokens = model.generate(  # type: ignore[operator]
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),
@@ -175,7 +174,7 @@ def _generate_batch(
             eos_token_id=ends,
             **get_target_language_settings(model, tokenizer),
         )
-    start = 1 if encoder else length  # a decoder beside an encoder begins with a token of its own
+    start = 1 if encoder else length  # an encoder-decoder's output begins with the decoder's start token
     written = [truncate_at_end_token(row, ends) for row in tokens[:, start:].tolist()]
     return [str(text) for text in tokenizer.batch_decode(written, skip_special_tokens=True)]
 
@@ -183,10 +182,10 @@ def _generate_batch(
 def _compute_token_limits(
     model: PreTrainedModel, max_new_tokens: int, max_prompt_length: int | None = None
 ) -> tuple[int, int]:
-    """The tokens that a prompt may have, and those that may be written after it.
+    """Return the maximum numbers of prompt tokens and of generated tokens.
 
-    A decoder's positions are shared between them: what is written has at most half. Rotary and relative positions
-    have no end; there a prompt without a length of its own is kept within the length that the model was trained at.
+    A decoder's positions are shared by both; generated tokens have at most half. Rotary and relative positions are
+    unbounded; there a prompt without `max_prompt_length` is limited to the length that the model was trained at.
     """
     positions, encoder = get_position_limits(model), bool(model.config.is_encoder_decoder)
     written = min(max_new_tokens, max(1, positions.output_tokens if encoder else positions.output_tokens // 2))

@@ -1,4 +1,4 @@
-"""The same questions before, between and after: what a run has changed."""
+"""Evaluator of a run: the same held-out rows and sample prompt before, during and after training."""
 
 import math
 from collections import Counter
@@ -21,7 +21,7 @@ from greencore.training.models.precision import bf16_autocast
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """What an evaluator found: the held-out rows' figures, and the sample prompt's completion."""
+    """Evaluation of the held-out rows, completion of the sample prompt, and the precision of both."""
 
     evaluation: Evaluation | None
     sample: str | None
@@ -29,12 +29,11 @@ class EvaluationResult:
 
 
 class Evaluator:
-    """Asks a model about the held-out rows, which `tokens` are in the model's own, and for the sample's completion.
+    """Evaluates a model on the held-out rows (tokenised as `tokens`) and completes the sample prompt.
 
     The rows' prompts are put in `prompt_format`, the sample prompt in `sample_prompt_format` (see
-    `resolve_sample_format`).
-    Always in one precision, bf16 autocast or fp32: `bf16` says which, until `evaluate_once` has found that of the
-    run's start.
+    `resolve_sample_format`). All evaluations run in one precision, bf16 autocast or fp32: `bf16` at first, that of the
+    run's first start after `evaluate_once`.
     """
 
     def __init__(
@@ -53,7 +52,7 @@ class Evaluator:
         self._prompt_format, self._sample_prompt_format = prompt_format, sample_prompt_format
 
     def evaluate(self, model: PreTrainedModel) -> EvaluationResult:
-        """Ask everything."""
+        """Evaluate the held-out rows and complete the sample prompt."""
         with bf16_autocast(model.device, enabled=self.bf16):
             return self._evaluate(model)
 
@@ -82,11 +81,10 @@ class Evaluator:
         return EvaluationResult(evaluation, sample, self.bf16)
 
     def evaluate_once(self, model: PreTrainedModel, file: Path) -> EvaluationResult:
-        """The marks before training; a run that goes on has them, and their precision, from its first start.
+        """Return the evaluation before training, from `file` where a run resumes, and adopt its precision.
 
-        A file of an earlier version does not say in which precision it was measured: then the marks are taken again,
-        as they are where the file is damaged.
-        Raises `ModelError` for a model without a finite loss on the held-out rows.
+        It is repeated where the file is damaged, or of an earlier version without the precision. Raises `ModelError`
+        where the loss on the held-out rows is not finite.
         """
 
         def measure() -> dict[str, Any]:
@@ -100,7 +98,7 @@ class Evaluator:
         return result
 
     def loss(self, model: PreTrainedModel) -> float | None:
-        """The held-out loss alone, which costs no generation."""
+        """Return the held-out loss without generating; None where no rows are held out."""
         if not self._rows:
             return None
         with bf16_autocast(model.device, enabled=self.bf16):
@@ -108,7 +106,7 @@ class Evaluator:
 
 
 def _parse_result(stored: Any) -> EvaluationResult:
-    """Raises KeyError or TypeError for what is no result."""
+    """Parse a stored result. Raises KeyError or TypeError where it is invalid."""
     evaluation = None if stored["evaluation"] is None else Evaluation(**stored["evaluation"])
     return EvaluationResult(evaluation, stored["sample"], bool(stored["bf16"]))
 
@@ -116,11 +114,10 @@ def _parse_result(stored: Any) -> EvaluationResult:
 def resolve_sample_format(
     rows: Sequence[Row], prompt_format: PromptFormat, tokenizer: PreTrainedTokenizerBase
 ) -> PromptFormat:
-    """The format in which a sample prompt is put as most of the rows are.
+    """Return the format of the sample prompt, by the most frequent form of the rows.
 
-    That is `prompt_format` for prompts, a user's turn for conversations, and nothing for plain text. Raises
-    `ModelError` for
-    a chat template that does not take one.
+    That is `prompt_format` for prompts, a user's turn for conversations, and plain for text. Raises `ModelError` where
+    the chat template does not accept a user's turn.
     """
     [(kind, _)] = Counter(map(type, rows)).most_common(1)
     if kind is MessagesRow:

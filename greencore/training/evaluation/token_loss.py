@@ -1,4 +1,4 @@
-"""The loss per learned token, computed from a model's logits: the same quantity for every model class."""
+"""Token loss from a model's logits, the same for every model class; used by training and evaluation."""
 
 import torch
 from torch.nn import functional
@@ -10,10 +10,10 @@ from greencore.training.data.tokenisation import IGNORED_LABEL
 def sum_token_loss(logits: torch.Tensor, labels: torch.Tensor, *, encoder: bool) -> tuple[torch.Tensor, int]:
     """Return the summed cross-entropy (nats) of the learned tokens of a batch, and their number.
 
-    `logits` are [rows, length, vocabulary], `labels` [rows, length] with -100 where nothing is learned. A decoder
-    alone predicts each token from those before it, so that nothing predicts the first; with `encoder` position i of
-    the logits predicts label i. A model's own loss may hold more than this, a router's balance for example, and its
-    mean may count other tokens. Computed row by row, which bounds the memory that it takes.
+    `logits` are [rows, length, vocabulary], `labels` [rows, length] with -100 for tokens that are not learned. A
+    decoder-only model predicts each token from those before it, so the first has no prediction; with `encoder`
+    position i of the logits predicts label i. A model's own loss may have other terms, a router's balance for
+    example, and its mean may count other tokens. Computed row by row to bound memory.
     """
     if not encoder:
         logits, labels = logits[:, :-1], labels[:, 1:]

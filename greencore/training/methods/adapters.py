@@ -95,7 +95,7 @@ def load_adapter(model: PeftModel, folder: Path) -> None:
         return
     own = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     if lacking := sorted(own & set(found.missing_keys)):
-        raise WeightsMismatch(f"it lacks {len(lacking)} of the adapter's {len(own)} tensors, {lacking[0]} among them")
+        raise WeightsMismatch(f"it lacks {len(lacking)} of the adapter's {len(own)} tensors, such as {lacking[0]}")
 
 
 class _DecoderPrefix(PeftModelForSeq2SeqLM):

@@ -1,4 +1,4 @@
-"""A result as the tensors that training has changed: less to keep than the model, and exact to apply to its base."""
+"""Delta of a result from its base model: the changed tensors, applied to the base bit by bit."""
 
 import hashlib
 import json
@@ -22,15 +22,14 @@ VERSION = "1"
 
 
 class DeltaError(ValueError):
-    """The file is no delta, or not one of this base; the message says what was found and what was expected."""
+    """A file is not a delta, or not of this base; the message says what was found and expected."""
 
 
 def write_delta(model: PreTrainedModel, base_folder: Path, file: Path, *, base_name: str) -> None:
-    """Write the tensors of `model` that differ by a bit from those in `base_folder`, as they are now.
+    """Write the tensors of `model` that differ in any bit from those in `base_folder`.
 
-    A tensor that is tied to another is written once. The file's metadata hold `base_name`, the tokens that end a text,
-    and the SHA-256 of every
-    tensor of the base in full precision, the unchanged ones included. Takes the memory of a second model.
+    Tied tensors are written once. The file's metadata hold `base_name`, the end-of-text tokens, and the SHA-256 of
+    every tensor of the base in full precision, unchanged ones included. Needs the memory of a second model.
     """
     base = named_tensors(load_model(base_folder))
     changed = {}
@@ -49,10 +48,10 @@ def write_delta(model: PreTrainedModel, base_folder: Path, file: Path, *, base_n
 
 
 def apply_delta(base_folder: Path, file: Path, output: Path) -> Path:
-    """Write the model that the delta makes of its base, with the base's tokenizer, as the new folder `output`.
+    """Apply a delta to its base, and write the model with the base's tokenizer to the new folder `output`.
 
-    Its weights are, bit by bit, those that the run would have saved whole. Raises `DeltaError` where the file is no
-    delta, or one of another base; then there is no `output`.
+    The weights are bit by bit those of the full result. Raises `DeltaError` where the file is not a delta of this
+    base; then `output` is not created.
     """
     changed, metadata = _read(file)
     model, tokenizer = load_model(base_folder), load_tokenizer(base_folder)
@@ -60,7 +59,7 @@ def apply_delta(base_folder: Path, file: Path, output: Path) -> Path:
     _check(base, changed, metadata, base_folder)
     with torch.no_grad():
         for name, tensor in changed.items():
-            base[name].copy_(tensor)  # into what a tied tensor shares
+            base[name].copy_(tensor)  # in place, so that tied tensors stay tied
     if "end_token_ids" in metadata:
         model.generation_config.eos_token_id = json.loads(metadata["end_token_ids"])
     configure_target_language(model, tokenizer)
@@ -81,14 +80,14 @@ def _read(file: Path) -> tuple[dict[str, torch.Tensor], Mapping[str, str]]:
         with safe_open(file, "pt") as content:
             metadata = content.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise DeltaError(f"{file} is no delta: expected a file that a run with result=delta has written")
+                raise DeltaError(f"{file} is not a delta: expected a file written by a run with result=delta")
             if metadata.get("version") != VERSION:
                 raise DeltaError(
                     f"{file} is a delta of version {metadata.get('version')!r}: this GreenTune reads {VERSION!r}"
                 )
             return {name: content.get_tensor(name) for name in content.keys()}, metadata  # noqa: SIM118
     except SafetensorError as error:
-        raise DeltaError(f"{file} is no safetensors file: {error}") from error
+        raise DeltaError(f"{file} is not a safetensors file: {error}") from error
 
 
 def _check(
@@ -97,20 +96,20 @@ def _check(
     metadata: Mapping[str, str],
     folder: Path,
 ) -> None:
-    """Raises `DeltaError` where the delta was not made of this base, tensor by tensor."""
+    """Raise `DeltaError` where the delta is of another base, by the checksum of each tensor."""
     name = metadata.get("base_model")
     another = f"{folder} is not the base of this delta, which is {name!r}"
     try:
         expected = dict(json.loads(metadata["base_sha256"]))
     except (KeyError, ValueError, TypeError) as error:
-        raise DeltaError("the delta does not say which base it is of: its metadata have been changed") from error
+        raise DeltaError("the delta's metadata do not identify its base: the file has been changed") from error
     if strangers := sorted(set(expected) ^ set(base)):
-        raise DeltaError(f"{another}: {len(strangers)} tensors are in one of them only, {strangers[0]} among them")
+        raise DeltaError(f"{another}: {len(strangers)} tensors are in one of them only, such as {strangers[0]}")
     if differing := [key for key, tensor in base.items() if _digest(tensor) != expected[key]]:
-        raise DeltaError(f"{another}: {len(differing)} of its {len(base)} tensors differ, {differing[0]} among them")
+        raise DeltaError(f"{another}: {len(differing)} of its {len(base)} tensors differ, such as {differing[0]}")
     for key, tensor in changed.items():
         if key not in base or (tensor.shape, tensor.dtype) != (base[key].shape, base[key].dtype):
-            raise DeltaError(f"the delta's {key} fits no tensor of the base: the file has been changed")
+            raise DeltaError(f"the delta's {key} matches no tensor of the base: the file has been changed")
 
 
 def _digest(tensor: torch.Tensor) -> str:
@@ -120,5 +119,5 @@ def _digest(tensor: torch.Tensor) -> str:
 
 
 def _bits(tensor: torch.Tensor) -> torch.Tensor:
-    """The bytes of a tensor: 0.0 and -0.0 are equal as numbers, and a NaN is not equal to itself."""
+    """Return a tensor's bytes, because as numbers 0.0 equals -0.0, and NaN differs from itself."""
     return tensor.detach().contiguous().reshape(-1).view(torch.uint8)

@@ -1,4 +1,4 @@
-"""Models from a folder of safetensors, the hub, or a GGUF file, which is converted to such a folder once."""
+"""Loading of models and tokenizers from a safetensors folder, the hub, or a GGUF file (converted once)."""
 
 import importlib.util
 import json
@@ -28,7 +28,7 @@ from greencore.training.data.target_language import set_target_language
 from greencore.training.models.quantised import detect_quantisation
 
 COMMIT_PATTERN = re.compile(r"[0-9a-f]{40}")
-# Decoders whose classes in transformers compare each token's scores with that token, and not with the next.
+# Decoders whose loss in transformers compares each token's logits with that token instead of the next.
 UNSHIFTED_LOSS_MODEL_TYPES = {
     *("bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "cpmant", "marian", "mbart", "musicgen"),
     *("musicgen_melody", "mvp", "pegasus", "plbart", "trocr", "whisper", "xlm", "xlnet"),
@@ -38,17 +38,16 @@ SAFETENSORS_INDEX = "model.safetensors.index.json"
 
 
 class ModelError(ValueError):
-    """The model cannot be used; the message says where it was looked for and what is wrong."""
+    """A model cannot be used; the message names its location and the fault."""
 
 
 def resolve_model_folder(source: str, destination: Path) -> Path:
-    """The folder of safetensors behind a model's source; a GGUF file is converted into `destination` first.
+    """Return the safetensors folder of a model's source; a GGUF file is converted into `destination` first.
 
-    `source` is a folder; a GGUF file; `package:NAME` for the GGUF file that an installed package carries; or
-    `hub:OWNER/NAME@COMMIT` for a model of the Hugging Face hub at a commit of 40 hexadecimal digits. The hub's files
-    lie in its local cache; what is there is not fetched again, and nothing is where HF_HUB_OFFLINE is set. The
-    conversion is done once: it is written beside `destination` and renamed, so a half-written folder is never seen.
-    Raises `ModelError`.
+    `source` is a folder; a GGUF file; `package:NAME` for the GGUF file in an installed package; or
+    `hub:OWNER/NAME@COMMIT` for a model of the Hugging Face hub at a commit of 40 hexadecimal digits. Hub files are
+    stored in the hub's local cache and fetched once, never where HF_HUB_OFFLINE is set. The conversion is done once,
+    in a temporary folder that is renamed, so `destination` is complete or absent. Raises `ModelError`.
     """
     if (destination / "config.json").is_file():
         return destination
@@ -62,7 +61,7 @@ def resolve_model_folder(source: str, destination: Path) -> Path:
         _convert(path, working)
         working.rename(destination)
     except OSError:
-        if not (destination / "config.json").is_file():  # otherwise somebody else has just converted it
+        if not (destination / "config.json").is_file():  # otherwise another process has converted it
             raise
     finally:
         shutil.rmtree(working, ignore_errors=True)
@@ -70,10 +69,9 @@ def resolve_model_folder(source: str, destination: Path) -> Path:
 
 
 def load_model(folder: Path) -> PreTrainedModel:
-    """The model in full precision; safetensors only, and never code that comes with a model.
+    """Load a model in full precision, from safetensors only and without code of the model.
 
-    A model with an encoder is loaded as such. Raises `ModelError` where the library has no class for it, or where
-    weights are missing.
+    Raises `ModelError` where the library has no class for it, or where weights are missing.
     """
     with _translate_load_errors(folder):
         config = _config(folder)
@@ -88,13 +86,13 @@ def load_model(folder: Path) -> PreTrainedModel:
         )
     if report["missing_keys"]:
         names = sorted(report["missing_keys"])
-        raise ModelError(f"{folder} lacks {len(names)} of the model's weights, {names[0]} among them")
+        raise ModelError(f"{folder} lacks {len(names)} of the model's weights, such as {names[0]}")
     assert isinstance(model, PreTrainedModel)
     return model
 
 
 def load_meta_model(folder: Path) -> PreTrainedModel:
-    """The model on the meta device: every shape and no weights, to be profiled. Raises `ModelError`."""
+    """Load a model on the meta device, shapes without weights, for profiling. Raises `ModelError`."""
     with _translate_load_errors(folder):
         config = _config(folder)
         with torch.device("meta"):
@@ -105,7 +103,7 @@ def load_meta_model(folder: Path) -> PreTrainedModel:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer, with a pad token (the end-of-text token where it has none of its own) and a target language.
+    """Load a tokenizer, with a pad token (by default the end-of-text token) and a target language.
 
     Raises `ModelError`.
     """
@@ -126,7 +124,7 @@ def _config(folder: Path) -> PreTrainedConfig:
     for part in (config, config.get_text_config(decoder=True)):
         pad, size = getattr(part, "pad_token_id", None), getattr(part, "vocab_size", None)
         if isinstance(pad, int) and isinstance(size, int) and not 0 <= pad < size:
-            part.pad_token_id = 0 if config.is_encoder_decoder else None  # any will do: padding is masked
+            part.pad_token_id = 0 if config.is_encoder_decoder else None  # any token works: padding is masked
     return config
 
 
@@ -136,14 +134,14 @@ def _choose_auto_class(config: PreTrainedConfig) -> Any:
     if config.model_type in UNSHIFTED_LOSS_MODEL_TYPES:
         raise ModelError(
             f"it is a decoder of the type {config.model_type!r}, whose loss in transformers is not that of the next"
-            " token: trained by it, the model would learn to repeat what it reads"
+            " token: trained on it, the model would learn to repeat its input"
         )
     return AutoModelForCausalLM
 
 
 @contextmanager
 def _translate_load_errors(place: Path) -> Iterator[None]:
-    """What transformers says of a model that it cannot load, its demand to run a model's own code included."""
+    """Translate the errors of transformers for a model that cannot be loaded into `ModelError`."""
     try:
         yield
     except ModelError:
@@ -152,18 +150,18 @@ def _translate_load_errors(place: Path) -> Iterator[None]:
         raise ModelError(f"{place} needs a Python package that is not installed here: {error}") from error
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         if "trust_remote_code" in str(error):
-            raise ModelError(f"{place} asks for code of its own to be run, which is never done") from error
+            raise ModelError(f"{place} requires running code of the model, which is not allowed") from error
         raise ModelError(f"{place} cannot be loaded: {error}") from error
 
 
 def _untie(model: PreTrainedModel, folder: Path) -> None:
-    """Part the weights that the configuration ties but the files hold apart, as loading them does: FLAN-T5's head.
+    """Untie weights that the configuration ties but the files store separately, as loading does: FLAN-T5's head.
 
-    A model with a part for text is published under other names than its modules have, which end alike.
+    A multimodal model's published names differ from its modules' names, but have the same endings.
     """
-    in_parts = model.config.get_text_config(decoder=True) is not model.config and not model.config.is_encoder_decoder
+    multimodal = model.config.get_text_config(decoder=True) is not model.config and not model.config.is_encoder_decoder
     for tied, source in list(model.all_tied_weights_keys.items()):
-        tensors = [_tensor(folder, name, by_ending=in_parts) for name in (tied, source)]
+        tensors = [_tensor(folder, name, by_ending=multimodal) for name in (tied, source)]
         if any(tensor is None for tensor in tensors) or torch.equal(*tensors):  # type: ignore[arg-type]
             continue
         module, _, name = tied.rpartition(".")
@@ -173,18 +171,18 @@ def _untie(model: PreTrainedModel, folder: Path) -> None:
 
 
 def _tensor(folder: Path, name: str, *, by_ending: bool = False) -> torch.Tensor | None:
-    """The tensor of that name; with `by_ending` else the only one whose name has the same two last parts."""
+    """Return the tensor of a name; with `by_ending` else the only one with the same last two name parts."""
     ending = ".".join(name.split(".")[-2:])
-    like: list[tuple[Path, str]] = []
+    similar: list[tuple[Path, str]] = []
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, "pt") as weights:
             names = list(weights.keys())
             if name in names:
                 return cast(torch.Tensor, weights.get_tensor(name))
-            like += [(file, other) for other in names if other == ending or other.endswith(f".{ending}")]
-    if not by_ending or len(like) != 1:
+            similar += [(file, other) for other in names if other == ending or other.endswith(f".{ending}")]
+    if not by_ending or len(similar) != 1:
         return None
-    [(file, other)] = like
+    [(file, other)] = similar
     with safe_open(file, "pt") as weights:
         return cast(torch.Tensor, weights.get_tensor(other))
 
@@ -212,7 +210,7 @@ def _download(source: str) -> Path:
     if not COMMIT_PATTERN.fullmatch(commit):
         raise ModelError(
             f"{source}: expected hub:OWNER/NAME@COMMIT with a commit of 40 hexadecimal digits, since a branch or a tag"
-            " may be another model tomorrow"
+            " may point to another model later"
         )
     try:
         return Path(snapshot_download(name, revision=commit, allow_patterns=HUB_FILES, ignore_patterns=["*/*"]))
@@ -221,20 +219,20 @@ def _download(source: str) -> Path:
     except (OSError, HTTPError) as error:
         raise ModelError(
             f"{source} is neither in the local cache nor could it be fetched: {error}. Check the name, the commit and"
-            " the network; a gated model needs HF_TOKEN, and HF_HUB_OFFLINE=1 forbids fetching. A folder that holds"
+            " the network; a gated model needs HF_TOKEN, and HF_HUB_OFFLINE=1 forbids fetching. A local folder with"
             " the model can be given instead"
         ) from error
 
 
 def _check_folder(folder: Path) -> Path:
     if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder} holds no config.json: it is not a model's folder")
+        raise ModelError(f"{folder} holds no config.json: it is not a model folder")
     if not any(folder.glob("*.safetensors")):
         raise ModelError(f"{folder} holds no .safetensors file; weights in pickle files are not loaded")
     if (folder / SAFETENSORS_INDEX).is_file():
         parts = set(json.loads((folder / SAFETENSORS_INDEX).read_text())["weight_map"].values())
         if lost := sorted(part for part in parts if not (folder / part).is_file()):
-            raise ModelError(f"{folder} is not whole: its index names {lost[0]}, which is not there")
+            raise ModelError(f"{folder} is incomplete: its index names {lost[0]}, which is missing")
     _refuse_quantised(folder)
     return folder
 
@@ -244,8 +242,8 @@ def _refuse_quantised(folder: Path) -> None:
         method = detect_quantisation(folder)
     if method is not None:
         raise ModelError(
-            f"{folder} holds quantised weights ({method}), which cannot be trained: name the model that they were made"
-            " of, with weights in float32, float16 or bfloat16"
+            f"{folder} holds quantised weights ({method}), which cannot be trained: use the original model, with"
+            " weights in float32, float16 or bfloat16"
         )
 
 
@@ -256,7 +254,7 @@ def _convert(file: Path, folder: Path) -> None:
             file.parent, gguf_file=file.name, dtype=torch.float32, local_files_only=True
         )
     config = quantised.config
-    del config.quantization_config  # the weights are plain from here on
+    del config.quantization_config  # the converted weights are not quantised
     plain = AutoModelForCausalLM.from_config(config)
     plain.load_state_dict(quantised.state_dict())
     plain.generation_config = quantised.generation_config

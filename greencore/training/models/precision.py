@@ -1,21 +1,21 @@
-"""Which device to train on, and in which precision."""
+"""Device and precision of a run, chosen from the hardware; used by training, evaluation and benchmarks."""
 
 import torch
 
-# Of `torch.cpu.get_capabilities()`: x86's AVX-512 and AMX, and ARM's. Other processors emulate bfloat16, at less than
-# half the speed of fp32.
+# Names in `torch.cpu.get_capabilities()`: x86 AVX-512 and AMX, and ARM. Other processors emulate bfloat16, at less
+# than half the speed of fp32.
 CPU_BF16 = ("avx512_bf16", "amx_bf16", "bf16")
 
 
 def choose_device() -> torch.device:
-    """The GPU where there is one."""
+    """Return the GPU where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def supports_bf16(where: torch.device) -> bool:
-    """Whether a device computes in bfloat16 itself, so that autocast to it saves time.
+    """Return whether a device computes natively in bfloat16, so that autocast saves time.
 
-    Asked of the hardware and never timed: on a loaded machine a measurement would give one job other weights.
+    Read from the hardware, not timed: a measurement on a loaded machine could give a job different weights.
     """
     if where.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
@@ -24,5 +24,5 @@ def supports_bf16(where: torch.device) -> bool:
 
 
 def bf16_autocast(where: torch.device, *, enabled: bool) -> torch.autocast:
-    """The autocast to bfloat16 that the Trainer's own steps run under, or fp32 throughout."""
+    """Return the bfloat16 autocast of the Trainer's steps, or fp32 where not `enabled`."""
     return torch.autocast(where.type, dtype=torch.bfloat16, enabled=enabled)

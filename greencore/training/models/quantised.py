@@ -1,4 +1,4 @@
-"""Recognises a model's folder whose weights are quantised: they hold no values that a gradient could be added to."""
+"""Detection of quantised weights in a model folder, which cannot be trained."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -7,18 +7,18 @@ from typing import Any
 
 from safetensors import safe_open
 
-# In config.json, of the model or of a part of it; "quantization" is MLX's name for it.
+# In config.json, of the model or of a component; MLX writes "quantization".
 QUANTISATION_FIELDS = ("quantization_config", "compression_config", "quantization")
-# Files that some tools write beside a config.json which says nothing.
+# Files of tools that do not set a field in config.json.
 QUANTISATION_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq", "hf_quant_config.json": "modelopt"}
 FLOAT_DTYPES = {"F64", "F32", "F16", "BF16"}
 PACKED_TENSOR_NAMES = {"qweight", "qzeros", "weight_packed", "weight_scale", "weight_scale_inv", "weight_blocks", "SCB"}
 
 
 def detect_quantisation(folder: Path) -> str | None:
-    """Return how the weights in a folder are quantised, for a message; None for plain floating-point weights.
+    """Return how the weights in a folder are quantised, for a message; None for floating-point weights.
 
-    The configuration says so, or a file of the tool that quantised them, or the type and names of the tensors.
+    Detected from the configuration, from a file of the quantising tool, or from the tensors' types and names.
     """
     config = folder / "config.json"
     if config.is_file():
@@ -26,10 +26,10 @@ def detect_quantisation(folder: Path) -> str | None:
             return method
     for name, method in QUANTISATION_FILES.items():
         if (folder / name).is_file():
-            return f"{method}, says {name}"
+            return f"{method}, by {name}"
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, "pt") as weights:
-            for name in weights.keys():  # noqa: SIM118 (it is no mapping)
+            for name in weights.keys():  # noqa: SIM118 (not a mapping)
                 kind, last = weights.get_slice(name).get_dtype(), name.rpartition(".")[2]
                 if last in PACKED_TENSOR_NAMES or (last == "weight" and kind not in FLOAT_DTYPES):
                     return f"{name} in {file.name} has the type {kind}"
@@ -50,5 +50,5 @@ def _method(settings: Mapping[str, Any]) -> str:
     bits = next((settings[name] for name in ("bits", "w_bit") if isinstance(settings.get(name), int)), None)
     if settings.get("load_in_4bit") or settings.get("load_in_8bit"):
         bits = 4 if settings.get("load_in_4bit") else 8
-    name = str(settings.get("quant_method") or ("bitsandbytes" if "load_in_4bit" in settings else "a method unnamed"))
+    name = str(settings.get("quant_method") or ("bitsandbytes" if "load_in_4bit" in settings else "unnamed method"))
     return name if bits is None else f"{name}, {bits} bits"

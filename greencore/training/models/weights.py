@@ -1,8 +1,8 @@
-"""A model's weights under the names that its modules hold, and whether they are finite.
+"""A model's tensors by the names of its modules: reading, writing, and a check for non-finite values.
 
-transformers publishes many models under other names and in other shapes: the experts of a mixture one by one, a
-vision-language model's text part without its prefix. `save_pretrained` converts to these, `load_state_dict` does not
-convert back, so what has to return into the same modules is kept under their own names.
+transformers publishes many models under other names and shapes: the experts of a mixture one by one, a
+vision-language model's text part without its prefix. `save_pretrained` converts to these and `load_state_dict` does
+not convert back, so checkpoints keep the modules' own names.
 """
 
 from collections.abc import Collection, Mapping
@@ -11,11 +11,11 @@ import torch
 
 
 class WeightsMismatch(ValueError):
-    """The tensors are not those of the model; the message names one of each kind."""
+    """Tensors do not match the model's; the message names one of them."""
 
 
 def named_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters and persistent buffers by name; a shared one once, under the name that the others are tied to."""
+    """Return parameters and persistent buffers by name; a tied one once, under the name of its source."""
     tied = set(getattr(model, "all_tied_weights_keys", ()))
     state = model.state_dict(keep_vars=True)
     first: dict[int, str] = {}
@@ -25,7 +25,7 @@ def named_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def list_changeable_tensors(model: torch.nn.Module) -> tuple[str, ...]:
-    """The names of what a run can change: parameters that are not frozen, and persistent buffers."""
+    """Return the names of the tensors that a run can change: trainable parameters and persistent buffers."""
     return tuple(
         name
         for name, tensor in named_tensors(model).items()
@@ -34,7 +34,7 @@ def list_changeable_tensors(model: torch.nn.Module) -> tuple[str, ...]:
 
 
 def read_tensors(model: torch.nn.Module, names: Collection[str]) -> dict[str, torch.Tensor]:
-    """The named tensors as a safetensors file can hold them: contiguous, and none in the memory of another."""
+    """Return the named tensors as safetensors requires them: contiguous, without shared memory."""
     tensors, seen = {}, set()
     for name, tensor in named_tensors(model).items():
         if name not in names:
@@ -47,30 +47,30 @@ def read_tensors(model: torch.nn.Module, names: Collection[str]) -> dict[str, to
 
 
 def write_tensors(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], names: Collection[str]) -> None:
-    """Copy the tensors into the model's own, which are to be just the named ones. Raises `WeightsMismatch`."""
+    """Copy tensors into the model; they must be exactly those of `names`. Raises `WeightsMismatch`."""
     own = named_tensors(model)
     if lacking := sorted(set(names) - tensors.keys()):
-        raise WeightsMismatch(f"it lacks {len(lacking)} of the model's {len(names)} tensors, {lacking[0]} among them")
+        raise WeightsMismatch(f"it lacks {len(lacking)} of the model's {len(names)} tensors, such as {lacking[0]}")
     if unknown := sorted(tensors.keys() - set(names)):
-        raise WeightsMismatch(f"it holds {len(unknown)} tensors that the model has not, {unknown[0]} among them")
+        raise WeightsMismatch(f"it holds {len(unknown)} tensors that the model does not have, such as {unknown[0]}")
     for name, tensor in tensors.items():
         if (tensor.shape, tensor.dtype) != (own[name].shape, own[name].dtype):
-            raise WeightsMismatch(f"its {name} is {_described(tensor)}, and the model's own is {_described(own[name])}")
+            raise WeightsMismatch(f"its {name} is {_describe(tensor)}, and the model's is {_describe(own[name])}")
     with torch.no_grad():
         for name, tensor in tensors.items():
             own[name].copy_(tensor)
 
 
 def find_non_finite_tensor(model: torch.nn.Module) -> str | None:
-    """The name of a parameter with a value that is not finite, or of a buffer with one that is no number."""
+    """Return the name of a parameter with a non-finite value, or of a buffer with a NaN; None where there is none."""
     for name, tensor in named_tensors(model).items():
         if not tensor.is_floating_point():
             continue
-        sound = torch.isfinite(tensor) if isinstance(tensor, torch.nn.Parameter) else ~torch.isnan(tensor)
-        if not bool(sound.all()):
+        valid = torch.isfinite(tensor) if isinstance(tensor, torch.nn.Parameter) else ~torch.isnan(tensor)
+        if not bool(valid.all()):
             return name
     return None
 
 
-def _described(tensor: torch.Tensor) -> str:
+def _describe(tensor: torch.Tensor) -> str:
     return f"{list(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"

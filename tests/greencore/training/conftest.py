@@ -1,4 +1,4 @@
-"""A small model with a word tokenizer, saved as a folder like any other."""
+"""Fixtures: a small model with a word tokenizer, saved as a folder."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def small_model(folder: Path) -> Path:
-    """A decoder of six layers over 64 words, with random weights."""
+    """Decoder of six layers over 64 words, with random weights."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(WORDS),
@@ -38,7 +38,7 @@ def small_model(folder: Path) -> Path:
 
 
 def words() -> PreTrainedTokenizerFast:
-    """A tokenizer with a token for each of the 64 words."""
+    """Tokenizer with a token for each of the 64 words."""
     made = Tokenizer(models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="<unknown>"))
     made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>", unk_token="<unknown>")
@@ -46,7 +46,7 @@ def words() -> PreTrainedTokenizerFast:
 
 @pytest.fixture
 def rows() -> list[Row]:
-    """Rows of 10 to 44 words; the completion is always the same, so that it is soon learned."""
+    """Rows of 10 to 44 words with the same completion, so that it is learned quickly."""
     draw = torch.Generator().manual_seed(2)
     made: list[Row] = []
     for index in range(18):

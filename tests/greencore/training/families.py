@@ -1,4 +1,4 @@
-"""Tiny models of other families than the small one's, saved as folders in the names that transformers publishes."""
+"""Tiny models of several families, saved as folders under the names that transformers publishes."""
 
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 def family_folder(name: str, folder: Path, **settings: Any) -> Path:
-    """A folder with a model of a family, with random weights and the small model's words."""
+    """Write a folder with a model of a family, with random weights and the small model's words."""
     torch.manual_seed(0)
     settings = {**FAMILIES[name], **settings}
     config = AutoConfig.for_model(settings.pop("model_type"), **settings)

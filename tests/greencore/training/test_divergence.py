@@ -1,4 +1,4 @@
-"""A run whose numbers are not finite fails, and says where that began; it never ends in a result."""
+"""A run with non-finite numbers fails at the first such step, without a result."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +31,7 @@ EMBEDDINGS = {"gpt2": "transformer.wte.weight", "llama": "model.embed_tokens.wei
 
 
 class Watch(TrainingListener):
-    """Remembers the last step that it was told of, and may stop after one."""
+    """Listener that records the last step, and may stop after a step."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.done, self._stop_after = 0, stop_after
@@ -44,7 +44,7 @@ class Watch(TrainingListener):
 
 
 def model_with(folder: Path, value: float, *, family: str = "gpt2") -> Path:
-    """A model whose embedding of w58 has one value throughout; the head is apart from it."""
+    """Return a model with a constant embedding of w58 and an untied head."""
     family_folder(family, folder, tie_word_embeddings=False)
     weights = load_file(folder / "model.safetensors")
     weights[EMBEDDINGS[family]][WORDS.index("w58")] = value
@@ -54,12 +54,12 @@ def model_with(folder: Path, value: float, *, family: str = "gpt2") -> Path:
 
 @pytest.fixture(scope="session")
 def overflowing(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model with finite weights whose loss on a row with w58 is no number."""
+    """Model with finite weights whose loss on a row with w58 is NaN."""
     return model_with(tmp_path_factory.mktemp("overflowing"), HUGE)
 
 
 def rows_with(index: int) -> list[Row]:
-    """Twelve rows, of which one has w58."""
+    """Return twelve rows, one of them with w58."""
     rows: list[Row] = [PromptRow(f"w{number} w1 w2 w3", " w7 w8 w9") for number in range(12)]
     rows[index] = PromptRow("w58 w1 w2 w3", " w7 w8 w9")
     return rows
@@ -102,20 +102,20 @@ def test_a_resumed_run_fails_with_the_same_step(overflowing: Path, tmp_path: Pat
     assert str(failure.value) == str(undisturbed.value)
 
 
-def test_a_gradient_norm_that_is_not_finite_fails_the_run_where_the_loss_is(tmp_path: Path) -> None:
+def test_a_non_finite_gradient_norm_fails_the_run_where_the_loss_is_finite(tmp_path: Path) -> None:
     model, watch = model_with(tmp_path / "model", HUGE, family="llama"), Watch()
     with pytest.raises(NotFinite, match="the gradient norm of step") as failure:
         run(model, rows_with(3), tmp_path / "run", "full", watch)
     assert f"step {watch.done + 1} " in str(failure.value)
 
 
-def test_the_learning_rate_is_not_blamed_for_the_first_step(overflowing: Path, tmp_path: Path) -> None:
+def test_a_non_finite_first_step_is_not_attributed_to_the_learning_rate(overflowing: Path, tmp_path: Path) -> None:
     rows: list[Row] = [PromptRow("w58 w1", " w7")] * 4
     with pytest.raises(NotFinite, match=r"loss of step 1 is nan: .* the cause is not the learning rate"):
         run(overflowing, rows, tmp_path, "full", Watch())
 
 
-def test_weights_that_the_last_step_has_made_infinite_are_not_kept(model_folder: Path, tmp_path: Path) -> None:
+def test_non_finite_weights_after_the_last_step_are_not_saved(model_folder: Path, tmp_path: Path) -> None:
     rows: list[Row] = [PromptRow("w3 w1", " w7")] * 2  # one step
     with pytest.raises(NotFinite, match=r"after step 1 \S+ is not finite"):
         run(model_folder, rows, tmp_path, "full", Watch(), learning_rate=1e39)
@@ -124,22 +124,20 @@ def test_weights_that_the_last_step_has_made_infinite_are_not_kept(model_folder:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
-def test_weights_that_are_not_finite_before_training_are_blamed_on_the_model(tmp_path: Path, value: float) -> None:
+def test_non_finite_weights_before_training_raise_a_model_error(tmp_path: Path, value: float) -> None:
     model, watch = model_with(tmp_path / "model", value), Watch()
-    with pytest.raises(ModelError, match=r"transformer\.wte\.weight holds values that are not finite"):
+    with pytest.raises(ModelError, match=r"transformer\.wte\.weight holds non-finite values"):
         run(model, rows_with(3), tmp_path / "run", "greentrainer", watch)
     assert watch.done == 0
 
 
-def test_a_held_out_loss_that_is_not_finite_before_training_is_blamed_on_the_model(
-    overflowing: Path, tmp_path: Path
-) -> None:
+def test_a_non_finite_held_out_loss_before_training_raises_a_model_error(overflowing: Path, tmp_path: Path) -> None:
     _, [row] = split_rows(list(range(12)), eval_share=0.1, seed=0)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="loss on the held-out rows is nan before training"):
         run(overflowing, rows_with(int(row)), tmp_path, "full", Watch(), eval_share=0.1)  # type: ignore[call-overload]
 
 
-def test_a_held_out_loss_that_is_not_finite_after_an_epoch_fails_the_run(
+def test_a_non_finite_held_out_loss_after_an_epoch_fails_the_run(
     model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("greencore.training.evaluation.evaluator.Evaluator.loss", lambda *_: float("nan"))
@@ -149,7 +147,7 @@ def test_a_held_out_loss_that_is_not_finite_after_an_epoch_fails_the_run(
 
 
 @pytest.mark.parametrize(("rho", "clipping"), [(1.0, 1.0), (1.0, 0.0), (0.6, 1.0)])
-def test_the_callback_tells_any_trainer_of_the_first_such_step(
+def test_the_callback_fails_any_trainer_at_the_first_non_finite_step(
     overflowing: Path, tmp_path: Path, rho: float, clipping: float
 ) -> None:
     trainer, _ = counting_trainer(
@@ -160,7 +158,7 @@ def test_the_callback_tells_any_trainer_of_the_first_such_step(
     assert all(torch.isfinite(parameter).all() for parameter in trainer.model.parameters())  # type: ignore[union-attr]
 
 
-def test_the_callback_blames_weights_that_are_not_finite_on_the_model(tmp_path: Path) -> None:
+def test_the_callback_raises_a_model_error_for_non_finite_weights(tmp_path: Path) -> None:
     model = model_with(tmp_path / "model", float("nan"))
     trainer, _ = counting_trainer(model, tmp_path, rows_with(3), [GreenTrainerCallback(0.6)], epochs=1)
     with pytest.raises(ModelError, match=r"transformer\.wte\.weight"):

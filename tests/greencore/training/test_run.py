@@ -1,4 +1,4 @@
-"""Whole runs: the result, its evaluation, and going on after a stop."""
+"""Complete runs: result, evaluation, and resuming after a stop."""
 
 import json
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ RHO = [0.7, 0.5, 0.9]
 
 
 class Watch(TrainingListener):
-    """Stops after so many steps, and remembers what it was told."""
+    """Listener that stops after a number of steps and records its calls."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.stop_after, self.steps, self.epochs, self.epochs_done = stop_after, 0, list[EpochReport](), -1
@@ -48,7 +48,7 @@ class Watch(TrainingListener):
 
 
 class StopsAfterTraining(Watch):
-    """Stops once every epoch is told."""
+    """Listener that stops after the last epoch."""
 
     def should_stop(self) -> bool:
         return len(self.epochs) == len(RHO)
@@ -81,7 +81,7 @@ def test_the_result_loads_and_differs_only_where_it_was_trained(
     assert watch.epochs[0].importance.keys() <= set(base)
 
 
-def test_a_stopped_run_goes_on_from_its_last_epoch_to_the_same_weights(
+def test_a_stopped_run_resumes_from_its_last_epoch_to_the_same_weights(
     model_folder: Path, rows: list[Row], tmp_path: Path
 ) -> None:
     assert run(model_folder, rows, tmp_path / "undisturbed")
@@ -91,7 +91,7 @@ def test_a_stopped_run_goes_on_from_its_last_epoch_to_the_same_weights(
     assert run(model_folder, rows, tmp_path / "stopped", second)
     assert len(first.epochs) == second.epochs_done == 1
     assert [report.epoch for report in second.epochs] == [1, 2]
-    # A stop while the result is evaluated leaves nothing to train.
+    # A stop during the final evaluation leaves nothing to train.
     assert not run(model_folder, rows, tmp_path / "evaluated", StopsAfterTraining())
     assert find_latest_checkpoint(tmp_path / "evaluated") is not None
     third = Watch()
@@ -103,13 +103,13 @@ def test_a_stopped_run_goes_on_from_its_last_epoch_to_the_same_weights(
         assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
-def test_a_stop_breaks_off_the_evaluation_before_training(model_folder: Path, rows: list[Row], tmp_path: Path) -> None:
+def test_a_stop_ends_the_evaluation_before_training(model_folder: Path, rows: list[Row], tmp_path: Path) -> None:
     assert not run(model_folder, rows, tmp_path, Watch(stop_after=0))
     assert not list(tmp_path.iterdir())
 
 
 class EndsAfterTwo(Watch):
-    """Wants no third epoch."""
+    """Listener that ends the run after the second epoch."""
 
     def should_end_after(self, epoch: int) -> bool:
         return epoch == 1
@@ -124,9 +124,7 @@ def test_a_listener_can_end_a_run_after_an_epoch_with_its_result(
     assert (tmp_path / "artifacts" / "model.safetensors").is_file()
 
 
-def test_a_report_says_what_other_shares_would_have_brought(
-    model_folder: Path, rows: list[Row], tmp_path: Path
-) -> None:
+def test_an_epoch_report_holds_a_curve_of_other_shares(model_folder: Path, rows: list[Row], tmp_path: Path) -> None:
     watch = Watch()
     assert run(model_folder, rows, tmp_path, watch)
     for report in watch.epochs:
@@ -135,7 +133,7 @@ def test_a_report_says_what_other_shares_would_have_brought(
         assert (report.curve.per_flop[1:] <= report.curve.per_flop[:-1]).all()
 
 
-def test_a_checkpoint_is_whole_and_holds_no_pickle(model_folder: Path, rows: list[Row], tmp_path: Path) -> None:
+def test_a_checkpoint_is_complete_and_holds_no_pickle(model_folder: Path, rows: list[Row], tmp_path: Path) -> None:
     run(model_folder, rows, tmp_path, Watch(stop_after=6))
     half_written = tmp_path / ".checkpoint"
     half_written.mkdir()
@@ -157,7 +155,7 @@ def test_evaluation_and_sample_are_given_before_and_after(model_folder: Path, ro
     assert result.sample.before != result.sample.after
 
 
-def test_a_lora_ends_in_a_plain_model_and_goes_on_from_its_checkpoint(
+def test_a_lora_result_is_merged_and_a_stopped_lora_run_resumes(
     model_folder: Path, rows: list[Row], tmp_path: Path
 ) -> None:
     def lora(folder: Path, listener: TrainingListener | None = None) -> bool:
@@ -180,9 +178,7 @@ def test_a_lora_ends_in_a_plain_model_and_goes_on_from_its_checkpoint(
     assert changed == {name for name in base if name.endswith(("q_proj.weight", "v_proj.weight"))}
 
 
-def test_a_prefix_goes_on_from_its_checkpoint_to_the_same_adapter(
-    model_folder: Path, rows: list[Row], tmp_path: Path
-) -> None:
+def test_a_stopped_prefix_run_resumes_to_the_same_adapter(model_folder: Path, rows: list[Row], tmp_path: Path) -> None:
     def prefix(folder: Path, listener: TrainingListener | None = None) -> bool:
         return fine_tune(
             model_folder=model_folder,
@@ -203,7 +199,7 @@ def test_a_prefix_goes_on_from_its_checkpoint_to_the_same_adapter(
 
 
 class Stops(TrainingListener):
-    """Wants the run to stop after so many steps."""
+    """Listener that stops the run after a number of steps."""
 
     def __init__(self, *, after: int) -> None:
         self._after, self._steps = after, 0
@@ -215,7 +211,7 @@ class Stops(TrainingListener):
         return self._steps == self._after
 
 
-def test_a_prompt_format_stands_in_training_and_in_evaluation_alike(
+def test_a_prompt_format_applies_to_training_and_evaluation(
     model_folder: Path, rows: list[Row], tmp_path: Path
 ) -> None:
     def loss(prompt_format: str, folder: Path) -> float:

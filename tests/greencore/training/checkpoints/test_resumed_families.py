@@ -1,4 +1,4 @@
-"""A run that was stopped goes on in any family: checkpoints hold the names of the modules, not the published ones."""
+"""A stopped run resumes in every family: checkpoints hold the modules' names, not the published ones."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,10 +26,10 @@ HYPERPARAMETERS = Hyperparameters(
     epochs=2, batch_size=2, learning_rate=1e-2, max_length=16, eval_share=0.2, max_new_tokens=1
 )
 METHODS: Sequence[Method] = ("greentrainer", "full", "lora", "prefix", "top2", "bitfit")
-# Every method where nothing is renamed and where experts are, and the most demanding one everywhere else.
+# Every method for a family without renamed tensors and for one with experts, the most demanding one for the others.
 CASES = [
     *(("gpt2", method) for method in METHODS),
-    *(("mixtral", method) for method in METHODS if method != "bitfit"),  # it has no bias
+    *(("mixtral", method) for method in METHODS if method != "bitfit"),  # it has no biases
     *((family, "greentrainer") for family in FAMILIES if family not in ("gpt2", "mixtral")),
     ("gemma3", "lora"),
 ]
@@ -37,7 +37,7 @@ CASES = [
 
 @pytest.fixture
 def rows() -> list[Row]:
-    """Rows of one length, of which no step needs more than one trace."""
+    """Return rows of one length, so that no step needs more than one trace."""
     draw = torch.Generator().manual_seed(2)
     return [
         PromptRow(" ".join(f"w{int(n)}" for n in torch.randint(56, (4,), generator=draw)), " w7 w8 w9")
@@ -51,7 +51,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 class StopsAt(TrainingListener):
-    """Wants a run to stop at one of its steps, the last of which it has been told is the one before."""
+    """Listener that stops a run at a step, whose report it has not received yet."""
 
     def __init__(self, step: int) -> None:
         self._step, self._done = step, 0
@@ -64,7 +64,7 @@ class StopsAt(TrainingListener):
 
 
 class StopsInLastEvaluation(TrainingListener):
-    """Wants a run to stop once its last epoch is told."""
+    """Listener that stops a run after its last epoch."""
 
     def __init__(self) -> None:
         self._over = False
@@ -106,7 +106,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 @pytest.mark.parametrize(("family", "method"), CASES)
-def test_a_run_stopped_in_training_and_in_its_last_evaluation_ends_as_an_undisturbed_one(
+def test_a_run_stopped_in_training_and_in_its_last_evaluation_ends_as_an_uninterrupted_one(
     folders: dict[str, Path], rows: list[Row], tmp_path: Path, family: str, method: Method
 ) -> None:
     undisturbed = run(folders[family], rows, tmp_path / "undisturbed", method)
@@ -122,7 +122,7 @@ def test_a_run_stopped_in_training_and_in_its_last_evaluation_ends_as_an_undistu
 
 
 def assert_holds_trained_weights(result: TrainingResult, folder: Path) -> None:
-    """The artifact, as plain transformers loads it, is what the last checkpoint holds."""
+    """Check that the artifact, loaded by transformers, equals the last checkpoint."""
     checkpoint = find_latest_checkpoint(folder)
     assert checkpoint is not None
     assert result.artifact is not None
@@ -134,7 +134,7 @@ def assert_holds_trained_weights(result: TrainingResult, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("family", ["qwen3-moe", "gemma3"])
-def test_a_delta_applied_to_its_base_is_the_whole_result(
+def test_a_delta_applied_to_its_base_is_the_full_result(
     folders: dict[str, Path], rows: list[Row], tmp_path: Path, family: str
 ) -> None:
     whole = run(folders[family], rows, tmp_path / "whole", "greentrainer", epochs=1)
@@ -180,7 +180,7 @@ def test_an_adapters_checkpoint_in_the_published_names_is_still_read(
     assert same(artifact_tensors(undisturbed), artifact_tensors(resumed))
 
 
-def test_a_checkpoint_of_another_model_is_refused_with_what_differs(
+def test_a_checkpoint_of_another_model_is_refused_with_the_difference(
     folders: dict[str, Path], rows: list[Row], tmp_path: Path
 ) -> None:
     run(folders["llama"], rows, tmp_path, "full", StopsAt(3))

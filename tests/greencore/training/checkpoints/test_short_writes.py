@@ -1,4 +1,4 @@
-"""Tensors that a full disk has cut short, though nobody was told."""
+"""Tensors truncated by a full disk without an error are detected."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ from greencore.training.checkpoints.folder import DiskFull, atomic_directory, fs
 
 
 @pytest.mark.parametrize("kept_bytes", [-1, 40, 4])
-def test_tensors_that_were_written_short_are_taken_for_a_full_disk(tmp_path: Path, kept_bytes: int) -> None:
+def test_a_truncated_safetensors_file_raises_disk_full(tmp_path: Path, kept_bytes: int) -> None:
     with pytest.raises(DiskFull, match="of its"):
         write_short(tmp_path / "checkpoint", kept_bytes)
     assert not (tmp_path / "checkpoint").exists()

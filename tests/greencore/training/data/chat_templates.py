@@ -1,4 +1,4 @@
-"""Chat templates in the styles of models that are in use: how each begins, trims and ends a turn."""
+"""Chat templates in the styles of current models, which differ in how they begin, trim and end a turn."""
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

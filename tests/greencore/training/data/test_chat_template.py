@@ -1,4 +1,4 @@
-"""The learned turn of a conversation: what the template renders of it, in the styles of models in use."""
+"""The learned turn of a conversation as its template renders it, in the styles of current models."""
 
 from collections.abc import Sequence
 
@@ -37,7 +37,7 @@ def templated(template: str, *, sentencepiece: bool = False) -> PreTrainedTokeni
 
 
 def learned(tokenizer: PreTrainedTokenizerBase, messages: Sequence[tuple[str, str]]) -> str:
-    """The labels of the conversation's row, as text."""
+    """Return the labels of the conversation's row, decoded."""
     [example] = tokenise_rows([MessagesRow(tuple(messages))], tokenizer, max_length=500).examples
     given, _ = tokenise_prompt(MessagesRow(tuple(messages)), tokenizer, max_length=500)
     assert list(example.input_ids[: len(given)]) == given
@@ -46,7 +46,7 @@ def learned(tokenizer: PreTrainedTokenizerBase, messages: Sequence[tuple[str, st
 
 
 def difference(tokenizer: PreTrainedTokenizerBase, messages: Sequence[tuple[str, str]]) -> str:
-    """transformers' own rendering of the conversation, less that of its prompt."""
+    """Return transformers' rendering of the conversation, less that of its prompt."""
     turns = [{"role": role, "content": content} for role, content in messages]
     whole, given = (
         str(tokenizer.apply_chat_template(part, tokenize=False, add_generation_prompt=prompted))
@@ -58,7 +58,7 @@ def difference(tokenizer: PreTrainedTokenizerBase, messages: Sequence[tuple[str,
 
 @pytest.mark.parametrize("messages", [ASKED, LONGER, (("user", "2"), ("assistant", ">"))])
 @pytest.mark.parametrize("template", [CHATML, LLAMA_3, MISTRAL, GEMMA, PHI, QWEN_3, ZEPHYR_WITHOUT_PROMPT])
-def test_what_is_learned_is_what_the_template_renders_after_the_generation_prompt(
+def test_the_learned_text_is_rendered_after_the_generation_prompt(
     template: str, messages: Sequence[tuple[str, str]]
 ) -> None:
     tokenizer = templated(template)
@@ -119,7 +119,7 @@ def test_a_thought_that_the_generation_prompt_opens_is_closed(opened: str, conte
     assert learned(tokenizer, [("user", "the source"), ("assistant", content)]) == expected
 
 
-def test_a_thought_that_the_template_renders_itself_is_learned_as_rendered() -> None:
+def test_a_thought_rendered_by_the_template_is_learned_unchanged() -> None:
     tokenizer = templated(QWEN_3)
     tokenizer.chat_template = QWEN_3.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
     asked = ("user", "the source")
@@ -136,19 +136,19 @@ def test_a_thought_that_the_template_renders_itself_is_learned_as_rendered() -> 
         (
             "{{ messages | length }}: {{ messages[-1].content }}",
             ASKED,
-            "otherwise than its generation prompt begins it",
+            "without its generation prompt",
         ),
         (
             "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}",
             ASKED,
-            "leaves out what the assistant",
+            "leaves out the assistant's message",
         ),
         ("{{ messages[0].content + 1 }}", ASKED, "refuses a conversation: can only concatenate str"),
         ("{{ messages[7].content.strip() }}", ASKED, "refuses a conversation: "),
         ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", ASKED, "refuses a conversation: maximum recursion depth"),
     ],
 )
-def test_a_conversation_of_which_no_turn_can_be_learned_is_refused_with_its_line(
+def test_a_conversation_without_a_learnable_turn_is_refused_with_its_line(
     template: str, messages: tuple[tuple[str, str], ...], reason: str
 ) -> None:
     tokenizer = templated(template)
@@ -172,7 +172,7 @@ def test_a_dictionary_of_templates_needs_a_default() -> None:
     assert render_chat_prompt([("user", "a")], tokenizer) == "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n"
 
 
-def test_a_template_that_cannot_be_read_is_the_models_fault() -> None:
+def test_an_invalid_template_raises_a_model_error() -> None:
     tokenizer = templated("{% for %}")
     with pytest.raises(ModelError, match="cannot be read") as unreadable:
         tokenise_rows([MessagesRow(ASKED)], tokenizer, max_length=99)

@@ -1,4 +1,4 @@
-"""A text ends at each token that the tokenizer, the configurations or the data end texts with; padding can be any."""
+"""Generation stops at the end tokens of tokenizer, configurations and template; the padding token may be any."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ TEMPLATE = (
 
 
 def counting(folder: Path, words: Path, *, after_twelve: int, config: Any = None, generation: Any = None) -> Path:
-    """A model that writes after each word the next one, and after w10 (the token 12) a token to be named."""
+    """Return a model that generates the next word after each word, and a given token after w10 (token 12)."""
     settings = LlamaConfig(
         vocab_size=WORDS,
         hidden_size=WORDS,
@@ -61,14 +61,14 @@ def counting(folder: Path, words: Path, *, after_twelve: int, config: Any = None
 def run(
     folder: Path, output: Path, rows: list[Row] = ROWS, *, method: Method = "full", **changed: Any
 ) -> TrainingResult:
-    """A run that changes nothing."""
+    """Run a fine-tuning with a learning rate that changes nothing."""
     usual = {"epochs": 1, "batch_size": 4, "learning_rate": 1e-12, "eval_share": 0.25, "max_length": 32}
     settings = Hyperparameters(**(usual | {"sample_prompt": "w8"} | changed))
     return fine_tune(model_folder=folder, rows=rows, hyperparameters=settings, method=method, folder=output)
 
 
 def generated(folder: Path, *prompts: int) -> list[list[int]]:
-    """What plain transformers writes after prompts of one token each."""
+    """Return what transformers generates after prompts of one token each."""
     saved: Any = AutoModelForCausalLM.from_pretrained(folder)
     return list(saved.generate(torch.tensor(prompts)[:, None], max_new_tokens=20, do_sample=False).tolist())
 
@@ -84,7 +84,7 @@ ENDS: dict[str, tuple[int, Any, Any]] = {
 
 
 @pytest.mark.parametrize("place", ENDS)
-def test_generation_stops_at_each_end_and_the_result_is_saved_so(
+def test_generation_stops_at_each_end_token_and_the_result_keeps_them(
     place: str, model_folder: Path, tmp_path: Path
 ) -> None:
     end, config, generation = ENDS[place]
@@ -104,7 +104,7 @@ def test_generation_stops_at_each_end_and_the_result_is_saved_so(
     assert generated(result.artifact, 10) == [[10, 11, 12, end]]
 
 
-def test_a_delta_makes_a_model_that_stops_as_the_whole_one_does(model_folder: Path, tmp_path: Path) -> None:
+def test_a_model_from_a_delta_stops_as_the_full_result_does(model_folder: Path, tmp_path: Path) -> None:
     folder = counting(tmp_path / "model", model_folder, after_twelve=0, config=60, generation=60)
     result = run(folder, tmp_path / "run", result="delta")
     assert result.artifact is not None
@@ -156,7 +156,7 @@ def test_generation_stops_at_the_end_of_a_turn_wherever_a_row_is_one(
     assert generated(result.artifact, 10)[0][:5] == [10, 11, 12, 30] if ends else [10, 11, 12, 30, 31]
 
 
-def test_a_prefix_is_saved_with_the_ends_of_a_text(model_folder: Path, tmp_path: Path) -> None:
+def test_a_prefix_is_saved_with_the_end_tokens(model_folder: Path, tmp_path: Path) -> None:
     folder = counting(tmp_path / "model", model_folder, after_twelve=0, config=60, generation=60)
     artifact = run(folder, tmp_path / "run", method="prefix").artifact
     assert artifact is not None
@@ -169,7 +169,7 @@ def test_a_prefix_is_saved_with_the_ends_of_a_text(model_folder: Path, tmp_path:
 
 
 @pytest.mark.parametrize("special", [True, False])
-def test_an_answer_as_it_is_expected_scores_100(special: bool, model_folder: Path, tmp_path: Path) -> None:
+def test_an_answer_equal_to_its_reference_scores_100(special: bool, model_folder: Path, tmp_path: Path) -> None:
     folder = counting(tmp_path / "model", model_folder, after_twelve=30, config=0, generation=0)
     tokenizer = load_tokenizer(folder)
     tokenizer.add_tokens([AddedToken("w28", special=special)])
@@ -190,7 +190,7 @@ def padded_with(tokenizer: PreTrainedTokenizerBase, token: str) -> PreTrainedTok
     return tokenizer
 
 
-def test_a_padding_token_that_the_model_has_no_embedding_for_does_no_harm(model_folder: Path, tmp_path: Path) -> None:
+def test_a_padding_token_without_an_embedding_is_replaced(model_folder: Path, tmp_path: Path) -> None:
     folder = counting(tmp_path / "model", model_folder, after_twelve=0, config=0, generation=0)
     model, plain = load_model(folder), load_tokenizer(folder)
     odd = padded_with(load_tokenizer(folder), "[PAD]")
@@ -208,7 +208,7 @@ def test_a_padding_token_that_the_model_has_no_embedding_for_does_no_harm(model_
 
 
 @pytest.mark.parametrize("pad", [-1, 64, 1000])
-def test_a_padding_token_of_the_configuration_outside_the_vocabulary_does_no_harm(
+def test_a_configured_padding_token_outside_the_vocabulary_is_replaced(
     pad: int, model_folder: Path, tmp_path: Path
 ) -> None:
     folder = counting(tmp_path / "model", model_folder, after_twelve=0, config=0, generation=0)

@@ -1,4 +1,4 @@
-"""Rows that are held out: none of them is trained on, equal rows included; and the sample beside them."""
+"""Held-out rows are not trained on, not even as equal rows; the sample prompt has the format of the rows."""
 
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def test_no_held_out_row_is_trained_on_and_no_row_is_lost(numbers: list[int], ev
         assert duplicates == 0
 
 
-def test_rows_without_a_copy_are_held_out_in_their_place() -> None:
+def test_rows_without_copies_are_held_out_instead() -> None:
     rows: list[Row] = [*[PromptRow("w1", "w2")] * 30, *[PromptRow(f"w{n}", "w2") for n in range(3, 13)]]
     training, held_out = split_rows(rows, eval_share=0.2, seed=1)
     assert len(held_out) == 8
@@ -51,7 +51,7 @@ def test_rows_without_a_copy_are_held_out_in_their_place() -> None:
     assert count_held_out_duplicates(rows, eval_share=0.2, seed=1) > 0
 
 
-def test_a_sample_prompt_is_put_as_the_rows_are(model_folder: Path) -> None:
+def test_a_sample_prompt_has_the_format_of_the_rows(model_folder: Path) -> None:
     tokenizer, model = load_tokenizer(model_folder), load_model(model_folder)
     tokenizer.chat_template = CHAT
     conversations: list[Row] = [MessagesRow((("user", "w1"), ("assistant", "w2")))] * 3
@@ -67,7 +67,7 @@ def test_a_sample_prompt_is_put_as_the_rows_are(model_folder: Path) -> None:
     assert resolve_sample_format([TextRow("w1")], TLDR, tokenizer) == PLAIN
 
 
-def test_a_chat_run_asks_its_sample_as_a_users_turn_and_says_how_many_rows_it_did_not_hold_out(
+def test_a_chat_run_puts_its_sample_as_a_users_turn_and_counts_duplicates(
     model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []

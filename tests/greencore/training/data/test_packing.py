@@ -1,4 +1,4 @@
-"""Packed rows: the loss of the separate rows, and models that would mix them."""
+"""Packed rows have the loss of separate rows; models that mix packed rows are refused."""
 
 from collections.abc import Callable
 
@@ -33,7 +33,7 @@ def llama(attention: str) -> PreTrainedModel:
 
 
 def gemma() -> PreTrainedModel:
-    """With layers that see no more than the last eight tokens."""
+    """A model with sliding-window attention over eight tokens."""
     config = Gemma3TextConfig(
         vocab_size=64,
         hidden_size=32,
@@ -120,7 +120,7 @@ def test_a_packed_batch_has_the_loss_and_gradients_of_its_rows(
         torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-4, atol=1e-6)
 
 
-def test_a_packed_row_is_padded_by_an_example_of_its_own(examples: list[Example]) -> None:
+def test_a_packed_row_is_padded_by_an_extra_example(examples: list[Example]) -> None:
     batch = PackedCollator(llama("sdpa"), 1)(examples[:2])
     assert batch["input_ids"].shape == batch["labels"].shape == (1, 24)
     assert batch["position_ids"].tolist() == [[*range(5), *range(17), 0, 1]]
@@ -129,7 +129,7 @@ def test_a_packed_row_is_padded_by_an_example_of_its_own(examples: list[Example]
 
 
 @pytest.mark.parametrize("build", [bloom, bart])
-def test_a_model_that_takes_no_positions_is_refused(build: Callable[[], PreTrainedModel]) -> None:
+def test_a_model_without_position_ids_is_refused(build: Callable[[], PreTrainedModel]) -> None:
     with pytest.raises(ValueError, match="takes no positions: pad them with Collator"):
         PackedCollator(build(), 0)
 
@@ -141,12 +141,12 @@ def test_a_model_that_mixes_packed_rows_is_refused() -> None:
         PackedCollator(model, 0)
 
 
-def test_a_skeleton_cannot_be_tried() -> None:
+def test_a_meta_model_cannot_be_tested() -> None:
     with torch.device("meta"), pytest.raises(ValueError, match="holds no weights"):
         PackedCollator(llama("sdpa"), 0)
 
 
-def test_the_trial_leaves_the_model_in_training() -> None:
+def test_the_test_leaves_the_model_in_training_mode() -> None:
     model = llama("sdpa").train()
     model.model.layers[1].eval()
     PackedCollator(model, 0)

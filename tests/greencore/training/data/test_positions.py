@@ -1,4 +1,4 @@
-"""How many positions a model has is found in the model itself, and nothing that a run does exceeds them."""
+"""Position limits are read from the model, and no run exceeds them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -58,7 +58,7 @@ from greencore.training.run import Method, fine_tune
 
 pytestmark = pytest.mark.fault(number=8)
 
-TABLE = 28  # no multiple of 8, to which batches are padded
+TABLE = 28  # not a multiple of 8, to which batches are padded
 IDS: Any = {"vocab_size": 64, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 0}
 GPT: Any = {**IDS, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": TABLE}
 BLOCKS: Any = {**IDS, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
@@ -145,7 +145,7 @@ def build(family: str) -> PreTrainedModel:
 
 
 def runs(model: PreTrainedModel, read: int, written: int) -> bool:
-    """Whether a row of these lengths passes through the model."""
+    """Return whether the model accepts a row of these lengths."""
     ids = torch.randint(3, 60, (1, read))
     labels = torch.randint(3, 60, (1, written)) if model.config.is_encoder_decoder else ids
     try:
@@ -156,7 +156,7 @@ def runs(model: PreTrainedModel, read: int, written: int) -> bool:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_is_found_is_where_the_model_ends(family: str) -> None:
+def test_the_limit_is_the_largest_length_that_the_model_accepts(family: str) -> None:
     model, expected = build(family), FAMILIES[family][1]
     assert get_position_limits(model) == expected
     with torch.device("meta"):
@@ -187,10 +187,8 @@ def test_rows_and_completions_stay_within_the_table(family: str, model_folder: P
 
 
 @pytest.mark.parametrize("method", ["full", "prefix"])
-def test_a_run_refuses_rows_that_the_model_has_no_positions_for(
-    method: Method, model_folder: Path, tmp_path: Path
-) -> None:
-    most = 44 if method == "full" else 24  # prefix tuning puts 20 tokens of its own in front
+def test_a_run_refuses_rows_beyond_the_models_positions(method: Method, model_folder: Path, tmp_path: Path) -> None:
+    most = 44 if method == "full" else 24  # prefix tuning adds 20 tokens in front
     folder = tmp_path / "model"
     GPT2LMHeadModel(GPT2Config(**{**GPT, "n_positions": 44})).save_pretrained(folder)
     load_tokenizer(model_folder).save_pretrained(folder)

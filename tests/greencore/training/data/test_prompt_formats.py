@@ -1,4 +1,4 @@
-"""Prompt formats: the paper's, and the tokenizer's own chat template."""
+"""Prompt formats of the paper and of the tokenizer's chat template."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def test_a_format_is_found_by_its_name(tokenizer: PreTrainedTokenizerBase) -> No
         resolve_prompt_format("question", tokenizer)  # type: ignore[arg-type]
 
 
-def test_the_chat_format_is_what_the_template_puts_around_a_users_turn(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_the_chat_format_is_the_template_around_a_users_turn(tokenizer: PreTrainedTokenizerBase) -> None:
     chat = resolve_prompt_format("chat", tokenizer)
     assert chat.wrap("Hi") == render_chat_prompt([("user", "Hi")], tokenizer) == "<user> Hi <end> <assistant> "
     assert (chat.prefix, chat.suffix, chat.templated) == ("<user> ", " <end> <assistant> ", True)
@@ -45,7 +45,7 @@ def test_a_chat_without_a_usable_template_is_refused(tokenizer: PreTrainedTokeni
     with pytest.raises(ModelError, match="refuses a conversation: no system turn"):
         render_chat_prompt([("system", "Be brief."), ("user", "Hi")], tokenizer)
     tokenizer.chat_template = "always this"
-    with pytest.raises(ModelError, match="leaves out what the user says"):
+    with pytest.raises(ModelError, match="leaves out the user's message"):
         resolve_prompt_format("chat", tokenizer)
     tokenizer.chat_template = None
     with pytest.raises(ModelError, match="has no chat template"):

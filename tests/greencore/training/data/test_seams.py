@@ -1,4 +1,4 @@
-"""The seam of prompt and completion: what a row decodes to, and what generation after the prompt would meet."""
+"""The boundary of prompt and completion: a row decodes to both, and its tokens are those of generation."""
 
 import pytest
 from hypothesis import given, settings
@@ -54,7 +54,7 @@ def test_a_row_decodes_to_its_prompt_and_its_completion(kind: str, prompt: str, 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_completions_tokens_are_those_of_the_whole_text_unless_it_joins_the_seam(kind: str) -> None:
+def test_the_completions_tokens_are_those_of_the_whole_text_unless_one_spans_the_boundary(kind: str) -> None:
     tokenizer = KINDS[kind]
     for prompt, completion in [("2+2=", "4"), ("the\n", "source"), ("The answer is", " 4")]:
         before, joint = encode_marked(prompt, tokenizer), encode_marked(prompt + completion, tokenizer)
@@ -65,7 +65,7 @@ def test_the_completions_tokens_are_those_of_the_whole_text_unless_it_joins_the_
     assert decode(tokenizer, [*before, *after]) == "The answer"
 
 
-def test_a_space_that_a_tokenizer_puts_before_each_text_is_not_put_before_a_completion() -> None:
+def test_no_leading_space_is_added_before_a_completion() -> None:
     tokenizer = BYTE_LEVEL_WITH_PREFIX_SPACE
     for prompt, completion in SEAMS:
         tokens = [*encode_marked(prompt, tokenizer), *tokenise_continuation(prompt, completion, tokenizer)]
@@ -90,7 +90,7 @@ def test_every_split_of_a_text_decodes_to_the_text(kind: str, text: str, at: int
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_format_and_a_shortened_prompt_keep_the_seam(kind: str) -> None:
+def test_a_format_and_a_shortened_prompt_keep_the_boundary(kind: str) -> None:
     tokenizer = KINDS[kind]
     row: Row = PromptRow("the source of the summary", "short 4")
     for form in (TLDR, SUMMARIZE):
@@ -101,12 +101,12 @@ def test_a_format_and_a_shortened_prompt_keep_the_seam(kind: str) -> None:
         assert [label for label in cut.labels if label >= 0] == learned
 
 
-def test_words_that_a_tokenizer_cannot_join_are_encoded_by_themselves() -> None:
+def test_words_of_a_word_tokenizer_are_encoded_by_themselves() -> None:
     tokenizer = KINDS["unigram"]
     assert tokenise_continuation("字", "é", tokenizer) == encode_marked("é", tokenizer)
 
 
-def test_an_encoder_and_its_decoder_have_no_seam() -> None:
+def test_an_encoder_and_its_decoder_have_no_boundary() -> None:
     tokenizer = KINDS["unigram"]
     [example] = tokenise_rows([PromptRow("2+2=", "4")], tokenizer, max_length=99, encoder=True).examples
     assert list(example.labels) == [*encode_marked("4", tokenizer), tokenizer.eos_token_id]

@@ -1,4 +1,4 @@
-"""A special token that data spell out is text; a template's own is a token."""
+"""Special tokens spelled out in data are encoded as text, those of a template as tokens."""
 
 from collections.abc import Callable
 
@@ -26,7 +26,7 @@ KINDS: dict[str, Callable[[], PreTrainedTokenizerBase]] = {
     "byte level": byte_level,
     "byte level, opened": lambda: byte_level(opening=True),
 }
-# of the characters that the small tokenizers know
+# the characters that the small tokenizers know
 TEXTS = ["</s>", "the <s>source</s> is 4", "a</s>", "</s>a </s></s>", "<s></s>", "add (</s>) <s> 4"]
 
 
@@ -71,7 +71,7 @@ def test_text_is_encoded_as_if_the_tokenizer_had_no_special_tokens(kind: str) ->
 
 @pytest.mark.parametrize("template", [CHATML, LLAMA_3, MISTRAL, GEMMA, ENDLESS])
 @pytest.mark.parametrize("kind", ["byte level", "Llama 2"])
-def test_a_template_keeps_its_tokens_and_what_is_said_has_none(kind: str, template: str) -> None:
+def test_a_template_keeps_its_tokens_and_messages_have_none(kind: str, template: str) -> None:
     tokenizer = with_template(KINDS[kind](), template, *TOKENS.get(template, ()))
     said = f"a {''.join(TOKENS.get(template, ()))}</s> of <s>it"
     plain = MessagesRow((("user", "a of it"), ("assistant", "a of it"), ("user", "a of it"), ("assistant", "a of it")))
@@ -104,7 +104,7 @@ def test_an_encoder_reads_special_tokens_in_data_as_text() -> None:
         assert tokenizer.eos_token_id not in tokens[:-1]
 
 
-def test_the_tokens_of_a_thought_stay_tokens() -> None:
+def test_thinking_tags_stay_tokens() -> None:
     tokenizer = with_template(byte_level(), CHATML, *TOKENS[CHATML], "<think>", "</think>")
     row = MessagesRow((("user", "a"), ("assistant", "<think>it</think>the answer <|im_end|>")))
     tokens = list(tokenise_rows([row], tokenizer, max_length=256).examples[0].input_ids)
@@ -113,7 +113,7 @@ def test_the_tokens_of_a_thought_stay_tokens() -> None:
     assert tokens.count(tokenizer.get_vocab()["<|im_end|>"]) == 2
 
 
-def test_rows_without_special_tokens_are_encoded_as_ever() -> None:
+def test_rows_without_special_tokens_are_encoded_unchanged() -> None:
     for kind in KINDS.values():
         tokenizer = kind()
         [example] = tokenise_rows([TextRow("the answer < 4 > s /s")], tokenizer, max_length=64).examples

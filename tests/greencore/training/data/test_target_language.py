@@ -1,4 +1,4 @@
-"""A multilingual model's target holds its language's code, in training, in evaluation and in what is saved."""
+"""A multilingual model's target includes its language code, in training, evaluation and the saved result."""
 
 import json
 from collections.abc import Callable
@@ -93,11 +93,11 @@ def saved(family: str, folder: Path, *, target: str | None = None) -> Path:
 
 @pytest.mark.parametrize("named", [True, False])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_row_is_what_the_tokenizer_makes_of_its_source_and_target(family: str, named: bool, tmp_path: Path) -> None:
+def test_a_row_is_the_tokenizers_encoding_of_its_source_and_target(family: str, named: bool, tmp_path: Path) -> None:
     language = FAMILIES[family](None)[2]
     folder = saved(family, tmp_path / "model", target=language if named else None)
     tokenizer: Any = load_tokenizer(folder)
-    assert tokenizer.tgt_lang == language  # from the tokenizer, or from how the model begins to write
+    assert tokenizer.tgt_lang == language  # from the tokenizer or the model's configuration
     code = tokenizer.convert_tokens_to_ids(language)
     tokens = tokenise_rows(ROWS, tokenizer, max_length=64, encoder=True)
     for row, example in zip(ROWS, tokens.examples, strict=True):
@@ -112,7 +112,7 @@ def test_a_row_is_what_the_tokenizer_makes_of_its_source_and_target(family: str,
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_decoder_begins_in_the_language_even_where_a_target_is_shortened(family: str, tmp_path: Path) -> None:
+def test_a_shortened_target_keeps_its_language_code(family: str, tmp_path: Path) -> None:
     tokenizer, model = load_tokenizer(saved(family, tmp_path)), load_model(tmp_path)
     code = tokenizer.convert_tokens_to_ids(FAMILIES[family](None)[2])
     row = PromptRow("hello", "salut lume salut lume salut lume")

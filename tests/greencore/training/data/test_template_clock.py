@@ -1,4 +1,4 @@
-"""A chat template that reads the clock: a run reads it once, at its first start."""
+"""A run with a chat template that reads the clock reads it once, at its first start."""
 
 from datetime import datetime
 from pathlib import Path
@@ -49,7 +49,7 @@ def set_day(monkeypatch: pytest.MonkeyPatch, day: int) -> None:
 
 
 class StopsAfter(TrainingListener):
-    """Wants the run to stop after so many steps."""
+    """Listener that stops the run after a number of steps."""
 
     def __init__(self, steps: int) -> None:
         self._steps, self._done = steps, 0
@@ -70,7 +70,7 @@ def run(model: Path, folder: Path, listener: TrainingListener | None = None) -> 
     )
 
 
-def test_a_run_that_goes_on_another_day_trains_and_evaluates_the_rows_of_its_first(
+def test_a_run_resumed_on_another_day_trains_and_evaluates_the_same_rows(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_day(monkeypatch, 12)
@@ -84,9 +84,7 @@ def test_a_run_that_goes_on_another_day_trains_and_evaluates_the_rows_of_its_fir
     assert load_tokenizer(tmp_path / "stopped" / "artifacts").chat_template == DATED
 
 
-def test_the_time_is_read_once_whatever_asks_for_it(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_time_is_read_once_for_all_uses(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = load_tokenizer(model)
     for file in (None, tmp_path / "job" / "clock.json"):
         set_day(monkeypatch, 30)
@@ -103,7 +101,7 @@ def test_the_time_is_read_once_whatever_asks_for_it(
     assert render_chat_prompt([("user", "w9")], tokenizer).startswith("w01 ")
 
 
-def test_every_form_of_the_time_is_of_the_same_moment(model: Path, tmp_path: Path) -> None:
+def test_every_time_format_shows_the_same_time(model: Path, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(model)
     tokenizer.chat_template = "{{ strftime_now('%Y-%m-%dT%H:%M:%S.%f') }} {{ strftime_now('%d %b %Y') }}"
     clock = TemplateClock(tmp_path / "clock.json")
@@ -112,7 +110,7 @@ def test_every_form_of_the_time_is_of_the_same_moment(model: Path, tmp_path: Pat
     assert render_chat_prompt([("user", "w1")], tokenizer, TemplateClock(tmp_path / "clock.json")) == f"{moment} {day}"
 
 
-def test_a_template_without_a_date_leaves_no_file(model: Path, tmp_path: Path) -> None:
+def test_a_template_without_a_date_writes_no_file(model: Path, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(model)
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }} {% endfor %}"
     render_chat_prompt([("user", "w1")], tokenizer, TemplateClock(tmp_path / "job" / "clock.json"))

@@ -1,4 +1,4 @@
-"""Tokenised rows: what bears the loss, what gives way, how batches are padded."""
+"""Tokenised rows: labels, shortening, and the padding of batches."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ TEMPLATE = (
 
 
 def subwords(*, opening: bool) -> PreTrainedTokenizerBase:
-    """A byte-pair tokenizer of a few merges, which with `opening` puts <s> before every text."""
+    """Return a byte-pair tokenizer of a few merges, which with `opening` puts <s> before every text."""
     pairs = Tokenizer(models.BPE())
     pairs.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     pairs.decoder = decoders.ByteLevel()
@@ -68,7 +68,7 @@ def test_a_long_row_loses_the_start_of_its_prompt_first(tokenizer: PreTrainedTok
     assert (tokens.shortened_prompts, tokens.shortened_completions) == (1, 0)
 
 
-def test_a_completion_beyond_the_window_is_cut_and_counted(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_a_completion_beyond_the_maximum_length_is_shortened_and_counted(tokenizer: PreTrainedTokenizerBase) -> None:
     tokens = tokenise_rows([PromptRow("w1", " w2 w3 w4 w5")], tokenizer, max_length=3)
     assert tokens.examples[0].input_ids == (4, 5, 6)
     assert (tokens.shortened_prompts, tokens.shortened_completions) == (1, 1)
@@ -105,7 +105,7 @@ def test_batches_keep_their_rows(tokenizer: PreTrainedTokenizerBase) -> None:
     prompt_format=st.sampled_from([TLDR, SUMMARIZE, PromptFormat("chat", "user: ", " assistant: ")]),
     room=st.integers(1, 40),
 )
-def test_a_format_survives_and_the_source_loses_as_little_of_its_end_as_it_must(
+def test_a_format_is_kept_and_its_source_is_shortened_as_little_as_possible(
     source: str, prompt_format: PromptFormat, room: int
 ) -> None:
     completion = (*encoded(" a summary"), 1)
@@ -129,14 +129,14 @@ def test_a_format_survives_and_the_source_loses_as_little_of_its_end_as_it_must(
         assert prompt == encoded(prompt_format.wrap(""))[-room:]
 
 
-def test_the_papers_prompt_ends_in_its_marker_whatever_the_sources_length(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_the_papers_prompt_ends_in_its_marker_for_any_source_length(tokenizer: PreTrainedTokenizerBase) -> None:
     row = PromptRow("w1 w2 w3 w4", "w5 w6")
     for length, prompt in [(8, (3, 4, 5, 6, 1)), (6, (3, 4, 1)), (4, (1,))]:
         [example] = tokenise_rows([row], tokenizer, max_length=length, prompt_format=TLDR).examples
         assert example.input_ids == (*prompt, 7, 8, 0)
 
 
-def test_a_token_that_opens_every_text_stays_in_front_and_is_not_learned() -> None:
+def test_an_opening_token_is_kept_and_not_learned() -> None:
     row, text = PromptRow("the source of the source", " a summary"), TextRow("a summary")
     completion = (*encoded(" a summary"), 1)
     [whole] = tokenise_rows([row], OPENED, max_length=99).examples
@@ -151,7 +151,7 @@ def test_a_token_that_opens_every_text_stays_in_front_and_is_not_learned() -> No
 
 
 @pytest.mark.fault(number=3)
-def test_every_token_that_a_tokenizer_opens_a_text_with_is_given() -> None:
+def test_all_opening_tokens_of_a_tokenizer_are_kept() -> None:
     words = Tokenizer(models.WordLevel({"<s>": 0, "</s>": 1, "<unk>": 2, "[gMASK]": 3, "w": 4}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     words.post_processor = processors.TemplateProcessing(
@@ -197,14 +197,14 @@ def test_an_encoder_reads_the_prompt_and_the_decoder_learns_the_completion(token
     assert (tokens.shortened_prompts, tokens.shortened_completions) == (1, 1)
 
 
-def test_what_an_encoder_reads_keeps_the_tokenizers_own_ends() -> None:
+def test_an_encoders_input_keeps_the_tokenizers_special_tokens() -> None:
     [example] = tokenise_rows([PromptRow("the source", "a")], OPENED, max_length=99, encoder=True).examples
     assert example.input_ids == (0, *encoded("the source"), 1)
     [cut] = tokenise_rows([PromptRow("the source", "a")], OPENED, max_length=3, encoder=True).examples
     assert cut.input_ids == (0, *encoded("the"), 1)
 
 
-def test_an_encoder_has_nothing_to_read_in_plain_text(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_plain_text_is_refused_with_an_encoder(tokenizer: PreTrainedTokenizerBase) -> None:
     with pytest.raises(ModelError, match="gives it no prompt"):
         tokenise_rows([TextRow("w1")], tokenizer, max_length=8, encoder=True)
 
@@ -215,7 +215,7 @@ def test_a_tokenizer_without_an_end_of_text_is_refused(tokenizer: PreTrainedToke
         tokenise_rows([TextRow("w1")], tokenizer, max_length=8)
 
 
-def test_source_and_target_are_padded_apart(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_source_and_target_are_padded_separately(tokenizer: PreTrainedTokenizerBase) -> None:
     rows = [PromptRow("w1 " * 9, "w2"), PromptRow("w3", "w4 w5")]
     batch = Collator(0)(tokenise_rows(rows, tokenizer, max_length=64, encoder=True).examples)
     assert batch["input_ids"].shape == batch["attention_mask"].shape == (2, 16)

@@ -1,4 +1,4 @@
-"""Small tokenizers of the kinds that models come with, trained on a few words."""
+"""Small tokenizers of the usual kinds, trained on a few words."""
 
 import re
 
@@ -14,7 +14,7 @@ SPECIAL = ["<unk>", "<s>", "</s>"]
 
 
 def llama_2() -> PreTrainedTokenizerBase:
-    """SentencePiece's as Llama 2, Mistral 0.1, TinyLlama and Phi-3 have it: a space before each text, legacy form."""
+    """SentencePiece in the legacy form of Llama 2, Mistral 0.1, TinyLlama and Phi-3: a space before each text."""
     pairs = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
     pairs.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     pairs.decoder = decoders.Sequence(
@@ -22,17 +22,17 @@ def llama_2() -> PreTrainedTokenizerBase:
     )
     byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
     pairs.train_from_iterator(
-        [part for text in CORPUS for part in re.findall(r"\d|\w+|[^\w\s]", text)],  # nothing joins across words
+        [part for text in CORPUS for part in re.findall(r"\d|\w+|[^\w\s]", text)],  # no merge spans words
         trainers.BpeTrainer(vocab_size=440, special_tokens=[*SPECIAL, *byte_tokens], show_progress=False),
     )
     model = pairs.model
-    plain = Tokenizer(model)  # byte tokens belong to the vocabulary, and are no special tokens
+    plain = Tokenizer(model)  # byte tokens are in the vocabulary, not special tokens
     plain.normalizer, plain.decoder = pairs.normalizer, pairs.decoder
     return _wrapped(plain, opening=True)
 
 
 def metaspace(scheme: str = "first") -> PreTrainedTokenizerBase:
-    """SentencePiece's in today's form, whose words begin with a space; `scheme` says before which texts."""
+    """SentencePiece in the current form, whose words begin with a space; `scheme` says before which texts."""
     pairs = Tokenizer(models.BPE(unk_token="<unk>"))
     pairs.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
     pairs.decoder = decoders.Metaspace(prepend_scheme=scheme)
@@ -44,7 +44,7 @@ def metaspace(scheme: str = "first") -> PreTrainedTokenizerBase:
 
 
 def unigram() -> PreTrainedTokenizerBase:
-    """A Unigram model over words that begin with a space, as XGLM and Llama-like models of other languages have it."""
+    """Unigram model over words that begin with a space, as in XGLM and some Llama-like models."""
     pieces = Tokenizer(models.Unigram())
     pieces.pre_tokenizer = pre_tokenizers.Metaspace()
     pieces.decoder = decoders.Metaspace()
@@ -60,7 +60,7 @@ def unigram() -> PreTrainedTokenizerBase:
 
 
 def byte_level(*, prefix_space: bool = False, opening: bool = False) -> PreTrainedTokenizerBase:
-    """GPT-2's, Llama 3's and Qwen's kind."""
+    """Byte-level BPE, as in GPT-2, Llama 3 and Qwen."""
     pairs = Tokenizer(models.BPE())
     pairs.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
     pairs.decoder = decoders.ByteLevel()
@@ -75,7 +75,7 @@ def byte_level(*, prefix_space: bool = False, opening: bool = False) -> PreTrain
 
 
 def with_template(tokenizer: PreTrainedTokenizerBase, template: str, *tokens: str) -> PreTrainedTokenizerBase:
-    """The tokenizer with a chat template, and with tokens that the template writes."""
+    """Return the tokenizer with a chat template and the tokens that it uses."""
     tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in tokens])
     tokenizer.chat_template = template
     return tokenizer

@@ -1,4 +1,4 @@
-"""Evaluation: the loss of the learned tokens, what is written with beams, and how it is scored."""
+"""Evaluation: mean token loss, greedy and beam-search generation, and scores."""
 
 import math
 from pathlib import Path
@@ -45,7 +45,7 @@ def encoder_decoder() -> PreTrainedModel:
 
 @pytest.fixture
 def opinionated(model: PreTrainedModel) -> PreTrainedModel:
-    """With a head that makes some words far likelier than others, and never the end or an unknown word."""
+    """Model whose head prefers some words strongly, and never the end or an unknown word."""
     torch.manual_seed(1)
     model.lm_head.weight = torch.nn.Parameter(torch.randn(64, 64) / 4)
     model.generation_config.suppress_tokens = [0, 1]
@@ -54,14 +54,14 @@ def opinionated(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def log_probabilities(model: PreTrainedModel, prompts: list[list[int]]) -> torch.Tensor:
-    """[prompt, word]: of each word that may be next."""
+    """Return [prompt, word], the log-probability of each next word."""
     with torch.no_grad():
         scores = torch.as_tensor(model(input_ids=torch.tensor(prompts)).logits[:, -1]).log_softmax(-1)
     scores[:, :2] = -torch.inf
     return scores
 
 
-def test_as_many_beams_as_words_find_the_likeliest_continuation(
+def test_as_many_beams_as_words_find_the_most_likely_continuation(
     opinionated: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     greedily = 0
@@ -76,7 +76,7 @@ def test_as_many_beams_as_words_find_the_likeliest_continuation(
     assert greedily < 16  # which misses some
 
 
-def test_beam_search_is_not_left_to_chance(opinionated: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def test_beam_search_is_deterministic(opinionated: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     opinionated.generation_config.do_sample = True
     opinionated.generation_config.temperature = 9.0
     for beams in (1, 4):
@@ -85,7 +85,7 @@ def test_beam_search_is_not_left_to_chance(opinionated: PreTrainedModel, tokeniz
 
 
 @pytest.mark.parametrize("beams", [1, 3])
-def test_what_is_written_does_not_depend_on_the_batch(
+def test_generation_does_not_depend_on_the_batch(
     model: PreTrainedModel,
     encoder_decoder: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -98,7 +98,7 @@ def test_what_is_written_does_not_depend_on_the_batch(
         assert together == alone
 
 
-def test_a_prompt_without_a_token_starts_where_a_text_has_ended(
+def test_an_empty_prompt_starts_from_the_end_of_text(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     written = generate_completions(model, tokenizer, ["", "w1"], max_new_tokens=3)[0]
@@ -107,7 +107,9 @@ def test_a_prompt_without_a_token_starts_where_a_text_has_ended(
     assert written == tokenizer.decode(after[0, 1:], skip_special_tokens=True)
 
 
-def test_a_prompt_leaves_room_for_what_is_written(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def test_a_prompt_is_shortened_to_leave_room_for_generation(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
     model.config.max_position_embeddings = 12
     long = " ".join(f"w{number}" for number in range(40))
     [written], [short] = (
@@ -144,9 +146,7 @@ def test_perplexity_is_of_the_mean_loss() -> None:
     assert math.isnan(Evaluation(math.nan, None, 1).perplexity)
 
 
-def test_an_evaluation_scores_what_is_written_in_the_rows_format(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> None:
+def test_an_evaluation_generates_in_the_rows_format(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     long = " ".join(f"w{number}" for number in range(9))
     rows: list[Row] = [TextRow("w1 w2 w3"), PromptRow("w1 w2", "w3"), PromptRow(long, "w4 w5")]
     tokenised = tokenise_rows(rows, tokenizer, max_length=32, prompt_format=TLDR)
@@ -163,7 +163,7 @@ def test_an_evaluation_scores_what_is_written_in_the_rows_format(
         assert plain.rouge == compute_rouge(["w3", "w4 w5"], written)
 
 
-def test_an_encoder_decoder_model_is_evaluated_like_any(
+def test_an_encoder_decoder_model_is_evaluated(
     encoder_decoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     rows = [PromptRow("w1 w2 w3", "w4 w5"), PromptRow("w6", "w7")]

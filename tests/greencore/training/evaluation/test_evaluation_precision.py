@@ -1,4 +1,4 @@
-"""Every evaluation of a run is in one precision, so that what differs between them is what was learned."""
+"""All evaluations of a run have one precision, so that they differ only by training."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ HYPERPARAMETERS = Hyperparameters(
 
 
 class Watch(TrainingListener):
-    """Keeps the held-out losses and the precision; may stop a run after a step, or once its last epoch is told."""
+    """Listener that records held-out losses and the precision, and may stop a run after a step or its last epoch."""
 
     def __init__(self, *, stop_after: int | None = None, stop_in_the_end: bool = False) -> None:
         self.losses: list[float | None] = []
@@ -44,7 +44,7 @@ class Watch(TrainingListener):
 
 @pytest.fixture(params=[True, False], ids=["bf16", "fp32"])
 def bf16(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether bfloat16 pays on this device."""
+    """Set whether the device supports bfloat16."""
     monkeypatch.setattr("greencore.training.run.supports_bf16", lambda _: request.param)
     return bool(request.param)
 
@@ -64,7 +64,7 @@ def run(
 
 
 @pytest.mark.parametrize("method", ["greentrainer", "lora"])
-def test_a_run_that_learns_nothing_has_the_same_figures_throughout(
+def test_a_run_without_learning_has_equal_evaluations(
     model_folder: Path, rows: list[Row], tmp_path: Path, bf16: bool, method: Method
 ) -> None:
     watch = Watch()
@@ -77,7 +77,7 @@ def test_a_run_that_learns_nothing_has_the_same_figures_throughout(
     assert watch.precision == ("bf16 autocast" if bf16 else "fp32")
 
 
-def test_a_run_resumed_where_another_precision_pays_keeps_that_of_its_start(
+def test_a_run_resumed_on_other_hardware_keeps_its_precision(
     model_folder: Path, rows: list[Row], tmp_path: Path, bf16: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = Watch(stop_after=1), Watch(stop_in_the_end=True)
@@ -91,7 +91,7 @@ def test_a_run_resumed_where_another_precision_pays_keeps_that_of_its_start(
     assert first.precision == second.precision
 
 
-def test_figures_of_unknown_precision_are_measured_again(
+def test_an_evaluation_of_unknown_precision_is_repeated(
     model_folder: Path, rows: list[Row], tmp_path: Path, bf16: bool
 ) -> None:
     assert not run(model_folder, rows, tmp_path, Watch(stop_after=1)).completed
@@ -105,7 +105,7 @@ def test_figures_of_unknown_precision_are_measured_again(
 
 
 @pytest.mark.parametrize("damaged", ["", "{", "null", "[]", '{"bf16": true, "evaluation": {}, "sample": null}'])
-def test_figures_in_a_damaged_file_are_measured_again(
+def test_an_evaluation_in_a_damaged_file_is_repeated(
     damaged: str, model_folder: Path, rows: list[Row], tmp_path: Path
 ) -> None:
     assert not run(model_folder, rows, tmp_path, Watch(stop_after=1)).completed

@@ -1,4 +1,4 @@
-"""ROUGE: the figures of the literature for English, and words or characters of every other script."""
+"""ROUGE: rouge_score's results for English, and words or characters of every other script."""
 
 import unicodedata
 
@@ -53,7 +53,7 @@ def test_rouge_of_a_known_pair() -> None:
     assert scores["rougeL"] == scores["rouge1"]
 
 
-def test_a_row_counts_with_the_reference_it_comes_closest_to_by_each_measure() -> None:
+def test_a_row_counts_with_its_best_reference_for_each_metric() -> None:
     near, far = "one two three four", "four three two one"
     candidate = "four two one three"
     single = [compute_rouge([reference], [candidate]) for reference in (near, far)]
@@ -76,7 +76,7 @@ def test_equal_texts_score_full_marks_in_every_script(language: str) -> None:
 
 
 @pytest.mark.fault(number=10)
-def test_different_texts_of_one_script_share_only_what_they_have_in_common() -> None:
+def test_different_texts_of_one_script_score_only_common_tokens() -> None:
     assert compute_rouge(["собака спит"], ["кошка ест"])["rouge1"] == 0
     assert compute_rouge(["собака спит"], ["собака ест"])["rouge1"] == pytest.approx(50)
     assert compute_rouge(["今天天气好"], ["明天天气好"])["rouge1"] == pytest.approx(80)
@@ -99,7 +99,7 @@ def test_a_script_with_spaces_beside_one_without_is_split_into_its_words() -> No
 
 
 @pytest.mark.fault(number=10)
-def test_english_figures_are_those_of_the_default_tokenizer() -> None:
+def test_english_scores_equal_those_of_the_default_tokenizer() -> None:
     default = RougeScorer(list(ROUGE_METRICS), use_stemmer=True)
     for reference in ENGLISH:
         for candidate in ENGLISH:
@@ -114,14 +114,14 @@ def test_english_figures_are_those_of_the_default_tokenizer() -> None:
         max_size=12,
     )
 )
-def test_typographic_signs_do_not_change_english_figures(words: list[str]) -> None:
+def test_typographic_signs_do_not_change_english_scores(words: list[str]) -> None:
     reference, candidate = " ".join(words), " ".join(reversed(words))
     expected = RougeScorer(list(ROUGE_METRICS), use_stemmer=True).score(reference, candidate)
     assert compute_rouge([reference], [candidate]) == {name: 100 * score.fmeasure for name, score in expected.items()}
 
 
 @pytest.mark.fault(number=10)
-def test_a_text_without_words_scores_nothing() -> None:
+def test_a_text_without_words_scores_0() -> None:
     nothing = dict.fromkeys(ROUGE_METRICS, 0.0)
     for empty in ("", " ", "…！？", "\u200b"):
         for other in ("", "слово", "the word", "字"):

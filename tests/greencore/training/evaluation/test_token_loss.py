@@ -1,4 +1,4 @@
-"""The reported loss is that of the learned tokens, whatever class the model is of and whatever its own loss adds."""
+"""The reported loss is the mean token loss for every model class, without other terms of the model's loss."""
 
 import json
 from collections.abc import Callable
@@ -76,7 +76,7 @@ PROMPTS: list[Row] = [PromptRow("w1 w2", "w3"), PromptRow("w4", "w5 w6 w7"), Pro
 
 
 class Losses(TrainingListener):
-    """Keeps every step's loss."""
+    """Listener that records every step's loss."""
 
     def __init__(self) -> None:
         self.seen: list[float] = []
@@ -86,7 +86,7 @@ class Losses(TrainingListener):
 
 
 def folder_of(family: str, words: Path, folder: Path) -> Path:
-    """A model with random weights over the small model's words."""
+    """Return a model with random weights over the small model's words."""
     torch.manual_seed(0)
     FAMILIES[family]().save_pretrained(folder)
     load_tokenizer(words).save_pretrained(folder)
@@ -94,7 +94,7 @@ def folder_of(family: str, words: Path, folder: Path) -> Path:
 
 
 def token_loss(model: PreTrainedModel, rows: list[Row], folder: Path) -> float:
-    """By hand: the mean over all learned tokens, one row after the other."""
+    """Compute the mean over all learned tokens row by row."""
     encoder, total, tokens = bool(model.config.is_encoder_decoder), 0.0, 0
     for example in tokenise_rows(rows, load_tokenizer(folder), max_length=64, encoder=encoder).examples:
         ids, labels = torch.tensor([example.input_ids]), torch.tensor([example.labels])
@@ -108,7 +108,7 @@ def token_loss(model: PreTrainedModel, rows: list[Row], folder: Path) -> float:
 
 @pytest.mark.fault(number=9)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_an_evaluation_reports_the_loss_of_the_tokens_alone(family: str, model_folder: Path, tmp_path: Path) -> None:
+def test_an_evaluation_reports_the_mean_token_loss(family: str, model_folder: Path, tmp_path: Path) -> None:
     folder = folder_of(family, model_folder, tmp_path / "model")
     model, tokenizer = load_model(folder), load_tokenizer(folder)
     encoder = bool(model.config.is_encoder_decoder)
@@ -123,9 +123,7 @@ def test_an_evaluation_reports_the_loss_of_the_tokens_alone(family: str, model_f
     ("family", "method"),
     [("GPT-2", "full"), ("GPT-2", "greentrainer"), ("GPT-2", "lora"), ("Qwen 3 MoE", "full"), ("Mixtral", "full")],
 )
-def test_training_reports_the_loss_of_the_tokens_alone(
-    family: str, method: Method, model_folder: Path, tmp_path: Path
-) -> None:
+def test_training_reports_the_mean_token_loss(family: str, method: Method, model_folder: Path, tmp_path: Path) -> None:
     folder = folder_of(family, model_folder, tmp_path / "model")
     losses = Losses()
     settings = Hyperparameters(epochs=1, batch_size=3, learning_rate=1e-12, eval_share=0, max_length=64)
@@ -133,7 +131,7 @@ def test_training_reports_the_loss_of_the_tokens_alone(
         model_folder=folder, rows=TEXTS, hyperparameters=settings, method=method, folder=tmp_path, listener=losses
     )
     expected = token_loss(load_model(folder), TEXTS, folder)
-    assert losses.seen == [pytest.approx(expected, rel=2e-2)]  # within what bfloat16 autocast leaves
+    assert losses.seen == [pytest.approx(expected, rel=2e-2)]  # the accuracy of bfloat16 autocast
 
 
 @pytest.mark.fault(number=9)
@@ -161,7 +159,7 @@ DECODERS: dict[str, Callable[[], PreTrainedModel]] = {
 
 
 @pytest.mark.parametrize("family", DECODERS)
-def test_a_decoder_whose_own_loss_is_not_of_the_next_token_is_refused(family: str, tmp_path: Path) -> None:
+def test_a_decoder_whose_loss_is_not_of_the_next_token_is_refused(family: str, tmp_path: Path) -> None:
     DECODERS[family]().save_pretrained(tmp_path)
     for load in (load_model, load_meta_model):
         with pytest.raises(ModelError, match="not that of the next token"):

@@ -1,4 +1,4 @@
-"""A delta and its base give, bit by bit, what the run would have saved whole."""
+"""A delta applied to its base equals the full result bit by bit."""
 
 import json
 import shutil
@@ -46,7 +46,7 @@ def same_bits(one: Path, other: Path) -> bool:
 
 
 def delta_of(base: Path, file: Path, change: Callable[[PreTrainedModel], object]) -> PreTrainedModel:
-    """Write the delta of a model that was changed by hand, and give the model."""
+    """Change a model, write its delta, and return the model."""
     model = load_model(base)
     with torch.no_grad():
         change(model)
@@ -95,7 +95,7 @@ def test_tied_embeddings_are_written_once_and_stay_tied(model_folder: Path, tmp_
     assert applied.lm_head.weight is applied.get_input_embeddings().weight
 
 
-def test_a_head_that_is_apart_in_the_files_is_written_apart(model_folder: Path, tmp_path: Path) -> None:
+def test_a_head_stored_separately_is_written_separately(model_folder: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     base = Path(shutil.copytree(model_folder, tmp_path / "t5"))
     config = T5Config(vocab_size=64, d_model=16, d_kv=4, d_ff=32, num_layers=1, num_heads=2)
@@ -112,9 +112,7 @@ def test_a_head_that_is_apart_in_the_files_is_written_apart(model_folder: Path, 
     assert torch.equal(applied.get_parameter("shared.weight"), weights["shared.weight"])
 
 
-def test_zeros_of_another_sign_and_numbers_that_are_none_are_changes_like_any_other(
-    model_folder: Path, tmp_path: Path
-) -> None:
+def test_signed_zeros_and_nans_count_as_changes(model_folder: Path, tmp_path: Path) -> None:
     base = Path(shutil.copytree(model_folder, tmp_path / "base"))
     zeroed = load_model(base)
     with torch.no_grad():
@@ -129,7 +127,7 @@ def test_zeros_of_another_sign_and_numbers_that_are_none_are_changes_like_any_ot
     assert same_bits(apply_delta(base, tmp_path / DELTA_FILE_NAME, tmp_path / "applied"), tmp_path / "whole")
 
 
-def test_nothing_changed_is_a_delta_too(model_folder: Path, tmp_path: Path) -> None:
+def test_an_unchanged_model_has_an_empty_delta(model_folder: Path, tmp_path: Path) -> None:
     delta_of(model_folder, tmp_path / DELTA_FILE_NAME, lambda _: None)
     assert load_file(tmp_path / DELTA_FILE_NAME) == {}
     assert same_bits(apply_delta(model_folder, tmp_path / DELTA_FILE_NAME, tmp_path / "applied"), model_folder)
@@ -147,12 +145,12 @@ def test_a_base_of_half_precision_gives_the_full_precision_that_the_run_had(
 
 @pytest.fixture
 def delta(model_folder: Path, tmp_path: Path) -> Path:
-    """The delta of one tensor."""
+    """Delta of one tensor."""
     delta_of(model_folder, tmp_path / DELTA_FILE_NAME, lambda m: m.get_parameter(DEEP).mul_(2))
     return tmp_path / DELTA_FILE_NAME
 
 
-def test_another_base_is_refused_even_where_it_differs_in_a_tensor_that_did_not_change(
+def test_another_base_is_refused_even_where_only_an_unchanged_tensor_differs(
     delta: Path, model_folder: Path, tmp_path: Path
 ) -> None:
     other = Path(shutil.copytree(model_folder, tmp_path / "other"))
@@ -165,7 +163,7 @@ def test_another_base_is_refused_even_where_it_differs_in_a_tensor_that_did_not_
     assert not (tmp_path / "applied").exists()
 
 
-def test_a_base_of_another_make_is_refused(delta: Path, model_folder: Path, tmp_path: Path) -> None:
+def test_a_base_of_another_architecture_is_refused(delta: Path, model_folder: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(model_folder, tmp_path / "other"))
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 5}))
@@ -182,17 +180,17 @@ def rewritten(file: Path, metadata: dict[str, str], tensors: dict[str, torch.Ten
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda file: file.write_bytes(b"\x80\x04pickle" * 9), "no safetensors file"),
-        (lambda file: file.write_bytes(file.read_bytes()[:-100]), "no safetensors file"),
-        (lambda file: save_file({"w": torch.ones(1)}, file), "is no delta"),
+        (lambda file: file.write_bytes(b"\x80\x04pickle" * 9), "not a safetensors file"),
+        (lambda file: file.write_bytes(file.read_bytes()[:-100]), "not a safetensors file"),
+        (lambda file: save_file({"w": torch.ones(1)}, file), "is not a delta"),
         (lambda file: rewritten(file, {"version": "2"}), "version '2'"),
-        (lambda file: rewritten(file, {"base_sha256": "[1, 2"}), "does not say which base"),
+        (lambda file: rewritten(file, {"base_sha256": "[1, 2"}), "do not identify its base"),
         (lambda file: rewritten(file, {"base_sha256": "{}"}), "56 tensors are in one of them only"),
-        (lambda file: rewritten(file, {}, {"stranger": torch.ones(1)}), "stranger fits no tensor"),
-        (lambda file: rewritten(file, {}, {EMBEDDING: torch.ones(2, 2)}), "fits no tensor"),
+        (lambda file: rewritten(file, {}, {"stranger": torch.ones(1)}), "stranger matches no tensor"),
+        (lambda file: rewritten(file, {}, {EMBEDDING: torch.ones(2, 2)}), "matches no tensor"),
     ],
 )
-def test_a_file_that_is_no_whole_delta_is_refused_and_leaves_nothing(
+def test_an_invalid_delta_file_is_refused_and_nothing_is_written(
     delta: Path, model_folder: Path, tmp_path: Path, spoil: Callable[[Path], None], message: str
 ) -> None:
     spoil(delta)

@@ -1,4 +1,4 @@
-"""Where models come from, and what is refused."""
+"""Loading of models from each source, and the sources that are refused."""
 
 import json
 import os
@@ -29,7 +29,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture
 def copy(model_folder: Path, tmp_path: Path) -> Path:
-    """The small model in a folder that a test may spoil."""
+    """Copy of the small model that a test may change."""
     return Path(shutil.copytree(model_folder, tmp_path / "copy"))
 
 
@@ -42,7 +42,7 @@ def t5_folder(tmp_path: Path) -> Path:
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Speaks the part of the hub's protocol that a download takes: a commit's list of files, and each file."""
+    """Fake hub with the requests of a download: a commit's list of files, and each file."""
 
     folder: Path
 
@@ -95,7 +95,7 @@ def hub(copy: Path) -> Iterator[str]:
 
 
 def fetch(sources: list[str], cache: Path, **environment: str) -> list[str]:
-    """What each source comes to in a process of its own, since the hub's settings are read once."""
+    """Resolve each source in a separate process, since the hub's settings are read once."""
     code = (
         "import sys; from pathlib import Path\n"
         "from greencore.training.models.loading import ModelError, resolve_model_folder\n"
@@ -137,12 +137,12 @@ def test_a_hub_model_needs_a_whole_commit(revision: str, tmp_path: Path) -> None
         resolve_model_folder(f"hub:owner/model{revision}", tmp_path / "converted")
 
 
-def test_a_hub_name_that_cannot_be_is_refused(tmp_path: Path) -> None:
+def test_an_invalid_hub_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="hub:a/b/c"):
         resolve_model_folder(f"hub:a/b/c@{COMMIT}", tmp_path / "converted")
 
 
-def test_a_folder_without_safetensors_is_no_model(tmp_path: Path) -> None:
+def test_a_folder_without_safetensors_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80")
     with pytest.raises(ModelError, match=r"no \.safetensors file"):
@@ -153,19 +153,19 @@ def test_a_folder_without_safetensors_is_no_model(tmp_path: Path) -> None:
         resolve_model_folder("package:no_such_package", tmp_path / "converted")
 
 
-def test_a_folder_without_a_configuration_is_no_model(tmp_path: Path) -> None:
+def test_a_folder_without_a_configuration_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no config\.json"):
         resolve_model_folder(str(tmp_path), tmp_path / "converted")
 
 
-def test_a_folder_that_lacks_a_part_is_not_whole(copy: Path, tmp_path: Path) -> None:
+def test_a_folder_without_a_file_of_its_index_is_refused(copy: Path, tmp_path: Path) -> None:
     index = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
     (copy / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(ModelError, match=r"not whole: its index names model-2\.safetensors"):
+    with pytest.raises(ModelError, match=r"incomplete: its index names model-2\.safetensors"):
         resolve_model_folder(str(copy), tmp_path / "converted")
 
 
-def test_a_model_that_lacks_weights_is_not_filled_up_with_noise(copy: Path) -> None:
+def test_a_model_without_some_weights_is_refused(copy: Path) -> None:
     weights = load_file(copy / "model.safetensors")
     del weights["model.layers.3.mlp.up_proj.weight"]
     save_file(weights, copy / "model.safetensors", {"format": "pt"})
@@ -173,7 +173,7 @@ def test_a_model_that_lacks_weights_is_not_filled_up_with_noise(copy: Path) -> N
         load_model(copy)
 
 
-def test_a_file_that_is_no_safetensors_is_refused(copy: Path) -> None:
+def test_an_invalid_safetensors_file_is_refused(copy: Path) -> None:
     (copy / "model.safetensors").write_bytes(b"\x80\x04pickle" * 9)
     with pytest.raises(ModelError, match="cannot be loaded"):
         load_model(copy)
@@ -190,18 +190,18 @@ def test_code_that_comes_with_a_model_never_runs(copy: Path, model_type: str, lo
     if not loads:
         settings["tokenizer_class"] = "Own"
     (copy / "tokenizer_config.json").write_text(json.dumps(settings))
-    if loads:  # the library has a class of its own for it
+    if loads:  # the library has a class for it
         assert type(load_model(copy)) is LlamaForCausalLM
         assert type(load_meta_model(copy)) is LlamaForCausalLM
         assert load_tokenizer(copy)("w1")["input_ids"] == [3]
     else:
         for load in (load_model, load_meta_model, load_tokenizer):
-            with pytest.raises(ModelError, match="never done"):
+            with pytest.raises(ModelError, match="not allowed"):
                 load(copy)
     assert not marker.exists()
 
 
-def test_a_skeleton_is_the_model_without_its_weights(model_folder: Path) -> None:
+def test_a_meta_model_has_the_shapes_without_the_weights(model_folder: Path) -> None:
     model, skeleton = load_model(model_folder), load_meta_model(model_folder)
     assert {parameter.device.type for parameter in skeleton.parameters()} == {"meta"}
     assert shapes(skeleton) == shapes(model)
@@ -213,7 +213,7 @@ def test_a_model_with_an_encoder_is_loaded_as_one(t5_folder: Path) -> None:
     assert shapes(load_meta_model(t5_folder)) == shapes(load_model(t5_folder))
 
 
-def test_a_head_that_the_files_hold_apart_is_apart_in_the_skeleton_too(t5_folder: Path) -> None:
+def test_a_head_stored_separately_is_untied_in_the_meta_model(t5_folder: Path) -> None:
     weights = load_file(t5_folder / "model.safetensors")
     weights["lm_head.weight"] = weights["shared.weight"] + 1
     save_file(weights, t5_folder / "model.safetensors", {"format": "pt"})
@@ -224,9 +224,7 @@ def test_a_head_that_the_files_hold_apart_is_apart_in_the_skeleton_too(t5_folder
 
 @pytest.mark.fault(number=1)
 @pytest.mark.parametrize("head", ["language_model.lm_head.weight", "lm_head.weight"])
-def test_a_head_apart_under_the_names_of_a_vision_language_model_is_apart_in_the_skeleton(
-    head: str, tmp_path: Path
-) -> None:
+def test_a_vision_language_models_separate_head_is_untied_in_the_meta_model(head: str, tmp_path: Path) -> None:
     file = family_folder("gemma3", tmp_path) / "model.safetensors"
     weights = load_file(file)
     assert shapes(load_meta_model(tmp_path)) == shapes(load_model(tmp_path))

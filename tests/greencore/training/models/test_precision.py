@@ -1,4 +1,4 @@
-"""The precision of a run is a property of the hardware."""
+"""The precision of a run depends only on the hardware."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ from greencore.training.models.precision import supports_bf16
     ],
     ids=str,
 )
-def test_a_processor_trains_in_bf16_where_it_computes_in_it(
+def test_a_processor_trains_in_bf16_where_it_supports_it(
     capabilities: dict[str, object], expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cpu.get_capabilities", lambda: capabilities)

@@ -1,4 +1,4 @@
-"""A folder of quantised weights is refused before anything is loaded, in words that say what to do."""
+"""A folder of quantised weights is refused before loading, with a message that says what to use instead."""
 
 import json
 import shutil
@@ -37,12 +37,12 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.fixture
 def copy(model_folder: Path, tmp_path: Path) -> Path:
-    """The small model in a folder that a test may spoil."""
+    """Copy of the small model that a test may change."""
     return Path(shutil.copytree(model_folder, tmp_path / "copy"))
 
 
 def refused(folder: Path, tmp_path: Path, why: str) -> None:
-    """Every way to use the folder says the same."""
+    """Check that every use of the folder raises the same error."""
     for use in (lambda: resolve_model_folder(str(folder), tmp_path / "models"), lambda: load_meta_model(folder)):
         with pytest.raises(ModelError) as error:
             use()
@@ -63,7 +63,7 @@ def test_a_configuration_that_names_a_quantisation_is_refused(tool: str, copy: P
 
 
 @pytest.mark.parametrize("file", ["quantize_config.json", "quant_config.json", "hf_quant_config.json"])
-def test_a_file_of_a_tool_that_quantises_is_refused(file: str, copy: Path, tmp_path: Path) -> None:
+def test_a_folder_with_a_quantising_tools_file_is_refused(file: str, copy: Path, tmp_path: Path) -> None:
     (copy / file).write_text("{}")
     refused(copy, tmp_path, file)
 
@@ -71,7 +71,7 @@ def test_a_file_of_a_tool_that_quantises_is_refused(file: str, copy: Path, tmp_p
 @pytest.mark.parametrize(
     ("suffix", "dtype"), [("weight", torch.float8_e4m3fn), ("weight", torch.int8), ("qweight", torch.int32)]
 )
-def test_tensors_that_are_quantised_are_refused_whatever_the_configuration_says(
+def test_quantised_tensors_are_refused_with_any_configuration(
     suffix: str, dtype: torch.dtype, copy: Path, tmp_path: Path
 ) -> None:
     weights = load_file(copy / "model.safetensors")
@@ -83,7 +83,9 @@ def test_tensors_that_are_quantised_are_refused_whatever_the_configuration_says(
 
 @pytest.mark.parametrize("settings", [{}, {"quantization_config": None}])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_plain_weights_of_any_floating_type_are_taken(settings: dict[str, Any], dtype: torch.dtype, copy: Path) -> None:
+def test_unquantised_weights_of_any_float_type_are_accepted(
+    settings: dict[str, Any], dtype: torch.dtype, copy: Path
+) -> None:
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(config | settings))
     weights = {name: tensor.to(dtype) for name, tensor in load_file(copy / "model.safetensors").items()}
