@@ -224,6 +224,6 @@ def _lengths_from_histogram(counts: Json, max_length: int) -> _LengthDistributio
 
 
 def _training_rows(rows: int, eval_share: float) -> int:
-    """Number of training rows that `greencore.training.data.tokenisation.split_rows` leaves where no rows are equal."""
+    """Number of training rows that `greencore.training.data.held_out_rows.split_rows` leaves without equal rows."""
     held_out = min(round(rows * eval_share), rows - 1)
     return rows - (1 if eval_share > 0 and held_out == 0 and rows > 1 else held_out)

@@ -10,8 +10,9 @@ from jinja2 import TemplateError
 
 from greencore.backprop import BudgetTooSmall, NotFinite, TraceError
 from greencore.dataset import InvalidRow
+from greencore.disk import DiskFull, is_disk_full
 from greencore.policy import IntensityMissing
-from greencore.training.checkpoints.folder import CheckpointDamaged, CheckpointUnusable, DiskFull, is_disk_full
+from greencore.training.checkpoints.folder import CheckpointDamaged, CheckpointUnusable
 from greencore.training.data.positions import MaxLengthExceeded
 from greencore.training.methods.baselines import BaselineError
 from greencore.training.models.loading import ModelError

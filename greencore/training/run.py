@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import transformers
 from transformers import (
@@ -19,20 +19,20 @@ from transformers import (
 
 from greencore.backprop import NotFinite
 from greencore.dataset import Row
+from greencore.disk import atomic_directory, fsync_tree
 from greencore.hyperparameters import Hyperparameters
-from greencore.training.checkpoints.folder import CheckpointFolder, atomic_directory, fsync_tree
+from greencore.training.checkpoints.folder import CheckpointFolder
 from greencore.training.checkpoints.trainer import CheckpointedTrainer
+from greencore.training.data.chat_template import CLOCK_FILE_NAME, TemplateClock
 from greencore.training.data.end_of_text import choose_padding_token_id, refuse_unknown_tokens, set_stop_tokens
+from greencore.training.data.held_out_rows import count_held_out_duplicates, split_rows
 from greencore.training.data.positions import get_position_limits
 from greencore.training.data.prompt_formats import PromptFormat, resolve_prompt_format
 from greencore.training.data.target_language import configure_target_language
-from greencore.training.data.template_clock import CLOCK_FILE_NAME, TemplateClock
 from greencore.training.data.tokenisation import (
     Collator,
     TokenisedRows,
-    count_held_out_duplicates,
     find_turn_end_token_of_rows,
-    split_rows,
     tokenise_rows,
 )
 from greencore.training.evaluation.evaluate import Evaluation
@@ -82,6 +82,11 @@ class TrainingResult:
     epochs: tuple[EpochReport, ...]
     held_out_duplicates: int = 0
 
+    @classmethod
+    def stopped(cls, before: Evaluation | None = None, epochs: tuple[EpochReport, ...] = ()) -> Self:
+        """Return the result of a run that the listener stopped, after its first evaluation and these epochs."""
+        return cls(completed=False, artifact=None, before=before, after=None, sample=None, epochs=epochs)
+
 
 def fine_tune(
     *,
@@ -112,87 +117,138 @@ def fine_tune(
     written.
     """
     listener, checkpoints = listener or TrainingListener(), checkpoints or CheckpointFolder(folder)
+    setup = _set_up(model_folder, rows, hyperparameters, method=method, folder=folder)
+    try:
+        with raise_on_stop(setup.model, listener):
+            before = setup.evaluator.evaluate_once(setup.model, folder / "before.json")
+    except TrainingStopped:
+        return TrainingResult.stopped()
+
+    trained = _train(setup, hyperparameters, rho, method, folder=folder, checkpoints=checkpoints, listener=listener)
+    if not trained.completed:
+        return TrainingResult.stopped(before.evaluation, trained.epochs)
+
+    try:
+        with raise_on_stop(trained.model, listener):
+            after = setup.evaluator.evaluate(trained.model)
+    except TrainingStopped:
+        return TrainingResult.stopped(before.evaluation, trained.epochs)
+    if after.evaluation is not None:
+        check_held_out_loss(after.evaluation.loss, "after training")
+
+    prompt = hyperparameters.sample_prompt
+    sample = None if prompt is None else SampleCompletion(prompt, before.sample or "", after.sample or "")
+
+    delta_base = model_folder if hyperparameters.result == "delta" and method != "prefix" else None
+    artifact = _save_result(
+        trained.model,
+        setup.tokenizer,
+        method,
+        result_folder or folder / "artifacts",
+        delta_base=delta_base,
+        base_name=model_name or model_folder.name,
+    )
+    return TrainingResult(
+        True, artifact, before.evaluation, after.evaluation, sample, trained.epochs, setup.held_out_duplicates
+    )
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """Model, tokenised training rows and evaluator of a run."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    train_set: TokenisedRows
+    collator: Collator
+    evaluator: Evaluator
+    held_out_duplicates: int
+
+
+def _set_up(
+    model_folder: Path, rows: Sequence[Row], hyperparameters: Hyperparameters, *, method: Method, folder: Path
+) -> _Setup:
+    """Seed the run, load and check the model, and split and tokenise the rows."""
     transformers.set_seed(hyperparameters.seed)
     transformers.utils.logging.disable_progress_bar()
     tokenizer = load_tokenizer(model_folder)
     model = load_model(model_folder)
     check_model(model)
     model.to(choose_device())  # type: ignore[arg-type]
-    config, use_cache = model.config, getattr(model.config, "use_cache", None)
     positions = get_position_limits(model, method=method)
     positions.check_max_length(hyperparameters.max_length)
-    training, held_out = split_rows(rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed)
-    duplicates = count_held_out_duplicates(rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed)
-    prompt_format = resolve_prompt_format(
-        hyperparameters.prompt_format, tokenizer, TemplateClock(folder / CLOCK_FILE_NAME)
+
+    eval_share, seed = hyperparameters.eval_share, hyperparameters.seed
+    training, held_out = split_rows(rows, eval_share=eval_share, seed=seed)
+    duplicates = count_held_out_duplicates(rows, eval_share=eval_share, seed=seed)
+    clock = TemplateClock(folder / CLOCK_FILE_NAME)
+    prompt_format = resolve_prompt_format(hyperparameters.prompt_format, tokenizer, clock)
+    train_set, held_out_set = (
+        tokenise_with(part, tokenizer, hyperparameters, prompt_format, encoder=is_encoder_decoder(model))
+        for part in (training, held_out)
     )
-    train_set = tokenise_with(training, tokenizer, hyperparameters, prompt_format, encoder=is_encoder_decoder(model))
-    held_out_tokens = tokenise_with(
-        held_out, tokenizer, hyperparameters, prompt_format, encoder=is_encoder_decoder(model)
-    )
-    refuse_unknown_tokens(model, tokenizer, (*train_set.examples, *held_out_tokens.examples))
+    refuse_unknown_tokens(model, tokenizer, (*train_set.examples, *held_out_set.examples))
     set_stop_tokens(model, tokenizer, find_turn_end_token_of_rows(training, tokenizer, prompt_format))
     configure_target_language(model, tokenizer)
-    sample_prompt_format = resolve_sample_format(rows, prompt_format, tokenizer)
     evaluator = Evaluator(
         tokenizer,
         held_out,
-        held_out_tokens,
+        held_out_set,
         hyperparameters,
         prompt_format=prompt_format,
-        sample_prompt_format=sample_prompt_format,
+        sample_prompt_format=resolve_sample_format(rows, prompt_format, tokenizer),
         bf16=supports_bf16(choose_device()),
     )
-    try:
-        with raise_on_stop(model, listener):
-            before = evaluator.evaluate_once(model, folder / "before.json")
-    except TrainingStopped:
-        return TrainingResult(False, None, None, None, None, ())
+    collator = Collator(choose_padding_token_id(model, tokenizer), positions)
+    return _Setup(model, tokenizer, train_set, collator, evaluator, duplicates)
 
+
+@dataclass(frozen=True)
+class _Trained:
+    """The trained model, the reports of the epochs trained, and whether training is complete or was stopped."""
+
+    model: PreTrainedModel
+    epochs: tuple[EpochReport, ...]
+    completed: bool
+
+
+def _train(
+    setup: _Setup,
+    hyperparameters: Hyperparameters,
+    rho: RhoSchedule,
+    method: Method,
+    *,
+    folder: Path,
+    checkpoints: CheckpointFolder,
+    listener: TrainingListener,
+) -> _Trained:
+    """Train by a method from the newest checkpoint on, with an adapter around the model for "lora" and "prefix"."""
+    model, config = setup.model, setup.model.config
+    use_cache = getattr(config, "use_cache", None)
     if method in ("lora", "prefix"):
         from greencore.training.methods.adapters import with_adapter
 
         model = cast(PreTrainedModel, with_adapter(method, model))
     adaptive = GreenTrainerCallback(rho) if method == "greentrainer" else BaselineCallback(method)
+    progress = ListenerCallback(listener, adaptive, setup.evaluator)
     checkpoint = checkpoints.find_newest()
-    listener_callback = ListenerCallback(listener, adaptive, evaluator)
     trainer = CheckpointedTrainer(
         checkpoints=checkpoints,
         model=model,
-        args=_build_training_arguments(folder, hyperparameters, bf16=before.bf16),
-        train_dataset=train_set.examples,
-        data_collator=Collator(choose_padding_token_id(model, tokenizer), positions),
-        callbacks=[adaptive, listener_callback],
+        args=_build_training_arguments(folder, hyperparameters, bf16=setup.evaluator.bf16),
+        train_dataset=setup.train_set.examples,
+        data_collator=setup.collator,
+        callbacks=[adaptive, progress],
     )
     trainer.remove_callback(PrinterCallback)  # the listener receives progress instead
-    if checkpoint is not None and _is_training_complete(checkpoint, listener):
+    completed = checkpoint is not None and _is_training_complete(checkpoint, listener)
+    if checkpoint is not None and completed:
         trainer.restore_weights(checkpoint)
     else:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        if trainer.state.global_step < trainer.state.max_steps and not listener_callback.ended_early:
-            return TrainingResult(False, None, before.evaluation, None, None, tuple(adaptive.epochs))
-    reports = tuple(adaptive.epochs)
+        completed = trainer.state.global_step >= trainer.state.max_steps or progress.ended_early
     _set_use_cache(config, use_cache)  # the Trainer switches it off, and generation needs it
-    try:
-        with raise_on_stop(model, listener):
-            after = evaluator.evaluate(model)
-    except TrainingStopped:
-        return TrainingResult(False, None, before.evaluation, None, None, reports)
-    if after.evaluation is not None:
-        check_held_out_loss(after.evaluation.loss, "after training")
-    sample = None
-    if hyperparameters.sample_prompt is not None:
-        sample = SampleCompletion(hyperparameters.sample_prompt, before.sample or "", after.sample or "")
-    if method == "lora":
-        from greencore.training.methods.adapters import merge_adapter
-
-        model = merge_adapter(cast(Any, model))
-    if (name := find_non_finite_tensor(model)) is not None:
-        raise NotFinite(f"after training {name} is not finite: training has diverged")
-    base = model_folder if hyperparameters.result == "delta" and method != "prefix" else None
-    name = model_name or model_folder.name
-    artifact = _save_artifact(model, tokenizer, result_folder or folder / "artifacts", base=base, base_name=name)
-    return TrainingResult(True, artifact, before.evaluation, after.evaluation, sample, reports, duplicates)
+    return _Trained(model, tuple(adaptive.epochs), completed)
 
 
 def tokenise_with(
@@ -246,16 +302,29 @@ def _is_training_complete(checkpoint: Path, listener: TrainingListener) -> bool:
     return not is_within_epoch(state) and listener.should_end_after(count_whole_epochs(state) - 1)
 
 
-def _save_artifact(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, destination: Path, *, base: Path | None, base_name: str
+def _save_result(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    method: Method,
+    destination: Path,
+    *,
+    delta_base: Path | None,
+    base_name: str,
 ) -> Path:
-    """Write the result to a temporary folder, flush it, and rename it, so that it is complete or absent.
+    """Merge a LoRA, and write the result to a temporary folder that is renamed, so that it is complete or absent.
 
-    With `base`, write the delta from it. The saved files name the base `base_name` instead of its path.
+    With `delta_base`, write the delta from it. The saved files name the base `base_name` instead of its path. Raises
+    `NotFinite` for a model with non-finite weights.
     """
+    if method == "lora":
+        from greencore.training.methods.adapters import merge_adapter
+
+        model = merge_adapter(cast(Any, model))
+    if (name := find_non_finite_tensor(model)) is not None:
+        raise NotFinite(f"after training {name} is not finite: training has diverged")
     with atomic_directory(destination.with_name(f".{destination.name}")) as working:
-        if base is not None:
-            write_delta(model, base, working / DELTA_FILE_NAME, base_name=base_name)
+        if delta_base is not None:
+            write_delta(model, delta_base, working / DELTA_FILE_NAME, base_name=base_name)
         else:
             model.save_pretrained(working)
             if hasattr(model, "peft_config"):

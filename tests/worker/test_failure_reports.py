@@ -17,7 +17,8 @@ from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError, Statemen
 from api.main import create_app
 from greencore.backprop import BudgetTooSmall, NotFinite, TraceError
 from greencore.dataset import InvalidRow
-from greencore.training.checkpoints.folder import CheckpointDamaged, DiskFull
+from greencore.disk import DiskFull
+from greencore.training.checkpoints.folder import CheckpointDamaged
 from greencore.training.methods.baselines import BaselineError
 from greencore.training.models.loading import ModelError
 from runtime.settings import Settings

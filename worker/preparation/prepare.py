@@ -15,11 +15,12 @@ from greencore.clock import utc_now
 from greencore.dataset import load_rows
 from greencore.hyperparameters import Hyperparameters
 from greencore.policy import parse_stored_policy
+from greencore.training.data.chat_template import TemplateClock
 from greencore.training.data.end_of_text import refuse_unknown_tokens
+from greencore.training.data.held_out_rows import count_held_out_duplicates, split_rows
 from greencore.training.data.positions import get_position_limits
 from greencore.training.data.prompt_formats import resolve_prompt_format
-from greencore.training.data.template_clock import TemplateClock
-from greencore.training.data.tokenisation import count_held_out_duplicates, round_up_length, split_rows
+from greencore.training.data.tokenisation import round_up_length
 from greencore.training.evaluation.evaluator import resolve_sample_format
 from greencore.training.methods.baselines import Baseline, count_method_flops
 from greencore.training.methods.batch_shapes import StepShape, is_encoder_decoder, row_lengths

@@ -12,7 +12,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from greencore.clock import utc_now
-from greencore.training.checkpoints.folder import DiskFull, fsync_path, is_disk_full
+from greencore.disk import DiskFull, fsync_path, is_disk_full
 from greencore.training.run import TrainingResult
 from runtime.catalogue import read_catalogue
 from runtime.settings import Settings

@@ -8,11 +8,11 @@ import structlog
 from sqlalchemy.orm import Session
 
 from greencore.clock import utc_now
+from greencore.disk import DiskFull
 from greencore.training.checkpoints.folder import (
     CHECKPOINT_PREFIX,
     CheckpointDamaged,
     CheckpointFolder,
-    DiskFull,
     find_latest_checkpoint,
     verify_checkpoint,
 )

@@ -1,23 +1,16 @@
 """Checkpoint folder of a run: atomic, checksummed writes, and verification before reading."""
 
-import errno
 import json
-import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-from greencore.disk import DISK_FULL_ERRNOS
+from greencore.disk import DiskFull, atomic_directory, fsync_path, fsync_tree
 
 CHECKPOINT_PREFIX = "checkpoint-"
 MANIFEST = "manifest.json"
 CHUNK_BYTES = 2**20
-
-
-class DiskFull(OSError):
-    """The disk is full; the partly written folder is removed."""
 
 
 class CheckpointDamaged(ValueError):
@@ -97,64 +90,6 @@ def verify_checkpoint(checkpoint: Path) -> None:
             raise CheckpointDamaged(f"{name} of {checkpoint.name} has {file.stat().st_size} bytes, not {size_bytes}")
         if _checksum(file) != checksum:
             raise CheckpointDamaged(f"{name} of {checkpoint.name} has another content than was written")
-
-
-@contextmanager
-def atomic_directory(folder: Path) -> Iterator[Path]:
-    """Create a folder for the block to fill, and remove it where the block fails.
-
-    Raises `DiskFull` in place of the various errors by which libraries report a full disk.
-    """
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        folder.mkdir(parents=True)
-        yield folder
-    except BaseException as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        if is_disk_full(error):
-            raise DiskFull(f"there is no room for {folder.name.lstrip('.')}: {error}") from error
-        raise
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Return whether an error of Python or of a Rust library reports a full disk or an exceeded quota."""
-    if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
-        return True
-    return any(f"(os error {number})" in str(error) for number in DISK_FULL_ERRNOS)
-
-
-def fsync_tree(folder: Path) -> None:
-    """Flush every file below a folder, and the folder itself, to the disk.
-
-    Raises OSError for a truncated safetensors file: a full disk is not always reported to the writer.
-    """
-    for path in [*folder.rglob("*"), folder]:
-        fsync_path(path)
-        if path.suffix == ".safetensors":
-            _check_safetensors_length(path)
-
-
-def _check_safetensors_length(file: Path) -> None:
-    """Raise OSError where a safetensors file is shorter or longer than its header says."""
-    with file.open("rb") as content:
-        header_bytes = int.from_bytes(content.read(8), "little")
-        try:
-            header = json.loads(content.read(header_bytes))
-            tensors = [value for name, value in header.items() if name != "__metadata__"]
-            expected = 8 + header_bytes + max((tensor["data_offsets"][1] for tensor in tensors), default=0)
-        except ValueError:
-            expected = 8 + header_bytes
-    if file.stat().st_size != expected:
-        raise OSError(errno.ENOSPC, f"{file.name} holds {file.stat().st_size} of its {expected} bytes")
-
-
-def fsync_path(path: Path) -> None:
-    """Flush a file or folder to the disk (fsync)."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _write_manifest(folder: Path) -> None:

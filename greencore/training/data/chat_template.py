@@ -1,16 +1,17 @@
 """Rendering of conversations by a tokenizer's chat template: the prompt, and the turn that is learned."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from jinja2 import Template, TemplateError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template  # no public function sets the clock
 
 from greencore.dataset import MAX_SHOWN_CHARACTERS
-from greencore.training.data.template_clock import TemplateClock
+from greencore.disk import load_or_create
 from greencore.training.models.loading import ModelError
 
 Messages = Sequence[tuple[str, str]]
@@ -24,10 +25,31 @@ PASSAGE_SEPARATOR = re.compile(
     rf"\n|[<\[◁]/?{THINKING_TAG}[>\]▷]", re.IGNORECASE
 )  # text between two of them is rendered unchanged
 _ANSWER = "⟦answer⟧"
+CLOCK_FILE_NAME = "clock.json"
 
 
 class ConversationRefused(ModelError):
     """A template cannot render a conversation, or its last turn cannot be learned."""
+
+
+class TemplateClock:
+    """Clock that is read once, when a template first asks for the time, and then stays fixed.
+
+    The reading is stored in `file`, so that a run resumed on another day renders the same text; a template that never
+    reads the clock writes no file. The time is local and naive, as transformers gives it to templates.
+    """
+
+    def __init__(self, file: Path | None = None) -> None:
+        self._file = file
+        self._reading: datetime | None = None
+
+    def read(self, now: Callable[[], datetime]) -> datetime:
+        """Return the stored time, or that of `now` at the first call."""
+        if self._reading is None:
+            file = self._file
+            reading = now() if file is None else load_or_create(file, lambda: now().isoformat(), datetime.fromisoformat)
+            self._reading = reading
+        return self._reading
 
 
 @dataclass(frozen=True)

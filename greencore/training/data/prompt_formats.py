@@ -6,8 +6,7 @@ from typing import get_args
 from transformers import PreTrainedTokenizerBase
 
 from greencore.hyperparameters import FormatName
-from greencore.training.data.chat_template import Messages, render_conversation
-from greencore.training.data.template_clock import TemplateClock
+from greencore.training.data.chat_template import Messages, TemplateClock, render_conversation
 from greencore.training.models.loading import ModelError
 
 _SOURCE = "⟦source⟧"

@@ -1,7 +1,6 @@
 """Tokenisation of rows: labels on the completion and the end of text, prompts shortened to the maximum length."""
 
 from bisect import bisect_right
-from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -20,12 +19,13 @@ from greencore.training.data.chat_template import (
 )
 from greencore.training.data.positions import UNBOUNDED, PositionLimits
 from greencore.training.data.prompt_formats import PLAIN, PromptFormat, render_chat_prompt
-from greencore.training.data.seams import tokenise_continuation
 from greencore.training.data.special_text import encode_marked, mark_special_tokens, remove_marks
 from greencore.training.models.loading import ModelError
 
 IGNORED_LABEL = -100
 PAD_TO_MULTIPLE = 8
+# Texts to encode a completion after where it merges with its prompt: it does not merge with one of them.
+ANCHORS = ("\n", ".", "a", "0", ":", "é", "字")
 
 
 class UnusableRow(InvalidRow, ModelError):
@@ -109,7 +109,7 @@ def tokenise_rows(
     """Tokenise rows to at most `max_length` tokens, including the end of text.
 
     The prompt is tokenised by itself, as for generation; the completion's tokens follow (see
-    `seams.tokenise_continuation`), then the end of text, unless a chat template ends the turn with a token. A row that
+    `tokenise_continuation`), then the end of text, unless a chat template ends the turn with a token. A row that
     is too long is shortened in its prompt (see `tokenise_prompt`), then at the end of its completion; both are counted.
     With `encoder` the encoder reads a prompt of up to `max_length` tokens, and the completion has up to
     `max_target_length` (default: `max_length`). Raises `ModelError` for a tokenizer without an end of text or a usable
@@ -197,6 +197,29 @@ def tokenise_prompt(
     return [*opening, *tokens[max(len(opening), len(tokens) - max_length + len(opening)) :]], True
 
 
+def tokenise_continuation(prompt: str, completion: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the tokens of `completion` that follow the unchanged tokens of `prompt`.
+
+    Both are encoded as one text, so that a SentencePiece tokenizer adds no space before the completion, and the tokens
+    after the prompt's are returned. Where a token spans the boundary ("a " and "b" as "a", " b"), generation after the
+    prompt could not produce it: then the completion is encoded after another text that it does not merge with. Decoded
+    together, the prompt's tokens and these give prompt and completion; only where the tokenizer's decoding does not
+    restore text, as with whole words, is the completion encoded by itself.
+    """
+    before, joint = encode_marked(prompt, tokenizer), encode_marked(prompt + completion, tokenizer)
+    after = joint[len(before) :]
+    # an unknown word absorbs adjacent text, so its end is not a boundary
+    if joint[: len(before)] == before and after and (not before or before[-1] != tokenizer.unk_token_id):
+        return after
+    expected = {_decode(joint, tokenizer), _decode(before, tokenizer) + remove_marks(completion)}
+    for anchor in ANCHORS:
+        front, both = encode_marked(anchor, tokenizer), encode_marked(anchor + completion, tokenizer)
+        after = both[len(front) :]
+        if after and both[: len(front)] == front and _decode([*before, *after], tokenizer) in expected:
+            return after
+    return encode_marked(completion, tokenizer)
+
+
 class Collator:
     """Collator that pads a batch on the right to its longest row (see `round_up_length`), within `positions`."""
 
@@ -210,31 +233,6 @@ class Collator:
         mask = _pad_and_stack([[1] * len(example.input_ids) for example in examples], 0, read)
         labels = _pad_and_stack([example.labels for example in examples], IGNORED_LABEL, written)
         return {"input_ids": ids, "attention_mask": mask, "labels": labels}
-
-
-def split_rows(rows: Sequence[Row], *, eval_share: float, seed: int) -> tuple[list[Row], list[Row]]:
-    """Split rows into those trained on, at least one, and those held out, by a shuffle with `seed`.
-
-    Equal rows stay together, so that no held-out row is trained on: a row is held out with all of its copies where
-    these fit in the share, and otherwise not.
-    """
-    wanted = _count_held_out_rows(len(rows), eval_share)
-    copies = _group_copies(rows)
-    chosen: set[int] = set()
-    for index in _shuffle_indices(len(rows), seed):
-        if index not in chosen and len(chosen) + len(copies[rows[index]]) <= wanted:
-            chosen.update(copies[rows[index]])
-    return (
-        [row for index, row in enumerate(rows) if index not in chosen],
-        [row for index, row in enumerate(rows) if index in chosen],
-    )
-
-
-def count_held_out_duplicates(rows: Sequence[Row], *, eval_share: float, seed: int) -> int:
-    """Return how many rows of the shuffle's share have an equal row that is trained on, which `split_rows` avoids."""
-    drawn = set(_shuffle_indices(len(rows), seed)[: _count_held_out_rows(len(rows), eval_share)])
-    copies = _group_copies(rows)
-    return sum(not drawn.issuperset(copies[rows[index]]) for index in drawn)
 
 
 def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
@@ -300,23 +298,6 @@ def _field(row: Row) -> str:
     return "messages" if isinstance(row, MessagesRow) else "completion" if isinstance(row, PromptRow) else "text"
 
 
-def _count_held_out_rows(rows: int, eval_share: float) -> int:
-    held_out = min(round(rows * eval_share), rows - 1)
-    return 1 if eval_share > 0 and held_out == 0 and rows > 1 else held_out
-
-
-def _shuffle_indices(rows: int, seed: int) -> list[int]:
-    return list(torch.randperm(rows, generator=torch.Generator().manual_seed(seed)).tolist())
-
-
-def _group_copies(rows: Sequence[Row]) -> Mapping[Row, Sequence[int]]:
-    """Return the indices of the copies of each distinct row."""
-    places = defaultdict[Row, list[int]](list)
-    for index, row in enumerate(rows):
-        places[row].append(index)
-    return places
-
-
 def _pad_and_stack(rows: Sequence[Sequence[int]], filler: int, positions: int) -> torch.Tensor:
     length = round_up_length(max(len(row) for row in rows), positions)
     return torch.tensor([[*row, *[filler] * (length - len(row))] for row in rows])
@@ -339,3 +320,7 @@ def _find_opening_tokens(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBa
     """Return the opening tokens of a tokenised prompt, added by the tokenizer or the chat template."""
     opening = _get_opening_tokens(tokenizer) or [tokenizer.bos_token_id]
     return opening if list(tokens[: len(opening)]) == opening else []
+
+
+def _decode(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
+    return str(tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False))

@@ -10,8 +10,8 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from greencore.dataset import MessagesRow, Row, TextRow
+from greencore.disk import load_or_create
 from greencore.hyperparameters import Hyperparameters
-from greencore.training.checkpoints.run_constants import load_or_create
 from greencore.training.data.prompt_formats import PLAIN, PromptFormat, resolve_prompt_format
 from greencore.training.data.tokenisation import TokenisedRows
 from greencore.training.evaluation.evaluate import Evaluation, compute_mean_loss, evaluate, generate_completions

@@ -11,7 +11,7 @@ from greencore.backprop import NotFinite
 from greencore.dataset import PromptRow, Row
 from greencore.hyperparameters import Hyperparameters
 from greencore.training.checkpoints.folder import find_latest_checkpoint
-from greencore.training.data.tokenisation import split_rows
+from greencore.training.data.held_out_rows import split_rows
 from greencore.training.listener import TrainingListener
 from greencore.training.methods.callback import GreenTrainerCallback
 from greencore.training.models.loading import ModelError

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from greencore.training.checkpoints.folder import DiskFull, atomic_directory, fsync_tree
+from greencore.disk import DiskFull, atomic_directory, fsync_tree
 
 
 @pytest.mark.parametrize("kept_bytes", [-1, 40, 4])

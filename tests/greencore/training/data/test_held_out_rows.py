@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from greencore.dataset import MessagesRow, PromptRow, Row, TextRow
 from greencore.hyperparameters import Hyperparameters
+from greencore.training.data.held_out_rows import count_held_out_duplicates, split_rows
 from greencore.training.data.prompt_formats import PLAIN, TLDR, render_chat_prompt, resolve_prompt_format
-from greencore.training.data.tokenisation import count_held_out_duplicates, split_rows
 from greencore.training.evaluation.evaluate import generate_completions
 from greencore.training.evaluation.evaluator import resolve_sample_format
 from greencore.training.models.loading import load_model, load_tokenizer

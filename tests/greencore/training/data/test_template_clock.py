@@ -10,9 +10,8 @@ from safetensors.torch import load_file
 
 from greencore.dataset import MessagesRow, Row
 from greencore.hyperparameters import Hyperparameters
-from greencore.training.data.chat_template import render_last_turn
+from greencore.training.data.chat_template import TemplateClock, render_last_turn
 from greencore.training.data.prompt_formats import render_chat_prompt, resolve_prompt_format
-from greencore.training.data.template_clock import TemplateClock
 from greencore.training.data.tokenisation import tokenise_rows
 from greencore.training.listener import TrainingListener
 from greencore.training.models.loading import load_tokenizer

@@ -10,8 +10,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from greencore.dataset import MessagesRow, PromptRow, TextRow
+from greencore.training.data.held_out_rows import split_rows
 from greencore.training.data.prompt_formats import SUMMARIZE, TLDR, PromptFormat, resolve_prompt_format
-from greencore.training.data.tokenisation import IGNORED_LABEL, Collator, split_rows, tokenise_rows
+from greencore.training.data.tokenisation import IGNORED_LABEL, Collator, tokenise_rows
 from greencore.training.models.loading import ModelError, load_tokenizer
 
 SENTENCE = "the source says that the summary of a source is shorter than the source, TL;DR: summarize the summary "
