@@ -6,35 +6,20 @@ import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import psutil
 
 from greencore.energy.caller import CallTimedOut, TimeoutExecutor
+from greencore.energy.codecarbon.gpus import COUNTER_SECONDS, JOULES_PER_KWH, KNOWN_POWERS, POWER_SECONDS
+from greencore.energy.codecarbon.tracker import CodeCarbonTracker, start_tracker
 from greencore.energy.devices import GpuId, GpuNotFound
-from greencore.energy.gpu_guard import KNOWN_POWERS, POWER_SECONDS
-from greencore.energy.methods import (
-    CONFIGURED,
-    DESIGN_POWER,
-    LAST_POWER,
-    NONE,
-    RAPL,
-    cpu_method,
-    gpu_method,
-    ram_method,
-    unresponsive_method,
-)
-from greencore.energy.tracker import TrackerHandle, open_tracker
+from greencore.energy.methods import CONFIGURED, DESIGN_POWER, LAST_POWER, NONE, RAPL, unresponsive_method
 
 log = logging.getLogger(__name__)
 
-TASK = "training"
 # The first import of CodeCarbon and its detection of meters take seconds, a measurement takes milliseconds.
 OPEN_SECONDS = 60.0
 READ_SECONDS = 10.0
-# RAPL counters are updated about every millisecond.
-COUNTER_SECONDS = 1.0
-JOULES_PER_KWH = 3.6e6
 # CodeCarbon's defaults for an unknown processor and for memory.
 CPU_THREAD_POWER_W = 4.0
 RAM_POWER_W_PER_GIB = 0.375
@@ -117,23 +102,23 @@ class EnergySource:
         self._ram = _ComponentMeter(configured_w=ram_power_w, design_w=RAM_POWER_W_PER_GIB * memory_gib)
         self._gpu = _ComponentMeter(design_w=assumed_gpu_power_w)
         self._executor = TimeoutExecutor("energy-source")
-        self._opened: TrackerHandle | None = None
+        self._tracker: CodeCarbonTracker | None = None
         self._estimated = False
         self._total_kwh: float | None = None
 
     @property
     def gpu_uuids(self) -> tuple[str, ...]:
         """UUIDs of the metered GPUs."""
-        return () if self._opened is None else self._opened.gpu_uuids
+        return () if self._tracker is None else self._tracker.gpus.uuids
 
     def gpu_shares(self) -> dict[str, float]:
         """Return each GPU's share of their energy in the last reading, by UUID; equal shares where that was 0."""
-        if self._opened is None or not self._opened.gpu_uuids:
+        if self._tracker is None or not self.gpu_uuids:
             return {}
-        used = self._opened.gpu_reader.last_kwh()
+        used = self._tracker.gpus.last_kwh()
         total = sum(used)
         shares = [kwh / total for kwh in used] if total else [1 / len(used)] * len(used)
-        return dict(zip(self._opened.gpu_uuids, shares, strict=True))
+        return dict(zip(self.gpu_uuids, shares, strict=True))
 
     @property
     def total_kwh(self) -> float | None:
@@ -144,8 +129,8 @@ class EnergySource:
         """Start CodeCarbon. Raises `GpuNotFound` where `gpu_ids` names a GPU that does not exist."""
         cpu_w, ram_w = self._cpu.configured_w, self._ram.configured_w
         try:
-            self._opened = self._executor.call(
-                lambda: _start(cpu_w, ram_w, gpu_ids, samples=self._samples), seconds=OPEN_SECONDS
+            self._tracker = self._executor.call(
+                lambda: start_tracker(cpu_w, ram_w, gpu_ids, samples=self._samples), seconds=OPEN_SECONDS
             )
         except GpuNotFound:
             self._executor.close()
@@ -153,8 +138,8 @@ class EnergySource:
         except Exception as error:  # noqa: BLE001  (a job continues without its meter)
             log.warning("CodeCarbon could not be started, energy is estimated: %r", error)
             return
-        self._cpu.design_w = _design_power(self._opened.tracker._hardware) or self._cpu.design_w
-        self._gpu.design_w = self._opened.gpu_reader.power_limit_w
+        self._cpu.design_w = self._tracker.cpu_design_power_w or self._cpu.design_w
+        self._gpu.design_w = self._tracker.gpus.power_limit_w
 
     def read(self, since: float, *, last: bool = False) -> EnergyReading:
         """Return the energy of each component since the last reading, at `since` seconds of the monotonic clock.
@@ -175,29 +160,22 @@ class EnergySource:
         return reading
 
     def _totals(self, *, last: bool) -> dict[str, float] | None:
-        if self._opened is None:
+        if self._tracker is None:
             return None
-        opened = self._opened
-        measure = (lambda: self._stop(opened)) if last else opened.tracker._measure_power_and_energy
         try:
             if last:
-                _stop_sampling(opened.tracker)
-            self._executor.call(measure, seconds=READ_SECONDS)
-            return {part: getattr(opened.tracker, f"_total_{part}_energy").kWh for part in ("cpu", "gpu", "ram")}
+                self._tracker.stop_sampling()
+                self._total_kwh = self._executor.call(self._tracker.stop, seconds=READ_SECONDS)
+            else:
+                self._executor.call(self._tracker.measure, seconds=READ_SECONDS)
+            return self._tracker.totals_kwh()
         except CallTimedOut as error:
             # Each of CodeCarbon's samples, one a second, would hang in another thread.
-            _stop_sampling(opened.tracker)
+            self._tracker.stop_sampling()
             log.warning("the energy meter does not answer, energy is estimated: %s", error)
         except Exception as error:  # noqa: BLE001  (a job continues without its meter)
             log.warning("the energy meter failed, energy is estimated: %r", error)
         return None
-
-    def _stop(self, opened: TrackerHandle) -> None:
-        # It measures once more before it ends the task.
-        ended = opened.tracker.stop_task()
-        if ended is None:
-            raise RuntimeError("CodeCarbon has no running task and measured nothing")
-        self._total_kwh = ended.energy_consumed
 
     def _read(
         self, part: _ComponentMeter, name: str, totals: dict[str, float] | None, seconds: float
@@ -213,7 +191,7 @@ class EnergySource:
                 kwh, NONE if kwh == 0 and name == "gpu" else unresponsive_method("CodeCarbon", basis)
             )
         method = self._method(name)
-        skipped = method == RAPL and self._rapl_skipped()
+        skipped = method == RAPL and self._tracker is not None and self._tracker.skipped_rapl()
         # An estimate from a power is never 0, and a processor's counter changes within a second.
         expected = name != "gpu" and method != NONE and part.configured_w is None and seconds >= COUNTER_SECONDS
         if skipped or (expected and metered_kwh == 0):
@@ -227,40 +205,10 @@ class EnergySource:
         return ComponentEnergy(part.bill(metered_kwh, seconds), method)
 
     def _method(self, name: str) -> str:
-        assert self._opened is not None
-        hardware = self._opened.tracker._hardware
+        tracker = self._tracker
+        assert tracker is not None
         if name == "cpu":
-            return CONFIGURED if self._cpu.configured_w is not None else cpu_method(hardware)
+            return CONFIGURED if self._cpu.configured_w is not None else tracker.cpu_method
         if name == "ram":
-            return CONFIGURED if self._ram.configured_w is not None else ram_method(hardware)
-        return gpu_method(hardware, self._opened.gpus.notes, self._opened.gpu_reader.unresponsive)
-
-    def _rapl_skipped(self) -> bool:
-        """Return whether a RAPL counter could not be read at the start or end of an interval."""
-        assert self._opened is not None
-        processors = [part for part in self._opened.tracker._hardware if type(part).__name__ == "CPU"]
-        files = [file for part in processors for file in part._intel_interface._rapl_files]
-        return not files or any(file.sample_skipped for file in files)
-
-
-def _start(
-    cpu_power_w: float | None, ram_power_w: float | None, gpu_ids: Sequence[GpuId] | None, *, samples: bool
-) -> TrackerHandle:
-    opened = open_tracker(cpu_power_w, ram_power_w, gpu_ids)
-    if not samples:
-        _stop_sampling(opened.tracker)
-    opened.tracker.start_task(TASK)
-    if opened.tracker._active_task != TASK:
-        raise RuntimeError("CodeCarbon did not start to measure: see its log")
-    return opened
-
-
-def _stop_sampling(tracker: Any) -> None:
-    # CodeCarbon's sampling thread may restart itself while it is stopped, and would then never end.
-    tracker._scheduler_monitor_power.start = lambda **_: None
-    tracker._scheduler_monitor_power.stop()
-
-
-def _design_power(hardware: list[Any]) -> float:
-    """Return the processor's design power by CodeCarbon, in W; 0 where unknown."""
-    return float(next((part._tdp or 0.0 for part in hardware if type(part).__name__ == "CPU"), 0.0))
+            return CONFIGURED if self._ram.configured_w is not None else tracker.ram_method
+        return tracker.gpu_method

@@ -9,10 +9,10 @@ import pytest
 
 from greencore.energy import EnergyInterval, EnergyMeter
 from greencore.energy.timeline import Timeline
+from tests.greencore.energy.intervals import JOULES_PER_KWH, seconds
 
 pytestmark = pytest.mark.fault(number=14)
 
-JOULES_PER_KWH = 3.6e6
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 
@@ -46,10 +46,6 @@ def metered(clocks: Clocks, *events: Callable[[], object]) -> list[EnergyInterva
             meter.close_interval()
         time.sleep(0.1)
     return taken
-
-
-def seconds(interval: EnergyInterval) -> float:
-    return (interval.end - interval.start).total_seconds()
 
 
 def jump(clocks: Clocks, by: timedelta) -> Callable[[], None]:

@@ -10,8 +10,7 @@ import pytest
 from codecarbon.core import gpu, gpu_nvidia, hardware_cache
 
 from greencore.energy import EnergyInterval, EnergyMeter
-
-JOULES_PER_KWH = 3.6e6
+from tests.greencore.energy.intervals import JOULES_PER_KWH
 
 
 @dataclass(frozen=True)

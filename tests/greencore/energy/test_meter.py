@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from greencore.energy import EnergyInterval, EnergyMeter
-
-JOULES_PER_KWH = 3.6e6
+from tests.greencore.energy.intervals import JOULES_PER_KWH, seconds
 
 # The reported intervals, their meter, the interval closed on demand, and the elapsed seconds.
 Metered = tuple[list[EnergyInterval], EnergyMeter, EnergyInterval, float]
@@ -25,10 +24,6 @@ def meter(taken: list[EnergyInterval], **settings: Any) -> EnergyMeter:
 
 def joules(interval: EnergyInterval) -> float:
     return interval.energy_kwh * JOULES_PER_KWH
-
-
-def seconds(interval: EnergyInterval) -> float:
-    return (interval.end - interval.start).total_seconds()
 
 
 def refusing_once() -> tuple[list[EnergyInterval], threading.Event, Callable[[EnergyInterval], None]]:

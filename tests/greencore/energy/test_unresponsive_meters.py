@@ -14,15 +14,11 @@ from codecarbon.core.rapl import RAPLFile
 from codecarbon.external.hardware import CPU
 
 from greencore.energy import EnergyInterval, EnergyMeter, is_estimate, is_unresponsive, source
+from greencore.energy.codecarbon.tracker import start_tracker
+from tests.greencore.energy.intervals import JOULES_PER_KWH, seconds
 from tests.greencore.energy.test_gpus import Board, Nvml, machine
 
 pytestmark = pytest.mark.fault(number=14)
-
-JOULES_PER_KWH = 3.6e6
-
-
-def seconds(interval: EnergyInterval) -> float:
-    return (interval.end - interval.start).total_seconds()
 
 
 def watts(kwh: float, interval: EnergyInterval) -> float:
@@ -150,11 +146,11 @@ class Rapl:
 @pytest.fixture
 def rapl(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Rapl:
     counter = Rapl(tmp_path)
-    whole = source._start
+    whole = start_tracker
 
     def start_with_rapl(*settings: Any, **others: Any) -> Any:
         opened = whole(*settings, **others)
-        processor = next(part for part in opened.tracker._hardware if isinstance(part, CPU))
+        processor = next(part for part in opened._tracker._hardware if isinstance(part, CPU))
         interface = IntelRAPL.__new__(IntelRAPL)
         file = RAPLFile(
             name="Processor Energy Delta_0(kWh)",
@@ -165,7 +161,7 @@ def rapl(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Rapl:
         processor._intel_interface, processor._mode = interface, "intel_rapl"  # type: ignore[assignment]
         return opened
 
-    monkeypatch.setattr(source, "_start", start_with_rapl)
+    monkeypatch.setattr(source, "start_tracker", start_with_rapl)
     return counter
 
 

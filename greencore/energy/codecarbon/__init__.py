@@ -1,0 +1,1 @@
+"""Adapter of CodeCarbon, the only code that uses its private members."""
