@@ -169,7 +169,7 @@ def test_a_model_without_some_weights_is_refused(copy: Path) -> None:
     weights = load_file(copy / "model.safetensors")
     del weights["model.layers.3.mlp.up_proj.weight"]
     save_file(weights, copy / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ModelError, match=r"lacks 1 of the model's weights, such as model\.layers\.3\.mlp\.up_proj\.weight"):
+    with pytest.raises(ModelError, match=r"lacks 1 of the model's weights, such as model\.layers\.3\.mlp\.up_proj"):
         load_model(copy)
 
 
