@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 
+JOULES_PER_KWH = 3.6e6
+
 
 @dataclass(frozen=True, slots=True)
 class EnergyInterval:

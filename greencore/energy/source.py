@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 import psutil
 
 from greencore.energy.caller import CallTimedOut, TimeoutExecutor
-from greencore.energy.codecarbon.gpus import COUNTER_SECONDS, JOULES_PER_KWH, KNOWN_POWERS, POWER_SECONDS
+from greencore.energy.codecarbon.gpus import COUNTER_SECONDS, KNOWN_POWERS, POWER_SECONDS
 from greencore.energy.codecarbon.tracker import CodeCarbonTracker, start_tracker
 from greencore.energy.devices import GpuId, GpuNotFound
+from greencore.energy.interval import JOULES_PER_KWH
 from greencore.energy.methods import CONFIGURED, DESIGN_POWER, LAST_POWER, NONE, RAPL, unresponsive_method
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from greencore.carbon import IntensitySeries
 from greencore.carbon.accounting.pricing import price_by_reading
 from greencore.energy import LONGEST_INTERVAL_SECONDS
 from greencore.energy import EnergyInterval as Metered
-from greencore.energy.source import JOULES_PER_KWH
+from greencore.energy.interval import JOULES_PER_KWH
 from runtime.site import UNKNOWN_ZONE
 from store.accounting.energy_totals import add_job_energy, add_to_idle_energy
 from store.accounting.host_shares import leave_host

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from greencore.energy.devices import Gpu, GpuId, GpuSelection, select_gpus, select_visible_gpus
+from greencore.energy.interval import JOULES_PER_KWH
 from greencore.energy.methods import (
     DESIGN_POWER,
     ENERGY_COUNTER,
@@ -22,7 +23,6 @@ COUNTER_SECONDS = 1.0
 POWER_SECONDS = 0.5
 # A counter that stops within an interval makes its power too low: the larger of the last two is used.
 KNOWN_POWERS = 2
-JOULES_PER_KWH = 3.6e6
 _GPU_LIBRARIES = {"NvidiaGPUDevice": "NVML", "AMDGPUDevice": "AMD SMI"}
 
 

@@ -1,8 +1,6 @@
-"""Units of metered intervals, for the tests of the meter."""
+"""Length of a metered interval, for the tests of the meter."""
 
 from greencore.energy import EnergyInterval
-
-JOULES_PER_KWH = 3.6e6
 
 
 def seconds(interval: EnergyInterval) -> float:

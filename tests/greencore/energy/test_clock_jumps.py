@@ -8,8 +8,9 @@ from itertools import pairwise
 import pytest
 
 from greencore.energy import EnergyInterval, EnergyMeter
+from greencore.energy.interval import JOULES_PER_KWH
 from greencore.energy.timeline import Timeline
-from tests.greencore.energy.intervals import JOULES_PER_KWH, seconds
+from tests.greencore.energy.intervals import seconds
 
 pytestmark = pytest.mark.fault(number=14)
 

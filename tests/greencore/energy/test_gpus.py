@@ -10,7 +10,7 @@ import pytest
 from codecarbon.core import gpu, gpu_nvidia, hardware_cache
 
 from greencore.energy import EnergyInterval, EnergyMeter
-from tests.greencore.energy.intervals import JOULES_PER_KWH
+from greencore.energy.interval import JOULES_PER_KWH
 
 
 @dataclass(frozen=True)

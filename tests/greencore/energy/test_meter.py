@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from greencore.energy import EnergyInterval, EnergyMeter
-from tests.greencore.energy.intervals import JOULES_PER_KWH, seconds
+from greencore.energy.interval import JOULES_PER_KWH
+from tests.greencore.energy.intervals import seconds
 
 # The reported intervals, their meter, the interval closed on demand, and the elapsed seconds.
 Metered = tuple[list[EnergyInterval], EnergyMeter, EnergyInterval, float]

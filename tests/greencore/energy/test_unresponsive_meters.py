@@ -15,7 +15,8 @@ from codecarbon.external.hardware import CPU
 
 from greencore.energy import EnergyInterval, EnergyMeter, is_estimate, is_unresponsive, source
 from greencore.energy.codecarbon.tracker import start_tracker
-from tests.greencore.energy.intervals import JOULES_PER_KWH, seconds
+from greencore.energy.interval import JOULES_PER_KWH
+from tests.greencore.energy.intervals import seconds
 from tests.greencore.energy.test_gpus import Board, Nvml, machine
 
 pytestmark = pytest.mark.fault(number=14)
