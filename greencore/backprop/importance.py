@@ -67,8 +67,8 @@ def measure_importance(
 
     `"dw_grad"` is paper Eq. 10, I_k = −Σ Δw · ∂L/∂w with the gradient at c = 0, not scaled: the predicted loss
     reduction of one step on tensor k alone, in units of the loss. `"dw"` (Σ|Δw|) and `"grad"` (Σ|∂L/∂w|) are the
-    alternatives of Table 4. Δw comes from the optimiser's own step (`OptimizerDryRun`). All other tensors are frozen
-    meanwhile, so the backward pass ends at the deepest named one (Eq. 12).
+    alternatives of Table 4. Δw comes from the optimiser's own step (`OptimizerDryRun`). All other tensors are frozen,
+    so the backward pass ends at the deepest named one (Eq. 12).
 
     With `max_grad_norm`, Δw (and `"grad"`) come from gradients clipped by their norm over all named tensors, as
     `torch.nn.utils.clip_grad_norm_` does. That norm is known only after the last gradient: where it is too large, the
@@ -204,18 +204,18 @@ def _resolve_parameters(
     model: torch.nn.Module, dry_run: OptimizerDryRun, names: Collection[str] | None
 ) -> NamedParameters:
     """Look up the tensors to measure; a tied one appears once, under its first name."""
-    held = {name: parameter for name, parameter in model.named_parameters() if parameter in dry_run}
-    if not held:
+    optimized = {name: parameter for name, parameter in model.named_parameters() if parameter in dry_run}
+    if not optimized:
         raise ValueError("the optimizer holds no parameter of this model")
     if names is None:
-        return held
-    unknown = sorted(set(names) - held.keys())
+        return optimized
+    unknown = sorted(set(names) - optimized.keys())
     if unknown:
         raise ValueError(f"the model and its optimizer hold no tensor named {', '.join(unknown)}")
     if not names:
         raise ValueError("there is no tensor to measure: names is empty")
     wanted = set(names)
-    return {name: parameter for name, parameter in held.items() if name in wanted}
+    return {name: parameter for name, parameter in optimized.items() if name in wanted}
 
 
 @contextmanager

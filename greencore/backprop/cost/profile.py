@@ -1,10 +1,11 @@
 """FLOPs of a training step for any set of trained tensors, from its traced operators (paper §2.3, §3.1)."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import nextafter
+from operator import attrgetter
 
 import torch
 
@@ -142,32 +143,29 @@ def profile(model: torch.nn.Module, batch: Batch, *, names: Collection[str] | No
 
 
 def _build_from_trace(trace: StepTrace) -> Profile:
-    total: dict[int, int] = defaultdict(int)
-    products: dict[int, int] = defaultdict(int)
-    counted: dict[int, int] = defaultdict(int)
+    shared: dict[int, OpFlops] = defaultdict(OpFlops)
     conditional: dict[tuple[int, int], OpFlops] = defaultdict(OpFlops)
     for cost in trace.backward:
         if cost.when is not None:
             conditional[cost.when, cost.needed_by] += cost.flops
         elif cost.needed_by:
-            total[cost.needed_by] += cost.flops.total
-            products[cost.needed_by] += cost.flops.products
-            counted[cost.needed_by] += cost.flops.counted
+            shared[cost.needed_by] += cost.flops
+
+    def select_kind(kind: Callable[[OpFlops], int]) -> StepFlops:
+        return StepFlops(
+            kind(trace.forward),
+            tuple(SharedCost(mask, kind(flops)) for mask, flops in shared.items() if kind(flops)),
+            tuple(ConditionalCost(*key, kind(flops)) for key, flops in conditional.items() if kind(flops)),
+        )
+
+    total = select_kind(attrgetter("total"))
     return build_profile(
         trace.tensors,
-        forward=trace.forward.total,
-        total=total,
-        counted=StepFlops(
-            trace.forward.counted,
-            _to_shared_costs(counted),
-            _to_conditional_costs({key: flops.counted for key, flops in conditional.items()}),
-        ),
-        products=StepFlops(
-            trace.forward.products,
-            _to_shared_costs(products),
-            _to_conditional_costs({key: flops.products for key, flops in conditional.items()}),
-        ),
-        conditional=_to_conditional_costs({key: flops.total for key, flops in conditional.items()}),
+        forward=total.forward,
+        total={cost.needed_by: cost.flops for cost in total.backward},
+        counted=select_kind(attrgetter("counted")),
+        products=select_kind(attrgetter("products")),
+        conditional=total.conditional,
     )
 
 
@@ -207,14 +205,6 @@ def build_profile(
 
 def _sum_conditional_flops(costs: Iterable[ConditionalCost], mask: int) -> int:
     return sum(cost.flops for cost in costs if cost.needed_by & mask and cost.when & mask)
-
-
-def _to_shared_costs(flops: Mapping[int, int]) -> tuple[SharedCost, ...]:
-    return tuple(SharedCost(mask, cost) for mask, cost in flops.items() if cost)
-
-
-def _to_conditional_costs(flops: Mapping[tuple[int, int], int]) -> tuple[ConditionalCost, ...]:
-    return tuple(ConditionalCost(when, mask, cost) for (when, mask), cost in flops.items() if cost)
 
 
 def _compute_carried_flops(tensors: int, shared: Collection[SharedCost]) -> list[int]:

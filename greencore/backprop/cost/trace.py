@@ -100,10 +100,10 @@ def _trace(
     recorder = OperatorRecorder()
     completed: list[str] = []
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
-        stand_ins = {name: fake.from_tensor(parameter.detach()) for name, parameter in parameters.items()}
+        fakes = {name: fake.from_tensor(parameter.detach()) for name, parameter in parameters.items()}
         for name in trained:
-            stand_ins[name].requires_grad_(True)
-        replaced = {id(parameter): stand_ins[name] for name, parameter in parameters.items()}
+            fakes[name].requires_grad_(True)
+        replaced = {id(parameter): fakes[name] for name, parameter in parameters.items()}
         replaced |= {id(buffer): fake.from_tensor(buffer) for buffer in model.buffers()}
         device = next(iter(parameters.values())).device
         inputs = {key: torch.empty(value.shape, dtype=value.dtype, device=device) for key, value in batch.items()}
@@ -123,14 +123,14 @@ def _trace(
             if loss is None or loss.grad_fn is None:
                 raise TraceError(f"{type(model).__name__} returns no loss that depends on a trained tensor")
             for name in trained:
-                stand_ins[name].register_post_accumulate_grad_hook(lambda _, name=name: completed.append(name))
+                fakes[name].register_post_accumulate_grad_hook(lambda _, name=name: completed.append(name))
             nodes = collect_reachable_nodes([loss.grad_fn])
-            leaves = {id(stand_ins[name]) for name in trained}
+            leaves = {id(fakes[name]) for name in trained}
             recorder.register_backward_hooks(
                 nodes, weights={n for n in nodes if is_leaf(n) and id(n.variable) in leaves}
             )
             loss.backward()
-    bits = {id(stand_ins[name]): 1 << index for index, name in enumerate(completed)}
+    bits = {id(fakes[name]): 1 << index for index, name in enumerate(completed)}
     all_tensors = (1 << len(completed)) - 1
     reachable = compute_reachable_tensors(nodes, bits, observer.always_needed, all_tensors)
     forward, backward = _attribute_flops(recorder, reachable, blocks, observer.biased, all_tensors)

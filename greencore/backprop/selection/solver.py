@@ -8,7 +8,7 @@ recurrence (Eq. 14) takes O(N² · T_q). Partial selections that cannot reach th
 few pairs and bounds the distance of any answer from the optimum.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from math import floor, isfinite
 
@@ -69,22 +69,33 @@ def select_with_bound(profile: Profile, importance: Mapping[str, float], rho: fl
     budget = profile.full_flops if rho >= 1 else floor(rho * profile.full_flops) - profile.forward_flops
     fits = compute_single_tensor_flops(profile) <= budget
     values = build_value_array(profile, importance, fits)
+    names = [tensor.name for tensor in profile.tensors]
     if rho >= 1:
-        everything = _build_selection(profile, values, (1 << len(values)) - 1)
+        everything = build_selection(profile, importance, names)
         return everything, everything.importance
     if not fits.any():
         raise BudgetTooSmall(rho, profile.floor)
     best_alone = int(np.where(fits, values, -np.inf).argmax())
-    single = _build_selection(profile, values, 1 << best_alone)
+    single = build_selection(profile, importance, [names[best_alone]])
     if values[best_alone] <= 0:
         return single, single.importance
     variants = list_affordable_variants(profile, values, budget)
     found = [_search_variant(variant, variant.mask_affordable_values(budget, values), budget) for variant in variants]
-    chosen = max((single, *(_build_selection(profile, values, mask) for mask, _ in found)), key=lambda s: s.importance)
+    selections = [build_selection(profile, importance, [names[t] for t in iter_set_bits(mask)]) for mask, _ in found]
+    chosen = max([single, *selections], key=lambda selection: selection.importance)
     bounds = [
         bound + sum(values[t] for t in iter_set_bits(v.forced)) for v, (_, bound) in zip(variants, found, strict=True)
     ]
     return chosen, max(chosen.importance, *bounds)
+
+
+def build_selection(profile: Profile, importance: Mapping[str, float], names: Collection[str]) -> Selection:
+    """Build the selection of the named tensors; importance that is missing counts as 0."""
+    chosen = set(names)
+    ordered = tuple(tensor.name for tensor in profile.tensors if tensor.name in chosen)
+    flops = profile.step_flops(ordered)
+    total = sum(float(importance.get(name, 0.0)) for name in ordered)
+    return Selection(ordered, total, flops, flops / profile.full_flops)
 
 
 def build_value_array(
@@ -139,10 +150,3 @@ def _fill_budget(mask: int, variant: CostVariant, values: NDArray[np.float64], b
         taken = int(rate.argmax())
         chosen[candidates[taken]] = True
         left -= int(added[taken])
-
-
-def _build_selection(profile: Profile, values: NDArray[np.float64], mask: int) -> Selection:
-    chosen = list(iter_set_bits(mask))
-    names = tuple(profile.tensors[index].name for index in chosen)
-    flops = profile.step_flops(names)
-    return Selection(names, sum(float(values[index]) for index in chosen), flops, flops / profile.full_flops)

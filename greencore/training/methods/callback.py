@@ -75,7 +75,7 @@ class GreenTrainerCallback(SelectionCallback):
             raise ValueError(f"ρ of epoch {epoch} is {rho}: expected more than 0 and at most 1")
         ledger = EpochLedger(epoch, rho)
         if rho >= 1:
-            ledger.add_selection(Reselection(state.global_step, self._costs.tensors, {}, 0, 0.0))
+            ledger.add_selection(Reselection(state.global_step, self._costs.tensors))
         else:
             self._probe_and_select(ledger, args, state, kwargs)
         return ledger
@@ -155,5 +155,5 @@ class BaselineCallback(SelectionCallback):
         trained = set(names)
         tensors = tuple(name for name in self._costs.tensors if name in trained)
         ledger = EpochLedger(epoch, 1.0)
-        ledger.add_selection(Reselection(state.global_step, tensors, {}, 0, 0.0))
+        ledger.add_selection(Reselection(state.global_step, tensors))
         return ledger

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from greencore.backprop.selection.importance_curve import ConcaveCurve
@@ -19,9 +19,9 @@ class Reselection:
 
     step: int
     tensors: tuple[str, ...]
-    importance: Mapping[str, float]
-    probe_flops: int
-    probe_seconds: float
+    importance: Mapping[str, float] = field(default_factory=dict)
+    probe_flops: int = 0
+    probe_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -68,8 +68,8 @@ class SelectionCallback(TrainerCallback, ABC):
     ) -> None:
         model, optimizer = kwargs["model"], kwargs["optimizer"]
         check_model(model)
-        held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-        self._parameters = {name: p for name, p in model.named_parameters() if id(p) in held}
+        optimized = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        self._parameters = {name: p for name, p in model.named_parameters() if id(p) in optimized}
         if not self._parameters:
             raise ValueError("the model has no trainable tensor: the optimiser holds none")
         _disable_input_require_grads(model)

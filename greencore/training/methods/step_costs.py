@@ -15,6 +15,7 @@ from greencore.backprop.cost.by_length import (
     fit_length_polynomial,
 )
 from greencore.backprop.selection.importance_curve import ConcaveCurve, importance_curve
+from greencore.backprop.selection.solver import build_selection
 from greencore.training.methods.batch_shapes import StepShape, is_encoder_decoder
 from greencore.training.methods.modes import preserve_modes
 
@@ -117,13 +118,14 @@ class StepCosts:
             try:
                 chosen = select(self._longest, worth, rho - margin)
             except BudgetTooSmall:
-                return self._build_selection(
-                    self._fill_budget([self._choose_best_single_tensor(importance, rho)], worth, rho), importance
-                )
-            excess = self.compute_max_share(chosen.names) - rho
+                names = [self._choose_best_single_tensor(importance, rho)]
+                break
+            names = list(chosen.names)
+            excess = self.compute_max_share(names) - rho
             if rho >= 1 or excess <= 0:
-                return self._build_selection(self._fill_budget(list(chosen.names), worth, rho), importance)
+                break
             margin = max(2 * margin, rho - chosen.rho + excess)  # at least doubles, so that the loop ends
+        return build_selection(self._longest, importance, self._fill_budget(names, worth, rho))
 
     def curve(self, importance: Mapping[str, float], rho: float) -> ConcaveCurve:
         """Compute the importance within each share up to ρ of the longest step's FLOPs; arguments as for `select`."""
@@ -165,13 +167,6 @@ class StepCosts:
             if self.compute_max_share([*names, tensor.name]) <= rho:
                 names.append(tensor.name)
         return names
-
-    def _build_selection(self, names: Collection[str], importance: Mapping[str, float]) -> Selection:
-        kept = set(names)
-        ordered = tuple(name for name in self.tensors if name in kept)
-        flops = self._longest.step_flops(ordered)
-        total = sum(importance.get(name, 0.0) for name in ordered)
-        return Selection(ordered, total, flops, flops / self._longest.full_flops)
 
 
 def _raise_to_positive(importance: Mapping[str, float]) -> dict[str, float]:

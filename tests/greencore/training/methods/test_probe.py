@@ -62,7 +62,7 @@ def test_a_loss_scale_that_overflows_is_halved_until_it_does_not(
     plain = probed(model, costs, model_folder, rows)
     scaled = probed(model, costs, model_folder, rows, scale=2.0**127)
     assert scaled.importance == pytest.approx(plain.importance, rel=1e-4)
-    assert scaled.flops > plain.flops  # what was tried in vain is counted
+    assert scaled.flops > plain.flops  # failed passes are counted
 
 
 def test_a_nan_loss_at_any_scale_is_an_error(

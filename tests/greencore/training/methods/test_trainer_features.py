@@ -111,7 +111,7 @@ def test_an_encoder_decoder_stays_within_rho_at_every_pair_of_lengths(train: Tra
     green = GreenTrainerCallback(0.6)
     trainer, _ = train(green, epochs=2, data=data, model=encoder_decoder())
     shares = [step / whole for step, whole in zip(trainer.counted, full.counted, strict=True)]
-    # The budget has to hold for a short source with a long target too, which leaves some of it where they go together.
+    # The budget holds for a short source with a long target too, so pairs of similar lengths do not use it up.
     assert 0.45 < max(shares) <= 0.6
     assert all(0.45 < report.share <= 0.6 for report in green.epochs)
 
@@ -303,7 +303,7 @@ def test_a_stream_of_rows_is_trained_within_rho(train: Train, model_folder: Path
 def test_a_nan_loss_ends_the_run_with_an_error(train: Train, model_folder: Path) -> None:
     broken = load_model(model_folder)
     with torch.no_grad():
-        broken.get_parameter("model.norm.weight").fill_(3e38)  # finite itself, and no logit after it is
+        broken.get_parameter("model.norm.weight").fill_(3e38)  # finite, but no logit after it is
     with pytest.raises(ValueError, match="loss is nan"):
         train(GreenTrainerCallback(0.6), model=broken)
 
