@@ -1,7 +1,9 @@
 """`/jobs/{id}/selection`: the tensors that each epoch trained, their importance and their cost."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
@@ -11,14 +13,30 @@ from api.dependencies import SessionDep
 from api.http.etags import CACHED_RESPONSES, IfNoneMatch, etag_headers, matches_etag, not_modified_response
 from api.http.pagination import Limit
 from api.jobs.endpoints import NOT_FOUND, JobDep
-from greencore.tensor_names import locate_tensor
 from store.lifecycle.tensor_selection import SelectionRepository
 from store.repositories.jobs import JobRepository
 from store.tables import Epoch, Tensor
 
 ETAG_VERSION = "t2"  # of the response below, whose form a job's revision does not cover
+STACKS = ("encoder", "decoder")
+# Added by peft to the names of a model and its adapters.
+WRAPPERS = re.compile(r"^(base_model\.model\.)+|\.default(?=\.|$)")
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+
+@dataclass(frozen=True)
+class TensorLocation:
+    """Location of a tensor in a model.
+
+    `stack` is set for an encoder-decoder model, `layer` is the block in its stack (from 0; None outside the blocks),
+    `kind` is the name within a block, the same in all blocks ("self_attn.q_proj", "mlp.down_proj",
+    "self_attn.q_proj.bias"), or the tensor's name outside the blocks ("lm_head").
+    """
+
+    stack: str | None
+    layer: int | None
+    kind: str
 
 
 class TensorOut(BaseModel):
@@ -127,3 +145,18 @@ def _epoch(epoch: Epoch, number: Mapping[str, int]) -> EpochSelectionOut:
             for value in importance
         ],
     )
+
+
+def locate_tensor(name: str) -> TensorLocation:
+    """Parse a parameter name of transformers or peft, such as "model.layers.3.mlp.down_proj.weight"."""
+    parts = WRAPPERS.sub("", name).split(".")
+    block = next((index for index, part in enumerate(parts) if part.isdecimal()), None)
+    outer, inner = (parts, parts) if block is None else (parts[:block], parts[block + 1 :])
+    stack = next((part for part in outer if part in STACKS), None)
+    # Parts of a block may be numbered too: T5's "layer.1.EncDecAttention.q", and experts.
+    named = [part for part in inner if not part.isdecimal() and part not in ("layer", "layers", *STACKS)]
+    if named[-1:] == ["weight"]:
+        named.pop()
+    if block is None and named[:1] in (["model"], ["transformer"]):
+        named = named[1:] or named
+    return TensorLocation(stack, None if block is None else int(parts[block]), ".".join(named) or name)

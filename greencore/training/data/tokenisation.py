@@ -61,19 +61,6 @@ def round_up_length(length: int, positions: int = UNBOUNDED) -> int:
     return max(length, min(-(-length // PAD_TO_MULTIPLE) * PAD_TO_MULTIPLE, positions))
 
 
-def render_prompt_and_completion(
-    row: Row, tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat = PLAIN
-) -> tuple[str, str]:
-    """Return a row's prompt text and learned text; plain text has an empty prompt.
-
-    `prompt_format` applies to prompt rows; a conversation is always rendered by the tokenizer's chat template, and its
-    last turn is learned (see `chat_template.render_last_turn`). Raises `UnusableRow` for a conversation whose last turn
-    cannot be learned.
-    """
-    turn = _render_turn(row, tokenizer, prompt_format)
-    return remove_marks(turn.prompt), remove_marks(turn.target)
-
-
 def get_reference_text(
     row: Row, tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat = PLAIN, *, ends: Collection[int] = ()
 ) -> str:

@@ -5,11 +5,10 @@ from collections.abc import Callable
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from greencore.dataset import MessagesRow, PromptRow, Row, TextRow
+from greencore.dataset import MessagesRow, PromptRow, TextRow
 from greencore.training.data.prompt_formats import PLAIN, TLDR, resolve_prompt_format
 from greencore.training.data.tokenisation import (
     get_reference_text,
-    render_prompt_and_completion,
     tokenise_prompt,
     tokenise_rows,
 )
@@ -38,7 +37,7 @@ def special(tokenizer: PreTrainedTokenizerBase) -> set[int]:
 @pytest.mark.parametrize("text", TEXTS)
 def test_a_special_token_spelled_out_in_a_row_is_text(kind: str, text: str) -> None:
     tokenizer = KINDS[kind]()
-    rows: list[Row] = [
+    rows: list[PromptRow | TextRow] = [
         TextRow(text),
         PromptRow(f"the {text}", text),
         PromptRow(text, "the answer"),
@@ -52,7 +51,8 @@ def test_a_special_token_spelled_out_in_a_row_is_text(kind: str, text: str) -> N
                 inner = inner[1:]
             assert inner[-1] == tokenizer.eos_token_id
             assert not special(tokenizer).intersection(inner[:-1])
-            given, learned = render_prompt_and_completion(row, tokenizer, form)
+            given = form.wrap(row.prompt) if isinstance(row, PromptRow) else ""
+            learned = row.completion if isinstance(row, PromptRow) else row.text
             if tokenizer.unk_token_id not in inner:
                 assert str(tokenizer.decode(inner[:-1])).strip() == (given + learned).strip()
             assert get_reference_text(row, tokenizer, form) == learned

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,12 +24,6 @@ from greencore.training.models.loading import (
 from tests.greencore.training.families import family_folder
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-@pytest.fixture
-def copy(model_folder: Path, tmp_path: Path) -> Path:
-    """Copy of the small model that a test may change."""
-    return Path(shutil.copytree(model_folder, tmp_path / "copy"))
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """A folder of quantised weights is refused before loading, with a message that says what to use instead."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +32,6 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "MLX": ({"quantization": {"group_size": 64, "bits": 4}}, "4 bits"),
     "of the text part": ({"text_config": {"quantization_config": {"quant_method": "torchao"}}}, "torchao"),
 }
-
-
-@pytest.fixture
-def copy(model_folder: Path, tmp_path: Path) -> Path:
-    """Copy of the small model that a test may change."""
-    return Path(shutil.copytree(model_folder, tmp_path / "copy"))
 
 
 def refused(folder: Path, tmp_path: Path, why: str) -> None:

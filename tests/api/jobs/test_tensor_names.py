@@ -2,7 +2,7 @@
 
 import pytest
 
-from greencore.tensor_names import TensorLocation, locate_tensor
+from api.jobs.history.selection import TensorLocation, locate_tensor
 
 
 @pytest.mark.parametrize(
