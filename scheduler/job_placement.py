@@ -88,7 +88,7 @@ def evaluate_waiting_job(
     estimate = estimate_epoch(session, job, settings, device=job.device or fleet.workers[0].device)
     zone, why = job.zone_asked, "no gate"
     if zone is None and job.energy_kwh > 0 and job.zone in zones:
-        zone, why = job.zone, "goes on in the zone where it has run"
+        zone, why = job.zone, "continues in the zone where it has run"
     if zone is None:
         placement = choose_zone(session, zones, fleet.bases, estimate, job.epochs, at=at)
         assert placement is not None

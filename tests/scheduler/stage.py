@@ -1,9 +1,10 @@
 """Jobs, workers and traces for scheduler tests."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import func
@@ -29,31 +30,37 @@ def add_job(
     status: JobStatus = JobStatus.QUEUED,
     zone: str | None = None,
     *,
+    model: str = "m",
+    method: str = "greentrainer",
     policy: dict[str, Any] | None = None,
+    hyperparameters: Mapping[str, Any] = MappingProxyType({}),
+    dataset: Mapping[str, Any] = MappingProxyType({}),
     owner: str | None = "alice",
     hours: float | None = None,
     epochs: int = 1,
     at: datetime = START,
     **columns: Any,
 ) -> str:
-    """Add a job with this status; `hours` is its estimated duration on the CPU at ρ = 1."""
+    """Add a job with this status; `hours` is its estimated duration on the CPU at ρ = 1.
+
+    `dataset` are columns of its dataset, and `columns` of the job itself.
+    """
     with database.session() as session:
-        dataset = Dataset(
-            id=new_id("ds"), name="rows", format="jsonl", rows=1, bytes=1, sha256="0", blob="0", created_at=START
-        )
-        session.add(dataset)
+        defaults = {"name": "rows", "format": "jsonl", "rows": 1, "bytes": 1, "sha256": "0", "blob": "0"}
+        row = Dataset(id=new_id("ds"), created_at=START, **{**defaults, **dataset})
+        session.add(row)
         session.flush()
         new = NewJob(
             owner=owner,
-            model="m",
-            dataset_id=dataset.id,
-            method="greentrainer",
+            model=model,
+            dataset_id=row.id,
+            method=method,
             policy_name=None,
             policy=policy or {"kind": "constant", "rho": 0.6},
             zone=zone,
             deadline=columns.pop("deadline", None),
             priority=0,
-            hyperparameters={},
+            hyperparameters=hyperparameters,
             labels={},
             epochs=epochs,
         )

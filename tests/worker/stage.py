@@ -12,16 +12,15 @@ from sqlalchemy import select
 
 from greencore.carbon import Reading
 from greencore.clock import utc_now
-from runtime.ids import new_id
 from runtime.settings import Settings
 from store.database import Database
 from store.intensity.readings import GridRepository
 from store.lifecycle.leases import Lease, claim
 from store.lifecycle.status import JobStatus
 from store.lifecycle.transitions import transition
-from store.repositories.jobs import JobRepository, NewJob
-from store.tables import Artifact, Checkpoint, Dataset, Step
-from tests.scheduler.stage import HOUR, events
+from store.repositories.jobs import JobRepository
+from store.tables import Artifact, Checkpoint, Step
+from tests.scheduler.stage import HOUR, add_job, events
 
 ROWS = "\n".join(json.dumps({"prompt": f"w{n % 60} w1 w2 " * 4, "completion": " w7 w8 w9"}) for n in range(40))
 HYPERPARAMETERS = {"epochs": 3, "batch_size": 4, "eval_share": 0.1, "max_new_tokens": 2, "learning_rate": 1e-3}
@@ -32,35 +31,20 @@ def queued_job(database: Database, settings: Settings, **hyperparameters: object
     """Add a queued job on the small model for zone X."""
     settings.datasets_dir.mkdir(parents=True, exist_ok=True)
     settings.dataset_file("rows").write_text(ROWS)
+    now = utc_now()
+    reading = Reading(zone="X", start=now - HOUR, end=now + HOUR, gco2e_per_kwh=100.0, source="test", fetched_at=now)
     with database.session() as session:
-        now = utc_now()
-        reading = Reading(
-            zone="X", start=now - HOUR, end=now + HOUR, gco2e_per_kwh=100.0, source="test", fetched_at=now
-        )
         GridRepository(session).put([reading])
-        dataset = Dataset(
-            id=new_id("ds"), name="rows", format="jsonl", rows=40, bytes=1, sha256="0", blob="rows", created_at=now
-        )
-        session.add(dataset)
-        session.flush()
-        new = NewJob(
-            owner="alice",
-            model="small",
-            dataset_id=dataset.id,
-            method="greentrainer",
-            policy_name=None,
-            policy={"kind": "constant", "rho": 0.6},
-            zone="X",
-            deadline=None,
-            priority=0,
-            hyperparameters=HYPERPARAMETERS | hyperparameters,
-            labels={},
-            epochs=3,
-        )
-        job = JobRepository(session).add(new, at=now)
-        job.signal = "average"
-        transition(session, job, JobStatus.QUEUED, at=now)
-        return job.id
+    return add_job(
+        database,
+        zone="X",
+        model="small",
+        hyperparameters=HYPERPARAMETERS | hyperparameters,
+        dataset={"rows": 40, "blob": "rows"},
+        epochs=3,
+        at=now,
+        signal="average",
+    )
 
 
 def claim_as_worker(database: Database, job_id: str, *, lease_seconds: float = 60.0) -> Lease:

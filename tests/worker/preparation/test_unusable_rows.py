@@ -7,15 +7,14 @@ from pathlib import Path
 import pytest
 from tokenizers import normalizers
 
-from greencore.clock import utc_now
 from greencore.training.models.loading import load_tokenizer
-from runtime.ids import new_id
 from runtime.settings import Settings
 from store.database import Database
-from store.repositories.jobs import JobRepository, NewJob
-from store.tables import Dataset, Job
+from store.lifecycle.status import JobStatus
+from store.tables import Job
 from tests.greencore.training.conftest import small_model
 from tests.greencore.training.data.chat_templates import GEMMA
+from tests.scheduler.stage import add_job, read_job
 from worker.preparation.prepare import prepare_job
 
 GOOD = [{"messages": [{"role": "user", "content": f"w{n}"}, {"role": "assistant", "content": "w1"}]} for n in range(3)]
@@ -42,30 +41,17 @@ def prepared(settings: Settings, database: Database, tmp_path: Path, monkeypatch
 def prepare(database: Database, settings: Settings, rows: list[object], **hyperparameters: object) -> Job:
     settings.datasets_dir.mkdir(parents=True, exist_ok=True)
     settings.dataset_file("rows").write_text("\n".join(map(json.dumps, rows)))
-    with database.session() as session:
-        dataset = Dataset(
-            id=new_id("ds"), name="a", format="jsonl", rows=4, bytes=1, sha256="0", blob="rows", created_at=utc_now()
-        )
-        session.add(dataset)
-        session.flush()
-        new = NewJob(
-            owner="alice",
-            model="small",
-            dataset_id=dataset.id,
-            method="full",
-            policy_name=None,
-            policy={"kind": "constant", "rho": 0.6},
-            zone="X",
-            deadline=None,
-            priority=0,
-            hyperparameters={"epochs": 1, "eval_share": 0.5, **hyperparameters},
-            labels={},
-            epochs=1,
-        )
-        job_id = JobRepository(session).add(new, at=utc_now()).id
+    job_id = add_job(
+        database,
+        JobStatus.VALIDATING,
+        "X",
+        model="small",
+        method="full",
+        hyperparameters={"epochs": 1, "eval_share": 0.5, **hyperparameters},
+        dataset={"rows": 4, "blob": "rows"},
+    )
     prepare_job(job_id)
-    with database.session() as session:
-        return session.get_one(Job, job_id)
+    return read_job(database, job_id)
 
 
 @pytest.mark.fault(number=4)

@@ -14,17 +14,18 @@ from safetensors.torch import load_file
 from greencore.clock import utc_now
 from greencore.training.models.delta import apply_delta
 from greencore.training.models.loading import load_model, load_tokenizer
-from runtime.ids import new_id
 from runtime.settings import Settings, get_settings
 from runtime.site import Site
 from store.database import Database
 from store.lifecycle.status import JobStatus
-from store.repositories.jobs import JobRepository, NewJob
-from store.tables import Dataset, Job
+from store.repositories.jobs import JobRepository
+from store.tables import Job
 from tests.greencore.training.conftest import small_model
+from tests.scheduler.stage import add_job
 from worker.training.outcome import hash_artifacts
 
 ROWS = [{"prompt": f"w{number} w1", "completion": " w7 w8"} for number in range(10)]
+DEFAULTS = {"epochs": 1, "max_length": 32, "max_new_tokens": 4, "learning_rate": 1e-2}
 
 Run = Callable[..., Job]
 
@@ -58,9 +59,16 @@ def run(catalogue: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
         from worker.preparation.prepare import prepare_job
         from worker.training.claim import train_job
 
-        with database.session() as session:
-            new = _submission(session, catalogue, method, hyperparameters)
-            job_id = JobRepository(session).add(new, at=utc_now()).id
+        job_id = add_job(
+            database,
+            JobStatus.VALIDATING,
+            "X",
+            model="small",
+            method=method,
+            hyperparameters=DEFAULTS | hyperparameters,
+            dataset=_store_rows(catalogue),
+            at=utc_now(),
+        )
         prepare_job(job_id)
         with database.session() as session:
             session.get_one(Job, job_id).zone = "X"
@@ -73,37 +81,13 @@ def run(catalogue: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
     get_settings.cache_clear()
 
 
-def _submission(session: Any, settings: Settings, method: str, hyperparameters: dict[str, Any]) -> NewJob:
+def _store_rows(settings: Settings) -> dict[str, Any]:
+    """Write the rows' file, and return the columns of its dataset."""
     content = "\n".join(map(json.dumps, ROWS)).encode()
     digest = hashlib.sha256(content).hexdigest()
     settings.dataset_file(digest).parent.mkdir(parents=True, exist_ok=True)
     settings.dataset_file(digest).write_bytes(content)
-    dataset = Dataset(
-        id=new_id("ds"),
-        name="rows",
-        format="jsonl",
-        rows=len(ROWS),
-        bytes=len(content),
-        sha256=digest,
-        blob=digest,
-        created_at=utc_now(),
-    )
-    session.add(dataset)
-    session.flush()
-    return NewJob(
-        owner="alice",
-        model="small",
-        dataset_id=dataset.id,
-        method=method,
-        policy_name=None,
-        policy={"kind": "constant", "rho": 0.6},
-        zone="X",
-        deadline=None,
-        priority=0,
-        hyperparameters={"epochs": 1, "max_length": 32, "max_new_tokens": 4, "learning_rate": 1e-2, **hyperparameters},
-        labels={},
-        epochs=1,
-    )
+    return {"rows": len(ROWS), "bytes": len(content), "sha256": digest, "blob": digest}
 
 
 def result(settings: Settings, job: Job) -> Path:
