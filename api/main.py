@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -12,6 +14,10 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from sqlalchemy.exc import OperationalError
 from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 from api.access.audit import AuditMiddleware
 from api.access.authentication import AuthenticationMiddleware
@@ -22,7 +28,6 @@ from api.access.proxies import TrustedProxyMiddleware
 from api.access.rate_limits import RateLimiter
 from api.access.sessions import SessionCookies
 from api.access.sign_in import router as sign_in
-from api.assets import mount_assets
 from api.dashboard import grid as grid_page
 from api.dashboard import workers as workers_page
 from api.dashboard.jobs import job_page, list_page
@@ -36,9 +41,8 @@ from api.health.readiness import Readiness
 from api.http import problems
 from api.http.body_limit import BodyLimitMiddleware, BodyLimits
 from api.http.head_requests import HeadMiddleware
-from api.http.observation import TelemetryMiddleware
+from api.http.observation import RequestIdMiddleware, TelemetryMiddleware
 from api.http.openapi import complete_openapi, operation_id
-from api.http.request_id import RequestIdMiddleware
 from api.http.security_headers import SecurityHeadersMiddleware
 from api.http.shutdown import on_stop_signal
 from api.http.stream_limiter import StreamLimiter
@@ -70,6 +74,7 @@ from store.event_feed import EventFeed
 from store.pooling import TransactionPooling, require_sessions
 
 log = structlog.get_logger()
+STATIC_FOLDER = Path(__file__).parent / "static"
 
 DESCRIPTION = """\
 Fine-tunes language models with adaptive backpropagation; the carbon intensity of the grid determines how much of \
@@ -178,7 +183,7 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> FastAPI:
         app.include_router(router)
     for page in (list_page, submit_page, job_page, editor_page, grid_page, workers_page):
         app.include_router(page.router, include_in_schema=False)
-    mount_assets(app)
+    _mount_static_files(app)
     return app
 
 
@@ -206,3 +211,28 @@ def _require_sessions(settings: Settings) -> None:
         sys.exit(str(error))
     except OperationalError as error:
         log.warning("database.unavailable", reason=describe_outage(error), error=str(error.orig).strip())
+
+
+def _mount_static_files(app: FastAPI) -> None:
+    """Mount `/static` and `/static/uplot`, compressed, since they contain no secrets."""
+    for path, folder in (("/static/uplot", _uplot()), ("/static", STATIC_FOLDER)):
+        app.mount(path, GZipMiddleware(_RevalidatedFiles(directory=folder)))
+
+
+def _uplot() -> Path:
+    """Return the folder of uPlot's files. The package is located, not imported: it is made for notebooks."""
+    found = find_spec("uplot")
+    if found is None or not found.submodule_search_locations:
+        raise RuntimeError(
+            "the dashboard's charts need uplot-python, not installed here: pip install 'greentune[charts]'"
+        )
+    return Path(found.submodule_search_locations[0]) / "static"
+
+
+class _RevalidatedFiles(StaticFiles):
+    """Static files that browsers revalidate on each use, so that a new release is seen at once."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers["Cache-Control"] = "no-cache"
+        return response

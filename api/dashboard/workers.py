@@ -10,8 +10,7 @@ from api.dependencies import AppContextDep, NowDep, SessionDep
 from api.http.etags import IfNoneMatch, matches_etag, not_modified_response
 from api.jobs.schemas import jobs_out
 from api.templating import render_page
-from api.workers.endpoints import LOST_WORKER_SHOWN_FOR
-from api.workers.schemas import WorkerOut
+from api.workers.endpoints import LOST_WORKER_SHOWN_FOR, WorkerOut
 from store.accounting.energy_totals import idle_energy_by_zone
 from store.repositories.workers import WorkerRepository
 

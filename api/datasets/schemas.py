@@ -64,16 +64,7 @@ class DatasetOut(BaseModel):
     @classmethod
     def of(cls, dataset: Dataset) -> "DatasetOut":
         """Build from a stored dataset."""
-        return cls(
-            id=dataset.id,
-            name=dataset.name,
-            format=dataset.format,
-            rows=dataset.rows,
-            bytes=dataset.bytes,
-            sha256=dataset.sha256,
-            contents=None if dataset.contents is None else ContentsOut.model_validate(dataset.contents),
-            created_at=dataset.created_at,
-        )
+        return cls.model_validate(dataset, from_attributes=True)
 
 
 class ExcerptOut(BaseModel):

@@ -1,5 +1,6 @@
 """`/jobs/{id}/artifacts`: lists and serves a job's result files; a download can be resumed."""
 
+import re
 from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -15,13 +16,16 @@ from api.dependencies import AppContextDep, SessionDep
 from api.http.etags import IfNoneMatch, etag_headers, matches_etag, not_modified_response
 from api.http.pagination import LONGEST_ID, Listing, complete_listing
 from api.http.problems import Problem, problem_responses
-from api.jobs.byte_range import parse_byte_range
 from api.jobs.endpoints import JobDep
 from store.repositories.jobs import JobRepository
 from store.tables import Artifact, Job
 
 # The longest path of the file system: a name longer than an artifact's is not found, like any other unknown name.
 LONGEST_PATH = 4096
+# One range (RFC 9110, 14.2): several would need a multipart response.
+RANGE_PATTERN = re.compile(
+    r"\s*bytes\s*=\s*(?:(?P<first>\d{1,18})-(?P<last>\d{0,18})|-(?P<suffix>\d{1,18}))\s*", re.I | re.A
+)
 ArtifactPath = Annotated[str, PathParameter(max_length=LONGEST_PATH)]
 
 BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
@@ -117,6 +121,30 @@ def download_artifact(
         filename=Path(artifact.name).name,
         headers=etag_headers(tag),
     )
+
+
+def parse_byte_range(header: str, size: int) -> tuple[int, int] | None:
+    """Return the half-open range [start, end) that a `Range` header requests of a file of `size` bytes.
+
+    None if the header is to be ignored: another unit, a malformed range, or several, which would need a multipart
+    response. Raises the 416 if the range is beyond the file.
+    """
+    match = RANGE_PATTERN.fullmatch(header)
+    if match is None:
+        return None
+    if match["suffix"] is not None:
+        start, end = max(0, size - int(match["suffix"])), size
+    else:
+        start, end = int(match["first"]), min(size, int(match["last"] or size) + 1)
+        if match["last"] and int(match["last"]) < start:
+            return None
+    if start >= size:
+        raise Problem(
+            HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+            f"given {header!r}: the file has {size} bytes",
+            headers={"Content-Range": f"bytes */{size}"},
+        )
+    return start, end
 
 
 def _missing(job: Job, artifact: Artifact) -> Problem:

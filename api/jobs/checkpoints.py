@@ -27,14 +27,7 @@ class CheckpointOut(BaseModel):
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> "CheckpointOut":
         """Build from a stored checkpoint."""
-        return cls(
-            name=checkpoint.name,
-            attempt=checkpoint.attempt,
-            step=checkpoint.step,
-            epochs_done=checkpoint.epochs_done,
-            bytes=checkpoint.bytes,
-            created_at=checkpoint.created_at,
-        )
+        return cls.model_validate(checkpoint, from_attributes=True)
 
 
 @router.get("/{job_id}/checkpoints", summary="List a job's checkpoints, newest first", responses=NOT_FOUND)

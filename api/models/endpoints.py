@@ -1,14 +1,43 @@
 """`/models`: the operator's catalogue; only its models can be trained."""
 
 from fastapi import APIRouter
+from pydantic import BaseModel, Field
 
 from api.access.principal import PrincipalDep
 from api.dependencies import AppContextDep, SessionDep
 from api.http.pagination import Listing, complete_listing
-from api.models.schemas import ModelOut
+from runtime.catalogue import CatalogueEntry
 from store.repositories.models import ModelRepository
+from store.tables import Model
 
 router = APIRouter(prefix="/models", tags=["models"])
+
+
+class ModelOut(BaseModel):
+    """A model that jobs may name; measured fields are null until its first job is prepared."""
+
+    name: str
+    licence: str
+    description: str
+    parameters: int | None = Field(description="Trainable parameters")
+    tensors: int | None = Field(description="Trainable tensors")
+    rho_floor: float | None = Field(description="Lowest ρ at which one tensor can be trained")
+    max_length: int | None = Field(
+        description="Maximum tokens of a row that the model has positions for; null also if they are unlimited"
+    )
+
+    @classmethod
+    def of(cls, entry: CatalogueEntry, measured: Model | None) -> "ModelOut":
+        """Build from a catalogue entry and what was measured of it."""
+        return cls(
+            name=entry.name,
+            licence=entry.licence,
+            description=entry.description,
+            parameters=measured and measured.parameters,
+            tensors=measured and measured.tensors,
+            rho_floor=measured and measured.rho_floor,
+            max_length=measured and measured.max_length,
+        )
 
 
 @router.get("", summary="List the models that jobs may name")

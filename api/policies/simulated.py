@@ -30,13 +30,7 @@ class DecisionOut(BaseModel):
     @classmethod
     def of(cls, decision: BacktestDecision) -> "DecisionOut":
         """Build from a simulated decision."""
-        return cls(
-            time=decision.time,
-            intensity=decision.intensity,
-            action=decision.action,
-            rho=decision.rho,
-            reason=decision.reason,
-        )
+        return cls.model_validate(decision, from_attributes=True)
 
 
 class Quantiles(BaseModel):

@@ -1,19 +1,73 @@
 """`/workers`: the service's processes and their state."""
 
-from datetime import timedelta
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Literal
 
 from fastapi import APIRouter
+from pydantic import BaseModel, Field
 
-from api.access.principal import PrincipalDep
+from api.access.principal import Principal, PrincipalDep
 from api.dependencies import AppContextDep, NowDep, SessionDep
 from api.http.pagination import Listing, complete_listing
-from api.workers.schemas import WorkerOut
 from store.accounting.energy_totals import idle_energy_by_zone
-from store.repositories.workers import WorkerRepository
+from store.repositories.workers import Role, WorkerRepository
+from store.tables import Job, Worker
 
 LOST_WORKER_SHOWN_FOR = timedelta(hours=1)
 
 router = APIRouter(prefix="/workers", tags=["workers"])
+
+
+class WorkerOut(BaseModel):
+    """One process. `job` is the job that it holds, visible only to those who may read it."""
+
+    id: str
+    role: Role
+    zone: str | None = Field(
+        description='Zone of a training worker\'s site, "site-unknown" if that is not set; null for any other process'
+    )
+    pue: float | None = Field(description="kWh drawn by the site for each kWh that a training worker uses")
+    site_idle_kwh: float | None = Field(
+        description="Energy used so far by the hosts of the zone's training workers without a job, before PUE; part of "
+        "no job's energy; null for any other process"
+    )
+    zones: list[str] = Field(description="`zone` as a list", deprecated=True)
+    device: str
+    state: Literal["idle", "busy", "running", "lost"] = Field(
+        description="A training worker is idle or busy, any other process running; lost: no heartbeat for too long"
+    )
+    job: str | None
+    started_at: datetime
+    last_seen_at: datetime
+
+    @classmethod
+    def of(
+        cls,
+        worker: Worker,
+        job: Job | None,
+        *,
+        principal: Principal,
+        alive_since: datetime,
+        idle_kwh: Mapping[str, float],
+    ) -> "WorkerOut":
+        """Build from a worker as visible to `principal`; `idle_kwh` is the idle energy of each zone."""
+        state = "running" if worker.role != "train" else "idle" if job is None else "busy"
+        return cls.model_validate(
+            {
+                "id": worker.id,
+                "role": worker.role,
+                "zone": worker.zone,
+                "pue": worker.pue,
+                "site_idle_kwh": None if worker.zone is None else idle_kwh.get(worker.zone, 0.0),
+                "zones": [] if worker.zone is None else [worker.zone],
+                "device": worker.device,
+                "state": "lost" if worker.last_seen_at < alive_since else state,
+                "job": job.id if job is not None and principal.can_read(job.owner) else None,
+                "started_at": worker.started_at,
+                "last_seen_at": worker.last_seen_at,
+            }
+        )
 
 
 @router.get("", summary="List workers and their state")

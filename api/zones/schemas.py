@@ -29,14 +29,7 @@ class ReadingOut(BaseModel):
     @classmethod
     def of(cls, reading: Reading) -> "ReadingOut":
         """Build from a stored reading."""
-        return cls(
-            start=reading.start,
-            end=reading.end,
-            gco2e_per_kwh=reading.gco2e_per_kwh,
-            source=reading.source,
-            estimated=reading.estimated,
-            emission_factors=reading.emission_factors,
-        )
+        return cls.model_validate(reading, from_attributes=True)
 
 
 class IntensityOut(BaseModel):

@@ -13,7 +13,7 @@ from api.dashboard.jobs.event_sentences import describe_event
 from api.dependencies import SessionDep
 from api.jobs.endpoints import JobDep
 from api.jobs.history.epoch_schemas import EpochOut
-from api.jobs.history.event_schemas import EventOut
+from api.jobs.history.event_stream import EventOut
 from api.jobs.schemas import jobs_out
 from api.templating import render_page
 from store.repositories.jobs import JobRepository

@@ -8,7 +8,7 @@ from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
 from api.access.principal import PrincipalDep
-from api.charts.sparklines import loss_curves
+from api.charts import loss_curves
 from api.dashboard.jobs.list_filter import LABEL_FIELD, read_filter
 from api.dashboard.jobs.list_rows import Totals, build_rows
 from api.dashboard.page_tags import POLL_SECONDS, page_etag, with_etag

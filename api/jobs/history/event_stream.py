@@ -3,12 +3,14 @@
 import random
 import time
 from collections.abc import AsyncIterator
+from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any
 
 import structlog
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
+from pydantic import BaseModel
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.concurrency import run_in_threadpool
@@ -20,9 +22,9 @@ from api.http.pagination import Limit, Listing
 from api.http.pagination import to_listing as as_listing
 from api.http.problems import problem_responses
 from api.jobs.endpoints import NOT_FOUND, JobDep
-from api.jobs.history.event_schemas import EventOut
 from store.lifecycle.status import FINAL
 from store.repositories.jobs import JobRepository
+from store.tables import Event
 
 EVENT_STREAM = "text/event-stream"
 KEEP_ALIVE_SECONDS = 15.0
@@ -49,6 +51,20 @@ STREAM: dict[int | str, dict[str, Any]] = {
     },
     HTTPStatus.NO_CONTENT.value: {"description": "The job is over, and `Last-Event-ID` was its last event"},
 }
+
+
+class EventOut(BaseModel):
+    """An event in a job's history."""
+
+    id: int
+    at: datetime
+    type: str
+    data: dict[str, Any]
+
+    @classmethod
+    def of(cls, event: Event) -> "EventOut":
+        """Build from a stored event."""
+        return cls.model_validate(event, from_attributes=True)
 
 
 def _accepts_event_stream(request: Request) -> bool:

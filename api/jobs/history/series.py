@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
-from api.charts.series import EnergySeries, EvalSeries, LossSeries, RhoSeries, SeriesRepository
+from api.charts import EnergySeries, EvalSeries, LossSeries, RhoSeries, SeriesRepository
 from api.dependencies import SessionDep
 from api.http.etags import CACHED_RESPONSES, IfNoneMatch, etag_headers, matches_etag, not_modified_response
 from api.http.problems import invalid_field

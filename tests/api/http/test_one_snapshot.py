@@ -7,7 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import update
 
-from api.charts.series import SeriesRepository
+from api.charts import SeriesRepository
 from store.accounting.emissions import EmissionsRepository
 from store.database import Database
 from store.lifecycle.tensor_selection import SelectionRepository

@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api.http.problems import Problem
-from api.jobs.byte_range import parse_byte_range
+from api.jobs.artifacts import parse_byte_range
 from runtime.settings import Settings
 from store.database import Database
 from store.tables import Artifact, Job

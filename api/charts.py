@@ -1,7 +1,11 @@
-"""Curves of a job over time, downsampled for charts; times are milliseconds since 1970, in UTC."""
+"""Curves of jobs for charts, downsampled, and loss curves of many jobs for sparklines.
+
+Times are milliseconds since 1970, in UTC.
+"""
 
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,7 +15,6 @@ from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, DateTime, Double, bindparam, cast, func, select, text
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from api.charts.downsampling import find_extremes
 from store.tables import EnergyInterval, Epoch
 
 # Longest gap between adjacent intervals; in a longer one no worker ran.
@@ -38,6 +41,19 @@ LOSS_QUERY = text("""
     SELECT number, extract(epoch FROM at)::double precision * 1000, loss, mean
     FROM taken JOIN kept USING (number) JOIN bounds USING (stretch) ORDER BY number
 """).bindparams(bindparam("start", type_=DateTime(timezone=True)), bindparam("end", type_=DateTime(timezone=True)))
+SPARKLINE_POINTS = 40
+# Each point is one index lookup, for the first step stored at or after a number; the limit keeps PostgreSQL from
+# reading all steps of the jobs instead.
+LOSS_CURVES_QUERY = text("""
+    SELECT jobs.id, taken.number, taken.loss
+    FROM jobs, generate_series(0, :points - 1) AS point, LATERAL (
+        SELECT number, loss FROM steps
+        WHERE job_id = jobs.id AND number >= 1 + point * (jobs.steps_done - 1)::bigint / (:points - 1)
+        ORDER BY number LIMIT 1
+    ) AS taken
+    WHERE jobs.id = ANY(:job_ids) AND jobs.steps_done > 1
+    ORDER BY jobs.id, point
+""")
 
 
 @dataclass(frozen=True)
@@ -174,6 +190,34 @@ class SeriesRepository:
         )
 
 
+def loss_curves(
+    session: Session, job_ids: Collection[str], *, points: int = SPARKLINE_POINTS
+) -> Mapping[str, Sequence[float]]:
+    """Return at most `points` (at least 2) losses of each job by step, evenly spread, the last included.
+
+    Jobs with fewer than two losses are left out.
+    """
+    curves: dict[str, dict[int, float]] = defaultdict(dict)
+    for job_id, number, loss in session.execute(LOSS_CURVES_QUERY, {"job_ids": list(job_ids), "points": points}):
+        curves[job_id][number] = loss  # points of a short job may share a step
+    return {job_id: list(losses.values()) for job_id, losses in curves.items() if len(losses) > 1}
+
+
+def find_extremes(values: NDArray[np.float64], stretches: int) -> NDArray[np.intp]:
+    """Return the ascending indices of the lowest and highest of `values` in each of `stretches` equal stretches.
+
+    The first of equal values is taken. NaN is skipped; a stretch of NaN alone yields no index.
+    """
+    if not values.size:
+        return np.empty(0, dtype=np.intp)
+    starts = np.unique(np.arange(stretches) * values.size // stretches)
+    kept: set[int] = set()
+    for start, stretch in zip(starts.tolist(), np.split(values, starts[1:]), strict=True):
+        if not np.isnan(stretch).all():
+            kept |= {start + int(np.nanargmin(stretch)), start + int(np.nanargmax(stretch))}
+    return np.array(sorted(kept), dtype=np.intp)
+
+
 def _milliseconds(time: InstrumentedAttribute[Any]) -> ColumnElement[float]:
     return cast(func.extract("epoch", time) * 1000, Double)
 
@@ -203,19 +247,15 @@ def _energy_series(
         chosen = [find_extremes(power_w[window], stretches), find_extremes(intensity[window], stretches)]
         kept = np.unique(np.concatenate([*chosen, np.flatnonzero(begins[window])])) + first
     covered = np.append(kept, after)[1:] - 1  # the last interval before the next one kept
+    unpriced_kwh = np.where(np.isnan(emissions_gco2e), energy_kwh, 0.0)
     return EnergySeries(
         start=[round(value) for value in start[kept].tolist()],
         end=[round(value) for value in latest[covered].tolist()],
-        power_w=[_rounded(value) or 0.0 for value in power_w[kept].tolist()],
+        power_w=_rounded_or_zero(power_w[kept]),
         intensity_gco2e_per_kwh=[_rounded(value) for value in intensity[kept].tolist()],
-        energy_kwh=[_rounded(value) or 0.0 for value in np.cumsum(energy_kwh)[covered].tolist()],
-        unpriced_kwh=[
-            _rounded(value) or 0.0
-            for value in np.cumsum(np.where(np.isnan(emissions_gco2e), energy_kwh, 0.0))[covered].tolist()
-        ],
-        emissions_gco2e=[
-            _rounded(value) or 0.0 for value in np.cumsum(np.nan_to_num(emissions_gco2e))[covered].tolist()
-        ],
+        energy_kwh=_rounded_or_zero(np.cumsum(energy_kwh)[covered]),
+        unpriced_kwh=_rounded_or_zero(np.cumsum(unpriced_kwh)[covered]),
+        emissions_gco2e=_rounded_or_zero(np.cumsum(np.nan_to_num(emissions_gco2e))[covered]),
     )
 
 
@@ -226,3 +266,7 @@ def _edge(time: datetime | None, otherwise: float) -> float:
 def _rounded(value: float | None) -> float | None:
     """Round to six significant digits, more than a chart shows; None for a value that is not finite."""
     return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
+
+
+def _rounded_or_zero(values: NDArray[np.float64]) -> list[float]:
+    return [_rounded(value) or 0.0 for value in values.tolist()]

@@ -1,15 +1,21 @@
-"""Small curves of many jobs: evenly spread over all steps, and read by number, never step after step."""
+"""Curves for charts: downsampling keeps extremes, and sparklines are spread evenly over all steps."""
 
+import math
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy import text
 
-from api.charts.sparklines import LOSS_CURVES_QUERY, loss_curves
+from api.charts import LOSS_CURVES_QUERY, find_extremes, loss_curves
 from store.database import Database
 from tests.scheduler.stage import add_job
 
 STEPS = 100_000
+VALUES = st.lists(st.floats(allow_nan=True, allow_infinity=False, width=32), max_size=60)
 
 
 def take_steps(database: Database, job_id: str, count: int, *, loss: str = "number", but: str = "false") -> None:
@@ -84,3 +90,19 @@ def rows_read(plan: dict[str, Any], table: str) -> float:
     met = (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)) * plan["Actual Loops"]
     here = met if plan.get("Relation Name") == table else 0
     return here + sum(rows_read(below, table) for below in plan.get("Plans", []))
+
+
+@given(VALUES, st.integers(1, 20))
+def test_no_stretch_loses_its_lowest_or_its_highest(values: list[float], stretches: int) -> None:
+    kept = find_extremes(np.array(values, dtype=np.float64), stretches).tolist()
+
+    assert kept == sorted(set(kept))
+    assert len(kept) <= 2 * stretches
+    starts = sorted({index * len(values) // stretches for index in range(stretches)}) if values else []
+    for start, end in pairwise([*starts, len(values)]):
+        numbers = [value for value in values[start:end] if not math.isnan(value)]
+        shown = [values[index] for index in kept if start <= index < end]
+        assert (min(shown, default=None), max(shown, default=None)) == (
+            min(numbers, default=None),
+            max(numbers, default=None),
+        )

@@ -1,1 +1,0 @@
-"""Curves of jobs, read and downsampled for charts."""
