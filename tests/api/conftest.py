@@ -1,4 +1,4 @@
-"""The real application on a real database, and jobs at every stage of their life."""
+"""Fixtures: the real application on a real database, and jobs in every status."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ Submit = Callable[..., Any]
 
 @pytest.fixture
 def now() -> datetime:
-    """The time that the application's clock shows."""
+    """The time of the application's clock."""
     return NOW
 
 
@@ -33,21 +33,21 @@ def app(settings: Settings) -> FastAPI:
 
 @pytest.fixture
 def client(app: FastAPI, operator_key: str) -> Iterator[TestClient]:
-    """An operator's client."""
+    """A client with an operator's key."""
     with TestClient(app, headers=bearer(operator_key)) as client:
         yield client
 
 
 @pytest.fixture
 def alice(app: FastAPI, settings: Settings) -> Iterator[TestClient]:
-    """The client of a user; nothing else belongs to her but what she makes."""
+    """A client with a user's key, who owns only what the test creates."""
     with TestClient(app, headers=bearer(new_key(settings, "alice", "user"))) as client:
         yield client
 
 
 @pytest.fixture
 def bob(app: FastAPI, settings: Settings) -> Iterator[TestClient]:
-    """The client of another user."""
+    """A client with another user's key."""
     with TestClient(app, headers=bearer(new_key(settings, "bob", "user"))) as client:
         yield client
 
@@ -61,7 +61,7 @@ def anonymous(app: FastAPI) -> Iterator[TestClient]:
 
 @pytest.fixture
 def upload(client: TestClient) -> Upload:
-    """Upload a file's content, and give the response."""
+    """Upload a file's content, and return the response."""
 
     def upload(content: bytes, filename: str = "rows.jsonl") -> Any:
         return client.post("/datasets", files={"file": (filename, content)})
@@ -79,7 +79,7 @@ def dataset_id(upload: Upload) -> str:
 
 @pytest.fixture
 def submit(client: TestClient, dataset_id: str) -> Submit:
-    """Submit a job, and give the response; anything named replaces what the body holds."""
+    """Submit a job, and return the response; keyword arguments replace fields of the body."""
 
     def submit(**changed: Any) -> Any:
         return client.post("/jobs", json={"model": MODEL, "dataset": dataset_id, **changed})
@@ -102,7 +102,7 @@ def finished_job_id(job_id: str, database: Database, settings: Settings) -> str:
 
 @pytest.fixture
 def deferred_job_id(submit: Submit, database: Database, settings: Settings) -> str:
-    """A job of a defer gate whose cleanest window begins in three hours, as a scheduler's first look leaves it."""
+    """A job with a defer gate whose cleanest window begins in three hours, after the first gate decision."""
     from datetime import timedelta
 
     from greencore.carbon import Reading
@@ -170,7 +170,7 @@ def settled_job_id(finished_job_id: str, database: Database, settings: Settings)
 
 
 def run_to_success(database: Database, settings: Settings, job_id: str) -> None:
-    """Do what a scheduler and a worker would write about a job."""
+    """Write to a job what a scheduler and a worker would."""
     from datetime import timedelta
 
     from greencore.carbon import IntensitySeries, Reading

@@ -19,7 +19,7 @@ VALUES = st.lists(st.floats(allow_nan=True, allow_infinity=False, width=32), max
 
 
 def take_steps(database: Database, job_id: str, count: int, *, loss: str = "number", but: str = "false") -> None:
-    """Steps 1 to `count` of a job, with a loss by their number, in SQL; those that meet `but` are not stored."""
+    """Store steps 1 to `count` of a job, with an SQL expression as loss, except those that match `but`."""
     with database.session() as session:
         session.execute(
             text(
@@ -43,7 +43,7 @@ def test_a_curve_is_spread_evenly_from_the_first_step_to_the_last(database: Data
     assert curves(database, job_id, points=4) == {job_id: [1, 334, 667, 1000]}
 
 
-def test_a_short_jobs_steps_are_each_met_once(database: Database) -> None:
+def test_a_short_jobs_steps_appear_once_each(database: Database) -> None:
     job_id = add_job(database)
     take_steps(database, job_id, 3)
 
@@ -86,7 +86,7 @@ def test_of_jobs_of_100_000_steps_no_more_is_read_than_is_drawn(database: Databa
 
 
 def rows_read(plan: dict[str, Any], table: str) -> float:
-    """The rows of a table that a plan meets, those that it throws away included."""
+    """Return the rows of a table that a plan reads, including those it filters out."""
     met = (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)) * plan["Actual Loops"]
     here = met if plan.get("Relation Name") == table else 0
     return here + sum(rows_read(below, table) for below in plan.get("Plans", []))

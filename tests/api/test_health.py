@@ -65,7 +65,7 @@ def test_a_database_that_was_not_migrated_is_named_with_what_is_needed(settings:
     assert expected_revision() in response.json()["errors"][0]["message"]
 
 
-def test_a_process_lives_even_where_nothing_else_does(settings: Settings) -> None:
+def test_a_process_is_alive_without_any_other_service(settings: Settings) -> None:
     alone = settings.model_copy(
         update={"redis_url": "redis://127.0.0.1:1/0", "database_url": "postgresql://unknown@127.0.0.1:1/none"}
     )
@@ -88,7 +88,7 @@ def warnings(client: TestClient) -> dict[str, str]:
     return {warning["part"]: warning["message"] for warning in answer.json()["warnings"]}
 
 
-def test_what_keeps_jobs_waiting_is_named_and_takes_no_api_out_of_service(
+def test_faults_that_keep_jobs_waiting_are_warnings_and_leave_the_api_ready(
     database: Database, settings: Settings, job_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("api.health.readiness.CACHE_SECONDS", 0.0)
@@ -140,7 +140,7 @@ def test_a_service_in_which_nothing_can_be_scheduled_is_not_ok(
     assert missing in answer.json()["warnings"][0]["part"]
 
 
-def test_a_server_that_hangs_is_waited_for_no_longer_than_a_moment(settings: Settings) -> None:
+def test_a_server_that_hangs_is_waited_for_only_briefly(settings: Settings) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
         begun = time.monotonic()
@@ -150,7 +150,7 @@ def test_a_server_that_hangs_is_waited_for_no_longer_than_a_moment(settings: Set
     assert time.monotonic() - begun < 5
 
 
-def test_many_who_ask_at_once_hear_one_answer(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_probes_share_one_report(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[object] = []
     seen = Readiness._catalogue_faults
 

@@ -1,4 +1,4 @@
-"""`/metrics`: what Prometheus reads is well formed, and says what is so."""
+"""`/metrics`: the text is well formed, and its values are correct."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -31,7 +31,7 @@ SCRAPED = {"Accept": "application/openmetrics-text;version=1.0.0,text/plain;vers
 
 
 def scrape(client: TestClient) -> dict[str, dict[Labels, float]]:
-    """Every sample by its name and labels."""
+    """Return every sample by its name and labels."""
     answer = client.get("/metrics")
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"].startswith("text/plain")
@@ -103,7 +103,7 @@ def test_the_energy_never_falls_and_the_emissions_follow_their_price(
     assert after[of(zone="FR", component="cpu")] == pytest.approx(0.001)
 
 
-def test_the_grid_its_sources_and_the_workers_are_told_of(client: TestClient, database: Database) -> None:
+def test_the_grid_its_sources_and_the_workers_have_metrics(client: TestClient, database: Database) -> None:
     now = utc_now()
     readings = [
         Reading(
@@ -146,7 +146,7 @@ def test_the_grid_its_sources_and_the_workers_are_told_of(client: TestClient, da
     assert silence[of(zone="DE", role="train")] == pytest.approx(0, abs=9)
 
 
-def test_requests_are_counted_by_route_and_never_by_what_a_client_makes_up(
+def test_requests_are_counted_by_route_and_never_by_client_input(
     client: TestClient, anonymous: TestClient, job_id: str
 ) -> None:
     for number in range(3):
@@ -182,7 +182,7 @@ def test_a_fault_of_the_service_is_counted_as_one(settings: Settings, operator_k
     assert read["greentune_http_requests_in_flight"] == {of(): 1}
 
 
-def test_openmetrics_is_spoken_where_it_is_asked_for(client: TestClient, finished_job_id: str) -> None:
+def test_openmetrics_is_returned_if_requested(client: TestClient, finished_job_id: str) -> None:
     answer = client.get("/metrics", headers=SCRAPED)
 
     assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")

@@ -1,4 +1,4 @@
-"""`/models`: the catalogue, and what was measured of it."""
+"""`/models`: the catalogue and its measurements."""
 
 from datetime import UTC, datetime
 

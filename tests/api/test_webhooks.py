@@ -1,4 +1,4 @@
-"""Webhooks over HTTP: registered, shown, tried out and deleted, by their owner alone."""
+"""`/webhooks`: registered, listed, tested and deleted by their owner only."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -73,14 +73,14 @@ def test_the_database_holds_no_secret_even_where_the_request_may_be_repeated(
         None,
     ],
 )
-def test_a_url_that_may_not_be_is_refused_and_named(alice: TestClient, url: object) -> None:
+def test_an_invalid_url_is_refused_and_named(alice: TestClient, url: object) -> None:
     response = alice.post("/webhooks", json={"url": url})
     assert response.status_code == 422
     assert [error["field"] for error in response.json()["errors"]] == ["url"]
     assert alice.get("/webhooks").json()["data"] == []
 
 
-def test_an_owner_has_a_limited_number_however_many_ask_at_once(
+def test_webhooks_per_owner_are_limited_under_concurrent_requests(
     alice: TestClient, bob: TestClient, database: Database
 ) -> None:
     with database.session() as session:
@@ -97,7 +97,7 @@ def test_an_owner_has_a_limited_number_however_many_ask_at_once(
     assert len(alice.get("/webhooks", params={"limit": 200}).json()["data"]) == MAX_WEBHOOKS_PER_OWNER
 
 
-def test_lists_go_on_where_they_ended(alice: TestClient) -> None:
+def test_lists_continue_where_they_ended(alice: TestClient) -> None:
     ids = [register(alice)["id"] for _ in range(3)]
     first = alice.get("/webhooks", params={"limit": 2}).json()
     rest = alice.get("/webhooks", params={"limit": 2, "after": first["data"][-1]["id"]}).json()
@@ -153,7 +153,7 @@ def test_the_end_of_a_job_is_written_to_its_owners_webhooks_alone(
         assert session.get_one(Job, job).revision == 2
 
 
-def test_a_test_is_under_way_once_at_a_time_and_none_goes_to_a_disabled_webhook(
+def test_one_test_is_pending_at_a_time_and_none_is_sent_to_a_disabled_webhook(
     alice: TestClient, database: Database
 ) -> None:
     webhook = register(alice)["id"]

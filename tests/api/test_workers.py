@@ -1,4 +1,4 @@
-"""`/workers`: who works, at what, and who was lost."""
+"""`/workers`: live processes with their jobs, and lost ones."""
 
 from datetime import datetime, timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""`/zones`: what is known of the grid, where it comes from, and how old it is."""
+"""`/zones`: intensities of the grid, their sources, and their age."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -39,7 +39,7 @@ def put_forecast(database: Database, *readings: Reading, at: datetime) -> None:
 
 @pytest.fixture
 def martian(settings: Settings, now: datetime, operator_key: str) -> Iterator[TestClient]:
-    """A service whose only zone has no yearly mean to fall back to."""
+    """A service whose only zone has no yearly mean to fall back on."""
     app = create_app(settings.model_copy(update={"zones": {"MARS": "uk"}}), clock=lambda: now)
     with TestClient(app, headers=bearer(operator_key)) as client:
         yield client
@@ -106,7 +106,7 @@ def test_an_unknown_zone_is_not_found_and_the_known_ones_are_named(client: TestC
     assert "FR" in response.json()["detail"]
 
 
-def test_a_zone_of_which_nothing_is_known_asks_to_come_back(martian: TestClient) -> None:
+def test_a_zone_without_an_intensity_is_answered_503_with_the_time_to_wait(martian: TestClient) -> None:
     response = martian.get("/zones/MARS/intensity")
 
     assert response.status_code == 503
@@ -160,7 +160,7 @@ def test_the_zones_are_listed_with_what_is_known_of_each(
     }
 
 
-def test_the_fault_of_a_source_is_told_until_it_answers_again(
+def test_the_fault_of_a_source_is_shown_until_it_answers_again(
     client: TestClient, database: Database, now: datetime
 ) -> None:
     def provider(zone: str) -> Any:
@@ -227,7 +227,7 @@ def test_the_zones_are_read_in_as_many_queries_however_many_they_are(
     assert len(asked) == before <= 5
 
 
-def test_a_forecast_that_lies_in_the_past_is_none(client: TestClient, database: Database, now: datetime) -> None:
+def test_a_forecast_that_ends_in_the_past_is_null(client: TestClient, database: Database, now: datetime) -> None:
     put(database, reading(now - 3 * HOUR, 56.0))
     put_forecast(database, reading(now - 2 * HOUR, 60.0), at=now - 2 * HOUR)
 

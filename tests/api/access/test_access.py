@@ -1,4 +1,4 @@
-"""Keys: who is let in, what a key may do, and when it no longer may."""
+"""API keys: authentication, roles, expiry and revocation."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -55,7 +55,7 @@ def test_a_key_under_another_secret_is_not_known(settings: Settings, client: Tes
     assert status(client, new_key(other)) == 401
 
 
-def test_a_key_with_a_typo_is_told_from_one_without_asking_the_database(settings: Settings) -> None:
+def test_a_key_with_a_typo_is_refused_without_a_query(settings: Settings) -> None:
     without_database = settings.model_copy(update={"database_url": "postgresql://unknown@127.0.0.1:1/none"})
     text = new_key_text()
     wrong = text[:10] + ("a" if text[10] != "a" else "b") + text[11:]
@@ -64,7 +64,7 @@ def test_a_key_with_a_typo_is_told_from_one_without_asking_the_database(settings
         assert status(client, text) == 503, "this one is worth a query"
 
 
-def test_whoever_sends_no_key_is_told_what_to_send(anonymous: TestClient) -> None:
+def test_a_request_without_a_key_is_answered_with_what_to_send(anonymous: TestClient) -> None:
     for sent in ("Bearer", "Bearer gtk_", "Basic YTpi", "gtk_x", "Bearer \u00e9", "Bearer " + "x" * 9000):
         answer = anonymous.get("/jobs", headers={b"Authorization": sent.encode("latin-1")})
 
@@ -263,7 +263,7 @@ def test_answers_are_kept_out_of_caches_unless_a_route_says_otherwise(client: Te
 
 
 class TestOpenOnLoopback:
-    """Only a program or a page of this machine itself needs no key, and only where a setting says so."""
+    """Only local programs and pages need no key, and only if the setting allows it."""
 
     @pytest.fixture
     def open_app(self, settings: Settings) -> FastAPI:
@@ -274,7 +274,7 @@ class TestOpenOnLoopback:
         with TestClient(app, base_url=f"http://{host}", client=(peer, 50000)) as client:
             return client.request(method, "/keys", headers=names).status_code
 
-    def test_a_program_of_this_machine_is_an_operator_and_anybody_else_needs_a_key(self, open_app: FastAPI) -> None:
+    def test_a_local_program_is_an_operator_and_any_other_client_needs_a_key(self, open_app: FastAPI) -> None:
         assert self.ask(open_app, "127.0.0.1", "localhost:8000") == 200
         assert self.ask(open_app, "::1", "[::1]:8000") == 200
         assert self.ask(open_app, "192.0.2.7") == 401, "from elsewhere"
@@ -282,11 +282,11 @@ class TestOpenOnLoopback:
         assert self.ask(open_app, "127.0.0.1", Forwarded="for=192.0.2.7") == 401, "by another proxy"
         assert self.ask(open_app, "127.0.0.1", "evil.example") == 401, "by a name that was made to point here"
 
-    def test_a_page_from_elsewhere_changes_nothing(self, open_app: FastAPI) -> None:
+    def test_a_page_of_another_site_changes_nothing(self, open_app: FastAPI) -> None:
         assert self.ask(open_app, "127.0.0.1", method="POST") == 422
         assert self.ask(open_app, "127.0.0.1", method="POST", Origin="https://evil.example") == 401
         assert self.ask(open_app, "127.0.0.1", method="POST", Sec_Fetch_Site="cross-site") == 401
         assert self.ask(open_app, "127.0.0.1", method="POST", Sec_Fetch_Site="same-origin") == 422
 
-    def test_the_door_is_shut_unless_it_is_opened(self, app: FastAPI) -> None:
+    def test_local_access_is_off_by_default(self, app: FastAPI) -> None:
         assert self.ask(app, "127.0.0.1") == 401

@@ -1,4 +1,4 @@
-"""Rate limits, the audit log, and the ids of requests."""
+"""Rate limits, the audit log, and request ids."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def audit(client: TestClient, **query: Any) -> list[dict[str, Any]]:
     return entries
 
 
-def test_each_key_has_a_limit_of_its_own_and_is_told_when_to_come_back(settings: Settings, operator_key: str) -> None:
+def test_each_key_has_its_own_limit_and_gets_the_time_to_wait(settings: Settings, operator_key: str) -> None:
     app = create_app(settings.model_copy(update={"rate_limit_per_minute": 3}))
     with TestClient(app, headers=bearer(operator_key)) as client:
         left = [client.get("/jobs").headers["ratelimit-remaining"] for _ in range(3)]
@@ -41,7 +41,7 @@ def test_each_key_has_a_limit_of_its_own_and_is_told_when_to_come_back(settings:
     assert unlimited == {200}
 
 
-def test_whoever_sends_no_key_is_counted_by_address(settings: Settings) -> None:
+def test_requests_without_a_key_are_counted_by_address(settings: Settings) -> None:
     app = create_app(settings.model_copy(update={"rate_limit_per_minute": 3}))
     with TestClient(app) as client, TestClient(app, client=("192.0.2.9", 1)) as elsewhere:
         assert [client.get("/jobs").status_code for _ in range(4)] == [401, 401, 401, 429]
@@ -49,7 +49,7 @@ def test_whoever_sends_no_key_is_counted_by_address(settings: Settings) -> None:
         assert elsewhere.get("/jobs").status_code == 401
 
 
-def test_after_too_many_wrong_keys_an_address_gets_no_further_with_another_and_good_keys_go_on(
+def test_after_too_many_wrong_keys_an_address_is_blocked_but_valid_keys_are_not(
     client: TestClient, app: FastAPI
 ) -> None:
     with TestClient(app) as anonymous:
@@ -68,11 +68,11 @@ def test_after_too_many_wrong_keys_an_address_gets_no_further_with_another_and_g
         ("unknown", "unknown"),
     ],
 )
-def test_addresses_that_one_subscriber_has_are_counted_together(address: str, counted_as: str) -> None:
+def test_ipv6_addresses_of_one_network_are_counted_together(address: str, counted_as: str) -> None:
     assert network_of(address) == counted_as
 
 
-def test_a_change_is_written_down_with_who_made_it_and_a_look_is_not(client: TestClient) -> None:
+def test_a_change_is_recorded_with_its_key_and_a_read_is_not(client: TestClient) -> None:
     client.get("/jobs")
     answer = client.put("/policies/careful", json={"policy": POLICY}, headers={"X-Request-Id": "mine-1"})
     assert answer.status_code == 201
@@ -87,7 +87,7 @@ def test_a_change_is_written_down_with_who_made_it_and_a_look_is_not(client: Tes
     assert entry["at"] == "2026-11-23T12:00:00Z"
 
 
-def test_a_change_that_fails_is_written_down_as_well(client: TestClient, alice: TestClient) -> None:
+def test_a_change_that_fails_is_recorded_too(client: TestClient, alice: TestClient) -> None:
     client.post("/policies", json={"name": "x"})
     alice.delete("/policies/nul%00l")
     client.post("/nothing")
@@ -102,16 +102,16 @@ def test_a_change_that_fails_is_written_down_as_well(client: TestClient, alice: 
     assert [entry["owner"] for entry in audit(client, owner="alice")] == ["alice"]
 
 
-def test_a_refused_key_is_written_down_whatever_it_asked_for_and_a_request_without_one_is_not(
+def test_a_refused_key_is_recorded_for_any_request_and_a_request_without_one_is_not(
     client: TestClient, anonymous: TestClient, settings: Settings
 ) -> None:
     made = client.post("/keys", json={"owner": "carol"}).json()
     client.delete(f"/keys/{made['id']}")
     anonymous.get("/jobs", headers=bearer(made["key"]))
-    anonymous.get("/jobs", headers=bearer("gtk_nobody"))
+    anonymous.get("/jobs", headers=bearer("gtk_unknown"))
     anonymous.get("/jobs")
     anonymous.post("/jobs", json={})
-    anonymous.post("/sign-in", data={"key": "gtk_nobody"}, headers={"Sec-Fetch-Site": "same-origin"})
+    anonymous.post("/sign-in", data={"key": "gtk_unknown"}, headers={"Sec-Fetch-Site": "same-origin"})
 
     entries = audit(client)[:-2]
 
@@ -121,7 +121,7 @@ def test_a_refused_key_is_written_down_whatever_it_asked_for_and_a_request_witho
         ("GET", "/jobs", 401),
     ]
     assert [entry["key_id"] for entry in entries] == [None, None, made["id"]]
-    assert "gtk_nobody" not in str(entries)
+    assert "gtk_unknown" not in str(entries)
 
 
 def test_the_log_is_read_page_by_page(client: TestClient) -> None:
@@ -136,7 +136,9 @@ def test_the_log_is_read_page_by_page(client: TestClient) -> None:
     assert len(second) == 1
 
 
-def test_a_row_that_cannot_be_written_is_logged_and_the_answer_goes_out(client: TestClient, database: Database) -> None:
+def test_a_record_that_cannot_be_written_is_logged_and_the_response_is_sent(
+    client: TestClient, database: Database
+) -> None:
     with database.session() as session:
         session.execute(text("ALTER TABLE audit RENAME TO audit_away"))
 
@@ -148,7 +150,7 @@ def test_a_row_that_cannot_be_written_is_logged_and_the_answer_goes_out(client: 
     assert line["deed"].target == "/policies"
 
 
-def test_an_unexpected_error_is_written_down_too(app: FastAPI, operator_key: str) -> None:
+def test_an_unexpected_error_is_recorded_too(app: FastAPI, operator_key: str) -> None:
     @app.post("/fall")
     def fall() -> None:
         raise RuntimeError

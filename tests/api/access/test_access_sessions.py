@@ -1,4 +1,4 @@
-"""Signing in: a browser's session, what it may do, and when it ends."""
+"""Browser sessions: signing in and out, permissions, and expiry."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -23,7 +23,7 @@ OWN_PAGE = {"Sec-Fetch-Site": "same-origin"}
 
 
 class Browser(TestClient):
-    """A client that keeps cookies, follows nothing, and sends what a browser sends."""
+    """A client that keeps cookies, follows no redirects, and sends a browser's headers."""
 
     def sign_in(self, key: str, onwards: str = "/", **headers: str) -> Any:
         return self.post("/sign-in", data={"key": key, "next": onwards}, headers=OWN_PAGE | headers)

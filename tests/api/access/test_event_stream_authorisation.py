@@ -1,4 +1,4 @@
-"""Event streams are authorised for as long as they are open, not once."""
+"""Event streams are authorised as long as they are open, not only at the start."""
 
 import asyncio
 import time
@@ -30,7 +30,7 @@ PATIENCE_SECONDS = 8.0
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tenths of a second in the place of seconds."""
+    """Shorten the stream's intervals to tenths of a second."""
     monkeypatch.setattr(event_stream, "REAUTHORISE_SECONDS", 0.1)
     monkeypatch.setattr(authenticator, "CACHE_SECONDS", 0.1)
 
@@ -41,7 +41,7 @@ def app(settings: Settings) -> FastAPI:
 
 
 class Stream:
-    """A stream of the application itself: what it has sent, and whether it is open."""
+    """An event stream of the application: the messages sent, and whether it is open."""
 
     def __init__(self, app: FastAPI, job_id: str, headers: dict[str, str]) -> None:
         self.sent: list[Any] = []
@@ -70,7 +70,7 @@ class Stream:
         return int(self.sent[0]["status"])
 
     async def run(self, meanwhile: Callable[[], object]) -> float | None:
-        """Do something once the stream is open; gives the seconds until it ended after that, None where it did not."""
+        """Call a function once the stream is open; return the seconds until it ended, None if it did not."""
         silent = asyncio.Event()
 
         async def receive() -> Any:
@@ -106,7 +106,7 @@ def seconds_until_the_end(
 
 
 def change(database: Database, key_id: str, **values: Any) -> None:
-    """Do what another process does."""
+    """Change a key as another process would."""
     with database.session() as session:
         session.execute(update(ApiKey).where(ApiKey.id == key_id).values(**values))
 
@@ -171,7 +171,7 @@ def test_a_browsers_stream_ends_when_its_session_is_signed_out(
     assert seconds_until_the_end(app, job_id, cookie, sign_out_elsewhere) is not None
 
 
-def test_a_stream_goes_on_while_nothing_is_wrong_with_its_key(
+def test_a_stream_continues_while_its_key_is_valid(
     app: FastAPI, operator: TestClient, job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tests.api.access.test_event_stream_authorisation.PATIENCE_SECONDS", 0.5)

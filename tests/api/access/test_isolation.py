@@ -1,4 +1,4 @@
-"""Nothing of one owner reaches another: every route of the application is walked, those added later included."""
+"""Isolation of owners: every route of the application is requested, including those added later."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -20,7 +20,7 @@ from store.tables import Checkpoint, Job
 from tests.api.conftest import MODEL, NOW, run_to_success
 
 PUBLIC = {"/livez", "/readyz", "/sign-in", "/static", "/static/uplot"}
-# What identifies something of an owner in a path; other parameters name what is shared.
+# Path parameters that identify an owner's resources; all others name shared ones.
 OWNED = {"job_id", "dataset_id", "webhook_id", "delivery_id"}
 OPERATORS = {"/keys", "/keys/{key_id}", "/audit", "/metrics"}
 ROWS = b'{"prompt": "Where does Alice keep the aardvark?", "completion": " In the attic."}\n{"text": "Hush, Alice."}\n'
@@ -29,7 +29,7 @@ AGAIN = {"Idempotency-Key": "one-and-the-same"}
 
 @dataclass(frozen=True)
 class Call:
-    """One method of one path of the application, as its router knows it."""
+    """One method of one path of the application's router."""
 
     method: str
     path: str
@@ -54,7 +54,7 @@ class Hers:
     words: list[str]
 
     def path(self, call: Call) -> str:
-        """The path of a call with her ids in it; fails where a parameter is none that is known here."""
+        """Return the path of a call with her ids in it; fails for an unknown parameter."""
         path = call.path.replace(":path}", "}")
         for name in call.parameters:
             known = "artifact" if "/artifacts/" in path and name == "name" else name
@@ -63,12 +63,12 @@ class Hers:
         return path
 
     def fields(self, names: Iterable[str]) -> dict[str, str]:
-        """Her things for those fields or parameters of these names that can take one."""
+        """Return her ids for those fields or parameters that can take one."""
         known = {**self.ids, "dataset": self.ids["dataset_id"], "job": self.ids["job_id"], "model": MODEL}
         return {name: known[name] for name in names if name in known}
 
     def question(self, call: Call, description: dict[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
-        """A query and a body that name her things wherever the call can take them."""
+        """Return a query and a body with her ids wherever the call can take them."""
         operation = description["paths"].get(call.path.replace(":path}", "}"), {}).get(call.method.lower(), {})
         asked = [parameter["name"] for parameter in operation.get("parameters", []) if parameter["in"] == "query"]
         content = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
@@ -77,7 +77,7 @@ class Hers:
 
 
 def calls(app: FastAPI) -> list[Call]:
-    """Every call, of pages and of mounted folders too."""
+    """Return every call, including those of pages and mounted folders."""
     return [
         Call(method, str(route.path))
         for route in iter_route_contexts(app.routes)
@@ -88,7 +88,7 @@ def calls(app: FastAPI) -> list[Call]:
 
 @pytest.fixture
 def hers(alice: TestClient, client: TestClient, database: Database, settings: Settings) -> Hers:
-    """Things of Alice's of every kind, among them a job that has ended and one that runs."""
+    """Create Alice's resources of every kind, including a finished and a running job."""
     dataset = alice.post("/datasets", files={"file": ("alices-diary.jsonl", ROWS)}).json()
     webhook = alice.post("/webhooks", json={"url": "https://hooks.example.com/for-alice"}).json()
     asked = {
@@ -127,7 +127,7 @@ def hers(alice: TestClient, client: TestClient, database: Database, settings: Se
 
 
 def ask(client: TestClient, call: Call, hers: Hers, app: FastAPI, **headers: str) -> tuple[Any, str]:
-    """The answer to a call about her things, and what the question said itself."""
+    """Return the response to a call about her resources, and the texts that the request contained."""
     path = hers.path(call)
     query, body = hers.question(call, app.openapi())
     answer = client.request(
@@ -142,7 +142,7 @@ def ask(client: TestClient, call: Call, hers: Hers, app: FastAPI, **headers: str
 
 
 def variants(call: Call, etag: str) -> Iterator[dict[str, str]]:
-    """Headers that lead a call down other ways through the application."""
+    """Return headers that make a call take other paths through the application."""
     yield AGAIN if call.method == "POST" else {}
     if call.method == "GET":
         yield {"If-None-Match": etag}
@@ -217,7 +217,7 @@ def test_without_a_key_nothing_answers_but_the_way_in(app: FastAPI, anonymous: T
 
 
 def test_every_route_names_its_principal(app: FastAPI) -> None:
-    """The middleware refuses strangers whatever a route says; this keeps each route aware of whom it answers."""
+    """The middleware refuses requests without a principal anyway; this keeps each route aware of its principal."""
     from api.access.principal import _principal
 
     def names(dependant: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Behind a proxy: whose word is taken for where a request comes from, and what follows from it."""
+"""Trusted proxies: which forwarded addresses are accepted, and their effect on limits and cookies."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def serve(settings: Settings) -> Iterator[Callable[..., FastAPI]]:
-    """The application with settings changed as named."""
+    """Create the application with changed settings."""
     with ExitStack() as stack:
 
         def serve(**changed: Any) -> FastAPI:
@@ -37,7 +37,7 @@ def serve(settings: Settings) -> Iterator[Callable[..., FastAPI]]:
 
 @pytest.fixture
 def behind(serve: Callable[..., FastAPI]) -> FastAPI:
-    """The application behind proxies of two networks."""
+    """The application with trusted proxies in two networks."""
     return serve(trusted_proxies=["10.1.0.0/16", "2001:db8:1::/48"])
 
 
@@ -47,7 +47,7 @@ def peer(app: FastAPI, address: str, **options: Any) -> TestClient:
 
 @pytest.fixture
 def seen(behind: FastAPI, settings: Settings) -> Callable[..., str]:
-    """The address under which a refused request is written down."""
+    """Return the address under which a refused request is recorded."""
     operator = bearer(new_key(settings))
 
     def seen(by: str, *forwarded: str) -> str:
@@ -72,11 +72,11 @@ def test_the_client_is_the_rightmost_address_that_is_no_proxys(seen: Callable[..
 
 
 @pytest.mark.parametrize("forwarded", ["", "unknown", "192.0.2.7, unknown", "192.0.2.7, 10.1.2.3.4", "'; --", ","])
-def test_what_is_no_address_leaves_the_proxys_own(seen: Callable[..., str], forwarded: str) -> None:
+def test_an_invalid_address_leaves_the_proxys_own(seen: Callable[..., str], forwarded: str) -> None:
     assert seen(PROXY, forwarded) == PROXY
 
 
-def test_nobody_else_is_believed(seen: Callable[..., str], behind: FastAPI, settings: Settings) -> None:
+def test_headers_of_other_peers_are_ignored(seen: Callable[..., str], behind: FastAPI, settings: Settings) -> None:
     for address in ("203.0.113.9", "10.2.0.1", "127.0.0.1", "2001:db8:2::1"):
         assert seen(address, "192.0.2.7") == address
 
@@ -100,7 +100,7 @@ def test_over_tls_at_the_proxy_cookies_are_secure_and_browsers_stay_with_https(
         assert ("strict-transport-security" in answer.headers) is secure, scheme
 
 
-def test_wrong_keys_of_one_client_lock_out_that_client_alone(behind: FastAPI, settings: Settings) -> None:
+def test_wrong_keys_of_one_client_block_only_that_client(behind: FastAPI, settings: Settings) -> None:
     proxy = peer(behind, PROXY)
 
     def guess(client: str, key: str = "gtk_x") -> int:
@@ -141,7 +141,7 @@ def test_requests_without_a_key_are_counted_for_each_client(serve: Callable[...,
     ids=str,
 )
 @pytest.mark.parametrize("trusted", [["127.0.0.1", "::1"], []], ids=str)
-def test_the_open_door_is_never_open_to_what_a_proxy_forwards(
+def test_local_access_never_applies_to_forwarded_requests(
     serve: Callable[..., FastAPI], header: dict[str, str], trusted: list[str]
 ) -> None:
     app = serve(open_on_loopback=True, trusted_proxies=trusted)
@@ -169,6 +169,6 @@ def test_the_setting_takes_addresses_and_networks_and_says_what_else_is_wrong(
 
 
 def test_uvicorn_reads_no_header_before_the_api_does() -> None:
-    """Its own setting would change the peer by which proxies are known."""
+    """uvicorn's own setting would replace the peer by which proxies are recognised."""
     for file in ("Dockerfile", "cli/stack/service_stack.py"):
         assert '"--no-proxy-headers"' in (ROOT / file).read_text()

@@ -1,4 +1,4 @@
-"""What is not a key opens nothing, whatever the database, the logs and the pages say of one."""
+"""No value in the database, the logs or the pages is accepted as a key."""
 
 import re
 from collections.abc import Iterator
@@ -20,13 +20,13 @@ from tests.keys import bearer, new_key
 pytestmark = pytest.mark.fault(number=18)
 
 OWN_PAGE = {"Sec-Fetch-Site": "same-origin"}
-# Ids, digests, hints, tokens, cookies: no word of a sentence is as long without a space, a number or a mark.
+# Matches ids, digests, hints, tokens and cookies, but no words of sentences.
 CREDENTIAL_LIKE = re.compile(r"[A-Za-z0-9._~+/=-]{6,}")
 TEXTS_OF_NO_INTEREST = re.compile(r"[a-z]+|[\d.:+TZ-]+")
 
 
 def texts(value: Any) -> Iterator[str]:
-    """Every text in a value of a row, a log line or an answer."""
+    """Yield every text in a value of a row, a log line or a response."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield from (*texts(key), *texts(item))
@@ -43,7 +43,7 @@ def credential_like(value: Any) -> set[str]:
 
 
 def stored(database: Database) -> set[str]:
-    """What the rows of every table hold."""
+    """Return the values of all rows of all tables."""
     with database.session() as session:
         tables = inspect(session.connection()).get_table_names()
         rows = [dict(row) for name in tables for row in session.execute(text(f'SELECT * FROM "{name}"')).mappings()]
@@ -52,7 +52,7 @@ def stored(database: Database) -> set[str]:
 
 @pytest.fixture
 def dashboard(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
-    """A browser in which an operator has signed in, at a service that counts no refusals."""
+    """A browser with an operator's session, at a service that does not count refusals."""
     monkeypatch.setattr(rate_limits, "FAILURES_PER_MINUTE", 10**9)
     app = create_app(settings.model_copy(update={"rate_limit_per_minute": 10**9}))
     with TestClient(app, follow_redirects=False) as browser:

@@ -1,4 +1,4 @@
-"""`/datasets`: rows are checked, kept once however often they come, looked into, and deleted."""
+"""`/datasets`: validation, storage of equal content once, preview, and deletion."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -22,19 +22,19 @@ MODEL = "SmolLM2-135M-Instruct"
 
 
 def files(settings: Settings) -> list[str]:
-    """The files that datasets have left anywhere in their folder."""
+    """Return all files in the datasets' folder."""
     return sorted(str(path.relative_to(settings.datasets_dir)) for path in settings.datasets_dir.rglob("*.*"))
 
 
 @contextmanager
 def service(settings: Settings, key: str, **changed: Any) -> Iterator[TestClient]:
-    """The service with other limits."""
+    """A client of the service with other limits."""
     with TestClient(create_app(settings.model_copy(update=changed)), headers=bearer(key)) as client:
         yield client
 
 
 def in_background(call: Callable[[], Any]) -> tuple[Thread, list[Any]]:
-    """The call's thread, and where its answer will be."""
+    """Start a call in a thread; return the thread and the list that receives the response."""
     answers: list[Any] = []
     thread = Thread(target=lambda: answers.append(call()))
     thread.start()
@@ -261,7 +261,7 @@ def test_rows_that_are_uploaded_while_their_last_dataset_is_deleted_stay(
     assert client.get("/datasets/dataset_again/preview").status_code == 200
 
 
-def test_equal_uploads_at_once_all_come_through(settings: Settings, client: TestClient, upload: Any) -> None:
+def test_concurrent_equal_uploads_all_succeed(settings: Settings, client: TestClient, upload: Any) -> None:
     uploads = [in_background(lambda: upload(GOOD)) for _ in range(4)]
     for thread, _ in uploads:
         thread.join()
@@ -269,7 +269,7 @@ def test_equal_uploads_at_once_all_come_through(settings: Settings, client: Test
     assert len(files(settings)) == 1
 
 
-def test_a_file_whose_row_cannot_be_stored_is_taken_away_again(
+def test_a_file_whose_row_cannot_be_stored_is_removed(
     upload: Any, client: TestClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("api.datasets.endpoints.new_id", lambda prefix: f"{prefix}_twin")
@@ -304,7 +304,7 @@ def test_a_preview_cuts_long_texts_and_says_how_long_they_are(upload: Any, clien
 
 
 @pytest.mark.parametrize("damage", ["gone", "garbled"])
-def test_a_preview_of_rows_that_were_lost_behind_the_service_s_back_says_so(
+def test_a_preview_of_rows_whose_file_is_missing_says_so(
     upload: Any, client: TestClient, settings: Settings, damage: str
 ) -> None:
     dataset = upload(GOOD).json()
@@ -329,7 +329,7 @@ def test_tokens_of_a_model_that_is_not_in_the_catalogue_are_refused(client: Test
     assert response.json()["errors"][0]["field"] == "model"
 
 
-def test_tokens_that_nobody_has_counted_are_asked_for(client: TestClient, dataset_id: str) -> None:
+def test_tokens_that_are_not_counted_yet_are_requested(client: TestClient, dataset_id: str) -> None:
     for _ in range(2):
         response = client.get(f"/datasets/{dataset_id}/tokens", params={"model": MODEL})
         assert response.status_code == 202
@@ -337,7 +337,7 @@ def test_tokens_that_nobody_has_counted_are_asked_for(client: TestClient, datase
         assert response.json()["model"] == MODEL
 
 
-def test_what_belongs_to_another_does_not_exist(alice: TestClient, bob: TestClient) -> None:
+def test_a_dataset_of_another_owner_is_not_found(alice: TestClient, bob: TestClient) -> None:
     dataset = alice.post("/datasets", files={"file": ("a", GOOD)}).json()["id"]
 
     for path in (f"/datasets/{dataset}", f"/datasets/{dataset}/preview", f"/datasets/{dataset}/tokens?model={MODEL}"):

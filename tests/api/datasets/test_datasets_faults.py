@@ -1,4 +1,4 @@
-"""Uploads that are garbled, break off, stand still or find no room: a clear answer, and nothing left behind."""
+"""Uploads that are malformed, interrupted, stalled, or meet a full disk: a clear response, and no files left."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ def left_behind(settings: Settings) -> list[str]:
 
 
 def call(app: FastAPI, key: str, headers: dict[str, str], receive: Receive) -> Message:
-    """The start of the answer to an upload that `receive` feeds: no client in Python breaks off so rudely."""
+    """Return the start of the response to an upload fed by `receive`, since no Python client disconnects abruptly."""
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
@@ -58,7 +58,7 @@ def call(app: FastAPI, key: str, headers: dict[str, str], receive: Receive) -> M
     return sent[0]
 
 
-# What makes a row of JSON unusable, or a file of them, or the form around it. Each is given a die to roll.
+# Faults of a JSON row, a file of rows, or the form around it. Each takes a random generator.
 ROWS: list[Callable[[random.Random], bytes]] = [
     lambda dice: dice.randbytes(dice.randrange(1, 2000)).replace(b"\n", b"") + b"\xff",
     lambda dice: b"[" * dice.randrange(1, 100_000),
@@ -112,7 +112,7 @@ def test_a_thousand_malformed_uploads_are_refused_and_leave_nothing(settings: Se
 
 
 @pytest.mark.parametrize("content_type", [BOUNDARY, "application/x-ndjson"])
-def test_an_upload_that_breaks_off_leaves_nothing(
+def test_an_interrupted_upload_leaves_nothing(
     app: FastAPI, operator_key: str, settings: Settings, content_type: str
 ) -> None:
     messages: Iterator[Message] = iter(
@@ -131,7 +131,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(
     assert left_behind(settings) == []
 
 
-def test_an_upload_that_stands_still_is_given_up(
+def test_a_stalled_upload_is_aborted(
     app: FastAPI, operator_key: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("api.datasets.receiving.IDLE_SECONDS", 0.05)
@@ -150,7 +150,7 @@ def test_an_upload_that_stands_still_is_given_up(
 
 @contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
-    """No file that this process or its children write may be longer: a write fails as on a full disk."""
+    """Limit the files that this process and its children write, so that a write fails as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -174,7 +174,7 @@ def test_a_full_disk_is_a_problem_of_its_own_and_leaves_nothing(
     assert upload(content).status_code == 201
 
 
-def test_what_a_killed_process_left_of_uploads_is_cleared_away(upload: Any, settings: Settings) -> None:
+def test_uploads_left_by_a_killed_process_are_removed(upload: Any, settings: Settings) -> None:
     incoming = settings.datasets_dir / "incoming"
     for name, age_hours in (("old", 7), ("young", 1)):
         (incoming / name).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Parquet uploads: their rows as JSON Lines, and files that lie, break or unfold to more than may be."""
+"""Parquet uploads: conversion to JSON Lines, and files that are damaged, misdeclared or expand beyond the limits."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ CHAT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "GrÃ
 
 
 def parquet(columns: dict[str, Any], **options: Any) -> bytes:
-    """A Parquet file of these columns."""
+    """Return a Parquet file of these columns."""
     content = BytesIO()
     pyarrow.parquet.write_table(pyarrow.table(columns), content, **options)
     return content.getvalue()
@@ -77,7 +77,7 @@ def test_every_bad_row_is_named_by_its_number(upload: Any, settings: Settings) -
         (parquet({"question": ["a"]}), "its columns are ['question']"),
         (parquet({"text": pyarrow.array([], pyarrow.string())}), "holds no row"),
         (parquet({"text": ["a"] * 101}), "holds more than 100 rows"),
-        # A hundred kilobytes that unfold to fifty times as many: each row refers to the one text of a dictionary.
+        # A hundred kilobytes that expand fifty times: each row refers to the one text of a dictionary.
         (parquet({"text": ["x" * 60_000] * 90}), "expands to more than 1000000 bytes"),
         (parquet({"text": ["x" * 70_000]}), "row 1: is longer than 65536 bytes"),
         (parquet({"text": ["a"]})[:-20], "its end is missing or garbled"),
@@ -107,7 +107,7 @@ def test_a_file_that_expands_beyond_the_memory_allowed_is_refused(tmp_path: Path
         convert_parquet(tmp_path / "bomb", tmp_path / "rows", DatasetLimits(1000, 2**20, 2**30), memory_bytes=2**29)
 
 
-def test_a_reader_that_dies_is_no_more_than_a_refused_file(tmp_path: Path) -> None:
+def test_a_killed_reader_is_a_refused_file(tmp_path: Path) -> None:
     (tmp_path / "rows").write_bytes(parquet({"text": ["a"]}))
 
     with pytest.raises(DatasetRejected, match="within 1 MiB of memory"):

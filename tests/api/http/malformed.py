@@ -1,4 +1,4 @@
-"""Requests that are wrong on purpose, made up at random from a seed: bodies, uploads, headers, paths and queries."""
+"""Generators of malformed requests from a seed: bodies, uploads, headers, paths and queries."""
 
 import json
 import random
@@ -12,7 +12,7 @@ Headers = list[tuple[bytes, bytes]]
 
 JSON = b"application/json"
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT")
-# Written as they stand: `json.dumps` cannot be asked for them.
+# Raw texts, since `json.dumps` cannot produce them.
 NUMERALS = ("NaN", "Infinity", "-Infinity", "1e400", "-1e400", "9" * 400, "9" * 5000, "-9223372036854775809")
 STRINGS = ('"\\u0000"', '"a\\u0000b"', '"\\ud800"', '"\\udfff x"', json.dumps("x" * 70_000), '"\\u202e\\u0000"')
 CONTAINERS = ("[]", "{}", "[[]]", '[{"": []}]', '{"a": {"b": [null]}}', "[" * 200 + "]" * 200)
@@ -24,7 +24,7 @@ OTHER_TYPES = (b"", b"text/plain", b"application/xml", b"multipart/form-data", b
 
 @dataclass(frozen=True)
 class Request:
-    """A request as a server hands it on; `chunks` that are None stand for a client that is gone."""
+    """A request as a server passes it on; None among `chunks` is a disconnect."""
 
     method: str
     path: str
@@ -38,7 +38,7 @@ class Request:
 
 
 def invalid_bodies(rng: random.Random, method: str, path: str, valid: dict[str, Any]) -> Iterator[Request]:
-    """Without end: a valid body after one to three changes, each of which is a fault by itself."""
+    """Yield valid bodies after one to three changes, each of which is a fault by itself, endlessly."""
     text = json.dumps(valid).encode()
     while True:
         kind = rng.randrange(10)
@@ -62,7 +62,7 @@ def invalid_bodies(rng: random.Random, method: str, path: str, valid: dict[str, 
 
 
 def invalid_uploads(rng: random.Random, path: str) -> Iterator[Request]:
-    """Without end: forms that cannot be read, files that are none, and rows that cannot be trained on."""
+    """Yield malformed forms, files and rows, endlessly."""
     while True:
         rows = _wrong_rows(rng)
         content_type = b"multipart/form-data; boundary=b"
@@ -86,9 +86,9 @@ def invalid_uploads(rng: random.Random, path: str) -> Iterator[Request]:
 
 
 def malformed_requests(rng: random.Random, calls: Sequence[tuple[str, str, Sequence[str]]]) -> Iterator[Request]:
-    """Without end: garbage in headers, path and query of `calls` (method, path template, names in the query).
+    """Yield `calls` (method, path template, query names) with garbage in headers, path and query, endlessly.
 
-    Some of it says nothing wrong, such as an unknown ETag.
+    Some of it is valid, such as an unknown ETag.
     """
     while True:
         method, template, names = rng.choice(calls)
@@ -167,13 +167,13 @@ def _form(content: bytes, disposition: bytes = b'form-data; name="file"; filenam
 
 
 def _twice(rng: random.Random, valid: dict[str, Any]) -> str:
-    """A field once more: the last one counts, and is wrong."""
+    """Repeat a field: the last one applies, and is wrong."""
     name = rng.choice(list(valid))
     return f"{json.dumps(name)}: {_wrong(rng, valid[name])}"
 
 
 def _with_faults(rng: random.Random, valid: dict[str, Any], faults: int) -> str:
-    """The body with other values at so many places, or a field too many."""
+    """Return the body with other values in some places, or with an unknown field."""
     replaced = {}
     places = list(_places(valid))
     for place in rng.sample(places, min(faults, len(places))):
@@ -195,7 +195,7 @@ def _places(value: Any, here: Path = ()) -> Iterator[Path]:
 
 
 def _written(value: Any, replaced: dict[Path, str], here: Path = ()) -> str:
-    """JSON with raw text in some places; a place inside of another one that is replaced does not count."""
+    """Return JSON with raw text in some places; a place inside another replaced one is ignored."""
     if here in replaced:
         return replaced[here]
     if isinstance(value, dict):
@@ -207,7 +207,7 @@ def _written(value: Any, replaced: dict[Path, str], here: Path = ()) -> str:
 
 
 def _wrong(rng: random.Random, value: Any) -> str:
-    """What cannot stand in the place of `value`, as JSON or nearly so."""
+    """Return an invalid replacement of `value`, as JSON or nearly so."""
     if isinstance(value, bool):
         return rng.choice((*NUMERALS, *STRINGS, *CONTAINERS, '"maybe"', "2", "null"))
     if isinstance(value, int | float):
@@ -222,7 +222,7 @@ def _wrong(rng: random.Random, value: Any) -> str:
 
 
 def _chunks(rng: random.Random, body: bytes) -> list[bytes]:
-    """A body as it may arrive: whole, or in pieces without an announced length."""
+    """Split a body as it may arrive: whole, or in pieces without an announced length."""
     if rng.random() < 0.7 or len(body) < 2:
         return [body]
     cuts = sorted(rng.sample(range(1, len(body)), min(3, len(body) - 1)))

@@ -1,4 +1,4 @@
-"""What is sent is bounded, and so is what is answered to it: in size, in number, and in the time that it takes."""
+"""Requests and responses are bounded in size, number of values, and time."""
 
 import json
 import time
@@ -218,7 +218,7 @@ def test_a_policy_of_the_most_steps_is_taken_and_one_of_more_is_not() -> None:
 
 
 def unbounded(schema: dict[str, Any], schemas: dict[str, Any], path: str, seen: set[str]) -> Iterator[str]:
-    """Every place in a schema where anything of any length may be sent."""
+    """Return every place in a schema that accepts values of unlimited length."""
     if (reference := schema.get("$ref")) is not None:
         if reference in seen:
             return

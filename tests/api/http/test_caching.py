@@ -1,4 +1,4 @@
-"""ETags: they change with whatever can be read of a job, and a poll of what has not changed costs one small query."""
+"""ETags change with every readable change of a job, and a poll of an unchanged job costs one small query."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -55,7 +55,7 @@ MINUTE = EnergyInterval(
 
 @contextmanager
 def statements(app: FastAPI) -> Iterator[list[str]]:
-    """What the application asks its database; knowing who asks is not counted."""
+    """The statements of the application, without those of authentication."""
     engine, seen = app.state.context.database.engine, []
 
     def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
@@ -152,7 +152,7 @@ def test_a_page_changes_when_more_begins_to_follow_it(job_id: str, submit: Any, 
 def test_every_writer_changes_the_etag_of_what_it_changes(
     job_id: str, client: TestClient, database: Database, settings: Settings
 ) -> None:
-    """Goes through a job's life, one writer at a time: what reads otherwise has another ETag."""
+    """Calls every writer of a job in turn: a changed response has another ETag."""
     path = f"/jobs/{job_id}"
     now = {"body": client.get(path).json(), "tag": etag(client, path)}
 

@@ -1,4 +1,4 @@
-"""HEAD is answered as GET is, without the body."""
+"""HEAD is answered like GET, without the body."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from tests.server import run_server
 
 pytestmark = pytest.mark.fault(number=26)
 
-# What differs from one request to the next.
+# Headers that differ between requests.
 OF_THE_REQUEST = {"x-request-id", "ratelimit-remaining", "ratelimit-reset", "date"}
 PAGES = ["/", "/dashboard/workers", "/dashboard/grid", "/dashboard/policies", "/dashboard/submit", "/docs", "/sign-in"]
 STATIC = "/static/leaf.svg"

@@ -1,4 +1,4 @@
-"""A request that is repeated under its `Idempotency-Key` is done once, and gets the first answer again."""
+"""A request repeated with its `Idempotency-Key` is executed once, and gets the first response again."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -144,7 +144,7 @@ def test_of_many_at_the_same_time_one_makes_the_job_and_the_others_get_its_answe
 
 @pytest.fixture
 def cut_off(app: FastAPI, operator_key: str) -> TestClient:
-    """A client whose connection is gone when the answer comes."""
+    """A client whose connection is lost before the response arrives."""
 
     async def lossy(scope: Scope, receive: Receive, send: Send) -> None:
         async def lose(message: Message) -> None:

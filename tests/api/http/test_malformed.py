@@ -1,6 +1,6 @@
 """10,000 malformed bodies and uploads are refused by a 4xx, and no header, path or query leads to a 5xx.
 
-Always a share of them; all with `MALFORMED=full`, which `make malformed` sets.
+A share of them by default; all with `MALFORMED=full`, which `make malformed` sets.
 """
 
 import asyncio
@@ -52,14 +52,14 @@ SIMULATION = {
 
 @pytest.fixture
 def app(settings: Settings) -> FastAPI:
-    """With small limits, so that what is too large need not be large."""
+    """The application with small limits, so that oversized requests can be small."""
     changed = {"rate_limit_per_minute": 10**9, "max_body_bytes": 2**20, "max_upload_bytes": 2**20}
     return create_app(settings.model_copy(update=changed), clock=lambda: NOW)
 
 
 @pytest.fixture
 def valid(dataset_id: str) -> dict[tuple[str, str], dict[str, Any]]:
-    """For each call that takes JSON a body that it takes, with every kind of field in it."""
+    """Return a valid body for each call that takes JSON, with every kind of field."""
     job = {
         "model": MODEL,
         "dataset": dataset_id,
@@ -90,7 +90,7 @@ def valid(dataset_id: str) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 async def answer(app: FastAPI, request: Request, headers: Headers) -> tuple[int, dict[str, str], bytes]:
-    """The answer of the application to a request as a server would hand it on, however odd its bytes are."""
+    """Return the application's response to a request of any bytes, as a server would pass it on."""
     chunks = list(request.chunks)
     sent: list[Message] = []
 
@@ -104,7 +104,7 @@ async def answer(app: FastAPI, request: Request, headers: Headers) -> tuple[int,
         sent.append(message)
 
     named = {name for name, _ in request.headers}
-    # Failures are counted by address, and are not what is looked at here.
+    # Failures are counted by address, which is not under test here.
     anonymous = "198.51.100." + str(random.randrange(256)) if {b"authorization", b"cookie"} & named else "127.0.0.1"
     scope = {
         "type": "http",
@@ -126,7 +126,7 @@ async def answer(app: FastAPI, request: Request, headers: Headers) -> tuple[int,
 
 
 def ask(app: FastAPI, key: str, requests: Sequence[Request]) -> list[tuple[int, dict[str, str], bytes]]:
-    """The answers, in order; fails with the request where the application raises."""
+    """Return the responses, in order; fails with the request if the application raises."""
     headers = [(name.lower().encode(), value.encode()) for name, value in bearer(key).items()]
     headers.append((b"host", b"test"))
 
@@ -207,7 +207,7 @@ def test_garbage_in_headers_paths_and_queries_is_never_a_fault(
 
 
 def questions(client: TestClient, job_id: str) -> Iterator[tuple[str, str, list[str]]]:
-    """Each documented call, with what its query may name; of a job that is over, so that its streams end."""
+    """Return each documented call with its query parameters, for a finished job, so that its streams end."""
     for path, methods in client.get("/openapi.json").json()["paths"].items():
         for method, operation in methods.items():
             names = [given["name"] for given in operation.get("parameters", []) if given["in"] == "query"]

@@ -1,4 +1,4 @@
-"""One ETag names one body: what an answer holds was read at one moment."""
+"""One ETag identifies one body: a response is read from one snapshot."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.fault(number=26)
 
 
 def change(database: Database, job_id: str) -> None:
-    """Write as a worker does between two statements of a reader."""
+    """Write like a worker between two statements of a reader."""
     with database.session() as session:
         job = session.get_one(Job, job_id, with_for_update=True)
         job.energy_kwh = 7.0

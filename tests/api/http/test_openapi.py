@@ -1,4 +1,4 @@
-"""The OpenAPI description: committed, complete, and true of every deployment."""
+"""The OpenAPI description is committed, complete, and the same for every deployment."""
 
 import json
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def operations(openapi: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def answers(operation: dict[str, Any], openapi: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """An operation's answers, those that are shared with others included."""
+    """Return an operation's responses, including shared ones."""
     shared = openapi["components"]["responses"]
     return {
         status: shared[answer["$ref"].rsplit("/", 1)[-1]] if "$ref" in answer else answer

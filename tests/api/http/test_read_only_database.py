@@ -1,4 +1,4 @@
-"""A database that takes no writes is one that is away: requests are answered 503, and everything waits for it."""
+"""A read-only database is treated as unavailable: requests are answered 503, and all processes wait for it."""
 
 import threading
 import time
@@ -28,9 +28,9 @@ pytestmark = pytest.mark.fault(number=22)
 
 @contextmanager
 def server_setting(database: Database, name: str, value: str, *, kept: bool = False) -> Iterator[None]:
-    """A setting of the database for every session, those that are open included.
+    """Apply a database setting to every session, including open ones.
 
-    Where it is `kept`, the sessions of that time outlast it, and keep it, as PostgreSQL has it.
+    If `kept`, the sessions of that time outlive the setting and keep it, as in PostgreSQL.
     """
     of_name = sql.Identifier(str(database.url.database))
     own = sql.SQL("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = {}").format(

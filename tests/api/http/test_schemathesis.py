@@ -1,6 +1,6 @@
-"""schemathesis against the running service: no 5xx, and no answer that the OpenAPI description does not know.
+"""schemathesis against the running service: no 5xx, and no response that the OpenAPI description does not declare.
 
-Always a short run from a fixed seed; `SCHEMATHESIS=full`, which `make schemathesis` sets, takes some minutes.
+A short run from a fixed seed; `SCHEMATHESIS=full`, which `make schemathesis` sets, takes some minutes.
 """
 
 import json
@@ -34,7 +34,7 @@ LEFT_OUT = {
 CHECKS_LEFT_OUT = {
     "ignored_auth": "30 keys that are refused lock an address out for a minute; test_isolation.py asks without one",
 }
-# At these paths an id or a name of these letters would be found, too, by other methods.
+# These path segments are also valid ids or names for other methods.
 ALSO_AN_ID = ("/jobs/estimate", "/policies/simulate")
 # Whether a body that fits its schema is taken depends on what is stored, and on how its fields fit each other: a
 # dataset, a zone, a deadline to come. Those of which each alone is in order are refused by a 422.
@@ -43,7 +43,7 @@ REFUSED_NEVERTHELESS = ["2xx", "303", "304", "401", "403", "404", "409", "413", 
 
 @pytest.fixture
 def stored(client: TestClient, alice: TestClient, database: Database, settings: Settings) -> dict[str, list[str]]:
-    """The ids of what is there, a user's and an operator's: jobs that wait, are over, or were cancelled, and more."""
+    """Create resources of a user and an operator, such as waiting, finished and cancelled jobs; return their ids."""
     found: dict[str, list[str]] = {
         "job_id": [],
         "dataset_id": [],
@@ -72,7 +72,7 @@ def stored(client: TestClient, alice: TestClient, database: Database, settings: 
 
 @pytest.fixture
 def service(settings: Settings, stored: dict[str, list[str]], tmp_path: Path) -> Iterator[str]:
-    """The URL of the service in a process of its own; what it logged is shown where a test fails."""
+    """The URL of the service in a separate process, whose log is shown if a test fails."""
     port = find_free_port(LOOPBACK)
     environment = {**os.environ, **settings.environment(), "GREENTUNE_RATE_LIMIT_PER_MINUTE": "1000000"}
     command = [sys.executable, "-m", "uvicorn", "api.main:app", "--port", str(port), "--log-level", "warning"]
@@ -101,7 +101,7 @@ def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
 
 
 def configuration(stored: dict[str, list[str]]) -> str:
-    """What schemathesis is told of this service: ids that exist, most of the time, and what it may be refused."""
+    """Return the configuration of schemathesis: existing ids, most of the time, and accepted refusals."""
     body = {"body.dataset": "dataset_id", "body.model": "model", "body.zone": "zone", "query.model": "model"}
     taken = {f"path.{name}": name for name in stored if name not in ("model",)} | body
     lines = ["[parameters]"]

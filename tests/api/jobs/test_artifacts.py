@@ -1,4 +1,4 @@
-"""Downloads of a job's result: whole, in part, and never anything else."""
+"""Downloads of a job's result files: whole, in part, and of no other file."""
 
 import os
 from datetime import UTC, datetime
@@ -65,7 +65,7 @@ def test_a_range_beyond_the_file_is_refused_with_its_size(header: str, size: int
     assert refusal.value.headers == {"Content-Range": f"bytes */{size}"}
 
 
-def test_a_download_that_broke_off_goes_on_where_it_stopped(link: str, client: TestClient) -> None:
+def test_an_interrupted_download_is_resumed(link: str, client: TestClient) -> None:
     whole = client.get(link)
     assert (whole.status_code, whole.headers["accept-ranges"]) == (200, "bytes")
     assert whole.headers["etag"] == f'"{DIGEST}"'
@@ -78,7 +78,7 @@ def test_a_download_that_broke_off_goes_on_where_it_stopped(link: str, client: T
     assert rest.headers["etag"] == whole.headers["etag"]
 
 
-def test_a_file_that_is_held_already_is_not_sent_again(link: str, client: TestClient) -> None:
+def test_a_file_that_the_client_has_is_not_sent_again(link: str, client: TestClient) -> None:
     held = client.get(link, headers={"If-None-Match": f'"other", "{DIGEST}"'})
     assert (held.status_code, held.content) == (304, b"")
     assert client.get(link, headers={"If-None-Match": '"other"'}).status_code == 200
@@ -95,7 +95,7 @@ def test_another_files_etag_sends_the_whole_file(link: str, client: TestClient) 
     assert (response.status_code, response.content) == (200, b"weights")
 
 
-def test_a_range_beyond_the_file_is_a_problem_that_tells_its_size(link: str, client: TestClient) -> None:
+def test_a_range_beyond_the_file_is_a_problem_with_its_size(link: str, client: TestClient) -> None:
     response = client.get(link, headers={"Range": "bytes=7-"})
     assert response.status_code == 416
     assert response.headers["content-type"] == "application/problem+json"
@@ -162,7 +162,7 @@ def test_a_name_with_a_nul_is_the_clients_fault(finished_job_id: str, client: Te
     assert client.get(f"/jobs/{finished_job_id}/artifacts/a%00b").status_code == 422
 
 
-def test_a_file_that_retention_has_removed_is_gone_for_a_reason(
+def test_a_file_that_retention_has_removed_is_answered_410_with_the_reason(
     finished_job_id: str, link: str, client: TestClient, database: Database, settings: Settings
 ) -> None:
     settings.artifact_file(finished_job_id, "model.safetensors").unlink()

@@ -1,4 +1,4 @@
-"""`POST /jobs/estimate`: what a job would take, held against hand-computed figures and against a run."""
+"""`POST /jobs/estimate`: compared with hand-computed figures and with a measured run."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -27,7 +27,7 @@ DEFER = {"mode": "defer", "max_delay_hours": 12, "min_saving": 0.05}
 
 @pytest.fixture
 def measured(database: Database) -> None:
-    """The model as a prepare worker measures it: 6e8 FLOPs a token and nothing for attention."""
+    """Store the model as a prepare worker measures it: 6e8 FLOPs a token, and none for attention."""
     with database.session() as session:
         costs = RowCosts((2e8, 0.0), (6e8, 0.0), {"full": 1.0, "lora": 0.7, "bitfit": "unavailable: no bias"}).to_json()
         ModelRepository(session).put(MODEL, parameters=10**8, tensors=100, rho_floor=0.35, costs=costs, at=NOW)
@@ -41,7 +41,7 @@ def worker(database: Database) -> None:
 
 @pytest.fixture
 def estimate(client: TestClient, dataset_id: str) -> Any:
-    """Ask for an estimate, and give the response; the policy trains every tensor unless another is given."""
+    """Request an estimate, and return the response; the default policy trains every tensor."""
 
     def estimate(**changed: Any) -> Any:
         policy = {"kind": "constant", "rho": 1.0}
@@ -82,7 +82,7 @@ def prepared(database: Database, dataset_id: str, *, hours: float, **columns: An
 
 
 def ran(database: Database, job_id: str, hours: Sequence[float], *, outside_hours: float = 0.0) -> None:
-    """Epochs of equal FLOPs that took so many hours each, at 100 W."""
+    """Store epochs of equal FLOPs that took this many hours each, at 100 W."""
     with database.session() as session:
         for number, length in enumerate([outside_hours, *hours]):
             if number:
@@ -112,7 +112,7 @@ def _interval(job_id: str, epoch: int, hours: float) -> EnergyInterval:
 
 
 def grid(database: Database, values: Sequence[float], zone: str = "FR") -> None:
-    """A reading in force, and a forecast from the next hour on, one value an hour."""
+    """Store a reading in force, and a forecast from the next hour on, one value an hour."""
     hours = [
         Reading(
             zone=zone,
@@ -130,7 +130,7 @@ def grid(database: Database, values: Sequence[float], zone: str = "FR") -> None:
         GridRepository(session).put_forecast(zone, "average", hours[1:], at=NOW)
 
 
-def test_now_and_the_best_window_are_what_a_hand_computes(
+def test_now_and_the_best_window_are_as_computed_by_hand(
     estimate: Any, database: Database, dataset_id: str, measured: None, worker: None
 ) -> None:
     """Two epochs of 1 h at 100 W. Now: 300 and 300 gCO2e/kWh; from 15:00 on 100 and 200."""
@@ -228,7 +228,7 @@ def test_a_deadline_bounds_the_window(
         ([{"up_to": 32, "rows": 2}], 20.0, 24, 1.15),
     ],
 )
-def test_tokens_are_counted_or_reckoned_from_characters(
+def test_tokens_are_counted_or_estimated_from_characters(
     estimate: Any,
     database: Database,
     dataset_id: str,
@@ -273,9 +273,7 @@ def test_without_a_worker_figures_are_assumed_and_wide(estimate: Any, database: 
     assert "no worker is alive in FR: until one is, the job waits" in found["notes"]
 
 
-def test_where_nothing_is_known_of_the_grid_emissions_are_null(
-    estimate: Any, client: TestClient, measured: None
-) -> None:
+def test_without_a_known_intensity_emissions_are_null(estimate: Any, client: TestClient, measured: None) -> None:
     context = client.app.state.context  # type: ignore[attr-defined]
     object.__setattr__(context, "settings", context.settings.model_copy(update={"zones": {"NOWHERE": "watttime"}}))
 
@@ -294,9 +292,7 @@ def test_without_a_reading_the_yearly_mean_stands_in(estimate: Any, measured: No
     assert "there is no forecast" in place["basis"]
 
 
-def test_a_job_that_leaves_its_zone_open_is_reckoned_in_the_greenest(
-    estimate: Any, database: Database, measured: None
-) -> None:
+def test_a_job_without_a_zone_is_estimated_in_the_greenest(estimate: Any, database: Database, measured: None) -> None:
     grid(database, [300] * 24, zone="FR")
     grid(database, [40] * 24, zone="NO")
     with database.session() as session:
@@ -332,7 +328,7 @@ def test_the_model_has_to_be_measured_first(estimate: Any) -> None:
     assert "not measured yet" in response.json()["detail"]
 
 
-def test_a_submissions_faults_are_an_estimates_too(estimate: Any, measured: None) -> None:
+def test_a_submissions_faults_are_reported_for_an_estimate_too(estimate: Any, measured: None) -> None:
     response = estimate(zone="XX", model="none", policy={"kind": "constant", "rho": 0.2}, method="bitfit")
 
     assert response.status_code == 422
@@ -362,7 +358,7 @@ def dataset_id_of(session: Any) -> str:
 def test_a_measured_run_lies_within_what_was_estimated_before(
     estimate: Any, database: Database, dataset_id: str, measured: None, worker: None
 ) -> None:
-    """Three earlier epochs that differed by a tenth tell how long the next two take."""
+    """Three earlier epochs that differed by a tenth predict how long the next two take."""
     ran(database, prepared(database, dataset_id, hours=1.0), [0.95, 1.0, 1.08], outside_hours=0.2)
     grid(database, [250] * 24)
 

@@ -1,4 +1,4 @@
-"""A job's events over a real connection to a real server: replayed, live, and without a gap whatever breaks."""
+"""A job's event stream from a real server: replayed, live, and without gaps after failures."""
 
 import json
 import os
@@ -38,7 +38,7 @@ ACCEPT = {"Accept": "text/event-stream"}
 
 @dataclass(frozen=True)
 class Server:
-    """A server of this test's application, and a client with an operator's key."""
+    """A server of the test's application, and a client with an operator's key."""
 
     app: FastAPI
     port: int
@@ -47,7 +47,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Message:
-    """One message of a stream."""
+    """A message of a stream."""
 
     event: str
     data: dict[str, Any]
@@ -82,7 +82,7 @@ def _listening(app: FastAPI) -> Iterator[int]:
 
 @contextmanager
 def stream(client: httpx.Client, job_id: str, *, after: int | None = None) -> Iterator[Iterator[Message]]:
-    """The messages of a job's stream."""
+    """Yield the messages of a job's stream."""
     headers = ACCEPT if after is None else {**ACCEPT, "Last-Event-ID": str(after)}
     with client.stream("GET", f"/jobs/{job_id}/events", headers=headers) as response:
         assert response.status_code == 200, response.read()
@@ -91,7 +91,7 @@ def stream(client: httpx.Client, job_id: str, *, after: int | None = None) -> It
 
 
 def messages(lines: Iterator[str]) -> Iterator[Message]:
-    """Messages as a browser would find them in the lines."""
+    """Parse messages from lines as a browser would."""
     fields: dict[str, str] = {}
     for line in lines:
         name, _, value = line.partition(": ")
@@ -105,7 +105,7 @@ def messages(lines: Iterator[str]) -> Iterator[Message]:
 
 
 def tell(database: Database, job_id: str, event_type: str = "note") -> None:
-    """Write an event as everybody does: with the job's row locked."""
+    """Write an event as every writer does: with the job's row locked."""
     with database.session() as session:
         jobs = JobRepository(session)
         assert jobs.lock(job_id) is not None
@@ -120,12 +120,12 @@ def move(database: Database, job_id: str, to: JobStatus) -> None:
 
 
 def recorded(database: Database, job_id: str) -> list[int]:
-    """The ids of all of a job's events, in order."""
+    """Return the ids of all of a job's events, in order."""
     with database.session() as session:
         return [event.id for event in reversed(JobRepository(session).events(job_id, limit=10_000).data)]
 
 
-def test_a_stream_tells_the_history_in_order_then_what_happens_and_ends_with_the_job(
+def test_a_stream_sends_the_history_in_order_then_new_events_and_ends_with_the_job(
     serve: Callable[..., Server], job_id: str, database: Database
 ) -> None:
     client = serve().client
@@ -143,7 +143,7 @@ def test_a_stream_tells_the_history_in_order_then_what_happens_and_ends_with_the
     assert (end.event, end.data, end.id) == ("stream.end", {"status": "cancelled"}, None)
 
 
-def test_a_stream_goes_on_after_the_last_event_that_its_client_had(
+def test_a_stream_continues_after_the_last_event_of_its_client(
     serve: Callable[..., Server], finished_job_id: str, database: Database
 ) -> None:
     client = serve().client
@@ -156,7 +156,7 @@ def test_a_stream_goes_on_after_the_last_event_that_its_client_had(
     assert [message.id for message in messages(iter(by_query.text.split("\n")))] == [ids[-1], None]
 
 
-def test_a_client_that_has_all_of_a_job_that_is_over_is_told_to_stay_away(
+def test_a_client_that_has_all_events_of_a_finished_job_gets_204(
     client: TestClient, finished_job_id: str, database: Database
 ) -> None:
     last = recorded(database, finished_job_id)[-1]
@@ -166,7 +166,7 @@ def test_a_client_that_has_all_of_a_job_that_is_over_is_told_to_stay_away(
     assert response.status_code == 204
 
 
-def test_no_event_is_lost_or_told_twice_while_others_write_and_the_client_comes_and_goes(
+def test_no_event_is_lost_or_repeated_under_concurrent_writes_and_reconnects(
     serve: Callable[..., Server], job_id: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(event_feed, "MAX_BATCH_EVENTS", 7)
@@ -221,7 +221,7 @@ def test_an_event_whose_notification_was_lost_is_found_by_the_next_check(
         assert next(told).event == "silent"
 
 
-def test_an_owner_has_so_many_streams_and_a_process_so_many_in_all(
+def test_streams_are_limited_by_owner_and_by_process(
     serve: Callable[..., Server], settings: Settings, submit: Any, job_id: str
 ) -> None:
     server = serve(max_event_streams=2, max_event_streams_per_owner=1)
@@ -295,7 +295,7 @@ def test_a_stream_on_which_nothing_happens_is_kept_alive_and_ends_after_its_time
     assert "stream.end" not in body, "the client is to come back"
 
 
-def test_a_last_event_id_that_is_none_is_refused_with_the_header_named(client: TestClient, job_id: str) -> None:
+def test_a_malformed_last_event_id_is_refused_with_the_header_named(client: TestClient, job_id: str) -> None:
     for given in ("x", "-1", str(2**63)):
         response = client.get(f"/jobs/{job_id}/events", headers={**ACCEPT, "Last-Event-ID": given})
 
@@ -303,7 +303,7 @@ def test_a_last_event_id_that_is_none_is_refused_with_the_header_named(client: T
         assert response.json()["errors"][0]["field"] == "Last-Event-ID"
 
 
-def test_a_server_that_is_asked_to_stop_ends_its_streams_and_goes_at_once(
+def test_a_server_that_is_asked_to_stop_ends_its_streams_and_exits_at_once(
     settings: Settings, operator_key: str, job_id: str
 ) -> None:
     with socket.socket() as free:

@@ -1,4 +1,4 @@
-"""Cancel, pause, resume and retry, as an owner asks for them."""
+"""Cancel, pause, resume and retry of a job by its owner."""
 
 from typing import Any
 
@@ -48,7 +48,7 @@ def test_a_queued_job_is_paused_resumed_cancelled_and_retried(queued_job_id: str
     assert {event["data"]["by"] for event in told} == {"ops"}
 
 
-def test_a_running_job_goes_on_until_its_worker_has_heard_of_it(
+def test_a_running_job_continues_until_its_worker_receives_the_request(
     queued_job_id: str, client: TestClient, database: Database
 ) -> None:
     with database.session() as session:
@@ -59,7 +59,7 @@ def test_a_running_job_goes_on_until_its_worker_has_heard_of_it(
 
 
 @pytest.mark.parametrize("action", ["pause", "resume", "retry", "cancel"])
-def test_what_cannot_be_done_where_the_job_stands_is_a_conflict_that_says_so(
+def test_an_action_that_the_status_does_not_allow_is_a_conflict_that_says_so(
     finished_job_id: str, client: TestClient, action: str
 ) -> None:
     response = client.post(f"/jobs/{finished_job_id}/{action}")
@@ -71,7 +71,7 @@ def test_what_cannot_be_done_where_the_job_stands_is_a_conflict_that_says_so(
 
 
 @pytest.mark.parametrize("action", ["pause", "resume", "retry", "cancel"])
-def test_nothing_can_be_asked_of_anothers_job(alice: TestClient, bob: TestClient, action: str) -> None:
+def test_a_job_of_another_owner_accepts_no_action(alice: TestClient, bob: TestClient, action: str) -> None:
     uploaded = alice.post("/datasets", files={"file": ("rows.jsonl", b'{"text": "Leaves are green."}\n')}).json()
     job = alice.post("/jobs", json={"model": MODEL, "dataset": uploaded["id"]}).json()
     assert job["owner"] == "alice"

@@ -1,4 +1,4 @@
-"""What can be read of jobs, of their epochs and events, and of their results."""
+"""Reading of jobs, their epochs, events and results."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,7 +13,7 @@ from store.repositories.jobs import JobRepository
 
 
 def ids(response: Any) -> list[str]:
-    """The ids of a list, in its order."""
+    """Return the ids of a list, in its order."""
     assert response.status_code == 200, response.text
     return [item["id"] for item in response.json()["data"]]
 
@@ -53,7 +53,7 @@ def test_a_faulty_query_is_refused_with_the_parameter_named(client: TestClient, 
 
 
 @pytest.mark.parametrize("path", ["", "/epochs", "/events", "/artifacts", "/artifacts/model.safetensors"])
-def test_nothing_is_found_of_a_job_that_does_not_exist(client: TestClient, path: str) -> None:
+def test_an_unknown_job_is_not_found(client: TestClient, path: str) -> None:
     response = client.get(f"/jobs/job_0{path}")
 
     assert response.status_code == 404
@@ -66,7 +66,7 @@ def test_a_character_that_the_database_cannot_hold_is_the_clients_fault(client: 
     assert client.get("/jobs?metadata[a]=%00").status_code == 422
 
 
-def test_a_finished_job_tells_its_progress_its_cost_and_what_the_cost_rests_on(
+def test_a_finished_job_shows_its_progress_its_cost_and_the_basis_of_the_cost(
     finished_job_id: str, client: TestClient
 ) -> None:
     job = client.get(f"/jobs/{finished_job_id}").json()
@@ -106,9 +106,7 @@ def test_a_price_that_is_final_is_called_settled_and_replaces_the_provisional_on
     assert basis["energy_estimated"] is True
 
 
-def test_what_was_saved_is_told_in_two_parts_beside_what_it_is_compared_with(
-    settled_job_id: str, client: TestClient
-) -> None:
+def test_savings_are_shown_in_two_parts_beside_the_counterfactuals(settled_job_id: str, client: TestClient) -> None:
     job = client.get(f"/jobs/{settled_job_id}").json()
 
     others = job["counterfactuals"]
@@ -142,7 +140,7 @@ def test_a_job_that_cannot_be_compared_says_why(finished_job_id: str, client: Te
     assert shown["counterfactuals_missing"] == "no epoch was finished"
 
 
-def test_a_job_that_waits_tells_what_its_gate_said_last_and_when_it_looks_again(
+def test_a_waiting_job_shows_its_last_gate_decision_and_the_time_of_the_next(
     deferred_job_id: str, client: TestClient, now: datetime
 ) -> None:
     job = client.get(f"/jobs/{deferred_job_id}").json()
@@ -159,7 +157,7 @@ def test_a_job_that_waits_tells_what_its_gate_said_last_and_when_it_looks_again(
     assert (job["signal"], job["deadline"]) == ("average", None)
 
 
-def test_an_epoch_tells_what_was_asked_why_and_at_what_cost(finished_job_id: str, client: TestClient) -> None:
+def test_an_epoch_shows_its_decision_its_reason_and_its_cost(finished_job_id: str, client: TestClient) -> None:
     listing = client.get(f"/jobs/{finished_job_id}/epochs").json()
 
     assert listing["has_more"] is False

@@ -1,4 +1,4 @@
-"""`POST /jobs`: what is stored, and what is refused with the field named."""
+"""`POST /jobs`: submissions that are stored, and those that are refused with the field named."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,18 +21,18 @@ STEPS = {"kind": "steps", "steps": [{"up_to": 150, "rho": 1.0}, {"up_to": 300, "
 
 
 def fields(response: Any) -> list[str]:
-    """The fields that a refusal names."""
+    """Return the fields that a refusal names."""
     assert response.status_code == 422, response.text
     assert response.headers["content-type"] == "application/problem+json"
     return [error["field"] for error in response.json()["errors"]]
 
 
 def message(response: Any) -> str:
-    """The first thing that a refusal says."""
+    """Return the first message of a refusal."""
     return str(response.json()["errors"][0]["message"])
 
 
-def test_a_job_is_stored_as_validating_and_found_where_the_answer_says(submit: Any, client: TestClient) -> None:
+def test_a_job_is_stored_as_validating_and_found_at_its_location(submit: Any, client: TestClient) -> None:
     response = submit()
 
     assert response.status_code == 201
@@ -51,7 +51,7 @@ def test_without_a_policy_a_job_takes_the_constant_that_the_paper_advises(submit
     assert policy["gate"]["mode"] == "none"
 
 
-def test_everything_that_was_submitted_is_given_back(submit: Any, now: datetime) -> None:
+def test_all_submitted_fields_are_returned(submit: Any, now: datetime) -> None:
     deadline = now + timedelta(hours=8)
 
     job = submit(
@@ -295,7 +295,7 @@ def test_a_body_that_is_not_called_json_is_refused(client: TestClient) -> None:
 
 @pytest.fixture
 def measured_floor(database: Database) -> float:
-    """The model's floor of 0.45, as a prepare worker measured it."""
+    """Store a floor of 0.45 for the model, as a prepare worker would measure it."""
     with database.session() as session:
         ModelRepository(session).put(
             "SmolLM2-135M-Instruct", parameters=134_515_008, tensors=272, rho_floor=0.45, at=datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""A job of two weeks: each route answers with a part of what is stored, and without reading all of it."""
+"""A job of two weeks: each route responds with a part of its data, without reading all of it."""
 
 import re
 import time

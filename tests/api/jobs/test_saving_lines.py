@@ -1,4 +1,4 @@
-"""Each cause of a saving is shown with its own share, wherever savings are shown."""
+"""Each cause of a saving is shown with its share in the API, the pages and the terminal."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ LINES = {
 
 
 def stored(database: Database, job_id: str, **savings: float) -> None:
-    """The savings of a job that has been accounted for, as if these were they."""
+    """Store these savings for a job whose emissions are accounted for."""
     with database.session() as session:
         job = JobRepository(session).lock(job_id)
         assert job is not None

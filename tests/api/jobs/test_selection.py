@@ -1,4 +1,4 @@
-"""Which tensors each epoch trained, and what is known of every one; and the checkpoints."""
+"""The tensors that each epoch trained, with importance and cost; and the checkpoints."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -22,7 +22,7 @@ COSTS = [
 
 
 def claimed(database: Database, job_id: str) -> Lease:
-    """The lease of a worker that has just taken the job."""
+    """Claim a job for a worker, and return its lease."""
     with database.session() as session:
         transition(session, session.get_one(Job, job_id, with_for_update=True), JobStatus.QUEUED, at=START)
     with database.session() as session:

@@ -1,4 +1,4 @@
-"""A job's curves: thinned out by the server, with every peak and every gap left in."""
+"""A job's curves: downsampled by the server, with every peak and every gap kept."""
 
 import math
 import random
@@ -21,7 +21,7 @@ START_MS = round(START.timestamp() * 1000)
 
 
 def put_losses(database: Database, job_id: str, losses: Sequence[float]) -> None:
-    """One step a second."""
+    """Store one step a second with these losses."""
     rows = [
         {"job_id": job_id, "number": number, "at": START + timedelta(seconds=number), "loss": loss}
         for number, loss in enumerate(losses, start=1)
@@ -33,7 +33,7 @@ def put_losses(database: Database, job_id: str, losses: Sequence[float]) -> None
 def put_intervals(
     database: Database, job_id: str, intervals: Sequence[tuple[float, float, float, float | None]]
 ) -> None:
-    """Each with its start and length in seconds, its power in W and its intensity."""
+    """Store intervals, each with its start and length in seconds, its power in W and its intensity."""
     rows: list[dict[str, Any]] = []
     for start, seconds, watts, intensity in intervals:
         kwh = watts * seconds / 3.6e6
@@ -152,9 +152,7 @@ def test_a_stretch_of_time_that_ends_before_it_begins_is_refused(client: TestCli
     assert response.json()["errors"][0]["field"] == "start"
 
 
-def test_the_evaluation_loss_stands_at_the_end_of_its_epoch(
-    client: TestClient, job_id: str, database: Database
-) -> None:
+def test_the_evaluation_loss_is_at_the_end_of_its_epoch(client: TestClient, job_id: str, database: Database) -> None:
     with database.session() as session:
         for number, loss in enumerate((2.5, None, math.nan), start=1):
             session.add(
@@ -174,7 +172,7 @@ def test_the_evaluation_loss_stands_at_the_end_of_its_epoch(
     assert series(client, job_id)["evaluation"] == {"epoch": [1], "at": [START_MS + 60_000], "loss": [2.5]}
 
 
-def test_a_loss_that_is_not_finite_is_null_and_is_never_thinned_out(
+def test_a_loss_that_is_not_finite_is_null_and_is_always_kept(
     client: TestClient, job_id: str, database: Database
 ) -> None:
     losses = [2.0] * 500
@@ -232,7 +230,7 @@ def test_a_hundred_thousand_steps_come_quickly_and_in_little_space(
     assert seconds < 1.5, "0.2 s on an idle machine"
 
 
-def test_what_has_not_changed_is_not_sent_again(client: TestClient, job_id: str, database: Database) -> None:
+def test_unchanged_series_are_not_sent_again(client: TestClient, job_id: str, database: Database) -> None:
     path = f"/jobs/{job_id}/series"
     first = client.get(path)
     held = {"If-None-Match": first.headers["etag"]}

@@ -1,4 +1,4 @@
-"""Energy without a price is shown as such wherever emissions are shown, and never as 0 g."""
+"""Energy without a price is shown as unpriced wherever emissions are shown, and never as 0 g."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.fault(number=12)
 
 @pytest.fixture
 def unpriced_job_id(finished_job_id: str, database: Database) -> str:
-    """A job that is over, whose energy has been closed without any price."""
+    """A finished job whose energy was closed without a price."""
     with database.session() as session:
         session.execute(
             update(EnergyInterval).values(

@@ -1,4 +1,4 @@
-"""`/policies`: named, versioned, never changed in place."""
+"""`/policies`: named and versioned; a stored version never changes."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -31,7 +31,7 @@ def test_the_newest_version_of_each_policy_is_listed_by_name(client: TestClient)
     assert [(policy["name"], policy["version"]) for policy in listing["data"]] == [("a", 1), ("b", 2)]
 
 
-def test_two_who_store_the_same_name_at_once_get_a_version_each(client: TestClient) -> None:
+def test_concurrent_writes_of_one_name_get_a_version_each(client: TestClient) -> None:
     with ThreadPoolExecutor(4) as threads:
         responses = list(threads.map(lambda rho: store(client, "shared", rho), [0.5, 0.6, 0.7, 0.8]))
 
@@ -85,7 +85,7 @@ def test_a_faulty_policy_is_not_put(client: TestClient, path: str, body: dict[st
 
 
 def put(client: TestClient, rho: float, **headers: str) -> Any:
-    """`If_Match` is sent as If-Match."""
+    """Put a policy; a header such as `If_Match` is sent as If-Match."""
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
     return client.put("/policies/careful", json={"policy": {"kind": "constant", "rho": rho}}, headers=sent)
 
@@ -146,7 +146,7 @@ def test_a_header_that_is_no_etag_is_refused_by_its_name(client: TestClient, hea
     assert client.get("/policies").json()["data"] == []
 
 
-def test_of_those_who_follow_one_version_at_once_one_is_stored(client: TestClient) -> None:
+def test_of_concurrent_writes_that_follow_one_version_one_is_stored(client: TestClient) -> None:
     store(client, "careful", 0.5)
 
     with ThreadPoolExecutor(4) as threads:

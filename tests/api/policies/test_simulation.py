@@ -1,4 +1,4 @@
-"""`POST /policies/simulate`: a policy held against the past, with what that rests on, within bounds."""
+"""`POST /policies/simulate`: backtest of a policy with its basis, within limits."""
 
 import math
 import threading
@@ -22,19 +22,19 @@ RUN = {"policy": PAUSE, "work_hours": 4, "epochs": 4, "deadline_hours": 24}
 
 
 def intensity(hour: int) -> float:
-    """A day that is cleanest at its twelfth hour."""
+    """Return the intensity of an hour of a day that is cleanest at its twelfth."""
     return 200 + 100 * math.cos(2 * math.pi * hour / 24)
 
 
 def fields(response: Any) -> list[str]:
-    """The fields that a refusal names."""
+    """Return the fields that a refusal names."""
     assert response.status_code == 422, response.text
     assert response.headers["content-type"] == "application/problem+json"
     return [error["field"] for error in response.json()["errors"]]
 
 
 def readings(now: datetime, hours: int = DAYS * 24, **fields: Any) -> list[Reading]:
-    """The last `hours` hours."""
+    """Return readings of the last `hours` hours."""
     begin = now - hours * HOUR
     defaults = {"zone": "FR", "source": "uk", "estimated": False, "fetched_at": now}
     return [
@@ -49,7 +49,7 @@ def readings(now: datetime, hours: int = DAYS * 24, **fields: Any) -> list[Readi
 
 
 def uploads(now: datetime, hours: int = DAYS * 24) -> list[dict[str, Any]]:
-    """The same, as a request holds them."""
+    """Return the same readings as a request contains them."""
     return [
         {"start": reading.start.isoformat(), "gco2e_per_kwh": reading.gco2e_per_kwh} for reading in readings(now, hours)
     ]
@@ -57,7 +57,7 @@ def uploads(now: datetime, hours: int = DAYS * 24) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def french_history(database: Database, now: datetime) -> list[Reading]:
-    """Twenty days of FR, of which the last two are estimates."""
+    """Store twenty days of FR, of which the last two are estimates."""
     history = readings(now)
     history[-48:] = readings(now, 48, estimated=True)
     with database.session() as session:
