@@ -75,7 +75,7 @@ class AuditMiddleware:
             with self._database.session() as session:
                 AuditRepository(session).add(record)
         except SQLAlchemyError as error:
-            log.error("audit.unwritten", error=type(error).__name__, deed=record)
+            log.error("audit.unwritten", error=type(error).__name__, record=record)
 
 
 def _is_notable(request: Request, status: int) -> bool:

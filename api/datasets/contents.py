@@ -15,7 +15,7 @@ from api.datasets.schemas import CountingOut, RowOut, TokenCountsOut
 from api.dependencies import AppContextDep, NowDep
 from api.http.openapi import SECONDS_SCHEMA
 from api.http.pagination import Id, Listing
-from api.http.problems import Problem, invalid_field, problem_responses
+from api.http.problems import Problem, invalid_field, join_names, problem_responses
 from greencore.dataset import InvalidRow, enumerate_rows
 from store.repositories.token_statistics import TokenStatisticsRepository
 
@@ -58,8 +58,7 @@ def count_tokens(
 ) -> TokenCountsOut | JSONResponse:
     """The first call starts the count, of rows as in training without a limit on their length."""
     if model not in context.catalogue:
-        known = ", ".join(sorted(context.catalogue)) or "none"
-        raise invalid_field("model", f"{model!r} is not in the catalogue: known are {known}")
+        raise invalid_field("model", f"{model!r} is not in the catalogue: known are {join_names(context.catalogue)}")
     with context.database.session() as session:
         found = TokenStatisticsRepository(session).request_counts(
             dataset.id, model, at=now, error_lifetime=ERROR_RETRY_AFTER

@@ -4,7 +4,7 @@ A browser that requests a page gets the same problem as HTML.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -156,6 +156,11 @@ def document_problems(openapi: dict[str, Any]) -> None:
                 content = response.get("content", {})
                 if int(status) >= HTTPStatus.BAD_REQUEST and "application/json" in content:
                     response["content"] = {MEDIA_TYPE: content["application/json"]}
+
+
+def join_names(names: Iterable[str]) -> str:
+    """List the known names in the message on an unknown one: "FR, SE", or "none"."""
+    return ", ".join(sorted(names)) or "none"
 
 
 def field_path(location: Sequence[int | str]) -> str:

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from api.access.principal import Principal
 from api.dependencies import AppContext
-from api.http.problems import FieldProblem, Problem, invalid_fields
+from api.http.problems import FieldProblem, Problem, invalid_fields, join_names
 from api.jobs.request import JobRequest
 from api.policies.parsing import resolve_policy
 from greencore.policy import Policy
@@ -52,14 +52,14 @@ def _reference_errors(
     request: JobRequest, principal: Principal, context: AppContext, session: Session, now: datetime
 ) -> Iterator[FieldProblem]:
     if request.model not in context.catalogue:
-        known = ", ".join(sorted(context.catalogue)) or "none"
-        yield FieldProblem(field="model", message=f"{request.model!r} is not in the catalogue: known are {known}")
+        message = f"{request.model!r} is not in the catalogue: known are {join_names(context.catalogue)}"
+        yield FieldProblem(field="model", message=message)
     dataset = DatasetRepository(session).lock_for_use(request.dataset)
     if dataset is None or not principal.can_read(dataset.owner):
         yield FieldProblem(field="dataset", message=f"there is no dataset {request.dataset!r}: upload one to /datasets")
     if request.zone is not None and request.zone not in context.settings.zones:
-        known = ", ".join(sorted(context.settings.zones)) or "none"
-        yield FieldProblem(field="zone", message=f"there is no zone {request.zone!r}: known are {known}")
+        message = f"there is no zone {request.zone!r}: known are {join_names(context.settings.zones)}"
+        yield FieldProblem(field="zone", message=message)
     if request.deadline is not None:
         if request.deadline <= now:
             message = f"{request.deadline.isoformat()} has passed: it is {now.isoformat(timespec='seconds')}"

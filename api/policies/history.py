@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.orm import Session
 
 from api.dependencies import AppContext
-from api.http.problems import MAX_FAULTS, invalid_field, validation_problem
+from api.http.problems import MAX_FAULTS, invalid_field, join_names, validation_problem
 from api.policies.simulation_request import MAX_READINGS, SimulationRequest, UploadedReading
 from greencore.carbon import IntensitySeries, Reading, Signal
 from store.intensity.readings import GridRepository
@@ -200,7 +200,7 @@ def _load_stored_series(
 def _nothing_stored(zone: str, signal: Signal | None, context: AppContext) -> str:
     known = context.settings.zones
     if zone not in known:
-        return f"there is no zone {zone!r}: known are {', '.join(sorted(known)) or 'none'}"
+        return f"there is no zone {zone!r}: known are {join_names(known)}"
     kind = "" if signal is None else f" {signal}"
     return f"no{kind} reading of {zone} is stored yet: upload readings in series instead"
 

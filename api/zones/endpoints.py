@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Query
 from api.access.principal import PrincipalDep
 from api.dependencies import AppContextDep, NowDep, SessionDep
 from api.http.pagination import Id, Listing, complete_listing
-from api.http.problems import RETRY_AFTER_SECONDS, Problem, invalid_field, problem_responses
+from api.http.problems import RETRY_AFTER_SECONDS, Problem, invalid_field, join_names, problem_responses
 from api.http.times import RecordedTime
 from api.zones.schemas import ForecastOut, ForecastReach, HistoryOut, IntensityOut, ProviderOut, ReadingOut, ZoneOut
 from greencore.carbon import Basis, IntensitySeries
@@ -31,7 +31,7 @@ router = APIRouter(prefix="/zones", tags=["zones"])
 def _check_zone(zone: Id, principal: PrincipalDep, context: AppContextDep) -> str:
     zones = context.settings.zones
     if zone not in zones and zone != UNKNOWN_ZONE:
-        raise Problem(HTTPStatus.NOT_FOUND, f"there is no zone {zone!r}: known are {', '.join(sorted(zones))}")
+        raise Problem(HTTPStatus.NOT_FOUND, f"there is no zone {zone!r}: known are {join_names(zones)}")
     return zone
 
 

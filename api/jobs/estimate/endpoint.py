@@ -70,15 +70,15 @@ def _estimate(
         )
         for one in (ungated, deferred)
     ]
-    begun_now, best = runs
+    started_now, best = runs
     saving = None
-    if begun_now.emissions_gco2e is not None and best.emissions_gco2e is not None:
-        saved = begun_now.emissions_gco2e.expected - best.emissions_gco2e.expected
-        share = saved / begun_now.emissions_gco2e.expected if begun_now.emissions_gco2e.expected else 0.0
+    if started_now.emissions_gco2e is not None and best.emissions_gco2e is not None:
+        saved = started_now.emissions_gco2e.expected - best.emissions_gco2e.expected
+        share = saved / started_now.emissions_gco2e.expected if started_now.emissions_gco2e.expected else 0.0
         saving = SavingOut(gco2e=saved, share=share)
     in_force = placement.in_force
     return EstimateOut(
-        now=begun_now,
+        now=started_now,
         best=best,
         saving=saving,
         work=WorkOut(
