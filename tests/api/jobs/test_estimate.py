@@ -212,7 +212,7 @@ def test_a_deadline_bounds_the_window(
     found = estimate(deadline=(NOW + 4.5 * HOUR).isoformat()).json()
     assert found["best"]["gco2e_per_kwh"] == pytest.approx(200)
     assert found["best"]["meets_deadline"] is True
-    assert "would not wait" in found["notes"][0]
+    assert "starts at once" in found["notes"][0]
 
     late = estimate(deadline=(NOW + HOUR).isoformat()).json()
     assert (late["now"]["meets_deadline"], late["best"]["meets_deadline"]) == (False, False)
