@@ -117,7 +117,7 @@ def test_the_estimate_is_beside_the_form_and_the_job_is_as_entered(
     for text in ("Now", "Best window", "gCO2e", "kWh", "Meets the deadline", "yes", "assumed", "saves"):
         expect(shown).to_contain_text(text)
     shown.get_by_text("Basis of the estimate").click()
-    expect(shown.locator(".basis")).to_contain_text("DE, asked for: now")
+    expect(shown.locator(".basis")).to_contain_text("DE, requested: now")
     check_accessible(page)
     take_pictures(page, "submit-estimated")
 
