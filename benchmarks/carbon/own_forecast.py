@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.carbon.policies import read_whole_trace
 from benchmarks.report import publish
 from greencore.carbon import IntensitySeries, Reading
 from greencore.carbon.forecasting import OwnForecast, rolling_forecasts
 from greencore.carbon.forecasting.hourly import resample_hourly
-from greencore.carbon.trace_file import read_trace
 
 Array = NDArray[np.float64]
 
@@ -145,19 +145,8 @@ def _series(start: datetime, values: Array) -> IntensitySeries:
 
 
 def _values(file: Path) -> Array:
-    rows = read_trace(file).rows
-    readings = IntensitySeries(
-        Reading(
-            zone="any",
-            start=row.start,
-            end=row.end,
-            gco2e_per_kwh=row.gco2e_per_kwh,
-            source=file.stem,
-            fetched_at=rows[-1].end,
-        )
-        for row in rows
-    )
-    return resample_hourly(readings, rows[-1].end, most_hours=10 * YEAR).values
+    series = read_whole_trace(file)
+    return resample_hourly(series, series.readings[-1].end, most_hours=10 * YEAR).values
 
 
 def _solar() -> Array:

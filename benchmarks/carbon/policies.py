@@ -90,7 +90,7 @@ def main() -> int:
     missing = [name for name in TRACES.values() if not (folder / name).is_file()]
     if missing:
         parser.error(f"{folder} holds no {' and no '.join(missing)}")
-    rows = [row for grid, file in TRACES.items() for row in _rows(grid, _whole(folder / file, grid))]
+    rows = [row for grid, file in TRACES.items() for row in _rows(grid, read_whole_trace(folder / file))]
     return publish(
         "policies",
         f"Policies on two grids: {WORK_HOURS:g} h of work in {EPOCHS} epochs, {DEADLINE_HOURS:g} h to do it",
@@ -233,10 +233,11 @@ def _paused(rows: list[dict[str, Any]], grid: str, forecast: str, min_saving: fl
     return row
 
 
-def _whole(file: Path, grid: str) -> IntensitySeries:
+def read_whole_trace(file: Path) -> IntensitySeries:
     """Read all intensities of a trace."""
-    source = open_source(f"trace:{file}", grid.split()[0])
-    return source.history(datetime(1970, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
+    return open_source(f"trace:{file}", "any").history(
+        datetime(1970, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
+    )
 
 
 def _starts(series: IntensitySeries) -> list[datetime]:
