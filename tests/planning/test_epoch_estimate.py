@@ -98,8 +98,8 @@ def test_overhead_outside_of_epochs_is_the_mean_of_recent_jobs(database: Databas
 
 
 def test_settings_override_the_assumptions(database: Database, settings: Settings) -> None:
-    told = settings.model_copy(update={"assumed_tflops": 10.0, "assumed_power_w": 200.0})
+    overridden = settings.model_copy(update={"assumed_tflops": 10.0, "assumed_power_w": 200.0})
     with database.session() as session:
-        found = estimate_epoch_from_flops(session, told, model="m", epoch_flops=3.6e16, device="NVIDIA H100")
+        found = estimate_epoch_from_flops(session, overridden, model="m", epoch_flops=3.6e16, device="NVIDIA H100")
     assert [found.epoch_hours, found.epoch_kwh] == pytest.approx([1.0, 0.2])
     assert found.basis == "assumptions: 10 TFLOP/s, 200 W"

@@ -211,16 +211,16 @@ def test_no_decision_depends_on_future_hours(body: dict[str, Any], forecast: For
     changed = values[:changed_from] + [1.5 * value + 100 for value in values[changed_from:]]
     changed_budget = {"budget_gco2e": 2000} if body is BUDGET else {}
     policy = with_gate({**body, **changed_budget}, mode, pause_above=260, resume_below=250)
-    told = [
+    results = [
         simulated(
             policy, series(known), start=at(414.5), work_hours=16.0, epochs=16, forecast=forecast, deadline_hours=40.0
         )
         for known in (values, changed)
     ]
-    before, after = ([step for step in result.decisions if step.time < at(changed_from)] for result in told)
+    before, after = ([step for step in result.decisions if step.time < at(changed_from)] for result in results)
     assert len(before) > 5
     assert before == after
-    assert told[0].emissions_g != told[1].emissions_g
+    assert results[0].emissions_g != results[1].emissions_g
 
 
 @EVERY_KIND

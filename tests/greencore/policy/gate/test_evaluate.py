@@ -37,7 +37,7 @@ def running(work_hours: float) -> RunProgress:
     return RunProgress(epoch_left_hours=work_hours, work_left_hours=0.0, rho=1.0, begun=True, computing=True)
 
 
-def looked(
+def evaluated(
     given_policy: Policy,
     progress: RunProgress,
     values: list[float] | IntensitySeries,
@@ -64,7 +64,7 @@ BOTH = pytest.mark.parametrize("mode", ["defer", "pause"])
 
 
 def test_defer_waits_for_the_best_window() -> None:
-    found = looked(policy("defer"), waiting(3), DIP)
+    found = evaluated(policy("defer"), waiting(3), DIP)
     assert not found.opens
     assert found.until == at(4)
     assert found.saving == pytest.approx(2 / 3)
@@ -73,23 +73,23 @@ def test_defer_waits_for_the_best_window() -> None:
 
 
 def test_a_window_may_begin_within_an_hour() -> None:
-    found = looked(policy("defer"), waiting(2.5), [300.0, 200.0, 100.0, 100.0, 300.0, 300.0], hours=6)
+    found = evaluated(policy("defer"), waiting(2.5), [300.0, 200.0, 100.0, 100.0, 300.0, 300.0], hours=6)
     assert found.until == at(1.5)
 
 
 def test_pause_runs_in_the_clean_hours_alone() -> None:
     values = [100.0, 300.0, 300.0, 100.0, 300.0, 100.0]
-    assert looked(policy("pause"), waiting(3), values, hours=6).opens
-    at_one = looked(policy("pause"), replace(running(2), committed=True), values, now=at(1), hours=5)
+    assert evaluated(policy("pause"), waiting(3), values, hours=6).opens
+    at_one = evaluated(policy("pause"), replace(running(2), committed=True), values, now=at(1), hours=5)
     assert not at_one.opens
     assert at_one.until == at(3)
     assert at_one.reason == "the planned clean hours begin at 2026-11-23 03:00 UTC, which saves 66.7%"
-    assert looked(policy("pause"), replace(running(2), committed=True), values, now=at(3), hours=3).opens
+    assert evaluated(policy("pause"), replace(running(2), committed=True), values, now=at(3), hours=3).opens
 
 
 @BOTH
 def test_nothing_is_saved_on_a_grid_that_emits_nothing(mode: str) -> None:
-    found = looked(policy(mode, min_saving=0.0), waiting(3), [0.0] * 24)
+    found = evaluated(policy(mode, min_saving=0.0), waiting(3), [0.0] * 24)
     assert found.opens
     assert found.saving == 0
     assert not found.committed
@@ -97,7 +97,7 @@ def test_nothing_is_saved_on_a_grid_that_emits_nothing(mode: str) -> None:
 
 @BOTH
 def test_hours_that_emit_nothing_are_the_cleanest_ones(mode: str) -> None:
-    found = looked(policy(mode), waiting(2), [50.0, 40.0, 0.0, 0.0, 40.0])
+    found = evaluated(policy(mode), waiting(2), [50.0, 40.0, 0.0, 0.0, 40.0])
     assert found.until == at(2)
     assert found.saving == 1
 
@@ -105,7 +105,7 @@ def test_hours_that_emit_nothing_are_the_cleanest_ones(mode: str) -> None:
 @BOTH
 @pytest.mark.parametrize("value", [123.45, 300.0, 0.1])
 def test_a_flat_window_is_not_waited_in(mode: str, value: float) -> None:
-    found = looked(policy(mode, min_saving=0.0), waiting(3.3), [value] * 24, now=at(0.21), hours=20)
+    found = evaluated(policy(mode, min_saving=0.0), waiting(3.3), [value] * 24, now=at(0.21), hours=20)
     assert found.opens
     assert found.saving == pytest.approx(0, abs=1e-12)
     assert not found.forced
@@ -122,34 +122,34 @@ def test_a_committed_run_does_not_wait_in_a_flat_window(mode: str) -> None:
         switch_hours=0.5,
         committed=True,
     )
-    assert looked(policy(mode), paused, [123.45] * 24, now=at(0.21), hours=20).opens
+    assert evaluated(policy(mode), paused, [123.45] * 24, now=at(0.21), hours=20).opens
 
 
 @BOTH
 def test_without_a_forecast_it_runs_now(mode: str) -> None:
-    found = looked(policy(mode), waiting(3), IntensitySeries(), intensity=300.0)
+    found = evaluated(policy(mode), waiting(3), IntensitySeries(), intensity=300.0)
     assert found.opens
     assert found.reason == "the forecast does not reach far enough to plan"
 
 
 @BOTH
 def test_a_forecast_that_ends_before_the_work_could_is_not_planned_on(mode: str) -> None:
-    assert looked(policy(mode), waiting(2), [300.0, 100.0, 50.0]).until == at(1)
-    found = looked(policy(mode), waiting(3.01), [300.0, 100.0, 50.0])
+    assert evaluated(policy(mode), waiting(2), [300.0, 100.0, 50.0]).until == at(1)
+    found = evaluated(policy(mode), waiting(3.01), [300.0, 100.0, 50.0])
     assert found.opens
     assert found.reason == "the forecast does not reach far enough to plan"
 
 
 @BOTH
 def test_a_forecast_that_reaches_part_of_the_way_is_planned_on_as_far_as_it_goes(mode: str) -> None:
-    found = looked(policy(mode), waiting(2), [300.0, 200.0, 100.0, 100.0, 300.0], hours=72)
+    found = evaluated(policy(mode), waiting(2), [300.0, 200.0, 100.0, 100.0, 300.0], hours=72)
     assert found.until == at(2)
 
 
 @BOTH
 def test_a_gap_takes_the_reading_before_it(mode: str) -> None:
     gap = pieces((0, 2, 300.0), (2, 3, 100.0), (5, 24, 300.0))
-    found = looked(policy(mode), waiting(3), gap)
+    found = evaluated(policy(mode), waiting(3), gap)
     assert found.until == at(2)
     assert found.saving == pytest.approx(1 - 300 / 700)
 
@@ -158,14 +158,14 @@ def test_a_gap_takes_the_reading_before_it(mode: str) -> None:
 def test_readings_after_the_deadline_do_not_matter(mode: str) -> None:
     known = [(0, 2, 300.0), (2, 4, 100.0)]
     for work_hours in (1.0, 3.0):
-        found = looked(policy(mode), waiting(work_hours), pieces(*known, (40, 41, 1.0)), hours=5)
-        assert found == looked(policy(mode), waiting(work_hours), pieces(*known), hours=5)
+        found = evaluated(policy(mode), waiting(work_hours), pieces(*known, (40, 41, 1.0)), hours=5)
+        assert found == evaluated(policy(mode), waiting(work_hours), pieces(*known), hours=5)
         assert found.opens == (mode == "pause" and work_hours == 3)
 
 
 @BOTH
 def test_a_forecast_that_begins_later_holds_back_to_now(mode: str) -> None:
-    found = looked(policy(mode), waiting(1), pieces((2, 4, 300.0), (4, 6, 100.0)), intensity=250.0)
+    found = evaluated(policy(mode), waiting(1), pieces((2, 4, 300.0), (4, 6, 100.0)), intensity=250.0)
     assert found.until == at(4)
 
 
@@ -182,7 +182,7 @@ def test_rho_that_does_not_follow_the_intensity_stays_as_it_is() -> None:
 
 @BOTH
 def test_past_its_deadline_it_runs_and_says_so(mode: str) -> None:
-    found = looked(policy(mode), waiting(3), DIP, now=at(3), hours=-1)
+    found = evaluated(policy(mode), waiting(3), DIP, now=at(3), hours=-1)
     assert found.opens
     assert found.forced
     assert found.until is None
@@ -191,8 +191,8 @@ def test_past_its_deadline_it_runs_and_says_so(mode: str) -> None:
 
 @BOTH
 def test_without_slack_it_runs_and_says_so(mode: str) -> None:
-    assert not looked(policy(mode), waiting(3), DIP, hours=3 + 1 / 60).forced
-    found = looked(policy(mode), waiting(3), DIP, hours=3)
+    assert not evaluated(policy(mode), waiting(3), DIP, hours=3 + 1 / 60).forced
+    found = evaluated(policy(mode), waiting(3), DIP, hours=3)
     assert found.opens
     assert found.forced
     assert "is used up, so it runs regardless" in found.reason
@@ -202,38 +202,38 @@ def test_without_slack_it_runs_and_says_so(mode: str) -> None:
 def test_slack_is_computed_at_the_highest_rho(mode: str) -> None:
     eager = parse_policy({**LINEAR, "gate": {"mode": mode}})
     # At 400 gCO2e/kWh an hour of work takes 0.4 h, but at 100 it takes the whole.
-    assert looked(eager, waiting(3), [400.0] * 24, hours=3).forced
-    assert not looked(eager, waiting(3), [400.0] * 24, hours=3.1).forced
+    assert evaluated(eager, waiting(3), [400.0] * 24, hours=3).forced
+    assert not evaluated(eager, waiting(3), [400.0] * 24, hours=3.1).forced
 
 
 @BOTH
 def test_it_waits_no_longer_than_the_slack_lasts_at_the_highest_rho(mode: str) -> None:
     # The cleanest hours are the last; at their ρ of 0.4 the work takes 1.2 h, but it might take 3 h.
     eager = parse_policy({**LINEAR, "gate": {"mode": mode, "min_saving": 0.0}})
-    found = looked(eager, waiting(3), [500.0 - hour for hour in range(24)])
+    found = evaluated(eager, waiting(3), [500.0 - hour for hour in range(24)])
     assert found.until == at(21)
 
 
 def test_the_running_epoch_has_its_own_rho() -> None:
     half = RunProgress(epoch_left_hours=0.5, work_left_hours=2.0, rho=0.5, begun=True, computing=True)
-    assert looked(policy("pause"), half, DIP, hours=2.5).forced
-    assert not looked(policy("pause"), half, DIP, hours=2.6).forced
+    assert evaluated(policy("pause"), half, DIP, hours=2.5).forced
+    assert not evaluated(policy("pause"), half, DIP, hours=2.6).forced
 
 
 @BOTH
 def test_a_saving_of_exactly_min_saving_is_not_waited_for(mode: str) -> None:
     values = [100.0, 100.0, 75.0, 75.0]
-    found = looked(policy(mode, min_saving=0.25), waiting(2), values, hours=4)
+    found = evaluated(policy(mode, min_saving=0.25), waiting(2), values, hours=4)
     assert found.opens
     assert found.reason == "waiting would save 25.0%, not more than min_saving 25.0%"
-    assert looked(policy(mode, min_saving=0.2499), waiting(2), values, hours=4).until == at(2)
+    assert evaluated(policy(mode, min_saving=0.2499), waiting(2), values, hours=4).until == at(2)
 
 
 @BOTH
 def test_a_started_plan_is_followed_however_little_its_rest_saves(mode: str) -> None:
     values = [101.0, 101.0, 100.0, 100.0]
-    assert looked(policy(mode), waiting(2), values, hours=4).opens
-    found = looked(policy(mode), replace(waiting(2), committed=True), values, hours=4)
+    assert evaluated(policy(mode), waiting(2), values, hours=4).opens
+    found = evaluated(policy(mode), replace(waiting(2), committed=True), values, hours=4)
     assert found.until == at(2)
     assert found.committed
 
@@ -243,18 +243,18 @@ def test_defer_that_has_begun_never_waits_again() -> None:
     thresholds = {"pause_above": 200, "resume_below": 150}
     for computing in (True, False):
         begun = replace(running(2), committed=True, computing=computing, shut=True)
-        found = looked(policy("defer", **thresholds), begun, values, now=at(1), hours=10)
+        found = evaluated(policy("defer", **thresholds), begun, values, now=at(1), hours=10)
         assert found.opens
         assert found.reason == "it has begun, and runs through"
         assert not found.forced
-    assert not looked(policy("defer", **thresholds), waiting(2), values, now=at(1), hours=10).opens
+    assert not evaluated(policy("defer", **thresholds), waiting(2), values, now=at(1), hours=10).opens
 
 
 def test_no_gate_never_waits() -> None:
-    found = looked(policy("none"), waiting(2), DIP)
+    found = evaluated(policy("none"), waiting(2), DIP)
     assert found.opens
     assert found.reason == "the gate is open"
-    assert not looked(policy("none"), waiting(30), DIP).forced
+    assert not evaluated(policy("none"), waiting(30), DIP).forced
 
 
 @pytest.mark.parametrize("mode", ["none", "defer", "pause"])
@@ -263,7 +263,7 @@ def test_the_thresholds_are_inclusive(mode: str) -> None:
 
     def opens(intensity: float, *, was_shut: bool) -> bool:
         progress = replace(waiting(2), shut=was_shut)
-        found = looked(gate, progress, [450.0] * 24, intensity=intensity)
+        found = evaluated(gate, progress, [450.0] * 24, intensity=intensity)
         assert found.shut is not found.opens
         return found.opens
 
@@ -285,23 +285,23 @@ def test_thresholds_shut_many_runs_at_once_as_they_shut_each() -> None:
 
 def test_a_shut_gate_says_which_threshold_and_until_when() -> None:
     gate = policy("pause", pause_above=450, resume_below=400)
-    found = looked(gate, waiting(2), [100.0] * 24, intensity=460.0)
+    found = evaluated(gate, waiting(2), [100.0] * 24, intensity=460.0)
     assert found.until == at(22)
     assert found.reason == "460 gCO2e/kWh is above pause_above 450; it runs by 2026-11-23 22:00 UTC in any case"
-    still = looked(gate, replace(waiting(2), shut=True), [100.0] * 24, intensity=420.0)
+    still = evaluated(gate, replace(waiting(2), shut=True), [100.0] * 24, intensity=420.0)
     assert still.reason.startswith("420 gCO2e/kWh is still above resume_below 400")
 
 
 def test_an_intensity_that_is_not_known_shuts_nothing() -> None:
     gate = policy("pause", pause_above=450, resume_below=400)
-    assert looked(gate, replace(waiting(2), shut=True), IntensitySeries()).opens
+    assert evaluated(gate, replace(waiting(2), shut=True), IntensitySeries()).opens
 
 
 @pytest.mark.parametrize("mode", ["none", "defer", "pause"])
 def test_the_deadline_beats_the_thresholds(mode: str) -> None:
     gate = policy(mode, pause_above=10, resume_below=5)
-    assert not looked(gate, waiting(2), [100.0] * 24, hours=2.5).opens
-    found = looked(gate, waiting(2), [100.0] * 24, hours=2)
+    assert not evaluated(gate, waiting(2), [100.0] * 24, hours=2.5).opens
+    found = evaluated(gate, waiting(2), [100.0] * 24, hours=2)
     assert found.opens
     assert found.forced
 
@@ -309,14 +309,14 @@ def test_the_deadline_beats_the_thresholds(mode: str) -> None:
 def test_a_running_job_pauses_only_where_that_is_worth_a_checkpoint_and_a_reload() -> None:
     values = [130.0] + [100.0] * 23
     busy = replace(running(3), committed=True)
-    assert not looked(policy("pause"), replace(busy, switch_hours=0.2), values).opens
-    assert looked(policy("pause"), replace(busy, switch_hours=0.25), values).opens
+    assert not evaluated(policy("pause"), replace(busy, switch_hours=0.2), values).opens
+    assert evaluated(policy("pause"), replace(busy, switch_hours=0.25), values).opens
     # A run that has not started has no checkpoint to reload.
     fresh = replace(waiting(3), committed=True, switch_hours=5.0)
-    assert looked(policy("pause"), fresh, values).until == at(1)
+    assert evaluated(policy("pause"), fresh, values).until == at(1)
 
 
-# Brute force: every minute by itself.
+# Brute force over every minute.
 
 
 @dataclass(frozen=True)
@@ -372,7 +372,7 @@ def test_evaluate_gate_equals_brute_force_over_every_minute(
     slack = case.minutes - case.work
     progress = replace(waiting(case.work / 60 / rho), committed=committed)
     now = MIDNIGHT + case.begin * MINUTE
-    found = looked(
+    found = evaluated(
         policy(mode, min_saving=min_saving, rho=rho), progress, case.values, now=now, hours=case.minutes / 60
     )
     assert found.saving == pytest.approx(saving, abs=1e-9)
@@ -409,7 +409,7 @@ def test_plan_gates_equals_evaluate_gate_for_each_run(mode: str, several: list[C
     for row, case in enumerate(several):
         now = MIDNIGHT + case.begin * MINUTE
         progress = replace(waiting(case.work / 60), committed=committed)
-        found = looked(policy(mode), progress, case.values, now=now, hours=case.minutes / 60)
+        found = evaluated(policy(mode), progress, case.values, now=now, hours=case.minutes / 60)
         assert found.saving == pytest.approx(float(plans.saving[row]), abs=1e-9)
         assert found.committed == plans.committed[row]
         if not found.forced:

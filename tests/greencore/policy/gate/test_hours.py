@@ -43,7 +43,7 @@ class Hours:
         ]
 
     def uninterrupted_emissions(self, computing_hours: float) -> float:
-        """∫c dt of so many hours from now on."""
+        """∫c dt over `computing_hours` from now on."""
         emissions, left = 0.0, computing_hours
         for c, length in zip(self.intensity, self.hours, strict=True):
             emissions, left = emissions + c * min(length, left), left - min(length, left)
