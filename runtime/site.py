@@ -66,7 +66,9 @@ def read_site(value: object) -> object:
         faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
         raise ValueError("; ".join(faults)) from None
     except ValueError as error:
-        raise ValueError(f'is no JSON ({error}): expected a zone such as FR, or {{"zone": "FR", "pue": 1.2}}') from None
+        raise ValueError(
+            f'is not JSON ({error}): expected a zone such as FR, or {{"zone": "FR", "pue": 1.2}}'
+        ) from None
 
 
 def explain_missing_worker(served: Collection[str]) -> str:

@@ -1,1 +1,1 @@
-"""What GreenTune keeps: tables, the allowed transitions, one repository per aggregate, settings."""
+"""Database access: tables, repositories, the lifecycle of jobs, energy accounting and carbon intensities."""

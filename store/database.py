@@ -4,9 +4,11 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
+from enum import IntEnum
 from typing import Any, TypeVar
 
-from sqlalchemy import URL, Engine, ExceptionContext, Select, create_engine, event, make_url, text
+from sqlalchemy import URL, Engine, ExceptionContext, Select, create_engine, event, func, make_url, select, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -31,6 +33,14 @@ OUTAGE_REASONS: Mapping[str | None, str] = {
     "57P02": "is being restarted",
     "57P03": "is being started",
 }
+
+
+class LockNamespace(IntEnum):
+    """Namespaces of advisory locks on names."""
+
+    DATASET_FILE = 0x6EE7_0002
+    IDEMPOTENCY_KEY = 0x6EE7_0003
+    WEBHOOK_OWNER = 0x6EE7_0004
 
 
 class Database:
@@ -171,6 +181,16 @@ def lock_row(
     """
     locking = query.with_for_update(read=read, key_share=key_share, skip_locked=skip_locked)
     return session.scalars(locking.execution_options(populate_existing=True)).one_or_none()
+
+
+def lock_name(session: Session, namespace: LockNamespace, name: str) -> None:
+    """Wait for other transactions that have locked this name, and lock it until this transaction ends."""
+    session.execute(select(func.pg_advisory_xact_lock(namespace.value, func.hashtext(name))))
+
+
+def database_now(session: Session) -> datetime:
+    """Return the time of the database's clock at the start of this transaction."""
+    return session.execute(select(func.now())).scalar_one()
 
 
 def wake_scheduler(session: Session) -> None:

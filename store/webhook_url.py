@@ -72,7 +72,7 @@ def parse_url(text: str) -> Target:
         url = httpx.URL(text)
         host, path = url.raw_host.decode("ascii").removesuffix("."), url.raw_path.decode("ascii")
     except (httpx.InvalidURL, ValueError) as error:
-        raise UrlRefused(f"is no URL: {error}") from None
+        raise UrlRefused(f"is not a URL: {error}") from None
     if url.scheme not in PORTS:
         raise UrlRefused(f"begins with {url.scheme!r}: expected an https:// URL")
     if url.userinfo:

@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import pairwise
 
-from sqlalchemy import func, or_, select, tuple_
+from sqlalchemy import or_, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from greencore.energy import EnergyInterval
 from store.accounting.energy_totals import add_to_idle_energy
+from store.database import database_now
 from store.tables import Job, MeteredAttempt, MeteredHost
 
 HOST = ""
@@ -170,8 +171,7 @@ def _shares(attempt: MeteredAttempt, at: float) -> bool:
 
 
 def _known_until(session: Session, attempts: Sequence[MeteredAttempt], silent_seconds: float) -> float:
-    now = session.scalar(select(func.now()))
-    assert now is not None
+    now = database_now(session)
     silent = [
         attempt.host_seen
         for attempt in attempts

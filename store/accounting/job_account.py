@@ -23,7 +23,7 @@ def compute_counterfactuals(session: Session, job: Job, settings: Settings) -> d
     """Return counterfactuals and savings by name, for `jobs.counterfactuals`; or the reason that they are `missing`."""
     begins, ends = job.ready_at or job.created_at, job.finished_at
     if job.status is not JobStatus.SUCCEEDED:
-        return _missing(f"the job {_ended(job)} without a result, so there is nothing to compare")
+        return _missing(f"the job {_describe_end(job)} without a result, so there is nothing to compare")
     unpriced_kwh = EmissionsRepository(session).get_unpriced_energy(job.id).energy_kwh
     if unpriced_kwh > 0:
         return _missing(f"{unpriced_kwh:.4g} of its {job.energy_kwh:.4g} kWh have no price, so nothing can be compared")
@@ -38,7 +38,7 @@ def compute_counterfactuals(session: Session, job: Job, settings: Settings) -> d
         return _missing("its zone is unknown")
     ends = max(ends, begins)
     longest = begins + timedelta(hours=total_hours(attribution.parts) / min(1.0, attribution.flops_share))
-    series = _known(session, job, job.zone, begins, max(ends, longest, job.deadline or ends), settings)
+    series = _load_intensity(session, job, job.zone, begins, max(ends, longest, job.deadline or ends), settings)
     try:
         estimates = estimate_counterfactuals(
             attribution.parts,
@@ -59,7 +59,7 @@ def compute_counterfactuals(session: Session, job: Job, settings: Settings) -> d
     except NoReading as error:
         return _missing(str(error))
     return {
-        **{estimate.name: _stored(estimate) for estimate in estimates},
+        **{estimate.name: _to_json(estimate) for estimate in estimates},
         **{f"{name}_saving": share for name, share in asdict(saved).items()},
     }
 
@@ -68,11 +68,11 @@ def _missing(why: str) -> dict[str, Any]:
     return {"missing": why}
 
 
-def _ended(job: Job) -> str:
+def _describe_end(job: Job) -> str:
     return "was cancelled" if job.status is JobStatus.CANCELLED else "failed"
 
 
-def _known(
+def _load_intensity(
     session: Session, job: Job, zone: str, start: datetime, end: datetime, settings: Settings
 ) -> IntensitySeries:
     """Return the intensity of the job's zone from `start` to `end` by the fallback chain; future times by forecast."""
@@ -83,5 +83,5 @@ def _known(
     )
 
 
-def _stored(estimate: Counterfactual) -> Mapping[str, Any]:
+def _to_json(estimate: Counterfactual) -> Mapping[str, Any]:
     return {**asdict(estimate), "start": estimate.start.isoformat(), "end": estimate.end.isoformat()}

@@ -15,6 +15,7 @@ from greencore.energy.interval import JOULES_PER_KWH
 from runtime.site import UNKNOWN_ZONE
 from store.accounting.energy_totals import add_job_energy, add_to_idle_energy
 from store.accounting.host_shares import leave_host
+from store.database import database_now
 from store.tables import EnergyInterval, Epoch, Event, Job, MeteredAttempt
 
 # Power of a device without measurements; `GREENTUNE_ASSUMED_POWER_W` replaces it.
@@ -47,8 +48,7 @@ def end_attempt_metering(session: Session, job: Job, *, at: datetime) -> None:
     attempt = session.get(MeteredAttempt, (job.id, job.attempts), populate_existing=True)
     if attempt is None or attempt.ended_at is not None:
         return
-    now = session.scalar(select(func.now()))
-    assert now is not None
+    now = database_now(session)
     attempt.ended_at = now
     died = attempt.host is not None and attempt.host_until is None
     leave_host(session, attempt)

@@ -4,16 +4,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import Select, delete, func, select
+from sqlalchemy import Select, delete, select
 from sqlalchemy.orm import Session
 
 from runtime.settings import Settings
-from store.database import lock_row
+from store.database import LockNamespace, lock_name, lock_row
 from store.lifecycle.status import FINAL
 from store.repositories.pagination import Page, load_newest
 from store.tables import Dataset, Job, TokenStatistics
-
-BLOB_LOCKS = 0x6EE7_0002  # the namespace of the advisory locks on blobs
 
 
 class DatasetDeleted(FileNotFoundError):
@@ -60,7 +58,7 @@ class DatasetRepository:
 
     def lock_blob(self, blob: str) -> None:
         """Lock the file of `blob` against creation and deletion by other transactions."""
-        self._session.execute(select(func.pg_advisory_xact_lock(BLOB_LOCKS, func.hashtext(blob))))
+        lock_name(self._session, LockNamespace.DATASET_FILE, blob)
 
     def is_blob_referenced(self, blob: str) -> bool:
         """Return whether any dataset uses this file."""

@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from store.database import LockNamespace, lock_name
 from store.tables import IdempotencyKey
-
-KEY_LOCKS = 0x6EE7_0003  # the namespace of the advisory locks on keys
 
 
 class IdempotencyRepository:
@@ -23,8 +22,7 @@ class IdempotencyRepository:
 
         Waits for a concurrent request with the same key.
         """
-        lock = func.pg_advisory_xact_lock(KEY_LOCKS, func.hashtext(f"{owner}\n{key}"))
-        self._session.execute(select(lock))
+        lock_name(self._session, LockNamespace.IDEMPOTENCY_KEY, f"{owner}\n{key}")
         query = select(IdempotencyKey).where(
             IdempotencyKey.owner == owner, IdempotencyKey.key == key, IdempotencyKey.created_at >= since
         )

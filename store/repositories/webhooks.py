@@ -10,12 +10,11 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from runtime.ids import new_id
-from store.database import lock_row
+from store.database import LockNamespace, lock_name, lock_row
 from store.repositories.pagination import Page, load_newest
 from store.tables import Webhook
 
 MAX_WEBHOOKS_PER_OWNER = 20
-OWNER_LOCKS = 0x6EE7_0004  # the namespace of the advisory locks on owners
 
 
 class TooManyWebhooks(Exception):
@@ -37,7 +36,7 @@ class WebhookRepository:
 
     def add(self, *, owner: str, url: str, at: datetime) -> Webhook:
         """Register a URL, under a lock of the owner. Raises `TooManyWebhooks`."""
-        self._session.execute(select(func.pg_advisory_xact_lock(OWNER_LOCKS, func.hashtext(owner))))
+        lock_name(self._session, LockNamespace.WEBHOOK_OWNER, owner)
         count = self._session.scalar(select(func.count()).where(Webhook.owner == owner)) or 0
         if count >= MAX_WEBHOOKS_PER_OWNER:
             raise TooManyWebhooks(owner)

@@ -49,7 +49,7 @@ def test_a_site_is_a_zone_or_a_zone_and_its_pue(text: str, site: Site, monkeypat
         (UNKNOWN_ZONE, "is not in GREENTUNE_ZONES"),
         ('["FR"]', "GREENTUNE_SITE.zone: given the zone"),
         ("FR,SE", "GREENTUNE_SITE.zone: given the zone 'FR,SE'"),
-        ('{"zone": "FR"', "GREENTUNE_SITE: is no JSON"),
+        ('{"zone": "FR"', "GREENTUNE_SITE: is not JSON"),
         ('{"pue": 1.2}', "GREENTUNE_SITE: zone: Field required"),
         ('{"zone": "FR", "PUE": 1.2}', "GREENTUNE_SITE: PUE: Extra inputs are not permitted"),
         ('{"zone": "FR", "pue": 0.99}', "GREENTUNE_SITE: pue: Input should be greater than or equal to 1"),
