@@ -1,4 +1,4 @@
-"""Generates ids: a type prefix and a UUIDv7, sortable by creation time."""
+"""Generates the ids of all entities: a type prefix and a UUIDv7, sortable by creation time."""
 
 import uuid_utils
 
