@@ -111,7 +111,7 @@ class EnergyMeter:
 
     def unreported_period(self) -> UnreportedPeriod:
         """Return the time whose energy was not reported yet; does not block, so any thread may call it."""
-        since, since_seconds = self._handed_over_to
+        since, since_seconds = self._reported_until
         return UnreportedPeriod(since, max(0.0, self._monotonic() - since_seconds))
 
     def __enter__(self) -> Self:
@@ -126,7 +126,7 @@ class EnergyMeter:
         self._source = source
         self._timeline = Timeline(self._clock, self._monotonic)
         self._start, self._start_seconds = self._timeline.now()
-        self._handed_over_to = self._start, self._start_seconds
+        self._reported_until = self._start, self._start_seconds
         self._due = self._monotonic() + self._interval_seconds
         self._thread = threading.Thread(target=self._close_regularly, name="energy-meter", daemon=True)
         self._thread.start()
@@ -142,7 +142,7 @@ class EnergyMeter:
         with self._lock:
             self._raise_deferred_error()
             interval = self._close()
-            self._hand_over()
+            self._report_pending()
             return interval
 
     def __exit__(
@@ -155,7 +155,7 @@ class EnergyMeter:
         try:
             with self._lock:
                 self._close(last=True)
-                self._hand_over()
+                self._report_pending()
                 self._raise_deferred_error()
         except Exception as failure:
             if self._error is not None:
@@ -183,7 +183,7 @@ class EnergyMeter:
                     continue
                 try:
                     self._close()
-                    self._hand_over()
+                    self._report_pending()
                 except Exception as error:  # noqa: BLE001  (kept, and raised in the caller's thread)
                     self._error = error if self._error is None else self._error
                     self._due = self._monotonic() + self._interval_seconds
@@ -216,13 +216,13 @@ class EnergyMeter:
             self._tracker_total_kwh = self._source.total_kwh
         return interval
 
-    def _hand_over(self) -> None:
+    def _report_pending(self) -> None:
         while self._pending:
             self._on_interval(self._pending[0])
             self._pending.popleft()
             if self._pending:
                 first = self._pending[0]
                 assert first.monotonic_start is not None
-                self._handed_over_to = first.start, first.monotonic_start
+                self._reported_until = first.start, first.monotonic_start
             else:
-                self._handed_over_to = self._start, self._start_seconds
+                self._reported_until = self._start, self._start_seconds
