@@ -78,7 +78,7 @@ class ParsedFilter:
 
 def read_filter(parameters: Iterable[tuple[str, str]]) -> ParsedFilter:
     """Return the filter in a query string; empty values and unknown names are ignored."""
-    status, zone, after, label = None, None, None, ""
+    given: dict[str, str] = {}
     labels: dict[str, str] = {}
     errors: list[FieldProblem] = []
     needs_redirect = False
@@ -88,26 +88,22 @@ def read_filter(parameters: Iterable[tuple[str, str]]) -> ParsedFilter:
             errors.append(FieldProblem(field=name.split("\0")[0], message="the character NUL is not allowed"))
         elif match:
             labels[match[1]] = value
-        elif name in ("status", "zone", "after", LABEL_FIELD) and not value.strip():
-            needs_redirect = True
-        elif name == "status":
-            status = value
-        elif name == "zone":
-            zone = value
-        elif name == "after":
-            after = value
-        elif name == LABEL_FIELD:
-            label, needs_redirect = value.strip(), True
-    if label:
+        elif name in ("status", "zone", "after", LABEL_FIELD):
+            needs_redirect = needs_redirect or name == LABEL_FIELD or not value.strip()
+            if value.strip():
+                given[name] = value
+    if label := given.get(LABEL_FIELD, "").strip():
         key, separator, wanted = label.partition("=")
         if key and separator:
             labels[key.strip()] = wanted.strip()
         else:
             errors.append(FieldProblem(field=LABEL_FIELD, message=f"given {label!r}: expected key=value"))
     known = {known.value: known for known in JobStatus}
+    status = given.get("status")
     if status is not None and status not in known:
         errors.append(FieldProblem(field="status", message=f"there is no {status!r}: expected {', '.join(known)}"))
-    return ParsedFilter(JobsFilter(known.get(status or ""), zone, labels, after), errors, needs_redirect)
+    parsed = JobsFilter(known.get(status or ""), given.get("zone"), labels, given.get("after"))
+    return ParsedFilter(parsed, errors, needs_redirect)
 
 
 def _without(labels: Mapping[str, str], key: str) -> dict[str, str]:

@@ -44,7 +44,7 @@ def status_of(page: Page) -> Any:
     return page.locator("h1 .status")
 
 
-def said(page: Page) -> Any:
+def announcement(page: Page) -> Any:
     return page.locator("#announcement")
 
 
@@ -55,7 +55,7 @@ def test_a_job_is_paused_and_resumed_by_keyboard_alone(page: Page, dashboard: Da
     page.keyboard.press("Enter")
 
     expect(status_of(page)).to_have_text("paused")
-    expect(said(page)).to_have_text("The job is paused: paused by ops")
+    expect(announcement(page)).to_have_text("The job is paused: paused by ops")
     expect(page.get_by_role("button", name="Resume")).to_be_visible()
     assert focused(page) == "action-cancel", "the focused button is gone: another action has the focus"
 
@@ -64,7 +64,7 @@ def test_a_job_is_paused_and_resumed_by_keyboard_alone(page: Page, dashboard: Da
     page.keyboard.press("Space")
 
     expect(status_of(page)).to_have_text("queued")
-    expect(said(page)).to_have_text("The job is queued: resumed by ops")
+    expect(announcement(page)).to_have_text("The job is queued: resumed by ops")
 
 
 def test_cancelling_is_confirmed_and_done_by_keyboard_alone(page: Page, dashboard: Dashboard, dataset: str) -> None:
@@ -85,7 +85,7 @@ def test_cancelling_is_confirmed_and_done_by_keyboard_alone(page: Page, dashboar
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     expect(status_of(page)).to_have_text("cancelling")
-    expect(said(page)).to_have_text("The job is cancelling: asked by ops to stop")
+    expect(announcement(page)).to_have_text("The job is cancelling: asked by ops to stop")
     with dashboard.database.session() as session:
         assert session.get_one(Job, job_id).control == "cancel"
     assert focused(page) == "actions", "no action is left, and the focus stays in their place"
@@ -144,7 +144,7 @@ def test_older_events_are_fetched_and_none_is_lost_when_new_ones_come(
     page.get_by_role("link", name="Older events").focus()
     page.keyboard.press("Enter")
     expect(rows).to_have_count(100)
-    expect(said(page)).to_have_text("50 older events")
+    expect(announcement(page)).to_have_text("50 older events")
 
     _add_events(dashboard, job_id, 2)
     expect(rows).to_have_count(102)
@@ -187,7 +187,7 @@ def test_a_checksum_is_copied_in_full(page: Page, dashboard: Dashboard, dataset:
 
     page.get_by_role("button", name="Copy the SHA-256 of model.safetensors").click()
 
-    expect(said(page)).to_have_text("Copied")
+    expect(announcement(page)).to_have_text("Copied")
     assert page.evaluate("navigator.clipboard.readText()") == "ab" * 32
 
 
