@@ -1,4 +1,4 @@
-"""What a shell completes with names that the service knows; where it does not answer at once, nothing."""
+"""Shell completion with names that the service knows; loaded by the shell at each Tab, so it imports little."""
 
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING

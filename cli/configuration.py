@@ -1,4 +1,4 @@
-"""Settings as the commands read them: from the environment, with options on top, and every fault named."""
+"""Reads the settings for commands: from the environment, overridden by options, naming every faulty one."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""Lines on a terminal that may be gone."""
+"""Prints lines to a terminal that may have been closed; shared by serve and the demonstration."""
 
 from contextlib import suppress
 

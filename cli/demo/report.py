@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from api.figures import UNKNOWN
-from cli.local.rouge_table import format_rouge
+from cli.remote.figures import format_rouge
 from greentune.models import Artifact, Epoch, Job
 
 

@@ -1,4 +1,4 @@
-"""RAPL: whether the processor's energy can be read, or has to be estimated."""
+"""RAPL check of `greentune doctor`: whether the processor's energy can be read, or is estimated."""
 
 import os
 from collections.abc import Iterator

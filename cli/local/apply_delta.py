@@ -1,4 +1,4 @@
-"""`greentune apply-delta`: make a whole model again of a base and what a run has changed of it."""
+"""`greentune apply-delta`: rebuild the whole model from a base and a delta result."""
 
 from pathlib import Path
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from api.figures import UNKNOWN
 from cli.errors import CommandError, SettingError
-from cli.local.rouge_table import format_rouge
+from cli.remote.figures import format_rouge
 from greencore.backprop import BudgetTooSmall, NotFinite, TraceError
 from greencore.dataset import InvalidRow, Row, load_rows
 from greencore.energy import EnergyInterval, EnergyMeter

@@ -1,11 +1,13 @@
 """Formats of a job's figures, with the digits that the dashboard shows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from api.figures import UNKNOWN, format_number, format_percent
 from cli.remote.output import format_short_time
 from greentune.models import Eta, Figure, Job
 from runtime.site import SITE_UNKNOWN
+
+ROUGE_NAMES = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
 
 
 def format_emissions(job: Job) -> str:
@@ -45,3 +47,8 @@ def format_figure(figure: Figure | None, format_value: Callable[[float], str] = 
     if figure is None:
         return UNKNOWN
     return f"{format_value(figure.expected)} ({format_value(figure.low)} to {format_value(figure.high)})"
+
+
+def format_rouge(before: Mapping[str, float], after: Mapping[str, float]) -> str:
+    """Format each ROUGE measure in per cent, before and after training."""
+    return ", ".join(f"{name} {before[key]:.1f} → {after[key]:.1f}" for key, name in ROUGE_NAMES.items())

@@ -1,4 +1,4 @@
-"""Signals that ask a running stack to stop, as events that its loops look at."""
+"""Stop signals as events; shared by `greentune serve` and the demonstration."""
 
 import signal
 import threading

@@ -1,4 +1,4 @@
-"""mkdocs hook: takes the pictures that benchmarks drew beside their results into the site."""
+"""mkdocs hook: copies the pictures that benchmarks drew into the site."""
 
 import re
 from pathlib import Path
