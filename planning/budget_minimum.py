@@ -2,17 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy.orm import Session
 
 from greencore.carbon import NoReading
 from greencore.carbon.accounting.counterfactuals import cleanest_mean
+from greencore.clock import HOUR
 from greencore.policy import Budget
 from planning.epoch_estimate import ASSUMED_SPREAD, EpochEstimate
 from store.intensity.readings import GridRepository
 
-HOUR = timedelta(hours=1)
 MAX_LOOKAHEAD_HOURS = 366 * 24.0  # the latest deadline
 
 

@@ -3,19 +3,18 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from itertools import pairwise
 from statistics import stdev
 
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
+from greencore.clock import HOUR
 from runtime.settings import Settings
 from store.accounting.lost_energy import ASSUMED_POWER_W
 from store.lifecycle.status import JobStatus
 from store.tables import EnergyInterval, Epoch, Event, Job
 
-HOUR = timedelta(hours=1)
 RECENT_EPOCHS = 20
 RECENT_JOBS = 5
 # Orders of magnitude for a device without measurements: a data-centre GPU and a few CPU cores that train a

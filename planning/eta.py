@@ -13,12 +13,12 @@ from statistics import fmean, stdev
 from sqlalchemy import Double, and_, func, or_, select
 from sqlalchemy.orm import Session
 
+from greencore.clock import HOUR
 from planning.epoch_estimate import ASSUMED_STARTUP_HOURS, EpochEstimate, list_startup_hours
 from store.lifecycle.status import HELD_BY_A_WORKER, JobStatus
 from store.repositories.jobs import get_job_policy
 from store.tables import Event, Job, Json, Step
 
-HOUR = timedelta(hours=1)
 MAX_HOURS = 1e6
 # Smaller changes are not written; the share is of the remaining time.
 MIN_CHANGE = timedelta(seconds=5)

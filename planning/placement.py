@@ -7,12 +7,12 @@ from datetime import datetime, timedelta
 from sqlalchemy.orm import Session
 
 from greencore.carbon import Basis
+from greencore.clock import HOUR
 from planning.epoch_estimate import EpochEstimate
 from runtime.site import UNKNOWN_ZONE
 from store.intensity.readings import GridRepository
 from store.tables import Worker
 
-HOUR = timedelta(hours=1)
 SHORTEST_RUN = timedelta(minutes=5)
 MAX_LOOKAHEAD = timedelta(days=14)  # no forecast reaches further
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from greencore.clock import HOUR
 from greencore.policy.gate.evaluate import GateDecision, RunProgress, evaluate_gate
 from planning.epoch_estimate import EpochEstimate
 from runtime.settings import Settings
@@ -13,7 +14,6 @@ from store.intensity.readings import GridRepository, get_job_basis
 from store.repositories.jobs import get_job_policy
 from store.tables import Job
 
-HOUR = timedelta(hours=1)
 # The interval at which forecasts are renewed; where readings are shorter, each new one is evaluated.
 GATE_EVALUATION_INTERVAL = timedelta(minutes=15)
 

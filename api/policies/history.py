@@ -14,10 +14,10 @@ from api.dependencies import AppContext
 from api.http.problems import MAX_FAULTS, invalid_field, join_names, validation_problem
 from api.policies.simulation_request import MAX_READINGS, SimulationRequest, UploadedReading
 from greencore.carbon import IntensitySeries, Reading, Signal
+from greencore.clock import HOUR
 from store.intensity.readings import GridRepository
 
 A_YEAR = timedelta(days=365)
-HOUR = timedelta(hours=1)
 # Our own forecast looks back three years.
 LONGEST_SPAN = timedelta(days=3 * 365 + 1)
 MIN_COVERED_SHARE = 0.5

@@ -11,10 +11,10 @@ from sqlalchemy.orm import Session
 
 from greencore.carbon.accounting.pricing import TimeSpan
 from greencore.carbon.accounting.run_parts import Delay, RunPart
+from greencore.clock import HOUR
 from store.lifecycle.status import FINAL, HELD_BY_A_WORKER, JobStatus
 from store.tables import Epoch, Event, Job, Step
 
-HOUR = timedelta(hours=1)
 BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
 TRAINING_STARTED, GATE_CLOSED = "training.started", "gate.closed"
 TRANSITIONS = {f"job.{status}": status for status in JobStatus}

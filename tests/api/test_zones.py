@@ -11,6 +11,7 @@ from sqlalchemy import event
 
 from api.main import create_app
 from greencore.carbon import Reading
+from greencore.clock import HOUR
 from runtime.settings import Settings
 from runtime.site import Site
 from store.database import Database
@@ -18,8 +19,6 @@ from store.intensity.provider_health import ProviderRepository
 from store.intensity.readings import GridRepository
 from store.repositories.workers import WorkerRepository
 from tests.keys import bearer
-
-HOUR = timedelta(hours=1)
 
 
 def reading(start: datetime, intensity: float, **fields: Any) -> Reading:

@@ -5,12 +5,13 @@ from datetime import timedelta
 
 import pytest
 
+from greencore.clock import HOUR
 from planning.epoch_estimate import ASSUMED_SPREAD, estimate_epoch, estimate_epoch_from_flops
 from runtime.settings import Settings
 from store.database import Database
 from store.lifecycle.status import JobStatus
 from store.tables import EnergyInterval, Epoch, Job
-from tests.scheduler.stage import FLOPS_PER_HOUR, HOUR, START, add_job, read_job
+from tests.scheduler.stage import FLOPS_PER_HOUR, START, add_job, read_job
 
 FLOPS = 1e15
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from greencore.clock import HOUR
 from planning.epoch_estimate import EpochEstimate
 from planning.eta import Eta, QueueBacklog, compute_running_eta, compute_waiting_eta, load_queue_backlog, update_eta
 from store.database import Database
@@ -12,7 +13,7 @@ from store.lifecycle.status import JobStatus
 from store.lifecycle.transitions import transition
 from store.repositories.jobs import JobRepository
 from store.tables import Event, Job, Step
-from tests.scheduler.stage import HOUR, START, add_job, claim_as_worker, read_job
+from tests.scheduler.stage import START, add_job, claim_as_worker, read_job
 
 SECOND = timedelta(seconds=1)
 

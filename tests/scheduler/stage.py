@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import func
 
+from greencore.clock import HOUR
 from runtime.ids import new_id
 from runtime.site import Site
 from store.database import Database
@@ -20,7 +21,6 @@ from store.repositories.workers import WorkerRepository
 from store.tables import Dataset, Event, Job
 
 START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
-HOUR = timedelta(hours=1)
 # Assumed throughput of the CPU, so that a job of `hours` takes that long.
 FLOPS_PER_HOUR = 0.05e12 * 3600
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from greencore.carbon import IntensitySeries
+from greencore.clock import HOUR
 from runtime.settings import Settings
 from scheduler import Scheduler
 from scheduler.grid import IntensityPoller, open_sources
@@ -18,7 +19,7 @@ from store.intensity.provider_health import ProviderRepository
 from store.intensity.readings import GridRepository
 from store.tables import Provider
 from tests.carbon_provider_server import ManualClock, ProviderServer, Reply, rows
-from tests.scheduler.stage import HOUR, START, add_job, add_worker, read_job, write_trace
+from tests.scheduler.stage import START, add_job, add_worker, read_job, write_trace
 
 HALF_HOUR = HOUR / 2
 

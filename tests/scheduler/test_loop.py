@@ -12,6 +12,7 @@ import redis
 from sqlalchemy import text
 
 from greencore.carbon import CarbonError, Reading
+from greencore.clock import HOUR
 from runtime.settings import Settings
 from scheduler import Scheduler
 from store.database import Database
@@ -21,7 +22,7 @@ from store.lifecycle.status import JobStatus
 from store.lifecycle.transitions import TransitionRefused, transition
 from store.repositories.jobs import JobRepository
 from tests.carbon_provider_server import ManualClock
-from tests.scheduler.stage import HOUR, START, add_job, add_worker, read_job, wait_until
+from tests.scheduler.stage import START, add_job, add_worker, read_job, wait_until
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 from sqlalchemy import select
 
 from greencore.carbon import Reading
-from greencore.clock import utc_now
+from greencore.clock import HOUR, utc_now
 from runtime.settings import Settings
 from store.database import Database
 from store.intensity.readings import GridRepository
@@ -20,7 +20,7 @@ from store.lifecycle.status import JobStatus
 from store.lifecycle.transitions import transition
 from store.repositories.jobs import JobRepository
 from store.tables import Artifact, Checkpoint, Step
-from tests.scheduler.stage import HOUR, add_job, events
+from tests.scheduler.stage import add_job, events
 
 ROWS = "\n".join(json.dumps({"prompt": f"w{n % 60} w1 w2 " * 4, "completion": " w7 w8 w9"}) for n in range(40))
 HYPERPARAMETERS = {"epochs": 3, "batch_size": 4, "eval_share": 0.1, "max_new_tokens": 2, "learning_rate": 1e-3}

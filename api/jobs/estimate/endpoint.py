@@ -1,7 +1,7 @@
 """`POST /jobs/estimate`: predicts a job's time, energy and emissions, started now and in the best window."""
 
 import math
-from datetime import datetime, timedelta
+from datetime import datetime
 from http import HTTPStatus
 
 from fastapi import APIRouter
@@ -15,6 +15,7 @@ from api.jobs.estimate.placement import ExpectedPlacement, predict_placement
 from api.jobs.estimate.schemas import EstimateOut, Figure, PaceOut, PlaceOut, QueueOut, RunOut, SavingOut, WorkOut
 from api.jobs.request import JobRequest
 from api.jobs.submission import validate_submission
+from greencore.clock import HOUR
 from greencore.policy import Budget, Gate, Policy
 from greencore.policy.backtesting.projected_run import MAX_PROJECTED_HOURS, ProjectedRun, project_run
 from planning.compute_costs import EpochWorkload, WorkloadUnknown
@@ -23,7 +24,6 @@ from planning.eta import load_queue_backlog
 from runtime.settings import Settings
 from store.repositories.jobs import NewJob, adapt_policy_to_method
 
-HOUR = timedelta(hours=1)
 DEFER_GATE = {"mode": "defer", "min_saving": 0.0}
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])

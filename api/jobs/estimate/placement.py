@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from greencore.carbon import IntensitySeries, Signal
 from greencore.carbon.fallback import ResolvedIntensity
+from greencore.clock import HOUR
 from greencore.policy import Percentile, Policy
 from greencore.policy.backtesting.projected_run import MAX_PROJECTED_HOURS
 from planning.compute_costs import EpochWorkload
@@ -17,7 +18,6 @@ from store.intensity.readings import GridRepository
 from store.repositories.jobs import NewJob
 from store.repositories.workers import WorkerRepository
 
-HOUR = timedelta(hours=1)
 # Assumed factors by which an intensity may differ from the expected one.
 SPREAD_OF_FORECAST = 1.15
 SPREAD_BEYOND_FORECAST = 1.3

@@ -4,13 +4,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from greencore.carbon.series import IntensitySeries, Reading
+from greencore.clock import HOUR
 from greencore.policy.backtesting.backtest import backtest
 from greencore.policy.context import PolicyContext
 from greencore.policy.decision import IntensityMissing, decide_rho
 from greencore.policy.kinds.fields import Gate
 from greencore.policy.models import Policy
 
-HOUR = timedelta(hours=1)
 # The cost of a simulation grows with slots and epochs; a longer run is projected with the ρ of its start.
 MAX_PROJECTED_HOURS = 168.0
 MAX_PROJECTED_EPOCHS = 50

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import numpy as np
 
 from greencore.carbon.series import IntensitySeries
+from greencore.clock import HOUR
 from greencore.policy.gate.hours import find_best_window
-
-HOUR = timedelta(hours=1)
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,16 @@
 """Evaluates a policy's gate on a forecast: whether a run computes now, waits or pauses."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import numpy as np
 
 from greencore.carbon.series import IntensitySeries
+from greencore.clock import HOUR
 from greencore.policy.arrays import Bools, Floats
 from greencore.policy.gate.hours import apply_hysteresis, bridge_gaps, find_best_window, select_cheapest_slots
 from greencore.policy.models import Gate, IntensityPolicy, Policy
 
-HOUR = timedelta(hours=1)
 EPSILON_HOURS = 1e-9  # tolerance for rounding errors
 NO_SAVING = 1e-12
 NO_PAUSE_REASON = "it has begun, and runs through"

@@ -1,13 +1,14 @@
 """`POST /jobs/estimate`: compared with hand-computed figures and with a measured run."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
 from greencore.carbon import Reading
+from greencore.clock import HOUR
 from planning.compute_costs import RowCosts
 from runtime.site import Site
 from store.database import Database
@@ -19,7 +20,6 @@ from store.repositories.workers import WorkerRepository
 from store.tables import Dataset, EnergyInterval, Epoch, Job, TokenStatistics
 from tests.api.conftest import MODEL, NOW
 
-HOUR = timedelta(hours=1)
 # 3.6e13 FLOPs an hour at the CPU's pace of 10 GFLOP/s, 100 W.
 PACE = {"flops": 3.6e13, "hours": 1.0, "kwh": 0.1}
 DEFER = {"mode": "defer", "max_delay_hours": 12, "min_saving": 0.05}

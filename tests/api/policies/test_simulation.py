@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -11,11 +11,11 @@ from fastapi.testclient import TestClient
 
 from api.policies import simulation
 from greencore.carbon import IntensitySeries, Reading
+from greencore.clock import HOUR
 from greencore.policy import backtest, parse_policy
 from store.database import Database
 from store.intensity.readings import GridRepository
 
-HOUR = timedelta(hours=1)
 DAYS = 20
 PAUSE = {"kind": "constant", "rho": 1.0, "gate": {"mode": "pause", "min_saving": 0.0}}
 RUN = {"policy": PAUSE, "work_hours": 4, "epochs": 4, "deadline_hours": 24}

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
+from greencore.clock import HOUR
 from runtime.settings import Settings
 from scheduler import Scheduler
 from store.database import Database
 from store.lifecycle.status import JobStatus
 from store.repositories.jobs import JobRepository
 from tests.carbon_provider_server import ManualClock
-from tests.scheduler.stage import HOUR, START, add_job, add_worker, claim_as_worker, events, read_job, write_trace
+from tests.scheduler.stage import START, add_job, add_worker, claim_as_worker, events, read_job, write_trace
 
 DEFER = {"kind": "constant", "rho": 1.0, "gate": {"mode": "defer"}}
 PAUSE = {"kind": "constant", "rho": 1.0, "gate": {"mode": "pause"}}

@@ -6,6 +6,7 @@ from contextlib import closing
 import pytest
 import redis
 
+from greencore.clock import HOUR
 from runtime.settings import Settings
 from runtime.site import UNKNOWN_ZONE
 from scheduler import Scheduler
@@ -13,7 +14,7 @@ from store.database import Database
 from store.intensity.readings import GridRepository
 from store.lifecycle.leases import claim
 from tests.carbon_provider_server import ManualClock
-from tests.scheduler.stage import HOUR, add_job, add_worker, backdate_lease, claim_as_worker, events, read_job
+from tests.scheduler.stage import add_job, add_worker, backdate_lease, claim_as_worker, events, read_job
 
 pytestmark = pytest.mark.fault(number=11)
 

@@ -10,6 +10,7 @@ import pytest
 
 from greencore.carbon import Basis, Reading
 from greencore.carbon.series import EmissionFactors
+from greencore.clock import HOUR
 from greencore.policy import decide_rho, parse_policy
 from planning.placement import choose_zone
 from runtime.settings import Settings
@@ -20,7 +21,7 @@ from store.intensity.readings import GridRepository, get_job_basis
 from store.repositories.jobs import get_job_policy
 from store.tables import EnergyInterval, Job
 from tests.carbon_provider_server import ManualClock
-from tests.scheduler.stage import HOUR, START, add_job, add_worker, claim_as_worker, read_job, write_trace
+from tests.scheduler.stage import START, add_job, add_worker, claim_as_worker, read_job, write_trace
 from worker.training.policy_context import build_policy_context
 
 pytestmark = pytest.mark.fault(number=16)

@@ -9,6 +9,7 @@ import pytest
 
 from greencore.carbon import Basis, Reading
 from greencore.carbon.accounting.pricing import price_by_reading
+from greencore.clock import HOUR
 from greencore.energy import EnergyInterval
 from runtime.settings import Settings
 from scheduler.settlement import settle_prices, store_counterfactuals
@@ -22,7 +23,7 @@ from store.lifecycle.status import Action, JobStatus
 from store.lifecycle.transitions import transition
 from store.repositories.jobs import JobRepository
 from store.tables import Epoch, Job
-from tests.scheduler.stage import HOUR, START, add_job, read_job
+from tests.scheduler.stage import START, add_job, read_job
 
 pytestmark = pytest.mark.fault(number=13)
 

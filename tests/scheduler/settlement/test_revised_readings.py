@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from greencore.carbon.accounting.pricing import price_by_reading
+from greencore.clock import HOUR
 from greencore.energy import EnergyInterval
 from runtime.settings import Settings
 from scheduler.grid import IntensityPoller, open_sources
@@ -22,7 +23,7 @@ from store.tables import EnergyInterval as StoredInterval
 from store.tables import Job
 from tests.carbon_provider_protocols import Request
 from tests.carbon_provider_server import ManualClock, ProviderServer, rows
-from tests.scheduler.stage import HOUR, START, add_job, claim_as_worker, events, read_job
+from tests.scheduler.stage import START, add_job, claim_as_worker, events, read_job
 
 pytestmark = pytest.mark.fault(number=17)
 

@@ -8,6 +8,7 @@ import pytest
 from greencore.carbon import Reading, Signal
 from greencore.carbon.accounting.pricing import price_by_reading
 from greencore.carbon.fallback import fill_with_fallback
+from greencore.clock import HOUR
 from greencore.energy import EnergyInterval
 from runtime.settings import Settings
 from runtime.site import Site
@@ -19,7 +20,7 @@ from store.lifecycle.leases import Lease
 from store.repositories.jobs import JobRepository
 from store.tables import EnergyInterval as StoredInterval
 from store.tables import Epoch, Job
-from tests.scheduler.stage import HOUR, START, add_job, claim_as_worker, events, read_job
+from tests.scheduler.stage import START, add_job, claim_as_worker, events, read_job
 
 MINUTE = timedelta(minutes=1)
 

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import func, insert, select
 
 from greencore.carbon import Reading, Signal
+from greencore.clock import HOUR
 from runtime.settings import Settings
 from scheduler.settlement import settle_prices, store_counterfactuals
 from store.accounting.emissions import EmissionsRepository
@@ -16,7 +17,7 @@ from store.intensity.readings import GridRepository
 from store.lifecycle.status import JobStatus
 from store.repositories.jobs import JobRepository
 from store.tables import EnergyInterval, Job
-from tests.scheduler.stage import HOUR, START, add_job, events, read_job
+from tests.scheduler.stage import START, add_job, events, read_job
 
 pytestmark = pytest.mark.fault(number=12)
 

@@ -3,9 +3,10 @@
 from datetime import timedelta
 
 from greencore.carbon import Reading, Signal
+from greencore.clock import HOUR
 from store.database import Database
 from store.intensity.readings import GridRepository
-from tests.scheduler.stage import HOUR, START
+from tests.scheduler.stage import START
 
 
 def reading(zone: str, hours: int, gco2e: float, *, signal: Signal = "average", fetched: int = 0) -> Reading:

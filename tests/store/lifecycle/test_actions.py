@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
+from greencore.clock import HOUR
 from planning.epoch_estimate import EpochEstimate
 from runtime.settings import Settings
 from scheduler.job_gate import evaluate_job_gate
@@ -20,7 +21,7 @@ from store.lifecycle.status import ACTION_TRANSITIONS, ALLOWED_TRANSITIONS, FINA
 from store.lifecycle.transitions import TransitionRefused, transition
 from store.repositories.jobs import JobRepository
 from store.tables import Dataset, Job
-from tests.scheduler.stage import HOUR, START, add_job, claim_as_worker, events, read_job
+from tests.scheduler.stage import START, add_job, claim_as_worker, events, read_job
 
 LATER = START + 48 * HOUR
 

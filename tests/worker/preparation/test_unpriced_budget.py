@@ -6,6 +6,7 @@ import pytest
 
 from greencore.carbon import Reading
 from greencore.carbon.static import highest_yearly_mean, yearly_mean
+from greencore.clock import HOUR
 from greencore.policy import decide_rho
 from runtime.settings import Settings
 from store.database import Database
@@ -14,7 +15,7 @@ from store.lifecycle.status import JobStatus
 from store.repositories.jobs import get_job_policy
 from store.tables import Epoch, Job
 from tests.scheduler.settlement.test_settlement_turns import UNKNOWN_ZONE, put, used
-from tests.scheduler.stage import HOUR, START, add_job, read_job
+from tests.scheduler.stage import START, add_job, read_job
 from worker.training.policy_context import build_policy_context
 
 pytestmark = pytest.mark.fault(number=12)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from greencore.clock import HOUR
 from greencore.policy import RhoDecision, decide_rho
 from runtime.settings import Settings
 from scheduler import Scheduler
@@ -14,7 +15,7 @@ from store.database import Database
 from store.lifecycle.status import JobStatus
 from store.repositories.jobs import get_job_policy
 from tests.carbon_provider_server import ManualClock, ProviderServer, Reply, rows
-from tests.scheduler.stage import HOUR, START, add_job, add_worker, claim_as_worker, read_job
+from tests.scheduler.stage import START, add_job, add_worker, claim_as_worker, read_job
 from worker.training.policy_context import build_policy_context
 
 POLICIES: dict[str, dict[str, Any]] = {

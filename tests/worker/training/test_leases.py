@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import func, select
 
 from greencore.carbon import PricedInterval
-from greencore.clock import utc_now
+from greencore.clock import HOUR, utc_now
 from greencore.energy import EnergyInterval
 from runtime.settings import Settings
 from store.accounting import metering
@@ -16,7 +16,7 @@ from store.lifecycle import progress
 from store.lifecycle.leases import Lease, LeaseLost, claim, renew
 from store.lifecycle.progress import StepLoss
 from store.lifecycle.status import JobStatus
-from tests.scheduler.stage import HOUR, read_job
+from tests.scheduler.stage import read_job
 from tests.worker.stage import claim_as_worker, queued_job, requeue_as_scheduler, set_status, steps
 
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greencore.carbon import IntensitySeries, Reading
+from greencore.clock import HOUR
 from greencore.policy.gate.cleanest_window import find_cleanest_window
 
 START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
-HOUR = timedelta(hours=1)
 
 
 def series(values: Sequence[float | None]) -> IntensitySeries:

@@ -16,7 +16,6 @@ from greencore.policy.gate.forecasts import FORECASTS, ForecastKind, build_forec
 from greencore.policy.rho.rules import EpochStart, build_rho_rule
 from tests.greencore.policy.grids import at, reading, series, year
 
-HOUR = timedelta(hours=1)
 CONSTANT: dict[str, Any] = {"kind": "constant", "rho": 0.6}
 STEPS: dict[str, Any] = {
     "kind": "steps",
