@@ -12,6 +12,9 @@ PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1)
 QUICK := tests/greencore/policy tests/greencore/carbon tests/greencore/energy tests/greencore/test_*.py \
   tests/greencore/backprop/selection tests/greencore/training/data tests/runtime tests/docs/test_words.py
 
+CHROMIUM    := { command -v chromium-headless-shell || command -v chromium; } >/dev/null
+APT_INSTALL := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
+
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
@@ -28,11 +31,10 @@ run: setup ## the demonstration: fine-tune a small language model under a carbon
 serve: setup ## the service, with its own PostgreSQL and Valkey, until Ctrl-C
 	@$(BIN)/greentune serve
 
-browser: ## Chromium for the dashboard's tests: Debian's, installed where it is missing and we may
-	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; } || { \
-	  echo "The dashboard's tests need Chromium; on Debian and Ubuntu: sudo apt install chromium" >&2; exit 1; }
-	@command -v chromium >/dev/null || { apt-get update -qq && \
-	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; }
+browser: ## Chromium for the dashboard's tests: Debian's headless shell, where neither it nor Chromium is installed
+	@$(CHROMIUM) || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; } || { \
+	  echo "The dashboard's tests need Chromium; on Debian and Ubuntu: sudo apt install chromium-headless-shell" >&2; exit 1; }
+	@$(CHROMIUM) || { apt-get update -qq && { $(APT_INSTALL) chromium-headless-shell || $(APT_INSTALL) chromium; } >/dev/null; }
 
 pooler: ## PgBouncer for the tests of connection poolers: Debian's, where we may and no service manager would start it
 	@[ -x /usr/sbin/pgbouncer ] || command -v pgbouncer >/dev/null || \

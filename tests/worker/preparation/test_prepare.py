@@ -76,4 +76,4 @@ def test_a_token_that_the_model_has_no_embedding_for_is_refused(worker_settings:
     content = ROWS.replace("w1 w2", "w1 new")
     error = prepare(holding(worker_settings, folder), tmp_path, content=content)
     assert (error["title"], error["field"]) == ("The model cannot be used", "model")
-    assert "makes the token 'new' of a row, number 64, but the model knows 64 tokens" in error["detail"]
+    assert "a row has the token 'new' with the id 64, but the model knows 64 tokens" in error["detail"]
