@@ -20,7 +20,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from api.access.audit import AuditMiddleware
-from api.access.authentication import AuthenticationMiddleware
+from api.access.authentication_middleware import AuthenticationMiddleware
 from api.access.authenticator import Authenticator
 from api.access.description import document_access
 from api.access.endpoints import router as access

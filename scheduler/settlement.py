@@ -19,7 +19,7 @@ from greencore.carbon.accounting.pricing import (
 from runtime.settings import Settings
 from store.accounting.emissions import EmissionsRepository
 from store.accounting.job_account import compute_counterfactuals
-from store.accounting.settlement import OpenEnergy, SettlementCriteria, SettlementRepository
+from store.accounting.settlement_queries import OpenEnergy, SettlementCriteria, SettlementRepository
 from store.database import Database
 from store.intensity.readings import GridRepository
 from store.repositories.jobs import JobRepository

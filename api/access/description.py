@@ -3,7 +3,7 @@
 from http import HTTPStatus
 from typing import Any
 
-from api.access.authentication import PUBLIC_PATHS
+from api.access.authentication_middleware import PUBLIC_PATHS
 from api.access.sessions import SESSION_COOKIE
 from api.http.problems import status_description
 

@@ -14,7 +14,7 @@ from benchmarks.report import publish
 from benchmarks.training.paper_models import MODELS, make_batch
 from greencore.backprop import BudgetTooSmall, Profile, importance_curve, profile, select
 from greencore.backprop.cost.profile import StepFlops, build_profile
-from greencore.backprop.selection.solver import select_with_bound
+from greencore.backprop.selection.select_tensors import select_with_bound
 
 SHARES = (0.4, 0.5, 0.7, 0.9)
 SEEDS = 5

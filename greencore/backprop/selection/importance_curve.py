@@ -17,7 +17,7 @@ from greencore.backprop.selection.cost_variants import (
 from greencore.backprop.selection.decision_order import iter_set_bits
 from greencore.backprop.selection.knapsack import ParetoFrontier, find_undominated
 from greencore.backprop.selection.search import enumerate_candidates
-from greencore.backprop.selection.solver import BudgetTooSmall, build_value_array
+from greencore.backprop.selection.select_tensors import BudgetTooSmall, build_value_array
 from greencore.concave_curve import count_worthwhile_segments, find_concave_hull
 
 FRONTIER_LIMIT = 4096  # pairs kept in each band

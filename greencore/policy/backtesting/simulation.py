@@ -18,7 +18,7 @@ from greencore.policy.gate.evaluate import (
 )
 from greencore.policy.gate.forecasts import BacktestForecast
 from greencore.policy.models import Policy
-from greencore.policy.rho.rules import EpochStart, RhoRule
+from greencore.policy.rho.simulated_rules import EpochStart, RhoRule
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from greencore.backprop.cost.by_length import (
     fit_length_polynomial,
 )
 from greencore.backprop.selection.importance_curve import ConcaveCurve, importance_curve
-from greencore.backprop.selection.solver import build_selection
+from greencore.backprop.selection.select_tensors import build_selection
 from greencore.training.methods.batch_shapes import StepShape, is_encoder_decoder
 from greencore.training.methods.modes import preserve_modes
 

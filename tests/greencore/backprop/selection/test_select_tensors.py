@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedModel, T5Config, T5ForConditionalGeneration
 
 from greencore.backprop import BudgetTooSmall, Profile, profile, select
-from greencore.backprop.selection import decision_order, solver
+from greencore.backprop.selection import decision_order, select_tensors
 from greencore.backprop.selection.cost_variants import get_variants
 from tests.greencore.backprop.executed import Batch, count_torch_flops
 from tests.greencore.backprop.selection.profiles import conditional, encoder_decoders, graphs, profiles
@@ -56,7 +56,7 @@ def test_a_small_frontier_limit_never_exceeds_the_budget(costs: Profile, data: s
     worth = {tensor.name: data.draw(st.integers(1, 100)) for tensor in costs.tensors}
     rho = data.draw(st.floats(costs.floor, 1.0))
     with pytest.MonkeyPatch.context() as few:
-        few.setattr(solver, "FRONTIER_LIMITS", (2,))
+        few.setattr(select_tensors, "FRONTIER_LIMITS", (2,))
         few.setattr(decision_order, "MAX_FORKS", 0)
         few.setattr(decision_order, "MAX_STRETCH_TENSORS", 1)
         chosen = select(costs, worth, rho)
@@ -70,8 +70,8 @@ def test_thinning_loses_less_than_a_thousandth_of_the_importance(
     draw = random.Random(3)
     worth = {tensor.name: draw.lognormvariate(0, 1) * tensor.params for tensor in costs.tensors}
     thin = select(costs, worth, rho).importance
-    monkeypatch.setattr(solver, "FRONTIER_LIMITS", (1 << 30,))
-    monkeypatch.setattr(solver, "TOLERANCE", 0.0)
+    monkeypatch.setattr(select_tensors, "FRONTIER_LIMITS", (1 << 30,))
+    monkeypatch.setattr(select_tensors, "TOLERANCE", 0.0)
     assert thin >= (1 - 0.001) * select(costs, worth, rho).importance
 
 

@@ -13,7 +13,7 @@ from greencore.carbon import IntensitySeries
 from greencore.policy import IntensityMissing, Policy, PolicyContext, PreviousRho, RhoDecision, decide_rho, parse_policy
 from greencore.policy.backtesting.slots import Slots
 from greencore.policy.gate.forecasts import FORECASTS, ForecastKind, build_forecast
-from greencore.policy.rho.rules import EpochStart, build_rho_rule
+from greencore.policy.rho.simulated_rules import EpochStart, build_rho_rule
 from tests.greencore.policy.grids import at, reading, series, year
 
 CONSTANT: dict[str, Any] = {"kind": "constant", "rho": 0.6}
