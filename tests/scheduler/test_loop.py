@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -28,12 +27,6 @@ from tests.scheduler.stage import START, add_job, add_worker, read_job, wait_unt
 @pytest.fixture
 def settings(empty_broker: Settings) -> Settings:
     return empty_broker.model_copy(update={"zones": {"FR": "static", "PL": "static"}})
-
-
-@pytest.fixture
-def scheduler(settings: Settings, clock: ManualClock) -> Iterator[Scheduler]:
-    with closing(Scheduler(settings, clock=clock)) as scheduler:
-        yield scheduler
 
 
 def messages(settings: Settings, queue: str) -> int:

@@ -1,8 +1,5 @@
 """Sites of workers: which jobs run there, how they are priced, and what runs at an unknown site."""
 
-from collections.abc import Iterator
-from contextlib import closing
-
 import pytest
 import redis
 
@@ -22,18 +19,6 @@ pytestmark = pytest.mark.fault(number=11)
 @pytest.fixture
 def settings(empty_broker: Settings) -> Settings:
     return empty_broker.model_copy(update={"zones": {"NO": "static", "FR": "static", "PL": "static"}})
-
-
-@pytest.fixture
-def scheduler(settings: Settings, clock: ManualClock) -> Iterator[Scheduler]:
-    with closing(Scheduler(settings, clock=clock)) as scheduler:
-        yield scheduler
-
-
-@pytest.fixture
-def broker(settings: Settings) -> Iterator[redis.Redis]:
-    with closing(redis.Redis.from_url(settings.redis_url, decode_responses=True)) as broker:
-        yield broker
 
 
 def test_a_job_without_a_zone_is_not_placed_in_a_clean_one_where_the_site_is_not_known(

@@ -1,7 +1,6 @@
 """Dispatch to training workers: which jobs are sent, what is sent again, and the reasons of the rest."""
 
 import threading
-from collections.abc import Iterator
 from contextlib import ExitStack, closing
 
 import pytest
@@ -20,18 +19,6 @@ from tests.scheduler.stage import add_job, add_worker, claim_as_worker, events, 
 @pytest.fixture
 def settings(empty_broker: Settings) -> Settings:
     return empty_broker.model_copy(update={"zones": {"FR": "static", "PL": "static"}})
-
-
-@pytest.fixture
-def scheduler(settings: Settings, clock: ManualClock) -> Iterator[Scheduler]:
-    with closing(Scheduler(settings, clock=clock)) as scheduler:
-        yield scheduler
-
-
-@pytest.fixture
-def broker(settings: Settings) -> Iterator[redis.Redis]:
-    with closing(redis.Redis.from_url(settings.redis_url, decode_responses=True)) as broker:
-        yield broker
 
 
 def test_each_free_worker_gets_one_job_of_its_zone(

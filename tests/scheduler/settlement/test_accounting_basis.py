@@ -1,7 +1,5 @@
 """One accounting basis per job: direct and life-cycle figures are never compared, added or exchanged."""
 
-from collections.abc import Iterator
-from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -56,12 +54,6 @@ def settings(empty_broker: Settings, tmp_path: Path) -> Settings:
         "PL": write_trace(tmp_path, [660.0] * 400, name="pl"),
     }
     return empty_broker.model_copy(update={"zones": zones})
-
-
-@pytest.fixture
-def scheduler(settings: Settings, clock: ManualClock) -> Iterator[Scheduler]:
-    with closing(Scheduler(settings, clock=clock)) as scheduler:
-        yield scheduler
 
 
 def test_a_zone_is_not_preferred_because_its_figures_are_direct(

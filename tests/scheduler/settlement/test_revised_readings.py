@@ -108,6 +108,16 @@ def run_job(database: Database, *, kwh: float) -> str:
     return job_id
 
 
+def run_measured_job(poller: IntensityPoller, database: Database, provider: ProviderServer, clock: ManualClock) -> str:
+    """Run a job of 2 kWh in the present hour, and two hours later fetch what was measured of it."""
+    poll_once(poller)
+    job_id = run_job(database, kwh=2.0)
+    clock.advance(hours=2)
+    publish(provider, clock)
+    poll_once(poller)
+    return job_id
+
+
 def settle(database: Database, settings: Settings, clock: ManualClock) -> None:
     settle_prices(database, settings, at=clock())
     store_counterfactuals(database, settings, at=clock())
@@ -119,11 +129,7 @@ def test_a_measured_value_that_is_revised_is_read_again_and_priced_again(
 ) -> None:
     settings = watched(settings, provider, source)
     with closing(poller_of(database, settings, clock)) as poller:
-        poll_once(poller)
-        job_id = run_job(database, kwh=2.0)
-        clock.advance(hours=2)
-        publish(provider, clock)
-        poll_once(poller)
+        job_id = run_measured_job(poller, database, provider, clock)
         settle(database, settings, clock)
         before = read_job(database, job_id)
         assert before.settled_at is not None
@@ -164,11 +170,7 @@ def test_a_value_revised_after_the_settlement_window_changes_no_price(
 ) -> None:
     settings = watched(settings, provider, "uk", settle_after_hours=24.0)
     with closing(poller_of(database, settings, clock)) as poller:
-        poll_once(poller)
-        job_id = run_job(database, kwh=2.0)
-        clock.advance(hours=2)
-        publish(provider, clock)
-        poll_once(poller)
+        job_id = run_measured_job(poller, database, provider, clock)
         settle(database, settings, clock)
         clock.advance(hours=30)
         publish(provider, clock, revised=50.0)
@@ -185,11 +187,7 @@ def test_a_value_that_is_revised_while_the_one_before_settles_a_price_is_priced_
 ) -> None:
     settings = watched(settings, provider, "uk")
     with closing(poller_of(database, settings, clock)) as poller:
-        poll_once(poller)
-        job_id = run_job(database, kwh=2.0)
-        clock.advance(hours=2)
-        publish(provider, clock)
-        poll_once(poller)
+        job_id = run_measured_job(poller, database, provider, clock)
         publish(provider, clock, revised=50.0)
         clock.advance(hours=1)
         revising = Thread(target=poll_once, args=(poller,))
@@ -217,11 +215,7 @@ def test_readings_of_another_basis_reopen_no_price(
 ) -> None:
     watched_as_direct = watched(settings, provider, "uk")
     with closing(poller_of(database, watched_as_direct, clock)) as poller:
-        poll_once(poller)
-        job_id = run_job(database, kwh=2.0)
-        clock.advance(hours=2)
-        publish(provider, clock)
-        poll_once(poller)
+        job_id = run_measured_job(poller, database, provider, clock)
         settle(database, watched_as_direct, clock)
     before = read_job(database, job_id)
     assert before.settled_at is not None
