@@ -39,8 +39,7 @@ browser: ## Chromium for the dashboard's tests: Debian's headless shell, where n
 pooler: ## PgBouncer for the tests of connection poolers: Debian's, where we may and no service manager would start it
 	@[ -x /usr/sbin/pgbouncer ] || command -v pgbouncer >/dev/null || \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && [ ! -d /run/systemd/system ]; then \
-	    apt-get update -qq && \
-	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends pgbouncer >/dev/null; \
+	    apt-get update -qq && $(APT_INSTALL) pgbouncer >/dev/null; \
 	  else \
 	    echo "SKIPPED: the tests of connection poolers need PgBouncer; on Debian and Ubuntu: sudo apt install pgbouncer" >&2; \
 	  fi

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, DateTime, Double, bindparam, cast, func, select, text
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from greencore.energy.interval import JOULES_PER_KWH
 from store.tables import EnergyInterval, Epoch
 
 # Longest gap between adjacent intervals; in a longer one no worker ran.
 GAP_MS = 1000
-JOULES_PER_KWH = 3.6e6
 # Materialised, since PostgreSQL would otherwise read the steps once for each reference.
 LOSS_QUERY = text("""
     WITH shown AS MATERIALIZED (

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Floats = NDArray[np.float64]
+from greencore.arrays import Floats, Ints
 
 
 def find_concave_hull(x: Floats, y: Floats, points: Sequence[int]) -> list[int]:
@@ -21,7 +21,7 @@ def find_concave_hull(x: Floats, y: Floats, points: Sequence[int]) -> list[int]:
     return hull
 
 
-def count_worthwhile_segments(slopes: Floats, price: ArrayLike) -> NDArray[np.int64]:
+def count_worthwhile_segments(slopes: Floats, price: ArrayLike) -> Ints:
     """Count the segments, of falling `slopes`, that exceed a price per unit of x; all of them where it is 0 or less."""
     prices = np.asarray(price, dtype=np.float64)
     count = np.searchsorted(-slopes, -prices, side="left")

@@ -15,6 +15,7 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 
 from benchmarks.carbon.policies import POLICIES, POWER_W
+from greencore.arrays import Floats
 from greencore.policy import (
     DEFAULT_UTILITY,
     Budget,
@@ -28,7 +29,6 @@ from greencore.policy import (
     parse_policy,
     price_rho,
 )
-from greencore.policy.arrays import Floats
 from greencore.policy.context import ASSUMED_LOSS_PER_EPOCH
 from greencore.policy.gate.hours import find_best_window, select_cheapest_slots
 

@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
+from greencore.arrays import Floats
 from greencore.carbon.series import IntensitySeries, Reading
-from greencore.policy.arrays import Floats
 from greencore.policy.rho.smoothing import PreviousRho
 from greencore.policy.rho.utility import DEFAULT_UTILITY, UtilityCurve
 

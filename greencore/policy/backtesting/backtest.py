@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
+from greencore.arrays import Floats, Ints
 from greencore.carbon.series import IntensitySeries
-from greencore.policy.arrays import Floats, Ints
 from greencore.policy.backtesting.simulation import (
     SimulatedRuns,
     Workload,

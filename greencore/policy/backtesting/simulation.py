@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from greencore.policy.arrays import Floats, Ints
+from greencore.arrays import Floats, Ints
 from greencore.policy.backtesting.slots import Slots
 from greencore.policy.gate.evaluate import (
     EPSILON_HOURS,

@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
+from greencore.arrays import Floats, Ints
 from greencore.carbon.errors import NoReading
 from greencore.carbon.series import IntensitySeries
-from greencore.policy.arrays import Floats, Ints
 
 HOUR_SECONDS = 3600
 # Finer data is averaged: checkpoints do not allow decisions more often than every five minutes.

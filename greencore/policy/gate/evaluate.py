@@ -5,9 +5,9 @@ from datetime import datetime
 
 import numpy as np
 
+from greencore.arrays import Bools, Floats
 from greencore.carbon.series import IntensitySeries
 from greencore.clock import HOUR
-from greencore.policy.arrays import Bools, Floats
 from greencore.policy.gate.hours import apply_hysteresis, bridge_gaps, find_best_window, select_cheapest_slots
 from greencore.policy.models import Gate, IntensityPolicy, Policy
 

@@ -5,8 +5,8 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from greencore.arrays import Floats, Ints
 from greencore.carbon.forecasting import MAX_FORECAST_HOURS, rolling_forecasts
-from greencore.policy.arrays import Floats, Ints
 from greencore.policy.backtesting.slots import Slots
 
 ForecastKind = Literal["own", "persistence", "perfect"]

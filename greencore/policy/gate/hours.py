@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from greencore.policy.arrays import Bools, Floats
+from greencore.arrays import Bools, Floats
 
 
 @dataclass(frozen=True)

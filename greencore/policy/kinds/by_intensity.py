@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from greencore.policy.arrays import Floats
+from greencore.arrays import Floats
 from greencore.policy.kinds.fields import Intensity, PolicyModel, Rho, build_field_error
 from greencore.policy.kinds.policy import Policy, RhoRangePolicy
 

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
+from greencore.arrays import Floats
 from greencore.carbon.series import IntensitySeries
-from greencore.policy.arrays import Floats
 from greencore.policy.kinds.fields import HOURS_OF_A_YEAR, Hours, Number
 from greencore.policy.kinds.policy import RhoRangePolicy
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from greencore.arrays import Bools, Floats, Ints
 from greencore.concave_curve import count_worthwhile_segments
-from greencore.policy.arrays import Bools, Floats, Ints
 from greencore.policy.rho.utility import SHORTEST_SEGMENT, UtilityCurve
 
 # Maps ρ [runs, epochs] of epochs that run back to back to their emissions in gCO2e at ρ = 1, of the same shape.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from greencore.policy.arrays import Bools, Floats, Ints
+from greencore.arrays import Bools, Floats, Ints
 from greencore.policy.backtesting.slots import Slots
 from greencore.policy.context import ASSUMED_LOSS_PER_EPOCH
 from greencore.policy.gate.forecasts import BacktestForecast

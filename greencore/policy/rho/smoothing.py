@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from greencore.policy.arrays import Floats, Ints
+from greencore.arrays import Floats, Ints
 from greencore.policy.kinds.fields import Smoothing
 
 # In floating point 0.65 − 0.6 is a little more than 0.05, and 0.6 − 0.55 a little less.

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from greencore.arrays import Floats, Ints
 from greencore.concave_curve import count_worthwhile_segments, find_concave_hull
-from greencore.policy.arrays import Floats, Ints
 
 POINTS_STORED = 64
 # Rounding error of slopes, relative to the steepest: a convex bend below it is accepted.

@@ -14,6 +14,7 @@ from greencore.carbon.accounting.pricing import price_by_reading
 from greencore.carbon.series import IntensitySeries
 from greencore.energy import EnergyInterval as Metered
 from greencore.energy import UnreportedPeriod
+from greencore.energy.interval import JOULES_PER_KWH
 from runtime.settings import Settings
 from scheduler.reclaim import reclaim_lost_jobs
 from store.accounting import metering
@@ -30,7 +31,6 @@ from tests.scheduler.stage import add_job, backdate_lease
 pytestmark = pytest.mark.fault(number=15)
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
-JOULES_PER_KWH = 3.6e6
 CPU_W, RAM_W, GPU_W = 200.0, 40.0, 300.0
 
 

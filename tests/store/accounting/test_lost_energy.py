@@ -9,6 +9,7 @@ from sqlalchemy import select, update
 from greencore.carbon import PricedInterval, Reading
 from greencore.energy import EnergyInterval as Metered
 from greencore.energy import UnreportedPeriod, is_estimate
+from greencore.energy.interval import JOULES_PER_KWH
 from runtime.settings import Settings
 from scheduler.reclaim import reclaim_lost_jobs
 from scheduler.settlement import settle_prices
@@ -26,7 +27,6 @@ from tests.scheduler.stage import add_job, backdate_lease
 pytestmark = pytest.mark.fault(number=14)
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
-JOULES_PER_KWH = 3.6e6
 ASKED_FIRST = {JobStatus.CANCELLED: JobStatus.CANCELLING, JobStatus.PAUSED: JobStatus.PAUSING}
 
 

@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import func, select
 
 from greencore.clock import utc_now
+from greencore.energy.interval import JOULES_PER_KWH
 from runtime.settings import Settings
 from scheduler.reclaim import reclaim_lost_jobs
 from store.accounting.energy_totals import idle_energy
@@ -27,7 +28,6 @@ from worker.idle_meter import IdleMeter
 from worker.registration import host_id
 from worker.training.claim import train_job
 
-JOULES_PER_KWH = 3.6e6
 CPU_W, RAM_W = 40.0, 10.0
 
 # Forks a process for each job, a second after the one before, as workers fork theirs. Each holds its job under an open

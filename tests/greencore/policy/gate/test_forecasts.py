@@ -3,8 +3,8 @@ from typing import get_args
 import numpy as np
 import pytest
 
+from greencore.arrays import Floats
 from greencore.carbon.forecasting import MAX_FORECAST_HOURS, rolling_forecasts
-from greencore.policy.arrays import Floats
 from greencore.policy.backtesting.slots import Slots
 from greencore.policy.gate.forecasts import FORECASTS, ForecastKind, build_forecast
 from tests.greencore.policy.grids import MIDNIGHT, at, series, year

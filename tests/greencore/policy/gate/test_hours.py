@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greencore.policy.arrays import Floats
+from greencore.arrays import Floats
 from greencore.policy.gate.hours import (
     PausePlan,
     apply_hysteresis,

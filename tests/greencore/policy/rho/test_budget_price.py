@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from greencore.arrays import Floats
 from greencore.policy import DEFAULT_UTILITY, UtilityCurve, budget_rhos, price_rho, smallest_budget_gco2e
-from greencore.policy.arrays import Floats
 from tests.greencore.policy.curves import curves
 
 costs = st.lists(st.just(0.0) | st.integers(1, 9).map(float) | st.floats(0.01, 100), min_size=1, max_size=4)

@@ -1,4 +1,4 @@
-"""Numpy array types of the policy package, which its modules share."""
+"""Numpy array types, shared by the policy package and the concave curves."""
 
 import numpy as np
 from numpy.typing import NDArray
