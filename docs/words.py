@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 GLOSSARY = ROOT / "docs" / "glossary.md"
-CHECKED = ("*.py", "*.md", "*.html", "*.js", "*.toml", "*.yml", "*.json", ".env.example", "Makefile")
+CHECKED = ("*.py", "*.md", "*.html", "*.jinja", "*.js", "*.toml", "*.yml", "*.json", ".env.example", "Makefile")
 # The glossary and the check's test quote the words; results are records of what was measured.
 EXEMPT = ("docs/glossary.md", "tests/docs/test_words.py", "benchmarks/results/*", "migrations/versions/*")
 UNTRACKED_FOLDERS = ("var", "build", "__pycache__")
