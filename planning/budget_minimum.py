@@ -60,11 +60,11 @@ def compute_minimum_budget(
 def _lowest_mean_intensity(session: Session, zone: str, at: datetime, hours: float, span: float) -> float | None:
     """Return the lowest mean intensity of `hours` of computing within `span` hours; None where unknown."""
     grid = GridRepository(session)
-    signal = grid.newest_signal(zone)
-    if signal is None or hours <= 0:
+    basis = grid.newest_basis(zone)
+    if basis is None or hours <= 0:
         return None
     end = at + span * HOUR
-    forecast = grid.load_snapshot(zone, signal, at, end).forecast_or_newest(at)
+    forecast = grid.load_snapshot(zone, basis, at, end).forecast_or_newest(at)
     try:
         return cleanest_mean(forecast, at, end, hours).gco2e_per_kwh
     except NoReading:

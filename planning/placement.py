@@ -88,8 +88,5 @@ def choose_zone(
 
 
 def _expected_intensity(session: Session, zone: str, basis: Basis, start: datetime, end: datetime) -> float | None:
-    known = GridRepository(session).load_snapshot(
-        zone, basis.signal, start, end, emission_factors=basis.emission_factors
-    )
-    forecast = known.forecast_or_newest(start)
+    forecast = GridRepository(session).load_snapshot(zone, basis, start, end).forecast_or_newest(start)
     return forecast.mean(start, end).gco2e_per_kwh if len(forecast) else None

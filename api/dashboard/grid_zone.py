@@ -56,9 +56,7 @@ class ZoneView:
         """Build the view from stored readings and forecast, by the fallback chain that decides a job's ρ."""
         grid = GridRepository(session)
         basis = grid.newest_basis(known.zone) or settings.basis(known.zone)
-        stored = grid.load_snapshot(
-            known.zone, basis.signal, now, now + HORIZON, emission_factors=basis.emission_factors
-        )
+        stored = grid.load_snapshot(known.zone, basis, now, now + HORIZON)
         static = settings.static_mean(known.zone)
         in_force = stored.resolve_intensity(now, stale_limit=settings.stale_limit, static=static)
         forecast = stored.forecast_from(now)

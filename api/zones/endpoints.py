@@ -107,12 +107,7 @@ def find_intensity(
 ) -> IntensityOut | None:
     """Return a zone's intensity in force now by the fallback chain; None where it is unknown."""
     known = grid.resolve_intensity(
-        zone,
-        basis.signal,
-        now,
-        stale_limit=settings.stale_limit,
-        static=settings.static_mean(zone),
-        emission_factors=basis.emission_factors,
+        zone, basis, now, stale_limit=settings.stale_limit, static=settings.static_mean(zone)
     )
     return None if known is None else IntensityOut.of(known, zone=zone, now=now)
 

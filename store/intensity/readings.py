@@ -22,10 +22,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 
 from greencore.carbon import Basis, EmissionFactors, IntensitySeries, Reading, Signal
-from greencore.carbon.fallback import ResolvedIntensity
+from greencore.carbon.fallback import IntensitySnapshot, ResolvedIntensity
 from greencore.carbon.series import SIGNALS, merge_readings
 from greencore.carbon.static import StaticMean
-from store.intensity.snapshot import IntensitySnapshot
 from store.tables import IntensityForecast, IntensityReading, Job
 
 IntensityTable = type[IntensityReading] | type[IntensityForecast]
@@ -190,41 +189,21 @@ class GridRepository:
         query = select(asked.c.zone, newest.c.fetched_at, newest.c.end).select_from(asked).join(newest, true())
         return {zone: (fetched_at, end) for zone, fetched_at, end in self._session.execute(query)}
 
-    def load_snapshot(
-        self,
-        zone: str,
-        signal: Signal,
-        start: datetime,
-        end: datetime,
-        *,
-        emission_factors: EmissionFactors | None = None,
-    ) -> IntensitySnapshot:
-        """Load readings and forecast from which the fallback chain resolves any time in `[start, end)`.
-
-        All have the same emission factors, as in `readings_between`.
-        """
-        factors = emission_factors or self.newest_emission_factors(zone, signal)
+    def load_snapshot(self, zone: str, basis: Basis, start: datetime, end: datetime) -> IntensitySnapshot:
+        """Load readings and forecast from which the fallback chain resolves any time in `[start, end)`."""
+        signal, factors = basis.signal, basis.emission_factors
         return IntensitySnapshot(
             zone,
-            signal,
-            factors,
+            basis,
             readings=self.readings_between(zone, signal, start - LOOKBACK, end, emission_factors=factors),
             forecast=self.forecast(zone, signal, start, end, emission_factors=factors),
         )
 
     def resolve_intensity(
-        self,
-        zone: str,
-        signal: Signal | None,
-        at: datetime,
-        *,
-        stale_limit: timedelta,
-        static: StaticMean | None,
-        emission_factors: EmissionFactors | None = None,
+        self, zone: str, basis: Basis, at: datetime, *, stale_limit: timedelta, static: StaticMean | None
     ) -> ResolvedIntensity | None:
-        """Return a zone's intensity at a time by the fallback chain; of the average without a signal."""
-        until = at + timedelta(hours=1)
-        known = self.load_snapshot(zone, signal or "average", at, until, emission_factors=emission_factors)
+        """Return a zone's intensity at a time by the fallback chain."""
+        known = self.load_snapshot(zone, basis, at, at + timedelta(hours=1))
         return known.resolve_intensity(at, stale_limit=stale_limit, static=static)
 
     def series_with_fallback(
@@ -238,12 +217,11 @@ class GridRepository:
         static: StaticMean | None,
     ) -> IntensitySeries:
         """Return the intensity that prices energy from `start` to `end`: readings, and the fallback chain in gaps."""
-        signal, factors = basis.signal, basis.emission_factors
-        readings = self.readings_between(zone, signal, start, end, emission_factors=factors)
+        readings = self.readings_between(zone, basis.signal, start, end, emission_factors=basis.emission_factors)
         # Usually there is no gap, and the days from which gaps are filled need not be read.
         if len(readings) and readings.mean(start, end).covered_share == 1:
             return readings
-        known = self.load_snapshot(zone, signal, start, end, emission_factors=factors)
+        known = self.load_snapshot(zone, basis, start, end)
         return known.series_with_fallback(start, end, stale_limit=stale_limit, static=static)
 
     def _first(self, query: Select[IntensityReading]) -> Reading | None:

@@ -32,7 +32,7 @@ def build_policy_context(
     span = timedelta(hours=epochs_left * estimate.epoch_hours) if estimate is not None else SHORTEST_FORECAST
     grid = GridRepository(session)
     until = at + min(max(span, SHORTEST_FORECAST), LONGEST_FORECAST)
-    known = grid.load_snapshot(job.zone, basis.signal, at, until, emission_factors=basis.emission_factors)
+    known = grid.load_snapshot(job.zone, basis, at, until)
     static = settings.static_mean(job.zone)
     found = known.resolve_intensity(at, stale_limit=settings.stale_limit, static=static)
     epochs = [epoch for epoch in JobRepository(session).epochs(job.id) if epoch.finished_at is not None]

@@ -90,14 +90,9 @@ def policy_curve(
 
 
 def _resolve_intensity(zone: str, context: AppContext, session: Session, now: datetime) -> ResolvedIntensity | None:
-    grid = GridRepository(session)
-    signal = grid.newest_signal(zone)
-    if signal is None:
-        return None
-    settings = context.settings
-    return grid.resolve_intensity(
-        zone, signal, now, stale_limit=settings.stale_limit, static=settings.static_mean(zone)
-    )
+    grid, settings = GridRepository(session), context.settings
+    basis = grid.newest_basis(zone) or settings.basis(zone)
+    return grid.resolve_intensity(zone, basis, now, stale_limit=settings.stale_limit, static=settings.static_mean(zone))
 
 
 def _percentile_window(policy: Policy, zone: str | None, session: Session, now: datetime) -> IntensitySeries:

@@ -89,7 +89,7 @@ def predict_placement(
     device = serving[0].device if serving else None
     basis = grid.newest_basis(zone) or settings.basis(zone)
     signal, until = basis.signal, at + MAX_PROJECTED_HOURS * HOUR
-    known = grid.load_snapshot(zone, signal, at, until, emission_factors=basis.emission_factors)
+    known = grid.load_snapshot(zone, basis, at, until)
     static = settings.static_mean(zone)
     in_force, expected_intensity = (
         known.resolve_intensity(at, stale_limit=settings.stale_limit, static=static),

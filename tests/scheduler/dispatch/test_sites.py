@@ -3,6 +3,7 @@
 import pytest
 import redis
 
+from greencore.carbon import Basis
 from greencore.clock import HOUR
 from runtime.settings import Settings
 from runtime.site import UNKNOWN_ZONE
@@ -37,7 +38,7 @@ def test_a_job_without_a_zone_is_not_placed_in_a_clean_one_where_the_site_is_not
     with database.session() as session:
         known = GridRepository(session).resolve_intensity(
             UNKNOWN_ZONE,
-            "average",
+            Basis(),
             clock(),
             stale_limit=settings.stale_limit,
             static=settings.static_mean(UNKNOWN_ZONE),
@@ -52,7 +53,7 @@ def test_the_world_mean_is_used_before_any_reading_is_stored(
     static = settings.static_mean(UNKNOWN_ZONE)
     with database.session() as session:
         known = GridRepository(session).resolve_intensity(
-            UNKNOWN_ZONE, None, clock(), stale_limit=settings.stale_limit, static=static
+            UNKNOWN_ZONE, Basis(), clock(), stale_limit=settings.stale_limit, static=static
         )
     assert known is not None
     assert (known.source, known.reading.gco2e_per_kwh) == ("site unknown", 475.0)

@@ -141,8 +141,8 @@ def test_a_zone_whose_source_has_changed_keeps_both_kinds_apart(settings: Settin
         assert [one.gco2e_per_kwh for one in grid.readings_between("GB", "average", *span)] == [150.0] * 3
         old = grid.readings_between("GB", "average", *span, emission_factors="direct")
         assert [one.gco2e_per_kwh for one in old] == [100.0] * 3
-        for factors, values in (("direct", {100.0}), ("lifecycle", {150.0})):
-            known = grid.load_snapshot("GB", "average", *span, emission_factors=factors)  # type: ignore[arg-type]
+        for basis, values in ((Basis("average", "direct"), {100.0}), (Basis("average", "lifecycle"), {150.0})):
+            known = grid.load_snapshot("GB", basis, *span)
             assert {one.gco2e_per_kwh for one in known.readings} == values
         newest = grid.newest_reading("GB", at=START + 9 * HOUR, signal="average", emission_factors="direct")
         assert newest is not None

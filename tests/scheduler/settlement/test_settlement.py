@@ -5,9 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from greencore.carbon import Reading, Signal
+from greencore.carbon import Basis, Reading, Signal
 from greencore.carbon.accounting.pricing import price_by_reading
-from greencore.carbon.fallback import fill_with_fallback
 from greencore.clock import HOUR
 from greencore.energy import EnergyInterval
 from runtime.settings import Settings
@@ -56,16 +55,8 @@ def meter(database: Database, lease: Lease, begins: float, ends: float, kwh: flo
         ram_method="none",
     )
     with database.session() as session:
-        known = GridRepository(session).load_snapshot("FR", "average", interval.start, interval.end)
-        series = fill_with_fallback(
-            interval.start,
-            interval.end,
-            readings=known.readings,
-            forecast=known.forecast,
-            static=None,
-            stale_limit=settings.stale_limit,
-            signal="average",
-        )
+        known = GridRepository(session).load_snapshot("FR", Basis(), interval.start, interval.end)
+        series = known.series_with_fallback(interval.start, interval.end, stale_limit=settings.stale_limit, static=None)
         progress.add_energy(
             session, lease, 1, interval, price_by_reading(interval, series, pue=settings.training_site.pue)
         )
