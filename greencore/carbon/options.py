@@ -8,8 +8,10 @@ from urllib.parse import parse_qsl, urlsplit
 import httpx
 
 from greencore.carbon.errors import InvalidSpec
+from greencore.carbon.static import has_yearly_mean
 
 URL = "url"
+STATIC = "static"
 
 Option = TypeVar("Option", bound=str)
 
@@ -46,18 +48,23 @@ class Credentials:
 def read_options(source: str, query: str, known: tuple[str, ...]) -> dict[str, str]:
     """Parse the options in `query`, each given once and not empty; raises InvalidSpec naming the option.
 
-    Messages never contain an option's value: it may be a key, put there by mistake.
+    Every source takes the option `static`, which `static_mean` reads: it is checked, and left out. Messages never
+    contain an option's value: it may be a key, put there by mistake.
     """
     options: dict[str, str] = {}
     # "+" is literal here (as in +00:00), not a space.
     for key, value in parse_qsl(query.replace("+", "%2B"), keep_blank_values=True):
-        if key not in known:
+        if key not in (*known, STATIC):
             raise InvalidSpec(f"{source} has no option {key!r}: expected {' or '.join(known)}")
         if key in options:
             raise InvalidSpec(f"the option {key!r} of {source} is given twice")
         if not value:
             raise InvalidSpec(f"the option {key!r} of {source} is empty")
         options[key] = value
+    if STATIC in options and not has_yearly_mean(options.pop(STATIC)):
+        raise InvalidSpec(
+            "the option 'static' is not a country with a known mean: expected an ISO 3166-1 code such as FRA, or WORLD"
+        )
     return options
 
 

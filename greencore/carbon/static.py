@@ -1,6 +1,7 @@
 """The `static` source: yearly mean intensities of countries, from CodeCarbon's bundled data."""
 
 import json
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -24,26 +25,14 @@ class StaticSource:
     is the readings' source. Raises UnknownZone where the bundled data has no such country.
     """
 
+    signal: Signal = "average"
+    emission_factors: EmissionFactors = "lifecycle"
+
     def __init__(self, zone: str, *, country: str | None = None, label: str = "static", clock: Clock = utc_now) -> None:
-        self._zone = zone
+        self.zone = zone
         self._label = label
         self._clock = clock
         self._gco2e_per_kwh = yearly_mean(country or zone)
-
-    @property
-    def zone(self) -> str:
-        """Requested zone."""
-        return self._zone
-
-    @property
-    def signal(self) -> Signal:
-        """Average intensity."""
-        return "average"
-
-    @property
-    def emission_factors(self) -> EmissionFactors:
-        """Life-cycle emissions."""
-        return "lifecycle"
 
     def latest(self) -> Reading:
         """Return the yearly mean as the reading of the current hour."""
@@ -65,23 +54,19 @@ class StaticSource:
 
     def _hours(self, start: datetime, end: datetime) -> list[Reading]:
         """Return the hour that contains `start`, and each later one that begins before `end`."""
-        hour = whole_hour(start.astimezone(UTC))
-        fetched_at = self._clock()
-        readings: list[Reading] = []
-        while not readings or hour < end:
-            readings.append(
-                Reading(
-                    zone=self._zone,
-                    start=hour,
-                    end=hour + HOUR,
-                    gco2e_per_kwh=self._gco2e_per_kwh,
-                    source=self._label,
-                    estimated=True,
-                    fetched_at=fetched_at,
-                )
+        first, fetched_at = whole_hour(start.astimezone(UTC)), self._clock()
+        return [
+            Reading(
+                zone=self.zone,
+                start=first + index * HOUR,
+                end=first + (index + 1) * HOUR,
+                gco2e_per_kwh=self._gco2e_per_kwh,
+                source=self._label,
+                estimated=True,
+                fetched_at=fetched_at,
             )
-            hour += HOUR
-        return readings
+            for index in range(max(1, math.ceil((end - first) / HOUR)))
+        ]
 
 
 @dataclass(frozen=True)

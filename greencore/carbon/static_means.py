@@ -5,11 +5,10 @@ from urllib.parse import parse_qsl
 
 import pycountry
 
-from greencore.carbon.errors import InvalidSpec
+from greencore.carbon.options import STATIC
 from greencore.carbon.series import Basis, EmissionFactors, Signal
 from greencore.carbon.static import WORLD, StaticMean, has_yearly_mean
 
-STATIC = "static"
 TRACE = "trace"
 
 
@@ -44,22 +43,6 @@ def split_spec(spec: str) -> tuple[str, str, str]:
         if letter in ":?":
             return spec[:place], letter, spec[place + 1 :]
     return spec, "", ""
-
-
-def extract_static_option(argument: str, *, is_query: bool) -> tuple[str, str | None]:
-    """Return an argument without its option `static`, and the option's country, or None.
-
-    Raises InvalidSpec where the option is given twice or empty.
-    """
-    before, mark, query = ("", "", argument) if is_query else argument.partition("?")
-    parts = query.split("&")
-    given = [part.partition("=")[2] for part in parts if part.partition("=")[0] == STATIC]
-    if len(given) > 1 or given == [""]:
-        raise InvalidSpec("the option 'static' is given twice or empty: expected one country, such as static=FRA")
-    if not given:
-        return argument, None
-    rest = "&".join(part for part in parts if part.partition("=")[0] != STATIC)
-    return f"{before}{mark}{rest}" if rest else before, given[0]
 
 
 def _parse_options(mark: str, argument: str) -> dict[str, str]:

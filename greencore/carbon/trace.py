@@ -2,7 +2,6 @@
 
 import math
 from bisect import bisect_right
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import count, pairwise
 from pathlib import Path
@@ -11,7 +10,7 @@ from greencore.carbon.errors import InvalidSpec, NoReading
 from greencore.carbon.options import read_choice, read_options
 from greencore.carbon.series import EMISSION_FACTORS, EmissionFactors, IntensitySeries, Reading, Signal, check_window
 from greencore.carbon.source import forecast_end
-from greencore.carbon.trace_file import TraceRow, read_trace
+from greencore.carbon.trace_file import read_trace
 from greencore.clock import Clock, parse_utc, utc_now
 
 OPTIONS = ("speed", "anchor", "emission_factors")
@@ -20,88 +19,48 @@ SHORTEST_READING = timedelta(milliseconds=1)
 INSTANT = timedelta(microseconds=1)
 
 
-@dataclass(frozen=True, slots=True)
-class TraceSpec:
-    """A trace file and how to replay it.
-
-    `speed` (above 0) is trace time / wall time; `anchor` the wall time (UTC) of its first row, or None to use the
-    trace's times; `emission_factors` None to use those of the file's column.
-    """
-
-    file: Path
-    speed: float = 1.0
-    anchor: datetime | None = None
-    emission_factors: EmissionFactors | None = None
-
-    @classmethod
-    def parse(cls, argument: str) -> "TraceSpec":
-        """Parse `FILE` or `FILE?speed=480&anchor=2026-11-23T10:00:00Z`.
-
-        An anchor without an offset is in UTC; a speed other than 1 needs an anchor. Raises InvalidSpec naming
-        the option.
-        """
-        name, _, query = argument.partition("?")
-        if not name:
-            raise InvalidSpec("trace names no file: expected trace:FILE")
-        options = read_options("trace", query, OPTIONS)
-        speed = _parse_speed(options["speed"]) if "speed" in options else 1.0
-        anchor = _parse_anchor(options["anchor"]) if "anchor" in options else None
-        if anchor is None and speed != 1.0:
-            raise InvalidSpec(
-                f"the option speed={options['speed']} of trace needs an anchor: "
-                "the wall time at which the trace's first row begins"
-            )
-        factors = None
-        if "emission_factors" in options:
-            factors = read_choice("trace", options, "emission_factors", EMISSION_FACTORS, "lifecycle")
-        return cls(Path(name), speed, anchor, factors)
-
-
 class TraceSource:
     """Replays a trace, in wall time.
 
-    Without an anchor the trace's times are used. With one, the trace begins there, runs at `speed`, and repeats
-    without end in both directions. Its forecast is exact. Raises InvalidTrace where the file cannot be read,
+    Without an anchor the trace's times are used. With one, the trace's first row begins there (UTC), it runs at `speed`
+    (above 0; trace time / wall time), and repeats without end in both directions. Its forecast is exact.
+    `emission_factors` default to those of the file's column. Raises InvalidTrace where the file cannot be read,
     InvalidSpec where the speed makes readings shorter than 1 ms.
     """
 
-    def __init__(self, spec: TraceSpec, zone: str, *, clock: Clock = utc_now) -> None:
+    signal: Signal = "average"
+
+    def __init__(
+        self,
+        file: Path,
+        zone: str,
+        *,
+        speed: float,
+        anchor: datetime | None,
+        emission_factors: EmissionFactors | None,
+        clock: Clock,
+    ) -> None:
         if not zone:
             raise InvalidSpec("zone is empty: expected the name of a grid zone")
-        trace = read_trace(spec.file)
-        self._file = spec.file
-        self._zone = zone
+        trace = read_trace(file)
+        self.zone = zone
+        self.emission_factors = emission_factors or trace.emission_factors
+        self._file = file
         self._clock = clock
         self._rows = trace.rows
         self._origin = trace.rows[0].start
         self._starts = [row.start - self._origin for row in trace.rows]
         self._period = trace.rows[-1].end - self._origin
-        self._speed = spec.speed
-        self._anchor = spec.anchor
-        self._emission_factors = spec.emission_factors or trace.emission_factors
+        self._speed = speed
+        self._anchor = anchor
         self._source = f"trace ({trace.label})" if trace.label else "trace"
         shortest = min(row.end - row.start for row in trace.rows)
-        if shortest / self._speed < SHORTEST_READING:
+        if shortest / speed < SHORTEST_READING:
             raise InvalidSpec(
-                f"the option speed={self._speed:g} of trace makes readings shorter than 1 ms: "
+                f"the option speed={speed:g} of trace makes readings shorter than 1 ms: "
                 f"expected at most {shortest / SHORTEST_READING:g}"
             )
         self._widest = max(later - earlier for earlier, later in pairwise([*self._starts, self._period]))
-
-    @property
-    def zone(self) -> str:
-        """Requested zone."""
-        return self._zone
-
-    @property
-    def signal(self) -> Signal:
-        """Average intensity."""
-        return "average"
-
-    @property
-    def emission_factors(self) -> EmissionFactors:
-        """Those of the specification, else of the file's column, else life cycle."""
-        return self._emission_factors
 
     def latest(self) -> Reading:
         """Return the current reading; in a gap of the trace, the one before it.
@@ -150,28 +109,45 @@ class TraceSource:
             if begins >= end:
                 break
             if ends > start:
-                readings.append(self._reading(row, begins, ends, fetched_at))
+                readings.append(
+                    Reading(
+                        zone=self.zone,
+                        start=begins,
+                        end=ends,
+                        gco2e_per_kwh=row.gco2e_per_kwh,
+                        source=self._source,
+                        emission_factors=self.emission_factors,
+                        estimated=row.estimated,
+                        fetched_at=fetched_at,
+                    )
+                )
         return readings
 
     def _wall_time(self, cycle: int, time: datetime) -> timedelta:
         return (cycle * self._period + (time - self._origin)) / self._speed
 
-    def _reading(self, row: TraceRow, start: datetime, end: datetime, fetched_at: datetime) -> Reading:
-        return Reading(
-            zone=self._zone,
-            start=start,
-            end=end,
-            gco2e_per_kwh=row.gco2e_per_kwh,
-            source=self._source,
-            emission_factors=self._emission_factors,
-            estimated=row.estimated,
-            fetched_at=fetched_at,
-        )
-
 
 def open_trace(argument: str, zone: str, *, clock: Clock = utc_now) -> TraceSource:
-    """Open `FILE` with the options of `TraceSpec.parse`; raises InvalidSpec or InvalidTrace."""
-    return TraceSource(TraceSpec.parse(argument), zone, clock=clock)
+    """Open `FILE` or `FILE?speed=480&anchor=2026-11-23T10:00:00Z`.
+
+    An anchor without an offset is in UTC; a speed other than 1 needs an anchor. Raises InvalidSpec naming the option,
+    or InvalidTrace.
+    """
+    name, _, query = argument.partition("?")
+    if not name:
+        raise InvalidSpec("trace names no file: expected trace:FILE")
+    options = read_options("trace", query, OPTIONS)
+    speed = _parse_speed(options["speed"]) if "speed" in options else 1.0
+    anchor = _parse_anchor(options["anchor"]) if "anchor" in options else None
+    if anchor is None and speed != 1.0:
+        raise InvalidSpec(
+            f"the option speed={options['speed']} of trace needs an anchor: "
+            "the wall time at which the trace's first row begins"
+        )
+    factors: EmissionFactors | None = None
+    if "emission_factors" in options:
+        factors = read_choice("trace", options, "emission_factors", EMISSION_FACTORS, "lifecycle")
+    return TraceSource(Path(name), zone, speed=speed, anchor=anchor, emission_factors=factors, clock=clock)
 
 
 def _parse_speed(text: str) -> float:

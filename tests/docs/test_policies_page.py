@@ -14,8 +14,7 @@ from benchmarks.carbon.policies import AIMED_SHARE, EPOCHS, POLICIES
 from benchmarks.carbon.policy_tables import FULL, PAGE, fill_measured_blocks, find_row
 from benchmarks.report import RESULTS
 from greencore.carbon.fallback import FALLBACK_STEPS
-from greencore.carbon.opening import SOURCE_SPECS
-from greencore.carbon.providers import carbon_aware_sdk, electricity_maps, energy_charts, uk, watttime
+from greencore.carbon.opening import PROVIDERS, SOURCE_SPECS
 from greencore.carbon.trace import OPTIONS as TRACE_OPTIONS
 from greencore.policy import Gate, Smoothing, parse_policy
 from greencore.policy.context import ASSUMED_LOSS_PER_EPOCH
@@ -107,9 +106,9 @@ def test_every_source_is_in_the_table_with_its_options_and_its_key() -> None:
     assert "GREENTUNE_WATTTIME_USER" in table["watttime"]
     assert {name for name, line in table.items() if "marginal" in line} == {"watttime", "carbon-aware-sdk"}
     [options] = re.findall(r"^Options follow .*?\n\n", SOURCES, re.MULTILINE | re.DOTALL)
-    for provider in (uk, electricity_maps, watttime, energy_charts, carbon_aware_sdk):
-        assert f"`{provider.NAME}`" in options
-        assert all(f"`{option}`" in options for option in provider.OPTIONS)
+    for provider in PROVIDERS:
+        assert f"`{provider.name}`" in options
+        assert all(f"`{option}`" in options for option in provider.options)
     assert all(f"`{option}`" in options for option in TRACE_OPTIONS)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
+from http import HTTPStatus
 from ssl import SSLContext
 from urllib.parse import urlsplit
 
@@ -18,6 +19,8 @@ from greencore.carbon.http.answers import ResponseValue
 from greencore.retry_after import parse_retry_after
 
 DETAIL_CHARACTERS = 200
+# The key or the request was refused.
+ACCESS_STATUSES = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 _log = logging.getLogger(__name__)
 

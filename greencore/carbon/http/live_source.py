@@ -2,13 +2,12 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from http import HTTPStatus
-from typing import Protocol
 
 from greencore.carbon.errors import (
     AccessDenied,
@@ -18,10 +17,10 @@ from greencore.carbon.errors import (
     SourceUnavailable,
     UnknownZone,
 )
-from greencore.carbon.http.answers import ResponseValue
 from greencore.carbon.http.breaker import CircuitBreaker
 from greencore.carbon.http.cleaning import DataPoint, ReadingOrigin, clean_points
-from greencore.carbon.http.client import HttpLimits, HttpStatusError, JsonClient
+from greencore.carbon.http.client import ACCESS_STATUSES, HttpLimits, HttpStatusError, JsonClient
+from greencore.carbon.providers.provider import Provider, RequestJson
 from greencore.carbon.series import EmissionFactors, IntensitySeries, Reading, Signal, check_window
 from greencore.carbon.source import forecast_end
 from greencore.clock import HOUR, Clock
@@ -31,66 +30,6 @@ LONGEST_REUSE_OF_LATEST = HOUR
 # A provider that lags has no new reading for a while; polling it would use up its rate limit.
 REUSE_OF_ENDED = timedelta(minutes=10)
 SHORTEST_REUSE_OF_FORECAST = timedelta(minutes=5)
-ACCESS_STATUSES = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
-
-
-class RequestJson(Protocol):
-    """Sends one request to the provider; raises as `JsonClient.get`."""
-
-    def __call__(
-        self, path: str, parameters: dict[str, str] | None = None, headers: dict[str, str] | None = None
-    ) -> ResponseValue | None:
-        """Return the JSON of `path`, or None for an empty response."""
-
-
-class Provider(Protocol):
-    """One provider's protocol: builds its requests and parses its responses.
-
-    `latest`, `forecast` and `history` return points in the order of the response, and raise InvalidResponse or
-    UnknownZone; all times are in UTC.
-    """
-
-    @property
-    def name(self) -> str:
-        """Name of the provider, as in a specification."""
-
-    @property
-    def url(self) -> str:
-        """Base URL, without a slash at the end."""
-
-    @property
-    def signal(self) -> Signal:
-        """Average or marginal intensity."""
-
-    @property
-    def emission_factors(self) -> EmissionFactors:
-        """Life-cycle or direct emissions."""
-
-    @property
-    def period(self) -> timedelta:
-        """Usual length of a reading, and interval of updates."""
-
-    @property
-    def longest_window(self) -> timedelta:
-        """Longest history that one request may span."""
-
-    def secrets(self) -> Iterable[str]:
-        """Return the keys in use."""
-
-    def forecast_horizon_hours(self, hours: float) -> float:
-        """Return the horizon to request for a forecast of `hours`."""
-
-    def latest(self, request_json: RequestJson, now: datetime) -> list[DataPoint]:
-        """Request the points around `now`."""
-
-    def forecast(self, request_json: RequestJson, now: datetime, hours: float) -> list[DataPoint]:
-        """Request the points from `now` on, for a horizon of `forecast_horizon_hours`."""
-
-    def history(self, request_json: RequestJson, start: datetime, end: datetime, now: datetime) -> list[DataPoint]:
-        """Request the points of `[start, end)`, at most `longest_window`."""
-
-    def is_unknown_zone(self, refusal: HttpStatusError) -> bool:
-        """Return whether the provider refused because it does not know the zone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,15 +56,14 @@ class LiveSource:
     """
 
     def __init__(self, provider: Provider, zone: str, *, clock: Clock, limits: HttpLimits) -> None:
+        self.zone = zone
+        self.signal: Signal = provider.signal
+        self.emission_factors: EmissionFactors = provider.emission_factors
         self._provider = provider
-        self._zone = zone
         self._clock = clock
         self._client = JsonClient(provider.name, provider.url, limits=limits, secrets=provider.secrets)
         self._origin = ReadingOrigin(
-            zone=zone,
-            source=provider.name,
-            signal=provider.signal,
-            emission_factors=provider.emission_factors,
+            zone=zone, source=provider.name, signal=provider.signal, emission_factors=provider.emission_factors
         )
         self._lock = threading.Lock()
         self._breaker = CircuitBreaker()
@@ -133,21 +71,6 @@ class LiveSource:
         self._last_failure: tuple[object, float, CarbonError] | None = None
         self._latest: _CachedSeries | None = None
         self._forecast: _CachedSeries | None = None
-
-    @property
-    def zone(self) -> str:
-        """Requested zone."""
-        return self._zone
-
-    @property
-    def signal(self) -> Signal:
-        """Average or marginal intensity."""
-        return self._provider.signal
-
-    @property
-    def emission_factors(self) -> EmissionFactors:
-        """Life-cycle or direct emissions."""
-        return self._provider.emission_factors
 
     def latest(self) -> Reading:
         """Return the current reading, else the most recent one that has begun.
@@ -161,7 +84,7 @@ class LiveSource:
                 cached = self._latest = self._request_latest(now)
         reading = cached.series.latest_at(now)
         if reading is None:
-            raise NoReading(f"{self._provider.name} has no reading of {self._zone} that has begun by {now.isoformat()}")
+            raise NoReading(f"{self._provider.name} has no reading of {self.zone} that has begun by {now.isoformat()}")
         return reading
 
     def forecast(self, hours: float) -> IntensitySeries:
@@ -261,7 +184,7 @@ class LiveSource:
             until = self._breaker.record_rate_limit(now, reason, refusal.retry_after)
             return SourceUnavailable(_add_retry_time(reason, until), retry_at=until)
         if self._provider.is_unknown_zone(refusal):
-            return self._record_failure(UnknownZone(self._zone, reason))
+            return self._record_failure(UnknownZone(self.zone, reason))
         return self._record_failure(InvalidResponse(reason))
 
     def _record_failure(self, error: CarbonError) -> CarbonError:

@@ -5,50 +5,56 @@ marginal: the specification does.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http import HTTPStatus
+from typing import Self
 
 from greencore.carbon.http.answers import ResponseValue
 from greencore.carbon.http.cleaning import LONGEST_INTERVAL, DataPoint
 from greencore.carbon.http.client import HttpStatusError
-from greencore.carbon.http.live_source import RequestJson
-from greencore.carbon.options import Credentials, read_base_url, read_choice, read_options
-from greencore.carbon.series import EMISSION_FACTORS, SIGNALS, EmissionFactors, Signal
+from greencore.carbon.options import Credentials, read_choice
+from greencore.carbon.providers.provider import Provider, RequestJson
+from greencore.carbon.series import EMISSION_FACTORS, SIGNALS, EmissionFactors
 from greencore.clock import HOUR
 
-NAME = "carbon-aware-sdk"
-OPTIONS = ("url", "location", "signal", "emission_factors")
 # The data source may lag by hours.
 BEFORE_LATEST = timedelta(hours=24)
-LONGEST_HORIZON_HOURS = 96.0
 # Some installations serve the forecast without the prefix.
 FORECAST_PATH, OTHER_FORECAST_PATH = "/emissions/forecasts/current", "/forecasts/current"
 TIME_SPAN = re.compile(r"(-?)(?:(\d{1,3})\.)?(\d{1,2}):(\d{1,2}):(\d{1,2}(?:\.\d{1,9})?)")
 
 
-@dataclass(frozen=True, slots=True)
-class CarbonAwareSdkProvider:
+@dataclass(kw_only=True)
+class CarbonAwareSdkProvider(Provider):
     """One location, by the SDK's name of it."""
 
-    url: str
-    zone: str
+    name = "carbon-aware-sdk"
+    default_url = None
+    options = ("url", "location", "signal", "emission_factors")
+    place_options = ("location",)
+    period = timedelta(minutes=15)
+    # The longest alone: the SDK refuses bounds outside its forecast.
+    horizons_hours = (96,)
+    longest_window = timedelta(days=10)
+
     location: str
-    signal: Signal
-    emission_factors: EmissionFactors
 
-    name: str = NAME
-    period: timedelta = timedelta(minutes=15)
-    longest_window: timedelta = timedelta(days=10)
-
-    def secrets(self) -> Iterable[str]:
-        """No keys."""
-        return ()
-
-    def forecast_horizon_hours(self, hours: float) -> float:
-        """The longest horizon: the SDK refuses bounds outside its forecast."""
-        return LONGEST_HORIZON_HOURS
+    @classmethod
+    def open(cls, url: str, zone: str, options: Mapping[str, str], credentials: Credentials) -> Self:
+        """Open with the options `location` (default: the zone), `signal` (default: average) and `emission_factors`
+        (default: lifecycle for an average, direct for a marginal signal).
+        """
+        signal = read_choice(cls.name, options, "signal", SIGNALS, "average")
+        usual: EmissionFactors = "direct" if signal == "marginal" else "lifecycle"
+        return cls(
+            url=url,
+            zone=zone,
+            location=options.get("location", zone),
+            signal=signal,
+            emission_factors=read_choice(cls.name, options, "emission_factors", EMISSION_FACTORS, usual),
+        )
 
     def latest(self, request_json: RequestJson, now: datetime) -> list[DataPoint]:
         """Request the last 24 hours."""
@@ -65,10 +71,6 @@ class CarbonAwareSdkProvider:
         """Request the window and the hour before it, in which its first interval may have begun."""
         return self._emissions(request_json, start - HOUR, end)
 
-    def is_unknown_zone(self, refusal: HttpStatusError) -> bool:
-        """Return whether a 400 or 404 mentions the location."""
-        return refusal.status in (400, 404) and "location" in refusal.detail.lower()
-
     def _current_forecast(self, request_json: RequestJson) -> ResponseValue | None:
         parameters = {"location": self.location}
         try:
@@ -84,24 +86,6 @@ class CarbonAwareSdkProvider:
         if answer is None:
             return []
         return [_point(record, time="time", value="rating", estimated=False) for record in answer.items()]
-
-
-def open_carbon_aware_sdk(query: str, zone: str, credentials: Credentials) -> CarbonAwareSdkProvider:
-    """Open the provider with the options `url` (required), `location` (default: the zone), `signal` (default: average)
-    and `emission_factors` (default: lifecycle for an average, direct for a marginal signal).
-
-    Raises InvalidSpec naming the option.
-    """
-    options = read_options(NAME, query, OPTIONS)
-    signal = read_choice(NAME, options, "signal", SIGNALS, "average")
-    usual: EmissionFactors = "direct" if signal == "marginal" else "lifecycle"
-    return CarbonAwareSdkProvider(
-        url=read_base_url(NAME, options, None),
-        zone=zone,
-        location=options.get("location", zone),
-        signal=signal,
-        emission_factors=read_choice(NAME, options, "emission_factors", EMISSION_FACTORS, usual),
-    )
 
 
 def _forecast(forecast: ResponseValue) -> Iterable[DataPoint]:

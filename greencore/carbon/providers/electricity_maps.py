@@ -4,25 +4,22 @@ Protocol: https://app.electricitymaps.com/developer-hub/api/reference. It may an
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from http import HTTPStatus
+from typing import Self
 
 from greencore.carbon.errors import InvalidResponse, UnknownZone
 from greencore.carbon.http.answers import ResponseValue
 from greencore.carbon.http.cleaning import DataPoint
-from greencore.carbon.http.client import HttpStatusError
-from greencore.carbon.http.live_source import ACCESS_STATUSES, RequestJson
-from greencore.carbon.options import Credentials, read_base_url, read_choice, read_options
-from greencore.carbon.series import EMISSION_FACTORS, EmissionFactors, Signal
+from greencore.carbon.http.client import ACCESS_STATUSES, HttpStatusError
+from greencore.carbon.options import Credentials, read_choice
+from greencore.carbon.providers.provider import Provider, RequestJson
+from greencore.carbon.series import EMISSION_FACTORS
 from greencore.clock import HOUR
 
-NAME = "electricity-maps"
-URL = "https://api.electricitymaps.com"
-OPTIONS = ("zone", "version", "emission_factors", "url")
 VERSIONS = ("v3", "v4")
-HORIZONS_HOURS = (6.0, 24.0, 48.0, 72.0)
 # Reach of `history`, which is in every plan; `past-range` is not.
 RECENT = timedelta(hours=24)
 NO_DATA = re.compile(r"\bno\b.*\bdata\b", re.IGNORECASE)
@@ -33,30 +30,38 @@ GRANULARITIES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ElectricityMapsProvider:
+@dataclass(kw_only=True)
+class ElectricityMapsProvider(Provider):
     """One zone, by Electricity Maps' name of it, `asked_zone`."""
 
-    url: str
-    zone: str
+    name = "electricity-maps"
+    default_url = "https://api.electricitymaps.com"
+    options = ("zone", "version", "emission_factors", "url")
+    place_options = ("zone",)
+    period = HOUR
+    horizons_hours = (6, 24, 48, 72)
+    # One day below the limit, since the hour before the window is requested too.
+    longest_window = timedelta(days=9)
+
     asked_zone: str
     token: str = field(repr=False)
-    version: str = "v3"
-    emission_factors: EmissionFactors = "lifecycle"
+    version: str
 
-    name: str = NAME
-    signal: Signal = "average"
-    period: timedelta = HOUR
-    # One day below the limit, since the hour before the window is requested too.
-    longest_window: timedelta = timedelta(days=9)
+    @classmethod
+    def open(cls, url: str, zone: str, options: Mapping[str, str], credentials: Credentials) -> Self:
+        """Open with the options `zone`, `version` and `emission_factors`, and the key `electricity_maps_token`."""
+        return cls(
+            url=url,
+            zone=zone,
+            asked_zone=options.get("zone", zone),
+            token=credentials.require("electricity_maps_token", cls.name),
+            version=read_choice(cls.name, options, "version", VERSIONS, "v3"),
+            emission_factors=read_choice(cls.name, options, "emission_factors", EMISSION_FACTORS, "lifecycle"),
+        )
 
     def secrets(self) -> Iterable[str]:
         """The token."""
         return (self.token,)
-
-    def forecast_horizon_hours(self, hours: float) -> float:
-        """The shortest sufficient of 6, 24, 48 and 72 hours; 72 where none is."""
-        return next((known for known in HORIZONS_HOURS if known >= hours), HORIZONS_HOURS[-1])
 
     def latest(self, request_json: RequestJson, now: datetime) -> list[DataPoint]:
         """Request the current hour."""
@@ -87,10 +92,6 @@ class ElectricityMapsProvider:
     def _recent(self, request_json: RequestJson) -> list[DataPoint]:
         return self._points(self._request(request_json, "history"), "history")
 
-    def is_unknown_zone(self, refusal: HttpStatusError) -> bool:
-        """Return whether a 400 or 404 mentions the zone."""
-        return refusal.status in (400, 404) and "zone" in refusal.detail.lower()
-
     def _request(self, request_json: RequestJson, question: str, **parameters: str) -> ResponseValue | None:
         """Return the response, whose zone must be the requested one; None where it reports no data."""
         # Otherwise an unknown zone would silently become that of the caller's address.
@@ -111,7 +112,7 @@ class ElectricityMapsProvider:
             return None
         zone = answer.field("zone").text()
         if zone != self.asked_zone:
-            raise UnknownZone(self.zone, f"{NAME} was asked for {self.asked_zone!r}, but answered {zone!r}")
+            raise UnknownZone(self.zone, f"{self.name} was asked for {self.asked_zone!r}, but answered {zone!r}")
         return answer
 
     def _points(self, answer: ResponseValue | None, name: str, *, estimated: bool | None = None) -> list[DataPoint]:
@@ -138,22 +139,6 @@ class ElectricityMapsProvider:
             estimated = flag is None or flag.boolean()
         end = None if length is None else start + length
         return DataPoint(start, end, record.field("carbonIntensity").number(), estimated)
-
-
-def open_electricity_maps(query: str, zone: str, credentials: Credentials) -> ElectricityMapsProvider:
-    """Open the provider with the options `zone`, `version` (v3, v4), `emission_factors` (lifecycle, direct) and `url`.
-
-    Raises InvalidSpec naming the option, or the key `electricity_maps_token` where it is missing.
-    """
-    options = read_options(NAME, query, OPTIONS)
-    return ElectricityMapsProvider(
-        url=read_base_url(NAME, options, URL),
-        zone=zone,
-        asked_zone=options.get("zone", zone),
-        token=credentials.require("electricity_maps_token", NAME),
-        version=read_choice(NAME, options, "version", VERSIONS, "v3"),
-        emission_factors=read_choice(NAME, options, "emission_factors", EMISSION_FACTORS, "lifecycle"),
-    )
 
 
 def _iso(time: datetime) -> str:

@@ -3,49 +3,43 @@
 Protocol: https://api.energy-charts.info. Values that are not measured yet are forecasts.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http import HTTPStatus
+from typing import Self
 
 from greencore.carbon.errors import InvalidResponse
 from greencore.carbon.http.answers import ResponseValue
 from greencore.carbon.http.cleaning import DataPoint
 from greencore.carbon.http.client import HttpStatusError
-from greencore.carbon.http.live_source import RequestJson
-from greencore.carbon.options import Credentials, read_base_url, read_options
-from greencore.carbon.series import EmissionFactors, Signal
+from greencore.carbon.options import Credentials
+from greencore.carbon.providers.provider import Provider, RequestJson
 from greencore.clock import HOUR
 
-NAME = "energy-charts"
-URL = "https://api.energy-charts.info"
-OPTIONS = ("country", "url")
-LONGEST_HORIZON_HOURS = 72.0
 # Without a forecast, the newest measurement may be hours old.
 BEFORE_LATEST = timedelta(hours=6)
 
 
-@dataclass(frozen=True, slots=True)
-class EnergyChartsProvider:
+@dataclass(kw_only=True)
+class EnergyChartsProvider(Provider):
     """One country, by its two-letter code in lower case."""
 
-    url: str
-    zone: str
+    name = "energy-charts"
+    default_url = "https://api.energy-charts.info"
+    options = ("country", "url")
+    place_options = ("country",)
+    period = timedelta(minutes=15)
+    # Its forecast ends with the current day or the next.
+    horizons_hours = range(1, 73)
+    longest_window = timedelta(days=31)
+
     country: str
 
-    name: str = NAME
-    signal: Signal = "average"
-    emission_factors: EmissionFactors = "lifecycle"
-    period: timedelta = timedelta(minutes=15)
-    longest_window: timedelta = timedelta(days=31)
-
-    def secrets(self) -> Iterable[str]:
-        """No keys."""
-        return ()
-
-    def forecast_horizon_hours(self, hours: float) -> float:
-        """At most 72 hours; its forecast ends with the current day or the next."""
-        return min(hours, LONGEST_HORIZON_HOURS)
+    @classmethod
+    def open(cls, url: str, zone: str, options: Mapping[str, str], credentials: Credentials) -> Self:
+        """Open with the option `country` (default: the zone)."""
+        return cls(url=url, zone=zone, country=options.get("country", zone).lower())
 
     def latest(self, request_json: RequestJson, now: datetime) -> list[DataPoint]:
         """Request the last 6 hours and the next one."""
@@ -59,10 +53,6 @@ class EnergyChartsProvider:
         """Request the window and the hour before it, in which its first interval may have begun."""
         return self._points(request_json, start - HOUR, end)
 
-    def is_unknown_zone(self, refusal: HttpStatusError) -> bool:
-        """Return whether a 400, 404 or 422 mentions the country."""
-        return refusal.status in (400, 404, 422) and "country" in refusal.detail.lower()
-
     def _points(self, request_json: RequestJson, start: datetime, end: datetime) -> list[DataPoint]:
         window = {"start": _iso(start), "end": _iso(end)}
         try:
@@ -73,12 +63,6 @@ class EnergyChartsProvider:
                 raise
             return []
         return [] if answer is None else _parse_points(answer)
-
-
-def open_energy_charts(query: str, zone: str, credentials: Credentials) -> EnergyChartsProvider:
-    """Open the provider with the options `country` (default: the zone) and `url`; raises InvalidSpec."""
-    options = read_options(NAME, query, OPTIONS)
-    return EnergyChartsProvider(read_base_url(NAME, options, URL), zone, options.get("country", zone).lower())
 
 
 def _parse_points(answer: ResponseValue) -> list[DataPoint]:

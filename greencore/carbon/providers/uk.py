@@ -4,51 +4,55 @@ Protocol: https://carbon-intensity.github.io/api-definitions/ (data under CC BY 
 measured; all others, and all regional ones, are the operator's forecast.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Self
 from urllib.parse import quote
 
 from greencore.carbon.errors import InvalidSpec, UnknownZone
 from greencore.carbon.http.answers import ResponseValue
 from greencore.carbon.http.cleaning import DataPoint
-from greencore.carbon.http.client import HttpStatusError
-from greencore.carbon.http.live_source import RequestJson
-from greencore.carbon.options import Credentials, read_base_url, read_options
-from greencore.carbon.series import EmissionFactors, Signal
+from greencore.carbon.options import Credentials
+from greencore.carbon.providers.provider import Provider, RequestJson
+from greencore.carbon.series import EmissionFactors
 
-NAME = "uk"
-URL = "https://api.carbonintensity.org.uk"
-OPTIONS = ("region", "postcode", "url")
 HALF_HOUR = timedelta(minutes=30)
-HORIZON_HOURS = 48.0
-REGIONS = range(1, 18)
+REGIONS = {str(region) for region in range(1, 18)}
 NATIONS = {"england": "15", "scotland": "16", "wales": "17"}
 
 
-@dataclass(frozen=True, slots=True)
-class UkProvider:
+@dataclass(kw_only=True)
+class UkProvider(Provider):
     """The national mean, one of the 17 regions (by id), or the region of an outward postcode."""
 
-    url: str
-    zone: str
+    name = "uk"
+    default_url = "https://api.carbonintensity.org.uk"
+    options = ("region", "postcode", "url")
+    place_options = ("region", "postcode")
+    period = HALF_HOUR
+    horizons_hours = (48,)
+    # One day below the limit, since the window is widened to whole half hours.
+    longest_window = timedelta(days=13)
+
+    emission_factors: EmissionFactors = "direct"
     region: str | None = None
     postcode: str | None = None
 
-    name: str = NAME
-    signal: Signal = "average"
-    emission_factors: EmissionFactors = "direct"
-    period: timedelta = HALF_HOUR
-    # One day below the limit, since the window is widened to whole half hours.
-    longest_window: timedelta = timedelta(days=13)
+    @classmethod
+    def open(cls, url: str, zone: str, options: Mapping[str, str], credentials: Credentials) -> Self:
+        """Open with the options `region` (1 to 17, england, scotland, wales) or `postcode` (outward).
 
-    def secrets(self) -> Iterable[str]:
-        """No keys."""
-        return ()
-
-    def forecast_horizon_hours(self, hours: float) -> float:
-        """Always 48 hours, the only horizon."""
-        return HORIZON_HOURS
+        Without a region or a postcode it is the national mean, for any zone. Raises InvalidSpec naming the option.
+        """
+        region, postcode = options.get("region"), options.get("postcode")
+        if region is not None and postcode is not None:
+            raise InvalidSpec("the options 'region' and 'postcode' of uk are both given: expected one of them")
+        if region is not None:
+            region = NATIONS.get(region.lower(), region)
+            if region not in REGIONS:
+                raise InvalidSpec(f"the option 'region' of uk is unknown: expected 1 to 17, {', '.join(NATIONS)}")
+        return cls(url=url, zone=zone, region=region, postcode=postcode)
 
     def latest(self, request_json: RequestJson, now: datetime) -> list[DataPoint]:
         """Request the current half hour."""
@@ -62,11 +66,6 @@ class UkProvider:
     def history(self, request_json: RequestJson, start: datetime, end: datetime, now: datetime) -> list[DataPoint]:
         """Request the half hours from the one that contains `start` to the one that contains `end`."""
         return self._points(request_json(self._path(f"{_half_hour(start)}/{_half_hour(end + HALF_HOUR)}")))
-
-    def is_unknown_zone(self, refusal: HttpStatusError) -> bool:
-        """Return whether a 400 or 404 mentions the region or the postcode."""
-        detail = refusal.detail.lower()
-        return refusal.status in (400, 404) and ("region" in detail or "postcode" in detail)
 
     def _place(self) -> str | None:
         if self.region is not None:
@@ -109,28 +108,12 @@ class UkProvider:
                 times = {name: entry.field(name).value for name in ("from", "to")}
                 yield ResponseValue({**times, "intensity": region.field("intensity").value}, region.path)
                 return
-        raise UnknownZone(self.zone, f"{NAME} answered {len(regions)} regions, none of them region {self.region}")
+        raise UnknownZone(self.zone, f"uk answered {len(regions)} regions, none of them region {self.region}")
 
     def _check_region(self, region: ResponseValue) -> None:
         answered = region.optional_field("regionid")
         if self.region is not None and answered is not None and str(answered.value) != self.region:
-            raise UnknownZone(self.zone, f"{NAME} was asked for region {self.region}, but answered {answered.value!r}")
-
-
-def open_uk(query: str, zone: str, credentials: Credentials) -> UkProvider:
-    """Open the provider with the options `region` (1 to 17, england, scotland, wales), `postcode` (outward) and `url`.
-
-    Without a region or a postcode it is the national mean, for any zone. Raises InvalidSpec naming the option.
-    """
-    options = read_options(NAME, query, OPTIONS)
-    region, postcode = options.get("region"), options.get("postcode")
-    if region is not None and postcode is not None:
-        raise InvalidSpec(f"the options 'region' and 'postcode' of {NAME} are both given: expected one of them")
-    if region is not None:
-        region = NATIONS.get(region.lower(), region)
-        if region not in {str(known) for known in REGIONS}:
-            raise InvalidSpec(f"the option 'region' of {NAME} is unknown: expected 1 to 17, {', '.join(NATIONS)}")
-    return UkProvider(read_base_url(NAME, options, URL), zone, region, postcode)
+            raise UnknownZone(self.zone, f"uk was asked for region {self.region}, but answered {answered.value!r}")
 
 
 def _point(record: ResponseValue) -> DataPoint:

@@ -5,60 +5,64 @@ CO2 per MWh: g/kWh = lbs/MWh × 0.45359237.
 """
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from http import HTTPStatus
-from math import ceil
+from typing import Self
 
 from greencore.carbon.errors import InvalidResponse, UnknownZone
 from greencore.carbon.http.answers import ResponseValue
 from greencore.carbon.http.cleaning import DataPoint
 from greencore.carbon.http.client import HttpStatusError
-from greencore.carbon.http.live_source import RequestJson
-from greencore.carbon.options import Credentials, read_base_url, read_options
+from greencore.carbon.options import Credentials
+from greencore.carbon.providers.provider import Provider, RequestJson
 from greencore.carbon.series import EmissionFactors, Signal
 from greencore.clock import HOUR
 
-NAME = "watttime"
-URL = "https://api.watttime.org"
-OPTIONS = ("region", "url")
 SIGNAL_TYPE = "co2_moer"
 UNITS = "lbs_co2_per_mwh"
 G_PER_KWH_IN_LBS_PER_MWH = 0.45359237
-LONGEST_HORIZON_HOURS = 72.0
 LONGEST_STEP = HOUR
 
 
-@dataclass(slots=True)
-class WattTimeProvider:
+@dataclass(kw_only=True)
+class WattTimeProvider(Provider):
     """One of WattTime's regions, with the token of its login, which is valid for 30 minutes.
 
     Not thread-safe: its owner sends one request at a time.
     """
 
-    url: str
-    zone: str
+    name = "watttime"
+    default_url = "https://api.watttime.org"
+    options = ("region", "url")
+    place_options = ("region",)
+    period = timedelta(minutes=5)
+    horizons_hours = range(1, 73)
+    # One day below the limit, since points that reach into the window are requested too.
+    longest_window = timedelta(days=31)
+
+    signal: Signal = "marginal"
+    emission_factors: EmissionFactors = "direct"
     region: str
     user: str = field(repr=False)
     password: str = field(repr=False)
+    _token: str | None = field(default=None, init=False, repr=False)
 
-    name: str = NAME
-    signal: Signal = "marginal"
-    emission_factors: EmissionFactors = "direct"
-    period: timedelta = timedelta(minutes=5)
-    # One day below the limit, since points that reach into the window are requested too.
-    longest_window: timedelta = timedelta(days=31)
-
-    _token: str | None = field(default=None, repr=False)
+    @classmethod
+    def open(cls, url: str, zone: str, options: Mapping[str, str], credentials: Credentials) -> Self:
+        """Open with the option `region` (default: the zone), and the keys `watttime_user` and `watttime_password`."""
+        return cls(
+            url=url,
+            zone=zone,
+            region=options.get("region", zone),
+            user=credentials.require("watttime_user", cls.name),
+            password=credentials.require("watttime_password", cls.name),
+        )
 
     def secrets(self) -> Iterable[str]:
         """User name, password, the login's encoding of both, and the token."""
         return (self._basic(), self.password, self.user, *([self._token] if self._token else []))
-
-    def forecast_horizon_hours(self, hours: float) -> float:
-        """Whole hours, at most 72."""
-        return min(float(ceil(hours)), LONGEST_HORIZON_HOURS)
 
     def latest(self, request_json: RequestJson, now: datetime) -> list[DataPoint]:
         """Request the start of the forecast, whose first point is the current one and always exists."""
@@ -74,10 +78,6 @@ class WattTimeProvider:
         window = {"start": _iso(start - LONGEST_STEP), "end": _iso(end)}
         answer = self._request(request_json, "/v3/historical", **window)
         return [] if answer is None else self._points(answer, estimated=False)
-
-    def is_unknown_zone(self, refusal: HttpStatusError) -> bool:
-        """Return whether a 400, 404 or 422 mentions the region."""
-        return refusal.status in (400, 404, 422) and "region" in refusal.detail.lower()
 
     def _request(self, request_json: RequestJson, path: str, **parameters: str) -> ResponseValue | None:
         """Return the response to a request with the token, which is renewed once where it has expired."""
@@ -98,10 +98,10 @@ class WattTimeProvider:
     def _login(self, request_json: RequestJson) -> str:
         answer = request_json("/login", None, {"authorization": f"Basic {self._basic()}"})
         if answer is None:
-            raise InvalidResponse(f"{NAME} answered its login without a body: expected a token")
+            raise InvalidResponse(f"{self.name} answered its login without a body: expected a token")
         token = answer.field("token").text()
         if not token or not (token.isascii() and token.isprintable()):
-            raise InvalidResponse(f"{NAME}: token is invalid: expected printable ASCII")
+            raise InvalidResponse(f"{self.name}: token is invalid: expected printable ASCII")
         return token
 
     def _basic(self) -> str:
@@ -115,7 +115,7 @@ class WattTimeProvider:
         meta = answer.field("meta")
         region, units = meta.field("region").text(), meta.field("units").text()
         if region != self.region:
-            raise UnknownZone(self.zone, f"{NAME} was asked for {self.region!r}, but answered {region!r}")
+            raise UnknownZone(self.zone, f"{self.name} was asked for {self.region!r}, but answered {region!r}")
         if units != UNITS:
             raise InvalidResponse(f"{meta.path}.units is {units!r}: expected {UNITS!r}")
         period = meta.optional_field("data_point_period_seconds")
@@ -129,21 +129,6 @@ class WattTimeProvider:
             grams = None if pounds_per_mwh is None else pounds_per_mwh * G_PER_KWH_IN_LBS_PER_MWH
             points.append(DataPoint(start, start + length, grams, estimated))
         return points
-
-
-def open_watttime(query: str, zone: str, credentials: Credentials) -> WattTimeProvider:
-    """Open the provider with the options `region` (default: the zone) and `url`.
-
-    Raises InvalidSpec naming the option, or the key `watttime_user` or `watttime_password` where it is missing.
-    """
-    options = read_options(NAME, query, OPTIONS)
-    return WattTimeProvider(
-        url=read_base_url(NAME, options, URL),
-        zone=zone,
-        region=options.get("region", zone),
-        user=credentials.require("watttime_user", NAME),
-        password=credentials.require("watttime_password", NAME),
-    )
 
 
 def _iso(time: datetime) -> str:
