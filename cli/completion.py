@@ -3,6 +3,9 @@
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from cli.errors import CommandError
+from greentune.errors import ServiceError
+
 if TYPE_CHECKING:
     from greentune.client import Client
 
@@ -27,9 +30,7 @@ def complete_zone(incomplete: str) -> list[str]:
 
 
 def _complete_names(incomplete: str, names: "Callable[[Client], Iterable[str]]") -> list[str]:
-    from cli.errors import CommandError
     from cli.remote.connection import open_client
-    from greentune.errors import ServiceError
 
     try:
         with open_client(None, None, timeout=TIMEOUT_SECONDS, attempts=1) as client:

@@ -1,10 +1,10 @@
-"""What can go wrong in a way that a user can mend; shown as one message, never as a traceback."""
+"""Errors that a user can correct, and the exit codes; each is shown as one message, never as a traceback."""
 
 from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What a command's end tells the shell."""
+    """Exit codes of the commands."""
 
     OK = 0
     FAILED = 1
@@ -33,50 +33,17 @@ EXIT_CODE_DESCRIPTIONS = {
 class CommandError(Exception):
     """The command cannot do what was asked; its text says why and what to do."""
 
-    exit_code: int = ExitCode.FAILED
+    def __init__(self, text: str, exit_code: ExitCode = ExitCode.FAILED) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
 
 
 class SettingError(CommandError):
     """A setting or argument is to blame, and the text names it."""
 
-    exit_code = ExitCode.USAGE
+    def __init__(self, text: str) -> None:
+        super().__init__(text, ExitCode.USAGE)
 
 
 class ProcessFailed(CommandError):
     """A process of the stack does not start or does not stay up; the text ends with its log."""
-
-
-class JobCancelled(CommandError):
-    """The watched job was cancelled and has no result."""
-
-    exit_code = ExitCode.CANCELLED
-
-
-class WatchInterrupted(CommandError):
-    """Ctrl-C while a job was watched; the job goes on."""
-
-    exit_code = ExitCode.INTERRUPTED
-
-
-class NotFound(CommandError):
-    """There is nothing of the name that was given."""
-
-    exit_code = ExitCode.NOT_FOUND
-
-
-class Conflict(CommandError):
-    """The state of what was named does not allow it."""
-
-    exit_code = ExitCode.CONFLICT
-
-
-class NotAllowed(CommandError):
-    """The key that was sent does not open this."""
-
-    exit_code = ExitCode.NOT_ALLOWED
-
-
-class ServiceUnavailable(CommandError):
-    """No service answers at the address."""
-
-    exit_code = ExitCode.UNREACHABLE

@@ -1,12 +1,13 @@
-"""The `greentune` command: its parts put together. Each loads what it needs when it runs."""
+"""The `greentune` command, composed of its parts; each loads what it needs when it runs."""
 
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-from cli.commands import datasets, grid, jobs, keys, policies, results, standalone, submission
+from cli.commands import datasets, events, inventory, jobs, keys, policies, results, standalone, submission, zones
 from cli.errors import EXIT_CODE_DESCRIPTIONS, CommandError
+from cli.remote.connection import to_command_error
 from greentune.errors import ServiceError
 
 
@@ -16,17 +17,10 @@ class CommandGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except CommandError as error:
-            raise _print_error(error) from error
-        except ServiceError as error:
-            from cli.remote.connection import to_command_error
-
-            raise _print_error(to_command_error(error)) from error
-
-
-def _print_error(error: CommandError) -> typer.Exit:
-    typer.echo(f"greentune: {error}", err=True)
-    return typer.Exit(error.exit_code)
+        except (CommandError, ServiceError) as error:
+            shown = to_command_error(error) if isinstance(error, ServiceError) else error
+            typer.echo(f"greentune: {shown}", err=True)
+            raise typer.Exit(shown.exit_code) from error
 
 
 app = typer.Typer(
@@ -38,8 +32,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-# Their commands stand beside each other.
-for part in (standalone, submission, jobs, results, grid):
+# Commands of the top level.
+for part in (standalone, submission, jobs, results, events, zones, inventory):
     app.add_typer(part.app)
 app.add_typer(policies.app, name="policy")
 app.add_typer(datasets.app, name="datasets")

@@ -1,11 +1,20 @@
-"""Options and arguments that several commands take."""
+"""Options and arguments that several commands take, and decorators that add a group of them to a command."""
 
+import functools
+import inspect
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, TypeVar
 
 import typer
 
-from cli.completion import complete_job, complete_policy, complete_zone
+from cli.completion import complete_job, complete_policy
+from cli.errors import SettingError
+
+if TYPE_CHECKING:
+    from greentune.client import Client
+
+T = TypeVar("T")
 
 DataDir = Annotated[Path | None, typer.Option(help="Folder that keeps everything (GREENTUNE_DATA_DIR).")]
 Url = Annotated[
@@ -21,7 +30,6 @@ Key = Annotated[
     typer.Option(envvar="GREENTUNE_KEY", help="A key of the service, gtk_…", rich_help_panel="Service"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Show JSON, and nothing else on stdout.")]
-JsonLines = Annotated[bool, typer.Option("--json", help="Show a line of JSON for each change, and nothing else.")]
 PolicyArgument = Annotated[str, typer.Argument(metavar="POLICY", help="A JSON file, or JSON in braces.")]
 JobArgument = Annotated[
     str, typer.Argument(metavar="JOB", help="A job's id, job_…", autocompletion=complete_job, show_default=False)
@@ -32,54 +40,84 @@ JobArguments = Annotated[
 PolicyName = Annotated[
     str, typer.Argument(metavar="NAME", help="The name of a stored policy.", autocompletion=complete_policy)
 ]
-
-Model = Annotated[str, typer.Option(help="A name in the service's catalogue; `greentune models` shows them.")]
-DatasetOption = Annotated[
-    str, typer.Option("--dataset", help="A file of rows, JSON Lines or Parquet, to upload; or the id of an upload.")
-]
-PolicyOption = Annotated[
-    str | None,
-    typer.Option(
-        "--policy",
-        help="A stored policy's name, a JSON file, or JSON in braces; else ρ = 0.6 at once.",
-        autocompletion=complete_policy,
-    ),
-]
-MethodOption = Annotated[
-    str | None, typer.Option("--method", help="greentrainer, full, lora, prefix, top2 or bitfit; else greentrainer.")
-]
-ZoneOption = Annotated[
-    str | None,
-    typer.Option("--zone", help="Where to run; else any zone with a worker.", autocompletion=complete_zone),
-]
-Deadline = Annotated[
-    str | None,
-    typer.Option(help="When it has to be over: ISO 8601 (UTC without an offset), or from now, as +12h, +90m or +2d."),
-]
-Priority = Annotated[int | None, typer.Option(help="From -100 to 100: higher ones start first.")]
 Metadata = Annotated[
     list[str] | None, typer.Option("--metadata", help="KEY=VALUE for your own use; may be given several times.")
 ]
-Training = "Training"
-PromptFormat = Annotated[
-    str | None, typer.Option(help="plain, tldr, summarize or chat.", rich_help_panel=Training, show_default=False)
-]
-Epochs = Annotated[int | None, typer.Option(help="Passes over the rows.", rich_help_panel=Training)]
-BatchSize = Annotated[int | None, typer.Option(help="Rows of an optimiser step.", rich_help_panel=Training)]
-LearningRate = Annotated[float | None, typer.Option(help="AdamW's peak learning rate.", rich_help_panel=Training)]
-WeightDecay = Annotated[float | None, typer.Option(help="AdamW's weight decay.", rich_help_panel=Training)]
-MaxLength = Annotated[int | None, typer.Option(help="Tokens of a row.", rich_help_panel=Training)]
-EvalShare = Annotated[
-    float | None, typer.Option(help="Share of rows held out for evaluation.", rich_help_panel=Training)
-]
-MaxNewTokens = Annotated[
-    int | None, typer.Option(help="Tokens of a completion in the evaluation.", rich_help_panel=Training)
-]
-SamplePrompt = Annotated[
-    str | None, typer.Option(help="A prompt to complete before and after training.", rich_help_panel=Training)
-]
-Seed = Annotated[int | None, typer.Option(help="Of every choice at random.", rich_help_panel=Training)]
-ResultForm = Annotated[
-    str | None,
-    typer.Option("--result", help="full, or delta: only what changed, for apply-delta.", rich_help_panel=Training),
-]
+
+
+def _option(name: str, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=annotation)
+
+
+HYPERPARAMETERS = {
+    name: _option(name, Annotated[kind | None, typer.Option(help=text, rich_help_panel="Training")])
+    for name, kind, text in (
+        ("epochs", int, "Passes over the rows."),
+        ("batch_size", int, "Rows of an optimiser step."),
+        ("learning_rate", float, "AdamW's peak learning rate."),
+        ("weight_decay", float, "AdamW's weight decay."),
+        ("max_length", int, "Tokens of a row."),
+        ("prompt_format", str, "plain, tldr, summarize or chat."),
+        ("eval_share", float, "Share of rows held out for evaluation."),
+        ("max_new_tokens", int, "Tokens of a completion in the evaluation."),
+        ("sample_prompt", str, "A prompt to complete before and after training."),
+        ("seed", int, "Of every choice at random."),
+        ("result", str, "full, or delta: only what changed, for apply-delta."),
+    )
+}
+
+
+def with_client(command: Callable[Concatenate["Client", ...], None]) -> Callable[..., None]:
+    """Add `--url` and `--key` after a command's options; its first parameter is a client of that service."""
+    _, *own = inspect.signature(command).parameters.values()
+
+    def run(*, url: str | None, key: str | None, **given: Any) -> None:
+        from cli.remote.connection import open_client
+
+        with open_client(url, key) as client:
+            command(client, **given)
+
+    return _declare(run, command, [*own, _option("url", Url), _option("key", Key)])
+
+
+def with_options_of(parse: Callable[..., Any], name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Replace a function's parameter `name` by the options of `parse`; its value is what `parse` returns for them."""
+    options = inspect.signature(parse).parameters
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        own = list(inspect.signature(command).parameters.values())
+        place = [parameter.name for parameter in own].index(name)
+
+        def run(*arguments: Any, **given: Any) -> Any:
+            parsed = parse(**{option: given.pop(option) for option in options})
+            return command(*arguments, **{name: parsed}, **given)
+
+        return _declare(run, command, [*own[:place], *options.values(), *own[place + 1 :]])
+
+    return decorate
+
+
+def hyperparameter_options(*names: str) -> Callable[..., dict[str, Any]]:
+    """Return a function that takes these hyperparameters as options, and returns those that were given."""
+
+    def parse(**options: Any) -> dict[str, Any]:
+        return {name: value for name, value in options.items() if value is not None}
+
+    return _declare(parse, parse, [HYPERPARAMETERS[name] for name in names])
+
+
+def check_choice(option: str, given: str, choices: Collection[str]) -> None:
+    """Raise `SettingError` for a value of an option that is not one of its choices."""
+    if given not in choices:
+        raise SettingError(f"{option}: {given!r} is not one of {', '.join(choices)}")
+
+
+def _declare(
+    run: Callable[..., T], command: Callable[..., Any], parameters: Iterable[inspect.Parameter]
+) -> Callable[..., T]:
+    """Give `run` the name and help of a command, and the parameters that Typer reads as options and arguments."""
+    functools.update_wrapper(run, command)
+    signature = inspect.Signature(list(parameters))
+    run.__signature__ = signature  # type: ignore[attr-defined]
+    run.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
+    return run

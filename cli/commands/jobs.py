@@ -1,76 +1,123 @@
 """`greentune jobs`, `watch` and the actions on jobs."""
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from cli.options import AsJson, JobArgument, JobArguments, JsonLines, Key, Metadata, Url
+from api.figures import UNKNOWN, format_number, format_percent
+from cli.commands.submission import parse_metadata
+from cli.errors import CommandError
+from cli.options import AsJson, JobArgument, JobArguments, Metadata, check_choice, with_client
+from cli.remote.connection import to_command_error
+from cli.remote.figures import format_emissions, format_savings
+from cli.remote.output import Columns, format_short_time, show_json, show_list
+from greentune.errors import ServiceError, Unreachable
 
 if TYPE_CHECKING:
-    from greentune.models import Action
+    from greentune.client import Client
+    from greentune.models import Job, JobStatus
 
 app = typer.Typer()
 
+COLUMNS: "Columns[Job]" = {
+    "job": lambda job: job.id,
+    "status": lambda job: job.status,
+    "done": lambda job: format_percent(job.progress.share),
+    "ETA (UTC)": lambda job: UNKNOWN if job.eta is None else format_short_time(job.eta.finishes_at),
+    "ρ": lambda job: format_number(job.rho),
+    "loss": lambda job: format_number(job.loss),
+    "gCO2e": lambda job: format_emissions(job),
+    "saved": lambda job: format_savings(job),
+}
+
 
 @app.command("jobs")
+@with_client
 def list_jobs(
+    client: "Client",
     status: Annotated[str | None, typer.Option(help="Only jobs of this status, such as running.")] = None,
     zone: Annotated[str | None, typer.Option(help="Only jobs of this zone.")] = None,
     metadata: Metadata = None,
     limit: Annotated[int, typer.Option(help="Largest number shown.", min=1)] = 20,
     as_json: AsJson = False,
-    url: Url = None,
-    key: Key = None,
 ) -> None:
     """List jobs, the newest first: progress, emissions and savings."""
-    from cli.remote.connection import open_client
-    from cli.remote.jobs import show_jobs
+    from greentune.models import JobStatus
 
-    with open_client(url, key) as client:
-        show_jobs(client, status=status, zone=zone, metadata=metadata or (), limit=limit, as_json=as_json)
+    if status is not None:
+        check_choice("--status", status, get_args(JobStatus))
+    found = client.jobs(
+        status=cast("JobStatus | None", status), zone=zone, metadata=parse_metadata(metadata or ()), most=limit
+    )
+    show_list(found, COLUMNS, empty="no jobs", as_json=as_json)
 
 
 @app.command()
-def watch(job: JobArgument, as_json: JsonLines = False, url: Url = None, key: Key = None) -> None:
+@with_client
+def watch(
+    client: "Client",
+    job: JobArgument,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Show a line of JSON for each change, and nothing else.")
+    ] = False,
+) -> None:
     """Follow a job to its end. Ctrl-C leaves it running.
 
     Exits with 0 where the job succeeded, 1 where it failed, and 3 where it was cancelled.
     """
-    from cli.remote.connection import open_client
-    from cli.remote.watching import POLL_SECONDS
     from cli.remote.watching import watch as run
 
-    with open_client(url, key) as client:
-        run(client, job, seconds=POLL_SECONDS, as_json=as_json)
+    run(client, job, as_json=as_json)
 
 
 @app.command()
-def cancel(jobs: JobArguments, as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
+@with_client
+def cancel(client: "Client", jobs: JobArguments, as_json: AsJson = False) -> None:
     """Cancel jobs; running ones stop at their next optimiser step."""
-    _apply_action("cancel", jobs, as_json, url, key)
+    _apply_to_each(client.cancel, jobs, as_json=as_json)
 
 
 @app.command()
-def pause(jobs: JobArguments, as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
+@with_client
+def pause(client: "Client", jobs: JobArguments, as_json: AsJson = False) -> None:
     """Pause jobs; running ones stop at their next optimiser step, and keep their progress."""
-    _apply_action("pause", jobs, as_json, url, key)
+    _apply_to_each(client.pause, jobs, as_json=as_json)
 
 
 @app.command()
-def resume(jobs: JobArguments, as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
+@with_client
+def resume(client: "Client", jobs: JobArguments, as_json: AsJson = False) -> None:
     """Resume paused jobs."""
-    _apply_action("resume", jobs, as_json, url, key)
+    _apply_to_each(client.resume, jobs, as_json=as_json)
 
 
 @app.command()
-def retry(jobs: JobArguments, as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
+@with_client
+def retry(client: "Client", jobs: JobArguments, as_json: AsJson = False) -> None:
     """Retry jobs that failed or were cancelled."""
-    _apply_action("retry", jobs, as_json, url, key)
+    _apply_to_each(client.retry, jobs, as_json=as_json)
 
 
-def _apply_action(action: "Action", jobs: list[str], as_json: bool, url: str | None, key: str | None) -> None:
-    from cli.remote.connection import open_client
-    from cli.remote.jobs import apply_action
-
-    with open_client(url, key) as client:
-        apply_action(client, action, jobs, as_json=as_json)
+def _apply_to_each(action: "Callable[[str], Job]", job_ids: Sequence[str], *, as_json: bool) -> None:
+    """Request an action on each job; prints every refusal, and raises the last with the exit code of the first."""
+    done: list[Job] = []
+    refused: list[CommandError] = []
+    for job_id in job_ids:
+        try:
+            done.append(action(job_id))
+        except ServiceError as error:
+            refused.append(to_command_error(error))
+            if isinstance(error, Unreachable):
+                break
+    if as_json:
+        show_json(done)
+    else:
+        for job in done:
+            typer.echo(f"{job.id}: {job.status}")
+    if refused:
+        *others, last = refused
+        for each in others:
+            typer.echo(f"greentune: {each}", err=True)
+        last.exit_code = refused[0].exit_code
+        raise last

@@ -1,25 +1,48 @@
 """`greentune policy`: check and simulate policies; list, show, store and delete those of a service."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.completion import complete_zone
-from cli.options import AsJson, Key, PolicyArgument, PolicyName, Url
+from cli.errors import SettingError
+from cli.local.policy_source import read_policy_choice, read_policy_json
+from cli.options import AsJson, Key, PolicyArgument, PolicyName, Url, check_choice, with_client
+from cli.remote.connection import field_to_option, open_client, report_field_errors
+from cli.remote.output import Columns, format_short_time, show_json, show_list
+from greencore.clock import parse_utc
+
+if TYPE_CHECKING:
+    from greentune.client import Client
+    from greentune.models import Policy
 
 app = typer.Typer(
     help="Check a policy, simulate it on recorded intensities, and manage a service's stored policies.",
     no_args_is_help=True,
 )
 
+COLUMNS: "Columns[Policy]" = {
+    "policy": lambda stored: stored.name,
+    "version": lambda stored: str(stored.version),
+    "kind": lambda stored: str(stored.policy.get("kind")),
+    "gate": lambda stored: str((stored.policy.get("gate") or {}).get("mode", "none")),
+    "stored (UTC)": lambda stored: format_short_time(stored.created_at),
+}
+
 
 @app.command()
 def check(policy: PolicyArgument, as_json: AsJson = False) -> None:
     """Show a policy with its defaults, or every error in it. Needs no service."""
-    from cli.local.policy import check as run
+    from rich.console import Console
 
-    run(policy, as_json=as_json)
+    from cli.local.policy_simulation import read_policy
+
+    body = read_policy(policy).to_json()
+    if as_json:
+        show_json(body)
+    else:
+        Console().print_json(data=body)
 
 
 @app.command()
@@ -56,50 +79,61 @@ def simulate(
     key: Key = None,
 ) -> None:
     """Simulate a policy's emissions on recorded intensities. With a trace it needs no service."""
-    from cli.local.policy import SimulationOptions, simulate_on_trace, simulate_on_zone
+    from cli.local.policy_simulation import read_policy, simulate_on_trace
+    from cli.local.simulation_view import show_simulation
+    from greencore.policy.gate.forecasts import FORECASTS
 
-    options = SimulationOptions(
-        work_hours=work_hours,
-        epochs=epochs,
-        deadline_hours=deadline_hours,
-        start=start,
-        forecast=forecast,
-        power_w=power_w,
-        idle_power_w=idle_power_w,
-    )
-    if zone_history is not None:
-        simulate_on_zone(policy, zone_history, options, trace=trace, url=url, key=key, as_json=as_json)
+    check_choice("--forecast", forecast, FORECASTS)
+    try:
+        starts_at = None if start is None else parse_utc(start)
+    except (ValueError, OverflowError):
+        raise SettingError(
+            f"--start: {start!r} is not a time: expected ISO 8601, such as 2026-11-23T10:00:00Z (UTC without an offset)"
+        ) from None
+    run: dict[str, Any] = {
+        "start": starts_at,
+        "work_hours": work_hours,
+        "epochs": epochs,
+        "deadline_hours": deadline_hours,
+        "forecast": forecast,
+        "power_w": power_w,
+        "idle_power_w": idle_power_w,
+    }
+    if zone_history is None:
+        if trace is None:
+            raise SettingError("--trace: name a file of intensities, or a zone of the service with --zone-history")
+        found = simulate_on_trace(read_policy(policy), trace, zone=zone, **run)
     else:
-        simulate_on_trace(policy, trace, options, zone=zone, as_json=as_json)
+        if trace is not None:
+            raise SettingError("--trace: a trace and --zone-history exclude each other: give one of them")
+        with open_client(url, key) as client, report_field_errors(_simulation_option):
+            found = client.simulate(read_policy_choice(policy, "POLICY"), zone=zone_history, **run)
+    if as_json:
+        show_json(found)
+    else:
+        show_simulation(found)
 
 
 @app.command("list")
-def list_policies(as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
+@with_client
+def list_policies(client: "Client", as_json: AsJson = False) -> None:
     """List the service's stored policies."""
-    from cli.remote.connection import open_client
-    from cli.remote.policies import show_policies
-
-    with open_client(url, key) as client:
-        show_policies(client, as_json=as_json)
+    show_list(client.policies(), COLUMNS, empty="no policies are stored", as_json=as_json)
 
 
 @app.command()
+@with_client
 def show(
-    name: PolicyName,
-    as_json: Annotated[bool, typer.Option("--json", help="The default.")] = False,
-    url: Url = None,
-    key: Key = None,
+    client: "Client", name: PolicyName, as_json: Annotated[bool, typer.Option("--json", help="The default.")] = False
 ) -> None:
     """Show the newest version of a stored policy, as JSON."""
-    from cli.remote.connection import open_client
-    from cli.remote.policies import show_policy
-
-    with open_client(url, key) as client:
-        show_policy(client, name)
+    show_json(client.policy(name))
 
 
 @app.command()
+@with_client
 def apply(
+    client: "Client",
     name: PolicyName,
     policy: PolicyArgument,
     if_version: Annotated[
@@ -112,22 +146,28 @@ def apply(
         ),
     ] = None,
     as_json: AsJson = False,
-    url: Url = None,
-    key: Key = None,
 ) -> None:
     """Store a policy as the next version of its name (operators). Jobs keep the version that they have."""
-    from cli.remote.connection import open_client
-    from cli.remote.policies import apply_policy
-
-    with open_client(url, key) as client:
-        apply_policy(client, name, policy, if_version=if_version, as_json=as_json)
+    body = read_policy_json(policy, "POLICY")
+    if not isinstance(body, dict):
+        raise SettingError("POLICY: expected a JSON object, in braces")
+    with report_field_errors(lambda field: "NAME" if field == "name" else f"POLICY: {field.removeprefix('policy.')}"):
+        stored = client.put_policy(name, body, if_version=if_version)
+    if as_json:
+        show_json(stored)
+    else:
+        typer.echo(f"{stored.name}: version {stored.version}")
 
 
 @app.command()
-def delete(name: PolicyName, url: Url = None, key: Key = None) -> None:
+@with_client
+def delete(client: "Client", name: PolicyName) -> None:
     """Delete every version of a policy (operators). Jobs keep the version that they have."""
-    from cli.remote.connection import open_client
-    from cli.remote.policies import delete_policy
+    client.delete_policy(name)
+    typer.echo(f"{name}: deleted", err=True)
 
-    with open_client(url, key) as client:
-        delete_policy(client, name)
+
+def _simulation_option(field: str) -> str:
+    if field.partition(".")[0] == "policy":
+        return f"POLICY: {field.removeprefix('policy').removeprefix('.')}".rstrip(": ")
+    return "--zone-history" if field in ("zone", "from", "to") else field_to_option(field)

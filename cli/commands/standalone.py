@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.errors import SettingError
-from cli.options import AsJson, DataDir, Key, Url
+from cli.options import AsJson, DataDir, Key, Url, hyperparameter_options, with_options_of
 from cli.terminal import print_line
 
 if TYPE_CHECKING:
@@ -40,6 +40,12 @@ def demo(data_dir: DataDir = None) -> None:
 
 
 @app.command()
+@with_options_of(
+    hyperparameter_options(
+        "epochs", "batch_size", "learning_rate", "max_length", "prompt_format", "eval_share", "seed", "result"
+    ),
+    "hyperparameters",
+)
 def train(
     model: Annotated[
         str, typer.Option(help="A name in the catalogue, a model's folder, a GGUF file, or hub:NAME@COMMIT.")
@@ -50,37 +56,22 @@ def train(
     method: Annotated[str, typer.Option(help="greentrainer, or one of the baselines that the paper compares with.")] = (
         "greentrainer"
     ),
-    prompt_format: Annotated[str | None, typer.Option(help="plain, tldr, summarize or chat.")] = None,
-    epochs: Annotated[int | None, typer.Option()] = None,
-    batch_size: Annotated[int | None, typer.Option()] = None,
-    learning_rate: Annotated[float | None, typer.Option()] = None,
-    max_length: Annotated[int | None, typer.Option(help="Tokens of a row.")] = None,
-    eval_share: Annotated[float | None, typer.Option(help="Share of rows held out for evaluation.")] = None,
-    seed: Annotated[int | None, typer.Option()] = None,
-    result: Annotated[str | None, typer.Option(help="full, or delta: only what changed, for apply-delta.")] = None,
+    *,
+    hyperparameters: dict[str, Any],
     data_dir: DataDir = None,
 ) -> None:
     """Fine-tune in this process, without a service."""
     if not 0 < rho <= 1:
         raise SettingError(f"--rho: {rho} is not above 0 and at most 1")
-    hyperparameters = _hyperparameters(
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        max_length=max_length,
-        prompt_format=prompt_format,
-        eval_share=eval_share,
-        seed=seed,
-        result=result,
-    )
+    chosen = _parse_hyperparameters(hyperparameters)
     from cli.configuration import read_settings
     from cli.extras import require_extras
 
     require_extras("train", "training")
-    from cli.local.train import parse_method
     from cli.local.train import train as run
 
-    run(model, dataset, rho, hyperparameters, output, read_settings(data_dir=data_dir), method=parse_method(method))
+    settings = read_settings(data_dir=data_dir)
+    run(model, dataset, rho, chosen, output, settings, method=method)
 
 
 @app.command("apply-delta")
@@ -135,13 +126,13 @@ def doctor(
     run_doctor(read_settings(data_dir=data_dir), url=url, key=key, online=online, as_json=as_json)
 
 
-def _hyperparameters(**options: Any) -> "Hyperparameters":
+def _parse_hyperparameters(options: dict[str, Any]) -> "Hyperparameters":
     from pydantic import ValidationError
 
     from greencore.hyperparameters import Hyperparameters
 
     try:
-        return Hyperparameters(**{name: value for name, value in options.items() if value is not None})
+        return Hyperparameters(**options)
     except ValidationError as error:
         faults = [f"--{str(fault['loc'][0]).replace('_', '-')}: {fault['msg']}" for fault in error.errors()]
         raise SettingError("\n".join(faults)) from error

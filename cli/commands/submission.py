@@ -1,45 +1,191 @@
-"""`greentune submit` and `estimate`."""
+"""`greentune submit` and `estimate`: a run as its options describe it, and its predicted cost."""
 
-from typing import TYPE_CHECKING, Annotated
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.commands.run_options import with_run_options
-from cli.options import AsJson, Key, Url
+from api.figures import UNKNOWN, format_duration, format_number, format_percent
+from cli.completion import complete_policy, complete_zone
+from cli.errors import SettingError
+from cli.local.policy_source import read_policy_choice
+from cli.options import HYPERPARAMETERS, AsJson, Metadata, hyperparameter_options, with_client, with_options_of
+from cli.remote.connection import field_to_option, format_field_errors, report_field_errors
+from cli.remote.figures import format_figure
+from cli.remote.output import format_short_time, replace_unprintable, show_json, show_table
+from greencore.clock import parse_utc
+from greentune.errors import Problem
+from greentune.requests import RunOptions
 
 if TYPE_CHECKING:
-    from cli.remote.submission import RunRequest
+    from greentune.client import Client
+    from greentune.models import Estimate
+    from greentune.models import Run as EstimatedRun
 
 app = typer.Typer()
 
+RELATIVE_TIME = re.compile(r"\+(\d+(?:\.\d+)?)([mhd])")
+UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+
+Model = Annotated[str, typer.Option(help="A name in the service's catalogue; `greentune models` shows them.")]
+DatasetOption = Annotated[
+    str, typer.Option("--dataset", help="A file of rows, JSON Lines or Parquet, to upload; or the id of an upload.")
+]
+
+
+def parse_metadata(metadata: Sequence[str]) -> dict[str, str]:
+    """Parse `KEY=VALUE` options into a mapping. Raises `SettingError`."""
+    found = {}
+    for given in metadata:
+        name, mark, value = given.partition("=")
+        if not name or not mark:
+            raise SettingError(f"--metadata: {given!r}: expected KEY=VALUE")
+        found[name] = value
+    return found
+
+
+def upload_if_file(client: "Client", dataset: str, *, option: str = "--dataset") -> str:
+    """Return the id of a dataset: that of the uploaded file, or as given."""
+    file = Path(dataset)
+    if file.is_dir():
+        raise SettingError(f"{option}: {dataset} is a folder: expected a file of rows, or the id of an upload")
+    if not file.is_file():
+        if file.suffix or len(file.parts) > 1:
+            raise SettingError(f"{option}: there is no file {dataset}")
+        return dataset
+    try:
+        uploaded = client.upload_dataset(file)
+    except OSError as error:
+        raise SettingError(f"{option}: {dataset}: {error.strerror}") from error
+    except Problem as problem:
+        if not problem.errors:
+            raise
+        raise SettingError(f"{option}: {dataset}: {format_field_errors(problem)}") from problem
+    typer.echo(f"uploaded {file.name}: {uploaded.rows:,} rows, {uploaded.id}", err=True)
+    return uploaded.id
+
+
+def _parse_deadline(text: str, *, now: datetime) -> datetime:
+    """Parse a time in ISO 8601 (UTC without an offset), or a span from `now`. Raises `SettingError`."""
+    span = RELATIVE_TIME.fullmatch(text)
+    try:
+        return parse_utc(text) if span is None else now + timedelta(**{UNITS[span[2]]: float(span[1])})
+    except (ValueError, OverflowError):
+        raise SettingError(
+            f"--deadline: {text!r} is not a time: expected ISO 8601, such as 2026-11-23T10:00:00Z, or from now, as +12h"
+        ) from None
+
+
+@with_options_of(hyperparameter_options(*HYPERPARAMETERS), "hyperparameters")
+def _parse_run_options(
+    method: Annotated[
+        str | None, typer.Option(help="greentrainer, full, lora, prefix, top2 or bitfit; else greentrainer.")
+    ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            help="A stored policy's name, a JSON file, or JSON in braces; else ρ = 0.6 at once.",
+            autocompletion=complete_policy,
+        ),
+    ] = None,
+    zone: Annotated[
+        str | None, typer.Option(help="Where to run; else any zone with a worker.", autocompletion=complete_zone)
+    ] = None,
+    deadline: Annotated[
+        str | None,
+        typer.Option(
+            help="When it has to be over: ISO 8601 (UTC without an offset), or from now, as +12h, +90m or +2d."
+        ),
+    ] = None,
+    priority: Annotated[int | None, typer.Option(help="From -100 to 100: higher ones start first.")] = None,
+    metadata: Metadata = None,
+    *,
+    hyperparameters: Mapping[str, Any],
+) -> RunOptions:
+    """Parse the options of a run. Raises `SettingError` for one that is not valid."""
+    return RunOptions(
+        method=method,
+        policy=None if policy is None else read_policy_choice(policy),
+        zone=zone,
+        deadline=None if deadline is None else _parse_deadline(deadline, now=datetime.now(UTC)),
+        priority=priority,
+        hyperparameters=hyperparameters or None,
+        metadata=parse_metadata(metadata or ()) or None,
+    )
+
 
 @app.command()
-@with_run_options
+@with_client
+@with_options_of(_parse_run_options, "options")
 def submit(
-    run: "RunRequest",
+    client: "Client",
+    model: Model,
+    dataset: DatasetOption,
+    options: RunOptions,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job to its end, as `greentune watch`.")] = False,
     as_json: AsJson = False,
-    url: Url = None,
-    key: Key = None,
 ) -> None:
     """Submit a fine-tuning run to the service, and show the job's id; a file of rows is uploaded first."""
-    from cli.remote.connection import open_client
-    from cli.remote.submission import submit as run_submission
-    from cli.remote.watching import POLL_SECONDS
-    from cli.remote.watching import watch as run_watch
+    from cli.remote.watching import watch as watch_job
 
-    with open_client(url, key) as client:
-        job = run_submission(client, run, as_json=as_json and not watch)
-        if watch:
-            run_watch(client, job.id, seconds=POLL_SECONDS, as_json=as_json)
+    with report_field_errors(field_to_option):
+        job = client.submit(model, upload_if_file(client, dataset), **options)
+    if as_json and not watch:
+        show_json(job)
+    else:
+        typer.echo(f"submitted, {job.status}; `greentune watch {job.id}` follows it", err=True)
+        typer.echo(job.id)
+    if watch:
+        watch_job(client, job.id, as_json=as_json)
 
 
 @app.command()
-@with_run_options
-def estimate(run: "RunRequest", as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
+@with_client
+@with_options_of(_parse_run_options, "options")
+def estimate(
+    client: "Client", model: Model, dataset: DatasetOption, options: RunOptions, as_json: AsJson = False
+) -> None:
     """Estimate a run's time, energy and emissions, now and in the best window; a file of rows is uploaded for it."""
-    from cli.remote.connection import open_client
-    from cli.remote.estimate import estimate as run_estimate
+    with report_field_errors(field_to_option):
+        found = client.estimate(model, upload_if_file(client, dataset), **options)
+    if as_json:
+        show_json(found)
+    else:
+        _show_estimate(found)
 
-    with open_client(url, key) as client:
-        run_estimate(client, run, as_json=as_json)
+
+def _show_estimate(found: "Estimate") -> None:
+    now, best = _column(found.now), _column(found.best)
+    show_table(("", "now", "best window"), [(name, now[name], best[name]) for name in now])
+    saved = UNKNOWN
+    if found.saving is not None:
+        saved = f"{format_number(found.saving.gco2e)} gCO2e, {format_percent(found.saving.share)} (estimate)"
+    lines = [
+        f"saved by the best window: {saved}",
+        f"place: {found.place.zone}, {found.place.reason}; intensity: {found.place.basis}",
+        f"pace: {found.pace.basis}",
+        f"queue: {found.queue.running} running, {found.queue.ahead} ahead; PUE {found.pue:g}",
+    ]
+    if found.budget is not None:
+        kept = {True: "can be kept", False: "cannot be kept", None: "may not be kept"}[found.budget.can_be_kept]
+        lines.append(f"budget of {format_number(found.budget.given_gco2e)} gCO2e: {kept}; {found.budget.basis}")
+    for line in (*lines, *(f"note: {note}" for note in found.notes)):
+        typer.echo(replace_unprintable(line))
+
+
+def _column(run: "EstimatedRun") -> dict[str, str]:
+    return {
+        "starts (UTC)": format_short_time(run.starts_at),
+        "ends (UTC)": format_short_time(run.ends_at),
+        "computing time": format_figure(run.hours, lambda hours: format_duration(hours * 3600)),
+        "mean ρ": format_number(run.rho),
+        "FLOPs": format_figure(run.flops, "{:.3g}".format),
+        "kWh": format_figure(run.energy_kwh),
+        "gCO2e/kWh": format_number(run.gco2e_per_kwh),
+        "gCO2e": format_figure(run.emissions_gco2e),
+        "meets the deadline": {True: "yes", False: "no", None: UNKNOWN}[run.meets_deadline],
+        "reason": run.why,
+    }

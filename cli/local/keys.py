@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import typer
@@ -16,36 +16,30 @@ from cli.remote.output import show_json
 from cli.stack.embedded import EmbeddedPostgres
 from cli.stack.secret import read_secret, secret_file
 from greencore.clock import utc_now
+from greentune.models import IssuedKey
 from runtime.settings import SecretKeyMissing, Settings
 from store.database import Database
 from store.repositories.keys import KeyRepository, Role, get_unusable_reason
 from store.tables import ApiKey
 
-KEY_PAGE_SIZE = 200
 
-
-def create(settings: Settings, *, owner: str, role: Role, name: str, days: float | None, as_json: bool = False) -> None:
-    """Show a new key on stdout, and nothing else there. Raises `CommandError`."""
+def create(settings: Settings, *, owner: str, role: Role, name: str, expires_at: datetime | None) -> IssuedKey:
+    """Create a key in the database, and return it with its text. Raises `CommandError`."""
     if not owner or owner != owner.strip() or not (owner + name).isprintable():
         raise SettingError("--owner and --name: expected text that can be shown, and an owner without spaces around")
-    expires_at = None if days is None else utc_now() + timedelta(days=days)
     secret = _secret(settings)
     with _session(settings) as session:
         key, text = issue_key(session, secret, owner=owner, role=role, name=name, expires_at=expires_at, at=utc_now())
-    if as_json:
-        show_json({**_key_to_json(key), "key": text})
-        return
-    typer.echo(f"{key.id}: a key for {owner} ({role}), shown this once", err=True)
-    typer.echo(text)
+        return IssuedKey(**_to_json(key), key=text)
 
 
 def show(settings: Settings, *, as_json: bool = False) -> None:
     """List every key, newest first, without its text."""
     now = utc_now()
     with _session(settings) as session:
-        keys = list(_iterate_keys(KeyRepository(session)))
+        keys = KeyRepository(session).all()
         if as_json:
-            show_json([_key_to_json(key) for key in keys])
+            show_json([_to_json(key) for key in keys])
             return
         for key in keys:
             state = get_unusable_reason(key, at=now) or f"until {_day(key.expires_at)}"
@@ -59,20 +53,9 @@ def revoke(settings: Settings, key_id: str) -> None:
         # With access to the database, another operator's key can always be made.
         if not KeyRepository(session).revoke(key_id, at=utc_now(), leave_an_operator=False):
             raise CommandError(f"there is no key {key_id!r}: `greentune keys list` shows those that there are")
-    typer.echo(f"{key_id}: revoked", err=True)
 
 
-def _iterate_keys(keys: KeyRepository) -> Iterator[ApiKey]:
-    after: str | None = None
-    while True:
-        page = keys.page(limit=KEY_PAGE_SIZE, after=after)
-        yield from page.data
-        if not page.has_more:
-            return
-        after = page.data[-1].id
-
-
-def _key_to_json(key: ApiKey) -> Any:
+def _to_json(key: ApiKey) -> Any:
     """As `GET /keys` shows it."""
     return KeyOut.of(key).model_dump(mode="json")
 

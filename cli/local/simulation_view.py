@@ -1,4 +1,4 @@
-"""What a simulation found, in the terminal."""
+"""View of a simulation in the terminal."""
 
 from rich.console import Console
 from rich.markup import escape
@@ -8,8 +8,9 @@ from api.figures import UNKNOWN
 from greentune.models import Quantiles, Simulation
 
 
-def show_simulation(console: Console, found: Simulation) -> None:
-    """The figures, the decisions of a single start, and what all of it rests on."""
+def show_simulation(found: Simulation) -> None:
+    """Show the figures, the decisions of a single start, and their basis."""
+    console = Console()
     console.print(_figures(found))
     if found.decisions:
         console.print(_decisions(found))
@@ -46,11 +47,7 @@ def _figures(found: Simulation) -> Table:
         ),
         (
             ("saved by less work", f"{found.less_work_saving:.1%}", less_work),
-            (
-                "saved by moving it in time",
-                f"{found.moved_in_time_saving:.1%}",
-                moved,
-            ),
+            ("saved by moving it in time", f"{found.moved_in_time_saving:.1%}", moved),
             ("share of the oracle's saving by timing", reached, ""),
         ),
         (

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from api.figures import UNKNOWN
 from cli.errors import CommandError, SettingError
+from cli.options import check_choice
 from cli.remote.figures import format_rouge
 from greencore.backprop import BudgetTooSmall, NotFinite, TraceError
 from greencore.dataset import InvalidRow, Row, load_rows
@@ -35,7 +36,7 @@ def train(
     output: Path,
     settings: Settings,
     *,
-    method: Method = "greentrainer",
+    method: str,
 ) -> None:
     """Fine-tune `model` on the rows of `dataset`, and save it in `output`.
 
@@ -44,9 +45,18 @@ def train(
     Raises `SettingError` with the option that is to blame, and `CommandError` where training has diverged; a corrected
     command can then be given the same `output`.
     """
+    check_choice("--method", method, ("greentrainer", *get_args(Baseline)))
     if output.exists() and any(output.iterdir()):
         raise SettingError(f"--output: {output} is not empty: name a new folder, so that nothing is overwritten")
     rows = _rows(dataset)
+    blamed: dict[type[Exception], str] = {
+        BudgetTooSmall: "--rho",
+        BaselineError: "--method",
+        MaxLengthExceeded: "--max-length",
+        InvalidRow: f"--dataset: {dataset}",
+        ModelError: "--model",
+        TraceError: "--model",
+    }
     console = Console()
     try:
         with warnings.catch_warnings(), _ProgressDisplay(console, settings) as display:
@@ -57,37 +67,18 @@ def train(
                 rows=rows,
                 hyperparameters=hyperparameters,
                 rho=rho,
-                method=method,
+                method=cast(Method, method),
                 folder=output,
                 listener=display,
             )
-    except BudgetTooSmall as error:
-        shutil.rmtree(output, ignore_errors=True)  # nothing has been trained yet
-        raise SettingError(f"--rho: {error}") from error
-    except BaselineError as error:
-        shutil.rmtree(output, ignore_errors=True)
-        raise SettingError(f"--method: {error}") from error
-    except MaxLengthExceeded as error:
-        shutil.rmtree(output, ignore_errors=True)
-        raise SettingError(f"--max-length: {error}") from error
     except NotFinite as error:
         shutil.rmtree(output, ignore_errors=True)
         raise CommandError(str(error)) from error
-    except InvalidRow as error:
-        shutil.rmtree(output, ignore_errors=True)
-        raise SettingError(f"--dataset: {dataset}: {error}") from error
-    except (ModelError, TraceError) as error:
-        shutil.rmtree(output, ignore_errors=True)
-        raise SettingError(f"--model: {error}") from error
+    except tuple(blamed) as error:
+        shutil.rmtree(output, ignore_errors=True)  # nothing has been trained yet
+        option = next(option for kind, option in blamed.items() if isinstance(error, kind))
+        raise SettingError(f"{option}: {error}") from error
     display.summarise(result)
-
-
-def parse_method(name: str) -> Method:
-    """Raises `SettingError` for a method that there is none of."""
-    methods = ("greentrainer", *get_args(Baseline))
-    if name not in methods:
-        raise SettingError(f"--method: {name!r} is not one of {', '.join(methods)}")
-    return cast(Method, name)
 
 
 def _rows(dataset: Path) -> list[Row]:

@@ -1,33 +1,46 @@
 """The commands' client, and the service's problems as errors of the command line."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cli.errors import CommandError, Conflict, NotAllowed, NotFound, ServiceUnavailable, SettingError
-from cli.stack.discovery import discover_service
-from greentune.client import Client
+from cli.errors import CommandError, ExitCode, SettingError
 from greentune.errors import Problem, ServiceError, Unreachable
 
+if TYPE_CHECKING:
+    from greentune.client import Client
+
 DEFAULT_DATA_DIR = "var"
-INVALID_REQUEST_STATUSES = (
-    HTTPStatus.BAD_REQUEST,
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    HTTPStatus.UNPROCESSABLE_ENTITY,
-)
-UNAVAILABLE_STATUSES = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
+EXIT_CODES: Mapping[int, ExitCode] = {
+    HTTPStatus.BAD_REQUEST: ExitCode.USAGE,
+    HTTPStatus.UNAUTHORIZED: ExitCode.NOT_ALLOWED,
+    HTTPStatus.FORBIDDEN: ExitCode.NOT_ALLOWED,
+    HTTPStatus.NOT_FOUND: ExitCode.NOT_FOUND,
+    HTTPStatus.CONFLICT: ExitCode.CONFLICT,
+    HTTPStatus.GONE: ExitCode.NOT_FOUND,
+    HTTPStatus.PRECONDITION_FAILED: ExitCode.CONFLICT,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: ExitCode.USAGE,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: ExitCode.USAGE,
+    HTTPStatus.UNPROCESSABLE_ENTITY: ExitCode.USAGE,
+    HTTPStatus.BAD_GATEWAY: ExitCode.UNREACHABLE,
+    HTTPStatus.SERVICE_UNAVAILABLE: ExitCode.UNREACHABLE,
+    HTTPStatus.GATEWAY_TIMEOUT: ExitCode.UNREACHABLE,
+}
 
 FieldNamer = Callable[[str], str]
 
 
-def open_client(url: str | None, key: str | None, *, timeout: float = 60.0, attempts: int = 4) -> Client:
+def open_client(url: str | None, key: str | None, *, timeout: float = 60.0, attempts: int = 4) -> "Client":
     """Return a client of the service at `url`, else at GREENTUNE_URL, else of the data folder, else at local port 8000.
 
     Raises `SettingError` where the address or the key is not valid.
     """
+    from cli.stack.discovery import discover_service
+    from greentune.client import Client
+
     url = (
         url
         or os.environ.get("GREENTUNE_URL")
@@ -65,16 +78,10 @@ def field_to_option(field: str) -> str:
 def to_command_error(error: ServiceError) -> CommandError:
     """Return the command's error, with its message and exit code, for a failed request."""
     if isinstance(error, Unreachable):
-        return ServiceUnavailable(f"{error}: start `greentune serve`, or name the service with --url (GREENTUNE_URL)")
+        advice = "start `greentune serve`, or name the service with --url (GREENTUNE_URL)"
+        return CommandError(f"{error}: {advice}", ExitCode.UNREACHABLE)
     if not isinstance(error, Problem):
         return CommandError(str(error))
     text = format_field_errors(error) or str(error)
-    if error.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        return NotAllowed(f"--key (GREENTUNE_KEY): {text}")
-    if error.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
-        return NotFound(text)
-    if error.status in (HTTPStatus.CONFLICT, HTTPStatus.PRECONDITION_FAILED):
-        return Conflict(text)
-    if error.status in INVALID_REQUEST_STATUSES:
-        return SettingError(text)
-    return ServiceUnavailable(text) if error.status in UNAVAILABLE_STATUSES else CommandError(text)
+    code = EXIT_CODES.get(error.status, ExitCode.FAILED)
+    return CommandError(f"--key (GREENTUNE_KEY): {text}" if code == ExitCode.NOT_ALLOWED else text, code)

@@ -9,11 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from api.figures import UNKNOWN, format_number, format_percent
-from cli.remote.events import format_event
-from cli.remote.figures import format_eta, measured_or_estimated
-from cli.remote.output import format_short_time, safe_text
+from cli.commands.events import format_event
+from cli.remote.figures import format_eta, mark_unknown_site, measured_or_estimated
+from cli.remote.output import format_short_time, replace_unprintable
 from greentune.models import Epoch, Event, Intensity, Job
-from runtime.site import SITE_UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -72,9 +71,9 @@ def render_snapshot(snapshot: Snapshot, events: Sequence[Event]) -> Group:
     grid = Table.grid(padding=(0, 2))
     grid.add_row("", ProgressBar(total=1.0, completed=job.progress.share, width=60))
     for name, value in list_figures(snapshot):
-        grid.add_row(Text(name, style="dim"), safe_text(value))
+        grid.add_row(Text(name, style="dim"), Text(replace_unprintable(value)))
     title = f"{job.id}  {job.model}, {job.method}" + (f", {job.zone}" if job.zone else "")
-    return Group(safe_text(title), grid, *(Text(format_event(event), style="dim") for event in events))
+    return Group(Text(replace_unprintable(title)), grid, *(Text(format_event(event), style="dim") for event in events))
 
 
 def _gate(job: Job) -> str:
@@ -107,7 +106,6 @@ def _emissions(job: Job) -> str:
     basis = job.emissions_basis
     if basis is None:
         return UNKNOWN
-    guessed = f", {SITE_UNKNOWN}" if SITE_UNKNOWN in basis.sources else ""
-    guessed += ", from estimated intensities" if basis.estimated else ""
+    guessed = mark_unknown_site(basis.sources) + (", from estimated intensities" if basis.estimated else "")
     missing = f", without {format_number(job.unpriced_kwh)} unpriced kWh" if job.unpriced_kwh else ""
     return f"{format_number(job.known_gco2e)} gCO2e, {basis.status}{guessed}{missing}"

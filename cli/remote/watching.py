@@ -8,8 +8,8 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from cli.errors import CommandError, JobCancelled, WatchInterrupted
-from cli.remote.events import format_event
+from cli.commands.events import format_event
+from cli.errors import CommandError, ExitCode
 from cli.remote.output import create_console, replace_unprintable, show_json_line
 from cli.remote.watch_view import Snapshot, format_progress_line, format_summary, render_snapshot
 from greentune.client import Client
@@ -27,49 +27,50 @@ MAX_PROGRESS_LINES = 10
 T = TypeVar("T")
 
 
-def watch(client: Client, job_id: str, *, seconds: float, as_json: bool) -> None:
+def watch(client: Client, job_id: str, *, as_json: bool) -> None:
     """Show the job at each change until it is over.
 
-    Raises `CommandError` where it failed, `JobCancelled` where it was cancelled, and `WatchInterrupted` at Ctrl-C.
+    Raises `CommandError` where it failed or was cancelled, and at Ctrl-C.
     """
     screen = create_console()
     try:
         if as_json:
-            job = _as_json(client, job_id, seconds)
+            job = _as_json(client, job_id)
         elif screen.is_terminal:
-            job = _live(client, job_id, seconds, screen)
+            job = _live(client, job_id, screen)
         else:
-            job = _as_lines(client, job_id, seconds)
+            job = _as_lines(client, job_id)
     except KeyboardInterrupt:
-        raise WatchInterrupted(
+        raise CommandError(
             f"stopped watching; {job_id} continues: `greentune watch {job_id}` shows it again, `greentune cancel "
-            f"{job_id}` cancels it"
+            f"{job_id}` cancels it",
+            ExitCode.INTERRUPTED,
         ) from None
     raise_unless_succeeded(job)
 
 
 def raise_unless_succeeded(job: Job) -> None:
-    """Raise `JobCancelled` where a job that is over was cancelled, and `CommandError` where it failed."""
+    """Raise `CommandError` where a job that is over was cancelled or failed."""
     if job.status == "cancelled":
-        raise JobCancelled(f"{job.id} was cancelled{f': {job.reason}' if job.reason else ''}")
+        raise CommandError(f"{job.id} was cancelled{f': {job.reason}' if job.reason else ''}", ExitCode.CANCELLED)
     if job.status != "succeeded":
         detail = (job.error or {}).get("detail") or job.reason or "no reason was given"
         raise CommandError(f"{job.id} has {job.status}: {detail}")
 
 
-def _as_json(client: Client, job_id: str, seconds: float) -> Job:
+def _as_json(client: Client, job_id: str) -> Job:
     job: Job | None = None
-    for job in client.changes(job_id, seconds=seconds):
+    for job in client.changes(job_id, seconds=POLL_SECONDS):
         show_json_line(job)
     assert job is not None, "an existing job is shown at least once"
     return job
 
 
-def _as_lines(client: Client, job_id: str, seconds: float) -> Job:
+def _as_lines(client: Client, job_id: str) -> Job:
     events = _EventPoller(client, job_id)
     shown: tuple[str, int, int] | None = None
     snapshot: Snapshot | None = None
-    for snapshot in _snapshots(client, job_id, seconds):
+    for snapshot in _snapshots(client, job_id):
         job = snapshot.job
         for event in events.fetch_new():
             typer.echo(format_event(event))
@@ -83,22 +84,22 @@ def _as_lines(client: Client, job_id: str, seconds: float) -> Job:
     return snapshot.job
 
 
-def _live(client: Client, job_id: str, seconds: float, screen: Console) -> Job:
+def _live(client: Client, job_id: str, screen: Console) -> Job:
     snapshot: Snapshot | None = None
     events = _CachedPoll(list[Event](), lambda: list(client.events(job_id, most=NEWEST_EVENTS))[::-1])
     with Live(console=screen, refresh_per_second=4) as live:
-        for snapshot in _snapshots(client, job_id, seconds):
+        for snapshot in _snapshots(client, job_id):
             live.update(render_snapshot(snapshot, events.get()))
     assert snapshot is not None, "an existing job is shown at least once"
     return snapshot.job
 
 
-def _snapshots(client: Client, job_id: str, seconds: float) -> Iterator[Snapshot]:
+def _snapshots(client: Client, job_id: str) -> Iterator[Snapshot]:
     epoch: _CachedPoll[Epoch | None] = _CachedPoll(None, lambda: _newest_epoch(client, job))
     intensity: _CachedPoll[Intensity | None] = _CachedPoll(
         None, lambda: None if job.zone is None else client.intensity(job.zone), every_seconds=INTENSITY_SECONDS
     )
-    for job in client.changes(job_id, seconds=seconds):
+    for job in client.changes(job_id, seconds=POLL_SECONDS):
         newest = epoch.get()
         waits = newest is None and not job.is_over
         yield Snapshot(job, newest, intensity.get() if waits else None)

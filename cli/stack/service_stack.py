@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 from sqlalchemy.exc import DBAPIError
 
-from cli.errors import CommandError, SettingError
+from cli.errors import CommandError, ExitCode, SettingError
 from cli.stack.embedded import EmbeddedPostgres, EmbeddedValkey, find_redis_problem
 from cli.stack.processes import POLL_SECONDS, ManagedProcess, ProcessSpec, Watchdog, python_environment
 from cli.stack.secret import make_secret, read_secret
@@ -36,7 +36,8 @@ PrintLine = Callable[[str], None]
 class StopRequested(CommandError):
     """The stack was asked to stop."""
 
-    exit_code = 130
+    def __init__(self) -> None:
+        super().__init__("interrupted", ExitCode.INTERRUPTED)
 
 
 class Stack:
@@ -148,7 +149,7 @@ class Stack:
         Raises `StopRequested` where it was asked to stop, and `ProcessFailed` where a process did not stay up.
         """
         if self._stop.wait(seconds):
-            raise self._failure or StopRequested("interrupted")
+            raise self._failure or StopRequested()
 
     def restart_exited(self) -> None:
         """Restart each process that has died and whose pause is over."""

@@ -61,6 +61,10 @@ class KeyRepository:
         """Return keys newest first, those older than the id `after`."""
         return load_newest(self._session, select(ApiKey), ApiKey.id, limit=limit, after=after)
 
+    def all(self) -> list[ApiKey]:
+        """Return every key, newest first."""
+        return list(self._session.scalars(select(ApiKey).order_by(ApiKey.id.desc())))
+
     def has_operator(self, *, at: datetime) -> bool:
         """Return whether there is a usable operator's key."""
         query = select(ApiKey.id).where(ApiKey.role == "operator", _usable(at)).limit(1)

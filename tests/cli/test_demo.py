@@ -15,7 +15,7 @@ from api.main import create_app
 from cli.demo.follow import follow
 from cli.demo.report import show_result
 from cli.demo.run import HYPERPARAMETERS, MODEL, POLICY, SAMPLE_PROMPT, _issue_temporary_key, _open_demo_client
-from cli.errors import CommandError, ExitCode, JobCancelled
+from cli.errors import CommandError, ExitCode
 from cli.stack.embedded import LOOPBACK, find_free_port
 from cli.stack.service_stack import Stack
 from greencore.carbon import open_source
@@ -181,8 +181,9 @@ def test_a_job_that_is_cancelled_on_its_page_ends_the_demonstration_as_that(
     def cancel() -> None:
         client.cancel(job.id)
 
-    with pytest.raises(JobCancelled, match=f"^{job.id} was cancelled"):
+    with pytest.raises(CommandError, match=f"^{job.id} was cancelled") as cancelled:
         follow(console, client, job.id, pause=cancel)
+    assert cancelled.value.exit_code == ExitCode.CANCELLED
 
 
 def test_a_job_that_does_not_move_is_given_up(

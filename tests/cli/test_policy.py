@@ -119,7 +119,7 @@ def test_power_while_it_waits_is_paid_for(trace: Path) -> None:
         ({"--epochs": "0"}, ["--epochs: given 0"]),
         ({"--deadline-hours": "-1"}, ["--deadline-hours: given -1"]),
         ({"--deadline-hours": "1000"}, ["--trace: it covers", "1000 h"]),
-        ({"--start": "noon"}, ["--start: 'noon' is no time"]),
+        ({"--start": "noon"}, ["--start: 'noon' is not a time"]),
         ({"--start": "2020-01-01"}, ["--start: 2020-01-01T00:00:00+00:00 needs the series"]),
         ({"--forecast": "tarot"}, ["--forecast: 'tarot' is not one of own, persistence, perfect"]),
         ({"--power-w": "0"}, ["--power-w: given 0"]),
@@ -158,7 +158,7 @@ def test_a_policy_that_is_wrong_is_refused_with_every_fault() -> None:
 
 def test_neither_torch_nor_a_server_is_loaded_for_a_simulation() -> None:
     program = (
-        "import sys, cli.main, cli.local.policy; "
+        "import sys, cli.main, cli.local.policy_simulation; "
         "assert not {'torch', 'transformers', 'fastapi', 'sqlalchemy', 'celery'} & set(sys.modules), sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

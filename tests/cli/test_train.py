@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from cli.errors import CommandError, ExitCode, SettingError
-from cli.local.train import parse_method, train
+from cli.local.train import train
 from greencore.hyperparameters import Hyperparameters
 from runtime.settings import Settings
 from tests.greencore.training.conftest import small_model
@@ -49,7 +49,7 @@ def run(
         Hyperparameters(epochs=1, eval_share=eval_share),
         output,
         Settings(data_dir=output.parent / "var"),
-        method=parse_method(method),
+        method=method,
     )
 
 

@@ -6,8 +6,8 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import update
 
+from cli.commands.results import EPOCH_COLUMNS
 from cli.remote.figures import format_emissions
-from cli.remote.results import _epoch
 from cli.remote.watch_view import Snapshot, format_summary
 from greentune.models import Epoch, Job
 from store.accounting.emissions import EmissionsRepository
@@ -71,7 +71,7 @@ def test_the_terminal_shows_a_dash_in_place_of_grams(unpriced_job_id: str, clien
     [line] = [line for line in format_summary(Snapshot(job, epoch, None)) if line.startswith("emissions")]
     assert line.startswith("emissions: – gCO2e")
     assert "without 0.0006 unpriced kWh" in line
-    assert "– (0.0006 kWh unpriced)" in _epoch(epoch)
+    assert EPOCH_COLUMNS["gCO2e"](epoch) == "– (0.0006 kWh unpriced)"
 
 
 def test_what_is_priced_in_part_is_shown_with_what_it_lacks(
