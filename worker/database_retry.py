@@ -1,10 +1,10 @@
 """Retries of database work while the database is unreachable."""
 
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
 import structlog
+import tenacity
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 log = structlog.get_logger()
@@ -13,8 +13,6 @@ log = structlog.get_logger()
 TRANSIENT_DATABASE_ERRORS = (OperationalError, InterfaceError)
 # A worker's statements take milliseconds: one that hangs this long is retried.
 STATEMENT_TIMEOUT_SECONDS = 15.0
-FIRST_RETRY_SECONDS = 0.1
-MAX_RETRY_SECONDS = 2.0
 
 T = TypeVar("T")
 
@@ -26,13 +24,17 @@ def retry_while_database_down(
 
     Raises the last database error once `timeout_seconds` have passed, or `should_stop` is true.
     """
-    deadline, pause = time.monotonic() + timeout_seconds, FIRST_RETRY_SECONDS
-    while True:
-        try:
-            return work()
-        except TRANSIENT_DATABASE_ERRORS as error:
-            if time.monotonic() > deadline or should_stop():
-                raise
-            log.warning("database.away", error=str(error.orig))
-        time.sleep(pause)
-        pause = min(2 * pause, MAX_RETRY_SECONDS)
+    timed_out = tenacity.stop_after_delay(timeout_seconds)
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(TRANSIENT_DATABASE_ERRORS),
+        stop=lambda state: timed_out(state) or should_stop(),
+        wait=tenacity.wait_exponential(0.1, max=2.0),
+        before_sleep=_log_outage,
+        reraise=True,
+    )
+    return retrying(work)
+
+
+def _log_outage(state: tenacity.RetryCallState) -> None:
+    error = state.outcome and state.outcome.exception()
+    log.warning("database.away", error=str(getattr(error, "orig", error)))

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import random
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from ssl import SSLContext
 from urllib.parse import urlsplit
 
 import httpx
+import tenacity
 
 from greencore.carbon.errors import CarbonError, InvalidResponse, SourceUnavailable
 from greencore.carbon.http.answers import ResponseValue
@@ -31,7 +31,7 @@ class HttpLimits:
 
     `total_seconds` bounds a request with all its tries; a read that has begun by then may still take `read_seconds`.
     The wait between tries is random up to `backoff_seconds`, doubled after each, at most `longest_backoff_seconds`
-    (full jitter). `sleep` and `uniform` are for tests.
+    (full jitter). `sleep` is for tests.
     """
 
     connect_seconds: float = 3.0
@@ -42,7 +42,6 @@ class HttpLimits:
     longest_backoff_seconds: float = 4.0
     largest_bytes: int = 20_000_000
     sleep: Callable[[float], None] = time.sleep
-    uniform: Callable[[float, float], float] = random.uniform
 
 
 class HttpStatusError(CarbonError):
@@ -93,18 +92,17 @@ class JsonClient:
         all (None: as the limits say). Raises SourceUnavailable where no try succeeds, InvalidResponse where the last
         body was not JSON or too large, HttpStatusError for other statuses.
         """
-        deadline = time.monotonic() + self._limits.total_seconds
-        tries = self._limits.tries if tries is None else tries
-        for attempt in range(tries):
-            try:
-                return self._request_once(path, parameters or {}, headers or {}, deadline)
-            except (SourceUnavailable, _IncompleteJson) as error:
-                pause = self._backoff_seconds(attempt)
-                if attempt + 1 == tries or time.monotonic() + pause >= deadline:
-                    raise
-                _log.info("carbon_request_retried source=%s attempt=%d reason=%s", self._source, attempt + 1, error)
-                self._limits.sleep(pause)
-        raise AssertionError("at least one try is made")
+        limits = self._limits
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type((SourceUnavailable, _IncompleteJson)),
+            stop=tenacity.stop_after_attempt(tries or limits.tries) | tenacity.stop_before_delay(limits.total_seconds),
+            wait=tenacity.wait_random_exponential(limits.backoff_seconds, max=limits.longest_backoff_seconds),
+            sleep=limits.sleep,
+            before_sleep=self._log_retry,
+            reraise=True,
+        )
+        deadline = time.monotonic() + limits.total_seconds
+        return retrying(self._request_once, path, parameters or {}, headers or {}, deadline)
 
     def redacted(self, text: str) -> str:
         """Return `text` with the keys replaced."""
@@ -113,9 +111,9 @@ class JsonClient:
                 text = text.replace(secret, "***")
         return text
 
-    def _backoff_seconds(self, attempt: int) -> float:
-        limits = self._limits
-        return limits.uniform(0.0, min(limits.backoff_seconds * 2**attempt, limits.longest_backoff_seconds))
+    def _log_retry(self, state: tenacity.RetryCallState) -> None:
+        error = state.outcome and state.outcome.exception()
+        _log.info("carbon_request_retried source=%s attempt=%d reason=%s", self._source, state.attempt_number, error)
 
     def _request_once(
         self, path: str, parameters: Mapping[str, str], headers: Mapping[str, str], deadline: float

@@ -1,4 +1,5 @@
 import gzip
+import random
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +20,9 @@ def server() -> Iterator[ProviderServer]:
         yield server
 
 
-def test_pauses_are_random_between_0_and_a_bound_that_doubles(server: ProviderServer) -> None:
+def test_pauses_are_random_between_0_and_a_bound_that_doubles(
+    server: ProviderServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     drawn: list[tuple[float, float]] = []
     slept: list[float] = []
 
@@ -27,7 +30,8 @@ def test_pauses_are_random_between_0_and_a_bound_that_doubles(server: ProviderSe
         drawn.append((low, high))
         return high / 100
 
-    limits = HttpLimits(tries=6, backoff_seconds=0.5, longest_backoff_seconds=3.0, sleep=slept.append, uniform=draw)
+    monkeypatch.setattr(random, "uniform", draw)
+    limits = HttpLimits(tries=6, backoff_seconds=0.5, longest_backoff_seconds=3.0, sleep=slept.append)
     server.standing_reply = Reply(status=500, body=b"")
     with pytest.raises(SourceUnavailable):
         JsonClient("x", server.url, limits=limits).get("/")
@@ -36,11 +40,10 @@ def test_pauses_are_random_between_0_and_a_bound_that_doubles(server: ProviderSe
     assert len(server.log) == 6
 
 
-def test_no_try_begins_after_the_total_time(server: ProviderServer) -> None:
+def test_no_try_begins_after_the_total_time(server: ProviderServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(random, "uniform", lambda low, high: high)
     server.standing_reply = Reply(status=500, body=b"")
-    limits = HttpLimits(
-        total_seconds=0.5, backoff_seconds=60.0, longest_backoff_seconds=60.0, uniform=lambda low, high: high
-    )
+    limits = HttpLimits(total_seconds=0.5, backoff_seconds=60.0, longest_backoff_seconds=60.0)
     began = time.monotonic()
     with pytest.raises(SourceUnavailable):
         JsonClient("x", server.url, limits=limits).get("/")

@@ -38,7 +38,7 @@ def server(clock: ManualClock) -> Iterator[ProviderServer]:
 @pytest.fixture
 def limits() -> HttpLimits:
     """Limits without pauses between tries."""
-    return HttpLimits(uniform=lambda low, high: low)
+    return HttpLimits(sleep=lambda seconds: None)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from tests.greencore.carbon.providers.conftest import NOON, NOW, Opened, each_pr
 
 MINUTE = timedelta(minutes=1)
 
-IMPATIENT = HttpLimits(read_seconds=0.1, uniform=lambda low, high: low)
+IMPATIENT = HttpLimits(read_seconds=0.1, sleep=lambda seconds: None)
 HTML = Reply(body=b"<html><body>Welcome to the hotel</body></html>", headers={"content-type": "text/html"})
 TRANSIENT = {
     "500": Reply(status=500, body=b"oops"),

@@ -23,7 +23,7 @@ def test_no_key_is_in_a_log_line_an_error_an_address_or_a_representation(
     of_watttime = [server.user, server.password, basic, "bearer-number-1"]
     secrets = [server.token] if provider == "electricity-maps" else of_watttime
     echo = " ".join(secrets if fault == "token echoed" else secrets[:3]).encode()
-    impatient = HttpLimits(read_seconds=0.1 if fault == "timeout" else 5.0, uniform=lambda low, high: low)
+    impatient = HttpLimits(read_seconds=0.1 if fault == "timeout" else 5.0, sleep=lambda seconds: None)
     source = opened(provider, limits=impatient)
     seen = [repr(source), repr(vars(source)), repr(server.credentials()), str(server.credentials())]
     if fault == "token echoed":
