@@ -10,7 +10,7 @@ from itertools import pairwise
 import structlog
 from sqlalchemy.exc import OperationalError
 
-from greencore.carbon import CarbonError, IntensitySeries, NoReading, Reading, Source, open_source
+from greencore.carbon import Basis, CarbonError, IntensitySeries, NoReading, Reading, Source, open_source
 from greencore.carbon.forecasting import OwnForecast
 from greencore.carbon.static import WORLD, StaticSource
 from greencore.clock import Clock
@@ -69,6 +69,10 @@ class _ZoneState:
     is_slow: bool = False
     failing_parts: set[str] = field(default_factory=set)
 
+    @property
+    def basis(self) -> Basis:
+        return Basis(self.source.signal, self.source.emission_factors)
+
 
 class IntensityPoller:
     """Polls the zones' sources in background threads, at most one poll per zone at a time, and stores the answers."""
@@ -109,9 +113,9 @@ class IntensityPoller:
         try:
             now = self._clock()
             parts = (
-                ("latest", lambda: self._store_latest(name, zone.source, now)),
+                ("latest", lambda: self._store_latest(name, zone, now)),
                 ("history", lambda: self._backfill_history(name, zone, now)),
-                ("forecast", lambda: self._store_forecast(name, zone.source, now)),
+                ("forecast", lambda: self._store_forecast(name, zone, now)),
             )
             # The parts are independent: one that fails does not keep the others from being requested.
             failed = [part for part, ask in parts if not self._poll_part(name, zone, part, ask)]
@@ -147,16 +151,14 @@ class IntensityPoller:
         zone.failing_parts.discard(part)
         return True
 
-    def _store_latest(self, name: str, source: Source, now: datetime) -> bool:
+    def _store_latest(self, name: str, zone: _ZoneState, now: datetime) -> bool:
         """Fetch the reading in force; False where it is stored already, and the source was not asked."""
         with self._database.session() as session:
-            stored = GridRepository(session).newest_reading(
-                name, at=now, signal=source.signal, emission_factors=source.emission_factors
-            )
-        may_change = stored is not None and stored.estimated and not isinstance(source, StaticSource)
+            stored = GridRepository(session).newest_reading(name, zone.basis, at=now)
+        may_change = stored is not None and stored.estimated and not isinstance(zone.source, StaticSource)
         if stored is not None and now < stored.end and not may_change:
             return False
-        latest = source.latest()
+        latest = zone.source.latest()
         if latest != stored:
             self._store_readings([latest])
         return True
@@ -166,14 +168,13 @@ class IntensityPoller:
 
         Measured readings are fetched again as long as prices may still change. False where the source was not asked.
         """
-        signal, factors = zone.source.signal, zone.source.emission_factors
         with self._database.session() as session:
             grid = GridRepository(session)
-            newest = grid.newest_reading(name, at=now, signal=signal, emission_factors=factors)
+            newest = grid.newest_reading(name, zone.basis, at=now)
             if newest is None or isinstance(zone.source, StaticSource):
                 return False
-            first = grid.earliest_reading(name, signal, emission_factors=factors)
-            recent = grid.readings_between(name, signal, now - BACKFILL_WINDOW, now, emission_factors=factors)
+            first = grid.earliest_reading(name, zone.basis)
+            recent = grid.readings_between(name, zone.basis, now - BACKFILL_WINDOW, now)
         assert first is not None
         length = newest.end - newest.start
         due = zone.next_backfill is None or now >= zone.next_backfill
@@ -209,42 +210,39 @@ class IntensityPoller:
         if failure is not None:
             raise failure
 
-    def _store_forecast(self, name: str, source: Source, now: datetime) -> bool:
+    def _store_forecast(self, name: str, zone: _ZoneState, now: datetime) -> bool:
         """Fetch a forecast where the stored one is old, extended by our own; False where the source was not asked."""
-        signal = source.signal
         with self._database.session() as session:
             grid = GridRepository(session)
-            newest = grid.newest_reading(name, at=now, signal=signal, emission_factors=source.emission_factors)
-            made = grid.forecast_reach({name: signal}).get(name)
+            newest = grid.newest_reading(name, zone.basis, at=now)
+            made = grid.forecast_reach({name: zone.basis.signal}).get(name)
         length = timedelta(hours=1) if newest is None else newest.end - newest.start
         horizon = min(FORECAST_HORIZON, MAX_FORECAST_READINGS * length)
         if made is not None and now < made[0] + FORECAST_INTERVAL and made[1] > now + horizon / 2:
             return False
         error: CarbonError | None = None
         try:
-            expected = list(source.forecast(horizon / timedelta(hours=1)))
+            expected = list(zone.source.forecast(horizon / timedelta(hours=1)))
         except CarbonError as failure:
             error, expected = failure, []
         reaches = expected[-1].end if expected else now
         if reaches < now + horizon and length >= MIN_INTERVAL_FOR_OWN_FORECAST:
-            expected += self._own_forecast(name, source, reaches, now, horizon)
+            expected += self._own_forecast(name, zone, reaches, now, horizon)
         if expected or error is None:
             with self._database.session() as session:
-                GridRepository(session).put_forecast(name, signal, expected, at=now)
+                GridRepository(session).put_forecast(name, zone.basis.signal, expected, at=now)
         if error is not None:
             raise error
         return True
 
     def _own_forecast(
-        self, name: str, source: Source, begins: datetime, now: datetime, horizon: timedelta
+        self, name: str, zone: _ZoneState, begins: datetime, now: datetime, horizon: timedelta
     ) -> list[Reading]:
         """Return our forecast from `begins` on, the end of the provider's, fitted to the zone's history."""
-        if isinstance(source, StaticSource):
+        if isinstance(zone.source, StaticSource):
             return []
         with self._database.session() as session:
-            history = GridRepository(session).readings_between(
-                name, source.signal, now - FORECAST_TRAINING_WINDOW, now, emission_factors=source.emission_factors
-            )
+            history = GridRepository(session).readings_between(name, zone.basis, now - FORECAST_TRAINING_WINDOW, now)
         # The reading in force is valid until its end: the forecast starts there, and is fitted to it, too.
         known_until = max([now, *(reading.end for reading in history.readings[-1:])])
         try:

@@ -47,8 +47,7 @@ def evaluate_job_gate(
     deadline = _deadline(job, job.epochs * estimate.epoch_hours * rho_max + policy.gate.max_delay_hours, at)
     # Where the plan uses all of its slack, the model must still be loaded before it trains.
     latest_end = deadline - estimate.startup_hours * HOUR
-    basis, until = get_job_basis(job), max(latest_end, at)
-    known = GridRepository(session).load_snapshot(zone, basis, at, until)
+    known = GridRepository(session).load_snapshot(zone, get_job_basis(job), at, max(latest_end, at))
     in_force = known.resolve_intensity(at, stale_limit=settings.stale_limit, static=settings.static_mean(zone))
     forecast = known.forecast_from(at)
     decision = evaluate_gate(

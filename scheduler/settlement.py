@@ -67,9 +67,11 @@ def _settle_zone(
     closed_each = max(MIN_PER_JOB, MAX_CLOSED_PER_TICK // zones // len(energy.job_ids))
     with database.session() as session:
         repository = SettlementRepository(session)
+        readings = GridRepository(session).readings_between(energy.zone, energy.basis, energy.start, energy.end)
+        unpriced = repository.unpriced_span(energy)
         when = SettlementCriteria(
-            measured=_measured_spans(session, energy),
-            known=_known_spans(session, energy, repository.unpriced_span(energy), settings),
+            measured=covered_spans(reading for reading in readings if not reading.estimated),
+            known=[] if unpriced is None else covered_spans(_load_intensity(session, energy, unpriced, settings)),
             final_before=final_before,
         )
         due = repository.find_intervals_to_price(energy, when, limit=share, each=each)
@@ -90,28 +92,9 @@ def _settle_zone(
             EmissionsRepository(session).update_job_emissions(job)
 
 
-def _measured_spans(session: Session, energy: OpenEnergy) -> list[TimeSpan]:
-    """Return the spans of a zone's open energy that measured readings cover."""
-    end = max(energy.end, energy.start + INSTANT)
-    basis = energy.basis
-    readings = GridRepository(session).readings_between(
-        energy.zone, basis.signal, energy.start, end, emission_factors=basis.emission_factors
-    )
-    return covered_spans(reading for reading in readings if not reading.estimated)
-
-
-def _known_spans(session: Session, energy: OpenEnergy, unpriced: TimeSpan | None, settings: Settings) -> list[TimeSpan]:
-    """Return the spans of a zone's unpriced energy whose intensity is known, measured or not."""
-    return [] if unpriced is None else covered_spans(_load_intensity(session, energy, unpriced, settings))
-
-
 def _load_intensity(session: Session, energy: OpenEnergy, span: TimeSpan, settings: Settings) -> IntensitySeries:
     """Return a zone's intensity during a span, from the fallback chain."""
-    start, end = span[0], max(span[1], span[0] + INSTANT)
-    static = settings.static_mean(energy.zone)
-    return GridRepository(session).series_with_fallback(
-        energy.zone, energy.basis, start, end, stale_limit=settings.stale_limit, static=static
-    )
+    return GridRepository(session).series_with_fallback(energy.zone, energy.basis, *span, settings)
 
 
 def _enclosing_span(intervals: Sequence[EnergyInterval]) -> TimeSpan:

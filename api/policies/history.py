@@ -176,9 +176,9 @@ def _load_stored_series(
     request: SimulationRequest, zone: str, context: AppContext, session: Session, window_hours: float, now: datetime
 ) -> IntensitySeries:
     grid = GridRepository(session)
-    signal = request.signal or grid.newest_signal(zone)
-    first = None if signal is None else grid.earliest_reading(zone, signal)
-    if signal is None or first is None:
+    basis = grid.newest_basis(zone, request.signal)
+    first = None if basis is None else grid.earliest_reading(zone, basis)
+    if basis is None or first is None:
         raise invalid_field("zone", _nothing_stored(zone, request.signal, context))
     end = request.to or now
     if request.to is None and request.start is not None:
@@ -187,14 +187,14 @@ def _load_stored_series(
     start = request.from_ or end - A_YEAR
     if start >= end:
         raise invalid_field("from", f"given {start.isoformat()}: expected a time before {end.isoformat()}, the end")
-    count = grid.count_readings(zone, signal, start, end)
+    count = grid.count_readings(zone, basis, start, end)
     if count > MAX_READINGS:
         raise invalid_field("from", f"there are {count:,} readings from there on: expected at most {MAX_READINGS:,}")
     if count == 0:
-        newest = grid.newest_reading(zone, at=now, signal=signal)
+        newest = grid.newest_reading(zone, basis, at=now)
         reach = "" if newest is None else f": those of {zone} reach from {_day(first.start)} to {_day(newest.end)}"
         raise invalid_field("zone", f"no reading is stored from {_day(start)} to {_day(end)}{reach}")
-    return grid.readings_between(zone, signal, start, end)
+    return grid.readings_between(zone, basis, start, end)
 
 
 def _nothing_stored(zone: str, signal: Signal | None, context: AppContext) -> str:

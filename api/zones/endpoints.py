@@ -106,9 +106,7 @@ def find_intensity(
     grid: GridRepository, settings: Settings, zone: str, basis: Basis, *, now: datetime
 ) -> IntensityOut | None:
     """Return a zone's intensity in force now by the fallback chain; None where it is unknown."""
-    known = grid.resolve_intensity(
-        zone, basis, now, stale_limit=settings.stale_limit, static=settings.static_mean(zone)
-    )
+    known = grid.resolve_intensity(zone, basis, now, settings)
     return None if known is None else IntensityOut.of(known, zone=zone, now=now)
 
 
@@ -121,9 +119,9 @@ def get_forecast(
 ) -> ForecastOut:
     """The newest stored forecast: the provider's, and our own from stored readings where that ends or is missing."""
     grid = GridRepository(session)
-    signal = grid.newest_signal(zone)
-    expected = IntensitySeries() if signal is None else grid.forecast(zone, signal, now, now + timedelta(hours=hours))
-    return ForecastOut.of(zone, signal, expected.readings)
+    basis = grid.newest_basis(zone)
+    expected = IntensitySeries() if basis is None else grid.forecast(zone, basis, now, now + timedelta(hours=hours))
+    return ForecastOut.of(zone, None if basis is None else basis.signal, expected.readings)
 
 
 @router.get("/{zone}/history", summary="List stored readings of a zone", responses=NOT_FOUND)
@@ -140,10 +138,11 @@ def get_history(
     if begin >= until:
         raise invalid_field("start", f"given {begin.isoformat()}: expected a time before {until.isoformat()}, the end")
     grid = GridRepository(session)
-    signal = grid.newest_signal(zone)
-    if signal is None:
+    basis = grid.newest_basis(zone)
+    if basis is None:
         return HistoryOut.of(zone, None, IntensitySeries(), start=begin, end=until)
-    count = grid.count_readings(zone, signal, begin, until)
+    count = grid.count_readings(zone, basis, begin, until)
     if count > MAX_READINGS:
         raise invalid_field("start", f"there are {count:,} readings from there on: expected at most {MAX_READINGS:,}")
-    return HistoryOut.of(zone, signal, grid.readings_between(zone, signal, begin, until), start=begin, end=until)
+    readings = grid.readings_between(zone, basis, begin, until)
+    return HistoryOut.of(zone, basis.signal, readings, start=begin, end=until)

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from greencore.carbon import IntensitySeries, NoReading
+from greencore.carbon import NoReading
 from greencore.carbon.accounting.counterfactuals import Counterfactual, estimate_counterfactuals
 from greencore.carbon.accounting.run_parts import total_hours
 from greencore.carbon.accounting.savings import attribute_savings
@@ -38,7 +38,8 @@ def compute_counterfactuals(session: Session, job: Job, settings: Settings) -> d
         return _missing("its zone is unknown")
     ends = max(ends, begins)
     longest = begins + timedelta(hours=total_hours(attribution.parts) / min(1.0, attribution.flops_share))
-    series = _load_intensity(session, job, job.zone, begins, max(ends, longest, job.deadline or ends), settings)
+    until = max(ends, longest, job.deadline or ends, begins + timedelta(seconds=1))
+    series = GridRepository(session).series_with_fallback(job.zone, get_job_basis(job), begins, until, settings)
     try:
         estimates = estimate_counterfactuals(
             attribution.parts,
@@ -70,17 +71,6 @@ def _missing(why: str) -> dict[str, Any]:
 
 def _describe_end(job: Job) -> str:
     return "was cancelled" if job.status is JobStatus.CANCELLED else "failed"
-
-
-def _load_intensity(
-    session: Session, job: Job, zone: str, start: datetime, end: datetime, settings: Settings
-) -> IntensitySeries:
-    """Return the intensity of the job's zone from `start` to `end` by the fallback chain; future times by forecast."""
-    end = max(end, start + timedelta(seconds=1))
-    static = settings.static_mean(zone)
-    return GridRepository(session).series_with_fallback(
-        zone, get_job_basis(job), start, end, stale_limit=settings.stale_limit, static=static
-    )
 
 
 def _to_json(estimate: Counterfactual) -> Mapping[str, Any]:

@@ -25,7 +25,6 @@ from sqlalchemy.orm import Session
 
 from greencore.carbon import Basis
 from greencore.carbon.accounting.pricing import TimeSpan
-from store.intensity.readings import parse_emission_factors, parse_signal
 from store.tables import EnergyInterval
 
 # A loose index scan: one step of the partial index for each zone and job, however many intervals it has.
@@ -110,7 +109,7 @@ class SettlementRepository:
         """Return all energy without a final price, by zone and basis."""
         rows = self._session.execute(OPEN_ENERGY_QUERY).all()
         return [
-            OpenEnergy(zone, Basis(parse_signal(signal), parse_emission_factors(factors)), jobs, start, end)
+            OpenEnergy(zone, Basis(signal or "average", factors or "lifecycle"), jobs, start, end)
             for zone, signal, factors, jobs, start, end in rows
         ]
 

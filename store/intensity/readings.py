@@ -1,8 +1,8 @@
 """Stores and queries carbon intensity readings and forecasts of a zone, without mixing different bases."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, fields
 from datetime import datetime, timedelta
-from typing import Any
 
 from sqlalchemy import (
     ARRAY,
@@ -21,20 +21,22 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 
-from greencore.carbon import Basis, EmissionFactors, IntensitySeries, Reading, Signal
+from greencore.carbon import Basis, IntensitySeries, Reading, Signal
 from greencore.carbon.fallback import IntensitySnapshot, ResolvedIntensity
 from greencore.carbon.series import SIGNALS, merge_readings
-from greencore.carbon.static import StaticMean
+from greencore.clock import HOUR
+from runtime.settings import Settings
 from store.tables import IntensityForecast, IntensityReading, Job
 
 IntensityTable = type[IntensityReading] | type[IntensityForecast]
 
 # The fallback chain looks back to the same hour of last week.
 LOOKBACK = timedelta(days=8)
+INSTANT = timedelta(microseconds=1)
 
 
 class GridRepository:
-    """Queries on readings and forecasts, inside the caller's transaction."""
+    """Queries on readings and forecasts, inside the caller's transaction; none mixes two bases."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -51,7 +53,7 @@ class GridRepository:
             return []
         stored = IntensityReading
         query = select(stored.start, stored.end, stored.gco2e_per_kwh).where(
-            _is_of(stored, measured[0].zone, measured[0].signal, measured[0].emission_factors),
+            _is_of(stored, measured[0].zone, measured[0].basis),
             _overlaps(stored, min(reading.start for reading in measured), max(reading.end for reading in measured)),
             stored.estimated.is_(False),
         )
@@ -61,100 +63,51 @@ class GridRepository:
 
     def put_forecast(self, zone: str, signal: Signal, readings: Iterable[Reading], *, at: datetime) -> None:
         """Replace a zone's forecast from `at` on; past forecasts are kept."""
-        self._session.execute(
-            delete(IntensityForecast).where(_is_of(IntensityForecast, zone, signal), IntensityForecast.end > at)
-        )
+        of = IntensityForecast.zone == zone, IntensityForecast.signal == signal
+        self._session.execute(delete(IntensityForecast).where(*of, IntensityForecast.end > at))
         self._upsert(IntensityForecast, [reading for reading in readings if reading.end > at])
 
-    def newest_reading(
-        self,
-        zone: str,
-        *,
-        at: datetime,
-        signal: Signal | None = None,
-        emission_factors: EmissionFactors | None = None,
-    ) -> Reading | None:
-        """Return the newest reading that began by `at`; of `newest_signal` where no signal is given."""
-        signal = signal or self.newest_signal(zone)
-        of = _is_of(IntensityReading, zone, signal, emission_factors)
-        query = select(IntensityReading).where(of, IntensityReading.start <= at)
+    def newest_reading(self, zone: str, basis: Basis, *, at: datetime) -> Reading | None:
+        """Return the newest reading that began by `at`."""
+        query = select(IntensityReading).where(_is_of(IntensityReading, zone, basis), IntensityReading.start <= at)
         return self._first(query.order_by(IntensityReading.start.desc()))
 
-    def earliest_reading(
-        self, zone: str, signal: Signal, *, emission_factors: EmissionFactors | None = None
-    ) -> Reading | None:
-        """Return the earliest reading of a signal."""
-        query = select(IntensityReading).where(_is_of(IntensityReading, zone, signal, emission_factors))
+    def earliest_reading(self, zone: str, basis: Basis) -> Reading | None:
+        query = select(IntensityReading).where(_is_of(IntensityReading, zone, basis))
         return self._first(query.order_by(IntensityReading.start))
 
-    def newest_signal(self, zone: str) -> Signal | None:
-        """Return the signal whose newest reading was fetched last; None without readings."""
+    def newest_basis(self, zone: str, signal: Signal | None = None) -> Basis | None:
+        """Return the basis of the zone's newest reading, of `signal` or the signal fetched last; None without any."""
         # One index lookup per signal: finding the reading fetched last among all would need a sort.
-        signal = _unnest(SIGNALS, "signal")
+        signals = _unnest(SIGNALS if signal is None else [signal], "signal")
         last = (
-            select(IntensityReading.fetched_at)
-            .where(IntensityReading.zone == zone, IntensityReading.signal == signal.c.signal)
+            select(IntensityReading.emission_factors, IntensityReading.fetched_at)
+            .where(IntensityReading.zone == zone, IntensityReading.signal == signals.c.signal)
             .order_by(IntensityReading.start.desc())
             .limit(1)
             .lateral("last")
         )
-        query = select(signal.c.signal).select_from(signal).join(last, true()).order_by(last.c.fetched_at.desc())
-        found = self._session.scalar(query.limit(1))
-        return None if found is None else parse_signal(found)
+        query = select(signals.c.signal, last.c.emission_factors).select_from(signals).join(last, true())
+        found = self._session.execute(query.order_by(last.c.fetched_at.desc()).limit(1)).one_or_none()
+        return None if found is None else Basis(*found)
 
-    def newest_basis(self, zone: str) -> Basis | None:
-        """Return the basis (signal and emission factors) of the zone's reading fetched last; None without readings."""
-        signal = self.newest_signal(zone)
-        return None if signal is None else Basis(signal, self.newest_emission_factors(zone, signal))
-
-    def newest_emission_factors(self, zone: str, signal: Signal) -> EmissionFactors:
-        """Return the emission factors of the newest reading of a signal; `lifecycle` where there is none."""
-        query = (
-            select(IntensityReading.emission_factors)
-            .where(_is_of(IntensityReading, zone, signal))
-            .order_by(IntensityReading.start.desc())
-            .limit(1)
-        )
-        return parse_emission_factors(self._session.scalar(query))
-
-    def readings_between(
-        self,
-        zone: str,
-        signal: Signal,
-        start: datetime,
-        end: datetime,
-        *,
-        emission_factors: EmissionFactors | None = None,
-    ) -> IntensitySeries:
-        """Return readings that overlap `[start, end)`, merged without overlaps.
-
-        All have the same emission factors: those given, else those of the zone's newest reading.
-        """
-        return self._series(IntensityReading, zone, signal, start, end, emission_factors)
+    def readings_between(self, zone: str, basis: Basis, start: datetime, end: datetime) -> IntensitySeries:
+        """Return readings that overlap `[start, end)`, or contain `start` where it is empty, without overlaps."""
+        return self._series(IntensityReading, zone, basis, start, end)
 
     def max_intensity(self, zone: str, basis: Basis) -> float | None:
         """Return the highest intensity of all readings on a basis; None without readings."""
-        of = _is_of(IntensityReading, zone, basis.signal, basis.emission_factors)
+        of = _is_of(IntensityReading, zone, basis)
         return self._session.scalar(select(func.max(IntensityReading.gco2e_per_kwh)).where(of))
 
-    def count_readings(self, zone: str, signal: Signal, start: datetime, end: datetime) -> int:
+    def count_readings(self, zone: str, basis: Basis, start: datetime, end: datetime) -> int:
         """Return the number of readings that overlap `[start, end)`."""
-        query = select(func.count()).where(
-            _is_of(IntensityReading, zone, signal), _overlaps(IntensityReading, start, end)
-        )
-        return int(self._session.scalar(query) or 0)
+        of = _is_of(IntensityReading, zone, basis), _overlaps(IntensityReading, start, end)
+        return self._session.scalar(select(func.count()).where(*of)) or 0
 
-    def forecast(
-        self,
-        zone: str,
-        signal: Signal,
-        start: datetime,
-        end: datetime,
-        *,
-        emission_factors: EmissionFactors | None = None,
-    ) -> IntensitySeries:
-        """Return the last forecast of `[start, end)`, with emission factors as in `readings_between`."""
-        return self._series(IntensityForecast, zone, signal, start, end, emission_factors)
+    def forecast(self, zone: str, basis: Basis, start: datetime, end: datetime) -> IntensitySeries:
+        """Return the last forecast of `[start, end)`."""
+        return self._series(IntensityForecast, zone, basis, start, end)
 
     def newest_readings(self, zones: Collection[str], *, at: datetime) -> Mapping[str, IntensityReading]:
         """Return by zone the newest reading that began by `at`; of two signals, the one fetched last."""
@@ -172,8 +125,8 @@ class GridRepository:
             .lateral("newest")
         )
         reading = aliased(IntensityReading, newest)
-        query = select(reading).select_from(zone).join(signal, true()).join(newest, true()).order_by(reading.fetched_at)
-        return {found.zone: found for found in self._session.scalars(query)}
+        joined = select(reading).select_from(zone).join(signal, true()).join(newest, true())
+        return {found.zone: found for found in self._session.scalars(joined.order_by(reading.fetched_at))}
 
     def forecast_reach(self, signals: Mapping[str, str]) -> Mapping[str, tuple[datetime, datetime]]:
         """Return by zone when the newest forecast of its signal was fetched, and the end of its last interval."""
@@ -191,52 +144,32 @@ class GridRepository:
 
     def load_snapshot(self, zone: str, basis: Basis, start: datetime, end: datetime) -> IntensitySnapshot:
         """Load readings and forecast from which the fallback chain resolves any time in `[start, end)`."""
-        signal, factors = basis.signal, basis.emission_factors
-        return IntensitySnapshot(
-            zone,
-            basis,
-            readings=self.readings_between(zone, signal, start - LOOKBACK, end, emission_factors=factors),
-            forecast=self.forecast(zone, signal, start, end, emission_factors=factors),
-        )
+        readings = self.readings_between(zone, basis, start - LOOKBACK, end)
+        return IntensitySnapshot(zone, basis, readings, self.forecast(zone, basis, start, end))
 
-    def resolve_intensity(
-        self, zone: str, basis: Basis, at: datetime, *, stale_limit: timedelta, static: StaticMean | None
-    ) -> ResolvedIntensity | None:
+    def resolve_intensity(self, zone: str, basis: Basis, at: datetime, settings: Settings) -> ResolvedIntensity | None:
         """Return a zone's intensity at a time by the fallback chain."""
-        known = self.load_snapshot(zone, basis, at, at + timedelta(hours=1))
-        return known.resolve_intensity(at, stale_limit=stale_limit, static=static)
+        known, static = self.load_snapshot(zone, basis, at, at + HOUR), settings.static_mean(zone)
+        return known.resolve_intensity(at, stale_limit=settings.stale_limit, static=static)
 
     def series_with_fallback(
-        self,
-        zone: str,
-        basis: Basis,
-        start: datetime,
-        end: datetime,
-        *,
-        stale_limit: timedelta,
-        static: StaticMean | None,
+        self, zone: str, basis: Basis, start: datetime, end: datetime, settings: Settings
     ) -> IntensitySeries:
         """Return the intensity that prices energy from `start` to `end`: readings, and the fallback chain in gaps."""
-        readings = self.readings_between(zone, basis.signal, start, end, emission_factors=basis.emission_factors)
+        end = max(end, start + INSTANT)  # a metered interval may be empty
+        readings = self.readings_between(zone, basis, start, end)
         # Usually there is no gap, and the days from which gaps are filled need not be read.
         if len(readings) and readings.mean(start, end).covered_share == 1:
             return readings
-        known = self.load_snapshot(zone, basis, start, end)
-        return known.series_with_fallback(start, end, stale_limit=stale_limit, static=static)
+        known, static = self.load_snapshot(zone, basis, start, end), settings.static_mean(zone)
+        return known.series_with_fallback(start, end, stale_limit=settings.stale_limit, static=static)
 
     def _first(self, query: Select[IntensityReading]) -> Reading | None:
         row = self._session.scalars(query.limit(1)).one_or_none()
         return None if row is None else to_reading(row)
 
-    def _upsert(
-        self,
-        table: IntensityTable,
-        readings: Iterable[Reading],
-        *,
-        keep_measured: bool = False,
-    ) -> None:
-        """Insert readings, replacing those of the same zone, signal and start."""
-        rows = [_row(reading) for reading in readings]
+    def _upsert(self, table: IntensityTable, readings: Iterable[Reading], *, keep_measured: bool = False) -> None:
+        rows = [asdict(reading) for reading in readings]  # the fields have the columns' names
         if not rows:
             return
         key = ["zone", "signal", "start"]
@@ -250,17 +183,12 @@ class GridRepository:
         self._session.execute(upsert, rows)
 
     def _series(
-        self,
-        table: IntensityTable,
-        zone: str,
-        signal: Signal,
-        start: datetime,
-        end: datetime,
-        emission_factors: EmissionFactors | None,
+        self, table: IntensityTable, zone: str, basis: Basis, start: datetime, end: datetime
     ) -> IntensitySeries:
-        factors = emission_factors or self.newest_emission_factors(zone, signal)
-        query = select(table).where(_is_of(table, zone, signal, factors), _overlaps(table, start, end))
-        rows: Iterable[IntensityReading | IntensityForecast] = self._session.scalars(query.order_by(table.start))
+        of = _is_of(table, zone, basis), _overlaps(table, start, max(end, start + INSTANT))
+        rows: Iterable[IntensityReading | IntensityForecast] = self._session.scalars(
+            select(table).where(*of).order_by(table.start)
+        )
         return merge_readings(map(to_reading, rows))
 
 
@@ -269,12 +197,8 @@ def _unnest(values: Iterable[str], name: str) -> TableValuedAlias:
     return func.unnest(literal(list(values), ARRAY(String))).table_valued(name).render_derived(name=f"{name}s")
 
 
-def _is_of(
-    table: IntensityTable, zone: str, signal: str | None, emission_factors: str | None = None
-) -> ColumnElement[bool]:
-    """Return the condition that a row is of a zone and signal, and of these emission factors where they are given."""
-    of = and_(table.zone == zone, table.signal == signal)
-    return of if emission_factors is None else and_(of, table.emission_factors == emission_factors)
+def _is_of(table: IntensityTable, zone: str, basis: Basis) -> ColumnElement[bool]:
+    return and_(table.zone == zone, table.signal == basis.signal, table.emission_factors == basis.emission_factors)
 
 
 def _overlaps(table: IntensityTable, start: datetime, end: datetime) -> ColumnElement[bool]:
@@ -283,43 +207,9 @@ def _overlaps(table: IntensityTable, start: datetime, end: datetime) -> ColumnEl
 
 def to_reading(row: IntensityReading | IntensityForecast) -> Reading:
     """Return the reading in a row."""
-    return Reading(
-        zone=row.zone,
-        start=row.start,
-        end=row.end,
-        gco2e_per_kwh=row.gco2e_per_kwh,
-        source=row.source,
-        signal=parse_signal(row.signal),
-        emission_factors=parse_emission_factors(row.emission_factors),
-        estimated=row.estimated,
-        fetched_at=row.fetched_at,
-    )
-
-
-def parse_signal(value: str | None) -> Signal:
-    """Return the signal in a column; the grid's average where it is null."""
-    return "marginal" if value == "marginal" else "average"
-
-
-def parse_emission_factors(value: str | None) -> EmissionFactors:
-    """Return the emission factors in a column; those of the life cycle where it is null."""
-    return "direct" if value == "direct" else "lifecycle"
+    return Reading(**{field.name: getattr(row, field.name) for field in fields(Reading)})
 
 
 def get_job_basis(job: Job) -> Basis:
     """Return the basis on which a job is scheduled and priced, fixed at its first placement."""
-    return Basis(parse_signal(job.signal), parse_emission_factors(job.emission_factors))
-
-
-def _row(reading: Reading) -> dict[str, Any]:
-    return {
-        "zone": reading.zone,
-        "signal": reading.signal,
-        "start": reading.start,
-        "end": reading.end,
-        "gco2e_per_kwh": reading.gco2e_per_kwh,
-        "source": reading.source,
-        "emission_factors": reading.emission_factors,
-        "estimated": reading.estimated,
-        "fetched_at": reading.fetched_at,
-    }
+    return Basis(job.signal or "average", job.emission_factors or "lifecycle")

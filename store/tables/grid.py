@@ -5,6 +5,7 @@ from datetime import datetime
 from sqlalchemy import BigInteger
 from sqlalchemy.orm import Mapped, mapped_column
 
+from greencore.carbon import EmissionFactors, Signal
 from store.tables.table import Table
 
 
@@ -12,12 +13,12 @@ class _Intensity:
     """Carbon intensity of a zone over one interval, for one signal (average or marginal)."""
 
     zone: Mapped[str] = mapped_column(primary_key=True)
-    signal: Mapped[str] = mapped_column(primary_key=True)
+    signal: Mapped[Signal] = mapped_column(primary_key=True)
     start: Mapped[datetime] = mapped_column(primary_key=True)
     end: Mapped[datetime]
     gco2e_per_kwh: Mapped[float]
     source: Mapped[str]
-    emission_factors: Mapped[str]
+    emission_factors: Mapped[EmissionFactors]
     estimated: Mapped[bool]
     fetched_at: Mapped[datetime]
 

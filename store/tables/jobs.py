@@ -19,6 +19,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column
 
+from greencore.carbon import EmissionFactors, Signal
 from runtime.site import UNKNOWN_ZONE
 from store.lifecycle.status import JobStatus
 from store.tables.table import Json, Table
@@ -105,8 +106,8 @@ class Job(Table):
     device: Mapped[str | None]
     evaluation: Mapped[Json | None]
 
-    signal: Mapped[str | None]
-    emission_factors: Mapped[str | None]
+    signal: Mapped[Signal | None]
+    emission_factors: Mapped[EmissionFactors | None]
     gate: Mapped[Json | None]
     utility: Mapped[Json | None]
     tracker_kwh: Mapped[float | None]

@@ -7,6 +7,8 @@ from sqlalchemy import DateTime, Double, MetaData, Text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase
 
+from greencore.carbon import EmissionFactors, Signal
+
 Json = dict[str, Any]
 
 
@@ -28,4 +30,6 @@ class Table(DeclarativeBase):
         datetime: DateTime(timezone=True),
         Json: JSONB(none_as_null=True),
         list[str]: ARRAY(Text),
+        Signal: Text,
+        EmissionFactors: Text,
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from greencore.carbon import IntensitySeries
+from greencore.carbon import Basis, IntensitySeries
 from greencore.clock import HOUR
 from runtime.settings import Settings
 from scheduler import Scheduler
@@ -65,7 +65,7 @@ def stored(database: Database, start_hours: float, end_hours: float, *, forecast
     with database.session() as session:
         grid = GridRepository(session)
         find = grid.forecast if forecast else grid.readings_between
-        return find("GB", "average", START + start_hours * HOUR, START + end_hours * HOUR)
+        return find("GB", grid.newest_basis("GB") or Basis(), START + start_hours * HOUR, START + end_hours * HOUR)
 
 
 def gaps(series: IntensitySeries) -> float:
@@ -231,7 +231,7 @@ def test_only_zones_with_a_worker_or_an_open_job_are_polled(
         scheduler._intensity_poller.wait_for_polls()
         assert provider.log != []
     with database.session() as session:
-        assert GridRepository(session).newest_reading("FR", at=clock()) is None
+        assert GridRepository(session).newest_basis("FR") is None
 
 
 def test_a_source_that_changes_from_average_to_marginal_keeps_the_two_apart(
@@ -251,12 +251,12 @@ def test_a_source_that_changes_from_average_to_marginal_keeps_the_two_apart(
         clock.advance(minutes=1)
     with database.session() as session:
         grid = GridRepository(session)
-        average = grid.newest_reading("GB", at=clock(), signal="average")
-        marginal = grid.newest_reading("GB", at=clock(), signal="marginal")
+        average = grid.newest_reading("GB", Basis("average", "direct"), at=clock())
+        marginal = grid.newest_reading("GB", Basis("marginal", "direct"), at=clock())
         assert average is not None
         assert marginal is not None
         assert (average.signal, marginal.signal) == ("average", "marginal")
-        assert grid.newest_signal("GB") == "marginal"
+        assert grid.newest_basis("GB") == Basis("marginal", "direct")
 
 
 def test_a_trace_that_runs_fast_is_stored_in_bounds(
@@ -270,6 +270,6 @@ def test_a_trace_that_runs_fast_is_stored_in_bounds(
         clock.advance(seconds=30)
         poll_once(poller)
     with database.session() as session:
-        history = GridRepository(session).readings_between("GB", "average", START - 30 * HOUR, START + HOUR)
+        history = GridRepository(session).readings_between("GB", Basis(), START - 30 * HOUR, START + HOUR)
     assert gaps(history) == 0
     assert 3000 <= len(history) <= 3020

@@ -10,7 +10,7 @@ import pytest
 import redis
 from sqlalchemy import text
 
-from greencore.carbon import CarbonError, Reading
+from greencore.carbon import Basis, CarbonError, Reading
 from greencore.clock import HOUR
 from runtime.settings import Settings
 from scheduler import Scheduler
@@ -129,7 +129,7 @@ def test_readings_are_stored_without_gaps(
             scheduler._intensity_poller.wait_for_polls()
             clock.advance(hours=hours)
     with database.session() as session:
-        stored: list[Reading] = list(GridRepository(session).readings_between("X", "average", START, clock() + HOUR))
+        stored: list[Reading] = list(GridRepository(session).readings_between("X", Basis(), START, clock() + HOUR))
     assert [reading.gco2e_per_kwh for reading in stored] == [112, 113, 114, 115, 116, 117]
 
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, cast
 
 import structlog
@@ -46,7 +46,6 @@ from worker.training.step_log import StepLog
 
 log = structlog.get_logger()
 
-INSTANT = timedelta(microseconds=1)
 TRAINED_PARTS = {
     "full": "every tensor",
     "lora": "its adapter",
@@ -273,15 +272,8 @@ class TrainingAttempt(TrainingListener):
         self._silent_meters = set(silent)
 
     def _price(self, session: Session, interval: EnergyInterval) -> list[PricedInterval]:
-        # An interval may be empty, but the query needs a window.
-        end = max(interval.end, interval.start + INSTANT)
         series = GridRepository(session).series_with_fallback(
-            self._zone,
-            self._basis,
-            interval.start,
-            end,
-            stale_limit=self._settings.stale_limit,
-            static=self._settings.static_mean(self._zone),
+            self._zone, self._basis, interval.start, interval.end, self._settings
         )
         return price_by_reading(interval, series, pue=self._settings.training_site.pue)
 

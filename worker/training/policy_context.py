@@ -70,8 +70,7 @@ def _load_percentile_window(
 ) -> IntensitySeries:
     if not isinstance(policy, Percentile):
         return IntensitySeries()
-    start = at - timedelta(hours=policy.window_hours)
-    return grid.readings_between(zone, basis.signal, start, at, emission_factors=basis.emission_factors)
+    return grid.readings_between(zone, basis, at - timedelta(hours=policy.window_hours), at)
 
 
 def _last_rho(epochs: Sequence[Epoch]) -> PreviousRho | None:

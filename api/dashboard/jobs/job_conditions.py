@@ -31,7 +31,7 @@ def conditions_tag(session: Session, settings: Settings, job: Job, *, now: datet
         return parts
     grid = GridRepository(session)
     basis = _basis(grid, settings, job)
-    newest = grid.newest_reading(job.zone, at=now, signal=basis.signal, emission_factors=basis.emission_factors)
+    newest = grid.newest_reading(job.zone, basis, at=now)
     if newest is not None and now < newest.end:
         return [*parts, newest.start.isoformat(), newest.gco2e_per_kwh]
     # The value that replaces a missing reading changes with the hour.

@@ -103,7 +103,7 @@ def _editor(
 
 def _zones_with_history(context: AppContext, session: Session) -> list[str]:
     grid = GridRepository(session)
-    return [zone for zone in sorted(context.settings.zones) if grid.newest_signal(zone) is not None]
+    return [zone for zone in sorted(context.settings.zones) if grid.newest_basis(zone) is not None]
 
 
 def _in_order(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -91,17 +91,16 @@ def policy_curve(
 
 def _resolve_intensity(zone: str, context: AppContext, session: Session, now: datetime) -> ResolvedIntensity | None:
     grid, settings = GridRepository(session), context.settings
-    basis = grid.newest_basis(zone) or settings.basis(zone)
-    return grid.resolve_intensity(zone, basis, now, stale_limit=settings.stale_limit, static=settings.static_mean(zone))
+    return grid.resolve_intensity(zone, grid.newest_basis(zone) or settings.basis(zone), now, settings)
 
 
 def _percentile_window(policy: Policy, zone: str | None, session: Session, now: datetime) -> IntensitySeries:
     """Return the readings that `percentile` ranks among; the newest of more than can be ranked at each point."""
     grid = GridRepository(session)
-    signal = None if zone is None else grid.newest_signal(zone)
-    if not isinstance(policy, Percentile) or zone is None or signal is None:
+    basis = None if zone is None else grid.newest_basis(zone)
+    if not isinstance(policy, Percentile) or zone is None or basis is None:
         return IntensitySeries()
-    stored = grid.readings_between(zone, signal, now - timedelta(hours=policy.window_hours), now)
+    stored = grid.readings_between(zone, basis, now - timedelta(hours=policy.window_hours), now)
     return IntensitySeries(stored.readings[-MAX_RANKED_READINGS:])
 
 

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
-from greencore.carbon import IntensitySeries, Signal
+from greencore.carbon import Basis, IntensitySeries, Signal
 from greencore.carbon.fallback import ResolvedIntensity
 from greencore.clock import HOUR
 from greencore.policy import Percentile, Policy
@@ -88,24 +88,20 @@ def predict_placement(
     serving = [worker for worker in workers if worker.zone == zone]
     device = serving[0].device if serving else None
     basis = grid.newest_basis(zone) or settings.basis(zone)
-    signal, until = basis.signal, at + MAX_PROJECTED_HOURS * HOUR
-    known = grid.load_snapshot(zone, basis, at, until)
-    static = settings.static_mean(zone)
-    in_force, expected_intensity = (
-        known.resolve_intensity(at, stale_limit=settings.stale_limit, static=static),
-        known.forecast_from(at),
-    )
+    known = grid.load_snapshot(zone, basis, at, at + MAX_PROJECTED_HOURS * HOUR)
+    in_force = known.resolve_intensity(at, stale_limit=settings.stale_limit, static=settings.static_mean(zone))
+    expected_intensity = known.forecast_from(at)
     placement = ExpectedPlacement(
         zone=zone,
         reason=reason,
-        signal=signal,
+        signal=basis.signal,
         live_workers=len(serving),
         device=device,
         pue=serving[0].pue or 1.0 if serving else 1.0,
         in_force=in_force,
         expected_intensity=_extend_to_now(expected_intensity, in_force, zone, at),
         has_forecast=any(reading.start > at for reading in expected_intensity),
-        past=_percentile_window(grid, zone, signal, policy, at),
+        past=_percentile_window(grid, zone, basis, policy, at),
     )
     return placement, estimate_on(device)
 
@@ -122,9 +118,7 @@ def _extend_to_now(
     )
 
 
-def _percentile_window(
-    grid: GridRepository, zone: str, signal: Signal, policy: Policy, at: datetime
-) -> IntensitySeries:
+def _percentile_window(grid: GridRepository, zone: str, basis: Basis, policy: Policy, at: datetime) -> IntensitySeries:
     if not isinstance(policy, Percentile):
         return IntensitySeries()
-    return grid.readings_between(zone, signal, at - policy.window_hours * HOUR, at)
+    return grid.readings_between(zone, basis, at - policy.window_hours * HOUR, at)

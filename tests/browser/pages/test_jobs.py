@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from greencore.carbon import Reading
+from greencore.carbon import Basis, Reading
 from store.database import Database
 from store.intensity.readings import GridRepository
 from store.lifecycle.status import JobStatus
@@ -194,7 +194,7 @@ def test_a_poll_without_changes_is_a_304_and_changes_nothing(
 
     start = hour_before(datetime.now(UTC))
     with dashboard.database.session() as session:
-        zone = GridRepository(session).newest_reading("GB", at=datetime.now(UTC))
+        zone = GridRepository(session).newest_reading("GB", Basis(), at=datetime.now(UTC))
         assert zone is not None
         cleaner = Reading(zone="GB", start=zone.start, end=zone.end, gco2e_per_kwh=33.0, source="uk", fetched_at=start)
         GridRepository(session).put([cleaner])

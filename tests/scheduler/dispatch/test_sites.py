@@ -36,13 +36,7 @@ def test_a_job_without_a_zone_is_not_placed_in_a_clean_one_where_the_site_is_not
     told = events(database, job_id)[-1].data
     assert (told["zone"], told["reason"]) == (UNKNOWN_ZONE, job.reason)
     with database.session() as session:
-        known = GridRepository(session).resolve_intensity(
-            UNKNOWN_ZONE,
-            Basis(),
-            clock(),
-            stale_limit=settings.stale_limit,
-            static=settings.static_mean(UNKNOWN_ZONE),
-        )
+        known = GridRepository(session).resolve_intensity(UNKNOWN_ZONE, Basis(), clock(), settings)
     assert known is not None
     assert (known.source, known.reading.gco2e_per_kwh, known.estimated) == ("site unknown", 475.0, True)
 
@@ -50,11 +44,8 @@ def test_a_job_without_a_zone_is_not_placed_in_a_clean_one_where_the_site_is_not
 def test_the_world_mean_is_used_before_any_reading_is_stored(
     settings: Settings, database: Database, clock: ManualClock
 ) -> None:
-    static = settings.static_mean(UNKNOWN_ZONE)
     with database.session() as session:
-        known = GridRepository(session).resolve_intensity(
-            UNKNOWN_ZONE, Basis(), clock(), stale_limit=settings.stale_limit, static=static
-        )
+        known = GridRepository(session).resolve_intensity(UNKNOWN_ZONE, Basis(), clock(), settings)
     assert known is not None
     assert (known.source, known.reading.gco2e_per_kwh) == ("site unknown", 475.0)
 

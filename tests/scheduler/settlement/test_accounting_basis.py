@@ -99,12 +99,7 @@ def test_direct_energy_without_a_reading_stays_unpriced_and_says_why(
     with database.session() as session:
         job = session.get_one(Job, job_id)
         series = GridRepository(session).series_with_fallback(
-            "GB",
-            get_job_basis(job),
-            clock(),
-            clock() + HOUR,
-            stale_limit=settings.stale_limit,
-            static=settings.static_mean("GB"),
+            "GB", get_job_basis(job), clock(), clock() + HOUR, settings
         )
         assert len(series) == 0
         known = build_policy_context(session, job, get_job_policy(job), settings, epochs_left=1, at=clock())
@@ -124,8 +119,7 @@ def test_life_cycle_energy_without_a_reading_has_the_yearly_mean(
             get_job_basis(session.get_one(Job, job_id)),
             clock(),
             clock() + HOUR,
-            stale_limit=settings.stale_limit,
-            static=settings.static_mean("GB"),
+            settings,
         )
     assert [(one.source, one.emission_factors) for one in series] == [("static (GBR)", "lifecycle")]
 
@@ -138,13 +132,13 @@ def test_a_zone_whose_source_has_changed_keeps_both_kinds_apart(settings: Settin
     with database.session() as session:
         grid = GridRepository(session)
         assert grid.newest_basis("GB") == Basis("average", "lifecycle")
-        assert [one.gco2e_per_kwh for one in grid.readings_between("GB", "average", *span)] == [150.0] * 3
-        old = grid.readings_between("GB", "average", *span, emission_factors="direct")
+        assert [one.gco2e_per_kwh for one in grid.readings_between("GB", Basis(), *span)] == [150.0] * 3
+        old = grid.readings_between("GB", Basis("average", DIRECT), *span)
         assert [one.gco2e_per_kwh for one in old] == [100.0] * 3
         for basis, values in ((Basis("average", "direct"), {100.0}), (Basis("average", "lifecycle"), {150.0})):
             known = grid.load_snapshot("GB", basis, *span)
             assert {one.gco2e_per_kwh for one in known.readings} == values
-        newest = grid.newest_reading("GB", at=START + 9 * HOUR, signal="average", emission_factors="direct")
+        newest = grid.newest_reading("GB", Basis("average", DIRECT), at=START + 9 * HOUR)
         assert newest is not None
         assert newest.start == START + 2 * HOUR
 

@@ -66,12 +66,7 @@ class Scene:
         interval = EnergyInterval(hour(begins), hour(ends), kwh, 0.0, 0.0, "RAPL", "none", "none")
         with self.database.session() as session:
             series = GridRepository(session).series_with_fallback(
-                zone,
-                Basis(),
-                interval.start,
-                interval.end,
-                stale_limit=self.settings.stale_limit,
-                static=self.settings.static_mean(zone),
+                zone, Basis(), interval.start, interval.end, self.settings
             )
             progress.add_energy(session, lease, epoch, interval, price_by_reading(interval, series, pue=pue))
 
@@ -377,7 +372,7 @@ def test_an_account_is_priced_on_the_jobs_basis(stage: Any, database: Database) 
     scene.used(lease, 1, 0, 1, 1.0)
     settle_prices(database, scene.settings, at=hour(2))
     with database.session() as session:  # revised after its price was final
-        rows = GridRepository(session).readings_between("FR", "average", hour(0), hour(8))
+        rows = GridRepository(session).readings_between("FR", Basis(), hour(0), hour(8))
         GridRepository(session).put(replace(row, gco2e_per_kwh=150) for row in rows)
     found = scene.succeeded(lease, 1)
     assert found["constant_now"]["emissions_gco2e"] == pytest.approx(100)

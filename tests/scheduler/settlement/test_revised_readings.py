@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from threading import Thread
 from typing import Any
 
 import pytest
+from sqlalchemy.orm import Session
 
+from greencore.carbon import Basis, IntensitySeries
 from greencore.carbon.accounting.pricing import price_by_reading
 from greencore.clock import HOUR
 from greencore.energy import EnergyInterval
@@ -77,9 +79,14 @@ def poll_once(poller: IntensityPoller) -> None:
     running.result(timeout=30)
 
 
+def stored_readings(session: Session, start: datetime, end: datetime) -> IntensitySeries:
+    grid = GridRepository(session)
+    return grid.readings_between("GB", grid.newest_basis("GB") or Basis(), start, end)
+
+
 def stored_in_starts_hour(database: Database) -> float:
     with database.session() as session:
-        reading = GridRepository(session).readings_between("GB", "average", START, START + HOUR).at(START)
+        reading = stored_readings(session, START, START + HOUR).at(START)
     assert reading is not None
     assert not reading.estimated
     return reading.gco2e_per_kwh
@@ -88,8 +95,8 @@ def stored_in_starts_hour(database: Database) -> float:
 def run_job(database: Database, *, kwh: float) -> str:
     """A job of one interval in START's hour, which is over."""
     with database.session() as session:
-        factors = GridRepository(session).newest_emission_factors("GB", "average")
-    job_id = add_job(database, zone="GB", signal="average", emission_factors=factors)
+        basis = GridRepository(session).newest_basis("GB", "average") or Basis()
+    job_id = add_job(database, zone="GB", signal="average", emission_factors=basis.emission_factors)
     lease = claim_as_worker(database, job_id, at=START)
     used = EnergyInterval(
         start=START,
@@ -102,7 +109,7 @@ def run_job(database: Database, *, kwh: float) -> str:
         ram_method="none",
     )
     with database.session() as session:
-        known = GridRepository(session).readings_between("GB", "average", START, START + HOUR)
+        known = stored_readings(session, START, START + HOUR)
         progress.add_energy(session, lease, 1, used, price_by_reading(used, known))
         progress.succeed(session, lease, at=START + HOUR, artifacts=[], evaluation={})
     return job_id
@@ -194,8 +201,7 @@ def test_a_value_that_is_revised_while_the_one_before_settles_a_price_is_priced_
         with database.session() as session:
             job = JobRepository(session).lock(job_id)  # as settlement does
             assert job is not None
-            grid = GridRepository(session)
-            known = grid.readings_between("GB", "average", START, START + HOUR)
+            known = stored_readings(session, START, START + HOUR)
             for interval in session.query(StoredInterval).filter(StoredInterval.job_id == job_id):
                 interval.emissions_gco2e = interval.energy_kwh * known.readings[0].gco2e_per_kwh
                 interval.settled = True
@@ -256,9 +262,8 @@ def test_a_plan_that_refuses_older_hours_repairs_the_last_day_all_the_same(
         publish(provider, clock)
         poll_once(poller)
     with database.session() as session:
-        grid = GridRepository(session)
-        assert grid.readings_between("GB", "average", START, clock()).mean(START, clock()).covered_share == 1
-        day = grid.readings_between("GB", "average", START - 15 * HOUR, START)
+        assert stored_readings(session, START, clock()).mean(START, clock()).covered_share == 1
+        day = stored_readings(session, START - 15 * HOUR, START)
     assert day.mean(START - 15 * HOUR, START).covered_share == 1
     assert not any(reading.estimated for reading in day)
 
