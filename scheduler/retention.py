@@ -13,7 +13,9 @@ from runtime.ids import new_id
 from runtime.private_files import make_private_folder
 from runtime.settings import Settings
 from store.database import Database
-from store.repositories.retention import JobRetentionState, RetentionRepository
+from store.lifecycle.status import FINAL, JobStatus
+from store.repositories.retention import RetentionRepository
+from store.tables import Job
 
 log = structlog.get_logger()
 
@@ -104,17 +106,16 @@ def remove_old_files(
                 _remove_expired_files(database, settings, folder, aside, at=at)
 
 
-def _list_expired(folder: Path, job: JobRetentionState, settings: Settings, *, at: datetime) -> Sequence[Path]:
+def _list_expired(folder: Path, job: Job, settings: Settings, *, at: datetime) -> Sequence[Path]:
     """Return the entries of a job's folder whose retention time is over."""
-    if not job.over or job.finished_at is None:
+    if job.status not in FINAL or job.finished_at is None:
         return []
-    age = at - job.finished_at
-    result_days, checkpoint_days = settings.artifact_retention_days, settings.checkpoint_retention_days
-    result = job.succeeded and (job.files_removed or _exceeds_days(age, result_days))
-    others = age > CHECKPOINT_RETENTION_AFTER_SUCCESS if job.succeeded else _exceeds_days(age, checkpoint_days)
-    return [
-        path for path in _list_entries(folder) if (result if job.succeeded and path.name == RESULT_FOLDER else others)
-    ]
+    age, succeeded = at - job.finished_at, job.status is JobStatus.SUCCEEDED
+    result = job.files_removed_at is not None or _exceeds_days(age, settings.artifact_retention_days)
+    others = _exceeds_days(age, settings.checkpoint_retention_days)
+    if succeeded:
+        others = age > CHECKPOINT_RETENTION_AFTER_SUCCESS
+    return [path for path in _list_entries(folder) if (result if succeeded and path.name == RESULT_FOLDER else others)]
 
 
 def _remove_expired_files(database: Database, settings: Settings, folder: Path, aside: Path, *, at: datetime) -> None:
@@ -126,8 +127,7 @@ def _remove_expired_files(database: Database, settings: Settings, folder: Path, 
     with database.session() as session:
         rows = RetentionRepository(session)
         job = rows.lock_ended(folder.name)
-        ended = rows.find_jobs([folder.name]).get(folder.name)
-        due = [] if job is None or ended is None else _list_expired(folder, ended, settings, at=at)
+        due = [] if job is None else _list_expired(folder, job, settings, at=at)
         if job is None or not due:
             return
         what = {"result" if path.name == RESULT_FOLDER else "checkpoints" for path in due}

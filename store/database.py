@@ -90,6 +90,13 @@ class Database:
         self.engine.dispose()
 
 
+class Repository:
+    """Queries and writes of one kind of row, inside the caller's transaction."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+
 def connection_arguments(url: URL) -> dict[str, Any]:
     """Return psycopg's connection arguments for a SQLAlchemy URL, as SQLAlchemy's own dialect reads it.
 

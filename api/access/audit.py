@@ -12,7 +12,8 @@ from api.access.principal import Principal
 from api.access.provenance import client_address, has_safe_method, requested_path
 from greencore.clock import Clock
 from store.database import Database
-from store.repositories.audit import AuditRecord, AuditRepository
+from store.repositories.audit import AuditRepository
+from store.tables import AuditEntry
 
 LONGEST_TARGET = 500
 REFUSED_STATUSES = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
@@ -60,20 +61,20 @@ class AuditMiddleware:
     def _write(self, request: Request, status: int) -> None:
         principal = _principal(request)
         route = request.scope.get("route")
-        record = AuditRecord(
-            at=self._clock(),
-            key_id=principal.key_id if principal else getattr(request.state, "refused_key_id", None),
-            owner=principal.owner if principal else None,
-            role=principal.role if principal else None,
-            action=f"{request.method} {getattr(route, 'path', '')}".rstrip(),
-            target=requested_path(request).partition("?")[0][:LONGEST_TARGET],
-            status=status,
-            request_id=request.state.request_id,
-            address=client_address(request),
-        )
+        record = {
+            "at": self._clock(),
+            "key_id": principal.key_id if principal else getattr(request.state, "refused_key_id", None),
+            "owner": principal.owner if principal else None,
+            "role": principal.role if principal else None,
+            "action": f"{request.method} {getattr(route, 'path', '')}".rstrip(),
+            "target": requested_path(request).partition("?")[0][:LONGEST_TARGET],
+            "status": status,
+            "request_id": request.state.request_id,
+            "address": client_address(request),
+        }
         try:
             with self._database.session() as session:
-                AuditRepository(session).add(record)
+                AuditRepository(session).add(AuditEntry(**record))
         except SQLAlchemyError as error:
             log.error("audit.unwritten", error=type(error).__name__, record=record)
 

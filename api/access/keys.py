@@ -9,7 +9,8 @@ from zlib import crc32
 
 from sqlalchemy.orm import Session
 
-from store.repositories.keys import KeyRepository, NewKey, Role
+from runtime.ids import new_id
+from store.repositories.keys import KeyRepository, Role
 from store.tables import ApiKey
 
 PREFIX = "gtk_"
@@ -55,10 +56,18 @@ def issue_key(
 ) -> tuple[ApiKey, str]:
     """Store a new key; return it with its text, which is not stored."""
     text = new_key_text()
-    new = NewKey(
-        owner=owner, role=role, name=name, hint=key_hint(text), digest=key_digest(text, secret), expires_at=expires_at
+    key = ApiKey(
+        id=new_id("key"),
+        owner=owner,
+        role=role,
+        name=name,
+        hint=key_hint(text),
+        digest=key_digest(text, secret),
+        created_at=at,
+        expires_at=expires_at,
     )
-    return KeyRepository(session).add(new, at=at), text
+    KeyRepository(session).add(key)
+    return key, text
 
 
 def _checksum(text: str) -> str:

@@ -17,6 +17,7 @@ from api.access.principal import PrincipalDep
 from api.dependencies import AppContextDep, NowDep, SessionDep
 from api.http.problems import invalid_field
 from store.repositories.idempotency import IdempotencyRepository
+from store.tables import IdempotencyKey as StoredResponse
 
 HEADER = "Idempotency-Key"
 REPLAYED_HEADER = "Idempotency-Replayed"
@@ -70,13 +71,15 @@ class IdempotentRequest:
         text = body.model_dump_json()
         if self.key is not None:
             IdempotencyRepository(self.session).store_response(
-                self.owner,
-                self.key,
-                request_sha256=self.request_sha256,
-                status=status,
-                headers=headers,
-                body=text,
-                at=self.now,
+                StoredResponse(
+                    owner=self.owner,
+                    key=self.key,
+                    request_sha256=self.request_sha256,
+                    status=status,
+                    headers=dict(headers),
+                    body=text,
+                    created_at=self.now,
+                )
             )
         return _json(text, status, headers)
 

@@ -113,7 +113,7 @@ class WebhookSender:
             if claimed is not None:
                 with self._lock:
                     self._hosts[claimed.host] += 1
-                    self._owners[claimed.owner] += 1
+                    self._owners[claimed.webhook.owner] += 1
             return claimed
 
     def _deliver(self, claimed: ClaimedDelivery) -> None:
@@ -125,33 +125,34 @@ class WebhookSender:
         finally:
             with self._lock:
                 self._requests.discard(request)
-                for counter, key in ((self._hosts, claimed.host), (self._owners, claimed.owner)):
+                for counter, key in ((self._hosts, claimed.host), (self._owners, claimed.webhook.owner)):
                     counter[key] -= 1
                     if not counter[key]:
                         del counter[key]
 
     def _send(self, claimed: ClaimedDelivery, request: WebhookRequest) -> None:
-        body = json.dumps(claimed.payload, ensure_ascii=False, separators=(",", ":"))
+        body = json.dumps(claimed.delivery.payload, ensure_ascii=False, separators=(",", ":"))
         at = utc_now()
         headers = {
             "Content-Type": "application/json",
             "User-Agent": "GreenTune",
-            "webhook-id": claimed.id,
+            "webhook-id": claimed.delivery.id,
             "webhook-timestamp": str(int(at.timestamp())),
-            "webhook-signature": Signer(derive_signing_secret(self._secret, claimed.webhook_id)).sign(
-                claimed.id, at, body
+            "webhook-signature": Signer(derive_signing_secret(self._secret, claimed.webhook.id)).sign(
+                claimed.delivery.id, at, body
             ),
         }
         try:
-            response = request.post(claimed.url, body.encode(), headers)
+            response = request.post(claimed.webhook.url, body.encode(), headers)
         except RequestCancelled:
             with self._database.session() as session:
                 DeliveryRepository(session).release(claimed)
         except Undeliverable as error:
             self._record_failure(claimed, str(error))
         except Exception as fault:  # a message that can never be sent must use up its attempts, too
-            log.exception("webhook.not_sent", delivery=claimed.id, webhook=claimed.webhook_id, exc_info=fault)
-            self._record_failure(claimed, f"it could not be sent; the scheduler's log has the error under {claimed.id}")
+            log.exception("webhook.not_sent", delivery=claimed.delivery.id, webhook=claimed.webhook.id, exc_info=fault)
+            why = f"it could not be sent; the scheduler's log has the error under {claimed.delivery.id}"
+            self._record_failure(claimed, why)
         else:
             self._record_response(claimed, response)
 
@@ -160,13 +161,18 @@ class WebhookSender:
         if HTTPStatus(200) <= status < HTTPStatus(300):
             with self._database.session() as session:
                 DeliveryRepository(session).mark_delivered(claimed, status=status)
-            log.info("webhook.delivered", delivery=claimed.id, webhook=claimed.webhook_id, attempt=claimed.attempt)
+            log.info(
+                "webhook.delivered",
+                delivery=claimed.delivery.id,
+                webhook=claimed.webhook.id,
+                attempt=claimed.delivery.attempts,
+            )
         elif status == HTTPStatus.GONE:
             with self._database.session() as session:
                 DeliveryRepository(session).disable_gone_webhook(
                     claimed, status=status, error="its receiver answered 410: gone"
                 )
-            log.info("webhook.disabled", webhook=claimed.webhook_id, reason="410")
+            log.info("webhook.disabled", webhook=claimed.webhook.id, reason="410")
         else:
             error = f"answered {status}" + (", and redirects are not followed" if 300 <= status < 400 else "")
             self._record_failure(claimed, error, status=status, retry_after=response.retry_after)
@@ -176,22 +182,22 @@ class WebhookSender:
     ) -> None:
         retry_in = (
             None
-            if claimed.attempt >= self._max_attempts
-            else compute_retry_delay(claimed.attempt, retry_after=retry_after)
+            if claimed.delivery.attempts >= self._max_attempts
+            else compute_retry_delay(claimed.delivery.attempts, retry_after=retry_after)
         )
         with self._database.session() as session:
             deliveries = DeliveryRepository(session)
             disabled = deliveries.record_failure(claimed, status=status, error=error, retry_in=retry_in)
         log.info(
             "webhook.failed",
-            delivery=claimed.id,
-            webhook=claimed.webhook_id,
-            attempt=claimed.attempt,
+            delivery=claimed.delivery.id,
+            webhook=claimed.webhook.id,
+            attempt=claimed.delivery.attempts,
             error=error,
             again_after_s=retry_in and round(retry_in.total_seconds()),
         )
         if disabled is not None:
-            log.warning("webhook.disabled", webhook=claimed.webhook_id, reason=disabled)
+            log.warning("webhook.disabled", webhook=claimed.webhook.id, reason=disabled)
 
 
 def compute_retry_delay(attempt: int, *, retry_after: timedelta | None = None) -> timedelta:

@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import and_, exists, func, or_, select, update
-from sqlalchemy.orm import Session
 
 from greencore.carbon import Basis
+from store.database import Repository
 from store.lifecycle.status import FINAL
 from store.repositories.jobs import JobRepository
 from store.tables import EnergyInterval, Job
@@ -22,11 +22,8 @@ class UnpricedJobEnergy:
     drawn_kwh: float
 
 
-class EmissionsRepository:
-    """Queries on priced energy, inside the caller's transaction."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
+class EmissionsRepository(Repository):
+    """Queries on priced energy."""
 
     def reopen_prices(
         self, zone: str, basis: Basis, spans: Sequence[tuple[datetime, datetime]], *, final_before: datetime

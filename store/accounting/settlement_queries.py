@@ -21,10 +21,10 @@ from sqlalchemy import (
     true,
     update,
 )
-from sqlalchemy.orm import Session
 
 from greencore.carbon import Basis
 from greencore.carbon.accounting.pricing import TimeSpan
+from store.database import Repository
 from store.tables import EnergyInterval
 
 # A loose index scan: one step of the partial index for each zone and job, however many intervals it has.
@@ -99,11 +99,8 @@ class SettlementCriteria:
         return max([self.final_before, *(end for _, end in (*self.measured[-1:], *self.known[-1:]))])
 
 
-class SettlementRepository:
-    """Queries on provisional prices, inside the caller's transaction."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
+class SettlementRepository(Repository):
+    """Queries on provisional prices."""
 
     def open_energy(self) -> Sequence[OpenEnergy]:
         """Return all energy without a final price, by zone and basis."""

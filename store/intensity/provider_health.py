@@ -5,16 +5,13 @@ from datetime import datetime
 
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
 
+from store.database import Repository
 from store.tables import Provider
 
 
-class ProviderRepository:
-    """Queries on providers, inside the caller's transaction."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
+class ProviderRepository(Repository):
+    """Queries on providers."""
 
     def record_success(self, zone: str, source: str, *, at: datetime) -> None:
         """Record a success of a zone's source, which resets its consecutive failures."""

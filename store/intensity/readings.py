@@ -19,13 +19,14 @@ from sqlalchemy import (
     true,
 )
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import aliased
 
 from greencore.carbon import Basis, IntensitySeries, Reading, Signal
 from greencore.carbon.fallback import IntensitySnapshot, ResolvedIntensity
 from greencore.carbon.series import SIGNALS, merge_readings
 from greencore.clock import HOUR
 from runtime.settings import Settings
+from store.database import Repository
 from store.tables import IntensityForecast, IntensityReading, Job
 
 IntensityTable = type[IntensityReading] | type[IntensityForecast]
@@ -35,11 +36,8 @@ LOOKBACK = timedelta(days=8)
 INSTANT = timedelta(microseconds=1)
 
 
-class GridRepository:
-    """Queries on readings and forecasts, inside the caller's transaction; none mixes two bases."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
+class GridRepository(Repository):
+    """Queries on readings and forecasts; none mixes two bases."""
 
     def put(self, readings: Iterable[Reading]) -> None:
         """Store readings, replacing those of the same zone, signal and start; an estimate replaces no measured one."""

@@ -8,10 +8,9 @@ from datetime import datetime, timedelta
 from itertools import groupby
 
 from sqlalchemy import ColumnElement, and_, bindparam, func, or_, select, update
-from sqlalchemy.orm import Session
 
 from runtime.site import explain_missing_worker
-from store.database import lock_row
+from store.database import Repository, lock_row
 from store.lifecycle.status import HELD_BY_A_WORKER, JobStatus
 from store.tables import Job
 
@@ -57,11 +56,8 @@ def fair_order(waiting: Iterable[WaitingJob], held: Mapping[str | None, int]) ->
                 heapq.heappush(owners, (held.get(owner, 0), jobs[0].id, owner))
 
 
-class QueueRepository:
-    """Queries of the scheduler on jobs that wait, run or are lost, inside the caller's transaction."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
+class QueueRepository(Repository):
+    """Queries of the scheduler on jobs that wait, run or are lost."""
 
     def try_lock_dispatch(self) -> bool:
         """Try to become the only dispatching transaction: two would fill each free worker twice."""

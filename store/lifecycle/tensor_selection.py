@@ -7,6 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from store.database import Repository
 from store.lifecycle.leases import Lease, lock_leased_job
 from store.repositories.pagination import Page, load_newest
 from store.tables import Epoch, Tensor
@@ -43,11 +44,8 @@ def put_tensors(session: Session, lease: Lease, costs: Sequence[TensorCostLike])
         session.execute(insert(Tensor).on_conflict_do_nothing(), rows)
 
 
-class SelectionRepository:
-    """Queries on tensors and selections, inside the caller's transaction."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
+class SelectionRepository(Repository):
+    """Queries on tensors and selections."""
 
     def tensors(self, job_id: str) -> Sequence[Tensor]:
         """Return a job's tensors from output to input; empty until training starts, and for jobs of old versions."""

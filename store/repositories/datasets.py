@@ -8,7 +8,7 @@ from sqlalchemy import Select, delete, select
 from sqlalchemy.orm import Session
 
 from runtime.settings import Settings
-from store.database import LockNamespace, lock_name, lock_row
+from store.database import LockNamespace, Repository, lock_name, lock_row
 from store.lifecycle.status import FINAL
 from store.repositories.pagination import Page, load_newest
 from store.tables import Dataset, Job, TokenStatistics
@@ -18,11 +18,8 @@ class DatasetDeleted(FileNotFoundError):
     """The rows of a deleted dataset were requested."""
 
 
-class DatasetRepository:
-    """Queries on datasets that are not deleted, inside the caller's transaction."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
+class DatasetRepository(Repository):
+    """Queries on datasets that are not deleted."""
 
     def add(self, dataset: Dataset) -> None:
         self._session.add(dataset)

@@ -4,15 +4,14 @@ Due times are by the database's clock, as workers enqueue messages and scheduler
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from runtime.ids import new_id
-from store.database import wake_scheduler
+from store.database import Repository, wake_scheduler
 from store.repositories.pagination import Page, load_newest
 from store.repositories.webhooks import WebhookRepository
 from store.tables import Delivery, EnergyInterval, Job, Webhook
@@ -29,17 +28,12 @@ class TestDeliveryPending(Exception):
     __test__ = False  # not a test class of pytest
 
 
-@dataclass(frozen=True)
-class ClaimedDelivery:
-    """A message claimed for sending; `attempt` counts from 1."""
+class ClaimedDelivery(NamedTuple):
+    """A message claimed for sending, its webhook, and the host of the URL."""
 
-    id: str
-    webhook_id: str
-    owner: str
-    url: str
+    delivery: Delivery
+    webhook: Webhook
     host: str
-    payload: dict[str, Any]
-    attempt: int
 
 
 def enqueue_end_deliveries(session: Session, job: Job, *, at: datetime) -> None:
@@ -75,11 +69,8 @@ def _unpriced_kwh(session: Session, job: Job) -> float:
     return session.scalar(query) or 0.0
 
 
-class DeliveryRepository:
-    """Queries on deliveries, inside the caller's transaction."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
+class DeliveryRepository(Repository):
+    """Queries on deliveries."""
 
     def page(self, webhook_id: str, *, limit: int, after: str | None = None) -> Page[Delivery]:
         """Return a webhook's deliveries, newest first, those older than the id `after`."""
@@ -120,26 +111,15 @@ class DeliveryRepository:
         found = self._session.execute(query).one_or_none()
         if found is None:
             return None
-        delivery, webhook, host = found
-        delivery.attempts += 1
-        delivery.next_attempt_at = func.now() + lease
-        return ClaimedDelivery(
-            id=delivery.id,
-            webhook_id=webhook.id,
-            owner=webhook.owner,
-            url=webhook.url,
-            host=host,
-            payload=delivery.payload,
-            attempt=delivery.attempts,
-        )
+        claimed = ClaimedDelivery(*found)
+        claimed.delivery.attempts += 1
+        claimed.delivery.next_attempt_at = func.now() + lease
+        return claimed
 
     def mark_delivered(self, claimed: ClaimedDelivery, *, status: int) -> None:
         """Mark a message as accepted by its receiver."""
-        self._session.execute(
-            update(Delivery)
-            .where(Delivery.id == claimed.id)
-            .values(delivered_at=func.now(), next_attempt_at=None, last_status=status, last_error=None)
-        )
+        sent = Delivery.id == claimed.delivery.id
+        self._update(sent, delivered_at=func.now(), next_attempt_at=None, last_status=status, last_error=None)
 
     def record_failure(
         self, claimed: ClaimedDelivery, *, status: int | None, error: str, retry_in: timedelta | None
@@ -148,15 +128,11 @@ class DeliveryRepository:
 
         Disables the webhook after `MAX_FAILED_DELIVERIES` messages, and then returns the reason.
         """
-        webhook = WebhookRepository(self._session).lock(claimed.webhook_id)
+        webhook = WebhookRepository(self._session).lock(claimed.webhook.id)
         if webhook is None:
             return None
         again = None if retry_in is None or webhook.disabled_at is not None else func.now() + retry_in
-        self._session.execute(
-            update(Delivery)
-            .where(*_is_claimed(claimed))
-            .values(next_attempt_at=again, last_status=status, last_error=error)
-        )
+        self._update(*_is_claimed(claimed), next_attempt_at=again, last_status=status, last_error=error)
         given_up = self._given_up_in_a_row(webhook.id)
         if webhook.disabled_at is not None or given_up < MAX_FAILED_DELIVERIES:
             return None
@@ -166,18 +142,14 @@ class DeliveryRepository:
 
     def disable_gone_webhook(self, claimed: ClaimedDelivery, *, status: int, error: str) -> None:
         """Disable the webhook of a receiver that wants no more messages (HTTP 410)."""
-        webhook = WebhookRepository(self._session).lock(claimed.webhook_id)
+        webhook = WebhookRepository(self._session).lock(claimed.webhook.id)
         if webhook is not None and webhook.disabled_at is None:
-            self._session.execute(update(Delivery).where(Delivery.id == claimed.id).values(last_status=status))
+            self._update(Delivery.id == claimed.delivery.id, last_status=status)
             self._disable(webhook, error)
 
     def release(self, claimed: ClaimedDelivery) -> None:
         """Release a message that was not sent completely; it is due at once."""
-        self._session.execute(
-            update(Delivery)
-            .where(*_is_claimed(claimed))
-            .values(next_attempt_at=func.now(), attempts=Delivery.attempts - 1)
-        )
+        self._update(*_is_claimed(claimed), next_attempt_at=func.now(), attempts=Delivery.attempts - 1)
 
     def _given_up_in_a_row(self, webhook_id: str) -> int:
         """Return the number of given-up messages created after the last delivered one."""
@@ -193,16 +165,17 @@ class DeliveryRepository:
     def _disable(self, webhook: Webhook, reason: str) -> None:
         """Disable a locked webhook, and give up its pending messages."""
         webhook.disabled_at, webhook.disabled_reason = func.now(), reason
-        self._session.execute(
-            update(Delivery)
-            .where(Delivery.webhook_id == webhook.id, Delivery.next_attempt_at.is_not(None))
-            .values(next_attempt_at=None, last_error=f"the webhook was disabled: {reason}")
-        )
+        pending = Delivery.webhook_id == webhook.id, Delivery.next_attempt_at.is_not(None)
+        self._update(*pending, next_attempt_at=None, last_error=f"the webhook was disabled: {reason}")
+
+    def _update(self, *which: ColumnElement[bool], **values: Any) -> None:
+        self._session.execute(update(Delivery).where(*which).values(values))
 
 
 def _is_claimed(claimed: ClaimedDelivery) -> tuple[ColumnElement[bool], ...]:
     """Return the conditions that a claim is still the newest of its message."""
-    return Delivery.id == claimed.id, Delivery.attempts == claimed.attempt, Delivery.next_attempt_at.is_not(None)
+    of = Delivery.id == claimed.delivery.id, Delivery.attempts == claimed.delivery.attempts
+    return *of, Delivery.next_attempt_at.is_not(None)
 
 
 def _delivery(

@@ -6,12 +6,11 @@ from datetime import datetime
 from typing import Any, NamedTuple, TypedDict, TypeVar, Unpack
 
 from sqlalchemy import ARRAY, Select, any_, case, func, literal, select, text
-from sqlalchemy.orm import Session
 
 from greencore.policy import Policy, parse_stored_policy
 from runtime.ids import new_id
 from runtime.tracing import traceparent
-from store.database import lock_row, wake_scheduler
+from store.database import Repository, lock_row, wake_scheduler
 from store.lifecycle.status import FINAL, JobStatus
 from store.lifecycle.transitions import transition
 from store.repositories.pagination import Page, load_newest, load_page
@@ -42,7 +41,7 @@ UNPRICED_KWH = func.coalesce(func.sum(EnergyInterval.energy_kwh).filter(EnergyIn
 
 @dataclass(frozen=True)
 class NewJob:
-    """A submission; the API has checked every name in it."""
+    """A submission, by column of `Job`; the API has checked every name in it."""
 
     owner: str | None
     model: str
@@ -129,32 +128,18 @@ def method_share(job: Job) -> float:
     return spent / full if spent and full else 1.0
 
 
-class JobRepository:
-    """Queries on jobs and on what belongs to them, inside the caller's transaction."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
+class JobRepository(Repository):
+    """Queries on jobs and on what belongs to them."""
 
     def add(self, new: NewJob, *, at: datetime) -> Job:
         """Insert a job as `validating` with its first event, and wake the scheduler."""
         job = Job(
             id=new_id("job"),
             status=JobStatus.VALIDATING,
-            owner=new.owner,
-            model=new.model,
-            dataset_id=new.dataset_id,
-            method=new.method,
-            policy_name=new.policy_name,
-            policy=dict(new.policy),
             zone_asked=new.zone,
-            zone=new.zone,
-            deadline=new.deadline,
-            priority=new.priority,
-            hyperparameters=dict(new.hyperparameters),
-            labels=dict(new.labels),
-            epochs=new.epochs,
             created_at=at,
             traceparent=traceparent(),
+            **vars(new),
         )
         self._session.add(job)
         self._session.flush()

@@ -1,6 +1,5 @@
 """API keys, stored as digests, and ended browser sessions."""
 
-from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -8,10 +7,8 @@ import structlog
 from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session
 
-from runtime.ids import new_id
-from store.database import describe_outage
+from store.database import Repository, describe_outage
 from store.repositories.pagination import Page, load_newest
 from store.tables import ApiKey, EndedSession
 
@@ -26,29 +23,12 @@ class LastOperatorKey(Exception):
     """The last usable operator's key cannot be revoked: no other could be created."""
 
 
-@dataclass(frozen=True)
-class NewKey:
-    """Fields of a new key; `digest` is the HMAC of its text, `hint` its first characters."""
+class KeyRepository(Repository):
+    """Queries on keys."""
 
-    owner: str
-    role: Role
-    name: str
-    hint: str
-    digest: str
-    expires_at: datetime | None = None
-
-
-class KeyRepository:
-    """Queries on keys, inside the caller's transaction."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    def add(self, new: NewKey, *, at: datetime) -> ApiKey:
-        key = ApiKey(id=new_id("key"), created_at=at, **asdict(new))
+    def add(self, key: ApiKey) -> None:
         self._session.add(key)
         self._session.flush()
-        return key
 
     def get(self, key_id: str) -> ApiKey | None:
         return self._session.get(ApiKey, key_id)

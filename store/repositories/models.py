@@ -4,16 +4,13 @@ from datetime import datetime
 
 from sqlalchemy import func, literal, update
 from sqlalchemy.dialects.postgresql import JSONB, array, insert
-from sqlalchemy.orm import Session
 
+from store.database import Repository
 from store.tables import Json, Model
 
 
-class ModelRepository:
-    """Queries on measured models, inside the caller's transaction."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
+class ModelRepository(Repository):
+    """Queries on measured models."""
 
     def get(self, name: str) -> Model | None:
         return self._session.get(Model, name)
@@ -30,28 +27,20 @@ class ModelRepository:
         costs: Json | None = None,
     ) -> None:
         """Store a measurement; the lowest `rho_floor` of all batch shapes is kept, and old costs without new ones."""
-        row = insert(Model).values(
-            name=name,
-            parameters=parameters,
-            tensors=tensors,
-            rho_floor=rho_floor,
-            max_length=max_length,
-            costs=costs,
-            measured_at=at,
-        )
-        self._session.execute(
-            row.on_conflict_do_update(
-                index_elements=["name"],
-                set_={
-                    "parameters": parameters,
-                    "tensors": tensors,
-                    "rho_floor": func.least(Model.rho_floor, row.excluded.rho_floor),
-                    "max_length": max_length,
-                    "costs": func.coalesce(row.excluded.costs, Model.costs),
-                    "measured_at": at,
-                },
-            )
-        )
+        measured = {
+            "parameters": parameters,
+            "tensors": tensors,
+            "rho_floor": rho_floor,
+            "max_length": max_length,
+            "costs": costs,
+            "measured_at": at,
+        }
+        row = insert(Model).values(name=name, **measured)
+        kept = {
+            "rho_floor": func.least(Model.rho_floor, row.excluded.rho_floor),
+            "costs": func.coalesce(row.excluded.costs, Model.costs),
+        }
+        self._session.execute(row.on_conflict_do_update(index_elements=["name"], set_=measured | kept))
 
     def put_method_share(self, name: str, method: str, share: float) -> None:
         """Store a method's measured share of full fine-tuning's FLOPs; does nothing without costs."""

@@ -6,17 +6,14 @@ from typing import Any
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import distinct_on
-from sqlalchemy.orm import Session
 
+from store.database import Repository
 from store.repositories.pagination import Page, load_page
 from store.tables import Policy
 
 
-class PolicyRepository:
-    """Queries on policies, inside the caller's transaction."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
+class PolicyRepository(Repository):
+    """Queries on policies."""
 
     def add_version(
         self, name: str, body: Mapping[str, Any], *, at: datetime, check: Callable[[int], None] | None = None

@@ -1,45 +1,26 @@
 """Retention: ended jobs with removable files, and deletion of expired responses, sessions and deliveries."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import delete, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, delete, func, inspect, select, tuple_
+from sqlalchemy.orm import load_only
 
-from store.database import lock_row
-from store.lifecycle.status import FINAL, JobStatus
+from store.database import Repository, lock_row
+from store.lifecycle.status import FINAL
 from store.repositories.jobs import JobRepository
-from store.tables import Checkpoint, Delivery, EndedSession, IdempotencyKey, Job
+from store.tables import Checkpoint, Delivery, EndedSession, IdempotencyKey, Job, Table
 
 DELETE_BATCH_SIZE = 1000
 
 
-@dataclass(frozen=True)
-class JobRetentionState:
-    """State of a job for retention: whether and when it ended, and whether its result was removed already."""
+class RetentionRepository(Repository):
+    """Queries and deletions for retention."""
 
-    over: bool
-    succeeded: bool
-    finished_at: datetime | None
-    files_removed: bool
-
-
-class RetentionRepository:
-    """Queries and deletions for retention, inside the caller's transaction."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    def find_jobs(self, job_ids: Collection[str]) -> Mapping[str, JobRetentionState]:
-        """Return the retention state of the existing jobs among `job_ids`."""
-        query = select(Job.id, Job.status, Job.finished_at, Job.files_removed_at).where(Job.id.in_(job_ids))
-        return {
-            job_id: JobRetentionState(
-                status in FINAL, status is JobStatus.SUCCEEDED, finished_at, removed_at is not None
-            )
-            for job_id, status, finished_at, removed_at in self._session.execute(query)
-        }
+    def find_jobs(self, job_ids: Collection[str]) -> Mapping[str, Job]:
+        """Return the existing jobs among `job_ids` by id, with the columns that retention needs."""
+        query = select(Job).options(load_only(Job.status, Job.finished_at, Job.files_removed_at))
+        return {job.id: job for job in self._session.scalars(query.where(Job.id.in_(job_ids)))}
 
     def lock_ended(self, job_id: str) -> Job | None:
         """Return the ended job, locked against a retry; None where it is open or locked by another transaction."""
@@ -58,27 +39,20 @@ class RetentionRepository:
 
     def delete_idempotent_responses(self, *, before: datetime) -> None:
         """Delete responses for idempotency keys from before a time, at most `DELETE_BATCH_SIZE`."""
-        old = (
-            select(IdempotencyKey.owner, IdempotencyKey.key)
-            .where(IdempotencyKey.created_at < before)
-            .limit(DELETE_BATCH_SIZE)
-        )
-        for owner, key in self._session.execute(old).all():
-            self._session.execute(
-                delete(IdempotencyKey).where(
-                    IdempotencyKey.owner == owner, IdempotencyKey.key == key, IdempotencyKey.created_at < before
-                )
-            )
+        self._delete(IdempotencyKey, IdempotencyKey.created_at < before)
 
     def delete_ended_sessions(self, *, before: datetime) -> None:
         """Delete signed-out sessions whose cookies expired before a time, at most `DELETE_BATCH_SIZE`."""
-        old = select(EndedSession.id).where(EndedSession.expires_at < before).limit(DELETE_BATCH_SIZE)
-        self._session.execute(
-            delete(EndedSession).where(EndedSession.id.in_(old)).execution_options(synchronize_session=False)
-        )
+        self._delete(EndedSession, EndedSession.expires_at < before)
 
     def delete_finished_deliveries(self, *, before: datetime) -> None:
         """Delete deliveries made, or created and given up, before a time, at most `DELETE_BATCH_SIZE`."""
-        over = Delivery.next_attempt_at.is_(None), func.coalesce(Delivery.delivered_at, Delivery.created_at) < before
-        old = select(Delivery.id).where(*over).limit(DELETE_BATCH_SIZE)
-        self._session.execute(delete(Delivery).where(Delivery.id.in_(old)).execution_options(synchronize_session=False))
+        ended_at = func.coalesce(Delivery.delivered_at, Delivery.created_at)
+        self._delete(Delivery, Delivery.next_attempt_at.is_(None), ended_at < before)
+
+    def _delete(self, table: type[Table], *old: ColumnElement[bool]) -> None:
+        key = inspect(table).primary_key
+        batch = select(*key).where(*old).limit(DELETE_BATCH_SIZE)
+        # The condition is repeated for a row that was replaced by a new one in between.
+        query = delete(table).where(tuple_(*key).in_(batch), *old)
+        self._session.execute(query.execution_options(synchronize_session=False))

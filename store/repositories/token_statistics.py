@@ -6,20 +6,16 @@ from typing import Any
 
 from sqlalchemy import or_, select, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
 
-from store.database import wake_scheduler
+from store.database import Repository, wake_scheduler
 from store.tables import TokenStatistics
 
 # Limit of repeated dispatches after a request: counting may kill a worker.
 REQUEST_LIFETIME = timedelta(hours=1)
 
 
-class TokenStatisticsRepository:
-    """Queries on token statistics, inside the caller's transaction."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
+class TokenStatisticsRepository(Repository):
+    """Queries on token statistics."""
 
     def request_counts(
         self, dataset_id: str, model: str, *, at: datetime, error_lifetime: timedelta

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
 
 from runtime.ids import new_id
-from store.database import LockNamespace, lock_name, lock_row
+from store.database import LockNamespace, Repository, lock_name, lock_row
 from store.repositories.pagination import Page, load_newest
 from store.tables import Webhook
 
@@ -28,11 +27,8 @@ def derive_signing_secret(secret: str, webhook_id: str) -> str:
     return f"whsec_{base64.b64encode(key).decode()}"
 
 
-class WebhookRepository:
-    """Queries on webhooks, inside the caller's transaction."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
+class WebhookRepository(Repository):
+    """Queries on webhooks."""
 
     def add(self, *, owner: str, url: str, at: datetime) -> Webhook:
         """Register a URL, under a lock of the owner. Raises `TooManyWebhooks`."""

@@ -6,20 +6,17 @@ from typing import Literal
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
 
 from runtime.site import UNKNOWN_SITE, Site
+from store.database import Repository
 from store.lifecycle.status import HELD_BY_A_WORKER
 from store.tables import Job, Worker
 
 Role = Literal["train", "prepare", "scheduler"]
 
 
-class WorkerRepository:
-    """Queries on workers, inside the caller's transaction."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
+class WorkerRepository(Repository):
+    """Queries on workers."""
 
     def record_heartbeat(
         self,
