@@ -1,24 +1,22 @@
-"""OpenTelemetry traces, recorded and imported only where a collector is configured.
+"""OpenTelemetry traces, recorded only where a collector is configured: its exporter is imported only then.
 
 Names and attributes of spans contain ids, figures and the service's own names, never users' texts or secrets. An error
 is recorded by its type alone.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Optional
+
+from opentelemetry.trace import NoOpTracer, Span, SpanKind, StatusCode, Tracer, get_current_span, use_span
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from runtime.settings import Settings
 
 if TYPE_CHECKING:
-    from opentelemetry.context import Context
     from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.trace import Span as OpenTelemetrySpan
-    from opentelemetry.trace import Tracer
 
 Kind = Literal["server", "consumer", "internal"]
 Attribute = str | int | float | bool | None
@@ -26,40 +24,10 @@ Attribute = str | int | float | bool | None
 # How long an unreachable collector may delay the end of a process.
 EXPORT_SECONDS = 3.0
 ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+PROPAGATOR = TraceContextTextMapPropagator()
 
-_provider: TracerProvider | None = None
-_tracer: Tracer | None = None
-
-
-class Span:
-    """An open span; where nothing is recorded, one that ignores all calls."""
-
-    def __init__(self, recorded: OpenTelemetrySpan | None = None) -> None:
-        self._recorded = recorded
-
-    @property
-    def has_events(self) -> bool:
-        """Whether the span has any event."""
-        return bool(getattr(self._recorded, "events", None))
-
-    def set(self, **attributes: Attribute) -> None:
-        """Set attributes; `__` in a name becomes a dot, and a value of None is left out."""
-        if self._recorded is not None:
-            self._recorded.set_attributes(_named(attributes))
-
-    def rename(self, name: str) -> None:
-        if self._recorded is not None:
-            self._recorded.update_name(name)
-
-    def fail(self, why: str) -> None:
-        """Mark the span as an error; `why` is a type or a status, never a message."""
-        if self._recorded is not None:
-            from opentelemetry.trace import StatusCode
-
-            self._recorded.set_status(StatusCode.ERROR, why)
-
-
-NOOP_SPAN = Span()
+_provider: Optional["TracerProvider"] = None
+_tracer: Tracer = NoOpTracer()
 
 
 def configure_tracing(settings: Settings, service: str) -> None:
@@ -97,7 +65,7 @@ def stop_tracing() -> None:
     if _provider is not None:
         _provider.force_flush()
         _provider.shutdown()
-    _provider = _tracer = None
+    _provider, _tracer = None, NoOpTracer()
 
 
 @contextmanager
@@ -106,61 +74,40 @@ def span(
 ) -> Iterator[Span]:
     """Record the block as a child of the open span, or of `parent`, a W3C `traceparent`.
 
-    With `only_with_events`, a block without any `add_event` is not recorded. `of` are attributes, as in `Span.set`. An
-    exception marks the span as failed by its type, and is raised.
+    With `only_with_events`, a block without any `add_event` is not recorded. `of` are attributes: `__` in a name
+    becomes a dot, and a value of None is left out. An exception marks the span as failed by its type, and is raised.
     """
-    if _tracer is None:
-        yield NOOP_SPAN
-        return
-    from opentelemetry.trace import SpanKind, use_span
-
-    recorded = _tracer.start_span(name, context=_context_of(parent), kind=SpanKind[kind.upper()], attributes=_named(of))
-    opened = Span(recorded)
+    context = None if parent is None else PROPAGATOR.extract({"traceparent": parent})
+    opened = _tracer.start_span(name, context=context, kind=SpanKind[kind.upper()], attributes=_named(of))
     try:
-        with use_span(recorded, record_exception=False, set_status_on_exception=False):
+        with use_span(opened, record_exception=False, set_status_on_exception=False):
             yield opened
     except BaseException as fault:
-        opened.fail(type(fault).__name__)
-        recorded.end()
+        opened.set_status(StatusCode.ERROR, type(fault).__name__)
+        opened.end()
         raise
     # A span that is not ended is not sent.
-    if not only_with_events or opened.has_events:
-        recorded.end()
+    if not only_with_events or getattr(opened, "events", None):
+        opened.end()
 
 
 def add_event(name: str, **of: Attribute) -> None:
     """Add an event to the open span."""
-    if _tracer is not None:
-        from opentelemetry.trace import get_current_span
-
-        get_current_span().add_event(name, _named(of))
+    get_current_span().add_event(name, _named(of))
 
 
 def record_span(name: str, *, seconds: float, **of: Attribute) -> None:
     """Record a child of the open span that took `seconds` and ends now."""
-    if _tracer is not None:
-        now = time.time_ns()
-        began = now - round(seconds * 1e9)
-        _tracer.start_span(name, start_time=began, attributes=_named(of)).end(now)
+    now = time.time_ns()
+    _tracer.start_span(name, start_time=now - round(seconds * 1e9), attributes=_named(of)).end(now)
 
 
 def traceparent() -> str | None:
     """Return the open span as a W3C `traceparent`, to continue the trace elsewhere; None where none is recorded."""
-    if _tracer is None:
-        return None
-    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
     carrier: dict[str, str] = {}
-    TraceContextTextMapPropagator().inject(carrier)
+    if _provider is not None:
+        PROPAGATOR.inject(carrier)
     return carrier.get("traceparent")
-
-
-def _context_of(parent: str | None) -> Context | None:
-    if parent is None:
-        return None
-    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-    return TraceContextTextMapPropagator().extract({"traceparent": parent})
 
 
 def _named(attributes: dict[str, Attribute]) -> dict[str, str | int | float | bool]:

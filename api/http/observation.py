@@ -5,6 +5,7 @@ import time
 from http import HTTPStatus
 
 import structlog
+from opentelemetry.trace import Span, StatusCode
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -12,7 +13,7 @@ from api.access.principal import Principal
 from api.http.problems import REQUEST_ID_HEADER
 from api.metrics.requests import RequestMetrics
 from runtime.ids import new_id
-from runtime.tracing import Span, span
+from runtime.tracing import span
 
 WELL_FORMED_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 # Successful probes are not logged.
@@ -109,15 +110,17 @@ def _log_request(scope: Scope, method: str, status: int, *, seconds: float) -> N
 
 def _describe_span(opened: Span, scope: Scope, method: str, status: int) -> None:
     route = _route(scope)
-    opened.rename(f"{method} {route}")
-    opened.set(
-        http__request__method=method,
-        http__route=route,
-        http__response__status_code=status,
-        greentune__request_id=scope.get("state", {}).get("request_id"),
+    opened.update_name(f"{method} {route}")
+    opened.set_attributes(
+        {
+            "http.request.method": method,
+            "http.route": route,
+            "http.response.status_code": status,
+            "greentune.request_id": scope["state"]["request_id"],
+        }
     )
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        opened.fail(str(status))
+        opened.set_status(StatusCode.ERROR, str(status))
 
 
 def _route(scope: Scope) -> str:

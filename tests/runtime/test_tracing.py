@@ -41,7 +41,7 @@ def test_without_a_collector_nothing_is_recorded_and_no_exporter_is_imported() -
         "from runtime import tracing\n"
         "tracing.configure_tracing(Settings(), 'test')\n"
         "with tracing.span('work', job='j') as opened:\n"
-        "    opened.set(a=1); opened.fail('no'); opened.rename('b'); tracing.add_event('e')\n"
+        "    opened.set_attributes({'a': 1}); opened.update_name('b'); tracing.add_event('e')\n"
         "    tracing.record_span('c', seconds=1)\n"
         "    assert tracing.traceparent() is None\n"
         "tracing.flush_traces(); tracing.stop_tracing()\n"

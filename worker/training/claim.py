@@ -91,8 +91,8 @@ def _run(writer: LeasedWriter, settings: Settings) -> None:
 
     try:
         attempt, lease = TrainingAttempt(writer, settings), writer.lease
-        with span("attempt", kind="consumer", parent=attempt.traceparent) as opened:
-            opened.set(greentune__job=lease.job_id, greentune__attempt=lease.attempt)
+        parent, job_id, number = attempt.traceparent, lease.job_id, lease.attempt
+        with span("attempt", kind="consumer", parent=parent, greentune__job=job_id, greentune__attempt=number):
             attempt.run()
     except (LeaseLost, *TRANSIENT_DATABASE_ERRORS):
         raise
