@@ -1,47 +1,59 @@
 """Answers of the service as frozen models; energy in kWh, emissions in gCO2e, power in W, times in UTC."""
 
 from greentune.models.answer import Answer, EmissionFactors, Signal
-from greentune.models.epochs import (
+from greentune.models.extended import Action, IssuedKey, Job, JobStatus
+from greentune.models.generated import (
+    Artifact,
+    Budget,
+    Characters,
+    Contents,
+    Counterfactual,
+    Counterfactuals,
+    Dataset,
+    Decision,
+    EmissionsBasis,
     Energy,
     Epoch,
     EpochEnergy,
     EpochIntensity,
     EpochSelection,
+    Estimate,
+    Eta,
     Evaluation,
+    Event,
+    Figure,
+    Forecast,
+    ForecastReach,
+    Gate,
+    Health,
+    History,
+    Intensity,
+    JobLinks,
+    Key,
     Loss,
+    Model,
+    Pace,
+    Place,
+    Policy,
+    Progress,
+    Provider,
+    Quantiles,
+    Queue,
+    Reading,
     Rho,
+    Run,
+    Saving,
     Selection,
     Series,
+    Simulation,
+    SimulationBasis,
+    Spread,
     Tensor,
-)
-from greentune.models.estimates import Budget, Estimate, Figure, Pace, Place, Queue, Run, Saving, Work
-from greentune.models.jobs import (
-    Action,
-    Artifact,
-    Counterfactual,
-    Counterfactuals,
-    EmissionsBasis,
-    Eta,
-    Event,
-    Gate,
-    Job,
-    JobLinks,
-    JobStatus,
-    Progress,
-)
-from greentune.models.policies import Decision, Policy, Quantiles, Simulation, SimulationBasis, Spread
-from greentune.models.service import (
-    Characters,
-    Contents,
-    Dataset,
-    Health,
-    IssuedKey,
-    Key,
-    Model,
     Warned,
+    Work,
     Worker,
+    Zone,
 )
-from greentune.models.zones import Forecast, ForecastReach, History, Intensity, Provider, Reading, Zone
 
 __all__ = [
     "Action",
