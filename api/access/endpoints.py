@@ -39,7 +39,7 @@ def create_key(
         at=now,
     )
     response.headers["Location"] = f"/keys/{key.id}"
-    return IssuedKeyOut(**KeyOut.of(key).model_dump(), key=text)
+    return IssuedKeyOut.from_row(key, key=text)
 
 
 @router.get("/keys", summary="List keys, newest first")
@@ -50,7 +50,7 @@ def list_keys(
     after: OlderThan = None,
 ) -> Listing[KeyOut]:
     """Includes revoked and expired keys, which the audit log refers to."""
-    return to_listing(KeyRepository(session).page(limit=limit, after=after), KeyOut.of)
+    return to_listing(KeyRepository(session).page(limit=limit, after=after), KeyOut.from_row)
 
 
 @router.get("/keys/{key_id}", summary="Get a key", responses=problem_responses(HTTPStatus.NOT_FOUND))
@@ -59,7 +59,7 @@ def get_key(key_id: Id, operator: OperatorDep, session: SessionDep) -> KeyOut:
     key = KeyRepository(session).get(key_id)
     if key is None:
         raise _not_found(key_id)
-    return KeyOut.of(key)
+    return KeyOut.from_row(key)
 
 
 @router.delete(
@@ -92,7 +92,7 @@ def list_audit(
     after: Annotated[int | None, Query(ge=0, lt=2**63, description="Only records older than this id")] = None,
 ) -> Listing[AuditEntryOut]:
     """A record for each request whose method may change something, and for each refused key or session."""
-    return to_listing(AuditRepository(session).page(limit=limit, after=after, owner=owner), AuditEntryOut.of)
+    return to_listing(AuditRepository(session).page(limit=limit, after=after, owner=owner), AuditEntryOut.from_row)
 
 
 def _not_found(key_id: str) -> Problem:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from api.http.times import UtcDatetime
-from store.tables import ApiKey, AuditEntry
+from api.row_model import RowModel
 
 RoleName = Literal["user", "operator"]
 
@@ -34,7 +34,7 @@ class NewKeyRequest(BaseModel):
     expires_at: UtcDatetime | None = Field(default=None, description="Time of expiry; null: valid until it is revoked")
 
 
-class KeyOut(BaseModel):
+class KeyOut(RowModel):
     """A key without its text; `hint` is the first characters of it."""
 
     id: str
@@ -47,10 +47,6 @@ class KeyOut(BaseModel):
     last_used_at: datetime | None
     revoked_at: datetime | None
 
-    @classmethod
-    def of(cls, key: ApiKey) -> "KeyOut":
-        return cls.model_validate(key, from_attributes=True)
-
 
 class IssuedKeyOut(KeyOut):
     """A new key with its text, `key`, which is shown only once."""
@@ -58,7 +54,7 @@ class IssuedKeyOut(KeyOut):
     key: str
 
 
-class AuditEntryOut(BaseModel):
+class AuditEntryOut(RowModel):
     """A request that may have changed something, or was refused: key, action, target and status."""
 
     id: int
@@ -71,7 +67,3 @@ class AuditEntryOut(BaseModel):
     status: int
     request_id: str
     address: str | None
-
-    @classmethod
-    def of(cls, entry: AuditEntry) -> "AuditEntryOut":
-        return cls.model_validate(entry, from_attributes=True)

@@ -88,7 +88,7 @@ async def create_dataset(
         )
         await run_in_threadpool(store_dataset, context.database, settings, dataset, checked.file)
     response.headers["Location"] = f"/datasets/{dataset.id}"
-    return DatasetOut.of(dataset)
+    return DatasetOut.from_row(dataset)
 
 
 @router.get("", summary="List datasets, newest first")
@@ -100,14 +100,14 @@ def list_datasets(
 ) -> Listing[DatasetOut]:
     """Metadata and contents summary, without the rows."""
     return to_listing(
-        DatasetRepository(session).page(limit=limit, after=after, owner=principal.owner_filter), DatasetOut.of
+        DatasetRepository(session).page(limit=limit, after=after, owner=principal.owner_filter), DatasetOut.from_row
     )
 
 
 @router.get("/{dataset_id}", summary="Get a dataset", responses=problem_responses(HTTPStatus.NOT_FOUND))
 def get_dataset(dataset: DatasetDep) -> DatasetOut:
     """Metadata and contents summary, without the rows."""
-    return DatasetOut.of(dataset)
+    return DatasetOut.from_row(dataset)
 
 
 @router.delete(

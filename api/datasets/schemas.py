@@ -8,8 +8,8 @@ from pydantic import BaseModel, Field
 from api.datasets.form import MAX_PARTS
 from api.datasets.receiving import FORM, RAW
 from api.datasets.validator import row_form
+from api.row_model import RowModel
 from greencore.dataset import MessagesRow, PromptRow, Row
-from store.tables import Dataset
 
 LONGEST_EXCERPT = 500
 MAX_MESSAGES = 100
@@ -49,7 +49,7 @@ class ContentsOut(BaseModel):
     ignored_fields: list[str] = Field(description="Fields or columns that are not used; at most twenty are named")
 
 
-class DatasetOut(BaseModel):
+class DatasetOut(RowModel):
     """An uploaded file of training rows."""
 
     id: str
@@ -60,11 +60,6 @@ class DatasetOut(BaseModel):
     sha256: str
     contents: ContentsOut | None = Field(description="Null for datasets stored before this was counted")
     created_at: datetime
-
-    @classmethod
-    def of(cls, dataset: Dataset) -> "DatasetOut":
-        """Build from a stored dataset."""
-        return cls.model_validate(dataset, from_attributes=True)
 
 
 class ExcerptOut(BaseModel):

@@ -10,13 +10,13 @@ from urllib.parse import quote
 from fastapi import APIRouter, Header, Response
 from fastapi import Path as PathParameter
 from fastapi.responses import FileResponse
-from pydantic import BaseModel
 
 from api.dependencies import AppContextDep, SessionDep
 from api.http.etags import IfNoneMatch, etag_headers, matches_etag, not_modified_response
 from api.http.pagination import LONGEST_ID, Listing, complete_listing
 from api.http.problems import Problem, problem_responses
 from api.jobs.endpoints import JobDep
+from api.row_model import RowModel
 from store.repositories.jobs import JobRepository
 from store.tables import Artifact, Job
 
@@ -48,7 +48,7 @@ FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 
-class ArtifactOut(BaseModel):
+class ArtifactOut(RowModel):
     """One file of a finished job's result."""
 
     name: str
@@ -60,13 +60,7 @@ class ArtifactOut(BaseModel):
     @classmethod
     def of(cls, artifact: Artifact) -> "ArtifactOut":
         """Build from a stored artifact."""
-        return cls(
-            name=artifact.name,
-            bytes=artifact.bytes,
-            sha256=artifact.sha256,
-            created_at=artifact.created_at,
-            link=f"/jobs/{artifact.job_id}/artifacts/{quote(artifact.name)}",
-        )
+        return cls.from_row(artifact, link=f"/jobs/{artifact.job_id}/artifacts/{quote(artifact.name)}")
 
 
 @router.get(

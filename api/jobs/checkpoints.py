@@ -3,18 +3,18 @@
 from datetime import datetime
 
 from fastapi import APIRouter
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from api.dependencies import SessionDep
 from api.http.pagination import Listing, complete_listing
 from api.jobs.endpoints import NOT_FOUND, JobDep
+from api.row_model import RowModel
 from store.lifecycle.checkpoints import list_job_checkpoints
-from store.tables import Checkpoint
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 
-class CheckpointOut(BaseModel):
+class CheckpointOut(RowModel):
     """A checkpoint that is complete on disk."""
 
     name: str
@@ -24,13 +24,10 @@ class CheckpointOut(BaseModel):
     bytes: int
     created_at: datetime
 
-    @classmethod
-    def of(cls, checkpoint: Checkpoint) -> "CheckpointOut":
-        """Build from a stored checkpoint."""
-        return cls.model_validate(checkpoint, from_attributes=True)
-
 
 @router.get("/{job_id}/checkpoints", summary="List a job's checkpoints, newest first", responses=NOT_FOUND)
 def list_checkpoints(job: JobDep, session: SessionDep) -> Listing[CheckpointOut]:
     """Only the last ones, since older ones are removed; a worker would continue from the first one listed."""
-    return complete_listing([CheckpointOut.of(checkpoint) for checkpoint in list_job_checkpoints(session, job.id)])
+    return complete_listing(
+        [CheckpointOut.from_row(checkpoint) for checkpoint in list_job_checkpoints(session, job.id)]
+    )

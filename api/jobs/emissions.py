@@ -6,12 +6,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from api.row_model import RowModel
 from greencore.energy import is_estimate
 from store.repositories.jobs import EmissionsBasis
 from store.tables import Job
 
 
-class EmissionsBasisOut(BaseModel):
+class EmissionsBasisOut(RowModel):
     """How a job's energy and emissions were determined."""
 
     status: Literal["provisional", "settled"] = Field(
@@ -35,16 +36,13 @@ class EmissionsBasisOut(BaseModel):
     @classmethod
     def of(cls, job: Job, basis: EmissionsBasis, settlement: Mapping[str, Any]) -> "EmissionsBasisOut":
         """Build from a job's basis and its entry of `EmissionsRepository.get_settlement_by_job`."""
-        return cls(
+        return cls.from_row(
+            basis,
             status="provisional" if job.settled_at is None else "settled",
             settled_gco2e=settlement["settled_gco2e"],
             pue=settlement["pue"],
-            estimated=basis.estimated,
-            sources=list(basis.sources),
-            unpriced_kwh=basis.unpriced_kwh,
-            energy_methods={component: list(ways) for component, ways in basis.methods.items()},
+            energy_methods=basis.methods,
             energy_estimated=any(is_estimate(way) for ways in basis.methods.values() for way in ways),
-            lost_kwh=basis.lost_kwh,
             tracker_kwh=job.tracker_kwh,
         )
 

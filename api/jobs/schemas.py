@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from api.jobs.emissions import CounterfactualsOut, EmissionsBasisOut
+from api.row_model import RowModel
 from greencore.carbon import EmissionFactors, Signal
 from greencore.carbon.accounting.pricing import known_emissions
 from store.accounting.emissions import EmissionsRepository
@@ -16,8 +17,11 @@ from store.lifecycle.status import Action, JobStatus
 from store.repositories.jobs import JobRepository
 from store.tables import Job
 
+JOB_PARTS = ("epochs", "events", "series", "selection", "checkpoints", "artifacts")
+SAVINGS = ("less_work_saving", "moved_in_time_saving", "queueing_saving", "owner_pause_saving", "lost_work_saving")
 
-class Progress(BaseModel):
+
+class Progress(RowModel):
     """Progress of a run."""
 
     epochs: int
@@ -70,7 +74,7 @@ class JobLinks(BaseModel):
     page: str
 
 
-class JobOut(BaseModel):
+class JobOut(RowModel):
     """One fine-tuning run; energy in kWh, emissions in gCO2e, times in UTC."""
 
     id: str
@@ -146,60 +150,20 @@ class JobOut(BaseModel):
         """Build from a job and, if any energy was metered, its emissions basis."""
         link = f"/jobs/{job.id}"
         stored = job.counterfactuals or {}
-        return cls(
-            id=job.id,
-            owner=job.owner,
-            status=job.status,
-            reason=job.reason,
-            actions=list(list_possible_actions(job)),
-            error=job.error,
-            model=job.model,
+        return cls.from_row(
+            job,
+            actions=list_possible_actions(job),
             dataset=job.dataset_id,
-            method=job.method,
-            policy=job.policy,
-            policy_name=job.policy_name,
-            zone=job.zone,
-            deadline=job.deadline,
-            priority=job.priority,
-            hyperparameters=job.hyperparameters,
             metadata=job.labels,
-            created_at=job.created_at,
-            ready_at=job.ready_at,
-            queued_at=job.queued_at,
-            not_before=job.not_before,
-            started_at=job.started_at,
-            finished_at=job.finished_at,
-            attempts=job.attempts,
-            device=job.device,
-            signal=job.signal,
-            emission_factors=job.emission_factors,
             gate=job.gate and GateOut.of(job.gate),
             progress=_progress(job),
-            eta=job.eta,
-            rho=job.rho,
-            loss=job.loss,
-            energy_kwh=job.energy_kwh,
             unpriced_kwh=basis.unpriced_kwh if basis else 0.0,
-            emissions_gco2e=job.emissions_gco2e,
             emissions_basis=basis,
-            less_work_saving=stored.get("less_work_saving"),
-            moved_in_time_saving=stored.get("moved_in_time_saving"),
-            queueing_saving=stored.get("queueing_saving"),
-            owner_pause_saving=stored.get("owner_pause_saving"),
-            lost_work_saving=stored.get("lost_work_saving"),
+            **{name: stored.get(name) for name in SAVINGS},
             counterfactuals=CounterfactualsOut.of(job),
             counterfactuals_missing=stored.get("missing"),
-            estimate=job.estimate,
-            evaluation=job.evaluation,
             links=JobLinks(
-                self=link,
-                epochs=f"{link}/epochs",
-                events=f"{link}/events",
-                series=f"{link}/series",
-                selection=f"{link}/selection",
-                checkpoints=f"{link}/checkpoints",
-                artifacts=f"{link}/artifacts",
-                page=f"/dashboard/jobs/{job.id}",
+                self=link, page=f"/dashboard/jobs/{job.id}", **{part: f"{link}/{part}" for part in JOB_PARTS}
             ),
         )
 
@@ -220,10 +184,4 @@ def jobs_out(session: Session, jobs: Sequence[Job]) -> list[JobOut]:
 
 def _progress(job: Job) -> Progress:
     done, of = (job.steps_done, job.steps) if job.steps else (job.epochs_done, job.epochs)
-    return Progress(
-        epochs=job.epochs,
-        epochs_done=job.epochs_done,
-        steps=job.steps,
-        steps_done=job.steps_done,
-        share=min(1.0, done / of),
-    )
+    return Progress.from_row(job, share=min(1.0, done / of))

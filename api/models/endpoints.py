@@ -1,11 +1,12 @@
 """`/models`: the operator's catalogue; only its models can be trained."""
 
 from fastapi import APIRouter
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from api.access.principal import PrincipalDep
 from api.dependencies import AppContextDep, SessionDep
 from api.http.pagination import Listing, complete_listing
+from api.row_model import RowModel
 from runtime.catalogue import CatalogueEntry
 from store.repositories.models import ModelRepository
 from store.tables import Model
@@ -13,7 +14,7 @@ from store.tables import Model
 router = APIRouter(prefix="/models", tags=["models"])
 
 
-class ModelOut(BaseModel):
+class ModelOut(RowModel):
     """A model that jobs may name; measured fields are null until its first job is prepared."""
 
     name: str
@@ -29,15 +30,8 @@ class ModelOut(BaseModel):
     @classmethod
     def of(cls, entry: CatalogueEntry, measured: Model | None) -> "ModelOut":
         """Build from a catalogue entry and what was measured of it."""
-        return cls(
-            name=entry.name,
-            licence=entry.licence,
-            description=entry.description,
-            parameters=measured and measured.parameters,
-            tensors=measured and measured.tensors,
-            rho_floor=measured and measured.rho_floor,
-            max_length=measured and measured.max_length,
-        )
+        figures = ("parameters", "tensors", "rho_floor", "max_length")
+        return cls.from_row(entry, **{name: getattr(measured, name, None) for name in figures})
 
 
 @router.get("", summary="List the models that jobs may name")

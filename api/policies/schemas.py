@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
+from api.row_model import RowModel
 from greencore.policy import PolicyBody
 from greencore.text import check_storable
 from store.tables import Policy
@@ -67,7 +68,7 @@ class NextPolicy(BaseModel):
     policy: InlinePolicy
 
 
-class PolicyOut(BaseModel):
+class PolicyOut(RowModel):
     """The newest version of a named policy; jobs keep the version that they were submitted with."""
 
     name: str
@@ -78,4 +79,4 @@ class PolicyOut(BaseModel):
     @classmethod
     def of(cls, policy: Policy) -> "PolicyOut":
         """Build from a stored policy."""
-        return cls(name=policy.name, version=policy.version, policy=policy.body, created_at=policy.created_at)
+        return cls.from_row(policy, policy=policy.body)

@@ -6,8 +6,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.row_model import RowModel
 from greencore.carbon import EmissionFactors, IntensitySeries, Signal
-from greencore.policy import BacktestDecision, BacktestResult, Policy
+from greencore.policy import BacktestResult, Policy
 from greencore.policy.gate.forecasts import ForecastKind
 from greencore.policy.models import Budget, Price
 
@@ -18,7 +19,7 @@ FORECAST_DESCRIPTIONS: dict[ForecastKind, str] = {
 }
 
 
-class DecisionOut(BaseModel):
+class DecisionOut(RowModel):
     """Action of the run from a time on, and its reason."""
 
     time: datetime
@@ -26,11 +27,6 @@ class DecisionOut(BaseModel):
     action: str = Field(description="run, wait, pause, epoch, end or finish")
     rho: float | None = Field(description="ρ of the epoch that begins")
     reason: str
-
-    @classmethod
-    def of(cls, decision: BacktestDecision) -> "DecisionOut":
-        """Build from a simulated decision."""
-        return cls.model_validate(decision, from_attributes=True)
 
 
 class Quantiles(BaseModel):
@@ -74,7 +70,7 @@ class SimulationBasis(BaseModel):
     assumptions: list[str]
 
 
-class SimulationOut(BaseModel):
+class SimulationOut(RowModel):
     """Simulated emissions of a policy and of the runs it is compared with; means over all starts."""
 
     emissions_g: float = Field(description="Under the policy, in gCO2e")
@@ -109,26 +105,11 @@ class SimulationOut(BaseModel):
         """Build from a backtest's result, and its readings and arguments."""
         spread = result.spread
         assumptions = list(_assumptions(policy, forecast, deadline_hours, power_w, idle_power_w))
-        return cls(
-            emissions_g=result.emissions_g,
-            baseline_g=result.baseline_g,
-            constant_g=result.constant_g,
-            oracle_g=result.oracle_g,
-            less_work_saving=result.less_work_saving,
-            moved_in_time_saving=result.moved_in_time_saving,
-            oracle_share=result.oracle_share,
-            work_share=result.work_share,
-            epochs_run=result.epochs_run,
-            on_time_share=result.on_time_share,
-            starts=result.starts,
-            finish=result.finish,
+        return cls.from_row(
+            result,
             spread=spread
-            and SpreadOut(
-                emissions_g=Quantiles.of(spread.emissions_g),
-                less_work_saving=Quantiles.of(spread.less_work_saving),
-                moved_in_time_saving=Quantiles.of(spread.moved_in_time_saving),
-            ),
-            decisions=[DecisionOut.of(decision) for decision in result.decisions],
+            and SpreadOut(**{name: Quantiles.of(getattr(spread, name)) for name in SpreadOut.model_fields}),
+            decisions=[DecisionOut.from_row(decision) for decision in result.decisions],
             basis=_basis(series, zone, forecast, assumptions),
         )
 

@@ -60,7 +60,7 @@ def create_webhook(
         raise Problem(HTTPStatus.CONFLICT, detail) from None
     response.headers["Location"] = f"/webhooks/{webhook.id}"
     secret = derive_signing_secret(context.settings.secret, webhook.id)
-    return IssuedWebhookOut(**WebhookOut.of(webhook).model_dump(), secret=secret)
+    return IssuedWebhookOut.from_row(webhook, secret=secret)
 
 
 @router.get("", summary="List webhooks, newest first")
@@ -69,13 +69,13 @@ def list_webhooks(
 ) -> Listing[WebhookOut]:
     """Includes disabled ones."""
     page = WebhookRepository(session).page(owner=principal.owner_filter, limit=limit, after=after)
-    return to_listing(page, WebhookOut.of)
+    return to_listing(page, WebhookOut.from_row)
 
 
 @router.get("/{webhook_id}", summary="Get a webhook", responses=NOT_FOUND)
 def get_webhook(webhook: WebhookDep) -> WebhookOut:
     """Its URL, and whether it is in use; never its secret."""
-    return WebhookOut.of(webhook)
+    return WebhookOut.from_row(webhook)
 
 
 @router.delete("/{webhook_id}", status_code=HTTPStatus.NO_CONTENT, summary="Delete a webhook", responses=NOT_FOUND)

@@ -5,7 +5,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from store.tables import Delivery, Webhook
+from api.row_model import RowModel
+from store.tables import Delivery
 from store.webhook_url import LONGEST_URL
 
 
@@ -21,7 +22,7 @@ class NewWebhook(BaseModel):
     )
 
 
-class WebhookOut(BaseModel):
+class WebhookOut(RowModel):
     """A URL that is notified when a job of its owner ends."""
 
     id: str
@@ -31,10 +32,6 @@ class WebhookOut(BaseModel):
     disabled_at: datetime | None = Field(description="Time from which nothing is sent; null while it is in use")
     disabled_reason: str | None
 
-    @classmethod
-    def of(cls, webhook: Webhook) -> "WebhookOut":
-        return cls.model_validate(webhook, from_attributes=True)
-
 
 class IssuedWebhookOut(WebhookOut):
     """A new webhook with the secret to verify its messages with, which is shown only once."""
@@ -42,7 +39,7 @@ class IssuedWebhookOut(WebhookOut):
     secret: str
 
 
-class DeliveryOut(BaseModel):
+class DeliveryOut(RowModel):
     """A message to a webhook and its state; its id is the `webhook-id` of every attempt."""
 
     id: str
@@ -59,16 +56,4 @@ class DeliveryOut(BaseModel):
 
     @classmethod
     def of(cls, delivery: Delivery) -> "DeliveryOut":
-        return cls(
-            id=delivery.id,
-            webhook=delivery.webhook_id,
-            job=delivery.job_id,
-            type=delivery.type,
-            payload=delivery.payload,
-            created_at=delivery.created_at,
-            attempts=delivery.attempts,
-            next_attempt_at=delivery.next_attempt_at,
-            delivered_at=delivery.delivered_at,
-            last_status=delivery.last_status,
-            last_error=delivery.last_error,
-        )
+        return cls.from_row(delivery, webhook=delivery.webhook_id, job=delivery.job_id)

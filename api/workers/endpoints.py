@@ -5,11 +5,12 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from api.access.principal import Principal, PrincipalDep
 from api.dependencies import AppContextDep, NowDep, SessionDep
 from api.http.pagination import Listing, complete_listing
+from api.row_model import RowModel
 from store.accounting.energy_totals import idle_energy_by_zone
 from store.repositories.workers import Role, WorkerRepository
 from store.tables import Job, Worker
@@ -19,7 +20,7 @@ LOST_WORKER_SHOWN_FOR = timedelta(hours=1)
 router = APIRouter(prefix="/workers", tags=["workers"])
 
 
-class WorkerOut(BaseModel):
+class WorkerOut(RowModel):
     """One process. `job` is the job that it holds, visible only to those who may read it."""
 
     id: str
@@ -53,20 +54,12 @@ class WorkerOut(BaseModel):
     ) -> "WorkerOut":
         """Build from a worker as visible to `principal`; `idle_kwh` is the idle energy of each zone."""
         state = "running" if worker.role != "train" else "idle" if job is None else "busy"
-        return cls.model_validate(
-            {
-                "id": worker.id,
-                "role": worker.role,
-                "zone": worker.zone,
-                "pue": worker.pue,
-                "site_idle_kwh": None if worker.zone is None else idle_kwh.get(worker.zone, 0.0),
-                "zones": [] if worker.zone is None else [worker.zone],
-                "device": worker.device,
-                "state": "lost" if worker.last_seen_at < alive_since else state,
-                "job": job.id if job is not None and principal.can_read(job.owner) else None,
-                "started_at": worker.started_at,
-                "last_seen_at": worker.last_seen_at,
-            }
+        return cls.from_row(
+            worker,
+            site_idle_kwh=None if worker.zone is None else idle_kwh.get(worker.zone, 0.0),
+            zones=[] if worker.zone is None else [worker.zone],
+            state="lost" if worker.last_seen_at < alive_since else state,
+            job=job.id if job is not None and principal.can_read(job.owner) else None,
         )
 
 

@@ -70,7 +70,7 @@ def _zone(
     return ZoneOut(
         zone=zone,
         signal=newest and newest.signal,
-        newest=newest and ReadingOut.of(newest),
+        newest=newest and ReadingOut.from_row(newest),
         age_seconds=newest and newest.age_seconds(now),
         forecast=ForecastReach(made_at=made[0], until=made[1]) if made is not None and made[1] > now else None,
         workers=workers,

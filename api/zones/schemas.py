@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from api.row_model import RowModel
 from greencore.carbon import EmissionFactors, IntensitySeries, Reading, Signal
 from greencore.carbon.fallback import ResolvedIntensity
 from greencore.carbon.forecasting.own_forecast import SOURCE as OWN_FORECAST
@@ -16,7 +17,7 @@ LIFECYCLE_OR_DIRECT = "Whether the life cycle of plants and fuel is included, or
 MODELLED = "True if the value was modelled or forecast instead of measured"
 
 
-class ReadingOut(BaseModel):
+class ReadingOut(RowModel):
     """The intensity of one interval, in gCO2e/kWh."""
 
     start: datetime
@@ -26,13 +27,8 @@ class ReadingOut(BaseModel):
     estimated: bool = Field(description=MODELLED)
     emission_factors: EmissionFactors = Field(description=LIFECYCLE_OR_DIRECT)
 
-    @classmethod
-    def of(cls, reading: Reading) -> "ReadingOut":
-        """Build from a stored reading."""
-        return cls.model_validate(reading, from_attributes=True)
 
-
-class IntensityOut(BaseModel):
+class IntensityOut(RowModel):
     """Intensity in force in a zone, and the step of the fallback chain that gave it."""
 
     zone: str
@@ -52,19 +48,13 @@ class IntensityOut(BaseModel):
     @classmethod
     def of(cls, known: ResolvedIntensity, *, zone: str, now: datetime) -> "IntensityOut":
         """Build from the result of the fallback chain at `now`."""
-        reading = known.reading
-        return cls(
+        return cls.from_row(
+            known.reading,
             zone=zone,
-            gco2e_per_kwh=reading.gco2e_per_kwh,
             step=known.step,
             source=known.source,
-            signal=reading.signal,
-            emission_factors=reading.emission_factors,
             estimated=known.estimated,
-            start=reading.start,
-            end=reading.end,
-            age_seconds=reading.age_seconds(now),
-            fetched_at=reading.fetched_at,
+            age_seconds=known.reading.age_seconds(now),
         )
 
 
@@ -75,7 +65,7 @@ class ForecastReach(BaseModel):
     until: datetime
 
 
-class ProviderOut(BaseModel):
+class ProviderOut(RowModel):
     """State of the source of a zone's intensity."""
 
     source: str = Field(description="Kind of the source at the last request")
@@ -87,13 +77,8 @@ class ProviderOut(BaseModel):
     @classmethod
     def of(cls, provider: Provider) -> "ProviderOut":
         """Build from a stored provider state."""
-        return cls(
-            source=provider.source,
-            last_success_at=provider.last_success_at,
-            failures_in_a_row=provider.consecutive_failures,
-            last_failure_at=provider.last_failure_at,
-            fault=provider.last_error if provider.consecutive_failures else None,
-        )
+        failures = provider.consecutive_failures
+        return cls.from_row(provider, failures_in_a_row=failures, fault=provider.last_error if failures else None)
 
 
 class ZoneOut(BaseModel):
@@ -131,7 +116,7 @@ class ForecastOut(BaseModel):
             made_at=max((reading.fetched_at for reading in expected), default=None),
             provider_until=max(provided, default=None),
             until=expected[-1].end if expected else None,
-            data=[ReadingOut.of(reading) for reading in expected],
+            data=[ReadingOut.from_row(reading) for reading in expected],
         )
 
 
@@ -152,5 +137,5 @@ class HistoryOut(BaseModel):
             zone=zone,
             signal=signal,
             covered_share=readings.mean(start, end).covered_share if len(readings) else 0.0,
-            data=[ReadingOut.of(reading) for reading in readings],
+            data=[ReadingOut.from_row(reading) for reading in readings],
         )

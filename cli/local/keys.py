@@ -57,7 +57,7 @@ def revoke(settings: Settings, key_id: str) -> None:
 
 def _to_json(key: ApiKey) -> Any:
     """As `GET /keys` shows it."""
-    return KeyOut.of(key).model_dump(mode="json")
+    return KeyOut.from_row(key).model_dump(mode="json")
 
 
 def _secret(settings: Settings) -> str:

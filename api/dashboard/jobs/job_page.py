@@ -63,7 +63,7 @@ def job_page(
         events=event_rows(session, job.id),
         artifacts=[ArtifactOut.of(artifact) for artifact in repository.artifacts(job.id)],
         files_removed_at=row.files_removed_at,
-        checkpoints=[CheckpointOut.of(checkpoint) for checkpoint in list_job_checkpoints(session, job.id)],
+        checkpoints=[CheckpointOut.from_row(checkpoint) for checkpoint in list_job_checkpoints(session, job.id)],
         running_seconds=running_seconds,
         poll_seconds=None if job.status in FINAL else POLL_SECONDS,
     )

@@ -58,7 +58,7 @@ def epoch_rows(session: Session, job_id: str, *, before: int) -> RowPage:
 def event_rows(session: Session, job_id: str, *, before: int | None = None) -> RowPage:
     """Return the events with ids below `before`; the newest without it."""
     page = JobRepository(session).events(job_id, limit=ROWS, after=before)
-    rows = [EventRow(EventOut.of(event), describe_event(event.type, event.data)) for event in page.data]
+    rows = [EventRow(EventOut.from_row(event), describe_event(event.type, event.data)) for event in page.data]
     return RowPage(rows, rows[-1].event.id if page.has_more else None)
 
 

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, Field
 
+from api.row_model import RowModel
 from greencore.energy import is_estimate
 from store.repositories.jobs import EpochCost
 from store.tables import Epoch
@@ -20,7 +21,7 @@ class EpochIntensity(BaseModel):
     estimated: bool
 
 
-class EpochEnergy(BaseModel):
+class EpochEnergy(RowModel):
     """Metered energy in kWh by component, lost attempts included, and the method of each."""
 
     cpu_kwh: float
@@ -31,7 +32,7 @@ class EpochEnergy(BaseModel):
     estimated: bool = Field(description="True if any of them estimates instead of reading a meter")
 
 
-class EpochOut(BaseModel):
+class EpochOut(RowModel):
     """One epoch: its decision and reason, what was reached, and its cost."""
 
     number: int
@@ -58,14 +59,8 @@ class EpochOut(BaseModel):
     @classmethod
     def of(cls, epoch: Epoch, cost: EpochCost | None) -> "EpochOut":
         """Build from an epoch and, if any energy was metered, its cost."""
-        return cls(
-            number=epoch.number,
-            attempt=epoch.attempt,
-            started_at=epoch.started_at,
-            finished_at=epoch.finished_at,
-            rho_asked=epoch.rho_asked,
-            rho_reached=epoch.rho_reached,
-            reason=epoch.reason,
+        return cls.from_row(
+            epoch,
             intensity=EpochIntensity(
                 gco2e_per_kwh=epoch.intensity_gco2e_per_kwh,
                 source=epoch.intensity_source,
@@ -73,23 +68,10 @@ class EpochOut(BaseModel):
                 age_seconds=epoch.intensity_age_seconds,
                 estimated=epoch.intensity_estimated,
             ),
-            flops=epoch.flops,
-            full_flops=epoch.full_flops,
-            probe_flops=epoch.probe_flops,
-            probe_seconds=epoch.probe_seconds,
-            tensors_selected=epoch.tensors_selected,
-            tensors_total=epoch.tensors_total,
             tensors=_by_importance(epoch.selection),
-            train_loss=epoch.train_loss,
-            eval_loss=epoch.eval_loss,
             energy=cost
-            and EpochEnergy(
-                cpu_kwh=cost.cpu_kwh,
-                gpu_kwh=cost.gpu_kwh,
-                ram_kwh=cost.ram_kwh,
-                total_kwh=cost.energy_kwh,
-                methods=dict(cost.methods),
-                estimated=any(map(is_estimate, cost.methods.values())),
+            and EpochEnergy.from_row(
+                cost, total_kwh=cost.energy_kwh, estimated=any(map(is_estimate, cost.methods.values()))
             ),
             emissions_gco2e=cost and cost.emissions_gco2e,
             unpriced_kwh=cost.unpriced_kwh if cost else 0.0,

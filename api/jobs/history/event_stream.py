@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import structlog
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
-from pydantic import BaseModel
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.concurrency import run_in_threadpool
@@ -22,9 +21,9 @@ from api.http.pagination import Limit, Listing
 from api.http.pagination import to_listing as as_listing
 from api.http.problems import problem_responses
 from api.jobs.endpoints import NOT_FOUND, JobDep
+from api.row_model import RowModel
 from store.lifecycle.status import FINAL
 from store.repositories.jobs import JobRepository
-from store.tables import Event
 
 EVENT_STREAM = "text/event-stream"
 KEEP_ALIVE_SECONDS = 15.0
@@ -53,18 +52,13 @@ STREAM: dict[int | str, dict[str, Any]] = {
 }
 
 
-class EventOut(BaseModel):
+class EventOut(RowModel):
     """An event in a job's history."""
 
     id: int
     at: datetime
     type: str
     data: dict[str, Any]
-
-    @classmethod
-    def of(cls, event: Event) -> "EventOut":
-        """Build from a stored event."""
-        return cls.model_validate(event, from_attributes=True)
 
 
 def _accepts_event_stream(request: Request) -> bool:
@@ -108,7 +102,7 @@ def list_events(
     without a last message, once its key is revoked or has expired, or its session was signed out.
     """
     if not accepts_event_stream:
-        return as_listing(JobRepository(session).events(job.id, limit=limit, after=after), EventOut.of)
+        return as_listing(JobRepository(session).events(job.id, limit=limit, after=after), EventOut.from_row)
     had = last_event if last_event_id is None else last_event_id
     if had is not None and job.status in FINAL and JobRepository(session).newest_event_id(job.id) <= had:
         return Response(status_code=HTTPStatus.NO_CONTENT)  # a browser's EventSource reconnects after any other status
@@ -147,7 +141,7 @@ async def _stream_messages(
                 return
             checked_at = time.monotonic()
         for event in batch.events:
-            data = EventOut.of(event).model_dump_json()
+            data = EventOut.from_row(event).model_dump_json()
             yield format_sse_event(id=str(event.id), event=event.type, data_str=data)
         if batch.ended:
             yield format_sse_event(event=END_EVENT, data_str=f'{{"status":"{batch.ended}"}}')

@@ -3,7 +3,6 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
@@ -25,20 +24,6 @@ WRAPPERS = re.compile(r"^(base_model\.model\.)+|\.default(?=\.|$)")
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 
-@dataclass(frozen=True)
-class TensorLocation:
-    """Location of a tensor in a model.
-
-    `stack` is set for an encoder-decoder model, `layer` is the block in its stack (from 0; None outside the blocks),
-    `kind` is the name within a block, the same in all blocks ("self_attn.q_proj", "mlp.down_proj",
-    "self_attn.q_proj.bias"), or the tensor's name outside the blocks ("lm_head").
-    """
-
-    stack: str | None
-    layer: int | None
-    kind: str
-
-
 class TensorOut(BaseModel):
     """A weight tensor that the job may train; its costs are null if they were not stored."""
 
@@ -57,16 +42,9 @@ class TensorOut(BaseModel):
     @classmethod
     def of(cls, name: str, tensor: Tensor | None) -> "TensorOut":
         """Build from the stored tensor; without one, from its name alone."""
-        where = locate_tensor(name)
-        return cls(
-            name=name,
-            stack=where.stack,
-            layer=where.layer,
-            kind=where.kind,
-            parameters=tensor and tensor.parameters,
-            t_dw_flops=tensor and tensor.t_dw_flops,
-            t_dy_flops=tensor and tensor.t_dy_flops,
-        )
+        stack, layer, kind = locate_tensor(name)
+        figures = {figure: getattr(tensor, figure, None) for figure in ("parameters", "t_dw_flops", "t_dy_flops")}
+        return cls(name=name, stack=stack, layer=layer, kind=kind, **figures)
 
 
 class EpochSelectionOut(BaseModel):
@@ -147,8 +125,13 @@ def _epoch(epoch: Epoch, number: Mapping[str, int]) -> EpochSelectionOut:
     )
 
 
-def locate_tensor(name: str) -> TensorLocation:
-    """Parse a parameter name of transformers or peft, such as "model.layers.3.mlp.down_proj.weight"."""
+def locate_tensor(name: str) -> tuple[str | None, int | None, str]:
+    """Parse a parameter name of transformers or peft into stack, block and kind.
+
+    The stack is set for an encoder-decoder model; the block is its number within the stack, from 0, and None outside
+    the blocks. The kind is the name within a block, the same in all blocks ("self_attn.q_proj.bias"), or the tensor's
+    name outside the blocks ("lm_head").
+    """
     parts = WRAPPERS.sub("", name).split(".")
     block = next((index for index, part in enumerate(parts) if part.isdecimal()), None)
     outer, inner = (parts, parts) if block is None else (parts[:block], parts[block + 1 :])
@@ -159,4 +142,4 @@ def locate_tensor(name: str) -> TensorLocation:
         named.pop()
     if block is None and named[:1] in (["model"], ["transformer"]):
         named = named[1:] or named
-    return TensorLocation(stack, None if block is None else int(parts[block]), ".".join(named) or name)
+    return stack, None if block is None else int(parts[block]), ".".join(named) or name

@@ -1,0 +1,14 @@
+"""Base of the response models of stored rows: the one place that reads a row's attributes into fields."""
+
+from typing import Any, Self
+
+from pydantic import BaseModel
+
+
+class RowModel(BaseModel):
+    """Response model whose fields have the names of a row's attributes."""
+
+    @classmethod
+    def from_row(cls, row: object, **others: Any) -> Self:
+        """Build from a row; `others` are the fields that it has no attribute for, or that replace one."""
+        return cls(**{name: getattr(row, name) for name in cls.model_fields if name not in others}, **others)
