@@ -8,7 +8,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.access.principal import Principal
+from api.access.principal import find_principal
 from api.access.provenance import client_address, has_safe_method, requested_path
 from greencore.clock import Clock
 from store.database import Database
@@ -59,7 +59,7 @@ class AuditMiddleware:
             raise
 
     def _write(self, request: Request, status: int) -> None:
-        principal = _principal(request)
+        principal = find_principal(request)
         route = request.scope.get("route")
         record = {
             "at": self._clock(),
@@ -82,11 +82,6 @@ class AuditMiddleware:
 def _is_notable(request: Request, status: int) -> bool:
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return False
-    if _principal(request) is not None and not has_safe_method(request):
+    if find_principal(request) is not None and not has_safe_method(request):
         return True
     return status in REFUSED_STATUSES and getattr(request.state, "credentials_presented", False) is True
-
-
-def _principal(request: Request) -> Principal | None:
-    principal = getattr(request.state, "principal", None)
-    return principal if isinstance(principal, Principal) else None

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.access import provenance
 from api.access.authenticator import Authenticator, KeyRefused
-from api.access.principal import Principal
+from api.access.principal import Principal, find_principal
 from api.access.rate_limits import RateLimiter, network_of
 from api.access.sessions import SESSION_COOKIE, SessionCookies
 from api.http import problems
@@ -138,7 +138,7 @@ class AuthenticationMiddleware:
 
 def _rate_limit_subject(request: Request) -> str:
     """Return the subject whose requests are counted together: the key, else the address."""
-    principal: Principal | None = getattr(request.state, "principal", None)
+    principal = find_principal(request)
     if principal is not None and principal.key_id is not None:
         return f"key {principal.key_id}"
     return f"address {network_of(provenance.client_address(request))}"

@@ -37,11 +37,15 @@ class Principal:
         return self.is_operator or owner == self.owner
 
 
-def _principal(request: Request) -> Principal:
+def find_principal(request: Request) -> Principal | None:
+    """Return the principal that `AuthenticationMiddleware` set; None before it did, and on public paths."""
     principal = getattr(request.state, "principal", None)
-    assert isinstance(principal, Principal), (
-        "`AuthenticationMiddleware` sets the principal of every route that depends on it"
-    )
+    return principal if isinstance(principal, Principal) else None
+
+
+def _principal(request: Request) -> Principal:
+    principal = find_principal(request)
+    assert principal is not None, "`AuthenticationMiddleware` sets the principal of every route that depends on it"
     return principal
 
 
