@@ -1,11 +1,10 @@
 """`POST /jobs/estimate`: predicts a job's time, energy and emissions, started now and in the best window."""
 
 import math
-from datetime import datetime
+from datetime import datetime, timedelta
 from http import HTTPStatus
 
 from fastapi import APIRouter
-from sqlalchemy.orm import Session
 
 from api.access.principal import PrincipalDep
 from api.dependencies import AppContextDep, NowDep, SessionDep
@@ -21,7 +20,6 @@ from greencore.policy.backtesting.projected_run import MAX_PROJECTED_HOURS, Proj
 from planning.compute_costs import EpochWorkload, WorkloadUnknown
 from planning.epoch_estimate import EpochEstimate
 from planning.eta import load_queue_backlog
-from runtime.settings import Settings
 from store.repositories.jobs import NewJob, adapt_policy_to_method
 
 DEFER_GATE = {"mode": "defer", "min_saving": 0.0}
@@ -40,134 +38,104 @@ def estimate_job(
     """Validated like a submission, but nothing is queued. 409 until a prepare worker has measured the model."""
     new = validate_submission(request, principal=principal, context=context, session=session, now=now)
     try:
-        epoch_workload = estimate_job_workload(session, new)
+        workload = estimate_job_workload(session, new)
     except WorkloadUnknown as error:
         raise Problem(HTTPStatus.CONFLICT, f"{error}: try again in a moment") from error
-    policy = adapt_policy_to_method(new.method, new.policy, share=epoch_workload.share)
-    placement, epoch_estimate = predict_placement(session, context.settings, new, policy, epoch_workload, at=now)
-    return _estimate(session, context.settings, new, policy, epoch_workload, placement, epoch_estimate, now)
-
-
-def _estimate(
-    session: Session,
-    settings: Settings,
-    new: NewJob,
-    policy: Policy,
-    epoch_workload: EpochWorkload,
-    placement: ExpectedPlacement,
-    epoch_estimate: EpochEstimate,
-    now: datetime,
-) -> EstimateOut:
+    policy = adapt_policy_to_method(new.method, new.policy, share=workload.share)
+    placement, epoch = predict_placement(session, context.settings, new, policy, workload, at=now)
     queue = load_queue_backlog(session, placement.zone, priority=new.priority)
-    wait = queue.wait_hours(epoch_estimate.epoch_hours / epoch_workload.epoch_flops, placement.live_workers)
+    wait = queue.wait_hours(epoch.epoch_hours / workload.epoch_flops, placement.live_workers)
     start = now + min(wait, MAX_PROJECTED_HOURS) * HOUR
-    ungated = policy.model_copy(update={"gate": Gate()})
     gated = policy.gate.mode != "none"
+    ungated = policy.model_copy(update={"gate": Gate()})
     deferred = policy if gated else policy.model_copy(update={"gate": policy.gate.model_copy(update=DEFER_GATE)})
-    runs = [
-        _run_out(
-            _project_run(one, new, epoch_estimate, placement, start), new, epoch_workload, epoch_estimate, placement
-        )
+    started_now, best = (
+        _run_out(_project_run(one, new, epoch, placement, start), new, workload, epoch, placement)
         for one in (ungated, deferred)
-    ]
-    started_now, best = runs
-    saving = None
-    if started_now.emissions_gco2e is not None and best.emissions_gco2e is not None:
-        saved = started_now.emissions_gco2e.expected - best.emissions_gco2e.expected
-        share = saved / started_now.emissions_gco2e.expected if started_now.emissions_gco2e.expected else 0.0
-        saving = SavingOut(gco2e=saved, share=share)
+    )
+    pace_spread = _combine_spreads(epoch.spread, workload.spread)
     in_force = placement.in_force
     return EstimateOut(
         now=started_now,
         best=best,
-        saving=saving,
+        saving=_saving(started_now.emissions_gco2e, best.emissions_gco2e),
         work=WorkOut(
-            training_rows=epoch_workload.training_rows,
-            tokens_per_epoch=epoch_workload.epoch_tokens,
-            full_flops=Figure.of(epoch_workload.epoch_flops * new.epochs, epoch_workload.spread),
-            basis=epoch_workload.basis,
+            training_rows=workload.training_rows,
+            tokens_per_epoch=workload.epoch_tokens,
+            full_flops=Figure.of(workload.epoch_flops * new.epochs, workload.spread),
+            basis=workload.basis,
         ),
-        pace=PaceOut(
+        pace=PaceOut.from_row(
+            epoch,
             device=placement.device,
-            epoch_hours=Figure.of(
-                epoch_estimate.epoch_hours, _combine_spreads(epoch_estimate.spread, epoch_workload.spread)
-            ),
-            epoch_kwh=Figure.of(
-                epoch_estimate.epoch_kwh, _combine_spreads(epoch_estimate.spread, epoch_workload.spread)
-            ),
-            outside_hours=epoch_estimate.outside_hours,
-            assumed=epoch_estimate.assumed,
-            basis=epoch_estimate.basis,
+            epoch_hours=Figure.of(epoch.epoch_hours, pace_spread),
+            epoch_kwh=Figure.of(epoch.epoch_kwh, pace_spread),
         ),
-        place=PlaceOut(
-            zone=placement.zone,
-            reason=placement.reason,
-            live_workers=placement.live_workers,
-            signal=placement.signal,
-            gco2e_per_kwh=None if in_force is None else in_force.reading.gco2e_per_kwh,
-            source=None if in_force is None else in_force.source,
-            step=None if in_force is None else in_force.step,
+        place=PlaceOut.from_row(
+            placement,
+            gco2e_per_kwh=in_force and in_force.reading.gco2e_per_kwh,
+            source=in_force and in_force.source,
+            step=in_force and in_force.step,
             estimated=in_force is None or in_force.estimated,
             expected_until=placement.expected_intensity.readings[-1].end if placement.has_forecast else None,
             sources=list(dict.fromkeys(reading.source for reading in placement.expected_intensity)),
-            basis=placement.basis,
         ),
         queue=QueueOut(running=queue.running, ahead=queue.ahead, starts_at=start),
         pue=placement.pue,
-        budget=budget_out(session, settings, new, policy, epoch_workload, epoch_estimate, at=now),
+        budget=budget_out(session, context.settings, new, policy, workload, epoch, at=now),
         notes=_notes(new, policy, placement, gated=gated),
     )
 
 
 def _project_run(
-    policy: Policy, new: NewJob, epoch_estimate: EpochEstimate, placement: ExpectedPlacement, start: datetime
+    policy: Policy, new: NewJob, epoch: EpochEstimate, placement: ExpectedPlacement, start: datetime
 ) -> ProjectedRun:
     """Simulate the epochs alone; the deadline leaves room for the time outside of them, which `_run_out` adds."""
-    deadline = (
-        None if new.deadline is None else new.deadline - min(epoch_estimate.outside_hours, MAX_PROJECTED_HOURS) * HOUR
-    )
-    work_hours = max(epoch_estimate.epoch_hours * new.epochs, 1e-6)
+    deadline = None if new.deadline is None else new.deadline - _outside(epoch)
+    power_w = epoch.epoch_kwh / epoch.epoch_hours * 1000 * placement.pue if epoch.epoch_hours else 0.0
     return project_run(
         policy,
         placement.expected_intensity,
         past=placement.past,
         start=start,
-        work_hours=work_hours,
+        work_hours=max(epoch.epoch_hours * new.epochs, 1e-6),
         epochs=new.epochs,
-        power_w=max(epoch_estimate.epoch_kwh / epoch_estimate.epoch_hours * 1000 * placement.pue, 1e-6)
-        if epoch_estimate.epoch_hours
-        else 1e-6,
+        power_w=max(power_w, 1e-6),
         deadline=None if deadline is None or deadline <= start else deadline,
     )
 
 
 def _run_out(
-    found: ProjectedRun,
-    new: NewJob,
-    epoch_workload: EpochWorkload,
-    epoch_estimate: EpochEstimate,
-    placement: ExpectedPlacement,
+    found: ProjectedRun, new: NewJob, workload: EpochWorkload, epoch: EpochEstimate, placement: ExpectedPlacement
 ) -> RunOut:
-    spread = _combine_spreads(epoch_estimate.spread, epoch_workload.spread)
-    kwh = epoch_estimate.epoch_kwh * new.epochs * found.work_share + epoch_estimate.outside_kwh
-    ends_at = found.ends_at + min(epoch_estimate.outside_hours, MAX_PROJECTED_HOURS) * HOUR
+    spread = _combine_spreads(epoch.spread, workload.spread)
+    kwh = epoch.epoch_kwh * new.epochs * found.work_share + epoch.outside_kwh
+    ends_at = found.ends_at + _outside(epoch)
     emissions = None
     if found.gco2e_per_kwh is not None:
-        emissions = Figure.of(
-            kwh * placement.pue * found.gco2e_per_kwh, _combine_spreads(spread, placement.spread(ends_at))
-        )
-    return RunOut(
-        starts_at=found.starts_at,
+        gco2e = kwh * placement.pue * found.gco2e_per_kwh
+        emissions = Figure.of(gco2e, _combine_spreads(spread, placement.spread(ends_at)))
+    return RunOut.from_row(
+        found,
         ends_at=ends_at,
-        hours=Figure.of(found.hours + epoch_estimate.outside_hours, spread),
+        hours=Figure.of(found.hours + epoch.outside_hours, spread),
         rho=found.work_share,
-        flops=Figure.of(epoch_workload.epoch_flops * new.epochs * found.work_share, epoch_workload.spread),
+        flops=Figure.of(workload.epoch_flops * new.epochs * found.work_share, workload.spread),
         energy_kwh=Figure.of(kwh, spread),
-        gco2e_per_kwh=found.gco2e_per_kwh,
         emissions_gco2e=emissions,
         meets_deadline=None if new.deadline is None else ends_at <= new.deadline,
-        why=found.why,
     )
+
+
+def _outside(epoch: EpochEstimate) -> timedelta:
+    return min(epoch.outside_hours, MAX_PROJECTED_HOURS) * HOUR
+
+
+def _saving(now: Figure | None, best: Figure | None) -> SavingOut | None:
+    if now is None or best is None:
+        return None
+    saved = now.expected - best.expected
+    return SavingOut(gco2e=saved, share=saved / now.expected if now.expected else 0.0)
 
 
 def _combine_spreads(*spreads: float) -> float:

@@ -4,6 +4,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, Field
 
+from api.row_model import RowModel
 from greencore.carbon import Signal
 
 
@@ -31,7 +32,7 @@ class WorkOut(BaseModel):
     basis: str
 
 
-class PaceOut(BaseModel):
+class PaceOut(RowModel):
     """Duration and energy of an epoch at ρ = 1."""
 
     device: str | None = Field(description="Device of the worker that would take the job; null if none is alive")
@@ -42,7 +43,7 @@ class PaceOut(BaseModel):
     basis: str
 
 
-class PlaceOut(BaseModel):
+class PlaceOut(RowModel):
     """Zone in which the job would run, and its intensity."""
 
     zone: str
@@ -66,7 +67,7 @@ class QueueOut(BaseModel):
     starts_at: datetime = Field(description="Expected time at which a worker is free")
 
 
-class RunOut(BaseModel):
+class RunOut(RowModel):
     """A predicted run of the job."""
 
     starts_at: datetime
