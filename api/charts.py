@@ -6,12 +6,12 @@ Times are milliseconds since 1970, in UTC.
 import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, Field
 from sqlalchemy import ColumnElement, DateTime, Double, bindparam, cast, func, select, text
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
@@ -56,54 +56,45 @@ LOSS_CURVES_QUERY = text("""
 """)
 
 
-@dataclass(frozen=True)
-class LossSeries:
-    """Optimiser steps, and the loss of each; None if it was not finite.
+class LossOut(BaseModel):
+    """One entry for each optimiser step kept: those of lowest and highest loss in every stretch."""
 
-    `mean` is over all steps in a step's stretch, including those left out.
-    """
-
-    step: Sequence[int]
-    at: Sequence[int]
-    value: Sequence[float | None]
-    mean: Sequence[float | None]
+    step: list[int]
+    at: list[int]
+    value: list[float | None] = Field(description="Null if the loss was not finite")
+    mean: list[float | None] = Field(
+        description="Mean loss of all steps in the same stretch, including those left out; for a smoothed curve"
+    )
 
 
-@dataclass(frozen=True)
-class EnergySeries:
-    """Power and intensity from `start` to `end`, and the job's total energy and emissions at `end`.
+class EnergyOut(BaseModel):
+    """One entry for each stretch of metered time, with a gap between two if no worker ran there."""
 
-    Where no worker ran, the next start is after the last end. Power in W; energy in kWh as metered; emissions in gCO2e,
-    PUE included, without those of `unpriced_kwh`.
-    """
-
-    start: Sequence[int]
-    end: Sequence[int]
-    power_w: Sequence[float]
-    intensity_gco2e_per_kwh: Sequence[float | None]
-    energy_kwh: Sequence[float]
-    unpriced_kwh: Sequence[float]
-    emissions_gco2e: Sequence[float]
+    start: list[int]
+    end: list[int]
+    power_w: list[float]
+    intensity_gco2e_per_kwh: list[float | None] = Field(description="Null if it is not known yet")
+    energy_kwh: list[float] = Field(description="Energy that the job had used by the end of the stretch")
+    unpriced_kwh: list[float] = Field(description="Part of that energy without a price")
+    emissions_gco2e: list[float] = Field(description="Emissions by the end of the stretch, without the unpriced energy")
 
 
-@dataclass(frozen=True)
-class RhoSeries:
-    """ρ of each epoch; `end` and `reached` are None while the epoch runs."""
+class RhoOut(BaseModel):
+    """One entry for each epoch."""
 
-    epoch: Sequence[int]
-    start: Sequence[int]
-    end: Sequence[int | None]
-    asked: Sequence[float]
-    reached: Sequence[float | None]
+    epoch: list[int]
+    start: list[int]
+    end: list[int | None]
+    asked: list[float]
+    reached: list[float | None]
 
 
-@dataclass(frozen=True)
-class EvalSeries:
-    """The evaluation loss at the end of each epoch that has one."""
+class EvaluationOut(BaseModel):
+    """One entry for each epoch after which the model was evaluated."""
 
-    epoch: Sequence[int]
-    at: Sequence[int]
-    loss: Sequence[float]
+    epoch: list[int]
+    at: list[int]
+    loss: list[float]
 
 
 class SeriesRepository:
@@ -115,16 +106,14 @@ class SeriesRepository:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def loss(
-        self, job_id: str, *, points: int, start: datetime | None = None, end: datetime | None = None
-    ) -> LossSeries:
+    def loss(self, job_id: str, *, points: int, start: datetime | None = None, end: datetime | None = None) -> LossOut:
         """Return the first and the last step, and those of lowest and highest loss in each stretch between.
 
         Selected by the database, since a long run has hundreds of thousands of steps. NaN counts as highest.
         """
         asked = {"job_id": job_id, "stretches": max(1, (points - 2) // 2), "start": start, "end": end}
         rows = self._session.execute(LOSS_QUERY, asked).all()
-        return LossSeries(
+        return LossOut(
             step=[number for number, *_ in rows],
             at=[round(at) for _, at, *_ in rows],
             value=[_rounded(loss) for *_, loss, _ in rows],
@@ -133,7 +122,7 @@ class SeriesRepository:
 
     def energy(
         self, job_id: str, *, points: int, start: datetime | None = None, end: datetime | None = None
-    ) -> EnergySeries:
+    ) -> EnergyOut:
         """Return power, intensity and totals of all attempts together.
 
         Where intervals are left out, the one before lasts until the next one kept, or until the worker's end.
@@ -152,7 +141,7 @@ class SeriesRepository:
         rows = np.array(self._session.execute(query).all(), dtype=np.float64).reshape(-1, 5)
         return _energy_series(*rows.T, points=points, begin=_edge(start, -math.inf), until=_edge(end, math.inf))
 
-    def rho(self, job_id: str) -> RhoSeries:
+    def rho(self, job_id: str) -> RhoOut:
         """Return ρ of all epochs, in order."""
         query = (
             select(
@@ -166,7 +155,7 @@ class SeriesRepository:
             .order_by(Epoch.number)
         )
         rows = self._session.execute(query).all()
-        return RhoSeries(
+        return RhoOut(
             epoch=[number for number, *_ in rows],
             start=[round(start) for _, start, *_ in rows],
             end=[None if end is None else round(end) for _, _, end, *_ in rows],
@@ -174,7 +163,7 @@ class SeriesRepository:
             reached=[_rounded(reached) for *_, reached in rows],
         )
 
-    def evaluation(self, job_id: str) -> EvalSeries:
+    def evaluation(self, job_id: str) -> EvaluationOut:
         """Return the finite evaluation losses of all epochs, in order."""
         query = (
             select(Epoch.number, _milliseconds(Epoch.finished_at), Epoch.eval_loss)
@@ -183,7 +172,7 @@ class SeriesRepository:
         )
         rows = [(number, round(at), _rounded(loss)) for number, at, loss in self._session.execute(query).all()]
         known = [(number, at, loss) for number, at, loss in rows if loss is not None]
-        return EvalSeries(
+        return EvaluationOut(
             epoch=[number for number, _, _ in known],
             at=[at for _, at, _ in known],
             loss=[loss for *_, loss in known],
@@ -232,7 +221,7 @@ def _energy_series(
     points: int,
     begin: float,
     until: float,
-) -> EnergySeries:
+) -> EnergyOut:
     seconds = np.maximum(end - start, 1.0) / 1000
     power_w = energy_kwh * JOULES_PER_KWH / seconds
     latest = np.maximum.accumulate(end) if end.size else end
@@ -248,7 +237,7 @@ def _energy_series(
         kept = np.unique(np.concatenate([*chosen, np.flatnonzero(begins[window])])) + first
     covered = np.append(kept, after)[1:] - 1  # the last interval before the next one kept
     unpriced_kwh = np.where(np.isnan(emissions_gco2e), energy_kwh, 0.0)
-    return EnergySeries(
+    return EnergyOut(
         start=[round(value) for value in start[kept].tolist()],
         end=[round(value) for value in latest[covered].tolist()],
         power_w=_rounded_or_zero(power_w[kept]),

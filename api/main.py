@@ -28,11 +28,10 @@ from api.access.proxies import TrustedProxyMiddleware
 from api.access.rate_limits import RateLimiter
 from api.access.sessions import SessionCookies
 from api.access.sign_in import router as sign_in
-from api.dashboard import grid as grid_page
+from api.dashboard import grid, submit
 from api.dashboard import workers as workers_page
 from api.dashboard.jobs import job_page, list_page
 from api.dashboard.policies import editor_page
-from api.dashboard.submit import submit_page
 from api.datasets.contents import router as dataset_contents
 from api.datasets.endpoints import router as datasets
 from api.dependencies import AppContext
@@ -40,15 +39,14 @@ from api.health.endpoints import router as health
 from api.health.readiness import Readiness
 from api.http import problems
 from api.http.body_limit import BodyLimitMiddleware, BodyLimits
+from api.http.etags import NotModified, respond_not_modified
 from api.http.head_requests import HeadMiddleware
 from api.http.observation import RequestIdMiddleware, TelemetryMiddleware
 from api.http.openapi import complete_openapi, operation_id
 from api.http.security_headers import SecurityHeadersMiddleware
 from api.http.shutdown import on_stop_signal
 from api.http.stream_limiter import StreamLimiter
-from api.jobs.actions import router as job_actions
 from api.jobs.artifacts import router as artifacts
-from api.jobs.checkpoints import router as checkpoints
 from api.jobs.endpoints import router as jobs
 from api.jobs.estimate.endpoint import router as estimate
 from api.jobs.history.event_stream import router as event_stream
@@ -177,11 +175,12 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> FastAPI:
         readiness=Readiness(database, settings),
     )
     problems.install_problem_handlers(app)
-    job_routers = (jobs, estimate, job_actions, event_stream, series, selection, checkpoints, artifacts)
+    app.add_exception_handler(NotModified, respond_not_modified)
+    job_routers = (jobs, estimate, event_stream, series, selection, artifacts)
     resources = (*job_routers, datasets, dataset_contents, policies, models, zones, workers, webhooks, access)
     for router in (*resources, health, metrics, sign_in, reference):
         app.include_router(router)
-    for page in (list_page, submit_page, job_page, editor_page, grid_page, workers_page):
+    for page in (list_page, submit, job_page, editor_page, grid, workers_page):
         app.include_router(page.router, include_in_schema=False)
     _mount_static_files(app)
     return app

@@ -1,6 +1,8 @@
 """Renders pages from Jinja templates: all values are escaped, and an undefined name is an error."""
 
 import hashlib
+from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,12 @@ _templates.filters.update(
 )
 
 
-def render_page(template: str, **values: Any) -> HTMLResponse:
+def render_page(
+    template: str,
+    *,
+    status: int = HTTPStatus.OK,
+    headers: Mapping[str, str] | None = None,
+    **values: Any,
+) -> HTMLResponse:
     """Render a template with `values` as a page."""
-    return HTMLResponse(_templates.get_template(template).render(**values))
+    return HTMLResponse(_templates.get_template(template).render(**values), status, headers)

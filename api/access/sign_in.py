@@ -71,6 +71,5 @@ def _end(context: AppContext, session: BrowserSession) -> None:
 
 
 def _page(next_path: str, *, error: str | None = None, status: HTTPStatus = HTTPStatus.OK) -> HTMLResponse:
-    page = render_page("sign_in.html", title="Sign in", next_path=safe_redirect_path(next_path), error=error)
-    page.status_code = status
-    return page
+    next_path = safe_redirect_path(next_path)
+    return render_page("sign_in.html", status=status, title="Sign in", next_path=next_path, error=error)

@@ -2,14 +2,11 @@
 
 from datetime import timedelta
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse
 
-from api.access.principal import PrincipalDep
-from api.dashboard.page_tags import POLL_SECONDS, page_etag, with_etag
-from api.dependencies import AppContextDep, NowDep, SessionDep
-from api.http.etags import IfNoneMatch, matches_etag, not_modified_response
+from api.dashboard.page import POLL_SECONDS, PageDep
 from api.jobs.schemas import jobs_out
-from api.templating import render_page
 from api.workers.endpoints import LOST_WORKER_SHOWN_FOR, WorkerOut
 from store.accounting.energy_totals import idle_energy_by_zone
 from store.repositories.workers import WorkerRepository
@@ -22,35 +19,24 @@ router = APIRouter()
 
 
 @router.get("/dashboard/workers")
-def workers_page(
-    principal: PrincipalDep,
-    context: AppContextDep,
-    session: SessionDep,
-    now: NowDep,
-    if_none_match: IfNoneMatch = None,
-) -> Response:
+def workers_page(page: PageDep) -> HTMLResponse:
     """Render live workers and those lost within the last hour, each with its job."""
-    alive_since = now - timedelta(seconds=context.settings.lease_seconds)
-    idle_kwh = idle_energy_by_zone(session)
-    seen = WorkerRepository(session).list_with_jobs(since=alive_since - LOST_WORKER_SHOWN_FOR)
+    alive_since = page.now - timedelta(seconds=page.context.settings.lease_seconds)
+    idle_kwh = idle_energy_by_zone(page.session)
+    seen = WorkerRepository(page.session).list_with_jobs(since=alive_since - LOST_WORKER_SHOWN_FOR)
     workers = [
-        WorkerOut.of(worker, job, principal=principal, alive_since=alive_since, idle_kwh=idle_kwh)
+        WorkerOut.of(worker, job, principal=page.principal, alive_since=alive_since, idle_kwh=idle_kwh)
         for worker, job in seen
     ]
-    held = [job for _, job in seen if job is not None and principal.can_read(job.owner)]
-    shown = [worker.model_dump(mode="json") for worker in workers]
-    tag = page_etag(principal, shown, [(job.id, job.revision) for job in held])
-    if matches_etag(if_none_match, tag):
-        return not_modified_response(tag)
+    held = [job for _, job in seen if job is not None and page.principal.can_read(job.owner)]
+    page.check_etag([worker.model_dump(mode="json") for worker in workers], [(job.id, job.revision) for job in held])
     workers.sort(key=lambda worker: (ROLE_ORDER[worker.role], STATE_ORDER[worker.state], worker.id))
-    rendered = render_page(
+    return page.render(
         "workers.html",
         title="Workers",
         here="workers",
-        principal=principal,
         workers=workers,
-        jobs={job.id: job for job in jobs_out(session, held)},
+        jobs={job.id: job for job in jobs_out(page.session, held)},
         trains=any(worker.role == "train" and worker.state != "lost" for worker in workers),
         poll_seconds=POLL_SECONDS,
     )
-    return with_etag(rendered, tag)

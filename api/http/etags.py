@@ -4,7 +4,7 @@ import re
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import Header, Response
+from fastapi import Depends, Header, Request, Response
 
 _TAG = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
 ETAG_PATTERN = re.compile(_TAG)
@@ -34,16 +34,46 @@ def contains_etag(tags: str, tag: str, *, weak: bool) -> bool:
     return tag in ([each.removeprefix("W/") for each in given] if weak else given)
 
 
-def matches_etag(if_none_match: str | None, tag: str) -> bool:
-    """Return whether `If-None-Match` contains `tag`; False without the header."""
-    return if_none_match is not None and contains_etag(if_none_match, tag, weak=True)
-
-
 def etag_headers(tag: str) -> dict[str, str]:
     """Return headers that have a client's own cache keep the response, and revalidate it each time."""
     return {"ETag": tag, "Cache-Control": "private, no-cache"}
 
 
-def not_modified_response(tag: str) -> Response:
+class NotModified(Exception):
+    """The client's copy is current: answered 304. Raised, so that a route returns nothing but its data."""
+
+    def __init__(self, tag: str) -> None:
+        super().__init__(tag)
+        self.tag = tag
+
+
+def check_etag(if_none_match: str | None, tag: str) -> None:
+    """Raise `NotModified` if `If-None-Match` contains `tag`."""
+    if if_none_match is not None and contains_etag(if_none_match, tag, weak=True):
+        raise NotModified(tag)
+
+
+def respond_not_modified(request: Request, error: Exception) -> Response:
     """Return the 304 for a client whose copy is current."""
-    return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=etag_headers(tag))
+    assert isinstance(error, NotModified)
+    return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=etag_headers(error.tag))
+
+
+class Revalidation:
+    """Dependency of a route whose responses clients may keep and revalidate by their ETag."""
+
+    def __init__(self, response: Response, if_none_match: IfNoneMatch = None) -> None:
+        self._response, self._if_none_match = response, if_none_match
+
+    @property
+    def has_copy(self) -> bool:
+        """Whether the client sent the ETag of a copy."""
+        return self._if_none_match is not None
+
+    def check(self, tag: str) -> None:
+        """Give the response the ETag `tag`. Raises `NotModified` if the client's copy has it."""
+        check_etag(self._if_none_match, tag)
+        self._response.headers.update(etag_headers(tag))
+
+
+RevalidationDep = Annotated[Revalidation, Depends()]

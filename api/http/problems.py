@@ -131,7 +131,9 @@ def install_problem_handlers(app: FastAPI) -> None:
     """Answer every error of the application as a problem."""
     for error, handler in HANDLERS.items():
         app.add_exception_handler(error, handler)
-    app.add_exception_handler(Exception, _handle_unexpected_error)
+    # Starlette raises the error again once this is sent, so that the server's log holds it.
+    detail = "unexpected error: see the service's log"
+    app.add_exception_handler(Exception, _respond_always(HTTPStatus.INTERNAL_SERVER_ERROR, detail))
 
 
 def respond_to_error(request: Request, error: Exception) -> Response:
@@ -178,7 +180,7 @@ def _respond(
     errors: Sequence[FieldProblem] = (),
     headers: Mapping[str, str] | None = None,
     *,
-    error_count: int = 0,
+    count: int = 0,
 ) -> Response:
     shown = [
         FieldProblem(field=_truncate(error.field, LONGEST_FIELD), message=_truncate(error.message, LONGEST_MESSAGE))
@@ -186,7 +188,7 @@ def _respond(
     ]
     detail = _truncate(detail, LONGEST_FIELD + 2 * LONGEST_MESSAGE)
     body = ProblemBody(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=shown)
-    body.error_count = error_count if error_count > len(shown) else None
+    body.error_count = count if count > len(shown) else None
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR and hasattr(request.state, "request_id"):
         body.request_id = request.state.request_id
         # The response to an unexpected error bypasses the middleware that sets it.
@@ -206,32 +208,28 @@ def _render_problem_page(request: Request, body: ProblemBody, headers: Mapping[s
     """Render a problem as a page, with the navigation of the signed-in user."""
     known = {"principal": request.state.principal} if hasattr(request.state, "principal") else {}
     shown = json.loads(bytes(ProblemResponse(body.model_dump()).body))  # which replaces what cannot be encoded
-    page = render_page("problem.html", title=body.title, problem=shown, **known)
-    page.status_code = body.status
     # The response to an unexpected error bypasses the middleware that sets the security headers, too.
-    page.headers.update({**SECURITY_HEADERS, **(headers or {})})
-    return page
+    all_headers = {**SECURITY_HEADERS, **(headers or {})}
+    return render_page(
+        "problem.html", status=body.status, headers=all_headers, title=body.title, problem=shown, **known
+    )
 
 
 def _handle_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    detail = error.detail
-    if not isinstance(error, Problem):
-        if error.status_code == HTTPStatus.BAD_REQUEST and isinstance(error.__cause__, ValueError | RecursionError):
-            # FastAPI's, for a body that is not text, is nested too deeply, or has a number of thousands of digits.
-            return _handle_http_exception(
-                request, invalid_field("body", f"not JSON that can be read: {error.__cause__}")
-            )
-        # Starlette's own errors contain only the phrase of their status.
-        if error.status_code == HTTPStatus.NOT_FOUND:
-            detail = f"there is nothing at {request.url.path}"
-        elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            allowed = _allowed_methods(request)
-            detail = f"{request.url.path} does not take {request.method}, only {allowed}"
-            return _respond(request, error.status_code, detail, headers={"Allow": allowed})
-    if not isinstance(error, Problem):
-        return _respond(request, error.status_code, detail, headers=error.headers)
-    return _respond(request, error.status_code, detail, error.errors, error.headers, error_count=error.error_count)
+    if isinstance(error, Problem):
+        return _respond(request, error.status_code, error.detail, error.errors, error.headers, count=error.error_count)
+    if error.status_code == HTTPStatus.BAD_REQUEST and isinstance(error.__cause__, ValueError | RecursionError):
+        # FastAPI's, for a body that is not text, is nested too deeply, or has a number of thousands of digits.
+        return _handle_http_exception(request, invalid_field("body", f"not JSON that can be read: {error.__cause__}"))
+    # Starlette's own errors contain only the phrase of their status.
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return _respond(request, error.status_code, f"there is nothing at {request.url.path}", headers=error.headers)
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = _allowed_methods(request)
+        detail = f"{request.url.path} does not take {request.method}, only {allowed}"
+        return _respond(request, error.status_code, detail, headers={"Allow": allowed})
+    return _respond(request, error.status_code, error.detail, headers=error.headers)
 
 
 def _allowed_methods(request: Request) -> str:
@@ -267,14 +265,8 @@ def _field_problem(details: Mapping[str, Any]) -> FieldProblem:
     return FieldProblem(field=field_path(location) or str(source), message=message[0].lower() + message[1:])
 
 
-def _handle_integrity_error(request: Request, error: Exception) -> Response:
-    detail = "data that this request depends on was changed at the same time: read it again, and repeat the request"
-    return _respond(request, HTTPStatus.CONFLICT, detail)
-
-
-def _handle_data_error(request: Request, error: Exception) -> Response:
-    detail = "the request contains a value that cannot be stored, such as the character NUL"
-    return _respond(request, HTTPStatus.UNPROCESSABLE_ENTITY, detail)
+def _respond_always(status: HTTPStatus, detail: str) -> Callable[[Request, Exception], Response]:
+    return lambda request, error: _respond(request, status, detail)
 
 
 def _handle_database_outage(request: Request, error: Exception) -> Response:
@@ -283,17 +275,17 @@ def _handle_database_outage(request: Request, error: Exception) -> Response:
     return _respond(request, HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
 
 
-def _handle_unexpected_error(request: Request, error: Exception) -> Response:
-    # Starlette raises the error again once this is sent, so that the server's log holds it.
-    detail = "unexpected error: see the service's log"
-    return _respond(request, HTTPStatus.INTERNAL_SERVER_ERROR, detail)
-
-
 HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Response]] = {
     HTTPException: _handle_http_exception,
     RequestValidationError: _handle_validation_error,
-    IntegrityError: _handle_integrity_error,
-    DataError: _handle_data_error,
+    IntegrityError: _respond_always(
+        HTTPStatus.CONFLICT,
+        "data that this request depends on was changed at the same time: read it again, and repeat the request",
+    ),
+    DataError: _respond_always(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "the request contains a value that cannot be stored, such as the character NUL",
+    ),
     OperationalError: _handle_database_outage,
     InterfaceError: _handle_database_outage,
     PoolTimeoutError: _handle_database_outage,

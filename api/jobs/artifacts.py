@@ -12,7 +12,7 @@ from fastapi import Path as PathParameter
 from fastapi.responses import FileResponse
 
 from api.dependencies import AppContextDep, SessionDep
-from api.http.etags import IfNoneMatch, etag_headers, matches_etag, not_modified_response
+from api.http.etags import IfNoneMatch, check_etag, etag_headers
 from api.http.pagination import LONGEST_ID, Listing, complete_listing
 from api.http.problems import Problem, problem_responses
 from api.jobs.endpoints import JobDep
@@ -107,8 +107,7 @@ def download_artifact(
     if not file.is_relative_to(folder) or not file.is_file():
         raise _missing(job, artifact)
     tag = f'"{artifact.sha256}"'
-    if matches_etag(if_none_match, tag):
-        return not_modified_response(tag)
+    check_etag(if_none_match, tag)
     return _RangeFileResponse(
         file,
         media_type="application/octet-stream",

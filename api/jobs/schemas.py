@@ -1,6 +1,8 @@
-"""Response models of a job."""
+"""Response models of a job, and the ETags of jobs and job lists."""
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -166,6 +168,33 @@ class JobOut(RowModel):
                 self=link, page=f"/dashboard/jobs/{job.id}", **{part: f"{link}/{part}" for part in JOB_PARTS}
             ),
         )
+
+
+class CheckpointOut(RowModel):
+    """A checkpoint that is complete on disk."""
+
+    name: str
+    attempt: int = Field(description="Attempt that wrote it")
+    step: int = Field(description="Optimiser steps done when it was written")
+    epochs_done: int
+    bytes: int
+    created_at: datetime
+
+
+# A job's revision counts its changes; another release may represent the same job differently.
+_SCHEMA = json.dumps(JobOut.model_json_schema(mode="serialization"), sort_keys=True)
+JOB_SCHEMA_FINGERPRINT = hashlib.sha256(_SCHEMA.encode()).hexdigest()[:8]
+
+
+def job_etag(revision: int) -> str:
+    """Return the strong ETag of a job at a revision."""
+    return f'"{JOB_SCHEMA_FINGERPRINT}-{revision}"'
+
+
+def job_list_etag(revisions: Iterable[tuple[str, int]], *, has_more: bool) -> str:
+    """Return the strong ETag of a page of jobs, from their ids and revisions."""
+    text = json.dumps([JOB_SCHEMA_FINGERPRINT, has_more, *revisions])
+    return f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'
 
 
 def jobs_out(session: Session, jobs: Sequence[Job]) -> list[JobOut]:

@@ -2,21 +2,17 @@
 
 from datetime import datetime
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse
 
-from api.access.principal import PrincipalDep
 from api.dashboard.jobs.job_comparison import compare_with_prediction
 from api.dashboard.jobs.job_conditions import conditions_tag, load_conditions
 from api.dashboard.jobs.job_tables import epoch_rows, event_rows, newest_epoch
 from api.dashboard.jobs.job_tables import router as rows_router
-from api.dashboard.page_tags import POLL_SECONDS, page_etag, with_etag
-from api.dependencies import AppContextDep, NowDep, SessionDep
-from api.http.etags import IfNoneMatch, matches_etag, not_modified_response
+from api.dashboard.page import POLL_SECONDS, PageDep
 from api.jobs.artifacts import ArtifactOut
-from api.jobs.checkpoints import CheckpointOut
 from api.jobs.endpoints import JobDep
-from api.jobs.schemas import JobOut, jobs_out
-from api.templating import render_page
+from api.jobs.schemas import CheckpointOut, JobOut, jobs_out
 from greencore.carbon.accounting.pricing import tracker_difference
 from store.accounting.emissions import EmissionsRepository
 from store.lifecycle.checkpoints import list_job_checkpoints
@@ -29,30 +25,21 @@ router.include_router(rows_router)
 
 
 @router.get("/dashboard/jobs/{job_id}")
-def job_page(
-    row: JobDep,
-    principal: PrincipalDep,
-    context: AppContextDep,
-    session: SessionDep,
-    now: NowDep,
-    if_none_match: IfNoneMatch = None,
-) -> Response:
+def job_page(row: JobDep, page: PageDep) -> HTMLResponse:
     """Render a job's page, which polls until the job is over."""
+    session, settings, now = page.session, page.context.settings, page.now
     repository = JobRepository(session)
-    conditions = conditions_tag(session, context.settings, row, now=now)
+    conditions = conditions_tag(session, settings, row, now=now)
     running_seconds = _running_seconds(row, now)
-    tag = page_etag(principal, row.id, row.revision, repository.newest_event_id(row.id), conditions, running_seconds)
-    if matches_etag(if_none_match, tag):
-        return not_modified_response(tag)
+    page.check_etag(row.id, row.revision, repository.newest_event_id(row.id), conditions, running_seconds)
     [job] = jobs_out(session, [row])
     epochs = epoch_rows(session, job.id, before=newest_epoch(row) + 1)
-    rendered = render_page(
+    return page.render(
         "job.html",
         title=f"{job.status} · {job.id}",
         here="job",
-        principal=principal,
         job=job,
-        conditions=load_conditions(session, context.settings, row, now=now),
+        conditions=load_conditions(session, settings, row, now=now),
         over=job.status in FINAL,
         epochs=epochs,
         newest=epochs.data[0] if epochs.data else None,
@@ -67,7 +54,6 @@ def job_page(
         running_seconds=running_seconds,
         poll_seconds=None if job.status in FINAL else POLL_SECONDS,
     )
-    return with_etag(rendered, tag)
 
 
 def _running_seconds(job: Job, now: datetime) -> float | None:

@@ -8,28 +8,17 @@ from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
 from sqlalchemy.orm import Session
 
-from api.access.principal import PrincipalDep
 from api.dashboard.jobs.event_sentences import describe_event
-from api.dependencies import SessionDep
+from api.dashboard.page import Page, PageDep
 from api.jobs.endpoints import JobDep
 from api.jobs.history.epoch_schemas import EpochOut
-from api.jobs.history.event_stream import EventOut
 from api.jobs.schemas import jobs_out
-from api.templating import render_page
 from store.repositories.jobs import JobRepository
 from store.tables import Job
 
 ROWS = 50
 
 router = APIRouter()
-
-
-@dataclass(frozen=True)
-class EventRow:
-    """An event with its sentence."""
-
-    event: EventOut
-    sentence: str
 
 
 @dataclass(frozen=True)
@@ -56,42 +45,29 @@ def epoch_rows(session: Session, job_id: str, *, before: int) -> RowPage:
 
 
 def event_rows(session: Session, job_id: str, *, before: int | None = None) -> RowPage:
-    """Return the events with ids below `before`; the newest without it."""
+    """Return the events with ids below `before`, each with its sentence; the newest without it."""
     page = JobRepository(session).events(job_id, limit=ROWS, after=before)
-    rows = [EventRow(EventOut.from_row(event), describe_event(event.type, event.data)) for event in page.data]
-    return RowPage(rows, rows[-1].event.id if page.has_more else None)
+    rows = [(event, describe_event(event.type, event.data)) for event in page.data]
+    return RowPage(rows, page.data[-1].id if page.has_more else None)
 
 
 @router.get("/dashboard/jobs/{job_id}/epochs")
 def older_epochs(
-    row: JobDep,
-    principal: PrincipalDep,
-    session: SessionDep,
-    after: Annotated[int | None, Query(ge=1, lt=2**31)] = None,
+    row: JobDep, page: PageDep, after: Annotated[int | None, Query(ge=1, lt=2**31)] = None
 ) -> HTMLResponse:
     """Render the epochs before number `after`; the newest without it."""
-    return _page(session, principal, row, "epochs", epoch_rows(session, row.id, before=after or newest_epoch(row) + 1))
+    return _render(page, row, "epochs", epoch_rows(page.session, row.id, before=after or newest_epoch(row) + 1))
 
 
 @router.get("/dashboard/jobs/{job_id}/events")
 def older_events(
-    row: JobDep,
-    principal: PrincipalDep,
-    session: SessionDep,
-    after: Annotated[int | None, Query(ge=1, lt=2**63)] = None,
+    row: JobDep, page: PageDep, after: Annotated[int | None, Query(ge=1, lt=2**63)] = None
 ) -> HTMLResponse:
     """Render the events before id `after`; the newest without it."""
-    return _page(session, principal, row, "events", event_rows(session, row.id, before=after))
+    return _render(page, row, "events", event_rows(page.session, row.id, before=after))
 
 
-def _page(session: Session, principal: PrincipalDep, row: JobDep, what: str, rows: RowPage) -> HTMLResponse:
-    [job] = jobs_out(session, [row])
-    return render_page(
-        "job_older.html",
-        title=f"Older {what} of {job.id}",
-        here="job",
-        principal=principal,
-        job=job,
-        what=what,
-        **{what: rows},
-    )
+def _render(page: Page, row: Job, what: str, rows: RowPage) -> HTMLResponse:
+    [job] = jobs_out(page.session, [row])
+    shown: dict[str, Any] = {"job": job, "what": what, what: rows}
+    return page.render("job_older.html", title=f"Older {what} of {job.id}", here="job", **shown)

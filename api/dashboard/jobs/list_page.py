@@ -1,23 +1,18 @@
 """`/`: the jobs that match the URL's filter, newest first."""
 
-from datetime import datetime
 from http import HTTPStatus
+from typing import Any
 
-from fastapi import APIRouter, Request, Response
-from fastapi.responses import RedirectResponse
-from sqlalchemy.orm import Session
+from fastapi import APIRouter, Request
+from fastapi.responses import RedirectResponse, Response
 
-from api.access.principal import PrincipalDep
 from api.charts import loss_curves
 from api.dashboard.jobs.list_filter import LABEL_FIELD, read_filter
 from api.dashboard.jobs.list_rows import Totals, build_rows
-from api.dashboard.page_tags import POLL_SECONDS, page_etag, with_etag
-from api.dependencies import AppContext, AppContextDep, NowDep, SessionDep
+from api.dashboard.page import POLL_SECONDS, Page, PageDep
 from api.http.content_negotiation import prefers_html
-from api.http.etags import IfNoneMatch, matches_etag, not_modified_response
 from api.http.problems import invalid_fields
 from api.jobs.schemas import jobs_out
-from api.templating import render_page
 from runtime.site import UNKNOWN_ZONE
 from store.intensity.readings import GridRepository
 from store.lifecycle.status import FINAL, JobStatus
@@ -31,14 +26,7 @@ router = APIRouter()
 
 
 @router.get("/")
-def jobs_page(
-    request: Request,
-    principal: PrincipalDep,
-    context: AppContextDep,
-    session: SessionDep,
-    now: NowDep,
-    if_none_match: IfNoneMatch = None,
-) -> Response:
+def jobs_page(request: Request, page: PageDep) -> Response:
     """Render the jobs; the page polls less often where all of them are over."""
     asked = read_filter(request.query_params.multi_items())
     if asked.errors and not prefers_html(request):
@@ -46,53 +34,44 @@ def jobs_page(
     shown = asked.filter
     if asked.needs_redirect and not asked.errors:
         return RedirectResponse(shown.link, HTTPStatus.SEE_OTHER)
-    repository = JobRepository(session)
-    which = shown.to_store(owner=principal.owner_filter)
-    readings = _readings(session, context, now)
-    counts = JobRepository(session).count_open(owner=principal.owner_filter)
-    tag_parts = [
-        shown.link,
-        counts,
-        [[zone, r.start.isoformat(), r.gco2e_per_kwh, r.estimated] for zone, r in readings.items()],
-    ]
-    if if_none_match is not None and not asked.errors:
+    repository, owner = JobRepository(page.session), page.principal.owner_filter
+    which = shown.to_store(owner=owner)
+    readings = _readings(page)
+    counts = repository.count_open(owner=owner)
+    shown_readings = [[zone, r.start.isoformat(), r.gco2e_per_kwh, r.estimated] for zone, r in readings.items()]
+    tag_parts = [shown.link, counts, shown_readings]
+    if page.if_none_match is not None and not asked.errors:
         known = repository.revisions(limit=JOBS_ON_A_PAGE, **which)
-        tag = page_etag(principal, *tag_parts, known.data, known.has_more)
-        if matches_etag(if_none_match, tag):
-            return not_modified_response(tag)
-    values = {
+        page.check_etag(*tag_parts, known.data, known.has_more)
+    values: dict[str, Any] = {
         "title": "Jobs",
         "here": "jobs",
-        "principal": principal,
         "filter": shown,
         "errors": {error.field: error.message for error in asked.errors},
         "label_field": LABEL_FIELD,
         "statuses": list(JobStatus),
-        "zones": [*sorted(context.settings.zones), UNKNOWN_ZONE],
+        "zones": [*sorted(page.context.settings.zones), UNKNOWN_ZONE],
         "counts": counts,
         "most": MAX_OPEN_COUNT,
     }
     if asked.errors:
-        refused = render_page("jobs.html", **values, rows=[], older=None, poll_seconds=None)
-        refused.status_code = HTTPStatus.UNPROCESSABLE_ENTITY
-        return refused
-    page = repository.page(limit=JOBS_ON_A_PAGE, **which)
-    jobs = jobs_out(session, page.data)
-    curves = loss_curves(session, [job.id for job in jobs])
-    rendered = render_page(
+        status = HTTPStatus.UNPROCESSABLE_ENTITY
+        return page.render("jobs.html", **values, status=status, rows=[], older=None, poll_seconds=None)
+    found = repository.page(limit=JOBS_ON_A_PAGE, **which)
+    page.check_etag(*tag_parts, [(job.id, job.revision) for job in found.data], found.has_more)
+    jobs = jobs_out(page.session, found.data)
+    return page.render(
         "jobs.html",
         **values,
-        rows=build_rows(jobs, readings, curves, now=now),
+        rows=build_rows(jobs, readings, loss_curves(page.session, [job.id for job in jobs]), now=page.now),
         totals=Totals.of(jobs),
-        older=shown.older_link(jobs[-1].id) if page.has_more else None,
+        older=shown.older_link(jobs[-1].id) if found.has_more else None,
         poll_seconds=POLL_SECONDS if any(job.status not in FINAL for job in jobs) else IDLE_POLL_SECONDS,
     )
-    return with_etag(
-        rendered, page_etag(principal, *tag_parts, [(job.id, job.revision) for job in page.data], page.has_more)
-    )
 
 
-def _readings(session: Session, context: AppContext, now: datetime) -> dict[str, IntensityReading]:
+def _readings(page: Page) -> dict[str, IntensityReading]:
     """Return the newest reading of each zone that has one within the stale limit."""
-    found = GridRepository(session).newest_readings([*sorted(context.settings.zones), UNKNOWN_ZONE], at=now)
-    return {zone: found[zone] for zone in sorted(found) if found[zone].end + context.settings.stale_limit >= now}
+    settings = page.context.settings
+    found = GridRepository(page.session).newest_readings([*sorted(settings.zones), UNKNOWN_ZONE], at=page.now)
+    return {zone: found[zone] for zone in sorted(found) if found[zone].end + settings.stale_limit >= page.now}

@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
-from sqlalchemy.orm import Session
 
-from api.access.principal import OperatorDep, Principal, PrincipalDep
-from api.dashboard.page_tags import page_etag, with_etag
+from api.access.principal import OperatorDep
+from api.dashboard.page import Page, PageDep
 from api.dashboard.policies import policy_curve
 from api.dashboard.policies.policy_form import EXAMPLES, policy_form, run_fields
 from api.dashboard.policies.policy_summary import (
@@ -19,11 +18,8 @@ from api.dashboard.policies.policy_summary import (
     describe_rule,
     describe_smoothing,
 )
-from api.dependencies import AppContext, AppContextDep, SessionDep
-from api.http.etags import IfNoneMatch, matches_etag, not_modified_response
 from api.http.problems import Problem
 from api.policies.schemas import PolicyOut
-from api.templating import render_page
 from greencore.policy import parse_stored_policy
 from store.intensity.readings import GridRepository
 from store.repositories.policies import PolicyRepository
@@ -43,47 +39,35 @@ router.include_router(policy_curve.router)
 
 
 @router.get("/dashboard/policies")
-def policies_page(principal: PrincipalDep, session: SessionDep, if_none_match: IfNoneMatch = None) -> Response:
+def policies_page(page: PageDep) -> HTMLResponse:
     """Render the newest version of each policy, by name."""
-    stored = PolicyRepository(session).page(limit=MAX_SHOWN).data
-    tag = page_etag(principal, [(policy.name, policy.version, policy.created_at.isoformat()) for policy in stored])
-    if matches_etag(if_none_match, tag):
-        return not_modified_response(tag)
-    rendered = render_page(
-        "policies.html",
-        title="Policies",
-        here="policies",
-        principal=principal,
-        policies=[_row(policy) for policy in stored],
-    )
-    return with_etag(rendered, tag)
+    stored = PolicyRepository(page.session).page(limit=MAX_SHOWN).data
+    page.check_etag([(policy.name, policy.version, policy.created_at.isoformat()) for policy in stored])
+    return page.render("policies.html", title="Policies", here="policies", policies=[_row(policy) for policy in stored])
 
 
 @router.get("/dashboard/new-policy")
-def new_policy_page(operator: OperatorDep, context: AppContextDep, session: SessionDep) -> HTMLResponse:
+def new_policy_page(operator: OperatorDep, page: PageDep) -> HTMLResponse:
     """Render the editor with an example policy."""
-    return _editor("New policy", operator, context, session, stored=None)
+    return _editor(page, "New policy", stored=None)
 
 
 @router.get("/dashboard/policies/{name}")
-def policy_page(name: str, principal: PrincipalDep, context: AppContextDep, session: SessionDep) -> HTMLResponse:
+def policy_page(name: str, page: PageDep) -> HTMLResponse:
     """Render a policy: in the editor for operators, as text for users."""
-    stored = PolicyRepository(session).latest(name)
+    stored = PolicyRepository(page.session).latest(name)
     if stored is None:
         raise Problem(HTTPStatus.NOT_FOUND, f"there is no policy named {name!r}")
-    return _editor(name, principal, context, session, stored=PolicyOut.of(stored))
+    return _editor(page, name, stored=PolicyOut.of(stored))
 
 
-def _editor(
-    title: str, principal: Principal, context: AppContext, session: Session, *, stored: PolicyOut | None
-) -> HTMLResponse:
+def _editor(page: Page, title: str, *, stored: PolicyOut | None) -> HTMLResponse:
     body = EXAMPLES["linear"] if stored is None else _in_order(stored.policy)
     policy = parse_stored_policy(body)
-    return render_page(
+    return page.render(
         "policy.html",
         title=title,
         here="policies",
-        principal=principal,
         stored=stored,
         body=body,
         rule=describe_rule(policy),
@@ -95,15 +79,15 @@ def _editor(
         examples=EXAMPLES,
         run_fields=RUN_FIELDS,
         run_values=RUN_VALUES,
-        zones=_zones_with_history(context, session),
+        zones=_zones_with_history(page),
         history_days=HISTORY_DAYS,
         default_history_days=DEFAULT_HISTORY_DAYS,
     )
 
 
-def _zones_with_history(context: AppContext, session: Session) -> list[str]:
-    grid = GridRepository(session)
-    return [zone for zone in sorted(context.settings.zones) if grid.newest_basis(zone) is not None]
+def _zones_with_history(page: Page) -> list[str]:
+    grid = GridRepository(page.session)
+    return [zone for zone in sorted(page.context.settings.zones) if grid.newest_basis(zone) is not None]
 
 
 def _in_order(body: Mapping[str, Any]) -> dict[str, Any]:

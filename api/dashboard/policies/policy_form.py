@@ -1,6 +1,6 @@
 """Form of the policy editor: the kinds and their fields, from the schemas of `greencore.policy`."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -26,39 +26,8 @@ RUN = ("work_hours", "epochs", "deadline_hours", "power_w", "forecast")
 COMMON = ("kind", "on_missing", "gate", "smoothing", "steps")
 
 
-@dataclass(frozen=True)
-class PolicyKind:
-    """A kind of policy, and its description."""
-
-    name: str
-    description: str
-
-
-@dataclass(frozen=True)
-class PolicySection:
-    """An object within a policy; `absent` are its values where it is left out."""
-
-    path: str
-    description: str
-    fields: tuple[FormField, ...]
-    absent: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class PolicyForm:
-    """All fields of the editor."""
-
-    kinds: tuple[PolicyKind, ...]
-    fields: tuple[FormField, ...]
-    step: tuple[FormField, ...]
-    gate: PolicySection
-    smoothing: PolicySection
-    on_missing: FormField
-    missing_rho: FormField
-
-
-def policy_form() -> PolicyForm:
-    """Build the form from the schema; a field that several kinds define alike appears once."""
+def policy_form() -> dict[str, Any]:
+    """Build the form's parts for its template from the schema; a field that several kinds define alike appears once."""
     schema = TypeAdapter(PolicyBody).json_schema()
     parts = {definition["title"].lower(): definition for definition in schema["$defs"].values()}
     fields: dict[tuple[str, str], FormField] = {}
@@ -69,15 +38,14 @@ def policy_form() -> PolicyForm:
                 fields[field.name, field.hint] = replace(known, kinds=(*known.kinds, kind))
     properties = parts[POLICY_KINDS[0]]["properties"]
     [rho] = fields_of(parts["fixedrho"], prefix="on_missing.")
-    return PolicyForm(
-        kinds=tuple(PolicyKind(kind, _description(parts[kind])) for kind in POLICY_KINDS),
-        fields=tuple(sorted(fields.values(), key=lambda field: field.name.startswith("rho_"))),
-        step=fields_of(parts["step"]),
-        gate=_section("gate", parts["gate"], properties["gate"]),
-        smoothing=_section("smoothing", parts["smoothing"], properties["smoothing"]),
-        on_missing=_on_missing(properties["on_missing"]),
-        missing_rho=rho,
-    )
+    return {
+        "kinds": {kind: _description(parts[kind]) for kind in POLICY_KINDS},
+        "fields": sorted(fields.values(), key=lambda field: field.name.startswith("rho_")),
+        "step": fields_of(parts["step"]),
+        "sections": [_section(path, parts[path], properties[path]) for path in ("gate", "smoothing")],
+        "on_missing": _on_missing(properties["on_missing"]),
+        "missing_rho": rho,
+    }
 
 
 def run_fields() -> tuple[FormField, ...]:
@@ -86,8 +54,14 @@ def run_fields() -> tuple[FormField, ...]:
     return tuple(form_field(name, schema["properties"][name], required=name in schema["required"]) for name in RUN)
 
 
-def _section(path: str, schema: Schema, property_: Schema) -> PolicySection:
-    return PolicySection(path, _description(schema), fields_of(schema, prefix=f"{path}."), property_["default"])
+def _section(path: str, schema: Schema, property_: Schema) -> dict[str, Any]:
+    """Return an object within a policy; `absent` are its values where it is left out."""
+    return {
+        "path": path,
+        "description": _description(schema),
+        "fields": fields_of(schema, prefix=f"{path}."),
+        "absent": property_["default"],
+    }
 
 
 def _on_missing(schema: Schema) -> FormField:

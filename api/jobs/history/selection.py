@@ -5,11 +5,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from api.dependencies import SessionDep
-from api.http.etags import CACHED_RESPONSES, IfNoneMatch, etag_headers, matches_etag, not_modified_response
+from api.http.etags import CACHED_RESPONSES, RevalidationDep
 from api.http.pagination import Limit
 from api.jobs.endpoints import NOT_FOUND, JobDep
 from store.lifecycle.tensor_selection import SelectionRepository
@@ -84,23 +84,20 @@ class SelectionOut(BaseModel):
 @router.get(
     "/{job_id}/selection",
     summary="List the tensors trained in each epoch",
-    response_model=SelectionOut,
     responses={**NOT_FOUND, **CACHED_RESPONSES},
 )
 def get_selection(
     job: JobDep,
     session: SessionDep,
-    response: Response,
+    revalidation: RevalidationDep,
     limit: Limit = 50,
     after: Annotated[int | None, Query(ge=0, lt=2**31, description="Only epochs before this number")] = None,
-    if_none_match: IfNoneMatch = None,
-) -> SelectionOut | Response:
+) -> SelectionOut:
     """Finished epochs, newest first, with the importance and the cost of every tensor."""
     selections = SelectionRepository(session)
-    tag = f'"{ETAG_VERSION}-{job.revision}-{JobRepository(session).newest_event_id(job.id)}-{limit}-{after}"'
-    if matches_etag(if_none_match, tag):
-        return not_modified_response(tag)
-    response.headers.update(etag_headers(tag))
+    revalidation.check(
+        f'"{ETAG_VERSION}-{job.revision}-{JobRepository(session).newest_event_id(job.id)}-{limit}-{after}"'
+    )
     page = selections.epochs(job.id, limit=limit, after=after)
     return SelectionOut.of(selections.tensors(job.id), page.data, has_more=page.has_more)
 

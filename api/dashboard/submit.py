@@ -1,0 +1,140 @@
+"""`/dashboard/submit`: the form that estimates and submits a job."""
+
+import json
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Annotated, Any, get_args
+
+from fastapi import APIRouter, Query
+from fastapi.responses import HTMLResponse
+from sqlalchemy.orm import Session
+
+from api.dashboard.form_fields import fields_of
+from api.dashboard.grid import country_name
+from api.dashboard.page import Page, PageDep
+from api.dashboard.policies.policy_summary import describe_gate, describe_rho, describe_rule
+from api.http.problems import Problem
+from api.jobs.request import DEFAULT_POLICY, JobRequest, Method
+from api.models.endpoints import list_models
+from api.zones.endpoints import find_intensity, list_zones
+from api.zones.schemas import IntensityOut, ZoneOut
+from greencore.hyperparameters import Hyperparameters
+from greencore.policy import Policy, parse_stored_policy
+from store.intensity.readings import GridRepository
+from store.repositories.datasets import DatasetRepository
+from store.repositories.jobs import JobRepository
+from store.repositories.policies import PolicyRepository
+from store.tables import Dataset, Job
+
+METHODS = {
+    "greentrainer": ("GreenTrainer", "adaptive: each epoch trains the tensors that matter most, within its ρ"),
+    "full": ("Full fine-tuning", "trains every tensor in every step"),
+    "lora": ("LoRA", "trains an adapter of small matrices"),
+    "prefix": ("Prefix tuning", "trains a prefix that every layer attends to"),
+    "top2": ("Top 2", "trains the output embedding and the last normalisation"),
+    "bitfit": ("BitFit", "trains the biases"),
+}
+BASIC_SETTINGS = ("epochs", "batch_size", "learning_rate", "max_length")
+EXAMPLE_POLICY = {**DEFAULT_POLICY, "gate": {"mode": "defer", "max_delay_hours": 12}}
+DATASETS_SHOWN = 200
+MAX_POLICIES = 500
+# Choices besides the names of stored policies, which are not empty and have no braces.
+DEFAULT_CHOICE, INLINE_CHOICE = "", "{}"
+
+router = APIRouter()
+
+
+@router.get("/dashboard/submit")
+def submit_page(
+    page: PageDep,
+    like: Annotated[str | None, Query(alias="from", description="Job whose values the form starts with")] = None,
+    dataset: Annotated[str | None, Query(description="Dataset that the form starts with")] = None,
+) -> HTMLResponse:
+    """Render the form, whose script estimates and submits through the REST interface."""
+    principal, context, session, now = page.principal, page.context, page.session, page.now
+    job = None if like is None else JobRepository(session).get(like)
+    if like is not None and (job is None or not principal.can_read(job.owner)):
+        raise Problem(HTTPStatus.NOT_FOUND, f"there is no job {like!r}")
+    initial = {"values": {}, "metadata": []} if job is None else _copy(job, session)
+    if dataset is not None:
+        initial["values"]["dataset"] = dataset
+    shown, more = _list_datasets(page, wanted=initial["values"].get("dataset"))
+    settings = fields_of(Hyperparameters.model_json_schema(), prefix="hyperparameters.")
+    [priority] = [field for field in fields_of(JobRequest.model_json_schema()) if field.name == "priority"]
+    policies = PolicyRepository(session).page(limit=MAX_POLICIES).data
+    return page.render(
+        "submit.html",
+        title="New job",
+        here="submit",
+        like=job,
+        prefill=json.dumps(initial),
+        models=list_models(principal, context, session).data,
+        datasets=shown,
+        more_datasets=more,
+        max_upload_bytes=context.settings.max_upload_bytes,
+        methods=[(name, *METHODS[name]) for name in get_args(Method)],
+        policies=[(policy, _describe(parse_stored_policy(policy.body))) for policy in policies],
+        default_choice=DEFAULT_CHOICE,
+        inline_choice=INLINE_CHOICE,
+        default_policy=_describe(parse_stored_policy(DEFAULT_POLICY)),
+        example_policy=json.dumps(EXAMPLE_POLICY, indent=2),
+        zones=list(_zone_options(page, list_zones(principal, context, session, now).data)),
+        priority=priority,
+        usual=[field for field in settings if field.name in BASIC_SETTINGS],
+        other=[field for field in settings if field.name not in BASIC_SETTINGS],
+    )
+
+
+def _list_datasets(page: Page, *, wanted: str | None) -> tuple[list[Dataset], bool]:
+    """Return the newest datasets that the principal sees, plus the wanted one, and whether there are more."""
+    repository = DatasetRepository(page.session)
+    newest = repository.page(limit=DATASETS_SHOWN, owner=page.principal.owner_filter)
+    shown = list(newest.data)
+    if wanted is not None and all(dataset.id != wanted for dataset in shown):
+        found = repository.get(wanted)
+        if found is not None and page.principal.can_read(found.owner):
+            shown.append(found)
+    return shown, newest.has_more
+
+
+def _zone_options(page: Page, known: list[ZoneOut]) -> Iterator[tuple[ZoneOut, str | None, IntensityOut | None]]:
+    """Yield the zones that a job can request, each with its country and the intensity that would decide ρ now."""
+    grid, settings = GridRepository(page.session), page.context.settings
+    for zone in known:
+        if zone.zone in settings.zones:
+            basis = grid.newest_basis(zone.zone) or settings.basis(zone.zone)
+            intensity = find_intensity(grid, settings, zone.zone, basis, now=page.now)
+            yield zone, country_name(settings, zone.zone), intensity
+
+
+def _copy(job: Job, session: Session) -> dict[str, Any]:
+    """Return a job's values by name, and its metadata as pairs; without the deadline, which has mostly passed."""
+    choice, inline = _policy_choice(job, session)
+    settings = {f"hyperparameters.{name}": value for name, value in job.hyperparameters.items()}
+    values = {
+        "model": job.model,
+        "dataset": job.dataset_id,
+        "method": job.method,
+        "policy": choice,
+        "policy-json": inline,
+        "zone": job.zone_asked,
+        "priority": job.priority,
+        **settings,
+    }
+    texts = {name: "" if value is None else str(value) for name, value in values.items()}
+    return {"values": texts, "metadata": [[key, value] for key, value in job.labels.items()]}
+
+
+def _policy_choice(job: Job, session: Session) -> tuple[str, str]:
+    """Return the choice of the job's policy: its name, if its newest version is the same, else its body."""
+    if job.policy_name is not None:
+        stored = PolicyRepository(session).latest(job.policy_name)
+        if stored is not None and parse_stored_policy(stored.body) == parse_stored_policy(job.policy):
+            return job.policy_name, ""
+    elif parse_stored_policy(job.policy) == parse_stored_policy(DEFAULT_POLICY):
+        return DEFAULT_CHOICE, ""
+    return INLINE_CHOICE, json.dumps(job.policy, indent=2, ensure_ascii=False)
+
+
+def _describe(policy: Policy) -> str:
+    return f"ρ {describe_rho(policy)}: {describe_rule(policy)}; {describe_gate(policy.gate)}"

@@ -1,1 +1,0 @@
-"""Page that submits a job."""
