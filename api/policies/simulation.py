@@ -11,7 +11,7 @@ from api.policies.parsing import resolve_policy
 from api.policies.simulated import SimulationOut
 from api.policies.simulation_request import SimulationRequest
 from greencore.policy import BacktestError, Policy, backtest
-from greencore.policy.backtesting.simulation import Workload, latest_finish_hours
+from greencore.policy.backtesting.simulation import latest_finish_hours
 from greencore.policy.backtesting.slots import Slots
 from greencore.policy.models import Budget
 
@@ -70,8 +70,7 @@ def run_simulation(request: SimulationRequest, context: AppContext, *, now: date
 
 def _window_hours(request: SimulationRequest, policy: Policy) -> float:
     """Return the length of readings that one run needs from its start on."""
-    work = Workload(request.work_hours, request.epochs, request.power_w / 1000, request.idle_power_w / 1000)
-    _, longest = latest_finish_hours(policy, work, request.deadline_hours)
+    _, longest = latest_finish_hours(policy, request.work_hours, request.deadline_hours)
     return max(longest, request.work_hours)
 
 

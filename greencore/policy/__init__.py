@@ -1,6 +1,7 @@
 """Carbon policies: decide from the carbon intensity which share ρ of an epoch's FLOPs to train, and when to run."""
 
-from greencore.policy.backtesting.backtest import BacktestDecision, BacktestError, BacktestResult, Spread, backtest
+from greencore.policy.backtesting.backtest import BacktestError, BacktestResult, Spread, backtest
+from greencore.policy.backtesting.simulation import BacktestDecision
 from greencore.policy.context import PolicyContext
 from greencore.policy.decision import IntensityMissing, RhoDecision, decide_rho
 from greencore.policy.models import (

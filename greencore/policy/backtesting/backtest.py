@@ -10,11 +10,12 @@ import numpy as np
 from greencore.arrays import Floats, Ints
 from greencore.carbon.series import IntensitySeries
 from greencore.policy.backtesting.simulation import (
+    BacktestDecision,
     SimulatedRuns,
+    Simulation,
     Workload,
     concatenate_runs,
     latest_finish_hours,
-    simulate,
 )
 from greencore.policy.backtesting.slots import Slots
 from greencore.policy.gate.forecasts import FORECASTS, ForecastKind, build_forecast
@@ -35,21 +36,6 @@ class BacktestError(ValueError):
         super().__init__(f"{field}: {message}")
         self.field = field
         self.message = message
-
-
-@dataclass(frozen=True, slots=True)
-class BacktestDecision:
-    """Action of a simulated run at `time`, the intensity in gCO2e/kWh, and the reason.
-
-    `action` is "run", "wait" (not started yet), "pause", "epoch" (one starts at `rho`), "end" (the budget is used up)
-    or "finish".
-    """
-
-    time: datetime
-    intensity: float
-    action: str
-    rho: float | None
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +111,21 @@ def backtest(
 
     Raises BacktestError naming the argument that is out of range, or where the series does not cover a start's window.
     """
-    _check(work_hours, epochs, deadline_hours, forecast, power_w, idle_power_w, switch_hours)
+    for field, value in (("work_hours", work_hours), ("deadline_hours", deadline_hours), ("power_w", power_w)):
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise BacktestError(field, f"given {value}: expected a finite number above 0")
+    for field, value in (("idle_power_w", idle_power_w), ("switch_hours", switch_hours)):
+        if not (math.isfinite(value) and value >= 0):
+            raise BacktestError(field, f"given {value}: expected a finite number that is at least 0")
+    if epochs < 1:
+        raise BacktestError("epochs", f"given {epochs}: expected at least 1")
+    if forecast not in FORECASTS:
+        raise BacktestError("forecast", f"given {forecast!r}: expected one of {', '.join(FORECASTS)}")
     if not len(series):
         raise BacktestError("series", "it is empty: expected the readings of the simulated time")
     grid = Slots.from_series(series)
     work = Workload(work_hours, epochs, power_w / 1000, idle_power_w / 1000, switch_hours)
-    deadline, longest = latest_finish_hours(policy, work, deadline_hours)
+    deadline, longest = latest_finish_hours(policy, work_hours, deadline_hours)
     window = max(longest, work_hours)
     starts = _starts(grid, series, start, window)
     seen = build_forecast(forecast, grid, math.ceil(window) + 1)
@@ -142,7 +137,8 @@ def backtest(
     parts = []
     for first in range(0, len(starts), at_a_time):
         some = starts[first : first + at_a_time]
-        runs = simulate(policy, grid, seen, rule, some, work, deadline_hours=deadline, record_actions=single)
+        simulation = Simulation(policy, grid, seen, rule, some, work, deadline_hours=deadline, record_decisions=single)
+        runs = simulation.run()
         parts.append((runs, _oracle(grid, runs)))
     return _result(
         grid, [runs for runs, _ in parts], np.concatenate([oracle for _, oracle in parts]), work, single=single
@@ -245,35 +241,10 @@ def _finish(grid: Slots, runs: SimulatedRuns) -> datetime:
 
 
 def _list_decisions(grid: Slots, runs: SimulatedRuns) -> tuple[BacktestDecision, ...]:
-    def decision(position: float, action: str, rho: float | None, reason: str) -> BacktestDecision:
-        intensity = float(grid.at(np.array(int(position + 1e-9))))
-        return BacktestDecision(grid.time(position), intensity, action, rho, reason)
-
-    steps = [decision(step.position, step.action, step.rho, step.reason) for step in runs.steps]
     end = grid.position(_finish(grid, runs))
+    intensity = float(grid.at(np.array(int(end + 1e-9))))
     late = runs.finish_hours[0] - runs.deadline_hours[0]
     why = f"{abs(late):.3g} h {'after' if late > 0 else 'before'} the deadline"
     if abs(late) <= ROUNDING_HOURS:
         why = "at the deadline"
-    return (*steps, decision(end, "finish", None, why))
-
-
-def _check(
-    work_hours: float,
-    epochs: int,
-    deadline_hours: float | None,
-    forecast: str,
-    power_w: float,
-    idle_power_w: float,
-    switch_hours: float,
-) -> None:
-    for field, value in (("work_hours", work_hours), ("deadline_hours", deadline_hours), ("power_w", power_w)):
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise BacktestError(field, f"given {value}: expected a finite number above 0")
-    for field, value in (("idle_power_w", idle_power_w), ("switch_hours", switch_hours)):
-        if not (math.isfinite(value) and value >= 0):
-            raise BacktestError(field, f"given {value}: expected a finite number that is at least 0")
-    if epochs < 1:
-        raise BacktestError("epochs", f"given {epochs}: expected at least 1")
-    if forecast not in FORECASTS:
-        raise BacktestError("forecast", f"given {forecast!r}: expected one of {', '.join(FORECASTS)}")
+    return (*runs.decisions, BacktestDecision(grid.time(end), intensity, "finish", None, why))

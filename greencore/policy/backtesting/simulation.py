@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import numpy as np
 
@@ -36,11 +37,16 @@ class Workload:
     switch_hours: float = 0.0
 
 
-@dataclass(frozen=True)
-class SimulatedAction:
-    """Action of one run from a grid position on: "run", "wait" (not started yet), "pause", or "epoch" at `rho`."""
+@dataclass(frozen=True, slots=True)
+class BacktestDecision:
+    """Action of a simulated run at `time`, the intensity in gCO2e/kWh, and the reason.
 
-    position: float
+    `action` is "run", "wait" (not started yet), "pause", "epoch" (one starts at `rho`), "end" (the budget is used up)
+    or "finish".
+    """
+
+    time: datetime
+    intensity: float
     action: str
     rho: float | None
     reason: str
@@ -50,8 +56,8 @@ class SimulatedAction:
 class SimulatedRuns:
     """Results of the simulation, one entry per run; `starts` in slots.
 
-    `computing_hours`, `finish_hours` and `deadline_hours` count from the start; `emissions_g` in gCO2e. `steps` has
-    the actions of the first run, where they were recorded.
+    `computing_hours`, `finish_hours` and `deadline_hours` count from the start; `emissions_g` in gCO2e. `decisions` has
+    those of the first run, where they were recorded.
     """
 
     starts: Floats
@@ -60,45 +66,31 @@ class SimulatedRuns:
     finish_hours: Floats
     emissions_g: Floats
     epochs_run: Ints
-    steps: list[SimulatedAction] = field(default_factory=list)
+    decisions: list[BacktestDecision] = field(default_factory=list)
 
 
-def latest_finish_hours(policy: Policy, work: Workload, deadline_hours: float | None) -> tuple[float, float]:
+def latest_finish_hours(policy: Policy, work_hours: float, deadline_hours: float | None) -> tuple[float, float]:
     """Return the deadline in hours from the start, and the longest time that a run may take, late or not."""
     _, rho_max = policy.rho_range
-    longest = work.work_hours * rho_max
+    longest = work_hours * rho_max
     deadline = longest + policy.gate.max_delay_hours if deadline_hours is None else deadline_hours
     return deadline, max(deadline, longest)
-
-
-def simulate(
-    policy: Policy,
-    slots: Slots,
-    forecast: BacktestForecast,
-    rule: RhoRule,
-    starts: Floats,
-    work: Workload,
-    *,
-    deadline_hours: float | None,
-    record_actions: bool = False,
-) -> SimulatedRuns:
-    """Simulate runs that start at the grid positions `starts`, independently of each other.
-
-    The gate plans again at each full hour from `forecast`; ρ and the two thresholds use the intensity in force. A run
-    whose slack is used up computes whatever the plan says.
-    """
-    deadline, _ = latest_finish_hours(policy, work, deadline_hours)
-    return _Simulation(policy, slots, forecast, rule, starts, work, deadline, record_actions).run()
 
 
 def concatenate_runs(parts: Sequence[SimulatedRuns]) -> SimulatedRuns:
     """Concatenate the runs of several simulations (at least one), in order."""
     fields = ("starts", "deadline_hours", "computing_hours", "finish_hours", "emissions_g", "epochs_run")
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in fields}
-    return SimulatedRuns(**arrays, steps=parts[0].steps)
+    return SimulatedRuns(**arrays, decisions=parts[0].decisions)
 
 
-class _Simulation:
+class Simulation:
+    """Simulates runs that start at the grid positions `starts`, independently of each other.
+
+    The gate plans again at each full hour from `forecast`; ρ and the two thresholds use the intensity in force. A run
+    whose slack is used up computes whatever the plan says.
+    """
+
     def __init__(
         self,
         policy: Policy,
@@ -107,13 +99,14 @@ class _Simulation:
         rule: RhoRule,
         starts: Floats,
         work: Workload,
+        *,
         deadline_hours: float,
-        record_actions: bool,
+        record_decisions: bool,
     ) -> None:
         count = len(starts)
         self._policy, self._slots, self._forecast, self._rule, self._work = policy, slots, forecast, rule, work
         _, self._rho_max = policy.rho_range
-        self._record_actions = record_actions
+        self._record_decisions = record_decisions
         self._first = np.floor(starts + EPSILON_HOURS).astype(np.int64)
         self._offset_hours = np.maximum(starts - self._first, 0.0) * slots.step_hours
         self._runs = SimulatedRuns(
@@ -200,7 +193,7 @@ class _Simulation:
         step, per_hour = self._slots.step_hours, self._slots.per_hour
         left = np.maximum(self._runs.deadline_hours - elapsed, 0.0)[runs]
         count = int(np.ceil(left.max() / step - EPSILON_HOURS)) + 1
-        expected = self._forecast.intensity_ahead(slot[runs], count)
+        expected = self._forecast(slot[runs], count)
         lengths = np.full((len(runs), count), step)
         lengths[:, 0] = length[runs]
         hours = np.clip(left[:, None] - (np.cumsum(lengths, axis=1) - lengths), 0.0, lengths)
@@ -221,7 +214,7 @@ class _Simulation:
         self._committed[runs] = plans.committed
         for column in range(min(per_hour, count)):
             self._plan[runs, (slot[runs] + column) % per_hour] = plans.share[:, column]
-        if self._record_actions and runs[0] == 0:
+        if self._record_decisions and runs[0] == 0:
             self._why_runs = explain_open_gate(self._policy.gate, plans, begun=bool(self._begun[0]))
             ahead = "the best window is" if self._policy.gate.mode == "defer" else "cleaner hours are"
             self._why_waits = f"{ahead} ahead, which saves {max(plans.saving[0], 0.0):.1%}"
@@ -260,7 +253,7 @@ class _Simulation:
             previous_rho=self._rho[runs],
             epochs_at_rho=self._epochs_at_rho[runs],
         )
-        rho = self._rule.decide(start)
+        rho = self._rule(start)
         ends = np.isnan(rho)  # the budget is used up
         self._epochs_at_rho[runs] = np.where(rho == self._rho[runs], self._epochs_at_rho[runs] + 1, 1)
         self._rho[runs] = np.where(ends, self._rho[runs], rho)
@@ -270,27 +263,30 @@ class _Simulation:
         self._active[ended] = False
         self._runs.finish_hours[ended] = elapsed[ended]
         self._epochs_left[ended] = 0
-        if self._record_actions and runs[0] == 0:
+        if self._record_decisions and runs[0] == 0:
             number = int(self._runs.epochs_run[0]) + 1
             position = slot[0] + within[0] / self._slots.step_hours
             why = f"epoch {number}" if not ends[0] else "the budget is used up: the run ends"
-            self._runs.steps.append(
-                SimulatedAction(position, "end" if ends[0] else "epoch", None if ends[0] else float(rho[0]), why)
-            )
+            self._append(position, "end" if ends[0] else "epoch", None if ends[0] else float(rho[0]), why)
 
     def _record(self, position: float, *, runs: bool, forced: bool) -> None:
-        if not self._record_actions or not self._active[0]:
+        if not self._record_decisions or not self._active[0]:
             return
         gate, begun = self._policy.gate, bool(self._begun[0])
         held = bool(self._shut[0]) or (gate.mode != "none" and not (gate.mode == "defer" and begun))
         if not runs:
-            intensity = float(self._slots.at(np.array(int(position + EPSILON_HOURS))))
-            why = explain_closed_gate(gate, intensity) if self._shut[0] else self._why_waits
+            why = explain_closed_gate(gate, self._intensity_at(position)) if self._shut[0] else self._why_waits
         elif forced and held:
             why = "the slack before the deadline is used up, so it runs regardless"
         elif gate.mode == "defer" and begun:
             why = NO_PAUSE_REASON
         else:
             why = self._why_runs
-        action = "run" if runs else "pause" if begun else "wait"
-        self._runs.steps.append(SimulatedAction(position, action, None, why))
+        self._append(position, "run" if runs else "pause" if begun else "wait", None, why)
+
+    def _append(self, position: float, action: str, rho: float | None, why: str) -> None:
+        time = self._slots.time(position)
+        self._runs.decisions.append(BacktestDecision(time, self._intensity_at(position), action, rho, why))
+
+    def _intensity_at(self, position: float) -> float:
+        return float(self._slots.at(np.array(int(position + EPSILON_HOURS))))

@@ -1,7 +1,8 @@
 """Forecasts of a backtest: perfect, persistence, and our own from past hours."""
 
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Literal, Protocol
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -10,68 +11,45 @@ from greencore.carbon.forecasting import MAX_FORECAST_HOURS, rolling_forecasts
 from greencore.policy.backtesting.slots import Slots
 
 ForecastKind = Literal["own", "persistence", "perfect"]
-FORECASTS: tuple[ForecastKind, ...] = ("own", "persistence", "perfect")
+FORECASTS: tuple[ForecastKind, ...] = get_args(ForecastKind)
 
 DAY_HOURS = 24
 
-
-class BacktestForecast(Protocol):
-    """Expected intensities, as known at a given time."""
-
-    def intensity_ahead(self, now: Ints, count: int) -> Floats:
-        """Expected gCO2e/kWh [runs, count] of the slots from `now` [runs] on, as known at its start; NaN if unknown."""
-
-
-class PerfectForecast:
-    """Forecast that equals the recorded series."""
-
-    def __init__(self, slots: Slots) -> None:
-        self._intensity = slots.intensity
-
-    def intensity_ahead(self, now: Ints, count: int) -> Floats:
-        """Recorded intensity of each slot."""
-        return _taken(self._intensity, now[:, None] + np.arange(count))
-
-
-class PersistenceForecast:
-    """Forecast by the same hour of the last recorded day."""
-
-    def __init__(self, slots: Slots) -> None:
-        self._intensity = slots.intensity
-        self._day = DAY_HOURS * slots.per_hour
-
-    def intensity_ahead(self, now: Ints, count: int) -> Floats:
-        """Intensity of each slot one day before, or as many days as needed for a past slot."""
-        steps = np.arange(count)
-        days_back = steps // self._day + 1
-        return _taken(self._intensity, now[:, None] + (steps - days_back * self._day))
-
-
-class RollingForecast:
-    """Our own forecast, computed at each hour from the past hours."""
-
-    def __init__(self, slots: Slots, hours: int) -> None:
-        hourly = slots.hourly()
-        self._forecasts = _forecasts(hourly.tobytes(), min(hours, MAX_FORECAST_HOURS), slots.origin.hour)
-        self._per_hour = slots.per_hour
-
-    def intensity_ahead(self, now: Ints, count: int) -> Floats:
-        """Forecast of each slot's hour; NaN in the first hour of the series, which has no past."""
-        hour = now // self._per_hour
-        slot = now[:, None] + np.arange(count)
-        ahead = slot // self._per_hour - hour[:, None]
-        issued, hours = self._forecasts.shape
-        expected = self._forecasts[np.minimum(hour, issued - 1)[:, None], np.minimum(ahead, hours - 1)]
-        return np.where(ahead < hours, expected, np.nan)
+BacktestForecast = Callable[[Ints, int], Floats]
+"""Maps slots `now` [runs] and a count to the expected gCO2e/kWh [runs, count] from there on, as known at the start of
+`now`; NaN if unknown."""
 
 
 def build_forecast(kind: ForecastKind, slots: Slots, hours: int) -> BacktestForecast:
-    """Build the forecast of a kind, for up to `hours` ahead."""
+    """Build the forecast of a kind, for up to `hours` ahead.
+
+    "perfect" is the recorded series; "persistence" the same hour of the last recorded day; "own" our own forecast,
+    computed at each hour from the past hours, and NaN in the first hour of the series, which has no past.
+    """
+    per_hour, recorded = slots.per_hour, slots.intensity
+
+    def record(index: Ints) -> Floats:
+        inside = (index >= 0) & (index < len(recorded))
+        return np.where(inside, recorded[np.clip(index, 0, len(recorded) - 1)], np.nan)
+
     if kind == "perfect":
-        return PerfectForecast(slots)
+        return lambda now, count: record(now[:, None] + np.arange(count))
+
     if kind == "persistence":
-        return PersistenceForecast(slots)
-    return RollingForecast(slots, hours)
+        day = DAY_HOURS * per_hour
+        # One day before, or as many days as needed for a past slot.
+        return lambda now, count: record(now[:, None] + np.arange(count) % day - day)
+
+    forecasts = _forecasts(slots.hourly().tobytes(), min(hours, MAX_FORECAST_HOURS), slots.origin.hour)
+    issued, reach = forecasts.shape
+
+    def own(now: Ints, count: int) -> Floats:
+        hour = now // per_hour
+        ahead = (now[:, None] + np.arange(count)) // per_hour - hour[:, None]
+        expected = forecasts[np.minimum(hour, issued - 1)[:, None], np.minimum(ahead, reach - 1)]
+        return np.where(ahead < reach, expected, np.nan)
+
+    return own
 
 
 @lru_cache(maxsize=4)
@@ -80,8 +58,3 @@ def _forecasts(hourly: bytes, hours: int, first_hour_utc: int) -> Floats:
     forecasts = rolling_forecasts(np.frombuffer(hourly), hours, first_hour_utc=first_hour_utc)
     forecasts.setflags(write=False)
     return forecasts
-
-
-def _taken(values: Floats, index: Ints) -> Floats:
-    inside = (index >= 0) & (index < len(values))
-    return np.where(inside, values[np.clip(index, 0, len(values) - 1)], np.nan)

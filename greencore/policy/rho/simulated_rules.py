@@ -1,6 +1,6 @@
 """Decides ρ at an epoch's start for many simulated runs at once, each as `decide_rho` does."""
 
-from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,55 +43,38 @@ class RhoChoices:
     ends: Bools
 
 
-class RhoRule(ABC):
-    """The rule by which a policy sets ρ on a grid of slots."""
-
-    def __init__(self, policy: Policy, slots: Slots) -> None:
-        self._smoothing, self._range = policy.smoothing, policy.rho_range
-        self._slots = slots
-
-    def decide(self, start: EpochStart) -> Floats:
-        """Decide the smoothed ρ [runs] of the epoch that starts; NaN where the run has to end before it."""
-        choices = self._choose(start)
-        lowest, highest = self._range
-        rho = smooth_rhos(
-            choices.rho,
-            start.previous_rho,
-            start.epochs_at_rho,
-            self._smoothing,
-            (lowest, np.minimum(highest, choices.rho_limit)),
-        )
-        return np.where(choices.ends, np.nan, rho)
-
-    @abstractmethod
-    def _choose(self, start: EpochStart) -> RhoChoices:
-        """Choose the unsmoothed ρ."""
+RhoRule = Callable[[EpochStart], Floats]
+"""Decides the smoothed ρ [runs] of the epoch that starts; NaN where the run has to end before it."""
 
 
 def build_rho_rule(
     policy: Policy, slots: Slots, forecast: BacktestForecast, *, epoch_hours: float, epoch_kwh: float
 ) -> RhoRule:
-    """Build the rule of a policy, for epochs of the given length and energy at ρ = 1."""
+    """Build the rule by which a policy sets ρ on a grid, for epochs of the given length and energy at ρ = 1."""
+    lowest, highest = policy.rho_range
+    choose = _build_choice(policy, slots, forecast, epoch_hours, epoch_kwh)
+
+    def decide(start: EpochStart) -> Floats:
+        choices = choose(start)
+        limit = np.minimum(highest, choices.rho_limit)
+        rho, _ = smooth_rhos(choices.rho, start.previous_rho, start.epochs_at_rho, policy.smoothing, (lowest, limit))
+        return np.where(choices.ends, np.nan, rho)
+
+    return decide
+
+
+def _build_choice(
+    policy: Policy, slots: Slots, forecast: BacktestForecast, epoch_hours: float, epoch_kwh: float
+) -> Callable[[EpochStart], RhoChoices]:
     if isinstance(policy, IntensityPolicy):
-        return _IntensityRule(policy, slots)
+        return lambda start: _free(policy.rho_at_intensities(slots.at(start.slot)))
     if isinstance(policy, Percentile):
-        return _RankRule(policy, slots)
+        return _RankRule(policy, slots).choose
     assert isinstance(policy, Budget | Price)
-    return _PlannedRule(policy, slots, forecast, epoch_hours, epoch_kwh)
+    return lambda start: _plan(policy, _epoch_costs(start, slots, forecast, epoch_hours, epoch_kwh), start)
 
 
-class _IntensityRule(RhoRule):
-    """Constant, steps and linear."""
-
-    def __init__(self, policy: IntensityPolicy, slots: Slots) -> None:
-        super().__init__(policy, slots)
-        self._policy = policy
-
-    def _choose(self, start: EpochStart) -> RhoChoices:
-        return _free(self._policy.rho_at_intensities(self._slots.at(start.slot)))
-
-
-class _RankRule(RhoRule):
+class _RankRule:
     """Percentile.
 
     A window ends within the present slot, and starts within one of two slots: the sum over the slots between them is
@@ -99,15 +82,14 @@ class _RankRule(RhoRule):
     """
 
     def __init__(self, policy: Percentile, slots: Slots) -> None:
-        super().__init__(policy, slots)
-        self._policy = policy
+        self._policy, self._slots = policy, slots
         count = len(slots.intensity)
         self._whole = int(policy.window_hours / slots.step_hours + 1e-9)
         self._rest_hours = max(policy.window_hours - self._whole * slots.step_hours, 0.0)
         self._cleaner = np.full(count, np.nan)  # number of cleaner slots between, plus half of the equal ones
         self._between = np.minimum(np.arange(count), self._whole - 1) if self._whole else np.zeros(count)
 
-    def _choose(self, start: EpochStart) -> RhoChoices:
+    def choose(self, start: EpochStart) -> RhoChoices:
         slot = np.minimum(start.slot, len(self._slots.intensity) - 1)
         self._add_up(np.unique(slot[np.isnan(self._cleaner[slot])]))
         step, within, rest = self._slots.step_hours, start.within_hours, self._rest_hours
@@ -128,12 +110,10 @@ class _RankRule(RhoRule):
             cleaner = cleaner + there * self._share(np.maximum(slot - back, 0), slot)
         with np.errstate(invalid="ignore", divide="ignore"):
             rank = np.where(total > 0, cleaner / total, 0.0)
-        return _free(np.where(total > 0, self._policy.rho_at_ranks(rank), self._without_past()))
-
-    def _without_past(self) -> float:
-        """ρ at the start of the series, where the window is empty; "fail" falls back, too."""
+        # At the start of the series the window is empty; "fail" falls back, too.
         rule = self._policy.on_missing
-        return rule.rho if isinstance(rule, FixedRho) else self._policy.dirtiest_rho
+        without_past = rule.rho if isinstance(rule, FixedRho) else self._policy.dirtiest_rho
+        return _free(np.where(total > 0, self._policy.rho_at_ranks(rank), without_past))
 
     def _add_up(self, slot: Ints) -> None:
         width = max(self._whole - 1, 0)
@@ -149,58 +129,48 @@ class _RankRule(RhoRule):
         return share
 
 
-class _PlannedRule(RhoRule):
-    """Budget and price, by the forecast of the coming epochs and the default curve.
+def _plan(policy: Budget | Price, costs: EpochCosts, start: EpochStart) -> RhoChoices:
+    """Choose by the forecast of the coming epochs and the default curve.
 
     An epoch's decrease of the loss is the assumed one, as before a job's first measurement.
     """
-
-    def __init__(
-        self, policy: Budget | Price, slots: Slots, forecast: BacktestForecast, epoch_hours: float, epoch_kwh: float
-    ) -> None:
-        super().__init__(policy, slots)
-        self._policy, self._forecast = policy, forecast
-        self._epoch_hours, self._epoch_kwh = epoch_hours, epoch_kwh
-        self._curve = DEFAULT_UTILITY.normalise()
-
-    def _choose(self, start: EpochStart) -> RhoChoices:
-        policy, costs, runs = self._policy, self._epoch_costs(start), len(start.slot)
-        bounds = {"rho_min": policy.rho_min, "rho_max": policy.rho_max}
-        free = costs(np.full((runs, 1), policy.rho_max))[:, 0] == 0
-        if isinstance(policy, Price):
-            rho, _ = choose_price_rho(
-                self._curve,
-                costs,
-                runs,
-                loss_per_epoch=ASSUMED_LOSS_PER_EPOCH,
-                gco2e_per_loss=policy.gco2e_per_loss,
-                **bounds,
-            )
-            return _free(np.where(free, policy.rho_max, rho))
-        remaining = np.maximum(policy.budget_gco2e - start.spent_g, 0.0)
-        choice = choose_budget_rho(
-            self._curve, costs, remaining, start.epochs_left, budget_gco2e=policy.budget_gco2e, **bounds
+    runs, bounds = len(start.slot), {"rho_min": policy.rho_min, "rho_max": policy.rho_max}
+    free = costs(np.full((runs, 1), policy.rho_max))[:, 0] == 0
+    curve = DEFAULT_UTILITY.normalise()
+    if isinstance(policy, Price):
+        rho, _ = choose_price_rho(
+            curve,
+            costs,
+            runs,
+            loss_per_epoch=ASSUMED_LOSS_PER_EPOCH,
+            gco2e_per_loss=policy.gco2e_per_loss,
+            **bounds,
         )
-        return RhoChoices(
-            np.where(free, policy.rho_max, choice.rho), np.where(free, 1.0, choice.rho_limit), choice.ends & ~free
-        )
+        return _free(np.where(free, policy.rho_max, rho))
+    remaining = np.maximum(policy.budget_gco2e - start.spent_g, 0.0)
+    choice = choose_budget_rho(curve, costs, remaining, start.epochs_left, budget_gco2e=policy.budget_gco2e, **bounds)
+    return RhoChoices(
+        np.where(free, policy.rho_max, choice.rho), np.where(free, 1.0, choice.rho_limit), choice.ends & ~free
+    )
 
-    def _epoch_costs(self, start: EpochStart) -> EpochCosts:
-        """Costs of epochs that start at the runs' positions: the intensity in force, then the expected ones."""
-        step = self._slots.step_hours
-        count = int(np.ceil(start.epochs_left.max() * self._epoch_hours / step)) + 1
-        expected = self._forecast.intensity_ahead(start.slot, count)
-        expected[:, 0] = self._slots.at(start.slot)
-        intensity, reached = bridge_gaps(expected)
-        hours = np.full(intensity.shape, step) * reached
-        hours[:, 0] -= start.within_hours
 
-        def costs(rho: Floats) -> Floats:
-            ends = np.cumsum(rho * self._epoch_hours, axis=1)
-            starts = np.concatenate([np.zeros((len(ends), 1)), ends[:, :-1]], axis=1)
-            return compute_window_means(intensity, hours, starts, ends) * self._epoch_kwh
+def _epoch_costs(
+    start: EpochStart, slots: Slots, forecast: BacktestForecast, epoch_hours: float, epoch_kwh: float
+) -> EpochCosts:
+    """Costs of epochs that start at the runs' positions: the intensity in force, then the expected ones."""
+    count = int(np.ceil(start.epochs_left.max() * epoch_hours / slots.step_hours)) + 1
+    expected = forecast(start.slot, count)
+    expected[:, 0] = slots.at(start.slot)
+    intensity, reached = bridge_gaps(expected)
+    hours = np.full(intensity.shape, slots.step_hours) * reached
+    hours[:, 0] -= start.within_hours
 
-        return costs
+    def costs(rho: Floats) -> Floats:
+        ends = np.cumsum(rho * epoch_hours, axis=1)
+        starts = np.concatenate([np.zeros((len(ends), 1)), ends[:, :-1]], axis=1)
+        return compute_window_means(intensity, hours, starts, ends) * epoch_kwh
+
+    return costs
 
 
 def _free(rho: Floats) -> RhoChoices:

@@ -8,6 +8,8 @@ from numpy.typing import ArrayLike
 from greencore.arrays import Floats, Ints
 from greencore.policy.kinds.fields import Smoothing
 
+_NOTHING, _MIN_EPOCHS, _DEADBAND, _MAX_CHANGE, _RANGE = range(5)
+
 # In floating point 0.65 − 0.6 is a little more than 0.05, and 0.6 − 0.55 a little less.
 ROUNDING = 1e-9
 
@@ -30,8 +32,9 @@ def smooth_rho(
     """
     if previous is None:
         return rho, None
-    chosen, rule = _smooth(np.array([rho]), np.array([previous.rho]), np.array([previous.epochs]), smoothing, rho_range)
-    result = float(chosen[0])
+    [result], [rule] = smooth_rhos(
+        np.array([rho]), np.array([previous.rho]), np.array([previous.epochs]), smoothing, rho_range
+    )
     if result == rho:
         return rho, None
     words = {
@@ -40,7 +43,7 @@ def smooth_rho(
         _MAX_CHANGE: f"ρ changes by {smoothing.max_change:g} an epoch at most",
         _RANGE: f"ρ stays within {rho_range[0]:.4g} to {rho_range[1]:.4g}",
     }
-    return result, words[int(rule[0])]
+    return float(result), words[int(rule)]
 
 
 def smooth_rhos(
@@ -49,26 +52,12 @@ def smooth_rhos(
     epochs: Ints,
     smoothing: Smoothing,
     rho_range: tuple[ArrayLike, ArrayLike],
-) -> Floats:
-    """Smooth ρ of many runs at once, each as `smooth_rho` does.
+) -> tuple[Floats, Ints]:
+    """Smooth ρ of many runs at once, each as `smooth_rho` does; return it with the rule that determined it.
 
     All arrays have one shape; `previous_rho` is NaN where there is none, and the result is NaN where `rho` is. The
     bounds of `rho_range` may be arrays, too.
     """
-    return _smooth(rho, previous_rho, epochs, smoothing, rho_range)[0]
-
-
-_NOTHING, _MIN_EPOCHS, _DEADBAND, _MAX_CHANGE, _RANGE = range(5)
-
-
-def _smooth(
-    rho: Floats,
-    previous_rho: Floats,
-    epochs: Ints,
-    smoothing: Smoothing,
-    rho_range: tuple[ArrayLike, ArrayLike],
-) -> tuple[Floats, Ints]:
-    """Return the smoothed ρ, and the rule that determined it."""
     change = rho - previous_rho
     early = epochs < smoothing.min_epochs
     small = np.abs(change) < smoothing.deadband - ROUNDING

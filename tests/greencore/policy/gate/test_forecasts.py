@@ -14,7 +14,7 @@ HOURS = year(24 * 30)
 
 def known(kind: ForecastKind, values: list[float], now: int, count: int, *, minutes: int = 60) -> Floats:
     slots = Slots.from_series(series(values, minutes=minutes))
-    ahead: Floats = build_forecast(kind, slots, 48).intensity_ahead(np.array([now]), count)[0]
+    ahead: Floats = build_forecast(kind, slots, 48)(np.array([now]), count)[0]
     return ahead
 
 
@@ -48,13 +48,13 @@ def test_own_is_the_rolling_forecast_of_the_slots_hour() -> None:
 def test_own_uses_the_hour_of_day_of_the_series() -> None:
     slots = Slots.from_series(series(HOURS, origin=at(7, MIDNIGHT)))
     expected = rolling_forecasts(np.array(HOURS), 24, first_hour_utc=7)[500]
-    assert build_forecast("own", slots, 24).intensity_ahead(np.array([500]), 24)[0].tolist() == expected.tolist()
+    assert build_forecast("own", slots, 24)(np.array([500]), 24)[0].tolist() == expected.tolist()
 
 
 def test_own_is_nan_without_a_past_and_after_its_horizon() -> None:
     assert np.isnan(known("own", HOURS, 0, 5)).all()
     slots = Slots.from_series(series(HOURS))
-    far = build_forecast("own", slots, 400).intensity_ahead(np.array([300]), MAX_FORECAST_HOURS + 2)[0]
+    far = build_forecast("own", slots, 400)(np.array([300]), MAX_FORECAST_HOURS + 2)[0]
     assert np.isnan(far).tolist() == [False] * MAX_FORECAST_HOURS + [True, True]
 
 
@@ -79,6 +79,6 @@ def test_forecasts_of_many_runs_equal_those_of_each() -> None:
     slots = Slots.from_series(series(HOURS))
     for kind in FORECASTS:
         seen = build_forecast(kind, slots, 48)
-        together = seen.intensity_ahead(np.array([100, 500, 719]), 30)
+        together = seen(np.array([100, 500, 719]), 30)
         for row, now in enumerate([100, 500, 719]):
-            assert np.array_equal(together[row], seen.intensity_ahead(np.array([now]), 30)[0], equal_nan=True)
+            assert np.array_equal(together[row], seen(np.array([now]), 30)[0], equal_nan=True)

@@ -92,7 +92,7 @@ def by_rule(
         previous_rho=np.array([np.nan if moment.previous is None else moment.previous.rho for moment in several]),
         epochs_at_rho=np.array([0 if moment.previous is None else moment.previous.epochs for moment in several]),
     )
-    rho: list[float] = rule.decide(start).tolist()
+    rho: list[float] = rule(start).tolist()
     return rho
 
 
@@ -120,7 +120,7 @@ def expected(grid: Grid, kind: ForecastKind, slot: int, now: datetime) -> Intens
     """The reading in force, then the forecast of the slots after it."""
     in_force = grid.readings.at(now)
     assert in_force is not None
-    ahead = build_forecast(kind, grid.slots, 48).intensity_ahead(np.array([slot]), 60)[0].tolist()
+    ahead = build_forecast(kind, grid.slots, 48)(np.array([slot]), 60)[0].tolist()
     length = timedelta(hours=grid.slots.step_hours)
     later = [
         reading(grid.slots.time(slot) + index * length, grid.slots.time(slot) + (index + 1) * length, value)

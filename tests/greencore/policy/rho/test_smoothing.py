@@ -71,7 +71,7 @@ def test_smooth_rhos_equals_smooth_rho_of_each(
     runs: list[tuple[float, float | None, int]], smoothing: Smoothing, bounds: list[float]
 ) -> None:
     rho_range = (bounds[0], bounds[1])
-    together = smooth_rhos(
+    together, _ = smooth_rhos(
         np.array([rho for rho, _, _ in runs]),
         np.array([np.nan if previous is None else previous for _, previous, _ in runs]),
         np.array([epochs for _, _, epochs in runs]),
@@ -94,5 +94,5 @@ def test_a_smoothed_rho_is_between_the_previous_and_the_unsmoothed_one(
 
 
 def test_nan_stays_nan_after_smoothing() -> None:
-    found = smooth_rhos(np.array([np.nan]), np.array([0.5]), np.array([3]), Smoothing(), ANYWHERE)
+    found, _ = smooth_rhos(np.array([np.nan]), np.array([0.5]), np.array([3]), Smoothing(), ANYWHERE)
     assert np.isnan(found).all()
