@@ -1,32 +1,13 @@
-"""All kinds of policy, and their union by `kind`: those by intensity or rank are in `kinds`, budget and price here."""
+"""The kinds of policy by emissions, budget and price, and the union of all kinds by `kind`."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from greencore.policy.kinds.by_intensity import Constant, IntensityPolicy, Linear, Step, Steps
-from greencore.policy.kinds.fields import FixedRho, Gate, Number, Smoothing
+from greencore.policy.kinds.by_intensity import Constant, Linear, Steps
+from greencore.policy.kinds.fields import Number
 from greencore.policy.kinds.percentile import Percentile
-from greencore.policy.kinds.policy import Policy, RhoRangePolicy
-
-__all__ = [
-    "POLICY_KINDS",
-    "AnyPolicy",
-    "Budget",
-    "Constant",
-    "FixedRho",
-    "Gate",
-    "IntensityPolicy",
-    "Linear",
-    "Percentile",
-    "Policy",
-    "PolicyBody",
-    "Price",
-    "RhoRangePolicy",
-    "Smoothing",
-    "Step",
-    "Steps",
-]
+from greencore.policy.kinds.policy import RhoRangePolicy
 
 POLICY_KINDS = ("constant", "steps", "linear", "percentile", "budget", "price")
 

@@ -9,7 +9,8 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from greencore.policy.kinds.by_intensity import MAX_STEPS
-from greencore.policy.models import POLICY_KINDS, AnyPolicy, Policy, PolicyBody
+from greencore.policy.kinds.policy import Policy
+from greencore.policy.models import POLICY_KINDS, AnyPolicy, PolicyBody
 
 _BODY: TypeAdapter[AnyPolicy] = TypeAdapter(PolicyBody)
 # More than any kind of policy has.

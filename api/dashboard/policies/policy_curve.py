@@ -26,7 +26,7 @@ from greencore.policy import (
     Steps,
     decide_rho,
 )
-from greencore.policy.models import IntensityPolicy
+from greencore.policy.kinds.by_intensity import IntensityPolicy
 from store.intensity.readings import GridRepository
 
 SHOWN_GCO2E_PER_KWH = 700.0

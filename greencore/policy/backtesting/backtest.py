@@ -20,7 +20,7 @@ from greencore.policy.backtesting.simulation import (
 from greencore.policy.backtesting.slots import Slots
 from greencore.policy.gate.forecasts import FORECASTS, ForecastKind, build_forecast
 from greencore.policy.gate.hours import select_cheapest_slots
-from greencore.policy.models import Policy
+from greencore.policy.kinds.policy import Policy
 from greencore.policy.rho.simulated_rules import build_rho_rule
 
 NO_SAVING = 1e-9  # shares below are rounding errors

@@ -9,7 +9,7 @@ from greencore.policy.backtesting.backtest import backtest
 from greencore.policy.context import PolicyContext
 from greencore.policy.decision import IntensityMissing, decide_rho
 from greencore.policy.kinds.fields import Gate
-from greencore.policy.models import Policy
+from greencore.policy.kinds.policy import Policy
 
 # The cost of a simulation grows with slots and epochs; a longer run is projected with the ρ of its start.
 MAX_PROJECTED_HOURS = 168.0

@@ -18,7 +18,7 @@ from greencore.policy.gate.evaluate import (
     predict_rho,
 )
 from greencore.policy.gate.forecasts import BacktestForecast
-from greencore.policy.models import Policy
+from greencore.policy.kinds.policy import Policy
 from greencore.policy.rho.simulated_rules import EpochStart, RhoRule
 
 

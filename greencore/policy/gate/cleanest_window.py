@@ -1,11 +1,11 @@
 """Finds the cleanest contiguous window of a forecast."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
 
+from greencore.carbon.accounting.pricing import covered_spans
 from greencore.carbon.series import IntensitySeries
 from greencore.clock import HOUR
 from greencore.policy.gate.hours import find_best_window
@@ -30,36 +30,16 @@ def find_cleanest_window(
     """
     if not hours > 0:
         raise ValueError(f"hours is {hours}: expected a length above 0")
-    found = [window for piece in _stretches(forecast, start, end) if (window := _best(piece, hours)) is not None]
+    spans = [(max(since, start), min(until, end)) for since, until in covered_spans(forecast.overlapping(start, end))]
+    found = [_best_window(forecast, since, until, hours) for since, until in spans if (until - since) / HOUR >= hours]
     # Rounded, so that a difference in the last digits does not prefer a later window.
     return min(found, key=lambda window: round(window.gco2e_per_kwh, 9), default=None)
 
 
-# Start, end and intensity of a part of a stretch.
-_Part = tuple[datetime, datetime, float]
-
-
-def _stretches(forecast: IntensitySeries, start: datetime, end: datetime) -> Iterator[list[_Part]]:
-    """Yield the stretches of the forecast within `[start, end]` that have no gap, earliest first."""
-    stretch: list[_Part] = []
-    for reading in forecast:
-        begins, ends = max(reading.start, start), min(reading.end, end)
-        if begins >= ends:
-            continue
-        if stretch and begins > stretch[-1][1]:
-            yield stretch
-            stretch = []
-        stretch.append((begins, ends, reading.gco2e_per_kwh))
-    if stretch:
-        yield stretch
-
-
-def _best(stretch: list[_Part], hours: float) -> CleanWindow | None:
-    begins, ends = stretch[0][0], stretch[-1][1]
-    if (ends - begins) / HOUR < hours:
-        return None
-    lengths = np.array([[(until - since) / HOUR for since, until, _ in stretch]])
-    intensity = np.array([[gco2e_per_kwh for _, _, gco2e_per_kwh in stretch]])
+def _best_window(forecast: IntensitySeries, start: datetime, end: datetime, hours: float) -> CleanWindow:
+    readings = forecast.overlapping(start, end)
+    lengths = np.array([[(min(one.end, end) - max(one.start, start)) / HOUR for one in readings]])
+    intensity = np.array([[one.gco2e_per_kwh for one in readings]])
     window = find_best_window(intensity, lengths, np.ones_like(lengths), np.array([hours]))
-    opens = begins + float(window.delay_hours[0]) * HOUR
+    opens = start + float(window.delay_hours[0]) * HOUR
     return CleanWindow(opens, opens + hours * HOUR, float(window.emissions[0]) / hours)

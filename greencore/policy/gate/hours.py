@@ -14,38 +14,38 @@ import numpy as np
 from greencore.arrays import Bools, Floats
 
 
-@dataclass(frozen=True)
-class PausePlan:
-    """The cheapest slots that together do the work.
+@dataclass(frozen=True, kw_only=True)
+class PlannedEmissions:
+    """∫c dt [runs] of a plan, and of the same hours of computing from now on without a pause."""
 
-    `share` [runs, slots] is the used share of each slot, in [0, 1]; `marginal` [runs] the intensity of the dirtiest
-    used slot (0 where none is); `emissions` [runs] is ∫c dt of the plan, and `uninterrupted_emissions` [runs] that of
-    the same hours of computing from now on without a pause.
-    """
-
-    share: Floats
-    marginal: Floats
     emissions: Floats
     uninterrupted_emissions: Floats
 
     @property
     def saving(self) -> Floats:
         """Share of the emissions that the plan avoids; 0 where there are none."""
-        return _saving(self.emissions, self.uninterrupted_emissions)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            saving = 1.0 - self.emissions / self.uninterrupted_emissions
+        return np.where(self.uninterrupted_emissions > 0, saving, 0.0)
 
 
-@dataclass(frozen=True)
-class BestWindow:
-    """The best contiguous window: it starts `delay_hours` [runs] from now; emissions as in `PausePlan`."""
+@dataclass(frozen=True, kw_only=True)
+class PausePlan(PlannedEmissions):
+    """The cheapest slots that together do the work.
+
+    `share` [runs, slots] is the used share of each slot, in [0, 1]; `marginal` [runs] the intensity of the dirtiest
+    used slot (0 where none is).
+    """
+
+    share: Floats
+    marginal: Floats
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestWindow(PlannedEmissions):
+    """The best contiguous window: it starts `delay_hours` [runs] from now."""
 
     delay_hours: Floats
-    emissions: Floats
-    uninterrupted_emissions: Floats
-
-    @property
-    def saving(self) -> Floats:
-        """Share of the emissions that waiting for the window avoids; 0 where there are none."""
-        return _saving(self.emissions, self.uninterrupted_emissions)
 
 
 def select_cheapest_slots(intensity: Floats, hours: Floats, rho: Floats, work: Floats) -> PausePlan:
@@ -66,8 +66,12 @@ def select_cheapest_slots(intensity: Floats, hours: Floats, rho: Floats, work: F
     np.put_along_axis(share, order, used, axis=1)
     marginal = np.where(share > 0, intensity, 0.0).max(axis=1)
     used_hours = share * hours
-    uninterrupted_emissions = _uninterrupted_emissions(intensity, hours, used_hours.sum(axis=1))
-    return PausePlan(share, marginal, (used_hours * intensity).sum(axis=1), uninterrupted_emissions)
+    return PausePlan(
+        share=share,
+        marginal=marginal,
+        emissions=(used_hours * intensity).sum(axis=1),
+        uninterrupted_emissions=_uninterrupted_emissions(intensity, hours, used_hours.sum(axis=1)),
+    )
 
 
 def find_best_window(intensity: Floats, hours: Floats, rho: Floats, work: Floats) -> BestWindow:
@@ -171,11 +175,6 @@ def _gained(gain: Floats, hours: Floats, stretch: Bools, planned: Floats) -> Flo
 def _uninterrupted_emissions(intensity: Floats, hours: Floats, computing_hours: Floats) -> Floats:
     """∫c dt [runs] over `computing_hours` from now on."""
     return _rows_interp(computing_hours[:, None], _from_zero(hours), _from_zero(hours * intensity))[:, 0]
-
-
-def _saving(emissions: Floats, uninterrupted_emissions: Floats) -> Floats:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(uninterrupted_emissions > 0, 1.0 - emissions / uninterrupted_emissions, 0.0)
 
 
 def _from_zero(steps: Floats) -> Floats:

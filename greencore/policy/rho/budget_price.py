@@ -85,8 +85,8 @@ def price_rho(
     `cost_gco2e`.
     """
     cost = np.asarray(cost_gco2e, dtype=np.float64)
-    worth_gco2e = gco2e_per_loss * max(loss_per_epoch, 0.0)
-    rho, slopes = _points(curve.normalise().scale(worth_gco2e), rho_min, rho_max)
+    worth_gco2e, u = gco2e_per_loss * max(loss_per_epoch, 0.0), curve.normalise()
+    rho, slopes = _points(UtilityCurve(u.rho, u.value * worth_gco2e), rho_min, rho_max)
     return np.asarray(rho[count_worthwhile_segments(slopes, cost)])
 
 

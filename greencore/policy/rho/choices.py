@@ -5,7 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from greencore.policy.context import ASSUMED_LOSS_PER_EPOCH, PolicyContext
-from greencore.policy.models import Budget, IntensityPolicy, Percentile, Policy, Price
+from greencore.policy.kinds.by_intensity import IntensityPolicy
+from greencore.policy.kinds.percentile import Percentile
+from greencore.policy.kinds.policy import Policy
+from greencore.policy.models import Budget, Price
 from greencore.policy.rho.budget_price import (
     ROUNDING,
     EpochCosts,

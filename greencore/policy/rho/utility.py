@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from greencore.arrays import Floats, Ints
-from greencore.concave_curve import count_worthwhile_segments, find_concave_hull
+from greencore.concave_curve import find_concave_hull
 
 POINTS_STORED = 64
 # Rounding error of slopes, relative to the steepest: a convex bend below it is accepted.
@@ -90,14 +90,6 @@ class UtilityCurve:
         values: Floats = np.interp(shares, self.rho, self.value) + below
         return values
 
-    def optimal_rho(self, price: ArrayLike) -> Floats:
-        """Maximise value(ρ) − price · ρ over ρ for each price (at least 0); the shape of `price`.
-
-        Returns the smallest maximiser, and the last point where the price is 0.
-        """
-        prices = np.asarray(price, dtype=np.float64)
-        return np.asarray(self.rho[count_worthwhile_segments(self.slopes, prices)])
-
     def clip(self, rho_min: float, rho_max: float) -> "UtilityCurve":
         """Return the curve from `rho_min` to `rho_max`, which become its first and last point.
 
@@ -108,12 +100,6 @@ class UtilityCurve:
         inside = (self.rho > rho_min + SHORTEST_SEGMENT / 2) & (self.rho < rho_max - SHORTEST_SEGMENT / 2)
         rho = np.concatenate([[rho_min], self.rho[inside], [rho_max]])
         return UtilityCurve(rho, self.at(rho))
-
-    def scale(self, factor: float) -> "UtilityCurve":
-        """Return the curve times `factor`, which is at least 0 (ValueError)."""
-        if not factor >= 0:
-            raise ValueError(f"factor is {factor}: expected at least 0")
-        return UtilityCurve(self.rho, self.value * factor)
 
     def normalise(self) -> "UtilityCurve":
         """Return the curve scaled to 1 at ρ = 1; one that is 0 there becomes 0 throughout."""

@@ -209,7 +209,12 @@ def damped(
 ) -> list[float]:
     used = [c for c, part in zip(intensity, share, strict=True) if part > 0]
     dirtiest = max(used, default=0.0) if marginal is None else marginal
-    plan = PausePlan(np.array([share]), np.array([dirtiest]), np.zeros(1), np.zeros(1))
+    plan = PausePlan(
+        share=np.array([share]),
+        marginal=np.array([dirtiest]),
+        emissions=np.zeros(1),
+        uninterrupted_emissions=np.zeros(1),
+    )
     steady: list[list[float]] = apply_hysteresis(
         plan,
         np.array([intensity]),

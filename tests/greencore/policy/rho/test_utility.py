@@ -5,34 +5,42 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import ArrayLike
 
+from greencore.arrays import Floats
+from greencore.concave_curve import count_worthwhile_segments
 from greencore.policy import DEFAULT_UTILITY, UtilityCurve
 from tests.greencore.policy.curves import curves
 
 CURVE = UtilityCurve(np.array([0.4, 0.6, 1.0]), np.array([1.0, 3.0, 5.0]))  # slopes 10 and 5
 
 
+def optimal_rho(curve: UtilityCurve, price: ArrayLike) -> Floats:
+    """The smallest ρ of the most value less price; the last point where the price is 0."""
+    return np.asarray(curve.rho[count_worthwhile_segments(curve.slopes, price)])
+
+
 @pytest.mark.parametrize(("price", "rho"), [(0, 1.0), (4.9, 1.0), (5, 0.6), (7, 0.6), (9.9, 0.6), (10, 0.4), (11, 0.4)])
 def test_optimal_rho_falls_with_the_price_and_is_the_smaller_of_a_tie(price: float, rho: float) -> None:
     # The slopes are differences, so that a tie is one to the last digit only at the slope itself.
     slopes = dict(zip((10, 5), CURVE.slopes, strict=True))
-    assert CURVE.optimal_rho(slopes.get(int(price), price) if price == int(price) else price) == rho
+    assert optimal_rho(CURVE, slopes.get(int(price), price) if price == int(price) else price) == rho
 
 
 def test_optimal_rho_at_price_0_is_the_last_point() -> None:
     flat = UtilityCurve(np.array([0.4, 0.6, 1.0]), np.array([1.0, 3.0, 3.0]))
-    assert flat.optimal_rho(0) == 1.0
-    assert flat.optimal_rho(1e-300) == 0.6
+    assert optimal_rho(flat, 0) == 1.0
+    assert optimal_rho(flat, 1e-300) == 0.6
 
 
 @given(curve=curves(), prices=st.lists(st.floats(1e-3, 30), min_size=1, max_size=10))
 def test_optimal_rho_has_the_most_value_less_price(curve: UtilityCurve, prices: list[float]) -> None:
-    rho = curve.optimal_rho(np.array(prices))
+    rho = optimal_rho(curve, np.array(prices))
     assert rho.shape == (len(prices),)
     for price, share in zip(prices, rho.tolist(), strict=True):
         net = curve.value - price * curve.rho
         assert curve.at(share) - price * share == pytest.approx(net.max())
-        assert share == curve.optimal_rho(price)
+        assert share == optimal_rho(curve, price)
 
 
 @given(curve=curves(), bounds=st.lists(st.integers(5, 100), min_size=2, max_size=2, unique=True).map(sorted))
@@ -111,7 +119,7 @@ def test_a_curve_cannot_be_changed() -> None:
 
 def test_normalise_scales_to_1_at_rho_1_and_keeps_zeros() -> None:
     assert CURVE.normalise().at(1.0) == 1.0
-    assert CURVE.scale(3).normalise().at(0.5) == pytest.approx(0.4)
+    assert UtilityCurve(CURVE.rho, 3 * CURVE.value).normalise().at(0.5) == pytest.approx(0.4)
     assert UtilityCurve(np.array([0.5, 1.0]), np.array([0.0, 0.0])).normalise().at(1.0) == 0.0
 
 
