@@ -63,8 +63,8 @@ def _config() -> Config:
 
 @contextmanager
 def _lock_migrations(database_url: str) -> Iterator[Config]:
-    database = Database(database_url)
-    try:
+    # Closing the connection releases the lock, after an error too.
+    with Database(database_url) as database:
         require_sessions(database.url)
         with database.engine.connect() as connection:
             # A session-level lock: each migration commits its own transaction.
@@ -73,6 +73,3 @@ def _lock_migrations(database_url: str) -> Iterator[Config]:
             config = _config()
             config.attributes["connection"] = connection
             yield config
-    finally:
-        # Closing the connection releases the lock, after an error too.
-        database.dispose()

@@ -16,7 +16,7 @@ from playwright.sync_api import Page
 
 from benchmarks.report import publish
 from cli.stack.embedded import LOOPBACK, find_free_port
-from cli.stack.service_stack import run_stack
+from cli.stack.service_stack import Stack
 from runtime.settings import Settings
 from store.database import Database
 from store.lifecycle.status import JobStatus
@@ -45,7 +45,8 @@ def main() -> int:
             rate_limit_per_minute=10_000_000,
         )
         with (
-            run_stack(settings, embed_servers=True, print_line=lambda line: None) as stack,
+            Stack(settings, embed_servers=True, print_line=lambda line: None) as stack,
+            stack.running(),
             launch_chromium() as browser,
         ):
             database = Database(stack.database_url)

@@ -23,7 +23,7 @@ from sqlalchemy import text as sql
 
 from benchmarks.report import publish
 from cli.stack.embedded import LOOPBACK, find_free_port
-from cli.stack.service_stack import run_stack
+from cli.stack.service_stack import Stack
 from runtime.settings import Settings
 from store.database import Database
 from tests.acceptance.conftest import write_small_catalogue
@@ -108,7 +108,7 @@ def _service(folder: Path) -> Iterator[ServiceUnderBenchmark]:
         max_event_streams=STREAMS + 10,
         max_event_streams_per_owner=STREAMS + 10,
     )
-    with run_stack(settings, embed_servers=True, print_line=lambda line: None) as stack:
+    with Stack(settings, embed_servers=True, print_line=lambda line: None) as stack, stack.running():
         database = Database(stack.database_url)
         with httpx.Client(base_url=stack.url, timeout=60, trust_env=False) as client:
             answer = client.post("/datasets", files={"file": ("rows.jsonl", ROWS.encode())}).raise_for_status()

@@ -94,17 +94,11 @@ def apply_delta(
 @app.command()
 def migrate() -> None:
     """Migrate the database at DATABASE_URL to this version's schema."""
-    from sqlalchemy.exc import OperationalError
-
-    from cli.configuration import read_settings
+    from cli.configuration import read_settings, report_database_errors
     from migrations.upgrade import upgrade
 
-    try:
+    with report_database_errors():
         upgrade(read_settings().database_url)
-    except ValueError as error:
-        raise SettingError(str(error)) from error
-    except OperationalError as error:
-        raise SettingError(f"DATABASE_URL: PostgreSQL cannot be used: {error.orig}") from error
     print_line("database: migrated")
 
 

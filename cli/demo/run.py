@@ -1,6 +1,5 @@
 """`greentune demo`: start the stack, run one job through the REST interface, show what came of it, stop the stack."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -16,8 +15,8 @@ from cli.errors import CommandError
 from cli.extras import require_extras
 from cli.remote.connection import format_field_errors
 from cli.stack.embedded import LOOPBACK, find_free_port
-from cli.stack.service_stack import PrintLine, Stack, run_stack
-from cli.stack.signals import stop_signals
+from cli.stack.service_stack import Stack
+from cli.stack.signals import on_stop_signals
 from greencore.clock import utc_now
 from greentune.client import Client
 from greentune.errors import Problem, ServiceError
@@ -49,21 +48,19 @@ def run(settings: Settings) -> None:
     """
     require_extras("demo", "charts", "embedded", "training")
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    stop, force = threading.Event(), threading.Event()
-    with as_file(files("cli.demo")) as here, stop_signals(stop, force):
+    with as_file(files("cli.demo")) as here:
         zone = f"SYNTHETIC-{datetime.now(UTC):%m%d-%H%M%S}"
         settings = _demo_settings(settings, zone, here / "synthetic-day.csv")
         console.print(
             f"Starting the service in {settings.data_dir.resolve()}, with a PostgreSQL and a Valkey of its own"
         )
-        with run_stack(
+        stack = Stack(
             settings,
-            print_line=_line_printer(console),
+            print_line=lambda line: console.print(f"  {line}"),
             embed_servers=True,
             drain_seconds=DRAIN_SECONDS,
-            stop=stop,
-            force=force,
-        ) as stack:
+        )
+        with on_stop_signals(stack.interrupt), stack, stack.running():
             try:
                 _run_job(console, stack, zone, here / "dataset.jsonl")
             finally:
@@ -108,9 +105,8 @@ def _open_demo_client(stack: Stack) -> Iterator[Client]:
 @contextmanager
 def _issue_temporary_key(stack: Stack) -> Iterator[str]:
     """A user's key for the duration of the block; it is never printed."""
-    database = Database(stack.database_url)
-    now = utc_now()
-    try:
+    with Database(stack.database_url) as database:
+        now = utc_now()
         with database.session() as session:
             key, text = issue_key(
                 session, stack.settings.secret, owner="demo", role="user", at=now, expires_at=now + KEY_LIFETIME
@@ -120,8 +116,6 @@ def _issue_temporary_key(stack: Stack) -> Iterator[str]:
         finally:
             with database.session() as session:
                 KeyRepository(session).revoke(key.id, at=utc_now())
-    finally:
-        database.dispose()
 
 
 def _demo_settings(settings: Settings, zone: str, day: Path) -> Settings:
@@ -141,7 +135,3 @@ def _demo_settings(settings: Settings, zone: str, day: Path) -> Settings:
             "energy_interval_seconds": 5.0,
         }
     )
-
-
-def _line_printer(console: Console) -> PrintLine:
-    return lambda line: console.print(f"  {line}")

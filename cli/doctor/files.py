@@ -10,7 +10,7 @@ from pathlib import Path
 from api.figures import format_size
 from cli.doctor.check import CheckResult
 from cli.errors import SettingError
-from cli.stack.secret import read_secret, secret_file
+from cli.stack.data_folder import read_secret, secret_file
 from runtime.catalogue import CatalogueEntry, CatalogueError, read_catalogue
 from runtime.settings import Settings
 

@@ -6,7 +6,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from cli.doctor.check import CheckResult
-from cli.stack.discovery import discover_service
+from cli.stack.data_folder import discover_service
 from cli.stack.embedded import EmbeddedPostgres, find_redis_problem
 from migrations.upgrade import current_revision, expected_revision
 from runtime.settings import Settings

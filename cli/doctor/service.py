@@ -7,7 +7,7 @@ from pathlib import Path
 from cli.doctor.check import CheckResult
 from cli.errors import SettingError
 from cli.remote.connection import open_client
-from cli.stack.discovery import discover_service
+from cli.stack.data_folder import discover_service
 from greentune.client import Client
 from greentune.errors import Problem, ServiceError
 

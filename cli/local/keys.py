@@ -6,15 +6,16 @@ from datetime import datetime
 from typing import Any
 
 import typer
-from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session
 
 from api.access.keys import issue_key
 from api.access.schemas import KeyOut
+from cli.configuration import report_database_errors
 from cli.errors import CommandError, SettingError
 from cli.remote.output import show_json
+from cli.stack.data_folder import read_secret, secret_file
 from cli.stack.embedded import EmbeddedPostgres
-from cli.stack.secret import read_secret, secret_file
 from greencore.clock import utc_now
 from greentune.models import IssuedKey
 from runtime.settings import SecretKeyMissing, Settings
@@ -71,23 +72,16 @@ def _secret(settings: Settings) -> str:
 
 @contextmanager
 def _session(settings: Settings) -> Iterator[Session]:
-    """A transaction in the database that was named, else in that of a `greentune serve` which runs meanwhile."""
+    """Open a transaction in the database that was named, else in that of a running `greentune serve`."""
     given = "database_url" in settings.model_fields_set
     url = settings.database_url if given else EmbeddedPostgres(settings.data_dir.resolve() / "postgres").url
-    try:
-        database = Database(url)
-    except ValueError as error:
-        raise SettingError(str(error)) from error
-    try:
-        with database.session() as session:
-            yield session
-    except OperationalError as error:
-        hint = "" if given else f" (none was named, and no `greentune serve` runs in {settings.data_dir})"
-        raise SettingError(f"DATABASE_URL: PostgreSQL cannot be used{hint}: {error.orig}") from error
-    except ProgrammingError as error:
-        raise CommandError(f"the database has no keys to look at; run `greentune migrate`: {error.orig}") from error
-    finally:
-        database.dispose()
+    hint = "" if given else f" (none was named, and no `greentune serve` runs in {settings.data_dir})"
+    with report_database_errors(f"cannot be used{hint}"), Database(url) as database:
+        try:
+            with database.session() as session:
+                yield session
+        except ProgrammingError as error:
+            raise CommandError(f"the database has no keys to look at; run `greentune migrate`: {error.orig}") from error
 
 
 def _day(time: datetime | None) -> str:

@@ -38,7 +38,7 @@ def open_client(url: str | None, key: str | None, *, timeout: float = 60.0, atte
 
     Raises `SettingError` where the address or the key is not valid.
     """
-    from cli.stack.discovery import discover_service
+    from cli.stack.data_folder import discover_service
     from greentune.client import Client
 
     url = (

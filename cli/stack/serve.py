@@ -1,12 +1,10 @@
 """`greentune serve`: the whole service in one terminal, until Ctrl-C."""
 
-import threading
-
 from api.access.keys import issue_key
 from cli.extras import require_extras
-from cli.stack.discovery import advertise_service
+from cli.stack.data_folder import advertise_service
 from cli.stack.service_stack import PrintLine, Stack, StopRequested
-from cli.stack.signals import stop_signals
+from cli.stack.signals import on_stop_signals
 from greencore.clock import utc_now
 from runtime.settings import Settings
 from runtime.site import SITE_NOT_SET
@@ -24,8 +22,8 @@ def serve(settings: Settings, *, print_line: PrintLine) -> None:
     require_extras(
         "serve", "charts", "embedded", "training", without=[name for name, url in own.items() if url in named]
     )
-    stop, force = threading.Event(), threading.Event()
-    with stop_signals(stop, force), Stack(settings, print_line=print_line, stop=stop, force=force) as stack:
+    stack = Stack(settings, print_line=print_line)
+    with on_stop_signals(stack.interrupt), stack:
         try:
             stack.start()
             _show_first_key(stack, print_line)
@@ -44,16 +42,11 @@ def serve(settings: Settings, *, print_line: PrintLine) -> None:
 
 def _show_first_key(stack: Stack, print_line: PrintLine) -> None:
     """Make an operator's key where none can be used, and show it this once."""
-    database = Database(stack.database_url)
-    try:
-        with database.session() as session:
-            now = utc_now()
-            if KeyRepository(session).has_operator(at=now) and not stack.secret_is_new:
-                return
-            _, text = issue_key(
-                session, stack.settings.secret, owner="operator", role="operator", name="the first key", at=now
-            )
-            # Before it is stored: a key only shown is replaced at the next start, one only stored is lost.
-            print_line(f"the first operator key, shown this once: {text}")
-    finally:
-        database.dispose()
+    with Database(stack.database_url) as database, database.session() as session:
+        now = utc_now()
+        if KeyRepository(session).has_operator(at=now) and not stack.secret_is_new:
+            return
+        secret = stack.settings.secret
+        _, text = issue_key(session, secret, owner="operator", role="operator", name="the first key", at=now)
+        # Before it is stored: a key only shown is replaced at the next start, one only stored is lost.
+        print_line(f"the first operator key, shown this once: {text}")

@@ -1,29 +1,23 @@
 """The whole service on one machine: PostgreSQL, Valkey, API, scheduler and workers, started and stopped together."""
 
-import errno
-import fcntl
-import os
-import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import httpx
-from sqlalchemy.exc import DBAPIError
 
-from cli.errors import CommandError, ExitCode, SettingError
-from cli.stack.embedded import EmbeddedPostgres, EmbeddedValkey, find_redis_problem
+from cli.configuration import report_database_errors
+from cli.errors import CommandError, ExitCode
+from cli.stack.data_folder import lock_data_folder, make_secret, read_secret
+from cli.stack.embedded import EmbeddedPostgres, EmbeddedValkey
+from cli.stack.preconditions import check_database, check_port, check_redis
 from cli.stack.processes import POLL_SECONDS, ManagedProcess, ProcessSpec, Watchdog, python_environment
-from cli.stack.secret import make_secret, read_secret
 from cli.stack.worker_readiness import ping_worker
 from migrations.upgrade import upgrade
-from runtime.private_files import make_private_folder, open_private, restrict_data_folder
+from runtime.private_files import make_private_folder, restrict_data_folder
 from runtime.settings import KEPT_FROM_WORKERS, PROVIDER_SECRETS, Settings
-from store.database import Database
-from store.pooling import TransactionPooling
 
 READY_SECONDS = 120.0
 # A running job is given this long to reach its next optimiser step and write a checkpoint.
@@ -43,9 +37,8 @@ class StopRequested(CommandError):
 class Stack:
     """The service's processes. Enter it to take the data folder, `start()` it, `watch()` it; leaving stops all.
 
-    `stop` ends waiting and watching when set; `force`, set as well, kills the service's programs instead of waiting
-    for them. With `embed_servers`, PostgreSQL and Valkey are embedded even where `settings` name others. A running job
-    gets `drain_seconds` to reach a checkpoint. Every line that a user should see goes to `print_line`.
+    With `embed_servers`, PostgreSQL and Valkey are embedded even where `settings` name others. A running job gets
+    `drain_seconds` to reach a checkpoint. Every line that a user should see goes to `print_line`.
     """
 
     def __init__(
@@ -55,8 +48,6 @@ class Stack:
         print_line: PrintLine,
         embed_servers: bool = False,
         drain_seconds: float = DRAIN_SECONDS,
-        stop: threading.Event | None = None,
-        force: threading.Event | None = None,
     ) -> None:
         self.settings = settings
         self.data_dir = settings.data_dir.resolve()
@@ -70,8 +61,8 @@ class Stack:
         # Those that were named, rather than left at their defaults, are used as they are.
         self._external_servers = set() if embed_servers else settings.model_fields_set & {"database_url", "redis_url"}
         self._failure: CommandError | None = None
-        self._stop = stop or threading.Event()
-        self._force = force or threading.Event()
+        self._stop = threading.Event()
+        self._force = threading.Event()
         self._processes: dict[str, ManagedProcess] = {}
         self._restart_at: dict[str, float] = {}
         self._resources = ExitStack()
@@ -82,14 +73,10 @@ class Stack:
         """Where the API answers, as seen from this machine."""
         return base_url(self.settings.host, self.settings.port)
 
-    def pid(self, name: str) -> int | None:
-        """The process id of one of the stack's programs, None while it is down."""
-        return self._processes[name].pid
-
     def __enter__(self) -> "Stack":
         check_port(self.settings.host, self.settings.port)
         with self._resources:
-            self._resources.enter_context(_lock_data_dir(self.data_dir))
+            self._resources.enter_context(lock_data_folder(self.data_dir))
             self._load_or_create_secret()
             make_private_folder(self.logs)
             restrict_data_folder(self.data_dir)
@@ -101,30 +88,33 @@ class Stack:
         with self._resources:
             self.stop()
 
+    def interrupt(self) -> None:
+        """Ask the stack to stop; a second call kills the service's programs instead of waiting for them."""
+        if self._stop.is_set():
+            self._force.set()
+        self._stop.set()
+
     def start(self) -> None:
         """Start everything and wait until the API says that the service is ready.
 
-        Raises `CommandError` with the reason where it cannot be, and `StopRequested` where `stop` was set meanwhile.
+        Raises `CommandError` with the reason where it cannot be, and `StopRequested` where it was interrupted.
         """
         self._start_servers()
-        try:
+        with report_database_errors():
             upgrade(self.database_url)
-        except TransactionPooling as error:
-            raise SettingError(str(error)) from error
-        except DBAPIError as error:
-            raise SettingError(f"DATABASE_URL: PostgreSQL cannot be used: {_describe_database_error(error)}") from error
         self._print_line("database: migrated")
         self._launch(self._programs())
         self._wait_until_ready()
 
     def watch(self) -> None:
-        """Restart what dies, until `stop` is set. Raises `ProcessFailed` where a process will not stay up."""
+        """Restart what exits, until interrupted. Raises `ProcessFailed` where a process does not stay up."""
         while not self._stop.wait(WATCH_SECONDS):
             self.restart_exited()
 
     @contextmanager
-    def watch_in_background(self) -> Iterator[None]:
-        """Watch in the background for as long as the block runs; a failure is raised by `wait`, or at its end."""
+    def running(self) -> Iterator[None]:
+        """Start, and watch for as long as the block runs; a failure is raised by `wait`, or at the block's end."""
+        self.start()
 
         def watch() -> None:
             try:
@@ -195,7 +185,7 @@ class Stack:
         """Start the embedded servers, or check that those named in the environment answer."""
         services = []
         if "database_url" in self._external_servers:
-            _check_database(self.database_url)
+            check_database(self.database_url)
         else:
             postgres = EmbeddedPostgres(self.data_dir / "postgres")
             self._resources.callback(postgres.close)
@@ -204,7 +194,7 @@ class Stack:
             self.database_url = postgres.url
             services.append(postgres.process_spec())
         if "redis_url" in self._external_servers:
-            _check_redis(self.redis_url)
+            check_redis(self.redis_url)
         else:
             valkey = EmbeddedValkey(self.data_dir / "valkey")
             valkey.prepare()
@@ -212,52 +202,46 @@ class Stack:
             services.append(valkey.process_spec())
         self._launch(services)
 
-    def _programs(self) -> Sequence[ProcessSpec]:
-        def program(
-            name: str,
-            *arguments: str,
-            ready: Callable[[], bool],
-            grace_seconds: float,
-            without: Collection[str] = (),
-        ) -> ProcessSpec:
-            return ProcessSpec(
+    def _programs(self) -> list[ProcessSpec]:
+        # h11 reads 64 KiB of headers at most; uvicorn's other parser keeps any number of them in memory.
+        options = ["--http", "h11", "--no-proxy-headers", "--timeout-graceful-shutdown", "3"]
+        address = ["--host", self.settings.host, "--port", str(self.settings.port)]
+        # Name, module with arguments, check of its readiness, seconds to stop in, and the settings kept from it.
+        programs: Sequence[tuple[str, list[str], Callable[[], bool], float, Collection[str]]] = (
+            (
+                "api",
+                ["uvicorn", "api.main:app", *address, *options],
+                lambda: _is_ok(f"{self.url}/livez"),
+                8,
+                PROVIDER_SECRETS,
+            ),
+            ("scheduler", ["scheduler"], lambda: True, 8, ()),
+            # Preparing a job can be repeated without loss.
+            (
+                "prepare-worker",
+                ["worker", "prepare"],
+                lambda: ping_worker("prepare", self.redis_url),
+                5,
+                KEPT_FROM_WORKERS,
+            ),
+            (
+                "train-worker",
+                ["worker", "train"],
+                lambda: ping_worker("train", self.redis_url),
+                self._drain_seconds,
+                KEPT_FROM_WORKERS,
+            ),
+        )
+        return [
+            ProcessSpec(
                 name=name,
-                command=[sys.executable, "-m", *arguments],
+                command=[sys.executable, "-m", *module],
                 environment=self._environment(without),
                 ready=ready,
                 grace_seconds=grace_seconds,
                 ready_seconds=READY_SECONDS,
             )
-
-        api = ["uvicorn", "api.main:app", "--host", self.settings.host, "--port", str(self.settings.port)]
-        # h11 reads 64 KiB of headers at most; uvicorn's other parser keeps any number of them in memory.
-        api += ["--http", "h11", "--no-proxy-headers", "--timeout-graceful-shutdown", "3"]
-        return [
-            program(
-                "api",
-                *api,
-                ready=lambda: _responds(f"{self.url}/livez"),
-                grace_seconds=8,
-                without=PROVIDER_SECRETS,
-            ),
-            program("scheduler", "scheduler", ready=lambda: True, grace_seconds=8),
-            program(
-                "prepare-worker",
-                "worker",
-                "prepare",
-                ready=lambda: ping_worker("prepare", self.redis_url),
-                # Preparing a job can be repeated without loss.
-                grace_seconds=5,
-                without=KEPT_FROM_WORKERS,
-            ),
-            program(
-                "train-worker",
-                "worker",
-                "train",
-                ready=lambda: ping_worker("train", self.redis_url),
-                grace_seconds=self._drain_seconds,
-                without=KEPT_FROM_WORKERS,
-            ),
+            for name, module, ready, grace_seconds, without in programs
         ]
 
     def _environment(self, without: Collection[str]) -> dict[str, str]:
@@ -296,36 +280,12 @@ class Stack:
     def _wait_until_ready(self) -> None:
         """Wait until the API has everything it needs, and say what is missing where that takes too long."""
         deadline = time.monotonic() + READY_SECONDS
-        while not _is_ready(f"{self.url}/readyz"):
+        while not _is_ok(f"{self.url}/readyz"):
             self.restart_exited()
             if time.monotonic() > deadline:
                 answer = httpx.get(f"{self.url}/readyz", trust_env=False)
                 raise CommandError(f"the service is not ready after {READY_SECONDS:g} s: {answer.text}")
             self.wait(POLL_SECONDS)
-
-
-@contextmanager
-def run_stack(
-    settings: Settings,
-    *,
-    print_line: PrintLine = lambda line: None,
-    embed_servers: bool = False,
-    drain_seconds: float = DRAIN_SECONDS,
-    stop: threading.Event | None = None,
-    force: threading.Event | None = None,
-) -> Iterator[Stack]:
-    """Run a stack for the duration of the block, and restart processes that die."""
-    with Stack(
-        settings,
-        print_line=print_line,
-        embed_servers=embed_servers,
-        drain_seconds=drain_seconds,
-        stop=stop,
-        force=force,
-    ) as stack:
-        stack.start()
-        with stack.watch_in_background():
-            yield stack
 
 
 def base_url(host: str, port: int) -> str:
@@ -334,86 +294,10 @@ def base_url(host: str, port: int) -> str:
     return f"http://[{seen}]:{port}" if ":" in seen else f"http://{seen}:{port}"
 
 
-def check_port(host: str, port: int) -> None:
-    """Raise `SettingError` where the API could not listen there."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            # As uvicorn does: a port whose last connections are still fading away is free.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except socket.gaierror as error:
-        raise SettingError(
-            f"--host (GREENTUNE_HOST): {host!r} is no address of this machine: {error.strerror}"
-        ) from error
-    except OSError as error:
-        if isinstance(error, PermissionError) or error.errno == errno.EADDRINUSE:
-            raise SettingError(
-                f"--port (GREENTUNE_PORT): port {port} on {host} cannot be taken ({error.strerror}): choose another one"
-            ) from error
-        raise SettingError(f"--host (GREENTUNE_HOST): cannot listen on {host}: {error.strerror}") from error
-
-
-@contextmanager
-def _lock_data_dir(data_dir: Path) -> Iterator[None]:
-    """Hold the data folder against a second stack; the lock goes with this process, however it ends."""
-    try:
-        make_private_folder(data_dir)
-        lock = open(data_dir / "stack.lock", "a+", opener=open_private)  # noqa: SIM115  (closed below)
-    except OSError as error:
-        raise SettingError(f"--data-dir (GREENTUNE_DATA_DIR): {data_dir} cannot be used: {error.strerror}") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            raise SettingError(
-                f"--data-dir (GREENTUNE_DATA_DIR): {data_dir} is in use by another `greentune` "
-                f"(process {lock.read().strip() or 'unknown'}): stop that one, or choose another folder"
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
-
-
-def _check_database(url: str) -> None:
-    try:
-        database = Database(url)
-    except ValueError as error:
-        raise SettingError(str(error)) from error
-    try:
-        database.engine.connect().close()
-    except DBAPIError as error:
-        raise SettingError(f"DATABASE_URL: PostgreSQL cannot be reached: {_describe_database_error(error)}") from error
-    finally:
-        database.dispose()
-
-
-def _check_redis(url: str) -> None:
-    try:
-        problem = find_redis_problem(url)
-    except ValueError as error:
-        raise SettingError(str(error)) from error
-    if problem is not None:
-        raise SettingError(f"REDIS_URL: Redis cannot be used: it {problem}")
-
-
-def _responds(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=5, trust_env=False).is_success
-    except httpx.HTTPError:
-        return False
-
-
-def _is_ready(url: str) -> bool:
-    """Whether the service can schedule jobs: an API that merely answers is `degraded`."""
+def _is_ok(url: str) -> bool:
+    """Whether a health check of the API has the status "ok": one that cannot schedule jobs is `degraded`."""
     try:
         answer = httpx.get(url, timeout=5, trust_env=False)
         return answer.is_success and answer.json().get("status") == "ok"
     except (httpx.HTTPError, ValueError):
         return False
-
-
-def _describe_database_error(error: DBAPIError) -> str:
-    return str(error.orig).strip() or type(error.orig).__name__

@@ -1,25 +1,17 @@
-"""Stop signals as events; shared by `greentune serve` and the demonstration."""
+"""Handling of stop signals, which `greentune serve` and the demonstration share."""
 
 import signal
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 
 @contextmanager
-def stop_signals(stop: threading.Event, force: threading.Event) -> Iterator[None]:
-    """Within the block, SIGINT, SIGTERM and SIGHUP set `stop`; once it is set, they set `force`."""
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            force.set()
-        stop.set()
-
-    # Under nohup, the end of the terminal is not to be heeded.
-    heeded = [signal.SIGINT, signal.SIGTERM]
-    heeded += [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
-    before = {number: signal.signal(number, handle) for number in heeded}
+def on_stop_signals(interrupt: Callable[[], None]) -> Iterator[None]:
+    """Call `interrupt` at each SIGINT, SIGTERM and SIGHUP within the block."""
+    # Under nohup, the end of the terminal is to be ignored.
+    ignores_hangup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    handled = [signal.SIGINT, signal.SIGTERM, *([] if ignores_hangup else [signal.SIGHUP])]
+    before = {number: signal.signal(number, lambda *_: interrupt()) for number in handled}
     try:
         yield
     finally:

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 from cli.doctor.check import CheckResult
 from cli.doctor.meters import run_checks as meters
 from cli.main import app
-from cli.stack.discovery import advertise_service
+from cli.stack.data_folder import advertise_service
 from cli.stack.embedded import LOOPBACK, find_free_port
 from runtime.settings import Settings
 

@@ -13,7 +13,7 @@ import pytest
 from api.figures import format_number
 from cli.completion import TIMEOUT_SECONDS, complete_job, complete_policy, complete_zone
 from cli.remote.output import format_short_time
-from cli.stack.discovery import advertise_service, discover_service
+from cli.stack.data_folder import advertise_service, discover_service
 from cli.stack.embedded import LOOPBACK, find_free_port
 from greencore.carbon import Reading
 from greentune.client import Client

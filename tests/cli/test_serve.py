@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 
-from cli.stack.discovery import discover_service
+from cli.stack.data_folder import discover_service
 from cli.stack.embedded import LOOPBACK, find_free_port
 from tests.keys import bearer
 

@@ -9,8 +9,8 @@ from typer.testing import CliRunner, Result
 
 from cli.errors import SettingError
 from cli.main import app
+from cli.stack.data_folder import make_secret, read_secret
 from cli.stack.embedded import LOOPBACK, find_free_port
-from cli.stack.secret import make_secret, read_secret
 from runtime.settings import KEPT_FROM_WORKERS, Settings
 
 
