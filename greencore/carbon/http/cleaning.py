@@ -4,11 +4,11 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 
-from greencore.carbon.series import EmissionFactors, Reading, Signal
+from greencore.carbon.series import Basis, IntensitySeries, Reading, merge_readings
 
 # Oil shale and lignite are below 1,500 g/kWh, a marginal plant at part load below 3,000.
 HIGHEST_GCO2E_PER_KWH = 5000.0
@@ -33,59 +33,45 @@ class DataPoint:
     estimated: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadingOrigin:
-    """Common fields of all readings of one provider and zone."""
-
-    zone: str
-    source: str
-    signal: Signal
-    emission_factors: EmissionFactors
-
-
 def clean_points(
-    points: Iterable[DataPoint], origin: ReadingOrigin, *, usual: timedelta, fetched_at: datetime
-) -> list[Reading]:
-    """Convert `points`, in the order of the response, to readings, earliest first.
+    points: Iterable[DataPoint], *, zone: str, source: str, basis: Basis, usual: timedelta, fetched_at: datetime
+) -> IntensitySeries:
+    """Convert `points`, in the order of the response, to a series.
 
     Points without a value are dropped, and so are those below 0, above 5,000 gCO2e/kWh, not finite, of no length or
     longer than 24 hours; one log event counts these by reason. Of two points with one start the later is kept, except
-    that an estimate never replaces a measurement. Of two that overlap the earlier is cut at the start of the later,
-    except that a measurement is never cut for an estimate. An interval without an end lasts until the next point, at
-    most as long as its neighbours (`usual` without any): it never spans a gap.
+    that an estimate never replaces a measurement. Of two that overlap the later one counts, except that an estimate
+    never covers a measurement. An interval without an end lasts until the next point, at most as long as its neighbours
+    (`usual` without any): it never spans a gap.
     """
     answered = list(points)
     ends = interval_ends((point.start for point in answered), usual=usual, longest=LONGEST_SPACING)
-    by_start: dict[datetime, DataPoint] = {}
+    by_start: dict[datetime, Reading] = {}
     dropped: Counter[str] = Counter()
     for point in answered:
-        if point.gco2e_per_kwh is None:
+        value, end = point.gco2e_per_kwh, point.end or ends[point.start]
+        if value is None:
             continue
-        whole = replace(point, end=ends[point.start] if point.end is None else point.end)
-        fault = _fault(whole)
-        if fault is not None:
+        if fault := _fault(value, end - point.start):
             dropped[fault] += 1
             continue
         known = by_start.get(point.start)
         if known is None or known.estimated or not point.estimated:
-            by_start[point.start] = whole
+            by_start[point.start] = Reading(
+                zone=zone,
+                start=point.start,
+                end=end,
+                gco2e_per_kwh=value,
+                source=source,
+                signal=basis.signal,
+                emission_factors=basis.emission_factors,
+                estimated=point.estimated,
+                fetched_at=fetched_at,
+            )
     if dropped:
         counts = " ".join(f"{reason}={count}" for reason, count in sorted(dropped.items()))
-        _log.warning("carbon_values_dropped source=%s zone=%s %s", origin.source, origin.zone, counts)
-    return [
-        Reading(
-            zone=origin.zone,
-            start=start,
-            end=end,
-            gco2e_per_kwh=point.gco2e_per_kwh or 0.0,
-            source=origin.source,
-            signal=origin.signal,
-            emission_factors=origin.emission_factors,
-            estimated=point.estimated,
-            fetched_at=fetched_at,
-        )
-        for start, end, point in _cut_overlaps(by_start)
-    ]
+        _log.warning("carbon_values_dropped source=%s zone=%s %s", source, zone, counts)
+    return merge_readings(by_start.values())
 
 
 def interval_ends(starts: Iterable[datetime], *, usual: timedelta, longest: timedelta) -> dict[datetime, datetime]:
@@ -112,36 +98,13 @@ def interval_ends(starts: Iterable[datetime], *, usual: timedelta, longest: time
     return ends
 
 
-def _fault(point: DataPoint) -> str | None:
-    value = point.gco2e_per_kwh
-    if value is None or not math.isfinite(value):
+def _fault(value: float, length: timedelta) -> str | None:
+    if not math.isfinite(value):
         return "not_a_number"
     if value < 0:
         return "negative"
     if value > HIGHEST_GCO2E_PER_KWH:
         return "absurd"
-    if point.end is None or point.end <= point.start:
+    if length <= timedelta(0):
         return "no_length"
-    if point.end - point.start > LONGEST_INTERVAL:
-        return "too_long"
-    return None
-
-
-def _cut_overlaps(by_start: dict[datetime, DataPoint]) -> list[tuple[datetime, datetime, DataPoint]]:
-    kept: list[tuple[datetime, datetime, DataPoint]] = []
-    for _, point in sorted(by_start.items()):
-        start, end = point.start, point.end
-        assert end is not None, "_fault drops points without an end"
-        while kept and kept[-1][1] > start:
-            earlier_start, _, earlier = kept[-1]
-            if point.estimated and not earlier.estimated:
-                start = kept[-1][1]
-                break
-            kept.pop()
-            # An estimate that was moved behind a measurement may start at `start`.
-            if earlier_start < start:
-                kept.append((earlier_start, start, earlier))
-                break
-        if start < end:
-            kept.append((start, end, point))
-    return kept
+    return "too_long" if length > LONGEST_INTERVAL else None

@@ -18,10 +18,10 @@ from greencore.carbon.errors import (
     UnknownZone,
 )
 from greencore.carbon.http.breaker import CircuitBreaker
-from greencore.carbon.http.cleaning import DataPoint, ReadingOrigin, clean_points
+from greencore.carbon.http.cleaning import DataPoint, clean_points
 from greencore.carbon.http.client import ACCESS_STATUSES, HttpLimits, HttpStatusError, JsonClient
 from greencore.carbon.providers.provider import Provider, RequestJson
-from greencore.carbon.series import EmissionFactors, IntensitySeries, Reading, Signal, check_window
+from greencore.carbon.series import Basis, EmissionFactors, IntensitySeries, Reading, Signal, check_window
 from greencore.carbon.source import forecast_end
 from greencore.clock import HOUR, Clock
 
@@ -62,9 +62,6 @@ class LiveSource:
         self._provider = provider
         self._clock = clock
         self._client = JsonClient(provider.name, provider.url, limits=limits, secrets=provider.secrets)
-        self._origin = ReadingOrigin(
-            zone=zone, source=provider.name, signal=provider.signal, emission_factors=provider.emission_factors
-        )
         self._lock = threading.Lock()
         self._breaker = CircuitBreaker()
         self._access = {question: CircuitBreaker() for question in ("latest", "forecast", "history")}
@@ -169,8 +166,13 @@ class LiveSource:
             raise self._record_failure(error) from None
         self._breaker.record_success()
         access.record_success()
-        return IntensitySeries(
-            clean_points(points, self._origin, usual=self._provider.period, fetched_at=self._clock())
+        return clean_points(
+            points,
+            zone=self.zone,
+            source=self._provider.name,
+            basis=Basis(self.signal, self.emission_factors),
+            usual=self._provider.period,
+            fetched_at=self._clock(),
         )
 
     def _record_refusal(self, refusal: HttpStatusError, access: CircuitBreaker) -> CarbonError:

@@ -6,16 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greencore.carbon.http.cleaning import DataPoint, ReadingOrigin, clean_points
-from greencore.carbon.series import IntensitySeries, Reading
+from greencore.carbon.http.cleaning import DataPoint, clean_points
+from greencore.carbon.series import Basis, IntensitySeries, Reading
 
 START = datetime(2026, 11, 24, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
-ORIGIN = ReadingOrigin(zone="Z", source="some provider", signal="average", emission_factors="direct")
+DIRECT = Basis("average", "direct")
 
 
 def cleaned(*points: DataPoint, usual: timedelta = 30 * MINUTE) -> list[Reading]:
-    return clean_points(points, ORIGIN, usual=usual, fetched_at=START)
+    series = clean_points(points, zone="Z", source="some provider", basis=DIRECT, usual=usual, fetched_at=START)
+    return list(series)
 
 
 def at(minute: float, value: float | None = 100.0, *, lasts: float | None = None, estimated: bool = False) -> DataPoint:
