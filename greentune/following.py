@@ -4,9 +4,9 @@ import time
 from collections.abc import Iterator
 
 import httpx
+from httpx_sse import EventSource, ServerSentEvent
 
 from greentune.errors import Problem, ServiceError, StillRunning, UnexpectedAnswer, Unreachable
-from greentune.event_stream import ServerSentEvent, parse_events
 from greentune.models import Event, Job
 from greentune.resources import parse_answer
 from greentune.transport import Transport
@@ -86,8 +86,8 @@ def follow_events(transport: Transport, job_id: str, *, after: int | None = None
         try:
             for message in _open(transport, job_id, last_id):
                 away_since = time.monotonic()
-                if message.retry_ms is not None:
-                    retry_seconds = message.retry_ms / 1000
+                if message.retry is not None:
+                    retry_seconds = message.retry / 1000
                 if message.event == END_EVENT:
                     return
                 if message.data:
@@ -120,7 +120,7 @@ def _open(transport: Transport, job_id: str, last_id: int | None) -> Iterator[Se
     with transport.stream(f"/jobs/{job_id}/events", headers=headers, read_seconds=READ_TIMEOUT_SECONDS) as response:
         if response.status_code == httpx.codes.NO_CONTENT:
             raise _StreamEnded
-        yield from parse_events(response.iter_bytes())
+        yield from EventSource(response).iter_sse()
 
 
 def _parse_event(message: ServerSentEvent) -> Event:
