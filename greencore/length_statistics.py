@@ -1,8 +1,9 @@
 """Statistics of lengths: mean, percentiles and histogram, from counts per length."""
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,9 @@ class LengthCounter:
         """Return the distribution of the counted lengths. Raises ValueError where none was counted."""
         if not self._counts:
             raise ValueError("no length was counted, so there is no distribution")
-        total = sum(length * count for length, count in self._counts.items())
-        median, p90, p99 = self._percentiles((50, 90, 99))
+        lengths, counts = np.array(list(self._counts.items())).T
+        total = int(lengths @ counts)
+        median, p90, p99 = map(int, np.quantile(lengths, (0.5, 0.9, 0.99), weights=counts, method="inverted_cdf"))
         return LengthDistribution(total, total / len(self), median, p90, p99, max(self._counts))
 
     def count_longer_than(self, bound: int) -> int:
@@ -51,16 +53,6 @@ class LengthCounter:
         for length, count in self._counts.items():
             exponents[_exponent(length)] += count
         return [(2**exponent, exponents[exponent]) for exponent in range(min(exponents), max(exponents) + 1)]
-
-    def _percentiles(self, percents: Sequence[int]) -> list[int]:
-        """Return the percentiles of `percents`, which ascend."""
-        found: list[int] = []
-        reached, number = 0, len(self)
-        for length, count in sorted(self._counts.items()):
-            reached += count
-            while len(found) < len(percents) and reached * 100 >= percents[len(found)] * number:
-                found.append(length)
-        return found
 
 
 def _exponent(length: int) -> int:
