@@ -35,9 +35,8 @@ from greentune.models import (
     Worker,
     Zone,
 )
-from greentune.requests import PolicyChoice, RunOptions, job_request, to_json_value, without_nones
-from greentune.resources import Resources, parse_answer, quote_path_segment
-from greentune.transport import Transport
+from greentune.requests import PolicyChoice, RunOptions, to_json_value, without_nones
+from greentune.transport import Page, Transport, resource_path
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 UPLOAD_CHUNK_BYTES = 1 << 20
@@ -64,7 +63,6 @@ class Client:
             timeout_seconds=timeout,
             attempts=attempts,
         )
-        self._resources = Resources(self._transport)
         self._polls = JobPoller(self._transport)
 
     @property
@@ -92,17 +90,17 @@ class Client:
         Retries of the request create one job only. Options that are not given have the service's defaults.
         """
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
-        body = job_request(model, dataset, options)
-        return parse_answer(Job, self._transport.call("POST", "/jobs", json=body, headers=headers, repeatable=True))
+        body = without_nones({"model": model, "dataset": dataset, **options})
+        return self._transport.send(Job, "POST", "/jobs", json=body, headers=headers, repeatable=True)
 
     def estimate(self, model: str, dataset: str, **options: Unpack[RunOptions]) -> Estimate:
         """Estimate time, energy and emissions of a run, started now or in the best window; nothing is queued."""
-        body = job_request(model, dataset, options)
-        return parse_answer(Estimate, self._transport.call("POST", "/jobs/estimate", json=body, repeatable=True))
+        body = without_nones({"model": model, "dataset": dataset, **options})
+        return self._transport.send(Estimate, "POST", "/jobs/estimate", json=body, repeatable=True)
 
     def job(self, job_id: str) -> Job:
         """Return a job; one that has not changed since the last call is not sent again."""
-        return self._polls.job(quote_path_segment(job_id))
+        return self._polls.job(job_id)
 
     def jobs(
         self,
@@ -115,14 +113,14 @@ class Client:
         """Iterate over the jobs that match all filters, newest first, at most `most`; pages are requested as needed."""
         labels = {f"metadata[{name}]": value for name, value in (metadata or {}).items()}
         filters = {"status": status, "zone": zone, **labels}
-        return self._resources.pages("/jobs", Job, lambda job: job.id, filters, most=most)
+        return self._transport.pages("/jobs", Job, filters, most=most)
 
     def changes(self, job_id: str, *, seconds: float = 2.0, timeout: float | None = None) -> Iterator[Job]:
         """Poll a job every `seconds`, and yield it now and after each change until it is over.
 
         Raises `StillRunning` where it is not over within `timeout` seconds.
         """
-        return self._polls.changes(quote_path_segment(job_id), seconds=seconds, timeout=timeout)
+        return self._polls.changes(job_id, seconds=seconds, timeout=timeout)
 
     def wait(self, job_id: str, *, seconds: float = 2.0, timeout: float | None = None) -> Job:
         """Wait until a job is over and return it, whatever its final status; polls and raises as `changes`."""
@@ -146,7 +144,7 @@ class Client:
 
     def epochs(self, job_id: str, *, after: int = 0) -> Iterator[Epoch]:
         """Iterate over the epochs of a job after the number `after`, in order."""
-        return self._resources.pages(_job_path(job_id, "epochs"), Epoch, lambda epoch: epoch.number, {"after": after})
+        return self._transport.pages(resource_path("jobs", job_id, "epochs"), Epoch, {"after": after}, cursor="number")
 
     def series(
         self,
@@ -158,11 +156,13 @@ class Client:
     ) -> Series:
         """Return the curves of a job with about `points` at most each; a shorter time has finer steps."""
         params = {"points": points, "start": start, "end": end}
-        return self._resources.get(Series, _job_path(job_id, "series"), params)
+        return self._transport.get(Series, resource_path("jobs", job_id, "series"), params)
 
     def selection(self, job_id: str, *, limit: int | None = None, after: int | None = None) -> Selection:
         """Return the tensors that each epoch trained, of the newest `limit` epochs, or of those before `after`."""
-        return self._resources.get(Selection, _job_path(job_id, "selection"), {"limit": limit, "after": after})
+        return self._transport.get(
+            Selection, resource_path("jobs", job_id, "selection"), {"limit": limit, "after": after}
+        )
 
     def events(
         self, job_id: str, *, follow: bool = False, after: int | None = None, most: int | None = None
@@ -172,14 +172,12 @@ class Client:
         With `follow`, over those newer than `after`, earliest first, as a stream that ends with the job.
         """
         if follow:
-            return islice(follow_events(self._transport, quote_path_segment(job_id), after=after), most)
-        return self._resources.pages(
-            _job_path(job_id, "events"), Event, lambda event: event.id, {"after": after}, most=most
-        )
+            return islice(follow_events(self._transport, job_id, after=after), most)
+        return self._transport.pages(resource_path("jobs", job_id, "events"), Event, {"after": after}, most=most)
 
     def artifacts(self, job_id: str) -> list[Artifact]:
         """Return the files of a finished job's result."""
-        return self._resources.all(_job_path(job_id, "artifacts"), Artifact)
+        return self._transport.get(Page[Artifact], resource_path("jobs", job_id, "artifacts")).data
 
     def download(self, job_id: str, name: str, path: str | Path) -> Path:
         """Download an artifact to the file `path`, or into the folder `path`, and return the file.
@@ -188,7 +186,7 @@ class Client:
         """
         for artifact in self.artifacts(job_id):
             if artifact.name == name:
-                return download(self._transport, quote_path_segment(job_id), artifact, Path(path))
+                return download(self._transport, job_id, artifact, Path(path))
         raise Problem(404, "Not Found", f"{job_id} has no artifact {name!r}")
 
     def upload_dataset(self, path: str | Path, *, name: str | None = None) -> Dataset:
@@ -202,34 +200,33 @@ class Client:
 
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(path.stat().st_size)}
         params = {"name": name or path.name}
-        response = self._transport.call(
-            "POST", "/datasets", params=params, content=content, headers=headers, read_seconds=CHECKING_SECONDS
+        return self._transport.send(
+            Dataset, "POST", "/datasets", params=params, content=content, headers=headers, read_seconds=CHECKING_SECONDS
         )
-        return parse_answer(Dataset, response)
 
     def datasets(self) -> Iterator[Dataset]:
         """Iterate over all datasets, newest first."""
-        return self._resources.pages("/datasets", Dataset, lambda dataset: dataset.id)
+        return self._transport.pages("/datasets", Dataset)
 
     def dataset(self, dataset_id: str) -> Dataset:
         """Return a dataset, without its rows."""
-        return self._resources.get(Dataset, f"/datasets/{quote_path_segment(dataset_id)}")
+        return self._transport.get(Dataset, resource_path("datasets", dataset_id))
 
     def delete_dataset(self, dataset_id: str) -> None:
         """Delete a dataset that no open job uses."""
-        self._resources.delete(f"/datasets/{quote_path_segment(dataset_id)}")
+        self._transport.call("DELETE", resource_path("datasets", dataset_id), repeatable=True)
 
     def models(self) -> list[Model]:
         """Return the models that can be trained: the operator's catalogue."""
-        return self._resources.all("/models", Model)
+        return self._transport.get(Page[Model], "/models").data
 
     def policies(self) -> list[Policy]:
         """Return the newest version of every stored policy, by name."""
-        return list(self._resources.pages("/policies", Policy, lambda policy: policy.name))
+        return list(self._transport.pages("/policies", Policy, cursor="name"))
 
     def policy(self, name: str) -> Policy:
         """Return the newest version of a stored policy."""
-        return self._resources.get(Policy, f"/policies/{quote_path_segment(name)}")
+        return self._transport.get(Policy, resource_path("policies", name))
 
     def put_policy(self, name: str, policy: Mapping[str, Any], *, if_version: int | None = None) -> Policy:
         """Store the next version of a policy (operators).
@@ -241,13 +238,11 @@ class Client:
         if if_version is not None:
             headers = {"If-Match": f'"{if_version}"'} if if_version else {"If-None-Match": "*"}
         body = {"policy": dict(policy)}
-        return parse_answer(
-            Policy, self._transport.call("PUT", f"/policies/{quote_path_segment(name)}", json=body, headers=headers)
-        )
+        return self._transport.send(Policy, "PUT", resource_path("policies", name), json=body, headers=headers)
 
     def delete_policy(self, name: str) -> None:
         """Delete every version of a policy (operators)."""
-        self._resources.delete(f"/policies/{quote_path_segment(name)}")
+        self._transport.call("DELETE", resource_path("policies", name), repeatable=True)
 
     def simulate(
         self,
@@ -265,53 +260,47 @@ class Client:
         `power_w` and `idle_power_w`.
         """
         body = {"policy": policy, "work_hours": work_hours, "epochs": epochs, "zone": zone, "series": series, **options}
-        return parse_answer(
-            Simulation, self._transport.call("POST", "/policies/simulate", json=without_nones(body), repeatable=True)
-        )
+        return self._transport.send(Simulation, "POST", "/policies/simulate", json=without_nones(body), repeatable=True)
 
     def zones(self) -> list[Zone]:
         """Return every zone with its newest reading and its forecast."""
-        return self._resources.all("/zones", Zone)
+        return self._transport.get(Page[Zone], "/zones").data
 
     def intensity(self, zone: str) -> Intensity:
         """Return the current intensity of a zone in gCO2e/kWh, and its source."""
-        return self._resources.get(Intensity, f"/zones/{quote_path_segment(zone)}/intensity")
+        return self._transport.get(Intensity, resource_path("zones", zone, "intensity"))
 
     def forecast(self, zone: str, *, hours: float = 24) -> Forecast:
         """Return the forecast of a zone for the next `hours`, in gCO2e/kWh."""
-        return self._resources.get(Forecast, f"/zones/{quote_path_segment(zone)}/forecast", {"hours": hours})
+        return self._transport.get(Forecast, resource_path("zones", zone, "forecast"), {"hours": hours})
 
     def history(self, zone: str, *, start: datetime | None = None, end: datetime | None = None) -> History:
         """Return the stored readings of a zone, earliest first; by default of the last day."""
         params = {"start": start, "end": end}
-        return self._resources.get(History, f"/zones/{quote_path_segment(zone)}/history", params)
+        return self._transport.get(History, resource_path("zones", zone, "history"), params)
 
     def workers(self) -> list[Worker]:
         """Return the workers and the scheduler, with the time each was last seen."""
-        return self._resources.all("/workers", Worker)
+        return self._transport.get(Page[Worker], "/workers").data
 
     def keys(self) -> Iterator[Key]:
         """Iterate over all keys without their text, newest first (operators)."""
-        return self._resources.pages("/keys", Key, lambda key: key.id)
+        return self._transport.pages("/keys", Key)
 
     def create_key(
         self, owner: str, *, role: str = "user", name: str = "", expires_at: datetime | None = None
     ) -> IssuedKey:
         """Create a key (operators); only this answer contains its text."""
         body = {"owner": owner, "role": role, "name": name, "expires_at": to_json_value(expires_at)}
-        return parse_answer(IssuedKey, self._transport.call("POST", "/keys", json=body))
+        return self._transport.send(IssuedKey, "POST", "/keys", json=body)
 
     def revoke_key(self, key_id: str) -> None:
         """Revoke a key permanently (operators)."""
-        self._resources.delete(f"/keys/{quote_path_segment(key_id)}")
+        self._transport.call("DELETE", resource_path("keys", key_id), repeatable=True)
 
     def readiness(self) -> Health:
         """Return the warnings of a ready service; raises a `Problem` with the missing parts of one that is not."""
-        return parse_answer(Health, self._transport.call("GET", "/readyz"))
+        return self._transport.send(Health, "GET", "/readyz")
 
     def _request_action(self, job_id: str, action: str) -> Job:
-        return parse_answer(Job, self._transport.call("POST", _job_path(job_id, action)))
-
-
-def _job_path(job_id: str, part: str) -> str:
-    return f"/jobs/{quote_path_segment(job_id)}/{part}"
+        return self._transport.send(Job, "POST", resource_path("jobs", job_id, action))

@@ -11,7 +11,7 @@ import httpx
 
 from greentune.errors import ChecksumMismatch, UnexpectedAnswer, Unreachable
 from greentune.models import Artifact
-from greentune.transport import Transport
+from greentune.transport import Transport, resource_path
 
 
 def download(transport: Transport, job_id: str, artifact: Artifact, path: Path) -> Path:
@@ -25,7 +25,7 @@ def download(transport: Transport, job_id: str, artifact: Artifact, path: Path) 
     draft = NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False)  # noqa: SIM115
     try:
         with draft:
-            digest = _receive(transport, f"/jobs/{job_id}/artifacts/{artifact.name}", draft)
+            digest = _receive(transport, resource_path("jobs", job_id, "artifacts", artifact.name), draft)
             os.fsync(draft.fileno())
         if digest != artifact.sha256:
             raise ChecksumMismatch(

@@ -8,8 +8,7 @@ from httpx_sse import EventSource, ServerSentEvent
 
 from greentune.errors import Problem, ServiceError, StillRunning, UnexpectedAnswer, Unreachable
 from greentune.models import Event, Job
-from greentune.resources import parse_answer
-from greentune.transport import Transport
+from greentune.transport import Transport, parse_answer, resource_path
 
 END_EVENT = "stream.end"
 # Above the 15 s after which the service sends a comment on an idle stream.
@@ -39,7 +38,7 @@ class JobPoller:
         """Return the job; the same object where it has not changed."""
         tag, cached = self._cache.pop(job_id, (None, None))
         headers = {} if tag is None else {"If-None-Match": tag}
-        response = self._transport.call("GET", f"/jobs/{job_id}", headers=headers, repeatable=True)
+        response = self._transport.call("GET", resource_path("jobs", job_id), headers=headers, repeatable=True)
         unchanged = response.status_code == httpx.codes.NOT_MODIFIED
         job = cached if unchanged and cached is not None else parse_answer(Job, response)
         if "etag" in response.headers:
@@ -84,7 +83,7 @@ def follow_events(transport: Transport, job_id: str, *, after: int | None = None
     last_id, retry_seconds, away_since = after, RETRY_SECONDS, time.monotonic()
     while True:
         try:
-            for message in _open(transport, job_id, last_id):
+            for message in _open_stream(transport, job_id, last_id):
                 away_since = time.monotonic()
                 if message.retry is not None:
                     retry_seconds = message.retry / 1000
@@ -94,8 +93,6 @@ def follow_events(transport: Transport, job_id: str, *, after: int | None = None
                     event = _parse_event(message)
                     last_id = event.id
                     yield event
-        except _StreamEnded:
-            return
         except (Unreachable, Problem) as error:
             if not is_transient(error) or time.monotonic() - away_since > OUTAGE_TIMEOUT_SECONDS:
                 raise
@@ -109,18 +106,16 @@ def is_transient(error: ServiceError) -> bool:
     return isinstance(error, Unreachable)
 
 
-class _StreamEnded(Exception):
-    """The job is over, and all of its events were sent."""
-
-
-def _open(transport: Transport, job_id: str, last_id: int | None) -> Iterator[ServerSentEvent]:
+def _open_stream(transport: Transport, job_id: str, last_id: int | None) -> Iterator[ServerSentEvent]:
     headers = {"Accept": "text/event-stream"}
     if last_id is not None:
         headers["Last-Event-ID"] = str(last_id)
-    with transport.stream(f"/jobs/{job_id}/events", headers=headers, read_seconds=READ_TIMEOUT_SECONDS) as response:
+    path = resource_path("jobs", job_id, "events")
+    with transport.stream(path, headers=headers, read_seconds=READ_TIMEOUT_SECONDS) as response:
         if response.status_code == httpx.codes.NO_CONTENT:
-            raise _StreamEnded
-        yield from EventSource(response).iter_sse()
+            yield ServerSentEvent(END_EVENT)  # the job is over, and all of its events were sent
+        else:
+            yield from EventSource(response).iter_sse()
 
 
 def _parse_event(message: ServerSentEvent) -> Event:

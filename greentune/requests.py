@@ -24,11 +24,6 @@ class RunOptions(TypedDict, total=False):
     metadata: Mapping[str, str] | None
 
 
-def job_request(model: str, dataset: str, options: RunOptions) -> dict[str, Any]:
-    """Return the body of `POST /jobs` and `POST /jobs/estimate`."""
-    return without_nones({"model": model, "dataset": dataset, **options})
-
-
 def without_nones(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields that are not None, as JSON values."""
     return {name: to_json_value(value) for name, value in fields.items() if value is not None}

@@ -1,4 +1,4 @@
-"""HTTP transport of the client: authentication, retries, and problems as errors."""
+"""HTTP transport of the client: authentication, retries, answers as models, and problems as errors."""
 
 import random
 import time
@@ -7,19 +7,31 @@ from contextlib import contextmanager
 from datetime import datetime
 from http import HTTPStatus
 from ipaddress import ip_address
-from typing import Any
+from itertools import islice
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
 
 import httpx
 
 from greentune.errors import FieldFault, Problem, UnexpectedAnswer, Unreachable
+from greentune.models import Answer
 from greentune.requests import without_nones
 
 INITIAL_BACKOFF_SECONDS = 0.25
 MAX_BACKOFF_SECONDS = 30.0
+PAGE_ITEMS = 200
 JSON = "application/json"
 
 Params = Mapping[str, str | int | float | datetime | None]
 Body = Callable[[], Any]
+A = TypeVar("A", bound=Answer)
+
+
+class Page(Answer, Generic[A]):
+    """A list, or a part of a paginated one."""
+
+    data: list[A]
+    has_more: bool
 
 
 class Transport:
@@ -102,6 +114,29 @@ class Transport:
         except httpx.TransportError as error:
             raise self._unreachable("GET", path, error) from error
 
+    def get(self, kind: type[A], path: str, params: Params | None = None) -> A:
+        """Return the resource at `path`."""
+        return parse_answer(kind, self.call("GET", path, params=params, repeatable=True))
+
+    def send(self, kind: type[A], method: str, path: str, **request: Any) -> A:
+        """Send a request with the arguments of `call`, and return its answer."""
+        return parse_answer(kind, self.call(method, path, **request))
+
+    def pages(
+        self, path: str, item: type[A], params: Params | None = None, *, cursor: str = "id", most: int | None = None
+    ) -> Iterator[A]:
+        """Iterate over the items of a list, at most `most`; `cursor` names the field whose value `after` takes."""
+
+        def iterate(params: Params) -> Iterator[A]:
+            while True:
+                page: Page[A] = self.get(Page[item], path, params)  # type: ignore[valid-type]
+                yield from page.data
+                if not page.has_more or not page.data:
+                    return
+                params = {**params, "after": getattr(page.data[-1], cursor)}
+
+        return islice(iterate({"limit": min(most or PAGE_ITEMS, PAGE_ITEMS), **(params or {})}), most)
+
     def backoff_delays(self) -> Iterator[float]:
         """Yield the seconds to wait before each further attempt that is allowed."""
         for attempt in range(self._attempts - 1):
@@ -124,15 +159,25 @@ class Transport:
         return Unreachable(f"{method} {path}: the service at {self.url} does not answer: {reason}")
 
 
-def decode_json(response: httpx.Response) -> Any:
-    """Return the JSON of an answer; raises `UnexpectedAnswer` where it is not JSON."""
+def resource_path(*segments: str) -> str:
+    """Return the path of a resource; its segments are quoted, so that a slash in an id does not change the path."""
+    return "".join(f"/{quote(segment, safe='') or '%20'}" for segment in segments)
+
+
+def parse_answer(kind: type[A], response: httpx.Response) -> A:
+    """Parse an answer as a model; raises `UnexpectedAnswer` where it is not JSON, or does not match."""
+    request = response.request
     try:
-        return response.json()
+        body = response.json()
     except ValueError as error:
         raise UnexpectedAnswer(
-            f"{response.request.method} {response.request.url.path}: expected JSON, not "
-            f"{response.headers.get('content-type', 'an untyped answer')}: is {response.request.url.host} GreenTune?"
+            f"{request.method} {request.url.path}: expected JSON, not "
+            f"{response.headers.get('content-type', 'an untyped answer')}: is {request.url.host} GreenTune?"
         ) from error
+    try:
+        return kind.model_validate(body)
+    except ValueError as error:
+        raise UnexpectedAnswer(f"{request.url.path}: not a {kind.__name__} in the expected format: {error}") from error
 
 
 def parse_problem(response: httpx.Response) -> Problem:

@@ -54,7 +54,7 @@ def test_a_submission_that_is_repeated_under_its_key_is_one_job(client: Client, 
 def test_jobs_are_listed_over_all_pages_and_by_each_filter(
     client: Client, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("greentune.resources.PAGE_ITEMS", 2)
+    monkeypatch.setattr("greentune.transport.PAGE_ITEMS", 2)
     zones = ("FR", "GB", "FR", "GB", "FR")
     made = [client.submit(MODEL, dataset.id, zone=zone, metadata={"of": zone}).id for zone in zones]
     client.cancel(made[0])
