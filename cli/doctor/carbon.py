@@ -47,17 +47,12 @@ def _site(settings: Settings) -> CheckResult:
 
 
 def _source(settings: Settings, name: str, zones: list[str], faults: list[str]) -> CheckResult:
-    variables = [f"GREENTUNE_{key}".upper() for key in KEYS.get(name, ())]
-    missing = [
-        variable
-        for variable, key in zip(variables, KEYS.get(name, ()), strict=True)
-        if getattr(settings.credentials, key) is None
-    ]
+    variables = {f"GREENTUNE_{key}".upper(): getattr(settings.credentials, key) for key in KEYS.get(name, ())}
+    missing = [variable for variable, value in variables.items() if value is None]
     if missing:
         found = f"needed by {', '.join(zones)}: {', '.join(missing)} is not set"
-        return CheckResult(
-            f"source {name}", "failed", found, f"set {' and '.join(missing)}, or another source for the zones"
-        )
+        mend = f"set {' and '.join(missing)}, or another source for the zones"
+        return CheckResult(f"source {name}", "failed", found, mend)
     if faults:
         return CheckResult(f"source {name}", "failed", "; ".join(faults), "correct these entries of GREENTUNE_ZONES")
     needs = f"{' and '.join(variables)} set" if variables else "no key needed"

@@ -29,21 +29,16 @@ def run_checks(settings: Settings) -> Iterator[CheckResult]:
 def _secret(settings: Settings) -> CheckResult:
     if settings.secret_key is not None:
         return CheckResult("secret key", "ok", "GREENTUNE_SECRET_KEY is set")
+    file = secret_file(settings.data_dir)
     try:
-        kept = read_secret(settings.data_dir)
+        if read_secret(settings.data_dir) is not None:
+            return CheckResult("secret key", "ok", f"kept in {file}")
     except SettingError as error:
-        return CheckResult(
-            "secret key", "failed", str(error), "restore the file from a backup, or set GREENTUNE_SECRET_KEY"
-        )
-    where = secret_file(settings.data_dir)
-    if kept is not None:
-        return CheckResult("secret key", "ok", f"kept in {where}")
-    return CheckResult(
-        "secret key",
-        "warning",
-        f"GREENTUNE_SECRET_KEY is not set, and there is no {where}",
-        "`greentune serve` makes one; for any other deployment set 32 random characters, as of `openssl rand -hex 32`",
-    )
+        mend = "restore the file from a backup, or set GREENTUNE_SECRET_KEY"
+        return CheckResult("secret key", "failed", str(error), mend)
+    found = f"GREENTUNE_SECRET_KEY is not set, and there is no {file}"
+    advice = "for any other deployment set 32 random characters, as of `openssl rand -hex 32`"
+    return CheckResult("secret key", "warning", found, f"`greentune serve` makes one; {advice}")
 
 
 def _folder(folder: Path) -> Iterator[CheckResult]:
@@ -73,9 +68,8 @@ def _catalogue(settings: Settings) -> Iterator[CheckResult]:
         yield CheckResult("catalogue", "failed", str(error), "correct the file that GREENTUNE_CATALOGUE names")
         return
     if not entries:
-        yield CheckResult(
-            "catalogue", "failed", "it holds no model", "add one to the file that GREENTUNE_CATALOGUE names"
-        )
+        mend = "add one to the file that GREENTUNE_CATALOGUE names"
+        yield CheckResult("catalogue", "failed", "it holds no model", mend)
         return
     lost = [entry.name for entry in entries.values() if not _source_exists(entry)]
     if lost:

@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 
 from packaging.requirements import Requirement
@@ -28,12 +29,11 @@ def run_checks() -> Iterator[CheckResult]:
         yield CheckResult("packages", "failed", "GreenTune is not installed here", "run `make setup`")
         return
     running = platform.python_version()
+    found = f"{running} (required: {wanted})"
     if SpecifierSet(wanted).contains(running, prereleases=True):
-        yield CheckResult("python", "ok", f"{running} (required: {wanted})")
+        yield CheckResult("python", "ok", found)
     else:
-        yield CheckResult(
-            "python", "failed", f"{running} (required: {wanted})", "install a newer Python, then `make setup`"
-        )
+        yield CheckResult("python", "failed", found, "install a newer Python, then `make setup`")
     requirements = list(map(Requirement, requires(PROJECT) or ()))
     for part, (what, command) in PARTS.items():
         yield _part(part, what, command, [each for each in requirements if _is_required_by(each, part)])
@@ -50,23 +50,20 @@ def _part(part: str, what: str, command: str, requirements: list[Requirement]) -
     name, faults = f"packages: {part}", [fault for each in requirements if (fault := _fault(each))]
     if not faults:
         return CheckResult(name, "ok", f"all {len(requirements)} needed for {what}")
-    if part != SERVICE and not any(_is_installed(each) for each in requirements):
+    if part != SERVICE and not any(_installed_version(each) for each in requirements):
         return CheckResult(name, "skipped", f"not installed: this machine is not for {what}", command)
     return CheckResult(name, "failed", "; ".join(faults), command)
 
 
-def _is_installed(requirement: Requirement) -> bool:
-    try:
-        version(requirement.name)
-    except PackageNotFoundError:
-        return False
-    return True
+def _installed_version(requirement: Requirement) -> str | None:
+    with suppress(PackageNotFoundError):
+        return version(requirement.name)
+    return None
 
 
 def _fault(requirement: Requirement) -> str | None:
-    try:
-        found = version(requirement.name)
-    except PackageNotFoundError:
+    found = _installed_version(requirement)
+    if found is None:
         return f"{requirement.name} is missing (required: {requirement.specifier})"
     if requirement.specifier.contains(found, prereleases=True):
         return None

@@ -1,11 +1,11 @@
-"""Looks at one family of checks after the other, and shows what was found."""
+"""Runs all families of checks, and shows their results."""
 
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import chain
 
 import typer
 
-from cli.doctor import accelerators, carbon, files, meters, packages, servers, service
+from cli.doctor import carbon, files, hardware, packages, servers, service
 from cli.doctor.check import CheckResult, CheckState
 from cli.errors import CommandError
 from cli.remote.output import replace_unprintable, show_json
@@ -15,22 +15,19 @@ COLOURS: dict[CheckState, str] = {"ok": "green", "warning": "yellow", "failed": 
 
 
 def run_doctor(settings: Settings, *, url: str | None, key: str | None, online: bool, as_json: bool) -> None:
-    """Show every check as it is done. Raises `CommandError` where one has failed."""
-    families: Sequence[Callable[[], Iterator[CheckResult]]] = (
-        packages.run_checks,
-        accelerators.run_checks,
-        meters.run_checks,
-        lambda: servers.run_checks(settings),
-        lambda: files.run_checks(settings),
-        lambda: carbon.run_checks(settings, online=online),
-        lambda: service.run_checks(url, key, settings.data_dir),
-    )
+    """Show the result of each check at once. Raises `CommandError` where one has failed."""
     checks = []
-    for run_family in families:
-        for check in run_family():
-            checks.append(check)
-            if not as_json:
-                _show(check)
+    for check in chain(
+        packages.run_checks(),
+        hardware.run_checks(),
+        servers.run_checks(settings),
+        files.run_checks(settings),
+        carbon.run_checks(settings, online=online),
+        service.run_checks(url, key, settings.data_dir),
+    ):
+        checks.append(check)
+        if not as_json:
+            _show(check)
     if as_json:
         show_json([asdict(check) for check in checks])
     failed = [check.name for check in checks if check.state == "failed"]

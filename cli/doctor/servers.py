@@ -35,14 +35,16 @@ def _database(url: str) -> Iterator[CheckResult]:
     try:
         database = Database(url)
     except ValueError as error:
-        yield CheckResult(
-            "postgresql", "failed", str(error), "set DATABASE_URL to postgresql://USER:PASSWORD@HOST/NAME"
-        )
+        mend = "set DATABASE_URL to postgresql://USER:PASSWORD@HOST/NAME"
+        yield CheckResult("postgresql", "failed", str(error), mend)
         return
+    # Without the user and the password.
+    host = database.url.host or database.url.query.get("host", "a local socket")
+    place = f"{host}, database {database.url.database}"
     try:
-        with database.engine.connect() as connection:
+        with database, database.engine.connect() as connection:
             version = connection.execute(text("SHOW server_version")).scalar_one()
-            yield CheckResult("postgresql", "ok", f"{version} answers at {_place(database)}")
+            yield CheckResult("postgresql", "ok", f"{version} answers at {place}")
             yield _writable(connection)
             revision, expected = current_revision(connection), expected_revision()
         require_sessions(database.url)
@@ -54,10 +56,8 @@ def _database(url: str) -> Iterator[CheckResult]:
     except SQLAlchemyError as error:
         why = str(getattr(error, "orig", None) or type(error).__name__).strip()
         mend = "start the server, or set DATABASE_URL to one that runs"
-        yield CheckResult("postgresql", "failed", f"does not answer at {_place(database)}: {why}", mend)
+        yield CheckResult("postgresql", "failed", f"does not answer at {place}: {why}", mend)
         return
-    finally:
-        database.dispose()
     if revision == expected:
         yield CheckResult("schema", "ok", f"at revision {revision}")
     else:
@@ -70,12 +70,6 @@ def _writable(connection: Connection) -> CheckResult:
         return CheckResult("database writes", "ok", "it takes writes")
     mend = "name the primary, not a standby, or reset default_transaction_read_only"
     return CheckResult("database writes", "failed", "it is read-only: jobs are refused", mend)
-
-
-def _place(database: Database) -> str:
-    """Where it is, without its user and password."""
-    url = database.url
-    return f"{url.host or url.query.get('host', 'a local socket')}, database {url.database}"
 
 
 def _redis(url: str) -> CheckResult:

@@ -1,6 +1,5 @@
 """The API, where one is named or runs beside."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +15,7 @@ TIMEOUT_SECONDS = 10.0
 
 def run_checks(url: str | None, key: str | None, data_dir: Path) -> Iterator[CheckResult]:
     """Whether it answers, what it lacks, and whether it takes the key; without a `url` the one of a data folder."""
-    known = url or os.environ.get("GREENTUNE_URL") or discover_service(data_dir)
+    known = url or discover_service(data_dir)
     if not known:
         yield CheckResult("service", "skipped", "no service is named", "--url or GREENTUNE_URL names one")
         return
