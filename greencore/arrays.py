@@ -1,4 +1,4 @@
-"""Numpy array types, shared by the policy package and the concave curves."""
+"""Numpy array types of the policies, the forecast and the concave curves, which share no module."""
 
 import numpy as np
 from numpy.typing import NDArray

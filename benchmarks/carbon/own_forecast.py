@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.carbon.policies import read_whole_trace
 from benchmarks.report import publish
+from greencore.arrays import Floats
 from greencore.carbon import IntensitySeries, Reading
 from greencore.carbon.forecasting import OwnForecast, rolling_forecasts
 from greencore.carbon.forecasting.hourly import resample_hourly
-
-Array = NDArray[np.float64]
 
 WORK_HOURS = 17
 WINDOW_HOURS = 34
@@ -62,7 +60,7 @@ def main() -> int:
     )
 
 
-def sum_intensities(values: Array, forecasts: Array) -> Array:
+def sum_intensities(values: Floats, forecasts: Floats) -> Floats:
     """Sum the intensities of the planned hours, of the first hours and of the cheapest: [starts, 3], in gCO2e/kWh.
 
     `values` [n] are hourly intensities, `forecasts` [n + 1, WINDOW_HOURS] those of `rolling_forecasts`.
@@ -83,7 +81,7 @@ def sum_intensities(values: Array, forecasts: Array) -> Array:
     return np.stack([emitted, windows[:, :WORK_HOURS].sum(1), np.sort(windows, axis=1)[:, :WORK_HOURS].sum(1)], axis=1)
 
 
-def _row(name: str, values: Array) -> dict[str, Any]:
+def _row(name: str, values: Floats) -> dict[str, Any]:
     started = time.perf_counter()
     forecasts = rolling_forecasts(values, WINDOW_HOURS)
     seconds = time.perf_counter() - started
@@ -102,25 +100,25 @@ def _row(name: str, values: Array) -> dict[str, Any]:
     }
 
 
-def _share(sums: Array) -> float | None:
+def _share(sums: Floats) -> float | None:
     reached_sum, now, oracle = sums.mean(axis=0)
     return float((now - reached_sum) / (now - oracle)) if now - oracle > 1e-9 * now else None
 
 
-def _planned_once(values: Array, forecasts: Array, own: Array) -> Array:
+def _planned_once(values: Floats, forecasts: Floats, own: Floats) -> Floats:
     first = LEARNING_DAYS * 24
     windows = np.lib.stride_tricks.sliding_window_view(values, WINDOW_HOURS)[first:]
     chosen = np.argsort(forecasts[first : first + len(windows)], axis=1, kind="stable")[:, :WORK_HOURS]
     return np.column_stack([np.take_along_axis(windows, chosen, axis=1).sum(axis=1), own[:, 1:]])
 
 
-def _yesterday(values: Array) -> Array:
+def _yesterday(values: Floats) -> Floats:
     row = np.arange(len(values) + 1)
     ahead = [np.maximum(row + hour - 24 * (hour // 24 + 1), 0) for hour in range(WINDOW_HOURS)]
     return np.stack([values[at] for at in ahead], axis=1)
 
 
-def _fit_seconds(values: Array) -> float:
+def _fit_seconds(values: Floats) -> float:
     start = datetime(2025, 1, 1, tzinfo=UTC)
     history = _series(start, values)
     now = start + timedelta(hours=len(values))
@@ -129,7 +127,7 @@ def _fit_seconds(values: Array) -> float:
     return time.perf_counter() - started
 
 
-def _series(start: datetime, values: Array) -> IntensitySeries:
+def _series(start: datetime, values: Floats) -> IntensitySeries:
     hour = timedelta(hours=1)
     return IntensitySeries(
         Reading(
@@ -144,42 +142,42 @@ def _series(start: datetime, values: Array) -> IntensitySeries:
     )
 
 
-def _values(file: Path) -> Array:
+def _values(file: Path) -> Floats:
     series = read_whole_trace(file)
     return resample_hourly(series, series.readings[-1].end, most_hours=10 * YEAR).values
 
 
-def _solar() -> Array:
+def _solar() -> Floats:
     """Solar grid: a dip at noon whose depth varies from day to day with the clouds."""
     draw = np.random.default_rng(1)
     hour = np.arange(YEAR)
     sun = np.maximum(0.0, np.sin((hour % 24 - 6) / 12 * np.pi))
     clouds = np.repeat(np.clip(draw.normal(0.8, 0.25, 365), 0.1, 1.1), 24)
-    values: Array = 400 - 250 * sun * clouds + 20 * _wind(draw) + draw.normal(0, 10, YEAR)
+    values: Floats = 400 - 250 * sun * clouds + 20 * _wind(draw) + draw.normal(0, 10, YEAR)
     return np.maximum(values, 0.0)
 
 
-def _windy() -> Array:
+def _windy() -> Floats:
     """Wind grid: autocorrelated over days, with hardly a daily pattern, so that it is hard to forecast."""
-    values: Array = 350 + 100 * _wind(np.random.default_rng(2)) + 15 * np.sin(np.arange(YEAR) / 24 * 2 * np.pi)
+    values: Floats = 350 + 100 * _wind(np.random.default_rng(2)) + 15 * np.sin(np.arange(YEAR) / 24 * 2 * np.pi)
     return np.clip(values, 20, 800)
 
 
-def _weekends() -> Array:
+def _weekends() -> Floats:
     """The solar series, a third lower on Saturdays and Sundays."""
     weekend = np.arange(YEAR) // 24 % 7 >= 5
-    values: Array = _solar() * np.where(weekend, 0.67, 1.0)
+    values: Floats = _solar() * np.where(weekend, 0.67, 1.0)
     return values
 
 
-def _wind(draw: np.random.Generator) -> Array:
+def _wind(draw: np.random.Generator) -> Floats:
     wind = np.zeros(YEAR)
     for hour in range(1, YEAR):
         wind[hour] = 0.985 * wind[hour - 1] + 0.17 * draw.normal()
     return wind
 
 
-SYNTHETIC_SERIES: dict[str, Callable[[], Array]] = {
+SYNTHETIC_SERIES: dict[str, Callable[[], Floats]] = {
     "made up: solar": _solar,
     "made up: wind": _windy,
     "made up: weekends": _weekends,

@@ -92,7 +92,6 @@ class WeightedIntensity:
     covered_share: float
     estimated: bool
     sources: tuple[str, ...]
-    signal: Signal
 
 
 class IntensitySeries:
@@ -186,7 +185,6 @@ class IntensitySeries:
             covered_share=covered / length,
             estimated=covered < length or any(reading.estimated for reading, _, _ in pieces),
             sources=tuple(dict.fromkeys(reading.source for reading, _, _ in pieces)),
-            signal=self._readings[0].signal,
         )
 
     def _pieces(self, start: datetime, end: datetime) -> Iterator[tuple[Reading, timedelta, bool]]:

@@ -7,7 +7,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Protocol
 
-from greencore.carbon.series import IntensitySeries, Reading, Signal
+from greencore.carbon.series import IntensitySeries, Reading, WeightedIntensity
 
 TimeSpan = tuple[datetime, datetime]
 """Start and end, in UTC."""
@@ -43,9 +43,9 @@ class PricedInterval:
     """Metered energy of one interval with its intensity and its emissions.
 
     Emissions are energy · `pue` · intensity: `energy_kwh` is what the machine used, `pue` (at least 1) the kWh that
-    its site draws for each of them. `covered_share`, `estimated`, `sources` and `signal` describe the intensity: see
-    `WeightedIntensity`. Without one, intensity, emissions and signal are None, `sources` is empty, `covered_share` 0
-    and `estimated` true.
+    its site draws for each of them. `covered_share`, `estimated` and `sources` describe the intensity: see
+    `WeightedIntensity`. Without one, intensity and emissions are None, `sources` is empty, `covered_share` 0 and
+    `estimated` true.
     """
 
     start: datetime
@@ -56,7 +56,6 @@ class PricedInterval:
     covered_share: float
     estimated: bool
     sources: tuple[str, ...]
-    signal: Signal | None
     pue: float = 1.0
 
 
@@ -67,19 +66,8 @@ def price_interval(interval: MeteredEnergy, series: IntensitySeries, *, pue: flo
     Raises NoReading where `series` is empty, ValueError where the energy is negative or not finite, or `pue` below 1.
     """
     _check(interval, pue)
-    intensity = series.mean(interval.start, interval.end)
-    return PricedInterval(
-        start=interval.start,
-        end=interval.end,
-        energy_kwh=interval.energy_kwh,
-        intensity_gco2e_per_kwh=intensity.gco2e_per_kwh,
-        emissions_gco2e=interval.energy_kwh * pue * intensity.gco2e_per_kwh,
-        covered_share=intensity.covered_share,
-        estimated=intensity.estimated,
-        sources=intensity.sources,
-        signal=intensity.signal,
-        pue=pue,
-    )
+    start, end = interval.start, interval.end
+    return _price(start, end, interval.energy_kwh, series.mean(start, end), pue)
 
 
 def price_by_reading(interval: MeteredEnergy, series: IntensitySeries, *, pue: float = 1.0) -> list[PricedInterval]:
@@ -92,9 +80,9 @@ def price_by_reading(interval: MeteredEnergy, series: IntensitySeries, *, pue: f
     _check(interval, pue)
     start, end = interval.start, interval.end
     if start == end:
-        return [_piece(start, end, interval.energy_kwh, series.at(start), pue)]
+        return [_price(start, end, interval.energy_kwh, _intensity_at(series, start), pue)]
     return [
-        _piece(begin, until, interval.energy_kwh * ((until - begin) / (end - start)), series.at(begin), pue)
+        _price(begin, until, interval.energy_kwh * ((until - begin) / (end - start)), _intensity_at(series, begin), pue)
         for begin, until in cut_at_readings(series, start, end)
     ]
 
@@ -165,18 +153,22 @@ def check_pue(pue: float) -> None:
         raise ValueError(f"pue is {pue}: expected a finite number that is at least 1")
 
 
-def _piece(start: datetime, end: datetime, energy_kwh: float, reading: Reading | None, pue: float) -> PricedInterval:
+def _intensity_at(series: IntensitySeries, time: datetime) -> WeightedIntensity | None:
+    reading = series.at(time)
+    if reading is None:
+        return None
+    return WeightedIntensity(reading.gco2e_per_kwh, 1.0, reading.estimated, (reading.source,))
+
+
+def _price(
+    start: datetime, end: datetime, energy_kwh: float, known: WeightedIntensity | None, pue: float
+) -> PricedInterval:
+    if known is None:
+        return PricedInterval(start, end, energy_kwh, None, None, 0.0, True, (), pue)
+    value = known.gco2e_per_kwh
+    emissions_gco2e = energy_kwh * pue * value
     return PricedInterval(
-        start=start,
-        end=end,
-        energy_kwh=energy_kwh,
-        intensity_gco2e_per_kwh=None if reading is None else reading.gco2e_per_kwh,
-        emissions_gco2e=None if reading is None else energy_kwh * pue * reading.gco2e_per_kwh,
-        covered_share=0.0 if reading is None else 1.0,
-        estimated=reading is None or reading.estimated,
-        sources=() if reading is None else (reading.source,),
-        signal=None if reading is None else reading.signal,
-        pue=pue,
+        start, end, energy_kwh, value, emissions_gco2e, known.covered_share, known.estimated, known.sources, pue
     )
 
 

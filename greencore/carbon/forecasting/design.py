@@ -7,9 +7,9 @@ last four weeks: the regression is scale-free, and follows a zone whose level sh
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from greencore.carbon.forecasting.pattern import DAY, WEEK, Array, mean_day, weekday_offsets
+from greencore.arrays import Floats, Ints
+from greencore.carbon.forecasting.pattern import DAY, WEEK, mean_day, weekday_offsets
 
 LAGS = 24
 MEAN_HOURS = (24, 48, 168)
@@ -36,17 +36,17 @@ class DesignMatrix:
     standard deviation and the range of the last four weeks, `spread`, `lowest` and `highest` [n + 1].
     """
 
-    rows: Array
-    day: NDArray[np.int64]
-    hour_utc: NDArray[np.int64]
-    mean_day: Array
-    weekday_offsets: Array
-    deviation: Array
-    spread: Array
-    lowest: Array
-    highest: Array
+    rows: Floats
+    day: Ints
+    hour_utc: Ints
+    mean_day: Floats
+    weekday_offsets: Floats
+    deviation: Floats
+    spread: Floats
+    lowest: Floats
+    highest: Floats
 
-    def expected(self, at: NDArray[np.int64], ahead: NDArray[np.int64]) -> Array:
+    def expected(self, at: Ints, ahead: Ints) -> Floats:
         """Return the pattern plus the last hour's decaying deviation, [m, k] in gCO2e/kWh.
 
         `at` [m] are rows, `ahead` [k] hours ahead (0: the hour that begins then). The regression corrects this value;
@@ -56,11 +56,11 @@ class DesignMatrix:
         weekday = (self.day[at][:, None] + days_later) % WEEK
         pattern = self.mean_day[at[:, None], hour] + self.weekday_offsets[at[:, None], weekday]
         fading = self.deviation[at][:, None] * DECAY_PER_HOUR ** (ahead + 1.0)
-        expected: Array = pattern + fading
+        expected: Floats = pattern + fading
         return expected
 
 
-def build_design_matrix(values: Array, first_hour_utc: int) -> DesignMatrix:
+def build_design_matrix(values: Floats, first_hour_utc: int) -> DesignMatrix:
     """Build the design of n >= 1 hourly intensities in gCO2e/kWh, the first at the hour `first_hour_utc` (0 to 23)."""
     day, hour = np.divmod(np.arange(len(values) + 1) + first_hour_utc, DAY)
     hourly, daily = mean_day(values, first_hour_utc), weekday_offsets(values, first_hour_utc)
@@ -85,7 +85,7 @@ def build_design_matrix(values: Array, first_hour_utc: int) -> DesignMatrix:
     )
 
 
-def _rows(lags: Array, means: Array, hour: NDArray[np.int64]) -> Array:
+def _rows(lags: Floats, means: Floats, hour: Ints) -> Floats:
     """Return [n + 1, regressors]: the hour of the day, the past, and lags and means times daily harmonics."""
     crossed = CROSSED_WEIGHT * np.concatenate([lags[:, [lag - 1 for lag in CROSSED_LAGS]], means], axis=1)
     angles = [2 * np.pi * order * hour / DAY for order in range(1, HARMONICS + 1)]
@@ -93,33 +93,33 @@ def _rows(lags: Array, means: Array, hour: NDArray[np.int64]) -> Array:
     return np.concatenate([CLOCK_WEIGHT * np.eye(DAY)[hour], lags, means, *(wave * crossed for wave in waves)], axis=1)
 
 
-def _standardise(values: Array, spread: Array) -> Array:
+def _standardise(values: Floats, spread: Floats) -> Floats:
     return np.clip(values / spread[:, None], -MAX_SPREADS, MAX_SPREADS)
 
 
-def _spread(values: Array) -> Array:
+def _spread(values: Floats) -> Floats:
     mean = _trailing_mean(values, SPREAD_HOURS)
     variance = np.maximum(_trailing_mean(values**2, SPREAD_HOURS) - mean**2, 0.0)
     return np.maximum(np.sqrt(variance), MIN_SPREAD_SHARE * mean + MIN_SPREAD_GCO2E_PER_KWH)
 
 
-def _range(values: Array) -> tuple[Array, Array]:
+def _range(values: Floats) -> tuple[Floats, Floats]:
     """Return the lowest and the highest of the last SPREAD_HOURS before each row, [n + 1] each; NaN for the first."""
     padded = np.concatenate([np.full(SPREAD_HOURS, np.nan), values])
     windows = np.lib.stride_tricks.sliding_window_view(padded, SPREAD_HOURS)
     return np.fmin.reduce(windows, axis=1), np.fmax.reduce(windows, axis=1)
 
 
-def _trailing_mean(values: Array, hours: int) -> Array:
+def _trailing_mean(values: Floats, hours: int) -> Floats:
     """Return the mean of up to `hours` values before each row, [n + 1]; 0 without any."""
     total = np.concatenate([[0.0], np.cumsum(values)])
     end = np.arange(len(values) + 1)
     begin = np.maximum(end - hours, 0)
-    mean: Array = (total[end] - total[begin]) / np.maximum(end - begin, 1)
+    mean: Floats = (total[end] - total[begin]) / np.maximum(end - begin, 1)
     return mean
 
 
-def _lagged(values: Array, lags: range) -> Array:
+def _lagged(values: Floats, lags: range) -> Floats:
     """Return the values `lags` hours before each row, [n + 1, lags]; 0 before the first."""
     padded = np.concatenate([np.zeros(lags.stop), values])
     row = np.arange(len(values) + 1) + lags.stop

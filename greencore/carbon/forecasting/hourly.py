@@ -6,8 +6,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from greencore.arrays import Floats
 from greencore.carbon.errors import NoReading
-from greencore.carbon.forecasting.pattern import DAY, Array
+from greencore.carbon.forecasting.pattern import DAY
 from greencore.carbon.series import IntensitySeries
 from greencore.clock import HOUR, whole_hour
 
@@ -23,7 +24,7 @@ class HourlySeries:
     """Hourly intensities of a zone: `values` [n >= 1] in gCO2e/kWh without gaps, the first from `start` (UTC)."""
 
     start: datetime
-    values: Array
+    values: Floats
 
     @property
     def end(self) -> datetime:
@@ -62,7 +63,7 @@ def resample_hourly(history: IntensitySeries, now: datetime, *, most_hours: int)
     return HourlySeries(_EPOCH + start * HOUR, _fill_gaps(values[first : last + 1]))
 
 
-def _fill_gaps(values: Array) -> Array:
+def _fill_gaps(values: Floats) -> Floats:
     """Fill the NaNs of `values`, whose first and last are known."""
     known = np.flatnonzero(~np.isnan(values))
     filled = values.copy()

@@ -1,9 +1,8 @@
 """The pattern of a zone's past at each hour: its mean day and the offset of each weekday, from past hours only."""
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from greencore.arrays import Floats
 
 # Hours of a day, days of a week.
 DAY = 24
@@ -14,7 +13,7 @@ WEEKDAY_MEMORY_WEEKS = 26.0
 MIN_WEEKS = 3
 
 
-def mean_day(values: Array, first_hour_utc: int) -> Array:
+def mean_day(values: Floats, first_hour_utc: int) -> Floats:
     """Return the mean of each hour of the day before each of the n + 1 hours, [n + 1, 24] in gCO2e/kWh.
 
     `values` [n >= 1] are hourly intensities, the first at the hour `first_hour_utc`. Weights of days decay with
@@ -34,11 +33,11 @@ def mean_day(values: Array, first_hour_utc: int) -> Array:
     row = day[:, None] + ended_today
     last = np.concatenate([values[:1], values])[:, None]
     seen = weight[row, column] > 0
-    mean: Array = np.where(seen, total[row, column] / np.where(seen, weight[row, column], 1.0), last)
+    mean: Floats = np.where(seen, total[row, column] / np.where(seen, weight[row, column], 1.0), last)
     return mean
 
 
-def weekday_offsets(values: Array, first_hour_utc: int) -> Array:
+def weekday_offsets(values: Floats, first_hour_utc: int) -> Floats:
     """Return each weekday's mean minus the week's, before each of the n + 1 hours, [n + 1, 7] in gCO2e/kWh.
 
     Weekdays count from the day of the first value. The offsets are shrunk towards 0 with the positive-part
@@ -59,18 +58,18 @@ def weekday_offsets(values: Array, first_hour_utc: int) -> Array:
             total[at] = kept * total[at] + above_week
             squares[at] = kept * squares[at] + above_week**2
             weight[at] = kept * weight[at] + 1
-    of_hour: Array = offsets[(np.arange(len(values) + 1) + first_hour_utc) // DAY]
+    of_hour: Floats = offsets[(np.arange(len(values) + 1) + first_hour_utc) // DAY]
     return of_hour
 
 
-def _shrink(means: Array, mean_squares: Array, count: float) -> Array:
+def _shrink(means: Floats, mean_squares: Floats, count: float) -> Floats:
     by_chance = float((mean_squares - means**2).mean()) / count
     around_zero = means - means.mean()
     seen = float((around_zero**2).mean())
     return around_zero * max(0.0, 1 - by_chance / seen) if seen > 0 else np.zeros(WEEK)
 
 
-def _by_day(values: Array, first_hour_utc: int) -> Array:
+def _by_day(values: Floats, first_hour_utc: int) -> Floats:
     """Return `values` as [days, 24], a row for each day of the n + 1 hours; NaN where a day has no value."""
     days = (first_hour_utc + len(values)) // DAY + 1
     by_day = np.full(days * DAY, np.nan)

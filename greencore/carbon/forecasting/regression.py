@@ -6,10 +6,10 @@ Ridge regression: A. E. Hoerl, R. W. Kennard, Technometrics 12 (1970) 55-67.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
+from greencore.arrays import Floats, Ints
 from greencore.carbon.forecasting.design import MAX_SPREADS, DesignMatrix, build_design_matrix
-from greencore.carbon.forecasting.pattern import DAY, Array
+from greencore.carbon.forecasting.pattern import DAY
 
 MAX_FORECAST_HOURS = 168
 
@@ -19,7 +19,7 @@ SKIPPED_HOURS = 72
 MIN_DAYS = 7
 
 
-def rolling_forecasts(values: Array, hours: int, *, first_hour_utc: int = 0) -> Array:
+def rolling_forecasts(values: Floats, hours: int, *, first_hour_utc: int = 0) -> Floats:
     """Forecast the next `hours` hours (1 to MAX_FORECAST_HOURS) from every hour of a past.
 
     `values` [n] are hourly intensities in gCO2e/kWh, finite and at least 0, without gaps, the first at the hour
@@ -43,7 +43,7 @@ def rolling_forecasts(values: Array, hours: int, *, first_hour_utc: int = 0) -> 
     return forecasts
 
 
-def forecast_from_end(values: Array, hours: int, *, first_hour_utc: int = 0) -> Array:
+def forecast_from_end(values: Floats, hours: int, *, first_hour_utc: int = 0) -> Floats:
     """Return the last row of `rolling_forecasts`, [hours], at the cost of one fit.
 
     `hours` is at least 1; after MAX_FORECAST_HOURS the pattern repeats. Raises ValueError as `rolling_forecasts`, and
@@ -68,7 +68,7 @@ def forecast_from_end(values: Array, hours: int, *, first_hour_utc: int = 0) -> 
 class _Equations:
     """Normal equations of the regressions for one day ahead: [regressors, regressors] and [regressors, hours]."""
 
-    def __init__(self, known: DesignMatrix, values: Array, ahead: NDArray[np.int64]) -> None:
+    def __init__(self, known: DesignMatrix, values: Floats, ahead: Ints) -> None:
         self._known = known
         self._values = values
         self._day = known.day
@@ -91,7 +91,7 @@ class _Equations:
         """Add every day that `add` would add up to `today`, in one step."""
         self._accumulate(self._rows_of_days(0, today - self._delay), newest=today - self._delay)
 
-    def forecast(self, at: NDArray[np.int64]) -> Array:
+    def forecast(self, at: Ints) -> Floats:
         """Forecast the hours ahead from each of the rows `at`, [rows, hours] in gCO2e/kWh."""
         known = self._known
         forecasts = known.expected(at, self._ahead)
@@ -100,11 +100,11 @@ class _Equations:
             forecasts = forecasts + known.spread[at, None] * (known.rows[at] @ np.linalg.solve(penalised, self._moment))
         return np.clip(forecasts, known.lowest[at, None], known.highest[at, None])
 
-    def _rows_of_days(self, first: int, last: int) -> NDArray[np.int64]:
+    def _rows_of_days(self, first: int, last: int) -> Ints:
         begin, end = np.searchsorted(self._day, [first, last + 1])
         return np.arange(max(int(begin), SKIPPED_HOURS), int(end))
 
-    def _accumulate(self, at: NDArray[np.int64], newest: int | None = None) -> None:
+    def _accumulate(self, at: Ints, newest: int | None = None) -> None:
         if len(at) == 0:
             return
         known = self._known
@@ -119,11 +119,11 @@ class _Equations:
         self._count += len(at)
 
 
-def _days_ahead(hours: int) -> list[NDArray[np.int64]]:
+def _days_ahead(hours: int) -> list[Ints]:
     return [np.arange(begin, min(begin + DAY, hours)) for begin in range(0, hours, DAY)]
 
 
-def _check(values: Array, first_hour_utc: int) -> None:
+def _check(values: Floats, first_hour_utc: int) -> None:
     if not 0 <= first_hour_utc < DAY:
         raise ValueError(f"first_hour_utc is {first_hour_utc}: expected 0 to {DAY - 1}")
     if values.ndim != 1:

@@ -78,7 +78,6 @@ def unpriced(part: Metered) -> list[PricedInterval]:
             covered_share=0.0,
             estimated=True,
             sources=(),
-            signal=None,
             pue=1.5,
         )
     ]

@@ -112,7 +112,7 @@ def test_an_interval_whose_commit_was_not_confirmed_is_counted_once(database: Da
 def adding(database: Database, lease: Lease) -> Callable[[datetime, datetime], None]:
     def add(start: datetime, end: datetime) -> None:
         interval = EnergyInterval(start, end, 1.0, 1.0, 1.0, "TDP estimate", "none", "none")
-        piece = PricedInterval(start, end, 3.0, 100.0, 300.0, 1.0, False, ("test",), "average")
+        piece = PricedInterval(start, end, 3.0, 100.0, 300.0, 1.0, False, ("test",))
         with database.session() as session:
             metering.store_energy(session, lease, 1, interval, price=lambda _: [piece])
 

@@ -93,9 +93,7 @@ def test_an_interval_is_cut_where_the_intensity_changes_and_each_piece_has_its_o
     ]
     assert [piece.energy_kwh for piece in pieces] == pytest.approx([2, 3, 2], rel=1e-15)
     assert [piece.emissions_gco2e for piece in pieces] == pytest.approx([200, 3000, 600], rel=1e-15)
-    assert {(piece.covered_share, piece.estimated, piece.sources, piece.signal) for piece in pieces} == {
-        (1.0, False, ("test",), "average")
-    }
+    assert {(piece.covered_share, piece.estimated, piece.sources) for piece in pieces} == {(1.0, False, ("test",))}
 
 
 def test_a_cut_at_the_edge_of_the_interval_makes_no_empty_piece() -> None:
@@ -114,7 +112,6 @@ def test_a_piece_that_no_reading_covers_keeps_its_energy_and_has_no_price() -> N
         covered_share=0.0,
         estimated=True,
         sources=(),
-        signal=None,
     )
 
 
