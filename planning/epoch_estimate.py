@@ -50,7 +50,7 @@ class EpochEstimate:
 
 
 @dataclass(frozen=True)
-class _EpochSample:
+class EpochSample:
     """Conditions on the epochs to estimate from; the lowest spread, and the spread of a single epoch."""
 
     basis: str
@@ -67,18 +67,56 @@ def estimate_epoch(session: Session, job: Job, settings: Settings, *, device: st
     """
     if not job.estimate:
         return None
-    own = _EpochSample("its own epochs", [Job.id == job.id], 1.05, 1.2)
+    own = EpochSample("its own epochs", [Job.id == job.id], 1.05, 1.2)
     startup = next(iter(list_startup_hours(session, job, events=3)), ASSUMED_STARTUP_HOURS)
-    return _estimate_epoch(
-        session, settings, job.model, job.estimate["full_flops"] / job.epochs, device or job.device, startup, own
+    return estimate_epoch_from_flops(
+        session,
+        settings,
+        model=job.model,
+        epoch_flops=job.estimate["full_flops"] / job.epochs,
+        device=device or job.device,
+        startup_hours=startup,
+        own=own,
     )
 
 
 def estimate_epoch_from_flops(
-    session: Session, settings: Settings, *, model: str, epoch_flops: float, device: str | None
+    session: Session,
+    settings: Settings,
+    *,
+    model: str,
+    epoch_flops: float,
+    device: str | None,
+    startup_hours: float = ASSUMED_STARTUP_HOURS,
+    own: EpochSample | None = None,
 ) -> EpochEstimate:
-    """Estimate an epoch of `epoch_flops` (every tensor trained) of a job that does not exist yet."""
-    return _estimate_epoch(session, settings, model, epoch_flops, device, ASSUMED_STARTUP_HOURS)
+    """Estimate an epoch of `epoch_flops` (every tensor trained); `own` are the job's own epochs, if it exists."""
+    samples = [own] if own is not None else []
+    if device is not None:
+        on_it = Job.device == device
+        samples.append(EpochSample("recent epochs of its model on this device", [Job.model == model, on_it], 1.1, 1.5))
+        samples.append(EpochSample("recent epochs of other models on this device", [on_it], 2.0, 3.0))
+    for sample in samples:
+        measured = _measured(session, sample)
+        if measured is not None:
+            hours_per_flop, kwh_per_flop, spread = measured
+            hours, kwh = epoch_flops * hours_per_flop, epoch_flops * kwh_per_flop
+            outside = _measure_overhead(session, model, device) or (startup_hours, startup_hours * kwh / hours)
+            return EpochEstimate(hours, kwh, startup_hours, sample.basis, False, spread, *outside)
+    kind = "cpu" if device in (None, "cpu") else "gpu"
+    tflops = settings.assumed_tflops or ASSUMED_TFLOPS[kind]
+    power_w = settings.assumed_power_w or ASSUMED_POWER_W[kind]
+    hours = epoch_flops / (tflops * 1e12) / 3600
+    return EpochEstimate(
+        hours,
+        hours * power_w / 1000,
+        startup_hours,
+        f"assumptions: {tflops:g} TFLOP/s, {power_w:g} W",
+        True,
+        ASSUMED_SPREAD,
+        startup_hours,
+        startup_hours * power_w / 1000,
+    )
 
 
 def list_metered_epochs(session: Session, *conditions: ColumnElement[bool]) -> list[tuple[float, float, float]]:
@@ -114,44 +152,7 @@ def list_startup_hours(session: Session, job: Job, *, events: int | None = None)
     ]
 
 
-def _estimate_epoch(
-    session: Session,
-    settings: Settings,
-    model: str,
-    epoch_flops: float,
-    device: str | None,
-    startup_hours: float,
-    *first: _EpochSample,
-) -> EpochEstimate:
-    samples = [*first]
-    if device is not None:
-        on_it = Job.device == device
-        samples.append(_EpochSample("recent epochs of its model on this device", [Job.model == model, on_it], 1.1, 1.5))
-        samples.append(_EpochSample("recent epochs of other models on this device", [on_it], 2.0, 3.0))
-    for sample in samples:
-        measured = _measured(session, sample)
-        if measured is not None:
-            hours_per_flop, kwh_per_flop, spread = measured
-            hours, kwh = epoch_flops * hours_per_flop, epoch_flops * kwh_per_flop
-            outside = _measure_overhead(session, model, device) or (startup_hours, startup_hours * kwh / hours)
-            return EpochEstimate(hours, kwh, startup_hours, sample.basis, False, spread, *outside)
-    kind = "cpu" if device in (None, "cpu") else "gpu"
-    tflops = settings.assumed_tflops or ASSUMED_TFLOPS[kind]
-    power_w = settings.assumed_power_w or ASSUMED_POWER_W[kind]
-    hours = epoch_flops / (tflops * 1e12) / 3600
-    return EpochEstimate(
-        hours,
-        hours * power_w / 1000,
-        startup_hours,
-        f"assumptions: {tflops:g} TFLOP/s, {power_w:g} W",
-        True,
-        ASSUMED_SPREAD,
-        startup_hours,
-        startup_hours * power_w / 1000,
-    )
-
-
-def _measured(session: Session, sample: _EpochSample) -> tuple[float, float, float] | None:
+def _measured(session: Session, sample: EpochSample) -> tuple[float, float, float] | None:
     """Return hours and kWh per FLOP of the sample's epochs, and their spread; None without any."""
     epochs = list_metered_epochs(session, *sample.conditions)
     total_flops, total_seconds, total_kwh = (
@@ -166,7 +167,7 @@ def _measured(session: Session, sample: _EpochSample) -> tuple[float, float, flo
     return total_seconds / 3600 / total_flops, total_kwh / total_flops, spread
 
 
-def _spread(values: Sequence[float], sample: _EpochSample) -> float:
+def _spread(values: Sequence[float], sample: EpochSample) -> float:
     """Return the factor by which the next value may differ from the mean: a log-normal prediction interval."""
     logarithms = [math.log(value) for value in values if value > 0]
     count = len(logarithms)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from planning.epoch_estimate import METERED_SECONDS, list_metered_epochs
@@ -17,10 +17,6 @@ class PredictedRange:
     expected: float
     low: float
     high: float
-
-    def scale(self, factor: float) -> "PredictedRange":
-        """Return the range times `factor`."""
-        return PredictedRange(self.expected * factor, self.low * factor, self.high * factor)
 
 
 @dataclass(frozen=True)
@@ -47,41 +43,27 @@ def predict_cost(session: Session, job: Job, *, pue: float) -> PredictedCost | N
         return None
     rho = first.rho_asked if job.method == "greentrainer" else method_share(job)
     flops = job.estimate["full_flops"] * rho
+    metered = select(func.sum(METERED_SECONDS)).where(EnergyInterval.job_id == job.id, EnergyInterval.epoch > 0)
     for basis, conditions in (("its model", [Job.model == job.model]), ("other models", [])):
-        measured = _measured(session, job, first, *conditions)
-        if measured is not None:
-            hours, kwh, count = measured
-            intensity = first.intensity_gco2e_per_kwh
+        epochs = list_metered_epochs(
+            session, Epoch.finished_at <= first.started_at, Job.device == job.device, *conditions
+        )
+        if epochs:
+            kwh, intensity = [(flops, kwh) for flops, _, kwh in epochs], first.intensity_gco2e_per_kwh
             return PredictedCost(
-                hours=hours.scale(flops),
-                metered_hours=_metered_hours(session, job),
-                energy_kwh=kwh.scale(flops),
-                emissions_gco2e=None if intensity is None else kwh.scale(flops * pue * intensity),
+                hours=_predict([(flops, seconds / 3600) for flops, seconds, _ in epochs], flops),
+                metered_hours=float(session.scalar(metered) or 0) / 3600,
+                energy_kwh=_predict(kwh, flops),
+                emissions_gco2e=None if intensity is None else _predict(kwh, flops * pue * intensity),
                 rho=rho,
                 gco2e_per_kwh=intensity,
-                basis=f"the {count} newest epochs of {basis} on {job.device} before it began",
+                basis=f"the {len(epochs)} newest epochs of {basis} on {job.device} before it began",
             )
     return None
 
 
-def _measured(
-    session: Session, job: Job, first: Epoch, *conditions: ColumnElement[bool]
-) -> tuple[PredictedRange, PredictedRange, int] | None:
-    """Return hours and kWh per FLOP of the newest epochs that had finished before `first`, and their number."""
-    epochs = list_metered_epochs(session, Epoch.finished_at <= first.started_at, Job.device == job.device, *conditions)
-    if not epochs:
-        return None
-    hours = _range([(flops, seconds / 3600) for flops, seconds, _ in epochs])
-    return hours, _range([(flops, kwh) for flops, _, kwh in epochs]), len(epochs)
-
-
-def _metered_hours(session: Session, job: Job) -> float:
-    query = select(func.sum(METERED_SECONDS)).where(EnergyInterval.job_id == job.id, EnergyInterval.epoch > 0)
-    return float(session.scalar(query) or 0) / 3600
-
-
-def _range(measured: list[tuple[float, float]]) -> PredictedRange:
+def _predict(measured: list[tuple[float, float]], factor: float) -> PredictedRange:
+    """Return the range of `factor` times the value per FLOP of measured (FLOPs, value)."""
     each = [value / flops for flops, value in measured]
-    return PredictedRange(
-        sum(value for _, value in measured) / sum(flops for flops, _ in measured), min(each), max(each)
-    )
+    mean = sum(value for _, value in measured) / sum(flops for flops, _ in measured)
+    return PredictedRange(mean * factor, min(each) * factor, max(each) * factor)
