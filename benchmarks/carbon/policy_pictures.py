@@ -4,7 +4,7 @@ python -m benchmarks.carbon.policy_pictures
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +15,6 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 
 from benchmarks.carbon.policies import POLICIES, POWER_W
-from greencore.arrays import Floats
 from greencore.policy import (
     DEFAULT_UTILITY,
     Budget,
@@ -61,7 +60,7 @@ def main(folder: Path = FOLDER) -> int:
     for body in POLICIES[GRID][1:]:
         policy = parse_policy(body)
         with _picture(folder / f"{body['kind']}.svg") as axes:
-            PLOTTERS[type(policy)](policy, axes)
+            _plot(policy, axes)
     with _picture(folder / "gate.svg", height=2.4) as axes:
         _gates(axes)
     return 0
@@ -77,41 +76,41 @@ def _picture(file: Path, height: float = HEIGHT) -> Iterator[Axes]:
         pyplot.close(figure)
 
 
-def _constant(policy: Policy, axes: Axes) -> None:
-    assert isinstance(policy, Constant)
-    _by_intensity(axes, policy.rho_at_intensities)
+def _plot(policy: Policy, axes: Axes) -> None:
+    match policy:
+        case Constant() | Linear():
+            intensity = np.linspace(0, 400, 401)
+            axes.plot(intensity, policy.rho_at_intensities(intensity), color=MAIN, linewidth=2)
+            if isinstance(policy, Linear):
+                ticks = [0, policy.clean, policy.dirty]
+                axes.set_xticks(ticks, ["0", f"clean\n{policy.clean:g}", f"dirty\n{policy.dirty:g}"])
+        case Steps():
+            _plot_steps(policy, axes)
+        case Percentile():
+            rank = np.linspace(0, 1, 101)
+            for gamma, colour in ((3.0, SECOND), (policy.gamma, MAIN), (0.5, THIRD)):
+                drawn = policy.model_copy(update={"gamma": gamma})
+                axes.plot(100 * rank, drawn.rho_at_ranks(rank), color=colour, linewidth=2, label=f"gamma {gamma:g}")
+            axes.set_xlabel(f"% of the last {policy.window_hours:g} h that was cleaner")
+        case Budget():
+            _plot_budget(policy, axes)
+        case Price():
+            _plot_price(policy, axes)
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(frameon=False, loc="lower left", fontsize=8, handlelength=1.2, labelspacing=0.2, borderaxespad=0)
 
 
-def _linear(policy: Policy, axes: Axes) -> None:
-    assert isinstance(policy, Linear)
-    _by_intensity(axes, policy.rho_at_intensities)
-    axes.set_xticks([0, policy.clean, policy.dirty], ["0", f"clean\n{policy.clean:g}", f"dirty\n{policy.dirty:g}"])
-
-
-def _steps(policy: Policy, axes: Axes) -> None:
+def _plot_steps(policy: Steps, axes: Axes) -> None:
     """Plot the steps; a dot marks that a bound belongs to the step below it."""
-    assert isinstance(policy, Steps)
     bounds = [step.up_to for step in policy.steps if step.up_to is not None]
-    edges = [0.0, *bounds, 400.0]
-    for ends, step in zip(pairwise(edges), policy.steps, strict=True):
+    for ends, step in zip(pairwise([0.0, *bounds, 400.0]), policy.steps, strict=True):
         axes.plot(ends, [step.rho, step.rho], color=MAIN, linewidth=2)
     axes.plot(bounds, [step.rho for step in policy.steps[:-1]], "o", color=MAIN, markersize=4)
     axes.set_xticks([0, *bounds])
 
 
-def _percentile(policy: Policy, axes: Axes) -> None:
-    assert isinstance(policy, Percentile)
-    rank = np.linspace(0, 1, 101)
-    for gamma, colour in ((3.0, SECOND), (policy.gamma, MAIN), (0.5, THIRD)):
-        drawn = policy.model_copy(update={"gamma": gamma})
-        axes.plot(100 * rank, drawn.rho_at_ranks(rank), color=colour, linewidth=2, label=f"gamma {gamma:g}")
-    axes.set_xlabel(f"% of the last {policy.window_hours:g} h that was cleaner")
-    _legend(axes)
-
-
-def _budget(policy: Policy, axes: Axes) -> None:
+def _plot_budget(policy: Budget, axes: Axes) -> None:
     """Plot ρ of 17 epochs at intensities over a range, for three budgets."""
-    assert isinstance(policy, Budget)
     intensity = np.linspace(60, 380, 17)
     for budget, colour in ((1000.0, SECOND), (policy.budget_gco2e, MAIN), (620.0, THIRD)):
         plan = budget_rhos(
@@ -120,37 +119,15 @@ def _budget(policy: Policy, axes: Axes) -> None:
         assert bool(plan.feasible), f"{budget:g} gCO2e are too few for the picture"
         axes.plot(intensity, plan.rho, "o-", color=colour, markersize=3, linewidth=1.2, label=f"{budget:g} g")
     axes.set_xlabel(f"expected {INTENSITY} of each of 17 epochs")
-    _legend(axes)
 
 
-def _price(policy: Policy, axes: Axes) -> None:
-    assert isinstance(policy, Price)
+def _plot_price(policy: Price, axes: Axes) -> None:
     intensity = np.linspace(0, 400, 201)
-    for price, colour in (
-        (policy.gco2e_per_loss * 2, SECOND),
-        (policy.gco2e_per_loss, MAIN),
-        (policy.gco2e_per_loss / 2, THIRD),
-    ):
-        rho = price_rho(
-            DEFAULT_UTILITY,
-            ASSUMED_LOSS_PER_EPOCH,
-            intensity * EPOCH_KWH,
-            price,
-            policy.rho_min,
-            policy.rho_max,
-        )
+    for factor, colour in ((2, SECOND), (1, MAIN), (0.5, THIRD)):
+        price = policy.gco2e_per_loss * factor
+        cost = intensity * EPOCH_KWH
+        rho = price_rho(DEFAULT_UTILITY, ASSUMED_LOSS_PER_EPOCH, cost, price, policy.rho_min, policy.rho_max)
         axes.plot(intensity, rho, color=colour, linewidth=2, label=f"{price:g} g per loss")
-    _legend(axes)
-
-
-PLOTTERS: dict[type[Policy], Callable[[Policy, Axes], None]] = {
-    Constant: _constant,
-    Steps: _steps,
-    Linear: _linear,
-    Percentile: _percentile,
-    Budget: _budget,
-    Price: _price,
-}
 
 
 def _gates(axes: Axes) -> None:
@@ -173,15 +150,6 @@ def _gates(axes: Axes) -> None:
     axes.set(xlim=(0, 34), ylim=(-70, 370), yticks=[], ylabel="", xticks=[0, 17, 34], xlabel="hours from the start")
     axes.spines["left"].set_visible(False)
     axes.text(0.3, 345, INTENSITY, va="center")
-
-
-def _by_intensity(axes: Axes, rho_at_intensities: Callable[[Floats], Floats]) -> None:
-    intensity = np.linspace(0, 400, 401)
-    axes.plot(intensity, rho_at_intensities(intensity), color=MAIN, linewidth=2)
-
-
-def _legend(axes: Axes) -> None:
-    axes.legend(frameon=False, loc="lower left", fontsize=8, handlelength=1.2, labelspacing=0.2, borderaxespad=0)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 from sqlalchemy import text as sql
 
 from benchmarks.report import publish
@@ -300,19 +301,15 @@ def _timed(call: Callable[[], object], count: int) -> list[float]:
 
 def _row(what: str, stored: int, seconds: list[float], *, over: float | None = None) -> dict[str, Any]:
     """Summarise durations as a row; `over` is the total duration of concurrent calls."""
-    ordered = sorted(seconds)
-
-    def rank(share: float) -> float:
-        return ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1000
-
+    median, p95, p99 = (1000 * np.quantile(seconds, [0.5, 0.95, 0.99], method="nearest")).tolist()
     return {
         "what": what,
         "jobs stored": stored,
         "count": len(seconds),
         "per second": len(seconds) / (over or sum(seconds)),
-        "median ms": rank(0.5),
-        "p95 ms": rank(0.95),
-        "p99 ms": rank(0.99),
+        "median ms": median,
+        "p95 ms": p95,
+        "p99 ms": p99,
     }
 
 
