@@ -27,7 +27,7 @@ MAX_EVALUATIONS_PER_TICK = 50
 def release_deferred_jobs(database: Database, fleet: Fleet, settings: Settings, *, at: datetime) -> None:
     """Queue each deferred job that is due and whose gate is open, or which no live worker could run."""
     with database.session() as session:
-        for job in QueueRepository(session).lock_due_deferred_jobs(due=at, limit=MAX_EVALUATIONS_PER_TICK):
+        for job in QueueRepository(session).lock_due_jobs(JobStatus.DEFERRED, due=at, limit=MAX_EVALUATIONS_PER_TICK):
             job.not_before = at + GATE_EVALUATION_INTERVAL
             decision = evaluate_or_skip_job(
                 session, job, partial(evaluate_waiting_job, session, job, fleet, settings, at=at)
@@ -48,7 +48,7 @@ def pause_running_jobs(database: Database, settings: Settings, *, at: datetime) 
     Only a gate of mode "pause" closes once a job has started.
     """
     with database.session() as session:
-        for job in QueueRepository(session).lock_due_running_jobs(due=at, limit=MAX_EVALUATIONS_PER_TICK):
+        for job in QueueRepository(session).lock_due_jobs(JobStatus.RUNNING, due=at, limit=MAX_EVALUATIONS_PER_TICK):
             job.not_before = at + GATE_EVALUATION_INTERVAL
             decision = evaluate_or_skip_job(session, job, partial(_evaluate_running_job, session, job, settings, at=at))
             if decision is not None and not decision.opens:

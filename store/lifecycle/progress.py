@@ -19,7 +19,7 @@ from store.lifecycle.leases import Lease, lock_leased_job
 from store.lifecycle.status import JobStatus
 from store.lifecycle.transitions import transition
 from store.repositories.jobs import JobRepository
-from store.tables import Artifact, EnergyInterval, Epoch, Job, Step
+from store.tables import Artifact, EnergyInterval, Epoch, Job, Step, Tensor
 
 # A stopped job with any other status returns to the queue.
 STATUS_AFTER_STOP = {JobStatus.PAUSING: JobStatus.PAUSED, JobStatus.CANCELLING: JobStatus.CANCELLED}
@@ -70,6 +70,15 @@ def start_training(
         epochs_done=epochs_done,
         precision=precision,
     )
+
+
+def put_tensors(session: Session, lease: Lease, tensors: Sequence[Tensor]) -> None:
+    """Store a job's tensors, given from output to input, unless an attempt has already."""
+    lock_leased_job(session, lease)
+    if session.scalar(select(Tensor.position).where(Tensor.job_id == lease.job_id).limit(1)) is None:
+        for position, tensor in enumerate(tensors):
+            tensor.job_id, tensor.position = lease.job_id, position
+        session.add_all(tensors)
 
 
 def resume_epoch(session: Session, lease: Lease, number: int) -> None:

@@ -22,7 +22,7 @@ DISPATCH_LOCK = 0x6EE7_0002
 
 @dataclass(frozen=True)
 class WaitingJob:
-    """A job to dispatch; `zone` is its last placement, `gate_evaluated` whether it has a gate decision."""
+    """A job to dispatch; `zone` is its last placement."""
 
     id: str
     owner: str | None
@@ -31,7 +31,6 @@ class WaitingJob:
     zone: str | None
     signal: str | None
     reason: str | None
-    gate_evaluated: bool
 
 
 def fair_order(waiting: Iterable[WaitingJob], held: Mapping[str | None, int]) -> Iterator[WaitingJob]:
@@ -68,9 +67,8 @@ class QueueRepository(Repository):
     ) -> Sequence[WaitingJob]:
         """Return the jobs of a status not dispatched within `redispatch_after`; with `zones`, those that request
         none or one of these."""
-        query = select(
-            Job.id, Job.owner, Job.priority, Job.zone_asked, Job.zone, Job.signal, Job.reason, Job.gate.is_not(None)
-        ).where(Job.status == status, ~_recently_dispatched(at, redispatch_after))
+        columns = Job.id, Job.owner, Job.priority, Job.zone_asked, Job.zone, Job.signal, Job.reason
+        query = select(*columns).where(Job.status == status, ~_recently_dispatched(at, redispatch_after))
         if zones is not None:
             query = query.where(or_(Job.zone_asked.is_(None), Job.zone_asked.in_(zones)))
         return [WaitingJob(*row) for row in self._session.execute(query)]
@@ -135,13 +133,20 @@ class QueueRepository(Repository):
             update(Job).where(Job.id.in_(unserved)).values(reason=why).execution_options(synchronize_session=False)
         )
 
-    def lock_due_deferred_jobs(self, *, due: datetime, limit: int) -> Sequence[Job]:
-        """Return locked deferred jobs whose next gate evaluation is due."""
-        return self._due(JobStatus.DEFERRED, due, limit)
+    def lock_due_jobs(self, status: JobStatus, *, due: datetime, limit: int) -> Sequence[Job]:
+        """Return locked deferred jobs whose gate evaluation is due, or running ones whose gate may pause them.
 
-    def lock_due_running_jobs(self, *, due: datetime, limit: int) -> Sequence[Job]:
-        """Return locked running jobs without a control request whose gate may pause them and is due for evaluation."""
-        return self._due(JobStatus.RUNNING, due, limit, _may_pause(), Job.control == "run")
+        Running jobs with a control request are left out.
+        """
+        pausable = (_may_pause(), Job.control == "run") if status is JobStatus.RUNNING else ()
+        query = (
+            select(Job)
+            .where(Job.status == status, _evaluation_due(due), *pausable)
+            .order_by(Job.priority.desc(), Job.id)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        return self._session.scalars(query).all()
 
     def has_grid_dependent_jobs(self, *, at: datetime, redispatch_after: timedelta) -> bool:
         """Return whether a job is due whose placement or gate depends on carbon intensity."""
@@ -156,16 +161,6 @@ class QueueRepository(Repository):
             ),
         )
         return self._session.scalar(select(Job.id).where(due).limit(1)) is not None
-
-    def _due(self, status: JobStatus, due: datetime, limit: int, *conditions: ColumnElement[bool]) -> Sequence[Job]:
-        query = (
-            select(Job)
-            .where(Job.status == status, _evaluation_due(due), *conditions)
-            .order_by(Job.priority.desc(), Job.id)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
-        return self._session.scalars(query).all()
 
     def lock_lost_jobs(self) -> Sequence[Job]:
         """Return locked jobs whose lease has expired by the database's clock."""

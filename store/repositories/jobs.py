@@ -14,7 +14,7 @@ from store.database import Repository, lock_row, wake_scheduler
 from store.lifecycle.status import FINAL, JobStatus
 from store.lifecycle.transitions import transition
 from store.repositories.pagination import Page, load_newest, load_page
-from store.tables import Artifact, EnergyInterval, Epoch, Event, Job
+from store.tables import Artifact, EnergyInterval, Epoch, Event, Job, Tensor
 
 Query = TypeVar("Query", bound=Select[*tuple[Any, ...]])
 
@@ -184,6 +184,15 @@ class JobRepository(Repository):
         """Return a job's epochs in order, those after the number `after`."""
         query = select(Epoch).where(Epoch.job_id == job_id, Epoch.number > after).order_by(Epoch.number)
         return load_page(self._session, query, limit=limit)
+
+    def selections(self, job_id: str, *, limit: int, after: int | None = None) -> Page[Epoch]:
+        """Return epochs with a selection, newest first, those with a number below `after`."""
+        query = select(Epoch).where(Epoch.job_id == job_id, Epoch.selection.is_not(None))
+        return load_newest(self._session, query, Epoch.number, limit=limit, after=after)
+
+    def tensors(self, job_id: str) -> Sequence[Tensor]:
+        """Return a job's tensors from output to input; empty until training starts, and for jobs of old versions."""
+        return self._session.scalars(select(Tensor).where(Tensor.job_id == job_id).order_by(Tensor.position)).all()
 
     def epoch_costs(self, job_id: str, *, epochs: Collection[int] | None = None) -> dict[int, EpochCost]:
         """Return the cost of all epochs, or of `epochs`, by number, lost attempts included."""

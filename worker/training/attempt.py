@@ -31,10 +31,9 @@ from store.accounting.lost_energy import ASSUMED_POWER_W
 from store.intensity.readings import GridRepository, get_job_basis
 from store.lifecycle import progress
 from store.lifecycle.leases import lock_leased_job
-from store.lifecycle.tensor_selection import put_tensors
 from store.repositories.datasets import locate_rows_file
 from store.repositories.jobs import JobRepository, get_job_policy
-from store.tables import Job
+from store.tables import Job, Tensor
 from worker.preparation.budget_check import check_budget
 from worker.preparation.prepare import fetch_model_folder
 from worker.registration import host_id
@@ -60,7 +59,7 @@ class TrainingAttempt(TrainingListener):
 
     def __init__(self, writer: LeasedWriter, settings: Settings) -> None:
         self._writer, self._settings, self._lease = writer, settings, writer.lease
-        self._job: Job = writer.run_in_transaction(lambda session: lock_leased_job(session, self._lease))
+        self._job: Job = writer.write(lock_leased_job)
         assert self._job.zone is not None
         self._zone = self._job.zone
         self._basis = get_job_basis(self._job)
@@ -94,10 +93,7 @@ class TrainingAttempt(TrainingListener):
             raise
         finally:
             self._writer.heartbeat.unstored = lambda: None
-        tracker_kwh = self._meter.tracker_total_kwh
-        self._writer.run_in_transaction(
-            lambda session: metering.close_meter(session, self._lease, at=utc_now(), tracker_kwh=tracker_kwh)
-        )
+        self._writer.write(metering.close_meter, at=utc_now(), tracker_kwh=self._meter.tracker_total_kwh)
         if result is None or not result.completed:
             release_job(self._writer)
         else:
@@ -108,17 +104,11 @@ class TrainingAttempt(TrainingListener):
         """Share the host's energy while the block runs; the meter is open longer, so that no energy is missed."""
         self._writer.heartbeat.unstored = self._meter.unreported_period
         gpus = self._meter.gpu_uuids
-        self._writer.run_in_transaction(
-            lambda session: metering.begin_sharing(
-                session, self._lease, host=host_id(), gpus=gpus, monotonic=time.monotonic
-            )
-        )
+        self._writer.write(metering.begin_sharing, host=host_id(), gpus=gpus, monotonic=time.monotonic)
         try:
             yield
         finally:
-            self._writer.run_in_transaction(
-                lambda session: metering.end_sharing(session, self._lease, monotonic=time.monotonic)
-            )
+            self._writer.write(metering.end_sharing, monotonic=time.monotonic)
 
     def _train(self) -> TrainingResult:
         folder = self._settings.job_dir(self._job.id)
@@ -211,7 +201,10 @@ class TrainingAttempt(TrainingListener):
 
     def on_tensors_profiled(self, costs: Sequence[TensorCost]) -> None:
         self._tensors = [cost.name for cost in costs]
-        self._writer.run_in_transaction(lambda session: put_tensors(session, self._lease, costs))
+        tensors = [
+            Tensor(name=cost.name, parameters=cost.params, t_dw_flops=cost.t_dw, t_dy_flops=cost.t_dy) for cost in costs
+        ]
+        self._writer.write(progress.put_tensors, tensors)
 
     def on_step_finished(self, *, done: int, steps: int, loss: float) -> None:
         self._steps.add(done=done, steps=steps, loss=loss)
@@ -233,11 +226,7 @@ class TrainingAttempt(TrainingListener):
             eval_loss=eval_loss,
         )
         utility = None if report.curve is None else _fit_utility(report.curve)
-        self._writer.run_in_transaction(
-            lambda session: progress.finish_epoch(
-                session, self._lease, report.epoch + 1, at=utc_now(), measured=measured, utility=utility
-            )
-        )
+        self._writer.write(progress.finish_epoch, report.epoch + 1, at=utc_now(), measured=measured, utility=utility)
         record_span(
             "epoch",
             seconds=time.monotonic() - self._epoch_began,

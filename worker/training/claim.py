@@ -99,7 +99,7 @@ def _run(writer: LeasedWriter, settings: Settings) -> None:
     except Exception as fault:
         log.exception("attempt.failed")
         error = explain_error(fault, reference=f"job={writer.lease.job_id} attempt={writer.lease.attempt}")
-        writer.run_in_transaction(lambda session: progress.fail(session, writer.lease, at=utc_now(), error=error))
+        writer.write(progress.fail, at=utc_now(), error=error)
 
 
 class SigtermHandler:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy.orm import Session
 
@@ -15,6 +15,7 @@ from worker.training.heartbeat import LeaseHeartbeat
 DRAIN_TIMEOUT_SECONDS = 10.0
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 class LeasedWriter:
@@ -35,6 +36,10 @@ class LeasedWriter:
             timeout_seconds=self._lease_seconds,
             should_stop=self._drain_timed_out,
         )
+
+    def write(self, operation: Callable[Concatenate[Session, Lease, P], T], *args: P.args, **options: P.kwargs) -> T:
+        """Return the result of an operation that takes session and lease, retried until it is committed."""
+        return self.run_in_transaction(lambda session: operation(session, self.lease, *args, **options))
 
     def run_in_transaction_once(self, operation: Callable[[Session], T]) -> T:
         """Return the result of an operation, without retries. Raises what the database raises."""

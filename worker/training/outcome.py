@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 def release_job(writer: LeasedWriter) -> None:
     """Release the job of an attempt that was stopped before its end."""
-    status = writer.run_in_transaction(lambda session: progress.release_job(session, writer.lease, at=utc_now()))
+    status = writer.write(progress.release_job, at=utc_now())
     log.info("attempt.stopped", now=status)
 
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
-from sqlalchemy.orm import Session
 
 from greencore.clock import utc_now
 from greencore.disk import DiskFull
@@ -66,21 +65,16 @@ class RegisteredCheckpoints(CheckpointFolder):
 
     def on_checkpoint_complete(self, checkpoint: Path, step: int, epochs_done: int) -> None:
         size_bytes = sum(file.stat().st_size for file in checkpoint.rglob("*") if file.is_file())
-
-        def register(session: Session) -> None:
-            checkpoints.register_checkpoint(
-                session,
-                self._writer.lease,
+        try:
+            self._before_register()
+            self._writer.write(
+                checkpoints.register_checkpoint,
                 name=checkpoint.name,
                 step=step,
                 epochs_done=epochs_done,
                 size_bytes=size_bytes,
                 at=utc_now(),
             )
-
-        try:
-            self._before_register()
-            self._writer.run_in_transaction(register)
         except LeaseLost:
             shutil.rmtree(checkpoint, ignore_errors=True)
             raise
@@ -89,21 +83,12 @@ class RegisteredCheckpoints(CheckpointFolder):
     def on_checkpoint_failed(self, step: int, error: DiskFull) -> None:
         """Record the failure; the run goes on, with the previous checkpoint."""
         log.warning("checkpoint.failed", step=step, error=str(error))
-        lease = self._writer.lease
-        self._writer.run_in_transaction(
-            lambda session: checkpoints.record_checkpoint_failure(
-                session, lease, step=step, reason=redact_message(error), at=utc_now()
-            )
-        )
+        self._writer.write(checkpoints.record_checkpoint_failure, step=step, reason=redact_message(error), at=utc_now())
 
     def _discard_damaged(self, name: str, damage: CheckpointDamaged) -> None:
         log.warning("checkpoint.damaged", checkpoint=name, reason=str(damage))
-        reason = redact_message(damage)
-        lease = self._writer.lease
-        self._writer.run_in_transaction(
-            lambda session: checkpoints.remove_damaged_checkpoint(
-                session, lease, name=name, reason=reason, at=utc_now()
-            )
+        self._writer.write(
+            checkpoints.remove_damaged_checkpoint, name=name, reason=redact_message(damage), at=utc_now()
         )
 
     def _list_registered(self) -> Sequence[Checkpoint]:

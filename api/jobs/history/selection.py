@@ -12,7 +12,6 @@ from api.dependencies import SessionDep
 from api.http.etags import CACHED_RESPONSES, RevalidationDep
 from api.http.pagination import Limit
 from api.jobs.endpoints import NOT_FOUND, JobDep
-from store.lifecycle.tensor_selection import SelectionRepository
 from store.repositories.jobs import JobRepository
 from store.tables import Epoch, Tensor
 
@@ -94,12 +93,10 @@ def get_selection(
     after: Annotated[int | None, Query(ge=0, lt=2**31, description="Only epochs before this number")] = None,
 ) -> SelectionOut:
     """Finished epochs, newest first, with the importance and the cost of every tensor."""
-    selections = SelectionRepository(session)
-    revalidation.check(
-        f'"{ETAG_VERSION}-{job.revision}-{JobRepository(session).newest_event_id(job.id)}-{limit}-{after}"'
-    )
-    page = selections.epochs(job.id, limit=limit, after=after)
-    return SelectionOut.of(selections.tensors(job.id), page.data, has_more=page.has_more)
+    jobs = JobRepository(session)
+    revalidation.check(f'"{ETAG_VERSION}-{job.revision}-{jobs.newest_event_id(job.id)}-{limit}-{after}"')
+    page = jobs.selections(job.id, limit=limit, after=after)
+    return SelectionOut.of(jobs.tensors(job.id), page.data, has_more=page.has_more)
 
 
 def _epoch(epoch: Epoch, number: Mapping[str, int]) -> EpochSelectionOut:

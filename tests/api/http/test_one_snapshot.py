@@ -10,7 +10,6 @@ from sqlalchemy import update
 from api.charts import SeriesRepository
 from store.accounting.emissions import EmissionsRepository
 from store.database import Database
-from store.lifecycle.tensor_selection import SelectionRepository
 from store.repositories.jobs import JobRepository
 from store.tables import EnergyInterval, Epoch, Job
 
@@ -37,7 +36,7 @@ def change(database: Database, job_id: str) -> None:
         ("/jobs/{job}", EmissionsRepository, "get_settlement_by_job"),
         ("/jobs", JobRepository, "emissions_basis"),
         ("/jobs/{job}/series", SeriesRepository, "energy"),
-        ("/jobs/{job}/selection", SelectionRepository, "epochs"),
+        ("/jobs/{job}/selection", JobRepository, "selections"),
         ("/jobs/{job}/epochs", JobRepository, "epoch_costs"),
         ("/dashboard/jobs/{job}", JobRepository, "emissions_basis"),
         ("/", JobRepository, "emissions_basis"),

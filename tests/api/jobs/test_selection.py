@@ -5,20 +5,15 @@ from typing import Any
 
 from fastapi.testclient import TestClient
 
-from greencore.backprop.cost.profile import TensorCost
 from store.database import Database
+from store.lifecycle import progress
 from store.lifecycle.leases import Lease, claim
 from store.lifecycle.status import JobStatus
-from store.lifecycle.tensor_selection import put_tensors
 from store.lifecycle.transitions import transition
-from store.tables import Checkpoint, Epoch, Job
+from store.tables import Checkpoint, Epoch, Job, Tensor
 
 START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
-COSTS = [
-    TensorCost("lm_head.weight", t_dw=900, t_dy=800, params=90),
-    TensorCost("model.layers.1.mlp.down_proj.weight", t_dw=70, t_dy=60, params=7),
-    TensorCost("model.layers.0.mlp.down_proj.weight", t_dw=70, t_dy=60, params=7),
-]
+NAMES = ["lm_head.weight", "model.layers.1.mlp.down_proj.weight", "model.layers.0.mlp.down_proj.weight"]
 
 
 def claimed(database: Database, job_id: str) -> Lease:
@@ -53,16 +48,20 @@ def test_every_tensor_is_shown_with_its_place_its_cost_and_its_importance_in_eve
     lease = claimed(database, job_id)
     for _ in range(2):  # an attempt after the first finds what is there
         with database.session() as session:
-            put_tensors(session, lease, COSTS)
+            tensors = [
+                Tensor(name=name, parameters=parameters, t_dw_flops=t_dw, t_dy_flops=t_dy)
+                for name, parameters, t_dw, t_dy in zip(NAMES, (90, 7, 7), (900, 70, 70), (800, 60, 60), strict=True)
+            ]
+            progress.put_tensors(session, lease, tensors)
     put_epoch(
         database,
         job_id,
         1,
         rho_reached=0.48,
-        selection={COSTS[0].name: 0.5, COSTS[1].name: float("nan")},
+        selection={NAMES[0]: 0.5, NAMES[1]: float("nan")},
         importance=[0.5, float("nan"), None],
     )
-    put_epoch(database, job_id, 2, selection={cost.name: None for cost in COSTS})
+    put_epoch(database, job_id, 2, selection=dict.fromkeys(NAMES))
     put_epoch(database, job_id, 3)  # has only begun
 
     shown = client.get(f"/jobs/{job_id}/selection").json()

@@ -23,7 +23,7 @@ OWNERS = st.sampled_from(["alice", "bob", "carol", None])
 
 
 def waiting(number: int, owner: str | None, priority: int) -> WaitingJob:
-    return WaitingJob(f"job_{number:03d}", owner, priority, "A", "A", None, None, False)
+    return WaitingJob(f"job_{number:03d}", owner, priority, "A", "A", None, None)
 
 
 @given(
