@@ -25,7 +25,7 @@ from scheduler.retention import RetentionCleaner
 from scheduler.settlement import settle_prices, store_counterfactuals
 from scheduler.training_dispatch import TrainingDispatcher
 from scheduler.webhooks.delivery import WebhookSender
-from store.database import Database
+from store.database import Database, isolate_errors
 from store.lifecycle.queue import QueueRepository
 from store.pooling import require_sessions
 from store.repositories.jobs import JobRepository
@@ -132,22 +132,18 @@ class Scheduler:
 
     def _run_part(self, part: Callable[[], None]) -> None:
         """Run one part of a tick and log its errors. Raises only `DBAPIError`: every part needs the database."""
-        try:
-            part()
-        except BrokerDown as error:
-            log.warning("broker.unreachable", error=str(error))
-        except DBAPIError:
-            raise
-        except Exception as fault:  # the other parts must run
-            log.exception("tick.failed", exc_info=fault)
+        with isolate_errors("tick.failed"):
+            try:
+                part()
+            except BrokerDown as error:
+                log.warning("broker.unreachable", error=str(error))
 
     def _wait_for_intensity(self, now: datetime) -> None:
         """Wait for the running polls where a job depends on intensity: local sources answer at once."""
         redispatch_after = timedelta(seconds=self._settings.redispatch_seconds)
         with self._database.session() as session:
-            needs_intensity = QueueRepository(session).has_grid_dependent_jobs(
-                at=now, redispatch_after=redispatch_after
-            )
+            queue = QueueRepository(session)
+            needs_intensity = queue.has_grid_dependent_jobs(at=now, redispatch_after=redispatch_after)
         if needs_intensity:
             self._intensity_poller.wait_for_polls()
 

@@ -1,12 +1,10 @@
 """Settles prices of metered energy once measured readings exist, and computes each job's counterfactuals."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from greencore.carbon import IntensitySeries, price_interval
@@ -20,10 +18,10 @@ from runtime.settings import Settings
 from store.accounting.emissions import EmissionsRepository
 from store.accounting.job_account import compute_counterfactuals
 from store.accounting.settlement_queries import OpenEnergy, SettlementCriteria, SettlementRepository
-from store.database import Database
+from store.database import Database, isolate_errors
 from store.intensity.readings import GridRepository
 from store.repositories.jobs import JobRepository
-from store.tables import EnergyInterval, Job
+from store.tables import EnergyInterval
 
 log = structlog.get_logger()
 
@@ -55,7 +53,7 @@ def settle_prices(database: Database, settings: Settings, *, at: datetime) -> No
     with database.session() as session:
         zones = SettlementRepository(session).open_energy()
     for energy in zones:
-        with _log_errors(zone=energy.zone):
+        with isolate_errors("settlement.failed", zone=energy.zone):
             _settle_zone(database, settings, energy, final_before=final_before, zones=len(zones))
 
 
@@ -77,7 +75,7 @@ def _settle_zone(
         due = repository.find_intervals_to_price(energy, when, limit=share, each=each)
         closing = repository.find_jobs_to_close(energy, when)
     for job_id in sorted({*due, *closing}):
-        with _log_errors(zone=energy.zone, job=job_id), database.session() as session:
+        with isolate_errors("settlement.failed", zone=energy.zone, job=job_id), database.session() as session:
             job = JobRepository(session).lock(job_id)
             if job is None:
                 continue
@@ -116,17 +114,6 @@ def _price_intervals(intervals: Sequence[EnergyInterval], series: IntensitySerie
         interval.settled = is_settled(span, known)
 
 
-@contextmanager
-def _log_errors(**of: str | None) -> Iterator[None]:
-    """Log the errors of one job or zone, so that the others go on. Raises only `DBAPIError`."""
-    try:
-        yield
-    except DBAPIError:
-        raise
-    except Exception as fault:
-        log.exception("settlement.failed", exc_info=fault, **of)
-
-
 def store_counterfactuals(database: Database, settings: Settings, *, at: datetime) -> None:
     """Store the counterfactuals and savings of ended jobs: at their end, and again when their price is final."""
     with database.session() as session:
@@ -134,7 +121,9 @@ def store_counterfactuals(database: Database, settings: Settings, *, at: datetim
         for job in emissions.lock_jobs_due_for_counterfactuals():
             is_settled = emissions.is_settled(job.id)
             unpriced = emissions.get_unpriced_energy(job.id)
-            job.counterfactuals = _compute_counterfactuals(session, job, settings)
+            job.counterfactuals = {"missing": "the computation failed; the scheduler's log has the error"}
+            with isolate_errors("account.failed", job=job.id):
+                job.counterfactuals = compute_counterfactuals(session, job, settings)
             if is_settled:
                 job.settled_at = at
                 known_gco2e = known_emissions(
@@ -143,14 +132,3 @@ def store_counterfactuals(database: Database, settings: Settings, *, at: datetim
                 totals = {"emissions_gco2e": known_gco2e, "unpriced_kwh": unpriced.energy_kwh}
                 JobRepository(session).record(job.id, "emissions.settled", at=at, **totals)
                 log.info("emissions.settled", job=job.id, **totals)
-
-
-def _compute_counterfactuals(session: Session, job: Job, settings: Settings) -> dict[str, object]:
-    """Return a job's counterfactuals, or why they are missing: one job that fails must not block the others."""
-    try:
-        return compute_counterfactuals(session, job, settings)
-    except DBAPIError:
-        raise
-    except Exception as fault:
-        log.exception("account.failed", job=job.id, exc_info=fault)
-        return {"missing": "the computation failed; the scheduler's log has the error"}

@@ -8,9 +8,12 @@ from datetime import datetime
 from enum import IntEnum
 from typing import Any, Self, TypeVar
 
+import structlog
 from sqlalchemy import URL, Engine, ExceptionContext, Select, create_engine, event, func, make_url, select, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
+
+log = structlog.get_logger()
 
 Row = TypeVar("Row")
 
@@ -183,6 +186,17 @@ def _replace_nonfinite(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_replace_nonfinite(item) for item in value]
     return value
+
+
+@contextmanager
+def isolate_errors(log_event: str, **fields: str | None) -> Iterator[None]:
+    """Log an error of the block, so that the work beside it goes on. Raises only `DBAPIError`, which stops that too."""
+    try:
+        yield
+    except DBAPIError:
+        raise
+    except Exception:
+        log.exception(log_event, **fields)
 
 
 def lock_row(

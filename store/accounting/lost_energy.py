@@ -33,10 +33,6 @@ class _Power(NamedTuple):
     watts: Mapping[str, float]
     basis: str
 
-    @property
-    def method(self) -> str:
-        return f"lost with its worker: estimate by {self.basis}"
-
 
 def end_attempt_metering(session: Session, job: Job, *, at: datetime) -> None:
     """Close the metering of a locked job's attempt, and store an estimate of the energy that it did not store.
@@ -63,7 +59,28 @@ def end_attempt_metering(session: Session, job: Job, *, at: datetime) -> None:
         return
     power = _power(session, attempt, job.device)
     kwh = {component: watts * seconds / JOULES_PER_KWH for component, watts in power.watts.items()}
-    _store(session, job, attempt, since=since, seconds=seconds, kwh=kwh, method=power.method)
+    method = f"lost with its worker: estimate by {power.basis}"
+    lost = Metered(
+        start=since,
+        end=since + timedelta(seconds=seconds),
+        cpu_kwh=kwh["cpu"],
+        gpu_kwh=kwh["gpu"],
+        ram_kwh=kwh["ram"],
+        cpu_method=method,
+        gpu_method=method,
+        ram_method=method,
+    )
+    pieces = [
+        piece
+        for part in lost.split(LONGEST_INTERVAL_SECONDS)
+        for piece in price_by_reading(part, IntensitySeries([]), pue=attempt.pue)
+    ]
+    unfinished = select(Epoch.number).where(
+        Epoch.job_id == job.id, Epoch.attempt == attempt.attempt, Epoch.finished_at.is_(None)
+    )
+    epoch = session.scalar(unfinished.limit(1)) or 0
+    methods = {component: method for component, used in kwh.items() if used} or {"cpu": method}
+    add_job_energy(session, job, lost, pieces, attempt=attempt.attempt, epoch=epoch, methods=methods, lost=True)
     reason = f"the last {seconds:.0f} s of attempt {attempt.attempt}, by {power.basis}"
     data = {"attempt": attempt.attempt, "seconds": seconds, "energy_kwh": sum(kwh.values()), "reason": reason}
     session.add(Event(job_id=job.id, at=at, type="energy.lost", data=data))
@@ -81,7 +98,8 @@ def _power(session: Session, attempt: MeteredAttempt, device: str | None) -> _Po
         watts = [used * JOULES_PER_KWH / float(stored_seconds) for used in kwh]
         return _Power(dict(zip(("cpu", "gpu", "ram"), watts, strict=True)), MEAN_POWER)
     kind = "cpu" if device in (None, "cpu") else "gpu"
-    return _Power({"cpu": 0.0, "gpu": 0.0, "ram": 0.0, kind: _assumed(attempt, kind)}, ASSUMED_POWER)
+    assumed_w = ASSUMED_POWER_W[kind] if attempt.assumed_power_w is None else attempt.assumed_power_w
+    return _Power({"cpu": 0.0, "gpu": 0.0, "ram": 0.0, kind: assumed_w}, ASSUMED_POWER)
 
 
 def _add_unclaimed_share_to_idle(session: Session, job: Job, attempt: MeteredAttempt, *, at: datetime) -> None:
@@ -114,40 +132,3 @@ def _stored_until(session: Session, attempt: MeteredAttempt) -> float:
     newest = session.scalar(select(func.max(EnergyInterval.finished_at)).where(*_of(attempt)))
     since = 0.0 if newest is None else max(0.0, (newest - attempt.unstored_since).total_seconds())
     return (attempt.host_seen or 0.0) - attempt.unstored_seconds + since
-
-
-def _assumed(attempt: MeteredAttempt, kind: str) -> float:
-    return ASSUMED_POWER_W[kind] if attempt.assumed_power_w is None else attempt.assumed_power_w
-
-
-def _store(
-    session: Session,
-    job: Job,
-    attempt: MeteredAttempt,
-    *,
-    since: datetime,
-    seconds: float,
-    kwh: Mapping[str, float],
-    method: str,
-) -> None:
-    stretch = Metered(
-        start=since,
-        end=since + timedelta(seconds=seconds),
-        cpu_kwh=kwh["cpu"],
-        gpu_kwh=kwh["gpu"],
-        ram_kwh=kwh["ram"],
-        cpu_method=method,
-        gpu_method=method,
-        ram_method=method,
-    )
-    pieces = [
-        piece
-        for part in stretch.split(LONGEST_INTERVAL_SECONDS)
-        for piece in price_by_reading(part, IntensitySeries([]), pue=attempt.pue)
-    ]
-    unfinished = select(Epoch.number).where(
-        Epoch.job_id == job.id, Epoch.attempt == attempt.attempt, Epoch.finished_at.is_(None)
-    )
-    epoch = session.scalar(unfinished.limit(1)) or 0
-    methods = {component: method for component, used in kwh.items() if used} or {"cpu": method}
-    add_job_energy(session, job, stretch, pieces, attempt=attempt.attempt, epoch=epoch, methods=methods, lost=True)

@@ -37,6 +37,10 @@ BLOCKS = text("""
 """)
 
 
+# Why work is not in the result: the job's gate closed, or its attempt was lost.
+_Cause = Literal["gate", "lost"]
+
+
 @dataclass(frozen=True)
 class EnergyAttribution:
     """Attribution of a job's energy: `parts`, in time order, are in its result.
@@ -91,13 +95,6 @@ class _Start(NamedTuple):
     epochs_done: int
 
 
-class _LostBlock(NamedTuple):
-    """A block that is not in the result, and its cause: the gate or a fault."""
-
-    block: _EnergyBlock
-    cause: Literal["gate", "lost"]
-
-
 def attribute_energy(session: Session, job: Job) -> EnergyAttribution:
     """Attribute the energy of all attempts of a job.
 
@@ -107,38 +104,31 @@ def attribute_energy(session: Session, job: Job) -> EnergyAttribution:
     history = _history(session, job)
     starts = _starts(history, job)
     records = _AttemptHistory(history, epochs, starts, _times_of_steps(session, job, starts))
-    kept, lost = list[_EnergyBlock](), list[_LostBlock]()
-    for block in (_EnergyBlock(*row) for row in session.execute(BLOCKS, {"job_id": job.id})):
-        for piece, cause in records.divide(block):
-            if cause is None:
-                kept.append(piece)
-            else:
-                lost.append(_LostBlock(piece, cause))
+    pieces: dict[_Cause | None, list[_EnergyBlock]] = {None: [], "gate": [], "lost": []}
+    for row in session.execute(BLOCKS, {"job_id": job.id}):
+        for piece, cause in records.divide(_EnergyBlock(*row)):
+            pieces[cause].append(piece)
     return EnergyAttribution(
-        parts=_parts(kept, lost, history, earliest_start=job.ready_at or job.created_at),
-        lost_gco2e=sum(each.block.emissions_gco2e for each in lost if each.cause == "lost"),
-        gate_gco2e=sum(each.block.emissions_gco2e for each in lost if each.cause == "gate"),
+        parts=_parts(pieces, history, earliest_start=job.ready_at or job.created_at),
+        lost_gco2e=sum(piece.emissions_gco2e for piece in pieces["lost"]),
+        gate_gco2e=sum(piece.emissions_gco2e for piece in pieces["gate"]),
         flops_share=_flops_share(epochs.values()),
     )
 
 
+@dataclass(frozen=True)
 class _AttemptHistory:
     """Events, epochs and steps of a job's attempts, which decide what of their energy is in the result."""
 
-    def __init__(
-        self,
-        history: Sequence[Event],
-        epochs: Mapping[int, Epoch],
-        starts: Sequence[_Start],
-        steps: Mapping[int, datetime],
-    ) -> None:
-        self._history, self._epochs, self._starts, self._steps = history, epochs, starts, steps
-        self._first_attempt = min((epoch.attempt for epoch in epochs.values()), default=1)
+    history: Sequence[Event]
+    epochs: Mapping[int, Epoch]
+    starts: Sequence[_Start]
+    steps: Mapping[int, datetime]
 
-    def divide(self, block: _EnergyBlock) -> Iterable[tuple[_EnergyBlock, Literal["gate", "lost"] | None]]:
+    def divide(self, block: _EnergyBlock) -> Iterable[tuple[_EnergyBlock, _Cause | None]]:
         """Split a block into pieces, each with the cause of its loss, or None where it is in the result."""
-        own = next((start for start in self._starts if start.attempt == block.attempt), None)
-        later = [start for start in self._starts if start.attempt > block.attempt]
+        own = next((start for start in self.starts if start.attempt == block.attempt), None)
+        later = [start for start in self.starts if start.attempt > block.attempt]
         if self._is_lost(block, own, later):
             yield block, self._cause(block.attempt)
             return
@@ -157,8 +147,9 @@ class _AttemptHistory:
     def _is_lost(self, block: _EnergyBlock, own: _Start | None, later: Sequence[_Start]) -> bool:
         """Return whether no part of a block is in the result, regardless of checkpoints."""
         if block.epoch == 0:
-            return own is None and (bool(later) or block.attempt < self._first_attempt)
-        epoch = self._epochs.get(block.epoch)
+            first_attempt = min((epoch.attempt for epoch in self.epochs.values()), default=1)
+            return own is None and (bool(later) or block.attempt < first_attempt)
+        epoch = self.epochs.get(block.epoch)
         if epoch is None or epoch.finished_at is None or block.end <= epoch.started_at:
             return True  # abandoned, or restarted from its first step
         return not later and block.attempt < epoch.attempt
@@ -168,14 +159,14 @@ class _AttemptHistory:
         start = min(later, key=lambda start: start.steps_done)
         if start.steps_done == 0:
             return BEFORE_ALL
-        epoch = self._epochs.get(start.epochs_done)
-        times = [self._steps.get(start.steps_done), None if epoch is None else epoch.finished_at]
+        epoch = self.epochs.get(start.epochs_done)
+        times = [self.steps.get(start.steps_done), None if epoch is None else epoch.finished_at]
         return max((time for time in times if time is not None), default=BEFORE_ALL)
 
-    def _cause(self, attempt: int) -> Literal["gate", "lost"]:
+    def _cause(self, attempt: int) -> _Cause:
         """Return why an attempt ended: its gate closed, or it was lost."""
         gate_closed, runs = False, False
-        for event in self._history:
+        for event in self.history:
             status = TRANSITIONS.get(event.type)
             if status is JobStatus.RUNNING:
                 runs = event.data.get("attempt") == attempt
@@ -219,17 +210,16 @@ def _flops_share(epochs: Iterable[Epoch]) -> float | None:
 
 
 def _parts(
-    kept: Sequence[_EnergyBlock], lost: Sequence[_LostBlock], history: Sequence[Event], *, earliest_start: datetime
+    pieces: Mapping[_Cause | None, Sequence[_EnergyBlock]], history: Sequence[Event], *, earliest_start: datetime
 ) -> list[RunPart]:
-    deferred = _spans(history, {JobStatus.DEFERRED})
+    by_gate = [*_spans(history, {JobStatus.DEFERRED}), *((block.start, block.end) for block in pieces["gate"])]
+    by_faults = [(block.start, block.end) for block in pieces["lost"]]
     owners = _spans(history, IN_OWNERS_HANDS)
-    by_gate = [(each.block.start, each.block.end) for each in lost if each.cause == "gate"]
-    by_faults = [(each.block.start, each.block.end) for each in lost if each.cause == "lost"]
     parts, time = list[RunPart](), earliest_start
-    for block in sorted(kept, key=lambda block: block.start):
+    for block in sorted(pieces[None], key=lambda block: block.start):
         gap, left = (time, block.start), max(block.start - time, timedelta(0))
         shares = []
-        for spans in ([*deferred, *by_gate], owners, by_faults):
+        for spans in (by_gate, owners, by_faults):
             taken = min(left, _overlap(gap, spans))
             shares.append(taken)
             left -= taken
@@ -255,7 +245,4 @@ def _spans(history: Sequence[Event], statuses: set[JobStatus]) -> list[TimeSpan]
 
 
 def _overlap(gap: TimeSpan, spans: Iterable[TimeSpan]) -> timedelta:
-    return sum(
-        (max(timedelta(0), min(gap[1], end) - max(gap[0], start)) for start, end in spans),
-        timedelta(0),
-    )
+    return sum((max(timedelta(0), min(gap[1], end) - max(gap[0], start)) for start, end in spans), timedelta(0))
