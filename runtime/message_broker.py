@@ -21,6 +21,13 @@ REFUSALS = {
     "BUSY": "is busy with a script",
     "NOPERM": "does not let this user write",
 }
+# The client's own classes, whose messages lack the code.
+CODES = {
+    redis.ReadOnlyError: "READONLY",
+    redis.OutOfMemoryError: "OOM",
+    redis.BusyLoadingError: "LOADING",
+    redis.exceptions.NoPermissionError: "NOPERM",
+}
 SOCKET, SOCKET_OF_CELERY = "unix", "redis+socket"
 
 
@@ -56,17 +63,8 @@ def describe_refusal(error: redis.RedisError) -> str:
     """Return why Redis refuses writes, without quoting its message: "is read-only, as a replica is"."""
     if isinstance(error, redis.AuthenticationError | redis.exceptions.AuthenticationWrongNumberOfArgsError):
         return "refuses the user or the password"
-    if isinstance(error, redis.ReadOnlyError):
-        return REFUSALS["READONLY"]
-    if isinstance(error, redis.OutOfMemoryError):
-        return REFUSALS["OOM"]
-    if isinstance(error, redis.BusyLoadingError):
-        return REFUSALS["LOADING"]
-    if isinstance(error, redis.exceptions.NoPermissionError):
-        return REFUSALS["NOPERM"]
-    if isinstance(error, redis.ResponseError):
-        return REFUSALS.get(str(error).partition(" ")[0], "refuses writes")
-    return "does not answer"
+    code = next((code for kind, code in CODES.items() if isinstance(error, kind)), str(error).partition(" ")[0])
+    return REFUSALS.get(code, "refuses writes" if isinstance(error, redis.ResponseError) else "does not answer")
 
 
 def _convert_scheme(url: str, scheme: str, wanted: str, options: Mapping[str, str]) -> str:

@@ -49,7 +49,9 @@ class Leadership:
         held = self._connection.execute(COUNT_OWN_LOCKS, (LEADER_LOCK_ID,)).fetchone()
         if held and held[0]:
             return True
-        if self._try_lock(self._connection):
+        won = self._connection.execute("SELECT pg_try_advisory_lock(%s)", (LEADER_LOCK_ID,)).fetchone()
+        if won and won[0]:
+            log.info("scheduler.leads")
             return True
         deposed = self._connection.execute(
             TERMINATE_STALE_LEADER, (LEADER_LOCK_ID, self._stale_after_seconds)
@@ -72,10 +74,3 @@ class Leadership:
                 self._connection.execute("SELECT pg_advisory_unlock_all()")
             self._connection.close()
             self._connection = None
-
-    def _try_lock(self, connection: psycopg.Connection[Any]) -> bool:
-        won = connection.execute("SELECT pg_try_advisory_lock(%s)", (LEADER_LOCK_ID,)).fetchone()
-        if won and won[0]:
-            log.info("scheduler.leads")
-            return True
-        return False

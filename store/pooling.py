@@ -1,7 +1,6 @@
 """Detects a connection pooler in transaction or statement mode, behind which GreenTune cannot work."""
 
 import asyncio
-from collections.abc import Coroutine
 from typing import Any
 
 import psycopg
@@ -43,12 +42,9 @@ def require_sessions(url: URL) -> None:
 async def _shares_sessions(arguments: dict[str, Any]) -> bool:
     """Return whether connections share sessions, by `pg_backend_pid`: PostgreSQL has one process per session."""
     async with await _connect(arguments) as first, await _connect(arguments) as second:
-        own = await _wait_for_answer(_backend_pid(first))
+        own = await _backend_pid(first)
         try:
-            if (
-                await _wait_for_answer(_backend_pid(second)) == own
-                or await _wait_for_answer(_backend_pid(second, begin=True)) == own
-            ):
+            if await _backend_pid(second) == own or await _backend_pid(second, begin=True) == own:
                 return True
         except TimeoutError:
             # It waits for a session while the first connection's is unused: sessions are not shared.
@@ -57,7 +53,7 @@ async def _shares_sessions(arguments: dict[str, Any]) -> bool:
             return True
         # The second connection has a session: the first one must have kept its own.
         for _ in range(ROUNDS):
-            if await _wait_for_answer(_backend_pid(first)) != own:
+            if await _backend_pid(first) != own:
                 return True
     return False
 
@@ -67,13 +63,9 @@ async def _connect(arguments: dict[str, Any]) -> psycopg.AsyncConnection[Any]:
 
 
 async def _backend_pid(connection: psycopg.AsyncConnection[Any], *, begin: bool = False) -> int:
-    if begin:
-        await connection.execute("BEGIN")
-    cursor = await connection.execute("SELECT pg_backend_pid()")
-    row = await cursor.fetchone()
+    async with asyncio.timeout(ANSWER_SECONDS):
+        if begin:
+            await connection.execute("BEGIN")
+        row = await (await connection.execute("SELECT pg_backend_pid()")).fetchone()
     assert row is not None
     return int(row[0])
-
-
-async def _wait_for_answer(asked: Coroutine[Any, Any, int]) -> int:
-    return await asyncio.wait_for(asked, ANSWER_SECONDS)

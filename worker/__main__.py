@@ -68,16 +68,12 @@ def main(arguments: list[str]) -> None:
     app.worker_main(
         [
             "worker",
-            "--hostname",
-            f"{role}-{worker_id}@%h",
-            "--queues",
-            queue,
-            "--max-tasks-per-child",
-            str(TASKS_PER_PROCESS[role]),
+            f"--hostname={role}-{worker_id}@%h",
+            f"--queues={queue}",
+            f"--max-tasks-per-child={TASKS_PER_PROCESS[role]}",
             "--without-gossip",
             "--without-mingle",
-            "--loglevel",
-            "INFO",
+            "--loglevel=INFO",
         ]
     )
     sys.exit(exit_status(started))

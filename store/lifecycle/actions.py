@@ -18,7 +18,6 @@ class ActionRefused(Exception):
     def __init__(self, job: Job, action: Action, why: str) -> None:
         others = " and ".join(list_possible_actions(job)) or "none"
         super().__init__(f"cannot {action} {job.id}: {why}; possible actions: {others}")
-        self.job_id, self.status, self.action = job.id, job.status, action
 
 
 def list_possible_actions(job: Job) -> Sequence[Action]:

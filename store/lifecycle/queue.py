@@ -18,6 +18,10 @@ from store.tables import Job
 MAX_EVALUATION_DELAY = timedelta(hours=1)
 # An arbitrary number, used by no other lock of this database.
 DISPATCH_LOCK = 0x6EE7_0002
+GATE_MODE: ColumnElement[str] = Job.policy["gate"]["mode"].astext
+HAS_PAUSE_ABOVE: ColumnElement[bool] = Job.policy["gate"]["pause_above"].astext.is_not(None)
+# Whether a job's gate may pause it while it runs.
+MAY_PAUSE = or_(GATE_MODE == "pause", and_(GATE_MODE == "none", HAS_PAUSE_ABOVE))
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,7 @@ class QueueRepository(Repository):
 
         Running jobs with a control request are left out.
         """
-        pausable = (_may_pause(), Job.control == "run") if status is JobStatus.RUNNING else ()
+        pausable = (MAY_PAUSE, Job.control == "run") if status is JobStatus.RUNNING else ()
         query = (
             select(Job)
             .where(Job.status == status, _evaluation_due(due), *pausable)
@@ -150,10 +154,10 @@ class QueueRepository(Repository):
 
     def has_grid_dependent_jobs(self, *, at: datetime, redispatch_after: timedelta) -> bool:
         """Return whether a job is due whose placement or gate depends on carbon intensity."""
-        gated = or_(_mode() != "none", Job.policy["gate"]["pause_above"].astext.is_not(None))
+        gated = or_(GATE_MODE != "none", HAS_PAUSE_ABOVE)
         due = or_(
             and_(Job.status == JobStatus.DEFERRED, _evaluation_due(at)),
-            and_(Job.status == JobStatus.RUNNING, _evaluation_due(at), _may_pause()),
+            and_(Job.status == JobStatus.RUNNING, _evaluation_due(at), MAY_PAUSE),
             and_(
                 Job.status == JobStatus.QUEUED,
                 ~_recently_dispatched(at, redispatch_after),
@@ -179,16 +183,6 @@ class QueueRepository(Repository):
             and_(Job.status == JobStatus.PAUSING, Job.control_at < paused_before),
         )
         return self._session.scalars(select(Job).where(asked).order_by(Job.id).with_for_update(skip_locked=True)).all()
-
-
-def _mode() -> ColumnElement[str]:
-    mode: ColumnElement[str] = Job.policy["gate"]["mode"].astext
-    return mode
-
-
-def _may_pause() -> ColumnElement[bool]:
-    """Return the condition that a job's gate may pause it while it runs."""
-    return or_(_mode() == "pause", and_(_mode() == "none", Job.policy["gate"]["pause_above"].astext.is_not(None)))
 
 
 def _evaluation_due(at: datetime) -> ColumnElement[bool]:

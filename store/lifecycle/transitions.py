@@ -18,7 +18,6 @@ class TransitionRefused(Exception):
     def __init__(self, job_id: str, current: JobStatus, wanted: JobStatus) -> None:
         allowed = ", ".join(sorted(ALLOWED_TRANSITIONS[current])) or "none"
         super().__init__(f"{job_id} is {current}: expected a transition to {allowed}, given {wanted}")
-        self.job_id, self.current, self.wanted = job_id, current, wanted
 
 
 def transition(

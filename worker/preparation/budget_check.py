@@ -15,17 +15,13 @@ from store.tables import Job
 
 
 class BudgetInfeasible(ValueError):
-    """A budget that the job exceeds even with every epoch at `rho_min` in the cleanest hours.
-
-    `.smallest_gco2e` is the smallest budget that can be kept, in gCO2e.
-    """
+    """A budget that the job exceeds even with every epoch at `rho_min` in the cleanest hours."""
 
     def __init__(self, budget_gco2e: float, smallest_gco2e: float, basis: str) -> None:
         super().__init__(
             f"given {budget_gco2e:g} gCO2e: this job emits at least {smallest_gco2e:.4g}, with every epoch at "
             f"rho_min ({basis})"
         )
-        self.smallest_gco2e = smallest_gco2e
 
 
 def check_budget(session: Session, job: Job, settings: Settings, *, at: datetime) -> None:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
 
@@ -162,7 +162,19 @@ def estimate_job(job: Job, rows_in: Path, settings: Settings) -> JobEstimate:
     shapes, shuffles = count_shuffled_batch_shapes(lengths, hyperparameters.batch_size)
     _, full = costs.count_flops((), shapes)
     per_epoch = full / shuffles
-    estimate = JobEstimate(
+    method_flops = None
+    if job.method != "greentrainer":
+        spent = count_method_flops(
+            cast(Baseline, job.method),
+            meta_model,
+            costs,
+            shapes,
+            batch_size=hyperparameters.batch_size,
+            shortest=shortest,
+            longest=longest,
+        )
+        method_flops = round(spent / shuffles * hyperparameters.epochs)
+    return JobEstimate(
         training_rows=len(training),
         held_out_rows=len(held_out),
         shortened_prompts=tokens.shortened_prompts,
@@ -173,23 +185,12 @@ def estimate_job(job: Job, rows_in: Path, settings: Settings) -> JobEstimate:
         rho_floor=costs.floor,
         parameters=sum(parameter.numel() for parameter in meta_model.parameters()),
         tensors=len(costs.tensors),
+        method_flops=method_flops,
         held_out_duplicates=count_held_out_duplicates(
             rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed
         ),
         max_length=get_position_limits(meta_model).row_tokens,
     )
-    if job.method == "greentrainer":
-        return estimate
-    spent = count_method_flops(
-        cast(Baseline, job.method),
-        meta_model,
-        costs,
-        shapes,
-        batch_size=hyperparameters.batch_size,
-        shortest=shortest,
-        longest=longest,
-    )
-    return replace(estimate, method_flops=round(spent / shuffles * hyperparameters.epochs))
 
 
 def count_shuffled_batch_shapes(lengths: Sequence[Lengths], batch_size: int) -> tuple[Mapping[StepShape, int], int]:

@@ -32,7 +32,7 @@ from store.intensity.readings import GridRepository, get_job_basis
 from store.lifecycle import progress
 from store.lifecycle.leases import lock_leased_job
 from store.repositories.datasets import locate_rows_file
-from store.repositories.jobs import JobRepository, get_job_policy
+from store.repositories.jobs import JobRepository, get_job_policy, method_share
 from store.tables import Job, Tensor
 from worker.preparation.budget_check import check_budget
 from worker.preparation.prepare import fetch_model_folder
@@ -269,13 +269,10 @@ class TrainingAttempt(TrainingListener):
 
 def _with_fixed_rho(decision: RhoDecision, job: Job) -> RhoDecision:
     """Return the decision of a baseline, which has no ρ to choose: ρ is its share of full FLOPs, as estimated."""
-    estimate = job.estimate or {}
-    spent, full = estimate.get("method_flops"), estimate.get("full_flops")
-    rho = spent / full if spent and full else 1.0
     known = decision.intensity_gco2e_per_kwh
     about = "" if known is None else f"{known:.6g} gCO2e/kWh ({decision.source}); "
     reason = f"{about}{job.method} trains {TRAINED_PARTS.get(job.method, 'a fixed part')}, and no ρ is set"
-    return replace(decision, rho=rho, reason=reason, ends_run=False)
+    return replace(decision, rho=method_share(job), reason=reason, ends_run=False)
 
 
 def _fit_utility(curve: ConcaveCurve) -> dict[str, Any] | None:

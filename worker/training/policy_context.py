@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import takewhile
 
 from sqlalchemy.orm import Session
 
@@ -77,12 +78,9 @@ def _last_rho(epochs: Sequence[Epoch]) -> PreviousRho | None:
     """Return the last epoch's ρ, and for how many epochs in a row it was used."""
     if not epochs:
         return None
-    rho, count = epochs[-1].rho_asked, 0
-    for epoch in reversed(epochs):
-        if epoch.rho_asked != rho:
-            break
-        count += 1
-    return PreviousRho(rho, count)
+    rho = epochs[-1].rho_asked
+    same = takewhile(lambda epoch: epoch.rho_asked == rho, reversed(epochs))
+    return PreviousRho(rho, sum(1 for _ in same))
 
 
 def _estimate_loss_per_epoch(epochs: Sequence[Epoch], utility: UtilityCurve | None) -> float | None:
