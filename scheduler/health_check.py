@@ -25,14 +25,14 @@ def find_problem(settings: Settings) -> str | None:
     """Return a description of the problem, or None where, within a lease's time, a scheduler has sent a heartbeat
     and this machine has queried the database.
 
-    Schedulers that share one address cannot be told apart: give each its own, as containers have.
+    Schedulers that share one address cannot be distinguished: give each its own, as containers have.
     """
     database = Database(settings.database_url, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS)
     seconds = settings.lease_seconds
     try:
         with database.session() as session:
             if not WorkerRepository(session).list_live(within=timedelta(seconds=seconds), role="scheduler"):
-                return f"no scheduler has given a sign of life for {seconds:g} s"
+                return f"no scheduler has sent a heartbeat for {seconds:g} s"
             if not session.scalar(COUNT_RECENT_LOCAL_CONNECTIONS, {"seconds": seconds}):
                 return f"the database has heard nothing from this machine for {seconds:g} s"
     except DBAPIError as error:

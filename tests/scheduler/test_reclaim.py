@@ -135,12 +135,12 @@ def test_an_ignored_cancel_is_enforced_after_its_grace_period_and_again_after_ea
     grace = empty_broker.cancel_grace_seconds + empty_broker.lease_seconds
     with closing(redis.Redis.from_url(empty_broker.redis_url)) as listener, closing(listener.pubsub()) as heard:  # type: ignore[no-untyped-call]
         heard.psubscribe("*celery.pidbox")
-        told = []
+        terminations = []
         for seconds in (grace - 1, 2, 1, grace):
             clock.advance(seconds=seconds)
             kill_unresponsive_jobs(database, broker, empty_broker, at=clock())
-            told.append([event.type for event in events(database, job_id)].count("job.terminated"))
-        assert told == [0, 1, 1, 2]
+            terminations.append([event.type for event in events(database, job_id)].count("job.terminated"))
+        assert terminations == [0, 1, 1, 2]
         orders: list[dict[str, Any]] = []
         deadline = time.monotonic() + 5
         while len(orders) < 2:
@@ -161,7 +161,7 @@ def test_a_pause_is_enforced_much_later(
     job_id = add_job(database)
     claim_as_worker(database, job_id, at=START)
     ask(database, job_id, Action.PAUSE)
-    for graces, told in ((9, 0), (2, 1)):
+    for graces, terminations in ((9, 0), (2, 1)):
         clock.advance(seconds=graces * (empty_broker.cancel_grace_seconds + empty_broker.lease_seconds))
         kill_unresponsive_jobs(database, broker, empty_broker, at=clock())
-        assert [event.type for event in events(database, job_id)].count("job.terminated") == told
+        assert [event.type for event in events(database, job_id)].count("job.terminated") == terminations

@@ -64,7 +64,7 @@ def test_a_stream_receives_notifications_with_any_url(odd_database: Database, mo
     monkeypatch.setattr("store.event_feed.CHECK_SECONDS", 60.0)
     monkeypatch.setattr("store.event_feed.RECONNECT_SECONDS", 60.0)
 
-    assert second_event(odd_database) == "told.later"
+    assert second_event(odd_database) == "recorded.later"
 
 
 def test_a_stream_polls_while_it_cannot_listen(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +75,7 @@ def test_a_stream_polls_while_it_cannot_listen(database: Database, monkeypatch: 
     monkeypatch.setattr("store.event_feed.RECONNECT_SECONDS", 0.1)
     monkeypatch.setattr(psycopg.AsyncConnection, "connect", refused)
 
-    assert second_event(database) == "told.later"
+    assert second_event(database) == "recorded.later"
 
 
 def second_event(database: Database) -> str:
@@ -88,13 +88,13 @@ def second_event(database: Database) -> str:
             await asyncio.sleep(0.5)  # the listener listens by then, or has failed to
             reader = feed.stream_batches(job_id, after=0, quiet_seconds=60)
             await anext(reader)
-            asyncio.get_running_loop().run_in_executor(None, tell)
+            asyncio.get_running_loop().run_in_executor(None, record_later)
             async with asyncio.timeout(5):
                 return str((await anext(reader)).events[0].type)
 
-    def tell() -> None:
+    def record_later() -> None:
         with database.session() as session:
-            JobRepository(session).record(job_id, "told.later", at=START)
+            JobRepository(session).record(job_id, "recorded.later", at=START)
 
     return asyncio.run(follow())
 

@@ -106,20 +106,20 @@ DELIBERATE: tuple[Exception, ...] = (
 
 @pytest.mark.parametrize("error", UNEXPECTED, ids=lambda error: type(error).__name__)
 def test_an_unexpected_error_is_reported_without_its_text(error: Exception) -> None:
-    told = explain_error(error, reference=REFERENCE)
+    explained = explain_error(error, reference=REFERENCE)
 
-    assert "s3cr3t" not in json.dumps(told)
-    assert "UPDATE" not in json.dumps(told)
-    assert told["title"] == "The run failed unexpectedly"
-    assert REFERENCE in told["detail"]
+    assert "s3cr3t" not in json.dumps(explained)
+    assert "UPDATE" not in json.dumps(explained)
+    assert explained["title"] == "The run failed unexpectedly"
+    assert REFERENCE in explained["detail"]
 
 
 @pytest.mark.parametrize(("error", "words"), QUOTING, ids=lambda value: type(value).__name__)
 def test_an_expected_error_keeps_its_message_but_not_a_quoted_cause(error: Exception, words: str) -> None:
-    told = explain_error(error, reference=REFERENCE)
+    explained = explain_error(error, reference=REFERENCE)
 
-    assert words in told["detail"]
-    assert "s3cr3t" not in json.dumps(told)
+    assert words in explained["detail"]
+    assert "s3cr3t" not in json.dumps(explained)
 
 
 @pytest.mark.parametrize("error", DELIBERATE, ids=lambda error: type(error).__name__)
@@ -128,15 +128,15 @@ def test_an_expected_error_keeps_its_message(error: Exception) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("/srv/data/models/m is no folder", "m is no folder"),
         ("the tokenizer in '/srv/data/models/m' has no end", "the tokenizer in 'm' has no end"),
         ("400 gCO2e/kWh and 1/3 of https://example.org/a/b", "400 gCO2e/kWh and 1/3 of https://example.org/a/b"),
     ],
 )
-def test_a_path_is_reduced_to_its_last_part(text: str, told: str) -> None:
-    assert redact_message(ModelError(text)) == told
+def test_a_path_is_reduced_to_its_last_part(text: str, expected: str) -> None:
+    assert redact_message(ModelError(text)) == expected
 
 
 @pytest.fixture
@@ -170,8 +170,8 @@ def test_a_failed_run_hides_the_text_of_an_unexpected_exception(
     with database.session() as session:
         payloads = [json.dumps(payload) for payload in session.scalars(select(Delivery.payload))]
     assert payloads
-    for told in [*pages, *payloads, *(json.dumps(event.data) for event in events(database, job_id))]:
-        assert "s3cr3t" not in told
+    for shown in [*pages, *payloads, *(json.dumps(event.data) for event in events(database, job_id))]:
+        assert "s3cr3t" not in shown
     assert f"job={job_id} attempt=1" in pages[0]
     failed = next(line for line in logged if line["event"] == "attempt.failed")
     assert failed["exc_info"]

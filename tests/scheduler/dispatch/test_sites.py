@@ -33,8 +33,8 @@ def test_a_job_without_a_zone_is_not_placed_in_a_clean_one_where_the_site_is_not
     assert job.reason is not None
     assert "unknown: priced at the world's mean" in job.reason
     assert broker.llen(f"train.{UNKNOWN_ZONE}") == 1
-    told = events(database, job_id)[-1].data
-    assert (told["zone"], told["reason"]) == (UNKNOWN_ZONE, job.reason)
+    dispatched = events(database, job_id)[-1].data
+    assert (dispatched["zone"], dispatched["reason"]) == (UNKNOWN_ZONE, job.reason)
     with database.session() as session:
         known = GridRepository(session).resolve_intensity(UNKNOWN_ZONE, Basis(), clock(), settings)
     assert known is not None

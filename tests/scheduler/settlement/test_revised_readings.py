@@ -153,8 +153,10 @@ def test_a_measured_value_that_is_revised_is_read_again_and_priced_again(
     assert after.settled_at == clock()
     assert after.emissions_gco2e == pytest.approx(2 * 162)
     assert after.revision > before.revision
-    told = [event.data["emissions_gco2e"] for event in events(database, job_id) if event.type == "emissions.settled"]
-    assert told == pytest.approx([2 * 112, 2 * 162])
+    emissions = [
+        event.data["emissions_gco2e"] for event in events(database, job_id) if event.type == "emissions.settled"
+    ]
+    assert emissions == pytest.approx([2 * 112, 2 * 162])
 
 
 def test_a_value_that_is_read_again_unrevised_leaves_prices_final(

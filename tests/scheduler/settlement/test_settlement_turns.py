@@ -239,7 +239,7 @@ def test_a_job_closed_without_any_price_is_unpriced(database: Database, settings
     at = START + (settings.settle_after_hours + 1) * HOUR
     settle_prices(database, settings, at=at)
     store_counterfactuals(database, settings, at=at)
-    told = events(database, job_id)[-1]
-    assert told.type == "emissions.settled"
-    assert (told.data["emissions_gco2e"], told.data["unpriced_kwh"]) == (None, 1.0)
+    settled = events(database, job_id)[-1]
+    assert settled.type == "emissions.settled"
+    assert (settled.data["emissions_gco2e"], settled.data["unpriced_kwh"]) == (None, 1.0)
     assert "no price" in (read_job(database, job_id).counterfactuals or {})["missing"]

@@ -122,10 +122,14 @@ def test_the_end_of_a_job_is_delivered_with_a_verifiable_signature(
     send(delivery)
 
     [message] = receiver.messages
-    told = Verifier(derive_signing_secret(settings.secret, webhook_id)).verify(message.body, dict(message.headers))
+    payload = Verifier(derive_signing_secret(settings.secret, webhook_id)).verify(message.body, dict(message.headers))
     [row] = deliveries(database, webhook_id)
-    assert told == row.payload
-    assert (told["type"], told["data"]["id"], told["data"]["reason"]) == ("job.cancelled", job_id, "it was enough")
+    assert payload == row.payload
+    assert (payload["type"], payload["data"]["id"], payload["data"]["reason"]) == (
+        "job.cancelled",
+        job_id,
+        "it was enough",
+    )
     assert message.headers["webhook-id"] == row.id
     assert message.headers["Content-Type"] == "application/json"
     assert (row.attempts, row.next_attempt_at, row.last_status, row.last_error) == (1, None, 204, None)
@@ -393,7 +397,7 @@ def test_deleting_a_webhook_as_a_job_ends_does_not_block_the_job(database: Datab
         try:
             with database.session() as session:
                 transition(session, session.get_one(Job, job_id), JobStatus.CANCELLED, at=START)
-        except BaseException as fault:  # noqa: BLE001 - told to the test
+        except BaseException as fault:  # noqa: BLE001 - reported to the test
             faults.append(fault)
 
     ending = threading.Thread(target=end)

@@ -286,13 +286,13 @@ def test_random_events_follow_the_table_and_every_change_is_recorded_once(databa
         before, seen = read_job(database, history.job_id), len(events(database, history.job_id))
         for _ in range(30):
             history.happens()
-            job, told = read_job(database, history.job_id), events(database, history.job_id)[seen:]
+            job, new = read_job(database, history.job_id), events(database, history.job_id)[seen:]
             if job.status is before.status:
-                assert told == []
+                assert new == []
                 assert job.revision == before.revision
             else:
                 assert job.status in ALLOWED_TRANSITIONS[before.status]
-                [event] = told
+                [event] = new
                 assert (event.type, event.data["from"], event.data["to"]) == (
                     f"job.{job.status}",
                     before.status,
@@ -303,7 +303,7 @@ def test_random_events_follow_the_table_and_every_change_is_recorded_once(databa
             assert job.control == {"pausing": "pause", "cancelling": "cancel"}.get(job.status, "run")
             assert (job.finished_at is not None) == (job.status in FINAL)
             assert (job.error is not None) == (job.status is JobStatus.FAILED)
-            before, seen = job, seen + len(told)
+            before, seen = job, seen + len(new)
             if job.status is JobStatus.SUCCEEDED:
                 break
 

@@ -58,8 +58,8 @@ def writer_of(database: Database, settings: Settings, lease: Lease, *, lease_sec
     return LeasedWriter(database, lease, LeaseHeartbeat(database, lease, settings), lease_seconds=lease_seconds)
 
 
-def tell(lease: Lease) -> Callable[[Session], None]:
-    return lambda session: JobRepository(session).record(lease.job_id, "told", at=utc_now())
+def record(lease: Lease) -> Callable[[Session], None]:
+    return lambda session: JobRepository(session).record(lease.job_id, "recorded", at=utc_now())
 
 
 def test_a_write_waits_until_the_database_is_back(
@@ -69,9 +69,9 @@ def test_a_write_waits_until_the_database_is_back(
     with away(database, postgres_url) as back:
         timer = Timer(0.5, back)
         timer.start()
-        writer.run_in_transaction(tell(lease))
+        writer.run_in_transaction(record(lease))
         timer.join()
-    assert event_types(database, lease.job_id).count("told") == 1
+    assert event_types(database, lease.job_id).count("recorded") == 1
 
 
 def test_a_write_raises_once_the_lease_may_be_lost(
@@ -79,11 +79,11 @@ def test_a_write_raises_once_the_lease_may_be_lost(
 ) -> None:
     writer = writer_of(database, settings, lease, lease_seconds=0.3)
     with away(database, postgres_url), pytest.raises(TRANSIENT_DATABASE_ERRORS):
-        writer.run_in_transaction(tell(lease))
+        writer.run_in_transaction(record(lease))
     writer.heartbeat.lost = True
     with pytest.raises(LeaseLost):
-        writer.run_in_transaction(tell(lease))
-    assert "told" not in event_types(database, lease.job_id)
+        writer.run_in_transaction(record(lease))
+    assert "recorded" not in event_types(database, lease.job_id)
 
 
 def test_a_draining_worker_waits_only_briefly(
@@ -93,7 +93,7 @@ def test_a_draining_worker_waits_only_briefly(
     writer = writer_of(database, settings, lease, lease_seconds=600)
     writer.heartbeat.drain()
     with away(database, postgres_url), pytest.raises(TRANSIENT_DATABASE_ERRORS):
-        writer.run_in_transaction(tell(lease))
+        writer.run_in_transaction(record(lease))
 
 
 def test_steps_are_buffered_while_the_database_is_unreachable(
