@@ -34,7 +34,7 @@ def find_problem(settings: Settings) -> str | None:
             if not WorkerRepository(session).list_live(within=timedelta(seconds=seconds), role="scheduler"):
                 return f"no scheduler has sent a heartbeat for {seconds:g} s"
             if not session.scalar(COUNT_RECENT_LOCAL_CONNECTIONS, {"seconds": seconds}):
-                return f"the database has heard nothing from this machine for {seconds:g} s"
+                return f"the database has received no query from this machine for {seconds:g} s"
     except DBAPIError as error:
         return f"the database does not answer: {error.orig}"
     finally:

@@ -1,6 +1,6 @@
 """Writes of an attempt's meter: joining and leaving a host, energy, closing. All raise `LeaseLost`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from sqlalchemy import select
@@ -11,7 +11,6 @@ from greencore.energy import EnergyInterval as MeteredInterval
 from store.accounting.host_shares import allocate_host_energy, join_host, leave_host
 from store.lifecycle import progress
 from store.lifecycle.leases import Lease, lock_leased_job
-from store.repositories.jobs import JobRepository
 from store.tables import EnergyInterval, MeteredAttempt
 
 
@@ -50,15 +49,6 @@ def store_energy(
     for part in parts:
         progress.add_energy(session, lease, epoch, part, price(part))
     return True
-
-
-def record_silent_meters(session: Session, lease: Lease, methods: Mapping[str, str], *, at: datetime) -> None:
-    """Record an event for components (cpu, gpu, ram) whose meters have stopped answering, with their new methods."""
-    lock_leased_job(session, lease)
-    reason = "; ".join(f"{part}: {method}" for part, method in sorted(methods.items()))
-    JobRepository(session).record(
-        lease.job_id, "energy.meter_silent", at=at, attempt=lease.attempt, methods=dict(methods), reason=reason
-    )
 
 
 def close_meter(session: Session, lease: Lease, *, at: datetime, tracker_kwh: float | None) -> None:

@@ -6,8 +6,7 @@ from datetime import datetime
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from store.lifecycle.leases import Lease, lock_leased_job
-from store.repositories.jobs import JobRepository
+from store.lifecycle.leases import Lease, lock_leased_job, record_attempt_event
 from store.tables import Checkpoint
 
 MAX_CHECKPOINTS = 2
@@ -50,16 +49,5 @@ def register_checkpoint(
 
 def remove_damaged_checkpoint(session: Session, lease: Lease, *, name: str, reason: str, at: datetime) -> None:
     """Remove a damaged checkpoint from the register, and record the reason. Raises `LeaseLost`."""
-    lock_leased_job(session, lease)
+    record_attempt_event(session, lease, "checkpoint.damaged", at=at, checkpoint=name, reason=reason)
     session.execute(delete(Checkpoint).where(Checkpoint.job_id == lease.job_id, Checkpoint.name == name))
-    JobRepository(session).record(
-        lease.job_id, "checkpoint.damaged", at=at, attempt=lease.attempt, checkpoint=name, reason=reason
-    )
-
-
-def record_checkpoint_failure(session: Session, lease: Lease, *, step: int, reason: str, at: datetime) -> None:
-    """Record an event that a checkpoint could not be written. Raises `LeaseLost`."""
-    lock_leased_job(session, lease)
-    JobRepository(session).record(
-        lease.job_id, "checkpoint.failed", at=at, attempt=lease.attempt, step=step, reason=reason
-    )

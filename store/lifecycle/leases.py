@@ -15,7 +15,7 @@ from greencore.energy import UnreportedPeriod
 from store.database import lock_row
 from store.lifecycle.status import HELD_BY_A_WORKER, JobStatus
 from store.lifecycle.transitions import transition
-from store.tables import Job, MeteredAttempt
+from store.tables import Event, Job, MeteredAttempt
 
 
 class LeaseLost(Exception):
@@ -113,3 +113,9 @@ def lock_leased_job(session: Session, lease: Lease) -> Job:
     if job is None:
         raise LeaseLost(lease.job_id)
     return job
+
+
+def record_attempt_event(session: Session, lease: Lease, event_type: str, /, *, at: datetime, **data: Any) -> None:
+    """Append an event of the attempt to the job's history. Raises `LeaseLost`."""
+    lock_leased_job(session, lease)
+    session.add(Event(job_id=lease.job_id, at=at, type=event_type, data={"attempt": lease.attempt, **data}))

@@ -15,7 +15,7 @@ from greencore.energy import EnergyInterval as MeteredInterval
 from greencore.policy import RhoDecision
 from store.accounting.energy_totals import add_job_energy
 from store.database import wake_scheduler
-from store.lifecycle.leases import Lease, lock_leased_job
+from store.lifecycle.leases import Lease, lock_leased_job, record_attempt_event
 from store.lifecycle.status import JobStatus
 from store.lifecycle.transitions import transition
 from store.repositories.jobs import JobRepository
@@ -61,15 +61,8 @@ def start_training(
     job = lock_leased_job(session, lease)
     job.steps, job.steps_done, job.epochs_done = steps, steps_done, epochs_done
     session.execute(delete(Step).where(Step.job_id == lease.job_id, Step.number > steps_done))
-    JobRepository(session).record(
-        job.id,
-        "training.started",
-        at=at,
-        attempt=lease.attempt,
-        steps_done=steps_done,
-        epochs_done=epochs_done,
-        precision=precision,
-    )
+    data = {"steps_done": steps_done, "epochs_done": epochs_done, "precision": precision}
+    record_attempt_event(session, lease, "training.started", at=at, **data)
 
 
 def put_tensors(session: Session, lease: Lease, tensors: Sequence[Tensor]) -> None:
@@ -103,7 +96,6 @@ def start_epoch(session: Session, lease: Lease, number: int, decision: RhoDecisi
             number=number,
             attempt=lease.attempt,
             started_at=at,
-            finished_at=None,
             rho_asked=decision.rho,
             reason=decision.reason,
             intensity_gco2e_per_kwh=decision.intensity_gco2e_per_kwh,
@@ -126,7 +118,7 @@ def report_step(
     job.steps, job.steps_done = steps, steps_done
     if loss is not None:
         job.loss = loss
-    rows = [{"job_id": lease.job_id, "number": step.number, "at": step.at, "loss": step.loss} for step in taken]
+    rows = [{"job_id": lease.job_id, **vars(step)} for step in taken]
     if rows:
         statement = insert(Step).values(rows)
         new = {"at": statement.excluded.at, "loss": statement.excluded.loss}
@@ -180,25 +172,13 @@ def add_tracker_total(session: Session, lease: Lease, *, at: datetime, tracker_k
         job.tracker_kwh = (job.tracker_kwh or 0.0) + tracker_kwh
     difference = tracker_difference(ours_kwh, tracker_kwh)
     if difference is not None and abs(difference) > TRACKER_TOLERANCE:
-        JobRepository(session).record(
-            job.id,
-            "energy.differs",
-            at=at,
-            attempt=lease.attempt,
-            ours_kwh=ours_kwh,
-            tracker_kwh=tracker_kwh,
-            difference=difference,
-            reason=f"our intervals and CodeCarbon's own total differ by {difference:+.1%}: some may have been lost",
-        )
+        reason = f"our intervals and CodeCarbon's own total differ by {difference:+.1%}: some may have been lost"
+        data = {"ours_kwh": ours_kwh, "tracker_kwh": tracker_kwh, "difference": difference, "reason": reason}
+        record_attempt_event(session, lease, "energy.differs", at=at, **data)
 
 
 def succeed(
-    session: Session,
-    lease: Lease,
-    *,
-    at: datetime,
-    artifacts: Sequence[Artifact],
-    evaluation: Mapping[str, Any],
+    session: Session, lease: Lease, *, at: datetime, artifacts: Sequence[Artifact], evaluation: Mapping[str, Any]
 ) -> None:
     """End a job as succeeded, with its artifacts and evaluation."""
     job = lock_leased_job(session, lease)

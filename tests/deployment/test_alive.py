@@ -97,7 +97,7 @@ def test_a_scheduler_that_another_machine_speaks_for_is_not_well(settings: Setti
     with database.session() as session:
         WorkerRepository(session).record_heartbeat("scheduler_of_another_machine", role="scheduler")
     database.dispose()
-    assert "has heard nothing from this machine" in (scheduler.health_check.find_problem(settings) or "")
+    assert "has received no query from this machine" in (scheduler.health_check.find_problem(settings) or "")
 
 
 def test_a_check_without_a_database_says_so(settings: Settings) -> None:

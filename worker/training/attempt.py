@@ -30,7 +30,7 @@ from store.accounting import metering
 from store.accounting.lost_energy import ASSUMED_POWER_W
 from store.intensity.readings import GridRepository, get_job_basis
 from store.lifecycle import progress
-from store.lifecycle.leases import lock_leased_job
+from store.lifecycle.leases import lock_leased_job, record_attempt_event
 from store.repositories.datasets import locate_rows_file
 from store.repositories.jobs import JobRepository, get_job_policy, method_share
 from store.tables import Job, Tensor
@@ -255,7 +255,9 @@ class TrainingAttempt(TrainingListener):
                 session, self._lease, self._epoch, interval, price=lambda part: self._price(session, part)
             )
             if stored and newly_silent:
-                metering.record_silent_meters(session, self._lease, newly_silent, at=interval.start)
+                reason = "; ".join(f"{part}: {method}" for part, method in sorted(newly_silent.items()))
+                data = {"methods": newly_silent, "reason": reason}
+                record_attempt_event(session, self._lease, "energy.meter_silent", at=interval.start, **data)
 
         self._writer.run_in_transaction(store)
         self._silent_meters = set(silent)

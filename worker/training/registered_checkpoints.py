@@ -16,7 +16,7 @@ from greencore.training.checkpoints.folder import (
     verify_checkpoint,
 )
 from store.lifecycle import checkpoints
-from store.lifecycle.leases import LeaseLost
+from store.lifecycle.leases import LeaseLost, record_attempt_event
 from store.tables import Checkpoint
 from worker.failure_reports import redact_message
 from worker.training.leased_writer import LeasedWriter
@@ -83,7 +83,9 @@ class RegisteredCheckpoints(CheckpointFolder):
     def on_checkpoint_failed(self, step: int, error: DiskFull) -> None:
         """Record the failure; the run goes on, with the previous checkpoint."""
         log.warning("checkpoint.failed", step=step, error=str(error))
-        self._writer.write(checkpoints.record_checkpoint_failure, step=step, reason=redact_message(error), at=utc_now())
+        self._writer.write(
+            record_attempt_event, "checkpoint.failed", step=step, reason=redact_message(error), at=utc_now()
+        )
 
     def _discard_damaged(self, name: str, damage: CheckpointDamaged) -> None:
         log.warning("checkpoint.damaged", checkpoint=name, reason=str(damage))
