@@ -195,11 +195,7 @@ class Settings(BaseSettings):
     @property
     def credentials(self) -> Credentials:
         """The keys of the carbon providers."""
-        return Credentials(
-            electricity_maps_token=_revealed(self.electricity_maps_token),
-            watttime_user=_revealed(self.watttime_user),
-            watttime_password=_revealed(self.watttime_password),
-        )
+        return Credentials(**{name: _revealed(getattr(self, name)) for name in PROVIDER_SECRETS})
 
     @property
     def stale_limit(self) -> timedelta:

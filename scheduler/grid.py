@@ -1,7 +1,7 @@
 """Polls each zone's intensity source, and stores its readings without gaps and its forecast."""
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -10,7 +10,8 @@ from itertools import pairwise
 import structlog
 from sqlalchemy.exc import OperationalError
 
-from greencore.carbon import Basis, CarbonError, IntensitySeries, NoReading, Reading, Source, open_source
+from greencore.carbon import Basis, CarbonError, NoReading, Reading, Source, open_source
+from greencore.carbon.accounting.pricing import covered_spans
 from greencore.carbon.forecasting import OwnForecast
 from greencore.carbon.static import WORLD, StaticSource
 from greencore.clock import Clock
@@ -139,9 +140,8 @@ class IntensityPoller:
                     ProviderRepository(session).record_success(name, self._source_kind(name), at=now)
         except CarbonError as error:
             with self._database.session() as session:
-                ProviderRepository(session).record_failure(
-                    name, self._source_kind(name), at=now, error=f"{part}: {error}"
-                )
+                providers, kind = ProviderRepository(session), self._source_kind(name)
+                providers.record_failure(name, kind, at=now, error=f"{part}: {error}")
             if part not in zone.failing_parts:
                 log.warning("intensity.unavailable", zone=name, part=part, error=str(error))
             zone.failing_parts.add(part)
@@ -183,7 +183,11 @@ class IntensityPoller:
             # A source may have no history at all.
             wanted = due
         else:
-            gap, estimate = _find_first_gap_and_estimate(recent, max(first.start, now - BACKFILL_WINDOW), newest.start)
+            begin, end = max(first.start, now - BACKFILL_WINDOW), newest.start
+            reached = next((until for since, until in covered_spans(recent) if since <= begin < until), begin)
+            gap = reached if reached < end else None
+            estimates = (max(reading.start, begin) for reading in recent if reading.estimated and reading.start < end)
+            estimate = next(estimates, None)
             unsettled = now - min(self._settings.settle_after, MAX_HISTORY_READINGS * length)
             revisable = max(first.start, unsettled) if due else None
             start = min(time for time in (gap, estimate, revisable, newest.start) if time is not None)
@@ -263,36 +267,5 @@ class IntensityPoller:
             revised = [reading for reading in grid.find_revised(readings) if reading.end > final_before]
             grid.put(readings)
             if revised:
-                EmissionsRepository(session).reopen_prices(
-                    revised[0].zone,
-                    revised[0].basis,
-                    _merge_spans(revised),
-                    final_before=final_before,
-                )
-
-
-def _merge_spans(readings: Iterable[Reading]) -> list[tuple[datetime, datetime]]:
-    """Merge the spans of readings that overlap or touch, sorted by start."""
-    spans: list[tuple[datetime, datetime]] = []
-    for reading in sorted(readings, key=lambda reading: reading.start):
-        if spans and reading.start <= spans[-1][1]:
-            spans[-1] = (spans[-1][0], max(spans[-1][1], reading.end))
-        else:
-            spans.append((reading.start, reading.end))
-    return spans
-
-
-def _find_first_gap_and_estimate(
-    recent: IntensitySeries, start: datetime, end: datetime
-) -> tuple[datetime | None, datetime | None]:
-    """Return the start of the first gap and of the first estimated reading in `[start, end)`, None where none."""
-    reached, gap, estimate = start, None, None
-    for reading in recent:
-        if reading.start >= end:
-            break
-        if gap is None and reading.start > reached:
-            gap = reached
-        if estimate is None and reading.estimated:
-            estimate = max(reading.start, start)
-        reached = max(reached, reading.end)
-    return gap if gap is not None or reached >= end else reached, estimate
+                zone, basis, spans = revised[0].zone, revised[0].basis, covered_spans(revised)
+                EmissionsRepository(session).reopen_prices(zone, basis, spans, final_before=final_before)

@@ -203,13 +203,9 @@ class EventFeed:
                 followed.wake()
 
     def _newest(self, job_ids: Collection[str]) -> dict[str, int]:
-        query = (
-            select(Event.job_id, func.max(Event.id).label("newest"))
-            .where(Event.job_id.in_(job_ids))
-            .group_by(Event.job_id)
-        )
+        query = select(Event.job_id, func.max(Event.id)).where(Event.job_id.in_(job_ids)).group_by(Event.job_id)
         with self._database.session() as session:
-            return {row.job_id: row.newest for row in session.execute(query)}
+            return dict(session.execute(query).tuples())
 
 
 def _add_jitter(seconds: float) -> float:

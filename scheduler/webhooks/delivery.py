@@ -59,9 +59,7 @@ class WebhookSender:
         self._lock, self._claim_lock = threading.Lock(), threading.Lock()
         self._closed = False
         self._rounds: set[Future[None]] = set()
-        self._requests: set[WebhookRequest] = set()
-        self._hosts: Counter[str] = Counter()
-        self._owners: Counter[str] = Counter()
+        self._active: dict[WebhookRequest, ClaimedDelivery] = {}
 
     def start_round(self) -> None:
         """Start one more sending thread, unless all are busy."""
@@ -84,51 +82,44 @@ class WebhookSender:
             rounds = set(self._rounds)
         wait(rounds, SHUTDOWN_GRACE_SECONDS)
         with self._lock:
-            for request in self._requests:
+            for request in self._active:
                 request.cancel()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _round(self) -> None:
-        """Send until nothing is due."""
         try:
-            while not self._closed and (claimed := self._claim()) is not None:
+            while not self._closed and (request := self._claim()) is not None:
                 # More may be due.
                 self.start_round()
-                self._deliver(claimed)
+                try:
+                    self._send(self._active[request], request)
+                finally:
+                    with self._lock:
+                        del self._active[request]
         except Exception as fault:  # the future's result is not read: without this the fault would be lost
             if isinstance(fault, DBAPIError):
                 log.warning("webhooks.unsettled", error=str(fault.orig).strip())
             else:
                 log.exception("webhooks.failed", exc_info=fault)
 
-    def _claim(self) -> ClaimedDelivery | None:
+    def _claim(self) -> WebhookRequest | None:
+        """Claim a message, and return the request that sends it; None where none may be sent now."""
         with self._claim_lock:
             with self._lock:
-                full_hosts = [host for host, count in self._hosts.items() if count >= MAX_CONCURRENT_PER_HOST]
-                full_owners = [owner for owner, count in self._owners.items() if count >= MAX_CONCURRENT_PER_OWNER]
+                hosts = Counter(claimed.host for claimed in self._active.values())
+                owners = Counter(claimed.webhook.owner for claimed in self._active.values())
             with self._database.session() as session:
                 claimed = DeliveryRepository(session).claim(
-                    lease=DELIVERY_LEASE, full_hosts=full_hosts, full_owners=full_owners
+                    lease=DELIVERY_LEASE,
+                    full_hosts=[host for host, count in hosts.items() if count >= MAX_CONCURRENT_PER_HOST],
+                    full_owners=[owner for owner, count in owners.items() if count >= MAX_CONCURRENT_PER_OWNER],
                 )
-            if claimed is not None:
-                with self._lock:
-                    self._hosts[claimed.host] += 1
-                    self._owners[claimed.webhook.owner] += 1
-            return claimed
-
-    def _deliver(self, claimed: ClaimedDelivery) -> None:
-        request = WebhookRequest(self._options)
-        with self._lock:
-            self._requests.add(request)
-        try:
-            self._send(claimed, request)
-        finally:
+            if claimed is None:
+                return None
+            request = WebhookRequest(self._options)
             with self._lock:
-                self._requests.discard(request)
-                for counter, key in ((self._hosts, claimed.host), (self._owners, claimed.webhook.owner)):
-                    counter[key] -= 1
-                    if not counter[key]:
-                        del counter[key]
+                self._active[request] = claimed
+            return request
 
     def _send(self, claimed: ClaimedDelivery, request: WebhookRequest) -> None:
         body = json.dumps(claimed.delivery.payload, ensure_ascii=False, separators=(",", ":"))

@@ -55,5 +55,4 @@ class PolicyRepository(Repository):
         return self._session.scalars(query).all()
 
     def _lock_name(self, name: str) -> None:
-        """Lock out other writers of this name until this transaction ends."""
         self._session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))

@@ -44,9 +44,7 @@ class WorkerRepository(Repository):
 
     def remove(self, worker_id: str) -> None:
         """Delete the row of a worker that has stopped."""
-        worker = self._session.get(Worker, worker_id)
-        if worker is not None:
-            self._session.delete(worker)
+        self._session.execute(delete(Worker).where(Worker.id == worker_id))
 
     def list_with_jobs(self, *, since: datetime) -> Sequence[tuple[Worker, Job | None]]:
         """Return processes of every role seen since a time, each with the job that it holds, by id."""

@@ -45,7 +45,6 @@ def train_job(job_id: str, *, task_id: str | None = None, settings: Settings | N
 
 
 def _claim(database: Database, settings: Settings, job_id: str, task_id: str | None) -> Lease | None:
-    """Return the lease, or None where the job cannot be claimed."""
     worker_id = os.environ.get("GREENTUNE_WORKER_ID", f"{platform.node()}-{os.getpid()}")
 
     def claim_once() -> Lease | None:

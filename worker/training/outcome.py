@@ -84,7 +84,6 @@ def _write_card(
 
 
 def _evaluation(result: TrainingResult) -> dict[str, Any]:
-    """Return the evaluation that is stored with the job."""
     found: dict[str, Any] = {}
     if result.sample:
         found["sample"] = asdict(result.sample)
