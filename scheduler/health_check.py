@@ -30,15 +30,13 @@ def find_problem(settings: Settings) -> str | None:
     database = Database(settings.database_url, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS)
     seconds = settings.lease_seconds
     try:
-        with database.session() as session:
+        with database, database.session() as session:
             if not WorkerRepository(session).list_live(within=timedelta(seconds=seconds), role="scheduler"):
                 return f"no scheduler has sent a heartbeat for {seconds:g} s"
             if not session.scalar(COUNT_RECENT_LOCAL_CONNECTIONS, {"seconds": seconds}):
                 return f"the database has received no query from this machine for {seconds:g} s"
     except DBAPIError as error:
         return f"the database does not answer: {error.orig}"
-    finally:
-        database.dispose()
     return None
 
 

@@ -47,7 +47,7 @@ class LockNamespace(IntEnum):
 
 
 class Database:
-    """A PostgreSQL database; `session()` commits at its end and rolls back on an error."""
+    """A PostgreSQL database; `session()` commits at its end and rolls back on an error. A context disposes of it."""
 
     def __init__(self, url: str, *, statement_timeout_seconds: float | None = None) -> None:
         """Create the engine for `postgresql://…`; raises `ValueError` for any other URL.

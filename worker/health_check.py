@@ -48,15 +48,13 @@ def _find_silent_workers(settings: Settings, worker_ids: list[str]) -> str | Non
     database = Database(settings.database_url, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS)
     within = timedelta(seconds=settings.lease_seconds)
     try:
-        with database.session() as session:
+        with database, database.session() as session:
             workers = WorkerRepository(session)
             seen = {
                 worker.id for role in ("train", "prepare") for worker in workers.list_live(within=within, role=role)
             }
     except DBAPIError as error:
         return f"the database does not answer: {error.orig}"
-    finally:
-        database.dispose()
     silent = sorted(set(worker_ids) - seen)
     return f"the database has not seen {', '.join(silent)} for {within.total_seconds():g} s" if silent else None
 

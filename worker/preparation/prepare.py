@@ -75,8 +75,7 @@ class JobEstimate:
 def prepare_job(job_id: str) -> None:
     """Move a job from `validating` to `queued`, or to `failed` with the field at fault; others are left alone."""
     settings = get_settings()
-    database = Database(settings.database_url)
-    try:
+    with Database(settings.database_url) as database:
         with database.session() as session:
             job = JobRepository(session).get(job_id)
         if job is None or job.status is not JobStatus.VALIDATING:
@@ -84,8 +83,6 @@ def prepare_job(job_id: str) -> None:
             return
         with span("prepare", kind="consumer", parent=job.traceparent, greentune__job=job_id):
             _prepare(job, database, settings)
-    finally:
-        database.dispose()
 
 
 def _prepare(job: Job, database: Database, settings: Settings) -> None:

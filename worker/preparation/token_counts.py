@@ -32,8 +32,7 @@ NO_LENGTH_LIMIT = 2**31
 def count_dataset_tokens(dataset_id: str, model: str) -> None:
     """Count and store a dataset's tokens for a model, or the error; does nothing where they are stored."""
     settings = get_settings()
-    database = Database(settings.database_url)
-    try:
+    with Database(settings.database_url) as database:
         with database.session() as session:
             if not TokenStatisticsRepository(session).is_pending(dataset_id, model):
                 log.info("token_counts.not_needed", dataset=dataset_id, model=model)
@@ -49,8 +48,6 @@ def count_dataset_tokens(dataset_id: str, model: str) -> None:
         with database.session() as session:
             TokenStatisticsRepository(session).put(dataset_id, model, at=utc_now(), counts=counts, error=error)
         log.info("token_counts.stored", dataset=dataset_id, model=model, error=error)
-    finally:
-        database.dispose()
 
 
 def count_row_tokens(

@@ -33,15 +33,12 @@ def train_job(job_id: str, *, task_id: str | None = None, settings: Settings | N
     """
     settings = settings or get_settings()
     database = Database(settings.database_url, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS)
-    try:
-        # Installed before the claim, so that SIGTERM never ends a process that holds a lease.
-        with _handle_sigterm() as sigterm:
-            lease = _claim(database, settings, job_id, task_id)
-            if lease is not None:
-                with structlog.contextvars.bound_contextvars(job=job_id, attempt=lease.attempt):
-                    _run_with_lease(lease, database, settings, sigterm)
-    finally:
-        database.dispose()
+    # The handler is installed before the claim, so that SIGTERM never ends a process that holds a lease.
+    with database, _handle_sigterm() as sigterm:
+        lease = _claim(database, settings, job_id, task_id)
+        if lease is not None:
+            with structlog.contextvars.bound_contextvars(job=job_id, attempt=lease.attempt):
+                _run_with_lease(lease, database, settings, sigterm)
 
 
 def _claim(database: Database, settings: Settings, job_id: str, task_id: str | None) -> Lease | None:
