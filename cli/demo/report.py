@@ -1,6 +1,6 @@
-"""What the demonstration shows at its end."""
+"""Report of the demonstration's job: its costs, what the model learned, and where it is stored."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,11 @@ from greentune.models import Artifact, Epoch, Job
 
 
 def show_result(
-    console: Console, job: Job, epochs: Sequence[Epoch], artifacts: Sequence[Artifact], *, folder: Path, curve: str
+    console: Console, job: Job, epochs: Sequence[Epoch], artifacts: Sequence[Artifact], folder: Path
 ) -> None:
-    """Print the epochs, the totals, what the model learned, and the path of its folder.
-
-    `folder` holds the artifacts; `curve` says what the intensities are.
-    """
+    """Print the epochs, the totals, what the model learned, and its folder, which holds the artifacts."""
     console.print()
-    console.print(_table(job, epochs, title=f"{job.model} on {job.device}, intensity: {curve}"))
+    console.print(_table(job, epochs))
     flops, full = _flops(epochs)
     probes = sum(epoch.probe_flops or 0.0 for epoch in epochs)
     if full:
@@ -44,40 +41,38 @@ def show_result(
     )
 
 
-def _table(job: Job, epochs: Sequence[Epoch], *, title: str) -> Table:
-    table = Table(title=title, title_justify="left", show_footer=True)
-    energy = sum(epoch.energy.total_kwh for epoch in epochs if epoch.energy is not None)
-    emissions = [epoch.emissions_gco2e for epoch in epochs if epoch.emissions_gco2e is not None]
+def _table(job: Job, epochs: Sequence[Epoch]) -> Table:
     flops, full = _flops(epochs)
-    # What was metered outside of the epochs: loading, evaluating before and after, saving.
-    around_gco2e = None if job.unpriced_kwh else job.emissions_gco2e - sum(emissions)
-    around = (job.energy_kwh - energy, around_gco2e)
-    for header, footer in (
-        ("epoch", "all"),
-        ("gCO2e/kWh", ""),
-        ("ρ asked", ""),
-        ("FLOPs share", f"{flops / full:.4f}" if full else ""),
-        ("loss", ""),
-        ("kWh", f"{job.energy_kwh:.6f}"),
-        ("gCO2e", _number(job.known_gco2e, ".4f")),
-    ):
+    # Header, footer and the cell of an epoch.
+    columns: tuple[tuple[str, str, Callable[[Epoch], str]], ...] = (
+        ("epoch", "all", lambda epoch: str(epoch.number)),
+        ("gCO2e/kWh", "", lambda epoch: _number(epoch.intensity.gco2e_per_kwh, ".0f")),
+        ("ρ asked", "", lambda epoch: _number(epoch.rho_asked, ".2f")),
+        ("FLOPs share", f"{flops / full:.4f}" if full else "", lambda epoch: _number(epoch.rho_reached, ".4f")),
+        ("loss", "", lambda epoch: _number(epoch.train_loss, ".4f")),
+        ("kWh", f"{job.energy_kwh:.6f}", lambda epoch: _number(_energy_kwh(epoch), ".6f")),
+        ("gCO2e", _number(job.known_gco2e, ".4f"), lambda epoch: _number(epoch.emissions_gco2e, ".4f")),
+    )
+    title = f"{job.model} on {job.device}, intensity: a synthetic day, not a real grid"
+    table = Table(title=title, title_justify="left", show_footer=True)
+    for header, footer, _ in columns:
         table.add_column(header, footer, justify="right")
     for epoch in epochs:
-        table.add_row(
-            str(epoch.number),
-            _number(epoch.intensity.gco2e_per_kwh, ".0f"),
-            _number(epoch.rho_asked, ".2f"),
-            _number(epoch.rho_reached, ".4f"),
-            _number(epoch.train_loss, ".4f"),
-            _number(None if epoch.energy is None else epoch.energy.total_kwh, ".6f"),
-            _number(epoch.emissions_gco2e, ".4f"),
-        )
-    table.add_row("around", "", "", "", "", _number(around[0], ".6f"), _number(around[1], ".4f"), end_section=True)
+        table.add_row(*(cell(epoch) for *_, cell in columns))
+    # What was metered outside of the epochs: loading, evaluating before and after, saving.
+    around_kwh = job.energy_kwh - sum(_energy_kwh(epoch) or 0.0 for epoch in epochs)
+    around_gco2e = job.emissions_gco2e - sum(epoch.emissions_gco2e or 0.0 for epoch in epochs)
+    emissions = _number(None if job.unpriced_kwh else around_gco2e, ".4f")
+    table.add_row("around", "", "", "", "", f"{around_kwh:.6f}", emissions, end_section=True)
     return table
 
 
+def _energy_kwh(epoch: Epoch) -> float | None:
+    return None if epoch.energy is None else epoch.energy.total_kwh
+
+
 def _flops(epochs: Sequence[Epoch]) -> tuple[float, float]:
-    """Of all epochs, and what they would have been with every tensor trained."""
+    """Return the FLOPs of all epochs, and those with every tensor trained."""
     return sum(epoch.flops or 0.0 for epoch in epochs), sum(epoch.full_flops or 0.0 for epoch in epochs)
 
 
@@ -89,9 +84,9 @@ def _show_learning(console: Console, evaluation: Mapping[str, Any]) -> None:
     sample = evaluation.get("sample")
     if sample:
         console.print("One prompt that was not among the rows:")
-        for label, text in (("prompt", sample["prompt"]), ("before", sample["before"]), ("after", sample["after"])):
+        for label in ("prompt", "before", "after"):
             # One line each, whatever the model writes.
-            console.print(f"  {label:<7} {' ⏎ '.join(text.strip().splitlines())}")
+            console.print(f"  {label:<7} {' ⏎ '.join(sample[label].strip().splitlines())}")
 
 
 def _methods(job: Job) -> str:

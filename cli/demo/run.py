@@ -88,7 +88,7 @@ def _run_job(console: Console, stack: Stack, zone: str, dataset: Path) -> None:
     missing = [artifact.name for artifact in artifacts if not (folder / artifact.name).is_file()]
     if missing or not artifacts:
         raise CommandError(f"{job.id} has succeeded, but {folder} lacks {', '.join(missing) or 'every file'}")
-    show_result(console, job, epochs, artifacts, folder=folder, curve="a synthetic day, not a real grid")
+    show_result(console, job, epochs, artifacts, folder)
 
 
 @contextmanager

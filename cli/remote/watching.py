@@ -1,8 +1,11 @@
 """`greentune watch`: shows a job in the terminal until it is over, with the service's figures."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from functools import partial
+from itertools import takewhile
+from typing import TypeVar
 
 import typer
 from rich.console import Console
@@ -59,50 +62,48 @@ def raise_unless_succeeded(job: Job) -> None:
 
 
 def _as_json(client: Client, job_id: str) -> Job:
-    job: Job | None = None
     for job in client.changes(job_id, seconds=POLL_SECONDS):
         show_json_line(job)
-    assert job is not None, "an existing job is shown at least once"
-    return job
+    return job  # the service has answered with the job at least once
 
 
 def _as_lines(client: Client, job_id: str) -> Job:
-    events = _EventPoller(client, job_id)
+    last_event = 0
     shown: tuple[str, int, int] | None = None
-    snapshot: Snapshot | None = None
     for snapshot in _snapshots(client, job_id):
         job = snapshot.job
-        for event in events.fetch_new():
+        for event in _ask(partial(_newer_events, client, job_id, last_event), otherwise=list[Event]()):
             typer.echo(format_event(event))
+            last_event = event.id
         moved = (job.status, job.progress.epochs_done, int(job.progress.share * MAX_PROGRESS_LINES))
         if moved != shown and not job.is_over:
             typer.echo(replace_unprintable(format_progress_line(snapshot)))
             shown = moved
-    assert snapshot is not None, "an existing job is shown at least once"
     for line in format_summary(snapshot):
         typer.echo(replace_unprintable(line))
     return snapshot.job
 
 
 def _live(client: Client, job_id: str, screen: Console) -> Job:
-    snapshot: Snapshot | None = None
-    events = _CachedPoll(list[Event](), lambda: list(client.events(job_id, most=NEWEST_EVENTS))[::-1])
+    events: list[Event] = []
     with Live(console=screen, refresh_per_second=4) as live:
         for snapshot in _snapshots(client, job_id):
-            live.update(render_snapshot(snapshot, events.get()))
-    assert snapshot is not None, "an existing job is shown at least once"
+            events = _ask(lambda: list(client.events(job_id, most=NEWEST_EVENTS))[::-1], otherwise=events)
+            live.update(render_snapshot(snapshot, events))
     return snapshot.job
 
 
 def _snapshots(client: Client, job_id: str) -> Iterator[Snapshot]:
-    epoch: _CachedPoll[Epoch | None] = _CachedPoll(None, lambda: _newest_epoch(client, job))
-    intensity: _CachedPoll[Intensity | None] = _CachedPoll(
-        None, lambda: None if job.zone is None else client.intensity(job.zone), every_seconds=INTENSITY_SECONDS
-    )
+    epoch: Epoch | None = None
+    intensity: Intensity | None = None
+    asked_at = -math.inf
     for job in client.changes(job_id, seconds=POLL_SECONDS):
-        newest = epoch.get()
-        waits = newest is None and not job.is_over
-        yield Snapshot(job, newest, intensity.get() if waits else None)
+        epoch = _ask(partial(_newest_epoch, client, job), otherwise=epoch)
+        waits = epoch is None and not job.is_over
+        if waits and job.zone is not None and time.monotonic() - asked_at >= INTENSITY_SECONDS:
+            asked_at = time.monotonic()
+            intensity = _ask(partial(client.intensity, job.zone), otherwise=intensity)
+        yield Snapshot(job, epoch, intensity if waits else None)
 
 
 def _newest_epoch(client: Client, job: Job) -> Epoch | None:
@@ -110,47 +111,19 @@ def _newest_epoch(client: Client, job: Job) -> Epoch | None:
     return epochs[-1] if epochs else None
 
 
-class _CachedPoll(Generic[T]):
-    """A value shown beside the job: requested at most every `every_seconds`, and kept over transient errors.
+def _newer_events(client: Client, job_id: str, last: int) -> list[Event]:
+    """Return the events after the one with the id `last`, the earliest first."""
+    return list(takewhile(lambda event: event.id > last, client.events(job_id)))[::-1]
+
+
+def _ask(request: Callable[[], T], *, otherwise: T) -> T:
+    """Return the answer to a request about a job, or `otherwise` at a transient error.
 
     Those include the 503 of a zone without any intensity.
     """
-
-    def __init__(self, initial: T, ask: Callable[[], T], *, every_seconds: float = 0.0) -> None:
-        self._last, self._ask, self._every_seconds = initial, ask, every_seconds
-        self._asked_at: float | None = None
-
-    def get(self) -> T:
-        """Return the value, requested again where it is due."""
-        now = time.monotonic()
-        if self._asked_at is None or now - self._asked_at >= self._every_seconds:
-            self._asked_at = now
-            try:
-                self._last = self._ask()
-            except ServiceError as error:
-                if not is_transient(error):
-                    raise
-        return self._last
-
-
-class _EventPoller:
-    """Returns each event once, the earliest first."""
-
-    def __init__(self, client: Client, job_id: str) -> None:
-        self._client, self._job_id, self._last = client, job_id, 0
-
-    def fetch_new(self) -> list[Event]:
-        """Return the events since the last call; none during a transient error, after which the next call has them."""
-        found = []
-        try:
-            for event in self._client.events(self._job_id):
-                if event.id <= self._last:
-                    break
-                found.append(event)
-        except ServiceError as error:
-            if not is_transient(error):
-                raise
-            return []
-        if found:
-            self._last = found[0].id
-        return found[::-1]
+    try:
+        return request()
+    except ServiceError as error:
+        if not is_transient(error):
+            raise
+        return otherwise

@@ -17,7 +17,7 @@ import psycopg
 import redis
 
 from cli.errors import CommandError
-from cli.stack.processes import Account, ProcessSpec
+from cli.stack.processes import Account, ProcessSpec, account_arguments
 from runtime.message_broker import connect_redis, describe_refusal, probe_write
 
 LOOPBACK = "127.0.0.1"
@@ -70,7 +70,9 @@ class EmbeddedPostgres:
             self._borrowed_folder = tempfile.TemporaryDirectory(prefix="greentune-")
             self._socket_folder = Path(self._borrowed_folder.name)
             self._pointer.write_text(self._borrowed_folder.name)
-        self._make_private(self._socket_folder)
+        self._socket_folder.mkdir(mode=0o700, exist_ok=True)
+        if self._account is not None:
+            os.chown(self._socket_folder, self._account.uid, self._account.gid)
         if (self._cluster / "PG_VERSION").exists():
             _stop_orphaned_server(self._cluster)
         else:
@@ -121,34 +123,18 @@ class EmbeddedPostgres:
     def _initialise(self) -> None:
         """Run initdb beside the final place, so that an interrupted one is never taken for a cluster."""
         draft = self._folder / f"draft-{secrets.token_hex(4)}"
-        command = [
-            str(self._programs / "bin" / "initdb"),
-            "-D",
-            str(draft),
-            "-U",
-            ROLE,
-            "--auth=trust",
-            "--encoding=UTF8",
-        ]
-        command += ["--locale=C", "--no-instructions"]
+        options = ["-U", ROLE, "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-instructions"]
         result = subprocess.run(
-            command,
+            [str(self._programs / "bin" / "initdb"), "-D", str(draft), *options],
             cwd=self._folder,
             capture_output=True,
             text=True,
             check=False,
-            user=None if self._account is None else self._account.uid,
-            group=None if self._account is None else self._account.gid,
-            extra_groups=None if self._account is None else [],
+            **account_arguments(self._account),
         )
         if result.returncode != 0:
             raise CommandError(f"PostgreSQL's initdb failed in {self._folder}:\n{result.stderr.rstrip()}")
         draft.rename(self._cluster)
-
-    def _make_private(self, folder: Path) -> None:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        if self._account is not None:
-            os.chown(folder, self._account.uid, self._account.gid)
 
 
 class EmbeddedValkey:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Any, Self
 
 import psutil
 
@@ -86,9 +86,7 @@ class ManagedProcess:
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                     umask=PRIVATE_UMASK,
-                    user=None if spec.account is None else spec.account.uid,
-                    group=None if spec.account is None else spec.account.gid,
-                    extra_groups=None if spec.account is None else [],
+                    **account_arguments(spec.account),
                 )
             except OSError as error:
                 raise ProcessFailed(f"{spec.name} cannot be started: {error}") from error
@@ -135,17 +133,12 @@ class ManagedProcess:
         kill_all(children)
 
     def describe_failure(self, what: str) -> ProcessFailed:
-        """An error about this process that ends with the last lines it wrote since its last start."""
-        tail = self.read_log_tail()
-        where = f"the end of {self.log}:\n{tail}" if tail else f"{self.log} holds nothing about it"
-        return ProcessFailed(f"{self.spec.name} {what}; {where}")
-
-    def read_log_tail(self) -> str:
-        """The last lines of this run's log."""
+        """Return an error about this process that ends with the last lines it wrote since its last start."""
         with self.log.open("rb") as log:
             log.seek(self._log_offset)
-            lines = deque(log, maxlen=LOG_TAIL_LINES)
-        return b"".join(lines).decode(errors="replace").rstrip()
+            tail = b"".join(deque(log, maxlen=LOG_TAIL_LINES)).decode(errors="replace").rstrip()
+        where = f"the end of {self.log}:\n{tail}" if tail else f"{self.log} holds nothing about it"
+        return ProcessFailed(f"{self.spec.name} {what}; {where}")
 
     def _release(self) -> None:
         assert self._popen is not None
@@ -198,6 +191,11 @@ class Watchdog:
         with suppress(BrokenPipeError):
             self._pipe.write(line.encode())
             self._pipe.flush()
+
+
+def account_arguments(account: Account | None) -> dict[str, Any]:
+    """Return the arguments of `subprocess` that run a program under an account; with None, under the caller's."""
+    return {} if account is None else {"user": account.uid, "group": account.gid, "extra_groups": []}
 
 
 def inherited_environment() -> dict[str, str]:

@@ -227,7 +227,7 @@ def test_the_report_shows_costs_methods_and_what_was_learned(
     console: Console, done: tuple[Job, list[Epoch], list[Artifact]], tmp_path: Path
 ) -> None:
     job, epochs, artifacts = done
-    show_result(console, job, epochs, artifacts, folder=tmp_path, curve="a synthetic day")
+    show_result(console, job, epochs, artifacts, tmp_path)
     text = shown(console)
     assert "0.001500" in text  # the whole job
     assert "0.000500" in text  # outside of the epochs
