@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.carbon.policies import read_whole_trace
 from benchmarks.report import publish
 from greencore.arrays import Floats
 from greencore.carbon import IntensitySeries, Reading
 from greencore.carbon.forecasting import OwnForecast, rolling_forecasts
 from greencore.carbon.forecasting.hourly import resample_hourly
+from greencore.carbon.trace_file import read_trace
 
 WORK_HOURS = 17
 WINDOW_HOURS = 34
@@ -143,7 +143,7 @@ def _series(start: datetime, values: Floats) -> IntensitySeries:
 
 
 def _values(file: Path) -> Floats:
-    series = read_whole_trace(file)
+    series = IntensitySeries(read_trace(file, file.stem))
     return resample_hourly(series, series.readings[-1].end, most_hours=10 * YEAR).values
 
 

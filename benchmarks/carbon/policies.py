@@ -12,7 +12,8 @@ from typing import Any
 from benchmarks.carbon.policy_tables import FULL as FULL_NAME
 from benchmarks.carbon.policy_tables import find_row
 from benchmarks.report import publish
-from greencore.carbon import IntensitySeries, open_source
+from greencore.carbon import IntensitySeries
+from greencore.carbon.trace_file import read_trace
 from greencore.policy import BacktestResult, backtest, parse_policy
 from greencore.policy.gate.forecasts import ForecastKind
 
@@ -90,7 +91,8 @@ def main() -> int:
     missing = [name for name in TRACES.values() if not (folder / name).is_file()]
     if missing:
         parser.error(f"{folder} holds no {' and no '.join(missing)}")
-    rows = [row for grid, file in TRACES.items() for row in _rows(grid, read_whole_trace(folder / file))]
+    series = {grid: IntensitySeries(read_trace(folder / file, grid)) for grid, file in TRACES.items()}
+    rows = [row for grid, known in series.items() for row in _rows(grid, known)]
     return publish(
         "policies",
         f"Policies on two grids: {WORK_HOURS:g} h of work in {EPOCHS} epochs, {DEADLINE_HOURS:g} h to do it",
@@ -231,13 +233,6 @@ def _against_aim(rows: list[dict[str, Any]], grid: str) -> str:
 def _paused(rows: list[dict[str, Any]], grid: str, forecast: str, min_saving: float) -> dict[str, Any]:
     row: dict[str, Any] = find_row(rows, grid, FULL_NAME, "pause", forecast, min_saving)
     return row
-
-
-def read_whole_trace(file: Path) -> IntensitySeries:
-    """Read all intensities of a trace."""
-    return open_source(f"trace:{file}", "any").history(
-        datetime(1970, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
-    )
 
 
 def _starts(series: IntensitySeries) -> list[datetime]:

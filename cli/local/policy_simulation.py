@@ -7,7 +7,7 @@ from api.policies.simulated import SimulationOut
 from cli.errors import SettingError
 from cli.local.policy_source import describe_policy_source, read_policy_json
 from cli.remote.connection import field_to_option
-from greencore.carbon import CarbonError, IntensitySeries, Reading
+from greencore.carbon import CarbonError, IntensitySeries
 from greencore.carbon.trace_file import read_trace
 from greencore.policy import BacktestError, Policy, PolicyError, backtest, parse_policy
 from greentune.models import Simulation
@@ -47,20 +47,6 @@ def simulate_on_trace(policy: Policy, trace: Path, *, zone: str | None, **run: A
 
 def _read_series(trace: Path, zone: str) -> IntensitySeries:
     try:
-        recorded = read_trace(trace)
+        return IntensitySeries(read_trace(trace, zone, unlabelled=f"trace ({trace.name})"))
     except CarbonError as error:
         raise SettingError(f"--trace: {error}") from error
-    source = f"trace ({recorded.label or trace.name})"
-    return IntensitySeries(
-        Reading(
-            zone=zone,
-            start=row.start,
-            end=row.end,
-            gco2e_per_kwh=row.gco2e_per_kwh,
-            source=source,
-            emission_factors=recorded.emission_factors,
-            estimated=row.estimated,
-            fetched_at=row.end,
-        )
-        for row in recorded.rows
-    )

@@ -8,19 +8,11 @@ from greencore.carbon.series import EmissionFactors, IntensitySeries, Reading, S
 
 
 class Source(Protocol):
-    """Current, forecast and past readings of one zone."""
+    """Current, forecast and past readings of one zone, all of one signal and the same emission factors."""
 
-    @property
-    def zone(self) -> str:
-        """Requested zone."""
-
-    @property
-    def signal(self) -> Signal:
-        """Average or marginal intensity, in every reading."""
-
-    @property
-    def emission_factors(self) -> EmissionFactors:
-        """Life-cycle or direct emissions, in every reading."""
+    zone: str
+    signal: Signal
+    emission_factors: EmissionFactors
 
     def latest(self) -> Reading:
         """Return the current reading, else the most recent one; raises NoReading where there is none."""

@@ -2,6 +2,7 @@
 
 import math
 from bisect import bisect_right
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import count, pairwise
 from pathlib import Path
@@ -42,19 +43,19 @@ class TraceSource:
     ) -> None:
         if not zone:
             raise InvalidSpec("zone is empty: expected the name of a grid zone")
-        trace = read_trace(file)
+        self._rows = read_trace(file, zone)
+        if emission_factors is not None:
+            self._rows = tuple(replace(row, emission_factors=emission_factors) for row in self._rows)
         self.zone = zone
-        self.emission_factors = emission_factors or trace.emission_factors
+        self.emission_factors = self._rows[0].emission_factors
         self._file = file
         self._clock = clock
-        self._rows = trace.rows
-        self._origin = trace.rows[0].start
-        self._starts = [row.start - self._origin for row in trace.rows]
-        self._period = trace.rows[-1].end - self._origin
+        self._origin = self._rows[0].start
+        self._starts = [row.start - self._origin for row in self._rows]
+        self._period = self._rows[-1].end - self._origin
         self._speed = speed
         self._anchor = anchor
-        self._source = f"trace ({trace.label})" if trace.label else "trace"
-        shortest = min(row.end - row.start for row in trace.rows)
+        shortest = min(row.end - row.start for row in self._rows)
         if shortest / speed < SHORTEST_READING:
             raise InvalidSpec(
                 f"the option speed={speed:g} of trace makes readings shorter than 1 ms: "
@@ -109,18 +110,7 @@ class TraceSource:
             if begins >= end:
                 break
             if ends > start:
-                readings.append(
-                    Reading(
-                        zone=self.zone,
-                        start=begins,
-                        end=ends,
-                        gco2e_per_kwh=row.gco2e_per_kwh,
-                        source=self._source,
-                        emission_factors=self.emission_factors,
-                        estimated=row.estimated,
-                        fetched_at=fetched_at,
-                    )
-                )
+                readings.append(replace(row, start=begins, end=ends, fetched_at=fetched_at))
         return readings
 
     def _wall_time(self, cycle: int, time: datetime) -> timedelta:

@@ -21,7 +21,7 @@ def write(folder: Path, text: str) -> Path:
 
 def test_times_without_an_offset_are_in_utc_and_others_are_converted(tmp_path: Path) -> None:
     file = write(tmp_path, "datetime,gco2e_per_kwh\n2026-11-23T10:00,1\n2026-11-23T12:00+01:00,2\n")
-    first, second = read_trace(file).rows
+    first, second = read_trace(file, "Z")
     assert first.start == datetime(2026, 11, 23, 10, tzinfo=UTC)
     assert second.start == datetime(2026, 11, 23, 12, tzinfo=timezone(timedelta(hours=1)))
     assert second.start.utcoffset() == timedelta(0)
@@ -34,7 +34,7 @@ def test_an_electricity_maps_export_gives_its_life_cycle_values_and_estimates(tm
         "2022-01-01 00:00:00,Spain,Spain,ES,133.64,175.54,76.35,42.94,entsoe.eu,false,\n"
         "2022-01-01 01:00:00,Spain,Spain,ES,139.1,181.54,75.69,41.62,entsoe.eu,true,TIME_SLICER\n",
     )
-    rows = read_trace(file).rows
+    rows = read_trace(file, "Z")
     assert [(row.gco2e_per_kwh, row.estimated) for row in rows] == [(175.54, False), (181.54, True)]
     assert rows[1].end == datetime(2022, 1, 1, 2, tzinfo=UTC)
 
@@ -44,7 +44,7 @@ def test_an_export_with_only_direct_values_gives_those(tmp_path: Path) -> None:
         tmp_path,
         "Datetime (UTC),Carbon intensity gCO₂eq/kWh (direct)\n2022-01-01 00:00:00,133\n2022-01-01 01:00:00,139\n",
     )
-    assert [row.gco2e_per_kwh for row in read_trace(file).rows] == [133, 139]
+    assert [row.gco2e_per_kwh for row in read_trace(file, "Z")] == [133, 139]
 
 
 def test_the_spacing_of_the_rows_is_their_length_and_a_missing_row_leaves_a_gap(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_the_spacing_of_the_rows_is_their_length_and_a_missing_row_leaves_a_gap(
         tmp_path,
         "datetime,gco2e_per_kwh\n2026-01-01T00:00,1\n2026-01-01T00:30,2\n2026-01-01T02:00,3\n2026-01-01T02:30,4\n",
     )
-    rows = read_trace(file).rows
+    rows = read_trace(file, "Z")
     assert [row.end - row.start for row in rows] == [timedelta(minutes=30)] * 4
 
 
@@ -66,7 +66,7 @@ def test_a_file_whose_spacing_changes_covers_all_of_its_time(tmp_path: Path, min
     start = datetime(2026, 1, 1, tzinfo=UTC)
     starts = [start + timedelta(minutes=sum(minutes[:index])) for index in range(len(minutes))]
     lines = [f"{time.isoformat()},{index}" for index, time in enumerate(starts)]
-    rows = read_trace(write(tmp_path, "\n".join(["datetime,gco2e_per_kwh", *lines]))).rows
+    rows = read_trace(write(tmp_path, "\n".join(["datetime,gco2e_per_kwh", *lines])), "Z")
     assert [row.end - row.start for row in rows] == [timedelta(minutes=length) for length in minutes]
 
 
@@ -85,7 +85,7 @@ def test_a_spacing_in_which_no_row_can_be_missing_is_no_gap(tmp_path: Path, minu
     start = datetime(2026, 1, 1, tzinfo=UTC)
     starts = [start + timedelta(minutes=sum(minutes[:index])) for index in range(len(minutes) + 1)]
     lines = [f"{time.isoformat()},{index}" for index, time in enumerate(starts)]
-    rows = read_trace(write(tmp_path, "\n".join(["datetime,gco2e_per_kwh", *lines]))).rows
+    rows = read_trace(write(tmp_path, "\n".join(["datetime,gco2e_per_kwh", *lines])), "Z")
     assert [row.end for row in rows[:-1]] == starts[1:]
 
 
@@ -95,14 +95,13 @@ def test_comments_and_blank_lines_are_skipped_and_a_label_is_kept(tmp_path: Path
         "\ufeff# two hours\n# label: synthetic\n\n"
         "datetime,gco2e_per_kwh\n2026-01-01T00:00,1\n# more\n2026-01-01T01:00,2\n",
     )
-    trace = read_trace(file)
-    assert trace.label == "synthetic"
-    assert len(trace.rows) == 2
+    rows = read_trace(file, "Z")
+    assert [row.source for row in rows] == ["trace (synthetic)"] * 2
 
 
 def test_a_trace_without_a_label_comment_has_none(tmp_path: Path) -> None:
     file = write(tmp_path, "# synthetic\ndatetime,gco2e_per_kwh\n2026-01-01T00:00,1\n2026-01-01T01:00,2\n")
-    assert read_trace(file).label is None
+    assert {row.source for row in read_trace(file, "Z")} == {"trace"}
 
 
 @pytest.mark.parametrize(
@@ -125,7 +124,7 @@ def test_a_malformed_row_is_refused_with_file_and_line(tmp_path: Path, row: str,
         f"# a comment\ndatetime,gco2e_per_kwh\n2026-01-01T00:00,1\n2026-01-01T01:00,1\n{row}\n2026-01-01T09:00,1\n",
     )
     with pytest.raises(InvalidTrace, match=message) as caught:
-        read_trace(file)
+        read_trace(file, "Z")
     assert (caught.value.file, caught.value.line) == (file, 5)
     assert str(caught.value).startswith(f"{file}, line 5: ")
 
@@ -141,15 +140,15 @@ def test_a_malformed_row_is_refused_with_file_and_line(tmp_path: Path, row: str,
 )
 def test_a_file_that_is_not_a_trace_is_refused(tmp_path: Path, text: str, line: int | None, message: str) -> None:
     with pytest.raises(InvalidTrace, match=message) as caught:
-        read_trace(write(tmp_path, text))
+        read_trace(write(tmp_path, text), "Z")
     assert caught.value.line == line
 
 
 def test_a_missing_or_binary_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidTrace, match=r"absent\.csv: there is no such file"):
-        read_trace(tmp_path / "absent.csv")
+        read_trace(tmp_path / "absent.csv", "Z")
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InvalidTrace, match=r"binary\.csv: the file cannot be read as UTF-8 text"):
-        read_trace(tmp_path / "binary.csv")
+        read_trace(tmp_path / "binary.csv", "Z")
     with pytest.raises(InvalidTrace, match="the file cannot be read"):
-        read_trace(tmp_path)
+        read_trace(tmp_path, "Z")
