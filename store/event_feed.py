@@ -205,7 +205,7 @@ class EventFeed:
     def _newest(self, job_ids: Collection[str]) -> dict[str, int]:
         query = select(Event.job_id, func.max(Event.id)).where(Event.job_id.in_(job_ids)).group_by(Event.job_id)
         with self._database.session() as session:
-            return dict(session.execute(query).tuples())
+            return dict(iter(session.execute(query)))
 
 
 def _add_jitter(seconds: float) -> float:

@@ -74,7 +74,7 @@ def idle_energy(session: Session) -> Sequence[IdleEnergy]:
 def idle_energy_by_zone(session: Session) -> dict[str, float]:
     """Return the idle energy by zone, summed over components."""
     query = select(IdleEnergy.zone, func.sum(IdleEnergy.kwh)).group_by(IdleEnergy.zone)
-    return dict(session.execute(query).tuples())
+    return dict(iter(session.execute(query)))
 
 
 def _add(session: Session, table: type[EnergyTotal | IdleEnergy], zone: str, kwh: Mapping[str, float]) -> None:

@@ -96,7 +96,7 @@ class QueueRepository(Repository):
     def held_by_owner(self) -> Counter[str | None]:
         """Return the number of workers that each owner's jobs hold."""
         query = select(Job.owner, func.count()).where(Job.status.in_(HELD_BY_A_WORKER)).group_by(Job.owner)
-        return Counter(dict(self._session.execute(query).tuples()))
+        return Counter(dict(iter(self._session.execute(query))))
 
     def lock(self, job_id: str, status: JobStatus) -> Job | None:
         """Return the job locked; None where another transaction has locked it, or its status has changed."""
