@@ -44,7 +44,8 @@ def evaluate_job_gate(
     before: dict[str, Any] = job.gate or {}
     _, rho_max = policy.rho_range
     progress = _progress(job, estimate, before, computing=computing)
-    deadline = _deadline(job, job.epochs * estimate.epoch_hours * rho_max + policy.gate.max_delay_hours, at)
+    longest_hours = job.epochs * estimate.epoch_hours * rho_max + policy.gate.max_delay_hours
+    deadline = job.deadline or (job.released_at or job.ready_at or at) + longest_hours * HOUR
     # Where the plan uses all of its slack, the model must still be loaded before it trains.
     latest_end = deadline - estimate.startup_hours * HOUR
     known = GridRepository(session).load_snapshot(zone, get_job_basis(job), at, max(latest_end, at))
@@ -74,22 +75,15 @@ def evaluate_job_gate(
 def _progress(job: Job, estimate: EpochEstimate, before: dict[str, Any], *, computing: bool) -> RunProgress:
     done = job.steps_done / job.steps * job.epochs if job.steps else float(job.epochs_done)
     within = min(max(done - job.epochs_done, 0.0), 1.0)
-    rho = job.rho if job.rho is not None else None
-    current = (1.0 - within) * estimate.epoch_hours * rho if within > 0 and rho is not None else 0.0
+    current = (1.0 - within) * estimate.epoch_hours * job.rho if within > 0 and job.rho is not None else 0.0
     whole = job.epochs - job.epochs_done - (1 if current > 0 else 0)
     return RunProgress(
         epoch_left_hours=current,
         work_left_hours=max(whole, 0) * estimate.epoch_hours,
-        rho=rho,
+        rho=job.rho,
         begun=job.started_at is not None,
         computing=computing,
         switch_hours=estimate.startup_hours,
         committed=bool(before.get("committed", False)),
         shut=bool(before.get("shut", False)),
     )
-
-
-def _deadline(job: Job, longest_hours: float, at: datetime) -> datetime:
-    """Return the job's deadline, by default its run length plus the maximum delay after its last release."""
-    since = job.released_at or job.ready_at or at
-    return job.deadline if job.deadline is not None else since + longest_hours * HOUR

@@ -58,7 +58,10 @@ class TrainingDispatcher:
             if not waiting:
                 return
             in_flight = queue.list_dispatched(JobStatus.QUEUED, at=at, redispatch_after=self._redispatch_after)
-            free = _count_free_workers(queue.busy_workers(), [zone for _, zone in in_flight], fleet)
+            busy = queue.busy_workers()
+            free = Counter(worker.zone for worker in fleet.workers if worker.id not in busy)
+            # A message may be in flight to a worker that has died: the subtraction drops what is below zero.
+            free -= Counter(zone for _, zone in in_flight)
             jobs_per_owner = queue.held_by_owner() + Counter(owner for owner, _ in in_flight)
             left: list[WaitingJob] = []
             evaluations_left = MAX_EVALUATIONS_PER_TICK
@@ -103,13 +106,6 @@ class TrainingDispatcher:
             )
             return None
         return decision
-
-
-def _count_free_workers(busy: set[str], in_flight: Sequence[str | None], fleet: Fleet) -> Counter[str | None]:
-    """Count the workers of each zone that have neither a job nor a message in flight."""
-    free = Counter(worker.zone for worker in fleet.workers if worker.id not in busy)
-    # A message may be in flight to a worker that has died: Counter subtraction drops what is below zero.
-    return free - Counter(in_flight)
 
 
 def _mark_sent(session: Session, job: Job, decision: GateDecision, *, at: datetime) -> None:

@@ -43,22 +43,17 @@ class IdleSample:
         return host | {uuid: {"gpu": kwh} for uuid, kwh in self.gpu_kwh.items()}
 
 
-def join_host(
-    session: Session, attempt: MeteredAttempt, *, host: str, gpus: Sequence[str], monotonic: Callable[[], float]
-) -> None:
-    """Start sharing the host with an attempt, from now on; do nothing where it has already joined."""
-    if attempt.host_from is not None:
-        return
-    _lock(session, host)
-    attempt.host, attempt.gpus = host, list(gpus)
-    attempt.host_from = attempt.host_seen = monotonic()
+def lock_host(session: Session, host: str) -> MeteredHost:
+    """Lock a host, whose row is created if needed, for a join, a leave or an allocation."""
+    session.execute(insert(MeteredHost).values(id=host, idle={}).on_conflict_do_nothing())
+    return session.get_one(MeteredHost, host, with_for_update=True, populate_existing=True)
 
 
 def leave_host(session: Session, attempt: MeteredAttempt, *, monotonic: Callable[[], float] | None = None) -> None:
     """Stop sharing the host with an attempt, from now on, or, without a clock (its worker died), from `host_seen`."""
     if attempt.host is None or attempt.host_until is not None:
         return
-    _lock(session, attempt.host)
+    lock_host(session, attempt.host)
     attempt.host_until = attempt.host_seen if monotonic is None else monotonic()
 
 
@@ -72,7 +67,7 @@ def lock_hosts(session: Session, jobs: Sequence[Job]) -> None:
         MeteredAttempt.host.is_not(None),
     )
     for host in sorted({host for host in session.scalars(query) if host is not None}):
-        _lock(session, host)
+        lock_host(session, host)
 
 
 def allocate_host_energy(session: Session, attempt: MeteredAttempt, interval: EnergyInterval) -> list[EnergyInterval]:
@@ -83,7 +78,7 @@ def allocate_host_energy(session: Session, attempt: MeteredAttempt, interval: En
     """
     if attempt.host is None or attempt.host_from is None or interval.monotonic_start is None:
         return [interval]
-    _lock(session, attempt.host)
+    lock_host(session, attempt.host)
     start = interval.monotonic_start
     end = start + (interval.end - interval.start).total_seconds()
     others = _running_attempts(session, attempt.host, start, end)
@@ -108,7 +103,7 @@ def store_idle_energy(
     the last heartbeat of an attempt that has been silent for `silent_seconds` is left for later: whether that attempt
     runs is unknown. In a sample that jobs used in part, idle power is capped at that of the last wholly idle sample.
     """
-    row = _lock(session, host)
+    row = lock_host(session, host)
     if not samples:
         return 0
     attempts = _running_attempts(session, host, samples[0].start, samples[-1].end)
@@ -133,11 +128,6 @@ def store_idle_energy(
     if any(kwh.values()):
         add_to_idle_energy(session, zone, kwh)
     return len(used)
-
-
-def _lock(session: Session, host: str) -> MeteredHost:
-    session.execute(insert(MeteredHost).values(id=host, idle={}).on_conflict_do_nothing())
-    return session.get_one(MeteredHost, host, with_for_update=True, populate_existing=True)
 
 
 def _running_attempts(session: Session, host: str, start: float, end: float) -> Sequence[MeteredAttempt]:

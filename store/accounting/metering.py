@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from greencore.carbon import PricedInterval
 from greencore.energy import EnergyInterval as MeteredInterval
-from store.accounting.host_shares import allocate_host_energy, join_host, leave_host
+from store.accounting.host_shares import allocate_host_energy, leave_host, lock_host
 from store.lifecycle import progress
 from store.lifecycle.leases import Lease, lock_leased_job
 from store.tables import EnergyInterval, MeteredAttempt
@@ -17,9 +17,13 @@ from store.tables import EnergyInterval, MeteredAttempt
 def begin_sharing(
     session: Session, lease: Lease, *, host: str, gpus: Sequence[str], monotonic: Callable[[], float]
 ) -> None:
-    """Start sharing the host's processor and memory energy with the attempt, from now on."""
+    """Start sharing the host's processor and memory energy with the attempt, from now on, unless it has joined."""
     lock_leased_job(session, lease)
-    join_host(session, _attempt(session, lease), host=host, gpus=gpus, monotonic=monotonic)
+    attempt = _attempt(session, lease)
+    if attempt.host_from is None:
+        lock_host(session, host)
+        attempt.host, attempt.gpus = host, list(gpus)
+        attempt.host_from = attempt.host_seen = monotonic()
 
 
 def end_sharing(session: Session, lease: Lease, *, monotonic: Callable[[], float]) -> None:

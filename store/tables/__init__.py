@@ -6,34 +6,3 @@ from store.tables.inputs import Dataset, Model, Policy, TokenStatistics
 from store.tables.jobs import Artifact, Checkpoint, EnergyInterval, EnergyTotal, Epoch, Event, Job, Step, Tensor
 from store.tables.metering import IdleEnergy, MeteredAttempt, MeteredHost, Worker
 from store.tables.table import Json, Table
-
-__all__ = [
-    "ApiKey",
-    "Artifact",
-    "AuditEntry",
-    "Checkpoint",
-    "Dataset",
-    "Delivery",
-    "EndedSession",
-    "EnergyInterval",
-    "EnergyTotal",
-    "Epoch",
-    "Event",
-    "IdempotencyKey",
-    "IdleEnergy",
-    "IntensityForecast",
-    "IntensityReading",
-    "Job",
-    "Json",
-    "MeteredAttempt",
-    "MeteredHost",
-    "Model",
-    "Policy",
-    "Provider",
-    "Step",
-    "Table",
-    "Tensor",
-    "TokenStatistics",
-    "Webhook",
-    "Worker",
-]

@@ -38,12 +38,15 @@ def build_policy_context(
     found = known.resolve_intensity(at, stale_limit=settings.stale_limit, static=static)
     epochs = [epoch for epoch in JobRepository(session).epochs(job.id) if epoch.finished_at is not None]
     utility = UtilityCurve.from_json(job.utility) if job.utility else None
+    window = IntensitySeries()
+    if isinstance(policy, Percentile):
+        window = grid.readings_between(job.zone, basis, at - timedelta(hours=policy.window_hours), at)
     return PolicyContext(
         now=at,
         reading=None if found is None else found.to_labelled_reading(),
         step=None if found is None else found.step,
         refused=explain_missing_static(basis) if found is None else None,
-        window=_load_percentile_window(grid, job.zone, basis, policy, at),
+        window=window,
         forecast=known.forecast_from(at),
         previous=_last_rho(epochs),
         epochs_left=epochs_left,
@@ -64,14 +67,6 @@ def _spent_gco2e(session: Session, job: Job, zone: str, basis: Basis) -> float:
         return job.emissions_gco2e
     dirtiest = GridRepository(session).max_intensity(zone, basis)
     return job.emissions_gco2e + unpriced.drawn_kwh * (highest_yearly_mean() if dirtiest is None else dirtiest)
-
-
-def _load_percentile_window(
-    grid: GridRepository, zone: str, basis: Basis, policy: Policy, at: datetime
-) -> IntensitySeries:
-    if not isinstance(policy, Percentile):
-        return IntensitySeries()
-    return grid.readings_between(zone, basis, at - timedelta(hours=policy.window_hours), at)
 
 
 def _last_rho(epochs: Sequence[Epoch]) -> PreviousRho | None:
