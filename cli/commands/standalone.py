@@ -1,5 +1,6 @@
 """`greentune serve`, `demo`, `train`, `apply-delta`, `migrate` and `doctor`: commands that need no running service."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -7,7 +8,6 @@ import typer
 
 from cli.errors import SettingError
 from cli.options import AsJson, DataDir, Key, Url, hyperparameter_options, with_options_of
-from cli.terminal import print_line
 
 if TYPE_CHECKING:
     from greencore.hyperparameters import Hyperparameters
@@ -27,7 +27,7 @@ def serve(host: Host = None, port: Port = None, data_dir: DataDir = None) -> Non
     from cli.configuration import read_settings
     from cli.stack.serve import serve as run
 
-    run(read_settings(host=host, port=port, data_dir=data_dir), print_line=print_line)
+    run(read_settings(host=host, port=port, data_dir=data_dir), print_line=_print_line)
 
 
 @app.command()
@@ -99,7 +99,7 @@ def migrate() -> None:
 
     with report_database_errors():
         upgrade(read_settings().database_url)
-    print_line("database: migrated")
+    _print_line("database: migrated")
 
 
 @app.command()
@@ -118,6 +118,12 @@ def doctor(
     from cli.doctor.run import run_doctor
 
     run_doctor(read_settings(data_dir=data_dir), url=url, key=key, online=online, as_json=as_json)
+
+
+def _print_line(line: str) -> None:
+    """Show a line; a terminal that was closed is no reason to leave processes behind."""
+    with suppress(OSError):
+        typer.echo(line)
 
 
 def _parse_hyperparameters(options: dict[str, Any]) -> "Hyperparameters":

@@ -1,9 +1,8 @@
-"""`greentune keys`: make, list and revoke API keys where the database is, without an API in between."""
+"""`greentune keys` at the database: create, list and revoke API keys without an API in between."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
 
 import typer
 from sqlalchemy.exc import ProgrammingError
@@ -21,7 +20,6 @@ from greentune.models import IssuedKey
 from runtime.settings import SecretKeyMissing, Settings
 from store.database import Database
 from store.repositories.keys import KeyRepository, Role, get_unusable_reason
-from store.tables import ApiKey
 
 
 def create(settings: Settings, *, owner: str, role: Role, name: str, expires_at: datetime | None) -> IssuedKey:
@@ -31,7 +29,7 @@ def create(settings: Settings, *, owner: str, role: Role, name: str, expires_at:
     secret = _secret(settings)
     with _session(settings) as session:
         key, text = issue_key(session, secret, owner=owner, role=role, name=name, expires_at=expires_at, at=utc_now())
-        return IssuedKey(**_to_json(key), key=text)
+        return IssuedKey(**KeyOut.from_row(key).model_dump(), key=text)
 
 
 def show(settings: Settings, *, as_json: bool = False) -> None:
@@ -40,7 +38,7 @@ def show(settings: Settings, *, as_json: bool = False) -> None:
     with _session(settings) as session:
         keys = KeyRepository(session).all()
         if as_json:
-            show_json([_to_json(key) for key in keys])
+            show_json([KeyOut.from_row(key) for key in keys])
             return
         for key in keys:
             state = get_unusable_reason(key, at=now) or f"until {_day(key.expires_at)}"
@@ -49,20 +47,15 @@ def show(settings: Settings, *, as_json: bool = False) -> None:
 
 
 def revoke(settings: Settings, key_id: str) -> None:
-    """Take a key out of use; the API notices within seconds. Raises `CommandError` where there is no such key."""
+    """Revoke a key; the API notices within seconds. Raises `CommandError` where there is no such key."""
     with _session(settings) as session:
         # With access to the database, another operator's key can always be made.
         if not KeyRepository(session).revoke(key_id, at=utc_now(), leave_an_operator=False):
             raise CommandError(f"there is no key {key_id!r}: `greentune keys list` shows those that there are")
 
 
-def _to_json(key: ApiKey) -> Any:
-    """As `GET /keys` shows it."""
-    return KeyOut.from_row(key).model_dump(mode="json")
-
-
 def _secret(settings: Settings) -> str:
-    """The secret that was set, else the one that `greentune serve` keeps in the data folder."""
+    """Return the secret that was set, else the one that `greentune serve` keeps in the data folder."""
     secret = settings.secret_key or read_secret(settings.data_dir)
     if secret is None:
         where = secret_file(settings.data_dir)

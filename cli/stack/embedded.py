@@ -156,11 +156,12 @@ class EmbeddedValkey:
         """Write the configuration, readable by its owner alone, since it holds the password."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         configuration = self._folder / "valkey.conf"
+        folder = str(self._folder).replace("\\", "\\\\").replace('"', '\\"')
         configuration.unlink(missing_ok=True)
         configuration.touch(mode=0o600)
         configuration.write_text(
             f"bind {LOOPBACK}\nport {self._port}\nrequirepass {self._password}\n"
-            f'dir "{_escape_path(self._folder)}"\nappendonly yes\nsave ""\ndaemonize no\n'
+            f'dir "{folder}"\nappendonly yes\nsave ""\ndaemonize no\n'
         )
 
     def process_spec(self) -> ProcessSpec:
@@ -260,7 +261,3 @@ def _stop_orphaned_server(cluster: Path) -> None:
         return
     except psutil.TimeoutExpired:
         raise CommandError(f"a PostgreSQL left over in {cluster} does not stop: end process {leftover.pid}") from None
-
-
-def _escape_path(path: Path) -> str:
-    return str(path).replace("\\", "\\\\").replace('"', '\\"')

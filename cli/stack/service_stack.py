@@ -70,8 +70,10 @@ class Stack:
 
     @property
     def url(self) -> str:
-        """Where the API answers, as seen from this machine."""
-        return base_url(self.settings.host, self.settings.port)
+        """URL of the API as seen from this machine: a wildcard address is reached by loopback."""
+        host = self.settings.host
+        seen = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (compared, not listened on)
+        return f"http://{f'[{seen}]' if ':' in seen else seen}:{self.settings.port}"
 
     def __enter__(self) -> "Stack":
         check_port(self.settings.host, self.settings.port)
@@ -286,12 +288,6 @@ class Stack:
                 answer = httpx.get(f"{self.url}/readyz", trust_env=False)
                 raise CommandError(f"the service is not ready after {READY_SECONDS:g} s: {answer.text}")
             self.wait(POLL_SECONDS)
-
-
-def base_url(host: str, port: int) -> str:
-    """The URL of the API as seen from this machine: a wildcard address is reached by loopback."""
-    seen = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (compared, not listened on)
-    return f"http://[{seen}]:{port}" if ":" in seen else f"http://{seen}:{port}"
 
 
 def _is_ok(url: str) -> bool:

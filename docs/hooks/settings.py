@@ -4,7 +4,7 @@ What each means comes from .env.example, which operators read, too; its default 
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,6 @@ GROUP = re.compile(r"# -+ (?P<title>.+?) -*")
 VARIABLE = re.compile(r"#?(?P<name>[A-Z][A-Z0-9_]+)=(?P<value>.*)")
 
 
-@dataclass(frozen=True)
-class Entry:
-    """Variables that are explained together."""
-
-    group: str
-    variables: dict[str, str]
-    meaning: str
-
-
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """The page with its mark replaced."""
     return markdown.replace(MARK, settings()) if MARK in markdown else markdown
@@ -36,23 +27,22 @@ def settings() -> str:
     """Every variable in the groups of .env.example, as Markdown."""
     fields = {_variable(name): field for name, field in Settings.model_fields.items()}
     lines: list[str] = []
-    group = ""
-    for entry in entries(EXPLANATIONS.read_text()):
-        if entry.group != group:
-            group = entry.group
+    shown = ""
+    for group, variables, meaning in _explanations(EXPLANATIONS.read_text()):
+        if group != shown:
+            shown = group
             lines += ["", f"## {group}", "", "| variable | default | what |", "|---|---|---|"]
-        names = "<br>".join(f"`{name}`" for name in entry.variables)
-        defaults = "<br>".join(f"`{value}`" if value else "–" for value in entry.variables.values())
-        bounds = {_bounds(fields[name]) for name in entry.variables if name in fields} - {""}
+        names = "<br>".join(f"`{name}`" for name in variables)
+        defaults = "<br>".join(f"`{value}`" if value else "–" for value in variables.values())
+        bounds = {_bounds(fields[name]) for name in variables if name in fields} - {""}
         limits = f" ({', '.join(sorted(bounds))})" if bounds else ""
-        lines.append(f"| {names} | {defaults} | {_cell(entry.meaning)}{limits} |")
+        lines.append(f"| {names} | {defaults} | {meaning.replace('|', chr(92) + '|')}{limits} |")
     return "\n".join(lines)
 
 
-def entries(text: str) -> list[Entry]:
-    """What .env.example says, in its order: each block of comments with the variables that follow it."""
-    found: list[Entry] = []
-    group, meaning, variables = "", [""], dict[str, str]()
+def _explanations(text: str) -> Iterator[tuple[str, dict[str, str], str]]:
+    """Yield each group's title, the variables that are explained together with their defaults, and what they mean."""
+    group, meaning, variables = "", list[str](), dict[str, str]()
     for line in [*text.splitlines(), ""]:
         if title := GROUP.fullmatch(line):
             group = title["title"]
@@ -60,14 +50,11 @@ def entries(text: str) -> list[Entry]:
             variables[variable["name"]] = variable["value"]
         elif line.startswith("# "):
             meaning.append(line[2:])
-        else:
+        elif variables or not group:
             if variables:
-                found.append(Entry(group, variables, " ".join(meaning).strip()))
-                meaning, variables = [""], {}
-            elif not group:
-                meaning = [""]
-            # A paragraph without variables of its own introduces the next.
-    return found
+                yield group, variables, " ".join(meaning)
+            meaning, variables = [], {}
+        # Else a paragraph without variables of its own, which introduces the next.
 
 
 def _variable(name: str) -> str:
@@ -83,7 +70,3 @@ def _bounds(field: FieldInfo) -> str:
         for name in words
         if getattr(bound, name, None) is not None
     )
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
