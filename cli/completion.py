@@ -1,4 +1,4 @@
-"""Shell completion with names that the service knows; loaded by the shell at each Tab, so it imports little."""
+"""Shell completion with names of the service; separate since the shell loads it at each Tab, so it imports little."""
 
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
@@ -15,17 +15,17 @@ MAX_JOBS = 50
 
 
 def complete_job(incomplete: str) -> list[str]:
-    """The ids of the newest jobs."""
+    """Return the ids of the newest jobs."""
     return _complete_names(incomplete, lambda client: (job.id for job in client.jobs(most=MAX_JOBS)))
 
 
 def complete_policy(incomplete: str) -> list[str]:
-    """The names of stored policies."""
+    """Return the names of stored policies."""
     return _complete_names(incomplete, lambda client: (policy.name for policy in client.policies()))
 
 
 def complete_zone(incomplete: str) -> list[str]:
-    """The zones of the service."""
+    """Return the zones of the service."""
     return _complete_names(incomplete, lambda client: (zone.zone for zone in client.zones()))
 
 

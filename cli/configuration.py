@@ -15,7 +15,7 @@ from runtime.settings import Settings
 
 
 def read_settings(**options: Any) -> Settings:
-    """Settings from the environment, with the options that were given on top.
+    """Return the settings from the environment, overridden by the options that were given.
 
     Raises `SettingError` that names each option or variable that is wrong.
     """
@@ -41,7 +41,7 @@ def report_database_errors(problem: str = "cannot be used") -> Iterator[None]:
 
 
 def _fault(fault: ErrorDetails) -> str:
-    """One line for one fault; what is wrong with the environment as a whole names its variables itself."""
+    """Format a fault on one line; one of the environment as a whole names its variables itself."""
     message = fault["msg"].removeprefix("Value error, ")
     return f"{_variable(str(fault['loc'][0]), fault['loc'][1:])}: {message}" if fault["loc"] else message
 

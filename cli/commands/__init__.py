@@ -1,1 +1,1 @@
-"""Commands with their options; each imports its code when it runs, so that `--help` is fast."""
+"""Commands with their options and output; heavy imports are made when a command runs, so that `--help` is fast."""

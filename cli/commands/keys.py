@@ -42,8 +42,7 @@ def create(
     ] = "user",
     name: Annotated[str, typer.Option(help="Purpose of the key.")] = "",
     days: Annotated[
-        float | None,
-        typer.Option(help="Days until it expires; without it, never.", min=0, max=36500),
+        float | None, typer.Option(help="Days until it expires; without it, never.", min=0, max=36500)
     ] = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,

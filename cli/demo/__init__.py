@@ -1,1 +1,1 @@
-"""The demonstration: one real job on a synthetic day, from an empty folder to a fine-tuned model."""
+"""The demonstration: one job on a synthetic day, from an empty folder to a fine-tuned model."""

@@ -1,4 +1,4 @@
-"""Follows a job to its end: a live line on a terminal, a line per change elsewhere."""
+"""Follows a job to its end: a live line on a terminal, else a line for each change."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ from cli.remote.watching import raise_unless_succeeded
 from greentune.client import Client
 from greentune.models import Job, JobStatus
 
-# Reading a model for the first time is the longest that nothing is to be seen of a job.
+# Above the time of loading a model for the first time, during which a job shows no change.
 STALL_TIMEOUT_SECONDS = 600.0
 STATUS_DESCRIPTIONS: Mapping[JobStatus, str] = {
     "validating": "preparing the model and the rows",
@@ -22,9 +22,9 @@ STATUS_DESCRIPTIONS: Mapping[JobStatus, str] = {
 
 
 def follow(console: Console, client: Client, job_id: str, *, pause: Callable[[], None]) -> Job:
-    """The job as it ended well. Raises `CommandError` where it did not, or where nothing happens any more.
+    """Return the job after its success. Raises `CommandError` where it does not succeed, or stalls.
 
-    `pause` waits between two looks, and raises where there is no sense in going on.
+    `pause` waits between two polls, and raises to end the following.
     """
     columns = (
         SpinnerColumn(),
@@ -34,7 +34,7 @@ def follow(console: Console, client: Client, job_id: str, *, pause: Callable[[],
         TextColumn("{task.fields[figures]}"),
         TimeElapsedColumn(),
     )
-    status, last_epoch, moved_at, position = "", 0, time.monotonic(), (0, 0)
+    last_epoch, shown, changed_at = 0, ("", 0, 0), time.monotonic()
     with Progress(
         *columns, console=console, disable=not console.is_terminal, transient=True, refresh_per_second=4
     ) as live:
@@ -45,18 +45,18 @@ def follow(console: Console, client: Client, job_id: str, *, pause: Callable[[],
             for epoch in client.epochs(job_id, after=last_epoch):
                 last_epoch = epoch.number
                 console.print(f"  epoch {epoch.number}/{progress.epochs}: ρ = {epoch.rho_asked:.2f}, {epoch.reason}")
-            if job.status != status:
-                status = job.status
-                console.print(f"  {status}{_why(job)}")
-                moved_at = time.monotonic()
-            steps = (progress.epochs_done, progress.steps_done)
-            if steps != position:
-                position, moved_at = steps, time.monotonic()
+            state = (job.status, progress.epochs_done, progress.steps_done)
+            if job.status != shown[0]:
+                console.print(f"  {job.status}{_why(job)}")
+            if state != shown:
+                shown, changed_at = state, time.monotonic()
             live.update(line, description=_description(job), completed=progress.share, figures=_figures(job))
             if job.is_over:
                 break
-            if time.monotonic() - moved_at > STALL_TIMEOUT_SECONDS:
-                raise CommandError(f"{job_id} is {status}, and nothing has happened for {STALL_TIMEOUT_SECONDS:g} s")
+            if time.monotonic() - changed_at > STALL_TIMEOUT_SECONDS:
+                raise CommandError(
+                    f"{job_id} is {job.status}, and nothing has happened for {STALL_TIMEOUT_SECONDS:g} s"
+                )
             pause()
     raise_unless_succeeded(job)
     return job
@@ -73,9 +73,9 @@ def _description(job: Job) -> str:
     if job.status != "running":
         return job.status
     if job.rho is None:
-        return "looking at the model as it is"
+        return "evaluating the untrained model"
     if job.progress.epochs_done == job.progress.epochs:
-        return "looking at what it has learned"
+        return "evaluating the trained model"
     return f"epoch {job.progress.epochs_done + 1}/{job.progress.epochs}"
 
 

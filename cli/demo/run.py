@@ -1,4 +1,4 @@
-"""`greentune demo`: start the stack, run one job through the REST interface, show what came of it, stop the stack."""
+"""`greentune demo`: starts the stack, runs one job through the REST interface, reports it, and stops the stack."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,11 +33,11 @@ HYPERPARAMETERS = {"epochs": 6, "batch_size": 4, "learning_rate": 1e-4, "sample_
 # Wall seconds that an hour of the synthetic day takes: short enough for the epochs of a run to fall on many hours.
 HOUR_SECONDS_CPU = 5.0
 HOUR_SECONDS_GPU = 1.0
-# An interrupted demonstration is not resumed, so that it need not wait for a checkpoint.
+# An interrupted demonstration is not resumed, so that no checkpoint is needed.
 DRAIN_SECONDS = 5.0
-# Seldom enough to leave two cores to the training.
+# Long enough to leave two cores to the training.
 POLL_SECONDS = 1.0
-# Should the demonstration be killed, its key ends by itself.
+# Expiry of the key, where the demonstration is killed before it revokes it.
 KEY_LIFETIME = timedelta(days=1)
 
 
@@ -93,7 +93,7 @@ def _run_job(console: Console, stack: Stack, zone: str, dataset: Path) -> None:
 
 @contextmanager
 def _open_demo_client(stack: Stack) -> Iterator[Client]:
-    """Talks to the stack. What its service does not do is no option's fault here: it is a plain `CommandError`."""
+    """Open a client of the stack; its errors are raised as `CommandError`, since no option is at fault."""
     with _issue_temporary_key(stack) as key, Client(stack.url, key) as client:
         try:
             yield client
@@ -104,7 +104,7 @@ def _open_demo_client(stack: Stack) -> Iterator[Client]:
 
 @contextmanager
 def _issue_temporary_key(stack: Stack) -> Iterator[str]:
-    """A user's key for the duration of the block; it is never printed."""
+    """Issue a user's key for the duration of the block; it is never printed."""
     with Database(stack.database_url) as database:
         now = utc_now()
         with database.session() as session:
@@ -119,7 +119,7 @@ def _issue_temporary_key(stack: Stack) -> Iterator[str]:
 
 
 def _demo_settings(settings: Settings, zone: str, day: Path) -> Settings:
-    """A zone of this run's own: readings of an earlier run have no place on this run's day."""
+    """Return the settings with a new zone: readings of an earlier run do not fit this run's day."""
     hour_seconds = HOUR_SECONDS_CPU if device_name() == "cpu" else HOUR_SECONDS_GPU
     source = f"trace:{day}?speed={3600 / hour_seconds:g}&anchor={datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
     return settings.model_copy(

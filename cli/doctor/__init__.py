@@ -1,1 +1,1 @@
-"""`greentune doctor`: what this machine has of what the service needs, a family of checks a file."""
+"""`greentune doctor`: checks what the service needs on this machine; a module for each family of checks."""

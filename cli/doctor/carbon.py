@@ -1,4 +1,4 @@
-"""The carbon sources of the zones: whether they can be opened with the keys that are set, and whether they answer."""
+"""Checks of the carbon sources: whether their keys are set, and with `--online` whether they answer."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ KEYS = {
 
 
 def run_checks(settings: Settings, *, online: bool) -> Iterator[CheckResult]:
-    """A check a source, one of the site; with `online`, a check a zone that asks for its intensity."""
+    """Check each source and the site; with `online`, request the intensity of each zone."""
     zones = defaultdict(list)
     for zone, spec in settings.zones.items():
         zones[_name(spec)].append(zone)

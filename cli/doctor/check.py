@@ -1,4 +1,4 @@
-"""The result of one check of `greentune doctor`: what was found and how to fix it. Shared by every family of checks."""
+"""Result of one check of `greentune doctor`, shared by every family of checks."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +8,7 @@ CheckState = Literal["ok", "warning", "failed", "skipped"]
 
 @dataclass(frozen=True)
 class CheckResult:
-    """`found` says what is there, `mend` what to do where that is not enough; neither holds a secret."""
+    """`found` describes what was found, `mend` how to fix it; neither contains a secret."""
 
     name: str
     state: CheckState

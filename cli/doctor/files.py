@@ -1,4 +1,4 @@
-"""The secret, the data folder, the catalogue, and the models behind it."""
+"""Checks of the secret, the data folder, the catalogue and its models."""
 
 import os
 import shutil
@@ -14,13 +14,13 @@ from cli.stack.data_folder import read_secret, secret_file
 from runtime.catalogue import CatalogueEntry, CatalogueError, read_catalogue
 from runtime.settings import Settings
 
-# A model of some hundred million parameters, its checkpoints and its result.
+# Enough for a model of some hundred million parameters, its checkpoints and its result.
 LOW_DISK_BYTES = 10 * 2**30
 OFFLINE = "HF_HUB_OFFLINE"
 
 
 def run_checks(settings: Settings) -> Iterator[CheckResult]:
-    """What the service keeps, and what it reads."""
+    """Check the files that the service writes and reads."""
     yield _secret(settings)
     yield from _folder(settings.data_dir)
     yield from _catalogue(settings)

@@ -1,4 +1,4 @@
-"""GPUs and meters: whether torch can compute on a GPU, and whether energy can be read or is estimated."""
+"""Checks of GPUs and meters: whether torch finds a GPU, and whether energy is read or estimated."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Python and the packages, against what this version of GreenTune asks for."""
+"""Checks of Python and the packages against the requirements of this version of GreenTune."""
 
 import platform
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from cli.doctor.check import CheckResult
 
 PROJECT = "greentune"
 SERVICE = "service"
-# What each part of the packages is for, and how to get it.
+# Purpose of each part of the packages, and how to install it.
 PARTS = {
     SERVICE: ("the API, the scheduler and this command", "run `make setup`, which installs requirements.lock"),
     "training": ("workers and `greentune train`", "run `make setup`, or install greentune[training]"),
@@ -22,7 +22,7 @@ PARTS = {
 
 
 def run_checks() -> Iterator[CheckResult]:
-    """The interpreter's version, then every required package's."""
+    """Check the version of the interpreter, and of every required package."""
     try:
         wanted = metadata(PROJECT)["Requires-Python"]
     except PackageNotFoundError:
@@ -40,7 +40,7 @@ def run_checks() -> Iterator[CheckResult]:
 
 
 def _is_required_by(requirement: Requirement, part: str) -> bool:
-    """Whether a package is required by this part, and not by the service anyway."""
+    """Return whether a package is required by this part alone."""
     if requirement.marker is None:
         return part == SERVICE
     return part != SERVICE and requirement.marker.evaluate({"extra": part})

@@ -1,4 +1,4 @@
-"""PostgreSQL and Redis: whether they answer, and whether the schema is the one of this version."""
+"""Checks of PostgreSQL and Redis: whether they accept writes, and whether the schema is current."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ EMBEDDED = "none is named: `greentune serve` brings its own"
 
 
 def run_checks(settings: Settings) -> Iterator[CheckResult]:
-    """Those that were named; of a `greentune serve` that runs in the data folder, its own database."""
+    """Check the servers that the settings name, or the database of a running `greentune serve`."""
     given = settings.model_fields_set
     if "database_url" in given:
         yield from _database(settings.database_url)

@@ -1,4 +1,4 @@
-"""The API, where one is named or runs beside."""
+"""Checks of the API that is named, or that runs in the data folder."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +14,7 @@ TIMEOUT_SECONDS = 10.0
 
 
 def run_checks(url: str | None, key: str | None, data_dir: Path) -> Iterator[CheckResult]:
-    """Whether it answers, what it lacks, and whether it takes the key; without a `url` the one of a data folder."""
+    """Check whether the API is ready, and whether it accepts the key; by default that of `data_dir`."""
     known = url or discover_service(data_dir)
     if not known:
         yield CheckResult("service", "skipped", "no service is named", "--url or GREENTUNE_URL names one")

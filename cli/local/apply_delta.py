@@ -1,4 +1,4 @@
-"""`greentune apply-delta`: rebuild the whole model from a base and a delta result."""
+"""`greentune apply-delta`: rebuilds the full model from a base and a delta; separate since it imports torch."""
 
 from pathlib import Path
 
@@ -13,9 +13,9 @@ from runtime.settings import Settings
 
 
 def apply(base: str, delta: Path, output: Path, settings: Settings) -> None:
-    """Write the model that `delta` makes of `base`, which is named as for `greentune train`, as the folder `output`.
+    """Write the model of `base` and `delta` to the folder `output`; `base` is named as for `greentune train`.
 
-    Raises `SettingError` with the option that is to blame; then nothing has been written.
+    Raises `SettingError` with the option at fault; then nothing has been written.
     """
     if output.exists():
         raise SettingError(f"--output: {output} is there already: name a new folder, so that nothing is overwritten")

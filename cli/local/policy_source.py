@@ -1,4 +1,4 @@
-"""Where a policy comes from on the command line: a JSON file, JSON itself, or a name that the service knows."""
+"""Reads a policy argument: a JSON file, JSON in braces, or the name of a stored policy."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from cli.errors import SettingError
 
 
 def read_policy_choice(given: str, where: str = "--policy") -> str | dict[str, Any]:
-    """The name of a stored policy, or the policy in a file or in braces. Raises `SettingError`."""
+    """Return the name of a stored policy, or the policy in a file or in braces. Raises `SettingError`."""
     if is_inline_json(given) or given.endswith(".json") or Path(given).is_file():
         body = read_policy_json(given, where)
         if not isinstance(body, dict):
@@ -18,7 +18,7 @@ def read_policy_choice(given: str, where: str = "--policy") -> str | dict[str, A
 
 
 def read_policy_json(given: str, where: str) -> Any:
-    """The JSON in a file, or JSON itself; `where` names the argument. Raises `SettingError`."""
+    """Parse a JSON file, or JSON in braces; `where` names the argument in errors. Raises `SettingError`."""
     where = describe_policy_source(given, where)
     try:
         return json.loads(given if is_inline_json(given) else Path(given).read_text(encoding="utf-8"))
@@ -31,10 +31,10 @@ def read_policy_json(given: str, where: str) -> Any:
 
 
 def describe_policy_source(given: str, where: str) -> str:
-    """The argument, with the file where one was named."""
+    """Return the name of an argument, with the file where one was given."""
     return where if is_inline_json(given) else f"{where}: {given}"
 
 
 def is_inline_json(given: str) -> bool:
-    """Whether this is JSON rather than the name of a file."""
+    """Return whether an argument is JSON in braces rather than a name."""
     return given.lstrip().startswith("{")

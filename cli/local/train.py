@@ -1,4 +1,4 @@
-"""`greentune train`: one run in this process, without any service."""
+"""`greentune train`: one training run in this process, without a service."""
 
 import shutil
 import warnings
@@ -42,8 +42,8 @@ def train(
 
     `model` is a catalogue name, a folder, a GGUF file or hub:NAME@COMMIT.
 
-    Raises `SettingError` with the option that is to blame, and `CommandError` where training has diverged; a corrected
-    command can then be given the same `output`.
+    Raises `SettingError` with the option at fault, and `CommandError` where training diverges; `output` is then
+    removed, so that a corrected command can use it.
     """
     check_choice("--method", method, ("greentrainer", *get_args(Baseline)))
     if output.exists() and any(output.iterdir()):
@@ -75,7 +75,7 @@ def train(
         shutil.rmtree(output, ignore_errors=True)
         raise CommandError(str(error)) from error
     except tuple(blamed) as error:
-        shutil.rmtree(output, ignore_errors=True)  # nothing has been trained yet
+        shutil.rmtree(output, ignore_errors=True)  # no epoch has been trained
         option = next(option for kind, option in blamed.items() if isinstance(error, kind))
         raise SettingError(f"{option}: {error}") from error
     display.summarise(result)
@@ -93,7 +93,7 @@ def _rows(dataset: Path) -> list[Row]:
 
 
 def resolve_model_option(model: str, settings: Settings, *, option: str = "--model") -> Path:
-    """The folder of safetensors behind what an option names. Raises `SettingError`, and `ModelError`."""
+    """Return the folder of safetensors of the model that an option names. Raises `SettingError` and `ModelError`."""
     catalogue = read_catalogue(settings.catalogue)
     if model in catalogue:
         return resolve_model_folder(catalogue[model].source, settings.models_dir / model)
@@ -105,16 +105,12 @@ def resolve_model_option(model: str, settings: Settings, *, option: str = "--mod
 
 
 class _ProgressDisplay(TrainingListener):
-    """A progress bar while the run lasts, a table when it is over; meters the energy beside it."""
+    """Shows a progress bar during the run and a table after it; meters the energy of each epoch."""
 
     def __init__(self, console: Console, settings: Settings) -> None:
         self._console = console
         self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=console,
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
         )
         self._task = self._progress.add_task("loading", total=None)
         self._meter = EnergyMeter(

@@ -1,1 +1,1 @@
-"""Commands that use a running service through its client."""
+"""Client, output and views of the commands that use a running service."""

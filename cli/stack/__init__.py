@@ -1,1 +1,1 @@
-"""The whole service on one machine: its processes, embedded servers, secret and signals."""
+"""The whole service on one machine: its processes, embedded servers, files and signals."""

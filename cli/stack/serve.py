@@ -13,7 +13,7 @@ from store.repositories.keys import KeyRepository
 
 
 def serve(settings: Settings, *, print_line: PrintLine) -> None:
-    """Run the stack until SIGINT, SIGTERM or SIGHUP; a second signal cuts the orderly end short.
+    """Run the stack until SIGINT, SIGTERM or SIGHUP; a second signal ends it at once.
 
     Raises `CommandError` where the stack cannot start or does not stay up; everything is stopped by then.
     """
@@ -41,12 +41,12 @@ def serve(settings: Settings, *, print_line: PrintLine) -> None:
 
 
 def _show_first_key(stack: Stack, print_line: PrintLine) -> None:
-    """Make an operator's key where none can be used, and show it this once."""
+    """Create an operator's key where none is usable, and show it once."""
     with Database(stack.database_url) as database, database.session() as session:
         now = utc_now()
         if KeyRepository(session).has_operator(at=now) and not stack.secret_is_new:
             return
         secret = stack.settings.secret
         _, text = issue_key(session, secret, owner="operator", role="operator", name="the first key", at=now)
-        # Before it is stored: a key only shown is replaced at the next start, one only stored is lost.
+        # Shown before it is stored: an unstored key is replaced at the next start, an unshown one would be lost.
         print_line(f"the first operator key, shown this once: {text}")

@@ -54,11 +54,11 @@ class Stack:
         self.logs = self.data_dir / "logs"
         self.database_url = settings.database_url
         self.redis_url = settings.redis_url
-        # Then no key that was made before is of use any more.
+        # True where keys that exist already can no longer be verified.
         self.secret_is_new = False
         self._print_line = print_line
         self._drain_seconds = drain_seconds
-        # Those that were named, rather than left at their defaults, are used as they are.
+        # Servers that the settings name, in place of embedded ones.
         self._external_servers = set() if embed_servers else settings.model_fields_set & {"database_url", "redis_url"}
         self._failure: CommandError | None = None
         self._stop = threading.Event()
@@ -144,7 +144,7 @@ class Stack:
             raise self._failure or StopRequested()
 
     def restart_exited(self) -> None:
-        """Restart each process that has died and whose pause is over."""
+        """Restart each process that has exited and whose backoff is over."""
         now = time.monotonic()
         for name, process in self._processes.items():
             how = process.poll_exit()
@@ -160,13 +160,13 @@ class Stack:
                 self._print_line(f"{name}: started again")
 
     def stop(self) -> None:
-        """Stop everything in order: first what takes work in, last what holds the data."""
+        """Stop everything in order: first the API, last the servers with the data."""
         never_forced = threading.Event()
         for names, force in (
             (["api"], self._force),
             (["scheduler"], self._force),
             (["prepare-worker", "train-worker"], self._force),
-            # They need no more than a moment, and a killed one has to recover at its next start.
+            # They stop within moments, and a killed one must recover at its next start.
             (["valkey"], never_forced),
             (["postgres"], never_forced),
         ):
@@ -177,7 +177,7 @@ class Stack:
                 process.wait_for_exit(force)
 
     def _load_or_create_secret(self) -> None:
-        """Sign with the secret that was set, else with the one in the data folder, which is made the first time."""
+        """Use the secret of the settings, else that of the data folder, which is created the first time."""
         if self.settings.secret_key is None:
             kept = read_secret(self.data_dir)
             self.secret_is_new = kept is None
@@ -247,7 +247,7 @@ class Stack:
         ]
 
     def _environment(self, without: Collection[str]) -> dict[str, str]:
-        """This stack's settings but for some, as its Python programs read them; nothing may reach a model hub."""
+        """Return the settings as environment variables of a Python program; no model hub is used."""
         return {
             **self.settings.environment(without=without),
             "GREENTUNE_DATA_DIR": str(self.data_dir),
@@ -280,7 +280,7 @@ class Stack:
             self.wait(POLL_SECONDS)
 
     def _wait_until_ready(self) -> None:
-        """Wait until the API has everything it needs, and say what is missing where that takes too long."""
+        """Wait until the service is ready; raises `CommandError` with what is missing after `READY_SECONDS`."""
         deadline = time.monotonic() + READY_SECONDS
         while not _is_ok(f"{self.url}/readyz"):
             self.restart_exited()
@@ -291,7 +291,7 @@ class Stack:
 
 
 def _is_ok(url: str) -> bool:
-    """Whether a health check of the API has the status "ok": one that cannot schedule jobs is `degraded`."""
+    """Return whether a health check answers "ok"; a service that cannot schedule jobs is `degraded`."""
     try:
         answer = httpx.get(url, timeout=5, trust_env=False)
         return answer.is_success and answer.json().get("status") == "ok"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 @contextmanager
 def on_stop_signals(interrupt: Callable[[], None]) -> Iterator[None]:
     """Call `interrupt` at each SIGINT, SIGTERM and SIGHUP within the block."""
-    # Under nohup, the end of the terminal is to be ignored.
+    # Under nohup, SIGHUP stays ignored.
     ignores_hangup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     handled = [signal.SIGINT, signal.SIGTERM, *([] if ignores_hangup else [signal.SIGHUP])]
     before = {number: signal.signal(number, lambda *_: interrupt()) for number in handled}

@@ -1,7 +1,7 @@
-"""Outlives a killed stack for as long as it takes to stop what the stack had started.
+"""Watchdog process: stops the processes of a stack that was killed.
 
-Reads `watch PID SIGNAL` and `forget PID` from its standard input. The end of that input means that the stack is
-gone, in whatever way: a pipe closes even when its writer is killed.
+Reads `watch PID SIGNAL` and `forget PID` from its standard input. The end of that input means that the stack
+has ended: a pipe is closed even when its writer is killed.
 """
 
 import signal
@@ -16,7 +16,7 @@ GRACE_SECONDS = 5.0
 
 
 def main() -> None:
-    """Watch until the input ends, then stop what is still watched, the last one first."""
+    """Watch until the input ends, then stop the watched processes, the last one first."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     watched: dict[int, tuple[psutil.Process, int]] = {}
@@ -25,7 +25,7 @@ def main() -> None:
         if action == "forget":
             watched.pop(int(pid), None)
         else:
-            # Taken at once: psutil tells this process from a later one that is given the same number.
+            # Looked up at once: psutil distinguishes this process from a later one with the same id.
             with suppress(psutil.NoSuchProcess):
                 watched[int(pid)] = (psutil.Process(int(pid)), int(rest[0]))
     for process, stop_signal in reversed(watched.values()):

@@ -12,7 +12,7 @@ PING_SECONDS = 0.5
 
 
 def ping_worker(role: str, redis_url: str) -> bool:
-    """Whether a worker of this role (`prepare` or `train`) on this machine answers over the broker."""
+    """Return whether a worker of this role (`prepare` or `train`) on this machine answers the broker."""
     with Celery(broker=celery_url(redis_url), set_as_current=False) as celery:
         try:
             answers = celery.control.ping(timeout=PING_SECONDS) or []

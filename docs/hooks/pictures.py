@@ -1,4 +1,4 @@
-"""mkdocs hook: copies the pictures that benchmarks drew into the site."""
+"""mkdocs hook: copies the benchmarks' pictures into the site; mkdocs loads each hook from a file."""
 
 import re
 from pathlib import Path
