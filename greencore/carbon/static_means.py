@@ -1,6 +1,6 @@
 """Derives from a source's specification the yearly mean for its zone and the basis of its values."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from urllib.parse import parse_qsl
 
 import pycountry
@@ -10,6 +10,9 @@ from greencore.carbon.series import Basis, EmissionFactors, Signal
 from greencore.carbon.static import WORLD, StaticMean, has_yearly_mean
 
 TRACE = "trace"
+
+# Options of the providers whose zones begin with a country's code, such as DE, NO-NO2 or US-CAL-CISO.
+_PLACE_OPTIONS = {"electricity-maps": "zone", "energy-charts": "country"}
 
 
 def static_mean(spec: str, zone: str) -> StaticMean:
@@ -23,8 +26,7 @@ def static_mean(spec: str, zone: str) -> StaticMean:
     if name == STATIC:
         return _mean_of(argument or zone, source=STATIC)
     options = _parse_options(mark, argument)
-    find_country = _COUNTRIES.get(name)
-    return _mean_of(options.get(STATIC) or (WORLD if find_country is None else find_country(options, zone)))
+    return _mean_of(options.get(STATIC) or _country(name, options, zone))
 
 
 def spec_basis(spec: str) -> Basis:
@@ -50,32 +52,20 @@ def _parse_options(mark: str, argument: str) -> dict[str, str]:
     return dict(parse_qsl(query.replace("+", "%2B")))
 
 
+def _country(name: str, options: Mapping[str, str], zone: str) -> str:
+    """Return the country of a provider's zone by its ISO code, "WORLD" where the name does not tell it."""
+    if name == "uk":
+        return "GBR"
+    if name not in _PLACE_OPTIONS:
+        return WORLD
+    code = options.get(_PLACE_OPTIONS[name], zone).partition("-")[0].upper()
+    # Energy-Charts names Great Britain so.
+    return "GBR" if code == "UK" else code if len(code) == 2 else WORLD
+
+
 def _mean_of(country: str, *, source: str | None = None) -> StaticMean:
     code = country.upper()
     if code == WORLD or not has_yearly_mean(code):
         return StaticMean()
-    return StaticMean(code, source or f"static ({_alpha_3(code)})")
-
-
-def _alpha_3(code: str) -> str:
-    country = pycountry.countries.get(alpha_2=code)
-    return code if country is None else str(country.alpha_3)
-
-
-def _electricity_maps(options: Mapping[str, str], zone: str) -> str:
-    """Return the two-letter country code at the start of a zone such as DE, NO-NO2 or US-CAL-CISO."""
-    code = options.get("zone", zone).partition("-")[0]
-    return code if pycountry.countries.get(alpha_2=code.upper()) is not None else WORLD
-
-
-def _energy_charts(options: Mapping[str, str], zone: str) -> str:
-    """Return the country, a code of two letters or `uk` for Great Britain; `eu` and `all` are not countries."""
-    code = options.get("country", zone).upper()
-    return "GBR" if code == "UK" else code if pycountry.countries.get(alpha_2=code) is not None else WORLD
-
-
-_COUNTRIES: Mapping[str, Callable[[Mapping[str, str], str], str]] = {
-    "uk": lambda options, zone: "GBR",
-    "electricity-maps": _electricity_maps,
-    "energy-charts": _energy_charts,
-}
+    found = pycountry.countries.get(alpha_2=code)
+    return StaticMean(code, source or f"static ({code if found is None else found.alpha_3})")
