@@ -5,9 +5,8 @@ from greencore.policy.backtesting.simulation import BacktestDecision
 from greencore.policy.context import PolicyContext
 from greencore.policy.decision import IntensityMissing, RhoDecision, decide_rho
 from greencore.policy.kinds.by_intensity import Constant, Linear, Step, Steps
-from greencore.policy.kinds.fields import FixedRho, Gate, Smoothing
 from greencore.policy.kinds.percentile import Percentile
-from greencore.policy.kinds.policy import Policy
+from greencore.policy.kinds.policy import FixedRho, Gate, Policy, Smoothing
 from greencore.policy.models import Budget, PolicyBody, Price
 from greencore.policy.parsing import FieldError, PolicyError, parse_policy, parse_stored_policy
 from greencore.policy.rho.budget_price import BudgetPlan, budget_rhos, price_rho, smallest_budget_gco2e

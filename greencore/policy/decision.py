@@ -6,8 +6,7 @@ from datetime import datetime
 from greencore.carbon.errors import CarbonError
 from greencore.carbon.series import Reading
 from greencore.policy.context import PolicyContext
-from greencore.policy.kinds.fields import FixedRho
-from greencore.policy.kinds.policy import Policy
+from greencore.policy.kinds.policy import FixedRho, Policy
 from greencore.policy.rho.choices import NoChoice, RhoChoice, choose_rho
 from greencore.policy.rho.smoothing import PreviousRho, smooth_rho
 

@@ -5,9 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from greencore.policy.kinds.by_intensity import Constant, Linear, Steps
-from greencore.policy.kinds.fields import Number
 from greencore.policy.kinds.percentile import Percentile
-from greencore.policy.kinds.policy import RhoRangePolicy
+from greencore.policy.kinds.policy import Number, RhoRangePolicy
 
 POLICY_KINDS = ("constant", "steps", "linear", "percentile", "budget", "price")
 

@@ -18,7 +18,7 @@ from greencore.carbon.opening import PROVIDERS, SOURCE_SPECS
 from greencore.carbon.trace import OPTIONS as TRACE_OPTIONS
 from greencore.policy import Gate, Smoothing, parse_policy
 from greencore.policy.context import ASSUMED_LOSS_PER_EPOCH
-from greencore.policy.kinds.fields import RESUME_SHARE
+from greencore.policy.kinds.policy import RESUME_SHARE
 from greencore.policy.models import POLICY_KINDS
 from runtime.settings import Settings
 

@@ -5,7 +5,7 @@ marginal: the specification does.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http import HTTPStatus
@@ -62,23 +62,21 @@ class CarbonAwareSdkProvider(Provider):
 
     def forecast(self, request_json: RequestJson, now: datetime, hours: float) -> list[DataPoint]:
         """Request the current forecast; all points are estimated."""
-        answer = self._current_forecast(request_json)
+        parameters = {"location": self.location}
+        try:
+            answer = request_json(FORECAST_PATH, parameters, None)
+        except HttpStatusError as refusal:
+            if refusal.status != HTTPStatus.NOT_FOUND or self.is_unknown_zone(refusal):
+                raise
+            answer = request_json(OTHER_FORECAST_PATH, parameters, None)
         if answer is None:
             return []
-        return [point for forecast in answer.items() for point in _forecast(forecast)]
+        records = (record for forecast in answer.items() for record in forecast.field("forecastData").items())
+        return [_point(record, time="timestamp", value="value", estimated=True) for record in records]
 
     def history(self, request_json: RequestJson, start: datetime, end: datetime, now: datetime) -> list[DataPoint]:
         """Request the window and the hour before it, in which its first interval may have begun."""
         return self._emissions(request_json, start - HOUR, end)
-
-    def _current_forecast(self, request_json: RequestJson) -> ResponseValue | None:
-        parameters = {"location": self.location}
-        try:
-            return request_json(FORECAST_PATH, parameters, None)
-        except HttpStatusError as refusal:
-            if refusal.status != HTTPStatus.NOT_FOUND or self.is_unknown_zone(refusal):
-                raise
-            return request_json(OTHER_FORECAST_PATH, parameters, None)
 
     def _emissions(self, request_json: RequestJson, start: datetime, end: datetime) -> list[DataPoint]:
         window = {"time": start.isoformat(timespec="seconds"), "toTime": end.isoformat(timespec="seconds")}
@@ -86,11 +84,6 @@ class CarbonAwareSdkProvider(Provider):
         if answer is None:
             return []
         return [_point(record, time="time", value="rating", estimated=False) for record in answer.items()]
-
-
-def _forecast(forecast: ResponseValue) -> Iterable[DataPoint]:
-    for record in forecast.field("forecastData").items():
-        yield _point(record, time="timestamp", value="value", estimated=True)
 
 
 def _point(record: ResponseValue, *, time: str, value: str, estimated: bool) -> DataPoint:

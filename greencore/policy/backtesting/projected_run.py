@@ -8,8 +8,7 @@ from greencore.clock import HOUR
 from greencore.policy.backtesting.backtest import backtest
 from greencore.policy.context import PolicyContext
 from greencore.policy.decision import IntensityMissing, decide_rho
-from greencore.policy.kinds.fields import Gate
-from greencore.policy.kinds.policy import Policy
+from greencore.policy.kinds.policy import Gate, Policy
 
 # The cost of a simulation grows with slots and epochs; a longer run is projected with the ρ of its start.
 MAX_PROJECTED_HOURS = 168.0

@@ -10,8 +10,7 @@ from greencore.carbon.series import IntensitySeries
 from greencore.clock import HOUR
 from greencore.policy.gate.hours import apply_hysteresis, bridge_gaps, find_best_window, select_cheapest_slots
 from greencore.policy.kinds.by_intensity import IntensityPolicy
-from greencore.policy.kinds.fields import Gate
-from greencore.policy.kinds.policy import Policy
+from greencore.policy.kinds.policy import Gate, Policy
 
 EPSILON_HOURS = 1e-9  # tolerance for rounding errors
 NO_SAVING = 1e-12

@@ -8,8 +8,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from greencore.arrays import Floats
-from greencore.policy.kinds.fields import Intensity, PolicyModel, Rho, build_field_error
-from greencore.policy.kinds.policy import Policy, RhoRangePolicy
+from greencore.policy.kinds.policy import Intensity, Policy, PolicyModel, Rho, RhoRangePolicy, build_field_error
 
 MAX_STEPS = 100
 
@@ -29,6 +28,11 @@ class IntensityPolicy(Policy, ABC):
         """Return ρ at one intensity, equal to that of `rho_at_intensities`."""
         return float(self.rho_at_intensities(np.array([intensity_gco2e_per_kwh]))[0])
 
+    @property
+    def dirtiest_rho(self) -> float:
+        """ρ at the highest intensities."""
+        return self.rho_at(np.inf)
+
 
 class Constant(IntensityPolicy):
     """The same ρ at every intensity."""
@@ -43,11 +47,6 @@ class Constant(IntensityPolicy):
     def describe_intensity(self, intensity_gco2e_per_kwh: float) -> str:
         """Say that the intensity changes nothing."""
         return "changes nothing under a constant policy"
-
-    @property
-    def dirtiest_rho(self) -> float:
-        """`rho`."""
-        return self.rho
 
     def _rho_fields(self) -> list[tuple[str, float]]:
         return [("rho", self.rho)]
@@ -95,11 +94,6 @@ class Steps(IntensityPolicy):
             return "falls in the only step"
         kept = next((bound for bound in bounds if intensity_gco2e_per_kwh <= bound), None)
         return f"is above {bounds[-1]:g}" if kept is None else f"is at most {kept:g}"
-
-    @property
-    def dirtiest_rho(self) -> float:
-        """ρ of the last step."""
-        return self.steps[-1].rho
 
     def _bounds(self) -> list[float]:
         return [step.up_to for step in self.steps if step.up_to is not None]

@@ -8,8 +8,7 @@ from pydantic import Field
 
 from greencore.arrays import Floats
 from greencore.carbon.series import IntensitySeries
-from greencore.policy.kinds.fields import HOURS_OF_A_YEAR, Hours, Number
-from greencore.policy.kinds.policy import RhoRangePolicy
+from greencore.policy.kinds.policy import HOURS_OF_A_YEAR, Hours, Number, RhoRangePolicy
 
 
 class Percentile(RhoRangePolicy):

@@ -11,9 +11,8 @@ from greencore.policy.context import ASSUMED_LOSS_PER_EPOCH
 from greencore.policy.gate.forecasts import BacktestForecast
 from greencore.policy.gate.hours import bridge_gaps, compute_window_means
 from greencore.policy.kinds.by_intensity import IntensityPolicy
-from greencore.policy.kinds.fields import FixedRho
 from greencore.policy.kinds.percentile import Percentile
-from greencore.policy.kinds.policy import Policy
+from greencore.policy.kinds.policy import FixedRho, Policy
 from greencore.policy.models import Budget, Price
 from greencore.policy.rho.budget_price import EpochCosts, choose_budget_rho, choose_price_rho
 from greencore.policy.rho.smoothing import smooth_rhos

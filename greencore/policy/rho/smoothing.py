@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from greencore.arrays import Floats, Ints
-from greencore.policy.kinds.fields import Smoothing
+from greencore.policy.kinds.policy import Smoothing
 
 _NOTHING, _MIN_EPOCHS, _DEADBAND, _MAX_CHANGE, _RANGE = range(5)
 
