@@ -1,7 +1,5 @@
 """Connects to PostgreSQL: engine, sessions, error classification, and the scheduler's wake-up."""
 
-import json
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -9,6 +7,7 @@ from enum import IntEnum
 from typing import Any, Self, TypeVar
 
 import structlog
+from pydantic_core import to_json
 from sqlalchemy import URL, Engine, ExceptionContext, Select, create_engine, event, func, make_url, select, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
@@ -67,7 +66,8 @@ class Database:
         self.engine: Engine = create_engine(
             self.url,
             pool_pre_ping=True,
-            json_serializer=_dump_json,
+            # PostgreSQL rejects NaN (a loss may be NaN): it becomes null. Mappings other than dict are converted.
+            json_serializer=lambda value: to_json(value, inf_nan_mode="null", fallback=dict).decode(),
             # Errors must not contain values of rows, such as lease tokens and users' texts.
             hide_parameters=True,
             connect_args=connection_arguments(self.url),
@@ -171,21 +171,6 @@ def _as_operational_error(context: ExceptionContext) -> OperationalError | None:
         hide_parameters=True,
         connection_invalidated=context.is_disconnect,
     )
-
-
-def _dump_json(value: object) -> str:
-    """Return JSON for PostgreSQL, which rejects NaN (a loss may be NaN): it becomes null."""
-    return json.dumps(_replace_nonfinite(value), allow_nan=False)
-
-
-def _replace_nonfinite(value: object) -> object:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _replace_nonfinite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_replace_nonfinite(item) for item in value]
-    return value
 
 
 @contextmanager

@@ -1,9 +1,12 @@
-"""Timeouts of a connection."""
+"""Timeouts of a connection, and JSON that PostgreSQL accepts."""
 
+import math
 import time
+from types import MappingProxyType
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import literal, select, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError
 
 from store.database import Database
@@ -19,3 +22,10 @@ def test_an_idle_transaction_is_ended_and_its_locks_released(database: Database)
         with pytest.raises(DBAPIError, match="idle-in-transaction"):
             connection.execute(text("SELECT 1"))
     frozen.dispose()
+
+
+def test_numbers_that_json_lacks_become_null(database: Database) -> None:
+    given = {"loss": [1.5, math.nan, -math.inf], "parts": MappingProxyType({"GPU": math.nan})}
+    with database.session() as session:
+        stored = session.scalar(select(literal(given, JSONB)))
+    assert stored == {"loss": [1.5, None, None], "parts": {"GPU": None}}
