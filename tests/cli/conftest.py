@@ -1,4 +1,4 @@
-"""The command as a user runs it: a process of its own, in an environment that names no server."""
+"""Fixtures: `greentune` as a process, in an environment without this service's settings."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def url(settings: Settings) -> Iterator[str]:
-    """Where a service answers."""
+    """URL of a running service."""
     with run_server(create_app(settings, clock=lambda: NOW)) as url:
         yield url
 
@@ -70,7 +70,7 @@ class GreentuneProcess:
         return "\n".join(self.lines)
 
     def wait_for(self, text: str) -> str:
-        """The first line that holds `text`."""
+        """Return the first line that contains `text`."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             for line in list(self.lines):
@@ -82,24 +82,24 @@ class GreentuneProcess:
         raise AssertionError(f"no line with {text!r} in:\n{self.output}")
 
     def process_tree(self) -> list[psutil.Process]:
-        """Every descendant of this process."""
+        """Return every descendant of this process."""
         return list(psutil.Process(self.process.pid).children(recursive=True))
 
     def end(self, number: signal.Signals) -> int:
-        """Send a signal; the exit code that follows."""
+        """Send a signal, and return the exit code."""
         self.process.send_signal(number)
         code = self.process.wait(60)
         self._reader.join(10)
         return code
 
     def finish(self) -> int:
-        """The exit code of a command that ends by itself."""
+        """Wait for the end of the command, and return its exit code."""
         code = self.process.wait(60)
         self._reader.join(10)
         return code
 
     def close(self) -> None:
-        """Kill it, if it still runs; its watchdog stops the rest."""
+        """Kill the command if it still runs; its watchdog stops its processes."""
         if self.process.poll() is None:
             family = self.process_tree()
             self.process.kill()
@@ -120,7 +120,7 @@ Run = Callable[..., GreentuneProcess]
 
 @pytest.fixture(scope="module")
 def greentune() -> Iterator[Run]:
-    """Start `greentune` with arguments; whatever the tests of a module start is gone after it."""
+    """Return a function that starts `greentune`; its processes are killed after the module's tests."""
     commands: list[GreentuneProcess] = []
 
     def run(*arguments: str, environment: dict[str, str] | None = None) -> GreentuneProcess:
@@ -134,29 +134,29 @@ def greentune() -> Iterator[Run]:
 
 @pytest.fixture(scope="session", name="assert_gone")
 def provide_assert_gone() -> Callable[[list[psutil.Process]], None]:
-    """Fails where one of the given processes is still at work after a while."""
+    """Return `assert_gone`."""
     return assert_gone
 
 
 @pytest.fixture
 def short_path() -> Iterator[Path]:
-    """A folder whose path leaves room for a Unix socket, which pytest's own may not."""
+    """Return a folder whose path is short enough for a Unix socket, as pytest's may not be."""
     with tempfile.TemporaryDirectory(prefix="greentune-test-", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
 
 def assert_gone(processes: list[psutil.Process], *, seconds: float = 30.0) -> None:
-    """Fail where one of the processes is still at work after a while; an unreaped one is not.
+    """Fail where one of the processes still runs after `seconds`; a zombie does not run.
 
-    Judged apart from `cli.stack.processes`, whose work this is the proof of.
+    Independent of `cli.stack.processes`, which this checks.
     """
     deadline = time.monotonic() + seconds
-    while standing := [process for process in processes if _stands(process)]:
-        assert time.monotonic() < deadline, f"left behind: {[(p.pid, p.cmdline()) for p in standing]}"
+    while running := [process for process in processes if _runs(process)]:
+        assert time.monotonic() < deadline, f"left behind: {[(p.pid, p.cmdline()) for p in running]}"
         time.sleep(0.05)
 
 
-def _stands(process: psutil.Process) -> bool:
+def _runs(process: psutil.Process) -> bool:
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

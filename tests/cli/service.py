@@ -1,4 +1,4 @@
-"""The command line beside a real service: what the tests of both need."""
+"""Runs commands against a service; shared by the tests of remote commands and of watch."""
 
 import json
 from dataclasses import dataclass
@@ -21,17 +21,17 @@ class CommandRunner:
         return CliRunner().invoke(app, list(arguments), env=environment)
 
     def shown(self, *arguments: str) -> str:
-        """What a command that succeeds shows on stdout."""
+        """Return the stdout of a command that succeeds."""
         result = self(*arguments)
         assert result.exit_code == 0, result.output
         return result.stdout
 
     def json(self, *arguments: str) -> Any:
-        """What it shows with --json: one document, and nothing else."""
+        """Return the JSON document on stdout of a command with --json."""
         return json.loads(self.shown(*arguments, "--json"))
 
     def refused(self, *arguments: str, code: int) -> str:
-        """The one line on stderr of a command that ends with `code`."""
+        """Return the only line on stderr of a command that exits with `code`."""
         result = self(*arguments)
         assert result.exit_code == code, result.output
         assert result.stdout == ""

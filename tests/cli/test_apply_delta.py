@@ -1,4 +1,4 @@
-"""`greentune apply-delta`: from a base and a delta to a folder that loads like any model."""
+"""`greentune apply-delta`: builds a model folder from a base and a delta."""
 
 import re
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def delta(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A delta whose base's last norm was doubled."""
+    """Return a delta in which the base's last norm is doubled."""
     file = tmp_path_factory.mktemp("result") / DELTA_FILE_NAME
     model = load_model(base)
     with torch.no_grad():
@@ -34,7 +34,7 @@ def delta(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def apply_delta(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
-    """The command, with a catalogue of its own."""
+    """Return a function that runs the command."""
     monkeypatch.setenv("GREENTUNE_DATA_DIR", str(tmp_path / "var"))
 
     def run(base: Path | str, delta: Path, output: Path) -> Result:
@@ -45,7 +45,7 @@ def apply_delta(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[...
     return run
 
 
-def test_a_base_from_the_catalogue_and_a_delta_give_a_whole_model(
+def test_a_base_from_the_catalogue_and_a_delta_give_a_full_model(
     apply_delta: Callable[..., Result], base: Path, delta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     catalogue = tmp_path / "catalogue.toml"

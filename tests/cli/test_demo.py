@@ -1,4 +1,4 @@
-"""The demonstration's own data, how it follows a job, and what it shows; the whole of it runs in `make run`."""
+"""The demonstration's data, job view and report; `make run` runs all of it."""
 
 import io
 import re
@@ -39,7 +39,7 @@ from tests.server import run_server
 HERE = Path(cli.demo.__file__).parent
 
 
-def test_the_rows_teach_one_format_and_do_not_hold_the_sample() -> None:
+def test_the_rows_have_one_format_and_do_not_contain_the_sample() -> None:
     rows = load_rows(HERE / "dataset.jsonl")
     assert len(rows) == 40
     for row in rows:
@@ -52,7 +52,7 @@ def test_the_rows_teach_one_format_and_do_not_hold_the_sample() -> None:
     assert len({row.prompt for row in rows if isinstance(row, PromptRow)}) == 40
 
 
-def test_the_day_is_labelled_synthetic_and_asks_for_every_rho() -> None:
+def test_the_day_is_labelled_synthetic_and_covers_every_rho_of_the_policy() -> None:
     start = datetime(2026, 1, 1, tzinfo=UTC)
     day = open_source(f"trace:{HERE / 'synthetic-day.csv'}?anchor=2026-01-01T00:00:00Z", "X", clock=lambda: start)
     readings = list(day.history(start, start.replace(day=2)))
@@ -91,8 +91,8 @@ def job(client: Client) -> Job:
     return client.submit(MODEL, dataset.id, policy=POLICY, zone="FR", hyperparameters={"epochs": 2})
 
 
-class Work:
-    """What a scheduler and a worker would write about a job, a step at a time."""
+class JobWriter:
+    """Writes of a scheduler and a worker about a job, step by step."""
 
     def __init__(self, database: Database, job_id: str) -> None:
         self._database, self._job_id = database, job_id
@@ -103,28 +103,28 @@ class Work:
         assert self._lease is not None, "a worker has claimed the job"
         return self._lease
 
-    def goes(self, to: JobStatus, *, reason: str | None = None) -> None:
+    def move_to(self, to: JobStatus, *, reason: str | None = None) -> None:
         with self._database.session() as session:
             job = JobRepository(session).lock(self._job_id)
             assert job is not None
             transition(session, job, to, at=NOW, reason=reason)
 
-    def is_claimed(self) -> None:
+    def claim(self) -> None:
         with self._database.session() as session:
             self._lease = claim(session, self._job_id, worker_id="w", device="cpu", at=NOW, lease_seconds=60)
 
-    def trains(self, number: int, rho: float, reason: str) -> None:
+    def train_epoch(self, number: int, rho: float, reason: str) -> None:
         decision = RhoDecision(rho, reason, 120.0, "trace (synthetic)", "fresh", 60.0, estimated=True)
         with self._database.session() as session:
             start_epoch(session, self.lease, number, decision, at=NOW)
             report_step(session, self.lease, steps=20, steps_done=10 * number, loss=1.5)
             finish_epoch(session, self.lease, number, at=NOW, measured=EpochMeasurement(), utility=None)
 
-    def succeeds(self) -> None:
+    def succeed(self) -> None:
         with self._database.session() as session:
             succeed(session, self.lease, at=NOW, artifacts=[], evaluation={})
 
-    def fails(self, detail: str) -> None:
+    def fail(self, detail: str) -> None:
         with self._database.session() as session:
             job = JobRepository(session).lock(self._job_id)
             assert job is not None
@@ -132,27 +132,27 @@ class Work:
 
 
 @pytest.fixture
-def work(database: Database, job: Job) -> Work:
-    return Work(database, job.id)
+def work(database: Database, job: Job) -> JobWriter:
+    return JobWriter(database, job.id)
 
 
-def one_after_another(steps: Sequence[Callable[[], None]]) -> Callable[[], None]:
-    """A step each time that it is called; there are as many as there are calls."""
+def step_by_step(steps: Sequence[Callable[[], None]]) -> Callable[[], None]:
+    """Return a function that performs the next step at each call."""
     left = iter(steps)
     return lambda: next(left)()
 
 
 def test_following_shows_each_change_once_where_there_is_no_terminal(
-    console: Console, client: Client, job: Job, work: Work
+    console: Console, client: Client, job: Job, work: JobWriter
 ) -> None:
-    pause = one_after_another(
+    pause = step_by_step(
         [
-            lambda: work.goes(JobStatus.QUEUED),
-            work.is_claimed,
-            lambda: work.trains(1, 1.0, "[120.0] is what it is"),
+            lambda: work.move_to(JobStatus.QUEUED),
+            work.claim,
+            lambda: work.train_epoch(1, 1.0, "120 gCO2e/kWh"),
             lambda: None,
-            lambda: work.trains(2, 0.5, "[350.0] is what it is"),
-            work.succeeds,
+            lambda: work.train_epoch(2, 0.5, "350 gCO2e/kWh"),
+            work.succeed,
         ]
     )
     ended = follow(console, client, job.id, pause=pause)
@@ -161,21 +161,21 @@ def test_following_shows_each_change_once_where_there_is_no_terminal(
         "  validating: preparing the model and the rows",
         "  queued: waiting for the worker",
         "  running: training",
-        "  epoch 1/2: ρ = 1.00, [120.0] is what it is",
-        "  epoch 2/2: ρ = 0.50, [350.0] is what it is",
+        "  epoch 1/2: ρ = 1.00, 120 gCO2e/kWh",
+        "  epoch 2/2: ρ = 0.50, 350 gCO2e/kWh",
         "  succeeded",
     ]
 
 
 def test_a_failed_job_fails_the_demonstration_with_its_reason(
-    console: Console, client: Client, job: Job, work: Work
+    console: Console, client: Client, job: Job, work: JobWriter
 ) -> None:
-    work.fails("dataset: line 3: not JSON")
+    work.fail("dataset: line 3: not JSON")
     with pytest.raises(CommandError, match=f"^{job.id} has failed: dataset: line 3: not JSON$"):
         follow(console, client, job.id, pause=lambda: None)
 
 
-def test_a_job_that_is_cancelled_on_its_page_ends_the_demonstration_as_that(
+def test_a_cancelled_job_ends_the_demonstration_with_its_own_exit_code(
     console: Console, client: Client, job: Job
 ) -> None:
     def cancel() -> None:
@@ -186,18 +186,18 @@ def test_a_job_that_is_cancelled_on_its_page_ends_the_demonstration_as_that(
     assert cancelled.value.exit_code == ExitCode.CANCELLED
 
 
-def test_a_job_that_does_not_move_is_given_up(
-    console: Console, client: Client, job: Job, work: Work, monkeypatch: pytest.MonkeyPatch
+def test_a_job_without_progress_fails_after_the_stall_timeout(
+    console: Console, client: Client, job: Job, work: JobWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cli.demo.follow.STALL_TIMEOUT_SECONDS", 0.0)
-    work.goes(JobStatus.QUEUED)
+    work.move_to(JobStatus.QUEUED)
     with pytest.raises(CommandError, match=f"{job.id} is queued, and nothing has happened"):
         follow(console, client, job.id, pause=lambda: None)
 
 
 @pytest.fixture
 def done(client: Client, job: Job, database: Database, settings: Settings) -> tuple[Job, list[Epoch], list[Artifact]]:
-    """The answers about a job that has succeeded, with figures of two epochs, the second of which was never metered."""
+    """Return a succeeded job with two epochs, the second of which was not metered, and its artifacts."""
     run_to_success(database, settings, job.id)
     job, [first] = client.job(job.id), client.epochs(job.id)
     assert first.energy is not None
@@ -244,28 +244,31 @@ def test_the_report_shows_costs_methods_and_what_was_learned(
 
 
 def stack_on(settings: Settings, url: str) -> Stack:
-    """A stack that is not started; the server at `url` takes its place."""
+    """Return a stack that is not started, with the address of the server at `url`."""
     port = int(url.rsplit(":", 1)[1])
     return Stack(settings.model_copy(update={"host": LOOPBACK, "port": port}), print_line=print)
 
 
-def test_a_problem_is_told_with_its_fields_and_blames_no_option(client: Client, settings: Settings) -> None:
-    told = r"^.+; model: .+; dataset: .+$"
-    with pytest.raises(CommandError, match=told) as refused, _open_demo_client(stack_on(settings, client.url)) as own:
+def test_a_problem_is_reported_with_its_fields_and_without_options(client: Client, settings: Settings) -> None:
+    message = r"^.+; model: .+; dataset: .+$"
+    with (
+        pytest.raises(CommandError, match=message) as refused,
+        _open_demo_client(stack_on(settings, client.url)) as own,
+    ):
         own.submit("no-such-model", "no-such-dataset")
     assert "--" not in str(refused.value)
     assert refused.value.exit_code == ExitCode.FAILED
 
 
-def test_a_service_that_does_not_answer_is_told_as_that(settings: Settings) -> None:
+def test_an_unreachable_service_is_reported(settings: Settings) -> None:
     nowhere = f"http://{LOOPBACK}:{find_free_port(LOOPBACK)}"
-    told = f"^GET /jobs/x: the service at {re.escape(nowhere)} does not answer"
-    with pytest.raises(CommandError, match=told) as away, _open_demo_client(stack_on(settings, nowhere)) as own:
+    message = f"^GET /jobs/x: the service at {re.escape(nowhere)} does not answer"
+    with pytest.raises(CommandError, match=message) as away, _open_demo_client(stack_on(settings, nowhere)) as own:
         own.job("x")
     assert "--url" not in str(away.value)
 
 
-def test_a_proxy_that_the_environment_names_has_no_part_in_it(
+def test_a_proxy_of_the_environment_is_not_used(
     client: Client, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
@@ -276,7 +279,7 @@ def test_a_proxy_that_the_environment_names_has_no_part_in_it(
         assert own.models()
 
 
-def test_its_key_is_a_users_and_is_of_no_use_afterwards(settings: Settings) -> None:
+def test_the_key_has_the_role_user_and_is_revoked_afterwards(settings: Settings) -> None:
     with TestClient(create_app(settings)) as client, _issue_temporary_key(Stack(settings, print_line=print)) as key:
         assert client.get("/jobs", headers=bearer(key)).status_code == 200
         assert client.get("/keys", headers=bearer(key)).status_code == 403

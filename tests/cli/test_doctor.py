@@ -1,4 +1,4 @@
-"""`greentune doctor`: what is there and what is not, how to mend it, and no secret."""
+"""`greentune doctor`: states of its checks, advice, and no secrets."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ def examined(result: Result) -> dict[str, Any]:
     return {check["name"]: check for check in json.loads(result.stdout)}
 
 
-def test_a_database_that_is_current_and_a_redis_that_is_away_are_told_apart(
+def test_a_current_database_passes_and_an_unreachable_redis_fails(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", settings.database_url)
@@ -58,7 +58,7 @@ def test_a_database_that_is_current_and_a_redis_that_is_away_are_told_apart(
         assert secret not in result.output
 
 
-def test_what_is_not_named_is_skipped_and_nothing_has_failed(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_servers_that_are_not_named_are_skipped(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", valkey_url)
     monkeypatch.setenv("GREENTUNE_ZONES", '{"FR": "static"}')
     result = doctor("--online")
@@ -72,7 +72,7 @@ def test_what_is_not_named_is_skipped_and_nothing_has_failed(valkey_url: str, mo
 
 
 @pytest.mark.fault(number=11)
-def test_a_machine_whose_site_is_not_known_is_warned_of(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_site_is_a_warning(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", valkey_url)
     monkeypatch.setenv("GREENTUNE_ZONES", '{"FR": "static"}')
     unknown = examined(doctor("--json"))["site"]
@@ -86,7 +86,7 @@ def test_a_machine_whose_site_is_not_known_is_warned_of(valkey_url: str, monkeyp
     assert (refused.exit_code, "GREENTUNE_PUE is no longer read: set GREENTUNE_SITE" in refused.stderr) == (2, True)
 
 
-def test_a_schema_that_is_behind_and_a_folder_that_cannot_be_written_are_mended_so(
+def test_an_outdated_schema_and_an_unwritable_folder_fail(
     empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", empty_database_url)
@@ -106,7 +106,7 @@ def test_a_schema_that_is_behind_and_a_folder_that_cannot_be_written_are_mended_
     assert found["data folder"]["state"] == found["catalogue"]["state"] == found["service"]["state"] == "failed"
 
 
-def test_a_counter_that_this_user_may_not_read_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_energy_counter_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert check_rapl(tmp_path).state == "warning"
     counter = tmp_path / "intel-rapl:0" / "energy_uj"
     counter.parent.mkdir()
@@ -119,7 +119,7 @@ def test_a_counter_that_this_user_may_not_read_is_no_failure(tmp_path: Path, mon
 
 
 @pytest.mark.fault(number=22)
-def test_the_service_of_a_named_data_folder_is_asked(tmp_path: Path) -> None:
+def test_the_service_of_the_given_data_folder_is_checked(tmp_path: Path) -> None:
     url = f"http://{LOOPBACK}:{find_free_port(LOOPBACK)}"
     with advertise_service(tmp_path, url):
         found = examined(doctor("--json", "--data-dir", str(tmp_path)))

@@ -1,4 +1,4 @@
-"""The embedded servers keep their data, and keep themselves to their owner."""
+"""The embedded servers keep their data, and are accessible to their owner only."""
 
 import os
 import stat
@@ -55,14 +55,14 @@ def test_postgres_keeps_its_data_between_starts(short_path: Path) -> None:
         assert connection.execute("SELECT word FROM kept").fetchall() == [("ρ",)]
 
 
-def test_postgres_listens_on_no_network_and_lets_nobody_else_in(short_path: Path) -> None:
+def test_postgres_listens_on_a_private_socket_only(short_path: Path) -> None:
     with postgres(short_path) as connection:
         assert connection.execute("SHOW listen_addresses").fetchone() == ("",)
         for folder in ("postgres", "postgres/run", "postgres/data"):
             assert stat.S_IMODE((short_path / folder).stat().st_mode) & 0o077 == 0
 
 
-def test_postgres_finds_room_for_its_socket_where_the_path_is_too_long(short_path: Path) -> None:
+def test_postgres_uses_a_temporary_socket_folder_where_the_path_is_too_long(short_path: Path) -> None:
     folder = short_path / "a, folder: with everything" / ("x" * 100)
     folder.mkdir(parents=True)
     with postgres(folder) as connection:
@@ -93,7 +93,7 @@ def test_an_interrupted_initdb_is_not_taken_for_a_cluster(short_path: Path) -> N
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_postgres_says_why_it_cannot_use_its_data(short_path: Path) -> None:
+def test_postgres_reports_why_it_cannot_use_its_data(short_path: Path) -> None:
     with postgres(short_path):
         pass
     (short_path / "postgres" / "data" / "PG_VERSION").write_text("9\n")
@@ -102,7 +102,7 @@ def test_postgres_says_why_it_cannot_use_its_data(short_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root needs an account for PostgreSQL")
-def test_root_opens_folders_to_pass_through_and_not_to_list(short_path: Path) -> None:
+def test_root_makes_folders_traversable_but_not_listable(short_path: Path) -> None:
     closed = short_path / "closed"
     closed.mkdir(mode=0o700)
     server = EmbeddedPostgres(closed / "postgres")
@@ -110,7 +110,7 @@ def test_root_opens_folders_to_pass_through_and_not_to_list(short_path: Path) ->
     assert stat.S_IMODE(closed.stat().st_mode) == 0o701
 
 
-def test_valkey_keeps_its_data_between_starts_and_asks_for_a_password(tmp_path: Path) -> None:
+def test_valkey_keeps_its_data_between_starts_and_requires_a_password(tmp_path: Path) -> None:
     for expected in (None, b"1"):
         server = EmbeddedValkey(tmp_path / "valkey")
         server.prepare()

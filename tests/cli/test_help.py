@@ -1,4 +1,4 @@
-"""`--help` of every command, without the imports of the commands themselves."""
+"""`--help` of every command, without heavy imports."""
 
 import subprocess
 import sys
@@ -33,7 +33,7 @@ def test_every_exit_code_is_explained_in_the_help() -> None:
         assert f"{code.value} {meaning}" in shown
 
 
-def test_the_help_loads_nothing_heavy() -> None:
+def test_the_help_imports_no_heavy_module() -> None:
     program = (
         "import sys, cli.main; heavy = {'torch', 'sqlalchemy', 'pydantic', 'httpx', 'numpy', 'fastapi', 'rich.table'}; "
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"

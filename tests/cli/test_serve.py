@@ -1,4 +1,4 @@
-"""`greentune serve` as a whole: every process real, started once for the module."""
+"""`greentune serve` with all of its processes, started once for the module."""
 
 import signal
 import socket
@@ -39,7 +39,7 @@ class Served:
 @pytest.fixture(scope="module")
 def data_dir() -> Iterator[Path]:
     with TemporaryDirectory(prefix="greentune-test-", ignore_cleanup_errors=True) as folder:
-        # What a path may hold and a URL, a connection string or a shell takes apart.
+        # Characters that URLs, connection strings and shells interpret.
         yield Path(folder) / "My Data 100%+&ü" / "var"
 
 
@@ -87,7 +87,7 @@ def test_without_a_site_it_warns_and_its_worker_is_in_no_known_zone(served: Serv
     assert set(zones.values()) == {0}
 
 
-def test_it_is_ready_when_it_says_so(served: Served) -> None:
+def test_the_service_is_ready_when_serve_shows_its_address(served: Served) -> None:
     assert get(f"{served.url}/readyz").json()["status"] == "ok"
     for name in ("postgres", "valkey", "api", "scheduler", "prepare-worker", "train-worker"):
         assert f"{name}: ready after" in served.command.output
@@ -95,14 +95,14 @@ def test_it_is_ready_when_it_says_so(served: Served) -> None:
 
 
 @pytest.mark.fault(number=19)
-def test_in_a_folder_whose_name_has_spaces_a_scheduler_leads(served: Served) -> None:
+def test_a_scheduler_leads_where_the_folders_name_has_spaces(served: Served) -> None:
     log = (served.data_dir / "logs" / "scheduler.log").read_text()
     assert " " in str(served.data_dir)
     assert "scheduler.leads" in log
     assert "database.unreachable" not in log
 
 
-def test_the_first_key_is_shown_once_and_written_nowhere(served: Served) -> None:
+def test_the_first_key_is_shown_once_and_never_logged(served: Served) -> None:
     assert [line for line in served.command.lines if "gtk_" in line] == [FIRST_KEY + served.key]
     assert get(f"{served.url}/keys", served.key).status_code == 200
     assert get(f"{served.url}/keys").status_code == 401
@@ -111,7 +111,7 @@ def test_the_first_key_is_shown_once_and_written_nowhere(served: Served) -> None
 
 
 @pytest.mark.fault(number=18)
-def test_what_the_service_writes_is_for_its_account_alone(served: Served) -> None:
+def test_files_of_the_service_are_private_to_its_account(served: Served) -> None:
     rows = {"file": ("rows.jsonl", b'{"text": "Leaves are green."}')}
     assert httpx.post(f"{served.url}/datasets", files=rows, headers=bearer(served.key)).status_code == 201
 
@@ -126,7 +126,7 @@ def test_what_the_service_writes_is_for_its_account_alone(served: Served) -> Non
 
 
 @pytest.mark.fault(number=20)
-def test_a_request_has_so_many_headers_and_no_more(served: Served) -> None:
+def test_the_size_of_a_requests_headers_is_limited(served: Served) -> None:
     url = httpx.URL(served.url)
     with socket.create_connection((url.host, url.port or 80), timeout=20) as connection:
         connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n")
@@ -162,7 +162,7 @@ def test_commands_find_the_service_of_their_data_folder(served: Served, greentun
     assert "prepare" in command.output
 
 
-def test_keys_are_made_and_revoked_beside_a_running_service(served: Served, greentune: "Run") -> None:
+def test_keys_are_created_and_revoked_beside_a_running_service(served: Served, greentune: "Run") -> None:
     folder = ("--data-dir", str(served.data_dir))
     create = greentune("keys", "create", "--owner", "carol", *folder)
     assert create.finish() == 0, create.output
@@ -182,7 +182,7 @@ def test_keys_are_made_and_revoked_beside_a_running_service(served: Served, gree
         time.sleep(0.2)
 
 
-def test_a_second_one_on_the_same_folder_is_refused(served: Served, greentune: "Run") -> None:
+def test_a_second_service_in_the_same_folder_is_refused(served: Served, greentune: "Run") -> None:
     second = greentune("serve", "--data-dir", str(served.data_dir), "--port", str(find_free_port(LOOPBACK)))
     assert second.finish() == 2
     assert f"--data-dir (GREENTUNE_DATA_DIR): {served.data_dir}" in second.output
@@ -190,7 +190,7 @@ def test_a_second_one_on_the_same_folder_is_refused(served: Served, greentune: "
     assert get(f"{served.url}/readyz").is_success
 
 
-def test_a_killed_process_is_started_again(served: Served) -> None:
+def test_a_killed_process_is_restarted(served: Served) -> None:
     scheduler = only(served, "-m scheduler")
     api = only(served, "uvicorn")
     scheduler.kill()
@@ -204,7 +204,7 @@ def test_a_killed_process_is_started_again(served: Served) -> None:
         time.sleep(0.1)
 
 
-def test_ctrl_c_ends_it_in_order_and_leaves_no_process_behind(served: Served, assert_gone: Gone) -> None:
+def test_ctrl_c_stops_every_process(served: Served, assert_gone: Gone) -> None:
     policy = {"name": "kept", "policy": {"kind": "constant", "rho": 0.6}}
     answer = httpx.post(f"{served.url}/policies", json=policy, headers=bearer(served.key), trust_env=False)
     assert answer.status_code == 201, answer.text
@@ -216,7 +216,7 @@ def test_ctrl_c_ends_it_in_order_and_leaves_no_process_behind(served: Served, as
     assert "database system is shut down" in (served.data_dir / "logs" / "postgres.log").read_text()
 
 
-def test_it_goes_on_with_what_was_stored_and_a_kill_leaves_no_process_behind(
+def test_a_restart_keeps_stored_data_and_a_kill_stops_every_process(
     served: Served, greentune: "Run", assert_gone: Gone
 ) -> None:
     again = serve(greentune, served.data_dir)
@@ -228,13 +228,13 @@ def test_it_goes_on_with_what_was_stored_and_a_kill_leaves_no_process_behind(
 
 
 def only(served: Served, words: str) -> psutil.Process:
-    """The one running process with these words in its command line."""
+    """Return the only running process with these words in its command line."""
     [process] = running(served, words)
     return process
 
 
 def running(served: Served, words: str) -> list[psutil.Process]:
-    """The running processes with these words in their command line, parents first."""
+    """Return the running processes with these words in their command line, parents first."""
     found = []
     for process in served.command.process_tree():
         with suppress(psutil.NoSuchProcess):  # ended meanwhile, or ended and not yet reaped

@@ -1,4 +1,4 @@
-"""Bad settings are named in one message on stderr, with exit code 2, before anything is started."""
+"""Invalid settings are named in one message on stderr, with exit code 2, before anything starts."""
 
 import socket
 from collections.abc import Iterator
@@ -93,11 +93,11 @@ def test_migrate_names_the_database_that_it_cannot_reach(monkeypatch: pytest.Mon
     assert_refused(greentune("migrate"), "DATABASE_URL: PostgreSQL cannot be used")
 
 
-def test_a_port_outside_of_the_range_is_refused() -> None:
+def test_a_port_out_of_range_is_refused() -> None:
     assert greentune("serve", "--port", "70000").exit_code == 2
 
 
-def test_keys_name_the_secret_that_they_lack(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_name_the_missing_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_refused(greentune("keys", "create", "--owner", "carol"), "GREENTUNE_SECRET_KEY is not set", "secret-key")
     monkeypatch.setenv("GREENTUNE_SECRET_KEY", "too short")
     result = greentune("keys", "list")
@@ -105,7 +105,7 @@ def test_keys_name_the_secret_that_they_lack(monkeypatch: pytest.MonkeyPatch) ->
     assert "too short" not in result.stderr
 
 
-def test_a_secret_that_is_kept_is_read_again_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+def test_a_stored_secret_is_read_and_a_damaged_one_is_reported(tmp_path: Path) -> None:
     made = make_secret(tmp_path)
     assert read_secret(tmp_path) == made
     assert (tmp_path / "secret-key").stat().st_mode & 0o777 == 0o600
@@ -114,7 +114,7 @@ def test_a_secret_that_is_kept_is_read_again_and_a_damaged_one_is_named(tmp_path
         read_secret(tmp_path)
 
 
-def test_the_environment_of_a_worker_holds_no_secret_and_all_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_of_a_worker_has_every_setting_but_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     secrets = {"SECRET_KEY": "s" * 32, "ELECTRICITY_MAPS_TOKEN": "t", "WATTTIME_USER": "u", "WATTTIME_PASSWORD": "p"}
     for name, value in secrets.items():
         monkeypatch.setenv(f"GREENTUNE_{name}", value)

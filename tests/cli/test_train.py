@@ -1,4 +1,4 @@
-"""`greentune train`: a run without any service."""
+"""`greentune train`: a run without a service."""
 
 import json
 import shutil
@@ -53,9 +53,7 @@ def run(
     )
 
 
-def test_it_trains_shows_a_table_and_leaves_a_model(
-    greentune: "Run", model: Path, dataset: Path, tmp_path: Path
-) -> None:
+def test_a_run_shows_a_table_and_saves_a_model(greentune: "Run", model: Path, dataset: Path, tmp_path: Path) -> None:
     options = {"--model": model, "--dataset": dataset, "--rho": 0.6, "--epochs": 2, "--output": tmp_path / "out"}
     command = greentune("train", *(str(part) for option in options.items() for part in option))
     assert command.finish() == 0, command.output
@@ -67,7 +65,7 @@ def test_it_trains_shows_a_table_and_leaves_a_model(
     AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "artifacts")
 
 
-def test_what_cannot_be_used_is_named(model: Path, dataset: Path, tmp_path: Path) -> None:
+def test_an_unusable_model_or_dataset_is_named(model: Path, dataset: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     with pytest.raises(SettingError, match="--model: nope is neither in the catalogue"):
         run("nope", dataset, output)
@@ -81,7 +79,7 @@ def test_what_cannot_be_used_is_named(model: Path, dataset: Path, tmp_path: Path
 
 
 @pytest.mark.fault(number=9)
-def test_a_quantised_model_is_refused_in_plain_words(model: Path, dataset: Path, tmp_path: Path) -> None:
+def test_a_quantised_model_is_refused(model: Path, dataset: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(model, tmp_path / "quantised"))
     config = json.loads((folder / "config.json").read_text())
     config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
@@ -92,7 +90,7 @@ def test_a_quantised_model_is_refused_in_plain_words(model: Path, dataset: Path,
 
 
 @pytest.mark.fault(number=8)
-def test_rows_that_the_model_has_no_positions_for_are_refused(model: Path, dataset: Path, tmp_path: Path) -> None:
+def test_rows_longer_than_the_models_positions_are_refused(model: Path, dataset: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(model, tmp_path / "gpt2"))
     GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=64)).save_pretrained(folder)
     with pytest.raises(SettingError, match="--max-length: given 512, but the model has positions for 64 tokens"):
@@ -107,7 +105,7 @@ def test_after_a_rho_below_the_floor_the_corrected_command_runs(model: Path, dat
     assert (tmp_path / "out" / "artifacts" / "model.safetensors").is_file()
 
 
-def test_a_baseline_that_the_model_cannot_have_is_named(model: Path, dataset: Path, tmp_path: Path) -> None:
+def test_an_unknown_or_unsuitable_method_is_named(model: Path, dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="--method: 'lorra' is not one of greentrainer, full, "):
         run(model, dataset, tmp_path / "out", method="lorra")
     with pytest.raises(SettingError, match="--method: LlamaForCausalLM has no tensor that 'bitfit' trains"):
@@ -116,7 +114,7 @@ def test_a_baseline_that_the_model_cannot_have_is_named(model: Path, dataset: Pa
     assert (tmp_path / "out" / "artifacts" / "model.safetensors").is_file()
 
 
-def test_an_output_folder_with_something_in_it_is_left_alone(model: Path, dataset: Path, tmp_path: Path) -> None:
+def test_a_non_empty_output_folder_is_refused_and_unchanged(model: Path, dataset: Path, tmp_path: Path) -> None:
     precious = tmp_path / "out" / "precious"
     precious.parent.mkdir()
     precious.write_text("kept")
@@ -126,7 +124,7 @@ def test_an_output_folder_with_something_in_it_is_left_alone(model: Path, datase
 
 
 @pytest.mark.fault(number=4)
-def test_a_row_that_the_model_cannot_take_is_named_by_its_line(model: Path, tmp_path: Path) -> None:
+def test_a_row_that_the_chat_template_refuses_is_named_by_its_line(model: Path, tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text("\n".join(map(json.dumps, [*ROWS, {"messages": [{"role": "assistant", "content": "w1"}]}])))
     with pytest.raises(SettingError, match=r"--dataset: .*rows\.jsonl: line 13: messages: there is no message before"):
@@ -135,7 +133,7 @@ def test_a_row_that_the_model_cannot_take_is_named_by_its_line(model: Path, tmp_
 
 
 @pytest.mark.fault(number=2)
-def test_a_run_that_diverges_fails_with_the_step_and_leaves_nothing(dataset: Path, tmp_path: Path) -> None:
+def test_a_run_that_diverges_fails_with_the_step_and_removes_its_output(dataset: Path, tmp_path: Path) -> None:
     model = model_with(tmp_path / "overflowing", HUGE)
     rows = [*ROWS[:9], {"prompt": "w58 w1", "completion": " w7 w8"}]
     dataset.write_text("\n".join(map(json.dumps, rows)))
@@ -146,7 +144,7 @@ def test_a_run_that_diverges_fails_with_the_step_and_leaves_nothing(dataset: Pat
 
 
 @pytest.mark.fault(number=2)
-def test_weights_that_are_not_finite_are_blamed_on_the_model(greentune: "Run", dataset: Path, tmp_path: Path) -> None:
+def test_non_finite_weights_are_an_error_of_the_model(greentune: "Run", dataset: Path, tmp_path: Path) -> None:
     model = model_with(tmp_path / "broken", float("nan"))
     options = {"--model": model, "--dataset": dataset, "--rho": 0.6, "--output": tmp_path / "out"}
     command = greentune("train", *(str(part) for option in options.items() for part in option))
