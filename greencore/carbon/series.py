@@ -169,16 +169,11 @@ class IntensitySeries:
         length the intensity of its instant by the same rule. Raises NoReading on an empty series, ValueError where
         `end` is before `start` or a time is naive.
         """
-        check_window(start, end)
-        if not self._readings:
-            raise NoReading(f"an empty series has no mean intensity from {start.isoformat()} to {end.isoformat()}")
         if start == end:
-            reading = self.latest_at(start) or self._readings[0]
-            pieces = [(reading, timedelta(seconds=1), reading.start <= start < reading.end)]
-        else:
-            pieces = list(self._pieces(start, end))
-        length = sum((piece for _, piece, _ in pieces), timedelta(0))
-        covered = sum((piece for _, piece, valid in pieces if valid), timedelta(0))
+            end = start + timedelta(microseconds=1)  # the shortest interval
+        pieces = [(reading, until - begin, covers) for begin, until, reading, covers in self.pieces(start, end)]
+        length = end - start
+        covered = sum((piece for _, piece, covers in pieces if covers), timedelta(0))
         weighted = math.fsum(reading.gco2e_per_kwh * (piece / length) for reading, piece, _ in pieces)
         return WeightedIntensity(
             gco2e_per_kwh=weighted,
@@ -187,19 +182,26 @@ class IntensitySeries:
             sources=tuple(dict.fromkeys(reading.source for reading, _, _ in pieces)),
         )
 
-    def _pieces(self, start: datetime, end: datetime) -> Iterator[tuple[Reading, timedelta, bool]]:
-        """Yield the pieces of `[start, end]` as (reading that prices it, length, whether that reading covers it)."""
+    def pieces(self, start: datetime, end: datetime) -> Iterator[tuple[datetime, datetime, Reading, bool]]:
+        """Yield the pieces of `[start, end]`: start, end, the reading that prices it, and whether that covers it.
+
+        Uncovered time takes the nearest earlier reading, or the first one where there is none. Raises NoReading on an
+        empty series, ValueError where `end` is before `start` or a time is naive.
+        """
+        check_window(start, end)
+        if not self._readings:
+            raise NoReading(f"an empty series has no intensity from {start.isoformat()} to {end.isoformat()}")
         index = bisect_right(self._ends, start)
         cursor = start
         while cursor < end:
             following = self._readings[index] if index < len(self._readings) else None
             if following is not None and following.start <= cursor:
                 until = min(following.end, end)
-                yield following, until - cursor, True
+                yield cursor, until, following, True
                 index += 1
             else:
                 until = min(following.start, end) if following is not None else end
-                yield self._readings[max(index - 1, 0)], until - cursor, False
+                yield cursor, until, self._readings[max(index - 1, 0)], False
             cursor = until
 
 

@@ -1,14 +1,12 @@
 """Counterfactual emissions of a job: full fine-tuning at once, constant ρ at once, and the cleanest hours."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from greencore.carbon.accounting.pricing import cut_at_readings
 from greencore.carbon.accounting.run_parts import RunPart, compute_shifted_emissions, price_scale, total_hours
-from greencore.carbon.errors import NoReading
 from greencore.carbon.series import IntensitySeries, check_window
 from greencore.clock import HOUR
 
@@ -134,22 +132,17 @@ def cleanest_mean(series: IntensitySeries, start: datetime, end: datetime, hours
     wanted = timedelta(hours=hours)
     if wanted <= timedelta(0) or wanted > end - start:
         raise ValueError(f"hours is {hours}: expected more than 0 and at most {(end - start) / HOUR:g}")
-    if not series.readings:
-        raise NoReading(f"an empty series has no clean hours from {start.isoformat()} to {end.isoformat()}")
     left, covered, parts = wanted, timedelta(0), list[float]()
-    for gco2e_per_kwh, not_covered, length in sorted(_pieces(series, start, end)):
+    pieces = sorted(
+        (reading.gco2e_per_kwh, not covers, until - begin)
+        for begin, until, reading, covers in series.pieces(start, end)
+    )
+    for gco2e_per_kwh, not_covered, length in pieces:
         taken = min(length, left)
         parts.append(gco2e_per_kwh * (taken / wanted))
         covered += timedelta(0) if not_covered else taken
         left -= taken
     return CleanestMean(math.fsum(parts), covered / wanted)
-
-
-def _pieces(series: IntensitySeries, start: datetime, end: datetime) -> Iterator[tuple[float, bool, timedelta]]:
-    """Yield the pieces of `[start, end]` as (intensity in gCO2e/kWh, whether no reading covers it, length)."""
-    for begin, until in cut_at_readings(series, start, end):
-        reading = series.latest_at(begin) or series.readings[0]
-        yield reading.gco2e_per_kwh, series.at(begin) is None, until - begin
 
 
 def _format_minute(time: datetime) -> str:

@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
 from typing import Protocol
 
 from greencore.carbon.series import IntensitySeries, Reading, WeightedIntensity
@@ -79,11 +78,11 @@ def price_by_reading(interval: MeteredEnergy, series: IntensitySeries, *, pue: f
     """
     _check(interval, pue)
     start, end = interval.start, interval.end
-    if start == end:
-        return [_price(start, end, interval.energy_kwh, _intensity_at(series, start), pue)]
+    if start == end or not len(series):
+        return [_price(start, end, interval.energy_kwh, series.at(start), pue)]
     return [
-        _price(begin, until, interval.energy_kwh * ((until - begin) / (end - start)), _intensity_at(series, begin), pue)
-        for begin, until in cut_at_readings(series, start, end)
+        _price(begin, until, interval.energy_kwh * ((until - begin) / (end - start)), reading if covers else None, pue)
+        for begin, until, reading, covers in series.pieces(start, end)
     ]
 
 
@@ -92,15 +91,10 @@ def is_settled(piece: TimeInterval, series: IntensitySeries) -> bool:
 
     A piece of no length is settled where a measured reading covers its instant.
     """
-    if piece.start == piece.end:
+    if piece.start == piece.end or not len(series):
         reading = series.at(piece.start)
         return reading is not None and not reading.estimated
-    reached = piece.start
-    for reading in series.overlapping(piece.start, piece.end):
-        if reading.estimated or reading.start > reached:
-            return False
-        reached = reading.end
-    return reached >= piece.end
+    return all(covers and not reading.estimated for _, _, reading, covers in series.pieces(piece.start, piece.end))
 
 
 def tracker_difference(ours_kwh: float, tracker_kwh: float | None) -> float | None:
@@ -117,12 +111,6 @@ def tracker_difference(ours_kwh: float, tracker_kwh: float | None) -> float | No
     if tracker_kwh is None or (larger := max(ours_kwh, tracker_kwh)) == 0:
         return None
     return (ours_kwh - tracker_kwh) / larger
-
-
-def cut_at_readings(series: IntensitySeries, start: datetime, end: datetime) -> Iterable[TimeSpan]:
-    """Return the pieces of `[start, end]` between the times at which a reading begins or ends, earliest first."""
-    edges = {time for reading in series.overlapping(start, end) for time in (reading.start, reading.end)}
-    return pairwise(sorted({start, end, *(time for time in edges if start < time < end)}))
 
 
 def covered_spans(readings: Iterable[Reading]) -> list[TimeSpan]:
@@ -153,22 +141,15 @@ def check_pue(pue: float) -> None:
         raise ValueError(f"pue is {pue}: expected a finite number that is at least 1")
 
 
-def _intensity_at(series: IntensitySeries, time: datetime) -> WeightedIntensity | None:
-    reading = series.at(time)
-    if reading is None:
-        return None
-    return WeightedIntensity(reading.gco2e_per_kwh, 1.0, reading.estimated, (reading.source,))
-
-
 def _price(
-    start: datetime, end: datetime, energy_kwh: float, known: WeightedIntensity | None, pue: float
+    start: datetime, end: datetime, energy_kwh: float, known: Reading | WeightedIntensity | None, pue: float
 ) -> PricedInterval:
     if known is None:
         return PricedInterval(start, end, energy_kwh, None, None, 0.0, True, (), pue)
-    value = known.gco2e_per_kwh
-    emissions_gco2e = energy_kwh * pue * value
+    emissions = energy_kwh * pue * known.gco2e_per_kwh
+    covered, sources = (1.0, (known.source,)) if isinstance(known, Reading) else (known.covered_share, known.sources)
     return PricedInterval(
-        start, end, energy_kwh, value, emissions_gco2e, known.covered_share, known.estimated, known.sources, pue
+        start, end, energy_kwh, known.gco2e_per_kwh, emissions, covered, known.estimated, sources, pue
     )
 
 
