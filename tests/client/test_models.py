@@ -8,6 +8,7 @@ from pydantic import TypeAdapter
 from api.describe import CLIENT_MODELS_FILE, COMMAND, OPENAPI_FILE, render_client_models
 from greentune import models
 from greentune.models import Answer, generated
+from greentune.requests import RunOptions
 
 SCHEMAS: dict[str, Any] = json.loads(OPENAPI_FILE.read_text())["components"]["schemas"]
 ZONE = {"zone": "FR", "signal": None, "newest": None, "age_seconds": None, "forecast": None, "workers": 0}
@@ -31,6 +32,10 @@ def test_the_states_and_actions_are_those_of_the_description() -> None:
 def test_an_issued_key_is_a_key_with_its_text() -> None:
     assert issubclass(models.IssuedKey, models.Key)
     assert models.IssuedKey.model_fields.keys() == SCHEMAS["IssuedKeyOut"]["properties"].keys()
+
+
+def test_the_options_of_a_run_are_the_fields_of_its_request() -> None:
+    assert RunOptions.__annotations__.keys() | {"model", "dataset"} == SCHEMAS["JobRequest"]["properties"].keys()
 
 
 def test_a_zone_of_an_older_service_has_no_provider() -> None:
